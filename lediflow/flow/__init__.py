@@ -1,0 +1,5 @@
+"""The mathematics of LeDiFlow: paths, Gaussians, losses, solvers and noise. Torch only; nothing else of this package.
+
+Convention, everywhere: t = 0 is the prior (x_0), t = 1 is data (x_1). Images are float in [-1, 1].
+Source: arXiv:2505.20723. Symbols follow the paper.
+"""

@@ -1,0 +1,40 @@
+"""Diagonal Gaussians, held as mean and logarithm of the variance (`logvar`).
+
+The variance-guided loss (eq. 4) has no lower bound as sigma -> 0, which flat or saturated pixels invite, so a
+predicted logvar is kept above a floor and the share of pixels lying on it is a number to watch.
+Source: arXiv:2505.20723, eq. 3 and its third limitation.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def sample(
+    mean: Float[Tensor, "batch *dims"],
+    logvar: Float[Tensor, "batch *dims"],
+    noise: Float[Tensor, "batch *dims"],
+) -> Float[Tensor, "batch *dims"]:
+    """The draw from N(mean, exp(logvar)) that standard normal noise stands for (reparameterisation)."""
+    return mean + (0.5 * logvar).exp() * noise
+
+
+def temper(logvar: Float[Tensor, "*dims"], temperature: float) -> Float[Tensor, "*dims"]:
+    """The logvar after the standard deviation is multiplied by `temperature`; 0 leaves only the mean."""
+    return logvar + (2 * math.log(temperature) if temperature > 0 else -math.inf)
+
+
+def floor_logvar(raw: Float[Tensor, "*dims"], floor: float) -> Float[Tensor, "*dims"]:
+    """floor + softplus(raw - floor): the identity well above the floor, smooth and never below it."""
+    return floor + F.softplus(raw - floor)
+
+
+def share_at_floor(
+    logvar: Float[Tensor, "batch *dims"], floor: float, margin: float = 0.1
+) -> Float[Tensor, " batch"]:
+    """The fraction of each sample's entries whose logvar lies within `margin` of the floor."""
+    at_floor = (logvar < floor + margin).to(torch.float32)
+    return at_floor.flatten(start_dim=1).mean(dim=1)

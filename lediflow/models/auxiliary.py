@@ -1,0 +1,121 @@
+"""The auxiliary model: what the learned prior is made of.
+
+The encoder reads an image y into a latent q(z | y) = N(mu_E(y), sigma_E(y)^2); the decoder turns a latent into the
+prior p(y | z) = N(mu(z), sigma(z)^2), independent for every pixel and channel. Both predict log sigma^2.
+Source: arXiv:2505.20723, eq. 3; its blocks are the hourglass's, without condition and without skips.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lediflow.flow.gaussians import floor_logvar, sample
+from lediflow.models.specs import AuxiliarySpec, latent_shape
+from lediflow.nn.hourglass import Level
+from lediflow.nn.norms import RMSNorm, at_least_float32
+from lediflow.nn.resample import TokenMerge, TokenSplit
+from lediflow.nn.shapes import Image
+
+Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
+
+
+class Posterior(NamedTuple):
+    """q(z | y)."""
+
+    mean: Latent
+    logvar: Latent
+
+
+class Prior(NamedTuple):
+    """p(y | z), the start of the flow."""
+
+    mean: Image
+    logvar: Image
+
+
+class AuxiliaryOutput(NamedTuple):
+    posterior: Posterior
+    z: Latent
+    prior: Prior
+
+
+class Encoder(nn.Module):
+    """Image to twice the latent's channels: levels from fine to coarse."""
+
+    def __init__(self, spec: AuxiliarySpec, attention_route: str = "auto") -> None:
+        super().__init__()
+        finest, coarsest = spec.levels[0].width, spec.levels[-1].width
+        self.patch_in = TokenMerge(spec.image_channels, finest, spec.patch_size)
+        self.levels = nn.ModuleList(Level(level, route=attention_route) for level in spec.levels)
+        self.merges = nn.ModuleList(
+            TokenMerge(fine.width, coarse.width, factor)
+            for (fine, coarse), factor in zip(pairwise(spec.levels), spec.factors, strict=True)
+        )
+        self.out_norm = RMSNorm(coarsest)
+        self.to_mean = nn.Linear(coarsest, spec.latent_channels, bias=False)
+        self.to_logvar = nn.Linear(coarsest, spec.latent_channels, bias=False)
+        nn.init.zeros_(self.to_logvar.weight)  # the posterior starts at unit variance, as its target N(0, I)
+
+    def forward(self, y: Image) -> Posterior:
+        x = self.patch_in(rearrange(y, "b c h w -> b h w c"))
+        for level, merge in zip(self.levels, [*self.merges, nn.Identity()], strict=True):
+            x = merge(level(x))
+        x = self.out_norm(x)
+        mean, logvar = (rearrange(head(x), "b h w c -> b c h w") for head in (self.to_mean, self.to_logvar))
+        return Posterior(at_least_float32(mean), at_least_float32(logvar))
+
+
+class Decoder(nn.Module):
+    """Latent to mean and log variance of every pixel: levels from coarse to fine."""
+
+    def __init__(self, spec: AuxiliarySpec, attention_route: str = "auto") -> None:
+        super().__init__()
+        self.logvar_floor = spec.logvar_floor
+        finest, coarsest = spec.levels[0].width, spec.levels[-1].width
+        self.latent_in = nn.Linear(spec.latent_channels, coarsest, bias=False)
+        self.levels = nn.ModuleList(Level(level, route=attention_route) for level in reversed(spec.levels))
+        self.splits = nn.ModuleList(
+            TokenSplit(coarse.width, fine.width, factor)
+            for (coarse, fine), factor in zip(
+                pairwise(reversed(spec.levels)), reversed(spec.factors), strict=True
+            )
+        )
+        self.out_norm = RMSNorm(finest)
+        self.patch_out = TokenSplit(finest, 2 * spec.image_channels, spec.patch_size)
+        nn.init.zeros_(
+            self.patch_out.proj.weight
+        )  # the prior starts at N(0, 1), or next to it under the floor
+
+    def forward(self, z: Latent) -> Prior:
+        x = self.latent_in(rearrange(z, "b c h w -> b h w c"))
+        for level, split in zip(self.levels, [*self.splits, nn.Identity()], strict=True):
+            x = split(level(x))
+        both = rearrange(self.patch_out(self.out_norm(x)), "b h w (two c) -> two b c h w", two=2)
+        mean, raw_logvar = at_least_float32(both)
+        return Prior(mean, floor_logvar(raw_logvar, self.logvar_floor))
+
+
+class AuxiliaryModel(nn.Module):
+    """Encoder and decoder; `encode` and `decode` are its use, `forward` is its training pass."""
+
+    def __init__(self, spec: AuxiliarySpec, attention_route: str = "auto") -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = Encoder(spec, attention_route)
+        self.decoder = Decoder(spec, attention_route)
+
+    def encode(self, y: Image) -> Posterior:
+        latent_shape(self.spec, y.shape[-2], y.shape[-1])  # refuses sizes that the levels cannot tile
+        return self.encoder(y)
+
+    def decode(self, z: Latent) -> Prior:
+        return self.decoder(z)
+
+    def forward(self, y: Image, noise: Latent) -> AuxiliaryOutput:
+        """Posterior of y, the latent that the noise draws from it, and the prior of that latent."""
+        posterior = self.encode(y)
+        z = sample(posterior.mean, posterior.logvar, noise)
+        return AuxiliaryOutput(posterior, z, self.decode(z))

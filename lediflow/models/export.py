@@ -1,0 +1,116 @@
+"""A trained model as a folder that explains itself: `model.safetensors` and `config.json`.
+
+The configuration holds the model's kind and specification, the hash of its weights and whatever the caller adds.
+Both files are written beside and renamed; the hash tells a folder whose two files do not belong together.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.latent_sampler import LatentSampler
+from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
+from lediflow.models.velocity import VelocityModel
+from lediflow.nn.hourglass import Hourglass
+from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+Spec = AuxiliarySpec | VelocitySpec | LatentSamplerSpec | HourglassSpec
+SPECS: dict[str, type[Any]] = {
+    "auxiliary": AuxiliarySpec,
+    "velocity": VelocitySpec,
+    "latent_sampler": LatentSamplerSpec,
+    "hourglass": HourglassSpec,
+}
+MODELS: dict[type[Any], type[nn.Module]] = {
+    AuxiliarySpec: AuxiliaryModel,
+    VelocitySpec: VelocityModel,
+    LatentSamplerSpec: LatentSampler,
+    HourglassSpec: Hourglass,
+}
+
+
+def build_model(spec: Spec, attention_route: str = "auto") -> nn.Module:
+    """A freshly initialised model of the kind that the specification describes."""
+    return MODELS[type(spec)](spec, attention_route)
+
+
+def save_model(module: nn.Module, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+    """Write an export folder; `extra` joins config.json beside "kind", "spec" and "weights_sha256"."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    beside = folder / f".{WEIGHTS}.{os.getpid()}"
+    save_file(weights, beside)
+    config = {**describe(module.spec), "weights_sha256": sha256(beside), **(extra or {})}
+    beside.replace(folder / WEIGHTS)
+    write_beside_then_rename(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """The model of an export folder, in evaluation mode; its specification is its `.spec`."""
+    folder = Path(path)
+    config = read_config(folder)
+    weights = folder / WEIGHTS
+    if config.get("weights_sha256", sha256(weights)) != sha256(weights):
+        raise ValueError(
+            f"{weights}: its hash differs from the one in {CONFIG}, so the two files are not of one export; "
+            f"export the model again"
+        )
+    module = build_model(spec_from_config(config))
+    module.load_state_dict(load_file(weights))
+    return module.eval()
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The config.json of an export folder."""
+    folder = Path(path)
+    missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
+    if missing:
+        found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else "no such folder"
+        raise ValueError(
+            f"load a model from {folder}: {' and '.join(missing)} missing (found: {found}); "
+            f"give the export folder of a finished run, RUN/export"
+        )
+    return json.loads((folder / CONFIG).read_text())
+
+
+def describe(spec: Spec) -> dict[str, Any]:
+    """Kind and specification of a model, ready for JSON."""
+    kind = next(name for name, cls in SPECS.items() if type(spec) is cls)
+    return {"kind": kind, "spec": asdict(spec)}
+
+
+def spec_from_config(config: dict[str, Any]) -> Spec:
+    """The specification that `describe` wrote."""
+    kind = config.get("kind")
+    if kind not in SPECS:
+        raise ValueError(
+            f"model kind {kind!r}: known kinds are {sorted(SPECS)}; was this config.json edited?"
+        )
+    values = dict(config["spec"])
+    values["levels"] = [LevelSpec(**level) for level in values["levels"]]
+    if "mapping" in values:
+        values["mapping"] = MappingSpec(**values["mapping"])
+    return SPECS[kind](**values)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_beside_then_rename(path: Path, text: str) -> None:
+    """Replace a file so that a reader sees the old text or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)

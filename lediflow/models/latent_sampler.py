@@ -1,0 +1,22 @@
+"""The latent sampler: a flow from w ~ N(0, I) to the latents that the encoder produces.
+
+Trained with plain flow matching (eq. 2 of arXiv:2505.20723); run backwards it inverts a latent for editing.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lediflow.models.auxiliary import Latent
+from lediflow.models.specs import LatentSamplerSpec, sampler_hourglass
+from lediflow.models.velocity import time_per_sample
+from lediflow.nn.hourglass import Hourglass
+
+
+class LatentSampler(nn.Module):
+    def __init__(self, spec: LatentSamplerSpec, attention_route: str = "auto") -> None:
+        super().__init__()
+        self.spec = spec
+        self.hourglass = Hourglass(sampler_hourglass(spec), attention_route)
+
+    def forward(self, w: Latent, t: Float[Tensor, ""] | Float[Tensor, " batch"] | float) -> Latent:
+        return self.hourglass(w, time_per_sample(t, w))

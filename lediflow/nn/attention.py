@@ -1,0 +1,63 @@
+"""Self-attention over the token grid: whole-grid or neighborhood, with cosine similarity.
+
+Queries and keys are scaled to length sqrt(s), s learned per head and 10 at the start, so a logit is
+s cos(angle); they are then rotated to their positions. The block is residual and its last projection
+starts at zero.
+Source: HDiT, arXiv:2401.11605, section 4.3.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lediflow.nn.neighborhood import neighborhood_attention
+from lediflow.nn.norms import EPS, at_least_float32, norm_for
+from lediflow.nn.rope import Rotation, rotate
+from lediflow.nn.shapes import Condition, Heads, Tokens
+from lediflow.nn.specs import LevelSpec
+
+INITIAL_SCALE = 10.0
+
+
+def to_length_sqrt(x: Heads, scale: Float[Tensor, " heads"]) -> Heads:
+    """x with each head's vectors at length sqrt(scale), so products of two of them are scaled cosines."""
+    square_length = at_least_float32(x).square().sum(dim=-1, keepdim=True)
+    factor = at_least_float32(scale).sqrt()[:, None] * torch.rsqrt(square_length + EPS)
+    return x * factor.to(x.dtype)
+
+
+def global_attention(q: Heads, k: Heads, v: Heads) -> Heads:
+    """Every token attends to every token; logits are taken as they are (no 1 / sqrt(head_dim))."""
+    flat = [rearrange(x, "b h w heads d -> b heads (h w) d") for x in (q, k, v)]
+    mixed = F.scaled_dot_product_attention(*flat, scale=1.0)
+    return rearrange(mixed, "b heads (h w) d -> b h w heads d", h=q.shape[1])
+
+
+class SelfAttention(nn.Module):
+    """Residual self-attention block; `kernel_size=None` in its level makes it global."""
+
+    def __init__(self, level: LevelSpec, condition_width: int | None, route: str = "auto") -> None:
+        super().__init__()
+        self.head_dim, self.kernel_size, self.route = level.head_dim, level.kernel_size, route
+        self.norm = norm_for(level.width, condition_width)
+        self.qkv_proj = nn.Linear(level.width, 3 * level.width, bias=False)
+        self.scale = nn.Parameter(torch.full((level.num_heads,), INITIAL_SCALE))
+        self.out_proj = nn.Linear(level.width, level.width, bias=False)
+        nn.init.zeros_(self.out_proj.weight)
+
+    def extra_repr(self) -> str:
+        return f"head_dim={self.head_dim}, kernel_size={self.kernel_size}, route={self.route!r}"
+
+    def forward(self, x: Tokens, positions: Rotation, condition: Condition | None = None) -> Tokens:
+        qkv = self.qkv_proj(self.norm(x, condition))
+        q, k, v = rearrange(qkv, "b h w (three heads d) -> three b h w heads d", three=3, d=self.head_dim)
+        q, k = (rotate(to_length_sqrt(side, self.scale), positions) for side in (q, k))
+        mixed = self.attend(q, k, v)
+        return x + self.out_proj(rearrange(mixed, "b h w heads d -> b h w (heads d)"))
+
+    def attend(self, q: Heads, k: Heads, v: Heads) -> Heads:
+        if self.kernel_size is None:
+            return global_attention(q, k, v)
+        return neighborhood_attention(q, k, v, self.kernel_size, scale=1.0, route=self.route)

@@ -1,0 +1,99 @@
+"""Hourglass diffusion transformer: fine levels around a coarse middle, one condition vector for all layers.
+
+    image -> patches -> [level -> merge] ... -> middle -> ... [split, mix with skip -> level] -> image
+
+The same levels, without a condition, make the auxiliary model's encoder and decoder.
+Source: HDiT, arXiv:2401.11605; equal to k-diffusion's `image_transformer_v2` output for output.
+"""
+
+from itertools import pairwise
+
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lediflow.nn.attention import SelfAttention
+from lediflow.nn.embeddings import ConditionEmbedding
+from lediflow.nn.feedforward import FeedForward
+from lediflow.nn.norms import RMSNorm
+from lediflow.nn.resample import TokenMerge, TokenSplit, TokenSplitWithSkip
+from lediflow.nn.rope import Rotation, rotation
+from lediflow.nn.shapes import Condition, Image, Tokens
+from lediflow.nn.specs import HourglassSpec, LevelSpec, check_grid
+
+
+class TransformerLayer(nn.Module):
+    """Attention between tokens, then a feed-forward block within each."""
+
+    def __init__(self, level: LevelSpec, condition_width: int | None, route: str) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(level, condition_width, route)
+        self.ff = FeedForward(level.width, level.d_ff, condition_width)
+
+    def forward(self, x: Tokens, positions: Rotation, condition: Condition | None = None) -> Tokens:
+        return self.ff(self.self_attn(x, positions, condition), condition)
+
+
+class Level(nn.Module):
+    """The layers of one token grid; they share its positions."""
+
+    def __init__(self, spec: LevelSpec, condition_width: int | None = None, route: str = "auto") -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = spec.num_heads, spec.head_dim
+        self.layers = nn.ModuleList(TransformerLayer(spec, condition_width, route) for _ in range(spec.depth))
+
+    def forward(self, x: Tokens, condition: Condition | None = None) -> Tokens:
+        positions = rotation(x.shape[1], x.shape[2], self.num_heads, self.head_dim, like=x)
+        for layer in self.layers:
+            x = layer(x, positions, condition)
+        return x
+
+
+class Hourglass(nn.Module):
+    """Image to image of the same size, given a time and whatever else its specification names."""
+
+    def __init__(self, spec: HourglassSpec, attention_route: str = "auto") -> None:
+        super().__init__()
+        self.spec = spec
+        *outer, middle = spec.levels
+        self.condition = ConditionEmbedding(spec)
+        self.patch_in = TokenMerge(spec.in_channels, spec.levels[0].width, spec.patch_size)
+        self.down_levels = nn.ModuleList(Level(level, spec.mapping.width, attention_route) for level in outer)
+        self.merges = nn.ModuleList(
+            TokenMerge(fine.width, coarse.width) for fine, coarse in pairwise(spec.levels)
+        )
+        self.mid_level = Level(middle, spec.mapping.width, attention_route)
+        self.splits = nn.ModuleList(
+            TokenSplitWithSkip(coarse.width, fine.width) for fine, coarse in pairwise(spec.levels)
+        )
+        self.up_levels = nn.ModuleList(Level(level, spec.mapping.width, attention_route) for level in outer)
+        self.out_norm = RMSNorm(spec.levels[0].width)
+        self.patch_out = TokenSplit(spec.levels[0].width, spec.out_channels, spec.patch_size)
+        nn.init.zeros_(self.patch_out.proj.weight)
+
+    def forward(
+        self,
+        x: Image,
+        t: Float[Tensor, " batch"],
+        labels: Int[Tensor, " batch"] | None = None,
+        conditioning: Float[Tensor, "batch conditioning_dim"] | None = None,
+        augmentation: Float[Tensor, "batch 9"] | None = None,
+    ) -> Image:
+        """t is what the Fourier features receive: flow time here, log(sigma) / 4 in k-diffusion."""
+        check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])
+        condition = self.condition(t, labels, conditioning, augmentation)
+        tokens = self.patch_in(rearrange(x, "b c h w -> b h w c"))
+        tokens = self.through_levels(tokens, condition)
+        return rearrange(self.patch_out(self.out_norm(tokens)), "b h w c -> b c h w")
+
+    def through_levels(self, x: Tokens, condition: Condition) -> Tokens:
+        skips = []
+        for level, merge in zip(self.down_levels, self.merges, strict=True):
+            x = level(x, condition)
+            skips.append(x)
+            x = merge(x)
+        x = self.mid_level(x, condition)
+        ways_up = zip(self.splits, skips, self.up_levels, strict=True)
+        for split, skip, level in reversed(list(ways_up)):
+            x = level(split(x, skip), condition)
+        return x

@@ -1,0 +1,99 @@
+"""What an hourglass is made of, as plain data: it fits in a YAML file and beside exported weights.
+
+Levels are listed from fine to coarse; each one halves the height and width of the token grid before it.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+FEEDFORWARD_EXPANSION = 3  # LeDiFlow's parameter counts follow from it
+
+
+@dataclass(kw_only=True)
+class LevelSpec:
+    """Transformer layers that share one token grid."""
+
+    depth: int  # layers; an hourglass has this many before its coarser levels and again after them
+    width: int  # channels per token: cost and parameters grow with its square
+    d_ff: int = 0  # hidden channels of the feed-forward block; 0 means 3 x width
+    head_dim: int = 64  # channels per attention head; smaller makes more heads
+    kernel_size: int | None = None  # side of the square each token attends to; null attends to the whole grid
+
+    def __post_init__(self) -> None:
+        self.d_ff = self.d_ff or FEEDFORWARD_EXPANSION * self.width
+        if self.width % self.head_dim:
+            raise ValueError(
+                f"level of width {self.width} with head_dim {self.head_dim}: heads must divide the width; "
+                f"choose a head_dim that divides {self.width}"
+            )
+        if self.head_dim % 8:
+            raise ValueError(
+                f"head_dim {self.head_dim}: rotary embeddings turn pairs on two axes over half of each head, "
+                f"so it must be a multiple of 8"
+            )
+
+    @property
+    def num_heads(self) -> int:
+        return self.width // self.head_dim
+
+
+@dataclass(kw_only=True)
+class MappingSpec:
+    """The network that turns time and conditioning into the vector every layer listens to."""
+
+    depth: int = 2  # feed-forward blocks
+    width: int = 768  # length of the condition vector
+    d_ff: int = 0  # hidden channels of each block; 0 means 3 x width
+
+    def __post_init__(self) -> None:
+        self.d_ff = self.d_ff or FEEDFORWARD_EXPANSION * self.width
+        if self.width % 2:
+            raise ValueError(f"mapping width {self.width}: cosines and sines each take half, so make it even")
+
+
+@dataclass(kw_only=True)
+class HourglassSpec:
+    """An hourglass transformer from an image to an image of the same size."""
+
+    in_channels: int  # channels of the input image
+    out_channels: int  # channels of the output image
+    patch_size: int  # pixels per token side; doubling it quarters the tokens
+    levels: list[LevelSpec]  # fine to coarse
+    mapping: MappingSpec = field(default_factory=MappingSpec)
+    num_classes: int = 0  # 0: no class labels
+    conditioning_dim: int = 0  # length of the free conditioning vector; 0: none
+    augmentation: bool = False  # whether the nine augmentation parameters of k-diffusion are an input
+
+
+def check_grid(
+    levels: Sequence[LevelSpec],
+    patch_size: int,
+    height: int,
+    width: int,
+    factors: Sequence[int] | None = None,
+) -> None:
+    """Refuse an image that the levels cannot tile, with the level and the setting to change.
+
+    `factors` says how much each change of level reduces the grid; by default every one halves it.
+    """
+    cells = [patch_size, *(factors if factors is not None else [2] * (len(levels) - 1))]
+    multiple = math.prod(cells)
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"image of {height}x{width}: patches of {patch_size} over {len(levels)} levels need sides that "
+            f"are multiples of {multiple}; resize the image, or use fewer levels or a smaller patch_size"
+        )
+    for index, (level, cell) in enumerate(zip(levels, accumulate(cells, operator.mul), strict=True)):
+        check_kernel(index, level.kernel_size, height // cell, width // cell)
+
+
+def check_kernel(index: int, kernel_size: int | None, height: int, width: int) -> None:
+    """Refuse a neighborhood that is wider than the token grid of its level."""
+    if kernel_size is not None and kernel_size > min(height, width):
+        raise ValueError(
+            f"level {index}: kernel {kernel_size} is wider than its {height}x{width} token grid; "
+            f"lower model.levels[{index}].kernel_size or start from a larger image"
+        )
