@@ -1,0 +1,59 @@
+"""Butcher tableaus of explicit Runge-Kutta methods, as data.
+
+One step of size h from (t, x) takes the slopes
+
+    k_i = velocity(x + h sum_j a_ij k_j, t + c_i h),    x' = x + h sum_i b_i k_i.
+
+Names and members are those of torchdiffeq, the authors' integrator: its "rk4" is Kutta's 3/8 rule.
+Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.1.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tableau:
+    """An explicit method; row i of `a` has i entries."""
+
+    name: str
+    order: int  # the error at a fixed end time falls as h^order
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    c: tuple[float, ...]
+
+    @property
+    def stages(self) -> int:
+        return len(self.b)
+
+
+EULER = Tableau(name="euler", order=1, a=((),), b=(1,), c=(0,))
+MIDPOINT = Tableau(name="midpoint", order=2, a=((), (1 / 2,)), b=(0, 1), c=(0, 1 / 2))
+HEUN2 = Tableau(name="heun2", order=2, a=((), (1,)), b=(1 / 2, 1 / 2), c=(0, 1))
+HEUN3 = Tableau(name="heun3", order=3, a=((), (1 / 3,), (0, 2 / 3)), b=(1 / 4, 0, 3 / 4), c=(0, 1 / 3, 2 / 3))
+RK4 = Tableau(
+    name="rk4",
+    order=4,
+    a=((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)),
+    b=(1 / 8, 3 / 8, 3 / 8, 1 / 8),
+    c=(0, 1 / 3, 2 / 3, 1),
+)
+TABLEAUS = {tableau.name: tableau for tableau in (EULER, MIDPOINT, HEUN2, HEUN3, RK4)}
+
+# Dormand & Prince (1980). The last stage is taken at the step's end, so it serves as the next step's first.
+DOPRI5 = Tableau(
+    name="dopri5",
+    order=5,
+    a=(
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    ),
+    b=(35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0),
+    c=(0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
+)
+# Fifth-order weights less those of the embedded fourth-order method: the error estimate of a step.
+DOPRI5_ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
