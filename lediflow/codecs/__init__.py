@@ -1,0 +1,54 @@
+"""Codecs: the space in which images are modelled.
+
+pixels   the pixels themselves
+sd2_vae  Stable Diffusion 2's variational autoencoder (4 channels, 8x smaller), from a local folder
+taesd    a tiny autoencoder of nearly the same latent space, from a local folder
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from lediflow.codecs.pixels import PixelCodec, bytes_to_signal, signal_to_bytes
+from lediflow.codecs.protocol import Codec, Latents
+from lediflow.errors import UserError
+
+__all__ = [
+    "CODECS",
+    "Codec",
+    "CodecConfig",
+    "Latents",
+    "PixelCodec",
+    "build_codec",
+    "bytes_to_signal",
+    "signal_to_bytes",
+]
+
+CODECS = ("pixels", "sd2_vae", "taesd")
+
+
+@dataclass(kw_only=True)
+class CodecConfig:
+    """Which codec, and where its weights lie."""
+
+    name: str = "pixels"  # one of CODECS
+    path: str | None = None  # folder of the weights; pixels needs none
+    precision: str = "float32"  # "bfloat16" and "float16" halve time and memory on a GPU, less exactly
+
+
+def build_codec(config: CodecConfig, device: torch.device | str = "cpu") -> Codec:
+    """The codec that the configuration asks for, ready on `device`."""
+    if config.name == "pixels":
+        return PixelCodec()
+    if config.name not in CODECS:
+        raise UserError(f"codec={config.name} is not known; choose one of {', '.join(CODECS)}")
+    if config.path is None:
+        raise UserError(f"codec={config.name} needs its weights; give their folder as codec.path=FOLDER")
+    dtype = getattr(torch, config.precision)
+    if config.name == "taesd":
+        from lediflow.codecs.taesd import load_taesd
+
+        return load_taesd(config.path, device, dtype)
+    from lediflow.codecs.sd_vae import load_sd_vae
+
+    return load_sd_vae(config.path, device, dtype)

@@ -1,0 +1,69 @@
+"""Files that are whole or absent, and disk errors told to the person who can act on them.
+
+A file is written beside its final name, flushed to the disk and renamed, so a reader never meets half of one.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lediflow.errors import UserError
+
+ADVICE = {
+    errno.ENOSPC: "free some space there, or choose another output; the same command then continues",
+    errno.EDQUOT: "your quota is used up: free some space, or choose another output",
+    errno.EACCES: "choose an output you may write to",
+    errno.EPERM: "choose an output you may write to",
+    errno.EROFS: "the file system is read-only: choose another output",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another output",
+}
+
+
+@contextmanager
+def disk_errors_explained(path: Path) -> Iterator[None]:
+    """Turn an OSError met while writing `path` into a sentence with a next move."""
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "check the path and the disk")
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+
+
+@contextmanager
+def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for writing under a temporary name; it appears only when the block ends well."""
+    partial = path.with_name(f".{path.name}.partial")
+    with disk_errors_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON with sorted keys: equal content gives equal bytes."""
+    with whole_or_absent(path) as stream:
+        stream.write(json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object per line."""
+    with whole_or_absent(path) as stream:
+        stream.writelines(json.dumps(row, sort_keys=True).encode() + b"\n" for row in rows)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

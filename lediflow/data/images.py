@@ -1,0 +1,72 @@
+"""One photograph: bytes -> square picture of the asked size and mode -> bytes.
+
+The picture is the centre square of the photograph, turned upright by its EXIF tag, resized once with Lanczos.
+Transparency becomes white. Pictures are never enlarged: a small one is reported, as is an unreadable one.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PILLOW_MODES = {"rgb": "RGB", "grey": "L"}
+CHANNELS = {"rgb": 3, "grey": 1}
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "png": ("PNG", {}),
+    "webp": ("WEBP", {"lossless": True}),
+    "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+}
+
+Picture = UInt8[np.ndarray, "channels height width"]
+
+
+class UnusableImageError(Exception):
+    """Why a file cannot become a training picture."""
+
+
+def square_picture(content: bytes, *, size: int, mode: str) -> Image.Image:
+    """Centre square of a photograph at size x size."""
+    photograph = _decoded(content)
+    width, height = photograph.size
+    side = min(width, height)
+    if side < size:
+        raise UnusableImageError(f"too small: {width}x{height}, need {size}x{size}")
+    left, top = (width - side) // 2, (height - side) // 2
+    square = _without_alpha(photograph).crop((left, top, left + side, top + side))
+    return square.convert(PILLOW_MODES[mode]).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def picture_bytes(picture: Image.Image, file_format: str) -> bytes:
+    """The picture as the content of a file; png and webp keep every pixel."""
+    pillow_name, options = FORMATS[file_format]
+    buffer = io.BytesIO()
+    picture.save(buffer, pillow_name, **options)
+    return buffer.getvalue()
+
+
+def picture_pixels(content: bytes) -> Picture:
+    """Pixels of a file that `picture_bytes` wrote."""
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _decoded(content: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError:  # its own message holds a memory address
+        raise UnusableImageError("unreadable: not an image that Pillow knows") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UnusableImageError(f"unreadable: {error}") from error
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per pixel: Pillow would clip them to 8
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA"))

@@ -1,0 +1,185 @@
+"""Batches of training samples for one rank, the same run for any number of ranks.
+
+The stream's whole state is one position: the number of images of the run that finished steps have used. Every
+rank computes the order by itself (order.py), so ranks need no messages, none waits for another's missing
+batch, and a run may continue on another number of ranks. With gradient accumulation a step's share is handed
+out in micro-batches. Threads load ahead; what they load is decided before they start.
+"""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lediflow.data.augment import flipped
+from lediflow.data.order import RunOrder, share_of_rank
+from lediflow.data.shards import ShardReader
+from lediflow.data.split import samples_of
+from lediflow.errors import UserError
+from lediflow.flow.noise import SampleNoise
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Which samples a run trains on, and how they are loaded."""
+
+    path: str = "???"  # folder of finished shards, images or latents
+    flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric things
+    flip_vertical: bool = False  # turn half of the images upside down; for textures and views from above
+    held_out_fraction: float = 0.0  # share of the samples, chosen by key, that training never sees
+    shuffle_window: int = 4  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
+    threads: int = 2  # loaders per rank; more help where shards hold png files
+    batches_ahead: int = 4  # micro-batches loaded before they are asked for; more cost memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Samples with their places in the run."""
+
+    ids: Int64[Tensor, " batch"]  # position in the run: what randomness is keyed by
+    keys: list[str]
+    images: Float[Tensor, "batch channels height width"]  # in [-1, 1], or latents
+    labels: Int64[Tensor, " batch"] | None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+
+class SampleStream:
+    """One rank's micro-batches, from a position on."""
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        config: DataConfig,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batch: int,
+        global_batch: int,
+        position: int = 0,
+    ):
+        _check_batches(global_batch, world_size, micro_batch)
+        _check_flips(reader, config)
+        self.reader, self.config = reader, config
+        self.rank, self.world_size = rank, world_size
+        self.micro_batch, self.global_batch = micro_batch, global_batch
+        self.accumulation = global_batch // (world_size * micro_batch)
+        self.noise = SampleNoise(seed)
+        self.samples = _training_samples(reader, config)
+        shard_sizes = np.bincount(reader.index.shard_of_sample[self.samples], minlength=1)
+        self.order = RunOrder(shard_sizes, seed=seed, window=config.shuffle_window)
+        self._pool = ThreadPoolExecutor(max(1, config.threads), thread_name_prefix="loader")
+        self._start_at(position)
+
+    def next_batch(self) -> Batch:
+        """The next micro-batch of this rank; never ends."""
+        while len(self._ahead) <= self.config.batches_ahead:
+            self._ahead.append(self._pool.submit(self._load, next(self._places)))
+        batch = self._ahead.popleft().result()
+        self._delivered += 1
+        return batch
+
+    @property
+    def position(self) -> int:
+        """Images of the run that whole steps have used, over all ranks."""
+        return self._first + self._delivered // self.accumulation * self.global_batch
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; a step that is not whole is repeated after loading."""
+        return {"position": self.position, "data": self.reader.index.fingerprint}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue where a stream over the same data, on any number of ranks, stopped."""
+        found = self.reader.index.fingerprint
+        if state.get("data", found) != found:
+            raise UserError(
+                f"the run was trained on other data than data.path={self.reader.index.root} "
+                f"(index {state['data'][:12]} then, {found[:12]} now); give the old data or start another run"
+            )
+        self._start_at(state["position"])
+
+    def close(self) -> None:
+        """Stop the loading threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start_at(self, position: int) -> None:
+        self._first, self._delivered = position, 0
+        self._ahead: deque[Future[Batch]] = deque()
+        self._places = self._positions_from(position)
+
+    def _positions_from(self, position: int):
+        for block_start in count(position, self.global_batch):
+            share = share_of_rank(
+                block_start, global_batch=self.global_batch, rank=self.rank, world_size=self.world_size
+            )
+            yield from np.split(share, self.accumulation)
+
+    def _load(self, positions: Int64[np.ndarray, " batch"]) -> Batch:
+        samples = self.samples[self.order.samples_at(positions)]
+        batch = load_samples(self.reader, samples, torch.from_numpy(positions), self.noise)
+        images = batch.images
+        if self.config.flip_horizontal:
+            images = flipped(images, batch.ids, self.noise, axis="horizontal")
+        if self.config.flip_vertical:
+            images = flipped(images, batch.ids, self.noise, axis="vertical")
+        return replace(batch, images=images)
+
+
+def load_samples(
+    reader: ShardReader,
+    samples: Int64[np.ndarray, " batch"],
+    ids: Int64[Tensor, " batch"],
+    noise: SampleNoise,
+) -> Batch:
+    """Samples by number; stochastic latents are drawn with noise keyed by `ids`."""
+    signals = reader.signals(samples)
+    drawn = signals.mean
+    if signals.logvar is not None:
+        drawn = signals.draw(noise.normal(ids, "codec", tuple(drawn.shape[1:])))
+    keys = [reader.key(int(sample)) for sample in samples]
+    return Batch(ids=ids, keys=keys, images=drawn, labels=reader.labels(samples))
+
+
+def _training_samples(reader: ShardReader, config: DataConfig) -> Int64[np.ndarray, " samples"]:
+    samples = samples_of("train", reader.index.table["key"], config.held_out_fraction)
+    if not len(samples):
+        raise UserError(
+            f"data.held_out_fraction={config.held_out_fraction} leaves none of the {len(reader)} samples of "
+            f"{reader.index.root} for training; lower it"
+        )
+    return samples
+
+
+def _check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:
+    per_step = world_size * micro_batch
+    if global_batch < 1 or global_batch % per_step:
+        nearest = max(1, round(global_batch / per_step)) * per_step
+        raise UserError(
+            f"global_batch={global_batch} cannot be split into micro-batches of {micro_batch} "
+            f"on {world_size} ranks; the nearest that can is {nearest}, or choose another micro_batch"
+        )
+
+
+def _check_flips(reader: ShardReader, config: DataConfig) -> None:
+    codec = (reader.index.contents.codec or {"name": "pixels"})["name"]
+    if codec != "pixels" and (config.flip_horizontal or config.flip_vertical):
+        raise UserError(
+            f"data.flip_... is set, but {reader.index.root} holds latents of {codec}, "
+            "which are not the mirrored image's latents when mirrored; turn flips off"
+        )
