@@ -1,7 +1,8 @@
 """The training objectives, one function per formula, each returning one number per sample.
 
-Both VGL and the flow losses are means over pixels and channels, so their size does not depend on the image's; the
-KL divergence is a sum over latent features, in nats. Gaussians are held as mean and logvar = log sigma^2.
+Both VGL and the flow losses are means over pixels and channels, so their size does not depend on the
+image's; the KL divergence is a sum over latent features, in nats. Gaussians are held as mean and
+logvar = log sigma^2.
 Source: arXiv:2505.20723, eqs. 2, 4, 5 and 6.
 """
 
@@ -42,7 +43,8 @@ def flow_matching_loss(
 def importance_weight(
     logvar: Float[Tensor, "batch *dims"], exponent: float, cap: float
 ) -> Float[Tensor, "batch *dims"]:
-    """min(sigma^-exponent, cap): large where the prior is sure. The cap comes before exp, so nothing overflows."""
+    """min(sigma^-exponent, cap): large where the prior is sure."""
+    # The cap is applied to the logarithm, so nothing overflows on its way to it.
     return (-0.5 * exponent * logvar).clamp(max=math.log(cap)).exp()
 
 

@@ -3,9 +3,9 @@
 The k-th sample of a run then gets the same draws in any batch, on any rank, after any restart, on CPU or GPU:
 the integers are the same bit for bit, and the normals to the rounding of log and cos.
 
-A counter is hashed, as in Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011); the hash is the
-finaliser of splitmix64 (Steele et al., 2014), applied twice with two keys per sample. 64-bit words are held in
-int64 tensors, whose sums and products wrap around as unsigned words would.
+A counter is hashed, as in Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011); the hash is
+the finaliser of splitmix64 (Steele et al., 2014), applied twice with two keys per sample. 64-bit words are
+held in int64 tensors, whose sums and products wrap around as unsigned words would.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The auxiliary model: what the learned prior is made of.
 
-The encoder reads an image y into a latent q(z | y) = N(mu_E(y), sigma_E(y)^2); the decoder turns a latent into the
-prior p(y | z) = N(mu(z), sigma(z)^2), independent for every pixel and channel. Both predict log sigma^2.
+The encoder reads an image y into a latent q(z | y) = N(mu_E(y), sigma_E(y)^2); the decoder turns a latent
+into the prior p(y | z) = N(mu(z), sigma(z)^2), independent for every pixel and channel. Both predict
+log sigma^2.
 Source: arXiv:2505.20723, eq. 3; its blocks are the hourglass's, without condition and without skips.
 """
 
@@ -50,9 +51,9 @@ class Encoder(nn.Module):
         finest, coarsest = spec.levels[0].width, spec.levels[-1].width
         self.patch_in = TokenMerge(spec.image_channels, finest, spec.patch_size)
         self.levels = nn.ModuleList(Level(level, route=attention_route) for level in spec.levels)
+        changes = zip(pairwise(spec.levels), spec.factors, strict=True)
         self.merges = nn.ModuleList(
-            TokenMerge(fine.width, coarse.width, factor)
-            for (fine, coarse), factor in zip(pairwise(spec.levels), spec.factors, strict=True)
+            TokenMerge(fine.width, coarse.width, factor) for (fine, coarse), factor in changes
         )
         self.out_norm = RMSNorm(coarsest)
         self.to_mean = nn.Linear(coarsest, spec.latent_channels, bias=False)
@@ -77,17 +78,13 @@ class Decoder(nn.Module):
         finest, coarsest = spec.levels[0].width, spec.levels[-1].width
         self.latent_in = nn.Linear(spec.latent_channels, coarsest, bias=False)
         self.levels = nn.ModuleList(Level(level, route=attention_route) for level in reversed(spec.levels))
+        changes = zip(pairwise(spec.levels), spec.factors, strict=True)
         self.splits = nn.ModuleList(
-            TokenSplit(coarse.width, fine.width, factor)
-            for (coarse, fine), factor in zip(
-                pairwise(reversed(spec.levels)), reversed(spec.factors), strict=True
-            )
+            TokenSplit(coarse.width, fine.width, factor) for (fine, coarse), factor in reversed([*changes])
         )
         self.out_norm = RMSNorm(finest)
         self.patch_out = TokenSplit(finest, 2 * spec.image_channels, spec.patch_size)
-        nn.init.zeros_(
-            self.patch_out.proj.weight
-        )  # the prior starts at N(0, 1), or next to it under the floor
+        nn.init.zeros_(self.patch_out.proj.weight)  # the prior starts at N(0, 1)
 
     def forward(self, z: Latent) -> Prior:
         x = self.latent_in(rearrange(z, "b c h w -> b h w c"))

@@ -1,8 +1,8 @@
 """Parameters by their role, for the optimiser.
 
-Weight decay shrinks the maps between tokens and inside the mapping network; it spares norms, attention scales,
-skip fractions and the embeddings of time, class and conditioning. Whatever belongs to the mapping network, with
-the linear maps that read its output, learns at a third of the rate.
+Weight decay shrinks the maps between tokens and inside the mapping network; it spares norms, attention
+scales, skip fractions and the embeddings of time, class and conditioning. Whatever belongs to the mapping
+network, with the linear maps that read its output, learns at a third of the rate.
 Source: k-diffusion's `image_transformer_v2`.
 """
 

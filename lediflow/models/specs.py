@@ -1,7 +1,7 @@
 """What the three models of LeDiFlow are made of, as plain data.
 
-Source: arXiv:2505.20723, table of hyperparameters. The latent's height and width are not in the paper; the default,
-every level halving, gives 4 x 4 for both of its image sizes.
+Source: arXiv:2505.20723, table of hyperparameters. The latent's height and width are not in the paper; the
+default, every level halving, gives 4 x 4 for both of its image sizes.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class AuxiliarySpec:
     levels: list[LevelSpec]  # fine to coarse: the encoder goes down them, the decoder up
     latent_channels: int = 4  # the latent is treated like an image with so many channels
     halvings: int | None = (
-        None  # how many level changes halve the grid; null all: fewer leave a larger latent
+        None  # how many level changes halve the grid; null: all; fewer make a larger latent
     )
     logvar_floor: float = -7.0  # lowest log sigma^2 of the prior (sigma 0.03): lower invites a discrete prior
 
@@ -28,8 +28,8 @@ class AuxiliarySpec:
         changes = len(self.levels) - 1
         if self.halvings is not None and not 0 <= self.halvings <= changes:
             raise ValueError(
-                f"halvings {self.halvings} with {len(self.levels)} levels: the grid can halve at most once between "
-                f"neighbouring levels; choose 0 to {changes}, or null for all"
+                f"halvings {self.halvings} with {len(self.levels)} levels: the grid can halve once at each "
+                f"change of level; choose 0 to {changes}, or null for all"
             )
 
     @property

@@ -1,7 +1,7 @@
 """The flow model: the velocity v_t(x, z) that carries a draw from the prior to an image.
 
-The latent z is flattened into the hourglass's conditioning vector. Without one (latent_dim 0) the same network is
-the flow-matching baseline. Source: arXiv:2505.20723, eqs. 1 and 6.
+The latent z is flattened into the hourglass's conditioning vector. Without one (latent_dim 0) the same
+network is the flow-matching baseline. Source: arXiv:2505.20723, eqs. 1 and 6.
 """
 
 import torch

@@ -30,9 +30,10 @@ def to_length_sqrt(x: Heads, scale: Float[Tensor, " heads"]) -> Heads:
 
 def global_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     """Every token attends to every token; logits are taken as they are (no 1 / sqrt(head_dim))."""
-    flat = [rearrange(x, "b h w heads d -> b heads (h w) d") for x in (q, k, v)]
-    mixed = F.scaled_dot_product_attention(*flat, scale=1.0)
-    return rearrange(mixed, "b heads (h w) d -> b h w heads d", h=q.shape[1])
+    height = q.shape[1]
+    q, k, v = (rearrange(x, "b h w heads d -> b heads (h w) d") for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    return rearrange(mixed, "b heads (h w) d -> b h w heads d", h=height)
 
 
 class SelfAttention(nn.Module):

@@ -30,7 +30,7 @@ def rms_norm(
 
 
 class RMSNorm(nn.Module):
-    """RMS norm whose scale is a parameter. It ignores the condition, so that it can stand in for AdaRMSNorm."""
+    """RMS norm whose scale is a parameter. It ignores any condition, to stand in for AdaRMSNorm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ Token centres lie in a box whose longer side is [-1, 1], so a coarser level's ce
 four it merged and every level can compute its own. A quarter of each head's channels pairs with the next
 quarter and is rotated by position x frequency, the first half of these angles along the height, the second
 along the width; the other half of the head is left alone. Frequencies run from pi to 10 pi, log-spaced, dealt
-out over the heads.
+out over the heads. Angles are float32 in a model of any dtype, as the reference's are.
 Source: Su et al., arXiv:2104.09864; axial form: HDiT, arXiv:2401.11605, section 4.2.
 """
 
@@ -12,40 +12,49 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float32
 from torch import Tensor
 
 from lediflow.nn.shapes import Heads
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of every rotated pair's angle."""
+    """Cosine and sine of every rotated pair's angle, "height width heads pairs"."""
 
-    cos: Float[Tensor, "height width heads pairs"]
-    sin: Float[Tensor, "height width heads pairs"]
+    cos: Tensor
+    sin: Tensor
 
 
-def centres(length: int, reach: float, like: Tensor) -> Float[Tensor, " length"]:
+def centres(length: int, reach: float, device: torch.device) -> Float32[Tensor, " length"]:
     """Centres of `length` equal cells that tile [-reach, reach]."""
-    index = torch.arange(length, device=like.device, dtype=like.dtype)
-    return (index + 0.5) * (2 * reach / length) - reach
+    edges = torch.linspace(-reach, reach, length + 1, device=device)
+    return (edges[:-1] + edges[1:]) / 2
 
 
-def frequencies(num_heads: int, head_dim: int, like: Tensor) -> Float[Tensor, "heads pairs_per_axis"]:
+def frequencies(
+    num_heads: int, head_dim: int, device: torch.device
+) -> Float32[Tensor, "heads pairs_per_axis"]:
     """Angular frequencies: head n gets every num_heads-th of the log-spaced series, from its n-th on."""
     count = num_heads * head_dim // 8
-    exponent = torch.arange(count, device=like.device, dtype=like.dtype) / count
-    return (math.pi * 10.0**exponent).view(head_dim // 8, num_heads).T
+    logarithm = torch.linspace(math.log(math.pi), math.log(10 * math.pi), count + 1, device=device)[:-1]
+    return logarithm.exp().view(head_dim // 8, num_heads).T
+
+
+def angles(
+    height: int, width: int, num_heads: int, head_dim: int, device: torch.device
+) -> Float32[Tensor, "height width heads pairs"]:
+    """Position x frequency: along the height for the first half of the pairs, along the width for the rest."""
+    omega = frequencies(num_heads, head_dim, device)
+    longer = max(height, width)
+    rows = centres(height, height / longer, device)[:, None, None, None]
+    columns = centres(width, width / longer, device)[None, :, None, None]
+    return torch.cat(torch.broadcast_tensors(rows * omega, columns * omega), dim=-1)
 
 
 def rotation(height: int, width: int, num_heads: int, head_dim: int, like: Tensor) -> Rotation:
-    """Rotations of a height x width token grid, on the device of `like`, in float32 or wider."""
-    like = like.new_empty(0, dtype=torch.promote_types(like.dtype, torch.float32))
-    longer = max(height, width)
-    omega = frequencies(num_heads, head_dim, like)
-    along_height = centres(height, height / longer, like)[:, None, None, None] * omega
-    along_width = centres(width, width / longer, like)[None, :, None, None] * omega
-    angle = torch.cat(torch.broadcast_tensors(along_height, along_width), dim=-1)
+    """Rotations of a height x width token grid, beside `like` and in its dtype, or float32 if wider."""
+    angle = angles(height, width, num_heads, head_dim, like.device)
+    angle = angle.to(torch.promote_types(like.dtype, angle.dtype))
     return Rotation(angle.cos(), angle.sin())
 
 

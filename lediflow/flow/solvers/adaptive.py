@@ -1,7 +1,7 @@
 """Dormand-Prince 5(4) with steps as long as the error estimate allows.
 
-A step is accepted if its error, as a multiple of the tolerance atol + rtol |x| (root mean square over the whole
-batch), is at most 1; either way the next step is the last one times 0.9 error^(-1/5), within limits.
+A step is accepted if its error, as a multiple of the tolerance atol + rtol |x| (root mean square over the
+whole batch), is at most 1; either way the next step is the last one times 0.9 error^(-1/5), within limits.
 Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.4.
 """
 
@@ -56,8 +56,9 @@ def integrate(
             t, x, slope = end, attempt.x, attempt.slope
             if on_step is not None:
                 on_step(t, x)
+        else:
+            refuse_standstill(t, step)
         step *= rescaling(error)
-        refuse_standstill(t, step)
     return Solution(x, nfe)
 
 
@@ -76,12 +77,13 @@ def first_step(
 ) -> float:
     """A length for the first step, from the size of x, its slope and the slope's change (Hairer, p. 169)."""
     size, steepness = tolerance.multiple(x, x), tolerance.multiple(slope, x)
-    probe = 1e-6 if min(size, steepness) < 1e-5 else 0.01 * size / steepness
-    probe = math.copysign(min(probe, abs(t1 - t0)), t1 - t0)
-    bend = velocity(x + probe * slope, at(t0 + probe, x)) - slope
-    sharpest = max(steepness, tolerance.multiple(bend, x) / abs(probe))
-    by_bend = max(1e-6, abs(probe) * 1e-3) if sharpest <= 1e-15 else (0.01 / sharpest) ** (1 / DOPRI5.order)
-    return min(100 * abs(probe), by_bend)
+    probe = 1e-6 if min(size, steepness) < 1e-5 else max(1e-6, 0.01 * size / steepness)
+    probe = min(probe, abs(t1 - t0))
+    ahead = math.copysign(probe, t1 - t0)
+    bend = velocity(x + ahead * slope, at(t0 + ahead, x)) - slope
+    sharpest = max(steepness, tolerance.multiple(bend, x) / probe)
+    by_bend = max(1e-6, 1e-3 * probe) if sharpest <= 1e-15 else (0.01 / sharpest) ** (1 / DOPRI5.order)
+    return min(100 * probe, by_bend)
 
 
 def rescaling(error: float) -> float:
@@ -96,6 +98,6 @@ def refuse_standstill(t: float, step: float) -> None:
     """Stop when steps have become too short to move t: the velocity is not finite, or far from smooth."""
     if step < 1e-12:
         raise ValueError(
-            f"dopri5 at t = {t:.6g}: the step had to shrink to {step:.2g} and the tolerance is still missed; "
+            f"dopri5 at t = {t:.6g}: even a step of {step:.2g} misses the tolerance; "
             f"check that the velocity is finite, loosen rtol and atol, or use a fixed-step solver"
         )

@@ -15,6 +15,6 @@ def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -
     """softmax(scale q k^T) v, with the keys outside each query's window masked out."""
     height, width = q.shape[1:3]
     mask = cached_grid_mask(height, width, kernel_size, q.device)
-    flat = [rearrange(x, "b h w n d -> b n (h w) d") for x in (q, k, v)]
-    mixed = F.scaled_dot_product_attention(*flat, attn_mask=mask, scale=scale)
+    q, k, v = (rearrange(x, "b h w n d -> b n (h w) d") for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return rearrange(mixed, "b n (h w) d -> b h w n d", h=height)
