@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lediflow.codecs.protocol import Latents
 from lediflow.codecs.weights import hash_of, in_colour, required_file
@@ -24,7 +24,7 @@ class SDVAE:
     stored_dtype = "float16"
     is_stochastic = True
 
-    def __init__(self, autoencoder: nn.Module, weights: str):
+    def __init__(self, autoencoder: Any, weights: str):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.weights = weights
         self.scale: float = autoencoder.config.scaling_factor

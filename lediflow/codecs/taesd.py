@@ -107,4 +107,5 @@ def load_taesd(path: str, device: torch.device | str, dtype: torch.dtype) -> TAE
     halves = [encoder(), decoder()]
     for half, file in zip(halves, files, strict=True):
         half.load_state_dict(load_file(file))
-    return TAESD(*(half.to(device, dtype) for half in halves), weights=hash_of(files))
+    halves = [half.to(device, dtype) for half in halves]
+    return TAESD(halves[0], halves[1], hash_of(files))

@@ -46,7 +46,7 @@ def picture_bytes(picture: Image.Image, file_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def picture_pixels(content: bytes) -> Picture:
+def picture_pixels(content: bytes | memoryview) -> Picture:
     """Pixels of a file that `picture_bytes` wrote."""
     pixels = np.asarray(Image.open(io.BytesIO(content)))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -17,7 +17,7 @@ from lediflow.codecs import Latents
 class Moments(NamedTuple):
     """Sums over some latents."""
 
-    count: int  # elements per channel
+    elements: int  # per channel
     total: Float64[Tensor, " channels"]
     squares: Float64[Tensor, " channels"]
 
@@ -31,22 +31,26 @@ class Moments(NamedTuple):
         return cls(mean[:, 0].numel(), total, reduce(squares, "b c h w -> c", "sum"))
 
     def to_json(self) -> dict[str, list[float]]:
-        return {"count": [self.count], "total": self.total.tolist(), "squares": self.squares.tolist()}
+        return {
+            "elements": [float(self.elements)],
+            "total": self.total.tolist(),
+            "squares": self.squares.tolist(),
+        }
 
     @classmethod
     def from_json(cls, lists: dict[str, list[float]]) -> "Moments":
         total, squares = (torch.tensor(lists[name], dtype=torch.float64) for name in ("total", "squares"))
-        return cls(int(lists["count"][0]), total, squares)
+        return cls(int(lists["elements"][0]), total, squares)
 
 
 def merged(moments: Iterable[Moments]) -> Moments:
     """Sums over all."""
-    counts, totals, squares = zip(*moments, strict=True)
-    return Moments(sum(counts), torch.stack(totals).sum(0), torch.stack(squares).sum(0))
+    elements, totals, squares = zip(*moments, strict=True)
+    return Moments(sum(elements), torch.stack(totals).sum(0), torch.stack(squares).sum(0))
 
 
 def channel_statistics(moments: Moments) -> dict[str, list[float]]:
     """Mean and standard deviation of each channel."""
-    mean = moments.total / moments.count
-    variance = (moments.squares / moments.count - mean.square()).clamp_min(0)
+    mean = moments.total / moments.elements
+    variance = (moments.squares / moments.elements - mean.square()).clamp_min(0)
     return {"mean": mean.tolist(), "std": variance.sqrt().tolist()}

@@ -1,24 +1,27 @@
 """Photographs -> image shards.
 
-Shard s holds the images number s * shard_samples ... of the source's sorted listing, less the rejected ones,
-so every shard can be made alone: processes share the work, and an interrupted run continues. A sample's key
-is its number in the listing: the same photograph has the same key at every size.
+The images are dealt to shards in a fixed shuffled order, so that a few shards hold a mix of all classes.
+Which images a shard gets is known before any is opened: every shard can be made alone, processes share the
+work, and an interrupted run continues. A sample's key is its number in the source's sorted listing: the same
+photograph has the same key at every size.
 """
 
-import multiprocessing
 import os
-import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from lediflow.data.duplicates import find_duplicates
 from lediflow.data.images import CHANNELS, FORMATS, UnusableImageError, picture_bytes, square_picture
 from lediflow.data.index import Contents, ShardIndex
 from lediflow.data.shard_build import Part, Progress, ShardBuild, write_part
 from lediflow.data.shard_writer import Sample
-from lediflow.data.sources import Entry, Listing, list_images, open_source
+from lediflow.data.sources import Entry, Listing, Source, list_images, open_source
+from lediflow.data.workers import in_processes
 from lediflow.errors import UserError
 
 
@@ -44,6 +47,15 @@ class Prepared:
     is_reused: bool  # nothing had to be done
 
 
+class Candidate(NamedTuple):
+    """One image of the source that may become a sample."""
+
+    key: int
+    image: Entry
+    label: int
+    duplicate_of: str | None
+
+
 @dataclass(frozen=True)
 class ShardTask:
     """One shard to make, in a form that travels to another process."""
@@ -51,13 +63,10 @@ class ShardTask:
     config: PrepareConfig
     contents: Contents
     number: int
-    first_key: int
-    images: list[Entry]
-    labels: list[int]
-    duplicates: dict[int, str]  # key -> the image it repeats
+    candidates: list[Candidate]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.candidates)
 
 
 def prepare(config: PrepareConfig, progress: Progress | None = None) -> Prepared:
@@ -69,8 +78,9 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> Prepared
         return Prepared(index, build.rejections(), is_reused=True)
     tasks = _tasks(config, listing, build.contents)
     workers = config.workers or os.cpu_count() or 1
-    parts = build.complete(tasks, lambda missing: _made(missing, workers), progress)
+    parts = build.complete(tasks, lambda missing: in_processes(make_part, missing, workers), progress)
     if not any(part.rows for part in parts):
+        build.abandon()
         raise UserError(_nothing_usable(config, parts))
     index = build.finish(parts)
     return Prepared(index, build.rejections(), is_reused=False)
@@ -107,78 +117,59 @@ def _contents(config: PrepareConfig, listing: Listing) -> Contents:
 
 
 def _tasks(config: PrepareConfig, listing: Listing, contents: Contents) -> list[ShardTask]:
+    candidates = _dealt(_candidates(config, listing))
+    starts = range(0, len(candidates), config.shard_samples)
+    hands = [candidates[start : start + config.shard_samples] for start in starts]
+    return [ShardTask(config, contents, number, hand) for number, hand in enumerate(hands)]
+
+
+def _candidates(config: PrepareConfig, listing: Listing) -> list[Candidate]:
     duplicates = find_duplicates(open_source(Path(config.source)), listing.images)
-    tasks = []
-    for number, first in enumerate(range(0, len(listing.images), config.shard_samples)):
-        chosen = slice(first, first + config.shard_samples)
-        images, labels = listing.images[chosen], listing.labels[chosen]
-        repeated = {key: duplicates[key] for key in range(first, first + len(images)) if key in duplicates}
-        tasks.append(ShardTask(config, contents, number, first, images, labels, repeated))
-    return tasks
+    return [
+        Candidate(key, image, label, duplicates.get(key))
+        for key, (image, label) in enumerate(zip(listing.images, listing.labels, strict=True))
+    ]
 
 
-def _made(tasks: list[ShardTask], workers: int) -> Iterator[Part]:
-    """Parts as they get ready, in any order."""
-    if min(workers, len(tasks)) <= 1:
-        yield from map(make_part, tasks)
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process that has threads can lock it up
-    with ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_die_with_parent) as pool:
-        try:
-            for future in as_completed([pool.submit(make_part, task) for task in tasks]):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _die_with_parent() -> None:
-    """A pool's workers outlive a killed parent; here they follow it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+def _dealt(candidates: list[Candidate]) -> list[Candidate]:
+    bits = np.random.Philox(key=0).random_raw(len(candidates))
+    return [candidates[number] for number in np.argsort(bits, kind="stable")]
 
 
 def make_part(task: ShardTask) -> Part:
     """Make one shard."""
+    source = open_source(Path(task.config.source))
     samples, rejected = [], []
-    for key, sample in _samples(task):
-        if isinstance(sample, Sample):
-            samples.append(sample)
-        else:
-            rejected.append({"key": key, "image": task.images[key - task.first_key].name, "reason": sample})
+    for candidate in task.candidates:
+        try:
+            samples.append(_sample(source, candidate, task))
+        except UnusableImageError as reason:
+            rejected.append({"key": candidate.key, "image": candidate.image.name, "reason": str(reason)})
     part = write_part(Path(task.config.output), task.contents, task.number, samples, handled=len(task))
     part.rejected = rejected
     return part
 
 
-def _samples(task: ShardTask) -> Iterable[tuple[int, Sample | str]]:
-    """Key and sample, or key and the reason why there is none."""
-    source = open_source(Path(task.config.source))
-    for key, (image, label) in enumerate(zip(task.images, task.labels, strict=True), task.first_key):
-        if key in task.duplicates:
-            yield key, f"duplicate: of {task.duplicates[key]}"
-            continue
-        try:
-            payload = _payload(source.read(image), task.config)
-            yield key, Sample(key, label, payload, _metadata(task, image, label))
-        except UnusableImageError as unusable:
-            yield key, str(unusable)
-        except OSError as error:
-            yield key, f"unreadable: {error.strerror}"
+def _sample(source: Source, candidate: Candidate, task: ShardTask) -> Sample:
+    if candidate.duplicate_of:
+        raise UnusableImageError(f"duplicate: of {candidate.duplicate_of}")
+    picture = square_picture(_read(source, candidate.image), size=task.config.size, mode=task.config.mode)
+    payload = picture_bytes(picture, task.config.format)
+    return Sample(candidate.key, candidate.label, payload, _metadata(task, candidate))
 
 
-def _payload(content: bytes, config: PrepareConfig) -> bytes:
-    return picture_bytes(square_picture(content, size=config.size, mode=config.mode), config.format)
+def _read(source: Source, image: Entry) -> bytes:
+    try:
+        return source.read(image)
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise UnusableImageError(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _metadata(task: ShardTask, image: Entry, label: int) -> dict[str, str | int]:
-    named = {"class": task.contents.classes[label], "label": label} if task.contents.classes else {}
-    return {"source": image.name, "size": task.config.size} | named
+def _metadata(task: ShardTask, candidate: Candidate) -> dict[str, str | int]:
+    metadata: dict[str, str | int] = {"source": candidate.image.name, "size": task.config.size}
+    if classes := task.contents.classes:
+        metadata |= {"class": classes[candidate.label], "label": candidate.label}
+    return metadata
 
 
 def _nothing_usable(config: PrepareConfig, parts: list[Part]) -> str:

@@ -75,6 +75,7 @@ class ShardBuild:
         if (self.root / INDEX_NAME).exists():
             index = ShardIndex.load(self.root)
             self._check_same_job(index.contents.made_from)
+            self.abandon()
             return index
         return None
 
@@ -114,8 +115,12 @@ class ShardBuild:
         write_json_lines(self.root / REJECTED_NAME, rejected)
         contents = replace(self.contents, statistics=statistics)
         ShardIndex(root=self.root, contents=contents, shards=files, table=table).save()
-        shutil.rmtree(self.parts_folder, ignore_errors=True)
+        self.abandon()
         return ShardIndex.load(self.root)
+
+    def abandon(self) -> None:
+        """Clear the records of finished shards."""
+        shutil.rmtree(self.parts_folder, ignore_errors=True)
 
     def rejections(self) -> dict[str, int]:
         """Reason -> number of images that a finished set had to leave out."""
@@ -123,13 +128,15 @@ class ShardBuild:
         return dict(Counter(row["reason"].split(":")[0] for row in rows))
 
     def _is_intact(self, part: Part) -> bool:
-        path = self.root / part.file.name if part.file else None
-        return path is None or (path.exists() and path.stat().st_size == part.file.bytes)
+        if part.file is None:
+            return True
+        path = self.root / part.file.name
+        return path.exists() and path.stat().st_size == part.file.bytes
 
     def _check_empty(self) -> None:
         with disk_errors_explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        found = sorted(path.name for path in self.root.iterdir())
+        found = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
         if found:
             raise UserError(
                 f"output={self.root} is not empty (found {', '.join(found[:3])}); choose another folder"

@@ -49,8 +49,8 @@ class ShardReader:
     def metadata(self, shard: int) -> list[dict[str, Any]]:
         """The JSON members of one shard's samples, in order."""
         with tarfile.open(self.index.root / self.index.shards[shard].name, "r:") as tar:
-            members = [member for member in tar if member.name.endswith(".json")]
-            return [json.loads(tar.extractfile(member).read()) for member in members]
+            streams = [tar.extractfile(member) for member in tar if member.name.endswith(".json")]
+            return [json.load(stream) for stream in streams if stream]
 
     def payload(self, sample: int) -> memoryview:
         """The sample's bytes as they lie in the tar."""

@@ -7,6 +7,7 @@ out in micro-batches. Threads load ahead; what they load is decided before they 
 """
 
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
+from jaxtyping import Int64
 
 from lediflow.data.augment import flipped
+from lediflow.data.batch import Batch, load_samples
 from lediflow.data.order import RunOrder, share_of_rank
 from lediflow.data.shards import ShardReader
 from lediflow.data.split import samples_of
@@ -36,27 +37,6 @@ class DataConfig:
     shuffle_window: int = 4  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
     threads: int = 2  # loaders per rank; more help where shards hold png files
     batches_ahead: int = 4  # micro-batches loaded before they are asked for; more cost memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Samples with their places in the run."""
-
-    ids: Int64[Tensor, " batch"]  # position in the run: what randomness is keyed by
-    keys: list[str]
-    images: Float[Tensor, "batch channels height width"]  # in [-1, 1], or latents
-    labels: Int64[Tensor, " batch"] | None
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
 
 
 class SampleStream:
@@ -123,7 +103,7 @@ class SampleStream:
         self._ahead: deque[Future[Batch]] = deque()
         self._places = self._positions_from(position)
 
-    def _positions_from(self, position: int):
+    def _positions_from(self, position: int) -> Iterator[Int64[np.ndarray, " batch"]]:
         for block_start in count(position, self.global_batch):
             share = share_of_rank(
                 block_start, global_batch=self.global_batch, rank=self.rank, world_size=self.world_size
@@ -139,21 +119,6 @@ class SampleStream:
         if self.config.flip_vertical:
             images = flipped(images, batch.ids, self.noise, axis="vertical")
         return replace(batch, images=images)
-
-
-def load_samples(
-    reader: ShardReader,
-    samples: Int64[np.ndarray, " batch"],
-    ids: Int64[Tensor, " batch"],
-    noise: SampleNoise,
-) -> Batch:
-    """Samples by number; stochastic latents are drawn with noise keyed by `ids`."""
-    signals = reader.signals(samples)
-    drawn = signals.mean
-    if signals.logvar is not None:
-        drawn = signals.draw(noise.normal(ids, "codec", tuple(drawn.shape[1:])))
-    keys = [reader.key(int(sample)) for sample in samples]
-    return Batch(ids=ids, keys=keys, images=drawn, labels=reader.labels(samples))
 
 
 def _training_samples(reader: ShardReader, config: DataConfig) -> Int64[np.ndarray, " samples"]:
