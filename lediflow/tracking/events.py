@@ -1,0 +1,52 @@
+"""An event as it stands in the log: one JSON object on one line.
+
+    {"time": "2026-03-01T09:30:00.125+00:00", "event": "train", "images_seen": 4096, "loss": 0.412}
+
+The log stays strict JSON: a loss that is not a number is written as the string "nan", which `float` reads.
+"""
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+Event = dict[str, Any]
+
+
+def event_line(event: str, images_seen: int, values: dict[str, Any]) -> str:
+    """One line of the log, newline included."""
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    plain_values = {key: plain(value) for key, value in values.items()}
+    return json.dumps({"time": time, "event": event, "images_seen": images_seen, **plain_values}) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON knows it; tensors and numpy scalars become Python numbers, paths become strings."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def parse_event(line: str) -> Event | None:
+    """The event on a line of the log, or None where a crash tore the line."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    is_event = isinstance(event, dict) and "event" in event and "images_seen" in event
+    return event if is_event else None
+
+
+def number(value: Any) -> float | None:
+    """The value as a number, "nan" and "inf" included, or None if it is something else."""
+    if isinstance(value, str) and value not in ("nan", "inf", "-inf"):
+        return None
+    return float(value) if isinstance(value, (int, float, str)) else None

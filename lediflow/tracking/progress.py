@@ -1,0 +1,144 @@
+"""How far along something is: a bar on a terminal, a line now and then everywhere else.
+
+In a file the line is one sentence that can be read days later:
+
+    training: 40,960 of 1,000,000 images (4 %), 812 images/s, 20 min left, loss 0.412
+
+Rates count from the first update, so that a resumed run does not boast of work it did not do.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TextIO
+
+from tqdm import tqdm
+
+from lediflow.tracking.events import number, plain
+
+SHOWN = ("loss",)  # values of an event that are worth a glance beside the bar
+
+
+class Progress(Protocol):
+    """Shows how much of a known total is done."""
+
+    def update(self, done: int, note: str = "") -> None:
+        """So many of the total are done; `note` says what else is worth a glance."""
+
+    def close(self) -> None:
+        """Shows the last state and stops."""
+
+
+class BarProgress:
+    """A tqdm bar that appears at the first update, wherever the work then stands."""
+
+    def __init__(self, title: str, total: int, unit: str, stream: TextIO):
+        self.arguments = {"desc": title, "total": total, "unit": f" {unit}", "file": stream}
+        self.bar: Any = None
+
+    def update(self, done: int, note: str = "") -> None:
+        if self.bar is None:
+            self.bar = tqdm(initial=done, unit_scale=True, dynamic_ncols=True, **self.arguments)
+        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class LineProgress:
+    """A sentence every few seconds, and one at the end."""
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        stream: TextIO,
+        every_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.title, self.total, self.unit = title, total, unit
+        self.stream, self.every_seconds, self.clock = stream, every_seconds, clock
+        self.started: tuple[float, int] | None = (
+            None  # when the first update came and how much was done by then
+        )
+        self.last_line_at = -float("inf")
+
+    def update(self, done: int, note: str = "") -> None:
+        now = self.clock()
+        self.started = self.started or (now, done)
+        if done >= self.total or now - self.last_line_at >= self.every_seconds:
+            self.last_line_at = now
+            print(self.sentence(now, done, note), file=self.stream, flush=True)
+
+    def sentence(self, now: float, done: int, note: str) -> str:
+        """Where the work stands at the moment `now`."""
+        share = f" ({done / self.total:.0%})" if self.total else ""
+        parts = [f"{self.title}: {done:,} of {self.total:,} {self.unit}{share}", *self.pace(now, done), note]
+        return ", ".join(part for part in parts if part)
+
+    def pace(self, now: float, done: int) -> list[str]:
+        """Rate and time left, as soon as there is something to divide."""
+        began, done_before = self.started or (now, done)
+        if done <= done_before or now <= began:
+            return []
+        rate = (done - done_before) / (now - began)
+        shown_rate = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        if done >= self.total:
+            return [f"{shown_rate} {self.unit}/s", f"took {duration(now - began)}"]
+        return [f"{shown_rate} {self.unit}/s", f"{duration((self.total - done) / rate)} left"]
+
+    def close(self) -> None:
+        """Every line is already written."""
+
+
+class ProgressTracker:
+    """The run's progress as a view of its events."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+
+    def record(self, event: str, images_seen: int, **values: Any) -> None:
+        shown = {key: number(plain(values[key])) for key in SHOWN if key in values}
+        self.progress.update(images_seen, ", ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+
+    def close(self) -> None:
+        self.progress.close()
+
+
+def make_progress(
+    title: str, total: int, *, unit: str = "images", stream: TextIO | None = None, every_seconds: float = 10.0
+) -> Progress:
+    """A bar if someone is watching, lines if it goes to a file."""
+    stream = stream or sys.stderr
+    if stream.isatty():
+        return BarProgress(title, total, unit, stream)
+    return LineProgress(title, total, unit, stream, every_seconds)
+
+
+def progress_callback(title: str, *, unit: str = "images") -> Callable[[int, int], None]:
+    """`report(done, total)` for work that learns its total only when it starts."""
+    shown: list[Progress] = []
+
+    def report(done: int, total: int) -> None:
+        if not shown:
+            shown.append(make_progress(title, total, unit=unit))
+        shown[0].update(done)
+        if done >= total:
+            shown[0].close()
+
+    return report
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 20 min, 3 h 05 min, 2 d 4 h."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
