@@ -45,8 +45,7 @@ def load_samples(
     drawn = signals.mean
     if signals.logvar is not None:
         drawn = signals.draw(noise.normal(ids, "codec", tuple(drawn.shape[1:])))
-    keys = [reader.key(int(sample)) for sample in samples]
-    return Batch(ids=ids, keys=keys, images=drawn, labels=reader.labels(samples))
+    return Batch(ids=ids, keys=reader.keys(samples), images=drawn, labels=reader.labels(samples))
 
 
 def each_once(

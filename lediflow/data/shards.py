@@ -5,8 +5,10 @@ header, and all samples of a set have one shape, so an array is a view at the pa
 """
 
 import json
+import math
 import mmap
 import tarfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from lediflow.data.images import picture_pixels
 from lediflow.data.index import ShardIndex, key_name
 
 __all__ = ["ShardIndex", "ShardReader"]
+
+Stored = Shaped[np.ndarray, "channels height width"]
 
 OPEN_SHARDS = 128  # well below the usual limit of 1,024 open files
 
@@ -39,12 +43,9 @@ class ShardReader:
     def __len__(self) -> int:
         return len(self.index)
 
-    def key(self, sample: int) -> str:
-        return key_name(self.index.table["key"][sample])
-
-    def label(self, sample: int) -> int:
-        """Class number, -1 where the set has no classes."""
-        return int(self.index.table["label"][sample])
+    def keys(self, samples: Int64[np.ndarray, " batch"]) -> list[str]:
+        """The samples' names in their tars."""
+        return [key_name(key) for key in self.index.table["key"][samples].tolist()]
 
     def metadata(self, shard: int) -> list[dict[str, Any]]:
         """The JSON members of one shard's samples, in order."""
@@ -54,22 +55,15 @@ class ShardReader:
 
     def payload(self, sample: int) -> memoryview:
         """The sample's bytes as they lie in the tar."""
-        row = self.index.table[sample]
-        shard = self._shard(int(self.index.shard_of_sample[sample]))
-        return memoryview(shard)[row["offset"] : row["offset"] + row["length"]]
+        return next(self._payloads(np.array([sample])))
 
-    def array(self, sample: int) -> Shaped[np.ndarray, "channels height width"]:
+    def array(self, sample: int) -> Stored:
         """The sample's stored array."""
-        contents, payload = self.index.contents, self.payload(sample)
-        if contents.payload != "npy":
-            return picture_pixels(payload)
-        count = int(np.prod(contents.shape))
-        header = len(payload) - count * np.dtype(contents.dtype).itemsize
-        return np.frombuffer(payload, contents.dtype, count, header).reshape(contents.shape)
+        return self._unpacked(self.payload(sample))
 
     def signals(self, samples: Int64[np.ndarray, " batch"]) -> Latents:
         """A batch as float32: images in [-1, 1], or latents as their codec gave them."""
-        stored = torch.from_numpy(np.stack([self.array(int(sample)) for sample in samples]))
+        stored = torch.from_numpy(np.stack([*map(self._unpacked, self._payloads(samples))]))
         if stored.dtype == torch.uint8:
             return Latents(bytes_to_signal(stored), None)
         if self.index.contents.has_logvar:
@@ -77,10 +71,24 @@ class ShardReader:
         return Latents(stored.float(), None)
 
     def labels(self, samples: Int64[np.ndarray, " batch"]) -> Int64[Tensor, " batch"] | None:
+        """Class numbers; None where the set has no classes."""
         if self.index.contents.classes is None:
             return None
         return torch.from_numpy(self.index.table["label"][samples].copy())
 
-    def _map_shard(self, number: int) -> mmap.mmap:
+    def _payloads(self, samples: Int64[np.ndarray, " batch"]) -> Iterator[memoryview]:
+        rows, shards = self.index.table[samples], self.index.shard_of_sample[samples]
+        places = zip(shards.tolist(), rows["offset"].tolist(), rows["length"].tolist(), strict=True)
+        return (self._shard(shard)[offset : offset + length] for shard, offset, length in places)
+
+    def _unpacked(self, payload: memoryview) -> Stored:
+        contents = self.index.contents
+        if contents.payload != "npy":
+            return picture_pixels(payload)
+        count = math.prod(contents.shape)
+        header = len(payload) - count * np.dtype(contents.dtype).itemsize
+        return np.frombuffer(payload, contents.dtype, count, header).reshape(contents.shape)
+
+    def _map_shard(self, number: int) -> memoryview:
         with (self.index.root / self.index.shards[number].name).open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))

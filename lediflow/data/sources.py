@@ -62,6 +62,14 @@ class TarSource:
     def entries(self) -> Iterable[Entry]:
         with tarfile.open(self.path, "r:") as archive:
             yield from (Entry(item.name, item.size, item.offset_data) for item in archive if item.isfile())
+            self._check_end(archive.offset)
+
+    def _check_end(self, offset: int) -> None:
+        # tarfile takes a file cut inside a header for a complete one
+        with self.path.open("rb") as stream:
+            stream.seek(offset)
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("it ends early")
 
     def read(self, entry: Entry) -> bytes:
         with self.path.open("rb") as stream:

@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from lediflow.codecs import CodecConfig, Latents, build_codec
+from lediflow.errors import UserError
+
+
+def test_an_unknown_codec_is_answered_with_the_known_ones():
+    with pytest.raises(UserError, match="choose one of pixels, sd2_vae, taesd"):
+        build_codec(CodecConfig(name="jpeg"))
+
+
+@pytest.mark.parametrize("name", ["sd2_vae", "taesd"])
+def test_a_codec_without_weights_says_where_to_give_them(name, tmp_path):
+    with pytest.raises(UserError, match=r"codec\.path=FOLDER"):
+        build_codec(CodecConfig(name=name))
+    (tmp_path / "other.bin").write_text("")
+    with pytest.raises(UserError, match=r"needs .* in codec.path=.* \(found other.bin\)"):
+        build_codec(CodecConfig(name=name, path=str(tmp_path)))
+
+
+def test_drawn_latents_have_the_mean_and_deviation_of_their_posterior():
+    mean, logvar = torch.full((1, 1, 200, 200), 3.0), torch.full((1, 1, 200, 200), 4.0).log()
+    drawn = Latents(mean, logvar).draw(
+        torch.randn(1, 1, 200, 200, generator=torch.Generator().manual_seed(0))
+    )
+    assert drawn.mean().item() == pytest.approx(3, abs=0.03)  # three standard errors of 40,000 draws
+    assert drawn.std().item() == pytest.approx(2, abs=0.03)

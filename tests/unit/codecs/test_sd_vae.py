@@ -1,0 +1,62 @@
+"""A tiny AutoencoderKL with random weights stands in for Stable Diffusion 2's."""
+
+import math
+
+import pytest
+import torch
+
+from lediflow.codecs import CodecConfig, build_codec
+from lediflow.compat import mend_torchvision
+
+mend_torchvision()
+from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=0.25,
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def codec(autoencoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    autoencoder.save_pretrained(folder)
+    return build_codec(CodecConfig(name="sd2_vae", path=str(folder)))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@torch.no_grad()
+def test_latents_are_the_posterior_times_the_scaling_factor(codec, autoencoder, images):
+    latents, posterior = codec.encode(images), autoencoder.encode(images).latent_dist
+    assert tuple(latents.mean.shape[1:]) == codec.latent_shape(32, 3) == (4, 4, 4)
+    torch.testing.assert_close(latents.mean, posterior.mean * 0.25)
+    torch.testing.assert_close((latents.logvar / 2).exp(), posterior.std * 0.25)
+
+
+@torch.no_grad()
+def test_decoding_undoes_the_scaling(codec, autoencoder):
+    unscaled = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(codec.decode(unscaled * 0.25), autoencoder.decode(unscaled).sample)
+
+
+def test_the_record_pins_scaling_and_weights(codec):
+    record = codec.record()
+    assert record["name"] == "sd2_vae" and record["scaling_factor"] == 0.25
+    assert len(record["weights"]) == 64
+
+
+def test_a_narrow_posterior_stays_narrow(codec, images):
+    logvar = codec.encode(images).logvar
+    assert logvar.isfinite().all() and logvar.max() < 20 + 2 * math.log(0.25)  # diffusers clamps at 20

@@ -1,0 +1,55 @@
+"""Ours against AutoencoderTiny of diffusers: the same layers under other names."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lediflow.codecs import CodecConfig, build_codec
+from lediflow.compat import mend_torchvision
+
+mend_torchvision()
+from diffusers import AutoencoderTiny  # noqa: E402  its import needs the mend
+
+
+def original_name(name: str, shift: int) -> str:
+    number, rest = name.removeprefix("layers.").split(".", 1)
+    return f"{int(number) + shift}.{rest}"
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    torch.manual_seed(0)
+    return AutoencoderTiny().eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def codec(oracle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("taesd")
+    # diffusers clamps latents in the decoder's forward, the original in its layer 0
+    for half, module, shift in (("encoder", oracle.encoder, 0), ("decoder", oracle.decoder, 1)):
+        weights = {original_name(name, shift): value for name, value in module.state_dict().items()}
+        save_file(weights, folder / f"taesd_{half}.safetensors")
+    return build_codec(CodecConfig(name="taesd", path=str(folder)))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_latents_are_those_of_diffusers(codec, oracle, images):
+    latents = codec.encode(images)
+    assert latents.logvar is None
+    assert tuple(latents.mean.shape[1:]) == codec.latent_shape(32, 3) == (4, 4, 4)
+    torch.testing.assert_close(latents.mean, oracle.encode(images).latents, rtol=1e-5, atol=1e-5)
+
+
+def test_images_are_those_of_diffusers_kept_in_range(codec, oracle):
+    latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(2)) * 3
+    expected = oracle.decode(latents).sample.clamp(-1, 1)
+    torch.testing.assert_close(codec.decode(latents), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_grey_image_is_encoded_as_its_colour_twin(codec, images):
+    grey = images[:, :1]
+    torch.testing.assert_close(codec.encode(grey).mean, codec.encode(grey.repeat(1, 3, 1, 1)).mean)

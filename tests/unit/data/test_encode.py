@@ -1,0 +1,127 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+
+from lediflow.codecs import CodecConfig, Latents, PixelCodec
+from lediflow.data import encode as encode_module
+from lediflow.data.batch import each_once
+from lediflow.data.encode import EncodeConfig, encode
+from lediflow.data.shards import ShardReader
+from lediflow.data.stream import DataConfig, SampleStream
+from lediflow.errors import UserError
+
+
+class BlurryCodec(PixelCodec):
+    """Stochastic, with known numbers: the mean is half the image, the deviation a quarter."""
+
+    name = "blurry"
+    stored_dtype = "float16"
+    is_stochastic = True
+
+    def encode(self, images):
+        return Latents(images / 2, torch.full_like(images, 2 * np.log(0.25)))
+
+
+@pytest.fixture
+def blurry(monkeypatch):
+    monkeypatch.setattr(encode_module, "build_codec", lambda config, device: BlurryCodec())
+
+
+def config(source, output, **changes) -> EncodeConfig:
+    return EncodeConfig(source=str(source), output=str(output), batch_size=3, device="cpu", **changes)
+
+
+def files(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_pixels_come_back_exactly_under_the_same_keys_in_the_same_order(shards, reader, tmp_path):
+    latents = ShardReader(encode(config(shards, tmp_path)).index)
+    for sample in range(50):
+        np.testing.assert_array_equal(latents.array(sample), reader.array(sample))
+    every = np.arange(50)
+    assert latents.keys(every) == reader.keys(every)
+    assert torch.equal(latents.labels(every), reader.labels(every))
+    assert [latents.metadata(shard) for shard in range(7)] == [reader.metadata(shard) for shard in range(7)]
+
+
+def test_a_stream_over_pixel_latents_is_the_stream_over_images(shards, reader, tmp_path):
+    encode(config(shards, tmp_path))
+    options = {"seed": 3, "micro_batch": 10, "global_batch": 10}
+    data = DataConfig(flip_horizontal=True, held_out_fraction=0.2)
+    latents, images = (SampleStream(r, data, **options) for r in (ShardReader.open(tmp_path), reader))
+    for _ in range(12):
+        left, right = latents.next_batch(), images.next_batch()
+        assert left.keys == right.keys
+        torch.testing.assert_close(left.images, right.images, rtol=0, atol=0)
+
+
+def test_the_index_holds_mean_and_deviation_of_each_channel(shards, reader, tmp_path):
+    statistics = encode(config(shards, tmp_path)).index.contents.statistics
+    pixels = np.stack([reader.array(sample) for sample in range(50)]) / 127.5 - 1
+    np.testing.assert_allclose(statistics["mean"], pixels.mean((0, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(statistics["std"], pixels.std((0, 2, 3)), atol=1e-6)
+
+
+@pytest.mark.usefixtures("blurry")
+def test_statistics_of_a_stochastic_codec_are_those_of_its_draws(shards, reader, tmp_path):
+    statistics = encode(config(shards, tmp_path)).index.contents.statistics
+    means = (np.stack([reader.array(sample) for sample in range(50)]) / 127.5 - 1) / 2
+    expected = np.sqrt(means.var((0, 2, 3)) + 0.25**2)  # law of total variance
+    np.testing.assert_allclose(statistics["std"], expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("blurry")
+def test_stochastic_latents_are_drawn_anew_for_each_id_around_their_mean(shards, reader, tmp_path):
+    latents = ShardReader(encode(config(shards, tmp_path)).index)
+    assert latents.index.contents.signal_shape == (3, 16, 16)
+    every = np.arange(50)
+    drawn, again, other = (next(each_once(latents, every, 50, seed=seed)).images for seed in (0, 0, 1))
+    assert torch.equal(drawn, again) and not torch.equal(drawn, other)
+    deviation = (drawn - reader.signals(every).mean / 2).std().item()
+    assert deviation == pytest.approx(0.25, abs=0.004)  # 38,400 draws: three standard errors
+
+
+@pytest.mark.usefixtures("blurry")
+def test_flips_of_latents_that_cannot_be_mirrored_are_refused(shards, tmp_path):
+    latents = ShardReader(encode(config(shards, tmp_path)).index)
+    with pytest.raises(UserError, match="holds latents of blurry"):
+        SampleStream(latents, DataConfig(flip_horizontal=True), seed=0, micro_batch=1, global_batch=1)
+
+
+@pytest.mark.parametrize("samples_done", [8, 32])
+def test_interrupted_and_asked_again_gives_the_same_bytes(shards, tmp_path, samples_done):
+    def stop(done: int, total: int) -> None:
+        if done >= samples_done:
+            raise KeyboardInterrupt
+
+    encode(config(shards, tmp_path / "once"))
+    with pytest.raises(KeyboardInterrupt):
+        encode(config(shards, tmp_path / "twice"), stop)
+    assert not encode(config(shards, tmp_path / "twice")).is_reused
+    assert files(tmp_path / "twice") == files(tmp_path / "once")
+    assert encode(config(shards, tmp_path / "twice")).is_reused
+
+
+def test_plain_webdataset_reads_the_latents(shards, reader, tmp_path):
+    encode(config(shards, tmp_path))
+    urls = sorted(map(str, tmp_path.glob("*.tar")))
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == reader.keys(np.arange(50))
+    np.testing.assert_array_equal(np.load(io.BytesIO(samples[7]["npy"])), reader.array(7))
+
+
+def test_another_codec_into_the_same_folder_is_refused(shards, tmp_path, monkeypatch):
+    encode(config(shards, tmp_path))
+    monkeypatch.setattr(encode_module, "build_codec", lambda config, device: BlurryCodec())
+    with pytest.raises(UserError, match=r"another command \(codec: .*pixels.* then, .*blurry.* now\)"):
+        encode(config(shards, tmp_path))
+
+
+def test_latents_are_not_encoded_again(shards, tmp_path):
+    encode(config(shards, tmp_path / "latents"))
+    with pytest.raises(UserError, match="holds latents, not images"):
+        encode(config(tmp_path / "latents", tmp_path / "again", codec=CodecConfig(name="pixels")))

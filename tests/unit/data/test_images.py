@@ -1,0 +1,91 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lediflow.data.images import UnusableImageError, picture_bytes, picture_pixels, square_picture
+
+
+def file_of(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise_image(width: int, height: int, channels: int = 3, low: int = 0, high: int = 256) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(low, high, (height, width, channels), dtype=np.uint8)
+    return Image.fromarray(pixels.squeeze())
+
+
+def test_a_photograph_of_the_asked_size_keeps_every_pixel():
+    image = noise_image(24, 24)
+    picture = square_picture(file_of(image), size=24, mode="rgb")
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(image))
+
+
+def lanczos_matrix(side: int, size: int) -> np.ndarray:
+    """Rows of Lanczos-3 weights, widened by the reduction, as the textbook has it."""
+    reduction = side / size
+    distance = (np.arange(side) + 0.5 - (np.arange(size)[:, None] + 0.5) * reduction) / reduction
+    weights = np.sinc(distance) * np.sinc(distance / 3) * (abs(distance) < 3)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "left", "top"), [(64, 40, 12, 0), (41, 64, 0, 11), (96, 96, 0, 0)]
+)
+def test_the_centre_square_is_reduced_with_lanczos_weights(width, height, left, top):
+    # far from black and white, so that overshoot is not clipped between the two passes
+    image, side = noise_image(width, height, channels=1, low=90, high=160), min(width, height)
+    square = np.asarray(image)[top : top + side, left : left + side].astype(float)
+    matrix = lanczos_matrix(side, 20)
+    expected = matrix @ square @ matrix.T
+    picture = square_picture(file_of(image), size=20, mode="grey")
+    np.testing.assert_allclose(np.asarray(picture), expected, atol=1.5)  # rounds to bytes twice
+
+
+@pytest.mark.parametrize("file_format", ["png", "webp"])
+@pytest.mark.parametrize(("mode", "channels"), [("rgb", 3), ("grey", 1)])
+def test_lossless_formats_give_back_every_pixel(file_format, mode, channels):
+    picture = square_picture(file_of(noise_image(20, 20)), size=16, mode=mode)
+    pixels = picture_pixels(picture_bytes(picture, file_format))
+    if (file_format, mode) == ("webp", "grey"):
+        pixels = pixels[:1]  # webp has no grey: three equal channels
+    assert pixels.shape == (channels, 16, 16)
+    np.testing.assert_array_equal(pixels.transpose(1, 2, 0).squeeze(), np.asarray(picture))
+
+
+def test_a_camera_held_sideways_gives_an_upright_picture():
+    image = noise_image(20, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    picture = square_picture(file_of(image, exif=exif), size=20, mode="rgb")
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(image)[::-1, ::-1])
+
+
+def test_transparent_becomes_white():
+    clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    assert set(square_picture(file_of(clear), size=8, mode="rgb").get_flattened_data()) == {(255, 255, 255)}
+
+
+def test_sixteen_bits_are_scaled_to_eight_not_clipped():
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    picture = square_picture(file_of(Image.fromarray(levels * 257)), size=16, mode="grey")
+    np.testing.assert_array_equal(np.asarray(picture), levels)
+
+
+def test_a_small_photograph_is_refused_with_both_sizes():
+    with pytest.raises(UnusableImageError, match="too small: 30x10, need 16x16"):
+        square_picture(file_of(noise_image(30, 10)), size=16, mode="rgb")
+
+
+@pytest.mark.parametrize("cut", [0, 20, 300])
+def test_a_damaged_file_is_refused_with_the_same_words_each_time(cut):
+    content = file_of(noise_image(30, 30))[:cut]
+    reasons = set()
+    for _ in range(2):
+        with pytest.raises(UnusableImageError, match=r"^unreadable: ") as caught:
+            square_picture(content, size=16, mode="rgb")
+        reasons.add(str(caught.value))
+    assert len(reasons) == 1

@@ -1,0 +1,191 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from lediflow.data.index import damaged_shards
+from lediflow.data.prepare import PrepareConfig, prepare
+from lediflow.data.shards import ShardReader
+from lediflow.errors import UserError
+
+
+def config(source: Path, output: Path, **changes) -> PrepareConfig:
+    options = {"size": 16, "shard_samples": 8, "workers": 1} | changes
+    return PrepareConfig(source=str(source), output=str(output), **options)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_after(images: int):
+    def progress(done: int, total: int) -> None:
+        if done >= images:
+            raise StoppedError
+
+    return progress
+
+
+def test_plain_webdataset_reads_the_shards(pictures, shards):
+    urls = sorted(map(str, shards.glob("*.tar")))
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    assert len(samples) == 50
+    for sample in samples:
+        original = np.asarray(Image.open(pictures / sample["json"]["source"]))
+        np.testing.assert_array_equal(sample["png"], original)
+        assert sample["json"]["class"] == Path(sample["json"]["source"]).parent.name
+
+
+def test_every_image_becomes_one_sample_under_its_number_in_the_listing(pictures, reader):
+    names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
+    sources = [about["source"] for shard in range(7) for about in reader.metadata(shard)]
+    assert [names[int(key)] for key in reader.keys(np.arange(50))] == sources
+    assert sorted(sources) == names
+
+
+def test_the_same_photograph_has_the_same_key_at_another_size(pictures, reader, tmp_path):
+    smaller = prepare(config(pictures, tmp_path / "small", size=8)).index
+    np.testing.assert_array_equal(smaller.table["key"], reader.index.table["key"])
+
+
+def test_a_shard_holds_a_mix_of_classes_though_the_listing_is_sorted_by_class(reader):
+    labels, shard = reader.index.table["label"], reader.index.shard_of_sample
+    assert all(set(labels[shard == number]) == {0, 1} for number in range(6))
+
+
+@pytest.mark.parametrize("images_done", [8, 24, 50])
+def test_interrupted_and_asked_again_gives_the_same_bytes(pictures, shards, tmp_path, images_done):
+    with pytest.raises(StoppedError):
+        prepare(config(pictures, tmp_path), stop_after(images_done))
+    finished_before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.tar")}
+    prepare(config(pictures, tmp_path))
+    assert files(tmp_path) == files(shards)
+    assert finished_before == {path: path.stat().st_mtime_ns for path in finished_before}  # not made again
+
+
+KILLED = """
+import os, signal, sys
+from lediflow.data.prepare import PrepareConfig, prepare
+prepare(
+    PrepareConfig(source=sys.argv[1], output=sys.argv[2], size=16, shard_samples=8, workers=1),
+    lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done >= 16 else None,
+)
+"""
+
+
+def test_killed_and_asked_again_gives_the_same_bytes(pictures, shards, tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, pictures, tmp_path])
+    assert killed.returncode == -signal.SIGKILL
+    prepare(config(pictures, tmp_path))
+    assert files(tmp_path) == files(shards)
+
+
+def test_a_shard_lost_between_interruption_and_second_run_is_made_again(pictures, shards, tmp_path):
+    with pytest.raises(StoppedError):
+        prepare(config(pictures, tmp_path), stop_after(24))
+    (tmp_path / "images-000001.tar").write_bytes(b"half")
+    prepare(config(pictures, tmp_path))
+    assert files(tmp_path) == files(shards)
+
+
+def test_the_number_of_processes_leaves_no_trace(pictures, shards, tmp_path):
+    prepare(config(pictures, tmp_path, workers=2))
+    assert files(tmp_path) == files(shards)
+
+
+def test_a_finished_set_is_reused(pictures, shards):
+    before = {path: path.stat().st_mtime_ns for path in shards.iterdir()}
+    assert prepare(config(pictures, shards)).is_reused
+    assert before == {path: path.stat().st_mtime_ns for path in shards.iterdir()}
+
+
+def test_another_command_into_the_same_folder_is_refused(pictures, shards):
+    with pytest.raises(UserError, match=r"another command \(size: 16 then, 12 now\)"):
+        prepare(config(pictures, shards, size=12))
+
+
+def test_a_source_that_changed_since_is_noticed(pictures, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for number, path in enumerate(sorted(pictures.rglob("*.png"))[:3]):
+        (source / f"{number}.png").write_bytes(path.read_bytes())
+    prepare(config(source, tmp_path / "out"))
+    (source / "2.png").unlink()
+    with pytest.raises(UserError, match="images: 3 then, 2 now"):
+        prepare(config(source, tmp_path / "out"))
+
+
+def test_a_folder_of_other_things_is_not_written_into(pictures, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match=r"not empty \(found thesis.tex\)"):
+        prepare(config(pictures, tmp_path))
+
+
+def test_what_cannot_be_used_is_counted_and_named(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, side in (("big.png", 20), ("small.png", 9), ("twin.png", 20)):
+        Image.new("RGB", (side, side), "red").save(source / name)
+    (source / "broken.jpg").write_bytes(b"not an image")
+    (source / "gone.png").symlink_to(source / "nowhere.png")
+    made = prepare(config(source, tmp_path / "out"))
+    assert len(made.index) == 1
+    assert made.rejected == {"unreadable": 2, "too small": 1, "duplicate": 1}
+    rows = [json.loads(line) for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
+    reasons = {row["image"]: row["reason"] for row in rows}
+    assert reasons["twin.png"] == "duplicate: of big.png"
+    assert reasons["small.png"] == "too small: 9x9, need 16x16"
+
+
+def test_when_nothing_can_be_used_the_first_reason_is_told(pictures, tmp_path):
+    with pytest.raises(UserError, match=r"none of the 50 images .* too small: 16x16, need 99x99"):
+        prepare(config(pictures, tmp_path, size=99))
+    prepare(config(pictures, tmp_path))  # and the folder is free for the corrected command
+
+
+def test_grey_shards_have_one_channel_and_their_lightness(pictures, tmp_path):
+    reader = ShardReader(prepare(config(pictures, tmp_path, mode="grey")).index)
+    source = pictures / reader.metadata(0)[0]["source"]
+    np.testing.assert_array_equal(reader.array(0)[0], np.asarray(Image.open(source).convert("L")))
+
+
+@pytest.mark.parametrize(("name", "value"), [("mode", "cmyk"), ("format", "bmp")])
+def test_an_unknown_choice_is_answered_with_the_known_ones(pictures, tmp_path, name, value):
+    with pytest.raises(UserError, match=f"{name}={value} is not known; choose one of"):
+        prepare(config(pictures, tmp_path, **{name: value}))
+
+
+def test_a_full_disk_leaves_no_half_file_and_says_what_to_do(pictures, tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device; free some space"):
+        prepare(config(pictures, tmp_path / "out"))
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_an_output_below_a_file_is_refused(pictures, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*; a file stands where a folder is needed"):
+        prepare(config(pictures, tmp_path / "file/out"))
+
+
+def test_a_flipped_bit_in_a_shard_is_found_by_its_hash(pictures, tmp_path):
+    index = prepare(config(pictures, tmp_path)).index
+    path = tmp_path / "images-000002.tar"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    assert damaged_shards(index) == ["images-000002.tar"]

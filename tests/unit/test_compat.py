@@ -1,0 +1,29 @@
+"""Each case in a process of its own: an import cannot be undone."""
+
+import subprocess
+import sys
+
+
+def run_alone(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_what_needs_torchvision_can_be_imported_after_the_mend():
+    code = (
+        "from lediflow.compat import mend_torchvision; mend_torchvision(); mend_torchvision();"
+        "import torchvision.transforms, torchvision.models"
+    )
+    assert run_alone(code).stderr == ""
+
+
+def test_without_torchvision_there_is_nothing_to_mend():
+    code = (
+        "import sys; sys.modules['torchvision'] = None;"  # what Python takes for not installed
+        "from lediflow.compat import mend_torchvision; mend_torchvision()"
+    )
+    assert run_alone(code).stderr == ""
+
+
+def test_preparing_photographs_waits_for_no_torch():
+    code = "import sys, lediflow.data.prepare; assert 'torch' not in sys.modules"
+    assert run_alone(code).stderr == ""
