@@ -36,11 +36,12 @@ def from_k_diffusion(state_dict: Mapping[str, Tensor], metadata: Mapping[str, An
     `metadata` gives "levels" and "mapping" (lists and dicts, or their JSON), "channels" and "patch_size", and
     may give "num_classes" and "conditioning_dim".
     """
-    module = Hourglass(spec_from_metadata(metadata, has_augmentation="aug_in_proj.weight" in state_dict))
-    ours = {our_name(name): weight for name, weight in state_dict.items() if not name.endswith(FREQUENCIES)}
     refuse_other_frequencies(state_dict)
+    ours = {our_name(name): weight for name, weight in state_dict.items() if not name.endswith(FREQUENCIES)}
+    module = Hourglass(spec_from_metadata(metadata, has_augmentation="aug_in_proj.weight" in state_dict))
+    module.to(next(iter(ours.values())))  # before loading, which would round wider weights
     module.load_state_dict(ours)
-    return module.to(next(iter(ours.values())))
+    return module
 
 
 def to_k_diffusion(module: Hourglass) -> tuple[dict[str, Tensor], dict[str, str]]:

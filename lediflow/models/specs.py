@@ -19,9 +19,7 @@ class AuxiliarySpec:
     patch_size: int  # pixels per token side; part of the latent's reduction
     levels: list[LevelSpec]  # fine to coarse: the encoder goes down them, the decoder up
     latent_channels: int = 4  # the latent is treated like an image with so many channels
-    halvings: int | None = (
-        None  # how many level changes halve the grid; null: all; fewer make a larger latent
-    )
+    halvings: int | None = None  # level changes that halve the grid (null: all); fewer, and the latent grows
     logvar_floor: float = -7.0  # lowest log sigma^2 of the prior (sigma 0.03): lower invites a discrete prior
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 Queries and keys are scaled to length sqrt(s), s learned per head and 10 at the start, so a logit is
 s cos(angle); they are then rotated to their positions. The block is residual and its last projection
 starts at zero.
-Source: HDiT, arXiv:2401.11605, section 4.3.
+Source: HDiT, arXiv:2401.11605.
 """
 
 import torch

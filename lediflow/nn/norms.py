@@ -3,7 +3,7 @@
     y = x * scale / sqrt(mean(x^2) + eps)
 
 Statistics are taken in float32 or wider whatever the input's dtype; no mean is removed and no bias added.
-Source: Zhang & Sennrich, arXiv:1910.07467; conditioned form: HDiT, arXiv:2401.11605, section 4.3.
+Source: Zhang & Sennrich, arXiv:1910.07467; conditioned form: HDiT, arXiv:2401.11605.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Change of token grid: merge blocks of tokens into one, split one into a block, and join with a skip.
 
 Both directions are a rearrangement and one linear map without bias; a factor of 1 leaves only the map.
-Source: HDiT, arXiv:2401.11605, section 4.4.
+Source: HDiT, arXiv:2401.11605.
 """
 
 import torch

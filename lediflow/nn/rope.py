@@ -5,7 +5,7 @@ four it merged and every level can compute its own. A quarter of each head's cha
 quarter and is rotated by position x frequency, the first half of these angles along the height, the second
 along the width; the other half of the head is left alone. Frequencies run from pi to 10 pi, log-spaced, dealt
 out over the heads. Angles are float32 in a model of any dtype, as the reference's are.
-Source: Su et al., arXiv:2104.09864; axial form: HDiT, arXiv:2401.11605, section 4.2.
+Source: Su et al., arXiv:2104.09864; axial form: HDiT, arXiv:2401.11605.
 """
 
 import math
@@ -43,7 +43,7 @@ def frequencies(
 def angles(
     height: int, width: int, num_heads: int, head_dim: int, device: torch.device
 ) -> Float32[Tensor, "height width heads pairs"]:
-    """Position x frequency: along the height for the first half of the pairs, along the width for the rest."""
+    """Position x frequency: for the first half of the pairs along the height, then along the width."""
     omega = frequencies(num_heads, head_dim, device)
     longer = max(height, width)
     rows = centres(height, height / longer, device)[:, None, None, None]
@@ -52,7 +52,7 @@ def angles(
 
 
 def rotation(height: int, width: int, num_heads: int, head_dim: int, like: Tensor) -> Rotation:
-    """Rotations of a height x width token grid, beside `like` and in its dtype, or float32 if wider."""
+    """Rotations of a height x width grid, on the device of `like` and at least as precise."""
     angle = angles(height, width, num_heads, head_dim, like.device)
     angle = angle.to(torch.promote_types(like.dtype, angle.dtype))
     return Rotation(angle.cos(), angle.sin())

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from lediflow.models import LatentSampler, VelocityModel
+
+
+def inputs(size=3):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(size, 3, 16, 16, generator=generator), torch.randn(size, 4, 4, 4, generator=generator)
+
+
+def test_one_time_for_all_and_one_each_are_the_same(velocity_spec, drawn):
+    model, (x, z) = drawn(VelocityModel(velocity_spec)), inputs()
+    one_each = model(x, torch.full((3,), 0.25), z)
+    torch.testing.assert_close(model(x, 0.25, z), one_each)
+    torch.testing.assert_close(model(x, torch.tensor(0.25), z), one_each)
+
+
+def test_the_latent_steers_the_velocity(velocity_spec, drawn):
+    model, (x, z) = drawn(VelocityModel(velocity_spec)), inputs()
+    assert (model(x, 0.5, z) - model(x, 0.5, z.roll(1, dims=0))).abs().max() > 1e-3
+
+
+def test_without_a_latent_it_is_the_flow_matching_baseline(velocity_spec, drawn):
+    velocity_spec.latent_dim = 0
+    model, (x, z) = drawn(VelocityModel(velocity_spec)), inputs()
+    assert model(x, 0.5).shape == x.shape
+    with pytest.raises(ValueError, match="conditioning: given, but this model was built without"):
+        model(x, 0.5, z)
+
+
+def test_a_forgotten_latent_is_named(velocity_spec):
+    with pytest.raises(ValueError, match="conditioning: none given, but this model needs"):
+        VelocityModel(velocity_spec)(inputs()[0], 0.5)
+
+
+def test_labels_steer_a_class_conditional_model(velocity_spec, drawn):
+    velocity_spec.num_classes = 4
+    model, (x, z) = drawn(VelocityModel(velocity_spec)), inputs()
+    first, second = (model(x, 0.5, z, torch.full((3,), label)) for label in (0, 3))
+    assert (first - second).abs().max() > 1e-3
+
+
+def test_the_latent_sampler_moves_latents_with_time(latent_sampler_spec, drawn):
+    model, (_, w) = drawn(LatentSampler(latent_sampler_spec)), inputs()
+    assert model(w, 0.2).shape == w.shape
+    assert (model(w, 0.2) - model(w, 0.7)).abs().max() > 1e-3

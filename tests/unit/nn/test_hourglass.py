@@ -1,0 +1,111 @@
+import pytest
+import torch
+
+from lediflow.nn.hourglass import Hourglass
+from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
+
+
+def tiny(**changes):
+    """Two levels on a 4 x 4 and a 2 x 2 token grid for 8 x 8 images; weights drawn, none left at zero."""
+    levels = [
+        LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3),
+        LevelSpec(depth=1, width=32, head_dim=16),
+    ]
+    mapping = MappingSpec(depth=1, width=16)
+    fields = {"in_channels": 3, "out_channels": 3, "patch_size": 2, "levels": levels, "mapping": mapping}
+    torch.manual_seed(0)
+    return Hourglass(HourglassSpec(**(fields | changes)))
+
+
+def drawn(module):
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return module
+
+
+def batch(size=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(size, 3, 8, 8, generator=generator), torch.rand(size, generator=generator)
+
+
+def test_a_fresh_network_gives_zero():
+    assert tiny()(*batch()).abs().max() == 0
+
+
+def test_samples_do_not_see_each_other():
+    module, (x, t) = drawn(tiny()), batch()
+    torch.testing.assert_close(module(x, t)[1:2], module(x[1:2], t[1:2]))
+
+
+@pytest.mark.parametrize("route", ["dense", "sdpa"])
+def test_attention_routes_are_interchangeable(route):
+    x, t = batch()
+    chosen = Hourglass(tiny().spec, attention_route=route)
+    chosen.load_state_dict(drawn(tiny()).state_dict())
+    torch.testing.assert_close(chosen(x, t), drawn(tiny())(x, t), atol=1e-5, rtol=1e-5)  # summation order
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "values"),
+    [
+        ({"num_classes": 5}, "labels", (torch.tensor([0, 1, 2]), torch.tensor([3, 4, 0]))),
+        ({"conditioning_dim": 7}, "conditioning", (torch.zeros(3, 7), torch.ones(3, 7))),
+        ({"augmentation": True}, "augmentation", (torch.zeros(3, 9), torch.ones(3, 9))),
+    ],
+)
+def test_it_listens_to_every_input_its_specification_names(spec, name, values):
+    module, (x, t) = drawn(tiny(**spec)), batch()
+    first, second = (module(x, t, **{name: value}) for value in values)
+    assert (first - second).abs().max() > 1e-3
+
+
+def test_it_listens_to_the_time():
+    module, (x, t) = drawn(tiny()), batch()
+    assert (module(x, t) - module(x, t + 0.3)).abs().max() > 1e-3
+
+
+def test_leaving_augmentation_out_means_not_augmented():
+    module, (x, t) = drawn(tiny(augmentation=True)), batch()
+    torch.testing.assert_close(module(x, t), module(x, t, augmentation=torch.zeros(3, 9)))
+
+
+def test_a_missing_label_and_an_unwanted_one_are_refused():
+    x, t = batch()
+    with pytest.raises(ValueError, match="labels: none given, but this model needs them"):
+        tiny(num_classes=5)(x, t)
+    with pytest.raises(ValueError, match="labels: given, but this model was built without them"):
+        tiny()(x, t, labels=torch.zeros(3, dtype=torch.long))
+
+
+def test_an_image_that_the_levels_cannot_tile_is_refused():
+    with pytest.raises(ValueError, match=r"image of 8x10.*multiples of 4"):
+        tiny()(torch.zeros(1, 3, 8, 10), torch.zeros(1))
+
+
+def test_a_kernel_wider_than_its_grid_is_refused_by_level():
+    levels = [
+        LevelSpec(depth=1, width=16, head_dim=8),
+        LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3),
+    ]
+    with pytest.raises(ValueError, match=r"level 1: kernel 3 is wider than its 2x2 .*model\.levels\[1\]"):
+        tiny(levels=levels)(*batch())
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ValueError, match="width 96 with head_dim 64"):
+        LevelSpec(depth=1, width=96)
+
+
+def test_the_whole_network_compiles_into_one_graph():
+    module, (x, t) = drawn(tiny()), batch()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, t), module(x, t))
+
+
+def test_bfloat16_autocast_stays_near_float32():
+    module, (x, t) = drawn(tiny()), batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = module(x, t)
+    exact = module(x, t)
+    assert (rounded - exact).norm() / exact.norm() < 0.06  # eight bits of mantissa through a few layers
