@@ -7,10 +7,14 @@ inside.
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
+
+from lediflow.data.index import ShardIndex
+from lediflow.data.prepare import PrepareConfig, prepare
 
 Grid = Float[np.ndarray, "size size"]
 
@@ -42,6 +46,16 @@ def make_synthetic_images(
         path = (folder / kind if kinds else folder) / f"{number:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(synthetic_picture(kind, number, size=size, seed=seed)).save(path)
+
+
+def make_synthetic_shards(folder: Path, count: int, size: int, channels: int, *, seed: int = 0) -> ShardIndex:
+    """Image shards of drawn pictures in two classes; finished ones of the same arguments are reused."""
+    with TemporaryDirectory() as scratch:
+        pictures = Path(scratch, f"synthetic-seed{seed}")
+        make_synthetic_images(pictures, count, size=size, seed=seed)
+        mode = {1: "grey", 3: "rgb"}[channels]
+        options = PrepareConfig(source=str(pictures), output=str(folder), size=size, mode=mode, workers=1)
+        return prepare(options).index
 
 
 def _turned_grid(size: int, centre: Float[np.ndarray, " 2"], angle: float) -> tuple[Grid, Grid]:

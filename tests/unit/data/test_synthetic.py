@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from lediflow.data.sources import list_images
-from lediflow.data.synthetic import SHAPES, make_synthetic_images, synthetic_picture
+from lediflow.data.synthetic import (
+    SHAPES,
+    make_synthetic_images,
+    make_synthetic_shards,
+    synthetic_picture,
+)
 
 AREAS = {  # of the shape of half-width r, a unit of length being the picture's side
     "disc": lambda r: np.pi * r**2,
@@ -33,3 +38,12 @@ def test_classes_are_folders_of_equal_size(tmp_path, classes):
     listing = list_images(tmp_path)
     assert len(listing.images) == 8
     assert listing.classes == (list(SHAPES)[:classes] or None)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_drawn_shards_are_made_once(tmp_path, channels):
+    first = make_synthetic_shards(tmp_path, 10, 8, channels, seed=4)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert (len(first), first.contents.shape) == (10, [channels, 8, 8])
+    assert make_synthetic_shards(tmp_path, 10, 8, channels, seed=4).fingerprint == first.fingerprint
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
