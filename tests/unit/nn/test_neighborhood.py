@@ -40,6 +40,16 @@ def test_dense_route_is_the_definition(grid, kernel_size):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(("grid", "kernel_size"), SHAPES)
+def test_dense_route_is_nattens(grid, kernel_size):
+    natten = pytest.importorskip("natten", reason="the library that defined neighborhood attention")
+    q, k, v = torch.randn(3, 2, *grid, 3, 16, generator=torch.Generator().manual_seed(0))
+    expected = natten.na2d(q, k, v, kernel_size=kernel_size, scale=0.7)
+    found = neighborhood_attention(q, k, v, kernel_size, scale=0.7, route="dense")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # float32: all its CPU route has
+
+
 @pytest.mark.parametrize("route", OTHER_ROUTES)
 @pytest.mark.parametrize(("grid", "kernel_size"), SHAPES)
 def test_every_route_matches_the_dense_one_forward_and_backward(route, grid, kernel_size):
