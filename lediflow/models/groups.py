@@ -20,24 +20,22 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[
     """Optimiser groups with "name", "params", "lr" and "weight_decay"; empty groups are left out."""
     mapping = parameters_inside(module, (MappingNetwork, AdaRMSNorm))
     embedding = parameters_inside(module, (ConditionEmbedding,)) - mapping
-    groups: dict[str, list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         decays = parameter.ndim > 1 and parameter not in embedding
-        name = ("mapping" if parameter in mapping else "tokens") + ("" if decays else ", undecayed")
-        groups.setdefault(name, []).append(parameter)
+        groups.setdefault((parameter in mapping, decays), []).append(parameter)
     return [
         {
-            "name": name,
+            "name": ("mapping" if is_mapping else "tokens") + ("" if decays else ", undecayed"),
             "params": parameters,
-            "lr": lr * (MAPPING_LR_SCALE if name.startswith("mapping") else 1),
-            "weight_decay": 0.0 if name.endswith("undecayed") else weight_decay,
+            "lr": lr * MAPPING_LR_SCALE if is_mapping else lr,
+            "weight_decay": weight_decay if decays else 0.0,
         }
-        for name, parameters in groups.items()
+        for (is_mapping, decays), parameters in groups.items()
     ]
 
 
 def parameters_inside(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[nn.Parameter]:
     """The parameters of all submodules of the given kinds."""
-    return {
-        parameter for part in module.modules() if isinstance(part, kinds) for parameter in part.parameters()
-    }
+    parts = [part for part in module.modules() if isinstance(part, kinds)]
+    return {parameter for part in parts for parameter in part.parameters()}
