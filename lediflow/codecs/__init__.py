@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 CODECS = ("pixels", "sd2_vae", "taesd")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(kw_only=True)
@@ -33,7 +34,9 @@ class CodecConfig:
 
     name: str = "pixels"  # one of CODECS
     path: str | None = None  # folder of the weights; pixels needs none
-    precision: str = "float32"  # "bfloat16" and "float16" halve time and memory on a GPU, less exactly
+    precision: str = (
+        "float32"  # of the weights: "bfloat16" and "float16" halve time and memory on a GPU, less exactly
+    )
 
 
 def build_codec(config: CodecConfig, device: torch.device | str = "cpu") -> Codec:
@@ -44,7 +47,11 @@ def build_codec(config: CodecConfig, device: torch.device | str = "cpu") -> Code
         raise UserError(f"codec={config.name} is not known; choose one of {', '.join(CODECS)}")
     if config.path is None:
         raise UserError(f"codec={config.name} needs its weights; give their folder as codec.path=FOLDER")
-    dtype = getattr(torch, config.precision)
+    if config.precision not in PRECISIONS:
+        raise UserError(
+            f"codec.precision={config.precision} is not known; choose one of {', '.join(PRECISIONS)}"
+        )
+    dtype = PRECISIONS[config.precision]
     if config.name == "taesd":
         from lediflow.codecs.taesd import load_taesd
 

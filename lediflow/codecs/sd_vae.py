@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.codecs.protocol import Latents
-from lediflow.codecs.weights import hash_of, in_colour, required_file
+from lediflow.codecs.weights import hash_of, in_colour, reduced_side, required_file
 from lediflow.compat import mend_torchvision
 
 
@@ -32,7 +32,7 @@ class SDVAE:
         self.reduction = 2 ** (len(autoencoder.config.block_out_channels) - 1)
 
     def latent_shape(self, image_size: int, image_channels: int) -> tuple[int, int, int]:
-        side = image_size // self.reduction
+        side = reduced_side(image_size, self.reduction, self.name)
         return self.channels, side, side
 
     def encode(self, images: Float[Tensor, "batch channels height width"]) -> Latents:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lediflow.codecs.protocol import Latents
-from lediflow.codecs.weights import hash_of, in_colour, required_file
+from lediflow.codecs.weights import hash_of, in_colour, reduced_side, required_file
 
 WIDTH = 64
 CHANNELS = 4
@@ -85,7 +85,8 @@ class TAESD:
         self.weights = weights
 
     def latent_shape(self, image_size: int, image_channels: int) -> tuple[int, int, int]:
-        return CHANNELS, image_size // REDUCTION, image_size // REDUCTION
+        side = reduced_side(image_size, REDUCTION, self.name)
+        return CHANNELS, side, side
 
     def encode(self, images: Float[Tensor, "batch channels height width"]) -> Latents:
         in_unit_range = in_colour(images).add(1).div(2)

@@ -1,4 +1,4 @@
-"""What neural codecs share: finding their weights, and a hash that pins them."""
+"""What neural codecs share: finding their weights, a hash that pins them, the size and colour they need."""
 
 import hashlib
 from pathlib import Path
@@ -16,6 +16,16 @@ def required_file(folder: Path, name: str, codec: str) -> Path:
         found = ", ".join(sorted(item.name for item in folder.glob("*"))[:5]) or "nothing"
         raise UserError(f"codec={codec} needs {name} in codec.path={folder} (found {found}); give its folder")
     return path
+
+
+def reduced_side(image_size: int, reduction: int, codec: str) -> int:
+    """Side of the latents of an image."""
+    if image_size % reduction:
+        raise UserError(
+            f"codec={codec} makes images {reduction} times smaller and {image_size} is not a multiple of it; "
+            f"prepare the images at size={image_size // reduction * reduction or reduction}"
+        )
+    return image_size // reduction
 
 
 def hash_of(files: list[Path]) -> str:

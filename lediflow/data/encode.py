@@ -56,6 +56,8 @@ class EncodeTask:
 
 def encode(config: EncodeConfig, progress: Progress | None = None) -> Encoded:
     """Make the latent shards, or what is missing of them."""
+    if config.batch_size < 1:
+        raise UserError(f"batch_size={config.batch_size} must be at least 1")
     reader = _image_reader(config)
     device = _device(config.device)
     codec = build_codec(config.codec, device)

@@ -34,7 +34,7 @@ def square_picture(content: bytes, *, size: int, mode: str) -> Image.Image:
     if side < size:
         raise UnusableImageError(f"too small: {width}x{height}, need {size}x{size}")
     left, top = (width - side) // 2, (height - side) // 2
-    square = _without_alpha(photograph).crop((left, top, left + side, top + side))
+    square = _eight_bits(photograph).crop((left, top, left + side, top + side))
     return square.convert(PILLOW_MODES[mode]).resize((size, size), Image.Resampling.LANCZOS)
 
 
@@ -63,9 +63,12 @@ def _decoded(content: bytes) -> Image.Image:
         raise UnusableImageError(f"unreadable: {error}") from error
 
 
-def _without_alpha(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Opaque, with 8 bits per channel."""
     if image.mode.startswith("I"):  # 16 bits per pixel: Pillow would clip them to 8
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise UnusableImageError("unreadable: floating-point pixels have no common range; save 8 or 16 bits")
     if not image.has_transparency_data:
         return image
     white = Image.new("RGBA", image.size, "white")

@@ -35,7 +35,7 @@ class PrepareConfig:
     mode: str = "rgb"  # "grey" stores one channel
     format: str = "png"  # "webp" is lossless too and smaller, slower to read; "jpg" loses detail
     shard_samples: int = 1024  # images per tar: more means fewer files and longer repeats after a stop
-    workers: int = 0  # processes that decode; 0 takes one per CPU core
+    workers: int = 0  # processes that decode; 0 takes one per CPU core that this job may use
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> Prepared
     if index := build.finished():
         return Prepared(index, build.rejections(), is_reused=True)
     tasks = _tasks(config, listing, build.contents)
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.workers or len(os.sched_getaffinity(0))
     parts = build.complete(tasks, lambda missing: in_processes(make_part, missing, workers), progress)
     if not any(part.rows for part in parts):
         build.abandon()
@@ -93,6 +93,8 @@ def _check(config: PrepareConfig) -> None:
     for name in ("size", "shard_samples"):
         if getattr(config, name) < 1:
             raise UserError(f"{name}={getattr(config, name)} must be at least 1")
+    if (config.mode, config.format) == ("grey", "webp"):
+        raise UserError("format=webp has no grey pictures; choose format=png, or mode=rgb")
 
 
 def _contents(config: PrepareConfig, listing: Listing) -> Contents:

@@ -19,6 +19,11 @@ def test_a_codec_without_weights_says_where_to_give_them(name, tmp_path):
         build_codec(CodecConfig(name=name, path=str(tmp_path)))
 
 
+def test_an_unknown_precision_is_answered_with_the_known_ones():
+    with pytest.raises(UserError, match="choose one of float32, bfloat16, float16"):
+        build_codec(CodecConfig(name="taesd", path="anywhere", precision="fp8"))
+
+
 def test_drawn_latents_have_the_mean_and_deviation_of_their_posterior():
     mean, logvar = torch.full((1, 1, 200, 200), 3.0), torch.full((1, 1, 200, 200), 4.0).log()
     drawn = Latents(mean, logvar).draw(

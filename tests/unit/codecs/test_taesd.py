@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from lediflow.codecs import CodecConfig, build_codec
 from lediflow.compat import mend_torchvision
+from lediflow.errors import UserError
 
 mend_torchvision()
 from diffusers import AutoencoderTiny  # noqa: E402  its import needs the mend
@@ -48,6 +49,11 @@ def test_images_are_those_of_diffusers_kept_in_range(codec, oracle):
     latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(2)) * 3
     expected = oracle.decode(latents).sample.clamp(-1, 1)
     torch.testing.assert_close(codec.decode(latents), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_size_that_does_not_divide_names_the_next_smaller_that_does(codec):
+    with pytest.raises(UserError, match="36 is not a multiple of it; prepare the images at size=32"):
+        codec.latent_shape(36, 3)
 
 
 def test_a_grey_image_is_encoded_as_its_colour_twin(codec, images):

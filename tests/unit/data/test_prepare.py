@@ -166,6 +166,11 @@ def test_an_unknown_choice_is_answered_with_the_known_ones(pictures, tmp_path, n
         prepare(config(pictures, tmp_path, **{name: value}))
 
 
+def test_grey_webp_does_not_exist(pictures, tmp_path):
+    with pytest.raises(UserError, match="choose format=png, or mode=rgb"):
+        prepare(config(pictures, tmp_path, mode="grey", format="webp"))
+
+
 def test_a_full_disk_leaves_no_half_file_and_says_what_to_do(pictures, tmp_path, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(28, os.strerror(28))
