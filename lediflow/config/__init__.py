@@ -1,0 +1,1 @@
+"""Configuration: dataclasses (schema), their names for Hydra (register), and config -> objects (build)."""

@@ -1,0 +1,208 @@
+"""From configuration to objects: the only place where a run's parts meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from lediflow.config.schema import TrainCommand
+from lediflow.data.shards import ShardReader
+from lediflow.data.stream import SampleStream
+from lediflow.data.synthetic import make_synthetic_shards
+from lediflow.engine.checkpoint import CheckpointFolder
+from lediflow.engine.local import LocalEngine
+from lediflow.engine.protocol import Engine
+from lediflow.engine.ranks import Ranks
+from lediflow.errors import UserError
+from lediflow.flow.noise import SampleNoise
+from lediflow.models import build_model, load_model
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.groups import parameter_groups
+from lediflow.models.specs import VelocitySpec, latent_shape
+from lediflow.stages.auxiliary import AuxiliaryStage
+from lediflow.stages.flow import FlowStage
+from lediflow.stages.latent_sampler import LatentSamplerStage
+from lediflow.stages.protocol import Stage
+from lediflow.tracking.protocol import Tracker
+from lediflow.training.clock import Clock
+from lediflow.training.loop import Training
+from lediflow.training.run_folder import RunFolder
+
+PRIORS = ("learned", "gaussian")
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The frozen auxiliary model a stage builds on, pinned by the hash of its weights."""
+
+    model: AuxiliaryModel
+    path: str
+    sha256: str
+
+
+def typed(config: DictConfig) -> Any:
+    """The composed configuration as its dataclasses, every interpolation resolved."""
+    try:
+        return OmegaConf.to_object(config)
+    except ValueError as error:  # a specification that contradicts itself
+        raise UserError(str(error)) from error
+
+
+@dataclass
+class BuiltRun:
+    """A run ready to train, and what its export will say."""
+
+    training: Training
+    facts: dict[str, Any]
+
+
+def build_run(command: TrainCommand, tracker: Tracker, ranks: Ranks) -> BuiltRun:
+    """Every part of one run, connected."""
+    check_command(command)
+    parent = load_parent(command)
+    reader = open_data(command, ranks)
+    torch.manual_seed(command.seed)
+    engine = build_engine(command, build_trained_model(command), ranks)
+    auxiliary = parent.model.to(engine.device) if parent else None
+    training = Training(
+        engine=engine,
+        stage=build_stage(command, auxiliary),
+        stream=build_stream(command, reader, engine),
+        noise=SampleNoise(command.seed),
+        clock=Clock(command.train.images, command.train.global_batch),
+        tracker=tracker,
+        checkpoints=CheckpointFolder(RunFolder(Path(command.run)).checkpoints, command.train.checkpoint.keep_last),
+        config=command.train,
+        identity=identity(command, parent),
+    )
+    return BuiltRun(training, exported_facts(command, reader, parent))
+
+
+def check_command(command: TrainCommand) -> None:
+    if command.prior not in PRIORS:
+        raise UserError(f"prior={command.prior!r} is unknown; use one of {', '.join(PRIORS)}")
+    if command.prior == "gaussian" and command.stage.name != "flow":
+        raise UserError(
+            f"prior=gaussian is the flow-matching baseline and has one stage, flow; stage={command.stage.name} "
+            "belongs to the learned prior"
+        )
+
+
+def load_parent(command: TrainCommand) -> Parent | None:
+    """The auxiliary model of flow and latent sampler; None where a stage needs none."""
+    if command.stage.name == "auxiliary" or command.prior == "gaussian":
+        return None
+    folder = RunFolder(Path(command.parent or "(no parent= given)"))
+    how = f"python -m lediflow.train experiment={command.name} stage=auxiliary data.path={command.data.path}"
+    export = folder.require_export(f"the auxiliary model that stage={command.stage.name} builds on", how)
+    model = load_model(export)
+    if not isinstance(model, AuxiliaryModel):
+        raise UserError(f"parent={folder.root} holds a {type(model).__name__}; give the run of stage=auxiliary")
+    return Parent(model.eval().requires_grad_(False), str(folder.root), folder.weights_hash())
+
+
+def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
+    """The shards, checked against the model's size; drawn first where the run asks for toy pictures."""
+    path, model = Path(command.data.path), command.model
+    if command.synthetic_images and ranks.is_first:
+        make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels, seed=command.seed)
+    reader = ShardReader.open(path)
+    found = tuple(reader.signals(np.array([0])).mean.shape[1:])
+    if found != (model.channels, model.image_size, model.image_size):
+        raise UserError(
+            f"{path} holds samples of channels x height x width {'x'.join(map(str, found))}, but the model is for "
+            f"{model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
+            f"model.image_size={found[1]}, or prepare the data at the model's size"
+        )
+    return reader
+
+
+def build_trained_model(command: TrainCommand) -> nn.Module:
+    """The model that this command's stage trains, with fresh weights."""
+    specs = {
+        "auxiliary": command.model.auxiliary,
+        "flow": velocity_spec(command),
+        "latent_sampler": command.model.latent_sampler,
+    }
+    try:
+        return build_model(specs[command.stage.name])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def velocity_spec(command: TrainCommand) -> VelocitySpec:
+    """The flow model hears of z through its conditioning vector; the baseline hears of nothing."""
+    size = command.model.image_size
+    latent_dim = 0 if command.prior == "gaussian" else math.prod(latent_shape(command.model.auxiliary, size, size))
+    return dataclasses.replace(command.model.velocity, latent_dim=latent_dim)
+
+
+def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
+    spec = command.model.auxiliary
+    match command.stage.name:
+        case "auxiliary":
+            shape = latent_shape(spec, command.model.image_size, command.model.image_size)
+            return AuxiliaryStage(command.stage, latent_shape=shape, logvar_floor=spec.logvar_floor)
+        case "flow":
+            is_conditional = command.model.velocity.num_classes > 0
+            return FlowStage(command.stage, auxiliary, is_class_conditional=is_conditional)
+        case _:
+            return LatentSamplerStage(command.stage, auxiliary)
+
+
+def build_engine(command: TrainCommand, module: nn.Module, ranks: Ranks) -> Engine:
+    train, config = command.train, command.engine
+    groups = parameter_groups(module, train.learning_rate, train.weight_decay)
+    options = {"global_batch": train.global_batch, "betas": (train.beta1, train.beta2)}
+    try:
+        match config.name:
+            case "local":
+                return LocalEngine(module, groups, config, ranks, **options)
+            case "deepspeed":
+                from lediflow.engine.deepspeed import DeepSpeedEngine  # heavy: only where it is used
+
+                return DeepSpeedEngine(module, groups, config, ranks, **options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    raise UserError(f"engine.name={config.name!r} is unknown; use engine=local or engine=deepspeed")
+
+
+def build_stream(command: TrainCommand, reader: ShardReader, engine: Engine) -> SampleStream:
+    return SampleStream(
+        reader, command.data, seed=command.seed, rank=engine.ranks.rank, world_size=engine.ranks.world_size,
+        micro_batch=engine.micro_batch, global_batch=command.train.global_batch,
+    )
+
+
+def identity(command: TrainCommand, parent: Parent | None) -> dict[str, Any]:
+    """What a continued run must share with its start."""
+    return {
+        "stage": dataclasses.asdict(command.stage),
+        "prior": command.prior,
+        "seed": command.seed,
+        "global_batch": command.train.global_batch,
+        "model": dataclasses.asdict(command.model),
+        "parent": parent.sha256 if parent else None,
+    }
+
+
+def exported_facts(command: TrainCommand, reader: ShardReader, parent: Parent | None) -> dict[str, Any]:
+    """What sampling must know besides the weights."""
+    contents = reader.index.contents
+    return {
+        "stage": command.stage.name,
+        "prior": command.prior,
+        "image_size": command.model.image_size,
+        "codec": contents.codec or {"name": "pixels"},
+        "data": {"path": str(command.data.path), "fingerprint": reader.index.fingerprint, "samples": len(reader)},
+        "parent": {"path": parent.path, "sha256": parent.sha256} if parent else None,
+        "seed": command.seed,
+    }

@@ -1,0 +1,91 @@
+"""One front for every command: Hydra composes, mistakes get a sentence instead of a traceback.
+
+Exit status: 0 the work is done; 2 the request cannot be met (the message says what to do); 130 stopped by Ctrl-C and
+75 by another signal, with the state saved; 1 anything else, with a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+import lediflow
+from lediflow.config.register import register_schemas
+from lediflow.errors import UserError
+
+BAD_REQUEST = 2
+
+_OVERRIDE = re.compile(r"Could not override '([^']+)'")
+_GROUP = re.compile(r"Could not find '([^']+)/([^']+)'\s+Available options in '[^']+':\s+((?:\t\S+\s*)+)")
+
+
+def conf_folder() -> Path:
+    """The YAML files: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(lediflow.__file__).parent
+    beside = package.parent / "conf"
+    return beside if (beside / "train.yaml").is_file() else package / "conf"
+
+
+def run_command(config_name: str, task: Callable[[DictConfig], None], overrides: Iterable[str] = ()) -> None:
+    """Compose `config_name` with the command line (and `overrides` before it), then run the task."""
+    sys.argv[1:1] = list(overrides)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us, not Hydra's printer
+    register_schemas()
+    main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)
+    try:
+        main()
+    except UserError as error:
+        _refuse(str(error))
+    except MissingMandatoryValue as error:
+        _refuse(_explain_missing(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(explain(error, config_name))
+
+
+def _refuse(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(BAD_REQUEST)
+
+
+def _explain_missing(error: MissingMandatoryValue) -> str:
+    key = getattr(error, "full_key", None) or str(error)
+    return f"{key} has no value; give one on the command line: {key}=..."
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """Hydra's own message, and the nearest valid name where a name was mistyped."""
+    message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    if match := _OVERRIDE.search(message):
+        asked, known = match[1], option_names(config_name)
+    elif match := _GROUP.search(message):
+        asked, known = match[2], match[3].split()
+    else:
+        return message
+    nearest = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
+    return f"{message}\nnearest valid names: {', '.join(nearest)}" if nearest else message
+
+
+def option_names(config_name: str) -> list[str]:
+    """Every dotted option a command takes with its default groups."""
+    register_schemas()
+    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = hydra.compose(config_name)
+    return list(_dotted(OmegaConf.to_container(config, resolve=False)))
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(value, f"{prefix}{key}.")

@@ -1,0 +1,104 @@
+"""What each command may be told: one dataclass per command, made of the dataclasses of the objects it builds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from lediflow.data.encode import EncodeConfig
+from lediflow.data.prepare import PrepareConfig
+from lediflow.data.stream import DataConfig
+from lediflow.engine.protocol import EngineConfig
+from lediflow.evaluation.features import FeaturesConfig
+from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
+from lediflow.sampling import SamplingConfig
+from lediflow.tracking.config import TrackingConfig
+from lediflow.training.loop import TrainingConfig
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The three models of a run's data; a stage trains one of them."""
+
+    image_size: int = MISSING  # side of what the models see: pixels, or latents of the codec
+    channels: int = MISSING  # of what the models see
+    auxiliary: AuxiliarySpec = MISSING
+    velocity: VelocitySpec = MISSING
+    latent_sampler: LatentSamplerSpec = MISSING
+
+
+@dataclass(kw_only=True)
+class PathsConfig:
+    runs: str = "runs"  # every run folder's default parent
+
+
+@dataclass(kw_only=True)
+class TrainCommand:
+    """`python -m lediflow.train`."""
+
+    name: str = MISSING  # the experiment's name: the default run folder carries it
+    run: str = MISSING  # run folder; the same folder again continues the run
+    seed: int = 0  # of initial weights, order and every random draw
+    prior: str = "learned"  # learned: LeDiFlow | gaussian: the flow-matching baseline (flow stage only)
+    parent: str | None = None  # run folder of the auxiliary model that flow and latent_sampler build on
+    synthetic_images: int = 0  # draw this many toy pictures into data.path first (smoke tests)
+    stage: Any = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainingConfig = field(default_factory=TrainingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    per_stage: dict[str, Any] = field(default_factory=dict)  # values an experiment chooses by stage
+
+
+@dataclass(kw_only=True)
+class PrepareCommand(PrepareConfig):
+    """`python -m lediflow.prepare`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
+class EncodeCommand(EncodeConfig):
+    """`python -m lediflow.encode`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
+class SamplingOptions(SamplingConfig):
+    """How images are drawn, and on what."""
+
+    batch_size: int = 64  # images at once; changes speed and memory, not the images
+    device: str = "auto"  # auto: the GPU where there is one
+    codec_path: str | None = None  # weights of the codec that made the latents; pixels need none
+
+
+@dataclass(kw_only=True)
+class SampleCommand(SamplingOptions):
+    """`python -m lediflow.sample`."""
+
+    run: str = MISSING  # run folder of a flow
+    sampler: str | None = None  # run folder of a latent sampler; the Gaussian baseline needs none
+    output: str = MISSING  # 000000.png ... and samples.json
+    count: int = 64
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
+class EvaluateCommand(SamplingOptions):
+    """`python -m lediflow.evaluate`."""
+
+    run: str | None = None  # run folder of a flow ...
+    sampler: str | None = None  # ... and of its latent sampler
+    images: str | None = None  # or a folder of finished images
+    reference: str | None = None  # folder or shards of real images that `images` are compared with
+    data: DataConfig = field(default_factory=DataConfig)  # shards of real images that `run` is compared with
+    output: str = MISSING  # results.json, figures
+    count: int = 1024  # generated images per setting, and real images at most
+    step_counts: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # solver steps, each measured
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)

@@ -1,0 +1,98 @@
+"""What a training loop may ask of an engine, whatever number of machines stands behind it.
+
+The logical state of a run is a flat dictionary of full float32 tensors on the CPU, named by role and parameter:
+`weight/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>` (Adam's moments), `ema/<name>`. It does not depend on the
+number of ranks or on the ZeRO stage, so that any engine loads what any other saved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lediflow.engine.ranks import Ranks
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(kw_only=True)
+class EngineConfig:
+    """Where and how the numbers are computed; never what is computed."""
+
+    name: str = "local"  # local: plain torch, one process, the reference | deepspeed: ZeRO over any number of ranks
+    device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
+    precision: str = "float32"  # bfloat16 halves memory and more than doubles the speed of recent GPUs
+    zero: int = 0  # DeepSpeed's stage: 0 replicates, 2 shards gradients and optimizer state over the ranks
+    compile: bool = False  # torch.compile the model: slower to start (a minute), faster per step
+    gradient_clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone
+    micro_batch: int = 0  # samples a rank holds at once; 0: its whole share of the global batch
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """Everything an engine must remember; `steps` counts optimizer steps (Adam's bias correction)."""
+
+    tensors: dict[str, Tensor]
+    steps: int
+
+
+class Engine(Protocol):
+    """One optimizer step is: `accumulation` times `backward(loss)`, then `step`."""
+
+    ranks: Ranks
+    device: torch.device
+    module: nn.Module  # call it to get a loss; its outputs carry gradients
+    micro_batch: int  # samples of one call
+    accumulation: int  # micro-batches in a rank's share of the global batch
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a micro-batch's mean loss, weighted by 1 / accumulation."""
+        ...
+
+    def step(self, learning_rate_factor: float, ema_decay: float) -> float:
+        """Update weights and their average; returns the gradient norm before clipping."""
+        ...
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Each value averaged over the ranks."""
+        ...
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up on at least one rank: every rank gets the same answer."""
+        ...
+
+    def state(self) -> EngineState:
+        """The logical state, gathered; collective, every rank must call it."""
+        ...
+
+    def load(self, state: EngineState) -> None:
+        """Continue from a logical state; collective."""
+        ...
+
+    def averaged_weights(self) -> dict[str, Tensor]:
+        """The full EMA weights in float32 on the CPU; collective."""
+        ...
+
+    def close(self) -> None:
+        """Leave the process group."""
+        ...
+
+
+def accumulation_steps(global_batch: int, world_size: int, micro_batch: int) -> tuple[int, int]:
+    """(micro-batch, accumulation) such that world_size * micro-batch * accumulation = global batch."""
+    share, rest = divmod(global_batch, world_size)
+    if rest:
+        raise ValueError(
+            f"train.global_batch={global_batch} cannot be split evenly over {world_size} ranks; "
+            f"use a multiple of {world_size}"
+        )
+    micro_batch = min(micro_batch or share, share)
+    if share % micro_batch:
+        raise ValueError(
+            f"engine.micro_batch={micro_batch} does not divide a rank's share of {share} samples "
+            f"(train.global_batch={global_batch} over {world_size} ranks); use a divisor of {share}"
+        )
+    return micro_batch, share // micro_batch

@@ -1,0 +1,56 @@
+"""Stage 1: encoder and decoder learn a per-image prior close to the data.
+
+Loss, eq. 5 of arXiv:2505.20723: E[VGL] + beta KL(q(z|y) || N(0, I)). We write it per pixel: the variance-guided loss
+is a mean over pixels and channels, the KL a sum over latents divided by the same count, so that beta = 1 is the
+true evidence lower bound whatever the image size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from lediflow.data.stream import Batch
+from lediflow.flow.gaussians import share_at_floor
+from lediflow.flow.losses import gaussian_kl, variance_guided_loss
+from lediflow.flow.noise import SampleNoise
+from lediflow.stages.protocol import StageLoss
+
+
+@dataclass(kw_only=True)
+class AuxiliaryStageConfig:
+    name: str = "auxiliary"
+    beta: float = 1.0  # open in the paper; lower: sharper prior, a latent space that is harder to sample
+
+
+class AuxiliaryStage:
+    name = "auxiliary"
+
+    def __init__(self, config: AuxiliaryStageConfig, *, latent_shape: tuple[int, int, int], logvar_floor: float) -> None:
+        self.beta = config.beta
+        self.latent_shape = latent_shape
+        self.logvar_floor = logvar_floor
+
+    def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
+        y = batch.images
+        posterior, _, prior = module(y, noise.normal(batch.ids, "posterior", self.latent_shape))
+        mean, logvar = prior.mean.float(), prior.logvar.float()
+        vgl = variance_guided_loss(y, mean, logvar).mean()
+        kl = gaussian_kl(posterior.mean.float().flatten(1), posterior.logvar.float().flatten(1)).mean()
+        loss = vgl + self.beta * kl / y[0].numel()
+        metrics = {
+            "loss": loss,
+            "vgl": vgl,
+            "kl_nats": kl,
+            "prior_mse": (y - mean).square().mean(),
+            "prior_sigma": (0.5 * logvar).exp().mean(),
+            "share_at_floor": share_at_floor(logvar, self.logvar_floor).mean(),
+        }
+        return StageLoss(loss, {name: value.detach() for name, value in metrics.items()})
+
+
+if __name__ == "__main__":
+    from lediflow.train import main
+
+    main(["stage=auxiliary"])

@@ -1,0 +1,44 @@
+"""Stage 3: a small flow from Gaussian noise w to the encoder's latents z, so that new images can be made.
+
+Loss: plain flow matching, eq. 2 of arXiv:2505.20723, with w ~ N(0, I) at t = 0 and z ~ q(z|y) at t = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from lediflow.data.stream import Batch
+from lediflow.flow.losses import flow_matching_loss
+from lediflow.flow.noise import SampleNoise
+from lediflow.flow.path import path_velocity, point_on_path
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.stages.latents import draw_latents
+from lediflow.stages.protocol import StageLoss
+
+
+@dataclass(kw_only=True)
+class LatentSamplerStageConfig:
+    name: str = "latent_sampler"
+
+
+class LatentSamplerStage:
+    name = "latent_sampler"
+
+    def __init__(self, config: LatentSamplerStageConfig, auxiliary: AuxiliaryModel) -> None:
+        self.auxiliary = auxiliary  # frozen
+
+    def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
+        z = draw_latents(self.auxiliary, batch, noise)
+        w = noise.normal(batch.ids, "latent noise", tuple(z.shape[1:]))
+        t = noise.uniform(batch.ids, "time")
+        velocity = module(point_on_path(w, z, t), t).float()
+        loss = flow_matching_loss(velocity, path_velocity(w, z)).mean()
+        return StageLoss(loss, {"loss": loss.detach(), "latent_sd": z.std()})
+
+
+if __name__ == "__main__":
+    from lediflow.train import main
+
+    main(["stage=latent_sampler"])

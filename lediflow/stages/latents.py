@@ -1,0 +1,21 @@
+"""The frozen encoder's latents of a batch, the same draw for a sample in every stage and on any number of ranks."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lediflow.data.stream import Batch
+from lediflow.flow.gaussians import sample
+from lediflow.flow.noise import SampleNoise
+from lediflow.models.auxiliary import AuxiliaryModel
+
+
+@torch.no_grad()
+def draw_latents(
+    auxiliary: AuxiliaryModel, batch: Batch, noise: SampleNoise
+) -> Float[Tensor, "batch latent_channels h w"]:
+    """z ~ q(z|y), eq. 3."""
+    posterior = auxiliary.encode(batch.images)
+    return sample(posterior.mean, posterior.logvar, noise.normal(batch.ids, "posterior", tuple(posterior.mean.shape[1:])))

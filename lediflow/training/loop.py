@@ -1,0 +1,159 @@
+"""The training loop, as the algorithm box would have it."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lediflow.data.stream import SampleStream
+from lediflow.engine.checkpoint import Checkpoint, CheckpointConfig, CheckpointFolder
+from lediflow.engine.ema import EMAConfig, decay_for
+from lediflow.engine.preemption import StopRequest
+from lediflow.engine.protocol import Engine
+from lediflow.errors import UserError
+from lediflow.flow.noise import SampleNoise
+from lediflow.stages.protocol import Stage
+from lediflow.tracking.protocol import Tracker
+from lediflow.training.clock import Clock
+from lediflow.training.schedules import ScheduleConfig, learning_rate_factor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class TrainingConfig:
+    images: int = 1_000_000  # how many images the run sees, repeats counted; the clock of everything else
+    global_batch: int = 64  # samples per optimizer step over all ranks; changing it changes the training
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-2
+    beta1: float = 0.9
+    beta2: float = 0.99
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log_every_images: int = 4_096  # averages over this many images become one point of a curve
+
+
+class Outcome(enum.Enum):
+    FINISHED = "finished"
+    STOPPED = "stopped"  # state saved; the same command continues
+
+
+@dataclass
+class Training:
+    """Everything one run needs, built; `train(self)` runs it."""
+
+    engine: Engine
+    stage: Stage
+    stream: SampleStream
+    noise: SampleNoise
+    clock: Clock
+    tracker: Tracker
+    checkpoints: CheckpointFolder
+    config: TrainingConfig
+    identity: dict[str, Any]  # what a resumed run must share: seed, stage, parent
+    on_images: Callable[[int], None] = lambda images_seen: None  # progress bar
+
+
+def train(run: Training) -> Outcome:
+    """Train from the newest valid checkpoint to the end of the clock, or until asked to stop."""
+    engine, clock, config = run.engine, run.clock, run.config
+    resume(run)
+    window = Window(run)
+    with StopRequest() as stop:
+        while not clock.is_finished:
+            for _ in range(engine.accumulation):
+                batch = window.waited(run.stream.next_batch).to(engine.device)
+                loss, metrics = run.stage.loss(engine.module, batch, run.noise)
+                engine.backward(loss)
+                window.add(metrics)
+            clock.advance()
+            factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
+            norm = engine.step(factor, decay_for(config.ema, clock.images_seen, clock.global_batch))
+            run.on_images(clock.images_seen)
+            if clock.is_due(config.log_every_images) or clock.is_finished:
+                window.record(gradient_norm=norm, learning_rate=config.learning_rate * factor)
+            is_stopping = engine.any(stop.is_raised)
+            if is_stopping or clock.is_finished or clock.is_due(config.checkpoint.every_images):
+                save(run)
+            if is_stopping and not clock.is_finished:
+                return Outcome.STOPPED
+    return Outcome.FINISHED
+
+
+def save(run: Training) -> None:
+    """Save together: gathering the state is collective, writing it is the first rank's."""
+    started = time.perf_counter()
+    state = run.engine.state()
+    if run.engine.ranks.is_first:
+        progress = {"images_seen": run.clock.images_seen, "stream": run.stream.state(), "identity": run.identity}
+        run.checkpoints.save(run.clock.images_seen, Checkpoint(state, progress))
+    run.tracker.record("checkpoint", run.clock.images_seen, seconds=time.perf_counter() - started)
+
+
+def resume(run: Training) -> None:
+    """Load the newest valid checkpoint, if there is one, into engine, stream and clock."""
+    checkpoint = run.checkpoints.newest()
+    if checkpoint is None:
+        run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
+        return
+    found = checkpoint.progress["identity"]
+    if found != run.identity:
+        raise UserError(
+            f"{run.checkpoints.folder} was trained with {found}, but this command asks for {run.identity}; "
+            "repeat the options of the first start, or choose another run="
+        )
+    run.engine.load(checkpoint.engine)
+    run.stream.load(checkpoint.progress["stream"])
+    run.clock.images_seen = checkpoint.progress["images_seen"]
+    run.tracker.record("resume", run.clock.images_seen, ranks=run.engine.ranks.world_size)
+    log.info("continuing at %d of %d images", run.clock.images_seen, run.clock.images)
+
+
+class Window:
+    """Metrics since the last record, averaged over micro-batches and ranks; also where the time went."""
+
+    def __init__(self, run: Training) -> None:
+        self.run = run
+        self._restart()
+
+    def _restart(self) -> None:
+        self.sums: dict[str, Any] = {}
+        self.count = 0
+        self.wait_seconds = 0.0
+        self.started = time.perf_counter()
+        self.first_image = self.run.clock.images_seen
+
+    def waited(self, fetch: Callable[[], Any]) -> Any:
+        before = time.perf_counter()
+        fetched = fetch()
+        self.wait_seconds += time.perf_counter() - before
+        return fetched
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value  # stays on the device: no synchronisation
+        self.count += 1
+
+    def record(self, **last: float) -> None:
+        """Write one event; stops the run if the loss is no longer a number."""
+        run = self.run
+        means = run.engine.mean({name: float(total) / self.count for name, total in self.sums.items()})
+        seconds = time.perf_counter() - self.started
+        images = run.clock.images_seen - self.first_image
+        run.tracker.record(
+            "train", run.clock.images_seen, **means, **last,
+            images_per_second=images / seconds, data_wait_share=self.wait_seconds / seconds,
+        )
+        if not math.isfinite(means["loss"]):
+            raise UserError(
+                f"the loss is {means['loss']} after {run.clock.images_seen} images (gradient norm "
+                f"{last['gradient_norm']}); lower train.learning_rate or raise train.schedule.warmup_images. "
+                f"The last good state is in {run.checkpoints.folder}"
+            )
+        self._restart()
