@@ -1,0 +1,219 @@
+"""The report of a run as one HTML file: no script, no network, light and dark, at any width.
+
+Each section is a function from its part of the data to HTML, and is left out where there is no data.
+"""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from lediflow.tracking import plots
+from lediflow.tracking.markup import Html, element, picture
+from lediflow.tracking.progress import duration
+from lediflow.tracking.report_data import (
+    CommandRun,
+    Fact,
+    LossPanel,
+    Picture,
+    PriorExample,
+    ReportData,
+    StepComparison,
+)
+from lediflow.tracking.report_table import measurement_table
+
+NOTHING = Html("")
+
+
+def write_report(path: str | Path, data: ReportData) -> Path:
+    """Writes the page; the file is whole or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(build_report(data), encoding="utf-8")
+    return partial.replace(path)
+
+
+def build_report(data: ReportData) -> str:
+    """The whole page."""
+    style = resources.files("lediflow.tracking").joinpath("report.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", data.title),
+        element("style", Html(style)),
+    )
+    sections = (
+        pictures_section(data),
+        steps_section(data.step_comparison),
+        cost_section(data),
+        prior_section(data.priors),
+        training_section(data.panels),
+        origin_section(data.environment, data.commands),
+    )
+    body = element("body", element("main", header(data), *sections))
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def header(data: ReportData) -> Html:
+    """Title, what this is about, and the numbers to remember."""
+    facts = element("dl", *map(fact, data.facts), class_="facts") if data.facts else NOTHING
+    return element("header", element("h1", data.title), element("p", data.lead, class_="lead"), facts)
+
+
+def fact(shown: Fact) -> Html:
+    """One number of the headline."""
+    return element("div", element("dt", shown.label), element("dd", shown.value))
+
+
+def section(title: str, text: str, *content: Html) -> Html:
+    """A heading, what to look for, and the thing itself."""
+    return element("section", element("h2", title), element("p", text, class_="text"), *content)
+
+
+def figure(content: Html, caption: str, class_: str | None = None) -> Html:
+    """Something to look at and what it shows."""
+    return element("figure", content, element("figcaption", caption), class_=class_)
+
+
+def gallery(pictures: Sequence[Picture], alt: str, columns: int) -> Html:
+    """Pictures in a grid."""
+    tiles = (picture(pixels, f"{alt} {number}") for number, pixels in enumerate(pictures, start=1))
+    return element("div", *tiles, class_="gallery", style=f"--columns: {columns}")
+
+
+def pictures_section(data: ReportData) -> Html:
+    """Samples beside photographs."""
+    if not data.samples:
+        return NOTHING
+    made = figure(
+        gallery(data.samples, "Generated image", 4), "Generated. Not selected: the first ones drawn."
+    )
+    real = figure(gallery(data.photographs, "Photograph", 4), "Photographs the model never saw.")
+    return section(
+        "Generated images beside photographs",
+        "The first grid was drawn by the model, the second by a camera. Look at texture, at sharpness and at "
+        "variety: no two generated images should be alike, and none out of place in the other grid.",
+        element("div", made, real if data.photographs else NOTHING, class_="pair"),
+    )
+
+
+def steps_section(comparison: StepComparison | None) -> Html:
+    """The same noise at more and more steps, one method beside the other."""
+    if comparison is None:
+        return NOTHING
+    methods = (
+        element(
+            "div", element("h3", method, class_=f"series-{place}"), step_rows(comparison.steps, rows, method)
+        )
+        for place, (method, rows) in enumerate(comparison.pictures.items(), start=1)
+    )
+    return section(
+        "From the same noise, in fewer steps",
+        "An image is drawn by following a path from noise in a number of steps, here with the "
+        f"{comparison.solver} solver. A column starts from the same noise for both methods. The fewer steps "
+        "an image needs before it stops changing, the cheaper it is.",
+        element("div", *methods, class_="pair"),
+    )
+
+
+def step_rows(steps: Sequence[int], rows: Sequence[Sequence[Picture]], method: str) -> Html:
+    """One row of pictures for each number of steps."""
+    lines = []
+    for count, pictures in zip(steps, rows, strict=True):
+        label = "1 step" if count == 1 else f"{count} steps"
+        lines.append(element("span", label, class_="row-label"))
+        lines.append(gallery(pictures, f"{method}, {label}, image", len(pictures)))
+    return element("div", *lines, class_="rows")
+
+
+def cost_section(data: ReportData) -> Html:
+    """Quality against cost: a plot and every number behind it."""
+    if not data.measurements:
+        return NOTHING
+    return section(
+        "What quality costs",
+        "Each evaluation runs the whole flow model once, so their number is what an image costs. Quality is "
+        f"measured by {data.mmd_name}: how far a set of generated images lies from one of photographs, in the "
+        "eyes of a network that was trained to recognise things."
+        + ("" if data.real_mmd is None else " The dashed line is where photographs themselves stand."),
+        element("div", cost_plots(data), measurement_table(data), class_="cost"),
+    )
+
+
+def cost_plots(data: ReportData) -> Html:
+    """Quality against evaluations, and against milliseconds where these were measured."""
+    costs = [cost for cost in plots.COSTS if plots.quality_lines(data.measurements, cost)]
+    drawings = (plots.quality_plot(data.measurements, cost, data.mmd_name, data.real_mmd) for cost in costs)
+    return element("div", *(element("div", drawing, class_="plot") for drawing in drawings))
+
+
+def prior_section(examples: Sequence[PriorExample]) -> Html:
+    """Where the paths start: what the auxiliary model believes before the flow begins."""
+    if not examples:
+        return NOTHING
+    low = min(float(example.sigma.min()) for example in examples)
+    high = max(float(example.sigma.max()) for example in examples)
+    quartets = (prior_quartet(example, low, high) for example in examples)
+    bar = element("span", class_="gradient", style=f"background: {plots.heat_gradient()}")
+    legend = element("p", f"sure, {low:.2f}", bar, f"{high:.2f}, unsure", class_="legend")
+    return section(
+        "Where a path starts",
+        "Plain flow matching starts at noise that knows nothing. LeDiFlow starts at a guess: for every pixel "
+        "a mean and a standard deviation. A small deviation says that the pixel is nearly settled; large "
+        "ones mark the edges and textures that are left to the flow.",
+        element("div", *quartets, class_="quartets"),
+        legend,
+    )
+
+
+def prior_quartet(example: PriorExample, low: float, high: float) -> Html:
+    """A photograph, the two maps of its prior, and a draw from it."""
+    shown = {
+        "photograph": example.photograph,
+        "mean": example.mean,
+        "deviation": plots.heat(example.sigma, low, high),
+        "a draw": example.draw,
+    }
+    return element(
+        "div", *(figure(picture(pixels, name), name) for name, pixels in shown.items()), class_="quartet"
+    )
+
+
+def training_section(panels: Sequence[LossPanel]) -> Html:
+    """How the losses fell."""
+    shown = [panel for panel in panels if panel.curves]
+    if not shown:
+        return NOTHING
+    figures = (element("div", element("h3", panel.title), loss_figure(panel)) for panel in shown)
+    return section(
+        "Training",
+        "Time is counted in images, which means the same on any number of machines. The faint line is what "
+        "was measured, the strong one its local mean.",
+        element("div", *figures, class_="panels"),
+    )
+
+
+def loss_figure(panel: LossPanel) -> Html:
+    """A training plot and what it shows."""
+    return figure(plots.loss_plot(panel.curves), panel.caption, "plot")
+
+
+def origin_section(environment: dict[str, str], commands: Sequence[CommandRun]) -> Html:
+    """How to make the page again."""
+    if not environment and not commands:
+        return NOTHING
+    facts = (element("div", element("dt", key), element("dd", value)) for key, value in environment.items())
+    return section(
+        "How this was made",
+        "Everything on this page came from the commands below, in this order.",
+        element("ol", *map(command_item, commands), class_="commands") if commands else NOTHING,
+        element("dl", *facts, class_="environment") if environment else NOTHING,
+    )
+
+
+def command_item(run: CommandRun) -> Html:
+    """A command, what it was for and how long it took."""
+    took = NOTHING if run.seconds is None else element("span", duration(run.seconds), class_="took")
+    return element("li", element("p", run.purpose, took), element("pre", element("code", run.command)))

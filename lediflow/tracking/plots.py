@@ -1,0 +1,234 @@
+"""Plots as SVG that takes its colours from the page. The only home of matplotlib.
+
+matplotlib draws with stand-in colours, which are then exchanged for the page's CSS variables: one drawing
+is right on light and on dark paper. Text stays text. One unit of a figure is one CSS pixel, and figures are
+small enough to be read on a telephone.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from lediflow.tracking.curves import finite, smooth, spans_decades, spread, thin
+from lediflow.tracking.jsonl import Curve
+from lediflow.tracking.markup import Html, attribute
+from lediflow.tracking.report_data import Measurement, methods
+
+INK, MUTED, RULE = "#010101", "#020202", "#030303"  # stand-ins: nobody ever sees these
+SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04")
+CSS_COLOURS = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
+    stand_in: f"--series-{number}" for number, stand_in in enumerate(SERIES, start=1)
+}
+COSTS = {"evaluations": "evaluations of the flow model per image", "ms_per_image": "milliseconds per image"}
+PHOTOGRAPHS = "photographs"  # the name of the line that no model needs to beat
+HEAT = "magma"
+PIXELS_PER_INCH = 72
+LETTER_WIDTH, LINE_HEIGHT = 6.6, 16  # of the labels, in pixels
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "the same drawing twice is the same text",
+    "font.size": 12,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 1,
+    "xtick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "round",
+}
+
+
+class Plot:
+    """One small figure, with room on the right for the names of its lines."""
+
+    def __init__(self, names: Iterable[str] = (), width: int = 440, height: int = 250):
+        margin = 14 + LETTER_WIDTH * max(map(len, names), default=0)
+        self.figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
+        self.axes: Axes = self.figure.add_axes(
+            (50 / width, 46 / height, 1 - (50 + margin) / width, 1 - 70 / height)
+        )
+        self.height = height - 70
+        self.names: list[tuple[float, str, str]] = []  # where a line ends, what it is called, its colour
+
+    def name_line(self, end: float, name: str, colour: str) -> None:
+        """Remembers a name to be written where its line ends."""
+        self.names.append((end, name, colour))
+
+    def write_names(self) -> None:
+        """The names beside the ends of their lines, moved apart where they would overlap."""
+        to_axes = self.axes.transData + self.axes.transAxes.inverted()
+        x = self.axes.get_xlim()[1]
+        places = [float(to_axes.transform((x, end))[1]) for end, _, _ in self.names]
+        for place, (_, name, colour) in zip(
+            spread(places, LINE_HEIGHT / self.height), self.names, strict=True
+        ):
+            self.axes.text(1.02, place, name, color=colour, transform=self.axes.transAxes, va="center")
+
+    def svg(self, description: str) -> Html:
+        """The drawing as an element of the page."""
+        self.write_names()
+        buffer = io.StringIO()
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        self.figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        return page_svg(buffer.getvalue(), description)
+
+
+@mpl.rc_context(STYLE)
+def loss_plot(curves: dict[str, Curve]) -> Html:
+    """Curves along the image clock: smoothed, over their faint raw points; in logs if they span decades."""
+    plot = Plot(curves if len(curves) > 1 else ())
+    raw = {name: thin(finite(curve)) for name, curve in curves.items()}
+    is_log = spans_decades([smooth(curve) for curve in raw.values()])
+    for colour, (name, curve) in zip(SERIES, raw.items(), strict=False):
+        smoothed = smooth(curve, in_logs=is_log)
+        plot.axes.plot(curve.images_seen / 1000, curve.values, color=colour, alpha=0.25, linewidth=1)
+        plot.axes.plot(smoothed.images_seen / 1000, smoothed.values, color=colour)
+        if len(curves) > 1 and smoothed.values.size:
+            plot.name_line(float(smoothed.values[-1]), name, colour)
+    value_axis(plot.axes, np.concatenate([curve.values for curve in raw.values()]), is_log)
+    plot.axes.margins(x=0.0)
+    plot.axes.set_xlabel("images seen, thousands")
+    plot.axes.xaxis.set_major_locator(MaxNLocator(5))
+    plot.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    return plot.svg("Training curve: " + ", ".join(curves))
+
+
+@mpl.rc_context(STYLE)
+def quality_plot(
+    measurements: Sequence[Measurement], cost: str, metric: str, real: float | None = None
+) -> Html:
+    """How far the images are from photographs against what they cost, a line for each way of sampling.
+
+    `cost` is one of COSTS; `real` is how far photographs are from other photographs.
+    """
+    lines = quality_lines(measurements, cost)
+    points = [point for line in lines.values() for point in line]
+    colours = dict(zip(methods(measurements), SERIES, strict=False))
+    plot = Plot([*lines, PHOTOGRAPHS])
+    for name, line in lines.items():
+        colour = colours[line[0].method]
+        costs, distances = [point.cost for point in line], [point.distance for point in line]
+        plot.axes.plot(costs, distances, color=colour, marker="o", markersize=6)
+        plot.name_line(distances[-1], name, colour)
+    if real is not None:
+        plot.axes.axhline(real, color=MUTED, linewidth=1.2, dashes=(3, 3))
+        plot.name_line(real, PHOTOGRAPHS, MUTED)
+    known = [point.distance for point in points] + ([] if real is None else [real])
+    distance_axis(plot.axes, np.array(known), metric)
+    cost_axis(plot.axes, sorted({point.cost for point in points}), cost)
+    return plot.svg(f"{metric} against {COSTS[cost]}")
+
+
+class QualityPoint(NamedTuple):
+    """A measurement whose cost and quality are both known."""
+
+    method: str
+    cost: float
+    distance: float
+
+
+def quality_lines(measurements: Sequence[Measurement], cost: str) -> dict[str, list[QualityPoint]]:
+    """The points of each line, cheapest first; the solver is named where a method has several."""
+    lines: dict[str, list[QualityPoint]] = {}
+    for row in measurements:
+        paid = getattr(row, cost)
+        if paid is not None and row.mmd is not None:
+            point = QualityPoint(row.method, paid, row.mmd)
+            lines.setdefault(line_name(row, measurements), []).append(point)
+    return {name: sorted(points, key=lambda point: point.cost) for name, points in lines.items()}
+
+
+def line_name(row: Measurement, measurements: Sequence[Measurement]) -> str:
+    """The method, and the solver too if the method was measured with others."""
+    solvers = {other.solver for other in measurements if other.method == row.method}
+    return f"{row.method}, {row.solver}" if len(solvers) > 1 else row.method
+
+
+def distance_axis(axes: Axes, distances: Float[np.ndarray, " points"], metric: str) -> None:
+    """The metric's name above its axis; the axis begins at zero unless decades are spanned."""
+    value_axis(axes, distances, spans_decades([Curve(distances, distances)]), from_zero=True)
+    axes.set_title(f"{metric}, lower is better", loc="left", x=-0.09, fontsize=12, color=MUTED)
+
+
+def cost_axis(axes: Axes, costs: list[float], cost: str) -> None:
+    """Doublings of the cost at equal distances; a count is marked where it was measured."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(costs) if cost == "evaluations" else LogLocator(base=2))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(COSTS[cost])
+
+
+def value_axis(
+    axes: Axes, values: Float[np.ndarray, " points"], is_log: bool, from_zero: bool = False
+) -> None:
+    """Room for all values but rare outliers, and few, plainly written ticks."""
+    if is_log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    plain_numbers(axes.yaxis)
+    if values.size:
+        axes.set_ylim(*value_limits(values, is_log, from_zero))
+
+
+def value_limits(values: Float[np.ndarray, " points"], is_log: bool, from_zero: bool) -> tuple[float, float]:
+    """Lowest and highest value shown: the middle 99 % of them and a margin."""
+    low, high = np.quantile(np.log(values) if is_log else values, (0.005, 0.995))
+    margin = 0.08 * (high - low) or 0.5
+    if is_log:
+        return float(np.exp(low - margin)), float(np.exp(high + margin))
+    return (min(0.0, float(low)) if from_zero else float(low - margin)), float(high + margin)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """0.03 rather than 3 x 10^-2, and no labels between the ticks."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "\N{MINUS SIGN}")))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def heat(
+    values: Float[np.ndarray, "height width"], low: float, high: float
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The values as colours, dark at `low` and bright at `high`."""
+    share = (values - low) / max(high - low, np.finfo(float).tiny)
+    return mpl.colormaps[HEAT](share, bytes=True)[..., :3]
+
+
+def heat_gradient(stops: int = 9) -> str:
+    """The colours of `heat` as a CSS gradient, for the legend."""
+    colours = mpl.colormaps[HEAT](np.linspace(0, 1, stops), bytes=True)
+    return f"linear-gradient(90deg, {', '.join(f'rgb({r} {g} {b})' for r, g, b, _ in colours.tolist())})"
+
+
+def page_svg(svg: str, description: str) -> Html:
+    """matplotlib's file as an inline element: the page's colours and font, as wide as there is room."""
+    svg = svg[svg.index("<svg") :]
+    for stand_in, variable in CSS_COLOURS.items():
+        svg = svg.replace(stand_in, f"var({variable})")
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    label = attribute("role", "img") + attribute("aria-label", description)
+    return Html(re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', lambda _: label, svg, count=1))

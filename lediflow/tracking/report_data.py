@@ -1,0 +1,103 @@
+"""What a report is made of: plain pictures, curves and numbers, with no idea where they came from.
+
+Pictures are uint8, height x width or height x width x channels. Empty parts leave their section out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from lediflow.tracking.jsonl import Curve
+
+Picture = UInt8[np.ndarray, "height width *channels"]
+
+
+@dataclass(kw_only=True)
+class Fact:
+    """One number of the headline and what it counts: value="2", label="evaluations per image"."""
+
+    value: str
+    label: str
+
+
+@dataclass(kw_only=True)
+class StepComparison:
+    """The same noise turned into images by each method, with more and more steps.
+
+    `pictures[method][row]` holds the images made with `steps[row]` steps, in the same order everywhere.
+    """
+
+    steps: list[int]
+    pictures: dict[str, list[list[Picture]]]
+    solver: str
+
+
+@dataclass(kw_only=True)
+class PriorExample:
+    """A photograph and the Gaussian that the auxiliary model would start from to draw it again."""
+
+    photograph: Picture
+    mean: Picture
+    sigma: Float[
+        np.ndarray, "height width"
+    ]  # standard deviation, averaged over channels; pixels span [-1, 1]
+    draw: Picture
+
+
+@dataclass(kw_only=True)
+class LossPanel:
+    """One plot of training: what is shown, a caption for it, and a curve per label."""
+
+    title: str
+    caption: str
+    curves: dict[str, Curve]
+
+
+@dataclass(kw_only=True)
+class Measurement:
+    """What one way of sampling costs and how good its images are."""
+
+    method: str
+    solver: str
+    steps: int
+    evaluations: int  # of the flow model, per image
+    ms_per_image: float | None = None
+    mmd: float | None = None
+    frechet: float | None = None
+
+
+def methods(measurements: Sequence[Measurement]) -> list[str]:
+    """Each method once, in the order in which they get the page's colours."""
+    return list(dict.fromkeys(row.method for row in measurements))
+
+
+@dataclass(kw_only=True)
+class CommandRun:
+    """A command that took part in making the report."""
+
+    purpose: str
+    command: str
+    seconds: float | None = None
+
+
+@dataclass(kw_only=True)
+class ReportData:
+    """Everything the page shows. The first method of `measurements` is the one the report is about."""
+
+    title: str
+    lead: str  # two or three sentences: what was trained, on what, and what came out
+    facts: list[Fact] = field(default_factory=list)
+    samples: list[Picture] = field(default_factory=list)
+    photographs: list[Picture] = field(default_factory=list)
+    step_comparison: StepComparison | None = None
+    measurements: list[Measurement] = field(default_factory=list)
+    mmd_name: str = "MMD"
+    frechet_name: str = "Fréchet distance"
+    real_mmd: float | None = None  # between two sets of photographs: what no model needs to beat
+    images_measured: int = 0  # generated images behind each row of the measurements
+    priors: list[PriorExample] = field(default_factory=list)
+    panels: list[LossPanel] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    commands: list[CommandRun] = field(default_factory=list)

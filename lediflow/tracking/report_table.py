@@ -1,0 +1,97 @@
+"""The report's table of measurements. The best number of a column stands out; a missing one is a dash."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lediflow.tracking.markup import Html, element
+from lediflow.tracking.report_data import Measurement, ReportData, methods
+
+MISSING = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, the small print under it, and the number that a row has there."""
+
+    title: str
+    small_print: str
+    number: Callable[[Measurement], float | None]
+    digits: int
+    has_best: bool = True  # whether the lowest number is worth marking
+
+
+def measurement_table(data: ReportData) -> Html:
+    """Every way of sampling that was measured, a group of rows for each method, with a caption."""
+    rows = data.measurements
+    columns = [column for column in columns_of(data) if any(column.number(row) is not None for row in rows)]
+    heading = element("thead", element("tr", element("th"), *map(heading_cell, columns)))
+    groups = (
+        method_rows(method, place, columns, rows) for place, method in enumerate(methods(rows), start=1)
+    )
+    table = element("div", element("table", heading, *groups), class_="scroll")
+    return element("figure", table, element("figcaption", caption(data)))
+
+
+def columns_of(data: ReportData) -> list[Column]:
+    """The columns there can be, left to right."""
+    return [
+        Column("evaluations", "per image", lambda row: row.evaluations, 0, has_best=False),
+        Column("time", "ms per image", lambda row: row.ms_per_image, 1),
+        Column(*title_and_small_print(data.mmd_name), lambda row: row.mmd, 2),
+        Column(*title_and_small_print(data.frechet_name), lambda row: row.frechet, 1),
+    ]
+
+
+def title_and_small_print(metric: str) -> tuple[str, str]:
+    """ "MMD (EfficientNet-Lite0)" as "MMD" and "EfficientNet-Lite0"."""
+    title, _, features = metric.partition(" (")
+    return title, features.rstrip(")")
+
+
+def heading_cell(column: Column) -> Html:
+    """A column's title over its small print."""
+    return element("th", column.title, element("small", column.small_print), scope="col")
+
+
+def method_rows(method: str, place: int, columns: Sequence[Column], rows: Sequence[Measurement]) -> Html:
+    """The rows of one method under its name, in its colour."""
+    span = len(columns) + 1
+    name = element("th", method, class_=f"series-{place}", colspan=span, scope="rowgroup")
+    own = (table_row(row, columns, rows) for row in rows if row.method == method)
+    return element("tbody", element("tr", name), *own)
+
+
+def table_row(row: Measurement, columns: Sequence[Column], rows: Sequence[Measurement]) -> Html:
+    """One way of sampling."""
+    steps = "1 step" if row.steps == 1 else f"{row.steps} steps"
+    solver = f", {row.solver}" if len(solvers(rows)) > 1 else ""
+    name = element("th", steps + solver, scope="row")
+    return element("tr", name, *(number_cell(row, column, rows) for column in columns))
+
+
+def number_cell(row: Measurement, column: Column, rows: Sequence[Measurement]) -> Html:
+    """One number; emphasised if no row has a lower one."""
+    number = column.number(row)
+    if number is None:
+        return element("td", MISSING)
+    text = f"{number:,.{column.digits}f}"
+    is_best = column.has_best and number == lowest(column, rows)
+    return element("td", element("strong", text) if is_best else text)
+
+
+def lowest(column: Column, rows: Sequence[Measurement]) -> float:
+    """The best number of a column."""
+    return min(number for row in rows if (number := column.number(row)) is not None)
+
+
+def solvers(rows: Sequence[Measurement]) -> list[str]:
+    """Every solver that was measured."""
+    return sorted({row.solver for row in rows})
+
+
+def caption(data: ReportData) -> str:
+    """How the numbers came about and how to read them."""
+    measured = f"{data.images_measured:,} generated images per row. " if data.images_measured else ""
+    real = "" if data.real_mmd is None else f" Photographs against other photographs: {data.real_mmd:.2f}."
+    solver = f"Solver: {solvers(data.measurements)[0]}. " if len(solvers(data.measurements)) == 1 else ""
+    return f"{measured}{solver}Lower is better; the lowest of each column is bold.{real}"
