@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -23,7 +22,7 @@ from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.models import build_model, load_model
+from lediflow.models import Spec, build_model, load_model
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.groups import parameter_groups
 from lediflow.models.specs import VelocitySpec, latent_shape
@@ -64,10 +63,8 @@ class BuiltRun:
     facts: dict[str, Any]
 
 
-def build_run(command: TrainCommand, tracker: Tracker, ranks: Ranks) -> BuiltRun:
+def build_run(command: TrainCommand, parent: Parent | None, tracker: Tracker, ranks: Ranks) -> BuiltRun:
     """Every part of one run, connected."""
-    check_command(command)
-    parent = load_parent(command)
     reader = open_data(command, ranks)
     torch.manual_seed(command.seed)
     engine = build_engine(command, build_trained_model(command), ranks)
@@ -115,7 +112,7 @@ def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
     if command.synthetic_images and ranks.is_first:
         make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels, seed=command.seed)
     reader = ShardReader.open(path)
-    found = tuple(reader.signals(np.array([0])).mean.shape[1:])
+    found = tuple(reader.index.contents.signal_shape)
     if found != (model.channels, model.image_size, model.image_size):
         raise UserError(
             f"{path} holds samples of channels x height x width {'x'.join(map(str, found))}, but the model is for "
@@ -127,7 +124,7 @@ def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
 
 def build_trained_model(command: TrainCommand) -> nn.Module:
     """The model that this command's stage trains, with fresh weights."""
-    specs = {
+    specs: dict[str, Spec] = {
         "auxiliary": command.model.auxiliary,
         "flow": velocity_spec(command),
         "latent_sampler": command.model.latent_sampler,

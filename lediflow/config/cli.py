@@ -1,7 +1,7 @@
 """One front for every command: Hydra composes, mistakes get a sentence instead of a traceback.
 
-Exit status: 0 the work is done; 2 the request cannot be met (the message says what to do); 130 stopped by Ctrl-C and
-75 by another signal, with the state saved; 1 anything else, with a traceback.
+Exit status: 0 the work is done; 2 the request cannot be met (the message says what to do); 75 stopped by Ctrl-C or
+another signal with the state saved; 130 interrupted elsewhere; 1 anything else, with a traceback.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from lediflow.config.register import register_schemas
 from lediflow.errors import UserError
 
 BAD_REQUEST = 2
+INTERRUPTED = 130  # Ctrl-C outside training, where there is no state to save
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command again goes on
 
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")
-_GROUP = re.compile(r"Could not find '([^']+)/([^']+)'\s+Available options in '[^']+':\s+((?:\t\S+\s*)+)")
+_GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^']+':((?:\s*\n\t\S+)+)")
 
 
 def conf_folder() -> Path:
@@ -44,6 +46,9 @@ def run_command(config_name: str, task: Callable[[DictConfig], None], overrides:
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)
     try:
         main()
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except UserError as error:
         _refuse(str(error))
     except MissingMandatoryValue as error:
@@ -68,7 +73,7 @@ def explain(error: Exception, config_name: str) -> str:
     if match := _OVERRIDE.search(message):
         asked, known = match[1], option_names(config_name)
     elif match := _GROUP.search(message):
-        asked, known = match[2], match[3].split()
+        asked, known = match[1], match[2].split()
     else:
         return message
     nearest = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)

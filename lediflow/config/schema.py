@@ -94,11 +94,12 @@ class EvaluateCommand(SamplingOptions):
 
     run: str | None = None  # run folder of a flow ...
     sampler: str | None = None  # ... and of its latent sampler
-    images: str | None = None  # or a folder of finished images
-    reference: str | None = None  # folder or shards of real images that `images` are compared with
+    images: str | None = None  # or a folder of finished pictures ...
+    reference: str | None = None  # ... and a folder of real ones
     data: DataConfig = field(default_factory=DataConfig)  # shards of real images that `run` is compared with
     output: str = MISSING  # results.json, figures
-    count: int = 1024  # generated images per setting, and real images at most
+    count: int = 1024  # generated images per row; metrics on few images are noisy
+    reference_count: int = 0  # real images; 0 takes all
     step_counts: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # solver steps, each measured
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lediflow.engine.ema import WeightAverage
-from lediflow.engine.precision import check_precision, computing_in
-from lediflow.engine.protocol import MOMENTS, EngineConfig, EngineState, accumulation_steps
+from lediflow.engine.precision import choose_precision, computing_in
+from lediflow.engine.protocol import (
+    MOMENTS,
+    EngineConfig,
+    EngineState,
+    accumulation_steps,
+    on_cpu,
+    read_buffers,
+    write_buffers,
+)
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.errors import UserError
 
@@ -31,15 +40,16 @@ class DeepSpeedEngine:
         self, module: nn.Module, groups: list[dict], config: EngineConfig, ranks: Ranks, *, global_batch: int,
         betas: tuple[float, float],
     ) -> None:
-        _check(config)
         self.ranks = ranks
         self.device = choose_device(config.device, ranks.local_rank)
+        config = replace(config, precision=choose_precision(config.precision, self.device))
+        _check(config)
         self.micro_batch, self.accumulation = accumulation_steps(
             global_batch, ranks.world_size, config.micro_batch
         )
         deepspeed = _import_deepspeed(self.device)
         _join_group(deepspeed, ranks, self.device)
-        module.to(self.device)
+        self.weights = module.to(self.device)
         masters = {name: weight.detach().clone() for name, weight in module.named_parameters()}
         buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
         optimizer = torch.optim.AdamW(groups, betas=betas, fused=self.device.type == "cuda")
@@ -86,12 +96,14 @@ class DeepSpeedEngine:
         tensors = {f"weight/{name}": self._full(name) for name in self.names}
         for moment in MOMENTS:
             tensors |= {f"{moment}/{name}": self._full(name, moment) for name in self.names}
-        tensors |= {f"ema/{name}": tensor for name, tensor in self.averaged_weights().items()}
+        tensors |= {f"ema/{name}": tensor for name, tensor in self._averages().items()}
+        tensors |= {f"buffer/{name}": buffer for name, buffer in read_buffers(self.weights).items()}
         return EngineState(tensors, self.steps)
 
     @torch.no_grad()
     def load(self, state: EngineState) -> None:
         self.steps = state.steps
+        write_buffers(self.weights, state.tensors)
         self._set_masters({name: state.tensors[f"ema/{name}"] for name in self.names})
         self.ema = WeightAverage(list(self.masters.values()))
         self._set_masters({name: state.tensors[f"weight/{name}"] for name in self.names})
@@ -101,7 +113,10 @@ class DeepSpeedEngine:
         for adam in _inner(self.optimizer).state.values():
             adam["step"] = torch.as_tensor(float(state.steps), device=_device_of(adam["step"]))
 
-    def averaged_weights(self) -> dict[str, Tensor]:
+    def export(self) -> dict[str, Tensor]:
+        return read_buffers(self.weights) | self._averages()
+
+    def _averages(self) -> dict[str, Tensor]:
         with self.ema.swapped_in():
             return {name: self._full(name) for name in self.names}
 
@@ -139,7 +154,7 @@ class DeepSpeedEngine:
             full = weight if moment is None else self.optimizer.state[weight][moment]
         else:
             full = weight.get_full_hp_param(optim_state_key=moment)
-        return full.detach().to("cpu", torch.float32, copy=True).contiguous()
+        return on_cpu(full)
 
     def _set_full(self, name: str, value: Tensor, moment: str | None = None) -> None:
         weight = self.names[name]
@@ -153,7 +168,7 @@ class DeepSpeedEngine:
 def _check(config: EngineConfig) -> None:
     if config.zero not in STAGES:
         raise UserError(f"engine.zero={config.zero} is not offered; use one of {STAGES}")
-    if check_precision(config.precision) == "bfloat16" and config.zero == 0:
+    if config.precision == "bfloat16" and config.zero == 0:
         # DeepSpeed 0.19 takes a dummy optimizer step there, and Adam's bias correction is off by one ever after
         raise UserError("engine.zero=0 with engine.precision=bfloat16 is not exact in DeepSpeed; use engine.zero=1")
 

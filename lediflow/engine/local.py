@@ -6,8 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from lediflow.engine.ema import WeightAverage
-from lediflow.engine.precision import computing_in
-from lediflow.engine.protocol import MOMENTS, EngineConfig, EngineState, accumulation_steps
+from lediflow.engine.precision import choose_precision, computing_in
+from lediflow.engine.protocol import (
+    MOMENTS,
+    EngineConfig,
+    EngineState,
+    accumulation_steps,
+    on_cpu,
+    read_buffers,
+    write_buffers,
+)
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.errors import UserError
 
@@ -27,7 +35,8 @@ class LocalEngine:
         self.device = choose_device(config.device, ranks.local_rank)
         self.micro_batch, self.accumulation = accumulation_steps(global_batch, 1, config.micro_batch)
         self.weights = module.to(self.device)
-        self.module = computing_in(config.precision, self.weights, self.device, compile=config.compile)
+        precision = choose_precision(config.precision, self.device)
+        self.module = computing_in(precision, self.weights, self.device, compile=config.compile)
         self.gradient_clip = config.gradient_clip
         self.optimizer = torch.optim.AdamW(groups, betas=betas, fused=self.device.type == "cuda")
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -59,12 +68,14 @@ class LocalEngine:
         for name, weight in self.names.items():
             for moment in MOMENTS:
                 tensors[f"{moment}/{name}"] = self._moments(weight)[moment]
-        tensors |= {f"ema/{name}": tensor for name, tensor in self.averaged_weights().items()}
-        return EngineState({key: _on_cpu(tensor) for key, tensor in tensors.items()}, self.steps)
+        tensors |= {f"ema/{name}": tensor for name, tensor in self._averages().items()}
+        tensors |= {f"buffer/{name}": buffer for name, buffer in self.weights.named_buffers()}
+        return EngineState({key: on_cpu(tensor) for key, tensor in tensors.items()}, self.steps)
 
     @torch.no_grad()
     def load(self, state: EngineState) -> None:
         self.steps = state.steps
+        write_buffers(self.weights, state.tensors)
         for average, (name, weight) in zip(self.ema.average, self.names.items(), strict=True):
             weight.copy_(state.tensors[f"weight/{name}"])
             average.copy_(state.tensors[f"ema/{name}"])
@@ -72,11 +83,14 @@ class LocalEngine:
                 self._moments(weight)[moment].copy_(state.tensors[f"{moment}/{name}"])
             self._moments(weight)["step"].fill_(state.steps)
 
-    def averaged_weights(self) -> dict[str, Tensor]:
-        return {name: _on_cpu(tensor) for name, tensor in zip(self.names, self.ema.average, strict=True)}
+    def export(self) -> dict[str, Tensor]:
+        return read_buffers(self.weights) | {name: on_cpu(average) for name, average in self._averages().items()}
 
     def close(self) -> None:
         """One process has no group to leave."""
+
+    def _averages(self) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.ema.average, strict=True))
 
     def _moments(self, weight: Tensor) -> dict[str, Tensor]:
         """Adam's state of a weight, which torch itself creates at the first step only."""
@@ -86,7 +100,3 @@ class LocalEngine:
             state["step"] = torch.zeros((), device=device)
             state |= {moment: torch.zeros_like(weight) for moment in MOMENTS}
         return state
-
-
-def _on_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

@@ -23,14 +23,24 @@ class Autocast(nn.Module):
             return self.inner(*args, **kwargs)
 
 
-def check_precision(precision: str) -> str:
-    if precision not in PRECISIONS:
-        raise UserError(f"engine.precision={precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
-    return precision
+def choose_precision(requested: str, device: torch.device) -> str:
+    """`auto` is bfloat16 where the device multiplies in it, float32 elsewhere (where it would be emulated)."""
+    if requested == "auto":
+        return "bfloat16" if multiplies_in_bfloat16(device) else "float32"
+    if requested not in PRECISIONS:
+        raise UserError(f"engine.precision={requested!r} is unknown; use auto, {' or '.join(PRECISIONS)}")
+    return requested
+
+
+def multiplies_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
 def computing_in(precision: str, module: nn.Module, device: torch.device, *, compile: bool) -> nn.Module:
     """The module as the training loop calls it: compiled if asked, under autocast if bfloat16."""
     if compile:
         module.compile()
-    return Autocast(module, device.type) if check_precision(precision) == "bfloat16" else module
+    return Autocast(module, device.type) if precision == "bfloat16" else module

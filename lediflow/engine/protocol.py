@@ -2,7 +2,8 @@
 
 The logical state of a run is a flat dictionary of full float32 tensors on the CPU, named by role and parameter:
 `weight/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>` (Adam's moments), `ema/<name>`. It does not depend on the
-number of ranks or on the ZeRO stage, so that any engine loads what any other saved.
+number of ranks or on the ZeRO stage, so that any engine loads what any other saved. `buffer/<name>` holds what is
+drawn once and never trained (Fourier frequencies).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class EngineConfig:
 
     name: str = "local"  # local: plain torch, one process, the reference | deepspeed: ZeRO over any number of ranks
     device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
-    precision: str = "float32"  # bfloat16 halves memory and more than doubles the speed of recent GPUs
+    precision: str = "float32"  # bfloat16: half the memory, more than twice the speed on GPUs | auto: where it is fast
     zero: int = 0  # DeepSpeed's stage: 0 replicates, 2 shards gradients and optimizer state over the ranks
     compile: bool = False  # torch.compile the model: slower to start (a minute), faster per step
     gradient_clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone
@@ -72,13 +73,29 @@ class Engine(Protocol):
         """Continue from a logical state; collective."""
         ...
 
-    def averaged_weights(self) -> dict[str, Tensor]:
-        """The full EMA weights in float32 on the CPU; collective."""
+    def export(self) -> dict[str, Tensor]:
+        """A state dict of the module with its averaged weights, float32, on the CPU; collective."""
         ...
 
     def close(self) -> None:
         """Leave the process group."""
         ...
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A float32 copy that training cannot change any more."""
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def read_buffers(module: nn.Module) -> dict[str, Tensor]:
+    return {name: on_cpu(buffer) for name, buffer in module.named_buffers()}
+
+
+@torch.no_grad()
+def write_buffers(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Set buffers from a logical state."""
+    for name, buffer in module.named_buffers():
+        buffer.copy_(tensors[f"buffer/{name}"])
 
 
 def accumulation_steps(global_batch: int, world_size: int, micro_batch: int) -> tuple[int, int]:

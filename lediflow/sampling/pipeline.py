@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lediflow.flow.gaussians import sample, temper
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.solvers import Solution, solve
+from lediflow.flow.solvers import Solution, check_solver, solve
 from lediflow.models import load_model, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.latent_sampler import LatentSampler
@@ -40,6 +40,10 @@ class SamplingConfig:
     temperature: float = 1.0  # scales the prior's standard deviation; lower is smoother
     latent_solver: str = "midpoint"
     latent_steps: int = 4  # of the latent sampler; the paper's choice
+
+    def __post_init__(self) -> None:
+        check_solver(self.solver, self.steps)
+        check_solver(self.latent_solver, self.latent_steps)
 
 
 class Start(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lediflow.data.stream import Batch
+from lediflow.data.batch import Batch
 from lediflow.flow.gaussians import share_at_floor
 from lediflow.flow.losses import gaussian_kl, variance_guided_loss
 from lediflow.flow.noise import SampleNoise

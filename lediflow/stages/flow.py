@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lediflow.data.stream import Batch
+from lediflow.data.batch import Batch
 from lediflow.flow.gaussians import sample
 from lediflow.flow.losses import flow_matching_loss, importance_weighted_flow_loss
 from lediflow.flow.noise import SampleNoise

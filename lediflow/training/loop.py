@@ -57,7 +57,6 @@ class Training:
     checkpoints: CheckpointFolder
     config: TrainingConfig
     identity: dict[str, Any]  # what a resumed run must share: seed, stage, parent
-    on_images: Callable[[int], None] = lambda images_seen: None  # progress bar
 
 
 def train(run: Training) -> Outcome:
@@ -75,7 +74,6 @@ def train(run: Training) -> Outcome:
             clock.advance()
             factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
             norm = engine.step(factor, decay_for(config.ema, clock.images_seen, clock.global_batch))
-            run.on_images(clock.images_seen)
             if clock.is_due(config.log_every_images) or clock.is_finished:
                 window.record(gradient_norm=norm, learning_rate=config.learning_rate * factor)
             is_stopping = engine.any(stop.is_raised)

@@ -15,7 +15,7 @@ from lediflow.flow.solvers import adaptive, fixed
 from lediflow.flow.solvers.problem import OnStep, Solution, Velocity
 from lediflow.flow.solvers.tableaus import TABLEAUS
 
-__all__ = ["SOLVERS", "OnStep", "Solution", "Velocity", "solve"]
+__all__ = ["SOLVERS", "OnStep", "Solution", "Velocity", "check_solver", "solve"]
 
 SOLVERS = [*TABLEAUS, "dopri5"]
 
@@ -33,13 +33,18 @@ def solve(
     on_step: OnStep | None = None,
 ) -> Solution:
     """x carried from t0 to t1. `on_step(t, x)` is called after every step."""
+    check_solver(solver, steps)
     if solver == "dopri5":
         return adaptive.integrate(
             velocity, x, t0, t1, tolerance=adaptive.Tolerance(rtol, atol), on_step=on_step
         )
+    return fixed.integrate(TABLEAUS[solver], velocity, x, t0, t1, steps=steps, on_step=on_step)
+
+
+def check_solver(solver: str, steps: int) -> None:
+    """Refuse an unknown solver or a negative number of steps, before any work is done."""
     if steps < 0:
         raise ValueError(f"solver {solver!r} with {steps} steps: give 0 (leaves x as it is) or more")
-    if solver not in TABLEAUS:
+    if solver not in SOLVERS:
         nearest = get_close_matches(solver, SOLVERS, n=1, cutoff=0.0)[0]
         raise ValueError(f"solver {solver!r}: known are {', '.join(SOLVERS)}; did you mean {nearest!r}?")
-    return fixed.integrate(TABLEAUS[solver], velocity, x, t0, t1, steps=steps, on_step=on_step)

@@ -1,0 +1,66 @@
+"""From run folders to a pipeline that makes images: exported models, checked to belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lediflow.codecs import CodecConfig, build_codec
+from lediflow.engine.ranks import choose_device
+from lediflow.errors import UserError
+from lediflow.models import load_model
+from lediflow.sampling import LeDiFlowPipeline
+from lediflow.training.run_folder import RunFolder
+
+
+def load_pipeline(
+    run: str, sampler: str | None, *, device: str = "auto", codec_path: str | None = None
+) -> LeDiFlowPipeline:
+    """The pipeline of a flow run; with a learned prior also of its latent sampler and their common parent."""
+    flow = RunFolder(Path(run))
+    export = flow.require_export("the flow model", "python -m lediflow.train stage=flow ...")
+    facts = flow.exported_facts()
+    if facts.get("stage") != "flow":
+        raise UserError(f"run={run} is a run of stage={facts.get('stage')}; give a run of stage=flow")
+    where = choose_device(device)
+    decode = _decoder(facts["codec"], codec_path, where)
+    if facts["prior"] == "gaussian":
+        if sampler is not None:
+            raise UserError(f"run={run} is the Gaussian baseline, which has no latents; leave sampler= out")
+        return LeDiFlowPipeline(load_model(export), None, None, image_size=facts["image_size"], decode=decode).to(where)
+    if sampler is None:
+        raise UserError(f"run={run} starts from a learned prior; give the run of its latent sampler: sampler=RUN_DIR")
+    latent = RunFolder(Path(sampler))
+    latent_export = latent.require_export("the latent sampler", "python -m lediflow.train stage=latent_sampler ...")
+    parent = _common_parent(facts, latent.exported_facts(), run, sampler)
+    return LeDiFlowPipeline(
+        load_model(export), load_model(parent), load_model(latent_export),  # type: ignore[arg-type]
+        image_size=facts["image_size"], decode=decode,
+    ).to(where)
+
+
+def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, sampler_run: str) -> Path:
+    """The auxiliary model both were trained against, bit for bit."""
+    ours, theirs = flow["parent"], sampler.get("parent") or {}
+    if ours["sha256"] != theirs.get("sha256"):
+        raise UserError(
+            f"run={run} was trained on the auxiliary model {ours['path']} ({ours['sha256'][:12]}), "
+            f"sampler={sampler_run} on {theirs.get('path')} ({str(theirs.get('sha256'))[:12]}); use runs of one parent"
+        )
+    parent = RunFolder(Path(ours["path"]))
+    export = parent.require_export("their auxiliary model", "put the folder back where it was when they were trained")
+    if parent.weights_hash() != ours["sha256"]:
+        raise UserError(f"{export} holds other weights than the ones {run} was trained with; train {run} again")
+    return export
+
+
+def _decoder(record: dict[str, Any], path: str | None, device: torch.device):
+    return build_codec(CodecConfig(name=record["name"], path=path or record.get("path")), device).decode
+
+
+def pipeline_hashes(run: str, sampler: str | None) -> dict[str, str]:
+    """SHA-256 of the exported weights that images depend on."""
+    named = {"flow": run, "latent_sampler": sampler}
+    return {name: RunFolder(Path(path)).weights_hash() for name, path in named.items() if path is not None}

@@ -1,0 +1,190 @@
+"""What stands in run folders -> the plain data of a report page.
+
+Nothing is measured here: curves come from events.jsonl, pictures and numbers from samples/ and results/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lediflow.errors import UserError
+from lediflow.evaluation.results import read_results
+from lediflow.sampling.pictures import picture_arrays, picture_files
+from lediflow.tracking.jsonl import Curve, curve
+from lediflow.tracking.report_data import (
+    CommandRun,
+    Fact,
+    LossPanel,
+    Measurement,
+    Picture,
+    PriorExample,
+    ReportData,
+    StepComparison,
+)
+from lediflow.training.run_folder import RunFolder
+
+LEDIFLOW, BASELINE = "LeDiFlow", "Flow matching"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A trained run and whatever was made with it."""
+
+    folder: RunFolder
+    facts: dict[str, Any]
+    results: dict[str, Any] | None
+    pictures: dict[str, Tensor]
+
+    @property
+    def stage(self) -> str:
+        return self.facts["stage"]
+
+    @property
+    def method(self) -> str:
+        return BASELINE if self.facts["prior"] == "gaussian" else LEDIFLOW
+
+    def curve(self, key: str) -> Curve:
+        return curve(self.folder.events, "train", key)
+
+
+def read_run(path: Path) -> RunRecord:
+    """A finished run, with its results and pictures where it has them."""
+    folder = RunFolder(path)
+    folder.require_export("a trained model", "python -m lediflow.train ...")
+    results, pictures = folder.root / "results" / "results.json", folder.root / "results" / "pictures.safetensors"
+    return RunRecord(
+        folder=folder,
+        facts=folder.exported_facts(),
+        results=read_results(results) if results.is_file() else None,
+        pictures=load_file(pictures) if pictures.is_file() else {},
+    )
+
+
+def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[CommandRun]) -> ReportData:
+    """Everything the page shows about these runs; parts that were not made are left out."""
+    flows = sorted((run for run in runs if run.stage == "flow"), key=lambda run: run.method != LEDIFLOW)
+    if not runs:
+        raise UserError("a report needs at least one run folder")
+    measured = [run for run in flows if run.results]
+    first = measured[0].results["results"] if measured and measured[0].results else {}
+    rows = first.get("rows", [{}])
+    return ReportData(
+        title=title,
+        lead=lead,
+        facts=headline_facts(measured),
+        samples=sampled_pictures(flows),
+        photographs=real_pictures(flows),
+        step_comparison=step_comparison(measured),
+        measurements=[row for run in measured for row in measurements(run)],
+        mmd_name=rows[0].get("mmd_name", "MMD"),
+        frechet_name=rows[0].get("frechet_name", "Fréchet distance"),
+        real_mmd=first.get("real_mmd"),
+        images_measured=rows[0].get("sample_images", 0),
+        priors=prior_examples(flows),
+        panels=loss_panels(runs),
+        environment=environment(measured),
+        commands=commands,
+    )
+
+
+def measurements(run: RunRecord) -> list[Measurement]:
+    assert run.results is not None
+    return [
+        Measurement(
+            method=run.method, solver=row["solver"], steps=row["steps"], evaluations=row["nfe"],
+            ms_per_image=row["ms_per_image"], mmd=row["mmd_unbiased"], frechet=row["frechet"],
+        )
+        for row in run.results["results"]["rows"]
+    ]
+
+
+def headline_facts(measured: list[RunRecord]) -> list[Fact]:
+    """At the fewest steps: how far each method is from the photographs."""
+    facts = []
+    for run in measured:
+        row = min(measurements(run), key=lambda measurement: measurement.evaluations)
+        if row.mmd is not None:
+            facts.append(Fact(value=f"{row.mmd:.2f}", label=f"{run.method}'s MMD with {row.evaluations} evaluations"))
+    return facts
+
+
+def sampled_pictures(flows: list[RunRecord]) -> list[Picture]:
+    """What `lediflow.sample` drew from the first flow run that has samples."""
+    folders = [run.folder.root / "samples" for run in flows]
+    drawn = next((folder for folder in folders if folder.is_dir()), None)
+    return [np.asarray(Image.open(path)) for path in picture_files(drawn)] if drawn else []
+
+
+def real_pictures(flows: list[RunRecord]) -> list[Picture]:
+    return next((as_pictures(run.pictures["reals"]) for run in flows if "reals" in run.pictures), [])
+
+
+def step_comparison(measured: list[RunRecord]) -> StepComparison | None:
+    if not measured or measured[0].results is None:
+        return None
+    rows = measured[0].results["results"]["rows"]
+    steps = [row["steps"] for row in rows]
+    pictures = {
+        run.method: [as_pictures(run.pictures[f"steps_{count}"]) for count in steps]
+        for run in measured
+        if all(f"steps_{count}" in run.pictures for count in steps)
+    }
+    return StepComparison(steps=steps, pictures=pictures, solver=rows[0]["solver"])
+
+
+def prior_examples(flows: list[RunRecord]) -> list[PriorExample]:
+    pictures = next((run.pictures for run in flows if "prior_mean" in run.pictures), None)
+    if pictures is None:
+        return []
+    sigma = pictures["prior_sigma"].mean(dim=1).numpy()
+    names = ("photographs", "prior_mean", "prior_draw")
+    return [
+        PriorExample(photograph=photograph, mean=mean, sigma=sigma[number], draw=draw)
+        for number, (photograph, mean, draw) in enumerate(zip(*(as_pictures(pictures[name]) for name in names), strict=True))
+    ]
+
+
+def loss_panels(runs: list[RunRecord]) -> list[LossPanel]:
+    """A plot per stage; the flow's compares both methods by the plain velocity error."""
+    panels = []
+    for run in runs:
+        if run.stage == "auxiliary":
+            caption = "Negative log-likelihood of the pixels and the divergence of the latents, per pixel, in nats"
+            panels.append(LossPanel(title="Auxiliary model", caption=caption, curves={"eq. 5": run.curve("loss")}))
+    flows = {run.method: run.curve("velocity_mse") for run in runs if run.stage == "flow"}
+    if flows:
+        caption = "Squared error of the velocity per pixel: how far the start still is from the image"
+        panels.append(LossPanel(title="Flow", caption=caption, curves=flows))
+    for run in runs:
+        if run.stage == "latent_sampler":
+            caption = "Squared error of the velocity in latent space"
+            panels.append(LossPanel(title="Latent sampler", caption=caption, curves={"eq. 2": run.curve("loss")}))
+    return panels
+
+
+def environment(measured: list[RunRecord]) -> dict[str, str]:
+    """The birth certificate of the first measured run."""
+    if not measured or measured[0].results is None:
+        return {}
+    certificate = measured[0].results["certificate"]
+    hardware = certificate["hardware"]
+    return {
+        "Processor": f"{hardware['processor']}, {hardware['cores']} cores",
+        "GPU": ", ".join(hardware["gpus"]) or "none",
+        "System": hardware["system"],
+        "Commit": certificate["commit"],
+        "Seed": str(certificate["seed"]),
+        "Date": certificate["date"],
+        **{name: version for name, version in certificate["versions"].items()},
+    }
+
+
+def as_pictures(images: Tensor) -> list[Picture]:
+    return [picture.squeeze(-1) if picture.shape[-1] == 1 else picture for picture in picture_arrays(images)]

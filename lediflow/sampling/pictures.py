@@ -1,0 +1,51 @@
+"""Images as picture files: 000000.png, 000001.png, ... Bytes exist only here and in the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from lediflow.codecs import bytes_to_signal, signal_to_bytes
+from lediflow.data.files import disk_errors_explained
+from lediflow.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def picture_arrays(
+    images: Float[Tensor, "batch channels height width"],
+) -> UInt8[np.ndarray, "batch height width channels"]:
+    """[-1, 1] -> bytes, channels last."""
+    return rearrange(signal_to_bytes(images).cpu(), "b c h w -> b h w c").numpy()
+
+
+def save_pictures(images: Float[Tensor, "batch channels height width"], folder: Path, first: int = 0) -> None:
+    """Write the images as numbered PNG files, the first one under the number `first`."""
+    with disk_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, array in enumerate(picture_arrays(images), start=first):
+            Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(folder / f"{number:06d}.png")
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The picture files of a folder, sorted by name."""
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"no pictures ({', '.join(SUFFIXES)}) in {folder}; give the folder that lediflow.sample wrote")
+    return files
+
+
+def load_pictures(files: list[Path], batch_size: int) -> Iterator[Float[Tensor, "batch channels height width"]]:
+    """Pictures as RGB in [-1, 1], in batches."""
+    for first in range(0, len(files), batch_size):
+        arrays = [np.asarray(Image.open(path).convert("RGB")) for path in files[first : first + batch_size]]
+        if len({array.shape for array in arrays}) > 1:
+            raise UserError(f"{files[0].parent} holds pictures of several sizes; compare pictures of one size")
+        yield bytes_to_signal(rearrange(torch.from_numpy(np.stack(arrays)), "b h w c -> b c h w"))

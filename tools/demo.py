@@ -1,0 +1,167 @@
+"""The whole path on real photographs, one command after the other.
+
+    photographs -> shards -> codec -> auxiliary model -> flow and its baseline -> latent sampler -> samples,
+    metrics -> report.html
+
+Every step is an ordinary command that you can type yourself; what is finished is reused. The photographs are the
+2,624 solar cells of the PyPI package elpv-dataset (Buerhop et al. 2018, CC BY-NC-SA 4.0).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+STOPPED = 75  # the exit status of a training that saved its state and left
+
+
+@dataclass(frozen=True)
+class Step:
+    purpose: str
+    arguments: list[str]  # after `python -m`
+    estimate: float  # seconds on two CPU cores, measured; shown before the step starts
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything: the demo itself, or the shortened one that CI runs."""
+
+    experiment: str
+    count: int  # generated images per row of the metrics
+    reference: int  # real images; 0 takes all
+    estimates: dict[str, float]
+
+
+FULL = Scale(
+    "demo", 384, 0,
+    {"prepare": 8, "encode": 6, "auxiliary": 110, "flow": 140, "baseline": 110, "sampler": 45, "sample": 6, "evaluate": 45},
+)
+SHORT = Scale(
+    "demo_ci", 96, 384,
+    {"prepare": 8, "encode": 6, "auxiliary": 25, "flow": 30, "baseline": 25, "sampler": 12, "sample": 5, "evaluate": 15},
+)
+
+
+def steps(folder: Path, photographs: Path, scale: Scale, clip: str | None) -> list[Step]:
+    """The commands in order."""
+    shards, latents = folder / "shards", folder / "latents"
+    runs = {name: folder / name for name in ("auxiliary", "flow", "baseline", "sampler")}
+    train = ["lediflow.train", f"experiment={scale.experiment}", f"data.path={latents}"]
+    evaluate = [
+        "lediflow.evaluate", f"data.path={latents}", f"count={scale.count}", f"reference_count={scale.reference}",
+        f"paths.runs={folder}",
+    ]
+    if clip:
+        evaluate += ["features.name=clip-vit-l14-336", f"features.path={clip}"]
+    pair = [f"run={runs['flow']}", f"sampler={runs['sampler']}"]
+    listed = [
+        ("Prepare WebDataset shards", "prepare",
+         ["lediflow.prepare", f"source={photographs}", f"output={shards}", "size=64", "mode=grey", "shard_samples=512"]),
+        ("Encode them (the pixel codec)", "encode", ["lediflow.encode", f"source={shards}", f"output={latents}", "codec=pixels"]),
+        ("Train the auxiliary model: the learned prior", "auxiliary",
+         [*train, "stage=auxiliary", f"run={runs['auxiliary']}"]),
+        ("Train the flow from the learned prior", "flow",
+         [*train, "stage=flow", f"run={runs['flow']}", f"parent={runs['auxiliary']}"]),
+        ("Train the baseline: the same flow from Gaussian noise", "baseline",
+         [*train, "stage=flow", "prior=gaussian", f"run={runs['baseline']}"]),
+        ("Train the latent sampler", "sampler",
+         [*train, "stage=latent_sampler", f"run={runs['sampler']}", f"parent={runs['auxiliary']}"]),
+        ("Draw 64 new images", "sample", ["lediflow.sample", *pair, "count=64", "steps=4"]),
+        ("Measure LeDiFlow", "evaluate", [*evaluate, *pair]),
+        ("Measure the baseline", "evaluate", [*evaluate, f"run={runs['baseline']}"]),
+    ]
+    return [Step(purpose, arguments, scale.estimates[key]) for purpose, key, arguments in listed]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/demo"), help="where everything goes")
+    parser.add_argument("--short", action="store_true", help="the shortened demo of continuous integration")
+    parser.add_argument("--clip", default=os.environ.get("LEDIFLOW_CLIP"), help="CLIP ViT-L/14@336 weights: measures CMMD")
+    options = parser.parse_args()
+    plan = steps(options.folder, photographs_folder(), SHORT if options.short else FULL, options.clip)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    record = options.folder / "steps.json"
+    taken: dict[str, dict] = {row["command"]: row for row in json.loads(record.read_text())} if record.is_file() else {}
+    for number, step in enumerate(plan, start=1):
+        left = sum(later.estimate for later in plan[number - 1 :])
+        print(f"\n[{number}/{len(plan)}] {step.purpose} (about {step.estimate:.0f} s; all that is left: {left / 60:.1f} min)", flush=True)
+        row = run_step(step)
+        if is_new(row, taken.get(row["command"])):
+            taken[row["command"]] = row
+        record.write_text(json.dumps([taken[command_line(done)] for done in plan[:number]], indent=2) + "\n")
+    write_report(options.folder, record)
+
+
+def is_new(row: dict, known: dict | None) -> bool:
+    """A step that did the work, not one that found it done."""
+    return known is None or row["seconds"] > known["seconds"]
+
+
+def command_line(step: Step) -> str:
+    return shlex.join(["python", "-m", *step.arguments])
+
+
+def run_step(step: Step) -> dict:
+    """Run one command; its time and peak memory (of the process and its workers, MiB)."""
+    print(f"$ {command_line(step)}", flush=True)
+    started = time.perf_counter()
+    child = subprocess.Popen([sys.executable, "-m", *step.arguments])
+    status, peak = wait_for(child)
+    if status:
+        leave(status)
+    return {
+        "purpose": step.purpose, "command": command_line(step),
+        "seconds": round(time.perf_counter() - started, 1), "peak_memory_mib": round(peak / 1024),
+    }
+
+
+def wait_for(child: subprocess.Popen) -> tuple[int, int]:
+    """Exit status and peak resident memory in KiB; Ctrl-C is the child's to handle."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _, status, usage = os.wait4(child.pid, 0)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return child.returncode, usage.ru_maxrss
+
+
+def leave(status: int) -> None:
+    if status == STOPPED:
+        print("\nThe demo was stopped; what is done is kept. To continue: make demo", file=sys.stderr)
+    else:
+        print(f"\nThe step above failed (exit status {status}). Mend it and run make demo again.", file=sys.stderr)
+    sys.exit(status if status > 0 else 128 - status)
+
+
+def photographs_folder() -> Path:
+    """The pictures inside the installed package elpv-dataset."""
+    package = find_spec("elpv_dataset")
+    if package is None or not package.submodule_search_locations:
+        sys.exit("The photographs are missing; install them: pip install 'lediflow[demo]'")
+    return Path(package.submodule_search_locations[0]) / "data" / "images"
+
+
+def write_report(folder: Path, record: Path) -> None:
+    runs = [str(folder / name) for name in ("auxiliary", "flow", "baseline", "sampler")]
+    command = [sys.executable, "-m", "lediflow.report", *runs, "--output", str(folder / "report.html")]
+    lead = (
+        "2,624 photographs of solar cells, 64 x 64 pixels, trained in minutes on a CPU. LeDiFlow starts its flow from a "
+        "prior that it has learned for each image; the baseline, the same network trained on as many images, starts "
+        "from Gaussian noise."
+    )
+    subprocess.run([*command, "--title", "Solar cells in a few steps", "--lead", lead, "--commands", str(record)], check=True)
+
+
+if __name__ == "__main__":
+    main()
