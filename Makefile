@@ -1,0 +1,29 @@
+# make demo    train and look: runs/demo/report.html          make test    all tests
+# Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
+
+.PHONY: demo demo-ci test lint install install-test clean-demo
+
+demo: install
+	.venv/bin/python tools/demo.py --folder runs/demo
+
+demo-ci: install
+	.venv/bin/python tools/demo.py --folder runs/demo-ci --short
+	.venv/bin/python tools/check_demo.py runs/demo-ci
+
+test: install-test
+	.venv/bin/python -m pytest
+
+lint: install-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
+	.venv/bin/mypy
+
+install:
+	@tools/install.sh demo
+
+install-test:
+	@tools/install.sh test
+
+clean-demo:
+	rm -rf runs/demo runs/demo-ci

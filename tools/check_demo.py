@@ -1,0 +1,60 @@
+"""Whether a demo's folder holds what it promises: exit 1 and say what is missing, not finite or constant."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+COUNT = 64
+
+
+def faults(folder: Path) -> list[str]:
+    return [*report_faults(folder / "report.html"), *sample_faults(folder / "flow" / "samples"), *metric_faults(folder)]
+
+
+def report_faults(page: Path) -> list[str]:
+    """The page is there, whole, and needs no network."""
+    if not page.is_file():
+        return [f"{page} is missing"]
+    text = page.read_text(encoding="utf-8")
+    found = [f"{page} loads {kind} from elsewhere" for kind in ('src="http', 'href="http', "@import") if kind in text]
+    return found + ([] if text.rstrip().endswith("</html>") and len(text) > 100_000 else [f"{page} is not whole"])
+
+
+def sample_faults(folder: Path) -> list[str]:
+    files = sorted(folder.glob("*.png"))
+    if len(files) != COUNT:
+        return [f"{folder} holds {len(files)} pictures, not {COUNT}"]
+    pictures = np.stack([np.asarray(Image.open(path)) for path in files]).astype(float)
+    flat = [path.name for path, picture in zip(files, pictures, strict=True) if picture.std() < 1]
+    same = pictures.std(axis=0).mean() < 1
+    return [f"{folder}: constant pictures {flat}"] * bool(flat) + [f"{folder}: all pictures alike"] * bool(same)
+
+
+def metric_faults(folder: Path) -> list[str]:
+    found = []
+    for run in ("flow", "baseline"):
+        path = folder / run / "results" / "results.json"
+        if not path.is_file():
+            found.append(f"{path} is missing")
+            continue
+        rows: list[dict[str, Any]] = json.loads(path.read_text())["results"]["rows"]
+        for key in ("mmd_unbiased", "frechet", "ms_per_image"):
+            values = [row[key] for row in rows]
+            if not all(math.isfinite(value) for value in values):
+                found.append(f"{path}: {key} is not finite: {values}")
+            elif len(set(values)) < len(rows):
+                found.append(f"{path}: {key} is the same for different numbers of steps: {values}")
+    return found
+
+
+if __name__ == "__main__":
+    problems = faults(Path(sys.argv[1]))
+    print("\n".join(problems) or f"{sys.argv[1]}: report, samples and metrics are all there")
+    sys.exit(bool(problems))
