@@ -22,6 +22,7 @@ from lediflow.tracking.report_data import (
 from lediflow.tracking.report_table import measurement_table
 
 NOTHING = Html("")
+MOST_PICTURES = 36  # of each grid of the first section
 
 
 def write_report(path: str | Path, data: ReportData) -> Path:
@@ -87,15 +88,20 @@ def pictures_section(data: ReportData) -> Html:
     """Samples beside photographs."""
     if not data.samples:
         return NOTHING
-    made = figure(
-        gallery(data.samples, "Generated image", 4), "Generated. Not selected: the first ones drawn."
-    )
-    real = figure(gallery(data.photographs, "Photograph", 4), "Photographs the model never saw.")
+    count = min(len(data.samples), len(data.photographs) or len(data.samples), MOST_PICTURES)
+    columns = 4 if count <= 16 else 6
+    made = gallery(data.samples[:count], "Generated image", columns)
+    real = gallery(data.photographs[:count], "Photograph", columns)
     return section(
         "Generated images beside photographs",
         "The first grid was drawn by the model, the second by a camera. Look at texture, at sharpness and at "
         "variety: no two generated images should be alike, and none out of place in the other grid.",
-        element("div", made, real if data.photographs else NOTHING, class_="pair"),
+        element(
+            "div",
+            figure(made, "Generated. Not selected: the first ones drawn."),
+            figure(real, "Photographs the model never saw.") if data.photographs else NOTHING,
+            class_="pair",
+        ),
     )
 
 
@@ -114,7 +120,7 @@ def steps_section(comparison: StepComparison | None) -> Html:
         "An image is drawn by following a path from noise in a number of steps, here with the "
         f"{comparison.solver} solver. A column starts from the same noise for both methods. The fewer steps "
         "an image needs before it stops changing, the cheaper it is.",
-        element("div", *methods, class_="pair"),
+        element("div", *methods, class_="pair" if comparison.images <= 8 else "stack"),
     )
 
 
@@ -135,7 +141,7 @@ def cost_section(data: ReportData) -> Html:
     return section(
         "What quality costs",
         "Each evaluation runs the whole flow model once, so their number is what an image costs. Quality is "
-        f"measured by {data.mmd_name}: how far a set of generated images lies from one of photographs, in the "
+        f"measured by {data.mmd_name}: how far a set of generated images lies from photographs, in the "
         "eyes of a network that was trained to recognise things."
         + ("" if data.real_mmd is None else " The dashed line is where photographs themselves stand."),
         element("div", cost_plots(data), measurement_table(data), class_="cost"),

@@ -2,7 +2,7 @@
 
 In a file the line is one sentence that can be read days later:
 
-    training: 40,960 of 1,000,000 images (4 %), 812 images/s, 20 min left, loss 0.412
+    training: 40,960 of 1,000,000 images (4%), 812 images/s, 20 min left, loss 0.412
 
 Rates count from the first update, so that a resumed run does not boast of work it did not do.
 """

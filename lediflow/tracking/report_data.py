@@ -33,6 +33,11 @@ class StepComparison:
     pictures: dict[str, list[list[Picture]]]
     solver: str
 
+    @property
+    def images(self) -> int:
+        """How many images a row has."""
+        return max((len(row) for rows in self.pictures.values() for row in rows), default=0)
+
 
 @dataclass(kw_only=True)
 class PriorExample:

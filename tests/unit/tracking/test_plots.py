@@ -1,0 +1,103 @@
+"""Plots: valid SVG in the page's own colours, the same text for the same data."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from lediflow.tracking import plots
+from lediflow.tracking.jsonl import Curve
+from lediflow.tracking.report_data import Measurement
+
+CURVE = Curve(np.arange(1, 200) * 1000, np.exp(-np.arange(1, 200) / 20) + 0.01)
+
+
+def measured(method, evaluations, mmd, **others):
+    return Measurement(method=method, solver="midpoint", steps=1, evaluations=evaluations, mmd=mmd, **others)
+
+
+MEASUREMENTS = [
+    measured("LeDiFlow", 4, 1.5, ms_per_image=9.0),
+    measured("LeDiFlow", 2, 2.5, ms_per_image=7.0),
+    measured("Flow matching", 2, 20.0, ms_per_image=4.0),
+    measured("Flow matching", 4, None, ms_per_image=8.0),
+]
+
+
+def texts(svg: str) -> list[str]:
+    """Everything written in a drawing; fails if it is not well-formed."""
+    root = ElementTree.fromstring(svg)
+    return ["".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.fixture(
+    params=[
+        lambda: plots.loss_plot({"LeDiFlow": CURVE, "plain": Curve(CURVE.images_seen, CURVE.values * 3)}),
+        lambda: plots.quality_plot(MEASUREMENTS, "evaluations", "CMMD", real=0.3),
+    ],
+    ids=["loss", "quality"],
+)
+def draw(request):
+    return request.param
+
+
+def test_every_colour_is_the_pages(draw):
+    svg = draw()
+    assert re.findall(r"#[0-9a-f]{6}", svg) == []
+    assert {"var(--muted)", "var(--rule)", "var(--series-1)", "var(--series-2)"} <= set(
+        re.findall(r"var\(--[a-z0-9-]+\)", svg)
+    )
+
+
+def test_the_same_data_gives_the_same_drawing(draw):
+    assert draw() == draw()
+
+
+def test_lines_are_named_where_they_end_and_nowhere_else():
+    names = texts(plots.loss_plot({"LeDiFlow": CURVE, "plain": CURVE}))
+    assert {"LeDiFlow", "plain", "images seen, thousands"} <= set(names)
+    assert "loss" not in texts(plots.loss_plot({"loss": CURVE}))
+
+
+def test_cost_is_marked_where_it_was_measured():
+    shown = texts(plots.quality_plot(MEASUREMENTS, "evaluations", "CMMD", real=0.3))
+    assert {"2", "4", "LeDiFlow", "Flow matching", "photographs", "CMMD, lower is better"} <= set(shown)
+
+
+def test_lines_run_from_cheap_to_dear_and_skip_what_was_not_measured():
+    lines = plots.quality_lines(MEASUREMENTS, "ms_per_image")
+    assert [(point.cost, point.distance) for point in lines["LeDiFlow"]] == [(7.0, 2.5), (9.0, 1.5)]
+    assert len(lines["Flow matching"]) == 1
+
+
+def test_solvers_are_named_where_a_method_has_several():
+    heun = Measurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
+    assert set(plots.quality_lines([*MEASUREMENTS, heun], "evaluations")) == {
+        "LeDiFlow, midpoint",
+        "LeDiFlow, heun3",
+        "Flow matching",
+    }
+
+
+def test_a_rare_outlier_does_not_flatten_the_curve():
+    values = np.append(np.linspace(2, 1, 999), 1000.0)
+    low, high = plots.value_limits(values, is_log=False, from_zero=False)
+    assert low < 1
+    assert high < 3
+
+
+def test_a_curve_of_nothing_but_nan_is_still_a_drawing():
+    nothing = Curve(np.array([1, 2]), np.array([np.nan, np.nan]))
+    assert "images seen, thousands" in texts(plots.loss_plot({"loss": nothing}))
+
+
+def test_a_description_with_quotes_does_not_break_the_drawing():
+    texts(plots.loss_plot({'the "new" <one> & more': CURVE}))
+
+
+def test_heat_runs_from_dark_to_bright():
+    ramp = plots.heat(np.array([[0.0, 0.5, 1.0]]), low=0.0, high=1.0)
+    assert ramp.dtype == np.uint8
+    assert ramp.shape == (1, 3, 3)
+    assert np.all(np.diff(ramp.astype(int).sum(axis=-1)) > 0)

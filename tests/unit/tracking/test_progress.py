@@ -1,0 +1,80 @@
+"""Progress: sentences in a file, a bar on a terminal. Time is the test's own."""
+
+import io
+
+import pytest
+
+from lediflow.tracking.progress import LineProgress, duration, make_progress, progress_callback
+
+
+class Clock:
+    """Stands still until told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def sentences(updates, total=1000, every_seconds=10.0):
+    """What is written when (seconds, done) pairs come in."""
+    clock, stream = Clock(), io.StringIO()
+    progress = LineProgress("training", total, "images", stream, every_seconds, clock)
+    for clock.now, done in updates:
+        progress.update(done)
+    return stream.getvalue().splitlines()
+
+
+def test_a_line_tells_share_rate_and_time_left():
+    assert sentences([(0, 0), (10, 200)])[1] == "training: 200 of 1,000 images (20%), 20 images/s, 40 s left"
+
+
+def test_lines_come_no_more_often_than_asked():
+    assert len(sentences([(second, second) for second in range(31)])) == 4  # at 0, 10, 20 and 30 seconds
+
+
+def test_the_last_line_comes_in_any_case_and_says_how_long_it_took():
+    assert (
+        sentences([(0, 0), (1, 1000)])[-1]
+        == "training: 1,000 of 1,000 images (100%), 1,000 images/s, took 1 s"
+    )
+
+
+def test_a_resumed_run_counts_only_its_own_work():
+    resumed = sentences([(0, 900), (10, 950)])
+    assert "5 images/s" in resumed[1]
+    assert "10 s left" in resumed[1]
+
+
+def test_slow_work_keeps_its_digits():
+    assert "0.25 images/s" in sentences([(0, 0), (20, 5)])[1]
+
+
+def test_a_terminal_gets_a_bar():
+    stream = Terminal()
+    progress = make_progress("encoding", 10, stream=stream)
+    progress.update(10, "loss 0.5")
+    progress.close()
+    assert "encoding: 100%" in stream.getvalue()
+
+
+def test_a_callback_learns_its_total_when_work_starts(capsys):
+    report = progress_callback("packing", unit="files")
+    report(0, 4)
+    report(4, 4)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("packing: 4 of 4 files (100%)")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (42, "42 s"), (1200, "20 min"), (3 * 3600 + 300, "3 h 05 min"), (52 * 3600, "2 d 4 h")],
+)
+def test_durations_are_said_as_people_say_them(seconds, said):
+    assert duration(seconds) == said

@@ -1,0 +1,155 @@
+"""The report page: whole, self-contained, and showing what it was given."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lediflow.tracking.html import build_report, write_report
+from lediflow.tracking.jsonl import Curve
+from lediflow.tracking.markup import VOID, element, png_uri
+from lediflow.tracking.report_data import (
+    CommandRun,
+    Fact,
+    LossPanel,
+    Measurement,
+    PriorExample,
+    ReportData,
+    StepComparison,
+)
+
+
+def pictures(count: int, channels: int = 3) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8))
+
+
+def measurement(method: str, mmd: float | None) -> Measurement:
+    return Measurement(method=method, solver="midpoint", steps=2, evaluations=4, ms_per_image=9.5, mmd=mmd)
+
+
+@pytest.fixture(scope="module")
+def data():
+    grey = pictures(4, channels=1)
+    return ReportData(
+        title="Cells & <cracks>",
+        lead="What was trained.",
+        facts=[Fact(value="4", label="evaluations per image")],
+        samples=pictures(4),
+        photographs=grey,
+        step_comparison=StepComparison(
+            steps=[1, 2], pictures={"LeDiFlow": [pictures(3)] * 2, "plain": [pictures(3)] * 2}, solver="heun3"
+        ),
+        measurements=[measurement("LeDiFlow", 1.25), measurement("plain", 7.5)],
+        mmd_name="MMD (EfficientNet-Lite0)",
+        real_mmd=0.31,
+        priors=[PriorExample(photograph=grey[0], mean=grey[1], sigma=np.eye(8) + 0.1, draw=grey[2])],
+        panels=[LossPanel(title="Flow", caption="Error.", curves={"loss": Curve(np.arange(9), np.ones(9))})],
+        environment={"Seed": "0"},
+        commands=[CommandRun(purpose="Train.", command="python -m lediflow.train a=1 && echo", seconds=61)],
+    )
+
+
+@pytest.fixture(scope="module")
+def page(data):
+    return build_report(data)
+
+
+class Outline(HTMLParser):
+    """Checks that elements close in the order they opened, and collects headings and addresses."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for key, value in attributes if key in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.addresses += [value for key, value in attributes if key in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(text)
+
+
+def test_every_section_stands_in_its_place(page):
+    assert Outline(page).headings == [
+        "Generated images beside photographs",
+        "From the same noise, in fewer steps",
+        "What quality costs",
+        "Where a path starts",
+        "Training",
+        "How this was made",
+    ]
+
+
+def test_the_page_needs_no_network_and_no_script(page):
+    assert all(address.startswith(("data:", "#")) for address in Outline(page).addresses)
+    assert "<script" not in page
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+
+
+def test_pictures_inside_the_page_are_the_ones_given(data, page):
+    for given in (*data.samples, *data.photographs):
+        assert png_uri(given) in page
+    payload = base64.b64decode(png_uri(data.samples[0]).partition(",")[2])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(payload))), data.samples[0])
+
+
+def test_text_is_escaped(page):
+    assert "<h1>Cells &amp; &lt;cracks&gt;</h1>" in page
+    assert "a=1 &amp;&amp; echo" in page
+
+
+def test_parts_without_data_leave_their_section_out():
+    assert Outline(build_report(ReportData(title="Nothing yet", lead=""))).headings == []
+
+
+def test_the_best_quality_is_marked_and_a_missing_number_is_a_dash():
+    rows = [measurement("LeDiFlow", 1.25), measurement("plain", 7.5), measurement("untested", None)]
+    page = build_report(ReportData(title="", lead="", measurements=rows))
+    assert re.findall(r"<strong>(.*?)</strong>", page) == ["1.25"]
+    assert "<td>\N{EN DASH}</td>" in page
+
+
+def test_columns_that_nobody_measured_are_left_out(page):
+    assert "MMD" in page
+    assert "Fréchet" not in page
+
+
+def test_the_line_of_the_photographs_is_explained_only_where_it_is_drawn(data, page):
+    assert "dashed line" in page
+    assert "dashed line" not in build_report(ReportData(title="", lead="", measurements=data.measurements))
+
+
+def test_the_same_data_gives_the_same_page(data, page):
+    assert build_report(data) == page
+
+
+def test_the_page_is_written_whole(data, page, tmp_path):
+    path = write_report(tmp_path / "new" / "report.html", data)
+    assert path.read_text(encoding="utf-8") == page
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_pictures_that_are_not_bytes_are_refused():
+    with pytest.raises(ValueError, match=r"float32.*uint8"):
+        png_uri(np.zeros((4, 4), dtype=np.float32))
+
+
+def test_attributes_are_escaped_and_none_leaves_one_out():
+    assert element("p", "a < b", class_='"x"', title=None) == '<p class="&quot;x&quot;">a &lt; b</p>'

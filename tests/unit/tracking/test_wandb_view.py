@@ -1,0 +1,87 @@
+"""The W&B view: which calls reach wandb, on a stand-in; and that the package is imported only when wanted."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from lediflow.errors import UserError
+from lediflow.tracking.build import build_tracker
+from lediflow.tracking.config import TrackingConfig
+from lediflow.tracking.wandb import WandbTracker
+
+
+class StandIn:
+    """Looks like wandb and its run, and remembers."""
+
+    def __init__(self):
+        self.started: dict = {}
+        self.logged: list[dict] = []
+        self.is_finished = False
+
+    def init(self, **arguments):
+        self.started = arguments
+        return self
+
+    def define_metric(self, *names, **options):
+        pass
+
+    def log(self, values):
+        self.logged.append(values)
+
+    def finish(self):
+        self.is_finished = True
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    stand_in = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=stand_in.init))
+    return stand_in
+
+
+def test_numbers_of_an_event_go_under_its_name_over_the_image_clock(wandb, tmp_path):
+    tracker = WandbTracker(TrackingConfig(wandb_project="cells"), tmp_path / "flow-0", {"seed": 0})
+    tracker.record("train", 64, loss=0.5, note="warm", ranks=[1, 2])
+    tracker.close()
+    assert wandb.logged == [{"images_seen": 64, "train/loss": 0.5}]
+    assert wandb.started["mode"] == "offline"
+    assert (wandb.started["project"], wandb.started["name"]) == ("cells", "flow-0")
+    assert wandb.started["config"] == {"seed": 0}
+    assert wandb.is_finished
+
+
+def test_the_real_package_writes_an_offline_run_into_the_run_folder(tmp_path, monkeypatch):
+    package = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tracker = WandbTracker(TrackingConfig(), tmp_path, {"seed": 0})
+    tracker.record("train", 64, loss=0.5)
+    tracker.close()
+    package.teardown()  # as at the end of a process: wandb's own process writes what it still holds
+    (log,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"train/loss" in log.read_bytes()
+
+
+def test_it_joins_the_run_only_when_asked(wandb, tmp_path):
+    build_tracker(TrackingConfig(progress=False), tmp_path, total_images=1).close()
+    assert wandb.started == {}
+    build_tracker(TrackingConfig(progress=False, wandb=True), tmp_path, total_images=1).close()
+    assert wandb.started["dir"] == tmp_path
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        WandbTracker(TrackingConfig(), tmp_path, {})
+
+
+def test_an_unknown_mode_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"'sometimes'.*offline, online"):
+        WandbTracker(TrackingConfig(wandb_mode="sometimes"), tmp_path, {})
+
+
+def test_tracking_imports_neither_wandb_nor_matplotlib():
+    code = "import sys, lediflow.tracking.build; print({'wandb', 'matplotlib'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
