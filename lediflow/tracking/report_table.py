@@ -43,7 +43,7 @@ def columns_of(data: ReportData) -> list[Column]:
 
 
 def title_and_small_print(metric: str) -> tuple[str, str]:
-    """ "MMD (EfficientNet-Lite0)" as "MMD" and "EfficientNet-Lite0"."""
+    """What stands before the brackets of a metric's name, and what stands inside them."""
     title, _, features = metric.partition(" (")
     return title, features.rstrip(")")
 
