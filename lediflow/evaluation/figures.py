@@ -33,7 +33,7 @@ def step_pictures(pipeline: LeDiFlowPipeline, configs: list[SamplingConfig]) -> 
 def prior_pictures(
     auxiliary: AuxiliaryModel, latents: Images, decode: Callable[[Tensor], Tensor], seed: int
 ) -> dict[str, Images]:
-    """What the auxiliary model makes of photographs: encoded by their posterior's mean, decoded to the prior."""
+    """What the auxiliary model makes of photographs: their posterior's mean, decoded to the prior."""
     prior = auxiliary.decode(auxiliary.encode(latents).mean)
     ids = torch.arange(len(latents), device=latents.device)
     drawn = sample(prior.mean, prior.logvar, SampleNoise(seed).normal(ids, "prior", tuple(latents.shape[1:])))

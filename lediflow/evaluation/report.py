@@ -58,7 +58,7 @@ def read_run(path: Path) -> RunRecord:
     """A finished run, with its results and pictures where it has them."""
     folder = RunFolder(path)
     folder.require_export("a trained model", "python -m lediflow.train ...")
-    results, pictures = folder.root / "results" / "results.json", folder.root / "results" / "pictures.safetensors"
+    results, pictures = (folder.root / "results" / name for name in ("results.json", "pictures.safetensors"))
     return RunRecord(
         folder=folder,
         facts=folder.exported_facts(),
@@ -98,8 +98,13 @@ def measurements(run: RunRecord) -> list[Measurement]:
     assert run.results is not None
     return [
         Measurement(
-            method=run.method, solver=row["solver"], steps=row["steps"], evaluations=row["nfe"],
-            ms_per_image=row["ms_per_image"], mmd=row["mmd_unbiased"], frechet=row["frechet"],
+            method=run.method,
+            solver=row["solver"],
+            steps=row["steps"],
+            evaluations=row["nfe"],
+            ms_per_image=row["ms_per_image"],
+            mmd=row["mmd_unbiased"],
+            frechet=row["frechet"],
         )
         for row in run.results["results"]["rows"]
     ]
@@ -111,7 +116,8 @@ def headline_facts(measured: list[RunRecord]) -> list[Fact]:
     for run in measured:
         row = min(measurements(run), key=lambda measurement: measurement.evaluations)
         if row.mmd is not None:
-            facts.append(Fact(value=f"{row.mmd:.2f}", label=f"{run.method}'s MMD with {row.evaluations} evaluations"))
+            label = f"{run.method}'s MMD with {row.evaluations} evaluations"
+            facts.append(Fact(value=f"{row.mmd:.2f}", label=label))
     return facts
 
 
@@ -144,10 +150,10 @@ def prior_examples(flows: list[RunRecord]) -> list[PriorExample]:
     if pictures is None:
         return []
     sigma = pictures["prior_sigma"].mean(dim=1).numpy()
-    names = ("photographs", "prior_mean", "prior_draw")
+    columns = [as_pictures(pictures[name]) for name in ("photographs", "prior_mean", "prior_draw")]
     return [
-        PriorExample(photograph=photograph, mean=mean, sigma=sigma[number], draw=draw)
-        for number, (photograph, mean, draw) in enumerate(zip(*(as_pictures(pictures[name]) for name in names), strict=True))
+        PriorExample(photograph=photograph, mean=mean, sigma=spread, draw=draw)
+        for photograph, mean, draw, spread in zip(*columns, sigma, strict=True)
     ]
 
 
@@ -156,8 +162,9 @@ def loss_panels(runs: list[RunRecord]) -> list[LossPanel]:
     panels = []
     for run in runs:
         if run.stage == "auxiliary":
-            caption = "Negative log-likelihood of the pixels and the divergence of the latents, per pixel, in nats"
-            panels.append(LossPanel(title="Auxiliary model", caption=caption, curves={"eq. 5": run.curve("loss")}))
+            caption = "Negative log-likelihood of pixels and divergence of latents, per pixel, in nats"
+            curves = {"eq. 5": run.curve("loss")}
+            panels.append(LossPanel(title="Auxiliary model", caption=caption, curves=curves))
     flows = {run.method: run.curve("velocity_mse") for run in runs if run.stage == "flow"}
     if flows:
         caption = "Squared error of the velocity per pixel: how far the start still is from the image"
@@ -165,7 +172,8 @@ def loss_panels(runs: list[RunRecord]) -> list[LossPanel]:
     for run in runs:
         if run.stage == "latent_sampler":
             caption = "Squared error of the velocity in latent space"
-            panels.append(LossPanel(title="Latent sampler", caption=caption, curves={"eq. 2": run.curve("loss")}))
+            curves = {"eq. 2": run.curve("loss")}
+            panels.append(LossPanel(title="Latent sampler", caption=caption, curves=curves))
     return panels
 
 
@@ -182,7 +190,7 @@ def environment(measured: list[RunRecord]) -> dict[str, str]:
         "Commit": certificate["commit"],
         "Seed": str(certificate["seed"]),
         "Date": certificate["date"],
-        **{name: version for name, version in certificate["versions"].items()},
+        **certificate["versions"],
     }
 
 

