@@ -1,0 +1,104 @@
+"""What a report says about run folders is what stands in them."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from lediflow.errors import UserError
+from lediflow.evaluation.report import read_run, report_data
+from lediflow.evaluation.results import birth_certificate, write_results
+from lediflow.tracking.jsonl import JsonlTracker
+
+STEPS = [1, 4]
+
+
+def flow_run(root, prior: str, mmd: float):
+    """A finished flow run with results, written as the commands write it."""
+    (root / "export").mkdir(parents=True)
+    (root / "export" / "config.json").write_text(json.dumps({"stage": "flow", "prior": prior}))
+    log = JsonlTracker(root / "events.jsonl")
+    for images_seen in (100, 200):
+        log.record("train", images_seen, velocity_mse=mmd / images_seen)
+    log.close()
+    rows = [
+        {
+            "solver": "euler",
+            "steps": steps,
+            "nfe": steps,
+            "ms_per_image": 2.0 * steps,
+            "mmd": mmd,
+            "mmd_unbiased": mmd / steps,
+            "frechet": 1.0,
+            "mmd_name": "MMD (EfficientNet-Lite0)",
+            "frechet_name": "Fréchet distance (EfficientNet-Lite0)",
+            "sample_images": 64,
+        }
+        for steps in STEPS
+    ]
+    pictures = {f"steps_{steps}": torch.zeros(2, 1, 8, 8) for steps in STEPS} | {
+        "reals": torch.ones(3, 1, 8, 8)
+    }
+    if prior == "learned":
+        pictures |= {name: torch.zeros(2, 1, 8, 8) for name in ("photographs", "prior_mean", "prior_draw")}
+        pictures["prior_sigma"] = torch.arange(2.0).reshape(2, 1, 1, 1).expand(2, 1, 8, 8).contiguous()
+        (root / "samples").mkdir()
+        Image.new("L", (8, 8)).save(root / "samples" / "000000.png")
+    write_results(
+        root / "results" / "results.json", {"rows": rows, "real_mmd": 0.1}, birth_certificate(seed=5)
+    )
+    save_file(pictures, root / "results" / "pictures.safetensors")
+    return read_run(root)
+
+
+@pytest.fixture
+def data(tmp_path):
+    runs = [flow_run(tmp_path / "fm", "gaussian", 8.0), flow_run(tmp_path / "lediflow", "learned", 4.0)]
+    return report_data(runs, title="Faces", lead="", commands=[])
+
+
+def test_every_row_of_every_run_is_in_the_table_ours_first(data):
+    table = [(row.method, row.evaluations, row.ms_per_image, row.mmd) for row in data.measurements]
+    assert table == [
+        ("LeDiFlow", 1, 2.0, 4.0),
+        ("LeDiFlow", 4, 8.0, 1.0),
+        ("Flow matching", 1, 2.0, 8.0),
+        ("Flow matching", 4, 8.0, 2.0),
+    ]
+
+
+def test_the_metric_keeps_the_name_it_was_measured_under(data):
+    assert data.mmd_name == "MMD (EfficientNet-Lite0)"
+    assert (data.real_mmd, data.images_measured, data.environment["Seed"]) == (0.1, 64, "5")
+
+
+def test_pictures_stand_beside_the_steps_and_the_photographs_they_belong_to(data):
+    assert data.step_comparison.steps == STEPS
+    assert set(data.step_comparison.pictures) == {"LeDiFlow", "Flow matching"}
+    assert len(data.samples) == 1
+    assert [picture.shape for picture in data.photographs] == [(8, 8)] * 3
+    assert [example.sigma.mean() for example in data.priors] == [0.0, 1.0]
+
+
+def test_both_flows_are_drawn_in_one_plot_by_the_same_error(data):
+    (panel,) = data.panels
+    assert panel.curves["LeDiFlow"].images_seen.tolist() == [100, 200]
+    assert panel.curves["Flow matching"].values.tolist() == pytest.approx([0.08, 0.04])
+
+
+def test_a_run_without_results_leaves_their_sections_out(tmp_path):
+    root = tmp_path / "fm"
+    (root / "export").mkdir(parents=True)
+    (root / "export" / "config.json").write_text('{"stage": "flow", "prior": "gaussian"}')
+    data = report_data([read_run(root)], title="", lead="", commands=[])
+    assert (data.measurements, data.samples, data.photographs, data.priors) == ([], [], [], [])
+    assert data.step_comparison is None
+
+
+def test_no_runs_and_unfinished_runs_are_refused(tmp_path):
+    with pytest.raises(UserError, match="at least one run"):
+        report_data([], title="", lead="", commands=[])
+    with pytest.raises(UserError, match="there is no run there"):
+        read_run(tmp_path / "nowhere")

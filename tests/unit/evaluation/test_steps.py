@@ -1,0 +1,108 @@
+"""Rows of quality against cost, and the pictures beside them, on models whose answers are known."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from lediflow.evaluation.figures import SHOWN, prior_pictures, step_pictures
+from lediflow.evaluation.metrics import evaluate_features
+from lediflow.evaluation.steps import measure_steps, step_configs
+from lediflow.flow.noise import SampleNoise
+from lediflow.models.auxiliary import Posterior, Prior
+from lediflow.sampling import SamplingConfig
+
+CONFIG = SamplingConfig(solver="midpoint", seed=3)
+
+
+class KnownPipeline:
+    """Image i is noise of number i, fading with every solver step."""
+
+    device = torch.device("cpu")
+
+    def __call__(self, indices, config):
+        ids = torch.as_tensor(range(indices) if isinstance(indices, int) else list(indices))
+        noise = SampleNoise(config.seed).normal(ids, "prior", (1, 4, 4))
+        return SimpleNamespace(images=(noise / (2 + config.steps)).clamp(-1, 1), nfe=2 * config.steps)
+
+
+class PixelFeatures:
+    """An image's pixels are its features."""
+
+    name, dim = "pixels", 16
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+def row(steps: int, batch_size: int, progress=lambda done: None) -> dict:
+    reference = SampleNoise(9).normal(torch.arange(10), "reals", (16,))
+    config = step_configs(CONFIG, [steps])[0]
+    return measure_steps(
+        KnownPipeline(),
+        config,
+        count=7,
+        batch_size=batch_size,
+        extractor=PixelFeatures(),
+        reference=reference,
+        progress=progress,
+    )
+
+
+def test_a_row_measures_the_numbered_images_whatever_the_batch():
+    reference = SampleNoise(9).normal(torch.arange(10), "reals", (16,))
+    images = KnownPipeline()(7, step_configs(CONFIG, [4])[0]).images
+    expected = evaluate_features(reference, images.flatten(1), "pixels")
+    for batch_size in (3, 7, 100):
+        measured = row(4, batch_size)
+        assert {key: measured[key] for key in expected} == pytest.approx(expected)
+
+
+def test_a_row_says_what_it_cost():
+    measured = row(steps=2, batch_size=4)
+    assert (measured["solver"], measured["steps"], measured["nfe"]) == ("midpoint", 2, 4)
+    assert measured["ms_per_image"] > 0
+
+
+def test_progress_adds_up_to_the_images_made():
+    made: list[int] = []
+    row(steps=1, batch_size=3, progress=made.append)
+    assert made == [3, 3, 1]
+
+
+def test_step_counts_change_nothing_but_the_steps():
+    one, eight = step_configs(CONFIG, [1, 8])
+    assert (one.steps, eight.steps) == (1, 8)
+    assert (one.seed, one.solver, one.temperature) == (eight.seed, eight.solver, eight.temperature)
+
+
+def test_pictures_of_every_step_count_start_from_the_same_noise():
+    pictures = step_pictures(KnownPipeline(), step_configs(CONFIG, [1, 2]))
+    assert set(pictures) == {"steps_1", "steps_2"}
+    assert pictures["steps_1"].shape == (SHOWN, 1, 4, 4)
+    inside = pictures["steps_1"].abs() < 1  # not clamped
+    torch.testing.assert_close(pictures["steps_1"][inside] * 3, pictures["steps_2"][inside] * 4)
+
+
+class KnownAuxiliary:
+    """A prior at half the photograph, with one standard deviation everywhere."""
+
+    def __init__(self, sigma: float):
+        self.logvar = 2 * torch.tensor(sigma).log()
+
+    def encode(self, y: Tensor) -> Posterior:
+        return Posterior(y, torch.full_like(y, 5.0))  # a wide posterior: its mean is what counts
+
+    def decode(self, z: Tensor) -> Prior:
+        return Prior(z / 2, self.logvar.expand_as(z))
+
+
+def test_prior_pictures_show_mean_spread_and_a_draw_of_that_spread():
+    photographs = torch.linspace(-0.8, 0.8, 2 * 64).reshape(2, 1, 8, 8)
+    pictures = prior_pictures(KnownAuxiliary(0.05), photographs, lambda latents: latents, seed=1)
+    torch.testing.assert_close(pictures["photographs"], photographs)
+    torch.testing.assert_close(pictures["prior_mean"], photographs / 2)
+    torch.testing.assert_close(pictures["prior_sigma"], torch.full_like(photographs, 0.05))
+    off = pictures["prior_draw"] - pictures["prior_mean"]
+    assert off.std().item() == pytest.approx(0.05, rel=0.2)  # 128 draws: 6 % standard error
