@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lediflow.config.schema import TrainCommand
+from lediflow.data.index import INDEX_NAME
 from lediflow.data.shards import ShardReader
 from lediflow.data.stream import SampleStream
 from lediflow.data.synthetic import make_synthetic_shards
@@ -36,6 +38,7 @@ from lediflow.training.loop import Training
 from lediflow.training.run_folder import RunFolder
 
 PRIORS = ("learned", "gaussian")
+DRAWING_SECONDS = 60.0  # a hundred times what the first rank needs for toy pictures
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,8 @@ def load_parent(command: TrainCommand) -> Parent | None:
 def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
     """The shards, checked against the model's size; drawn first where the run asks for toy pictures."""
     path, model = Path(command.data.path), command.model
-    if command.synthetic_images and ranks.is_first:
-        make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels, seed=command.seed)
+    if command.synthetic_images:
+        draw_toy_pictures(command, ranks)
     reader = ShardReader.open(path)
     found = tuple(reader.index.contents.signal_shape)
     if found != (model.channels, model.image_size, model.image_size):
@@ -120,6 +123,16 @@ def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
             f"model.image_size={found[1]}, or prepare the data at the model's size"
         )
     return reader
+
+
+def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
+    """The first rank draws them; the others, which belong to no group yet, wait for the finished index."""
+    path, model = Path(command.data.path), command.model
+    if ranks.is_first:
+        make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels, seed=command.seed)
+    deadline = time.monotonic() + DRAWING_SECONDS
+    while not (path / INDEX_NAME).is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def build_trained_model(command: TrainCommand) -> nn.Module:

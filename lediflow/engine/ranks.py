@@ -79,7 +79,13 @@ def _from_slurm(env: Mapping[str, str]) -> Ranks:
 
 def _first_slurm_host(nodelist: str) -> str:
     command = ["scontrol", "show", "hostnames", nodelist]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(
+            f"`{' '.join(command)}` failed ({error}), so this task cannot tell where the first one runs; "
+            "set MASTER_ADDR to the first node's name (inside a container SLURM's own tools are often missing)"
+        ) from error
 
 
 def _free_port() -> int:

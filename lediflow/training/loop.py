@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lediflow.data.files import disk_errors_explained
 from lediflow.data.stream import SampleStream
 from lediflow.engine.checkpoint import Checkpoint, CheckpointConfig, CheckpointFolder
 from lediflow.engine.ema import EMAConfig, decay_for
@@ -90,7 +91,8 @@ def save(run: Training) -> None:
     state = run.engine.state()
     if run.engine.ranks.is_first:
         progress = {"images_seen": run.clock.images_seen, "stream": run.stream.state(), "identity": run.identity}
-        run.checkpoints.save(run.clock.images_seen, Checkpoint(state, progress))
+        with disk_errors_explained(run.checkpoints.folder):
+            run.checkpoints.save(run.clock.images_seen, Checkpoint(state, progress))
     run.tracker.record("checkpoint", run.clock.images_seen, seconds=time.perf_counter() - started)
 
 
