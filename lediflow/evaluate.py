@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
 from safetensors.torch import save_file
@@ -44,7 +43,9 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     command: EvaluateCommand = typed(config)
     if (command.run is None) == (command.images is None):
-        raise UserError("give either run=FLOW_RUN (with sampler= and data.path=) or images=DIR with reference=DIR")
+        raise UserError(
+            "give either run=FLOW_RUN (with sampler= and data.path=) or images=DIR with reference=DIR"
+        )
     results = evaluate_run(command) if command.run else evaluate_folders(command)
     for row in results["rows"]:
         print(describe(row))
@@ -54,11 +55,17 @@ def evaluate_run(command: EvaluateCommand) -> dict[str, Any]:
     """Each step count of a flow run against the shards; finished results of the same weights are reused."""
     assert command.run is not None
     if not command.data.path:
-        raise UserError(f"run={command.run} is compared with real images; give their shards: data.path=SHARDS")
+        raise UserError(
+            f"run={command.run} is compared with real images; give their shards: data.path=SHARDS"
+        )
     output = Path(command.output)
-    pipeline = load_pipeline(command.run, command.sampler, device=command.device, codec_path=command.codec_path)
+    pipeline = load_pipeline(
+        command.run, command.sampler, device=command.device, codec_path=command.codec_path
+    )
     asked = {"options": dataclasses.asdict(command), "weights": pipeline_hashes(command.run, command.sampler)}
-    if (output / RESULTS).is_file() and (found := read_results(output / RESULTS)["results"])["asked"] == asked:
+    if (output / RESULTS).is_file() and (found := read_results(output / RESULTS)["results"])[
+        "asked"
+    ] == asked:
         print(f"already evaluated: {output / RESULTS}")
         return found
     reader = ShardReader.open(command.data.path)
@@ -88,8 +95,13 @@ def measured_rows(
     for config in step_configs(command, command.step_counts):
         rows.append(
             measure_steps(
-                pipeline, config, count=command.count, batch_size=command.batch_size, extractor=extractor,
-                reference=reference, progress=advance,
+                pipeline,
+                config,
+                count=command.count,
+                batch_size=command.batch_size,
+                extractor=extractor,
+                reference=reference,
+                progress=advance,
             )
         )
     progress.close()
@@ -110,7 +122,9 @@ def reference_features(
         progress.close()
 
     name = f"{extractor.name}-{reader.index.fingerprint[:16]}-{len(samples)}"
-    return cached_features(Path(command.paths.runs) / "cache" / f"{name}.safetensors", lambda: extract(extractor, batches()))
+    return cached_features(
+        Path(command.paths.runs) / "cache" / f"{name}.safetensors", lambda: extract(extractor, batches())
+    )
 
 
 def halves_distance(features: Float[Tensor, "n dim"]) -> float:
@@ -133,18 +147,23 @@ def evaluate_folders(command: EvaluateCommand) -> dict[str, Any]:
     if command.images is None or command.reference is None:
         raise UserError("images=DIR is compared with a folder of real pictures; give reference=DIR as well")
     extractor = build_features(command.features)
-    features = [
+    reference, generated = (
         extract(extractor, load_pictures(picture_files(Path(folder)), command.batch_size))
         for folder in (command.reference, command.images)
-    ]
-    results = {"asked": {"options": dataclasses.asdict(command)}, "rows": [evaluate_features(*features, extractor.name)]}
+    )
+    rows = [evaluate_features(reference, generated, extractor.name)]
+    results = {"asked": {"options": dataclasses.asdict(command)}, "rows": rows}
     write_results(Path(command.output) / RESULTS, results, birth_certificate(seed=None))
     return results
 
 
 def describe(row: dict[str, Any]) -> str:
     """A row of results in a line."""
-    cost = f"{row['steps']} steps ({row['nfe']} NFE, {row['ms_per_image']:.1f} ms/img): " if "steps" in row else ""
+    cost = (
+        f"{row['steps']} steps ({row['nfe']} NFE, {row['ms_per_image']:.1f} ms/img): "
+        if "steps" in row
+        else ""
+    )
     quality = f"{row['mmd_name']} {row['mmd_unbiased']:.3f}, {row['frechet_name']} {row['frechet']:.3f}"
     return f"{cost}{quality} on {row['sample_images']} images"
 

@@ -41,11 +41,17 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m lediflow.report",
         description="One HTML page about finished runs: samples, curves, metrics, priors, where the numbers come from.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of lediflow.train, in any order")
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="the page (default: report.html)")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders of lediflow.train, in any order"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("report.html"), help="the page (default: report.html)"
+    )
     parser.add_argument("--title", default="LeDiFlow", help="its headline")
     parser.add_argument("--lead", default=LEAD, help="the sentences under the headline")
-    parser.add_argument("--commands", type=Path, help="JSON list of {purpose, command, seconds} to print at the end")
+    parser.add_argument(
+        "--commands", type=Path, help="JSON list of {purpose, command, seconds} to print at the end"
+    )
     return parser.parse_args()
 
 

@@ -29,7 +29,9 @@ def main() -> None:
 def run(config: DictConfig) -> None:
     command: SampleCommand = typed(config)
     output = Path(command.output)
-    pipeline = load_pipeline(command.run, command.sampler, device=command.device, codec_path=command.codec_path)
+    pipeline = load_pipeline(
+        command.run, command.sampler, device=command.device, codec_path=command.codec_path
+    )
     asked = {key: value for key, value in dataclasses.asdict(command).items() if key not in IRRELEVANT}
     asked["weights"] = pipeline_hashes(command.run, command.sampler)
     if asked.items() <= _facts(output).items():

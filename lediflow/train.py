@@ -51,7 +51,10 @@ def run(config: DictConfig) -> None:
     outcome = trained(command, parent, folder, ranks)
     if outcome is Outcome.STOPPED:
         if ranks.is_first:
-            print(f"stopped; the state is saved in {folder.root}. To continue: {this_command()}", file=sys.stderr)
+            print(
+                f"stopped; the state is saved in {folder.root}. To continue: {this_command()}",
+                file=sys.stderr,
+            )
         sys.exit(STOPPED)
 
 

@@ -15,7 +15,11 @@ COUNT = 64
 
 
 def faults(folder: Path) -> list[str]:
-    return [*report_faults(folder / "report.html"), *sample_faults(folder / "flow" / "samples"), *metric_faults(folder)]
+    return [
+        *report_faults(folder / "report.html"),
+        *sample_faults(folder / "flow" / "samples"),
+        *metric_faults(folder),
+    ]
 
 
 def report_faults(page: Path) -> list[str]:
@@ -23,8 +27,14 @@ def report_faults(page: Path) -> list[str]:
     if not page.is_file():
         return [f"{page} is missing"]
     text = page.read_text(encoding="utf-8")
-    found = [f"{page} loads {kind} from elsewhere" for kind in ('src="http', 'href="http', "@import") if kind in text]
-    return found + ([] if text.rstrip().endswith("</html>") and len(text) > 100_000 else [f"{page} is not whole"])
+    found = [
+        f"{page} loads {kind} from elsewhere"
+        for kind in ('src="http', 'href="http', "@import")
+        if kind in text
+    ]
+    return found + (
+        [] if text.rstrip().endswith("</html>") and len(text) > 100_000 else [f"{page} is not whole"]
+    )
 
 
 def sample_faults(folder: Path) -> list[str]:
@@ -34,7 +44,9 @@ def sample_faults(folder: Path) -> list[str]:
     pictures = np.stack([np.asarray(Image.open(path)) for path in files]).astype(float)
     flat = [path.name for path, picture in zip(files, pictures, strict=True) if picture.std() < 1]
     same = pictures.std(axis=0).mean() < 1
-    return [f"{folder}: constant pictures {flat}"] * bool(flat) + [f"{folder}: all pictures alike"] * bool(same)
+    return [f"{folder}: constant pictures {flat}"] * bool(flat) + [f"{folder}: all pictures alike"] * bool(
+        same
+    )
 
 
 def metric_faults(folder: Path) -> list[str]:

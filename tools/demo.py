@@ -42,12 +42,34 @@ class Scale:
 
 
 FULL = Scale(
-    "demo", 384, 0,
-    {"prepare": 8, "encode": 6, "auxiliary": 110, "flow": 140, "baseline": 110, "sampler": 45, "sample": 6, "evaluate": 45},
+    "demo",
+    384,
+    0,
+    {
+        "prepare": 8,
+        "encode": 6,
+        "auxiliary": 110,
+        "flow": 140,
+        "baseline": 110,
+        "sampler": 45,
+        "sample": 6,
+        "evaluate": 45,
+    },
 )
 SHORT = Scale(
-    "demo_ci", 96, 384,
-    {"prepare": 8, "encode": 6, "auxiliary": 25, "flow": 30, "baseline": 25, "sampler": 12, "sample": 5, "evaluate": 15},
+    "demo_ci",
+    96,
+    384,
+    {
+        "prepare": 8,
+        "encode": 6,
+        "auxiliary": 25,
+        "flow": 30,
+        "baseline": 25,
+        "sampler": 12,
+        "sample": 5,
+        "evaluate": 15,
+    },
 )
 
 
@@ -57,24 +79,53 @@ def steps(folder: Path, photographs: Path, scale: Scale, clip: str | None) -> li
     runs = {name: folder / name for name in ("auxiliary", "flow", "baseline", "sampler")}
     train = ["lediflow.train", f"experiment={scale.experiment}", f"data.path={latents}"]
     evaluate = [
-        "lediflow.evaluate", f"data.path={latents}", f"count={scale.count}", f"reference_count={scale.reference}",
+        "lediflow.evaluate",
+        f"data.path={latents}",
+        f"count={scale.count}",
+        f"reference_count={scale.reference}",
         f"paths.runs={folder}",
     ]
     if clip:
         evaluate += ["features.name=clip-vit-l14-336", f"features.path={clip}"]
     pair = [f"run={runs['flow']}", f"sampler={runs['sampler']}"]
     listed = [
-        ("Prepare WebDataset shards", "prepare",
-         ["lediflow.prepare", f"source={photographs}", f"output={shards}", "size=64", "mode=grey", "shard_samples=512"]),
-        ("Encode them (the pixel codec)", "encode", ["lediflow.encode", f"source={shards}", f"output={latents}", "codec=pixels"]),
-        ("Train the auxiliary model: the learned prior", "auxiliary",
-         [*train, "stage=auxiliary", f"run={runs['auxiliary']}"]),
-        ("Train the flow from the learned prior", "flow",
-         [*train, "stage=flow", f"run={runs['flow']}", f"parent={runs['auxiliary']}"]),
-        ("Train the baseline: the same flow from Gaussian noise", "baseline",
-         [*train, "stage=flow", "prior=gaussian", f"run={runs['baseline']}"]),
-        ("Train the latent sampler", "sampler",
-         [*train, "stage=latent_sampler", f"run={runs['sampler']}", f"parent={runs['auxiliary']}"]),
+        (
+            "Prepare WebDataset shards",
+            "prepare",
+            [
+                "lediflow.prepare",
+                f"source={photographs}",
+                f"output={shards}",
+                "size=64",
+                "mode=grey",
+                "shard_samples=512",
+            ],
+        ),
+        (
+            "Encode them (the pixel codec)",
+            "encode",
+            ["lediflow.encode", f"source={shards}", f"output={latents}", "codec=pixels"],
+        ),
+        (
+            "Train the auxiliary model: the learned prior",
+            "auxiliary",
+            [*train, "stage=auxiliary", f"run={runs['auxiliary']}"],
+        ),
+        (
+            "Train the flow from the learned prior",
+            "flow",
+            [*train, "stage=flow", f"run={runs['flow']}", f"parent={runs['auxiliary']}"],
+        ),
+        (
+            "Train the baseline: the same flow from Gaussian noise",
+            "baseline",
+            [*train, "stage=flow", "prior=gaussian", f"run={runs['baseline']}"],
+        ),
+        (
+            "Train the latent sampler",
+            "sampler",
+            [*train, "stage=latent_sampler", f"run={runs['sampler']}", f"parent={runs['auxiliary']}"],
+        ),
         ("Draw 64 new images", "sample", ["lediflow.sample", *pair, "count=64", "steps=4"]),
         ("Measure LeDiFlow", "evaluate", [*evaluate, *pair]),
         ("Measure the baseline", "evaluate", [*evaluate, f"run={runs['baseline']}"]),
@@ -86,15 +137,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/demo"), help="where everything goes")
     parser.add_argument("--short", action="store_true", help="the shortened demo of continuous integration")
-    parser.add_argument("--clip", default=os.environ.get("LEDIFLOW_CLIP"), help="CLIP ViT-L/14@336 weights: measures CMMD")
+    parser.add_argument(
+        "--clip", default=os.environ.get("LEDIFLOW_CLIP"), help="CLIP ViT-L/14@336 weights: measures CMMD"
+    )
     options = parser.parse_args()
     plan = steps(options.folder, photographs_folder(), SHORT if options.short else FULL, options.clip)
     options.folder.mkdir(parents=True, exist_ok=True)
     record = options.folder / "steps.json"
-    taken: dict[str, dict] = {row["command"]: row for row in json.loads(record.read_text())} if record.is_file() else {}
+    taken: dict[str, dict] = (
+        {row["command"]: row for row in json.loads(record.read_text())} if record.is_file() else {}
+    )
     for number, step in enumerate(plan, start=1):
         left = sum(later.estimate for later in plan[number - 1 :])
-        print(f"\n[{number}/{len(plan)}] {step.purpose} (about {step.estimate:.0f} s; all that is left: {left / 60:.1f} min)", flush=True)
+        print(
+            f"\n[{number}/{len(plan)}] {step.purpose} (about {step.estimate:.0f} s; all that is left: {left / 60:.1f} min)",
+            flush=True,
+        )
         row = run_step(step)
         if is_new(row, taken.get(row["command"])):
             taken[row["command"]] = row
@@ -120,8 +178,10 @@ def run_step(step: Step) -> dict:
     if status:
         leave(status)
     return {
-        "purpose": step.purpose, "command": command_line(step),
-        "seconds": round(time.perf_counter() - started, 1), "peak_memory_mib": round(peak / 1024),
+        "purpose": step.purpose,
+        "command": command_line(step),
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_memory_mib": round(peak / 1024),
     }
 
 
@@ -140,7 +200,10 @@ def leave(status: int) -> None:
     if status == STOPPED:
         print("\nThe demo was stopped; what is done is kept. To continue: make demo", file=sys.stderr)
     else:
-        print(f"\nThe step above failed (exit status {status}). Mend it and run make demo again.", file=sys.stderr)
+        print(
+            f"\nThe step above failed (exit status {status}). Mend it and run make demo again.",
+            file=sys.stderr,
+        )
     sys.exit(status if status > 0 else 128 - status)
 
 
@@ -156,11 +219,14 @@ def write_report(folder: Path, record: Path) -> None:
     runs = [str(folder / name) for name in ("auxiliary", "flow", "baseline", "sampler")]
     command = [sys.executable, "-m", "lediflow.report", *runs, "--output", str(folder / "report.html")]
     lead = (
-        "2,624 photographs of solar cells, 64 x 64 pixels, trained in minutes on a CPU. LeDiFlow starts its flow from a "
-        "prior that it has learned for each image; the baseline, the same network trained on as many images, starts "
-        "from Gaussian noise."
+        "2,624 photographs of solar cells, 64 x 64 pixels, trained in minutes on a CPU. LeDiFlow starts its flow "
+        "from a prior that it has learned for each image; the baseline, the same network trained on as many "
+        "images, starts from Gaussian noise."
     )
-    subprocess.run([*command, "--title", "Solar cells in a few steps", "--lead", lead, "--commands", str(record)], check=True)
+    subprocess.run(
+        [*command, "--title", "Solar cells in a few steps", "--lead", lead, "--commands", str(record)],
+        check=True,
+    )
 
 
 if __name__ == "__main__":

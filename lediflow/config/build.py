@@ -24,7 +24,7 @@ from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.models import Spec, build_model, load_model
+from lediflow.models import Model, Spec, build_model, load_model
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.groups import parameter_groups
 from lediflow.models.specs import VelocitySpec, latent_shape
@@ -79,7 +79,9 @@ def build_run(command: TrainCommand, parent: Parent | None, tracker: Tracker, ra
         noise=SampleNoise(command.seed),
         clock=Clock(command.train.images, command.train.global_batch),
         tracker=tracker,
-        checkpoints=CheckpointFolder(RunFolder(Path(command.run)).checkpoints, command.train.checkpoint.keep_last),
+        checkpoints=CheckpointFolder(
+            RunFolder(Path(command.run)).checkpoints, command.train.checkpoint.keep_last
+        ),
         config=command.train,
         identity=identity(command, parent),
     )
@@ -105,7 +107,9 @@ def load_parent(command: TrainCommand) -> Parent | None:
     export = folder.require_export(f"the auxiliary model that stage={command.stage.name} builds on", how)
     model = load_model(export)
     if not isinstance(model, AuxiliaryModel):
-        raise UserError(f"parent={folder.root} holds a {type(model).__name__}; give the run of stage=auxiliary")
+        raise UserError(
+            f"parent={folder.root} holds a {type(model).__name__}; give the run of stage=auxiliary"
+        )
     return Parent(model.eval().requires_grad_(False), str(folder.root), folder.weights_hash())
 
 
@@ -129,13 +133,15 @@ def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
     """The first rank draws them; the others, which belong to no group yet, wait for the finished index."""
     path, model = Path(command.data.path), command.model
     if ranks.is_first:
-        make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels, seed=command.seed)
+        make_synthetic_shards(
+            path, command.synthetic_images, model.image_size, model.channels, seed=command.seed
+        )
     deadline = time.monotonic() + DRAWING_SECONDS
     while not (path / INDEX_NAME).is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def build_trained_model(command: TrainCommand) -> nn.Module:
+def build_trained_model(command: TrainCommand) -> Model:
     """The model that this command's stage trains, with fresh weights."""
     specs: dict[str, Spec] = {
         "auxiliary": command.model.auxiliary,
@@ -151,7 +157,9 @@ def build_trained_model(command: TrainCommand) -> nn.Module:
 def velocity_spec(command: TrainCommand) -> VelocitySpec:
     """The flow model hears of z through its conditioning vector; the baseline hears of nothing."""
     size = command.model.image_size
-    latent_dim = 0 if command.prior == "gaussian" else math.prod(latent_shape(command.model.auxiliary, size, size))
+    latent_dim = (
+        0 if command.prior == "gaussian" else math.prod(latent_shape(command.model.auxiliary, size, size))
+    )
     return dataclasses.replace(command.model.velocity, latent_dim=latent_dim)
 
 
@@ -165,13 +173,14 @@ def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stag
             is_conditional = command.model.velocity.num_classes > 0
             return FlowStage(command.stage, auxiliary, is_class_conditional=is_conditional)
         case _:
+            assert auxiliary is not None  # load_parent refuses to go on without
             return LatentSamplerStage(command.stage, auxiliary)
 
 
 def build_engine(command: TrainCommand, module: nn.Module, ranks: Ranks) -> Engine:
     train, config = command.train, command.engine
     groups = parameter_groups(module, train.learning_rate, train.weight_decay)
-    options = {"global_batch": train.global_batch, "betas": (train.beta1, train.beta2)}
+    options: dict[str, Any] = {"global_batch": train.global_batch, "betas": (train.beta1, train.beta2)}
     try:
         match config.name:
             case "local":
@@ -187,8 +196,13 @@ def build_engine(command: TrainCommand, module: nn.Module, ranks: Ranks) -> Engi
 
 def build_stream(command: TrainCommand, reader: ShardReader, engine: Engine) -> SampleStream:
     return SampleStream(
-        reader, command.data, seed=command.seed, rank=engine.ranks.rank, world_size=engine.ranks.world_size,
-        micro_batch=engine.micro_batch, global_batch=command.train.global_batch,
+        reader,
+        command.data,
+        seed=command.seed,
+        rank=engine.ranks.rank,
+        world_size=engine.ranks.world_size,
+        micro_batch=engine.micro_batch,
+        global_batch=command.train.global_batch,
     )
 
 
@@ -212,7 +226,11 @@ def exported_facts(command: TrainCommand, reader: ShardReader, parent: Parent | 
         "prior": command.prior,
         "image_size": command.model.image_size,
         "codec": contents.codec or {"name": "pixels"},
-        "data": {"path": str(command.data.path), "fingerprint": reader.index.fingerprint, "samples": len(reader)},
+        "data": {
+            "path": str(command.data.path),
+            "fingerprint": reader.index.fingerprint,
+            "samples": len(reader),
+        },
         "parent": {"path": parent.path, "sha256": parent.sha256} if parent else None,
         "seed": command.seed,
     }

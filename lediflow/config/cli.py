@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -83,7 +84,7 @@ def explain(error: Exception, config_name: str) -> str:
 def option_names(config_name: str) -> list[str]:
     """Every dotted option a command takes with its default groups."""
     register_schemas()
-    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = hydra.compose(config_name)
     return list(_dotted(OmegaConf.to_container(config, resolve=False)))

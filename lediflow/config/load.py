@@ -10,7 +10,10 @@ import torch
 from lediflow.codecs import CodecConfig, build_codec
 from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
-from lediflow.models import load_model
+from lediflow.models import load_as
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.latent_sampler import LatentSampler
+from lediflow.models.velocity import VelocityModel
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.training.run_folder import RunFolder
 
@@ -29,15 +32,24 @@ def load_pipeline(
     if facts["prior"] == "gaussian":
         if sampler is not None:
             raise UserError(f"run={run} is the Gaussian baseline, which has no latents; leave sampler= out")
-        return LeDiFlowPipeline(load_model(export), None, None, image_size=facts["image_size"], decode=decode).to(where)
+        return LeDiFlowPipeline(
+            load_as(VelocityModel, export), None, None, image_size=facts["image_size"], decode=decode
+        ).to(where)
     if sampler is None:
-        raise UserError(f"run={run} starts from a learned prior; give the run of its latent sampler: sampler=RUN_DIR")
+        raise UserError(
+            f"run={run} starts from a learned prior; give the run of its latent sampler: sampler=RUN_DIR"
+        )
     latent = RunFolder(Path(sampler))
-    latent_export = latent.require_export("the latent sampler", "python -m lediflow.train stage=latent_sampler ...")
+    latent_export = latent.require_export(
+        "the latent sampler", "python -m lediflow.train stage=latent_sampler ..."
+    )
     parent = _common_parent(facts, latent.exported_facts(), run, sampler)
     return LeDiFlowPipeline(
-        load_model(export), load_model(parent), load_model(latent_export),  # type: ignore[arg-type]
-        image_size=facts["image_size"], decode=decode,
+        load_as(VelocityModel, export),
+        load_as(AuxiliaryModel, parent),
+        load_as(LatentSampler, latent_export),
+        image_size=facts["image_size"],
+        decode=decode,
     ).to(where)
 
 
@@ -50,9 +62,13 @@ def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, samp
             f"sampler={sampler_run} on {theirs.get('path')} ({str(theirs.get('sha256'))[:12]}); use runs of one parent"
         )
     parent = RunFolder(Path(ours["path"]))
-    export = parent.require_export("their auxiliary model", "put the folder back where it was when they were trained")
+    export = parent.require_export(
+        "their auxiliary model", "put the folder back where it was when they were trained"
+    )
     if parent.weights_hash() != ours["sha256"]:
-        raise UserError(f"{export} holds other weights than the ones {run} was trained with; train {run} again")
+        raise UserError(
+            f"{export} holds other weights than the ones {run} was trained with; train {run} again"
+        )
     return export
 
 

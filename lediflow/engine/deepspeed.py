@@ -37,7 +37,13 @@ class DeepSpeedEngine:
     """Same contract as LocalEngine; `backward` and `step` go through DeepSpeed's engine."""
 
     def __init__(
-        self, module: nn.Module, groups: list[dict], config: EngineConfig, ranks: Ranks, *, global_batch: int,
+        self,
+        module: nn.Module,
+        groups: list[dict],
+        config: EngineConfig,
+        ranks: Ranks,
+        *,
+        global_batch: int,
         betas: tuple[float, float],
     ) -> None:
         self.ranks = ranks
@@ -54,13 +60,16 @@ class DeepSpeedEngine:
         buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
         optimizer = torch.optim.AdamW(groups, betas=betas, fused=self.device.type == "cuda")
         self.base_rates = [group["lr"] for group in groups]
+        # autocast must lie inside: DeepSpeed's engine switches off any that it finds around it
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=optimizer, config=_deepspeed_config(config, self.micro_batch, self.accumulation)
+            model=computing_in(config.precision, module, self.device, compile=config.compile),
+            optimizer=optimizer,
+            config=_deepspeed_config(config, self.micro_batch, self.accumulation),
         )
         # bfloat16 training casts buffers too; Fourier frequencies rounded to 8 bits would be other frequencies
         for name, buffer in module.named_buffers():
             buffer.data = buffers[name]
-        self.module = computing_in(config.precision, self.engine, self.device, compile=config.compile)
+        self.module = self.engine
         self.names = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
         self.masters = _master_fragments(self.names)
         self._create_moments()
@@ -128,7 +137,9 @@ class DeepSpeedEngine:
         """Without a ZeRO optimizer DeepSpeed clips but keeps no norm; gradients are whole on every rank then."""
         if _inner(self.optimizer) is not self.optimizer:
             return None
-        return nn.utils.get_total_norm([weight.grad for weight in self.names.values() if weight.grad is not None])
+        return nn.utils.get_total_norm(
+            [weight.grad for weight in self.names.values() if weight.grad is not None]
+        )
 
     def _create_moments(self) -> None:
         """Adam's state, which torch creates at the first step only: a resumed run must fill it before."""
@@ -153,7 +164,7 @@ class DeepSpeedEngine:
         if not _is_sharded(weight):
             full = weight if moment is None else self.optimizer.state[weight][moment]
         else:
-            full = weight.get_full_hp_param(optim_state_key=moment)
+            full = _sharded(weight).get_full_hp_param(optim_state_key=moment)
         return on_cpu(full)
 
     def _set_full(self, name: str, value: Tensor, moment: str | None = None) -> None:
@@ -162,7 +173,7 @@ class DeepSpeedEngine:
         if not _is_sharded(weight):
             (weight.data if moment is None else self.optimizer.state[weight][moment]).copy_(value)
         else:
-            weight.set_full_hp_param(value, optim_state_key=moment)
+            _sharded(weight).set_full_hp_param(value, optim_state_key=moment)
 
 
 def _check(config: EngineConfig) -> None:
@@ -170,7 +181,9 @@ def _check(config: EngineConfig) -> None:
         raise UserError(f"engine.zero={config.zero} is not offered; use one of {STAGES}")
     if config.precision == "bfloat16" and config.zero == 0:
         # DeepSpeed 0.19 takes a dummy optimizer step there, and Adam's bias correction is off by one ever after
-        raise UserError("engine.zero=0 with engine.precision=bfloat16 is not exact in DeepSpeed; use engine.zero=1")
+        raise UserError(
+            "engine.zero=0 with engine.precision=bfloat16 is not exact in DeepSpeed; use engine.zero=1"
+        )
 
 
 def _import_deepspeed(device: torch.device) -> Any:
@@ -207,14 +220,19 @@ def _is_sharded(weight: nn.Parameter) -> bool:
     return hasattr(weight, "_hp_mapping")
 
 
+def _sharded(weight: nn.Parameter) -> Any:
+    """The parameter with the methods that DeepSpeed's ZeRO optimizer has given it."""
+    return weight
+
+
 def _master_fragments(names: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     """The part of each float32 master that this rank owns; parameters it owns nothing of are absent."""
     fragments = {}
     for name, weight in names.items():
         if not _is_sharded(weight):
             fragments[name] = weight.data
-        elif weight._hp_mapping is not None:
-            fragments[name] = weight._hp_mapping.get_hp_fragment()
+        elif (mapping := _sharded(weight)._hp_mapping) is not None:
+            fragments[name] = mapping.get_hp_fragment()
     return fragments
 
 

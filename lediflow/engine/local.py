@@ -24,7 +24,13 @@ class LocalEngine:
     """Float32 weights; `precision=bfloat16` computes the model's products in bfloat16 (autocast)."""
 
     def __init__(
-        self, module: nn.Module, groups: list[dict], config: EngineConfig, ranks: Ranks, *, global_batch: int,
+        self,
+        module: nn.Module,
+        groups: list[dict],
+        config: EngineConfig,
+        ranks: Ranks,
+        *,
+        global_batch: int,
         betas: tuple[float, float],
     ) -> None:
         if ranks.world_size > 1:
@@ -40,7 +46,9 @@ class LocalEngine:
         self.gradient_clip = config.gradient_clip
         self.optimizer = torch.optim.AdamW(groups, betas=betas, fused=self.device.type == "cuda")
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.names = {name: weight for name, weight in self.weights.named_parameters() if weight.requires_grad}
+        self.names = {
+            name: weight for name, weight in self.weights.named_parameters() if weight.requires_grad
+        }
         self.ema = WeightAverage(list(self.names.values()))
         self.steps = 0
 
@@ -64,7 +72,7 @@ class LocalEngine:
         return flag
 
     def state(self) -> EngineState:
-        tensors = {f"weight/{name}": weight for name, weight in self.names.items()}
+        tensors: dict[str, Tensor] = {f"weight/{name}": weight for name, weight in self.names.items()}
         for name, weight in self.names.items():
             for moment in MOMENTS:
                 tensors[f"{moment}/{name}"] = self._moments(weight)[moment]
@@ -84,7 +92,9 @@ class LocalEngine:
             self._moments(weight)["step"].fill_(state.steps)
 
     def export(self) -> dict[str, Tensor]:
-        return read_buffers(self.weights) | {name: on_cpu(average) for name, average in self._averages().items()}
+        return read_buffers(self.weights) | {
+            name: on_cpu(average) for name, average in self._averages().items()
+        }
 
     def close(self) -> None:
         """One process has no group to leave."""

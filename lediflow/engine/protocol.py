@@ -23,9 +23,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class EngineConfig:
     """Where and how the numbers are computed; never what is computed."""
 
-    name: str = "local"  # local: plain torch, one process, the reference | deepspeed: ZeRO over any number of ranks
+    name: str = (
+        "local"  # plain torch in one process, the reference | deepspeed: ZeRO over any number of ranks
+    )
     device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
-    precision: str = "float32"  # bfloat16: half the memory, more than twice the speed on GPUs | auto: where it is fast
+    precision: str = "float32"  # bfloat16: half the memory, twice the speed on GPUs | auto: where it is fast
     zero: int = 0  # DeepSpeed's stage: 0 replicates, 2 shards gradients and optimizer state over the ranks
     compile: bool = False  # torch.compile the model: slower to start (a minute), faster per step
     gradient_clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone

@@ -6,7 +6,7 @@ latent sampler    Gaussian noise w -> latent z
 """
 
 from lediflow.models.auxiliary import AuxiliaryModel, AuxiliaryOutput, Latent, Posterior, Prior
-from lediflow.models.export import Spec, build_model, load_model, read_config, save_model
+from lediflow.models.export import Model, Spec, build_model, load_as, load_model, read_config, save_model
 from lediflow.models.groups import parameter_groups
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import (
@@ -31,6 +31,7 @@ __all__ = [
     "LatentSamplerSpec",
     "LevelSpec",
     "MappingSpec",
+    "Model",
     "Posterior",
     "Prior",
     "Spec",
@@ -39,6 +40,7 @@ __all__ = [
     "build_model",
     "count_parameters",
     "latent_shape",
+    "load_as",
     "load_model",
     "parameter_groups",
     "read_config",

@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -31,7 +31,8 @@ SPECS: dict[str, type[Any]] = {
     "hourglass": HourglassSpec,
 }
 Model = AuxiliaryModel | VelocityModel | LatentSampler | Hourglass
-MODELS: dict[type[Any], type[nn.Module]] = {
+Kind = TypeVar("Kind", bound=nn.Module)
+MODELS: dict[type[Any], Any] = {
     AuxiliarySpec: AuxiliaryModel,
     VelocitySpec: VelocityModel,
     LatentSamplerSpec: LatentSampler,
@@ -39,7 +40,7 @@ MODELS: dict[type[Any], type[nn.Module]] = {
 }
 
 
-def build_model(spec: Spec, attention_route: str = "auto") -> nn.Module:
+def build_model(spec: Spec, attention_route: str = "auto") -> Model:
     """A freshly initialised model of the kind that the specification describes."""
     return MODELS[type(spec)](spec, attention_route)
 
@@ -56,7 +57,15 @@ def save_model(module: Model, path: str | Path, extra: dict[str, Any] | None = N
     write_beside_then_rename(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_as(kind: type[Kind], path: str | Path) -> Kind:
+    """`load_model`, refusing an export of another kind of model."""
+    module = load_model(path)
+    if not isinstance(module, kind):
+        raise ValueError(f"{path} holds a {type(module).__name__}; a {kind.__name__} is needed here")
+    return module
+
+
+def load_model(path: str | Path) -> Model:
     """The model of an export folder, in evaluation mode; its specification is its `.spec`."""
     folder = Path(path)
     config = read_config(folder)

@@ -31,21 +31,33 @@ def save_pictures(images: Float[Tensor, "batch channels height width"], folder: 
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for number, array in enumerate(picture_arrays(images), start=first):
-            Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(folder / f"{number:06d}.png")
+            Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(
+                folder / f"{number:06d}.png"
+            )
 
 
 def picture_files(folder: Path) -> list[Path]:
     """The picture files of a folder, sorted by name."""
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    files = (
+        sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+        if folder.is_dir()
+        else []
+    )
     if not files:
-        raise UserError(f"no pictures ({', '.join(SUFFIXES)}) in {folder}; give the folder that lediflow.sample wrote")
+        raise UserError(
+            f"no pictures ({', '.join(SUFFIXES)}) in {folder}; give the folder that lediflow.sample wrote"
+        )
     return files
 
 
-def load_pictures(files: list[Path], batch_size: int) -> Iterator[Float[Tensor, "batch channels height width"]]:
+def load_pictures(
+    files: list[Path], batch_size: int
+) -> Iterator[Float[Tensor, "batch channels height width"]]:
     """Pictures as RGB in [-1, 1], in batches."""
     for first in range(0, len(files), batch_size):
         arrays = [np.asarray(Image.open(path).convert("RGB")) for path in files[first : first + batch_size]]
         if len({array.shape for array in arrays}) > 1:
-            raise UserError(f"{files[0].parent} holds pictures of several sizes; compare pictures of one size")
+            raise UserError(
+                f"{files[0].parent} holds pictures of several sizes; compare pictures of one size"
+            )
         yield bytes_to_signal(rearrange(torch.from_numpy(np.stack(arrays)), "b h w c -> b c h w"))

@@ -21,7 +21,7 @@ from torch import Tensor
 from lediflow.flow.gaussians import sample, temper
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import Solution, check_solver, solve
-from lediflow.models import load_model, save_model
+from lediflow.models import load_as, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import latent_shape
@@ -84,9 +84,13 @@ class LeDiFlowPipeline:
         for module in self.modules().values():
             module.eval().requires_grad_(False)
 
-    def modules(self) -> dict[str, torch.nn.Module]:
+    def modules(self) -> dict[str, VelocityModel | AuxiliaryModel | LatentSampler]:
         """The models by name; absent ones left out."""
-        named = {"velocity": self.velocity, "auxiliary": self.auxiliary, "latent_sampler": self.latent_sampler}
+        named = {
+            "velocity": self.velocity,
+            "auxiliary": self.auxiliary,
+            "latent_sampler": self.latent_sampler,
+        }
         return {name: module for name, module in named.items() if module is not None}
 
     @property
@@ -121,7 +125,9 @@ class LeDiFlowPipeline:
         return Start(sample(prior.mean, temper(prior.logvar, config.temperature), gaussian), z, prior)
 
     @torch.no_grad()
-    def latents(self, ids: Int64[Tensor, " batch"], config: SamplingConfig) -> Float[Tensor, "batch channels h w"]:
+    def latents(
+        self, ids: Int64[Tensor, " batch"], config: SamplingConfig
+    ) -> Float[Tensor, "batch channels h w"]:
         """w -> z."""
         assert self.auxiliary is not None and self.latent_sampler is not None
         shape = latent_shape(self.auxiliary.spec, self.image_size, self.image_size)
@@ -140,7 +146,9 @@ class LeDiFlowPipeline:
         path = Path(path)
         for name, module in self.modules().items():
             save_model(module, path / name)
-        (path / PIPELINE).write_text(json.dumps({"image_size": self.image_size, "models": list(self.modules())}) + "\n")
+        (path / PIPELINE).write_text(
+            json.dumps({"image_size": self.image_size, "models": list(self.modules())}) + "\n"
+        )
 
     @classmethod
     def from_pretrained(
@@ -149,8 +157,11 @@ class LeDiFlowPipeline:
         """What `save_pretrained` wrote; `decode` turns latents into images where the models learnt latents."""
         path = Path(path)
         about = json.loads((path / PIPELINE).read_text())
-        models = {name: load_model(path / name) for name in about["models"]}
+        is_learned = "auxiliary" in about["models"]
         return cls(
-            models["velocity"], models.get("auxiliary"), models.get("latent_sampler"),
-            image_size=about["image_size"], decode=decode,
+            load_as(VelocityModel, path / "velocity"),
+            load_as(AuxiliaryModel, path / "auxiliary") if is_learned else None,
+            load_as(LatentSampler, path / "latent_sampler") if is_learned else None,
+            image_size=about["image_size"],
+            decode=decode,
         )

@@ -27,7 +27,9 @@ class AuxiliaryStageConfig:
 class AuxiliaryStage:
     name = "auxiliary"
 
-    def __init__(self, config: AuxiliaryStageConfig, *, latent_shape: tuple[int, int, int], logvar_floor: float) -> None:
+    def __init__(
+        self, config: AuxiliaryStageConfig, *, latent_shape: tuple[int, int, int], logvar_floor: float
+    ) -> None:
         self.beta = config.beta
         self.latent_shape = latent_shape
         self.logvar_floor = logvar_floor

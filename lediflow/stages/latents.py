@@ -18,4 +18,8 @@ def draw_latents(
 ) -> Float[Tensor, "batch latent_channels h w"]:
     """z ~ q(z|y), eq. 3."""
     posterior = auxiliary.encode(batch.images)
-    return sample(posterior.mean, posterior.logvar, noise.normal(batch.ids, "posterior", tuple(posterior.mean.shape[1:])))
+    return sample(
+        posterior.mean,
+        posterior.logvar,
+        noise.normal(batch.ids, "posterior", tuple(posterior.mean.shape[1:])),
+    )

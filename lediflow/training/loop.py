@@ -75,6 +75,7 @@ def train(run: Training) -> Outcome:
             clock.advance()
             factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
             norm = engine.step(factor, decay_for(config.ema, clock.images_seen, clock.global_batch))
+            check_gradient(run, norm)
             if clock.is_due(config.log_every_images) or clock.is_finished:
                 window.record(gradient_norm=norm, learning_rate=config.learning_rate * factor)
             is_stopping = engine.any(stop.is_raised)
@@ -85,12 +86,26 @@ def train(run: Training) -> Outcome:
     return Outcome.FINISHED
 
 
+def check_gradient(run: Training, norm: float) -> None:
+    """Stop on every rank, before anything is saved, if the gradient is no longer a number (-1: DeepSpeed's word for it)."""
+    if math.isfinite(norm) and norm >= 0:
+        return
+    raise UserError(
+        f"the gradient is no longer a number (norm {norm}) after {run.clock.images_seen} images; lower "
+        f"train.learning_rate or raise train.schedule.warmup_images. The last good state is in {run.checkpoints.folder}"
+    )
+
+
 def save(run: Training) -> None:
     """Save together: gathering the state is collective, writing it is the first rank's."""
     started = time.perf_counter()
     state = run.engine.state()
     if run.engine.ranks.is_first:
-        progress = {"images_seen": run.clock.images_seen, "stream": run.stream.state(), "identity": run.identity}
+        progress = {
+            "images_seen": run.clock.images_seen,
+            "stream": run.stream.state(),
+            "identity": run.identity,
+        }
         with disk_errors_explained(run.checkpoints.folder):
             run.checkpoints.save(run.clock.images_seen, Checkpoint(state, progress))
     run.tracker.record("checkpoint", run.clock.images_seen, seconds=time.perf_counter() - started)
@@ -141,19 +156,17 @@ class Window:
         self.count += 1
 
     def record(self, **last: float) -> None:
-        """Write one event; stops the run if the loss is no longer a number."""
+        """Write one event."""
         run = self.run
         means = run.engine.mean({name: float(total) / self.count for name, total in self.sums.items()})
         seconds = time.perf_counter() - self.started
         images = run.clock.images_seen - self.first_image
         run.tracker.record(
-            "train", run.clock.images_seen, **means, **last,
-            images_per_second=images / seconds, data_wait_share=self.wait_seconds / seconds,
+            "train",
+            run.clock.images_seen,
+            **means,
+            **last,
+            images_per_second=images / seconds,
+            data_wait_share=self.wait_seconds / seconds,
         )
-        if not math.isfinite(means["loss"]):
-            raise UserError(
-                f"the loss is {means['loss']} after {run.clock.images_seen} images (gradient norm "
-                f"{last['gradient_norm']}); lower train.learning_rate or raise train.schedule.warmup_images. "
-                f"The last good state is in {run.checkpoints.folder}"
-            )
         self._restart()

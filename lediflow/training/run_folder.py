@@ -1,8 +1,8 @@
 """The run folder is the run: named by what it is, continued by the same command.
 
-    config.yaml       resolved configuration         checkpoints/   full states
-    events.jsonl      what happened, append-only     export/        EMA weights and their configuration
-    samples/          pictures                       results/       numbers with their origin
+config.yaml       resolved configuration         checkpoints/   full states
+events.jsonl      what happened, append-only     export/        EMA weights and their configuration
+samples/          pictures                       results/       numbers with their origin
 """
 
 from __future__ import annotations

@@ -1,0 +1,219 @@
+"""docs/configuration.md from the dataclasses that the commands are configured with.
+
+The meaning of an option is the comment beside its field, so the page cannot say something else than the code.
+
+    python tools/render_configuration.py             write the page
+    python tools/render_configuration.py --check     exit 1 if the page is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import io
+import sys
+import textwrap
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import yaml
+
+from lediflow.config import schema
+from lediflow.nn.specs import LevelSpec
+from lediflow.stages.auxiliary import AuxiliaryStageConfig
+from lediflow.stages.flow import FlowStageConfig
+from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "configuration.md"
+CONF = ROOT / "conf"
+
+COMMANDS = {
+    "prepare": schema.PrepareCommand,
+    "encode": schema.EncodeCommand,
+    "train": schema.TrainCommand,
+    "sample": schema.SampleCommand,
+    "evaluate": schema.EvaluateCommand,
+}
+STAGES = (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig)
+GROUPS = ("experiment", "model", "engine", "tracking", "codec", "stage")
+CHOSEN_BY_GROUP = ("model.",)  # options that every file of a group sets
+LAUNCHERS = "hydra/launcher"
+
+INTRODUCTION = """\
+# Configuration
+
+Rendered by `tools/render_configuration.py` from the comments beside the dataclasses' fields; do not edit by hand.
+
+Every command takes `key=value` (change an option) and `group=name` (choose a file of `conf/`). `--cfg job` prints
+the configuration that a command line stands for, `--help` the options. A name that is not known is refused, with
+the nearest ones that are.
+
+The column "default" is what holds if nothing else is said. An experiment or another file of `conf/` may say
+something else: `experiment=demo`, for instance, chooses the length of the run by its stage.
+`python -m lediflow.report` is the one command without Hydra: see `python -m lediflow.report --help`.
+"""
+
+
+class Option(NamedTuple):
+    key: str
+    default: str
+    meaning: str
+
+
+def page() -> str:
+    """The whole document."""
+    parts = [INTRODUCTION, groups_section()]
+    parts += [command_section(name, command) for name, command in COMMANDS.items()]
+    parts += [stages_section(), level_section()]
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def groups_section() -> str:
+    """What there is to choose from, with the first comment of each file."""
+    lines = [
+        "## Groups",
+        "",
+        "`group=name` takes a whole file of `conf/`.",
+        "",
+        "| choice | what it is |",
+        "|---|---|",
+    ]
+    for group in GROUPS:
+        files = sorted((CONF / group).glob("*.yaml"))
+        lines += [f"| `{group}={path.stem}` | {cell(first_comment(path))} |" for path in files]
+    lines.append(
+        f"| `-m {LAUNCHERS}=submitit_slurm` | one SLURM job for each combination of values (extra `cluster`) |"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def first_comment(path: Path) -> str:
+    """The first sentence that a YAML file says about itself."""
+    comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines() if line.startswith("#")]
+    return next((comment for comment in comments if not comment.startswith("@package")), "")
+
+
+def command_section(name: str, command: type) -> str:
+    chosen = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    options = [with_yaml_default(option, chosen) for option in options_of(command)]
+    return "\n".join([f"## `python -m lediflow.{name}`", "", *table(options)]) + "\n"
+
+
+def with_yaml_default(option: Option, chosen: dict[str, Any]) -> Option:
+    """The default that the command's own YAML gives to an option without one."""
+    value = chosen.get(option.key)
+    return option._replace(default=f"`{value}`") if isinstance(value, str) else option
+
+
+def stages_section() -> str:
+    lines = ["## Stages", "", "What `stage=` adds to `python -m lediflow.train`."]
+    for config in STAGES:
+        name = config.name
+        options = [option for option in options_of(config, "stage.") if option.key != "stage.name"]
+        lines += ["", f"### `stage={name}`", "", *(table(options) if options else ["No options of its own."])]
+    return "\n".join(lines) + "\n"
+
+
+def level_section() -> str:
+    lines = [
+        "## Levels",
+        "",
+        inspect.getdoc(LevelSpec) or "",
+        "",
+        "One entry of a model's `levels`; they are listed from fine to coarse.",
+        "",
+    ]
+    return "\n".join([*lines, *table(options_of(LevelSpec))]) + "\n"
+
+
+def table(options: Iterator[Option] | list[Option]) -> list[str]:
+    rows = [f"| `{option.key}` | {option.default} | {cell(option.meaning)} |" for option in options]
+    return ["| option | default | meaning |", "|---|---|---|", *rows]
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def options_of(config: type, prefix: str = "") -> Iterator[Option]:
+    """Every option of a dataclass, those of nested dataclasses after the plain ones."""
+    hints = get_type_hints(config)
+    fields = dataclasses.fields(config)
+    nested = [field for field in fields if dataclasses.is_dataclass(hints[field.name])]
+    for field in fields:
+        if field not in nested:
+            yield Option(
+                prefix + field.name,
+                default_of(field, hints[field.name], prefix),
+                comment_of(config, field.name),
+            )
+    for field in nested:
+        yield from options_of(hints[field.name], f"{prefix}{field.name}.")
+
+
+def default_of(field: dataclasses.Field, hint: Any, prefix: str) -> str:
+    """The field's default as it is typed on a command line."""
+    if get_origin(hint) is list and dataclasses.is_dataclass(get_args(hint)[0]):
+        return "a list, see [levels](#levels)"
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    if value is dataclasses.MISSING or value == "???":
+        return "set by `model=`" if prefix.startswith(CHOSEN_BY_GROUP) else "required"
+    return f"`{plain(value)}`" if value != "" else "empty"
+
+
+def plain(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def comment_of(config: type, name: str) -> str:
+    """The comment beside a field, found in the class that declares it."""
+    for owner in config.__mro__:
+        comments = field_comments(owner) if dataclasses.is_dataclass(owner) else {}
+        if name in comments:
+            return comments[name]
+    return ""
+
+
+@cache
+def field_comments(config: type) -> dict[str, str]:
+    """Field name -> the comments on the lines of its declaration."""
+    source = textwrap.dedent(inspect.getsource(config))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {
+        token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT
+    }
+    (declaration,) = ast.parse(source).body
+    assert isinstance(declaration, ast.ClassDef)
+    return {
+        node.target.id: " ".join(comments[line] for line in lines_of(node) if line in comments)
+        for node in declaration.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+
+def lines_of(node: ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if the page is out of date"
+    )
+    text = page()
+    if not parser.parse_args().check:
+        PAGE.write_text(text)
+    elif PAGE.read_text() != text:
+        sys.exit(f"{PAGE.name} is out of date; run: python tools/render_configuration.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Measured numbers into the documents: results/*.json -> tables between markers, so that no number is typed.
+
+    python tools/render_results.py --collect runs/demo    keep a finished demo's numbers and picture, then render
+    python tools/render_results.py                        render what is kept
+    python tools/render_results.py --check                exit 1 if a document is out of date
+
+A block of a document between `<!-- render: NAME -->` and `<!-- end: NAME -->` belongs to this tool.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path("results/demo.json")
+PICTURE = Path("docs/images/samples.png")
+DOCUMENTS = (Path("README.md"), Path("docs/demo.md"))
+
+METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
+COLUMNS, MOST_TILES, GAP = 16, 64, 2  # of the picture of samples
+MISSING = (
+    "Not measured yet. To measure: `make demo`, then `python tools/render_results.py --collect runs/demo`."
+)
+PACKAGE_FOLDER = re.compile(r"\S*/elpv_dataset/data/images")
+
+Results = dict[str, Any]
+
+
+def collect(folder: Path, root: Path) -> None:
+    """Keep a finished demo's numbers and a picture of its samples."""
+    runs = []
+    for method, name in METHODS.items():
+        document = json.loads((folder / name / "results" / "results.json").read_text())
+        measured = document["results"]
+        rows, real = measured["rows"], measured["real_mmd"]
+        runs.append(
+            {"method": method, "certificate": document["certificate"], "real_mmd": real, "rows": rows}
+        )
+    steps = [anonymous(step) for step in json.loads((folder / "steps.json").read_text())]
+    (root / RESULTS).parent.mkdir(parents=True, exist_ok=True)
+    (root / RESULTS).write_text(json.dumps({"runs": runs, "steps": steps}, indent=2) + "\n")
+    (root / PICTURE).parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(sorted((folder / "flow" / "samples").glob("*.png"))).save(root / PICTURE, optimize=True)
+
+
+def anonymous(step: dict[str, Any]) -> dict[str, Any]:
+    """The step without the place where this machine keeps its packages."""
+    return {**step, "command": PACKAGE_FOLDER.sub("PHOTOGRAPHS", step["command"])}
+
+
+def contact_sheet(files: list[Path]) -> Image.Image:
+    """The first samples side by side on white."""
+    tiles = [Image.open(path) for path in files[:MOST_TILES]]
+    side = tiles[0].width + GAP
+    rows = -(-len(tiles) // COLUMNS)
+    sheet = Image.new(tiles[0].mode, (COLUMNS * side - GAP, rows * side - GAP), "white")
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, COLUMNS)
+        sheet.paste(tile, (column * side, row * side))
+    return sheet
+
+
+def quality_block(results: Results) -> str:
+    """Each number of steps a row, both methods side by side, and where the numbers come from."""
+    runs = results["runs"]
+    names = [run["method"] for run in runs]
+    first = runs[0]["rows"][0]
+    measures = [
+        (first["mmd_name"], "mmd_unbiased", 3),
+        (first["frechet_name"], "frechet", 1),
+        ("ms per image", "ms_per_image", 1),
+    ]
+    heads = [f"{title}: {name}" for title, _, _ in measures for name in names]
+    body = [
+        [
+            str(rows[0]["steps"]),
+            str(rows[0]["nfe"]),
+            *(f"{row[key]:.{digits}f}" for _, key, digits in measures for row in rows),
+        ]
+        for rows in zip(*(run["rows"] for run in runs), strict=True)
+    ]
+    return "\n".join(
+        [*markdown_table(["steps", "NFE", *heads], body), "", caption(runs), "", *certificates(runs)]
+    )
+
+
+def caption(runs: list[Results]) -> str:
+    row, real = runs[0]["rows"][0], runs[0]["real_mmd"]
+    return (
+        f"Lower is better. {row['sample_images']:,} generated images per row against {row['reference_images']:,} "
+        f"photographs; solver {row['solver']}; NFE counts evaluations of the flow model. Two halves of the photographs "
+        f"lie {real:.3f} apart. MMD is unbiased, times 1000."
+    )
+
+
+def certificates(runs: list[Results]) -> list[str]:
+    """The origin of each method's numbers, a line each."""
+    return [f"- {run['method']}: {certificate_line(run['certificate'])}" for run in runs]
+
+
+def certificate_line(certificate: Results) -> str:
+    hardware, versions = certificate["hardware"], certificate["versions"]
+    devices = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['cores']} cores"
+    return (
+        f"`{certificate['command']}`, commit {certificate['commit'][:12]}, seed {certificate['seed']}, {devices}, "
+        f"{certificate['date'][:10]}, torch {versions['torch']}, Python {versions['python']}"
+    )
+
+
+def steps_block(results: Results) -> str:
+    """What each command of the demo took."""
+    steps = results["steps"]
+    body = [
+        [step["purpose"], f"{step['seconds']:.0f} s", f"{step['peak_memory_mib']:,} MiB"] for step in steps
+    ]
+    total = sum(step["seconds"] for step in steps)
+    most = max(step["peak_memory_mib"] for step in steps)
+    body.append(["**all**", f"**{total / 60:.1f} min**", f"**{most:,} MiB**"])
+    commands = ["```bash", *(step["command"] for step in steps), "```"]
+    hardware = results["runs"][0]["certificate"]["hardware"]
+    machine = f"Measured on {hardware['processor']}, {hardware['cores']} cores; memory is the largest process's peak."
+    return "\n".join([*markdown_table(["step", "time", "peak memory"], body), "", machine, "", *commands])
+
+
+def markdown_table(heads: list[str], body: list[list[str]]) -> list[str]:
+    rules = ["---" if index == 0 else "---:" for index, _ in enumerate(heads)]
+    return ["| " + " | ".join(row) + " |" for row in (heads, rules, *body)]
+
+
+BLOCKS: dict[str, Callable[[Results], str]] = {"quality": quality_block, "steps": steps_block}
+
+
+def rendered(text: str, results: Results | None) -> str:
+    """The document with each of its blocks made anew."""
+    for name, block in BLOCKS.items():
+        begin, end = f"<!-- render: {name} -->", f"<!-- end: {name} -->"
+        inside = block(results) if results else MISSING
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        text = pattern.sub(lambda _, new=f"{begin}\n{inside}\n{end}": new, text)
+    return text
+
+
+def outdated(root: Path) -> dict[Path, str]:
+    """Documents that say something else than the results -> what they should say."""
+    kept = root / RESULTS
+    results = json.loads(kept.read_text()) if kept.is_file() else None
+    wanted = {root / name: rendered((root / name).read_text(), results) for name in DOCUMENTS}
+    return {path: text for path, text in wanted.items() if path.read_text() != text}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--collect", type=Path, metavar="DEMO", help="folder of a finished demo to keep the numbers of"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if a document is out of date"
+    )
+    options = parser.parse_args()
+    if options.collect and not options.check:
+        collect(options.collect, ROOT)
+    stale = outdated(ROOT)
+    if options.check and stale:
+        names = ", ".join(path.name for path in stale)
+        sys.exit(f"out of date: {names}; run: python tools/render_results.py")
+    for path, text in stale.items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
