@@ -87,8 +87,8 @@ def train(run: Training) -> Outcome:
 
 
 def check_gradient(run: Training, norm: float) -> None:
-    """Stop on every rank, before anything is saved, if the gradient is no longer a number (-1: DeepSpeed's word for it)."""
-    if math.isfinite(norm) and norm >= 0:
+    """Stop on every rank, and before anything is saved, if the gradient is no longer a number."""
+    if math.isfinite(norm) and norm >= 0:  # DeepSpeed's word for a norm that is no number is -1
         return
     raise UserError(
         f"the gradient is no longer a number (norm {norm}) after {run.clock.images_seen} images; lower "

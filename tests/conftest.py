@@ -1,0 +1,69 @@
+"""Runs that several tests look at, trained once: every stage at its smallest, on drawn pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from harness.commands import Said
+
+COUNT, SIZE = 48, 16
+
+torch.set_num_threads(1)  # models this small lose more to threads than they gain
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Folders of one whole path from pictures to trained models, and what each command said on the way."""
+
+    root: Path
+    commands: dict[str, tuple[str, ...]]
+    said: dict[str, Said]
+
+    def __getattr__(self, name: str) -> Path:
+        return self.root / name
+
+
+def commands_in(root: Path) -> dict[str, tuple[str, ...]]:
+    """Every command of the path, by what it makes; all repeatable."""
+    train = (
+        "train",
+        "experiment=smoke",
+        "synthetic_images=0",
+        f"data.path={root}/latents",
+        "engine.device=cpu",
+        "train.images=64",
+    )
+    parent = f"parent={root}/auxiliary"
+    return {
+        "shards": (
+            "prepare",
+            f"source={root}/pictures",
+            f"output={root}/shards",
+            f"size={SIZE}",
+            "mode=grey",
+            "workers=1",
+        ),
+        "latents": ("encode", f"source={root}/shards", f"output={root}/latents"),
+        "auxiliary": (*train, "stage=auxiliary", f"run={root}/auxiliary"),
+        "flow": (*train, "stage=flow", f"run={root}/flow", parent),
+        "baseline": (*train, "stage=flow", "prior=gaussian", f"run={root}/baseline"),
+        "sampler": (*train, "stage=latent_sampler", f"run={root}/sampler", parent),
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    from harness.commands import succeed  # seconds of imports, which most tests do without
+
+    from lediflow.data.synthetic import make_synthetic_images
+
+    root = tmp_path_factory.mktemp("trained")
+    make_synthetic_images(root / "pictures", COUNT, size=SIZE)
+    commands = commands_in(root)
+    return Trained(root, commands, {name: succeed(*command) for name, command in commands.items()})

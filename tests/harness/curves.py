@@ -1,0 +1,43 @@
+"""What a run left in its folder, for comparison with another run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def events(run: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in a run's log, oldest first; a line still being written is left out."""
+    path = run / "events.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def loss_curve(run: Path) -> dict[int, float]:
+    """Images seen -> loss."""
+    return {event["images_seen"]: event["loss"] for event in events(run, "train")}
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    """The exported (averaged) weights."""
+    return load_file(run / "export" / "model.safetensors")
+
+
+def newest_state(run: Path) -> dict[str, Tensor]:
+    """Everything the engine remembers in the newest checkpoint."""
+    return load_file(sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "state.safetensors")
+
+
+def assert_same_tensors(
+    left: dict[str, Tensor], right: dict[str, Tensor], *, rtol: float = 0, atol: float = 0
+) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        torch.testing.assert_close(
+            tensor, right[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )

@@ -1,0 +1,125 @@
+"""Real processes: `python -m lediflow.X`, one alone or several as ranks, with what they printed and how they ended.
+
+Nothing outlives its time limit: the whole process group is killed then, and the test fails with the output so far.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120.0  # far above what any of these takes; for machines that hang
+# the launchers' own variables would make a child believe that it is a rank of whoever runs the tests
+FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a process ended."""
+
+    status: int
+    output: str  # stdout and stderr, as a terminal would show them
+
+
+class Started:
+    """A process that is still running, in a group of its own."""
+
+    def __init__(self, arguments: list[str], env: Mapping[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            arguments,
+            cwd=ROOT,
+            env=clean_environment() | dict(env or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = SECONDS) -> Finished:
+        try:
+            output, _ = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            output, _ = self.process.communicate()
+            raise AssertionError(f"{self.process.args} did not end within {seconds} s:\n{output}") from None
+        return Finished(self.process.returncode, output)
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+        """Until the condition holds; fails if the process ends before, or time runs out."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"{self.process.args} never got there:\n{self.process.communicate()[0]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def start(module: str, *arguments: object, env: Mapping[str, str] | None = None) -> Started:
+    """`python -m module arguments...`, started."""
+    return Started([sys.executable, "-m", module, *map(str, arguments)], env)
+
+
+def run(module: str, *arguments: object, env: Mapping[str, str] | None = None) -> Finished:
+    """`python -m module arguments...`, to its end."""
+    return start(module, *arguments, env=env).wait()
+
+
+def torchrun(ranks: int, module: str, *arguments: object) -> Finished:
+    """`torchrun --nproc_per_node=ranks -m module arguments...`, to its end."""
+    launcher = [f"--nproc_per_node={ranks}", "--master_addr=127.0.0.1", f"--master_port={free_port()}", "-m"]
+    return run("torch.distributed.run", *launcher, module, *arguments)
+
+
+def start_on_ranks(ranks: int, module: str, *arguments: object) -> list[Started]:
+    """One process per rank as SLURM's `srun --ntasks=ranks` would start them."""
+    job = {
+        "SLURM_STEP_ID": "0",
+        "SLURM_NTASKS": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    places = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(ranks)]
+    return [start(module, *arguments, env=job | place) for place in places]
+
+
+def run_on_ranks(ranks: int, module: str, *arguments: object) -> list[Finished]:
+    """As `start_on_ranks`, to the end of every rank."""
+    return wait_for_all(start_on_ranks(ranks, module, *arguments))
+
+
+def wait_for_all(started: list[Started]) -> list[Finished]:
+    """The end of every process; none is left behind if one of them hangs."""
+    try:
+        return [process.wait() for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without launchers' variables; one thread a process, to leave the others room."""
+    kept = {
+        key: value for key, value in os.environ.items() if key not in FOREIGN and not key.startswith("SLURM_")
+    }
+    return kept | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,40 @@
+"""What `precision` means on which device."""
+
+import pytest
+import torch
+from torch import nn
+
+from lediflow.engine import precision
+from lediflow.engine.precision import choose_precision, computing_in
+from lediflow.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("abilities", "chosen"),
+    [
+        ({}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx2": True}, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_only_where_the_processor_multiplies_in_it(monkeypatch, abilities, chosen):
+    monkeypatch.setattr(precision.torch.cpu, "get_capabilities", lambda: abilities)
+    assert choose_precision("auto", CPU) == chosen
+
+
+@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
+def test_a_named_precision_is_taken_at_its_word(asked):
+    assert choose_precision(asked, CPU) == asked
+
+
+def test_an_unknown_precision_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"engine\.precision='fp8' is unknown; use auto, float32 or bfloat16"):
+        choose_precision("fp8", CPU)
+
+
+def test_float32_leaves_the_module_as_it_is():
+    module = nn.Linear(2, 2)
+    assert computing_in("float32", module, CPU, compile=False) is module
