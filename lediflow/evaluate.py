@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,6 +20,7 @@ from lediflow.config.schema import EvaluateCommand
 from lediflow.data.batch import each_once
 from lediflow.data.files import disk_errors_explained
 from lediflow.data.shards import ShardReader
+from lediflow.data.split import samples_of
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd
 from lediflow.evaluation.features import FeatureExtractor, build_features, extract, unit
@@ -31,6 +32,7 @@ from lediflow.evaluation.steps import measure_steps, step_configs
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.pictures import load_pictures, picture_files
 from lediflow.tracking.progress import make_progress
+from lediflow.training.run_folder import RunFolder
 
 REALS_SHOWN = 64
 RESULTS, PICTURES = "results.json", "pictures.safetensors"
@@ -134,12 +136,20 @@ def halves_distance(features: Float[Tensor, "n dim"]) -> float:
 
 def figures(command: EvaluateCommand, reader: ShardReader, pipeline: LeDiFlowPipeline) -> dict[str, Tensor]:
     pictures = step_pictures(pipeline, step_configs(command, command.step_counts))
-    chosen = np.linspace(0, len(reader) - 1, num=min(REALS_SHOWN, len(reader)), dtype=np.int64)
+    chosen = shown_samples(command, reader)
     latents = next(each_once(reader, chosen, len(chosen))).images.to(pipeline.device)
     pictures["reals"] = pipeline.decode(latents).cpu()
     if pipeline.auxiliary is not None:
         pictures |= prior_pictures(pipeline.auxiliary, latents[:SHOWN], pipeline.decode, command.seed)
     return {name: tensor.contiguous() for name, tensor in pictures.items()}
+
+
+def shown_samples(command: EvaluateCommand, reader: ShardReader) -> Int64[np.ndarray, " samples"]:
+    """Real images for the report: those that training held out, if it did; spread over the whole set."""
+    fraction = RunFolder(Path(command.run or "")).exported_facts()["data"]["held_out_fraction"]
+    candidates = samples_of("heldout" if fraction else "all", reader.index.table["key"], fraction)
+    spread = np.linspace(0, len(candidates) - 1, num=min(REALS_SHOWN, len(candidates)), dtype=np.int64)
+    return candidates[spread]
 
 
 def evaluate_folders(command: EvaluateCommand) -> dict[str, Any]:

@@ -212,7 +212,8 @@ def photographs_folder() -> Path:
     package = find_spec("elpv_dataset")
     if package is None or not package.submodule_search_locations:
         sys.exit("The photographs are missing; install them: pip install 'lediflow[demo]'")
-    return Path(package.submodule_search_locations[0]) / "data" / "images"
+    folder = Path(package.submodule_search_locations[0]) / "data" / "images"
+    return Path(os.path.relpath(folder))
 
 
 def write_report(folder: Path, record: Path) -> None:

@@ -41,7 +41,7 @@ COMMANDS = {
     "evaluate": schema.EvaluateCommand,
 }
 STAGES = (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig)
-GROUPS = ("experiment", "model", "engine", "tracking", "codec", "stage")
+GROUPS = ("experiment", "model", "engine", "tracking", "codec")
 CHOSEN_BY_GROUP = ("model.",)  # options that every file of a group sets
 LAUNCHERS = "hydra/launcher"
 
@@ -106,9 +106,11 @@ def command_section(name: str, command: type) -> str:
 
 
 def with_yaml_default(option: Option, chosen: dict[str, Any]) -> Option:
-    """The default that the command's own YAML gives to an option without one."""
-    value = chosen.get(option.key)
-    return option._replace(default=f"`{value}`") if isinstance(value, str) else option
+    """The default that the command's own YAML gives to an option, if it gives one."""
+    value: Any = chosen
+    for name in option.key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return option._replace(default=shown(value)) if isinstance(value, str) else option
 
 
 def stages_section() -> str:
@@ -141,36 +143,40 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def options_of(config: type, prefix: str = "") -> Iterator[Option]:
-    """Every option of a dataclass, those of nested dataclasses after the plain ones."""
+def options_of(config: type, prefix: str = "", chosen: Any = None) -> Iterator[Option]:
+    """Every option of a dataclass, those of nested dataclasses after the plain ones.
+
+    `chosen` is the instance that stands in the field of an outer dataclass, where it has one.
+    """
     hints = get_type_hints(config)
-    fields = dataclasses.fields(config)
-    nested = [field for field in fields if dataclasses.is_dataclass(hints[field.name])]
-    for field in fields:
-        if field not in nested:
-            yield Option(
-                prefix + field.name,
-                default_of(field, hints[field.name], prefix),
-                comment_of(config, field.name),
-            )
-    for field in nested:
-        yield from options_of(hints[field.name], f"{prefix}{field.name}.")
+    values = {field.name: default_value(field, chosen) for field in dataclasses.fields(config)}
+    nested = [name for name in values if dataclasses.is_dataclass(hints[name])]
+    for name in (name for name in values if name not in nested):
+        default = shown_default(values[name], hints[name], prefix)
+        yield Option(prefix + name, default, comment_of(config, name))
+    for name in nested:
+        yield from options_of(hints[name], f"{prefix}{name}.", values[name])
 
 
-def default_of(field: dataclasses.Field, hint: Any, prefix: str) -> str:
-    """The field's default as it is typed on a command line."""
+def default_value(field: dataclasses.Field, chosen: Any) -> Any:
+    if dataclasses.is_dataclass(chosen):
+        return getattr(chosen, field.name)
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def shown_default(value: Any, hint: Any, prefix: str) -> str:
+    """A default as it is typed on a command line, or who sets it."""
     if get_origin(hint) is list and dataclasses.is_dataclass(get_args(hint)[0]):
         return "a list, see [levels](#levels)"
-    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     if value is dataclasses.MISSING or value == "???":
         return "set by `model=`" if prefix.startswith(CHOSEN_BY_GROUP) else "required"
-    return f"`{plain(value)}`" if value != "" else "empty"
+    return shown(value)
 
 
-def plain(value: Any) -> str:
+def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+        value = {None: "null", True: "true", False: "false"}[value]
+    return f"`{value}`" if value != "" else "empty"
 
 
 def comment_of(config: type, name: str) -> str:

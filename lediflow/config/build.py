@@ -230,6 +230,7 @@ def exported_facts(command: TrainCommand, reader: ShardReader, parent: Parent | 
             "path": str(command.data.path),
             "fingerprint": reader.index.fingerprint,
             "samples": len(reader),
+            "held_out_fraction": command.data.held_out_fraction,
         },
         "parent": {"path": parent.path, "sha256": parent.sha256} if parent else None,
         "seed": command.seed,

@@ -81,6 +81,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         facts=headline_facts(measured),
         samples=sampled_pictures(flows),
         photographs=real_pictures(flows),
+        photographs_caption=photographs_caption(flows),
         step_comparison=step_comparison(measured),
         measurements=[row for run in measured for row in measurements(run)],
         mmd_name=rows[0].get("mmd_name", "MMD"),
@@ -130,6 +131,13 @@ def sampled_pictures(flows: list[RunRecord]) -> list[Picture]:
 
 def real_pictures(flows: list[RunRecord]) -> list[Picture]:
     return next((as_pictures(run.pictures["reals"]) for run in flows if "reals" in run.pictures), [])
+
+
+def photographs_caption(flows: list[RunRecord]) -> str:
+    """Whether the photographs shown took part in training."""
+    if flows and all(run.facts["data"]["held_out_fraction"] for run in flows):
+        return "Photographs that training never saw."
+    return "Photographs of the training set."
 
 
 def step_comparison(measured: list[RunRecord]) -> StepComparison | None:

@@ -99,7 +99,7 @@ def pictures_section(data: ReportData) -> Html:
         element(
             "div",
             figure(made, "Generated. Not selected: the first ones drawn."),
-            figure(real, "Photographs the model never saw.") if data.photographs else NOTHING,
+            figure(real, data.photographs_caption) if data.photographs else NOTHING,
             class_="pair",
         ),
     )

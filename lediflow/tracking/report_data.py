@@ -96,6 +96,7 @@ class ReportData:
     facts: list[Fact] = field(default_factory=list)
     samples: list[Picture] = field(default_factory=list)
     photographs: list[Picture] = field(default_factory=list)
+    photographs_caption: str = "Photographs."
     step_comparison: StepComparison | None = None
     measurements: list[Measurement] = field(default_factory=list)
     mmd_name: str = "MMD"

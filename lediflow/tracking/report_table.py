@@ -92,6 +92,10 @@ def solvers(rows: Sequence[Measurement]) -> list[str]:
 def caption(data: ReportData) -> str:
     """How the numbers came about and how to read them."""
     measured = f"{data.images_measured:,} generated images per row. " if data.images_measured else ""
-    real = "" if data.real_mmd is None else f" Photographs against other photographs: {data.real_mmd:.2f}."
+    real = (
+        ""
+        if data.real_mmd is None
+        else f" Photographs against other photographs: {round(data.real_mmd, 2) + 0.0:.2f}."
+    )
     solver = f"Solver: {solvers(data.measurements)[0]}. " if len(solvers(data.measurements)) == 1 else ""
     return f"{measured}{solver}Lower is better; the best quality is bold.{real}"

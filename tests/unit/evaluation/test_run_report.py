@@ -15,10 +15,14 @@ from lediflow.tracking.jsonl import JsonlTracker
 STEPS = [1, 4]
 
 
+def facts(prior: str, held_out: float = 0.1) -> dict:
+    return {"stage": "flow", "prior": prior, "data": {"held_out_fraction": held_out}}
+
+
 def flow_run(root, prior: str, mmd: float):
     """A finished flow run with results, written as the commands write it."""
     (root / "export").mkdir(parents=True)
-    (root / "export" / "config.json").write_text(json.dumps({"stage": "flow", "prior": prior}))
+    (root / "export" / "config.json").write_text(json.dumps(facts(prior)))
     log = JsonlTracker(root / "events.jsonl")
     for images_seen in (100, 200):
         log.record("train", images_seen, velocity_mse=mmd / images_seen)
@@ -91,7 +95,7 @@ def test_both_flows_are_drawn_in_one_plot_by_the_same_error(data):
 def test_a_run_without_results_leaves_their_sections_out(tmp_path):
     root = tmp_path / "fm"
     (root / "export").mkdir(parents=True)
-    (root / "export" / "config.json").write_text('{"stage": "flow", "prior": "gaussian"}')
+    (root / "export" / "config.json").write_text(json.dumps(facts("gaussian")))
     data = report_data([read_run(root)], title="", lead="", commands=[])
     assert (data.measurements, data.samples, data.photographs, data.priors) == ([], [], [], [])
     assert data.step_comparison is None
@@ -102,3 +106,11 @@ def test_no_runs_and_unfinished_runs_are_refused(tmp_path):
         report_data([], title="", lead="", commands=[])
     with pytest.raises(UserError, match="there is no run there"):
         read_run(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("held_out", "caption"), [(0.0, "of the training set"), (0.2, "never saw")])
+def test_photographs_are_called_unseen_only_if_training_held_them_out(tmp_path, held_out, caption):
+    run = flow_run(tmp_path, "learned", 4.0)
+    (tmp_path / "export" / "config.json").write_text(json.dumps(facts("learned", held_out)))
+    page = report_data([read_run(run.folder.root)], title="", lead="", commands=[])
+    assert caption in page.photographs_caption
