@@ -1,0 +1,56 @@
+"""Images as files and back."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lediflow.errors import UserError
+from lediflow.sampling.pictures import load_pictures, picture_files, save_pictures
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_saved_pictures_come_back_to_within_half_a_grey_level(channels, tmp_path):
+    images = torch.rand(3, channels, 4, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    save_pictures(images, tmp_path)
+    (loaded,) = load_pictures(picture_files(tmp_path), batch_size=8)
+    torch.testing.assert_close(
+        loaded, images.expand(3, 3, 4, 5), rtol=0, atol=1.01 / 255
+    )  # grey is read as RGB
+
+
+def test_black_and_white_are_the_ends_of_the_range(tmp_path):
+    save_pictures(torch.stack([torch.full((1, 2, 2), -1.0), torch.full((1, 2, 2), 1.0)]), tmp_path)
+    assert [int(np.asarray(Image.open(path)).max()) for path in picture_files(tmp_path)] == [0, 255]
+
+
+def test_numbers_go_on_from_the_first(tmp_path):
+    save_pictures(torch.zeros(2, 1, 2, 2), tmp_path, first=98)
+    assert [path.name for path in picture_files(tmp_path)] == ["000098.png", "000099.png"]
+
+
+def test_pictures_are_read_in_batches_and_in_order(tmp_path):
+    levels = torch.linspace(-1, 1, 5)
+    save_pictures(levels[:, None, None, None].expand(5, 1, 2, 2), tmp_path)
+    batches = list(load_pictures(picture_files(tmp_path), batch_size=2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    torch.testing.assert_close(torch.cat(batches)[:, 0, 0, 0], levels, rtol=0, atol=1.01 / 255)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"no pictures \(\.png"):
+        picture_files(tmp_path)
+
+
+def test_pictures_of_several_sizes_are_refused(tmp_path):
+    save_pictures(torch.zeros(1, 1, 2, 2), tmp_path)
+    save_pictures(torch.zeros(1, 1, 4, 4), tmp_path, first=1)
+    with pytest.raises(UserError, match="several sizes"):
+        list(load_pictures(picture_files(tmp_path), batch_size=2))
+
+
+def test_a_folder_that_cannot_be_written_is_explained(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file"):
+        save_pictures(torch.zeros(1, 1, 2, 2), tmp_path / "file")

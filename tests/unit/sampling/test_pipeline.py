@@ -1,0 +1,206 @@
+"""w -> z -> prior -> x -> y, with velocities whose paths are known in closed form, and with real tiny models."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from lediflow.flow.noise import SampleNoise
+from lediflow.models import (
+    AuxiliarySpec,
+    LatentSamplerSpec,
+    LevelSpec,
+    MappingSpec,
+    VelocitySpec,
+    build_model,
+)
+from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+
+SIZE = 8
+LEVEL = LevelSpec(depth=1, width=16, head_dim=8)
+MAPPING = MappingSpec(depth=1, width=16)
+AUXILIARY = AuxiliarySpec(image_channels=1, patch_size=2, levels=[LEVEL], latent_channels=2)
+
+
+class Analytic(nn.Module):
+    """A velocity given as a formula."""
+
+    def __init__(self, formula):
+        super().__init__()
+        self.spec = SimpleNamespace(image_channels=1)
+        self.formula = formula
+        self.unused = nn.Parameter(torch.zeros(1))  # tells the pipeline its device
+
+    def forward(self, x, t, z=None):
+        return self.formula(x, t, z)
+
+
+class KnownPrior(nn.Module):
+    """mu(z) = first channel of z, enlarged; log sigma^2 = -2 everywhere."""
+
+    spec = AUXILIARY
+
+    def decode(self, z):
+        mean = nn.functional.interpolate(z[:, :1], size=(SIZE, SIZE))
+        return SimpleNamespace(mean=mean, logvar=torch.full_like(mean, -2.0))
+
+
+class Halving(nn.Module):
+    """A latent field that carries w to w / 2 in a straight line: v = -w_0 / 2 with w = w_0 (1 - t / 2)."""
+
+    def forward(self, w, t):
+        return -0.5 * w / (1 - t / 2)
+
+
+def drawn(spec, seed):
+    model = build_model(spec)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.2, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """The three models, with weights drawn."""
+    velocity = VelocitySpec(image_channels=1, patch_size=2, levels=[LEVEL], mapping=MAPPING, latent_dim=32)
+    sampler = LatentSamplerSpec(latent_channels=2, levels=[LEVEL], mapping=MAPPING)
+    return LeDiFlowPipeline(drawn(velocity, 1), drawn(AUXILIARY, 2), drawn(sampler, 3), image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    spec = VelocitySpec(image_channels=1, patch_size=2, levels=[LEVEL], mapping=MAPPING)
+    return LeDiFlowPipeline(drawn(spec, 4), None, None, image_size=SIZE)
+
+
+def analytic(formula):
+    """A pipeline from Gaussian noise along the formula."""
+    return LeDiFlowPipeline(Analytic(formula), None, None, image_size=SIZE)
+
+
+def noise_of(count, seed=0):
+    return SampleNoise(seed).normal(torch.arange(count), "prior", (1, SIZE, SIZE))
+
+
+@pytest.mark.parametrize("kind", ["learned", "gaussian"])
+def test_an_image_depends_on_its_number_alone(kind, request):
+    pipeline = request.getfixturevalue(kind)
+    together = pipeline(5).images
+    tolerance = {"rtol": 0, "atol": 1e-4}  # matrix products round otherwise for another batch; a byte is 8e-3
+    torch.testing.assert_close(pipeline([3, 1]).images, together[[3, 1]], **tolerance)
+    torch.testing.assert_close(pipeline(range(2, 5)).images, together[2:], **tolerance)
+
+
+@pytest.mark.parametrize("kind", ["learned", "gaussian"])
+def test_numbers_and_seeds_give_different_images(kind, request):
+    pipeline = request.getfixturevalue(kind)
+    first, second = pipeline(2).images
+    assert (first - second).abs().max() > 0.1
+    assert (pipeline(1, SamplingConfig(seed=1)).images[0] - first).abs().max() > 0.1
+
+
+def test_euler_along_linear_growth_is_the_compound_interest_formula():
+    made = analytic(lambda x, t, z: -0.5 * x)(3, SamplingConfig(solver="euler", steps=4))
+    expected = noise_of(3) * (1 - 0.5 / 4) ** 4
+    torch.testing.assert_close(made.images, expected.clamp(-1, 1))
+    assert made.nfe == 4
+
+
+@pytest.mark.parametrize(
+    ("solver", "evaluations"), [("euler", 3), ("midpoint", 6), ("heun3", 9), ("rk4", 12)]
+)
+def test_a_straight_path_is_exact_with_every_solver_and_its_cost_is_told(solver, evaluations):
+    made = analytic(lambda x, t, z: torch.full_like(x, 0.25))(2, SamplingConfig(solver=solver, steps=3))
+    torch.testing.assert_close(made.images, (noise_of(2) + 0.25).clamp(-1, 1))
+    assert made.nfe == evaluations
+
+
+def test_time_runs_from_the_prior_at_zero_to_the_image_at_one():
+    seen = []
+
+    def formula(x, t, z):
+        seen.append(float(t))
+        return torch.zeros_like(x)
+
+    analytic(formula)(1, SamplingConfig(solver="euler", steps=4))
+    assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_w_becomes_z_becomes_a_prior_becomes_an_image():
+    """The whole chain in closed form: z = w / 2, x = z + sigma noise, y = x + mean of z."""
+    velocity = Analytic(lambda x, t, z: z.mean(dim=(1, 2, 3), keepdim=True).expand_as(x))
+    pipeline = LeDiFlowPipeline(velocity, KnownPrior(), Halving(), image_size=SIZE)
+    made = pipeline(3, SamplingConfig(seed=5, solver="euler", steps=1, latent_solver="euler", latent_steps=1))
+    ids, noise = torch.arange(3), SampleNoise(5)
+    z = noise.normal(ids, "latent noise", (2, 4, 4)) / 2
+    mean = z[:, :1].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    x = mean + torch.tensor(-1.0).exp() * noise.normal(ids, "prior", (1, SIZE, SIZE))
+    torch.testing.assert_close(made.start.z, z)
+    torch.testing.assert_close(made.start.x, x)
+    torch.testing.assert_close(made.images, (x + z.mean(dim=(1, 2, 3), keepdim=True)).clamp(-1, 1))
+
+
+def test_temperature_scales_the_priors_standard_deviation(learned):
+    starts = {t: learned(2, SamplingConfig(temperature=t, steps=0)).start for t in (0.0, 0.5, 1.0)}
+    mean = starts[1.0].prior.mean
+    assert torch.equal(starts[0.0].x, mean)
+    torch.testing.assert_close(starts[0.5].x - mean, 0.5 * (starts[1.0].x - mean))
+
+
+def test_temperature_zero_of_the_baseline_starts_at_nothing(gaussian):
+    assert not gaussian(2, SamplingConfig(temperature=0.0, steps=0)).images.any()
+
+
+def test_no_steps_show_draws_of_the_prior(learned):
+    made = learned(2, SamplingConfig(steps=0))
+    mean, logvar = made.start.prior
+    draw = mean + logvar.exp().sqrt() * noise_of(2)
+    torch.testing.assert_close(made.images, draw.clamp(-1, 1))
+    assert made.nfe == 0
+
+
+def test_latents_leave_through_the_codec():
+    pipeline = LeDiFlowPipeline(
+        Analytic(lambda x, t, z: torch.zeros_like(x)),
+        None,
+        None,
+        image_size=SIZE,
+        decode=lambda latents: 5 * latents,
+    )
+    torch.testing.assert_close(pipeline(1).images, (5 * noise_of(1)).clamp(-1, 1))
+
+
+@pytest.mark.parametrize("kind", ["learned", "gaussian"])
+def test_a_saved_pipeline_comes_back_and_makes_the_same_images(kind, request, tmp_path):
+    pipeline = request.getfixturevalue(kind)
+    pipeline.save_pretrained(tmp_path / "saved")
+    loaded = LeDiFlowPipeline.from_pretrained(tmp_path / "saved")
+    assert loaded.modules().keys() == pipeline.modules().keys()
+    assert torch.equal(loaded(3).images, pipeline(3).images)
+
+
+def test_models_are_frozen_and_in_evaluation_mode(learned):
+    for module in learned.modules().values():
+        assert not module.training
+        assert not any(weight.requires_grad for weight in module.parameters())
+
+
+def test_half_a_learned_prior_is_refused(learned):
+    with pytest.raises(ValueError, match=r"needs both the auxiliary model and the latent sampler"):
+        LeDiFlowPipeline(learned.velocity, learned.auxiliary, None, image_size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "rk5"}, r"did you mean 'rk4'"),
+        ({"latent_solver": "huen2"}, r"did you mean 'heun2'"),
+        ({"steps": -1}, "-1 steps"),
+    ],
+)
+def test_impossible_settings_are_refused_before_any_work(options, message):
+    with pytest.raises(ValueError, match=message):
+        SamplingConfig(**options)
