@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ PICTURE = Path("docs/images/samples.png")
 DOCUMENTS = (Path("README.md"), Path("docs/demo.md"))
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
+MEASURES = (("MMD", "mmd_unbiased", 2), ("Fréchet", "frechet", 1), ("ms/img", "ms_per_image", 1))
 COLUMNS, MOST_TILES, GAP = 16, 64, 2  # of the picture of samples
 MISSING = (
     "Not measured yet. To measure: `make demo`, then `python tools/render_results.py --collect runs/demo`."
 )
-PACKAGE_FOLDER = re.compile(r"\S*/elpv_dataset/data/images")
+PACKAGE_FOLDER = re.compile(r"[^=\s]*/elpv_dataset/data/images")
 
 Results = dict[str, Any]
 
@@ -71,33 +72,25 @@ def contact_sheet(files: list[Path]) -> Image.Image:
 def quality_block(results: Results) -> str:
     """Each number of steps a row, both methods side by side, and where the numbers come from."""
     runs = results["runs"]
-    names = [run["method"] for run in runs]
-    first = runs[0]["rows"][0]
-    measures = [
-        (first["mmd_name"], "mmd_unbiased", 3),
-        (first["frechet_name"], "frechet", 1),
-        ("ms per image", "ms_per_image", 1),
-    ]
-    heads = [f"{title}: {name}" for title, _, _ in measures for name in names]
-    body = [
-        [
-            str(rows[0]["steps"]),
-            str(rows[0]["nfe"]),
-            *(f"{row[key]:.{digits}f}" for _, key, digits in measures for row in rows),
-        ]
-        for rows in zip(*(run["rows"] for run in runs), strict=True)
-    ]
-    return "\n".join(
-        [*markdown_table(["steps", "NFE", *heads], body), "", caption(runs), "", *certificates(runs)]
-    )
+    heads = [f"{title}: {run['method']}" for title, _, _ in MEASURES for run in runs]
+    body = [table_row(rows) for rows in zip(*(run["rows"] for run in runs), strict=True)]
+    table = markdown_table(["steps", "NFE", *heads], body)
+    return "\n".join([*table, "", caption(runs), "", *certificates(runs)])
+
+
+def table_row(rows: Sequence[Results]) -> list[str]:
+    """One number of steps: the methods' numbers, measure by measure."""
+    numbers = [f"{row[key]:.{digits}f}" for _, key, digits in MEASURES for row in rows]
+    return [str(rows[0]["steps"]), str(rows[0]["nfe"]), *numbers]
 
 
 def caption(runs: list[Results]) -> str:
-    row, real = runs[0]["rows"][0], runs[0]["real_mmd"]
+    row, real = runs[0]["rows"][0], max(runs[0]["real_mmd"], 0.0)
     return (
-        f"Lower is better. {row['sample_images']:,} generated images per row against {row['reference_images']:,} "
-        f"photographs; solver {row['solver']}; NFE counts evaluations of the flow model. Two halves of the photographs "
-        f"lie {real:.3f} apart. MMD is unbiased, times 1000."
+        f"Lower is better. {row['mmd_name']}, unbiased, times 1000; {row['frechet_name']}. "
+        f"{row['sample_images']:,} generated images per row against {row['reference_images']:,} photographs, two "
+        f"halves of which have an MMD of {real:.2f}; {row['solver']} solver. NFE counts evaluations of the flow model "
+        "per image; time includes everything else."
     )
 
 
@@ -110,9 +103,15 @@ def certificate_line(certificate: Results) -> str:
     hardware, versions = certificate["hardware"], certificate["versions"]
     devices = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['cores']} cores"
     return (
-        f"`{certificate['command']}`, commit {certificate['commit'][:12]}, seed {certificate['seed']}, {devices}, "
+        f"`{certificate['command']}`, commit {short(certificate['commit'])}, seed {certificate['seed']}, {devices}, "
         f"{certificate['date'][:10]}, torch {versions['torch']}, Python {versions['python']}"
     )
+
+
+def short(commit: str) -> str:
+    """Twelve digits of a commit, and whether files differed from it."""
+    digits, dirty, _ = commit.partition("-dirty")
+    return digits[:12] + dirty
 
 
 def steps_block(results: Results) -> str:

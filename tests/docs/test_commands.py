@@ -1,0 +1,64 @@
+"""What the documents tell people to type works."""
+
+from __future__ import annotations
+
+import pytest
+from documents import DOCUMENTS, ROOT, fenced, lediflow_commands, readme_steps
+from harness.commands import compose_raw, succeed
+
+from lediflow.data.synthetic import make_synthetic_images
+
+# the README's values -> ones that take seconds; everything else stays as it is written
+SHORTER = {
+    "source=PHOTOGRAPHS": ["source=pictures", "workers=1"],
+    "size=64": ["size=16"],
+    "experiment=demo": ["experiment=smoke", "synthetic_images=0", "train.images=32", "engine.device=cpu"],
+    "count=64": ["count=4", "device=cpu"],
+    "count=384": ["count=8", "device=cpu", "step_counts=[1,2]"],
+}
+
+
+def shortened(arguments: list[str]) -> list[str]:
+    return [word for argument in arguments for word in SHORTER.get(argument, [argument])]
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """A folder in which someone has followed the README step by step, in small."""
+    folder = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_synthetic_images(folder / "pictures", 24, size=20)
+        for name, arguments in readme_steps():
+            succeed(name, *shortened(arguments))
+    return folder
+
+
+def test_the_readmes_steps_lead_from_pictures_to_a_report(followed):
+    made = followed / "runs" / "mine"
+    assert (made / "report.html").read_text().rstrip().endswith("</html>")
+    assert len(list((made / "flow" / "samples").glob("*.png"))) == 4
+    for run in ("flow", "baseline"):
+        assert (made / run / "results" / "results.json").is_file()
+
+
+def test_the_readmes_python_draws_images_from_what_its_steps_made(followed, monkeypatch):
+    monkeypatch.chdir(followed)
+    (code,) = fenced((ROOT / "README.md").read_text(), "python")
+    found: dict = {}
+    exec(code.replace("image_size=64", "image_size=16"), found)
+    assert found["images"].shape == (16, 1, 16, 16)
+
+
+def quoted_commands():
+    for path in DOCUMENTS:
+        for block in fenced(path.read_text(), "bash"):
+            for name, arguments in lediflow_commands(block):
+                if name != "report":
+                    yield pytest.param(name, arguments, id=f"{path.stem}-{name}")
+
+
+@pytest.mark.parametrize(("name", "arguments"), quoted_commands())
+def test_every_command_in_the_documents_composes(name, arguments):
+    overrides = [argument.split(",")[0] for argument in arguments if argument != "-m"]
+    compose_raw(name, *overrides)

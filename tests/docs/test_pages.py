@@ -1,0 +1,109 @@
+"""Documents name things that exist, and their rendered parts say what the code and the results say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from documents import DOCUMENTS, ROOT, fenced, inline_code, links, tool
+
+from lediflow.codecs import CodecConfig
+
+FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(py|yaml|sh|md|toml)")
+FOLDER = re.compile(r"(lediflow|conf|tools|tests|docs)/([\w-]+/)*")
+OPTION = re.compile(r"(data|train|engine|model|tracking|codec|features|stage|paths)\.[a-z0-9_.]+(?==|$)")
+TARGET = re.compile(r"make ([a-z-]+)")
+
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+
+
+@each_document
+def test_links_lead_somewhere(path):
+    inside = [link for link in links(path.read_text()) if "://" not in link]
+    assert [link for link in inside if not (path.parent / link).exists()] == []
+
+
+@each_document
+def test_files_and_folders_that_are_named_exist(path):
+    """Paths are given from the top, from the package, or as a neighbour of the file named before."""
+    package = ROOT / "lediflow"
+    known = {file.name for file in [*package.rglob("*"), *ROOT.glob("*"), *(ROOT / "tools").glob("*")]}
+    named = [code for code in inline_code(path.read_text()) if FILE.fullmatch(code) or FOLDER.fullmatch(code)]
+    made_by_runs = {"config.yaml"}
+    missing = [
+        name
+        for name in named
+        if not ((ROOT / name).exists() or (package / name).exists() or name in known | made_by_runs)
+    ]
+    assert missing == []
+
+
+@each_document
+def test_options_that_are_named_exist(path):
+    configuration = tool("render_configuration")
+    configs = [*configuration.COMMANDS.values()]
+    known = {option.key for config in configs for option in configuration.options_of(config)}
+    known |= {
+        option.key for stage in configuration.STAGES for option in configuration.options_of(stage, "stage.")
+    }
+    codes = [code for code in inline_code(path.read_text()) if not code.endswith(".safetensors")]
+    named = [match[0] for code in codes if (match := OPTION.match(code))]
+    assert [name for name in named if name not in known] == []
+
+
+@each_document
+def test_make_targets_that_are_named_exist(path):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = path.read_text()
+    named = [
+        target for code in [*inline_code(text), *fenced(text, "bash")] for target in TARGET.findall(code)
+    ]
+    assert set(named) <= targets
+
+
+def test_the_page_of_options_is_what_the_dataclasses_say():
+    configuration = tool("render_configuration")
+    assert configuration.PAGE.read_text() == configuration.page(), "run: python tools/render_configuration.py"
+
+
+def test_the_comment_of_a_wrapped_field_is_found():
+    comments = tool("render_configuration").field_comments(CodecConfig)
+    assert comments["precision"].startswith("of the weights")
+
+
+def test_tables_of_results_are_what_the_results_say():
+    results = tool("render_results")
+    assert results.outdated(ROOT) == {}, "run: python tools/render_results.py"
+
+
+def test_a_table_of_results_shows_both_methods_side_by_side():
+    results = tool("render_results")
+    rows = [("LeDiFlow", 1.25, 9.5), ("Flow matching", 3.5, 5.25)]
+    table = results.quality_block({"runs": [measured(*row) for row in rows]})
+    assert "| 1 | 2 | 1.25 | 3.50 | 60.0 | 60.0 | 9.5 | 5.2 |" in table
+    assert "commit 0123456789ab-dirty, seed 0" in table
+
+
+def measured(method: str, mmd: float, milliseconds: float) -> dict:
+    """One method's part of a results file."""
+    row = {
+        "steps": 1,
+        "nfe": 2,
+        "solver": "midpoint",
+        "mmd_name": "MMD (X)",
+        "frechet_name": "Fréchet distance (X)",
+        "mmd_unbiased": mmd,
+        "frechet": 60.0,
+        "ms_per_image": milliseconds,
+        "sample_images": 8,
+        "reference_images": 9,
+    }
+    certificate = {
+        "command": "python",
+        "commit": "0123456789abcdef-dirty",
+        "seed": 0,
+        "date": "2026-01-01T00:00:00",
+        "hardware": {"gpus": [], "processor": "a processor", "cores": 2},
+        "versions": {"torch": "2", "python": "3"},
+    }
+    return {"method": method, "certificate": certificate, "real_mmd": -0.001, "rows": [row]}
