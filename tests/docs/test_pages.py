@@ -46,7 +46,7 @@ def test_options_that_are_named_exist(path):
     known |= {
         option.key for stage in configuration.STAGES for option in configuration.options_of(stage, "stage.")
     }
-    codes = [code for code in inline_code(path.read_text()) if not code.endswith(".safetensors")]
+    codes = [code for code in inline_code(path.read_text()) if not code.endswith((".py", ".safetensors"))]
     named = [match[0] for code in codes if (match := OPTION.match(code))]
     assert [name for name in named if name not in known] == []
 
