@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,15 +18,19 @@ from lediflow.config.build import (
     build_run,
     build_trained_model,
     check_command,
+    identity,
     load_parent,
     typed,
 )
 from lediflow.config.cli import STOPPED, run_command
 from lediflow.config.schema import TrainCommand
+from lediflow.config.sweep import separate_jobs
 from lediflow.engine.ranks import Ranks, find_ranks
+from lediflow.errors import UserError
 from lediflow.models import save_model
 from lediflow.tracking.build import build_tracker
-from lediflow.training.loop import Outcome, train
+from lediflow.training.identity import differences
+from lediflow.training.loop import Outcome, resume, train
 from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -36,6 +42,7 @@ def main(overrides: Iterable[str] = ()) -> None:
 
 def run(config: DictConfig) -> None:
     """One training command, from composed configuration to exported weights."""
+    separate_jobs(config)
     command: TrainCommand = typed(config)
     ranks = find_ranks()
     if not ranks.is_first:
@@ -46,9 +53,7 @@ def run(config: DictConfig) -> None:
     check_command(command)
     parent = load_parent(command)
     folder.create()
-    if ranks.is_first:
-        folder.config.write_text(OmegaConf.to_yaml(config, resolve=True))
-    outcome = trained(command, parent, folder, ranks)
+    outcome = trained(command, parent, folder, ranks, OmegaConf.to_yaml(config, resolve=True))
     if outcome is Outcome.STOPPED:
         if ranks.is_first:
             print(
@@ -59,15 +64,23 @@ def run(config: DictConfig) -> None:
 
 
 def is_done(folder: RunFolder, command: TrainCommand) -> bool:
-    """Whether the folder holds this training, finished."""
-    seen = folder.exported_facts()["images_seen"] if folder.is_exported else 0
-    if seen < command.train.images:
+    """Whether the folder holds this training, finished; an error if it holds another one."""
+    facts: dict[str, Any] = folder.exported_facts() if folder.is_exported else {"images_seen": 0}
+    if facts["images_seen"] < command.train.images:
         return False
-    log.info("%s is finished (%d images): nothing to do", folder.root, seen)
+    known = facts.get("identity", {})
+    if changed := differences(known, {key: identity(command)[key] for key in known}):
+        raise UserError(
+            f"{folder.root} is finished, but was trained with other options ({'; '.join(changed)}); "
+            "choose another run="
+        )
+    log.info("%s is finished (%d images): nothing to do", folder.root, facts["images_seen"])
     return True
 
 
-def trained(command: TrainCommand, parent: Parent | None, folder: RunFolder, ranks: Ranks) -> Outcome:
+def trained(
+    command: TrainCommand, parent: Parent | None, folder: RunFolder, ranks: Ranks, config: str
+) -> Outcome:
     tracker = build_tracker(
         command.tracking,
         folder.root,
@@ -78,6 +91,9 @@ def trained(command: TrainCommand, parent: Parent | None, folder: RunFolder, ran
     )
     built = build_run(command, parent, tracker, ranks)
     try:
+        resume(built.training)  # refuses a folder of another run, before anything in it is changed
+        if ranks.is_first:
+            folder.config.write_text(config)
         outcome = train(built.training)
         if outcome is Outcome.FINISHED:
             export(command, built, folder)
@@ -103,7 +119,7 @@ def this_command() -> str:
     """The command line that was typed, ready to be typed again."""
     package = sys.modules["__main__"].__spec__
     module = package.name if package else "lediflow.train"
-    return " ".join(["python", "-m", module, *sys.argv[1:]])
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from lediflow.config.load import load_export
 from lediflow.config.schema import TrainCommand
 from lediflow.data.index import INDEX_NAME
 from lediflow.data.shards import ShardReader
@@ -24,7 +25,7 @@ from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.models import Model, Spec, build_model, load_model
+from lediflow.models import Model, Spec, build_model
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.groups import parameter_groups
 from lediflow.models.specs import VelocitySpec, latent_shape
@@ -83,7 +84,7 @@ def build_run(command: TrainCommand, parent: Parent | None, tracker: Tracker, ra
             RunFolder(Path(command.run)).checkpoints, command.train.checkpoint.keep_last
         ),
         config=command.train,
-        identity=identity(command, parent),
+        identity=identity(command) | {"parent": parent.sha256 if parent else None},
     )
     return BuiltRun(training, exported_facts(command, reader, parent))
 
@@ -105,11 +106,7 @@ def load_parent(command: TrainCommand) -> Parent | None:
     folder = RunFolder(Path(command.parent or "(no parent= given)"))
     how = f"python -m lediflow.train experiment={command.name} stage=auxiliary data.path={command.data.path}"
     export = folder.require_export(f"the auxiliary model that stage={command.stage.name} builds on", how)
-    model = load_model(export)
-    if not isinstance(model, AuxiliaryModel):
-        raise UserError(
-            f"parent={folder.root} holds a {type(model).__name__}; give the run of stage=auxiliary"
-        )
+    model = load_export(AuxiliaryModel, export, "the run of stage=auxiliary")
     return Parent(model.eval().requires_grad_(False), str(folder.root), folder.weights_hash())
 
 
@@ -133,9 +130,7 @@ def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
     """The first rank draws them; the others, which belong to no group yet, wait for the finished index."""
     path, model = Path(command.data.path), command.model
     if ranks.is_first:
-        make_synthetic_shards(
-            path, command.synthetic_images, model.image_size, model.channels, seed=command.seed
-        )
+        make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels)
     deadline = time.monotonic() + DRAWING_SECONDS
     while not (path / INDEX_NAME).is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -206,15 +201,14 @@ def build_stream(command: TrainCommand, reader: ShardReader, engine: Engine) -> 
     )
 
 
-def identity(command: TrainCommand, parent: Parent | None) -> dict[str, Any]:
-    """What a continued run must share with its start."""
+def identity(command: TrainCommand) -> dict[str, Any]:
+    """What a continued run must share with its start, besides the parent."""
     return {
         "stage": dataclasses.asdict(command.stage),
         "prior": command.prior,
         "seed": command.seed,
         "global_batch": command.train.global_batch,
         "model": dataclasses.asdict(command.model),
-        "parent": parent.sha256 if parent else None,
     }
 
 
@@ -234,4 +228,5 @@ def exported_facts(command: TrainCommand, reader: ShardReader, parent: Parent | 
         },
         "parent": {"path": parent.path, "sha256": parent.sha256} if parent else None,
         "seed": command.seed,
+        "identity": identity(command),
     }

@@ -12,6 +12,7 @@ from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
 from lediflow.models import load_as
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.export import Kind
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.velocity import VelocityModel
 from lediflow.sampling import LeDiFlowPipeline
@@ -33,7 +34,11 @@ def load_pipeline(
         if sampler is not None:
             raise UserError(f"run={run} is the Gaussian baseline, which has no latents; leave sampler= out")
         return LeDiFlowPipeline(
-            load_as(VelocityModel, export), None, None, image_size=facts["image_size"], decode=decode
+            load_export(VelocityModel, export, "a run of stage=flow"),
+            None,
+            None,
+            image_size=facts["image_size"],
+            decode=decode,
         ).to(where)
     if sampler is None:
         raise UserError(
@@ -45,12 +50,20 @@ def load_pipeline(
     )
     parent = _common_parent(facts, latent.exported_facts(), run, sampler)
     return LeDiFlowPipeline(
-        load_as(VelocityModel, export),
-        load_as(AuxiliaryModel, parent),
-        load_as(LatentSampler, latent_export),
+        load_export(VelocityModel, export, "a run of stage=flow"),
+        load_export(AuxiliaryModel, parent, "a run of stage=auxiliary"),
+        load_export(LatentSampler, latent_export, "a run of stage=latent_sampler"),
         image_size=facts["image_size"],
         decode=decode,
     ).to(where)
+
+
+def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:
+    """An exported model of the kind that is wanted there; a broken export or another kind is refused."""
+    try:
+        return load_as(kind, export)
+    except ValueError as error:
+        raise UserError(f"{error}; give {wanted}") from error
 
 
 def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, sampler_run: str) -> Path:

@@ -21,6 +21,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.stages.protocol import Stage
 from lediflow.tracking.protocol import Tracker
 from lediflow.training.clock import Clock
+from lediflow.training.identity import differences
 from lediflow.training.schedules import ScheduleConfig, learning_rate_factor
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Outcome(enum.Enum):
 
 @dataclass
 class Training:
-    """Everything one run needs, built; `train(self)` runs it."""
+    """Everything one run needs, built; `resume(self)`, then `train(self)` run it."""
 
     engine: Engine
     stage: Stage
@@ -61,9 +62,8 @@ class Training:
 
 
 def train(run: Training) -> Outcome:
-    """Train from the newest valid checkpoint to the end of the clock, or until asked to stop."""
+    """Train from where the run stands (see `resume`) to the end of the clock, or until asked to stop."""
     engine, clock, config = run.engine, run.clock, run.config
-    resume(run)
     window = Window(run)
     with StopRequest() as stop:
         while not clock.is_finished:
@@ -117,10 +117,9 @@ def resume(run: Training) -> None:
     if checkpoint is None:
         run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
         return
-    found = checkpoint.progress["identity"]
-    if found != run.identity:
+    if changed := differences(checkpoint.progress["identity"], run.identity):
         raise UserError(
-            f"{run.checkpoints.folder} was trained with {found}, but this command asks for {run.identity}; "
+            f"{run.checkpoints.folder} was trained with other options ({'; '.join(changed)}); "
             "repeat the options of the first start, or choose another run="
         )
     run.engine.load(checkpoint.engine)

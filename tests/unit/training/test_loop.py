@@ -17,7 +17,8 @@ from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.stages.protocol import StageLoss
 from lediflow.training.clock import Clock
-from lediflow.training.loop import Outcome, Training, TrainingConfig, train
+from lediflow.training.loop import Outcome, Training, TrainingConfig, resume
+from lediflow.training.loop import train as train_on
 from lediflow.training.schedules import ScheduleConfig
 
 BATCH, IMAGES = 4, 40
@@ -99,6 +100,12 @@ def training(folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None)
         config=config,
         identity=identity or {"seed": 0},
     )
+
+
+def train(run):
+    """What the command does: continue where the folder stands."""
+    resume(run)
+    return train_on(run)
 
 
 def state_of(run):
@@ -188,7 +195,7 @@ def test_micro_batches_change_neither_data_nor_curve_points(tmp_path, undisturbe
 
 def test_another_run_in_the_same_folder_is_refused_with_both_named(tmp_path):
     train(training(tmp_path / "run", identity={"seed": 0}))
-    with pytest.raises(UserError, match=r"'seed': 0.*'seed': 1.*another run="):
+    with pytest.raises(UserError, match=r"\(seed: 0, now 1\).*another run="):
         train(training(tmp_path / "run", identity={"seed": 1}))
 
 

@@ -1,0 +1,149 @@
+"""Every YAML file composes, and every experiment builds every model it can train."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from harness.commands import COMMANDS, compose, conf_folder
+
+from lediflow.config.build import build_stage, build_trained_model, check_command
+from lediflow.errors import UserError
+from lediflow.models import count_parameters
+from lediflow.models.groups import parameter_groups
+
+CONF = conf_folder()
+STAGES = ("auxiliary", "flow", "latent_sampler")
+
+
+def options(group: str) -> list[str]:
+    """The choices of a configuration group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+GROUPS = {group: options(group) for group in ("stage", "model", "engine", "tracking", "data", "paths")}
+CHOICES = [f"{group}={option}" for group, found in GROUPS.items() for option in found]
+
+
+def built(command):
+    """The model, without its memory."""
+    with torch.device("meta"):
+        return build_trained_model(command)
+
+
+def test_every_folder_of_conf_is_looked_at_here():
+    folders = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
+    assert folders == {".", "experiment", "codec", *GROUPS}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_composes(choice):
+    compose("train", "experiment=smoke", choice)
+
+
+@pytest.mark.parametrize("codec", options("codec"))
+def test_every_codec_composes(codec):
+    weights = [] if codec == "pixels" else ["codec.path=weights"]
+    assert compose("encode", f"codec={codec}", "source=a", "output=b", *weights).codec.name == codec
+
+
+@pytest.mark.parametrize("command", sorted({path.stem for path in CONF.glob("*.yaml")} - {"command"}))
+def test_every_command_composes_and_is_one(command):
+    assert command in COMMANDS
+    required = {
+        "train": ["data.path=a"],
+        "prepare": ["source=a", "output=b"],
+        "encode": ["source=a", "output=b"],
+        "sample": ["run=a"],
+        "evaluate": ["images=a", "reference=b", "output=c"],
+    }
+    compose(command, *required[command])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("experiment", ["demo", "demo_ci", "smoke"])
+def test_every_general_experiment_trains_every_stage(experiment, stage):
+    command = compose("train", f"experiment={experiment}", f"stage={stage}", "data.path=a")
+    assert command.stage.name == stage
+    check_command(command)
+    assert count_parameters(built(command)) > 0
+
+
+@pytest.mark.parametrize("experiment", [name for name in options("experiment") if name.startswith("ffhq")])
+def test_every_paper_experiment_builds_its_own_stage(experiment):
+    command = compose("train", f"experiment={experiment}", "data.path=a")
+    check_command(command)
+    ending = {"fm": "flow", "sampler": "latent_sampler"}.get(
+        experiment.rsplit("_", 1)[1], experiment.rsplit("_", 1)[1]
+    )
+    assert command.stage.name == ending
+    assert (command.prior == "gaussian") == experiment.endswith("_fm")
+    groups = parameter_groups(built(command), command.train.learning_rate, command.train.weight_decay)
+    # the paper's rate; mapping networks learn at a third of it
+    assert {round(group["lr"], 9) for group in groups} <= {3e-4, 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "millions"),
+    [
+        ("ffhq256_rgb_flow", 160.5),
+        ("ffhq256_rgb_fm", 160.5),
+        ("ffhq256_sdv_flow", 154.4),
+        ("ffhq256_sdv_fm", 154.4),
+        ("ffhq256_sdv_auxiliary", 34.9),
+        ("ffhq256_rgb_latent_sampler", 17.0),
+        ("ffhq256_sdv_latent_sampler", 17.0),
+    ],
+)
+def test_paper_experiments_have_the_papers_number_of_parameters(experiment, millions):
+    model = built(compose("train", f"experiment={experiment}", "data.path=a"))
+    assert count_parameters(model) / 1e6 == pytest.approx(millions, abs=0.1)  # the paper rounds to 0.1 and 1
+
+
+@pytest.mark.parametrize(
+    ("experiment", "batch"),
+    [
+        ("ffhq256_rgb_auxiliary", 256),
+        ("ffhq256_rgb_flow", 128),
+        ("ffhq256_sdv_flow", 64),
+        ("ffhq256_sdv_fm", 64),
+    ],
+)
+def test_paper_experiments_have_the_papers_batches(experiment, batch):
+    assert compose("train", f"experiment={experiment}", "data.path=a").train.global_batch == batch
+
+
+def test_the_flow_and_its_baseline_differ_by_what_z_tells_alone():
+    flow, baseline = (
+        compose("train", "experiment=demo", "data.path=a", f"prior={p}") for p in ("learned", "gaussian")
+    )
+    left, right = dataclasses.asdict(flow), dataclasses.asdict(baseline)
+    assert {key for key in left if left[key] != right[key]} == {"prior", "run"}
+    extra = count_parameters(built(flow)) - count_parameters(built(baseline))
+    latent = 4 * 4 * 4  # entries of z for 64 x 64 pictures, each with a row into the mapping network
+    assert extra == latent * flow.model.velocity.mapping.width
+
+
+def test_runs_are_named_by_what_they_are():
+    command = compose("train", "experiment=demo", "data.path=a", "seed=3", "paths.runs=elsewhere")
+    assert command.run == "elsewhere/demo/flow-learned-seed3"
+    assert command.parent == "elsewhere/demo/auxiliary-learned-seed3"
+
+
+def test_the_paper_experiments_of_one_family_find_their_parent_by_default():
+    auxiliary = compose("train", "experiment=ffhq256_sdv_auxiliary", "data.path=a")
+    flow = compose("train", "experiment=ffhq256_sdv_flow", "data.path=a")
+    assert Path(flow.parent) == Path(auxiliary.run)
+
+
+def test_the_baseline_has_one_stage():
+    with pytest.raises(UserError, match=r"prior=gaussian .* has one stage, flow"):
+        check_command(compose("train", "experiment=demo", "data.path=a", "stage=auxiliary", "prior=gaussian"))
+
+
+def test_options_of_a_stage_reach_it():
+    command = compose(
+        "train", "experiment=smoke", "stage=flow", "prior=gaussian", "stage.exponent=2", "stage.cap=3"
+    )
+    stage = build_stage(command, None)
+    assert (stage.exponent, stage.cap) == (2.0, 3.0)

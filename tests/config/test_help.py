@@ -1,0 +1,42 @@
+"""`--help` shows what to type, and `-m` and the stages' own modules start the same command."""
+
+import runpy
+import sys
+
+import pytest
+from harness.commands import invoke
+
+MENTIONED = {
+    "prepare": ["python -m lediflow.prepare", "source:", "output:", "size:", "mode:"],
+    "encode": ["python -m lediflow.encode", "codec: pixels, sd2_vae, taesd", "source:", "batch_size:"],
+    "train": [
+        "python -m lediflow.train", "torchrun --nproc_per_node=2", "hydra/launcher=submitit_slurm", "stage: auxiliary",
+        "experiment: demo", "images:", "learning_rate:", "zero:", "prior:", "parent:", "same command again continues",
+    ],
+    "sample": ["python -m lediflow.sample", "midpoint", "dopri5", "steps:", "temperature:", "count:", "seed:"],
+    "evaluate": ["python -m lediflow.evaluate", "images=DIR reference=DIR", "features:", "step_counts:"],
+    "report": ["python -m lediflow.report", "--output", "--title"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", MENTIONED)
+def test_help_mentions_examples_and_the_main_options(command):
+    said = invoke(command, "--help")
+    assert said.status == 0
+    for phrase in MENTIONED[command]:
+        assert phrase in said.out
+
+
+def test_the_whole_configuration_can_be_printed():
+    said = invoke("train", "experiment=smoke", "stage=auxiliary", "--cfg", "job")
+    assert said.status == 0
+    assert "name: smoke" in said.out
+    assert "half_life_images: 100" in said.out
+
+
+@pytest.mark.parametrize("stage", ["auxiliary", "flow", "latent_sampler"])
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_a_stages_module_is_the_training_command_of_that_stage(stage, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [stage, "experiment=smoke", "--cfg", "job", "--package", "stage"])
+    runpy.run_module(f"lediflow.stages.{stage}", run_name="__main__")
+    assert f"name: {stage}" in capsys.readouterr().out

@@ -1,0 +1,160 @@
+"""What cannot be done is refused with status 2 and a sentence that says what to do; never with a traceback."""
+
+import re
+
+import pytest
+from harness.commands import invoke
+
+REFUSED = 2
+SMOKE = ("train", "experiment=smoke", "engine.device=cpu")
+
+
+def refusal(*command):
+    said = invoke(*command)
+    assert said.status == REFUSED, said.err
+    assert "Traceback" not in said.err
+    return said.err
+
+
+def assert_says(text, *phrases):
+    for phrase in phrases:
+        assert re.search(phrase, text, re.DOTALL), f"{phrase!r} is not in: {text}"
+
+
+@pytest.mark.parametrize(
+    ("command", "nearest"),
+    [
+        (("train", "train.imges=3"), r"'train\.imges'.*nearest valid names: train\.images"),
+        (("train", "engine.zreo=2"), r"nearest valid names: engine\.zero"),
+        (("train", "experiment=smok"), "nearest valid names: smoke"),
+        (("train", "stage=flwo"), "nearest valid names: flow"),
+        (("train", "experiment=smoke", "engine=deepsped"), "nearest valid names: deepspeed"),
+        (("encode", "codec=pixel"), "nearest valid names: pixels"),
+        (("sample", "stpes=3"), "nearest valid names: steps"),
+        (("evaluate", "features.nmae=x"), r"nearest valid names: features\.name"),
+        (("prepare", "siz=3"), "nearest valid names: size"),
+        (("sample", "run=x", "solver=rk5"), "did you mean 'rk4'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistyped_name_is_answered_with_the_nearest_that_exists(command, nearest):
+    assert_says(refusal(*command), nearest)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("train", "experiment=demo", "stage=auxiliary"), r"data\.path has no value; .*data\.path=\.\.\."),
+        (("prepare",), r"source has no value.*source=\.\.\."),
+        (("sample",), r"run has no value.*run=\.\.\."),
+        (("encode", "source=x"), r"output has no value"),
+        (("evaluate",), r"run=FLOW_RUN .* or images=DIR with reference=DIR"),
+        (("report",), "required: RUN"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_missing_option_is_named(command, message):
+    assert_says(refusal(*command), message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["train.images=many"], r"'many' .*train\.images"),
+        (["prior=laplace"], r"prior='laplace' is unknown; use one of learned, gaussian"),
+        (["engine.name=jax"], r"engine\.name='jax' is unknown; use engine=local or engine=deepspeed"),
+        (["engine.precision=fp8"], r"use auto, float32 or bfloat16"),
+        (["engine.micro_batch=3"], r"use a divisor of 16"),
+        (["model.channels=3", "synthetic_images=0"], r"holds samples .*1x16x16.*set model\.channels=1"),
+        (["model.image_size=18", "synthetic_images=0"], r"18"),
+        (["data.held_out_fraction=1.0"], "leaves none"),
+        (["run=/dev/null/run"], r"run=/dev/null/run cannot be written.*choose another run="),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_cannot_work_are_refused_with_one_that_can(options, message, trained, tmp_path):
+    smoke = (
+        *SMOKE,
+        "stage=auxiliary",
+        f"data.path={trained.latents}",
+        "synthetic_images=0",
+        f"run={tmp_path}/run",
+    )
+    assert_says(refusal(*smoke, *options), message)
+
+
+def test_data_that_is_not_there_is_named_with_the_command_that_makes_it(tmp_path):
+    said = refusal(
+        *SMOKE, "stage=auxiliary", "synthetic_images=0", f"data.path={tmp_path}/none", f"run={tmp_path}/run"
+    )
+    assert_says(said, f"{tmp_path}/none", r"python -m lediflow\.prepare")
+
+
+@pytest.mark.parametrize("stage", ["flow", "latent_sampler"])
+def test_a_missing_parent_is_named_with_the_command_that_trains_it(stage, tmp_path):
+    said = refusal(*SMOKE, f"stage={stage}", f"parent={tmp_path}/none", f"run={tmp_path}/run")
+    assert_says(
+        said, f"{tmp_path}/none, but there is no run there", r"python -m lediflow\.train .*stage=auxiliary"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_parent_of_another_kind_is_refused(trained, tmp_path):
+    said = refusal(*SMOKE, "stage=flow", f"parent={trained.flow}", f"run={tmp_path}/run")
+    assert_says(said, "holds a VelocityModel.*give the run of stage=auxiliary")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("seed=1", r"\(seed: 0, now 1\)"),
+        ("prior=gaussian", "prior: learned, now gaussian"),
+        ("stage.exponent=0.5", r"\(stage\.exponent: 1\.0, now 0\.5\)"),
+        ("train.global_batch=32", r"\(global_batch: 16, now 32\)"),
+        ("model.velocity.levels.0.depth=2", r"model\.velocity\.levels\.0\.depth: 1, now 2"),
+    ],
+)
+@pytest.mark.parametrize("images", [64, 96], ids=["finished", "to be continued"])
+def test_a_run_is_not_taken_for_another_one(trained, change, named, images):
+    said = refusal(*trained.commands["flow"], f"train.images={images}", change)
+    assert_says(said, named, "another run=")
+
+
+def test_a_refused_command_leaves_the_run_folder_as_it_was(trained):
+    before = {path: path.read_bytes() for path in trained.flow.rglob("*") if path.is_file()}
+    refusal(*trained.commands["flow"], "train.images=96", "seed=1")
+    assert {path: path.read_bytes() for path in trained.flow.rglob("*") if path.is_file()} == before
+
+
+class TestSampling:
+    """Runs that do not belong together."""
+
+    def test_a_learned_prior_needs_its_sampler(self, trained):
+        assert_says(refusal("sample", f"run={trained.flow}"), r"sampler=RUN_DIR")
+
+    def test_the_baseline_takes_none(self, trained):
+        said = refusal("sample", f"run={trained.baseline}", f"sampler={trained.sampler}")
+        assert_says(said, "leave sampler= out")
+
+    def test_a_run_of_another_stage_is_no_flow(self, trained):
+        assert_says(
+            refusal("sample", f"run={trained.auxiliary}"), "stage=auxiliary; give a run of stage=flow"
+        )
+
+    def test_a_flow_is_no_sampler(self, trained):
+        said = refusal("sample", f"run={trained.flow}", f"sampler={trained.flow}")
+        assert_says(said, "give a run of stage=latent_sampler")
+
+    def test_a_run_that_is_not_there_is_named(self, tmp_path):
+        assert_says(refusal("sample", f"run={tmp_path}/none"), f"{tmp_path}/none, but there is no run there")
+
+    def test_models_of_different_parents_are_refused(self, trained, tmp_path):
+        config = (trained.sampler / "export" / "config.json").read_text()
+        weights = (trained.sampler / "export" / "model.safetensors").read_bytes()
+        pinned = re.search(r'"path": ".*?/auxiliary",\s+"sha256": "(\w+)"', config)[1]
+        export = tmp_path / "export"
+        export.mkdir()
+        (export / "config.json").write_text(config.replace(pinned, "0" * 64))
+        (export / "model.safetensors").write_bytes(weights)
+        said = refusal("sample", f"run={trained.flow}", f"sampler={tmp_path}")
+        assert_says(said, pinned[:12], "000000000000", "use runs of one parent")
