@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,13 +34,14 @@ class Started:
     """A process that is still running, in a group of its own."""
 
     def __init__(self, arguments: list[str], env: Mapping[str, str] | None = None) -> None:
+        # a pipe that nobody reads would stop its writer
+        self.printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
             arguments,
             cwd=ROOT,
             env=clean_environment() | dict(env or {}),
-            stdout=subprocess.PIPE,
+            stdout=self.printed,
             stderr=subprocess.STDOUT,
-            text=True,
             start_new_session=True,
         )
 
@@ -48,12 +50,12 @@ class Started:
 
     def wait(self, seconds: float = SECONDS) -> Finished:
         try:
-            output, _ = self.process.communicate(timeout=seconds)
+            return Finished(self.process.wait(seconds), self.output())
         except subprocess.TimeoutExpired:
             self.kill()
-            output, _ = self.process.communicate()
-            raise AssertionError(f"{self.process.args} did not end within {seconds} s:\n{output}") from None
-        return Finished(self.process.returncode, output)
+            raise AssertionError(
+                f"{self.process.args} did not end in {seconds} s:\n{self.output()}"
+            ) from None
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
         """Until the condition holds; fails if the process ends before, or time runs out."""
@@ -61,12 +63,17 @@ class Started:
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise AssertionError(f"{self.process.args} never got there:\n{self.process.communicate()[0]}")
+                raise AssertionError(f"{self.process.args} never got there:\n{self.output()}")
             time.sleep(0.02)
+
+    def output(self) -> str:
+        self.printed.seek(0)
+        return self.printed.read()
 
     def kill(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def start(module: str, *arguments: object, env: Mapping[str, str] | None = None) -> Started:

@@ -1,0 +1,81 @@
+"""A run that is asked to stop saves, says how to continue, and loses nothing: real processes, real signals."""
+
+import re
+import shlex
+import signal
+
+import pytest
+from harness.commands import succeed
+from harness.curves import assert_near_tensors, assert_same_tensors, events, newest_state, weights
+from harness.processes import run, start, start_on_ranks, wait_for_all
+
+pytestmark = pytest.mark.distributed
+
+STOPPED = 75
+ENDLESS = "train.images=1000000"  # the schedule has no decay, so that the length changes no step
+FEW = 64  # images after the stop
+
+
+def options(root, run):
+    return (
+        "experiment=smoke", "stage=auxiliary", "engine.device=cpu", f"data.path={root}/shards", f"run={root}/{run}",
+    )  # fmt: skip
+
+
+def is_training(folder):
+    return lambda: bool(events(folder, "train"))
+
+
+def images_saved(folder):
+    return events(folder, "checkpoint")[-1]["images_seen"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signalled_run_saves_and_its_continuation_equals_an_undisturbed_run_bit_for_bit(tmp_path, number):
+    process = start("lediflow.train", *options(tmp_path, "stopped"), ENDLESS)
+    process.wait_until(is_training(tmp_path / "stopped"))
+    process.send(number)
+    finished = process.wait()
+    assert finished.status == STOPPED, finished.output
+    assert "Traceback" not in finished.output
+    assert not (tmp_path / "stopped" / "export").exists()
+
+    typed_again = shlex.split(re.search(r"To continue: python -m (.*)", finished.output)[1])
+    assert typed_again == ["lediflow.train", *options(tmp_path, "stopped"), ENDLESS]
+    images = f"train.images={images_saved(tmp_path / 'stopped') + FEW}"
+    succeed("train", *typed_again[1:], images)
+    succeed("train", *options(tmp_path, "undisturbed"), images)
+    assert_same_tensors(weights(tmp_path / "stopped"), weights(tmp_path / "undisturbed"))
+    assert_same_tensors(newest_state(tmp_path / "stopped"), newest_state(tmp_path / "undisturbed"))
+
+
+def test_one_signalled_rank_stops_both_and_one_rank_goes_on(tmp_path):
+    """SLURM may warn one task only: all save together, and the run continues wherever there is room."""
+    folder = tmp_path / "stopped"
+    first, second = start_on_ranks(
+        2, "lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "engine=deepspeed", "engine.zero=2"
+    )
+    try:
+        first.wait_until(is_training(folder))
+    except AssertionError:
+        second.kill()
+        raise
+    second.send(signal.SIGUSR2)
+    finished = wait_for_all([first, second])
+    assert [process.status for process in finished] == [STOPPED, STOPPED], finished[0].output
+    assert "To continue" in finished[0].output
+    assert "To continue" not in finished[1].output
+
+    images = f"train.images={images_saved(folder) + FEW}"
+    succeed("train", *options(tmp_path, "stopped"), images)
+    succeed("train", *options(tmp_path, "undisturbed"), images)
+    # only the order of sums differs, as in test_ranks_agree, for as many steps as the ranks made before the signal
+    assert_near_tensors(weights(folder), weights(tmp_path / "undisturbed"), relative=1e-3)
+
+
+def test_several_ranks_without_deepspeed_are_refused_in_a_sentence(tmp_path):
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    finished = run("lediflow.train", *options(tmp_path, "run"), env=environment)
+    assert finished.status == 2
+    assert "use engine=deepspeed" in finished.output
+    assert "Traceback" not in finished.output
