@@ -52,6 +52,10 @@ def run_command(config_name: str, task: Callable[[DictConfig], None], overrides:
         sys.exit(INTERRUPTED)
     except UserError as error:
         _refuse(str(error))
+    except RuntimeError as error:
+        if "srun" not in str(error):  # submitit's word for a machine without SLURM
+            raise
+        _refuse(f"{error} Submit from a login node, or use hydra/launcher=submitit_local on this machine")
     except MissingMandatoryValue as error:
         _refuse(_explain_missing(error))
     except (HydraException, OmegaConfBaseException) as error:

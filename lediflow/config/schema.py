@@ -44,7 +44,7 @@ class TrainCommand:
     prior: str = "learned"  # learned: LeDiFlow | gaussian: the flow-matching baseline (flow stage only)
     parent: str | None = None  # run folder of the auxiliary model that flow and latent_sampler build on
     synthetic_images: int = 0  # draw this many toy pictures into data.path first (smoke tests)
-    stage: Any = MISSING
+    stage: Any = MISSING  # auxiliary | flow | latent_sampler, each with options of its own
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainingConfig = field(default_factory=TrainingConfig)
@@ -84,8 +84,15 @@ class SampleCommand(SamplingOptions):
     run: str = MISSING  # run folder of a flow
     sampler: str | None = None  # run folder of a latent sampler; the Gaussian baseline needs none
     output: str = MISSING  # 000000.png ... and samples.json
-    count: int = 64
+    count: int = 64  # how many images, numbered from 0
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
+class RealImagesConfig:
+    """What generated images are compared with."""
+
+    path: str = ""  # folder of shards, photographs or latents; only needed with run=
 
 
 @dataclass(kw_only=True)
@@ -96,7 +103,7 @@ class EvaluateCommand(SamplingOptions):
     sampler: str | None = None  # ... and of its latent sampler
     images: str | None = None  # or a folder of finished pictures ...
     reference: str | None = None  # ... and a folder of real ones
-    data: DataConfig = field(default_factory=DataConfig)  # shards of real images that `run` is compared with
+    data: RealImagesConfig = field(default_factory=RealImagesConfig)
     output: str = MISSING  # results.json, figures
     count: int = 1024  # generated images per row; metrics on few images are noisy
     reference_count: int = 0  # real images; 0 takes all

@@ -47,7 +47,9 @@ class MappingNetwork(nn.Module):
     def __init__(self, spec: MappingSpec) -> None:
         super().__init__()
         self.in_norm = RMSNorm(spec.width)
-        self.blocks = nn.ModuleList(FeedForward(spec.width, spec.d_ff) for _ in range(spec.depth))
+        self.blocks = nn.ModuleList(
+            FeedForward(spec.width, spec.feedforward_width) for _ in range(spec.depth)
+        )
         self.out_norm = RMSNorm(spec.width)
 
     def forward(self, x: Condition) -> Condition:

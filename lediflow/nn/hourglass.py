@@ -28,7 +28,7 @@ class TransformerLayer(nn.Module):
     def __init__(self, level: LevelSpec, condition_width: int | None, route: str) -> None:
         super().__init__()
         self.self_attn = SelfAttention(level, condition_width, route)
-        self.ff = FeedForward(level.width, level.d_ff, condition_width)
+        self.ff = FeedForward(level.width, level.feedforward_width, condition_width)
 
     def forward(self, x: Tokens, positions: Rotation, condition: Condition | None = None) -> Tokens:
         return self.ff(self.self_attn(x, positions, condition), condition)

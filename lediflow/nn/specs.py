@@ -23,7 +23,6 @@ class LevelSpec:
     kernel_size: int | None = None  # side of the square each token attends to; null attends to the whole grid
 
     def __post_init__(self) -> None:
-        self.d_ff = self.d_ff or FEEDFORWARD_EXPANSION * self.width
         if self.width % self.head_dim:
             raise ValueError(
                 f"level of width {self.width} with head_dim {self.head_dim}: heads must divide the width; "
@@ -34,6 +33,10 @@ class LevelSpec:
                 f"head_dim {self.head_dim}: rotary embeddings turn pairs on two axes over half of each head, "
                 f"so it must be a multiple of 8"
             )
+
+    @property
+    def feedforward_width(self) -> int:
+        return self.d_ff or FEEDFORWARD_EXPANSION * self.width
 
     @property
     def num_heads(self) -> int:
@@ -49,9 +52,12 @@ class MappingSpec:
     d_ff: int = 0  # hidden channels of each block; 0 means 3 x width
 
     def __post_init__(self) -> None:
-        self.d_ff = self.d_ff or FEEDFORWARD_EXPANSION * self.width
         if self.width % 2:
             raise ValueError(f"mapping width {self.width}: cosines and sines each take half, so make it even")
+
+    @property
+    def feedforward_width(self) -> int:
+        return self.d_ff or FEEDFORWARD_EXPANSION * self.width
 
 
 @dataclass(kw_only=True)

@@ -38,7 +38,7 @@ class SamplingConfig:
     solver: str = "midpoint"  # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps)
     steps: int = 2  # solver steps of the flow; 0 shows draws of the prior itself
     temperature: float = 1.0  # scales the prior's standard deviation; lower is smoother
-    latent_solver: str = "midpoint"
+    latent_solver: str = "midpoint"  # as `solver`, for the latent sampler
     latent_steps: int = 4  # of the latent sampler; the paper's choice
 
     def __post_init__(self) -> None:

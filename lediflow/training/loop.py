@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 class TrainingConfig:
     images: int = 1_000_000  # how many images the run sees, repeats counted; the clock of everything else
     global_batch: int = 64  # samples per optimizer step over all ranks; changing it changes the training
-    learning_rate: float = 3e-4
-    weight_decay: float = 1e-2
-    beta1: float = 0.9
-    beta2: float = 0.99
+    learning_rate: float = 3e-4  # AdamW's, at its height; the mapping network takes a third of it
+    weight_decay: float = 1e-2  # shrinks the maps between tokens; norms, scales and embeddings are spared
+    beta1: float = 0.9  # memory of the gradient's direction
+    beta2: float = 0.99  # memory of the gradient's size; longer suits larger batches
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
