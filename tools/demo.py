@@ -149,10 +149,8 @@ def main() -> None:
     )
     for number, step in enumerate(plan, start=1):
         left = sum(later.estimate for later in plan[number - 1 :])
-        print(
-            f"\n[{number}/{len(plan)}] {step.purpose} (about {step.estimate:.0f} s; all that is left: {left / 60:.1f} min)",
-            flush=True,
-        )
+        estimate = f"about {step.estimate:.0f} s; with all that follows {left / 60:.1f} min"
+        print(f"\n[{number}/{len(plan)}] {step.purpose} ({estimate})", flush=True)
         row = run_step(step)
         if is_new(row, taken.get(row["command"])):
             taken[row["command"]] = row
