@@ -53,6 +53,10 @@ def run(config: DictConfig) -> None:
         print(describe(row))
 
 
+def output_folder(command: EvaluateCommand) -> Path:
+    return Path(command.output or f"{command.run or command.images}/results")
+
+
 def evaluate_run(command: EvaluateCommand) -> dict[str, Any]:
     """Each step count of a flow run against the shards; finished results of the same weights are reused."""
     assert command.run is not None
@@ -60,17 +64,21 @@ def evaluate_run(command: EvaluateCommand) -> dict[str, Any]:
         raise UserError(
             f"run={command.run} is compared with real images; give their shards: data.path=SHARDS"
         )
-    output = Path(command.output)
+    output = output_folder(command)
     pipeline = load_pipeline(
         command.run, command.sampler, device=command.device, codec_path=command.codec_path
     )
-    asked = {"options": dataclasses.asdict(command), "weights": pipeline_hashes(command.run, command.sampler)}
+    reader = ShardReader.open(command.data.path)
+    asked = {
+        "options": dataclasses.asdict(command),
+        "weights": pipeline_hashes(command.run, command.sampler),
+        "data": reader.index.fingerprint,
+    }
     if (output / RESULTS).is_file() and (found := read_results(output / RESULTS)["results"])[
         "asked"
     ] == asked:
         print(f"already evaluated: {output / RESULTS}")
         return found
-    reader = ShardReader.open(command.data.path)
     extractor = build_features(dataclasses.replace(command.features, device=str(pipeline.device)))
     reference = reference_features(command, reader, pipeline, extractor)
     rows = measured_rows(command, pipeline, extractor, reference)
@@ -163,7 +171,9 @@ def evaluate_folders(command: EvaluateCommand) -> dict[str, Any]:
     )
     rows = [evaluate_features(reference, generated, extractor.name)]
     results = {"asked": {"options": dataclasses.asdict(command)}, "rows": rows}
-    write_results(Path(command.output) / RESULTS, results, birth_certificate(seed=None))
+    output = output_folder(command)
+    with disk_errors_explained(output):
+        write_results(output / RESULTS, results, birth_certificate(seed=None))
     return results
 
 

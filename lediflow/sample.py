@@ -37,7 +37,7 @@ def run(config: DictConfig) -> None:
     if asked.items() <= _facts(output).items():
         print(f"already sampled: {command.count} images in {output}")
         return
-    (output / FACTS).unlink(missing_ok=True)
+    remove_earlier(output)
     nfe = draw_samples(pipeline, command, output)
     write_json(output / FACTS, {**asked, "nfe": nfe})
     print(f"sampled: {command.count} images with {nfe} evaluations of the flow model each, in {output}")
@@ -55,6 +55,13 @@ def draw_samples(pipeline: LeDiFlowPipeline, command: SampleCommand, output: Pat
         progress.update(numbers.stop)
     progress.close()
     return nfe
+
+
+def remove_earlier(output: Path) -> None:
+    """Take away the pictures of an earlier command, so that no folder mixes two sets."""
+    for number in range(_facts(output).get("count", 0)):
+        (output / f"{number:06d}.png").unlink(missing_ok=True)
+    (output / FACTS).unlink(missing_ok=True)
 
 
 def _facts(output: Path) -> dict[str, Any]:

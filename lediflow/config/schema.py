@@ -104,7 +104,7 @@ class EvaluateCommand(SamplingOptions):
     images: str | None = None  # or a folder of finished pictures ...
     reference: str | None = None  # ... and a folder of real ones
     data: RealImagesConfig = field(default_factory=RealImagesConfig)
-    output: str = MISSING  # results.json, figures
+    output: str | None = None  # folder of results.json and figures; null: `results` inside the run, or images
     count: int = 1024  # generated images per row; metrics on few images are noisy
     reference_count: int = 0  # real images; 0 takes all
     step_counts: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # solver steps, each measured
