@@ -54,11 +54,12 @@ class Halving(nn.Module):
 
 
 def drawn(spec, seed):
+    torch.manual_seed(seed)  # of the buffers
     model = build_model(spec)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.2, generator=generator)
+            nn.init.normal_(parameter, std=0.1, generator=generator)
     return model
 
 

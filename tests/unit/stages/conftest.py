@@ -19,6 +19,7 @@ LATENT = (2, 4, 4)
 
 def drawn(spec, seed):
     """A model with all its matrices drawn, so that nothing it computes is trivially zero."""
+    torch.manual_seed(seed)  # of the buffers
     model = build_model(spec)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
