@@ -35,6 +35,7 @@ from lediflow.tracking.progress import make_progress
 from lediflow.training.run_folder import RunFolder
 
 REALS_SHOWN = 64
+IRRELEVANT = ("paths",)  # options that change no number; batch_size and device change the times
 RESULTS, PICTURES = "results.json", "pictures.safetensors"
 
 
@@ -70,13 +71,13 @@ def evaluate_run(command: EvaluateCommand) -> dict[str, Any]:
     )
     reader = ShardReader.open(command.data.path)
     asked = {
-        "options": dataclasses.asdict(command),
+        "options": {
+            key: value for key, value in dataclasses.asdict(command).items() if key not in IRRELEVANT
+        },
         "weights": pipeline_hashes(command.run, command.sampler),
         "data": reader.index.fingerprint,
     }
-    if (output / RESULTS).is_file() and (found := read_results(output / RESULTS)["results"])[
-        "asked"
-    ] == asked:
+    if found := finished_results(output, asked):
         print(f"already evaluated: {output / RESULTS}")
         return found
     extractor = build_features(dataclasses.replace(command.features, device=str(pipeline.device)))
@@ -88,6 +89,14 @@ def evaluate_run(command: EvaluateCommand) -> dict[str, Any]:
         save_file(figures(command, reader, pipeline), output / PICTURES)
         write_results(output / RESULTS, results, birth_certificate(seed=command.seed))
     return results
+
+
+def finished_results(output: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """The results that are there already, if they answer the same question."""
+    if not (output / RESULTS).is_file():
+        return None
+    found = read_results(output / RESULTS)["results"]
+    return found if found.get("asked") == asked else None
 
 
 def measured_rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -119,7 +120,9 @@ def this_command() -> str:
     """The command line that was typed, ready to be typed again."""
     package = sys.modules["__main__"].__spec__
     module = package.name if package else "lediflow.train"
-    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+    is_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    launcher = f"torchrun --nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if is_torchrun else "python"
+    return f"{launcher} {shlex.join(['-m', module, *sys.argv[1:]])}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ another signal with the state saved; 130 interrupted elsewhere; 1 anything else,
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import sys
@@ -28,6 +29,7 @@ BAD_REQUEST = 2
 INTERRUPTED = 130  # Ctrl-C outside training, where there is no state to save
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command again goes on
 
+_SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # in Hydra's lists of choices, but nobody's choice
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")
 _GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^']+':((?:\s*\n\t\S+)+)")
 
@@ -44,22 +46,38 @@ def run_command(config_name: str, task: Callable[[DictConfig], None], overrides:
     sys.argv[1:1] = list(overrides)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us, not Hydra's printer
     register_schemas()
-    main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)
+    main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(
+        answering(task)
+    )
     try:
         main()
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except UserError as error:
-        _refuse(str(error))
     except RuntimeError as error:
         if "srun" not in str(error):  # submitit's word for a machine without SLURM
             raise
         _refuse(f"{error} Submit from a login node, or use hydra/launcher=submitit_local on this machine")
-    except MissingMandatoryValue as error:
-        _refuse(_explain_missing(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error, config_name))
+
+
+def answering(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """The task, ending its process with a sentence and a status where it cannot do what was asked.
+
+    Inside the job, not around Hydra: a launcher that sends jobs away would take an exception for a result.
+    """
+
+    @functools.wraps(task)
+    def run(config: DictConfig) -> None:
+        try:
+            task(config)
+        except KeyboardInterrupt:
+            print("interrupted; the same command continues", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        except UserError as error:
+            _refuse(str(error))
+        except MissingMandatoryValue as error:
+            _refuse(_explain_missing(error))
+
+    return run
 
 
 def _refuse(message: str) -> None:
@@ -75,6 +93,7 @@ def _explain_missing(error: MissingMandatoryValue) -> str:
 def explain(error: Exception, config_name: str) -> str:
     """Hydra's own message, and the nearest valid name where a name was mistyped."""
     message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    message = _SCHEMAS.sub("", message.partition("\nConfig search path:")[0])
     if match := _OVERRIDE.search(message):
         asked, known = match[1], option_names(config_name)
     elif match := _GROUP.search(message):
