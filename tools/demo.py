@@ -42,34 +42,20 @@ class Scale:
 
 
 FULL = Scale(
-    "demo",
-    384,
-    0,
-    {
-        "prepare": 8,
-        "encode": 6,
-        "auxiliary": 110,
-        "flow": 140,
-        "baseline": 110,
-        "sampler": 45,
-        "sample": 6,
-        "evaluate": 45,
-    },
+    experiment="demo",
+    count=256,
+    reference=0,
+    estimates=dict(
+        prepare=8, encode=4, auxiliary=100, flow=125, baseline=103, sampler=70, sample=5, evaluate=50
+    ),
 )
 SHORT = Scale(
-    "demo_ci",
-    96,
-    384,
-    {
-        "prepare": 8,
-        "encode": 6,
-        "auxiliary": 25,
-        "flow": 30,
-        "baseline": 25,
-        "sampler": 12,
-        "sample": 5,
-        "evaluate": 15,
-    },
+    experiment="demo_ci",
+    count=96,
+    reference=384,
+    estimates=dict(
+        prepare=8, encode=4, auxiliary=26, flow=32, baseline=26, sampler=18, sample=5, evaluate=18
+    ),
 )
 
 
