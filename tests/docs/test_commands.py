@@ -14,7 +14,7 @@ SHORTER = {
     "size=64": ["size=16"],
     "experiment=demo": ["experiment=smoke", "synthetic_images=0", "train.images=32", "engine.device=cpu"],
     "count=64": ["count=4", "device=cpu"],
-    "count=384": ["count=8", "device=cpu", "step_counts=[1,2]"],
+    "count=256": ["count=8", "device=cpu", "step_counts=[1,2]"],
 }
 
 
