@@ -23,6 +23,8 @@ from lediflow.tracking.report_table import measurement_table
 
 NOTHING = Html("")
 MOST_PICTURES = 36  # of each grid of the first section
+FIRST_DRAWN = "Generated. Not selected: the first ones drawn."
+MOST_PRIORS = 6  # more say nothing new and make the page long
 
 
 def write_report(path: str | Path, data: ReportData) -> Path:
@@ -92,14 +94,17 @@ def pictures_section(data: ReportData) -> Html:
     columns = 4 if count <= 16 else 6
     made = gallery(data.samples[:count], "Generated image", columns)
     real = gallery(data.photographs[:count], "Photograph", columns)
+    if not data.photographs:
+        text = "Look at texture, at sharpness and at variety: no two should be alike."
+        return section("Generated images", text, figure(made, FIRST_DRAWN))
     return section(
         "Generated images beside photographs",
         "The first grid was drawn by the model, the second by a camera. Look at texture, at sharpness and at "
         "variety: no two generated images should be alike, and none out of place in the other grid.",
         element(
             "div",
-            figure(made, "Generated. Not selected: the first ones drawn."),
-            figure(real, data.photographs_caption) if data.photographs else NOTHING,
+            figure(made, FIRST_DRAWN),
+            figure(real, data.photographs_caption),
             class_="pair",
         ),
     )
@@ -109,6 +114,7 @@ def steps_section(comparison: StepComparison | None) -> Html:
     """The same noise at more and more steps, one method beside the other."""
     if comparison is None:
         return NOTHING
+    for_both = " for both methods" if len(comparison.pictures) == 2 else " throughout"
     methods = (
         element(
             "div", element("h3", method, class_=f"series-{place}"), step_rows(comparison.steps, rows, method)
@@ -118,8 +124,8 @@ def steps_section(comparison: StepComparison | None) -> Html:
     return section(
         "From the same noise, in fewer steps",
         "An image is drawn by following a path from noise in a number of steps, here with the "
-        f"{comparison.solver} solver. A column starts from the same noise for both methods. The fewer steps "
-        "an image needs before it stops changing, the cheaper it is.",
+        f"{comparison.solver} solver. A column starts from the same noise{for_both}. The fewer steps an image "
+        "needs before it stops changing, the cheaper it is.",
         element("div", *methods, class_="pair" if comparison.images <= 8 else "stack"),
     )
 
@@ -159,32 +165,34 @@ def prior_section(examples: Sequence[PriorExample]) -> Html:
     """Where the paths start: what the auxiliary model believes before the flow begins."""
     if not examples:
         return NOTHING
-    low = min(float(example.sigma.min()) for example in examples)
-    high = max(float(example.sigma.max()) for example in examples)
-    quartets = (prior_quartet(example, low, high) for example in examples)
+    shown = examples[:MOST_PRIORS]
+    ends = "" if shown[0].result is None else " The result is where the flow ends when it starts at the draw."
+    low = min(float(example.sigma.min()) for example in shown)
+    high = max(float(example.sigma.max()) for example in shown)
+    rows = (prior_row(example, low, high) for example in shown)
     bar = element("span", class_="gradient", style=f"background: {plots.heat_gradient()}")
-    legend = element("p", f"sure, {low:.2f}", bar, f"{high:.2f}, unsure", class_="legend")
+    legend = element("p", f"sure, {low:.2f}", bar, f"{high:.2f}, unsure (logarithmic)", class_="legend")
     return section(
         "Where a path starts",
         "Plain flow matching starts at noise that knows nothing. LeDiFlow starts at a guess: for every pixel "
         "a mean and a standard deviation. A small deviation says that the pixel is nearly settled; large "
-        "ones mark the edges and textures that are left to the flow.",
-        element("div", *quartets, class_="quartets"),
+        "ones mark the edges and textures that are left to the flow." + ends,
+        element("div", *rows, class_="priors"),
         legend,
     )
 
 
-def prior_quartet(example: PriorExample, low: float, high: float) -> Html:
-    """A photograph, the two maps of its prior, and a draw from it."""
+def prior_row(example: PriorExample, low: float, high: float) -> Html:
+    """A photograph, the two maps of its prior, a draw from it, and what the flow makes of the draw."""
     shown = {
         "photograph": example.photograph,
         "mean": example.mean,
         "deviation": plots.heat(example.sigma, low, high),
         "a draw": example.draw,
+        "result": example.result,
     }
-    return element(
-        "div", *(figure(picture(pixels, name), name) for name, pixels in shown.items()), class_="quartet"
-    )
+    figures = [figure(picture(pixels, name), name) for name, pixels in shown.items() if pixels is not None]
+    return element("div", *figures, class_="prior", style=f"--columns: {len(figures)}")
 
 
 def training_section(panels: Sequence[LossPanel]) -> Html:
@@ -213,13 +221,17 @@ def origin_section(environment: dict[str, str], commands: Sequence[CommandRun]) 
     facts = (element("div", element("dt", key), element("dd", value)) for key, value in environment.items())
     return section(
         "How this was made",
-        "Everything on this page came from the commands below, in this order.",
+        "Everything on this page came from the commands below, in this order. A click selects a command."
+        if commands
+        else "Where and when the numbers on this page were measured.",
         element("ol", *map(command_item, commands), class_="commands") if commands else NOTHING,
         element("dl", *facts, class_="environment") if environment else NOTHING,
     )
 
 
 def command_item(run: CommandRun) -> Html:
-    """A command, what it was for and how long it took."""
-    took = NOTHING if run.seconds is None else element("span", duration(run.seconds), class_="took")
+    """A command, what it was for, how long it took and how much memory it needed."""
+    time = [] if run.seconds is None else [duration(run.seconds)]
+    memory = [] if run.peak_memory_mib is None else [f"{run.peak_memory_mib:,.0f} MiB"]
+    took = element("span", ", ".join(time + memory), class_="took") if time + memory else NOTHING
     return element("li", element("p", run.purpose, took), element("pre", element("code", run.command)))

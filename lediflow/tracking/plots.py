@@ -108,6 +108,7 @@ def loss_plot(curves: dict[str, Curve]) -> Html:
             plot.name_line(float(smoothed.values[-1]), name, colour)
     value_axis(plot.axes, np.concatenate([curve.values for curve in raw.values()]), is_log)
     plot.axes.margins(x=0.0)
+    plot.axes.set_xlim(left=0)
     plot.axes.set_xlabel("images seen, thousands")
     plot.axes.xaxis.set_major_locator(MaxNLocator(5))
     plot.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -212,8 +213,8 @@ def plain_numbers(axis: Axis) -> None:
 def heat(
     values: Float[np.ndarray, "height width"], low: float, high: float
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The values as colours, dark at `low` and bright at `high`."""
-    share = (values - low) / max(high - low, np.finfo(float).tiny)
+    """Positive values as colours, dark at `low` and bright at `high`; equal ratios look equally far apart."""
+    share = np.log(values / low) / max(np.log(high / low), np.finfo(float).tiny)
     return mpl.colormaps[HEAT](share, bytes=True)[..., :3]
 
 

@@ -61,9 +61,7 @@ class LineProgress:
     ):
         self.title, self.total, self.unit = title, total, unit
         self.stream, self.every_seconds, self.clock = stream, every_seconds, clock
-        self.started: tuple[float, int] | None = (
-            None  # when the first update came and how much was done by then
-        )
+        self.started: tuple[float, int] | None = None  # when the first update came, what was done by then
         self.last_line_at = -float("inf")
 
     def update(self, done: int, note: str = "") -> None:

@@ -41,14 +41,16 @@ class StepComparison:
 
 @dataclass(kw_only=True)
 class PriorExample:
-    """A photograph and the Gaussian that the auxiliary model would start from to draw it again."""
+    """A photograph and the Gaussian that the auxiliary model would start from to draw it again.
+
+    `sigma` is the standard deviation, positive and averaged over channels, of pixels that span [-1, 1].
+    """
 
     photograph: Picture
     mean: Picture
-    sigma: Float[
-        np.ndarray, "height width"
-    ]  # standard deviation, averaged over channels; pixels span [-1, 1]
+    sigma: Float[np.ndarray, "height width"]
     draw: Picture
+    result: Picture | None = None  # where the flow ends when it starts at the draw
 
 
 @dataclass(kw_only=True)
@@ -85,6 +87,7 @@ class CommandRun:
     purpose: str
     command: str
     seconds: float | None = None
+    peak_memory_mib: float | None = None  # of the process, at its largest
 
 
 @dataclass(kw_only=True)

@@ -96,8 +96,21 @@ def test_a_description_with_quotes_does_not_break_the_drawing():
     texts(plots.loss_plot({'the "new" <one> & more': CURVE}))
 
 
+def test_a_training_curve_is_shown_from_the_first_image_on():
+    assert "0" in texts(plots.loss_plot({"loss": CURVE}))
+
+
 def test_heat_runs_from_dark_to_bright():
-    ramp = plots.heat(np.array([[0.0, 0.5, 1.0]]), low=0.0, high=1.0)
+    ramp = plots.heat(np.array([[0.01, 0.1, 1.0]]), low=0.01, high=1.0)
     assert ramp.dtype == np.uint8
     assert ramp.shape == (1, 3, 3)
     assert np.all(np.diff(ramp.astype(int).sum(axis=-1)) > 0)
+
+
+def test_heat_shows_ratios():
+    middles = [plots.heat(np.array([[value]]), low, high) for low, value, high in [(1, 2, 4), (0.1, 1, 10)]]
+    np.testing.assert_array_equal(*middles)  # the geometric middle, whatever the range
+
+
+def test_heat_of_a_single_value_is_a_colour():
+    assert plots.heat(np.full((2, 2), 0.3), low=0.3, high=0.3).shape == (2, 2, 3)

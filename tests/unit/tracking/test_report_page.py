@@ -1,6 +1,7 @@
 """The report page: whole, self-contained, and showing what it was given."""
 
 import base64
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -49,7 +50,14 @@ def data():
         priors=[PriorExample(photograph=grey[0], mean=grey[1], sigma=np.eye(8) + 0.1, draw=grey[2])],
         panels=[LossPanel(title="Flow", caption="Error.", curves={"loss": Curve(np.arange(9), np.ones(9))})],
         environment={"Seed": "0"},
-        commands=[CommandRun(purpose="Train.", command="python -m lediflow.train a=1 && echo", seconds=61)],
+        commands=[
+            CommandRun(
+                purpose="Train.",
+                command="python -m lediflow.train a=1 && echo",
+                seconds=61,
+                peak_memory_mib=1234,
+            )
+        ],
     )
 
 
@@ -117,6 +125,29 @@ def test_text_is_escaped(page):
 
 def test_parts_without_data_leave_their_section_out():
     assert Outline(build_report(ReportData(title="Nothing yet", lead=""))).headings == []
+
+
+def test_text_speaks_only_of_what_is_there():
+    alone = StepComparison(steps=[1], pictures={"LeDiFlow": [pictures(3)]}, solver="euler")
+    page = build_report(
+        ReportData(title="", lead="", samples=pictures(4), step_comparison=alone, environment={"GPU": "none"})
+    )
+    assert Outline(page).headings[0] == "Generated images"
+    assert "both methods" not in page
+    assert "camera" not in page
+    assert "commands below" not in page
+
+
+def test_a_prior_shows_where_the_flow_ends_if_that_is_known(data):
+    prior = data.priors[0]
+    ended = dataclasses.replace(prior, result=pictures(1)[0])
+    pages = [build_report(ReportData(title="", lead="", priors=[shown])) for shown in (prior, ended)]
+    assert ["The result is where the flow ends" in page for page in pages] == [False, True]
+    assert ["--columns: 4" in pages[0], "--columns: 5" in pages[1]] == [True, True]
+
+
+def test_a_command_tells_its_time_and_memory(page):
+    assert '<span class="took">61 s, 1,234 MiB</span>' in page
 
 
 def test_the_best_quality_is_marked_and_a_missing_number_is_a_dash():
