@@ -31,6 +31,7 @@ CSS_COLOURS = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
 COSTS = {"evaluations": "evaluations of the flow model per image", "ms_per_image": "milliseconds per image"}
 PHOTOGRAPHS = "photographs"  # the name of the line that no model needs to beat
 HEAT = "magma"
+NO_DEVIATION = 1e-6  # what is smaller looks the same; a logarithm needs some end
 PIXELS_PER_INCH = 72
 LETTER_WIDTH, LINE_HEIGHT = 6.6, 16  # of the labels, in pixels
 
@@ -213,8 +214,9 @@ def plain_numbers(axis: Axis) -> None:
 def heat(
     values: Float[np.ndarray, "height width"], low: float, high: float
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Positive values as colours, dark at `low` and bright at `high`; equal ratios look equally far apart."""
-    share = np.log(values / low) / max(np.log(high / low), np.finfo(float).tiny)
+    """Deviations as colours, dark at `low` and bright at `high`; equal ratios look equally far apart."""
+    low, high = max(low, NO_DEVIATION), max(high, NO_DEVIATION)
+    share = np.log(np.maximum(values, low) / low) / max(np.log(high / low), np.finfo(float).tiny)
     return mpl.colormaps[HEAT](share, bytes=True)[..., :3]
 
 

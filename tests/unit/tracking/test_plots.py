@@ -112,5 +112,7 @@ def test_heat_shows_ratios():
     np.testing.assert_array_equal(*middles)  # the geometric middle, whatever the range
 
 
-def test_heat_of_a_single_value_is_a_colour():
-    assert plots.heat(np.full((2, 2), 0.3), low=0.3, high=0.3).shape == (2, 2, 3)
+@pytest.mark.parametrize("value", [0.3, 0.0])
+def test_heat_of_a_single_value_is_dark(value):
+    flat = plots.heat(np.full((2, 2), value), low=value, high=value)
+    np.testing.assert_array_equal(flat, np.broadcast_to(plots.heat(np.array([[1.0]]), 1, 2), (2, 2, 3)))
