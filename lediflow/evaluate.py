@@ -157,7 +157,13 @@ def figures(command: EvaluateCommand, reader: ShardReader, pipeline: LeDiFlowPip
     latents = next(each_once(reader, chosen, len(chosen))).images.to(pipeline.device)
     pictures["reals"] = pipeline.decode(latents).cpu()
     if pipeline.auxiliary is not None:
-        pictures |= prior_pictures(pipeline.auxiliary, latents[:SHOWN], pipeline.decode, command.seed)
+        pictures |= prior_pictures(
+            pipeline.auxiliary,
+            latents[:SHOWN],
+            flow=lambda start: pipeline.integrate(start, command).x,
+            decode=pipeline.decode,
+            seed=command.seed,
+        )
     return {name: tensor.contiguous() for name, tensor in pictures.items()}
 
 

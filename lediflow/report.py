@@ -33,7 +33,10 @@ def main() -> None:
 
 def read_commands(path: Path) -> list[CommandRun]:
     rows = json.loads(path.read_text())
-    return [CommandRun(**{key: row.get(key) for key in ("purpose", "command", "seconds")}) for row in rows]
+    return [
+        CommandRun(**{key: row.get(key) for key in ("purpose", "command", "seconds", "peak_memory_mib")})
+        for row in rows
+    ]
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -3,7 +3,7 @@
 steps_<n>     the first images, made from the same noise with n solver steps
 reals         real images, to hold beside samples
 photographs   some of them, with
-prior_mean, prior_sigma, prior_draw   the learned prior of each photograph, and one draw from it
+prior_mean, prior_sigma, prior_draw, prior_result   the learned prior, one draw, where the flow carries it
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lediflow.flow.gaussians import sample
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.sampling.pipeline import Start
 
 SHOWN = 12  # images of a row
 
@@ -31,13 +32,23 @@ def step_pictures(pipeline: LeDiFlowPipeline, configs: list[SamplingConfig]) -> 
 
 @torch.no_grad()
 def prior_pictures(
-    auxiliary: AuxiliaryModel, latents: Images, decode: Callable[[Tensor], Tensor], seed: int
+    auxiliary: AuxiliaryModel,
+    latents: Images,
+    *,
+    flow: Callable[[Start], Images],
+    decode: Callable[[Tensor], Tensor],
+    seed: int,
 ) -> dict[str, Images]:
-    """What the auxiliary model makes of photographs: their posterior's mean, decoded to the prior."""
-    prior = auxiliary.decode(auxiliary.encode(latents).mean)
+    """What the auxiliary model makes of photographs (their posterior's mean, decoded) and where the flow ends."""
+    z = auxiliary.encode(latents).mean
+    prior = auxiliary.decode(z)
     ids = torch.arange(len(latents), device=latents.device)
     drawn = sample(prior.mean, prior.logvar, SampleNoise(seed).normal(ids, "prior", tuple(latents.shape[1:])))
-    pictures = {"photographs": decode(latents), "prior_mean": decode(prior.mean), "prior_draw": decode(drawn)}
-    return {name: image.clamp(-1, 1).cpu() for name, image in pictures.items()} | {
-        "prior_sigma": (0.5 * prior.logvar).exp().cpu()
+    shown = {
+        "photographs": latents,
+        "prior_mean": prior.mean,
+        "prior_draw": drawn,
+        "prior_result": flow(Start(drawn, z, prior)),
     }
+    sigma = {"prior_sigma": (0.5 * prior.logvar).exp().cpu()}
+    return {name: decode(image).clamp(-1, 1).cpu() for name, image in shown.items()} | sigma

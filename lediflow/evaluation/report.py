@@ -158,10 +158,12 @@ def prior_examples(flows: list[RunRecord]) -> list[PriorExample]:
     if pictures is None:
         return []
     sigma = pictures["prior_sigma"].mean(dim=1).numpy()
-    columns = [as_pictures(pictures[name]) for name in ("photographs", "prior_mean", "prior_draw")]
+    columns = [
+        as_pictures(pictures[name]) for name in ("photographs", "prior_mean", "prior_draw", "prior_result")
+    ]
     return [
-        PriorExample(photograph=photograph, mean=mean, sigma=spread, draw=draw)
-        for photograph, mean, draw, spread in zip(*columns, sigma, strict=True)
+        PriorExample(photograph=photograph, mean=mean, sigma=spread, draw=draw, result=result)
+        for photograph, mean, draw, result, spread in zip(*columns, sigma, strict=True)
     ]
 
 

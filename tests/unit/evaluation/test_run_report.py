@@ -46,7 +46,10 @@ def flow_run(root, prior: str, mmd: float):
         "reals": torch.ones(3, 1, 8, 8)
     }
     if prior == "learned":
-        pictures |= {name: torch.zeros(2, 1, 8, 8) for name in ("photographs", "prior_mean", "prior_draw")}
+        pictures |= {
+            name: torch.zeros(2, 1, 8, 8)
+            for name in ("photographs", "prior_mean", "prior_draw", "prior_result")
+        }
         pictures["prior_sigma"] = torch.arange(2.0).reshape(2, 1, 1, 1).expand(2, 1, 8, 8).contiguous()
         (root / "samples").mkdir()
         Image.new("L", (8, 8)).save(root / "samples" / "000000.png")

@@ -100,9 +100,16 @@ class KnownAuxiliary:
 
 def test_prior_pictures_show_mean_spread_and_a_draw_of_that_spread():
     photographs = torch.linspace(-0.8, 0.8, 2 * 64).reshape(2, 1, 8, 8)
-    pictures = prior_pictures(KnownAuxiliary(0.05), photographs, lambda latents: latents, seed=1)
+    pictures = prior_pictures(
+        KnownAuxiliary(0.05),
+        photographs,
+        flow=lambda start: start.x - start.prior.mean,
+        decode=lambda x: x,
+        seed=1,
+    )
     torch.testing.assert_close(pictures["photographs"], photographs)
     torch.testing.assert_close(pictures["prior_mean"], photographs / 2)
     torch.testing.assert_close(pictures["prior_sigma"], torch.full_like(photographs, 0.05))
     off = pictures["prior_draw"] - pictures["prior_mean"]
     assert off.std().item() == pytest.approx(0.05, rel=0.2)  # 128 draws: 6 % standard error
+    torch.testing.assert_close(pictures["prior_result"], off)
