@@ -15,7 +15,7 @@ from lediflow.tracking.report_data import CommandRun
 
 LEAD = (
     "LeDiFlow starts the flow not from Gaussian noise but from a prior that an auxiliary model has learned for each "
-    "image, so that few solver steps do the work of many. Everything on this page was made by the commands at its end."
+    "image, so that few solver steps do the work of many."
 )
 
 

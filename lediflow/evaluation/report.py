@@ -154,7 +154,7 @@ def step_comparison(measured: list[RunRecord]) -> StepComparison | None:
 
 
 def prior_examples(flows: list[RunRecord]) -> list[PriorExample]:
-    pictures = next((run.pictures for run in flows if "prior_mean" in run.pictures), None)
+    pictures = next((run.pictures for run in flows if "prior_result" in run.pictures), None)
     if pictures is None:
         return []
     sigma = pictures["prior_sigma"].mean(dim=1).numpy()
