@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,8 @@ class RunFolder:
         """Make the folder, or say why it cannot be written."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / ".writable"
-            probe.touch()
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.root):  # a name of its own: every rank tries at once
+                pass
         except OSError as error:
             raise UserError(
                 f"run={self.root} cannot be written ({error.strerror}); choose another run=, or mend its permissions"
