@@ -45,17 +45,31 @@ FULL = Scale(
     experiment="demo",
     count=256,
     reference=0,
-    estimates=dict(
-        prepare=8, encode=4, auxiliary=100, flow=125, baseline=103, sampler=70, sample=5, evaluate=50
-    ),
+    estimates={
+        "prepare": 8,
+        "encode": 4,
+        "auxiliary": 100,
+        "flow": 125,
+        "baseline": 103,
+        "sampler": 70,
+        "sample": 5,
+        "evaluate": 50,
+    },
 )
 SHORT = Scale(
     experiment="demo_ci",
     count=96,
     reference=384,
-    estimates=dict(
-        prepare=8, encode=4, auxiliary=26, flow=32, baseline=26, sampler=18, sample=5, evaluate=18
-    ),
+    estimates={
+        "prepare": 8,
+        "encode": 4,
+        "auxiliary": 26,
+        "flow": 32,
+        "baseline": 26,
+        "sampler": 18,
+        "sample": 5,
+        "evaluate": 18,
+    },
 )
 
 
