@@ -1,0 +1,100 @@
+"""What every benchmark shares: a clock for any device, tables, and results with a birth certificate.
+
+Times are medians in milliseconds. On a GPU each call lies between two events of the device's own clock, and the
+L2 cache is overwritten before it, as `triton.testing.do_bench` does: what a call reads comes from memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lediflow.evaluation.results import birth_certificate, write_results
+from lediflow.evaluation.timing import seconds_taken
+
+LEAST_CALLS = 5
+CACHE_BYTES = 256 * 2**20  # more than any GPU's L2
+
+Row = dict[str, Any]
+
+
+def measure(
+    fn: Callable[[], Any], *, device: torch.device | str, warmup: int = 3, seconds: float = 1.0
+) -> float:
+    """Median milliseconds of a call: `warmup` calls (at least one) first, then about `seconds` of them."""
+    device = torch.device(device)
+    for _ in range(max(warmup, 1)):
+        estimate = seconds_taken(fn, device)
+    calls = max(LEAST_CALLS, round(seconds / max(estimate, 1e-9)))
+    laps = cuda_laps(fn, calls, device) if device.type == "cuda" else cpu_laps(fn, calls)
+    return statistics.median(laps)
+
+
+def cpu_laps(fn: Callable[[], Any], calls: int) -> list[float]:
+    """Milliseconds of each call, by the wall clock."""
+    laps = []
+    for _ in range(calls):
+        started = time.perf_counter()
+        fn()
+        laps.append(1000 * (time.perf_counter() - started))
+    return laps
+
+
+def cuda_laps(fn: Callable[[], Any], calls: int, device: torch.device) -> list[float]:
+    """Milliseconds of each call, by the device's clock; the host runs ahead and waits once, at the end."""
+    cache = torch.empty(CACHE_BYTES, dtype=torch.int8, device=device)
+    starts, ends = ([torch.cuda.Event(enable_timing=True) for _ in range(calls)] for _ in range(2))
+    for start, end in zip(starts, ends, strict=True):
+        cache.zero_()
+        start.record()
+        fn()
+        end.record()
+    torch.cuda.synchronize(device)
+    return [start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)]
+
+
+def matmul_peak(device: torch.device | str, dtype: torch.dtype, size: int = 8192) -> float:
+    """FLOP/s of a size^3 matrix product: what the device reaches where nothing else is in the way."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / (measure(lambda: left @ right, device=device) / 1000)
+
+
+def certificate() -> dict[str, Any]:
+    """Command, commit, hardware, date and versions of the numbers that this process measures."""
+    return {**birth_certificate(seed=0), "cuda": torch.version.cuda}
+
+
+def machine() -> str:
+    """Where the numbers come from, in one line."""
+    made = certificate()
+    hardware, versions = made["hardware"], made["versions"]
+    where = hardware["gpus"][0] if hardware["gpus"] else f"{hardware['processor']}, {hardware['cores']} cores"
+    packages = [f"{name} {versions[name]}" for name in ("torch", "natten") if name in versions]
+    cuda = [f"CUDA {made['cuda']}"] if made["cuda"] else []
+    return ", ".join([where, *packages, *cuda, f"commit {made['commit'][:12]}", made["date"]])
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows as an aligned Markdown table; a column that a row lacks stays empty there."""
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [heads, *([shown(row.get(head)) for head in heads] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def shown(value: Any) -> str:
+    """A value as a table shows it: numbers to three figures, nothing for None."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "" if value is None else str(value)
+
+
+def write_json(path: str | Path, rows: Sequence[Row]) -> Path:
+    """The rows and their birth certificate; the file is whole or absent."""
+    return write_results(path, {"rows": list(rows)}, certificate())
