@@ -1,7 +1,8 @@
 """Diagonal Gaussians, held as mean and logarithm of the variance (`logvar`).
 
 The variance-guided loss (eq. 4) has no lower bound as sigma -> 0, which flat or saturated pixels invite, so a
-predicted logvar is kept above a floor and the share of pixels lying on it is a number to watch.
+predicted logvar is kept above a floor (and, if asked, below a ceiling) and the share of pixels lying on the
+floor is a number to watch.
 Source: arXiv:2505.20723, eq. 3 and its third limitation.
 """
 
@@ -30,6 +31,22 @@ def temper(logvar: Float[Tensor, "*dims"], temperature: float) -> Float[Tensor, 
 def floor_logvar(raw: Float[Tensor, "*dims"], floor: float) -> Float[Tensor, "*dims"]:
     """floor + softplus(raw - floor): the identity well above the floor, smooth and never below it."""
     return floor + F.softplus(raw - floor)
+
+
+def bound_logvar(
+    raw: Float[Tensor, "*dims"], floor: float, ceiling: float | None = None
+) -> Float[Tensor, "*dims"]:
+    """floor + softplus(raw - floor), then the same from above: the identity well inside, smooth, never outside.
+
+    As variances: the floor is added to exp(raw), and the ceiling in parallel (1 / (1/v + 1/c)).
+    """
+    if ceiling is None:
+        return floor + F.softplus(raw - floor)
+    if ceiling <= floor:
+        raise ValueError(f"logvar ceiling {ceiling} is not above the floor {floor}; raise it, or give None")
+    # The ceiling's pull is felt at the floor too; raising the floor by as much leaves the limit where it was.
+    raised = floor - math.log1p(-math.exp(floor - ceiling))
+    return ceiling - F.softplus(ceiling - raised - F.softplus(raw - raised))
 
 
 def share_at_floor(

@@ -1,8 +1,9 @@
 import math
 
+import pytest
 import torch
 
-from lediflow.flow.gaussians import floor_logvar, sample, share_at_floor, temper
+from lediflow.flow.gaussians import bound_logvar, sample, share_at_floor, temper
 
 
 def test_a_draw_is_mean_plus_sigma_times_noise():
@@ -21,18 +22,48 @@ def test_temperature_zero_leaves_the_mean():
     torch.testing.assert_close(sample(mean, temper(logvar, 0.0), noise), mean)
 
 
-def test_the_floor_is_never_crossed_and_hardly_felt_above():
-    raw = torch.linspace(-60, 3, 200, dtype=torch.float64)
-    floored = floor_logvar(raw, floor=-7.0)
-    assert (floored >= -7.0).all()
-    assert (floored - raw)[-1] < 1e-4  # e^-10: what softplus adds ten above the floor
-    assert (floored.diff() >= 0).all()
+@pytest.mark.parametrize("ceiling", [None, 2.0, -6.0])
+def test_the_floor_is_never_crossed_and_is_where_small_values_end(ceiling):
+    raw = torch.linspace(-60, 90, 300, dtype=torch.float64)
+    bounded = bound_logvar(raw, floor=-7.0, ceiling=ceiling)
+    assert (bounded >= -7.0 - 1e-12).all()  # rounding
+    assert bounded[0].item() == pytest.approx(-7.0, abs=1e-12)
+    assert (bounded.diff() >= 0).all()
 
 
-def test_gradients_below_the_floor_are_small_but_alive():
-    raw = torch.tensor([-10.0], requires_grad=True)
-    floor_logvar(raw, floor=-7.0).backward()
-    assert 0 < raw.grad < 0.05
+@pytest.mark.parametrize("floor", [-7.0, 1.0])
+def test_the_ceiling_is_never_crossed_and_is_where_large_values_end(floor):
+    raw = torch.tensor([-60.0, 0.0, 2.0, 60.0, 1e30])
+    bounded = bound_logvar(raw, floor=floor, ceiling=2.0)
+    assert (bounded <= 2.0).all()
+    assert bounded[-2:].tolist() == [2.0, 2.0]
+
+
+def test_bounds_are_hardly_felt_far_from_them():
+    raw = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    moved = (bound_logvar(raw, floor=-14.0, ceiling=14.0) - raw).abs()
+    assert moved.max() < 1e-5  # e^-13 from the nearer bound, and less from the other
+
+
+def test_bounded_variances_are_a_sum_below_and_in_parallel_above():
+    raw = torch.linspace(-9, 4, 20, dtype=torch.float64)
+    low, high = math.exp(-7), math.exp(2)
+    raised = low * high / (high - low)  # in parallel with the ceiling it is the floor again
+    expected = 1 / (1 / (raw.exp() + raised) + 1 / high)
+    torch.testing.assert_close(bound_logvar(raw, -7.0, 2.0).exp(), expected)
+    torch.testing.assert_close(bound_logvar(raw, -7.0).exp(), raw.exp() + low)
+
+
+@pytest.mark.parametrize("raw", [-10.0, 5.0], ids=["below the floor", "above the ceiling"])
+def test_gradients_outside_the_bounds_are_small_but_alive(raw):
+    leaf = torch.tensor([raw], requires_grad=True)
+    bound_logvar(leaf, floor=-7.0, ceiling=2.0).backward()
+    assert 0 < leaf.grad < 0.06  # e^-3 of the full gradient
+
+
+def test_a_ceiling_that_is_not_above_the_floor_is_refused():
+    with pytest.raises(ValueError, match=r"ceiling -7\.0 is not above the floor -7\.0"):
+        bound_logvar(torch.zeros(1), floor=-7.0, ceiling=-7.0)
 
 
 def test_share_at_floor_counts_per_sample():
