@@ -62,7 +62,13 @@ class DeepSpeedEngine:
         self.base_rates = [group["lr"] for group in groups]
         # autocast must lie inside: DeepSpeed's engine switches off any that it finds around it
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=computing_in(config.precision, module, self.device, compile=config.compile),
+            model=computing_in(
+                config.precision,
+                module,
+                self.device,
+                compile=config.compile,
+                recompute=config.activation_checkpointing,
+            ),
             optimizer=optimizer,
             config=_deepspeed_config(config, self.micro_batch, self.accumulation),
         )

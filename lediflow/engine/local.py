@@ -42,7 +42,13 @@ class LocalEngine:
         self.micro_batch, self.accumulation = accumulation_steps(global_batch, 1, config.micro_batch)
         self.weights = module.to(self.device)
         precision = choose_precision(config.precision, self.device)
-        self.module = computing_in(precision, self.weights, self.device, compile=config.compile)
+        self.module = computing_in(
+            precision,
+            self.weights,
+            self.device,
+            compile=config.compile,
+            recompute=config.activation_checkpointing,
+        )
         self.gradient_clip = config.gradient_clip
         self.optimizer = torch.optim.AdamW(groups, betas=betas, fused=self.device.type == "cuda")
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lediflow.errors import UserError
+from lediflow.nn.checkpointing import recompute_activations
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -39,8 +40,12 @@ def multiplies_in_bfloat16(device: torch.device) -> bool:
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
-def computing_in(precision: str, module: nn.Module, device: torch.device, *, compile: bool) -> nn.Module:
-    """The module as the training loop calls it: compiled if asked, under autocast if bfloat16."""
+def computing_in(
+    precision: str, module: nn.Module, device: torch.device, *, compile: bool, recompute: bool = False
+) -> nn.Module:
+    """The module as the training loop calls it: recomputing or compiled if asked, under autocast if bfloat16."""
+    if recompute:
+        recompute_activations(module)
     if compile:
         module.compile()
     return Autocast(module, device.type) if precision == "bfloat16" else module

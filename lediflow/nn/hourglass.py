@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lediflow.nn.attention import SelfAttention
+from lediflow.nn.checkpointing import RecomputesLayers
 from lediflow.nn.embeddings import ConditionEmbedding
 from lediflow.nn.feedforward import FeedForward
 from lediflow.nn.norms import RMSNorm
@@ -34,7 +35,7 @@ class TransformerLayer(nn.Module):
         return self.ff(self.self_attn(x, positions, condition), condition)
 
 
-class Level(nn.Module):
+class Level(RecomputesLayers):
     """The layers of one token grid; they share its positions."""
 
     def __init__(self, spec: LevelSpec, condition_width: int | None = None, route: str = "auto") -> None:
@@ -45,7 +46,7 @@ class Level(nn.Module):
     def forward(self, x: Tokens, condition: Condition | None = None) -> Tokens:
         positions = rotation(x.shape[1], x.shape[2], self.num_heads, self.head_dim, like=x)
         for layer in self.layers:
-            x = layer(x, positions, condition)
+            x = self.run(layer, x, positions, condition)
         return x
 
 
