@@ -23,6 +23,14 @@ def sample(
     return mean + (0.5 * logvar).exp() * noise
 
 
+def gaussian_log_density(
+    x: Float[Tensor, "batch *dims"], mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]
+) -> Float[Tensor, " batch"]:
+    """log N(x; mean, exp(logvar)) of each sample, in nats."""
+    per_entry = logvar + (x - mean).square() * (-logvar).exp() + math.log(2 * math.pi)
+    return -0.5 * per_entry.flatten(start_dim=1).sum(dim=1)
+
+
 def temper(logvar: Float[Tensor, "*dims"], temperature: float) -> Float[Tensor, "*dims"]:
     """The logvar after the standard deviation is multiplied by `temperature`; 0 leaves only the mean."""
     return logvar + (2 * math.log(temperature) if temperature > 0 else -math.inf)

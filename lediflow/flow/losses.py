@@ -3,28 +3,77 @@
 Both VGL and the flow losses are means over pixels and channels, so their size does not depend on the
 image's; the KL divergence is a sum over latent features, in nats. Gaussians are held as mean and
 logvar = log sigma^2.
-Source: arXiv:2505.20723, eqs. 2, 4, 5 and 6.
+Source: arXiv:2505.20723, eqs. 2, 4, 5 and 6; beta-NLL: Seitzer et al., arXiv:2203.09168.
 """
 
 import math
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 PerSample = Float[Tensor, " batch"]
+Reduction = Literal["mean", "sum"]
 
 
 def mean_over_pixels(x: Float[Tensor, "batch *dims"]) -> PerSample:
     return x.flatten(start_dim=1).mean(dim=1)
 
 
+def over_pixels(x: Float[Tensor, "batch *dims"], reduction: Reduction) -> PerSample:
+    """Each sample's mean or sum."""
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction {reduction!r} over pixels is unknown; use 'mean' or 'sum'")
+    return mean_over_pixels(x) if reduction == "mean" else x.flatten(start_dim=1).sum(dim=1)
+
+
 def variance_guided_loss(
     y: Float[Tensor, "batch *dims"],
     mean: Float[Tensor, "batch *dims"],
     logvar: Float[Tensor, "batch *dims"],
+    *,
+    factor: float = 0.5,
+    with_log_2pi: bool = False,
+    reduction: Reduction = "mean",
 ) -> PerSample:
-    """1/2 [log sigma^2 + (y - mu)^2 / sigma^2], eq. 4: negative log-likelihood without 1/2 log 2 pi."""
-    return mean_over_pixels(0.5 * (logvar + (y - mean).square() * (-logvar).exp()))
+    """1/2 [log sigma^2 + (y - mu)^2 / sigma^2], eq. 4: negative log-likelihood without 1/2 log 2 pi.
+
+    The constants are open in the paper. With log 2 pi and the sum it is the negative log-likelihood, in nats.
+    """
+    return over_pixels(guided_by_variance(y, mean, logvar, factor, with_log_2pi), reduction)
+
+
+def beta_nll_loss(
+    y: Float[Tensor, "batch *dims"],
+    mean: Float[Tensor, "batch *dims"],
+    logvar: Float[Tensor, "batch *dims"],
+    *,
+    beta: float,
+    factor: float = 0.5,
+    with_log_2pi: bool = False,
+    reduction: Reduction = "mean",
+) -> PerSample:
+    """VGL, each pixel weighted by sigma^(2 beta), a weight without gradient (eq. 5 of arXiv:2203.09168).
+
+    beta = 0 is VGL, whose mean learns slowly where sigma is large; at beta = 1 the gradient of the mean is
+    that of the squared error.
+    """
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta {beta} of beta-NLL: choose 0 (the variance-guided loss) to 1 (squared error)")
+    weight = (beta * logvar).exp().detach()
+    return over_pixels(weight * guided_by_variance(y, mean, logvar, factor, with_log_2pi), reduction)
+
+
+def guided_by_variance(
+    y: Float[Tensor, "batch *dims"],
+    mean: Float[Tensor, "batch *dims"],
+    logvar: Float[Tensor, "batch *dims"],
+    factor: float,
+    with_log_2pi: bool,
+) -> Float[Tensor, "batch *dims"]:
+    """Eq. 4 pixel by pixel."""
+    constant = math.log(2 * math.pi) if with_log_2pi else 0.0
+    return factor * (logvar + (y - mean).square() * (-logvar).exp() + constant)
 
 
 def gaussian_kl(mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]) -> PerSample:
@@ -41,11 +90,23 @@ def flow_matching_loss(
 
 
 def importance_weight(
-    logvar: Float[Tensor, "batch *dims"], exponent: float, cap: float
+    logvar: Float[Tensor, "batch *dims"], exponent: float, cap: float, *, normalize: bool = False
 ) -> Float[Tensor, "batch *dims"]:
-    """min(sigma^-exponent, cap): large where the prior is sure."""
+    """min(sigma^-exponent, cap): large where the prior is sure. Normalised, each sample's weights average 1."""
+    check_importance(exponent, cap)
     # The cap is applied to the logarithm, so nothing overflows on its way to it.
-    return (-0.5 * exponent * logvar).clamp(max=math.log(cap)).exp()
+    weight = (-0.5 * exponent * logvar).clamp(max=math.log(cap)).exp()
+    return weight / weight.flatten(1).mean(1).view(-1, *(1,) * (weight.ndim - 1)) if normalize else weight
+
+
+def check_importance(exponent: float, cap: float) -> None:
+    """Refuse weights that would be largest where the prior is least sure, or not positive."""
+    if not exponent >= 0:
+        raise ValueError(f"exponent {exponent} of the importance weight: choose 0 (all pixels alike) or more")
+    if not cap > 0:
+        raise ValueError(
+            f"cap {cap} of the importance weight: choose more than 0; inf leaves weights as they are"
+        )
 
 
 def importance_weighted_flow_loss(
@@ -55,6 +116,8 @@ def importance_weighted_flow_loss(
     *,
     exponent: float,
     cap: float,
+    normalize: bool = False,
 ) -> PerSample:
     """min(sigma^-exponent, cap) (v - target)^2, eq. 6; exponent and cap are open in the paper."""
-    return mean_over_pixels(importance_weight(logvar, exponent, cap) * (velocity - target).square())
+    weight = importance_weight(logvar, exponent, cap, normalize=normalize)
+    return mean_over_pixels(weight * (velocity - target).square())

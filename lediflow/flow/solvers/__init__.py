@@ -2,49 +2,23 @@
 
     solve(velocity, x, solver="heun3", steps=4).x
 
-Fixed-step solvers ("euler", "midpoint", "heun2", "heun3", "rk4") take `steps` equal steps; "dopri5" chooses
-its own from `rtol` and `atol`. `nfe`, the number of velocity evaluations, is what generation costs.
+Fixed-step solvers ("euler", "midpoint", "heun2", "heun3", "rk4") take `steps` equal steps, or those between the
+given `times`, and call velocity(x, t) with one time for all samples. "dopri5" chooses each sample's steps from
+`rtol` and `atol`, and calls it with one time for each: t of shape (batch,). x of one axis is one system, with one t.
+`nfe`, the number of velocity evaluations, is what generation costs.
 """
 
-from difflib import get_close_matches
-
-from jaxtyping import Float
-from torch import Tensor
-
-from lediflow.flow.solvers import adaptive, fixed
+from lediflow.flow.solvers.ode import SOLVERS, check_solver, solve
 from lediflow.flow.solvers.problem import OnStep, Solution, Velocity
-from lediflow.flow.solvers.tableaus import TABLEAUS
+from lediflow.flow.solvers.round_trip import RoundTrip, round_trip_error
 
-__all__ = ["SOLVERS", "OnStep", "Solution", "Velocity", "check_solver", "solve"]
-
-SOLVERS = [*TABLEAUS, "dopri5"]
-
-
-def solve(
-    velocity: Velocity,
-    x: Float[Tensor, "*dims"],
-    *,
-    solver: str = "heun3",
-    steps: int = 4,
-    t0: float = 0.0,
-    t1: float = 1.0,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    on_step: OnStep | None = None,
-) -> Solution:
-    """x carried from t0 to t1. `on_step(t, x)` is called after every step."""
-    check_solver(solver, steps)
-    if solver == "dopri5":
-        return adaptive.integrate(
-            velocity, x, t0, t1, tolerance=adaptive.Tolerance(rtol, atol), on_step=on_step
-        )
-    return fixed.integrate(TABLEAUS[solver], velocity, x, t0, t1, steps=steps, on_step=on_step)
-
-
-def check_solver(solver: str, steps: int) -> None:
-    """Refuse an unknown solver or a negative number of steps, before any work is done."""
-    if steps < 0:
-        raise ValueError(f"solver {solver!r} with {steps} steps: give 0 (leaves x as it is) or more")
-    if solver not in SOLVERS:
-        nearest = get_close_matches(solver, SOLVERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"solver {solver!r}: known are {', '.join(SOLVERS)}; did you mean {nearest!r}?")
+__all__ = [
+    "SOLVERS",
+    "OnStep",
+    "RoundTrip",
+    "Solution",
+    "Velocity",
+    "check_solver",
+    "round_trip_error",
+    "solve",
+]

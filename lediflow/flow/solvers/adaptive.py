@@ -1,103 +1,110 @@
-"""Dormand-Prince 5(4) with steps as long as the error estimate allows.
+"""Dormand-Prince 5(4): every sample of a batch takes steps as long as its own error estimate allows.
 
-A step is accepted if its error, as a multiple of the tolerance atol + rtol |x| (root mean square over the
-whole batch), is at most 1; either way the next step is the last one times 0.9 error^(-1/5), within limits.
-Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.4.
+A sample's step is accepted if its error, as a multiple of the tolerance atol + rtol |x| (root mean square over
+the sample), is at most 1; either way its next step is the last one times 0.9 error^(-1/5), within limits. All
+samples try their steps together, so one call of the velocity serves them all, each at a time of its own; those
+that have arrived stay where they are. No sample's steps depend on another's.
 """
-
-import math
-from typing import NamedTuple
 
 import torch
 
-from lediflow.flow.solvers.problem import OnStep, Solution, State, Velocity, at, shifted
-from lediflow.flow.solvers.tableaus import DOPRI5, DOPRI5_ERROR
-
-SAFETY, MOST_SHRINKING, MOST_GROWTH = 0.9, 0.2, 10.0
-
-
-class Tolerance(NamedTuple):
-    rtol: float
-    atol: float
-
-    def multiple(self, error: State, *states: State) -> float:
-        """Root mean square of the error, each entry measured in the tolerance at the larger of the states."""
-        largest = torch.stack([state.abs() for state in states]).amax(dim=0)
-        return float((error / (self.atol + self.rtol * largest)).square().mean().sqrt())
-
-
-class Attempt(NamedTuple):
-    x: State
-    slope: State  # at the end of the step: the first slope of the next
-    error: State
+from lediflow.flow.solvers.dormand_prince import Attempt, Tolerance, first_length, rescaling, try_step
+from lediflow.flow.solvers.problem import CountedVelocity, OnStep, Solution, State, Times, at, beside
 
 
 def integrate(
-    velocity: Velocity,
+    velocity: CountedVelocity,
     x: State,
-    t0: float,
-    t1: float,
+    times: list[float],
     *,
     tolerance: Tolerance,
+    max_steps: int,
+    keep_states: bool = False,
     on_step: OnStep | None = None,
 ) -> Solution:
-    """x at t1, each step within tolerance."""
-    if t0 == t1:
-        return Solution(x, nfe=0)
-    t, slope = t0, velocity(x, at(t0, x))
-    step, nfe = first_step(velocity, x, slope, t0, t1, tolerance), 2
-    while t != t1:
-        step = min(step, abs(t1 - t))
-        end = t1 if step == abs(t1 - t) else t + math.copysign(step, t1 - t)
-        attempt = try_step(velocity, x, slope, t, end)
-        nfe += DOPRI5.stages - 1
-        error = tolerance.multiple(attempt.error, x, attempt.x)
-        if error <= 1:
-            t, x, slope = end, attempt.x, attempt.slope
+    """x carried along the grid; at each of its times the samples wait for each other."""
+    walk = Walk(velocity, x, times, tolerance)
+    states = [x]
+    for end in times[1:]:
+        target = at(end, x)
+        while bool((walk.t != target).any()):
+            if walk.attempts == max_steps:
+                raise ValueError(walk.lateness(target))
+            walk.attempt(target)
             if on_step is not None:
-                on_step(t, x)
-        else:
-            refuse_standstill(t, step)
-        step *= rescaling(error)
-    return Solution(x, nfe)
+                on_step(walk.t, walk.x)
+        if keep_states:
+            states.append(walk.x)
+    kept = torch.stack(states) if keep_states else None
+    return Solution(walk.x, velocity.calls, walk.accepted, walk.rejected, kept)
 
 
-def try_step(velocity: Velocity, x: State, slope: State, start: float, end: float) -> Attempt:
-    """One step from `start` to `end`, whose first slope is known."""
-    step, slopes, moved = end - start, [slope], x
-    for a, c in zip(DOPRI5.a[1:], DOPRI5.c[1:], strict=True):
-        moved = shifted(x, step, a, slopes)
-        slopes.append(velocity(moved, at(start + c * step, x)))
-    error = shifted(torch.zeros_like(x), step, DOPRI5_ERROR, slopes)
-    return Attempt(moved, slopes[-1], error)
+class Walk:
+    """Where each sample stands: its time, x, the slope there, and the length of step it would take next."""
 
+    def __init__(self, velocity: CountedVelocity, x: State, times: list[float], tolerance: Tolerance) -> None:
+        self.velocity, self.tolerance, self.attempts = velocity, tolerance, 0
+        self.x, self.t = x, at(times[0], x, tuple(x.shape[:1]) if x.ndim > 1 else ())
+        self.accepted = self.rejected = torch.zeros_like(self.t, dtype=torch.int64)
+        # A shorter step would be lost in the rounding of the times.
+        self.shortest = 4 * torch.finfo(self.t.dtype).eps * max(abs(t) for t in times)
+        if len(times) > 1:
+            self.slope = velocity(x, self.t)
+            self._refuse_non_finite()
+            self.length = first_length(velocity, x, self.slope, self.t, times[-1] - times[0], tolerance)
+            self.length = self.length.clamp(min=2 * self.shortest)
 
-def first_step(
-    velocity: Velocity, x: State, slope: State, t0: float, t1: float, tolerance: Tolerance
-) -> float:
-    """A length for the first step, from the size of x, its slope and the slope's change (Hairer, p. 169)."""
-    size, steepness = tolerance.multiple(x, x), tolerance.multiple(slope, x)
-    probe = 1e-6 if min(size, steepness) < 1e-5 else max(1e-6, 0.01 * size / steepness)
-    probe = min(probe, abs(t1 - t0))
-    ahead = math.copysign(probe, t1 - t0)
-    bend = velocity(x + ahead * slope, at(t0 + ahead, x)) - slope
-    sharpest = max(steepness, tolerance.multiple(bend, x) / probe)
-    by_bend = max(1e-6, 1e-3 * probe) if sharpest <= 1e-15 else (0.01 / sharpest) ** (1 / DOPRI5.order)
-    return min(100 * probe, by_bend)
+    def attempt(self, target: Times) -> None:
+        """Every sample tries a step towards the target, and takes it if its error is within the tolerance."""
+        self.attempts += 1
+        remaining = (target - self.t).abs()
+        is_last = self.length >= remaining
+        length = torch.where(is_last, remaining, self.length)
+        end = torch.where(is_last, target, self.t + (target - self.t).sign() * length)
+        trial = try_step(self.velocity, self.x, self.slope, self.t, end)
+        error = self.tolerance.multiple(trial.error, self.x, trial.x)
+        is_walking = self.t != target
+        is_accepted = is_walking & (error <= 1)  # false where the error is not a number
+        longer = length * rescaling(error)
+        # A step cut short by the target says nothing against the length that was planned.
+        longer = torch.where(is_accepted & is_last, torch.maximum(longer, self.length), longer)
+        self.length = torch.where(is_walking, longer, self.length)
+        self._accept(is_accepted, trial, end)
+        self.accepted = self.accepted + is_accepted
+        self.rejected = self.rejected + (is_walking & ~is_accepted)
+        self._refuse_standstill(is_walking & ~is_accepted & (self.length < self.shortest), error)
 
+    def _accept(self, is_accepted: Times, trial: Attempt, end: Times) -> None:
+        everywhere = beside(is_accepted, self.x)
+        self.x = torch.where(everywhere, trial.x, self.x)
+        self.slope = torch.where(everywhere, trial.slope, self.slope)
+        self.t = torch.where(is_accepted, end, self.t)
 
-def rescaling(error: float) -> float:
-    """Factor from one step's length to the next, given the error as a multiple of the tolerance."""
-    if not math.isfinite(error):
-        return MOST_SHRINKING
-    wanted = SAFETY * max(error, 1e-10) ** (-1 / DOPRI5.order)
-    return min(MOST_GROWTH, max(MOST_SHRINKING, wanted))
-
-
-def refuse_standstill(t: float, step: float) -> None:
-    """Stop when steps have become too short to move t: the velocity is not finite, or far from smooth."""
-    if step < 1e-12:
-        raise ValueError(
-            f"dopri5 at t = {t:.6g}: even a step of {step:.2g} misses the tolerance; "
-            f"check that the velocity is finite, loosen rtol and atol, or use a fixed-step solver"
+    def lateness(self, target: Times) -> str:
+        """Which sample is how far after the last step that was allowed."""
+        return (
+            f"{self._first(self.t != target)} after max_steps = {self.attempts} steps (rtol {self.tolerance.rtol:g}, "
+            f"atol {self.tolerance.atol:g}); allow more, loosen rtol and atol, or use a fixed-step solver"
         )
+
+    def _refuse_non_finite(self) -> None:
+        is_finite = self.slope.isfinite().flatten(start_dim=min(1, self.x.ndim - 1)).all(dim=-1)
+        if not bool(is_finite.all()):
+            raise ValueError(f"{self._first(~is_finite)}: x or the velocity is not finite at the start")
+
+    def _refuse_standstill(self, is_stuck: Times, error: Times) -> None:
+        """Stop where steps have become too short to move t: the velocity is not finite, or far from smooth."""
+        if bool(is_stuck.any()):
+            length, missed = (float(values[is_stuck][0]) for values in (self.length, error))
+            raise ValueError(
+                f"{self._first(is_stuck)}: a step of {length:.2g} is too short to go on, and the error of the last "
+                f"was {missed:.3g} times the tolerance; check that the velocity is finite, loosen rtol and atol, "
+                "or use a fixed-step solver"
+            )
+
+    def _first(self, chosen: Times) -> str:
+        """The first of the chosen samples and its time, in words."""
+        if self.t.ndim == 0:
+            return f"dopri5 at t = {float(self.t):.6g}"
+        first = int(chosen.nonzero()[0])
+        return f"dopri5, sample {first} of {len(self.t)} at t = {float(self.t[first]):.6g}"

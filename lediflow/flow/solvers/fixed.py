@@ -1,36 +1,57 @@
-"""Explicit Runge-Kutta with equal steps.
+"""Explicit Runge-Kutta, one step between each time of the grid and the next.
 
 A constant part of the velocity is integrated exactly, whatever the method: inpainting (eq. 7) rests on that.
 """
 
 from itertools import pairwise
 
-from lediflow.flow.solvers.problem import OnStep, Solution, State, Velocity, at, shifted
+import torch
+
+from lediflow.flow.solvers.problem import CountedVelocity, OnStep, Solution, State, at, shifted
 from lediflow.flow.solvers.tableaus import Tableau
 
 
 def integrate(
     tableau: Tableau,
-    velocity: Velocity,
+    velocity: CountedVelocity,
     x: State,
-    t0: float,
-    t1: float,
+    times: list[float],
     *,
-    steps: int,
+    keep_states: bool = False,
     on_step: OnStep | None = None,
 ) -> Solution:
-    """x at t1, after `steps` equal steps from t0."""
-    times = [t0 + (t1 - t0) * k / steps for k in range(steps + 1)] if steps else []
+    """x carried along the grid of times."""
+    states, is_finite = [x], [x.isfinite().all()]
     for start, end in pairwise(times):
         x = shifted(x, end - start, tableau.b, stage_slopes(tableau, velocity, x, start, end - start))
+        is_finite.append(x.isfinite().all())
+        if keep_states:
+            states.append(x)
         if on_step is not None:
-            on_step(end, x)
-    return Solution(x, nfe=steps * tableau.stages)
+            on_step(at(end, x), x)
+    # Looked at once, at the end: a look at each step would make the host wait for the device each time.
+    refuse_non_finite(torch.stack(is_finite).tolist(), times, tableau.name)
+    return Solution(x, velocity.calls, states=torch.stack(states) if keep_states else None)
 
 
-def stage_slopes(tableau: Tableau, velocity: Velocity, x: State, t: float, step: float) -> list[State]:
+def stage_slopes(tableau: Tableau, velocity: CountedVelocity, x: State, t: float, step: float) -> list[State]:
     """The slopes k_1, k_2, ... of one step."""
     slopes: list[State] = []
     for a, c in zip(tableau.a, tableau.c, strict=True):
         slopes.append(velocity(shifted(x, step, a, slopes), at(t + c * step, x)))
     return slopes
+
+
+def refuse_non_finite(is_finite: list[bool], times: list[float], solver: str) -> None:
+    """Name the step in which x stopped being a number."""
+    if all(is_finite):
+        return
+    step = is_finite.index(False)
+    if step == 0:
+        raise ValueError(
+            f"{solver}: x is not finite at the start, t = {times[0]:.6g}; look at where it comes from"
+        )
+    raise ValueError(
+        f"{solver}: x is no longer finite after step {step} of {len(times) - 1}, from t = {times[step - 1]:.6g} to "
+        f"{times[step]:.6g}; check that the velocity is finite, or take more steps"
+    )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lediflow.flow.solvers import SOLVERS, solve
+from lediflow.flow.solvers import SOLVERS, check_solver, solve
 from lediflow.flow.solvers.tableaus import DOPRI5, DOPRI5_ERROR, TABLEAUS
 
 FIXED_STEP = list(TABLEAUS.values())
@@ -54,28 +54,77 @@ def test_nfe_counts_the_velocitys_evaluations(solver):
     assert solve(counted, start(), solver=solver, steps=3).nfe == len(calls)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_the_velocity_gets_a_scalar_time_beside_x(solver):
+@pytest.mark.parametrize("tableau", FIXED_STEP, ids=lambda tableau: tableau.name)
+def test_fixed_steps_give_the_velocity_one_time_for_all(tableau):
     def checked(x, t):
         assert t.shape == () and t.dtype == x.dtype and 0 <= t <= 1
         return swirl(x, t)
 
-    solve(checked, start().float(), solver=solver, steps=2)
+    solve(checked, start().float(), solver=tableau.name, steps=2)
+
+
+def test_dopri5_gives_the_velocity_one_time_for_each_sample():
+    def checked(x, t):
+        assert t.shape == (2,) and t.dtype == x.dtype and ((t >= 0) & (t <= 1)).all()
+        return swirl(x, t)
+
+    solve(checked, start().float(), solver="dopri5")
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_times_are_not_rounded_to_the_dtype_of_a_coarse_state(solver):
+    times = [0.0, 0.123456]
+
+    def checked(x, t):
+        assert t.dtype == torch.float32
+        return torch.ones_like(x)
+
+    solve(checked, start().bfloat16(), solver=solver, times=times, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_step_is_reported_up_to_the_end(solver):
     seen = []
     solution = solve(swirl, start(), solver=solver, steps=4, on_step=lambda t, x: seen.append((t, x)))
-    times = [t for t, _ in seen]
-    assert times == sorted(times) and times[-1] == 1.0
+    times = torch.stack([t for t, _ in seen])
+    assert (times.diff(dim=0) >= 0).all() and (times[-1] == 1.0).all()
     assert torch.equal(seen[-1][1], solution.x)
 
 
-@pytest.mark.parametrize("tableau", FIXED_STEP, ids=lambda tableau: tableau.name)
-def test_no_steps_leave_x_as_it_is(tableau):
-    solution = solve(swirl, start(), solver=tableau.name, steps=0)
-    assert torch.equal(solution.x, start()) and solution.nfe == 0
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("times", [[0.0, 0.1, 0.6, 1.0], [1.0, 0.7, 0.65, 0.0]], ids=["up", "down"])
+def test_a_grid_of_times_is_walked_part_by_part(solver, times):
+    options = {"solver": solver, "steps": 1, "rtol": 1e-10, "atol": 1e-10}
+    whole = solve(swirl, start(), times=torch.tensor(times, dtype=torch.float64), keep_states=True, **options)
+    x = start()
+    for place in range(1, 4):
+        x = solve(swirl, x, t0=times[place - 1], t1=times[place], **options).x
+        torch.testing.assert_close(whole.states[place], x, atol=1e-9, rtol=0)  # dopri5's first steps differ
+    assert torch.equal(whole.states[0], start()) and torch.equal(whole.states[-1], whole.x)
+
+
+def test_a_grid_stands_for_the_steps_and_both_ends():
+    given = solve(swirl, start(), solver="rk4", times=[0.2, 0.4, 0.6], steps=99, t0=5.0, t1=7.0)
+    assert torch.equal(given.x, solve(swirl, start(), solver="rk4", times=(0.2, 0.4, 0.6)).x)
+    torch.testing.assert_close(given.x, solve(swirl, start(), solver="rk4", steps=2, t0=0.2, t1=0.6).x)
+    assert given.nfe == 8
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0.5], "times has 1 entries"),
+        ([0.0, 0.5, 0.5, 1.0], r"times\[1\] = 0.5, times\[2\] = 0.5.*all rise, or all fall"),
+        ([0.0, 0.5, 0.4], r"times\[1\] = 0.5, times\[2\] = 0.4"),
+        ([1.0, 0.5, 0.6], r"times\[1\] = 0.5, times\[2\] = 0.6"),
+        ([0.0, float("nan")], r"times\[1\] = nan"),
+        ([0.0, float("inf")], r"times\[1\] = inf"),
+    ],
+)
+@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+def test_a_grid_that_is_not_monotone_is_refused_with_the_place(solver, times, message):
+    with pytest.raises(ValueError, match=message):
+        solve(swirl, start(), solver=solver, times=times)
 
 
 def test_tighter_tolerances_cost_evaluations_and_buy_accuracy():
@@ -85,13 +134,10 @@ def test_tighter_tolerances_cost_evaluations_and_buy_accuracy():
     assert (tight.x - exact).abs().max() < 1e-8 < (loose.x - exact).abs().max() < 1e-2
 
 
-def test_an_empty_interval_costs_nothing():
-    assert solve(swirl, start(), solver="dopri5", t0=0.4, t1=0.4).nfe == 0
-
-
-def test_a_velocity_that_is_not_finite_is_named_as_such():
-    with pytest.raises(ValueError, match=r"dopri5 at t = 0.*check that the velocity is finite"):
-        solve(lambda x, t: x * torch.nan, start(), solver="dopri5")
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_an_empty_interval_costs_nothing(solver):
+    solution = solve(swirl, start(), solver=solver, t0=0.4, t1=0.4)
+    assert solution.nfe == 0 and torch.equal(solution.x, start())
 
 
 def test_an_unknown_solver_is_refused_with_the_nearest_name():
@@ -99,6 +145,43 @@ def test_an_unknown_solver_is_refused_with_the_nearest_name():
         solve(swirl, start(), solver="huen3")
 
 
-def test_negative_steps_are_refused():
-    with pytest.raises(ValueError, match="-1 steps: give 0"):
-        solve(swirl, start(), steps=-1)
+@pytest.mark.parametrize("steps", [0, -1])
+@pytest.mark.parametrize("tableau", FIXED_STEP, ids=lambda tableau: tableau.name)
+def test_less_than_a_step_is_refused(tableau, steps):
+    for refusing in (check_solver, lambda solver, steps: solve(swirl, start(), solver=solver, steps=steps)):
+        with pytest.raises(ValueError, match=rf"'{tableau.name}' with steps = {steps}: steps < 1.*1 or more"):
+            refusing(tableau.name, steps)
+
+
+def test_dopri5_takes_no_notice_of_steps():
+    assert torch.equal(
+        solve(swirl, start(), solver="dopri5", steps=0).x, solve(swirl, start(), solver="dopri5").x
+    )
+
+
+@pytest.mark.parametrize(("rtol", "atol"), [(-1e-3, 1e-3), (1e-3, -1e-3), (0.0, 0.0), (float("nan"), 1.0)])
+def test_tolerances_that_cannot_be_met_are_refused(rtol, atol):
+    with pytest.raises(ValueError, match=f"rtol = {rtol}, atol = {atol}"):
+        solve(swirl, start(), solver="dopri5", rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_velocity_of_another_shape_is_refused(solver):
+    with pytest.raises(ValueError, match=r"gave shape \(2, 1\) for x of \(2, 2\)"):
+        solve(lambda x, t: x[:, :1], start(), solver=solver)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_start_that_is_not_finite_is_named_as_such(solver):
+    x = start()
+    x[1, 0] = torch.inf
+    with pytest.raises(ValueError, match="at the start"):
+        solve(swirl, x, solver=solver)
+
+
+def test_the_step_in_which_x_stops_being_finite_is_named():
+    def breaking(x, t):
+        return x / (t < 0.6)  # a division by zero later
+
+    with pytest.raises(ValueError, match=r"midpoint: .* after step 3 of 4, from t = 0.5 to 0.75"):
+        solve(breaking, start(), solver="midpoint", steps=4)

@@ -1,0 +1,70 @@
+"""One step of Dormand-Prince 5(4), its error in units of the tolerance, and the length that a step should have.
+
+Everything is per sample: times, lengths and errors have the shape of the batch, or none for a single system.
+Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.4.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lediflow.flow.solvers.problem import CountedVelocity, State, Times, beside, shifted, time_dtype
+from lediflow.flow.solvers.tableaus import DOPRI5, DOPRI5_ERROR
+
+SAFETY, MOST_SHRINKING, MOST_GROWTH = 0.9, 0.2, 10.0
+SHORTEST_FIRST_STEP = 1e-6
+
+Lengths = Float[Tensor, "*batch"]
+
+
+class Tolerance(NamedTuple):
+    rtol: float
+    atol: float
+
+    @torch.no_grad()  # steps are chosen, not differentiated
+    def multiple(self, error: State, x: State, other: State | None = None) -> Float[Tensor, "*batch"]:
+        """Each sample's root mean square error, entries measured in the tolerance at the larger of its states."""
+        largest = x.abs() if other is None else torch.maximum(x.abs(), other.abs())
+        square = (error / (self.atol + self.rtol * largest)).to(time_dtype(x)).square()
+        return square.flatten(start_dim=min(1, x.ndim - 1)).mean(dim=-1).sqrt()
+
+
+class Attempt(NamedTuple):
+    x: State
+    slope: State  # at the end of the step: the first slope of the next
+    error: State
+
+
+def try_step(velocity: CountedVelocity, x: State, slope: State, start: Times, end: Times) -> Attempt:
+    """A step of each sample from `start` to `end`, where its first slope is known."""
+    step, slopes, moved = end - start, [slope], x
+    for a, c in zip(DOPRI5.a[1:], DOPRI5.c[1:], strict=True):
+        moved = shifted(x, beside(step, x), a, slopes)
+        slopes.append(velocity(moved, start + c * step))
+    error = shifted(torch.zeros_like(x), beside(step, x), DOPRI5_ERROR, slopes)
+    return Attempt(moved, slopes[-1], error)
+
+
+@torch.no_grad()
+def first_length(
+    velocity: CountedVelocity, x: State, slope: State, t: Times, span: float, tolerance: Tolerance
+) -> Lengths:
+    """For the first step, from the size of x, its slope and the slope's change (Hairer, p. 169)."""
+    size, steepness = tolerance.multiple(x, x), tolerance.multiple(slope, x)
+    probe = (0.01 * size / steepness).clamp(min=SHORTEST_FIRST_STEP)
+    probe = torch.where(torch.minimum(size, steepness) < 1e-5, SHORTEST_FIRST_STEP, probe).clamp(
+        max=abs(span)
+    )
+    ahead = probe if span > 0 else -probe
+    bend = velocity(x + beside(ahead, x) * slope, t + ahead) - slope
+    sharpest = torch.maximum(steepness, tolerance.multiple(bend, x) / probe)
+    by_bend = torch.where(sharpest <= 1e-15, 1e-3 * probe, (0.01 / sharpest) ** (1 / DOPRI5.order))
+    return torch.minimum(100 * probe, by_bend).nan_to_num(nan=0.0).clamp(min=SHORTEST_FIRST_STEP)
+
+
+def rescaling(error: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Factor from one step's length to the next, given the error as a multiple of the tolerance."""
+    wanted = SAFETY * error.clamp(min=1e-10) ** (-1 / DOPRI5.order)
+    return wanted.nan_to_num(nan=MOST_SHRINKING).clamp(MOST_SHRINKING, MOST_GROWTH)

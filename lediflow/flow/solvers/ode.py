@@ -1,0 +1,67 @@
+"""The one function that integrates, whatever the solver."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lediflow.flow.solvers import adaptive, fixed
+from lediflow.flow.solvers.dormand_prince import Tolerance
+from lediflow.flow.solvers.grid import checked_times, equal_steps
+from lediflow.flow.solvers.problem import CountedVelocity, OnStep, Solution, Velocity
+from lediflow.flow.solvers.tableaus import TABLEAUS
+
+SOLVERS = [*TABLEAUS, "dopri5"]
+
+
+def solve(
+    velocity: Velocity,
+    x: Float[Tensor, "*dims"],
+    *,
+    solver: str = "heun3",
+    steps: int = 4,
+    t0: float = 0.0,
+    t1: float = 1.0,
+    times: Sequence[float] | Float[Tensor, " times"] | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = 1000,
+    keep_states: bool = False,
+    on_step: OnStep | None = None,
+) -> Solution:
+    """x carried from t0 to t1 in `steps` equal steps, or along `times`, which stands for all three.
+
+    dopri5 chooses its steps between these times itself, from rtol and atol, and gives up after `max_steps`.
+    `keep_states` returns x at every time of the grid; `on_step(t, x)` is called after every step.
+    """
+    check_solver(solver, steps)
+    counted = CountedVelocity(velocity)
+    if solver != "dopri5":
+        grid = equal_steps(t0, t1, steps) if times is None else checked_times(times)
+        return fixed.integrate(TABLEAUS[solver], counted, x, grid, keep_states=keep_states, on_step=on_step)
+    grid = equal_steps(t0, t1, 1) if times is None else checked_times(times)
+    return adaptive.integrate(
+        counted,
+        x,
+        grid,
+        tolerance=checked_tolerance(rtol, atol),
+        max_steps=max_steps,
+        keep_states=keep_states,
+        on_step=on_step,
+    )
+
+
+def check_solver(solver: str, steps: int) -> None:
+    """Refuse an unknown solver, or a fixed-step one with less than a step, before any work is done."""
+    if solver not in SOLVERS:
+        nearest = get_close_matches(solver, SOLVERS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"solver {solver!r}: known are {', '.join(SOLVERS)}; did you mean {nearest!r}?")
+    if solver != "dopri5" and steps < 1:
+        raise ValueError(f"solver {solver!r} with steps = {steps}: steps < 1 lead nowhere; give 1 or more")
+
+
+def checked_tolerance(rtol: float, atol: float) -> Tolerance:
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+        raise ValueError(f"rtol = {rtol}, atol = {atol}: neither may be below 0, and one must be above")
+    return Tolerance(rtol, atol)

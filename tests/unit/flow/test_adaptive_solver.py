@@ -1,0 +1,127 @@
+"""Dopri5: each sample of a batch has its own steps, and nothing of its companions'."""
+
+import pytest
+import torch
+
+from lediflow.flow.solvers import solve
+
+RATES = torch.tensor([0.1, 1.0, 30.0], dtype=torch.float64)  # calm to quick
+
+
+def oscillation(x, t, rates=RATES):
+    """Sample i turns at rate i; solved by a rotation through rate * t."""
+    return rates[:, None] * torch.stack((-x[:, 1], x[:, 0]), dim=1)
+
+
+def starts():
+    return torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(3, 1)
+
+
+def turned(angle):
+    return torch.stack((angle.cos(), angle.sin()), dim=1)
+
+
+@pytest.mark.parametrize("t1", [1.0, -1.0], ids=["forwards", "backwards"])
+def test_every_sample_keeps_the_tolerance(t1):
+    found = solve(oscillation, starts(), solver="dopri5", t1=t1, rtol=1e-8, atol=1e-8)
+    error = (found.x - turned(RATES * t1)).norm(dim=1)
+    assert (error < 1e-8 * found.accepted).all()  # each step adds at most about its tolerance
+
+
+def test_a_quick_sample_takes_more_steps_than_a_calm_one():
+    accepted = solve(oscillation, starts(), solver="dopri5").accepted
+    assert accepted[0] < accepted[1] < accepted[2]
+
+
+@pytest.mark.parametrize("sample", range(3))
+def test_a_samples_result_does_not_depend_on_its_companions(sample):
+    together = solve(oscillation, starts(), solver="dopri5", rtol=1e-4, atol=1e-4)
+    row = slice(sample, sample + 1)
+    alone = solve(
+        lambda x, t: oscillation(x, t, RATES[row]), starts()[row], solver="dopri5", rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(together.x[row], alone.x)
+    assert torch.equal(together.accepted[row], alone.accepted)
+    assert torch.equal(together.rejected[row], alone.rejected)
+
+
+def test_samples_that_have_arrived_stay_put():
+    seen = []
+    solve(oscillation, starts(), solver="dopri5", on_step=lambda t, x: seen.append((t[0], x[0])))
+    arrived = [x for t, x in seen if t == 1.0]
+    assert len(arrived) > 1 and all(torch.equal(x, arrived[0]) for x in arrived)
+
+
+def test_calls_are_six_a_round_and_two_to_set_off():
+    """The slowest sample decides how many rounds there are; the last slope of a step is the next one's first."""
+    solution = solve(oscillation, starts(), solver="dopri5")
+    assert solution.nfe == 2 + 6 * (solution.accepted + solution.rejected).max()
+
+
+def test_a_step_that_is_too_long_is_repeated_shorter():
+    def switched_on(x, t):
+        return (t > 0.37)[:, None].to(x.dtype)
+
+    solution = solve(switched_on, torch.zeros(1, 1, dtype=torch.float64), solver="dopri5")
+    assert solution.rejected.item() > 0
+    assert solution.x.item() == pytest.approx(0.63, abs=1e-4)
+
+
+def test_a_vector_without_a_batch_axis_is_one_system():
+    """Its entries depend on each other, so they must not walk apart."""
+
+    def turn(x, t):
+        assert t.shape == ()
+        return 30 * torch.stack((-x[1], x[0]))
+
+    solution = solve(turn, starts()[0], solver="dopri5")
+    batched = solve(lambda x, t: oscillation(x, t, RATES[2:]), starts()[:1], solver="dopri5")
+    assert torch.equal(solution.x, batched.x[0])
+    assert solution.accepted.shape == () and solution.accepted == batched.accepted[0]
+
+
+def test_a_number_can_be_integrated():
+    solution = solve(
+        lambda x, t: x, torch.tensor(1.0, dtype=torch.float64), solver="dopri5", rtol=1e-9, atol=1e-9
+    )
+    assert solution.x.item() == pytest.approx(torch.e, abs=1e-7)
+
+
+def test_float32_reaches_what_float32_can():
+    """The tolerance is below float32's rounding near 1, yet the end is reached and is right to rounding."""
+    found = solve(
+        lambda x, t: oscillation(x, t, RATES.float()), starts().float(), solver="dopri5", rtol=1e-6, atol=1e-6
+    )
+    assert found.x.dtype == torch.float32
+    torch.testing.assert_close(found.x, turned(RATES).float(), atol=1e-4, rtol=0)
+
+
+def test_too_many_steps_are_refused_with_the_sample_and_its_time():
+    with pytest.raises(
+        ValueError, match=r"sample 1 of 3 at t = 0\.\d+ after max_steps = 5 steps \(rtol 1e-09"
+    ):
+        solve(oscillation, starts(), solver="dopri5", rtol=1e-9, atol=1e-9, max_steps=5)
+
+
+def test_a_velocity_that_is_not_finite_at_the_start_is_named_with_its_sample():
+    def broken(x, t):
+        return torch.where(torch.arange(3)[:, None] == 1, torch.nan, x)
+
+    with pytest.raises(ValueError, match=r"sample 1 of 3 at t = 0: .*not finite at the start"):
+        solve(broken, starts(), solver="dopri5")
+
+
+def test_a_velocity_that_stops_being_finite_is_named_with_its_time():
+    def broken(x, t):
+        return torch.where(t[:, None] > 0.5, torch.nan, x)
+
+    with pytest.raises(
+        ValueError, match=r"sample 0 of 3 at t = 0\.(4999|5).*check that the velocity is finite"
+    ):
+        solve(broken, starts(), solver="dopri5")
+
+
+def test_gradients_flow_through_the_steps():
+    x = starts().requires_grad_()
+    solve(oscillation, x, solver="dopri5").x[:, 0].sum().backward()
+    torch.testing.assert_close(x.grad, turned(-RATES), atol=1e-3, rtol=0)  # a rotation's gradient turns back
