@@ -1,0 +1,88 @@
+"""What the three models cost, from their specifications alone; lediflow.nn.cost has the conventions.
+
+from lediflow.models.cost import model_cost
+from lediflow.nn.cost import cost_table
+
+print(cost_table(model_cost(spec, 256, 256)))
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from operator import mul
+
+import torch
+
+from lediflow.models.export import Spec
+from lediflow.models.specs import (
+    AuxiliarySpec,
+    LatentSamplerSpec,
+    VelocitySpec,
+    latent_shape,
+    sampler_hourglass,
+    velocity_hourglass,
+)
+from lediflow.nn.cost import Cost, LevelCost, ModelCost, hourglass_cost
+from lediflow.nn.cost.bricks import Memory, linear, norm, product
+from lediflow.nn.cost.hourglass import image_head, level_cost
+
+
+def model_cost(
+    spec: Spec, height: int, width: int, *, dtype: torch.dtype = torch.bfloat16, recompute: bool = False
+) -> ModelCost:
+    """Of one height x width image; for a latent sampler that is the latent."""
+    if isinstance(spec, AuxiliarySpec):
+        return auxiliary_cost(spec, height, width, Memory(dtype, recompute))
+    if isinstance(spec, VelocitySpec):
+        spec = velocity_hourglass(spec)
+    elif isinstance(spec, LatentSamplerSpec):
+        spec = sampler_hourglass(spec)
+    return hourglass_cost(spec, height, width, dtype=dtype, recompute=recompute)
+
+
+def auxiliary_cost(spec: AuxiliarySpec, height: int, width: int, memory: Memory) -> ModelCost:
+    """Encoder and decoder, as one training pass runs them."""
+    latent = latent_shape(spec, height, width)  # refuses images that the levels cannot tile
+    sides = list(accumulate(spec.factors, mul, initial=spec.patch_size))
+    grids = [(height // side, width // side) for side in sides]
+    levels = [
+        *(auxiliary_level("encoder", spec, index, grid, memory) for index, grid in enumerate(grids)),
+        *reversed(
+            [auxiliary_level("decoder", spec, index, grid, memory) for index, grid in enumerate(grids)]
+        ),
+    ]
+    pixels = spec.image_channels * height * width
+    return ModelCost(
+        levels,
+        {
+            "latent": latent_cost(spec, latent, memory),
+            "prior": memory.statistics(pixels),  # what the log variance's floor was applied to
+        },
+    )
+
+
+def auxiliary_level(
+    half: str, spec: AuxiliarySpec, index: int, grid: tuple[int, int], memory: Memory
+) -> LevelCost:
+    """A level of the encoder with the way into it, or of the decoder with the way out of it."""
+    level, tokens = spec.levels[index], grid[0] * grid[1]
+    patch = spec.image_channels * spec.patch_size**2
+    if index == 0:
+        into = linear(tokens, patch, level.width, memory)
+        out_of = image_head(tokens, level.width, 2 * patch, memory)
+    else:
+        finer = spec.levels[index - 1].width * spec.factors[index - 1] ** 2
+        into, out_of = linear(tokens, finer, level.width, memory), linear(tokens, level.width, finer, memory)
+    resampling = into if half == "encoder" else out_of
+    return level_cost(f"{half} {index}", level, level.depth, grid, None, resampling, memory)
+
+
+def latent_cost(spec: AuxiliarySpec, latent: tuple[int, int, int], memory: Memory) -> Cost:
+    """The two heads that end the encoder, the draw from the posterior, and the map that opens the decoder."""
+    channels, height, width = latent
+    tokens, coarsest = height * width, spec.levels[-1].width
+    mean = linear(tokens, coarsest, channels, memory)
+    logvar = product(tokens, coarsest, channels)  # of what the mean's head keeps
+    draw = memory.statistics(2 * channels * tokens)  # the deviation and the noise
+    opening = linear(tokens, channels, coarsest, memory)
+    return norm(tokens, coarsest, None, memory) + mean + logvar + draw + opening
