@@ -165,8 +165,7 @@ def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stag
             shape = latent_shape(spec, command.model.image_size, command.model.image_size)
             return AuxiliaryStage(command.stage, latent_shape=shape, logvar_floor=spec.logvar_floor)
         case "flow":
-            is_conditional = command.model.velocity.num_classes > 0
-            return FlowStage(command.stage, auxiliary, is_class_conditional=is_conditional)
+            return FlowStage(command.stage, auxiliary, num_classes=command.model.velocity.num_classes)
         case _:
             assert auxiliary is not None  # load_parent refuses to go on without
             return LatentSamplerStage(command.stage, auxiliary)

@@ -2,7 +2,8 @@
 
 Loss, eq. 5 of arXiv:2505.20723: E[VGL] + beta KL(q(z|y) || N(0, I)). We write it per pixel: the variance-guided loss
 is a mean over pixels and channels, the KL a sum over latents divided by the same count, so that beta = 1 is the
-true evidence lower bound whatever the image size.
+true evidence lower bound whatever the image size. With nll_beta > 0 the first term is beta-NLL instead
+(arXiv:2203.09168), another beta than eq. 5's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import nn
 
 from lediflow.data.batch import Batch
 from lediflow.flow.gaussians import share_at_floor
-from lediflow.flow.losses import gaussian_kl, variance_guided_loss
+from lediflow.flow.losses import beta_nll_loss, gaussian_kl, variance_guided_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.stages.protocol import StageLoss
 
@@ -22,6 +23,17 @@ from lediflow.stages.protocol import StageLoss
 class AuxiliaryStageConfig:
     name: str = "auxiliary"
     beta: float = 1.0  # open in the paper; lower: sharper prior, a latent space that is harder to sample
+    nll_beta: float = (
+        0.0  # weighs pixels by sigma^(2 nll_beta): higher, and unsure pixels' means learn faster
+    )
+
+    def __post_init__(self) -> None:
+        if not self.beta >= 0:
+            raise ValueError(f"stage.beta={self.beta}: choose 0 (the latent is left to itself) or more")
+        if not 0 <= self.nll_beta <= 1:
+            raise ValueError(
+                f"stage.nll_beta={self.nll_beta}: choose 0 (the variance-guided loss) to 1 (squared error)"
+            )
 
 
 class AuxiliaryStage:
@@ -30,7 +42,7 @@ class AuxiliaryStage:
     def __init__(
         self, config: AuxiliaryStageConfig, *, latent_shape: tuple[int, int, int], logvar_floor: float
     ) -> None:
-        self.beta = config.beta
+        self.beta, self.nll_beta = config.beta, config.nll_beta
         self.latent_shape = latent_shape
         self.logvar_floor = logvar_floor
 
@@ -40,7 +52,8 @@ class AuxiliaryStage:
         mean, logvar = prior.mean.float(), prior.logvar.float()
         vgl = variance_guided_loss(y, mean, logvar).mean()
         kl = gaussian_kl(posterior.mean.float().flatten(1), posterior.logvar.float().flatten(1)).mean()
-        loss = vgl + self.beta * kl / y[0].numel()
+        fit = beta_nll_loss(y, mean, logvar, beta=self.nll_beta).mean() if self.nll_beta else vgl
+        loss = fit + self.beta * kl / y[0].numel()
         metrics = {
             "loss": loss,
             "vgl": vgl,

@@ -2,7 +2,9 @@
 
 Loss, eq. 6 of arXiv:2505.20723: E[w(sigma) (v_t(psi_t, z) - (y - x))^2], psi_t = (1 - t) x + t y, t ~ U[0, 1], with
 x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. With prior=gaussian it is the flow-matching baseline:
-x ~ N(0, I), no z, no weights (eq. 2).
+x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images inside a micro-batch.
+A class-conditional model is now and then shown the null class instead of an image's own, so that sampling can
+tell the two apart (classifier-free guidance: Ho & Salimans, arXiv:2207.12598).
 """
 
 from __future__ import annotations
@@ -11,24 +13,43 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lediflow.data.batch import Batch
+from lediflow.errors import UserError
+from lediflow.flow.couplings import COUPLINGS
 from lediflow.flow.gaussians import sample
 from lediflow.flow.losses import flow_matching_loss, importance_weighted_flow_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import path_velocity, point_on_path
+from lediflow.flow.times import TimeConfig, draw_times
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss
 
 
 @dataclass(kw_only=True)
-class FlowStageConfig:
+class FlowStageConfig(TimeConfig):
     name: str = "flow"
     exponent: float = 1.0  # p of w = min(sigma^-p, cap); open in the paper; 0 weighs all pixels alike
     cap: float = 10.0  # the largest weight, reached where the prior is surest; open in the paper
+    normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
+    coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
+    label_dropout: float = 0.1  # share of images shown without their class: what guidance compares with
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.exponent >= 0:
+            raise ValueError(f"stage.exponent={self.exponent}: choose 0 (all pixels alike) or more")
+        if not self.cap > 0:
+            raise ValueError(f"stage.cap={self.cap}: choose a largest weight above 0")
+        if self.coupling not in COUPLINGS:
+            raise ValueError(
+                f"stage.coupling={self.coupling!r} is unknown; use one of {', '.join(COUPLINGS)}"
+            )
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"stage.label_dropout={self.label_dropout}: choose a share from 0 to 1")
 
 
 class Start(NamedTuple):
@@ -43,24 +64,35 @@ class FlowStage:
     name = "flow"
 
     def __init__(
-        self, config: FlowStageConfig, auxiliary: AuxiliaryModel | None, *, is_class_conditional: bool = False
+        self, config: FlowStageConfig, auxiliary: AuxiliaryModel | None, *, num_classes: int = 0
     ) -> None:
-        self.exponent, self.cap = config.exponent, config.cap
-        self.is_class_conditional = is_class_conditional
+        if auxiliary is not None and config.coupling != "independent":
+            raise UserError(
+                f"stage.coupling={config.coupling} exchanges draws between images, but a draw of the learned prior "
+                "belongs to its image; use stage.coupling=independent, or prior=gaussian"
+            )
+        self.config = config
+        self.couple = COUPLINGS[config.coupling]
+        self.num_classes = num_classes  # also the index of the null class, which is one more; 0: no labels
         self.auxiliary = auxiliary  # frozen; None: the Gaussian baseline
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
-        y = batch.images
+        y, config = batch.images, self.config
         start = self._start(batch, noise)
-        t = noise.uniform(batch.ids, "time")
-        labels = batch.labels if self.is_class_conditional else None
+        t = draw_times(config, noise, batch.ids)
+        labels = self._labels(batch, noise)
         velocity = module(point_on_path(start.x, y, t), t, z=start.z, labels=labels).float()
         target = path_velocity(start.x, y)
         plain = flow_matching_loss(velocity, target).mean()
         if start.logvar is None:
             return StageLoss(plain, {"loss": plain.detach(), "velocity_mse": plain.detach()})
         weighted = importance_weighted_flow_loss(
-            velocity, target, start.logvar, exponent=self.exponent, cap=self.cap
+            velocity,
+            target,
+            start.logvar,
+            exponent=config.exponent,
+            cap=config.cap,
+            normalize=config.normalize_weights,
         ).mean()
         sigma = (0.5 * start.logvar).exp().mean()
         return StageLoss(
@@ -72,10 +104,21 @@ class FlowStage:
         y = batch.images
         gaussian = noise.normal(batch.ids, "prior", tuple(y.shape[1:]))
         if self.auxiliary is None:
-            return Start(gaussian, None, None)
+            return Start(self.couple(gaussian, y), None, None)
         z = draw_latents(self.auxiliary, batch, noise)
         prior = self.auxiliary.decode(z)
         return Start(sample(prior.mean, prior.logvar, gaussian), z, prior.logvar)
+
+    def _labels(self, batch: Batch, noise: SampleNoise) -> Int64[Tensor, " batch"] | None:
+        """Each image's class, or the null class; None for a model without classes."""
+        if not self.num_classes:
+            return None
+        if batch.labels is None:
+            raise UserError(
+                f"model.velocity.num_classes={self.num_classes}, but the data has no labels; use 0, or data with them"
+            )
+        is_dropped = noise.uniform(batch.ids, "label dropout") < self.config.label_dropout
+        return batch.labels.masked_fill(is_dropped, self.num_classes)
 
 
 if __name__ == "__main__":

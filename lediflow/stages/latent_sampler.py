@@ -13,13 +13,14 @@ from lediflow.data.batch import Batch
 from lediflow.flow.losses import flow_matching_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import path_velocity, point_on_path
+from lediflow.flow.times import TimeConfig, draw_times
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss
 
 
 @dataclass(kw_only=True)
-class LatentSamplerStageConfig:
+class LatentSamplerStageConfig(TimeConfig):
     name: str = "latent_sampler"
 
 
@@ -27,12 +28,13 @@ class LatentSamplerStage:
     name = "latent_sampler"
 
     def __init__(self, config: LatentSamplerStageConfig, auxiliary: AuxiliaryModel) -> None:
+        self.config = config
         self.auxiliary = auxiliary  # frozen
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         z = draw_latents(self.auxiliary, batch, noise)
         w = noise.normal(batch.ids, "latent noise", tuple(z.shape[1:]))
-        t = noise.uniform(batch.ids, "time")
+        t = draw_times(self.config, noise, batch.ids)
         velocity = module(point_on_path(w, z, t), t).float()
         loss = flow_matching_loss(velocity, path_velocity(w, z)).mean()
         return StageLoss(loss, {"loss": loss.detach(), "latent_sd": z.std()})

@@ -35,6 +35,33 @@ def test_the_loss_is_eq_5_per_pixel(auxiliary, batch, noise, terms, beta):
     torch.testing.assert_close(metrics["loss"], loss.detach())
 
 
+def test_beta_nll_takes_the_place_of_the_first_term(auxiliary, batch, noise, latents, terms):
+    nll, kl = terms
+    with torch.no_grad():
+        mean, logvar = auxiliary.decode(latents)
+    pixels = 0.5 * (logvar + (batch.images - mean) ** 2 / logvar.exp())
+    expected = (pixels * logvar.exp().sqrt()).mean() + 0.1 * kl / PIXELS  # sigma^(2 * 0.5)
+    config = AuxiliaryStageConfig(beta=0.1, nll_beta=0.5)
+    loss, metrics = AuxiliaryStage(config, latent_shape=LATENT, logvar_floor=-5.0).loss(
+        auxiliary, batch, noise
+    )
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(metrics["loss"], expected)
+    torch.testing.assert_close(metrics["vgl"], nll)  # the curve stays comparable
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": -0.1}, r"stage\.beta=-0\.1: choose 0"),
+        ({"nll_beta": 2.0}, r"stage\.nll_beta=2\.0: choose 0 .* to 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_with_their_key(options, message):
+    with pytest.raises(ValueError, match=message):
+        AuxiliaryStageConfig(**options)
+
+
 def test_metrics_tell_how_close_and_how_sure_the_prior_is(auxiliary, batch, noise, latents):
     _, metrics = stage_of(1.0).loss(auxiliary, batch, noise)
     with torch.no_grad():

@@ -1,9 +1,14 @@
 """Eqs. 2 and 6, written out by hand for tiny models."""
 
+import dataclasses
+
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
+from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
+from lediflow.flow.times import draw_times
 from lediflow.stages.flow import FlowStage, FlowStageConfig
 
 
@@ -88,14 +93,104 @@ def test_another_seed_draws_otherwise(auxiliary, velocity, batch, noise):
     assert stage.loss(velocity, batch, noise).loss != stage.loss(velocity, batch, SampleNoise(12)).loss
 
 
-def test_labels_are_passed_on_only_to_class_conditional_models(auxiliary, batch, noise):
-    class Listening(torch.nn.Module):
-        def forward(self, x, t, z=None, labels=None):
-            self.labels = labels
-            return x
+class Listening(torch.nn.Module):
+    """Keeps what it is called with."""
 
-    plain, conditional = Listening(), Listening()
-    FlowStage(FlowStageConfig(), auxiliary).loss(plain, batch, noise)
-    FlowStage(FlowStageConfig(), auxiliary, is_class_conditional=True).loss(conditional, batch, noise)
-    assert plain.labels is None
+    def forward(self, x, t, z=None, labels=None):
+        self.x, self.t, self.labels = x, t, labels
+        return x
+
+
+def heard(config, batch, noise, *, auxiliary=None, **options):
+    module = Listening()
+    FlowStage(config, auxiliary, **options).loss(module, batch, noise)
+    return module
+
+
+def test_normalised_weights_divide_each_images_by_their_mean(auxiliary, velocity, batch, noise, latents):
+    sigma, error = flow_by_hand(auxiliary, velocity, batch, noise, latents)
+    weight = torch.minimum(sigma**-2.0, torch.tensor(1.5))
+    weight = weight / weight.mean(dim=(1, 2, 3), keepdim=True)
+    stage = stage_of(auxiliary, exponent=2.0, cap=1.5, normalize_weights=True)
+    torch.testing.assert_close(stage.loss(velocity, batch, noise).loss, (weight * error).mean())
+
+
+@pytest.mark.parametrize("time", ["uniform", "logit_normal", "stratified"])
+def test_times_follow_the_law_that_is_configured(batch, noise, time):
+    config = FlowStageConfig(time=time, time_mean=0.3, time_strata=5)
+    assert torch.equal(heard(config, batch, noise).t, draw_times(config, noise, batch.ids))
+
+
+def test_labels_are_passed_on_only_to_class_conditional_models(auxiliary, batch, noise):
+    config = FlowStageConfig(label_dropout=0.0)
+    assert heard(config, batch, noise, auxiliary=auxiliary).labels is None
+    conditional = heard(config, batch, noise, auxiliary=auxiliary, num_classes=2)
     assert conditional.labels.tolist() == [0, 1, 1, 0]
+
+
+def many(batch, count):
+    labels = torch.arange(count) % 2
+    images = batch.images[:1].expand(count, -1, -1, -1)
+    return dataclasses.replace(
+        batch, ids=torch.arange(count), keys=[""] * count, images=images, labels=labels
+    )
+
+
+def test_dropped_labels_become_the_null_class_as_often_as_asked(batch, noise):
+    crowd = many(batch, 5000)
+    labels = heard(FlowStageConfig(label_dropout=0.2), crowd, noise, num_classes=2).labels
+    is_dropped = labels == 2
+    assert is_dropped.float().mean().item() == pytest.approx(0.2, abs=5 * (0.2 * 0.8 / 5000) ** 0.5)
+    assert torch.equal(labels[~is_dropped], crowd.labels[~is_dropped])
+    assert set(crowd.labels[is_dropped].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 1, 1, 0]), (1.0, [2, 2, 2, 2])])
+def test_no_label_or_every_label_can_be_dropped(batch, noise, share, expected):
+    config = FlowStageConfig(label_dropout=share)
+    assert heard(config, batch, noise, num_classes=2).labels.tolist() == expected
+
+
+def test_a_samples_label_is_dropped_whatever_batch_it_is_in(batch, noise, one_by_one):
+    config, crowd = FlowStageConfig(label_dropout=0.5), many(batch, 40)
+    whole = heard(config, crowd, noise, num_classes=2).labels
+    parts = [heard(config, single, noise, num_classes=2).labels for single in one_by_one(crowd)]
+    assert torch.equal(torch.cat(parts), whole) and 2 in whole
+    assert torch.equal(crowd.labels, many(batch, 40).labels)  # the batch itself is left as it was
+
+
+def test_a_class_conditional_model_needs_data_with_labels(batch, noise):
+    unlabelled = dataclasses.replace(batch, labels=None)
+    with pytest.raises(UserError, match=r"model\.velocity\.num_classes=2, but the data has no labels"):
+        heard(FlowStageConfig(), unlabelled, noise, num_classes=2)
+
+
+def test_optimal_transport_pairs_draws_and_images_by_their_distance(batch, noise):
+    y, x = batch.images, noise.normal(batch.ids, "prior", (1, 8, 8))
+    rows, columns = linear_sum_assignment((x[:, None] - y).square().flatten(2).sum(2))
+    partner = torch.empty(4, dtype=torch.int64)
+    partner[columns] = torch.from_numpy(rows)
+    t = times(batch, noise)
+    found = heard(FlowStageConfig(coupling="optimal_transport"), batch, noise).x
+    torch.testing.assert_close(found, (1 - t) * x[partner] + t * y)
+    assert partner.tolist() != [0, 1, 2, 3]  # this batch has something to exchange
+
+
+def test_draws_of_the_learned_prior_are_not_exchanged(auxiliary):
+    with pytest.raises(UserError, match=r"stage\.coupling=optimal_transport .*use .*prior=gaussian"):
+        stage_of(auxiliary, coupling="optimal_transport")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exponent": -1.0}, r"stage\.exponent=-1\.0: choose 0"),
+        ({"cap": 0.0}, r"stage\.cap=0\.0: choose a largest weight above 0"),
+        ({"coupling": "random"}, r"stage\.coupling='random' .*use one of independent, optimal_transport"),
+        ({"label_dropout": 1.5}, r"stage\.label_dropout=1\.5: choose a share from 0 to 1"),
+        ({"time": "late"}, r"stage\.time='late'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_with_their_key(options, message):
+    with pytest.raises(ValueError, match=message):
+        FlowStageConfig(**options)

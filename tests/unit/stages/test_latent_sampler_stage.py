@@ -2,6 +2,7 @@
 
 import torch
 
+from lediflow.flow.times import draw_times
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
 from lediflow.stages.latents import draw_latents
 
@@ -20,6 +21,16 @@ def test_the_loss_is_eq_2_from_noise_to_latents(auxiliary, sampler, batch, noise
     loss, metrics = stage_of(auxiliary).loss(sampler, batch, noise)
     torch.testing.assert_close(loss, ((v - (latents - w)) ** 2).mean())
     torch.testing.assert_close(metrics["latent_sd"], latents.std())
+
+
+def test_times_follow_the_law_that_is_configured(auxiliary, sampler, batch, noise):
+    seen = []
+    handle = sampler.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    config = LatentSamplerStageConfig(time="logit_normal", time_mean=0.3, time_sd=0.5)
+    LatentSamplerStage(config, auxiliary).loss(sampler, batch, noise)
+    handle.remove()
+    assert torch.equal(seen[0], draw_times(config, noise, batch.ids))
+    assert torch.equal(seen[0], (0.3 + 0.5 * noise.normal(batch.ids, "time")).sigmoid())
 
 
 def test_a_sample_has_the_same_latent_in_every_stage_and_batch(auxiliary, batch, noise, latents, one_by_one):
