@@ -1,0 +1,92 @@
+"""torch.compile takes each model whole: one graph, forward and backward, for any batch size."""
+
+import pytest
+import torch
+from torch._dynamo import mark_dynamic
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from lediflow.models import (
+    AuxiliarySpec,
+    LatentSamplerSpec,
+    LevelSpec,
+    MappingSpec,
+    VelocitySpec,
+    build_model,
+)
+
+# one layer a level keeps tracing short; every kind of operation is there
+LEVELS = [
+    LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3),
+    LevelSpec(depth=1, width=16, head_dim=8),
+]
+MAPPING = MappingSpec(depth=1, width=16)
+SPECS = {
+    "auxiliary": AuxiliarySpec(image_channels=3, patch_size=2, levels=LEVELS),
+    "velocity": VelocitySpec(
+        image_channels=3, patch_size=2, levels=LEVELS, mapping=MAPPING, latent_dim=64, num_classes=5
+    ),
+    "latent_sampler": LatentSamplerSpec(levels=LEVELS[1:], mapping=MAPPING),
+}
+
+
+def drawn(kind):
+    """A model whose weights are all drawn, none left at zero."""
+    torch.manual_seed(0)
+    module = build_model(SPECS[kind])
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return module
+
+
+def inputs_of(kind, batch_size):
+    generator = torch.Generator().manual_seed(batch_size)
+    image = torch.randn(batch_size, 3, 16, 16, generator=generator)
+    latent = torch.randn(batch_size, 4, 4, 4, generator=generator)
+    t = torch.rand(batch_size, generator=generator)
+    labels = torch.arange(batch_size) % 5
+    return {
+        "auxiliary": (image, latent),
+        "velocity": (image, t, latent, labels),
+        "latent_sampler": (latent, t),
+    }[kind]
+
+
+def loss_and_gradients(call, module, inputs):
+    output = call(*inputs)
+    image = output.prior.mean + output.prior.logvar if hasattr(output, "prior") else output
+    loss = image.square().mean()
+    return [loss, *torch.autograd.grad(loss, list(module.parameters()))]
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
+    torch.compiler.reset()
+    module = drawn(kind)
+    graphs = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(module, fullgraph=True, backend=graphs)
+    for batch_size in (3, 5, 2):
+        inputs = inputs_of(kind, batch_size)
+        for tensor in inputs:
+            mark_dynamic(tensor, 0)  # an error if the graph holds for this batch size alone
+        found, expected = (loss_and_gradients(call, module, inputs) for call in (compiled, module))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)  # the order of sums
+    assert graphs.frame_count == 1
+
+
+def test_a_second_batch_size_makes_the_last_graph():
+    torch.compiler.reset()
+    graphs = CompileCounterWithBackend("eager")
+    compiled = torch.compile(drawn("latent_sampler"), fullgraph=True, backend=graphs)
+    for batch_size in (3, 5, 2, 7, 4):
+        compiled(*inputs_of("latent_sampler", batch_size))
+    assert graphs.frame_count == 2  # for the first size alone, then for all
+
+
+def test_code_generated_for_a_model_computes_what_the_model_does():
+    torch.compiler.reset()
+    module = drawn("latent_sampler").eval()
+    inputs = inputs_of("latent_sampler", 3)
+    with torch.no_grad():
+        found, expected = torch.compile(module, fullgraph=True)(*inputs), module(*inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # fused operations round elsewhere
