@@ -76,7 +76,13 @@ def machine() -> str:
     where = hardware["gpus"][0] if hardware["gpus"] else f"{hardware['processor']}, {hardware['cores']} cores"
     packages = [f"{name} {versions[name]}" for name in ("torch", "natten") if name in versions]
     cuda = [f"CUDA {made['cuda']}"] if made["cuda"] else []
-    return ", ".join([where, *packages, *cuda, f"commit {made['commit'][:12]}", made["date"]])
+    return ", ".join([where, *packages, *cuda, f"commit {short(made['commit'])}", made["date"]])
+
+
+def short(commit: str) -> str:
+    """A commit's first twelve digits, and whether files differ from it."""
+    digits, dash, dirty = commit.partition("-")
+    return digits[:12] + dash + dirty
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -1,0 +1,102 @@
+"""What is benchmarked: a model of conf/model, built as training builds it, with inputs drawn for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from torch import Tensor, nn
+
+from lediflow.config.build import typed, velocity_spec
+from lediflow.config.cli import conf_folder
+from lediflow.config.register import register_schemas
+from lediflow.engine.precision import computing_in
+from lediflow.models import AuxiliarySpec, LatentSamplerSpec, Spec, build_model, latent_shape
+from lediflow.models.cost import model_cost
+from lediflow.nn.cost import ModelCost
+
+KINDS = ("velocity", "auxiliary", "latent_sampler")
+PRECISIONS = ("bfloat16", "autocast", "float32")
+BATCHES = {"paper_rgb": 32, "paper_sdv": 64}  # as published numbers have them
+SMALL_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One of the three models of a file in conf/model, and the batch that it is given."""
+
+    model: str  # name of the file
+    kind: str
+    spec: Spec
+    size: int  # side of its images; of its latents for a latent sampler
+    batch: int
+
+    def cost(self, dtype: torch.dtype, recompute: bool) -> ModelCost:
+        return model_cost(self.spec, self.size, self.size, dtype=dtype, recompute=recompute)
+
+
+def model_names() -> list[str]:
+    return sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml"))
+
+
+def subject(model: str, kind: str, *, batch: int | None, prior: str, overrides: list[str]) -> Subject:
+    """As `python -m lediflow.train model=MODEL OVERRIDES...` would train it."""
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        composed = hydra.compose(
+            "train", ["experiment=smoke", f"model={model}", f"prior={prior}", "data.path=none", *overrides]
+        )
+    command = typed(composed)
+    size, spec = command.model.image_size, getattr(command.model, kind)
+    if kind == "velocity":
+        spec = velocity_spec(command)
+    if kind == "latent_sampler":
+        size = latent_shape(command.model.auxiliary, size, size)[-1]
+    return Subject(model, kind, spec, size, batch or BATCHES.get(model, SMALL_BATCH))
+
+
+def activations_dtype(precision: str) -> torch.dtype:
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+def built(
+    subject: Subject, *, device: torch.device, precision: str, route: str, recompute: bool, mode: str | None
+) -> nn.Module:
+    """The model as it will be called; `mode` is torch.compile's, None leaves it uncompiled.
+
+    bfloat16 has weights in bfloat16, autocast has them in float32. Every matrix is drawn: a fresh model has
+    zeros in it, and products of zeros take less power, which lets a GPU run faster than in training.
+    """
+    torch.manual_seed(0)
+    with device:
+        module = build_model(subject.spec, attention_route=route)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    if precision == "bfloat16":
+        module = module.to(torch.bfloat16)
+    # the auxiliary model draws z in float32, so that its products are taken in bfloat16 by autocast alone
+    is_autocast = precision == "autocast" or (precision == "bfloat16" and subject.kind == "auxiliary")
+    if mode is not None:
+        module.compile(fullgraph=True, mode=mode)
+    inner = "bfloat16" if is_autocast else "float32"
+    return computing_in(inner, module, device, compile=False, recompute=recompute)
+
+
+def inputs_of(subject: Subject, device: torch.device, precision: str) -> tuple[Tensor, ...]:
+    """A batch for the model's training pass."""
+    spec, batch, size = subject.spec, subject.batch, subject.size
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    options: dict[str, Any] = {"device": device, "dtype": dtype}
+    if isinstance(spec, AuxiliarySpec):
+        noise = torch.randn(batch, *latent_shape(spec, size, size), device=device)
+        return torch.randn(batch, spec.image_channels, size, size, **options), noise
+    t = torch.rand(batch, device=device)
+    if isinstance(spec, LatentSamplerSpec):
+        return torch.randn(batch, spec.latent_channels, size, size, **options), t
+    x = torch.randn(batch, spec.image_channels, size, size, **options)
+    return (x, t, torch.randn(batch, spec.latent_dim, **options)) if spec.latent_dim else (x, t)
