@@ -58,7 +58,7 @@ def check_solver(solver: str, steps: int) -> None:
         nearest = get_close_matches(solver, SOLVERS, n=1, cutoff=0.0)[0]
         raise ValueError(f"solver {solver!r}: known are {', '.join(SOLVERS)}; did you mean {nearest!r}?")
     if solver != "dopri5" and steps < 1:
-        raise ValueError(f"solver {solver!r} with steps = {steps}: steps < 1 lead nowhere; give 1 or more")
+        raise ValueError(f"solver {solver!r} with {steps} steps: steps < 1 lead nowhere; give 1 or more")
 
 
 def checked_tolerance(rtol: float, atol: float) -> Tolerance:

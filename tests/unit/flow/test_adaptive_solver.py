@@ -33,16 +33,32 @@ def test_a_quick_sample_takes_more_steps_than_a_calm_one():
     assert accepted[0] < accepted[1] < accepted[2]
 
 
+SWITCHED_ON = torch.tensor([0.15, 0.6, 2.0], dtype=torch.float64)  # the last one never, within [0, 1]
+
+
+def switched(x, t, rows=slice(None)):
+    """Each sample's velocity jumps at a time of its own, which costs it rejected steps."""
+    return oscillation(x, t, RATES[rows]) + (t > SWITCHED_ON[rows])[:, None]
+
+
 @pytest.mark.parametrize("sample", range(3))
 def test_a_samples_result_does_not_depend_on_its_companions(sample):
-    together = solve(oscillation, starts(), solver="dopri5", rtol=1e-4, atol=1e-4)
+    tolerances = {"rtol": 1e-4, "atol": 1e-4}
+    together = solve(switched, starts(), solver="dopri5", **tolerances)
     row = slice(sample, sample + 1)
-    alone = solve(
-        lambda x, t: oscillation(x, t, RATES[row]), starts()[row], solver="dopri5", rtol=1e-4, atol=1e-4
-    )
+    alone = solve(lambda x, t: switched(x, t, row), starts()[row], solver="dopri5", **tolerances)
     assert torch.equal(together.x[row], alone.x)
     assert torch.equal(together.accepted[row], alone.accepted)
     assert torch.equal(together.rejected[row], alone.rejected)
+    assert len(together.rejected.unique()) > 1
+
+
+def test_a_short_part_of_the_grid_does_not_make_the_next_steps_short():
+    plain, split = ([0.0, 0.5, 1.0], [0.0, 0.5, 0.5 + 1e-9, 1.0])
+    accepted = [
+        solve(oscillation, starts(), solver="dopri5", times=times).accepted for times in (plain, split)
+    ]
+    assert torch.equal(accepted[1], accepted[0] + 1)
 
 
 def test_samples_that_have_arrived_stay_put():

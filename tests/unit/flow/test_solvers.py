@@ -63,12 +63,15 @@ def test_fixed_steps_give_the_velocity_one_time_for_all(tableau):
     solve(checked, start().float(), solver=tableau.name, steps=2)
 
 
-def test_dopri5_gives_the_velocity_one_time_for_each_sample():
+@pytest.mark.parametrize("t1", [1.0, 1e-7], ids=["long", "short"])
+@pytest.mark.parametrize("is_backwards", [False, True], ids=["forwards", "backwards"])
+def test_dopri5_gives_the_velocity_one_time_for_each_sample(is_backwards, t1):
     def checked(x, t):
-        assert t.shape == (2,) and t.dtype == x.dtype and ((t >= 0) & (t <= 1)).all()
+        assert t.shape == (2,) and t.dtype == x.dtype and ((t >= 0) & (t <= torch.tensor(t1))).all()
         return swirl(x, t)
 
-    solve(checked, start().float(), solver="dopri5")
+    ends = {"t0": t1, "t1": 0.0} if is_backwards else {"t0": 0.0, "t1": t1}
+    solve(checked, start().float(), solver="dopri5", **ends)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -145,11 +148,18 @@ def test_an_unknown_solver_is_refused_with_the_nearest_name():
         solve(swirl, start(), solver="huen3")
 
 
+@pytest.mark.parametrize("ends", [(0.0, float("inf")), (float("nan"), 1.0)], ids=str)
+@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+def test_an_interval_without_an_end_is_refused(solver, ends):
+    with pytest.raises(ValueError, match=rf"t0 = {ends[0]}, t1 = {ends[1]}: .*two finite times"):
+        solve(swirl, start(), solver=solver, t0=ends[0], t1=ends[1])
+
+
 @pytest.mark.parametrize("steps", [0, -1])
 @pytest.mark.parametrize("tableau", FIXED_STEP, ids=lambda tableau: tableau.name)
 def test_less_than_a_step_is_refused(tableau, steps):
     for refusing in (check_solver, lambda solver, steps: solve(swirl, start(), solver=solver, steps=steps)):
-        with pytest.raises(ValueError, match=rf"'{tableau.name}' with steps = {steps}: steps < 1.*1 or more"):
+        with pytest.raises(ValueError, match=rf"'{tableau.name}' with {steps} steps: steps < 1.*1 or more"):
             refusing(tableau.name, steps)
 
 

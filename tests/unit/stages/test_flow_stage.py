@@ -145,6 +145,13 @@ def test_dropped_labels_become_the_null_class_as_often_as_asked(batch, noise):
     assert set(crowd.labels[is_dropped].tolist()) == {0, 1}
 
 
+def test_labels_are_dropped_at_all_times_alike(batch, noise):
+    module = heard(FlowStageConfig(label_dropout=0.5), many(batch, 5000), noise, num_classes=2)
+    is_dropped = module.labels == 2
+    difference = module.t[is_dropped].mean() - module.t[~is_dropped].mean()
+    assert abs(difference) < 5 * 2 * (1 / 12 / 5000) ** 0.5  # standard error of two means of 2500 uniforms
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 1, 1, 0]), (1.0, [2, 2, 2, 2])])
 def test_no_label_or_every_label_can_be_dropped(batch, noise, share, expected):
     config = FlowStageConfig(label_dropout=share)
