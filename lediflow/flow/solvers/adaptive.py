@@ -7,9 +7,13 @@ that have arrived stay where they are. No sample's steps depend on another's.
 """
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from lediflow.flow.solvers.dormand_prince import Attempt, Tolerance, first_length, rescaling, try_step
 from lediflow.flow.solvers.problem import CountedVelocity, OnStep, Solution, State, Times, at, beside
+
+Chosen = Bool[Tensor, "*batch"]  # some of the samples
 
 
 def integrate(
@@ -48,7 +52,7 @@ class Walk:
         self.accepted = self.rejected = torch.zeros_like(self.t, dtype=torch.int64)
         # A shorter step would be lost in the rounding of the times.
         self.shortest = 4 * torch.finfo(self.t.dtype).eps * max(abs(t) for t in times)
-        if len(times) > 1:
+        if len(times) > 1:  # else there is nowhere to go, and nothing to pay
             self.slope = velocity(x, self.t)
             self._refuse_non_finite()
             self.length = first_length(velocity, x, self.slope, self.t, times[-1] - times[0], tolerance)
@@ -74,7 +78,7 @@ class Walk:
         self.rejected = self.rejected + (is_walking & ~is_accepted)
         self._refuse_standstill(is_walking & ~is_accepted & (self.length < self.shortest), error)
 
-    def _accept(self, is_accepted: Times, trial: Attempt, end: Times) -> None:
+    def _accept(self, is_accepted: Chosen, trial: Attempt, end: Times) -> None:
         everywhere = beside(is_accepted, self.x)
         self.x = torch.where(everywhere, trial.x, self.x)
         self.slope = torch.where(everywhere, trial.slope, self.slope)
@@ -92,7 +96,7 @@ class Walk:
         if not bool(is_finite.all()):
             raise ValueError(f"{self._first(~is_finite)}: x or the velocity is not finite at the start")
 
-    def _refuse_standstill(self, is_stuck: Times, error: Times) -> None:
+    def _refuse_standstill(self, is_stuck: Chosen, error: Times) -> None:
         """Stop where steps have become too short to move t: the velocity is not finite, or far from smooth."""
         if bool(is_stuck.any()):
             length, missed = (float(values[is_stuck][0]) for values in (self.length, error))
@@ -102,7 +106,7 @@ class Walk:
                 "or use a fixed-step solver"
             )
 
-    def _first(self, chosen: Times) -> str:
+    def _first(self, chosen: Chosen) -> str:
         """The first of the chosen samples and its time, in words."""
         if self.t.ndim == 0:
             return f"dopri5 at t = {float(self.t):.6g}"

@@ -54,9 +54,8 @@ def first_length(
     """For the first step, from the size of x, its slope and the slope's change (Hairer, p. 169)."""
     size, steepness = tolerance.multiple(x, x), tolerance.multiple(slope, x)
     probe = (0.01 * size / steepness).clamp(min=SHORTEST_FIRST_STEP)
-    probe = torch.where(torch.minimum(size, steepness) < 1e-5, SHORTEST_FIRST_STEP, probe).clamp(
-        max=abs(span)
-    )
+    probe = torch.where(torch.minimum(size, steepness) < 1e-5, SHORTEST_FIRST_STEP, probe)
+    probe = probe.clamp(max=abs(span))
     ahead = probe if span > 0 else -probe
     bend = velocity(x + beside(ahead, x) * slope, t + ahead) - slope
     sharpest = torch.maximum(steepness, tolerance.multiple(bend, x) / probe)

@@ -47,7 +47,7 @@ def velocity():
         patch_size=2,
         levels=[level()],
         mapping=MappingSpec(depth=1, width=16),
-        latent_dim=32,
+        latent_shape=list(LATENT),
     )
     return drawn(spec, seed=2)
 
