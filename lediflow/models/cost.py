@@ -8,6 +8,7 @@ print(cost_table(model_cost(spec, 256, 256)))
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate
 from operator import mul
 
@@ -25,6 +26,7 @@ from lediflow.models.specs import (
 from lediflow.nn.cost import Cost, LevelCost, ModelCost, hourglass_cost
 from lediflow.nn.cost.bricks import Memory, linear, norm, product
 from lediflow.nn.cost.hourglass import image_head, level_cost
+from lediflow.nn.specs import HourglassSpec
 
 
 def model_cost(
@@ -33,11 +35,22 @@ def model_cost(
     """Of one height x width image; for a latent sampler that is the latent."""
     if isinstance(spec, AuxiliarySpec):
         return auxiliary_cost(spec, height, width, Memory(dtype, recompute))
-    if isinstance(spec, VelocitySpec):
-        spec = velocity_hourglass(spec)
-    elif isinstance(spec, LatentSamplerSpec):
-        spec = sampler_hourglass(spec)
-    return hourglass_cost(spec, height, width, dtype=dtype, recompute=recompute)
+    if isinstance(spec, LatentSamplerSpec):
+        return hourglass_cost(sampler_hourglass(spec), height, width, dtype=dtype, recompute=recompute)
+    if isinstance(spec, HourglassSpec):
+        return hourglass_cost(spec, height, width, dtype=dtype, recompute=recompute)
+    whole = hourglass_cost(velocity_hourglass(spec), height, width, dtype=dtype, recompute=recompute)
+    return replace(
+        whole, besides={**whole.besides, **latent_tokens_cost(spec, whole.levels[-1], Memory(dtype))}
+    )
+
+
+def latent_tokens_cost(spec: VelocitySpec, middle: LevelCost, memory: Memory) -> dict[str, Cost]:
+    """The map from z to the coarsest tokens, where the latent enters there."""
+    channels = spec.latent_channels_by("tokens")
+    if not channels:
+        return {}
+    return {"latent": linear(middle.height * middle.width, channels, spec.levels[-1].width, memory)}
 
 
 def auxiliary_cost(spec: AuxiliarySpec, height: int, width: int, memory: Memory) -> ModelCost:
@@ -51,12 +64,13 @@ def auxiliary_cost(spec: AuxiliarySpec, height: int, width: int, memory: Memory)
             [auxiliary_level("decoder", spec, index, grid, memory) for index, grid in enumerate(grids)]
         ),
     ]
-    pixels = spec.image_channels * height * width
+    bounds = 1 if spec.logvar_ceiling is None else 2
     return ModelCost(
         levels,
         {
             "latent": latent_cost(spec, latent, memory),
-            "prior": memory.statistics(pixels),  # what the log variance's floor was applied to
+            # what each bound of the log variance was applied to
+            "prior": memory.statistics(bounds * spec.image_channels * height * width),
         },
     )
 

@@ -99,4 +99,4 @@ def inputs_of(subject: Subject, device: torch.device, precision: str) -> tuple[T
     if isinstance(spec, LatentSamplerSpec):
         return torch.randn(batch, spec.latent_channels, size, size, **options), t
     x = torch.randn(batch, spec.image_channels, size, size, **options)
-    return (x, t, torch.randn(batch, spec.latent_dim, **options)) if spec.latent_dim else (x, t)
+    return (x, t, torch.randn(batch, *spec.latent_shape, **options)) if spec.latent_dim else (x, t)

@@ -1,5 +1,7 @@
 """torch.compile takes each model whole: one graph, forward and backward, for any batch size."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch._dynamo import mark_dynamic
@@ -23,16 +25,16 @@ MAPPING = MappingSpec(depth=1, width=16)
 SPECS = {
     "auxiliary": AuxiliarySpec(image_channels=3, patch_size=2, levels=LEVELS),
     "velocity": VelocitySpec(
-        image_channels=3, patch_size=2, levels=LEVELS, mapping=MAPPING, latent_dim=64, num_classes=5
+        image_channels=3, patch_size=2, levels=LEVELS, mapping=MAPPING, latent_shape=[4, 4, 4], num_classes=5
     ),
     "latent_sampler": LatentSamplerSpec(levels=LEVELS[1:], mapping=MAPPING),
 }
 
 
-def drawn(kind):
+def drawn(spec):
     """A model whose weights are all drawn, none left at zero."""
     torch.manual_seed(0)
-    module = build_model(SPECS[kind])
+    module = build_model(spec)
     for parameter in module.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -62,7 +64,7 @@ def loss_and_gradients(call, module, inputs):
 @pytest.mark.parametrize("kind", SPECS)
 def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
     torch.compiler.reset()
-    module = drawn(kind)
+    module = drawn(SPECS[kind])
     graphs = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(module, fullgraph=True, backend=graphs)
     for batch_size in (3, 5, 2):
@@ -74,10 +76,20 @@ def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
     assert graphs.frame_count == 1
 
 
+@pytest.mark.parametrize("conditioning", ["concat", "tokens"])
+def test_the_other_ways_in_for_the_latent_are_one_graph_too(conditioning):
+    torch.compiler.reset()
+    module = drawn(replace(SPECS["velocity"], conditioning=conditioning))
+    inputs = inputs_of("velocity", 3)
+    with torch.no_grad():
+        found, expected = torch.compile(module, fullgraph=True, backend="eager")(*inputs), module(*inputs)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_second_batch_size_makes_the_last_graph():
     torch.compiler.reset()
     graphs = CompileCounterWithBackend("eager")
-    compiled = torch.compile(drawn("latent_sampler"), fullgraph=True, backend=graphs)
+    compiled = torch.compile(drawn(SPECS["latent_sampler"]), fullgraph=True, backend=graphs)
     for batch_size in (3, 5, 2, 7, 4):
         compiled(*inputs_of("latent_sampler", batch_size))
     assert graphs.frame_count == 2  # for the first size alone, then for all
@@ -85,7 +97,7 @@ def test_a_second_batch_size_makes_the_last_graph():
 
 def test_code_generated_for_a_model_computes_what_the_model_does():
     torch.compiler.reset()
-    module = drawn("latent_sampler").eval()
+    module = drawn(SPECS["latent_sampler"]).eval()
     inputs = inputs_of("latent_sampler", 3)
     with torch.no_grad():
         found, expected = torch.compile(module, fullgraph=True)(*inputs), module(*inputs)

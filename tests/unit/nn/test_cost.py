@@ -77,7 +77,7 @@ def test_parameters_are_those_of_the_network(spec):
 def test_activation_memory_is_what_autograd_keeps(spec, dtype, recompute):
     module = recompute_activations(Hourglass(spec, attention_route="sdpa").to(dtype), recompute)
     measured = kept_bytes_per_image(lambda batch_size: forward(module, batch_size, dtype))
-    # equal to the byte for one operation after the other; whoever fuses some of them keeps somewhat less
+    # plain operations agree to the byte; where some are fused, somewhat less is kept
     assert cost(spec, dtype=dtype, recompute=recompute).total.kept_bytes == pytest.approx(measured, rel=0.2)
 
 
