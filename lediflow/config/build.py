@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from lediflow.config.contradiction import key_of_contradiction
 from lediflow.config.load import load_export
 from lediflow.config.schema import TrainCommand
 from lediflow.data.index import INDEX_NAME
@@ -29,6 +30,8 @@ from lediflow.models import Model, Spec, build_model
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.groups import parameter_groups
 from lediflow.models.specs import VelocitySpec, latent_shape
+from lediflow.models.tree import describe_model
+from lediflow.nn.specs import check_grid
 from lediflow.stages.auxiliary import AuxiliaryStage
 from lediflow.stages.flow import FlowStage
 from lediflow.stages.latent_sampler import LatentSamplerStage
@@ -37,6 +40,8 @@ from lediflow.tracking.protocol import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.loop import Training
 from lediflow.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 PRIORS = ("learned", "gaussian")
 DRAWING_SECONDS = 60.0  # a hundred times what the first rank needs for toy pictures
@@ -56,7 +61,8 @@ def typed(config: DictConfig) -> Any:
     try:
         return OmegaConf.to_object(config)
     except ValueError as error:  # a specification that contradicts itself
-        raise UserError(str(error)) from error
+        key, message = key_of_contradiction(config), str(error)
+        raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
 
 
 @dataclass
@@ -71,7 +77,9 @@ def build_run(command: TrainCommand, parent: Parent | None, tracker: Tracker, ra
     """Every part of one run, connected."""
     reader = open_data(command, ranks)
     torch.manual_seed(command.seed)
-    engine = build_engine(command, build_trained_model(command), ranks)
+    model = build_trained_model(command)
+    log.info("%s", describe_model(model))
+    engine = build_engine(command, model, ranks)
     auxiliary = parent.model.to(engine.device) if parent else None
     training = Training(
         engine=engine,
@@ -97,6 +105,21 @@ def check_command(command: TrainCommand) -> None:
             f"prior=gaussian is the flow-matching baseline and has one stage, flow; stage={command.stage.name} "
             "belongs to the learned prior"
         )
+    try:
+        check_sizes(command)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check_sizes(command: TrainCommand) -> None:
+    """Refuse levels that cannot tile what their model will see, before anything is built."""
+    model, size = command.model, command.model.image_size
+    if command.stage.name == "flow":
+        check_grid(model.velocity.levels, model.velocity.patch_size, size, size, key="model.velocity")
+    if command.prior == "learned":
+        _, height, width = latent_shape(model.auxiliary, size, size)
+        if command.stage.name == "latent_sampler":
+            check_grid(model.latent_sampler.levels, 1, height, width, key="model.latent_sampler")
 
 
 def load_parent(command: TrainCommand) -> Parent | None:
@@ -107,7 +130,19 @@ def load_parent(command: TrainCommand) -> Parent | None:
     how = f"python -m lediflow.train experiment={command.name} stage=auxiliary data.path={command.data.path}"
     export = folder.require_export(f"the auxiliary model that stage={command.stage.name} builds on", how)
     model = load_export(AuxiliaryModel, export, "the run of stage=auxiliary")
+    check_parent(command, model, folder.root)
     return Parent(model.eval().requires_grad_(False), str(folder.root), folder.weights_hash())
+
+
+def check_parent(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -> None:
+    """Refuse a parent whose latents are not those that the configuration describes."""
+    size = command.model.image_size
+    found, expected = (latent_shape(spec, size, size) for spec in (parent.spec, command.model.auxiliary))
+    if found != expected:
+        raise UserError(
+            f"parent={folder} makes latents of {'x'.join(map(str, found))}, but model.auxiliary describes "
+            f"{'x'.join(map(str, expected))}; give the model options that the parent was trained with"
+        )
 
 
 def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
@@ -123,7 +158,19 @@ def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
             f"{model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
             f"model.image_size={found[1]}, or prepare the data at the model's size"
         )
+    if command.stage.name == "flow" and model.velocity.num_classes:
+        check_classes(reader, model.velocity.num_classes)
     return reader
+
+
+def check_classes(reader: ShardReader, num_classes: int) -> None:
+    """Refuse data whose labels a class-conditional flow has no rows for."""
+    found = len(reader.index.contents.classes or [])
+    if not 0 < found <= num_classes:
+        raise UserError(
+            f"{reader.index.root} has {found} classes, but the model is for {num_classes}; set "
+            f"model.velocity.num_classes={found}{', which trains without labels' if not found else ''}"
+        )
 
 
 def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
@@ -150,12 +197,12 @@ def build_trained_model(command: TrainCommand) -> Model:
 
 
 def velocity_spec(command: TrainCommand) -> VelocitySpec:
-    """The flow model hears of z through its conditioning vector; the baseline hears of nothing."""
-    size = command.model.image_size
-    latent_dim = (
-        0 if command.prior == "gaussian" else math.prod(latent_shape(command.model.auxiliary, size, size))
-    )
-    return dataclasses.replace(command.model.velocity, latent_dim=latent_dim)
+    """The flow model hears of the auxiliary model's latent; the baseline hears of nothing."""
+    model = command.model
+    if command.prior == "gaussian":
+        return dataclasses.replace(model.velocity, latent_shape=[])
+    shape = latent_shape(model.auxiliary, model.image_size, model.image_size)
+    return dataclasses.replace(model.velocity, latent_shape=list(shape))
 
 
 def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:

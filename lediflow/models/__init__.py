@@ -16,6 +16,7 @@ from lediflow.models.specs import (
     count_parameters,
     latent_shape,
 )
+from lediflow.models.tree import describe_model
 from lediflow.models.velocity import VelocityModel
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
@@ -39,6 +40,7 @@ __all__ = [
     "VelocitySpec",
     "build_model",
     "count_parameters",
+    "describe_model",
     "latent_shape",
     "load_as",
     "load_model",

@@ -13,12 +13,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lediflow.flow.gaussians import floor_logvar, sample
-from lediflow.models.specs import AuxiliarySpec, latent_shape
+from lediflow.flow.gaussians import bound_logvar, sample
+from lediflow.models.specs import AuxiliarySpec, latent_reduction, latent_shape
 from lediflow.nn.hourglass import Level
 from lediflow.nn.norms import RMSNorm, at_least_float32
 from lediflow.nn.resample import TokenMerge, TokenSplit
 from lediflow.nn.shapes import Image
+from lediflow.nn.specs import check_channels
 
 Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
 
@@ -74,7 +75,7 @@ class Decoder(nn.Module):
 
     def __init__(self, spec: AuxiliarySpec, attention_route: str = "auto") -> None:
         super().__init__()
-        self.logvar_floor = spec.logvar_floor
+        self.logvar_floor, self.logvar_ceiling = spec.logvar_floor, spec.logvar_ceiling
         finest, coarsest = spec.levels[0].width, spec.levels[-1].width
         self.latent_in = nn.Linear(spec.latent_channels, coarsest, bias=False)
         self.levels = nn.ModuleList(Level(level, route=attention_route) for level in reversed(spec.levels))
@@ -92,7 +93,7 @@ class Decoder(nn.Module):
             x = split(level(x))
         both = rearrange(self.patch_out(self.out_norm(x)), "b h w (two c) -> two b c h w", two=2)
         mean, raw_logvar = at_least_float32(both)
-        return Prior(mean, floor_logvar(raw_logvar, self.logvar_floor))
+        return Prior(mean, bound_logvar(raw_logvar, self.logvar_floor, self.logvar_ceiling))
 
 
 class AuxiliaryModel(nn.Module):
@@ -105,10 +106,12 @@ class AuxiliaryModel(nn.Module):
         self.decoder = Decoder(spec, attention_route)
 
     def encode(self, y: Image) -> Posterior:
+        check_channels(y.shape[1], self.spec.image_channels, "model.auxiliary.image_channels")
         latent_shape(self.spec, y.shape[-2], y.shape[-1])  # refuses sizes that the levels cannot tile
         return self.encoder(y)
 
     def decode(self, z: Latent) -> Prior:
+        self.check_latent(z)
         return self.decoder(z)
 
     def forward(self, y: Image, noise: Latent) -> AuxiliaryOutput:
@@ -116,3 +119,14 @@ class AuxiliaryModel(nn.Module):
         posterior = self.encode(y)
         z = sample(posterior.mean, posterior.logvar, noise)
         return AuxiliaryOutput(posterior, z, self.decode(z))
+
+    def check_latent(self, z: Latent) -> None:
+        """Refuse a latent that the encoder could not have made of any image."""
+        channels, reduction = self.spec.latent_channels, latent_reduction(self.spec)
+        if z.ndim != 4 or z.shape[1] != channels:
+            raise ValueError(
+                f"latent of shape {tuple(z.shape)}: this decoder takes batch x {channels} x height x width, of images "
+                f"{reduction} times as high and wide; give it what encode made "
+                f"(model.auxiliary.latent_channels={channels})"
+            )
+        latent_shape(self.spec, reduction * z.shape[-2], reduction * z.shape[-1])  # kernels must fit

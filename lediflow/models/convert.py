@@ -1,21 +1,20 @@
 """Hourglass weights to and from k-diffusion's `image_transformer_v2`, under its own names.
 
 The two networks differ in names alone. The reference also stores its rotary frequencies, which follow from
-the number and size of the heads; a checkpoint whose frequencies are others is refused.
+the number and size of the heads; a checkpoint whose frequencies are others is refused. `lediflow.models.k_diffusion`
+reads the metadata.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lediflow.models.k_diffusion import metadata_from_spec, spec_of_checkpoint
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.rope import frequencies
-from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
 
 PREFIXES = {  # theirs -> ours
     "time_emb.": "condition.time.0.",
@@ -31,16 +30,23 @@ FREQUENCIES = ".self_attn.pos_emb.freqs"
 
 
 def from_k_diffusion(state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Hourglass:
-    """The hourglass that a reference state dict holds, in the dtype and on the device of its weights.
+    """The hourglass that a reference state dict holds, in the dtypes and on the device of its weights.
 
-    `metadata` gives "levels" and "mapping" (lists and dicts, or their JSON), "channels" and "patch_size", and
-    may give "num_classes" and "conditioning_dim".
+    `metadata` describes the levels and the mapping network, in this package's words ("levels", "mapping") or as
+    k-diffusion's configuration ("config" or "model"), either also as JSON text. Numbers of channels, classes and
+    conditioning entries may be left out: the weights tell.
     """
+    spec = spec_of_checkpoint(state_dict, metadata)
+    with torch.device("meta"):
+        module = Hourglass(spec)
+    refuse_other_weights(module, state_dict)
     refuse_other_frequencies(state_dict)
-    ours = {our_name(name): weight for name, weight in state_dict.items() if not name.endswith(FREQUENCIES)}
-    module = Hourglass(spec_from_metadata(metadata, has_augmentation="aug_in_proj.weight" in state_dict))
-    module.to(next(iter(ours.values())))  # before loading, which would round wider weights
-    module.load_state_dict(ours)
+    own = {
+        our_name(name): weight.clone()
+        for name, weight in state_dict.items()
+        if not name.endswith(FREQUENCIES)
+    }
+    module.load_state_dict(own, assign=True)
     return module
 
 
@@ -53,28 +59,6 @@ def to_k_diffusion(module: Hourglass) -> tuple[dict[str, Tensor], dict[str, str]
         width = theirs[f"{prefix}.self_attn.out_proj.weight"].shape[0]
         theirs[prefix + FREQUENCIES] = frequencies(len(scale), width // len(scale), scale.device)
     return theirs, metadata_from_spec(module.spec)
-
-
-def spec_from_metadata(metadata: Mapping[str, Any], has_augmentation: bool) -> HourglassSpec:
-    """The specification in a reference checkpoint's metadata, whose values may be JSON text."""
-    values = {key: json.loads(value) if isinstance(value, str) else value for key, value in metadata.items()}
-    return HourglassSpec(
-        in_channels=values["channels"],
-        out_channels=values["channels"],
-        patch_size=values["patch_size"],
-        levels=[LevelSpec(**level) for level in values["levels"]],
-        mapping=MappingSpec(**values["mapping"]),
-        num_classes=values.get("num_classes", 0),
-        conditioning_dim=values.get("conditioning_dim", 0),
-        augmentation=has_augmentation,
-    )
-
-
-def metadata_from_spec(spec: HourglassSpec) -> dict[str, str]:
-    """The specification as a safetensors file can carry it: JSON text under the reference's keys."""
-    values = asdict(spec)
-    kept = ("levels", "mapping", "patch_size", "num_classes", "conditioning_dim")
-    return {"channels": str(spec.in_channels), **{key: json.dumps(values[key]) for key in kept}}
 
 
 def our_name(theirs: str) -> str:
@@ -93,15 +77,40 @@ def their_name(ours: str) -> str:
     return re.sub(rf"^{LEVEL}layers\.", r"\1.", ours)
 
 
+def refuse_other_weights(module: Hourglass, state_dict: Mapping[str, Tensor]) -> None:
+    """Check that the weights are those that the metadata describes, by name and shape."""
+    found = {
+        name: tuple(weight.shape) for name, weight in state_dict.items() if not name.endswith(FREQUENCIES)
+    }
+    expected = {their_name(name): tuple(weight.shape) for name, weight in module.state_dict().items()}
+    reshaped = {name for name in found.keys() & expected.keys() if found[name] != expected[name]}
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {found[name]} instead of {expected[name]}" for name in sorted(reshaped)
+        ],
+    }
+    if told := "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names):
+        raise ValueError(
+            f"the weights are not those of the hourglass that the metadata describes; {told}. Give the metadata "
+            f"of this checkpoint"
+        )
+
+
 def refuse_other_frequencies(state_dict: Mapping[str, Tensor]) -> None:
     """Check the stored rotary frequencies against the formula that this package computes them by."""
     for name, stored in state_dict.items():
         if not name.endswith(FREQUENCIES):
             continue
-        num_heads, pairs_per_axis = stored.shape
-        expected = frequencies(num_heads, 8 * pairs_per_axis, stored.device)
-        if not torch.allclose(stored.float(), expected, rtol=1e-2):
+        prefix = name.removesuffix(FREQUENCIES)
+        num_heads = len(state_dict[f"{prefix}.self_attn.scale"])
+        width = len(state_dict[f"{prefix}.self_attn.out_proj.weight"])
+        expected = frequencies(num_heads, width // num_heads, stored.device)
+        # as close as frequencies in bfloat16 are
+        if stored.shape != expected.shape or not torch.allclose(stored.float(), expected, rtol=1e-2):
             raise ValueError(
-                f"{name}: rotary frequencies {stored.flatten()[:3].tolist()}... instead of "
-                f"{expected.flatten()[:3].tolist()}...; convert a checkpoint that has the reference's own"
+                f"{name}: rotary frequencies {stored.flatten()[:3].tolist()}... of shape {tuple(stored.shape)} "
+                f"instead of {expected.flatten()[:3].tolist()}... of {tuple(expected.shape)}; convert a checkpoint "
+                f"that has the reference's own"
             )

@@ -7,7 +7,7 @@ adds. Both files are written beside and renamed; the hash tells when the two do 
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,6 +107,12 @@ def spec_from_config(config: dict[str, Any]) -> Spec:
             f"model kind {kind!r}: known kinds are {sorted(SPECS)}; was this config.json edited?"
         )
     values = dict(config["spec"])
+    known = {field.name for field in fields(SPECS[kind])}
+    if not values.keys() <= known:
+        raise ValueError(
+            f"{CONFIG}: {', '.join(sorted(values.keys() - known))} in a specification of kind {kind}, which has "
+            f"{', '.join(sorted(known))}; it is of another version: export the model again"
+        )
     values["levels"] = [LevelSpec(**level) for level in values["levels"]]
     if "mapping" in values:
         values["mapping"] = MappingSpec(**values["mapping"])

@@ -10,6 +10,9 @@ from lediflow.models.auxiliary import Latent
 from lediflow.models.specs import LatentSamplerSpec, sampler_hourglass
 from lediflow.models.velocity import time_per_sample
 from lediflow.nn.hourglass import Hourglass
+from lediflow.nn.specs import check_channels, check_grid
+
+KEY = "model.latent_sampler"  # where the configuration keeps this model
 
 
 class LatentSampler(nn.Module):
@@ -19,4 +22,6 @@ class LatentSampler(nn.Module):
         self.hourglass = Hourglass(sampler_hourglass(spec), attention_route)
 
     def forward(self, w: Latent, t: Float[Tensor, ""] | Float[Tensor, " batch"] | float) -> Latent:
+        check_channels(w.shape[1], self.spec.latent_channels, f"{KEY}.latent_channels")
+        check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=KEY)
         return self.hourglass(w, time_per_sample(t, w))

@@ -1,14 +1,26 @@
 """What the three models of LeDiFlow are made of, as plain data.
 
+Whoever trains a flow model copies the shape of its auxiliary model's latent into `VelocitySpec.latent_shape`.
 Source: arXiv:2505.20723, table of hyperparameters. The latent's height and width are not in the paper; the
 default, every level halving, gives 4 x 4 for both of its image sizes.
 """
 
+import math
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from torch import nn
 
-from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec, check_grid
+from lediflow.nn.specs import (
+    HourglassSpec,
+    LevelSpec,
+    MappingSpec,
+    check_at_least_one,
+    check_grid,
+    check_levels,
+)
+
+CONDITIONINGS = ("vector", "concat", "tokens")
 
 
 @dataclass(kw_only=True)
@@ -21,8 +33,20 @@ class AuxiliarySpec:
     latent_channels: int = 4  # the latent is treated like an image with so many channels
     halvings: int | None = None  # level changes that halve the grid (null: all); fewer, and the latent grows
     logvar_floor: float = -7.0  # lowest log sigma^2 of the prior (sigma 0.03): lower invites a discrete prior
+    logvar_ceiling: float | None = None  # highest log sigma^2, keeps draws near the data's range; null: none
 
     def __post_init__(self) -> None:
+        check_at_least_one(
+            image_channels=self.image_channels,
+            patch_size=self.patch_size,
+            latent_channels=self.latent_channels,
+        )
+        check_levels(self.levels)
+        if self.logvar_ceiling is not None and self.logvar_ceiling <= self.logvar_floor:
+            raise ValueError(
+                f"logvar_ceiling {self.logvar_ceiling} is not above logvar_floor {self.logvar_floor}; raise it, "
+                f"lower the floor, or set it to null for no ceiling"
+            )
         changes = len(self.levels) - 1
         if self.halvings is not None and not 0 <= self.halvings <= changes:
             raise ValueError(
@@ -40,15 +64,43 @@ class AuxiliarySpec:
 
 @dataclass(kw_only=True)
 class VelocitySpec:
-    """The flow model: an hourglass that is told the time, and the image's latent unless `latent_dim` is 0."""
+    """The flow model: an hourglass that is told the time, and the image's latent z unless that has no shape."""
 
     image_channels: int  # 3 for RGB, 4 for Stable Diffusion latents
     patch_size: int  # pixels per token side
     levels: list[LevelSpec]  # fine to coarse
     mapping: MappingSpec = field(default_factory=MappingSpec)
-    latent_dim: int = 0  # entries of the latent z it listens to; 0 is the flow-matching baseline
-    num_classes: int = 0  # 0: no class labels
+    latent_shape: list[int] = field(default_factory=list)  # of z; training copies it from the auxiliary model
+    conditioning: str = (
+        "vector"  # how z enters: vector (mapping network) | concat (input) | tokens (middle level)
+    )
+    num_classes: int = 0  # classes it can be told, beside one for "no class"; 0: no class labels
     augmentation: bool = False  # keeps the reference's (then constant) augmentation input: +0.6 M parameters
+
+    def __post_init__(self) -> None:
+        check_at_least_one(image_channels=self.image_channels, patch_size=self.patch_size)
+        check_levels(self.levels)
+        if self.conditioning not in CONDITIONINGS:
+            nearest = get_close_matches(self.conditioning, CONDITIONINGS, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"conditioning {self.conditioning!r}: known are {', '.join(CONDITIONINGS)}; did you mean {nearest!r}?"
+            )
+        if len(self.latent_shape) not in (0, 3):
+            raise ValueError(
+                f"latent_shape {list(self.latent_shape)}: give channels, height and width, or [] for the "
+                f"flow-matching baseline, which has no latent"
+            )
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes {self.num_classes}: give the number of classes, or 0 for none")
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers in z; 0 for the flow-matching baseline."""
+        return math.prod(self.latent_shape) if self.latent_shape else 0
+
+    def latent_channels_by(self, conditioning: str) -> int:
+        """Channels of z where it enters in this way, else 0."""
+        return self.latent_shape[0] if self.latent_shape and self.conditioning == conditioning else 0
 
 
 @dataclass(kw_only=True)
@@ -61,17 +113,21 @@ class LatentSamplerSpec:
     )  # one global level of 8 layers: 17 M parameters with the mapping below
     mapping: MappingSpec = field(default_factory=lambda: MappingSpec(width=384))
 
+    def __post_init__(self) -> None:
+        check_at_least_one(latent_channels=self.latent_channels)
+        check_levels(self.levels)
+
 
 def velocity_hourglass(spec: VelocitySpec) -> HourglassSpec:
     """The hourglass inside a flow model."""
     return HourglassSpec(
-        in_channels=spec.image_channels,
+        in_channels=spec.image_channels + spec.latent_channels_by("concat"),
         out_channels=spec.image_channels,
         patch_size=spec.patch_size,
         levels=spec.levels,
         mapping=spec.mapping,
-        num_classes=spec.num_classes,
-        conditioning_dim=spec.latent_dim,
+        num_classes=spec.num_classes + 1 if spec.num_classes else 0,  # the last row is "no class"
+        conditioning_dim=spec.latent_dim if spec.conditioning == "vector" else 0,
         augmentation=spec.augmentation,
     )
 
@@ -89,9 +145,14 @@ def sampler_hourglass(spec: LatentSamplerSpec) -> HourglassSpec:
 
 def latent_shape(spec: AuxiliarySpec, height: int, width: int) -> tuple[int, int, int]:
     """(channels, height, width) of the latent of a height x width image."""
-    check_grid(spec.levels, spec.patch_size, height, width, spec.factors)
-    reduction = spec.patch_size * 2 ** sum(factor == 2 for factor in spec.factors)
+    check_grid(spec.levels, spec.patch_size, height, width, spec.factors, key="model.auxiliary")
+    reduction = latent_reduction(spec)
     return spec.latent_channels, height // reduction, width // reduction
+
+
+def latent_reduction(spec: AuxiliarySpec) -> int:
+    """Pixels per side of a latent pixel."""
+    return spec.patch_size * math.prod(spec.factors)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,16 +1,29 @@
 """The flow model: the velocity v_t(x, z) that carries a draw from the prior to an image.
 
-The latent z is flattened into the hourglass's conditioning vector. Without one (latent_dim 0) the same
-network is the flow-matching baseline. Source: arXiv:2505.20723, eqs. 1 and 6.
+It hears of the latent z in one of three ways:
+
+    vector   flattened into the hourglass's conditioning vector, so that every layer listens to it
+    concat   resized to the image and appended to its channels
+    tokens   resized to the coarsest token grid, projected, and added to the tokens there
+
+Without a latent the same network is the flow-matching baseline. Class labels run from 0; the one after the last
+stands for "no class" and is what guidance compares with.
+Source: arXiv:2505.20723, eqs. 1 and 6; guidance: Ho & Salimans, arXiv:2207.12598.
 """
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lediflow.models.checks import check_labels, check_latent
 from lediflow.models.specs import VelocitySpec, velocity_hourglass
 from lediflow.nn.hourglass import Hourglass
-from lediflow.nn.shapes import Image
+from lediflow.nn.shapes import Image, Tokens
+from lediflow.nn.specs import check_channels, check_grid
+
+KEY = "model.velocity"  # where the configuration keeps this model
 
 
 def time_per_sample(
@@ -22,18 +35,58 @@ def time_per_sample(
     )
 
 
+def resized(z: Image, height: int, width: int) -> Image:
+    """z on another grid: its pixels are repeated where there is room and averaged where there is none."""
+    return F.interpolate(z, size=(height, width), mode="area")
+
+
 class VelocityModel(nn.Module):
     def __init__(self, spec: VelocitySpec, attention_route: str = "auto") -> None:
         super().__init__()
         self.spec = spec
         self.hourglass = Hourglass(velocity_hourglass(spec), attention_route)
+        channels = spec.latent_channels_by("tokens")
+        self.latent_in = nn.Linear(channels, spec.levels[-1].width, bias=False) if channels else None
+        if self.latent_in is not None:
+            nn.init.zeros_(self.latent_in.weight)  # as every map that adds to the tokens: silent at the start
 
     def forward(
         self,
         x: Image,
         t: Float[Tensor, ""] | Float[Tensor, " batch"] | float,
-        z: Float[Tensor, "batch *latent"] | None = None,
+        z: Float[Tensor, "batch latent_channels latent_height latent_width"] | None = None,
         labels: Int[Tensor, " batch"] | None = None,
     ) -> Image:
-        conditioning = None if z is None else z.flatten(start_dim=1)
-        return self.hourglass(x, time_per_sample(t, x), labels=labels, conditioning=conditioning)
+        """Labels left out of a class-conditional model mean "no class"."""
+        self.check_inputs(x, z, labels)
+        if self.spec.num_classes and labels is None:
+            labels = torch.full((len(x),), self.spec.num_classes, device=x.device)
+        return self.hourglass(
+            self.with_latent_channels(x, z),
+            time_per_sample(t, x),
+            labels=labels,
+            conditioning=z.flatten(1) if z is not None and self.spec.conditioning == "vector" else None,
+            middle=self.latent_tokens(x, z),
+        )
+
+    def check_inputs(self, x: Image, z: Tensor | None, labels: Tensor | None) -> None:
+        """Refuse what this model was not built for; shapes and settings only, so no device is waited for."""
+        check_channels(x.shape[1], self.spec.image_channels, f"{KEY}.image_channels")
+        check_grid(self.spec.levels, self.spec.patch_size, x.shape[-2], x.shape[-1], key=KEY)
+        check_latent(z, self.spec.latent_shape)
+        check_labels(labels, self.spec.num_classes)
+
+    def with_latent_channels(self, x: Image, z: Image | None) -> Image:
+        """x, with z behind its channels where the latent enters there."""
+        if z is None or self.spec.conditioning != "concat":
+            return x
+        return torch.cat((x, resized(z, *x.shape[-2:]).to(x.dtype)), dim=1)
+
+    def latent_tokens(self, x: Image, z: Image | None) -> Tokens | None:
+        """What z adds to the coarsest tokens, where it enters there."""
+        if z is None or self.latent_in is None:
+            return None
+        side = self.spec.patch_size * 2 ** (len(self.spec.levels) - 1)  # pixels per coarsest token
+        # resized first: projecting each latent pixel and repeating the tokens gives the same, for more work
+        on_grid = resized(z, x.shape[-2] // side, x.shape[-1] // side)
+        return self.latent_in(rearrange(on_grid, "b c h w -> b h w c"))

@@ -20,7 +20,7 @@ from lediflow.nn.norms import RMSNorm
 from lediflow.nn.resample import TokenMerge, TokenSplit, TokenSplitWithSkip
 from lediflow.nn.rope import Rotation, rotation
 from lediflow.nn.shapes import Condition, Image, Tokens
-from lediflow.nn.specs import HourglassSpec, LevelSpec, check_grid
+from lediflow.nn.specs import HourglassSpec, LevelSpec, check_channels, check_grid
 
 
 class TransformerLayer(nn.Module):
@@ -79,21 +79,26 @@ class Hourglass(nn.Module):
         labels: Int[Tensor, " batch"] | None = None,
         conditioning: Float[Tensor, "batch conditioning_dim"] | None = None,
         augmentation: Float[Tensor, "batch 9"] | None = None,
+        middle: Tokens | None = None,
     ) -> Image:
-        """t is what the Fourier features receive: flow time here, log(sigma) / 4 in k-diffusion."""
+        """t is what the Fourier features receive: flow time here, log(sigma) / 4 in k-diffusion.
+
+        `middle` is added to the tokens that enter the coarsest level; the reference has no such input.
+        """
+        check_channels(x.shape[1], self.spec.in_channels, "in_channels")
         check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])
         condition = self.condition(t, labels, conditioning, augmentation)
         tokens = self.patch_in(rearrange(x, "b c h w -> b h w c"))
-        tokens = self.through_levels(tokens, condition)
+        tokens = self.through_levels(tokens, condition, middle)
         return rearrange(self.patch_out(self.out_norm(tokens)), "b h w c -> b c h w")
 
-    def through_levels(self, x: Tokens, condition: Condition) -> Tokens:
+    def through_levels(self, x: Tokens, condition: Condition, middle: Tokens | None = None) -> Tokens:
         skips = []
         for level, merge in zip(self.down_levels, self.merges, strict=True):
             x = level(x, condition)
             skips.append(x)
             x = merge(x)
-        x = self.mid_level(x, condition)
+        x = self.mid_level(x if middle is None else x + middle, condition)
         ways_up = zip(self.splits, skips, self.up_levels, strict=True)
         for split, skip, level in reversed(list(ways_up)):
             x = level(split(x, skip), condition)

@@ -23,6 +23,7 @@ class LevelSpec:
     kernel_size: int | None = None  # side of the square each token attends to; null attends to the whole grid
 
     def __post_init__(self) -> None:
+        check_at_least_one(depth=self.depth, width=self.width, head_dim=self.head_dim)
         if self.width % self.head_dim:
             raise ValueError(
                 f"level of width {self.width} with head_dim {self.head_dim}: heads must divide the width; "
@@ -33,6 +34,8 @@ class LevelSpec:
                 f"head_dim {self.head_dim}: rotary embeddings turn pairs on two axes over half of each head, "
                 f"so it must be a multiple of 8"
             )
+        if self.kernel_size is not None:
+            check_at_least_one(kernel_size=self.kernel_size)
 
     @property
     def feedforward_width(self) -> int:
@@ -73,6 +76,34 @@ class HourglassSpec:
     conditioning_dim: int = 0  # length of the free conditioning vector; 0: none
     augmentation: bool = False  # whether the nine augmentation parameters of k-diffusion are an input
 
+    def __post_init__(self) -> None:
+        check_at_least_one(
+            in_channels=self.in_channels, out_channels=self.out_channels, patch_size=self.patch_size
+        )
+        check_levels(self.levels)
+
+
+def check_at_least_one(**values: int) -> None:
+    """Refuse a size or a number below 1, by its name."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} {value}: nothing can be built of it; choose 1 or more")
+
+
+def check_levels(levels: Sequence[LevelSpec]) -> None:
+    """Refuse a model without levels."""
+    if not levels:
+        raise ValueError("levels: the list is empty; give at least one level")
+
+
+def check_channels(found: int, expected: int, key: str) -> None:
+    """Refuse an image of other channels than the model was built for; `key` is the setting that says so."""
+    if found != expected:
+        raise ValueError(
+            f"image of {found} channels: this model was built for {expected} ({key}); give such images, or "
+            f"build the model for {found}"
+        )
+
 
 def check_grid(
     levels: Sequence[LevelSpec],
@@ -80,26 +111,29 @@ def check_grid(
     height: int,
     width: int,
     factors: Sequence[int] | None = None,
+    key: str = "model",
 ) -> None:
     """Refuse an image that the levels cannot tile, with the level and the setting to change.
 
-    `factors` says how much each change of level reduces the grid; by default every one halves it.
+    `factors` says how much each change of level reduces the grid; by default every one halves it. `key` is
+    where the configuration keeps the model.
     """
     cells = [patch_size, *(factors if factors is not None else [2] * (len(levels) - 1))]
     multiple = math.prod(cells)
     if height % multiple or width % multiple:
         raise ValueError(
             f"image of {height}x{width}: patches of {patch_size} over {len(levels)} levels need sides that "
-            f"are multiples of {multiple}; resize the image, or use fewer levels or a smaller patch_size"
+            f"are multiples of {multiple}; resize the image, or use fewer {key}.levels or a smaller "
+            f"{key}.patch_size"
         )
     for index, (level, cell) in enumerate(zip(levels, accumulate(cells, operator.mul), strict=True)):
-        check_kernel(index, level.kernel_size, height // cell, width // cell)
+        check_kernel(index, level.kernel_size, height // cell, width // cell, key)
 
 
-def check_kernel(index: int, kernel_size: int | None, height: int, width: int) -> None:
+def check_kernel(index: int, kernel_size: int | None, height: int, width: int, key: str) -> None:
     """Refuse a neighborhood that is wider than the token grid of its level."""
     if kernel_size is not None and kernel_size > min(height, width):
         raise ValueError(
             f"level {index}: kernel {kernel_size} is wider than its {height}x{width} token grid; "
-            f"lower model.levels[{index}].kernel_size or start from a larger image"
+            f"lower {key}.levels[{index}].kernel_size or start from a larger image"
         )

@@ -3,14 +3,16 @@
 w ~ N(0, I); the latent sampler carries w to z (4 midpoint steps in the paper); the auxiliary decoder turns z into
 the prior N(mu, sigma^2); x is a draw from it; the velocity field carries x to y in a few solver steps. The baseline
 (no auxiliary model) starts from x ~ N(0, I). Image i is a function of (weights, seed, i) and the solver's settings.
-Source: arXiv:2505.20723, section 3; the temperature is the authors' own sampler's.
+A class steers the velocity alone, z is drawn without it. With guidance g its velocity is v_0 + g (v_class - v_0), v_0
+the one without a class: two evaluations of the model where g is neither 0 nor 1.
+Source: arXiv:2505.20723, section 3; the temperature is the authors' own sampler's; guidance: arXiv:2207.12598.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lediflow.errors import UserError
 from lediflow.flow.gaussians import sample, temper
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import Solution, check_solver, solve
@@ -26,6 +29,7 @@ from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import latent_shape
 from lediflow.models.velocity import VelocityModel
+from lediflow.sampling.guidance import GuidedVelocity, labels_of
 
 PIPELINE = "pipeline.json"
 
@@ -36,14 +40,25 @@ class SamplingConfig:
 
     seed: int = 0  # image i depends on (weights, seed, i) and these settings alone
     solver: str = "midpoint"  # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps)
-    steps: int = 2  # solver steps of the flow; 0 shows draws of the prior itself
+    steps: int = 2  # solver steps of the flow; 0, with any solver, shows draws of the prior itself
     temperature: float = 1.0  # scales the prior's standard deviation; lower is smoother
     latent_solver: str = "midpoint"  # as `solver`, for the latent sampler
     latent_steps: int = 4  # of the latent sampler; the paper's choice
+    labels: list[int] = field(default_factory=list)  # classes, dealt out to the images in turn; []: no class
+    guidance: float = 1.0  # how far to go beyond what the class adds; 1: not, more: clearer and less varied
 
     def __post_init__(self) -> None:
-        check_solver(self.solver, self.steps)
-        check_solver(self.latent_solver, self.latent_steps)
+        if self.steps != 0:
+            check_solver(self.solver, self.steps)
+        try:
+            check_solver(self.latent_solver, self.latent_steps)
+        except ValueError as error:
+            raise ValueError(f"latent_solver, latent_steps: {error}") from error
+        if self.guidance != 1 and not self.labels:
+            raise ValueError(
+                f"guidance={self.guidance} without labels: it goes beyond what a class adds; give labels=[...], or "
+                f"leave guidance at 1"
+            )
 
 
 class Start(NamedTuple):
@@ -52,10 +67,11 @@ class Start(NamedTuple):
     x: Float[Tensor, "batch channels height width"]
     z: Float[Tensor, "batch latent_channels h w"] | None
     prior: Prior | None
+    labels: Int64[Tensor, " batch"] | None = None  # the class of each image; None: no class
 
 
 class Generated(NamedTuple):
-    """`images` in [-1, 1] as the codec decodes them; `nfe` evaluations of the velocity model."""
+    """`images` in [-1, 1] as the codec decodes them; `nfe` evaluations of the velocity model for each of them."""
 
     images: Float[Tensor, "batch channels height width"]
     start: Start
@@ -106,6 +122,7 @@ class LeDiFlowPipeline:
     def __call__(self, indices: int | Sequence[int], config: SamplingConfig | None = None) -> Generated:
         """Images of the given numbers; an int n stands for 0 ... n - 1."""
         config = config or SamplingConfig()
+        self.check_labels(config)
         numbers = range(indices) if isinstance(indices, int) else indices
         ids = torch.as_tensor(list(numbers), dtype=torch.int64, device=self.device)
         start = self.start(ids, config)
@@ -118,11 +135,12 @@ class LeDiFlowPipeline:
         noise = SampleNoise(config.seed)
         shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
         gaussian = noise.normal(ids, "prior", shape)
+        labels = labels_of(ids, config.labels)
         if self.auxiliary is None:
-            return Start(config.temperature * gaussian, None, None)
+            return Start(config.temperature * gaussian, None, None, labels)
         z = self.latents(ids, config)
         prior = self.auxiliary.decode(z)
-        return Start(sample(prior.mean, temper(prior.logvar, config.temperature), gaussian), z, prior)
+        return Start(sample(prior.mean, temper(prior.logvar, config.temperature), gaussian), z, prior, labels)
 
     @torch.no_grad()
     def latents(
@@ -136,10 +154,27 @@ class LeDiFlowPipeline:
 
     @torch.no_grad()
     def integrate(self, start: Start, config: SamplingConfig) -> Solution:
-        """x -> y along the velocity field."""
-        return solve(
-            lambda x, t: self.velocity(x, t, z=start.z), start.x, solver=config.solver, steps=config.steps
-        )
+        """x -> y along the velocity field; `nfe` counts evaluations of the model for each image."""
+        if config.steps == 0:
+            return Solution(start.x, 0)
+        velocity = GuidedVelocity(self.velocity, start.z, start.labels, config.guidance)
+        solution = solve(velocity, start.x, solver=config.solver, steps=config.steps)
+        return solution._replace(nfe=solution.nfe * velocity.evaluations)
+
+    def check_labels(self, config: SamplingConfig) -> None:
+        """Refuse classes that the flow was not trained on."""
+        if not config.labels:
+            return
+        num_classes = self.velocity.spec.num_classes
+        if not num_classes:
+            raise UserError(
+                f"labels={config.labels}: this flow was trained without classes; leave labels out, or train one with "
+                f"model.velocity.num_classes"
+            )
+        if strangers := [label for label in config.labels if not 0 <= label < num_classes]:
+            raise UserError(
+                f"labels={strangers}: the flow's classes are 0 to {num_classes - 1}; choose among them"
+            )
 
     def save_pretrained(self, path: str | Path) -> None:
         """A folder with every model, loadable by `from_pretrained`."""

@@ -21,7 +21,9 @@ def auxiliary_spec():
 @pytest.fixture
 def velocity_spec():
     mapping = MappingSpec(depth=1, width=16)
-    return VelocitySpec(image_channels=3, patch_size=2, levels=tiny_levels(), mapping=mapping, latent_dim=64)
+    return VelocitySpec(
+        image_channels=3, patch_size=2, levels=tiny_levels(), mapping=mapping, latent_shape=[4, 4, 4]
+    )
 
 
 @pytest.fixture

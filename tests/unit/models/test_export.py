@@ -38,7 +38,7 @@ def test_what_the_caller_adds_is_kept_in_the_configuration(velocity_spec, tmp_pa
     config = read_config(tmp_path)
     assert config["images_seen"] == 1024
     assert config["kind"] == "velocity"
-    assert config["spec"]["latent_dim"] == 64
+    assert config["spec"]["latent_shape"] == [4, 4, 4]
 
 
 def test_saving_again_replaces_both_files_and_leaves_nothing_beside(velocity_spec, tmp_path, drawn):

@@ -22,15 +22,15 @@ def test_the_latent_steers_the_velocity(velocity_spec, drawn):
 
 
 def test_without_a_latent_it_is_the_flow_matching_baseline(velocity_spec, drawn):
-    velocity_spec.latent_dim = 0
+    velocity_spec.latent_shape = []
     model, (x, z) = drawn(VelocityModel(velocity_spec)), inputs()
     assert model(x, 0.5).shape == x.shape
-    with pytest.raises(ValueError, match="conditioning: given, but this model was built without"):
+    with pytest.raises(ValueError, match="z: given, but this flow model has no latent"):
         model(x, 0.5, z)
 
 
 def test_a_forgotten_latent_is_named(velocity_spec):
-    with pytest.raises(ValueError, match="conditioning: none given, but this model needs"):
+    with pytest.raises(ValueError, match=r"z: none given, .* a latent of 4x4x4"):
         VelocityModel(velocity_spec)(inputs()[0], 0.5)
 
 

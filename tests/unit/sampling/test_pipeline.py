@@ -66,7 +66,9 @@ def drawn(spec, seed):
 @pytest.fixture(scope="module")
 def learned():
     """The three models, with weights drawn."""
-    velocity = VelocitySpec(image_channels=1, patch_size=2, levels=[LEVEL], mapping=MAPPING, latent_dim=32)
+    velocity = VelocitySpec(
+        image_channels=1, patch_size=2, levels=[LEVEL], mapping=MAPPING, latent_shape=[2, 4, 4]
+    )
     sampler = LatentSamplerSpec(latent_channels=2, levels=[LEVEL], mapping=MAPPING)
     return LeDiFlowPipeline(drawn(velocity, 1), drawn(AUXILIARY, 2), drawn(sampler, 3), image_size=SIZE)
 

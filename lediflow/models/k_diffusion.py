@@ -1,0 +1,179 @@
+"""What a k-diffusion checkpoint says about itself, as a specification.
+
+Two forms are read, both also as the JSON text that safetensors metadata holds:
+
+    levels, mapping, patch_size, ...            this package's own words, as `metadata_from_spec` writes them
+    {"model": {"type": "image_transformer_v2",  k-diffusion's configuration file, alone or under "config",
+               "widths": [...], ...}, ...}      where its `convert_for_inference.py` puts it
+
+What is left out follows from the weights, but for the levels: no weight tells a kernel's size.
+Source: k-diffusion's `config.py`, whose defaults these are.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from torch import Tensor
+
+from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
+
+Values = dict[str, Any]
+ATTENTION = ("global", "neighborhood")
+DEFAULT_HEAD_DIM, DEFAULT_KERNEL_SIZE = 64, 7
+OWN_KEYS = ("levels", "mapping", "patch_size", "num_classes", "conditioning_dim")
+
+
+def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> HourglassSpec:
+    """The specification in the metadata, what it leaves out read from the weights."""
+    values = own_words(unpacked(metadata))
+    if not values.keys() >= {"levels", "mapping"}:
+        raise ValueError(
+            f"metadata with {sorted(metadata)}: the levels and the mapping network are not in it; give k-diffusion's "
+            f'configuration as {{"config": ...}}, or "levels" and "mapping"'
+        )
+    values = inferred(state_dict, values) | values
+    return HourglassSpec(
+        in_channels=values["in_channels"],
+        out_channels=values["out_channels"],
+        patch_size=square(values["patch_size"]),
+        levels=[own_dataclass(LevelSpec, level) for level in values["levels"]],
+        mapping=own_dataclass(MappingSpec, values["mapping"]),
+        num_classes=values["num_classes"],
+        conditioning_dim=values["conditioning_dim"],
+        augmentation="aug_in_proj.weight" in state_dict,
+    )
+
+
+def metadata_from_spec(spec: HourglassSpec) -> dict[str, str]:
+    """The specification as a safetensors file can carry it: JSON text by key."""
+    values = asdict(spec)
+    channels = {"channels": spec.in_channels}
+    if spec.out_channels != spec.in_channels:
+        channels["out_channels"] = spec.out_channels
+    return {
+        key: json.dumps(value) for key, value in (channels | {key: values[key] for key in OWN_KEYS}).items()
+    }
+
+
+def unpacked(metadata: Mapping[str, Any]) -> Values:
+    """Metadata whose values may be JSON text, as values."""
+    return {key: json.loads(value) if isinstance(value, str) else value for key, value in metadata.items()}
+
+
+def own_words(values: Values) -> Values:
+    """Either form, in this package's words; keys that are absent stay absent."""
+    values = values.get("config", values)
+    if "model" in values:
+        return from_configuration(values["model"], values.get("dataset", {}))
+    own = {key: values[key] for key in (*OWN_KEYS, "in_channels", "out_channels") if key in values}
+    both = {key: values["channels"] for key in ("in_channels", "out_channels") if "channels" in values}
+    return both | own
+
+
+def from_configuration(model: Values, dataset: Values) -> Values:
+    """k-diffusion's configuration in this package's words."""
+    if model.get("type") != "image_transformer_v2":
+        raise ValueError(
+            f"a k-diffusion model of type {model.get('type')!r}: only 'image_transformer_v2' can be converted"
+        )
+    width = model.get("mapping_width", 256)
+    values = {
+        "in_channels": model["input_channels"],
+        "out_channels": model["input_channels"],
+        "patch_size": model["patch_size"],
+        "levels": levels_from_configuration(model),
+        "mapping": {
+            "depth": model.get("mapping_depth", 2),
+            "width": width,
+            "d_ff": model.get("mapping_d_ff") or 3 * width,
+        },
+        "conditioning_dim": model.get("mapping_cond_dim", 0),
+    }
+    if "num_classes" in dataset:  # without it the weights tell; k-diffusion adds a row for "no class"
+        values["num_classes"] = dataset["num_classes"] + 1 if dataset["num_classes"] else 0
+    return values
+
+
+def levels_from_configuration(model: Values) -> list[Values]:
+    """Depths, widths, feed-forward widths and attention, level by level."""
+    widths, depths = model["widths"], model["depths"]
+    d_ffs = model.get("d_ffs") or [3 * width for width in widths]
+    default = [{"type": "neighborhood"}] * (len(widths) - 1) + [{"type": "global"}]
+    attention = model.get("self_attns") or default
+    if not len(widths) == len(depths) == len(d_ffs) == len(attention):
+        raise ValueError(
+            f"{len(widths)} widths, {len(depths)} depths, {len(d_ffs)} d_ffs and {len(attention)} self_attns: give one "
+            f"of each per level"
+        )
+    return [
+        {"depth": depth, "width": width, "d_ff": d_ff, **attention_in_own_words(index, kind)}
+        for index, (depth, width, d_ff, kind) in enumerate(zip(depths, widths, d_ffs, attention, strict=True))
+    ]
+
+
+def attention_in_own_words(index: int, attention: Values) -> Values:
+    """head_dim and kernel_size of one entry of `self_attns`."""
+    if attention.get("type") not in ATTENTION:
+        raise ValueError(
+            f"self_attns[{index}] of type {attention.get('type')!r}: this hourglass has {' and '.join(ATTENTION)} "
+            f"attention only, so such a checkpoint cannot be converted"
+        )
+    is_local = attention["type"] == "neighborhood"
+    kernel_size = attention.get("kernel_size", DEFAULT_KERNEL_SIZE) if is_local else None
+    return {"head_dim": attention.get("d_head", DEFAULT_HEAD_DIM), "kernel_size": kernel_size}
+
+
+def inferred(state_dict: Mapping[str, Tensor], values: Values) -> Values:
+    """What the weights say about everything but levels and mapping."""
+    into, out_of = (
+        shape_of(state_dict, "patch_in.proj.weight")[1],
+        shape_of(state_dict, "patch_out.proj.weight")[0],
+    )
+    if "patch_size" in values:
+        side = square(values["patch_size"])
+    elif "in_channels" in values:
+        side = math.isqrt(into // values["in_channels"])
+    else:
+        raise ValueError(
+            "metadata without patch_size and channels: the weights tell their product only; give one"
+        )
+    return {
+        "patch_size": side,
+        "in_channels": into // side**2,
+        "out_channels": out_of // side**2,
+        "num_classes": rows(state_dict, "class_emb.weight", axis=0),
+        "conditioning_dim": rows(state_dict, "mapping_cond_in_proj.weight", axis=1),
+    }
+
+
+def rows(state_dict: Mapping[str, Tensor], name: str, axis: int) -> int:
+    """Length of a weight that may be absent; 0 if it is."""
+    return state_dict[name].shape[axis] if name in state_dict else 0
+
+
+def shape_of(state_dict: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    if name not in state_dict:
+        raise ValueError(
+            f"missing: {name}, among {len(state_dict)} weights ({', '.join(sorted(state_dict)[:3])}, ...); give the "
+            f"state dict of an image_transformer_v2 under the reference's names, without a prefix"
+        )
+    return tuple(state_dict[name].shape)
+
+
+def square(patch_size: int | list[int]) -> int:
+    """4 for 4 and for [4, 4]."""
+    sides = [patch_size] if isinstance(patch_size, int) else patch_size
+    if len(set(sides)) != 1:
+        raise ValueError(f"patch_size {patch_size}: only square patches can be converted")
+    return sides[0]
+
+
+def own_dataclass(kind: type[Any], values: Values) -> Any:
+    """A level or the mapping network from its values; unknown ones are named."""
+    known = [field.name for field in fields(kind)]
+    if strangers := sorted(values.keys() - set(known)):
+        raise ValueError(f"{kind.__name__} with {', '.join(strangers)}: it has {', '.join(known)}")
+    return kind(**values)

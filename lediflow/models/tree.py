@@ -1,0 +1,119 @@
+"""A model as a tree that can be read: its parts, what they are, and how many numbers each has learned.
+
+    from lediflow.models.tree import describe_model
+
+    print(describe_model(model))
+
+Token grids are given as the side of a token in pixels of what the model sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+from operator import mul
+from typing import NamedTuple
+
+from torch import nn
+
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.specs import count_parameters
+from lediflow.nn.embeddings import ConditionEmbedding
+from lediflow.nn.hourglass import Hourglass, Level, TransformerLayer
+from lediflow.nn.resample import TokenMerge, TokenSplit
+
+Sides = dict[nn.Module, int]  # level -> pixels per side of its tokens
+
+
+class Line(NamedTuple):
+    branch: str  # the part's place in the tree, drawn
+    about: str
+    parameters: int
+
+
+def describe_model(module: nn.Module) -> str:
+    """The tree of a model, one line a part; the parts of a line's branch add up to it."""
+    lines = [
+        Line(type(module).__name__, "", count_parameters(module)),
+        *branches(module, token_sides(module)),
+    ]
+    widths = [max(len(line.branch) for line in lines), max(len(line.about) for line in lines)]
+    digits = len(f"{lines[0].parameters:,}")
+    return "\n".join(
+        f"{line.branch:{widths[0]}}  {line.about:{widths[1]}}  {line.parameters:{digits},}" for line in lines
+    )
+
+
+def branches(module: nn.Module, sides: Sides, indent: str = "") -> Iterator[Line]:
+    """The parts below a module, down to those that `about` knows in a line."""
+    children = [(name, child) for name, child in parts(module) if count_parameters(child)]
+    for name, child in children:
+        is_last = child is children[-1][1]
+        told = about(child, sides)
+        yield Line(f"{indent}{'└─' if is_last else '├─'} {name}", told or "", count_parameters(child))
+        if told is None:
+            yield from branches(child, sides, f"{indent}{'   ' if is_last else '│  '}")
+
+
+def parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A module's children; lists are opened, their entries numbered."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((f"{name}[{index}]", entry) for index, entry in enumerate(child))
+        else:
+            yield name, child
+
+
+def about(module: nn.Module, sides: Sides) -> str | None:
+    """A part in a few words; None: its own parts tell more."""
+    match module:
+        case Level():
+            return about_level(module, sides[module])
+        case ConditionEmbedding():
+            return about_condition(module)
+        case TokenMerge() | TokenSplit():
+            what = "merge" if isinstance(module, TokenMerge) else "split"
+            return f"{what} {module.factor}x{module.factor}, {module.proj.in_features} -> {module.proj.out_features}"
+        case nn.Linear():
+            return f"{module.in_features} -> {module.out_features}"
+        case _:
+            return None if list(module.children()) else ""
+
+
+def about_level(level: Level, side: int) -> str:
+    first = level.layers[0]
+    assert isinstance(first, TransformerLayer)
+    kernel, width = first.self_attn.kernel_size, level.num_heads * level.head_dim
+    reach = "global" if kernel is None else f"kernel {kernel}"
+    return (
+        f"tokens of {side}x{side}, width {width}, {level.num_heads} heads x {level.head_dim}, {reach}, "
+        f"depth {len(level.layers)}, feed-forward {first.ff.down_proj.in_features}"
+    )
+
+
+def about_condition(condition: ConditionEmbedding) -> str:
+    inputs = ["time"]
+    if condition.label is not None:
+        inputs.append(f"{condition.label.num_embeddings} labels")
+    if condition.vector is not None:
+        inputs.append(f"vector of {condition.vector.in_features}")
+    if condition.augmentation is not None:
+        inputs.append("augmentation")
+    mapping = condition.mapping
+    width = mapping.out_norm.scale.numel()
+    return f"{' + '.join(inputs)} -> width {width}, depth {len(mapping.blocks)}"
+
+
+def token_sides(module: nn.Module) -> Sides:
+    """How large the tokens of every level are."""
+    sides: Sides = {}
+    for part in module.modules():
+        if isinstance(part, Hourglass):
+            sizes = [part.spec.patch_size * 2**index for index in range(len(part.spec.levels))]
+            sides |= dict(zip([*part.down_levels, part.mid_level], sizes, strict=True))
+            sides |= dict(zip(part.up_levels, sizes[:-1], strict=True))
+        elif isinstance(part, AuxiliaryModel):
+            sizes = list(accumulate(part.spec.factors, mul, initial=part.spec.patch_size))
+            sides |= dict(zip(part.encoder.levels, sizes, strict=True))
+            sides |= dict(zip(part.decoder.levels, reversed(sizes), strict=True))
+    return sides

@@ -1,0 +1,60 @@
+"""Classifier-free guidance: what a class adds to the velocity, taken further.
+
+    v = v_0 + g (v_class - v_0)        v_0: the velocity without a class
+
+Source: Ho & Salimans, arXiv:2207.12598, with g = 1 for the class's own velocity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lediflow.models.velocity import VelocityModel
+
+Images = Float[Tensor, "batch channels height width"]
+
+
+@dataclass(frozen=True)
+class GuidedVelocity:
+    """The velocity of some images, each with its latent and its class, as a solver calls it."""
+
+    model: VelocityModel
+    z: Float[Tensor, "batch latent_channels h w"] | None
+    labels: Int64[Tensor, " batch"] | None  # None: no class
+    guidance: float
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the model in one call, for each image."""
+        return 2 if self.labels is not None and self.guidance not in (0, 1) else 1
+
+    def __call__(self, x: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
+        if self.evaluations == 2:
+            return self.extrapolated(x, t)
+        if self.labels is None or self.guidance == 0:
+            return self.model(x, t, z=self.z)
+        return self.model(x, t, z=self.z, labels=self.labels)
+
+    def extrapolated(self, x: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
+        """Both velocities at once, as one batch of twice the size."""
+        assert self.labels is not None
+        no_class = torch.full_like(self.labels, self.model.spec.num_classes)
+        without, given = self.model(
+            torch.cat((x, x)),
+            t if t.ndim == 0 else torch.cat((t, t)),
+            z=None if self.z is None else torch.cat((self.z, self.z)),
+            labels=torch.cat((no_class, self.labels)),
+        ).chunk(2)
+        return torch.lerp(without, given, self.guidance)
+
+
+def labels_of(ids: Int64[Tensor, " batch"], labels: Sequence[int]) -> Int64[Tensor, " batch"] | None:
+    """Image i gets the label whose place in the list is i modulo its length; no labels, no class."""
+    if not labels:
+        return None
+    return torch.tensor(labels, device=ids.device)[ids % len(labels)]
