@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 COUNT, SIZE = 48, 16
 
 torch.set_num_threads(1)  # models this small lose more to threads than they gain
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported; kernels serve CPUs where a test asks
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_route_file(tmp_path_factory):
+    """Measured attention routes are neither read from nor left in the user's cache."""
+    from lediflow.nn import neighborhood
+
+    neighborhood.memory.file = tmp_path_factory.mktemp("cache") / "routes.json"
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,16 @@ Source: HDiT, arXiv:2401.11605.
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
+from lediflow.nn.heads import to_heads
 from lediflow.nn.neighborhood import neighborhood_attention
-from lediflow.nn.norms import EPS, at_least_float32, norm_for
-from lediflow.nn.rope import Rotation, rotate
+from lediflow.nn.norms import norm_for
+from lediflow.nn.rope import Rotation
 from lediflow.nn.shapes import Condition, Heads, Tokens
 from lediflow.nn.specs import LevelSpec
 
 INITIAL_SCALE = 10.0
-
-
-def to_length_sqrt(x: Heads, scale: Float[Tensor, " heads"]) -> Heads:
-    """x with each head's vectors at length sqrt(scale), so products of two of them are scaled cosines."""
-    square_length = at_least_float32(x).square().sum(dim=-1, keepdim=True)
-    factor = at_least_float32(scale).sqrt()[:, None] * torch.rsqrt(square_length + EPS)
-    return x * factor.to(x.dtype)
 
 
 def global_attention(q: Heads, k: Heads, v: Heads) -> Heads:
@@ -53,9 +46,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tokens, positions: Rotation, condition: Condition | None = None) -> Tokens:
         qkv = self.qkv_proj(self.norm(x, condition))
-        q, k, v = rearrange(qkv, "b h w (three heads d) -> three b h w heads d", three=3, d=self.head_dim)
-        q, k = (rotate(to_length_sqrt(side, self.scale), positions) for side in (q, k))
-        mixed = self.attend(q, k, v)
+        mixed = self.attend(*to_heads(qkv, self.scale, positions, self.head_dim))
         return x + self.out_proj(rearrange(mixed, "b h w heads d -> b h w (heads d)"))
 
     def attend(self, q: Heads, k: Heads, v: Heads) -> Heads:

@@ -4,10 +4,10 @@ The block is residual and its last projection starts at zero. It serves tokens a
 Source: GEGLU, Shazeer, arXiv:2002.05202.
 """
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lediflow.nn.geglu import geglu
 from lediflow.nn.norms import norm_for
 from lediflow.nn.shapes import Condition
 
@@ -23,5 +23,4 @@ class FeedForward(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch channels"], condition: Condition | None = None
     ) -> Float[Tensor, "*batch channels"]:
-        value, gate = self.up_proj(self.norm(x, condition)).chunk(2, dim=-1)
-        return x + self.down_proj(value * F.gelu(gate))
+        return x + self.down_proj(geglu(self.up_proj(self.norm(x, condition))))

@@ -6,8 +6,13 @@ Slow and hungry (kernel_size^2 copies of the keys), and right on any device and 
 import torch
 from einops import einsum, rearrange
 
+from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.neighborhood.window import first_keys
 from lediflow.nn.shapes import Heads
+
+
+def missing(problem: Problem) -> None:
+    """Nothing: the oracle serves any device and dtype."""
 
 
 def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -> Heads:

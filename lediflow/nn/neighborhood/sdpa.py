@@ -7,8 +7,13 @@ boolean mask is the fastest route by far.
 import torch.nn.functional as F
 from einops import rearrange
 
+from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.neighborhood.window import cached_grid_mask
 from lediflow.nn.shapes import Heads
+
+
+def missing(problem: Problem) -> None:
+    """Nothing: it is plain PyTorch."""
 
 
 def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -> Heads:

@@ -64,6 +64,15 @@ def test_loss_and_gradients_are_the_same_bit_for_bit(is_autocast):
     assert all(torch.equal(a, b) for a, b in zip(kept, recomputed, strict=True))
 
 
+@pytest.fixture
+def fresh_compiler():
+    """What was compiled for one test must neither serve nor disturb another."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_into_one_graph_the_gradients_are_the_same():
     module = recompute_activations(drawn(1, 1))  # tracing takes seconds a layer
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

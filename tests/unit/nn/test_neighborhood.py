@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from lediflow.nn.attention import global_attention
-from lediflow.nn.neighborhood import ROUTES, neighborhood_attention
+from lediflow.nn.neighborhood import ROUTES, natten, neighborhood_attention
 from lediflow.nn.neighborhood.window import cached_grid_mask, first_keys, grid_mask
 
 CPU = torch.device("cpu")
 SHAPES = [((5, 7), 3), ((6, 6), 4), ((8, 5), 5), ((7, 7), 7)]  # odd and even kernels, up to the whole grid
+ROUNDING = 5e-6  # float32 through logits of some tens, against float64
 OTHER_ROUTES = sorted(set(ROUTES) - {"dense"})
 
 
@@ -51,24 +52,81 @@ def test_dense_route_is_nattens(grid, kernel_size):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # float32: all its CPU route has
 
 
+def heads_in_float32(grid, head_dim, count):
+    generator = torch.Generator().manual_seed(head_dim)
+    return torch.randn(count, 2, *grid, 3, head_dim, generator=generator)
+
+
+def relative_error(found, expected):
+    return ((found.double() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize(("grid", "kernel_size"), [*SHAPES, ((17, 9), 7), ((16, 24), 9)])
 @pytest.mark.parametrize("route", OTHER_ROUTES)
-@pytest.mark.parametrize(("grid", "kernel_size"), SHAPES)
-def test_every_route_matches_the_dense_one_forward_and_backward(route, grid, kernel_size):
-    inputs = heads(grid)
-    cotangent = heads(grid, count=1, seed=1)[0]
-    results = {}
-    for name in ("dense", route):
-        q, k, v = (x.clone().requires_grad_() for x in inputs)
-        out = neighborhood_attention(q, k, v, kernel_size, route=name)
-        results[name] = (out, *torch.autograd.grad(out, (q, k, v), cotangent))
-    torch.testing.assert_close(results[route], results["dense"])
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+def test_every_route_is_the_oracle_forward_and_backward(route, grid, kernel_size, head_dim, interpreted):
+    q, k, v, cotangent = heads_in_float32(grid, head_dim, count=4).to(interpreted)
+    can_differentiate = interpreted.type == "cuda" or route in ("sdpa", "triton")
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    inputs = [x.clone().requires_grad_(can_differentiate) for x in (q, k, v)]
+    expected = neighborhood_attention(*exact, kernel_size, scale=0.7, route="dense")
+    found = neighborhood_attention(*inputs, kernel_size, scale=0.7, route=route)
+    assert relative_error(found, expected) < ROUNDING
+    if can_differentiate:
+        gradients = torch.autograd.grad(found, inputs, cotangent)
+        for ours, theirs in zip(
+            gradients, torch.autograd.grad(expected, exact, cotangent.double()), strict=True
+        ):
+            assert relative_error(ours, theirs) < ROUNDING
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", ["dense", "sdpa"])
+def test_routes_of_any_dtype_pass_gradcheck(route):
+    q, k, v = (x[:1, :, :, :1].clone().requires_grad_() for x in heads((4, 5)))
+    assert torch.autograd.gradcheck(lambda *qkv: neighborhood_attention(*qkv, 3, route=route), (q, k, v))
+
+
+def test_triton_reads_projections_where_they_lie(interpreted):
+    packed = torch.randn(2, 9, 6, 3, 2, 16, generator=torch.Generator().manual_seed(0)).to(interpreted)
+    views = packed.unbind(3)
+    by_head = [x.permute(0, 3, 1, 2, 4).contiguous().permute(0, 2, 3, 1, 4) for x in views]
+    expected = neighborhood_attention(*(x.double() for x in views), 5, route="dense")
+    for q, k, v in (views, by_head):
+        found = neighborhood_attention(q, k, v, 5, route="triton")
+        assert relative_error(found, expected) < ROUNDING
+
+
+@pytest.mark.parametrize("route", sorted(set(ROUTES) - {"natten", "flex", "triton"}))
 def test_a_kernel_as_wide_as_the_grid_is_global_attention(route):
     q, k, v = heads((5, 5))
     found = neighborhood_attention(q, k, v, 5, scale=1.0, route=route)
     torch.testing.assert_close(found, global_attention(q, k, v))
+
+
+@pytest.mark.parametrize(
+    ("route", "dtype", "is_training", "reason"),
+    [
+        ("triton", torch.float32, False, "run on GPUs, not on cpu"),
+        ("natten", torch.float32, True, "no backward pass on CPUs"),
+        ("natten", torch.float64, False, "no backend for this dtype"),
+        ("flex", torch.float32, True, "no backward pass on CPUs"),
+        ("flex", torch.float64, False, "float32, float16 and bfloat16 only"),
+    ],
+)
+def test_a_named_route_that_cannot_serve_is_an_error_that_says_why(route, dtype, is_training, reason):
+    q, k, v = (x.to(dtype).requires_grad_(is_training) for x in heads_in_float32((6, 6), 16, count=3))
+    with pytest.raises(
+        ValueError, match=rf"attention route '{route}', 6x6 tokens.*{reason}.*use route \"auto\""
+    ):
+        neighborhood_attention(q, k, v, 3, route=route)
+
+
+def test_without_natten_its_route_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(natten, "find_spec", lambda name: None)
+    q, k, v = heads_in_float32((6, 6), 16, count=3)
+    with pytest.raises(ValueError, match=r"natten is not installed.*natten\.org"):
+        neighborhood_attention(q, k, v, 3, route="natten")
 
 
 def test_scale_defaults_to_one_over_the_root_of_the_head_dim():
@@ -104,5 +162,11 @@ def test_a_kernel_wider_than_the_grid_is_refused():
 
 def test_an_unknown_route_is_refused_with_the_nearest_name():
     q, k, v = heads((4, 4))
-    with pytest.raises(ValueError, match=r"'spda'.*dense.*sdpa.*did you mean 'sdpa'"):
+    with pytest.raises(ValueError, match=r"'spda': known are auto, dense, sdpa.*did you mean 'sdpa'"):
         neighborhood_attention(q, k, v, 3, route="spda")
+
+
+def test_tensors_of_different_shapes_are_refused():
+    q, k, v = heads((4, 4))
+    with pytest.raises(ValueError, match=r"must share one shape.*\(2, 4, 4, 3, 8\), \(2, 4, 4, 3, 4\)"):
+        neighborhood_attention(q, k[..., :4], v, 3)

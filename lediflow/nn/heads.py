@@ -1,0 +1,160 @@
+"""From one projection to the queries, keys and values of every head.
+
+Queries and keys are scaled to length sqrt(s), s learned per head, so that a logit is s cos(angle); they are
+then rotated to their positions. `to_heads` is its use; `plain_heads` is the definition, which a Triton kernel
+replaces on GPUs, forward and backward.
+Source: HDiT, arXiv:2401.11605.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from lediflow.nn import kernels
+from lediflow.nn.norms import EPS, at_least_float32
+from lediflow.nn.rope import Rotation, rotate
+from lediflow.nn.shapes import Heads
+
+BLOCK = 32  # tokens per program
+HEAD_DIMS = (8, 16, 32, 64, 128)  # powers of two: Triton's blocks are
+
+
+class QueryKeyValue(NamedTuple):
+    q: Heads
+    k: Heads
+    v: Heads
+
+
+def to_heads(
+    qkv: Float[Tensor, "batch height width three_widths"],
+    scale: Float[Tensor, " heads"],
+    positions: Rotation,
+    head_dim: int,
+) -> QueryKeyValue:
+    """Queries, keys and values, ready for attention with scale 1, by the fastest means there is."""
+    if kernels.missing(qkv.device, qkv.dtype) is None and head_dim in HEAD_DIMS:
+        q, k, v, _ = _forward(qkv, scale, positions.cos, positions.sin)
+        return QueryKeyValue(q, k, v)
+    return plain_heads(qkv, scale, positions, head_dim)
+
+
+def plain_heads(
+    qkv: Float[Tensor, "batch height width three_widths"],
+    scale: Float[Tensor, " heads"],
+    positions: Rotation,
+    head_dim: int,
+) -> QueryKeyValue:
+    q, k, v = rearrange(qkv, "b h w (three heads d) -> three b h w heads d", three=3, d=head_dim)
+    q, k = (rotate(to_length_sqrt(side, scale), positions) for side in (q, k))
+    return QueryKeyValue(q, k, v)
+
+
+def to_length_sqrt(x: Heads, scale: Float[Tensor, " heads"]) -> Heads:
+    """x with each head's vectors at length sqrt(scale), so products of two of them are scaled cosines."""
+    square_length = at_least_float32(x).square().sum(dim=-1, keepdim=True)
+    factor = at_least_float32(scale).sqrt()[:, None] * torch.rsqrt(square_length + EPS)
+    return x * factor.to(x.dtype)
+
+
+@torch.library.custom_op("lediflow::to_heads", mutates_args=())
+def _forward(qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from lediflow.nn.kernels.heads import forward_kernel
+
+    q, k, v, factors = empty_outputs(qkv, len(scale))
+    forward_kernel[programs(q)](
+        qkv.contiguous(), scale, cos.contiguous(), sin.contiguous(), q, k, v, factors,
+        *strides(q), *sizes(q), EPS, HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=4,
+    )  # fmt: skip
+    return q, k, v, factors
+
+
+@torch.library.custom_op("lediflow::to_heads_backward", mutates_args=())
+def _backward(
+    q: Tensor,
+    k: Tensor,
+    dq: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+    scale: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    factors: Tensor,
+) -> tuple[Tensor, Tensor]:
+    from lediflow.nn.kernels.heads import backward_kernel
+
+    dq, dk, dv = (by_position(x) for x in (dq, dk, dv))
+    dqkv, products = empty_gradients(q, factors)
+    backward_kernel[programs(q)](
+        q, k, dq, dk, dv, scale, cos.contiguous(), sin.contiguous(), factors, dqkv, products,
+        *strides(q), *strides(dq), *strides(dk), *strides(dv), *sizes(q),
+        HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=4,
+    )  # fmt: skip
+    return dqkv, products
+
+
+@_forward.register_fake
+def _(qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+    return empty_outputs(qkv, len(scale))
+
+
+@_backward.register_fake
+def _(
+    q: Tensor, k: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, scale, cos, sin, factors
+) -> tuple[Tensor, ...]:
+    return empty_gradients(q, factors)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    _, scale, cos, sin = inputs
+    q, k, _, factors = output
+    ctx.save_for_backward(q, k, scale, cos, sin, factors)
+
+
+def _differentiate(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    q, k, scale, cos, sin, factors = ctx.saved_tensors
+    dqkv, products = _backward(q, k, dq, dk, dv, scale, cos, sin, factors)
+    by_scale = products.sum(dim=(0, 1, 2, 3)) / (2 * scale)
+    return dqkv, by_scale.to(scale.dtype), None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+def empty_outputs(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """Room for q, k, v, each head's tokens together as attention reads them, and for the factors."""
+    batch, height, width, channels = qkv.shape
+    shape = (batch, heads, height, width, channels // (3 * heads))
+    q, k, v = (qkv.new_empty(shape).permute(0, 2, 3, 1, 4) for _ in range(3))
+    return q, k, v, qkv.new_empty((batch, height, width, 2, heads), dtype=torch.float32)
+
+
+def empty_gradients(q: Tensor, factors: Tensor) -> tuple[Tensor, ...]:
+    """Room for the gradient by the projection's output and for the products y . dy."""
+    batch, height, width, heads, head_dim = q.shape
+    return q.new_empty((batch, height, width, 3 * heads * head_dim)), torch.empty_like(factors)
+
+
+def by_position(x: Tensor) -> Tensor:
+    """x, copied if its rows of tokens do not follow each other at one stride or its channels are apart."""
+    is_regular = x.stride(-1) == 1 and x.stride(1) == x.shape[2] * x.stride(2)
+    return x if is_regular else x.contiguous()
+
+
+def programs(x: Tensor) -> tuple[int, int]:
+    """One program for each block of tokens of each head."""
+    batch, height, width, heads, _ = x.shape
+    return -(-batch * height * width // BLOCK), heads
+
+
+def strides(x: Tensor) -> tuple[int, int, int]:
+    """From image to image, position to position, head to head."""
+    return x.stride(0), x.stride(2), x.stride(3)
+
+
+def sizes(x: Tensor) -> tuple[int, int, int]:
+    """Tokens in all, positions in an image, heads."""
+    batch, height, width, heads, _ = x.shape
+    return batch * height * width, height * width, heads

@@ -1,0 +1,31 @@
+"""Triton kernels for NVIDIA GPUs, each the twin of a plain PyTorch function elsewhere in lediflow.nn.
+
+    neighborhood   lediflow.nn.neighborhood.triton
+    heads          lediflow.nn.heads
+    geglu          lediflow.nn.geglu
+
+Those modules register them as PyTorch operators and hold the definitions that the kernels must match, forward and
+backward. The kernel modules import Triton, which comes with PyTorch's CUDA builds, and are imported at the first use.
+"""
+
+from importlib.util import find_spec
+
+import torch
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+HAS_TRITON = find_spec("triton") is not None
+
+
+interpreted = False  # set by tests: Triton's interpreter (TRITON_INTERPRET=1) serves tensors on CPUs, slowly
+
+
+@torch.compiler.assume_constant_result
+def missing(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why Triton kernels cannot serve tensors of this kind; None: they can."""
+    if device.type != "cuda" and not interpreted:
+        return f"Triton kernels run on GPUs, not on {device.type}"
+    if dtype not in DTYPES:
+        return "the Triton kernels take float32, float16 and bfloat16 only"
+    if not HAS_TRITON:
+        return "Triton is not installed; PyTorch's CUDA builds bring it"
+    return None

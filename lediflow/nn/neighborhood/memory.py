@@ -1,0 +1,103 @@
+"""What was measured, kept in the process and in a JSON file beside the compile cache.
+
+The file is a convenience: unreadable, it is measured anew; unwritable, every process measures for itself. Several
+processes may write it; each replaces it whole, and the first verdict on a problem stays.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from getpass import getuser
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from lediflow.nn.neighborhood.protocol import Problem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The route to take and what was measured."""
+
+    route: str
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        times = ", ".join(
+            f"{name} {ms:.3g} ms" for name, ms in sorted(self.milliseconds.items(), key=lambda x: x[1])
+        )
+        return f"{self.route} ({times})"
+
+
+def default_file() -> Path:
+    """Beside the compile cache: TORCHINDUCTOR_CACHE_DIR, or PyTorch's own default for it."""
+    folder = (
+        os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+        or Path(tempfile.gettempdir()) / f"torchinductor_{getuser()}"
+    )
+    return Path(folder) / "lediflow_attention_routes.json"
+
+
+class Memory:
+    """Verdicts by problem."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.verdicts: dict[Problem, Verdict] = {}
+
+    def recall(self, problem: Problem) -> Verdict | None:
+        """The verdict of this process, else the file's."""
+        if problem not in self.verdicts and (entry := self._read().get(key(problem))) is not None:
+            self.verdicts[problem] = Verdict(**entry)
+        return self.verdicts.get(problem)
+
+    def keep(self, problem: Problem, verdict: Verdict) -> Verdict:
+        """Remember a verdict, unless another process has been faster: then its verdict counts."""
+        entries = self._read()
+        entry = entries.setdefault(key(problem), asdict(verdict))
+        self._write(entries)
+        self.verdicts[problem] = Verdict(**entry)
+        return self.verdicts[problem]
+
+    def replace(self, problem: Problem, verdict: Verdict) -> None:
+        """Overrule an earlier verdict."""
+        self._write(self._read() | {key(problem): asdict(verdict)})
+        self.verdicts[problem] = verdict
+
+    def _read(self) -> dict[str, dict]:
+        try:
+            entries = json.loads(self.file.read_text())
+            return {name: entry for name, entry in entries.items() if set(entry) == {"route", "milliseconds"}}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
+    def _write(self, entries: dict[str, dict]) -> None:
+        beside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
+            beside.replace(self.file)
+        except OSError as error:
+            log.debug("%s: not written (%s); attention routes are measured by each process", self.file, error)
+
+
+def key(problem: Problem) -> str:
+    """The problem, the device's name and the versions that a measurement depends on."""
+    device = (
+        torch.cuda.get_device_name(problem.device) if problem.device.type == "cuda" else problem.device.type
+    )
+    return f"{problem} | {device} | torch {torch.__version__} | natten {installed('natten')}"
+
+
+def installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"

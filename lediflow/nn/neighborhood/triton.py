@@ -1,0 +1,178 @@
+"""Neighborhood attention by this package's own Triton kernels: NVIDIA GPUs, forward and backward.
+
+The kernels (lediflow.nn.kernels.neighborhood) read q, k and v where the projection left them and are registered
+with PyTorch as operators, so a compiled model contains them without a graph break. Triton comes with PyTorch's CUDA
+builds.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lediflow.nn import kernels
+from lediflow.nn.neighborhood.protocol import Problem
+from lediflow.nn.shapes import Heads
+
+HEAD_DIMS = (16, 32, 64, 128)
+
+
+Reach = Callable[[int, int, int, int], int]  # (start, count, length, kernel_size) -> positions
+
+
+class Tile(NamedTuple):
+    """How one kernel cuts the grid; the fastest values depend on the GPU, the results do not."""
+
+    height: int
+    width: int
+    step_rows: int
+    num_warps: int
+    num_stages: int
+
+
+# The fastest of 54 on an H100 (docs/performance.md); narrow heads leave room for more rows at once.
+FORWARD = Tile(height=8, width=8, step_rows=2, num_warps=4, num_stages=3)
+QUERY_GRADIENT = Tile(height=8, width=8, step_rows=4, num_warps=4, num_stages=3)
+KEY_VALUE_GRADIENT = Tile(height=8, width=8, step_rows=2, num_warps=4, num_stages=3)
+KEY_VALUE_GRADIENT_OF_NARROW_HEADS = KEY_VALUE_GRADIENT._replace(step_rows=8)
+NARROW = 16  # channels per head
+
+
+def missing(problem: Problem) -> str | None:
+    """Why the kernels cannot serve a problem."""
+    if (reason := kernels.missing(problem.device, problem.dtype)) is not None:
+        return reason
+    if problem.head_dim not in HEAD_DIMS:
+        return f"the kernels take head dims {', '.join(map(str, HEAD_DIMS))} only"
+    return None
+
+
+def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -> Heads:
+    """softmax(scale q k^T) v over each query's window."""
+    return _forward(q, k, v, kernel_size, scale)[0]
+
+
+@torch.library.custom_op("lediflow::neighborhood_attention", mutates_args=())
+def _forward(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, scale: float) -> tuple[Tensor, Tensor]:
+    from lediflow.nn.kernels.neighborhood import forward_kernel
+
+    q, k, v = (with_dense_channels(x) for x in (q, k, v))
+    o = torch.empty_like(q, memory_format=torch.contiguous_format)
+    lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+    forward_kernel[programs(q, FORWARD)](
+        q, k, v, o, lse, *strides(q, k, v, o),
+        *sizes(q), scale * math.log2(math.e), **constants(q, kernel_size, FORWARD, reach=key_reach),
+    )  # fmt: skip
+    return o, lse
+
+
+@torch.library.custom_op("lediflow::neighborhood_attention_backward", mutates_args=())
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, g: Tensor, kernel_size: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    from lediflow.nn.kernels.neighborhood import key_value_gradient_kernel, query_gradient_kernel
+
+    q, k, v, o, g = (with_dense_channels(x) for x in (q, k, v, o, g))
+    dq, dk, dv = empty_gradients(q, k)
+    delta = torch.empty_like(lse)
+    query_gradient_kernel[programs(q, QUERY_GRADIENT)](
+        q, k, v, o, g, lse, delta, dq, *strides(q, k, v, o, g, dq),
+        *sizes(q), scale, **constants(q, kernel_size, QUERY_GRADIENT, reach=key_reach),
+    )  # fmt: skip
+    tile = KEY_VALUE_GRADIENT_OF_NARROW_HEADS if q.shape[-1] <= NARROW else KEY_VALUE_GRADIENT
+    key_value_gradient_kernel[programs(q, tile)](
+        q, k, v, g, lse, delta, dk, dv, *strides(q, k, v, g, dk),
+        *sizes(q), scale, **constants(q, kernel_size, tile, reach=query_reach),
+    )  # fmt: skip
+    return dq, dk, dv
+
+
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, scale: float) -> tuple[Tensor, Tensor]:
+    o = torch.empty_like(q, memory_format=torch.contiguous_format)
+    return o, q.new_empty(q.shape[:-1], dtype=torch.float32)
+
+
+@_backward.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, g: Tensor, kernel_size: int, scale: float
+) -> tuple[Tensor, ...]:
+    return empty_gradients(q, k)
+
+
+def _save(ctx, inputs, output) -> None:
+    q, k, v, ctx.kernel_size, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output)
+
+
+def _differentiate(ctx, g: Tensor, _: Tensor):
+    return *_backward(*ctx.saved_tensors, g, ctx.kernel_size, ctx.scale), None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+def empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for the gradients by q, k and v; the last two are laid out alike, as one kernel writes both."""
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(k)
+
+
+def with_dense_channels(x: Tensor) -> Tensor:
+    """x with each head's channels side by side, as the kernels read them."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def programs(x: Tensor, tile: Tile) -> tuple[int, int]:
+    """One program for each tile of each head of each image."""
+    batch, height, width, heads, _ = x.shape
+    return -(-height // tile.height) * -(-width // tile.width), batch * heads
+
+
+def strides(*tensors: Tensor) -> list[int]:
+    """Image, row, column and head strides of each."""
+    return [stride for x in tensors for stride in x.stride()[:4]]
+
+
+def sizes(x: Tensor) -> tuple[int, int, int]:
+    """Heads, height, width."""
+    return x.shape[3], x.shape[1], x.shape[2]
+
+
+def constants(x: Tensor, kernel_size: int, tile: Tile, *, reach: Reach) -> dict[str, int | str]:
+    """What a kernel is compiled for."""
+    width = x.shape[2]
+    columns = max(reach(start, tile.width, width, kernel_size) for start in range(0, width, tile.width))
+    return {
+        "KERNEL": kernel_size,
+        "HEAD_DIM": x.shape[-1],
+        "PRECISION": "ieee" if x.dtype == torch.float32 else "tf32",
+        "TILE_HEIGHT": tile.height,
+        "TILE_WIDTH": tile.width,
+        "STEP_ROWS": tile.step_rows,
+        "COLUMNS": 1 << (columns - 1).bit_length(),
+        "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages,
+    }
+
+
+def key_reach(start: int, count: int, length: int, kernel_size: int) -> int:
+    """How many keys the queries start ... start + count - 1 see between them, along one axis."""
+    last = min(start + count, length) - 1
+    return first_key(last, length, kernel_size) + kernel_size - first_key(start, length, kernel_size)
+
+
+def query_reach(start: int, count: int, length: int, kernel_size: int) -> int:
+    """How many queries see one of the keys start ... start + count - 1, along one axis."""
+    last = min(start + count, length) - 1
+    seers = [
+        query for query in range(length)
+        if first_key(query, length, kernel_size) <= last
+        and first_key(query, length, kernel_size) + kernel_size > start
+    ]  # fmt: skip
+    return len(seers)
+
+
+def first_key(query: int, length: int, kernel_size: int) -> int:
+    return min(max(query - kernel_size // 2, 0), length - kernel_size)

@@ -1,0 +1,60 @@
+"""The Triton kernels beside their definitions: heads from a projection, and the gate. Expected values in float64."""
+
+import pytest
+import torch
+
+from lediflow.nn.geglu import geglu, plain_geglu
+from lediflow.nn.heads import plain_heads, to_heads
+from lediflow.nn.rope import rotation
+
+ROUNDING = 1e-6  # float32 against float64
+
+
+def values_and_gradients(function, inputs, cotangents):
+    outputs = function(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return [*outputs, *torch.autograd.grad(outputs, inputs, cotangents)]
+
+
+def largest_error(found, expected):
+    return max(((a.double() - b).norm() / b.norm()).item() for a, b in zip(found, expected, strict=True))
+
+
+def drawn(*shape, device, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+@pytest.mark.parametrize(
+    ("grid", "num_heads", "head_dim"), [((8, 6), 3, 16), ((9, 7), 2, 64), ((5, 4), 4, 8)]
+)
+def test_heads_kernel_is_the_definition_forward_and_backward(grid, num_heads, head_dim, interpreted):
+    height, width = grid
+    qkv = drawn(2, height, width, 3 * num_heads * head_dim, device=interpreted, seed=0)
+    scale = drawn(num_heads, device=interpreted, seed=1).exp()
+    cotangents = list(drawn(3, 2, height, width, num_heads, head_dim, device=interpreted, seed=2))
+    results = []
+    for function, dtype in ((plain_heads, torch.float64), (to_heads, torch.float32)):
+        inputs = [x.to(dtype).requires_grad_() for x in (qkv, scale)]
+        positions = rotation(height, width, num_heads, head_dim, like=inputs[0])
+        results.append(
+            values_and_gradients(
+                lambda x, s, by=function, at=positions: by(x, s, at, head_dim),
+                inputs,
+                [g.to(dtype) for g in cotangents],
+            )
+        )
+    assert largest_error(results[1], results[0]) < ROUNDING
+
+
+@pytest.mark.parametrize("width", [40, 96])
+def test_gate_kernel_is_the_definition_forward_and_backward(width, interpreted):
+    both = drawn(3, 5, 2 * width, device=interpreted, seed=0)
+    cotangent = drawn(3, 5, width, device=interpreted, seed=1)
+    exact = values_and_gradients(plain_geglu, [both.double().requires_grad_()], [cotangent.double()])
+    found = values_and_gradients(geglu, [both.requires_grad_()], [cotangent])
+    assert largest_error(found, exact) < ROUNDING
+
+
+def test_float64_takes_the_definition(interpreted):
+    both = drawn(2, 8, device=interpreted, seed=0).double()
+    torch.testing.assert_close(geglu(both), plain_geglu(both), rtol=0, atol=0)

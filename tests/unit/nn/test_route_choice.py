@@ -1,0 +1,113 @@
+"""Which route "auto" takes: measured once, kept in a file, told in the log."""
+
+import json
+import logging
+import time
+
+import pytest
+import torch
+
+from lediflow.nn import neighborhood
+from lediflow.nn.neighborhood import choice, neighborhood_attention, sdpa
+from lediflow.nn.neighborhood.memory import Memory, Verdict, default_file
+from lediflow.nn.neighborhood.protocol import Problem, Route
+
+PROBLEM = Problem(8, 8, 2, 16, 3, torch.float32, torch.device("cpu"), is_training=True)
+
+
+def anything_goes(problem):
+    return None
+
+
+def slow(q, k, v, kernel_size, *, scale):
+    time.sleep(0.02)
+    return sdpa.attention(q, k, v, kernel_size, scale=scale)
+
+
+def broken(q, k, v, kernel_size, *, scale):
+    raise RuntimeError("out of shared memory\nand more")
+
+
+SLOW, QUICK = Route(slow, anything_goes), Route(sdpa.attention, anything_goes)
+BROKEN = Route(broken, anything_goes)
+ABSENT = Route(broken, lambda problem: "not here")
+
+
+@pytest.fixture
+def memory(tmp_path):
+    return Memory(tmp_path / "cache" / "routes.json")
+
+
+def test_the_faster_route_is_taken_and_said(memory, caplog):
+    with caplog.at_level(logging.INFO):
+        assert choice.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, memory) == "quick"
+    (message,) = caplog.messages
+    assert "8x8 tokens, 2 heads x 16, kernel 3, float32, cpu, forward and backward: quick (quick" in message
+    assert "slow" in message
+
+
+def test_what_was_measured_is_not_measured_again_in_this_process_or_the_next(memory):
+    routes = {"slow": SLOW, "quick": QUICK}
+    choice.fastest_route(PROBLEM, routes, memory)
+    only_broken = {"broken": BROKEN, "quick": BROKEN}
+    assert choice.fastest_route(PROBLEM, only_broken, memory) == "quick"
+    assert choice.fastest_route(PROBLEM, only_broken, Memory(memory.file)) == "quick"
+
+
+def test_directions_are_measured_apart(memory):
+    choice.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, memory)
+    choice.fastest_route(PROBLEM._replace(is_training=False), {"slow": SLOW, "absent": ABSENT}, memory)
+    routes = {entry["route"] for entry in json.loads(memory.file.read_text()).values()}
+    assert routes == {"quick", "slow"}
+
+
+def test_a_route_that_breaks_is_reported_and_left_out(memory, caplog):
+    assert choice.fastest_route(PROBLEM, {"broken": BROKEN, "slow": SLOW, "absent": ABSENT}, memory) == "slow"
+    assert any("route 'broken' failed: out of shared memory" in message for message in caplog.messages)
+
+
+def test_nothing_that_works_is_an_error(memory):
+    with pytest.raises(ValueError, match="no route works; tried broken, absent"):
+        choice.fastest_route(PROBLEM, {"broken": BROKEN, "absent": ABSENT}, memory)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"a": {"route": 1}}'])
+def test_a_damaged_file_is_measured_anew(memory, content):
+    memory.file.parent.mkdir()
+    memory.file.write_text(content)
+    assert choice.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
+    assert Memory(memory.file).recall(PROBLEM).route == "quick"
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
+    (tmp_path / "file").write_text("")
+    memory = Memory(tmp_path / "file" / "routes.json")
+    assert choice.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
+    assert memory.recall(PROBLEM).route == "quick"
+
+
+def test_the_first_verdict_of_several_processes_counts(memory):
+    other = Memory(memory.file)
+    other.keep(PROBLEM, Verdict("slow"))
+    assert memory.keep(PROBLEM, Verdict("quick")).route == "slow"
+
+
+def test_the_file_lies_beside_the_compile_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    assert default_file().parent == tmp_path
+
+
+def test_measuring_leaves_the_random_state_alone(memory):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    choice.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, memory)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_auto_on_a_cpu_trains_by_sdpa(memory, monkeypatch):
+    monkeypatch.setattr(neighborhood, "memory", memory)
+    q, k, v = torch.randn(3, 1, 8, 8, 2, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = neighborhood_attention(q, k, v, 3)
+    torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="sdpa"), rtol=0, atol=0)
+    assert memory.recall(PROBLEM).route == "sdpa"
