@@ -31,6 +31,14 @@ SPECS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    """What was compiled for one test must neither serve nor disturb another."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
 def drawn(spec):
     """A model whose weights are all drawn, none left at zero."""
     torch.manual_seed(0)
@@ -63,7 +71,6 @@ def loss_and_gradients(call, module, inputs):
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
-    torch.compiler.reset()
     module = drawn(SPECS[kind])
     graphs = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(module, fullgraph=True, backend=graphs)
@@ -78,7 +85,6 @@ def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
 
 @pytest.mark.parametrize("conditioning", ["concat", "tokens"])
 def test_the_other_ways_in_for_the_latent_are_one_graph_too(conditioning):
-    torch.compiler.reset()
     module = drawn(replace(SPECS["velocity"], conditioning=conditioning))
     inputs = inputs_of("velocity", 3)
     with torch.no_grad():
@@ -87,7 +93,6 @@ def test_the_other_ways_in_for_the_latent_are_one_graph_too(conditioning):
 
 
 def test_a_second_batch_size_makes_the_last_graph():
-    torch.compiler.reset()
     graphs = CompileCounterWithBackend("eager")
     compiled = torch.compile(drawn(SPECS["latent_sampler"]), fullgraph=True, backend=graphs)
     for batch_size in (3, 5, 2, 7, 4):
@@ -96,7 +101,6 @@ def test_a_second_batch_size_makes_the_last_graph():
 
 
 def test_code_generated_for_a_model_computes_what_the_model_does():
-    torch.compiler.reset()
     module = drawn(SPECS["latent_sampler"]).eval()
     inputs = inputs_of("latent_sampler", 3)
     with torch.no_grad():
