@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lediflow.flow.gaussians import sample
@@ -35,6 +36,13 @@ def test_the_prior_never_falls_below_its_floor(auxiliary_spec, drawn):
     assert prior.logvar.min() >= -1.0
 
 
+def test_the_prior_never_rises_above_its_ceiling(auxiliary_spec, drawn):
+    auxiliary_spec.logvar_floor, auxiliary_spec.logvar_ceiling = -1.0, 0.5
+    logvar = drawn(AuxiliaryModel(auxiliary_spec)).decode(10 * torch.randn(8, 4, 4, 4)).logvar
+    assert logvar.min() >= -1.0 and logvar.max() <= 0.5
+    assert logvar.std() > 0.1  # between its bounds it still tells pixels apart
+
+
 def test_the_prior_is_float32_under_autocast(auxiliary_spec):
     with torch.autocast("cpu", torch.bfloat16):
         posterior, _, prior = AuxiliaryModel(auxiliary_spec)(images(), torch.zeros(3, 4, 4, 4))
@@ -63,3 +71,22 @@ def test_it_learns_to_reconstruct(auxiliary_spec):
         losses.append(loss.item())
     blind = 0.5 * (1 + y.var().log()).item()  # the best that a constant Gaussian can do
     assert sum(losses[-5:]) / 5 < blind - 0.05
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 4), (3, 64), (4, 4, 4)])
+def test_a_latent_that_cannot_be_decoded_is_refused_with_both_shapes(shape, auxiliary_spec):
+    with pytest.raises(
+        ValueError, match=r"takes batch x 4 x height x width, of images 4 times as high"
+    ) as said:
+        AuxiliaryModel(auxiliary_spec).decode(torch.zeros(shape))
+    assert str(shape) in str(said.value)
+
+
+def test_a_latent_too_small_for_a_kernel_is_refused_by_the_setting(auxiliary_spec):
+    with pytest.raises(ValueError, match=r"kernel 3 .*2x2 token grid.*model\.auxiliary\.levels\[0\]"):
+        AuxiliaryModel(auxiliary_spec).decode(torch.zeros(1, 4, 1, 1))
+
+
+def test_an_image_of_other_channels_is_refused_by_the_setting(auxiliary_spec):
+    with pytest.raises(ValueError, match=r"1 channels: .* built for 3 \(model\.auxiliary\.image_channels\)"):
+        AuxiliaryModel(auxiliary_spec).encode(torch.zeros(1, 1, 16, 16))

@@ -76,6 +76,17 @@ def test_an_unknown_kind_is_refused(velocity_spec, tmp_path):
         load_model(tmp_path)
 
 
+def test_a_specification_of_another_version_is_refused_by_the_field(velocity_spec, tmp_path):
+    save_model(build_model(velocity_spec), tmp_path)
+    config = read_config(tmp_path)
+    config["spec"]["latent_dim"] = 64
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match=r"latent_dim in a specification of kind velocity, which has.*latent_shape"
+    ):
+        load_model(tmp_path)
+
+
 def test_models_import_without_any_heavy_library():
     heavy = ["natten", "deepspeed", "wandb", "webdataset", "diffusers", "hydra", "omegaconf", "submitit"]
     heavy += ["torchvision", "open_clip", "PIL", "scipy", "matplotlib"]

@@ -1,23 +1,25 @@
 """The specifications reach the paper's sizes, and refuse what cannot be built."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from harness.commands import compose
 
-from lediflow.models import (
-    AuxiliarySpec,
-    LatentSamplerSpec,
-    LevelSpec,
-    VelocitySpec,
-    build_model,
-    count_parameters,
-    latent_shape,
-)
+from lediflow.config.build import velocity_spec
+from lediflow.models import AuxiliarySpec, LevelSpec, build_model, count_parameters, latent_shape
+
+MODELS = ("paper_rgb", "paper_sdv")
 
 
-def flow_levels(*widths):
-    """Two local layers a level above eight global ones, as in the paper's table."""
-    *local, coarsest = widths
-    return [LevelSpec(depth=2, width=w, kernel_size=7) for w in local] + [LevelSpec(depth=8, width=coarsest)]
+def shipped(model, *options):
+    """A training command with one of the shipped models."""
+    return compose("train", "experiment=smoke", f"model={model}", "data.path=a", *options)
+
+
+def millions(spec):
+    with torch.device("meta"):
+        return count_parameters(build_model(spec)) / 1e6
 
 
 def auxiliary_levels(*widths):
@@ -28,27 +30,48 @@ def auxiliary_levels(*widths):
     ]
 
 
-RGB_FLOW = VelocitySpec(image_channels=3, patch_size=4, levels=flow_levels(256, 512, 1024), augmentation=True)
-SDV_FLOW = VelocitySpec(image_channels=4, patch_size=1, levels=flow_levels(512, 1024), augmentation=True)
 SDV_AUXILIARY = AuxiliarySpec(image_channels=4, patch_size=1, levels=auxiliary_levels(128, 256, 512, 512))
-RGB_AUXILIARY = AuxiliarySpec(
-    image_channels=3, patch_size=4, levels=auxiliary_levels(128, 128, 256, 512, 512)
-)
 
 
-@pytest.mark.parametrize(
-    ("spec", "millions"),
-    [(RGB_FLOW, 160.5), (SDV_FLOW, 154.4), (SDV_AUXILIARY, 34.95), (LatentSamplerSpec(), 16.96)],
-    ids=["RGB flow", "SDV flow", "SDV auxiliary", "latent sampler"],
-)
-def test_models_have_the_papers_number_of_parameters(spec, millions):
-    with torch.device("meta"):
-        assert count_parameters(build_model(spec)) / 1e6 == pytest.approx(millions, abs=0.05)
+@pytest.mark.parametrize("prior", ["learned", "gaussian"])
+@pytest.mark.parametrize(("model", "expected"), [("paper_rgb", 160.5), ("paper_sdv", 154.4)])
+def test_the_shipped_flow_models_have_the_papers_number_of_parameters(model, expected, prior):
+    spec = velocity_spec(shipped(model, f"prior={prior}"))
+    assert millions(spec) == pytest.approx(expected, abs=0.1)
 
 
-def test_both_of_the_papers_image_sizes_have_a_4_by_4_latent_of_4_channels():
-    assert latent_shape(RGB_AUXILIARY, 256, 256) == (4, 4, 4)
-    assert latent_shape(SDV_AUXILIARY, 32, 32) == (4, 4, 4)
+@pytest.mark.parametrize(("model", "expected"), [("paper_rgb", 37), ("paper_sdv", 35)])
+def test_the_shipped_auxiliary_models_have_the_papers_size(model, expected):
+    assert millions(shipped(model).model.auxiliary) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_shipped_latent_samplers_have_the_papers_size(model):
+    assert millions(shipped(model).model.latent_sampler) == pytest.approx(17, rel=0.05)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_shipped_latents_have_4_channels_of_4_by_4_and_8_by_8_with_a_halving_less(model):
+    chosen = shipped(model).model
+    size, halvings = chosen.image_size, len(chosen.auxiliary.levels) - 1
+    assert latent_shape(chosen.auxiliary, size, size) == (4, 4, 4)
+    larger = shipped(model, f"model.auxiliary.halvings={halvings - 1}").model.auxiliary
+    assert latent_shape(larger, size, size) == (4, 8, 8)
+
+
+@pytest.mark.parametrize("fewer", [0, 1], ids=["4x4", "8x8"])
+@pytest.mark.parametrize("model", MODELS)
+def test_both_latents_pass_through_models_of_the_shipped_structure(model, fewer):
+    """Shipped levels, grids and kernels; narrow, so that it takes a moment only."""
+    chosen = shipped(model).model
+    levels = [replace(level, depth=1, width=8, d_ff=8, head_dim=8) for level in chosen.auxiliary.levels]
+    spec = replace(chosen.auxiliary, levels=levels, halvings=len(levels) - 1 - fewer)
+    side, size = 4 * 2**fewer, chosen.image_size
+    with torch.inference_mode():
+        module = build_model(spec, attention_route="sdpa")
+        posterior = module.encode(torch.zeros(1, chosen.channels, size, size))
+        assert posterior.mean.shape == posterior.logvar.shape == (1, 4, side, side)
+        assert module.decode(posterior.mean).mean.shape == (1, chosen.channels, size, size)
 
 
 def test_fewer_halvings_leave_a_larger_latent():
@@ -70,3 +93,32 @@ def test_a_kernel_wider_than_a_coarse_grid_is_refused():
 def test_more_halvings_than_changes_of_level_are_refused():
     with pytest.raises(ValueError, match=r"halvings 3 with 3 levels.*choose 0 to 2"):
         AuxiliarySpec(image_channels=3, patch_size=2, levels=auxiliary_levels(32, 32, 32), halvings=3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"logvar_ceiling": -7.0}, r"logvar_ceiling -7\.0 is not above logvar_floor -7\.0"),
+        ({"levels": []}, "levels: the list is empty"),
+        ({"latent_channels": 0}, "latent_channels 0"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(fields, message):
+    given = {"image_channels": 3, "patch_size": 2, "levels": auxiliary_levels(32)} | fields
+    with pytest.raises(ValueError, match=message):
+        AuxiliarySpec(**given)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 96}, "width 96 with head_dim 64: .*choose a head_dim that divides 96"),
+        ({"width": 60, "head_dim": 12}, "head_dim 12: .*multiple of 8"),
+        ({"width": 64, "head_dim": 0}, "head_dim 0"),
+        ({"width": 64, "depth": 0}, "depth 0"),
+        ({"width": 64, "kernel_size": 0}, "kernel_size 0"),
+    ],
+)
+def test_a_level_that_cannot_be_built_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        LevelSpec(**({"depth": 1} | fields))

@@ -1,0 +1,48 @@
+"""Classes of the flow model: one row each, and one for "no class"."""
+
+import pytest
+import torch
+
+from lediflow.models import VelocityModel
+
+
+@pytest.fixture
+def classified(velocity_spec, drawn):
+    velocity_spec.num_classes = 4
+    return drawn(VelocityModel(velocity_spec))
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, 3, 16, 16, generator=generator), torch.randn(3, 4, 4, 4, generator=generator)
+
+
+def test_labels_steer_the_velocity(classified):
+    x, z = inputs()
+    first, second = (classified(x, 0.5, z, torch.full((3,), label)) for label in (0, 3))
+    assert (first - second).abs().max() > 1e-3
+
+
+def test_there_is_a_row_for_every_class_and_one_for_none(classified):
+    assert classified.hourglass.condition.label.weight.shape == (5, 16)
+
+
+def test_labels_left_out_mean_no_class(classified):
+    x, z = inputs()
+    torch.testing.assert_close(classified(x, 0.5, z), classified(x, 0.5, z, torch.full((3,), 4)))
+
+
+@pytest.mark.parametrize("stranger", [-1, 5])
+def test_a_class_that_there_is_not_is_named_with_those_there_are(stranger, classified):
+    x, z = inputs()
+    message = rf"labels: \[{stranger}\], but there are the classes 0 to 3 \(model\.velocity\.num_classes=4\)"
+    with pytest.raises(ValueError, match=message):
+        classified(x, 0.5, z, torch.tensor([0, stranger, 4]))
+
+
+def test_labels_of_a_model_without_classes_are_refused(velocity_spec):
+    x, z = inputs()
+    with pytest.raises(
+        ValueError, match=r"labels: given, .* built without classes.*model\.velocity\.num_classes"
+    ):
+        VelocityModel(velocity_spec)(x, 0.5, z, torch.zeros(3, dtype=torch.long))
