@@ -29,7 +29,9 @@ LEVEL = r"(mid_level|(?:down|up)_levels\.\d+)\."
 FREQUENCIES = ".self_attn.pos_emb.freqs"
 
 
-def from_k_diffusion(state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Hourglass:
+def from_k_diffusion(
+    state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], attention_route: str = "auto"
+) -> Hourglass:
     """The hourglass that a reference state dict holds, in the dtypes and on the device of its weights.
 
     `metadata` describes the levels and the mapping network, in this package's words ("levels", "mapping") or as
@@ -38,7 +40,7 @@ def from_k_diffusion(state_dict: Mapping[str, Tensor], metadata: Mapping[str, An
     """
     spec = spec_of_checkpoint(state_dict, metadata)
     with torch.device("meta"):
-        module = Hourglass(spec)
+        module = Hourglass(spec, attention_route)
     refuse_other_weights(module, state_dict)
     refuse_other_frequencies(state_dict)
     own = {

@@ -24,6 +24,8 @@ Values = dict[str, Any]
 ATTENTION = ("global", "neighborhood")
 DEFAULT_HEAD_DIM, DEFAULT_KERNEL_SIZE = 64, 7
 OWN_KEYS = ("levels", "mapping", "patch_size", "num_classes", "conditioning_dim")
+KEYS = {*OWN_KEYS, "channels", "in_channels", "out_channels", "config", "model", "dataset"}
+REQUIRED = ("input_channels", "patch_size", "depths", "widths")
 
 
 def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> HourglassSpec:
@@ -59,8 +61,9 @@ def metadata_from_spec(spec: HourglassSpec) -> dict[str, str]:
 
 
 def unpacked(metadata: Mapping[str, Any]) -> Values:
-    """Metadata whose values may be JSON text, as values."""
-    return {key: json.loads(value) if isinstance(value, str) else value for key, value in metadata.items()}
+    """What is read of the metadata, JSON text as values; a file's other remarks are left out."""
+    read = {key: value for key, value in metadata.items() if key in KEYS}
+    return {key: json.loads(value) if isinstance(value, str) else value for key, value in read.items()}
 
 
 def own_words(values: Values) -> Values:
@@ -78,6 +81,10 @@ def from_configuration(model: Values, dataset: Values) -> Values:
     if model.get("type") != "image_transformer_v2":
         raise ValueError(
             f"a k-diffusion model of type {model.get('type')!r}: only 'image_transformer_v2' can be converted"
+        )
+    if missing := [key for key in REQUIRED if key not in model]:
+        raise ValueError(
+            f"k-diffusion's configuration: no {', '.join(missing)} under model; give the whole file"
         )
     width = model.get("mapping_width", 256)
     values = {
