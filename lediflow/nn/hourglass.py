@@ -38,13 +38,17 @@ class TransformerLayer(nn.Module):
 class Level(RecomputesLayers):
     """The layers of one token grid; they share its positions."""
 
-    def __init__(self, spec: LevelSpec, condition_width: int | None = None, route: str = "auto") -> None:
+    def __init__(
+        self, spec: LevelSpec, condition_width: int | None = None, route: str = "auto", merges: int = 0
+    ) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = spec.num_heads, spec.head_dim
+        self.num_heads, self.head_dim, self.merges = spec.num_heads, spec.head_dim, merges
         self.layers = nn.ModuleList(TransformerLayer(spec, condition_width, route) for _ in range(spec.depth))
 
     def forward(self, x: Tokens, condition: Condition | None = None) -> Tokens:
-        positions = rotation(x.shape[1], x.shape[2], self.num_heads, self.head_dim, like=x)
+        positions = rotation(
+            x.shape[1], x.shape[2], self.num_heads, self.head_dim, like=x, merges=self.merges
+        )
         for layer in self.layers:
             x = self.run(layer, x, positions, condition)
         return x
@@ -56,18 +60,22 @@ class Hourglass(nn.Module):
     def __init__(self, spec: HourglassSpec, attention_route: str = "auto") -> None:
         super().__init__()
         self.spec = spec
-        *outer, middle = spec.levels
+        width, last = spec.mapping.width, len(spec.levels) - 1
+
+        def level(index: int) -> Level:
+            return Level(spec.levels[index], width, attention_route, merges=index)
+
         self.condition = ConditionEmbedding(spec)
         self.patch_in = TokenMerge(spec.in_channels, spec.levels[0].width, spec.patch_size)
-        self.down_levels = nn.ModuleList(Level(level, spec.mapping.width, attention_route) for level in outer)
+        self.down_levels = nn.ModuleList(map(level, range(last)))
         self.merges = nn.ModuleList(
             TokenMerge(fine.width, coarse.width) for fine, coarse in pairwise(spec.levels)
         )
-        self.mid_level = Level(middle, spec.mapping.width, attention_route)
+        self.mid_level = level(last)
         self.splits = nn.ModuleList(
             TokenSplitWithSkip(coarse.width, fine.width) for fine, coarse in pairwise(spec.levels)
         )
-        self.up_levels = nn.ModuleList(Level(level, spec.mapping.width, attention_route) for level in outer)
+        self.up_levels = nn.ModuleList(map(level, range(last)))
         self.out_norm = RMSNorm(spec.levels[0].width)
         self.patch_out = TokenSplit(spec.levels[0].width, spec.out_channels, spec.patch_size)
         nn.init.zeros_(self.patch_out.proj.weight)

@@ -1,7 +1,7 @@
 """Axial rotary position embedding: attention sees where tokens lie relative to each other.
 
-Token centres lie in a box whose longer side is [-1, 1], so a coarser level's centres are the means of the
-four it merged and every level can compute its own. A quarter of each head's channels pairs with the next
+Token centres lie in a box whose longer side is [-1, 1]. A coarser level's centres are the means of those it
+merged; every level computes its own, in the steps that the reference takes, for the same rounding. A quarter of each head's channels pairs with the next
 quarter and is rotated by position x frequency, the first half of these angles along the height, the second
 along the width; the other half of the head is left alone. Frequencies run from pi to 10 pi, log-spaced, dealt
 out over the heads. Angles are float32 in a model of any dtype, as the reference's are.
@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Float32
 from torch import Tensor
 
@@ -31,6 +32,18 @@ def centres(length: int, reach: float, device: torch.device) -> Float32[Tensor, 
     return (edges[:-1] + edges[1:]) / 2
 
 
+def places(
+    height: int, width: int, device: torch.device, merges: int
+) -> Float32[Tensor, "height width 2"]:
+    """Where the tokens of a grid lie that was halved `merges` times: each the mean of the four it came from."""
+    finest = height * 2**merges, width * 2**merges
+    axes = (centres(length, length / max(finest), device) for length in finest)
+    found = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    for _ in range(merges):
+        found = rearrange(found, "(h p) (w q) two -> h w (p q) two", p=2, q=2).mean(dim=2)
+    return found
+
+
 def frequencies(
     num_heads: int, head_dim: int, device: torch.device
 ) -> Float32[Tensor, "heads pairs_per_axis"]:
@@ -41,19 +54,22 @@ def frequencies(
 
 
 def angles(
-    height: int, width: int, num_heads: int, head_dim: int, device: torch.device
+    height: int, width: int, num_heads: int, head_dim: int, device: torch.device, merges: int = 0
 ) -> Float32[Tensor, "height width heads pairs"]:
     """Position x frequency: for the first half of the pairs along the height, then along the width."""
     omega = frequencies(num_heads, head_dim, device)
-    longer = max(height, width)
-    rows = centres(height, height / longer, device)[:, None, None, None]
-    columns = centres(width, width / longer, device)[None, :, None, None]
-    return torch.cat(torch.broadcast_tensors(rows * omega, columns * omega), dim=-1)
+    place = places(height, width, device, merges)[:, :, None, :]
+    return torch.cat((place[..., :1] * omega, place[..., 1:] * omega), dim=-1)
 
 
-def rotation(height: int, width: int, num_heads: int, head_dim: int, like: Tensor) -> Rotation:
-    """Rotations of a height x width grid, on the device of `like` and at least as precise."""
-    angle = angles(height, width, num_heads, head_dim, like.device)
+def rotation(
+    height: int, width: int, num_heads: int, head_dim: int, like: Tensor, merges: int = 0
+) -> Rotation:
+    """Rotations of a height x width grid, on the device of `like` and at least as precise.
+
+    `merges` says how often the grid was halved on its way here.
+    """
+    angle = angles(height, width, num_heads, head_dim, like.device, merges)
     angle = angle.to(torch.promote_types(like.dtype, angle.dtype))
     return Rotation(angle.cos(), angle.sin())
 
