@@ -36,11 +36,6 @@ def temper(logvar: Float[Tensor, "*dims"], temperature: float) -> Float[Tensor, 
     return logvar + (2 * math.log(temperature) if temperature > 0 else -math.inf)
 
 
-def floor_logvar(raw: Float[Tensor, "*dims"], floor: float) -> Float[Tensor, "*dims"]:
-    """floor + softplus(raw - floor): the identity well above the floor, smooth and never below it."""
-    return floor + F.softplus(raw - floor)
-
-
 def bound_logvar(
     raw: Float[Tensor, "*dims"], floor: float, ceiling: float | None = None
 ) -> Float[Tensor, "*dims"]:

@@ -72,14 +72,15 @@ class FlowStage:
                 "belongs to its image; use stage.coupling=independent, or prior=gaussian"
             )
         self.config = config
+        self.exponent, self.cap = config.exponent, config.cap
         self.couple = COUPLINGS[config.coupling]
-        self.num_classes = num_classes  # also the index of the null class, which is one more; 0: no labels
+        self.num_classes = num_classes  # and the index of the null class; 0: no labels
         self.auxiliary = auxiliary  # frozen; None: the Gaussian baseline
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
-        y, config = batch.images, self.config
+        y = batch.images
         start = self._start(batch, noise)
-        t = draw_times(config, noise, batch.ids)
+        t = draw_times(self.config, noise, batch.ids)
         labels = self._labels(batch, noise)
         velocity = module(point_on_path(start.x, y, t), t, z=start.z, labels=labels).float()
         target = path_velocity(start.x, y)
@@ -90,9 +91,9 @@ class FlowStage:
             velocity,
             target,
             start.logvar,
-            exponent=config.exponent,
-            cap=config.cap,
-            normalize=config.normalize_weights,
+            exponent=self.exponent,
+            cap=self.cap,
+            normalize=self.config.normalize_weights,
         ).mean()
         sigma = (0.5 * start.logvar).exp().mean()
         return StageLoss(
