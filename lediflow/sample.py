@@ -44,14 +44,14 @@ def run(config: DictConfig) -> None:
 
 
 def draw_samples(pipeline: LeDiFlowPipeline, command: SampleCommand, output: Path) -> int:
-    """Write the pictures; returns the evaluations of the flow model per image."""
+    """Write the pictures; returns the evaluations of the flow model per image, the most where batches differ."""
     progress = make_progress("sample", command.count)
     nfe = 0
     for first in range(0, command.count, command.batch_size):
         numbers = range(first, min(first + command.batch_size, command.count))
         made = pipeline(numbers, command)
         save_pictures(made.images, output, first)
-        nfe = made.nfe
+        nfe = max(nfe, made.nfe)
         progress.update(numbers.stop)
     progress.close()
     return nfe

@@ -1,0 +1,127 @@
+"""Classes and guidance: the velocity from v_0 past v_class, with velocities known in closed form."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from lediflow.errors import UserError
+from lediflow.flow.noise import SampleNoise
+from lediflow.models import LevelSpec, MappingSpec, VelocitySpec, build_model
+from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+
+SIZE, NUM_CLASSES = 8, 4
+
+
+class Shifts(nn.Module):
+    """Class k moves an image by 0.1 k in all, no class by -0.05; it counts the images it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.spec = SimpleNamespace(image_channels=1, num_classes=NUM_CLASSES)
+        self.unused = nn.Parameter(torch.zeros(1))  # tells the pipeline its device
+        self.images_seen = 0
+
+    def forward(self, x, t, z=None, labels=None):
+        self.images_seen += len(x)
+        none = torch.full((len(x),), NUM_CLASSES) if labels is None else labels
+        shift = torch.where(none == NUM_CLASSES, -0.05, 0.1 * none)
+        return shift[:, None, None, None].expand_as(x)
+
+
+@pytest.fixture
+def shifts():
+    return Shifts()
+
+
+@pytest.fixture
+def pipeline(shifts):
+    return LeDiFlowPipeline(shifts, None, None, image_size=SIZE)
+
+
+def noise_of(count):
+    return SampleNoise(0).normal(torch.arange(count), "prior", (1, SIZE, SIZE))
+
+
+def moved(made, count):
+    """How far each image went; where the range of pixels did not cut it off."""
+    start = noise_of(count)
+    inside = start.abs() < 0.3
+    return torch.stack(
+        [(image - x)[mask].mean() for image, x, mask in zip(made.images, start, inside, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("guidance", [-1.0, 0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("solver", ["euler", "heun3", "dopri5"])
+def test_the_velocity_goes_from_no_class_towards_the_class_and_beyond(solver, guidance, pipeline):
+    made = pipeline(3, SamplingConfig(labels=[3], guidance=guidance, solver=solver))
+    expected = -0.05 + guidance * (0.3 - -0.05)
+    torch.testing.assert_close(moved(made, 3), torch.full((3,), expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "guidance", "per_call"), [([], 1.0, 1), ([2], 1.0, 1), ([2], 0.0, 1), ([2], 3.0, 2)]
+)
+def test_the_cost_is_the_evaluations_that_the_model_made_for_each_image(
+    labels, guidance, per_call, shifts, pipeline
+):
+    made = pipeline(5, SamplingConfig(labels=labels, guidance=guidance, solver="midpoint", steps=3))
+    assert made.nfe == 6 * per_call
+    assert shifts.images_seen == 5 * made.nfe
+
+
+def test_labels_are_dealt_out_in_turn_by_the_images_numbers(pipeline):
+    config = SamplingConfig(labels=[0, 2, 3])
+    made = pipeline(5, config)
+    assert made.start.labels.tolist() == [0, 2, 3, 0, 2]
+    torch.testing.assert_close(moved(made, 5), torch.tensor([0.0, 0.2, 0.3, 0.0, 0.2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pipeline([4, 1], config).images, made.images[[4, 1]])
+
+
+def test_without_labels_there_is_no_class(pipeline):
+    made = pipeline(2)
+    assert made.start.labels is None
+    torch.testing.assert_close(moved(made, 2), torch.full((2,), -0.05), atol=1e-5, rtol=0)
+
+
+def test_a_models_guided_velocity_is_made_of_its_two_velocities():
+    spec = VelocitySpec(
+        image_channels=1,
+        patch_size=2,
+        levels=[LevelSpec(depth=1, width=16, head_dim=8)],
+        mapping=MappingSpec(depth=1, width=16),
+        num_classes=3,
+    )
+    torch.manual_seed(0)
+    model = build_model(spec)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    config = SamplingConfig(labels=[0, 2], guidance=2.5, solver="euler", steps=1)
+    pipeline = LeDiFlowPipeline(model, None, None, image_size=SIZE)
+    start = pipeline.start(torch.arange(2), config)
+    with torch.no_grad():
+        without, given = model(start.x, 0.0), model(start.x, 0.0, labels=torch.tensor([0, 2]))
+    expected = start.x + without + 2.5 * (given - without)
+    torch.testing.assert_close(pipeline.integrate(start, config).x, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([1, 4], r"labels=\[4\]: the flow's classes are 0 to 3"), ([-1], r"labels=\[-1\]: .* 0 to 3")],
+)
+def test_classes_that_there_are_not_are_refused_by_the_option(labels, message, pipeline):
+    with pytest.raises(UserError, match=message):
+        pipeline(2, SamplingConfig(labels=labels))
+
+
+def test_labels_for_a_flow_without_classes_are_refused(shifts, pipeline):
+    shifts.spec.num_classes = 0
+    with pytest.raises(UserError, match=r"labels=\[1\]: this flow was trained without classes"):
+        pipeline(2, SamplingConfig(labels=[1]))
+
+
+def test_guidance_without_labels_is_refused():
+    with pytest.raises(ValueError, match=r"guidance=2\.0 without labels: .*give labels=\[\.\.\.\]"):
+        SamplingConfig(guidance=2.0)

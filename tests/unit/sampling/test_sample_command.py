@@ -1,0 +1,73 @@
+"""`python -m lediflow.sample` on an exported class-conditional flow."""
+
+import json
+
+import pytest
+import torch
+from harness.commands import invoke, succeed
+
+from lediflow.models import LevelSpec, MappingSpec, VelocitySpec, build_model, save_model
+from lediflow.sampling.pictures import load_pictures, picture_files
+
+FACTS = {"stage": "flow", "prior": "gaussian", "image_size": 8, "codec": {"name": "pixels"}, "parent": None}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A baseline's run folder with nothing but its export; every weight drawn."""
+    folder = tmp_path_factory.mktemp("classified")
+    torch.manual_seed(0)
+    levels = [LevelSpec(depth=1, width=16, head_dim=8)]
+    mapping = MappingSpec(depth=1, width=16)
+    spec = VelocitySpec(image_channels=1, patch_size=2, levels=levels, mapping=mapping, num_classes=3)
+    model = build_model(spec)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    save_model(model, folder / "export", FACTS)
+    return folder
+
+
+def drawn(run, output, *options):
+    """The pictures and what samples.json says of them."""
+    succeed("sample", f"run={run}", f"output={output}", "count=4", "device=cpu", *options)
+    (pictures,) = load_pictures(picture_files(output), batch_size=8)
+    return pictures, json.loads((output / "samples.json").read_text())
+
+
+def test_one_class_for_all_and_classes_in_turn_agree_where_they_meet(run, tmp_path):
+    all_ones, facts = drawn(run, tmp_path / "ones", "labels=[1]")
+    in_turn, _ = drawn(run, tmp_path / "turns", "labels=[0,1]")
+    assert facts["labels"] == [1]
+    assert torch.equal(all_ones[1::2], in_turn[1::2])
+    assert not torch.equal(all_ones[::2], in_turn[::2])
+
+
+def test_guidance_is_recorded_with_its_double_cost(run, tmp_path):
+    plain, one = drawn(run, tmp_path / "plain", "labels=[2]")
+    guided, two = drawn(run, tmp_path / "guided", "labels=[2]", "guidance=3")
+    assert (two["guidance"], two["nfe"]) == (3.0, 2 * one["nfe"])
+    assert not torch.equal(plain, guided)
+
+
+def test_other_labels_are_not_taken_for_the_ones_that_are_there(run, tmp_path):
+    first, _ = drawn(run, tmp_path, "labels=[0]")
+    second, facts = drawn(run, tmp_path, "labels=[1]")
+    assert facts["labels"] == [1]
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["labels=[3]"], "labels=[3]: the flow's classes are 0 to 2"),
+        (["guidance=2"], "guidance=2.0 without labels"),
+        (["latent_steps=0"], "latent_solver, latent_steps: "),
+        (["conditioning=x"], "conditioning"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_drawn_is_refused_with_a_sentence(run, options, message, tmp_path):
+    said = invoke("sample", f"run={run}", f"output={tmp_path}", "count=1", "device=cpu", *options)
+    assert said.status == 2
+    assert message in said.err and "Traceback" not in said.err
+    assert not list(tmp_path.iterdir())
