@@ -20,6 +20,17 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported; kernels serve CPUs where a test asks
 
 
+@pytest.fixture
+def interpreted(monkeypatch) -> torch.device:
+    """The device whose tensors Triton kernels serve: the GPU where there is one, else a CPU by interpretation."""
+    from lediflow.nn import kernels
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    monkeypatch.setattr(kernels, "interpreted", True)
+    return torch.device("cpu")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_route_file(tmp_path_factory):
     """Measured attention routes are neither read from nor left in the user's cache."""

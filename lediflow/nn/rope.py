@@ -1,9 +1,9 @@
 """Axial rotary position embedding: attention sees where tokens lie relative to each other.
 
 Token centres lie in a box whose longer side is [-1, 1]. A coarser level's centres are the means of those it
-merged; every level computes its own, in the steps that the reference takes, for the same rounding. A quarter of each head's channels pairs with the next
-quarter and is rotated by position x frequency, the first half of these angles along the height, the second
-along the width; the other half of the head is left alone. Frequencies run from pi to 10 pi, log-spaced, dealt
+merged; every level computes its own, in the steps that the reference takes, for the same rounding.
+A quarter of each head's channels pairs with the next quarter and is rotated by position x frequency, the first
+half of these angles along the height, the second along the width; the other half of the head is left alone. Frequencies run from pi to 10 pi, log-spaced, dealt
 out over the heads. Angles are float32 in a model of any dtype, as the reference's are.
 Source: Su et al., arXiv:2104.09864; axial form: HDiT, arXiv:2401.11605.
 """

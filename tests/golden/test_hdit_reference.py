@@ -48,6 +48,31 @@ def test_output_is_the_references(case, route, dtype):
     assert relative_error(run(module, golden), golden["y"]) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("route", ["natten", "flex"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+def test_output_of_the_routes_that_only_go_forward_is_the_references(case, route):
+    golden, metadata = load(case, torch.float32)
+    module = from_k_diffusion(below("weights.", golden), metadata, attention_route=route)
+    with torch.no_grad():
+        assert relative_error(run(module, golden), golden["y"]) < TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_output_and_gradients_by_triton_kernels_are_the_references(case, interpreted):
+    golden, metadata = load(case, torch.float32)
+    golden = {name: value.to(interpreted) for name, value in golden.items()}
+    module = from_k_diffusion(below("weights.", golden), metadata, attention_route="triton")
+    golden["x"].requires_grad_()
+    y = run(module, golden)
+    y.backward(golden["cotangent"])
+    assert relative_error(y, golden["y"]) < TOLERANCE[torch.float32]
+    assert relative_error(golden["x"].grad, golden["grad_x"]) < TOLERANCE[torch.float32]
+    parameters = dict(module.named_parameters())
+    for name, expected in below("grad.", golden).items():
+        assert relative_error(parameters[our_name(name)].grad, expected) < TOLERANCE[torch.float32], name
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("case", CASES)
