@@ -34,9 +34,9 @@ def interpreted(monkeypatch) -> torch.device:
 @pytest.fixture(autouse=True, scope="session")
 def own_route_file(tmp_path_factory):
     """Measured attention routes are neither read from nor left in the user's cache."""
-    from lediflow.nn import neighborhood
+    from lediflow.nn.neighborhood import routes
 
-    neighborhood.memory.file = tmp_path_factory.mktemp("cache") / "routes.json"
+    routes.memory.file = tmp_path_factory.mktemp("cache") / "routes.json"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 Token centres lie in a box whose longer side is [-1, 1]. A coarser level's centres are the means of those it
 merged; every level computes its own, in the steps that the reference takes, for the same rounding.
 A quarter of each head's channels pairs with the next quarter and is rotated by position x frequency, the first
-half of these angles along the height, the second along the width; the other half of the head is left alone. Frequencies run from pi to 10 pi, log-spaced, dealt
-out over the heads. Angles are float32 in a model of any dtype, as the reference's are.
+half of these angles along the height, the second along the width; the other half of the head is left alone.
+Frequencies run from pi to 10 pi, log-spaced, dealt out over the heads. Angles are float32 in a model of any
+dtype, as the reference's are.
 Source: Su et al., arXiv:2104.09864; axial form: HDiT, arXiv:2401.11605.
 """
 
@@ -32,9 +33,7 @@ def centres(length: int, reach: float, device: torch.device) -> Float32[Tensor, 
     return (edges[:-1] + edges[1:]) / 2
 
 
-def places(
-    height: int, width: int, device: torch.device, merges: int
-) -> Float32[Tensor, "height width 2"]:
+def places(height: int, width: int, device: torch.device, merges: int) -> Float32[Tensor, "height width 2"]:
     """Where the tokens of a grid lie that was halved `merges` times: each the mean of the four it came from."""
     finest = height * 2**merges, width * 2**merges
     axes = (centres(length, length / max(finest), device) for length in finest)

@@ -3,7 +3,7 @@
 Each token attends to the kernel x kernel square around it. Tensors are "batch height width heads head_dim".
 
     dense    the definition, any device and dtype: the oracle
-    sdpa     PyTorch's fused attention with a mask over the whole grid: the fastest on CPUs and small grids
+    sdpa     PyTorch's fused attention with a mask over the whole grid: the fastest on CPUs
     triton   this package's own kernels: the fastest on NVIDIA GPUs
     natten   the NATTEN library's kernels, as far as the installation has them
     flex     PyTorch's FlexAttention over tokens in tile order
@@ -12,28 +12,15 @@ Each token attends to the kernel x kernel square around it. Tensors are "batch h
 Source: arXiv:2204.07143.
 """
 
-from difflib import get_close_matches
-
 import torch
 
-from lediflow.nn.neighborhood import dense, flex, natten, sdpa, triton
-from lediflow.nn.neighborhood.choice import fastest_route
-from lediflow.nn.neighborhood.memory import Memory, default_file
-from lediflow.nn.neighborhood.protocol import NeighborhoodAttention, Problem, Route
+from lediflow.nn.neighborhood import check
+from lediflow.nn.neighborhood.check import checked_routes
+from lediflow.nn.neighborhood.protocol import Problem
+from lediflow.nn.neighborhood.routes import AUTO, ROUTES, check_route, replace_if_broken, route_for
 from lediflow.nn.shapes import Heads
 
-__all__ = ["ROUTES", "NeighborhoodAttention", "Problem", "check_route", "neighborhood_attention", "route_for"]
-
-ROUTES = {
-    "dense": Route(dense.attention, dense.missing),
-    "sdpa": Route(sdpa.attention, sdpa.missing),
-    "triton": Route(triton.attention, triton.missing),
-    "natten": Route(natten.attention, natten.missing),
-    "flex": Route(flex.attention, flex.missing, compiles=True),
-}
-CANDIDATES = {name: route for name, route in ROUTES.items() if name != "dense"}
-AUTO = "auto"
-memory = Memory(default_file())
+__all__ = ["ROUTES", "Problem", "check_route", "checked_routes", "neighborhood_attention"]
 
 
 def neighborhood_attention(
@@ -46,55 +33,15 @@ def neighborhood_attention(
     """
     check_tensors(q, k, v, kernel_size)
     _, height, width, num_heads, head_dim = q.shape
-    is_training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    name = route_for(
-        route,
-        int(height),
-        int(width),
-        num_heads,
-        head_dim,
-        kernel_size,
-        q.dtype,
-        q.device,
-        is_training,
-        torch.compiler.is_compiling(),
+    scale = head_dim**-0.5 if scale is None else scale
+    is_training = check.is_on or (
+        torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     )
-    return ROUTES[name].attention(q, k, v, kernel_size, scale=head_dim**-0.5 if scale is None else scale)
-
-
-@torch.compiler.assume_constant_result  # decided while compiling: a graph contains one route
-def route_for(
-    name: str,
-    height: int,
-    width: int,
-    num_heads: int,
-    head_dim: int,
-    kernel_size: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    is_training: bool,
-    is_compiling: bool,
-) -> str:
-    """The name of the route that serves a problem: the named one, or the fastest for "auto"."""
-    problem = Problem(height, width, num_heads, head_dim, kernel_size, dtype, device, is_training)
-    if name == AUTO:
-        can_measure = {
-            name: route for name, route in CANDIDATES.items() if not (is_compiling and route.compiles)
-        }
-        return fastest_route(problem, can_measure, memory)
-    check_route(name)
-    missing = ROUTES[name].missing(problem)
-    if missing is not None:
-        raise ValueError(f'attention route {name!r}, {problem}: {missing}; mend that, or use route "auto"')
-    return name
-
-
-def check_route(name: str) -> None:
-    """Refuse an unknown route."""
-    if name != AUTO and name not in ROUTES:
-        nearest = get_close_matches(name, ROUTES, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else 'use "auto"'
-        raise ValueError(f"attention route {name!r}: known are {AUTO}, {', '.join(ROUTES)}; {hint}")
+    problem = (int(height), int(width), num_heads, head_dim, kernel_size, q.dtype, q.device, is_training)
+    name = route_for(route, *problem, torch.compiler.is_compiling())
+    if check.is_on:
+        name = replace_if_broken(name, Problem(*problem), (q, k, v), scale)
+    return ROUTES[name].attention(q, k, v, kernel_size, scale=scale)
 
 
 def check_tensors(q: Heads, k: Heads, v: Heads, kernel_size: int) -> None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from einops import rearrange
 
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
@@ -70,6 +71,20 @@ def test_leaving_augmentation_out_means_not_augmented():
     torch.testing.assert_close(module(x, t), module(x, t, augmentation=torch.zeros(3, 9)))
 
 
+def test_middle_tokens_are_added_before_the_coarsest_level():
+    """With nothing but the ways in and out left, the answer moves by what the added tokens become on the way out."""
+    module, (x, t) = drawn(tiny()), batch()
+    for level in (*module.down_levels, module.mid_level, *module.up_levels):
+        for layer in level.layers:
+            torch.nn.init.zeros_(layer.self_attn.out_proj.weight)
+            torch.nn.init.zeros_(layer.ff.down_proj.weight)
+    middle = torch.randn(3, 2, 2, 32, generator=torch.Generator().manual_seed(2))
+    tokens = module.patch_in(rearrange(x, "b c h w -> b h w c"))
+    split = module.splits[0](module.merges[0](tokens) + middle, tokens)
+    expected = rearrange(module.patch_out(module.out_norm(split)), "b h w c -> b c h w")
+    torch.testing.assert_close(module(x, t, middle=middle), expected)
+
+
 def test_a_missing_label_and_an_unwanted_one_are_refused():
     x, t = batch()
     with pytest.raises(ValueError, match="labels: none given, but this model needs them"):
@@ -81,6 +96,20 @@ def test_a_missing_label_and_an_unwanted_one_are_refused():
 def test_an_image_that_the_levels_cannot_tile_is_refused():
     with pytest.raises(ValueError, match=r"image of 8x10.*multiples of 4"):
         tiny()(torch.zeros(1, 3, 8, 10), torch.zeros(1))
+
+
+def test_an_image_of_other_channels_is_refused():
+    with pytest.raises(ValueError, match=r"image of 4 channels: .* built for 3 \(in_channels\)"):
+        tiny()(torch.zeros(1, 4, 8, 8), torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"levels": []}, "levels: the list is empty"), ({"patch_size": 0}, "patch_size 0: .*choose 1 or more")],
+)
+def test_a_network_that_cannot_be_built_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**fields)
 
 
 def test_a_kernel_wider_than_its_grid_is_refused_by_level():

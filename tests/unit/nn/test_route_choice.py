@@ -7,8 +7,7 @@ import time
 import pytest
 import torch
 
-from lediflow.nn import neighborhood
-from lediflow.nn.neighborhood import choice, neighborhood_attention, sdpa
+from lediflow.nn.neighborhood import choice, neighborhood_attention, routes, sdpa
 from lediflow.nn.neighborhood.memory import Memory, Verdict, default_file
 from lediflow.nn.neighborhood.protocol import Problem, Route
 
@@ -106,7 +105,7 @@ def test_measuring_leaves_the_random_state_alone(memory):
 
 
 def test_auto_on_a_cpu_trains_by_sdpa(memory, monkeypatch):
-    monkeypatch.setattr(neighborhood, "memory", memory)
+    monkeypatch.setattr(routes, "memory", memory)
     q, k, v = torch.randn(3, 1, 8, 8, 2, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     found = neighborhood_attention(q, k, v, 3)
     torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="sdpa"), rtol=0, atol=0)
