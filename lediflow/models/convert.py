@@ -59,7 +59,7 @@ def to_k_diffusion(module: Hourglass) -> tuple[dict[str, Tensor], dict[str, str]
     for name, scale in attention_scales.items():
         prefix = name.removesuffix(".self_attn.scale")
         width = theirs[f"{prefix}.self_attn.out_proj.weight"].shape[0]
-        theirs[prefix + FREQUENCIES] = frequencies(len(scale), width // len(scale), scale.device)
+        theirs[prefix + FREQUENCIES] = frequencies(len(scale), width // len(scale), scale.device).contiguous()
     return theirs, metadata_from_spec(module.spec)
 
 

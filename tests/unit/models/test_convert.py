@@ -5,6 +5,8 @@ import random
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from lediflow.models.convert import from_k_diffusion, to_k_diffusion
 from lediflow.nn.hourglass import Hourglass
@@ -119,6 +121,17 @@ def test_the_weights_tell_what_the_metadata_leaves_out(seed):
     assert from_k_diffusion(weights, told).spec == from_k_diffusion(weights, metadata).spec
     told = {key: metadata[key] for key in ("levels", "mapping")} | {"in_channels": module.spec.in_channels}
     assert from_k_diffusion(weights, told).spec == from_k_diffusion(weights, metadata).spec
+
+
+def test_weights_and_metadata_go_through_a_safetensors_file(tmp_path):
+    module = drawn(CONFIGURED)
+    weights, metadata = to_k_diffusion(module)
+    save_file(weights, tmp_path / "checkpoint.safetensors", metadata)
+    with safe_open(tmp_path / "checkpoint.safetensors", "pt") as file:
+        read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        returned = from_k_diffusion(read, file.metadata())
+    for name, weight in module.state_dict().items():
+        assert torch.equal(returned.state_dict()[name], weight), name
 
 
 def test_the_specification_comes_back_with_every_number_spelled_out():
