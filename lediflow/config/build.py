@@ -105,6 +105,12 @@ def check_command(command: TrainCommand) -> None:
             f"prior=gaussian is the flow-matching baseline and has one stage, flow; stage={command.stage.name} "
             "belongs to the learned prior"
         )
+    coupling = getattr(command.stage, "coupling", "independent")
+    if command.prior == "learned" and coupling != "independent":
+        raise UserError(
+            f"stage.coupling={coupling} needs prior=gaussian: a draw of the learned prior belongs to its image; leave "
+            "stage.coupling=independent"
+        )
     try:
         check_sizes(command)
     except ValueError as error:

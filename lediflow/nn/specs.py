@@ -118,6 +118,9 @@ def check_grid(
     `factors` says how much each change of level reduces the grid; by default every one halves it. `key` is
     where the configuration keeps the model.
     """
+    height, width = map(
+        operator.index, (height, width)
+    )  # not symbols: compiled models have a graph for each size
     cells = [patch_size, *(factors if factors is not None else [2] * (len(levels) - 1))]
     multiple = math.prod(cells)
     if height % multiple or width % multiple:

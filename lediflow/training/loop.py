@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lediflow.data.batch import Batch
 from lediflow.data.files import disk_errors_explained
 from lediflow.data.stream import SampleStream
 from lediflow.engine.checkpoint import Checkpoint, CheckpointConfig, CheckpointFolder
@@ -18,6 +19,7 @@ from lediflow.engine.preemption import StopRequest
 from lediflow.engine.protocol import Engine
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
+from lediflow.nn.neighborhood import checked_routes
 from lediflow.stages.protocol import Stage
 from lediflow.tracking.protocol import Tracker
 from lediflow.training.clock import Clock
@@ -39,6 +41,9 @@ class TrainingConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log_every_images: int = 4_096  # averages over this many images become one point of a curve
+    check_attention_every_steps: int = (
+        0  # looks for values that are no numbers, for one forward pass; 0: never
+    )
 
 
 class Outcome(enum.Enum):
@@ -76,6 +81,8 @@ def train(run: Training) -> Outcome:
             factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
             norm = engine.step(factor, decay_for(config.ema, clock.images_seen, clock.global_batch))
             check_gradient(run, norm)
+            if clock.is_due(config.check_attention_every_steps * config.global_batch):
+                check_attention(run, batch)
             if clock.is_due(config.log_every_images) or clock.is_finished:
                 window.record(gradient_norm=norm, learning_rate=config.learning_rate * factor)
             is_stopping = engine.any(stop.is_raised)
@@ -94,6 +101,12 @@ def check_gradient(run: Training, norm: float) -> None:
         f"the gradient is no longer a number (norm {norm}) after {run.clock.images_seen} images; lower "
         f"train.learning_rate or raise train.schedule.warmup_images. The last good state is in {run.checkpoints.folder}"
     )
+
+
+def check_attention(run: Training, batch: Batch) -> None:
+    """Look at the routes of neighborhood attention on a batch; one that fails is reported and replaced."""
+    with checked_routes():
+        run.stage.loss(run.engine.module, batch, run.noise)
 
 
 def save(run: Training) -> None:

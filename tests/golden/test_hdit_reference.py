@@ -50,7 +50,6 @@ def test_output_is_the_references(case, route, dtype):
 
 @pytest.mark.parametrize("route", ["natten", "flex"])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
 def test_output_of_the_routes_that_only_go_forward_is_the_references(case, route):
     golden, metadata = load(case, torch.float32)
     module = from_k_diffusion(below("weights.", golden), metadata, attention_route=route)

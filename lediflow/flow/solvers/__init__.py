@@ -4,7 +4,8 @@
 
 Fixed-step solvers ("euler", "midpoint", "heun2", "heun3", "rk4") take `steps` equal steps, or those between the
 given `times`, and call velocity(x, t) with one time for all samples. "dopri5" chooses each sample's steps from
-`rtol` and `atol`, and calls it with one time for each: t of shape (batch,). x of one axis is one system, with one t.
+`rtol` and `atol`, and calls it with one time for each, t of shape (batch,), if the velocity understands that. x of
+one axis is one system, with one t.
 `nfe`, the number of velocity evaluations, is what generation costs.
 """
 

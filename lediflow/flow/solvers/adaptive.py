@@ -4,6 +4,9 @@ A sample's step is accepted if its error, as a multiple of the tolerance atol + 
 the sample), is at most 1; either way its next step is the last one times 0.9 error^(-1/5), within limits. All
 samples try their steps together, so one call of the velocity serves them all, each at a time of its own; those
 that have arrived stay where they are. No sample's steps depend on another's.
+
+A velocity that understands no more than one time for all, as x * t.cos() does, is found out by one call at times
+that differ; its samples share their steps, and the one with the largest error decides.
 """
 
 import torch
@@ -43,20 +46,47 @@ def integrate(
     return Solution(walk.x, velocity.calls, walk.accepted, walk.rejected, kept)
 
 
+def slope_at_own_times(velocity: CountedVelocity, x: State, start: float, end: float) -> State | None:
+    """The slope of samples that may be at different times; None: the velocity does not tell their times apart.
+
+    It does if the first sample moves alike whether the others are at the start too or at later times.
+    """
+    own = at(start, x, (len(x),))
+    spread = torch.linspace(start, end, len(x), dtype=own.dtype, device=own.device)
+    try:
+        slope, first = velocity(x, own), velocity(x, spread)[0]
+    except (RuntimeError, ValueError, IndexError):  # shapes that do not meet
+        return None
+    is_told = torch.allclose(
+        first, slope[0], rtol=torch.finfo(first.dtype).eps ** 0.5, atol=0.0, equal_nan=True
+    )
+    return slope if is_told else None
+
+
 class Walk:
     """Where each sample stands: its time, x, the slope there, and the length of step it would take next."""
 
     def __init__(self, velocity: CountedVelocity, x: State, times: list[float], tolerance: Tolerance) -> None:
         self.velocity, self.tolerance, self.attempts = velocity, tolerance, 0
         self.x, self.t = x, at(times[0], x, tuple(x.shape[:1]) if x.ndim > 1 else ())
-        self.accepted = self.rejected = torch.zeros_like(self.t, dtype=torch.int64)
         # A shorter step would be lost in the rounding of the times.
         self.shortest = 4 * torch.finfo(self.t.dtype).eps * max(abs(t) for t in times)
         if len(times) > 1:  # else there is nowhere to go, and nothing to pay
-            self.slope = velocity(x, self.t)
+            self.slope = self._first_slope(times)
             self._refuse_non_finite()
-            self.length = first_length(velocity, x, self.slope, self.t, times[-1] - times[0], tolerance)
+            self.length = first_length(velocity, x, self.slope, self.t, times[-1] - times[0], self.tolerance)
             self.length = self.length.clamp(min=2 * self.shortest)
+        self.accepted = self.rejected = torch.zeros_like(self.t, dtype=torch.int64)
+
+    def _first_slope(self, times: list[float]) -> State:
+        """The slope at the start; samples of a velocity that does not tell their times apart get one in common."""
+        is_batch = self.x.ndim > 1 and len(self.x) > 1
+        slope = slope_at_own_times(self.velocity, self.x, times[0], times[-1]) if is_batch else None
+        if slope is not None:
+            return slope
+        if is_batch:
+            self.t, self.tolerance = at(times[0], self.x), self.tolerance._replace(is_common=True)
+        return self.velocity(self.x, self.t)
 
     def attempt(self, target: Times) -> None:
         """Every sample tries a step towards the target, and takes it if its error is within the tolerance."""

@@ -22,10 +22,15 @@ Lengths = Float[Tensor, "*batch"]
 class Tolerance(NamedTuple):
     rtol: float
     atol: float
+    is_common: bool = False  # whether samples share their steps: the largest error counts for all
 
     @torch.no_grad()  # steps are chosen, not differentiated
     def multiple(self, error: State, x: State, other: State | None = None) -> Float[Tensor, "*batch"]:
         """Each sample's root mean square error, entries measured in the tolerance at the larger of its states."""
+        each = self._each(error, x, other)
+        return each.amax() if self.is_common else each
+
+    def _each(self, error: State, x: State, other: State | None) -> Float[Tensor, "*batch"]:
         largest = x.abs() if other is None else torch.maximum(x.abs(), other.abs())
         square = (error / (self.atol + self.rtol * largest)).to(time_dtype(x)).square()
         return square.flatten(start_dim=min(1, x.ndim - 1)).mean(dim=-1).sqrt()

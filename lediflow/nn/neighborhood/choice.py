@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -53,6 +54,7 @@ def measure(problem: Problem, routes: Mapping[str, Route]) -> Verdict:
 def time_route(problem: Problem, route: Route) -> float:
     """Median milliseconds of one call, with its backward pass if the problem is training."""
     with (
+        warnings.catch_warnings(action="ignore"),  # of slow paths: that is what is being found out
         torch.inference_mode(False),
         torch.set_grad_enabled(problem.is_training),
         torch.autocast(problem.device.type, enabled=False),

@@ -68,10 +68,10 @@ def test_samples_that_have_arrived_stay_put():
     assert len(arrived) > 1 and all(torch.equal(x, arrived[0]) for x in arrived)
 
 
-def test_calls_are_six_a_round_and_two_to_set_off():
+def test_calls_are_six_a_round_and_three_to_set_off():
     """The slowest sample decides how many rounds there are; the last slope of a step is the next one's first."""
     solution = solve(oscillation, starts(), solver="dopri5")
-    assert solution.nfe == 2 + 6 * (solution.accepted + solution.rejected).max()
+    assert solution.nfe == 3 + 6 * (solution.accepted + solution.rejected).max()
 
 
 def test_a_step_that_is_too_long_is_repeated_shorter():
@@ -141,3 +141,22 @@ def test_gradients_flow_through_the_steps():
     x = starts().requires_grad_()
     solve(oscillation, x, solver="dopri5").x[:, 0].sum().backward()
     torch.testing.assert_close(x.grad, turned(-RATES), atol=1e-3, rtol=0)  # a rotation's gradient turns back
+
+
+@pytest.mark.parametrize("size", [2, 3])  # as many samples as entries: the times would meet the wrong axis
+def test_a_velocity_of_one_time_for_all_is_given_one(size):
+    x = torch.linspace(0.5, 2.0, 3 * size, dtype=torch.float64).view(3, size)
+    found = solve(lambda x, t: x * t.cos(), x, solver="dopri5", rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.x, x * torch.tensor(1.0).sin().exp(), rtol=1e-7, atol=0)
+    assert found.accepted.shape == ()
+
+
+def test_the_sample_with_the_largest_error_decides_where_steps_are_shared():
+    rates = torch.tensor([[0.1], [30.0]], dtype=torch.float64)
+
+    def velocity(x, t):
+        return (rates * t).cos() * x  # the quick sample needs many steps
+
+    x = torch.ones(2, 1, dtype=torch.float64)
+    together = solve(velocity, x, solver="dopri5", rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(together.x, (rates.sin() / rates).exp(), rtol=1e-7, atol=0)

@@ -106,3 +106,18 @@ def test_code_generated_for_a_model_computes_what_the_model_does():
     with torch.no_grad():
         found, expected = torch.compile(module, fullgraph=True)(*inputs), module(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # fused operations round elsewhere
+
+
+@pytest.mark.parametrize("kind", ["auxiliary", "velocity"])
+def test_a_compiled_model_takes_images_of_another_size(kind):
+    module = drawn(replace(SPECS[kind], latent_shape=[]) if kind == "velocity" else SPECS[kind])
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    generator = torch.Generator().manual_seed(0)
+    for height, width in ((16, 16), (24, 16), (32, 40)):
+        image = torch.randn(2, 3, height, width, generator=generator)
+        rest = (
+            (torch.randn(2, 4, height // 4, width // 4, generator=generator),)
+            if kind == "auxiliary"
+            else (torch.rand(2, generator=generator),)
+        )
+        torch.testing.assert_close(compiled(image, *rest), module(image, *rest))

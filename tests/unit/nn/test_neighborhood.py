@@ -42,7 +42,6 @@ def test_dense_route_is_the_definition(grid, kernel_size):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(("grid", "kernel_size"), SHAPES)
 def test_dense_route_is_nattens(grid, kernel_size):
     natten = import_module("natten")
@@ -64,7 +63,6 @@ def relative_error(found, expected):
 @pytest.mark.parametrize("head_dim", [16, 64])
 @pytest.mark.parametrize(("grid", "kernel_size"), [*SHAPES, ((17, 9), 7), ((16, 24), 9)])
 @pytest.mark.parametrize("route", OTHER_ROUTES)
-@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
 def test_every_route_is_the_oracle_forward_and_backward(route, grid, kernel_size, head_dim, interpreted):
     q, k, v, cotangent = heads_in_float32(grid, head_dim, count=4).to(interpreted)
     can_differentiate = interpreted.type == "cuda" or route in ("sdpa", "triton")
