@@ -100,3 +100,30 @@ def test_a_table_is_markdown_with_a_column_for_every_key(bench):
         "| sdpa   | 0.123 |      |",
         "| natten | 1,234 |      |",
     ]
+
+
+def test_every_route_that_serves_is_timed_in_its_directions(bench, tmp_path, capsys):
+    output = tmp_path / "rows.json"
+    options = (
+        "--shapes",
+        "1x8x8x2x16",
+        "2x6x9x1x16",
+        "--kernel",
+        "3",
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+    )
+    bench("attention").main([*options, "--seconds", "0.01", "--output", str(output)])
+    rows = rows_of(output)
+    both, forward = {"forward", "forward + backward"}, {"forward"}
+    expected = {"sdpa": both, "full": both, "natten": forward, "flex": forward}
+    for shape in ("1x8x8x2x16", "2x6x9x1x16"):
+        found = {}
+        for row in rows:
+            if row["shape"] == shape:
+                found.setdefault(row["route"], set()).add(row["pass"])
+        assert found == expected
+    assert all(row["ms"] > 0 for row in rows)
+    assert "| 2x6x9x1x16 | forward + backward |" in capsys.readouterr().out
