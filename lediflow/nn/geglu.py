@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.library import triton_op, wrap_triton
 
 from lediflow.nn import kernels
 
-BLOCK = 2048  # entries per program
+ROWS, COLUMNS = 8, 256  # of a program's block
 
 
 def geglu(both: Float[Tensor, "*batch two_widths"]) -> Float[Tensor, "*batch width"]:
@@ -28,38 +29,37 @@ def plain_geglu(both: Float[Tensor, "*batch two_widths"]) -> Float[Tensor, "*bat
     return value * F.gelu(gate)
 
 
-@torch.library.custom_op("lediflow::geglu", mutates_args=())
+@triton_op("lediflow::geglu", mutates_args={})
 def _forward(both: Tensor) -> Tensor:
-    from lediflow.nn.kernels.geglu import forward_kernel
+    from lediflow.nn.kernels import geglu as kernel
 
     both = both.contiguous()
-    width = both.shape[-1] // 2
-    out = both.new_empty(*both.shape[:-1], width)
-    forward_kernel[(-(-out.numel() // BLOCK),)](both, out, out.numel(), WIDTH=width, BLOCK=BLOCK, num_warps=8)
+    out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
+    wrap_triton(kernel.geglu)[programs(out)](both, out, *sizes(out), ROWS, COLUMNS, num_warps=4)
     return out
 
 
-@torch.library.custom_op("lediflow::geglu_backward", mutates_args=())
+@triton_op("lediflow::geglu_backward", mutates_args={})
 def _backward(both: Tensor, grad_out: Tensor) -> Tensor:
-    from lediflow.nn.kernels.geglu import backward_kernel
+    from lediflow.nn.kernels import geglu as kernel
 
     both, grad_out = both.contiguous(), grad_out.contiguous()
-    width, count = both.shape[-1] // 2, grad_out.numel()
     grad_both = torch.empty_like(both)
-    backward_kernel[(-(-count // BLOCK),)](
-        both, grad_out, grad_both, count, WIDTH=width, BLOCK=BLOCK, num_warps=8
+    wrap_triton(kernel.geglu_gradient)[programs(grad_out)](
+        both, grad_out, grad_both, *sizes(grad_out), ROWS, COLUMNS, num_warps=4
     )
     return grad_both
 
 
-@_forward.register_fake
-def _(both: Tensor) -> Tensor:
-    return both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
+def sizes(out: Tensor) -> tuple[int, int]:
+    """Rows, and channels in each."""
+    return out.numel() // out.shape[-1], out.shape[-1]
 
 
-@_backward.register_fake
-def _(both: Tensor, grad_out: Tensor) -> Tensor:
-    return torch.empty_like(both, memory_format=torch.contiguous_format)
+def programs(out: Tensor) -> tuple[int, int]:
+    """One program for each block of rows and columns."""
+    rows, width = sizes(out)
+    return -(-rows // ROWS), -(-width // COLUMNS)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:

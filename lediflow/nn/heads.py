@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+from torch.library import triton_op, wrap_triton
 
 from lediflow.nn import kernels
 from lediflow.nn.norms import EPS, at_least_float32
@@ -59,19 +60,19 @@ def to_length_sqrt(x: Heads, scale: Float[Tensor, " heads"]) -> Heads:
     return x * factor.to(x.dtype)
 
 
-@torch.library.custom_op("lediflow::to_heads", mutates_args=())
+@triton_op("lediflow::to_heads", mutates_args={})
 def _forward(qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from lediflow.nn.kernels.heads import forward_kernel
+    from lediflow.nn.kernels import heads as kernel
 
     q, k, v, factors = empty_outputs(qkv, len(scale))
-    forward_kernel[programs(q)](
+    wrap_triton(kernel.split_and_rotate)[programs(q)](
         qkv.contiguous(), scale, cos.contiguous(), sin.contiguous(), q, k, v, factors,
-        *strides(q), *sizes(q), EPS, HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=4,
+        *strides(q), *sizes(q), EPS=EPS, HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
     return q, k, v, factors
 
 
-@torch.library.custom_op("lediflow::to_heads_backward", mutates_args=())
+@triton_op("lediflow::to_heads_backward", mutates_args={})
 def _backward(
     q: Tensor,
     k: Tensor,
@@ -83,28 +84,16 @@ def _backward(
     sin: Tensor,
     factors: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    from lediflow.nn.kernels.heads import backward_kernel
+    from lediflow.nn.kernels import heads as kernel
 
     dq, dk, dv = (by_position(x) for x in (dq, dk, dv))
     dqkv, products = empty_gradients(q, factors)
-    backward_kernel[programs(q)](
+    wrap_triton(kernel.split_and_rotate_gradient)[programs(q)](
         q, k, dq, dk, dv, scale, cos.contiguous(), sin.contiguous(), factors, dqkv, products,
         *strides(q), *strides(dq), *strides(dk), *strides(dv), *sizes(q),
         HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
     return dqkv, products
-
-
-@_forward.register_fake
-def _(qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-    return empty_outputs(qkv, len(scale))
-
-
-@_backward.register_fake
-def _(
-    q: Tensor, k: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, scale, cos, sin, factors
-) -> tuple[Tensor, ...]:
-    return empty_gradients(q, factors)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:

@@ -12,30 +12,32 @@ DENSITY_AT_ZERO = tl.constexpr(0.3989422804014327)  # 1 / sqrt(2 pi)
 
 
 @triton.jit
-def entries(count, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """The entries of this program's block: in the product, of the value, of the gate, and which exist."""
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = index // WIDTH * (2 * WIDTH) + index % WIDTH
-    return index, value, value + WIDTH, index < count
+def entries(rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Where this program's block lies: in the product, and its value in the tensor of both; and what exists."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    return row * WIDTH + column, row * (2 * WIDTH) + column, (row < rows) & (column < WIDTH)
 
 
 @triton.jit
-def forward_kernel(both, out, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    index, of_value, of_gate, exists = entries(count, WIDTH, BLOCK)
+def geglu(both, out, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    of_out, of_value, exists = entries(rows, WIDTH, ROWS, COLUMNS)
     value = tl.load(both + of_value, mask=exists, other=0.0).to(tl.float32)
-    gate = tl.load(both + of_gate, mask=exists, other=0.0).to(tl.float32)
+    gate = tl.load(both + of_value + WIDTH, mask=exists, other=0.0).to(tl.float32)
     share = 0.5 + 0.5 * tl.erf(gate * ROOT_HALF)  # gelu(x) = x * P(normal < x)
-    tl.store(out + index, (value * gate * share).to(out.dtype.element_ty), mask=exists)
+    tl.store(out + of_out, (value * gate * share).to(out.dtype.element_ty), mask=exists)
 
 
 @triton.jit
-def backward_kernel(both, grad_out, grad_both, count, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    index, of_value, of_gate, exists = entries(count, WIDTH, BLOCK)
+def geglu_gradient(
+    both, grad_out, grad_both, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    of_out, of_value, exists = entries(rows, WIDTH, ROWS, COLUMNS)
     value = tl.load(both + of_value, mask=exists, other=0.0).to(tl.float32)
-    gate = tl.load(both + of_gate, mask=exists, other=0.0).to(tl.float32)
-    gradient = tl.load(grad_out + index, mask=exists, other=0.0).to(tl.float32)
+    gate = tl.load(both + of_value + WIDTH, mask=exists, other=0.0).to(tl.float32)
+    gradient = tl.load(grad_out + of_out, mask=exists, other=0.0).to(tl.float32)
     share = 0.5 + 0.5 * tl.erf(gate * ROOT_HALF)
     slope = share + gate * DENSITY_AT_ZERO * tl.exp(-0.5 * gate * gate)
     by_value, by_gate = gradient * gate * share, gradient * value * slope
     tl.store(grad_both + of_value, by_value.to(grad_both.dtype.element_ty), mask=exists)
-    tl.store(grad_both + of_gate, by_gate.to(grad_both.dtype.element_ty), mask=exists)
+    tl.store(grad_both + of_value + WIDTH, by_gate.to(grad_both.dtype.element_ty), mask=exists)

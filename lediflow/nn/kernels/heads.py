@@ -34,10 +34,10 @@ def waves(cos, sin, position, head, heads, pair, sign, is_rotated, exists, PAIRS
 
 
 @triton.jit
-def forward_kernel(
+def split_and_rotate(
     qkv, scale, cos, sin, q, k, v, factors,
-    out_image, out_position, out_head, tokens, positions, heads, eps,
-    HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
+    out_image, out_position, out_head, tokens, positions, heads,
+    EPS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """q, k, v and the factors f of one head for a block of tokens."""
     head = tl.program_id(1)
@@ -57,7 +57,7 @@ def forward_kernel(
         source = qkv + ((token * 3 + side) * heads + head)[:, None] * HEAD_DIM
         x = tl.load(source + channel[None, :], mask=there, other=0.0).to(tl.float32)
         turned = tl.load(source + partner[None, :], mask=there, other=0.0).to(tl.float32)
-        factor = root * tl.rsqrt(tl.sum(x * x, 1) + eps)
+        factor = root * tl.rsqrt(tl.sum(x * x, 1) + EPS)
         y = (x * cosine + turned * sine) * factor[:, None]
         if side == 0:
             tl.store(q + out, y.to(q.dtype.element_ty), mask=there)
@@ -76,7 +76,7 @@ def load_at(x, token, positions, image, place, by_head, head, channel, there):
 
 
 @triton.jit
-def backward_kernel(
+def split_and_rotate_gradient(
     q, k, dq, dk, dv, scale, cos, sin, factors, dqkv, products,
     y_image, y_position, y_head,
     q_image, q_position, q_head,

@@ -76,14 +76,14 @@ def store_heads(x, value, row, column, stride_row, stride_column, is_on_grid, HE
 
 
 @triton.jit
-def forward_kernel(
+def attention(
     q, k, v, o, lse,
     q_image, q_row, q_column, q_head,
     k_image, k_row, k_column, k_head,
     v_image, v_row, v_column, v_head,
     o_image, o_row, o_column, o_head,
-    heads, height, width, scale,
-    KERNEL: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    heads, height, width,
+    SCALE: tl.constexpr, KERNEL: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
     TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr, STEP_ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """o = softmax(scale q k^T) v over each query's window, for one tile of queries."""
@@ -109,7 +109,7 @@ def forward_kernel(
         is_key = (key_row < height) & (key_column < width)
         keys = load_heads(k, key_row, key_column, k_row, k_column, is_key, HEAD_DIM)
         values = load_heads(v, key_row, key_column, v_row, v_column, is_key, HEAD_DIM)
-        logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
+        logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * (SCALE * LOG2_E)
         visible = sees(i[:, None], j[:, None], key_row[None, :], key_column[None, :], height, width, KERNEL)
         logits = tl.where(visible, logits, float("-inf"))
         larger = tl.maximum(largest, tl.max(logits, 1))
@@ -125,7 +125,7 @@ def forward_kernel(
 
 
 @triton.jit
-def query_gradient_kernel(
+def query_gradient(
     q, k, v, o, g, lse, delta, dq,
     q_image, q_row, q_column, q_head,
     k_image, k_row, k_column, k_head,
@@ -133,8 +133,8 @@ def query_gradient_kernel(
     o_image, o_row, o_column, o_head,
     g_image, g_row, g_column, g_head,
     d_image, d_row, d_column, d_head,
-    heads, height, width, scale,
-    KERNEL: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    heads, height, width,
+    SCALE: tl.constexpr, KERNEL: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
     TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr, STEP_ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The gradient by one tile of queries, and `delta` for the kernel after it."""
@@ -166,25 +166,25 @@ def query_gradient_kernel(
         is_key = (key_row < height) & (key_column < width)
         keys = load_heads(k, key_row, key_column, k_row, k_column, is_key, HEAD_DIM)
         values = load_heads(v, key_row, key_column, v_row, v_column, is_key, HEAD_DIM)
-        logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * (scale * LOG2_E)
+        logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * (SCALE * LOG2_E)
         visible = sees(i[:, None], j[:, None], key_row[None, :], key_column[None, :], height, width, KERNEL)
         weights = tl.where(visible, tl.exp2(logits - log_total[:, None]), 0.0)
         by_weight = tl.dot(gradients, tl.trans(values), input_precision=PRECISION)
         by_logit = weights * (by_weight - own_delta[:, None])
         gradient = tl.dot(by_logit.to(keys.dtype), keys, gradient, input_precision=PRECISION)
-    store_heads(dq, gradient * scale, i, j, d_row, d_column, is_query, HEAD_DIM)
+    store_heads(dq, gradient * SCALE, i, j, d_row, d_column, is_query, HEAD_DIM)
 
 
 @triton.jit
-def key_value_gradient_kernel(
+def key_value_gradient(
     q, k, v, g, lse, delta, dk, dv,
     q_image, q_row, q_column, q_head,
     k_image, k_row, k_column, k_head,
     v_image, v_row, v_column, v_head,
     g_image, g_row, g_column, g_head,
     d_image, d_row, d_column, d_head,
-    heads, height, width, scale,
-    KERNEL: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
+    heads, height, width,
+    SCALE: tl.constexpr, KERNEL: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
     TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr, STEP_ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The gradients by one tile of keys and values."""
@@ -215,7 +215,7 @@ def key_value_gradient_kernel(
         position = ((image * height + query_row) * width + query_column) * heads + head
         log_total = tl.load(lse + position, mask=is_query, other=0.0)
         own_delta = tl.load(delta + position, mask=is_query, other=0.0)
-        logits = tl.dot(keys, tl.trans(queries), input_precision=PRECISION) * (scale * LOG2_E)
+        logits = tl.dot(keys, tl.trans(queries), input_precision=PRECISION) * (SCALE * LOG2_E)
         visible = sees(
             query_row[None, :], query_column[None, :], i[:, None], j[:, None], height, width, KERNEL
         ) & is_query[None, :]  # fmt: skip
@@ -226,5 +226,5 @@ def key_value_gradient_kernel(
         by_weight = tl.dot(values, tl.trans(gradients), input_precision=PRECISION)
         by_logit = weights * (by_weight - own_delta[None, :])
         key_gradient = tl.dot(by_logit.to(queries.dtype), queries, key_gradient, input_precision=PRECISION)
-    store_heads(dk, key_gradient * scale, i, j, d_row, d_column, is_key, HEAD_DIM)
+    store_heads(dk, key_gradient * SCALE, i, j, d_row, d_column, is_key, HEAD_DIM)
     store_heads(dv, value_gradient, i, j, d_row, d_column, is_key, HEAD_DIM)

@@ -5,12 +5,12 @@ with PyTorch as operators, so a compiled model contains them without a graph bre
 builds.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.library import triton_op, wrap_triton
 
 from lediflow.nn import kernels
 from lediflow.nn.neighborhood.protocol import Problem
@@ -32,12 +32,23 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-# The fastest of 54 on an H100 (docs/performance.md); narrow heads leave room for more rows at once.
+# The fastest of 54 on an H100 at head dim 64 and bfloat16 (docs/performance.md).
 FORWARD = Tile(height=8, width=8, step_rows=2, num_warps=4, num_stages=3)
-QUERY_GRADIENT = Tile(height=8, width=8, step_rows=4, num_warps=4, num_stages=3)
-KEY_VALUE_GRADIENT = Tile(height=8, width=8, step_rows=2, num_warps=4, num_stages=3)
-KEY_VALUE_GRADIENT_OF_NARROW_HEADS = KEY_VALUE_GRADIENT._replace(step_rows=8)
-NARROW = 16  # channels per head
+QUERY_GRADIENT = FORWARD._replace(step_rows=4)
+KEY_VALUE_GRADIENT = FORWARD
+NARROW = 16  # channels per head that leave room for more rows at once
+
+
+def key_value_tile(x: Heads) -> Tile:
+    """How the keys' gradient cuts the grid."""
+    return KEY_VALUE_GRADIENT._replace(step_rows=8) if x.shape[-1] <= NARROW else KEY_VALUE_GRADIENT
+
+
+def fitting(tile: Tile, x: Heads) -> Tile:
+    """The tile, smaller where numbers are wide: a block's shared memory holds 99 KB on an RTX 3090."""
+    if x.dtype != torch.float32:
+        return tile
+    return tile._replace(step_rows=2 if x.shape[-1] < max(HEAD_DIMS) else 1, num_stages=1)
 
 
 def missing(problem: Problem) -> str | None:
@@ -54,52 +65,39 @@ def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -
     return _forward(q, k, v, kernel_size, scale)[0]
 
 
-@torch.library.custom_op("lediflow::neighborhood_attention", mutates_args=())
+@triton_op("lediflow::neighborhood_attention", mutates_args={})
 def _forward(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, scale: float) -> tuple[Tensor, Tensor]:
-    from lediflow.nn.kernels.neighborhood import forward_kernel
+    from lediflow.nn.kernels import neighborhood as kernel
 
     q, k, v = (with_dense_channels(x) for x in (q, k, v))
     o = torch.empty_like(q, memory_format=torch.contiguous_format)
     lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
-    forward_kernel[programs(q, FORWARD)](
+    wrap_triton(kernel.attention)[programs(q, FORWARD)](
         q, k, v, o, lse, *strides(q, k, v, o),
-        *sizes(q), scale * math.log2(math.e), **constants(q, kernel_size, FORWARD, reach=key_reach),
+        *sizes(q), **constants(q, kernel_size, scale, FORWARD, reach=key_reach),
     )  # fmt: skip
     return o, lse
 
 
-@torch.library.custom_op("lediflow::neighborhood_attention_backward", mutates_args=())
+@triton_op("lediflow::neighborhood_attention_backward", mutates_args={})
 def _backward(
     q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, g: Tensor, kernel_size: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from lediflow.nn.kernels.neighborhood import key_value_gradient_kernel, query_gradient_kernel
+    from lediflow.nn.kernels import neighborhood as kernel
 
     q, k, v, o, g = (with_dense_channels(x) for x in (q, k, v, o, g))
     dq, dk, dv = empty_gradients(q, k)
     delta = torch.empty_like(lse)
-    query_gradient_kernel[programs(q, QUERY_GRADIENT)](
+    wrap_triton(kernel.query_gradient)[programs(q, QUERY_GRADIENT)](
         q, k, v, o, g, lse, delta, dq, *strides(q, k, v, o, g, dq),
-        *sizes(q), scale, **constants(q, kernel_size, QUERY_GRADIENT, reach=key_reach),
+        *sizes(q), **constants(q, kernel_size, scale, QUERY_GRADIENT, reach=key_reach),
     )  # fmt: skip
-    tile = KEY_VALUE_GRADIENT_OF_NARROW_HEADS if q.shape[-1] <= NARROW else KEY_VALUE_GRADIENT
-    key_value_gradient_kernel[programs(q, tile)](
+    tile = key_value_tile(q)
+    wrap_triton(kernel.key_value_gradient)[programs(q, tile)](
         q, k, v, g, lse, delta, dk, dv, *strides(q, k, v, g, dk),
-        *sizes(q), scale, **constants(q, kernel_size, tile, reach=query_reach),
+        *sizes(q), **constants(q, kernel_size, scale, tile, reach=query_reach),
     )  # fmt: skip
     return dq, dk, dv
-
-
-@_forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, scale: float) -> tuple[Tensor, Tensor]:
-    o = torch.empty_like(q, memory_format=torch.contiguous_format)
-    return o, q.new_empty(q.shape[:-1], dtype=torch.float32)
-
-
-@_backward.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, g: Tensor, kernel_size: int, scale: float
-) -> tuple[Tensor, ...]:
-    return empty_gradients(q, k)
 
 
 def _save(ctx, inputs, output) -> None:
@@ -140,11 +138,14 @@ def sizes(x: Tensor) -> tuple[int, int, int]:
     return x.shape[3], x.shape[1], x.shape[2]
 
 
-def constants(x: Tensor, kernel_size: int, tile: Tile, *, reach: Reach) -> dict[str, int | str]:
+def constants(
+    x: Tensor, kernel_size: int, scale: float, tile: Tile, *, reach: Reach
+) -> dict[str, int | float | str]:
     """What a kernel is compiled for."""
-    width = x.shape[2]
+    width, tile = x.shape[2], fitting(tile, x)
     columns = max(reach(start, tile.width, width, kernel_size) for start in range(0, width, tile.width))
     return {
+        "SCALE": scale,
         "KERNEL": kernel_size,
         "HEAD_DIM": x.shape[-1],
         "PRECISION": "ieee" if x.dtype == torch.float32 else "tf32",

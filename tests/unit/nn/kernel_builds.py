@@ -1,0 +1,67 @@
+"""Build every Triton kernel for real GPUs, on a machine without one; prints a line of JSON for each.
+
+A process of its own: the tests' has Triton interpret its kernels.
+"""
+
+import json
+import warnings
+from inspect import signature
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from lediflow.nn.kernels import geglu, heads, neighborhood
+from lediflow.nn.neighborhood import triton as route
+
+WIDE = {"lse", "delta", "factors", "products", "cos", "sin"}  # float32 whatever the model's dtype
+POINTERS = WIDE | set("q k v o g dq dk dv qkv dqkv scale both out grad_out grad_both".split())
+NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+CAPABILITIES = {"RTX 3090": 86, "H100": 90}
+CASES = [("RTX 3090", torch.bfloat16, 64), ("RTX 3090", torch.float32, 128), ("H100", torch.bfloat16, 64)]
+
+
+def attention_kernels(dtype, head_dim):
+    x = torch.empty(1, 32, 32, 1, head_dim, dtype=dtype, device="meta")
+    for kernel, tile, reach in (
+        (neighborhood.attention, route.FORWARD, route.key_reach),
+        (neighborhood.query_gradient, route.QUERY_GRADIENT, route.key_reach),
+        (neighborhood.key_value_gradient, route.key_value_tile(x), route.query_reach),
+    ):
+        yield kernel, route.constants(x, 7, 1.0, tile, reach=reach)
+
+
+def other_kernels(head_dim):
+    yield heads.split_and_rotate, {"EPS": 1e-6, "HEAD_DIM": head_dim, "BLOCK": 32}
+    yield heads.split_and_rotate_gradient, {"HEAD_DIM": head_dim, "BLOCK": 32}
+    yield geglu.geglu, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
+    yield geglu.geglu_gradient, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
+
+
+def build(kernel, constants, dtype, capability):
+    """Bytes of shared memory that a block of the built kernel takes."""
+    options = {name: constants[name] for name in ("num_warps", "num_stages") if name in constants}
+    constants = {name: value for name, value in constants.items() if name not in options}
+
+    def kind(name):
+        if name in constants:
+            return "constexpr"
+        return f"*{'fp32' if name in WIDE else NAMES[dtype]}" if name in POINTERS else "i32"
+
+    kinds = {name: kind(name) for name in signature(kernel.fn).parameters}
+    source = ASTSource(fn=kernel, signature=kinds, constexprs=constants)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).metadata.shared
+
+
+def main():
+    warnings.simplefilter("ignore")
+    for gpu, dtype, head_dim in CASES:
+        for kernel, constants in (*attention_kernels(dtype, head_dim), *other_kernels(head_dim)):
+            shared = build(kernel, constants, dtype, CAPABILITIES[gpu])
+            about = {"kernel": kernel.fn.__name__, "gpu": gpu, "dtype": NAMES[dtype], "head_dim": head_dim}
+            print(json.dumps({**about, "shared_bytes": shared}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
