@@ -197,7 +197,7 @@ def build_trained_model(command: TrainCommand) -> Model:
         "latent_sampler": command.model.latent_sampler,
     }
     try:
-        return build_model(specs[command.stage.name])
+        return build_model(specs[command.stage.name], command.engine.attention_route)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 import lediflow
 from lediflow.config.register import register_schemas
 from lediflow.errors import UserError
+from lediflow.nn.neighborhood import RouteUnavailableError
 
 BAD_REQUEST = 2
 INTERRUPTED = 130  # Ctrl-C outside training, where there is no state to save
@@ -72,7 +73,7 @@ def answering(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None
         except KeyboardInterrupt:
             print("interrupted; the same command continues", file=sys.stderr)
             sys.exit(INTERRUPTED)
-        except UserError as error:
+        except (UserError, RouteUnavailableError) as error:
             _refuse(str(error))
         except MissingMandatoryValue as error:
             _refuse(_explain_missing(error))

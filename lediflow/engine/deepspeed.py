@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lediflow.engine.ema import WeightAverage
-from lediflow.engine.precision import choose_precision, computing_in
+from lediflow.engine.precision import choose_precision, chosen_compile_mode, computing_in
 from lediflow.engine.protocol import (
     MOMENTS,
     EngineConfig,
@@ -66,7 +66,7 @@ class DeepSpeedEngine:
                 config.precision,
                 module,
                 self.device,
-                compile=config.compile,
+                compile_mode=chosen_compile_mode(config.compile, config.compile_mode),
                 recompute=config.activation_checkpointing,
             ),
             optimizer=optimizer,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lediflow.engine.ema import WeightAverage
-from lediflow.engine.precision import choose_precision, computing_in
+from lediflow.engine.precision import choose_precision, chosen_compile_mode, computing_in
 from lediflow.engine.protocol import (
     MOMENTS,
     EngineConfig,
@@ -46,7 +46,7 @@ class LocalEngine:
             precision,
             self.weights,
             self.device,
-            compile=config.compile,
+            compile_mode=chosen_compile_mode(config.compile, config.compile_mode),
             recompute=config.activation_checkpointing,
         )
         self.gradient_clip = config.gradient_clip

@@ -9,6 +9,7 @@ from lediflow.errors import UserError
 from lediflow.nn.checkpointing import recompute_activations
 
 PRECISIONS = ("float32", "bfloat16")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
 class Autocast(nn.Module):
@@ -33,6 +34,13 @@ def choose_precision(requested: str, device: torch.device) -> str:
     return requested
 
 
+def chosen_compile_mode(is_compiled: bool, mode: str) -> str | None:
+    """torch.compile's mode; None: not compiled."""
+    if mode not in COMPILE_MODES:
+        raise UserError(f"engine.compile_mode={mode!r} is unknown; use one of {', '.join(COMPILE_MODES)}")
+    return mode if is_compiled else None
+
+
 def multiplies_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -41,11 +49,16 @@ def multiplies_in_bfloat16(device: torch.device) -> bool:
 
 
 def computing_in(
-    precision: str, module: nn.Module, device: torch.device, *, compile: bool, recompute: bool = False
+    precision: str,
+    module: nn.Module,
+    device: torch.device,
+    *,
+    compile_mode: str | None,
+    recompute: bool = False,
 ) -> nn.Module:
     """The module as the training loop calls it: recomputing or compiled if asked, under autocast if bfloat16."""
     if recompute:
         recompute_activations(module)
-    if compile:
-        module.compile()
+    if compile_mode is not None:
+        module.compile(mode=compile_mode)
     return Autocast(module, device.type) if precision == "bfloat16" else module

@@ -30,6 +30,10 @@ class EngineConfig:
     precision: str = "float32"  # bfloat16: half the memory, twice the speed on GPUs | auto: where it is fast
     zero: int = 0  # DeepSpeed's stage: 0 replicates, 2 shards gradients and optimizer state over the ranks
     compile: bool = False  # torch.compile the model: slower to start (a minute), faster per step
+    compile_mode: str = "default"  # reduce-overhead: CUDA graphs, where launching kernels is what takes time
+    attention_route: str = (
+        "auto"  # of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures
+    )
     activation_checkpointing: bool = False  # recompute layers in backward: less memory, a third more work
     gradient_clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone
     micro_batch: int = 0  # samples a rank holds at once; 0: its whole share of the global batch

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import nn
 
 from lediflow.nn.heads import to_heads
-from lediflow.nn.neighborhood import neighborhood_attention
+from lediflow.nn.neighborhood import check_route, neighborhood_attention
 from lediflow.nn.norms import norm_for
 from lediflow.nn.rope import Rotation
 from lediflow.nn.shapes import Condition, Heads, Tokens
@@ -34,6 +34,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, level: LevelSpec, condition_width: int | None, route: str = "auto") -> None:
         super().__init__()
+        check_route(route)
         self.head_dim, self.kernel_size, self.route = level.head_dim, level.kernel_size, route
         self.norm = norm_for(level.width, condition_width)
         self.qkv_proj = nn.Linear(level.width, 3 * level.width, bias=False)

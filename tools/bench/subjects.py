@@ -84,7 +84,7 @@ def built(
     if mode is not None:
         module.compile(fullgraph=True, mode=mode)
     inner = "bfloat16" if is_autocast else "float32"
-    return computing_in(inner, module, device, compile=False, recompute=recompute)
+    return computing_in(inner, module, device, compile_mode=None, recompute=recompute)
 
 
 def inputs_of(subject: Subject, device: torch.device, precision: str) -> tuple[Tensor, ...]:

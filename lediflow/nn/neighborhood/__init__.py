@@ -16,11 +16,18 @@ import torch
 
 from lediflow.nn.neighborhood import check
 from lediflow.nn.neighborhood.check import checked_routes
-from lediflow.nn.neighborhood.protocol import Problem
+from lediflow.nn.neighborhood.protocol import Problem, RouteUnavailableError
 from lediflow.nn.neighborhood.routes import AUTO, ROUTES, check_route, replace_if_broken, route_for
 from lediflow.nn.shapes import Heads
 
-__all__ = ["ROUTES", "Problem", "check_route", "checked_routes", "neighborhood_attention"]
+__all__ = [
+    "ROUTES",
+    "Problem",
+    "RouteUnavailableError",
+    "check_route",
+    "checked_routes",
+    "neighborhood_attention",
+]
 
 
 def neighborhood_attention(

@@ -33,6 +33,10 @@ class Problem(NamedTuple):
         )
 
 
+class RouteUnavailableError(ValueError):
+    """The route that was named cannot serve the problem here; the message says what is missing."""
+
+
 class NeighborhoodAttention(Protocol):
     def __call__(self, q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -> Heads: ...
 

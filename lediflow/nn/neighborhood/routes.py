@@ -7,7 +7,7 @@ import torch
 from lediflow.nn.neighborhood import check, dense, flex, natten, sdpa, triton
 from lediflow.nn.neighborhood.choice import fastest_route, measure
 from lediflow.nn.neighborhood.memory import Memory, default_file
-from lediflow.nn.neighborhood.protocol import Problem, Route
+from lediflow.nn.neighborhood.protocol import Problem, Route, RouteUnavailableError
 from lediflow.nn.shapes import Heads
 
 ROUTES = {
@@ -45,7 +45,9 @@ def route_for(
     check_route(name)
     missing = ROUTES[name].missing(problem)
     if missing is not None:
-        raise ValueError(f'attention route {name!r}, {problem}: {missing}; mend that, or use route "auto"')
+        raise RouteUnavailableError(
+            f'attention route {name!r}, {problem}: {missing}; mend that, or use route "auto"'
+        )
     return check.replacements.get((name, problem), name)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lediflow.engine import precision
-from lediflow.engine.precision import choose_precision, computing_in
+from lediflow.engine.precision import choose_precision, chosen_compile_mode, computing_in
 from lediflow.errors import UserError
 
 CPU = torch.device("cpu")
@@ -37,4 +37,11 @@ def test_an_unknown_precision_is_refused_with_the_known_ones():
 
 def test_float32_leaves_the_module_as_it_is():
     module = nn.Linear(2, 2)
-    assert computing_in("float32", module, CPU, compile=False) is module
+    assert computing_in("float32", module, CPU, compile_mode=None) is module
+
+
+def test_an_unknown_compile_mode_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"engine\.compile_mode='fast' is unknown; use one of default, reduce-overhead"):
+        chosen_compile_mode(True, "fast")
+    assert chosen_compile_mode(True, "reduce-overhead") == "reduce-overhead"
+    assert chosen_compile_mode(False, "default") is None
