@@ -43,13 +43,16 @@ def this_command() -> list[str]:
 
 
 def commit() -> str:
-    """The commit of the running code, "-dirty" if files differ from it; the release outside a checkout."""
+    """The commit of the running code, "-dirty" if files differ from it.
+
+    Outside a checkout, as in a container, what LEDIFLOW_COMMIT says; else the release.
+    """
     folder = Path(lediflow.__file__).parent
     git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return f"release {lediflow.__version__}"
+        return os.environ.get("LEDIFLOW_COMMIT") or f"release {lediflow.__version__}"
 
 
 def hardware() -> dict[str, Any]:

@@ -41,6 +41,8 @@ def test_commit_is_the_one_checked_out():
 def test_outside_a_checkout_the_release_stands_for_the_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(lediflow, "__file__", str(tmp_path / "lediflow" / "__init__.py"))
     assert commit() == f"release {lediflow.__version__}"
+    monkeypatch.setenv("LEDIFLOW_COMMIT", "abc123")
+    assert commit() == "abc123"
 
 
 def test_an_interrupted_write_leaves_the_old_results(tmp_path, monkeypatch):
