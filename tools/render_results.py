@@ -1,6 +1,7 @@
 """Measured numbers into the documents: results/*.json -> tables between markers, so that no number is typed.
 
     python tools/render_results.py --collect runs/demo    keep a finished demo's numbers and picture, then render
+    python tools/render_results.py --bench FILE.json      keep what tools/bench wrote as FILE.json, then render
     python tools/render_results.py                        render what is kept
     python tools/render_results.py --check                exit 1 if a document is out of date
 
@@ -22,7 +23,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
 PICTURE = Path("docs/images/samples.png")
-DOCUMENTS = (Path("README.md"), Path("docs/demo.md"))
+DOCUMENTS = (Path("README.md"), Path("docs/demo.md"), Path("docs/performance.md"))
+BENCHES = ("bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100")
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
 MEASURES = (("MMD", "mmd_unbiased", 2), ("Fréchet", "frechet", 1), ("ms/img", "ms_per_image", 1))
@@ -30,6 +32,7 @@ COLUMNS, MOST_TILES, GAP = 16, 64, 2  # of the picture of samples
 MISSING = (
     "Not measured yet. To measure: `make demo`, then `python tools/render_results.py --collect runs/demo`."
 )
+MODEL_COLUMNS = ("model", "batch", "compile", "pass", "ms/img", "img/s", "TFLOP/s", "% of peak", "GiB")
 PACKAGE_FOLDER = re.compile(r"[^=\s]*/elpv_dataset/data/images")
 
 Results = dict[str, Any]
@@ -55,6 +58,14 @@ def collect(folder: Path, root: Path) -> None:
 def anonymous(step: dict[str, Any]) -> dict[str, Any]:
     """The step without the place where this machine keeps its packages."""
     return {**step, "command": PACKAGE_FOLDER.sub("PHOTOGRAPHS", step["command"])}
+
+
+def keep_bench(file: Path, root: Path) -> None:
+    """Keep a benchmark's rows under the file's name, whose folder is nobody else's."""
+    document = json.loads(file.read_text())
+    certificate = document["certificate"]
+    certificate["command"] = re.sub(r"--output \S+", f"--output results/{file.name}", certificate["command"])
+    (root / "results" / file.name).write_text(json.dumps(document, indent=2) + "\n")
 
 
 def contact_sheet(files: list[Path]) -> Image.Image:
@@ -129,6 +140,41 @@ def steps_block(results: Results) -> str:
     return "\n".join([*markdown_table(["step", "time", "peak memory"], body), "", machine, "", *commands])
 
 
+def bench_block(document: Results) -> str:
+    """A benchmark's rows: routes of attention side by side, or one line for each pass over a model."""
+    rows = document["results"]["rows"]
+    is_attention = "route" in rows[0] and "shape" in rows[0]
+    heads, body = attention_table(rows) if is_attention else model_table(rows)
+    return "\n".join([*markdown_table(heads, body), "", certificate_line(document["certificate"])])
+
+
+def attention_table(rows: list[Results]) -> tuple[list[str], list[list[str]]]:
+    """Milliseconds: forward / forward and backward, a column for each route."""
+    routes = list(dict.fromkeys(row["route"] for row in rows))
+    times = {(row["shape"], row["route"], row["pass"]): row["ms"] for row in rows}
+    body = [
+        [shape, *(both_directions(times, shape, route) for route in routes)]
+        for shape in dict.fromkeys(row["shape"] for row in rows)
+    ]
+    return ["batch x tokens x heads x head dim", *routes], body
+
+
+def both_directions(times: dict[tuple[str, str, str], float], shape: str, route: str) -> str:
+    passes = (times.get((shape, route, name)) for name in ("forward", "forward + backward"))
+    return " / ".join("none" if each is None else f"{each:.3g}" for each in passes)
+
+
+def model_table(rows: list[Results]) -> tuple[list[str], list[list[str]]]:
+    return [*MODEL_COLUMNS], [[figure(row[column]) for column in MODEL_COLUMNS] for row in rows]
+
+
+def figure(value: Any) -> str:
+    """Three digits of a number; words as they are."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def markdown_table(heads: list[str], body: list[list[str]]) -> list[str]:
     rules = ["---" if index == 0 else "---:" for index, _ in enumerate(heads)]
     return ["| " + " | ".join(row) + " |" for row in (heads, rules, *body)]
@@ -137,11 +183,24 @@ def markdown_table(heads: list[str], body: list[list[str]]) -> list[str]:
 BLOCKS: dict[str, Callable[[Results], str]] = {"quality": quality_block, "steps": steps_block}
 
 
-def rendered(text: str, results: Results | None) -> str:
+def blocks(root: Path) -> dict[str, str]:
+    """Every block's name and text."""
+    results = kept(root / RESULTS)
+    found = {name: block(results) if results else MISSING for name, block in BLOCKS.items()}
+    for name in BENCHES:
+        if document := kept(root / "results" / f"{name}.json"):
+            found[name] = bench_block(document)
+    return found
+
+
+def kept(path: Path) -> Results | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def rendered(text: str, inside_blocks: dict[str, str]) -> str:
     """The document with each of its blocks made anew."""
-    for name, block in BLOCKS.items():
+    for name, inside in inside_blocks.items():
         begin, end = f"<!-- render: {name} -->", f"<!-- end: {name} -->"
-        inside = block(results) if results else MISSING
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text = pattern.sub(lambda _, new=f"{begin}\n{inside}\n{end}": new, text)
     return text
@@ -149,9 +208,8 @@ def rendered(text: str, results: Results | None) -> str:
 
 def outdated(root: Path) -> dict[Path, str]:
     """Documents that say something else than the results -> what they should say."""
-    kept = root / RESULTS
-    results = json.loads(kept.read_text()) if kept.is_file() else None
-    wanted = {root / name: rendered((root / name).read_text(), results) for name in DOCUMENTS}
+    inside = blocks(root)
+    wanted = {root / name: rendered((root / name).read_text(), inside) for name in DOCUMENTS}
     return {path: text for path, text in wanted.items() if path.read_text() != text}
 
 
@@ -160,12 +218,15 @@ def main() -> None:
     parser.add_argument(
         "--collect", type=Path, metavar="DEMO", help="folder of a finished demo to keep the numbers of"
     )
+    parser.add_argument("--bench", type=Path, nargs="+", default=[], metavar="JSON", help="keep benchmarks")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 if a document is out of date"
     )
     options = parser.parse_args()
     if options.collect and not options.check:
         collect(options.collect, ROOT)
+    for file in options.bench:
+        keep_bench(file, ROOT)
     stale = outdated(ROOT)
     if options.check and stale:
         names = ", ".join(path.name for path in stale)
