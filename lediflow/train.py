@@ -13,17 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lediflow.config.build import (
-    BuiltRun,
-    Parent,
-    build_run,
-    build_trained_model,
-    check_command,
-    identity,
-    load_parent,
-    typed,
-)
+from lediflow.config.build import BuiltRun, build_run, build_trained_model, identity, typed
+from lediflow.config.checks import check_command
 from lediflow.config.cli import STOPPED, run_command
+from lediflow.config.parent import Parent, load_parent
 from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
 from lediflow.engine.ranks import Ranks, find_ranks

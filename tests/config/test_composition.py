@@ -7,7 +7,8 @@ import pytest
 import torch
 from harness.commands import COMMANDS, compose, conf_folder
 
-from lediflow.config.build import build_stage, build_trained_model, check_command
+from lediflow.config.build import build_stage, build_trained_model
+from lediflow.config.checks import check_command
 from lediflow.errors import UserError
 from lediflow.models import count_parameters
 from lediflow.models.groups import parameter_groups

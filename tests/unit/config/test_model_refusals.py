@@ -5,7 +5,8 @@ import re
 import pytest
 from harness.commands import compose_raw, invoke
 
-from lediflow.config.build import check_command, typed
+from lediflow.config.build import typed
+from lediflow.config.checks import check_command
 from lediflow.errors import UserError
 
 FLOW = ("stage=flow", "prior=gaussian")

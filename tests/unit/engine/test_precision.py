@@ -41,7 +41,9 @@ def test_float32_leaves_the_module_as_it_is():
 
 
 def test_an_unknown_compile_mode_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"engine\.compile_mode='fast' is unknown; use one of default, reduce-overhead"):
+    with pytest.raises(
+        UserError, match=r"engine\.compile_mode='fast' is unknown; use one of default, reduce-overhead"
+    ):
         chosen_compile_mode(True, "fast")
     assert chosen_compile_mode(True, "reduce-overhead") == "reduce-overhead"
     assert chosen_compile_mode(False, "default") is None

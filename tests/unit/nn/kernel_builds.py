@@ -16,7 +16,23 @@ from lediflow.nn.kernels import geglu, heads, neighborhood
 from lediflow.nn.neighborhood import triton as route
 
 WIDE = {"lse", "delta", "factors", "products", "cos", "sin"}  # float32 whatever the model's dtype
-POINTERS = WIDE | set("q k v o g dq dk dv qkv dqkv scale both out grad_out grad_both".split())
+NARROW = {
+    "q",
+    "k",
+    "v",
+    "o",
+    "g",
+    "dq",
+    "dk",
+    "dv",
+    "qkv",
+    "dqkv",
+    "scale",
+    "both",
+    "out",
+    "grad_out",
+    "grad_both",
+}
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 CAPABILITIES = {"RTX 3090": 86, "H100": 90}
 CASES = [("RTX 3090", torch.bfloat16, 64), ("RTX 3090", torch.float32, 128), ("H100", torch.bfloat16, 64)]
@@ -47,7 +63,9 @@ def build(kernel, constants, dtype, capability):
     def kind(name):
         if name in constants:
             return "constexpr"
-        return f"*{'fp32' if name in WIDE else NAMES[dtype]}" if name in POINTERS else "i32"
+        if name in WIDE:
+            return "*fp32"
+        return f"*{NAMES[dtype]}" if name in NARROW else "i32"
 
     kinds = {name: kind(name) for name in signature(kernel.fn).parameters}
     source = ASTSource(fn=kernel, signature=kinds, constexprs=constants)

@@ -1,0 +1,41 @@
+"""What is refused before anything is built: options that contradict each other, levels that cannot tile."""
+
+from __future__ import annotations
+
+from lediflow.config.schema import TrainCommand
+from lediflow.errors import UserError
+from lediflow.models.specs import latent_shape
+from lediflow.nn.specs import check_grid
+
+PRIORS = ("learned", "gaussian")
+
+
+def check_command(command: TrainCommand) -> None:
+    if command.prior not in PRIORS:
+        raise UserError(f"prior={command.prior!r} is unknown; use one of {', '.join(PRIORS)}")
+    if command.prior == "gaussian" and command.stage.name != "flow":
+        raise UserError(
+            f"prior=gaussian is the flow-matching baseline and has one stage, flow; stage={command.stage.name} "
+            "belongs to the learned prior"
+        )
+    coupling = getattr(command.stage, "coupling", "independent")
+    if command.prior == "learned" and coupling != "independent":
+        raise UserError(
+            f"stage.coupling={coupling} needs prior=gaussian: a draw of the learned prior belongs to its image; leave "
+            "stage.coupling=independent"
+        )
+    try:
+        check_sizes(command)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check_sizes(command: TrainCommand) -> None:
+    """Refuse levels that cannot tile what their model will see, before anything is built."""
+    model, size = command.model, command.model.image_size
+    if command.stage.name == "flow":
+        check_grid(model.velocity.levels, model.velocity.patch_size, size, size, key="model.velocity")
+    if command.prior == "learned":
+        _, height, width = latent_shape(model.auxiliary, size, size)
+        if command.stage.name == "latent_sampler":
+            check_grid(model.latent_sampler.levels, 1, height, width, key="model.latent_sampler")

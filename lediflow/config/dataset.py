@@ -1,0 +1,67 @@
+"""The samples of a run: its shards, checked against the model, and their stream."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from lediflow.config.schema import TrainCommand
+from lediflow.data.index import INDEX_NAME
+from lediflow.data.shards import ShardReader
+from lediflow.data.stream import SampleStream
+from lediflow.data.synthetic import make_synthetic_shards
+from lediflow.engine.protocol import Engine
+from lediflow.engine.ranks import Ranks
+from lediflow.errors import UserError
+
+DRAWING_SECONDS = 60.0  # a hundred times what the first rank needs for toy pictures
+
+
+def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
+    """The shards, checked against the model's size; drawn first where the run asks for toy pictures."""
+    path, model = Path(command.data.path), command.model
+    if command.synthetic_images:
+        draw_toy_pictures(command, ranks)
+    reader = ShardReader.open(path)
+    found = tuple(reader.index.contents.signal_shape)
+    if found != (model.channels, model.image_size, model.image_size):
+        raise UserError(
+            f"{path} holds samples of channels x height x width {'x'.join(map(str, found))}, but the model is for "
+            f"{model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
+            f"model.image_size={found[1]}, or prepare the data at the model's size"
+        )
+    if command.stage.name == "flow" and model.velocity.num_classes:
+        check_classes(reader, model.velocity.num_classes)
+    return reader
+
+
+def check_classes(reader: ShardReader, num_classes: int) -> None:
+    """Refuse data whose labels a class-conditional flow has no rows for."""
+    found = len(reader.index.contents.classes or [])
+    if not 0 < found <= num_classes:
+        raise UserError(
+            f"{reader.index.root} has {found} classes, but the model is for {num_classes}; set "
+            f"model.velocity.num_classes={found}{', which trains without labels' if not found else ''}"
+        )
+
+
+def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
+    """The first rank draws them; the others, which belong to no group yet, wait for the finished index."""
+    path, model = Path(command.data.path), command.model
+    if ranks.is_first:
+        make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels)
+    deadline = time.monotonic() + DRAWING_SECONDS
+    while not (path / INDEX_NAME).is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def build_stream(command: TrainCommand, reader: ShardReader, engine: Engine) -> SampleStream:
+    return SampleStream(
+        reader,
+        command.data,
+        seed=command.seed,
+        rank=engine.ranks.rank,
+        world_size=engine.ranks.world_size,
+        micro_batch=engine.micro_batch,
+        global_batch=command.train.global_batch,
+    )
