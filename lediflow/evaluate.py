@@ -17,10 +17,10 @@ from lediflow.config.build import typed
 from lediflow.config.cli import run_command
 from lediflow.config.load import load_pipeline, pipeline_hashes
 from lediflow.config.schema import EvaluateCommand
-from lediflow.data.batch import each_once
 from lediflow.data.files import disk_errors_explained
-from lediflow.data.shards import ShardReader
-from lediflow.data.split import samples_of
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.batch import each_once
+from lediflow.data.streams.split import samples_of
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd
 from lediflow.evaluation.features import FeatureExtractor, build_features, extract, unit

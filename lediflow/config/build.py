@@ -16,7 +16,7 @@ from lediflow.config.contradiction import key_of_contradiction
 from lediflow.config.dataset import build_stream, open_data
 from lediflow.config.parent import Parent
 from lediflow.config.schema import TrainCommand
-from lediflow.data.shards import ShardReader
+from lediflow.data.shards.reader import ShardReader
 from lediflow.engine.checkpoint import CheckpointFolder
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.protocol import Engine

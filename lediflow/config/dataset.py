@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from lediflow.config.schema import TrainCommand
-from lediflow.data.index import INDEX_NAME
-from lediflow.data.shards import ShardReader
-from lediflow.data.stream import SampleStream
+from lediflow.data.shards.index import INDEX_NAME
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.stream import SampleStream
 from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks

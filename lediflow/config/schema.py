@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
-from lediflow.data.stream import DataConfig
+from lediflow.data.streams.stream import DataConfig
 from lediflow.engine.protocol import EngineConfig
 from lediflow.evaluation.features import FeaturesConfig
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec

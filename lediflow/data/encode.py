@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Shaped
 
 from lediflow.codecs import Codec, CodecConfig, Latents, build_codec, signal_to_bytes
-from lediflow.data.index import Contents, ShardIndex
 from lediflow.data.moments import Moments, channel_statistics, merged
-from lediflow.data.shard_build import Part, Progress, ShardBuild, write_part
-from lediflow.data.shard_writer import Sample
-from lediflow.data.shards import ShardReader
+from lediflow.data.shards.build import Part, Progress, ShardBuild, write_part
+from lediflow.data.shards.index import Contents, ShardIndex
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.shards.writer import Sample
 from lediflow.errors import UserError
 
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any, BinaryIO
 
 from lediflow.errors import UserError
 
+PARTIAL = ".partial"  # how the names of unfinished files end
+
 ADVICE = {
     errno.ENOSPC: "free some space there, or choose another output; the same command then continues",
     errno.EDQUOT: "your quota is used up: free some space, or choose another output",
+    errno.EFBIG: "the file system or a limit (ulimit -f) allows no files of that size: lower shard_samples",
     errno.EACCES: "choose an output you may write to",
     errno.EPERM: "choose an output you may write to",
     errno.EROFS: "the file system is read-only: choose another output",
@@ -36,8 +40,8 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing under a temporary name; it appears only when the block ends well."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Open `path` for writing under a name of this process's own; it appears only when the block ends well."""
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
     with disk_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -9,17 +9,18 @@ photograph has the same key at every size.
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lediflow.data.duplicates import find_duplicates
 from lediflow.data.images import CHANNELS, FORMATS, UnusableImageError, picture_bytes, square_picture
-from lediflow.data.index import Contents, ShardIndex
-from lediflow.data.shard_build import Part, Progress, ShardBuild, write_part
-from lediflow.data.shard_writer import Sample
+from lediflow.data.shards.build import Part, Progress, ShardBuild, write_part
+from lediflow.data.shards.index import Contents, ShardIndex
+from lediflow.data.shards.writer import Sample
 from lediflow.data.sources import Entry, Listing, Source, list_images, open_source
 from lediflow.data.workers import in_processes
 from lediflow.errors import UserError
@@ -140,16 +141,21 @@ def _dealt(candidates: list[Candidate]) -> list[Candidate]:
 
 def make_part(task: ShardTask) -> Part:
     """Make one shard."""
-    source = open_source(Path(task.config.source))
-    samples, rejected = [], []
-    for candidate in task.candidates:
-        try:
-            samples.append(_sample(source, candidate, task))
-        except UnusableImageError as reason:
-            rejected.append({"key": candidate.key, "image": candidate.image.name, "reason": str(reason)})
+    rejected: list[dict[str, Any]] = []
+    samples = _usable(task, rejected)
     part = write_part(Path(task.config.output), task.contents, task.number, samples, handled=len(task))
     part.rejected = rejected
     return part
+
+
+def _usable(task: ShardTask, rejected: list[dict[str, Any]]) -> Iterator[Sample]:
+    """The task's samples one by one; what cannot be used is appended to `rejected`."""
+    source = open_source(Path(task.config.source))
+    for candidate in task.candidates:
+        try:
+            yield _sample(source, candidate, task)
+        except UnusableImageError as reason:
+            rejected.append({"key": candidate.key, "image": candidate.image.name, "reason": str(reason)})
 
 
 def _sample(source: Source, candidate: Candidate, task: ShardTask) -> Sample:

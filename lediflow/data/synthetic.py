@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from lediflow.data.index import ShardIndex
 from lediflow.data.prepare import PrepareConfig, prepare
+from lediflow.data.shards.index import ShardIndex
 
 Grid = Float[np.ndarray, "size size"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lediflow.data.batch import Batch
+from lediflow.data.streams.batch import Batch
 from lediflow.flow.gaussians import share_at_floor
 from lediflow.flow.losses import beta_nll_loss, gaussian_kl, variance_guided_loss
 from lediflow.flow.noise import SampleNoise

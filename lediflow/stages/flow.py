@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from lediflow.data.batch import Batch
+from lediflow.data.streams.batch import Batch
 from lediflow.errors import UserError
 from lediflow.flow.couplings import COUPLINGS
 from lediflow.flow.gaussians import sample

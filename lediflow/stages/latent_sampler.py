@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lediflow.data.batch import Batch
+from lediflow.data.streams.batch import Batch
 from lediflow.flow.losses import flow_matching_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import path_velocity, point_on_path

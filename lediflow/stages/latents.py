@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.data.batch import Batch
+from lediflow.data.streams.batch import Batch
 from lediflow.flow.gaussians import sample
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import AuxiliaryModel

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lediflow.data.batch import Batch
+from lediflow.data.streams.batch import Batch
 from lediflow.flow.noise import SampleNoise
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lediflow.data.batch import Batch
 from lediflow.data.files import disk_errors_explained
-from lediflow.data.stream import SampleStream
+from lediflow.data.streams.batch import Batch
+from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.checkpoint import Checkpoint, CheckpointConfig, CheckpointFolder
 from lediflow.engine.ema import EMAConfig, decay_for
 from lediflow.engine.preemption import StopRequest

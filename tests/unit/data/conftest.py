@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lediflow.data.prepare import PrepareConfig, prepare
-from lediflow.data.shards import ShardReader
+from lediflow.data.shards.reader import ShardReader
 from lediflow.data.synthetic import make_synthetic_images
 
 COUNT, SIZE = 50, 16

@@ -7,10 +7,10 @@ import webdataset
 
 from lediflow.codecs import CodecConfig, Latents, PixelCodec
 from lediflow.data import encode as encode_module
-from lediflow.data.batch import each_once
 from lediflow.data.encode import EncodeConfig, encode
-from lediflow.data.shards import ShardReader
-from lediflow.data.stream import DataConfig, SampleStream
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.batch import each_once
+from lediflow.data.streams.stream import DataConfig, SampleStream
 from lediflow.errors import UserError
 
 

@@ -10,9 +10,9 @@ import pytest
 import webdataset
 from PIL import Image
 
-from lediflow.data.index import damaged_shards
 from lediflow.data.prepare import PrepareConfig, prepare
-from lediflow.data.shards import ShardReader
+from lediflow.data.shards.index import damaged_shards
+from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
 
 

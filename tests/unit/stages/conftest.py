@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lediflow.data.batch import Batch
+from lediflow.data.streams.batch import Batch
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import (
     AuxiliarySpec,

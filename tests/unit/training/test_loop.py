@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lediflow.data.batch import Batch
+from lediflow.data.streams.batch import Batch
 from lediflow.engine.checkpoint import STATE, CheckpointConfig, CheckpointFolder
 from lediflow.engine.ema import EMAConfig
 from lediflow.engine.local import LocalEngine

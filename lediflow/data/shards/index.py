@@ -1,7 +1,8 @@
 """What stands beside the shards: `index.json` for people and programs, `index.offsets.npy` for random reads.
 
-The table has one row per sample, in the order of the shards: key (its number in the source's listing), label
-(-1 for none), offset and length of its payload inside its tar. A row's shard follows from the shards' counts.
+The table has one row of 28 bytes per sample, in the order of the shards: key (its number in the source's
+listing), offset and length of its payload inside its tar, label (-1 for none), CRC-32 of the payload. A row's
+shard follows from the shards' counts.
 index.json is written last: a folder that has one is finished.
 """
 
@@ -17,10 +18,10 @@ from jaxtyping import Int64, Shaped
 from lediflow.data.files import sha256_of, whole_or_absent, write_json
 from lediflow.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INDEX_NAME = "index.json"
 TABLE_NAME = "index.offsets.npy"
-ROW = np.dtype([("key", "<i8"), ("label", "<i8"), ("offset", "<i8"), ("length", "<i8")])
+ROW = np.dtype([("key", "<i8"), ("offset", "<i8"), ("length", "<u4"), ("label", "<i4"), ("crc32", "<u4")])
 
 
 def key_name(key: int) -> str:
@@ -44,10 +45,11 @@ class Contents:
 
     kind: str  # "images" or "latents"
     payload: str  # file extension of the member that holds the sample
-    shape: list[int]  # of the stored array: channels, height, width
+    shape: list[int]  # of one stored view: channels, height, width
     dtype: str  # of the stored array
     image_size: int  # side of the picture, also for latents
     mode: str  # "rgb" or "grey"
+    views: int = 1  # 2: the stored array has a first axis, the image as it is and mirrored
     classes: list[str] | None = None
     codec: dict[str, Any] | None = None  # for latents: who made them; see codecs.CodecRecord
     statistics: dict[str, list[float]] | None = None  # for latents: mean and std per channel

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lediflow.data.batch import each_once
-from lediflow.data.split import samples_of
-from lediflow.data.stream import DataConfig, SampleStream
+from lediflow.data.streams.batch import each_once
+from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.stream import DataConfig, SampleStream
 from lediflow.errors import UserError
 
 SEED, GLOBAL = 11, 12

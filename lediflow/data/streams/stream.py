@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from lediflow.data.augment import flipped
-from lediflow.data.batch import Batch, load_samples
-from lediflow.data.order import RunOrder, share_of_rank
-from lediflow.data.shards import ShardReader
-from lediflow.data.split import samples_of
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.augment import flipped
+from lediflow.data.streams.batch import Batch, load_samples
+from lediflow.data.streams.order import RunOrder, share_of_rank
+from lediflow.data.streams.split import samples_of
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 

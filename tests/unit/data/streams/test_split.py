@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lediflow.data.split import is_held_out, samples_of
+from lediflow.data.streams.split import is_held_out, samples_of
 
 KEYS = np.arange(100_000)
 

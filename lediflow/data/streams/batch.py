@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lediflow.data.shards import ShardReader
+from lediflow.data.shards.reader import ShardReader
 from lediflow.flow.noise import SampleNoise
 
 

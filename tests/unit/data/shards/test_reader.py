@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lediflow.data import shards as shards_module
-from lediflow.data.shards import ShardIndex, ShardReader
+from lediflow.data.shards import reader as shards_module
+from lediflow.data.shards.reader import ShardIndex, ShardReader
 from lediflow.errors import UserError
 
 
@@ -73,5 +73,5 @@ def test_an_index_of_a_later_version_is_refused(shards, tmp_path):
     folder = copied(shards, tmp_path)
     document = json.loads((folder / "index.json").read_text()) | {"schema_version": 99}
     (folder / "index.json").write_text(json.dumps(document))
-    with pytest.raises(UserError, match="has schema version 99, this code reads 1"):
+    with pytest.raises(UserError, match="has schema version 99, this code reads 2"):
         ShardIndex.load(folder)

@@ -16,9 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from lediflow.data.files import disk_errors_explained, write_json, write_json_lines
-from lediflow.data.index import INDEX_NAME, ROW, Contents, ShardFile, ShardIndex
-from lediflow.data.shard_writer import Sample, write_shard
+from lediflow.data.files import PARTIAL, disk_errors_explained, write_json, write_json_lines
+from lediflow.data.shards.index import INDEX_NAME, ROW, Contents, ShardFile, ShardIndex
+from lediflow.data.shards.writer import Sample, write_shard
 from lediflow.errors import UserError
 
 REJECTED_NAME = "rejected.jsonl"
@@ -50,12 +50,11 @@ class Task(Protocol):
 T = TypeVar("T", bound=Task)
 
 
-def write_part(root: Path, contents: Contents, number: int, samples: list[Sample], handled: int) -> Part:
-    """Write shard `number` of a set; no samples, no file."""
-    if not samples:
+def write_part(root: Path, contents: Contents, number: int, samples: Iterable[Sample], handled: int) -> Part:
+    """Write shard `number` of a set from samples as they come; no samples, no file."""
+    written = write_shard(root / f"{contents.kind}-{number:06d}.tar", samples, contents.payload)
+    if written is None:
         return Part(number=number, handled=handled, file=None, rows=[])
-    path = root / f"{contents.kind}-{number:06d}.tar"
-    written = write_shard(path, samples, contents.payload)
     return Part(number=number, handled=handled, file=written.file, rows=[list(row) for row in written.rows])
 
 
@@ -119,8 +118,10 @@ class ShardBuild:
         return ShardIndex.load(self.root)
 
     def abandon(self) -> None:
-        """Clear the records of finished shards."""
+        """Clear the records of finished shards, and what killed processes left half-written."""
         shutil.rmtree(self.parts_folder, ignore_errors=True)
+        for path in self.root.glob(f".*{PARTIAL}"):
+            path.unlink(missing_ok=True)
 
     def rejections(self) -> dict[str, int]:
         """Reason -> number of images that a finished set had to leave out."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from lediflow.data.order import RunOrder, epoch_order, share_of_rank
+from lediflow.data.streams.order import RunOrder, epoch_order, share_of_rank
 
 SIZES = [5, 3, 1, 0, 8, 2]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lediflow.codecs import Latents, bytes_to_signal
 from lediflow.data.images import picture_pixels
-from lediflow.data.index import ShardIndex, key_name
+from lediflow.data.shards.index import ShardIndex, key_name
 
 __all__ = ["ShardIndex", "ShardReader"]
 

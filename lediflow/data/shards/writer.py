@@ -1,0 +1,83 @@
+"""One tar shard in webdataset's layout, whole or absent, the same bytes each time.
+
+Each sample is `<key>.json` (its metadata) followed by `<key>.<payload>`. Samples are written as they come: memory
+holds one. The only home of webdataset: reading needs none, and anything that reads tars of that layout reads these.
+"""
+
+import json
+import tarfile
+import zlib
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from lediflow.data.files import sha256_of, whole_or_absent
+from lediflow.data.shards.index import ShardFile, key_name
+
+
+class Sample(NamedTuple):
+    """What is stored about one image."""
+
+    key: int
+    label: int  # -1 for none
+    payload: bytes
+    metadata: dict[str, Any]
+
+
+class Row(NamedTuple):
+    """Where a sample lies; the fields of index.ROW."""
+
+    key: int
+    offset: int
+    length: int
+    label: int
+    crc32: int
+
+
+class WrittenShard(NamedTuple):
+    """A shard on disk and its part of the table."""
+
+    file: ShardFile
+    rows: list[Row]
+
+
+class Written(NamedTuple):
+    """What is known of a sample before its tar is finished."""
+
+    key: int
+    label: int
+    crc32: int
+
+
+def write_shard(path: Path, samples: Iterable[Sample], payload: str) -> WrittenShard | None:
+    """Write samples to `path`; `payload` is the extension of the payload's member. No samples, no file."""
+    samples = iter(samples)
+    first = next(samples, None)
+    if first is None:
+        return None
+    with whole_or_absent(path) as stream:
+        written = _write_tar(stream, chain([first], samples), payload)
+    file = ShardFile(name=path.name, samples=len(written), bytes=path.stat().st_size, sha256=sha256_of(path))
+    return WrittenShard(file, _rows(path, written, payload))
+
+
+def _write_tar(stream: BinaryIO, samples: Iterable[Sample], payload: str) -> list[Written]:
+    from webdataset import TarWriter
+
+    written = []
+    with TarWriter(stream, encoder=False, mtime=0, user="lediflow", group="lediflow") as tar:
+        for sample in samples:
+            metadata = json.dumps(sample.metadata, sort_keys=True).encode()
+            tar.write({"__key__": key_name(sample.key), "json": metadata, payload: sample.payload})
+            written.append(Written(sample.key, sample.label, zlib.crc32(sample.payload)))
+    return written
+
+
+def _rows(path: Path, written: list[Written], payload: str) -> list[Row]:
+    with tarfile.open(path, "r:") as tar:
+        places = [(item.offset_data, item.size) for item in tar if item.name.endswith(f".{payload}")]
+    return [
+        Row(sample.key, offset, length, sample.label, sample.crc32)
+        for sample, (offset, length) in zip(written, places, strict=True)
+    ]

@@ -1,0 +1,8 @@
+"""Which sample comes when, and batches of them for one rank.
+
+split    which samples are held out from training
+order    pure: (seed, epoch, position) -> sample
+batch    samples side by side
+augment  flips keyed by sample
+stream   batches for one rank, resumable from one position
+"""
