@@ -1,0 +1,135 @@
+"""Shards of another storage copied to a folder on this node's own disk, up to a size.
+
+A shard is copied whole when it is first read or expected. Processes share the folder: a lock per shard lets one
+copy it while the others wait, and the shards used longest ago go when the limit is reached. Copies appear under
+their name only when complete. A shard that is removed while another process reads it stays readable there.
+"""
+
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from lediflow.data.files import PARTIAL, disk_errors_explained
+from lediflow.data.storage.local import LocalFolder
+from lediflow.data.storage.protocol import Storage
+from lediflow.errors import UserError
+
+Check = Callable[[str, Path], None]
+
+
+class CachedShards:
+    """The storage `source`, read from copies in `folder`; `sizes` names its shards and their bytes.
+
+    `check(name, path)` may refuse a fresh copy by raising OSError.
+    """
+
+    def __init__(
+        self,
+        source: Storage,
+        folder: Path,
+        sizes: dict[str, int],
+        limit_bytes: float,
+        check: Check | None = None,
+    ):
+        self.source, self.sizes, self.limit_bytes, self.check = source, sizes, limit_bytes, check
+        self.folder = folder
+        self.copies = folder / hashlib.sha256(source.where.encode()).hexdigest()[:16]
+        largest = max(sizes.values(), default=0)
+        if largest > limit_bytes:
+            raise UserError(
+                f"data.reading.cache_gib={limit_bytes / 2**30:g} is less than the largest shard of {source.where} "
+                f"({largest / 2**30:.3g} GiB); raise it, or prepare smaller shards"
+            )
+        with disk_errors_explained(self.copies):
+            self.copies.mkdir(parents=True, exist_ok=True)
+        self.local = LocalFolder(self.copies)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="cache")
+        self._present: set[str] = set()  # files this process knows to be there; one may still vanish
+        self._lock = threading.Lock()
+
+    @property
+    def where(self) -> str:
+        return self.source.where
+
+    def read(self, name: str) -> bytes:
+        return self.source.read(name)
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        for _ in range(3):  # another process may evict between the look and the read
+            self._ensure(name)
+            try:
+                return self.local.read_into(name, offset, buffer)
+            except FileNotFoundError:
+                self._present.discard(name)
+        raise OSError(f"{self.copies / name} keeps vanishing: data.reading.cache_gib is too small for this run")
+
+    def copy_to(self, name: str, path: Path) -> None:
+        self.source.copy_to(name, path)
+
+    def expect(self, names: Sequence[str]) -> None:
+        with self._lock:
+            self._present.clear()  # a new window: those still there are marked as used again
+        for name in names:
+            self._pool.submit(self._ensure, name)
+
+    def _ensure(self, name: str) -> None:
+        if name in self._present:
+            return
+        path = self.copies / name
+        with locked(self.copies / f".{name}.lock"):
+            if path.exists() and path.stat().st_size == self.sizes[name]:
+                os.utime(path)
+            else:
+                self._copy(name, path)
+        self._present.add(name)
+
+    def _copy(self, name: str, path: Path) -> None:
+        partial = path.with_name(f".{name}.{self.sizes[name]}.{os.getpid()}{PARTIAL}")
+        with disk_errors_explained(self.folder), locked(self.folder / ".room.lock"):
+            make_room(self.folder, self.limit_bytes - self.sizes[name])
+            partial.touch()  # its name reserves its size from now on
+        try:
+            with disk_errors_explained(partial):
+                self.source.copy_to(name, partial)
+            if self.check:
+                self.check(name, partial)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def make_room(folder: Path, allowed_bytes: float) -> None:
+    """Remove the copies used longest ago until no more than `allowed_bytes` are taken."""
+    files = [(path, path.stat()) for path in folder.glob("*/*.tar")]
+    used = sum(status.st_size for _, status in files)
+    used += sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))
+    for path, status in sorted(files, key=lambda file: file[1].st_mtime_ns):
+        if used <= allowed_bytes:
+            return
+        path.unlink(missing_ok=True)
+        used -= status.st_size
+
+
+def reserved_bytes(partial: Path) -> int:
+    """What an unfinished copy will take; one whose process is gone is removed."""
+    size, process = partial.name.removesuffix(PARTIAL).split(".")[-2:]
+    if psutil.pid_exists(int(process)):
+        return int(size)
+    partial.unlink(missing_ok=True)
+    return 0
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock, among the threads and processes of this node."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file lets the lock go

@@ -1,0 +1,63 @@
+"""Addresses with a scheme: http(s)://, s3:// and whatever else fsspec has a package for. Its only home.
+
+fsspec keeps its own connections open and may be called from several threads.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lediflow.data.storage.protocol import ShortReadError
+from lediflow.errors import UserError
+
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp", "az": "adlfs"}
+
+
+def is_remote(path: str) -> bool:
+    """True for addresses, false for paths of this machine."""
+    return "://" in path
+
+
+class RemoteFolder:
+    """Files below an address."""
+
+    def __init__(self, address: str, options: dict[str, Any] | None = None):
+        self.address = address.rstrip("/")
+        self.files, self.root = _opened(self.address, options or {})
+
+    @property
+    def where(self) -> str:
+        return self.address
+
+    def read(self, name: str) -> bytes:
+        return self.files.cat_file(self._path(name))
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        content = self.files.cat_file(self._path(name), start=offset, end=offset + len(buffer))
+        if len(content) != len(buffer):  # also a server that ignores ranges and sends the whole file
+            raise ShortReadError(name, offset, len(buffer), len(content))
+        buffer[:] = content
+
+    def copy_to(self, name: str, path: Path) -> None:
+        self.files.get_file(self._path(name), str(path))
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Nothing to prepare: memory or a cache folder in front of this storage does it."""
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+
+def _opened(address: str, options: dict[str, Any]) -> tuple[Any, str]:
+    import fsspec
+
+    scheme = address.partition("://")[0]
+    try:
+        files, root = fsspec.core.url_to_fs(address, **options)
+    except ImportError as error:
+        package = PACKAGES.get(scheme, f"fsspec's package for {scheme}")
+        raise UserError(f"reading {address} needs {package}: pip install {package}") from error
+    except ValueError as error:
+        known = ", ".join(sorted(PACKAGES))
+        raise UserError(f"{address} has a scheme that fsspec does not know; use one of {known}") from error
+    return files, str(root).rstrip("/")

@@ -1,0 +1,109 @@
+"""Another storage, patiently: what fails is tried again after a growing pause, what hangs is given up.
+
+Missing files and refused permissions are not tried again. When the last attempt fails the error says what was
+asked, how often, and what came back.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lediflow.data.storage.protocol import Storage
+from lediflow.errors import UserError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+class PatientStorage:
+    """`source` with up to `attempts` attempts; with a time limit each runs in a thread of its own."""
+
+    def __init__(
+        self, source: Storage, attempts: int, timeout_seconds: float | None = None, pause_seconds: float = 1.0
+    ):
+        self.source, self.attempts = source, attempts
+        self.timeout_seconds, self.pause_seconds = timeout_seconds, pause_seconds
+
+    @property
+    def where(self) -> str:
+        return self.source.where
+
+    def read(self, name: str) -> bytes:
+        return self._patiently(name, lambda: self.source.read(name))
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        if self.timeout_seconds is None:
+            try:  # the path of every sample: nothing but the read
+                return self.source.read_into(name, offset, buffer)
+            except OSError:
+                return self._patiently(name, lambda: self.source.read_into(name, offset, buffer))
+        # an attempt that was given up may still write: it gets a buffer of its own
+        buffer[:] = self._patiently(name, lambda: self._range(name, offset, len(buffer)))
+
+    def copy_to(self, name: str, path: Path) -> None:
+        self._patiently(name, lambda: self.source.copy_to(name, path))
+
+    def expect(self, names: Sequence[str]) -> None:
+        self.source.expect(names)
+
+    def _range(self, name: str, offset: int, length: int) -> bytearray:
+        content = bytearray(length)
+        self.source.read_into(name, offset, memoryview(content))
+        return content
+
+    def _patiently(self, name: str, attempt: Callable[[], T]) -> T:
+        for number in range(1, self.attempts + 1):
+            try:
+                return within(self.timeout_seconds, attempt)
+            except HOPELESS as error:
+                raise UserError(f"cannot read {self.where}/{name}: {_told(error)}") from error
+            except UserError:
+                raise
+            except Exception as error:  # each of fsspec's packages has exceptions of its own
+                if number == self.attempts:
+                    raise UserError(self._given_up(name, error)) from error
+                pause = min(self.pause_seconds * 2 ** (number - 1), LONGEST_PAUSE_SECONDS)
+                log.warning(
+                    "reading %s/%s failed (%s); attempt %d of %d in %.1f s",
+                    self.where, name, _told(error), number + 1, self.attempts, pause,
+                )  # fmt: skip
+                time.sleep(pause)
+        raise AssertionError("attempts is at least 1")
+
+    def _given_up(self, name: str, error: Exception) -> str:
+        limit = f" of up to {self.timeout_seconds:g} s each" if self.timeout_seconds else ""
+        return (
+            f"cannot read {self.where}/{name}: {_told(error)}; {self.attempts} attempts{limit} failed. Check that "
+            "the storage answers, then repeat the command (a run continues from its last checkpoint), or raise "
+            "data.reading.attempts and data.reading.timeout_seconds"
+        )
+
+
+def within(seconds: float | None, action: Callable[[], T]) -> T:
+    """The action's result, or TimeoutError; what hangs is left behind in a thread that no exit waits for."""
+    if seconds is None:
+        return action()
+    answer: Future[T] = Future()
+    threading.Thread(target=_answered, args=(answer, action), name="attempt", daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+
+
+def _answered(answer: Future[T], action: Callable[[], T]) -> None:
+    try:
+        answer.set_result(action())
+    except BaseException as error:
+        answer.set_exception(error)
+
+
+def _told(error: Any) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
