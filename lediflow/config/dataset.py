@@ -64,4 +64,5 @@ def build_stream(command: TrainCommand, reader: ShardReader, engine: Engine) -> 
         world_size=engine.ranks.world_size,
         micro_batch=engine.micro_batch,
         global_batch=command.train.global_batch,
+        device=engine.device,
     )

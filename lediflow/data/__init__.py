@@ -8,6 +8,7 @@ encode       image shards -> latent shards
 moments      mean and standard deviation of latents
 workers      tasks shared by processes
 shards       sets of tar shards: written, indexed, read
+storage      where their files lie: folders, addresses, caches
 streams      which sample comes when, and batches of them for one rank
 synthetic    small drawn pictures for tests and a first try
 files        files that are whole or absent

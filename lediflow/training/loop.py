@@ -73,7 +73,7 @@ def train(run: Training) -> Outcome:
     with StopRequest() as stop:
         while not clock.is_finished:
             for _ in range(engine.accumulation):
-                batch = window.waited(run.stream.next_batch).to(engine.device)
+                batch = window.waited(run.stream.next_batch)
                 loss, metrics = run.stage.loss(engine.module, batch, run.noise)
                 engine.backward(loss)
                 window.add(metrics)
@@ -170,7 +170,9 @@ class Window:
     def record(self, **last: float) -> None:
         """Write one event."""
         run = self.run
-        means = run.engine.mean({name: float(total) / self.count for name, total in self.sums.items()})
+        metrics = {name: float(total) / self.count for name, total in self.sums.items()}
+        corrupt = float(len(run.stream.quarantine) * run.engine.ranks.world_size)  # the mean is then the sum
+        means = run.engine.mean(metrics | {"corrupt_samples": corrupt})
         seconds = time.perf_counter() - self.started
         images = run.clock.images_seen - self.first_image
         run.tracker.record(

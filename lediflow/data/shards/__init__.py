@@ -4,4 +4,5 @@ index    index.json and the table of offsets beside the shards
 writer   one tar shard, whole or absent (the only home of webdataset)
 build    a set under construction: interrupted work is continued, finished work reused
 reader   random reads of samples through the index
+foreign  an index for tars that others wrote
 """

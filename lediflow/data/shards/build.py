@@ -113,7 +113,7 @@ class ShardBuild:
         rejected = [row for part in parts for row in part.rejected]
         write_json_lines(self.root / REJECTED_NAME, rejected)
         contents = replace(self.contents, statistics=statistics)
-        ShardIndex(root=self.root, contents=contents, shards=files, table=table).save()
+        ShardIndex(root=self.root, contents=contents, shards=files, table=table).save(self.root)
         self.abandon()
         return ShardIndex.load(self.root)
 

@@ -6,6 +6,8 @@ shard follows from the shards' counts.
 index.json is written last: a folder that has one is finished.
 """
 
+import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,6 +18,8 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from lediflow.data.files import sha256_of, whole_or_absent, write_json
+from lediflow.data.storage import ReadingConfig, open_storage
+from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
 
 SCHEMA_VERSION = 2
@@ -71,10 +75,11 @@ class Contents:
 class ShardIndex:
     """A finished set of shards."""
 
-    root: Path
+    root: Path | str  # the folder, or the address, of the shards
     contents: Contents
     shards: list[ShardFile]
     table: Shaped[np.ndarray, " samples"]  # of ROW
+    fingerprint: str = ""  # names this data exactly: the hash of index.json, which holds every shard's
 
     def __len__(self) -> int:
         return len(self.table)
@@ -84,50 +89,76 @@ class ShardIndex:
         return np.array([shard.samples for shard in self.shards], dtype=np.int64)
 
     @cached_property
-    def shard_of_sample(self) -> Int64[np.ndarray, " samples"]:
-        return np.repeat(np.arange(len(self.shards)), self.shard_sizes)
+    def shard_ends(self) -> Int64[np.ndarray, " shards"]:
+        """Number of the first sample behind each shard."""
+        return np.cumsum(self.shard_sizes)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Names this data exactly: index.json holds the hash of every shard."""
-        return sha256_of(self.root / INDEX_NAME)
+    def shard_of(self, samples: Int64[np.ndarray, " chosen"]) -> Int64[np.ndarray, " chosen"]:
+        """The shards that samples lie in."""
+        return np.searchsorted(self.shard_ends, samples, side="right")
 
-    def save(self) -> None:
-        with whole_or_absent(self.root / TABLE_NAME) as stream:
+    @property
+    def file_sizes(self) -> dict[str, int]:
+        """Name -> bytes of every shard."""
+        return {shard.name: shard.bytes for shard in self.shards}
+
+    def save(self, folder: Path) -> None:
+        """Write table and index into a folder, the index last."""
+        with whole_or_absent(folder / TABLE_NAME) as stream:
             np.save(stream, self.table)
         head = {"schema_version": SCHEMA_VERSION, "samples": len(self)}
         shards = [asdict(shard) for shard in self.shards]
-        write_json(self.root / INDEX_NAME, head | asdict(self.contents) | {"shards": shards})
+        write_json(folder / INDEX_NAME, head | asdict(self.contents) | {"shards": shards})
 
     @classmethod
-    def load(cls, root: str | Path) -> "ShardIndex":
-        """Read a finished set, checking that its parts belong together."""
-        root = Path(root)
-        document = _read_document(root)
+    def load(cls, where: str | Path, reading: ReadingConfig | None = None) -> "ShardIndex":
+        """Read a finished set's index, checking that its parts belong together."""
+        if is_remote(str(where)):
+            index = cls.parsed(where, *_fetched(str(where), reading))
+        else:
+            index = cls.read_from(Path(where), Path(where))
+        return index
+
+    @classmethod
+    def read_from(cls, home: Path, root: Path) -> "ShardIndex":
+        """The index in folder `home` of the shards in folder `root`."""
+        try:
+            document = (home / INDEX_NAME).read_bytes()
+        except FileNotFoundError:
+            raise UserError(_no_index(home)) from None
+        index = cls.parsed(root, document, np.load(home / TABLE_NAME, mmap_mode="r"))
+        _check_sizes(root, index.shards)
+        return index
+
+    @classmethod
+    def parsed(cls, root: Path | str, content: bytes, table: Shaped[np.ndarray, " samples"]) -> "ShardIndex":
+        """The index that stands in the bytes of an index.json and in a table."""
+        document = json.loads(content)
+        _check_version(root, document.pop("schema_version"))
         shards = [ShardFile(**shard) for shard in document.pop("shards")]
         samples = document.pop("samples")
-        table = np.load(root / TABLE_NAME, mmap_mode="r")
         if not len(table) == samples == sum(shard.samples for shard in shards):
             raise UserError(
                 f"{root}: {INDEX_NAME} speaks of {samples} samples, {TABLE_NAME} of {len(table)}; "
                 "they come from different sets: copy the folder again or make it anew"
             )
-        _check_sizes(root, shards)
-        return cls(root=root, contents=Contents(**document), shards=shards, table=table)
+        fingerprint = hashlib.sha256(content).hexdigest()
+        return cls(
+            root=root, contents=Contents(**document), shards=shards, table=table, fingerprint=fingerprint
+        )
 
 
-def _read_document(root: Path) -> dict[str, Any]:
-    try:
-        document = json.loads((root / INDEX_NAME).read_text())
-    except FileNotFoundError:
-        raise UserError(_no_index(root)) from None
-    version = document.pop("schema_version")
+def _fetched(where: str, reading: ReadingConfig | None) -> tuple[bytes, Shaped[np.ndarray, " samples"]]:
+    files = open_storage(where, reading)
+    return files.read(INDEX_NAME), np.load(io.BytesIO(files.read(TABLE_NAME)))
+
+
+def _check_version(root: Path | str, version: int) -> None:
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{root}/{INDEX_NAME} has schema version {version}, this code reads {SCHEMA_VERSION}; "
             "make the shards again, or use the version of lediflow that made them"
         )
-    return document
 
 
 def _no_index(root: Path) -> str:
@@ -154,5 +185,6 @@ def _check_sizes(root: Path, shards: list[ShardFile]) -> None:
 
 
 def damaged_shards(index: ShardIndex) -> list[str]:
-    """Names of the shards whose content is not what was written (reads everything)."""
-    return [shard.name for shard in index.shards if sha256_of(index.root / shard.name) != shard.sha256]
+    """Names of a folder's shards whose content is not what was written (reads everything)."""
+    root = Path(index.root)
+    return [shard.name for shard in index.shards if sha256_of(root / shard.name) != shard.sha256]

@@ -1,94 +1,167 @@
-"""Random reads of finished shards: sample number -> its bytes, its array, its signal.
+"""Random reads of finished shards: sample number -> its stored array -> its signal.
 
-Tars are mapped into memory and read at the table's offsets. A `.npy` payload is its array's bytes behind a
-header, and all samples of a set have one shape, so an array is a view at the payload's end.
+A `.npy` payload is its array's bytes behind a header, and all samples of a set have one shape: the array is read
+from its place in the tar straight into its row of the batch. Pictures are decoded into theirs.
 """
 
 import json
 import math
-import mmap
 import tarfile
-from collections.abc import Iterator
-from functools import lru_cache
+import zlib
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
+from PIL import Image
 from torch import Tensor
 
 from lediflow.codecs import Latents, bytes_to_signal
-from lediflow.data.images import picture_pixels
+from lediflow.data.files import sha256_of
+from lediflow.data.images import PILLOW_MODES
+from lediflow.data.shards.foreign import load_or_index
 from lediflow.data.shards.index import ShardIndex, key_name
+from lediflow.data.storage import ReadingConfig, open_storage
+from lediflow.data.storage.remote import is_remote
 
-__all__ = ["ShardIndex", "ShardReader"]
+__all__ = ["CorruptSampleError", "ShardIndex", "ShardReader"]
 
 Stored = Shaped[np.ndarray, "channels height width"]
+Samples = Int64[np.ndarray, " batch"]
 
-OPEN_SHARDS = 128  # well below the usual limit of 1,024 open files
+
+class CorruptSampleError(Exception):
+    """A sample's bytes are there, but are not what they should be."""
+
+    def __init__(self, sample: int, reason: str):
+        super().__init__(reason)
+        self.sample, self.reason = sample, reason
 
 
 class ShardReader:
     """The samples of a set of shards, by number. Threads may share it."""
 
-    def __init__(self, index: ShardIndex):
-        self.index = index
-        self._shard = lru_cache(maxsize=OPEN_SHARDS)(self._map_shard)
+    def __init__(self, index: ShardIndex, reading: ReadingConfig | None = None):
+        self.index, self.reading = index, reading or ReadingConfig()
+        self.storage = open_storage(index.root, self.reading, index.file_sizes, self._check_copy)
+        self.names = [shard.name for shard in index.shards]
+        contents = index.contents
+        self.is_array = contents.payload == "npy"
+        channels, height, width = contents.shape
+        # pictures lie as Pillow gives them, channels last; the caller sees channels first either way
+        self.row_shape = (channels, height, width) if self.is_array else (height, width, channels)
+        self.row_bytes = math.prod(contents.shape) * np.dtype(contents.dtype).itemsize
 
     @classmethod
-    def open(cls, path: str | Path) -> "ShardReader":
-        return cls(ShardIndex.load(path))
+    def open(cls, where: str | Path, reading: ReadingConfig | None = None) -> "ShardReader":
+        """The set at a path or address; tars without our index get one first."""
+        if is_remote(str(where)):
+            return cls(ShardIndex.load(where, reading), reading)
+        return cls(load_or_index(where), reading)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def keys(self, samples: Int64[np.ndarray, " batch"]) -> list[str]:
+    def keys(self, samples: Samples) -> list[str]:
         """The samples' names in their tars."""
         return [key_name(key) for key in self.index.table["key"][samples].tolist()]
 
     def metadata(self, shard: int) -> list[dict[str, Any]]:
         """The JSON members of one shard's samples, in order."""
-        with tarfile.open(self.index.root / self.index.shards[shard].name, "r:") as tar:
+        with tarfile.open(fileobj=BytesIO(self.storage.read(self.names[shard])), mode="r:") as tar:
             streams = [tar.extractfile(member) for member in tar if member.name.endswith(".json")]
             return [json.load(stream) for stream in streams if stream]
 
-    def payload(self, sample: int) -> memoryview:
-        """The sample's bytes as they lie in the tar."""
-        return next(self._payloads(np.array([sample])))
+    def payload(self, sample: int) -> bytes:
+        """The sample's bytes as they lie in the tar, compared with their checksum if the reading says so."""
+        row = self.index.table[sample]
+        content = bytearray(int(row["length"]))
+        self.storage.read_into(self._name(sample), int(row["offset"]), memoryview(content))
+        if self.reading.checksums and zlib.crc32(content) != row["crc32"]:
+            raise CorruptSampleError(sample, "its bytes do not have the checksum of the index")
+        return bytes(content)
+
+    def stored(
+        self, samples: Samples, views: Samples | None = None
+    ) -> Shaped[Tensor, "batch channels height width"]:
+        """Arrays as they are stored; `views` says which of a set with two, 0 (as it is) where not given.
+
+        Raises CorruptSampleError for the first sample that cannot be had.
+        """
+        batch = np.empty((len(samples), *self.row_shape), self.index.contents.dtype)
+        if self.is_array and not self.reading.checksums:
+            self._read_arrays(samples, views, batch)
+        else:
+            for place, sample in enumerate(samples.tolist()):
+                view = 0 if views is None else int(views[place])
+                batch[place] = self._decoded(sample, view)
+        rows = torch.from_numpy(batch)
+        return rows if self.is_array else rows.permute(0, 3, 1, 2)
 
     def array(self, sample: int) -> Stored:
-        """The sample's stored array."""
-        return self._unpacked(self.payload(sample))
+        """One sample's stored array."""
+        return self.stored(np.array([sample]))[0].numpy()
 
-    def signals(self, samples: Int64[np.ndarray, " batch"]) -> Latents:
+    def signals(self, samples: Samples) -> Latents:
         """A batch as float32: images in [-1, 1], or latents as their codec gave them."""
-        stored = torch.from_numpy(np.stack([*map(self._unpacked, self._payloads(samples))]))
+        return self.as_signals(self.stored(samples))
+
+    def as_signals(self, stored: Shaped[Tensor, "batch channels height width"]) -> Latents:
+        """Stored arrays as float32, on whatever device they are."""
         if stored.dtype == torch.uint8:
-            return Latents(bytes_to_signal(stored), None)
+            return Latents(bytes_to_signal(stored.contiguous()), None)
         if self.index.contents.has_logvar:
             return Latents(*stored.float().chunk(2, dim=1))
         return Latents(stored.float(), None)
 
-    def labels(self, samples: Int64[np.ndarray, " batch"]) -> Int64[Tensor, " batch"] | None:
+    def labels(self, samples: Samples) -> Int64[Tensor, " batch"] | None:
         """Class numbers; None where the set has no classes."""
         if self.index.contents.classes is None:
             return None
-        return torch.from_numpy(self.index.table["label"][samples].copy())
+        return torch.from_numpy(self.index.table["label"][samples].astype(np.int64))
 
-    def _payloads(self, samples: Int64[np.ndarray, " batch"]) -> Iterator[memoryview]:
-        rows, shards = self.index.table[samples], self.index.shard_of_sample[samples]
-        places = zip(shards.tolist(), rows["offset"].tolist(), rows["length"].tolist(), strict=True)
-        return (self._shard(shard)[offset : offset + length] for shard, offset, length in places)
+    def expect(self, shards: Sequence[int]) -> None:
+        """A hint that these shards are read soon."""
+        self.storage.expect([self.names[shard] for shard in shards])
 
-    def _unpacked(self, payload: memoryview) -> Stored:
-        contents = self.index.contents
-        if contents.payload != "npy":
-            return picture_pixels(payload)
-        count = math.prod(contents.shape)
-        header = len(payload) - count * np.dtype(contents.dtype).itemsize
-        return np.frombuffer(payload, contents.dtype, count, header).reshape(contents.shape)
+    def _read_arrays(
+        self, samples: Samples, views: Samples | None, batch: Shaped[np.ndarray, "batch ..."]
+    ) -> None:
+        rows = self.index.table[samples]
+        # an array's bytes are the payload's last; its views follow each other there
+        begins = rows["offset"] + rows["length"] - self.index.contents.views * self.row_bytes
+        if views is not None:
+            begins = begins + views * self.row_bytes
+        target, end = batch.reshape(-1).view(np.uint8).data, 0
+        read_into, names = self.storage.read_into, self.names
+        for shard, begin in zip(self.index.shard_of(samples).tolist(), begins.tolist(), strict=True):
+            start, end = end, end + self.row_bytes
+            read_into(names[shard], begin, target[start:end])
 
-    def _map_shard(self, number: int) -> memoryview:
-        with (self.index.root / self.index.shards[number].name).open("rb") as stream:
-            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    def _decoded(self, sample: int, view: int) -> Stored:
+        content = self.payload(sample)
+        if self.is_array:
+            begin = len(content) - (self.index.contents.views - view) * self.row_bytes
+            array = np.frombuffer(content, self.index.contents.dtype, math.prod(self.row_shape), begin)
+            return array.reshape(self.row_shape)
+        try:
+            pixels = np.asarray(Image.open(BytesIO(content)).convert(PILLOW_MODES[self.index.contents.mode]))
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            raise CorruptSampleError(sample, f"it cannot be decoded: {error}") from error
+        if pixels.shape[:2] != self.row_shape[:2]:
+            found, expected = ("x".join(map(str, shape[:2])) for shape in (pixels.shape, self.row_shape))
+            raise CorruptSampleError(sample, f"it is {found} where the set is {expected}")
+        return pixels.reshape(self.row_shape)
+
+    def _name(self, sample: int) -> str:
+        return self.names[int(self.index.shard_of(np.array([sample]))[0])]
+
+    def _check_copy(self, name: str, path: Path) -> None:
+        shard = next(shard for shard in self.index.shards if shard.name == name)
+        if path.stat().st_size != shard.bytes:
+            raise OSError(f"the copy has {path.stat().st_size} bytes, the index says {shard.bytes}")
+        if self.reading.checksums and sha256_of(path) != shard.sha256:
+            raise OSError("the copy does not have the hash of the index")

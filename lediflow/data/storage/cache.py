@@ -68,7 +68,9 @@ class CachedShards:
                 return self.local.read_into(name, offset, buffer)
             except FileNotFoundError:
                 self._present.discard(name)
-        raise OSError(f"{self.copies / name} keeps vanishing: data.reading.cache_gib is too small for this run")
+        raise OSError(
+            f"{self.copies / name} keeps vanishing: data.reading.cache_gib is too small for this run"
+        )
 
     def copy_to(self, name: str, path: Path) -> None:
         self.source.copy_to(name, path)

@@ -29,7 +29,9 @@ METHODS = ("auto", "ranges", "whole")
 class ReadingConfig:
     """How the bytes of shards are fetched."""
 
-    method: str = "auto"  # auto: by the shards' size | ranges: only what a sample needs | whole: shard by shard
+    method: str = (
+        "auto"  # auto: by the shards' size | ranges: only what a sample needs | whole: shard by shard
+    )
     whole_mib: float = 256.0  # auto reads shards up to this size whole; larger windows then need more memory
     memory_gib: float = 4.0  # most that whole shards from an address may hold in memory, per rank
     cache: str | None = None  # folder on this node's own disk that shards are copied to; null: none
@@ -63,7 +65,9 @@ def open_storage(
         if whole and not config.cache:
             return WholeShards(patient, int(config.memory_gib * 2**30))
     if config.cache and sizes:
-        copies = CachedShards(patient, Path(config.cache).expanduser(), sizes, config.cache_gib * 2**30, check)
+        copies = CachedShards(
+            patient, Path(config.cache).expanduser(), sizes, config.cache_gib * 2**30, check
+        )
         return PatientStorage(copies, config.attempts)
     return patient
 

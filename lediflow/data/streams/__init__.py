@@ -1,8 +1,9 @@
 """Which sample comes when, and batches of them for one rank.
 
-split    which samples are held out from training
-order    pure: (seed, epoch, position) -> sample
-batch    samples side by side
-augment  flips keyed by sample
-stream   batches for one rank, resumable from one position
+split       which samples are held out from training
+order       pure: (seed, epoch, position) -> sample
+batch       samples side by side
+augment     flips keyed by sample
+quarantine  corrupt samples: named, counted, replaced
+stream      batches for one rank, resumable from one position
 """

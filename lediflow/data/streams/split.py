@@ -15,6 +15,8 @@ SECOND = np.uint64(0x94D049BB133111EB)
 
 def is_held_out(keys: Int64[np.ndarray, " samples"], fraction: float) -> Bool[np.ndarray, " samples"]:
     """True for about `fraction` of the keys."""
+    if not fraction:  # spares large sets the hashing
+        return np.zeros(len(keys), dtype=bool)
     bits = keys.astype(np.uint64) * GOLDEN + GOLDEN
     bits = (bits ^ (bits >> np.uint64(30))) * FIRST
     bits = (bits ^ (bits >> np.uint64(27))) * SECOND

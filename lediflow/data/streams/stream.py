@@ -9,7 +9,7 @@ out in micro-batches. Threads load ahead; what they load is decided before they 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -18,25 +18,36 @@ import torch
 from jaxtyping import Int64
 
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.augment import flipped
-from lediflow.data.streams.batch import Batch, load_samples
+from lediflow.data.storage import ReadingConfig
+from lediflow.data.storage.retry import LONGEST_PAUSE_SECONDS
+from lediflow.data.streams.augment import flipped, is_flipped
+from lediflow.data.streams.batch import Batch, StoredBatch, load_samples, ready
 from lediflow.data.streams.order import RunOrder, share_of_rank
+from lediflow.data.streams.quarantine import Quarantine
 from lediflow.data.streams.split import samples_of
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
+
+Positions = Int64[np.ndarray, " batch"]
+ORDER_RULE = 2  # counts the changes of order.py that show other samples at the same positions
 
 
 @dataclass(kw_only=True)
 class DataConfig:
     """Which samples a run trains on, and how they are loaded."""
 
-    path: str = "???"  # folder of finished shards, images or latents
+    path: str = "???"  # folder or address (https://, s3://) of shards, images or latents
     flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric things
     flip_vertical: bool = False  # turn half of the images upside down; for textures and views from above
     held_out_fraction: float = 0.0  # share of the samples, chosen by key, that training never sees
     shuffle_window: int = 4  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
-    threads: int = 2  # loaders per rank; more help where shards hold png files
+    last_batch: str = "fill"  # of an epoch: fill takes the next epoch's first samples | drop leaves it out
+    threads: int = 2  # loaders per rank; more help where shards hold pictures, one is best for latents
     batches_ahead: int = 4  # micro-batches loaded before they are asked for; more cost memory
+    max_corrupt_share: float = (
+        0.001  # share of samples that may be corrupt, and are replaced, before the run stops
+    )
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
 
 class SampleStream:
@@ -53,25 +64,41 @@ class SampleStream:
         micro_batch: int,
         global_batch: int,
         position: int = 0,
+        device: torch.device | str = "cpu",
     ):
         _check_batches(global_batch, world_size, micro_batch)
         _check_flips(reader, config)
-        self.reader, self.config = reader, config
+        self.reader, self.config, self.device = reader, config, torch.device(device)
+        self.has_mirrored = reader.index.contents.views == 2
         self.rank, self.world_size = rank, world_size
         self.micro_batch, self.global_batch = micro_batch, global_batch
         self.accumulation = global_batch // (world_size * micro_batch)
         self.noise = SampleNoise(seed)
         self.samples = _training_samples(reader, config)
-        shard_sizes = np.bincount(reader.index.shard_of_sample[self.samples], minlength=1)
-        self.order = RunOrder(shard_sizes, seed=seed, window=config.shuffle_window)
+        self.quarantine = Quarantine(reader, self.samples, config.max_corrupt_share)
+        ends = np.searchsorted(self.samples, reader.index.shard_ends)
+        self.order = RunOrder(
+            np.diff(ends, prepend=0), seed=seed, window=config.shuffle_window,
+            last_batch=config.last_batch, global_batch=global_batch,
+        )  # fmt: skip
         self._pool = ThreadPoolExecutor(max(1, config.threads), thread_name_prefix="loader")
         self._start_at(position)
 
     def next_batch(self) -> Batch:
-        """The next micro-batch of this rank; never ends."""
+        """The next micro-batch of this rank, on the device; never ends."""
+        batch = ready(self.next_stored(), self.reader, self.noise, self.device)
+        images = batch.images
+        if self.config.flip_horizontal and not self.has_mirrored:
+            images = flipped(images, batch.ids, self.noise, axis="horizontal")
+        if self.config.flip_vertical:
+            images = flipped(images, batch.ids, self.noise, axis="vertical")
+        return replace(batch, images=images)
+
+    def next_stored(self) -> StoredBatch:
+        """The same as it lies in the shards: what loading costs, and what a device has still to do."""
         while len(self._ahead) <= self.config.batches_ahead:
             self._ahead.append(self._pool.submit(self._load, next(self._places)))
-        batch = self._ahead.popleft().result()
+        batch = self._waited_for(self._ahead.popleft())
         self._delivered += 1
         return batch
 
@@ -82,15 +109,30 @@ class SampleStream:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; a step that is not whole is repeated after loading."""
-        return {"position": self.position, "data": self.reader.index.fingerprint}
+        return {
+            "position": self.position,
+            "data": self.reader.index.fingerprint,
+            "order": self._order_facts(),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue where a stream over the same data, on any number of ranks, stopped."""
         found = self.reader.index.fingerprint
-        if state.get("data", found) != found:
+        if state["data"] != found:
             raise UserError(
                 f"the run was trained on other data than data.path={self.reader.index.root} "
                 f"(index {state['data'][:12]} then, {found[:12]} now); give the old data or start another run"
+            )
+        before = state.get("order", {})
+        changed = [
+            f"{name}: {before.get(name)} then, {fact} now"
+            for name, fact in self._order_facts().items()
+            if before.get(name) != fact
+        ]
+        if changed:
+            raise UserError(
+                f"the run's order of samples was made otherwise ({'; '.join(changed)}): samples would be repeated "
+                "or missed; repeat the options of the first start, or start another run"
             )
         self._start_at(state["position"])
 
@@ -98,27 +140,58 @@ class SampleStream:
         """Stop the loading threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def _order_facts(self) -> dict[str, Any]:
+        """What makes the order, besides the data; the ranks and the loading have no say in it."""
+        return {
+            "rule": ORDER_RULE,
+            "seed": self.noise.seed,
+            "data.shuffle_window": self.config.shuffle_window,
+            "data.held_out_fraction": self.config.held_out_fraction,
+            "samples_per_epoch": self.order.samples_per_epoch,
+        }
+
     def _start_at(self, position: int) -> None:
         self._first, self._delivered = position, 0
-        self._ahead: deque[Future[Batch]] = deque()
+        self._ahead: deque[Future[StoredBatch]] = deque()
         self._places = self._positions_from(position)
+        self._expected: list[int] = []
 
-    def _positions_from(self, position: int) -> Iterator[Int64[np.ndarray, " batch"]]:
+    def _positions_from(self, position: int) -> Iterator[Positions]:
         for block_start in count(position, self.global_batch):
+            self._expect(block_start)
             share = share_of_rank(
                 block_start, global_batch=self.global_batch, rank=self.rank, world_size=self.world_size
             )
             yield from np.split(share, self.accumulation)
 
-    def _load(self, positions: Int64[np.ndarray, " batch"]) -> Batch:
+    def _expect(self, position: int) -> None:
+        wanted = self.order.shards_wanted(position)
+        if wanted != self._expected:
+            self._expected = wanted
+            self.reader.expect(wanted)
+
+    def _load(self, positions: Positions) -> StoredBatch:
         samples = self.samples[self.order.samples_at(positions)]
-        batch = load_samples(self.reader, samples, torch.from_numpy(positions), self.noise)
-        images = batch.images
-        if self.config.flip_horizontal:
-            images = flipped(images, batch.ids, self.noise, axis="horizontal")
-        if self.config.flip_vertical:
-            images = flipped(images, batch.ids, self.noise, axis="vertical")
-        return replace(batch, images=images)
+        views = None
+        if self.config.flip_horizontal and self.has_mirrored:
+            mirrored = is_flipped(torch.from_numpy(positions), self.noise, axis="horizontal")
+            views = mirrored.numpy().astype(np.int64)
+        batch = self.quarantine.loaded(
+            samples, lambda chosen: load_samples(self.reader, chosen, positions, views)
+        )
+        return batch.pinned() if self.device.type == "cuda" else batch
+
+    def _waited_for(self, batch: Future[StoredBatch]) -> StoredBatch:
+        reading = self.config.reading
+        patience = reading.attempts * (reading.timeout_seconds + LONGEST_PAUSE_SECONDS)
+        try:
+            return batch.result(patience)
+        except TimeoutError:
+            raise UserError(
+                f"no batch came from {self.reader.index.root} within {patience:.0f} s; check that the storage answers, "
+                "then repeat the command (the run continues from its last checkpoint), or raise "
+                "data.reading.timeout_seconds"
+            ) from None
 
 
 def _training_samples(reader: ShardReader, config: DataConfig) -> Int64[np.ndarray, " samples"]:
@@ -142,9 +215,13 @@ def _check_batches(global_batch: int, world_size: int, micro_batch: int) -> None
 
 
 def _check_flips(reader: ShardReader, config: DataConfig) -> None:
-    codec = (reader.index.contents.codec or {"name": "pixels"})["name"]
-    if codec != "pixels" and (config.flip_horizontal or config.flip_vertical):
+    contents = reader.index.contents
+    codec = (contents.codec or {"name": "pixels"})["name"]
+    if codec == "pixels":
+        return
+    if config.flip_vertical or (config.flip_horizontal and contents.views < 2):
         raise UserError(
             f"data.flip_... is set, but {reader.index.root} holds latents of {codec}, "
-            "which are not the mirrored image's latents when mirrored; turn flips off"
+            "which are not the mirrored image's latents when mirrored; turn flips off, or encode with flipped=true "
+            "and use data.flip_horizontal=true"
         )

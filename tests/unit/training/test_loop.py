@@ -38,6 +38,7 @@ class Counting:
 
     def __init__(self, micro_batch):
         self.position, self.micro_batch = 0, micro_batch
+        self.quarantine = ()  # no corrupt samples
 
     def next_batch(self):
         ids = torch.arange(self.position, self.position + self.micro_batch)

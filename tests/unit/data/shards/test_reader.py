@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lediflow.data.shards import reader as shards_module
 from lediflow.data.shards.reader import ShardIndex, ShardReader
+from lediflow.data.storage import local as local_storage
 from lediflow.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_labels_name_the_class_folder(reader):
 
 
 def test_more_shards_than_are_kept_open_can_be_read(shards, reader, monkeypatch):
-    monkeypatch.setattr(shards_module, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(local_storage, "OPEN_FILES", 2)
     few = ShardReader.open(shards)
     order = np.random.default_rng(0).permutation(50)
     np.testing.assert_array_equal(few.signals(order).mean, reader.signals(order).mean)

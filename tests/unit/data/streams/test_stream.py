@@ -137,6 +137,16 @@ def test_a_state_of_other_data_is_refused(reader):
         stream_of(reader).load({"position": 0, "data": "0" * 64})
 
 
+@pytest.mark.parametrize(
+    "changed", [{"shuffle_window": 1}, {"held_out_fraction": 0.2}, {"last_batch": "drop"}]
+)
+def test_a_state_of_another_order_is_refused_with_both_named(reader, changed):
+    with pytest.raises(
+        UserError, match=r"order of samples was made otherwise \((data|samples).*: .* then, .* now"
+    ):
+        stream_of(reader, **changed).load(stream_of(reader).state())
+
+
 def test_holding_out_everything_is_refused(reader):
     with pytest.raises(UserError, match="leaves none of the 50 samples"):
         stream_of(reader, held_out_fraction=1.0)
