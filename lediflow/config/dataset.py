@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from lediflow.config.schema import TrainCommand
-from lediflow.data.shards.index import INDEX_NAME
+from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.stream import SampleStream
 from lediflow.data.synthetic import make_synthetic_shards
@@ -15,14 +15,17 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 
 DRAWING_SECONDS = 60.0  # a hundred times what the first rank needs for toy pictures
+INDEXING_SECONDS = 12 * 3600.0  # reading a whole set once, on slow storage
 
 
 def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
     """The shards, checked against the model's size; drawn first where the run asks for toy pictures."""
-    path, model = Path(command.data.path), command.model
+    path, model = command.data.path, command.model
     if command.synthetic_images:
         draw_toy_pictures(command, ranks)
-    reader = ShardReader.open(path)
+    if not ranks.is_first and lacks_index(path):  # the first rank makes it
+        wait_for_index(Path(path), INDEXING_SECONDS)
+    reader = ShardReader.open(path, command.data.reading)
     found = tuple(reader.index.contents.signal_shape)
     if found != (model.channels, model.image_size, model.image_size):
         raise UserError(
@@ -50,8 +53,13 @@ def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
     path, model = Path(command.data.path), command.model
     if ranks.is_first:
         make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels)
-    deadline = time.monotonic() + DRAWING_SECONDS
-    while not (path / INDEX_NAME).is_file() and time.monotonic() < deadline:
+    wait_for_index(path, DRAWING_SECONDS)
+
+
+def wait_for_index(folder: Path, seconds: float) -> None:
+    """Until another process has finished a set's index, or time runs out: what is missing is told later."""
+    deadline = time.monotonic() + seconds
+    while not has_index(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

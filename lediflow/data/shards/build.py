@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from lediflow.data.files import PARTIAL, disk_errors_explained, write_json, write_json_lines
-from lediflow.data.shards.index import INDEX_NAME, ROW, Contents, ShardFile, ShardIndex
+from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
 from lediflow.data.shards.writer import Sample, write_shard
 from lediflow.errors import UserError
 
@@ -67,7 +67,7 @@ class ShardBuild:
 
     @property
     def parts_folder(self) -> Path:
-        return self.root / ".parts"
+        return self.root / PARTS_NAME
 
     def finished(self) -> ShardIndex | None:
         """The index if this very set is already there; an error if another one is."""

@@ -15,6 +15,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import groupby
@@ -24,13 +25,14 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lediflow.data.shards.index import INDEX_NAME, ROW, Contents, ShardFile, ShardIndex
-from lediflow.data.workers import in_processes
+from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
+from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**20
+SCANNERS = 4
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp")
 PAYLOADS = (*PICTURES, "npy")
 
@@ -65,10 +67,21 @@ class Member(NamedTuple):
 def load_or_index(where: str | Path) -> ShardIndex:
     """The index of a local set, made first where tars have none."""
     root = Path(where)
-    home = index_home(root)
-    if not (home / INDEX_NAME).exists() and any(root.glob("*.tar")):
+    if lacks_index(root):
         return index_tars(root)
-    return ShardIndex.read_from(home, root)
+    return ShardIndex.read_from(index_home(root), root)
+
+
+def has_index(where: str | Path) -> bool:
+    """Whether a local set can be read as it is."""
+    return (index_home(Path(where)) / INDEX_NAME).exists()
+
+
+def lacks_index(where: str | Path) -> bool:
+    """Whether there are tars that must be read once before they can be used."""
+    if is_remote(str(where)) or has_index(where) or (Path(where) / PARTS_NAME).is_dir():
+        return False
+    return any(Path(where).glob("*.tar"))
 
 
 def index_home(root: Path) -> Path:
@@ -83,8 +96,8 @@ def index_tars(root: Path) -> ShardIndex:
     """Index every .tar of a folder."""
     paths = sorted(root.glob("*.tar"))
     log.info("indexing %d tars of %s, which have no %s", len(paths), root, INDEX_NAME)
-    scans = {scan.file.name: scan for scan in in_processes(scan_tar, paths, len(os.sched_getaffinity(0)))}
-    found = [scans[path.name] for path in paths if scans[path.name].places]
+    with ThreadPoolExecutor(SCANNERS) as pool:  # hashing and reading let other threads run
+        found = [scan for scan in pool.map(scan_tar, paths) if scan.places]
     if not found:
         raise UserError(
             f"the {len(paths)} tars of {root} hold no samples: no file ends in {', '.join(PAYLOADS)}"

@@ -25,6 +25,7 @@ from lediflow.errors import UserError
 SCHEMA_VERSION = 2
 INDEX_NAME = "index.json"
 TABLE_NAME = "index.offsets.npy"
+PARTS_NAME = ".parts"  # folder of a set under construction
 ROW = np.dtype([("key", "<i8"), ("offset", "<i8"), ("length", "<u4"), ("label", "<i4"), ("crc32", "<u4")])
 
 
@@ -162,6 +163,8 @@ def _check_version(root: Path | str, version: int) -> None:
 
 
 def _no_index(root: Path) -> str:
+    if (root / PARTS_NAME).is_dir():
+        return f"the shards in {root} are not finished; repeat the command that makes them, it continues"
     if not root.is_dir():
         found = "the folder does not exist"
     else:

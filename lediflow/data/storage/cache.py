@@ -9,9 +9,10 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from lediflow.data.storage.protocol import Storage
 from lediflow.errors import UserError
 
 Check = Callable[[str, Path], None]
+READ_ATTEMPTS = 10
 
 
 class CachedShards:
@@ -62,7 +64,7 @@ class CachedShards:
         return self.source.read(name)
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        for _ in range(3):  # another process may evict between the look and the read
+        for _ in range(READ_ATTEMPTS):  # another process may evict between the look and the read
             self._ensure(name)
             try:
                 return self.local.read_into(name, offset, buffer)
@@ -86,10 +88,9 @@ class CachedShards:
             return
         path = self.copies / name
         with locked(self.copies / f".{name}.lock"):
-            if path.exists() and path.stat().st_size == self.sizes[name]:
-                os.utime(path)
-            else:
+            if file_size(path) != self.sizes[name]:
                 self._copy(name, path)
+            mark_used(path)
         self._present.add(name)
 
     def _copy(self, name: str, path: Path) -> None:
@@ -110,14 +111,27 @@ class CachedShards:
 
 def make_room(folder: Path, allowed_bytes: float) -> None:
     """Remove the copies used longest ago until no more than `allowed_bytes` are taken."""
-    files = [(path, path.stat()) for path in folder.glob("*/*.tar")]
-    used = sum(status.st_size for _, status in files)
-    used += sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))
-    for path, status in sorted(files, key=lambda file: file[1].st_mtime_ns):
+    files = sorted(folder.glob("*/*.tar"), key=lambda path: path.stat().st_mtime_ns)  # none goes but here
+    used = sum(map(file_size, files)) + sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))
+    for path in files:
         if used <= allowed_bytes:
             return
+        used -= file_size(path)
         path.unlink(missing_ok=True)
-        used -= status.st_size
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file; -1 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+def mark_used(path: Path) -> None:
+    """Now is when the copy was used last; the kernel's own clock for files is too coarse to order them."""
+    with suppress(FileNotFoundError):
+        os.utime(path, ns=(time.time_ns(), time.time_ns()))
 
 
 def reserved_bytes(partial: Path) -> int:

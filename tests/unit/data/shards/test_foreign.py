@@ -1,0 +1,190 @@
+"""Tars that others wrote are read like ours, and ours like theirs."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zlib
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from lediflow.data.shards import foreign
+from lediflow.data.shards.foreign import index_tars
+from lediflow.data.shards.index import PARTS_NAME, ShardIndex
+from lediflow.data.shards.reader import ShardReader
+from lediflow.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture(side=16, mode="RGB", kind="png") -> bytes:
+    channels = (3,) if mode == "RGB" else ()
+    pixels = RANDOM.integers(0, 256, (side, side, *channels), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def webdataset_tars(folder, samples, per_tar=4):
+    """Written by webdataset's own writer."""
+    pattern = f"{folder}/train-%03d.tar"
+    with webdataset.ShardWriter(pattern, maxcount=per_tar, encoder=False, verbose=0) as writer:
+        for sample in samples:
+            writer.write(sample)
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """Ten pictures with classes and captions in three tars."""
+    samples = [
+        {"__key__": f"some/where/{n:04d}", "png": picture(), "cls": str(n % 3).encode(), "txt": b"a caption"}
+        for n in range(10)
+    ]
+    webdataset_tars(tmp_path, samples)
+    return tmp_path, samples
+
+
+def test_tars_of_webdataset_are_read_in_their_order(theirs):
+    folder, samples = theirs
+    reader = ShardReader.open(folder)
+    assert reader.index.shard_sizes.tolist() == [4, 4, 2]
+    for number, sample in enumerate(samples):
+        assert reader.payload(number) == sample["png"]
+        expected = np.asarray(Image.open(io.BytesIO(sample["png"]))).transpose(2, 0, 1)
+        np.testing.assert_array_equal(reader.array(number), expected)
+    assert reader.labels(np.arange(10)).tolist() == [n % 3 for n in range(10)]
+    assert reader.index.contents.classes == ["0", "1", "2"]
+
+
+def test_the_index_holds_what_a_look_at_the_bytes_gives(theirs):
+    folder, samples = theirs
+    index = index_tars(folder)
+    for shard in index.shards:
+        content = (folder / shard.name).read_bytes()
+        assert (shard.bytes, shard.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert index.table["crc32"].tolist() == [zlib.crc32(sample["png"]) for sample in samples]
+
+
+def test_the_index_is_made_once(theirs, monkeypatch):
+    folder, _ = theirs
+    first = ShardReader.open(folder)
+    monkeypatch.setattr(foreign, "scan_tar", lambda path: pytest.fail("read again"))
+    assert ShardReader.open(folder).index.fingerprint == first.index.fingerprint
+
+
+def test_tars_where_nobody_may_write_get_their_index_in_the_cache_folder(
+    theirs, tmp_path_factory, monkeypatch
+):
+    folder, _ = theirs
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(foreign.os, "access", lambda path, mode: False)  # root may write anywhere
+    reader = ShardReader.open(folder)
+    assert len(reader) == 10
+    assert not (folder / "index.json").exists()
+    assert ShardReader.open(folder).index.fingerprint == reader.index.fingerprint
+
+
+def test_tars_of_img2dataset_are_read(tmp_path):
+    """Its layout: 00000.tar with KEY.jpg, KEY.json, KEY.txt, and a parquet file beside the tar."""
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for number in range(3):
+            about = json.dumps(
+                {"caption": "x", "url": "http://x/y.jpg", "label": ["cat", "dog", "cat"][number]}
+            )
+            for extension, content in (
+                ("jpg", picture(kind="jpeg")),
+                ("json", about.encode()),
+                ("txt", b"x"),
+            ):
+                add(tar, f"{number:09d}.{extension}", content)
+    (tmp_path / "00000.parquet").write_bytes(b"PAR1")
+    reader = ShardReader.open(tmp_path)
+    assert reader.index.contents.classes == ["cat", "dog"]
+    assert reader.labels(np.arange(3)).tolist() == [0, 1, 0]
+    assert reader.signals(np.arange(3)).mean.shape == (3, 3, 16, 16)
+
+
+def test_arrays_of_others_are_read(tmp_path):
+    arrays = [RANDOM.standard_normal((4, 8, 8)).astype(np.float16) for _ in range(5)]
+    buffers = [io.BytesIO() for _ in arrays]
+    for buffer, array in zip(buffers, arrays, strict=True):
+        np.save(buffer, array)
+    webdataset_tars(tmp_path, [{"__key__": str(n), "npy": b.getvalue()} for n, b in enumerate(buffers)])
+    reader = ShardReader.open(tmp_path)
+    np.testing.assert_array_equal(reader.signals(np.arange(5)).mean, np.stack(arrays).astype(np.float32))
+    assert reader.index.contents.classes is None
+
+
+def add(tar, name, content):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def tar_of(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            add(tar, name, content)
+
+
+def test_grey_pictures_among_coloured_ones_become_coloured(tmp_path):
+    tar_of(tmp_path / "a.tar", {"0.png": picture(), "1.png": picture(mode="L")})
+    signals = ShardReader.open(tmp_path).signals(np.arange(2)).mean
+    assert signals.shape == (2, 3, 16, 16)
+    np.testing.assert_array_equal(signals[1, 0], signals[1, 2])
+
+
+@pytest.mark.parametrize("files", [{"0.png": picture(16), "1.png": picture(8)}])
+def test_pictures_of_several_sizes_are_refused_with_the_way_out(tmp_path, files):
+    tar_of(tmp_path / "a.tar", files)
+    with pytest.raises(
+        UserError, match=r"not squares of one size .*3x16x16 png \(1\).*lediflow.prepare source="
+    ):
+        ShardReader.open(tmp_path)
+
+
+def test_tars_without_samples_say_what_is_looked_for(tmp_path):
+    tar_of(tmp_path / "a.tar", {"0.txt": b"words"})
+    with pytest.raises(UserError, match=r"hold no samples: no file ends in jpg, .*npy"):
+        ShardReader.open(tmp_path)
+
+
+def test_a_compressed_or_truncated_tar_is_named(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
+        add(tar, "0.png", picture())
+    with pytest.raises(UserError, match=r"a.tar cannot be read as an uncompressed tar"):
+        ShardReader.open(tmp_path)
+    tar_of(tmp_path / "a.tar", {"0.png": picture(), "1.png": picture()})
+    os.truncate(tmp_path / "a.tar", 1500)
+    with pytest.raises(UserError, match=r"a.tar cannot be read as an uncompressed tar .*copy it again"):
+        ShardReader.open(tmp_path)
+
+
+def test_a_set_under_construction_is_not_taken_for_tars_of_others(tmp_path):
+    tar_of(tmp_path / "images-000000.tar", {"0.png": picture()})
+    (tmp_path / PARTS_NAME).mkdir()
+    with pytest.raises(UserError, match=r"are not finished; repeat the command that makes them"):
+        ShardReader.open(tmp_path)
+
+
+def test_our_own_tars_without_their_index_are_read_again(shards, reader, tmp_path):
+    for path in shards.glob("*.tar"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    again = ShardReader.open(tmp_path)
+    np.testing.assert_array_equal(again.labels(np.arange(50)), reader.labels(np.arange(50)))
+    np.testing.assert_array_equal(again.signals(np.arange(50)).mean, reader.signals(np.arange(50)).mean)
+    for column in ("offset", "length", "crc32"):
+        np.testing.assert_array_equal(again.index.table[column], reader.index.table[column])
+
+
+def test_ours_open_with_three_lines_of_webdataset(shards, reader):
+    urls = sorted(map(str, shards.glob("*.tar")))
+    dataset = webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8").to_tuple("png", "json")
+    found = [(pixels, about) for pixels, about in dataset]
+    assert len(found) == len(ShardIndex.load(shards)) == 50
+    for number, (pixels, _) in enumerate(found):
+        np.testing.assert_array_equal(pixels.transpose(2, 0, 1), reader.array(number))

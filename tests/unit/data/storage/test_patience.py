@@ -1,0 +1,70 @@
+"""Failing reads are tried again, hanging ones given up, and the last error says everything."""
+
+import threading
+import time
+
+import pytest
+from harness.storages import CONTENTS, Watched, part
+
+from lediflow.data.storage import retry
+from lediflow.data.storage.retry import PatientStorage
+from lediflow.errors import UserError
+
+BROKEN = OSError(5, "Input/output error")
+
+
+def patient(folder, attempts=3, timeout_seconds=None, **trouble):
+    source = Watched(folder, **trouble)
+    return PatientStorage(source, attempts, timeout_seconds, pause_seconds=0.001), source
+
+
+@pytest.mark.parametrize("timeout_seconds", [None, 60.0])
+def test_a_read_that_fails_twice_succeeds_at_the_third_attempt(folder, timeout_seconds):
+    storage, source = patient(folder, failures=[BROKEN, BROKEN], timeout_seconds=timeout_seconds)
+    assert part(storage, "a.tar", 3, 5) == CONTENTS["a.tar"][3:8]
+    assert len(source.calls) == 3
+
+
+def test_the_pause_doubles_up_to_a_limit(folder, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(retry.time, "sleep", pauses.append)
+    storage = PatientStorage(Watched(folder, failures=[BROKEN] * 7), attempts=8, pause_seconds=1.0)
+    storage.read("a.tar")
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_the_last_failure_says_what_was_asked_what_came_back_and_what_to_do(folder):
+    storage, source = patient(folder, failures=[BROKEN] * 9)
+    with pytest.raises(
+        UserError, match=r"cannot read .*/a.tar: Input/output error; 3 attempts failed.*repeat"
+    ):
+        storage.read("a.tar")
+    assert len(source.calls) == 3
+
+
+def test_a_missing_file_is_not_tried_again(folder):
+    storage, source = patient(folder)
+    with pytest.raises(UserError, match=r"cannot read .*/none.tar: No such file or directory"):
+        storage.read("none.tar")
+    assert len(source.calls) == 1
+
+
+def test_a_read_that_hangs_is_given_up_and_tried_again(folder):
+    hang = threading.Event()
+    storage, source = patient(folder, hang=hang, timeout_seconds=0.2)
+    assert part(storage, "b.tar", 0, 3) == b"bbb"
+    assert len(source.calls) == 2
+    hang.set()
+
+
+def test_what_a_given_up_read_still_writes_reaches_no_buffer(folder):
+    hang = threading.Event()
+    storage, _ = patient(folder, hang=hang, timeout_seconds=0.2)
+    buffer = bytearray(3)
+    storage.read_into("b.tar", 0, memoryview(buffer))
+    buffer[:] = b"xyz"  # the batch has moved on
+    hang.set()
+    deadline = time.monotonic() + 10
+    while any(thread.name == "attempt" for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert buffer == b"xyz"

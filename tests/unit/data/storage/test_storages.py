@@ -1,0 +1,86 @@
+"""Every storage gives the bytes of the files, whole and in ranges."""
+
+import pytest
+from harness.storages import CONTENTS, Watched, part
+
+from lediflow.data.storage import ReadingConfig, open_storage
+from lediflow.data.storage.local import LocalFolder
+from lediflow.data.storage.memory import WholeShards
+from lediflow.data.storage.protocol import ShortReadError
+from lediflow.errors import UserError
+
+SIZES = {name: len(content) for name, content in CONTENTS.items()}
+
+
+@pytest.fixture(params=["local", "read through", "memory", "cache"])
+def storage(request, folder, tmp_path):
+    cache = {"cache": str(tmp_path / "cache")} if request.param == "cache" else {}
+    if request.param == "memory":
+        return WholeShards(LocalFolder(folder), limit_bytes=10_000)
+    method = "ranges" if request.param == "local" else "whole"
+    return open_storage(folder, ReadingConfig(method=method, **cache), SIZES)
+
+
+def test_ranges_and_whole_files_are_those_of_the_folder(storage):
+    storage.expect(["a.tar", "b.tar"])
+    for name, content in CONTENTS.items():
+        assert storage.read(name) == content
+        assert part(storage, name, 0, len(content)) == content
+        assert part(storage, name, 1234, 777) == content[1234 : 1234 + 777]
+
+
+def test_a_copy_is_the_file(storage, tmp_path):
+    storage.copy_to("a.tar", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == CONTENTS["a.tar"]
+
+
+def test_bytes_behind_the_end_are_an_error_that_counts_them(folder):
+    for storage in (LocalFolder(folder), WholeShards(LocalFolder(folder), 10_000)):
+        with pytest.raises(ShortReadError, match=r"b.tar ends early: 1000 of 1500 bytes at offset 4000"):
+            part(storage, "b.tar", 4000, 1500)
+
+
+def test_memory_asks_once_for_a_file_and_for_expected_ones_ahead(folder):
+    source = Watched(folder)
+    storage = WholeShards(source, limit_bytes=100_000)
+    storage.expect(["a.tar", "b.tar"])
+    for _ in range(3):
+        part(storage, "a.tar", 7, 9)
+        part(storage, "b.tar", 7, 9)
+    assert sorted(source.calls) == [("read", "a.tar"), ("read", "b.tar")]
+
+
+def test_memory_stays_within_its_limit_and_gives_up_what_was_used_longest_ago(folder):
+    source = Watched(folder)
+    storage = WholeShards(source, limit_bytes=9_500)
+    for name in ("a.tar", "b.tar", "a.tar", "c.tar"):  # 4,096 + 5,000, then 3,000 more
+        part(storage, name, 0, 1)
+        assert storage.held_bytes <= 9_500
+    part(storage, "a.tar", 0, 1)
+    assert [name for _, name in source.calls] == ["a.tar", "b.tar", "c.tar"]  # a.tar was still there
+    part(storage, "b.tar", 0, 1)
+    assert [name for _, name in source.calls] == ["a.tar", "b.tar", "c.tar", "b.tar"]
+
+
+def test_memory_forgets_a_failed_fetch(folder):
+    storage = WholeShards(Watched(folder, failures=[OSError("gone")]), limit_bytes=10_000)
+    with pytest.raises(OSError, match="gone"):
+        part(storage, "a.tar", 0, 4)
+    assert part(storage, "a.tar", 0, 4) == CONTENTS["a.tar"][:4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "mmap"}, "data.reading.method=mmap is not known; choose one of auto, ranges, whole"),
+        ({"attempts": 0}, "data.reading.attempts=0 must be above 0"),
+    ],
+)
+def test_a_wrong_option_is_named(folder, changes, said):
+    with pytest.raises(UserError, match=said):
+        open_storage(folder, ReadingConfig(**changes))
+
+
+def test_a_scheme_that_nobody_knows_is_named_with_those_that_are_known():
+    with pytest.raises(UserError, match=r"gopher://host/x has a scheme .*; use one of .*https.*s3"):
+        open_storage("gopher://host/x")
