@@ -88,8 +88,9 @@ def index_home(root: Path) -> Path:
     """The folder of a set's index: its own, or one of the user's cache for tars that cannot be written to."""
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     cached = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lediflow", "indexes", name)
-    is_cached = (cached / INDEX_NAME).exists() and not (root / INDEX_NAME).exists()
-    return cached if is_cached or not os.access(root, os.W_OK) else root
+    if (root / INDEX_NAME).exists() or not root.is_dir():
+        return root
+    return cached if (cached / INDEX_NAME).exists() or not os.access(root, os.W_OK) else root
 
 
 def index_tars(root: Path) -> ShardIndex:

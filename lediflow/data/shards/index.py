@@ -126,7 +126,7 @@ class ShardIndex:
         try:
             document = (home / INDEX_NAME).read_bytes()
         except FileNotFoundError:
-            raise UserError(_no_index(home)) from None
+            raise UserError(_no_index(root)) from None
         index = cls.parsed(root, document, np.load(home / TABLE_NAME, mmap_mode="r"))
         _check_sizes(root, index.shards)
         return index
