@@ -26,7 +26,7 @@ class PixelCodec:
     """Latents are the pixels themselves: the RGB and grey routes."""
 
     name = "pixels"
-    stored_dtype = "uint8"
+    is_exact = True
     is_stochastic = False
 
     def latent_shape(self, image_size: int, image_channels: int) -> tuple[int, int, int]:

@@ -28,7 +28,7 @@ class Codec(Protocol):
     """Images <-> latents."""
 
     name: str
-    stored_dtype: str  # of latents in shards: "uint8" (for signals in [-1, 1]) or "float16"
+    is_exact: bool  # latents are the pixels themselves, which shards store as uint8
     is_stochastic: bool  # encode gives a logvar
 
     def latent_shape(self, image_size: int, image_channels: int) -> tuple[int, int, int]:

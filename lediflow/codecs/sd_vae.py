@@ -21,7 +21,7 @@ class SDVAE:
     """AutoencoderKL as a codec."""
 
     name = "sd2_vae"
-    stored_dtype = "float16"
+    is_exact = False
     is_stochastic = True
 
     def __init__(self, autoencoder: Any, weights: str):

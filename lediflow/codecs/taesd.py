@@ -75,7 +75,7 @@ class TAESD:
     """TAESD as a codec."""
 
     name = "taesd"
-    stored_dtype = "float16"
+    is_exact = False
     is_stochastic = False
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, weights: str):

@@ -1,27 +1,27 @@
 """Image shards -> latent shards, sample for sample in the same order under the same keys.
 
-A latent is stored as one `.npy`: for a stochastic codec the mean's channels followed by the log-variance's.
-The index keeps each channel's mean and standard deviation. Batches start anew with each shard, so an
-interrupted run ends with the same bytes.
+Shards are shared by processes that need not know of each other: process `rank` of `ranks` makes every `ranks`-th
+shard, and whoever finds all of them made writes the index. Interrupted or not, shared or not, the bytes are the same.
 """
 
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Shaped
 
-from lediflow.codecs import Codec, CodecConfig, Latents, build_codec, signal_to_bytes
-from lediflow.data.moments import Moments, channel_statistics, merged
-from lediflow.data.shards.build import Part, Progress, ShardBuild, write_part
+from lediflow.codecs import Codec, CodecConfig, build_codec
+from lediflow.data.latents.check import Check, check_latents
+from lediflow.data.latents.encoder import EncodeTask, ShardEncoder
+from lediflow.data.latents.packing import DTYPES
+from lediflow.data.latents.statistics import channel_statistics, from_json, merged
+from lediflow.data.shards.build import Part, Progress, ShardBuild
 from lediflow.data.shards.index import Contents, ShardIndex
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.shards.writer import Sample
 from lediflow.errors import UserError
+
+MOST_THREADS = 16
 
 
 @dataclass(kw_only=True)
@@ -31,99 +31,72 @@ class EncodeConfig:
     source: str  # folder of finished image shards
     output: str  # folder for the latent shards; a finished one is reused, an interrupted one continued
     codec: CodecConfig = field(default_factory=CodecConfig)
+    dtype: str = "float16"  # of stored latents; "float32" doubles their size (pixels stay uint8)
+    flipped: bool = (
+        False  # stores the mirrored image's latents too: twice the work and space, flips in training
+    )
     batch_size: int = 32  # images encoded at once: more is faster until memory ends
+    compile: bool = False  # torch.compile the encoder: a minute at the start, faster on a GPU from then on
     device: str = "auto"  # "auto" takes a GPU where there is one
+    threads: int = (
+        0  # that decode images while the device works; 0 takes one per CPU core of this job, up to 16
+    )
+    rank: int = 0  # which of `ranks` this process is
+    ranks: int = 0  # processes that share the shards; 0 asks torchrun's and SLURM's variables
+    check: int = 0  # decode this many latents and compare them with their images
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The latents, and whether they were there before."""
+    """The latents, as far as they are there."""
 
-    index: ShardIndex
-    is_reused: bool
-
-
-@dataclass(frozen=True)
-class EncodeTask:
-    """One shard to encode: these samples of the source."""
-
-    number: int
-    samples: range
-
-    def __len__(self) -> int:
-        return len(self.samples)
+    index: ShardIndex | None  # None while other processes still make shards
+    is_reused: bool  # they were there before
+    missing: int = 0  # shards that other processes have still to make
+    check: Check | None = None
 
 
 def encode(config: EncodeConfig, progress: Progress | None = None) -> Encoded:
-    """Make the latent shards, or what is missing of them."""
-    if config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size} must be at least 1")
+    """Make the latent shards, or what is missing of this process's share."""
+    _check(config)
     reader = _image_reader(config)
     device = _device(config.device)
     codec = build_codec(config.codec, device)
     build = ShardBuild(Path(config.output), _contents(reader.index, codec, config))
+    encoder = ShardEncoder(
+        reader, codec, build, device, config.batch_size, config.threads or _cores(), config.compile
+    )
+    encoded = _completed(config, build, encoder, progress)
+    if encoded.index is None or not config.check:
+        return encoded
+    latents = ShardReader(encoded.index)
+    options: dict[str, Any] = {"batch_size": config.batch_size, "device": device, "folder": build.root}
+    return replace(encoded, check=check_latents(reader, latents, codec, config.check, **options))
+
+
+def _completed(
+    config: EncodeConfig, build: ShardBuild, encoder: ShardEncoder, progress: Progress | None
+) -> Encoded:
     if index := build.finished():
         return Encoded(index, is_reused=True)
-    encoder = ShardEncoder(reader, codec, build, config.batch_size, device)
-    parts = build.complete(_tasks(reader.index), lambda missing: map(encoder.make_part, missing), progress)
-    moments = merged(Moments.from_json(part.moments) for part in parts if part.moments)
-    return Encoded(build.finish(parts, channel_statistics(moments)), is_reused=False)
+    tasks = _tasks(encoder.reader.index)
+    build.complete(tasks[config.rank :: max(config.ranks, 1)], encoder.parts, progress)
+    parts = build.recorded(tasks)
+    if len(parts) == len(tasks):
+        return Encoded(build.finish(parts, _statistics(parts)), is_reused=False)
+    # a process that was faster has cleared the records, or there is work left
+    return Encoded(build.finished(), is_reused=False, missing=len(tasks) - len(parts))
 
 
-@dataclass(frozen=True)
-class ShardEncoder:
-    """Encodes one shard after the other."""
-
-    reader: ShardReader
-    codec: Codec
-    build: ShardBuild
-    batch_size: int
-    device: torch.device
-
-    def make_part(self, task: EncodeTask) -> Part:
-        """Encode one shard."""
-        stored: list[Shaped[np.ndarray, "channels height width"]] = []
-        moments: list[Moments] = []
-        for batch in self._batches(task.samples):
-            latents = self._encoded(batch)
-            moments.append(Moments.of(latents))
-            stored += [*packed(latents, self.codec.stored_dtype)]
-        samples = self._samples(task, stored)
-        part = write_part(self.build.root, self.build.contents, task.number, samples, handled=len(task))
-        part.moments = merged(moments).to_json()
-        return part
-
-    def _batches(self, samples: range) -> Iterator[range]:
-        return (samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size))
-
-    @torch.inference_mode()
-    def _encoded(self, batch: range) -> Latents:
-        return self.codec.encode(self.reader.signals(np.array(batch)).mean.to(self.device))
-
-    def _samples(
-        self, task: EncodeTask, stored: list[Shaped[np.ndarray, "channels height width"]]
-    ) -> list[Sample]:
-        rows = self.reader.index.table[task.samples.start : task.samples.stop]
-        metadata = self.reader.metadata(task.number)
-        return [
-            Sample(int(row["key"]), int(row["label"]), npy_bytes(array), about)
-            for row, array, about in zip(rows, stored, metadata, strict=True)
-        ]
-
-
-def npy_bytes(array: Shaped[np.ndarray, "*shape"]) -> bytes:
-    """The array as the content of a .npy file."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def packed(latents: Latents, stored_dtype: str) -> Shaped[np.ndarray, "batch channels height width"]:
-    """Latents as they are stored; `ShardReader.signals` is the way back."""
-    if stored_dtype == "uint8":
-        return signal_to_bytes(latents.mean).cpu().numpy()
-    halves = [half for half in latents if half is not None]
-    return torch.cat(halves, dim=1).to(getattr(torch, stored_dtype)).cpu().numpy()
+def _check(config: EncodeConfig) -> None:
+    if config.batch_size < 1:
+        raise UserError(f"batch_size={config.batch_size} must be at least 1")
+    if config.dtype not in DTYPES:
+        raise UserError(f"dtype={config.dtype} is not known; choose one of {', '.join(DTYPES)}")
+    if not 0 <= config.rank < max(config.ranks, 1):
+        raise UserError(
+            f"rank={config.rank} of ranks={config.ranks} does not exist; ranks are numbered from 0 to ranks - 1"
+        )
 
 
 def _image_reader(config: EncodeConfig) -> ShardReader:
@@ -142,24 +115,36 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _cores() -> int:
+    return min(len(os.sched_getaffinity(0)), MOST_THREADS)
+
+
 def _contents(source: ShardIndex, codec: Codec, config: EncodeConfig) -> Contents:
     images = source.contents
     channels, height, width = codec.latent_shape(images.image_size, images.shape[0])
     record: dict[str, Any] = codec.record() | {"has_logvar": codec.is_stochastic}
+    dtype = "uint8" if codec.is_exact else config.dtype
+    how = {"dtype": dtype, "flipped": config.flipped, "batch_size": config.batch_size}
+    if not codec.is_exact:
+        how |= {"precision": config.codec.precision, "compile": config.compile}
     return Contents(
         kind="latents",
         payload="npy",
         shape=[2 * channels if codec.is_stochastic else channels, height, width],
-        dtype=codec.stored_dtype,
+        dtype=dtype,
         image_size=images.image_size,
         mode=images.mode,
+        views=2 if config.flipped else 1,
         classes=images.classes,
         codec=record,
-        made_from={"images": source.fingerprint, "codec": record, "batch_size": config.batch_size},
+        made_from={"images": source.fingerprint, "codec": record} | how,
     )
 
 
 def _tasks(source: ShardIndex) -> list[EncodeTask]:
-    ends = np.cumsum(source.shard_sizes).tolist()
-    starts = [0, *ends[:-1]]
-    return [EncodeTask(n, range(a, b)) for n, (a, b) in enumerate(zip(starts, ends, strict=True))]
+    ends = source.shard_ends.tolist()
+    return [EncodeTask(n, range(a, b)) for n, (a, b) in enumerate(zip([0, *ends[:-1]], ends, strict=True))]
+
+
+def _statistics(parts: list[Part]) -> dict[str, list[float]]:
+    return channel_statistics(merged(from_json(part.measured) for part in parts if part.measured))

@@ -80,7 +80,7 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> Prepared
     tasks = _tasks(config, listing, build.contents)
     workers = config.workers or len(os.sched_getaffinity(0))
     parts = build.complete(tasks, lambda missing: in_processes(make_part, missing, workers), progress)
-    if not any(part.rows for part in parts):
+    if not any(part.file for part in parts):
         build.abandon()
         raise UserError(_nothing_usable(config, parts))
     index = build.finish(parts)

@@ -1,41 +1,38 @@
-"""Making a set of shards so that it can be interrupted and asked for again.
+"""Making a set of shards so that it can be interrupted, asked for again and shared by processes.
 
 Each shard is an independent task. When one is finished, a small record of it is kept in `.parts`; the same
 command continues after the recorded shards, and a finished set is reused. `made_from` (arguments and
 fingerprint of the source) tells whether it is the same command; another one in the same folder is refused.
-Whatever the interruptions, the finished bytes are the same.
+Whatever the interruptions, and whoever made which shard, the finished bytes are the same.
+
+Processes that share a set meet in its folder alone. Files appear whole, and what two of them write under one name
+has the same bytes: it does not matter who is first, and no locks are needed.
 """
 
 import json
+import os
 import shutil
+import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from lediflow.data.files import PARTIAL, disk_errors_explained, write_json, write_json_lines
-from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
-from lediflow.data.shards.writer import Sample, write_shard
+from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
+from lediflow.data.shards.part import Part, part_path, write_part
 from lediflow.errors import UserError
 
+__all__ = ["Part", "Progress", "ShardBuild", "write_part"]
+
 REJECTED_NAME = "rejected.jsonl"
+ABANDONED_SECONDS = 3600.0  # another machine's half-written file that rests for so long has no writer
 
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
-
-
-@dataclass(kw_only=True)
-class Part:
-    """The record of one finished shard."""
-
-    number: int
-    handled: int  # samples looked at, rejected ones included
-    file: ShardFile | None  # None where every sample was rejected
-    rows: list[list[int]]
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    moments: dict[str, list[float]] | None = None  # sums over latents, see encode
 
 
 class Task(Protocol):
@@ -48,14 +45,6 @@ class Task(Protocol):
 
 
 T = TypeVar("T", bound=Task)
-
-
-def write_part(root: Path, contents: Contents, number: int, samples: Iterable[Sample], handled: int) -> Part:
-    """Write shard `number` of a set from samples as they come; no samples, no file."""
-    written = write_shard(root / f"{contents.kind}-{number:06d}.tar", samples, contents.payload)
-    if written is None:
-        return Part(number=number, handled=handled, file=None, rows=[])
-    return Part(number=number, handled=handled, file=written.file, rows=[list(row) for row in written.rows])
 
 
 @dataclass
@@ -81,35 +70,25 @@ class ShardBuild:
     def complete(
         self, tasks: Sequence[T], make: Callable[[list[T]], Iterable[Part]], progress: Progress | None
     ) -> list[Part]:
-        """All parts, of which `make` makes those that no earlier run finished."""
-        parts = self._begin()
+        """The parts of these tasks, of which `make` makes those that no earlier run finished."""
+        self._claim()
+        parts = {task.number: part for task in tasks if (part := self._recorded(task.number))}
         total = sum(len(task) for task in tasks)
         for part in make([task for task in tasks if task.number not in parts]):
-            self._keep(part)
+            part.save(self.parts_folder)
             parts[part.number] = part
             if progress:
                 progress(sum(part.handled for part in parts.values()), total)
         return [parts[number] for number in sorted(parts)]
 
-    def _begin(self) -> dict[int, Part]:
-        """Claim the folder; the parts that an earlier, interrupted run finished."""
-        job = self.parts_folder / "job.json"
-        if job.exists():
-            self._check_same_job(json.loads(job.read_text()))
-        else:
-            self._check_empty()
-            write_json(job, self.contents.made_from)
-        parts = (_read_part(path) for path in sorted(self.parts_folder.glob("part-*.json")))
-        return {part.number: part for part in parts if self._is_intact(part)}
-
-    def _keep(self, part: Part) -> None:
-        """Record a finished shard."""
-        write_json(self.parts_folder / f"part-{part.number:06d}.json", asdict(part))
+    def recorded(self, tasks: Sequence[Task]) -> list[Part]:
+        """The parts of these tasks that are finished by now, by whatever process."""
+        return [part for task in tasks if (part := self._recorded(task.number))]
 
     def finish(self, parts: list[Part], statistics: dict[str, list[float]] | None = None) -> ShardIndex:
         """Write the index over all parts, last of all, and clear the records."""
         files = [part.file for part in parts if part.file]
-        table = np.array([tuple(row) for part in parts for row in part.rows], dtype=ROW)
+        table = np.concatenate([np.empty(0, ROW), *(part.rows for part in parts)])
         rejected = [row for part in parts for row in part.rejected]
         write_json_lines(self.root / REJECTED_NAME, rejected)
         contents = replace(self.contents, statistics=statistics)
@@ -121,24 +100,39 @@ class ShardBuild:
         """Clear the records of finished shards, and what killed processes left half-written."""
         shutil.rmtree(self.parts_folder, ignore_errors=True)
         for path in self.root.glob(f".*{PARTIAL}"):
-            path.unlink(missing_ok=True)
+            if _is_abandoned(path):
+                path.unlink(missing_ok=True)
 
     def rejections(self) -> dict[str, int]:
         """Reason -> number of images that a finished set had to leave out."""
         rows = map(json.loads, (self.root / REJECTED_NAME).read_text().splitlines())
         return dict(Counter(row["reason"].split(":")[0] for row in rows))
 
-    def _is_intact(self, part: Part) -> bool:
-        if part.file is None:
-            return True
-        path = self.root / part.file.name
-        return path.exists() and path.stat().st_size == part.file.bytes
+    def _claim(self) -> None:
+        """Say whose folder this is, before there is anything else in it; refuse another command's."""
+        job = self.parts_folder / "job.json"
+        if not job.exists():
+            self._check_empty(job)
+            write_json(job, self.contents.made_from)
+        self._check_same_job(_json_or_none(job) or self.contents.made_from)
 
-    def _check_empty(self) -> None:
+    def _recorded(self, number: int) -> Part | None:
+        """A shard's record, if it is finished and its file is still there."""
+        try:
+            part = Part.load(part_path(self.parts_folder, number))
+        except FileNotFoundError:
+            return None
+        if part.file is None:
+            return part
+        path = self.root / part.file.name
+        return part if path.exists() and path.stat().st_size == part.file.bytes else None
+
+    def _check_empty(self, job: Path) -> None:
         with disk_errors_explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         found = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
-        if found:
+        is_claimed = job.exists() or (self.root / INDEX_NAME).exists()  # by a process that started with us
+        if found and not is_claimed:
             raise UserError(
                 f"output={self.root} is not empty (found {', '.join(found[:3])}); choose another folder"
             )
@@ -157,7 +151,33 @@ class ShardBuild:
             )
 
 
-def _read_part(path: Path) -> Part:
-    fields = json.loads(path.read_text())
-    file = ShardFile(**fields.pop("file")) if fields["file"] else fields.pop("file")
-    return Part(file=file, **fields)
+def _json_or_none(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _is_abandoned(partial: Path) -> bool:
+    """Whether the process whose number ends the name of a half-written file is gone."""
+    host, _, process = partial.name.removesuffix(PARTIAL).rpartition("-")
+    if not host.endswith(f".{socket.gethostname()}") or not process.isdigit():
+        return _seconds_at_rest(partial) > ABANDONED_SECONDS
+    return not _is_running(int(process))
+
+
+def _seconds_at_rest(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

@@ -18,7 +18,7 @@ class BlurryCodec(PixelCodec):
     """Stochastic, with known numbers: the mean is half the image, the deviation a quarter."""
 
     name = "blurry"
-    stored_dtype = "float16"
+    is_exact = False
     is_stochastic = True
 
     def encode(self, images):

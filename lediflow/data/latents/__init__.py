@@ -1,0 +1,1 @@
+"""From images to stored latents: what `encode` is made of."""

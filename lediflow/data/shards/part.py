@@ -1,0 +1,54 @@
+"""One finished shard's record: what the index will say of it, kept until every shard is there."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from lediflow.data.files import write_json
+from lediflow.data.shards.index import ROW, Contents, ShardFile
+from lediflow.data.shards.writer import Sample, write_shard
+
+
+@dataclass(kw_only=True)
+class Part:
+    """The record of one finished shard."""
+
+    number: int
+    handled: int  # samples looked at, rejected ones included
+    file: ShardFile | None  # None where every sample was rejected
+    rows: Shaped[np.ndarray, " samples"]  # of ROW
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    measured: dict[str, list[float]] | None = None  # sums over latents, see latents.statistics
+
+    def save(self, folder: Path) -> None:
+        file = asdict(self.file) if self.file else None
+        write_json(part_path(folder, self.number), vars(self) | {"file": file, "rows": self.rows.tolist()})
+
+    @classmethod
+    def load(cls, path: Path) -> "Part":
+        fields = json.loads(path.read_text())
+        file = ShardFile(**fields.pop("file")) if fields["file"] else fields.pop("file")
+        return cls(file=file, rows=as_rows(fields.pop("rows")), **fields)
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Where a shard's record lies."""
+    return folder / f"part-{number:06d}.json"
+
+
+def write_part(root: Path, contents: Contents, number: int, samples: Iterable[Sample], handled: int) -> Part:
+    """Write shard `number` of a set from samples as they come; no samples, no file."""
+    written = write_shard(root / f"{contents.kind}-{number:06d}.tar", samples, contents.payload)
+    if written is None:
+        return Part(number=number, handled=handled, file=None, rows=as_rows([]))
+    return Part(number=number, handled=handled, file=written.file, rows=as_rows(written.rows))
+
+
+def as_rows(rows: Iterable[Iterable[int]]) -> Shaped[np.ndarray, " samples"]:
+    """Rows as a table: a hundredth of the memory that lists take."""
+    return np.array([tuple(row) for row in rows], dtype=ROW)
