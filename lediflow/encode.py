@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from omegaconf import DictConfig
 
 from lediflow.config.build import typed
 from lediflow.config.cli import run_command
 from lediflow.config.schema import EncodeCommand
-from lediflow.data.encode import encode
+from lediflow.data.encode import Encoded, encode
+from lediflow.data.shards.index import ShardIndex
+from lediflow.engine.ranks import choose_device
+from lediflow.engine.shares import Share, find_share
 from lediflow.tracking.progress import progress_callback
 
 
 def main() -> None:
-    run_command("encode", run)
+    run_command("encode", run, dashed=["check"])
 
 
 def run(config: DictConfig) -> None:
-    command: EncodeCommand = typed(config)
-    made = encode(command, progress_callback("encode"))
+    asked: EncodeCommand = typed(config)
+    share = Share(asked.rank, asked.ranks, local_rank=asked.rank) if asked.ranks else find_share()
+    device = choose_device(asked.device, share.local_rank)
+    command = replace(asked, rank=share.rank, ranks=share.ranks, device=str(device))
+    title = "encode" if share.ranks == 1 else f"encode, rank {share.rank} of {share.ranks}"
+    for line in report(command, encode(command, progress_callback(title))):
+        print(line)
+
+
+def report(command: EncodeCommand, made: Encoded) -> list[str]:
+    """What was done, in sentences."""
+    if made.index is None:
+        return [
+            f"rank {command.rank} of {command.ranks} has made its shards; {made.missing} are missing that other "
+            "ranks make. Who makes the last one writes the index; repeat the command of a rank that was stopped"
+        ]
     verb = "already encoded" if made.is_reused else "encoded"
     shape = " x ".join(map(str, made.index.contents.signal_shape))
-    print(f"{verb}: {len(made.index):,} samples of {shape} by {command.codec.name} in {command.output}")
+    lines = [f"{verb}: {len(made.index):,} samples of {shape} by {command.codec.name} in {command.output}"]
+    lines += rounding(made.index)
+    return [*lines, made.check.sentence()] if made.check else lines
+
+
+def rounding(index: ShardIndex) -> list[str]:
+    """What storing in float16 has changed, over all channels."""
+    statistics = index.contents.statistics or {}
+    if "mean_error_max" not in statistics:
+        return []
+    worst, rms = max(statistics["mean_error_max"]), max(statistics["mean_error_rms"])
+    line = (
+        f"stored in float16: means are off by {rms:.1e} of a channel's deviation (rms), {worst:.1e} at most"
+    )
+    if "logvar_error_max" in statistics:
+        worst, rms = max(statistics["logvar_error_max"]), max(statistics["logvar_error_rms"])
+        line += f"; log-variances by {rms:.1e}, {worst:.1e} at most"
+    return [line]
 
 
 if __name__ == "__main__":

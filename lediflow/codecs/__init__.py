@@ -1,8 +1,10 @@
 """Codecs: the space in which images are modelled.
 
 pixels   the pixels themselves
-sd2_vae  Stable Diffusion 2's variational autoencoder (4 channels, 8x smaller), from a local folder
-taesd    a tiny autoencoder of nearly the same latent space, from a local folder
+sd2_vae  Stable Diffusion 2's variational autoencoder (4 channels, 8x smaller)
+taesd    a tiny autoencoder of nearly the same latent space
+
+Weights come from a folder of this machine or from the Hugging Face hub.
 """
 
 from dataclasses import dataclass
@@ -33,9 +35,11 @@ class CodecConfig:
     """Which codec, and where its weights lie."""
 
     name: str = "pixels"  # one of CODECS
-    path: str | None = None  # folder of the weights; pixels needs none
+    path: str | None = (
+        None  # folder of the weights, or their name on the hub: owner/name[/subfolder]; pixels needs none
+    )
     precision: str = (
-        "float32"  # of the weights: "bfloat16" and "float16" halve time and memory on a GPU, less exactly
+        "float32"  # of its arithmetic; "bfloat16" is faster on a GPU, less exact, as is "float16"
     )
 
 
@@ -46,7 +50,9 @@ def build_codec(config: CodecConfig, device: torch.device | str = "cpu") -> Code
     if config.name not in CODECS:
         raise UserError(f"codec={config.name} is not known; choose one of {', '.join(CODECS)}")
     if config.path is None:
-        raise UserError(f"codec={config.name} needs its weights; give their folder as codec.path=FOLDER")
+        raise UserError(
+            f"codec={config.name} needs its weights; give their folder, or their name on the hub, as codec.path=..."
+        )
     if config.precision not in PRECISIONS:
         raise UserError(
             f"codec.precision={config.precision} is not known; choose one of {', '.join(PRECISIONS)}"

@@ -5,6 +5,7 @@ scaled so that one channel's standard deviation is near 1. A codec whose encoder
 and a log-variance per element; one that is not gives a mean alone.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Float
@@ -16,6 +17,10 @@ class Latents(NamedTuple):
 
     mean: Float[Tensor, "batch channels height width"]
     logvar: Float[Tensor, "batch channels height width"] | None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Latents":
+        """The function's results on what is there."""
+        return Latents(function(self.mean), None if self.logvar is None else function(self.logvar))
 
     def draw(
         self, noise: Float[Tensor, "batch channels height width"]

@@ -12,9 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lediflow.codecs.hub import weights_folder
 from lediflow.codecs.protocol import Latents
-from lediflow.codecs.weights import hash_of, in_colour, reduced_side, required_file
+from lediflow.codecs.weights import first_of, hash_of, in_colour, memory_format, reduced_side, required_file
 from lediflow.compat import mend_torchvision
+from lediflow.errors import UserError
+
+CONFIG = "config.json"
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+PIPELINE_FOLDER = "vae"  # where a whole Stable Diffusion keeps its autoencoder
 
 
 class SDVAE:
@@ -49,13 +55,33 @@ class SDVAE:
         return {"name": self.name, "scaling_factor": self.scale, "weights": self.weights}
 
 
-def load_sd_vae(path: str, device: torch.device | str, dtype: torch.dtype) -> SDVAE:
-    """Load from a folder as diffusers saves it: config.json and safetensors."""
+def load_sd_vae(where: str, device: torch.device | str, dtype: torch.dtype) -> SDVAE:
+    """Load what diffusers saved: an autoencoder's folder, or a whole pipeline's with `vae` in it."""
     mend_torchvision()
     from diffusers import AutoencoderKL
 
-    folder = Path(path)
-    config = required_file(folder, "config.json", SDVAE.name)
-    weights = required_file(folder, "diffusion_pytorch_model.safetensors", SDVAE.name)
-    autoencoder = AutoencoderKL.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
-    return SDVAE(autoencoder.to(device), hash_of([config, weights]))
+    folder = _autoencoder_folder(where)
+    files = [required_file(folder, names, SDVAE.name) for names in ([CONFIG], WEIGHTS)]
+    is_pickled = files[1].suffix == ".bin"  # read with weights_only: no code of the file is run
+    try:
+        autoencoder = AutoencoderKL.from_pretrained(
+            folder, torch_dtype=dtype, local_files_only=True, use_safetensors=not is_pickled
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"codec={SDVAE.name}: {folder} holds no AutoencoderKL that diffusers can load: {error}; "
+            "give the folder of Stable Diffusion's autoencoder"
+        ) from error
+    return SDVAE(autoencoder.to(device, memory_format=memory_format(device)), hash_of(files))
+
+
+def _autoencoder_folder(where: str) -> Path:
+    """With safetensors where there are some: the older files are asked for only without them."""
+    places = ("", f"{PIPELINE_FOLDER}/")
+    for weights in WEIGHTS:
+        wanted = [place + file for place in places for file in (CONFIG, weights)]
+        folder = weights_folder(where, wanted, SDVAE.name)
+        for place in places:
+            if first_of(folder / place, [weights]):
+                return folder / place
+    return folder

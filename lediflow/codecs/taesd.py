@@ -1,74 +1,39 @@
 """TAESD: a tiny autoencoder whose latents are close to Stable Diffusion's scaled ones
 (github.com/madebyollin/taesd).
 
-4 channels at an eighth of the side, no log-variance. It sees images in [0, 1]. The layers stand in the order
-of the original weights' names: `taesd_encoder.safetensors` and `taesd_decoder.safetensors` in one folder.
+4 channels at an eighth of the side, no log-variance. It sees images in [0, 1]. Its weights are had in two forms:
+the original's, a file for each half with the layers' numbers as names, and diffusers' `AutoencoderTiny`, one file
+with `encoder.layers.` and `decoder.layers.` before the numbers. The original decoder begins with a clamp, which
+diffusers does outside of its layers: its numbers are one lower there.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lediflow.codecs.hub import weights_folder
 from lediflow.codecs.protocol import Latents
-from lediflow.codecs.weights import hash_of, in_colour, reduced_side, required_file
+from lediflow.codecs.taesd_layers import CHANNELS, REDUCTION, decoder, encoder
+from lediflow.codecs.weights import (
+    first_of,
+    hash_of,
+    in_colour,
+    memory_format,
+    read_weights,
+    reduced_side,
+    required_file,
+)
+from lediflow.errors import UserError
 
-WIDTH = 64
-CHANNELS = 4
-REDUCTION = 8
+ENCODER = ("taesd_encoder.safetensors", "taesd_encoder.pth")
+DECODER = ("taesd_decoder.safetensors", "taesd_decoder.pth")
+DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
-
-class Block(nn.Module):
-    """Three convolutions beside a shortcut."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(
-            _conv(WIDTH, WIDTH), nn.ReLU(), _conv(WIDTH, WIDTH), nn.ReLU(), _conv(WIDTH, WIDTH)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + self.conv(x)).relu()
-
-
-class SoftClamp(nn.Module):
-    """Keeps latents within -3 ... 3."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x / 3).tanh() * 3
-
-
-def _conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
-
-
-def _blocks(count: int) -> list[nn.Module]:
-    return [Block() for _ in range(count)]
-
-
-def _halve() -> nn.Conv2d:
-    return _conv(WIDTH, WIDTH, stride=2, bias=False)
-
-
-def _double() -> list[nn.Module]:
-    return [nn.Upsample(scale_factor=2), _conv(WIDTH, WIDTH, bias=False)]
-
-
-def encoder() -> nn.Sequential:
-    """[0, 1] images -> latents."""
-    stages = [layer for _ in range(3) for layer in (_halve(), *_blocks(3))]
-    return nn.Sequential(_conv(3, WIDTH), *_blocks(1), *stages, _conv(WIDTH, CHANNELS))
-
-
-def decoder() -> nn.Sequential:
-    """Latents -> [0, 1] images."""
-    stages = [layer for _ in range(3) for layer in (*_blocks(3), *_double())]
-    return nn.Sequential(
-        SoftClamp(), _conv(CHANNELS, WIDTH), nn.ReLU(), *stages, *_blocks(1), _conv(WIDTH, 3)
-    )
+Weights = Mapping[str, Tensor]
 
 
 class TAESD:
@@ -101,12 +66,40 @@ class TAESD:
         return {"name": self.name, "weights": self.weights}
 
 
-def load_taesd(path: str, device: torch.device | str, dtype: torch.dtype) -> TAESD:
-    """Load from a folder that holds both halves."""
-    names = ("taesd_encoder.safetensors", "taesd_decoder.safetensors")
-    files = [required_file(Path(path), name, TAESD.name) for name in names]
-    halves = [encoder(), decoder()]
-    for half, file in zip(halves, files, strict=True):
-        half.load_state_dict(load_file(file))
-    halves = [half.to(device, dtype) for half in halves]
-    return TAESD(halves[0], halves[1], hash_of(files))
+def load_taesd(where: str, device: torch.device | str, dtype: torch.dtype) -> TAESD:
+    """Load both halves, in whichever form the folder has them."""
+    folder = weights_folder(where, (ENCODER[0], DECODER[0], DIFFUSERS[0]), TAESD.name)
+    if first_of(folder, ENCODER) is None and (joint := first_of(folder, DIFFUSERS)):
+        files, weights = [joint], _halves_of_diffusers(read_weights(joint, TAESD.name))
+    else:
+        files = [required_file(folder, names, TAESD.name) for names in (ENCODER, DECODER)]
+        weights = [read_weights(file, TAESD.name) for file in files]
+    halves = [_filled(half, of, files) for half, of in zip((encoder(), decoder()), weights, strict=True)]
+    layout = memory_format(device)
+    return TAESD(*(half.to(device, dtype, memory_format=layout) for half in halves), hash_of(files))
+
+
+def _halves_of_diffusers(weights: Weights) -> list[Weights]:
+    return [_renamed(weights, "encoder.layers.", shift=0), _renamed(weights, "decoder.layers.", shift=1)]
+
+
+def _renamed(weights: Weights, prefix: str, shift: int) -> Weights:
+    """Layers under `prefix` by the original's names."""
+    renamed = {}
+    for name, value in weights.items():
+        if name.startswith(prefix):
+            number, _, rest = name.removeprefix(prefix).partition(".")
+            renamed[f"{int(number) + shift}.{rest}"] = value
+    return renamed
+
+
+def _filled(half: nn.Module, weights: Weights, files: list[Path]) -> nn.Module:
+    try:
+        half.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(
+            f"codec={TAESD.name}: {', '.join(map(str, files))} hold other layers than TAESD has ({reason}); "
+            "its weights are madebyollin/taesd on the hub"
+        ) from error
+    return half

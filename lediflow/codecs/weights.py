@@ -1,21 +1,44 @@
-"""What neural codecs share: finding their weights, a hash that pins them, the size and colour they need."""
+"""What neural codecs share: finding and reading their weights, a hash that pins them, the size and colour they need."""
 
 import hashlib
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lediflow.errors import UserError
 
 
-def required_file(folder: Path, name: str, codec: str) -> Path:
-    """A file of the codec's folder, or what to do without it."""
-    path = folder / name
-    if not path.is_file():
-        found = ", ".join(sorted(item.name for item in folder.glob("*"))[:5]) or "nothing"
-        raise UserError(f"codec={codec} needs {name} in codec.path={folder} (found {found}); give its folder")
-    return path
+def first_of(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of these files that the folder has."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def required_file(folder: Path, names: Sequence[str], codec: str) -> Path:
+    """The first of these files that the codec's folder has, or what to do without any."""
+    if path := first_of(folder, names):
+        return path
+    found = ", ".join(sorted(item.name for item in folder.glob("*"))[:5]) or "nothing"
+    raise UserError(
+        f"codec={codec} needs {' or '.join(names)} in codec.path={folder} (found {found}); give its folder"
+    )
+
+
+def read_weights(path: Path, codec: str) -> dict[str, Tensor]:
+    """Tensors by name, of a .safetensors file or of one that torch.save wrote; no code of the file is run."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"codec={codec}: {path} is damaged or no file of weights ({str(error).splitlines()[0]}); download it again"
+        ) from error
 
 
 def reduced_side(image_size: int, reduction: int, codec: str) -> int:
@@ -35,6 +58,12 @@ def hash_of(files: list[Path]) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def memory_format(device: torch.device | str) -> torch.memory_format:
+    """The layout that convolutions like best: GPUs want channels last."""
+    is_gpu = torch.device(device).type == "cuda"
+    return torch.channels_last if is_gpu else torch.contiguous_format
 
 
 def in_colour(

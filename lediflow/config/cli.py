@@ -42,9 +42,17 @@ def conf_folder() -> Path:
     return beside if (beside / "train.yaml").is_file() else package / "conf"
 
 
-def run_command(config_name: str, task: Callable[[DictConfig], None], overrides: Iterable[str] = ()) -> None:
-    """Compose `config_name` with the command line (and `overrides` before it), then run the task."""
-    sys.argv[1:1] = list(overrides)
+def run_command(
+    config_name: str,
+    task: Callable[[DictConfig], None],
+    overrides: Iterable[str] = (),
+    dashed: Iterable[str] = (),
+) -> None:
+    """Compose `config_name` with the command line (and `overrides` before it), then run the task.
+
+    Options named in `dashed` may also be written `--name value`.
+    """
+    sys.argv[1:] = [*overrides, *undashed(sys.argv[1:], dashed)]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us, not Hydra's printer
     register_schemas()
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(
@@ -58,6 +66,18 @@ def run_command(config_name: str, task: Callable[[DictConfig], None], overrides:
         _refuse(f"{error} Submit from a login node, or use hydra/launcher=submitit_local on this machine")
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error, config_name))
+
+
+def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
+    """`--name value` and `--name=value` as the override `name=value`."""
+    known, left = {f"--{name}": name for name in names}, iter(arguments)
+    overrides = []
+    for argument in left:
+        flag, equals, value = argument.partition("=")
+        if flag in known:
+            argument = f"{known[flag]}={value if equals else next(left, '')}"
+        overrides.append(argument)
+    return overrides
 
 
 def answering(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

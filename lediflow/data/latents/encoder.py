@@ -116,7 +116,7 @@ class ShardEncoder:
     @torch.inference_mode()
     def _bring_back(self, batch: Batch) -> Batch:
         dtype, keys = self.build.contents.dtype, self.reader.keys(np.array(batch.samples))
-        views = [Latents(*(half if half is None else half.cpu() for half in view)) for view in batch.content]
+        views = [view.map(Tensor.cpu) for view in batch.content]
         for view in views:
             check_range(view, dtype, keys)
         measured = merged(measure(view, dtype) for view in views)
@@ -126,7 +126,7 @@ class ShardEncoder:
         if not self.is_compiled:
             return self.codec.encode(images)
         latents = self._compiled(filled(images, self.batch_size))
-        return Latents(*(half if half is None else half[: len(images)] for half in latents))
+        return latents.map(lambda half: half[: len(images)])
 
     @cached_property
     def _compiled(self) -> Callable[[Images], Latents]:

@@ -12,7 +12,7 @@ def test_an_unknown_codec_is_answered_with_the_known_ones():
 
 @pytest.mark.parametrize("name", ["sd2_vae", "taesd"])
 def test_a_codec_without_weights_says_where_to_give_them(name, tmp_path):
-    with pytest.raises(UserError, match=r"codec\.path=FOLDER"):
+    with pytest.raises(UserError, match=r"codec\.path="):
         build_codec(CodecConfig(name=name))
     (tmp_path / "other.bin").write_text("")
     with pytest.raises(UserError, match=r"needs .* in codec.path=.* \(found other.bin\)"):
