@@ -37,10 +37,15 @@ def grid_mask(height: int, width: int, kernel_size: int, device: torch.device) -
     return rearrange(both, "i j k l -> (i j) (k l)")
 
 
-@torch.compiler.assume_constant_result  # compiled graphs hold the kept mask instead of making it again
 def cached_grid_mask(height: int, width: int, kernel_size: int, device: torch.device) -> Mask:
     """grid_mask, kept: it has (height x width)^2 entries and every layer of a level asks for the same one."""
-    return _kept_mask(height, width, kernel_size, device)
+    return _constant_mask(height, width, kernel_size, device)[0]
+
+
+@torch.compiler.assume_constant_result  # compiled graphs hold the kept mask instead of making it again
+def _constant_mask(height: int, width: int, kernel_size: int, device: torch.device) -> tuple[Mask]:
+    """The kept mask, in a tuple: the compiler gives bare tensors of one function one name, and two grids collide."""
+    return (_kept_mask(height, width, kernel_size, device),)
 
 
 @lru_cache(maxsize=32)

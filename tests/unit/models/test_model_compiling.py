@@ -17,17 +17,16 @@ from lediflow.models import (
 )
 
 # one layer a level keeps tracing short; every kind of operation is there
-LEVELS = [
-    LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3),
-    LevelSpec(depth=1, width=16, head_dim=8),
-]
+LOCAL = LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3)
+GLOBAL = LevelSpec(depth=1, width=16, head_dim=8)
+LEVELS = [LOCAL, LOCAL]  # on two grids, whose masks one graph must tell apart
 MAPPING = MappingSpec(depth=1, width=16)
 SPECS = {
     "auxiliary": AuxiliarySpec(image_channels=3, patch_size=2, levels=LEVELS),
     "velocity": VelocitySpec(
         image_channels=3, patch_size=2, levels=LEVELS, mapping=MAPPING, latent_shape=[4, 4, 4], num_classes=5
     ),
-    "latent_sampler": LatentSamplerSpec(levels=LEVELS[1:], mapping=MAPPING),
+    "latent_sampler": LatentSamplerSpec(levels=[GLOBAL], mapping=MAPPING),
 }
 
 

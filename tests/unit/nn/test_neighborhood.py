@@ -5,6 +5,8 @@ from importlib import import_module
 
 import pytest
 import torch
+from torch._dynamo import mark_dynamic
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from lediflow.nn.attention import global_attention
 from lediflow.nn.neighborhood import ROUTES, natten, neighborhood_attention
@@ -150,6 +152,31 @@ def test_a_mask_made_while_sampling_serves_a_backward_pass():
     q.requires_grad_()
     neighborhood_attention(q, k, v, 3, route="sdpa").sum().backward()
     assert cached_grid_mask(9, 6, 3, CPU) is cached_grid_mask(9, 6, 3, CPU)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_one_graph_holds_the_masks_of_several_grids_and_kernels(backend):
+    torch.compiler.reset()
+
+    def attend(first, second):
+        calls = ((first, 3), (second, 3), (second, 5))
+        return [neighborhood_attention(x, x, x, kernel_size, route="sdpa") for x, kernel_size in calls]
+
+    graphs = CompileCounterWithBackend(backend)
+    compiled = torch.compile(attend, fullgraph=True, backend=graphs)
+    for count in (2, 3):
+        grids = [torch.randn(count, *grid, 2, 8).requires_grad_() for grid in ((8, 8), (6, 7))]
+        for x in grids:
+            mark_dynamic(x, 0)  # an error if the graph holds for this batch size alone
+        found, expected = compiled(*grids), attend(*grids)
+        torch.testing.assert_close(found, expected)
+        cotangents = [torch.ones_like(x) for x in found]
+        torch.testing.assert_close(
+            *(torch.autograd.grad(outputs, grids, cotangents) for outputs in (found, expected))
+        )
+    assert graphs.frame_count == 1
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*grids), expected)
 
 
 def test_a_kernel_wider_than_the_grid_is_refused():
