@@ -35,12 +35,8 @@ class CodecConfig:
     """Which codec, and where its weights lie."""
 
     name: str = "pixels"  # one of CODECS
-    path: str | None = (
-        None  # folder of the weights, or their name on the hub: owner/name[/subfolder]; pixels needs none
-    )
-    precision: str = (
-        "float32"  # of its arithmetic; "bfloat16" is faster on a GPU, less exact, as is "float16"
-    )
+    path: str | None = None  # of the weights: a folder, or a name on the hub; pixels needs none
+    precision: str = "float32"  # of its arithmetic; "bfloat16" and "float16" are faster on a GPU, less exact
 
 
 def build_codec(config: CodecConfig, device: torch.device | str = "cpu") -> Codec:
@@ -51,7 +47,7 @@ def build_codec(config: CodecConfig, device: torch.device | str = "cpu") -> Code
         raise UserError(f"codec={config.name} is not known; choose one of {', '.join(CODECS)}")
     if config.path is None:
         raise UserError(
-            f"codec={config.name} needs its weights; give their folder, or their name on the hub, as codec.path=..."
+            f"codec={config.name} needs its weights; give their folder, or name on the hub, as codec.path=..."
         )
     if config.precision not in PRECISIONS:
         raise UserError(

@@ -75,8 +75,8 @@ def load_taesd(where: str, device: torch.device | str, dtype: torch.dtype) -> TA
         files = [required_file(folder, names, TAESD.name) for names in (ENCODER, DECODER)]
         weights = [read_weights(file, TAESD.name) for file in files]
     halves = [_filled(half, of, files) for half, of in zip((encoder(), decoder()), weights, strict=True)]
-    layout = memory_format(device)
-    return TAESD(*(half.to(device, dtype, memory_format=layout) for half in halves), hash_of(files))
+    halves = [half.to(device, dtype).to(memory_format=memory_format(device)) for half in halves]
+    return TAESD(halves[0], halves[1], hash_of(files))
 
 
 def _halves_of_diffusers(weights: Weights) -> list[Weights]:
