@@ -1,4 +1,4 @@
-"""`python -m lediflow.prepare`: a folder or archive of images -> shards of square pictures."""
+"""`python -m lediflow.prepare`: photographs -> shards of square pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
 
 def run(config: DictConfig) -> None:
     command: PrepareCommand = typed(config)
-    made = prepare(command, progress_callback("prepare"))
+    made = prepare(command, progress_callback)
     verb = "already prepared" if made.is_reused else "prepared"
     rejected = sum(made.rejected.values())
     print(f"{verb}: {len(made.index):,} images of {command.size} x {command.size} in {command.output}")

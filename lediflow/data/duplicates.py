@@ -1,29 +1,83 @@
-"""Files of equal content in a listing.
+"""Images of equal content in a listing.
 
-Equal files have equal lengths, so only files that share their length with another are read.
+Equal files have equal lengths, so only images that share their length with another are read. That may still be
+nearly all of a large set: processes share the reading, and the answer is kept for a run that continues.
 """
 
 import hashlib
-from collections import Counter
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
+from lediflow.data.files import write_json
 from lediflow.data.sources import Entry, Source
+from lediflow.data.sources.protocol import Progress
+from lediflow.data.workers import in_processes, stop_if_asked
+
+DIGEST_BYTES = 16
+IMAGES_PER_TASK = 1024
 
 
-def find_duplicates(source: Source, images: list[Entry]) -> dict[int, str]:
-    """Number of each repeated image -> name of the first image with the same bytes."""
-    lengths = Counter(image.bytes for image in images)
-    first: dict[bytes, str] = {}
-    repeated: dict[int, str] = {}
-    for number, image in enumerate(images):
-        if lengths[image.bytes] > 1:
-            name = first.setdefault(_content_hash(source, image), image.name)
-            if name != image.name:
-                repeated[number] = name
-    return repeated
+@dataclass(frozen=True)
+class HashTask:
+    """Images to read, in a form that travels to another process."""
+
+    source: Source
+    images: list[Entry]
+    start: int  # place of the first one among all that are read
 
 
-def _content_hash(source: Source, image: Entry) -> bytes:
+def known_duplicates(
+    path: Path, source: Source, images: list[Entry], workers: int, progress: Progress | None = None
+) -> dict[int, int]:
+    """`find_duplicates`, done once and kept in the file `path`."""
+    if not path.exists():
+        write_json(path, find_duplicates(source, images, workers, progress))
+    return {int(number): first for number, first in json.loads(path.read_text()).items()}
+
+
+def find_duplicates(
+    source: Source, images: list[Entry], workers: int = 1, progress: Progress | None = None
+) -> dict[int, int]:
+    """Number of each repeated image -> number of the first one with the same bytes."""
+    suspects = _of_shared_length(images)
+    digests = np.empty(len(suspects), f"V{DIGEST_BYTES}")
+    done = 0
+    for start, found in in_processes(hash_images, _tasks(source, images, suspects), workers):
+        digests[start : start + len(found)] = found
+        done += len(found)
+        if progress:
+            progress(done, len(suspects))
+    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    repeated = np.flatnonzero(first[group] != np.arange(len(suspects)))
+    return dict(zip(suspects[repeated].tolist(), suspects[first[group[repeated]]].tolist(), strict=True))
+
+
+def hash_images(task: HashTask) -> tuple[int, np.ndarray]:
+    """Digests of some images, and the place of the first."""
+    digests = b"".join(_digest(task.source, image) for image in task.images)
+    return task.start, np.frombuffer(digests, f"V{DIGEST_BYTES}")
+
+
+def _of_shared_length(images: list[Entry]) -> Int64[np.ndarray, " suspects"]:
+    lengths = np.fromiter((image.bytes for image in images), np.int64, len(images))
+    _, group, counts = np.unique(lengths, return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[group] > 1)
+
+
+def _tasks(source: Source, images: list[Entry], suspects: Int64[np.ndarray, " suspects"]) -> list[HashTask]:
+    starts = range(0, len(suspects), IMAGES_PER_TASK)
+    chunks = ([images[n] for n in suspects[start : start + IMAGES_PER_TASK].tolist()] for start in starts)
+    return [HashTask(source, chunk, start) for start, chunk in zip(starts, chunks, strict=True)]
+
+
+def _digest(source: Source, image: Entry) -> bytes:
+    stop_if_asked()
     try:
-        return hashlib.sha256(source.read(image)).digest()
-    except OSError:  # reported when it is to be decoded
-        return image.name.encode(errors="surrogateescape")
+        content = source.read(image)
+    except OSError:  # reported when it is to be decoded; until then it is like no other
+        content = repr(image).encode(errors="surrogateescape")
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()

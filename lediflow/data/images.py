@@ -5,6 +5,7 @@ Transparency becomes white. Pictures are never enlarged: a small one is reported
 """
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,25 @@ class UnusableImageError(Exception):
 
 def square_picture(content: bytes, *, size: int, mode: str) -> Image.Image:
     """Centre square of a photograph at size x size."""
-    photograph = _decoded(content)
+    return centre_square(decoded_photograph(content), size=size, mode=mode)
+
+
+def decoded_photograph(content: bytes) -> Image.Image:
+    """A file's picture, upright and complete: a truncated file is no photograph."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about oddities of files that can be decoded all the same
+            image = Image.open(io.BytesIO(content))
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError:  # its own message holds a memory address
+        raise UnusableImageError("unreadable: not an image that Pillow knows") from None
+    except Exception as error:  # whatever broken bytes lead Pillow's decoders to, it is the file's fault
+        raise UnusableImageError(f"unreadable: {error}") from error
+
+
+def centre_square(photograph: Image.Image, *, size: int, mode: str) -> Image.Image:
+    """The largest square in the middle, at size x size."""
     width, height = photograph.size
     side = min(width, height)
     if side < size:
@@ -50,17 +69,6 @@ def picture_pixels(content: bytes | memoryview) -> Picture:
     """Pixels of a file that `picture_bytes` wrote."""
     pixels = np.asarray(Image.open(io.BytesIO(content)))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _decoded(content: bytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError:  # its own message holds a memory address
-        raise UnusableImageError("unreadable: not an image that Pillow knows") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UnusableImageError(f"unreadable: {error}") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -6,23 +6,27 @@ work, and an interrupted run continues. A sample's key is its number in the sour
 photograph has the same key at every size.
 """
 
-import os
-import zipfile
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 
-from lediflow.data.duplicates import find_duplicates
-from lediflow.data.images import CHANNELS, FORMATS, UnusableImageError, picture_bytes, square_picture
+from lediflow.data.duplicates import known_duplicates
+from lediflow.data.images import (
+    CHANNELS,
+    FORMATS,
+    UnusableImageError,
+    centre_square,
+    decoded_photograph,
+    picture_bytes,
+)
 from lediflow.data.shards.build import Part, Progress, ShardBuild, write_part
 from lediflow.data.shards.index import Contents, ShardIndex
 from lediflow.data.shards.writer import Sample
-from lediflow.data.sources import Entry, Listing, Source, list_images, open_source
-from lediflow.data.workers import in_processes
+from lediflow.data.sources import Entry, Listing, Opened, Source, SourceError, list_images, open_source
+from lediflow.data.workers import available_workers, in_processes, stop_if_asked
 from lediflow.errors import UserError
 
 
@@ -30,13 +34,13 @@ from lediflow.errors import UserError
 class PrepareConfig:
     """Which photographs become which shards."""
 
-    source: str  # folder (nested folders are classes), .tar or .zip
+    source: str  # folder (nested folders are classes), .tar, .tar.gz, .zip, .parquet, LMDB, list in a .csv
     output: str  # folder for the shards; a finished one is reused, an interrupted one continued
     size: int = 64  # side of the square pictures; smaller photographs are rejected, never enlarged
     mode: str = "rgb"  # "grey" stores one channel
     format: str = "png"  # "webp" is lossless too and smaller, slower to read; "jpg" loses detail
     shard_samples: int = 1024  # images per tar: more means fewer files and longer repeats after a stop
-    workers: int = 0  # processes that decode; 0 takes one per CPU core that this job may use
+    workers: int = 0  # processes that read and decode; 0 takes one per CPU core that this job may use
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,10 @@ class Prepared:
     is_reused: bool  # nothing had to be done
 
 
-class Candidate(NamedTuple):
-    """One image of the source that may become a sample."""
+class Report(Protocol):
+    """Shows the progress of one phase: `report(title, unit=...)(done, in_all)`."""
 
-    key: int
-    image: Entry
-    label: int
-    duplicate_of: str | None
+    def __call__(self, title: str, *, unit: str = "images") -> Progress: ...
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,32 @@ class ShardTask:
 
     config: PrepareConfig
     contents: Contents
+    source: Source
     number: int
-    candidates: list[Candidate]
+    keys: list[int]
+    images: list[Entry]
+    labels: list[int]
+    duplicate_of: dict[int, str]  # key -> name of the first image with the same bytes
 
     def __len__(self) -> int:
-        return len(self.candidates)
+        return len(self.keys)
 
 
-def prepare(config: PrepareConfig, progress: Progress | None = None) -> Prepared:
+def prepare(config: PrepareConfig, report: Report | None = None) -> Prepared:
     """Make the shards, or what is missing of them."""
     _check(config)
-    listing = list_images(Path(config.source))
-    build = ShardBuild(Path(config.output), _contents(config, listing))
+    opened = open_source(Path(config.source))
+    build = ShardBuild(Path(config.output), _contents(config, opened))
     if index := build.finished():
         return Prepared(index, build.rejections(), is_reused=True)
-    tasks = _tasks(config, listing, build.contents)
-    workers = config.workers or len(os.sched_getaffinity(0))
-    parts = build.complete(tasks, lambda missing: in_processes(make_part, missing, workers), progress)
-    if not any(part.file for part in parts):
+    build.claim()
+    try:
+        tasks = _tasks(config, build, opened, report or _silent)
+    except SourceError:
+        build.abandon()  # so that the folder is free for the corrected command
+        raise
+    parts = build.complete(tasks, lambda missing: _made(config, missing), (report or _silent)("prepare"))
+    if not any(len(part.rows) for part in parts):
         build.abandon()
         raise UserError(_nothing_usable(config, parts))
     index = build.finish(parts)
@@ -98,7 +107,8 @@ def _check(config: PrepareConfig) -> None:
         raise UserError("format=webp has no grey pictures; choose format=png, or mode=rgb")
 
 
-def _contents(config: PrepareConfig, listing: Listing) -> Contents:
+def _contents(config: PrepareConfig, opened: Opened) -> Contents:
+    """What the samples will be; the classes are known when the source has been listed."""
     return Contents(
         kind="images",
         payload=config.format,
@@ -106,11 +116,9 @@ def _contents(config: PrepareConfig, listing: Listing) -> Contents:
         dtype="uint8",
         image_size=config.size,
         mode=config.mode,
-        classes=listing.classes,
         made_from={
             "source": Path(config.source).resolve().name,
-            "images": len(listing.images),
-            "fingerprint": listing.fingerprint(),
+            **opened.identity(),
             "size": config.size,
             "mode": config.mode,
             "format": config.format,
@@ -119,24 +127,55 @@ def _contents(config: PrepareConfig, listing: Listing) -> Contents:
     )
 
 
-def _tasks(config: PrepareConfig, listing: Listing, contents: Contents) -> list[ShardTask]:
-    candidates = _dealt(_candidates(config, listing))
-    starts = range(0, len(candidates), config.shard_samples)
-    hands = [candidates[start : start + config.shard_samples] for start in starts]
-    return [ShardTask(config, contents, number, hand) for number, hand in enumerate(hands)]
-
-
-def _candidates(config: PrepareConfig, listing: Listing) -> list[Candidate]:
-    duplicates = find_duplicates(open_source(Path(config.source)), listing.images)
+def _tasks(config: PrepareConfig, build: ShardBuild, opened: Opened, report: Report) -> list[ShardTask]:
+    source = opened.ready(build.parts_folder, report("unpack", unit="MiB"))
+    listing = list_images(source)
+    build.contents = replace(build.contents, classes=listing.classes)
+    duplicates = known_duplicates(
+        build.parts_folder / "duplicates.json",
+        source,
+        listing.images,
+        available_workers(config.workers),
+        report("compare"),
+    )
+    order = _dealt(len(listing.images))
+    hands = [
+        order[start : start + config.shard_samples] for start in range(0, len(order), config.shard_samples)
+    ]
     return [
-        Candidate(key, image, label, duplicates.get(key))
-        for key, (image, label) in enumerate(zip(listing.images, listing.labels, strict=True))
+        _task(config, build.contents, source, number, hand, listing, duplicates)
+        for number, hand in enumerate(hands)
     ]
 
 
-def _dealt(candidates: list[Candidate]) -> list[Candidate]:
-    bits = np.random.Philox(key=0).random_raw(len(candidates))
-    return [candidates[number] for number in np.argsort(bits, kind="stable")]
+def _dealt(images: int) -> list[int]:
+    bits = np.random.Philox(key=0).random_raw(images)
+    return np.argsort(bits, kind="stable").tolist()
+
+
+def _task(
+    config: PrepareConfig,
+    contents: Contents,
+    source: Source,
+    number: int,
+    keys: list[int],
+    listing: Listing,
+    duplicates: dict[int, int],
+) -> ShardTask:
+    return ShardTask(
+        config=config,
+        contents=contents,
+        source=source,
+        number=number,
+        keys=keys,
+        images=[listing.images[key] for key in keys],
+        labels=[listing.labels[key] for key in keys],
+        duplicate_of={key: listing.images[duplicates[key]].name for key in keys if key in duplicates},
+    )
+
+
+def _made(config: PrepareConfig, tasks: list[ShardTask]) -> Iterator[Part]:
+    return in_processes(make_part, tasks, available_workers(config.workers))
 
 
 def make_part(task: ShardTask) -> Part:
@@ -150,34 +189,40 @@ def make_part(task: ShardTask) -> Part:
 
 def _usable(task: ShardTask, rejected: list[dict[str, Any]]) -> Iterator[Sample]:
     """The task's samples one by one; what cannot be used is appended to `rejected`."""
-    source = open_source(Path(task.config.source))
-    for candidate in task.candidates:
+    for key, image, label in zip(task.keys, task.images, task.labels, strict=True):
+        stop_if_asked()
         try:
-            yield _sample(source, candidate, task)
+            yield _sample(task, key, image, label)
         except UnusableImageError as reason:
-            rejected.append({"key": candidate.key, "image": candidate.image.name, "reason": str(reason)})
+            rejected.append({"key": key, "image": image.name, "reason": str(reason)})
 
 
-def _sample(source: Source, candidate: Candidate, task: ShardTask) -> Sample:
-    if candidate.duplicate_of:
-        raise UnusableImageError(f"duplicate: of {candidate.duplicate_of}")
-    picture = square_picture(_read(source, candidate.image), size=task.config.size, mode=task.config.mode)
-    payload = picture_bytes(picture, task.config.format)
-    return Sample(candidate.key, candidate.label, payload, _metadata(task, candidate))
+def _sample(task: ShardTask, key: int, image: Entry, label: int) -> Sample:
+    if first := task.duplicate_of.get(key):
+        raise UnusableImageError(f"duplicate: of {first}")
+    photograph = decoded_photograph(_read(task.source, image))
+    picture = centre_square(photograph, size=task.config.size, mode=task.config.mode)
+    metadata: dict[str, str | int | None] = {
+        "source": image.name,
+        "size": task.config.size,
+        "width": photograph.width,
+        "height": photograph.height,
+        "label": label if task.contents.classes else None,
+    }
+    if task.contents.classes:
+        metadata["class"] = task.contents.classes[label]
+    return Sample(key, label, picture_bytes(picture, task.config.format), metadata)
 
 
 def _read(source: Source, image: Entry) -> bytes:
     try:
         return source.read(image)
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise UnusableImageError(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise UnusableImageError(f"unreadable: {error.strerror or error}") from error
 
 
-def _metadata(task: ShardTask, candidate: Candidate) -> dict[str, str | int]:
-    metadata: dict[str, str | int] = {"source": candidate.image.name, "size": task.config.size}
-    if classes := task.contents.classes:
-        metadata |= {"class": classes[candidate.label], "label": candidate.label}
-    return metadata
+def _silent(title: str, *, unit: str = "images") -> Progress:
+    return lambda done, in_all: None
 
 
 def _nothing_usable(config: PrepareConfig, parts: list[Part]) -> str:

@@ -1,14 +1,39 @@
-"""A function applied to many tasks by several processes."""
+"""A function applied to many tasks by several processes, none of which outlives its parent.
+
+Each worker holds the read end of a pipe whose write end only the parent has. When the parent closes it, or dies in
+whatever way, the worker reads its end: the task at hand is asked to stop at its next `stop_if_asked()`, so that it
+can clear what it left half-made, and soon after the process is gone.
+"""
 
 import multiprocessing
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import TypeVar
+
+from lediflow.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+GRACE_SECONDS = 2.0  # for the task at hand to notice
+
+_stopping = threading.Event()
+
+
+class StoppedError(Exception):
+    """The parent wants no more results."""
+
+
+def available_workers(asked: int) -> int:
+    """Processes to start; 0 asks for one per CPU core that this job may use."""
+    return asked or len(os.sched_getaffinity(0))
 
 
 def in_processes(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
@@ -18,20 +43,45 @@ def in_processes(function: Callable[[Task], Result], tasks: Sequence[Task], work
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")  # a forked copy of a process that has threads can lock up
-    with ProcessPoolExecutor(workers, context, initializer=_follow_parent) as pool:
+    follower, leader = context.Pipe(duplex=False)
+    with ProcessPoolExecutor(workers, context, _follow, (follower,)) as pool:
         try:
-            for future in as_completed([pool.submit(function, task) for task in tasks]):
+            with _interrupts_for_parent_alone():
+                futures = [pool.submit(function, task) for task in tasks]
+            for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process was killed from outside, perhaps because memory ran out; "
+                "the same command continues, and workers=1 needs least memory"
+            ) from error
         finally:
+            leader.close()
             pool.shutdown(cancel_futures=True)
 
 
-def _follow_parent() -> None:
-    # The pool's processes would outlive a killed parent, waiting for tasks.
-    threading.Thread(target=_exit_after_parent, daemon=True).start()
+def stop_if_asked() -> None:
+    """Called by tasks between their steps; raises StoppedError in a worker whose parent is done or gone."""
+    if _stopping.is_set():
+        raise StoppedError
 
 
-def _exit_after_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+@contextmanager
+def _interrupts_for_parent_alone() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal; those started meanwhile inherit that they do not see it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow(parent: Connection) -> None:
+    threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: Connection) -> None:
+    parent.poll(None)  # nothing is ever sent: this returns when the other end is closed
+    _stopping.set()
+    time.sleep(GRACE_SECONDS)
+    os._exit(1)

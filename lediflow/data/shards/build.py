@@ -71,9 +71,11 @@ class ShardBuild:
         self, tasks: Sequence[T], make: Callable[[list[T]], Iterable[Part]], progress: Progress | None
     ) -> list[Part]:
         """The parts of these tasks, of which `make` makes those that no earlier run finished."""
-        self._claim()
+        self.claim()
         parts = {task.number: part for task in tasks if (part := self._recorded(task.number))}
         total = sum(len(task) for task in tasks)
+        if progress:
+            progress(sum(part.handled for part in parts.values()), total)
         for part in make([task for task in tasks if task.number not in parts]):
             part.save(self.parts_folder)
             parts[part.number] = part
@@ -99,7 +101,10 @@ class ShardBuild:
     def abandon(self) -> None:
         """Clear the records of finished shards, and what killed processes left half-written."""
         shutil.rmtree(self.parts_folder, ignore_errors=True)
-        for path in self.root.glob(f".*{PARTIAL}"):
+        self._clear_abandoned()
+
+    def _clear_abandoned(self) -> None:
+        for path in [*self.root.glob(f".*{PARTIAL}"), *self.parts_folder.glob(f".*{PARTIAL}")]:
             if _is_abandoned(path):
                 path.unlink(missing_ok=True)
 
@@ -108,13 +113,14 @@ class ShardBuild:
         rows = map(json.loads, (self.root / REJECTED_NAME).read_text().splitlines())
         return dict(Counter(row["reason"].split(":")[0] for row in rows))
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
         """Say whose folder this is, before there is anything else in it; refuse another command's."""
         job = self.parts_folder / "job.json"
         if not job.exists():
             self._check_empty(job)
             write_json(job, self.contents.made_from)
         self._check_same_job(_json_or_none(job) or self.contents.made_from)
+        self._clear_abandoned()  # a killed run's half-written shards may fill the disk
 
     def _recorded(self, number: int) -> Part | None:
         """A shard's record, if it is finished and its file is still there."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lediflow.data.sources import list_images
+from lediflow.data.sources import list_images, open_source
 from lediflow.data.synthetic import (
     SHAPES,
     make_synthetic_images,
@@ -35,7 +35,7 @@ def test_a_picture_is_a_function_of_its_arguments():
 @pytest.mark.parametrize("classes", [0, 2, 4])
 def test_classes_are_folders_of_equal_size(tmp_path, classes):
     make_synthetic_images(tmp_path, 8, size=8, classes=classes)
-    listing = list_images(tmp_path)
+    listing = list_images(open_source(tmp_path).ready(tmp_path))
     assert len(listing.images) == 8
     assert listing.classes == (list(SHAPES)[:classes] or None)
 

@@ -1,0 +1,85 @@
+"""A list of photographs: a CSV or Parquet file with a column of paths and, optionally, one of classes.
+
+    path,label
+    cats/0001.jpg,cat
+
+Relative paths begin in the list's folder. A CSV of one column needs no header.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lediflow.data.sources.labels import LABEL_COLUMNS, as_label
+from lediflow.data.sources.parquet import table_columns, table_rows
+from lediflow.data.sources.protocol import DirectSource, Entry, Identity, SourceError
+
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "image")
+LIST_EXTENSIONS = (".csv", ".tsv", ".txt")
+DELIMITERS = ",\t;"
+
+
+@dataclass
+class ImageList(DirectSource):
+    """Files named in a table."""
+
+    path: Path
+
+    def identity(self) -> Identity:
+        lines, images = hashlib.sha256(), 0
+        for entry in self.entries():
+            lines.update(f"{entry.name}\0{entry.bytes}\0{entry.label}\n".encode(errors="surrogateescape"))
+            images += 1
+        return {"images": images, "fingerprint": lines.hexdigest()}
+
+    def entries(self) -> Iterator[Entry]:
+        is_parquet = self.path.suffix.lower() not in LIST_EXTENSIONS
+        for name, *label in self._parquet_rows() if is_parquet else self._csv_rows():
+            file = self.path.parent / name
+            length = file.stat().st_size if file.is_file() else 0  # a missing file is reported when read
+            yield Entry(Path(name).as_posix(), length, label=as_label(label[0]) if label else None)
+
+    def read(self, entry: Entry) -> bytes:
+        return (self.path.parent / entry.name).read_bytes()
+
+    def is_image(self, entry: Entry) -> bool:
+        return True  # the list says so
+
+    def _parquet_rows(self) -> Iterable[list[Any]]:
+        columns = table_columns(self.path)
+        chosen = [columns[place] for place in self._places(columns)]
+        return (values for _, values in table_rows(self.path, chosen, rows_at_once=1024) if values[0])
+
+    def _csv_rows(self) -> Iterator[list[str]]:
+        with self.path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+            delimiter = max(DELIMITERS, key=stream.readline().count)
+            stream.seek(0)
+            rows = (row for row in csv.reader(stream, delimiter=delimiter) if any(row))
+            header = next(rows, [])
+            if len(header) == 1 and header[0].strip().lower() not in PATH_COLUMNS:
+                yield header
+                yield from rows
+                return
+            places = self._places(header)
+            for row in rows:
+                if len(row) != len(header):
+                    raise SourceError(
+                        f"source={self.path}: {row} has {len(row)} cells where the header has {len(header)}; "
+                        "quote cells that hold the separator"
+                    )
+                yield [row[place] for place in places]
+
+    def _places(self, columns: list[str]) -> list[int]:
+        """Where the paths are and, if there are any, the labels."""
+        plain = [column.strip().lower() for column in columns]
+        paths = [plain.index(name) for name in PATH_COLUMNS if name in plain]
+        labels = [plain.index(name) for name in LABEL_COLUMNS if name in plain]
+        if not paths:
+            raise SourceError(
+                f"source={self.path} has the columns {', '.join(columns) or '(none)'}; a list of images names its "
+                f"paths {', '.join(PATH_COLUMNS)} and, if there are classes, {', '.join(LABEL_COLUMNS)}"
+            )
+        return [paths[0], *labels[:1]]

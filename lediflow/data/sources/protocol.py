@@ -1,0 +1,92 @@
+"""What a source of photographs is: files that can be listed, and read in any order.
+
+Any order, because images are dealt to shards shuffled. An archive that can only be read from front to back is
+first written out as a plain tar, which is a source (see unpacking.py).
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from lediflow.data.sources.labels import Label
+from lediflow.errors import UserError
+
+IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SAMPLED_BYTES = 2**20  # of both ends of an archive: enough to tell it from another of the same length
+
+Identity = dict[str, str | int]  # changes when the images of a source change; found without opening them
+Progress = Callable[[int, int], None]  # (done, in all)
+
+
+class SourceError(UserError):
+    """The source itself cannot be used, so nothing was begun."""
+
+
+class Entry(NamedTuple):
+    """One file of a source."""
+
+    name: str  # path inside the source, with forward slashes
+    bytes: int
+    offset: int = 0  # where it begins inside an archive
+    archive: int = 0  # number of its archive, in a folder of archives
+    label: Label = None  # class, where the source tells it otherwise than by folders
+
+
+class Source(ABC):
+    """Something that lists files and hands out their bytes. It travels to other processes."""
+
+    class_names: list[str] | None = None  # of labels that are numbers, where the source knows
+
+    @abstractmethod
+    def entries(self) -> Iterator[Entry]:
+        """Every file, in any order; SourceError where that cannot be told."""
+
+    @abstractmethod
+    def read(self, entry: Entry) -> bytes:
+        """A file's content; OSError where it cannot be had."""
+
+    def is_image(self, entry: Entry) -> bool:
+        """Whether a file shall become a picture."""
+        return has_image_name(entry.name)
+
+    def inner_name(self, entry: Entry) -> str:
+        """The path whose folders may be classes."""
+        return entry.name
+
+
+class Opened(ABC):
+    """What was found at a path; perhaps it must be unpacked before it is a source."""
+
+    @abstractmethod
+    def identity(self) -> Identity:
+        """What tells it from another, and from itself after a change."""
+
+    @abstractmethod
+    def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
+        """The source, after unpacking into the folder `scratch` what cannot be read in any order."""
+
+
+class DirectSource(Opened, Source):
+    """A source as it lies on the disk."""
+
+    def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
+        return self
+
+
+def has_image_name(name: str) -> bool:
+    """Whether a path ends like an image's and is not hidden."""
+    path = PurePosixPath(name)
+    is_hidden = any(part.startswith((".", "__MACOSX")) and part != "." for part in path.parts)
+    return path.suffix.lower() in IMAGE_EXTENSIONS and not is_hidden
+
+
+def file_identity(path: Path) -> Identity:
+    """Length of an archive and a hash of its two ends, where formats keep their tables."""
+    length = path.stat().st_size
+    with path.open("rb") as stream:
+        ends = stream.read(SAMPLED_BYTES)
+        stream.seek(max(0, length - SAMPLED_BYTES))
+        ends += stream.read(SAMPLED_BYTES)
+    return {"bytes": length, "fingerprint": hashlib.sha256(ends).hexdigest()}

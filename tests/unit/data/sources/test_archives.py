@@ -1,0 +1,118 @@
+"""Archives hold what the folder held that they were made of, whatever reads them has to do first."""
+
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from harness.photographs import image_file
+
+from lediflow.data.sources import SourceError, open_source
+
+KINDS = ["tar", "gztar", "xztar", "bztar", "zip"]
+FILES = {
+    "b/2.png": image_file(2),
+    "a/1.JPG": image_file(1, "JPEG"),
+    "a/0.webp": image_file(0, "WEBP"),
+    "a/" + "long" * 40 + ".png": image_file(3),
+    "notes.txt": b"not an image",
+    "__MACOSX/a/1.JPG": b"a resource fork",
+    "a/._1.jpg": b"another",
+}
+
+
+def as_archive(folder: Path, kind: str) -> Path:
+    return Path(shutil.make_archive(str(folder.parent / "archive"), kind, folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_lists_and_reads_as_the_folder_it_was_made_of(write, find, kind):
+    folder = write("all", FILES)
+    found, expected = find(as_archive(folder, kind)), find(folder)
+    assert [name.removeprefix("./") for name in found.names] == expected.names
+    assert found.contents == [FILES[name] for name in expected.names]
+    assert found.listing.labels == expected.listing.labels == [0, 0, 0, 1]
+    assert found.listing.classes == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_truncated_archive_is_refused(write, find, kind):
+    archive = as_archive(write("all", {f"{n}.png": image_file(n) for n in range(60)}), kind)
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    with pytest.raises(SourceError, match=f"{archive.name} cannot be .*; copy it again"):
+        find(archive)
+
+
+def test_a_file_of_another_kind_is_refused(write, find):
+    folder = write("all", {"thesis.pdf": b"%PDF" * 1000})
+    with pytest.raises(SourceError, match=r"thesis\.pdf cannot be read"):
+        find(folder / "thesis.pdf")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_that_was_streamed_or_has_a_comment_is_read(tmp_path, find, method):
+    path = tmp_path / "all.zip"
+    with path.open("wb") as file, zipfile.ZipFile(Unseekable(file), "w", method) as archive:
+        archive.comment = b"from a phone"
+        for number in range(3):
+            archive.writestr(f"{number}.png", image_file(number))
+    assert find(path).contents == [image_file(number) for number in range(3)]
+
+
+class Unseekable:
+    """A pipe, to which sizes and checksums cannot be written afterwards."""
+
+    def __init__(self, file):
+        self.write, self.flush = file.write, file.flush
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_flipped_bit_in_a_zip_is_an_unreadable_image(tmp_path, find, method):
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("0.png", image_file(0))
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="damaged in the archive"):
+        _ = find(path).contents
+
+
+def test_a_member_by_an_uncommon_method_is_an_unreadable_image(tmp_path, find):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("0.png", image_file(0))
+    with pytest.raises(OSError, match="uncommon zip method 14"):
+        _ = find(tmp_path / "all.zip").contents
+
+
+@pytest.mark.parametrize("kind", ["tar", "gztar"])
+def test_another_archive_of_the_same_length_is_another_source(write, kind):
+    identities = []
+    for number in (1, 2):
+        archive = as_archive(write("all", {"0.bmp": image_file(number, "BMP")}), kind)
+        identities.append(open_source(archive).identity())
+    assert identities[0] != identities[1]
+
+
+def test_an_archive_is_unpacked_once_and_again_only_if_it_changes(write, tmp_path):
+    folder, scratch = write("all", {"0.png": image_file(0)}), tmp_path / "scratch"
+
+    def unpack(archive: Path) -> tuple[str, int]:
+        open_source(archive).ready(scratch)
+        (tar,) = scratch.iterdir()  # an outdated one is removed
+        return tar.name, tar.stat().st_mtime_ns
+
+    first, again = unpack(as_archive(folder, "gztar")), unpack(folder.parent / "archive.tar.gz")
+    write("all", {"1.png": image_file(1)})
+    assert first == again != unpack(as_archive(folder, "gztar"))
+
+
+def test_progress_of_unpacking_ends_at_the_whole(write, tmp_path):
+    archive = as_archive(write("all", {"0.bmp": bytes(3_000_000)}), "tar")
+    packed = tmp_path / "all.tar.bz2"
+    with tarfile.open(packed, "w:bz2") as tar:
+        tar.add(archive)
+    told: list[tuple[int, int]] = []
+    open_source(packed).ready(tmp_path / "scratch", lambda *told_now: told.append(told_now))
+    assert told[-1][0] == told[-1][1]

@@ -1,0 +1,56 @@
+"""Which files are images, in what order, and which classes they have."""
+
+import pytest
+from harness.photographs import image_file
+
+from lediflow.data.sources import SourceError, open_source
+
+
+def files(*names: str) -> dict[str, bytes]:
+    return {name: name.encode() for name in names}
+
+
+def test_a_listing_is_sorted_whatever_the_order_on_disk(write, find):
+    assert find(write("all", files("c.png", "a.png", "b.png"))).names == ["a.png", "b.png", "c.png"]
+
+
+def test_folders_that_all_images_share_are_not_classes(write, find):
+    found = find(write("all", files("set/train/dog/x/1.png", "set/train/cat/1.png")))
+    assert found.listing.classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("names", [["1.png", "2.png"], ["deep/down/1.png"], ["loose.png", "cat/1.png"]])
+def test_without_a_folder_for_every_image_there_are_no_classes(write, find, names):
+    listing = find(write("all", files(*names))).listing
+    assert listing.classes is None
+    assert set(listing.labels) == {-1}
+
+
+def test_hidden_files_and_mac_resource_forks_are_left_out(write, find):
+    found = find(write("all", files("1.png", "._1.png", ".cache/2.png", "__MACOSX/3.png")))
+    assert found.names == ["1.png"]
+
+
+def test_a_folder_is_another_one_when_an_image_is_added_or_changes_its_length(write):
+    identities = []
+    for change in (files("1.png"), files("2.png"), {"1.png": b"longer than before"}):
+        identities.append(str(open_source(write("all", change)).identity()))
+    assert len(set(identities)) == 3
+
+
+def test_a_source_without_images_says_what_it_holds_and_what_is_accepted(write, find):
+    folder = write("all", files("a.md", "b.md", "c"))
+    with pytest.raises(SourceError, match=r"3 files \(\.md x 2, no extension x 1\); images end in .*\.png"):
+        find(folder)
+
+
+def test_a_missing_source_is_named_with_what_may_be_given(tmp_path, find):
+    with pytest.raises(SourceError, match=r"source=.*nowhere does not exist; give a folder of images"):
+        find(tmp_path / "nowhere")
+
+
+def test_an_image_that_vanished_is_unreadable(write, find):
+    folder = write("all", {"0.png": image_file(0)})
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(OSError, match="No such file"):
+        _ = find(folder).contents
