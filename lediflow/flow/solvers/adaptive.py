@@ -5,8 +5,8 @@ the sample), is at most 1; either way its next step is the last one times 0.9 er
 samples try their steps together, so one call of the velocity serves them all, each at a time of its own; those
 that have arrived stay where they are. No sample's steps depend on another's.
 
-A velocity that understands no more than one time for all, as x * t.cos() does, is found out by one call at times
-that differ; its samples share their steps, and the one with the largest error decides.
+A velocity that understands no more than one time for all, as x * t.cos() does, is found out by calls at times that
+differ (`times_of_samples`); its samples share their steps, and the one with the largest error decides.
 """
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lediflow.flow.solvers.dormand_prince import Attempt, Tolerance, first_length, rescaling, try_step
 from lediflow.flow.solvers.problem import CountedVelocity, OnStep, Solution, State, Times, at, beside
+from lediflow.flow.solvers.times_of_samples import slope_at_own_times
 
 Chosen = Bool[Tensor, "*batch"]  # some of the samples
 
@@ -44,23 +45,6 @@ def integrate(
             states.append(walk.x)
     kept = torch.stack(states) if keep_states else None
     return Solution(walk.x, velocity.calls, walk.accepted, walk.rejected, kept)
-
-
-def slope_at_own_times(velocity: CountedVelocity, x: State, start: float, end: float) -> State | None:
-    """The slope of samples that may be at different times; None: the velocity does not tell their times apart.
-
-    It does if the first sample moves alike whether the others are at the start too or at later times.
-    """
-    own = at(start, x, (len(x),))
-    spread = torch.linspace(start, end, len(x), dtype=own.dtype, device=own.device)
-    try:
-        slope, first = velocity(x, own), velocity(x, spread)[0]
-    except (RuntimeError, ValueError, IndexError):  # shapes that do not meet
-        return None
-    is_told = torch.allclose(
-        first, slope[0], rtol=torch.finfo(first.dtype).eps ** 0.5, atol=0.0, equal_nan=True
-    )
-    return slope if is_told else None
 
 
 class Walk:

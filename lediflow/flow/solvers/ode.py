@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from numbers import Integral, Real
 
 from jaxtyping import Float
 from torch import Tensor
@@ -32,7 +33,8 @@ def solve(
 ) -> Solution:
     """x carried from t0 to t1 in `steps` equal steps, or along `times`, which stands for all three.
 
-    dopri5 chooses its steps between these times itself, from rtol and atol, and gives up after `max_steps`.
+    dopri5 chooses its steps between these times itself, from rtol and atol, and gives up after `max_steps` (`steps`
+    is nothing to it).
     `keep_states` returns x at every time of the grid; `on_step(t, x)` is called after every step.
     """
     check_solver(solver, steps)
@@ -53,11 +55,13 @@ def solve(
 
 
 def check_solver(solver: str, steps: int) -> None:
-    """Refuse an unknown solver, or a fixed-step one with less than a step, before any work is done."""
+    """Refuse an unknown solver and numbers of steps that lead nowhere, before any work is done."""
     if solver not in SOLVERS:
         nearest = get_close_matches(solver, SOLVERS, n=1, cutoff=0.0)[0]
         raise ValueError(f"solver {solver!r}: known are {', '.join(SOLVERS)}; did you mean {nearest!r}?")
-    if solver != "dopri5" and steps < 1:
+    if solver != "dopri5" and not isinstance(steps, Integral):
+        raise ValueError(f"solver {solver!r} with steps={steps!r}: give a whole number of steps, 1 or more")
+    if isinstance(steps, Real) and steps < 1:
         raise ValueError(f"solver {solver!r} with {steps} steps: steps < 1 lead nowhere; give 1 or more")
 
 

@@ -1,5 +1,7 @@
 """Dopri5: each sample of a batch has its own steps, and nothing of its companions'."""
 
+import math
+
 import pytest
 import torch
 
@@ -68,10 +70,12 @@ def test_samples_that_have_arrived_stay_put():
     assert len(arrived) > 1 and all(torch.equal(x, arrived[0]) for x in arrived)
 
 
-def test_calls_are_six_a_round_and_three_to_set_off():
+def test_calls_are_six_a_round_two_to_set_off_and_four_to_learn_about_the_times_of_three_samples():
     """The slowest sample decides how many rounds there are; the last slope of a step is the next one's first."""
     solution = solve(oscillation, starts(), solver="dopri5")
-    assert solution.nfe == 3 + 6 * (solution.accepted + solution.rejected).max()
+    assert solution.nfe == 6 + 6 * (solution.accepted + solution.rejected).max()
+    alone = solve(lambda x, t: oscillation(x, t, RATES[2:]), starts()[2:], solver="dopri5")
+    assert alone.nfe == 2 + 6 * (alone.accepted + alone.rejected).max()
 
 
 def test_a_step_that_is_too_long_is_repeated_shorter():
@@ -143,12 +147,65 @@ def test_gradients_flow_through_the_steps():
     torch.testing.assert_close(x.grad, turned(-RATES), atol=1e-3, rtol=0)  # a rotation's gradient turns back
 
 
-@pytest.mark.parametrize("size", [2, 3])  # as many samples as entries: the times would meet the wrong axis
-def test_a_velocity_of_one_time_for_all_is_given_one(size):
-    x = torch.linspace(0.5, 2.0, 3 * size, dtype=torch.float64).view(3, size)
-    found = solve(lambda x, t: x * t.cos(), x, solver="dopri5", rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(found.x, x * torch.tensor(1.0).sin().exp(), rtol=1e-7, atol=0)
+def last_sample_alone(x, t):
+    return x * t.cos() * (torch.arange(len(x)) == len(x) - 1).view(-1, *[1] * (x.ndim - 1))
+
+
+def one_entry_alone(x, t):
+    return last_sample_alone(x, t) * (torch.arange(x.shape[-1]) == 0)
+
+
+ONE_TIME_FOR_ALL = {  # the times meet the last axis; with the factor by which x grows from 0 to 1
+    "cos t": (lambda x, t: x * t.cos(), math.exp(math.sin(1))),
+    "nothing at the start": (lambda x, t: x * t, math.exp(0.5)),
+    "a period of the interval": (lambda x, t: x * 3 * torch.cos(2 * math.pi * t), 1.0),
+    "nothing at both ends": (lambda x, t: x * t * (1 - t), math.exp(1 / 6)),
+    "one sample": (last_sample_alone, None),
+    "one entry": (one_entry_alone, None),
+}
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 3), (8, 1, 8, 8)], ids=str)
+@pytest.mark.parametrize("case", ONE_TIME_FOR_ALL)
+@pytest.mark.parametrize("is_first_zero", [False, True])
+def test_a_velocity_of_one_time_for_all_is_given_one(case, shape, is_first_zero):
+    """As many samples as entries along the last axis: times of shape (batch,) would be taken for those of columns."""
+    velocity, growth = ONE_TIME_FOR_ALL[case]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if is_first_zero:
+        x[0] = 0
+    found = solve(velocity, x, solver="dopri5", rtol=1e-9, atol=1e-9)
+    expected = solve(velocity, x, solver="rk4", steps=200).x if growth is None else x * growth
+    torch.testing.assert_close(found.x, expected, rtol=1e-7, atol=1e-9)
     assert found.accepted.shape == ()
+
+
+@pytest.mark.parametrize(
+    "velocity",
+    [
+        lambda x, t: x * torch.full((len(x),), t, dtype=x.dtype)[:, None],  # TypeError
+        lambda x, t: (f"{t:.2f}", x * t)[1],  # TypeError
+        lambda x, t: x * float(t),  # RuntimeError
+    ],
+    ids=["full", "format", "float"],
+)
+def test_a_velocity_that_breaks_at_times_of_samples_is_given_one(velocity):
+    found = solve(velocity, starts(), solver="dopri5", rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.x, starts() * math.exp(0.5), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("on the GPU"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_running_out_of_memory_is_no_answer(error):
+    def hungry(x, t):
+        if t.ndim:
+            raise error
+        return x
+
+    with pytest.raises(type(error), match=str(error)):
+        solve(hungry, starts(), solver="dopri5")
 
 
 def test_the_sample_with_the_largest_error_decides_where_steps_are_shared():

@@ -155,18 +155,28 @@ def test_an_interval_without_an_end_is_refused(solver, ends):
         solve(swirl, start(), solver=solver, t0=ends[0], t1=ends[1])
 
 
+REFUSING = [check_solver, lambda solver, steps: solve(swirl, start(), solver=solver, steps=steps)]
+
+
+@pytest.mark.parametrize("refusing", REFUSING, ids=["check_solver", "solve"])
 @pytest.mark.parametrize("steps", [0, -1])
-@pytest.mark.parametrize("tableau", FIXED_STEP, ids=lambda tableau: tableau.name)
-def test_less_than_a_step_is_refused(tableau, steps):
-    for refusing in (check_solver, lambda solver, steps: solve(swirl, start(), solver=solver, steps=steps)):
-        with pytest.raises(ValueError, match=rf"'{tableau.name}' with {steps} steps: steps < 1.*1 or more"):
-            refusing(tableau.name, steps)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_less_than_a_step_is_refused(solver, steps, refusing):
+    with pytest.raises(ValueError, match=rf"'{solver}' with {steps} steps: steps < 1.*1 or more"):
+        refusing(solver, steps)
 
 
-def test_dopri5_takes_no_notice_of_steps():
-    assert torch.equal(
-        solve(swirl, start(), solver="dopri5", steps=0).x, solve(swirl, start(), solver="dopri5").x
-    )
+@pytest.mark.parametrize("refusing", REFUSING, ids=["check_solver", "solve"])
+@pytest.mark.parametrize("steps", [2.5, None, "4"])
+def test_steps_that_are_no_whole_number_are_refused(steps, refusing):
+    with pytest.raises(ValueError, match=rf"'euler' with steps={steps!r}: give a whole number of steps"):
+        refusing("euler", steps)
+
+
+@pytest.mark.parametrize("steps", [1, 99, None])
+def test_dopri5_takes_no_notice_of_steps(steps):
+    found = solve(swirl, start(), solver="dopri5", steps=steps)
+    assert torch.equal(found.x, solve(swirl, start(), solver="dopri5").x)
 
 
 @pytest.mark.parametrize(("rtol", "atol"), [(-1e-3, 1e-3), (1e-3, -1e-3), (0.0, 0.0), (float("nan"), 1.0)])
