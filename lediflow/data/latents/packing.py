@@ -37,7 +37,7 @@ def check_range(latents: Latents, stored_dtype: str, keys: Sequence[str]) -> Non
                 f"sample {key}: its latents are not finite numbers; "
                 "encode with codec.precision=float32, and look at the weights if that changes nothing"
             )
-        if stored_dtype == "float16" and value > np.finfo(np.float16).max:
+        if stored_dtype == "float16" and value > torch.finfo(torch.float16).max:
             raise UserError(
                 f"sample {key}: its latents reach {value:,.0f}, more than float16 can hold (65,504); "
                 "store them with dtype=float32"

@@ -7,6 +7,7 @@ import torch
 
 from lediflow.codecs import CodecConfig, build_codec
 from lediflow.compat import mend_torchvision
+from lediflow.errors import UserError
 
 mend_torchvision()
 from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
@@ -60,3 +61,28 @@ def test_the_record_pins_scaling_and_weights(codec):
 def test_a_narrow_posterior_stays_narrow(codec, images):
     logvar = codec.encode(images).logvar
     assert logvar.isfinite().all() and logvar.max() < 20 + 2 * math.log(0.25)  # diffusers clamps at 20
+
+
+@pytest.mark.parametrize("is_safe", [True, False], ids=["safetensors", "bin"])
+@torch.no_grad()
+def test_a_pipeline_s_folder_is_as_good_as_its_autoencoder_s(codec, autoencoder, images, tmp_path, is_safe):
+    autoencoder.save_pretrained(tmp_path / "vae", safe_serialization=is_safe)
+    (tmp_path / "model_index.json").write_text("{}")
+    again = build_codec(CodecConfig(name="sd2_vae", path=str(tmp_path)))
+    assert torch.equal(again.encode(images).mean, codec.encode(images).mean)
+
+
+def test_another_model_s_folder_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL", "block_out_channels": [8]}')
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="holds no AutoencoderKL that diffusers can load"):
+        build_codec(CodecConfig(name="sd2_vae", path=str(tmp_path)))
+
+
+@torch.no_grad()
+def test_bfloat16_is_near_float32_and_answers_in_float32(codec, images):
+    config = CodecConfig(name="sd2_vae", path=codec.autoencoder.config._name_or_path, precision="bfloat16")
+    rounded, exact = build_codec(config).encode(images), codec.encode(images)
+    assert rounded.mean.dtype == rounded.logvar.dtype == torch.float32
+    error = (rounded.mean - exact.mean).std() / exact.mean.std()
+    assert 0 < error < 0.03  # 8 bits through some 30 layers

@@ -1,4 +1,4 @@
-"""Ours against AutoencoderTiny of diffusers: the same layers under other names."""
+"""Ours against AutoencoderTiny of diffusers: the same layers, read from every form that weights come in."""
 
 import pytest
 import torch
@@ -23,13 +23,25 @@ def oracle():
     return AutoencoderTiny().eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def codec(oracle, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("taesd")
+def save_as_the_original(oracle, folder, extension: str, save) -> None:
     # diffusers clamps latents in the decoder's forward, the original in its layer 0
     for half, module, shift in (("encoder", oracle.encoder, 0), ("decoder", oracle.decoder, 1)):
         weights = {original_name(name, shift): value for name, value in module.state_dict().items()}
-        save_file(weights, folder / f"taesd_{half}.safetensors")
+        save(weights, folder / f"taesd_{half}.{extension}")
+
+
+FORMS = {
+    "original": lambda oracle, folder: save_as_the_original(oracle, folder, "safetensors", save_file),
+    "original, pth": lambda oracle, folder: save_as_the_original(oracle, folder, "pth", torch.save),
+    "diffusers": lambda oracle, folder: oracle.save_pretrained(folder),
+    "diffusers, bin": lambda oracle, folder: oracle.save_pretrained(folder, safe_serialization=False),
+}
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def codec(oracle, tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp("taesd")
+    FORMS[request.param](oracle, folder)
     return build_codec(CodecConfig(name="taesd", path=str(folder)))
 
 
@@ -59,3 +71,26 @@ def test_an_image_size_that_does_not_divide_names_the_next_smaller_that_does(cod
 def test_a_grey_image_is_encoded_as_its_colour_twin(codec, images):
     grey = images[:, :1]
     torch.testing.assert_close(codec.encode(grey).mean, codec.encode(grey.repeat(1, 3, 1, 1)).mean)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    other = AutoencoderTiny(encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4)
+    other.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"hold other layers than TAESD has .*madebyollin/taesd on the hub"):
+        build_codec(CodecConfig(name="taesd", path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("extension", ["safetensors", "pth"])
+def test_a_damaged_file_is_named(oracle, tmp_path, extension):
+    FORMS["original" if extension == "safetensors" else "original, pth"](oracle, tmp_path)
+    path = tmp_path / f"taesd_decoder.{extension}"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=f"taesd_decoder.{extension} is damaged"):
+        build_codec(CodecConfig(name="taesd", path=str(tmp_path)))
+
+
+def test_a_file_that_would_run_code_is_refused(oracle, tmp_path):
+    FORMS["original, pth"](oracle, tmp_path)
+    torch.save({"weights": pytest.approx}, tmp_path / "taesd_encoder.pth")
+    with pytest.raises(UserError, match=r"taesd_encoder.pth is damaged or no file of weights"):
+        build_codec(CodecConfig(name="taesd", path=str(tmp_path)))
