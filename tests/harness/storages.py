@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from lediflow.data.storage.local import LocalFolder
-from lediflow.data.storage.protocol import Storage
+from lediflow.data.storage.protocol import Read, Storage
 
 CONTENTS = {"a.tar": bytes(range(256)) * 16, "b.tar": b"b" * 5000, "c.tar": b"c" * 3000}
 
@@ -28,9 +28,9 @@ class Watched(LocalFolder):
         self._asked("read", name)
         return super().read(name)
 
-    def read_into(self, name, offset, buffer):
-        self._asked("range", name)
-        super().read_into(name, offset, buffer)
+    def read_into(self, reads):
+        self._asked("range", reads[0].name)
+        super().read_into(reads)
 
     def copy_to(self, name, path):
         self._asked("copy", name)
@@ -40,5 +40,5 @@ class Watched(LocalFolder):
 def part(storage: Storage, name: str, offset: int, length: int) -> bytes:
     """A byte range."""
     buffer = bytearray(length)
-    storage.read_into(name, offset, memoryview(buffer))
+    storage.read_into([Read(name, offset, memoryview(buffer))])
     return bytes(buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,13 +12,13 @@ from pathlib import Path
 
 
 class FolderServer(ThreadingHTTPServer):
-    """Serves `folder`; the next `failures` requests get status 500."""
+    """Serves `folder`, each answer after a delay; the next `failures` requests get status 500."""
 
     daemon_threads = True
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, delay_seconds: float):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
+        self.folder, self.delay_seconds = folder, delay_seconds
         self.failures = 0
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, range
 
@@ -41,18 +42,21 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append((self.command, self.path, wanted))
+        time.sleep(self.server.delay_seconds)
         file = self.server.folder / self.path.partition("?")[0].lstrip("/")
         if self.server.failures:
             self.server.failures -= 1
             return self._send(500, b"", {})
         if not file.is_file():
             return self._send(404, b"", {})
-        content, headers, status = file.read_bytes(), {"Accept-Ranges": "bytes"}, 200
+        size, headers, status = file.stat().st_size, {"Accept-Ranges": "bytes"}, 200
+        begin, end = 0, size - 1
         if wanted and (match := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)):
-            begin, end = int(match[1]), min(int(match[2] or len(content)), len(content) - 1)
-            headers["Content-Range"] = f"bytes {begin}-{end}/{len(content)}"
-            content, status = content[begin : end + 1], 206
-        self._send(status, content, headers, with_body)
+            begin, end = int(match[1]), min(int(match[2] or end), end)
+            headers["Content-Range"], status = f"bytes {begin}-{end}/{size}", 206
+        with file.open("rb") as stream:
+            stream.seek(begin)
+            self._send(status, stream.read(end + 1 - begin), headers, with_body)
 
     def _send(self, status: int, content: bytes, headers: dict[str, str], with_body: bool = True) -> None:
         self.send_response(status)
@@ -67,9 +71,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[FolderServer]:
+def serving(folder: Path, delay_seconds: float = 0.0) -> Iterator[FolderServer]:
     """The folder on the web, as long as the block lasts."""
-    server = FolderServer(folder)
+    server = FolderServer(folder, delay_seconds)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

@@ -24,7 +24,7 @@ from lediflow.data.files import sha256_of
 from lediflow.data.images import PILLOW_MODES
 from lediflow.data.shards.foreign import load_or_index
 from lediflow.data.shards.index import ShardIndex, key_name
-from lediflow.data.storage import ReadingConfig, open_storage
+from lediflow.data.storage import Read, ReadingConfig, open_storage
 from lediflow.data.storage.remote import is_remote
 
 __all__ = ["CorruptSampleError", "ShardIndex", "ShardReader"]
@@ -77,12 +77,21 @@ class ShardReader:
 
     def payload(self, sample: int) -> bytes:
         """The sample's bytes as they lie in the tar, compared with their checksum if the reading says so."""
-        row = self.index.table[sample]
-        content = bytearray(int(row["length"]))
-        self.storage.read_into(self._name(sample), int(row["offset"]), memoryview(content))
-        if self.reading.checksums and zlib.crc32(content) != row["crc32"]:
-            raise CorruptSampleError(sample, "its bytes do not have the checksum of the index")
-        return bytes(content)
+        return self.payloads(np.array([sample]))[0]
+
+    def payloads(self, samples: Samples) -> list[bytes]:
+        """The bytes of several samples, fetched together."""
+        rows = self.index.table[samples]
+        contents = [bytearray(length) for length in rows["length"].tolist()]
+        places = zip(self._names_of(samples), rows["offset"].tolist(), contents, strict=True)
+        self.storage.read_into([Read(name, offset, memoryview(content)) for name, offset, content in places])
+        if self.reading.checksums:
+            for sample, content, expected in zip(
+                samples.tolist(), contents, rows["crc32"].tolist(), strict=True
+            ):
+                if zlib.crc32(content) != expected:
+                    raise CorruptSampleError(sample, "its bytes do not have the checksum of the index")
+        return [bytes(content) for content in contents]
 
     def stored(
         self, samples: Samples, views: Samples | None = None
@@ -95,9 +104,9 @@ class ShardReader:
         if self.is_array and not self.reading.checksums:
             self._read_arrays(samples, views, batch)
         else:
-            for place, sample in enumerate(samples.tolist()):
-                view = 0 if views is None else int(views[place])
-                batch[place] = self._decoded(sample, view)
+            chosen = np.zeros_like(samples) if views is None else views
+            for place, content in enumerate(self.payloads(samples)):
+                batch[place] = self._decoded(int(samples[place]), content, int(chosen[place]))
         rows = torch.from_numpy(batch)
         return rows if self.is_array else rows.permute(0, 3, 1, 2)
 
@@ -135,20 +144,20 @@ class ShardReader:
         begins = rows["offset"] + rows["length"] - self.index.contents.views * self.row_bytes
         if views is not None:
             begins = begins + views * self.row_bytes
-        target, end = batch.reshape(-1).view(np.uint8).data, 0
-        read_into, names = self.storage.read_into, self.names
-        for shard, begin in zip(self.index.shard_of(samples).tolist(), begins.tolist(), strict=True):
-            start, end = end, end + self.row_bytes
-            read_into(names[shard], begin, target[start:end])
+        target = batch.reshape(-1).view(np.uint8).data
+        starts = range(0, len(target), self.row_bytes)
+        places = zip(self._names_of(samples), begins.tolist(), starts, strict=True)
+        self.storage.read_into(
+            [Read(name, begin, target[start : start + self.row_bytes]) for name, begin, start in places]
+        )
 
-    def _decoded(self, sample: int, view: int) -> Stored:
-        content = self.payload(sample)
+    def _decoded(self, sample: int, content: bytes, view: int) -> Stored:
         if self.is_array:
             begin = len(content) - (self.index.contents.views - view) * self.row_bytes
             array = np.frombuffer(content, self.index.contents.dtype, math.prod(self.row_shape), begin)
             return array.reshape(self.row_shape)
         try:
-            pixels = np.asarray(Image.open(BytesIO(content)).convert(PILLOW_MODES[self.index.contents.mode]))
+            pixels = np.asarray(self._in_mode(Image.open(BytesIO(content))))
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             raise CorruptSampleError(sample, f"it cannot be decoded: {error}") from error
         if pixels.shape[:2] != self.row_shape[:2]:
@@ -156,8 +165,12 @@ class ShardReader:
             raise CorruptSampleError(sample, f"it is {found} where the set is {expected}")
         return pixels.reshape(self.row_shape)
 
-    def _name(self, sample: int) -> str:
-        return self.names[int(self.index.shard_of(np.array([sample]))[0])]
+    def _in_mode(self, image: Image.Image) -> Image.Image:
+        mode = PILLOW_MODES[self.index.contents.mode]
+        return image if image.mode == mode else image.convert(mode)
+
+    def _names_of(self, samples: Samples) -> list[str]:
+        return [self.names[shard] for shard in self.index.shard_of(samples).tolist()]
 
     def _check_copy(self, name: str, path: Path) -> None:
         shard = next(shard for shard in self.index.shards if shard.name == name)

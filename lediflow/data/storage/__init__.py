@@ -10,6 +10,6 @@ choice    which of these a set is read with
 """
 
 from lediflow.data.storage.choice import ReadingConfig, open_storage
-from lediflow.data.storage.protocol import Storage
+from lediflow.data.storage.protocol import Read, Storage
 
-__all__ = ["ReadingConfig", "Storage", "open_storage"]
+__all__ = ["Read", "ReadingConfig", "Storage", "open_storage"]

@@ -19,7 +19,7 @@ import psutil
 
 from lediflow.data.files import PARTIAL, disk_errors_explained
 from lediflow.data.storage.local import LocalFolder
-from lediflow.data.storage.protocol import Storage
+from lediflow.data.storage.protocol import Read, Storage
 from lediflow.errors import UserError
 
 Check = Callable[[str, Path], None]
@@ -63,15 +63,19 @@ class CachedShards:
     def read(self, name: str) -> bytes:
         return self.source.read(name)
 
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+    def read_into(self, reads: Sequence[Read]) -> None:
+        for read in reads:
+            self._fill(read)
+
+    def _fill(self, read: Read) -> None:
         for _ in range(READ_ATTEMPTS):  # another process may evict between the look and the read
-            self._ensure(name)
+            self._ensure(read.name)
             try:
-                return self.local.read_into(name, offset, buffer)
+                return self.local.read_into([read])
             except FileNotFoundError:
-                self._present.discard(name)
+                self._present.discard(read.name)
         raise OSError(
-            f"{self.copies / name} keeps vanishing: data.reading.cache_gib is too small for this run"
+            f"{self.copies / read.name} keeps vanishing: data.reading.cache_gib is too small for this run"
         )
 
     def copy_to(self, name: str, path: Path) -> None:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from lediflow.data.storage.protocol import ShortReadError
+from lediflow.data.storage.protocol import Read, ShortReadError
 
 OPEN_FILES = 128  # well below the usual limit of 1,024
 CHUNK_BYTES = 4 * 2**20
@@ -38,7 +38,11 @@ class LocalFolder:
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+    def read_into(self, reads: Sequence[Read]) -> None:
+        for name, offset, buffer in reads:
+            self._fill(name, offset, buffer)
+
+    def _fill(self, name: str, offset: int, buffer: memoryview) -> None:
         file = self._open(name)
         found = os.preadv(file.fileno(), (buffer,), offset)
         while found < len(buffer):  # a signal or a network file system may split a read

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from lediflow.data.storage.protocol import ShortReadError, Storage
+from lediflow.data.storage.protocol import Read, ShortReadError, Storage
 
 FETCHERS = 4
 
@@ -31,11 +31,12 @@ class WholeShards:
     def read(self, name: str) -> bytes:
         return self.source.read(name)
 
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        content = self._content(name)
-        if offset + len(buffer) > len(content):
-            raise ShortReadError(name, offset, len(buffer), max(0, len(content) - offset))
-        buffer[:] = memoryview(content)[offset : offset + len(buffer)]
+    def read_into(self, reads: Sequence[Read]) -> None:
+        for name, offset, buffer in reads:
+            content = self._content(name)
+            if offset + len(buffer) > len(content):
+                raise ShortReadError(name, offset, len(buffer), max(0, len(content) - offset))
+            buffer[:] = memoryview(content)[offset : offset + len(buffer)]
 
     def copy_to(self, name: str, path: Path) -> None:
         self.source.copy_to(name, path)

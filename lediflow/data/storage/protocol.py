@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Read(NamedTuple):
+    """A range of a file's bytes, and where they go."""
+
+    name: str
+    offset: int
+    buffer: memoryview  # bytes, contiguous; its length is the range's
 
 
 class ShortReadError(OSError):
@@ -24,8 +32,8 @@ class Storage(Protocol):
         """A whole file."""
         ...
 
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer (bytes, contiguous) with a file's bytes from `offset` on."""
+    def read_into(self, reads: Sequence[Read]) -> None:
+        """Fill every buffer; those of one batch come together, so that distant ones travel side by side."""
         ...
 
     def copy_to(self, name: str, path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.storage.protocol import ShortReadError
+from lediflow.data.storage.protocol import Read, ShortReadError
 from lediflow.errors import UserError
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp", "az": "adlfs"}
@@ -32,11 +32,14 @@ class RemoteFolder:
     def read(self, name: str) -> bytes:
         return self.files.cat_file(self._path(name))
 
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        content = self.files.cat_file(self._path(name), start=offset, end=offset + len(buffer))
-        if len(content) != len(buffer):  # also a server that ignores ranges and sends the whole file
-            raise ShortReadError(name, offset, len(buffer), len(content))
-        buffer[:] = content
+    def read_into(self, reads: Sequence[Read]) -> None:
+        paths = [self._path(read.name) for read in reads]
+        ends = [read.offset + len(read.buffer) for read in reads]
+        contents = self.files.cat_ranges(paths, [read.offset for read in reads], ends, on_error="raise")
+        for (name, offset, buffer), content in zip(reads, contents, strict=True):
+            if len(content) != len(buffer):  # also a server that ignores ranges and sends the whole file
+                raise ShortReadError(name, offset, len(buffer), len(content))
+            buffer[:] = content
 
     def copy_to(self, name: str, path: Path) -> None:
         self.files.get_file(self._path(name), str(path))

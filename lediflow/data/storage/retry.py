@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lediflow.data.storage.protocol import Storage
+from lediflow.data.storage.protocol import Read, Storage
 from lediflow.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,11 @@ class PatientStorage:
     def read(self, name: str) -> bytes:
         return self._patiently(name, lambda: self.source.read(name))
 
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+    def read_into(self, reads: Sequence[Read]) -> None:
         if self.timeout_seconds is None:
-            try:  # the path of every sample: nothing but the read
-                return self.source.read_into(name, offset, buffer)
-            except OSError:
-                return self._patiently(name, lambda: self.source.read_into(name, offset, buffer))
-        # an attempt that was given up may still write: it gets a buffer of its own
-        buffer[:] = self._patiently(name, lambda: self._range(name, offset, len(buffer)))
+            return self._patiently(reads, lambda: self.source.read_into(reads))
+        for read, content in zip(reads, self._patiently(reads, lambda: self._apart(reads)), strict=True):
+            read.buffer[:] = content
 
     def copy_to(self, name: str, path: Path) -> None:
         self._patiently(name, lambda: self.source.copy_to(name, path))
@@ -53,26 +50,27 @@ class PatientStorage:
     def expect(self, names: Sequence[str]) -> None:
         self.source.expect(names)
 
-    def _range(self, name: str, offset: int, length: int) -> bytearray:
-        content = bytearray(length)
-        self.source.read_into(name, offset, memoryview(content))
-        return content
+    def _apart(self, reads: Sequence[Read]) -> list[memoryview]:
+        """The bytes in buffers of their own: an attempt that was given up may still write."""
+        apart = [read._replace(buffer=memoryview(bytearray(len(read.buffer)))) for read in reads]
+        self.source.read_into(apart)
+        return [read.buffer for read in apart]
 
-    def _patiently(self, name: str, attempt: Callable[[], T]) -> T:
+    def _patiently(self, wanted: str | Sequence[Read], attempt: Callable[[], T]) -> T:
         for number in range(1, self.attempts + 1):
             try:
                 return within(self.timeout_seconds, attempt)
             except HOPELESS as error:
-                raise UserError(f"cannot read {self.where}/{name}: {_told(error)}") from error
+                raise UserError(f"cannot read {self.where}/{_names(wanted)}: {_told(error)}") from error
             except UserError:
                 raise
             except Exception as error:  # each of fsspec's packages has exceptions of its own
                 if number == self.attempts:
-                    raise UserError(self._given_up(name, error)) from error
+                    raise UserError(self._given_up(_names(wanted), error)) from error
                 pause = min(self.pause_seconds * 2 ** (number - 1), LONGEST_PAUSE_SECONDS)
                 log.warning(
                     "reading %s/%s failed (%s); attempt %d of %d in %.1f s",
-                    self.where, name, _told(error), number + 1, self.attempts, pause,
+                    self.where, _names(wanted), _told(error), number + 1, self.attempts, pause,
                 )  # fmt: skip
                 time.sleep(pause)
         raise AssertionError("attempts is at least 1")
@@ -103,6 +101,10 @@ def _answered(answer: Future[T], action: Callable[[], T]) -> None:
         answer.set_result(action())
     except BaseException as error:
         answer.set_exception(error)
+
+
+def _names(wanted: str | Sequence[Read]) -> str:
+    return wanted if isinstance(wanted, str) else ", ".join(sorted({read.name for read in wanted}))
 
 
 def _told(error: Any) -> str:

@@ -91,13 +91,14 @@ import sys
 from pathlib import Path
 from lediflow.data.storage.cache import CachedShards
 from lediflow.data.storage.local import LocalFolder
+from lediflow.data.storage.protocol import Read
 folder, cache = map(Path, sys.argv[1:])
 sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
 storage = CachedShards(LocalFolder(folder), cache, sizes, 9_500)
 for number in range(60):
     name = sorted(sizes)[number % 3]
     buffer = bytearray(100)
-    storage.read_into(name, 200, memoryview(buffer))
+    storage.read_into([Read(name, 200, memoryview(buffer))])
     assert buffer == (folder / name).read_bytes()[200:300]
     storage.expect([])
 """

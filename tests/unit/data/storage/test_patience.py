@@ -6,7 +6,7 @@ import time
 import pytest
 from harness.storages import CONTENTS, Watched, part
 
-from lediflow.data.storage import retry
+from lediflow.data.storage import Read, retry
 from lediflow.data.storage.retry import PatientStorage
 from lediflow.errors import UserError
 
@@ -61,7 +61,7 @@ def test_what_a_given_up_read_still_writes_reaches_no_buffer(folder):
     hang = threading.Event()
     storage, _ = patient(folder, hang=hang, timeout_seconds=0.2)
     buffer = bytearray(3)
-    storage.read_into("b.tar", 0, memoryview(buffer))
+    storage.read_into([Read("b.tar", 0, memoryview(buffer))])
     buffer[:] = b"xyz"  # the batch has moved on
     hang.set()
     deadline = time.monotonic() + 10

@@ -1,0 +1,128 @@
+"""Byte ranges or whole shards: latents from a cold disk and from a web server with a delay, by size of shard.
+
+    python tools/bench/reading.py --mib 4 16 64 256 --output results/bench_reading.json
+
+One rank of one, or of eight, reads its share of a window of two shards, as training does. Before each reading the
+files leave the page cache. The server answers each request after `--delay-ms`, as an object store in the next room
+would; it is this machine's own, so that its bandwidth is the processor's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from common import Row, machine, table, write_json
+
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.shards.writer import Sample, write_shard
+from lediflow.data.storage import ReadingConfig
+from lediflow.data.streams.stream import DataConfig, SampleStream
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from harness.web import serving  # the tests' own server
+
+SHAPE = (8, 32, 32)
+SAMPLE_BYTES = 18_000  # in the tar, with its headers and metadata
+WINDOW = 2
+SHARDS = 4
+BATCH = 64
+
+
+def main(arguments: list[str] | None = None) -> None:
+    chosen = options(arguments)
+    rows: list[Row] = []
+    for mib in chosen.mib:
+        with TemporaryDirectory(dir=chosen.folder) as scratch:
+            folder = written(Path(scratch) / "set", mib)
+            for row in readings(folder, mib, chosen):
+                rows.append(row)
+                print(table([row]).splitlines()[-1], file=sys.stderr)
+    print(f"{machine()}\n\n{table(rows)}")
+    if chosen.output:
+        print(f"\nwritten to {write_json(chosen.output, rows)}")
+
+
+def options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--mib", type=int, nargs="+", default=[4, 16, 64, 256], help="sizes of a shard")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--delay-ms", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=10.0, help="most that one number may take")
+    parser.add_argument("--folder", help="disk to write on; default: the system's temporary folder")
+    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
+    return parser.parse_args(arguments)
+
+
+def written(folder: Path, mib: int) -> Path:
+    """Four shards of about so many MiB."""
+    folder.mkdir()
+    random, per_shard = np.random.default_rng(0), mib * 2**20 // SAMPLE_BYTES
+    for number in range(SHARDS):
+        keys = range(number * per_shard, (number + 1) * per_shard)
+        write_shard(folder / f"{number:06d}.tar", (Sample(k, -1, drawn(random), {}) for k in keys), "npy")
+    ShardReader.open(folder)  # its index
+    return folder
+
+
+def drawn(random: np.random.Generator) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, random.standard_normal(SHAPE, dtype=np.float32).astype(np.float16))
+    return buffer.getvalue()
+
+
+def readings(folder: Path, mib: int, chosen: argparse.Namespace) -> list[Row]:
+    rows = []
+    for ranks in chosen.ranks:
+        for method in ("ranges", "whole"):
+            forget(folder)
+            rate = rate_of(str(folder), ranks, method, chosen.seconds)
+            rows.append(
+                {"from": "cold disk", "shard MiB": mib, "ranks": ranks, "read": method, "samples/s": rate}
+            )
+        for method in ("ranges", "whole"):
+            with serving(folder, chosen.delay_ms / 1000) as server:
+                rate = rate_of(server.url, ranks, method, chosen.seconds)
+            where = f"http, {chosen.delay_ms:g} ms"
+            rows.append({"from": where, "shard MiB": mib, "ranks": ranks, "read": method, "samples/s": rate})
+    return rows
+
+
+def forget(folder: Path) -> None:
+    """Take the files out of the page cache."""
+    os.sync()
+    for path in folder.glob("*.tar"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def rate_of(where: str, ranks: int, method: str, seconds: float) -> float:
+    """Samples a second of the first rank, from its first request to the end of an epoch or of the time."""
+    reading = ReadingConfig(method=method)
+    reader = ShardReader.open(where, reading)
+    batch = min(BATCH, max(1, len(reader) // (4 * ranks)))
+    config = DataConfig(path=where, shuffle_window=WINDOW, threads=2, reading=reading)
+    started, count = time.perf_counter(), 0
+    stream = SampleStream(
+        reader, config, seed=0, rank=0, world_size=ranks, micro_batch=batch, global_batch=batch * ranks
+    )
+    for _ in range(len(reader) // (batch * ranks)):
+        count += len(stream.next_stored())
+        if time.perf_counter() - started > seconds:
+            break
+    elapsed = time.perf_counter() - started
+    threading.Thread(target=stream.close, daemon=True).start()
+    return count / elapsed
+
+
+if __name__ == "__main__":
+    main()
