@@ -5,7 +5,8 @@
 x and the integral are carried together, by any solver. With the learned prior, p_0 is N(mu(z), sigma(z)^2) and the
 result is log p(y|z); with N(0, I) it is log p(y). The trace is taken exactly, by one backward pass per dimension, or
 estimated without bias by probes e with E[e e^T] = 1, one backward pass each (Hutchinson): e^T (dv/dx) e. A sample
-keeps its probes all the way, so that the estimate is a smooth function of time. Evaluation only: no gradients come out.
+keeps its probes all the way, so that the estimate is a smooth function of time. Evaluation only: no gradients come out,
+and whether they are wanted around it, no_grad and inference mode included, does not matter.
 Source: Chen et al., arXiv:1806.07366 (instantaneous change of variables); Grathwohl et al., arXiv:1810.01367.
 """
 
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.solvers import Velocity, solve
+from lediflow.flow.solvers import UnfitVelocityError, Velocity, solve
 
 Samples = Float[Tensor, "batch *dims"]
 Probes = Float[Tensor, "batch probes *dims"]
@@ -48,8 +49,11 @@ def log_likelihood(
         slope, divergence = slope_and_divergence(velocity, unpacked(state, y), t, directions)
         return packed(slope, divergence)
 
-    start = packed(y.detach(), torch.zeros_like(y.flatten(1)[:, 0]))
-    solution = solve(joint, start, solver=solver, t0=1.0, t1=0.0, **options)
+    with torch.inference_mode(False), torch.no_grad():
+        start = packed(
+            y, torch.zeros_like(y.flatten(1)[:, 0])
+        )  # a copy: tensors of inference mode record nothing
+        solution = solve(joint, start, solver=solver, t0=1.0, t1=0.0, **options)
     x_0, gained = unpacked(solution.x, y), solution.x[:, -1]  # the integral from 1 to 0 of the divergence
     return LogLikelihood(prior_log_density(x_0) + gained, x_0, solution.nfe)
 
@@ -77,13 +81,32 @@ def slope_and_divergence(
     """v(x, t), and the sum over the directions e of e^T (dv/dx) e."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        slope = velocity(x, t)
+        slope = velocity(x, t).clone()  # out of inference mode, and never x itself
     divergence = torch.zeros_like(x.flatten(1)[:, 0])
-    if slope.requires_grad:  # a velocity that does not depend on x has no divergence
-        for e in directions():
-            (pulled,) = torch.autograd.grad(slope, x, e, retain_graph=True, materialize_grads=True)
-            divergence += (pulled * e).flatten(1).sum(1)
+    for e in directions():
+        pulled = pulled_back(slope, x, e)
+        if pulled is None:
+            refuse_unrecorded(velocity, x.detach(), t, slope.detach())
+            break  # a velocity that does not depend on x has no divergence
+        divergence += (pulled * e).flatten(1).sum(1)
     return slope.detach(), divergence
+
+
+def pulled_back(slope: Samples, x: Samples, e: Samples) -> Samples | None:
+    """e^T (dv/dx); None: no way from the slope to x was recorded."""
+    if not slope.requires_grad:
+        return None
+    return torch.autograd.grad(slope, x, e, retain_graph=True, allow_unused=True)[0]
+
+
+def refuse_unrecorded(velocity: Velocity, x: Samples, t: Tensor, slope: Samples) -> None:
+    """Stop at a velocity that changes with x although its gradient says that it does not."""
+    elsewhere = velocity(x + 0.5 + 0.1 * x.abs(), t)
+    if not torch.allclose(elsewhere, slope, rtol=0.0, atol=0.0, equal_nan=True):
+        raise UnfitVelocityError(
+            "log_likelihood: the velocity depends on x, but nothing of that was recorded, so its divergence is not to "
+            "be had; take no_grad, inference_mode and detach out of the velocity"
+        )
 
 
 def check_trace(trace: str, probes: Probes | None, y: Samples) -> Callable[[], Iterator[Samples]]:

@@ -10,7 +10,7 @@ one axis is one system, with one t.
 """
 
 from lediflow.flow.solvers.ode import SOLVERS, check_solver, solve
-from lediflow.flow.solvers.problem import OnStep, Solution, Velocity
+from lediflow.flow.solvers.problem import OnStep, Solution, UnfitVelocityError, Velocity
 from lediflow.flow.solvers.round_trip import RoundTrip, round_trip_error
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "OnStep",
     "RoundTrip",
     "Solution",
+    "UnfitVelocityError",
     "Velocity",
     "check_solver",
     "round_trip_error",

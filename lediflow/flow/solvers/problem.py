@@ -23,6 +23,10 @@ class Solution(NamedTuple):
     states: Float[Tensor, "times *dims"] | None = None  # x at every time of the grid, where asked for
 
 
+class UnfitVelocityError(ValueError):
+    """A velocity that no shape of its times would make fit."""
+
+
 class CountedVelocity:
     """A velocity that counts its calls and answers in the shape of x."""
 

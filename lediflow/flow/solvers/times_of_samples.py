@@ -10,9 +10,10 @@ returns periodically, could look alike at different times.
 import torch
 from torch import Tensor
 
-from lediflow.flow.solvers.problem import CountedVelocity, State, at, beside
+from lediflow.flow.solvers.problem import CountedVelocity, State, UnfitVelocityError, at, beside
 
 EARLY, LATE = 0.1180340, 0.9270510  # parts of the interval
+FINAL = (UnfitVelocityError, torch.OutOfMemoryError)  # other shapes of times would not help
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
@@ -22,7 +23,7 @@ def slope_at_own_times(velocity: CountedVelocity, x: State, start: float, end: f
         slope = velocity(x, at(start, x, (len(x),)))
         return slope if tells_times_apart(velocity, without_zeros(x), start, end) else None
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # shapes or types that do not meet
-        if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+        if isinstance(error, FINAL) or any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         return None
 

@@ -130,9 +130,11 @@ def test_rademacher_probes_need_no_luck_where_the_jacobian_is_diagonal():
     torch.testing.assert_close(log_likelihood(scaling, y, standard, probes=probes).nats, exact)
 
 
-def test_a_velocity_that_does_not_depend_on_x_moves_the_density_as_it_is():
-    y = drawn(3, DIM, seed=2)
-    found = log_likelihood(lambda x, t: SHIFT.expand_as(x), y, standard, trace="exact", solver="euler")
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_velocity_that_does_not_depend_on_x_moves_the_density_as_it_is(context):
+    y, shift = drawn(3, DIM, seed=2), SHIFT.clone().requires_grad_()
+    constant = context()(lambda x, t: shift.expand_as(x))
+    found = log_likelihood(constant, y, standard, trace="exact", solver="euler")
     torch.testing.assert_close(found.nats, standard(y - SHIFT))
 
 
@@ -143,6 +145,43 @@ def test_frozen_models_and_no_grad_are_no_obstacle():
     assert not found.nats.requires_grad
     gained = standard(found.x_0) - found.nats
     torch.testing.assert_close(gained, layer.weight.trace().expand(3), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+def test_inference_mode_is_no_obstacle(trace):
+    """Its tensors take part in no gradient, neither y nor the probes."""
+    how = {"trace": trace, **TIGHT}
+
+    def nats():
+        probes = rademacher(SampleNoise(0), IDS, (DIM,), count=2) if trace == "hutchinson" else None
+        return log_likelihood(affine, drawn(3, DIM, seed=2), standard, probes=probes, **how).nats
+
+    with torch.inference_mode():
+        found = nats()
+    torch.testing.assert_close(found, nats(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "unrecorded",
+    [
+        torch.no_grad()(affine),
+        torch.inference_mode()(affine),
+        lambda x, t: affine(x.detach(), t),
+        lambda x, t: affine(x.detach(), t) * torch.ones(DIM).double().requires_grad_(),
+        torch.no_grad()(lambda x, t: x * (1 - t[:, None])),  # nothing at the start, t = 1
+    ],
+    ids=["no_grad", "inference_mode", "detach", "detach before parameters", "later only"],
+)
+def test_a_velocity_that_hides_its_gradient_is_refused(unrecorded):
+    with pytest.raises(ValueError, match=r"depends on x, but nothing of that was recorded.*take no_grad"):
+        log_likelihood(unrecorded, drawn(3, DIM, seed=2), standard, trace="exact")
+
+
+def test_a_velocity_that_is_x_itself_has_the_dimension_as_its_divergence():
+    found = log_likelihood(lambda x, t: x, drawn(3, DIM, seed=2), standard, trace="exact", **TIGHT)
+    torch.testing.assert_close(
+        standard(found.x_0) - found.nats, torch.full((3,), DIM).double(), atol=1e-6, rtol=0
+    )
 
 
 def test_nfe_is_the_solvers_and_counts_no_probe():
