@@ -15,6 +15,7 @@ class FolderServer(ThreadingHTTPServer):
     """Serves `folder`, each answer after a delay; the next `failures` requests get status 500."""
 
     daemon_threads = True
+    request_queue_size = 256  # a batch of ranges comes at once
 
     def __init__(self, folder: Path, delay_seconds: float):
         super().__init__(("127.0.0.1", 0), Handler)
