@@ -65,7 +65,11 @@ def load_sd_vae(where: str, device: torch.device | str, dtype: torch.dtype) -> S
     is_pickled = files[1].suffix == ".bin"  # read with weights_only: no code of the file is run
     try:
         autoencoder = AutoencoderKL.from_pretrained(
-            folder, torch_dtype=dtype, local_files_only=True, use_safetensors=not is_pickled
+            folder,
+            torch_dtype=dtype,
+            local_files_only=True,
+            use_safetensors=not is_pickled,
+            low_cpu_mem_usage=False,  # its way to less needs accelerate
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
