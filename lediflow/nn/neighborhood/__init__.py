@@ -41,7 +41,7 @@ def neighborhood_attention(
     check_tensors(q, k, v, kernel_size)
     _, height, width, num_heads, head_dim = q.shape
     scale = head_dim**-0.5 if scale is None else scale
-    is_training = check.is_on or (
+    is_training = check.goes_backward or (
         torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     )
     problem = (int(height), int(width), num_heads, head_dim, kernel_size, q.dtype, q.device, is_training)

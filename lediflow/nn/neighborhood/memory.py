@@ -71,11 +71,16 @@ class Memory:
         self._write(self._read() | {key(problem): asdict(verdict)})
         self.verdicts[problem] = verdict
 
+    def forget(self, problem: Problem) -> None:
+        """Drop a verdict that does not hold here."""
+        self.verdicts.pop(problem, None)
+        self._write({name: entry for name, entry in self._read().items() if name != key(problem)})
+
     def _read(self) -> dict[str, dict]:
         try:
             entries = json.loads(self.file.read_text())
-            return {name: entry for name, entry in entries.items() if set(entry) == {"route", "milliseconds"}}
-        except (OSError, ValueError, AttributeError, TypeError):
+            return {name: entry for name, entry in entries.items() if is_verdict(entry)}
+        except (OSError, ValueError, AttributeError):
             return {}
 
     def _write(self, entries: dict[str, dict]) -> None:
@@ -86,6 +91,15 @@ class Memory:
             beside.replace(self.file)
         except OSError as error:
             log.debug("%s: not written (%s); attention routes are measured by each process", self.file, error)
+
+
+def is_verdict(entry: object) -> bool:
+    """Whether an entry of the file can be read as a verdict."""
+    match entry:
+        case {"route": str(), "milliseconds": dict(times), **others}:
+            return not others and all(isinstance(ms, int | float) for ms in times.values())
+        case _:
+            return False
 
 
 def key(problem: Problem) -> str:

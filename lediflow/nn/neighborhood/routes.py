@@ -1,5 +1,6 @@
 """The routes by name, and which of them serves a problem."""
 
+import logging
 from difflib import get_close_matches
 
 import torch
@@ -9,6 +10,8 @@ from lediflow.nn.neighborhood.choice import fastest_route, measure
 from lediflow.nn.neighborhood.memory import Memory, default_file
 from lediflow.nn.neighborhood.protocol import Problem, Route, RouteUnavailableError
 from lediflow.nn.shapes import Heads
+
+log = logging.getLogger(__name__)
 
 ROUTES = {
     "dense": Route(dense.attention, dense.missing),
@@ -37,18 +40,30 @@ def route_for(
 ) -> str:
     """The name of the route that serves a problem: the named one, or the fastest for "auto"."""
     problem = Problem(height, width, num_heads, head_dim, kernel_size, dtype, device, is_training)
-    if name == AUTO:
-        can_measure = {
-            name: route for name, route in CANDIDATES.items() if not (is_compiling and route.compiles)
-        }
-        name = fastest_route(problem, can_measure, memory)
+    name = fastest(problem, is_compiling) if name == AUTO else named(name, problem)
+    return check.replacements.get((name, problem), name)
+
+
+def named(name: str, problem: Problem) -> str:
+    """A route that was asked for by its name; refused where it cannot serve."""
     check_route(name)
     missing = ROUTES[name].missing(problem)
     if missing is not None:
         raise RouteUnavailableError(
             f'attention route {name!r}, {problem}: {missing}; mend that, or use route "auto"'
         )
-    return check.replacements.get((name, problem), name)
+    return name
+
+
+def fastest(problem: Problem, is_compiling: bool) -> str:
+    """The route that "auto" takes; one that is remembered but cannot serve, or is no more, is measured anew."""
+    verdict = memory.recall(problem)
+    if verdict is not None and (
+        verdict.route not in ROUTES or ROUTES[verdict.route].missing(problem) is not None
+    ):
+        memory.forget(problem)
+    can_measure = {name: route for name, route in CANDIDATES.items() if not (is_compiling and route.compiles)}
+    return fastest_route(problem, can_measure, memory)
 
 
 def check_route(name: str) -> None:
@@ -61,9 +76,28 @@ def check_route(name: str) -> None:
 
 def replace_if_broken(name: str, problem: Problem, inputs: tuple[Heads, Heads, Heads], scale: float) -> str:
     """The route's own name, or that of the fastest other one if it gives what are no numbers."""
-    if check.is_broken(problem, ROUTES[name].attention, inputs, scale):
-        others = {other: route for other, route in CANDIDATES.items() if other != name}
-        verdict = measure(problem, others)
-        memory.replace(problem, verdict)
-        check.replace(name, problem, verdict.route)
-    return check.replacements.get((name, problem), name)
+    while check.is_broken(problem, ROUTES[name].attention, inputs, scale):
+        replace(name, problem._replace(is_training=not problem.is_training))
+        other = replace(name, problem)
+        log.warning(
+            "neighborhood attention, %s: route %r gives values that are not finite where the oracle's are; "
+            "route %r takes its place",
+            problem,
+            name,
+            other,
+        )
+        name = other
+    return name
+
+
+def replace(name: str, problem: Problem) -> str:
+    """Have the fastest of the routes that have not failed serve the problem, here and in the file; its name.
+
+    The oracle is one of them where sdpa, which serves everywhere, has failed.
+    """
+    failed = check.known_to_fail(problem) | {name}
+    routes = ROUTES if "sdpa" in failed else CANDIDATES
+    verdict = measure(problem, {other: route for other, route in routes.items() if other not in failed})
+    memory.replace(problem, verdict)
+    check.replace(name, problem, verdict.route)
+    return verdict.route

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lediflow.nn.neighborhood import choice, neighborhood_attention, routes, sdpa
-from lediflow.nn.neighborhood.memory import Memory, Verdict, default_file
+from lediflow.nn.neighborhood.memory import Memory, Verdict, default_file, key
 from lediflow.nn.neighborhood.protocol import Problem, Route
 
 PROBLEM = Problem(8, 8, 2, 16, 3, torch.float32, torch.device("cpu"), is_training=True)
@@ -70,12 +70,37 @@ def test_nothing_that_works_is_an_error(memory):
         choice.fastest_route(PROBLEM, {"broken": BROKEN, "absent": ABSENT}, memory)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"a": {"route": 1}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"a": {"route": 1}}', '{"a": null, "b": []}'])
 def test_a_damaged_file_is_measured_anew(memory, content):
     memory.file.parent.mkdir()
     memory.file.write_text(content)
     assert choice.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
     assert Memory(memory.file).recall(PROBLEM).route == "quick"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"route": "gone", "milliseconds": {}},
+        {"route": "triton", "milliseconds": {"triton": 0.1}},  # it has no kernels for CPUs
+        {"route": "natten", "milliseconds": {}},  # nor a backward pass there
+        {"route": 3, "milliseconds": 4},
+        {"route": ["sdpa"], "milliseconds": {}},
+        {"route": "sdpa", "milliseconds": {"sdpa": "quick"}},
+        "sdpa",
+    ],
+    ids=str,
+)
+def test_an_entry_that_does_not_hold_here_is_measured_anew(memory, monkeypatch, entry):
+    monkeypatch.setattr(routes, "memory", memory)
+    kept = {"another problem": {"route": "sdpa", "milliseconds": {"sdpa": 1.0}}}
+    memory.file.parent.mkdir()
+    memory.file.write_text(json.dumps({key(PROBLEM): entry} | kept))
+    q, k, v = torch.randn(3, 1, 8, 8, 2, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = neighborhood_attention(q, k, v, 3)
+    torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="sdpa"), rtol=0, atol=0)
+    entries = json.loads(memory.file.read_text())
+    assert entries[key(PROBLEM)]["route"] == "sdpa" and entries.items() > kept.items()
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
