@@ -48,8 +48,8 @@ def is_broken(
     image = first_image_beyond_numbers(values(problem, attention, inputs, scale))
     if image is None:
         return False
-    one = tuple(x[image : image + 1] for x in inputs)
-    return first_image_beyond_numbers(values(problem, dense.attention, one, scale)) is None
+    q, k, v = (x[image : image + 1] for x in inputs)
+    return first_image_beyond_numbers(values(problem, dense.attention, (q, k, v), scale)) is None
 
 
 def replace(name: str, problem: Problem, other: str) -> None:
@@ -59,14 +59,14 @@ def replace(name: str, problem: Problem, other: str) -> None:
 
 
 def values(
-    problem: Problem, attention: NeighborhoodAttention, inputs: tuple[Heads, ...], scale: float
+    problem: Problem, attention: NeighborhoodAttention, inputs: tuple[Heads, Heads, Heads], scale: float
 ) -> tuple[Tensor, ...]:
     """What a route makes of q, k and v, and in training the gradients of its sum."""
-    if not problem.is_training:
-        return (attention(*inputs, problem.kernel_size, scale=scale),)
-    with torch.enable_grad():
-        q, k, v = (x.detach().requires_grad_() for x in inputs)
+    with torch.set_grad_enabled(problem.is_training):
+        q, k, v = (x.detach().requires_grad_(problem.is_training) for x in inputs)
         mixed = attention(q, k, v, problem.kernel_size, scale=scale)
+        if not problem.is_training:
+            return (mixed,)
         return mixed.detach(), *torch.autograd.grad(mixed, (q, k, v), torch.ones_like(mixed))
 
 
