@@ -24,7 +24,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
 PICTURE = Path("docs/images/samples.png")
 DOCUMENTS = (Path("README.md"), Path("docs/demo.md"), Path("docs/performance.md"))
-BENCHES = ("bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100")
+BENCHES = (
+    "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
+    "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
+)  # fmt: skip
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
 MEASURES = (("MMD", "mmd_unbiased", 2), ("Fréchet", "frechet", 1), ("ms/img", "ms_per_image", 1))
@@ -141,10 +144,13 @@ def steps_block(results: Results) -> str:
 
 
 def bench_block(document: Results) -> str:
-    """A benchmark's rows: routes of attention side by side, or one line for each pass over a model."""
+    """A benchmark's rows: routes of attention side by side, passes over a model, or all that the rows hold."""
     rows = document["results"]["rows"]
-    is_attention = "route" in rows[0] and "shape" in rows[0]
-    heads, body = attention_table(rows) if is_attention else model_table(rows)
+    if "route" in rows[0] and "shape" in rows[0]:
+        heads, body = attention_table(rows)
+    else:
+        heads = [*MODEL_COLUMNS] if "% of peak" in rows[0] else [*rows[0]]
+        body = [[figure(row[column]) for column in heads] for row in rows]
     return "\n".join([*markdown_table(heads, body), "", certificate_line(document["certificate"])])
 
 
@@ -162,10 +168,6 @@ def attention_table(rows: list[Results]) -> tuple[list[str], list[list[str]]]:
 def both_directions(times: dict[tuple[str, str, str], float], shape: str, route: str) -> str:
     passes = (times.get((shape, route, name)) for name in ("forward", "forward + backward"))
     return " / ".join("none" if each is None else f"{each:.3g}" for each in passes)
-
-
-def model_table(rows: list[Results]) -> tuple[list[str], list[list[str]]]:
-    return [*MODEL_COLUMNS], [[figure(row[column]) for column in MODEL_COLUMNS] for row in rows]
 
 
 def figure(value: Any) -> str:

@@ -32,7 +32,7 @@ class ReadingConfig:
     method: str = (
         "auto"  # auto: by the shards' size | ranges: only what a sample needs | whole: shard by shard
     )
-    whole_mib: float = 256.0  # auto reads shards up to this size whole; larger windows then need more memory
+    whole_mib: float = 128.0  # auto reads shards up to this size whole; more needs more memory for addresses
     memory_gib: float = 4.0  # most that whole shards from an address may hold in memory, per rank
     cache: str | None = None  # folder on this node's own disk that shards are copied to; null: none
     cache_gib: float = 100.0  # size at which the cache gives up the shards used longest ago

@@ -40,7 +40,7 @@ class DataConfig:
     flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric things
     flip_vertical: bool = False  # turn half of the images upside down; for textures and views from above
     held_out_fraction: float = 0.0  # share of the samples, chosen by key, that training never sees
-    shuffle_window: int = 4  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
+    shuffle_window: int = 8  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
     last_batch: str = "fill"  # of an epoch: fill takes the next epoch's first samples | drop leaves it out
     threads: int = 2  # loaders per rank; more help where shards hold pictures, one is best for latents
     batches_ahead: int = 4  # micro-batches loaded before they are asked for; more cost memory

@@ -1,0 +1,101 @@
+"""How well a window of shards mixes, and what it costs in reading: the order alone, no data.
+
+    python tools/bench/shuffle.py --shards 70 --shard-samples 1024 --batch 64 --output results/bench_shuffle.json
+
+Samples are taken to lie in their shards in the worst order, sorted by whatever matters (`prepare` deals them at
+random, so its sets are mixed before any window is). Columns:
+
+spread      standard deviation of a batch's mean place in the set, against that of batches drawn at random; 1 is a
+            perfect shuffle, sqrt(batch) = 8 a batch of neighbours
+neighbours  how far apart in the epoch samples come that are stored side by side, against a perfect shuffle (1)
+mates       chance that two samples of one batch meet again in a batch of the next epoch, against pure chance (1)
+shards      distinct shards that a batch reads from; this many bytes ranges lie apart
+open        shards that are read at the same time; with whole-shard reading as many are read ahead
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import pairwise
+
+import numpy as np
+from common import Row, machine, table, write_json
+from jaxtyping import Int64
+
+from lediflow.data.streams.order import EpochOrder
+
+Order = Int64[np.ndarray, " samples"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    chosen = options(arguments)
+    rows = [quality(window, chosen) for window in chosen.windows]
+    print(
+        f"{machine()}\n{chosen.shards} shards of {chosen.shard_samples}, batches of {chosen.batch}\n\n{table(rows)}"
+    )
+    if chosen.output:
+        print(f"\nwritten to {write_json(chosen.output, rows)}")
+
+
+def options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--shards", type=int, default=70)
+    parser.add_argument("--shard-samples", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--windows", type=int, nargs="+", default=[1, 2, 4, 8, 16, 0], help="0 mixes all")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
+    return parser.parse_args(arguments)
+
+
+def quality(window: int, chosen: argparse.Namespace) -> Row:
+    """The measures of one window, averaged over epochs."""
+    sizes = np.full(chosen.shards, chosen.shard_samples)
+    places = np.arange(sizes.sum())
+    orders = [
+        EpochOrder(sizes, seed=0, epoch=epoch, window=window).samples_at(places)
+        for epoch in range(chosen.epochs + 1)
+    ]
+    pairs = [*pairwise(orders)]
+    return {
+        "window": str(window or "all"),
+        "spread": np.mean([spread(order, chosen.batch) for order in orders]).item(),
+        "neighbours": np.mean([neighbour_distance(order) for order in orders]).item(),
+        "mates": np.mean([mates_again(before, after, chosen.batch) for before, after in pairs]).item(),
+        "shards": np.mean([shards_per_batch(order, chosen) for order in orders]).item(),
+        "open": window or chosen.shards,
+    }
+
+
+def batches(order: Order, batch: int) -> Int64[np.ndarray, "batches batch"]:
+    return order[: len(order) // batch * batch].reshape(-1, batch)
+
+
+def spread(order: Order, batch: int) -> float:
+    count = len(order)
+    by_chance = np.sqrt((count**2 - 1) / 12 / batch * (count - batch) / (count - 1))  # without replacement
+    return batches(order, batch).mean(1).std() / by_chance
+
+
+def neighbour_distance(order: Order) -> float:
+    came = np.argsort(order)
+    return np.abs(np.diff(came)).mean() / (len(order) / 3)
+
+
+def mates_again(before: Order, after: Order, batch: int) -> float:
+    batch_after = np.argsort(after) // batch
+    met = np.sort(batch_after[batches(before, batch)], axis=1)
+    pairs = batch * (batch - 1) / 2
+    again = sum((met[:, lag:] == met[:, :-lag]).sum(1).mean() for lag in range(1, batch))
+    return again / pairs / ((batch - 1) / (len(before) - 1))
+
+
+def shards_per_batch(order: Order, chosen: argparse.Namespace) -> float:
+    shards = np.sort(batches(order, chosen.batch) // chosen.shard_samples, axis=1)
+    return 1 + (np.diff(shards, axis=1) > 0).sum(1).mean()
+
+
+if __name__ == "__main__":
+    main()
