@@ -1,21 +1,29 @@
-"""`python -m lediflow.prepare`: photographs -> shards of square pictures."""
+"""`python -m lediflow.prepare`: photographs -> shards of square pictures.
+
+The processes that share the work import this module, as Python's spawned processes do with the one that was
+started. What only the command needs is imported when it runs, so that they start fast and stay small.
+"""
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
-from lediflow.config.build import typed
-from lediflow.config.cli import run_command
-from lediflow.config.schema import PrepareCommand
-from lediflow.data.prepare import prepare
-from lediflow.tracking.progress import progress_callback
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def main() -> None:
+    from lediflow.config.cli import run_command
+
     run_command("prepare", run)
 
 
 def run(config: DictConfig) -> None:
+    from lediflow.config.build import typed
+    from lediflow.config.schema import PrepareCommand
+    from lediflow.data.prepare import prepare
+    from lediflow.tracking.progress import progress_callback
+
     command: PrepareCommand = typed(config)
     made = prepare(command, progress_callback)
     verb = "already prepared" if made.is_reused else "prepared"

@@ -62,7 +62,7 @@ class Report(Protocol):
 class ShardTask:
     """One shard to make, in a form that travels to another process."""
 
-    config: PrepareConfig
+    root: Path  # where the shards go
     contents: Contents
     source: Source
     number: int
@@ -142,10 +142,7 @@ def _tasks(config: PrepareConfig, build: ShardBuild, opened: Opened, report: Rep
     hands = [
         order[start : start + config.shard_samples] for start in range(0, len(order), config.shard_samples)
     ]
-    return [
-        _task(config, build.contents, source, number, hand, listing, duplicates)
-        for number, hand in enumerate(hands)
-    ]
+    return [_task(build, source, number, hand, listing, duplicates) for number, hand in enumerate(hands)]
 
 
 def _dealt(images: int) -> list[int]:
@@ -154,8 +151,7 @@ def _dealt(images: int) -> list[int]:
 
 
 def _task(
-    config: PrepareConfig,
-    contents: Contents,
+    build: ShardBuild,
     source: Source,
     number: int,
     keys: list[int],
@@ -163,8 +159,8 @@ def _task(
     duplicates: dict[int, int],
 ) -> ShardTask:
     return ShardTask(
-        config=config,
-        contents=contents,
+        root=build.root,
+        contents=build.contents,
         source=source,
         number=number,
         keys=keys,
@@ -182,7 +178,7 @@ def make_part(task: ShardTask) -> Part:
     """Make one shard."""
     rejected: list[dict[str, Any]] = []
     samples = _usable(task, rejected)
-    part = write_part(Path(task.config.output), task.contents, task.number, samples, handled=len(task))
+    part = write_part(task.root, task.contents, task.number, samples, handled=len(task))
     part.rejected = rejected
     return part
 
@@ -201,17 +197,17 @@ def _sample(task: ShardTask, key: int, image: Entry, label: int) -> Sample:
     if first := task.duplicate_of.get(key):
         raise UnusableImageError(f"duplicate: of {first}")
     photograph = decoded_photograph(_read(task.source, image))
-    picture = centre_square(photograph, size=task.config.size, mode=task.config.mode)
+    picture = centre_square(photograph, size=task.contents.image_size, mode=task.contents.mode)
     metadata: dict[str, str | int | None] = {
         "source": image.name,
-        "size": task.config.size,
+        "size": task.contents.image_size,
         "width": photograph.width,
         "height": photograph.height,
         "label": label if task.contents.classes else None,
     }
     if task.contents.classes:
         metadata["class"] = task.contents.classes[label]
-    return Sample(key, label, picture_bytes(picture, task.config.format), metadata)
+    return Sample(key, label, picture_bytes(picture, task.contents.payload), metadata)
 
 
 def _read(source: Source, image: Entry) -> bytes:

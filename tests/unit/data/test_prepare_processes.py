@@ -1,0 +1,149 @@
+"""The promises that only real processes can keep: stopping, going on, a full disk, memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from harness.photographs import image_file
+from harness.processes import Started, run, start
+
+from lediflow.data.prepare import PrepareConfig, prepare
+from lediflow.data.shards.index import ShardIndex
+
+SIZE, PER_SHARD = 16, 8
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """240 photographs that differ, and take some milliseconds each."""
+    folder = tmp_path_factory.mktemp("photographs")
+    photograph = image_file(0, "JPEG", side=400)
+    for number in range(240):
+        (folder / f"{number}.jpg").write_bytes(photograph + number.to_bytes(2))  # decoders stop before
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory) -> dict[str, bytes]:
+    """The shards of one process that nobody interrupts."""
+    output = tmp_path_factory.mktemp("expected")
+    prepare_in_one(source, output)
+    return files(output)
+
+
+def prepare_in_one(source: Path, output: Path) -> None:
+    options = {"size": SIZE, "shard_samples": PER_SHARD, "workers": 1}
+    prepare(PrepareConfig(source=str(source), output=str(output), **options))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def options(source: Path, output: Path) -> list[str]:
+    return [f"source={source}", f"output={output}", f"size={SIZE}", f"shard_samples={PER_SHARD}", "workers=2"]
+
+
+QUIET = """
+import sys
+from lediflow.data.prepare import PrepareConfig, prepare
+source, output, size, shard_samples, workers = sys.argv[1:]
+prepare(PrepareConfig(source=source, output=output, size=int(size), shard_samples=int(shard_samples),
+                      workers=int(workers)))
+"""
+
+
+def started_quietly(source: Path, output: Path, before: str = "") -> Started:
+    """Preparing without the command around it, which takes seconds to start."""
+    script = [sys.executable, "-c", before + QUIET]
+    return Started([*script, str(source), str(output), str(SIZE), str(PER_SHARD), "2"])
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_with_workers_nothing_stays_behind_and_the_next_run_ends_the_same(
+    source, expected, tmp_path, stop
+):
+    if stop is signal.SIGINT:
+        started = start("lediflow.prepare", *options(source, tmp_path))
+    else:
+        started = started_quietly(source, tmp_path)
+    started.wait_until(lambda: len(list(tmp_path.glob("*.tar"))) > 2)
+    workers = psutil.Process(started.process.pid).children(recursive=True)
+    if stop is signal.SIGINT:
+        os.killpg(started.process.pid, stop)  # a terminal's Ctrl-C reaches every process of its group
+    else:
+        started.send(stop)
+    ended = started.wait()
+    assert ended.status == (130 if stop is signal.SIGINT else -stop)
+    assert "Traceback" not in ended.output
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+    assert not list(tmp_path.glob(".*.partial"))  # the workers took theirs away
+    prepare_in_one(source, tmp_path)
+    assert files(tmp_path) == expected
+
+
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)
+"""
+
+
+def test_where_no_more_can_be_written_the_half_shard_goes_and_the_same_command_continues_with_room(
+    source, expected, tmp_path
+):
+    shard = next(content for name, content in expected.items() if name.endswith(".tar"))
+    refused = started_quietly(source, tmp_path, LIMITED.format(limit=len(shard) // 2)).wait()
+    assert f"UserError: cannot write {tmp_path}/images-" in refused.output
+    assert (
+        "File too large; the file system or a limit (ulimit -f) allows no files of that size"
+        in refused.output
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [".parts"]
+    prepare_in_one(source, tmp_path)
+    assert files(tmp_path) == expected
+
+
+PEAK = """
+import resource, sys
+from lediflow.data.prepare import PrepareConfig, prepare
+prepare(PrepareConfig(source=sys.argv[1], output=sys.argv[2], size=8, shard_samples=64, workers=1))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_bytes_of_the_images(tmp_path):
+    def peak_mebibytes(images: int) -> float:
+        folder = tmp_path / f"{images}"
+        folder.mkdir()
+        for number in range(images):
+            # 100 kB behind the picture's end, read but never decoded
+            (folder / f"{number}.png").write_bytes(image_file(number) + bytes(100_000))
+        command = [sys.executable, "-c", PEAK, folder, tmp_path / f"out{images}"]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
+
+    few, many = peak_mebibytes(100), peak_mebibytes(800)
+    assert many - few < 4  # the images hold 70 MB more
+
+
+def test_the_command_says_how_many_were_skipped_and_why(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    whole = image_file(0, "JPEG", side=64)
+    names = {"a": whole, "b": whole, "c": whole[:-20], "d": image_file(1, "JPEG", side=8)}
+    for name, content in names.items():
+        (folder / f"{name}.jpg").write_bytes(content)
+    done = run("lediflow.prepare", f"source={folder}", f"output={tmp_path}/out", "size=16")
+    assert done.status == 0
+    assert "prepared: 1 images of 16 x 16" in done.output
+    assert "skipped: 3 (1 duplicate, 1 too small, 1 unreadable)" in done.output
+    lines = (tmp_path / "out/rejected.jsonl").read_text().splitlines()
+    reasons = {about["image"]: about["reason"] for about in map(json.loads, lines)}
+    assert reasons["b.jpg"] == "duplicate: of a.jpg"
+    assert reasons["c.jpg"].startswith("unreadable: image file is truncated")
+    assert len(ShardIndex.load(tmp_path / "out")) == 1
