@@ -35,8 +35,8 @@ def neighborhood_attention(
 ) -> Heads:
     """softmax(scale q k^T) v over each query's window; scale defaults to 1 / sqrt(head_dim).
 
-    Raises ValueError for tensors of different shapes, a kernel that is not inside the grid, an unknown route, and
-    a named route that cannot serve: only "auto" chooses.
+    Raises ValueError for tensors of different shapes, a kernel that is no int or not inside the grid, an unknown
+    route, and a named route that cannot serve: only "auto" chooses.
     """
     check_tensors(q, k, v, kernel_size)
     _, height, width, num_heads, head_dim = q.shape
@@ -59,6 +59,10 @@ def check_tensors(q: Heads, k: Heads, v: Heads, kernel_size: int) -> None:
             f"found {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
         )
     height, width = q.shape[1:3]
+    if not isinstance(kernel_size, int):
+        raise ValueError(
+            f"neighborhood attention: kernel_size={kernel_size!r}; give one whole number, the side of the window"
+        )
     if not 1 <= kernel_size <= min(height, width):
         problem = "is wider than" if kernel_size > 1 else "does not fit"
         raise ValueError(

@@ -15,6 +15,7 @@ from lediflow.nn.shapes import Heads
 
 # On an H100 the older CUTLASS kernels beat the Hopper ones at kernel 7, most of all backwards (docs/performance.md).
 PREFERENCE = ("blackwell-fna", "cutlass-fna", "hopper-fna", "flex-fna")
+SMALLEST_KERNEL = 2
 HOW = "a wheel for your GPU and PyTorch is listed at https://natten.org/install"
 
 
@@ -22,6 +23,11 @@ def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -
     """softmax(scale q k^T) v over each query's window."""
     from natten import na2d
 
+    if torch.compiler.is_compiling() and q.device.type == "cpu":
+        raise ValueError(
+            "attention route 'natten': what natten has for CPUs cannot be compiled into a model; use route \"sdpa\" "
+            "there, or do not compile"
+        )
     if not torch.is_grad_enabled():
         q, k, v = q.detach(), k.detach(), v.detach()
     backend = chosen_backend(
@@ -34,6 +40,8 @@ def missing(problem: Problem) -> str | None:
     """Why the installed NATTEN cannot serve a problem."""
     if find_spec("natten") is None:
         return f"natten is not installed; {HOW}"
+    if problem.kernel_size < SMALLEST_KERNEL:
+        return f"natten takes kernels of {SMALLEST_KERNEL} or more"
     has_backend = chosen_backend(problem.head_dim, problem.dtype, problem.device, problem.is_training)
     if has_backend is None:
         return f"the installed natten has no backend for this dtype, head dim and device; {HOW}"

@@ -105,21 +105,24 @@ def test_a_kernel_as_wide_as_the_grid_is_global_attention(route):
 
 
 @pytest.mark.parametrize(
-    ("route", "dtype", "is_training", "reason"),
+    ("route", "dtype", "kernel_size", "is_training", "reason"),
     [
-        ("triton", torch.float32, False, "run on GPUs, not on cpu"),
-        ("natten", torch.float32, True, "no backward pass on CPUs"),
-        ("natten", torch.float64, False, "no backend for this dtype"),
-        ("flex", torch.float32, True, "no backward pass on CPUs"),
-        ("flex", torch.float64, False, "float32, float16 and bfloat16 only"),
+        ("triton", torch.float32, 3, False, "run on GPUs, not on cpu"),
+        ("natten", torch.float32, 3, True, "no backward pass on CPUs"),
+        ("natten", torch.float64, 3, False, "no backend for this dtype"),
+        ("natten", torch.float32, 1, False, "kernels of 2 or more"),
+        ("flex", torch.float32, 3, True, "no backward pass on CPUs"),
+        ("flex", torch.float64, 3, False, "float32, float16 and bfloat16 only"),
     ],
 )
-def test_a_named_route_that_cannot_serve_is_an_error_that_says_why(route, dtype, is_training, reason):
+def test_a_named_route_that_cannot_serve_is_an_error_that_says_why(
+    route, dtype, kernel_size, is_training, reason
+):
     q, k, v = (x.to(dtype).requires_grad_(is_training) for x in heads_in_float32((6, 6), 16, count=3))
     with pytest.raises(
         ValueError, match=rf"attention route '{route}', 6x6 tokens.*{reason}.*use route \"auto\""
     ):
-        neighborhood_attention(q, k, v, 3, route=route)
+        neighborhood_attention(q, k, v, kernel_size, route=route)
 
 
 def test_without_natten_its_route_says_how_to_get_it(monkeypatch):
@@ -183,6 +186,21 @@ def test_a_kernel_wider_than_the_grid_is_refused():
     q, k, v = heads((4, 6))
     with pytest.raises(ValueError, match="kernel 5 is wider than its 4x6 token grid; lower"):
         neighborhood_attention(q, k, v, 5)
+
+
+@pytest.mark.parametrize("kernel_size", [3.0, (3, 3), None])
+def test_a_kernel_that_is_no_whole_number_is_refused(kernel_size):
+    with pytest.raises(ValueError, match=r"kernel_size=.*; give one whole number"):
+        neighborhood_attention(*heads((6, 6)), kernel_size)
+
+
+@pytest.mark.parametrize("route", ["natten", "flex"])
+def test_routes_that_cannot_be_compiled_for_cpus_say_so(route):
+    torch.compiler.reset()
+    q, k, v = heads_in_float32((6, 6), 16, count=3)
+    compiled = torch.compile(lambda *qkv: neighborhood_attention(*qkv, 3, route=route), fullgraph=True)
+    with pytest.raises(Exception, match=rf"attention route .*{route}.*CPUs.*use route .*sdpa"):
+        compiled(q, k, v)
 
 
 def test_an_unknown_route_is_refused_with_the_nearest_name():
