@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lediflow.codecs.hub import weights_folder
 from lediflow.codecs.protocol import Latents
-from lediflow.codecs.weights import first_of, hash_of, in_colour, memory_format, reduced_side, required_file
+from lediflow.codecs.weights import first_of, hash_of, in_colour, placed, reduced_side, required_file
 from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
 
@@ -76,7 +76,7 @@ def load_sd_vae(where: str, device: torch.device | str, dtype: torch.dtype) -> S
             f"codec={SDVAE.name}: {folder} holds no AutoencoderKL that diffusers can load: {error}; "
             "give the folder of Stable Diffusion's autoencoder"
         ) from error
-    return SDVAE(autoencoder.to(device, memory_format=memory_format(device)), hash_of(files))
+    return SDVAE(placed(autoencoder, device, dtype), hash_of(files))
 
 
 def _autoencoder_folder(where: str) -> Path:

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,10 +61,10 @@ def hash_of(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def memory_format(device: torch.device | str) -> torch.memory_format:
-    """The layout that convolutions like best: GPUs want channels last."""
+def placed(network: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
+    """A network of convolutions where and as it works; GPUs want its channels last."""
     is_gpu = torch.device(device).type == "cuda"
-    return torch.channels_last if is_gpu else torch.contiguous_format
+    return network.to(device, dtype, memory_format=torch.channels_last if is_gpu else torch.contiguous_format)
 
 
 def in_colour(

@@ -32,15 +32,11 @@ class EncodeConfig:
     output: str  # folder for the latent shards; a finished one is reused, an interrupted one continued
     codec: CodecConfig = field(default_factory=CodecConfig)
     dtype: str = "float16"  # of stored latents; "float32" doubles their size (pixels stay uint8)
-    flipped: bool = (
-        False  # stores the mirrored image's latents too: twice the work and space, flips in training
-    )
+    flipped: bool = False  # also stores the mirrored image's latents: twice the work and space
     batch_size: int = 32  # images encoded at once: more is faster until memory ends
     compile: bool = False  # torch.compile the encoder: a minute at the start, faster on a GPU from then on
     device: str = "auto"  # "auto" takes a GPU where there is one
-    threads: int = (
-        0  # that decode images while the device works; 0 takes one per CPU core of this job, up to 16
-    )
+    threads: int = 0  # that decode images while the device works; 0: one per CPU core of this job
     rank: int = 0  # which of `ranks` this process is
     ranks: int = 0  # processes that share the shards; 0 asks torchrun's and SLURM's variables
     check: int = 0  # decode this many latents and compare them with their images

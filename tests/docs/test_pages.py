@@ -7,7 +7,7 @@ import re
 import pytest
 from documents import DOCUMENTS, ROOT, fenced, inline_code, links, tool
 
-from lediflow.codecs import CodecConfig
+from lediflow.engine.protocol import EngineConfig
 
 FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(py|yaml|sh|md|toml)")
 FOLDER = re.compile(r"(lediflow|conf|tools|tests|docs)/([\w-]+/)*")
@@ -67,8 +67,8 @@ def test_the_page_of_options_is_what_the_dataclasses_say():
 
 
 def test_the_comment_of_a_wrapped_field_is_found():
-    comments = tool("render_configuration").field_comments(CodecConfig)
-    assert comments["precision"].startswith("of the weights")
+    comments = tool("render_configuration").field_comments(EngineConfig)
+    assert comments["attention_route"].startswith("of neighborhood attention")
 
 
 def test_tables_of_results_are_what_the_results_say():
