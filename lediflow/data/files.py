@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO
 from lediflow.errors import UserError
 
 PARTIAL = ".partial"  # how the names of unfinished files end
+ABANDONED_SECONDS = 3600.0  # another machine's unfinished file that rests for so long has no writer
 
 ADVICE = {
     errno.ENOSPC: "free some space there, or choose another output; the same command then continues",
@@ -71,3 +73,35 @@ def sha256_of(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove unfinished files whose writers are gone."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        if _is_abandoned(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_abandoned(partial: Path) -> bool:
+    """Whether the process whose number ends the name of a half-written file is gone."""
+    host, _, process = partial.name.removesuffix(PARTIAL).rpartition("-")
+    if not host.endswith(f".{socket.gethostname()}") or not process.isdigit():
+        return _seconds_at_rest(partial) > ABANDONED_SECONDS
+    return not _is_running(int(process))
+
+
+def _seconds_at_rest(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

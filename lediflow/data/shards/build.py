@@ -10,10 +10,7 @@ has the same bytes: it does not matter who is first, and no locks are needed.
 """
 
 import json
-import os
 import shutil
-import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from lediflow.data.files import PARTIAL, disk_errors_explained, write_json, write_json_lines
+from lediflow.data.files import clear_abandoned, disk_errors_explained, write_json, write_json_lines
 from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
 from lediflow.data.shards.part import Part, part_path, write_part
 from lediflow.errors import UserError
@@ -30,7 +27,6 @@ from lediflow.errors import UserError
 __all__ = ["Part", "Progress", "ShardBuild", "write_part"]
 
 REJECTED_NAME = "rejected.jsonl"
-ABANDONED_SECONDS = 3600.0  # another machine's half-written file that rests for so long has no writer
 
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
 
@@ -74,7 +70,7 @@ class ShardBuild:
         self.claim()
         parts = {task.number: part for task in tasks if (part := self._recorded(task.number))}
         total = sum(len(task) for task in tasks)
-        if progress:
+        if progress and total:
             progress(sum(part.handled for part in parts.values()), total)
         for part in make([task for task in tasks if task.number not in parts]):
             part.save(self.parts_folder)
@@ -101,12 +97,7 @@ class ShardBuild:
     def abandon(self) -> None:
         """Clear the records of finished shards, and what killed processes left half-written."""
         shutil.rmtree(self.parts_folder, ignore_errors=True)
-        self._clear_abandoned()
-
-    def _clear_abandoned(self) -> None:
-        for path in [*self.root.glob(f".*{PARTIAL}"), *self.parts_folder.glob(f".*{PARTIAL}")]:
-            if _is_abandoned(path):
-                path.unlink(missing_ok=True)
+        clear_abandoned(self.root)
 
     def rejections(self) -> dict[str, int]:
         """Reason -> number of images that a finished set had to leave out."""
@@ -120,7 +111,8 @@ class ShardBuild:
             self._check_empty(job)
             write_json(job, self.contents.made_from)
         self._check_same_job(_json_or_none(job) or self.contents.made_from)
-        self._clear_abandoned()  # a killed run's half-written shards may fill the disk
+        for folder in (self.root, self.parts_folder):  # what a killed run left may fill the disk
+            clear_abandoned(folder)
 
     def _recorded(self, number: int) -> Part | None:
         """A shard's record, if it is finished and its file is still there."""
@@ -162,28 +154,3 @@ def _json_or_none(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
-
-
-def _is_abandoned(partial: Path) -> bool:
-    """Whether the process whose number ends the name of a half-written file is gone."""
-    host, _, process = partial.name.removesuffix(PARTIAL).rpartition("-")
-    if not host.endswith(f".{socket.gethostname()}") or not process.isdigit():
-        return _seconds_at_rest(partial) > ABANDONED_SECONDS
-    return not _is_running(int(process))
-
-
-def _seconds_at_rest(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True

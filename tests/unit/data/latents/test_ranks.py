@@ -85,10 +85,11 @@ def test_three_ranks_one_of_them_killed_make_what_one_makes(shards, tmp_path, al
     assert "rank 2 of 3 has made its shards" in said and "missing that other ranks make" in said
     assert ours.index is None and not (tmp_path / "index.json").exists()
 
-    status, said = ended(start(*command, RANK="1", WORLD_SIZE="3", LOCAL_RANK="1"))
+    status, said = ended(start(*command, "--check", "5", RANK="1", WORLD_SIZE="3", LOCAL_RANK="1"))
     assert status == 0
     assert "encoded: 50 samples of 3 x 16 x 16 by pixels" in said
-    assert files(tmp_path) == alone
+    assert "checked 5 samples: all come back exactly" in said
+    assert {name: made for name, made in files(tmp_path).items() if not name.startswith("check")} == alone
 
 
 def test_five_ranks_that_start_at_one_moment_share_three_shards(pictures, tmp_path):
