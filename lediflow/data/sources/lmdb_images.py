@@ -1,12 +1,13 @@
 """Photographs in an LMDB: key -> content of an image file, as LSUN and StyleGAN's tools write. The only home of lmdb.
 
 An entry's name is its key, with the extension of the image where the key has none. Values that are no images,
-such as a stored length, are left out.
+such as a stored length, are left out. The file is mapped anew for each read, which takes 60 us: pages of a file that
+stays mapped count as this process's memory.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from lediflow.data.sources.protocol import (
     has_image_name,
 )
 
-LISTED_AT_ONCE = 4096  # then the file is mapped anew: pages that were looked at would count as our memory
+LISTED_AT_ONCE = 4096
 
 
 @dataclass
@@ -33,21 +34,6 @@ class LmdbSource(DirectSource):
     def identity(self) -> Identity:
         return file_identity(self.path / "data.mdb" if self.path.is_dir() else self.path)
 
-    @cached_property
-    def environment(self) -> Any:
-        lmdb = _lmdb()
-        try:
-            return lmdb.open(
-                str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, readahead=False
-            )
-        except lmdb.Error as error:
-            raise SourceError(
-                f"source={self.path} cannot be read as an LMDB ({error}); copy it again"
-            ) from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}  # an open file does not travel
-
     def entries(self) -> Iterator[Entry]:
         key: bytes | None = b""
         while key is not None:
@@ -55,9 +41,12 @@ class LmdbSource(DirectSource):
             yield from page
 
     def read(self, entry: Entry) -> bytes:
-        with self.environment.begin() as transaction:
-            whole, stem = (_key(name) for name in (entry.name, entry.name.rpartition(".")[0]))
-            content = transaction.get(whole) or (transaction.get(stem) if stem else None)
+        whole, stem = (_key(name) for name in (entry.name, entry.name.rpartition(".")[0]))
+        try:
+            with self._reading() as transaction:
+                content = transaction.get(whole) or (transaction.get(stem) if stem else None)
+        except SourceError as error:
+            raise OSError(str(error)) from error
         if content is None:
             raise OSError("its key is gone")
         return content
@@ -65,7 +54,7 @@ class LmdbSource(DirectSource):
     def _page(self, begin: bytes) -> tuple[list[Entry], bytes | None]:
         """Some entries from a key on, and the key that comes after them."""
         page: list[Entry] = []
-        with self.environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+        with self._reading(buffers=True) as transaction, transaction.cursor() as cursor:
             cursor.set_range(begin) if begin else cursor.first()
             for key, value in cursor:
                 if len(page) == LISTED_AT_ONCE:
@@ -74,9 +63,24 @@ class LmdbSource(DirectSource):
                 page.append(Entry(_name(bytes(key), bytes(value[:HEAD_BYTES])), len(value)))
             else:
                 following = None
-        self.environment.close()
-        del self.environment
         return page, following
+
+    @contextmanager
+    def _reading(self, buffers: bool = False) -> Iterator[Any]:
+        """A transaction on the file, mapped for it alone."""
+        lmdb, is_folder = _lmdb(), self.path.is_dir()
+        try:
+            with (
+                lmdb.open(
+                    str(self.path), subdir=is_folder, readonly=True, lock=False, readahead=False
+                ) as environment,
+                environment.begin(buffers=buffers) as transaction,
+            ):
+                yield transaction
+        except lmdb.Error as error:
+            raise SourceError(
+                f"source={self.path} cannot be read as an LMDB ({error}); copy it again"
+            ) from error
 
 
 def _name(key: bytes, head: bytes) -> str:

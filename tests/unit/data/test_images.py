@@ -13,6 +13,19 @@ def file_of(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
+KINDS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+TRUNCATED = {
+    "JPEG": {},
+    "progressive JPEG": {"kind": "JPEG", "progressive": True},
+    "PNG": {},
+    "WEBP": {},
+    "lossless WEBP": {"kind": "WEBP", "lossless": True},
+    "GIF": {},
+    "BMP": {},
+    "TIFF": {"compression": "tiff_lzw"},
+}
+
+
 def noise_image(width: int, height: int, channels: int = 3, low: int = 0, high: int = 256) -> Image.Image:
     pixels = np.random.default_rng(0).integers(low, high, (height, width, channels), dtype=np.uint8)
     return Image.fromarray(pixels.squeeze())
@@ -94,3 +107,26 @@ def test_a_damaged_file_is_refused_with_the_same_words_each_time(cut):
             square_picture(content, size=16, mode="rgb")
         reasons.add(str(caught.value))
     assert len(reasons) == 1
+
+
+@pytest.mark.parametrize("name", TRUNCATED)
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_refused_whatever_its_format(name, share):
+    options = {"kind": name} | TRUNCATED[name]
+    content = file_of(noise_image(64, 64), **options)
+    square_picture(content, size=16, mode="rgb")
+    with pytest.raises(UnusableImageError, match=r"^unreadable: "):
+        square_picture(content[: int(share * len(content))], size=16, mode="rgb")
+
+
+def test_no_broken_bytes_are_fatal():
+    random, original = np.random.default_rng(0), [file_of(noise_image(24, 24), kind) for kind in KINDS]
+    outcomes = set()
+    for number in range(300):
+        content = np.frombuffer(original[number % len(KINDS)], np.uint8).copy()
+        content[random.integers(0, min(len(content), 200), 8)] = random.integers(0, 256, 8)
+        try:
+            outcomes.add(square_picture(content.tobytes(), size=16, mode="rgb").size)
+        except UnusableImageError:
+            outcomes.add("unusable")
+    assert outcomes == {(16, 16), "unusable"}
