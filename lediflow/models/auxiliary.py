@@ -117,6 +117,12 @@ class AuxiliaryModel(nn.Module):
     def forward(self, y: Image, noise: Latent) -> AuxiliaryOutput:
         """Posterior of y, the latent that the noise draws from it, and the prior of that latent."""
         posterior = self.encode(y)
+        if noise.shape != posterior.mean.shape:
+            raise ValueError(
+                f"noise of shape {tuple(noise.shape)}: the latent that it draws is of {tuple(posterior.mean.shape)}, "
+                f"by the image's size, model.auxiliary.latent_channels and model.auxiliary.halvings; give noise of "
+                f"that shape"
+            )
         z = sample(posterior.mean, posterior.logvar, noise)
         return AuxiliaryOutput(posterior, z, self.decode(z))
 

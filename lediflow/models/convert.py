@@ -30,7 +30,7 @@ FREQUENCIES = ".self_attn.pos_emb.freqs"
 
 
 def from_k_diffusion(
-    state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], attention_route: str = "auto"
+    state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any] | None, attention_route: str = "auto"
 ) -> Hourglass:
     """The hourglass that a reference state dict holds, in the dtypes and on the device of its weights.
 

@@ -7,7 +7,9 @@ adds. Both files are written beside and renamed; the hash tells when the two do 
 import hashlib
 import json
 import os
-from dataclasses import asdict, fields
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +18,14 @@ from torch import nn
 
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.latent_sampler import LatentSampler
+from lediflow.models.reading import parsed, read_dataclass, read_levels
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.models.velocity import VelocityModel
 from lediflow.nn.hourglass import Hourglass
-from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
+from lediflow.nn.specs import HourglassSpec, MappingSpec
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+AGAIN = "export the model again"
 
 Spec = AuxiliarySpec | VelocitySpec | LatentSamplerSpec | HourglassSpec
 SPECS: dict[str, type[Any]] = {
@@ -29,6 +33,10 @@ SPECS: dict[str, type[Any]] = {
     "velocity": VelocitySpec,
     "latent_sampler": LatentSamplerSpec,
     "hourglass": HourglassSpec,
+}
+READ: dict[str, Callable[[Any, str], Any]] = {
+    "levels": read_levels,
+    "mapping": partial(read_dataclass, MappingSpec),
 }
 Model = AuxiliaryModel | VelocityModel | LatentSampler | Hourglass
 Kind = TypeVar("Kind", bound=nn.Module)
@@ -90,7 +98,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"load a model from {folder}: {' and '.join(missing)} missing (found: {found}); "
             f"give the export folder of a finished run, RUN/export"
         )
-    return json.loads((folder / CONFIG).read_text())
+    config = parsed((folder / CONFIG).read_text(), str(folder / CONFIG), AGAIN)
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG}: found {config!r} instead of kind and specification; {AGAIN}")
+    return config
 
 
 def describe(spec: Spec) -> dict[str, Any]:
@@ -106,17 +117,15 @@ def spec_from_config(config: dict[str, Any]) -> Spec:
         raise ValueError(
             f"model kind {kind!r}: known kinds are {sorted(SPECS)}; was this config.json edited?"
         )
-    values = dict(config["spec"])
-    known = {field.name for field in fields(SPECS[kind])}
-    if not values.keys() <= known:
+    values = config.get("spec")
+    try:
+        if isinstance(values, dict):
+            values = values | {name: READ[name](values[name], name) for name in READ if name in values}
+        return read_dataclass(SPECS[kind], values, "spec")
+    except ValueError as error:
         raise ValueError(
-            f"{CONFIG}: {', '.join(sorted(values.keys() - known))} in a specification of kind {kind}, which has "
-            f"{', '.join(sorted(known))}; it is of another version: export the model again"
-        )
-    values["levels"] = [LevelSpec(**level) for level in values["levels"]]
-    if "mapping" in values:
-        values["mapping"] = MappingSpec(**values["mapping"])
-    return SPECS[kind](**values)
+            f"{CONFIG}, of kind {kind}: {error}; edited, or of another version? {AGAIN}"
+        ) from error
 
 
 def sha256(path: Path) -> str:

@@ -13,36 +13,38 @@ Source: k-diffusion's `config.py`, whose defaults these are.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
-from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
+from lediflow.models.reading import parsed, read_dataclass, read_levels
+from lediflow.nn.specs import HourglassSpec, MappingSpec
 
 Values = dict[str, Any]
 ATTENTION = ("global", "neighborhood")
 DEFAULT_HEAD_DIM, DEFAULT_KERNEL_SIZE = 64, 7
 OWN_KEYS = ("levels", "mapping", "patch_size", "num_classes", "conditioning_dim")
 KEYS = {*OWN_KEYS, "channels", "in_channels", "out_channels", "config", "model", "dataset"}
+ADVICE = """give k-diffusion's configuration as {"config": ...}, or "levels" and "mapping\""""
 REQUIRED = ("input_channels", "patch_size", "depths", "widths")
 
 
-def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> HourglassSpec:
+def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any] | None) -> HourglassSpec:
     """The specification in the metadata, what it leaves out read from the weights."""
+    metadata = metadata or {}  # None is what safetensors says of a file without
     values = own_words(unpacked(metadata))
     if not values.keys() >= {"levels", "mapping"}:
         raise ValueError(
-            f"metadata with {sorted(metadata)}: the levels and the mapping network are not in it; give k-diffusion's "
-            f'configuration as {{"config": ...}}, or "levels" and "mapping"'
+            f"metadata with {sorted(metadata)}: the levels and the mapping network are not in it; {ADVICE}"
         )
     values = inferred(state_dict, values) | values
     return HourglassSpec(
         in_channels=values["in_channels"],
         out_channels=values["out_channels"],
         patch_size=square(values["patch_size"]),
-        levels=[own_dataclass(LevelSpec, level) for level in values["levels"]],
-        mapping=own_dataclass(MappingSpec, values["mapping"]),
+        levels=read_levels(values["levels"], "metadata, levels"),
+        mapping=read_dataclass(MappingSpec, values["mapping"], "metadata, mapping"),
         num_classes=values["num_classes"],
         conditioning_dim=values["conditioning_dim"],
         augmentation="aug_in_proj.weight" in state_dict,
@@ -63,17 +65,29 @@ def metadata_from_spec(spec: HourglassSpec) -> dict[str, str]:
 def unpacked(metadata: Mapping[str, Any]) -> Values:
     """What is read of the metadata, JSON text as values; a file's other remarks are left out."""
     read = {key: value for key, value in metadata.items() if key in KEYS}
-    return {key: json.loads(value) if isinstance(value, str) else value for key, value in read.items()}
+    return {
+        key: parsed(value, f"metadata, {key}", ADVICE) if isinstance(value, str) else value
+        for key, value in read.items()
+    }
 
 
 def own_words(values: Values) -> Values:
     """Either form, in this package's words; keys that are absent stay absent."""
-    values = values.get("config", values)
+    values = by_name(values.get("config", values), "config")
     if "model" in values:
-        return from_configuration(values["model"], values.get("dataset", {}))
+        return from_configuration(
+            by_name(values["model"], "model"), by_name(values.get("dataset", {}), "dataset")
+        )
     own = {key: values[key] for key in (*OWN_KEYS, "in_channels", "out_channels") if key in values}
     both = {key: values["channels"] for key in ("in_channels", "out_channels") if "channels" in values}
     return both | own
+
+
+def by_name(values: Any, key: str) -> Values:
+    """A part of the metadata that must hold values by name."""
+    if not isinstance(values, dict):
+        raise ValueError(f"metadata, {key}: found {values!r}; {ADVICE}")
+    return values
 
 
 def from_configuration(model: Values, dataset: Values) -> Values:
@@ -176,11 +190,3 @@ def square(patch_size: int | list[int]) -> int:
     if len(set(sides)) != 1:
         raise ValueError(f"patch_size {patch_size}: only square patches can be converted")
     return sides[0]
-
-
-def own_dataclass(kind: type[Any], values: Values) -> Any:
-    """A level or the mapping network from its values; unknown ones are named."""
-    known = [field.name for field in fields(kind)]
-    if strangers := sorted(values.keys() - set(known)):
-        raise ValueError(f"{kind.__name__} with {', '.join(strangers)}: it has {', '.join(known)}")
-    return kind(**values)

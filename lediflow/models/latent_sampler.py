@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from lediflow.models.auxiliary import Latent
 from lediflow.models.specs import LatentSamplerSpec, sampler_hourglass
-from lediflow.models.velocity import time_per_sample
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.specs import check_channels, check_grid
 
@@ -24,4 +23,4 @@ class LatentSampler(nn.Module):
     def forward(self, w: Latent, t: Float[Tensor, ""] | Float[Tensor, " batch"] | float) -> Latent:
         check_channels(w.shape[1], self.spec.latent_channels, f"{KEY}.latent_channels")
         check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=KEY)
-        return self.hourglass(w, time_per_sample(t, w))
+        return self.hourglass(w, t)

@@ -87,9 +87,12 @@ class VelocitySpec:
             )
         if len(self.latent_shape) not in (0, 3):
             raise ValueError(
-                f"latent_shape {list(self.latent_shape)}: give channels, height and width, or [] for the "
-                f"flow-matching baseline, which has no latent"
+                f"model.velocity.latent_shape {list(self.latent_shape)}: give channels, height and width, or [] for "
+                f"the flow-matching baseline, which has no latent"
             )
+        check_at_least_one(
+            **{f"model.velocity.latent_shape[{i}]": side for i, side in enumerate(self.latent_shape)}
+        )
         if self.num_classes < 0:
             raise ValueError(f"num_classes {self.num_classes}: give the number of classes, or 0 for none")
 

@@ -17,22 +17,13 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lediflow.models.checks import check_labels, check_latent
+from lediflow.models.checks import check_classes, check_latent
 from lediflow.models.specs import VelocitySpec, velocity_hourglass
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.shapes import Image, Tokens
 from lediflow.nn.specs import check_channels, check_grid
 
 KEY = "model.velocity"  # where the configuration keeps this model
-
-
-def time_per_sample(
-    t: Float[Tensor, ""] | Float[Tensor, " batch"] | float, x: Float[Tensor, "batch *dims"]
-) -> Float[Tensor, " batch"]:
-    """One time for each sample of x, from one time for all or one each."""
-    return torch.as_tensor(t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device).expand(
-        len(x)
-    )
 
 
 def resized(z: Image, height: int, width: int) -> Image:
@@ -63,7 +54,7 @@ class VelocityModel(nn.Module):
             labels = torch.full((len(x),), self.spec.num_classes, device=x.device)
         return self.hourglass(
             self.with_latent_channels(x, z),
-            time_per_sample(t, x),
+            t,
             labels=labels,
             conditioning=z.flatten(1) if z is not None and self.spec.conditioning == "vector" else None,
             middle=self.latent_tokens(x, z),
@@ -73,8 +64,8 @@ class VelocityModel(nn.Module):
         """Refuse what this model was not built for; shapes and settings only, so no device is waited for."""
         check_channels(x.shape[1], self.spec.image_channels, f"{KEY}.image_channels")
         check_grid(self.spec.levels, self.spec.patch_size, x.shape[-2], x.shape[-1], key=KEY)
-        check_latent(z, self.spec.latent_shape)
-        check_labels(labels, self.spec.num_classes)
+        check_latent(z, self.spec.latent_shape, batch=len(x))
+        check_classes(labels, self.spec.num_classes, batch=len(x))
 
     def with_latent_channels(self, x: Image, z: Image | None) -> Image:
         """x, with z behind its channels where the latent enters there."""

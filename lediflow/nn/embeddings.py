@@ -11,12 +11,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lediflow.nn.checks import check_labels, check_vector
 from lediflow.nn.feedforward import FeedForward
 from lediflow.nn.norms import RMSNorm, at_least_float32
 from lediflow.nn.shapes import Condition
 from lediflow.nn.specs import HourglassSpec, MappingSpec
 
 AUGMENTATION_DIM = 9  # k-diffusion's augmentation parameters
+
+
+def time_per_sample(
+    t: Float[Tensor, ""] | Float[Tensor, " batch"] | float, x: Float[Tensor, "batch *dims"]
+) -> Float[Tensor, " batch"]:
+    """One time for each sample of x, from one time for all or one each."""
+    times = torch.as_tensor(t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
+        raise ValueError(
+            f"t of shape {tuple(times.shape)} for a batch of {len(x)}; give one time for all, or one for each"
+        )
+    return times.expand(len(x))
 
 
 class FourierFeatures(nn.Module):
@@ -80,11 +93,24 @@ class ConditionEmbedding(nn.Module):
     ) -> Condition:
         if self.augmentation is not None and augmentation is None:
             augmentation = t.new_zeros(len(t), AUGMENTATION_DIM)  # zeros mean "not augmented"
+        self.check_inputs(len(t), labels, conditioning, augmentation)
         embedded = self.time(t[:, None])
         embedded = embedded + embedded_or_zero("labels", self.label, labels)
         embedded = embedded + embedded_or_zero("conditioning", self.vector, conditioning)
         embedded = embedded + embedded_or_zero("augmentation", self.augmentation, augmentation)
         return self.mapping(embedded)
+
+    def check_inputs(
+        self, batch: int, labels: Tensor | None, conditioning: Tensor | None, augmentation: Tensor | None
+    ) -> None:
+        """Refuse inputs of another shape; what is missing or not asked for is refused with its embedding."""
+        if self.label is not None and labels is not None:
+            rows = self.label.num_embeddings
+            check_labels(labels, rows, batch, known=f"the classes 0 to {rows - 1} (num_classes={rows})")
+        if self.vector is not None and conditioning is not None:
+            check_vector("conditioning", conditioning, batch, self.vector.in_features)
+        if self.augmentation is not None and augmentation is not None:
+            check_vector("augmentation", augmentation, batch, AUGMENTATION_DIM)
 
 
 def embedded_or_zero(name: str, embed: nn.Module | None, value: Tensor | None) -> Tensor | float:

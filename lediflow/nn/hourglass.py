@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lediflow.nn.attention import SelfAttention
 from lediflow.nn.checkpointing import RecomputesLayers
-from lediflow.nn.embeddings import ConditionEmbedding
+from lediflow.nn.embeddings import ConditionEmbedding, time_per_sample
 from lediflow.nn.feedforward import FeedForward
 from lediflow.nn.norms import RMSNorm
 from lediflow.nn.resample import TokenMerge, TokenSplit, TokenSplitWithSkip
@@ -83,19 +83,19 @@ class Hourglass(nn.Module):
     def forward(
         self,
         x: Image,
-        t: Float[Tensor, " batch"],
+        t: Float[Tensor, ""] | Float[Tensor, " batch"] | float,
         labels: Int[Tensor, " batch"] | None = None,
         conditioning: Float[Tensor, "batch conditioning_dim"] | None = None,
         augmentation: Float[Tensor, "batch 9"] | None = None,
         middle: Tokens | None = None,
     ) -> Image:
-        """t is what the Fourier features receive: flow time here, log(sigma) / 4 in k-diffusion.
+        """t, one for all or one each, is what the Fourier features receive: flow time, or k-diffusion's log(sigma) / 4.
 
         `middle` is added to the tokens that enter the coarsest level; the reference has no such input.
         """
         check_channels(x.shape[1], self.spec.in_channels, "in_channels")
         check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])
-        condition = self.condition(t, labels, conditioning, augmentation)
+        condition = self.condition(time_per_sample(t, x), labels, conditioning, augmentation)
         tokens = self.patch_in(rearrange(x, "b c h w -> b h w c"))
         tokens = self.through_levels(tokens, condition, middle)
         return rearrange(self.patch_out(self.out_norm(tokens)), "b h w c -> b c h w")

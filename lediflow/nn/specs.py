@@ -8,6 +8,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from numbers import Integral
 
 FEEDFORWARD_EXPANSION = 3  # LeDiFlow's parameter counts follow from it
 
@@ -24,6 +25,7 @@ class LevelSpec:
 
     def __post_init__(self) -> None:
         check_at_least_one(depth=self.depth, width=self.width, head_dim=self.head_dim)
+        check_at_least(0, d_ff=self.d_ff)
         if self.width % self.head_dim:
             raise ValueError(
                 f"level of width {self.width} with head_dim {self.head_dim}: heads must divide the width; "
@@ -55,8 +57,10 @@ class MappingSpec:
     d_ff: int = 0  # hidden channels of each block; 0 means 3 x width
 
     def __post_init__(self) -> None:
+        check_at_least(0, **{"mapping.depth": self.depth, "mapping.d_ff": self.d_ff})
+        check_at_least_one(**{"mapping.width": self.width})
         if self.width % 2:
-            raise ValueError(f"mapping width {self.width}: cosines and sines each take half, so make it even")
+            raise ValueError(f"mapping.width {self.width}: cosines and sines each take half, so make it even")
 
     @property
     def feedforward_width(self) -> int:
@@ -80,14 +84,22 @@ class HourglassSpec:
         check_at_least_one(
             in_channels=self.in_channels, out_channels=self.out_channels, patch_size=self.patch_size
         )
+        check_at_least(0, num_classes=self.num_classes, conditioning_dim=self.conditioning_dim)
         check_levels(self.levels)
 
 
 def check_at_least_one(**values: int) -> None:
     """Refuse a size or a number below 1, by its name."""
+    check_at_least(1, **values)
+
+
+def check_at_least(least: int, **values: int) -> None:
+    """Refuse what is no whole number or below the least, by its name."""
     for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} {value}: nothing can be built of it; choose 1 or more")
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name} {value!r}: no whole number; choose one, {least} or more")
+        if value < least:
+            raise ValueError(f"{name} {value}: nothing can be built of it; choose {least} or more")
 
 
 def check_levels(levels: Sequence[LevelSpec]) -> None:

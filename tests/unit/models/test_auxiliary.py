@@ -87,6 +87,15 @@ def test_a_latent_too_small_for_a_kernel_is_refused_by_the_setting(auxiliary_spe
         AuxiliaryModel(auxiliary_spec).decode(torch.zeros(1, 4, 1, 1))
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (3, 3, 4, 4), (1, 4, 4, 4)], ids=str)
+def test_noise_that_is_no_latent_of_these_images_is_refused_with_both_shapes(shape, auxiliary_spec):
+    with pytest.raises(
+        ValueError, match=r"noise of shape .*is of \(3, 4, 4, 4\).*model\.auxiliary\.latent_channels"
+    ) as said:
+        AuxiliaryModel(auxiliary_spec)(images(), torch.zeros(shape))
+    assert str(shape) in str(said.value)
+
+
 def test_an_image_of_other_channels_is_refused_by_the_setting(auxiliary_spec):
     with pytest.raises(ValueError, match=r"1 channels: .* built for 3 \(model\.auxiliary\.image_channels\)"):
         AuxiliaryModel(auxiliary_spec).encode(torch.zeros(1, 1, 16, 16))

@@ -106,7 +106,12 @@ def test_each_way_in_compiles_into_one_graph(conditioning, velocity_spec, drawn)
     ("fields", "message"),
     [
         ({"conditioning": "token"}, r"'token': known are vector, concat, tokens; did you mean 'tokens'"),
-        ({"latent_shape": [4, 4]}, r"latent_shape \[4, 4\]: give channels, height and width, or \[\]"),
+        ({"latent_shape": [4, 0, 4]}, r"model\.velocity\.latent_shape\[1\] 0: .*choose 1 or more"),
+        ({"latent_shape": [4, -4, 4]}, r"model\.velocity\.latent_shape\[1\] -4: .*choose 1 or more"),
+        (
+            {"latent_shape": [4, 4]},
+            r"model\.velocity\.latent_shape \[4, 4\]: give channels, height and width, or \[\]",
+        ),
         ({"num_classes": -1}, "num_classes -1"),
         ({"levels": []}, "levels: the list is empty"),
         ({"patch_size": 0}, "patch_size 0"),
@@ -123,6 +128,16 @@ def test_a_latent_of_another_shape_is_refused_with_both_shapes(conditioning, vel
     x, z = inputs(latent=8)
     with pytest.raises(ValueError, match=r"z: a latent of 4x8x8 per image, .* built for 4x4x4"):
         VelocityModel(entering(velocity_spec, conditioning))(x, 0.5, z)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_a_latent_too_many_or_too_few_is_refused(conditioning, count, velocity_spec):
+    x, z = inputs()
+    with pytest.raises(
+        ValueError, match=rf"z: {count} latents .*\(model\.velocity\.latent_shape\) for 3 images"
+    ):
+        VelocityModel(entering(velocity_spec, conditioning))(x, 0.5, z[:1].repeat(count, 1, 1, 1))
 
 
 def test_an_image_of_other_channels_is_refused_by_the_setting(velocity_spec):

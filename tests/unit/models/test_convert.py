@@ -2,12 +2,14 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from lediflow.flow.solvers import solve
 from lediflow.models.convert import from_k_diffusion, to_k_diffusion
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
@@ -255,13 +257,42 @@ def test_attention_that_this_hourglass_lacks_is_refused(kind):
             "2 widths, 1 depths, 2 d_ffs and 2 self_attns",
         ),
         ({"model": {"type": "image_transformer_v2", "patch_size": 4}}, "no input_channels, depths, widths"),
+        (None, r"metadata with \[\]: the levels and the mapping network are not in it; give k-diffusion's"),
+        (
+            {"levels": "[", "mapping": "{}"},
+            "metadata, levels is not whole, or no JSON .*; give k-diffusion's",
+        ),
+        ({"levels": "3", "mapping": "{}", "patch_size": "4"}, "metadata, levels: found 3; give a list"),
+        ({"config": "[]"}, r"metadata, config: found \[\]; give k-diffusion's configuration"),
     ],
-    ids=["type", "no levels", "unknown field", "no patch size", "uneven lists", "half a configuration"],
+    ids=[
+        "type",
+        "no levels",
+        "unknown field",
+        "no patch size",
+        "uneven lists",
+        "half a configuration",
+        "none",
+        "broken text",
+        "no list",
+        "no configuration",
+    ],
 )
 def test_metadata_that_do_not_describe_an_hourglass_are_refused(metadata, message):
     weights, _ = to_k_diffusion(drawn(CONFIGURED))
     with pytest.raises(ValueError, match=message):
         from_k_diffusion(weights, metadata)
+
+
+@pytest.mark.parametrize("solver", ["heun3", "dopri5"])
+def test_a_converted_hourglass_is_a_velocity_that_solvers_take(solver):
+    spec = replace(CONFIGURED, num_classes=0, conditioning_dim=0)
+    module = from_k_diffusion(*to_k_diffusion(drawn(spec)))
+    (x, _), _ = inputs_for(spec)
+    with torch.no_grad():
+        found = solve(module, x, solver=solver, steps=2)
+        expected = solve(lambda x, t: module(x, t.expand(len(x))), x, solver=solver, steps=2)
+    torch.testing.assert_close(found.x, expected.x)
 
 
 def test_frequencies_of_another_layout_are_refused():

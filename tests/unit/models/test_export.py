@@ -76,14 +76,44 @@ def test_an_unknown_kind_is_refused(velocity_spec, tmp_path):
         load_model(tmp_path)
 
 
-def test_a_specification_of_another_version_is_refused_by_the_field(velocity_spec, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda spec: spec | {"latent_dim": 64}, "spec: VelocitySpec with latent_dim: it has .*latent_shape"),
+        (
+            lambda spec: spec | {"levels": [spec["levels"][0] | {"heads": 2}]},
+            r"levels\[0\]: LevelSpec with heads: it has depth",
+        ),
+        (lambda spec: spec | {"levels": [{"depth": 1}]}, r"levels\[0\]: LevelSpec without width"),
+        (lambda spec: spec | {"levels": 3}, "levels: found 3; give a list"),
+        (
+            lambda spec: spec | {"mapping": {"widht": 16}},
+            "mapping: MappingSpec with widht: it has depth, width",
+        ),
+        (lambda spec: spec | {"patch_size": 0}, "patch_size 0"),
+        (lambda spec: {}, "spec: VelocitySpec without image_channels, patch_size, levels"),
+        (lambda spec: None, "spec: found None"),
+    ],
+    ids=["field", "level", "short level", "levels", "mapping", "value", "empty", "none"],
+)
+def test_a_specification_that_is_not_this_versions_is_refused_by_the_place(
+    change, message, velocity_spec, tmp_path
+):
     save_model(build_model(velocity_spec), tmp_path)
     config = read_config(tmp_path)
-    config["spec"]["latent_dim"] = 64
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"spec": change(config["spec"])}))
     with pytest.raises(
-        ValueError, match=r"latent_dim in a specification of kind velocity, which has.*latent_shape"
+        ValueError, match=rf"config\.json, of kind velocity: {message}.*export the model again"
     ):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100])
+def test_a_configuration_that_was_cut_off_is_refused(keep, velocity_spec, tmp_path):
+    save_model(build_model(velocity_spec), tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text[:keep])
+    with pytest.raises(ValueError, match=r"config\.json is not whole, or no JSON.*export the model again"):
         load_model(tmp_path)
 
 

@@ -40,6 +40,15 @@ def test_a_class_that_there_is_not_is_named_with_those_there_are(stranger, class
         classified(x, 0.5, z, torch.tensor([0, stranger, 4]))
 
 
+@pytest.mark.parametrize("labels", [torch.tensor([1]), torch.tensor([1, 2]), torch.ones(3)], ids=repr)
+def test_labels_that_are_not_one_number_for_each_image_are_refused(labels, classified):
+    x, z = inputs()
+    with pytest.raises(
+        ValueError, match=r"labels: .* for a batch of 3; give one class number for each image"
+    ):
+        classified(x, 0.5, z, labels)
+
+
 def test_labels_of_a_model_without_classes_are_refused(velocity_spec):
     x, z = inputs()
     with pytest.raises(

@@ -7,7 +7,7 @@ import torch
 from harness.commands import compose
 
 from lediflow.config.build import velocity_spec
-from lediflow.models import AuxiliarySpec, LevelSpec, build_model, count_parameters, latent_shape
+from lediflow.models import AuxiliarySpec, LevelSpec, MappingSpec, build_model, count_parameters, latent_shape
 
 MODELS = ("paper_rgb", "paper_sdv")
 
@@ -117,8 +117,24 @@ def test_what_cannot_be_built_is_refused(fields, message):
         ({"width": 64, "head_dim": 0}, "head_dim 0"),
         ({"width": 64, "depth": 0}, "depth 0"),
         ({"width": 64, "kernel_size": 0}, "kernel_size 0"),
+        ({"width": 64, "kernel_size": 3.0}, r"kernel_size 3\.0: no whole number"),
+        ({"width": 64, "d_ff": -3}, "d_ff -3: .*choose 0 or more"),
     ],
 )
 def test_a_level_that_cannot_be_built_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         LevelSpec(**({"depth": 1} | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"depth": -1}, r"mapping\.depth -1: .*choose 0 or more"),
+        ({"width": 0}, r"mapping\.width 0: .*choose 1 or more"),
+        ({"width": 31}, r"mapping\.width 31: .*make it even"),
+        ({"d_ff": -1}, r"mapping\.d_ff -1: .*choose 0 or more"),
+    ],
+)
+def test_a_mapping_network_that_cannot_be_built_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        MappingSpec(**fields)

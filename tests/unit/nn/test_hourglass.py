@@ -66,6 +66,58 @@ def test_it_listens_to_the_time():
     assert (module(x, t) - module(x, t + 0.3)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("time", [0.3, torch.tensor(0.3), torch.tensor(0.3, dtype=torch.float64)], ids=repr)
+def test_one_time_for_all_is_the_same_time_for_each(time):
+    module, (x, _) = drawn(tiny(augmentation=True)), batch()
+    torch.testing.assert_close(module(x, time), module(x, torch.full((3,), 0.3)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,), (3, 1)], ids=str)
+def test_times_that_are_not_one_for_each_are_refused(shape):
+    x, _ = batch()
+    with pytest.raises(
+        ValueError, match=r"t of shape .* for a batch of 3; give one time for all, or one for"
+    ):
+        tiny()(x, torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("spec", "inputs", "message"),
+    [
+        (
+            {"num_classes": 5},
+            {"labels": torch.tensor([0, 5, -1])},
+            r"labels: \[-1, 5\], .* 0 to 4 \(num_classes=5\)",
+        ),
+        (
+            {"num_classes": 5},
+            {"labels": torch.tensor([0])},
+            r"labels: .*\(1,\) for a batch of 3; give one class",
+        ),
+        ({"num_classes": 5}, {"labels": torch.zeros(3)}, r"labels: torch\.float32 .* give one class number"),
+        (
+            {"conditioning_dim": 7},
+            {"conditioning": torch.zeros(3, 6)},
+            r"conditioning: .* takes 7 numbers for each",
+        ),
+        (
+            {"conditioning_dim": 7},
+            {"conditioning": torch.zeros(1, 7)},
+            r"conditioning: shape \(1, 7\) for a batch of 3",
+        ),
+        (
+            {"augmentation": True},
+            {"augmentation": torch.zeros(3, 8)},
+            r"augmentation: shape \(3, 8\) .*9 numbers for",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_by_their_name(spec, inputs, message):
+    x, t = batch()
+    with pytest.raises(ValueError, match=message):
+        tiny(**spec)(x, t, **inputs)
+
+
 def test_leaving_augmentation_out_means_not_augmented():
     module, (x, t) = drawn(tiny(augmentation=True)), batch()
     torch.testing.assert_close(module(x, t), module(x, t, augmentation=torch.zeros(3, 9)))
@@ -105,7 +157,13 @@ def test_an_image_of_other_channels_is_refused():
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"levels": []}, "levels: the list is empty"), ({"patch_size": 0}, "patch_size 0: .*choose 1 or more")],
+    [
+        ({"levels": []}, "levels: the list is empty"),
+        ({"patch_size": 0}, "patch_size 0: .*choose 1 or more"),
+        ({"patch_size": 2.0}, r"patch_size 2\.0: no whole number; choose one, 1 or more"),
+        ({"num_classes": -1}, "num_classes -1: .*choose 0 or more"),
+        ({"conditioning_dim": -1}, "conditioning_dim -1: .*choose 0 or more"),
+    ],
 )
 def test_a_network_that_cannot_be_built_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
