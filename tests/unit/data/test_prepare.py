@@ -1,8 +1,10 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +196,73 @@ def test_a_flipped_bit_in_a_shard_is_found_by_its_hash(pictures, tmp_path):
     content[1000] ^= 1
     path.write_bytes(content)
     assert damaged_shards(index) == ["images-000002.tar"]
+
+
+def about_every_sample(folder: Path) -> list[dict]:
+    reader = ShardReader.open(folder)
+    return [about for shard in range(len(reader.index.shards)) for about in reader.metadata(shard)]
+
+
+def test_a_sample_says_where_it_comes_from_its_class_and_both_sizes(tmp_path):
+    source = tmp_path / "source"
+    for name, size in (("owl/a.png", (40, 20)), ("ant/b.png", (16, 30))):
+        (source / name).parent.mkdir(parents=True)
+        Image.new("RGB", size, "red" if name.startswith("owl") else "blue").save(source / name)
+    prepare(config(source, tmp_path / "out"))
+    assert sorted(about_every_sample(tmp_path / "out"), key=lambda about: about["label"]) == [
+        {"source": "ant/b.png", "size": 16, "width": 16, "height": 30, "label": 0, "class": "ant"},
+        {"source": "owl/a.png", "size": 16, "width": 40, "height": 20, "label": 1, "class": "owl"},
+    ]
+
+
+def test_without_classes_the_label_is_null(pictures, tmp_path):
+    prepare(config(pictures / "bar", tmp_path))
+    assert {about["label"] for about in about_every_sample(tmp_path)} == {None}
+
+
+def as_compressed_tar(pictures: Path, folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder / "pictures"), "gztar", pictures))
+
+
+def test_every_form_of_a_source_gives_the_same_pictures(pictures, shards, tmp_path):
+    archive = as_compressed_tar(pictures, tmp_path)
+    prepare(config(archive, tmp_path / "out"))
+    for name in (path.name for path in shards.glob("*.tar")):
+        pairs = zip(tar_members(shards / name), tar_members(tmp_path / "out" / name), strict=True)
+        for (member, expected), (same_member, found) in pairs:
+            assert member == same_member
+            assert expected == found or member.endswith(".json")  # ./ before the names of sources
+
+
+def tar_members(path: Path) -> list[tuple[str, bytes]]:
+    with tarfile.open(path) as tar:
+        return [(member.name, tar.extractfile(member).read()) for member in tar]
+
+
+def test_an_interrupted_preparation_keeps_what_it_unpacked_and_ends_the_same(pictures, tmp_path):
+    archive, output = as_compressed_tar(pictures, tmp_path), tmp_path / "out"
+    with pytest.raises(StoppedError):
+        prepare(config(archive, output), stop_after(24))
+    (unpacked,) = (output / ".parts").glob("unpacked-*.tar")
+    made = unpacked.stat().st_mtime_ns
+
+    def look(title: str, *, unit: str = "images"):
+        if title == "prepare":
+            assert unpacked.stat().st_mtime_ns == made
+        return lambda done, total: None
+
+    prepare(config(archive, output), look)
+    prepare(config(archive, tmp_path / "at once"))
+    assert files(output) == files(tmp_path / "at once")
+    assert not (output / ".parts").exists()
+    assert prepare(config(archive, output)).is_reused
+
+
+def test_a_source_that_cannot_be_used_leaves_the_folder_free_for_the_next_command(pictures, tmp_path):
+    archive = as_compressed_tar(pictures, tmp_path)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be decompressed"):
+        prepare(config(archive, tmp_path / "out"))
+    archive.write_bytes(whole)
+    assert len(prepare(config(archive, tmp_path / "out")).index) == 50
