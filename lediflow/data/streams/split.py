@@ -15,8 +15,6 @@ SECOND = np.uint64(0x94D049BB133111EB)
 
 def is_held_out(keys: Int64[np.ndarray, " samples"], fraction: float) -> Bool[np.ndarray, " samples"]:
     """True for about `fraction` of the keys."""
-    if not fraction:  # spares large sets the hashing
-        return np.zeros(len(keys), dtype=bool)
     bits = keys.astype(np.uint64) * GOLDEN + GOLDEN
     bits = (bits ^ (bits >> np.uint64(30))) * FIRST
     bits = (bits ^ (bits >> np.uint64(27))) * SECOND
@@ -28,6 +26,8 @@ def samples_of(
     split: str, keys: Int64[np.ndarray, " samples"], fraction: float
 ) -> Int64[np.ndarray, " chosen"]:
     """Numbers of the samples of a split: "train", "heldout" or "all"."""
+    if split in ("train", "all") and not fraction:  # spares large sets the hashing
+        return np.arange(len(keys))
     held_out = is_held_out(keys, fraction)
     chosen = {"train": ~held_out, "heldout": held_out, "all": np.ones_like(held_out)}
     if split not in chosen:
