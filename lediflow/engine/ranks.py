@@ -101,8 +101,8 @@ def choose_device(requested: str, local_rank: int = 0) -> torch.device:
     device = torch.device(requested)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"engine.device={requested} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA GPU; "
-            "install a CUDA build of torch, or use engine.device=auto"
+            f"device={requested} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA GPU; "
+            "install a CUDA build of torch, or use device=auto"
         )
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", local_rank % torch.cuda.device_count())

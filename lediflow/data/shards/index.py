@@ -56,8 +56,8 @@ class Contents:
     mode: str  # "rgb" or "grey"
     views: int = 1  # 2: the stored array has a first axis, the image as it is and mirrored
     classes: list[str] | None = None
-    codec: dict[str, Any] | None = None  # for latents: who made them; see codecs.CodecRecord
-    statistics: dict[str, list[float]] | None = None  # for latents: mean and std per channel
+    codec: dict[str, Any] | None = None  # for latents: who made them; see Codec.record
+    statistics: dict[str, list[float]] | None = None  # for latents, per channel: see latents.statistics
     made_from: dict[str, Any] = field(default_factory=dict)  # arguments and fingerprint of the source
 
     @property
