@@ -3,7 +3,7 @@
 sources      folders, archives, tables and lists: which images they hold, their bytes
 images       bytes <-> a square picture of the asked size and mode
 duplicates   files of equal content
-prepare      photographs -> image shards
+prepare      photographs -> image shards, each made by picture_shard
 encode       image shards -> latent shards
 moments      mean and standard deviation of latents
 workers      tasks shared by processes

@@ -9,24 +9,18 @@ photograph has the same key at every size.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from lediflow.data.duplicates import known_duplicates
-from lediflow.data.images import (
-    CHANNELS,
-    FORMATS,
-    UnusableImageError,
-    centre_square,
-    decoded_photograph,
-    picture_bytes,
-)
-from lediflow.data.shards.build import Part, Progress, ShardBuild, write_part
+from lediflow.data.images import CHANNELS, FORMATS
+from lediflow.data.picture_shard import ShardTask, make_part
+from lediflow.data.shards.build import Part, Progress, ShardBuild
 from lediflow.data.shards.index import Contents, ShardIndex
-from lediflow.data.shards.writer import Sample
-from lediflow.data.sources import Entry, Listing, Opened, Source, SourceError, list_images, open_source
-from lediflow.data.workers import available_workers, in_processes, stop_if_asked
+from lediflow.data.sources import Listing, Opened, Source, SourceError, list_images, open_source
+from lediflow.data.sources.opening import reading_explained
+from lediflow.data.workers import available_workers, in_processes
 from lediflow.errors import UserError
 
 
@@ -58,37 +52,22 @@ class Report(Protocol):
     def __call__(self, title: str, *, unit: str = "images") -> Progress: ...
 
 
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard to make, in a form that travels to another process."""
-
-    root: Path  # where the shards go
-    contents: Contents
-    source: Source
-    number: int
-    keys: list[int]
-    images: list[Entry]
-    labels: list[int]
-    duplicate_of: dict[int, str]  # key -> name of the first image with the same bytes
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
 def prepare(config: PrepareConfig, report: Report | None = None) -> Prepared:
     """Make the shards, or what is missing of them."""
     _check(config)
+    report = report or _silent
     opened = open_source(Path(config.source))
     build = ShardBuild(Path(config.output), _contents(config, opened))
     if index := build.finished():
         return Prepared(index, build.rejections(), is_reused=True)
     build.claim()
     try:
-        tasks = _tasks(config, build, opened, report or _silent)
+        tasks = _tasks(config, build, opened, report)
     except SourceError:
-        build.abandon()  # so that the folder is free for the corrected command
+        if not any(build.root.glob("*.tar")):
+            build.abandon()  # so that the folder is free for the corrected command
         raise
-    parts = build.complete(tasks, lambda missing: _made(config, missing), (report or _silent)("prepare"))
+    parts = build.complete(tasks, lambda missing: _made(config, missing), report("prepare"))
     if not any(len(part.rows) for part in parts):
         build.abandon()
         raise UserError(_nothing_usable(config, parts))
@@ -109,6 +88,8 @@ def _check(config: PrepareConfig) -> None:
 
 def _contents(config: PrepareConfig, opened: Opened) -> Contents:
     """What the samples will be; the classes are known when the source has been listed."""
+    with reading_explained(Path(config.source)):
+        identity = opened.identity()
     return Contents(
         kind="images",
         payload=config.format,
@@ -118,7 +99,7 @@ def _contents(config: PrepareConfig, opened: Opened) -> Contents:
         mode=config.mode,
         made_from={
             "source": Path(config.source).resolve().name,
-            **opened.identity(),
+            **identity,
             "size": config.size,
             "mode": config.mode,
             "format": config.format,
@@ -129,7 +110,8 @@ def _contents(config: PrepareConfig, opened: Opened) -> Contents:
 
 def _tasks(config: PrepareConfig, build: ShardBuild, opened: Opened, report: Report) -> list[ShardTask]:
     source = opened.ready(build.parts_folder, report("unpack", unit="MiB"))
-    listing = list_images(source)
+    with reading_explained(Path(config.source)):
+        listing = list_images(source)
     build.contents = replace(build.contents, classes=listing.classes)
     duplicates = known_duplicates(
         build.parts_folder / "duplicates.json",
@@ -172,49 +154,6 @@ def _task(
 
 def _made(config: PrepareConfig, tasks: list[ShardTask]) -> Iterator[Part]:
     return in_processes(make_part, tasks, available_workers(config.workers))
-
-
-def make_part(task: ShardTask) -> Part:
-    """Make one shard."""
-    rejected: list[dict[str, Any]] = []
-    samples = _usable(task, rejected)
-    part = write_part(task.root, task.contents, task.number, samples, handled=len(task))
-    part.rejected = rejected
-    return part
-
-
-def _usable(task: ShardTask, rejected: list[dict[str, Any]]) -> Iterator[Sample]:
-    """The task's samples one by one; what cannot be used is appended to `rejected`."""
-    for key, image, label in zip(task.keys, task.images, task.labels, strict=True):
-        stop_if_asked()
-        try:
-            yield _sample(task, key, image, label)
-        except UnusableImageError as reason:
-            rejected.append({"key": key, "image": image.name, "reason": str(reason)})
-
-
-def _sample(task: ShardTask, key: int, image: Entry, label: int) -> Sample:
-    if first := task.duplicate_of.get(key):
-        raise UnusableImageError(f"duplicate: of {first}")
-    photograph = decoded_photograph(_read(task.source, image))
-    picture = centre_square(photograph, size=task.contents.image_size, mode=task.contents.mode)
-    metadata: dict[str, str | int | None] = {
-        "source": image.name,
-        "size": task.contents.image_size,
-        "width": photograph.width,
-        "height": photograph.height,
-        "label": label if task.contents.classes else None,
-    }
-    if task.contents.classes:
-        metadata["class"] = task.contents.classes[label]
-    return Sample(key, label, picture_bytes(picture, task.contents.payload), metadata)
-
-
-def _read(source: Source, image: Entry) -> bytes:
-    try:
-        return source.read(image)
-    except OSError as error:
-        raise UnusableImageError(f"unreadable: {error.strerror or error}") from error
 
 
 def _silent(title: str, *, unit: str = "images") -> Progress:

@@ -33,6 +33,10 @@ class FolderSource(DirectSource):
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Every file below a folder that is not hidden."""
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # os.walk would pass over a folder that cannot be listed

@@ -1,5 +1,7 @@
 """Which kind of source lies at a path, told by content rather than by names where that is possible."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lediflow.data.sources.archives import Archives
@@ -22,10 +24,20 @@ def open_source(path: Path) -> Opened:
     """The source at `path`, whichever kind it is."""
     if not path.exists():
         raise SourceError(f"source={path} does not exist; give {KINDS}")
-    try:
+    with reading_explained(path):
         return _folder(path) if path.is_dir() else _file(path)
+
+
+@contextmanager
+def reading_explained(path: Path) -> Iterator[None]:
+    """Turn an OSError met while looking at a source into a sentence with a next move."""
+    try:
+        yield
     except OSError as error:
-        raise SourceError(f"source={path} cannot be read: {error.strerror}; check its permissions") from error
+        place = error.filename or path
+        raise SourceError(
+            f"source={path} cannot be read: {place}: {error.strerror or error}; check permissions and the disk"
+        ) from error
 
 
 def _folder(path: Path) -> Opened:

@@ -266,3 +266,18 @@ def test_a_source_that_cannot_be_used_leaves_the_folder_free_for_the_next_comman
         prepare(config(archive, tmp_path / "out"))
     archive.write_bytes(whole)
     assert len(prepare(config(archive, tmp_path / "out")).index) == 50
+
+
+def test_a_source_that_is_away_for_a_while_costs_no_finished_shard(pictures, tmp_path):
+    archive = as_compressed_tar(pictures, tmp_path)
+    with pytest.raises(StoppedError):
+        prepare(config(archive, tmp_path / "out"), stop_after(24))
+    (unpacked,) = (tmp_path / "out/.parts").glob("unpacked-*.tar")
+    kept = unpacked.read_bytes()
+    unpacked.write_bytes(kept[:5000])
+    with pytest.raises(UserError, match="cannot be read"):
+        prepare(config(archive, tmp_path / "out"))
+    unpacked.write_bytes(kept)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+    prepare(config(archive, tmp_path / "out"))
+    assert before and before == {path: path.stat().st_mtime_ns for path in before}
