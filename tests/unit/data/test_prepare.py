@@ -1,9 +1,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -74,23 +71,6 @@ def test_interrupted_and_asked_again_gives_the_same_bytes(pictures, shards, tmp_
     prepare(config(pictures, tmp_path))
     assert files(tmp_path) == files(shards)
     assert finished_before == {path: path.stat().st_mtime_ns for path in finished_before}  # not made again
-
-
-KILLED = """
-import os, signal, sys
-from lediflow.data.prepare import PrepareConfig, prepare
-prepare(
-    PrepareConfig(source=sys.argv[1], output=sys.argv[2], size=16, shard_samples=8, workers=1),
-    lambda title, **_: lambda done, total: title == "prepare" and done >= 16 and os.kill(os.getpid(), signal.SIGKILL),
-)
-"""
-
-
-def test_killed_and_asked_again_gives_the_same_bytes(pictures, shards, tmp_path):
-    killed = subprocess.run([sys.executable, "-c", KILLED, pictures, tmp_path])
-    assert killed.returncode == -signal.SIGKILL
-    prepare(config(pictures, tmp_path))
-    assert files(tmp_path) == files(shards)
 
 
 def test_a_shard_lost_between_interruption_and_second_run_is_made_again(pictures, shards, tmp_path):
