@@ -85,14 +85,11 @@ class VelocitySpec:
             raise ValueError(
                 f"conditioning {self.conditioning!r}: known are {', '.join(CONDITIONINGS)}; did you mean {nearest!r}?"
             )
-        if len(self.latent_shape) not in (0, 3):
+        if len(self.latent_shape) not in (0, 3) or any(side < 1 for side in self.latent_shape):
             raise ValueError(
-                f"model.velocity.latent_shape {list(self.latent_shape)}: give channels, height and width, or [] for "
-                f"the flow-matching baseline, which has no latent"
+                f"latent_shape {list(self.latent_shape)} (model.velocity.latent_shape): give channels, height and "
+                f"width, each 1 or more, or [] for the flow-matching baseline, which has no latent"
             )
-        check_at_least_one(
-            **{f"model.velocity.latent_shape[{i}]": side for i, side in enumerate(self.latent_shape)}
-        )
         if self.num_classes < 0:
             raise ValueError(f"num_classes {self.num_classes}: give the number of classes, or 0 for none")
 

@@ -23,7 +23,7 @@ def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -
     """softmax(scale q k^T) v over each query's window."""
     from natten import na2d
 
-    if torch.compiler.is_compiling() and q.device.type == "cpu":
+    if torch.compiler.is_dynamo_compiling() and q.device.type == "cpu":
         raise ValueError(
             "attention route 'natten': what natten has for CPUs cannot be compiled into a model; use route \"sdpa\" "
             "there, or do not compile"

@@ -31,7 +31,7 @@ def refusal(*options):
             ["model.auxiliary.levels.0.head_dim=4"],
             r"model\.auxiliary\.levels\[0\]: head_dim 4: .*multiple of 8",
         ),
-        (["model.velocity.mapping.width=33"], r"model\.velocity\.mapping: mapping width 33: .*even"),
+        (["model.velocity.mapping.width=33"], r"model\.velocity\.mapping: mapping\.width 33: .*even"),
         (["model.velocity.conditioning=vectro"], r"model\.velocity: conditioning 'vectro': .*mean 'vector'"),
         (["model.velocity.levels=[]"], r"model\.velocity: levels: the list is empty"),
         (["model.auxiliary.halvings=2"], r"model\.auxiliary: halvings 2 with 2 levels: .*choose 0 to 1"),

@@ -106,12 +106,15 @@ def test_each_way_in_compiles_into_one_graph(conditioning, velocity_spec, drawn)
     ("fields", "message"),
     [
         ({"conditioning": "token"}, r"'token': known are vector, concat, tokens; did you mean 'tokens'"),
-        ({"latent_shape": [4, 0, 4]}, r"model\.velocity\.latent_shape\[1\] 0: .*choose 1 or more"),
-        ({"latent_shape": [4, -4, 4]}, r"model\.velocity\.latent_shape\[1\] -4: .*choose 1 or more"),
         (
             {"latent_shape": [4, 4]},
-            r"model\.velocity\.latent_shape \[4, 4\]: give channels, height and width, or \[\]",
+            r"latent_shape \[4, 4\] \(model\.velocity\.latent_shape\): give channels, height",
         ),
+        (
+            {"latent_shape": [4, 0, 4]},
+            r"latent_shape \[4, 0, 4\] \(model\.velocity\.latent_shape\): .*each 1 or more",
+        ),
+        ({"latent_shape": [4, -4, 4]}, r"latent_shape \[4, -4, 4\] \(model\.velocity\.latent_shape\)"),
         ({"num_classes": -1}, "num_classes -1"),
         ({"levels": []}, "levels: the list is empty"),
         ({"patch_size": 0}, "patch_size 0"),
