@@ -76,7 +76,7 @@ def load_sd_vae(where: str, device: torch.device | str, dtype: torch.dtype) -> S
             f"codec={SDVAE.name}: {folder} holds no AutoencoderKL that diffusers can load: {error}; "
             "give the folder of Stable Diffusion's autoencoder"
         ) from error
-    return SDVAE(placed(autoencoder, device, dtype), hash_of(files))
+    return SDVAE(placed(autoencoder, device), hash_of(files))
 
 
 def _autoencoder_folder(where: str) -> Path:

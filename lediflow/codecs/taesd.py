@@ -75,7 +75,7 @@ def load_taesd(where: str, device: torch.device | str, dtype: torch.dtype) -> TA
         files = [required_file(folder, names, TAESD.name) for names in (ENCODER, DECODER)]
         weights = [read_weights(file, TAESD.name) for file in files]
     halves = [_filled(half, of, files) for half, of in zip((encoder(), decoder()), weights, strict=True)]
-    halves = [placed(half, device, dtype) for half in halves]
+    halves = [placed(half.to(dtype), device) for half in halves]
     return TAESD(halves[0], halves[1], hash_of(files))
 
 

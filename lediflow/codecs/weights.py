@@ -61,10 +61,10 @@ def hash_of(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def placed(network: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
-    """A network of convolutions where and as it works; GPUs want its channels last."""
+def placed(network: Any, device: torch.device | str) -> Any:
+    """A network of convolutions where it works; GPUs want its channels last."""
     is_gpu = torch.device(device).type == "cuda"
-    return network.to(device, dtype, memory_format=torch.channels_last if is_gpu else torch.contiguous_format)
+    return network.to(device, memory_format=torch.channels_last if is_gpu else torch.contiguous_format)
 
 
 def in_colour(

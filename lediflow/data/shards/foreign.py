@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
+from lediflow.data.sources.labels import Label, as_label, numbered
 from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
 
@@ -51,7 +52,7 @@ class Scanned:
 
     file: ShardFile
     places: list[tuple[int, int, int]] = field(default_factory=list)  # offset, length, CRC-32
-    labels: list[int | str | None] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
     looks: Counter[Look] = field(default_factory=Counter)
 
 
@@ -165,7 +166,7 @@ def _members(path: Path, stream: Any) -> Iterator[Member]:
         ) from error
 
 
-def _sample(members: list[Member]) -> tuple[tuple[int, int, int], int | str | None, Look] | None:
+def _sample(members: list[Member]) -> tuple[tuple[int, int, int], Label, Look] | None:
     by_extension = {member.extension: member for member in members}
     payload = next((by_extension[name] for name in PAYLOADS if name in by_extension), None)
     if payload is None:
@@ -174,16 +175,14 @@ def _sample(members: list[Member]) -> tuple[tuple[int, int, int], int | str | No
     return place, _label(by_extension), _look(payload)
 
 
-def _label(members: dict[str, Member]) -> int | str | None:
+def _label(members: dict[str, Member]) -> Label:
     if "cls" in members:
-        text = members["cls"].content.decode(errors="replace").strip()
-        return int(text) if text.lstrip("-").isdigit() else text
+        return as_label(members["cls"].content.decode(errors="replace"))
     try:
         about = json.loads(members["json"].content) if "json" in members else {}
     except ValueError:
         return None
-    label = about.get("label", about.get("cls")) if isinstance(about, dict) else None
-    return label if isinstance(label, (int, str)) else None
+    return as_label(about.get("label", about.get("cls"))) if isinstance(about, dict) else None
 
 
 def _look(payload: Member) -> Look:
@@ -197,18 +196,6 @@ def _look(payload: Member) -> Look:
             return Look(payload.extension, (channels, image.height, image.width), "uint8")
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
         return Look(payload.extension, (), "")
-
-
-def numbered(labels: list[int | str | None]) -> tuple[list[int], list[str] | None]:
-    """Class numbers and names; without classes unless every sample has a label."""
-    if not labels or any(label is None for label in labels):
-        return [-1] * len(labels), None
-    if all(isinstance(label, int) and label >= 0 for label in labels):
-        numbers = [int(label) for label in labels if label is not None]
-        return numbers, [str(number) for number in range(max(numbers) + 1)]
-    names = sorted({str(label) for label in labels})
-    number = {name: place for place, name in enumerate(names)}
-    return [number[str(label)] for label in labels], names
 
 
 def described(root: Path, looks: Counter[Look], classes: list[str] | None) -> Contents:
