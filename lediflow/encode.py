@@ -10,7 +10,7 @@ from lediflow.config.build import typed
 from lediflow.config.cli import run_command
 from lediflow.config.schema import EncodeCommand
 from lediflow.data.encode import Encoded, encode
-from lediflow.data.shards.index import ShardIndex
+from lediflow.data.shards.index import ShardIndex, verified
 from lediflow.engine.ranks import choose_device
 from lediflow.engine.shares import Share, find_share
 from lediflow.tracking.progress import progress_callback
@@ -41,6 +41,8 @@ def report(command: EncodeCommand, made: Encoded) -> list[str]:
     shape = " x ".join(map(str, made.index.contents.signal_shape))
     lines = [f"{verb}: {len(made.index):,} samples of {shape} by {command.codec.name} in {command.output}"]
     lines += rounding(made.index)
+    if command.verify:
+        lines.append(verified(made.index))
     return [*lines, made.check.sentence()] if made.check else lines
 
 

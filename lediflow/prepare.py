@@ -22,6 +22,7 @@ def run(config: DictConfig) -> None:
     from lediflow.config.build import typed
     from lediflow.config.schema import PrepareCommand
     from lediflow.data.prepare import prepare
+    from lediflow.data.shards.index import verified
     from lediflow.tracking.progress import progress_callback
 
     command: PrepareCommand = typed(config)
@@ -32,6 +33,8 @@ def run(config: DictConfig) -> None:
     if rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(made.rejected.items()))
         print(f"skipped: {rejected:,} ({reasons}); listed in {command.output}/rejected.jsonl")
+    if command.verify:
+        print(verified(made.index))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
-from lediflow.data.streams.stream import DataConfig
+from lediflow.data.streams.config import DataConfig
 from lediflow.engine.protocol import EngineConfig
 from lediflow.evaluation.features import FeaturesConfig
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
@@ -58,6 +58,7 @@ class TrainCommand:
 class PrepareCommand(PrepareConfig):
     """`python -m lediflow.prepare`."""
 
+    verify: bool = False  # read the finished shards once more and compare them with their SHA-256
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
@@ -65,6 +66,7 @@ class PrepareCommand(PrepareConfig):
 class EncodeCommand(EncodeConfig):
     """`python -m lediflow.encode`."""
 
+    verify: bool = False  # read the finished shards once more and compare them with their SHA-256
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 

@@ -87,6 +87,11 @@ def test_a_finished_step_is_reused_and_says_so(trained, name):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("name", ["shards", "latents"])
+def test_a_finished_set_is_compared_with_its_hashes_on_demand(trained, name):
+    assert "have the SHA-256 that index.json gives" in succeed(*trained.commands[name], "verify=true").out
+
+
 class TestSamples:
     def test_are_numbered_pictures_that_differ(self, sampled, trained):
         drawn = pictures(trained.flow / "samples")

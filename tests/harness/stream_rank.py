@@ -11,7 +11,8 @@ import zlib
 from pathlib import Path
 
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.stream import DataConfig, SampleStream
+from lediflow.data.streams.config import DataConfig
+from lediflow.data.streams.stream import SampleStream
 
 
 def main(*, shards, start, state, rank, world_size, micro_batch, global_batch, steps, pause_seconds, **data):

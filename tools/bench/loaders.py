@@ -25,7 +25,8 @@ from PIL import Image
 
 from lediflow.compat import mend_torchvision
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.stream import DataConfig, SampleStream
+from lediflow.data.streams.config import DataConfig
+from lediflow.data.streams.stream import SampleStream
 
 BATCH = 64
 WARMUP_BATCHES = 40

@@ -24,7 +24,8 @@ from common import Row, machine, table, write_json
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.shards.writer import Sample, write_shard
 from lediflow.data.storage import ReadingConfig
-from lediflow.data.streams.stream import DataConfig, SampleStream
+from lediflow.data.streams.config import DataConfig
+from lediflow.data.streams.stream import SampleStream
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from harness.web import serving  # the tests' own server

@@ -187,6 +187,17 @@ def _check_sizes(root: Path, shards: list[ShardFile]) -> None:
             )
 
 
+def verified(index: ShardIndex) -> str:
+    """A sentence if every shard of a folder is what was written; UserError with the names of those that are not."""
+    damaged = damaged_shards(index)
+    if damaged:
+        raise UserError(
+            f"{len(damaged)} of the {len(index.shards)} shards of {index.root} are not what was written: "
+            f"{', '.join(damaged)}; copy them again, or delete the folder and make it anew"
+        )
+    return f"verified: all {len(index.shards)} shards have the SHA-256 that {INDEX_NAME} gives"
+
+
 def damaged_shards(index: ShardIndex) -> list[str]:
     """Names of a folder's shards whose content is not what was written (reads everything)."""
     root = Path(index.root)

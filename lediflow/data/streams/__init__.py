@@ -1,5 +1,6 @@
 """Which sample comes when, and batches of them for one rank.
 
+config      which samples a run trains on, and what is refused
 split       which samples are held out from training
 order       pure: (seed, epoch, position) -> sample
 batch       samples side by side

@@ -9,7 +9,7 @@ out in micro-batches. Threads load ahead; what they load is decided before they 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -18,36 +18,24 @@ import torch
 from jaxtyping import Int64
 
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.storage import ReadingConfig
 from lediflow.data.storage.retry import LONGEST_PAUSE_SECONDS
 from lediflow.data.streams.augment import flipped, is_flipped
 from lediflow.data.streams.batch import Batch, StoredBatch, load_samples, ready
+from lediflow.data.streams.config import (
+    DataConfig,
+    check_batches,
+    check_data,
+    check_flips,
+    check_order,
+    training_samples,
+)
 from lediflow.data.streams.order import RunOrder, share_of_rank
 from lediflow.data.streams.quarantine import Quarantine
-from lediflow.data.streams.split import samples_of
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 
 Positions = Int64[np.ndarray, " batch"]
 ORDER_RULE = 2  # counts the changes of order.py that show other samples at the same positions
-
-
-@dataclass(kw_only=True)
-class DataConfig:
-    """Which samples a run trains on, and how they are loaded."""
-
-    path: str = "???"  # folder or address (https://, s3://) of shards, images or latents
-    flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric things
-    flip_vertical: bool = False  # turn half of the images upside down; for textures and views from above
-    held_out_fraction: float = 0.0  # share of the samples, chosen by key, that training never sees
-    shuffle_window: int = 8  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
-    last_batch: str = "fill"  # of an epoch: fill takes the next epoch's first samples | drop leaves it out
-    threads: int = 2  # loaders per rank; more help where shards hold pictures, one is best for latents
-    batches_ahead: int = 4  # micro-batches loaded before they are asked for; more cost memory
-    max_corrupt_share: float = (
-        0.001  # share of samples that may be corrupt, and are replaced, before the run stops
-    )
-    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
 
 class SampleStream:
@@ -66,15 +54,15 @@ class SampleStream:
         position: int = 0,
         device: torch.device | str = "cpu",
     ):
-        _check_batches(global_batch, world_size, micro_batch)
-        _check_flips(reader, config)
+        check_batches(global_batch, world_size, micro_batch)
+        check_flips(reader, config)
         self.reader, self.config, self.device = reader, config, torch.device(device)
         self.has_mirrored = reader.index.contents.views == 2
         self.rank, self.world_size = rank, world_size
         self.micro_batch, self.global_batch = micro_batch, global_batch
         self.accumulation = global_batch // (world_size * micro_batch)
         self.noise = SampleNoise(seed)
-        self.samples = _training_samples(reader, config)
+        self.samples = training_samples(reader, config)
         self.quarantine = Quarantine(reader, self.samples, config.max_corrupt_share)
         ends = np.searchsorted(self.samples, reader.index.shard_ends)
         self.order = RunOrder(
@@ -117,23 +105,8 @@ class SampleStream:
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue where a stream over the same data, on any number of ranks, stopped."""
-        found = self.reader.index.fingerprint
-        if state["data"] != found:
-            raise UserError(
-                f"the run was trained on other data than data.path={self.reader.index.root} "
-                f"(index {state['data'][:12]} then, {found[:12]} now); give the old data or start another run"
-            )
-        before = state.get("order", {})
-        changed = [
-            f"{name}: {before.get(name)} then, {fact} now"
-            for name, fact in self._order_facts().items()
-            if before.get(name) != fact
-        ]
-        if changed:
-            raise UserError(
-                f"the run's order of samples was made otherwise ({'; '.join(changed)}): samples would be repeated "
-                "or missed; repeat the options of the first start, or start another run"
-            )
+        check_data(state["data"], self.reader.index)
+        check_order(state.get("order", {}), self._order_facts())
         self._start_at(state["position"])
 
     def close(self) -> None:
@@ -192,36 +165,3 @@ class SampleStream:
                 "then repeat the command (the run continues from its last checkpoint), or raise "
                 "data.reading.timeout_seconds"
             ) from None
-
-
-def _training_samples(reader: ShardReader, config: DataConfig) -> Int64[np.ndarray, " samples"]:
-    samples = samples_of("train", reader.index.table["key"], config.held_out_fraction)
-    if not len(samples):
-        raise UserError(
-            f"data.held_out_fraction={config.held_out_fraction} leaves none of the {len(reader)} samples of "
-            f"{reader.index.root} for training; lower it"
-        )
-    return samples
-
-
-def _check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:
-    per_step = world_size * micro_batch
-    if global_batch < 1 or global_batch % per_step:
-        nearest = max(1, round(global_batch / per_step)) * per_step
-        raise UserError(
-            f"global_batch={global_batch} cannot be split into micro-batches of {micro_batch} "
-            f"on {world_size} ranks; the nearest that can is {nearest}, or choose another micro_batch"
-        )
-
-
-def _check_flips(reader: ShardReader, config: DataConfig) -> None:
-    contents = reader.index.contents
-    codec = (contents.codec or {"name": "pixels"})["name"]
-    if codec == "pixels":
-        return
-    if config.flip_vertical or (config.flip_horizontal and contents.views < 2):
-        raise UserError(
-            f"data.flip_... is set, but {reader.index.root} holds latents of {codec}, "
-            "which are not the mirrored image's latents when mirrored; turn flips off, or encode with flipped=true "
-            "and use data.flip_horizontal=true"
-        )

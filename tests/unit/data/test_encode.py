@@ -10,7 +10,8 @@ from lediflow.data import encode as encode_module
 from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
-from lediflow.data.streams.stream import DataConfig, SampleStream
+from lediflow.data.streams.config import DataConfig
+from lediflow.data.streams.stream import SampleStream
 from lediflow.errors import UserError
 
 

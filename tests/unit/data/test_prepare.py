@@ -10,7 +10,7 @@ import webdataset
 from PIL import Image
 
 from lediflow.data.prepare import PrepareConfig, prepare
-from lediflow.data.shards.index import damaged_shards
+from lediflow.data.shards.index import damaged_shards, verified
 from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
 
@@ -176,6 +176,14 @@ def test_a_flipped_bit_in_a_shard_is_found_by_its_hash(pictures, tmp_path):
     content[1000] ^= 1
     path.write_bytes(content)
     assert damaged_shards(index) == ["images-000002.tar"]
+    with pytest.raises(
+        UserError, match=r"1 of the 7 shards of .* are not what was written: images-000002.tar; copy"
+    ):
+        verified(index)
+
+
+def test_an_intact_set_is_verified_in_a_sentence(reader):
+    assert verified(reader.index) == "verified: all 7 shards have the SHA-256 that index.json gives"
 
 
 def about_every_sample(folder: Path) -> list[dict]:

@@ -8,7 +8,8 @@ from harness.web import serving
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage import ReadingConfig, open_storage
 from lediflow.data.storage.remote import RemoteFolder
-from lediflow.data.streams.stream import DataConfig, SampleStream
+from lediflow.data.streams.config import DataConfig
+from lediflow.data.streams.stream import SampleStream
 from lediflow.errors import UserError
 
 

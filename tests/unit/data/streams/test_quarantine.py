@@ -9,7 +9,8 @@ import torch
 
 from lediflow.data.shards.reader import CorruptSampleError, ShardReader
 from lediflow.data.storage import ReadingConfig
-from lediflow.data.streams.stream import DataConfig, SampleStream
+from lediflow.data.streams.config import DataConfig
+from lediflow.data.streams.stream import SampleStream
 from lediflow.errors import UserError
 
 TENTH = 0.1  # of fifty samples: five

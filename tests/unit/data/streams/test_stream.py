@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lediflow.data.streams.batch import each_once
+from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.split import samples_of
-from lediflow.data.streams.stream import DataConfig, SampleStream
+from lediflow.data.streams.stream import SampleStream
 from lediflow.errors import UserError
 
 SEED, GLOBAL = 11, 12

@@ -1,0 +1,90 @@
+"""Which samples a run trains on, and what is refused before it starts or continues."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Int64
+from numpy import ndarray
+
+from lediflow.data.shards.index import ShardIndex
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.storage import ReadingConfig
+from lediflow.data.streams.split import samples_of
+from lediflow.errors import UserError
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Which samples a run trains on, and how they are loaded."""
+
+    path: str = "???"  # folder or address (https://, s3://) of shards, images or latents
+    flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric things
+    flip_vertical: bool = False  # turn half of the images upside down; for textures and views from above
+    held_out_fraction: float = 0.0  # share of the samples, chosen by key, that training never sees
+    shuffle_window: int = 8  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
+    last_batch: str = "fill"  # of an epoch: fill takes the next epoch's first samples | drop leaves it out
+    threads: int = 2  # loaders per rank; more help where shards hold pictures, one is best for latents
+    batches_ahead: int = 4  # micro-batches loaded before they are asked for; more cost memory
+    max_corrupt_share: float = (
+        0.001  # share of samples that may be corrupt, and are replaced, before the run stops
+    )
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+
+
+def training_samples(reader: ShardReader, config: DataConfig) -> Int64[ndarray, " samples"]:
+    """Numbers of the samples that are not held out."""
+    samples = samples_of("train", reader.index.table["key"], config.held_out_fraction)
+    if not len(samples):
+        raise UserError(
+            f"data.held_out_fraction={config.held_out_fraction} leaves none of the {len(reader)} samples of "
+            f"{reader.index.root} for training; lower it"
+        )
+    return samples
+
+
+def check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:
+    """Refuse a global batch that ranks and micro-batches cannot share."""
+    per_step = world_size * micro_batch
+    if global_batch < 1 or global_batch % per_step:
+        nearest = max(1, round(global_batch / per_step)) * per_step
+        raise UserError(
+            f"global_batch={global_batch} cannot be split into micro-batches of {micro_batch} "
+            f"on {world_size} ranks; the nearest that can is {nearest}, or choose another micro_batch"
+        )
+
+
+def check_flips(reader: ShardReader, config: DataConfig) -> None:
+    """Refuse to flip what is not an image when flipped."""
+    contents = reader.index.contents
+    codec = (contents.codec or {"name": "pixels"})["name"]
+    if codec == "pixels":
+        return
+    if config.flip_vertical or (config.flip_horizontal and contents.views < 2):
+        raise UserError(
+            f"data.flip_... is set, but {reader.index.root} holds latents of {codec}, "
+            "which are not the mirrored image's latents when mirrored; turn flips off, or encode with flipped=true "
+            "and use data.flip_horizontal=true"
+        )
+
+
+def check_data(before: str, index: ShardIndex) -> None:
+    """Refuse to continue a run on other data than it began with."""
+    if before != index.fingerprint:
+        raise UserError(
+            f"the run was trained on other data than data.path={index.root} "
+            f"(index {before[:12]} then, {index.fingerprint[:12]} now); give the old data or start another run"
+        )
+
+
+def check_order(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to continue a run whose positions would show other samples."""
+    changed = [
+        f"{name}: {before.get(name)} then, {fact} now"
+        for name, fact in now.items()
+        if before.get(name) != fact
+    ]
+    if changed:
+        raise UserError(
+            f"the run's order of samples was made otherwise ({'; '.join(changed)}): samples would be repeated "
+            "or missed; repeat the options of the first start, or start another run"
+        )
