@@ -1,4 +1,4 @@
-"""Photographs that lie below a folder, nested or not."""
+"""Photographs that lie below a folder, nested or not, or linked there."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lediflow.data.sources.protocol import DirectSource, Entry, Identity
+from lediflow.data.sources.protocol import DirectSource, Entry, Identity, has_image_name
 
 
 @dataclass
@@ -32,10 +32,21 @@ class FolderSource(DirectSource):
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden."""
-    for place, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+    """Every file below a folder that is not hidden; linked folders belong to it."""
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and not _leads_back(folder, Path(place, name))
+        ]
+        for file in (Path(place, name) for name in names if not name.startswith(".")):
+            if not has_image_name(file.name):
+                file.stat()  # raises for a link to nothing, which may have been a folder of images
+            yield file
+
+
+def _leads_back(root: Path, folder: Path) -> bool:
+    """Whether a folder is one of those above it, up to the root, so that following it would never end."""
+    above = (parent for parent in folder.parents if parent.is_relative_to(root))
+    return any(folder.samefile(parent) for parent in above)
 
 
 def _refuse(error: OSError) -> None:

@@ -54,3 +54,25 @@ def test_an_image_that_vanished_is_unreadable(write, find):
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
     with pytest.raises(OSError, match="No such file"):
         _ = find(folder).contents
+
+
+def test_linked_folders_of_classes_are_followed(write, find):
+    folder, elsewhere = write("all", files("cat/1.png")), write("elsewhere", files("2.png", "young/3.png"))
+    (folder / "dog").symlink_to(elsewhere)
+    found = find(folder)
+    assert found.class_of == {"cat/1.png": "cat", "dog/2.png": "dog", "dog/young/3.png": "dog"}
+    assert found.contents == [b"cat/1.png", b"2.png", b"young/3.png"]
+
+
+def test_a_link_that_leads_back_is_followed_once(write, find):
+    folder = write("all", files("cat/1.png", "dog/2.png"))
+    (folder / "cat/all").symlink_to(folder)
+    (folder / "dog/parent").symlink_to("..")
+    assert find(folder).names == ["cat/1.png", "dog/2.png"]
+
+
+def test_a_linked_folder_that_is_away_is_named(write, find):
+    folder = write("all", files("cat/1.png"))
+    (folder / "dog").symlink_to(folder / "not mounted")
+    with pytest.raises(SourceError, match=r"source=.*all cannot be read: .*all/dog: No such file"):
+        find(folder)
