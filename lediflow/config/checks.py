@@ -13,6 +13,8 @@ PRIORS = ("learned", "gaussian")
 def check_command(command: TrainCommand) -> None:
     if command.prior not in PRIORS:
         raise UserError(f"prior={command.prior!r} is unknown; use one of {', '.join(PRIORS)}")
+    if command.seed < 0:
+        raise UserError(f"seed={command.seed} must be at least 0")
     if command.prior == "gaussian" and command.stage.name != "flow":
         raise UserError(
             f"prior=gaussian is the flow-matching baseline and has one stage, flow; stage={command.stage.name} "

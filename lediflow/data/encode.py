@@ -79,7 +79,7 @@ def _completed(
     build.complete(tasks[config.rank :: max(config.ranks, 1)], encoder.parts, progress)
     parts = build.recorded(tasks)
     if len(parts) == len(tasks):
-        return Encoded(build.finish(parts, _statistics(parts)), is_reused=False)
+        return Encoded(build.finish(parts, _statistics(parts), encoder.reader.index.names), is_reused=False)
     # a process that was faster has cleared the records, or there is work left
     return Encoded(build.finished(), is_reused=False, missing=len(tasks) - len(parts))
 
@@ -87,6 +87,9 @@ def _completed(
 def _check(config: EncodeConfig) -> None:
     if config.batch_size < 1:
         raise UserError(f"batch_size={config.batch_size} must be at least 1")
+    for name in ("threads", "check", "ranks"):
+        if getattr(config, name) < 0:
+            raise UserError(f"{name}={getattr(config, name)} must be at least 0")
     if config.dtype not in DTYPES:
         raise UserError(f"dtype={config.dtype} is not known; choose one of {', '.join(DTYPES)}")
     if not 0 <= config.rank < max(config.ranks, 1):

@@ -98,7 +98,10 @@ def choose_device(requested: str, local_rank: int = 0) -> torch.device:
     """`auto` is this rank's GPU where there is one, else the CPU; anything else is taken at its word or refused."""
     if requested == "auto":
         requested = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(requested)
+    try:
+        device = torch.device(requested)
+    except RuntimeError as error:
+        raise UserError(f"device={requested} is not known to PyTorch; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             f"device={requested} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA GPU; "

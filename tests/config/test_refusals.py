@@ -62,6 +62,7 @@ def test_a_missing_option_is_named(command, message):
     [
         (["train.images=many"], r"'many' .*train\.images"),
         (["prior=laplace"], r"prior='laplace' is unknown; use one of learned, gaussian"),
+        (["seed=-1"], r"seed=-1 must be at least 0"),
         (["engine.name=jax"], r"engine\.name='jax' is unknown; use engine=local or engine=deepspeed"),
         (["engine.precision=fp8"], r"use auto, float32 or bfloat16"),
         (["engine.attention_route=sdap"], r"known are auto, dense, sdpa, triton.*did you mean 'sdpa'"),

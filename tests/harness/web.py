@@ -21,6 +21,7 @@ class FolderServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.delay_seconds = folder, delay_seconds
         self.failures = 0
+        self.knows_ranges = True
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, range
 
     @property
@@ -52,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(404, b"", {})
         size, headers, status = file.stat().st_size, {"Accept-Ranges": "bytes"}, 200
         begin, end = 0, size - 1
-        if wanted and (match := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)):
+        if wanted and self.server.knows_ranges and (match := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)):
             begin, end = int(match[1]), min(int(match[2] or end), end)
             headers["Content-Range"], status = f"bytes {begin}-{end}/{size}", 206
         with file.open("rb") as stream:

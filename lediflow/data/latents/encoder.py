@@ -96,8 +96,9 @@ class ShardEncoder:
         for batch in encoded:
             measured.append(batch.content.measured)
             rows = self.reader.index.table[batch.samples.start : batch.samples.stop]
-            for row, *views in zip(rows, *batch.content.views, strict=True):
-                yield Sample(int(row["key"]), int(row["label"]), npy_bytes(views), next(about))
+            names = self.reader.keys(np.array(batch.samples))
+            for row, name, *views in zip(rows, names, *batch.content.views, strict=True):
+                yield Sample(int(row["key"]), int(row["label"]), npy_bytes(views), next(about), name)
 
     def _cut(self, samples: range) -> list[range]:
         return [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]

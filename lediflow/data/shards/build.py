@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from jaxtyping import Shaped
 
 from lediflow.data.files import clear_abandoned, disk_errors_explained, write_json, write_json_lines
 from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
@@ -83,14 +84,19 @@ class ShardBuild:
         """The parts of these tasks that are finished by now, by whatever process."""
         return [part for task in tasks if (part := self._recorded(task.number))]
 
-    def finish(self, parts: list[Part], statistics: dict[str, list[float]] | None = None) -> ShardIndex:
-        """Write the index over all parts, last of all, and clear the records."""
+    def finish(
+        self,
+        parts: list[Part],
+        statistics: dict[str, list[float]] | None = None,
+        names: Shaped[np.ndarray, " samples"] | None = None,
+    ) -> ShardIndex:
+        """Write the index over all parts, last of all, and clear the records; `names` are keys that are no numbers."""
         files = [part.file for part in parts if part.file]
         table = np.concatenate([np.empty(0, ROW), *(part.rows for part in parts)])
         rejected = [row for part in parts for row in part.rejected]
         write_json_lines(self.root / REJECTED_NAME, rejected)
         contents = replace(self.contents, statistics=statistics)
-        ShardIndex(root=self.root, contents=contents, shards=files, table=table).save(self.root)
+        ShardIndex(root=self.root, contents=contents, shards=files, table=table, names=names).save(self.root)
         self.abandon()
         return ShardIndex.load(self.root)
 

@@ -5,6 +5,7 @@ the user's cache folder where they cannot be written.
 """
 
 import hashlib
+import json
 import logging
 import os
 from collections import Counter
@@ -23,6 +24,7 @@ from lediflow.errors import UserError
 log = logging.getLogger(__name__)
 
 SCANNERS = 4  # threads
+DTYPES = ("uint8", "float16", "float32")
 
 
 def load_or_index(where: str | Path) -> ShardIndex:
@@ -40,9 +42,22 @@ def has_index(where: str | Path) -> bool:
 
 def lacks_index(where: str | Path) -> bool:
     """Whether there are tars that must be read once before they can be used."""
-    if is_remote(str(where)) or has_index(where) or (Path(where) / PARTS_NAME).is_dir():
+    root = Path(where)
+    if is_remote(str(where)) or (root / PARTS_NAME).is_dir() or not any(root.glob("*.tar")):
         return False
-    return any(Path(where).glob("*.tar"))
+    return not has_index(root) or _has_changed(root)
+
+
+def _has_changed(root: Path) -> bool:
+    """Whether tars of others came, went or grew since they were indexed."""
+    made_from = json.loads((index_home(root) / INDEX_NAME).read_text()).get("made_from", {})
+    return "tars" in made_from and made_from["tars"] != _listing(sorted(root.glob("*.tar")))
+
+
+def _listing(paths: list[Path]) -> str:
+    """Changes with the names and sizes of files."""
+    lines = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def index_home(root: Path) -> Path:
@@ -57,7 +72,7 @@ def index_home(root: Path) -> Path:
 def index_tars(root: Path) -> ShardIndex:
     """Index every .tar of a folder."""
     paths = sorted(root.glob("*.tar"))
-    log.info("indexing %d tars of %s, which have no %s", len(paths), root, INDEX_NAME)
+    log.info("indexing %d tars of %s: each is read once", len(paths), root)
     with ThreadPoolExecutor(SCANNERS) as pool:  # hashing and reading let other threads run
         found = [scan for scan in pool.map(scan_tar, paths) if scan.places]
     if not found:
@@ -70,9 +85,12 @@ def index_tars(root: Path) -> ShardIndex:
     for column, values in zip(("offset", "length", "crc32"), zip(*_places(found), strict=True), strict=True):
         table[column] = values
     contents = described(root, sum((scan.looks for scan in found), Counter()), classes)
+    contents.made_from["tars"] = _listing(paths)
+    names = np.array([name for scan in found for name in scan.names])
     home = index_home(root)
     home.mkdir(parents=True, exist_ok=True)
-    ShardIndex(root=root, contents=contents, shards=[scan.file for scan in found], table=table).save(home)
+    shards = [scan.file for scan in found]
+    ShardIndex(root=root, contents=contents, shards=shards, table=table, names=names).save(home)
     return ShardIndex.read_from(home, root)
 
 
@@ -83,33 +101,41 @@ def _places(found: list[Scanned]) -> Iterator[tuple[int, int, int]]:
 def described(root: Path, looks: Counter[Look], classes: list[str] | None) -> Contents:
     """What every sample of foreign tars is; refused unless they are alike."""
     looks = Counter({look: count for look, count in looks.items() if look.shape})
-    shapes = Counter({look.shape[1:] for look in looks})
-    if len(shapes) != 1 or len({look.dtype for look in looks}) != 1:
+    is_pictures = all(look.extension in PICTURES for look in looks)
+    # pictures may mix grey and colour: they are decoded to one mode; arrays are taken as they are
+    alike = {
+        (look.shape[1:] if is_pictures else look.shape, look.dtype, look.extension in PICTURES)
+        for look in looks
+    }
+    if len(alike) != 1 or not all(is_usable(look) for look in looks):
         raise UserError(_unlike(root, looks))
-    (look, _), (height, width) = looks.most_common(1)[0], next(iter(shapes))
-    channels = max(look.shape[0] for look in looks)
-    if height != width:
-        raise UserError(_unlike(root, looks))
-    is_pictures = look.extension in PICTURES
+    look, _ = looks.most_common(1)[0]
+    channels, width = max(look.shape[0] for look in looks), look.shape[-1]
     is_pixels = look.dtype == "uint8"
     return Contents(
         kind="images" if is_pictures else "latents",
         payload=look.extension,
-        shape=[channels, height, width],
+        shape=[channels, width, width],
         dtype=look.dtype,
         image_size=width,
         mode="grey" if channels == 1 else "rgb",
         classes=classes,
         codec=None if is_pictures else {"name": "pixels" if is_pixels else "unknown", "has_logvar": False},
-        made_from={"tars": root.name},
     )
+
+
+def is_usable(look: Look) -> bool:
+    """Channels, height and width of a square, in numbers that models take."""
+    return len(look.shape) == 3 and look.shape[1] == look.shape[2] and look.dtype in DTYPES
 
 
 def _unlike(root: Path, looks: Counter[Look]) -> str:
     found = "; ".join(
-        f"{'x'.join(map(str, look.shape))} {look.extension} ({count})" for look, count in looks.most_common(4)
+        f"{'x'.join(map(str, look.shape))} {look.extension} of {look.dtype} ({count})"
+        for look, count in looks.most_common(4)
     )
     return (
-        f"the samples of {root} are not squares of one size (channels x height x width: {found or 'none readable'}); "
-        f"make them so: python -m lediflow.prepare source={root} output=... size=..."
+        f"the samples of {root} are not squares of one size and type (channels x height x width: "
+        f"{found or 'none readable'}); pictures become such by python -m lediflow.prepare source={root} output=... "
+        f"size=..., arrays must be written so ({', '.join(DTYPES)}, C order, little endian)"
     )

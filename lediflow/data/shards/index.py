@@ -9,6 +9,7 @@ index.json is written last: a folder that has one is finished.
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,10 @@ from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
 
 SCHEMA_VERSION = 2
+MAKE_THEM = "make them: python -m lediflow.prepare"
 INDEX_NAME = "index.json"
 TABLE_NAME = "index.offsets.npy"
+NAMES_NAME = "index.names.npy"
 PARTS_NAME = ".parts"  # folder of a set under construction
 ROW = np.dtype([("key", "<i8"), ("offset", "<i8"), ("length", "<u4"), ("label", "<i4"), ("crc32", "<u4")])
 
@@ -55,6 +58,7 @@ class Contents:
     image_size: int  # side of the picture, also for latents
     mode: str  # "rgb" or "grey"
     views: int = 1  # 2: the stored array has a first axis, the image as it is and mirrored
+    has_names: bool = False  # keys are others' names, in index.names.npy, and not numbers
     classes: list[str] | None = None
     codec: dict[str, Any] | None = None  # for latents: who made them; see Codec.record
     statistics: dict[str, list[float]] | None = None  # for latents, per channel: see latents.statistics
@@ -80,6 +84,9 @@ class ShardIndex:
     contents: Contents
     shards: list[ShardFile]
     table: Shaped[np.ndarray, " samples"]  # of ROW
+    names: Shaped[np.ndarray, " samples"] | None = (
+        None  # keys in the tars as bytes, where they are no numbers
+    )
     fingerprint: str = ""  # names this data exactly: the hash of index.json, which holds every shard's
 
     def __len__(self) -> int:
@@ -107,18 +114,21 @@ class ShardIndex:
         """Write table and index into a folder, the index last."""
         with whole_or_absent(folder / TABLE_NAME) as stream:
             np.save(stream, self.table)
+        if self.names is not None:
+            with whole_or_absent(folder / NAMES_NAME) as stream:
+                np.save(stream, self.names)
+        contents = asdict(self.contents) | {"has_names": self.names is not None}
         head = {"schema_version": SCHEMA_VERSION, "samples": len(self)}
         shards = [asdict(shard) for shard in self.shards]
-        write_json(folder / INDEX_NAME, head | asdict(self.contents) | {"shards": shards})
+        write_json(folder / INDEX_NAME, head | contents | {"shards": shards})
 
     @classmethod
     def load(cls, where: str | Path, reading: ReadingConfig | None = None) -> "ShardIndex":
         """Read a finished set's index, checking that its parts belong together."""
-        if is_remote(str(where)):
-            index = cls.parsed(where, *_fetched(str(where), reading))
-        else:
-            index = cls.read_from(Path(where), Path(where))
-        return index
+        if not is_remote(str(where)):
+            return cls.read_from(Path(where), Path(where))
+        files = open_storage(where, reading)
+        return cls.parsed(where, files.read(INDEX_NAME), lambda name: np.load(io.BytesIO(files.read(name))))
 
     @classmethod
     def read_from(cls, home: Path, root: Path) -> "ShardIndex":
@@ -127,14 +137,14 @@ class ShardIndex:
             document = (home / INDEX_NAME).read_bytes()
         except FileNotFoundError:
             raise UserError(_no_index(root)) from None
-        index = cls.parsed(root, document, np.load(home / TABLE_NAME, mmap_mode="r"))
+        index = cls.parsed(root, document, lambda name: np.load(home / name, mmap_mode="r"))
         _check_sizes(root, index.shards)
         return index
 
     @classmethod
-    def parsed(cls, root: Path | str, content: bytes, table: Shaped[np.ndarray, " samples"]) -> "ShardIndex":
-        """The index that stands in the bytes of an index.json and in a table."""
-        document = json.loads(content)
+    def parsed(cls, root: Path | str, content: bytes, load: Callable[[str], np.ndarray]) -> "ShardIndex":
+        """The index that stands in the bytes of an index.json and in the arrays that `load` gives by name."""
+        document, table = json.loads(content), load(TABLE_NAME)
         _check_version(root, document.pop("schema_version"))
         shards = [ShardFile(**shard) for shard in document.pop("shards")]
         samples = document.pop("samples")
@@ -143,15 +153,12 @@ class ShardIndex:
                 f"{root}: {INDEX_NAME} speaks of {samples} samples, {TABLE_NAME} of {len(table)}; "
                 "they come from different sets: copy the folder again or make it anew"
             )
-        fingerprint = hashlib.sha256(content).hexdigest()
+        contents = Contents(**document)
         return cls(
-            root=root, contents=Contents(**document), shards=shards, table=table, fingerprint=fingerprint
-        )
-
-
-def _fetched(where: str, reading: ReadingConfig | None) -> tuple[bytes, Shaped[np.ndarray, " samples"]]:
-    files = open_storage(where, reading)
-    return files.read(INDEX_NAME), np.load(io.BytesIO(files.read(TABLE_NAME)))
+            root=root, contents=contents, shards=shards, table=table,
+            names=load(NAMES_NAME) if contents.has_names else None,
+            fingerprint=hashlib.sha256(content).hexdigest(),
+        )  # fmt: skip
 
 
 def _check_version(root: Path | str, version: int) -> None:
@@ -170,10 +177,9 @@ def _no_index(root: Path) -> str:
     else:
         names = sorted(path.name for path in root.iterdir())
         found = f"found {', '.join(names[:4]) or 'an empty folder'}" + (", ..." if names[4:] else "")
-    return (
-        f"no finished shards in {root} ({found}); make them: "
-        f"python -m lediflow.prepare source=... output={root}"
-    )
+        if names:
+            return f"no finished shards in {root} ({found}); {MAKE_THEM} source={root} output=..."
+    return f"no finished shards in {root} ({found}); {MAKE_THEM} source=... output={root}"
 
 
 def _check_sizes(root: Path, shards: list[ShardFile]) -> None:

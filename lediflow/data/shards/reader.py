@@ -4,9 +4,7 @@ A `.npy` payload is its array's bytes behind a header, and all samples of a set 
 from its place in the tar straight into its row of the batch. Pictures are decoded into theirs.
 """
 
-import json
 import math
-import tarfile
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
@@ -21,9 +19,10 @@ from torch import Tensor
 
 from lediflow.codecs import Latents, bytes_to_signal
 from lediflow.data.files import sha256_of
-from lediflow.data.images import PILLOW_MODES
+from lediflow.data.images import PILLOW_MODES, UnusableImageError, eight_bits
 from lediflow.data.shards.foreign import load_or_index
 from lediflow.data.shards.index import ShardIndex, key_name
+from lediflow.data.shards.tar_scan import metadata_by_offset
 from lediflow.data.storage import Read, ReadingConfig, open_storage
 from lediflow.data.storage.remote import is_remote
 
@@ -67,13 +66,20 @@ class ShardReader:
 
     def keys(self, samples: Samples) -> list[str]:
         """The samples' names in their tars."""
+        if self.index.names is not None:
+            return [name.decode() for name in self.index.names[samples].tolist()]
         return [key_name(key) for key in self.index.table["key"][samples].tolist()]
 
     def metadata(self, shard: int) -> list[dict[str, Any]]:
-        """The JSON members of one shard's samples, in order."""
-        with tarfile.open(fileobj=BytesIO(self.storage.read(self.names[shard])), mode="r:") as tar:
-            streams = [tar.extractfile(member) for member in tar if member.name.endswith(".json")]
-            return [json.load(stream) for stream in streams if stream]
+        """What the JSON members beside one shard's samples say, in their order, with the index's label."""
+        end = int(self.index.shard_ends[shard])
+        rows = self.index.table[end - self.index.shards[shard].samples : end]
+        found = metadata_by_offset(BytesIO(self.storage.read(self.names[shard])))
+        labels = [label if label >= 0 else None for label in rows["label"].tolist()]
+        return [
+            found.get(offset, {}) | {"label": label}
+            for offset, label in zip(rows["offset"].tolist(), labels, strict=True)
+        ]
 
     def payload(self, sample: int) -> bytes:
         """The sample's bytes as they lie in the tar, compared with their checksum if the reading says so."""
@@ -140,6 +146,9 @@ class ShardReader:
         self, samples: Samples, views: Samples | None, batch: Shaped[np.ndarray, "batch ..."]
     ) -> None:
         rows = self.index.table[samples]
+        if not rows["length"].all():
+            unreadable = int(samples[rows["length"] == 0][0])
+            raise CorruptSampleError(unreadable, "it could not be read when its tar was indexed")
         # an array's bytes are the payload's last; its views follow each other there
         begins = rows["offset"] + rows["length"] - self.index.contents.views * self.row_bytes
         if views is not None:
@@ -158,7 +167,14 @@ class ShardReader:
             return array.reshape(self.row_shape)
         try:
             pixels = np.asarray(self._in_mode(Image.open(BytesIO(content))))
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            EOFError,
+            Image.DecompressionBombError,
+            UnusableImageError,
+        ) as error:
             raise CorruptSampleError(sample, f"it cannot be decoded: {error}") from error
         if pixels.shape[:2] != self.row_shape[:2]:
             found, expected = ("x".join(map(str, shape[:2])) for shape in (pixels.shape, self.row_shape))
@@ -167,7 +183,7 @@ class ShardReader:
 
     def _in_mode(self, image: Image.Image) -> Image.Image:
         mode = PILLOW_MODES[self.index.contents.mode]
-        return image if image.mode == mode else image.convert(mode)
+        return image if image.mode == mode else eight_bits(image).convert(mode)
 
     def _names_of(self, samples: Samples) -> list[str]:
         return [self.names[shard] for shard in self.index.shard_of(samples).tolist()]

@@ -11,6 +11,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import groupby
@@ -33,7 +34,7 @@ class Look(NamedTuple):
     """What a payload holds, as far as its header tells."""
 
     extension: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # () where it cannot be read
     dtype: str
 
 
@@ -42,6 +43,7 @@ class Scanned:
     """One tar, read from front to back."""
 
     file: ShardFile
+    names: list[bytes] = field(default_factory=list)  # keys, with their folder
     places: list[tuple[int, int, int]] = field(default_factory=list)  # offset, length, CRC-32
     labels: list[Label] = field(default_factory=list)
     looks: Counter[Look] = field(default_factory=Counter)
@@ -60,19 +62,31 @@ def scan_tar(path: Path) -> Scanned:
     """Read one tar."""
     with path.open("rb") as file:
         hashed = HashedReader(file)
-        samples = []
-        for _, members in groupby(_members(path, hashed), key=lambda member: member.key):
-            samples.append(_sample([*members]))
+        with reading_explained(path):
+            samples = [found for group in samples_of_tar(hashed) if (found := _sample(group))]
         while hashed.read(CHUNK_BYTES):  # padding behind the last member
             pass
-    usable = [sample for sample in samples if sample]
+    check_end(path)
     size, sha256 = path.stat().st_size, hashed.digest.hexdigest()
-    scanned = Scanned(ShardFile(name=path.name, samples=len(usable), bytes=size, sha256=sha256))
-    for place, label, look in usable:
+    scanned = Scanned(ShardFile(name=path.name, samples=len(samples), bytes=size, sha256=sha256))
+    for name, place, label, look in samples:
+        scanned.names.append(name)
         scanned.places.append(place)
         scanned.labels.append(label)
         scanned.looks[look] += 1
     return scanned
+
+
+def metadata_by_offset(stream: Any) -> dict[int, dict[str, Any]]:
+    """Offset of each payload in a tar -> what the `.json` member of the same sample says."""
+    found = {}
+    for group in samples_of_tar(stream):
+        members = {member.extension: member for member in group}
+        if payload := _payload(members):
+            about = _json(members)
+            about.setdefault("source", payload.key)
+            found[payload.offset] = about
+    return found
 
 
 class HashedReader:
@@ -87,14 +101,26 @@ class HashedReader:
         return content
 
 
-def _members(path: Path, stream: Any) -> Iterator[Member]:
+def samples_of_tar(stream: Any) -> Iterator[list[Member]]:
+    """The members of each sample, which stand side by side."""
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as tar:
+        for _, group in groupby(_members(tar), key=lambda member: member.key):
+            yield [*group]
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[Member]:
+    for item in tar:
+        folder, slash, name = item.name.removeprefix("./").rpartition("/")
+        stem, _, extension = name.partition(".")
+        if item.isfile() and stem and (content := tar.extractfile(item)):
+            yield Member(f"{folder}{slash}{stem}", extension.lower(), item.offset_data, content.read())
+
+
+@contextmanager
+def reading_explained(path: Path) -> Iterator[None]:
+    """Say of a tar that cannot be read what it is and what to do."""
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as tar:
-            for item in tar:
-                folder, _, name = item.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                if item.isfile() and stem and (content := tar.extractfile(item)):
-                    yield Member(f"{folder}/{stem}", extension.lower(), item.offset_data, content.read())
+        yield
     except tarfile.TarError as error:
         raise UserError(
             f"{path} cannot be read as an uncompressed tar ({error}); copy it again, unpack it if it is "
@@ -102,31 +128,65 @@ def _members(path: Path, stream: Any) -> Iterator[Member]:
         ) from error
 
 
-def _sample(members: list[Member]) -> tuple[tuple[int, int, int], Label, Look] | None:
-    by_extension = {member.extension: member for member in members}
-    payload = next((by_extension[name] for name in PAYLOADS if name in by_extension), None)
+def check_end(path: Path) -> None:
+    """Refuse a tar without its end mark: it was cut, is still being written, or a header inside is damaged."""
+    with reading_explained(path), tarfile.open(path, "r:") as tar:
+        end = max((item.offset_data + padded(item.size) for item in tar), default=0)
+    with path.open("rb") as file:
+        file.seek(end)
+        mark = file.read(tarfile.BLOCKSIZE)
+        rest = iter(lambda: file.read(CHUNK_BYTES), b"")
+        is_whole = mark == bytes(tarfile.BLOCKSIZE) and not any(any(chunk) for chunk in rest)
+    if not is_whole:
+        raise UserError(
+            f"{path} cannot be read as a whole: there is no end mark behind its last readable file (at byte {end}); "
+            "wait until it is written, copy it again, or take it out of the folder"
+        )
+
+
+def padded(size: int) -> int:
+    """A size in whole blocks of a tar."""
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _payload(members: dict[str, Member]) -> Member | None:
+    return next((members[name] for name in PAYLOADS if name in members), None)
+
+
+def _sample(group: list[Member]) -> tuple[bytes, tuple[int, int, int], Label, Look] | None:
+    members = {member.extension: member for member in group}
+    payload = _payload(members)
     if payload is None:
         return None
-    place = payload.offset, len(payload.content), zlib.crc32(payload.content)
-    return place, _label(by_extension), _look(payload)
+    look = _look(payload)
+    # a length of zero tells readers that there is nothing to be had here
+    place = payload.offset, len(payload.content) if look.shape else 0, zlib.crc32(payload.content)
+    return payload.key.encode(), place, _label(members), look
 
 
 def _label(members: dict[str, Member]) -> Label:
     if "cls" in members:
         return as_label(members["cls"].content.decode(errors="replace"))
+    about = _json(members)
+    return as_label(about.get("label", about.get("cls")))
+
+
+def _json(members: dict[str, Member]) -> dict[str, Any]:
+    """What the sample's .json says; nothing if there is none, or none that is an object."""
     try:
         about = json.loads(members["json"].content) if "json" in members else {}
     except ValueError:
-        return None
-    return as_label(about.get("label", about.get("cls"))) if isinstance(about, dict) else None
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def _look(payload: Member) -> Look:
     """Shape and type; a payload that cannot be read looks like nothing, and is reported when it is needed."""
     try:
         if payload.extension == "npy":
-            array = np.load(BytesIO(payload.content), mmap_mode=None)
-            return Look("npy", array.shape, str(array.dtype))
+            array = np.load(BytesIO(payload.content))
+            is_plain = array.flags.c_contiguous and array.dtype.isnative
+            return Look("npy", array.shape, str(array.dtype) if is_plain else "other order of bytes")
         with Image.open(BytesIO(payload.content)) as image:
             channels = 1 if image.mode in ("1", "L", "I;16") else 3
             return Look(payload.extension, (channels, image.height, image.width), "uint8")

@@ -23,6 +23,7 @@ class Sample(NamedTuple):
     label: int  # -1 for none
     payload: bytes
     metadata: dict[str, Any]
+    name: str = ""  # its key in the tar, where that is not its number
 
 
 class Row(NamedTuple):
@@ -69,7 +70,9 @@ def _write_tar(stream: BinaryIO, samples: Iterable[Sample], payload: str) -> lis
     with TarWriter(stream, encoder=False, mtime=0, user="lediflow", group="lediflow") as tar:
         for sample in samples:
             metadata = json.dumps(sample.metadata, sort_keys=True).encode()
-            tar.write({"__key__": key_name(sample.key), "json": metadata, payload: sample.payload})
+            tar.write(
+                {"__key__": sample.name or key_name(sample.key), "json": metadata, payload: sample.payload}
+            )
             written.append(Written(sample.key, sample.label, zlib.crc32(sample.payload)))
     return written
 

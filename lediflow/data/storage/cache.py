@@ -24,10 +24,11 @@ from lediflow.errors import UserError
 
 Check = Callable[[str, Path], None]
 READ_ATTEMPTS = 10
+OWN_FOLDER = "lediflow-shards"  # nothing else of the user's folder is looked at, let alone removed
 
 
 class CachedShards:
-    """The storage `source`, read from copies in `folder`; `sizes` names its shards and their bytes.
+    """The storage `source`, read from copies below `folder`; `sizes` names its shards and their bytes.
 
     `check(name, path)` may refuse a fresh copy by raising OSError.
     """
@@ -41,8 +42,8 @@ class CachedShards:
         check: Check | None = None,
     ):
         self.source, self.sizes, self.limit_bytes, self.check = source, sizes, limit_bytes, check
-        self.folder = folder
-        self.copies = folder / hashlib.sha256(source.where.encode()).hexdigest()[:16]
+        self.folder = folder / OWN_FOLDER
+        self.copies = self.folder / hashlib.sha256(source.where.encode()).hexdigest()[:16]
         largest = max(sizes.values(), default=0)
         if largest > limit_bytes:
             raise UserError(

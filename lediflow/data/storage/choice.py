@@ -63,7 +63,7 @@ def open_storage(
         remote = RemoteFolder(str(where), config.remote_options)
         patient = PatientStorage(remote, config.attempts, config.timeout_seconds)
         if whole and not config.cache:
-            return WholeShards(patient, int(config.memory_gib * 2**30))
+            return WholeShards(patient, sizes, int(config.memory_gib * 2**30))
     if config.cache and sizes:
         copies = CachedShards(
             patient, Path(config.cache).expanduser(), sizes, config.cache_gib * 2**30, check
@@ -87,3 +87,5 @@ def _check(config: ReadingConfig) -> None:
     for name in ("attempts", "timeout_seconds", "memory_gib", "cache_gib"):
         if getattr(config, name) <= 0:
             raise UserError(f"data.reading.{name}={getattr(config, name)} must be above 0")
+    if config.whole_mib < 0:
+        raise UserError(f"data.reading.whole_mib={config.whole_mib} must be at least 0")

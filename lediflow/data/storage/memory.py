@@ -1,12 +1,13 @@
-"""Shards of another storage held whole in memory, the ones used last, up to a size.
+"""Shards of another storage held whole in memory, up to a size.
 
 One request for a shard instead of one for each of its samples: what distant storage needs when a window of
-shards is read completely anyway. Expected shards are fetched ahead by threads.
+shards is read completely anyway. Expected shards are fetched ahead by threads. Shards that are no longer expected
+make room, the one used longest ago first; what finds no room is read by byte range.
 """
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,11 +17,12 @@ FETCHERS = 4
 
 
 class WholeShards:
-    """The storage `source`, asked for whole files only."""
+    """The storage `source`, asked for whole files; `sizes` names its shards and their bytes."""
 
-    def __init__(self, source: Storage, limit_bytes: int):
-        self.source, self.limit_bytes = source, limit_bytes
+    def __init__(self, source: Storage, sizes: Mapping[str, int], limit_bytes: int):
+        self.source, self.sizes, self.limit_bytes = source, sizes, limit_bytes
         self._files: OrderedDict[str, Future[bytes]] = OrderedDict()  # the one used last at the end
+        self._expected: set[str] = set()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
 
@@ -32,54 +34,61 @@ class WholeShards:
         return self.source.read(name)
 
     def read_into(self, reads: Sequence[Read]) -> None:
-        for name, offset, buffer in reads:
-            content = self._content(name)
-            if offset + len(buffer) > len(content):
-                raise ShortReadError(name, offset, len(buffer), max(0, len(content) - offset))
-            buffer[:] = memoryview(content)[offset : offset + len(buffer)]
+        if distant := [read for read in reads if not self._is_filled(read)]:
+            self.source.read_into(distant)
 
     def copy_to(self, name: str, path: Path) -> None:
         self.source.copy_to(name, path)
 
     def expect(self, names: Sequence[str]) -> None:
+        with self._lock:
+            self._expected = set(names)
         for name in names:
             self._requested(name)
 
     @property
     def held_bytes(self) -> int:
-        """Size of the files in memory."""
+        """Size of the files in memory, or on their way there."""
         with self._lock:
-            return sum(map(_size, self._files.values()))
+            return self._held()
 
-    def _content(self, name: str) -> bytes:
-        fetched = self._requested(name)
+    def _is_filled(self, read: Read) -> bool:
+        """Whether the bytes came from memory."""
+        fetched = self._requested(read.name)
+        if fetched is None:
+            return False
+        content, end = self._content(read.name, fetched), read.offset + len(read.buffer)
+        if end > len(content):
+            found = max(0, len(content) - read.offset)
+            raise ShortReadError(read.name, read.offset, len(read.buffer), found)
+        read.buffer[:] = memoryview(content)[read.offset : end]
+        return True
+
+    def _content(self, name: str, fetched: Future[bytes]) -> bytes:
         try:
-            content = fetched.result()
+            return fetched.result()
         except BaseException:
             with self._lock:  # the next reader tries again
                 if self._files.get(name) is fetched:
                     del self._files[name]
             raise
-        self._make_room(name)
-        return content
 
-    def _requested(self, name: str) -> Future[bytes]:
+    def _requested(self, name: str) -> Future[bytes] | None:
         with self._lock:
             if name not in self._files:
+                if not self._has_room(self.sizes[name]):
+                    return None
                 self._files[name] = self._pool.submit(self.source.read, name)
             self._files.move_to_end(name)
             return self._files[name]
 
-    def _make_room(self, name: str) -> None:
-        with self._lock:
-            held = sum(map(_size, self._files.values()))
-            for other in [*self._files]:
-                if held <= self.limit_bytes:
-                    return
-                if other != name and self._files[other].done():
-                    held -= _size(self._files.pop(other))
+    def _has_room(self, needed: int) -> bool:
+        """Make room as far as nothing expected has to go."""
+        for other in [name for name in self._files if name not in self._expected]:
+            if self._held() + needed <= self.limit_bytes:
+                break
+            del self._files[other]
+        return self._held() + needed <= self.limit_bytes
 
-
-def _size(file: Future[bytes]) -> int:
-    fetched = file.done() and not file.cancelled() and file.exception() is None
-    return len(file.result()) if fetched else 0
+    def _held(self) -> int:
+        return sum(self.sizes[name] for name in self._files)

@@ -24,6 +24,7 @@ class RemoteFolder:
     def __init__(self, address: str, options: dict[str, Any] | None = None):
         self.address = address.rstrip("/")
         self.files, self.root = _opened(self.address, options or {})
+        self._knows_ranges = False
 
     @property
     def where(self) -> str:
@@ -33,11 +34,12 @@ class RemoteFolder:
         return self.files.cat_file(self._path(name))
 
     def read_into(self, reads: Sequence[Read]) -> None:
+        self._check_ranges(reads[0])
         paths = [self._path(read.name) for read in reads]
         ends = [read.offset + len(read.buffer) for read in reads]
         contents = self.files.cat_ranges(paths, [read.offset for read in reads], ends, on_error="raise")
         for (name, offset, buffer), content in zip(reads, contents, strict=True):
-            if len(content) != len(buffer):  # also a server that ignores ranges and sends the whole file
+            if len(content) != len(buffer):
                 raise ShortReadError(name, offset, len(buffer), len(content))
             buffer[:] = content
 
@@ -46,6 +48,17 @@ class RemoteFolder:
 
     def expect(self, names: Sequence[str]) -> None:
         """Nothing to prepare: memory or a cache folder in front of this storage does it."""
+
+    def _check_ranges(self, read: Read) -> None:
+        """Some servers answer a range with the whole file: found out once, not by a batch of whole files."""
+        if not self._knows_ranges and len(read.buffer) > 1:
+            found = len(self.files.cat_file(self._path(read.name), start=read.offset, end=read.offset + 1))
+            if found > 1:
+                raise UserError(
+                    f"{self.address} ignores byte ranges: asked for 1 byte of {read.name} it sent {found}; use "
+                    "data.reading.method=whole, or data.reading.cache=FOLDER on this node's own disk"
+                )
+            self._knows_ranges = True
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"

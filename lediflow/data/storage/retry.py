@@ -39,6 +39,8 @@ class PatientStorage:
         return self._patiently(name, lambda: self.source.read(name))
 
     def read_into(self, reads: Sequence[Read]) -> None:
+        if not reads:
+            return
         if self.timeout_seconds is None:
             return self._patiently(reads, lambda: self.source.read_into(reads))
         for read, content in zip(reads, self._patiently(reads, lambda: self._apart(reads)), strict=True):

@@ -42,6 +42,24 @@ def training_samples(reader: ShardReader, config: DataConfig) -> Int64[ndarray, 
     return samples
 
 
+RANGES = {
+    "held_out_fraction": (0, 1),
+    "max_corrupt_share": (0, 1),
+    "shuffle_window": (0, None),
+    "threads": (1, None),
+    "batches_ahead": (0, None),
+}
+
+
+def check_ranges(config: DataConfig) -> None:
+    """Refuse numbers that mean nothing."""
+    for name, (least, most) in RANGES.items():
+        value = getattr(config, name)
+        if value < least or (most is not None and value > most):
+            allowed = f"at least {least}" if most is None else f"between {least} and {most}"
+            raise UserError(f"data.{name}={value} must be {allowed}")
+
+
 def check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:
     """Refuse a global batch that ranks and micro-batches cannot share."""
     per_step = world_size * micro_batch

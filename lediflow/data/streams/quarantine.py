@@ -47,6 +47,8 @@ class Quarantine:
 
     def replacement(self, sample: int) -> int:
         """The sample itself, or the next one that is not known to be corrupt."""
+        if len(self) == len(self.samples):
+            raise UserError(self._too_many())
         while sample in self.reasons:
             place = np.searchsorted(self.samples, sample) + 1
             sample = int(self.samples[place % len(self.samples)])

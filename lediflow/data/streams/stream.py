@@ -27,6 +27,7 @@ from lediflow.data.streams.config import (
     check_data,
     check_flips,
     check_order,
+    check_ranges,
     training_samples,
 )
 from lediflow.data.streams.order import RunOrder, share_of_rank
@@ -54,6 +55,7 @@ class SampleStream:
         position: int = 0,
         device: torch.device | str = "cpu",
     ):
+        check_ranges(config)
         check_batches(global_batch, world_size, micro_batch)
         check_flips(reader, config)
         self.reader, self.config, self.device = reader, config, torch.device(device)
@@ -69,7 +71,7 @@ class SampleStream:
             np.diff(ends, prepend=0), seed=seed, window=config.shuffle_window,
             last_batch=config.last_batch, global_batch=global_batch,
         )  # fmt: skip
-        self._pool = ThreadPoolExecutor(max(1, config.threads), thread_name_prefix="loader")
+        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="loader")
         self._start_at(position)
 
     def next_batch(self) -> Batch:

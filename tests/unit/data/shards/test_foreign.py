@@ -12,10 +12,11 @@ import pytest
 import webdataset
 from PIL import Image
 
+from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.shards import foreign
 from lediflow.data.shards.foreign import index_tars
 from lediflow.data.shards.index import PARTS_NAME, ShardIndex
-from lediflow.data.shards.reader import ShardReader
+from lediflow.data.shards.reader import CorruptSampleError, ShardReader
 from lediflow.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -142,9 +143,120 @@ def test_grey_pictures_among_coloured_ones_become_coloured(tmp_path):
 def test_pictures_of_several_sizes_are_refused_with_the_way_out(tmp_path, files):
     tar_of(tmp_path / "a.tar", files)
     with pytest.raises(
-        UserError, match=r"not squares of one size .*3x16x16 png \(1\).*lediflow.prepare source="
+        UserError, match=r"not squares of one size .*3x16x16 png of uint8 \(1\).*lediflow.prepare source="
     ):
         ShardReader.open(tmp_path)
+
+
+def npy(array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+ODD_ARRAYS = {
+    "Fortran order": [np.asfortranarray(RANDOM.random((4, 8, 8), dtype=np.float32))],
+    "big endian": [RANDOM.random((4, 8, 8)).astype(">f4")],
+    "doubles": [RANDOM.random((4, 8, 8))],
+    "two axes": [RANDOM.random((8, 8), dtype=np.float32)],
+    "four axes": [RANDOM.random((1, 4, 8, 8), dtype=np.float32)],
+    "several widths": [RANDOM.random((channels, 8, 8), dtype=np.float32) for channels in (1, 3)],
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ARRAYS)
+def test_arrays_that_would_be_read_as_other_numbers_are_refused(tmp_path, kind):
+    tar_of(tmp_path / "a.tar", {f"{n}.npy": npy(array) for n, array in enumerate(ODD_ARRAYS[kind])})
+    with pytest.raises(UserError, match=r"not squares of one size and type .*C order, little endian"):
+        ShardReader.open(tmp_path)
+
+
+def test_arrays_among_pictures_are_refused(tmp_path):
+    array = RANDOM.integers(0, 256, (3, 16, 16), dtype=np.uint8)
+    tar_of(tmp_path / "a.tar", {"0.png": picture(), "1.npy": npy(array)})
+    with pytest.raises(UserError, match="not squares of one size and type"):
+        ShardReader.open(tmp_path)
+
+
+def test_an_array_that_was_broken_before_it_was_indexed_is_a_corrupt_sample(tmp_path):
+    good = RANDOM.random((4, 8, 8), dtype=np.float32)
+    tar_of(tmp_path / "a.tar", {"0.npy": npy(good), "1.npy": npy(good)[:700], "2.npy": npy(good)})
+    reader = ShardReader.open(tmp_path)
+    np.testing.assert_array_equal(reader.array(2), good)
+    with pytest.raises(CorruptSampleError, match="could not be read when its tar was indexed"):
+        reader.stored(np.arange(3))
+
+
+def test_sixteen_bits_of_grey_become_the_eight_that_prepare_makes_of_them(tmp_path):
+    values = RANDOM.integers(0, 65536, (16, 16), dtype=np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "png")
+    tar_of(tmp_path / "a.tar", {"0.png": buffer.getvalue()})
+    np.testing.assert_array_equal(ShardReader.open(tmp_path).array(0)[0], values // 257)
+
+
+def members_of(*names):
+    about = (json.dumps({"label": number}).encode() for number in range(5, 99))
+    return {name: picture() if name.endswith("png") else next(about) for name in names}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("miss.json", "k1.json", "k1.png", "k2.json", "k2.png"),
+        ("k1.png", "k1.box.json", "k1.json", "k2.png", "k2.json"),
+    ],
+)
+def test_metadata_belong_to_the_sample_that_shares_their_name(tmp_path, names):
+    members = members_of(*names)
+    tar_of(tmp_path / "a.tar", members)
+    reader = ShardReader.open(tmp_path)
+    expected = [json.loads(members[f"{key}.json"])["label"] for key in ("k1", "k2")]
+    assert reader.keys(np.arange(2)) == ["k1", "k2"]
+    assert (
+        [about["label"] for about in reader.metadata(0)] == reader.labels(np.arange(2)).tolist() == expected
+    )
+
+
+def test_samples_without_metadata_are_encoded_under_their_own_names(tmp_path):
+    tar_of(
+        tmp_path / "a.tar",
+        {
+            "cats/cat_1.png": picture(),
+            "cats/cat_1.cls": b"3",
+            "cats/cat_2.png": picture(),
+            "cats/cat_2.cls": b"0",
+        },
+    )
+    index = encode(EncodeConfig(source=str(tmp_path), output=str(tmp_path / "latents"))).index
+    latents, images = ShardReader(index), ShardReader.open(tmp_path)
+    assert latents.keys(np.arange(2)) == images.keys(np.arange(2)) == ["cats/cat_1", "cats/cat_2"]
+    assert [about["label"] for about in latents.metadata(0)] == [3, 0]
+    np.testing.assert_array_equal(latents.stored(np.arange(2)), images.stored(np.arange(2)))
+    with tarfile.open(tmp_path / "latents" / "latents-000000.tar") as tar:
+        assert "cats/cat_1.npy" in tar.getnames()
+
+
+@pytest.mark.parametrize("damage", ["cut between files", "zeroed header"])
+def test_a_tar_without_its_end_mark_is_not_taken_for_a_smaller_one(tmp_path, damage):
+    tar_of(tmp_path / "a.tar", {f"{n}.png": picture() for n in range(6)})
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        third = tar.getmembers()[2].offset
+    if damage == "cut between files":
+        os.truncate(tmp_path / "a.tar", third)
+    else:
+        with (tmp_path / "a.tar").open("r+b") as file:
+            file.seek(third)
+            file.write(bytes(512))
+    with pytest.raises(UserError, match=rf"a.tar cannot be read as a whole: .*at byte {third}"):
+        ShardReader.open(tmp_path)
+
+
+def test_a_tar_that_comes_later_is_indexed_too(theirs):
+    folder, _ = theirs
+    assert len(ShardReader.open(folder)) == 10
+    tar_of(folder / "zz.tar", {"new.png": picture(), "new.cls": b"1"})
+    assert len(ShardReader.open(folder)) == 11
 
 
 def test_tars_without_samples_say_what_is_looked_for(tmp_path):

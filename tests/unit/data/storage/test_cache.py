@@ -20,7 +20,7 @@ def cached(folder, tmp_path, limit_bytes=100_000, check=None, **trouble):
 
 
 def copies(tmp_path) -> set[str]:
-    return {path.name for path in (tmp_path / "cache").glob("*/*.tar")}
+    return {path.name for path in (tmp_path / "cache").glob("*/*/*.tar")}
 
 
 def test_a_shard_is_copied_once_and_read_from_the_copy(folder, tmp_path):
@@ -52,7 +52,7 @@ def test_the_copy_used_longest_ago_makes_room(folder, tmp_path):
 def test_a_copy_that_vanished_is_made_again(folder, tmp_path):
     storage, source = cached(folder, tmp_path)
     part(storage, "a.tar", 0, 1)
-    for path in (tmp_path / "cache").glob("*/*.tar"):
+    for path in (tmp_path / "cache").glob("*/*/*.tar"):
         path.unlink()
     storage.local._open.cache_clear()
     assert part(storage, "a.tar", 5, 1) == b"\x05"
@@ -63,7 +63,7 @@ def test_a_failed_copy_leaves_nothing(folder, tmp_path):
     storage, _ = cached(folder, tmp_path, check=lambda name, path: (_ for _ in ()).throw(OSError("bad hash")))
     with pytest.raises(OSError, match="bad hash"):
         part(storage, "a.tar", 0, 1)
-    assert not [path for path in (tmp_path / "cache").glob("*/*") if path.suffix in (".tar", PARTIAL)]
+    assert not [path for path in (tmp_path / "cache").glob("*/*/*") if path.suffix in (".tar", PARTIAL)]
 
 
 def test_an_unfinished_copy_of_a_dead_process_is_cleared_and_takes_no_room(folder, tmp_path):
@@ -74,6 +74,17 @@ def test_an_unfinished_copy_of_a_dead_process_is_cleared_and_takes_no_room(folde
     left.touch()
     part(storage, "a.tar", 0, 1)
     assert not left.exists()
+
+
+def test_nothing_else_in_the_folder_is_touched(folder, tmp_path):
+    mine = tmp_path / "cache" / "mine"
+    mine.mkdir(parents=True)
+    for name in ("precious.tar", ".images-000000.tar.host-123.partial"):
+        (mine / name).write_bytes(b"x" * 9_000)
+    storage, _ = cached(folder, tmp_path, limit_bytes=5_000)
+    for name in CONTENTS:
+        part(storage, name, 0, 1)
+    assert {path.name for path in mine.iterdir()} == {"precious.tar", ".images-000000.tar.host-123.partial"}
 
 
 def test_threads_that_want_the_same_shard_copy_it_once(folder, tmp_path):

@@ -6,7 +6,7 @@ from harness.storages import CONTENTS, part
 from harness.web import serving
 
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.storage import ReadingConfig, open_storage
+from lediflow.data.storage import Read, ReadingConfig, open_storage
 from lediflow.data.storage.remote import RemoteFolder
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.stream import SampleStream
@@ -56,6 +56,17 @@ def test_a_server_that_keeps_failing_ends_in_one_clear_error(server):
         UserError, match=r"cannot read http.*/set/a.tar: .*500.*; 2 attempts of up to 120 s each"
     ):
         storage.read("a.tar")
+
+
+def test_a_server_without_ranges_is_found_out_by_the_first_of_a_batch(server, monkeypatch):
+    monkeypatch.setattr(server, "knows_ranges", False)
+    storage = open_storage(f"{server.url}/set", ReadingConfig(method="ranges"))
+    reads = [Read("a.tar", 10 * number, memoryview(bytearray(8))) for number in range(64)]
+    with pytest.raises(
+        UserError, match=r"ignores byte ranges: .*1 byte of a.tar it sent 4096; use data.reading.method=whole"
+    ):
+        storage.read_into(reads)
+    assert len(server.requests) == 1
 
 
 def test_an_address_without_an_index_is_named(server):

@@ -16,7 +16,7 @@ SIZES = {name: len(content) for name, content in CONTENTS.items()}
 def storage(request, folder, tmp_path):
     cache = {"cache": str(tmp_path / "cache")} if request.param == "cache" else {}
     if request.param == "memory":
-        return WholeShards(LocalFolder(folder), limit_bytes=10_000)
+        return WholeShards(LocalFolder(folder), SIZES, limit_bytes=10_000)
     method = "ranges" if request.param == "local" else "whole"
     return open_storage(folder, ReadingConfig(method=method, **cache), SIZES)
 
@@ -35,14 +35,14 @@ def test_a_copy_is_the_file(storage, tmp_path):
 
 
 def test_bytes_behind_the_end_are_an_error_that_counts_them(folder):
-    for storage in (LocalFolder(folder), WholeShards(LocalFolder(folder), 10_000)):
+    for storage in (LocalFolder(folder), WholeShards(LocalFolder(folder), SIZES, 10_000)):
         with pytest.raises(ShortReadError, match=r"b.tar ends early: 1000 of 1500 bytes at offset 4000"):
             part(storage, "b.tar", 4000, 1500)
 
 
 def test_memory_asks_once_for_a_file_and_for_expected_ones_ahead(folder):
     source = Watched(folder)
-    storage = WholeShards(source, limit_bytes=100_000)
+    storage = WholeShards(source, SIZES, limit_bytes=100_000)
     storage.expect(["a.tar", "b.tar"])
     for _ in range(3):
         part(storage, "a.tar", 7, 9)
@@ -52,7 +52,7 @@ def test_memory_asks_once_for_a_file_and_for_expected_ones_ahead(folder):
 
 def test_memory_stays_within_its_limit_and_gives_up_what_was_used_longest_ago(folder):
     source = Watched(folder)
-    storage = WholeShards(source, limit_bytes=9_500)
+    storage = WholeShards(source, SIZES, limit_bytes=9_500)
     for name in ("a.tar", "b.tar", "a.tar", "c.tar"):  # 4,096 + 5,000, then 3,000 more
         part(storage, name, 0, 1)
         assert storage.held_bytes <= 9_500
@@ -62,8 +62,23 @@ def test_memory_stays_within_its_limit_and_gives_up_what_was_used_longest_ago(fo
     assert [name for _, name in source.calls] == ["a.tar", "b.tar", "c.tar", "b.tar"]
 
 
+def test_memory_expects_no_more_than_fits_and_reads_the_rest_by_ranges(folder):
+    source = Watched(folder)
+    storage = WholeShards(source, SIZES, limit_bytes=9_500)
+    storage.expect(["a.tar", "b.tar", "c.tar"])
+    assert storage.held_bytes == SIZES["a.tar"] + SIZES["b.tar"]
+    for _ in range(2):
+        for name, content in CONTENTS.items():
+            assert part(storage, name, 10, 20) == content[10:30]
+    assert sorted(source.calls) == [("range", "c.tar")] * 2 + [("read", "a.tar"), ("read", "b.tar")]
+    storage.expect(["c.tar"])  # the next window: what is expected no more makes room
+    assert storage.held_bytes <= 9_500
+    part(storage, "c.tar", 0, 1)
+    assert source.calls[-1] == ("read", "c.tar")
+
+
 def test_memory_forgets_a_failed_fetch(folder):
-    storage = WholeShards(Watched(folder, failures=[OSError("gone")]), limit_bytes=10_000)
+    storage = WholeShards(Watched(folder, failures=[OSError("gone")]), SIZES, limit_bytes=10_000)
     with pytest.raises(OSError, match="gone"):
         part(storage, "a.tar", 0, 4)
     assert part(storage, "a.tar", 0, 4) == CONTENTS["a.tar"][:4]

@@ -106,6 +106,15 @@ def test_none_allowed_means_none(damaged):
         seen(damaged, share=0.0)
 
 
+def test_a_set_of_nothing_but_corrupt_samples_ends_the_run_whatever_is_allowed(shards, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(shards, folder)
+    for path in folder.glob("*.tar"):
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(UserError, match="50 of 50 samples are corrupt"):
+        seen(folder, share=1.0, threads=1)
+
+
 def test_damage_that_still_decodes_is_found_by_checksums_on_demand(shards, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(shards, folder)

@@ -148,6 +148,21 @@ def test_a_state_of_another_order_is_refused_with_both_named(reader, changed):
         stream_of(reader, **changed).load(stream_of(reader).state())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("batches_ahead", -1, "at least 0"),
+        ("shuffle_window", -1, "at least 0"),
+        ("threads", 0, "at least 1"),
+        ("held_out_fraction", -0.1, "between 0 and 1"),
+        ("max_corrupt_share", 1.5, "between 0 and 1"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(reader, name, value, said):
+    with pytest.raises(UserError, match=f"data.{name}={value} must be {said}"):
+        stream_of(reader, **{name: value})
+
+
 def test_holding_out_everything_is_refused(reader):
     with pytest.raises(UserError, match="leaves none of the 50 samples"):
         stream_of(reader, held_out_fraction=1.0)
