@@ -21,7 +21,7 @@ from lediflow.data.synthetic import make_synthetic_images
 pytestmark = pytest.mark.distributed
 
 SCRIPT = ROOT / "tests" / "harness" / "stream_rank.py"
-GLOBAL, SAMPLES = 24, 70  # batches run across the ends of epochs
+WINDOW, GLOBAL, SAMPLES = 2, 24, 70  # batches run across the ends of epochs
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def start(shards, state, world_size, steps, pause_seconds=0.0, **data) -> list[S
         "shards": str(shards), "state": str(state),
         "start": json.loads(state.read_text()) if state.exists() else None, "world_size": world_size, "steps": steps,
         "micro_batch": GLOBAL // world_size // (2 if world_size < 8 else 1), "global_batch": GLOBAL,
-        "pause_seconds": pause_seconds, **data,
+        "pause_seconds": pause_seconds, "shuffle_window": WINDOW, **data,
     }  # fmt: skip
     return [
         Started([sys.executable, str(SCRIPT), json.dumps(options | {"rank": rank})])
@@ -63,7 +63,7 @@ def finished(ranks: list[Started]) -> list[tuple[int, str, int]]:
 def expected_keys(shards, last_batch="fill", count=1000) -> list[str]:
     reader = ShardReader.open(shards)
     sizes = reader.index.shard_sizes
-    order = RunOrder(sizes, seed=17, window=4, last_batch=last_batch, global_batch=GLOBAL)
+    order = RunOrder(sizes, seed=17, window=WINDOW, last_batch=last_batch, global_batch=GLOBAL)
     return reader.keys(order.samples_at(np.arange(count)))
 
 
