@@ -52,11 +52,12 @@ def _usable(task: ShardTask, rejected: list[dict[str, Any]]) -> Iterator[Sample]
 def _sample(task: ShardTask, key: int, image: Entry, label: int) -> Sample:
     if first := task.duplicate_of.get(key):
         raise UnusableImageError(f"duplicate: of {first}")
-    photograph = decoded_photograph(_read(task.source, image))
-    picture = centre_square(photograph, size=task.contents.image_size, mode=task.contents.mode)
+    size = task.contents.image_size
+    photograph = decoded_photograph(_read(task.source, image), size)
+    picture = centre_square(photograph, size=size, mode=task.contents.mode)
     metadata: dict[str, str | int | None] = {
         "source": image.name,
-        "size": task.contents.image_size,
+        "size": size,
         "width": photograph.width,
         "height": photograph.height,
         "label": label if task.contents.classes else None,

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lediflow.data.images import UnusableImageError, picture_bytes, picture_pixels, square_picture
+from lediflow.data.images import (
+    PILLOW_MODES,
+    Photograph,
+    UnusableImageError,
+    centre_square,
+    decoded_photograph,
+    eight_bits,
+    picture_bytes,
+    picture_pixels,
+    square_picture,
+)
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -130,3 +140,59 @@ def test_no_broken_bytes_are_fatal():
         except UnusableImageError:
             outcomes.add("unusable")
     assert outcomes == {(16, 16), "unusable"}
+
+
+USABLE_MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "LA", "PA", "RGBX", "RGBa"]
+USABLE_MODES += ["I;16", "I;16L", "I;16B", "I;16N"]
+
+
+@pytest.mark.parametrize("mode", PILLOW_MODES)
+@pytest.mark.parametrize("pillow_mode", USABLE_MODES)
+def test_every_kind_of_pixels_becomes_a_picture_in_every_mode(pillow_mode, mode):
+    image = Image.new(pillow_mode, (20, 20))
+    assert centre_square(Photograph(image, 20, 20), size=16, mode=mode).size == (16, 16)
+
+
+@pytest.mark.parametrize("mode", PILLOW_MODES)
+@pytest.mark.parametrize("pillow_mode", ["F", "La"])
+def test_pixels_that_cannot_be_converted_are_refused_with_the_reason(pillow_mode, mode):
+    image = Image.new(pillow_mode, (20, 20))
+    with pytest.raises(UnusableImageError, match=r"^unreadable: "):
+        centre_square(Photograph(image, 20, 20), size=16, mode=mode)
+
+
+@pytest.mark.parametrize("mode", PILLOW_MODES)
+@pytest.mark.parametrize("pillow_mode", ["RGB", "RGBA", "P", "I", "CMYK"])
+def test_work_in_bands_leaves_no_trace(pillow_mode, mode):
+    image = noise_image(1500, 1200, channels=4)
+    image = (image if pillow_mode == "RGBA" else image.convert("RGB")).convert(pillow_mode)
+    whole = eight_bits(image).crop((150, 0, 1350, 1200)).convert(PILLOW_MODES[mode])
+    picture = centre_square(Photograph(image, 1500, 1200), size=64, mode=mode)
+    assert picture.tobytes() == whole.resize((64, 64), Image.Resampling.LANCZOS).tobytes()
+
+
+@pytest.fixture(scope="module")
+def large() -> Image.Image:
+    """Smooth, of 18 million pixels, no two rows or columns alike."""
+    x, y = np.meshgrid(np.linspace(0, 1, 4800), np.linspace(0, 1, 3800))
+    return Image.fromarray((128 + 100 * np.sin(9 * x) * np.cos(5 * y + x)).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("size", "decoded"), [(64, 475), (400, 950), (800, 1900), (1000, 3800)])
+def test_a_large_jpeg_is_decoded_at_twice_the_asked_side_or_more_and_looks_the_same(large, size, decoded):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    photograph = decoded_photograph(file_of(large, "JPEG", exif=exif, quality=95), size)
+    assert photograph.image.width == decoded
+    assert (photograph.width, photograph.height) == (3800, 4800)
+    upright = large.transpose(Image.Transpose.ROTATE_270)
+    expected = centre_square(Photograph(upright, 3800, 4800), size=size, mode="grey")
+    found = centre_square(photograph, size=size, mode="grey")
+    # quantisation at quality 95 is a few levels, and the centre may move by a fraction of a pixel
+    np.testing.assert_allclose(np.asarray(found, float), np.asarray(expected, float), atol=4)
+
+
+def test_a_large_jpeg_that_is_truncated_is_refused(large):
+    content = file_of(large, "JPEG")
+    with pytest.raises(UnusableImageError, match=r"^unreadable: .*truncated"):
+        square_picture(content[: len(content) // 2], size=64, mode="grey")

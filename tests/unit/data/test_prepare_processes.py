@@ -12,6 +12,7 @@ import psutil
 import pytest
 from harness.photographs import image_file
 from harness.processes import Started, run, start
+from PIL import Image
 
 from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.data.shards.index import ShardIndex
@@ -121,25 +122,49 @@ def test_where_no_more_can_be_written_the_half_shard_goes_and_the_same_command_c
 
 
 PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
 from lediflow.data.prepare import PrepareConfig, prepare
 prepare(PrepareConfig(source=sys.argv[1], output=sys.argv[2], size=8, shard_samples=64, workers=1))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# ru_maxrss would begin with what the parent had
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
 """
 
 
+def peak_mebibytes(source: Path) -> float:
+    """The most memory that one process has at any time while it prepares these photographs."""
+    command = [sys.executable, "-c", PEAK, source, f"{source}.out"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
+
+
 def test_memory_does_not_grow_with_the_bytes_of_the_images(tmp_path):
-    def peak_mebibytes(images: int) -> float:
+    def peak_with(images: int) -> float:
         folder = tmp_path / f"{images}"
         folder.mkdir()
         for number in range(images):
             # 100 kB behind the picture's end, read but never decoded
             (folder / f"{number}.png").write_bytes(image_file(number) + bytes(100_000))
-        command = [sys.executable, "-c", PEAK, folder, tmp_path / f"out{images}"]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
+        return peak_mebibytes(folder)
 
-    few, many = peak_mebibytes(100), peak_mebibytes(800)
+    few, many = peak_with(100), peak_with(800)
     assert many - few < 4  # the images hold 70 MB more
+
+
+def test_a_large_photograph_takes_its_decoded_pixels_once_and_a_large_jpeg_hardly_anything(tmp_path):
+    side = 5000
+    decoded = 4 * side**2 / 2**20
+
+    def peak_with(name: str, image: Image.Image, **options) -> float:
+        folder = tmp_path / name
+        folder.mkdir()
+        image.save(folder / name, **options)
+        return peak_mebibytes(folder)
+
+    small = peak_with("small.png", Image.new("RGBA", (8, 8)))
+    png = peak_with("large.png", Image.new("RGBA", (side, side)), compress_level=1)
+    jpeg = peak_with("large.jpg", Image.new("RGB", (side, side)))
+    assert png - small < 1.3 * decoded
+    assert jpeg - small < 0.2 * decoded
 
 
 def test_the_command_says_how_many_were_skipped_and_why(tmp_path):
