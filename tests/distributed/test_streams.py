@@ -54,6 +54,11 @@ def images_of(ranks: list[Started]) -> list[tuple[int, str, int]]:
     return [tuple(image) for line in lines for image in json.loads(line)]
 
 
+def steps_done(rank: Started) -> int:
+    """Whole steps of two micro-batches."""
+    return rank.output().count("]]\n") // 2
+
+
 def finished(ranks: list[Started]) -> list[tuple[int, str, int]]:
     ended = wait_for_all(ranks)
     assert [rank.status for rank in ended] == [0] * len(ranks), "\n".join(rank.output for rank in ended)
@@ -73,11 +78,14 @@ def chain(shards, tmp_path_factory):
     state = tmp_path_factory.mktemp("state") / "state.json"
     three = start(shards, state, 3, steps=10_000, pause_seconds=0.05, threads=7)  # more loaders than shards
     three[0].wait_until(lambda: state.exists() and json.loads(state.read_text())["position"] >= 5 * GLOBAL)
+    checkpoint = json.loads(state.read_text())
+    for rank in three:  # a checkpoint is made when all ranks have done its steps
+        rank.wait_until(lambda rank=rank: steps_done(rank) * GLOBAL >= checkpoint["position"])
     for rank in three:
         rank.send(signal.SIGKILL)
     wait_for_all(three)
-    saved = json.loads(state.read_text())["position"]
-    parts = [[image for image in images_of(three) if image[0] < saved]]
+    state.write_text(json.dumps(checkpoint))
+    parts = [[image for image in images_of(three) if image[0] < checkpoint["position"]]]
     for world_size, threads in ((8, 1), (2, 3), (1, 2)):
         parts.append(finished(start(shards, state, world_size, steps=4, threads=threads)))
     return parts
