@@ -57,7 +57,7 @@ class ImageList(DirectSource):
         with self.path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             delimiter = max(DELIMITERS, key=stream.readline().count)
             stream.seek(0)
-            rows = (row for row in csv.reader(stream, delimiter=delimiter) if any(row))
+            rows = self._told_apart(csv.reader(stream, delimiter=delimiter, strict=True))
             header = next(rows, [])
             if len(header) == 1 and header[0].strip().lower() not in PATH_COLUMNS:
                 yield header
@@ -71,6 +71,20 @@ class ImageList(DirectSource):
                         "quote cells that hold the separator"
                     )
                 yield [row[place] for place in places]
+
+    def _told_apart(self, reader: Any) -> Iterator[list[str]]:
+        """Rows that hold something."""
+        line = 0
+        try:
+            for row in reader:
+                line = reader.line_num
+                if any(row):
+                    yield row
+        except csv.Error as error:
+            raise SourceError(
+                f"source={self.path}: the row behind line {line} cannot be read ({error}); close the quotation "
+                "mark that begins a cell, and double those inside it"
+            ) from error
 
     def _places(self, columns: list[str]) -> list[int]:
         """Where the paths are and, if there are any, the labels."""

@@ -98,6 +98,13 @@ def test_absolute_paths_and_numbers_for_classes_stay_what_they_are(write, find, 
     assert listing.classes == ["0", "1", "2", "3"]
 
 
+def test_numbers_that_pandas_writes_as_floats_because_some_are_missing_are_numbers(write, find):
+    folder = write("all", {"list.csv": b"path,label\na.png,1.0\nb.png,10.0\n"})
+    assert find(folder / "list.csv").listing.labels == [1, 10]
+    gaps = save(folder / "gaps.parquet", pa.table({"path": ["a.png", "b.png"], "label": [1.0, float("nan")]}))
+    assert find(gaps).listing.classes is None
+
+
 def test_a_parquet_list_names_its_images(write, find):
     folder = write("all", {"0.png": image_file(0), "1.png": image_file(1)})
     table = pa.table({"path": ["1.png", "0.png"], "cls": ["b", "a"], "width": [8, 8]})
@@ -117,6 +124,11 @@ def test_with_images_that_have_no_class_there_are_no_classes(write, find):
         ("photo,year\na.png,1999\n", r"columns photo, year; a list of images names its paths path, file, "),
         ("path,label\na,b.png,cat\n", r"\['a', 'b\.png', 'cat'\] has 3 cells where the header has 2"),
         ("", r"holds no images|columns \(none\)"),
+        (
+            'path,label\na.png,cat\nb.png,"dog\nc.png,dog\n',
+            r"the row behind line 2 cannot be read \(unexpected end",
+        ),
+        ('path,label\na.png,"' + "cat\n" * 50_000, r"the row behind line 1 cannot be read \(field larger"),
     ],
 )
 def test_a_list_that_cannot_be_understood_says_why(write, find, text, message):
