@@ -79,9 +79,9 @@ def _check(config: PrepareConfig) -> None:
     for name, value, known in (("mode", config.mode, CHANNELS), ("format", config.format, FORMATS)):
         if value not in known:
             raise UserError(f"{name}={value} is not known; choose one of {', '.join(known)}")
-    for name in ("size", "shard_samples"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name}={getattr(config, name)} must be at least 1")
+    for name, least in (("size", 1), ("shard_samples", 1), ("workers", 0)):
+        if getattr(config, name) < least:
+            raise UserError(f"{name}={getattr(config, name)} must be at least {least}")
     if (config.mode, config.format) == ("grey", "webp"):
         raise UserError("format=webp has no grey pictures; choose format=png, or mode=rgb")
 

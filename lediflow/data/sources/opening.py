@@ -71,4 +71,6 @@ def _file(path: Path) -> Opened:
         return LmdbSource(path)
     if path.suffix.lower() in LIST_EXTENSIONS:
         return ImageList(path)
+    if has_image_name(path.name):
+        raise SourceError(f"source={path} is one photograph; give its folder: source={path.parent}")
     return TarSource(path)

@@ -22,6 +22,7 @@ from lediflow.data.sources.protocol import (
 )
 
 LABEL_EXTENSIONS = (".cls", ".json")
+CHUNK_BYTES = 2**20
 
 
 @dataclass
@@ -52,11 +53,15 @@ class TarSource(DirectSource):
             return stream.read(entry.bytes)
 
     def _check_end(self, offset: int) -> None:
-        # tarfile takes a file cut inside a header for a complete one
+        # tarfile takes any block that is no header for the end, and so would lose all files behind a damaged one
         with self.path.open("rb") as stream:
             stream.seek(offset)
-            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("it ends early")
+            mark = stream.read(tarfile.BLOCKSIZE)
+            rest = iter(lambda: stream.read(CHUNK_BYTES), b"")
+            if mark != bytes(tarfile.BLOCKSIZE) or any(any(chunk) for chunk in rest):
+                raise tarfile.ReadError(
+                    f"no end mark behind its last readable file, at byte {offset}: it was cut, or is damaged there"
+                )
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -148,6 +148,25 @@ def test_an_unknown_choice_is_answered_with_the_known_ones(pictures, tmp_path, n
         prepare(config(pictures, tmp_path, **{name: value}))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "least"), [("size", 0, 1), ("shard_samples", 0, 1), ("workers", -2, 0)]
+)
+def test_a_number_that_makes_no_sense_is_answered_with_the_least_that_does(
+    pictures, tmp_path, name, value, least
+):
+    with pytest.raises(UserError, match=f"^{name}={value} must be at least {least}$"):
+        prepare(config(pictures, tmp_path, **{name: value}))
+
+
+def test_a_photograph_that_cannot_be_converted_is_skipped_and_named(tmp_path):
+    (tmp_path / "source").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "source/plain.png")
+    Image.new("F", (16, 16)).save(tmp_path / "source/float.tif")
+    Image.new("LAB", (16, 16)).save(tmp_path / "source/lab.tif")
+    made = prepare(config(tmp_path / "source", tmp_path / "out", mode="grey"))
+    assert (len(made.index), made.rejected) == (2, {"unreadable": 1})
+
+
 def test_grey_webp_does_not_exist(pictures, tmp_path):
     with pytest.raises(UserError, match="choose format=png, or mode=rgb"):
         prepare(config(pictures, tmp_path, mode="grey", format="webp"))

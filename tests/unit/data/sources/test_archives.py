@@ -1,5 +1,6 @@
 """Archives hold what the folder held that they were made of, whatever reads them has to do first."""
 
+import gzip
 import shutil
 import tarfile
 import zipfile
@@ -44,10 +45,46 @@ def test_a_truncated_archive_is_refused(write, find, kind):
         find(archive)
 
 
+@pytest.mark.parametrize("kind", ["tar", "gztar"])
+@pytest.mark.parametrize("damage", [bytes(512), b"\xff" * 512])
+def test_a_tar_with_a_damaged_header_in_the_middle_is_refused(write, find, kind, damage):
+    folder = write("all", {f"{n}.png": image_file(n) for n in range(6)})
+    plain = as_archive(folder, "tar")
+    content = bytearray(plain.read_bytes())
+    with tarfile.open(plain) as tar:
+        header = tar.getmembers()[3].offset
+    content[header : header + 512] = damage
+    plain.write_bytes(content)
+    if kind == "gztar":
+        packed = plain.with_suffix(".tar.gz")
+        packed.write_bytes(gzip.compress(content))
+    with pytest.raises(SourceError, match=f"no end mark behind its last readable file, at byte {header}: "):
+        find(packed if kind == "gztar" else plain)
+
+
+@pytest.mark.parametrize("zeros", [512, 1024, 10240, 20480])
+def test_a_tar_ends_with_zeros_however_many(write, find, tmp_path, zeros):
+    with tarfile.open(as_archive(write("all", FILES), "tar")) as tar:
+        last = tar.getmembers()[-1]
+        end = last.offset_data + -(-last.size // 512) * 512
+    whole = (tmp_path / "archive.tar").read_bytes()
+    (tmp_path / "archive.tar").write_bytes(whole[:end] + bytes(zeros))
+    assert len(find(tmp_path / "archive.tar").names) == 4
+
+
 def test_a_file_of_another_kind_is_refused(write, find):
     folder = write("all", {"thesis.pdf": b"%PDF" * 1000})
     with pytest.raises(SourceError, match=r"thesis\.pdf cannot be read"):
         find(folder / "thesis.pdf")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_one_photograph_is_answered_with_its_folder(write, find, kind):
+    folder = write("all", {f"me.{kind}": image_file(0, kind)})
+    with pytest.raises(
+        SourceError, match=rf"source=.*me\.{kind} is one photograph; give its folder: source={folder}$"
+    ):
+        find(folder / f"me.{kind}")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
