@@ -35,7 +35,9 @@ def files_below(folder: Path) -> Iterator[Path]:
     """Every file below a folder that is not hidden; linked folders belong to it."""
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         folders[:] = [
-            name for name in folders if not name.startswith(".") and not _leads_back(folder, Path(place, name))
+            name
+            for name in folders
+            if not name.startswith(".") and not _leads_back(folder, Path(place, name))
         ]
         for file in (Path(place, name) for name in names if not name.startswith(".")):
             if not has_image_name(file.name):
