@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lediflow.data.shards.index import ShardFile
 from lediflow.data.sources.labels import Label, as_label
+from lediflow.data.sources.tar import check_end
 from lediflow.errors import UserError
 
 CHUNK_BYTES = 2**20
@@ -60,13 +61,13 @@ class Member(NamedTuple):
 
 def scan_tar(path: Path) -> Scanned:
     """Read one tar."""
-    with path.open("rb") as file:
+    with path.open("rb") as file, reading_explained(path):
         hashed = HashedReader(file)
-        with reading_explained(path):
-            samples = [found for group in samples_of_tar(hashed) if (found := _sample(group))]
+        with as_stream(hashed) as tar:
+            samples = [found for group in samples_of_tar(tar) if (found := _sample(group))]
+            check_end(path, tar.offset)
         while hashed.read(CHUNK_BYTES):  # padding behind the last member
             pass
-    check_end(path)
     size, sha256 = path.stat().st_size, hashed.digest.hexdigest()
     scanned = Scanned(ShardFile(name=path.name, samples=len(samples), bytes=size, sha256=sha256))
     for name, place, label, look in samples:
@@ -80,12 +81,13 @@ def scan_tar(path: Path) -> Scanned:
 def metadata_by_offset(stream: Any) -> dict[int, dict[str, Any]]:
     """Offset of each payload in a tar -> what the `.json` member of the same sample says."""
     found = {}
-    for group in samples_of_tar(stream):
-        members = {member.extension: member for member in group}
-        if payload := _payload(members):
-            about = _json(members)
-            about.setdefault("source", payload.key)
-            found[payload.offset] = about
+    with as_stream(stream) as tar:
+        for group in samples_of_tar(tar):
+            members = {member.extension: member for member in group}
+            if payload := _payload(members):
+                about = _json(members)
+                about.setdefault("source", payload.key)
+                found[payload.offset] = about
     return found
 
 
@@ -101,11 +103,14 @@ class HashedReader:
         return content
 
 
-def samples_of_tar(stream: Any) -> Iterator[list[Member]]:
+def as_stream(file: Any) -> tarfile.TarFile:
+    """A tar that is read from front to back."""
+    return tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK_BYTES)
+
+
+def samples_of_tar(tar: tarfile.TarFile) -> Iterator[list[Member]]:
     """The members of each sample, which stand side by side."""
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as tar:
-        for _, group in groupby(_members(tar), key=lambda member: member.key):
-            yield [*group]
+    return ([*group] for _, group in groupby(_members(tar), key=lambda member: member.key))
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[Member]:
@@ -126,27 +131,6 @@ def reading_explained(path: Path) -> Iterator[None]:
             f"{path} cannot be read as an uncompressed tar ({error}); copy it again, unpack it if it is "
             "compressed, or take it out of the folder"
         ) from error
-
-
-def check_end(path: Path) -> None:
-    """Refuse a tar without its end mark: it was cut, is still being written, or a header inside is damaged."""
-    with reading_explained(path), tarfile.open(path, "r:") as tar:
-        end = max((item.offset_data + padded(item.size) for item in tar), default=0)
-    with path.open("rb") as file:
-        file.seek(end)
-        mark = file.read(tarfile.BLOCKSIZE)
-        rest = iter(lambda: file.read(CHUNK_BYTES), b"")
-        is_whole = mark == bytes(tarfile.BLOCKSIZE) and not any(any(chunk) for chunk in rest)
-    if not is_whole:
-        raise UserError(
-            f"{path} cannot be read as a whole: there is no end mark behind its last readable file (at byte {end}); "
-            "wait until it is written, copy it again, or take it out of the folder"
-        )
-
-
-def padded(size: int) -> int:
-    """A size in whole blocks of a tar."""
-    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _payload(members: dict[str, Member]) -> Member | None:

@@ -40,7 +40,7 @@ class TarSource(DirectSource):
             with tarfile.open(self.path, "r:") as archive:
                 for _, members in groupby(_members(archive), key=lambda member: _sample_key(member.name)):
                     yield from _sample(archive, list(members))
-                self._check_end(archive.offset)
+                check_end(self.path, archive.offset)
         except (tarfile.TarError, EOFError) as error:
             raise SourceError(
                 f"source={self.path} cannot be read as an archive or table of images ({error}); "
@@ -52,16 +52,20 @@ class TarSource(DirectSource):
             stream.seek(entry.offset)
             return stream.read(entry.bytes)
 
-    def _check_end(self, offset: int) -> None:
-        # tarfile takes any block that is no header for the end, and so would lose all files behind a damaged one
-        with self.path.open("rb") as stream:
-            stream.seek(offset)
-            mark = stream.read(tarfile.BLOCKSIZE)
-            rest = iter(lambda: stream.read(CHUNK_BYTES), b"")
-            if mark != bytes(tarfile.BLOCKSIZE) or any(any(chunk) for chunk in rest):
-                raise tarfile.ReadError(
-                    f"no end mark behind its last readable file, at byte {offset}: it was cut, or is damaged there"
-                )
+
+def check_end(path: Path, offset: int) -> None:
+    """Refuse a tar that has anything but its end mark where tarfile stopped.
+
+    tarfile takes any block that is no header for the end, and so would lose all files behind a damaged one.
+    """
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        mark = stream.read(tarfile.BLOCKSIZE)
+        rest = iter(lambda: stream.read(CHUNK_BYTES), b"")
+        if mark != bytes(tarfile.BLOCKSIZE) or any(any(chunk) for chunk in rest):
+            raise tarfile.ReadError(
+                f"no end mark behind its last readable file, at byte {offset}: it was cut, or is damaged there"
+            )
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

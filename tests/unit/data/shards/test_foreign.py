@@ -248,7 +248,7 @@ def test_a_tar_without_its_end_mark_is_not_taken_for_a_smaller_one(tmp_path, dam
         with (tmp_path / "a.tar").open("r+b") as file:
             file.seek(third)
             file.write(bytes(512))
-    with pytest.raises(UserError, match=rf"a.tar cannot be read as a whole: .*at byte {third}"):
+    with pytest.raises(UserError, match=rf"a.tar cannot be read .*no end mark .* at byte {third}"):
         ShardReader.open(tmp_path)
 
 
