@@ -9,9 +9,10 @@ from harness.processes import run_on_ranks, torchrun
 
 pytestmark = pytest.mark.distributed
 
-# Only the order in which gradients are summed differs: 6e-8 for a sum, 2e-5 after a dozen AdamW steps, measured.
+# Only the order in which gradients are summed differs: 6e-8 for a sum; after a dozen AdamW steps, measured, up to
+# 4e-4 of a tensor, and that in second moments of 1e-11.
 # A gradient averaged wrongly, a moment lost or a step miscounted is off by more than 1e-2.
-CLOSE = 2e-4
+CLOSE = 1e-3
 
 
 def options(root, run):
