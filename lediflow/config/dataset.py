@@ -59,7 +59,7 @@ def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
 def wait_for_index(folder: Path, seconds: float) -> None:
     """Until another process has finished a set's index, or time runs out: what is missing is told later."""
     deadline = time.monotonic() + seconds
-    while not has_index(folder) and time.monotonic() < deadline:
+    while (not has_index(folder) or lacks_index(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

@@ -57,6 +57,12 @@ def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
+def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What two records of a set or a run differ in, as `size: 16 then, 12 now; ...`; empty where they agree."""
+    changed = (name for name, value in now.items() if before.get(name) != value)
+    return "; ".join(f"{name}: {before.get(name)} then, {now[name]} now" for name in changed)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON with sorted keys: equal content gives equal bytes."""
     with whole_or_absent(path) as stream:

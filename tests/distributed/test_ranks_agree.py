@@ -9,10 +9,10 @@ from harness.processes import run_on_ranks, torchrun
 
 pytestmark = pytest.mark.distributed
 
-# Only the order in which gradients are summed differs: 6e-8 for a sum; after a dozen AdamW steps, measured, up to
-# 4e-4 of a tensor, and that in second moments of 1e-11.
+# Only the order in which gradients are summed differs: 6e-8 for a sum, 2e-5 after a dozen AdamW steps, measured.
 # A gradient averaged wrongly, a moment lost or a step miscounted is off by more than 1e-2.
-CLOSE = 1e-3
+CLOSE = 2e-4
+CLOSE_MOMENTS = 1e-3  # Adam's averages of small gradients: 4e-4, measured, in moments of size 1e-4 and 1e-11
 
 
 def options(root, run):
@@ -74,7 +74,12 @@ class TestTwoRanks:
         assert_near_tensors(weights(request.getfixturevalue(run)), weights(local), relative=CLOSE)
 
     def test_save_the_whole_state_of_one(self, run, local, request):
-        assert_near_tensors(newest_state(request.getfixturevalue(run)), newest_state(local), relative=CLOSE)
+        found, expected = newest_state(request.getfixturevalue(run)), newest_state(local)
+        assert found.keys() == expected.keys()
+        for are_moments, relative in ((True, CLOSE_MOMENTS), (False, CLOSE)):
+            names = [name for name in expected if name.startswith("exp_avg") == are_moments]
+            left, right = ({name: state[name] for name in names} for state in (found, expected))
+            assert_near_tensors(left, right, relative=relative)
 
     def test_write_one_log(self, run, local, request):
         found = [event["images_seen"] for event in events(request.getfixturevalue(run), "checkpoint")]

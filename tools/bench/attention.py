@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import Row, machine, measure, table, write_json
+from common import Row, command_line, machine, measure, table, write_json
 from torch import Tensor
 
 from lediflow.nn.attention import global_attention
@@ -44,9 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
     has_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument(
         "--shapes", nargs="+", metavar="BxHxWxNxD", help="default: those of the models' levels"
     )

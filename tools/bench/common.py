@@ -6,6 +6,7 @@ L2 cache is overwritten before it, as `triton.testing.do_bench` does: what a cal
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,13 @@ LEAST_CALLS = 5
 CACHE_BYTES = 256 * 2**20  # more than any GPU's L2
 
 Row = dict[str, Any]
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """A benchmark's options, with its own page as their help."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
 
 
 def measure(

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from common import Row, machine, measure, table, write_json
+from common import Row, command_line, machine, measure, table, write_json
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -54,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
     has_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--codecs", nargs="+", choices=RANDOM, default=list(RANDOM))
     parser.add_argument("--sd2_vae", help="folder of its weights, in diffusers' layout; default: random ones")
     parser.add_argument("--taesd", help="folder of its weights; default: random ones")

@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from common import Row, machine, table, write_json
+from common import Row, command_line, machine, table, write_json
 from loaders import LOADERS
 from PIL import Image
 
@@ -50,9 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--latents", type=int, default=20_000, help="how many; 0: none")
     parser.add_argument("--pictures", type=int, default=2_000, help="how many drawn JPEGs; 0: none")
     parser.add_argument("--picture-shards", type=Path, help="folder of JPEG shards to read instead")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from common import Row, machine, matmul_peak, measure, table, write_json
+from common import Row, command_line, machine, matmul_peak, measure, table, write_json
 from subjects import KINDS, PRECISIONS, Subject, activations_dtype, built, inputs_of, model_names, subject
 from torch import Tensor, nn
 
@@ -55,9 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
     has_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument(
         "--models",
         nargs="+",

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from common import Row, machine, table, write_json
+from common import Row, command_line, machine, table, write_json
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.shards.writer import Sample, write_shard
@@ -52,9 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--mib", type=int, nargs="+", default=[4, 16, 64, 256], help="sizes of a shard")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--delay-ms", type=float, default=5.0)

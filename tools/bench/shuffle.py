@@ -19,7 +19,7 @@ import argparse
 from itertools import pairwise
 
 import numpy as np
-from common import Row, machine, table, write_json
+from common import Row, command_line, machine, table, write_json
 from jaxtyping import Int64
 
 from lediflow.data.streams.order import EpochOrder
@@ -38,9 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--shards", type=int, default=70)
     parser.add_argument("--shard-samples", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=64)

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from jaxtyping import Shaped
 
-from lediflow.data.files import clear_abandoned, disk_errors_explained, write_json, write_json_lines
+from lediflow.data.files import changes, clear_abandoned, disk_errors_explained, write_json, write_json_lines
 from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
 from lediflow.data.shards.part import Part, part_path, write_part
 from lediflow.errors import UserError
@@ -143,14 +143,9 @@ class ShardBuild:
 
     def _check_same_job(self, before: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.contents.made_from))
-        changed = [
-            f"{name}: {before.get(name)} then, {new} now"
-            for name, new in now.items()
-            if before.get(name) != new
-        ]
-        if changed:
+        if changed := changes(before, now):
             raise UserError(
-                f"output={self.root} holds shards of another command ({'; '.join(changed)}); "
+                f"output={self.root} holds shards of another command ({changed}); "
                 "choose another output, or delete that folder to make it anew"
             )
 

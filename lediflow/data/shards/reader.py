@@ -45,7 +45,9 @@ class ShardReader:
 
     def __init__(self, index: ShardIndex, reading: ReadingConfig | None = None):
         self.index, self.reading = index, reading or ReadingConfig()
-        self.storage = open_storage(index.root, self.reading, index.file_sizes, self._check_copy)
+        self.storage = open_storage(
+            index.root, self.reading, index.file_sizes, self._check_copy, index.fingerprint
+        )
         self.names = [shard.name for shard in index.shards]
         contents = index.contents
         self.is_array = contents.payload == "npy"

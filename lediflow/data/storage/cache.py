@@ -30,6 +30,8 @@ OWN_FOLDER = "lediflow-shards"  # nothing else of the user's folder is looked at
 class CachedShards:
     """The storage `source`, read from copies below `folder`; `sizes` names its shards and their bytes.
 
+    `identity` is the set's fingerprint: a set made anew at the same place, whose shards may have the same names and
+    sizes, has copies of its own.
     `check(name, path)` may refuse a fresh copy by raising OSError.
     """
 
@@ -40,10 +42,11 @@ class CachedShards:
         sizes: dict[str, int],
         limit_bytes: float,
         check: Check | None = None,
+        identity: str = "",
     ):
         self.source, self.sizes, self.limit_bytes, self.check = source, sizes, limit_bytes, check
         self.folder = folder / OWN_FOLDER
-        self.copies = self.folder / hashlib.sha256(source.where.encode()).hexdigest()[:16]
+        self.copies = self.folder / hashlib.sha256(f"{source.where}\n{identity}".encode()).hexdigest()[:16]
         largest = max(sizes.values(), default=0)
         if largest > limit_bytes:
             raise UserError(

@@ -47,10 +47,12 @@ def open_storage(
     config: ReadingConfig | None = None,
     sizes: Mapping[str, int] | None = None,
     check: Check | None = None,
+    identity: str = "",
 ) -> Storage:
     """The storage of a set; `sizes` are its shards' names and bytes, unknown before the index is read.
 
-    `check(name, path)` looks at each copy that enters a cache folder and raises OSError to have it fetched again.
+    `identity` tells the set from an earlier one at the same place. `check(name, path)` looks at each copy that
+    enters a cache folder and raises OSError to have it fetched again.
     """
     config = config or ReadingConfig()
     sizes = dict(sizes or {})
@@ -66,7 +68,7 @@ def open_storage(
             return WholeShards(patient, sizes, int(config.memory_gib * 2**30))
     if config.cache and sizes:
         copies = CachedShards(
-            patient, Path(config.cache).expanduser(), sizes, config.cache_gib * 2**30, check
+            patient, Path(config.cache).expanduser(), sizes, config.cache_gib * 2**30, check, identity
         )
         return PatientStorage(copies, config.attempts)
     return patient

@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Int64
 from numpy import ndarray
 
+from lediflow.data.files import changes
 from lediflow.data.shards.index import ShardIndex
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage import ReadingConfig
@@ -96,13 +97,8 @@ def check_data(before: str, index: ShardIndex) -> None:
 
 def check_order(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to continue a run whose positions would show other samples."""
-    changed = [
-        f"{name}: {before.get(name)} then, {fact} now"
-        for name, fact in now.items()
-        if before.get(name) != fact
-    ]
-    if changed:
+    if changed := changes(before, now):
         raise UserError(
-            f"the run's order of samples was made otherwise ({'; '.join(changed)}): samples would be repeated "
+            f"the run's order of samples was made otherwise ({changed}): samples would be repeated "
             "or missed; repeat the options of the first start, or start another run"
         )

@@ -38,6 +38,14 @@ def test_a_second_run_finds_the_copies_of_the_first(folder, tmp_path):
     assert source.calls == []
 
 
+def test_a_set_made_anew_in_the_same_place_is_not_served_from_old_copies(folder, tmp_path):
+    before = CachedShards(Watched(folder), tmp_path / "cache", SIZES, 100_000, identity="first")
+    assert part(before, "b.tar", 0, 2) == b"bb"
+    (folder / "b.tar").write_bytes(b"B" * SIZES["b.tar"])  # of the same size, as latents of another codec are
+    after = CachedShards(Watched(folder), tmp_path / "cache", SIZES, 100_000, identity="second")
+    assert part(after, "b.tar", 0, 2) == b"BB"
+
+
 def test_the_copy_used_longest_ago_makes_room(folder, tmp_path):
     storage, _ = cached(folder, tmp_path, limit_bytes=9_500)
     for name in ("a.tar", "b.tar"):
