@@ -66,7 +66,7 @@ class DeepSpeedEngine:
                 config.precision,
                 module,
                 self.device,
-                compile_mode=chosen_compile_mode(config.compile, config.compile_mode),
+                compile_mode=chosen_compile_mode(bool(config.compile), config.compile_mode),
                 recompute=config.activation_checkpointing,
             ),
             optimizer=optimizer,

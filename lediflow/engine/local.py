@@ -46,7 +46,7 @@ class LocalEngine:
             precision,
             self.weights,
             self.device,
-            compile_mode=chosen_compile_mode(config.compile, config.compile_mode),
+            compile_mode=chosen_compile_mode(bool(config.compile), config.compile_mode),
             recompute=config.activation_checkpointing,
         )
         self.gradient_clip = config.gradient_clip

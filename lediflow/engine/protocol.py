@@ -1,15 +1,17 @@
 """What a training loop may ask of an engine, whatever number of machines stands behind it.
 
-The logical state of a run is a flat dictionary of full float32 tensors on the CPU, named by role and parameter:
-`weight/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>` (Adam's moments), `ema/<name>`. It does not depend on the
-number of ranks or on the ZeRO stage, so that any engine loads what any other saved. `buffer/<name>` holds what is
-drawn once and never trained (Fourier frequencies).
+The logical state of a run is a set of float32 tensors named by role and parameter: `weight/<name>`,
+`exp_avg/<name>`, `exp_avg_sq/<name>` (Adam's moments), `ema/<name>` and `ema_<sigma_rel>/<name>` (averages). It does
+not depend on the number of ranks or on the ZeRO stage, so that any engine loads what any other saved. `buffer/<name>`
+holds what is drawn once and never trained (Fourier frequencies). A rank hands over pieces: ranges of elements of
+flattened tensors, such that the pieces of all ranks hold every element exactly once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,23 +30,45 @@ class EngineConfig:
     )
     device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
     precision: str = "float32"  # bfloat16: half the memory, twice the speed on GPUs | auto: where it is fast
-    zero: int = 0  # DeepSpeed's stage: 0 replicates, 2 shards gradients and optimizer state over the ranks
-    compile: bool = False  # torch.compile the model: slower to start (a minute), faster per step
+    zero: int = 0  # DeepSpeed's stage: what is sharded. 1: optimizer state, 2: and gradients, 3: and weights
+    offload: str = "none"  # cpu: optimizer state lives in host memory (zero 1 to 3): less GPU memory, slower steps
+    compile: bool | None = None  # torch.compile the model: a minute to start, faster steps; null: on GPUs
     compile_mode: str = "default"  # reduce-overhead: CUDA graphs, where launching kernels is what takes time
     attention_route: str = (
         "auto"  # of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures
     )
     activation_checkpointing: bool = False  # recompute layers in backward: less memory, a third more work
     gradient_clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone
-    micro_batch: int = 0  # samples a rank holds at once; 0: its whole share of the global batch
+    micro_batch: int = 0  # samples a rank holds at once; 0: as many of its share as fit the GPU
+    peak_tflops: float | None = None  # of one device, for its utilisation; null: known GPUs by their name
+
+
+class Extent(NamedTuple):
+    """Where a flat piece lies: from element `start` of a tensor that is `shape` as a whole."""
+
+    start: int
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class EngineState:
-    """Everything an engine must remember; `steps` counts optimizer steps (Adam's bias correction)."""
+    """What one rank must remember: flat float32 pieces on the CPU, and how many optimizer steps were made."""
 
     tensors: dict[str, Tensor]
     steps: int
+    extents: dict[str, Extent] = field(default_factory=dict)
+    ready: Callable[[], None] = lambda: None  # waits until copies from the device have arrived
+
+
+class StateReader(Protocol):
+    """A whole logical state, of which an engine reads what it owns."""
+
+    steps: int
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Elements [start, stop) of a flattened tensor, float32 on the CPU."""
+        ...
 
 
 class Engine(Protocol):
