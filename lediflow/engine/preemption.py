@@ -1,40 +1,126 @@
-"""A request to stop is a flag; the loop looks at it between steps, all ranks agree, save together and leave.
+"""A request to stop is a flag; the loop votes with it at each step, all ranks agree, save together and leave.
 
-Signals: INT (Ctrl-C), TERM, USR1 and USR2 (SLURM's warning before the time limit). A second Ctrl-C ends the process
-at once, as people expect.
+Requests come as signals: INT (Ctrl-C), TERM, USR1 and USR2 (SLURM's warning before the time limit); as a file: `touch
+RUN/stop`; or from the clock: the wall time is near (deadline.py). A second Ctrl-C ends the process at once, as people
+expect. Signals count from the moment the `with` block is entered, long before there is a loop.
 """
 
 from __future__ import annotations
 
+import enum
+import logging
 import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from lediflow.engine.deadline import Deadline
+
+log = logging.getLogger(__name__)
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+LOOK_EVERY_SECONDS = 1.0  # for the file: a call to a shared file system may take milliseconds
+
+
+class StopReason(enum.IntEnum):
+    """Why a run stops; of several reasons the largest wins.
+
+    A person's file outranks the rest: it alone says that the run should not go on by itself.
+    """
+
+    NONE = 0
+    WALL_TIME = 1
+    SIGNAL = 2
+    STOP_FILE = 3
+
+    @property
+    def exit_status(self) -> int:
+        """75 is EX_TEMPFAIL of sysexits.h; the others lie above its range."""
+        return {"NONE": 0, "SIGNAL": 75, "WALL_TIME": 79, "STOP_FILE": 80}[self.name]
+
+    @property
+    def sentence(self) -> str:
+        return {
+            "NONE": "nobody asked for a stop",
+            "WALL_TIME": "the wall time is near",
+            "SIGNAL": "a signal asked for a stop",
+            "STOP_FILE": "the stop file asked for a stop",
+        }[self.name]
 
 
 class StopRequest:
-    """Within `with StopRequest() as stop`, `stop.signal` is the first stop signal received, else None."""
+    """Within `with StopRequest() as stop`, `stop.vote()` is this rank's reason to stop.
 
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._previous: dict[signal.Signals, Any] = {}
+    `file` and `deadline` may be set later, when they are known. Give the file to the first rank only.
+    """
+
+    def __init__(
+        self,
+        file: Path | None = None,
+        deadline: Deadline | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.file = file
+        self.deadline = deadline
+        self.clock = clock
+        self.signal: signal.Signals | None = None  # the first stop signal received
+        self.previous: dict[signal.Signals, Any] = {}  # the handlers before ours
+        self._is_file_seen = False
+        self._next_look = -float("inf")
 
     @property
     def is_raised(self) -> bool:
-        return self.signal is not None
+        return self.vote() is not StopReason.NONE
+
+    def vote(self) -> StopReason:
+        """Cheap enough for every step."""
+        if self._is_file_seen or self._finds_file():
+            return StopReason.STOP_FILE
+        if self.signal is not None:
+            return StopReason.SIGNAL
+        if self.deadline is not None and self.deadline.is_near:
+            return StopReason.WALL_TIME
+        return StopReason.NONE
+
+    def consume(self) -> None:
+        """Remove the stop file that was seen, so that the next start runs; call it once the state is saved."""
+        if self._is_file_seen and self.file is not None:
+            try:
+                self.file.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning(
+                    "remove %s yourself (%s), or the next start stops at once", self.file, error.strerror
+                )
+
+    def hand_on(self) -> None:
+        """Tell whoever handled this signal before us, once the state is saved: submitit then requeues the job.
+
+        Its handler ends the process. A default handler is not called: leaving is the caller's business.
+        """
+        handler = self.previous.get(self.signal) if self.signal is not None else None
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self.signal, None)
 
     def __enter__(self) -> StopRequest:
-        self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self.previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = self.signal or signal.Signals(number)
+
+    def _finds_file(self) -> bool:
+        if self.file is None or (now := self.clock()) < self._next_look:
+            return False
+        self._next_look = now + LOOK_EVERY_SECONDS
+        self._is_file_seen = self.file.exists()
+        return self._is_file_seen
