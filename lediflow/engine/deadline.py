@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from lediflow.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +42,24 @@ class Deadline:
         self.clock = clock
         largest = max(0.0, LARGEST_SHARE * (end - clock()))
         self.margin = min(config.margin_seconds, largest)
-        self.guess = min(config.save_seconds, largest)
-        self.seen: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SEEN_LATELY))
-        self.longest: dict[str, float] = {}
-        self.is_first_step = True
-        self.stop_at = end - self.margin - self.guess
+        self.seen: dict[str, deque[float]] = {}
+        self.longest = {"step": 0.0, "save": min(config.save_seconds, largest)}
+        self.is_compiled = False
+        self.stop_at = self._latest_stop()
 
     def observe(self, kind: str, seconds: float) -> None:
-        """A `step` (from vote to vote, without what is named otherwise), a `save`, or anything else in the loop."""
+        """A `step` (from vote to vote), a `save` (to its last byte), or what else stands between steps, by name.
+
+        The first step compiles: it is forgotten at the second.
+        """
+        if kind == "step" and not self.is_compiled:
+            self.is_compiled = True
+            self.longest[kind] = seconds
+        else:
+            seen = self.seen.setdefault(kind, deque(maxlen=SEEN_LATELY))
+            seen.append(seconds)
+            self.longest[kind] = max(seen)
+        self.stop_at = self._latest_stop()
 
     @property
     def is_near(self) -> bool:
@@ -56,12 +68,31 @@ class Deadline:
 
     @property
     def is_save_worthwhile(self) -> bool:
-        """Whether a save begun now ends before the last one must begin; else the last one makes it superfluous."""
-        return True
+        """Whether a save that begins now ends before the last one begins; that one would wait for it otherwise."""
+        return self.clock() + self.longest["save"] <= self.stop_at
+
+    def _latest_stop(self) -> float:
+        steps = STEPS_UNTIL_ANSWERED * self.longest["step"]
+        return self.end - self.margin - steps - sum(s for kind, s in self.longest.items() if kind != "step")
 
 
 def find_deadline(
     config: StopConfig, env: Mapping[str, str], started: float, clock: Callable[[], float] = time.time
 ) -> Deadline | None:
     """The earlier of SLURM's end of the job and `wall_minutes` after `started`, if there is one."""
-    return None
+    ends = _slurm_end(env)
+    if config.wall_minutes is not None:
+        if config.wall_minutes <= 0:
+            raise UserError(f"stop.wall_minutes={config.wall_minutes} leaves no time; give a positive number")
+        ends.append(started + 60 * config.wall_minutes)
+    return Deadline(min(ends), config, clock) if ends else None
+
+
+def _slurm_end(env: Mapping[str, str]) -> list[float]:
+    if (found := env.get("SLURM_JOB_END_TIME")) is None:
+        return []
+    try:
+        return [float(found)]
+    except ValueError:
+        log.warning("SLURM_JOB_END_TIME=%s is no time; set stop.wall_minutes to stop before the limit", found)
+        return []

@@ -1,10 +1,31 @@
-"""A stop signal raises a flag and nothing else; a second Ctrl-C ends the process."""
+"""A request to stop raises a flag and nothing else, wherever it comes from; a second Ctrl-C ends the process."""
 
 import signal
 
 import pytest
+from submitit.core.utils import DelayedSubmission, JobPaths
+from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE, LocalJobEnvironment
 
-from lediflow.engine.preemption import STOP_SIGNALS, StopRequest
+from lediflow.engine.deadline import Deadline, StopConfig
+from lediflow.engine.preemption import STOP_SIGNALS, StopReason, StopRequest
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Job:
+    """As hydra's launcher submits it: the same call again."""
+
+    def __call__(self):
+        pass
+
+    def checkpoint(self):
+        return DelayedSubmission(self)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
@@ -14,6 +35,7 @@ def test_a_stop_signal_raises_the_flag_and_lets_the_work_go_on(number):
         signal.raise_signal(number)
         assert stop.is_raised
         assert stop.signal is number
+        assert stop.vote() is StopReason.SIGNAL
 
 
 def test_a_second_ctrl_c_interrupts_at_once():
@@ -37,3 +59,112 @@ def test_afterwards_signals_mean_what_they_meant_before():
     with pytest.raises(ZeroDivisionError), StopRequest():
         1 / 0  # noqa: B018
     assert {number: signal.getsignal(number) for number in STOP_SIGNALS} == before
+
+
+def test_every_reason_ends_the_process_with_a_status_of_its_own():
+    statuses = {reason: reason.exit_status for reason in StopReason}
+    assert statuses == {
+        StopReason.NONE: 0, StopReason.SIGNAL: 75, StopReason.WALL_TIME: 79, StopReason.STOP_FILE: 80,
+    }  # fmt: skip
+    assert len({reason.sentence for reason in StopReason}) == len(StopReason)
+
+
+class TestTheStopFile:
+    def test_is_looked_for_at_once_and_then_once_a_second(self, tmp_path):
+        clock = Clock()
+        stop = StopRequest(tmp_path / "stop", clock=clock)
+        assert stop.vote() is StopReason.NONE
+        (tmp_path / "stop").touch()
+        clock.now = 0.99
+        assert stop.vote() is StopReason.NONE
+        clock.now = 1.0
+        assert stop.vote() is StopReason.STOP_FILE
+
+    def test_stays_a_request_once_it_was_seen(self, tmp_path):
+        (tmp_path / "stop").touch()
+        stop = StopRequest(tmp_path / "stop", clock=Clock())
+        assert stop.vote() is StopReason.STOP_FILE
+        (tmp_path / "stop").unlink()
+        assert stop.vote() is StopReason.STOP_FILE
+
+    def test_is_removed_when_handled_so_that_the_next_start_runs(self, tmp_path):
+        (tmp_path / "stop").touch()
+        stop = StopRequest(tmp_path / "stop", clock=Clock())
+        assert stop.vote() is StopReason.STOP_FILE
+        stop.consume()
+        assert not (tmp_path / "stop").exists()
+        assert StopRequest(tmp_path / "stop").vote() is StopReason.NONE
+
+    def test_stays_where_another_reason_stopped_the_run_before_it_was_seen(self, tmp_path):
+        stop = StopRequest(tmp_path / "stop", clock=Clock())
+        assert stop.vote() is StopReason.NONE
+        (tmp_path / "stop").touch()
+        stop.consume()
+        assert (tmp_path / "stop").exists()
+
+    def test_outranks_signal_and_wall_time(self, tmp_path):
+        (tmp_path / "stop").touch()
+        over = Deadline(0.0, StopConfig(), clock=Clock())
+        with StopRequest(tmp_path / "stop", over) as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.vote() is StopReason.STOP_FILE
+        assert max(StopReason) is StopReason.STOP_FILE
+
+
+def test_the_wall_time_asks_when_its_deadline_is_near():
+    clock = Clock()
+    stop = StopRequest(deadline=Deadline(1000.0, StopConfig(margin_seconds=10, save_seconds=30), clock))
+    clock.now = 959.9
+    assert stop.vote() is StopReason.NONE
+    clock.now = 960.0
+    assert stop.vote() is StopReason.WALL_TIME
+
+
+class TestTheHandlerBefore:
+    @pytest.fixture
+    def calls(self):
+        calls = []
+        before = signal.signal(signal.SIGUSR2, lambda number, frame: calls.append(number))
+        yield calls
+        signal.signal(signal.SIGUSR2, before)
+
+    def test_hears_of_its_signal_when_the_state_is_saved(self, calls):
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGUSR2)
+            assert calls == []
+            stop.hand_on()
+        assert calls == [signal.SIGUSR2]
+
+    def test_hears_nothing_of_other_signals(self, calls):
+        with StopRequest() as stop:
+            stop.hand_on()
+            signal.raise_signal(signal.SIGTERM)  # whose handler before was the default
+            stop.hand_on()
+        assert calls == []
+
+    def test_is_not_pythons_own_for_ctrl_c(self):
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+            stop.hand_on()
+
+
+def test_submitit_requeues_the_job_once_the_state_is_saved(tmp_path, monkeypatch):
+    """Its own handler, installed as it does inside a job: it writes the job down again and ends the process."""
+    for name, value in (("JOB_ID", "7"), ("GLOBALID", "0"), ("NTASKS", "1")):
+        monkeypatch.setenv(f"SUBMITIT_LOCAL_{name}", value)
+    job = DelayedSubmission(Job())
+    job.set_timeout(timeout_min=60, max_num_timeout=3)
+    paths = JobPaths(tmp_path, "7")
+    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGCONT)}
+    try:
+        LocalJobEnvironment()._handle_signals(paths, job)
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGUSR2)
+            assert not paths.submitted_pickle.exists()
+            with pytest.raises(SystemExit) as left:
+                stop.hand_on()
+        assert left.value.code == LOCAL_REQUEUE_RETURN_CODE
+        assert paths.submitted_pickle.exists()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
