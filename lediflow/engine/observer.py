@@ -39,8 +39,9 @@ class Observer:
         ]
 
     def _sight(self, beat: Heartbeat, unchanged_seconds: float) -> Sight:
-        what = fate(beat, self.host) if beat.written else "silent: it never started"
-        return Sight(beat, unchanged_seconds, what)
+        if not beat.written:
+            return Sight(beat, unchanged_seconds, "silent: it never started")
+        return Sight(beat, unchanged_seconds, fate(beat, self.host) if unchanged_seconds else "")
 
 
 class TroubleBook:

@@ -40,15 +40,15 @@ class Sight(NamedTuple):
 
     heartbeat: Heartbeat
     unchanged_seconds: float  # by the observer's clock
-    fate: str = "silent"  # what the observer knows of its process
+    fate: str = ""  # what the observer knows of its process
 
     @property
     def seconds_in_phase(self) -> float:
         return self.heartbeat.seconds + self.unchanged_seconds
 
     def __str__(self) -> str:
-        beat = self.heartbeat
-        return f"rank {beat.rank} on {beat.host} ({beat.phase} for {self.seconds_in_phase:.0f} s, {beat.steps} steps done)"
+        beat, seconds = self.heartbeat, self.seconds_in_phase
+        return f"rank {beat.rank} on {beat.host} ({beat.phase} for {seconds:.0f} s, {beat.steps} steps done)"
 
 
 @dataclass(frozen=True, kw_only=True)

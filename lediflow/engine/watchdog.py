@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import faulthandler
 import logging
 import os
 import socket
@@ -18,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -27,6 +25,7 @@ from lediflow.engine.heartbeats import Heartbeat, Phase, State, clear_earlier, w
 from lediflow.engine.observer import Observer, TroubleBook
 from lediflow.engine.preemption import StopReason
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.stacks import HeldStacks, dump_stacks
 from lediflow.engine.stalls import Trouble, WatchdogConfig, find_trouble
 
 log = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ class Watchdog:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.ranks.is_first:
             clear_earlier(self.folder, self.heartbeat.session)
-        self.held = (self.folder / f"{self.ranks.rank}-held.txt").open("w")
+        self.held = HeldStacks(self.folder / f"{self.ranks.rank}-held.txt")
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.thread.start()
         return self
@@ -98,17 +97,16 @@ class Watchdog:
     ) -> None:
         self.is_over.set()
         self.thread.join(self.config.every_seconds)
-        faulthandler.cancel_dump_traceback_later()
-        self.held.close()
+        if self.thread.is_alive():
+            return  # its disk hangs: a second writer would hang too
         with contextlib.suppress(OSError):
-            if Path(self.held.name).stat().st_size == 0:
-                Path(self.held.name).unlink()
-            self._write(**ending(error))
+            self.held.close()
+            self._write(*ending(error))
 
     def _watch(self) -> None:
         is_told = False
         while not self.is_over.is_set():
-            faulthandler.dump_traceback_later(self.config.silent_seconds, file=self.held)
+            self.held.put_off(self.config.silent_seconds)
             try:
                 self.tick()
             except OSError as error:
@@ -155,17 +153,9 @@ class Watchdog:
     def _take_note(self, trouble: Trouble) -> None:
         self.known.add(trouble.key)
         self.stuck = trouble, self.place, self.clock()
-        self._dump(trouble)
+        dump_stacks(self.stacks, self.ranks.rank, trouble.sentence)
         if self.ranks.is_first:
             self.report(trouble.kind, sentence=trouble.sentence, ranks=trouble.seen)
-
-    def _dump(self, trouble: Trouble) -> None:
-        self.stacks.mkdir(exist_ok=True)
-        time_of_day = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
-        with (self.stacks / f"{time_of_day}-rank-{self.ranks.rank}.txt").open("a") as file:
-            file.write(f"{trouble.sentence}\n\n")
-            file.flush()  # faulthandler writes past Python's buffer
-            faulthandler.dump_traceback(file, all_threads=True)
 
     def _leave_if_hopeless(self) -> None:
         if self.stuck is None:
@@ -173,7 +163,8 @@ class Watchdog:
         trouble, place, since = self.stuck
         has_failed = trouble.kind == "rank_failed"
         if not has_failed and self.place != place:
-            log.warning("this rank goes on, %.0f s after: %s", self.clock() - since, trouble.sentence)
+            if self.ranks.is_first:
+                log.warning("going on, %.0f s after: %s", self.clock() - since, trouble.sentence)
             self.stuck = None
             return
         patience = self.config.grace_seconds if has_failed else self.config.end_after_seconds
@@ -184,9 +175,9 @@ class Watchdog:
             self.leave(FAILED if has_failed else STALLED)
 
 
-def ending(error: BaseException | None) -> dict[str, str]:
+def ending(error: BaseException | None) -> tuple[State, str]:
     """How a rank's last heartbeat describes its end; a stop with the state saved is no failure."""
     stops = [None, *(reason.exit_status for reason in StopReason)]
     if error is None or (isinstance(error, SystemExit) and error.code in stops):
-        return {"state": State.DONE}
-    return {"state": State.FAILED, "message": f"{type(error).__name__}: {error}"}
+        return State.DONE, ""
+    return State.FAILED, f"{type(error).__name__}: {error}"
