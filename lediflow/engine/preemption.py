@@ -95,7 +95,7 @@ class StopRequest:
                 )
 
     def hand_on(self, reason: StopReason) -> None:
-        """Tell whoever would have handled the warning before us, once the state is saved: submitit then requeues the job.
+        """Tell whoever handled warnings before us, once the state is saved: submitit then requeues the job.
 
         The warning may have reached another rank, or be our own reading of the clock: then it counts as SLURM's usual
         USR2. submitit's handler ends the process; a default handler is not called, leaving is the caller's business.
