@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lediflow.config.dry_run.memory import averages_of
 from lediflow.config.dry_run.text import Facts, gigabytes
 from lediflow.config.dry_run.work import Work
+from lediflow.config.micro_batch import averages_of
 from lediflow.config.schema import TrainCommand
 from lediflow.engine.memory import BFLOAT16, FLOAT32, saved_bytes
 

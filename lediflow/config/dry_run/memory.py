@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lediflow.config.dry_run.text import GIB, gibibytes
 from lediflow.config.dry_run.work import Work
+from lediflow.config.micro_batch import averages_of
 from lediflow.config.schema import TrainCommand
 from lediflow.engine.fitting import MARGIN, halves
 from lediflow.engine.memory import Held, held
@@ -71,11 +72,6 @@ def held_by(command: TrainCommand, work: Work, config: EngineConfig, micro_batch
         frozen=work.frozen.parameters,
         activations=micro_batch * work.model.total.kept_bytes,
     )
-
-
-def averages_of(command: TrainCommand) -> int:
-    """Averages of the weights that are kept: one by half-life, and one for each profile."""
-    return 1 + len(command.train.ema.sigma_rels)
 
 
 def largest_micro_batch(command: TrainCommand, work: Work, config: EngineConfig, capacity: int) -> int:
