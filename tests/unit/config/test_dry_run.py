@@ -176,3 +176,10 @@ def test_numbers_stand_on_the_right_and_words_on_the_left():
         "  a        5",
         "  bcd  1,000",
     ]
+
+
+def test_a_gpu_that_is_not_here_can_be_reckoned_with():
+    command = compose(
+        "train", "experiment=smoke", "data.path=a", "engine.device=cuda", "engine.precision=auto"
+    )
+    assert work_of(command, 2).engine.precision == "bfloat16"
