@@ -74,7 +74,7 @@ def train(run: Training) -> Outcome:
         while not clock.is_finished:
             for _ in range(engine.accumulation):
                 batch = window.waited(run.stream.next_batch)
-                loss, metrics = run.stage.loss(engine.module, batch, run.noise)
+                loss, metrics, *_ = run.stage.loss(engine.module, batch, run.noise)
                 engine.backward(loss)
                 window.add(metrics)
             clock.advance()

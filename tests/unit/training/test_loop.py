@@ -16,7 +16,7 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.nn.neighborhood import check as neighborhood_check
-from lediflow.stages.protocol import StageLoss
+from lediflow.stages.protocol import stage_loss
 from lediflow.training.clock import Clock
 from lediflow.training.loop import Outcome, Training, TrainingConfig, resume
 from lediflow.training.loop import train as train_on
@@ -64,8 +64,8 @@ class Regression:
         if self.at is not None and self.at in batch.ids:
             self.event()
         target = batch.images + noise.normal(batch.ids, "target", (1,))
-        loss = (module(batch.images) - target).square().mean()
-        return StageLoss(loss, {"loss": loss.detach(), "position": batch.ids.float().mean()})
+        per_sample = (module(batch.images) - target).square().mean(1)
+        return stage_loss(per_sample, {"position": batch.ids.float().mean()}, {})
 
 
 class Remembering:
