@@ -5,7 +5,7 @@ from typing import Any
 
 from lediflow.tracking.composite import CompositeTracker
 from lediflow.tracking.config import TrackingConfig
-from lediflow.tracking.jsonl import JsonlTracker
+from lediflow.tracking.event_file import JsonlTracker
 from lediflow.tracking.progress import ProgressTracker, make_progress
 from lediflow.tracking.protocol import SilentTracker, Tracker
 from lediflow.tracking.wandb import WandbTracker

@@ -4,6 +4,7 @@ A run is worth more than its dashboard. A view that raises is named in the log a
 `jsonl.replay` can rebuild it from the events.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -34,5 +35,6 @@ class CompositeTracker:
             try:
                 tell(view)
             except Exception as error:
-                self.views.remove(view)
+                with contextlib.suppress(ValueError):  # another thread was told the same
+                    self.views.remove(view)
                 log.warning("%s stopped listening (%s); the event log goes on", type(view).__name__, error)

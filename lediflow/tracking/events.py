@@ -7,6 +7,7 @@ The log stays strict JSON: a loss that is not a number is written as the string 
 
 import json
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,13 +22,13 @@ def event_line(event: str, images_seen: int, values: dict[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON knows it; tensors and numpy scalars become Python numbers, paths become strings."""
+    """The value as JSON knows it; tensors and arrays become Python numbers, or lists of them, paths become strings."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if hasattr(value, "item"):
-        return plain(value.item())
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -50,3 +51,12 @@ def number(value: Any) -> float | None:
     if isinstance(value, str) and value not in ("nan", "inf", "-inf"):
         return None
     return float(value) if isinstance(value, (int, float, str)) else None
+
+
+def numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Every number in a value under a name of its own: those of lists and dicts are `key/0`, `key/name`."""
+    if isinstance(value, (dict, list)):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(f"{key}/{name}", item)
+    elif (known := number(value)) is not None:
+        yield key, known

@@ -1,20 +1,18 @@
-"""The event log: an append-only JSONL file with one writer, the truth every other view is made from.
+"""Reading the event log: an append-only JSONL file, the truth every other view is made from.
 
 A resumed run appends to the log it finds; nothing is ever taken back. Readers therefore follow two rules:
 a "resume" event withdraws what the lost attempt had logged beyond the place it resumed at, and of two values
 at the same place on the image clock the newest counts.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from lediflow.errors import UserError
-from lediflow.tracking.events import Event, event_line, number, parse_event
+from lediflow.tracking.events import Event, number, parse_event
 from lediflow.tracking.protocol import Tracker
 
 RESUME = "resume"
@@ -27,42 +25,11 @@ class Curve(NamedTuple):
     values: Float[np.ndarray, " points"]
 
 
-class JsonlTracker:
-    """Appends each event to the log and flushes it, so that a killed run has told all it did."""
+class BinnedCurve(NamedTuple):
+    """A value by bin along the image clock, in order; nan where a bin was empty."""
 
-    def __init__(self, path: str | Path):
-        self.file = open_for_append(Path(path))
-
-    def record(self, event: str, images_seen: int, **values: Any) -> None:
-        self.file.write(event_line(event, images_seen, values))
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()
-
-
-def open_for_append(path: Path) -> TextIO:
-    """The log, ready for a new line even if a crash tore its last one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torn = ends_inside_a_line(path)
-        file = path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"cannot write the event log {path}: {error.strerror}; choose another run folder"
-        ) from error
-    if torn:
-        file.write("\n")
-    return file
-
-
-def ends_inside_a_line(path: Path) -> bool:
-    """Whether the file's last byte is something other than a newline."""
-    if not path.exists() or path.stat().st_size == 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+    images_seen: Int[np.ndarray, " points"]
+    values: Float[np.ndarray, "points bins"]
 
 
 def read_events(path: str | Path) -> list[Event]:
@@ -97,6 +64,23 @@ def logged_points(path: str | Path, event: str, key: str) -> Iterator[tuple[int,
         value = number(entry.get(key)) if entry["event"] == event else None
         if value is not None:
             yield entry["images_seen"], value
+
+
+def binned_curve(path: str | Path, event: str, key: str) -> BinnedCurve:
+    """The list named `key` of every `event` along the image clock; lists not as long as the last are left out."""
+    newest = {
+        entry["images_seen"]: entry[key]
+        for entry in standing_events(path)
+        if entry["event"] == event and isinstance(entry.get(key), list)
+    }
+    bins = len([*newest.values()][-1]) if newest else 0
+    places = sorted(place for place, values in newest.items() if len(values) == bins)
+    known = [
+        [np.nan if (value := number(item)) is None else value for item in newest[place]] for place in places
+    ]
+    return BinnedCurve(
+        np.array(places, dtype=np.int64), np.array(known, dtype=np.float64).reshape(len(places), bins)
+    )
 
 
 def replay(path: str | Path, tracker: Tracker) -> int:

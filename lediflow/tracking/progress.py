@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lediflow.tracking.events import number, plain
 
-SHOWN = ("loss",)  # values of an event that are worth a glance beside the bar
+SHOWN = {("train", "loss"): "loss", ("validation", "loss"): "held-out loss"}  # worth a glance beside the bar
 
 
 class Progress(Protocol):
@@ -97,10 +97,14 @@ class ProgressTracker:
 
     def __init__(self, progress: Progress):
         self.progress = progress
+        self.notes: dict[str, str] = {}  # the newest value of each kind
 
     def record(self, event: str, images_seen: int, **values: Any) -> None:
-        shown = {key: number(plain(values[key])) for key in SHOWN if key in values}
-        self.progress.update(images_seen, ", ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+        for key, value in values.items():
+            known = number(plain(value)) if (event, key) in SHOWN else None
+            if known is not None:
+                self.notes[SHOWN[event, key]] = f"{SHOWN[event, key]} {known:.4g}"
+        self.progress.update(images_seen, ", ".join(self.notes.values()))
 
     def close(self) -> None:
         self.progress.close()

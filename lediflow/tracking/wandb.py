@@ -1,6 +1,7 @@
 """Weights & Biases as a view of the event log: the only home of wandb, imported when first asked for.
 
-Each event's numbers appear as `event/key` over `images_seen`. Offline (the default) nothing leaves the
+Each event's numbers appear as `event/key` over `images_seen`, those of a list or dict as `event/key/0` or
+`event/key/name`. Offline (the default) nothing leaves the
 machine: `wandb sync` uploads the folder later. A requeued run makes a second offline run of the same group;
 for one unbroken curve, feed the whole event log to a fresh tracker with `jsonl.replay`.
 """
@@ -13,7 +14,7 @@ from typing import Any
 
 from lediflow.errors import UserError
 from lediflow.tracking.config import TrackingConfig
-from lediflow.tracking.events import number, plain
+from lediflow.tracking.events import numbers, plain
 
 MODES = ("offline", "online")
 
@@ -38,9 +39,7 @@ class WandbTracker:
         self.run.define_metric("*", step_metric="images_seen")
 
     def record(self, event: str, images_seen: int, **values: Any) -> None:
-        numbers = {f"{event}/{key}": number(plain(value)) for key, value in values.items()}
-        known = {key: value for key, value in numbers.items() if value is not None}
-        self.run.log({"images_seen": images_seen, **known})
+        self.run.log({"images_seen": images_seen, **dict(numbers(event, plain(values)))})
 
     def close(self) -> None:
         self.run.finish()

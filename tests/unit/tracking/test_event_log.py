@@ -1,13 +1,18 @@
 """The event log: what is written, what a crash leaves, and what still holds after a resume."""
 
 import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 
 import numpy as np
 import pytest
 import torch
 
 from lediflow.errors import UserError
-from lediflow.tracking.jsonl import JsonlTracker, curve, read_events, replay, standing_events
+from lediflow.tracking import event_file
+from lediflow.tracking.event_file import JsonlTracker
+from lediflow.tracking.jsonl import binned_curve, curve, read_events, replay, standing_events
 
 
 @pytest.fixture
@@ -103,3 +108,71 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"events\.jsonl.*choose another run folder"):
         JsonlTracker(tmp_path / "file" / "events.jsonl")
+
+
+def test_threads_share_the_log_and_every_line_is_whole(path):
+    tracker = JsonlTracker(path)
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(200):
+            pool.submit(tracker.record, "train", number, note="x" * number)
+    tracker.close()
+    assert sorted(event["images_seen"] for event in read_events(path)) == list(range(200))
+
+
+def test_a_thread_whose_write_hangs_holds_no_other_up_and_no_event_is_lost(path, monkeypatch):
+    monkeypatch.setattr(event_file, "PATIENCE_SECONDS", 0.01)
+    tracker = JsonlTracker(path)
+    with tracker.lock:  # as a write that does not return would hold it
+        tracker.record("stalled", 7)
+    assert read_events(path) == []
+    tracker.record("train", 8)
+    assert [event["event"] for event in read_events(path)] == ["stalled", "train"]
+
+
+def test_a_full_disk_costs_no_event_and_does_not_stop_the_run(path, caplog):
+    tracker = JsonlTracker(path)
+    tracker.record("train", 1)
+    with FileIO("/dev/full", "a") as full, caplog.at_level(logging.WARNING):
+        disk, tracker.file = tracker.file, full
+        tracker.record("train", 2)
+        tracker.record("train", 3)
+    tracker.file = disk
+    tracker.record("train", 4)
+    tracker.close()
+    assert [event["images_seen"] for event in read_events(path)] == [1, 2, 3, 4]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path} cannot be written (No space left on device); events wait until it can"
+    ]
+
+
+def test_a_line_that_a_full_disk_cut_is_written_again_whole(path):
+    class Cutting(FileIO):
+        def write(self, line):
+            return super().write(line[:10])
+
+    tracker = JsonlTracker(path)
+    disk, tracker.file = tracker.file, Cutting(path, "a")
+    tracker.record("train", 1)
+    tracker.file = disk
+    tracker.record("train", 2)
+    assert [event["images_seen"] for event in read_events(path)] == [1, 2]
+
+
+def test_a_value_by_bin_is_a_row_for_each_event_with_nan_for_empty_bins(path):
+    tracker = JsonlTracker(path)
+    tracker.record("train", 200, loss_by_time=[1.0, None])
+    tracker.record("train", 100, loss_by_time=[3.0, "nan"])
+    tracker.record("validation", 100, loss_by_time=[9.0, 9.0])
+    tracker.record("train", 200, loss_by_time=[2.0, 4.0])  # the newest counts
+    tracker.record("train", 300, loss=1.0)
+    found = binned_curve(path, "train", "loss_by_time")
+    assert found.images_seen.tolist() == [100, 200]
+    np.testing.assert_array_equal(found.values, [[3.0, np.nan], [2.0, 4.0]])
+
+
+def test_a_run_that_changed_its_bins_keeps_the_rows_with_the_last_ones(path):
+    tracker = JsonlTracker(path)
+    tracker.record("train", 1, loss_by_time=[1.0])
+    tracker.record("train", 2, loss_by_time=[1.0, 2.0])
+    assert binned_curve(path, "train", "loss_by_time").values.tolist() == [[1.0, 2.0]]
+    assert binned_curve(path, "train", "loss_by_sigma").values.shape == (0, 0)

@@ -6,6 +6,7 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from lediflow.errors import UserError
 from lediflow.tracking.build import build_tracker
@@ -44,13 +45,29 @@ def wandb(monkeypatch):
 
 def test_numbers_of_an_event_go_under_its_name_over_the_image_clock(wandb, tmp_path):
     tracker = WandbTracker(TrackingConfig(wandb_project="cells"), tmp_path / "flow-0", {"seed": 0})
-    tracker.record("train", 64, loss=0.5, note="warm", ranks=[1, 2])
+    tracker.record("train", 64, loss=0.5, note="warm")
     tracker.close()
     assert wandb.logged == [{"images_seen": 64, "train/loss": 0.5}]
     assert wandb.started["mode"] == "offline"
     assert (wandb.started["project"], wandb.started["name"]) == ("cells", "flow-0")
     assert wandb.started["config"] == {"seed": 0}
     assert wandb.is_finished
+
+
+def test_each_number_of_a_list_or_dict_has_a_curve_of_its_own(wandb, tmp_path):
+    tracker = WandbTracker(TrackingConfig(), tmp_path, {})
+    tracker.record(
+        "train", 64, loss_by_time=[0.5, None, 0.25], step={"p50": torch.tensor([1.0, 2.0])}, keys=["a"]
+    )
+    assert wandb.logged == [
+        {
+            "images_seen": 64,
+            "train/loss_by_time/0": 0.5,
+            "train/loss_by_time/2": 0.25,
+            "train/step/p50/0": 1.0,
+            "train/step/p50/1": 2.0,
+        }
+    ]
 
 
 def test_the_real_package_writes_an_offline_run_into_the_run_folder(tmp_path, monkeypatch):
