@@ -1,55 +1,81 @@
-"""Exponential moving average of the weights, in float32, over whatever part of them this rank owns.
+"""Running averages of the weights, in float32, over whatever part of them this rank owns.
 
-Decay is given per image, as a half-life on the image clock, and ramps up with the run's age so that the first,
-poor weights are forgotten (as in EDM2, Karras et al. 2024): half-life = min(asked, ramp * images seen).
+Two kinds, both on the image clock. `ema` is an exponential average with a half-life that ramps up with the run's age,
+so that the first, poor weights are forgotten: half-life = min(asked, ramp * images seen). `ema_<sigma_rel>` are the
+power-function averages of EDM2 (Karras et al. 2024, arXiv:2312.02696, section 3): the weight of a moment tau in the
+average at t is proportional to tau^gamma, and sigma_rel is the profile's width as a share of the run's length. Stored
+along the run they allow any other width to be made afterwards (posthoc.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+HALF_LIFE = "ema"
+WIDEST = 0.28  # of sigma_rel: there gamma nears 0, a plain mean of all weights
 
 
 @dataclass(kw_only=True)
 class EMAConfig:
     half_life_images: int = 50_000  # longer: smoother weights that lag further behind
     ramp: float = 0.1  # cap on the half-life as a share of the images seen so far
+    sigma_rels: list[float] = field(
+        default_factory=lambda: [0.05, 0.10]
+    )  # widths of further averages, from which any other can be made later; [] keeps none and saves their memory
+
+    def __post_init__(self) -> None:
+        for width in self.sigma_rels:
+            if not 0 < width < WIDEST:
+                raise ValueError(f"train.ema.sigma_rels: {width} must lie between 0 and {WIDEST}")
 
 
-def decay_for(config: EMAConfig, images_seen: int, batch: int) -> float:
-    """Weight of the old average after a batch of `batch` images, in [0, 1)."""
+def role_of(sigma_rel: float) -> str:
+    """Under which a power-function average is kept."""
+    return f"{HALF_LIFE}_{sigma_rel:.3f}"
+
+
+def roles(config: EMAConfig) -> tuple[str, ...]:
+    """Every average of a run."""
+    return (HALF_LIFE, *map(role_of, config.sigma_rels))
+
+
+def decays_for(config: EMAConfig, images_seen: int, batch: int) -> dict[str, float]:
+    """Weight of each old average after a batch of `batch` images that ends at `images_seen`, in [0, 1)."""
     half_life = min(config.half_life_images, config.ramp * images_seen)
-    return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
+    decays = {HALF_LIFE: 0.5 ** (batch / half_life) if half_life > 0 else 0.0}
+    rest = 1 - batch / images_seen
+    return decays | {role_of(width): rest ** (gamma_of(width) + 1) for width in config.sigma_rels}
 
 
-class WeightAverage:
-    """The average of some tensors that an optimizer updates in place."""
+def sigma_rel_of(gamma: float) -> float:
+    """Standard deviation of the density (gamma + 1) tau^gamma on [0, 1]."""
+    return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
-    def __init__(self, weights: Sequence[Tensor]) -> None:
+
+def gamma_of(sigma_rel: float) -> float:
+    """The exponent of a profile of that width: a root of the cubic behind `sigma_rel_of`, by bisection."""
+    low, high = 0.0, 1 / sigma_rel  # sigma_rel(gamma) falls, and is below 1 / gamma
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sigma_rel_of(middle) > sigma_rel else (low, middle)
+    return (low + high) / 2
+
+
+class Averages:
+    """The averages of tensors that an optimizer updates in place; `tensors[role]` lie in the order of the weights."""
+
+    def __init__(self, weights: Sequence[Tensor], roles: Sequence[str]) -> None:
         self.weights = [weight.detach() for weight in weights]
-        self.average = [weight.detach().float().clone() for weight in self.weights]
+        self.tensors = {role: [weight.float().clone() for weight in self.weights] for role in roles}
 
     @torch.no_grad()
-    def update(self, decay: float) -> None:
-        if self.average:
-            torch._foreach_lerp_(self.average, self.weights, 1 - decay)
-
-    @contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """Within, the weights hold the average (and the average holds the weights)."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for weight, average in zip(self.weights, self.average, strict=True):
-            kept = weight.clone()
-            weight.copy_(average)
-            average.copy_(kept)
+    def update(self, decays: Mapping[str, float]) -> None:
+        """average <- decay * average + (1 - decay) * weight, for every role."""
+        for role, kept in self.tensors.items():
+            if kept:
+                torch._foreach_lerp_(kept, self.weights, 1 - decays[role])

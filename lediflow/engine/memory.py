@@ -21,8 +21,12 @@ from lediflow.engine.protocol import EngineConfig
 
 FLOAT32, BFLOAT16 = 4, 2  # bytes
 MOMENTS = 2
-BUCKET_ELEMENTS = 50_000_000  # gradients summed in one message: larger ones are no faster, and lie there for nothing
-GATHERED_ELEMENTS = 1_000_000_000  # weights that stage 3 lets lie until their next use (stage3_max_live_parameters)
+BUCKET_ELEMENTS = (
+    50_000_000  # gradients summed in one message: larger ones are no faster, and lie there for nothing
+)
+GATHERED_ELEMENTS = (
+    1_000_000_000  # weights that stage 3 lets lie until their next use (stage3_max_live_parameters)
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from lediflow.engine.heartbeats import Phase
 from lediflow.engine.ranks import Ranks

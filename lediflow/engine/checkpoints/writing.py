@@ -1,0 +1,183 @@
+"""Writing a checkpoint in threads, together with the other ranks, who are met in files.
+
+Each rank writes its slice into `.<images>.<session>.partial`, then a mark with the slice's hash. The first rank waits
+for all marks, adds what is written once, and renames the folder. The session is one attempt of the run: what a killed
+attempt has left carries another name. Marks are renamed into place, so a mark that is seen is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lediflow.engine.checkpoints.folder import (
+    MANIFEST,
+    MODEL,
+    PARTIAL,
+    PROGRESS,
+    CheckpointFolder,
+    flush,
+    sha256_of,
+    write_flushed,
+)
+from lediflow.engine.checkpoints.slices import SlicedState, slice_name, write_slice, write_tensors
+from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.protocol import EngineState
+from lediflow.engine.ranks import Ranks
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_SECONDS = 0.05
+AVERAGED = ("ema/", "buffer/")  # what an export is made of
+
+
+@dataclass(frozen=True)
+class Saved:
+    path: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    reason: str
+
+
+class CheckpointWriter:
+    """One rank's part in the checkpoints of a run, one at a time."""
+
+    def __init__(
+        self, folder: CheckpointFolder, ranks: Ranks, session: str, snapshots: Snapshots | None = None
+    ) -> None:
+        self.folder, self.ranks, self.session, self.snapshots = folder, ranks, session, snapshots
+        self.thread: threading.Thread | None = None
+        self.is_abandoned = threading.Event()
+        self.is_slice_done = threading.Event()
+        self.is_slice_done.set()
+        self.error: Exception | None = None
+        self.outcome: Saved | Failed | None = None
+        if ranks.is_first:
+            folder.clear_partial(except_session=session)
+
+    @property
+    def is_busy(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+    def begin(self, images_seen: int, state: EngineState, progress: dict[str, Any]) -> None:
+        """Start writing; the state's tensors must stay as they are until the slice is done."""
+        if self.is_busy:
+            raise RuntimeError("a checkpoint is still being written: wait for it first")
+        self.outcome = self.error = None
+        self.is_abandoned.clear()
+        self.is_slice_done.clear()
+        # a daemon: a process that was told to end does not wait for a disk that hangs
+        self.thread = threading.Thread(
+            target=self._write, args=(images_seen, state, progress), name="checkpoint", daemon=True
+        )
+        self.thread.start()
+
+    def slice_error(self) -> Exception | None:
+        """Why this rank's part could not be written, if that is known."""
+        return self.error
+
+    def wait_slice(self) -> Exception | None:
+        """Until this rank's part is written, or why it is not."""
+        self.is_slice_done.wait()
+        return self.error
+
+    def wait_commit(self) -> Saved | Failed | None:
+        """Until the thread has ended; on the first rank that is the whole checkpoint."""
+        if self.thread is not None:
+            self.thread.join()
+        return self.poll()
+
+    def abandon(self) -> None:
+        """Some rank could not write its part: wait for the others no longer, remove what is there."""
+        self.is_abandoned.set()
+        if self.thread is not None:
+            self.thread.join()
+
+    def poll(self) -> Saved | Failed | None:
+        """How the last one ended, once; None while it is being written."""
+        if self.is_busy:
+            return None
+        outcome, self.outcome = self.outcome, None
+        if outcome is not None:
+            self.error = None
+        return outcome
+
+    def _write(self, images_seen: int, state: EngineState, progress: dict[str, Any]) -> None:
+        started = time.monotonic()
+        name = f"{images_seen:012d}"
+        partial = self.folder.folder / f".{name}.{self.session}{PARTIAL}"
+        try:
+            self._write_slice(partial, state)
+            self.is_slice_done.set()
+            final = self.folder.folder / name
+            if self.ranks.is_first:
+                self._commit(partial, final, progress)
+            self.outcome = Saved(final, time.monotonic() - started)
+        except Exception as error:
+            self.error = self.error or error
+            self.outcome = Failed(_sentence(error))
+            if self.ranks.is_first:
+                shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            self.is_slice_done.set()
+
+    def _write_slice(self, partial: Path, state: EngineState) -> None:
+        state.ready()
+        partial.mkdir(parents=True, exist_ok=True)
+        name = slice_name(self.ranks.rank, self.ranks.world_size)
+        digest = write_slice(partial / name, state.tensors, state.extents, state.steps)
+        beside = partial / f".{name}.mark"
+        write_flushed(beside, {name: digest})
+        beside.rename(partial / f"{name}.mark")
+
+    def _commit(self, partial: Path, final: Path, progress: dict[str, Any]) -> None:
+        names = [slice_name(rank, self.ranks.world_size) for rank in range(self.ranks.world_size)]
+        sums = self._gathered_marks(partial, names)
+        whole = SlicedState([partial / name for name in names])
+        sums[MODEL] = write_averaged(partial / MODEL, whole)
+        write_flushed(partial / PROGRESS, {**progress, "optimizer_steps": whole.steps})
+        sums[PROGRESS] = sha256_of(partial / PROGRESS)
+        if self.snapshots is not None:
+            self.snapshots.store(int(final.name), whole)
+        write_flushed(partial / MANIFEST, {"sha256": sums})
+        flush(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        flush(self.folder.folder)
+        self.folder.drop_old()
+
+    def _gathered_marks(self, partial: Path, names: list[str]) -> dict[str, str]:
+        """The hashes of all slices, as their writers tell them; the marks go."""
+        sums: dict[str, str] = {}
+        for name in names:
+            mark = partial / f"{name}.mark"
+            while not mark.exists():
+                if self.is_abandoned.wait(LOOK_EVERY_SECONDS):
+                    raise OSError(f"another rank could not write its part ({name} is not there)")
+                os.listdir(partial)  # noqa: PTH208 - asks a network file system for news
+            sums |= json.loads(mark.read_text())
+            mark.unlink()
+        return sums
+
+
+def write_averaged(path: Path, state: SlicedState) -> str:
+    """The averaged weights and the buffers under the module's own names; returns the file's SHA-256."""
+    keys = [key for key in state.shapes if key.startswith(AVERAGED)]
+    return write_tensors(path, {key.partition("/")[2]: state.whole(key) for key in keys}, {})
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return str(error) or type(error).__name__
