@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lediflow.config.build import BuiltRun, build_run, build_trained_model, identity, typed
+from lediflow.config.build import BuiltRun, build_run, typed
 from lediflow.config.checks import check_command
-from lediflow.config.cli import STOPPED, run_command
-from lediflow.config.parent import Parent, load_parent
+from lediflow.config.cli import STOPPED, run_command, this_command
+from lediflow.config.identity import is_done
+from lediflow.config.inputs import Inputs, open_inputs
 from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
+from lediflow.config.trained_model import build_trained_model
 from lediflow.engine.ranks import Ranks, find_ranks
-from lediflow.errors import UserError
 from lediflow.models import save_model
 from lediflow.tracking.build import build_tracker
-from lediflow.training.identity import differences
 from lediflow.training.loop import Outcome, resume, train
 from lediflow.training.run_folder import RunFolder
 
@@ -31,23 +28,26 @@ log = logging.getLogger(__name__)
 
 
 def main(overrides: Iterable[str] = ()) -> None:
-    run_command("train", run, overrides)
+    run_command("train", run, overrides, flags=["dry_run"])
 
 
 def run(config: DictConfig) -> None:
     """One training command, from composed configuration to exported weights."""
     separate_jobs(config)
-    command: TrainCommand = typed(config)
     ranks = find_ranks()
     if not ranks.is_first:
         logging.getLogger().setLevel(logging.WARNING)
+    if config.dry_run:
+        answer_dry_run(config, ranks)
+        return
+    command: TrainCommand = typed(config)
     folder = RunFolder(Path(command.run))
     if is_done(folder, command):
         return
     check_command(command)
-    parent = load_parent(command)
+    inputs = open_inputs(command, ranks)
     folder.create()
-    outcome = trained(command, parent, folder, ranks, OmegaConf.to_yaml(config, resolve=True))
+    outcome = trained(command, inputs, folder, ranks, OmegaConf.to_yaml(config, resolve=True))
     if outcome is Outcome.STOPPED:
         if ranks.is_first:
             print(
@@ -57,24 +57,16 @@ def run(config: DictConfig) -> None:
         sys.exit(STOPPED)
 
 
-def is_done(folder: RunFolder, command: TrainCommand) -> bool:
-    """Whether the folder holds this training, finished; an error if it holds another one."""
-    facts: dict[str, Any] = folder.exported_facts() if folder.is_exported else {"images_seen": 0}
-    if facts["images_seen"] < command.train.images:
-        return False
-    known = facts.get("identity", {})
-    if changed := differences(known, {key: identity(command)[key] for key in known}):
-        raise UserError(
-            f"{folder.root} is finished, but was trained with other options ({'; '.join(changed)}); "
-            "choose another run="
-        )
-    log.info("%s is finished (%d images): nothing to do", folder.root, facts["images_seen"])
-    return True
+def answer_dry_run(config: DictConfig, ranks: Ranks) -> None:
+    from lediflow.config.dry_run import dry_run, without_data
+
+    command: TrainCommand = typed(without_data(config))
+    check_command(command)
+    if ranks.is_first:
+        print(dry_run(command, ranks.world_size))
 
 
-def trained(
-    command: TrainCommand, parent: Parent | None, folder: RunFolder, ranks: Ranks, config: str
-) -> Outcome:
+def trained(command: TrainCommand, inputs: Inputs, folder: RunFolder, ranks: Ranks, config: str) -> Outcome:
     tracker = build_tracker(
         command.tracking,
         folder.root,
@@ -83,7 +75,7 @@ def trained(
         title=f"{command.stage.name} ({command.prior} prior)",
         run_config=dataclasses.asdict(command),
     )
-    built = build_run(command, parent, tracker, ranks)
+    built = build_run(command, inputs, tracker, ranks)
     try:
         resume(built.training)  # refuses a folder of another run, before anything in it is changed
         if ranks.is_first:
@@ -107,15 +99,6 @@ def export(command: TrainCommand, built: BuiltRun, folder: RunFolder) -> None:
     model.load_state_dict(weights)
     save_model(model, folder.export, {**built.facts, "images_seen": built.training.clock.images_seen})
     log.info("exported %s", folder.export)
-
-
-def this_command() -> str:
-    """The command line that was typed, ready to be typed again."""
-    package = sys.modules["__main__"].__spec__
-    module = package.name if package else "lediflow.train"
-    is_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    launcher = f"torchrun --nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if is_torchrun else "python"
-    return f"{launcher} {shlex.join(['-m', module, *sys.argv[1:]])}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +12,19 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lediflow.config.contradiction import key_of_contradiction
-from lediflow.config.dataset import build_stream, open_data
-from lediflow.config.parent import Parent
+from lediflow.config.dataset import build_stream
+from lediflow.config.inputs import Inputs
 from lediflow.config.schema import TrainCommand
-from lediflow.data.shards.reader import ShardReader
+from lediflow.config.trained_model import build_trained_model
 from lediflow.engine.checkpoint import CheckpointFolder
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.models import Model, Spec, build_model
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.groups import parameter_groups
-from lediflow.models.specs import VelocitySpec, latent_shape
+from lediflow.models.specs import latent_shape
 from lediflow.models.tree import describe_model
 from lediflow.stages.auxiliary import AuxiliaryStage
 from lediflow.stages.flow import FlowStage
@@ -57,18 +55,20 @@ class BuiltRun:
     facts: dict[str, Any]
 
 
-def build_run(command: TrainCommand, parent: Parent | None, tracker: Tracker, ranks: Ranks) -> BuiltRun:
+def build_run(command: TrainCommand, inputs: Inputs, tracker: Tracker, ranks: Ranks) -> BuiltRun:
     """Every part of one run, connected."""
-    reader = open_data(command, ranks)
     torch.manual_seed(command.seed)
     model = build_trained_model(command)
     log.info("%s", describe_model(model))
+    if inputs.warm_start:
+        model.load_state_dict(inputs.warm_start.weights)
+        log.info("beginning with the weights of %s", inputs.warm_start.path)
     engine = build_engine(command, model, ranks)
-    auxiliary = parent.model.to(engine.device) if parent else None
+    auxiliary = inputs.parent.model.to(engine.device) if inputs.parent else None
     training = Training(
         engine=engine,
         stage=build_stage(command, auxiliary),
-        stream=build_stream(command, reader, engine),
+        stream=build_stream(command, inputs.reader, engine),
         noise=SampleNoise(command.seed),
         clock=Clock(command.train.images, command.train.global_batch),
         tracker=tracker,
@@ -76,31 +76,9 @@ def build_run(command: TrainCommand, parent: Parent | None, tracker: Tracker, ra
             RunFolder(Path(command.run)).checkpoints, command.train.checkpoint.keep_last
         ),
         config=command.train,
-        identity=identity(command) | {"parent": parent.sha256 if parent else None},
+        identity=inputs.identity,
     )
-    return BuiltRun(training, exported_facts(command, reader, parent))
-
-
-def build_trained_model(command: TrainCommand) -> Model:
-    """The model that this command's stage trains, with fresh weights."""
-    specs: dict[str, Spec] = {
-        "auxiliary": command.model.auxiliary,
-        "flow": velocity_spec(command),
-        "latent_sampler": command.model.latent_sampler,
-    }
-    try:
-        return build_model(specs[command.stage.name], command.engine.attention_route)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def velocity_spec(command: TrainCommand) -> VelocitySpec:
-    """The flow model hears of the auxiliary model's latent; the baseline hears of nothing."""
-    model = command.model
-    if command.prior == "gaussian":
-        return dataclasses.replace(model.velocity, latent_shape=[])
-    shape = latent_shape(model.auxiliary, model.image_size, model.image_size)
-    return dataclasses.replace(model.velocity, latent_shape=list(shape))
+    return BuiltRun(training, exported_facts(command, inputs))
 
 
 def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
@@ -133,32 +111,22 @@ def build_engine(command: TrainCommand, module: nn.Module, ranks: Ranks) -> Engi
     raise UserError(f"engine.name={config.name!r} is unknown; use engine=local or engine=deepspeed")
 
 
-def identity(command: TrainCommand) -> dict[str, Any]:
-    """What a continued run must share with its start, besides the parent."""
-    return {
-        "stage": dataclasses.asdict(command.stage),
-        "prior": command.prior,
-        "seed": command.seed,
-        "global_batch": command.train.global_batch,
-        "model": dataclasses.asdict(command.model),
-    }
-
-
-def exported_facts(command: TrainCommand, reader: ShardReader, parent: Parent | None) -> dict[str, Any]:
-    """What sampling must know besides the weights."""
-    contents = reader.index.contents
+def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
+    """What sampling and dependent runs must know besides the weights."""
+    index, parent, warm = inputs.reader.index, inputs.parent, inputs.warm_start
     return {
         "stage": command.stage.name,
         "prior": command.prior,
         "image_size": command.model.image_size,
-        "codec": contents.codec or {"name": "pixels"},
+        "codec": index.contents.codec or {"name": "pixels"},
         "data": {
             "path": str(command.data.path),
-            "fingerprint": reader.index.fingerprint,
-            "samples": len(reader),
+            "fingerprint": index.fingerprint,
+            "samples": len(inputs.reader),
             "held_out_fraction": command.data.held_out_fraction,
         },
         "parent": {"path": parent.path, "sha256": parent.sha256} if parent else None,
+        "warm_start": {"path": str(warm.path), "sha256": warm.sha256} if warm else None,
         "seed": command.seed,
-        "identity": identity(command),
+        "identity": inputs.identity,
     }

@@ -1,7 +1,8 @@
 """One front for every command: Hydra composes, mistakes get a sentence instead of a traceback.
 
-Exit status: 0 the work is done; 2 the request cannot be met (the message says what to do); 75 stopped by Ctrl-C or
-another signal with the state saved; 130 interrupted elsewhere; 1 anything else, with a traceback.
+Exit status: 0 the work is done; 2 the request cannot be met (the message says what to do); 130 interrupted; 1 anything
+else, with a traceback. Training that was stopped with its state saved ends with 75 (Ctrl-C or another signal), 79 (the
+wall time is near) or 80 (`touch RUN/stop`): see StopReason; 81 a rank that was stuck ended itself: see Watchdog.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import functools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -47,12 +49,13 @@ def run_command(
     task: Callable[[DictConfig], None],
     overrides: Iterable[str] = (),
     dashed: Iterable[str] = (),
+    flags: Iterable[str] = (),
 ) -> None:
     """Compose `config_name` with the command line (and `overrides` before it), then run the task.
 
-    Options named in `dashed` may also be written `--name value`.
+    Options named in `dashed` may also be written `--name value`, those in `flags` `--name` for true.
     """
-    sys.argv[1:] = [*overrides, *undashed(sys.argv[1:], dashed)]
+    sys.argv[1:] = [*overrides, *unflagged(undashed(sys.argv[1:], dashed), flags)]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us, not Hydra's printer
     register_schemas()
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(
@@ -78,6 +81,21 @@ def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
             argument = f"{known[flag]}={value if equals else next(left, '')}"
         overrides.append(argument)
     return overrides
+
+
+def unflagged(arguments: list[str], names: Iterable[str]) -> list[str]:
+    """`--some-name` as the override `some_name=true`."""
+    known = {f"--{name.replace('_', '-')}": f"{name}=true" for name in names}
+    return [known.get(argument, argument) for argument in arguments]
+
+
+def this_command() -> str:
+    """The command line that was typed, ready to be typed again."""
+    package = sys.modules["__main__"].__spec__
+    module = package.name if package else "lediflow.train"
+    is_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    launcher = f"torchrun --nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if is_torchrun else "python"
+    return f"{launcher} {shlex.join(['-m', module, *sys.argv[1:]])}"
 
 
 def answering(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -19,23 +19,29 @@ INDEXING_SECONDS = 12 * 3600.0  # reading a whole set once, on slow storage
 
 
 def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
-    """The shards, checked against the model's size; drawn first where the run asks for toy pictures."""
-    path, model = command.data.path, command.model
+    """The shards, checked against the model; drawn first where the run asks for toy pictures."""
+    path = command.data.path
     if command.synthetic_images:
         draw_toy_pictures(command, ranks)
     if not ranks.is_first and lacks_index(path):  # the first rank makes it
         wait_for_index(Path(path), INDEXING_SECONDS)
     reader = ShardReader.open(path, command.data.reading)
+    check_samples(command, reader)
+    return reader
+
+
+def check_samples(command: TrainCommand, reader: ShardReader) -> None:
+    """Refuse samples that are not what the model is for."""
+    model = command.model
     found = tuple(reader.index.contents.signal_shape)
     if found != (model.channels, model.image_size, model.image_size):
         raise UserError(
-            f"{path} holds samples of channels x height x width {'x'.join(map(str, found))}, but the model is for "
-            f"{model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
+            f"{command.data.path} holds samples of channels x height x width {'x'.join(map(str, found))}, but the "
+            f"model is for {model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
             f"model.image_size={found[1]}, or prepare the data at the model's size"
         )
     if command.stage.name == "flow" and model.velocity.num_classes:
         check_classes(reader, model.velocity.num_classes)
-    return reader
 
 
 def check_classes(reader: ShardReader, num_classes: int) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lediflow.config.load import load_export
 from lediflow.config.schema import TrainCommand
+from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
@@ -20,26 +22,72 @@ class Parent:
     model: AuxiliaryModel
     path: str
     sha256: str
+    facts: dict[str, Any]  # what its export says of its training
+
+
+def has_parent(command: TrainCommand) -> bool:
+    """Whether the stage builds on an auxiliary model."""
+    return command.stage.name != "auxiliary" and command.prior == "learned"
 
 
 def load_parent(command: TrainCommand) -> Parent | None:
     """The auxiliary model of flow and latent sampler; None where a stage needs none."""
-    if command.stage.name == "auxiliary" or command.prior == "gaussian":
+    if not has_parent(command):
         return None
     folder = RunFolder(Path(command.parent or "(no parent= given)"))
     how = f"python -m lediflow.train experiment={command.name} stage=auxiliary data.path={command.data.path}"
     export = folder.require_export(f"the auxiliary model that stage={command.stage.name} builds on", how)
     model = load_export(AuxiliaryModel, export, "the run of stage=auxiliary")
-    check_parent(command, model, folder.root)
-    return Parent(model.eval().requires_grad_(False), str(folder.root), folder.weights_hash())
+    check_latents(command, model, folder.root)
+    return Parent(
+        model.eval().requires_grad_(False), str(folder.root), folder.weights_hash(), folder.exported_facts()
+    )
 
 
-def check_parent(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -> None:
-    """Refuse a parent whose latents are not those that the configuration describes."""
-    size = command.model.image_size
-    found, expected = (latent_shape(spec, size, size) for spec in (parent.spec, command.model.auxiliary))
+def check_latents(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -> None:
+    """Refuse a parent that takes other images or makes other latents than the configuration describes."""
+    size, ours = command.model.image_size, command.model.auxiliary
+    if parent.spec.image_channels != ours.image_channels:
+        raise UserError(
+            f"parent={folder} was trained on images of {parent.spec.image_channels} channels, but model.channels="
+            f"{ours.image_channels}; give a parent of this model, or the model options it was trained with"
+        )
+    found, expected = (latent_shape(spec, size, size) for spec in (parent.spec, ours))
     if found != expected:
         raise UserError(
             f"parent={folder} makes latents of {'x'.join(map(str, found))}, but model.auxiliary describes "
             f"{'x'.join(map(str, expected))}; give the model options that the parent was trained with"
         )
+
+
+def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader) -> None:
+    """Refuse a parent that learned the prior of something else than this run's data."""
+    size, theirs = parent.facts.get("image_size"), told(parent.facts.get("codec"))
+    if size != command.model.image_size:
+        raise UserError(
+            f"parent={parent.path} was trained at image_size {size}, but model.image_size="
+            f"{command.model.image_size}; give a parent of this size, or train one: stage=auxiliary"
+        )
+    if theirs != (ours := told(reader.index.contents.codec or {"name": "pixels"})):
+        raise UserError(
+            f"parent={parent.path} was trained on {theirs}, but data.path={command.data.path} holds {ours}; "
+            "encode the data with the parent's codec, or train a parent on it: stage=auxiliary"
+        )
+    data = parent.facts.get("data", {})
+    if data.get("fingerprint") != reader.index.fingerprint and not command.other_data:
+        raise UserError(
+            f"parent={parent.path} was trained on other data, {data.get('path')} (fingerprint "
+            f"{str(data.get('fingerprint'))[:12]}), than data.path={command.data.path} "
+            f"({reader.index.fingerprint[:12]}): its prior may not fit. Train a parent on this data (stage=auxiliary), "
+            "or say other_data=true"
+        )
+
+
+def told(codec: dict[str, Any] | None) -> str:
+    """A codec in words, with what tells it from another of its name."""
+    if codec is None:
+        return "an unknown codec's latents"
+    if codec["name"] == "pixels":
+        return "pixels"
+    pinned = [f"{key} {str(codec[key])[:12]}" for key in ("weights", "scaling_factor") if key in codec]
+    return f"latents of {' '.join([codec['name'], *pinned])}"

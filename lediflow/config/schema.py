@@ -43,7 +43,13 @@ class TrainCommand:
     seed: int = 0  # of initial weights, order and every random draw
     prior: str = "learned"  # learned: LeDiFlow | gaussian: the flow-matching baseline (flow stage only)
     parent: str | None = None  # run folder of the auxiliary model that flow and latent_sampler build on
+    other_data: bool = False  # accept a parent that was trained on other data than data.path
+    warm_start: str | None = (
+        None  # run or export folder whose weights the model begins with; null: fresh ones
+    )
     synthetic_images: int = 0  # draw this many toy pictures into data.path first (smoke tests)
+    dry_run: bool = False  # say what the run would take, and start nothing; also --dry-run
+    dry_run_ranks: int = 0  # processes that a dry run reckons with; 0: as many as were started
     stage: Any = MISSING  # auxiliary | flow | latent_sampler, each with options of its own
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

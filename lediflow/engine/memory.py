@@ -97,10 +97,15 @@ def buffer_bytes(parameters: int, frozen: int, config: EngineConfig) -> int:
     """What lies there while a batch passes, besides its activations."""
     if config.zero == 0:  # autocast's copies wait for the backward pass
         return BFLOAT16 * (parameters + frozen) if config.precision == "bfloat16" else 0
-    buckets = weight_bytes(config) * min(parameters, BUCKET_ELEMENTS)
+    buckets = weight_bytes(config) * bucket_elements(parameters)
     gathered = weight_bytes(config) * min(parameters, GATHERED_ELEMENTS) if config.zero == 3 else 0
     casts = BFLOAT16 * frozen if config.precision == "bfloat16" else 0
     return buckets + gathered + casts
+
+
+def bucket_elements(parameters: int) -> int:
+    """Gradients of one message, which DeepSpeed allocates whole (reduce_bucket_size; its default is 500 million)."""
+    return min(parameters, BUCKET_ELEMENTS)
 
 
 def saved_bytes(parameters: int, averages: int) -> int:

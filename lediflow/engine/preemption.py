@@ -94,14 +94,17 @@ class StopRequest:
                     "remove %s yourself (%s), or the next start stops at once", self.file, error.strerror
                 )
 
-    def hand_on(self) -> None:
-        """Tell whoever handled this signal before us, once the state is saved: submitit then requeues the job.
+    def hand_on(self, reason: StopReason) -> None:
+        """Tell whoever handled warnings before us, once the state is saved: submitit then requeues the job.
 
-        Its handler ends the process. A default handler is not called: leaving is the caller's business.
+        The warning may have reached another rank, or be our own reading of the clock: then it counts as SLURM's usual
+        USR2. submitit's handler ends the process; a default handler is not called, leaving is the caller's business.
         """
-        handler = self.previous.get(self.signal) if self.signal is not None else None
-        if callable(handler) and handler is not signal.default_int_handler:
-            handler(self.signal, None)
+        if reason in (StopReason.SIGNAL, StopReason.WALL_TIME):
+            number = self.signal or signal.SIGUSR2
+            handler = self.previous.get(number)
+            if callable(handler) and handler is not signal.default_int_handler:
+                handler(number, None)
 
     def __enter__(self) -> StopRequest:
         self.previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.latent_sampler import LatentSampler
@@ -75,17 +75,22 @@ def load_as(kind: type[Kind], path: str | Path) -> Kind:
 
 def load_model(path: str | Path) -> Model:
     """The model of an export folder, in evaluation mode; its specification is its `.spec`."""
-    folder = Path(path)
-    config = read_config(folder)
-    weights = folder / WEIGHTS
-    if config.get("weights_sha256") not in (None, sha256(weights)):
+    config, weights = read_export(path)
+    module = build_model(spec_from_config(config))
+    module.load_state_dict(weights)
+    return module.eval()
+
+
+def read_export(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """An export folder's configuration, with "weights_sha256", and its weights by name."""
+    config, weights = read_config(path), Path(path) / WEIGHTS
+    found = sha256(weights)
+    if config.get("weights_sha256") not in (None, found):
         raise ValueError(
             f"{weights}: its hash differs from the one in {CONFIG}, so the two files are not of one export; "
             f"export the model again"
         )
-    module = build_model(spec_from_config(config))
-    module.load_state_dict(load_file(weights))
-    return module.eval()
+    return config | {"weights_sha256": found}, load_file(weights)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from harness.commands import COMMANDS, compose, conf_folder
 
-from lediflow.config.build import build_stage, build_trained_model
+from lediflow.config.build import build_stage
 from lediflow.config.checks import check_command
+from lediflow.config.trained_model import build_trained_model
 from lediflow.errors import UserError
 from lediflow.models import count_parameters
 from lediflow.models.groups import parameter_groups
@@ -34,7 +35,7 @@ def built(command):
 
 def test_every_folder_of_conf_is_looked_at_here():
     folders = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
-    assert folders == {".", "experiment", "codec", *GROUPS}
+    assert folders == {".", "experiment", "experiment/common", "codec", *GROUPS}
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -10,9 +10,10 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
-from lediflow.config.build import typed, velocity_spec
+from lediflow.config.build import typed
 from lediflow.config.cli import conf_folder
 from lediflow.config.register import register_schemas
+from lediflow.config.trained_model import velocity_spec
 from lediflow.engine.precision import computing_in
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, Spec, build_model, latent_shape
 from lediflow.models.cost import model_cost

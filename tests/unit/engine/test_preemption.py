@@ -132,20 +132,31 @@ class TestTheHandlerBefore:
         with StopRequest() as stop:
             signal.raise_signal(signal.SIGUSR2)
             assert calls == []
-            stop.hand_on()
+            stop.hand_on(StopReason.SIGNAL)
         assert calls == [signal.SIGUSR2]
+
+    @pytest.mark.parametrize("reason", [StopReason.SIGNAL, StopReason.WALL_TIME])
+    def test_hears_of_a_warning_that_another_rank_received_or_the_clock_gave(self, calls, reason):
+        with StopRequest() as stop:
+            stop.hand_on(reason)
+        assert calls == [signal.SIGUSR2]
+
+    def test_hears_nothing_of_a_stop_file_which_wants_no_continuation(self, calls):
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGUSR2)
+            stop.hand_on(StopReason.STOP_FILE)
+        assert calls == []
 
     def test_hears_nothing_of_other_signals(self, calls):
         with StopRequest() as stop:
-            stop.hand_on()
             signal.raise_signal(signal.SIGTERM)  # whose handler before was the default
-            stop.hand_on()
+            stop.hand_on(StopReason.SIGNAL)
         assert calls == []
 
     def test_is_not_pythons_own_for_ctrl_c(self):
         with StopRequest() as stop:
             signal.raise_signal(signal.SIGINT)
-            stop.hand_on()
+            stop.hand_on(StopReason.SIGNAL)
 
 
 def test_submitit_requeues_the_job_once_the_state_is_saved(tmp_path, monkeypatch):
@@ -162,7 +173,7 @@ def test_submitit_requeues_the_job_once_the_state_is_saved(tmp_path, monkeypatch
             signal.raise_signal(signal.SIGUSR2)
             assert not paths.submitted_pickle.exists()
             with pytest.raises(SystemExit) as left:
-                stop.hand_on()
+                stop.hand_on(StopReason.SIGNAL)
         assert left.value.code == LOCAL_REQUEUE_RETURN_CODE
         assert paths.submitted_pickle.exists()
     finally:

@@ -1,0 +1,52 @@
+"""`python -m lediflow.train ... --dry-run`: what a run would take, said before anything is started or written.
+
+Every number comes from the code that trains or from the configuration: costs from lediflow.models.cost, memory from
+lediflow.engine.memory, samples from the shards' index, speeds from event logs where there are some.
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from lediflow.config.dry_run.disk import disk_facts
+from lediflow.config.dry_run.duration import duration_table
+from lediflow.config.dry_run.memory import memory_table
+from lediflow.config.dry_run.samples import sample_facts
+from lediflow.config.dry_run.text import columns, facts_table, indented
+from lediflow.config.dry_run.work import work_facts, work_of
+from lediflow.config.schema import TrainCommand
+from lediflow.nn.cost import cost_table
+
+MEMORY_NOTE = """\
+peak: buffers and activations of a batch, or the optimizer's step, on top of what always lies there
+N GiB: the largest micro-batch on such a GPU, of those that halve a rank's share; 0: none
+activations are those of eager PyTorch; a compiled model keeps less"""
+
+__all__ = ["dry_run", "without_data"]
+
+
+def without_data(config: DictConfig) -> DictConfig:
+    """The configuration with an empty path where no data was named: a dry run can do without."""
+    if OmegaConf.is_missing(config.data, "path"):
+        config.data.path = ""
+    return config
+
+
+def dry_run(command: TrainCommand, started_ranks: int) -> str:
+    """Sections of aligned tables."""
+    work = work_of(command, command.dry_run_ranks or started_ranks)
+    sections = {
+        f"{command.stage.name} ({command.prior} prior) into {command.run}": facts_table(
+            work_facts(command, work)
+        ),
+        f"One {command.model.image_size}x{command.model.image_size} image, forward": indented(
+            cost_table(work.model)
+        ),
+        f"Memory of each of {work.ranks} ranks, GiB, with micro-batches of {work.micro_batch}": (
+            f"{columns(memory_table(command, work))}\n\n{indented(MEMORY_NOTE)}"
+        ),
+        "Samples": facts_table(sample_facts(command)),
+        "Disk": facts_table(disk_facts(command, work)),
+        "Expected time": columns(duration_table(command, work)),
+    }
+    return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())

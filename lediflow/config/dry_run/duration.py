@@ -1,0 +1,110 @@
+"""How long a run may take: by the speed of a run like it, else by FLOPs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from lediflow.config.dry_run.text import clock_time
+from lediflow.config.dry_run.work import Work
+from lediflow.config.schema import TrainCommand
+from lediflow.tracking.jsonl import curve, standing_events
+from lediflow.training.run_folder import RunFolder
+from lediflow.training.throughput import peak_tflops
+
+SHARE = 0.3  # of a device's peak that training reaches: an H100 does 32 to 40 % without the optimizer's step
+ELSEWHERE = ("NVIDIA GeForce RTX 3090", "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3")
+CPU_SHARE = 0.15  # the same of a CPU: the demo's models on two cores
+PRODUCT = 1024  # side of the matrices that a CPU is measured with
+ALIKE = ("stage.name", "prior", "model", "train.global_batch")  # what makes another run's speed ours
+
+
+class Speed(NamedTuple):
+    """Images per second of the whole run, and where the number is from."""
+
+    where: str
+    images_per_second: float
+    source: str
+
+
+def duration_table(command: TrainCommand, work: Work) -> list[list[str]]:
+    rows = [["on", "images/s", "time", "from"]]
+    logged = logged_speed(command, work.ranks)
+    speeds = [logged] if logged else computed_speeds(command, work)
+    for speed in speeds:
+        rows.append([speed.where, f"{speed.images_per_second:,.1f}", time_of(command, speed), speed.source])
+    return rows
+
+
+def time_of(command: TrainCommand, speed: Speed) -> str:
+    """Of the whole run, without validation, checkpoints and compiling."""
+    return clock_time(command.train.images / speed.images_per_second) if speed.images_per_second else "?"
+
+
+def logged_speed(command: TrainCommand, ranks: int) -> Speed | None:
+    """Of this run, or of one beside it that trains the same model in the same batches on as many ranks."""
+    own = Path(command.run)
+    for root in [own, *sorted(path for path in own.parent.glob("*") if path != own)]:
+        folder = RunFolder(root)
+        if not (folder.events.is_file() and folder.config.is_file() and is_alike(folder.config, command)):
+            continue
+        values = curve(folder.events, "train", "images_per_second").values
+        if len(values) and ranks_of(folder.events) == ranks:
+            return Speed("as before", float(np.median(values)), f"the median of {folder.events}")
+    return None
+
+
+def is_alike(config: Path, command: TrainCommand) -> bool:
+    """Whether a run's recorded configuration costs what this command's does."""
+    theirs = OmegaConf.load(config)
+    ours = OmegaConf.create({"command": command}, flags={"allow_objects": True}).command
+    return all(plain(OmegaConf.select(theirs, key)) == plain(OmegaConf.select(ours, key)) for key in ALIKE)
+
+
+def plain(node: Any) -> Any:
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+
+
+def ranks_of(events: Path) -> int | None:
+    """On how many ranks the run's last attempt was."""
+    starts = [event for event in standing_events(events) if event["event"] in ("start", "resume")]
+    return starts[-1].get("ranks") if starts else None
+
+
+def computed_speeds(command: TrainCommand, work: Work) -> list[Speed]:
+    """Of what engine.peak_tflops describes, else of the device that is here; without a GPU of some elsewhere too."""
+    precision, here = work.engine.precision, torch.cuda.is_available() and command.engine.device != "cpu"
+    assumed = f"FLOP / (peak x {SHARE}), a share that is assumed"
+    if command.engine.peak_tflops:
+        return [Speed("engine.peak_tflops", speed(work, command.engine.peak_tflops), assumed)]
+    names = [torch.cuda.get_device_name()] if here else ELSEWHERE
+    peaks = {name: peak_tflops(name, precision) for name in names}
+    speeds = [
+        Speed(f"{work.ranks} x {name}", speed(work, peak), assumed) for name, peak in peaks.items() if peak
+    ]
+    if here:
+        return speeds or [Speed(names[0], 0.0, "its peak is not known here: say engine.peak_tflops=...")]
+    measured = measured_tflops(torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    source = f"a product of {PRODUCT}x{PRODUCT} matrices, {measured:.2f} TFLOP/s, x {CPU_SHARE} (assumed)"
+    return [Speed("this CPU", CPU_SHARE * measured * 1e12 / work.flops, source), *speeds]
+
+
+def speed(work: Work, tflops: float) -> float:
+    """Images per second where every rank reaches its share of these TFLOP/s."""
+    return work.ranks * SHARE * tflops * 1e12 / work.flops
+
+
+def measured_tflops(dtype: torch.dtype) -> float:
+    """Of a small matrix product on this CPU: the fastest of a few."""
+    left, right = torch.ones(PRODUCT, PRODUCT, dtype=dtype), torch.ones(PRODUCT, PRODUCT, dtype=dtype)
+    seconds = []
+    for _ in range(5):
+        before = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - before)
+    return 2 * PRODUCT**3 / min(seconds) / 1e12

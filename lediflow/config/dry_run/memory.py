@@ -1,0 +1,81 @@
+"""What a rank holds in each ZeRO stage, and which micro-batches that leaves room for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lediflow.config.dry_run.text import GIB, gibibytes
+from lediflow.config.dry_run.work import Work
+from lediflow.config.micro_batch import averages_of
+from lediflow.config.schema import TrainCommand
+from lediflow.engine.fitting import MARGIN, halves
+from lediflow.engine.memory import Held, held
+from lediflow.engine.protocol import EngineConfig
+
+GPUS = (24, 40, 80)  # GiB: RTX 3090 and 4090, A100, H100 and the larger A100
+STAGES = ((0, "none"), (1, "none"), (1, "cpu"), (2, "none"), (2, "cpu"), (3, "none"), (3, "cpu"))
+HEADS = (
+    "engine",
+    "weights",
+    "gradients",
+    "optimizer",
+    "averages",
+    "buffers",
+    "activations",
+    "peak",
+    "host",
+    *(f"{gpu} GiB" for gpu in GPUS),
+    "",
+)
+
+
+def memory_table(command: TrainCommand, work: Work) -> list[list[str]]:
+    rows = [list(HEADS)]
+    for zero, offload in STAGES:
+        config = replace(work.engine, zero=zero, offload=offload)
+        rows.append(
+            [
+                named(config),
+                *map(gibibytes, parts(held_by(command, work, config, work.micro_batch))),
+                *(str(largest_micro_batch(command, work, config, gpu * GIB)) for gpu in GPUS),
+                "<- chosen" if (zero, offload) == (work.engine.zero, work.engine.offload) else "",
+            ]
+        )
+    return rows
+
+
+def named(config: EngineConfig) -> str:
+    if config.zero == 0:
+        return "local, zero=0"
+    return f"zero={config.zero}" + (" offload=cpu" if config.offload == "cpu" else "")
+
+
+def parts(held: Held) -> list[int]:
+    return [
+        held.weights,
+        held.gradients,
+        held.optimizer,
+        held.averages,
+        held.buffers,
+        held.activations,
+        held.peak,
+        held.host,
+    ]
+
+
+def held_by(command: TrainCommand, work: Work, config: EngineConfig, micro_batch: int) -> Held:
+    return held(
+        work.parameters,
+        config,
+        work.ranks,
+        averages=averages_of(command),
+        frozen=work.frozen.parameters,
+        activations=micro_batch * work.model.total.kept_bytes,
+    )
+
+
+def largest_micro_batch(command: TrainCommand, work: Work, config: EngineConfig, capacity: int) -> int:
+    """As engine.micro_batch=0 would find it; 0: not even the smallest fits."""
+    room = (1 - MARGIN) * capacity
+    fitting = (n for n in halves(work.share) if held_by(command, work, config, n).peak <= room)
+    return next(fitting, 0)

@@ -1,0 +1,35 @@
+"""What there is to train on."""
+
+from __future__ import annotations
+
+from lediflow.config.dataset import check_samples
+from lediflow.config.dry_run.text import Facts
+from lediflow.config.schema import TrainCommand
+from lediflow.data.shards.foreign import has_index, lacks_index
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.storage.remote import is_remote
+from lediflow.data.streams.config import training_samples
+
+
+def sample_facts(command: TrainCommand) -> Facts:
+    """Images and steps of an epoch, where the data is there."""
+    path = command.data.path
+    if not path:
+        return [("data.path", "not given")]
+    if not is_remote(path):
+        if lacks_index(path):
+            return [("data.path", f"{path} holds tars without an index, which the run would make first")]
+        if not has_index(path):
+            drawn = f"; {command.synthetic_images} toy pictures would be drawn" * bool(
+                command.synthetic_images
+            )
+            return [("data.path", f"{path} holds no finished shards yet{drawn}")]
+    reader = ShardReader.open(path, command.data.reading)
+    check_samples(command, reader)
+    images, batch = len(training_samples(reader, command.data)), command.train.global_batch
+    return [
+        ("data.path", str(path)),
+        ("images per epoch", f"{images:,} ({len(reader) - images:,} held out)"),
+        ("steps per epoch", f"{images / batch:,.1f}"),
+        ("epochs", f"{command.train.images / images:,.1f}"),
+    ]

@@ -1,0 +1,96 @@
+"""What is computed: parameters, FLOPs and activations of the trained model, and how a step is shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from lediflow.config.dry_run.text import Facts
+from lediflow.config.parent import has_parent
+from lediflow.config.schema import TrainCommand
+from lediflow.config.trained_model import trained_spec
+from lediflow.engine.precision import choose_precision
+from lediflow.engine.protocol import EngineConfig, accumulation_steps
+from lediflow.engine.ranks import choose_device
+from lediflow.errors import UserError
+from lediflow.models.cost import model_cost
+from lediflow.models.specs import latent_shape
+from lediflow.nn.cost import Cost, ModelCost
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage's training, in numbers."""
+
+    engine: EngineConfig  # with its precision resolved
+    ranks: int
+    micro_batch: int
+    accumulation: int
+    model: ModelCost
+    frozen: Cost  # of the parent's part in a step: parameters of all of it, FLOPs of what is called
+
+    @property
+    def share(self) -> int:
+        """Images of one rank in a step."""
+        return self.micro_batch * self.accumulation
+
+    @property
+    def parameters(self) -> int:
+        return self.model.total.parameters
+
+    @property
+    def flops(self) -> int:
+        """Of training on one image."""
+        return self.model.training_flops + self.frozen.flops
+
+
+def work_of(command: TrainCommand, ranks: int) -> Work:
+    engine, size = planned(command.engine), command.model.image_size
+    if command.stage.name == "latent_sampler":
+        size = latent_shape(command.model.auxiliary, size, size)[-1]
+    dtype = torch.bfloat16 if engine.precision == "bfloat16" else torch.float32
+    try:
+        split = accumulation_steps(command.train.global_batch, ranks, engine.micro_batch)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    model = model_cost(
+        trained_spec(command), size, size, dtype=dtype, recompute=engine.activation_checkpointing
+    )
+    return Work(engine, ranks, *split, model, frozen_cost(command))
+
+
+def planned(config: EngineConfig) -> EngineConfig:
+    """The precision that `auto` means; a GPU that is not here is taken for a recent one."""
+    is_elsewhere = config.device.startswith("cuda") and not torch.cuda.is_available()
+    device = torch.device("cpu") if is_elsewhere else choose_device(config.device)
+    precision = config.precision if config.precision != "auto" or not is_elsewhere else "bfloat16"
+    return replace(config, precision=choose_precision(precision, device))
+
+
+def frozen_cost(command: TrainCommand) -> Cost:
+    """Of the auxiliary model in a step: the flow encodes and decodes, the latent sampler encodes."""
+    if not has_parent(command):
+        return Cost()
+    size = command.model.image_size
+    cost = model_cost(command.model.auxiliary, size, size)
+    decoder = sum((level.total for level in cost.levels if level.name.startswith("decoder")), Cost())
+    called = cost.total.flops - (decoder.flops if command.stage.name == "latent_sampler" else 0)
+    return Cost(cost.total.parameters, called)
+
+
+def work_facts(command: TrainCommand, work: Work) -> Facts:
+    train = command.train
+    batch = f"{work.ranks} ranks x micro-batch {work.micro_batch} x accumulation {work.accumulation}"
+    of_parent = f", of which {work.frozen.flops / 1e9:.2f} in the frozen parent" if work.frozen.flops else ""
+    facts = [
+        ("trained parameters", f"{work.parameters:,}"),
+        ("FLOP per image", f"{work.flops / 1e9:,.2f} G{of_parent}"),
+        ("FLOP per step", f"{work.flops * train.global_batch / 1e12:,.3f} T"),
+        ("global batch", f"{train.global_batch} = {batch}"),
+        ("run", f"{train.images:,} images, {-(-train.images // train.global_batch):,} steps"),
+        ("precision", work.engine.precision),
+    ]
+    if work.frozen.parameters:
+        facts.insert(1, ("frozen parameters", f"{work.frozen.parameters:,}"))
+    return facts

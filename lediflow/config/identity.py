@@ -1,0 +1,64 @@
+"""What a run is: the options and inputs that a continued run must share with its start."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+from lediflow.config.parent import Parent, has_parent
+from lediflow.config.schema import TrainCommand
+from lediflow.config.warm_start import WarmStart, warm_start_hash
+from lediflow.errors import UserError
+from lediflow.training.identity import differences
+from lediflow.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def identity(command: TrainCommand) -> dict[str, Any]:
+    """Of the options."""
+    return {
+        "stage": dataclasses.asdict(command.stage),
+        "prior": command.prior,
+        "seed": command.seed,
+        "global_batch": command.train.global_batch,
+        "model": dataclasses.asdict(command.model),
+    }
+
+
+def full_identity(
+    command: TrainCommand, parent: Parent | None, warm_start: WarmStart | None
+) -> dict[str, Any]:
+    """Of the options and of the weights that the run is built on, by their SHA-256."""
+    return identity(command) | {
+        "parent": parent.sha256 if parent else None,
+        "warm_start": warm_start.sha256 if warm_start else None,
+    }
+
+
+def is_done(folder: RunFolder, command: TrainCommand) -> bool:
+    """Whether the folder holds this training, finished; an error if it holds another one."""
+    facts: dict[str, Any] = folder.exported_facts() if folder.is_exported else {"images_seen": 0}
+    if facts["images_seen"] < command.train.images:
+        return False
+    then = {"warm_start": None, **facts.get("identity", {})}
+    now = identity(command) | {"warm_start": warm_start_hash(command)}
+    shared = then.keys() & now.keys()
+    changed = differences({key: then[key] for key in shared}, {key: now[key] for key in shared})
+    if changed := changed + parent_changes(facts, command):
+        raise UserError(
+            f"{folder.root} is finished, but was trained with other options ({'; '.join(changed)}); "
+            "choose another run="
+        )
+    log.info("%s is finished (%d images): nothing to do", folder.root, facts["images_seen"])
+    return True
+
+
+def parent_changes(facts: dict[str, Any], command: TrainCommand) -> list[str]:
+    """Whether the parent was trained anew since; one that is no longer there leaves a finished run alone."""
+    folder, then = RunFolder(Path(command.parent or "(none)")), facts.get("parent")
+    if not (then and has_parent(command) and folder.is_exported):
+        return []
+    return differences({"parent": then["sha256"]}, {"parent": folder.weights_hash()})

@@ -1,0 +1,31 @@
+"""What a run is made from besides its options, checked to fit them and each other before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lediflow.config.dataset import open_data
+from lediflow.config.identity import full_identity
+from lediflow.config.parent import Parent, check_parent_data, load_parent
+from lediflow.config.schema import TrainCommand
+from lediflow.config.warm_start import WarmStart, load_warm_start
+from lediflow.data.shards.reader import ShardReader
+from lediflow.engine.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Inputs:
+    reader: ShardReader
+    parent: Parent | None
+    warm_start: WarmStart | None
+    identity: dict[str, Any]  # what a continued run must share with its start
+
+
+def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
+    """Samples, parent and initial weights; each refused with a sentence where it does not fit."""
+    parent, warm_start = load_parent(command), load_warm_start(command)
+    reader = open_data(command, ranks)
+    if parent:
+        check_parent_data(command, parent, reader)
+    return Inputs(reader, parent, warm_start, full_identity(command, parent, warm_start))

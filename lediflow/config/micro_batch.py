@@ -1,0 +1,79 @@
+"""The micro-batch that a GPU holds, tried on this command's own model before an engine takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from lediflow.config.build import build_stage
+from lediflow.config.parent import Parent
+from lediflow.config.schema import TrainCommand
+from lediflow.data.streams.batch import Batch
+from lediflow.engine.fitting import fit_micro_batch
+from lediflow.engine.memory import held, reserved_bytes
+from lediflow.engine.precision import choose_precision, computing_in
+from lediflow.engine.protocol import accumulation_steps
+from lediflow.engine.ranks import Ranks
+from lediflow.flow.noise import SampleNoise
+from lediflow.models import count_parameters
+from lediflow.stages.protocol import Stage
+
+
+def fitted_micro_batch(
+    command: TrainCommand,
+    module: nn.Module,
+    parent: Parent | None,
+    device: torch.device,
+    ranks: Ranks,
+    agree: Callable[[int], int] = lambda fitting: fitting,
+) -> int:
+    """Of engine.micro_batch=0: what fits beside the state that the engine will hold; `agree`: smallest over ranks."""
+    parameters = count_parameters(module)
+    config = replace(command.engine, precision=choose_precision(command.engine.precision, device))
+    engine = held(parameters, config, ranks.world_size, averages=averages_of(command))
+    share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
+    stage = build_stage(command, parent.model.to(device) if parent else None)
+    trial = trial_of(command, module.to(device), stage, device)
+    return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), device, agree)
+
+
+def averages_of(command: TrainCommand) -> int:
+    """Averages of the weights that are kept: one by half-life, and one for each profile."""
+    return 1 + len(command.train.ema.sigma_rels)
+
+
+def trial_of(
+    command: TrainCommand, module: nn.Module, stage: Stage, device: torch.device
+) -> Callable[[int], None]:
+    """Passes made-up samples forward and backward, not compiled: what a compiler keeps is no more."""
+    noise, config = SampleNoise(command.seed), command.engine
+    called = computing_in(
+        choose_precision(config.precision, device),
+        module,
+        device,
+        compile_mode=None,
+        recompute=config.activation_checkpointing,
+    )
+
+    def trial(samples: int) -> None:
+        try:
+            stage.loss(called, made_up(command, samples, device), noise).loss.backward()
+        finally:
+            module.zero_grad(set_to_none=True)
+
+    return trial
+
+
+def made_up(command: TrainCommand, samples: int, device: torch.device) -> Batch:
+    """A batch of the right shape: grey images, of the first class."""
+    model = command.model
+    shape = (samples, model.channels, model.image_size, model.image_size)
+    return Batch(
+        ids=torch.arange(samples, device=device),
+        keys=[""] * samples,
+        images=torch.zeros(shape, device=device),
+        labels=torch.zeros(samples, dtype=torch.long, device=device),
+    )

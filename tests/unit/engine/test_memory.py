@@ -1,0 +1,91 @@
+"""Memory by ZeRO stage, against tensors that are really there and against the ZeRO paper's example."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from lediflow.engine.memory import BUCKET_ELEMENTS, held, reserved_bytes, saved_bytes
+from lediflow.engine.protocol import EngineConfig
+
+MANY = 7_500_000_000  # the paper's model
+PLAIN = EngineConfig(name="local", precision="float32")
+BFLOAT16 = replace(PLAIN, precision="bfloat16")
+
+
+def zero(stage, offload="none"):
+    return EngineConfig(name="deepspeed", precision="bfloat16", zero=stage, offload=offload)
+
+
+def bytes_of(tensors):
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def test_plain_training_holds_what_torch_holds():
+    module = nn.Sequential(nn.Linear(7, 11), nn.Linear(11, 3))
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.zeros(2, 7)).sum().backward()
+    optimizer.step()
+    weights = list(module.parameters())
+    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    found = held(sum(map(torch.numel, weights)), PLAIN, 1, averages=1)
+    assert found.weights == bytes_of(weights)
+    assert found.gradients == bytes_of(weight.grad for weight in weights)
+    assert found.optimizer == bytes_of(moments)
+    assert found.averages == bytes_of(weights)  # one copy
+    assert found.peak == found.standing == bytes_of([*weights * 3, *moments])
+
+
+@pytest.mark.parametrize(
+    ("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)], ids=lambda value: str(value)
+)
+def test_what_stands_is_what_the_zero_paper_counts(stage, gigabytes):
+    """Figure 1 of arXiv:1910.02054: 7.5 billion parameters on 64 GPUs, K = 12, without averages."""
+    config = zero(stage) if stage else PLAIN  # its stage 0 has 2 + 2 + 12 bytes, ours 4 + 4 + 8
+    assert held(MANY, config, 64, averages=0).standing / 1e9 == pytest.approx(gigabytes, abs=0.05)
+
+
+def test_every_further_average_costs_four_bytes_a_weight():
+    one, three = (held(1_000, BFLOAT16, 1, averages=count) for count in (1, 3))
+    assert three.averages - one.averages == three.peak - one.peak == 2 * 4 * 1_000
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_offloaded_state_leaves_the_gpu_and_is_found_on_the_host(stage):
+    here, away = (held(1_000, zero(stage, offload), 4, averages=2) for offload in ("none", "cpu"))
+    assert away.optimizer == away.averages == 0
+    assert away.host - here.host == here.optimizer + here.averages + 4 * 250  # and float32 gradients
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_more_gpus_never_hold_more_each(stage):
+    peaks = [held(1_000_003, zero(stage), ranks).peak for ranks in (1, 2, 3, 8, 64)]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_activations_and_the_optimizers_copy_are_never_there_at_once():
+    alone = held(1_000, zero(1), 1)
+    beside = held(1_000, zero(1), 1, activations=500)
+    assert alone.peak == alone.standing + 4 * 1_000  # float32 gradients; the bucket is smaller
+    assert beside.peak == beside.standing + max(beside.buffers + 500, 4 * 1_000)
+
+
+def test_buckets_are_no_larger_than_what_they_carry():
+    assert held(1_000, zero(2), 1).buffers == 2 * 1_000
+    assert held(10**9, zero(2), 1).buffers == 2 * BUCKET_ELEMENTS
+
+
+def test_a_frozen_parent_is_whole_on_every_rank():
+    with_parent, without = (held(1_000, zero(3), 8, frozen=count) for count in (100, 0))
+    assert with_parent.weights - without.weights == 4 * 100
+
+
+def test_the_reserve_and_the_plain_model_make_up_the_engines_memory():
+    engine = held(1_000, zero(1), 1, averages=3)
+    assert reserved_bytes(1_000, engine) + (4 + 4) * 1_000 == engine.standing + engine.buffers
+    assert reserved_bytes(1_000, held(1_000, zero(3), 1_000)) == 0  # never less than nothing
+
+
+def test_a_checkpoint_holds_weights_moments_and_averages_once_whatever_the_ranks():
+    assert saved_bytes(1_000, averages=3) == 4 * 1_000 * (1 + 2 + 3)

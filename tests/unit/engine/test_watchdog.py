@@ -1,0 +1,230 @@
+"""A stalled run names the rank it waits for, and all ranks learn of it through files.
+
+Time is made up, and `tick` is called by hand; tests/distributed/test_watchdog_processes.py has real processes.
+"""
+
+import json
+import socket
+
+import pytest
+
+from lediflow.engine.heartbeats import Heartbeat, State, clear_earlier, read_heartbeat, write_heartbeat
+from lediflow.engine.ranks import Ranks
+from lediflow.engine.stalls import Sight, WatchdogConfig, find_trouble
+from lediflow.engine.watchdog import STALLED, Watchdog, ending
+
+CONFIG = WatchdogConfig(
+    starting_seconds=1000, data_seconds=100, step_seconds=100, saving_seconds=500, silent_seconds=60,
+    grace_seconds=30, end_after_seconds=200,
+)  # fmt: skip
+HERE = socket.gethostname()
+
+
+def sight(rank, phase, steps=7, beats=1, seconds=0.0, unchanged=0.0, **options):
+    beat = Heartbeat(
+        rank=rank, session="a", host=f"node{rank}", pid=1, phase=phase, steps=steps, beats=beats, seconds=seconds,
+        written=1, **options,
+    )  # fmt: skip
+    return Sight(beat, unchanged)
+
+
+def named(*sights):
+    found = find_trouble(sights, CONFIG)
+    return (found.kind, found.ranks) if found else None
+
+
+class TestWhoIsNamed:
+    def test_nobody_while_all_are_in_time(self):
+        assert named(sight(0, "data", seconds=99), sight(1, "step", seconds=99)) is None
+
+    def test_the_rank_whose_data_does_not_come_not_those_that_wait_for_it_in_the_step(self):
+        waiting = [sight(rank, "step", beats=2, seconds=150) for rank in (0, 2, 3)]
+        assert named(*waiting, sight(1, "data", beats=1, seconds=150)) == ("stall", [1])
+
+    def test_the_rank_with_the_fewest_steps_even_if_its_phase_comes_later(self):
+        behind = sight(1, "saving", steps=6, beats=3, seconds=600)
+        assert named(sight(0, "data", steps=7, beats=1, seconds=600), behind) == ("stall", [1])
+
+    def test_nobody_while_the_others_wait_for_a_save_within_its_limit(self):
+        saving, waiting = sight(0, "saving", steps=6, beats=3, seconds=450), sight(1, "step", seconds=450)
+        assert named(saving, waiting) is None
+
+    def test_nobody_while_the_first_step_compiles(self):
+        assert named(sight(0, "step", steps=0, seconds=900), sight(1, "step", steps=0, seconds=900)) is None
+        assert named(sight(0, "step", steps=0, seconds=1001)) == ("stall", [0])
+
+    def test_all_where_all_stand_at_the_same_place(self):
+        found = find_trouble([sight(0, "step", seconds=101), sight(1, "step", seconds=100)], CONFIG)
+        assert (found.kind, found.ranks) == ("stall", [0, 1])
+        assert "same place" in found.sentence
+
+    def test_a_silent_rank_however_far_it_was(self):
+        ahead = sight(1, "step", steps=8, unchanged=61)
+        assert named(sight(0, "step"), ahead) == ("rank_silent", [1])
+
+    def test_a_failed_rank_before_all_others(self):
+        failed = sight(2, "step", state=State.FAILED, message="OSError: no")
+        found = find_trouble([sight(0, "step"), sight(1, "step", unchanged=61), failed], CONFIG)
+        assert (found.kind, found.ranks) == ("rank_failed", [2])
+        assert found.sentence == "rank 2 on node2 failed: OSError: no"
+
+    def test_no_rank_that_is_done(self):
+        assert named(sight(0, "finishing"), sight(1, "data", unchanged=900, state=State.DONE)) is None
+
+    def test_with_phase_place_and_host(self):
+        found = find_trouble([sight(0, "step", beats=2), sight(1, "data", seconds=120)], CONFIG)
+        assert "rank 1 on node1 (data for 120 s, 7 steps done)" in found.sentence
+
+
+class Run:
+    """Watchdogs of several ranks over one folder and one made-up clock, without threads."""
+
+    def __init__(self, folder, size=3, session="a"):
+        self.folder, self.now = folder, 0.0
+        self.reports, self.left = [], {}
+        (folder / "heartbeats").mkdir(exist_ok=True)
+        self.dogs = [
+            Watchdog(
+                folder, Ranks(rank=rank, world_size=size), CONFIG, self.reporter(rank), session=session,
+                clock=lambda: self.now, leave=lambda status, rank=rank: self.left.setdefault(rank, status),
+            )
+            for rank in range(size)
+        ]  # fmt: skip
+
+    def reporter(self, rank):
+        return lambda event, **values: self.reports.append((rank, event, values))
+
+    def pass_time(self, seconds, silent=()):
+        """Ticks every 5 s, as the threads would."""
+        for _ in range(int(seconds / 5)):
+            self.now += 5
+            for rank, dog in enumerate(self.dogs):
+                if rank not in silent:
+                    dog.tick()
+
+    def steps(self, count):
+        for _ in range(count):
+            for dog in self.dogs:
+                dog.beat("data")
+                dog.beat("step")
+                dog.step_done()
+
+    def stacks(self):
+        return sorted(path.name[-len("rank-0.txt") :] for path in self.folder.glob("stacks/*"))
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """Three ranks after two steps, of which the last gets no data."""
+    run = Run(tmp_path)
+    run.steps(2)
+    for dog in run.dogs:
+        dog.beat("data")
+    for dog in run.dogs[:2]:
+        dog.beat("step")
+    return run
+
+
+def test_every_rank_dumps_its_stacks_once_and_the_first_reports_once(hanging, caplog):
+    hanging.pass_time(95)
+    assert hanging.stacks() == []
+    hanging.pass_time(90)
+    assert hanging.stacks() == ["rank-0.txt", "rank-1.txt", "rank-2.txt"]
+    ((rank, event, values),) = hanging.reports
+    assert (rank, event) == (0, "stall")
+    assert [(one["rank"], one["phase"], one["steps"], one["host"]) for one in values["ranks"]] == [
+        (2, "data", 2, HERE)
+    ]
+    assert [record.message for record in caplog.records if "rank 2" in record.message] == [
+        f"{values['sentence']}. Stacks of all ranks that still answer: {hanging.folder / 'stacks'}"
+    ]
+
+
+def test_stacks_hold_the_sentence_and_the_functions_that_run(hanging):
+    hanging.pass_time(110)
+    text = next(hanging.folder.glob("stacks/*-rank-1.txt")).read_text()
+    assert "rank 2" in text
+    assert "test_stacks_hold_the_sentence_and_the_functions_that_run" in text
+
+
+def test_ranks_end_themselves_with_a_status_when_nothing_moves_on(hanging):
+    hanging.pass_time(105 + 195)
+    assert hanging.left == {}
+    hanging.pass_time(15)
+    assert hanging.left == {0: STALLED, 1: STALLED, 2: STALLED}
+
+
+def test_a_run_that_moves_on_is_left_alone_and_a_later_stall_is_told_again(hanging):
+    hanging.pass_time(120)
+    hanging.steps(1)
+    hanging.pass_time(90)
+    hanging.steps(1)
+    hanging.pass_time(90)
+    assert hanging.left == {}
+    assert len(hanging.reports) == 1
+    hanging.dogs[0].beat("data")
+    hanging.dogs[2].beat("data")
+    hanging.pass_time(120)
+    assert [[one["rank"] for one in values["ranks"]] for _, _, values in hanging.reports] == [[2], [1]]
+
+
+def test_a_rank_that_falls_silent_is_named_before_the_others_are_late(tmp_path):
+    run = Run(tmp_path)
+    run.steps(1)
+    run.pass_time(10)
+    run.pass_time(70, silent=[1])
+    ((_, event, values),) = run.reports
+    assert event == "rank_silent"
+    assert [one["rank"] for one in values["ranks"]] == [1]
+    assert run.stacks() == ["rank-0.txt", "rank-2.txt"]
+
+
+def test_a_failed_rank_is_named_at_once_and_the_others_end_after_a_grace(tmp_path):
+    run = Run(tmp_path)
+    run.steps(1)
+    run.pass_time(5)
+    run.dogs[1]._write(*ending(RuntimeError("no such batch")))
+    run.pass_time(5, silent=[1])
+    ((_, event, values),) = run.reports
+    assert event == "rank_failed"
+    assert values["sentence"] == f"rank 1 on {HERE} failed: RuntimeError: no such batch"
+    run.steps(1)  # going on does not help: the next collective hangs
+    run.pass_time(40, silent=[1])
+    assert run.left == {0: 1, 2: 1}
+
+
+def test_a_stop_with_the_state_saved_is_no_failure():
+    assert [ending(SystemExit(code))[0] for code in (None, 0, 75, 79, 80)] == [State.DONE] * 5
+    assert ending(None)[0] is State.DONE
+    assert ending(SystemExit(2))[0] is State.FAILED
+    assert ending(KeyboardInterrupt())[0] is State.FAILED
+
+
+def test_what_an_earlier_attempt_left_is_neither_believed_nor_kept(tmp_path):
+    earlier = Run(tmp_path)
+    earlier.steps(1)
+    earlier.pass_time(120)
+    assert earlier.reports
+    again = Run(tmp_path, size=2, session="b")
+    again.pass_time(900)
+    assert again.reports == []
+    clear_earlier(tmp_path / "heartbeats", "b")
+    assert sorted(path.name for path in (tmp_path / "heartbeats").iterdir()) == ["0.json", "1.json"]
+
+
+def test_a_rank_that_never_starts_is_named(tmp_path):
+    run = Run(tmp_path)
+    run.pass_time(1010, silent=[2])
+    ((_, event, values),) = run.reports
+    assert event == "rank_silent"
+    assert "rank 2 on an unknown host" in values["sentence"]
+
+
+def test_torn_heartbeats_are_no_heartbeats(tmp_path):
+    beat = sight(0, "step").heartbeat
+    write_heartbeat(tmp_path, beat)
+    assert read_heartbeat(tmp_path, 0, "a") == beat
+    text = (tmp_path / "0.json").read_text()
+    for torn in ("", text[:20], json.dumps({"rank": 0})):
+        (tmp_path / "0.json").write_text(torn)
+        assert read_heartbeat(tmp_path, 0, "a") is None
