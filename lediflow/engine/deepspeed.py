@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from lediflow.engine.copies import HostCopies
 from lediflow.engine.ema import Averages
+from lediflow.engine.memory import BUCKET_ELEMENTS
 from lediflow.engine.messages import Messages
 from lediflow.engine.optimizer import adamw, clip_gradient, set_steps_made, steps_made
 from lediflow.engine.pieces import collect, even_share, restore, restore_buffers, with_averages
 from lediflow.engine.precision import frozen_in, resolved, trained_in
-from lediflow.engine.protocol import EngineConfig, EngineState, StateReader, accumulation_steps
+from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, StateReader, accumulation_steps
 from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.stopwatch import Stopwatch, time_calls
 from lediflow.engine.zero import (
     InitialWeights,
     UnaskedClipping,
@@ -34,6 +36,10 @@ from lediflow.errors import UserError
 
 STAGES = (0, 1, 2, 3)
 OFFLOADS = ("none", "cpu")
+COLLECTIVES = (
+    "all_reduce", "all_reduce_coalesced", "all_gather", "all_gather_into_tensor", "all_gather_coalesced",
+    "reduce", "reduce_scatter", "reduce_scatter_tensor", "broadcast", "all_to_all_single", "barrier",
+)  # fmt: skip
 WHOLE_BELOW = (
     2_048  # elements: stage 3 keeps norms and scales whole, gathering them costs more than they weigh
 )
@@ -52,17 +58,21 @@ class DeepSpeedEngine:
         global_batch: int,
         betas: tuple[float, float],
         averages: tuple[str, ...] = ("ema",),
+        fitting: Fitting | None = None,
     ) -> None:
         self.ranks = ranks
         self.device = choose_device(config.device, ranks.local_rank)
         self.config = config = resolved(config, self.device)
         _check(config)
-        self.micro_batch, self.accumulation = accumulation_steps(
-            global_batch, ranks.world_size, config.micro_batch
-        )
         self.deepspeed = _import_deepspeed(self.device)
         _join_group(self.deepspeed, ranks, self.device)
         self.messages = Messages(ranks)
+        micro_batch = config.micro_batch
+        if fitting and not micro_batch and self.device.type == "cuda":
+            micro_batch = fitting(self.device, ranks, self.messages.smallest)
+        self.micro_batch, self.accumulation = accumulation_steps(
+            global_batch, ranks.world_size, micro_batch
+        )
         self.weights = module.to(self.device)
         initial = InitialWeights(module)
         optimizer = adamw(groups, betas)
@@ -130,6 +140,9 @@ class DeepSpeedEngine:
     def agree_now(self, votes: list[int]) -> list[int]:
         return self.messages.agree_now(votes)
 
+    def time_communication(self, stopwatch: Stopwatch) -> None:
+        time_calls(self.deepspeed.comm.comm.cdb, COLLECTIVES, stopwatch)
+
     def state(self) -> EngineState:
         pieces = even_share(self.pieces, self.ranks) if self.config.zero == 0 else self.pieces
         buffers = dict(self.weights.named_buffers()) if self.ranks.is_first else {}
@@ -182,7 +195,12 @@ def _join_group(deepspeed: Any, ranks: Ranks, device: torch.device) -> None:
 
 
 def _deepspeed_config(config: EngineConfig, micro_batch: int, accumulation: int) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": config.zero, "stage3_param_persistence_threshold": WHOLE_BELOW}
+    zero: dict[str, Any] = {
+        "stage": config.zero,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+        "stage3_param_persistence_threshold": WHOLE_BELOW,
+    }
     if config.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu"}
     return {

@@ -13,8 +13,9 @@ from lediflow.engine.ema import Averages
 from lediflow.engine.optimizer import adamw, clip_gradient, create_moments, set_steps_made, steps_made
 from lediflow.engine.pieces import MOMENTS, WEIGHT, Piece, collect, restore, restore_buffers, with_averages
 from lediflow.engine.precision import frozen_in, resolved, trained_in
-from lediflow.engine.protocol import EngineConfig, EngineState, Extent, StateReader, accumulation_steps
+from lediflow.engine.protocol import EngineConfig, EngineState, Extent, Fitting, StateReader, accumulation_steps
 from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.stopwatch import Stopwatch
 from lediflow.errors import UserError
 
 
@@ -31,6 +32,7 @@ class LocalEngine:
         global_batch: int,
         betas: tuple[float, float],
         averages: tuple[str, ...] = ("ema",),
+        fitting: Fitting | None = None,
     ) -> None:
         if ranks.world_size > 1:
             raise UserError(
@@ -39,7 +41,10 @@ class LocalEngine:
         self.ranks = ranks
         self.device = choose_device(config.device, ranks.local_rank)
         self.config = resolved(config, self.device)
-        self.micro_batch, self.accumulation = accumulation_steps(global_batch, 1, config.micro_batch)
+        micro_batch = config.micro_batch
+        if fitting and not micro_batch and self.device.type == "cuda":
+            micro_batch = fitting(self.device, ranks, lambda fitting_here: fitting_here)
+        self.micro_batch, self.accumulation = accumulation_steps(global_batch, 1, micro_batch)
         self.weights = module.to(self.device)
         self.module = trained_in(self.config, self.weights, self.device)
         self.optimizer = adamw(groups, betas)
@@ -88,6 +93,9 @@ class LocalEngine:
 
     def agree_now(self, votes: list[int]) -> list[int]:
         return votes
+
+    def time_communication(self, stopwatch: Stopwatch) -> None:
+        """One process talks to nobody."""
 
     def state(self) -> EngineState:
         return collect(

@@ -58,6 +58,10 @@ class Messages:
         dist.all_reduce(cast, dist.ReduceOp.MAX, group=self.group)
         return cast.tolist()
 
+    def smallest(self, number: int) -> int:
+        """Over the ranks."""
+        return -self.agree_now([-number])[0]
+
     def close(self) -> None:
         """Let the last votes arrive before the group ends."""
         self._answer(0)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.stopwatch import Stopwatch
 
 
 @dataclass(kw_only=True)
@@ -71,6 +72,10 @@ class StateReader(Protocol):
         ...
 
 
+# (device, ranks, smallest over ranks) -> micro-batch that fits the device
+Fitting = Callable[[torch.device, Ranks, Callable[[int], int]], int]
+
+
 class Engine(Protocol):
     """One optimizer step is: `accumulation` times `backward(loss)`, then `step`. Ranks meet in these methods only."""
 
@@ -118,6 +123,10 @@ class Engine(Protocol):
 
     def agree_now(self, votes: list[int]) -> list[int]:
         """The largest of each vote over the ranks; waits for all."""
+        ...
+
+    def time_communication(self, stopwatch: Stopwatch) -> None:
+        """From now on, count the time that gradients and weights take between ranks."""
         ...
 
     def state(self) -> EngineState:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lediflow.engine.checkpoints import CheckpointConfig
-from lediflow.engine.deadline import StopConfig
 from lediflow.engine.ema import EMAConfig
-from lediflow.engine.watchdog import WatchdogConfig
 from lediflow.training.bad_steps import BadStepsConfig
 from lediflow.training.schedules import ScheduleConfig
 from lediflow.training.validation import ValidationConfig
@@ -26,8 +24,6 @@ class TrainingConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     bad_steps: BadStepsConfig = field(default_factory=BadStepsConfig)
-    stop: StopConfig = field(default_factory=StopConfig)
-    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     log_every_images: int = 4_096  # averages over this many images become one point of a curve
     check_attention_every_steps: int = (
         0  # looks for values that are no numbers, for one forward pass; 0: never

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from lediflow.data.streams.stream import SampleStream
-from lediflow.engine.checkpoints import CheckpointFolder
+from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder
 from lediflow.engine.ema import decays_for
+from lediflow.engine.heartbeats import Phase
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.protocol import Engine
 from lediflow.engine.watchdog import Watchdog
@@ -69,6 +70,7 @@ class Training:
 
 def train(run: Training) -> StopReason:
     """Train from where the run stands (see `resume`) to the end of the clock (NONE), or until asked to stop."""
+    run.window.restart()
     while not run.clock.is_finished:
         step = take_step(run)
         hear_of_bad_steps(run, run.bad_steps.note(step))
@@ -91,9 +93,9 @@ def take_step(run: Training) -> Step:
     keys: list[str] = []
     losses: list[torch.Tensor] = []
     for _ in range(engine.accumulation):
-        run.watchdog.beat("data")
+        run.watchdog.beat(Phase.DATA)
         batch = run.window.waited(run.stream.next_batch)
-        run.watchdog.beat("step")
+        run.watchdog.beat(Phase.STEP)
         loss = run.stage.loss(engine.module, batch, run.noise)
         engine.backward(loss.loss)
         run.window.add(loss)
@@ -103,20 +105,21 @@ def take_step(run: Training) -> Step:
     factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
     norm = engine.step(factor, decays_for(config.ema, clock.images_seen, clock.global_batch))
     run.watchdog.step_done()
-    run.window.end_step(gradient_norm=norm, learning_rate=config.learning_rate * factor)
+    seconds = run.window.end_step(gradient_norm=norm, learning_rate=config.learning_rate * factor)
+    run.stop.observe("step", seconds)
     return Step(clock.images_seen, keys, losses, norm)
 
 
 def meet(run: Training) -> StopReason:
     """At the step's end all ranks hear each other's wishes, and save if it is time."""
-    votes = [run.stop.vote(), run.saving.wants_retry, run.saving.has_failed]
-    reason, retry, failed = run.engine.agree([int(vote) for vote in votes])
-    run.saving.hear(bool(failed))
-    if run.clock.is_due(run.config.checkpoint.every_images):
-        run.saving.is_wanted = True
-    if (retry or run.saving.is_wanted) and run.bad_steps.in_a_row == 0:
-        run.watchdog.beat("saving")
-        run.saving.begin(run.clock.images_seen, run.progress)
+    saving, clock = run.saving, run.clock
+    votes = [run.stop.vote(), saving.wants_retry, saving.has_failed, run.stop.makes_saving_pointless]
+    reason, retry, failed, pointless = run.engine.agree([int(vote) for vote in votes])
+    saving.hear(bool(failed))
+    due = clock.is_due(run.config.checkpoint.every_images) and not pointless
+    if saving.is_time(due or bool(retry)) and not clock.is_finished and run.bad_steps.in_a_row == 0:
+        run.watchdog.beat(Phase.SAVING)
+        saving.begin(clock.images_seen, run.progress)
     return StopReason(reason)
 
 
@@ -128,7 +131,7 @@ def look_around(run: Training) -> None:
     if clock.is_due(config.log_every_images) or clock.is_finished:
         run.window.record()
     if run.validation is not None and (clock.is_due(config.validation.every_images) or clock.is_finished):
-        run.watchdog.beat("validating")
+        run.watchdog.beat(Phase.VALIDATING)
         run.validation.record(clock.images_seen)
 
 
@@ -161,7 +164,7 @@ def go_back(run: Training) -> None:
 
 def save_and_wait(run: Training) -> None:
     """Save where the run stands and see that it is saved, whatever else is under way."""
-    run.watchdog.beat("saving")
+    run.watchdog.beat(Phase.FINISHING)
     run.saving.finish(run.clock.images_seen, run.progress)
 
 
@@ -178,7 +181,7 @@ def continue_from_newest(run: Training, why: str) -> bool:
     path = run.engine.share(newest.path if newest else None)
     if path is None:
         return False
-    checkpoint = run.checkpoints.open(path)
+    checkpoint = Checkpoint(path)
     if changed := differences(checkpoint.progress["identity"], run.identity):
         raise UserError(
             f"{run.checkpoints.folder} was trained with other options ({'; '.join(changed)}); "

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lediflow.engine.checkpoints import CheckpointConfig, CheckpointWriter, Failed, Saved
+from lediflow.engine.checkpoints import CheckpointWriter, Failed, Saved
 from lediflow.engine.protocol import Engine
 from lediflow.errors import UserError
 from lediflow.tracking.protocol import Tracker
@@ -38,20 +38,25 @@ class Saving:
 
     def __init__(
         self,
-        config: CheckpointConfig,
         writer: CheckpointWriter,
         engine: Engine,
         tracker: Tracker,
         observe: Callable[[str, float], None] = lambda kind, seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config, self.writer, self.engine, self.tracker = config, writer, engine, tracker
+        self.writer, self.engine, self.tracker = writer, engine, tracker
         self.observe = observe  # hears how long a whole save took
         self.clock = clock
         self.attempt: Attempt | None = None
         self.last_saved: int | None = None  # images seen at the newest whole checkpoint; the first rank's knowledge
         self.pause = RETRY_SECONDS
         self.retry_at: float | None = None
+        self.is_wanted = False
+
+    def is_time(self, wanted: bool) -> bool:
+        """Whether a save was wanted at this boundary or at one before, and not begun since."""
+        self.is_wanted |= wanted
+        return self.is_wanted
 
     @property
     def has_failed(self) -> bool:
@@ -68,7 +73,7 @@ class Saving:
         started = self.clock()
         self.settle()
         state = self.engine.state()
-        self.retry_at = None
+        self.retry_at, self.is_wanted = None, False
         self.writer.begin(images_seen, state, progress)
         self.attempt = Attempt(images_seen, self.clock() - started)
 
