@@ -12,6 +12,7 @@ from lediflow.config.parent import Parent
 from lediflow.config.schema import TrainCommand
 from lediflow.config.stage import build_stage
 from lediflow.data.streams.batch import Batch
+from lediflow.engine.ema import roles
 from lediflow.engine.fitting import fit_micro_batch
 from lediflow.engine.memory import held, reserved_bytes
 from lediflow.engine.precision import choose_precision, computing_in
@@ -42,7 +43,7 @@ def fitted_micro_batch(
 
 def averages_of(command: TrainCommand) -> int:
     """Averages of the weights that are kept: one by half-life, and one for each profile."""
-    return 1 + len(command.train.ema.sigma_rels)
+    return len(roles(command.train.ema))
 
 
 def trial_of(

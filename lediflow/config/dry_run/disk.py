@@ -29,8 +29,8 @@ def disk_facts(command: TrainCommand, work: Work) -> Facts:
     one, snapshot = checkpoint_bytes(command, work), snapshot_bytes(command, work)
     last = config.keep_last + 1  # the newest is whole before the oldest goes
     for_ever = kept_for_ever(train.images, config.keep_every_images)
-    snapshots = kept_for_ever(train.images, max(config.every_images, config.snapshot_every_images))
-    total = (last + for_ever) * one + (snapshots * snapshot if snapshot else 0)
+    snapshots = snapshots_of(command)
+    total = (last + for_ever) * one + snapshots * snapshot
     facts = [
         ("one checkpoint", f"{gigabytes(one)}, every {config.every_images:,} images"),
         (
@@ -47,6 +47,14 @@ def disk_facts(command: TrainCommand, work: Work) -> Facts:
     free = shutil.disk_usage(home).free
     short = "; NOT ENOUGH: lower train.checkpoint.keep_last, or choose another paths.runs" * (total > free)
     return [*facts, ("free", f"{gigabytes(free)} at {home}{short}")]
+
+
+def snapshots_of(command: TrainCommand) -> int:
+    """They are written with checkpoints, and only where there are profiles."""
+    config = command.train.checkpoint
+    if not (command.train.ema.sigma_rels and config.snapshot_every_images):
+        return 0
+    return kept_for_ever(command.train.images, max(config.every_images, config.snapshot_every_images))
 
 
 def kept_for_ever(images: int, every: int) -> int:
