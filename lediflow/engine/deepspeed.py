@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lediflow.engine.copies import HostCopies
 from lediflow.engine.ema import Averages
-from lediflow.engine.memory import BUCKET_ELEMENTS
+from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
 from lediflow.engine.messages import Messages
 from lediflow.engine.optimizer import adamw, clip_gradient, set_steps_made, steps_made
 from lediflow.engine.pieces import collect, even_share, restore, restore_buffers, with_averages
@@ -81,7 +81,9 @@ class DeepSpeedEngine:
         self.engine, self.optimizer, _, _ = self.deepspeed.initialize(
             model=trained_in(config, module, self.device),
             optimizer=optimizer,
-            config=_deepspeed_config(config, self.micro_batch, self.accumulation),
+            config=_deepspeed_config(
+                config, self.micro_batch, self.accumulation, bucket_elements(sum(map(Tensor.numel, module.parameters())))
+            ),
         )
         self.module = self.engine
         if config.zero in (1, 2) and config.offload == "none":
@@ -194,10 +196,12 @@ def _join_group(deepspeed: Any, ranks: Ranks, device: torch.device) -> None:
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
 
-def _deepspeed_config(config: EngineConfig, micro_batch: int, accumulation: int) -> dict[str, Any]:
+def _deepspeed_config(
+    config: EngineConfig, micro_batch: int, accumulation: int, bucket: int
+) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": config.zero,
-        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "reduce_bucket_size": bucket,
         "allgather_bucket_size": BUCKET_ELEMENTS,
         "stage3_param_persistence_threshold": WHOLE_BELOW,
     }

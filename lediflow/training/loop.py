@@ -100,7 +100,7 @@ def take_step(run: Training) -> Step:
         engine.backward(loss.loss)
         run.window.add(loss)
         keys += batch.keys
-        losses.append(loss.per_sample)
+        losses.append(loss.per_sample if loss.per_sample is not None else loss.loss.detach().expand(len(batch)))
     clock.advance()
     factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
     norm = engine.step(factor, decays_for(config.ema, clock.images_seen, clock.global_batch))
