@@ -103,8 +103,11 @@ def trained(
             reason = train(training)
             if reason is StopReason.NONE and ranks.is_first:
                 export(training, folder)
-            training.engine.agree_now([0])  # ranks leave together: launchers take the first one to go for a failure
+            training.engine.agree_now(
+                [0]
+            )  # ranks leave together: launchers take the first one to go for a failure
     finally:
+        training.saving.leave()
         tracker.close()
         training.stream.close()
     training.engine.close()

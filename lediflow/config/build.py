@@ -15,18 +15,19 @@ from torch import nn
 from lediflow.config.contradiction import key_of_contradiction
 from lediflow.config.dataset import build_stream
 from lediflow.config.inputs import Inputs
-from lediflow.config.schema import TrainCommand
-from lediflow.config.trained_model import build_trained_model
 from lediflow.config.micro_batch import fitted_micro_batch
+from lediflow.config.parent import has_parent
+from lediflow.config.schema import TrainCommand
 from lediflow.config.stage import build_stage
+from lediflow.config.trained_model import build_trained_model
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.snapshots import Snapshots
 from lediflow.engine.ema import roles
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.preemption import StopRequest
 from lediflow.engine.protocol import Engine, Fitting
-from lediflow.engine.watchdog import Watchdog
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.watchdog import Watchdog
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.export import describe
@@ -35,8 +36,11 @@ from lediflow.models.tree import describe_model
 from lediflow.tracking.protocol import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.loop import Training
+from lediflow.training.pace import Pace
 from lediflow.training.run_folder import RunFolder
 from lediflow.training.saving import Saving
+from lediflow.training.throughput import Throughput, peak_tflops, training_flops
+from lediflow.training.validation import build_validation
 from lediflow.training.window import Window
 
 log = logging.getLogger(__name__)
@@ -62,8 +66,12 @@ def build_run(
         model.load_state_dict(inputs.warm_start.weights)
         log.info("beginning with the weights of %s", inputs.warm_start.path)
     description = describe(model.spec)
-    engine = build_engine(command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent))
-    session = engine.share(uuid4().hex[:12])  # one attempt of the run: what a killed one left has another name
+    engine = build_engine(
+        command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent)
+    )
+    session = engine.share(
+        uuid4().hex[:12]
+    )  # one attempt of the run: what a killed one left has another name
     stage = build_stage(command, engine.frozen(inputs.parent.model) if inputs.parent else None)
     stream = build_stream(command, inputs.reader, engine)
     clock = Clock(command.train.images, command.train.global_batch)
@@ -85,8 +93,9 @@ def build_run(
         tracker=tracker,
         checkpoints=checkpoints,
         saving=Saving(writer, engine, tracker, stop.observe),
-        window=Window(engine, clock, tracker, stream, None, None),
-        validation=None,
+        window=Window(engine, clock, tracker, throughput_of(command, engine)),
+        pace=Pace(engine, tracker),
+        validation=build_validation(command.train.validation, command.data, inputs.reader, engine.device),
         stop=stop,
         watchdog=watchdog,
         config=command.train,
@@ -118,6 +127,16 @@ def build_engine(
     except ValueError as error:
         raise UserError(str(error)) from error
     raise UserError(f"engine.name={config.name!r} is unknown; use engine=local or engine=deepspeed")
+
+
+def throughput_of(command: TrainCommand, engine: Engine) -> Throughput:
+    """What an image costs, and what this device could do."""
+    parent = command.model.auxiliary if has_parent(command) else None
+    flops = training_flops(command.stage.name, trained_spec(command), parent, command.model.image_size)
+    peak = command.engine.peak_tflops
+    if peak is None and engine.device.type == "cuda":
+        peak = peak_tflops(torch.cuda.get_device_name(engine.device), engine.config.precision)
+    return Throughput(flops, peak)
 
 
 def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from lediflow.engine.messages import Messages
 from lediflow.engine.optimizer import adamw, clip_gradient, set_steps_made, steps_made
 from lediflow.engine.pieces import collect, even_share, restore, restore_buffers, with_averages
 from lediflow.engine.precision import frozen_in, resolved, trained_in
-from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, StateReader, accumulation_steps
+from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, M, StateReader, accumulation_steps
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.engine.stopwatch import Stopwatch, time_calls
 from lediflow.engine.zero import (
@@ -70,20 +70,17 @@ class DeepSpeedEngine:
         micro_batch = config.micro_batch
         if fitting and not micro_batch and self.device.type == "cuda":
             micro_batch = fitting(self.device, ranks, self.messages.smallest)
-        self.micro_batch, self.accumulation = accumulation_steps(
-            global_batch, ranks.world_size, micro_batch
-        )
+        self.micro_batch, self.accumulation = accumulation_steps(global_batch, ranks.world_size, micro_batch)
         self.weights = module.to(self.device)
         initial = InitialWeights(module)
         optimizer = adamw(groups, betas)
+        bucket = bucket_elements(sum(map(Tensor.numel, module.parameters())))
         self.base_rates = [group["lr"] for group in groups]
         # autocast must lie inside: DeepSpeed's engine switches off any that it finds around it
         self.engine, self.optimizer, _, _ = self.deepspeed.initialize(
             model=trained_in(config, module, self.device),
             optimizer=optimizer,
-            config=_deepspeed_config(
-                config, self.micro_batch, self.accumulation, bucket_elements(sum(map(Tensor.numel, module.parameters())))
-            ),
+            config=_deepspeed_config(config, self.micro_batch, self.accumulation, bucket),
         )
         self.module = self.engine
         if config.zero in (1, 2) and config.offload == "none":
@@ -121,7 +118,7 @@ class DeepSpeedEngine:
         norm = torch.as_tensor(self.engine.get_global_grad_norm())
         return torch.where(norm < 0, torch.nan, norm)  # DeepSpeed's word for a norm that is no number is -1
 
-    def frozen(self, module: nn.Module) -> nn.Module:
+    def frozen(self, module: M) -> M:
         return frozen_in(self.config, module, self.device)
 
     def sum(self, values: Tensor) -> Tensor:

@@ -13,7 +13,15 @@ from lediflow.engine.ema import Averages
 from lediflow.engine.optimizer import adamw, clip_gradient, create_moments, set_steps_made, steps_made
 from lediflow.engine.pieces import MOMENTS, WEIGHT, Piece, collect, restore, restore_buffers, with_averages
 from lediflow.engine.precision import frozen_in, resolved, trained_in
-from lediflow.engine.protocol import EngineConfig, EngineState, Extent, Fitting, StateReader, accumulation_steps
+from lediflow.engine.protocol import (
+    EngineConfig,
+    EngineState,
+    Extent,
+    Fitting,
+    M,
+    StateReader,
+    accumulation_steps,
+)
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.engine.stopwatch import Stopwatch
 from lediflow.errors import UserError
@@ -61,7 +69,7 @@ class LocalEngine:
         )
         self.copies = HostCopies()
 
-    def frozen(self, module: nn.Module) -> nn.Module:
+    def frozen(self, module: M) -> M:
         return frozen_in(self.config, module, self.device)
 
     def backward(self, loss: Tensor) -> None:

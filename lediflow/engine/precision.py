@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lediflow.engine.protocol import EngineConfig
+from lediflow.engine.protocol import EngineConfig, M
 from lediflow.errors import UserError
 from lediflow.nn.checkpointing import recompute_activations
 
@@ -85,7 +85,7 @@ def trained_in(config: EngineConfig, module: nn.Module, device: torch.device) ->
     )
 
 
-def frozen_in(config: EngineConfig, module: nn.Module, device: torch.device) -> nn.Module:
+def frozen_in(config: EngineConfig, module: M, device: torch.device) -> M:
     """A model that is only looked at: each of its parts computes as the trained module does."""
     module.to(device).eval().requires_grad_(False)
     for name, part in module.named_children():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -65,13 +65,18 @@ class StateReader(Protocol):
     """A whole logical state, of which an engine reads what it owns."""
 
     steps: int
-    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of every tensor, by role and name."""
+        ...
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Elements [start, stop) of a flattened tensor, float32 on the CPU."""
         ...
 
 
+M = TypeVar("M", bound=nn.Module)
 # (device, ranks, smallest over ranks) -> micro-batch that fits the device
 Fitting = Callable[[torch.device, Ranks, Callable[[int], int]], int]
 
@@ -86,7 +91,7 @@ class Engine(Protocol):
     micro_batch: int  # samples of one call
     accumulation: int  # micro-batches in a rank's share of the global batch
 
-    def frozen(self, module: nn.Module) -> nn.Module:
+    def frozen(self, module: M) -> M:
         """Another model on this device, without gradients, computing as `module` does."""
         ...
 

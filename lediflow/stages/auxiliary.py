@@ -14,9 +14,12 @@ from torch import nn
 
 from lediflow.data.streams.batch import Batch
 from lediflow.flow.gaussians import share_at_floor
-from lediflow.flow.losses import beta_nll_loss, gaussian_kl, variance_guided_loss
+from lediflow.flow.losses import beta_nll_loss, gaussian_kl, guided_by_variance, variance_guided_loss
 from lediflow.flow.noise import SampleNoise
-from lediflow.stages.protocol import StageLoss
+from lediflow.models.auxiliary import Prior
+from lediflow.nn.shapes import Image
+from lediflow.stages.bins import Binned, by_sigma, some_pixels
+from lediflow.stages.protocol import StageLoss, stage_loss
 
 
 @dataclass(kw_only=True)
@@ -50,19 +53,24 @@ class AuxiliaryStage:
         y = batch.images
         posterior, _, prior = module(y, noise.normal(batch.ids, "posterior", self.latent_shape))
         mean, logvar = prior.mean.float(), prior.logvar.float()
-        vgl = variance_guided_loss(y, mean, logvar).mean()
-        kl = gaussian_kl(posterior.mean.float().flatten(1), posterior.logvar.float().flatten(1)).mean()
-        fit = beta_nll_loss(y, mean, logvar, beta=self.nll_beta).mean() if self.nll_beta else vgl
-        loss = fit + self.beta * kl / y[0].numel()
+        vgl = variance_guided_loss(y, mean, logvar)
+        kl = gaussian_kl(posterior.mean.float().flatten(1), posterior.logvar.float().flatten(1))
+        fit = beta_nll_loss(y, mean, logvar, beta=self.nll_beta) if self.nll_beta else vgl
+        per_sample = fit + self.beta * kl / y[0].numel()
         metrics = {
-            "loss": loss,
-            "vgl": vgl,
-            "kl_nats": kl,
+            "vgl": vgl.mean(),
+            "kl_nats": kl.mean(),
             "prior_mse": (y - mean).square().mean(),
             "prior_sigma": (0.5 * logvar).exp().mean(),
             "share_at_floor": share_at_floor(logvar, self.logvar_floor).mean(),
         }
-        return StageLoss(loss, {name: value.detach() for name, value in metrics.items()})
+        return stage_loss(per_sample, metrics, {"loss_by_sigma": vgl_by_sigma(y, Prior(mean, logvar))})
+
+
+def vgl_by_sigma(y: Image, prior: Prior) -> Binned:
+    """The variance-guided loss of single pixels by the sigma that was predicted for them."""
+    mean, logvar = some_pixels(prior.mean), some_pixels(prior.logvar)
+    return by_sigma(guided_by_variance(some_pixels(y), mean, logvar, factor=0.5, with_log_2pi=False), logvar)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.times import TimeConfig, draw_times
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.nn.shapes import Image
+from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
 from lediflow.stages.latents import draw_latents
-from lediflow.stages.protocol import StageLoss
+from lediflow.stages.protocol import StageLoss, stage_loss
 
 
 @dataclass(kw_only=True)
@@ -55,9 +57,9 @@ class FlowStageConfig(TimeConfig):
 class Start(NamedTuple):
     """Where a path begins: the draw x, what the velocity is told (z), and how sure the prior was."""
 
-    x: Float[Tensor, "batch channels height width"]
+    x: Image
     z: Float[Tensor, "batch latent_channels h w"] | None
-    logvar: Float[Tensor, "batch channels height width"] | None
+    logvar: Image | None
 
 
 class FlowStage:
@@ -84,9 +86,10 @@ class FlowStage:
         labels = self._labels(batch, noise)
         velocity = module(point_on_path(start.x, y, t), t, z=start.z, labels=labels).float()
         target = path_velocity(start.x, y)
-        plain = flow_matching_loss(velocity, target).mean()
+        plain = flow_matching_loss(velocity, target)
+        metrics = {"velocity_mse": plain.mean()}
         if start.logvar is None:
-            return StageLoss(plain, {"loss": plain.detach(), "velocity_mse": plain.detach()})
+            return stage_loss(plain, metrics, {"loss_by_time": by_time(plain, t)})
         weighted = importance_weighted_flow_loss(
             velocity,
             target,
@@ -94,11 +97,14 @@ class FlowStage:
             exponent=self.exponent,
             cap=self.cap,
             normalize=self.config.normalize_weights,
-        ).mean()
-        sigma = (0.5 * start.logvar).exp().mean()
-        return StageLoss(
-            weighted, {"loss": weighted.detach(), "velocity_mse": plain.detach(), "prior_sigma": sigma}
         )
+        metrics["prior_sigma"] = (0.5 * start.logvar).exp().mean()
+        bins = {
+            "loss_by_time": by_time(weighted, t),
+            "velocity_mse_by_time": by_time(plain, t),
+            "loss_by_sigma": error_by_sigma(velocity, target, start.logvar),
+        }
+        return stage_loss(weighted, metrics, bins)
 
     @torch.no_grad()
     def _start(self, batch: Batch, noise: SampleNoise) -> Start:
@@ -120,6 +126,12 @@ class FlowStage:
             )
         is_dropped = noise.uniform(batch.ids, "label dropout") < self.config.label_dropout
         return batch.labels.masked_fill(is_dropped, self.num_classes)
+
+
+def error_by_sigma(velocity: Image, target: Image, logvar: Image) -> Binned:
+    """The squared error of single pixels, not weighted, by the sigma of the prior that they start from."""
+    error = (some_pixels(velocity) - some_pixels(target)).square()
+    return by_sigma(error, some_pixels(logvar))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.times import TimeConfig, draw_times
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.stages.bins import by_time
 from lediflow.stages.latents import draw_latents
-from lediflow.stages.protocol import StageLoss
+from lediflow.stages.protocol import StageLoss, stage_loss
 
 
 @dataclass(kw_only=True)
@@ -36,8 +37,9 @@ class LatentSamplerStage:
         w = noise.normal(batch.ids, "latent noise", tuple(z.shape[1:]))
         t = draw_times(self.config, noise, batch.ids)
         velocity = module(point_on_path(w, z, t), t).float()
-        loss = flow_matching_loss(velocity, path_velocity(w, z)).mean()
-        return StageLoss(loss, {"loss": loss.detach(), "latent_sd": z.std()})
+        per_sample = flow_matching_loss(velocity, path_velocity(w, z))
+        metrics = {"latent_mean_square": z.square().mean()}  # 1 where latents are as their target N(0, I)
+        return stage_loss(per_sample, metrics, {"loss_by_time": by_time(per_sample, t)})
 
 
 if __name__ == "__main__":

@@ -9,13 +9,29 @@ from torch import Tensor, nn
 
 from lediflow.data.streams.batch import Batch
 from lediflow.flow.noise import SampleNoise
+from lediflow.stages.bins import Binned
 
 
 class StageLoss(NamedTuple):
-    """`loss` is the mean over the micro-batch; `metrics` are detached scalars, averaged over ranks and logged."""
+    """`loss` is the mean over the micro-batch and carries gradients; the rest is detached, and stays on the device.
+
+    `metrics` are means over the micro-batch too, and each of `bins` tells apart what a mean hides: averages over
+    any batches and ranks follow from them, weighted by the numbers of samples.
+    """
 
     loss: Float[Tensor, ""]
     metrics: dict[str, Float[Tensor, ""]]
+    per_sample: Float[Tensor, " batch"]  # whose mean is `loss`
+    bins: dict[str, Binned]
+
+
+def stage_loss(
+    per_sample: Float[Tensor, " batch"], metrics: dict[str, Float[Tensor, ""]], bins: dict[str, Binned]
+) -> StageLoss:
+    """The loss of a batch, which is its metric too."""
+    loss = per_sample.mean()
+    detached = {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
+    return StageLoss(loss, detached, per_sample.detach(), bins)
 
 
 class Stage(Protocol):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lediflow.data.streams.batch import Batch
 from lediflow.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class Step:
     keys: list[str]  # of this rank's samples
     losses: list[Tensor]  # of this rank's micro-batches, per sample
     norm: Tensor  # of the gradient over all ranks
+    batch: Batch  # the last micro-batch
+    learning_rate: float
 
     @property
     def is_bad(self) -> bool:

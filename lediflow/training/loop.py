@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lediflow.data.streams.batch import Batch
 from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder
 from lediflow.engine.ema import decays_for
@@ -24,6 +25,7 @@ from lediflow.training.bad_steps import BadSteps, Step, described
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.identity import differences
+from lediflow.training.pace import Pace
 from lediflow.training.saving import Saving
 from lediflow.training.schedules import learning_rate_factor
 from lediflow.training.validation import Validation
@@ -45,6 +47,7 @@ class Training:
     checkpoints: CheckpointFolder
     saving: Saving
     window: Window
+    pace: Pace
     validation: Validation | None
     stop: StopRequest
     watchdog: Watchdog
@@ -70,14 +73,14 @@ class Training:
 
 def train(run: Training) -> StopReason:
     """Train from where the run stands (see `resume`) to the end of the clock (NONE), or until asked to stop."""
-    run.window.restart()
+    run.pace.timings.restart()
     while not run.clock.is_finished:
         step = take_step(run)
         hear_of_bad_steps(run, run.bad_steps.note(step))
         if run.bad_steps.are_too_many:
             go_back(run)
             continue
-        look_around(run)
+        look_around(run, step)
         reason = meet(run)
         if reason is not StopReason.NONE and not run.clock.is_finished:
             save_and_wait(run)
@@ -94,20 +97,20 @@ def take_step(run: Training) -> Step:
     losses: list[torch.Tensor] = []
     for _ in range(engine.accumulation):
         run.watchdog.beat(Phase.DATA)
-        batch = run.window.waited(run.stream.next_batch)
+        with run.pace.timings.of("data"):
+            batch = run.window.waited(run.stream.next_batch)
         run.watchdog.beat(Phase.STEP)
         loss = run.stage.loss(engine.module, batch, run.noise)
         engine.backward(loss.loss)
         run.window.add(loss)
         keys += batch.keys
-        losses.append(loss.per_sample if loss.per_sample is not None else loss.loss.detach().expand(len(batch)))
+        losses.append(loss.per_sample)
     clock.advance()
     factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
     norm = engine.step(factor, decays_for(config.ema, clock.images_seen, clock.global_batch))
     run.watchdog.step_done()
-    seconds = run.window.end_step(gradient_norm=norm, learning_rate=config.learning_rate * factor)
-    run.stop.observe("step", seconds)
-    return Step(clock.images_seen, keys, losses, norm)
+    run.stop.observe("step", run.pace.end_step())
+    return Step(clock.images_seen, keys, losses, norm, batch, config.learning_rate * factor)
 
 
 def meet(run: Training) -> StopReason:
@@ -123,22 +126,34 @@ def meet(run: Training) -> StopReason:
     return StopReason(reason)
 
 
-def look_around(run: Training) -> None:
-    """What happens now and then between steps: a point of the curves, the held-out samples, a check of attention."""
+def look_around(run: Training, step: Step) -> None:
+    """What happens now and then between steps: a point of the curves, a check of attention, the held-out samples."""
     clock, config = run.clock, run.config
-    if clock.is_due(config.check_attention_every_steps * config.global_batch):
-        check_attention(run)
     if clock.is_due(config.log_every_images) or clock.is_finished:
-        run.window.record()
-    if run.validation is not None and (clock.is_due(config.validation.every_images) or clock.is_finished):
-        run.watchdog.beat(Phase.VALIDATING)
-        run.validation.record(clock.images_seen)
+        run.window.record(
+            len(run.stream.quarantine), gradient_norm=step.norm, learning_rate=step.learning_rate
+        )
+        run.pace.record(clock.images_seen)
+    with run.window.paused():
+        if clock.is_due(config.check_attention_every_steps * config.global_batch):
+            check_attention(run, step.batch)
+        if run.validation and (clock.is_due(run.validation.every_images) or clock.is_finished):
+            validate(run, run.validation)
+    run.pace.timings.restart_step()
 
 
-def check_attention(run: Training) -> None:
+def check_attention(run: Training, batch: Batch) -> None:
     """Look at the routes of neighborhood attention on a batch; one that fails is reported and replaced."""
     with checked_routes():
-        run.stage.loss(run.engine.module, run.window.last_batch, run.noise)
+        run.stage.loss(run.engine.module, batch, run.noise)
+
+
+def validate(run: Training, validation: Validation) -> None:
+    """The loss on held-out samples."""
+    run.watchdog.beat(Phase.VALIDATING)
+    found = validation.measure(run.engine, run.stage)
+    run.tracker.record("validation", run.clock.images_seen, **found)
+    run.stop.observe("validation", found["seconds"])
 
 
 def hear_of_bad_steps(run: Training, bad: Step | None) -> None:
@@ -159,7 +174,6 @@ def go_back(run: Training) -> None:
             f"{run.bad_steps.config.in_a_row} steps in a row had no finite gradient, before anything was saved; lower "
             "train.learning_rate, raise train.schedule.warmup_images, or look at the samples that the log names"
         )
-    run.window.restart()
 
 
 def save_and_wait(run: Training) -> None:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 30.0  # at first; doubled after each failure
 LONGEST_RETRY_SECONDS = 1800.0
 LAST_TRIES, LAST_PAUSE_SECONDS = 5, 10.0  # at the end there is no later boundary to try again
+LEAVING_SECONDS = 30.0  # that a run which ends in an error waits for a save under way
 
 
 @dataclass
@@ -43,15 +44,19 @@ class Saving:
         tracker: Tracker,
         observe: Callable[[str, float], None] = lambda kind, seconds: None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.writer, self.engine, self.tracker = writer, engine, tracker
         self.observe = observe  # hears how long a whole save took
-        self.clock = clock
+        self.clock, self.sleep = clock, sleep
         self.attempt: Attempt | None = None
-        self.last_saved: int | None = None  # images seen at the newest whole checkpoint; the first rank's knowledge
+        self.last_saved: int | None = (
+            None  # images seen at the newest whole checkpoint; the first rank's knowledge
+        )
         self.pause = RETRY_SECONDS
         self.retry_at: float | None = None
         self.is_wanted = False
+        self.failure = ""
 
     def is_time(self, wanted: bool) -> bool:
         """Whether a save was wanted at this boundary or at one before, and not begun since."""
@@ -107,10 +112,23 @@ class Saving:
             if self.settle():
                 return
             if not is_last:
-                time.sleep(LAST_PAUSE_SECONDS)
+                self.sleep(LAST_PAUSE_SECONDS)
         raise UserError(
-            f"the state at {images_seen} images could not be saved in {LAST_TRIES} tries; the last whole checkpoint is "
-            f"at {self.engine.share(self.last_saved)} images. Free some space, then repeat the command"
+            f"the state at {images_seen} images could not be saved in {LAST_TRIES} tries "
+            f"({self.engine.share(self.failure)}); {self._what_there_is()}. Mend that, then repeat the command"
+        )
+
+    def leave(self) -> None:
+        """Where a run ends in an error: let this rank's part of a save under way come to its end."""
+        if self.writer.thread is not None:
+            self.writer.thread.join(LEAVING_SECONDS)
+
+    def _what_there_is(self) -> str:
+        saved = self.engine.share(self.last_saved)
+        return (
+            "no whole checkpoint is there"
+            if saved is None
+            else f"the last whole checkpoint is at {saved} images"
         )
 
     def _conclude(self, outcome: Saved | Failed | None) -> None:
@@ -133,6 +151,7 @@ class Saving:
             outcome.reason,
             self.pause,
         )
+        self.failure = outcome.reason
         self.tracker.record("checkpoint_failed", attempt.images_seen, reason=str(outcome.reason))
         self.retry_at = self.clock() + self.pause
         self.pause = min(2 * self.pause, LONGEST_RETRY_SECONDS)

@@ -28,7 +28,7 @@ def terms(auxiliary, batch, latents):
 @pytest.mark.parametrize("beta", [0.0, 0.1, 1.0])
 def test_the_loss_is_eq_5_per_pixel(auxiliary, batch, noise, terms, beta):
     nll, kl = terms
-    loss, metrics = stage_of(beta).loss(auxiliary, batch, noise)
+    loss, metrics, *_ = stage_of(beta).loss(auxiliary, batch, noise)
     torch.testing.assert_close(loss, nll + beta * kl / PIXELS)
     torch.testing.assert_close(metrics["vgl"], nll)
     torch.testing.assert_close(metrics["kl_nats"], kl)
@@ -42,7 +42,7 @@ def test_beta_nll_takes_the_place_of_the_first_term(auxiliary, batch, noise, lat
     pixels = 0.5 * (logvar + (batch.images - mean) ** 2 / logvar.exp())
     expected = (pixels * logvar.exp().sqrt()).mean() + 0.1 * kl / PIXELS  # sigma^(2 * 0.5)
     config = AuxiliaryStageConfig(beta=0.1, nll_beta=0.5)
-    loss, metrics = AuxiliaryStage(config, latent_shape=LATENT, logvar_floor=-5.0).loss(
+    loss, metrics, *_ = AuxiliaryStage(config, latent_shape=LATENT, logvar_floor=-5.0).loss(
         auxiliary, batch, noise
     )
     torch.testing.assert_close(loss, expected)
@@ -63,7 +63,7 @@ def test_options_that_make_no_sense_are_refused_with_their_key(options, message)
 
 
 def test_metrics_tell_how_close_and_how_sure_the_prior_is(auxiliary, batch, noise, latents):
-    _, metrics = stage_of(1.0).loss(auxiliary, batch, noise)
+    _, metrics, *_ = stage_of(1.0).loss(auxiliary, batch, noise)
     with torch.no_grad():
         prior = auxiliary.decode(latents)
     torch.testing.assert_close(metrics["prior_mse"], (prior.mean - batch.images).square().mean())
@@ -73,7 +73,7 @@ def test_metrics_tell_how_close_and_how_sure_the_prior_is(auxiliary, batch, nois
 
 def test_metrics_carry_no_gradients_and_the_loss_reaches_every_weight(auxiliary, batch, noise):
     auxiliary.zero_grad()
-    loss, metrics = stage_of(1.0).loss(auxiliary, batch, noise)
+    loss, metrics, *_ = stage_of(1.0).loss(auxiliary, batch, noise)
     loss.backward()
     assert not any(value.requires_grad for value in metrics.values())
     assert all(weight.grad is not None for weight in auxiliary.parameters())

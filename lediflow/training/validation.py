@@ -1,0 +1,127 @@
+"""The loss on held-out samples, with the same samples and the same draws every time.
+
+A sample's time and noise are keyed by its number in the set under a seed of their own, so the loss does not depend on
+the run's seed, on the moment or on the number of ranks: curves of runs differ by their weights alone. (With
+stage.coupling=optimal_transport it depends on the micro-batch, as training does.) Every rank makes the same number
+of forward calls, because weights that are sharded (ZeRO 3) are gathered in each; a rank that has run out of samples
+repeats one, which does not count.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.batch import StoredBatch, load_samples, ready
+from lediflow.data.streams.config import DataConfig
+from lediflow.data.streams.quarantine import Quarantine
+from lediflow.data.streams.split import samples_of
+from lediflow.engine.protocol import Engine
+from lediflow.engine.ranks import Ranks
+from lediflow.errors import UserError
+from lediflow.flow.noise import SampleNoise
+from lediflow.stages.protocol import Stage
+from lediflow.training.totals import Totals
+
+log = logging.getLogger(__name__)
+
+EVERY_IMAGES = 65_536  # 512 forward passes in so many images' forward and backward: 0.3 % of the work
+NOISE_SEED = 0
+CORRUPT_SHARE = 0.5  # a held-out sample that cannot be read costs a little precision, not the run
+
+Samples = Int64[np.ndarray, " samples"]
+
+
+@dataclass(kw_only=True)
+class ValidationConfig:
+    """How often the loss on held-out samples is taken, and how exactly."""
+
+    every_images: int | None = None  # 0: never | null: every 65536 where data.held_out_fraction is not 0
+    samples: int = 512  # of the held-out ones, the same each time; more: a loss less noisy and dearer
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or (self.every_images or 0) < 0:
+            raise ValueError(
+                f"train.validation.samples={self.samples}, train.validation.every_images={self.every_images}: choose "
+                "at least 1 sample, and 0 (never) or more images"
+            )
+
+
+def build_validation(
+    config: ValidationConfig, data: DataConfig, reader: ShardReader, device: torch.device
+) -> Validation | None:
+    """What the run validates on; None if it does not."""
+    if config.every_images == 0:
+        return None
+    held_out = samples_of("heldout", reader.index.table["key"], data.held_out_fraction)
+    if len(held_out):
+        return Validation(reader, held_out, config, device)
+    found = f"data.held_out_fraction={data.held_out_fraction} holds out none of the {len(reader)} samples of"
+    if config.every_images:
+        raise UserError(
+            f"train.validation.every_images={config.every_images} asks for the loss on held-out samples, but {found} "
+            f"{reader.index.root}; raise data.held_out_fraction, or set train.validation.every_images=0"
+        )
+    if data.held_out_fraction:
+        log.warning("no validation: %s %s", found, reader.index.root)
+    return None
+
+
+class Validation:
+    """Some of the held-out samples, spread evenly over the set; `measure` gives their loss under a stage."""
+
+    def __init__(
+        self, reader: ShardReader, held_out: Samples, config: ValidationConfig, device: torch.device
+    ) -> None:
+        self.reader, self.device = reader, device
+        self.every_images = EVERY_IMAGES if config.every_images is None else config.every_images
+        count = min(config.samples, len(held_out))
+        self.samples = held_out[np.arange(count) * len(held_out) // count]
+        self.noise = SampleNoise(NOISE_SEED)
+        self.quarantine = Quarantine(reader, held_out, CORRUPT_SHARE)
+
+    @torch.no_grad()
+    def measure(self, engine: Engine, stage: Stage) -> dict[str, Any]:
+        """The values of an event: means and bins as in training, over the same samples. Every rank must call it."""
+        started, totals = time.perf_counter(), Totals()
+        was_training = engine.module.training
+        engine.module.eval()
+        try:
+            parts = shares(self.samples, engine.ranks, engine.micro_batch)
+            numbers = [part if len(part) else self.samples[:1] for part in parts]
+            for part, stored in zip(parts, loaded_ahead(self._load, numbers), strict=True):
+                batch = ready(stored, self.reader, self.noise, self.device)
+                totals.add(stage.loss(engine.module, batch, self.noise), is_counted=len(part) > 0)
+        finally:
+            engine.module.train(was_training)
+        means = totals.means(engine.sum(totals.with_extra([])))
+        return {**means, "samples": len(self.samples), "seconds": time.perf_counter() - started}
+
+    def _load(self, samples: Samples) -> StoredBatch:
+        return self.quarantine.loaded(samples, lambda chosen: load_samples(self.reader, chosen, chosen))
+
+
+def shares(samples: Samples, ranks: Ranks, size: int) -> list[Samples]:
+    """A rank's samples in parts of at most `size`: as many parts on every rank, the last ones may be empty."""
+    longest = -(-len(samples) // ranks.world_size)
+    own = samples[ranks.rank :: ranks.world_size]
+    return [own[start : start + size] for start in range(0, longest, size)]
+
+
+def loaded_ahead(load: Callable[[Samples], StoredBatch], parts: Sequence[Samples]) -> Iterator[StoredBatch]:
+    """Each part loaded, while the one before it is being used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="validation") as pool:
+        coming = pool.submit(load, parts[0])
+        for following in parts[1:]:
+            stored, coming = coming.result(), pool.submit(load, following)
+            yield stored
+        yield coming.result()

@@ -1,0 +1,96 @@
+"""What happened since the last record: means over samples and ranks, and where time and memory went.
+
+One event `train`; times are those of whole steps, without what was paused for (validation):
+
+images_per_second   of the run                      data_wait_share   of the ranks' time, spent waiting for samples
+tflops, mfu         of one device (throughput.py)   peak_memory_gib   of the rank that has needed most so far
+corrupt_samples     that ranks met so far; one that two ranks met counts twice
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from lediflow.engine.protocol import Engine
+from lediflow.stages.protocol import StageLoss
+from lediflow.tracking.protocol import Tracker
+from lediflow.training.clock import Clock
+from lediflow.training.throughput import Throughput
+from lediflow.training.totals import Totals
+
+T = TypeVar("T")
+
+
+class Window:
+    """Fed by every micro-batch; `record` writes one event and begins the next window. Every rank must call it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        tracker: Tracker,
+        throughput: Throughput | None = None,
+        seconds: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.engine, self.clock, self.tracker = engine, clock, tracker
+        self.throughput, self.seconds = throughput, seconds
+        self._restart()
+
+    def waited(self, fetch: Callable[[], T]) -> T:
+        """What `fetch` gives; its time counts as waiting for data."""
+        before = self.seconds()
+        fetched = fetch()
+        self.wait_seconds += self.seconds() - before
+        return fetched
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is no training, and does not slow its figures."""
+        before = self.seconds()
+        yield
+        self.started += self.seconds() - before
+
+    def add(self, result: StageLoss) -> None:
+        """Count a micro-batch; waits for nothing."""
+        self.totals.add(result)
+
+    def record(self, corrupt_samples: int = 0, **last: Any) -> None:
+        """Write one event; `last` are values of the last step, taken as they are."""
+        own = [self.wait_seconds, float(corrupt_samples), peak_memory_gib(self.engine.device)]
+        ranks = self.engine.gather(self.totals.with_extra(own))
+        waits, corrupt, memory = ranks[:, : len(own)].unbind(1)
+        seconds = self.seconds() - self.started
+        self.tracker.record(
+            "train",
+            self.clock.images_seen,
+            **self.totals.means(ranks[:, len(own) :].sum(0)),
+            **last,
+            **self._speed(seconds, len(ranks)),
+            data_wait_share=float(waits.mean()) / seconds,
+            peak_memory_gib=float(memory.max()),
+            corrupt_samples=int(corrupt.sum()),
+        )
+        self._restart()
+
+    def _speed(self, seconds: float, devices: int) -> dict[str, float]:
+        images_per_second = (self.clock.images_seen - self.first_image) / seconds
+        use = self.throughput.at(images_per_second, devices) if self.throughput else {}
+        return {"images_per_second": images_per_second, **use}
+
+    def _restart(self) -> None:
+        self.totals = Totals()
+        self.wait_seconds = 0.0
+        self.started, self.first_image = self.seconds(), self.clock.images_seen
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most that tensors took on a GPU so far, or this process in host memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
