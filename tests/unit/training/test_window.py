@@ -1,0 +1,133 @@
+"""One event of a window: averages over unequal batches and ranks, speeds on a clock of our own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from harness.thread_ranks import on_thread_ranks
+
+from lediflow.stages.bins import by_time
+from lediflow.stages.protocol import stage_loss
+from lediflow.training.clock import Clock
+from lediflow.training.throughput import Throughput
+from lediflow.training.totals import Totals
+from lediflow.training.window import Window
+
+
+class Events:
+    """A tracker that keeps what it hears."""
+
+    def __init__(self):
+        self.heard = []
+
+    def record(self, event, images_seen, **values):
+        self.heard.append((event, images_seen, values))
+
+
+class Seconds:
+    """A clock that stands still until it is told to go on."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def take(self, seconds, result=None):
+        self.now += seconds
+        return result
+
+
+def result_of(losses, t):
+    per_sample = torch.tensor(losses)
+    return stage_loss(
+        per_sample, {"double": 2 * per_sample.mean()}, {"loss_by_time": by_time(per_sample, torch.tensor(t))}
+    )
+
+
+BATCHES = [([1.0], [0.05]), ([2.0, 6.0, 4.0], [0.05, 0.95, 0.95]), ([7.0, 0.0], [0.5, 0.951])]
+
+
+@pytest.mark.parametrize(
+    "of_ranks", [[BATCHES], [BATCHES[:1], BATCHES[1:2], BATCHES[2:]]], ids=["one rank", "three ranks"]
+)
+def test_a_sample_counts_once_whatever_batch_and_rank_it_was_on(of_ranks):
+    def work(engine):
+        events = Events()
+        window = Window(engine, Clock(100, 6), events)
+        for batch in of_ranks[engine.ranks.rank]:
+            window.add(result_of(*batch))
+        window.clock.advance()
+        window.record(gradient_norm=0.5)
+        return events.heard
+
+    for [(event, images_seen, values)] in on_thread_ranks(len(of_ranks), work):
+        assert (event, images_seen, values["gradient_norm"]) == ("train", 6, 0.5)
+        assert values["loss"] == pytest.approx(20 / 6)
+        assert values["double"] == pytest.approx(40 / 6)
+        empty = [None] * 4
+        assert values["loss_by_time"] == [1.5, *empty, 7.0, None, None, None, pytest.approx(10 / 3)]
+
+
+def figures(world_size=1, throughput=None, waits=(2.0,), corrupt=(0,)):
+    """What a window of 10 s and 800 images says on the first rank, and the one of 5 s after it."""
+
+    def work(engine):
+        events, seconds, rank = Events(), Seconds(), engine.ranks.rank
+        window = Window(engine, Clock(4000, 400), events, throughput, seconds)
+        for step_seconds in (10.0, 5.0):
+            assert window.waited(lambda: seconds.take(waits[rank], "batch")) == "batch"
+            window.add(result_of([1.0], [0.5]))
+            with window.paused():
+                seconds.take(60.0)
+            seconds.take(step_seconds - waits[rank])
+            window.clock.advance()
+            window.clock.advance()
+            window.record(corrupt[rank])
+        return [values for _, _, values in events.heard]
+
+    return on_thread_ranks(world_size, work)[0]
+
+
+def test_speeds_are_those_of_training_without_its_pauses():
+    first, second = figures()
+    assert (first["images_per_second"], first["data_wait_share"]) == (80.0, 0.2)
+    assert (second["images_per_second"], second["data_wait_share"]) == (160.0, 0.4)
+
+
+def test_ranks_share_the_images_and_each_may_wait_and_meet_corrupt_samples():
+    throughput = Throughput(flops_per_image=1e12, peak_tflops=200.0)
+    first, _ = figures(2, throughput, waits=(2.0, 1.0), corrupt=(1, 2))
+    assert first["data_wait_share"] == pytest.approx(0.15)
+    assert first["corrupt_samples"] == 3
+    assert (first["tflops"], first["mfu"]) == (40.0, 0.2)  # 80 images of a TFLOP, by two devices
+
+
+def test_without_a_known_cost_nothing_is_said_of_utilisation():
+    first, _ = figures()
+    assert not first.keys() & {"tflops", "mfu"}
+
+
+def test_peak_memory_is_that_of_the_process_in_gib():
+    first, _ = figures()
+    status = Path("/proc/self/status").read_text()
+    kib = int(status.partition("VmHWM:")[2].split()[0])
+    assert first["peak_memory_gib"] == pytest.approx(kib / 2**20, rel=0.2)  # the process may have grown since
+
+
+def test_adding_reads_nothing_back_from_the_device():
+    losses = torch.ones(4, device="meta")  # whoever looks at a value of such a tensor gets an error
+    totals = Totals()
+    for _ in range(2):
+        totals.add(stage_loss(losses, {"metric": losses.mean()}, {"loss_by_time": by_time(losses, losses)}))
+    assert totals.sums.shape == (3 + 2 * 10,)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        float(totals.sums[0])
+
+
+def test_a_batch_that_is_not_counted_changes_nothing_even_if_it_is_no_number():
+    totals = Totals()
+    totals.add(result_of([torch.nan], [0.5]), is_counted=False)
+    totals.add(result_of([3.0], [0.25]))
+    means = totals.means(totals.with_extra([]))
+    assert (means["loss"], means["double"]) == (3.0, 6.0)
+    assert means["loss_by_time"] == [None, None, 3.0, *[None] * 7]
