@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from lediflow.config.build import build_run, typed
 from lediflow.config.checks import check_command
 from lediflow.config.cli import run_command, this_command
+from lediflow.config.dry_run import dry_run, without_data
 from lediflow.config.identity import is_done
 from lediflow.config.inputs import Inputs, open_inputs
 from lediflow.config.schema import TrainCommand
@@ -74,8 +75,6 @@ def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks
 
 
 def answer_dry_run(config: DictConfig, ranks: Ranks) -> None:
-    from lediflow.config.dry_run import dry_run, without_data
-
     command: TrainCommand = typed(without_data(config))
     check_command(command)
     if ranks.is_first:
@@ -96,10 +95,10 @@ def trained(
     )
     training = build_run(command, inputs, tracker, ranks, stop)
     try:
+        resume(training)  # refuses a folder of another run, before anything in it is changed
+        if ranks.is_first:
+            folder.config.write_text(config)
         with training.watchdog:
-            resume(training)  # refuses a folder of another run, before anything in it is changed
-            if ranks.is_first:
-                folder.config.write_text(config)
             reason = train(training)
             if reason is StopReason.NONE and ranks.is_first:
                 export(training, folder)

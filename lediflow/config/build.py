@@ -19,7 +19,7 @@ from lediflow.config.micro_batch import fitted_micro_batch
 from lediflow.config.parent import has_parent
 from lediflow.config.schema import TrainCommand
 from lediflow.config.stage import build_stage
-from lediflow.config.trained_model import build_trained_model
+from lediflow.config.trained_model import build_trained_model, trained_spec
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.snapshots import Snapshots
 from lediflow.engine.ema import roles
