@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lediflow.config.build import BuiltRun, build_run, typed
+from lediflow.config.build import build_run, typed
 from lediflow.config.checks import check_command
-from lediflow.config.cli import STOPPED, run_command, this_command
+from lediflow.config.cli import run_command, this_command
+from lediflow.config.dry_run import dry_run, without_data
 from lediflow.config.identity import is_done
 from lediflow.config.inputs import Inputs, open_inputs
 from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
-from lediflow.config.trained_model import build_trained_model
+from lediflow.engine.checkpoints.folder import MODEL
+from lediflow.engine.deadline import find_deadline
+from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.ranks import Ranks, find_ranks
-from lediflow.models import save_model
+from lediflow.models.export import save_weights
 from lediflow.tracking.build import build_tracker
-from lediflow.training.loop import Outcome, resume, train
+from lediflow.training.loop import Training, resume, train
 from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -33,6 +38,7 @@ def main(overrides: Iterable[str] = ()) -> None:
 
 def run(config: DictConfig) -> None:
     """One training command, from composed configuration to exported weights."""
+    started = time.time()
     separate_jobs(config)
     ranks = find_ranks()
     if not ranks.is_first:
@@ -45,28 +51,40 @@ def run(config: DictConfig) -> None:
     if is_done(folder, command):
         return
     check_command(command)
-    inputs = open_inputs(command, ranks)
-    folder.create()
-    outcome = trained(command, inputs, folder, ranks, OmegaConf.to_yaml(config, resolve=True))
-    if outcome is Outcome.STOPPED:
+    with StopRequest() as stop:  # from here on a signal is a request, answered at the first step's end
+        inputs = open_inputs(command, ranks)
+        folder.create()
         if ranks.is_first:
-            print(
-                f"stopped; the state is saved in {folder.root}. To continue: {this_command()}",
-                file=sys.stderr,
-            )
-        sys.exit(STOPPED)
+            stop.file = folder.stop
+            stop.deadline = find_deadline(command.stop, os.environ, started)
+        reason = trained(command, inputs, folder, ranks, stop, OmegaConf.to_yaml(config, resolve=True))
+        if reason is not StopReason.NONE:
+            leave(reason, stop, folder, ranks)
+
+
+def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks) -> None:
+    """End the process after a stop, saying how to go on."""
+    if ranks.is_first:
+        print(
+            f"stopped: {reason.sentence}; the state is saved in {folder.root}. To continue: {this_command()}",
+            file=sys.stderr,
+        )
+    stop.consume()
+    stop.hand_on(reason)
+    sys.exit(reason.exit_status)
 
 
 def answer_dry_run(config: DictConfig, ranks: Ranks) -> None:
-    from lediflow.config.dry_run import dry_run, without_data
-
     command: TrainCommand = typed(without_data(config))
     check_command(command)
     if ranks.is_first:
         print(dry_run(command, ranks.world_size))
 
 
-def trained(command: TrainCommand, inputs: Inputs, folder: RunFolder, ranks: Ranks, config: str) -> Outcome:
+def trained(
+    command: TrainCommand, inputs: Inputs, folder: RunFolder, ranks: Ranks, stop: StopRequest, config: str
+) -> StopReason:
+    """Build, resume, train, export; why it ended before its time, if it did."""
     tracker = build_tracker(
         command.tracking,
         folder.root,
@@ -75,29 +93,31 @@ def trained(command: TrainCommand, inputs: Inputs, folder: RunFolder, ranks: Ran
         title=f"{command.stage.name} ({command.prior} prior)",
         run_config=dataclasses.asdict(command),
     )
-    built = build_run(command, inputs, tracker, ranks)
+    training = build_run(command, inputs, tracker, ranks, stop)
     try:
-        resume(built.training)  # refuses a folder of another run, before anything in it is changed
+        resume(training)  # refuses a folder of another run, before anything in it is changed
         if ranks.is_first:
             folder.config.write_text(config)
-        outcome = train(built.training)
-        if outcome is Outcome.FINISHED:
-            export(command, built, folder)
+        with training.watchdog:
+            reason = train(training)
+            if reason is StopReason.NONE and ranks.is_first:
+                export(training, folder)
+            training.engine.agree_now(
+                [0]
+            )  # ranks leave together: launchers take the first one to go for a failure
     finally:
+        training.saving.leave()
         tracker.close()
-        built.training.stream.close()
-    built.training.engine.close()
-    return outcome
+        training.stream.close()
+    training.engine.close()
+    return reason
 
 
-def export(command: TrainCommand, built: BuiltRun, folder: RunFolder) -> None:
-    """Write the averaged weights where sampling and later stages look for them."""
-    weights = built.training.engine.export()
-    if not built.training.engine.ranks.is_first:
-        return
-    model = build_trained_model(command)
-    model.load_state_dict(weights)
-    save_model(model, folder.export, {**built.facts, "images_seen": built.training.clock.images_seen})
+def export(training: Training, folder: RunFolder) -> None:
+    """The newest checkpoint's averaged weights, where sampling and later stages look for them."""
+    newest = training.checkpoints.paths()[-1]
+    facts = {**training.export, "images_seen": training.clock.images_seen}
+    save_weights(newest / MODEL, folder.export, facts)
     log.info("exported %s", folder.export)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -14,26 +15,33 @@ from torch import nn
 from lediflow.config.contradiction import key_of_contradiction
 from lediflow.config.dataset import build_stream
 from lediflow.config.inputs import Inputs
+from lediflow.config.micro_batch import fitted_micro_batch
+from lediflow.config.parent import has_parent
 from lediflow.config.schema import TrainCommand
-from lediflow.config.trained_model import build_trained_model
-from lediflow.engine.checkpoint import CheckpointFolder
+from lediflow.config.stage import build_stage
+from lediflow.config.trained_model import build_trained_model, trained_spec
+from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
+from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.ema import roles
 from lediflow.engine.local import LocalEngine
-from lediflow.engine.protocol import Engine
+from lediflow.engine.preemption import StopRequest
+from lediflow.engine.protocol import Engine, Fitting
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.watchdog import Watchdog
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.export import describe
 from lediflow.models.groups import parameter_groups
-from lediflow.models.specs import latent_shape
 from lediflow.models.tree import describe_model
-from lediflow.stages.auxiliary import AuxiliaryStage
-from lediflow.stages.flow import FlowStage
-from lediflow.stages.latent_sampler import LatentSamplerStage
-from lediflow.stages.protocol import Stage
 from lediflow.tracking.protocol import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.loop import Training
+from lediflow.training.pace import Pace
 from lediflow.training.run_folder import RunFolder
+from lediflow.training.saving import Saving
+from lediflow.training.throughput import Throughput, peak_tflops, training_flops
+from lediflow.training.validation import build_validation
+from lediflow.training.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +55,9 @@ def typed(config: DictConfig) -> Any:
         raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
 
 
-@dataclass
-class BuiltRun:
-    """A run ready to train, and what its export will say."""
-
-    training: Training
-    facts: dict[str, Any]
-
-
-def build_run(command: TrainCommand, inputs: Inputs, tracker: Tracker, ranks: Ranks) -> BuiltRun:
+def build_run(
+    command: TrainCommand, inputs: Inputs, tracker: Tracker, ranks: Ranks, stop: StopRequest
+) -> Training:
     """Every part of one run, connected."""
     torch.manual_seed(command.seed)
     model = build_trained_model(command)
@@ -63,41 +65,57 @@ def build_run(command: TrainCommand, inputs: Inputs, tracker: Tracker, ranks: Ra
     if inputs.warm_start:
         model.load_state_dict(inputs.warm_start.weights)
         log.info("beginning with the weights of %s", inputs.warm_start.path)
-    engine = build_engine(command, model, ranks)
-    auxiliary = inputs.parent.model.to(engine.device) if inputs.parent else None
-    training = Training(
+    description = describe(model.spec)
+    engine = build_engine(
+        command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent)
+    )
+    session = engine.share(
+        uuid4().hex[:12]
+    )  # one attempt of the run: what a killed one left has another name
+    stage = build_stage(command, engine.frozen(inputs.parent.model) if inputs.parent else None)
+    stream = build_stream(command, inputs.reader, engine)
+    clock = Clock(command.train.images, command.train.global_batch)
+    folder = RunFolder(Path(command.run))
+
+    def report(event: str, **values: Any) -> None:
+        tracker.record(event, clock.images_seen, **values)
+
+    watchdog = Watchdog(folder.root, ranks, command.watchdog, report, session=session)
+    checkpoints = CheckpointFolder(folder.checkpoints, command.train.checkpoint)
+    snapshots = Snapshots(folder.averages, command.train.checkpoint.snapshot_every_images)
+    writer = CheckpointWriter(checkpoints, ranks, session, snapshots)
+    return Training(
         engine=engine,
-        stage=build_stage(command, auxiliary),
-        stream=build_stream(command, inputs.reader, engine),
+        stage=stage,
+        stream=stream,
         noise=SampleNoise(command.seed),
-        clock=Clock(command.train.images, command.train.global_batch),
+        clock=clock,
         tracker=tracker,
-        checkpoints=CheckpointFolder(
-            RunFolder(Path(command.run)).checkpoints, command.train.checkpoint.keep_last
-        ),
+        checkpoints=checkpoints,
+        saving=Saving(writer, engine, tracker, stop.observe),
+        window=Window(engine, clock, tracker, throughput_of(command, engine)),
+        pace=Pace(engine, tracker),
+        validation=build_validation(command.train.validation, command.data, inputs.reader, engine.device),
+        stop=stop,
+        watchdog=watchdog,
         config=command.train,
         identity=inputs.identity,
+        export=description | exported_facts(command, inputs),
     )
-    return BuiltRun(training, exported_facts(command, inputs))
 
 
-def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
-    spec = command.model.auxiliary
-    match command.stage.name:
-        case "auxiliary":
-            shape = latent_shape(spec, command.model.image_size, command.model.image_size)
-            return AuxiliaryStage(command.stage, latent_shape=shape, logvar_floor=spec.logvar_floor)
-        case "flow":
-            return FlowStage(command.stage, auxiliary, num_classes=command.model.velocity.num_classes)
-        case _:
-            assert auxiliary is not None  # load_parent refuses to go on without
-            return LatentSamplerStage(command.stage, auxiliary)
-
-
-def build_engine(command: TrainCommand, module: nn.Module, ranks: Ranks) -> Engine:
+def build_engine(
+    command: TrainCommand, module: nn.Module, ranks: Ranks, fitting: Fitting | None = None
+) -> Engine:
+    """The engine that was asked for; `fitting` finds the micro-batch where none was given."""
     train, config = command.train, command.engine
     groups = parameter_groups(module, train.learning_rate, train.weight_decay)
-    options: dict[str, Any] = {"global_batch": train.global_batch, "betas": (train.beta1, train.beta2)}
+    options: dict[str, Any] = {
+        "global_batch": train.global_batch,
+        "betas": (train.beta1, train.beta2),
+        "averages": roles(train.ema),
+        "fitting": fitting,
+    }
     try:
         match config.name:
             case "local":
@@ -109,6 +127,16 @@ def build_engine(command: TrainCommand, module: nn.Module, ranks: Ranks) -> Engi
     except ValueError as error:
         raise UserError(str(error)) from error
     raise UserError(f"engine.name={config.name!r} is unknown; use engine=local or engine=deepspeed")
+
+
+def throughput_of(command: TrainCommand, engine: Engine) -> Throughput:
+    """What an image costs, and what this device could do."""
+    parent = command.model.auxiliary if has_parent(command) else None
+    flops = training_flops(command.stage.name, trained_spec(command), parent, command.model.image_size)
+    peak = command.engine.peak_tflops
+    if peak is None and engine.device.type == "cuda":
+        peak = peak_tflops(torch.cuda.get_device_name(engine.device), engine.config.precision)
+    return Throughput(flops, peak)
 
 
 def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lediflow.config.build import build_stage
 from lediflow.config.parent import Parent
 from lediflow.config.schema import TrainCommand
+from lediflow.config.stage import build_stage
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import roles
 from lediflow.engine.fitting import fit_micro_batch
@@ -29,7 +29,7 @@ def fitted_micro_batch(
     parent: Parent | None,
     device: torch.device,
     ranks: Ranks,
-    agree: Callable[[int], int] = lambda fitting: fitting,
+    agree: Callable[[int], int],
 ) -> int:
     """Of engine.micro_batch=0: what fits beside the state that the engine will hold; `agree`: smallest over ranks."""
     parameters = count_parameters(module)

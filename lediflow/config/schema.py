@@ -10,12 +10,14 @@ from omegaconf import MISSING
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig
+from lediflow.engine.deadline import StopConfig
 from lediflow.engine.protocol import EngineConfig
+from lediflow.engine.watchdog import WatchdogConfig
 from lediflow.evaluation.features import FeaturesConfig
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.sampling import SamplingConfig
 from lediflow.tracking.config import TrackingConfig
-from lediflow.training.loop import TrainingConfig
+from lediflow.training.config import TrainingConfig
 
 
 @dataclass(kw_only=True)
@@ -55,6 +57,8 @@ class TrainCommand:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainingConfig = field(default_factory=TrainingConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     per_stage: dict[str, Any] = field(default_factory=dict)  # values an experiment chooses by stage

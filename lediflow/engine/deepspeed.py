@@ -1,36 +1,48 @@
 """DeepSpeed ZeRO over any number of ranks. The only home of `deepspeed`.
 
-Stages 0 (all replicated), 1 (optimizer state sharded) and 2 (gradients too), over NCCL or gloo. Adam's moments and
-the float32 masters are reached parameter by parameter through DeepSpeed's public fragments, so that the logical
-state does not depend on the number of ranks or the stage.
+Stages 0 (all replicated), 1 (optimizer state sharded), 2 (gradients too) and 3 (weights too), over NCCL or gloo.
+bfloat16 keeps float32 masters: DeepSpeed's own in stages 1 to 3; in stage 0, where its bfloat16 takes a dummy step
+that puts Adam's bias correction off by one, the weights stay float32 and autocast computes in bfloat16.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from lediflow.engine.ema import WeightAverage
-from lediflow.engine.precision import choose_precision, chosen_compile_mode, computing_in
-from lediflow.engine.protocol import (
-    MOMENTS,
-    EngineConfig,
-    EngineState,
-    accumulation_steps,
-    on_cpu,
-    read_buffers,
-    write_buffers,
-)
+from lediflow.engine.copies import HostCopies
+from lediflow.engine.ema import Averages
+from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
+from lediflow.engine.messages import Messages
+from lediflow.engine.optimizer import adamw, clip_gradient, set_steps_made, steps_made
+from lediflow.engine.pieces import collect, even_share, restore, restore_buffers, with_averages
+from lediflow.engine.precision import frozen_in, resolved, trained_in
+from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, M, StateReader, accumulation_steps
 from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.stopwatch import Stopwatch, time_calls
+from lediflow.engine.zero import (
+    InitialWeights,
+    UnaskedClipping,
+    owned_pieces,
+    plain_optimizer,
+    set_forward_weights,
+)
 from lediflow.errors import UserError
 
-STAGES = (0, 1, 2)
+STAGES = (0, 1, 2, 3)
+OFFLOADS = ("none", "cpu")
+COLLECTIVES = (
+    "all_reduce", "all_reduce_coalesced", "all_gather", "all_gather_into_tensor", "all_gather_coalesced",
+    "reduce", "reduce_scatter", "reduce_scatter_tensor", "broadcast", "all_to_all_single", "barrier",
+)  # fmt: skip
+WHOLE_BELOW = (
+    2_048  # elements: stage 3 keeps norms and scales whole, gathering them costs more than they weigh
+)
 
 
 class DeepSpeedEngine:
@@ -39,156 +51,127 @@ class DeepSpeedEngine:
     def __init__(
         self,
         module: nn.Module,
-        groups: list[dict],
+        groups: list[dict[str, Any]],
         config: EngineConfig,
         ranks: Ranks,
         *,
         global_batch: int,
         betas: tuple[float, float],
+        averages: tuple[str, ...] = ("ema",),
+        fitting: Fitting | None = None,
     ) -> None:
         self.ranks = ranks
         self.device = choose_device(config.device, ranks.local_rank)
-        config = replace(config, precision=choose_precision(config.precision, self.device))
+        self.config = config = resolved(config, self.device)
         _check(config)
-        self.micro_batch, self.accumulation = accumulation_steps(
-            global_batch, ranks.world_size, config.micro_batch
-        )
-        deepspeed = _import_deepspeed(self.device)
-        _join_group(deepspeed, ranks, self.device)
+        self.deepspeed = _import_deepspeed(self.device)
+        _join_group(self.deepspeed, ranks, self.device)
+        self.messages = Messages(ranks)
+        micro_batch = config.micro_batch
+        if fitting and not micro_batch and self.device.type == "cuda":
+            micro_batch = fitting(self.device, ranks, self.messages.smallest)
+        self.micro_batch, self.accumulation = accumulation_steps(global_batch, ranks.world_size, micro_batch)
         self.weights = module.to(self.device)
-        masters = {name: weight.detach().clone() for name, weight in module.named_parameters()}
-        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        optimizer = torch.optim.AdamW(groups, betas=betas, fused=self.device.type == "cuda")
+        initial = InitialWeights(module)
+        optimizer = adamw(groups, betas)
+        bucket = bucket_elements(sum(map(Tensor.numel, module.parameters())))
         self.base_rates = [group["lr"] for group in groups]
         # autocast must lie inside: DeepSpeed's engine switches off any that it finds around it
-        self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=computing_in(
-                config.precision,
-                module,
-                self.device,
-                compile_mode=chosen_compile_mode(bool(config.compile), config.compile_mode),
-                recompute=config.activation_checkpointing,
-            ),
+        self.engine, self.optimizer, _, _ = self.deepspeed.initialize(
+            model=trained_in(config, module, self.device),
             optimizer=optimizer,
-            config=_deepspeed_config(config, self.micro_batch, self.accumulation),
+            config=_deepspeed_config(config, self.micro_batch, self.accumulation, bucket),
         )
-        # bfloat16 training casts buffers too; Fourier frequencies rounded to 8 bits would be other frequencies
-        for name, buffer in module.named_buffers():
-            buffer.data = buffers[name]
         self.module = self.engine
-        self.names = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-        self.masters = _master_fragments(self.names)
-        self._create_moments()
-        self._set_masters(masters)
-        self.ema = WeightAverage(list(self.masters.values()))
-        self.steps = 0
+        if config.zero in (1, 2) and config.offload == "none":
+            UnaskedClipping(self.optimizer, self.deepspeed.comm.all_reduce, config.gradient_clip)
+        if config.zero == 0 and ranks.world_size == 1:
+            self.engine.enable_backward_allreduce = False  # else gradients are copied there and back
+        self.trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+        self._keep_buffers_float32(initial)
+        owned = owned_pieces(config.zero, self.optimizer, self.trained)
+        restore(owned, initial)
+        self.averages = Averages([piece.views["weight"] for piece in owned], averages)
+        self.pieces = with_averages(owned, self.averages)
+        self.copies = HostCopies()
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()
 
-    def step(self, learning_rate_factor: float, ema_decay: float) -> float:
+    def step(self, learning_rate_factor: float, decays: Mapping[str, float]) -> Tensor:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * learning_rate_factor
-        plain_norm = self._plain_gradient_norm()
+        norm = self._plain_step() if self.config.zero == 0 else self._sharded_step()
+        self.averages.update(decays)
+        return norm
+
+    def _plain_step(self) -> Tensor:
+        """Gradients are whole on every rank: clip and check them as the local engine does."""
+        norm = clip_gradient(self.optimizer, self.trained.values(), self.config.gradient_clip)
         self.engine.step()
-        self.ema.update(ema_decay)
-        self.steps += 1
-        return float(self.engine.get_global_grad_norm() if plain_norm is None else plain_norm)
+        return norm
 
-    def mean(self, values: dict[str, float]) -> dict[str, float]:
-        summed = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
-        dist.all_reduce(summed)
-        return dict(zip(values, (summed / self.ranks.world_size).tolist(), strict=True))
+    def _sharded_step(self) -> Tensor:
+        self.engine.step()
+        norm = torch.as_tensor(self.engine.get_global_grad_norm())
+        return torch.where(norm < 0, torch.nan, norm)  # DeepSpeed's word for a norm that is no number is -1
 
-    def any(self, flag: bool) -> bool:
-        highest = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(highest, dist.ReduceOp.MAX)
-        return bool(highest.item())
+    def frozen(self, module: M) -> M:
+        return frozen_in(self.config, module, self.device)
+
+    def sum(self, values: Tensor) -> Tensor:
+        return self.messages.sum(values)
+
+    def gather(self, values: Tensor) -> Tensor:
+        return self.messages.gather(values)
+
+    def everyones(self, thing: Any) -> list[Any]:
+        return self.messages.everyones(thing)
+
+    def share(self, thing: Any) -> Any:
+        return self.messages.share(thing)
+
+    def agree(self, votes: list[int]) -> list[int]:
+        return self.messages.agree(votes)
+
+    def agree_now(self, votes: list[int]) -> list[int]:
+        return self.messages.agree_now(votes)
+
+    def time_communication(self, stopwatch: Stopwatch) -> None:
+        time_calls(self.deepspeed.comm.comm.cdb, COLLECTIVES, stopwatch)
 
     def state(self) -> EngineState:
-        tensors = {f"weight/{name}": self._full(name) for name in self.names}
-        for moment in MOMENTS:
-            tensors |= {f"{moment}/{name}": self._full(name, moment) for name in self.names}
-        tensors |= {f"ema/{name}": tensor for name, tensor in self._averages().items()}
-        tensors |= {f"buffer/{name}": buffer for name, buffer in read_buffers(self.weights).items()}
-        return EngineState(tensors, self.steps)
+        pieces = even_share(self.pieces, self.ranks) if self.config.zero == 0 else self.pieces
+        buffers = dict(self.weights.named_buffers()) if self.ranks.is_first else {}
+        return collect(pieces, buffers, steps_made(plain_optimizer(self.optimizer)), self.copies)
 
-    @torch.no_grad()
-    def load(self, state: EngineState) -> None:
-        self.steps = state.steps
-        write_buffers(self.weights, state.tensors)
-        self._set_masters({name: state.tensors[f"ema/{name}"] for name in self.names})
-        self.ema = WeightAverage(list(self.masters.values()))
-        self._set_masters({name: state.tensors[f"weight/{name}"] for name in self.names})
-        for name in self.names:
-            for moment in MOMENTS:
-                self._set_full(name, state.tensors[f"{moment}/{name}"], moment)
-        for adam in _inner(self.optimizer).state.values():
-            adam["step"] = torch.as_tensor(float(state.steps), device=_device_of(adam["step"]))
-
-    def export(self) -> dict[str, Tensor]:
-        return read_buffers(self.weights) | self._averages()
-
-    def _averages(self) -> dict[str, Tensor]:
-        with self.ema.swapped_in():
-            return {name: self._full(name) for name in self.names}
+    def load(self, reader: StateReader) -> None:
+        restore_buffers(self.weights, reader)
+        restore(self.pieces, reader)
+        set_forward_weights(self.config.zero, self.deepspeed, self.trained, reader)
+        set_steps_made(plain_optimizer(self.optimizer), reader.steps)
 
     def close(self) -> None:
+        self.messages.close()
         self.engine.destroy()
-        dist.destroy_process_group()
+        self.deepspeed.comm.destroy_process_group()
 
-    def _plain_gradient_norm(self) -> Tensor | None:
-        """Without a ZeRO optimizer DeepSpeed clips but keeps no norm; gradients are whole on every rank then."""
-        if _inner(self.optimizer) is not self.optimizer:
-            return None
-        return nn.utils.get_total_norm(
-            [weight.grad for weight in self.names.values() if weight.grad is not None]
-        )
-
-    def _create_moments(self) -> None:
-        """Adam's state, which torch creates at the first step only: a resumed run must fill it before."""
-        inner = _inner(self.optimizer)
-        for group in inner.param_groups:
-            for owned in group["params"]:
-                device = owned.device if inner.defaults["fused"] else None
-                moments = {moment: torch.zeros_like(owned) for moment in MOMENTS}
-                inner.state[owned] = {"step": torch.zeros((), device=device), **moments}
-        if inner is not self.optimizer:
-            self.optimizer._lazy_init_hp_params_optimizer_state()
-
-    def _set_masters(self, full: dict[str, Tensor]) -> None:
-        """Set float32 masters and the weights used in the next forward pass."""
-        for name, tensor in full.items():
-            self._set_full(name, tensor)
-            self.names[name].data.copy_(tensor)
-
-    def _full(self, name: str, moment: str | None = None) -> Tensor:
-        """The whole float32 tensor of a parameter or of one of its moments, on the CPU. Collective."""
-        weight = self.names[name]
-        if not _is_sharded(weight):
-            full = weight if moment is None else self.optimizer.state[weight][moment]
-        else:
-            full = _sharded(weight).get_full_hp_param(optim_state_key=moment)
-        return on_cpu(full)
-
-    def _set_full(self, name: str, value: Tensor, moment: str | None = None) -> None:
-        weight = self.names[name]
-        value = value.to(self.device, torch.float32)
-        if not _is_sharded(weight):
-            (weight.data if moment is None else self.optimizer.state[weight][moment]).copy_(value)
-        else:
-            _sharded(weight).set_full_hp_param(value, optim_state_key=moment)
+    def _keep_buffers_float32(self, initial: InitialWeights) -> None:
+        """bfloat16 training casts buffers too; Fourier frequencies rounded to 8 bits would be other frequencies."""
+        for name, buffer in self.weights.named_buffers():
+            buffer.data = initial.tensors[f"buffer/{name}"].to(self.device)
 
 
 def _check(config: EngineConfig) -> None:
     if config.zero not in STAGES:
         raise UserError(f"engine.zero={config.zero} is not offered; use one of {STAGES}")
-    if config.precision == "bfloat16" and config.zero == 0:
-        # DeepSpeed 0.19 takes a dummy optimizer step there, and Adam's bias correction is off by one ever after
+    if config.offload not in OFFLOADS:
+        raise UserError(f"engine.offload={config.offload!r} is unknown; use one of {', '.join(OFFLOADS)}")
+    if config.offload != "none" and config.zero == 0:
         raise UserError(
-            "engine.zero=0 with engine.precision=bfloat16 is not exact in DeepSpeed; use engine.zero=1"
+            "engine.offload=cpu moves what ZeRO shards, and engine.zero=0 shards nothing; use 1 to 3"
         )
 
 
@@ -210,42 +193,27 @@ def _join_group(deepspeed: Any, ranks: Ranks, device: torch.device) -> None:
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
 
-def _deepspeed_config(config: EngineConfig, micro_batch: int, accumulation: int) -> dict[str, Any]:
+def _deepspeed_config(
+    config: EngineConfig, micro_batch: int, accumulation: int, bucket: int
+) -> dict[str, Any]:
+    zero: dict[str, Any] = {
+        "stage": config.zero,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+        "stage3_param_persistence_threshold": WHOLE_BELOW,
+    }
+    if config.offload == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": config.gradient_clip,
-        "zero_optimization": {"stage": config.zero},
-        "bf16": {"enabled": config.precision == "bfloat16"},
+        "gradient_clipping": config.gradient_clip if config.zero else 0.0,
+        "zero_optimization": zero,
+        "bf16": {
+            "enabled": config.zero > 0 and config.precision == "bfloat16",
+            "check_grad_overflow": config.offload == "cpu",  # elsewhere UnaskedClipping does it
+        },
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31,
     }
-
-
-def _is_sharded(weight: nn.Parameter) -> bool:
-    return hasattr(weight, "_hp_mapping")
-
-
-def _sharded(weight: nn.Parameter) -> Any:
-    """The parameter with the methods that DeepSpeed's ZeRO optimizer has given it."""
-    return weight
-
-
-def _master_fragments(names: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The part of each float32 master that this rank owns; parameters it owns nothing of are absent."""
-    fragments = {}
-    for name, weight in names.items():
-        if not _is_sharded(weight):
-            fragments[name] = weight.data
-        elif (mapping := _sharded(weight)._hp_mapping) is not None:
-            fragments[name] = mapping.get_hp_fragment()
-    return fragments
-
-
-def _inner(optimizer: Any) -> torch.optim.Optimizer:
-    """The plain AdamW inside DeepSpeed's ZeRO wrapper (stage 0 has no wrapper)."""
-    return getattr(optimizer, "optimizer", optimizer)
-
-
-def _device_of(value: Any) -> torch.device | None:
-    return value.device if isinstance(value, Tensor) else None

@@ -10,8 +10,7 @@ along the run they allow any other width to be made afterwards (posthoc.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -80,38 +79,3 @@ class Averages:
         for role, kept in self.tensors.items():
             if kept:
                 torch._foreach_lerp_(kept, self.weights, 1 - decays[role])
-
-
-def decay_for(config: EMAConfig, images_seen: int, batch: int) -> float:
-    """Weight of the old average after a batch of `batch` images, in [0, 1)."""
-    half_life = min(config.half_life_images, config.ramp * images_seen)
-    return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
-
-
-class WeightAverage:
-    """The average of some tensors that an optimizer updates in place."""
-
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        self.weights = [weight.detach() for weight in weights]
-        self.average = [weight.detach().float().clone() for weight in self.weights]
-
-    @torch.no_grad()
-    def update(self, decay: float) -> None:
-        if self.average:
-            torch._foreach_lerp_(self.average, self.weights, 1 - decay)
-
-    @contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """Within, the weights hold the average (and the average holds the weights)."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for weight, average in zip(self.weights, self.average, strict=True):
-            kept = weight.clone()
-            weight.copy_(average)
-            average.copy_(kept)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from lediflow.engine.ema import WeightAverage
-from lediflow.engine.precision import choose_precision, chosen_compile_mode, computing_in
+from lediflow.engine.copies import HostCopies
+from lediflow.engine.ema import Averages
+from lediflow.engine.optimizer import adamw, clip_gradient, create_moments, set_steps_made, steps_made
+from lediflow.engine.pieces import MOMENTS, WEIGHT, Piece, collect, restore, restore_buffers, with_averages
+from lediflow.engine.precision import frozen_in, resolved, trained_in
 from lediflow.engine.protocol import (
-    MOMENTS,
     EngineConfig,
     EngineState,
+    Extent,
+    Fitting,
+    M,
+    StateReader,
     accumulation_steps,
-    on_cpu,
-    read_buffers,
-    write_buffers,
 )
 from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.stopwatch import Stopwatch
 from lediflow.errors import UserError
 
 
@@ -26,12 +33,14 @@ class LocalEngine:
     def __init__(
         self,
         module: nn.Module,
-        groups: list[dict],
+        groups: list[dict[str, Any]],
         config: EngineConfig,
         ranks: Ranks,
         *,
         global_batch: int,
         betas: tuple[float, float],
+        averages: tuple[str, ...] = ("ema",),
+        fitting: Fitting | None = None,
     ) -> None:
         if ranks.world_size > 1:
             raise UserError(
@@ -39,80 +48,78 @@ class LocalEngine:
             )
         self.ranks = ranks
         self.device = choose_device(config.device, ranks.local_rank)
-        self.micro_batch, self.accumulation = accumulation_steps(global_batch, 1, config.micro_batch)
+        self.config = resolved(config, self.device)
+        micro_batch = config.micro_batch
+        if fitting and not micro_batch and self.device.type == "cuda":
+            micro_batch = fitting(self.device, ranks, lambda fitting_here: fitting_here)
+        self.micro_batch, self.accumulation = accumulation_steps(global_batch, 1, micro_batch)
         self.weights = module.to(self.device)
-        precision = choose_precision(config.precision, self.device)
-        self.module = computing_in(
-            precision,
-            self.weights,
-            self.device,
-            compile_mode=chosen_compile_mode(bool(config.compile), config.compile_mode),
-            recompute=config.activation_checkpointing,
-        )
-        self.gradient_clip = config.gradient_clip
-        self.optimizer = torch.optim.AdamW(groups, betas=betas, fused=self.device.type == "cuda")
+        self.module = trained_in(self.config, self.weights, self.device)
+        self.optimizer = adamw(groups, betas)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.names = {
-            name: weight for name, weight in self.weights.named_parameters() if weight.requires_grad
-        }
-        self.ema = WeightAverage(list(self.names.values()))
-        self.steps = 0
+        self.trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+        create_moments(self.optimizer, self.trained.values())
+        self.averages = Averages([weight.data.view(-1) for weight in self.trained.values()], averages)
+        self.pieces = with_averages(
+            [
+                whole_piece(name, weight, self.optimizer.state[weight])
+                for name, weight in self.trained.items()
+            ],
+            self.averages,
+        )
+        self.copies = HostCopies()
+
+    def frozen(self, module: M) -> M:
+        return frozen_in(self.config, module, self.device)
 
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulation).backward()
 
-    def step(self, learning_rate_factor: float, ema_decay: float) -> float:
+    def step(self, learning_rate_factor: float, decays: Mapping[str, float]) -> Tensor:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * learning_rate_factor
-        norm = nn.utils.clip_grad_norm_(self.names.values(), self.gradient_clip or torch.inf)
+        norm = clip_gradient(self.optimizer, self.trained.values(), self.config.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(ema_decay)
-        self.steps += 1
-        return float(norm)
+        self.averages.update(decays)
+        return norm
 
-    def mean(self, values: dict[str, float]) -> dict[str, float]:
-        return values
+    def sum(self, values: Tensor) -> Tensor:
+        return values.detach().to("cpu", torch.float64)
 
-    def any(self, flag: bool) -> bool:
-        return flag
+    def gather(self, values: Tensor) -> Tensor:
+        return self.sum(values)[None]
+
+    def everyones(self, thing: Any) -> list[Any]:
+        return [thing]
+
+    def share(self, thing: Any) -> Any:
+        return thing
+
+    def agree(self, votes: list[int]) -> list[int]:
+        return votes
+
+    def agree_now(self, votes: list[int]) -> list[int]:
+        return votes
+
+    def time_communication(self, stopwatch: Stopwatch) -> None:
+        """One process talks to nobody."""
 
     def state(self) -> EngineState:
-        tensors: dict[str, Tensor] = {f"weight/{name}": weight for name, weight in self.names.items()}
-        for name, weight in self.names.items():
-            for moment in MOMENTS:
-                tensors[f"{moment}/{name}"] = self._moments(weight)[moment]
-        tensors |= {f"ema/{name}": tensor for name, tensor in self._averages().items()}
-        tensors |= {f"buffer/{name}": buffer for name, buffer in self.weights.named_buffers()}
-        return EngineState({key: on_cpu(tensor) for key, tensor in tensors.items()}, self.steps)
+        return collect(
+            self.pieces, dict(self.weights.named_buffers()), steps_made(self.optimizer), self.copies
+        )
 
-    @torch.no_grad()
-    def load(self, state: EngineState) -> None:
-        self.steps = state.steps
-        write_buffers(self.weights, state.tensors)
-        for average, (name, weight) in zip(self.ema.average, self.names.items(), strict=True):
-            weight.copy_(state.tensors[f"weight/{name}"])
-            average.copy_(state.tensors[f"ema/{name}"])
-            for moment in MOMENTS:
-                self._moments(weight)[moment].copy_(state.tensors[f"{moment}/{name}"])
-            self._moments(weight)["step"].fill_(state.steps)
-
-    def export(self) -> dict[str, Tensor]:
-        return read_buffers(self.weights) | {
-            name: on_cpu(average) for name, average in self._averages().items()
-        }
+    def load(self, reader: StateReader) -> None:
+        restore_buffers(self.weights, reader)
+        restore(self.pieces, reader)
+        set_steps_made(self.optimizer, reader.steps)
 
     def close(self) -> None:
         """One process has no group to leave."""
 
-    def _averages(self) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.ema.average, strict=True))
 
-    def _moments(self, weight: Tensor) -> dict[str, Tensor]:
-        """Adam's state of a weight, which torch itself creates at the first step only."""
-        state = self.optimizer.state[weight]
-        if not state:
-            device = weight.device if self.optimizer.defaults["fused"] else None
-            state["step"] = torch.zeros((), device=device)
-            state |= {moment: torch.zeros_like(weight) for moment in MOMENTS}
-        return state
+def whole_piece(name: str, weight: Tensor, moments: Mapping[str, Tensor]) -> Piece:
+    """A parameter of which this rank has everything."""
+    views = {WEIGHT: weight.data.view(-1)} | {moment: moments[moment].view(-1) for moment in MOMENTS}
+    return Piece(name, Extent(0, tuple(weight.shape)), views)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
+from lediflow.engine.protocol import EngineConfig, M
 from lediflow.errors import UserError
 from lediflow.nn.checkpointing import recompute_activations
 
@@ -62,3 +65,29 @@ def computing_in(
     if compile_mode is not None:
         module.compile(mode=compile_mode)
     return Autocast(module, device.type) if precision == "bfloat16" else module
+
+
+def resolved(config: EngineConfig, device: torch.device) -> EngineConfig:
+    """The configuration with what `auto` and null mean on this device."""
+    is_compiled = device.type == "cuda" if config.compile is None else config.compile
+    chosen_compile_mode(is_compiled, config.compile_mode)  # refuses unknown ones, asked for or not
+    return replace(config, precision=choose_precision(config.precision, device), compile=is_compiled)
+
+
+def trained_in(config: EngineConfig, module: nn.Module, device: torch.device) -> nn.Module:
+    """The module as a stage calls it."""
+    return computing_in(
+        config.precision,
+        module,
+        device,
+        compile_mode=chosen_compile_mode(bool(config.compile), config.compile_mode),
+        recompute=config.activation_checkpointing,
+    )
+
+
+def frozen_in(config: EngineConfig, module: M, device: torch.device) -> M:
+    """A model that is only looked at: each of its parts computes as the trained module does."""
+    module.to(device).eval().requires_grad_(False)
+    for name, part in module.named_children():
+        setattr(module, name, trained_in(replace(config, activation_checkpointing=False), part, device))
+    return module

@@ -84,6 +84,16 @@ class StopRequest:
             return StopReason.WALL_TIME
         return StopReason.NONE
 
+    def observe(self, kind: str, seconds: float) -> None:
+        """Tell the deadline, if there is one, how long a `step`, a `save` or another pause took."""
+        if self.deadline is not None:
+            self.deadline.observe(kind, seconds)
+
+    @property
+    def makes_saving_pointless(self) -> bool:
+        """Whether the wall time is so near that the last save would wait for one that begins now."""
+        return self.deadline is not None and not self.deadline.is_save_worthwhile
+
     def consume(self) -> None:
         """Remove the stop file that was seen, so that the next start runs; call it once the state is saved."""
         if self._is_file_seen and self.file is not None:

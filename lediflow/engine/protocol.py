@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lediflow.engine.ranks import Ranks
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from lediflow.engine.stopwatch import Stopwatch
 
 
 @dataclass(kw_only=True)
@@ -31,7 +30,9 @@ class EngineConfig:
     device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
     precision: str = "float32"  # bfloat16: half the memory, twice the speed on GPUs | auto: where it is fast
     zero: int = 0  # DeepSpeed's stage: what is sharded. 1: optimizer state, 2: and gradients, 3: and weights
-    offload: str = "none"  # cpu: optimizer state lives in host memory (zero 1 to 3): less GPU memory, slower steps
+    offload: str = (
+        "none"  # cpu: optimizer state lives in host memory (zero 1 to 3): less GPU memory, slower steps
+    )
     compile: bool | None = None  # torch.compile the model: a minute to start, faster steps; null: on GPUs
     compile_mode: str = "default"  # reduce-overhead: CUDA graphs, where launching kernels is what takes time
     attention_route: str = (
@@ -64,69 +65,86 @@ class StateReader(Protocol):
     """A whole logical state, of which an engine reads what it owns."""
 
     steps: int
-    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of every tensor, by role and name."""
+        ...
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Elements [start, stop) of a flattened tensor, float32 on the CPU."""
         ...
 
 
+M = TypeVar("M", bound=nn.Module)
+# (device, ranks, smallest over ranks) -> micro-batch that fits the device
+Fitting = Callable[[torch.device, Ranks, Callable[[int], int]], int]
+
+
 class Engine(Protocol):
-    """One optimizer step is: `accumulation` times `backward(loss)`, then `step`."""
+    """One optimizer step is: `accumulation` times `backward(loss)`, then `step`. Ranks meet in these methods only."""
 
     ranks: Ranks
     device: torch.device
+    config: EngineConfig  # with `auto` and null resolved
     module: nn.Module  # call it to get a loss; its outputs carry gradients
     micro_batch: int  # samples of one call
     accumulation: int  # micro-batches in a rank's share of the global batch
+
+    def frozen(self, module: M) -> M:
+        """Another model on this device, without gradients, computing as `module` does."""
+        ...
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a micro-batch's mean loss, weighted by 1 / accumulation."""
         ...
 
-    def step(self, learning_rate_factor: float, ema_decay: float) -> float:
-        """Update weights and their average; returns the gradient norm before clipping."""
+    def step(self, learning_rate_factor: float, decays: Mapping[str, float]) -> Tensor:
+        """Update weights and their averages (`decays` by role); the gradient's norm before clipping, 0-d.
+
+        A norm that is not finite says that the step was left out, on every rank. Reading it waits for the device.
+        """
         ...
 
-    def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value averaged over the ranks."""
+    def sum(self, values: Tensor) -> Tensor:
+        """A 1-d tensor summed over the ranks, float64 on the CPU; waits for all."""
         ...
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is up on at least one rank: every rank gets the same answer."""
+    def gather(self, values: Tensor) -> Tensor:
+        """Every rank's 1-d tensor, [ranks, n], float64 on the CPU; waits for all."""
+        ...
+
+    def everyones(self, thing: Any) -> list[Any]:
+        """Every rank's object, in the order of ranks; waits for all."""
+        ...
+
+    def share(self, thing: Any) -> Any:
+        """The first rank's object; waits for it."""
+        ...
+
+    def agree(self, votes: list[int]) -> list[int]:
+        """The largest of each vote over the ranks, of this call or of the one before: the same on every rank."""
+        ...
+
+    def agree_now(self, votes: list[int]) -> list[int]:
+        """The largest of each vote over the ranks; waits for all."""
+        ...
+
+    def time_communication(self, stopwatch: Stopwatch) -> None:
+        """From now on, count the time that gradients and weights take between ranks."""
         ...
 
     def state(self) -> EngineState:
-        """The logical state, gathered; collective, every rank must call it."""
+        """Copies of what this rank must write; the next call overwrites them."""
         ...
 
-    def load(self, state: EngineState) -> None:
-        """Continue from a logical state; collective."""
-        ...
-
-    def export(self) -> dict[str, Tensor]:
-        """A state dict of the module with its averaged weights, float32, on the CPU; collective."""
+    def load(self, reader: StateReader) -> None:
+        """Continue from a logical state; every rank must call it."""
         ...
 
     def close(self) -> None:
         """Leave the process group."""
         ...
-
-
-def on_cpu(tensor: Tensor) -> Tensor:
-    """A float32 copy that training cannot change any more."""
-    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
-
-
-def read_buffers(module: nn.Module) -> dict[str, Tensor]:
-    return {name: on_cpu(buffer) for name, buffer in module.named_buffers()}
-
-
-@torch.no_grad()
-def write_buffers(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Set buffers from a logical state."""
-    for name, buffer in module.named_buffers():
-        buffer.copy_(tensors[f"buffer/{name}"])
 
 
 def accumulation_steps(global_batch: int, world_size: int, micro_batch: int) -> tuple[int, int]:

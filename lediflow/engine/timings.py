@@ -46,6 +46,10 @@ class Timings:
         self.parts: dict[str, float] = {}
         self.began = self.clock()
 
+    def restart_step(self) -> None:
+        """Begin the step at hand anew: what came between two steps belongs to neither."""
+        self.parts, self.began = {}, self.clock()
+
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
         """Time the body on the host; several of one step are added up."""

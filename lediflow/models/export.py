@@ -7,6 +7,7 @@ adds. Both files are written beside and renamed; the hash tells when the two do 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -55,12 +56,21 @@ def build_model(spec: Spec, attention_route: str = "auto") -> Model:
 
 def save_model(module: Model, path: str | Path, extra: dict[str, Any] | None = None) -> None:
     """Write an export folder; `extra` joins config.json beside "kind", "spec" and "weights_sha256"."""
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    publish(lambda beside: save_file(weights, beside), Path(path), {**describe(module.spec), **(extra or {})})
+
+
+def save_weights(weights: Path, path: str | Path, description: dict[str, Any]) -> None:
+    """Write an export folder from a file of weights; `description` has what config.json must say of them."""
+    publish(lambda beside: shutil.copyfile(weights, beside), Path(path), description)
+
+
+def publish(write: Callable[[Path], Any], folder: Path, description: dict[str, Any]) -> None:
+    """Both files of an export, written beside and renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".{WEIGHTS}.{os.getpid()}"
-    save_file(weights, beside)
-    config = {**describe(module.spec), "weights_sha256": sha256(beside), **(extra or {})}
+    write(beside)
+    config = {**description, "weights_sha256": sha256(beside)}
     beside.replace(folder / WEIGHTS)
     write_beside_then_rename(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 

@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
-import enum
 import logging
-import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lediflow.data.files import disk_errors_explained
+import torch
+
 from lediflow.data.streams.batch import Batch
 from lediflow.data.streams.stream import SampleStream
-from lediflow.engine.checkpoint import Checkpoint, CheckpointConfig, CheckpointFolder
-from lediflow.engine.ema import EMAConfig, decay_for
-from lediflow.engine.preemption import StopRequest
+from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder
+from lediflow.engine.ema import decays_for
+from lediflow.engine.heartbeats import Phase
+from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.protocol import Engine
+from lediflow.engine.watchdog import Watchdog
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.nn.neighborhood import checked_routes
 from lediflow.stages.protocol import Stage
 from lediflow.tracking.protocol import Tracker
+from lediflow.training.bad_steps import BadSteps, Step, described
 from lediflow.training.clock import Clock
+from lediflow.training.config import TrainingConfig
 from lediflow.training.identity import differences
-from lediflow.training.schedules import ScheduleConfig, learning_rate_factor
+from lediflow.training.pace import Pace
+from lediflow.training.saving import Saving
+from lediflow.training.schedules import learning_rate_factor
+from lediflow.training.validation import Validation
+from lediflow.training.window import Window
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class TrainingConfig:
-    images: int = 1_000_000  # how many images the run sees, repeats counted; the clock of everything else
-    global_batch: int = 64  # samples per optimizer step over all ranks; changing it changes the training
-    learning_rate: float = 3e-4  # AdamW's, at its height; the mapping network takes a third of it
-    weight_decay: float = 1e-2  # shrinks the maps between tokens; norms, scales and embeddings are spared
-    beta1: float = 0.9  # memory of the gradient's direction
-    beta2: float = 0.99  # memory of the gradient's size; longer suits larger batches
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    ema: EMAConfig = field(default_factory=EMAConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    log_every_images: int = 4_096  # averages over this many images become one point of a curve
-    check_attention_every_steps: int = (
-        0  # looks for values that are no numbers, for one forward pass; 0: never
-    )
-
-
-class Outcome(enum.Enum):
-    FINISHED = "finished"
-    STOPPED = "stopped"  # state saved; the same command continues
 
 
 @dataclass
@@ -62,45 +45,101 @@ class Training:
     clock: Clock
     tracker: Tracker
     checkpoints: CheckpointFolder
+    saving: Saving
+    window: Window
+    pace: Pace
+    validation: Validation | None
+    stop: StopRequest
+    watchdog: Watchdog
     config: TrainingConfig
     identity: dict[str, Any]  # what a resumed run must share: seed, stage, parent
+    export: dict[str, Any] = field(default_factory=dict)  # what exported weights are described by
+    bad_steps: BadSteps = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bad_steps = BadSteps(self.config.bad_steps)
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the engine's state."""
+        return {
+            "images_seen": self.clock.images_seen,
+            "stream": self.stream.state(),
+            "identity": self.identity,
+            "ranks": self.engine.ranks.world_size,
+            "export": self.export,
+        }
 
 
-def train(run: Training) -> Outcome:
-    """Train from where the run stands (see `resume`) to the end of the clock, or until asked to stop."""
-    engine, clock, config = run.engine, run.clock, run.config
-    window = Window(run)
-    with StopRequest() as stop:
-        while not clock.is_finished:
-            for _ in range(engine.accumulation):
-                batch = window.waited(run.stream.next_batch)
-                loss, metrics, *_ = run.stage.loss(engine.module, batch, run.noise)
-                engine.backward(loss)
-                window.add(metrics)
-            clock.advance()
-            factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
-            norm = engine.step(factor, decay_for(config.ema, clock.images_seen, clock.global_batch))
-            check_gradient(run, norm)
-            if clock.is_due(config.check_attention_every_steps * config.global_batch):
-                check_attention(run, batch)
-            if clock.is_due(config.log_every_images) or clock.is_finished:
-                window.record(gradient_norm=norm, learning_rate=config.learning_rate * factor)
-            is_stopping = engine.any(stop.is_raised)
-            if is_stopping or clock.is_finished or clock.is_due(config.checkpoint.every_images):
-                save(run)
-            if is_stopping and not clock.is_finished:
-                return Outcome.STOPPED
-    return Outcome.FINISHED
+def train(run: Training) -> StopReason:
+    """Train from where the run stands (see `resume`) to the end of the clock (NONE), or until asked to stop."""
+    run.pace.timings.restart()
+    while not run.clock.is_finished:
+        step = take_step(run)
+        hear_of_bad_steps(run, run.bad_steps.note(step))
+        if run.bad_steps.are_too_many:
+            go_back(run)
+            continue
+        look_around(run, step)
+        reason = meet(run)
+        if reason is not StopReason.NONE and not run.clock.is_finished:
+            save_and_wait(run)
+            return reason
+    hear_of_bad_steps(run, run.bad_steps.flush())
+    save_and_wait(run)
+    return StopReason.NONE
 
 
-def check_gradient(run: Training, norm: float) -> None:
-    """Stop on every rank, and before anything is saved, if the gradient is no longer a number."""
-    if math.isfinite(norm) and norm >= 0:  # DeepSpeed's word for a norm that is no number is -1
-        return
-    raise UserError(
-        f"the gradient is no longer a number (norm {norm}) after {run.clock.images_seen} images; lower "
-        f"train.learning_rate or raise train.schedule.warmup_images. The last good state is in {run.checkpoints.folder}"
-    )
+def take_step(run: Training) -> Step:
+    """One optimizer step, on the next global batch."""
+    engine, config, clock = run.engine, run.config, run.clock
+    keys: list[str] = []
+    losses: list[torch.Tensor] = []
+    for _ in range(engine.accumulation):
+        run.watchdog.beat(Phase.DATA)
+        with run.pace.timings.of("data"):
+            batch = run.window.waited(run.stream.next_batch)
+        run.watchdog.beat(Phase.STEP)
+        loss = run.stage.loss(engine.module, batch, run.noise)
+        engine.backward(loss.loss)
+        run.window.add(loss)
+        keys += batch.keys
+        losses.append(loss.per_sample)
+    clock.advance()
+    factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
+    norm = engine.step(factor, decays_for(config.ema, clock.images_seen, clock.global_batch))
+    run.watchdog.step_done()
+    run.stop.observe("step", run.pace.end_step())
+    return Step(clock.images_seen, keys, losses, norm, batch, config.learning_rate * factor)
+
+
+def meet(run: Training) -> StopReason:
+    """At the step's end all ranks hear each other's wishes, and save if it is time."""
+    saving, clock = run.saving, run.clock
+    votes = [run.stop.vote(), saving.wants_retry, saving.has_failed, run.stop.makes_saving_pointless]
+    reason, retry, failed, pointless = run.engine.agree([int(vote) for vote in votes])
+    saving.hear(bool(failed))
+    due = clock.is_due(run.config.checkpoint.every_images) and not pointless
+    if saving.is_time(due or bool(retry)) and not clock.is_finished and run.bad_steps.in_a_row == 0:
+        run.watchdog.beat(Phase.SAVING)
+        saving.begin(clock.images_seen, run.progress)
+    return StopReason(reason)
+
+
+def look_around(run: Training, step: Step) -> None:
+    """What happens now and then between steps: a point of the curves, a check of attention, the held-out samples."""
+    clock, config = run.clock, run.config
+    if clock.is_due(config.log_every_images) or clock.is_finished:
+        run.window.record(
+            len(run.stream.quarantine), gradient_norm=step.norm, learning_rate=step.learning_rate
+        )
+        run.pace.record(clock.images_seen)
+    with run.window.paused():
+        if clock.is_due(config.check_attention_every_steps * config.global_batch):
+            check_attention(run, step.batch)
+        if run.validation and (clock.is_due(run.validation.every_images) or clock.is_finished):
+            validate(run, run.validation)
+    run.pace.timings.restart_step()
 
 
 def check_attention(run: Training, batch: Batch) -> None:
@@ -109,78 +148,62 @@ def check_attention(run: Training, batch: Batch) -> None:
         run.stage.loss(run.engine.module, batch, run.noise)
 
 
-def save(run: Training) -> None:
-    """Save together: gathering the state is collective, writing it is the first rank's."""
-    started = time.perf_counter()
-    state = run.engine.state()
-    if run.engine.ranks.is_first:
-        progress = {
-            "images_seen": run.clock.images_seen,
-            "stream": run.stream.state(),
-            "identity": run.identity,
-        }
-        with disk_errors_explained(run.checkpoints.folder):
-            run.checkpoints.save(run.clock.images_seen, Checkpoint(state, progress))
-    run.tracker.record("checkpoint", run.clock.images_seen, seconds=time.perf_counter() - started)
+def validate(run: Training, validation: Validation) -> None:
+    """The loss on held-out samples."""
+    run.watchdog.beat(Phase.VALIDATING)
+    found = validation.measure(run.engine, run.stage)
+    run.tracker.record("validation", run.clock.images_seen, **found)
+    run.stop.observe("validation", found["seconds"])
+
+
+def hear_of_bad_steps(run: Training, bad: Step | None) -> None:
+    """Name the samples of a step that was left out."""
+    if bad is None:
+        return
+    suspects = [key for keys in run.engine.everyones(bad.suspects) for key in keys]
+    log.warning("%s", described(bad, suspects))
+    run.tracker.record("bad_step", bad.images_seen, norm=float(bad.norm), samples=suspects)
+
+
+def go_back(run: Training) -> None:
+    """Continue from the last good checkpoint: what was transient does not come again."""
+    run.bad_steps.count_return(run.checkpoints.folder)
+    run.saving.settle()
+    if not continue_from_newest(run, why="too many steps in a row without a finite gradient"):
+        raise UserError(
+            f"{run.bad_steps.config.in_a_row} steps in a row had no finite gradient, before anything was saved; lower "
+            "train.learning_rate, raise train.schedule.warmup_images, or look at the samples that the log names"
+        )
+
+
+def save_and_wait(run: Training) -> None:
+    """Save where the run stands and see that it is saved, whatever else is under way."""
+    run.watchdog.beat(Phase.FINISHING)
+    run.saving.finish(run.clock.images_seen, run.progress)
 
 
 def resume(run: Training) -> None:
     """Load the newest valid checkpoint, if there is one, into engine, stream and clock."""
-    checkpoint = run.checkpoints.newest()
-    if checkpoint is None:
+    if not continue_from_newest(run, why="start"):
         run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
-        return
+
+
+def continue_from_newest(run: Training, why: str) -> bool:
+    """Whether there was a checkpoint; the first rank looks for it, all ranks load it."""
+    first = run.engine.ranks.is_first
+    newest = run.checkpoints.newest() if first else None
+    path = run.engine.share(newest.path if newest else None)
+    if path is None:
+        return False
+    checkpoint = Checkpoint(path)
     if changed := differences(checkpoint.progress["identity"], run.identity):
         raise UserError(
             f"{run.checkpoints.folder} was trained with other options ({'; '.join(changed)}); "
             "repeat the options of the first start, or choose another run="
         )
-    run.engine.load(checkpoint.engine)
+    run.engine.load(checkpoint.state)
     run.stream.load(checkpoint.progress["stream"])
-    run.clock.images_seen = checkpoint.progress["images_seen"]
-    run.tracker.record("resume", run.clock.images_seen, ranks=run.engine.ranks.world_size)
+    run.clock.images_seen = run.saving.last_saved = checkpoint.images_seen
+    run.tracker.record("resume", run.clock.images_seen, ranks=run.engine.ranks.world_size, why=why)
     log.info("continuing at %d of %d images", run.clock.images_seen, run.clock.images)
-
-
-class Window:
-    """Metrics since the last record, averaged over micro-batches and ranks; also where the time went."""
-
-    def __init__(self, run: Training) -> None:
-        self.run = run
-        self._restart()
-
-    def _restart(self) -> None:
-        self.sums: dict[str, Any] = {}
-        self.count = 0
-        self.wait_seconds = 0.0
-        self.started = time.perf_counter()
-        self.first_image = self.run.clock.images_seen
-
-    def waited(self, fetch: Callable[[], Any]) -> Any:
-        before = time.perf_counter()
-        fetched = fetch()
-        self.wait_seconds += time.perf_counter() - before
-        return fetched
-
-    def add(self, metrics: dict[str, Any]) -> None:
-        for name, value in metrics.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value  # stays on the device: no synchronisation
-        self.count += 1
-
-    def record(self, **last: float) -> None:
-        """Write one event."""
-        run = self.run
-        metrics = {name: float(total) / self.count for name, total in self.sums.items()}
-        corrupt = float(len(run.stream.quarantine) * run.engine.ranks.world_size)  # the mean is then the sum
-        means = run.engine.mean(metrics | {"corrupt_samples": corrupt})
-        seconds = time.perf_counter() - self.started
-        images = run.clock.images_seen - self.first_image
-        run.tracker.record(
-            "train",
-            run.clock.images_seen,
-            **means,
-            **last,
-            images_per_second=images / seconds,
-            data_wait_share=self.wait_seconds / seconds,
-        )
-        self._restart()
+    return True

@@ -2,7 +2,10 @@
 
 config.yaml       resolved configuration         checkpoints/   full states
 events.jsonl      what happened, append-only     export/        EMA weights and their configuration
+averages/         stored along the run, to make averages of other lengths from
 samples/          pictures                       results/       numbers with their origin
+heartbeats/       where each rank is             stacks/        of ranks that hung
+stop              make this file, and the run saves and stops
 """
 
 from __future__ import annotations
@@ -32,6 +35,14 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def averages(self) -> Path:
+        return self.root / "averages"
+
+    @property
+    def stop(self) -> Path:
+        return self.root / "stop"
 
     @property
     def export(self) -> Path:

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder
+
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
     """The events of one kind in a run's log, oldest first; a line still being written is left out."""
@@ -29,8 +31,8 @@ def weights(run: Path) -> dict[str, Tensor]:
 
 
 def newest_state(run: Path) -> dict[str, Tensor]:
-    """Everything the engine remembers in the newest checkpoint."""
-    return load_file(sorted((run / "checkpoints").glob("[0-9]*"))[-1] / "state.safetensors")
+    """Everything the engine remembers in the newest checkpoint, whole tensors by role and name."""
+    return Checkpoint(CheckpointFolder(run / "checkpoints").paths()[-1]).tensors()
 
 
 def assert_same_tensors(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("name", ["auxiliary", "flow", "baseline", "sampler"])
 def test_every_stage_passes_made_up_samples_as_it_passes_real_ones(trained, name):
     command = compose(*trained.commands[name])
-    inputs = open_inputs(command, Ranks())
+    inputs = open_inputs(command, Ranks(), lambda fitting: fitting)
     model = build_trained_model(command)
     stage = build_stage(command, inputs.parent.model if inputs.parent else None)
     trained_weights = [weight for weight in model.parameters() if weight.requires_grad]

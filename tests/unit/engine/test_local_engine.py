@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from harness.states import whole_state
 from torch import nn
 
 from lediflow.engine.local import LocalEngine
@@ -55,7 +56,7 @@ def train(engine, data, steps=slice(None), factor=1.0, ema_decay=0.9):
     for x, y in zip(data[0][steps], data[1][steps], strict=True):
         for part_x, part_y in zip(x.split(engine.micro_batch), y.split(engine.micro_batch), strict=True):
             engine.backward(loss_of(engine.module, part_x, part_y))
-        norms.append(engine.step(factor, ema_decay))
+        norms.append(float(engine.step(factor, {"ema": ema_decay})))
     return norms
 
 
@@ -123,7 +124,7 @@ def test_a_loaded_state_continues_bit_for_bit(data):
     train(undisturbed, data)
     train(stopped, data, slice(0, 3))
     continued = engine_of(Tiny(seed=7))  # other weights and another buffer: all must come from the state
-    continued.load(stopped.state())
+    continued.load(whole_state(stopped))
     train(continued, data, slice(3, None))
     expected, found = undisturbed.state(), continued.state()
     assert found.steps == expected.steps == 5
@@ -146,13 +147,45 @@ def test_a_state_names_every_tensor_by_its_role():
     assert roles == {"weight", "exp_avg", "exp_avg_sq", "ema", "buffer"}
 
 
-def test_the_export_holds_averaged_weights_and_loads_into_a_fresh_model(data):
+def test_pieces_are_whole_tensors_laid_flat():
+    state = engine_of(Tiny()).state()
+    assert state.extents["weight/first.weight"] == (0, (4, 3))
+    assert state.tensors["weight/first.weight"].shape == (12,)
+
+
+def test_averages_follow_their_own_decays(data):
     engine = engine_of(Tiny())
     train(engine, data, ema_decay=1.0)  # an average that never moves
-    fresh = Tiny(seed=7)
-    fresh.load_state_dict(engine.export())
-    assert_same_weights(fresh, Tiny(), rtol=0, atol=0)
-    assert not torch.equal(engine.weights.first.weight, fresh.first.weight)
+    averages = {
+        name: tensor for name, tensor in whole_state(engine).tensors.items() if name.startswith("ema/")
+    }
+    fresh = dict(Tiny().named_parameters())
+    assert all(torch.equal(tensor, fresh[name.removeprefix("ema/")]) for name, tensor in averages.items())
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_a_step_without_a_finite_gradient_changes_nothing_and_the_next_one_goes_on(data, poison):
+    engine, undisturbed = engine_of(Tiny()), engine_of(Tiny())
+    train(engine, data, slice(0, 2))
+    engine.backward(loss_of(engine.module, data[0][2], data[1][2]) * poison)
+    assert not engine.step(1.0, {"ema": 1.0}).isfinite()
+    train(engine, data, slice(2, None))
+    train(undisturbed, data)
+    for name, tensor in undisturbed.state().tensors.items():
+        if not name.startswith("ema/"):  # which went on averaging
+            assert torch.equal(engine.state().tensors[name], tensor), name
+    assert engine.state().steps == 5
+
+
+def test_moments_and_averages_that_nobody_saved_start_from_zero_and_from_the_weights(data):
+    trained, engine = engine_of(Tiny()), engine_of(Tiny(seed=7))
+    train(trained, data)
+    whole = whole_state(trained)
+    whole.shapes = {key: shape for key, shape in whole.shapes.items() if key.startswith(("weight", "buffer"))}
+    engine.load(whole)
+    found = engine.state().tensors
+    assert torch.equal(found["ema/first.bias"], whole.read("weight/first.bias"))
+    assert not found["exp_avg/first.bias"].any()
 
 
 def test_bfloat16_multiplies_in_bfloat16_and_keeps_weights_in_float32(data):

@@ -8,27 +8,34 @@ import torch
 from torch import nn
 
 from lediflow.data.streams.batch import Batch
-from lediflow.engine.checkpoint import STATE, CheckpointConfig, CheckpointFolder
+from lediflow.engine.checkpoints import CheckpointConfig, CheckpointFolder, CheckpointWriter
 from lediflow.engine.ema import EMAConfig
 from lediflow.engine.local import LocalEngine
+from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.watchdog import Watchdog, WatchdogConfig
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.nn.neighborhood import check as neighborhood_check
 from lediflow.stages.protocol import stage_loss
+from lediflow.training.bad_steps import BadStepsConfig
 from lediflow.training.clock import Clock
-from lediflow.training.loop import Outcome, Training, TrainingConfig, resume
+from lediflow.training.config import TrainingConfig
+from lediflow.training.loop import Training, resume
 from lediflow.training.loop import train as train_on
+from lediflow.training.pace import Pace
+from lediflow.training.saving import Saving
 from lediflow.training.schedules import ScheduleConfig
+from lediflow.training.window import Window
 
 BATCH, IMAGES = 4, 40
 CONFIG = TrainingConfig(
     images=IMAGES,
     global_batch=BATCH,
     schedule=ScheduleConfig(warmup_images=16, decay_images=16),
-    ema=EMAConfig(half_life_images=8),
-    checkpoint=CheckpointConfig(every_images=12, keep_last=9),
+    ema=EMAConfig(half_life_images=8, sigma_rels=[0.1]),
+    checkpoint=CheckpointConfig(every_images=12, keep_last=9, snapshot_every_images=0),
     log_every_images=8,
 )
 
@@ -43,7 +50,7 @@ class Counting:
     def next_batch(self):
         ids = torch.arange(self.position, self.position + self.micro_batch)
         self.position += self.micro_batch
-        return Batch(ids=ids, keys=[str(i) for i in ids], images=ids[:, None].float() / IMAGES, labels=None)
+        return Batch(ids=ids, keys=[str(int(i)) for i in ids], images=ids[:, None].float() / IMAGES, labels=None)
 
     def state(self):
         return {"position": self.position}
@@ -84,21 +91,31 @@ class Remembering:
         return [(seen, values) for event, seen, values in self.events if event == kind]
 
 
-def training(folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None):
+def training(folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None, stop=None):
     torch.manual_seed(0)
     module = nn.Linear(1, 1)
     engine = LocalEngine(
         module, [{"params": [*module.parameters()], "lr": 0.05, "weight_decay": 0.0}],
         EngineConfig(device="cpu", micro_batch=micro_batch), Ranks(), global_batch=BATCH, betas=(0.9, 0.99),
+        averages=("ema", "ema_0.100"),
     )  # fmt: skip
+    clock, tracker = Clock(config.images, BATCH), Remembering()
+    checkpoints = CheckpointFolder(folder, config.checkpoint)
+    stop = stop or StopRequest()
     return Training(
         engine=engine,
         stage=stage or Regression(),
         stream=Counting(engine.micro_batch),
         noise=SampleNoise(0),
-        clock=Clock(config.images, BATCH),
-        tracker=Remembering(),
-        checkpoints=CheckpointFolder(folder, config.checkpoint.keep_last),
+        clock=clock,
+        tracker=tracker,
+        checkpoints=checkpoints,
+        saving=Saving(CheckpointWriter(checkpoints, Ranks(), "session"), engine, tracker),
+        window=Window(engine, clock, tracker),
+        pace=Pace(engine, tracker),
+        validation=None,
+        stop=stop,
+        watchdog=Watchdog(folder, Ranks(), WatchdogConfig(), lambda event, **values: None, session="session"),
         config=config,
         identity=identity or {"seed": 0},
     )
@@ -107,7 +124,11 @@ def training(folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None)
 def train(run):
     """What the command does: continue where the folder stands."""
     resume(run)
-    return train_on(run)
+    try:
+        with run.stop:
+            return train_on(run)
+    finally:
+        run.saving.leave()
 
 
 def state_of(run):
@@ -122,7 +143,7 @@ def assert_equal(left, right):
 @pytest.fixture
 def undisturbed(tmp_path):
     run = training(tmp_path / "undisturbed")
-    assert train(run) is Outcome.FINISHED
+    assert train(run) is StopReason.NONE
     return run
 
 
@@ -144,9 +165,9 @@ def test_a_stopped_and_continued_run_is_the_undisturbed_run_bit_for_bit(tmp_path
     outcome = train(stopped)
     step_end = (position // BATCH + 1) * BATCH
     assert stopped.clock.images_seen == step_end  # the step at hand is finished, the next not begun
-    assert outcome is (Outcome.FINISHED if step_end == IMAGES else Outcome.STOPPED)
+    assert outcome is (StopReason.NONE if step_end == IMAGES else StopReason.SIGNAL)
     continued = training(tmp_path / "run")
-    assert train(continued) is Outcome.FINISHED
+    assert train(continued) is StopReason.NONE
     assert_equal(state_of(continued), state_of(undisturbed))
 
 
@@ -165,7 +186,7 @@ def test_a_killed_run_continues_from_its_last_checkpoint_to_the_same_end(tmp_pat
 def test_a_broken_newest_checkpoint_costs_only_the_images_since_the_one_before(tmp_path, undisturbed):
     train(training(tmp_path / "run"))
     for path in CheckpointFolder(tmp_path / "run").paths()[-2:]:
-        (path / STATE).write_bytes(b"torn")
+        next(path.glob("slice-*")).write_bytes(b"torn")
     continued = training(tmp_path / "run")
     train(continued)
     assert [seen for seen, _ in continued.tracker.of("resume")] == [24]
@@ -205,7 +226,7 @@ def test_attention_is_looked_at_every_so_many_steps_and_nothing_changes(tmp_path
 
     config = replace(CONFIG, check_attention_every_steps=4)  # of ten steps
     run = training(tmp_path / "run", stage=Looking(), config=config)
-    assert train(run) is Outcome.FINISHED
+    assert train(run) is StopReason.NONE
     assert run.stage.looked_at == 2
     assert_equal(state_of(run), state_of(undisturbed))
 
@@ -216,20 +237,105 @@ def test_another_run_in_the_same_folder_is_refused_with_both_named(tmp_path):
         train(training(tmp_path / "run", identity={"seed": 1}))
 
 
-def test_a_gradient_that_is_no_number_ends_the_run_before_anything_is_saved(tmp_path):
+def poisoned_weights(run):
     def poison():
         run.engine.weights.bias.data.fill_(torch.nan)
 
-    run = training(tmp_path / "run", stage=Regression(13, poison))
+    return poison
+
+
+class Stumbling(Regression):
+    """Samples whose loss is no number, every time."""
+
+    def __init__(self, positions):
+        super().__init__()
+        self.positions = positions
+
+    def loss(self, module, batch, noise):
+        found = super().loss(module, batch, noise)
+        bad = torch.tensor([int(position) in self.positions for position in batch.ids])
+        per_sample = torch.where(bad, torch.nan, found.per_sample)
+        return found._replace(loss=found.loss * per_sample.mean() / per_sample.mean(), per_sample=per_sample)
+
+
+def test_a_step_with_a_bad_sample_is_left_out_and_the_sample_named(tmp_path, caplog):
+    run = training(tmp_path / "run", stage=Stumbling({13, 14}))
+    assert train(run) is StopReason.NONE
+    assert run.engine.state().steps == IMAGES // BATCH - 1
+    [(seen, values)] = run.tracker.of("bad_step")
+    assert (seen, values["samples"]) == (16, ["13", "14"])
+    assert "the step that ended at 16 images was left out: the loss of 13, 14 is not finite" in caplog.text
+
+
+def test_too_many_bad_steps_in_a_row_lead_back_to_the_last_good_checkpoint_and_the_undisturbed_end(
+    tmp_path, undisturbed
+):
+    config = replace(CONFIG, bad_steps=BadStepsConfig(in_a_row=3))
+    run = training(tmp_path / "run", config=config)
+    poison, run.stage.at = poisoned_weights(run), 18  # a memory error, say: it does not come again
+
+    def once():
+        run.stage.at = None
+        poison()
+
+    run.stage.event = once
+    train(run)
+    assert [seen for seen, _ in run.tracker.of("bad_step")] == [20, 24, 28]
+    assert [seen for seen, _ in run.tracker.of("resume")] == [
+        12
+    ]  # at 24 the run was ill already: nothing saved
+    assert_equal(state_of(run), state_of(undisturbed))
+
+
+def test_a_fault_that_comes_again_and_again_ends_the_run(tmp_path):
+    config = replace(CONFIG, bad_steps=BadStepsConfig(in_a_row=2, returns=2))
+    run = training(tmp_path / "run", config=config, stage=Stumbling(range(16, 40)))
+    with pytest.raises(UserError, match=r"again after 2 returns .*lower train\.learning_rate"):
+        train(run)
+    assert [seen for seen, _ in run.tracker.of("resume")] == [12, 12]
+    assert [int(path.name) for path in run.checkpoints.paths()] == [12]
+
+
+def test_a_fault_before_anything_was_saved_ends_the_run_at_once(tmp_path):
+    run = training(
+        tmp_path / "run",
+        config=replace(CONFIG, bad_steps=BadStepsConfig(in_a_row=2)),
+        stage=Stumbling(range(40)),
+    )
+    with pytest.raises(UserError, match="before anything was saved"):
+        train(run)
+
+
+def test_a_disk_that_cannot_be_written_is_explained_after_some_tries(tmp_path):
+    (tmp_path / "file").touch()
+    run = training(tmp_path / "file" / "checkpoints")
+    pauses = []
+    run.saving.sleep = pauses.append
     with pytest.raises(
-        UserError, match=r"no longer a number \(norm nan\) after 16 images; lower train\.learning_rate"
+        UserError, match=r"at 40 images could not be saved in 5 tries \(Not a directory.*no whole checkpoint"
     ):
         train(run)
-    assert [int(path.name) for path in run.checkpoints.paths()] == [12]
-    assert all(tensor.isfinite().all() for tensor in run.checkpoints.newest().engine.tensors.values())
+    assert len(pauses) == 4
+    assert len(run.tracker.of("checkpoint_failed")) >= 5
 
 
-def test_a_disk_that_cannot_be_written_is_explained(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write .*a file stands where a folder is needed"):
-        train(training(tmp_path / "file" / "checkpoints"))
+def test_a_disk_that_is_full_for_a_while_costs_no_training(tmp_path, undisturbed):
+    """The save at 12 fails; the next try comes when the clock says so, and the run ends as if nothing had been."""
+    run = training(tmp_path / "run", stage=Regression(20, lambda: (tmp_path / "run").unlink()))
+    (tmp_path / "run").touch()
+    run.saving.clock = lambda: 100.0 * run.clock.images_seen  # every step is late enough for another try
+    train(run)
+    failed = [seen for seen, _ in run.tracker.of("checkpoint_failed")]
+    saved = [seen for seen, _ in run.tracker.of("checkpoint")]
+    assert failed[0] == 12
+    assert max(failed) < min(saved)
+    assert saved[-1] == 40
+    assert_equal(state_of(run), state_of(undisturbed))
+
+
+def test_a_stop_file_stops_the_run_at_the_next_step_with_its_state_saved(tmp_path):
+    run = training(tmp_path / "run", stage=Regression(13, lambda: (tmp_path / "stop").touch()))
+    run.stop.file, run.stop.clock = tmp_path / "stop", lambda: 10.0 * run.clock.images_seen
+    assert train(run) is StopReason.STOP_FILE
+    assert run.clock.images_seen == 16
+    assert [int(path.name) for path in run.checkpoints.paths()][-1] == 16

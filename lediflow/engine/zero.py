@@ -1,0 +1,133 @@
+"""Where DeepSpeed keeps what: the float32 pieces that a rank owns at each ZeRO stage.
+
+Stage 0 replicates; the model's own weights are the float32 masters. Stages 1 and 2 cut each optimizer group's
+weights, laid end to end, into one part for each rank; a parameter may lie across the cut. Stage 3 cuts every
+parameter by itself, its last part padded. In stages 1 to 3 the weights used in the forward pass are copies of the
+masters, so both must be set.
+Read from DeepSpeed 0.19.8; each attribute that is not public is touched here only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lediflow.engine.local import whole_piece
+from lediflow.engine.optimizer import create_moments, leave_out_unless_finite
+from lediflow.engine.pieces import MOMENTS, WEIGHT, Piece
+from lediflow.engine.protocol import Extent, StateReader
+
+
+def plain_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """The AdamW inside DeepSpeed's wrapper (stage 0 has no wrapper)."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def owned_pieces(stage: int, optimizer: Any, trained: Mapping[str, nn.Parameter]) -> list[Piece]:
+    """This rank's pieces with their moments, which are created here."""
+    inner = plain_optimizer(optimizer)
+    if stage == 0:
+        create_moments(inner, trained.values())
+        return [whole_piece(name, weight, inner.state[weight]) for name, weight in trained.items()]
+    if stage == 3:
+        create_moments(inner, optimizer.fp32_partitioned_groups_flat)
+        return list(_pieces_of_parameters(optimizer, trained))
+    create_moments(inner, optimizer.single_partition_of_fp32_groups)
+    optimizer._lazy_init_hp_params_optimizer_state()
+    return list(_pieces_of_groups(trained))
+
+
+def _pieces_of_groups(trained: Mapping[str, nn.Parameter]) -> Iterator[Piece]:
+    for name, weight in trained.items():
+        mapping: Any = weight._hp_mapping  # type: ignore[attr-defined]
+        if mapping is None:
+            continue  # another rank's
+        views = {WEIGHT: mapping.get_hp_fragment()}
+        views |= {moment: mapping.get_hp_fragment(moment) for moment in MOMENTS}
+        yield Piece(name, Extent(mapping.lp_fragment_address.start, tuple(weight.shape)), views)
+
+
+def _pieces_of_parameters(optimizer: Any, trained: Mapping[str, nn.Parameter]) -> Iterator[Piece]:
+    for name, weight in trained.items():
+        sharded: Any = weight
+        part = sharded.ds_tensor.ds_numel
+        start = part * optimizer._get_param_partition_rank(weight)
+        count = min(part, sharded.ds_numel - start)
+        if count <= 0:
+            continue  # nothing but padding
+        views = {
+            role: optimizer._get_fp32_opt_state_partition(weight, False, key)[0][:count]
+            for role, key in ((WEIGHT, None), *((moment, moment) for moment in MOMENTS))
+        }
+        yield Piece(name, Extent(start, tuple(sharded.ds_shape)), views)
+
+
+class UnaskedClipping:
+    """Norm, clipping and the check for values that are no numbers, at stages 1 and 2, without asking the host.
+
+    DeepSpeed asks it twice a step, parameter by parameter, while a GPU waits: 18 ms of a 66 ms step on an H100. Here
+    the answers stay on the device, where the optimizer reads whether to leave the step out.
+    """
+
+    def __init__(self, optimizer: Any, all_reduce: Callable[[Tensor], Any], most: float) -> None:
+        self.optimizer, self.all_reduce, self.most = optimizer, all_reduce, most
+        self.factor = torch.ones(())
+        optimizer.scaled_global_norm = self.norm
+        optimizer.unscale_and_clip_grads = self.clip
+
+    @torch.no_grad()
+    def norm(self, norm_type: int = 2) -> Tensor:
+        """Of the averaged gradient of all ranks, before clipping."""
+        parts = torch._foreach_norm(self._gradients(), norm_type, dtype=torch.float32)
+        squares = torch.stack(parts).square().sum()
+        self.all_reduce(squares)
+        norm = squares.sqrt()
+        leave_out_unless_finite(plain_optimizer(self.optimizer), norm)
+        self.factor = (self.most / (norm + 1e-6)).clamp(max=1.0) if self.most else torch.ones_like(norm)
+        return norm
+
+    def clip(self, gradients: list[Tensor], norm: Tensor) -> None:
+        torch._foreach_mul_(gradients, self.factor)
+
+    def _gradients(self) -> list[Tensor]:
+        """Of the parts that this rank will update: one flat tensor a group, or a tensor a parameter."""
+        groups = self.optimizer.averaged_gradients
+        flat = [self.optimizer._get_preflattened_grad_partition(number) for number in groups]
+        if all(part is not None for part in flat):
+            return flat
+        return [gradient for group in groups.values() for gradient in group if gradient is not None]
+
+
+@torch.no_grad()
+def set_forward_weights(
+    stage: int, deepspeed: Any, trained: Mapping[str, nn.Parameter], reader: StateReader
+) -> None:
+    """The weights that the next forward pass uses, from whole float32 weights."""
+    for name, weight in trained.items():
+        whole = reader.read(f"{WEIGHT}/{name}")
+        if stage < 3:
+            weight.data.copy_(whole.view(weight.shape))
+        else:
+            with deepspeed.zero.GatheredParameters(weight, modifier_rank=0):
+                weight.data.copy_(whole.view(weight.shape))
+
+
+class InitialWeights:
+    """A model's float32 weights before DeepSpeed rounds them: what the masters start from. A StateReader."""
+
+    steps = 0
+
+    def __init__(self, module: nn.Module) -> None:
+        named = {WEIGHT: module.named_parameters(), "buffer": module.named_buffers()}
+        self.tensors: dict[str, Tensor] = {
+            f"{role}/{name}": tensor.detach().cpu().float().clone()
+            for role, pairs in named.items()
+            for name, tensor in pairs
+        }
+        self.shapes = {key: tuple(tensor.shape) for key, tensor in self.tensors.items()}
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
+        return self.tensors[key].flatten()[start:stop]

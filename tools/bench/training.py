@@ -1,0 +1,171 @@
+"""Time whole training steps: a stage's loss, backward, optimizer and averages, by engine and ZeRO stage.
+
+    python tools/bench/training.py                                                  the demo's flow stage on a CPU
+    python tools/bench/training.py --model paper_sdv --engines local deepspeed:0 deepspeed:1 deepspeed:2
+    torchrun --nproc_per_node=2 tools/bench/training.py --model paper_sdv --engines deepspeed:1 deepspeed:2
+
+Further arguments are overrides of the training command, such as train.ema.sigma_rels=[]. Each row is a process of its
+own, as torch.compile and DeepSpeed leave traces; under torchrun the processes are the ranks, one engine after another.
+`ms` is the median over rounds of ten steps, begun and ended with an idle device; `ratio` compares with the first row.
+`snapshot ms` is how long training stands still while a checkpoint is copied, `state MiB` what this rank writes of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from common import Row, command_line, machine, table, write_json
+from subjects import BATCHES, SMALL_BATCH, training_command
+
+from lediflow.config.build import build_engine, build_stage, build_trained_model
+from lediflow.config.schema import TrainCommand
+from lediflow.data.streams.batch import Batch
+from lediflow.engine.ema import decays_for
+from lediflow.engine.protocol import Engine
+from lediflow.engine.ranks import find_ranks
+from lediflow.flow.noise import SampleNoise
+from lediflow.models import build_model
+
+STEPS = 10  # of a round
+WARM_UP = 3
+
+
+def main(arguments: list[str] | None = None) -> None:
+    chosen = options(arguments)
+    ranks = find_ranks()
+    rows: list[Row] = []
+    for name in chosen.engines:
+        rows.append(row_of(name, chosen))
+        if ranks.is_first:
+            print(table(rows[-1:]), flush=True)
+    for row in rows:
+        row["ratio"] = row["ms"] / rows[0]["ms"]
+    if not ranks.is_first:
+        return
+    print(f"\n{machine()}\n\n{table(rows)}")
+    if chosen.output:
+        print(f"\nwritten to {write_json(chosen.output, rows)}")
+
+
+def options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = command_line(__doc__)
+    parser.add_argument("--model", default="demo", help="a file of conf/model")
+    parser.add_argument("--stage", default="flow", choices=["auxiliary", "flow", "latent_sampler"])
+    parser.add_argument("--prior", default="learned", choices=["learned", "gaussian"])
+    parser.add_argument("--batch", type=int, help="samples of a step on one rank")
+    parser.add_argument("--engines", nargs="+", default=["local"], metavar="local|deepspeed:ZERO[:cpu]")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of ten steps that the median is over")
+    parser.add_argument("--output", help="write rows and birth certificate to this JSON file")
+    chosen, chosen.overrides = parser.parse_known_args(arguments)
+    return chosen
+
+
+def row_of(name: str, chosen: argparse.Namespace) -> Row:
+    """One engine, built, timed and closed."""
+    command = command_of(name, chosen)
+    engine, step = step_of(command)
+    for _ in range(WARM_UP):
+        next(step)
+    laps = [round_ms(step, engine.device) for _ in range(chosen.rounds)]
+    milliseconds = statistics.median(laps)
+    standing, size = snapshot(engine)
+    engine.close()
+    row = {
+        "model": chosen.model,
+        "stage": chosen.stage,
+        "engine": name,
+        "ranks": engine.ranks.world_size,
+        "batch": command.train.global_batch,
+        "ms": milliseconds,
+        "img/s": 1000 * command.train.global_batch / milliseconds,
+        "peak GiB": torch.cuda.max_memory_allocated() / 2**30 if engine.device.type == "cuda" else None,
+        "snapshot ms": standing,
+        "state MiB": size,
+    }
+    del engine, step
+    forget()
+    return row
+
+
+def command_of(name: str, chosen: argparse.Namespace) -> TrainCommand:
+    """The training command of a row."""
+    engine, _, rest = name.partition(":")
+    zero, _, offload = rest.partition(":")
+    command = training_command(
+        chosen.model, chosen.prior, [f"stage={chosen.stage}", f"engine={engine}", *chosen.overrides]
+    )
+    batch = (chosen.batch or BATCHES.get(chosen.model, SMALL_BATCH)) * find_ranks().world_size
+    config = replace(command.engine, zero=int(zero or 0), offload=offload or "none")
+    return replace(command, engine=config, train=replace(command.train, global_batch=batch))
+
+
+def step_of(command: TrainCommand) -> tuple[Engine, Iterator[None]]:
+    """An engine and its endless steps on made-up samples."""
+    torch.manual_seed(0)
+    engine = build_engine(command, build_trained_model(command), find_ranks())
+    auxiliary: Any = None
+    if command.stage.name != "auxiliary" and command.prior == "learned":
+        auxiliary = engine.frozen(build_model(command.model.auxiliary, command.engine.attention_route))
+    stage = build_stage(command, auxiliary)
+    size, count = command.model.image_size, engine.micro_batch
+    images = torch.randn(count, command.model.channels, size, size, device=engine.device)
+    ids = torch.arange(count, device=engine.device)
+    batch = Batch(ids=ids, keys=[str(i) for i in range(count)], images=images, labels=None)
+    noise = SampleNoise(0)
+    decays = decays_for(command.train.ema, 1_000_000, command.train.global_batch)
+
+    def steps() -> Iterator[None]:
+        while True:
+            for _ in range(engine.accumulation):
+                engine.backward(stage.loss(engine.module, batch, noise).loss)
+            engine.step(1e-3, decays)
+            engine.agree([0, 0, 0])
+            yield
+
+    return engine, steps()
+
+
+def round_ms(step: Iterator[None], device: torch.device) -> float:
+    """Milliseconds of a step, over a round."""
+    wait(device)
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        next(step)
+    wait(device)
+    return 1000 * (time.perf_counter() - started) / STEPS
+
+
+def snapshot(engine: Engine) -> tuple[float, float]:
+    """Milliseconds that a step is held up by copying the state (the second time: memory is there), and its MiB."""
+    engine.state().ready()
+    wait(engine.device)
+    started = time.perf_counter()
+    state = engine.state()
+    state.ready()
+    standing = 1000 * (time.perf_counter() - started)
+    return standing, sum(tensor.nbytes for tensor in state.tensors.values()) / 2**20
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def forget() -> None:
+    """Leave nothing to the next row."""
+    gc.collect()
+    torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+if __name__ == "__main__":
+    main()
