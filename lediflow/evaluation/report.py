@@ -5,11 +5,13 @@ Nothing is measured here: curves come from events.jsonl, pictures and numbers fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -17,8 +19,10 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.evaluation.results import read_results
 from lediflow.sampling.pictures import picture_arrays, picture_files
-from lediflow.tracking.jsonl import Curve, curve
+from lediflow.stages.bins import TIME_BINS, sigma_edges
+from lediflow.tracking.jsonl import Curve, binned_curve, curve
 from lediflow.tracking.report_data import (
+    BinPanel,
     CommandRun,
     Fact,
     LossPanel,
@@ -50,8 +54,13 @@ class RunRecord:
     def method(self) -> str:
         return BASELINE if self.facts["prior"] == "gaussian" else LEDIFLOW
 
-    def curve(self, key: str) -> Curve:
-        return curve(self.folder.events, "train", key)
+    def curve(self, key: str, event: str = "train") -> Curve:
+        return curve(self.folder.events, event, key)
+
+    def curves(self, key: str) -> dict[str, Curve]:
+        """Of training, and of held-out samples where the run had them."""
+        curves = {"training": self.curve(key), "held out": self.curve(key, "validation")}
+        return {name: curve for name, curve in curves.items() if len(curve.values)}
 
 
 def read_run(path: Path) -> RunRecord:
@@ -90,6 +99,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         images_measured=rows[0].get("sample_images", 0),
         priors=prior_examples(flows),
         panels=loss_panels(runs),
+        bin_panels=bin_panels(runs),
         environment=environment(measured),
         commands=commands,
     )
@@ -173,18 +183,57 @@ def loss_panels(runs: list[RunRecord]) -> list[LossPanel]:
     for run in runs:
         if run.stage == "auxiliary":
             caption = "Negative log-likelihood of pixels and divergence of latents, per pixel, in nats"
-            curves = {"eq. 5": run.curve("loss")}
-            panels.append(LossPanel(title="Auxiliary model", caption=caption, curves=curves))
-    flows = {run.method: run.curve("velocity_mse") for run in runs if run.stage == "flow"}
-    if flows:
-        caption = "Squared error of the velocity per pixel: how far the start still is from the image"
-        panels.append(LossPanel(title="Flow", caption=caption, curves=flows))
+            panels.append(LossPanel(title="Auxiliary model", caption=caption, curves=run.curves("loss")))
+    for event, of in (("train", ""), ("validation", " of held-out samples")):
+        flows = {run.method: run.curve("velocity_mse", event) for run in runs if run.stage == "flow"}
+        flows = {method: curve for method, curve in flows.items() if len(curve.values)}
+        caption = f"Squared error of the velocity per pixel{of}: how far the start still is from the image"
+        if flows:
+            panels.append(
+                LossPanel(title=f"Flow{of and ', held-out samples'}", caption=caption, curves=flows)
+            )
     for run in runs:
         if run.stage == "latent_sampler":
             caption = "Squared error of the velocity in latent space"
-            curves = {"eq. 2": run.curve("loss")}
-            panels.append(LossPanel(title="Latent sampler", caption=caption, curves=curves))
+            panels.append(LossPanel(title="Latent sampler", caption=caption, curves=run.curves("loss")))
     return panels
+
+
+def bin_panels(runs: list[RunRecord]) -> list[BinPanel]:
+    """The flow's error by time for both methods, and by the deviation of the prior it starts from."""
+    flows = [run for run in runs if run.stage == "flow"]
+    by_time = {run.method: last_means(run, ("velocity_mse_by_time", "loss_by_time")) for run in flows}
+    by_sigma = {run.method: last_means(run, ("loss_by_sigma",)) for run in flows}
+    panels = [
+        BinPanel(
+            title="Flow, by time",
+            caption="Squared error of the velocity per pixel, at the tenths of a path",
+            axis="time t, from the prior (0) to the image (1)",
+            edges=[place / TIME_BINS for place in range(TIME_BINS + 1)],
+            means=by_time,
+        ),
+        BinPanel(
+            title="Flow, by the prior's deviation",
+            caption="The same, by how unsure the prior was of the pixel that the path starts at",
+            axis="sigma of the prior",
+            edges=[sigma_edges()[0] / 2, *sigma_edges(), sigma_edges()[-1] * 2],
+            means=by_sigma,
+            is_doubling=True,
+        ),
+    ]
+    return [replace(panel, means=known) for panel in panels if (known := of_length(panel))]
+
+
+def last_means(run: RunRecord, keys: Sequence[str]) -> Float[np.ndarray, " bins"]:
+    """Means of the last quarter of the training, of the first of the keys that it recorded."""
+    recorded = (binned_curve(run.folder.events, "train", key).values for key in keys)
+    rows = next((values for values in recorded if len(values)), np.empty((0, 0)))
+    return np.ma.masked_invalid(rows[-max(1, len(rows) // 4) :]).mean(0).filled(np.nan)
+
+
+def of_length(panel: BinPanel) -> dict[str, Float[np.ndarray, " bins"]]:
+    """The means that have a value for each of the panel's bins: an older run may have had other bins, or none."""
+    return {name: means for name, means in panel.means.items() if len(means) == len(panel.edges) - 1}
 
 
 def environment(measured: list[RunRecord]) -> dict[str, str]:

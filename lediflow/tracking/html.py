@@ -11,6 +11,7 @@ from lediflow.tracking import plots
 from lediflow.tracking.markup import Html, element, picture
 from lediflow.tracking.progress import duration
 from lediflow.tracking.report_data import (
+    BinPanel,
     CommandRun,
     Fact,
     LossPanel,
@@ -53,6 +54,7 @@ def build_report(data: ReportData) -> str:
         cost_section(data),
         prior_section(data.priors),
         training_section(data.panels),
+        bins_section(data.bin_panels),
         origin_section(data.environment, data.commands),
     )
     body = element("body", element("main", header(data), *sections))
@@ -205,6 +207,23 @@ def training_section(panels: Sequence[LossPanel]) -> Html:
         "Training",
         "Time is counted in images, which means the same on any number of machines. The faint line is what "
         "was measured, the strong one its local mean.",
+        element("div", *figures, class_="panels"),
+    )
+
+
+def bins_section(panels: Sequence[BinPanel]) -> Html:
+    """Where the losses come from."""
+    shown = [panel for panel in panels if panel.means]
+    if not shown:
+        return NOTHING
+    figures = (
+        element("div", element("h3", panel.title), figure(plots.bin_plot(panel), panel.caption, "plot"))
+        for panel in shown
+    )
+    return section(
+        "Where the error is left",
+        "The same errors as above, told apart: means over the last quarter of the training. Bins that nothing fell "
+        "into are left out.",
         element("div", *figures, class_="panels"),
     )
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from lediflow.tracking.curves import finite, smooth, spans_decades, spread, thin
 from lediflow.tracking.jsonl import Curve
 from lediflow.tracking.markup import Html, attribute
-from lediflow.tracking.report_data import Measurement, methods
+from lediflow.tracking.report_data import BinPanel, Measurement, methods
 
 INK, MUTED, RULE = "#010101", "#020202", "#030303"  # stand-ins: nobody ever sees these
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04")
@@ -114,6 +114,26 @@ def loss_plot(curves: dict[str, Curve]) -> Html:
     plot.axes.xaxis.set_major_locator(MaxNLocator(5))
     plot.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     return plot.svg("Training curve: " + ", ".join(curves))
+
+
+@mpl.rc_context(STYLE)
+def bin_plot(panel: BinPanel) -> Html:
+    """A step for each bin that is not empty; in logs if the steps span decades."""
+    plot = Plot(panel.means if len(panel.means) > 1 else ())
+    values = np.concatenate([*panel.means.values()])
+    known = values[np.isfinite(values)]
+    for colour, (name, means) in zip(SERIES, panel.means.items(), strict=False):
+        plot.axes.stairs(means, panel.edges, color=colour, baseline=None, linewidth=2)
+        if len(panel.means) > 1 and np.isfinite(means).any():
+            plot.name_line(float(means[np.isfinite(means)][-1]), name, colour)
+    value_axis(plot.axes, known, spans_decades([Curve(known, known)]))
+    if panel.is_doubling:
+        plot.axes.set_xscale("log", base=2)
+        plot.axes.xaxis.set_minor_locator(NullLocator())
+    plain_numbers(plot.axes.xaxis)
+    plot.axes.margins(x=0.0)
+    plot.axes.set_xlabel(panel.axis)
+    return plot.svg(f"{panel.title}: {', '.join(panel.means)}")
 
 
 @mpl.rc_context(STYLE)

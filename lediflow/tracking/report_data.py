@@ -63,6 +63,21 @@ class LossPanel:
 
 
 @dataclass(kw_only=True)
+class BinPanel:
+    """One plot of where in a batch the loss comes from: for each label a mean by bin, nan where a bin is empty.
+
+    Bins lie between neighbours of `edges`; with `is_doubling` these double, and the plot shows them at equal distances.
+    """
+
+    title: str
+    caption: str
+    axis: str  # what the bins divide
+    edges: Sequence[float]
+    means: dict[str, Float[np.ndarray, " bins"]]
+    is_doubling: bool = False
+
+
+@dataclass(kw_only=True)
 class Measurement:
     """What one way of sampling costs and how good its images are."""
 
@@ -108,5 +123,6 @@ class ReportData:
     images_measured: int = 0  # generated images behind each row of the measurements
     priors: list[PriorExample] = field(default_factory=list)
     panels: list[LossPanel] = field(default_factory=list)
+    bin_panels: list[BinPanel] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     commands: list[CommandRun] = field(default_factory=list)

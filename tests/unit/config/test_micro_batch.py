@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("name", ["auxiliary", "flow", "baseline", "sampler"])
 def test_every_stage_passes_made_up_samples_as_it_passes_real_ones(trained, name):
     command = compose(*trained.commands[name])
-    inputs = open_inputs(command, Ranks(), lambda fitting: fitting)
+    inputs = open_inputs(command, Ranks())
     model = build_trained_model(command)
     stage = build_stage(command, inputs.parent.model if inputs.parent else None)
     trained_weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -40,4 +40,4 @@ def test_made_up_samples_have_the_shape_of_the_shards(trained):
 def test_a_rank_on_a_cpu_takes_its_whole_share(trained):
     command = compose(*trained.commands["auxiliary"])
     model = build_trained_model(command)
-    assert fitted_micro_batch(command, model, None, CPU, Ranks(world_size=4)) == 16 // 4
+    assert fitted_micro_batch(command, model, None, CPU, Ranks(world_size=4), min) == 16 // 4
