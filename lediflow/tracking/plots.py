@@ -129,8 +129,7 @@ def bin_plot(panel: BinPanel) -> Html:
     value_axis(plot.axes, known, spans_decades([Curve(known, known)]))
     if panel.is_doubling:
         plot.axes.set_xscale("log", base=2)
-        plot.axes.xaxis.set_minor_locator(NullLocator())
-    plain_numbers(plot.axes.xaxis)
+    plot.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
     plot.axes.margins(x=0.0)
     plot.axes.set_xlabel(panel.axis)
     return plot.svg(f"{panel.title}: {', '.join(panel.means)}")

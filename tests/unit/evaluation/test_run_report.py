@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -93,6 +94,71 @@ def test_both_flows_are_drawn_in_one_plot_by_the_same_error(data):
     (panel,) = data.panels
     assert panel.curves["LeDiFlow"].images_seen.tolist() == [100, 200]
     assert panel.curves["Flow matching"].values.tolist() == pytest.approx([0.08, 0.04])
+
+
+def logged_run(root, stage, prior, events):
+    """A finished run of which there is nothing but its log."""
+    (root / "export").mkdir(parents=True)
+    (root / "export" / "config.json").write_text(json.dumps(facts(prior) | {"stage": stage}))
+    log = JsonlTracker(root / "events.jsonl")
+    for event, images_seen, values in events:
+        log.record(event, images_seen, **values)
+    log.close()
+    return read_run(root)
+
+
+def curves_of(data):
+    return {
+        panel.title: {name: curve.values.tolist() for name, curve in panel.curves.items()}
+        for panel in data.panels
+    }
+
+
+def test_held_out_losses_are_drawn_where_a_run_has_them(tmp_path):
+    runs = [
+        logged_run(
+            tmp_path / "a",
+            "auxiliary",
+            "learned",
+            [("train", 1, {"loss": 3.0}), ("validation", 1, {"loss": 4.0})],
+        ),
+        logged_run(
+            tmp_path / "f",
+            "flow",
+            "learned",
+            [("train", 1, {"velocity_mse": 5.0}), ("validation", 1, {"velocity_mse": 6.0})],
+        ),
+        logged_run(tmp_path / "b", "flow", "gaussian", [("train", 1, {"velocity_mse": 7.0})]),
+        logged_run(tmp_path / "s", "latent_sampler", "learned", [("train", 1, {"loss": 8.0})]),
+    ]
+    assert curves_of(report_data(runs, title="", lead="", commands=[])) == {
+        "Auxiliary model": {"training": [3.0], "held out": [4.0]},
+        "Flow": {"LeDiFlow": [5.0], "Flow matching": [7.0]},
+        "Flow, held-out samples": {"LeDiFlow": [6.0]},
+        "Latent sampler": {"training": [8.0]},
+    }
+
+
+def test_both_flows_are_compared_by_time_through_the_error_that_is_not_weighted(tmp_path):
+    tenths, empty = [float(place) for place in range(10)], [None] * 10
+    learned = {"velocity_mse_by_time": tenths, "loss_by_time": [99.0] * 10, "loss_by_sigma": tenths}
+    runs = [
+        logged_run(tmp_path / "f", "flow", "learned", [("train", 1, learned)]),
+        logged_run(tmp_path / "b", "flow", "gaussian", [("train", 1, {"loss_by_time": [2.0, *empty[1:]]})]),
+    ]
+    by_time, by_sigma = report_data(runs, title="", lead="", commands=[]).bin_panels
+    np.testing.assert_array_equal(by_time.means["LeDiFlow"], tenths)
+    np.testing.assert_array_equal(by_time.means["Flow matching"], [2.0, *[np.nan] * 9])
+    assert set(by_sigma.means) == {"LeDiFlow"}
+    assert len(by_sigma.edges) == 11 and len(by_time.edges) == 11
+
+
+def test_bins_are_means_of_the_last_quarter_of_the_training_without_empty_ones(tmp_path):
+    rows = [[9.0] * 10] * 6 + [[1.0, None, *[3.0] * 8], [2.0, 4.0, *[3.0] * 8]]
+    events = [("train", place, {"loss_by_time": row}) for place, row in enumerate(rows)]
+    run = logged_run(tmp_path / "b", "flow", "gaussian", events)
+    (panel,) = report_data([run], title="", lead="", commands=[]).bin_panels
+    assert panel.means["Flow matching"].tolist() == [1.5, 4.0, *[3.0] * 8]
 
 
 def test_a_run_without_results_leaves_their_sections_out(tmp_path):

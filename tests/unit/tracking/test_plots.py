@@ -1,5 +1,6 @@
 """Plots: valid SVG in the page's own colours, the same text for the same data."""
 
+import dataclasses
 import re
 from xml.etree import ElementTree
 
@@ -8,7 +9,7 @@ import pytest
 
 from lediflow.tracking import plots
 from lediflow.tracking.jsonl import Curve
-from lediflow.tracking.report_data import Measurement
+from lediflow.tracking.report_data import BinPanel, Measurement
 
 CURVE = Curve(np.arange(1, 200) * 1000, np.exp(-np.arange(1, 200) / 20) + 0.01)
 
@@ -25,6 +26,13 @@ MEASUREMENTS = [
 ]
 
 
+MEANS = np.array([0.4, 0.2, np.nan, 0.1])
+BY_SIGMA = BinPanel(
+    title="Flow", caption="", axis="sigma", edges=[0.125, 0.25, 0.5, 1.0, 2.0],
+    means={"LeDiFlow": MEANS, "plain": 3 * MEANS}, is_doubling=True,
+)  # fmt: skip
+
+
 def texts(svg: str) -> list[str]:
     """Everything written in a drawing; fails if it is not well-formed."""
     root = ElementTree.fromstring(svg)
@@ -35,8 +43,9 @@ def texts(svg: str) -> list[str]:
     params=[
         lambda: plots.loss_plot({"LeDiFlow": CURVE, "plain": Curve(CURVE.images_seen, CURVE.values * 3)}),
         lambda: plots.quality_plot(MEASUREMENTS, "evaluations", "CMMD", real=0.3),
+        lambda: plots.bin_plot(BY_SIGMA),
     ],
-    ids=["loss", "quality"],
+    ids=["loss", "quality", "bins"],
 )
 def draw(request):
     return request.param
@@ -58,6 +67,15 @@ def test_lines_are_named_where_they_end_and_nowhere_else():
     names = texts(plots.loss_plot({"LeDiFlow": CURVE, "plain": CURVE}))
     assert {"LeDiFlow", "plain", "images seen, thousands"} <= set(names)
     assert "loss" not in texts(plots.loss_plot({"loss": CURVE}))
+
+
+def test_bins_are_named_by_their_axis_and_where_their_lines_end():
+    assert {"LeDiFlow", "plain", "sigma", "0.25", "0.5", "1"} <= set(texts(plots.bin_plot(BY_SIGMA)))
+
+
+def test_bins_that_are_all_empty_are_still_a_drawing():
+    nothing = dataclasses.replace(BY_SIGMA, means={"LeDiFlow": MEANS * np.nan, "plain": MEANS * np.nan})
+    assert "sigma" in texts(plots.bin_plot(nothing))
 
 
 def test_cost_is_marked_where_it_was_measured():

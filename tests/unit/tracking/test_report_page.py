@@ -14,6 +14,7 @@ from lediflow.tracking.html import build_report, write_report
 from lediflow.tracking.jsonl import Curve
 from lediflow.tracking.markup import VOID, element, png_uri
 from lediflow.tracking.report_data import (
+    BinPanel,
     CommandRun,
     Fact,
     LossPanel,
@@ -49,6 +50,9 @@ def data():
         real_mmd=0.31,
         priors=[PriorExample(photograph=grey[0], mean=grey[1], sigma=np.eye(8) + 0.1, draw=grey[2])],
         panels=[LossPanel(title="Flow", caption="Error.", curves={"loss": Curve(np.arange(9), np.ones(9))})],
+        bin_panels=[
+            BinPanel(title="By time", caption="", axis="t", edges=[0.0, 0.5, 1.0], means={"all": np.ones(2)})
+        ],
         environment={"Seed": "0"},
         commands=[
             CommandRun(
@@ -100,6 +104,7 @@ def test_every_section_stands_in_its_place(page):
         "What quality costs",
         "Where a path starts",
         "Training",
+        "Where the error is left",
         "How this was made",
     ]
 
