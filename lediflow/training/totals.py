@@ -47,6 +47,10 @@ class Totals:
         assert self.sums is not None, "nothing was added"
         return torch.cat([torch.tensor(values, dtype=torch.float64, device=self.sums.device), self.sums])
 
+    def samples(self, total: Float64[Tensor, " entries"]) -> int:
+        """How many samples the sum over ranks is of."""
+        return int(total[0])
+
     def means(self, total: Float64[Tensor, " entries"]) -> Values:
         """Names and values of the sum over ranks: a number per metric, a list per binned value (None: empty bin)."""
         samples, *sums = total[: 1 + len(self.names)].tolist()

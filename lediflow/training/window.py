@@ -40,11 +40,14 @@ class Window:
     ) -> None:
         self.engine, self.clock, self.tracker = engine, clock, tracker
         self.throughput, self.seconds = throughput, seconds
+        self.has_begun = False
         self._restart()
 
     def waited(self, fetch: Callable[[], T]) -> T:
         """What `fetch` gives; its time counts as waiting for data."""
         before = self.seconds()
+        if not self.has_begun:  # loading a checkpoint is no training either
+            self.has_begun, self.started = True, before
         fetched = fetch()
         self.wait_seconds += self.seconds() - before
         return fetched
@@ -65,28 +68,27 @@ class Window:
         own = [self.wait_seconds, float(corrupt_samples), peak_memory_gib(self.engine.device)]
         ranks = self.engine.gather(self.totals.with_extra(own))
         waits, corrupt, memory = ranks[:, : len(own)].unbind(1)
+        total = ranks[:, len(own) :].sum(0)
         seconds = self.seconds() - self.started
         self.tracker.record(
             "train",
             self.clock.images_seen,
-            **self.totals.means(ranks[:, len(own) :].sum(0)),
+            **self.totals.means(total),
             **last,
-            **self._speed(seconds, len(ranks)),
+            **self._speed(self.totals.samples(total) / seconds, len(ranks)),
             data_wait_share=float(waits.mean()) / seconds,
             peak_memory_gib=float(memory.max()),
             corrupt_samples=int(corrupt.sum()),
         )
         self._restart()
 
-    def _speed(self, seconds: float, devices: int) -> dict[str, float]:
-        images_per_second = (self.clock.images_seen - self.first_image) / seconds
+    def _speed(self, images_per_second: float, devices: int) -> dict[str, float]:
         use = self.throughput.at(images_per_second, devices) if self.throughput else {}
         return {"images_per_second": images_per_second, **use}
 
     def _restart(self) -> None:
         self.totals = Totals()
-        self.wait_seconds = 0.0
-        self.started, self.first_image = self.seconds(), self.clock.images_seen
+        self.wait_seconds, self.started = 0.0, self.seconds()
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -73,25 +73,40 @@ def figures(world_size=1, throughput=None, waits=(2.0,), corrupt=(0,)):
 
     def work(engine):
         events, seconds, rank = Events(), Seconds(), engine.ranks.rank
-        window = Window(engine, Clock(4000, 400), events, throughput, seconds)
+        window = Window(engine, Clock(10_000, 400, images_seen=4000), events, throughput, seconds)
+        seconds.take(300.0)  # while a checkpoint is loaded
         for step_seconds in (10.0, 5.0):
-            assert window.waited(lambda: seconds.take(waits[rank], "batch")) == "batch"
-            window.add(result_of([1.0], [0.5]))
+            for part in (waits[rank], 0.0):
+                assert window.waited(lambda part=part: seconds.take(part, "batch")) == "batch"
+                window.add(result_of([1.0] * (400 // world_size), [0.5] * (400 // world_size)))
+                window.clock.advance()
             with window.paused():
                 seconds.take(60.0)
             seconds.take(step_seconds - waits[rank])
-            window.clock.advance()
-            window.clock.advance()
             window.record(corrupt[rank])
         return [values for _, _, values in events.heard]
 
     return on_thread_ranks(world_size, work)[0]
 
 
-def test_speeds_are_those_of_training_without_its_pauses():
+def test_speeds_are_those_of_training_without_its_pauses_and_its_start():
     first, second = figures()
     assert (first["images_per_second"], first["data_wait_share"]) == (80.0, 0.2)
     assert (second["images_per_second"], second["data_wait_share"]) == (160.0, 0.4)
+
+
+def test_a_run_that_goes_back_to_a_checkpoint_counts_the_images_it_trained_on():
+    def work(engine):
+        events, seconds = Events(), Seconds()
+        window = Window(engine, Clock(10_000, 4, images_seen=400), events, None, seconds)
+        window.waited(lambda: seconds.take(2.0))
+        window.add(result_of([1.0] * 4, [0.5] * 4))
+        window.clock.images_seen = 100
+        window.record()
+        return events.heard
+
+    [[(_, images_seen, values)]] = on_thread_ranks(1, work)
+    assert (images_seen, values["images_per_second"]) == (100, 2.0)
 
 
 def test_ranks_share_the_images_and_each_may_wait_and_meet_corrupt_samples():
