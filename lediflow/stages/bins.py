@@ -2,8 +2,8 @@
 
 Sums and counts of several batches and ranks add up to theirs, so a mean by bin is right whatever it was taken over.
 Nothing here waits for the device: bins are found by arithmetic, and membership is a table of bins x values. That
-table would be large for every pixel of a batch, so pixels are counted at fixed places, a thousand of an image. On one CPU
-core that is 0.2 % of a training step of the demo's models.
+table would be large for every pixel of a batch, so pixels are counted at fixed places, a thousand of an image.
+On one CPU core that is 0.2 % of a training step of the demo's models.
 """
 
 from __future__ import annotations
