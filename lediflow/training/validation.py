@@ -13,12 +13,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch import nn
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import StoredBatch, load_samples, ready
@@ -89,25 +91,35 @@ class Validation:
         self.noise = SampleNoise(NOISE_SEED)
         self.quarantine = Quarantine(reader, held_out, CORRUPT_SHARE)
 
-    @torch.no_grad()
     def measure(self, engine: Engine, stage: Stage) -> dict[str, Any]:
         """The values of an event: means and bins as in training, over the same samples. Every rank must call it."""
         started, totals = time.perf_counter(), Totals()
-        was_training = engine.module.training
-        engine.module.eval()
-        try:
-            parts = shares(self.samples, engine.ranks, engine.micro_batch)
-            numbers = [part if len(part) else self.samples[:1] for part in parts]
+        parts = shares(self.samples, engine.ranks, engine.micro_batch)
+        numbers = [part if len(part) else self.samples[:1] for part in parts]
+        with looking_on(engine.module):
             for part, stored in zip(parts, loaded_ahead(self._load, numbers), strict=True):
                 batch = ready(stored, self.reader, self.noise, self.device)
                 totals.add(stage.loss(engine.module, batch, self.noise), is_counted=len(part) > 0)
-        finally:
-            engine.module.train(was_training)
         means = totals.means(engine.sum(totals.with_extra([])))
         return {**means, "samples": len(self.samples), "seconds": time.perf_counter() - started}
 
     def _load(self, samples: Samples) -> StoredBatch:
         return self.quarantine.loaded(samples, lambda chosen: load_samples(self.reader, chosen, chosen))
+
+
+@contextmanager
+def looking_on(module: nn.Module) -> Iterator[None]:
+    """Within, the model is in evaluation mode, keeps nothing for gradients, and is not compiled.
+
+    Compiling it a second time, for passes without gradients, would take a minute: longer than the passes do.
+    """
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        module.train(was_training)
 
 
 def shares(samples: Samples, ranks: Ranks, size: int) -> list[Samples]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lediflow.config.build import typed
 from lediflow.config.cli import conf_folder
 from lediflow.config.register import register_schemas
+from lediflow.config.schema import TrainCommand
 from lediflow.config.trained_model import velocity_spec
 from lediflow.engine.precision import computing_in
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, Spec, build_model, latent_shape
@@ -43,15 +44,20 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in (conf_folder() / "model").glob("*.yaml"))
 
 
-def subject(model: str, kind: str, *, batch: int | None, prior: str, overrides: list[str]) -> Subject:
-    """As `python -m lediflow.train model=MODEL OVERRIDES...` would train it."""
+def training_command(model: str, prior: str, overrides: list[str]) -> TrainCommand:
+    """What `python -m lediflow.train model=MODEL prior=PRIOR OVERRIDES...` would be told."""
     register_schemas()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         composed = hydra.compose(
             "train", ["experiment=smoke", f"model={model}", f"prior={prior}", "data.path=none", *overrides]
         )
-    command = typed(composed)
+    return typed(composed)
+
+
+def subject(model: str, kind: str, *, batch: int | None, prior: str, overrides: list[str]) -> Subject:
+    """As the training command would train it."""
+    command = training_command(model, prior, overrides)
     size, spec = command.model.image_size, getattr(command.model, kind)
     if kind == "velocity":
         spec = velocity_spec(command)

@@ -24,8 +24,10 @@ import torch
 from common import Row, command_line, machine, table, write_json
 from subjects import BATCHES, SMALL_BATCH, training_command
 
-from lediflow.config.build import build_engine, build_stage, build_trained_model
+from lediflow.config.build import build_engine
 from lediflow.config.schema import TrainCommand
+from lediflow.config.stage import build_stage
+from lediflow.config.trained_model import build_trained_model
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import decays_for
 from lediflow.engine.protocol import Engine

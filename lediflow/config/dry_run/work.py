@@ -17,6 +17,7 @@ from lediflow.errors import UserError
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
+from lediflow.training.throughput import parent_flops
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def frozen_cost(command: TrainCommand) -> Cost:
         return Cost()
     size = command.model.image_size
     cost = model_cost(command.model.auxiliary, size, size)
-    decoder = sum((level.total for level in cost.levels if level.name.startswith("decoder")), Cost())
-    called = cost.total.flops - (decoder.flops if command.stage.name == "latent_sampler" else 0)
+    called = parent_flops(command.stage.name, command.model.auxiliary, size)
     return Cost(cost.total.parameters, called)
 
 

@@ -50,7 +50,9 @@ class Counting:
     def next_batch(self):
         ids = torch.arange(self.position, self.position + self.micro_batch)
         self.position += self.micro_batch
-        return Batch(ids=ids, keys=[str(int(i)) for i in ids], images=ids[:, None].float() / IMAGES, labels=None)
+        return Batch(
+            ids=ids, keys=[str(int(i)) for i in ids], images=ids[:, None].float() / IMAGES, labels=None
+        )
 
     def state(self):
         return {"position": self.position}
