@@ -40,13 +40,12 @@ class Window:
     ) -> None:
         self.engine, self.clock, self.tracker = engine, clock, tracker
         self.throughput, self.seconds = throughput, seconds
-        self.has_begun = False
-        self._restart()
+        self.restart()
 
     def waited(self, fetch: Callable[[], T]) -> T:
         """What `fetch` gives; its time counts as waiting for data."""
         before = self.seconds()
-        if not self.has_begun:  # loading a checkpoint is no training either
+        if not self.has_begun:  # building and loading a checkpoint are no training
             self.has_begun, self.started = True, before
         fetched = fetch()
         self.wait_seconds += self.seconds() - before
@@ -80,13 +79,18 @@ class Window:
             peak_memory_gib=float(memory.max()),
             corrupt_samples=int(corrupt.sum()),
         )
-        self._restart()
+        self._begin_next()
+
+    def restart(self) -> None:
+        """Forget the window, as where a run goes back to a checkpoint; time counts from the next sample fetched."""
+        self._begin_next()
+        self.has_begun = False
 
     def _speed(self, images_per_second: float, devices: int) -> dict[str, float]:
         use = self.throughput.at(images_per_second, devices) if self.throughput else {}
         return {"images_per_second": images_per_second, **use}
 
-    def _restart(self) -> None:
+    def _begin_next(self) -> None:
         self.totals = Totals()
         self.wait_seconds, self.started = 0.0, self.seconds()
 

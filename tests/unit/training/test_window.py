@@ -109,6 +109,24 @@ def test_a_run_that_goes_back_to_a_checkpoint_counts_the_images_it_trained_on():
     assert (images_seen, values["images_per_second"]) == (100, 2.0)
 
 
+def test_a_window_begun_anew_knows_nothing_of_the_steps_before_nor_of_the_time_until_the_next():
+    def work(engine):
+        events, seconds = Events(), Seconds()
+        window = Window(engine, Clock(10_000, 4, images_seen=100), events, None, seconds)
+        window.waited(lambda: seconds.take(7.0))
+        window.add(result_of([torch.nan] * 4, [0.05] * 4))
+        window.restart()
+        seconds.take(300.0)  # while a checkpoint is loaded
+        window.waited(lambda: seconds.take(2.0))
+        window.add(result_of([1.0] * 4, [0.5] * 4))
+        window.record()
+        return events.heard
+
+    [[(_, _, values)]] = on_thread_ranks(1, work)
+    assert (values["loss"], values["images_per_second"], values["data_wait_share"]) == (1.0, 2.0, 1.0)
+    assert values["loss_by_time"] == [None] * 5 + [1.0] + [None] * 4
+
+
 def test_ranks_share_the_images_and_each_may_wait_and_meet_corrupt_samples():
     throughput = Throughput(flops_per_image=1e12, peak_tflops=200.0)
     first, _ = figures(2, throughput, waits=(2.0, 1.0), corrupt=(1, 2))
