@@ -40,7 +40,8 @@ class Window:
     ) -> None:
         self.engine, self.clock, self.tracker = engine, clock, tracker
         self.throughput, self.seconds = throughput, seconds
-        self.restart()
+        self.has_begun = False
+        self._begin_next()
 
     def waited(self, fetch: Callable[[], T]) -> T:
         """What `fetch` gives; its time counts as waiting for data."""
