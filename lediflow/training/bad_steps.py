@@ -7,7 +7,9 @@ a GPU, whose queue must not run empty, and at once on a CPU. As ranks share the 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,19 +36,37 @@ class Step:
     images_seen: int
     keys: list[str]  # of this rank's samples
     losses: list[Tensor]  # of this rank's micro-batches, per sample
-    norm: Tensor  # of the gradient over all ranks
+    norm: Tensor  # of the gradient over all ranks, on its way to the host
+    arrived: Callable[[], None]  # waits for it
     batch: Batch  # the last micro-batch
     learning_rate: float
 
     @property
     def is_bad(self) -> bool:
-        return not bool(torch.isfinite(self.norm))
+        self.arrived()
+        return not math.isfinite(float(self.norm))
+
+    @property
+    def lag(self) -> int:
+        """Steps that may pass before somebody looks."""
+        return int(self.norm.is_pinned())
 
     @property
     def suspects(self) -> list[str]:
         """This rank's samples whose loss is not finite."""
         flags = torch.cat(self.losses).isfinite().tolist()
         return [key for key, is_finite in zip(self.keys, flags, strict=True) if not is_finite]
+
+
+def on_its_way(norm: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """A 0-d tensor on the host, and what waits for its value: for the step it belongs to, not for those behind it."""
+    if not norm.is_cuda:
+        return norm, lambda: None
+    host = torch.empty((), dtype=norm.dtype, pin_memory=True)
+    host.copy_(norm, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return host, arrived.synchronize
 
 
 class BadSteps:
@@ -61,8 +81,7 @@ class BadSteps:
 
     def note(self, step: Step) -> Step | None:
         self.unseen.append(step)
-        lag = 1 if step.norm.is_cuda else 0
-        return self._look() if len(self.unseen) > lag else None
+        return self._look() if len(self.unseen) > step.lag else None
 
     def flush(self) -> Step | None:
         """Look at what is left, before the run ends."""

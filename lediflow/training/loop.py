@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.nn.neighborhood import checked_routes
 from lediflow.stages.protocol import Stage
 from lediflow.tracking.protocol import Tracker
-from lediflow.training.bad_steps import BadSteps, Step, described
+from lediflow.training.bad_steps import BadSteps, Step, described, on_its_way
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.identity import differences
@@ -110,7 +111,7 @@ def take_step(run: Training) -> Step:
     norm = engine.step(factor, decays_for(config.ema, clock.images_seen, clock.global_batch))
     run.watchdog.step_done()
     run.stop.observe("step", run.pace.end_step())
-    return Step(clock.images_seen, keys, losses, norm, batch, config.learning_rate * factor)
+    return Step(clock.images_seen, keys, losses, *on_its_way(norm), batch, config.learning_rate * factor)
 
 
 def meet(run: Training) -> StopReason:
@@ -169,6 +170,8 @@ def go_back(run: Training) -> None:
     """Continue from the last good checkpoint: what was transient does not come again."""
     run.bad_steps.count_return(run.checkpoints.folder)
     run.saving.settle()
+    run.window.restart()
+    run.pace.timings.restart()
     if not continue_from_newest(run, why="too many steps in a row without a finite gradient"):
         raise UserError(
             f"{run.bad_steps.config.in_a_row} steps in a row had no finite gradient, before anything was saved; lower "
@@ -190,7 +193,7 @@ def resume(run: Training) -> None:
 
 def continue_from_newest(run: Training, why: str) -> bool:
     """Whether there was a checkpoint; the first rank looks for it, all ranks load it."""
-    first = run.engine.ranks.is_first
+    started, first = time.perf_counter(), run.engine.ranks.is_first
     newest = run.checkpoints.newest() if first else None
     path = run.engine.share(newest.path if newest else None)
     if path is None:
@@ -204,6 +207,12 @@ def continue_from_newest(run: Training, why: str) -> bool:
     run.engine.load(checkpoint.state)
     run.stream.load(checkpoint.progress["stream"])
     run.clock.images_seen = run.saving.last_saved = checkpoint.images_seen
-    run.tracker.record("resume", run.clock.images_seen, ranks=run.engine.ranks.world_size, why=why)
+    run.tracker.record(
+        "resume",
+        run.clock.images_seen,
+        ranks=run.engine.ranks.world_size,
+        why=why,
+        seconds=time.perf_counter() - started,
+    )
     log.info("continuing at %d of %d images", run.clock.images_seen, run.clock.images)
     return True

@@ -86,7 +86,13 @@ def kernel(device: torch.device) -> Any:
     """FlexAttention itself where a compiler is at work already; on GPUs, compiled: only then it skips blocks."""
     if torch.compiler.is_compiling() or device.type == "cpu":
         return flex_attention
-    return _compiled_kernel()
+    return _always_compiled
+
+
+def _always_compiled(*arguments: Any, **options: Any) -> Any:
+    """Also where a caller keeps a model of its own from being compiled."""
+    with torch.compiler.set_stance("default"):
+        return _compiled_kernel()(*arguments, **options)
 
 
 @lru_cache(maxsize=1)

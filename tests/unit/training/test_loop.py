@@ -1,5 +1,6 @@
 """The loop: what is saved when, what a continued run repeats, and what it refuses."""
 
+import math
 import signal
 from dataclasses import replace
 
