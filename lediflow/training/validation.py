@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,9 +114,10 @@ def looking_on(module: nn.Module) -> Iterator[None]:
     Compiling it a second time, for passes without gradients, would take a minute: longer than the passes do.
     """
     was_training = module.training
+    is_compiled = any(part._compiled_call_impl is not None for part in module.modules())
     module.eval()
     try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with torch.no_grad(), torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
             yield
     finally:
         module.train(was_training)

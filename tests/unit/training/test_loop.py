@@ -284,9 +284,11 @@ def test_too_many_bad_steps_in_a_row_lead_back_to_the_last_good_checkpoint_and_t
     run.stage.event = once
     train(run)
     assert [seen for seen, _ in run.tracker.of("bad_step")] == [20, 24, 28]
-    assert [seen for seen, _ in run.tracker.of("resume")] == [
-        12
-    ]  # at 24 the run was ill already: nothing saved
+    # at 24 the run was ill already: nothing was saved then
+    assert [seen for seen, _ in run.tracker.of("resume")] == [12]
+    *_, after = [values for seen, values in run.tracker.of("train") if seen == 16]
+    assert math.isfinite(after["loss"])
+    assert after["position"] == 13.5  # of the samples 12 to 15, and nothing of the lost attempt
     assert_equal(state_of(run), state_of(undisturbed))
 
 
