@@ -57,7 +57,12 @@ def build_model(spec: Spec, attention_route: str = "auto") -> Model:
 def save_model(module: Model, path: str | Path, extra: dict[str, Any] | None = None) -> None:
     """Write an export folder; `extra` joins config.json beside "kind", "spec" and "weights_sha256"."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    publish(lambda beside: save_file(weights, beside), Path(path), {**describe(module.spec), **(extra or {})})
+    save_tensors(weights, path, {**describe(module.spec), **(extra or {})})
+
+
+def save_tensors(weights: dict[str, Tensor], path: str | Path, description: dict[str, Any]) -> None:
+    """Write an export folder from a state dict; `description` has what config.json must say of it."""
+    publish(lambda beside: save_file(weights, beside), Path(path), description)
 
 
 def save_weights(weights: Path, path: str | Path, description: dict[str, Any]) -> None:

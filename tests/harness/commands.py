@@ -19,7 +19,7 @@ from lediflow.config.build import typed
 from lediflow.config.cli import conf_folder
 from lediflow.config.register import register_schemas
 
-COMMANDS = ("prepare", "encode", "train", "sample", "evaluate", "report")
+COMMANDS = ("prepare", "encode", "train", "checkpoint", "sample", "evaluate", "report")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ def gigabytes(count: float) -> str:
     return f"{count / GB:,.2f} GB"
 
 
+def megabytes(count: float) -> str:
+    """The same, of small things."""
+    return f"{count / 10**6:,.1f} MB"
+
+
 def clock_time(seconds: float) -> str:
     """1 d 6 h, 2 h 05 min, 3 min or 12 s."""
     days, hours = divmod(round(seconds / 3600), 24)

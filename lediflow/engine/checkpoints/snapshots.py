@@ -16,7 +16,7 @@ from lediflow.engine.checkpoints.slices import SlicedState, write_tensors
 class Snapshots:
     """`averages/` of a run."""
 
-    def __init__(self, folder: Path, every_images: int) -> None:
+    def __init__(self, folder: Path, every_images: int = 0) -> None:
         self.folder, self.every_images = folder, every_images
 
     def paths(self) -> list[Path]:

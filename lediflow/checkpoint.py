@@ -1,0 +1,141 @@
+"""`python -m lediflow.checkpoint inspect|verify|export RUN`: look at a run's checkpoints, take weights out of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from lediflow.config.cli import BAD_REQUEST
+from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
+from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
+from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
+from lediflow.engine.checkpoints.folder import MODEL
+from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.errors import UserError
+from lediflow.models.export import save_tensors, save_weights
+from lediflow.training.run_folder import RunFolder
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    try:
+        arguments.task(RunFolder(arguments.run), arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
+
+
+def inspect(folder: RunFolder, arguments: argparse.Namespace) -> None:
+    """Every checkpoint in a line, whole or not; then the stored averages."""
+    rows = [["images", "steps", "ranks", "size", "age", "state"]]
+    rows += [row_of(path) for path in paths_of(folder)]
+    print(columns(rows))
+    if stored := Snapshots(folder.averages).paths():
+        places = ", ".join(f"{int(path.stem):,}" for path in stored)
+        print(f"\n  stored averages at {places} images ({size_text(sum(map(size_of, stored)))})")
+
+
+def row_of(path: Path) -> list[str]:
+    fault = find_fault(path)
+    progress = Checkpoint(path).progress if fault is None else {}
+    steps, ranks = (str(progress.get(key, "?")) for key in ("optimizer_steps", "ranks"))
+    age = clock_time(time.time() - path.stat().st_mtime)
+    return [f"{int(path.name):,}", steps, ranks, size_text(size_of(path)), age, fault or "whole"]
+
+
+def verify(folder: RunFolder, arguments: argparse.Namespace) -> None:
+    """Hash everything; an error that names what is broken."""
+    faults = {path: find_fault(path) for path in paths_of(folder)}
+    for path, fault in faults.items():
+        print(f"{path}: {fault or 'whole'}")
+    if broken := [path.name for path, fault in faults.items() if fault]:
+        whole = len(faults) - len(broken)
+        raise UserError(
+            f"{len(broken)} of {len(faults)} checkpoints of {folder.root} are broken ({', '.join(broken)}); a run "
+            f"continues from the newest of the {whole} whole ones. Remove the broken ones, they are of no use"
+        )
+
+
+def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
+    """Weights of one checkpoint as an export folder."""
+    checkpoint = chosen(folder, arguments.images)
+    output = arguments.output or folder.export
+    origin = "averaged" if arguments.ema is None else f"averaged afterwards, sigma_rel {arguments.ema}"
+    origin = "raw" if arguments.weights == "raw" else origin
+    facts = {"images_seen": checkpoint.images_seen, "weights": origin}
+    description = {**checkpoint.progress["export"], **facts}
+    if origin == "averaged":  # the very file: dependent runs know it by its hash
+        save_weights(checkpoint.path / MODEL, output, description)
+    elif origin == "raw":
+        save_tensors(raw(checkpoint), output, description)
+    else:
+        snapshots = Snapshots(folder.averages)
+        save_tensors(averaged_afterwards(checkpoint, snapshots, arguments.ema), output, description)
+    print(f"{output}: {origin} weights at {checkpoint.images_seen:,} images")
+
+
+def chosen(folder: RunFolder, images: int | None) -> Checkpoint:
+    """The newest whole checkpoint, or the one that was asked for."""
+    checkpoints = CheckpointFolder(folder.checkpoints)
+    if images is None:
+        paths_of(folder)
+        if (newest := checkpoints.newest()) is None:
+            raise UserError(f"{folder.root} has no whole checkpoint; `verify` says what is wrong with each")
+        return newest
+    found = {int(path.name): path for path in paths_of(folder)}
+    if images not in found:
+        raise UserError(
+            f"there is no checkpoint at {images} images; choose one of {', '.join(map(str, found))}"
+        )
+    if fault := find_fault(found[images]):
+        raise UserError(f"{found[images]} is broken: {fault}; choose another --images")
+    return Checkpoint(found[images])
+
+
+def paths_of(folder: RunFolder) -> list[Path]:
+    if paths := CheckpointFolder(folder.checkpoints).paths():
+        return paths
+    raise UserError(f"{folder.root} has no checkpoints; give the run folder of lediflow.train")
+
+
+def size_text(size: int) -> str:
+    return megabytes(size) if size < 10**9 else gigabytes(size)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m lediflow.checkpoint",
+        description="A run's checkpoints: what there is, and weights from them.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="inspect|verify|export")
+    for task, text in (
+        (inspect, "a table of the checkpoints and stored averages"),
+        (verify, "hash every file; status 2 if a checkpoint is broken"),
+        (export, "write weights where sampling looks for them"),
+    ):
+        verb = verbs.add_parser(task.__name__, help=text, description=text)
+        verb.add_argument("run", type=Path, metavar="RUN", help="run folder of lediflow.train")
+        verb.set_defaults(task=task)
+    verb.add_argument(
+        "--images", type=int, help="the checkpoint at so many images (default: the newest whole one)"
+    )
+    verb.add_argument("--output", type=Path, help="the export folder (default: RUN/export)")
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument(
+        "--weights", choices=["averaged", "raw"], default="averaged", help="raw: those of the last step"
+    )
+    which.add_argument(
+        "--ema", type=float, metavar="SIGMA_REL", help="an average of this width, from stored ones"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
