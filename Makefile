@@ -1,7 +1,8 @@
 # make demo    train and look: runs/demo/report.html          make test    all tests
+# make soak    kill a training at random, forty times, and compare: some ten minutes
 # Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
 
-.PHONY: demo demo-ci test lint install install-test clean-demo
+.PHONY: demo demo-ci test soak lint install install-test clean-demo
 
 demo: install
 	.venv/bin/python tools/demo.py --folder runs/demo
@@ -12,6 +13,9 @@ demo-ci: install
 
 test: install-test
 	.venv/bin/python -m pytest
+
+soak: install-test
+	.venv/bin/python -m pytest -m soak -s tests/distributed/test_kill_anywhere.py
 
 lint: install-test
 	.venv/bin/ruff check .
