@@ -1,10 +1,10 @@
-"""Two ranks learn what one learns: real processes, gloo, DeepSpeed, against the local engine."""
+"""SLURM tasks learn what one process learns, and a run moves between engines; test_every_engine has the rest."""
 
 import json
 
 import pytest
 from harness.commands import succeed
-from harness.curves import assert_near_tensors, events, loss_curve, newest_state, weights
+from harness.curves import assert_near_tensors, events, loss_curve, weights
 from harness.processes import run_on_ranks, torchrun
 
 pytestmark = pytest.mark.distributed
@@ -12,7 +12,6 @@ pytestmark = pytest.mark.distributed
 # Only the order in which gradients are summed differs: 6e-8 for a sum, 2e-5 after a dozen AdamW steps, measured.
 # A gradient averaged wrongly, a moment lost or a step miscounted is off by more than 1e-2.
 CLOSE = 2e-4
-CLOSE_MOMENTS = 1e-3  # Adam's averages of small gradients: 4e-4, measured, in moments of size 1e-4 and 1e-11
 
 
 def options(root, run):
@@ -48,48 +47,39 @@ def as_slurm_tasks(root):
     return root / "zero0"
 
 
-@pytest.fixture(scope="module")
-def by_torchrun(root, local):
-    """Two ranks of torchrun, gradients and optimizer state sharded, micro-batches accumulated."""
-    finished = torchrun(2, "lediflow.train", *options(root, "zero2"), *on_two(zero=2), "engine.micro_batch=4")
-    assert finished.status == 0, finished.output
-    return root / "zero2"
+def test_slurm_tasks_have_the_curve_and_the_weights_of_one_process(as_slurm_tasks, local):
+    found, expected = loss_curve(as_slurm_tasks), loss_curve(local)
+    assert list(found) == list(expected) == [32, 64, 96, 128, 160, 192]
+    assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-5)
+    assert_near_tensors(weights(as_slurm_tasks), weights(local), relative=CLOSE)
 
 
-@pytest.mark.parametrize("run", ["as_slurm_tasks", "by_torchrun"])
-class TestTwoRanks:
-    def test_have_the_loss_curve_of_one(self, run, local, request):
-        found, expected = loss_curve(request.getfixturevalue(run)), loss_curve(local)
-        assert list(found) == list(expected) == [32, 64, 96, 128, 160, 192]
-        assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-5)
-
-    def test_see_the_gradient_norm_of_one(self, run, local, request):
-        norms = [
-            [event["gradient_norm"] for event in events(folder, "train")]
-            for folder in (request.getfixturevalue(run), local)
-        ]
-        assert norms[0] == pytest.approx(norms[1], rel=CLOSE)
-
-    def test_export_the_weights_of_one(self, run, local, request):
-        assert_near_tensors(weights(request.getfixturevalue(run)), weights(local), relative=CLOSE)
-
-    def test_save_the_whole_state_of_one(self, run, local, request):
-        found, expected = newest_state(request.getfixturevalue(run)), newest_state(local)
-        assert found.keys() == expected.keys()
-        for are_moments, relative in ((True, CLOSE_MOMENTS), (False, CLOSE)):
-            names = [name for name in expected if name.startswith("exp_avg") == are_moments]
-            left, right = ({name: state[name] for name in names} for state in (found, expected))
-            assert_near_tensors(left, right, relative=relative)
-
-    def test_write_one_log(self, run, local, request):
-        found = [event["images_seen"] for event in events(request.getfixturevalue(run), "checkpoint")]
-        assert found == [96, 192]
+def test_several_ranks_write_one_log(as_slurm_tasks):
+    assert [event["images_seen"] for event in events(as_slurm_tasks, "checkpoint")] == [96, 192]
 
 
-def test_a_run_started_on_one_rank_continues_on_two(root, local):
-    succeed("train", *options(root, "moved"), "train.images=96")
-    finished = torchrun(2, "lediflow.train", *options(root, "moved"), *on_two(zero=1))
-    assert finished.status == 0, finished.output
-    assert [(event["images_seen"], event["ranks"]) for event in events(root / "moved", "resume")] == [(96, 2)]
-    assert_near_tensors(weights(root / "moved"), weights(local), relative=CLOSE)
-    assert json.loads((root / "moved" / "export" / "config.json").read_text())["images_seen"] == 192
+LOCAL = (1, ("engine=local",))
+MOVES = {
+    "one process, then two ranks": (LOCAL, (2, on_two(zero=1))),
+    "two ranks with gradients sharded, then one with weights sharded": (
+        (2, on_two(zero=2)),
+        (1, on_two(zero=3)),
+    ),
+    "two ranks with weights sharded, then one process": ((2, on_two(zero=3)), LOCAL),
+    "two ranks with the optimizer offloaded, then four that replicate": (
+        (2, (*on_two(zero=2), "engine.offload=cpu")),
+        (4, on_two(zero=0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_run_moves_to_other_ranks_and_stages_in_the_middle(root, local, move):
+    run, (before, after) = move.replace(" ", "-").replace(",", ""), MOVES[move]
+    for (ranks, engine), images in ((before, 96), (after, 192)):
+        finished = torchrun(ranks, "lediflow.train", *options(root, run), *engine, f"train.images={images}")
+        assert finished.status == 0, finished.output
+    (resumed,) = events(root / run, "resume")
+    assert (resumed["images_seen"], resumed["ranks"]) == (96, after[0])
+    assert_near_tensors(weights(root / run), weights(local), relative=CLOSE)
+    assert json.loads((root / run / "export" / "config.json").read_text())["images_seen"] == 192

@@ -73,6 +73,40 @@ def test_one_signalled_rank_stops_both_and_one_rank_goes_on(tmp_path):
     assert_near_tensors(weights(folder), weights(tmp_path / "undisturbed"), relative=1e-3)
 
 
+def test_a_stop_file_stops_both_ranks_and_is_gone_for_the_next_start(tmp_path):
+    folder = tmp_path / "stopped"
+    ranks = start_on_ranks(
+        2, "lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "engine=deepspeed", "engine.zero=3"
+    )
+    ranks[0].wait_until(is_training(folder))
+    (folder / "stop").touch()
+    finished = wait_for_all(ranks)
+    assert [process.status for process in finished] == [80, 80], finished[0].output
+    assert "the stop file asked for a stop; the state is saved" in finished[0].output
+    assert not (folder / "stop").exists()
+    succeed("train", *options(tmp_path, "stopped"), f"train.images={images_saved(folder) + FEW}")
+
+
+def test_a_run_that_nears_its_wall_time_saves_and_says_so(tmp_path):
+    finished = run("lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "stop.wall_minutes=0.1")
+    assert finished.status == 79, finished.output
+    assert "the wall time is near; the state is saved" in finished.output
+    saved = images_saved(tmp_path / "stopped")
+    succeed("train", *options(tmp_path, "stopped"), f"train.images={saved + FEW}")
+    assert events(tmp_path / "stopped", "resume")[-1]["images_seen"] == saved
+
+
+def test_a_signal_that_comes_before_the_first_step_is_not_lost(tmp_path):
+    """While the model is being built, say: the run saves after its first step and ends with the same status."""
+    folder = tmp_path / "stopped"
+    process = start("lediflow.train", *options(tmp_path, "stopped"), ENDLESS)
+    process.wait_until(folder.is_dir)
+    process.send(signal.SIGTERM)
+    finished = process.wait()
+    assert finished.status == STOPPED, finished.output
+    succeed("train", *options(tmp_path, "stopped"), f"train.images={images_saved(folder) + FEW}")
+
+
 def test_several_ranks_without_deepspeed_are_refused_in_a_sentence(tmp_path):
     environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
     finished = run("lediflow.train", *options(tmp_path, "run"), env=environment)

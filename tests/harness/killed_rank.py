@@ -52,10 +52,11 @@ def half_written(function: Call, die: Call) -> Call:
 
 
 def half_removed(function: Call, die: Call) -> Call:
-    """One file of the folder is gone, the others are there."""
+    """One file of the checkpoint is gone, the others are there."""
 
     def remove(path: Path, **options: Any) -> None:
-        for file in list(Path(path).iterdir())[:1] if Path(path).is_dir() else []:
+        is_checkpoint = Path(path).parent.name == "checkpoints" and Path(path).is_dir()
+        for file in list(Path(path).iterdir())[:1] if is_checkpoint else []:
             file.unlink()
             die()
         function(path, **options)
