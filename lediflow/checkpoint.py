@@ -11,8 +11,7 @@ from lediflow.config.cli import BAD_REQUEST
 from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
-from lediflow.engine.checkpoints.folder import MODEL
-from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.checkpoints.snapshots import Snapshots, find_snapshot_fault
 from lediflow.errors import UserError
 from lediflow.models.export import save_tensors, save_weights
 from lediflow.training.run_folder import RunFolder
@@ -22,7 +21,7 @@ def main() -> None:
     arguments = parse_arguments()
     try:
         arguments.task(RunFolder(arguments.run), arguments)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_REQUEST)
 
@@ -35,6 +34,9 @@ def inspect(folder: RunFolder, arguments: argparse.Namespace) -> None:
     if stored := Snapshots(folder.averages).paths():
         places = ", ".join(f"{int(path.stem):,}" for path in stored)
         print(f"\n  stored averages at {places} images ({size_text(sum(map(size_of, stored)))})")
+        for path, fault in ((path, find_snapshot_fault(path)) for path in stored):
+            if fault:
+                print(f"  {path.name}: {fault}")
 
 
 def row_of(path: Path) -> list[str]:
@@ -48,32 +50,41 @@ def row_of(path: Path) -> list[str]:
 def verify(folder: RunFolder, arguments: argparse.Namespace) -> None:
     """Hash everything; an error that names what is broken."""
     faults = {path: find_fault(path) for path in paths_of(folder)}
-    for path, fault in faults.items():
+    stored = {path: find_snapshot_fault(path) for path in Snapshots(folder.averages).paths()}
+    for path, fault in (faults | stored).items():
         print(f"{path}: {fault or 'whole'}")
+    advice = []
     if broken := [path.name for path, fault in faults.items() if fault]:
-        whole = len(faults) - len(broken)
-        raise UserError(
+        advice.append(
             f"{len(broken)} of {len(faults)} checkpoints of {folder.root} are broken ({', '.join(broken)}); a run "
-            f"continues from the newest of the {whole} whole ones. Remove the broken ones, they are of no use"
+            f"continues from the newest of the {len(faults) - len(broken)} whole ones. Remove the broken ones, they "
+            "are of no use"
         )
+    if broken := [path.name for path, fault in stored.items() if fault]:
+        advice.append(
+            f"{len(broken)} of {len(stored)} stored averages of {folder.root} are broken ({', '.join(broken)}); "
+            "export --ema leaves them out"
+        )
+    if advice:
+        raise UserError(". ".join(advice))
 
 
 def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
     """Weights of one checkpoint as an export folder."""
     checkpoint = chosen(folder, arguments.images)
     output = arguments.output or folder.export
-    origin = "averaged" if arguments.ema is None else f"averaged afterwards, sigma_rel {arguments.ema}"
-    origin = "raw" if arguments.weights == "raw" else origin
-    facts = {"images_seen": checkpoint.images_seen, "weights": origin}
-    description = {**checkpoint.progress["export"], **facts}
-    if origin == "averaged":  # the very file: dependent runs know it by its hash
-        save_weights(checkpoint.path / MODEL, output, description)
-    elif origin == "raw":
-        save_tensors(raw(checkpoint), output, description)
-    else:
-        snapshots = Snapshots(folder.averages)
-        save_tensors(averaged_afterwards(checkpoint, snapshots, arguments.ema), output, description)
-    print(f"{output}: {origin} weights at {checkpoint.images_seen:,} images")
+    description = {**checkpoint.progress["export"], "images_seen": checkpoint.images_seen}
+    origin = "averaged"
+    if arguments.ema is not None:
+        averaged = averaged_afterwards(checkpoint, Snapshots(folder.averages), arguments.ema)
+        origin = f"averaged afterwards, sigma_rel {arguments.ema}, misfit {averaged.misfit:.2%}"
+        save_tensors(averaged.weights, output, description | {"weights": origin})
+    elif arguments.weights == "raw":
+        origin = "raw"
+        save_tensors(raw(checkpoint), output, description | {"weights": origin})
+    else:  # the very file: dependent runs know it by its hash
+        save_weights(checkpoint.model, output, description | {"weights": origin})
+    print(f"{output}: weights at {checkpoint.images_seen:,} images, {origin}")
 
 
 def chosen(folder: RunFolder, images: int | None) -> Checkpoint:

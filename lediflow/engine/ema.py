@@ -32,6 +32,10 @@ class EMAConfig:
         for width in self.sigma_rels:
             if not 0 < width < WIDEST:
                 raise ValueError(f"train.ema.sigma_rels: {width} must lie between 0 and {WIDEST}")
+            if round(width, 3) != width:  # roles are told apart by three decimals
+                raise ValueError(f"train.ema.sigma_rels: {width} has more than three decimals; round it")
+        if len(set(self.sigma_rels)) < len(self.sigma_rels):
+            raise ValueError(f"train.ema.sigma_rels: {self.sigma_rels} names a width twice")
 
 
 def role_of(sigma_rel: float) -> str:
@@ -76,6 +80,7 @@ class Averages:
     @torch.no_grad()
     def update(self, decays: Mapping[str, float]) -> None:
         """average <- decay * average + (1 - decay) * weight, for every role."""
+        weights = [weight.float() for weight in self.weights]  # themselves, unless they are kept in bfloat16
         for role, kept in self.tensors.items():
             if kept:
-                torch._foreach_lerp_(kept, self.weights, 1 - decays[role])
+                torch._foreach_lerp_(kept, weights, 1 - decays[role])

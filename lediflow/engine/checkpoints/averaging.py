@@ -2,63 +2,85 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from lediflow.engine.checkpoints.folder import Checkpoint
-from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.checkpoints.slices import SlicedState
+from lediflow.engine.checkpoints.snapshots import Snapshots, roles_in, tensors_in
 from lediflow.engine.ema import WIDEST
-from lediflow.engine.posthoc import Profile, coefficients, profile
+from lediflow.engine.posthoc import Profile, coefficients, misfit, profile
 from lediflow.errors import UserError
 
 State = dict[str, Tensor]
 
 
+class Stored(NamedTuple):
+    """One average that was kept: its density, and what reads its tensors one after another."""
+
+    profile: Profile
+    tensors: Callable[[], Iterator[tuple[str, Tensor]]]
+
+
+class Averaged(NamedTuple):
+    weights: State
+    misfit: float  # how far the density is from the one asked for, as a share of its norm
+
+
 def raw(checkpoint: Checkpoint) -> State:
     """The weights of the last step."""
-    return {
-        key.partition("/")[2]: checkpoint.state.whole(key)
-        for key in checkpoint.state.shapes
-        if key.startswith(("weight/", "buffer/"))
-    }
+    return dict(tensors_of(checkpoint.state, "weight")) | dict(tensors_of(checkpoint.state, "buffer"))
 
 
-def averaged_afterwards(checkpoint: Checkpoint, snapshots: Snapshots, sigma_rel: float) -> State:
-    """An average of width `sigma_rel` that ends at the checkpoint, made of those stored until then."""
+def averaged_afterwards(checkpoint: Checkpoint, snapshots: Snapshots, sigma_rel: float) -> Averaged:
+    """An average of width `sigma_rel` that ends at the checkpoint, made of its own and of those stored before."""
     if not 0 < sigma_rel < WIDEST:
         raise UserError(f"sigma_rel {sigma_rel} must lie between 0 and {WIDEST}")
-    paths = [path for path in snapshots.paths() if int(path.stem) <= checkpoint.images_seen]
-    stored = [(path, role) for path in paths for role in roles_in(path)]
+    stored = stored_averages(checkpoint, snapshots)
     if not stored:
         raise UserError(
-            f"{snapshots.folder} holds no averages stored until {checkpoint.images_seen} images; train with "
+            f"{checkpoint.path} and {snapshots.folder} hold no averages to make others from; train with "
             "train.ema.sigma_rels=[0.05,0.10] and train.checkpoint.snapshot_every_images above 0"
         )
-    newest = int(paths[-1].stem)
-    profiles = [profile_of(path, role) for path, role in stored]
-    shares = coefficients(profiles, profile(sigma_rel, newest))
-    return raw(checkpoint) | summed(stored, shares.tolist())
+    profiles, wanted = [one.profile for one in stored], profile(sigma_rel, checkpoint.images_seen)
+    shares = coefficients(profiles, wanted)
+    weights = raw(checkpoint) | summed(stored, shares.tolist())
+    return Averaged(weights, misfit(profiles, wanted, shares))
 
 
-def summed(stored: list[tuple[Path, str]], shares: list[float]) -> State:
+def stored_averages(checkpoint: Checkpoint, snapshots: Snapshots) -> list[Stored]:
+    """Every power-function average known of the run until the checkpoint, oldest first."""
+    state, end = checkpoint.state, checkpoint.images_seen
+    earlier = [
+        Stored(profile(width_of(role), int(path.stem)), partial(tensors_in, path, role))
+        for path in snapshots.whole(before=end)
+        for role in roles_in(path)
+    ]
+    own = sorted({key.partition("/")[0] for key in state.shapes if key.startswith("ema_")})
+    return earlier + [Stored(profile(width_of(role), end), partial(tensors_of, state, role)) for role in own]
+
+
+def summed(stored: list[Stored], shares: list[float]) -> State:
     """The stored averages, each times its share."""
     total: State = {}
-    for (path, role), share in zip(stored, shares, strict=True):
-        with safe_open(path, framework="pt") as file:
-            for key in [key for key in file.keys() if key.startswith(f"{role}/")]:  # noqa: SIM118 - not a dict
-                name = key.partition("/")[2]
-                part = file.get_tensor(key).to(torch.float64) * share
-                total[name] = total[name] + part if name in total else part
+    for one, share in zip(stored, shares, strict=True):
+        for name, tensor in one.tensors():
+            part = tensor.to(torch.float64) * share
+            total[name] = total[name] + part if name in total else part
     return {name: tensor.float() for name, tensor in total.items()}
 
 
-def roles_in(path: Path) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        return sorted({key.partition("/")[0] for key in file.keys()})  # noqa: SIM118 - not a dict
+def tensors_of(state: SlicedState, role: str) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor of a role with its name."""
+    for key in state.shapes:
+        if key.startswith(f"{role}/"):
+            yield key.partition("/")[2], state.whole(key)
 
 
-def profile_of(path: Path, role: str) -> Profile:
-    return profile(float(role.rpartition("_")[2]), int(path.stem))
+def width_of(role: str) -> float:
+    """The sigma_rel of `ema_0.050`."""
+    return float(role.rpartition("_")[2])

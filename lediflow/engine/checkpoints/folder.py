@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
+from lediflow.engine.checkpoints.faults import MODEL, PROGRESS, find_fault
 from lediflow.engine.checkpoints.slices import SlicedState
 
 log = logging.getLogger(__name__)
 
-PROGRESS, MANIFEST, MODEL = "progress.json", "manifest.json", "model.safetensors"
-PARTIAL = ".partial"
-HASHING_THREADS = 8
+PARTIAL = ".partial"  # ends the name of what is not yet, or no longer, a checkpoint
 
 
 @dataclass(kw_only=True)
@@ -44,6 +40,11 @@ class Checkpoint:
     @property
     def images_seen(self) -> int:
         return int(self.path.name)
+
+    @property
+    def model(self) -> Path:
+        """The averaged weights, as an export has them."""
+        return self.path / MODEL
 
     @cached_property
     def progress(self) -> dict[str, Any]:
@@ -67,9 +68,12 @@ class CheckpointFolder:
         self.folder = folder
         self.config = config or CheckpointConfig()
 
+    def path_at(self, images_seen: int) -> Path:
+        return self.folder / f"{images_seen:012d}"
+
     def paths(self) -> list[Path]:
-        """Finished checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("[0-9]*") if path.is_dir())
+        """Finished checkpoints, oldest first; folders of other names are none of them."""
+        return sorted(path for path in self.folder.glob("[0-9]*") if path.name.isdecimal() and path.is_dir())
 
     def newest(self) -> Checkpoint | None:
         """The newest valid checkpoint; broken ones are named in the log and passed over."""
@@ -80,51 +84,38 @@ class CheckpointFolder:
             log.warning("skipping the checkpoint %s: %s", path, fault)
         return None
 
-    def drop_old(self) -> None:
-        """Remove what is neither among the last nor kept for ever."""
-        paths = self.paths()
+    def drop_old(self, newest: Path) -> None:
+        """Remove what is neither among the last, up to the one just written, nor kept for ever.
+
+        Later ones were passed over when the run began: they are broken, and count for nothing.
+        """
+        paths = [path for path in self.paths() if path <= newest]
         for path, before in zip(paths, [None, *paths], strict=False):
             if path not in paths[-max(self.config.keep_last, 1) :] and not self._is_kept(path, before):
-                shutil.rmtree(path, ignore_errors=True)
+                try:
+                    discard(path)
+                except OSError as error:
+                    log.warning("the old checkpoint %s cannot be removed: %s", path, error)
 
     def _is_kept(self, path: Path, before: Path | None) -> bool:
         every = self.config.keep_every_images
         return every > 0 and int(path.name) // every > (int(before.name) // every if before else 0)
 
-    def clear_partial(self, except_session: str) -> None:
-        """Remove what killed attempts have left."""
+    def clear_partial(self, keep: str) -> None:
+        """Remove what killed attempts have left: all but those with `keep` in their names, between two dots."""
         for path in self.folder.glob(f".*{PARTIAL}"):
-            if f".{except_session}{PARTIAL}" not in path.name:
+            if f".{keep}." not in path.name:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def find_fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: exactly the files of its manifest, bit for bit, whole together."""
-    try:
-        manifest: Mapping[str, str] = json.loads((path / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its {MANIFEST} cannot be read ({error})"
-    if PROGRESS not in manifest or not any(name.startswith("slice-") for name in manifest):
-        return f"its {MANIFEST} names no state"
-    found = {entry.name for entry in path.iterdir()} - {MANIFEST}
-    if missing := sorted(manifest.keys() - found):
-        return f"{missing[0]} is missing"
-    if unknown := sorted(found - manifest.keys()):
-        return f"{unknown[0]} is not in its {MANIFEST}"
-    with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        sums = dict(zip(manifest, pool.map(lambda name: sha256_of(path / name), manifest), strict=True))
-    if altered := [name for name, expected in manifest.items() if sums[name] != expected]:
-        return f"{altered[0]} does not match its SHA-256 (truncated or altered)"
-    try:
-        SlicedState([path / name for name in sorted(manifest) if name.startswith("slice-")])
-    except (ValueError, KeyError) as error:
-        return str(error)
-    return None
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def discard(path: Path) -> None:
+    """Remove a checkpoint, if it is there; it loses its name first, so that none is ever seen half removed."""
+    if not path.exists():
+        return
+    aside = path.with_name(f".{path.name}.discarded{PARTIAL}")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

@@ -34,7 +34,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write contiguous CPU tensors, flush them to the disk; returns the file's SHA-256."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for block in (_header(tensors, metadata), *map(_bytes_of, tensors.values())):
+        for block in (_header(tensors, metadata), *map(bytes_of, tensors.values())):
             for start in range(0, len(block), CHUNK):
                 part = block[start : start + CHUNK]
                 file.write(part)
@@ -59,7 +59,8 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> memor
     return memoryview(struct.pack("<Q", len(text)) + text)
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def bytes_of(tensor: Tensor) -> memoryview:
+    """A CPU tensor's numbers as they lie in memory."""
     return memoryview(tensor.contiguous().flatten().numpy()).cast("B")  # type: ignore[arg-type]
 
 

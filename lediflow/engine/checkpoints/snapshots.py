@@ -1,16 +1,26 @@
-"""Averages stored along the run, from which averages of any width are made afterwards (posthoc.py).
+"""Averages stored along the run, from which averages of any width are made afterwards (averaging.py).
 
-One file each, `averages/<images seen, 12 digits>.safetensors`: whole tensors in float16 by role and name. They are
-written with checkpoints, and never dropped.
+One file each, `averages/<images seen, 12 digits>.safetensors`: whole tensors in float16 by role and name, with the
+SHA-256 of their bytes in the metadata. They are written with checkpoints, and never dropped.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from lediflow.engine.checkpoints.slices import SlicedState, write_tensors
+from lediflow.engine.checkpoints.folder import flush
+from lediflow.engine.checkpoints.slices import SlicedState, bytes_of, write_tensors
+
+log = logging.getLogger(__name__)
+
+SUM = "sha256"  # key of the metadata
 
 
 class Snapshots:
@@ -21,7 +31,16 @@ class Snapshots:
 
     def paths(self) -> list[Path]:
         """Oldest first."""
-        return sorted(self.folder.glob("[0-9]*.safetensors"))
+        return sorted(path for path in self.folder.glob("[0-9]*.safetensors") if path.stem.isdecimal())
+
+    def whole(self, before: int) -> list[Path]:
+        """Those stored before so many images; broken ones are named in the log and passed over."""
+        paths = [path for path in self.paths() if int(path.stem) < before]
+        faults = {path: find_snapshot_fault(path) for path in paths}
+        for path, fault in faults.items():
+            if fault:
+                log.warning("leaving out the stored averages %s: %s", path, fault)
+        return [path for path in paths if not faults[path]]
 
     def store(self, images_seen: int, state: SlicedState) -> None:
         """Store the power-function averages, unless the last ones are near."""
@@ -31,9 +50,49 @@ class Snapshots:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{images_seen:012d}.safetensors"
         beside = self.folder / f".{path.name}"
-        write_tensors(beside, {key: state.whole(key).to(torch.float16) for key in keys}, {})
+        averages = {key: state.whole(key).to(torch.float16) for key in keys}
+        try:
+            write_tensors(beside, averages, {SUM: _sum_of(averages)})
+        except OSError:
+            beside.unlink(missing_ok=True)  # what a full disk took of it
+            raise
         beside.replace(path)
+        flush(self.folder)
 
     def _is_near(self, images_seen: int) -> bool:
         earlier = [int(path.stem) for path in self.paths() if int(path.stem) != images_seen]
         return bool(earlier) and abs(images_seen - max(earlier)) < self.every_images
+
+
+def find_snapshot_fault(path: Path) -> str | None:
+    """What is wrong with stored averages, or None."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = file.metadata()[SUM]
+        with path.open("rb") as raw:
+            raw.seek(int.from_bytes(raw.read(8), "little"), 1)  # over the header
+            found = hashlib.file_digest(raw, "sha256").hexdigest()
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        return f"it cannot be read ({error})"
+    return None if found == expected else "it does not match its SHA-256 (altered)"
+
+
+def roles_in(path: Path) -> list[str]:
+    """`ema_0.050` and others."""
+    with safe_open(path, framework="pt") as file:
+        return sorted({key.partition("/")[0] for key in file.keys()})  # noqa: SIM118 - not a dict
+
+
+def tensors_in(path: Path, role: str) -> Iterator[tuple[str, Tensor]]:
+    """One average: each tensor with its name."""
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            if key.startswith(f"{role}/"):
+                yield key.partition("/")[2], file.get_tensor(key)
+
+
+def _sum_of(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors.values():
+        digest.update(bytes_of(tensor))
+    return digest.hexdigest()

@@ -1,8 +1,9 @@
 """Writing a checkpoint in threads, together with the other ranks, who are met in files.
 
-Each rank writes its slice into `.<images>.<session>.partial`, then a mark with the slice's hash. The first rank waits
-for all marks, adds what is written once, and renames the folder. The session is one attempt of the run: what a killed
-attempt has left carries another name. Marks are renamed into place, so a mark that is seen is whole.
+Each rank writes its slice into `.<images>.<session>.<number>.partial`, then a mark with the slice's hash. The first
+rank waits for all marks, adds what is written once, and renames the folder. The session is one start of the run, the
+number counts its saves, alike on every rank: what a killed start or a failed save has left carries another name. Marks
+are renamed into place, so a mark that is seen is whole.
 """
 
 from __future__ import annotations
@@ -17,16 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lediflow.engine.checkpoints.folder import (
-    MANIFEST,
-    MODEL,
-    PARTIAL,
-    PROGRESS,
-    CheckpointFolder,
-    flush,
-    sha256_of,
-    write_flushed,
-)
+from lediflow.engine.checkpoints.faults import MANIFEST, MODEL, PROGRESS, SUMS, sha256_of
+from lediflow.engine.checkpoints.folder import PARTIAL, CheckpointFolder, discard, flush, write_flushed
 from lediflow.engine.checkpoints.slices import SlicedState, slice_name, write_slice, write_tensors
 from lediflow.engine.checkpoints.snapshots import Snapshots
 from lediflow.engine.protocol import EngineState
@@ -56,6 +49,7 @@ class CheckpointWriter:
         self, folder: CheckpointFolder, ranks: Ranks, session: str, snapshots: Snapshots | None = None
     ) -> None:
         self.folder, self.ranks, self.session, self.snapshots = folder, ranks, session, snapshots
+        self.number = 0  # of saves begun
         self.thread: threading.Thread | None = None
         self.is_abandoned = threading.Event()
         self.is_slice_done = threading.Event()
@@ -63,7 +57,7 @@ class CheckpointWriter:
         self.error: Exception | None = None
         self.outcome: Saved | Failed | None = None
         if ranks.is_first:
-            folder.clear_partial(except_session=session)
+            folder.clear_partial(keep=session)
 
     @property
     def is_busy(self) -> bool:
@@ -73,6 +67,7 @@ class CheckpointWriter:
         """Start writing; the state's tensors must stay as they are until the slice is done."""
         if self.is_busy:
             raise RuntimeError("a checkpoint is still being written: wait for it first")
+        self.number += 1
         self.outcome = self.error = None
         self.is_abandoned.clear()
         self.is_slice_done.clear()
@@ -89,6 +84,8 @@ class CheckpointWriter:
     def wait_slice(self) -> Exception | None:
         """Until this rank's part is written, or why it is not."""
         self.is_slice_done.wait()
+        if self.thread is not None and not self.ranks.is_first:
+            self.thread.join()  # nothing is left to do: the next save may begin at once
         return self.error
 
     def wait_commit(self) -> Saved | Failed | None:
@@ -114,12 +111,16 @@ class CheckpointWriter:
 
     def _write(self, images_seen: int, state: EngineState, progress: dict[str, Any]) -> None:
         started = time.monotonic()
-        name = f"{images_seen:012d}"
-        partial = self.folder.folder / f".{name}.{self.session}{PARTIAL}"
+        final = self.folder.path_at(images_seen)
+        attempt = f"{self.session}.{self.number}"
+        partial = final.with_name(f".{final.name}.{attempt}{PARTIAL}")
         try:
+            if self.ranks.is_first:
+                self.folder.clear_partial(
+                    keep=attempt
+                )  # a save that failed may have left slices of other ranks
             self._write_slice(partial, state)
             self.is_slice_done.set()
-            final = self.folder.folder / name
             if self.ranks.is_first:
                 self._commit(partial, final, progress)
             self.outcome = Saved(final, time.monotonic() - started)
@@ -149,12 +150,12 @@ class CheckpointWriter:
         sums[PROGRESS] = sha256_of(partial / PROGRESS)
         if self.snapshots is not None:
             self.snapshots.store(int(final.name), whole)
-        write_flushed(partial / MANIFEST, {"sha256": sums})
+        write_flushed(partial / MANIFEST, {SUMS: sums})
         flush(partial)
-        shutil.rmtree(final, ignore_errors=True)
+        discard(final)  # a broken one, passed over when the run began
         partial.rename(final)
         flush(self.folder.folder)
-        self.folder.drop_old()
+        self.folder.drop_old(newest=final)
 
     def _gathered_marks(self, partial: Path, names: list[str]) -> dict[str, str]:
         """The hashes of all slices, as their writers tell them; the marks go."""

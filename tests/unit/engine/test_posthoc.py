@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 
 from lediflow.engine.ema import EMAConfig, decays_for, gamma_of, role_of
-from lediflow.engine.posthoc import Profile, coefficients, overlap, profile
+from lediflow.engine.posthoc import Profile, coefficients, misfit, overlap, profile
 
 IMAGES, BATCH, EVERY = 20_000, 10, 1_000
 
@@ -68,3 +68,26 @@ def test_the_overlap_of_two_densities_is_the_integral_of_their_product(left, rig
 
 def test_a_profile_has_the_exponent_of_its_width():
     assert profile(0.1, 5.0) == Profile(gamma_of(0.1), 5.0)
+
+
+@pytest.mark.parametrize("places", [(1.0,), (0.5, 1.0), (0.3, 0.6, 1.0)])
+@pytest.mark.parametrize("sigma_rel", [0.02, 0.075, 0.2])
+def test_a_weight_that_stands_still_is_its_own_average_however_few_were_stored(places, sigma_rel):
+    known = [profile(width, place) for width in (0.05, 0.10) for place in places]
+    assert coefficients(known, profile(sigma_rel, 1.0)).sum() == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("sigma_rel", [0.03, 0.075, 0.2])
+def test_the_misfit_is_the_distance_of_the_densities_by_numerical_integration(sigma_rel):
+    known = [profile(width, place) for width in (0.05, 0.10) for place in (0.25, 0.5, 0.75, 1.0)]
+    wanted = profile(sigma_rel, 1.0)
+    shares = coefficients(known, wanted)
+    tau = (np.arange(200_000) + 0.5) / 200_000
+
+    def density(one):
+        inside = (one.gamma + 1) * (tau / one.images_seen) ** one.gamma / one.images_seen
+        return np.where(tau < one.images_seen, inside, 0.0)
+
+    fit = sum(share * density(one) for share, one in zip(shares, known, strict=True))
+    expected = np.sqrt(np.mean((fit - density(wanted)) ** 2) / np.mean(density(wanted) ** 2))
+    assert misfit(known, wanted, shares) == pytest.approx(expected, rel=1e-3)  # of the sum for the integral
