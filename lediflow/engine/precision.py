@@ -69,7 +69,9 @@ def computing_in(
 
 def resolved(config: EngineConfig, device: torch.device) -> EngineConfig:
     """The configuration with what `auto` and null mean on this device."""
-    is_compiled = device.type == "cuda" if config.compile is None else config.compile
+    # stage 3 gathers weights in hooks, at each of which a compiled graph ends
+    is_worthwhile = device.type == "cuda" and not (config.name == "deepspeed" and config.zero == 3)
+    is_compiled = is_worthwhile if config.compile is None else config.compile
     chosen_compile_mode(is_compiled, config.compile_mode)  # refuses unknown ones, asked for or not
     return replace(config, precision=choose_precision(config.precision, device), compile=is_compiled)
 

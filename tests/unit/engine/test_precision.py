@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from lediflow.engine import precision
-from lediflow.engine.precision import choose_precision, chosen_compile_mode, computing_in
+from lediflow.engine.precision import choose_precision, chosen_compile_mode, computing_in, resolved
+from lediflow.engine.protocol import EngineConfig
 from lediflow.errors import UserError
 
 CPU = torch.device("cpu")
@@ -38,6 +39,23 @@ def test_an_unknown_precision_is_refused_with_the_known_ones():
 def test_float32_leaves_the_module_as_it_is():
     module = nn.Linear(2, 2)
     assert computing_in("float32", module, CPU, compile_mode=None) is module
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "engine", "is_compiled"),
+    [
+        (None, "cuda", {}, True),
+        (None, "cpu", {}, False),
+        (None, "cuda", {"name": "deepspeed", "zero": 2}, True),
+        (None, "cuda", {"name": "deepspeed", "zero": 3}, False),
+        (True, "cpu", {}, True),
+        (True, "cuda", {"name": "deepspeed", "zero": 3}, True),
+        (False, "cuda", {}, False),
+    ],
+)
+def test_models_are_compiled_on_gpus_unless_something_else_is_said(asked, device, engine, is_compiled):
+    config = EngineConfig(compile=asked, precision="float32", **engine)
+    assert resolved(config, torch.device(device)).compile is is_compiled
 
 
 def test_an_unknown_compile_mode_is_refused_with_the_known_ones():
