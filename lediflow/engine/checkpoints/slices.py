@@ -77,14 +77,17 @@ class SlicedState:
         self.files = [safe_open(path, framework="pt") for path in paths]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.pieces: dict[str, list[tuple[int, int, int]]] = {}  # key -> (start, stop, number of the file)
-        self.steps = 0
+        steps = set()
         for number, file in enumerate(self.files):
             metadata = file.metadata()
-            self.steps = int(metadata[STEPS])
+            steps.add(int(metadata[STEPS]))
             for key, (start, *shape) in json.loads(metadata[EXTENTS]).items():
                 stop = start + math.prod(file.get_slice(key).get_shape())
                 self.shapes[key] = tuple(shape)
                 self.pieces.setdefault(key, []).append((start, stop, number))
+        if len(steps) > 1:
+            raise ValueError(f"written after different numbers of optimizer steps, {sorted(steps)}")
+        self.steps = max(steps, default=0)
         self._check()
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
@@ -93,9 +96,9 @@ class SlicedState:
         parts = [
             self.files[number].get_slice(key)[max(start, begin) - begin : min(stop, end) - begin]
             for begin, end, number in self.pieces[key]
-            if begin < stop and start < end
+            if max(start, begin) < min(stop, end)
         ]
-        return torch.cat(parts) if len(parts) != 1 else parts[0]
+        return parts[0] if len(parts) == 1 else torch.cat([torch.empty(0), *parts])  # none: an empty range
 
     def whole(self, key: str) -> Tensor:
         """A tensor in its own shape."""
