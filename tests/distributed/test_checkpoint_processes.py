@@ -1,0 +1,52 @@
+"""Real processes write one checkpoint together, without any message between them but files."""
+
+import json
+
+import pytest
+from harness.processes import run, start, wait_for_all
+from harness.saves import assert_holds, names_in, whole, written
+
+from lediflow.engine.checkpoints import CheckpointFolder
+
+pytestmark = pytest.mark.distributed
+
+RANK = "tests.harness.checkpoint_rank"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Of a run that has saved at 48 images."""
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    written(folder, 48)
+    return folder
+
+
+def options(folder, session="one", rank=0, ranks=2, **more):
+    common = {"folder": str(folder.folder), "session": session, "rank": rank, "ranks": ranks, "images": [96]}
+    return json.dumps(common | more)
+
+
+def test_one_is_killed_inside_its_slice_and_the_next_start_saves_as_if_nothing_had_been(folder):
+    others = [start(RANK, options(folder, rank=0)), start(RANK, options(folder, rank=1, dies=True))]
+    assert others[1].wait().status == -9
+    assert names_in(folder.folder)[0].startswith(".000000000096.one")  # a half-written slice, nothing else
+    assert others[0].process.poll() is None  # waits for the mark that never comes
+    others[0].kill()  # as a launcher does
+    assert_holds(folder.newest(), whole(48))
+
+    again = wait_for_all([start(RANK, options(folder, "two", rank)) for rank in (0, 1)])
+    assert [process.status for process in again] == [0, 0]
+    assert all(process.output.startswith("Saved(") for process in again), again
+    assert names_in(folder.folder) == ["000000000048", "000000000096"]
+    assert_holds(folder.newest(), whole(96))
+
+
+def test_a_disk_that_is_full_for_a_while_costs_one_save(folder):
+    """The kernel refuses files beyond a limit during the first of two saves."""
+    finished = run(RANK, options(folder, ranks=1, images=[96, 144], most_bytes=1000))
+    assert finished.status == 0, finished.output
+    first, second = finished.output.splitlines()
+    assert first.startswith("Failed(reason='File too large")
+    assert second.startswith("Saved(")
+    assert names_in(folder.folder) == ["000000000048", "000000000144"]
+    assert_holds(folder.newest(), whole(144))

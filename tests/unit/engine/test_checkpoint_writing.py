@@ -1,0 +1,187 @@
+"""Writing together: ranks here are threads with a writer each; real processes are in tests/distributed."""
+
+import errno
+import hashlib
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+from harness.saves import assert_holds, names_in, part, reason, whole, writers, written
+from safetensors.torch import load_file
+
+from lediflow.engine.checkpoints import CheckpointFolder, Failed, Saved, slices
+from lediflow.engine.checkpoints import writing as writing_module
+
+PROGRESS = {"images_seen": 96}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return CheckpointFolder(tmp_path / "checkpoints")
+
+
+def fails(error):
+    def ready():
+        raise error
+
+    return ready
+
+
+def full_disk(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Gate:
+    """Copies that arrive when the test lets them; `reached` once somebody waits for them."""
+
+    def __init__(self):
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self):
+        self.reached.set()
+        assert self.opened.wait(60)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_what_all_ranks_wrote_is_the_whole_state(folder, ranks):
+    checkpoint = written(folder, 96, whole(7), ranks)
+    assert_holds(folder.newest(), whole(7))
+    assert checkpoint.progress == {"images_seen": 96, "optimizer_steps": 3}
+    assert sum(name.startswith("slice-") for name in names_in(checkpoint.path)) == ranks
+
+
+def test_the_averaged_weights_lie_beside_under_the_models_own_names(folder):
+    state = whole(7)
+    found = load_file(written(folder, 96, state, ranks=2).model)
+    expected = {"a": state["ema/a"], "b.c": state["ema/b.c"], "f": state["buffer/f"]}
+    assert found.keys() == expected.keys()
+    assert all(found[name].equal(expected[name]) for name in expected)
+
+
+def test_the_manifest_has_the_sum_of_every_file(folder):
+    path = written(folder, 96, ranks=2).path
+    sums = json.loads((path / "manifest.json").read_text())["sha256"]
+    found = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in path.iterdir()
+        if file.name != "manifest.json"
+    }
+    assert found == sums
+
+
+def test_nothing_is_to_be_seen_before_everything_is_written(folder):
+    first, second = writers(folder, 2)
+    gate = Gate()
+    first.begin(96, part(whole(7), 0, 2), PROGRESS)
+    second.begin(96, replace(part(whole(7), 1, 2), ready=gate), PROGRESS)
+    assert first.wait_slice() is None
+    assert gate.reached.wait(60)
+    assert folder.paths() == []
+    assert first.is_busy
+    assert first.poll() is None
+    gate.opened.set()
+    assert isinstance(first.wait_commit(), Saved)
+    assert len(folder.paths()) == 1
+
+
+def test_training_goes_on_while_copies_are_under_way(folder):
+    (writer,) = writers(folder, 1)
+    gate = Gate()
+    writer.begin(96, replace(part(whole(7)), ready=gate), PROGRESS)
+    assert gate.reached.wait(60)  # `begin` has returned, and the thread waits
+    gate.opened.set()
+    writer.wait_commit()
+
+
+def test_the_end_of_a_save_is_told_once(folder):
+    (writer,) = writers(folder, 1)
+    assert writer.poll() is None
+    writer.begin(96, part(whole(7)), PROGRESS)
+    writer.thread.join()
+    told = writer.poll()
+    assert isinstance(told, Saved)
+    assert told.path == folder.path_at(96)
+    assert writer.poll() is None
+
+
+def test_a_second_save_does_not_begin_while_one_is_under_way(folder):
+    (writer,) = writers(folder, 1)
+    gate = Gate()
+    writer.begin(96, replace(part(whole(7)), ready=gate), PROGRESS)
+    with pytest.raises(RuntimeError, match="still being written"):
+        writer.begin(144, part(whole(7)), PROGRESS)
+    gate.opened.set()
+    writer.wait_commit()
+
+
+def test_after_its_slice_another_rank_may_begin_the_next_save_at_once(folder):
+    _, second = writers(folder, 2)
+    for number in range(20):
+        second.begin(96 + number, part(whole(7), 1, 2), PROGRESS)
+        assert second.wait_slice() is None
+
+
+@pytest.mark.parametrize("place", ["fsync", "write_averaged", "write_flushed"])
+def test_a_full_disk_costs_the_save_and_nothing_else(folder, monkeypatch, place):
+    written(folder, 48)
+    with monkeypatch.context() as patch:
+        patch.setattr(slices.os if place == "fsync" else writing_module, place, full_disk)
+        (writer,) = writers(folder, 1)
+        writer.begin(96, part(whole(96)), PROGRESS)
+        assert reason(writer.wait_commit()) == "No space left on device"
+    assert names_in(folder.folder) == ["000000000048"]
+    assert_holds(folder.newest(), whole(48))
+    written(folder, 96)
+    assert_holds(folder.newest(), whole(96))
+
+
+def test_a_rank_that_cannot_write_says_so_and_the_others_part_goes(folder):
+    first, second = writers(folder, 2)
+    first.begin(96, part(whole(7), 0, 2), PROGRESS)
+    second.begin(
+        96, replace(part(whole(7), 1, 2), ready=fails(OSError(5, "Input/output error", "x"))), PROGRESS
+    )
+    assert second.wait_slice().errno == errno.EIO
+    assert second.slice_error() is not None
+    assert first.slice_error() is None
+    first.abandon()  # what training does when it hears of the vote
+    assert "another rank could not write its part" in reason(first.poll())
+    assert reason(second.poll()) == "Input/output error (x)"
+    assert second.slice_error() is None  # told: the next vote is a new one
+    assert names_in(folder.folder) == []
+
+
+def test_what_a_failed_save_left_never_enters_the_next_at_the_same_place(folder):
+    """The first rank fails at once, the other writes its slice and mark of an older state after that."""
+    first, second = writers(folder, 2)
+    first.begin(96, replace(part(whole(1), 0, 2), ready=fails(OSError(28, "full"))), PROGRESS)
+    assert isinstance(first.wait_commit(), Failed)
+    second.begin(96, part(whole(1), 1, 2), PROGRESS)
+    assert second.wait_slice() is None
+    assert len(names_in(folder.folder)) == 1  # the leftover
+    first.begin(96, part(whole(2), 0, 2), PROGRESS)
+    assert first.wait_slice() is None
+    second.begin(96, part(whole(2), 1, 2), PROGRESS)
+    assert isinstance(first.wait_commit(), Saved)
+    assert_holds(folder.newest(), whole(2))
+    assert names_in(folder.folder) == ["000000000096"]
+
+
+def test_a_start_clears_what_killed_ones_have_left(folder):
+    for name in (".000000000096.old.1.partial", ".000000000048.discarded.partial"):
+        (folder.folder / name).mkdir(parents=True)
+    writers(folder, 2, session="new")
+    assert names_in(folder.folder) == []
+
+
+def test_only_the_first_rank_clears(folder):
+    (folder.folder / ".000000000096.old.1.partial").mkdir(parents=True)
+    writing_module.CheckpointWriter(folder, writing_module.Ranks(1, 2), "new")
+    assert len(names_in(folder.folder)) == 1
+
+
+def test_an_error_of_any_kind_is_a_failed_save_with_its_words(folder):
+    (writer,) = writers(folder, 1)
+    writer.begin(96, replace(part(whole(7)), ready=fails(ValueError("odd"))), PROGRESS)
+    assert reason(writer.wait_commit()) == "odd"
