@@ -67,7 +67,7 @@ def _wrong_state(path: Path) -> str | None:
     """Sums that fit say that nothing changed since it was written, not that it was written well."""
     try:
         SlicedState(sorted(path.glob("slice-*.safetensors")))
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         return f"its slices are no state ({error})"
     return None
 

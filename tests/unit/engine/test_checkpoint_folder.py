@@ -8,10 +8,10 @@ import shutil
 import pytest
 import torch
 
+from lediflow.engine.checkpoints import folder as folders
 from lediflow.engine.checkpoints.faults import find_fault, sha256_of
 from lediflow.engine.checkpoints.folder import Checkpoint, CheckpointConfig, CheckpointFolder, discard
-from lediflow.engine.checkpoints.slices import slice_name, write_slice
-from lediflow.engine.checkpoints.writing import write_averaged
+from lediflow.engine.checkpoints.slices import slice_name, write_slice, write_tensors
 from lediflow.engine.protocol import Extent
 
 RANKS, SIZE = 2, 8
@@ -136,7 +136,13 @@ DAMAGES = {
         "its slices are no state",
     ),
     "an export in place of a slice, signed": (
-        lambda path: resigned(path, FIRST, lambda file: write_without_places(file)),
+        lambda path: resigned(path, FIRST, lambda file: write_tensors(file, {}, {})),
+        "its slices are no state",
+    ),
+    "a slice of places without names, signed": (
+        lambda path: resigned(
+            path, FIRST, lambda file: write_tensors(file, {}, {"extents": "[]", "steps": "5"})
+        ),
         "its slices are no state",
     ),
     "one slice twice, signed": (
@@ -144,13 +150,6 @@ DAMAGES = {
         "elements 0 to 4 of weight/a are there twice",
     ),
 }
-
-
-def write_without_places(file):
-    class Nothing:
-        shapes = {}  # noqa: RUF012
-
-    write_averaged(file, Nothing())
 
 
 @pytest.mark.parametrize(("damage", "words"), DAMAGES.values(), ids=DAMAGES.keys())
@@ -266,14 +265,12 @@ def test_broken_ones_beyond_the_newest_neither_count_nor_go(tmp_path):
 
 
 def test_what_cannot_be_removed_is_named_and_the_others_go(tmp_path, monkeypatch, caplog):
-    from lediflow.engine.checkpoints import folder as module
-
     def refuse(path):
         if path.name.endswith("10"):
             raise PermissionError(13, "Permission denied")
         discard(path)
 
-    monkeypatch.setattr(module, "discard", refuse)
+    monkeypatch.setattr(folders, "discard", refuse)
     folder = CheckpointFolder(tmp_path, CheckpointConfig(keep_last=1))
     for images in (10, 20, 30):
         folder.path_at(images).mkdir()
