@@ -1,5 +1,5 @@
 # make demo    train and look: runs/demo/report.html          make test    all tests
-# make soak    kill a training at random, forty times, and compare: some ten minutes
+# make soak    kill a training at every place and at random, fifty times: ten minutes and more
 # Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
 
 .PHONY: demo demo-ci test soak lint install install-test clean-demo

@@ -71,8 +71,10 @@ def save_weights(weights: Path, path: str | Path, description: dict[str, Any]) -
 
 
 def publish(write: Callable[[Path], Any], folder: Path, description: dict[str, Any]) -> None:
-    """Both files of an export, written beside and renamed."""
+    """Both files of an export, written beside and renamed; what a killed attempt has left beside them goes."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left in (*folder.glob(f".{WEIGHTS}.*"), *folder.glob(f".{CONFIG}.*")):
+        left.unlink(missing_ok=True)
     beside = folder / f".{WEIGHTS}.{os.getpid()}"
     write(beside)
     config = {**description, "weights_sha256": sha256(beside)}

@@ -1,8 +1,8 @@
 """One rank of a training that records which samples each step used, and may kill itself at a chosen place.
 
 `python -m tests.harness.killed_rank OPTIONS COMMAND...`, options as JSON: `record` is the beginning of the names of the
-ranks' files, `kill` null or [rank, place, call]: at the call-th time that this rank comes to the place it ends by
-SIGKILL, as a machine that loses power would. Places are the keys of PLACES.
+ranks' files, `ranks` those that die, `deaths` [place, call] pairs: when such a rank comes to one of these places
+(PLACES) for the call-th time, it notes where it is and ends by SIGKILL.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lediflow import train
-from lediflow.engine.checkpoints import folder, writing
+from lediflow.engine.checkpoints import folder, snapshots, writing
 from lediflow.engine.deepspeed import DeepSpeedEngine
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.ranks import find_ranks
 from lediflow.models import export
+from lediflow.tracking.event_file import JsonlTracker
 from lediflow.training import loop
 
 ENGINES = (LocalEngine, DeepSpeedEngine)
@@ -51,12 +53,27 @@ def half_written(function: Call, die: Call) -> Call:
     return write
 
 
+def half_copied(function: Call, die: Call) -> Call:
+    """The copy is there, half of it."""
+    return lambda source, target: half_written(lambda path: function(source, path), die)(Path(target))
+
+
+def half_appended(function: Call, die: Call) -> Call:
+    """Half a line is there."""
+
+    def append(tracker: JsonlTracker, line: bytes) -> None:
+        function(tracker, line[: len(line) // 2])
+        die()
+        function(tracker, line[len(line) // 2 :])
+
+    return append
+
+
 def half_removed(function: Call, die: Call) -> Call:
-    """One file of the checkpoint is gone, the others are there."""
+    """One file of the folder is gone, the others are there."""
 
     def remove(path: Path, **options: Any) -> None:
-        is_checkpoint = Path(path).parent.name == "checkpoints" and Path(path).is_dir()
-        for file in list(Path(path).iterdir())[:1] if is_checkpoint else []:
+        for file in list(path.iterdir())[:1] if path.is_dir() else []:
             file.unlink()
             die()
         function(path, **options)
@@ -64,34 +81,69 @@ def half_removed(function: Call, die: Call) -> Call:
     return remove
 
 
-def of_finished(wrap: Wrap) -> Wrap:
-    """Only where an unfinished folder gets its final name."""
+def where(holds: Callable[[Path], bool], wrap: Wrap) -> Wrap:
+    """Only calls whose path is so."""
 
     def chosen(function: Call, die: Call) -> Call:
         wrapped = wrap(function, die)
-        return lambda path, target: (wrapped if path.name.endswith(folder.PARTIAL) else function)(
-            path, target
+        return lambda path, *rest, **options: (wrapped if holds(Path(path)) else function)(
+            path, *rest, **options
         )
 
     return chosen
 
 
-PLACES: dict[str, list[tuple[Any, str, Wrap]]] = {
-    "between forward and backward": [(engine, "backward", before) for engine in ENGINES],
-    "between backward and step": [(engine, "step", before) for engine in ENGINES],
-    "after a step": [(engine, "step", after) for engine in ENGINES],
-    "while the state is copied": [(engine, "state", after) for engine in ENGINES],
-    "inside a slice": [(writing, "write_slice", half_written)],
-    "inside a mark or the manifest": [(writing, "write_flushed", half_written)],
-    "before the rename": [(Path, "rename", of_finished(before))],
-    "after the rename": [(Path, "rename", of_finished(after))],
-    "while an old checkpoint is removed": [(folder.shutil, "rmtree", half_removed)],
-    "before the export": [(train, "export", before)],
-    "inside the export": [(export, "write_beside_then_rename", before)],
-}
+def named(*endings: str) -> Callable[[Path], bool]:
+    return lambda path: path.name.endswith(endings)
 
 
-def arm(place: str, call: int) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Functions that are patched, and who comes there how often."""
+
+    patches: tuple[tuple[Any, str, Wrap], ...]
+    is_everyones: bool = False  # or the first rank's alone
+    often: int = 3  # calls that every attempt of some twenty steps makes
+
+
+def in_engines(method: str, wrap: Wrap, often: int = 6) -> Place:
+    return Place(tuple((engine, method, wrap) for engine in ENGINES), is_everyones=True, often=often)
+
+
+def of_checkpoints(path: Path) -> bool:
+    return path.parent.name == "checkpoints"
+
+
+PLACES = {
+    "while the state is loaded": in_engines("load", after, often=1),
+    "between forward and backward": in_engines("backward", before),
+    "between backward and step": in_engines("step", before),
+    "after a step": in_engines("step", after),
+    "inside a line of the event log": Place(((JsonlTracker, "append", half_appended),), often=6),
+    "while the state is copied": in_engines("state", after, often=3),
+    "inside a slice": Place(((writing, "write_slice", half_written),), is_everyones=True),
+    "between a slice and its mark": Place(((writing, "write_slice", after),), is_everyones=True),
+    "inside a mark": Place(
+        ((writing, "write_flushed", where(named(".mark"), half_written)),), is_everyones=True
+    ),
+    "inside the averaged weights": Place(((writing, "write_averaged", half_written),)),
+    "inside the progress": Place(((writing, "write_flushed", where(named("progress.json"), half_written)),)),
+    "inside the manifest": Place(((writing, "write_flushed", where(named("manifest.json"), half_written)),)),
+    "before the rename": Place(((Path, "rename", where(named(folder.PARTIAL), before)),)),
+    "after the rename": Place(((Path, "rename", where(named(folder.PARTIAL), after)),)),
+    "while an old checkpoint is removed": Place(((folder.shutil, "rmtree", where(of_checkpoints, half_removed)),)),
+    "inside the stored averages": Place(((snapshots, "write_tensors", half_written),), often=1),
+    "before the export": Place(((train, "export", before),), often=1),
+    "inside the weights of the export": Place(((export.shutil, "copyfile", half_copied),), often=1),
+    "between the weights of the export and their description": Place(
+        ((export, "write_beside_then_rename", before),), often=1
+    ),
+    "after the export": Place(((train, "export", after),), often=1),
+}  # fmt: skip
+Note = Callable[..., None]
+
+
+def arm(place: str, call: int, note: Note) -> None:
     """Put the killer where it waits."""
     seen = 0
 
@@ -99,21 +151,27 @@ def arm(place: str, call: int) -> None:
         nonlocal seen
         seen += 1
         if seen == call:
+            note(killed=place)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for owner, name, wrap in PLACES[place]:
+    for owner, name, wrap in PLACES[place].patches:
         function = getattr(owner, name)
         setattr(owner, name, functools.wraps(function)(wrap(function, die)))
 
 
-def record_steps(path: Path) -> None:
-    """Write where the rank began, then the samples of each step that it has finished."""
+def noted_in(path: Path) -> Note:
+    """Writes lines of JSON, each at once."""
     file = path.open("a")
 
     def note(**values: Any) -> None:
         file.write(json.dumps(values) + "\n")
         file.flush()
 
+    return note
+
+
+def record_steps(note: Note) -> None:
+    """Note where the rank began, then the samples of each step that it has finished."""
     resume, take_step = loop.resume, loop.take_step
 
     def noted_resume(run: loop.Training) -> None:
@@ -137,8 +195,11 @@ def record_steps(path: Path) -> None:
 
 if __name__ == "__main__":
     options, own_rank = json.loads(sys.argv[1]), find_ranks().rank
-    record_steps(Path(f"{options['record']}-{own_rank}.jsonl"))
-    if options["kill"] and options["kill"][0] == own_rank:
-        arm(*options["kill"][1:])
+    note = noted_in(Path(f"{options['record']}-{own_rank}.jsonl"))
+    note(pid=os.getpid())
+    record_steps(note)
+    if own_rank in options["ranks"]:
+        for place, call in options["deaths"]:
+            arm(place, call, note)
     sys.argv[1:] = sys.argv[2:]
     train.main()

@@ -2,86 +2,175 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from harness.curves import events
 from harness.killed_rank import PLACES
 from harness.processes import SECONDS, Finished, Started, start_on_ranks
 
-ENGINES = ("engine=deepspeed", "engine.zero=2")
 Engine = tuple[int, tuple[str, ...]]  # ranks, and the options of the engine
-TWO: Engine = (2, ENGINES)
+TWO: Engine = (2, ("engine=deepspeed", "engine.zero=2"))
+KILLED = -9
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Which rank dies where; or from outside, so many seconds after the first step of the attempt."""
+    """Who dies where: at a place of killed_rank.PLACES, or from outside when some seconds have passed."""
 
-    rank: int = 0
     place: str | None = None
+    rank: int | None = 0  # None: all at once, as where a machine loses power
     call: int = 1
-    seconds: float | None = None
+    seconds: float = 0.0  # since the first step; before the first step, since the start, if negative
+    damage: str | None = None  # what a disk then does to the newest checkpoint (DAMAGES)
 
-    def options(self, ranks: int) -> list[object] | None:
-        """What the ranks are told; one that is not there passes it on to another."""
-        return [self.rank % ranks, self.place, self.call] if self.place else None
+    def ranks(self, count: int) -> list[int]:
+        """A rank that is not there passes it on to another."""
+        return list(range(count)) if self.rank is None else [self.rank % count]
+
+
+@dataclass
+class Attempt:
+    """What one start of the run has left."""
+
+    ranks: list[Finished]
+    records: list[list[dict[str, Any]]]  # of each rank
+
+    @property
+    def statuses(self) -> list[int]:
+        return [rank.status for rank in self.ranks]
+
+    @property
+    def began(self) -> set[int]:
+        """Images seen where the ranks began; those that came so far."""
+        return {line["begins"] for record in self.records for line in record if "begins" in line}
+
+    @property
+    def killed(self) -> set[str]:
+        """Places where ranks died."""
+        return {line["killed"] for record in self.records for line in record if "killed" in line}
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """Of all ranks: the samples of each step."""
+        return [line for record in self.records for line in record if "ids" in line]
 
 
 @dataclass
 class Killed:
-    """A run folder, its command, and the records of all attempts."""
+    """A run folder, its command, and all attempts."""
 
     folder: Path
     command: Sequence[str]
     records: Path
-    attempts: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)  # what happened, for messages
+    promised: int = 0  # images seen at the last checkpoint that the log says was saved
 
-    def attempt(self, engine: Engine, kill: Kill | None) -> list[Finished]:
+    def attempt(self, engine: Engine, kill: Kill | None = None) -> Attempt:
         """Start all ranks; when one dies the others are ended, as a launcher would."""
-        ranks, options = engine
-        self.attempts += 1
-        record = self.records / f"{self.attempts:03d}"
-        settings = json.dumps({"record": str(record), "kill": kill.options(ranks) if kill else None})
-        started = start_on_ranks(
-            ranks, "tests.harness.killed_rank", settings, *self.command, *options, f"run={self.folder}"
+        whole = self.newest_whole()
+        assert whole >= self.promised, ("a saved checkpoint is gone", self.seen)
+        logged = len(events(self.folder, "checkpoint"))
+        self.seen.append(f"attempt {len(self.attempts) + 1} from {whole} on {engine}: {kill}")
+        attempt = self._run(engine, kill)
+        self.attempts.append(attempt)
+        assert attempt.began <= {whole}, ("began elsewhere than at the newest whole one", self.seen)
+        self.promised = max(
+            [self.promised, *(event["images_seen"] for event in events(self.folder, "checkpoint")[logged:])]
         )
-        self.seen.append(f"attempt {self.attempts} on {ranks} ranks {' '.join(options)}: {kill}")
-        if kill and kill.seconds is not None:
-            kill_from_outside(started, kill, Path(f"{record}-0.jsonl"))
-        return ended_together(started)
+        if kill and kill.damage and (whole := self.newest_whole()):
+            DAMAGES[kill.damage](self.folder / "checkpoints" / f"{whole:012d}")
+            self.promised = 0
+        return attempt
 
-    def steps(self) -> list[dict]:
-        """The finished steps that still hold: a later attempt that began earlier has withdrawn the rest."""
-        standing: list[dict] = []
-        for attempt in range(1, self.attempts + 1):
-            for path in sorted(self.records.glob(f"{attempt:03d}-*.jsonl")):
-                lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-                for line in lines:
-                    if "begins" in line:
-                        standing = [
-                            step
-                            for step in standing
-                            if step["images_seen"] <= line["begins"] or step["attempt"] == attempt
-                        ]
-                    else:
-                        standing.append(line | {"attempt": attempt})
+    def _run(self, engine: Engine, kill: Kill | None) -> Attempt:
+        count, options = engine
+        record = self.records / f"{len(self.attempts):03d}"
+        paths = [Path(f"{record}-{rank}.jsonl") for rank in range(count)]
+        deaths = [[kill.place, kill.call]] if kill and kill.place else []
+        settings = json.dumps(
+            {"record": str(record), "ranks": kill.ranks(count) if kill else [], "deaths": deaths}
+        )
+        started = start_on_ranks(
+            count, "tests.harness.killed_rank", settings, *self.command, *options, f"run={self.folder}"
+        )
+        if kill and not kill.place:
+            kill_from_outside(started, kill, paths[0])
+        return Attempt(ended_together(started), [lines(path) for path in paths])
+
+    def newest_whole(self) -> int:
+        """Images seen at the newest checkpoint whose files are those of its manifest, bit for bit; 0: there is none."""
+        folders = (self.folder / "checkpoints").glob("[0-9]*")
+        return max([int(folder.name) for folder in folders if is_whole(folder)], default=0)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The finished steps that still hold: an attempt that began earlier has withdrawn the rest."""
+        standing: list[dict[str, Any]] = []
+        for attempt in self.attempts:
+            if attempt.began:
+                (begins,) = attempt.began
+                standing = [step for step in standing if step["images_seen"] <= begins]
+            standing += attempt.steps
         return standing
 
 
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Of a record; one still being written is left out."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
+
+
+def is_whole(folder: Path) -> bool:
+    try:
+        sums = json.loads((folder / "manifest.json").read_text())["sha256"]
+    except (OSError, ValueError):
+        return False
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} == sums
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit(folder: Path) -> None:
+    path = next(folder.glob("slice-*"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def lose_a_slice(folder: Path) -> None:
+    next(folder.glob("slice-*")).unlink()
+
+
+def tear_the_manifest(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_bytes(path.read_bytes()[:40])
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "truncated": truncate, "bit flipped": flip_a_bit, "slice lost": lose_a_slice, "manifest torn": tear_the_manifest,
+}  # fmt: skip
+
+
 def kill_from_outside(started: Sequence[Started], kill: Kill, record: Path) -> None:
-    """SIGKILL some time after the first step; a run that ends before is left alone."""
+    """SIGKILL some time after the first step, or before it."""
     deadline = time.monotonic() + SECONDS
-    while not (record.is_file() and '"ids"' in record.read_text()):
+    while kill.seconds >= 0 and not any("ids" in line for line in lines(record)):
         if any(process.process.poll() is not None for process in started) or time.monotonic() > deadline:
             return
         time.sleep(0.002)
-    time.sleep(kill.seconds or 0.0)
-    started[kill.rank % len(started)].kill()
+    time.sleep(abs(kill.seconds))
+    for rank in kill.ranks(len(started)):
+        started[rank].kill()
 
 
 def ended_together(started: Sequence[Started]) -> list[Finished]:
@@ -99,30 +188,16 @@ def ended_together(started: Sequence[Started]) -> list[Finished]:
     return [Finished(process.process.wait(), process.output()) for process in started]
 
 
-def random_kills(seed: int, count: int) -> list[Kill]:
-    """Every place in turn, in random order and at random calls, some kills from outside; those in the export last."""
-    chance = random.Random(seed)
-    last = [place for place in PLACES if "export" in place]
-    places = [place for place in PLACES if place not in last] + ["outside"]
-    rounds = [chance.sample(places, len(places)) for _ in range(-(-count // len(places)))]
-    chosen = [*[place for some in rounds for place in some][: count - len(last)], *last]
-    return [random_kill(place, chance) for place in chosen]
+def random_kills(places: Sequence[str], chance: random.Random) -> list[Kill]:
+    """Each place once and as many kills from outside as make a quarter, in random order, some with a damaged disk."""
+    chosen: list[str | None] = [*places, *[None] * (len(places) // 3)]
+    return [random_kill(place, chance) for place in chance.sample(chosen, len(chosen))]
 
 
-def random_kill(place: str, chance: random.Random) -> Kill:
-    if place == "outside":
-        return Kill(rank=chance.randrange(2), seconds=chance.uniform(0, 0.6))
-    return Kill(rank=rank_at(place, chance), place=place, call=call_at(place, chance))
-
-
-def rank_at(place: str, chance: random.Random) -> int:
-    """Some places are visited by the first rank alone."""
-    everywhere = ("forward", "step", "slice", "copied")
-    return chance.randrange(2) if any(word in place for word in everywhere) else 0
-
-
-def call_at(place: str, chance: random.Random) -> int:
-    """Steps come often, saves now and then, an export once."""
-    if "export" in place:
-        return 1
-    return chance.randint(1, 6) if "step" in place or "forward" in place else chance.randint(1, 3)
+def random_kill(place: str | None, chance: random.Random) -> Kill:
+    damage = chance.choice([*DAMAGES]) if chance.random() < 0.2 else None
+    rank = chance.choice([0, 1, None])
+    if place is None:
+        return Kill(rank=rank, seconds=chance.uniform(-5, 2), damage=damage)
+    often, is_everyones = PLACES[place].often, PLACES[place].is_everyones
+    return Kill(place, rank if is_everyones else 0, chance.randint(1, often), damage=damage)
