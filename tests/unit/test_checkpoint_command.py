@@ -124,8 +124,36 @@ def test_a_folder_without_checkpoints_is_told_from_a_run(tmp_path):
     assert "has no checkpoints; give the run folder" in said.err
 
 
-def test_a_run_that_stored_no_averages_says_how_to(run):
+def test_the_checkpoints_own_averages_serve_where_none_were_stored(run, tmp_path):
     shutil.rmtree(run / "averages")
-    said = invoke("checkpoint", "export", run, "--ema", "0.1")
+    said = invoke("checkpoint", "export", run, "--ema", "0.1", "--output", tmp_path / "out")
+    assert said.status == 0
+    found, state = load_file(tmp_path / "out" / "model.safetensors"), newest(run).tensors()
+    for name in found:
+        torch.testing.assert_close(found[name], state[f"ema_0.100/{name}"], rtol=1e-5, atol=1e-7)
+
+
+def test_how_well_a_width_is_met_is_said_and_written_down(run, tmp_path):
+    said = invoke("checkpoint", "export", run, "--ema", "0.2", "--output", tmp_path / "out")
+    described = json.loads((tmp_path / "out" / "config.json").read_text())["weights"]
+    assert described.startswith("averaged afterwards, sigma_rel 0.2, misfit ")
+    assert described in said.out
+
+
+def test_verify_names_stored_averages_that_are_broken_and_export_does_without(run, tmp_path):
+    path = run / "averages" / "000000000096.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    said = invoke("checkpoint", "verify", run)
     assert said.status == 2
-    assert "train.ema.sigma_rels" in said.err
+    assert "1 of 2 stored averages" in said.err
+    assert "(000000000096.safetensors)" in said.err
+    assert "000000000096.safetensors: it cannot be read" in invoke("checkpoint", "inspect", run).out
+    assert invoke("checkpoint", "export", run, "--ema", "0.075", "--output", tmp_path / "out").status == 0
+
+
+def test_an_export_that_cannot_be_written_is_a_sentence(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = invoke("checkpoint", "export", trained, "--output", tmp_path / "file")
+    assert said.status == 2
+    assert said.err.startswith("error: ")
+    assert str(tmp_path / "file") in said.err
