@@ -83,7 +83,8 @@ class SlicedState:
             steps.add(int(metadata[STEPS]))
             for key, (start, *shape) in json.loads(metadata[EXTENTS]).items():
                 stop = start + math.prod(file.get_slice(key).get_shape())
-                self.shapes[key] = tuple(shape)
+                if self.shapes.setdefault(key, tuple(shape)) != tuple(shape):
+                    raise ValueError(f"{key} is {self.shapes[key]} in one slice, {tuple(shape)} in another")
                 self.pieces.setdefault(key, []).append((start, stop, number))
         if len(steps) > 1:
             raise ValueError(f"written after different numbers of optimizer steps, {sorted(steps)}")

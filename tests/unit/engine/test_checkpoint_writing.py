@@ -5,14 +5,18 @@ import hashlib
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from harness.saves import assert_holds, names_in, part, reason, whole, writers, written
 from safetensors.torch import load_file
 
-from lediflow.engine.checkpoints import CheckpointFolder, Failed, Saved, slices
+from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter, Failed, Saved, slices
 from lediflow.engine.checkpoints import writing as writing_module
+from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.ranks import Ranks
 
+FULL_DEVICE = Path("/dev/full")  # takes nothing: every write ends as on a disk without room
 PROGRESS = {"images_seen": 96}
 
 
@@ -122,6 +126,80 @@ def test_after_its_slice_another_rank_may_begin_the_next_save_at_once(folder):
         assert second.wait_slice() is None
 
 
+def test_tensors_are_read_only_when_their_copies_have_arrived(folder):
+    state, tensors = part(whole(7)), whole(8)
+
+    def arrive():
+        for key, piece in state.tensors.items():
+            piece.copy_(tensors[key].flatten())
+
+    (writer,) = writers(folder, 1)
+    writer.begin(96, replace(state, ready=arrive), PROGRESS)
+    assert isinstance(writer.wait_commit(), Saved)
+    assert_holds(folder.newest(), whole(8))
+
+
+SLICE = slices.slice_name(0, 1)
+EVERY_FILE = (SLICE, f".{SLICE}.mark", "model.safetensors", "progress.json", "manifest.json")
+
+
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("name", EVERY_FILE)
+def test_whichever_file_no_longer_fits_the_checkpoint_before_stays_the_newest(folder, name):
+    written(folder, 48)
+    (writer,) = writers(folder, 1)
+    partial = folder.folder / ".000000000096.one.1.partial"
+    partial.mkdir()
+    (partial / name).symlink_to(FULL_DEVICE)
+    writer.begin(96, part(whole(96)), PROGRESS)
+    assert reason(writer.wait_commit()).startswith("No space left on device")
+    assert names_in(folder.folder) == ["000000000048"]
+    assert_holds(folder.newest(), whole(48))
+    writer.begin(96, part(whole(96)), PROGRESS)
+    assert isinstance(writer.wait_commit(), Saved)
+    assert names_in(folder.folder) == ["000000000048", "000000000096"]
+    assert_holds(folder.newest(), whole(96))
+
+
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
+def test_stored_averages_that_no_longer_fit_cost_the_save_they_belong_to(folder, tmp_path):
+    snapshots = Snapshots(tmp_path / "averages", every_images=1)
+    written(folder, 48, snapshots=snapshots)
+    (tmp_path / "averages" / ".000000000096.safetensors").symlink_to(FULL_DEVICE)
+    writer = CheckpointWriter(folder, Ranks(), "one", snapshots)
+    writer.begin(96, part(whole(96)), PROGRESS)
+    assert reason(writer.wait_commit()) == "No space left on device"
+    assert names_in(folder.folder) == ["000000000048"]
+    assert names_in(tmp_path / "averages") == ["000000000048.safetensors"]
+    writer.begin(96, part(whole(96)), PROGRESS)
+    assert isinstance(writer.wait_commit(), Saved)
+    assert names_in(tmp_path / "averages") == ["000000000048.safetensors", "000000000096.safetensors"]
+
+
+def test_a_save_that_is_given_up_leaves_the_checkpoint_before_and_the_next_one_stands(folder):
+    written(folder, 48, ranks=2)
+    first, second = writers(folder, 2)
+    first.begin(96, part(whole(96), 0, 2), PROGRESS)
+    assert first.wait_slice() is None
+    first.abandon()
+    assert f"{slices.slice_name(1, 2)} is not there" in reason(first.poll())
+    assert names_in(folder.folder) == ["000000000048"]
+    assert_holds(folder.newest(), whole(48))
+    second.number = 1  # its own try failed before it wrote anything
+    for rank, writer in enumerate((first, second)):
+        writer.begin(144, part(whole(144), rank, 2), PROGRESS)
+    assert isinstance(first.wait_commit(), Saved)
+    assert_holds(folder.newest(), whole(144))
+
+
+def test_a_broken_checkpoint_at_the_same_place_is_replaced(folder):
+    path = written(folder, 96, whole(1), ranks=2).path
+    (path / slices.slice_name(1, 2)).unlink()
+    written(folder, 96, whole(2))
+    assert_holds(folder.newest(), whole(2))
+    assert names_in(folder.folder) == ["000000000096"]
+
+
 @pytest.mark.parametrize("place", ["fsync", "write_averaged", "write_flushed"])
 def test_a_full_disk_costs_the_save_and_nothing_else(folder, monkeypatch, place):
     written(folder, 48)
@@ -177,7 +255,7 @@ def test_a_start_clears_what_killed_ones_have_left(folder):
 
 def test_only_the_first_rank_clears(folder):
     (folder.folder / ".000000000096.old.1.partial").mkdir(parents=True)
-    writing_module.CheckpointWriter(folder, writing_module.Ranks(1, 2), "new")
+    CheckpointWriter(folder, Ranks(1, 2), "new")
     assert len(names_in(folder.folder)) == 1
 
 

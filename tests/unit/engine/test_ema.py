@@ -42,6 +42,37 @@ def test_power_function_averages_forget_the_start_with_the_first_batch():
     assert decays["ema_0.050"] == decays["ema_0.100"] == 0.0
 
 
+def test_the_half_life_average_is_the_loop_written_by_hand():
+    """From the first step through the ramp and beyond its end, with batches of 32 images."""
+    config, random = (
+        EMAConfig(half_life_images=500, ramp=0.25, sigma_rels=[]),
+        torch.Generator().manual_seed(0),
+    )
+    history = torch.randn(100, 4, generator=random, dtype=torch.float64)
+    weight = history[0].float()
+    averages, expected = Averages([weight], roles(config)), weight.double()
+    for step, values in enumerate(history, start=1):
+        weight.copy_(values)
+        averages.update(decays_for(config, images_seen=32 * step, batch=32))
+        share = 2.0 ** (-32 / min(500, 0.25 * 32 * step))
+        expected = share * expected + (1 - share) * weight.double()
+    torch.testing.assert_close(averages.tensors["ema"][0].double(), expected, rtol=0, atol=1e-6)  # float32
+
+
+@pytest.mark.parametrize("batch", [1, 64, 10_000])
+@pytest.mark.parametrize("config", [EMAConfig(), EMAConfig(ramp=0.0), EMAConfig(sigma_rels=[0.001, 0.279])])
+def test_decays_lie_between_zero_and_one_at_every_age(config, batch):
+    for steps in (1, 2, 3, 10, 1000, 10**5):
+        decays = decays_for(config, images_seen=steps * batch, batch=batch)
+        assert decays.keys() == set(roles(config))
+        assert all(0 <= decay < 1 for decay in decays.values()), decays
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 6.94, 16.97, 50.0, 1000.0])
+def test_width_and_exponent_are_two_names_of_one_profile(gamma):
+    assert gamma_of(sigma_rel_of(gamma)) == pytest.approx(gamma, rel=1e-9)
+
+
 @pytest.mark.parametrize("sigma_rel", [0.03, 0.05, 0.10, 0.20])
 def test_a_profile_is_as_wide_as_it_is_called(sigma_rel):
     gamma = gamma_of(sigma_rel)

@@ -159,3 +159,17 @@ def test_a_tensor_of_which_no_slice_has_anything_is_not_there(tmp_path):
     assert "weight/b" not in state.shapes
     with pytest.raises(KeyError, match="weight/b"):
         state.read("weight/b")
+
+
+def test_slices_that_disagree_on_a_shape_are_refused_by_name(tmp_path):
+    paths = write_pieces(tmp_path, (0, 3), (3, 6))
+    write_slice(paths[1], {"weight/a": torch.ones(3)}, {"weight/a": Extent(3, (2, 3))}, steps=1)
+    with pytest.raises(ValueError, match=r"weight/a is \(6,\) in one slice, \(2, 3\) in another"):
+        SlicedState(paths)
+
+
+def test_slices_of_different_steps_are_no_state(tmp_path):
+    paths = write_pieces(tmp_path, (0, 3), (3, 6))
+    write_slice(paths[1], {"weight/a": torch.ones(3)}, {"weight/a": Extent(3, (6,))}, steps=2)
+    with pytest.raises(ValueError, match=r"different numbers of optimizer steps, \[1, 2\]"):
+        SlicedState(paths)
