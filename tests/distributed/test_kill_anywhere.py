@@ -13,6 +13,7 @@ import psutil
 import pytest
 from harness.commands import succeed
 from harness.curves import assert_near_tensors, assert_same_tensors, events, newest_state, weights
+from harness.forks import Forks
 from harness.killed_rank import PLACES
 from harness.killing import KILLED, TWO, Kill, Killed, lines, random_kills
 from harness.processes import torchrun
@@ -50,9 +51,17 @@ def command(root, images):
     ]  # fmt: skip
 
 
-def killable(root, name, images=IMAGES):
-    (root / f"{name}-records").mkdir()
-    return Killed(root / name, command(root, images), root / f"{name}-records")
+@pytest.fixture(scope="module")
+def killable(root):
+    """Makes runs that can be killed: (name, images) -> Killed."""
+    forks = Forks("tests.harness.killed_rank")
+
+    def named(name, images=IMAGES):
+        (root / f"{name}-records").mkdir()
+        return Killed(root / name, command(root, images), root / f"{name}-records", forks)
+
+    yield named
+    forks.close()
 
 
 def left_in_peace(run):
@@ -62,8 +71,8 @@ def left_in_peace(run):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(root):
-    return left_in_peace(killable(root, "undisturbed"))
+def undisturbed(killable):
+    return left_in_peace(killable("undisturbed"))
 
 
 def killed(run, kills, engines):
@@ -144,16 +153,16 @@ class TestShort:
         Kill("inside the weights of the export"),
     )
 
-    def test_ends_bit_for_bit_as_if_nothing_had_been(self, root, undisturbed):
-        run = killable(root, "short")
+    def test_ends_bit_for_bit_as_if_nothing_had_been(self, root, killable, undisturbed):
+        run = killable("short")
         killed(run, self.KILLS, [TWO] * len(self.KILLS))
         brought_to_its_end(run)
         assert_equal_runs(run, undisturbed)
         assert_every_sample_once(run, root)
         assert_clean(run)
 
-    def test_ends_as_closely_as_sums_allow_on_changing_numbers_of_ranks(self, root, undisturbed):
-        run = killable(root, "moving")
+    def test_ends_as_closely_as_sums_allow_on_changing_numbers_of_ranks(self, root, killable, undisturbed):
+        run = killable("moving")
         kills = (
             Kill("after the rename", call=2),
             Kill("between forward and backward", rank=None, call=5),
@@ -165,8 +174,8 @@ class TestShort:
         assert_clean(run)
 
 
-def test_under_torchrun_the_other_rank_ends_too_and_the_run_goes_on(root, undisturbed):
-    run = killable(root, "torchrun")
+def test_under_torchrun_the_other_rank_ends_too_and_the_run_goes_on(root, killable, undisturbed):
+    run = killable("torchrun")
     options = [*command(root, IMAGES), *TWO[1], f"run={run.folder}"]
     deaths = [["between backward and step", 9]]
     settings = json.dumps({"record": f"{run.records}/000", "ranks": [1], "deaths": deaths})
@@ -192,9 +201,9 @@ class TestSoak:
         print(f"\nLEDIFLOW_SOAK_SEED={chosen}")
         return chosen
 
-    def killed_everywhere(self, root, name, chance, engines):
+    def killed_everywhere(self, root, killable, name, chance, engines):
         """The run at its end, and one that was left in peace until there."""
-        run = killable(root, name, ENDLESS)
+        run = killable(name, ENDLESS)
         kills = random_kills([place for place in PLACES if place not in IN_EXPORT], chance)
         killed(run, kills, [chance.choice(engines) for _ in kills])
         images = run.newest_whole() + self.FEW
@@ -204,13 +213,13 @@ class TestSoak:
         print(*run.seen, sep="\n")
         assert_every_sample_once(run, root, images)
         assert_clean(run, images)
-        return run, left_in_peace(killable(root, f"{name}-undisturbed", images))
+        return run, left_in_peace(killable(f"{name}-undisturbed", images))
 
-    def test_kills_everywhere_leave_no_trace(self, root, seed):
-        assert_equal_runs(*self.killed_everywhere(root, "soak", random.Random(seed), [TWO]))
+    def test_kills_everywhere_leave_no_trace(self, root, killable, seed):
+        assert_equal_runs(*self.killed_everywhere(root, killable, "soak", random.Random(seed), [TWO]))
 
-    def test_kills_everywhere_on_changing_ranks_leave_a_rounding_error(self, root, seed):
+    def test_kills_everywhere_on_changing_ranks_leave_a_rounding_error(self, root, killable, seed):
         chance = random.Random(seed + 1)
-        runs = self.killed_everywhere(root, "moving-soak", chance, [TWO, *OTHERS])
+        runs = self.killed_everywhere(root, killable, "moving-soak", chance, [TWO, *OTHERS])
         assert_near_runs(*runs, 10 * CLOSE)
         assert {event["ranks"] for event in events(runs[0].folder, "resume")} == {1, 2, 4}

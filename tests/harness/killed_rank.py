@@ -193,13 +193,17 @@ def record_steps(note: Note) -> None:
     train.resume, loop.take_step = noted_resume, noted_step
 
 
-if __name__ == "__main__":
-    options, own_rank = json.loads(sys.argv[1]), find_ranks().rank
+def main(arguments: list[str]) -> None:
+    options, own_rank = json.loads(arguments[0]), find_ranks().rank
     note = noted_in(Path(f"{options['record']}-{own_rank}.jsonl"))
     note(pid=os.getpid())
     record_steps(note)
     if own_rank in options["ranks"]:
         for place, call in options["deaths"]:
             arm(place, call, note)
-    sys.argv[1:] = sys.argv[2:]
+    sys.argv[1:] = arguments[1:]
     train.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

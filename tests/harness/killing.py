@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.curves import events
+from harness.forks import Forked, Forks
 from harness.killed_rank import PLACES
-from harness.processes import SECONDS, Finished, Started, start_on_ranks
+from harness.processes import SECONDS, Finished, slurm_places
 
 Engine = tuple[int, tuple[str, ...]]  # ranks, and the options of the engine
 TWO: Engine = (2, ("engine=deepspeed", "engine.zero=2"))
@@ -69,6 +70,7 @@ class Killed:
     folder: Path
     command: Sequence[str]
     records: Path
+    forks: Forks  # of killed_rank
     attempts: list[Attempt] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)  # what happened, for messages
     promised: int = 0  # images seen at the last checkpoint that the log says was saved
@@ -98,9 +100,8 @@ class Killed:
         settings = json.dumps(
             {"record": str(record), "ranks": kill.ranks(count) if kill else [], "deaths": deaths}
         )
-        started = start_on_ranks(
-            count, "tests.harness.killed_rank", settings, *self.command, *options, f"run={self.folder}"
-        )
+        arguments = [settings, *self.command, *options, f"run={self.folder}"]
+        started = [self.forks.start(arguments, place) for place in slurm_places(count)]
         if kill and not kill.place:
             kill_from_outside(started, kill, paths[0])
         return Attempt(ended_together(started), [lines(path) for path in paths])
@@ -161,11 +162,11 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 
 
-def kill_from_outside(started: Sequence[Started], kill: Kill, record: Path) -> None:
+def kill_from_outside(started: Sequence[Forked], kill: Kill, record: Path) -> None:
     """SIGKILL some time after the first step, or before it."""
     deadline = time.monotonic() + SECONDS
     while kill.seconds >= 0 and not any("ids" in line for line in lines(record)):
-        if any(process.process.poll() is not None for process in started) or time.monotonic() > deadline:
+        if any(status is not None for status in statuses(started)) or time.monotonic() > deadline:
             return
         time.sleep(0.002)
     time.sleep(abs(kill.seconds))
@@ -173,19 +174,23 @@ def kill_from_outside(started: Sequence[Started], kill: Kill, record: Path) -> N
         started[rank].kill()
 
 
-def ended_together(started: Sequence[Started]) -> list[Finished]:
+def ended_together(started: Sequence[Forked]) -> list[Finished]:
     """Wait for all; once one has failed, end the others."""
     deadline = time.monotonic() + SECONDS
-    try:
-        while any(process.process.poll() is None for process in started):
-            if any(process.process.poll() for process in started):
-                break
-            assert time.monotonic() < deadline, "\n".join(process.output() for process in started)
-            time.sleep(0.01)
-    finally:
-        for process in started:
-            process.kill()
-    return [Finished(process.process.wait(), process.output()) for process in started]
+    while None in (ended := statuses(started)) and not any(ended):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    for rank in started:
+        rank.kill()
+    while None in statuses(started):
+        time.sleep(0.002)
+    assert time.monotonic() < deadline, "\n".join(rank.output() for rank in started)
+    return [rank.finished() for rank in started]
+
+
+def statuses(started: Sequence[Forked]) -> list[int | None]:
+    return [rank.poll() for rank in started]
 
 
 def random_kills(places: Sequence[str], chance: random.Random) -> list[Kill]:

@@ -94,14 +94,18 @@ def torchrun(ranks: int, module: str, *arguments: object) -> Finished:
 
 def start_on_ranks(ranks: int, module: str, *arguments: object) -> list[Started]:
     """One process per rank as SLURM's `srun --ntasks=ranks` would start them."""
+    return [start(module, *arguments, env=place) for place in slurm_places(ranks)]
+
+
+def slurm_places(ranks: int) -> list[dict[str, str]]:
+    """What SLURM tells each task in its environment."""
     job = {
         "SLURM_STEP_ID": "0",
         "SLURM_NTASKS": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
     }
-    places = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(ranks)]
-    return [start(module, *arguments, env=job | place) for place in places]
+    return [job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(ranks)]
 
 
 def run_on_ranks(ranks: int, module: str, *arguments: object) -> list[Finished]:
