@@ -33,7 +33,9 @@ class EngineConfig:
     offload: str = (
         "none"  # cpu: optimizer state lives in host memory (zero 1 to 3): less GPU memory, slower steps
     )
-    compile: bool | None = None  # torch.compile the model: a minute to start, faster steps; null: on GPUs, up to zero=2
+    compile: bool | None = (
+        None  # torch.compile the model: a minute to start, faster steps; null: on GPUs, up to zero=2
+    )
     compile_mode: str = "default"  # reduce-overhead: CUDA graphs, where launching kernels is what takes time
     attention_route: str = (
         "auto"  # of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures

@@ -117,9 +117,9 @@ def take_step(run: Training) -> Step:
 def meet(run: Training) -> StopReason:
     """At the step's end all ranks hear each other's wishes, and save if it is time."""
     saving, clock = run.saving, run.clock
-    votes = [run.stop.vote(), saving.wants_retry, saving.has_failed, run.stop.makes_saving_pointless]
+    votes = [run.stop.vote(), saving.wants_retry, saving.failed_save, run.stop.makes_saving_pointless]
     reason, retry, failed, pointless = run.engine.agree([int(vote) for vote in votes])
-    saving.hear(bool(failed))
+    saving.hear(failed)
     due = clock.is_due(run.config.checkpoint.every_images) and not pointless
     if saving.is_time(due or bool(retry)) and not clock.is_finished and run.bad_steps.in_a_row == 0:
         run.watchdog.beat(Phase.SAVING)

@@ -64,9 +64,9 @@ class Saving:
         return self.is_wanted
 
     @property
-    def has_failed(self) -> bool:
-        """This rank's vote: its part of the save under way could not be written."""
-        return self.writer.slice_error() is not None
+    def failed_save(self) -> int:
+        """This rank's vote: the number of the save of which its part could not be written; 0: none."""
+        return self.writer.number if self.writer.slice_error() is not None else 0
 
     @property
     def wants_retry(self) -> bool:
@@ -82,8 +82,9 @@ class Saving:
         self.writer.begin(images_seen, state, progress)
         self.attempt = Attempt(images_seen, self.clock() - started)
 
-    def hear(self, somebody_failed: bool) -> None:
-        """At a step boundary: learn how the save under way ended, if it did."""
+    def hear(self, failed_save: int) -> None:
+        """At a step boundary: learn how the save under way ended, if it did. Votes on earlier ones are stale."""
+        somebody_failed = 0 < failed_save == self.writer.number
         if self.engine.ranks.is_first:
             if somebody_failed:
                 self.writer.abandon()

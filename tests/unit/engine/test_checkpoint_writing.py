@@ -186,8 +186,10 @@ def test_a_save_that_is_given_up_leaves_the_checkpoint_before_and_the_next_one_s
     assert names_in(folder.folder) == ["000000000048"]
     assert_holds(folder.newest(), whole(48))
     second.number = 1  # its own try failed before it wrote anything
-    for rank, writer in enumerate((first, second)):
-        writer.begin(144, part(whole(144), rank, 2), PROGRESS)
+    first.begin(144, part(whole(144), 0, 2), PROGRESS)
+    first.thread.join(0.2)
+    assert first.is_busy  # this one is not given up
+    second.begin(144, part(whole(144), 1, 2), PROGRESS)
     assert isinstance(first.wait_commit(), Saved)
     assert_holds(folder.newest(), whole(144))
 

@@ -326,7 +326,12 @@ def test_a_disk_that_cannot_be_written_is_explained_after_some_tries(tmp_path):
 
 def test_a_disk_that_is_full_for_a_while_costs_no_training(tmp_path, undisturbed):
     """The save at 12 fails; the next try comes when the clock says so, and the run ends as if nothing had been."""
-    run = training(tmp_path / "run", stage=Regression(20, lambda: (tmp_path / "run").unlink()))
+
+    def make_room():
+        run.saving.writer.wait_slice()
+        (tmp_path / "run").unlink()
+
+    run = training(tmp_path / "run", stage=Regression(20, make_room))
     (tmp_path / "run").touch()
     run.saving.clock = lambda: 100.0 * run.clock.images_seen  # every step is late enough for another try
     train(run)
