@@ -26,6 +26,16 @@ def is_training(folder):
     return lambda: bool(events(folder, "train"))
 
 
+def until_training(ranks, folder):
+    """Nothing is left behind if it does not come to that."""
+    try:
+        ranks[0].wait_until(is_training(folder))
+    except AssertionError:
+        for rank in ranks:
+            rank.kill()
+        raise
+
+
 def images_saved(folder):
     return events(folder, "checkpoint")[-1]["images_seen"]
 
@@ -55,11 +65,7 @@ def test_one_signalled_rank_stops_both_and_one_rank_goes_on(tmp_path):
     first, second = start_on_ranks(
         2, "lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "engine=deepspeed", "engine.zero=2"
     )
-    try:
-        first.wait_until(is_training(folder))
-    except AssertionError:
-        second.kill()
-        raise
+    until_training([first, second], folder)
     second.send(signal.SIGUSR2)
     finished = wait_for_all([first, second])
     assert [process.status for process in finished] == [STOPPED, STOPPED], finished[0].output
@@ -78,7 +84,7 @@ def test_a_stop_file_stops_both_ranks_and_is_gone_for_the_next_start(tmp_path):
     ranks = start_on_ranks(
         2, "lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "engine=deepspeed", "engine.zero=3"
     )
-    ranks[0].wait_until(is_training(folder))
+    until_training(ranks, folder)
     (folder / "stop").touch()
     finished = wait_for_all(ranks)
     assert [process.status for process in finished] == [80, 80], finished[0].output

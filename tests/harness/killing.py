@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.curves import events
 from harness.forks import Forked, Forks
 from harness.killed_rank import PLACES
 from harness.processes import SECONDS, Finished, slurm_places
+from lediflow.tracking.jsonl import read_events
 
 Engine = tuple[int, tuple[str, ...]]  # ranks, and the options of the engine
 TWO: Engine = (2, ("engine=deepspeed", "engine.zero=2"))
@@ -79,14 +79,12 @@ class Killed:
         """Start all ranks; when one dies the others are ended, as a launcher would."""
         whole = self.newest_whole()
         assert whole >= self.promised, ("a saved checkpoint is gone", self.seen)
-        logged = len(events(self.folder, "checkpoint"))
+        logged = len(self.saved())
         self.seen.append(f"attempt {len(self.attempts) + 1} from {whole} on {engine}: {kill}")
         attempt = self._run(engine, kill)
         self.attempts.append(attempt)
         assert attempt.began <= {whole}, ("began elsewhere than at the newest whole one", self.seen)
-        self.promised = max(
-            [self.promised, *(event["images_seen"] for event in events(self.folder, "checkpoint")[logged:])]
-        )
+        self.promised = max([self.promised, *self.saved()[logged:]])
         if kill and kill.damage and (whole := self.newest_whole()):
             DAMAGES[kill.damage](self.folder / "checkpoints" / f"{whole:012d}")
             self.promised = 0
@@ -105,6 +103,11 @@ class Killed:
         if kill and not kill.place:
             kill_from_outside(started, kill, paths[0])
         return Attempt(ended_together(started), [lines(path) for path in paths])
+
+    def saved(self) -> list[int]:
+        """Images seen at the checkpoints that the log tells of."""
+        log = read_events(self.folder / "events.jsonl")
+        return [event["images_seen"] for event in log if event["event"] == "checkpoint"]
 
     def newest_whole(self) -> int:
         """Images seen at the newest checkpoint whose files are those of its manifest, bit for bit; 0: there is none."""
