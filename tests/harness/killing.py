@@ -40,6 +40,7 @@ class Kill:
 class Attempt:
     """What one start of the run has left."""
 
+    engine: Engine
     ranks: list[Finished]
     records: list[list[dict[str, Any]]]  # of each rank
 
@@ -59,8 +60,8 @@ class Attempt:
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """Of all ranks: the samples of each step."""
-        return [line for record in self.records for line in record if "ids" in line]
+        """Of all ranks: the samples of each step, and who made it."""
+        return [line | {"engine": self.engine} for record in self.records for line in record if "ids" in line]
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Killed:
         started = [self.forks.start(arguments, place) for place in slurm_places(count)]
         if kill and not kill.place:
             kill_from_outside(started, kill, paths[0])
-        return Attempt(ended_together(started), [lines(path) for path in paths])
+        return Attempt(engine, ended_together(started), [lines(path) for path in paths])
 
     def saved(self) -> list[int]:
         """Images seen at the checkpoints that the log tells of."""
@@ -206,6 +207,6 @@ def random_kill(place: str | None, chance: random.Random) -> Kill:
     damage = chance.choice([*DAMAGES]) if chance.random() < 0.2 else None
     rank = chance.choice([0, 1, None])
     if place is None:
-        return Kill(rank=rank, seconds=chance.uniform(-5, 2), damage=damage)
+        return Kill(rank=rank, seconds=chance.uniform(-3, 1), damage=damage)
     often, is_everyones = PLACES[place].often, PLACES[place].is_everyones
     return Kill(place, rank if is_everyones else 0, chance.randint(1, often), damage=damage)
