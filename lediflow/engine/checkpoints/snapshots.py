@@ -43,7 +43,7 @@ class Snapshots:
         return [path for path in paths if not faults[path]]
 
     def store(self, images_seen: int, state: SlicedState) -> None:
-        """Store the power-function averages, unless the last ones are near."""
+        """Store the power-function averages, unless some are near, be they of later steps that were withdrawn."""
         keys = [key for key in state.shapes if key.startswith("ema_")]
         if not self.every_images or not keys or self._is_near(images_seen):
             return
@@ -60,8 +60,8 @@ class Snapshots:
         flush(self.folder)
 
     def _is_near(self, images_seen: int) -> bool:
-        earlier = [int(path.stem) for path in self.paths() if int(path.stem) != images_seen]
-        return bool(earlier) and abs(images_seen - max(earlier)) < self.every_images
+        others = [int(path.stem) for path in self.paths() if int(path.stem) != images_seen]
+        return any(abs(images_seen - other) < self.every_images for other in others)
 
 
 def find_snapshot_fault(path: Path) -> str | None:

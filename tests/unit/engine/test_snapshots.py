@@ -45,6 +45,12 @@ def test_a_run_that_comes_again_to_a_place_stores_there_again(folder, snapshots)
     assert torch.equal(found["a"], whole(2)["ema_0.050/a"].half())
 
 
+def test_a_run_that_goes_far_back_stores_where_it_did_before_and_nowhere_else(folder, snapshots):
+    for images in (48, 96, 144, 192, 240, 288, 336, 96, 144, 192, 240):
+        written(folder, images, snapshots=snapshots)
+    assert places(snapshots) == [48, 192, 336]
+
+
 @pytest.mark.parametrize("reason", ["zero is never", "no profiles"])
 def test_nothing_is_stored_where_nothing_is_to_be(folder, snapshots, reason):
     state = whole(0)
