@@ -1,0 +1,77 @@
+"""How each rank of an incarnation ended: written by the rank itself, read by the supervisor."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Of a rank that lost its peers, not of one that went first.
+FOLLOWS = re.compile(
+    r"connection (closed|reset)|broken pipe|DistBackendError|DistNetworkError|ncclRemoteError|socket|timed out",
+    re.I,
+)
+# Of a machine rather than of the program.
+MACHINE = re.compile(
+    r"CUDA error|cudaError|uncorrectable|ECC|Xid|fell off the bus|NCCL WARN|ncclSystemError|ncclUnhandledCudaError"
+    r"|No CUDA GPUs|device-side|Bus error|Input/output error|Stale file handle",
+    re.I,
+)
+_TASKS = re.compile(r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """One rank's end."""
+
+    rank: int
+    host: str
+    status: int
+    error: str | None = None  # one line
+    traceback: str | None = None
+    time: float = 0.0  # seconds since the epoch, by its own clock
+
+    @property
+    def follows_another(self) -> bool:
+        """Whether it looks like what others see of a rank that went first."""
+        return bool(FOLLOWS.search(self.error or ""))
+
+    @property
+    def is_the_machines(self) -> bool:
+        """Whether another machine may do better: died by a signal, or with an error of the hardware."""
+        return self.status >= 128 or bool(MACHINE.search(self.error or ""))
+
+
+def write_end(folder: Path, end: End) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{end.rank}"
+    partial.write_text(json.dumps(dataclasses.asdict(end)))
+    partial.replace(folder / f"{end.rank}.json")
+
+
+def read_ends(folder: Path) -> list[End]:
+    """By rank."""
+    found = [End(**json.loads(path.read_text())) for path in folder.glob("[0-9]*.json")]
+    return sorted(found, key=lambda end: end.rank)
+
+
+def told_by_srun(line: str) -> End | None:
+    """`srun: error: node2: task 3: Killed`: what became of a rank that could not tell it itself."""
+    if not (match := _TASKS.match(line.strip())):
+        return None
+    host, tasks, fate = match.groups()
+    code = re.search(r"exit code (\d+)", fate)
+    status = int(code[1]) if code else 128 + (9 if "Killed" in fate else 11 if "egmentation" in fate else 15)
+    return End(rank=int(re.split("[,-]", tasks)[0]), host=host, status=status, error=fate)
+
+
+def first_to_fail(ends: Sequence[End], told: Sequence[End]) -> End | None:
+    """The rank that the others fell with: of those that tell an error the earliest, else the first srun speaks of."""
+    failed = [end for end in ends if end.status not in (0,) and end.error]
+    own = sorted((end for end in failed if not end.follows_another), key=lambda end: end.time)
+    silent = [end for end in told if end.rank not in {end.rank for end in ends} and end.status >= 128]
+    lost = sorted(failed, key=lambda end: end.time)
+    return next(iter([*own, *silent, *lost, *told]), None)

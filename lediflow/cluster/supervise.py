@@ -1,0 +1,179 @@
+"""`python -m lediflow.cluster.supervise JOBFOLDER`: the batch step of a job, on its first node.
+
+Starts the ranks, waits for them, finds out how they ended, and decides: done, back into the queue, or failed. A crash
+is told once, with the rank, its node and its traceback. SLURM's signals are for the ranks; one that ends the job leaves
+the decision to SLURM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lediflow.cluster import slurm
+from lediflow.cluster.config import SlurmConfig
+from lediflow.cluster.decision import Decision, Verdict, crashes_in_a_row, decide
+from lediflow.cluster.ends import End, first_to_fail, read_ends, told_by_srun
+from lediflow.cluster.incarnation import Incarnation, find_incarnation
+from lediflow.cluster.jobs import JobFolder, JobRecord
+from lediflow.engine.ranks import SLURM_PORTS
+
+UNTIL_ENDED_SECONDS = 120  # that SLURM takes to end a job it was told to requeue
+FAILED_STATUS = 1
+
+
+@dataclass
+class Supervisor:
+    folder: JobFolder
+    record: JobRecord
+    config: SlurmConfig
+    here: Incarnation
+    is_terminated: bool = False
+    told: list[End] = field(default_factory=list)  # by srun, in its order
+
+    def run(self) -> int:
+        """The job's exit status."""
+        nodes = slurm.hostnames(self.here.nodes)
+        self.note("start", nodes=nodes, ranks=self.here.ranks, gpus=self.here.gpus)
+        signal.signal(signal.SIGTERM, self._note_termination)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)  # for the ranks, which get it as well
+        status = self.start_ranks(nodes)
+        ends = read_ends(self.folder.ends(self.here.label))
+        remove_empty(self.folder.log, self.here)
+        culprit = None if status == 0 else first_to_fail(ends, self.told)
+        decision = self.decide(status, culprit)
+        self.tell(decision, culprit)
+        return self.act(decision, status)
+
+    def start_ranks(self, nodes: list[str]) -> int:
+        """srun's status. What it says about ranks is kept, everything is passed on."""
+        command = srun_command(self.folder, self.here, self.config)
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, env={**os.environ, **meeting_point(nodes, self.here)}
+        ) as srun:
+            listener = threading.Thread(target=self._listen, args=(srun.stderr,), daemon=True)
+            listener.start()
+            status = srun.wait()
+            listener.join(timeout=5)
+        return status if status >= 0 else 128 - status
+
+    def _listen(self, lines: Any) -> None:
+        for line in lines:
+            if end := told_by_srun(line.decode(errors="replace")):
+                self.told.append(end)
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
+
+    def decide(self, status: int, culprit: End | None) -> Decision:
+        return decide(
+            status,
+            culprit,
+            self.config,
+            restarts=self.here.restart,
+            crashes=crashes_in_a_row(self.folder.attempts(), newest_checkpoint(self.record)),
+            is_terminated=self.is_terminated,
+        )
+
+    def tell(self, decision: Decision, culprit: End | None) -> None:
+        if culprit is not None and culprit.traceback:
+            print(f"\nrank {culprit.rank} on {culprit.host} failed:\n{culprit.traceback}", file=sys.stderr)
+        print(
+            f"{self.record.name}, job {self.here.job}: {decision.verdict}: {decision.reason}", file=sys.stderr
+        )
+
+    def act(self, decision: Decision, status: int) -> int:
+        self.note(
+            "end",
+            status=status,
+            decision=str(decision.verdict),
+            reason=decision.reason,
+            images=newest_checkpoint(self.record),
+            is_crash=decision.is_crash,
+            excluded=list(decision.excluded),
+        )
+        if decision.verdict is Verdict.DONE:
+            return 0
+        if decision.verdict is Verdict.REQUEUE:
+            self.requeue(decision)
+        return status or FAILED_STATUS
+
+    def requeue(self, decision: Decision) -> None:
+        """Back into the queue, away from nodes that failed; SLURM then ends this process."""
+        slurm.requeue(self.here.job)
+        bad = bad_nodes(self.folder, self.config)
+        if bad:
+            with contextlib.suppress(slurm.SlurmError):  # then it may come to the same node again
+                slurm.exclude(self.here.job, bad)
+        time.sleep(UNTIL_ENDED_SECONDS)
+
+    def note(self, event: str, **values: Any) -> None:
+        here = {"job": self.here.job, "restart": self.here.restart, "array_task": self.here.array_task}
+        self.folder.note(event, **here, **values)
+
+    def _note_termination(self, number: int, frame: object) -> None:
+        self.is_terminated = True
+
+
+def srun_command(folder: JobFolder, here: Incarnation, config: SlurmConfig) -> list[str]:
+    """One process per rank. srun no longer takes --cpus-per-task from the job (since SLURM 22.05)."""
+    return [
+        "srun",
+        "--kill-on-bad-exit=1",
+        f"--ntasks={here.ranks}",
+        f"--ntasks-per-node={config.tasks_per_node}",
+        f"--cpus-per-task={config.cpus_per_task}",
+        *config.srun_args,
+        *[sys.executable, "-u", "-m", "lediflow.cluster.task", str(folder.root)],
+    ]
+
+
+def meeting_point(nodes: list[str], here: Incarnation) -> Mapping[str, str]:
+    """Where the ranks find each other: the first node, which is this one, and a port that is free on it now."""
+    first = int("".join(filter(str.isdigit, here.job)) or 0) + here.restart
+    for offset in range(len(SLURM_PORTS)):
+        port = SLURM_PORTS[(first + offset) % len(SLURM_PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return {"MASTER_ADDR": nodes[0] if nodes else "127.0.0.1", "MASTER_PORT": str(port)}
+    return {}
+
+
+def newest_checkpoint(record: JobRecord) -> int | None:
+    """Images seen at it, by its name."""
+    names = [path.name for path in (Path(record.run) / "checkpoints").glob("[0-9]*")]
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def bad_nodes(folder: JobFolder, config: SlurmConfig) -> list[str]:
+    """Every node that a start of this job was ended by, and those never wanted."""
+    found = [node for entry in folder.attempts() for node in entry.get("excluded", [])]
+    wanted = [config.exclude] if found and config.exclude else []
+    return [*wanted, *dict.fromkeys(found)]
+
+
+def remove_empty(log: Path, here: Incarnation) -> None:
+    """Ranks that had nothing to say."""
+    for path in log.glob(f"{here.label}-rank*.log"):
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
+def main(arguments: list[str]) -> None:
+    folder = JobFolder(Path(arguments[0]))
+    record = folder.read()
+    sys.exit(Supervisor(folder, record, SlurmConfig(**record.slurm), find_incarnation()).run())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
