@@ -31,6 +31,7 @@ class JobRecord:
     name: str
     command: list[str]  # module and overrides: ["lediflow.train", "experiment=demo", ...]
     run: str  # absolute folder of what the command makes
+    folder: str = ""  # where it was submitted: relative paths in the command count from there
     job_ids: list[str] = field(default_factory=list)  # all SLURM ids it ever had; the last one counts
     after: list[str] = field(default_factory=list)  # names of jobs it waits for
     array: int | None = None  # tasks of an array

@@ -40,6 +40,7 @@ def sbatch_options(folder: JobFolder, record: JobRecord, config: SlurmConfig) ->
     chosen |= {name: getattr(config, name) for name in ("reservation", "exclude", "nodes")}
     chosen |= {
         "job-name": record.name,
+        "chdir": record.folder,
         "output": folder.log / ("%A_%a.log" if record.array else "%j.log"),
         "open-mode": "append",  # a requeued job goes on in the same file
         "ntasks-per-node": config.tasks_per_node,

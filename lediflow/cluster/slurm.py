@@ -13,6 +13,7 @@ from lediflow.errors import UserError
 SECONDS = 60  # that a busy controller may take to answer
 SEPARATOR = "|"
 SWEPT = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")  # of a job that we are called from: not the next job's
+QUEUE_COLUMNS = ("JobArrayID", "State", "Reason", "NodeList", "Name", "RestartCnt")
 KEPT = ("SLURM_CONF",)
 
 # What SLURM says -> the option to change.
@@ -114,16 +115,18 @@ def sbatch(script: str, *options: str) -> str:
 
 def queue(jobs: Sequence[str] = ()) -> list[Queued]:
     """The caller's jobs in the queue, or of those asked for the ones still there."""
-    columns = ["JobArrayID", "StateCompact", "Reason", "NodeList", "Name", "RestartCnt"]
-    columns[1] = "State"
-    form = ",".join(f"{column}:{SEPARATOR}" for column in columns)
+    form = ",".join(f"{column}:{SEPARATOR}" for column in QUEUE_COLUMNS)
     printed = call("squeue", "--me", "--noheader", f"--Format={form}")
-    rows = [line.strip().split(SEPARATOR) for line in printed.splitlines() if line.strip()]
-    found = [Queued(*row[:5], restarts=int(row[5] or 0)) for row in rows]
+    found = [_queued(line.strip().split(SEPARATOR)) for line in printed.splitlines() if line.strip()]
     wanted = set(jobs)
     return [
         entry for entry in found if not wanted or entry.job.partition("_")[0] in wanted or entry.job in wanted
     ]
+
+
+def _queued(row: list[str]) -> Queued:
+    job, state, reason, nodes, name, restarts = row[: len(QUEUE_COLUMNS)]
+    return Queued(job, state, reason, nodes, name, int(restarts or 0))
 
 
 def accounting(jobs: Sequence[str]) -> list[Accounted]:

@@ -39,7 +39,7 @@ def run(module: str, options: list[str], rank: int) -> End:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as exit_:
         status, error = status_of(exit_)
-    except BaseException as problem:  # noqa: BLE001 - told to the supervisor, who speaks of it once
+    except BaseException as problem:
         status, error, trace = CRASHED, one_line(problem), traceback.format_exc()
     host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     return End(rank=rank, host=host, status=status, error=error, traceback=trace, time=time.time())

@@ -13,7 +13,7 @@ from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 def register_schemas() -> None:
     """Idempotent."""
     store = ConfigStore.instance()
-    for command in ("train", "prepare", "encode", "sample", "evaluate"):
+    for command in ("train", "prepare", "encode", "sample", "evaluate", "submit"):
         store.store(name=f"{command}_schema", node=getattr(schema, f"{command.capitalize()}Command"))
     for stage in (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig):
         store.store(group="stage", name=f"{stage.name}_schema", node=stage)

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from lediflow.cluster.config import SlurmConfig
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig
@@ -121,4 +122,12 @@ class EvaluateCommand(SamplingOptions):
     reference_count: int = 0  # real images; 0 takes all
     step_counts: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # solver steps, each measured
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
+class SubmitCommand:
+    """`python -m lediflow.submit`: what is asked of SLURM."""
+
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

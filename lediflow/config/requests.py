@@ -1,0 +1,125 @@
+"""What is asked of SLURM on one command line: which command with which options, once for each value of a sweep."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from lediflow.cluster.config import SlurmConfig
+from lediflow.cluster.jobs import JobRecord, job_name
+from lediflow.config.build import typed
+from lediflow.config.checks import check_command
+from lediflow.config.cli import conf_folder
+from lediflow.config.register import register_schemas
+from lediflow.config.schema import SubmitCommand
+from lediflow.config.sweep import folder_suffix
+from lediflow.errors import UserError
+
+COMMANDS = ("train", "prepare", "encode", "sample", "evaluate")
+OWN = ("slurm", "command", "pipeline")  # keys that are not the command's
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, taken apart."""
+
+    command: str  # train, prepare, ...
+    overrides: list[str]  # of the command
+    slurm: list[str]  # of what is asked of SLURM
+    pipeline: str | None = None
+
+
+def key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def take_apart(arguments: Sequence[str]) -> Request:
+    """UserError for a command there is not."""
+    own = {
+        key_of(item): item.partition("=")[2] for item in arguments if key_of(item) in ("command", "pipeline")
+    }
+    command = own.get("command", "train")
+    if command not in COMMANDS:
+        raise UserError(f"command={command} cannot be submitted; choose one of {', '.join(COMMANDS)}")
+    slurm = [
+        item
+        for item in arguments
+        if key_of(item).partition(".")[0] == "slurm" or key_of(item) == "paths.runs"
+    ]
+    rest = [item for item in arguments if key_of(item).partition(".")[0] not in OWN]
+    return Request(command, rest, slurm, own.get("pipeline"))
+
+
+def swept(overrides: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Every combination of values: all overrides of it, and those among them that were swept."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    choices = [
+        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+        if item.is_sweep_override()
+        else [item.input_line or ""]
+        for item in parsed
+    ]
+    are_swept = [item.is_sweep_override() for item in parsed]
+    for combination in itertools.product(*choices):
+        yield list(combination), list(itertools.compress(combination, are_swept))
+
+
+def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return hydra.compose(name, list(overrides))
+
+
+def slurm_options(overrides: Sequence[str]) -> SubmitCommand:
+    return typed(composed("submit", overrides))
+
+
+def job_record(request: Request, overrides: Sequence[str], sweep: Sequence[str], runs: Path) -> JobRecord:
+    """One job: its command is checked as it would be at its start, its folder is made explicit."""
+    config = composed(request.command, overrides)
+    key = "run" if request.command == "train" else "output"
+    command: Any = typed(config)
+    folder = getattr(command, key)
+    if folder is None:
+        raise UserError(f"command={request.command} needs {key}=..., the folder that it writes")
+    if request.command == "train":
+        check_command(command)
+        suffix = folder_suffix(list(sweep))
+        folder = f"{folder},{suffix}" if suffix else folder
+    folder = Path(folder).absolute()
+    options = [item for item in overrides if key_of(item) != key]
+    return JobRecord(
+        name=job_name(folder, runs),
+        command=[f"lediflow.{request.command}", *options, f"{key}={quoted(folder)}"],
+        run=str(folder),
+        folder=str(Path.cwd()),
+    )
+
+
+def quoted(folder: Path) -> str:
+    """As Hydra's grammar takes any path."""
+    return "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def check_ranks(request: Request, overrides: Sequence[str], config: SlurmConfig) -> None:
+    """A request for more processes than the command uses is a mistake that would cost GPU hours."""
+    asked = f"{config.nodes} nodes x {config.tasks_per_node} tasks are asked for"
+    if config.nodes * config.tasks_per_node == 1 or request.command == "encode":
+        return
+    if request.command != "train":
+        raise UserError(
+            f"command={request.command} is one process, but {asked}; choose slurm=one_gpu or slurm=cpu"
+        )
+    if composed("train", overrides).engine.name == "local":
+        raise UserError(
+            f"engine=local is one process, but {asked}; add engine=deepspeed, or choose slurm=one_gpu"
+        )

@@ -1,0 +1,82 @@
+"""`python -m lediflow.submit experiment=NAME ... [slurm=PRESET slurm.partition=...]`: queue jobs on SLURM and return.
+
+Options are those of `lediflow.train` (or of `command=prepare|encode|sample|evaluate`); `slurm=` and `slurm.KEY=` say
+what to ask SLURM for. A list of values (`seed=0,1,2`) is a job for each. `--dry-run` prints the scripts and submits
+nothing. The jobs put themselves back into the queue until the work is done; the terminal may close.
+
+Example: python -m lediflow.submit experiment=ffhq256_sdv_flow data.path=SHARDS slurm.account=ME seed=0,1
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from lediflow.cluster.jobs import JobRecord, job_folder
+from lediflow.cluster.script import render
+from lediflow.cluster.snapshot import take_snapshot
+from lediflow.cluster.submission import submit
+from lediflow.config.cli import BAD_REQUEST, explain, unflagged
+from lediflow.config.requests import Request, check_ranks, job_record, slurm_options, swept, take_apart
+from lediflow.config.schema import SubmitCommand
+from lediflow.errors import UserError
+
+DRY_RUN = "dry_run=true"
+
+
+def main() -> None:
+    arguments = unflagged(sys.argv[1:], ["dry_run"])
+    if not arguments or {"-h", "--help"} & {*arguments}:
+        print(__doc__.replace("`", ""))
+        return
+    is_dry = DRY_RUN in arguments
+    request = take_apart([argument for argument in arguments if argument != DRY_RUN])
+    try:
+        answer(request, is_dry)
+    except UserError as error:
+        refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        refuse(explain(error, request.command))
+
+
+def refuse(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(BAD_REQUEST)
+
+
+def answer(request: Request, is_dry: bool) -> None:
+    """Every job is checked before the first is submitted."""
+    options = slurm_options(request.slurm)
+    runs = Path(options.paths.runs)
+    jobs = []
+    for overrides, sweep in swept(request.overrides):
+        check_ranks(request, overrides, options.slurm)
+        jobs.append(job_record(request, overrides, sweep, runs))
+    if is_dry:
+        for job in jobs:
+            print(render(job_folder(job.name, runs), job, options.slurm))
+        return
+    submit_all(jobs, options, runs)
+
+
+def submit_all(jobs: Sequence[JobRecord], options: SubmitCommand, runs: Path) -> None:
+    snapshot = str(take_snapshot(runs))
+    for job in jobs:
+        job.snapshot = snapshot
+        folder = job_folder(job.name, runs)
+        record = submit(folder, job, options.slurm)
+        print(
+            f"{record.name} is job {record.job_id}\n"
+            f"  folder  {record.run}\n"
+            f"  log     {folder.log / f'{record.job_id}.log'}\n"
+            f"  follow  python -m lediflow.status logs {record.name} --follow"
+        )
+    print("all jobs and runs: python -m lediflow.status")
+
+
+if __name__ == "__main__":
+    main()
