@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -93,14 +94,26 @@ def table(gathered: Float[Tensor, "ranks values"]) -> dict[str, list[float]]:
     return dict(zip(keys, gathered.T.tolist(), strict=True))
 
 
-def stragglers(table: Mapping[str, Sequence[float]], factor: float = 1.5) -> str | None:
-    """Which ranks need more than `factor` times the others' median for data or work, in a sentence, if any do."""
+class Slow(NamedTuple):
+    """A rank that holds the others up."""
+
+    rank: int
+    words: str  # what it needs so long for
+    seconds: float  # median of a step
+    usual: float  # median of the other ranks
+
+    def __str__(self) -> str:
+        spent = f"{1e3 * self.seconds:.0f} ms a step for {self.words}"
+        return f"rank {self.rank} takes {spent}, the others {1e3 * self.usual:.0f}"
+
+
+def stragglers(table: Mapping[str, Sequence[float]], factor: float = 1.5) -> list[Slow]:
+    """The ranks that need more than `factor` times the others' median for data or for work."""
     step = median(table["step_p50"])
     found = []
     for name, words in (("data", "waiting for data"), ("work", "its own work")):
         for rank, seconds in enumerate(mine := table[f"{name}_p50"]):
             usual = median([*mine[:rank], *mine[rank + 1 :]] or [seconds])
             if seconds > factor * usual and seconds - usual > SMALLEST_SHARE * step:
-                spent = f"{1e3 * seconds:.0f} ms a step for {words}"
-                found.append(f"rank {rank} takes {spent}, the others {1e3 * usual:.0f}")
-    return "; ".join(found) or None
+                found.append(Slow(rank, words, seconds, usual))
+    return found

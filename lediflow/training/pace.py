@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 from lediflow.engine.protocol import Engine
-from lediflow.engine.timings import Timings, stragglers, table
+from lediflow.engine.timings import Slow, Timings, stragglers, table
 from lediflow.tracking.protocol import Tracker
 
 log = logging.getLogger(__name__)
+
+UNTIL_TOLD = 3  # records in a row: a rank that is slow once had its reasons
 
 
 class Pace:
@@ -17,6 +20,7 @@ class Pace:
     def __init__(self, engine: Engine, tracker: Tracker) -> None:
         self.engine, self.tracker = engine, tracker
         self.timings = Timings(engine.device)
+        self.slow: Counter[tuple[int, str]] = Counter()  # records in a row, by rank and reason
         engine.time_communication(self.timings.communication)
 
     def end_step(self) -> float:
@@ -30,5 +34,12 @@ class Pace:
             return
         found = table(self.engine.gather(self.timings.row()))
         self.tracker.record("ranks", images_seen, **found)
-        if sentence := stragglers(found):
-            log.warning("at %d images: %s", images_seen, sentence)
+        if self.engine.ranks.is_first:
+            self._tell(images_seen, stragglers(found))
+
+    def _tell(self, images_seen: int, found: list[Slow]) -> None:
+        """Name each slow rank once, when it has been slow for a while."""
+        self.slow = Counter({(one.rank, one.words): self.slow[one.rank, one.words] + 1 for one in found})
+        lasting = [one for one in found if self.slow[one.rank, one.words] == UNTIL_TOLD]
+        if lasting:
+            log.warning("at %d images: %s", images_seen, "; ".join(map(str, lasting)))
