@@ -18,16 +18,16 @@ KEPT = ("SLURM_CONF",)
 
 # What SLURM says -> the option to change.
 KEYS = {
-    "invalid account": "slurm.account (and slurm.partition)",
-    "invalid partition": "slurm.partition",
-    "invalid qos": "slurm.qos",
-    "invalid feature": "slurm.constraint",
-    "reservation": "slurm.reservation",
-    "memory specification": "slurm.mem_gb",
-    "time limit": "slurm.timeout_min",
-    "generic resource": "slurm.gpus_per_node",
-    "node count": "slurm.nodes",
-    "node configuration": "slurm.nodes, slurm.tasks_per_node, slurm.gpus_per_node, slurm.cpus_per_task or slurm.mem_gb",
+    "invalid account": ("account", "partition"),
+    "invalid partition": ("partition",),
+    "invalid qos": ("qos",),
+    "invalid feature": ("constraint",),
+    "reservation": ("reservation",),
+    "memory specification": ("mem_gb",),
+    "time limit": ("timeout_min",),
+    "generic resource": ("gpus_per_node",),
+    "node count": ("nodes",),
+    "node configuration": ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb"),
 }
 
 
@@ -95,10 +95,11 @@ def said_once(stderr: str) -> str:
     return "; ".join(dict.fromkeys(lines)) or "failed without a message"
 
 
-def key_to_change(said: str) -> str:
-    for words, key in KEYS.items():
+def key_to_change(said: str, prefix: str = "slurm.") -> str:
+    """What to do about it, in words."""
+    for words, keys in KEYS.items():
         if words in said.lower():
-            return f". Change {key}"
+            return f". Change {' or '.join(prefix + key for key in keys)}"
     return ""
 
 

@@ -37,7 +37,7 @@ def refuse_twice(folder: JobFolder, name: str) -> None:
     """One job at a time trains into a folder."""
     ids = set(folder.read().job_ids) if folder.record_file.is_file() else set()
     for entry in slurm.queue():
-        if entry.job.partition("_")[0] in ids or entry.name == name:
+        if {entry.job, entry.job.partition("_")[0]} & ids or entry.name == name:
             raise UserError(
                 f"{name} is in the queue already, as job {entry.job} ({entry.state.lower()}); "
                 f"look at it with `python -m lediflow.status`, end it with `python -m lediflow.status cancel {name}`"

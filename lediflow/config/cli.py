@@ -14,7 +14,6 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -23,8 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-import lediflow
-from lediflow.config.register import register_schemas
+from lediflow.config.register import conf_folder, register_schemas
 from lediflow.errors import UserError
 from lediflow.nn.neighborhood import RouteUnavailableError
 
@@ -35,13 +33,6 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command again goes on
 _SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # in Hydra's lists of choices, but nobody's choice
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")
 _GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^']+':((?:\s*\n\t\S+)+)")
-
-
-def conf_folder() -> Path:
-    """The YAML files: beside the package in a checkout, inside it when installed from a wheel."""
-    package = Path(lediflow.__file__).parent
-    beside = package.parent / "conf"
-    return beside if (beside / "train.yaml").is_file() else package / "conf"
 
 
 def run_command(
@@ -58,15 +49,17 @@ def run_command(
     sys.argv[1:] = [*overrides, *unflagged(undashed(sys.argv[1:], dashed), flags)]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us, not Hydra's printer
     register_schemas()
+    if any("hydra/launcher" in argument for argument in sys.argv[1:]):
+        from lediflow.config.launchers import register_launchers  # needs all that a training run needs
+
+        register_launchers(conf_folder() / "slurm")
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(
         answering(task)
     )
     try:
         main()
-    except RuntimeError as error:
-        if "srun" not in str(error):  # submitit's word for a machine without SLURM
-            raise
-        _refuse(f"{error} Submit from a login node, or use hydra/launcher=submitit_local on this machine")
+    except UserError as error:  # of a launcher
+        _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error, config_name))
 

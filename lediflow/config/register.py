@@ -1,13 +1,23 @@
-"""Names under which Hydra finds the schemas; YAML files in conf/ only choose values."""
+"""Where Hydra finds the YAML files and the schemas; the files only choose values."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hydra.core.config_store import ConfigStore
 
+import lediflow
 from lediflow.config import schema
 from lediflow.stages.auxiliary import AuxiliaryStageConfig
 from lediflow.stages.flow import FlowStageConfig
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+
+
+def conf_folder() -> Path:
+    """The YAML files: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(lediflow.__file__).parent
+    beside = package.parent / "conf"
+    return beside if (beside / "train.yaml").is_file() else package / "conf"
 
 
 def register_schemas() -> None:

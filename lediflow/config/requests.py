@@ -17,8 +17,7 @@ from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobRecord, job_name
 from lediflow.config.build import typed
 from lediflow.config.checks import check_command
-from lediflow.config.cli import conf_folder
-from lediflow.config.register import register_schemas
+from lediflow.config.register import conf_folder, register_schemas
 from lediflow.config.schema import SubmitCommand
 from lediflow.config.sweep import folder_suffix
 from lediflow.errors import UserError

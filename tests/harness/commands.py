@@ -16,8 +16,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 
 from lediflow.config.build import typed
-from lediflow.config.cli import conf_folder
-from lediflow.config.register import register_schemas
+from lediflow.config.register import conf_folder, register_schemas
 
 COMMANDS = ("prepare", "encode", "train", "checkpoint", "sample", "evaluate", "report")
 

@@ -11,8 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
 from lediflow.config.build import typed
-from lediflow.config.cli import conf_folder
-from lediflow.config.register import register_schemas
+from lediflow.config.register import conf_folder, register_schemas
 from lediflow.config.schema import TrainCommand
 from lediflow.config.trained_model import velocity_spec
 from lediflow.engine.precision import computing_in

@@ -1,0 +1,130 @@
+"""Hydra launchers that queue jobs on SLURM: `-m hydra/launcher=submitit_slurm` and `-m hydra/launcher=lediflow_slurm`.
+
+Both make the same supervised jobs as `lediflow.submit`. submitit_slurm goes through submitit, as an array, and waits
+for the end; lediflow_slurm returns at once. Each file of conf/slurm is a preset of both: submitit_horeka, ...
+Options are those of SlurmConfig: `hydra.launcher.partition=...`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from lediflow.cluster import slurm
+from lediflow.cluster.config import SlurmConfig
+from lediflow.cluster.decision import Verdict
+from lediflow.cluster.jobs import JobFolder, JobRecord, job_folder, now
+from lediflow.cluster.snapshot import take_snapshot
+from lediflow.cluster.submission import refuse_twice, submit
+from lediflow.cluster.submitit import queue_by_submitit
+from lediflow.config.requests import Request, check_ranks, job_record
+
+log = logging.getLogger(__name__)
+
+DEFAULT = "node_4xa100"
+LOOK_EVERY_SECONDS = 2.0
+# Hydra takes launchers from packages of this name alone; this module answers to it as well.
+PLUGINS = "hydra_plugins.lediflow"
+
+
+class QueueLauncher(Launcher):
+    """Queues the jobs and returns."""
+
+    __module__ = PLUGINS
+
+    def __init__(self, **options: Any) -> None:
+        plain: Any = OmegaConf.to_container(OmegaConf.create(options), resolve=True)
+        self.slurm = SlurmConfig(**plain)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Every job is checked before the first is queued."""
+        runs = Path(str(self.config.paths.runs))
+        jobs = [self.record(list(overrides), runs) for overrides in job_overrides]
+        snapshot = str(take_snapshot(runs))
+        records = [dataclasses.replace(job, snapshot=snapshot) for job in jobs]
+        folders = [job_folder(record.name, runs) for record in records]
+        self.queue(folders, records)
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in records]
+
+    def record(self, overrides: list[str], runs: Path) -> JobRecord:
+        request = Request(str(self.config.hydra.job.name), overrides, [])
+        check_ranks(request, overrides, self.slurm)
+        return job_record(request, overrides, overrides, runs)
+
+    def queue(self, folders: Sequence[JobFolder], records: Sequence[JobRecord]) -> None:
+        for folder, record in zip(folders, records, strict=True):
+            queued = submit(folder, record, self.slurm)
+            log.info(
+                "%s is job %s; python -m lediflow.status logs %s", record.name, queued.job_id, record.name
+            )
+
+
+class WaitingLauncher(QueueLauncher):
+    """Queues the jobs through submitit and waits until all have ended; status 1 if one has not done its work."""
+
+    __module__ = PLUGINS
+
+    def queue(self, folders: Sequence[JobFolder], records: Sequence[JobRecord]) -> None:
+        for folder, record in zip(folders, records, strict=True):
+            refuse_twice(folder, record.name)
+            folder.write(dataclasses.replace(record, slurm=dataclasses.asdict(self.slurm)))
+        ids = queue_by_submitit(folders, records, self.slurm)
+        for folder, record, job in zip(folders, records, ids, strict=True):
+            ours = dataclasses.asdict(self.slurm)
+            folder.write(dataclasses.replace(record, slurm=ours, job_ids=[job], submitted=now()))
+            log.info("%s is job %s, log %s", record.name, job, folder.log / f"{job}.log")
+        wait_for(ids)
+        faults = [fault for folder, job in zip(folders, ids, strict=True) if (fault := fault_of(folder, job))]
+        for fault in faults:
+            print(f"error: {fault}", file=sys.stderr)
+        if faults:
+            sys.exit(1)
+
+
+def wait_for(ids: Sequence[str]) -> None:
+    """Until none of the jobs is in the queue: one that SLURM puts back stays there."""
+    arrays = sorted({job.partition("_")[0] for job in ids})
+    while slurm.queue(arrays):
+        time.sleep(LOOK_EVERY_SECONDS)
+
+
+def fault_of(folder: JobFolder, job: str) -> str | None:
+    """Why a job that is gone from the queue has not done its work."""
+    ends = [entry for entry in folder.attempts() if entry["event"] == "end" and entry["job"] == job]
+    if not ends:
+        return f"{folder.name}: job {job} ended without a word; see {folder.log} and `sacct --jobs {job}`"
+    if ends[-1]["decision"] == Verdict.DONE:
+        return None
+    return f"{folder.name}: job {job} {ends[-1]['decision']}: {ends[-1]['reason']}"
+
+
+def register_launchers(presets: Path) -> None:
+    """Idempotent. After Hydra has looked for its plugins, so that these stand where submitit's own stood."""
+    sys.modules.setdefault(PLUGINS, sys.modules[__name__])
+    plugins, store = Plugins.instance(), ConfigStore.instance()
+    for launcher, prefix in ((WaitingLauncher, "submitit"), (QueueLauncher, "lediflow")):
+        plugins.register(launcher)
+        schema = dataclasses.make_dataclass(
+            f"{launcher.__name__}Options", [("_target_", str, f"{PLUGINS}.{launcher.__name__}")], bases=(SlurmConfig,),
+            kw_only=True,
+        )  # fmt: skip
+        for preset in sorted(presets.glob("*.yaml")):
+            node = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(preset))
+            names = [preset.stem] + (["slurm"] if preset.stem == DEFAULT else [])
+            for name in names:
+                store.store(group="hydra/launcher", name=f"{prefix}_{name}", node=node, provider="lediflow")
