@@ -20,6 +20,7 @@ MACHINE = re.compile(
     r"|No CUDA GPUs|device-side|Bus error|Input/output error|Stale file handle",
     re.I,
 )
+KILLED = 128  # and the number of a signal
 _TASKS = re.compile(r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$")
 
 
@@ -42,7 +43,7 @@ class End:
     @property
     def is_the_machines(self) -> bool:
         """Whether another machine may do better: died by a signal, or with an error of the hardware."""
-        return self.status >= 128 or bool(MACHINE.search(self.error or ""))
+        return self.status >= KILLED or bool(MACHINE.search(self.error or ""))
 
 
 def write_end(folder: Path, end: End) -> None:
@@ -64,14 +65,19 @@ def told_by_srun(line: str) -> End | None:
         return None
     host, tasks, fate = match.groups()
     code = re.search(r"exit code (\d+)", fate)
-    status = int(code[1]) if code else 128 + (9 if "Killed" in fate else 11 if "egmentation" in fate else 15)
+    status = int(code[1]) if code else KILLED + (9 if "Killed" in fate else 11 if "egmentation" in fate else 15)
     return End(rank=int(re.split("[,-]", tasks)[0]), host=host, status=status, error=fate)
 
 
 def first_to_fail(ends: Sequence[End], told: Sequence[End]) -> End | None:
-    """The rank that the others fell with: of those that tell an error the earliest, else the first srun speaks of."""
-    failed = [end for end in ends if end.status not in (0,) and end.error]
-    own = sorted((end for end in failed if not end.follows_another), key=lambda end: end.time)
-    silent = [end for end in told if end.rank not in {end.rank for end in ends} and end.status >= 128]
-    lost = sorted(failed, key=lambda end: end.time)
-    return next(iter([*own, *silent, *lost, *told]), None)
+    """The rank that the others fell with.
+
+    In this order: the earliest that tells an error of its own; one that left as it should, before srun ended the rest;
+    one that could tell nothing; the earliest that lost another; whatever srun speaks of first.
+    """
+    failed = sorted((end for end in ends if end.status), key=lambda end: end.time)
+    own = [end for end in failed if end.error and not end.follows_another]
+    quiet = [end for end in failed if not end.error]
+    heard = {end.rank for end in ends}
+    silent = [end for end in told if end.rank not in heard and end.status >= KILLED]
+    return next(iter([*own, *quiet, *silent, *failed, *told]), None)

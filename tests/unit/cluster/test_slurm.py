@@ -1,0 +1,92 @@
+"""SLURM's answers, from stand-ins for its commands that say what the real ones were seen to say (22.05)."""
+
+import pytest
+
+from lediflow.cluster import slurm
+from lediflow.cluster.slurm import Accounted, Queued, SlurmError, outside_jobs
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """(name, what it prints, status) -> a command of that name on the path."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    def stand_in(name, stdout="", stderr="", status=0):
+        path = tmp_path / name
+        path.write_text(
+            f"#!/bin/sh\ncat <<'EOF'\n{stdout}\nEOF\ncat >&2 <<'EOF'\n{stderr}\nEOF\nexit {status}\n"
+        )
+        path.chmod(0o755)
+
+    return stand_in
+
+
+def test_the_queue_has_names(command):
+    command("squeue", "7|RUNNING|None|gpu[03-04]|demo.flow|2|\n8_[0-3]|PENDING|Dependency||demo encode|0|")
+    assert slurm.queue() == [
+        Queued("7", "RUNNING", "None", "gpu[03-04]", "demo.flow", 2),
+        Queued("8_[0-3]", "PENDING", "Dependency", "", "demo encode", 0),
+    ]
+
+
+def test_the_queue_of_some_jobs_is_theirs_with_the_tasks_of_arrays(command):
+    rows = [
+        "7|RUNNING|None|n1|a|0|",
+        "8_1|RUNNING|None|n1|b|0|",
+        "8_[2-3]|PENDING|None||b|0|",
+        "9|PENDING|None||c|0|",
+    ]
+    command("squeue", "\n".join(rows))
+    assert [entry.job for entry in slurm.queue(["8"])] == ["8_1", "8_[2-3]"]
+    assert [entry.job for entry in slurm.queue(["8_1", "9"])] == ["8_1", "9"]
+
+
+def test_accounts_have_names(command):
+    command(
+        "sacct",
+        "7|REQUEUED|0:0|61|billing=4,cpu=4,gres/gpu=4,node=2|gpu[03-04]|2026-01-01T10:00:00|2026-01-01T10:01:01\n"
+        "7|CANCELLED by 1000|0:15|9|cpu=4|gpu03|2026-01-01T10:02:00|2026-01-01T10:02:09",
+    )
+    assert slurm.accounting(["7"]) == [
+        Accounted("7", "REQUEUED", 0, 0, 61, 4, "gpu[03-04]", "2026-01-01T10:00:00", "2026-01-01T10:01:01"),
+        Accounted("7", "CANCELLED", 0, 15, 9, 0, "gpu03", "2026-01-01T10:02:00", "2026-01-01T10:02:09"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "said, key",
+    [
+        ("sbatch: error: invalid partition specified: nope", "slurm.partition"),
+        ("sbatch: error: Invalid account or account/partition combination specified", "slurm.account"),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification", "slurm.qos"),
+        ("sbatch: error: Batch job submission failed: Invalid feature specification", "slurm.constraint"),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "slurm.nodes"),
+        ("sbatch: error: Memory specification can not be satisfied", "slurm.mem_gb"),
+        ("sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+         "slurm.timeout_min"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_slurm_s_own_sentence_once_and_the_key_to_change(command, said, key):
+    command("sbatch", stderr=f"{said}\n{said}", status=1)
+    with pytest.raises(SlurmError) as refused:
+        slurm.sbatch("job.sh")
+    sentence = said.removeprefix("sbatch: error: ")
+    assert str(refused.value).count(sentence) == 1
+    assert key in str(refused.value)
+
+
+def test_a_machine_without_slurm_is_told_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmError, match=r"squeue is not installed here.*torchrun"):
+        slurm.queue()
+
+
+def test_jobs_made_inside_a_job_do_not_inherit_its_options():
+    env = {
+        "SLURM_JOB_ID": "7",
+        "SBATCH_PARTITION": "x",
+        "SRUN_CPUS_PER_TASK": "4",
+        "SLURM_CONF": "/etc/c",
+        "HOME": "/h",
+    }
+    assert outside_jobs(env) == {"SLURM_CONF": "/etc/c", "HOME": "/h"}

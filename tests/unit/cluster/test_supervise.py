@@ -1,0 +1,151 @@
+"""The batch step, as a process, with stand-ins for srun and scontrol; tests/cluster has the real ones."""
+
+import os
+import signal
+import time
+
+import pytest
+from harness.processes import start
+
+from lediflow.cluster.jobs import JobFolder, JobRecord
+
+SCONTROL = """#!/bin/sh
+echo "$@" >>$CALLS
+case $1 in show) printf 'node1\\nnode2\\n';; requeue) kill -KILL $PPID;; esac
+"""
+# ranks that end by themselves, as lediflow.cluster.task notes them
+END = '{"rank": %d, "host": "node%d", "status": %d, "error": %s, "traceback": %s, "time": %d}'
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    """(what srun does in sh, options) -> the supervisor's process, started."""
+    folder = JobFolder(tmp_path / "jobs/demo")
+    folder.log.mkdir(parents=True)
+    (tmp_path / "scontrol").write_text(SCONTROL)
+
+    def started(srun, run=None, **options):
+        (tmp_path / "srun").write_text(f"#!/bin/bash\nmkdir -p {folder.ends('7-2')}\n{srun}\n")
+        for name in ("srun", "scontrol"):
+            (tmp_path / name).chmod(0o755)
+        folder.write(
+            JobRecord(name="demo", command=["none"], run=str(run or tmp_path / "run"), slurm=options)
+        )
+        env = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7",
+            "SLURM_RESTART_COUNT": "2", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_GPUS": "0,1",
+        }  # fmt: skip
+        return folder, start("lediflow.cluster.supervise", folder.root, env=env)
+
+    return started
+
+
+def ends(folder, *lines):
+    return "\n".join(f"cat >{folder}/{number}.json <<'EOF'\n{line}\nEOF" for number, line in enumerate(lines))
+
+
+def calls(folder):
+    return [
+        line
+        for line in (folder.root.parents[1] / "calls").read_text().splitlines()
+        if "hostnames" not in line
+    ]
+
+
+def last(folder):
+    return folder.attempts()[-1]
+
+
+def test_work_that_is_done_ends_well_and_both_ends_of_the_start_are_noted(supervised):
+    folder, process = supervised("exit 0")
+    assert process.wait().status == 0
+    begin, end = folder.attempts()
+    assert (begin["event"], begin["nodes"], begin["ranks"], begin["gpus"]) == (
+        "start",
+        ["node1", "node2"],
+        4,
+        4,
+    )
+    assert (end["event"], end["job"], end["restart"], end["decision"]) == ("end", "7", 2, "done")
+    assert calls(folder) == []
+
+
+def test_every_rank_gets_its_cores_and_one_place_to_meet(supervised):
+    options = {"cpus_per_task": 5, "tasks_per_node": 2, "srun_args": ["--label"]}
+    _, process = supervised('echo "$@"; env | grep MASTER', **options)
+    said = process.wait().output
+    for option in (
+        "--kill-on-bad-exit=1",
+        "--ntasks=4",
+        "--ntasks-per-node=2",
+        "--cpus-per-task=5",
+        "--label",
+    ):
+        assert option in said
+    assert "MASTER_ADDR=node1" in said
+    port = int(said.partition("MASTER_PORT=")[2].split()[0])
+    assert 20_000 <= port < 30_000
+
+
+def test_a_saved_run_goes_back_into_the_queue(supervised, tmp_path):
+    saved = ends(tmp_path / "jobs/demo/ends/7-2", END % (0, 1, 79, "null", "null", 1))
+    folder, process = supervised(f"{saved}\nexit 143")
+    assert process.wait().status == -signal.SIGKILL  # by SLURM
+    assert (last(folder)["decision"], calls(folder)) == ("requeue", ["requeue 7"])
+
+
+def test_a_crash_is_told_once_with_its_rank_and_its_traceback(supervised, tmp_path):
+    first = END % (1, 2, 1, '"ValueError: wrong"', '"Traceback: the place\\nValueError: wrong"', 1)
+    second = END % (0, 1, 1, '"RuntimeError: Connection closed by peer"', '"Traceback: elsewhere"', 2)
+    folder, process = supervised(
+        f"{ends(tmp_path / 'jobs/demo/ends/7-2', first, second)}\nexit 1", crash_retries=0
+    )
+    finished = process.wait()
+    assert finished.status == 1
+    assert "rank 1 on node2 failed:\nTraceback: the place" in finished.output
+    assert "elsewhere" not in finished.output
+    assert last(folder)["reason"].startswith("rank 1 on node2: ValueError: wrong; it crashed 1 times")
+
+
+def test_the_node_of_a_rank_that_was_killed_is_left_out_from_now_on(supervised):
+    srun = 'echo "srun: error: node2: task 3: Killed" >&2\nexit 137'
+    folder, process = supervised(srun, exclude="node9")
+    process.wait()
+    assert last(folder)["excluded"] == ["node2"]
+    assert calls(folder)[0] == "requeue 7"
+
+
+def test_a_run_that_makes_progress_may_crash_more_often(supervised, tmp_path):
+    for images, decision in (("000000000100", "requeue"), ("000000000200", "requeue")):
+        (tmp_path / "run/checkpoints" / images).mkdir(parents=True)
+        folder, process = supervised("exit 1", crash_retries=1)
+        process.wait()
+        assert (last(folder)["decision"], last(folder)["images"]) == (decision, int(images))
+    folder, process = supervised("exit 1", crash_retries=1)
+    process.wait()
+    assert last(folder)["decision"] == "failed"
+
+
+def test_what_slurm_ends_is_not_put_back_by_us(supervised):
+    folder, process = supervised("trap 'exit 143' TERM\ntouch $CALLS.up\nsleep 30 & wait")
+    process.wait_until(lambda: (folder.root.parents[1] / "calls.up").exists())
+    time.sleep(0.2)
+    os.killpg(process.process.pid, signal.SIGTERM)  # as SLURM does: to all processes of the step
+    process.wait()
+    assert (last(folder)["decision"], calls(folder)) == ("terminated", [])
+
+
+def test_warnings_are_for_the_ranks(supervised):
+    folder, process = supervised("touch $CALLS.up\nsleep 1")
+    process.wait_until(lambda: (folder.root.parents[1] / "calls.up").exists())
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        process.send(number)
+    assert process.wait().status == 0
+
+
+def test_logs_of_ranks_that_said_nothing_are_removed(supervised, tmp_path):
+    log = tmp_path / "jobs/demo/log"
+    folder, process = supervised(f"touch {log}/7-2-rank1.log\necho a word >{log}/7-2-rank3.log")
+    process.wait()
+    assert [path.name for path in folder.log.iterdir()] == ["7-2-rank3.log"]

@@ -1,0 +1,82 @@
+"""One rank of a job, as a process: what it leaves behind."""
+
+import json
+import os
+
+import pytest
+from harness.processes import run
+
+from lediflow.cluster.jobs import JobFolder, JobRecord
+
+MODULES = {
+    "works": "print('hello')",
+    "asks_for_another_start": "import sys; sys.exit(75)",
+    "breaks": "raise ValueError('wrong\\nin two lines')",
+    "refuses": (
+        "import sys\nfrom lediflow.errors import UserError\n"
+        "try:\n    raise UserError('data.path is missing')\nexcept UserError:\n    sys.exit(2)"
+    ),
+    "breaks_with_threads": (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nraise OSError(5, 'no disk')"
+    ),
+    "tells_its_arguments": "import sys; print(sys.argv[1:], __name__)",
+}
+
+
+@pytest.fixture
+def task(tmp_path):
+    """(module, rank) -> status, how it ended, what was said in the job's log and in the rank's own."""
+    folder = JobFolder(tmp_path / "jobs/demo")
+    folder.log.mkdir(parents=True)
+
+    def ended(name, rank=0):
+        (tmp_path / f"{name}.py").write_text(MODULES[name])
+        folder.write(JobRecord(name="demo", command=[name, "seed=1", "a='b c'"], run="/runs"))
+        env = {
+            "SLURM_JOB_ID": "7",
+            "SLURM_RESTART_COUNT": "1",
+            "SLURM_PROCID": str(rank),
+            "SLURMD_NODENAME": "gpu03",
+        }
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        finished = run("lediflow.cluster.task", folder.root, env=env | {"PYTHONPATH": path})
+        end = json.loads((folder.ends("7-1") / f"{rank}.json").read_text())
+        own = folder.log / f"7-1-rank{rank}.log"
+        return finished, end, own.read_text() if own.exists() else None
+
+    return ended
+
+
+def test_a_command_runs_as_python_would_run_it(task):
+    finished, end, _ = task("tells_its_arguments")
+    assert finished.output.strip() == "['seed=1', \"a='b c'\"] __main__"
+    assert (end["status"], end["error"]) == (finished.status, None) == (0, None)
+
+
+def test_the_first_rank_speaks_in_the_job_s_log_and_others_in_their_own(task):
+    assert "hello" in task("works")[0].output
+    finished, _, own = task("works", rank=3)
+    assert (finished.output, own) == ("", "hello\n")
+
+
+def test_an_exit_status_is_passed_on(task):
+    finished, end, _ = task("asks_for_another_start")
+    assert (finished.status, end["status"], end["error"]) == (75, 75, None)
+
+
+def test_a_crash_is_told_to_the_supervisor_and_not_to_the_log(task):
+    finished, end, _ = task("breaks", rank=0)
+    assert (finished.status, finished.output) == (1, "")
+    assert end["error"] == "ValueError: wrong in two lines"
+    assert end["traceback"].endswith("ValueError: wrong\nin two lines\n")
+    assert (end["rank"], end["host"]) == (0, "gpu03")
+
+
+def test_a_refusal_keeps_its_sentence(task):
+    finished, end, _ = task("refuses")
+    assert (finished.status, end["error"], end["traceback"]) == (2, "data.path is missing", None)
+
+
+def test_a_rank_that_crashed_does_not_wait_for_its_threads(task):
+    finished, end, _ = task("breaks_with_threads")
+    assert (finished.status, end["error"]) == (1, "OSError: [Errno 5] no disk")
