@@ -22,10 +22,12 @@ from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
 from lediflow.engine.checkpoints.folder import MODEL
 from lediflow.engine.deadline import find_deadline
+from lediflow.engine.lease import EveryonesLease, Lease, leased
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.models.export import save_weights
 from lediflow.tracking.build import build_tracker
+from lediflow.tracking.fenced import FencedTracker
 from lediflow.training.loop import Training, resume, train
 from lediflow.training.run_folder import RunFolder
 
@@ -54,22 +56,26 @@ def run(config: DictConfig) -> None:
     with StopRequest() as stop:  # from here on a signal is a request, answered at the first step's end
         inputs = open_inputs(command, ranks)
         folder.create()
-        if ranks.is_first:
-            stop.file = folder.stop
-            stop.deadline = find_deadline(command.stop, os.environ, started)
-        reason = trained(command, inputs, folder, ranks, stop, OmegaConf.to_yaml(config, resolve=True))
+        with leased(folder.lease, is_first=ranks.is_first) as lease:
+            stop.holds = lease.holds
+            if ranks.is_first:
+                stop.file = folder.stop
+                stop.deadline = find_deadline(command.stop, os.environ, started)
+            text = OmegaConf.to_yaml(config, resolve=True)
+            reason = trained(command, inputs, folder, ranks, stop, lease, text)
         if reason is not StopReason.NONE:
             leave(reason, stop, folder, ranks)
 
 
 def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks) -> None:
     """End the process after a stop, saying how to go on."""
+    is_ours = reason is not StopReason.LEASE_LOST
+    saved = f"the state is saved in {folder.root}. To continue: {this_command()}"
+    left = f"nothing was saved; {folder.lease} says who has it now"
     if ranks.is_first:
-        print(
-            f"stopped: {reason.sentence}; the state is saved in {folder.root}. To continue: {this_command()}",
-            file=sys.stderr,
-        )
-    stop.consume()
+        print(f"stopped: {reason.sentence}; {saved if is_ours else left}", file=sys.stderr)
+    if is_ours:
+        stop.consume()
     stop.hand_on(reason)
     sys.exit(reason.exit_status)
 
@@ -82,10 +88,16 @@ def answer_dry_run(config: DictConfig, ranks: Ranks) -> None:
 
 
 def trained(
-    command: TrainCommand, inputs: Inputs, folder: RunFolder, ranks: Ranks, stop: StopRequest, config: str
+    command: TrainCommand,
+    inputs: Inputs,
+    folder: RunFolder,
+    ranks: Ranks,
+    stop: StopRequest,
+    lease: Lease | EveryonesLease,
+    config: str,
 ) -> StopReason:
     """Build, resume, train, export; why it ended before its time, if it did."""
-    tracker = build_tracker(
+    views = build_tracker(
         command.tracking,
         folder.root,
         total_images=command.train.images,
@@ -93,18 +105,22 @@ def trained(
         title=f"{command.stage.name} ({command.prior} prior)",
         run_config=dataclasses.asdict(command),
     )
+    tracker = FencedTracker(views, lease.holds)
     training = build_run(command, inputs, tracker, ranks, stop)
+    training.saving.writer.fence = lease.fence
     try:
+        lease.fence()  # of two that came at the same moment, one goes
         resume(training)  # refuses a folder of another run, before anything in it is changed
         if ranks.is_first:
             folder.config.write_text(config)
         with training.watchdog:
             reason = train(training)
+            if reason is StopReason.NONE and not lease.confirm():
+                reason = StopReason.LEASE_LOST
             if reason is StopReason.NONE and ranks.is_first:
                 export(training, folder)
-            training.engine.agree_now(
-                [0]
-            )  # ranks leave together: launchers take the first one to go for a failure
+            # ranks leave together: launchers take the first one to go for a failure
+            reason = StopReason(training.engine.agree_now([reason])[0])
     finally:
         training.saving.leave()
         tracker.close()

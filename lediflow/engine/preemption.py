@@ -1,8 +1,9 @@
 """A request to stop is a flag; the loop votes with it at each step, all ranks agree, save together and leave.
 
 Requests come as signals: INT (Ctrl-C), TERM, USR1 and USR2 (SLURM's warning before the time limit); as a file: `touch
-RUN/stop`; or from the clock: the wall time is near (deadline.py). A second Ctrl-C ends the process at once, as people
-expect. Signals count from the moment the `with` block is entered, long before there is a loop.
+RUN/stop`; from the clock: the wall time is near (deadline.py); or because the run folder is no longer ours (lease). A
+second Ctrl-C ends the process at once, as people expect. Signals count from the moment the `with` block is entered,
+long before there is a loop.
 """
 
 from __future__ import annotations
@@ -27,18 +28,20 @@ LOOK_EVERY_SECONDS = 1.0  # for the file: a call to a shared file system may tak
 class StopReason(enum.IntEnum):
     """Why a run stops; of several reasons the largest wins.
 
-    A person's file outranks the rest: it alone says that the run should not go on by itself.
+    A person's file outranks what asks for a new start: it alone says that the run should not go on by itself. A lost
+    lease outranks it: then nothing is written any more, and the file is for those who have the folder now.
     """
 
     NONE = 0
     WALL_TIME = 1
     SIGNAL = 2
     STOP_FILE = 3
+    LEASE_LOST = 4
 
     @property
     def exit_status(self) -> int:
         """75 is EX_TEMPFAIL of sysexits.h; the others lie above its range."""
-        return {"NONE": 0, "SIGNAL": 75, "WALL_TIME": 79, "STOP_FILE": 80}[self.name]
+        return {"NONE": 0, "SIGNAL": 75, "WALL_TIME": 79, "STOP_FILE": 80, "LEASE_LOST": 82}[self.name]
 
     @property
     def sentence(self) -> str:
@@ -47,13 +50,14 @@ class StopReason(enum.IntEnum):
             "WALL_TIME": "the wall time is near",
             "SIGNAL": "a signal asked for a stop",
             "STOP_FILE": "the stop file asked for a stop",
+            "LEASE_LOST": "the run folder is no longer this start's to write",
         }[self.name]
 
 
 class StopRequest:
     """Within `with StopRequest() as stop`, `stop.vote()` is this rank's reason to stop.
 
-    `file` and `deadline` may be set later, when they are known. Give the file to the first rank only.
+    `file`, `deadline` and `holds` may be set later, when they are known, on the first rank only.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class StopRequest:
         self.file = file
         self.deadline = deadline
         self.clock = clock
+        self.holds: Callable[[], bool] = lambda: True  # whether the run folder is still ours (lease)
         self.signal: signal.Signals | None = None  # the first stop signal received
         self.previous: dict[signal.Signals, Any] = {}  # the handlers before ours
         self._is_file_seen = False
@@ -76,6 +81,8 @@ class StopRequest:
 
     def vote(self) -> StopReason:
         """Cheap enough for every step."""
+        if not self.holds():
+            return StopReason.LEASE_LOST
         if self._is_file_seen or self._finds_file():
             return StopReason.STOP_FILE
         if self.signal is not None:

@@ -5,7 +5,7 @@ events.jsonl      what happened, append-only     export/        EMA weights and 
 averages/         stored along the run, to make averages of other lengths from
 samples/          pictures                       results/       numbers with their origin
 heartbeats/       where each rank is             stacks/        of ranks that hung
-stop              make this file, and the run saves and stops
+lease.json        who is training here           stop           make this file, and the run saves and stops
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ class RunFolder:
     @property
     def stop(self) -> Path:
         return self.root / "stop"
+
+    @property
+    def lease(self) -> Path:
+        return self.root / "lease.json"
 
     @property
     def export(self) -> Path:

@@ -3,7 +3,8 @@
 Each rank writes its slice into `.<images>.<session>.<number>.partial`, then a mark with the slice's hash. The first
 rank waits for all marks, adds what is written once, and renames the folder. The session is one start of the run, the
 number counts its saves, alike on every rank: what a killed start or a failed save has left carries another name. Marks
-are renamed into place, so a mark that is seen is whole.
+are renamed into place, so a mark that is seen is whole. Before anything gets its final name, the fence is asked whether
+the run folder is still ours.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ class CheckpointWriter:
         self, folder: CheckpointFolder, ranks: Ranks, session: str, snapshots: Snapshots | None = None
     ) -> None:
         self.folder, self.ranks, self.session, self.snapshots = folder, ranks, session, snapshots
+        self.fence: Callable[[], None] = lambda: None  # raises where the folder is another's
         self.number = 0  # of saves begun
         self.thread: threading.Thread | None = None
         self.is_abandoned = threading.Event()
@@ -148,10 +151,12 @@ class CheckpointWriter:
         sums[MODEL] = write_averaged(partial / MODEL, whole)
         write_flushed(partial / PROGRESS, {**progress, "optimizer_steps": whole.steps})
         sums[PROGRESS] = sha256_of(partial / PROGRESS)
+        self.fence()
         if self.snapshots is not None:
             self.snapshots.store(int(final.name), whole)
         write_flushed(partial / MANIFEST, {SUMS: sums})
         flush(partial)
+        self.fence()
         discard(final)  # a broken one, passed over when the run began
         partial.rename(final)
         flush(self.folder.folder)

@@ -1,0 +1,117 @@
+"""What lease.json says: who holds the run folder, and a number that grows while he does."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+INTERVAL_SECONDS = 5.0  # between renewals
+PATIENCE = 3  # intervals without renewal after which a lease is nobody's
+SIZE = 1024  # bytes of the file, always: a renewal is one write in its place, and never leaves an older end
+TORN_READS, TORN_SECONDS = 5, 0.05
+
+
+class UnreadableLeaseError(OSError):
+    """The file is there, its content makes no sense."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseRecord:
+    """One start of a run. Times are the holder's, for people to read."""
+
+    token: str
+    job: str | None  # SLURM's id, the same after a requeue; null elsewhere
+    restart: int  # how often SLURM has put the job back into the queue
+    host: str
+    machine: str  # where `pid` means this process
+    pid: int
+    interval: float  # seconds between renewals
+    taken: float  # since the epoch
+    renewed: float
+    renewals: int = 0  # a number that stands still is a holder that is gone
+    is_given_back: bool = False
+
+    @property
+    def patience(self) -> float:
+        """Seconds without renewal after which the lease is nobody's."""
+        return PATIENCE * self.interval
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its holder is known to be gone."""
+        return self.is_given_back or (self.machine == this_machine() and not is_alive(self.pid))
+
+    def precedes(self, other: LeaseRecord) -> bool:
+        """Whether SLURM has started the other one in this one's place."""
+        return self.job is not None and self.job == other.job and self.restart < other.restart
+
+    @property
+    def holder(self) -> str:
+        job = f"SLURM job {self.job}, " if self.job else ""
+        return f"{job}process {self.pid} on {self.host}"
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.taken))
+        return f"{self.holder}, since {since} by its clock"
+
+
+def own_record(env: Mapping[str, str] = os.environ) -> LeaseRecord:
+    """The lease that this process would write."""
+    now = time.time()
+    return LeaseRecord(
+        token=uuid4().hex[:12],
+        job=env.get("SLURM_JOB_ID"),
+        restart=int(env.get("SLURM_RESTART_COUNT", "0")),
+        host=socket.gethostname(),
+        machine=this_machine(),
+        pid=os.getpid(),
+        interval=INTERVAL_SECONDS,
+        taken=now,
+        renewed=now,
+    )
+
+
+def encoded(record: LeaseRecord) -> bytes:
+    return json.dumps(dataclasses.asdict(record)).ljust(SIZE - 1).encode() + b"\n"
+
+
+def read_lease(path: Path) -> LeaseRecord | None:
+    """The lease as it stands, None where there is none; OSError if it cannot be read."""
+    for _ in range(TORN_READS):
+        try:
+            os.listdir(path.parent)  # noqa: PTH208 - asks a network file system for news
+            return LeaseRecord(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):  # perhaps read while it was renewed
+            time.sleep(TORN_SECONDS)
+    raise UnreadableLeaseError(errno.EBADMSG, "it is no lease", str(path))
+
+
+def this_machine() -> str:
+    """The same text for two processes that see each other under their numbers; containers may not."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+def is_alive(pid: int) -> bool:
+    """A number that was given to another process counts as alive."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True

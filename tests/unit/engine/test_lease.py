@@ -1,0 +1,247 @@
+"""Who may write a run folder. Processes of their own: tests/distributed/test_lease_processes.py."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+
+import pytest
+from harness.saves import part, whole
+
+from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter, Failed, Saved
+from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.lease import EveryonesLease, Lease, holding, leased, read_lease
+from lediflow.engine.lease.holding import LeaseLostError
+from lediflow.engine.lease.record import encoded, own_record
+from lediflow.engine.lease.taking import put
+from lediflow.engine.preemption import StopReason, StopRequest
+from lediflow.engine.ranks import Ranks
+from lediflow.errors import UserError
+from lediflow.tracking.event_file import JsonlTracker
+from lediflow.tracking.fenced import FencedTracker
+from lediflow.tracking.jsonl import read_events
+
+SOON, NEVER = 0.05, 1e6  # seconds between renewals
+
+
+def record(job=None, restart=0, interval=NEVER, **changes):
+    env = {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restart)} if job else {}
+    return dataclasses.replace(own_record(env), interval=interval, **changes)
+
+
+def elsewhere(**options):
+    """Of a process whose end cannot be seen from here."""
+    return record(host="node7", machine="another", **options)
+
+
+def dead_process():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "lease.json"
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def lease(path, clock):
+    """Held, with 10 seconds between renewals, of which none comes by itself."""
+    with Lease(path, record(interval=10), clock) as held:
+        yield held
+
+
+def takes(path, mine):
+    with Lease(path, mine):
+        return read_lease(path).token == mine.token
+
+
+class TestWhoMayTakeIt:
+    def test_whoever_comes_first(self, path):
+        assert takes(path, record())
+
+    def test_whoever_comes_after_it_was_given_back(self, path):
+        assert takes(path, record())
+        assert read_lease(path).is_given_back
+        assert takes(path, record())
+
+    def test_whoever_finds_that_its_holder_is_dead_at_once(self, path):
+        put(path, record(pid=dead_process()))
+        assert takes(path, record())  # three intervals would be a month
+
+    def test_whoever_sees_it_stand_still_for_three_intervals(self, path):
+        put(path, elsewhere(interval=SOON))
+        started = time.monotonic()
+        assert takes(path, record())
+        assert time.monotonic() - started >= 3 * SOON
+
+    def test_whoever_finds_a_file_that_a_disk_has_spoilt(self, path):
+        path.write_text('{"token": "a", ')
+        assert takes(path, record())
+
+    def test_a_later_start_of_the_same_job_even_if_it_is_live(self, path):
+        with Lease(path, record("77", restart=1, interval=SOON), leave=lambda status: None):
+            assert takes(path, record("77", restart=2))
+
+    @pytest.mark.parametrize(
+        "newcomer", [record(), record("78", restart=2), record("77", restart=1), record("77", restart=0)],
+        ids=["no job", "another job", "the same start", "an earlier start"],
+    )  # fmt: skip
+    def test_nobody_else_while_it_is_renewed(self, path, newcomer):
+        with Lease(path, record("77", restart=1, interval=SOON)) as lease:
+            with pytest.raises(UserError, match="is being trained by SLURM job 77, process") as refused:
+                Lease(path, newcomer).__enter__()
+            assert lease.confirm()
+        assert "scancel 77" in str(refused.value)
+        assert f"touch {path.parent}/stop" in str(refused.value)
+
+    def test_one_of_two_that_come_at_the_same_moment(self, path):
+        with Lease(path, record()) as first:
+            put(path, record())  # the second one saw no lease either
+            with pytest.raises(LeaseLostError):
+                first.fence()
+
+
+class TestATakeover:
+    def test_the_older_one_notices_leaves_and_is_waited_for(self, path):
+        left = []
+        with Lease(path, record("77", interval=SOON), leave=left.append) as older:
+            with Lease(path, record("77", restart=1)) as newer:
+                older.thread.join()
+                assert left == [82]  # its own program did not leave in time
+                assert not older.holds()
+                assert newer.confirm()
+            assert [file.name for file in path.parent.iterdir()] == ["lease.json"]
+
+    def test_one_that_leaves_in_time_is_not_ended(self, path):
+        left = []
+        with Lease(path, record("77", interval=SOON), leave=left.append) as older:
+            put(path, record("77", restart=1))
+            while older.holds():
+                time.sleep(SOON / 10)
+        time.sleep(2 * SOON)
+        assert left == []
+
+    def test_nothing_the_older_one_does_touches_the_newer_ones_lease(self, path):
+        with Lease(path, record("77"), leave=lambda status: None) as older:
+            newer = record("77", restart=1)
+            put(path, newer)
+            holding.write(older.descriptor, older.record)  # had looked just before
+            assert read_lease(path) == newer
+            assert not older.confirm()
+        assert read_lease(path) == newer
+
+    def test_one_that_is_silent_is_waited_for_three_intervals(self, path):
+        put(path, elsewhere(job="77", interval=SOON))
+        started = time.monotonic()
+        assert takes(path, record("77", restart=1))
+        assert time.monotonic() - started >= 3 * SOON
+
+    def test_one_that_is_dead_is_not_waited_for(self, path):
+        put(path, record("77", pid=dead_process()))
+        assert takes(path, record("77", restart=1))
+
+
+class TestHolding:
+    def test_a_lease_is_renewed_by_itself(self, path):
+        with Lease(path, record(interval=SOON)):
+            while read_lease(path).renewals < 3:
+                time.sleep(SOON)
+
+    def test_a_pause_in_which_nobody_came_costs_nothing(self, lease, clock, path):
+        clock.now = 1000.0
+        assert lease.holds()
+        assert read_lease(path).renewals == 1
+
+    def test_a_pause_in_which_somebody_came_costs_the_lease(self, lease, clock, path):
+        put(path, elsewhere())
+        clock.now = 29.0
+        assert lease.holds()  # did not look: nobody believes yet that it is abandoned
+        clock.now = 30.0
+        assert not lease.holds()
+
+    def test_a_file_that_cannot_be_written_costs_it_after_three_intervals(self, lease, clock, monkeypatch):
+        def fail(*_):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(holding, "write", fail)
+        clock.now = 29.0
+        assert lease.confirm()
+        clock.now = 30.0
+        assert not lease.confirm()
+
+    def test_a_disk_that_hangs_costs_it_after_three_intervals(self, path, clock):
+        with Lease(path, record(interval=SOON), clock) as lease, lease.lock:  # held by the renewal that hangs
+            assert lease.holds()
+            clock.now = 3 * SOON
+            assert not lease.holds()
+
+    def test_whoever_removes_the_file_ends_the_run(self, lease, path):
+        path.unlink()
+        assert not lease.confirm()
+
+    def test_afterwards_nothing_may_be_written(self, path):
+        with Lease(path, record()) as lease:
+            pass
+        assert not lease.holds()
+        with pytest.raises(LeaseLostError):
+            lease.fence()
+
+    def test_only_the_first_rank_touches_the_file(self, path):
+        with leased(path, is_first=False) as everyones:
+            assert isinstance(everyones, EveryonesLease)
+            assert everyones.holds()
+            everyones.fence()
+        assert not path.exists()
+        with leased(path, is_first=True) as lease:
+            assert read_lease(path) == lease.record
+
+    def test_a_renewal_leaves_nothing_of_the_one_before(self):
+        assert {len(encoded(record(renewals=number))) for number in (0, 10**9)} == {1024}
+
+
+class TestWhatAStartWithoutALeaseDoes:
+    def test_it_votes_to_leave_whatever_else_was_asked(self, tmp_path):
+        stop = StopRequest(file=tmp_path / "stop")
+        stop.file.touch()
+        assert stop.vote() is StopReason.STOP_FILE
+        stop.holds = lambda: False
+        assert stop.vote() is StopReason.LEASE_LOST
+        assert StopReason.LEASE_LOST.exit_status == 82
+
+    def test_its_checkpoint_gets_no_name_and_its_averages_are_not_stored(self, lease, path, tmp_path):
+        folder = CheckpointFolder(tmp_path / "checkpoints")
+        writer = CheckpointWriter(folder, Ranks(), "old", Snapshots(tmp_path / "averages", every_images=1))
+        writer.fence = lease.fence
+        assert isinstance(saved(writer, 48), Saved)
+        put(path, elsewhere())
+        assert isinstance(saved(writer, 96), Failed)
+        assert [file.name for file in folder.folder.iterdir()] == ["000000000048"]
+        assert [file.name for file in (tmp_path / "averages").iterdir()] == ["000000000048.safetensors"]
+
+    def test_it_logs_nothing(self, lease, clock, path, tmp_path):
+        tracker = FencedTracker(JsonlTracker(tmp_path / "events.jsonl"), lease.holds)
+        tracker.record("train", 8, loss=1.0)
+        put(path, elsewhere())
+        clock.now = 1000.0
+        tracker.record("train", 16, loss=1.0)
+        tracker.close()
+        assert [event["images_seen"] for event in read_events(tmp_path / "events.jsonl")] == [8]
+
+
+def saved(writer, images):
+    writer.begin(images, part(whole(images)), {"images_seen": images})
+    return writer.wait_commit()
