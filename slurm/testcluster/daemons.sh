@@ -1,0 +1,54 @@
+# What a cluster has once: munge, the accounting's database and daemon, the controller.
+
+start_munge() {
+  head -c 128 /dev/urandom >"$DIR/key/munge"
+  chmod 400 "$DIR/key/munge"
+  # force: the folder may lie below one of mode 0700
+  munged --force --num-threads=4 --socket="$DIR/munge/socket" --key-file="$DIR/key/munge" \
+    --pid-file="$DIR/run/munged.pid" --seed-file="$DIR/key/seed" --log-file="$DIR/log/munged.log" \
+    2>>"$DIR/log/munged.log" || fail "munged did not start: $(tail -n 3 "$DIR/log/munged.log")"
+}
+
+start_accounting() {
+  make_database
+  start_database
+  wait_for 30 port_answers 127.0.0.1 "$DATABASE_PORT" || fail "MariaDB did not start; see $DIR/log/mariadbd.log"
+  slurmdbd
+  wait_for 30 port_answers 127.0.0.1 "$ACCOUNTING_PORT" || fail "slurmdbd did not start; see $DIR/log/slurmdbd.log"
+}
+
+make_database() { # as mariadb-install-db does, which is in the big package only
+  local scripts=/usr/share/mysql
+  {
+    printf '%s\n' "create database mysql;" "use mysql;"
+    cat "$scripts"/mysql_{system_tables,performance_tables,system_tables_data}.sql
+  } | mariadbd --no-defaults --user="$OWNER" --bootstrap --datadir="$DIR/database" --innodb-log-file-size=8M \
+    --skip-networking >"$DIR/log/mariadbd.log" 2>&1 || fail "MariaDB made no database; see $DIR/log/mariadbd.log"
+  cat >"$DIR/database.sql" <<SQL
+CREATE DATABASE IF NOT EXISTS slurm_acct_db;
+CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
+GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';
+SQL
+}
+
+start_database() {
+  setsid mariadbd --no-defaults --user="$OWNER" --datadir="$DIR/database" --init-file="$DIR/database.sql" \
+    --socket="$DIR/run/mariadb" --pid-file="$DIR/run/mariadbd.pid" \
+    --bind-address=127.0.0.1 --port="$DATABASE_PORT" --skip-name-resolve \
+    --innodb-buffer-pool-size=64M --innodb-log-file-size=8M --innodb-lock-wait-timeout=900 \
+    --innodb-flush-log-at-trx-commit=0 >>"$DIR/log/mariadbd.log" 2>&1 </dev/null &
+}
+
+start_controller() {
+  slurmctld -c
+  wait_for 30 port_answers "$(controller_address)" "$CONTROLLER_PORT" ||
+    fail "slurmctld did not start; see $DIR/log/slurmctld.log"
+}
+
+controller_is_registered() {
+  sacctmgr --noheader list cluster format=ControlPort | grep -q "$CONTROLLER_PORT"
+}
+
+nodes_are_idle() {
+  [ "$(sinfo --noheader --partition=main --states=idle --format=%D)" = "$NODES" ]
+}

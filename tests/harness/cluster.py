@@ -1,0 +1,224 @@
+"""A SLURM of four nodes on this machine, as tests see it: submit, wait, break, look.
+
+`slurm/testcluster/cluster.sh` starts and breaks it; everything else are SLURM's own commands. Each `Cluster` takes a
+folder, ports and a network that nobody has, so that several live side by side. Jobs start in the project's folder and
+import the project from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.processes import ROOT, clean_environment
+
+SCRIPT = ROOT / "slurm/testcluster/cluster.sh"
+SECONDS = 60.0  # above what SLURM takes for anything but a lost node
+NODE_LOST_SECONDS = 90.0
+PORTS = 60  # that a cluster takes
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED")
+
+
+class Account(NamedTuple):
+    """One line of sacct: an incarnation of a job, or of one of its steps."""
+
+    job: str  # 1234, 1234_5, 1234.batch, 1234.0
+    state: str
+    exit_code: str  # status:signal
+    nodes: str
+
+
+class Cluster:
+    """A running cluster."""
+
+    def __init__(self, folder: Path, options: dict[str, str]) -> None:
+        self.folder = folder
+        self.options = {"TESTCLUSTER_DIR": str(folder), **options}
+        self.environment = clean_environment() | {
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    # --- commands
+
+    def control(self, *arguments: object) -> str:
+        """`cluster.sh arguments...`; what it prints."""
+        return self.run(str(SCRIPT), *arguments)
+
+    def run(self, *command: object, check: bool = True, text: str | None = None) -> str:
+        """A command in the cluster's environment, on the machine that the nodes are on; what it prints."""
+        ended = subprocess.run(
+            [str(word) for word in command],
+            env=self.environment | self.options,
+            cwd=ROOT,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert not check or ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+        return ended.stdout
+
+    def on_node(self, number: int, *command: object, check: bool = True) -> str:
+        """A command on a node."""
+        return self.run(SCRIPT, "exec", number, *command, check=check)
+
+    # --- jobs
+
+    def sbatch(self, commands: str, *options: str) -> str:
+        """Submit shell commands; the job's id. What they print: `output`."""
+        script = f"#!/bin/bash\n{commands}\n"
+        place = f"--output={self.folder}/output/%A_%a.txt" if "--array" in str(options) else None
+        place = place or f"--output={self.folder}/output/%j.txt"
+        (self.folder / "output").mkdir(exist_ok=True)
+        said = self.run("sbatch", "--parsable", "--open-mode=append", place, *options, text=script)
+        return said.strip().partition(";")[0]
+
+    def output(self, job: str) -> str:
+        """What the job printed, all incarnations."""
+        file = self.folder / "output" / f"{job}.txt"
+        return file.read_text() if file.exists() else ""
+
+    def job(self, job: str) -> dict[str, str]:
+        """The controller's knowledge of the job: JobState, Reason, Restarts, NodeList, ExitCode, ..."""
+        words = self.run("scontrol", "--oneliner", "show", "job", job).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def state(self, job: str) -> str:
+        return self.job(job)["JobState"]
+
+    def squeue(self, *options: str) -> list[str]:
+        """Ids of the jobs in the queue."""
+        return self.run("squeue", "--noheader", "--format=%i", *options).split()
+
+    def sacct(self, job: str) -> list[Account]:
+        """Every incarnation of the job, steps included, oldest first."""
+        form = "--format=JobID,State,ExitCode,NodeList"
+        said = self.run("sacct", "--duplicates", "--noheader", "--parsable2", form, "--jobs", job)
+        return [Account(*line.split("|")) for line in said.splitlines()]
+
+    def wait(self, job: str, states: str | Collection[str] = ENDED, seconds: float = SECONDS) -> str:
+        """Until the job is in one of the states; which."""
+        wanted = (states,) if isinstance(states, str) else tuple(states)
+        self.wait_until(lambda: self.state(job) in wanted, f"job {job} {' or '.join(wanted)}", seconds)
+        return self.state(job)
+
+    def wait_for_output(self, job: str, words: str, seconds: float = SECONDS) -> None:
+        """Until the job has printed the words."""
+        self.wait_until(lambda: words in self.output(job), f"job {job} says {words!r}", seconds)
+
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds} s for: {what}\n{self.story()}"
+            time.sleep(0.1)
+
+    def story(self) -> str:
+        """Queue, nodes and the jobs' last words, for a test that failed."""
+        outputs = sorted((self.folder / "output").glob("*.txt"), key=lambda file: file.stat().st_mtime)
+        told = [f"--- {file.name}\n{file.read_text()[-2000:]}" for file in outputs[-3:]]
+        log = (self.folder / "log/slurmctld.log").read_text().splitlines()[-20:]
+        return "\n".join([self.run("squeue"), self.run("sinfo", "--Node"), *told, "--- slurmctld", *log])
+
+    # --- faults
+
+    def preempt(self, job: str, seconds: int = 1) -> str:
+        """A job of a higher partition takes the job's nodes and keeps them for some seconds; its id."""
+        nodes = self.job(job)["NodeList"]
+        return self.sbatch(
+            f"sleep {seconds}", "--partition=high", f"--nodelist={nodes}", "--exclusive", "--job-name=taker"
+        )
+
+    def kill_node(self, number: int) -> None:
+        """A power failure: every process of the node."""
+        self.control("kill-node", number)
+
+    def kill_slurmd(self, number: int) -> None:
+        """SLURM's daemon alone: the node's jobs live on, unseen."""
+        self.control("kill-slurmd", number)
+
+    def start_node(self, number: int) -> None:
+        self.control("start-node", number)
+
+    def node_state(self, number: int) -> str:
+        """idle, mixed, allocated, down, ...; with an asterisk while it does not answer."""
+        return self.run(
+            "sinfo", "--noheader", f"--nodes=node{number}", "--partition=main", "--format=%T"
+        ).strip()
+
+    def heal(self) -> None:
+        """No jobs, all nodes idle: what every test starts from."""
+        if self.squeue():
+            self.run("scancel", *self.squeue(), check=False)
+        for number in self.numbers:
+            if not self._has_slurmd(number):
+                self.kill_node(number)  # tasks that outlived their slurmd
+                self.start_node(number)
+        self.wait_until(lambda: not self.squeue(), "an empty queue")
+        self.wait_until(self._is_idle, "idle nodes", NODE_LOST_SECONDS)
+
+    @property
+    def numbers(self) -> range:
+        return range(1, int(self.options["TESTCLUSTER_NODES"]) + 1)
+
+    def _has_slurmd(self, number: int) -> bool:
+        return (self.folder / f"run/slurmd-node{number}.pid").exists()
+
+    def _is_idle(self) -> bool:
+        states = [self.node_state(number) for number in self.numbers]
+        for number, state in zip(self.numbers, states, strict=True):
+            if state.startswith("drain"):
+                self.run("scontrol", "update", f"NodeName=node{number}", "State=RESUME", check=False)
+        return set(states) == {"idle"}
+
+
+@contextlib.contextmanager
+def running_cluster(**options: object) -> Iterator[Cluster]:
+    """A cluster as long as the block lasts; options as cluster.sh's, in small letters without TESTCLUSTER_."""
+    folder = Path(tempfile.mkdtemp(prefix="tc-", dir="/tmp"))  # short: sockets lie below it
+    given = {f"TESTCLUSTER_{name.upper()}": str(value) for name, value in options.items()}
+    cluster = Cluster(folder, free_place() | {"TESTCLUSTER_NODES": "4"} | given)
+    try:
+        cluster.control("up")
+        yield cluster
+    finally:
+        cluster.control("down")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_place() -> dict[str, str]:
+    """Ports and a network that nobody has; drawn, for other clusters may be starting at the same time."""
+    drawn = random.SystemRandom()
+    port = drawn.randrange(20000, 30000, PORTS)
+    while not all(is_free(one) for one in range(port, port + PORTS)):
+        port = drawn.randrange(20000, 30000, PORTS)
+    network = f"10.{drawn.randrange(64, 128)}.{drawn.randrange(256)}"
+    return {"TESTCLUSTER_PORT": str(port), "TESTCLUSTER_NET": network}
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def missing_slurm() -> str:
+    """Why no cluster can be started here; empty where one can."""
+    programs = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch")
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    missing = [program for program in programs if not shutil.which(program, path=path)]
+    return f"SLURM is not installed here ({', '.join(missing)} missing)" if missing else ""
+
+
+def is_root_on_debian() -> bool:
+    return os.geteuid() == 0 and Path("/etc/debian_version").exists()
