@@ -2,7 +2,8 @@
 
 Exit status: 0 the work is done; 2 the request cannot be met (the message says what to do); 130 interrupted; 1 anything
 else, with a traceback. Training that was stopped with its state saved ends with 75 (Ctrl-C or another signal), 79 (the
-wall time is near) or 80 (`touch RUN/stop`): see StopReason; 81 a rank that was stuck ended itself: see Watchdog.
+wall time is near) or 80 (`touch RUN/stop`): see StopReason; 81 a rank that was stuck ended itself: see Watchdog; 82
+another start has the run folder, nothing was saved: see engine.lease.
 """
 
 from __future__ import annotations
