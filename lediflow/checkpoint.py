@@ -40,6 +40,13 @@ def inspect(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
 
 def row_of(path: Path) -> list[str]:
+    try:
+        return described(path)
+    except OSError as error:  # a run that trains removes old ones meanwhile
+        return [f"{int(path.name):,}", "?", "?", "?", "?", f"it is gone, or cannot be read ({error})"]
+
+
+def described(path: Path) -> list[str]:
     fault = find_fault(path)
     progress = Checkpoint(path).progress if fault is None else {}
     steps, ranks = (str(progress.get(key, "?")) for key in ("optimizer_steps", "ranks"))
@@ -49,7 +56,10 @@ def row_of(path: Path) -> list[str]:
 
 def verify(folder: RunFolder, arguments: argparse.Namespace) -> None:
     """Hash everything; an error that names what is broken."""
-    faults = {path: find_fault(path) for path in paths_of(folder)}
+    checked = {path: find_fault(path) for path in paths_of(folder)}
+    faults = {
+        path: fault for path, fault in checked.items() if path.exists()
+    }  # a run that trains removes old ones
     stored = {path: find_snapshot_fault(path) for path in Snapshots(folder.averages).paths()}
     for path, fault in (faults | stored).items():
         print(f"{path}: {fault or 'whole'}")

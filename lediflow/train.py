@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from lediflow.engine.early import note_signals
+
+    note_signals()
+
 import dataclasses
 import logging
 import os
@@ -28,6 +33,7 @@ from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.models.export import save_weights
 from lediflow.tracking.build import build_tracker
 from lediflow.tracking.fenced import FencedTracker
+from lediflow.training.identity import differences
 from lediflow.training.loop import Training, resume, train
 from lediflow.training.run_folder import RunFolder
 
@@ -63,7 +69,9 @@ def run(config: DictConfig) -> None:
                 stop.deadline = find_deadline(command.stop, os.environ, started)
             text = OmegaConf.to_yaml(config, resolve=True)
             reason = trained(command, inputs, folder, ranks, stop, lease, text)
-        if reason is not StopReason.NONE:
+        if reason is StopReason.NONE:
+            stop.consume()
+        else:
             leave(reason, stop, folder, ranks)
 
 
@@ -110,10 +118,10 @@ def trained(
     training.saving.writer.fence = lease.fence
     try:
         lease.fence()  # of two that came at the same moment, one goes
-        resume(training)  # refuses a folder of another run, before anything in it is changed
-        if ranks.is_first:
-            folder.config.write_text(config)
         with training.watchdog:
+            resume(training)  # refuses a folder of another run, before anything of it is changed
+            if ranks.is_first:
+                note_options(training, folder, config)
             reason = train(training)
             if reason is StopReason.NONE and not lease.confirm():
                 reason = StopReason.LEASE_LOST
@@ -129,11 +137,22 @@ def trained(
     return reason
 
 
+def note_options(training: Training, folder: RunFolder, config: str) -> None:
+    """Keep the options of this start, and what they change of the start before."""
+    if folder.config.is_file():
+        before, now = (
+            OmegaConf.to_container(OmegaConf.create(text)) for text in (folder.config.read_text(), config)
+        )
+        if changed := differences({"options": before}, {"options": now}):
+            training.tracker.record("options", training.clock.images_seen, changed=changed)
+    folder.config.write_text(config)
+
+
 def export(training: Training, folder: RunFolder) -> None:
-    """The newest checkpoint's averaged weights, where sampling and later stages look for them."""
-    newest = training.checkpoints.paths()[-1]
+    """The last checkpoint's averaged weights, where sampling and later stages look for them."""
+    last = training.checkpoints.path_at(training.clock.images_seen)  # later ones there may be broken
     facts = {**training.export, "images_seen": training.clock.images_seen}
-    save_weights(newest / MODEL, folder.export, facts)
+    save_weights(last / MODEL, folder.export, facts)
     log.info("exported %s", folder.export)
 
 

@@ -100,6 +100,7 @@ def build_run(
         watchdog=watchdog,
         config=command.train,
         identity=inputs.identity,
+        history=session,
         export=description | exported_facts(command, inputs),
     )
 

@@ -24,12 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lediflow.config.register import conf_folder, register_schemas
+from lediflow.engine.interrupts import INTERRUPTED
 from lediflow.errors import UserError
 from lediflow.nn.neighborhood import RouteUnavailableError
 
 BAD_REQUEST = 2
-INTERRUPTED = 130  # Ctrl-C outside training, where there is no state to save
-STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command again goes on
 
 _SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # in Hydra's lists of choices, but nobody's choice
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")

@@ -40,8 +40,8 @@ def full_identity(
 
 def is_done(folder: RunFolder, command: TrainCommand) -> bool:
     """Whether the folder holds this training, finished; an error if it holds another one."""
-    facts: dict[str, Any] = folder.exported_facts() if folder.is_exported else {"images_seen": 0}
-    if facts["images_seen"] < command.train.images:
+    facts = exported_wholly(folder)
+    if facts is None or facts["images_seen"] < command.train.images:
         return False
     then = {"warm_start": None, **facts.get("identity", {})}
     now = identity(command) | {"warm_start": warm_start_hash(command)}
@@ -54,6 +54,21 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
         )
     log.info("%s is finished (%d images): nothing to do", folder.root, facts["images_seen"])
     return True
+
+
+def exported_wholly(folder: RunFolder) -> dict[str, Any] | None:
+    """What stands beside the exported weights, or None where there are none, or not those that it describes."""
+    if not folder.is_exported:
+        return None
+    try:
+        facts: dict[str, Any] = folder.exported_facts()
+        if facts["weights_sha256"] == folder.weights_hash():
+            return facts
+        fault = "its weights do not match their SHA-256"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        fault = f"it cannot be read ({error})"
+    log.warning("%s is no whole export: %s; it is made again from the checkpoints", folder.export, fault)
+    return None
 
 
 def parent_changes(facts: dict[str, Any], command: TrainCommand) -> list[str]:

@@ -18,8 +18,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lediflow.errors import UserError
-
 log = logging.getLogger(__name__)
 
 STEPS_UNTIL_ANSWERED = 2
@@ -82,8 +80,6 @@ def find_deadline(
     """The earlier of SLURM's end of the job and `wall_minutes` after `started`, if there is one."""
     ends = _slurm_end(env)
     if config.wall_minutes is not None:
-        if config.wall_minutes <= 0:
-            raise UserError(f"stop.wall_minutes={config.wall_minutes} leaves no time; give a positive number")
         ends.append(started + 60 * config.wall_minutes)
     return Deadline(min(ends), config, clock) if ends else None
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lediflow.engine.copies import HostCopies
 from lediflow.engine.ema import Averages
+from lediflow.engine.meeting import join_group
 from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
 from lediflow.engine.messages import Messages
 from lediflow.engine.optimizer import adamw, clip_gradient, set_steps_made, steps_made
@@ -65,7 +66,8 @@ class DeepSpeedEngine:
         self.config = config = resolved(config, self.device)
         _check(config)
         self.deepspeed = _import_deepspeed(self.device)
-        _join_group(self.deepspeed, ranks, self.device)
+        join_group(ranks, "nccl" if self.device.type == "cuda" else "gloo", config.join_seconds)
+        self.deepspeed.init_distributed(verbose=False)  # takes the group that is there
         self.messages = Messages(ranks)
         micro_batch = config.micro_batch
         if fitting and not micro_batch and self.device.type == "cuda":
@@ -185,12 +187,6 @@ def _import_deepspeed(device: torch.device) -> Any:
     # else the CPU backend compiles a shared-memory extension for 20 s at every first start
     __compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
-
-
-def _join_group(deepspeed: Any, ranks: Ranks, device: torch.device) -> None:
-    os.environ.update(ranks.environment())
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
 
 def _deepspeed_config(

@@ -10,11 +10,13 @@ along the run they allow any other width to be made afterwards (posthoc.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from lediflow.errors import UserError
 
 HALF_LIFE = "ema"
 WIDEST = 0.28  # of sigma_rel: there gamma nears 0, a plain mean of all weights
@@ -36,6 +38,16 @@ class EMAConfig:
                 raise ValueError(f"train.ema.sigma_rels: {width} has more than three decimals; round it")
         if len(set(self.sigma_rels)) < len(self.sigma_rels):
             raise ValueError(f"train.ema.sigma_rels: {self.sigma_rels} names a width twice")
+
+
+def refuse_new_widths(config: EMAConfig, kept: Iterable[str]) -> None:
+    """An average that began in the middle of a run is not the one that its width names; `kept` are keys of a state."""
+    roles_kept = {key.partition("/")[0] for key in kept}
+    if new := [width for width in config.sigma_rels if role_of(width) not in roles_kept]:
+        raise UserError(
+            f"train.ema.sigma_rels: {new} were not kept from the start of this run (kept: {sorted(roles_kept)}). Leave "
+            "them out: other widths are made afterwards, by python -m lediflow.checkpoint export RUN --ema WIDTH"
+        )
 
 
 def role_of(sigma_rel: float) -> str:

@@ -58,8 +58,12 @@ class TroubleBook:
             handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+        except OSError:  # half a trouble would stand in the way of all others
+            self._path.unlink(missing_ok=True)
+            raise
         return True
 
     def next(self) -> Trouble | None:

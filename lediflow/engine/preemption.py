@@ -17,7 +17,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from lediflow.engine import early
 from lediflow.engine.deadline import Deadline
+from lediflow.engine.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ class StopRequest:
         self.clock = clock
         self.holds: Callable[[], bool] = lambda: True  # whether the run folder is still ours (lease)
         self.signal: signal.Signals | None = None  # the first stop signal received
+        self.was_interrupted = False  # by Ctrl-C
+        self.interrupts = Interrupts()
         self.previous: dict[signal.Signals, Any] = {}  # the handlers before ours
         self._is_file_seen = False
         self._next_look = -float("inf")
@@ -125,17 +129,21 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         self.previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self.signal = next(iter(early.noted), None)
+        self.interrupts.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.interrupts.stop()
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is signal.SIGINT and number == signal.SIGINT:
+        if number == signal.SIGINT and self.was_interrupted:
             raise KeyboardInterrupt
+        self.was_interrupted |= number == signal.SIGINT
         self.signal = self.signal or signal.Signals(number)
 
     def _finds_file(self) -> bool:

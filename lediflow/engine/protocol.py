@@ -43,6 +43,7 @@ class EngineConfig:
     activation_checkpointing: bool = False  # recompute layers in backward: less memory, a third more work
     gradient_clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone
     micro_batch: int = 0  # samples a rank holds at once; 0: as many of its share as fit the GPU
+    join_seconds: float = 600.0  # that ranks wait for each other at the start
     peak_tflops: float | None = None  # of one device, for its utilisation; null: known GPUs by their name
 
 

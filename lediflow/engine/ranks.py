@@ -71,7 +71,7 @@ def _from_slurm(env: Mapping[str, str]) -> Ranks:
         rank=int(env["SLURM_PROCID"]),
         world_size=int(env["SLURM_NTASKS"]),
         local_rank=int(env.get("SLURM_LOCALID", "0")),
-        master_addr=env.get("MASTER_ADDR") or _first_slurm_host(env["SLURM_JOB_NODELIST"]),
+        master_addr=env.get("MASTER_ADDR") or _first_slurm_host(env.get("SLURM_JOB_NODELIST", "")),
         # every task of a job computes the same port; two jobs on one node rarely share it
         master_port=int(env.get("MASTER_PORT", SLURM_PORTS[job % len(SLURM_PORTS)])),
     )
@@ -81,7 +81,7 @@ def _first_slurm_host(nodelist: str) -> str:
     command = ["scontrol", "show", "hostnames", nodelist]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, IndexError, subprocess.CalledProcessError) as error:
         raise UserError(
             f"`{' '.join(command)}` failed ({error}), so this task cannot tell where the first one runs; "
             "set MASTER_ADDR to the first node's name (inside a container SLURM's own tools are often missing)"

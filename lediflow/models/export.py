@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lediflow.disk import flush
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.reading import parsed, read_dataclass, read_levels
@@ -78,6 +79,7 @@ def publish(write: Callable[[Path], Any], folder: Path, description: dict[str, A
     beside = folder / f".{WEIGHTS}.{os.getpid()}"
     write(beside)
     config = {**description, "weights_sha256": sha256(beside)}
+    flush(beside)
     beside.replace(folder / WEIGHTS)
     write_beside_then_rename(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
@@ -160,4 +162,6 @@ def write_beside_then_rename(path: Path, text: str) -> None:
     """Replace a file so that a reader sees the old text or the new, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text)
+    flush(beside)
     beside.replace(path)
+    flush(path.parent)

@@ -26,7 +26,7 @@ NAMED = 8  # samples that a warning names
 @dataclass(kw_only=True)
 class BadStepsConfig:
     in_a_row: int = 8  # steps left out one after another before the run goes back to its last checkpoint
-    returns: int = 3  # times that a run goes back before it ends with an error
+    returns: int = 3  # times that a start goes back before it ends with an error
 
 
 @dataclass

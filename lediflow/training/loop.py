@@ -12,7 +12,8 @@ import torch
 from lediflow.data.streams.batch import Batch
 from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder
-from lediflow.engine.ema import decays_for
+from lediflow.engine.checkpoints.snapshots import HISTORY
+from lediflow.engine.ema import decays_for, refuse_new_widths
 from lediflow.engine.heartbeats import Phase
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.protocol import Engine
@@ -54,6 +55,7 @@ class Training:
     watchdog: Watchdog
     config: TrainingConfig
     identity: dict[str, Any]  # what a resumed run must share: seed, stage, parent
+    history: str  # names what stands since the run's first step; kept when the run is continued
     export: dict[str, Any] = field(default_factory=dict)  # what exported weights are described by
     bad_steps: BadSteps = field(init=False)
 
@@ -67,6 +69,7 @@ class Training:
             "images_seen": self.clock.images_seen,
             "stream": self.stream.state(),
             "identity": self.identity,
+            HISTORY: self.history,
             "ranks": self.engine.ranks.world_size,
             "export": self.export,
         }
@@ -204,6 +207,8 @@ def continue_from_newest(run: Training, why: str) -> bool:
             f"{run.checkpoints.folder} was trained with other options ({'; '.join(changed)}); "
             "repeat the options of the first start, or choose another run="
         )
+    refuse_new_widths(run.config.ema, checkpoint.state.shapes)
+    run.history = checkpoint.progress.get(HISTORY, "")
     run.engine.load(checkpoint.state)
     run.stream.load(checkpoint.progress["stream"])
     run.clock.images_seen = run.saving.last_saved = checkpoint.images_seen

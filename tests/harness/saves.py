@@ -46,13 +46,15 @@ def written(
     tensors: dict[str, Tensor] | None = None,
     ranks: int = 1,
     snapshots: Snapshots | None = None,
+    history: str = "",
 ) -> Checkpoint:
     """A checkpoint by that many ranks, which are threads here; its state is drawn from `images`, unless given."""
     tensors = whole(images) if tensors is None else tensors
     together = writers(folder, ranks)
     together[0].snapshots = snapshots
+    progress = {"images_seen": images} | ({"history": history} if history else {})
     for rank, writer in enumerate(together):
-        writer.begin(images, part(tensors, rank, ranks), {"images_seen": images})
+        writer.begin(images, part(tensors, rank, ranks), progress)
     outcomes = [writer.wait_commit() for writer in together]
     assert all(isinstance(outcome, Saved) for outcome in outcomes), outcomes
     return Checkpoint(folder.path_at(images))

@@ -1,6 +1,7 @@
 """`python -m lediflow.checkpoint`: what it shows, what it refuses, and the weights that it takes out."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -157,3 +158,16 @@ def test_an_export_that_cannot_be_written_is_a_sentence(trained, tmp_path):
     assert said.status == 2
     assert said.err.startswith("error: ")
     assert str(tmp_path / "file") in said.err
+
+
+def test_inspect_tells_of_a_checkpoint_that_goes_while_it_looks(run):
+    (run / "checkpoints/000000000001").mkdir()
+    (run / "checkpoints/000000000001/manifest.json").symlink_to(run / "nowhere")
+    said = succeed("checkpoint", "inspect", run)
+    assert re.search(r"^ *1 .*cannot be read", said.out, re.M)
+
+
+def test_files_that_desktops_leave_make_nothing_broken(run):
+    for path in (run / "checkpoints").iterdir():
+        (path / ".DS_Store").touch()
+    succeed("checkpoint", "verify", run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 from lediflow.config.dry_run.text import Facts, gigabytes
@@ -25,10 +26,10 @@ def snapshot_bytes(command: TrainCommand, work: Work) -> int:
 
 
 def disk_facts(command: TrainCommand, work: Work) -> Facts:
-    train, config = command.train, command.train.checkpoint
+    config = command.train.checkpoint
     one, snapshot = checkpoint_bytes(command, work), snapshot_bytes(command, work)
     last = config.keep_last + 1  # the newest is whole before the oldest goes
-    for_ever = kept_for_ever(train.images, config.keep_every_images)
+    for_ever = kept_for_ever(saves_of(command), config.keep_every_images)
     snapshots = snapshots_of(command)
     total = (last + for_ever) * one + snapshots * snapshot
     facts = [
@@ -54,11 +55,27 @@ def snapshots_of(command: TrainCommand) -> int:
     config = command.train.checkpoint
     if not (command.train.ema.sigma_rels and config.snapshot_every_images):
         return 0
-    return kept_for_ever(command.train.images, max(config.every_images, config.snapshot_every_images))
+    stored: list[int] = []
+    for save in saves_of(command):
+        if not stored or save - stored[-1] >= config.snapshot_every_images:
+            stored.append(save)
+    return len(stored)
 
 
-def kept_for_ever(images: int, every: int) -> int:
-    return images // every if every > 0 else 0
+def saves_of(command: TrainCommand) -> list[int]:
+    """Images seen at each save: the first batch beyond each multiple, and the end."""
+    train, every = command.train, command.train.checkpoint.every_images
+    batch = train.global_batch
+    end = -(-train.images // batch) * batch
+    multiples = range(every, end, every) if every > 0 else []
+    return sorted({-(-place // batch) * batch for place in multiples} | {end})
+
+
+def kept_for_ever(saves: list[int], every: int) -> int:
+    """Saves that are the first beyond a multiple."""
+    if every <= 0:
+        return 0
+    return sum(save // every > before // every for before, save in pairwise([0, *saves]))
 
 
 def nearest_folder(path: Path) -> Path:

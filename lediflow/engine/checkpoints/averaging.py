@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lediflow.engine.checkpoints.folder import Checkpoint
 from lediflow.engine.checkpoints.slices import SlicedState
-from lediflow.engine.checkpoints.snapshots import Snapshots, roles_in, tensors_in
+from lediflow.engine.checkpoints.snapshots import HISTORY, Snapshots, roles_in, tensors_in
 from lediflow.engine.ema import WIDEST
 from lediflow.engine.posthoc import Profile, coefficients, misfit, profile
 from lediflow.errors import UserError
@@ -57,7 +57,7 @@ def stored_averages(checkpoint: Checkpoint, snapshots: Snapshots) -> list[Stored
     state, end = checkpoint.state, checkpoint.images_seen
     earlier = [
         Stored(profile(width_of(role), int(path.stem)), partial(tensors_in, path, role))
-        for path in snapshots.whole(before=end)
+        for path in snapshots.whole(before=end, history=checkpoint.progress.get(HISTORY, ""))
         for role in roles_in(path)
     ]
     own = sorted({key.partition("/")[0] for key in state.shapes if key.startswith("ema_")})

@@ -47,12 +47,17 @@ def _wrong_names(path: Path, sums: Mapping[str, str]) -> str | None:
     expected = {PROGRESS, MODEL, *(slice_name(rank, len(slices)) for rank in range(len(slices)))}
     if not slices or sums.keys() != expected:
         return f"its {MANIFEST} names {', '.join(sorted(sums)) or 'nothing'}: no state of {len(slices)} ranks"
-    found = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    found = {entry.name for entry in path.iterdir() if not is_a_visitors(entry.name)} - {MANIFEST}
     if missing := sorted(sums.keys() - found):
         return f"{missing[0]} is missing"
     if unknown := sorted(found - sums.keys()):
         return f"{unknown[0]} is not in its {MANIFEST}"
     return None
+
+
+def is_a_visitors(name: str) -> bool:
+    """Files that desktops and file systems leave in any folder: .DS_Store, .snapshot, .nfs0001."""
+    return name.startswith(".")
 
 
 def _wrong_sums(path: Path, sums: Mapping[str, str]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lediflow.disk import flush
 from lediflow.engine.checkpoints.faults import MODEL, PROGRESS, find_fault
 from lediflow.engine.checkpoints.slices import SlicedState
 
@@ -116,15 +116,6 @@ def discard(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def flush(path: Path) -> None:
-    """fsync a file or a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_flushed(path: Path, content: Any) -> None:

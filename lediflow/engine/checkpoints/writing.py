@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lediflow.disk import flush
 from lediflow.engine.checkpoints.faults import MANIFEST, MODEL, PROGRESS, SUMS, sha256_of
-from lediflow.engine.checkpoints.folder import PARTIAL, CheckpointFolder, discard, flush, write_flushed
+from lediflow.engine.checkpoints.folder import PARTIAL, CheckpointFolder, discard, write_flushed
 from lediflow.engine.checkpoints.slices import SlicedState, slice_name, write_slice, write_tensors
-from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.checkpoints.snapshots import HISTORY, Snapshots
 from lediflow.engine.protocol import EngineState
 from lediflow.engine.ranks import Ranks
 
@@ -153,7 +154,7 @@ class CheckpointWriter:
         sums[PROGRESS] = sha256_of(partial / PROGRESS)
         self.fence()
         if self.snapshots is not None:
-            self.snapshots.store(int(final.name), whole)
+            self.snapshots.store(int(final.name), whole, progress.get(HISTORY, ""))
         write_flushed(partial / MANIFEST, {SUMS: sums})
         flush(partial)
         self.fence()

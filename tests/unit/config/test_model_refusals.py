@@ -90,3 +90,25 @@ def test_a_parent_with_other_latents_is_refused_with_both_shapes(trained, tmp_pa
     assert said.status == 2
     assert re.search(r"makes latents of 2x4x4, but model\.auxiliary describes 2x8x8", said.err)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("train.images=0", "train.images=0 must be above 0"),
+        ("train.global_batch=0", "train.global_batch=0 must be above 0"),
+        ("train.learning_rate=-1", "train.learning_rate=-1.0 must be at least 0"),
+        ("train.learning_rate=nan", "train.learning_rate=nan must be at least 0"),
+        ("train.beta2=1", "train.beta2=1.0 must be at least 0 and below 1"),
+        ("train.bad_steps.in_a_row=0", "train.bad_steps.in_a_row=0 must be above 0"),
+        ("train.checkpoint.keep_last=-3", "train.checkpoint.keep_last=-3 must be at least 0"),
+        ("train.schedule.decay_images=-100", "train.schedule.decay_images=-100 must be at least 0"),
+        ("engine.gradient_clip=-1", "engine.gradient_clip=-1.0 must be at least 0"),
+        ("engine.micro_batch=-4", "engine.micro_batch=-4 must be at least 0"),
+        ("stop.wall_minutes=nan", "stop.wall_minutes=nan must be above 0"),
+        ("watchdog.every_seconds=0", "watchdog.every_seconds=0.0 must be above 0"),
+        ("seed=-1", "seed=-1 must be at least 0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(option, words):
+    assert refusal(option) == words

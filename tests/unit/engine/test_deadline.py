@@ -5,7 +5,6 @@ import random
 import pytest
 
 from lediflow.engine.deadline import Deadline, StopConfig, find_deadline
-from lediflow.errors import UserError
 
 HOUR = 3600.0
 
@@ -121,7 +120,3 @@ class TestTheEnd:
     def test_is_asked_for_in_words_where_slurm_names_none(self, caplog):
         assert find_deadline(StopConfig(), {"SLURM_JOB_END_TIME": "UNLIMITED"}, started=0) is None
         assert "stop.wall_minutes" in caplog.text
-
-    def test_must_leave_time(self):
-        with pytest.raises(UserError, match="positive"):
-            find_deadline(StopConfig(wall_minutes=0), {}, started=0)

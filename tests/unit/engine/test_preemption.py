@@ -1,12 +1,18 @@
 """A request to stop raises a flag and nothing else, wherever it comes from; a second Ctrl-C ends the process."""
 
 import signal
+import sys
+import time
+from pathlib import Path
 
 import pytest
+from harness.processes import Started
 from submitit.core.utils import DelayedSubmission, JobPaths
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE, LocalJobEnvironment
 
+import lediflow.train
 from lediflow.engine.deadline import Deadline, StopConfig
+from lediflow.engine.interrupts import INTERRUPTED
 from lediflow.engine.preemption import STOP_SIGNALS, StopReason, StopRequest
 
 
@@ -38,12 +44,70 @@ def test_a_stop_signal_raises_the_flag_and_lets_the_work_go_on(number):
         assert stop.vote() is StopReason.SIGNAL
 
 
-def test_a_second_ctrl_c_interrupts_at_once():
+WAITING = """
+import datetime, sys
+import torch.distributed as dist
+from lediflow.engine.preemption import StopRequest
+with StopRequest() as stop:
+    print("ready", flush=True)
+    dist.TCPStore("127.0.0.1", 0, is_master=True).wait(["never"], datetime.timedelta(seconds=100))
+"""
+
+
+def test_a_second_ctrl_c_ends_the_process_even_where_it_waits_for_others_in_foreign_code():
+    process = Started([sys.executable, "-c", WAITING])
+    process.wait_until(lambda: "ready" in process.output())
+    for _ in range(2):
+        time.sleep(0.2)  # two signals at once are one
+        process.send(signal.SIGINT)
+    assert process.wait().status == INTERRUPTED
+
+
+AT_WORK = """
+import time
+from lediflow.engine.preemption import StopRequest
+try:
     with StopRequest() as stop:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        assert stop.is_raised
+        print("ready", flush=True)
+        time.sleep(100)
+except KeyboardInterrupt:
+    print("in order, after", stop.signal.name)
+"""
+
+
+def test_a_second_ctrl_c_interrupts_python_at_once_whatever_came_before():
+    process = Started([sys.executable, "-c", AT_WORK])
+    process.wait_until(lambda: "ready" in process.output())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+        time.sleep(0.2)
+        process.send(number)
+    assert "in order, after SIGTERM" in process.wait().output
+
+
+EARLY = """
+from lediflow.engine.early import note_signals
+note_signals()
+print("ready", flush=True)
+while not __import__("os").path.exists(__import__("sys").argv[1]):
+    pass
+from lediflow.engine.preemption import StopRequest
+with StopRequest() as stop:
+    print(repr(stop.vote()), stop.signal.name)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_during_the_imports_is_a_request(tmp_path, number):
+    process = Started([sys.executable, "-c", EARLY, str(tmp_path / "go")])
+    process.wait_until(lambda: "ready" in process.output())
+    process.send(number)
+    (tmp_path / "go").touch()
+    assert f"<StopReason.SIGNAL: 2> {number.name}" in process.wait().output
+
+
+def test_training_notes_signals_before_it_imports_what_takes_long():
+    text = Path(lediflow.train.__file__).read_text()
+    assert text.index("note_signals()") < text.index("import logging")
 
 
 def test_ctrl_c_after_slurms_warning_does_not_tear_the_save():

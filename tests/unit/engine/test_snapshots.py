@@ -78,8 +78,23 @@ def test_broken_ones_are_named_and_left_out(folder, snapshots, damage, caplog):
     content[-3] ^= 1
     path.write_bytes({"a flipped bit": content, "truncated": content[:-4], "empty": b""}[damage])
     assert find_snapshot_fault(path)
-    assert [int(path.stem) for path in snapshots.whole(before=301)] == [100, 300]
+    assert [int(path.stem) for path in snapshots.whole(before=301, history="")] == [100, 300]
     assert str(path) in caplog.text
+
+
+def test_those_of_another_run_in_the_same_folder_are_named_and_left_out(folder, snapshots, caplog):
+    written(folder, 100, snapshots=snapshots, history="the run before")
+    written(folder, 150, snapshots=snapshots, history="this run")
+    written(folder, 250, snapshots=snapshots, history="this run")
+    assert places(snapshots) == [100, 150, 250]  # its neighbours are its own
+    assert [int(path.stem) for path in snapshots.whole(before=301, history="this run")] == [150, 250]
+    assert "000000000100" in caplog.text and "another run" in caplog.text
+
+
+def test_a_run_that_begins_anew_writes_over_what_the_one_before_has_left(folder, snapshots):
+    for history in ("the run before", "this run"):
+        written(folder, 100, snapshots=snapshots, history=history)
+    assert [int(path.stem) for path in snapshots.whole(before=301, history="this run")] == [100]
 
 
 def test_a_disk_that_fills_up_while_averages_are_stored_leaves_no_half(folder, snapshots, monkeypatch):
@@ -91,7 +106,7 @@ def test_a_disk_that_fills_up_while_averages_are_stored_leaves_no_half(folder, s
 
     monkeypatch.setattr("lediflow.engine.checkpoints.snapshots.write_tensors", full)
     with pytest.raises(OSError, match="No space"):
-        snapshots.store(100, checkpoint.state)
+        snapshots.store(100, checkpoint.state, "")
     assert names_in(snapshots.folder) == []
 
 

@@ -121,6 +121,7 @@ def training(folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None,
         watchdog=Watchdog(folder, Ranks(), WatchdogConfig(), lambda event, **values: None, session="session"),
         config=config,
         identity=identity or {"seed": 0},
+        history="session",
     )
 
 

@@ -1,0 +1,22 @@
+"""Stop signals that come while a command still imports what it needs are requests like later ones.
+
+Imports take seconds, from a cluster's file system many.
+Nothing heavy is imported here. Ctrl-C is left alone: there is nothing to save yet.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+noted: list[signal.Signals] = []
+
+
+def note_signals() -> None:
+    """From now on TERM, USR1 and USR2 are only noted, until StopRequest takes over."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, _note)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    noted.append(signal.Signals(number))

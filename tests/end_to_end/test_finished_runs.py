@@ -1,0 +1,91 @@
+"""What a finished run's folder may suffer, and what the same command then does."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from harness.commands import invoke, succeed
+
+from lediflow.tracking.jsonl import read_events
+
+OPTIONS = (
+    "experiment=smoke", "stage=auxiliary", "synthetic_images=32", "engine.device=cpu",
+    "train.checkpoint.every_images=48",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    succeed("train", *OPTIONS, f"data.path={folder}/shards", f"run={folder}/run", "train.images=96")
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it, and its command."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "run", folder)
+    return folder, (*OPTIONS, f"data.path={finished}/shards", f"run={folder}")
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_it_is_left_alone(run):
+    folder, command = run
+    before = sha256(folder / "events.jsonl")
+    assert "nothing to do" in succeed("train", *command, "train.images=96").err
+    assert sha256(folder / "events.jsonl") == before
+
+
+@pytest.mark.parametrize("damage", ["no weights", "half the weights", "an empty description"])
+def test_an_export_that_was_damaged_is_made_again(run, damage):
+    folder, command = run
+    weights = folder / "export/model.safetensors"
+    whole = sha256(weights)
+    match damage:
+        case "no weights":
+            weights.unlink()
+        case "half the weights":
+            weights.write_bytes(weights.read_bytes()[:1000])
+        case "an empty description":
+            (folder / "export/config.json").write_text("")
+    succeed("train", *command, "train.images=96")
+    assert sha256(weights) == whole
+    assert json.loads((folder / "export/config.json").read_text())["images_seen"] == 96
+
+
+def test_what_is_exported_is_where_the_run_ended_even_if_a_later_checkpoint_lies_there_broken(run):
+    folder, command = run
+    broken = folder / "checkpoints/000000000096/model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-1] + b"x")
+    shutil.rmtree(folder / "export")
+    succeed("train", *command, "train.images=64")
+    ended = sha256(folder / "checkpoints/000000000064/model.safetensors")
+    assert sha256(folder / "export/model.safetensors") == ended != sha256(broken)
+
+
+def test_a_width_that_was_not_kept_from_the_start_is_refused(run):
+    _, command = run
+    said = invoke("train", *command, "train.images=144", "train.ema.sigma_rels=[0.05,0.1,0.2]")
+    assert said.status == 2
+    assert "[0.2] were not kept from the start" in said.err and "--ema WIDTH" in said.err
+
+
+def test_options_that_change_nothing_of_its_identity_are_noted_when_they_change(run):
+    folder, command = run
+    succeed("train", *command, "train.images=144", "engine.gradient_clip=0.5")
+    (noted,) = [event for event in read_events(folder / "events.jsonl") if event["event"] == "options"]
+    assert noted["images_seen"] == 96
+    changed = [change for change in noted["changed"] if not change.startswith("options.run")]  # it is a copy
+    assert changed == ["options.engine.gradient_clip: 1.0, now 0.5", "options.train.images: 96, now 144"]
+
+
+def test_a_stop_file_that_came_too_late_does_not_stop_the_next_start(run):
+    folder, command = run
+    (folder / "stop").touch()
+    assert invoke("train", *command, "train.images=112").status in (0, 80)
+    assert not (folder / "stop").exists()
