@@ -48,6 +48,8 @@ def decide(
         return Decision(Verdict.STOPPED, StopReason.STOP_FILE.sentence)
     if culprit is not None and culprit.status == REFUSED:
         return Decision(Verdict.FAILED, culprit.error or "the request cannot be met; see the log")
+    if culprit is not None and culprit.status == StopReason.LEASE_LOST.exit_status:
+        return Decision(Verdict.TERMINATED, StopReason.LEASE_LOST.sentence)
     if is_terminated:
         return Decision(Verdict.TERMINATED, "SLURM ended the job: cancelled, preempted, or at its time limit")
     if culprit is not None and culprit.status in GOES_ON:

@@ -65,7 +65,9 @@ def told_by_srun(line: str) -> End | None:
         return None
     host, tasks, fate = match.groups()
     code = re.search(r"exit code (\d+)", fate)
-    status = int(code[1]) if code else KILLED + (9 if "Killed" in fate else 11 if "egmentation" in fate else 15)
+    status = (
+        int(code[1]) if code else KILLED + (9 if "Killed" in fate else 11 if "egmentation" in fate else 15)
+    )
     return End(rank=int(re.split("[,-]", tasks)[0]), host=host, status=status, error=fate)
 
 

@@ -164,6 +164,12 @@ def hostnames(nodes: str) -> list[str]:
     return call("scontrol", "show", "hostnames", nodes).split() if nodes else []
 
 
+def restarts(job: str) -> int:
+    """How often SLURM has put the job back into the queue, until now."""
+    found = re.search(r"\bRestarts=(\d+)", call("scontrol", "show", "--oneliner", "job", job))
+    return int(found[1]) if found else 0
+
+
 def requeue(job: str) -> None:
     """Put a running job back into the queue; SLURM then ends what runs of it."""
     call("scontrol", "requeue", job)

@@ -45,7 +45,10 @@ def queue_by_submitit(
     executor = submitit.AutoExecutor(folder=folders[0].root.parent / ".submitit" / "%A", cluster="slurm")
     executor.update_parameters(**parameters(records, config))
     try:
-        with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # SLURM's words come once, with the error
+        with (
+            contextlib.redirect_stderr(io.StringIO()),
+            executor.batch(),
+        ):  # SLURM's words come once, with the error
             jobs = [executor.submit(Supervised(str(folder.root))) for folder in folders]
     except submitit.core.utils.FailedJobError as error:
         said = said_once(str(error))

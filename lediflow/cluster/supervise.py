@@ -109,7 +109,13 @@ class Supervisor:
         return status or FAILED_STATUS
 
     def requeue(self, decision: Decision) -> None:
-        """Back into the queue, away from nodes that failed; SLURM then ends this process."""
+        """Back into the queue, away from nodes that failed; SLURM then ends this process.
+
+        A start that SLURM had given up for lost, and has replaced, must not take the job from the one that runs now.
+        """
+        if slurm.restarts(self.here.job) != self.here.restart:
+            print(f"{self.record.name}: another start of job {self.here.job} runs already", file=sys.stderr)
+            return
         slurm.requeue(self.here.job)
         bad = bad_nodes(self.folder, self.config)
         if bad:
