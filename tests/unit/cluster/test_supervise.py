@@ -24,7 +24,7 @@ def supervised(tmp_path):
     folder.log.mkdir(parents=True)
     (tmp_path / "scontrol").write_text(SCONTROL)
 
-    def started(srun, run=None, **options):
+    def started(srun, run=None, restarts=2, **options):
         (tmp_path / "srun").write_text(f"#!/bin/bash\nmkdir -p {folder.ends('7-2')}\n{srun}\n")
         for name in ("srun", "scontrol"):
             (tmp_path / name).chmod(0o755)
@@ -35,6 +35,7 @@ def supervised(tmp_path):
             "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7",
             "SLURM_RESTART_COUNT": "2", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2",
             "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_GPUS": "0,1",
+            "RESTARTS": str(restarts),
         }  # fmt: skip
         return folder, start("lediflow.cluster.supervise", folder.root, env=env)
 
@@ -49,7 +50,7 @@ def calls(folder):
     return [
         line
         for line in (folder.root.parents[1] / "calls").read_text().splitlines()
-        if "hostnames" not in line
+        if not line.startswith("show")
     ]
 
 
@@ -93,6 +94,19 @@ def test_a_saved_run_goes_back_into_the_queue(supervised, tmp_path):
     folder, process = supervised(f"{saved}\nexit 143")
     assert process.wait().status == -signal.SIGKILL  # by SLURM
     assert (last(folder)["decision"], calls(folder)) == ("requeue", ["requeue 7"])
+
+
+def test_a_start_that_slurm_has_replaced_leaves_the_job_to_the_newer_one(supervised):
+    folder, process = supervised("exit 75", restarts=3)
+    assert process.wait().status == 75
+    assert calls(folder) == []
+
+
+def test_a_run_that_another_start_has_taken_over_is_left_to_it(supervised, tmp_path):
+    lost = ends(tmp_path / "jobs/demo/ends/7-2", END % (0, 1, 82, "null", "null", 1))
+    folder, process = supervised(f"{lost}\nexit 82")
+    process.wait()
+    assert (last(folder)["decision"], calls(folder)) == ("terminated", [])
 
 
 def test_a_crash_is_told_once_with_its_rank_and_its_traceback(supervised, tmp_path):
