@@ -28,8 +28,8 @@ SlurmctldHost=$MACHINE($(controller_address))
 SlurmctldPort=$CONTROLLER_PORT
 SlurmdPort=$NODE_PORT
 AuthType=auth/munge
-# cred_expire also is how long a requeued job waits before it may start again; 120 s unless set
-AuthInfo=socket=$DIR/munge/socket,cred_expire=3
+# cred_expire is also how long a requeued job waits before it may start again; below 5 s SLURM takes 120
+AuthInfo=socket=$DIR/munge/socket,cred_expire=5
 CredType=cred/munge
 SlurmUser=$OWNER
 SlurmdUser=$OWNER

@@ -21,6 +21,7 @@ start_node() {
   else
     boot_node "$1"
   fi
+  wait_for 10 test -s "$(slurmd_pid_file "$1")" || fail "node$1 has no slurmd; see $DIR/log/slurmd-node$1.log"
 }
 
 boot_node() {

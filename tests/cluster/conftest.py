@@ -31,7 +31,7 @@ def slurm_is_here() -> None:
 @pytest.fixture(scope="session")
 def cluster(slurm_is_here: None) -> Iterator[Cluster]:
     """Four nodes with four GPUs each: partitions main, low and hard (preempted with and without a warning), high."""
-    with running_cluster() as started:
+    with running_cluster(node_timeout_s=5) as started:
         yield started
 
 

@@ -1,15 +1,171 @@
-"""The test cluster keeps what tests of other things rely on."""
+"""The test cluster behaves as clusters do, in what the tests of other things rely on."""
 
 from __future__ import annotations
 
-from harness.cluster import Cluster
+import contextlib
+import socket
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from harness.cluster import SCRIPT, Account, Cluster, is_free, running_cluster
+from harness.processes import Started
+
+HOSTS = Path("/etc/hosts")
+FIRST_ONLY = '[ -z "$SLURM_RESTART_COUNT" ] || exit 0'  # the second incarnation has nothing to do
 
 
 def test_a_job_spans_nodes_with_names_and_addresses_of_their_own(cluster: Cluster) -> None:
-    job = cluster.sbatch("srun bash -c 'echo $(hostname) $(hostname -I)'", "--nodes=4", "--ntasks-per-node=1")
+    said = "srun bash -c 'echo $SLURMD_NODENAME $(hostname) $(getent hosts $SLURMD_NODENAME)'"
+    job = cluster.sbatch(said, "--nodes=4", "--ntasks-per-node=1")
     assert cluster.wait(job) == "COMPLETED"
-    network = cluster.options["TESTCLUSTER_NET"]
-    assert sorted(cluster.output(job).split("\n")) == [
-        "",
-        *(f"node{n} {network}.{10 + n}" for n in (1, 2, 3, 4)),
+    assert sorted(cluster.output(job).splitlines()) == [
+        " ".join((f"node{n}", host, address, f"node{n}"))
+        for n in cluster.numbers
+        for host, address in [place(cluster, n)]
     ]
+
+
+def place(cluster: Cluster, number: int) -> tuple[str, str]:
+    """Host name and address of a node."""
+    if cluster.is_isolated:
+        return f"node{number}", f"{cluster.options['TESTCLUSTER_NET']}.{10 + number}"
+    return socket.gethostname(), "127.0.0.1"
+
+
+def test_jobs_on_one_node_get_gpus_of_their_own(cluster: Cluster) -> None:
+    told = ("echo GPUs $CUDA_VISIBLE_DEVICES; sleep 2", "--nodelist=node1", "--gpus-per-node=2", "--mem=100")
+    jobs = [cluster.sbatch(*told) for _ in range(2)]
+    for job in jobs:
+        cluster.wait(job)
+    assert sorted(cluster.output(job) for job in jobs) == ["GPUs 0,1\n", "GPUs 2,3\n"]
+
+
+def test_accounting_knows_how_jobs_ended(cluster: Cluster) -> None:
+    good, bad = cluster.sbatch("true"), cluster.sbatch("exit 3")
+    assert (cluster.wait(good), cluster.wait(bad)) == ("COMPLETED", "FAILED")
+    assert cluster.sacct(good)[0] == Account(good, "COMPLETED", "0:0", cluster.job(good)["NodeList"])
+    assert cluster.sacct(bad)[0] == Account(bad, "FAILED", "3:0", cluster.job(bad)["NodeList"])
+
+
+def test_a_job_that_is_requeued_starts_again_within_seconds_and_counts(cluster: Cluster) -> None:
+    job = cluster.sbatch(f"{FIRST_ONLY}; scontrol requeue $SLURM_JOB_ID; sleep 60", "--requeue")
+    assert cluster.wait(job, "COMPLETED", seconds=30) == "COMPLETED"  # not SLURM's own two minutes
+    assert cluster.job(job)["Restarts"] == "1"
+    assert [line.state for line in cluster.sacct(job) if line.job == job] == ["REQUEUED", "COMPLETED"]
+
+
+class Preempted(NamedTuple):
+    """What became of a job whose node a higher partition took."""
+
+    output: str
+    incarnations: list[str]
+
+
+@pytest.fixture(scope="module")
+def preempted(cluster: Cluster) -> dict[str, Preempted]:
+    """One job for each preemptable partition, both preempted at the same time. Each says what it hears."""
+    commands = f"{FIRST_ONLY}; trap 'echo TERM; exit 1' TERM; trap 'echo USR2' USR2; echo begun; sleep 60 & wait"
+    saving = "; for i in 1 2 3; do sleep 0.5; done; echo saved; scontrol requeue $SLURM_JOB_ID; sleep 9"
+    jobs = {}
+    for node, partition in enumerate(("low", "hard"), start=1):
+        options = (f"--partition={partition}", f"--nodelist=node{node}", "--requeue", "--signal=B:USR2@60")
+        jobs[partition] = cluster.sbatch(commands + saving, *options)
+        cluster.wait_for_output(jobs[partition], "begun")
+    for job in jobs.values():
+        cluster.preempt(job)
+    return {partition: ended(cluster, job) for partition, job in jobs.items()}
+
+
+def ended(cluster: Cluster, job: str) -> Preempted:
+    assert cluster.wait(job) == "COMPLETED"
+    return Preempted(cluster.output(job), [line.state for line in cluster.sacct(job) if line.job == job])
+
+
+def test_partition_low_warns_and_gives_time_to_save(preempted: dict[str, Preempted]) -> None:
+    said = preempted["low"].output
+    assert said.index("begun") < said.index("USR2") < said.index("saved")
+    assert preempted["low"].incarnations[-1] == "COMPLETED"
+
+
+def test_partition_hard_takes_the_nodes_at_once(preempted: dict[str, Preempted]) -> None:
+    assert "saved" not in preempted["hard"].output
+    assert preempted["hard"].incarnations == ["PREEMPTED", "COMPLETED"]
+
+
+class Broken(NamedTuple):
+    """A job whose node broke, when SLURM had started it again elsewhere and that incarnation was over."""
+
+    nodes: list[str]  # of its incarnations
+    incarnations: list[str]
+    is_first_alive: bool
+
+
+@pytest.fixture(scope="module")
+def broken(cluster: Cluster) -> dict[str, Broken]:
+    """Two jobs at the same time: the node of one loses its power, that of the other its slurmd."""
+    jobs = {}
+    for name, fault in {"power": cluster.kill_node, "slurmd": cluster.kill_slurmd}.items():
+        counting = f"{FIRST_ONLY}; while echo $((++count)); do sleep 0.2; done"
+        jobs[name] = cluster.sbatch(counting, "--requeue", "--exclusive")
+        cluster.wait_for_output(jobs[name], "1\n")
+        fault(int(cluster.job(jobs[name])["NodeList"].removeprefix("node")))
+    return {name: after_the_fault(cluster, job) for name, job in jobs.items()}
+
+
+def after_the_fault(cluster: Cluster, job: str) -> Broken:
+    assert cluster.wait(job, "COMPLETED") == "COMPLETED"
+    lines = [line for line in cluster.sacct(job) if line.job == job]
+    before = cluster.output(job)
+    time.sleep(1)  # five numbers
+    nodes = [line.nodes for line in lines]
+    return Broken(nodes, [line.state for line in lines], is_first_alive=cluster.output(job) != before)
+
+
+@pytest.mark.parametrize("fault", ["power", "slurmd"])
+def test_a_job_whose_node_is_lost_starts_again_elsewhere(broken: dict[str, Broken], fault: str) -> None:
+    assert broken[fault].incarnations == ["NODE_FAIL", "COMPLETED"]
+    first, second = broken[fault].nodes
+    assert first != second
+
+
+def test_nothing_outlives_a_power_failure(broken: dict[str, Broken]) -> None:
+    assert not broken["power"].is_first_alive
+
+
+def test_tasks_outlive_their_slurmd_beside_the_next_incarnation(broken: dict[str, Broken]) -> None:
+    assert broken["slurmd"].is_first_alive
+
+
+@pytest.mark.parametrize("isolate", ["auto", "none"])
+def test_down_leaves_nothing_behind(slurm_is_here: None, isolate: str) -> None:
+    hosts = HOSTS.read_text()
+    with running_cluster(isolate=isolate, nodes=1) as own:
+        assert "already up" in own.control("up")
+        daemon = "setsid sleep 1000 & echo left"  # a job's process that wants to stay
+        own.wait_for_output(own.sbatch(daemon), "left")
+        assert processes_of(own)
+    assert not own.folder.exists()
+    assert not processes_of(own)
+    assert HOSTS.read_text() == hosts
+    first = int(own.options["TESTCLUSTER_PORT"])
+    assert all(is_free(port) for port in range(first, first + 12))
+    assert not Path(f"/sys/class/net/tc{first}").exists()
+    assert "not up" in own.control("down")
+
+
+def processes_of(cluster: Cluster) -> list[str]:
+    """Processes that were started with the cluster's environment or name its folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            if str(cluster.folder).encode() in told:
+                found.append(process.name)
+    return found
+
+
+def test_other_commands_say_at_once_that_no_cluster_is_there(tmp_path: Path) -> None:
+    said = Started([str(SCRIPT), "status"], {"TESTCLUSTER_DIR": str(tmp_path / "none")}).wait(10)
+    assert (said.status, said.output) == (1, f"testcluster: not up: {tmp_path / 'none'}\n")

@@ -169,6 +169,11 @@ class Cluster:
         self.wait_until(self._is_idle, "idle nodes", NODE_LOST_SECONDS)
 
     @property
+    def is_isolated(self) -> bool:
+        """Whether nodes have names, addresses and processes of their own, or all share this machine's."""
+        return "ISOLATE=namespaces" in (self.folder / "options").read_text()
+
+    @property
     def numbers(self) -> range:
         return range(1, int(self.options["TESTCLUSTER_NODES"]) + 1)
 

@@ -11,7 +11,11 @@ from lediflow.cluster.jobs import JobFolder, JobRecord
 
 SCONTROL = """#!/bin/sh
 echo "$@" >>$CALLS
-case $1 in show) printf 'node1\\nnode2\\n';; requeue) kill -KILL $PPID;; esac
+case "$1 $2" in
+    "show hostnames") printf 'node1\\nnode2\\n';;
+    "show --oneliner") echo "JobId=7 Restarts=$RESTARTS Requeue=1";;
+    requeue*) kill -KILL $PPID;;
+esac
 """
 # ranks that end by themselves, as lediflow.cluster.task notes them
 END = '{"rank": %d, "host": "node%d", "status": %d, "error": %s, "traceback": %s, "time": %d}'
