@@ -34,7 +34,7 @@ from lediflow.models.export import save_weights
 from lediflow.tracking.build import build_tracker
 from lediflow.tracking.fenced import FencedTracker
 from lediflow.training.identity import differences
-from lediflow.training.loop import Training, resume, train
+from lediflow.training.loop import Training, begin, find_newest, train
 from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -118,8 +118,9 @@ def trained(
     training.saving.writer.fence = lease.fence
     try:
         lease.fence()  # of two that came at the same moment, one goes
+        newest = find_newest(training)  # refuses a folder of another run, before anything in it is changed
         with training.watchdog:
-            resume(training)  # refuses a folder of another run, before anything of it is changed
+            begin(training, newest)
             if ranks.is_first:
                 note_options(training, folder, config)
             reason = train(training)

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Training:
-    """Everything one run needs, built; `resume(self)`, then `train(self)` run it."""
+    """Everything one run needs, built; `begin(self, find_newest(self))`, then `train(self)` run it."""
 
     engine: Engine
     stage: Stage
@@ -76,7 +76,7 @@ class Training:
 
 
 def train(run: Training) -> StopReason:
-    """Train from where the run stands (see `resume`) to the end of the clock (NONE), or until asked to stop."""
+    """Train from where the run stands (see `begin`) to the end of the clock (NONE), or until asked to stop."""
     run.pace.timings.restart()
     while not run.clock.is_finished:
         step = take_step(run)
@@ -175,11 +175,12 @@ def go_back(run: Training) -> None:
     run.saving.settle()
     run.window.restart()
     run.pace.timings.restart()
-    if not continue_from_newest(run, why="too many steps in a row without a finite gradient"):
+    if (newest := find_newest(run)) is None:
         raise UserError(
             f"{run.bad_steps.config.in_a_row} steps in a row had no finite gradient, before anything was saved; lower "
             "train.learning_rate, raise train.schedule.warmup_images, or look at the samples that the log names"
         )
+    continue_from(run, newest, why="too many steps in a row without a finite gradient")
 
 
 def save_and_wait(run: Training) -> None:
@@ -188,19 +189,12 @@ def save_and_wait(run: Training) -> None:
     run.saving.finish(run.clock.images_seen, run.progress)
 
 
-def resume(run: Training) -> None:
-    """Load the newest valid checkpoint, if there is one, into engine, stream and clock."""
-    if not continue_from_newest(run, why="start"):
-        run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
-
-
-def continue_from_newest(run: Training, why: str) -> bool:
-    """Whether there was a checkpoint; the first rank looks for it, all ranks load it."""
-    started, first = time.perf_counter(), run.engine.ranks.is_first
-    newest = run.checkpoints.newest() if first else None
+def find_newest(run: Training) -> Checkpoint | None:
+    """The newest valid checkpoint; the first rank looks for it. Refuses one of another run, and changes nothing."""
+    newest = run.checkpoints.newest() if run.engine.ranks.is_first else None
     path = run.engine.share(newest.path if newest else None)
     if path is None:
-        return False
+        return None
     checkpoint = Checkpoint(path)
     if changed := differences(checkpoint.progress["identity"], run.identity):
         raise UserError(
@@ -208,6 +202,20 @@ def continue_from_newest(run: Training, why: str) -> bool:
             "repeat the options of the first start, or choose another run="
         )
     refuse_new_widths(run.config.ema, checkpoint.state.shapes)
+    return checkpoint
+
+
+def begin(run: Training, newest: Checkpoint | None) -> None:
+    """Where `find_newest` found the run, or at its start."""
+    if newest is None:
+        run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
+    else:
+        continue_from(run, newest, why="start")
+
+
+def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
+    """Load a checkpoint into engine, stream and clock, on all ranks."""
+    started = time.perf_counter()
     run.history = checkpoint.progress.get(HISTORY, "")
     run.engine.load(checkpoint.state)
     run.stream.load(checkpoint.progress["stream"])
@@ -220,4 +228,3 @@ def continue_from_newest(run: Training, why: str) -> bool:
         seconds=time.perf_counter() - started,
     )
     log.info("continuing at %d of %d images", run.clock.images_seen, run.clock.images)
-    return True

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow import train
-from lediflow.engine.checkpoints import folder, snapshots, writing
+from lediflow.engine.checkpoints import Checkpoint, folder, snapshots, writing
 from lediflow.engine.deepspeed import DeepSpeedEngine
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.ranks import find_ranks
@@ -172,10 +172,10 @@ def noted_in(path: Path) -> Note:
 
 def record_steps(note: Note) -> None:
     """Note where the rank began, then the samples of each step that it has finished."""
-    resume, take_step = loop.resume, loop.take_step
+    begin, take_step = loop.begin, loop.take_step
 
-    def noted_resume(run: loop.Training) -> None:
-        resume(run)
+    def noted_begin(run: loop.Training, newest: Checkpoint | None) -> None:
+        begin(run, newest)
         note(begins=run.clock.images_seen)
 
     def noted_step(run: loop.Training) -> Any:
@@ -190,7 +190,7 @@ def record_steps(note: Note) -> None:
         )
         return step
 
-    train.resume, loop.take_step = noted_resume, noted_step
+    train.begin, loop.take_step = noted_begin, noted_step
 
 
 def main(arguments: list[str]) -> None:

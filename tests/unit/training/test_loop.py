@@ -23,7 +23,7 @@ from lediflow.stages.protocol import stage_loss
 from lediflow.training.bad_steps import BadStepsConfig
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
-from lediflow.training.loop import Training, resume
+from lediflow.training.loop import Training, begin, find_newest
 from lediflow.training.loop import train as train_on
 from lediflow.training.pace import Pace
 from lediflow.training.saving import Saving
@@ -127,7 +127,7 @@ def training(folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None,
 
 def train(run):
     """What the command does: continue where the folder stands."""
-    resume(run)
+    begin(run, find_newest(run))
     try:
         with run.stop:
             return train_on(run)
