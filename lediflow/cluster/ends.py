@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lediflow.engine.preemption import StopReason
+
 # Of a rank that lost its peers, not of one that went first.
 FOLLOWS = re.compile(
     r"connection (closed|reset)|broken pipe|DistBackendError|DistNetworkError|ncclRemoteError|socket|timed out",
@@ -74,12 +76,14 @@ def told_by_srun(line: str) -> End | None:
 def first_to_fail(ends: Sequence[End], told: Sequence[End]) -> End | None:
     """The rank that the others fell with.
 
-    In this order: the earliest that tells an error of its own; one that left as it should, before srun ended the rest;
-    one that could tell nothing; the earliest that lost another; whatever srun speaks of first.
+    In this order: one that another start has replaced; the earliest that tells an error of its own; one that left as
+    it should, before srun ended the rest; one that could tell nothing; the earliest that lost another; whatever srun
+    speaks of first.
     """
     failed = sorted((end for end in ends if end.status), key=lambda end: end.time)
     own = [end for end in failed if end.error and not end.follows_another]
     quiet = [end for end in failed if not end.error]
     heard = {end.rank for end in ends}
     silent = [end for end in told if end.rank not in heard and end.status >= KILLED]
-    return next(iter([*own, *quiet, *silent, *failed, *told]), None)
+    replaced = [end for end in (*ends, *told) if end.status == StopReason.LEASE_LOST.exit_status]
+    return next(iter([*replaced, *own, *quiet, *silent, *failed, *told]), None)

@@ -50,6 +50,8 @@ class Supervisor:
             signal.signal(number, signal.SIG_IGN)  # for the ranks, which get it as well
         status = self.start_ranks(nodes)
         ends = read_ends(self.folder.ends(self.here.label))
+        if status == 0 and sum(end.status == 0 for end in ends) < self.here.ranks:
+            status = FAILED_STATUS  # srun also ends with 0 when it loses a node
         remove_empty(self.folder.log, self.here)
         culprit = None if status == 0 else first_to_fail(ends, self.told)
         decision = self.decide(status, culprit)
@@ -76,6 +78,10 @@ class Supervisor:
             sys.stderr.buffer.flush()
 
     def decide(self, status: int, culprit: End | None) -> Decision:
+        if self.is_replaced():
+            return Decision(
+                Verdict.TERMINATED, "SLURM had given this start up for lost, and another one runs"
+            )
         return decide(
             status,
             culprit,
@@ -84,6 +90,13 @@ class Supervisor:
             crashes=crashes_in_a_row(self.folder.attempts(), newest_checkpoint(self.record)),
             is_terminated=self.is_terminated,
         )
+
+    def is_replaced(self) -> bool:
+        """Whether SLURM has put the job back into the queue while this start lived on, out of its sight."""
+        try:
+            return slurm.restarts(self.here.job) != self.here.restart
+        except slurm.SlurmError:
+            return False  # out of reach, or forgotten: then nothing can be taken from the other start either
 
     def tell(self, decision: Decision, culprit: End | None) -> None:
         if culprit is not None and culprit.traceback:
@@ -109,13 +122,7 @@ class Supervisor:
         return status or FAILED_STATUS
 
     def requeue(self, decision: Decision) -> None:
-        """Back into the queue, away from nodes that failed; SLURM then ends this process.
-
-        A start that SLURM had given up for lost, and has replaced, must not take the job from the one that runs now.
-        """
-        if slurm.restarts(self.here.job) != self.here.restart:
-            print(f"{self.record.name}: another start of job {self.here.job} runs already", file=sys.stderr)
-            return
+        """Back into the queue, away from nodes that failed; SLURM then ends this process."""
         slurm.requeue(self.here.job)
         bad = bad_nodes(self.folder, self.config)
         if bad:

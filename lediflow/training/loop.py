@@ -86,6 +86,8 @@ def train(run: Training) -> StopReason:
             continue
         look_around(run, step)
         reason = meet(run)
+        if reason is StopReason.LEASE_LOST:
+            return reason  # what is saved now would be written into another's folder
         if reason is not StopReason.NONE and not run.clock.is_finished:
             save_and_wait(run)
             return reason

@@ -66,7 +66,9 @@ class Preempted(NamedTuple):
 @pytest.fixture(scope="module")
 def preempted(cluster: Cluster) -> dict[str, Preempted]:
     """One job for each preemptable partition, both preempted at the same time. Each says what it hears."""
-    commands = f"{FIRST_ONLY}; trap 'echo TERM; exit 1' TERM; trap 'echo USR2' USR2; echo begun; sleep 60 & wait"
+    commands = (
+        f"{FIRST_ONLY}; trap 'echo TERM; exit 1' TERM; trap 'echo USR2' USR2; echo begun; sleep 60 & wait"
+    )
     saving = "; for i in 1 2 3; do sleep 0.5; done; echo saved; scontrol requeue $SLURM_JOB_ID; sleep 9"
     jobs = {}
     for node, partition in enumerate(("low", "hard"), start=1):
@@ -138,10 +140,10 @@ def test_tasks_outlive_their_slurmd_beside_the_next_incarnation(broken: dict[str
     assert broken["slurmd"].is_first_alive
 
 
-@pytest.mark.parametrize("isolate", ["auto", "none"])
-def test_down_leaves_nothing_behind(slurm_is_here: None, isolate: str) -> None:
+@pytest.mark.parametrize(("isolate", "accounting"), [("auto", 1), ("none", 0)])
+def test_down_leaves_nothing_behind(slurm_is_here: None, isolate: str, accounting: int) -> None:
     hosts = HOSTS.read_text()
-    with running_cluster(isolate=isolate, nodes=1) as own:
+    with running_cluster(isolate=isolate, accounting=accounting, nodes=1) as own:
         assert "already up" in own.control("up")
         daemon = "setsid sleep 1000 & echo left"  # a job's process that wants to stay
         own.wait_for_output(own.sbatch(daemon), "left")

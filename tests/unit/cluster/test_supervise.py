@@ -28,8 +28,10 @@ def supervised(tmp_path):
     folder.log.mkdir(parents=True)
     (tmp_path / "scontrol").write_text(SCONTROL)
 
-    def started(srun, run=None, restarts=2, **options):
-        (tmp_path / "srun").write_text(f"#!/bin/bash\nmkdir -p {folder.ends('7-2')}\n{srun}\n")
+    def started(srun, run=None, restarts=2, is_whole=False, **options):
+        whole = "\n".join(f"echo '{END % (rank, 1, 0, 'null', 'null', 1)}' >{rank}.json" for rank in range(4))
+        here = f"mkdir -p {folder.ends('7-2')}; cd {folder.ends('7-2')}"
+        (tmp_path / "srun").write_text(f"#!/bin/bash\n{here}\n{whole if is_whole else ''}\n{srun}\n")
         for name in ("srun", "scontrol"):
             (tmp_path / name).chmod(0o755)
         folder.write(
@@ -63,7 +65,7 @@ def last(folder):
 
 
 def test_work_that_is_done_ends_well_and_both_ends_of_the_start_are_noted(supervised):
-    folder, process = supervised("exit 0")
+    folder, process = supervised("exit 0", is_whole=True)
     assert process.wait().status == 0
     begin, end = folder.attempts()
     assert (begin["event"], begin["nodes"], begin["ranks"], begin["gpus"]) == (
@@ -100,10 +102,20 @@ def test_a_saved_run_goes_back_into_the_queue(supervised, tmp_path):
     assert (last(folder)["decision"], calls(folder)) == ("requeue", ["requeue 7"])
 
 
-def test_a_start_that_slurm_has_replaced_leaves_the_job_to_the_newer_one(supervised):
-    folder, process = supervised("exit 75", restarts=3)
-    assert process.wait().status == 75
-    assert calls(folder) == []
+@pytest.mark.parametrize("status", [0, 75, 1])
+def test_a_start_that_slurm_has_replaced_leaves_the_job_to_the_newer_one(supervised, status):
+    folder, process = supervised(f"exit {status}", restarts=3, is_whole=True)
+    assert process.wait().status == (status or 1)
+    assert (last(folder)["decision"], calls(folder)) == ("terminated", [])
+
+
+def test_work_is_not_done_where_srun_lost_a_node_and_said_nothing(supervised, tmp_path):
+    half = ends(
+        tmp_path / "jobs/demo/ends/7-2", *[END % (rank, 1, 0, "null", "null", 1) for rank in range(2)]
+    )
+    folder, process = supervised(f"{half}\nexit 0")
+    process.wait()
+    assert (last(folder)["decision"], calls(folder)) == ("requeue", ["requeue 7"])
 
 
 def test_a_run_that_another_start_has_taken_over_is_left_to_it(supervised, tmp_path):
@@ -155,7 +167,7 @@ def test_what_slurm_ends_is_not_put_back_by_us(supervised):
 
 
 def test_warnings_are_for_the_ranks(supervised):
-    folder, process = supervised("touch $CALLS.up\nsleep 1")
+    folder, process = supervised("touch $CALLS.up\nsleep 1", is_whole=True)
     process.wait_until(lambda: (folder.root.parents[1] / "calls.up").exists())
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         process.send(number)

@@ -129,6 +129,7 @@ def test_every_reason_ends_the_process_with_a_status_of_its_own():
     statuses = {reason: reason.exit_status for reason in StopReason}
     assert statuses == {
         StopReason.NONE: 0, StopReason.SIGNAL: 75, StopReason.WALL_TIME: 79, StopReason.STOP_FILE: 80,
+        StopReason.LEASE_LOST: 82,
     }  # fmt: skip
     assert len({reason.sentence for reason in StopReason}) == len(StopReason)
 
@@ -172,7 +173,7 @@ class TestTheStopFile:
         with StopRequest(tmp_path / "stop", over) as stop:
             signal.raise_signal(signal.SIGTERM)
             assert stop.vote() is StopReason.STOP_FILE
-        assert max(StopReason) is StopReason.STOP_FILE
+        assert max(StopReason) is StopReason.LEASE_LOST  # then nothing is written any more: test_lease.py
 
 
 def test_the_wall_time_asks_when_its_deadline_is_near():

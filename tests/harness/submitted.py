@@ -1,0 +1,110 @@
+"""A run on the test cluster, submitted as people do, and the faults that it meets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cluster import Cluster
+from lediflow.cluster.jobs import JobFolder, JobRecord
+from lediflow.tracking.jsonl import read_events
+
+SECONDS = 120.0  # above what two starts take on a busy machine
+TWO_BY_TWO = (
+    "engine=deepspeed", "engine.device=cpu", "slurm.nodes=2", "slurm.tasks_per_node=2", "slurm.gpus_per_node=2",
+    "slurm.cpus_per_task=1", "slurm.mem_gb=1",
+)  # fmt: skip
+
+
+@dataclass
+class Submitted:
+    """A job folder and what the cluster does with it."""
+
+    cluster: Cluster
+    folder: JobFolder
+
+    @property
+    def record(self) -> JobRecord:
+        return self.folder.read()
+
+    @property
+    def run(self) -> Path:
+        return Path(self.record.run)
+
+    @property
+    def job(self) -> str:
+        return self.record.job_ids[-1]
+
+    def noted(self, event: str) -> list[dict[str, Any]]:
+        """`start` or `end` of each incarnation."""
+        return [entry for entry in self.folder.attempts() if entry["event"] == event]
+
+    def checkpoint(self) -> int:
+        """Images seen at the newest."""
+        return max((int(path.name) for path in (self.run / "checkpoints").glob("[0-9]*")), default=0)
+
+    def resumes(self) -> list[int]:
+        """Images seen where starts went on."""
+        return [
+            event["images_seen"]
+            for event in read_events(self.run / "events.jsonl")
+            if event["event"] == "resume"
+        ]
+
+    def wait_for_progress(self) -> int:
+        """Until there is a checkpoint that was not there; images seen at it."""
+        before = self.checkpoint()
+        self.cluster.wait_until(lambda: self.checkpoint() > before, f"{self.folder.name} saves", SECONDS)
+        return self.checkpoint()
+
+    def wait_for_start(self, number: int) -> dict[str, Any]:
+        """Until it has been started so many times; the start."""
+        self.cluster.wait_until(lambda: len(self.noted("start")) >= number, f"start {number}", SECONDS)
+        return self.noted("start")[number - 1]
+
+    def wait_for_end(self, seconds: float = SECONDS) -> dict[str, Any]:
+        """Until the job is in the queue no more; its last end."""
+        self.cluster.wait_until(lambda: not self.cluster.squeue("--jobs", self.job, "--states=all")
+                                or self.cluster.state(self.job) in ("COMPLETED", "FAILED", "CANCELLED"),
+                                f"{self.folder.name} ends", seconds)  # fmt: skip
+        return self.noted("end")[-1]
+
+    def kill_rank(self, rank: int) -> None:
+        """SIGKILL to one rank's process."""
+        (pid,) = [pid for pid, env in self._processes() if env.get("SLURM_PROCID") == str(rank)]
+        os.kill(pid, signal.SIGKILL)
+
+    def _processes(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """The ranks' processes, whatever node they are on."""
+        for entry in Path("/proc").iterdir():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                words = (entry / "environ").read_text(errors="replace").split("\0")
+            except OSError:
+                continue
+            if (
+                b"lediflow.cluster.task" in command
+                and command[0].endswith(b"python")
+                and b"srun" not in command[0]
+            ):
+                env = dict(word.partition("=")[::2] for word in words)
+                if env.get("SLURM_JOB_ID") == self.job:
+                    yield int(entry.name), env
+
+
+def submit(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
+    """`python -m lediflow.submit` of a smoke run in RUNS/name."""
+    common = [
+        "experiment=smoke",
+        "stage=auxiliary",
+        f"paths.runs={runs}",
+        f"data.path={runs}/shards",
+        f"run={runs}/{name}",
+    ]
+    cluster.run(sys.executable, "-m", "lediflow.submit", *common, *options)
+    return Submitted(cluster, JobFolder(runs / "jobs" / name))
