@@ -1,8 +1,9 @@
 # make demo    train and look: runs/demo/report.html          make test    all tests
+# make test-cluster    SLURM: a cluster of four nodes on this machine (root on Debian or Ubuntu installs it); minutes
 # make soak    kill a training at every place and at random, fifty times: ten minutes and more
 # Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
 
-.PHONY: demo demo-ci test soak lint install install-test clean-demo
+.PHONY: demo demo-ci test test-cluster soak lint install install-test clean-demo
 
 demo: install
 	.venv/bin/python tools/demo.py --folder runs/demo
@@ -13,6 +14,10 @@ demo-ci: install
 
 test: install-test
 	.venv/bin/python -m pytest
+
+test-cluster: install-test
+	slurm/testcluster/cluster.sh install
+	.venv/bin/python -m pytest -m cluster tests/cluster
 
 soak: install-test
 	.venv/bin/python -m pytest -m soak -s tests/distributed/test_kill_anywhere.py

@@ -46,6 +46,8 @@ SwitchType=switch/none
 MpiDefault=none
 SlurmdParameters=config_overrides
 SlurmdTimeout=$NODE_TIMEOUT_S
+# nodes are asked in rounds, and a round waits this long for the one that does not answer
+MessageTimeout=$NODE_TIMEOUT_S
 SlurmctldTimeout=10
 ReturnToService=2
 KillWait=5
