@@ -25,7 +25,7 @@ set -euo pipefail
 
 HERE=$(dirname "$(readlink -f "$0")")
 DIR=${TESTCLUSTER_DIR:-/tmp/testcluster}
-export SLURM_CONF=$DIR/slurm.conf
+export SLURM_CONF=$DIR/slurm.conf PATH=$PATH:/usr/sbin:/sbin # the daemons are there, which not everybody's PATH knows
 
 for part in options processes packages configuration daemons nodes; do
   # shellcheck source=/dev/null

@@ -1,7 +1,7 @@
 # The programs that a cluster is made of.
 
-PACKAGES=(slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core iproute2)
-PROGRAMS=(slurmctld slurmd sbatch sacct slurmdbd munged mariadbd ip unshare nsenter)
+PACKAGES=(slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core iproute2 procps)
+PROGRAMS=(slurmctld slurmd sbatch sacct slurmdbd munged mariadbd ip ps unshare nsenter flock)
 
 missing_programs() {
   for program in "${PROGRAMS[@]}"; do command -v "$program" >/dev/null || echo "$program"; done

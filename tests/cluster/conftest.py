@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.cluster import Cluster, is_root_on_debian, missing_slurm, running_cluster
+from harness.cluster import Cluster
+from harness.cluster_start import is_root_on_debian, missing_slurm, running_cluster
 
 HERE = Path(__file__).parent
 

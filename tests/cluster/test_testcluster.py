@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from harness.cluster import SCRIPT, Account, Cluster, is_free, running_cluster
+from harness.cluster import SCRIPT, Account, Cluster
+from harness.cluster_start import is_free, running_cluster
 from harness.processes import Started
 
 HOSTS = Path("/etc/hosts")
@@ -45,15 +46,20 @@ def test_jobs_on_one_node_get_gpus_of_their_own(cluster: Cluster) -> None:
 def test_accounting_knows_how_jobs_ended(cluster: Cluster) -> None:
     good, bad = cluster.sbatch("true"), cluster.sbatch("exit 3")
     assert (cluster.wait(good), cluster.wait(bad)) == ("COMPLETED", "FAILED")
-    assert cluster.sacct(good)[0] == Account(good, "COMPLETED", "0:0", cluster.job(good)["NodeList"])
-    assert cluster.sacct(bad)[0] == Account(bad, "FAILED", "3:0", cluster.job(bad)["NodeList"])
+    node = {job: cluster.job(job)["NodeList"] for job in (good, bad)}
+    assert cluster.incarnations(good) == [Account(good, "COMPLETED", "0:0", node[good])]
+    assert cluster.incarnations(bad) == [Account(bad, "FAILED", "3:0", node[bad])]
 
 
 def test_a_job_that_is_requeued_starts_again_within_seconds_and_counts(cluster: Cluster) -> None:
     job = cluster.sbatch(f"{FIRST_ONLY}; scontrol requeue $SLURM_JOB_ID; sleep 60", "--requeue")
     assert cluster.wait(job, "COMPLETED", seconds=30) == "COMPLETED"  # not SLURM's own two minutes
     assert cluster.job(job)["Restarts"] == "1"
-    assert [line.state for line in cluster.sacct(job) if line.job == job] == ["REQUEUED", "COMPLETED"]
+    assert states(cluster, job) == ["REQUEUED", "COMPLETED"]
+
+
+def states(cluster: Cluster, job: str) -> list[str]:
+    return [incarnation.state for incarnation in cluster.incarnations(job)]
 
 
 class Preempted(NamedTuple):
@@ -82,7 +88,7 @@ def preempted(cluster: Cluster) -> dict[str, Preempted]:
 
 def ended(cluster: Cluster, job: str) -> Preempted:
     assert cluster.wait(job) == "COMPLETED"
-    return Preempted(cluster.output(job), [line.state for line in cluster.sacct(job) if line.job == job])
+    return Preempted(cluster.output(job), states(cluster, job))
 
 
 def test_partition_low_warns_and_gives_time_to_save(preempted: dict[str, Preempted]) -> None:
@@ -118,11 +124,10 @@ def broken(cluster: Cluster) -> dict[str, Broken]:
 
 def after_the_fault(cluster: Cluster, job: str) -> Broken:
     assert cluster.wait(job, "COMPLETED") == "COMPLETED"
-    lines = [line for line in cluster.sacct(job) if line.job == job]
+    nodes = [incarnation.nodes for incarnation in cluster.incarnations(job)]
     before = cluster.output(job)
     time.sleep(1)  # five numbers
-    nodes = [line.nodes for line in lines]
-    return Broken(nodes, [line.state for line in lines], is_first_alive=cluster.output(job) != before)
+    return Broken(nodes, states(cluster, job), is_first_alive=cluster.output(job) != before)
 
 
 @pytest.mark.parametrize("fault", ["power", "slurmd"])

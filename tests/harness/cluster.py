@@ -1,22 +1,16 @@
 """A SLURM of four nodes on this machine, as tests see it: submit, wait, break, look.
 
-`slurm/testcluster/cluster.sh` starts and breaks it; everything else are SLURM's own commands. Each `Cluster` takes a
-folder, ports and a network that nobody has, so that several live side by side. Jobs start in the project's folder and
-import the project from there.
+`slurm/testcluster/cluster.sh` breaks and repairs it; everything else are SLURM's own commands. Jobs start in the
+project's folder and import the project from there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +19,6 @@ from harness.processes import ROOT, clean_environment
 SCRIPT = ROOT / "slurm/testcluster/cluster.sh"
 SECONDS = 60.0  # above what SLURM takes for anything but a lost node
 NODE_LOST_SECONDS = 90.0
-PORTS = 60  # that a cluster takes
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED")
 
 
@@ -79,10 +72,10 @@ class Cluster:
     def sbatch(self, commands: str, *options: str) -> str:
         """Submit shell commands; the job's id. What they print: `output`."""
         script = f"#!/bin/bash\n{commands}\n"
-        place = f"--output={self.folder}/output/%A_%a.txt" if "--array" in str(options) else None
-        place = place or f"--output={self.folder}/output/%j.txt"
+        name = "%A_%a" if any(option.startswith("--array") for option in options) else "%j"
+        output = f"--output={self.folder}/output/{name}.txt"
         (self.folder / "output").mkdir(exist_ok=True)
-        said = self.run("sbatch", "--parsable", "--open-mode=append", place, *options, text=script)
+        said = self.run("sbatch", "--parsable", "--open-mode=append", output, *options, text=script)
         return said.strip().partition(";")[0]
 
     def output(self, job: str) -> str:
@@ -103,16 +96,32 @@ class Cluster:
         return self.run("squeue", "--noheader", "--format=%i", *options).split()
 
     def sacct(self, job: str) -> list[Account]:
-        """Every incarnation of the job, steps included, oldest first."""
+        """What accounting knows just now of the job, incarnations and their steps, oldest first."""
         form = "--format=JobID,State,ExitCode,NodeList"
         said = self.run("sacct", "--duplicates", "--noheader", "--parsable2", form, "--jobs", job)
         return [Account(*line.split("|")) for line in said.splitlines()]
 
+    def incarnations(self, job: str) -> list[Account]:
+        """Every incarnation of a job that has ended, oldest first, when accounting has heard of that end."""
+        told: list[Account] = []
+
+        def heard() -> bool:
+            told[:] = [line for line in self.sacct(job) if line.job == job]
+            return bool(told) and told[-1].state.split()[0] in ENDED
+
+        self.wait_until(heard, f"accounts of job {job}")
+        return told
+
     def wait(self, job: str, states: str | Collection[str] = ENDED, seconds: float = SECONDS) -> str:
         """Until the job is in one of the states; which."""
         wanted = (states,) if isinstance(states, str) else tuple(states)
-        self.wait_until(lambda: self.state(job) in wanted, f"job {job} {' or '.join(wanted)}", seconds)
-        return self.state(job)
+        seen = []
+        self.wait_until(
+            lambda: seen.append(self.state(job)) or seen[-1] in wanted,  # type: ignore[func-returns-value]
+            f"job {job} {' or '.join(wanted)}",
+            seconds,
+        )
+        return seen[-1]
 
     def wait_for_output(self, job: str, words: str, seconds: float = SECONDS) -> None:
         """Until the job has printed the words."""
@@ -128,8 +137,12 @@ class Cluster:
         """Queue, nodes and the jobs' last words, for a test that failed."""
         outputs = sorted((self.folder / "output").glob("*.txt"), key=lambda file: file.stat().st_mtime)
         told = [f"--- {file.name}\n{file.read_text()[-2000:]}" for file in outputs[-3:]]
-        log = (self.folder / "log/slurmctld.log").read_text().splitlines()[-20:]
-        return "\n".join([self.run("squeue"), self.run("sinfo", "--Node"), *told, "--- slurmctld", *log])
+        return "\n".join([self.run("squeue"), self.run("sinfo", "--Node"), *told, self.logs("slurmctld")])
+
+    def logs(self, daemons: str = "*") -> str:
+        """The last lines of the daemons' logs."""
+        files = sorted((self.folder / "log").glob(f"{daemons}.log"))
+        return "\n".join(f"--- {file.name}\n" + "\n".join(last_lines(file, 20)) for file in files)
 
     # --- faults
 
@@ -188,42 +201,5 @@ class Cluster:
         return set(states) == {"idle"}
 
 
-@contextlib.contextmanager
-def running_cluster(**options: object) -> Iterator[Cluster]:
-    """A cluster as long as the block lasts; options as cluster.sh's, in small letters without TESTCLUSTER_."""
-    folder = Path(tempfile.mkdtemp(prefix="tc-", dir="/tmp"))  # short: sockets lie below it
-    given = {f"TESTCLUSTER_{name.upper()}": str(value) for name, value in options.items()}
-    cluster = Cluster(folder, free_place() | {"TESTCLUSTER_NODES": "4"} | given)
-    try:
-        cluster.control("up")
-        yield cluster
-    finally:
-        cluster.control("down")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_place() -> dict[str, str]:
-    """Ports and a network that nobody has; drawn, for other clusters may be starting at the same time."""
-    drawn = random.SystemRandom()
-    port = drawn.randrange(20000, 30000, PORTS)
-    while not all(is_free(one) for one in range(port, port + PORTS)):
-        port = drawn.randrange(20000, 30000, PORTS)
-    network = f"10.{drawn.randrange(64, 128)}.{drawn.randrange(256)}"
-    return {"TESTCLUSTER_PORT": str(port), "TESTCLUSTER_NET": network}
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def missing_slurm() -> str:
-    """Why no cluster can be started here; empty where one can."""
-    programs = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch")
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    missing = [program for program in programs if not shutil.which(program, path=path)]
-    return f"SLURM is not installed here ({', '.join(missing)} missing)" if missing else ""
-
-
-def is_root_on_debian() -> bool:
-    return os.geteuid() == 0 and Path("/etc/debian_version").exists()
+def last_lines(file: Path, count: int) -> list[str]:
+    return file.read_text(errors="replace").splitlines()[-count:]
