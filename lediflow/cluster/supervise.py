@@ -28,6 +28,7 @@ from lediflow.cluster.incarnation import Incarnation, find_incarnation
 from lediflow.cluster.jobs import JobFolder, JobRecord
 from lediflow.engine.ranks import SLURM_PORTS
 
+EXCLUDING_TRIES, EXCLUDING_PAUSE_SECONDS = 5, 0.5
 UNTIL_ENDED_SECONDS = 120  # that SLURM takes to end a job it was told to requeue
 FAILED_STATUS = 1
 
@@ -123,12 +124,20 @@ class Supervisor:
 
     def requeue(self, decision: Decision) -> None:
         """Back into the queue, away from nodes that failed; SLURM then ends this process."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM's, which would also end what is called here
         slurm.requeue(self.here.job)
-        bad = bad_nodes(self.folder, self.config)
-        if bad:
-            with contextlib.suppress(slurm.SlurmError):  # then it may come to the same node again
-                slurm.exclude(self.here.job, bad)
+        self.keep_away_from(bad_nodes(self.folder, self.config))
         time.sleep(UNTIL_ENDED_SECONDS)
+
+    def keep_away_from(self, nodes: list[str]) -> None:
+        """Only a job that waits can be told; this one begins to wait now."""
+        for is_last in [False] * (EXCLUDING_TRIES - 1) + [True]:
+            try:
+                return slurm.exclude(self.here.job, nodes) if nodes else None
+            except slurm.SlurmError as error:
+                if is_last:
+                    print(f"{self.record.name}: it may come to {nodes} again: {error}", file=sys.stderr)
+                time.sleep(EXCLUDING_PAUSE_SECONDS)
 
     def note(self, event: str, **values: Any) -> None:
         here = {"job": self.here.job, "restart": self.here.restart, "array_task": self.here.array_task}

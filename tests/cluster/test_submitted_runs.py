@@ -8,7 +8,7 @@ from harness.curves import assert_same_tensors, newest_state, weights
 from harness.submitted import TWO_BY_TWO, Submitted, submit
 
 LONG = (
-    "train.images=12800",
+    "train.images=8000",
     "train.checkpoint.every_images=256",
     "train.log_every_images=640",
     "tracking.progress=false",
@@ -44,7 +44,7 @@ def assert_same_end(run: Submitted, undisturbed: Submitted) -> None:
 def test_four_ranks_on_two_nodes_are_one_run(undisturbed):
     (start,) = undisturbed.noted("start")
     assert (len(start["nodes"]), start["ranks"], start["gpus"]) == (2, 4, 4)
-    assert undisturbed.checkpoint() == 12800
+    assert undisturbed.checkpoint() == 8000
     assert [path.name for path in undisturbed.folder.log.glob("*-rank*")] == [] or all(
         path.stat().st_size for path in undisturbed.folder.log.glob("*-rank*")
     )

@@ -1,0 +1,118 @@
+"""What a run folder tells about its run: how far it is, whether somebody trains there, what it failed of.
+
+Whether a lease is renewed is seen from its file's age by the file system's own clock: the time at which a file that is
+made now is said to have been made. Clocks of two machines are never compared.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from lediflow.cluster.goodput import BEGINNINGS, TrainingTime, moment, training_time
+from lediflow.engine.heartbeats import State
+from lediflow.engine.lease import LeaseRecord, read_lease
+from lediflow.tracking.events import Event, number
+from lediflow.tracking.jsonl import read_events
+from lediflow.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Empty where there is no run yet."""
+
+    total_images: int | None = None  # asked for
+    exported_images: int | None = None  # seen by the exported weights
+    events: list[Event] = field(default_factory=list)
+    lease: LeaseRecord | None = None
+    quiet_seconds: float = 0.0  # since the lease was renewed
+    failure: str = ""  # what a rank of the last start failed of
+
+    @property
+    def is_done(self) -> bool:
+        return self.exported_images is not None and self.exported_images >= (self.total_images or 0)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether somebody trains there."""
+        lease = self.lease
+        return lease is not None and not lease.is_over and self.quiet_seconds < lease.patience
+
+    @property
+    def images_seen(self) -> int | None:
+        return self.events[-1]["images_seen"] if self.events else None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of the last window of the present start."""
+        for event in reversed(self.events):
+            if event["event"] in BEGINNINGS:
+                return None
+            if event["event"] == "train":
+                return number(event.get("images_per_second"))
+        return None
+
+    @property
+    def last_sign(self) -> float | None:
+        """The time of the last event."""
+        return moment(self.events[-1]) if self.events else None
+
+    @cached_property
+    def training_time(self) -> TrainingTime:
+        return training_time(self.events)
+
+
+def read_run(root: Path, now: float | None = None) -> RunFacts:
+    """`now` by the file system's clock, see `file_system_time`."""
+    folder = RunFolder(root)
+    lease, renewed = read_leased(folder.lease)
+    return RunFacts(
+        total_images=asked_images(folder),
+        exported_images=folder.exported_facts().get("images_seen") if folder.is_exported else None,
+        events=read_events(folder.events),
+        lease=lease,
+        quiet_seconds=max(0.0, (now or time.time()) - renewed),
+        failure=found_failure(root / "heartbeats"),
+    )
+
+
+def read_leased(path: Path) -> tuple[LeaseRecord | None, float]:
+    """The lease, and when its file was written."""
+    try:
+        return read_lease(path), path.stat().st_mtime
+    except OSError:  # gone meanwhile, or nobody's
+        return None, 0.0
+
+
+def asked_images(folder: RunFolder) -> int | None:
+    try:
+        return OmegaConf.select(OmegaConf.load(folder.config), "train.images")
+    except (OSError, ValueError):
+        return None
+
+
+def found_failure(heartbeats: Path) -> str:
+    """Of the first rank that left a message."""
+    for path in sorted(heartbeats.glob("[0-9]*.json")):
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if found.get("state") == State.FAILED:
+            return f"rank {found['rank']}: {found['message']}".strip()
+    return ""
+
+
+def file_system_time(folder: Path) -> float:
+    """The present moment by the clock that dates the files of a folder; ours where we may not write there."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
+            return Path(file.name).stat().st_mtime
+    except OSError:
+        return time.time()
