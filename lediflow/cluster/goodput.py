@@ -88,7 +88,8 @@ def seconds_per_image(events: Sequence[Event]) -> float:
 def held_by_accounts(accounts: Sequence[Accounted], gpus: int) -> Held:
     """`gpus` of the job, where SLURM does not account them."""
     return sum(
-        (Held(start.seconds, start.seconds * (start.gpus or gpus)) for start in accounts if start.seconds), Held()
+        (Held(start.seconds, start.seconds * (start.gpus or gpus)) for start in accounts if start.seconds),
+        Held(),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lediflow.cluster.jobs import JobRecord
+from lediflow.cluster.kinds import Kind
 from lediflow.cluster.slurm import Queued
 
 REASONS = {
@@ -24,18 +25,22 @@ REASONS = {
     "PartitionNodeLimit": "for ever: slurm.nodes is above its partition's limit",
     "BadConstraints": "for ever: no node is what slurm.constraint asks for",
 }
-LIMITS = {"Assoc": "account", "QOS": "quality of service", "Resv": "reservation"}  # beginnings of many reasons
+LIMITS = {
+    "Assoc": "account",
+    "QOS": "quality of service",
+    "Resv": "reservation",
+}  # beginnings of many reasons
 NEVER = "DependencyNeverSatisfied"
 
 
-def why_pending(queued: Queued, record: JobRecord, others: Mapping[str, str]) -> str:
-    """`others`: the kinds of state of the jobs it may wait for."""
+def why_pending(queued: Queued, record: JobRecord, others: Mapping[str, Kind]) -> str:
+    """`others`: what is known of the jobs it may wait for."""
     reason = queued.reason.strip("()").replace(" ", "_")
     if reason == NEVER:
-        broken = [name for name in record.after if others.get(name) not in ("done", "running", "pending")]
+        broken = [name for name in record.after if name in others and others[name].is_broken]
         return f"never starts: {' and '.join(broken or record.after)} did not end well; `lediflow.status resume` that"
     if reason == "Dependency":
-        missing = [name for name in record.after if others.get(name) != "done"]
+        missing = [name for name in record.after if others.get(name) is not Kind.DONE]
         return f"pending: waits for {' and '.join(missing) or 'other jobs'}"
     if "held" in reason.lower():
         return f"held: `scontrol release {queued.job}` lets it go"

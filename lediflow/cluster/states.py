@@ -1,4 +1,4 @@
-"""The state of a job in true words: what SLURM says, what its supervisor noted, and what its run folder shows, together.
+"""The state of a job in true words: what SLURM says, what its supervisor noted, what its run folder shows.
 
 SLURM alone does not tell the truth: NODE_FAIL stands for seconds while the job is being put back into the queue, FAILED
 stands for a run that was stopped by a person and for one whose node rebooted, RUNNING for one that hangs.
@@ -6,7 +6,6 @@ stands for a run that was stopped by a person and for one whose node rebooted, R
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,16 @@ from typing import Any
 from lediflow.cluster.decision import Verdict
 from lediflow.cluster.goodput import moment
 from lediflow.cluster.jobs import JobRecord
+from lediflow.cluster.kinds import Kind, State
 from lediflow.cluster.reasons import why_pending
 from lediflow.cluster.run_facts import RunFacts
 from lediflow.cluster.slurm import Accounted, Queued
 from lediflow.tracking.progress import duration
 
+FINAL = {Verdict.FAILED: Kind.FAILED, Verdict.STOPPED: Kind.STOPPED}
 REQUEUE_SECONDS = 180  # that SLURM may take to put a lost job back into the queue
 RESUME = "`lediflow.status resume` goes on"
+TAKES_UP = "`lediflow.status resume {}` takes up both"
 # Of SLURM's accounting: it starts these again by itself, unless forbidden.
 STARTED_AGAIN = ("NODE_FAIL", "PREEMPTED", "REQUEUED", "BOOT_FAIL")
 WORDS = {
@@ -35,28 +37,6 @@ WORDS = {
     "CANCELLED": "cancelled",
     "FAILED": "it ended without a word, as where a node is rebooted",
 }
-
-
-class Kind(enum.StrEnum):
-    """What to do about a job depends on this."""
-
-    RUNNING = "running"
-    PENDING = "pending"  # in the queue, or about to be
-    FAILED = "failed"  # will not go on by itself
-    CANCELLED = "cancelled"
-    STOPPED = "stopped"  # by a person, saved
-    DONE = "done"
-    UNKNOWN = "unknown"
-
-    @property
-    def is_in_queue(self) -> bool:
-        return self in (Kind.RUNNING, Kind.PENDING)
-
-
-@dataclass(frozen=True)
-class State:
-    kind: Kind
-    words: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +69,14 @@ def job_state(found: Evidence, others: Mapping[str, Kind] | None = None) -> Stat
     """`others`: what is known of the jobs that this one waits for."""
     if found.queued is not None:
         return state_in_queue(found, found.queued, others or {})
-    if found.last_end and found.last_end["decision"] == Verdict.DONE or found.run.is_done:
+    if (found.last_end and found.last_end["decision"] == Verdict.DONE) or found.run.is_done:
         return State(Kind.DONE, "done")
     if found.run.is_alive:
-        return State(Kind.RUNNING, f"trained outside the queue, by {found.run.lease and found.run.lease.holder}")
+        return State(
+            Kind.RUNNING, f"trained outside the queue, by {found.run.lease and found.run.lease.holder}"
+        )
+    if found.last_end and found.last_end["decision"] in FINAL:
+        return final_state(found.last_end)
     if not found.is_slurm_known:
         return State(Kind.UNKNOWN, by_notes_alone(found))
     if is_being_requeued(found):
@@ -103,7 +87,9 @@ def job_state(found: Evidence, others: Mapping[str, Kind] | None = None) -> Stat
 def state_in_queue(found: Evidence, queued: Queued, others: Mapping[str, Kind]) -> State:
     again = f"requeued {times(queued.restarts)}" if queued.restarts else ""
     if queued.is_waiting:
-        return State(Kind.PENDING, joined(again, last_reason(found), why_pending(queued, found.record, others)))
+        return State(
+            Kind.PENDING, joined(again, last_reason(found), why_pending(queued, found.record, others))
+        )
     end = found.last_end
     if end and end["restart"] == queued.restarts:
         return State(Kind.RUNNING, joined(f"ending: {end['decision']}", end["reason"]))
@@ -169,14 +155,16 @@ def why_lost(found: Evidence) -> str:
     return (found.last_end or {}).get("reason") or WORDS.get(account.state if account else "", "it was lost")
 
 
+def final_state(end: dict[str, Any]) -> State:
+    """Of a job that its supervisor ended."""
+    advice = "" if "resume" in end["reason"] else RESUME
+    return State(FINAL[end["decision"]], joined(f"{end['decision']}: {end['reason']}", advice))
+
+
 def state_after_queue(found: Evidence, others: Mapping[str, Kind]) -> State:
     end, account = found.last_end, found.account
-    verdict = end["decision"] if end else None
     if account is not None and account.state == "COMPLETED":
         return State(Kind.DONE, "done")
-    if end and verdict in (Verdict.FAILED, Verdict.STOPPED):
-        advice = "" if "resume" in end["reason"] else RESUME
-        return State(Kind(verdict), joined(f"{verdict}: {end['reason']}", advice))
     if account is not None and account.state == "CANCELLED":
         return State(Kind.CANCELLED, cancelled(found, others))
     if account is not None and account.state in WORDS:
@@ -186,7 +174,7 @@ def state_after_queue(found: Evidence, others: Mapping[str, Kind]) -> State:
     if found.attempts:
         return State(Kind.FAILED, f"lost: it ended without a word; {RESUME}")
     if found.record.job_id is None:
-        return State(Kind.CANCELLED, f"not submitted: SLURM refused it; {RESUME}")
+        return State(Kind.CANCELLED, "not submitted: SLURM refused it")
     return State(Kind.CANCELLED, cancelled(found, others))
 
 
@@ -194,9 +182,9 @@ def cancelled(found: Evidence, others: Mapping[str, Kind]) -> str:
     """By a person, or by SLURM because of a job before it."""
     if found.attempts:
         return f"cancelled; {RESUME}"
-    broken = [name for name in found.record.after if others.get(name) in (Kind.FAILED, Kind.CANCELLED, Kind.STOPPED)]
+    broken = [name for name in found.record.after if name in others and others[name].is_broken]
     if broken:
-        return f"not started: {' and '.join(broken)} did not end well; `lediflow.status resume {broken[0]}` takes up both"
+        return f"not started: {' and '.join(broken)} did not end well; {TAKES_UP.format(broken[0])}"
     return f"cancelled before it started; {RESUME}"
 
 

@@ -1,0 +1,87 @@
+"""What a job said: its log, as it stands or as it grows."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from lediflow.cluster.jobs import JobFolder
+from lediflow.errors import UserError
+
+LOOK_EVERY_SECONDS = 1.0
+CHUNK = 1 << 20
+
+
+def job_log(folder: JobFolder, job: str) -> Path:
+    """Of the supervisor and the first rank, all starts of the job."""
+    return folder.log / f"{job}.log"
+
+
+def rank_log(folder: JobFolder, job: str, rank: int) -> Path | None:
+    """Of the newest start in which the rank said something."""
+    return newest(folder, rf"{re.escape(job)}-(\d+)-rank{rank}\.log")
+
+
+def newest(folder: JobFolder, pattern: str) -> Path | None:
+    """The file with the highest restart in its name."""
+    found = [
+        (int(match[1]), path)
+        for path in folder.log.glob("*.log")
+        if (match := re.fullmatch(pattern, path.name))
+    ]
+    return max(found)[1] if found else None
+
+
+def speakers(folder: JobFolder, job: str) -> list[int]:
+    """Ranks, besides the first, that have logs of their own."""
+    names = (path.name for path in folder.log.glob(f"{job}-*-rank*.log"))
+    return sorted({int(match[1]) for name in names if (match := re.search(r"rank(\d+)\.log$", name))})
+
+
+def show(path: Path | None, out: BinaryIO, missing: str) -> None:
+    """UserError with `missing` where there is nothing to show."""
+    if path is None or not path.is_file():
+        raise UserError(missing)
+    with path.open("rb") as file:
+        copy(file, out)
+
+
+def follow(
+    choose: Callable[[], Path | None],
+    out: BinaryIO,
+    is_over: Callable[[], bool],
+    every_seconds: float = LOOK_EVERY_SECONDS,
+) -> None:
+    """Show the chosen file as it grows, and the next one where the choice changes, until the job is over.
+
+    What comes between the last look at the file and the job's end is shown: the end is asked for first.
+    """
+    path: Path | None = None
+    file: BinaryIO | None = None
+    is_last = False
+    while True:
+        if file is not None:
+            copy(file, out)
+        chosen = choose()
+        if chosen != path and chosen is not None and chosen.is_file():
+            if file is not None:
+                file.close()
+            path, file = chosen, chosen.open("rb")
+            continue
+        if is_last:
+            break
+        is_last = is_over()
+        if not is_last:
+            time.sleep(every_seconds)
+    if file is not None:
+        file.close()
+
+
+def copy(file: BinaryIO, out: BinaryIO) -> None:
+    """From where the file stands to its present end."""
+    while chunk := file.read(CHUNK):
+        out.write(chunk)
+    out.flush()

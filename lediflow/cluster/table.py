@@ -1,0 +1,72 @@
+"""The overview for people, as a table, and for programs, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lediflow.cluster.overview import Row
+from lediflow.tracking.progress import duration
+
+MISSING = "\N{EN DASH}"
+
+
+def percent(share: float | None) -> str:
+    """Rounded down: 100 % is all of it."""
+    return MISSING if share is None else f"{int(100 * share)} %"
+
+
+def speed(images_per_second: float | None) -> str:
+    if images_per_second is None:
+        return MISSING
+    return f"{images_per_second:,.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "name": lambda row: row.name,
+    "done": lambda row: percent(row.share),
+    "images/s": lambda row: speed(row.images_per_second),
+    "left": lambda row: MISSING if row.seconds_left is None else duration(row.seconds_left),
+    "GPU h": lambda row: MISSING if row.gpu_hours is None else f"{row.gpu_hours:,.1f}",
+    "goodput": lambda row: percent(row.goodput),
+    "state": lambda row: row.state.words,
+}
+LEFT_ALIGNED = ("name", "state")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line a row, numbers to the right, the sentence last: it may be longer than the terminal is wide."""
+    lines = [[*COLUMNS], *([show(row) for show in COLUMNS.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    return "\n".join(aligned(line, widths) for line in lines)
+
+
+def aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        cell.ljust(width) if title in LEFT_ALIGNED else cell.rjust(width)
+        for title, cell, width in zip(COLUMNS, cells, widths, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """Seconds are seconds, times none; null where nobody knows."""
+    record, facts = row.record, row.facts
+    return {
+        "name": row.name,
+        "run": str(row.run),
+        "job": record.job_id if record else None,
+        "kind": str(row.state.kind),
+        "state": row.state.words,
+        "images_seen": facts.images_seen,
+        "total_images": facts.total_images,
+        "images_per_second": row.images_per_second,
+        "seconds_left": row.seconds_left,
+        "held_seconds": row.held.seconds,
+        "training_seconds": facts.training_time.standing,
+        "lost_seconds": facts.training_time.withdrawn,
+        "goodput": row.goodput,
+        "gpu_hours": row.gpu_hours,
+        "after": record.after if record else [],
+        "pipeline": record.pipeline if record else None,
+    }

@@ -1,0 +1,194 @@
+"""`python -m lediflow.status [RUNS]`: what jobs and runs are at; `logs`, `cancel` and `resume` by name.
+
+    python -m lediflow.status                         one line for each job and run below runs/
+    python -m lediflow.status logs NAME --follow      what it said, and says
+    python -m lediflow.status cancel NAME --save      the state is saved first
+    python -m lediflow.status resume NAME             submit it again, with the jobs that wait for it
+
+NAME is a job's name, a run's folder, or SLURM's job id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lediflow.cluster import following
+from lediflow.cluster.cancelling import cancel, save_and_cancel
+from lediflow.cluster.finding import find
+from lediflow.cluster.jobs import JobFolder
+from lediflow.cluster.overview import Overview, Row
+from lediflow.cluster.resuming import await_leaving, resume
+from lediflow.cluster.table import as_json, table
+from lediflow.errors import UserError
+
+BAD_REQUEST = 2
+INTERRUPTED = 130
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    action, parser = ACTIONS[words[0]] if words and words[0] in ACTIONS else (show_table, table_parser)
+    arguments = parser().parse_args(words)
+    try:
+        action(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show_table(arguments: argparse.Namespace) -> None:
+    overview = overview_of(arguments.runs)
+    if arguments.json:
+        print(json.dumps([as_json(row) for row in overview.rows], indent=2))
+    elif overview.rows:
+        print(table(overview.rows))
+    else:
+        print(
+            f"no job and no run in {arguments.runs} yet; `python -m lediflow.submit` and `lediflow.train` make some"
+        )
+
+
+def show_log(arguments: argparse.Namespace) -> None:
+    overview = overview_of(arguments.runs)
+    row = find(overview.rows, arguments.name)
+    if row.job is None or row.record is None or row.record.job_id is None:
+        raise UserError(
+            f"{row.name} was never in the queue, so nobody kept what it said; {row.run}/events.jsonl has what happened"
+        )
+    job = log_id(row, arguments.name, arguments.task)
+    out = sys.stdout.buffer
+    if arguments.follow:
+        following.follow(
+            log_chooser(row.job, job, arguments.rank), out, lambda: not overview.asked_again(row)
+        )
+    else:
+        chosen = log_chooser(row.job, job, arguments.rank)()
+        following.show(chosen, out, missing_log(row, job, arguments.rank))
+
+
+def log_id(row: Row, asked: str, task: int | None) -> str:
+    """The id that the log is named by: of a task, where the job is an array."""
+    job = row.record.job_id if row.record else None
+    assert job is not None
+    if row.record is None or row.record.array is None:
+        return job
+    if task is None and asked.startswith(f"{job}_"):
+        return asked
+    if task is None:
+        raise UserError(
+            f"{row.name} is an array of {row.record.array} tasks, each with a log of its own; "
+            f"choose one: --task=0 ... --task={row.record.array - 1}"
+        )
+    return f"{job}_{task}"
+
+
+def log_chooser(folder: JobFolder, job: str, rank: int) -> Callable[[], Path | None]:
+    if rank:
+        return lambda: following.rank_log(folder, job, rank)
+    return lambda: following.job_log(folder, job)
+
+
+def missing_log(row: Row, job: str, rank: int) -> str:
+    if not rank or row.job is None:
+        return f"{row.name}, job {job}, has said nothing yet: {row.state.words}"
+    others = following.speakers(row.job, job)
+    which = f"ranks that did: {', '.join(map(str, others))}" if others else "nor did any other but the first"
+    return f"rank {rank} of {row.name} said nothing; {which}"
+
+
+def cancel_job(arguments: argparse.Namespace) -> None:
+    overview = overview_of(arguments.runs)
+    row = find(overview.rows, arguments.name)
+    if arguments.save:
+        print(
+            f"{row.name} is asked to save and stop; Ctrl-C ends the waiting, not the request", file=sys.stderr
+        )
+    print((save_and_cancel if arguments.save else cancel)(overview, row))
+
+
+def resume_job(arguments: argparse.Namespace) -> None:
+    overview = overview_of(arguments.runs)
+    row = find(overview.rows, arguments.name)
+    overview = await_leaving(overview, row)
+    for record in resume(overview, overview.row(row.name)):
+        print(f"{record.name} is job {record.job_id}")
+
+
+def overview_of(runs: Path) -> Overview:
+    """What SLURM could not say is said once."""
+    if not runs.is_dir():
+        raise UserError(
+            f"there is no folder {runs}; give the one that holds the runs (paths.runs of training)"
+        )
+    overview = Overview(runs)
+    for note in overview.known.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return overview
+
+
+def table_parser() -> argparse.ArgumentParser:
+    assert __doc__ is not None
+    lead, _, rest = __doc__.replace("`", "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m lediflow.status",
+        description=f"{lead}\n\n{rest}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"), metavar="RUNS",
+                        help="the folder that holds the runs (default: runs)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="for programs: a list of objects")
+    return parser
+
+
+def named_parser(action: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lediflow.status", description=description)
+    parser.add_argument("action", choices=[action])
+    parser.add_argument("name", metavar="NAME", help="a job's name, a run's folder, or SLURM's job id")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="the folder that holds the runs (default: runs)"
+    )
+    return parser
+
+
+def logs_parser() -> argparse.ArgumentParser:
+    parser = named_parser("logs", "What a job said: its supervisor and its first rank, in all its starts.")
+    parser.add_argument(
+        "--rank", type=int, default=0, help="another rank, where it said something, in its last start"
+    )
+    parser.add_argument("--task", type=int, help="of an array")
+    parser.add_argument("--follow", action="store_true", help="go on until the job has left the queue")
+    return parser
+
+
+def cancel_parser() -> argparse.ArgumentParser:
+    parser = named_parser("cancel", "End a job.")
+    parser.add_argument(
+        "--save", action="store_true", help="let the run save its state first, and wait for it"
+    )
+    return parser
+
+
+def resume_parser() -> argparse.ArgumentParser:
+    return named_parser(
+        "resume",
+        "Submit a job again that has ended before its work was done, and the jobs that waited for it.",
+    )
+
+
+ACTIONS: dict[str, tuple[Callable[[argparse.Namespace], None], Callable[[], argparse.ArgumentParser]]] = {
+    "logs": (show_log, logs_parser),
+    "cancel": (cancel_job, cancel_parser),
+    "resume": (resume_job, resume_parser),
+}
+
+if __name__ == "__main__":
+    main()
