@@ -100,7 +100,7 @@ def test_it_takes_as_many_time_limits_as_it_needs(cluster, runs, undisturbed):
 
 
 def test_a_rank_that_raises_ends_the_job_once_with_its_name_and_its_traceback(cluster, runs):
-    broken = "+slurm.environment={PYTHONPATH:" + str(runs) + "/broken}"
+    broken = f"slurm.setup=['export PYTHONPATH=$PYTHONPATH:{runs}/broken']"
     (runs / "broken").mkdir()
     (runs / "broken/sitecustomize.py").write_text(BREAKING)
     options = (*TWO_BY_TWO, *LONG, broken, "slurm.crash_retries=0")
@@ -125,11 +125,13 @@ if os.environ.get("SLURM_PROCID") == "3" and "lediflow.cluster.task" in " ".join
 
 @pytest.mark.parametrize(
     "option, reason",
-    [("data.path=/nowhere", "nowhere"), ("train.learning_rate=1e30", "finite gradient")],
+    [("synthetic_images=0", "nowhere"), ("train.learning_rate=1e30", "finite gradient")],
     ids=["missing data", "no finite gradient"],
 )
 def test_a_run_that_cannot_go_on_fails_with_its_reason_and_is_not_tried_again(cluster, runs, option, reason):
-    run = submit(cluster, runs, "hopeless-" + option[:5].strip("."), *TWO_BY_TWO, *LONG, option)
+    run = submit(
+        cluster, runs, f"hopeless-{option[:5]}", *TWO_BY_TWO, *LONG, f"data.path={runs}/nowhere", option
+    )
     end = run.wait_for_end()
     assert (end["decision"], cluster.state(run.job)) == ("failed", "FAILED")
     assert reason in end["reason"]
@@ -146,7 +148,7 @@ def test_a_run_in_the_queue_is_not_queued_again(cluster, runs):
 
 @pytest.mark.parametrize(
     "option, words",
-    [("slurm.partition=nowhere", "slurm.partition"), ("slurm.nodes=9", "slurm.nodes")],
+    [("slurm.partition=nowhere", "slurm.partition"), ("slurm.mem_gb=9999", "slurm.mem_gb")],
 )
 def test_what_slurm_refuses_is_said_in_its_words_with_the_key_to_change(cluster, runs, option, words):
     with pytest.raises(AssertionError) as refused:
@@ -154,3 +156,22 @@ def test_what_slurm_refuses_is_said_in_its_words_with_the_key_to_change(cluster,
     message = str(refused.value).partition("error: ")[2]
     assert words in message
     assert message.count("Batch job submission failed") == 1
+
+
+def test_a_start_that_slurm_lost_sight_of_leaves_the_run_to_the_next_one(cluster, runs, undisturbed):
+    """Split brain: slurmd dies, the job starts elsewhere, and the ranks of the first start live on."""
+    run = submit(cluster, runs, "split", *TWO_BY_TWO, *LONG, "train.images=40000")
+    run.wait_for_progress()
+    first = run.noted("start")[0]["nodes"]
+    for node in first:
+        cluster.kill_slurmd(int(node.removeprefix("node")))
+    second = run.wait_for_start(2)
+    assert not {*second["nodes"]} & {*first}
+    run.wait_for_progress()
+    cluster.wait_until(
+        lambda: run.hosts_of_ranks() == {*second["nodes"]}, "the ranks of the first start leave", 60
+    )
+    trained = [event["images_seen"] for event in run.events("train")]
+    resumed = run.resumes()[-1]
+    later = trained[next(n for n, seen in enumerate(trained) if seen > resumed) :]
+    assert later == sorted(later)  # nobody else has written since

@@ -48,13 +48,17 @@ class Submitted:
         """Images seen at the newest."""
         return max((int(path.name) for path in (self.run / "checkpoints").glob("[0-9]*")), default=0)
 
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Of the run's log, as they were written."""
+        return [event for event in read_events(self.run / "events.jsonl") if event["event"] == kind]
+
     def resumes(self) -> list[int]:
         """Images seen where starts went on."""
-        return [
-            event["images_seen"]
-            for event in read_events(self.run / "events.jsonl")
-            if event["event"] == "resume"
-        ]
+        return [event["images_seen"] for event in self.events("resume")]
+
+    def hosts_of_ranks(self) -> set[str]:
+        """Nodes on which processes of this job train."""
+        return {env["SLURMD_NODENAME"] for _, env in self._processes()}
 
     def wait_for_progress(self) -> int:
         """Until there is a checkpoint that was not there; images seen at it."""
