@@ -4,7 +4,11 @@ Options are those of `lediflow.train` (or of `command=prepare|encode|sample|eval
 what to ask SLURM for. A list of values (`seed=0,1,2`) is a job for each. `--dry-run` prints the scripts and submits
 nothing. The jobs put themselves back into the queue until the work is done; the terminal may close.
 
-Example: python -m lediflow.submit experiment=ffhq256_sdv_flow data.path=SHARDS slurm.account=ME seed=0,1
+`pipeline=NAME` (a file of conf/pipeline) submits a chain of jobs, from photographs to numbers; the same command again
+submits what is neither done nor queued. TASK.KEY=VALUE is for one task, TASK.slurm.KEY=VALUE for its request.
+
+Examples: python -m lediflow.submit experiment=ffhq256_sdv_flow data.path=SHARDS slurm.account=ME seed=0,1
+          python -m lediflow.submit pipeline=ffhq256_sdv source=PHOTOGRAPHS slurm.account=ME seed=0,1,2
 """
 
 from __future__ import annotations
@@ -16,11 +20,15 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, job_folder
+from lediflow.cluster.pipeline import plan
+from lediflow.cluster.pipeline_queue import carry_out, foreseen, known_past, requests, table
 from lediflow.cluster.script import render
 from lediflow.cluster.snapshot import take_snapshot
 from lediflow.cluster.submission import submit
 from lediflow.config.cli import BAD_REQUEST, explain, unflagged
+from lediflow.config.pipeline_tasks import pipeline_jobs
 from lediflow.config.requests import Request, check_ranks, job_record, slurm_options, swept, take_apart
 from lediflow.config.schema import SubmitCommand
 from lediflow.errors import UserError
@@ -36,7 +44,7 @@ def main() -> None:
     is_dry = DRY_RUN in arguments
     request = take_apart([argument for argument in arguments if argument != DRY_RUN])
     try:
-        answer(request, is_dry)
+        (answer_pipeline if request.pipeline else answer)(request, is_dry)
     except UserError as error:
         refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -76,6 +84,16 @@ def submit_all(jobs: Sequence[JobRecord], options: SubmitCommand, runs: Path) ->
             f"  follow  python -m lediflow.status logs {record.name} --follow"
         )
     print("all jobs and runs: python -m lediflow.status")
+
+
+def answer_pipeline(request: Request, is_dry: bool) -> None:
+    """Every job is checked before the first is submitted; what is done or queued is left alone."""
+    runs = Path(slurm_options(request.slurm).paths.runs)
+    jobs = pipeline_jobs(request)
+    steps = plan(jobs, known_past(jobs, runs, slurm.queue()))
+    for line in table(steps, foreseen(steps) if is_dry else carry_out(steps, runs)):
+        print(line, flush=True)
+    print("\n".join(requests(steps)) if is_dry else "all jobs and runs: python -m lediflow.status")
 
 
 if __name__ == "__main__":
