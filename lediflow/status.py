@@ -20,8 +20,7 @@ from pathlib import Path
 from lediflow.cluster import following
 from lediflow.cluster.cancelling import cancel, save_and_cancel
 from lediflow.cluster.finding import find
-from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.overview import Overview, Row
+from lediflow.cluster.overview import Overview
 from lediflow.cluster.resuming import await_leaving, resume
 from lediflow.cluster.table import as_json, table
 from lediflow.errors import UserError
@@ -64,45 +63,15 @@ def show_log(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"{row.name} was never in the queue, so nobody kept what it said; {row.run}/events.jsonl has what happened"
         )
-    job = log_id(row, arguments.name, arguments.task)
+    job = following.log_id(row, arguments.name, arguments.task)
     out = sys.stdout.buffer
     if arguments.follow:
         following.follow(
             log_chooser(row.job, job, arguments.rank), out, lambda: not overview.asked_again(row)
         )
     else:
-        chosen = log_chooser(row.job, job, arguments.rank)()
-        following.show(chosen, out, missing_log(row, job, arguments.rank))
-
-
-def log_id(row: Row, asked: str, task: int | None) -> str:
-    """The id that the log is named by: of a task, where the job is an array."""
-    job = row.record.job_id if row.record else None
-    assert job is not None
-    if row.record is None or row.record.array is None:
-        return job
-    if task is None and asked.startswith(f"{job}_"):
-        return asked
-    if task is None:
-        raise UserError(
-            f"{row.name} is an array of {row.record.array} tasks, each with a log of its own; "
-            f"choose one: --task=0 ... --task={row.record.array - 1}"
-        )
-    return f"{job}_{task}"
-
-
-def log_chooser(folder: JobFolder, job: str, rank: int) -> Callable[[], Path | None]:
-    if rank:
-        return lambda: following.rank_log(folder, job, rank)
-    return lambda: following.job_log(folder, job)
-
-
-def missing_log(row: Row, job: str, rank: int) -> str:
-    if not rank or row.job is None:
-        return f"{row.name}, job {job}, has said nothing yet: {row.state.words}"
-    others = following.speakers(row.job, job)
-    which = f"ranks that did: {', '.join(map(str, others))}" if others else "nor did any other but the first"
-    return f"rank {rank} of {row.name} said nothing; {which}"
+        chosen = following.log_chooser(row.job, job, arguments.rank)()
+        following.show(chosen, out, following.missing_log(row, job, arguments.rank))
 
 
 def cancel_job(arguments: argparse.Namespace) -> None:

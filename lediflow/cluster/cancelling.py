@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from lediflow.cluster import slurm
 from lediflow.cluster.decision import Verdict
 from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.overview import Overview, Row
+from lediflow.cluster.overview import Overview
+from lediflow.cluster.row import Row
 from lediflow.cluster.slurm import Queued
 from lediflow.errors import UserError
 from lediflow.training.run_folder import RunFolder
@@ -30,7 +32,7 @@ def cancel(overview: Overview, row: Row) -> str:
     return f"{row.name}: job {row.record.job_id} is cancelled{also}"
 
 
-def save_and_cancel(overview: Overview, row: Row, sleep: Callable[[float], None] = time.sleep) -> str:
+def save_and_cancel(overview: Overview, row: Row) -> str:
     """Ask the run to save itself and stop, and wait until it has; what was done."""
     entries = overview.queued(row)
     if not row.facts.is_alive and not any(not entry.is_waiting for entry in entries):
@@ -41,26 +43,26 @@ def save_and_cancel(overview: Overview, row: Row, sleep: Callable[[float], None]
     stop.touch()
     if row.job is None or not entries:
         while Overview(overview.runs).row(row.name).facts.is_alive:
-            sleep(LOOK_EVERY_SECONDS)
+            pause()
         return f"{row.name} is saved and has stopped"
-    return await_end(row.job, lambda: overview.asked_again(row), stop.unlink, sleep)
+    return await_end(row.job, lambda: overview.asked_again(row), stop)
 
 
-def await_end(
-    folder: JobFolder,
-    look: Callable[[], list[Queued]],
-    withdraw: Callable[..., None],
-    sleep: Callable[[float], None],
-) -> str:
+def await_end(folder: JobFolder, look: Callable[[], list[Queued]], stop: Path) -> str:
     """Until the job has left the queue. One that SLURM puts back meanwhile is saved too, and is cancelled there."""
     while entries := look():
         if all(entry.is_waiting for entry in entries):
-            slurm.cancel(entries[0].job.partition("_")[0] if "[" in entries[0].job else entries[0].job)
-            withdraw(missing_ok=True)  # else its next start would stop at once
+            slurm.cancel(entries[0].job.partition("_[")[0])
+            stop.unlink(missing_ok=True)  # else its next start would stop at once
             return f"{folder.name}: job {entries[0].job} had gone back into the queue, and is cancelled"
-        sleep(LOOK_EVERY_SECONDS)
-    withdraw(missing_ok=True)
+        pause()
+    stop.unlink(missing_ok=True)
     last = folder.attempts()[-1]
     if last.get("decision") == Verdict.STOPPED:
         return f"{folder.name} is saved, {last['images'] or 0:,} images seen, and has stopped"
     return f"{folder.name} has ended: {last.get('reason', 'without a word')}"
+
+
+def pause() -> None:
+    """Between two looks."""
+    time.sleep(LOOK_EVERY_SECONDS)

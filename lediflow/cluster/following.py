@@ -9,10 +9,41 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lediflow.cluster.jobs import JobFolder
+from lediflow.cluster.row import Row
 from lediflow.errors import UserError
 
 LOOK_EVERY_SECONDS = 1.0
 CHUNK = 1 << 20
+
+
+def log_id(row: Row, asked: str, task: int | None) -> str:
+    """The id that the log is named by: of a task, where the job is an array."""
+    job = row.record.job_id if row.record else None
+    assert job is not None
+    if row.record is None or row.record.array is None:
+        return job
+    if task is None and asked.startswith(f"{job}_"):
+        return asked
+    if task is None:
+        raise UserError(
+            f"{row.name} is an array of {row.record.array} tasks, each with a log of its own; "
+            f"choose one: --task=0 ... --task={row.record.array - 1}"
+        )
+    return f"{job}_{task}"
+
+
+def log_chooser(folder: JobFolder, job: str, rank: int) -> Callable[[], Path | None]:
+    if rank:
+        return lambda: rank_log(folder, job, rank)
+    return lambda: job_log(folder, job)
+
+
+def missing_log(row: Row, job: str, rank: int) -> str:
+    if not rank or row.job is None:
+        return f"{row.name}, job {job}, has said nothing yet: {row.state.words}"
+    others = speakers(row.job, job)
+    which = f"ranks that did: {', '.join(map(str, others))}" if others else "nor did any other but the first"
+    return f"rank {rank} of {row.name} said nothing; {which}"
 
 
 def job_log(folder: JobFolder, job: str) -> Path:

@@ -10,79 +10,20 @@ from functools import cached_property
 from pathlib import Path
 
 from lediflow.cluster import slurm
+from lediflow.cluster.asking import ask_slurm
+from lediflow.cluster.evidence import Evidence
 from lediflow.cluster.goodput import Held, held_by_accounts, held_by_events, held_by_notes, moments
 from lediflow.cluster.jobs import JOBS, JobFolder, JobRecord, all_jobs, job_name
 from lediflow.cluster.kinds import Kind, State, array_state, run_state
+from lediflow.cluster.row import Row
 from lediflow.cluster.run_facts import RunFacts, file_system_time, read_run
-from lediflow.cluster.slurm import Accounted, Queued, SlurmError
-from lediflow.cluster.states import Evidence, job_state
+from lediflow.cluster.slurm import Queued
+from lediflow.cluster.states import job_state
 from lediflow.cluster.task_ids import is_of, tasks
 from lediflow.errors import UserError
 
 # Folders of a run, in which no other run is looked for.
 INSIDE = {"checkpoints", "averages", "export", "samples", "results", "heartbeats", "stacks", "wandb", JOBS}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A job, or a run without one."""
-
-    name: str
-    run: Path
-    state: State
-    facts: RunFacts
-    held: Held
-    job: JobFolder | None = None
-    record: JobRecord | None = None
-
-    @property
-    def share(self) -> float | None:
-        """Of the images asked for."""
-        seen, total = self.facts.images_seen, self.facts.total_images
-        return None if seen is None or not total else seen / total
-
-    @property
-    def images_per_second(self) -> float | None:
-        return self.facts.images_per_second if self.state.kind is Kind.RUNNING else None
-
-    @property
-    def seconds_left(self) -> float | None:
-        speed, total = self.images_per_second, self.facts.total_images
-        return (total - (self.facts.images_seen or 0)) / speed if speed and total else None
-
-    @property
-    def gpu_hours(self) -> float | None:
-        """None where nobody knows: of runs without a job."""
-        return self.held.gpu_hours if self.record else None
-
-    @property
-    def goodput(self) -> float | None:
-        has_trained = self.facts.events and self.held.seconds > 0
-        return min(1.0, self.facts.training_time.standing / self.held.seconds) if has_trained else None
-
-
-@dataclass
-class Knowledge:
-    """What SLURM says of all jobs; `notes` say what it could not."""
-
-    queue: list[Queued] | None = None
-    accounts: list[Accounted] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def ask_slurm(records: Sequence[JobRecord]) -> Knowledge:
-    """Without jobs nothing is asked; a cluster without accounting answers half."""
-    known = Knowledge()
-    ids = [job for record in records for job in record.job_ids]
-    if not ids:
-        return known
-    try:
-        known.queue = slurm.queue(sorted({job.partition("_")[0] for job in ids}))
-        known.accounts = slurm.accounting(ids)
-    except SlurmError as error:
-        missing = "accounting" if known.queue is not None else "queue"
-        known.notes.append(f"SLURM's {missing} cannot be read here, the jobs' own notes stand in: {error}")
-    return known
 
 
 @dataclass
@@ -93,8 +34,9 @@ class Overview:
     now: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        self.jobs = {folder.name: (folder, folder.read()) for folder in readable(all_jobs(self.runs))}
+        self.jobs, torn = read_jobs(self.runs)
         self.known = ask_slurm([record for _, record in self.jobs.values()])
+        self.known.notes += torn
         self.file_time = file_system_time(self.runs)
 
     @cached_property
@@ -147,12 +89,11 @@ class Overview:
         return array_state({task: job_state(evidence, others) for task, evidence in found.items()})
 
     def _evidence(self, folder: JobFolder, record: JobRecord, job: str | None, facts: RunFacts) -> Evidence:
-        queue = [entry for entry in self.known.queue or () if job and is_of(entry.job, job)]
         return Evidence(
             record=record,
             attempts=[entry for entry in folder.attempts() if entry["job"] == job],
-            queued=queue[0] if queue else None,
-            accounts=[account for account in self.known.accounts if job and is_of(account.job, job)],
+            queued=self.known.queued(job),
+            accounts=self.known.accounted(job),
             run=facts,
             is_slurm_known=self.known.queue is not None or job is None,
             now=self.now,
@@ -183,14 +124,15 @@ def entries_of(row: Row, queue: Sequence[Queued]) -> list[Queued]:
     return [entry for entry in queue if any(is_of(entry.job, id_) for id_ in ids)]
 
 
-def readable(folders: Sequence[JobFolder]) -> Iterator[JobFolder]:
-    """Without those whose record is torn: one of them hides no other."""
-    for folder in folders:
+def read_jobs(runs: Path) -> tuple[dict[str, tuple[JobFolder, JobRecord]], list[str]]:
+    """By name; and what is wrong with records that are torn: one of them hides no other."""
+    found, torn = {}, []
+    for folder in all_jobs(runs):
         try:
-            folder.read()
-        except UserError:
-            continue
-        yield folder
+            found[folder.name] = folder, folder.read()
+        except UserError as error:
+            torn.append(str(error))
+    return found, torn
 
 
 def find_runs(runs: Path) -> Iterator[Path]:

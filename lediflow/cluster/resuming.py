@@ -9,7 +9,8 @@ from lediflow.cluster import slurm
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobFolder, JobRecord
 from lediflow.cluster.kinds import Kind
-from lediflow.cluster.overview import Overview, Row
+from lediflow.cluster.overview import Overview
+from lediflow.cluster.row import Row
 from lediflow.cluster.submission import again
 from lediflow.errors import UserError
 
