@@ -22,6 +22,8 @@ from lediflow.cluster.cancelling import cancel, save_and_cancel
 from lediflow.cluster.finding import find
 from lediflow.cluster.overview import Overview
 from lediflow.cluster.resuming import await_leaving, resume
+from lediflow.cluster.row import Row
+from lediflow.cluster.slurm import SlurmError
 from lediflow.cluster.table import as_json, table
 from lediflow.errors import UserError
 
@@ -64,14 +66,19 @@ def show_log(arguments: argparse.Namespace) -> None:
             f"{row.name} was never in the queue, so nobody kept what it said; {row.run}/events.jsonl has what happened"
         )
     job = following.log_id(row, arguments.name, arguments.task)
-    out = sys.stdout.buffer
+    choose, out = following.log_chooser(row.job, job, arguments.rank), sys.stdout.buffer
     if arguments.follow:
-        following.follow(
-            log_chooser(row.job, job, arguments.rank), out, lambda: not overview.asked_again(row)
-        )
+        following.follow(choose, out, following.seldom(lambda: has_left(overview, row)))
     else:
-        chosen = following.log_chooser(row.job, job, arguments.rank)()
-        following.show(chosen, out, following.missing_log(row, job, arguments.rank))
+        following.show(choose(), out, following.missing_log(row, job, arguments.rank))
+
+
+def has_left(overview: Overview, row: Row) -> bool:
+    """Whether the job is in the queue no more. A controller that does not answer has not said so."""
+    try:
+        return not overview.asked_again(row)
+    except SlurmError:
+        return False
 
 
 def cancel_job(arguments: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from lediflow.tracking.progress import duration
 FINAL = {Verdict.FAILED: Kind.FAILED, Verdict.STOPPED: Kind.STOPPED}
 REQUEUE_SECONDS = 180  # that SLURM may take to put a lost job back into the queue
 RESUME = "`lediflow.status resume` goes on"
-TAKES_UP = "`lediflow.status resume {}` takes up both"
+TAKES_UP = "`lediflow.status resume {}` takes this one up too"
 
 
 def is_being_requeued(found: Evidence) -> bool:
@@ -56,10 +56,10 @@ def state_after_queue(found: Evidence, others: Mapping[str, Kind]) -> State:
         return State(Kind.DONE, "done")
     if account is not None and account.state == "CANCELLED":
         return State(Kind.CANCELLED, cancelled(found, others))
-    if account is not None and account.state in WORDS:
+    if account is not None and account.state in WORDS and not (end and account.state == "FAILED"):
         return State(Kind.FAILED, f"lost: {WORDS[account.state]}; {RESUME}")
     if end:
-        return State(Kind.FAILED, f"not in the queue: {end['reason']}; {RESUME}")
+        return State(Kind.FAILED, f"not put back into the queue: {end['reason']}; {RESUME}")
     if found.attempts:
         return State(Kind.FAILED, f"lost: it ended without a word; {RESUME}")
     if found.record.job_id is None:
@@ -71,9 +71,9 @@ def cancelled(found: Evidence, others: Mapping[str, Kind]) -> str:
     """By a person, or by SLURM because of a job before it."""
     if found.attempts:
         return f"cancelled; {RESUME}"
-    broken = [name for name in found.record.after if name in others and others[name].is_broken]
+    broken = [name for name in found.before if name in others and others[name].is_broken]
     if broken:
-        return f"not started: {' and '.join(broken)} did not end well; {TAKES_UP.format(broken[0])}"
+        return f"not started: {broken[-1]} did not end well; {TAKES_UP.format(broken[-1])}"
     return f"cancelled before it started; {RESUME}"
 
 

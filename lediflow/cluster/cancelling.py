@@ -15,7 +15,7 @@ from lediflow.cluster.slurm import Queued
 from lediflow.errors import UserError
 from lediflow.training.run_folder import RunFolder
 
-LOOK_EVERY_SECONDS = 2.0
+LOOK_EVERY_SECONDS = 3.0
 
 
 def cancel(overview: Overview, row: Row) -> str:

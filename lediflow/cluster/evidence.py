@@ -32,6 +32,7 @@ class Evidence:
 
     record: JobRecord
     attempts: Sequence[dict[str, Any]] = ()  # of its present id
+    before: Sequence[str] = ()  # all jobs that have to end well first, near ones first
     queued: Queued | None = None
     accounts: Sequence[Accounted] = ()  # of its present id
     run: RunFacts = field(default_factory=RunFacts)

@@ -12,7 +12,8 @@ from lediflow.cluster.jobs import JobFolder
 from lediflow.cluster.row import Row
 from lediflow.errors import UserError
 
-LOOK_EVERY_SECONDS = 1.0
+LOOK_EVERY_SECONDS = 1.0  # at a file
+ASK_EVERY_SECONDS = 5.0  # the controller, which all users ask
 CHUNK = 1 << 20
 
 
@@ -109,6 +110,22 @@ def follow(
             time.sleep(every_seconds)
     if file is not None:
         file.close()
+
+
+def seldom(
+    ask: Callable[[], bool], seconds: float = ASK_EVERY_SECONDS, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], bool]:
+    """The question, asked at most so often; no in between."""
+    last = -float("inf")
+
+    def answer() -> bool:
+        nonlocal last
+        if clock() - last < seconds:
+            return False
+        last = clock()
+        return ask()
+
+    return answer
 
 
 def copy(file: BinaryIO, out: BinaryIO) -> None:

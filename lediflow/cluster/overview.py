@@ -92,12 +92,21 @@ class Overview:
         return Evidence(
             record=record,
             attempts=[entry for entry in folder.attempts() if entry["job"] == job],
+            before=self._before(record),
             queued=self.known.queued(job),
             accounts=self.known.accounted(job),
             run=facts,
             is_slurm_known=self.known.queue is not None or job is None,
             now=self.now,
         )
+
+    def _before(self, record: JobRecord) -> list[str]:
+        """Jobs that it waits for, then those that they wait for, and so on."""
+        names = list(record.after)
+        for name in names:  # grows meanwhile
+            behind = self.jobs[name][1].after if name in self.jobs else []
+            names += [other for other in behind if other not in names]
+        return names
 
     def _held(self, folder: JobFolder, record: JobRecord, facts: RunFacts, state: State) -> Held:
         """Of all starts, under whatever id: by SLURM's accounts, else by the supervisor's notes."""

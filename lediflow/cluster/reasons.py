@@ -37,8 +37,8 @@ def why_pending(queued: Queued, record: JobRecord, others: Mapping[str, Kind]) -
     """`others`: what is known of the jobs it may wait for."""
     reason = queued.reason.strip("()").replace(" ", "_")
     if reason == NEVER:
-        broken = [name for name in record.after if name in others and others[name].is_broken]
-        return f"never starts: {' and '.join(broken or record.after)} did not end well; `lediflow.status resume` that"
+        broken = [name for name in record.after if name in others and others[name].is_broken] or record.after
+        return f"never starts: {' and '.join(broken)} did not end well; `lediflow.status resume` that"
     if reason == "Dependency":
         missing = [name for name in record.after if others.get(name) is not Kind.DONE]
         return f"pending: waits for {' and '.join(missing) or 'other jobs'}"

@@ -63,7 +63,7 @@ def waits_for(record: JobRecord, rows: Mapping[str, Row], fresh: Mapping[str, Jo
         if name not in fresh and name in rows and rows[name].state.kind.is_broken:
             raise UserError(
                 f"{record.name} comes after {name}, which is {rows[name].state.kind}; "
-                f"`python -m lediflow.status resume {name}` takes up both"
+                f"`python -m lediflow.status resume {name}` takes both up"
             )
         is_done = name not in fresh and name in rows and rows[name].state.kind is Kind.DONE
         if before is not None and before.job_id and not is_done:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from lediflow.cluster.following import follow
+from lediflow.cluster.following import follow, seldom
 from lediflow.cluster.task_ids import expanded, is_of
 
 
@@ -40,6 +40,13 @@ def test_a_job_that_never_spoke_ends_the_waiting(tmp_path):
     out = io.BytesIO()
     follow(lambda: tmp_path / "none.log", out, lambda: True, every_seconds=0)
     assert out.getvalue() == b""
+
+
+def test_the_controller_is_asked_seldom():
+    times, asked = iter([0, 0, 3, 6, 6]), []
+    answer = seldom(lambda: not asked.append(1), seconds=5, clock=lambda: next(times))
+    assert [answer(), answer(), answer()] == [True, False, True]
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(

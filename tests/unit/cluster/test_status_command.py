@@ -217,6 +217,18 @@ def test_a_mistyped_name_gets_the_nearest(slurm, runs, said):
 # --- logs
 
 
+def test_a_log_is_followed_until_the_job_has_left_the_queue(slurm, runs, said):
+    (job(runs, "demo").log / "7.log").write_text("a word\n")
+    assert said("logs", "demo", "--follow") == (0, "a word\n", "")
+
+
+def test_a_run_that_was_never_queued_has_no_log(slurm, runs, said):
+    trained_by_hand(runs, "hand")
+    code, _, err = said("logs", "hand")
+    assert code == 2
+    assert f"{runs}/hand/events.jsonl has what happened" in err
+
+
 def test_the_log_of_another_rank_is_that_of_its_last_start(slurm, runs, said):
     log = job(runs, "demo").log
     for restart in (2, 10, 9):

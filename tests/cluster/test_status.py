@@ -1,0 +1,81 @@
+"""What `lediflow.status` says of jobs that meet their faults, and that what it offers works."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.cluster import Cluster
+from harness.commands import succeed
+from harness.submitted import TWO_BY_TWO, Submitted, submit
+
+LONG = ("train.images=40000", "train.checkpoint.every_images=256", "train.log_every_images=320")
+
+
+def status(cluster: Cluster, runs: Path, *words: str) -> str:
+    place = [f"--runs={runs}"] if words and words[0] in ("logs", "cancel", "resume") else [str(runs)]
+    return cluster.run(sys.executable, "-m", "lediflow.status", *words, *place)
+
+
+def told(run: Submitted) -> dict[str, Any]:
+    """The job's object of `--json`."""
+    rows = json.loads(status(run.cluster, run.folder.root.parents[1], "--json"))
+    return next(row for row in rows if row["name"] == run.folder.name)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs' folder, with pictures to learn from and a run that was started by hand."""
+    folder = tmp_path_factory.mktemp("runs")
+    options = ["experiment=smoke", "stage=auxiliary", "train.images=16", "engine.device=cpu"]
+    succeed("train", *options, f"data.path={folder}/shards", f"run={folder}/by_hand")
+    return folder
+
+
+def test_a_lost_node_is_no_end_and_goodput_knows_what_it_took(cluster: Cluster, runs: Path) -> None:
+    run = submit(cluster, runs, "lost", *TWO_BY_TWO, *LONG, "train.images=5120")
+    run.wait_for_progress()
+    assert told(run)["kind"] == "running"
+    kinds = []
+
+    def is_elsewhere() -> bool:
+        kinds.append(told(run)["kind"])
+        return len(run.noted("start")) == 2
+
+    cluster.kill_node(int(run.noted("start")[0]["nodes"][1].removeprefix("node")))
+    cluster.wait_until(is_elsewhere, "the second start", 120)
+    assert {*kinds} <= {"running", "pending"}
+    assert run.wait_for_end()["decision"] == "done"
+    found = told(run)
+    assert (found["state"], found["images_seen"]) == ("done", 5120)
+    accounts = [float(line) for line in elapsed(cluster, run.job)]
+    assert found["held_seconds"] == sum(accounts)
+    assert found["gpu_hours"] == pytest.approx(4 * sum(accounts) / 3600)
+    assert 0 < found["goodput"] == found["training_seconds"] / sum(accounts) < 1
+
+
+def elapsed(cluster: Cluster, job: str) -> list[str]:
+    """Seconds of each start, by sacct."""
+    return cluster.run(
+        "sacct", "--duplicates", "--allocations", "--noheader", "--parsable2", "--format=ElapsedRaw", "--jobs", job
+    ).split()  # fmt: skip
+
+
+def test_a_run_is_saved_before_it_is_cancelled_and_resumed_where_it_was(cluster: Cluster, runs: Path) -> None:
+    run = submit(cluster, runs, "saved", *TWO_BY_TWO, *LONG)
+    run.wait_for_progress()
+    assert "is saved" in status(cluster, runs, "cancel", "saved", "--save")
+    saved = run.checkpoint()
+    assert told(run)["kind"] == "stopped"
+    assert "saved is job" in status(cluster, runs, "resume", "saved")
+    assert len(run.record.job_ids) == 2
+    run.wait_for_progress()
+    assert run.resumes() == [saved]
+    assert "continuing at" in status(cluster, runs, "logs", "saved")
+    with pytest.raises(AssertionError, match="is not at its end"):
+        status(cluster, runs, "resume", "saved")
+    assert "is cancelled" in status(cluster, runs, "cancel", run.job)
+    cluster.wait_until(lambda: told(run)["kind"] == "cancelled", "the job is seen to be cancelled")
