@@ -47,6 +47,10 @@ class Past:
     def submitted(self) -> str:
         return self.record.submitted if self.record else ""
 
+    @property
+    def is_waiting(self) -> bool:
+        return all(entry.state == PENDING for entry in self.queued)
+
     def last_words(self) -> dict[int | None, Mapping[str, Any]]:
         """By task of the array, the last line of each in the last submission."""
         job = self.record.job_id if self.record else None
@@ -81,15 +85,12 @@ class Step:
 
     @property
     def why_again(self) -> str:
-        """What became of the submission before."""
-        failed = [line for line in self.past.last_words().values() if line.get("decision") != Verdict.DONE]
-        if self.action is not Action.SUBMIT or not self.past.submitted:
+        """What became of the submission before, where it did not just wait in vain."""
+        unfinished = [line for line in self.past.last_words().values() if line.get("decision") != Verdict.DONE]
+        if self.action is not Action.SUBMIT or not unfinished:
             return ""
-        if failed and failed[-1]["event"] == "end":
-            return f"{failed[-1]['decision']}: {failed[-1]['reason']}"
-        if failed:
-            return "lost: it ended without a word"
-        return "what it builds on is made again" if self.past.verdicts() else "it was never started"
+        last = unfinished[-1]
+        return f"{last['decision']}: {last['reason']}" if last["event"] == "end" else "lost: it ended without a word"
 
 
 def plan(jobs: Sequence[PipelineJob], pasts: Mapping[str, Past]) -> list[Step]:
@@ -114,7 +115,8 @@ def is_done(job: PipelineJob, past: Past, parents: Sequence[Step]) -> bool:
     """A training by what its folder holds; else the same command, ended well after what it builds on was made."""
     if job.record.command[0] == "lediflow.train":
         return job.is_trained
-    if past.record is None or past.record.command != job.record.command or not past.has_output:
+    is_the_same = past.record is not None and past.record.command == job.record.command
+    if not (past.record and is_the_same and past.submitted and past.has_output):  # SLURM may have refused it
         return False
     is_newest = all(past.submitted >= parent.past.submitted for parent in parents)
     return is_newest and past.verdicts() == [Verdict.DONE] * (past.record.array or 1)
@@ -128,13 +130,12 @@ def is_in_vain(past: Past, parents: Sequence[Step]) -> bool:
         and {*past.verdicts()} & {Verdict.FAILED, Verdict.STOPPED}
     ):
         return True
-    waits = all(entry.state == PENDING for entry in past.queued)
     is_orphan = any(
         parent.action is Action.SUBMIT
         or (parent.action is Action.KEEP and parent.past.submitted > past.submitted)
         for parent in parents
     )
-    return waits and (is_orphan or any(entry.reason == IN_VAIN for entry in past.queued))
+    return past.is_waiting and (is_orphan or any(entry.reason == IN_VAIN for entry in past.queued))
 
 
 def other_options(job: PipelineJob, there: JobRecord, entry: Queued) -> str:

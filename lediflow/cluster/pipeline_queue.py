@@ -82,7 +82,7 @@ def table(steps: Sequence[Step], ids: Iterable[str]) -> Iterator[str]:
     """A line for each job as its id comes, and one for what became of it before."""
     cells = [(told_task(step.job), step.job.name) for step in steps]
     widths = [max(map(len, column)) for column in zip(("task", "job"), *cells, strict=True)]
-    known: dict[str, str] = {}
+    known: dict[str, str] = {}  # tasks with their ids, by the job's name
     yield row(widths, ("task", "job"), "state", "after")
     for step, cell, job in zip(steps, cells, ids, strict=False):
         known[step.job.name] = f"{step.job.task} {job}".strip()
@@ -102,7 +102,7 @@ def told_state(step: Step, job: str) -> str:
         case Action.DONE:
             return "done"
         case Action.KEEP:
-            return f"queued as {job}"
+            return f"{'queued' if step.past.is_waiting else 'running'} as {job}"
     return f"submitted as {job}" if job else "to be submitted"
 
 
