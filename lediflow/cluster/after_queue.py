@@ -81,6 +81,6 @@ def by_notes_alone(found: Evidence) -> str:
     """Where SLURM does not answer."""
     if not found.attempts:
         return "submitted; SLURM does not answer"
-    last = found.attempts[-1]
+    last = found.last_end or found.attempts[-1]
     what = f"ended ({last['decision']}): {last['reason']}" if found.last_end else "started"
     return f"{what}, {duration(max(0.0, found.now - moment(last)))} ago; SLURM does not answer"

@@ -41,8 +41,10 @@ class Evidence:
 
     @property
     def last_end(self) -> dict[str, Any] | None:
-        """How the last start ended, if it said so."""
-        return self.attempts[-1] if self.attempts and self.attempts[-1]["event"] == "end" else None
+        """How the newest start ended, if it said so. One that SLURM had lost sight of may speak after it."""
+        newest = max((entry["restart"] for entry in self.attempts), default=0)
+        said = [entry for entry in self.attempts if entry["event"] == "end" and entry["restart"] == newest]
+        return said[-1] if said else None
 
     @property
     def account(self) -> Accounted | None:

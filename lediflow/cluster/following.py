@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,23 +54,22 @@ def job_log(folder: JobFolder, job: str) -> Path:
 
 def rank_log(folder: JobFolder, job: str, rank: int) -> Path | None:
     """Of the newest start in which the rank said something."""
-    return newest(folder, rf"{re.escape(job)}-(\d+)-rank{rank}\.log")
-
-
-def newest(folder: JobFolder, pattern: str) -> Path | None:
-    """The file with the highest restart in its name."""
-    found = [
-        (int(match[1]), path)
-        for path in folder.log.glob("*.log")
-        if (match := re.fullmatch(pattern, path.name))
-    ]
-    return max(found)[1] if found else None
+    found = {(speaker, restart): path for restart, speaker, path in rank_logs(folder, job)}
+    starts = [restart for speaker, restart in found if speaker == rank]
+    return found[rank, max(starts)] if starts else None
 
 
 def speakers(folder: JobFolder, job: str) -> list[int]:
-    """Ranks, besides the first, that have logs of their own."""
-    names = (path.name for path in folder.log.glob(f"{job}-*-rank*.log"))
-    return sorted({int(match[1]) for name in names if (match := re.search(r"rank(\d+)\.log$", name))})
+    """Ranks, besides the first, that said something."""
+    return sorted({rank for _, rank, _ in rank_logs(folder, job)})
+
+
+def rank_logs(folder: JobFolder, job: str) -> Iterator[tuple[int, int, Path]]:
+    """Restart, rank and file of each log that is not empty."""
+    for path in folder.log.glob(f"{job}-*-rank*.log"):
+        match = re.fullmatch(r"(\d+)-rank(\d+)\.log", path.name.removeprefix(f"{job}-"))
+        if match and path.stat().st_size:
+            yield int(match[1]), int(match[2]), path
 
 
 def show(path: Path | None, out: BinaryIO, missing: str) -> None:

@@ -234,6 +234,7 @@ def test_the_log_of_another_rank_is_that_of_its_last_start(slurm, runs, said):
     for restart in (2, 10, 9):
         (log / f"7-{restart}-rank3.log").write_text(f"start {restart}\n")
     assert said("logs", "demo", "--rank=3")[1] == "start 10\n"
+    (log / "7-10-rank1.log").touch()
     code, _, err = said("logs", "demo", "--rank=1")
     assert code == 2
     assert "rank 1 of demo said nothing; ranks that did: 3" in err

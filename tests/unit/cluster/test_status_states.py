@@ -212,6 +212,12 @@ def test_a_run_that_lives_on_out_of_slurms_sight_is_told():
     assert "outside the queue, by SLURM job 7, process 5 on n1" in found.words
 
 
+def test_the_last_word_of_a_start_that_another_has_replaced_is_not_the_jobs():
+    attempts = [started(), started(restart=1), ended("failed", restart=1), ended("terminated")]
+    assert state(attempts=attempts).words == "failed: a reason; `lediflow.status resume` goes on"
+    assert state(attempts=[*attempts[:2], attempts[3]]).words.startswith("lost: it ended without a word")
+
+
 def test_without_slurm_notes_are_told_as_notes():
     found = state(is_slurm_known=False, attempts=[started()])
     assert found == State(Kind.UNKNOWN, "started, 10 min ago; SLURM does not answer")
