@@ -10,7 +10,8 @@ from lediflow.cluster.jobs import all_jobs
 from lediflow.tracking.jsonl import read_events
 
 TWO_BY_TWO = (
-    "experiment=smoke", "stage=auxiliary", "train.images=128", "train.bad_steps.in_a_row=2", "engine=deepspeed", "engine.device=cpu",
+    "experiment=smoke", "stage=auxiliary", "train.images=128", "train.bad_steps.in_a_row=2", "engine=deepspeed",
+    "engine.device=cpu",
     "hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=2", "hydra.launcher.gpus_per_node=2",
     "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1", "hydra.launcher.crash_retries=0",
 )  # fmt: skip

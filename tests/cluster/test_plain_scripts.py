@@ -1,0 +1,88 @@
+"""The scripts of slurm/ for people who use no launcher."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from lediflow.tracking.jsonl import read_events
+
+SMALL = ("--nodes=2", "--ntasks-per-node=2", "--gres=gpu:2", "--cpus-per-task=1", "--mem=1000")
+SMOKE = (
+    "experiment=smoke", "engine=deepspeed", "engine.device=cpu", "train.checkpoint.every_images=256",
+    "tracking.progress=false",
+)  # fmt: skip
+
+
+@pytest.fixture
+def sbatch(cluster, tmp_path):
+    """(script, options of sbatch, options of the command) -> the job's id; its log is LOGS/JOB."""
+
+    def submitted(script, options, command):
+        log = f"--output={tmp_path}/%j.log"
+        python = f"--export=ALL,PYTHON={sys.executable}"
+        said = cluster.run("sbatch", "--parsable", python, log, *options, f"slurm/{script}", *command)
+        return said.strip()
+
+    return submitted
+
+
+def resumes(run):
+    return [event["images_seen"] for event in read_events(run / "events.jsonl") if event["event"] == "resume"]
+
+
+def test_a_training_is_put_back_into_the_queue_where_its_state_is_saved_and_ends(cluster, sbatch, tmp_path):
+    run = tmp_path / "run"
+    paths = (f"data.path={tmp_path}/shards", f"run={run}", "stage=auxiliary", "train.images=6000")
+    job = sbatch("train.sbatch", SMALL, (*SMOKE, *paths))
+    cluster.wait_until(lambda: [*run.glob("checkpoints/[0-9]*")], "a checkpoint", 120)
+    cluster.run("scancel", "--signal=USR1", job)
+    cluster.wait_until(lambda: resumes(run), "the second start", 120)
+    assert cluster.wait(job, seconds=120) == "COMPLETED", (tmp_path / f"{job}.log").read_text()
+    assert cluster.job(job)["Restarts"] == "1"
+    assert [
+        event["ranks"] for event in read_events(run / "events.jsonl") if event["event"] in ("start", "resume")
+    ] == [4, 4]
+    assert (run / "export/model.safetensors").is_file()
+
+
+def test_a_training_that_cannot_be_is_not_put_back(cluster, sbatch, tmp_path):
+    job = sbatch("train.sbatch", SMALL, ("experiment=smoke", "train.imagse=1"))
+    assert cluster.wait(job, seconds=120) == "FAILED"
+    assert cluster.job(job)["Restarts"] == "0"
+    assert "nearest valid names: train.images" in (tmp_path / f"{job}.log").read_text()
+
+
+def test_shards_are_encoded_by_the_tasks_of_an_array(cluster, sbatch, tmp_path):
+    photographs = tmp_path / "photographs"
+    cluster.run(sys.executable, "-c", DRAW, photographs)
+    cluster.run(
+        sys.executable,
+        "-m",
+        "lediflow.prepare",
+        f"source={photographs}",
+        f"output={tmp_path}/shards",
+        "size=8",
+    )
+    one = ("--nodes=1", "--gres=gpu:1", "--cpus-per-task=1", "--mem=500", "--array=0-1")
+    job = sbatch(
+        "encode.sbatch", one, (f"source={tmp_path}/shards", f"output={tmp_path}/latents", "codec=pixels")
+    )
+    cluster.wait_until(lambda: states_of_tasks(cluster, job) == ["COMPLETED"] * 2, "both tasks", 120)
+    assert (tmp_path / "latents/index.json").is_file() or [*(tmp_path / "latents").glob("*.tar")]
+
+
+def states_of_tasks(cluster, job):
+    return [line.state for line in cluster.sacct(job) if "." not in line.job]
+
+
+DRAW = """
+import sys
+from pathlib import Path
+from PIL import Image
+folder = Path(sys.argv[1])
+folder.mkdir()
+for number in range(4):
+    Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(folder / f"{number}.png")
+"""
