@@ -21,7 +21,7 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "above 0",
     ),
     (
-        ("seed", "synthetic_images", "dry_run_ranks", "train.learning_rate",
+        ("seed", "synthetic_images", "dry_run_ranks", "nodes", "train.learning_rate",
          "train.weight_decay", "train.schedule.warmup_images",
          "train.schedule.decay_images", "train.schedule.final_factor", "train.ema.half_life_images",
          "train.checkpoint.every_images", "train.checkpoint.keep_last", "train.checkpoint.keep_every_images",

@@ -52,6 +52,7 @@ class TrainCommand:
     )
     synthetic_images: int = 0  # draw this many toy pictures into data.path first (smoke tests)
     dry_run: bool = False  # say what the run would take, and start nothing; also --dry-run
+    nodes: int = 0  # a dry run also says what the run would be on up to so many machines; 0: it does not
     dry_run_ranks: int = 0  # processes that a dry run reckons with; 0: as many as were started
     stage: Any = MISSING  # auxiliary | flow | latent_sampler, each with options of its own
     model: ModelConfig = field(default_factory=ModelConfig)

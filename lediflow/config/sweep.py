@@ -8,7 +8,17 @@ from omegaconf import DictConfig, open_dict
 
 # what the default folder's name already holds, and what changes nothing of a run's result
 NAMED = ("name", "stage", "seed", "prior", "experiment")
-HARMLESS = ("data.path", "parent", "paths", "engine", "tracking", "hydra", "dry_run", "dry_run_ranks")
+HARMLESS = (
+    "data.path",
+    "parent",
+    "paths",
+    "engine",
+    "tracking",
+    "hydra",
+    "dry_run",
+    "dry_run_ranks",
+    "nodes",
+)
 
 
 def separate_jobs(config: DictConfig) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lediflow.config.dry_run.disk import disk_facts
 from lediflow.config.dry_run.duration import duration_table
 from lediflow.config.dry_run.memory import memory_table
+from lediflow.config.dry_run.nodes import NOTE, nodes_table
 from lediflow.config.dry_run.samples import sample_facts
 from lediflow.config.dry_run.text import columns, facts_table, indented
 from lediflow.config.dry_run.work import work_facts, work_of
@@ -49,4 +50,6 @@ def dry_run(command: TrainCommand, started_ranks: int) -> str:
         "Disk": facts_table(disk_facts(command, work)),
         "Expected time": columns(duration_table(command, work)),
     }
+    if command.nodes:
+        sections[f"On up to {command.nodes} nodes"] = f"{columns(nodes_table(command))}\n\n{indented(NOTE)}"
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())

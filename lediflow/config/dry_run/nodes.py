@@ -1,0 +1,99 @@
+"""What one run would be on one machine, on two, on four ...: ranks, batches, what is sent, how fast.
+
+The global batch stays, so that the training does. Assumed, and said below the table: four GPUs of one kind in a
+machine, 25 GB/s between machines (200 Gbit/s), 200 GB/s inside one, no loss from small batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from lediflow.config.dry_run.duration import SHARE, speed
+from lediflow.config.dry_run.memory import held_by, largest_micro_batch
+from lediflow.config.dry_run.text import GIB, clock_time, gibibytes
+from lediflow.config.dry_run.work import Work, work_of
+from lediflow.config.schema import TrainCommand
+from lediflow.engine.memory import BFLOAT16, FLOAT32
+from lediflow.errors import UserError
+from lediflow.training.throughput import peak_tflops
+
+GPUS_PER_NODE = 4
+GPU, MEMORY = "NVIDIA A100-SXM4-40GB", 40 * GIB
+BETWEEN, INSIDE = 25e9, 200e9  # bytes a second, of one machine's adapter and of NVLink
+HEADS = ("nodes", "ranks", "engine", "batch", "GiB", "MB sent", "sent in", "images/s", "time")
+NOTE = (
+    f"{GPUS_PER_NODE} x {GPU} a node at {SHARE:.0%} of its peak, 25 GB/s between nodes, 200 GB/s inside: all assumed\n"
+    "engine: the smallest stage that holds a rank's whole share at once, else the configured one\n"
+    "batch: micro-batch x accumulation; GiB: peak of each GPU; MB sent: by each rank, a step\n"
+    "images/s: where sending hides behind computing, and where nothing of it does; small batches lose more"
+)
+
+
+class Plan(NamedTuple):
+    """One run on so many nodes."""
+
+    work: Work
+    nodes: int
+    sent_bytes: float  # by each rank in a step
+    sending_seconds: float
+    computing_seconds: float
+
+
+def nodes_table(command: TrainCommand) -> list[list[str]]:
+    counts = sorted({2**power for power in range(command.nodes.bit_length())} | {command.nodes})
+    return [list(HEADS), *(row(command, plan_of(command, nodes)) for nodes in counts)]
+
+
+def plan_of(command: TrainCommand, nodes: int) -> Plan:
+    ranks = nodes * (command.dry_run_ranks or GPUS_PER_NODE)
+    if command.train.global_batch % ranks:
+        raise UserError(
+            f"nodes={nodes} are {ranks} ranks, which cannot share train.global_batch={command.train.global_batch}; "
+            f"choose a multiple of {ranks} (another training: see the learning rate), or fewer nodes"
+        )
+    work = fitted(command, work_of(command, ranks))
+    sent = sent_bytes(work)
+    images_per_second = speed(work, peak_tflops(GPU, work.engine.precision) or 0.0)
+    return Plan(
+        work,
+        nodes,
+        sent,
+        sent / (BETWEEN if nodes > 1 else INSIDE),
+        command.train.global_batch / images_per_second,
+    )
+
+
+def fitted(command: TrainCommand, work: Work) -> Work:
+    """The smallest ZeRO stage that holds a rank's share at once; the configured one and its micro-batch otherwise."""
+    for zero in (1, 2, 3):
+        engine = replace(work.engine, name="deepspeed", zero=zero, offload="none")
+        if largest_micro_batch(command, work, engine, MEMORY) == work.share:
+            return replace(work, engine=engine, micro_batch=work.share, accumulation=1)
+    fitting = max(1, largest_micro_batch(command, work, work.engine, MEMORY))
+    return replace(work, micro_batch=fitting, accumulation=work.share // fitting)
+
+
+def sent_bytes(work: Work) -> float:
+    """By each rank of a ring in a step: from stage 2 on for each micro-batch, in stage 3 weights twice."""
+    width = BFLOAT16 if work.engine.precision == "bfloat16" else FLOAT32
+    gradients = work.accumulation if work.engine.zero >= 2 else 1
+    weights = 2 * work.accumulation if work.engine.zero == 3 else 1
+    return (work.ranks - 1) / work.ranks * width * work.parameters * (gradients + weights)
+
+
+def row(command: TrainCommand, plan: Plan) -> list[str]:
+    work, batch = plan.work, command.train.global_batch
+    best = batch / max(plan.computing_seconds, plan.sending_seconds)
+    worst = batch / (plan.computing_seconds + plan.sending_seconds)
+    return [
+        str(plan.nodes),
+        str(work.ranks),
+        f"zero={work.engine.zero}",
+        f"{work.micro_batch} x {work.accumulation}",
+        gibibytes(held_by(command, work, work.engine, work.micro_batch).peak),
+        f"{plan.sent_bytes / 1e6:,.0f}",
+        f"{1e3 * plan.sending_seconds:,.0f} of {1e3 * plan.computing_seconds:,.0f} ms",
+        f"{best:,.0f} to {worst:,.0f}",
+        f"{clock_time(command.train.images / best)} to {clock_time(command.train.images / worst)}",
+    ]
