@@ -88,7 +88,10 @@ def test_what_failed_is_submitted_with_what_waited_for_it_and_nothing_else():
     [
         ([end("stopped")], "stopped: because"),
         ([end("terminated")], "terminated: because"),
-        ([end("requeue"), {"event": "start", "job": "1", "array_task": None}], "lost: it ended without a word"),
+        (
+            [end("requeue"), {"event": "start", "job": "1", "array_task": None}],
+            "lost: it ended without a word",
+        ),
         ([end("failed", job="0")], ""),  # of the submission before; the last one was never started
     ],
 )
@@ -167,5 +170,7 @@ def test_what_comes_after_something_that_is_made_again_is_looked_at_again():
 def test_a_job_in_the_queue_with_other_options_is_told():
     flow = job("flow")
     there = past(flow, queued=[entry("RUNNING")], command=["lediflow.train", "x=2"])
-    with pytest.raises(UserError, match=r"task flow: .* as job 1 with x=2, but x=1 is asked for.*cancel flow"):
+    with pytest.raises(
+        UserError, match=r"task flow: .* as job 1 with x=2, but x=1 is asked for.*cancel flow"
+    ):
         plan([flow], {"flow": there})

@@ -20,7 +20,8 @@ def place(tmp_path, monkeypatch):
 
 def jobs(*arguments, pipeline="smoke"):
     return {
-        job.name: job for job in pipeline_jobs(take_apart([f"pipeline={pipeline}", "source=cats", *arguments]))
+        job.name: job
+        for job in pipeline_jobs(take_apart([f"pipeline={pipeline}", "source=cats", *arguments]))
     }
 
 
