@@ -49,18 +49,26 @@ def save_and_cancel(overview: Overview, row: Row) -> str:
 
 
 def await_end(folder: JobFolder, look: Callable[[], list[Queued]], stop: Path) -> str:
-    """Until the job has left the queue. One that SLURM puts back meanwhile is saved too, and is cancelled there."""
+    """Until the job has left the queue. One that is put back meanwhile is cancelled there."""
     while entries := look():
         if all(entry.is_waiting for entry in entries):
             slurm.cancel(entries[0].job.partition("_[")[0])
             stop.unlink(missing_ok=True)  # else its next start would stop at once
-            return f"{folder.name}: job {entries[0].job} had gone back into the queue, and is cancelled"
+            return f"{folder.name} had gone back into the queue, and is cancelled there; {last_words(folder)}"
         pause()
     stop.unlink(missing_ok=True)
     last = folder.attempts()[-1]
     if last.get("decision") == Verdict.STOPPED:
         return f"{folder.name} is saved, {last['images'] or 0:,} images seen, and has stopped"
-    return f"{folder.name} has ended: {last.get('reason', 'without a word')}"
+    return f"{folder.name} has ended; {last_words(folder)}"
+
+
+def last_words(folder: JobFolder) -> str:
+    """How its last start ended, and what is saved."""
+    ends = [entry for entry in folder.attempts() if entry["event"] == "end"]
+    if not ends:
+        return "its start ended without a word"
+    return f"{ends[-1]['reason']}; its newest checkpoint has seen {ends[-1]['images'] or 0:,} images"
 
 
 def pause() -> None:

@@ -293,12 +293,18 @@ def test_saving_first_asks_the_run_and_waits_until_it_has_left(slurm, runs, said
 
 
 def test_a_job_that_is_put_back_while_it_saves_is_cancelled_there(slurm, runs, said, monkeypatch):
-    started(job(runs, "demo"))
+    started(folder := job(runs, "demo"))
     run = trained_by_hand(runs, "demo")
     slurm("squeue", "7|RUNNING|None|n1|demo|0|\n")
-    monkeypatch.setattr(cancelling, "pause", lambda: slurm("squeue", "7|PENDING|BeginTime||demo|1|\n"))
-    code, _, _ = said("cancel", "demo", "--save")
+
+    def come_back():
+        ended(folder, "requeue")
+        slurm("squeue", "7|PENDING|BeginTime||demo|1|\n")
+
+    monkeypatch.setattr(cancelling, "pause", come_back)
+    code, out, _ = said("cancel", "demo", "--save")
     assert (code, slurm.calls()) == (0, ["scancel 7"])
+    assert out.endswith("is cancelled there; a reason; its newest checkpoint has seen 64 images\n")
     assert not (run / "stop").exists()
 
 
