@@ -28,7 +28,7 @@ from lediflow.cluster.script import render
 from lediflow.cluster.snapshot import take_snapshot
 from lediflow.cluster.submission import submit
 from lediflow.config.cli import BAD_REQUEST, explain, unflagged
-from lediflow.config.pipeline_tasks import pipeline_jobs
+from lediflow.config.pipeline_jobs import pipeline_jobs
 from lediflow.config.requests import Request, check_ranks, job_record, slurm_options, swept, take_apart
 from lediflow.config.schema import SubmitCommand
 from lediflow.errors import UserError

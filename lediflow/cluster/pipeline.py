@@ -52,13 +52,17 @@ class Past:
         return all(entry.state == PENDING for entry in self.queued)
 
     def last_words(self) -> dict[int | None, Mapping[str, Any]]:
-        """By task of the array, the last line of each in the last submission."""
-        job = self.record.job_id if self.record else None
-        return {
-            line.get("array_task"): line
-            for line in self.attempts
-            if job in (line["job"], str(line["job"]).partition("_")[0])
-        }
+        """By task of the array, the last line of its newest start in the last submission."""
+        job, found = self.record.job_id if self.record else None, dict[int | None, Mapping[str, Any]]()
+        for line in self.attempts:
+            if job is None or job not in (line["job"], str(line["job"]).partition("_")[0]):
+                continue
+            task, newest = line.get("array_task"), found.get(line.get("array_task"), line)
+            if line.get("restart", 0) >= newest.get(
+                "restart", 0
+            ):  # one that SLURM had lost may speak after it
+                found[task] = line
+        return found
 
     def verdicts(self) -> list[str]:
         return [str(line.get("decision")) for line in self.last_words().values()]
@@ -86,11 +90,17 @@ class Step:
     @property
     def why_again(self) -> str:
         """What became of the submission before, where it did not just wait in vain."""
-        unfinished = [line for line in self.past.last_words().values() if line.get("decision") != Verdict.DONE]
+        unfinished = [
+            line for line in self.past.last_words().values() if line.get("decision") != Verdict.DONE
+        ]
         if self.action is not Action.SUBMIT or not unfinished:
             return ""
         last = unfinished[-1]
-        return f"{last['decision']}: {last['reason']}" if last["event"] == "end" else "lost: it ended without a word"
+        return (
+            f"{last['decision']}: {last['reason']}"
+            if last["event"] == "end"
+            else "lost: it ended without a word"
+        )
 
 
 def plan(jobs: Sequence[PipelineJob], pasts: Mapping[str, Past]) -> list[Step]:

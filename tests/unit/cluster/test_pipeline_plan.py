@@ -34,8 +34,8 @@ def chain(*trained):
 TRAININGS = {"auxiliary": "encode", "flow": "auxiliary", "sampler": "auxiliary"}
 
 
-def end(decision, task=None, job="1"):
-    where = {"job": job if task is None else f"{job}_{task}", "array_task": task}
+def end(decision, task=None, job="1", restart=0):
+    where = {"job": job if task is None else f"{job}_{task}", "array_task": task, "restart": restart}
     return {"event": "end", **where, "decision": decision, "reason": "because"}
 
 
@@ -126,6 +126,12 @@ def test_an_array_is_done_when_all_of_its_tasks_are():
     assert actions([encode], {"encode": past(encode, end("done", 0))}) == [SUBMIT]
     retried = past(encode, end("requeue", 0), end("done", 1), end("done", 0))
     assert actions([encode], {"encode": retried}) == [DONE]
+
+
+def test_a_start_that_was_replaced_has_not_the_last_word():
+    prepare = job("prepare")
+    lines = [end("done", restart=1), end("terminated", restart=0)]
+    assert actions([prepare], {"prepare": past(prepare, *lines)}) == [DONE]
 
 
 def test_an_array_that_has_lost_a_task_for_good_gives_way_to_a_new_one():

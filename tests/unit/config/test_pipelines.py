@@ -3,7 +3,7 @@
 import pytest
 
 from lediflow.cluster.config import SlurmConfig
-from lediflow.config.pipeline_tasks import pipeline_jobs
+from lediflow.config.pipeline_jobs import pipeline_jobs
 from lediflow.config.pipelines import stem
 from lediflow.config.requests import take_apart
 from lediflow.errors import UserError
@@ -86,10 +86,13 @@ def test_a_swept_value_parts_what_it_reaches_and_what_comes_after():
     parted = {job.task for name, job in found.items() if ",flow.stage.cap=" in name}
     assert parted == {"flow", "evaluate"}
     assert len(found) == 4 + 2 * 2
-    everywhere = jobs("train.learning_rate=1e-3,2e-3")
-    assert len(everywhere) == 2 + 2 * 4
-    assert all(option(job, "parent") in {one.record.run for one in everywhere.values()}
-               for job in everywhere.values() if job.task == "flow")  # fmt: skip
+
+
+def test_a_swept_value_of_all_trainings_leaves_the_data_alone():
+    found = jobs("train.learning_rate=1e-3,2e-3")
+    assert len(found) == 2 + 2 * 4
+    parents = {option(job, "parent") for job in found.values() if job.task == "flow"}
+    assert parents == {job.record.run for job in found.values() if job.task == "auxiliary"}
 
 
 def test_options_reach_the_tasks_they_are_for():
