@@ -44,7 +44,7 @@ def decide(
     """`status` is srun's; `crashes` those in a row before this one that left no newer checkpoint."""
     if status == 0:
         return Decision(Verdict.DONE, "the work is done")
-    if status == StopReason.STOP_FILE.exit_status:
+    if StopReason.STOP_FILE.exit_status in (status, culprit.status if culprit else None):
         return Decision(Verdict.STOPPED, StopReason.STOP_FILE.sentence)
     if culprit is not None and culprit.status == REFUSED:
         return Decision(Verdict.FAILED, culprit.error or "the request cannot be met; see the log")

@@ -15,6 +15,8 @@ MENTIONED = {
     ],
     "sample": ["python -m lediflow.sample", "midpoint", "dopri5", "steps:", "temperature:", "count:", "seed:"],
     "evaluate": ["python -m lediflow.evaluate", "images=DIR reference=DIR", "features:", "step_counts:"],
+    "submit": ["python -m lediflow.submit", "slurm=PRESET", "pipeline=NAME", "--dry-run", "seed=0,1"],
+    "status": ["python -m lediflow.status", "logs NAME --follow", "cancel NAME --save", "resume NAME", "--json"],
     "report": ["python -m lediflow.report", "--output", "--title"],
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ import pytest
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.decision import Verdict, crashes_in_a_row, decide
 from lediflow.cluster.ends import End
+from lediflow.config.cli import BAD_REQUEST
 from lediflow.errors import UserError
 
 CRASH = End(rank=3, host="node2", status=1, error="ValueError: wrong")
@@ -37,6 +38,7 @@ def test_ranks_that_srun_ended_behind_the_first_one_to_leave_are_no_crash():
 
 def test_a_person_s_stop_stays_a_stop():
     assert decided(80).verdict is Verdict.STOPPED
+    assert decided(143, End(rank=1, host="node1", status=80)).verdict is Verdict.STOPPED  # see above
 
 
 def test_a_request_that_cannot_be_met_is_never_tried_again():
@@ -105,7 +107,5 @@ def test_crashes_count_in_a_row_and_from_the_newest_checkpoint(ends, images, cou
 
 
 def test_requests_of_a_run_end_it_with_the_status_that_is_never_retried():
-    from lediflow.config.cli import BAD_REQUEST
-
     refused = End(rank=0, host="node1", status=BAD_REQUEST, error=str(UserError("no")))
     assert decided(BAD_REQUEST, refused).verdict is Verdict.FAILED
