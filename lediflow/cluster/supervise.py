@@ -88,9 +88,13 @@ class Supervisor:
             culprit,
             self.config,
             restarts=self.here.restart,
-            crashes=crashes_in_a_row(self.folder.attempts(), newest_checkpoint(self.record)),
+            crashes=crashes_in_a_row(self.own_attempts(), newest_checkpoint(self.record)),
             is_terminated=self.is_terminated,
         )
+
+    def own_attempts(self) -> list[dict[str, Any]]:
+        """Of this job, or of this task of the array."""
+        return [entry for entry in self.folder.attempts() if entry["job"] == self.here.job]
 
     def is_replaced(self) -> bool:
         """Whether SLURM has put the job back into the queue while this start lived on, out of its sight."""

@@ -157,6 +157,14 @@ def test_a_run_that_makes_progress_may_crash_more_often(supervised, tmp_path):
     assert last(folder)["decision"] == "failed"
 
 
+def test_crashes_of_other_tasks_and_earlier_jobs_do_not_count(supervised, tmp_path):
+    folder, process = supervised("exit 1", crash_retries=1)
+    for job in ("6", "8_0", "8_1"):
+        folder.note("end", job=job, restart=0, is_crash=True, images=None)
+    process.wait()
+    assert last(folder)["decision"] == "requeue"
+
+
 def test_what_slurm_ends_is_not_put_back_by_us(supervised):
     folder, process = supervised("trap 'exit 143' TERM\ntouch $CALLS.up\nsleep 30 & wait")
     process.wait_until(lambda: (folder.root.parents[1] / "calls.up").exists())
