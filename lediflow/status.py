@@ -17,14 +17,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lediflow.cluster import following
-from lediflow.cluster.cancelling import cancel, save_and_cancel
-from lediflow.cluster.finding import find
-from lediflow.cluster.overview import Overview
-from lediflow.cluster.resuming import await_leaving, resume
-from lediflow.cluster.row import Row
 from lediflow.cluster.slurm import SlurmError
-from lediflow.cluster.table import as_json, table
+from lediflow.cluster.watching import following
+from lediflow.cluster.watching.cancelling import cancel, save_and_cancel
+from lediflow.cluster.watching.finding import find
+from lediflow.cluster.watching.overview import Overview
+from lediflow.cluster.watching.resuming import await_leaving, resume
+from lediflow.cluster.watching.row import Row
+from lediflow.cluster.watching.table import as_json, table
 from lediflow.errors import UserError
 
 BAD_REQUEST = 2

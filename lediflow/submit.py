@@ -22,11 +22,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, job_folder
-from lediflow.cluster.pipeline import plan
-from lediflow.cluster.pipeline_queue import carry_out, foreseen, known_past, requests, table
-from lediflow.cluster.script import render
-from lediflow.cluster.snapshot import take_snapshot
-from lediflow.cluster.submission import submit
+from lediflow.cluster.submitting.pipeline import plan
+from lediflow.cluster.submitting.pipeline_queue import carry_out, foreseen, known_past, requests, table
+from lediflow.cluster.submitting.script import render
+from lediflow.cluster.submitting.snapshot import take_snapshot
+from lediflow.cluster.submitting.submission import submit
 from lediflow.config.cli import BAD_REQUEST, explain, unflagged
 from lediflow.config.pipeline_jobs import pipeline_jobs
 from lediflow.config.requests import Request, check_ranks, job_record, slurm_options, swept, take_apart

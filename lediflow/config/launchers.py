@@ -24,11 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from lediflow.cluster import slurm
 from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.decision import Verdict
 from lediflow.cluster.jobs import JobFolder, JobRecord, job_folder, now
-from lediflow.cluster.snapshot import take_snapshot
-from lediflow.cluster.submission import refuse_twice, submit
-from lediflow.cluster.submitit import queue_by_submitit
+from lediflow.cluster.running.decision import Verdict
+from lediflow.cluster.submitting.snapshot import take_snapshot
+from lediflow.cluster.submitting.submission import refuse_twice, submit
+from lediflow.cluster.submitting.submitit import queue_by_submitit
 from lediflow.config.requests import Request, check_ranks, job_record
 
 log = logging.getLogger(__name__)

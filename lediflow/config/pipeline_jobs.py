@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobRecord
-from lediflow.cluster.pipeline import PipelineJob
+from lediflow.cluster.submitting.pipeline import PipelineJob
 from lediflow.config.build import typed
 from lediflow.config.cli import explain
 from lediflow.config.identity import is_done

@@ -16,8 +16,9 @@ from lediflow.data.synthetic import make_synthetic_images
 # of the dogs' latents, the second task dies before it begins
 BREAKING = """
 import os, sys
-is_dogs = any(word.endswith("dogs.latents") for word in sys.orig_argv) and "lediflow.cluster.task" in sys.orig_argv
-if is_dogs and os.environ.get("SLURM_ARRAY_TASK_ID") == "1":
+is_dogs = any(word.endswith("dogs.latents") for word in sys.orig_argv)
+is_rank = "lediflow.cluster.running.task" in sys.orig_argv
+if is_dogs and is_rank and os.environ.get("SLURM_ARRAY_TASK_ID") == "1":
     os._exit(1)
 """
 FIRST, SECOND = "cats.auxiliary-learned-seed0", "cats.auxiliary-learned-seed1"

@@ -115,7 +115,7 @@ def test_a_rank_that_raises_ends_the_job_once_with_its_name_and_its_traceback(cl
 
 BREAKING = """
 import os, sys
-if os.environ.get("SLURM_PROCID") == "3" and "lediflow.cluster.task" in " ".join(sys.orig_argv):
+if os.environ.get("SLURM_PROCID") == "3" and "lediflow.cluster.running.task" in " ".join(sys.orig_argv):
     import lediflow.training.loop as loop
     def break_down(run):
         raise ValueError("a mistake")

@@ -92,7 +92,7 @@ class Submitted:
             except OSError:
                 continue
             if (
-                b"lediflow.cluster.task" in command
+                b"lediflow.cluster.running.task" in command
                 and command[0].endswith(b"python")
                 and b"srun" not in command[0]
             ):

@@ -3,8 +3,8 @@
 import pytest
 
 from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.decision import Verdict, crashes_in_a_row, decide
-from lediflow.cluster.ends import End
+from lediflow.cluster.running.decision import Verdict, crashes_in_a_row, decide
+from lediflow.cluster.running.ends import End
 from lediflow.config.cli import BAD_REQUEST
 from lediflow.errors import UserError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lediflow.cluster.ends import End, first_to_fail, read_ends, told_by_srun, write_end
+from lediflow.cluster.running.ends import End, first_to_fail, read_ends, told_by_srun, write_end
 
 
 def ended(rank, error=None, status=1, time=0.0):

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from lediflow.cluster.following import follow, seldom
-from lediflow.cluster.task_ids import expanded, is_of
+from lediflow.cluster.watching.following import follow, seldom
+from lediflow.cluster.watching.task_ids import expanded, is_of
 
 
 def test_what_comes_between_the_last_look_and_the_end_is_shown(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobRecord
-from lediflow.cluster.pipeline import Action, Past, PipelineJob, plan
 from lediflow.cluster.slurm import Queued
+from lediflow.cluster.submitting.pipeline import Action, Past, PipelineJob, plan
 from lediflow.errors import UserError
 
 DONE, KEEP, SUBMIT = Action.DONE, Action.KEEP, Action.SUBMIT

@@ -2,12 +2,12 @@
 
 import pytest
 
-from lediflow.cluster import pipeline_queue
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobRecord, job_folder
-from lediflow.cluster.pipeline import PipelineJob, plan
-from lediflow.cluster.pipeline_queue import carry_out, foreseen, known_past, requests, table
 from lediflow.cluster.slurm import Queued, queue
+from lediflow.cluster.submitting import pipeline_queue
+from lediflow.cluster.submitting.pipeline import PipelineJob, plan
+from lediflow.cluster.submitting.pipeline_queue import carry_out, foreseen, known_past, requests, table
 from lediflow.errors import UserError
 
 # numbers the jobs; refuses the one whose script names what $REFUSED says

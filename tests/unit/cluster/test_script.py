@@ -7,7 +7,7 @@ import pytest
 
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobFolder, JobRecord
-from lediflow.cluster.script import render, write_script
+from lediflow.cluster.submitting.script import render, write_script
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def run_by_bash(folder, config):
 
 def test_bash_ends_in_the_supervisor_with_the_copy_of_the_code(folder):
     lines = run_by_bash(folder, SlurmConfig(cpus_per_task=7))
-    assert lines[:4] == ["-u", "-m", "lediflow.cluster.supervise", str(folder.root)]
+    assert lines[:4] == ["-u", "-m", "lediflow.cluster.running.supervise", str(folder.root)]
     (path,) = (line for line in lines if line.startswith("PYTHONPATH="))
     assert path.partition(":")[0] == "PYTHONPATH=/code of mine"
     assert "OMP_NUM_THREADS=7" in lines

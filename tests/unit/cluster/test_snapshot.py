@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lediflow.cluster.snapshot import take_snapshot
+from lediflow.cluster.submitting.snapshot import take_snapshot
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from lediflow import status
-from lediflow.cluster import cancelling
 from lediflow.cluster.jobs import JobFolder, JobRecord, now
+from lediflow.cluster.watching import cancelling
 from lediflow.tracking.events import event_line
 
 STAND_IN = """#!/bin/sh

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lediflow.cluster.goodput import (
+from lediflow.cluster.slurm import Accounted
+from lediflow.cluster.watching.goodput import (
     Held,
     TrainingTime,
     held_by_accounts,
@@ -12,7 +13,6 @@ from lediflow.cluster.goodput import (
     held_by_notes,
     training_time,
 )
-from lediflow.cluster.slurm import Accounted
 
 EXACT = pytest.approx  # sums of a few quotients
 

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lediflow.cluster.evidence import Evidence
 from lediflow.cluster.jobs import JobRecord
-from lediflow.cluster.kinds import Kind, State, array_state, run_state
-from lediflow.cluster.run_facts import RunFacts
 from lediflow.cluster.slurm import Accounted, Queued
-from lediflow.cluster.states import job_state
+from lediflow.cluster.watching.evidence import Evidence
+from lediflow.cluster.watching.kinds import Kind, State, array_state, run_state
+from lediflow.cluster.watching.run_facts import RunFacts
+from lediflow.cluster.watching.states import job_state
 from lediflow.engine.lease import LeaseRecord
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()

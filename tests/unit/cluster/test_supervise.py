@@ -17,7 +17,7 @@ case "$1 $2" in
     requeue*) kill -KILL $PPID;;
 esac
 """
-# ranks that end by themselves, as lediflow.cluster.task notes them
+# ranks that end by themselves, as lediflow.cluster.running.task notes them
 END = '{"rank": %d, "host": "node%d", "status": %d, "error": %s, "traceback": %s, "time": %d}'
 
 
@@ -43,7 +43,7 @@ def supervised(tmp_path):
             "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_GPUS": "0,1",
             "RESTARTS": str(restarts),
         }  # fmt: skip
-        return folder, start("lediflow.cluster.supervise", folder.root, env=env)
+        return folder, start("lediflow.cluster.running.supervise", folder.root, env=env)
 
     return started
 

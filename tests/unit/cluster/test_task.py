@@ -39,7 +39,7 @@ def task(tmp_path):
             "SLURMD_NODENAME": "gpu03",
         }
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-        finished = run("lediflow.cluster.task", folder.root, env=env | {"PYTHONPATH": path})
+        finished = run("lediflow.cluster.running.task", folder.root, env=env | {"PYTHONPATH": path})
         end = json.loads((folder.ends("7-1") / f"{rank}.json").read_text())
         own = folder.log / f"7-1-rank{rank}.log"
         return finished, end, own.read_text() if own.exists() else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.row import Row
+from lediflow.cluster.watching.row import Row
 from lediflow.errors import UserError
 
 LOOK_EVERY_SECONDS = 1.0  # at a file

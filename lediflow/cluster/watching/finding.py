@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lediflow.cluster.row import Row
+from lediflow.cluster.watching.row import Row
 from lediflow.errors import UserError
 
 

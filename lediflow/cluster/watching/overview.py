@@ -10,16 +10,16 @@ from functools import cached_property
 from pathlib import Path
 
 from lediflow.cluster import slurm
-from lediflow.cluster.asking import ask_slurm
-from lediflow.cluster.evidence import Evidence
-from lediflow.cluster.goodput import Held, held_by_accounts, held_by_events, held_by_notes, moments
 from lediflow.cluster.jobs import JOBS, JobFolder, JobRecord, all_jobs, job_name
-from lediflow.cluster.kinds import Kind, State, array_state, run_state
-from lediflow.cluster.row import Row
-from lediflow.cluster.run_facts import RunFacts, file_system_time, read_run
 from lediflow.cluster.slurm import Queued
-from lediflow.cluster.states import job_state
-from lediflow.cluster.task_ids import is_of, tasks
+from lediflow.cluster.watching.asking import ask_slurm
+from lediflow.cluster.watching.evidence import Evidence
+from lediflow.cluster.watching.goodput import Held, held_by_accounts, held_by_events, held_by_notes, moments
+from lediflow.cluster.watching.kinds import Kind, State, array_state, run_state
+from lediflow.cluster.watching.row import Row
+from lediflow.cluster.watching.run_facts import RunFacts, file_system_time, read_run
+from lediflow.cluster.watching.states import job_state
+from lediflow.cluster.watching.task_ids import is_of, tasks
 from lediflow.errors import UserError
 
 # Folders of a run, in which no other run is looked for.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lediflow.cluster import slurm
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobFolder, JobRecord, now
-from lediflow.cluster.script import write_script
+from lediflow.cluster.submitting.script import write_script
 from lediflow.errors import UserError
 
 

@@ -24,7 +24,7 @@ def render(folder: JobFolder, record: JobRecord, config: SlurmConfig, python: st
         f"export PYTHONPATH={shlex.quote(record.snapshot)}${{PYTHONPATH:+:$PYTHONPATH}}",
         *[f"export {name}={shlex.quote(str(value))}" for name, value in environment(config).items()],
         *config.setup,
-        f"exec {shlex.join([python, '-u', '-m', 'lediflow.cluster.supervise', str(folder.root)])}",
+        f"exec {shlex.join([python, '-u', '-m', 'lediflow.cluster.running.supervise', str(folder.root)])}",
     ]
     return "\n".join(lines) + "\n"
 

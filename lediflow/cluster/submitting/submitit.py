@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lediflow.cluster import supervise
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.incarnation import find_incarnation
 from lediflow.cluster.jobs import JobFolder, JobRecord
-from lediflow.cluster.script import environment, warning_seconds
+from lediflow.cluster.running import supervise
+from lediflow.cluster.running.task import speak_into
 from lediflow.cluster.slurm import SlurmError, key_to_change, said_once
-from lediflow.cluster.task import speak_into
+from lediflow.cluster.submitting.script import environment, warning_seconds
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from lediflow.cluster.goodput import BEGINNINGS, TrainingTime, moment, training_time
+from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, moment, training_time
 from lediflow.engine.heartbeats import State
 from lediflow.engine.lease import LeaseRecord, read_lease
 from lediflow.tracking.events import Event, number

@@ -1,4 +1,6 @@
-"""`python -m lediflow.cluster.task JOBFOLDER`: one rank. Runs the job's command in this process and notes how it ended.
+"""`python -m lediflow.cluster.running.task JOBFOLDER`: one rank.
+
+Runs the job's command in this process and notes how it ended.
 
 The first rank speaks in the job's log, the others in files of their own, where they say something.
 """
@@ -13,9 +15,9 @@ import time
 import traceback
 from pathlib import Path
 
-from lediflow.cluster.ends import End, write_end
 from lediflow.cluster.incarnation import Incarnation, find_incarnation
 from lediflow.cluster.jobs import JobFolder
+from lediflow.cluster.running.ends import End, write_end
 
 CRASHED = 1
 

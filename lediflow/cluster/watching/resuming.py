@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence, Set
 from lediflow.cluster import slurm
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobFolder, JobRecord
-from lediflow.cluster.kinds import Kind
-from lediflow.cluster.overview import Overview
-from lediflow.cluster.row import Row
-from lediflow.cluster.submission import again
+from lediflow.cluster.submitting.submission import again
+from lediflow.cluster.watching.kinds import Kind
+from lediflow.cluster.watching.overview import Overview
+from lediflow.cluster.watching.row import Row
 from lediflow.errors import UserError
 
 LEAVING_SECONDS = 120  # that a job may be on its way out of the queue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lediflow.cluster.row import Row
+from lediflow.cluster.watching.row import Row
 from lediflow.tracking.progress import duration
 
 MISSING = "\N{EN DASH}"

@@ -1,4 +1,4 @@
-"""`python -m lediflow.cluster.supervise JOBFOLDER`: the batch step of a job, on its first node.
+"""`python -m lediflow.cluster.running.supervise JOBFOLDER`: the batch step of a job, on its first node.
 
 Starts the ranks, waits for them, finds out how they ended, and decides: done, back into the queue, or failed. A crash
 is told once, with the rank, its node and its traceback. SLURM's signals are for the ranks; one that ends the job leaves
@@ -22,10 +22,10 @@ from typing import Any
 
 from lediflow.cluster import slurm
 from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.decision import Decision, Verdict, crashes_in_a_row, decide
-from lediflow.cluster.ends import End, first_to_fail, read_ends, told_by_srun
 from lediflow.cluster.incarnation import Incarnation, find_incarnation
 from lediflow.cluster.jobs import JobFolder, JobRecord
+from lediflow.cluster.running.decision import Decision, Verdict, crashes_in_a_row, decide
+from lediflow.cluster.running.ends import End, first_to_fail, read_ends, told_by_srun
 from lediflow.engine.ranks import SLURM_PORTS
 
 EXCLUDING_TRIES, EXCLUDING_PAUSE_SECONDS = 5, 0.5
@@ -160,7 +160,7 @@ def srun_command(folder: JobFolder, here: Incarnation, config: SlurmConfig) -> l
         f"--ntasks-per-node={config.tasks_per_node}",
         f"--cpus-per-task={config.cpus_per_task}",
         *config.srun_args,
-        *[sys.executable, "-u", "-m", "lediflow.cluster.task", str(folder.root)],
+        *[sys.executable, "-u", "-m", "lediflow.cluster.running.task", str(folder.root)],
     ]
 
 

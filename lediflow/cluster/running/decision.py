@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.ends import End
+from lediflow.cluster.running.ends import End
 from lediflow.engine.preemption import StopReason
 
 REFUSED = 2  # the request cannot be met: config.cli

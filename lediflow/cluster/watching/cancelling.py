@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lediflow.cluster import slurm
-from lediflow.cluster.decision import Verdict
 from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.overview import Overview
-from lediflow.cluster.row import Row
+from lediflow.cluster.running.decision import Verdict
 from lediflow.cluster.slurm import Queued
+from lediflow.cluster.watching.overview import Overview
+from lediflow.cluster.watching.row import Row
 from lediflow.errors import UserError
 from lediflow.training.run_folder import RunFolder
 

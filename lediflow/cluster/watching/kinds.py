@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lediflow.cluster.run_facts import RunFacts
+from lediflow.cluster.watching.run_facts import RunFacts
 from lediflow.tracking.progress import duration
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lediflow.cluster.jobs import JobRecord
-from lediflow.cluster.run_facts import RunFacts
 from lediflow.cluster.slurm import Accounted, Queued
+from lediflow.cluster.watching.run_facts import RunFacts
 
 # What SLURM's accounting says of a start that is over.
 WORDS = {

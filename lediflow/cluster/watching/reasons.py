@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lediflow.cluster.jobs import JobRecord
-from lediflow.cluster.kinds import Kind
 from lediflow.cluster.slurm import Queued
+from lediflow.cluster.watching.kinds import Kind
 
 REASONS = {
     "Resources": "for free nodes",

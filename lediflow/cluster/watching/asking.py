@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord
 from lediflow.cluster.slurm import Accounted, Queued, SlurmError
-from lediflow.cluster.task_ids import is_of
+from lediflow.cluster.watching.task_ids import is_of
 
 
 @dataclass

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from lediflow.cluster.decision import Verdict
-from lediflow.cluster.evidence import STARTED_AGAIN, WORDS, Evidence, joined
-from lediflow.cluster.goodput import moment
-from lediflow.cluster.kinds import Kind, State
+from lediflow.cluster.running.decision import Verdict
 from lediflow.cluster.slurm import Accounted
+from lediflow.cluster.watching.evidence import STARTED_AGAIN, WORDS, Evidence, joined
+from lediflow.cluster.watching.goodput import moment
+from lediflow.cluster.watching.kinds import Kind, State
 from lediflow.tracking.progress import duration
 
 FINAL = {Verdict.FAILED: Kind.FAILED, Verdict.STOPPED: Kind.STOPPED}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lediflow.cluster.goodput import Held
 from lediflow.cluster.jobs import JobFolder, JobRecord
-from lediflow.cluster.kinds import Kind, State
-from lediflow.cluster.run_facts import RunFacts
+from lediflow.cluster.watching.goodput import Held
+from lediflow.cluster.watching.kinds import Kind, State
+from lediflow.cluster.watching.run_facts import RunFacts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 from lediflow.cluster import slurm
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import job_folder
-from lediflow.cluster.pipeline import Action, Past, PipelineJob, Step
 from lediflow.cluster.slurm import Queued
-from lediflow.cluster.snapshot import take_snapshot
-from lediflow.cluster.submission import submit
+from lediflow.cluster.submitting.pipeline import Action, Past, PipelineJob, Step
+from lediflow.cluster.submitting.snapshot import take_snapshot
+from lediflow.cluster.submitting.submission import submit
 from lediflow.errors import UserError
 
 LEAVING_SECONDS, LOOK_EVERY_SECONDS = 120.0, 0.5  # until a cancelled job is gone

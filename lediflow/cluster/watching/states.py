@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lediflow.cluster.after_queue import (
+from lediflow.cluster.running.decision import Verdict
+from lediflow.cluster.slurm import Queued
+from lediflow.cluster.watching.after_queue import (
     FINAL,
     by_notes_alone,
     final_state,
@@ -16,12 +18,10 @@ from lediflow.cluster.after_queue import (
     state_after_queue,
     why_lost,
 )
-from lediflow.cluster.decision import Verdict
-from lediflow.cluster.evidence import STARTED_AGAIN, WORDS, Evidence, joined
-from lediflow.cluster.goodput import moment
-from lediflow.cluster.kinds import Kind, State
-from lediflow.cluster.reasons import why_pending
-from lediflow.cluster.slurm import Queued
+from lediflow.cluster.watching.evidence import STARTED_AGAIN, WORDS, Evidence, joined
+from lediflow.cluster.watching.goodput import moment
+from lediflow.cluster.watching.kinds import Kind, State
+from lediflow.cluster.watching.reasons import why_pending
 from lediflow.tracking.progress import duration
 
 

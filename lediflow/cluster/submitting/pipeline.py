@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.decision import Verdict
 from lediflow.cluster.jobs import JobRecord
+from lediflow.cluster.running.decision import Verdict
 from lediflow.cluster.slurm import Queued
 from lediflow.errors import UserError
 

@@ -1,0 +1,1 @@
+"""Inside a job: the supervisor on its first node, and each rank under it."""

@@ -1,0 +1,1 @@
+"""From outside: what jobs and runs are doing, and what may be done about it."""
