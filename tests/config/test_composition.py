@@ -16,6 +16,7 @@ from lediflow.models.groups import parameter_groups
 
 CONF = conf_folder()
 STAGES = ("auxiliary", "flow", "latent_sampler")
+OF_JOBS = ("submit", "pipeline")  # compositions beside the commands' own
 
 
 def options(group: str) -> list[str]:
@@ -35,7 +36,8 @@ def built(command):
 
 def test_every_folder_of_conf_is_looked_at_here():
     folders = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
-    assert folders == {".", "experiment", "experiment/common", "codec", *GROUPS}
+    of_jobs = {"slurm", "pipeline", "pipeline/common"}  # test_requests.py and test_pipelines.py look at these
+    assert folders == {".", "experiment", "experiment/common", "codec", *of_jobs, *GROUPS}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -49,7 +51,9 @@ def test_every_codec_composes(codec):
     assert compose("encode", f"codec={codec}", "source=a", "output=b", *weights).codec.name == codec
 
 
-@pytest.mark.parametrize("command", sorted({path.stem for path in CONF.glob("*.yaml")} - {"command"}))
+@pytest.mark.parametrize(
+    "command", sorted({path.stem for path in CONF.glob("*.yaml")} - {"command", *OF_JOBS})
+)
 def test_every_command_composes_and_is_one(command):
     assert command in COMMANDS
     required = {
