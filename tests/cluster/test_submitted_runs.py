@@ -174,7 +174,12 @@ def test_a_start_that_slurm_lost_sight_of_leaves_the_run_to_the_next_one(cluster
     cluster.wait_until(
         lambda: run.hosts_of_ranks() == {*second["nodes"]}, "the ranks of the first start leave", 60
     )
-    trained = [event["images_seen"] for event in run.events("train")]
     resumed = run.resumes()[-1]
-    later = trained[next(n for n, seen in enumerate(trained) if seen > resumed) :]
+
+    def trained():
+        return [event["images_seen"] for event in run.events("train")]
+
+    cluster.wait_until(lambda: trained()[-1] > resumed, "the new start trains", 60)
+    seen = trained()
+    later = seen[next(number for number, images in enumerate(seen) if images > resumed) :]
     assert later == sorted(later)  # nobody else has written since
