@@ -17,9 +17,6 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 # srun no longer takes --cpus-per-task from the job (SLURM 22.05 and later): without this every rank has one core.
 export SRUN_CPUS_PER_TASK=${SRUN_CPUS_PER_TASK:-${SLURM_CPUS_PER_TASK:-1}}
 
-# A rank that hangs in a collective ends with an error instead of waiting for ever (torch >= 2.2: the default, said aloud).
-export TORCH_NCCL_ASYNC_ERROR_HANDLING=${TORCH_NCCL_ASYNC_ERROR_HANDLING:-1}
-
 # Only where nodes have several networks and NCCL picks the slow one: export LEDIFLOW_INTERFACE=ib0 before.
 if [ -n "${LEDIFLOW_INTERFACE:-}" ]; then
     export NCCL_SOCKET_IFNAME=$LEDIFLOW_INTERFACE GLOO_SOCKET_IFNAME=$LEDIFLOW_INTERFACE

@@ -13,7 +13,6 @@ from lediflow.engine.preemption import StopReason
 
 REFUSED = 2  # the request cannot be met: config.cli
 GOES_ON = (StopReason.SIGNAL.exit_status, StopReason.WALL_TIME.exit_status)
-CRASHED = "crashed"
 
 
 class Verdict(enum.StrEnum):

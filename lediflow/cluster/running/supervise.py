@@ -123,10 +123,10 @@ class Supervisor:
         if decision.verdict is Verdict.DONE:
             return 0
         if decision.verdict is Verdict.REQUEUE:
-            self.requeue(decision)
+            self.requeue()
         return status or FAILED_STATUS
 
-    def requeue(self, decision: Decision) -> None:
+    def requeue(self) -> None:
         """Back into the queue, away from nodes that failed; SLURM then ends this process."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM's, which would also end what is called here
         slurm.requeue(self.here.job)

@@ -1,8 +1,7 @@
 """`python -m lediflow.cluster.running.task JOBFOLDER`: one rank.
 
-Runs the job's command in this process and notes how it ended.
-
-The first rank speaks in the job's log, the others in files of their own, where they say something.
+Runs the job's command in this process and notes how it ended. The first rank speaks in the job's log, the others in
+files of their own, where they say something.
 """
 
 from __future__ import annotations

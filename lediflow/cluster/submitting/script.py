@@ -21,12 +21,19 @@ def render(folder: JobFolder, record: JobRecord, config: SlurmConfig, python: st
     lines = [
         "#!/bin/bash",
         *[f"#SBATCH {line}" for line in options],
-        f"export PYTHONPATH={shlex.quote(record.snapshot)}${{PYTHONPATH:+:$PYTHONPATH}}",
-        *[f"export {name}={shlex.quote(str(value))}" for name, value in environment(config).items()],
-        *config.setup,
+        *shell_lines(record.snapshot, config),
         f"exec {shlex.join([python, '-u', '-m', 'lediflow.cluster.running.supervise', str(folder.root)])}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def shell_lines(snapshot: str, config: SlurmConfig) -> list[str]:
+    """What the shell does before Python starts."""
+    return [
+        f"export PYTHONPATH={shlex.quote(snapshot)}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *[f"export {name}={shlex.quote(str(value))}" for name, value in environment(config).items()],
+        *config.setup,
+    ]
 
 
 def option(name: str, value: Any) -> str:

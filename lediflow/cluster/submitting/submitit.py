@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from lediflow.cluster.jobs import JobFolder, JobRecord
 from lediflow.cluster.running import supervise
 from lediflow.cluster.running.task import speak_into
 from lediflow.cluster.slurm import SlurmError, key_to_change, said_once
-from lediflow.cluster.submitting.script import environment, warning_seconds
+from lediflow.cluster.submitting.script import shell_lines, warning_seconds
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,8 @@ def queue_by_submitit(
     executor = submitit.AutoExecutor(folder=folders[0].root.parent / ".submitit" / "%A", cluster="slurm")
     executor.update_parameters(**parameters(records, config))
     try:
-        with (
-            contextlib.redirect_stderr(io.StringIO()),
-            executor.batch(),
-        ):  # SLURM's words come once, with the error
+        # SLURM's words come once, with the error
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
             jobs = [executor.submit(Supervised(str(folder.root))) for folder in folders]
     except submitit.core.utils.FailedJobError as error:
         said = said_once(str(error))
@@ -58,9 +55,6 @@ def queue_by_submitit(
 
 def parameters(records: Sequence[JobRecord], config: SlurmConfig) -> dict[str, Any]:
     """SlurmConfig in submitit's words; only what was chosen."""
-    exports = {"PYTHONPATH": f"{records[0].snapshot}:$PYTHONPATH"}
-    lines = [f'export {name}="{value}"' for name, value in exports.items()]
-    lines += [f"export {name}={shlex.quote(str(value))}" for name, value in environment(config).items()]
     more = {"requeue" if config.requeue else "no-requeue": True, "reservation": config.reservation}
     chosen: dict[str, Any] = {
         "name": records[0].name if len(records) == 1 else common_name(records),
@@ -72,7 +66,7 @@ def parameters(records: Sequence[JobRecord], config: SlurmConfig) -> dict[str, A
         "timeout_min": config.timeout_min,
         "slurm_signal_delay_s": warning_seconds(config),
         "slurm_array_parallelism": config.array_parallelism or len(records),
-        "slurm_setup": [*lines, *config.setup],
+        "slurm_setup": shell_lines(records[0].snapshot, config),
         "slurm_use_srun": False,
         "slurm_additional_parameters": {k: v for k, v in more.items() if v} | config.additional_parameters,
     }
