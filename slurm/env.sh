@@ -1,5 +1,5 @@
 # Settings of every job, each with its reason. Sourced by the scripts beside it; yours win where they are set before.
-# lediflow.submit needs none of this: it says the same in job.sh.
+# Jobs of lediflow.submit see to the same themselves.
 
 # Where the ranks meet. The batch script runs on the first node, so the port is looked for where it will be used.
 export MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
@@ -23,7 +23,7 @@ if [ -n "${LEDIFLOW_INTERFACE:-}" ]; then
 fi
 
 # Compiled kernels belong on the node's own disk: many ranks that lock files on a shared one wait for each other.
-scratch=${TMPDIR:-/tmp}/lediflow-$USER
+scratch=${TMPDIR:-/tmp}/lediflow-$(id -u)
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$scratch/inductor}
 export TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$scratch/triton}
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "train": schema.TrainCommand,
     "sample": schema.SampleCommand,
     "evaluate": schema.EvaluateCommand,
+    "submit": schema.SubmitCommand,
 }
 STAGES = (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig)
 GROUPS = ("experiment", "model", "engine", "tracking", "codec")

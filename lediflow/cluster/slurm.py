@@ -164,6 +164,15 @@ def hostnames(nodes: str) -> list[str]:
     return call("scontrol", "show", "hostnames", nodes).split() if nodes else []
 
 
+def kill_wait(default: int = 30) -> int:
+    """Seconds between SLURM's TERM to a job and its KILL; SLURM's own default where it does not answer."""
+    try:
+        found = re.search(r"^KillWait\s*=\s*(\d+)", call("scontrol", "show", "config"), re.M)
+    except SlurmError:
+        return default
+    return int(found[1]) if found else default
+
+
 def restarts(job: str) -> int:
     """How often SLURM has put the job back into the queue, until now."""
     found = re.search(r"\bRestarts=(\d+)", call("scontrol", "show", "--oneliner", "job", job))

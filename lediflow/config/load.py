@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lediflow.codecs import CodecConfig, build_codec
-from lediflow.engine.ranks import choose_device
+from lediflow.engine.device import choose_device
 from lediflow.errors import UserError
 from lediflow.models import load_as
 from lediflow.models.auxiliary import AuxiliaryModel

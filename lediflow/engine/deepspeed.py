@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lediflow.engine.copies import HostCopies
+from lediflow.engine.device import choose_device
 from lediflow.engine.ema import Averages
 from lediflow.engine.meeting import join_group
 from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
@@ -24,7 +25,7 @@ from lediflow.engine.optimizer import adamw, clip_gradient, set_steps_made, step
 from lediflow.engine.pieces import collect, even_share, restore, restore_buffers, with_averages
 from lediflow.engine.precision import frozen_in, resolved, trained_in
 from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, M, StateReader, accumulation_steps
-from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.ranks import Ranks
 from lediflow.engine.stopwatch import Stopwatch, time_calls
 from lediflow.engine.zero import (
     InitialWeights,

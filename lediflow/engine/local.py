@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lediflow.engine.copies import HostCopies
+from lediflow.engine.device import choose_device
 from lediflow.engine.ema import Averages
 from lediflow.engine.optimizer import adamw, clip_gradient, create_moments, set_steps_made, steps_made
 from lediflow.engine.pieces import MOMENTS, WEIGHT, Piece, collect, restore, restore_buffers, with_averages
@@ -22,7 +23,7 @@ from lediflow.engine.protocol import (
     StateReader,
     accumulation_steps,
 )
-from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.ranks import Ranks
 from lediflow.engine.stopwatch import Stopwatch
 from lediflow.errors import UserError
 

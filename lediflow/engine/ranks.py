@@ -12,8 +12,6 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from lediflow.errors import UserError
 
 DEFAULT_PORT = 29_400
@@ -92,22 +90,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def choose_device(requested: str, local_rank: int = 0) -> torch.device:
-    """`auto` is this rank's GPU where there is one, else the CPU; anything else is taken at its word or refused."""
-    if requested == "auto":
-        requested = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(requested)
-    except RuntimeError as error:
-        raise UserError(f"device={requested} is not known to PyTorch; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"device={requested} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA GPU; "
-            "install a CUDA build of torch, or use device=auto"
-        )
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", local_rank % torch.cuda.device_count())
-        torch.cuda.set_device(device)
-    return device

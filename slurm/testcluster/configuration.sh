@@ -85,6 +85,7 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort=$ACCOUNTING_PORT
 AccountingStoragePass=$DIR/munge/socket
 AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=associations
 CONF
 }
 

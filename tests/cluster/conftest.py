@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness.cluster import Cluster
 from harness.cluster_start import is_root_on_debian, missing_slurm, running_cluster
+from harness.commands import succeed
 
 HERE = Path(__file__).parent
 
@@ -34,6 +35,15 @@ def cluster(slurm_is_here: None) -> Iterator[Cluster]:
     """Four nodes with four GPUs each: partitions main, low and hard (preempted with and without a warning), high."""
     with running_cluster(node_timeout_s=5) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs' folder, with pictures to learn from and a run that was started by hand."""
+    folder = tmp_path_factory.mktemp("runs")
+    options = ["experiment=smoke", "stage=auxiliary", "train.images=16", "engine.device=cpu"]
+    succeed("train", *options, f"data.path={folder}/shards", f"run={folder}/by_hand")
+    return folder
 
 
 @pytest.fixture(autouse=True)

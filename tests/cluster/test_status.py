@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from harness.cluster import Cluster
-from harness.commands import succeed
-from harness.submitted import TWO_BY_TWO, Submitted, submit
+from harness.submitted import TWO_BY_TWO, status, submit, told
 
 LONG = ("train.images=40000", "train.checkpoint.every_images=256", "train.log_every_images=320")
-
-
-def status(cluster: Cluster, runs: Path, *words: str) -> str:
-    place = [f"--runs={runs}"] if words and words[0] in ("logs", "cancel", "resume") else [str(runs)]
-    return cluster.run(sys.executable, "-m", "lediflow.status", *words, *place)
-
-
-def told(run: Submitted) -> dict[str, Any]:
-    """The job's object of `--json`."""
-    rows = json.loads(status(run.cluster, run.folder.root.parents[1], "--json"))
-    return next(row for row in rows if row["name"] == run.folder.name)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs' folder, with pictures to learn from and a run that was started by hand."""
-    folder = tmp_path_factory.mktemp("runs")
-    options = ["experiment=smoke", "stage=auxiliary", "train.images=16", "engine.device=cpu"]
-    succeed("train", *options, f"data.path={folder}/shards", f"run={folder}/by_hand")
-    return folder
 
 
 def test_a_lost_node_is_no_end_and_goodput_knows_what_it_took(cluster: Cluster, runs: Path) -> None:

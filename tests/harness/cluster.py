@@ -18,7 +18,7 @@ from harness.processes import ROOT, clean_environment
 
 SCRIPT = ROOT / "slurm/testcluster/cluster.sh"
 SECONDS = 60.0  # above what SLURM takes for anything but a lost node
-NODE_LOST_SECONDS = 90.0
+NODE_LOST_SECONDS = 150.0
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED")
 
 
@@ -34,8 +34,9 @@ class Account(NamedTuple):
 class Cluster:
     """A running cluster."""
 
-    def __init__(self, folder: Path, options: dict[str, str]) -> None:
+    def __init__(self, folder: Path, options: dict[str, str], small_disk: Path | None = None) -> None:
         self.folder = folder
+        self.small_disk = small_disk  # that every node sees; None where nobody may mount one
         self.options = {"TESTCLUSTER_DIR": str(folder), **options}
         self.environment = clean_environment() | {
             "SLURM_CONF": str(folder / "slurm.conf"),

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from harness.cluster import Cluster
 
 PORTS = 60  # that a cluster takes
+WORKERS = 8  # of pytest-xdist at most, each with a cluster in a part of the ports of its own
 
 
 @contextlib.contextmanager
@@ -24,13 +26,28 @@ def running_cluster(**options: object) -> Iterator[Cluster]:
     """A cluster as long as the block lasts; options as cluster.sh's, in small letters without TESTCLUSTER_."""
     folder = Path(tempfile.mkdtemp(prefix="tc-", dir="/tmp"))  # short: sockets lie below it
     given = {f"TESTCLUSTER_{name.upper()}": str(value) for name, value in options.items()}
-    cluster = Cluster(folder, free_place() | {"TESTCLUSTER_NODES": "4"} | given)
+    with small_disk() as disk:
+        cluster = Cluster(folder, free_place() | {"TESTCLUSTER_NODES": "4"} | given, disk)
+        try:
+            start(cluster)
+            yield cluster
+        finally:
+            cluster.control("down")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def small_disk(megabytes: int = 24) -> Iterator[Path | None]:
+    """A disk that is soon full; None where it cannot be mounted. Nodes that start later see it."""
+    folder = Path(tempfile.mkdtemp(prefix="small-disk-"))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    is_mounted = subprocess.run(mount, capture_output=True).returncode == 0
     try:
-        start(cluster)
-        yield cluster
+        yield folder if is_mounted else None
     finally:
-        cluster.control("down")
-        shutil.rmtree(folder, ignore_errors=True)
+        if is_mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
 
 
 def start(cluster: Cluster) -> None:
@@ -44,9 +61,11 @@ def start(cluster: Cluster) -> None:
 def free_place() -> dict[str, str]:
     """Ports and a network that nobody has; drawn, for other clusters may be starting at the same time."""
     drawn = random.SystemRandom()
-    port = drawn.randrange(20000, 30000, PORTS)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    places = range(20000 + PORTS * worker, 30000, PORTS * WORKERS)
+    port = drawn.choice(places)
     while not all(is_free(one) for one in range(port, port + PORTS)):
-        port = drawn.randrange(20000, 30000, PORTS)
+        port = drawn.choice(places)
     network = f"10.{drawn.randrange(64, 128)}.{drawn.randrange(256)}"
     return {"TESTCLUSTER_PORT": str(port), "TESTCLUSTER_NET": network}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -97,8 +98,30 @@ class Submitted:
                 and b"srun" not in command[0]
             ):
                 env = dict(word.partition("=")[::2] for word in words)
-                if env.get("SLURM_JOB_ID") == self.job:
+                ours = self.cluster.environment["SLURM_CONF"]  # ids are another cluster's as well
+                if (env.get("SLURM_JOB_ID"), env.get("SLURM_CONF")) == (self.job, ours):
                     yield int(entry.name), env
+
+
+def status(cluster: Cluster, runs: Path, *words: str) -> str:
+    """What `python -m lediflow.status` says of a runs' folder."""
+    place = [f"--runs={runs}"] if words and words[0] in ("logs", "cancel", "resume") else [str(runs)]
+    return cluster.run(sys.executable, "-m", "lediflow.status", *words, *place)
+
+
+def told(run: Submitted) -> dict[str, Any]:
+    """The job's object of `--json`."""
+    rows = json.loads(status(run.cluster, run.folder.root.parents[1], "--json"))
+    return next(row for row in rows if row["name"] == run.folder.name)
+
+
+def on_every_rank(folder: Path, code: str) -> str:
+    """The option with which every rank runs this code before its command."""
+    folder.mkdir()
+    guard = 'if "lediflow.cluster.running.task" in " ".join(sys.orig_argv):'
+    indented = "\n".join(f"    {line}" for line in code.strip().splitlines())
+    (folder / "sitecustomize.py").write_text(f"import sys\n{guard}\n{indented}\n")
+    return f"slurm.setup=['export PYTHONPATH=$PYTHONPATH:{folder}']"
 
 
 def submit(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:

@@ -18,8 +18,8 @@ FOLLOWS = re.compile(
 )
 # Of a machine rather than of the program.
 MACHINE = re.compile(
-    r"CUDA error|cudaError|uncorrectable|ECC|Xid|fell off the bus|NCCL WARN|ncclSystemError|ncclUnhandledCudaError"
-    r"|No CUDA GPUs|device-side|Bus error|Input/output error|Stale file handle",
+    r"CUDA error|cudaError|uncorrectable|\bECC\b|\bXid\b|fell off the bus|NCCL WARN|ncclSystemError"
+    r"|ncclUnhandledCudaError|No CUDA GPUs|device-side|Bus error|Input/output error|Stale file handle",
     re.I,
 )
 KILLED = 128  # and the number of a signal

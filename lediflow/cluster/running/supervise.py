@@ -30,6 +30,7 @@ from lediflow.engine.ranks import SLURM_PORTS
 
 EXCLUDING_TRIES, EXCLUDING_PAUSE_SECONDS = 5, 0.5
 UNTIL_ENDED_SECONDS = 120  # that SLURM takes to end a job it was told to requeue
+BEYOND_KILL_WAIT_SECONDS = 15  # after SLURM has killed what did not end by itself
 FAILED_STATUS = 1
 
 
@@ -39,6 +40,7 @@ class Supervisor:
     record: JobRecord
     config: SlurmConfig
     here: Incarnation
+    patience_seconds: int = 60  # from the first rank that failed to the last that is ended
     is_terminated: bool = False
     told: list[End] = field(default_factory=list)  # by srun, in its order
 
@@ -67,9 +69,21 @@ class Supervisor:
         ) as srun:
             listener = threading.Thread(target=self._listen, args=(srun.stderr,), daemon=True)
             listener.start()
-            status = srun.wait()
+            status = self.wait_for(srun)
             listener.join(timeout=5)
         return status if status >= 0 else 128 - status
+
+    def wait_for(self, srun: subprocess.Popen[bytes]) -> int:
+        """Its status. When a rank has failed it ends the others, but of a rebooted node's it waits to hear in vain."""
+        since_failure = 0
+        while since_failure < self.patience_seconds:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return srun.wait(timeout=1)
+            since_failure += bool(self.told)
+        print(f"srun still waits for ranks {self.patience_seconds} s after others failed", file=sys.stderr)
+        srun.kill()
+        srun.wait()
+        return FAILED_STATUS
 
     def _listen(self, lines: Any) -> None:
         for line in lines:
@@ -111,7 +125,7 @@ class Supervisor:
         )
 
     def act(self, decision: Decision, status: int) -> int:
-        self.note(
+        is_noted = self.note(
             "end",
             status=status,
             decision=str(decision.verdict),
@@ -122,7 +136,7 @@ class Supervisor:
         )
         if decision.verdict is Verdict.DONE:
             return 0
-        if decision.verdict is Verdict.REQUEUE:
+        if decision.verdict is Verdict.REQUEUE and is_noted:  # starts that leave no note cannot be counted
             self.requeue()
         return status or FAILED_STATUS
 
@@ -143,9 +157,15 @@ class Supervisor:
                     print(f"{self.record.name}: it may come to {nodes} again: {error}", file=sys.stderr)
                 time.sleep(EXCLUDING_PAUSE_SECONDS)
 
-    def note(self, event: str, **values: Any) -> None:
+    def note(self, event: str, **values: Any) -> bool:
+        """Whether it could be written: not on a full disk."""
         here = {"job": self.here.job, "restart": self.here.restart, "array_task": self.here.array_task}
-        self.folder.note(event, **here, **values)
+        try:
+            self.folder.note(event, **here, **values)
+        except OSError as error:
+            print(f"{self.record.name}: {self.folder.attempts_file} is not written: {error}", file=sys.stderr)
+            return False
+        return True
 
     def _note_termination(self, number: int, frame: object) -> None:
         self.is_terminated = True
@@ -198,7 +218,9 @@ def remove_empty(log: Path, here: Incarnation) -> None:
 def main(arguments: list[str]) -> None:
     folder = JobFolder(Path(arguments[0]))
     record = folder.read()
-    sys.exit(Supervisor(folder, record, SlurmConfig(**record.slurm), find_incarnation()).run())
+    patience = slurm.kill_wait() + BEYOND_KILL_WAIT_SECONDS
+    config = SlurmConfig(**record.slurm)
+    sys.exit(Supervisor(folder, record, config, find_incarnation(), patience).run())
 
 
 if __name__ == "__main__":

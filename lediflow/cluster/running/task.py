@@ -10,6 +10,7 @@ import os
 import runpy
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -24,12 +25,23 @@ CRASHED = 1
 def main(arguments: list[str]) -> None:
     folder, rank = JobFolder(Path(arguments[0])), int(os.environ.get("SLURM_PROCID", "0"))
     incarnation = find_incarnation()
+    keep_caches_on_the_node()
     if rank:
         speak_into(rank_log(folder, incarnation, rank))
     module, *options = folder.read().command
     end = run(module, options, rank)
-    write_end(folder.ends(incarnation.label), end)
+    try:
+        write_end(folder.ends(incarnation.label), end)
+    except OSError as error:  # a full disk: the exit status says the most of it
+        print(f"rank {rank} cannot tell how it ended: {error}\n{end.error or ''}", file=sys.stderr)
     leave(end)
+
+
+def keep_caches_on_the_node() -> None:
+    """Compiled kernels: many ranks that lock files on a shared disk wait for each other. What is set wins."""
+    scratch = Path(tempfile.gettempdir()) / f"lediflow-{os.getuid()}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch / "inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(scratch / "triton"))
 
 
 def run(module: str, options: list[str], rank: int) -> End:

@@ -57,14 +57,24 @@ def state_after_queue(found: Evidence, others: Mapping[str, Kind]) -> State:
     if account is not None and account.state == "CANCELLED":
         return State(Kind.CANCELLED, cancelled(found, others))
     if account is not None and account.state in WORDS and not (end and account.state == "FAILED"):
-        return State(Kind.FAILED, f"lost: {WORDS[account.state]}; {RESUME}")
+        return State(Kind.FAILED, joined(f"lost: {WORDS[account.state]}", unsaved(found), RESUME))
     if end:
         return State(Kind.FAILED, f"not put back into the queue: {end['reason']}; {RESUME}")
     if found.attempts:
-        return State(Kind.FAILED, f"lost: it ended without a word; {RESUME}")
+        return State(Kind.FAILED, joined("lost: it ended without a word", unsaved(found), RESUME))
     if found.record.job_id is None:
         return State(Kind.CANCELLED, "not submitted: SLURM refused it")
     return State(Kind.CANCELLED, cancelled(found, others))
+
+
+def unsaved(found: Evidence) -> str:
+    """Why its last checkpoint could not be written: on a full disk nobody can note how a run ends."""
+    saves = [event for event in found.run.events if event["event"] in ("checkpoint", "checkpoint_failed")]
+    return (
+        f"its last checkpoint was not written: {saves[-1]['reason']}"
+        if saves and "reason" in saves[-1]
+        else ""
+    )
 
 
 def cancelled(found: Evidence, others: Mapping[str, Kind]) -> str:

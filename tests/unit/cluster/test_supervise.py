@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -187,3 +189,21 @@ def test_logs_of_ranks_that_said_nothing_are_removed(supervised, tmp_path):
     folder, process = supervised(f"touch {log}/7-2-rank1.log\necho a word >{log}/7-2-rank3.log")
     process.wait()
     assert [path.name for path in folder.log.iterdir()] == ["7-2-rank3.log"]
+
+
+def test_the_supervisor_leaves_the_memory_of_its_node_to_the_ranks():
+    code = (
+        "import sys, lediflow.cluster.running.supervise; print({'torch', 'numpy', 'hydra'} & {*sys.modules})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_start_of_which_no_end_can_be_noted_is_not_put_back(supervised):
+    folder, process = supervised("sleep 1; exit 1")
+    process.wait_until(folder.attempts_file.exists)
+    folder.attempts_file.unlink()
+    folder.attempts_file.mkdir()  # as little to be written to as a file on a full disk
+    finished = process.wait()
+    assert finished.status == 1
+    assert "attempts.jsonl is not written" in finished.output
+    assert calls(folder) == []

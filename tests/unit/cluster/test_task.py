@@ -19,6 +19,7 @@ MODULES = {
     "breaks_with_threads": (
         "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nraise OSError(5, 'no disk')"
     ),
+    "tells_its_caches": "import os; print(os.environ['TRITON_CACHE_DIR'], os.environ['TORCHINDUCTOR_CACHE_DIR'])",
     "tells_its_arguments": "import sys; print(sys.argv[1:], __name__)",
 }
 
@@ -29,7 +30,7 @@ def task(tmp_path):
     folder = JobFolder(tmp_path / "jobs/demo")
     folder.log.mkdir(parents=True)
 
-    def ended(name, rank=0):
+    def ended(name, rank=0, **variables):
         (tmp_path / f"{name}.py").write_text(MODULES[name])
         folder.write(JobRecord(name="demo", command=[name, "seed=1", "a='b c'"], run="/runs"))
         env = {
@@ -39,8 +40,11 @@ def task(tmp_path):
             "SLURMD_NODENAME": "gpu03",
         }
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-        finished = run("lediflow.cluster.running.task", folder.root, env=env | {"PYTHONPATH": path})
-        end = json.loads((folder.ends("7-1") / f"{rank}.json").read_text())
+        finished = run(
+            "lediflow.cluster.running.task", folder.root, env=env | {"PYTHONPATH": path} | variables
+        )
+        file = folder.ends("7-1") / f"{rank}.json"
+        end = json.loads(file.read_text()) if file.exists() else None
         own = folder.log / f"7-1-rank{rank}.log"
         return finished, end, own.read_text() if own.exists() else None
 
@@ -57,6 +61,18 @@ def test_the_first_rank_speaks_in_the_job_s_log_and_others_in_their_own(task):
     assert "hello" in task("works")[0].output
     finished, _, own = task("works", rank=3)
     assert (finished.output, own) == ("", "hello\n")
+
+
+def test_compiled_kernels_are_kept_on_the_node_unless_you_say_where(task, tmp_path):
+    finished, _, _ = task("tells_its_caches", TMPDIR=str(tmp_path), TRITON_CACHE_DIR="/mine")
+    assert finished.output.split() == ["/mine", f"{tmp_path}/lediflow-{os.getuid()}/inductor"]
+
+
+def test_a_rank_that_cannot_tell_how_it_ended_keeps_its_status(task, tmp_path):
+    (tmp_path / "jobs/demo/ends").touch()  # no folder can be made there, as on a full disk
+    finished, end, _ = task("refuses")
+    assert (finished.status, end) == (2, None)
+    assert "data.path is missing" in finished.output
 
 
 def test_an_exit_status_is_passed_on(task):

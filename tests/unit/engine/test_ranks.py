@@ -1,9 +1,8 @@
 """A process's place, from whichever environment it was started in."""
 
 import pytest
-import torch
 
-from lediflow.engine.ranks import SLURM_PORTS, Ranks, choose_device, find_ranks
+from lediflow.engine.ranks import SLURM_PORTS, Ranks, find_ranks
 from lediflow.errors import UserError
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "1234"}
@@ -71,19 +70,3 @@ def test_otherwise_a_process_is_alone_and_first(environment):
 
 def test_the_place_is_handed_on_as_torchrun_would():
     assert find_ranks(Ranks(5, 8, 1, "node7", 1234).environment()) == Ranks(5, 8, 1, "node7", 1234)
-
-
-def test_auto_finds_a_device_and_cpu_is_cpu():
-    assert choose_device("auto").type in ("cpu", "cuda")
-    assert choose_device("cpu") == torch.device("cpu")
-
-
-def test_a_device_that_pytorch_does_not_know_is_refused():
-    with pytest.raises(UserError, match="device=foo is not known to PyTorch; use auto, cpu or cuda"):
-        choose_device("foo")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there_is_refused_with_the_way_out():
-    with pytest.raises(UserError, match=r"device=cuda .*sees no CUDA GPU.*device=auto"):
-        choose_device("cuda")

@@ -1,0 +1,100 @@
+"""Submitted runs go on by themselves to their end, whatever the cluster does to them, as if nothing had been."""
+
+from __future__ import annotations
+
+import pytest
+from harness.curves import assert_same_tensors, newest_state, weights
+from harness.submitted import TWO_BY_TWO, Submitted, on_every_rank, submit
+
+LONG = (
+    "train.images=4096",
+    "train.checkpoint.every_images=128",
+    "train.log_every_images=512",
+    "tracking.progress=false",
+)
+# a quarter of a second for each step: a run of more than a minute that leaves the machine to others
+SLOW = """
+import lediflow.training.loop as loop, time
+def take_time(*arguments, take_step=loop.take_step):
+    time.sleep(0.25)
+    return take_step(*arguments)
+loop.take_step = take_time
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, runs):
+    run = submit(cluster, runs, "undisturbed", *TWO_BY_TWO, *LONG)
+    assert run.wait_for_end()["decision"] == "done", cluster.story()
+    return run
+
+
+def assert_same_end(run: Submitted, undisturbed: Submitted) -> None:
+    assert_same_tensors(newest_state(run.run), newest_state(undisturbed.run))
+    assert_same_tensors(weights(run.run), weights(undisturbed.run))
+
+
+def test_four_ranks_on_two_nodes_are_one_run(undisturbed):
+    (start,) = undisturbed.noted("start")
+    assert (len(start["nodes"]), start["ranks"], start["gpus"]) == (2, 4, 4)
+    assert undisturbed.checkpoint() == 4096
+    assert all(path.stat().st_size for path in undisturbed.folder.log.glob("*-rank*"))
+
+
+def test_it_goes_on_after_every_fault(cluster, runs, undisturbed):
+    """One after another: a warning, a preemption, a rank that dies, `scontrol requeue`, a node that dies."""
+    run = submit(cluster, runs, "disturbed", *TWO_BY_TWO, *LONG, "slurm.partition=low")
+    run.wait_for_progress()
+    cluster.run("scancel", "--signal=USR1", run.job)
+    run.wait_for_start(2)
+    assert run.noted("end")[0]["decision"] == "requeue"
+    run.wait_for_progress()
+    assert run.resumes() == [run.noted("end")[0]["images"]]  # nothing was lost
+
+    cluster.preempt(run.job)
+    run.wait_for_start(3)
+    assert run.noted("end")[1]["decision"] == "requeue"
+    run.wait_for_progress()
+    assert run.resumes()[1] == run.noted("end")[1]["images"]
+
+    saved = run.checkpoint()
+    run.kill_rank(3)
+    on_other_nodes = run.wait_for_start(4)
+    crash = run.noted("end")[2]
+    assert (crash["decision"], crash["is_crash"]) == ("requeue", True)
+    assert crash["excluded"] == [run.noted("start")[2]["nodes"][1]]
+    assert crash["excluded"][0] not in on_other_nodes["nodes"]
+    run.wait_for_progress()
+    assert run.resumes()[2] >= saved  # what was lost came after the last checkpoint
+
+    cluster.run("scontrol", "requeue", run.job)
+    run.wait_for_start(5)
+    saved = run.wait_for_progress()
+
+    cluster.kill_node(int(run.noted("start")[4]["nodes"][0].removeprefix("node")))
+    run.wait_for_start(6)
+    assert run.wait_for_end()["decision"] == "done", cluster.story()
+    assert run.resumes()[4] >= saved
+    assert_same_end(run, undisturbed)
+
+
+def test_it_takes_as_many_time_limits_as_it_needs_and_a_preemption_without_a_warning(
+    cluster, runs, undisturbed
+):
+    slow = on_every_rank(runs / "slow", SLOW)
+    run = submit(
+        cluster, runs, "limited", *TWO_BY_TWO, *LONG, slow, "slurm.timeout_min=1", "slurm.partition=hard"
+    )
+    run.wait_for_start(2)
+    first = run.noted("end")[0]
+    assert (first["decision"], first["is_crash"]) == ("requeue", False)
+    run.wait_for_progress()
+    assert run.resumes() == [first["images"]]  # nothing was lost
+
+    saved = run.checkpoint()
+    cluster.preempt(run.job)
+    run.wait_for_start(3)
+    assert run.noted("end")[1]["decision"] == "terminated"  # by SLURM, which has put it back as well
+    assert run.wait_for_end()["decision"] == "done", cluster.story()
+    assert run.resumes()[1] >= saved
+    assert_same_end(run, undisturbed)
