@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -20,8 +21,9 @@ def conf_folder() -> Path:
     return beside if (beside / "train.yaml").is_file() else package / "conf"
 
 
+@cache
 def register_schemas() -> None:
-    """Idempotent."""
+    """Once in a process: Hydra keeps them."""
     store = ConfigStore.instance()
     for command in ("train", "prepare", "encode", "sample", "evaluate", "submit"):
         store.store(name=f"{command}_schema", node=getattr(schema, f"{command.capitalize()}Command"))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from harness.curves import assert_same_tensors, newest_state, weights
-from harness.submitted import TWO_BY_TWO, Submitted, on_every_rank, submit
+from harness.submitted import TWO_BY_TWO, assert_same_end, submit, submit_and_wait
 
 LONG = (
     "train.images=4096",
@@ -12,26 +11,11 @@ LONG = (
     "train.log_every_images=512",
     "tracking.progress=false",
 )
-# a quarter of a second for each step: a run of more than a minute that leaves the machine to others
-SLOW = """
-import lediflow.training.loop as loop, time
-def take_time(*arguments, take_step=loop.take_step):
-    time.sleep(0.25)
-    return take_step(*arguments)
-loop.take_step = take_time
-"""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(cluster, runs):
-    run = submit(cluster, runs, "undisturbed", *TWO_BY_TWO, *LONG)
-    assert run.wait_for_end()["decision"] == "done", cluster.story()
-    return run
-
-
-def assert_same_end(run: Submitted, undisturbed: Submitted) -> None:
-    assert_same_tensors(newest_state(run.run), newest_state(undisturbed.run))
-    assert_same_tensors(weights(run.run), weights(undisturbed.run))
+    return submit_and_wait(cluster, runs, "undisturbed", *TWO_BY_TWO, *LONG)
 
 
 def test_four_ranks_on_two_nodes_are_one_run(undisturbed):
@@ -75,26 +59,4 @@ def test_it_goes_on_after_every_fault(cluster, runs, undisturbed):
     run.wait_for_start(6)
     assert run.wait_for_end()["decision"] == "done", cluster.story()
     assert run.resumes()[4] >= saved
-    assert_same_end(run, undisturbed)
-
-
-def test_it_takes_as_many_time_limits_as_it_needs_and_a_preemption_without_a_warning(
-    cluster, runs, undisturbed
-):
-    slow = on_every_rank(runs / "slow", SLOW)
-    run = submit(
-        cluster, runs, "limited", *TWO_BY_TWO, *LONG, slow, "slurm.timeout_min=1", "slurm.partition=hard"
-    )
-    run.wait_for_start(2)
-    first = run.noted("end")[0]
-    assert (first["decision"], first["is_crash"]) == ("requeue", False)
-    run.wait_for_progress()
-    assert run.resumes() == [first["images"]]  # nothing was lost
-
-    saved = run.checkpoint()
-    cluster.preempt(run.job)
-    run.wait_for_start(3)
-    assert run.noted("end")[1]["decision"] == "terminated"  # by SLURM, which has put it back as well
-    assert run.wait_for_end()["decision"] == "done", cluster.story()
-    assert run.resumes()[1] >= saved
     assert_same_end(run, undisturbed)

@@ -16,6 +16,8 @@ TWO_BY_TWO = (
     "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1", "hydra.launcher.crash_retries=0",
 )  # fmt: skip
 
+ONE_BY_ONE = ("hydra.launcher.nodes=1", "hydra.launcher.tasks_per_node=1", "hydra.launcher.gpus_per_node=1")
+
 
 @pytest.fixture
 def multirun(cluster, tmp_path):
@@ -53,7 +55,7 @@ def test_a_wrong_partition_is_said_once_in_slurm_s_words_with_the_key_to_change(
 
 
 def test_the_other_launcher_returns_at_once_and_the_job_goes_on_without_it(multirun):
-    finished, jobs = multirun("lediflow_slurm", "seed=7")
+    finished, jobs = multirun("lediflow_slurm", *ONE_BY_ONE, "seed=7")
     assert finished.status == 0, finished.output
     (job,) = jobs.values()
     assert f"is job {job.job}" in finished.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.submitted import TWO_BY_TWO, submit
+from harness.submitted import TWO_NODES, submit
 
 LONG = (
     "train.images=40000",
@@ -14,7 +14,7 @@ LONG = (
 
 def test_a_start_that_slurm_lost_sight_of_leaves_the_run_to_the_next_one(cluster, runs):
     """Split brain: slurmd dies, the job starts elsewhere, and the ranks of the first start live on."""
-    run = submit(cluster, runs, "split", *TWO_BY_TWO, *LONG, "train.images=40000")
+    run = submit(cluster, runs, "split", *TWO_NODES, *LONG, "train.images=40000")
     run.wait_for_progress()
     first = run.noted("start")[0]["nodes"]
     for node in first:
@@ -40,7 +40,7 @@ def test_a_start_that_slurm_lost_sight_of_leaves_the_run_to_the_next_one(cluster
 
 
 def test_a_run_goes_on_when_one_of_its_nodes_reboots_before_slurm_notices(cluster, runs):
-    run = submit(cluster, runs, "rebooted", *TWO_BY_TWO, *LONG)
+    run = submit(cluster, runs, "rebooted", *TWO_NODES, *LONG)
     saved = run.wait_for_progress()
     for times, place in enumerate((1, 0), start=1):  # another node, then that of the supervisor
         node = int(run.noted("start")[-1]["nodes"][place].removeprefix("node"))

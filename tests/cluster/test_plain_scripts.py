@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from lediflow.tracking.jsonl import read_events
 
 SMALL = ("--nodes=2", "--ntasks-per-node=2", "--gres=gpu:2", "--cpus-per-task=1", "--mem=1000")
+ONE = ("--nodes=1", "--ntasks-per-node=1", "--gres=gpu:1", "--cpus-per-task=1", "--mem=1000")
 SMOKE = (
     "experiment=smoke", "engine=deepspeed", "engine.device=cpu", "train.checkpoint.every_images=256",
     "tracking.progress=false",
@@ -34,7 +36,7 @@ def resumes(run):
 
 def test_a_training_is_put_back_into_the_queue_where_its_state_is_saved_and_ends(cluster, sbatch, tmp_path):
     run = tmp_path / "run"
-    paths = (f"data.path={tmp_path}/shards", f"run={run}", "stage=auxiliary", "train.images=6000")
+    paths = (f"data.path={tmp_path}/shards", f"run={run}", "stage=auxiliary", "train.images=3000")
     job = sbatch("train.sbatch", SMALL, (*SMOKE, *paths))
     cluster.wait_until(lambda: [*run.glob("checkpoints/[0-9]*")], "a checkpoint", 120)
     cluster.run("scancel", "--signal=USR1", job)
@@ -48,10 +50,23 @@ def test_a_training_is_put_back_into_the_queue_where_its_state_is_saved_and_ends
 
 
 def test_a_training_that_cannot_be_is_not_put_back(cluster, sbatch, tmp_path):
-    job = sbatch("train.sbatch", SMALL, ("experiment=smoke", "train.imagse=1"))
+    job = sbatch("train.sbatch", ONE, ("experiment=smoke", "train.imagse=1"))
     assert cluster.wait(job, seconds=120) == "FAILED"
     assert cluster.job(job)["Restarts"] == "0"
     assert "nearest valid names: train.images" in (tmp_path / f"{job}.log").read_text()
+
+
+def test_a_pipeline_of_scripts_ends_in_numbers(cluster, tmp_path, monkeypatch):
+    train = "engine=deepspeed engine.device=cpu tracking.progress=false"
+    variables = {"PYTHON": sys.executable, "TRAIN": train, "EVALUATE": "count=8 step_counts=[1,2] device=cpu"}
+    monkeypatch.setattr(cluster, "environment", cluster.environment | variables)
+    logs = f"--output={tmp_path}/%x-%j.log"
+    said = cluster.run("slurm/pipeline.sh", "smoke", tmp_path / "shards", tmp_path / "runs", *ONE, logs)
+    jobs = dict(line.split() for line in said.splitlines())
+    assert [*jobs] == ["auxiliary", "flow", "sampler", "evaluate"]
+    assert cluster.wait(jobs["evaluate"], seconds=150) == "COMPLETED", [*tmp_path.glob("*.log")]
+    (results,) = tmp_path.glob("runs/**/results.json")
+    assert [row["steps"] for row in json.loads(results.read_text())["results"]["rows"]] == [1, 2]
 
 
 def test_shards_are_encoded_by_the_tasks_of_an_array(cluster, sbatch, tmp_path):
@@ -65,12 +80,14 @@ def test_shards_are_encoded_by_the_tasks_of_an_array(cluster, sbatch, tmp_path):
         f"output={tmp_path}/shards",
         "size=8",
     )
-    one = ("--nodes=1", "--gres=gpu:1", "--cpus-per-task=1", "--mem=500", "--array=0-1")
     job = sbatch(
-        "encode.sbatch", one, (f"source={tmp_path}/shards", f"output={tmp_path}/latents", "codec=pixels")
+        "encode.sbatch",
+        (*ONE, "--array=0-1"),
+        (f"source={tmp_path}/shards", f"output={tmp_path}/latents", "codec=pixels"),
     )
     cluster.wait_until(lambda: states_of_tasks(cluster, job) == ["COMPLETED"] * 2, "both tasks", 120)
-    assert (tmp_path / "latents/index.json").is_file() or [*(tmp_path / "latents").glob("*.tar")]
+    index = json.loads((tmp_path / "latents/index.json").read_text())
+    assert sum(shard["samples"] for shard in index["shards"]) == 4
 
 
 def states_of_tasks(cluster, job):

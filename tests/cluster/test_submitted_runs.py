@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from harness.submitted import TWO_BY_TWO, on_every_rank, status, submit, told
+from harness.submitted import TWO_BY_TWO, TWO_NODES, on_every_rank, status, submit, told
 
 LONG = (
     "train.images=8000",
@@ -42,7 +42,7 @@ def test_a_rank_that_raises_ends_the_job_once_with_its_name_and_its_traceback(cl
 )
 def test_a_run_that_cannot_go_on_fails_with_its_reason_and_is_not_tried_again(cluster, runs, option, reason):
     run = submit(
-        cluster, runs, f"hopeless-{option[:5]}", *TWO_BY_TWO, *LONG, f"data.path={runs}/nowhere", option
+        cluster, runs, f"hopeless-{option[:5]}", *TWO_NODES, *LONG, f"data.path={runs}/nowhere", option
     )
     end = run.wait_for_end()
     assert (end["decision"], cluster.state(run.job)) == ("failed", "FAILED")
@@ -53,7 +53,7 @@ def test_a_run_that_cannot_go_on_fails_with_its_reason_and_is_not_tried_again(cl
 def test_a_full_disk_ends_a_run_with_that_reason_and_it_goes_on_when_there_is_room(cluster):
     if (disk := cluster.small_disk) is None:
         pytest.skip("nobody may mount a small disk here")
-    run = submit(cluster, disk, "full", *TWO_BY_TWO, *LONG, "train.images=2048")
+    run = submit(cluster, disk, "full", *TWO_NODES, *LONG, "train.images=2048")
     saved = run.wait_for_progress()
     fill(disk / "filler")
     cluster.wait_until(lambda: cluster.state(run.job) == "FAILED", "the job fails", 120)
@@ -76,11 +76,12 @@ def fill(file: Path) -> None:
 
 
 def test_a_run_in_the_queue_is_not_queued_again(cluster, runs):
-    submit(cluster, runs, "twice", *TWO_BY_TWO, *LONG)
+    held = "++slurm.additional_parameters={hold: true}"
+    submit(cluster, runs, "twice", *TWO_NODES, *LONG, held)
     with pytest.raises(
         AssertionError, match=r"twice is in the queue already, as job \d+.*status cancel twice"
     ):
-        submit(cluster, runs, "twice", *TWO_BY_TWO, *LONG)
+        submit(cluster, runs, "twice", *TWO_NODES, *LONG)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_run_in_the_queue_is_not_queued_again(cluster, runs):
 )
 def test_what_slurm_refuses_is_said_in_its_words_with_the_key_to_change(cluster, runs, option, words):
     with pytest.raises(AssertionError) as refused:
-        submit(cluster, runs, "refused", *TWO_BY_TWO, *LONG, option)
+        submit(cluster, runs, "refused", *TWO_NODES, *LONG, option)
     message = str(refused.value).partition("error: ")[2]
     assert words in message
     assert message.count("Batch job submission failed") == 1

@@ -41,6 +41,8 @@ class Cluster:
         self.environment = clean_environment() | {
             "SLURM_CONF": str(folder / "slurm.conf"),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            # nothing is compiled here; DeepSpeed alone, as it is imported, asks for a compiler that takes a second
+            "TORCHDYNAMO_DISABLE": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster import Cluster
+from harness.curves import assert_same_tensors, newest_state, weights
 from lediflow.cluster.jobs import JobFolder, JobRecord
 from lediflow.tracking.jsonl import read_events
 
 SECONDS = 120.0  # above what two starts take on a busy machine
-TWO_BY_TWO = (
-    "engine=deepspeed", "engine.device=cpu", "slurm.nodes=2", "slurm.tasks_per_node=2", "slurm.gpus_per_node=2",
-    "slurm.cpus_per_task=1", "slurm.mem_gb=1",
-)  # fmt: skip
+RANKS = ("engine=deepspeed", "engine.device=cpu", "slurm.cpus_per_task=1", "slurm.mem_gb=1")
+TWO_BY_TWO = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=2", "slurm.gpus_per_node=2")
+TWO_NODES = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=1", "slurm.gpus_per_node=1")
 
 
 @dataclass
@@ -135,3 +135,16 @@ def submit(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
     ]
     cluster.run(sys.executable, "-m", "lediflow.submit", *common, *options)
     return Submitted(cluster, JobFolder(runs / "jobs" / name))
+
+
+def submit_and_wait(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
+    """A run that nothing disturbs, at its end."""
+    run = submit(cluster, runs, name, *options)
+    assert run.wait_for_end()["decision"] == "done", cluster.story()
+    return run
+
+
+def assert_same_end(run: Submitted, undisturbed: Submitted) -> None:
+    """Weights and the whole state, bit for bit."""
+    assert_same_tensors(newest_state(run.run), newest_state(undisturbed.run))
+    assert_same_tensors(weights(run.run), weights(undisturbed.run))

@@ -1,0 +1,41 @@
+"""Runs that are longer than their job may be, and a preemption that comes without a warning."""
+
+from __future__ import annotations
+
+from harness.submitted import TWO_BY_TWO, assert_same_end, on_every_rank, submit, submit_and_wait
+
+LONG = (
+    "train.images=2048",
+    "train.checkpoint.every_images=128",
+    "train.log_every_images=512",
+    "tracking.progress=false",
+)
+# half a second for each step: a run of more than a minute that leaves the machine to others
+SLOW = """
+import lediflow.training.loop as loop, time
+def take_time(*arguments, take_step=loop.take_step):
+    time.sleep(0.5)
+    return take_step(*arguments)
+loop.take_step = take_time
+"""
+
+
+def test_it_takes_as_many_time_limits_as_it_needs_and_a_preemption_without_a_warning(cluster, runs):
+    undisturbed = submit_and_wait(cluster, runs, "undisturbed", *TWO_BY_TWO, *LONG)
+    slow = on_every_rank(runs / "slow", SLOW)
+    run = submit(
+        cluster, runs, "limited", *TWO_BY_TWO, *LONG, slow, "slurm.timeout_min=1", "slurm.partition=hard"
+    )
+    run.wait_for_start(2)
+    first = run.noted("end")[0]
+    assert (first["decision"], first["is_crash"]) == ("requeue", False)
+    run.wait_for_progress()
+    assert run.resumes() == [first["images"]]  # nothing was lost
+
+    saved = run.checkpoint()
+    cluster.preempt(run.job)
+    run.wait_for_start(3)
+    assert run.noted("end")[1]["decision"] == "terminated"  # by SLURM, which has put it back as well
+    assert run.wait_for_end()["decision"] == "done", cluster.story()
+    assert run.resumes()[1] >= saved
+    assert_same_end(run, undisturbed)
