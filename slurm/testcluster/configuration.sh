@@ -1,7 +1,7 @@
 # The files that SLURM reads: slurm.conf, gres.conf, slurmdbd.conf, and the hosts of the cluster.
 
 make_folders() {
-  mkdir -p "$DIR"/{munge,key,state,spool,run,log,gpus,database}
+  mkdir -p "$DIR"/{munge,key,state,spool,run,log,gpus,database,scratch}
   chmod 755 "$DIR" "$DIR/munge"
   chmod 700 "$DIR/key"
 }

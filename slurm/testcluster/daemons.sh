@@ -22,8 +22,8 @@ make_database() { # as mariadb-install-db does, which is in the big package only
   {
     printf '%s\n' "create database mysql;" "use mysql;"
     cat "$scripts"/mysql_{system_tables,performance_tables,system_tables_data}.sql
-  } | mariadbd --no-defaults --user="$OWNER" --bootstrap --datadir="$DIR/database" --innodb-log-file-size=8M \
-    --skip-networking >"$DIR/log/mariadbd.log" 2>&1 || fail "MariaDB made no database; see $DIR/log/mariadbd.log"
+  } | mariadbd --no-defaults --user="$OWNER" --bootstrap --datadir="$DIR/database" --tmpdir="$DIR/scratch" \
+    --innodb-log-file-size=8M --skip-networking >"$DIR/log/mariadbd.log" 2>&1 || fail "MariaDB made no database; see $DIR/log/mariadbd.log"
   cat >"$DIR/database.sql" <<SQL
 CREATE DATABASE IF NOT EXISTS slurm_acct_db;
 CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
@@ -32,7 +32,8 @@ SQL
 }
 
 start_database() {
-  setsid mariadbd --no-defaults --user="$OWNER" --datadir="$DIR/database" --init-file="$DIR/database.sql" \
+  setsid mariadbd --no-defaults --user="$OWNER" --datadir="$DIR/database" --tmpdir="$DIR/scratch" \
+    --init-file="$DIR/database.sql" \
     --socket="$DIR/run/mariadb" --pid-file="$DIR/run/mariadbd.pid" \
     --bind-address=127.0.0.1 --port="$DATABASE_PORT" --skip-name-resolve \
     --innodb-buffer-pool-size=64M --innodb-log-file-size=8M --innodb-lock-wait-timeout=900 \
