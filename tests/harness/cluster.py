@@ -183,6 +183,9 @@ class Cluster:
                 self.start_node(number)
         self.wait_until(lambda: not self.squeue(), "an empty queue")
         self.wait_until(self._is_idle, "idle nodes", NODE_LOST_SECONDS)
+        if self._has_lost_gpus():
+            self.run("scontrol", "reconfigure")
+            self.wait_until(lambda: not self._has_lost_gpus(), "GPUs that SLURM counts again")
 
     @property
     def is_isolated(self) -> bool:
@@ -195,6 +198,10 @@ class Cluster:
 
     def _has_slurmd(self, number: int) -> bool:
         return (self.folder / f"run/slurmd-node{number}.pid").exists()
+
+    def _has_lost_gpus(self) -> bool:
+        """Of idle nodes: SLURM 22.05 goes on counting those of a job whose slurmd died."""
+        return "AllocTRES=gres/gpu" in self.run("scontrol", "--oneliner", "show", "nodes")
 
     def _is_idle(self) -> bool:
         states = [self.node_state(number) for number in self.numbers]

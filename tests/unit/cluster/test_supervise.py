@@ -202,7 +202,7 @@ def test_a_start_of_which_no_end_can_be_noted_is_not_put_back(supervised):
     folder, process = supervised("sleep 1; exit 1")
     process.wait_until(folder.attempts_file.exists)
     folder.attempts_file.unlink()
-    folder.attempts_file.mkdir()  # as little to be written to as a file on a full disk
+    folder.attempts_file.symlink_to(folder.root / "nowhere/file")  # as little to be written to as a full disk
     finished = process.wait()
     assert finished.status == 1
     assert "attempts.jsonl is not written" in finished.output

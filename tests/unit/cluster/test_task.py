@@ -63,7 +63,10 @@ def test_the_first_rank_speaks_in_the_job_s_log_and_others_in_their_own(task):
     assert (finished.output, own) == ("", "hello\n")
 
 
-def test_compiled_kernels_are_kept_on_the_node_unless_you_say_where(task, tmp_path):
+def test_compiled_kernels_are_kept_on_the_node_unless_you_say_where(task, tmp_path, monkeypatch):
+    monkeypatch.delenv(
+        "TORCHINDUCTOR_CACHE_DIR", raising=False
+    )  # torch sets it where it has compiled something
     finished, _, _ = task("tells_its_caches", TMPDIR=str(tmp_path), TRITON_CACHE_DIR="/mine")
     assert finished.output.split() == ["/mine", f"{tmp_path}/lediflow-{os.getuid()}/inductor"]
 
