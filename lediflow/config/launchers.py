@@ -97,9 +97,21 @@ class WaitingLauncher(QueueLauncher):
 
 
 def wait_for(ids: Sequence[str]) -> None:
-    """Until none of the jobs is in the queue: one that SLURM puts back stays there."""
+    """Until none of the jobs is in the queue: one that SLURM puts back stays there.
+
+    A controller that does not answer for a while, restarted say, is waited for as well.
+    """
     arrays = sorted({job.partition("_")[0] for job in ids})
-    while slurm.queue(arrays):
+    is_answered = True
+    while True:
+        try:
+            if not slurm.queue(arrays):
+                return
+            is_answered = True
+        except slurm.SlurmError as error:
+            if is_answered:
+                log.warning("%s; the jobs go on, and are waited for", error)
+            is_answered = False
         time.sleep(LOOK_EVERY_SECONDS)
 
 
