@@ -7,16 +7,11 @@ the decision to SLURM.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import socket
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +20,19 @@ from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.incarnation import Incarnation, find_incarnation
 from lediflow.cluster.jobs import JobFolder, JobRecord
 from lediflow.cluster.running.decision import Decision, Verdict, crashes_in_a_row, decide
-from lediflow.cluster.running.ends import End, first_to_fail, read_ends, told_by_srun
-from lediflow.engine.ranks import SLURM_PORTS
+from lediflow.cluster.running.ends import End, first_to_fail, read_ends
+from lediflow.cluster.running.srun import FAILED_STATUS, Srun, meeting_point, srun_command
 
-EXCLUDING_TRIES, EXCLUDING_PAUSE_SECONDS = 5, 0.5
+REQUEUE_PAUSES = (
+    1,
+    2,
+    4,
+    8,
+    15,
+    *[30] * 20,
+)  # seconds: a controller that is restarted may be away for minutes
+EXCLUDE_PAUSES = (0.5,) * 4
 UNTIL_ENDED_SECONDS = 120  # that SLURM takes to end a job it was told to requeue
-BEYOND_KILL_WAIT_SECONDS = 15  # after SLURM has killed what did not end by itself
-FAILED_STATUS = 1
 
 
 @dataclass
@@ -40,9 +41,7 @@ class Supervisor:
     record: JobRecord
     config: SlurmConfig
     here: Incarnation
-    patience_seconds: int = 60  # from the first rank that failed to the last that is ended
     is_terminated: bool = False
-    told: list[End] = field(default_factory=list)  # by srun, in its order
 
     def run(self) -> int:
         """The job's exit status."""
@@ -51,46 +50,16 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._note_termination)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)  # for the ranks, which get it as well
-        status = self.start_ranks(nodes)
+        srun = Srun(srun_command(self.folder, self.here, self.config), meeting_point(nodes, self.here))
+        status = srun.run()
         ends = read_ends(self.folder.ends(self.here.label))
         if status == 0 and sum(end.status == 0 for end in ends) < self.here.ranks:
             status = FAILED_STATUS  # srun also ends with 0 when it loses a node
         remove_empty(self.folder.log, self.here)
-        culprit = None if status == 0 else first_to_fail(ends, self.told)
+        culprit = None if status == 0 else first_to_fail(ends, srun.told)
         decision = self.decide(status, culprit)
         self.tell(decision, culprit)
         return self.act(decision, status)
-
-    def start_ranks(self, nodes: list[str]) -> int:
-        """srun's status. What it says about ranks is kept, everything is passed on."""
-        command = srun_command(self.folder, self.here, self.config)
-        with subprocess.Popen(
-            command, stderr=subprocess.PIPE, env={**os.environ, **meeting_point(nodes, self.here)}
-        ) as srun:
-            listener = threading.Thread(target=self._listen, args=(srun.stderr,), daemon=True)
-            listener.start()
-            status = self.wait_for(srun)
-            listener.join(timeout=5)
-        return status if status >= 0 else 128 - status
-
-    def wait_for(self, srun: subprocess.Popen[bytes]) -> int:
-        """Its status. When a rank has failed it ends the others, but of a rebooted node's it waits to hear in vain."""
-        since_failure = 0
-        while since_failure < self.patience_seconds:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return srun.wait(timeout=1)
-            since_failure += bool(self.told)
-        print(f"srun still waits for ranks {self.patience_seconds} s after others failed", file=sys.stderr)
-        srun.kill()
-        srun.wait()
-        return FAILED_STATUS
-
-    def _listen(self, lines: Any) -> None:
-        for line in lines:
-            if end := told_by_srun(line.decode(errors="replace")):
-                self.told.append(end)
-            sys.stderr.buffer.write(line)
-            sys.stderr.buffer.flush()
 
     def decide(self, status: int, culprit: End | None) -> Decision:
         if self.is_replaced():
@@ -143,19 +112,13 @@ class Supervisor:
     def requeue(self) -> None:
         """Back into the queue, away from nodes that failed; SLURM then ends this process."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM's, which would also end what is called here
-        slurm.requeue(self.here.job)
-        self.keep_away_from(bad_nodes(self.folder, self.config))
+        name, job = self.record.name, self.here.job
+        if not insist(lambda: slurm.requeue(job), f"{name} is not put back", REQUEUE_PAUSES):
+            return
+        if nodes := bad_nodes(self.folder, self.config):
+            # only a job that waits can be told; this one begins to wait now
+            insist(lambda: slurm.exclude(job, nodes), f"{name} may come to {nodes} again", EXCLUDE_PAUSES)
         time.sleep(UNTIL_ENDED_SECONDS)
-
-    def keep_away_from(self, nodes: list[str]) -> None:
-        """Only a job that waits can be told; this one begins to wait now."""
-        for is_last in [False] * (EXCLUDING_TRIES - 1) + [True]:
-            try:
-                return slurm.exclude(self.here.job, nodes) if nodes else None
-            except slurm.SlurmError as error:
-                if is_last:
-                    print(f"{self.record.name}: it may come to {nodes} again: {error}", file=sys.stderr)
-                time.sleep(EXCLUDING_PAUSE_SECONDS)
 
     def note(self, event: str, **values: Any) -> bool:
         """Whether it could be written: not on a full disk."""
@@ -171,34 +134,24 @@ class Supervisor:
         self.is_terminated = True
 
 
-def srun_command(folder: JobFolder, here: Incarnation, config: SlurmConfig) -> list[str]:
-    """One process per rank. srun no longer takes --cpus-per-task from the job (since SLURM 22.05)."""
-    return [
-        "srun",
-        "--kill-on-bad-exit=1",
-        f"--ntasks={here.ranks}",
-        f"--ntasks-per-node={config.tasks_per_node}",
-        f"--cpus-per-task={config.cpus_per_task}",
-        *config.srun_args,
-        *[sys.executable, "-u", "-m", "lediflow.cluster.running.task", str(folder.root)],
-    ]
-
-
-def meeting_point(nodes: list[str], here: Incarnation) -> Mapping[str, str]:
-    """Where the ranks find each other: the first node, which is this one, and a port that is free on it now."""
-    first = int("".join(filter(str.isdigit, here.job)) or 0) + here.restart
-    for offset in range(len(SLURM_PORTS)):
-        port = SLURM_PORTS[(first + offset) % len(SLURM_PORTS)]
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            return {"MASTER_ADDR": nodes[0] if nodes else "127.0.0.1", "MASTER_PORT": str(port)}
-    return {}
-
-
 def newest_checkpoint(record: JobRecord) -> int | None:
     """Images seen at it, by its name."""
     names = [path.name for path in (Path(record.run) / "checkpoints").glob("[0-9]*")]
     return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def insist(action: Callable[[], None], otherwise: str, pauses: Sequence[float]) -> bool:
+    """Whether SLURM did it, at one of several times."""
+    for pause in (*pauses, None):
+        try:
+            action()
+            return True
+        except slurm.SlurmError as error:
+            if pause is None:
+                print(f"{otherwise}: {error}", file=sys.stderr)
+            else:
+                time.sleep(pause)
+    return False
 
 
 def bad_nodes(folder: JobFolder, config: SlurmConfig) -> list[str]:
@@ -218,9 +171,7 @@ def remove_empty(log: Path, here: Incarnation) -> None:
 def main(arguments: list[str]) -> None:
     folder = JobFolder(Path(arguments[0]))
     record = folder.read()
-    patience = slurm.kill_wait() + BEYOND_KILL_WAIT_SECONDS
-    config = SlurmConfig(**record.slurm)
-    sys.exit(Supervisor(folder, record, config, find_incarnation(), patience).run())
+    sys.exit(Supervisor(folder, record, SlurmConfig(**record.slurm), find_incarnation()).run())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ echo "$@" >>$CALLS
 case "$1 $2" in
     "show hostnames") printf 'node1\\nnode2\\n';;
     "show --oneliner") echo "JobId=7 Restarts=$RESTARTS Requeue=1";;
-    requeue*) kill -KILL $PPID;;
+    requeue*) if [ "$(grep -c requeue $CALLS)" -gt "$SILENT" ]; then kill -KILL $PPID; else exit 1; fi;;
 esac
 """
 # ranks that end by themselves, as lediflow.cluster.running.task notes them
@@ -30,7 +30,7 @@ def supervised(tmp_path):
     folder.log.mkdir(parents=True)
     (tmp_path / "scontrol").write_text(SCONTROL)
 
-    def started(srun, run=None, restarts=2, is_whole=False, **options):
+    def started(srun, run=None, restarts=2, is_whole=False, silent=0, **options):
         whole = "\n".join(f"echo '{END % (rank, 1, 0, 'null', 'null', 1)}' >{rank}.json" for rank in range(4))
         here = f"mkdir -p {folder.ends('7-2')}; cd {folder.ends('7-2')}"
         (tmp_path / "srun").write_text(f"#!/bin/bash\n{here}\n{whole if is_whole else ''}\n{srun}\n")
@@ -43,7 +43,7 @@ def supervised(tmp_path):
             "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7",
             "SLURM_RESTART_COUNT": "2", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2",
             "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_GPUS": "0,1",
-            "RESTARTS": str(restarts),
+            "RESTARTS": str(restarts), "SILENT": str(silent),
         }  # fmt: skip
         return folder, start("lediflow.cluster.running.supervise", folder.root, env=env)
 
@@ -102,6 +102,12 @@ def test_a_saved_run_goes_back_into_the_queue(supervised, tmp_path):
     folder, process = supervised(f"{saved}\nexit 143")
     assert process.wait().status == -signal.SIGKILL  # by SLURM
     assert (last(folder)["decision"], calls(folder)) == ("requeue", ["requeue 7"])
+
+
+def test_a_controller_that_does_not_answer_is_asked_again(supervised):
+    folder, process = supervised("exit 1", silent=1)
+    assert process.wait().status == -signal.SIGKILL  # by SLURM
+    assert calls(folder) == ["requeue 7", "requeue 7"]
 
 
 @pytest.mark.parametrize("status", [0, 75, 1])
