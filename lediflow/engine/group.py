@@ -1,0 +1,105 @@
+"""The ranks of a command that measures: they share work by number, pass blocks around a ring, and stop together.
+
+Messages travel between CPUs (gloo); results never depend on the number of ranks where every number is made by exactly
+one of them and the others add zero. One rank needs no process group at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lediflow.engine.meeting import join_group
+from lediflow.engine.ranks import Ranks
+from lediflow.errors import UserError
+
+PATIENCE = timedelta(days=2)  # a rank that has died is noticed at once; one that works longer is no fault
+
+
+class RankFailedError(UserError):
+    """A rank could not go on, so none does."""
+
+
+class RankGroup:
+    """The ranks of this command; collective calls are made by all of them in the same order."""
+
+    def __init__(self, ranks: Ranks | None = None, join_seconds: float = 600.0) -> None:
+        self.ranks = ranks or Ranks()
+        self.group: dist.ProcessGroup | None = None
+        if self.world_size > 1:
+            join_group(self.ranks, "gloo", join_seconds)
+            self.group = dist.new_group(backend="gloo", timeout=PATIENCE)
+
+    @property
+    def rank(self) -> int:
+        return self.ranks.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.ranks.world_size
+
+    @property
+    def is_first(self) -> bool:
+        return self.ranks.is_first
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Over the ranks, float64 on the CPU; exact where all but one of them give zeros."""
+        summed = values.detach().to("cpu", torch.float64, copy=True).contiguous()
+        if self.group is not None:
+            dist.all_reduce(summed, group=self.group)
+        return summed
+
+    def everyones(self, thing: Any) -> list[Any]:
+        """Every rank's (picklable) object, by rank."""
+        things: list[Any] = [thing] * self.world_size
+        if self.group is not None:
+            dist.all_gather_object(things, thing, group=self.group)
+        return things
+
+    def pass_on(self, block: Tensor) -> Tensor:
+        """Give a block to the next rank of the ring and take the previous one's; their sizes may differ."""
+        if self.group is None:
+            return block
+        block = block.contiguous()
+        shapes = self.everyones(tuple(block.shape))
+        after, before = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
+        received = torch.empty(shapes[before], dtype=block.dtype)
+        sending = dist.isend(block.cpu(), after, group=self.group)
+        dist.recv(received, before, group=self.group)
+        sending.wait()
+        return received.to(block.device)
+
+    @contextmanager
+    def together(self, doing: str) -> Iterator[None]:
+        """The body ends well on every rank, or no rank goes on: each raises, and names the rank that failed.
+
+        The body must not hold collective calls: a rank that fails would leave the others waiting in them.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        failures = self.everyones(None if failure is None else sentence(failure))
+        if failure is not None:
+            raise failure
+        for rank, text in enumerate(failures):
+            if text is not None:
+                raise RankFailedError(f"rank {rank} of {self.world_size} failed while {doing}: {text}")
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.group is not None:
+            dist.destroy_process_group()
+            self.group = None
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, with its kind where that is not a request that cannot be met."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
