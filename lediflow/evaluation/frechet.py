@@ -5,13 +5,21 @@
 On Inception-v3 features this is FID (Heusel et al. 2017, arXiv:1706.08500); on others it is named after them.
 tr (C_1 C_2)^(1/2) is computed as tr (C_1^(1/2) C_2 C_1^(1/2))^(1/2): the same number, but of a symmetric
 matrix, whose eigenvalues are real and found without iteration.
+
+Means and covariances are summed over tiles, in float64 and with equal bits on any number of ranks.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lediflow.engine.group import RankGroup
+from lediflow.evaluation.distances.rows import TILE, Rows, tiles, whole
+
+DIGITS = 52  # binary digits of a float64, less the one that a rounded sum may need more
 
 
 class FeatureStatistics(NamedTuple):
@@ -21,12 +29,51 @@ class FeatureStatistics(NamedTuple):
     covariance: Float[Tensor, "dim dim"]
 
 
-def feature_statistics(features: Float[Tensor, "n dim"]) -> FeatureStatistics:
-    """What the Fréchet distance keeps of a set."""
-    if len(features) < 2:
-        raise ValueError(f"a covariance needs at least 2 images, found {len(features)}; add images")
-    features = features.double()
-    return FeatureStatistics(features.mean(dim=0), features.T.cov())
+def feature_statistics(
+    features: Float[Tensor, "n dim"] | Rows, group: RankGroup | None = None
+) -> FeatureStatistics:
+    """What the Fréchet distance keeps of a set; every rank gets that of the whole."""
+    rows = features if isinstance(features, Rows) else whole(features)
+    group = group or RankGroup()
+    if rows.total < 2:
+        raise ValueError(f"a covariance needs at least 2 images, found {rows.total}; add images")
+    mean = sum_over_tiles(rows, group, lambda tile: tile.sum(dim=0)) / rows.total
+    here = mean.to(rows.values.device)
+    spread = sum_over_tiles(rows, group, lambda tile: (tile - here).square().sum(dim=0))
+    grid = common_grid(spread).to(here.device)
+    scatter = torch.zeros_like(grid)
+    for _, tile in tiles(rows):
+        centred = tile - here
+        scatter += on_grid(centred.T @ centred, grid)
+    return FeatureStatistics(mean, group.sum(scatter) / (rows.total - 1))
+
+
+def sum_over_tiles(
+    rows: Rows, group: RankGroup, of: Callable[[Float[Tensor, "rows dim"]], Float[Tensor, " dim"]]
+) -> Float[Tensor, " dim"]:
+    """Each rank puts its tiles' vectors into their places; all are then added in the order of the tiles."""
+    dim = rows.values.shape[1]
+    table = torch.zeros(-(-rows.total // TILE), dim, dtype=torch.float64)
+    for number, tile in tiles(rows):
+        table[number] = of(tile)
+    return group.sum(table).sum(dim=0)
+
+
+def common_grid(spread: Float[Tensor, " dim"]) -> Float[Tensor, "dim dim"]:
+    """Steps, powers of two, so coarse that the tiles' scatter matrices, rounded to them, add up without rounding.
+
+    Their order then does not matter, so neither does the number of ranks. Any tiles' entries i, j add up to at most
+    sqrt(spread_i spread_j) (Cauchy-Schwarz), and sums of multiples of a step are exact up to 2^53 steps.
+    """
+    deviation = spread.sqrt()
+    most = torch.outer(deviation, deviation)
+    power = most / torch.frexp(most).mantissa  # the least power of two above it, exactly
+    return power.nan_to_num_(nan=1.0) * 2.0**-DIGITS  # not a number where a feature never varies
+
+
+def on_grid(values: Float[Tensor, "dim dim"], grid: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
+    """The nearest multiples of the grid's steps."""
+    return (values / grid).round_().mul_(grid)
 
 
 def frechet_distance(

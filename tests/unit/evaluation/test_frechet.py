@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lediflow.evaluation.frechet import feature_statistics, frechet_distance
+from lediflow.compat import mend_torchvision
+from lediflow.engine.group import RankGroup
+from lediflow.evaluation.distances.rows import whole
+from lediflow.evaluation.frechet import common_grid, feature_statistics, frechet_distance, on_grid
 
 
 def features(count: int, dim: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -32,6 +35,15 @@ def test_distance_agrees_with_the_matrix_square_root_of_scipy():
     assert distance(one, other) == pytest.approx(by_scipy(one, other), rel=1e-9)
 
 
+def test_distance_is_the_fid_of_torch_fidelity():
+    mend_torchvision()
+    fid = import_module("torch_fidelity.metric_fid")
+    one, other = features(300, 20, seed=4), features(250, 20, seed=5, shift=0.5)
+    statistics = (fid.fid_features_to_statistics(x) for x in (one, other))
+    expected = fid.fid_statistics_to_metric(*statistics, verbose=False)
+    assert distance(one, other) == pytest.approx(expected[fid.KEY_METRIC_FID], rel=1e-6)
+
+
 def test_one_dimension_has_the_closed_form():
     value = frechet_distance(
         torch.tensor([1.0]), torch.tensor([[4.0]]), torch.tensor([4.0]), torch.tensor([[25.0]])
@@ -55,6 +67,26 @@ def test_statistics_are_those_of_numpy():
     mean, covariance = feature_statistics(few)
     np.testing.assert_allclose(mean, few.numpy().mean(0), rtol=1e-12)
     np.testing.assert_allclose(covariance, np.cov(few.numpy(), rowvar=False), rtol=1e-12, atol=1e-12)
+
+
+def test_statistics_of_several_tiles_far_from_zero_are_those_of_numpy():
+    many = features(2500, 6, seed=6, shift=100.0)
+    many[:, 2] = 7.0  # never varies
+    mean, covariance = feature_statistics(whole(many), RankGroup())
+    np.testing.assert_allclose(mean, many.numpy().mean(0), rtol=1e-13)
+    np.testing.assert_allclose(covariance, np.cov(many.numpy(), rowvar=False), rtol=1e-10, atol=1e-12)
+
+
+def test_scatter_matrices_on_the_grid_add_up_to_the_same_bits_in_any_order():
+    generator = torch.Generator().manual_seed(7)
+    parts = torch.randn(40, 30, 5, generator=generator, dtype=torch.float64) * torch.logspace(-9, 9, 5)
+    grid = common_grid(parts.square().sum(dim=(0, 1)))
+    scatters = [on_grid(part.T @ part, grid) for part in parts]
+    forwards, backwards = sum(scatters), sum(reversed(scatters))
+    assert torch.equal(forwards, backwards)
+    expected = torch.einsum("pni,pnj->ij", parts, parts)
+    scale = expected.diag().sqrt().outer(expected.diag().sqrt())
+    assert ((forwards - expected).abs() / scale).max() < 1e-14
 
 
 def test_a_single_image_has_no_covariance():
