@@ -1,0 +1,32 @@
+"""Results from embeddings that lie on several ranks have the bits of one rank's, on every rank."""
+
+import json
+
+import pytest
+from harness.processes import run_on_ranks, start, wait_for_all
+
+pytestmark = pytest.mark.distributed
+
+MODULE = "harness.neighbors_rank"
+
+
+def told(ended) -> list[dict]:
+    assert [process.status for process in ended] == [0] * len(ended), "\n".join(one.output for one in ended)
+    lines = [line for process in ended for line in process.output.splitlines() if line.startswith("results ")]
+    return [json.loads(line.removeprefix("results ")) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict:
+    return told(wait_for_all([start(MODULE)]))[0]
+
+
+@pytest.mark.parametrize("ranks", [2, 4])  # three tiles of samples: one of four ranks has none
+def test_every_rank_has_the_bits_of_one(ranks, alone):
+    assert told(run_on_ranks(ranks, MODULE)) == [alone] * ranks
+
+
+def test_the_copies_among_the_samples_are_found(alone):
+    assert alone["nearest_training"]["flag"]
+    assert alone["nearest_training"]["closest"]["training"] == list(range(500, 508))
+    assert 0 < alone["manifold"]["precision"] < 1
