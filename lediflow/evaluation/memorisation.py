@@ -30,6 +30,7 @@ from lediflow.evaluation.nearest import Nearest, nearest_two
 MEMORISED_RATIO = 1 / 3  # nearest over second nearest, below which an image is memorised
 FLAGGED_SHARE = 0.01  # of memorised images, beyond that of held-out photographs, which may have doubles too
 FLAGGED_Z = -3.0  # fresh draws of the same distribution come below once in 700 sets
+FLAGGED_CLOSER = 0.6  # share_closer above which z counts: of many images any small difference is significant
 CLOSEST_PAIRS = 8  # as many as one row of pictures shows
 
 
@@ -43,10 +44,10 @@ def nearest_training(
             "measured against the second nearest); take more of the training set"
         )
     near = nearest_two(samples, training, group)
-    result = {"training_images": training.total} | summary(near) | {"closest": closest(near)}
+    result: dict[str, Any] = {"training_images": training.total, **summary(near), "closest": closest(near)}
     if held_out is not None and held_out.total:
         photographs = nearest_two(held_out, training, group)
-        result |= {"held_out": {"images": held_out.total} | summary(photographs)}
+        result["held_out"] = {"images": held_out.total, **summary(photographs)}
         refuse_seen(result["held_out"])
         result |= copying_test(near.distance, photographs.distance)
     reasons = alarms(result)
@@ -90,14 +91,14 @@ def closest(near: Nearest, count: int = CLOSEST_PAIRS) -> dict[str, list[Any]]:
 
 
 def copying_test(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> dict[str, float]:
-    """Mann-Whitney's z of the samples' distances against the photographs', and how many pairs it rests on.
+    """Mann-Whitney's z of the samples' distances against the photographs', and the size of the effect.
 
-    `share_closer` is the effect's size: the chance that a sample is closer than a photograph, 0.5 if they are alike.
+    `share_closer` is the chance that a sample is closer than a photograph: 0.5 if they are alike, 1 for copies.
     """
     n, m = len(samples), len(held_out)
     sorted_held_out = held_out.sort().values
     below, up_to = (torch.searchsorted(sorted_held_out, samples, right=right) for right in (False, True))
-    further = ((below + up_to).sum() / 2).item()  # U: pairs in which the sample is further, ties by half
+    further = (below + up_to).sum().item() / 2  # U: pairs in which the sample is further, ties by half
     _, ties = torch.cat([samples, held_out]).unique(return_counts=True)
     tied = (ties.double() ** 3 - ties).sum().item() / ((n + m) * (n + m - 1))
     variance = n * m / 12 * (n + m + 1 - tied)
@@ -107,14 +108,17 @@ def copying_test(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) ->
 
 def alarms(result: dict[str, Any]) -> list[str]:
     """Sentences that say why the samples look like copies; none if they do not."""
-    usual = result.get("held_out", {}).get("share_memorised")
-    share, z = result["share_memorised"], result.get("copying_z", 0.0)
+    share, usual = result["share_memorised"], result.get("held_out", {}).get("share_memorised", 0.0)
+    z, closer = result.get("copying_z", 0.0), result.get("share_closer", 0.5)
     reasons = []
-    if share > (usual or 0.0) + FLAGGED_SHARE:
-        compared = "" if usual is None else f", and {usual:.1%} of held-out photographs"
+    if share > usual + FLAGGED_SHARE:
+        compared = f", and {usual:.1%} of held-out photographs" if "held_out" in result else ""
         reasons.append(
             f"{share:.1%} of the images are less than a third as far from a training image as from the next{compared}"
         )
-    if z < FLAGGED_Z:
-        reasons.append(f"the images are closer to training images than held-out photographs are: z = {z:.1f}")
+    if z < FLAGGED_Z and closer > FLAGGED_CLOSER:
+        reasons.append(
+            f"images are closer to training images than held-out photographs are in {closer:.1%} of the pairs of an "
+            f"image and a photograph (z = {z:.1f})"
+        )
     return reasons

@@ -51,7 +51,7 @@ def squared_distances(
     """|a - b|^2 of every pair; 0 where rounding can tell no difference."""
     norms = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)[None, :]
     squared = torch.addmm(norms, a, b.T, alpha=-2)
-    return torch.where(squared > SAME_PLACE * norms, squared, 0.0)
+    return torch.where(squared <= SAME_PLACE * norms, 0.0, squared)  # what is not a number stays so
 
 
 def squared_radii(rows: Rows, group: RankGroup, neighbors: int) -> Float[Tensor, " n"]:
@@ -75,8 +75,8 @@ class Nearest(NamedTuple):
 
 def nearest_two(rows: Rows, others: Rows, group: RankGroup) -> Nearest:
     """The two nearest of `others` to each row; every rank gets those of all rows."""
-    options = {"dtype": torch.float64, "device": rows.values.device}
-    first, second, number = (torch.full((rows.total,), torch.inf, **options) for _ in range(3))
+    unknown = torch.full((rows.total,), torch.inf, dtype=torch.float64, device=rows.values.device)
+    first, second, number = unknown, unknown.clone(), unknown.clone()
     for own, other, squared in pairs_of_tiles(rows, others, group):
         column = squared.argmin(dim=1, keepdim=True)
         near, found = squared.gather(1, column).squeeze(1), column.squeeze(1) + other.start

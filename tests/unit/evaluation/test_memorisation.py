@@ -53,6 +53,12 @@ def test_slightly_changed_copies_are_flagged():
     assert result["share_closer"] > 0.99
 
 
+def test_a_difference_that_only_many_images_can_tell_is_reported_and_not_flagged():
+    result = judged(draws(4000, seed=33) * 0.96, held_out=draws(4000, seed=34))
+    assert result["copying_z"] < -3 and 0.5 < result["share_closer"] < 0.6
+    assert not result["flag"]
+
+
 def test_a_few_copies_among_fresh_images_are_flagged_by_their_share():
     result = judged(torch.cat([draws(380, seed=22), TRAINING[:20]]))
     assert result["flag"]
@@ -86,7 +92,9 @@ def test_images_like_no_photograph_are_no_copies():
 
 
 def test_z_is_scipys_of_the_mann_whitney_test_with_and_without_ties():
-    for one, other in ((draws(30, 1), draws(20, 2)), (draws(30, 3).round(), draws(25, 4).round())):
+    few, tied = (draws(30, 1), draws(20, 2)), (draws(30, 3).round(), draws(25, 4).round())
+    many = (draws(700, 5), draws(600, 6))  # more pairs than float32 counts
+    for one, other in (few, tied, many):
         samples, held_out = one.flatten().double(), other.flatten().double()
         expected = mannwhitneyu(
             samples, held_out, alternative="less", method="asymptotic", use_continuity=False
