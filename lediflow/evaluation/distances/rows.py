@@ -1,8 +1,8 @@
 """Sets of embeddings that lie on several ranks, and how their rows are visited.
 
-A set is cut into tiles of fixed height, whatever the number of ranks, and every rank has some whole tiles in a row. What
-is computed from one or two tiles therefore has the same shapes, and the same bits, on any number of ranks. Tiles of other
-ranks come round a ring, one rank's share at a time: no rank ever has the whole set.
+A set is cut into tiles of fixed height, whatever the number of ranks, and every rank has some whole tiles in a row.
+What is computed from one or two tiles therefore has the same shapes, and the same bits, on any number of ranks. Tiles
+of other ranks come round a ring, one rank's share at a time: no rank ever has the whole set.
 """
 
 from __future__ import annotations
