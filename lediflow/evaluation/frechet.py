@@ -3,8 +3,8 @@
     d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))
 
 On Inception-v3 features this is FID (Heusel et al. 2017, arXiv:1706.08500); on others it is named after them.
-tr (C_1 C_2)^(1/2) is computed as tr (C_1^(1/2) C_2 C_1^(1/2))^(1/2): the same number, but of a symmetric
-matrix, whose eigenvalues are real and found without iteration.
+tr (C_1 C_2)^(1/2) is computed as the sum of the singular values of A_1^T A_2, where C = A A^T: the same number, but
+never complex, and small values keep the digits that roots of eigenvalues of a product of covariances would lose.
 
 Means and covariances are summed over tiles, in float64 and with equal bits on any number of ranks.
 """
@@ -86,21 +86,15 @@ def frechet_distance(
     mean_1, covariance_1, mean_2, covariance_2 = (
         x.double() for x in (mean_1, covariance_1, mean_2, covariance_2)
     )
-    root = matrix_square_root(covariance_1)
-    overlap = root_eigenvalues(root @ covariance_2 @ root).sum()
+    overlap = torch.linalg.svdvals(factor(covariance_1).T @ factor(covariance_2)).sum()
     spread = covariance_1.trace() + covariance_2.trace() - 2 * overlap
     return ((mean_1 - mean_2).square().sum() + spread).item()
 
 
-def matrix_square_root(matrix: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
-    """The symmetric square root of a covariance."""
-    eigenvalues, vectors = torch.linalg.eigh(matrix)
-    return (vectors * drop_noise(eigenvalues).sqrt()) @ vectors.T
-
-
-def root_eigenvalues(matrix: Float[Tensor, "dim dim"]) -> Float[Tensor, " dim"]:
-    """Square roots of a covariance's eigenvalues."""
-    return drop_noise(torch.linalg.eigvalsh((matrix + matrix.T) / 2)).sqrt()
+def factor(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
+    """A with covariance = A A^T."""
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    return vectors * drop_noise(eigenvalues).sqrt()
 
 
 def drop_noise(eigenvalues: Float[Tensor, " dim"]) -> Float[Tensor, " dim"]:

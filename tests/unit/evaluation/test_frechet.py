@@ -57,6 +57,18 @@ def test_covariances_that_commute_have_the_closed_form():
     assert value == pytest.approx((deviations[0] - deviations[1]).square().sum().item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("decades", [2, 6, 9, 14])
+def test_small_variances_keep_their_digits(decades):
+    """Features have variances over many decades; rotated covariances that commute have the closed form."""
+    rotation, _ = torch.linalg.qr(features(100, 100, seed=8))
+    one = torch.logspace(0, -decades, 100, dtype=torch.float64)
+    other = torch.logspace(0.2, -decades - 0.5, 100, dtype=torch.float64)
+    mean = torch.zeros(100)
+    covariances = ((rotation * variances) @ rotation.T for variances in (one, other))
+    value = frechet_distance(mean, next(covariances), mean, next(covariances))
+    assert value == pytest.approx((one.sqrt() - other.sqrt()).square().sum().item(), rel=1e-9)
+
+
 def test_fewer_images_than_features_give_no_distance_to_themselves():
     few = features(10, 40, seed=2)
     assert distance(few, few.clone()) == pytest.approx(0, abs=1e-9)
