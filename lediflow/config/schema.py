@@ -15,6 +15,8 @@ from lediflow.engine.deadline import StopConfig
 from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.watchdog import WatchdogConfig
 from lediflow.evaluation.features import FeaturesConfig
+from lediflow.evaluation.grid import GridConfig
+from lediflow.evaluation.metrics import MetricsConfig
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.sampling import SamplingConfig
 from lediflow.tracking.config import TrackingConfig
@@ -106,22 +108,34 @@ class SampleCommand(SamplingOptions):
 class RealImagesConfig:
     """What generated images are compared with."""
 
-    path: str = ""  # folder of shards, photographs or latents; only needed with run=
+    path: str = ""  # folder of shards, photographs or latents; only needed with a run
+    photographs: str | None = None  # where path holds latents: the shards they were made from, to measure against both
+    split: str = "all"  # all | train | heldout: the part of the images, as the run's training divided them
 
 
 @dataclass(kw_only=True)
 class EvaluateCommand(SamplingOptions):
     """`python -m lediflow.evaluate`."""
 
+    mode: str = "metrics"  # metrics | grid | prior | compare
     run: str | None = None  # run folder of a flow ...
     sampler: str | None = None  # ... and of its latent sampler
+    runs: dict[str, list[str]] = field(default_factory=dict)  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
+    results: list[str] = field(default_factory=list)  # mode=compare: two folders that this command wrote
     images: str | None = None  # or a folder of finished pictures ...
     reference: str | None = None  # ... and a folder of real ones
+    watch: str | None = None  # a run that trains: evaluate each new checkpoint of it; also --watch RUN
+    watch_seconds: float = 30.0  # between two looks at its checkpoints
     data: RealImagesConfig = field(default_factory=RealImagesConfig)
     output: str | None = None  # folder of results.json and figures; null: `results` inside the run, or images
+    statistics: str | None = None  # file of the reference's features; null: among the runs, under its fingerprint
+    keep_features: bool = False  # leave the features of generated images beside the results
     count: int = 1024  # generated images per row; metrics on few images are noisy
     reference_count: int = 0  # real images; 0 takes all
     step_counts: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # solver steps, each measured
+    grid: GridConfig = field(default_factory=GridConfig)
+    timed_batch: int = 16  # images at once when milliseconds are taken, besides one by one
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
 

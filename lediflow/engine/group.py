@@ -6,7 +6,7 @@ one of them and the others add zero. One rank needs no process group at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -26,15 +26,22 @@ class RankFailedError(UserError):
     """A rank could not go on, so none does."""
 
 
+class _OtherFailedError(Exception):
+    """Another rank said that it failed."""
+
+
 class RankGroup:
     """The ranks of this command; collective calls are made by all of them in the same order."""
 
     def __init__(self, ranks: Ranks | None = None, join_seconds: float = 600.0) -> None:
         self.ranks = ranks or Ranks()
         self.group: dist.ProcessGroup | None = None
+        self.board: dist.Store | None = None  # where a rank that fails says so before the others ask
+        self.undertakings = 0
         if self.world_size > 1:
             join_group(self.ranks, "gloo", join_seconds)
             self.group = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self.board = self._board()
 
     @property
     def rank(self) -> int:
@@ -75,23 +82,46 @@ class RankGroup:
         sending.wait()
         return received.to(block.device)
 
+    def share(self, thing: Any) -> Any:
+        """The first rank's (picklable) object."""
+        return self.everyones(thing)[0]
+
     @contextmanager
-    def together(self, doing: str) -> Iterator[None]:
+    def together(self, doing: str) -> Iterator[Callable[[], None]]:
         """The body ends well on every rank, or no rank goes on: each raises, and names the rank that failed.
 
-        The body must not hold collective calls: a rank that fails would leave the others waiting in them.
+        A long body calls what it is given now and then: that raises as soon as another rank has failed. The body must
+        not hold collective calls, in which the others would be left waiting.
         """
+        self.undertakings += 1
+        key = f"failed/{self.undertakings}"
         failure: Exception | None = None
         try:
-            yield
+            yield lambda: self._look(key)
         except Exception as error:
             failure = error
-        failures = self.everyones(None if failure is None else sentence(failure))
-        if failure is not None:
+            if self.board is not None and not isinstance(error, _OtherFailedError):
+                self.board.set(key, sentence(error))
+        texts = self.everyones(
+            None if failure is None or isinstance(failure, _OtherFailedError) else sentence(failure)
+        )
+        if failure is not None and not isinstance(failure, _OtherFailedError):
             raise failure
-        for rank, text in enumerate(failures):
+        for rank, text in enumerate(texts):
             if text is not None:
                 raise RankFailedError(f"rank {rank} of {self.world_size} failed while {doing}: {text}")
+
+    def _look(self, key: str) -> None:
+        if self.board is not None and self.board.check([key]):
+            raise _OtherFailedError
+
+    def _board(self) -> dist.Store:
+        """A store of this group's own at the first rank, on any port that is free there."""
+        is_first = self.is_first
+        options = {"wait_for_workers": False, "timeout": PATIENCE}
+        store = dist.TCPStore(self.ranks.master_addr, 0, is_master=True, **options) if is_first else None
+        port = self.share(store.port if store else None)
+        return store or dist.TCPStore(self.ranks.master_addr, port, is_master=False, **options)
 
     def close(self) -> None:
         """Leave the process group."""

@@ -1,41 +1,187 @@
-"""The quality of a set of images, from features of it and of real photographs. Lower is better everywhere.
+"""The quality of a set of images, from features of it and of real photographs, in one pass over both.
 
-A metric carries the name of its features: "MMD (EfficientNet-Lite0)". Only CLIP ViT-L/14@336 makes it "CMMD".
-MMD uses unit-norm features, sigma 10 and a factor 1000, as CMMD does; the Fréchet distance uses raw features.
+A metric carries the name of its features: "MMD (EfficientNet-Lite0)". Only CLIP ViT-L/14@336 makes it "CMMD", only
+Inception makes "FID" and "KID". MMD uses unit-norm features, sigma 10 and a factor 1000, as CMMD does; all others use
+raw features. MMD, Fréchet and kernel distance: lower is better; precision, recall, density, coverage: higher.
 """
 
-from typing import Any
+from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.evaluation.cmmd import cmmd
-from lediflow.evaluation.features import CLIP, display_name, unit
+from lediflow.engine.group import RankGroup
+from lediflow.errors import UserError
+from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
+from lediflow.evaluation.compare import Measured
+from lediflow.evaluation.distances.estimate import FEWEST, estimate
+from lediflow.evaluation.distances.kernels import Polynomial
+from lediflow.evaluation.distances.rows import Rows
+from lediflow.evaluation.distances.sums import kernel_sums
+from lediflow.evaluation.embedding import FeatureSet
+from lediflow.evaluation.features import CLIP, INCEPTION, display_name, unit
 from lediflow.evaluation.frechet import feature_statistics, frechet_distance
+from lediflow.evaluation.memorisation import nearest_training
+from lediflow.evaluation.neighbors import NEIGHBORS, manifold_metrics
+from lediflow.evaluation.reference import Reference
+
+ESTIMATORS = ("exact", "streaming")
+NAMES = {
+    "mmd": ("MMD", CLIP, "CMMD"),
+    "frechet": ("Fréchet distance", INCEPTION, "FID"),
+    "kid": ("Kernel distance", INCEPTION, "KID"),
+}
+
+
+@dataclass(kw_only=True)
+class MetricsConfig:
+    """How the distances are taken."""
+
+    estimator: str = (
+        "exact"  # streaming: two moments in one pass, memory that no number of images raises; MMD alone
+    )
+    neighbors: int = (
+        NEIGHBORS  # of precision, recall, density and coverage; more: wider balls, milder judgement
+    )
+
+    def __post_init__(self) -> None:
+        if self.estimator not in ESTIMATORS:
+            raise ValueError(f"metrics.estimator={self.estimator}: choose one of {', '.join(ESTIMATORS)}")
+        if self.neighbors < 1:
+            raise ValueError(
+                f"metrics.neighbors={self.neighbors}: choose 1 or more; the usual number is {NEIGHBORS}"
+            )
+
+
+class Metrics(NamedTuple):
+    """A row of results, and the exact MMD with every image's influence on it (what runs are compared by)."""
+
+    row: dict[str, Any]
+    estimate: Measured | None
 
 
 def metric_name(metric: str, features: str) -> str:
-    """What the metric ("mmd" or "frechet") is called on these features."""
-    if metric == "mmd":
-        return "CMMD" if features == CLIP else f"MMD ({display_name(features)})"
-    if metric == "frechet":
-        return f"Fréchet distance ({display_name(features)})"
-    raise ValueError(f"no metric {metric!r}; there are 'mmd' and 'frechet'")
+    """What the metric ("mmd", "frechet" or "kid") is called on these features."""
+    if metric not in NAMES:
+        raise ValueError(f"no metric {metric!r}; there are {', '.join(map(repr, NAMES))}")
+    generic, home, own = NAMES[metric]
+    return own if features == home else f"{generic} ({display_name(features)})"
 
 
-def evaluate_features(
-    reference: Float[Tensor, "n dim"], samples: Float[Tensor, "m dim"], features: str
+def measure(
+    reference: Reference,
+    samples: FeatureSet,
+    features: str,
+    group: RankGroup,
+    device: torch.device | str,
+    config: MetricsConfig,
+) -> Metrics:
+    """Everything about the samples against the reference; the same on any number of ranks."""
+    if config.estimator == "streaming":
+        return Metrics(streaming_row(reference, samples, features, group), None)
+    real, made = reference.rows(group, device), samples.rows(group, device)
+    check_counts(real, made)
+    row, measured = distances(real, made, features, group)
+    row |= neighborhoods(real, made, group, config.neighbors)
+    row |= memorisation(reference, made, group, device)
+    record = samples.fingerprint.get("sampling", {}).get("seed")
+    measured.record.update({"reference": reference.fingerprint, "features": features, "seed": record})
+    return Metrics(row, measured)
+
+
+def check_counts(real: Rows, made: Rows) -> None:
+    if min(real.total, made.total) < FEWEST:
+        raise UserError(
+            f"found {real.total} real and {made.total} generated images, and at least {FEWEST} of each are needed for a "
+            "distance and its interval; raise count, or add pictures"
+        )
+
+
+def distances(real: Rows, made: Rows, features: str, group: RankGroup) -> tuple[dict[str, Any], Measured]:
+    """MMD, Fréchet and kernel distance."""
+    mmd = cmmd_estimate(unit_rows(made), unit_rows(real), group)
+    kid = estimate(kernel_sums(made, real, Polynomial(), group))
+    frechet = frechet_distance(*feature_statistics(real, group), *feature_statistics(made, group))
+    row = {
+        "features": features,
+        "mmd_name": metric_name("mmd", features),
+        "mmd": mmd.biased,
+        "mmd_unbiased": mmd.unbiased,
+        "mmd_standard_error": mmd.standard_error,
+        "mmd_interval": list(mmd.interval()),
+        "estimator": "exact",
+        "frechet_name": metric_name("frechet", features),
+        "frechet": frechet,
+        "kid_name": metric_name("kid", features),
+        "kid": kid.unbiased,
+        "kid_interval": list(kid.interval()),
+        "reference_images": real.total,
+        "sample_images": made.total,
+    }
+    return row, Measured(mmd.unbiased, mmd.influence_x, mmd.influence_y, {})
+
+
+def neighborhoods(real: Rows, made: Rows, group: RankGroup, neighbors: int) -> dict[str, Any]:
+    """Precision, recall, density and coverage, where there are images enough for them."""
+    if min(real.total, made.total) <= neighbors:
+        return {}
+    return {"neighbors": neighbors} | manifold_metrics(real, made, group, neighbors)
+
+
+def memorisation(
+    reference: Reference, made: Rows, group: RankGroup, device: torch.device | str
 ) -> dict[str, Any]:
-    """Every distance between the photographs and the samples, ready for a results file."""
-    unit_reference, unit_samples = unit(reference), unit(samples)
-    frechet = frechet_distance(*feature_statistics(reference), *feature_statistics(samples))
+    """Whether samples are copies of what the run was trained on, if it was trained on the reference's images."""
+    training = reference.training(group, device)
+    if training is None or training.total < 2:
+        return {}
+    return {"nearest_training": nearest_training(training, reference.held_out(group, device), made, group)}
+
+
+def unit_rows(rows: Rows) -> Rows:
+    return rows._replace(values=unit(rows.values.double()))
+
+
+def halves_mmd(reference: Reference, group: RankGroup, device: torch.device | str) -> float | None:
+    """The MMD between two halves of the real images: what no model needs to beat."""
+    first, second = reference.halves(group, device)
+    if min(first.total, second.total) < FEWEST:
+        return None
+    return cmmd_estimate(unit_rows(first), unit_rows(second), group).unbiased
+
+
+def streaming_row(
+    reference: Reference, samples: FeatureSet, features: str, group: RankGroup
+) -> dict[str, Any]:
+    """MMD alone, from two moments of each set; features are read from their files a batch at a time."""
+    real = streamed(reference.batches(), reference.features.dim, group)
+    made = streamed(samples.batches(), samples.dim, group)
+    biased, unbiased = made.distance(real), made.unbiased_distance(real)
     return {
         "features": features,
         "mmd_name": metric_name("mmd", features),
-        "mmd": cmmd(unit_reference, unit_samples),
-        "mmd_unbiased": cmmd(unit_reference, unit_samples, unbiased=True),
-        "frechet_name": metric_name("frechet", features),
-        "frechet": frechet,
-        "reference_images": len(reference),
-        "sample_images": len(samples),
+        "mmd": biased.value,
+        "mmd_unbiased": unbiased.value,
+        "mmd_error_bound": unbiased.error_bound,
+        "mmd_standard_error": made.standard_error(real),
+        "mmd_interval": list(made.interval(real)),
+        "estimator": "streaming",
+        "reference_images": len(reference.chosen),
+        "sample_images": samples.count,
     }
+
+
+def streamed(
+    batches: Iterator[tuple[int, Float[Tensor, "batch dim"]]], dim: int, group: RankGroup
+) -> StreamingCMMD:
+    """Moments of all batches; those of one group of batches are always one rank's, in order, so the bits are too."""
+    moments = StreamingCMMD(dim)
+    for number, batch in batches:
+        if number % moments.groups % group.world_size == group.rank:
+            moments.update(unit(batch.double()), piece=number)
+    return moments.reduce(group)

@@ -1,4 +1,4 @@
-"""A process that writes its part of checkpoints, and nothing else: `python -m tests.harness.checkpoint_rank OPTIONS`.
+"""A process that writes its part of checkpoints, and nothing else: `python -m harness.checkpoint_rank OPTIONS`.
 
 Options as JSON: `folder`, `session`, `rank`, `ranks`, `images` of the saves, `dies` (SIGKILL between two tensors of the
 first slice) and `most_bytes`, of a file during the first save, as a full disk would have it (0: any). Prints one line a
@@ -19,7 +19,7 @@ from typing import Any
 
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.ranks import Ranks
-from tests.harness.saves import part, whole
+from harness.saves import part, whole
 
 
 class Deadly(dict):

@@ -1,4 +1,4 @@
-"""A process that has imported everything, and forks: `python -m tests.harness.fork_server MODULE`.
+"""A process that has imported everything, and forks: `python -m harness.fork_server MODULE`.
 
 It reads a wish a line, as JSON, and answers with a line: {"arguments", "env", "output"} starts MODULE.main(arguments)
 and gives the process id, {"ended": id} gives the exit status, null while the process lives (-9: ended by SIGKILL).

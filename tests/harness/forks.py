@@ -20,7 +20,7 @@ class Forks:
 
     def __init__(self, module: str) -> None:
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "tests.harness.fork_server", module],
+            [sys.executable, "-m", "harness.fork_server", module],
             cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """One rank of a training that records which samples each step used, and may kill itself at a chosen place.
 
-`python -m tests.harness.killed_rank OPTIONS COMMAND...`, options as JSON: `record` is the beginning of the names of the
+`python -m harness.killed_rank OPTIONS COMMAND...`, options as JSON: `record` is the beginning of the names of the
 ranks' files, `ranks` those that die, `deaths` [place, call] pairs: when such a rank comes to one of these places
 (PLACES) for the call-th time, it notes where it is and ends by SIGKILL.
 """

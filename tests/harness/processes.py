@@ -127,7 +127,8 @@ def clean_environment() -> dict[str, str]:
     kept = {
         key: value for key, value in os.environ.items() if key not in FOREIGN and not key.startswith("SLURM_")
     }
-    return kept | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    path = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return kept | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": path}
 
 
 def free_port() -> int:

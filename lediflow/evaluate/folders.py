@@ -1,0 +1,34 @@
+"""Finished pictures against a folder of real ones: no model is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lediflow.evaluate.describing import describe
+from lediflow.evaluate.real import reference_features
+from lediflow.evaluate.session import Session
+from lediflow.evaluation.images import FolderImages
+from lediflow.evaluation.metrics import measure
+from lediflow.evaluation.reference import Reference
+
+
+def evaluate_folders(session: Session) -> dict[str, Any]:
+    """One row; the features of both folders are kept under a hash of their pictures."""
+    command = session.command
+    assert command.images is not None and command.reference is not None
+    with session.group.together("looking at the pictures"):
+        real, generated = FolderImages(Path(command.reference)), FolderImages(Path(command.images))
+    photographs = reference_features(session, real, "real pictures", command.statistics)
+    reference = Reference("photographs", photographs, np.arange(len(real)), None)
+    features = reference_features(session, generated, "generated pictures")
+    measured = measure(
+        reference, features, session.extractor.name, session.group, session.device, command.metrics
+    )
+    results = {"asked": {"options": dataclasses.asdict(command)}, "rows": [measured.row]}
+    session.write(Path(command.output or f"{command.images}/results"), results, seed=None)
+    session.say(describe(measured.row))
+    return results

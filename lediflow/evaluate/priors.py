@@ -1,0 +1,1 @@
+"""How well the learned prior knows what it does not know: its diagnostics on real images."""

@@ -1,0 +1,104 @@
+"""From `data.*` to references: shards, their split, and the files that keep their features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.split import is_held_out
+from lediflow.errors import UserError
+from lediflow.evaluate.session import Session
+from lediflow.evaluation.embedding import FeatureSet, feature_set
+from lediflow.evaluation.fingerprint import digest
+from lediflow.evaluation.images import NumberedImages, ShardImages
+from lediflow.evaluation.reference import Reference, chosen_numbers
+from lediflow.sampling import LeDiFlowPipeline
+
+
+def open_shards(session: Session, path: str) -> ShardReader:
+    """A rank that has to index foreign tars does so for all."""
+    with session.group.together(f"opening {path}"):
+        if session.group.is_first:
+            ShardReader.open(path)
+    return ShardReader.open(path)
+
+
+def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, Any]) -> list[Reference]:
+    """What a run is compared with, the main one first; `facts` stand beside the run's exported weights."""
+    data = session.command.data
+    reader = open_shards(session, data.path)
+    is_exact = reader.index.contents.kind == "images" or not _is_lossy(reader)
+    if is_exact and data.photographs:
+        raise UserError(
+            f"data.photographs={data.photographs}, but {data.path} holds the pixels themselves; leave it out"
+        )
+    samples = np.arange(min(len(reader), session.command.reference_count or len(reader)))
+    held_out = held_out_samples(reader, facts, len(samples))
+    decoded = ShardImages(reader, samples, pipeline.decode, pipeline.device)
+    sets = {"photographs" if is_exact else "reconstructions": decoded}
+    if data.photographs:
+        photographs = open_shards(session, data.photographs)
+        check_source(reader, photographs, data.path, data.photographs)
+        sets = {"photographs": ShardImages(photographs, samples)} | sets
+    elif not is_exact:
+        session.note(
+            f"{data.path} holds latents: the reference is their reconstructions, not the photographs; give the "
+            "photographs' shards as data.photographs=SHARDS to measure against both"
+        )
+    return [
+        Reference(
+            name,
+            reference_features(session, images, name, session.command.statistics if place == 0 else None),
+            chosen_numbers(data.split, held_out, len(samples)),
+            held_out,
+        )
+        for place, (name, images) in enumerate(sets.items())
+    ]
+
+
+def reference_features(
+    session: Session, images: NumberedImages, name: str, path: str | None = None
+) -> FeatureSet:
+    """The features of real images, computed once: at the path given, or among the runs under their fingerprint."""
+    record = images.record | session.extractor.record | {"count": len(images)}
+    cache = Path(session.command.paths.runs) / "cache" / f"reference-{digest(record)}.safetensors"
+    advance, close = session.progress(f"features of {name}", len(images))
+    found = feature_set(
+        Path(path) if path else cache,
+        images,
+        session.extractor,
+        session.group,
+        batch_size=session.command.batch_size,
+        advance=advance,
+    )
+    close()
+    return found
+
+
+def held_out_samples(
+    reader: ShardReader, facts: dict[str, Any], count: int
+) -> Bool[np.ndarray, " samples"] | None:
+    """Which of the first samples the run never saw; None where it was trained on something else."""
+    trained = facts["data"]
+    if trained["fingerprint"] != reader.index.fingerprint:
+        return None
+    return is_held_out(reader.index.table["key"][:count], trained["held_out_fraction"])
+
+
+def check_source(latents: ShardReader, photographs: ShardReader, path: str, photographs_path: str) -> None:
+    """Refuse photographs that the latents were not made from."""
+    made_from, found = latents.index.contents.made_from.get("images"), photographs.index.fingerprint
+    if made_from != found:
+        raise UserError(
+            f"data.photographs={photographs_path} ({found[:16]}) are not what the latents in {path} were made from "
+            f"({str(made_from)[:16]}); give the folder that lediflow.encode had as its source"
+        )
+
+
+def _is_lossy(reader: ShardReader) -> bool:
+    codec = reader.index.contents.codec
+    return bool(codec) and codec["name"] != "pixels"

@@ -1,0 +1,161 @@
+"""One row of results for each setting of a run's sampler: its quality against every reference, and its cost.
+
+A finished row lies in `rows/` beside the results under the fingerprint of all it depends on, with the influence of
+every image on the metric (what two runs are compared by). A command that was killed, or that asks for more rows, goes
+on from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lediflow.config.load import pipeline_hashes
+from lediflow.data.files import write_json
+from lediflow.evaluate.session import Session
+from lediflow.evaluation.cost import stage_costs
+from lediflow.evaluation.embedding import FeatureSet, feature_set
+from lediflow.evaluation.fingerprint import digest
+from lediflow.evaluation.images import GeneratedImages, NumberedImages
+from lediflow.evaluation.metrics import MetricsConfig, halves_mmd, measure
+from lediflow.evaluation.reference import Reference
+from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+
+ROWS = "rows"
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    session: Session
+    name: str  # of the run
+    pipeline: LeDiFlowPipeline
+    weights: dict[str, str]
+    references: list[Reference]  # the main one first
+    output: Path
+
+    @classmethod
+    def build(
+        cls, session: Session, run: Any, pipeline: LeDiFlowPipeline, references: list[Reference], output: Path
+    ) -> RowMaker:
+        weights = pipeline_hashes(run.flow, run.sampler)
+        return cls(session, run.name, pipeline, weights, references, output)
+
+    def rows(self, configs: Sequence[SamplingConfig]) -> list[dict[str, Any]]:
+        """In the order of the settings."""
+        return [self.row(config) for config in configs]
+
+    def row(self, config: SamplingConfig) -> dict[str, Any]:
+        """Read from an earlier start, or measured now."""
+        command = self.session.command
+        images = GeneratedImages(self.pipeline, config, command.count, self.weights)
+        record = self.record(images)
+        path = self.output / ROWS / f"{digest(record)}.json"
+        if found := self.session.group.share(json.loads(path.read_text()) if path.is_file() else None):
+            return found
+        features = self.features(images, config)
+        row = {"run": self.name} | settings(config) | self.costs(config) | self.quality(features, path)
+        with self.session.group.together(f"writing {path}"):
+            if self.session.group.is_first:
+                write_json(path, row | {"record": record})
+                if not command.keep_features:
+                    features.path.unlink()
+        return row | {"record": record}
+
+    def record(self, images: NumberedImages) -> dict[str, Any]:
+        """All that a row's quality depends on."""
+        references = {reference.name: reference.fingerprint for reference in self.references}
+        own = {"count": len(images), "references": references}
+        return (
+            images.record
+            | self.session.extractor.record
+            | own
+            | {"metrics": vars(self.session.command.metrics)}
+        )
+
+    def features(self, images: GeneratedImages, config: SamplingConfig) -> FeatureSet:
+        """Of the images that these settings make."""
+        command, extractor = self.session.command, self.session.extractor
+        path = self.output / "features" / f"{digest(images.record | extractor.record)}.safetensors"
+        advance, close = self.session.progress(title(self.name, config), len(images))
+        found = feature_set(
+            path, images, extractor, self.session.group, batch_size=command.batch_size, advance=advance
+        )
+        close()
+        return found
+
+    def quality(self, features: FeatureSet, path: Path) -> dict[str, Any]:
+        """Against every reference; the influences on the main metric are kept beside the row."""
+        session = self.session
+        options: MetricsConfig = session.command.metrics
+        measured = [
+            measure(reference, features, session.extractor.name, session.group, session.device, options)
+            for reference in self.references
+        ]
+        main, others = measured[0], measured[1:]
+        with session.group.together(f"writing {path}"):
+            if session.group.is_first and main.estimate is not None:
+                main.estimate.save(path.with_suffix(".safetensors"))
+        beside = {
+            f"against_{reference.name}": other.row
+            for reference, other in zip(self.references[1:], others, strict=True)
+        }
+        return {"reference": self.references[0].name} | main.row | beside
+
+    def costs(self, config: SamplingConfig) -> dict[str, Any]:
+        """Milliseconds and evaluations of an image, taken by the first rank."""
+        group, command = self.session.group, self.session.command
+        found: dict[str, Any] | None = None
+        with group.together("measuring the cost"):
+            if group.is_first:
+                cost = stage_costs(self.pipeline, config, batch_size=command.timed_batch)
+                batch = cost[f"batch_{command.timed_batch}"]
+                found = {
+                    "nfe": self.pipeline(1, config).nfe,
+                    "ms_per_image": batch["total"],
+                    "cost": cost,
+                }
+        return group.share(found)
+
+    def facts(self) -> dict[str, Any]:
+        """About the references themselves: what no model needs to beat, and what none on these latents can."""
+        session = self.session
+        main, others = self.references[0], self.references[1:]
+        found: dict[str, Any] = {
+            "reference": {"name": main.name, "fingerprint": main.fingerprint, "images": len(main.chosen)},
+            "real_mmd": halves_mmd(main, session.group, session.device),
+        }
+        for other in others:
+            floor = measure(
+                main,
+                other.features,
+                session.extractor.name,
+                session.group,
+                session.device,
+                session.command.metrics,
+            )
+            found["codec_floor"] = floor.row
+        return found
+
+
+def settings(config: SamplingConfig) -> dict[str, Any]:
+    """Which row this is."""
+    return {
+        "solver": config.solver,
+        "steps": config.steps,
+        "temperature": config.temperature,
+        "seed": config.seed,
+    }
+
+
+def title(name: str, config: SamplingConfig) -> str:
+    """What the progress bar is about."""
+    steps = "step" if config.steps == 1 else "steps"
+    return f"{name}, {config.solver}, {config.steps} {steps}, temperature {config.temperature:g}"
+
+
+def influence_file(folder: Path, row: dict[str, Any]) -> Path:
+    """Where the influences of a row's images lie, among the results in a folder."""
+    return folder / ROWS / f"{digest(row['record'])}.safetensors"

@@ -1,0 +1,78 @@
+"""What every mode works with: the request, the ranks that share it, their device, the eyes of the metric."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lediflow.config.load import load_pipeline
+from lediflow.config.schema import EvaluateCommand
+from lediflow.engine.device import choose_device
+from lediflow.engine.group import RankGroup
+from lediflow.engine.ranks import find_ranks
+from lediflow.evaluation.features import FeatureExtractor, build_features
+from lediflow.evaluation.results import birth_certificate, write_results
+from lediflow.sampling import LeDiFlowPipeline
+from lediflow.tracking.progress import make_progress
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Session:
+    command: EvaluateCommand
+    group: RankGroup
+    device: torch.device
+    extractor: FeatureExtractor
+
+    @classmethod
+    def start(cls, command: EvaluateCommand) -> Session:
+        """Join the other ranks, then load the extractor on this one's device."""
+        group = RankGroup(find_ranks())
+        if not group.is_first:
+            logging.getLogger("lediflow").setLevel(logging.WARNING)
+        with group.together("getting ready"):
+            device = choose_device(command.device, group.ranks.local_rank)
+            extractor = build_features(dataclasses.replace(command.features, device=str(device)))
+        return cls(command, group, device, extractor)
+
+    def pipeline(self, run: str, sampler: str | None) -> LeDiFlowPipeline:
+        """The models of a run, on this rank."""
+        with self.group.together(f"loading {run}"):
+            return load_pipeline(run, sampler, device=str(self.device), codec_path=self.command.codec_path)
+
+    def progress(self, title: str, total: int) -> tuple[Callable[[int], None], Callable[[], None]]:
+        """(so many more images are done, all are done), shown by the first rank, which speaks for all."""
+        if not self.group.is_first:
+            return lambda images: None, lambda: None
+        progress, done = make_progress(title, total), 0
+
+        def advance(images: int) -> None:
+            nonlocal done
+            done = min(done + images * self.group.world_size, total)
+            progress.update(done)
+
+        return advance, progress.close
+
+    def say(self, text: str) -> None:
+        if self.group.is_first:
+            print(text, flush=True)
+
+    def note(self, text: str) -> None:
+        """Something to know that is not the result."""
+        if self.group.is_first:
+            print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def write(self, folder: Path, results: dict[str, Any], seed: int | None) -> None:
+        """The results file, by the first rank."""
+        with self.group.together(f"writing {folder / RESULTS}"):
+            if self.group.is_first:
+                certificate = birth_certificate(seed=seed) | {"ranks": self.group.world_size}
+                write_results(folder / RESULTS, results, certificate)

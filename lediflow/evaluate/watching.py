@@ -1,0 +1,140 @@
+"""Following a run that trains: each new checkpoint is evaluated, and the run's event log told.
+
+    {"event": "evaluation", "images_seen": 4096, "midpoint_2": {"mmd_unbiased": 1.31, "frechet": 9.6, ...}, ...}
+
+A flow's checkpoint is measured with the latent sampler that is given, a latent sampler's with the flow that is given,
+an auxiliary model's by its prior's diagnostics. Averaged weights count, as in an export. The watcher may be started
+before, during or after the training, stopped at any time and started again: a checkpoint that has been evaluated is
+not evaluated again. It ends when the training's last checkpoint is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
+from lediflow.errors import UserError
+from lediflow.evaluate.priors import evaluate_prior
+from lediflow.evaluate.runs import evaluate_run
+from lediflow.evaluate.session import RESULTS, Session
+from lediflow.models.export import save_weights
+from lediflow.tracking.event_file import JsonlTracker
+from lediflow.training.run_folder import RunFolder
+
+ROW_VALUES = ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "precision", "recall", "density",
+              "coverage", "ms_per_image", "nfe")  # fmt: skip
+
+
+def watch(session: Session) -> None:
+    """Evaluate every checkpoint of the run, until its training's last one."""
+    assert session.command.watch is not None
+    folder = RunFolder(Path(session.command.watch))
+    with session.group.together(f"looking at {folder.root}"):
+        check_watched(session, folder)
+    while True:
+        path = session.group.share(next_checkpoint(folder) if session.group.is_first else None)
+        if path is not None:
+            evaluate_checkpoint(session, folder, Checkpoint(path))
+        elif session.group.share(is_finished(folder)):
+            session.say(f"watched: {folder.root} has no more checkpoints to come")
+            return
+        else:
+            time.sleep(session.command.watch_seconds)
+
+
+def check_watched(session: Session, folder: RunFolder) -> None:
+    """A run is there, or may still come: its parent folder is."""
+    if not folder.root.parent.is_dir():
+        raise UserError(
+            f"watch={folder.root}: there is no folder {folder.root.parent}; give the run folder of lediflow.train"
+        )
+
+
+def results_of(folder: RunFolder, images_seen: int) -> Path:
+    return folder.root / "results" / "checkpoints" / f"{images_seen:012d}"
+
+
+def next_checkpoint(folder: RunFolder) -> Path | None:
+    """The oldest whole checkpoint without results."""
+    for path in CheckpointFolder(folder.checkpoints).paths():
+        if not (results_of(folder, int(path.name)) / RESULTS).is_file() and find_fault(path) is None:
+            return path
+    return None
+
+
+def is_finished(folder: RunFolder) -> bool:
+    """Whether the training has come to the number of images it was asked for."""
+    paths = CheckpointFolder(folder.checkpoints).paths()
+    if not paths or not folder.config.is_file():
+        return False
+    return max(int(path.name) for path in paths) >= OmegaConf.load(folder.config).train.images
+
+
+def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpoint) -> None:
+    """Its weights as an export of their own, measured like any run's; then an event in the log."""
+    output = results_of(folder, checkpoint.images_seen)
+    stage = session.group.share(exported_stage(checkpoint, output) if session.group.is_first else None)
+    if stage is None:
+        return  # the training has removed it meanwhile
+    session.say(f"checkpoint at {checkpoint.images_seen:,} images")
+    results = EVALUATIONS[stage](session, output)
+    with session.group.together(f"writing {folder.events}"):
+        if session.group.is_first:
+            log = JsonlTracker(folder.events)
+            log.record("evaluation", checkpoint.images_seen, **event_values(results))
+            log.close()
+            (output / "export" / "model.safetensors").unlink()
+
+
+def exported_stage(checkpoint: Checkpoint, output: Path) -> str | None:
+    """Write the weights as an export; what they are of, or None where they are gone."""
+    try:
+        facts = checkpoint.progress["export"]
+        save_weights(checkpoint.model, output / "export", {**facts, "images_seen": checkpoint.images_seen})
+    except FileNotFoundError:
+        return None
+    return facts["stage"]
+
+
+def evaluate_flow(session: Session, output: Path) -> dict[str, Any]:
+    return evaluate_run(asking(session, run=str(output), output=str(output)))
+
+
+def evaluate_sampler(session: Session, output: Path) -> dict[str, Any]:
+    if session.command.run is None:
+        raise UserError(
+            f"watch={session.command.watch} is a latent sampler; give the flow that it makes latents for: run=FLOW_RUN"
+        )
+    return evaluate_run(asking(session, sampler=str(output), output=str(output)))
+
+
+def evaluate_auxiliary(session: Session, output: Path) -> dict[str, Any]:
+    return evaluate_prior(asking(session, run=str(output), output=str(output)))
+
+
+EVALUATIONS: dict[str, Callable[[Session, Path], dict[str, Any]]] = {
+    "flow": evaluate_flow,
+    "latent_sampler": evaluate_sampler,
+    "auxiliary": evaluate_auxiliary,
+}
+
+
+def asking(session: Session, **changes: Any) -> Session:
+    """The same session with other options."""
+    return dataclasses.replace(session, command=dataclasses.replace(session.command, **changes))
+
+
+def event_values(results: dict[str, Any]) -> dict[str, Any]:
+    """What the log keeps: the numbers of each row, or the prior's."""
+    if "prior" in results:
+        return {"prior": {key: value for key, value in results["prior"].items() if isinstance(value, float)}}
+    return {
+        f"{row['solver']}_{row['steps']}": {key: row[key] for key in ROW_VALUES if key in row}
+        for row in results["rows"]
+    }

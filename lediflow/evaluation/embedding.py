@@ -1,0 +1,163 @@
+"""Features of numbered images: made by all ranks, a batch at a time, and kept on disk as they come.
+
+Image numbers 0 ... count - 1 are cut into pieces of one batch. Piece p is made by rank p modulo the number of ranks and
+lies in a file of its own, so a command that was killed goes on with the pieces that are missing, on any number of
+ranks, and every piece is computed with the same shapes whoever makes it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from lediflow.data.files import disk_errors_explained, whole_or_absent
+from lediflow.engine.group import RankGroup
+from lediflow.errors import UserError
+from lediflow.evaluation.distances.rows import Rows, share
+from lediflow.evaluation.features.protocol import FeatureExtractor
+from lediflow.evaluation.fingerprint import digest, refuse_other
+from lediflow.evaluation.images import NumberedImages
+
+Numbers = Int64[np.ndarray, " images"]
+FEATURES, FINGERPRINT = "features", "fingerprint"
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The files of one set of features while it is being made."""
+
+    folder: Path
+    count: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def numbers(self, piece: int) -> range:
+        """Of the images in a piece."""
+        return range(piece * self.batch_size, min((piece + 1) * self.batch_size, self.count))
+
+    def path(self, piece: int) -> Path:
+        numbers = self.numbers(piece)
+        return self.folder / f"{numbers.start:08d}-{numbers.stop:08d}.safetensors"
+
+    def mine(self, group: RankGroup) -> list[int]:
+        """The pieces that this rank makes, done or not."""
+        return list(range(group.rank, len(self), group.world_size))
+
+    def write(self, piece: int, features: Float[Tensor, "batch dim"]) -> None:
+        with whole_or_absent(self.path(piece)) as stream:
+            stream.write(save({FEATURES: features.contiguous()}))
+
+    def read(self, piece: int) -> Float[Tensor, "batch dim"]:
+        return load_file(self.path(piece))[FEATURES]
+
+
+def embed(
+    pieces: Pieces,
+    images: NumberedImages,
+    extractor: FeatureExtractor,
+    group: RankGroup,
+    advance: Callable[[int], None] = lambda images: None,
+) -> None:
+    """Make the features that are not there yet; returns when every rank has, or raises on all of them."""
+    with group.together("extracting features") as others:
+        for piece in pieces.mine(group):
+            others()
+            numbers = pieces.numbers(piece)
+            if not pieces.path(piece).is_file():
+                pieces.write(piece, checked(extractor(images(numbers)), extractor.name, numbers).cpu())
+            advance(len(numbers))
+
+
+def checked(features: Float[Tensor, "batch dim"], name: str, numbers: range) -> Float[Tensor, "batch dim"]:
+    """Refuse features that are not numbers: every distance would be lost in them."""
+    is_broken = ~features.isfinite().all(dim=1)
+    if is_broken.any():
+        first = numbers[int(is_broken.nonzero()[0])]
+        raise UserError(
+            f"{name} gave features that are not finite for {int(is_broken.sum())} of images {numbers.start} to "
+            f"{numbers.stop - 1}, the first of them image {first}; look at that image, and at the weights"
+        )
+    return features
+
+
+class FeatureSet:
+    """A finished set of features: one file, with what it is of."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with safe_open(path, "pt") as file:
+            self.fingerprint: dict[str, Any] = json.loads((file.metadata() or {}).get(FINGERPRINT, "{}"))
+            self.count, self.dim = file.get_slice(FEATURES).get_shape()
+
+    def slice(self, numbers: range) -> Float[Tensor, "some dim"]:
+        with safe_open(self.path, "pt") as file:
+            return file.get_slice(FEATURES)[numbers.start : numbers.stop]
+
+    def rows(self, group: RankGroup, device: torch.device | str = "cpu") -> Rows:
+        """This rank's share of all rows."""
+        mine = share(self.count, group.rank, group.world_size)
+        return Rows(self.slice(mine).to(device), mine.start, self.count)
+
+    def chosen(self, numbers: Numbers, group: RankGroup, device: torch.device | str = "cpu") -> Rows:
+        """This rank's share of the rows with these (rising) numbers."""
+        mine = share(len(numbers), group.rank, group.world_size)
+        wanted = numbers[mine.start : mine.stop]
+        found = self._at(wanted) if len(wanted) else torch.empty(0, self.dim)
+        return Rows(found.to(device), mine.start, len(numbers))
+
+    def batches(
+        self, chosen: Numbers | None = None, size: int = 1024
+    ) -> Iterator[tuple[int, Float[Tensor, "batch dim"]]]:
+        """(its number, its rows) of each batch of the rows with these (rising) numbers, or of all."""
+        numbers = np.arange(self.count) if chosen is None else chosen
+        for number, first in enumerate(range(0, len(numbers), size)):
+            wanted = numbers[first : first + size]
+            yield number, self._at(wanted)
+
+    def _at(self, wanted: Numbers) -> Float[Tensor, "some dim"]:
+        found = self.slice(range(int(wanted[0]), int(wanted[-1]) + 1))
+        return found[torch.from_numpy(wanted - wanted[0])]
+
+
+def gathered(pieces: Pieces, path: Path, fingerprint: dict[str, Any], group: RankGroup) -> FeatureSet:
+    """The finished pieces as one file; the pieces go."""
+    with group.together("writing features"), disk_errors_explained(path):
+        if group.is_first:
+            features = torch.cat([pieces.read(piece) for piece in range(len(pieces))])
+            with whole_or_absent(path) as stream:
+                stream.write(save({FEATURES: features}, {FINGERPRINT: json.dumps(fingerprint)}))
+            shutil.rmtree(pieces.folder)
+    return FeatureSet(path)
+
+
+def feature_set(
+    path: Path,
+    images: NumberedImages,
+    extractor: FeatureExtractor,
+    group: RankGroup,
+    *,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda images: None,
+) -> FeatureSet:
+    """The set at `path`, read if it is of these images, refused if it is of others, made if there is none."""
+    fingerprint = images.record | extractor.record | {"count": len(images)}
+    if group.share(path.is_file()):
+        found = FeatureSet(path)
+        refuse_other(found.fingerprint, fingerprint, path)
+        return found
+    pieces = Pieces(path.with_suffix(".pieces") / digest(fingerprint), len(images), batch_size)
+    embed(pieces, images, extractor, group, advance)
+    return gathered(pieces, path, fingerprint, group)

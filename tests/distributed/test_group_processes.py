@@ -1,0 +1,46 @@
+"""Ranks that measure together: a ring, exact sums, and one rank's failure ends all and is named."""
+
+import pytest
+from harness.processes import run_on_ranks, torchrun
+
+from lediflow.engine.group import RankFailedError, RankGroup
+from lediflow.errors import UserError
+
+pytestmark = pytest.mark.distributed
+
+
+def test_blocks_of_any_size_go_round_the_ring_and_come_home():
+    finished = run_on_ranks(3, "harness.group_rank", "ring")
+    for rank, process in enumerate(finished):
+        order = [(rank - step - 1) % 3 for step in range(3)]
+        assert f"seen {[(origin + 1, float(origin)) for origin in order]}" in process.output
+
+
+def test_sums_of_numbers_that_one_rank_has_are_exact():
+    finished = run_on_ranks(2, "harness.group_rank", "sums")
+    expected = [value.hex() for value in (0.1, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0)]
+    assert all(f"sum {expected}" in process.output for process in finished)
+
+
+def test_a_rank_that_fails_stops_the_others_at_once_and_is_named():
+    finished = run_on_ranks(2, "harness.group_rank", "failing")
+    assert all(process.status for process in finished)
+    assert (
+        "RankFailedError: rank 1 of 2 failed while counting sheep: no sheep in this field"
+        in finished[0].output
+    )
+
+
+def test_torchrun_and_a_second_undertaking():
+    said = torchrun(2, "harness.group_rank", "twice")
+    assert said.status == 0
+    assert said.output.count("rested") == 2
+
+
+def test_one_rank_needs_no_process_group():
+    group = RankGroup()
+    with pytest.raises(UserError, match="as it is"), group.together("trying"):
+        raise UserError("as it is")
+    assert not issubclass(UserError, RankFailedError)
+    assert group.everyones(3) == [3]
+    group.close()

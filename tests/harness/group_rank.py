@@ -1,0 +1,61 @@
+"""One rank of a group that measures; run as `python -m harness.group_rank SCENARIO`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+
+from lediflow.engine.group import RankGroup
+from lediflow.engine.ranks import find_ranks
+from lediflow.errors import UserError
+
+SLOW_SECONDS = 120.0  # a rank that is not told of a failure would work for so long
+
+
+def ring(group: RankGroup) -> None:
+    """Blocks of different sizes go round until each is home."""
+    block = torch.full((group.rank + 1,), float(group.rank))
+    seen = []
+    for _ in range(group.world_size):
+        block = group.pass_on(block)
+        seen.append((len(block), block.unique().item()))
+    print("seen", seen, flush=True)
+
+
+def sums(group: RankGroup) -> None:
+    """Every number is one rank's, the others add zeros."""
+    values = torch.zeros(7, dtype=torch.float64)
+    values[group.rank] = 0.1 * (group.rank + 1)
+    print("sum", [value.hex() for value in group.sum(values).tolist()], flush=True)
+
+
+def failing(group: RankGroup) -> None:
+    """The last rank fails while the others have much to do."""
+    with group.together("counting sheep") as others:
+        if group.rank == group.world_size - 1:
+            raise UserError("no sheep in this field; look in the next one")
+        end = time.monotonic() + SLOW_SECONDS
+        while time.monotonic() < end:
+            others()
+            time.sleep(0.01)
+
+
+def twice(group: RankGroup) -> None:
+    """What failed once does not haunt the next undertaking."""
+    try:
+        failing(group)
+    except UserError as error:
+        print("first:", error, flush=True)
+    with group.together("resting") as others:
+        others()
+    print("rested", flush=True)
+
+
+if __name__ == "__main__":
+    own = RankGroup(find_ranks())
+    try:
+        {"ring": ring, "sums": sums, "failing": failing, "twice": twice}[sys.argv[1]](own)
+    finally:
+        own.close()
