@@ -6,7 +6,8 @@ image's influence (the delete-one jackknife's, `distances.estimate`):
 
     se(D)^2 = var(a_x - b_x) / n + var(a_y - b_y) / m
 
-with x the samples, paired by number, and y the photographs. Lower is better.
+with x the samples, paired by number, and y the photographs. Lower is better. The interval holds the true difference
+in 95 of 100 cases, and in more where both runs are about as good as photographs: there the jackknife is too careful.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from lediflow.data.files import whole_or_absent
 from lediflow.errors import UserError
+from lediflow.evaluation.distances.estimate import mean_variance
 
 LEVEL = 0.95
 X, Y = "influence_x", "influence_y"
@@ -76,11 +78,6 @@ def compare(a: Measured, b: Measured, level: float = LEVEL) -> Comparison:
     reach = NormalDist().inv_cdf(0.5 + level / 2) * standard_error
     interval = (difference - reach, difference + reach)
     return Comparison(difference, standard_error, interval, verdict_of(*interval))
-
-
-def mean_variance(influence: Float[Tensor, " n"]) -> float:
-    """Variance of the mean of independent influences."""
-    return (influence.double().var() / len(influence)).item()
 
 
 def verdict_of(low: float, high: float) -> str:

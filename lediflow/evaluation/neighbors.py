@@ -52,17 +52,17 @@ def manifold_metrics(
 
 
 def inside(
-    squared: Float[Tensor, "rows columns"], squared_radii: Float[Tensor, "..."]
+    squared: Float[Tensor, "rows columns"], radii: Float[Tensor, "..."]
 ) -> Bool[Tensor, "rows columns"]:
-    """Nearer than the radius, by more than rounding."""
-    return squared < squared_radii * (1 - TIE)
+    """Nearer than the radius, by more than rounding; both are squared."""
+    return squared < radii * (1 - TIE)
 
 
 def check_counts(photographs: int, images: int, neighbors: int) -> None:
     """Every image needs a k-th neighbour."""
     if neighbors < 1 or min(photographs, images) < neighbors + 1:
         raise UserError(
-            f"precision, recall, density and coverage with {neighbors} neighbors: found {photographs} photographs and "
-            f"{images} generated images, and each needs at least 1 neighbor and all of its neighbors in its own set; "
-            "add images, or change the number of neighbors"
+            f"{neighbors} neighbors of each image were asked for; precision, recall, density and coverage need at "
+            f"least 1, and {neighbors + 1} images in each set; found {photographs} photographs and {images} generated "
+            "images: add images, or change the number of neighbors"
         )

@@ -6,8 +6,11 @@ import math
 import pytest
 import torch
 
+from lediflow.engine.group import RankGroup
 from lediflow.errors import UserError
+from lediflow.evaluation.cmmd import cmmd_estimate
 from lediflow.evaluation.compare import Measured, compare
+from lediflow.evaluation.distances.rows import whole
 
 RECORD = {"reference": "1f0c", "features": "efficientnet-lite0", "seed": 0, "count": 60}
 SIGMA_SQUARED = 4.0
@@ -69,6 +72,17 @@ def test_standard_error_is_the_jackknifes_of_the_difference():
     )
     found = compare(measured(a, y), measured(b, y))
     assert found.standard_error == pytest.approx(variance**0.5, rel=1e-9)
+
+
+def test_estimates_of_cmmd_are_compared_as_those_of_the_definition():
+    noise, y = draws(60, 3, seed=8), draws(70, 3, seed=9)
+    sets = noise + 0.5, noise * 1.2
+    estimates = (
+        cmmd_estimate(whole(x), whole(y), RankGroup(), sigma=math.sqrt(SIGMA_SQUARED), scale=1) for x in sets
+    )
+    runs = (Measured(e.unbiased, e.influence_x, e.influence_y, RECORD) for e in estimates)
+    found, expected = compare(*runs), compare(*(measured(x, y) for x in sets))
+    assert found.interval == pytest.approx(expected.interval, rel=1e-9)
 
 
 def all_but_one(count: int) -> list[torch.Tensor]:

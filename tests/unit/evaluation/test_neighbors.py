@@ -63,9 +63,16 @@ def test_images_that_are_there_more_than_k_times_have_empty_balls():
 
 
 def test_fewer_images_than_neighbors_and_one_are_refused():
-    with pytest.raises(UserError, match=r"5 neighbors: found 9 photographs and 5 generated.*add images"):
+    with pytest.raises(
+        UserError, match=r"6 images in each set; found 9 photographs and 5 generated.*add images"
+    ):
         metrics(normal(9, 3, seed=6), normal(5, 3, seed=7))
     assert metrics(normal(6, 3, seed=6), normal(6, 3, seed=7))["precision"] >= 0
+
+
+def test_an_image_has_at_least_one_neighbor():
+    with pytest.raises(UserError, match="0 neighbors of each image were asked for"):
+        metrics(normal(9, 3, seed=6), normal(9, 3, seed=7), neighbors=0)
 
 
 def test_radii_are_those_of_sorted_distances():
