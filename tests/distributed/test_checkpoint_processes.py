@@ -10,7 +10,7 @@ from lediflow.engine.checkpoints import CheckpointFolder
 
 pytestmark = pytest.mark.distributed
 
-RANK = "tests.harness.checkpoint_rank"
+RANK = "harness.checkpoint_rank"
 
 
 @pytest.fixture

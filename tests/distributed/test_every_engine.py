@@ -58,7 +58,7 @@ def runs(request, root, reference):
             micro_batch = 16 // ranks // (2 if zero in (1, 3) else 1)
             deepspeed = ["engine=deepspeed", f"engine.zero={zero}", f"engine.micro_batch={micro_batch}"]
             commands.append([*options(root, training, name), *deepspeed])
-    finished = torchrun(ranks, "tests.harness.train_rank", json.dumps(commands))
+    finished = torchrun(ranks, "harness.train_rank", json.dumps(commands))
     assert finished.status == 0, finished.output
     return folders
 

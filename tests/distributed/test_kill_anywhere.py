@@ -55,7 +55,7 @@ def command(root, images):
 @pytest.fixture(scope="module")
 def killable(root):
     """Makes runs that can be killed: (name, images) -> Killed."""
-    forks = Forks("tests.harness.killed_rank")
+    forks = Forks("harness.killed_rank")
 
     def named(name, images=IMAGES):
         (root / f"{name}-records").mkdir()
@@ -180,7 +180,7 @@ def test_under_torchrun_the_other_rank_ends_too_and_the_run_goes_on(root, killab
     options = [*command(root, IMAGES), *TWO[1], f"run={run.folder}"]
     deaths = [["between backward and step", 9]]
     settings = json.dumps({"record": f"{run.records}/000", "ranks": [1], "deaths": deaths})
-    assert torchrun(2, "tests.harness.killed_rank", settings, *options).status != 0
+    assert torchrun(2, "harness.killed_rank", settings, *options).status != 0
     records = [lines(run.records / f"000-{rank}.jsonl") for rank in (0, 1)]
     assert [psutil.pid_exists(record[0]["pid"]) for record in records] == [False, False]
     assert records[1][-1] == {"killed": deaths[0][0]}

@@ -24,7 +24,7 @@ TWO_RANKS = ("engine=deepspeed", "engine.zero=2")
 
 @pytest.fixture(scope="module")
 def forks():
-    server = Forks("tests.harness.leased_rank")
+    server = Forks("harness.leased_rank")
     yield server
     server.close()
 
