@@ -112,7 +112,7 @@ def quoted(folder: Path) -> str:
 def check_ranks(request: Request, overrides: Sequence[str], config: SlurmConfig) -> None:
     """A request for more processes than the command uses is a mistake that would cost GPU hours."""
     asked = f"{config.nodes} nodes x {config.tasks_per_node} tasks are asked for"
-    if config.nodes * config.tasks_per_node == 1 or request.command == "encode":
+    if config.nodes * config.tasks_per_node == 1 or request.command in ("encode", "evaluate"):
         return
     if request.command != "train":
         raise UserError(

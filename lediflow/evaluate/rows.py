@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class RowMaker:
                 write_json(path, row | {"record": record})
                 if not command.keep_features:
                     features.path.unlink()
+                    remove_if_empty(features.path.parent)
         return row | {"record": record}
 
     def record(self, images: NumberedImages) -> dict[str, Any]:
@@ -159,3 +161,8 @@ def title(name: str, config: SamplingConfig) -> str:
 def influence_file(folder: Path, row: dict[str, Any]) -> Path:
     """Where the influences of a row's images lie, among the results in a folder."""
     return folder / ROWS / f"{digest(row['record'])}.safetensors"
+
+
+def remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -64,7 +64,6 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     results = {"asked": asked, "rows": maker.rows(configs), **maker.facts()}
     write_pictures(session, output, pipeline, run, configs, reader)
     session.write(output, results, command.seed)
-    maker.clear()
     say_rows(session, results)
     return results
 

@@ -158,6 +158,6 @@ def feature_set(
         found = FeatureSet(path)
         refuse_other(found.fingerprint, fingerprint, path)
         return found
-    pieces = Pieces(path.with_suffix(".pieces") / digest(fingerprint), len(images), batch_size)
+    pieces = Pieces(path.with_name(f".{path.stem}-{digest(fingerprint)}.pieces"), len(images), batch_size)
     embed(pieces, images, extractor, group, advance)
     return gathered(pieces, path, fingerprint, group)

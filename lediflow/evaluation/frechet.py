@@ -9,6 +9,8 @@ never complex, and small values keep the digits that roots of eigenvalues of a p
 Means and covariances are summed over tiles, in float64 and with equal bits on any number of ranks.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,6 +48,30 @@ def feature_statistics(
         centred = tile - here
         scatter += on_grid(centred.T @ centred, grid)
     return FeatureStatistics(mean, group.sum(scatter) / (rows.total - 1))
+
+
+class FeatureSums(NamedTuple):
+    """Sums over features that come a batch at a time; memory does not grow with their number."""
+
+    count: Float[Tensor, ""]
+    first: Float[Tensor, " dim"]
+    second: Float[Tensor, "dim dim"]
+
+    @classmethod
+    def zero(cls, dim: int) -> FeatureSums:
+        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in ((), (dim,), (dim, dim))))
+
+    def add(self, batch: Float[Tensor, "batch dim"]) -> None:
+        batch = batch.to(self.first)
+        self.count.add_(len(batch))
+        self.first.add_(batch.sum(dim=0))
+        self.second.addmm_(batch.T, batch)
+
+    def statistics(self, group: RankGroup) -> FeatureStatistics:
+        """Of all ranks' features; digits are lost where the mean is far larger than the deviation."""
+        count, first, second = (group.sum(values) for values in self)
+        mean = first / count
+        return FeatureStatistics(mean, (second - count * torch.outer(mean, mean)) / (count - 1))
 
 
 def sum_over_tiles(

@@ -7,7 +7,7 @@ raw features. MMD, Fréchet and kernel distance: lower is better; precision, rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from lediflow.evaluation.distances.rows import Rows
 from lediflow.evaluation.distances.sums import kernel_sums
 from lediflow.evaluation.embedding import FeatureSet
 from lediflow.evaluation.features import CLIP, INCEPTION, display_name, unit
-from lediflow.evaluation.frechet import feature_statistics, frechet_distance
+from lediflow.evaluation.frechet import FeatureStatistics, FeatureSums, feature_statistics, frechet_distance
 from lediflow.evaluation.memorisation import nearest_training
 from lediflow.evaluation.neighbors import NEIGHBORS, manifold_metrics
 from lediflow.evaluation.reference import Reference
@@ -89,16 +89,18 @@ def measure(
     row, measured = distances(real, made, features, group)
     row |= neighborhoods(real, made, group, config.neighbors)
     row |= memorisation(reference, made, group, device)
-    record = samples.fingerprint.get("sampling", {}).get("seed")
-    measured.record.update({"reference": reference.fingerprint, "features": features, "seed": record})
+    seed = samples.fingerprint.get("sampling", {}).get("seed")
+    measured.record.update(
+        {"reference": reference.fingerprint, "features": features, "seed": seed, "count": samples.count}
+    )
     return Metrics(row, measured)
 
 
 def check_counts(real: Rows, made: Rows) -> None:
     if min(real.total, made.total) < FEWEST:
         raise UserError(
-            f"found {real.total} real and {made.total} generated images, and at least {FEWEST} of each are needed for a "
-            "distance and its interval; raise count, or add pictures"
+            f"found {real.total} real and {made.total} generated images; a distance and its interval need at least "
+            f"{FEWEST} of each: raise count, or add pictures"
         )
 
 
@@ -158,9 +160,10 @@ def halves_mmd(reference: Reference, group: RankGroup, device: torch.device | st
 def streaming_row(
     reference: Reference, samples: FeatureSet, features: str, group: RankGroup
 ) -> dict[str, Any]:
-    """MMD alone, from two moments of each set; features are read from their files a batch at a time."""
-    real = streamed(reference.batches(), reference.features.dim, group)
-    made = streamed(samples.batches(), samples.dim, group)
+    """What moments tell: MMD and Fréchet distance. Features are read from their files a batch at a time."""
+    (real, real_raw), (made, made_raw) = (
+        streamed(batches, reference.features.dim, group) for batches in (reference.batches, samples.batches)
+    )
     biased, unbiased = made.distance(real), made.unbiased_distance(real)
     return {
         "features": features,
@@ -171,17 +174,23 @@ def streaming_row(
         "mmd_standard_error": made.standard_error(real),
         "mmd_interval": list(made.interval(real)),
         "estimator": "streaming",
+        "frechet_name": metric_name("frechet", features),
+        "frechet": frechet_distance(*real_raw, *made_raw),
         "reference_images": len(reference.chosen),
         "sample_images": samples.count,
     }
 
 
 def streamed(
-    batches: Iterator[tuple[int, Float[Tensor, "batch dim"]]], dim: int, group: RankGroup
-) -> StreamingCMMD:
-    """Moments of all batches; those of one group of batches are always one rank's, in order, so the bits are too."""
-    moments = StreamingCMMD(dim)
-    for number, batch in batches:
+    batches: Callable[[], Iterator[tuple[int, Float[Tensor, "batch dim"]]]], dim: int, group: RankGroup
+) -> tuple[StreamingCMMD, FeatureStatistics]:
+    """Moments of the unit features, and mean and covariance of the raw ones.
+
+    A group of batches is always one rank's, in order, so the MMD's bits do not depend on the number of ranks.
+    """
+    moments, raw = StreamingCMMD(dim), FeatureSums.zero(dim)
+    for number, batch in batches():
         if number % moments.groups % group.world_size == group.rank:
             moments.update(unit(batch.double()), piece=number)
-    return moments.reduce(group)
+            raw.add(batch)
+    return moments.reduce(group), raw.statistics(group)

@@ -132,13 +132,22 @@ class LeDiFlowPipeline:
     @torch.no_grad()
     def start(self, ids: Int64[Tensor, " batch"], config: SamplingConfig) -> Start:
         """A draw of the prior for each number."""
+        return self.start_from(ids, self.latents(ids, config) if self.auxiliary else None, config)
+
+    @torch.no_grad()
+    def start_from(
+        self,
+        ids: Int64[Tensor, " batch"],
+        z: Float[Tensor, "batch latent_channels h w"] | None,
+        config: SamplingConfig,
+    ) -> Start:
+        """The draws from given latents; None for the Gaussian baseline."""
         noise = SampleNoise(config.seed)
         shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
         gaussian = noise.normal(ids, "prior", shape)
         labels = labels_of(ids, config.labels)
-        if self.auxiliary is None:
+        if self.auxiliary is None or z is None:
             return Start(config.temperature * gaussian, None, None, labels)
-        z = self.latents(ids, config)
         prior = self.auxiliary.decode(z)
         return Start(sample(prior.mean, temper(prior.logvar, config.temperature), gaussian), z, prior, labels)
 

@@ -13,8 +13,11 @@ from lediflow.evaluation.features.clip import ClipFeatures
 from lediflow.evaluation.features.efficientnet import VARIANTS, EfficientNetFeatures
 from lediflow.evaluation.features.protocol import FeatureExtractor
 
+INCEPTION = "inception"
+
 __all__ = [
     "CLIP",
+    "INCEPTION",
     "FeatureExtractor",
     "FeaturesConfig",
     "build_features",

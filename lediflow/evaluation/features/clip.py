@@ -35,6 +35,7 @@ class ClipFeatures:
     ):
         self.name = name
         self.device = torch.device(device)
+        self.record = {"features": name, "weights": path}
         self.network = load_network(architecture, path).to(self.device).eval()
         self.size: int = self.network.visual.image_size[0]
         self.dim: int = self.network.visual.output_dim

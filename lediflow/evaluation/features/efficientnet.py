@@ -43,6 +43,7 @@ class EfficientNetFeatures:
     def __init__(self, name: str, path: str | None = None, device: torch.device | str = "cpu"):
         self.name = name
         self.variant = VARIANTS[name]
+        self.record = {"features": name, "weights": path}
         self.device = torch.device(device)
         weights = torch.load(weights_file(self.variant, path), map_location="cpu", weights_only=True)
         self.network = import_package("efficientnet_lite_pytorch").EfficientNet.from_name(name)

@@ -1,0 +1,78 @@
+"""What an image costs: milliseconds of each part of the chain, warm, as medians over repeats.
+
+    latent sampler: w -> z      prior decoder: z -> N(mu, sigma^2) and a draw      flow: the solver      codec: -> image
+
+On a GPU the parts are told apart by events in its own stream: nothing waits between them, so their sum is the time of
+the chain. On a CPU the clock on the wall does.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+
+PARTS = ("latent_sampler", "prior_decoder", "flow", "codec")
+REPEATS = 3
+
+
+def stage_costs(
+    pipeline: LeDiFlowPipeline, config: SamplingConfig, *, batch_size: int = 16, repeats: int = REPEATS
+) -> dict[str, dict[str, float]]:
+    """ms per image of each part and in total, one by one ("batch_1") and `batch_size` at a time."""
+    sizes = dict.fromkeys((1, batch_size))
+    return {f"batch_{size}": costs_at(pipeline, config, size, repeats) for size in sizes}
+
+
+def costs_at(
+    pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int, repeats: int
+) -> dict[str, float]:
+    """The first run warms up: compilation and caches are no part of the cost."""
+    laps = [lap(pipeline, config, size) for _ in range(repeats + 1)][1:]
+    parts = {part: statistics.median(run[part] for run in laps) / size for part in PARTS}
+    return parts | {"total": statistics.median(sum(run.values()) for run in laps) / size}
+
+
+@torch.no_grad()
+def lap(pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int) -> dict[str, float]:
+    """ms of each part of one batch."""
+    ids = torch.arange(size, device=pipeline.device)
+    note = marker(pipeline.device)
+    marks = [note()]
+    z = pipeline.latents(ids, config) if pipeline.auxiliary is not None else None
+    marks.append(note())
+    start = pipeline.start_from(ids, z, config)
+    marks.append(note())
+    solution = pipeline.integrate(start, config)
+    marks.append(note())
+    pipeline.decode(solution.x).clamp(-1, 1)
+    marks.append(note())
+    return dict(zip(PARTS, spans(marks), strict=True))
+
+
+def marker(device: torch.device) -> Callable[[], Any]:
+    """A function that notes the moment: on the device's stream, or the clock on the wall."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def note() -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    return note
+
+
+def spans(marks: list[Any]) -> list[float]:
+    """ms between the moments; waits for a GPU to reach the last one."""
+    pairs = pairwise(marks)
+    if isinstance(marks[0], float):
+        return [1000 * (after - before) for before, after in pairs]
+    marks[-1].synchronize()
+    return [before.elapsed_time(after) for before, after in pairs]

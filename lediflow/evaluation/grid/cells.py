@@ -1,0 +1,48 @@
+"""Which settings of the sampler a grid is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from lediflow.flow.solvers import check_solver
+from lediflow.sampling import SamplingConfig
+
+
+ADAPTIVE = "dopri5"  # chooses its own steps
+
+
+@dataclass(kw_only=True)
+class GridConfig:
+    """Every combination is measured; each costs `count` images."""
+
+    solvers: list[str] = field(default_factory=lambda: ["euler", "midpoint", "heun3"])  # dopri5 once, without steps
+    steps: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8])  # 0: draws of the learned prior, once
+    temperatures: list[float] = field(default_factory=lambda: [1.0])  # of the prior; lower is smoother
+
+    def __post_init__(self) -> None:
+        if not (self.solvers and self.steps and self.temperatures):
+            raise ValueError("grid.solvers, grid.steps and grid.temperatures need at least one value each")
+        for solver in self.solvers:
+            check_solver(solver, 1)
+
+
+def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[SamplingConfig]:
+    """In the order of temperatures, solvers and steps; what would be the same twice is there once.
+
+    0 steps are the prior itself, whatever the solver; noise alone is no image, so the Gaussian baseline has none.
+    """
+    chosen: dict[tuple[str, int, float], SamplingConfig] = {}
+    for temperature in grid.temperatures:
+        for solver in grid.solvers:
+            for steps in sorted(grid.steps):
+                key = (solver, steps, temperature)
+                if steps == 0:
+                    key = ("none", 0, temperature)
+                elif solver == ADAPTIVE:
+                    key = (solver, -1, temperature)
+                if key not in chosen and (is_learned or steps):
+                    chosen[key] = dataclasses.replace(
+                        base, solver=solver, steps=steps, temperature=temperature
+                    )
+    return list(chosen.values())

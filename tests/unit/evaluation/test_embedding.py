@@ -1,0 +1,122 @@
+"""Features in pieces: continued after a kill, refused where they are of something else, read back by share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lediflow.engine.group import RankGroup
+from lediflow.engine.ranks import Ranks
+from lediflow.errors import UserError
+from lediflow.evaluation.embedding import Pieces, embed, feature_set, gathered
+
+COUNT = 23
+
+
+class Numbers:
+    """Image i has the value i everywhere; counts what it was asked for."""
+
+    def __init__(self, name: str = "numbers", broken: int | None = None) -> None:
+        self.record, self.broken = {"images": name}, broken
+        self.made: list[int] = []
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __call__(self, numbers: range) -> Tensor:
+        self.made += numbers
+        values = torch.tensor([float(number) for number in numbers])
+        values[[number == self.broken for number in numbers]] = torch.nan
+        return values[:, None, None, None].expand(-1, 1, 2, 2)
+
+
+class Corner:
+    """An image's first pixel, thrice."""
+
+    name, dim = "corner", 3
+    record = {"features": "corner"}  # noqa: RUF012 - a stand-in's facts
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images[:, :1, 0, 0].expand(-1, 3)
+
+
+def made(path, images, batch_size: int = 5):
+    return feature_set(path, images, Corner(), RankGroup(), batch_size=batch_size)
+
+
+def test_rows_stand_in_the_order_of_the_images_whatever_the_batch(tmp_path):
+    for batch_size in (1, 5, 64):
+        found = made(tmp_path / f"{batch_size}.safetensors", Numbers(), batch_size)
+        rows = found.rows(RankGroup()).values
+        torch.testing.assert_close(rows, torch.arange(float(COUNT))[:, None].expand(-1, 3))
+
+
+def test_a_finished_set_is_read_and_not_made_again(tmp_path):
+    made(tmp_path / "set.safetensors", Numbers())
+    again = Numbers()
+    assert made(tmp_path / "set.safetensors", again).count == COUNT
+    assert again.made == []
+
+
+def test_a_killed_start_is_continued_where_it_stood(tmp_path):
+    path = tmp_path / "set.safetensors"
+    with pytest.raises(UserError):
+        made(path, Numbers(broken=12))
+    again = Numbers()
+    made(path, again)
+    assert again.made == list(range(10, COUNT))  # the pieces 0-4 and 5-9 were there
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["set.safetensors"]
+
+
+def test_pieces_of_other_images_are_not_taken_for_these(tmp_path):
+    path = tmp_path / "set.safetensors"
+    with pytest.raises(UserError):
+        made(path, Numbers("others", broken=12))
+    again = Numbers()
+    made(path, again)
+    assert again.made == list(range(COUNT))
+
+
+def test_features_of_something_else_are_refused_with_both_fingerprints(tmp_path):
+    path = tmp_path / "set.safetensors"
+    made(path, Numbers("a"))
+    with pytest.raises(
+        UserError, match=r"fingerprint \w{16} there, \w{16} asked \(images: 'a' there, 'b' asked\)"
+    ):
+        made(path, Numbers("b"))
+
+
+def test_features_that_are_no_numbers_are_refused_by_the_images_number(tmp_path):
+    with pytest.raises(
+        UserError, match=r"corner gave features that are not finite for 1 of images 10 to 14.*image 12"
+    ):
+        made(tmp_path / "set.safetensors", Numbers(broken=12))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_ranks_share_the_pieces_so_that_each_is_made_once(tmp_path, ranks):
+    pieces = Pieces(tmp_path, COUNT, 5)
+    shares = []
+    for rank in range(ranks):
+        group = RankGroup.__new__(RankGroup)
+        group.ranks = Ranks(rank=rank, world_size=ranks)
+        shares += pieces.mine(group)
+    assert sorted(shares) == list(range(len(pieces)))
+
+
+def test_chosen_rows_are_those_with_the_numbers(tmp_path):
+    found = made(tmp_path / "set.safetensors", Numbers())
+    chosen = np.array([2, 3, 11, 22])
+    assert found.chosen(chosen, RankGroup()).values[:, 0].tolist() == [2, 3, 11, 22]
+    batches = [(number, rows[:, 0].tolist()) for number, rows in found.batches(chosen, size=3)]
+    assert batches == [(0, [2, 3, 11]), (1, [22])]
+
+
+def test_progress_adds_up_to_the_images(tmp_path):
+    done: list[int] = []
+    pieces = Pieces(tmp_path / "pieces", COUNT, 5)
+    embed(pieces, Numbers(), Corner(), RankGroup(), done.append)
+    assert done == [5, 5, 5, 5, 3]
+    assert gathered(pieces, tmp_path / "set.safetensors", {}, RankGroup()).count == COUNT
