@@ -1,7 +1,9 @@
 """Feature extractors: images in, one vector per image out. Metrics compare the vectors."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -9,11 +11,13 @@ from torch import Tensor
 
 from lediflow.errors import UserError
 from lediflow.evaluation.features.clip import NAME as CLIP
-from lediflow.evaluation.features.clip import ClipFeatures
+from lediflow.evaluation.features.clip import PREFIX, ClipFeatures
 from lediflow.evaluation.features.efficientnet import VARIANTS, EfficientNetFeatures
+from lediflow.evaluation.features.inception import NAME as INCEPTION
+from lediflow.evaluation.features.inception import InceptionFeatures
 from lediflow.evaluation.features.protocol import FeatureExtractor
-
-INCEPTION = "inception"
+from lediflow.evaluation.features.torchscript import NAME as TORCHSCRIPT
+from lediflow.evaluation.features.torchscript import TorchScriptFeatures
 
 __all__ = [
     "CLIP",
@@ -26,28 +30,49 @@ __all__ = [
     "unit",
 ]
 
+CHOICES = (*VARIANTS, CLIP, f"{PREFIX}ARCHITECTURE", INCEPTION, TORCHSCRIPT)
+
 
 @dataclass(kw_only=True)
 class FeaturesConfig:
     """Whose eyes the metric looks through. Numbers of different extractors cannot be compared."""
 
-    name: str = "efficientnet-lite0"  # or "efficientnet-lite2"; "clip-vit-l14-336" makes the metric CMMD
-    path: str | None = None  # weights file: needed for CLIP, the others bring theirs along
-    device: str = "cpu"  # where the extractor runs; the distances are always computed on the CPU
+    name: str = (
+        "efficientnet-lite0"  # or efficientnet-lite2; clip-vit-l14-336: CMMD; inception: FID; see docs
+    )
+    path: str | None = None  # weights file: EfficientNets bring theirs along, all others need one
+    size: int = 224  # torchscript: the side in pixels that the module wants
+    mean: list[float] = field(
+        default_factory=lambda: [0.485, 0.456, 0.406]
+    )  # torchscript: of the channels, in 0..1
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])  # torchscript: likewise
+    device: str = "cpu"  # where the extractor runs
 
 
 def build_features(config: FeaturesConfig) -> FeatureExtractor:
     """The extractor that the configuration names."""
-    if config.name == CLIP:
-        return ClipFeatures(config.path, device=config.device)
-    if config.name in VARIANTS:
-        return EfficientNetFeatures(config.name, config.path, device=config.device)
-    raise UserError(f"no features {config.name!r}; choose one of {', '.join([*VARIANTS, CLIP])}")
+    name, path, device = config.name, config.path, config.device
+    if name == CLIP:
+        return ClipFeatures(path, device=device)
+    if name.startswith(PREFIX):
+        return ClipFeatures(path, name=name, architecture=name.removeprefix(PREFIX), device=device)
+    if name in VARIANTS:
+        return EfficientNetFeatures(name, path, device=device)
+    if name == INCEPTION:
+        return InceptionFeatures(path, device=device)
+    if name == TORCHSCRIPT:
+        options = {"size": config.size, "mean": config.mean, "std": config.std}
+        return TorchScriptFeatures(path, device=device, **options)
+    raise UserError(f"no features {name!r}; choose one of {', '.join(CHOICES)}")
 
 
 def display_name(name: str) -> str:
     """The extractor's name as it stands in tables."""
-    return "CLIP ViT-L/14@336" if name == CLIP else name.replace("efficientnet-lite", "EfficientNet-Lite")
+    if name == CLIP:
+        return "CLIP ViT-L/14@336"
+    if name == INCEPTION:
+        return "Inception"
+    return name.replace("efficientnet-lite", "EfficientNet-Lite").removeprefix(PREFIX)
 
 
 def unit(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:

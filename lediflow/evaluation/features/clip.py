@@ -1,10 +1,14 @@
-"""Features of CLIP ViT-L/14@336, the ones CMMD is defined on. The only home of open_clip.
+"""Image embeddings of CLIP models; CMMD is defined on those of ViT-L/14@336. The only home of open_clip.
 
-Preprocessing as in CMMD's reference: 336 x 336, bicubic, CLIP's own mean and standard deviation. OpenAI's
-weights want the quick GELU; loaded from a file, open_clip applies it only under the "-quickgelu" name.
+Preprocessing as in CMMD's reference: a square image to the model's size, bicubic with antialiasing and rounded to bytes
+as Pillow does it, nothing cropped; then CLIP's own mean and standard deviation. OpenAI's weights want the quick GELU;
+loaded from a file, open_clip applies it only under the "-quickgelu" name.
 Source: Jayasumana et al. 2023, arXiv:2401.09603; Radford et al. 2021, arXiv:2103.00020.
 """
 
+from __future__ import annotations
+
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +18,19 @@ from torch import Tensor
 
 from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
-from lediflow.evaluation.features.pixels import resize, rgb_pixels, standardise
+from lediflow.evaluation.features.pixels import check_square, resize, rgb_pixels, standardise
+from lediflow.evaluation.features.weights import find_weights, weights_record
 
 NAME = "clip-vit-l14-336"
 ARCHITECTURE = "ViT-L-14-336-quickgelu"
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+PREFIX = "open_clip:"  # before an architecture of open_clip
+HOME = "https://openaipublic.azureedge.net/clip/models/{}/ViT-L-14-336px.pt"
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI's archives hold beside them
+SHA256 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"  # of OpenAI's file
 
 
 class ClipFeatures:
-    """Image embeddings of a CLIP model whose weights lie in a local file."""
+    """Embeddings of a CLIP model whose weights lie in a local file: open_clip's, or OpenAI's own archive."""
 
     def __init__(
         self,
@@ -35,26 +42,82 @@ class ClipFeatures:
     ):
         self.name = name
         self.device = torch.device(device)
-        self.record = {"features": name, "weights": path}
-        self.network = load_network(architecture, path).to(self.device).eval()
+        weights = find_clip(path, architecture)
+        self.network = load_network(architecture, weights).to(self.device).float().eval()
         self.size: int = self.network.visual.image_size[0]
         self.dim: int = self.network.visual.output_dim
+        self.mean, self.std = self.network.visual.image_mean, self.network.visual.image_std
+        how = f"bicubic {self.size}, antialiased, bytes; mean {self.mean}, std {self.std}"
+        self.record = weights_record(name, weights, how, self.dim)
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
-        pixels = resize(rgb_pixels(images.to(self.device)), self.size)
-        return self.network.encode_image(standardise(pixels / 255, MEAN, STD)).float()
+        return self.network.encode_image(self.preprocess(images.to(self.device))).float()
+
+    def preprocess(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch 3 size size"]:
+        check_square(images)
+        pixels = resize(rgb_pixels(images), self.size).round()
+        return standardise(pixels / 255, self.mean, self.std)
 
 
-def load_network(architecture: str, path: str | None) -> Any:
-    """The CLIP model, or a word on which file is missing. Nothing is downloaded."""
-    if path is None or not Path(path).is_file():
-        found = "no path was given" if path is None else f"{path} is not a file"
-        raise UserError(
-            f"CLIP features need weights of {architecture}, but {found}; download them once on a machine "
-            "with a network (open_clip, pretrained='openai') and pass features.path=FILE.pt"
+def find_clip(path: str | None, architecture: str) -> Path:
+    """The weights file, or a word on how to get it."""
+    if architecture == ARCHITECTURE:
+        how = f"{HOME.format(SHA256)} is OpenAI's file"
+    else:
+        plain = architecture.removesuffix("-quickgelu")
+        how = (
+            f"`python -c \"import open_clip, torch; print(open_clip.list_pretrained_tags_by_model('{plain}')); "
+            f"torch.save(open_clip.create_model('{architecture}', pretrained=TAG).state_dict(), '{architecture}.pt')\"`"
         )
+    name = f"{architecture.replace('/', '-')}.pt"
+    return find_weights(path, name, f"CLIP features need weights of {architecture}", how)
+
+
+def load_network(architecture: str, weights: Path) -> Any:
+    """The model with exactly these weights: every tensor is in the file, and none is left over."""
     mend_torchvision()
     import open_clip
 
-    return open_clip.create_model(architecture, pretrained=path)
+    if open_clip.get_model_config(architecture) is None:
+        known = ", ".join(name for name in open_clip.list_models() if name.startswith(architecture[:5]))
+        raise UserError(
+            f"open_clip has no architecture {architecture!r}; near it: {known or 'open_clip.list_models()'}"
+        )
+    network = open_clip.create_model(architecture, pretrained=None)
+    try:
+        network.load_state_dict(read_weights(weights))
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        first = str(error).splitlines()[:2]
+        raise UserError(
+            f"{weights} does not hold the weights of {architecture}: {' '.join(map(str.strip, first))}; give another "
+            "file, or the architecture that it is of: features.name=open_clip:ARCHITECTURE"
+        ) from error
+    return network
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, from safetensors, a state dict of torch, or a TorchScript archive as OpenAI's."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if is_torchscript(path):
+        found = torch.jit.load(path, map_location="cpu").state_dict()
+        return {
+            key: value
+            for key, value in found.items()
+            if key not in ("input_resolution", "context_length", "vocab_size")
+        }
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    return found.get("state_dict", found)
+
+
+def is_torchscript(path: Path) -> bool:
+    """A zip with code in it."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())

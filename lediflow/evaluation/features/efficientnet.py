@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lediflow.errors import UserError
 from lediflow.evaluation.features.fusing import fuse
-from lediflow.evaluation.features.pixels import resize, rgb_pixels
+from lediflow.evaluation.features.pixels import check_square, resize, rgb_pixels
+from lediflow.evaluation.features.weights import weights_record
 
 CPU_CHUNK = 16  # images at a time on a CPU: 64 fall out of its caches and take 1.5 times as long
 
@@ -43,11 +44,13 @@ class EfficientNetFeatures:
     def __init__(self, name: str, path: str | None = None, device: torch.device | str = "cpu"):
         self.name = name
         self.variant = VARIANTS[name]
-        self.record = {"features": name, "weights": path}
         self.device = torch.device(device)
-        weights = torch.load(weights_file(self.variant, path), map_location="cpu", weights_only=True)
+        file = weights_file(self.variant, path)
+        self.record = weights_record(
+            name, file, f"bicubic {self.variant.size}; (pixel - 127) / 128", self.dim
+        )
         self.network = import_package("efficientnet_lite_pytorch").EfficientNet.from_name(name)
-        self.network.load_state_dict(weights)
+        self.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         fuse(self.network.eval())
         self.network.to(self.device)
 
@@ -58,6 +61,7 @@ class EfficientNetFeatures:
 
     def pooled(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
         """The mean over positions of the last convolution's output."""
+        check_square(images)
         pixels = resize(rgb_pixels(images), self.variant.size).to(memory_format=torch.channels_last)
         maps = self.network.extract_features((pixels - 127) / 128)
         return reduce(maps, "b d h w -> b d", "mean")

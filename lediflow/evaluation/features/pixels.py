@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from lediflow.errors import UserError
+
 
 def rgb_pixels(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 3 height width"]:
     """The bytes a PNG would hold, as floats; grey repeated over three channels."""
@@ -21,13 +23,18 @@ def rgb_pixels(images: Float[Tensor, "batch channels height width"]) -> Float[Te
     return repeat(pixels, "b c h w -> b (c rgb) h w", rgb=3 // images.shape[1])
 
 
-def resize(pixels: Float[Tensor, "batch 3 height width"], size: int) -> Float[Tensor, "batch 3 size size"]:
-    """Shorter side to `size` (bicubic, antialiased, as Pillow does it), then the centre square."""
-    height, width = pixels.shape[-2:]
-    scaled = [max(size, round(side * size / min(height, width))) for side in (height, width)]
-    resized = F.interpolate(pixels, scaled, mode="bicubic", antialias=True).clamp(0, 255)
-    top, left = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return resized[..., top : top + size, left : left + size]
+def check_square(images: Float[Tensor, "batch channels height width"]) -> None:
+    """Refuse what would have to be cropped or distorted."""
+    height, width = images.shape[-2:]
+    if height != width:
+        raise UserError(
+            f"images of {width} x {height}: features are of square images; crop them first, both sets in the same way"
+        )
+
+
+def resize(pixels: Float[Tensor, "batch 3 side side"], size: int) -> Float[Tensor, "batch 3 size size"]:
+    """A square image at another size: bicubic, antialiased, as Pillow does it but for the rounding."""
+    return F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 255)
 
 
 def standardise(

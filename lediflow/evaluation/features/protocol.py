@@ -1,6 +1,6 @@
 """What a metric expects of a feature extractor."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ class FeatureExtractor(Protocol):
 
     name: str
     dim: int
+    record: dict[str, Any]  # name, hash of the weights, preprocessing: what statistics are bound to
 
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
         """Raw float32 features of grey or RGB images in [-1, 1]; `unit` normalises them."""

@@ -1,0 +1,29 @@
+"""Weights files: where they may lie, and what they are by their hash. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lediflow.data.files import sha256_of
+from lediflow.errors import UserError
+
+FOLDER = "LEDIFLOW_WEIGHTS"  # the variable that names a folder of weights files
+
+
+def find_weights(path: str | None, name: str, what: str, how: str) -> Path:
+    """The file given, or the one called `name` in the folder $LEDIFLOW_WEIGHTS; a word on how to get it otherwise."""
+    folder = os.environ.get(FOLDER)
+    wanted = Path(path) if path else Path(folder) / name if folder else None
+    if wanted is not None and wanted.is_file():
+        return wanted
+    found = f"{wanted} is not a file" if wanted else f"no path was given, and ${FOLDER} is not set"
+    raise UserError(
+        f"{what}, but {found}. Get them once on a machine with a network: {how}. Then pass features.path=FILE, or put "
+        f"the file as {name} into a folder that ${FOLDER} names"
+    )
+
+
+def weights_record(name: str, path: Path, preprocessing: str, dim: int) -> dict[str, str | int]:
+    """What statistics of these features are bound to."""
+    return {"features": name, "weights": sha256_of(path), "preprocessing": preprocessing, "dim": dim}
