@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.engine.group import RankGroup
-from lediflow.evaluation.distances.checks import check_embeddings
+from lediflow.evaluation.distances.checks import check_count
 from lediflow.evaluation.distances.estimate import Estimate, biased_mmd, estimate, unbiased_mmd
 from lediflow.evaluation.distances.kernels import Gaussian
+from lediflow.evaluation.distances.moments import Distance
 from lediflow.evaluation.distances.rows import Rows, whole
-from lediflow.evaluation.distances.streaming import Distance, StreamingCMMD
+from lediflow.evaluation.distances.streaming import StreamingCMMD
 from lediflow.evaluation.distances.sums import kernel_sums
 
 __all__ = ["Distance", "StreamingCMMD", "cmmd", "cmmd_estimate"]
@@ -38,7 +39,7 @@ def cmmd(
     Biased: each set's mean includes k(x, x) = 1; never negative. Unbiased: it does not; zero on average for
     two samples of one distribution, so it may come out below zero.
     """
-    check_embeddings(x, y, fewest=2 if unbiased else 1)
+    check_count(len(x), len(y), fewest=2 if unbiased else 1)
     sums = kernel_sums(whole(x), whole(y), Gaussian(sigma), RankGroup())
     return scale * (unbiased_mmd(sums) if unbiased else biased_mmd(sums))
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lediflow.engine.group import RankGroup
-from lediflow.evaluation.distances.rows import TILE, Rows, tiles, visits
+from lediflow.evaluation.distances.rows import Rows, place, tiles, visits
 
 # of |a|^2 + |b|^2: above float64's rounding in thousands of dimensions, at the precision of float32 features
 SAME_PLACE = 1e-13
@@ -38,11 +38,6 @@ def pairs_of_tiles(rows: Rows, others: Rows, group: RankGroup) -> Iterator[PairO
             other = place(other_number, columns)
             for number, own in tiles(rows):
                 yield PairOfTiles(place(number, own), other, squared_distances(own, columns))
-
-
-def place(number: int, tile: Float[Tensor, "rows dim"]) -> slice:
-    """Of a tile's rows in the whole set."""
-    return slice(number * TILE, number * TILE + len(tile))
 
 
 def squared_distances(

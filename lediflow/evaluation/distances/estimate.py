@@ -16,9 +16,10 @@ from statistics import NormalDist
 from jaxtyping import Float
 from torch import Tensor
 
+from lediflow.evaluation.distances.checks import check_count
 from lediflow.evaluation.distances.sums import KernelSums, Within
 
-FEWEST = 3  # rows of a set: the unbiased mean of what is left needs two
+FEWEST = 3  # rows of a set: the jackknife leaves one out, and the unbiased mean of the rest needs two
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def unbiased_mmd(sums: KernelSums) -> float:
 
 def estimate(sums: KernelSums, scale: float = 1.0) -> Estimate:
     """Both estimates and the influences, times `scale`."""
+    check_count(len(sums.across.x), len(sums.across.y), fewest=FEWEST)
     value = unbiased_mmd(sums)
     x = influences(sums.x, sums.across.x, len(sums.across.y), other=mean_of_pairs(sums.y), value=value)
     y = influences(sums.y, sums.across.y, len(sums.across.x), other=mean_of_pairs(sums.x), value=value)
@@ -71,10 +73,6 @@ def influences(
 ) -> Float[Tensor, " n"]:
     """(n - 1) (value - value without the row), for each row of one set."""
     n = len(across)
-    if n < FEWEST:
-        raise ValueError(
-            f"a jackknife leaves one of {n} embeddings out, and at least 2 must stay; add images"
-        )
     pairs = (total(own.others) - 2 * own.others) / ((n - 1) * (n - 2))
     between = (total(across) - across) / ((n - 1) * others)
     return (n - 1) * (value - (pairs + other - 2 * between))

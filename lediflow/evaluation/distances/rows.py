@@ -44,6 +44,11 @@ def tiles(rows: Rows, tile: int = TILE) -> Iterator[tuple[int, Float[Tensor, "he
         yield (rows.first + start) // tile, rows.values[start : start + tile].double()
 
 
+def place(number: int, tile: Float[Tensor, "height dim"]) -> slice:
+    """Of a tile's rows in the whole set."""
+    return slice(number * TILE, number * TILE + len(tile))
+
+
 def visits(rows: Rows, group: RankGroup) -> Iterator[Rows]:
     """The own share, then every other rank's as it comes round the ring; called by all ranks together."""
     visitor = rows

@@ -1,24 +1,19 @@
-"""CMMD in one pass: two moments of each set instead of all of its embeddings.
+"""CMMD in one pass: two moments of each set instead of all of its embeddings (`moments`).
 
-For unit vectors and sigma = 10, k(a, b) = e^(-1/100) exp(a.b / 100), and the mean of (a.b)^p over two sets is the inner
-product of their mean p-fold outer products M_p. Hence
-
-    CMMD = 1000 e^(-1/100) sum_{p >= 1} |M_p(X) - M_p(Y)|^2 / (100^p p!)
-
-of which the first two terms are kept: m_1 the mean embedding, M_2 the mean outer product. The third term's size, with
-all that follow, is the error bound: at most 6.7e-4. Moments are kept apart in groups of batches, so that leaving one
-group out after the other tells how sure the value is (delete-a-group jackknife; Busing et al. 1999 for groups of
-different sizes). Sums of ranks, machines and files add up.
+Moments are kept apart in groups of batches, so that leaving one group out after the other tells how sure the value is
+(delete-a-group jackknife; Busing et al. 1999 for groups of different sizes). Sums of ranks, machines and files add up.
+Where all batches of a group are one rank's, in order, the others add zeros to its sums, and the bits are those of a
+single rank.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -29,32 +24,26 @@ from torch import Tensor
 from lediflow.data.files import whole_or_absent
 from lediflow.engine.group import RankGroup
 from lediflow.errors import UserError
+from lediflow.evaluation.distances.checks import check_count
+from lediflow.evaluation.distances.moments import (
+    TAIL,
+    WEIGHT,
+    Distance,
+    Moments,
+    biased,
+    jackknife_variance,
+    unbiased,
+    upper_blocks,
+)
 
-WEIGHT = 1000.0 * math.exp(-1 / 100)  # before the sum over p
-TAIL = math.fsum(1 / (100**p * math.factorial(p)) for p in range(3, 9))  # the terms dropped, but for 1e-23
 GROUPS = 20  # of batches: enough for a standard error that is itself 16 % sure
-BLOCKS = 4  # of the second moment's sides: it is symmetric, and 10 of 16 blocks are all of it
-
-
-class Distance(NamedTuple):
-    """The exact value lies between `value` and `value + error_bound`."""
-
-    value: float
-    error_bound: float
-
-
-class Moments(NamedTuple):
-    """Sums over some embeddings."""
-
-    count: float
-    first: Float[Tensor, " dim"]
-    second: Float[Tensor, "dim dim"]  # its upper triangle of blocks; what lies below is zero
 
 
 class StreamingCMMD:
     """Moments of one set of unit-norm embeddings; `distance` compares two sets."""
 
-    NORM_TOLERANCE = 1e-3  # float16 embeddings pass; features that nobody normalised do not
+    # float16 embeddings pass, and change the value by 2e-5 of itself; features that nobody normalised do not
+    NORM_TOLERANCE = 1e-3
 
     def __init__(self, dim: int, device: torch.device | str = "cpu", groups: int = GROUPS):
         options: dict[str, Any] = {"dtype": torch.float64, "device": device}
@@ -100,24 +89,14 @@ class StreamingCMMD:
 
     def distance(self, other: StreamingCMMD) -> Distance:
         """The biased CMMD between the two sets, and the most that the dropped terms can add to it."""
-        x, y = self.moments(), other.moments()
-        first, second = difference(x, y)
-        kept = first / 100 + second / 20_000
-        # unit vectors: (a.b)^p <= (a.b)^2 for p > 2, so |M_p| <= |M_2|; a difference is at most the sum
-        dropped = sum(math.sqrt(squared_norm(z.second) / z.count**2) for z in (x, y)) ** 2 * TAIL
-        return Distance(WEIGHT * kept, WEIGHT * dropped)
+        return biased(self.moments(), other.moments())
 
     def unbiased_distance(self, other: StreamingCMMD) -> Distance:
         """Without the pairs of an embedding with itself; the exact value is at most `error_bound` away, either way."""
         x, y = self.moments(), other.moments()
-        if min(x.count, y.count) < 2:
-            raise ValueError(
-                f"{x.count:.0f} and {y.count:.0f} embeddings, at least 2 needed in each set; add images"
-            )
-        biased = self.distance(other)
-        return Distance(
-            unbiased(x, y), max(biased.error_bound, WEIGHT * TAIL * (1 / (x.count - 1) + 1 / (y.count - 1)))
-        )
+        check_count(int(x.count), int(y.count), fewest=2)
+        below = WEIGHT * TAIL * (1 / (x.count - 1) + 1 / (y.count - 1))
+        return Distance(unbiased(x, y), max(biased(x, y).error_bound, below))
 
     def standard_error(self, other: StreamingCMMD) -> float:
         """Of the unbiased distance, by leaving out one group of either set after the other."""
@@ -143,25 +122,27 @@ class StreamingCMMD:
             )
         return Moments(self.count.sum().item(), self.first.sum(dim=0), self.second.sum(dim=0))
 
-    def without_groups(self) -> list[Moments]:
+    def without_groups(self) -> Iterator[Moments]:
         """The set without one group after the other; empty groups are passed over."""
         whole = self.moments()
-        filled = self.count.nonzero().flatten().tolist()
-        if len(filled) < 2:
+        if whole.count - self.count.max().item() < 2:
             raise ValueError(
-                f"the embeddings came in {len(filled)} batch: a jackknife leaves one out, so add them in smaller ones"
+                f"{self.count.max():.0f} of {whole.count:.0f} embeddings are in one group: a jackknife leaves that "
+                "out, and at least 2 must stay; add them in smaller batches"
             )
-        return [
-            Moments(
-                whole.count - self.count[group].item(),
-                whole.first - self.first[group],
-                whole.second - self.second[group],
-            )
-            for group in filled
-        ]
+        for count, first, second in zip(self.count.tolist(), self.first, self.second, strict=True):
+            if count:
+                yield Moments(whole.count - count, whole.first - first, whole.second - second)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"count": self.count, "first": self.first, "second": self.second}
+
+    def fill(self, tensors: dict[str, Tensor]) -> None:
+        """Take sums of the same shapes, finite ones."""
+        for name, mine in self.tensors().items():
+            if tensors[name].shape != mine.shape or not tensors[name].isfinite().all():
+                raise ValueError(f"{name} is not {tuple(mine.shape)} finite numbers")
+            mine.copy_(tensors[name])
 
     def save(self, path: Path, fingerprint: dict[str, Any]) -> None:
         """One file, whole or absent; `fingerprint` says what the embeddings are of."""
@@ -176,8 +157,7 @@ class StreamingCMMD:
             with safe_open(path, "pt") as file:
                 groups, dim = file.get_slice("first").get_shape()
                 found = cls(dim, groups=groups)
-                for name, tensor in found.tensors().items():
-                    tensor.copy_(file.get_tensor(name))
+                found.fill({name: file.get_tensor(name) for name in found.tensors()})
                 return found, json.loads(file.metadata()["fingerprint"])
         except Exception as error:
             raise UserError(
@@ -196,50 +176,3 @@ class StreamingCMMD:
             raise ValueError(
                 f"embedding norms are off 1 by up to {worst:.3g}; normalise them first (features.unit)"
             )
-
-
-def upper_blocks(dim: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of the blocks of a square on and above its diagonal."""
-    ends = [dim * place // BLOCKS for place in range(BLOCKS + 1)]
-    sides = [slice(start, stop) for start, stop in pairwise(ends) if stop > start]
-    return [(rows, columns) for place, rows in enumerate(sides) for columns in sides[place:]]
-
-
-def squared_norm(upper: Float[Tensor, "dim dim"]) -> float:
-    """Sum of squares of a symmetric matrix of which only the upper blocks are there."""
-    return inner(upper, upper)
-
-
-def inner(a: Float[Tensor, "dim dim"], b: Float[Tensor, "dim dim"]) -> float:
-    """Sum of products of two symmetric matrices of which only the upper blocks are there."""
-    return sum(
-        (1 if rows == columns else 2) * (a[rows, columns] * b[rows, columns]).sum().item()
-        for rows, columns in upper_blocks(len(a))
-    )
-
-
-def difference(x: Moments, y: Moments) -> tuple[float, float]:
-    """|m_1 - m_1'|^2 and |M_2 - M_2'|^2."""
-    first = x.first / x.count - y.first.to(x.first) / y.count
-    return first.square().sum().item(), squared_norm(x.second / x.count - y.second.to(x.second) / y.count)
-
-
-def unbiased(x: Moments, y: Moments) -> float:
-    """Two terms of the unbiased CMMD: where |a| = 1, a set's mean of (a.b)^p over pairs of two is known from all.
-
-    (n |M_p|^2 - 1) / (n - 1) = |M_p|^2 - (1 - |M_p|^2) / (n - 1).
-    """
-    first, second = difference(x, y)
-    for z in (x, y):
-        first -= (1 - z.first.square().sum().item() / z.count**2) / (z.count - 1)
-        second -= (1 - squared_norm(z.second) / z.count**2) / (z.count - 1)
-    return WEIGHT * (first / 100 + second / 20_000)
-
-
-def jackknife_variance(value: float, count: float, left: list[tuple[float, float]]) -> float:
-    """From (embeddings left, value of those) without one group after the other, of any sizes."""
-    ratios = [count / (count - rest) for rest, _ in left]
-    pseudo = [ratio * value - (ratio - 1) * other for ratio, (_, other) in zip(ratios, left, strict=True)]
-    centre = len(left) * value - math.fsum(rest / count * other for rest, other in left)
-    squares = [(each - centre) ** 2 / (ratio - 1) for each, ratio in zip(pseudo, ratios, strict=True)]
-    return math.fsum(squares) / len(left)

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.engine.group import RankGroup
+from lediflow.evaluation.distances.checks import check_sets
 from lediflow.evaluation.distances.kernels import Kernel
-from lediflow.evaluation.distances.rows import TILE, Rows, tiles, visits
+from lediflow.evaluation.distances.rows import TILE, Rows, place, tiles, visits
 
 Tile = tuple[int, Float[Tensor, "height dim"]]
 
@@ -42,23 +43,24 @@ class KernelSums(NamedTuple):
 
 
 def kernel_sums(x: Rows, y: Rows, kernel: Kernel, group: RankGroup) -> KernelSums:
-    """Float64, on the CPU, of all rows on every rank."""
+    """Float64, on the CPU, of all rows on every rank; computed where the embeddings are."""
+    check_sets(x, y, group)
     return KernelSums(within(x, kernel, group), within(y, kernel, group), across(x, y, kernel, group))
 
 
 def within(rows: Rows, kernel: Kernel, group: RankGroup) -> Within:
     """Half of the pairs of tiles are computed: the kernel is symmetric."""
     own = list(tiles(rows))
-    others, itself = table(rows, rows), torch.zeros(rows.total, dtype=torch.float64)
+    others, itself = table(rows, rows), zeros(rows, rows.total)
     for number, values in own:
-        itself[place(number, values)] = kernel.diagonal(values).cpu()
+        itself[place(number, values)] = kernel.diagonal(values)
     for (i, a), (j, b) in pairs_once(own, rows, group):
         values = kernel(a, b)
         if i == j:
-            others[place(i, a), j] = values.fill_diagonal_(0).sum(dim=1).cpu()
+            others[place(i, a), j] = values.fill_diagonal_(0).sum(dim=1)
         else:
-            others[place(i, a), j] = values.sum(dim=1).cpu()
-            others[place(j, b), i] = values.sum(dim=0).cpu()
+            others[place(i, a), j] = values.sum(dim=1)
+            others[place(j, b), i] = values.sum(dim=0)
     return Within(group.sum(others).sum(dim=1), group.sum(itself))
 
 
@@ -87,15 +89,15 @@ def across(x: Rows, y: Rows, kernel: Kernel, group: RankGroup) -> Across:
         for j, b in tiles(block):
             for i, a in own:
                 values = kernel(a, b)
-                by_x[place(i, a), j] = values.sum(dim=1).cpu()
-                by_y[place(j, b), i] = values.sum(dim=0).cpu()
+                by_x[place(i, a), j] = values.sum(dim=1)
+                by_y[place(j, b), i] = values.sum(dim=0)
     return Across(group.sum(by_x).sum(dim=1), group.sum(by_y).sum(dim=1))
 
 
 def table(rows: Rows, others: Rows) -> Float[Tensor, "n tiles"]:
-    return torch.zeros(rows.total, -(-others.total // TILE), dtype=torch.float64)
+    return zeros(rows, rows.total, -(-others.total // TILE))
 
 
-def place(number: int, values: Float[Tensor, "height dim"]) -> slice:
-    """A tile's rows in the whole set."""
-    return slice(number * TILE, number * TILE + len(values))
+def zeros(rows: Rows, *shape: int) -> Float[Tensor, "..."]:
+    """Where the embeddings are: no pair of tiles waits for a copy to another device."""
+    return torch.zeros(shape, dtype=torch.float64, device=rows.values.device)
