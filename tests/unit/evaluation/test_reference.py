@@ -1,30 +1,55 @@
-"""Features of real images are computed once; a file that holds them is whole."""
+"""Which real images a metric is about."""
 
+from __future__ import annotations
+
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from lediflow.evaluation.reference import cached_features
+from lediflow.engine.group import RankGroup
+from lediflow.errors import UserError
+from lediflow.evaluation.embedding import FeatureSet
+from lediflow.evaluation.reference import Reference, chosen_numbers
 
-
-def test_features_are_computed_once(tmp_path):
-    path, calls = tmp_path / "cache" / "reals.safetensors", []
-
-    def compute() -> torch.Tensor:
-        calls.append(1)
-        return torch.arange(12.0).reshape(4, 3).T  # not contiguous, as a view may be
-
-    first, second = cached_features(path, compute), cached_features(path, compute)
-    assert len(calls) == 1
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
+HELD_OUT = np.array([False, True, False, False, True])
 
 
-def test_an_interrupted_computation_leaves_no_file(tmp_path):
-    path = tmp_path / "reals.safetensors"
+@pytest.fixture
+def features(tmp_path) -> FeatureSet:
+    save_file({"features": torch.arange(5.0)[:, None]}, tmp_path / "set.safetensors")
+    return FeatureSet(tmp_path / "set.safetensors")
 
-    def interrupted() -> torch.Tensor:
-        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        cached_features(path, interrupted)
-    assert not path.exists()
-    assert cached_features(path, lambda: torch.ones(2, 3)).shape == (2, 3)
+@pytest.mark.parametrize(
+    ("split", "numbers"), [("all", [0, 1, 2, 3, 4]), ("train", [0, 2, 3]), ("heldout", [1, 4])]
+)
+def test_a_split_is_the_one_of_the_training(split, numbers):
+    assert chosen_numbers(split, HELD_OUT, 5).tolist() == numbers
+
+
+def test_a_split_of_images_that_nobody_divided_is_refused():
+    with pytest.raises(UserError, match=r"data\.split=heldout.*data\.split=all"):
+        chosen_numbers("heldout", None, 5)
+    with pytest.raises(UserError, match=r"data\.split=test is not known; choose one of all, train, heldout"):
+        chosen_numbers("test", HELD_OUT, 5)
+
+
+def test_parts_are_rows_of_the_one_set(features):
+    reference = Reference("photographs", features, chosen_numbers("heldout", HELD_OUT, 5), HELD_OUT)
+    group = RankGroup()
+    found = (reference.rows(group, "cpu"), reference.training(group, "cpu"), reference.held_out(group, "cpu"))
+    assert [rows.values.flatten().tolist() for rows in found if rows] == [[1, 4], [0, 2, 3], [1, 4]]
+
+
+def test_other_splits_have_other_fingerprints(features):
+    prints = {
+        Reference("photographs", features, chosen_numbers(split, HELD_OUT, 5), HELD_OUT).fingerprint
+        for split in ("all", "train", "heldout")
+    }
+    assert len(prints) == 3
+
+
+def test_images_that_the_run_was_not_trained_on_cannot_be_memorised(features):
+    reference = Reference("photographs", features, np.arange(5), None)
+    assert reference.training(RankGroup(), "cpu") is None
