@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from lediflow.evaluation.results import birth_certificate, write_results
-from lediflow.evaluation.timing import seconds_taken
 
 LEAST_CALLS = 5
 CACHE_BYTES = 256 * 2**20  # more than any GPU's L2
@@ -41,6 +40,21 @@ def measure(
     calls = max(LEAST_CALLS, round(seconds / max(estimate, 1e-9)))
     laps = cuda_laps(fn, calls, device) if device.type == "cuda" else cpu_laps(fn, calls)
     return statistics.median(laps)
+
+
+def seconds_taken(call: Callable[[], Any], device: torch.device) -> float:
+    """Wall-clock time until the device has finished what the call asked of it."""
+    wait_for(device)
+    started = time.perf_counter()
+    call()
+    wait_for(device)
+    return time.perf_counter() - started
+
+
+def wait_for(device: torch.device) -> None:
+    """Returns when the device is idle."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def cpu_laps(fn: Callable[[], Any], calls: int) -> list[float]:

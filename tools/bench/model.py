@@ -16,11 +16,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from common import Row, command_line, machine, matmul_peak, measure, table, write_json
+from common import (
+    Row,
+    command_line,
+    machine,
+    matmul_peak,
+    measure,
+    seconds_taken,
+    table,
+    write_json,
+)
 from subjects import KINDS, PRECISIONS, Subject, activations_dtype, built, inputs_of, model_names, subject
 from torch import Tensor, nn
 
-from lediflow.evaluation.timing import seconds_taken
 from lediflow.models import parameter_groups
 from lediflow.nn.cost import cost_table
 
