@@ -10,9 +10,9 @@ import json
 import sys
 
 import torch
-from harness.embeddings import clustered, spread
 from torch import Tensor
 
+from harness.embeddings import clustered, spread
 from lediflow.engine.group import RankGroup
 from lediflow.engine.ranks import find_ranks
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate

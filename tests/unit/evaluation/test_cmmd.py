@@ -1,22 +1,18 @@
-"""MMD with a Gaussian kernel, against a sum written out pair by pair and against the clip-mmd package."""
+"""MMD with a Gaussian kernel, against a sum written out pair by pair and against the formulas of two other programs."""
 
 import math
 from importlib import import_module
 
 import pytest
 import torch
+from harness.embeddings import clustered, spread
 from torch import Tensor
 
-from lediflow.evaluation import cmmd as module
-from lediflow.evaluation.cmmd import StreamingCMMD, cmmd
+from lediflow.engine.group import RankGroup
+from lediflow.evaluation.cmmd import cmmd, cmmd_estimate
+from lediflow.evaluation.distances.rows import whole
 
 EXACT = 1e-10  # float64 rounding of sums of a few thousand kernel values, times 1000
-
-
-def embeddings(count: int, dim: int, seed: int, shift: float = 0.0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(count, dim, generator=generator, dtype=torch.float64) + shift
-    return torch.nn.functional.normalize(drawn, dim=1)
 
 
 def pair_by_pair(x: Tensor, y: Tensor, sigma: float, scale: float, unbiased: bool) -> float:
@@ -35,20 +31,39 @@ def pair_by_pair(x: Tensor, y: Tensor, sigma: float, scale: float, unbiased: boo
 
 @pytest.mark.parametrize("unbiased", [False, True], ids=["biased", "unbiased"])
 @pytest.mark.parametrize(("sigma", "scale"), [(10.0, 1000.0), (0.5, 1.0)])
-def test_value_is_the_definition_summed_pair_by_pair(sigma, scale, unbiased):
-    x, y = embeddings(23, 5, seed=0), embeddings(17, 5, seed=1, shift=0.5)
+@pytest.mark.parametrize("drawn", [spread, clustered])
+def test_value_is_the_definition_summed_pair_by_pair(drawn, sigma, scale, unbiased):
+    x, y = drawn(23, 5, seed=1), drawn(17, 5, seed=2)
     value = cmmd(x, y, sigma=sigma, scale=scale, unbiased=unbiased)
     assert value == pytest.approx(pair_by_pair(x, y, sigma, scale, unbiased), abs=EXACT)
 
 
 def test_biased_value_is_that_of_the_clip_mmd_package():
     oracle = import_module("clip_mmd.calculation")
-    x, y = embeddings(60, 32, seed=2), embeddings(45, 32, seed=3, shift=0.2)
+    x, y = spread(60, 32, seed=2), spread(45, 32, seed=3, shift=0.2)
     assert cmmd(x, y) == pytest.approx(oracle.mmd(x, y).item(), abs=EXACT)
 
 
+def google_research(x: Tensor, y: Tensor) -> Tensor:
+    """cmmd/distance.py of github.com/google-research/google-research, line by line, with torch for jax.numpy."""
+    x_sqnorms = torch.diag(torch.matmul(x, x.T))
+    y_sqnorms = torch.diag(torch.matmul(y, y.T))
+    gamma = 1 / (2 * 10**2)
+    k_xx = torch.mean(torch.exp(-gamma * (-2 * torch.matmul(x, x.T) + x_sqnorms[:, None] + x_sqnorms[None])))
+    k_xy = torch.mean(torch.exp(-gamma * (-2 * torch.matmul(x, y.T) + x_sqnorms[:, None] + y_sqnorms[None])))
+    k_yy = torch.mean(torch.exp(-gamma * (-2 * torch.matmul(y, y.T) + y_sqnorms[:, None] + y_sqnorms[None])))
+    return 1000 * (k_xx + k_yy - 2 * k_xy)
+
+
+@pytest.mark.parametrize("drawn", [spread, clustered])
+def test_biased_value_is_that_of_the_reference_program_as_far_as_its_float32_goes(drawn):
+    x, y = drawn(300, 768, seed=4).float(), drawn(200, 768, seed=5).float()
+    assert cmmd(x, y) == pytest.approx(google_research(x, y).item(), abs=1e-3)
+    assert cmmd(x, y) == pytest.approx(google_research(x.double(), y.double()).item(), abs=1e-9)
+
+
 def test_float32_embeddings_lose_nothing_to_cancellation():
-    x, y = embeddings(60, 32, seed=2).float(), embeddings(45, 32, seed=3).float()
+    x, y = spread(60, 32, seed=2).float(), spread(45, 32, seed=3).float()
     assert cmmd(x, y) == cmmd(x.double(), y.double())
 
 
@@ -60,26 +75,18 @@ def test_two_points_have_the_closed_form():
 
 
 def test_embeddings_are_taken_as_given():
-    x, y = embeddings(20, 8, seed=4), embeddings(20, 8, seed=5)
+    x, y = spread(20, 8, seed=4), spread(20, 8, seed=5)
     assert cmmd(3 * x, 3 * y, sigma=30.0) == pytest.approx(cmmd(x, y, sigma=10.0), abs=EXACT)
 
 
 def test_distance_to_itself_is_zero_and_the_order_of_the_sets_does_not_matter():
-    x, y = embeddings(30, 8, seed=6), embeddings(40, 8, seed=7)
+    x, y = spread(30, 8, seed=6), spread(40, 8, seed=7)
     assert cmmd(x, x.clone()) == pytest.approx(0, abs=EXACT)
     assert cmmd(x, y) == pytest.approx(cmmd(y, x), abs=EXACT)
 
 
-@pytest.mark.parametrize("unbiased", [False, True], ids=["biased", "unbiased"])
-def test_block_size_does_not_change_the_value(monkeypatch, unbiased):
-    x, y = embeddings(50, 8, seed=8), embeddings(33, 8, seed=9)
-    whole = cmmd(x, y, unbiased=unbiased)
-    monkeypatch.setattr(module, "BLOCK", 7)
-    assert cmmd(x, y, unbiased=unbiased) == pytest.approx(whole, abs=EXACT)
-
-
 def test_unbiased_value_averages_to_zero_over_samples_of_one_distribution():
-    pairs = [(embeddings(20, 4, seed=2 * k), embeddings(20, 4, seed=2 * k + 1)) for k in range(200)]
+    pairs = [(spread(20, 4, seed=2 * k), spread(20, 4, seed=2 * k + 1)) for k in range(200)]
     unbiased = torch.tensor([cmmd(x, y, unbiased=True) for x, y in pairs])
     biased = torch.tensor([cmmd(x, y) for x, y in pairs])
     standard_error = (unbiased.std() / len(pairs) ** 0.5).item()
@@ -92,51 +99,20 @@ def test_sets_from_different_extractors_are_refused():
         cmmd(torch.zeros(4, 8), torch.zeros(4, 9))
 
 
-def test_sets_that_are_too_small_are_refused():
-    with pytest.raises(ValueError, match="at least 2 needed"):
-        cmmd(torch.zeros(1, 8), torch.zeros(5, 8), unbiased=True)
+@pytest.mark.parametrize(("unbiased", "fewest"), [(False, 1), (True, 2)])
+def test_sets_that_are_too_small_are_refused(unbiased, fewest):
+    with pytest.raises(ValueError, match=f"at least {fewest} needed"):
+        cmmd(torch.zeros(fewest - 1, 8), torch.zeros(5, 8), unbiased=unbiased)
 
 
-def streamed(x: Tensor, batch: int = 10) -> StreamingCMMD:
-    stream = StreamingCMMD(x.shape[1])
-    for rows in x.split(batch):
-        stream.update(rows)
-    return stream
+def test_intervals_of_two_embeddings_are_refused():
+    with pytest.raises(ValueError, match="2 and 5 embeddings, at least 3 needed"):
+        cmmd_estimate(whole(torch.zeros(2, 8)), whole(torch.zeros(5, 8)), RankGroup())
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.2, 2.0])
-def test_streamed_value_and_bound_enclose_the_exact_value(shift):
-    x, y = embeddings(200, 64, seed=10), embeddings(150, 64, seed=11, shift=shift)
-    value, bound = streamed(x).distance(streamed(y))
-    assert value - EXACT <= cmmd(x, y) <= value + bound + EXACT
-    assert bound <= 6.7e-4  # four times 1000 e^-0.01 / (100^3 3!), the most it can be for unit vectors
-
-
-def test_bound_is_nearly_reached_by_opposite_points():
-    x = torch.nn.functional.one_hot(torch.zeros(5, dtype=torch.long), 6).double()
-    value, bound = streamed(x).distance(streamed(-x))
-    dropped = cmmd(x, -x) - value
-    assert 0.99 * bound < dropped <= bound  # only the even terms of the tail, 0.25 % of it, vanish
-
-
-def test_merged_streams_are_one_stream():
-    x, y = embeddings(64, 16, seed=12), embeddings(50, 16, seed=13)
-    merged = streamed(x[:20]).merge(streamed(x[20:]))
-    assert merged.distance(streamed(y)) == pytest.approx(streamed(x).distance(streamed(y)), abs=EXACT)
-
-
-def test_stream_refuses_embeddings_that_nobody_normalised():
-    with pytest.raises(ValueError, match="normalise them first"):
-        StreamingCMMD(4).update(torch.ones(2, 4))
-
-
-def test_stream_refuses_embeddings_that_are_not_numbers():
-    with pytest.raises(ValueError, match="normalise"):
-        StreamingCMMD(4).update(torch.full((2, 4), torch.nan))
-
-
-def test_stream_refuses_another_dimension_and_an_empty_side():
-    with pytest.raises(ValueError, match="dim 4"):
-        StreamingCMMD(4).update(torch.ones(2, 5))
-    with pytest.raises(ValueError, match="empty set"):
-        StreamingCMMD(4).distance(StreamingCMMD(4))
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_embeddings_that_are_not_finite_are_counted_and_the_first_is_named(broken):
+    x, y = spread(30, 8, seed=0), spread(20, 8, seed=1)
+    y[[7, 12], 3] = broken
+    with pytest.raises(ValueError, match="2 of 20 embeddings are not finite, the first is row 7"):
+        cmmd(x, y)
