@@ -120,7 +120,7 @@ class EvaluateCommand(SamplingOptions):
     mode: str = "metrics"  # metrics | grid | prior | compare
     run: str | None = None  # run folder of a flow ...
     sampler: str | None = None  # ... and of its latent sampler
-    runs: dict[str, list[str]] = field(default_factory=dict)  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
+    runs: Any = None  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
     results: list[str] = field(default_factory=list)  # mode=compare: two folders that this command wrote
     images: str | None = None  # or a folder of finished pictures ...
     reference: str | None = None  # ... and a folder of real ones

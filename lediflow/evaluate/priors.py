@@ -1,11 +1,132 @@
-"""How well the learned prior knows what it does not know: its diagnostics on real images."""
+"""How well the learned prior knows what it does not know: its diagnostics on real images.
+
+results.json   the numbers       prior.png   z-scores, calibration, coverage; also prior.svg
+sigma.png      photographs, the prior's mean, its deviation (dark: sure), a draw
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+
+from lediflow.codecs import CodecConfig, build_codec
+from lediflow.config.load import load_export
+from lediflow.errors import UserError
+from lediflow.evaluate.real import held_out_samples, open_shards
+from lediflow.evaluate.runs import request
 from lediflow.evaluate.session import Session
+from lediflow.evaluation.figures import SHOWN, prior_pictures
+from lediflow.evaluation.grid.pictures import labelled_grid
+from lediflow.evaluation.images import ShardImages
+from lediflow.evaluation.prior import diagnose
+from lediflow.evaluation.reference import chosen_numbers
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.training.run_folder import RunFolder
 
 
 def evaluate_prior(session: Session) -> dict[str, Any]:
-    raise NotImplementedError
+    """Of the auxiliary model of a run of any stage, on the images of `data.split`."""
+    command = session.command
+    assert command.run is not None
+    auxiliary, facts = find_auxiliary(session, command.run)
+    reader = open_shards(session, command.data.path)
+    count = min(len(reader), command.reference_count or len(reader))
+    samples = chosen_numbers(command.data.split, held_out_samples(reader, facts, count), count)
+    signals = ShardImages(reader, samples, device=session.device)
+    advance, close = session.progress("prior", len(signals))
+    prior = diagnose(
+        auxiliary,
+        signals.signals,
+        len(signals),
+        session.group,
+        batch_size=command.batch_size,
+        is_pixels=facts["codec"]["name"] == "pixels",
+        advance=advance,
+    )
+    close()
+    output = Path(command.output or f"{command.run}/results/prior")
+    results = {"asked": request(command), "data": reader.index.fingerprint, "prior": prior}
+    session.write(output, results, command.seed)
+    write_pictures(session, output, auxiliary, signals, facts, prior)
+    session.say(describe(prior))
+    session.say(f"written: {output}/results.json, prior.png, sigma.png")
+    return results
+
+
+def find_auxiliary(session: Session, run: str) -> tuple[AuxiliaryModel, dict[str, Any]]:
+    """The run's own model, or its parent's."""
+    with session.group.together(f"loading {run}"):
+        folder = RunFolder(Path(run))
+        folder.require_export("the model", "python -m lediflow.train ...")
+        facts = folder.exported_facts()
+        if facts["stage"] != "auxiliary":
+            if facts["parent"] is None:
+                raise UserError(
+                    f"run={run} is the Gaussian baseline, which has no learned prior; give another run"
+                )
+            folder = RunFolder(Path(facts["parent"]["path"]))
+            folder.require_export("its auxiliary model", "put the folder back where it was")
+        model = load_export(AuxiliaryModel, folder.export, "a run of stage=auxiliary")
+        return model.to(session.device).eval().requires_grad_(False), facts
+
+
+def write_pictures(
+    session: Session,
+    output: Path,
+    auxiliary: AuxiliaryModel,
+    signals: ShardImages,
+    facts: dict[str, Any],
+    prior: dict[str, Any],
+) -> None:
+    """The first rank's."""
+    with session.group.together(f"writing {output}"):
+        if session.group.is_first:
+            from lediflow.tracking.plot_files import prior_figure, write_figure
+
+            histogram, calibration, coverage = (
+                prior[key] for key in ("z_histogram", "calibration", "coverage")
+            )
+            figure = prior_figure(
+                np.array(histogram["edges"]), np.array(histogram["counts"]), calibration["predicted"],
+                calibration["observed"], coverage["nominal"], coverage["observed"],
+            )  # fmt: skip
+            write_figure(figure, output / "prior")
+            sigma_maps(session, auxiliary, signals, facts).save(output / "sigma.png")
+
+
+def sigma_maps(
+    session: Session, auxiliary: AuxiliaryModel, signals: ShardImages, facts: dict[str, Any]
+) -> Image.Image:
+    """What the prior makes of the first images; where it is unsure, sigma is bright."""
+    record = facts["codec"]
+    codec = CodecConfig(name=record["name"], path=session.command.codec_path or record.get("path"))
+    decode = build_codec(codec, session.device).decode
+    latents = signals.signals(range(min(SHOWN, len(signals))))
+    found = prior_pictures(
+        auxiliary, latents, flow=lambda start: start.x, decode=decode, seed=session.command.seed
+    )
+    sigma = found["prior_sigma"].mean(dim=1, keepdim=True)
+    side = found["photographs"].shape[-1]
+    shown = torch.nn.functional.interpolate(sigma / sigma.amax(), (side, side)) * 2 - 1
+    rows = [found["photographs"], found["prior_mean"], shown, found["prior_draw"]]
+    return labelled_grid(rows, ["photograph", "mean", f"sigma, white: {sigma.amax().item():.2f}", "a draw"])
+
+
+def describe(prior: dict[str, Any]) -> str:
+    """The numbers to remember."""
+    told = {
+        "nll": f"{prior['nll_nats']:.3f} nats",
+        "PSNR": f"{prior['psnr']:.1f} dB",
+        "variance of z": f"{prior['z_variance']:.2f}",
+        "calibration error": f"{prior['ence']:.1%}",
+        "coverage error": f"{prior['coverage_error']:.1%}",
+        "sigma": f"{prior['sigma_mean']:.3f}",
+        "at the floor": f"{prior['share_at_floor']:.1%}",
+    }
+    return f"prior on {prior['images']:,} images: " + ", ".join(
+        f"{name} {text}" for name, text in told.items()
+    )

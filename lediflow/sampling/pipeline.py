@@ -166,9 +166,13 @@ class LeDiFlowPipeline:
         """x -> y along the velocity field; `nfe` counts evaluations of the model for each image."""
         if config.steps == 0:
             return Solution(start.x, 0)
-        velocity = GuidedVelocity(self.velocity, start.z, start.labels, config.guidance)
+        velocity = self.velocity_from(start, config)
         solution = solve(velocity, start.x, solver=config.solver, steps=config.steps)
         return solution._replace(nfe=solution.nfe * velocity.evaluations)
+
+    def velocity_from(self, start: Start, config: SamplingConfig) -> GuidedVelocity:
+        """The field that carries these starts, as a solver calls it."""
+        return GuidedVelocity(self.velocity, start.z, start.labels, config.guidance)
 
     def check_labels(self, config: SamplingConfig) -> None:
         """Refuse classes that the flow was not trained on."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from lediflow.flow.solvers import check_solver
 from lediflow.sampling import SamplingConfig
 
-
 ADAPTIVE = "dopri5"  # chooses its own steps
 
 
@@ -16,7 +15,9 @@ ADAPTIVE = "dopri5"  # chooses its own steps
 class GridConfig:
     """Every combination is measured; each costs `count` images."""
 
-    solvers: list[str] = field(default_factory=lambda: ["euler", "midpoint", "heun3"])  # dopri5 once, without steps
+    solvers: list[str] = field(
+        default_factory=lambda: ["euler", "midpoint", "heun3"]
+    )  # dopri5 once, without steps
     steps: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8])  # 0: draws of the learned prior, once
     temperatures: list[float] = field(default_factory=lambda: [1.0])  # of the prior; lower is smoother
 

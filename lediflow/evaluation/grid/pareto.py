@@ -1,0 +1,37 @@
+"""A grid's rows as points of quality against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lediflow.tracking.plot_files import Point
+
+Row = dict[str, Any]
+COSTS = {"ms_per_image": "milliseconds per image", "nfe": "evaluations of the flow model per image"}
+
+
+def pareto_panels(rows: Sequence[Row]) -> dict[str, dict[str, list[Point]]]:
+    """For each cost a line for each run, solver and temperature; what costs nothing has no place on a doubling axis."""
+    return {title: lines(rows, key) for key, title in COSTS.items()}
+
+
+def lines(rows: Sequence[Row], cost: str) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for row in rows:
+        if row[cost] > 0:
+            low, high = row["mmd_interval"]
+            point = Point(row[cost], row["mmd_unbiased"], low, high, str(row["steps"]))
+            found.setdefault(line_name(row, rows), []).append(point)
+    return found
+
+
+def line_name(row: Row, rows: Sequence[Row]) -> str:
+    """The run, and what else tells its lines apart."""
+    own = [other for other in rows if other["run"] == row["run"] and other["steps"]]
+    name = row["run"] if row["steps"] else f"{row['run']}, prior alone"
+    if row["steps"] and len({other["solver"] for other in own}) > 1:
+        name += f", {row['solver']}"
+    if len({other["temperature"] for other in own}) > 1:
+        name += f", temperature {row['temperature']:g}"
+    return name

@@ -1,0 +1,125 @@
+"""A grid's rows as Markdown: what each run reaches and at what cost, then every cell.
+
+Two numbers of different metrics, features or references cannot be compared: the table says which they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def table_markdown(rows: Sequence[Row], baseline: str | None = None) -> str:
+    """Both tables; `baseline` is the run that the others' speed is measured against."""
+    metric = rows[0]["mmd_name"]
+    parts = [
+        f"{metric}, unbiased, times 1000, with 95 % intervals; lower is better. {rows[0]['sample_images']:,} generated "
+        f"images a row against {rows[0]['reference_images']:,} {rows[0].get('reference', 'photographs')}. NFE counts "
+        "evaluations of the flow model; ms per image is the whole chain.",
+        summary(rows, baseline),
+        every_cell(rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(rows: Sequence[Row], baseline: str | None) -> str:
+    """A line for each run: its best row, the cheapest row that is as good, and the gain over the baseline."""
+    lines = [["run", f"best {rows[0]['mmd_name']}", "at", "ms/img", "as good from", "ms/img", "speed-up"]]
+    for name, own in by_run(rows).items():
+        best = min(own, key=quality)
+        cheap = cheapest(own, best["mmd_interval"][1])
+        lines.append(
+            [
+                name,
+                with_interval(best),
+                setting(best),
+                f"{best['ms_per_image']:.3g}",
+                setting(cheap),
+                f"{cheap['ms_per_image']:.3g}",
+                speed_up(rows, name, baseline),
+            ]
+        )
+    note = ""
+    if baseline is not None:
+        note = (
+            f"\n\nSpeed-up: time of {baseline}'s best row over that of the run's cheapest row that is at least as good "
+            "(the middle of its interval); a dash where no row is."
+        )
+    return markdown(lines) + note
+
+
+def speed_up(rows: Sequence[Row], name: str, baseline: str | None) -> str:
+    """How much less time the run takes for what the baseline reaches at best."""
+    if baseline is None:
+        return "-"
+    best = min(by_run(rows)[baseline], key=quality)
+    as_good = [row for row in by_run(rows)[name] if quality(row) <= quality(best)]
+    if not as_good:
+        return "-"
+    return f"{best['ms_per_image'] / min(row['ms_per_image'] for row in as_good):.2f} x"
+
+
+def cheapest(rows: Iterable[Row], worst: float) -> Row:
+    """Of the rows whose metric is not above `worst`."""
+    return min((row for row in rows if quality(row) <= worst), key=lambda row: row["ms_per_image"])
+
+
+def every_cell(rows: Sequence[Row]) -> str:
+    """The best of each run is bold."""
+    names = [rows[0]["frechet_name"], rows[0].get("kid_name", "Kernel distance")]
+    lines = [["run", "setting", "NFE", rows[0]["mmd_name"], *names, "precision", "recall", *cost_names(rows)]]
+    best = {name: min(own, key=quality) for name, own in by_run(rows).items()}
+    for row in rows:
+        text = with_interval(row)
+        lines.append(
+            [
+                row["run"],
+                setting(row),
+                str(row["nfe"]),
+                f"**{text}**" if row is best[row["run"]] else text,
+                *(number(row.get(key)) for key in ("frechet", "kid", "precision", "recall")),
+                *(f"{batch['total']:.3g}" for batch in row["cost"].values()),
+            ]
+        )
+    return markdown(lines)
+
+
+def cost_names(rows: Sequence[Row]) -> list[str]:
+    return [f"ms/img, batch {name.removeprefix('batch_')}" for name in rows[0]["cost"]]
+
+
+def by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["run"], []).append(row)
+    return found
+
+
+def quality(row: Row) -> float:
+    return row["mmd_unbiased"]
+
+
+def with_interval(row: Row) -> str:
+    low, high = row["mmd_interval"]
+    return f"{row['mmd_unbiased']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def setting(row: Row) -> str:
+    """Solver, steps and temperature, as short as can be."""
+    tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
+    if row["steps"] == 0:
+        return f"prior alone{tempered}"
+    if row["solver"] == "dopri5":
+        return f"dopri5{tempered}"
+    return f"{row['solver']} {row['steps']}{tempered}"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def markdown(lines: list[list[str]]) -> str:
+    head, *body = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])
