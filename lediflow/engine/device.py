@@ -24,3 +24,8 @@ def choose_device(requested: str, local_rank: int = 0) -> torch.device:
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """What a time was taken on: the GPU as its maker calls it, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -25,7 +25,7 @@ from lediflow.evaluation.trajectories import path_shape
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 SHOWN = 8  # samples of each setting
-PATHS = 256  # whose shape is taken
+PATHS = 64  # whose shape is taken
 
 
 def evaluate_grid(session: Session) -> dict[str, Any]:

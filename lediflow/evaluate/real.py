@@ -13,7 +13,7 @@ from lediflow.data.streams.split import is_held_out
 from lediflow.errors import UserError
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.embedding import FeatureSet, feature_set
-from lediflow.evaluation.fingerprint import digest
+from lediflow.evaluation.fingerprint import digest, features_record
 from lediflow.evaluation.images import NumberedImages, ShardImages
 from lediflow.evaluation.reference import Reference, chosen_numbers
 from lediflow.sampling import LeDiFlowPipeline
@@ -64,7 +64,7 @@ def reference_features(
     session: Session, images: NumberedImages, name: str, path: str | None = None
 ) -> FeatureSet:
     """The features of real images, computed once: at the path given, or among the runs under their fingerprint."""
-    record = images.record | session.extractor.record | {"count": len(images)}
+    record = features_record(images.record, session.extractor.record, len(images))
     cache = Path(session.command.paths.runs) / "cache" / f"reference-{digest(record)}.safetensors"
     advance, close = session.progress(f"features of {name}", len(images))
     found = feature_set(

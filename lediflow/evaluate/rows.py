@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lediflow.config.load import pipeline_hashes
 from lediflow.data.files import write_json
+from lediflow.engine.device import device_name
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.cost import stage_costs
 from lediflow.evaluation.embedding import FeatureSet, feature_set
-from lediflow.evaluation.fingerprint import digest
+from lediflow.evaluation.fingerprint import digest, features_record
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
 from lediflow.evaluation.metrics import MetricsConfig, halves_mmd, measure
 from lediflow.evaluation.reference import Reference
@@ -33,7 +34,7 @@ class RowMaker:
     session: Session
     name: str  # of the run
     pipeline: LeDiFlowPipeline
-    weights: dict[str, str]
+    models: dict[str, Any]  # what tells them from others
     references: list[Reference]  # the main one first
     output: Path
 
@@ -41,8 +42,8 @@ class RowMaker:
     def build(
         cls, session: Session, run: Any, pipeline: LeDiFlowPipeline, references: list[Reference], output: Path
     ) -> RowMaker:
-        weights = pipeline_hashes(run.flow, run.sampler)
-        return cls(session, run.name, pipeline, weights, references, output)
+        models = pipeline_hashes(run.flow, run.sampler) | {"codec": run.facts["codec"]}
+        return cls(session, run.name, pipeline, models, references, output)
 
     def rows(self, configs: Sequence[SamplingConfig]) -> list[dict[str, Any]]:
         """In the order of the settings."""
@@ -50,37 +51,38 @@ class RowMaker:
 
     def row(self, config: SamplingConfig) -> dict[str, Any]:
         """Read from an earlier start, or measured now."""
-        command = self.session.command
-        images = GeneratedImages(self.pipeline, config, command.count, self.weights)
+        command, group = self.session.command, self.session.group
+        images = GeneratedImages(self.pipeline, config, command.count, self.models)
         record = self.record(images)
         path = self.output / ROWS / f"{digest(record)}.json"
-        if found := self.session.group.share(json.loads(path.read_text()) if path.is_file() else None):
-            return found
+        if found := group.share(json.loads(path.read_text()) if path.is_file() else None):
+            return {"run": self.name} | found
         features = self.features(images, config)
-        row = {"run": self.name} | settings(config) | self.costs(config) | self.quality(features, path)
-        with self.session.group.together(f"writing {path}"):
-            if self.session.group.is_first:
-                write_json(path, row | {"record": record})
+        row = (
+            settings(config) | self.costs(config) | self.quality(features, config, path) | {"record": record}
+        )
+        with group.together(f"writing {path}"):
+            if group.is_first:
+                write_json(path, row)
                 if not command.keep_features:
                     features.path.unlink()
                     remove_if_empty(features.path.parent)
-        return row | {"record": record}
+        return {"run": self.name} | row
 
     def record(self, images: NumberedImages) -> dict[str, Any]:
-        """All that a row's quality depends on."""
-        references = {reference.name: reference.fingerprint for reference in self.references}
-        own = {"count": len(images), "references": references}
-        return (
-            images.record
-            | self.session.extractor.record
-            | own
-            | {"metrics": vars(self.session.command.metrics)}
-        )
+        """All that a row depends on: of the images, of what they are compared with, of where they are timed."""
+        session = self.session
+        return features_record(images.record, session.extractor.record, len(images)) | {
+            "references": {reference.name: reference.fingerprint for reference in self.references},
+            "metrics": asdict(session.command.metrics),
+            "timed": {"device": device_name(session.device), "batch": session.command.timed_batch},
+        }
 
     def features(self, images: GeneratedImages, config: SamplingConfig) -> FeatureSet:
         """Of the images that these settings make."""
         command, extractor = self.session.command, self.session.extractor
-        path = self.output / "features" / f"{digest(images.record | extractor.record)}.safetensors"
+        record = features_record(images.record, extractor.record, len(images))
+        path = self.output / "features" / f"{digest(record)}.safetensors"
         advance, close = self.session.progress(title(self.name, config), len(images))
         found = feature_set(
             path, images, extractor, self.session.group, batch_size=command.batch_size, advance=advance
@@ -88,7 +90,7 @@ class RowMaker:
         close()
         return found
 
-    def quality(self, features: FeatureSet, path: Path) -> dict[str, Any]:
+    def quality(self, features: FeatureSet, config: SamplingConfig, path: Path) -> dict[str, Any]:
         """Against every reference; the influences on the main metric are kept beside the row."""
         session = self.session
         options: MetricsConfig = session.command.metrics
@@ -99,6 +101,7 @@ class RowMaker:
         main, others = measured[0], measured[1:]
         with session.group.together(f"writing {path}"):
             if session.group.is_first and main.estimate is not None:
+                main.estimate.record["seed"] = config.seed
                 main.estimate.save(path.with_suffix(".safetensors"))
         beside = {
             f"against_{reference.name}": other.row

@@ -30,9 +30,7 @@ def stage_costs(
     return {f"batch_{size}": costs_at(pipeline, config, size, repeats) for size in sizes}
 
 
-def costs_at(
-    pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int, repeats: int
-) -> dict[str, float]:
+def costs_at(pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int, repeats: int) -> dict[str, float]:
     """The first run warms up: compilation and caches are no part of the cost."""
     laps = [lap(pipeline, config, size) for _ in range(repeats + 1)][1:]
     parts = {part: statistics.median(run[part] for run in laps) / size for part in PARTS}

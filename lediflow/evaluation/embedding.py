@@ -26,7 +26,7 @@ from lediflow.engine.group import RankGroup
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.rows import Rows, share
 from lediflow.evaluation.features.protocol import FeatureExtractor
-from lediflow.evaluation.fingerprint import digest, refuse_other
+from lediflow.evaluation.fingerprint import digest, features_record, refuse_other
 from lediflow.evaluation.images import NumberedImages
 
 Numbers = Int64[np.ndarray, " images"]
@@ -153,7 +153,7 @@ def feature_set(
     advance: Callable[[int], None] = lambda images: None,
 ) -> FeatureSet:
     """The set at `path`, read if it is of these images, refused if it is of others, made if there is none."""
-    fingerprint = images.record | extractor.record | {"count": len(images)}
+    fingerprint = features_record(images.record, extractor.record, len(images))
     if group.share(path.is_file()):
         found = FeatureSet(path)
         refuse_other(found.fingerprint, fingerprint, path)

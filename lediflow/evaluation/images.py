@@ -40,14 +40,14 @@ class NumberedImages(Protocol):
 
 
 class GeneratedImages:
-    """Drawn by a pipeline with given settings; `weights` are the hashes of its models."""
+    """Drawn by a pipeline with given settings; `models` says which models these are."""
 
     def __init__(
-        self, pipeline: LeDiFlowPipeline, config: SamplingConfig, count: int, weights: dict[str, str]
+        self, pipeline: LeDiFlowPipeline, config: SamplingConfig, count: int, models: dict[str, Any]
     ) -> None:
         self.pipeline, self.config, self.count = pipeline, config, count
         names = [field.name for field in dataclasses.fields(SamplingConfig)]
-        self.record = {"weights": weights, "sampling": {name: getattr(config, name) for name in names}}
+        self.record = {"models": models, "sampling": {name: getattr(config, name) for name in names}}
 
     def __len__(self) -> int:
         return self.count

@@ -89,10 +89,7 @@ def measure(
     row, measured = distances(real, made, features, group)
     row |= neighborhoods(real, made, group, config.neighbors)
     row |= memorisation(reference, made, group, device)
-    seed = samples.fingerprint.get("sampling", {}).get("seed")
-    measured.record.update(
-        {"reference": reference.fingerprint, "features": features, "seed": seed, "count": samples.count}
-    )
+    measured.record.update({"reference": reference.fingerprint, "features": features, "count": samples.count})
     return Metrics(row, measured)
 
 

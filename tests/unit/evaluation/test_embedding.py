@@ -83,7 +83,7 @@ def test_features_of_something_else_are_refused_with_both_fingerprints(tmp_path)
     path = tmp_path / "set.safetensors"
     made(path, Numbers("a"))
     with pytest.raises(
-        UserError, match=r"fingerprint \w{16} there, \w{16} asked \(images: 'a' there, 'b' asked\)"
+        UserError, match=r"fingerprint \w{16} there, \w{16} asked \(images\.images: 'a' there, 'b' asked\)"
     ):
         made(path, Numbers("b"))
 
