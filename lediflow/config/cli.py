@@ -85,7 +85,7 @@ def unflagged(arguments: list[str], names: Iterable[str]) -> list[str]:
 def this_command() -> str:
     """The command line that was typed, ready to be typed again."""
     package = sys.modules["__main__"].__spec__
-    module = package.name if package else "lediflow.train"
+    module = package.name.removesuffix(".__main__") if package else "lediflow.train"
     is_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     launcher = f"torchrun --nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if is_torchrun else "python"
     return f"{launcher} {shlex.join(['-m', module, *sys.argv[1:]])}"

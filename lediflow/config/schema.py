@@ -109,7 +109,9 @@ class RealImagesConfig:
     """What generated images are compared with."""
 
     path: str = ""  # folder of shards, photographs or latents; only needed with a run
-    photographs: str | None = None  # where path holds latents: the shards they were made from, to measure against both
+    photographs: str | None = (
+        None  # where path holds latents: the shards they were made from, to measure against both
+    )
     split: str = "all"  # all | train | heldout: the part of the images, as the run's training divided them
 
 
@@ -128,7 +130,9 @@ class EvaluateCommand(SamplingOptions):
     watch_seconds: float = 30.0  # between two looks at its checkpoints
     data: RealImagesConfig = field(default_factory=RealImagesConfig)
     output: str | None = None  # folder of results.json and figures; null: `results` inside the run, or images
-    statistics: str | None = None  # file of the reference's features; null: among the runs, under its fingerprint
+    statistics: str | None = (
+        None  # file of the reference's features; null: among the runs, under its fingerprint
+    )
     keep_features: bool = False  # leave the features of generated images beside the results
     count: int = 1024  # generated images per row; metrics on few images are noisy
     reference_count: int = 0  # real images; 0 takes all

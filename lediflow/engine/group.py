@@ -21,6 +21,9 @@ from lediflow.errors import UserError
 
 PATIENCE = timedelta(days=2)  # a rank that has died is noticed at once; one that works longer is no fault
 
+FIRST_FAILURE = "failed"  # on the board: which rank could not go on, outside of any common undertaking
+LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo")
+
 
 class RankFailedError(UserError):
     """A rank could not go on, so none does."""
@@ -41,7 +44,8 @@ class RankGroup:
         if self.world_size > 1:
             join_group(self.ranks, "gloo", join_seconds)
             self.group = dist.new_group(backend="gloo", timeout=PATIENCE)
-            self.board = self._board()
+            self.board = self._board(timedelta(seconds=join_seconds))
+            self.everyones(None)  # all have found the board
 
     @property
     def rank(self) -> int:
@@ -111,23 +115,56 @@ class RankGroup:
             if text is not None:
                 raise RankFailedError(f"rank {rank} of {self.world_size} failed while {doing}: {text}")
 
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Around all the work: an error outside of `together` ends the others in a collective call; they say whose."""
+        try:
+            yield
+        except Exception as error:
+            if self.board is None or isinstance(error, RankFailedError):
+                raise
+            if not is_lost_connection(error):
+                self.board.set(
+                    FIRST_FAILURE, f"rank {self.rank} of {self.world_size} failed: {sentence(error)}"
+                )
+                raise
+            raise RankFailedError(self._culprit()) from error
+
+    def _culprit(self) -> str:
+        """Who ended the work of all, when a connection broke."""
+        silent = "ended without a word (killed, or out of memory?); what started it says more"
+        assert self.board is not None
+        try:
+            if self.board.check([FIRST_FAILURE]):
+                return self.board.get(FIRST_FAILURE).decode()
+        except (RuntimeError, dist.DistError):
+            return f"rank 0 of {self.world_size} {silent}"
+        return f"a rank of {self.world_size}, not the first, {silent}"
+
     def _look(self, key: str) -> None:
         if self.board is not None and self.board.check([key]):
             raise _OtherFailedError
 
-    def _board(self) -> dist.Store:
+    def _board(self, patience: timedelta) -> dist.Store:
         """A store of this group's own at the first rank, on any port that is free there."""
-        is_first = self.is_first
-        options = {"wait_for_workers": False, "timeout": PATIENCE}
-        store = dist.TCPStore(self.ranks.master_addr, 0, is_master=True, **options) if is_first else None
+        options = {"wait_for_workers": False, "timeout": patience}
+        address, is_first = self.ranks.master_addr, self.is_first
+        store = dist.TCPStore(address, 0, is_master=True, **options) if is_first else None
         port = self.share(store.port if store else None)
-        return store or dist.TCPStore(self.ranks.master_addr, port, is_master=False, **options)
+        return store or dist.TCPStore(address, port, is_master=False, **options)
 
     def close(self) -> None:
         """Leave the process group."""
         if self.group is not None:
             dist.destroy_process_group()
             self.group = None
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether a collective call ended because another rank is gone."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_CONNECTION)
+    )
 
 
 def sentence(error: Exception) -> str:

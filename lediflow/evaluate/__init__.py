@@ -23,6 +23,7 @@ from lediflow.evaluate.priors import evaluate_prior
 from lediflow.evaluate.runs import evaluate_run
 from lediflow.evaluate.session import Session
 from lediflow.evaluate.watching import watch
+from lediflow.evaluation.distances.estimate import FEWEST
 
 MODES = {"metrics": evaluate_run, "grid": evaluate_grid, "prior": evaluate_prior}
 
@@ -42,7 +43,8 @@ def run(config: DictConfig) -> None:
     check_request(command)
     session = Session.start(command)
     try:
-        watch(session) if command.watch else task(session)
+        with session.group.blaming():
+            watch(session) if command.watch else task(session)
     finally:
         session.group.close()
 
@@ -60,7 +62,7 @@ def check_request(command: EvaluateCommand) -> None:
     if command.images is None and not command.data.path:
         subject = command.watch or command.run or "a run"
         raise UserError(f"{subject} is compared with real images; give their shards: data.path=SHARDS")
-    if command.count < 2:
+    if command.count < FEWEST:
         raise UserError(
-            f"count={command.count}: a distance between sets needs 2 images at least; 1000 say more"
+            f"count={command.count}: a distance and its interval need {FEWEST} images at least; 1000 say more"
         )

@@ -12,7 +12,7 @@ from lediflow.evaluate.describing import describe
 from lediflow.evaluate.real import reference_features
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.images import FolderImages
-from lediflow.evaluation.metrics import measure
+from lediflow.evaluation.metrics import check_counts, measure
 from lediflow.evaluation.reference import Reference
 
 
@@ -22,6 +22,7 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
     assert command.images is not None and command.reference is not None
     with session.group.together("looking at the pictures"):
         real, generated = FolderImages(Path(command.reference)), FolderImages(Path(command.images))
+    check_counts(len(real), len(generated))
     photographs = reference_features(session, real, "real pictures", command.statistics)
     reference = Reference("photographs", photographs, np.arange(len(real)), None)
     features = reference_features(session, generated, "generated pictures")

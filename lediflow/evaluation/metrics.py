@@ -85,7 +85,7 @@ def measure(
     if config.estimator == "streaming":
         return Metrics(streaming_row(reference, samples, features, group), None)
     real, made = reference.rows(group, device), samples.rows(group, device)
-    check_counts(real, made)
+    check_counts(real.total, made.total)
     row, measured = distances(real, made, features, group)
     row |= neighborhoods(real, made, group, config.neighbors)
     row |= memorisation(reference, made, group, device)
@@ -93,10 +93,10 @@ def measure(
     return Metrics(row, measured)
 
 
-def check_counts(real: Rows, made: Rows) -> None:
-    if min(real.total, made.total) < FEWEST:
+def check_counts(real: int, made: int) -> None:
+    if min(real, made) < FEWEST:
         raise UserError(
-            f"found {real.total} real and {made.total} generated images; a distance and its interval need at least "
+            f"found {real} real and {made} generated images; a distance and its interval need at least "
             f"{FEWEST} of each: raise count, or add pictures"
         )
 

@@ -31,6 +31,21 @@ def test_a_rank_that_fails_stops_the_others_at_once_and_is_named():
     )
 
 
+def test_a_rank_that_fails_alone_is_named_by_those_who_waited_for_it():
+    finished = run_on_ranks(3, "harness.group_rank", "lonely")
+    assert "ValueError: a slip of the pen" in finished[2].output
+    for process in finished[:2]:
+        assert "RankFailedError: rank 2 of 3 failed: ValueError: a slip of the pen" in process.output
+
+
+@pytest.mark.parametrize(("victim", "told"), [(0, "rank 0 of 2"), (1, "a rank of 2, not the first,")])
+def test_a_killed_rank_ends_the_others_with_a_sentence(victim, told):
+    finished = run_on_ranks(2, "harness.group_rank", "killed", victim)
+    assert finished[victim].status == -9
+    assert finished[1 - victim].status == 1
+    assert f"RankFailedError: {told} ended without a word" in finished[1 - victim].output
+
+
 def test_torchrun_and_a_second_undertaking():
     said = torchrun(2, "harness.group_rank", "twice")
     assert said.status == 0

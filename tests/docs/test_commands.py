@@ -6,6 +6,7 @@ import pytest
 from documents import DOCUMENTS, ROOT, fenced, lediflow_commands, readme_steps
 from harness.commands import compose_raw, succeed
 
+from lediflow.config.cli import undashed
 from lediflow.data.synthetic import make_synthetic_images
 
 # the README's values -> ones that take seconds; everything else stays as it is written
@@ -66,5 +67,10 @@ def test_every_command_in_the_documents_composes(name, arguments, tmp_path, monk
             (tmp_path / source.removeprefix("source=")).mkdir(parents=True)
         succeed("submit", *arguments, *["--dry-run"] * ("--dry-run" not in arguments))
         return
-    overrides = [argument.split(",")[0] for argument in arguments if argument != "-m"]
-    compose_raw(name, *overrides)
+    words = undashed(arguments, ("watch",)) if name == "evaluate" else arguments
+    compose_raw(name, *(first_value(word) for word in words if word != "-m"))
+
+
+def first_value(argument: str) -> str:
+    """Of a sweep; lists and dictionaries are one value."""
+    return argument if set("[{") & set(argument) else argument.split(",")[0]

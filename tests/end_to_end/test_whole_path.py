@@ -152,7 +152,7 @@ class TestMetrics:
 
     def test_of_a_folder_stand_beside_its_pictures_unless_told_otherwise(self, evaluated, trained, tmp_path):
         drawn = tmp_path / "drawn"
-        succeed("sample", f"run={trained.baseline}", f"output={drawn}", "count=2", "steps=1")
+        succeed("sample", f"run={trained.baseline}", f"output={drawn}", "count=3", "steps=1")
         succeed("evaluate", f"images={drawn}", f"reference={trained.root}/pictures/disc")
         assert (drawn / "results" / "results.json").is_file()
 

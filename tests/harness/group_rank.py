@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 
@@ -53,9 +55,29 @@ def twice(group: RankGroup) -> None:
     print("rested", flush=True)
 
 
+def lonely(group: RankGroup) -> None:
+    """The last rank fails at something of its own while the others wait in a sum."""
+    with group.blaming():
+        if group.rank == group.world_size - 1:
+            raise ValueError("a slip of the pen")
+        group.sum(torch.zeros(1))
+
+
+def killed(group: RankGroup) -> None:
+    """A rank is gone without a word while the others wait in a sum."""
+    with group.blaming():
+        if group.rank == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        group.sum(torch.zeros(1))
+
+
+SCENARIOS = {
+    "ring": ring, "sums": sums, "failing": failing, "twice": twice, "lonely": lonely, "killed": killed,
+}  # fmt: skip
+
 if __name__ == "__main__":
     own = RankGroup(find_ranks())
     try:
-        {"ring": ring, "sums": sums, "failing": failing, "twice": twice}[sys.argv[1]](own)
+        SCENARIOS[sys.argv[1]](own)
     finally:
         own.close()

@@ -25,7 +25,11 @@ NAME = "clip-vit-l14-336"
 ARCHITECTURE = "ViT-L-14-336-quickgelu"
 PREFIX = "open_clip:"  # before an architecture of open_clip
 HOME = "https://openaipublic.azureedge.net/clip/models/{}/ViT-L-14-336px.pt"
-NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI's archives hold beside them
+NO_WEIGHTS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # numbers that OpenAI's archives hold beside them
 SHA256 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"  # of OpenAI's file
 
 
