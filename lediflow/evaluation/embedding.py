@@ -119,7 +119,7 @@ class FeatureSet:
         return Rows(found.to(device), mine.start, len(numbers))
 
     def batches(
-        self, chosen: Numbers | None = None, size: int = 1024
+        self, size: int, chosen: Numbers | None = None
     ) -> Iterator[tuple[int, Float[Tensor, "batch dim"]]]:
         """(its number, its rows) of each batch of the rows with these (rising) numbers, or of all."""
         numbers = np.arange(self.count) if chosen is None else chosen

@@ -21,7 +21,7 @@ from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
 from lediflow.evaluation.compare import Measured
 from lediflow.evaluation.distances.estimate import FEWEST, estimate
 from lediflow.evaluation.distances.kernels import Polynomial
-from lediflow.evaluation.distances.rows import Rows
+from lediflow.evaluation.distances.rows import TILE, Rows
 from lediflow.evaluation.distances.sums import kernel_sums
 from lediflow.evaluation.embedding import FeatureSet
 from lediflow.evaluation.features import CLIP, INCEPTION, display_name, unit
@@ -158,9 +158,8 @@ def streaming_row(
     reference: Reference, samples: FeatureSet, features: str, group: RankGroup
 ) -> dict[str, Any]:
     """What moments tell: MMD and Fréchet distance. Features are read from their files a batch at a time."""
-    (real, real_raw), (made, made_raw) = (
-        streamed(batches, reference.features.dim, group) for batches in (reference.batches, samples.batches)
-    )
+    real, real_raw = streamed(reference.batches, len(reference.chosen), reference.features.dim, group)
+    made, made_raw = streamed(samples.batches, samples.count, samples.dim, group)
     biased, unbiased = made.distance(real), made.unbiased_distance(real)
     return {
         "features": features,
@@ -179,14 +178,19 @@ def streaming_row(
 
 
 def streamed(
-    batches: Callable[[], Iterator[tuple[int, Float[Tensor, "batch dim"]]]], dim: int, group: RankGroup
+    batches: Callable[[int], Iterator[tuple[int, Float[Tensor, "batch dim"]]]],
+    count: int,
+    dim: int,
+    group: RankGroup,
 ) -> tuple[StreamingCMMD, FeatureStatistics]:
-    """Moments of the unit features, and mean and covariance of the raw ones.
+    """Moments of the unit features, and mean and covariance of the raw ones, from batches of a size.
 
-    A group of batches is always one rank's, in order, so the MMD's bits do not depend on the number of ranks.
+    A group of batches is always one rank's, in order, so the MMD's bits do not depend on the number of ranks. Few
+    images come in batches so small that the jackknife has groups enough.
     """
     moments, raw = StreamingCMMD(dim), FeatureSums.zero(dim)
-    for number, batch in batches():
+    size = min(TILE, -(-count // moments.groups))
+    for number, batch in batches(size):
         if number % moments.groups % group.world_size == group.rank:
             moments.update(unit(batch.double()), piece=number)
             raw.add(batch)

@@ -43,9 +43,9 @@ class Reference:
     def rows(self, group: RankGroup, device: torch.device | str) -> Rows:
         return self.features.chosen(self.chosen, group, device)
 
-    def batches(self) -> Iterator[tuple[int, Float[Tensor, "batch dim"]]]:
+    def batches(self, size: int) -> Iterator[tuple[int, Float[Tensor, "batch dim"]]]:
         """Numbered batches of features, for what needs to see each only once."""
-        return self.features.batches(self.chosen)
+        return self.features.batches(size, self.chosen)
 
     def training(self, group: RankGroup, device: torch.device | str) -> Rows | None:
         """What the model may have memorised."""

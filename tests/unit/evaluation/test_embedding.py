@@ -110,7 +110,7 @@ def test_chosen_rows_are_those_with_the_numbers(tmp_path):
     found = made(tmp_path / "set.safetensors", Numbers())
     chosen = np.array([2, 3, 11, 22])
     assert found.chosen(chosen, RankGroup()).values[:, 0].tolist() == [2, 3, 11, 22]
-    batches = [(number, rows[:, 0].tolist()) for number, rows in found.batches(chosen, size=3)]
+    batches = [(number, rows[:, 0].tolist()) for number, rows in found.batches(3, chosen)]
     assert batches == [(0, [2, 3, 11]), (1, [22])]
 
 

@@ -1,0 +1,109 @@
+"""An evaluation's numbers do not know how many ranks made them, nor how often these were killed on the way."""
+
+import shutil
+import signal
+
+import pytest
+from harness.processes import run_on_ranks, start, start_on_ranks, torchrun, wait_for_all
+
+from lediflow.evaluation.results import read_results
+
+pytestmark = pytest.mark.distributed
+
+MODULE = "lediflow.evaluate"
+COUNT, BATCH = 40, 4
+OF_TIME = ("cost", "ms_per_image")
+SUMMED = ("nll_nats", "z_variance", "ence", "coverage_error", "sigma_mean", "psnr")  # float64, in the order of ranks
+
+
+def options(trained, output, *more):
+    return (
+        f"run={trained.flow}", f"sampler={trained.sampler}", f"data.path={trained.latents}", "device=cpu",
+        "step_counts=[1]", f"count={COUNT}", f"batch_size={BATCH}", f"paths.runs={output}", f"output={output}", *more,
+    )  # fmt: skip
+
+
+def quality(output):
+    """Everything in the rows but the clock's share."""
+    document = read_results(output / "results.json")
+    rows = document["results"]["rows"]
+    return [{key: value for key, value in row.items() if key not in OF_TIME} for row in rows]
+
+
+def outputs(finished):
+    return "\n".join(process.output for process in finished)
+
+
+@pytest.fixture(scope="module")
+def alone(trained, tmp_path_factory):
+    """One process's rows."""
+    output = tmp_path_factory.mktemp("alone")
+    (finished,) = wait_for_all([start(MODULE, *options(trained, output))])
+    assert finished.status == 0, finished.output
+    return quality(output)
+
+
+def test_two_ranks_of_torchrun_have_the_bits_of_one(trained, alone, tmp_path):
+    finished = torchrun(2, MODULE, *options(trained, tmp_path))
+    assert finished.status == 0, finished.output
+    assert quality(tmp_path) == alone
+    assert read_results(tmp_path / "results.json")["certificate"]["ranks"] == 2
+    assert finished.output.count(f"on {COUNT} images") == 1  # one rank speaks
+
+
+def test_three_tasks_of_slurm_have_the_bits_of_one(trained, alone, tmp_path):
+    finished = run_on_ranks(3, MODULE, *options(trained, tmp_path))
+    assert [process.status for process in finished] == [0, 0, 0], outputs(finished)
+    assert quality(tmp_path) == alone
+
+
+def test_the_batch_size_changes_nothing_but_roundings(trained, alone, tmp_path):
+    finished = run_on_ranks(2, MODULE, *options(trained, tmp_path, "batch_size=7"))
+    assert [process.status for process in finished] == [0, 0], outputs(finished)
+    (row,), (expected,) = quality(tmp_path), alone
+    for name in ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "density"):
+        assert row[name] == pytest.approx(expected[name], rel=1e-3)  # float32 convolutions, in other orders
+    assert row["record"] == expected["record"]
+
+
+def test_killed_and_started_again_with_other_ranks_finished_batches_are_kept(trained, alone, tmp_path):
+    started = start_on_ranks(2, MODULE, *options(trained, tmp_path))
+    started[0].wait_until(lambda: len(pieces(tmp_path)) >= 3)
+    for process in started:
+        process.send(signal.SIGKILL)
+    wait_for_all(started)
+    assert 3 <= len(pieces(tmp_path)) < COUNT // BATCH
+    finished = run_on_ranks(1, MODULE, *options(trained, tmp_path))
+    assert finished[0].status == 0, outputs(finished)
+    assert quality(tmp_path) == alone
+    assert not (tmp_path / "features").exists()  # a finished row needs none
+
+
+def pieces(output):
+    """Finished batches of generated images."""
+    return sorted((output / "features").glob(".*.pieces/*.safetensors"))
+
+
+def test_the_priors_diagnostics_are_those_of_one_rank(trained, tmp_path):
+    found = []
+    for ranks in (1, 2):
+        output = tmp_path / str(ranks)
+        finished = run_on_ranks(ranks, MODULE, "mode=prior", *options(trained, output))
+        assert {process.status for process in finished} == {0}, outputs(finished)
+        found.append(read_results(output / "results.json")["results"]["prior"])
+    one, two = found
+    assert two["z_histogram"] == one["z_histogram"]
+    assert [two[name] for name in SUMMED] == pytest.approx([one[name] for name in SUMMED], rel=1e-12)
+
+
+def test_a_rank_that_fails_ends_all_and_is_named(trained, tmp_path):
+    generated = tmp_path / "generated"
+    shutil.copytree(trained.pictures / "bar", generated)
+    broken = sorted(generated.iterdir())[BATCH + 1]  # in the second batch, which is the second rank's
+    broken.write_bytes(broken.read_bytes()[:60])
+    finished = run_on_ranks(2, MODULE, f"images={generated}", f"reference={trained.pictures}/disc", "device=cpu",
+                            f"batch_size={BATCH}", f"paths.runs={tmp_path}", f"output={tmp_path}")  # fmt: skip
+    assert [process.status for process in finished] == [2, 2], outputs(finished)
+    assert f"error: rank 1 of 2 failed while extracting features: {broken}" in finished[0].output
+    assert f"error: {broken} is not a picture that can be read" in finished[1].output
+    assert "Traceback" not in outputs(finished)

@@ -1,0 +1,234 @@
+"""Each mode of `lediflow.evaluate` on the session's tiny runs: what it writes, reuses and refuses."""
+
+import json
+import shutil
+
+import pytest
+from harness.commands import invoke, succeed
+from PIL import Image
+
+from lediflow.evaluation.results import read_results
+from lediflow.tracking.jsonl import read_events
+
+COUNT = 12
+
+
+def common(trained, folder, *more):
+    return (f"data.path={trained.latents}", f"paths.runs={folder}", f"count={COUNT}", "device=cpu", *more)
+
+
+def run_of(trained):
+    return (f"run={trained.flow}", f"sampler={trained.sampler}")
+
+
+def rows(folder):
+    return read_results(folder / "results.json")["results"]["rows"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("modes")
+
+
+class TestMetrics:
+    @pytest.fixture(scope="class")
+    def row(self, trained, root):
+        succeed("evaluate", *run_of(trained), *common(trained, root, "step_counts=[1]", f"output={root}/row"))
+        return rows(root / "row")[0]
+
+    def test_every_metric_is_in_a_row_with_its_name_and_interval(self, row):
+        assert row["mmd_name"] == "MMD (EfficientNet-Lite0)"
+        assert row["frechet_name"] == "Fréchet distance (EfficientNet-Lite0)"
+        assert row["kid_name"] == "Kernel distance (EfficientNet-Lite0)"
+        assert row["mmd_interval"][0] < row["mmd_unbiased"] < row["mmd_interval"][1]
+        assert {"precision", "recall", "density", "coverage"} <= row.keys()
+        assert row["nearest_training"]["training_images"] == 48
+
+    def test_the_cost_is_told_by_parts(self, row):
+        for batch in (row["cost"]["batch_1"], row["cost"]["batch_16"]):
+            assert set(batch) == {"latent_sampler", "prior_decoder", "flow", "codec", "total"}
+            assert all(value >= 0 for value in batch.values())
+        assert row["ms_per_image"] == row["cost"]["batch_16"]["total"]
+
+    def test_a_row_says_which_weights_images_and_references_it_is_of(self, row, trained):
+        weights = json.loads((trained.flow / "export" / "config.json").read_text())["weights_sha256"]
+        assert row["record"]["images"]["models"]["flow"] == weights
+        assert row["record"]["extractor"]["features"] == "efficientnet-lite0"
+        assert list(row["record"]["references"]) == ["photographs"]
+
+    def test_more_rows_keep_those_that_are_there(self, row, trained, root):
+        more = common(trained, root, "step_counts=[1,2]", f"output={root}/row")
+        succeed("evaluate", *run_of(trained), *more)
+        kept, new = rows(root / "row")
+        assert kept == row
+        assert new["steps"] == 2
+
+    def test_streaming_is_within_its_bound_of_the_exact_value(self, row, trained, root):
+        options = ("step_counts=[1]", "metrics.estimator=streaming", f"output={root}/streaming")
+        succeed("evaluate", *run_of(trained), *common(trained, root, *options))
+        (streamed,) = rows(root / "streaming")
+        assert abs(streamed["mmd_unbiased"] - row["mmd_unbiased"]) <= streamed["mmd_error_bound"]
+        assert streamed["frechet"] == pytest.approx(row["frechet"], rel=1e-6)
+
+    def test_the_split_of_the_training_is_the_reference_on_demand(self, trained, root):
+        said = invoke(
+            "evaluate",
+            *run_of(trained),
+            *common(trained, root, "data.split=heldout", f"output={root}/heldout"),
+        )
+        assert said.status == 2  # nothing was held out in these trainings
+        assert "data.split=heldout" in said.err and "data.split=all" in said.err
+
+    def test_statistics_of_other_photographs_are_refused_with_both_fingerprints(self, trained, root):
+        own = f"statistics={root}/reference.safetensors"
+        options = ("step_counts=[1]", own, f"output={root}/statistics")
+        succeed("evaluate", *run_of(trained), *common(trained, root, *options))
+        said = invoke("evaluate", *run_of(trained), *common(trained, root, *options, "reference_count=20"))
+        assert said.status == 2
+        assert "fingerprint" in said.err and "count: 48 there, 20 asked" in said.err
+
+    def test_too_few_images_are_refused_before_any_is_made(self, trained, root):
+        said = invoke("evaluate", *run_of(trained), *common(trained, root, "count=2"))
+        assert (said.status, "count=2" in said.err and "3 images at least" in said.err) == (2, True)
+
+
+class TestFolders:
+    @pytest.mark.parametrize(("size", "told"), [((20, 10), "20 x 10"), ((12, 12), "12 x 12")])
+    def test_oblong_or_mixed_pictures_are_refused_by_name(self, trained, tmp_path, size, told):
+        shutil.copytree(trained.pictures / "bar", tmp_path / "pictures")
+        Image.new("L", size).save(tmp_path / "pictures" / "zz-other.png")
+        said = invoke("evaluate", f"images={tmp_path}/pictures", f"reference={trained.pictures}/disc",
+                      f"paths.runs={tmp_path}", "device=cpu")  # fmt: skip
+        assert said.status == 2
+        assert "zz-other.png" in said.err and told in said.err
+
+
+class TestCompare:
+    @pytest.fixture(scope="class")
+    def folders(self, trained, root):
+        """The run and its baseline, with the same noise."""
+        for name, run in (("ours", run_of(trained)), ("baseline", (f"run={trained.baseline}",))):
+            options = common(trained, root, "step_counts=[1,2]", f"output={root}/{name}")
+            succeed("evaluate", *run, *options)
+        return root / "ours", root / "baseline"
+
+    def test_a_verdict_is_given_for_every_setting(self, folders, root):
+        both = f"results=[{folders[0]},{folders[1]}]"
+        said = succeed("evaluate", "mode=compare", both, f"output={root}/verdict")
+        verdicts = rows(root / "verdict")
+        assert [row["steps"] for row in verdicts] == [1, 2]
+        assert said.out.count("midpoint") == 2
+        for row in verdicts:
+            low, high = row["interval"]
+            expected = "better" if high < 0 else "worse" if low > 0 else "undecided"
+            assert row["verdict"] == expected
+            assert row["difference"] == pytest.approx(row["mmd_a"] - row["mmd_b"])
+
+    def test_a_run_is_neither_better_nor_worse_than_itself(self, folders, root):
+        succeed("evaluate", "mode=compare", f"results=[{folders[0]},{folders[0]}]", f"output={root}/itself")
+        assert {(row["verdict"], row["difference"]) for row in rows(root / "itself")} == {("undecided", 0.0)}
+
+    def test_another_seed_cannot_be_compared_image_by_image(self, folders, trained, root):
+        options = common(trained, root, "step_counts=[1]", "seed=1", f"output={root}/seed")
+        succeed("evaluate", *run_of(trained), *options)
+        said = invoke("evaluate", "mode=compare", f"results=[{folders[0]},{root}/seed]")
+        assert said.status == 2
+        assert "seed: 0 and 1" in said.err
+
+
+class TestGrid:
+    @pytest.fixture(scope="class")
+    def folder(self, trained, root):
+        runs = f"runs={{Learned:[{trained.flow},{trained.sampler}],Gaussian:[{trained.baseline}]}}"
+        options = ("grid.solvers=[euler]", "grid.steps=[0,1]", f"output={root}/grid")
+        succeed("evaluate", "mode=grid", runs, *common(trained, root, *options))
+        return root / "grid"
+
+    def test_every_run_has_a_row_for_each_of_its_cells(self, folder):
+        assert [(row["run"], row["steps"]) for row in rows(folder)] == [
+            ("Learned", 0),
+            ("Learned", 1),
+            ("Gaussian", 1),
+        ]
+
+    def test_runs_of_other_weights_have_other_numbers(self, folder):
+        _, learned, gaussian = rows(folder)
+        assert learned["mmd"] != gaussian["mmd"]
+        assert gaussian["cost"]["batch_1"]["latent_sampler"] < gaussian["cost"]["batch_1"]["flow"]
+
+    def test_tables_plots_and_pictures_lie_beside_the_numbers(self, folder):
+        table = (folder / "table.md").read_text()
+        assert "| Learned |" in table and "| Gaussian |" in table
+        pictures = ("pareto.png", "images-Learned.png", "images-Gaussian.png")
+        assert all(Image.open(folder / name).width > 300 for name in pictures)
+        assert "<svg" in (folder / "pareto.svg").read_text()
+
+    def test_the_shape_of_the_paths_is_told_for_each_run(self, folder):
+        paths = read_results(folder / "results.json")["results"]["paths"]
+        assert set(paths) == {"Learned", "Gaussian"}
+        assert all(shape["straightness"] >= 0 and shape["curvature"] >= 0 for shape in paths.values())
+
+
+class TestPrior:
+    def test_numbers_plots_and_maps_are_written(self, trained, root):
+        said = succeed(
+            "evaluate", "mode=prior", f"run={trained.flow}", *common(trained, root, f"output={root}/prior")
+        )
+        found = read_results(root / "prior" / "results.json")["results"]["prior"]
+        assert found["images"] == 48
+        assert {"nll_nats", "z_histogram", "ence", "share_at_floor", "psnr", "sigma_mean"} <= found.keys()
+        assert "calibration error" in said.out
+        assert all((root / "prior" / name).is_file() for name in ("prior.png", "prior.svg", "sigma.png"))
+
+    def test_the_gaussian_baseline_has_no_learned_prior(self, trained, root):
+        said = invoke("evaluate", "mode=prior", f"run={trained.baseline}", *common(trained, root))
+        assert (said.status, "has no learned prior" in said.err) == (2, True)
+
+
+class TestWatch:
+    @pytest.fixture(scope="class")
+    def watched(self, trained, root):
+        """A copy of the flow's folder, whose training has ended; watched twice."""
+        shutil.copytree(trained.flow, root / "watched", ignore=shutil.ignore_patterns("results", "samples"))
+        command = ("evaluate", "--watch", root / "watched", f"sampler={trained.sampler}",
+                   *common(trained, root, "step_counts=[1]"))  # fmt: skip
+        return [succeed(*command) for _ in range(2)]
+
+    def test_every_checkpoint_becomes_an_event_of_the_run(self, watched, root):
+        checkpoints = [
+            int(path.name) for path in (root / "watched" / "checkpoints").iterdir() if path.name.isdigit()
+        ]
+        found = [
+            event
+            for event in read_events(root / "watched" / "events.jsonl")
+            if event["event"] == "evaluation"
+        ]
+        assert [event["images_seen"] for event in found] == sorted(checkpoints)
+        assert all(event["midpoint_1"]["mmd"] > 0 for event in found)
+
+    def test_what_was_evaluated_is_not_evaluated_again(self, watched):
+        first, second = watched
+        assert "checkpoint at" in first.out
+        assert "checkpoint at" not in second.out
+        assert "no more checkpoints to come" in second.out
+
+    def test_a_folder_that_cannot_become_a_run_is_refused(self, trained, root):
+        said = invoke("evaluate", "--watch", root / "no" / "where", *common(trained, root))
+        assert (said.status, "there is no folder" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("mode=best",), "metrics, grid, prior, compare"),
+        (("mode=compare", "results=[one]"), "takes two folders"),
+        (("images=there",), "reference=DIR"),
+        (("run=there",), r"data.path=SHARDS"),
+        (("run=there", "data.path=x", "features.name=resnet"), "efficientnet-lite0"),
+        (("run=there", "data.path=x", "features.name=clip-vit-l14-336"), "features.path=FILE"),
+        (("run=there", "data.path=x", "metrics.estimator=fast"), "exact, streaming"),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_met_is_answered_with_one_that_can(options, told):
+    said = invoke("evaluate", *options)
+    assert (said.status, told in said.err) == (2, True), said.err
