@@ -78,6 +78,7 @@ class ShardImages:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @torch.no_grad()
     def __call__(self, numbers: range) -> Images:
         return self.decode(self.signals(numbers)).clamp(-1, 1)
 

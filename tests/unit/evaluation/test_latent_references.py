@@ -1,0 +1,106 @@
+"""Runs on latents are held against the photographs and against their reconstructions; the codec's floor is between."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from harness.commands import succeed
+from torch import Tensor
+
+from lediflow.codecs import CodecConfig, build_codec
+from lediflow.compat import mend_torchvision
+from lediflow.config.schema import EvaluateCommand, PathsConfig, RealImagesConfig
+from lediflow.data.synthetic import make_synthetic_shards
+from lediflow.engine.group import RankGroup
+from lediflow.errors import UserError
+from lediflow.evaluate.real import references
+from lediflow.evaluate.rows import RowMaker
+from lediflow.evaluate.session import Session
+from lediflow.evaluation.cmmd import cmmd
+from lediflow.evaluation.features import unit
+
+mend_torchvision()
+from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
+
+COUNT, SIZE = 10, 32
+FACTS = {"data": {"fingerprint": "another set's", "held_out_fraction": 0.0}}
+
+
+class Pixels:
+    """Every fourth pixel is a feature."""
+
+    name, dim = "pixels", 3 * SIZE * SIZE // 4
+    record = {"features": "pixels"}  # noqa: RUF012 - a stand-in's facts
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, ::4].float()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Photographs, and their latents by a tiny autoencoder."""
+    root = tmp_path_factory.mktemp("latents")
+    torch.manual_seed(0)
+    autoencoder = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4, latent_channels=4,
+    )  # fmt: skip
+    autoencoder.save_pretrained(root / "vae")
+    make_synthetic_shards(root / "images", COUNT, size=SIZE, channels=3)
+    make_synthetic_shards(root / "others", COUNT, size=SIZE, channels=3, seed=5)
+    succeed("encode", f"source={root}/images", f"output={root}/latents", "codec.name=sd2_vae",
+            f"codec.path={root}/vae", "device=cpu")  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def session(sets, tmp_path):
+    """A session of one rank about the latents."""
+
+    def of(path: str, photographs: str | None = None) -> Session:
+        data = RealImagesConfig(path=f"{sets}/{path}", photographs=photographs and f"{sets}/{photographs}")
+        command = EvaluateCommand(data=data, paths=PathsConfig(runs=str(tmp_path)), batch_size=4)
+        return Session(command, RankGroup(), torch.device("cpu"), Pixels())
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def pipeline(sets):
+    """As far as references need one."""
+    decode = build_codec(CodecConfig(name="sd2_vae", path=f"{sets}/vae"), torch.device("cpu")).decode
+    return SimpleNamespace(decode=decode, device=torch.device("cpu"))
+
+
+def test_the_photographs_come_first_and_the_reconstructions_beside_them(session, pipeline):
+    found = references(session("latents", "images"), pipeline, FACTS)
+    assert [reference.name for reference in found] == ["photographs", "reconstructions"]
+    photographs, reconstructions = (reference.rows(RankGroup(), "cpu").values for reference in found)
+    assert photographs.shape == reconstructions.shape == (COUNT, Pixels.dim)
+    assert not torch.allclose(photographs, reconstructions, atol=0.1)  # an untrained codec loses much
+
+
+def test_the_codecs_floor_is_the_distance_of_reconstructions_from_photographs(session, pipeline, tmp_path):
+    asked = session("latents", "images")
+    found = references(asked, pipeline, FACTS)
+    floor = RowMaker(asked, "run", pipeline, {}, found, tmp_path).facts()["codec_floor"]
+    photographs, reconstructions = (
+        unit(reference.rows(RankGroup(), "cpu").values.double()) for reference in found
+    )
+    assert floor["mmd"] == pytest.approx(cmmd(reconstructions, photographs), rel=1e-9)
+
+
+def test_without_photographs_the_reference_is_what_it_is_called(session, pipeline, capsys):
+    (found,) = references(session("latents"), pipeline, FACTS)
+    assert found.name == "reconstructions"
+    assert "data.photographs=SHARDS" in capsys.readouterr().err
+
+
+def test_photographs_that_the_latents_were_not_made_from_are_refused(session, pipeline):
+    with pytest.raises(UserError, match="are not what the latents in .* were made from"):
+        references(session("latents", "others"), pipeline, FACTS)
+
+
+def test_pixels_have_no_other_photographs(session, pipeline):
+    with pytest.raises(UserError, match=r"holds the pixels themselves; leave it out"):
+        references(session("images", "others"), pipeline, FACTS)
