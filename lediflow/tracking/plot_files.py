@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 COLOURS = ("#b4481f", "#33658f", "#4f7a3a", "#86599c", "#6b6b6b", "#a98300")
+DASHES = ("-", "--", ":", "-.")  # the next where the colours are used up
+SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
+ABOVE: dict[str, Any] = SMALL | {"xytext": (4, 4)}
+BELOW: dict[str, Any] = SMALL | {"xytext": (-4, -4), "ha": "right", "va": "top"}
 INK, MUTED, RULE = "#1d1b19", "#6f6a64", "#dedad4"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "the same drawing twice is the same text",
     "font.size": 10,
@@ -43,6 +49,15 @@ class Point(NamedTuple):
     label: str  # beside the point
 
 
+class Look(NamedTuple):
+    """Of a line, the same in every panel."""
+
+    colour: str
+    dash: str
+    is_above: bool  # where its points' labels are: neighbours with points at one place stay legible
+
+
+@mpl.rc_context(STYLE)
 def write_figure(figure: Figure, path: Path) -> None:
     """`path` without a suffix: becomes a .png and a .svg."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,38 +68,65 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 @mpl.rc_context(STYLE)
 def pareto_figure(
-    panels: dict[str, dict[str, Sequence[Point]]], metric: str, real: float | None = None
+    panels: Mapping[str, Mapping[str, Sequence[Point]]], metric: str, real: float | None = None
 ) -> Figure:
     """Quality against each cost (the panels' names), a line for each run; hollow points are beaten by another one."""
-    figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
+    names = dict.fromkeys(name for lines in panels.values() for name in lines)
+    looks = dict(zip(names, looks_of_lines(), strict=False))
+    figure = Figure(figsize=(5.2 * len(panels), 4.2 + 0.1 * len(names)), layout="constrained")
     for axes, (cost, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
-        draw_lines(axes, lines)
+        draw_lines(axes, lines, looks)
         if real is not None:
             axes.axhline(real, color=MUTED, linewidth=1, dashes=(4, 3), label="photographs among themselves")
         doubling_axis(axes, [point.cost for line in lines.values() for point in line])
         axes.set_xlabel(cost)
         axes.set_title(f"{metric}, lower is better", loc="left", fontsize=10, color=MUTED)
-    axes.legend(frameon=False, fontsize=9)
+    legend_below(figure)
     return figure
 
 
-def draw_lines(axes: Axes, lines: dict[str, Sequence[Point]]) -> None:
+def looks_of_lines() -> Iterator[Look]:
+    """Without end: every colour drawn through, then dashed, then dotted ..."""
+    sides = cycle((True, False))
+    return (Look(colour, dash, next(sides)) for dash in cycle(DASHES) for colour in COLOURS)
+
+
+def draw_lines(axes: Axes, lines: Mapping[str, Sequence[Point]], looks: dict[str, Look]) -> None:
     """Points with their intervals, joined in the order of their cost."""
     everyone = [point for line in lines.values() for point in line]
-    for colour, (name, line) in zip(COLOURS, lines.items(), strict=False):
-        points = sorted(line)
+    for name, line in lines.items():
+        points, (colour, dash, is_above) = sorted(line), looks[name]
+        costs, values = [p.cost for p in points], [p.value for p in points]
         axes.plot(
-            [p.cost for p in points], [p.value for p in points], color=colour, linewidth=1.3, label=name
+            costs, values, marker="o", markersize=5, color=colour, linestyle=dash, linewidth=1.3, label=name
+        )
+        axes.vlines(
+            costs, [p.low for p in points], [p.high for p in points], color=colour, linewidth=1, alpha=0.6
         )
         for p in points:
-            axes.plot([p.cost] * 2, [p.low, p.high], color=colour, linewidth=1, alpha=0.6)
-            face = "white" if is_beaten(p, everyone) else colour
-            axes.plot(p.cost, p.value, "o", color=colour, markerfacecolor=face, markersize=5)
-            axes.annotate(
-                p.label, (p.cost, p.value), (4, 4), textcoords="offset points", fontsize=7, color=MUTED
-            )
+            if is_beaten(p, everyone):
+                axes.plot(p.cost, p.value, "o", color=colour, markerfacecolor="white", markersize=5)
+            axes.annotate(p.label, (p.cost, p.value), color=colour, **(ABOVE if is_above else BELOW))
+
+
+def legend_below(figure: Figure) -> None:
+    """Every line's name once, under the panels, in as many columns as have room."""
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    points_wide = 45 + 5 * max(len(name) for name in handles)  # of a column at this font size
+    columns = max(1, int(72 * figure.get_figwidth() / points_wide))
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=min(columns, len(handles)),
+        frameon=False,
+        fontsize=9,
+    )
 
 
 def is_beaten(point: Point, others: Sequence[Point]) -> bool:

@@ -25,7 +25,8 @@ class GridConfig:
         if not (self.solvers and self.steps and self.temperatures):
             raise ValueError("grid.solvers, grid.steps and grid.temperatures need at least one value each")
         for solver in self.solvers:
-            check_solver(solver, 1)
+            for steps in self.steps:
+                check_solver(solver, 1 if steps == 0 else steps)
 
 
 def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[SamplingConfig]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lediflow.evaluation.grid.cells import ADAPTIVE
+
 Row = dict[str, Any]
+BAR = r"\|"
 
 
 def table_markdown(rows: Sequence[Row], baseline: str | None = None) -> str:
@@ -111,8 +114,8 @@ def setting(row: Row) -> str:
     tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
     if row["steps"] == 0:
         return f"prior alone{tempered}"
-    if row["solver"] == "dopri5":
-        return f"dopri5{tempered}"
+    if row["solver"] == ADAPTIVE:
+        return f"{ADAPTIVE}{tempered}"
     return f"{row['solver']} {row['steps']}{tempered}"
 
 
@@ -121,5 +124,6 @@ def number(value: float | None) -> str:
 
 
 def markdown(lines: list[list[str]]) -> str:
-    head, *body = (f"| {' | '.join(cells)} |" for cells in lines)
+    """The first line is the head; a bar in a run's name is escaped, lest it open a column."""
+    head, *body = (f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |" for cells in lines)
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])

@@ -1,0 +1,62 @@
+"""Which settings a grid is made of."""
+
+import pytest
+
+from lediflow.evaluation.grid import GridConfig, cells
+from lediflow.sampling import SamplingConfig
+
+BASE = SamplingConfig(seed=3, latent_steps=7)
+
+
+def settings(grid: GridConfig, *, is_learned: bool = True) -> list[tuple]:
+    return [(cell.temperature, cell.solver, cell.steps) for cell in cells(BASE, grid, is_learned=is_learned)]
+
+
+def test_settings_are_ordered_by_temperature_then_solver_then_steps():
+    grid = GridConfig(solvers=["midpoint", "euler"], steps=[4, 1], temperatures=[1.0, 0.8])
+    assert settings(grid) == [
+        (temperature, solver, steps)
+        for temperature in (1.0, 0.8)
+        for solver in ("midpoint", "euler")
+        for steps in (1, 4)
+    ]
+
+
+def test_the_prior_alone_is_there_once_for_each_temperature_whatever_the_solvers():
+    grid = GridConfig(solvers=["euler", "heun3"], steps=[2, 0], temperatures=[1.0, 0.8])
+    priors = [(temperature, steps) for temperature, _, steps in settings(grid) if steps == 0]
+    assert priors == [(1.0, 0), (0.8, 0)]
+    assert len(settings(grid)) == 2 * (1 + 2)
+
+
+def test_noise_alone_is_no_setting_of_the_gaussian_baseline():
+    grid = GridConfig(solvers=["euler"], steps=[0, 1, 2])
+    assert settings(grid, is_learned=False) == [(1.0, "euler", 1), (1.0, "euler", 2)]
+
+
+def test_a_solver_that_chooses_its_steps_is_there_once():
+    grid = GridConfig(solvers=["dopri5", "euler"], steps=[1, 2])
+    assert [solver for _, solver, _ in settings(grid)] == ["dopri5", "euler", "euler"]
+
+
+def test_what_is_asked_for_twice_is_there_once():
+    assert settings(GridConfig(solvers=["euler", "euler"], steps=[2, 2])) == [(1.0, "euler", 2)]
+
+
+def test_everything_else_is_the_commands():
+    assert {(cell.seed, cell.latent_steps) for cell in cells(BASE, GridConfig(), is_learned=True)} == {(3, 7)}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"solvers": ["eulr"]}, "did you mean 'euler'"),
+        ({"steps": [1, -2]}, "steps=-2|-2 steps"),
+        ({"solvers": []}, "at least one value"),
+        ({"steps": []}, "at least one value"),
+        ({"temperatures": []}, "at least one value"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_before_any_work(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        GridConfig(**options)

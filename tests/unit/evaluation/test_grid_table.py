@@ -1,0 +1,121 @@
+"""The tables of a grid, on rows whose best and cheapest are known."""
+
+import re
+
+import pytest
+
+from lediflow.evaluation.grid.table import table_markdown
+
+
+def row(run: str, steps: int, value: float, ms: float, **other) -> dict:
+    """Its interval reaches 0.1 to both sides."""
+    return {
+        "run": run,
+        "solver": "midpoint",
+        "steps": steps,
+        "temperature": 1.0,
+        "nfe": 2 * steps,
+        "mmd_name": "CMMD",
+        "mmd": value + 50,  # biased: belongs in no table
+        "mmd_unbiased": value,
+        "mmd_interval": [value - 0.1, value + 0.1],
+        "frechet_name": "FID",
+        "frechet": 12.0,
+        "kid_name": "KID",
+        "kid": None,
+        "sample_images": 5000,
+        "reference_images": 3000,
+        "ms_per_image": ms,
+        "cost": {"batch_1": {"total": 4 * ms}, "batch_16": {"total": ms}},
+    } | other
+
+
+ROWS = [
+    row("ours", 0, 3.0, 1.0),
+    row("ours", 1, 1.05, 2.0),  # within the best one's interval
+    row("ours", 2, 1.0, 3.0),
+    row("gaussian", 4, 2.5, 8.0),
+    row("gaussian", 8, 1.5, 16.0),
+]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Cells of each table's lines, without the rule under the head."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        lines = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in block.splitlines()]
+        found.append([lines[0], *lines[2:]])
+    return found
+
+
+def summary(rows=ROWS, baseline: str | None = "gaussian") -> dict[str, dict[str, str]]:
+    """By run and by column; both "ms/img" columns by their order."""
+    (_, _, _, _, _, _, _), *lines = tables(table_markdown(rows, baseline))[0]
+    names = ("run", "best", "at", "best ms", "as good from", "as good ms", "speed-up")
+    return {line[0]: dict(zip(names, line, strict=True)) for line in lines}
+
+
+def test_a_runs_best_row_is_the_one_of_the_lowest_unbiased_metric():
+    assert summary()["ours"]["best"] == "1.000 [0.900, 1.100]"
+    assert (summary()["ours"]["at"], summary()["ours"]["best ms"]) == ("midpoint 2", "3")
+
+
+def test_the_cheapest_row_inside_the_best_ones_interval_is_as_good():
+    assert (summary()["ours"]["as good from"], summary()["ours"]["as good ms"]) == ("midpoint 1", "2")
+    assert (summary()["gaussian"]["as good from"], summary()["gaussian"]["as good ms"]) == (
+        "midpoint 8",
+        "16",
+    )
+
+
+def test_the_speed_up_is_over_the_baselines_best_row():
+    """The baseline reaches 1.5 in 16 ms, ours something better from 2 ms on."""
+    assert summary()["ours"]["speed-up"] == "8.00 x"
+    assert summary()["gaussian"]["speed-up"] == "1.00 x"
+
+
+def test_a_run_that_never_is_as_good_has_a_dash_for_its_speed_up():
+    assert summary([*ROWS, row("poor", 1, 9.0, 0.1)])["poor"]["speed-up"] == "-"
+
+
+def test_without_a_baseline_nothing_is_said_of_speed_up():
+    assert {line["speed-up"] for line in summary(baseline=None).values()} == {"-"}
+    assert "Speed-up" not in table_markdown(ROWS)
+
+
+def test_the_best_row_of_each_run_is_bold_among_all_rows():
+    head, *lines = tables(table_markdown(ROWS))[1]
+    bold = [(line[0], line[1]) for line in lines if line[head.index("CMMD")].startswith("**")]
+    assert len(lines) == len(ROWS)
+    assert bold == [("ours", "midpoint 2"), ("gaussian", "midpoint 8")]
+
+
+def test_the_tables_say_which_metric_on_how_many_images():
+    text = table_markdown(ROWS)
+    assert text.startswith("CMMD, unbiased, times 1000")
+    assert "5,000 generated images a row against 3,000 photographs" in text
+    assert "51." not in text  # the biased one
+
+
+def test_a_metric_that_was_not_taken_is_a_dash():
+    head, first, *_ = tables(table_markdown(ROWS))[1]
+    measured = dict(zip(head, first, strict=True))
+    assert (measured["FID"], measured["KID"], measured["recall"]) == ("12", "-", "-")
+
+
+def test_settings_name_only_what_is_chosen():
+    rows = [
+        row("ours", 0, 3.0, 1.0),
+        row("ours", 1, 1.0, 1.0, solver="dopri5"),
+        row("ours", 2, 2.0, 1.0, temperature=0.8),
+    ]
+    settings = [line[1] for line in tables(table_markdown(rows))[1][1:]]
+    assert settings == ["prior alone", "dopri5", "midpoint 2, temperature 0.8"]
+
+
+@pytest.mark.parametrize("name", ["ours", "a|b", "||"])
+def test_every_line_of_a_table_has_the_columns_of_its_head(name):
+    text = table_markdown([*ROWS, row(name + "2", 1, 2.0, 1.0)], baseline="gaussian")
+    for table in tables(text):
+        assert {len(line) for line in table} == {len(table[0])}
+        assert table[-1][0].replace(r"\|", "|") == name + "2"

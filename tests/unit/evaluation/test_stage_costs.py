@@ -1,0 +1,95 @@
+"""What an image costs, by a clock that only the parts of a stand-in chain move on."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lediflow.evaluation import cost
+from lediflow.evaluation.cost import stage_costs
+from lediflow.sampling import SamplingConfig
+
+CONFIG = SamplingConfig()
+
+
+class Clock:
+    """Seconds that pass when a part says so."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class TimedChain:
+    """Every batch takes ms of each part from a list; the last entry holds from there on."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, clock: Clock, *, is_learned: bool = True, **ms: list[float]):
+        self.clock, self.ms = clock, ms
+        self.auxiliary = "a learned prior" if is_learned else None
+
+    def pass_time(self, part: str) -> None:
+        left = self.ms.get(part, [0.0])
+        self.clock.now += (left.pop(0) if len(left) > 1 else left[0]) / 1000
+
+    def latents(self, ids, config):
+        self.pass_time("latent_sampler")
+
+    def start_from(self, ids, z, config):
+        self.pass_time("prior_decoder")
+        return ids
+
+    def integrate(self, start, config):
+        self.pass_time("flow")
+        return SimpleNamespace(x=start)
+
+    def decode(self, x):
+        self.pass_time("codec")
+        return x
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(cost, "time", clock)
+    return clock
+
+
+def test_a_batch_is_shared_by_its_images(clock):
+    chain = TimedChain(clock, latent_sampler=[8], prior_decoder=[4], flow=[40], codec=[16])
+    found = stage_costs(chain, CONFIG, batch_size=4)
+    one = {"latent_sampler": 8, "prior_decoder": 4, "flow": 40, "codec": 16, "total": 68}
+    assert list(found) == ["batch_1", "batch_4"]
+    assert found["batch_1"] == pytest.approx(one)
+    assert found["batch_4"] == pytest.approx({part: ms / 4 for part, ms in one.items()})
+
+
+def test_a_batch_of_one_is_not_measured_twice(clock):
+    assert list(stage_costs(TimedChain(clock), CONFIG, batch_size=1)) == ["batch_1"]
+
+
+def test_the_first_run_is_not_counted(clock):
+    chain = TimedChain(clock, flow=[9000, 5])
+    assert stage_costs(chain, CONFIG, batch_size=1)["batch_1"]["flow"] == pytest.approx(5)
+
+
+def test_a_single_slow_repeat_changes_no_median(clock):
+    chain = TimedChain(clock, flow=[1, 5, 700, 6])
+    assert stage_costs(chain, CONFIG, batch_size=1)["batch_1"]["flow"] == pytest.approx(6)
+
+
+def test_the_total_is_the_median_of_whole_runs_not_the_sum_of_medians(clock):
+    """Runs of (1, 9), (9, 1) and (5, 20) ms take 10, 10 and 25; the parts' medians are 5 and 9."""
+    chain = TimedChain(clock, flow=[0, 1, 9, 5], codec=[0, 9, 1, 20])
+    found = stage_costs(chain, CONFIG, batch_size=1)["batch_1"]
+    assert (found["flow"], found["codec"], found["total"]) == pytest.approx((5, 9, 10))
+
+
+def test_a_gaussian_baseline_pays_for_no_latents(clock):
+    chain = TimedChain(clock, is_learned=False, latent_sampler=[100], flow=[6], codec=[2])
+    found = stage_costs(chain, CONFIG, batch_size=1)["batch_1"]
+    assert found == pytest.approx(
+        {"latent_sampler": 0, "prior_decoder": 0, "flow": 6, "codec": 2, "total": 8}
+    )

@@ -1,0 +1,122 @@
+"""Plots as files: what is drawn of every line, and files that are the same each time."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from lediflow.tracking.plot_files import COLOURS, Point, is_beaten, pareto_figure, prior_figure, write_figure
+
+
+def point(cost: float, value: float) -> Point:
+    return Point(cost, value, value - 0.5, value + 0.5, f"{cost:g}")
+
+
+def line(offset: float) -> list[Point]:
+    return [point(cost, offset + 1 / cost) for cost in (4.0, 1.0, 2.0)]
+
+
+def drawn_lines(axes) -> dict[str, mpl.lines.Line2D]:
+    """Named lines of a panel."""
+    return {each.get_label(): each for each in axes.get_lines() if not each.get_label().startswith("_")}
+
+
+def look(each: mpl.lines.Line2D) -> tuple[str, str]:
+    return to_hex(each.get_color()), each.get_linestyle()
+
+
+PANELS = {
+    "milliseconds": {"prior alone": [point(1.0, 3.0)], "ours": line(0.0), "gaussian": line(1.0)},
+    "evaluations": {"ours": line(0.0), "gaussian": line(1.0)},
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "beaten"),
+    [
+        (point(1.0, 1.0), True),  # cheaper and better
+        (point(1.0, 2.0), True),  # cheaper and as good
+        (point(2.0, 1.0), True),  # as cheap and better
+        (point(2.0, 2.0), False),  # the same
+        (point(1.0, 3.0), False),
+        (point(3.0, 1.0), False),
+    ],
+)
+def test_a_point_is_beaten_by_what_is_no_worse_in_either_way(other, beaten):
+    own = point(2.0, 2.0)
+    assert is_beaten(own, [own, other]) is beaten
+
+
+def test_more_lines_than_colours_are_all_drawn_and_all_differ():
+    names = [f"run {number}" for number in range(2 * len(COLOURS) + 1)]
+    figure = pareto_figure({"cost": {name: line(place) for place, name in enumerate(names)}}, "CMMD")
+    found = drawn_lines(figure.axes[0])
+    assert list(found) == names
+    assert len({look(each) for each in found.values()}) == len(names)
+
+
+def test_a_line_looks_the_same_in_every_panel():
+    first, second = (drawn_lines(axes) for axes in pareto_figure(PANELS, "CMMD").axes)
+    assert {name: look(first[name]) for name in second} == {name: look(second[name]) for name in second}
+
+
+def test_the_legend_names_every_line_of_every_panel_once():
+    figure = pareto_figure(PANELS, "CMMD", real=0.3)
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert sorted(names) == ["gaussian", "ours", "photographs among themselves", "prior alone"]
+    assert all(axes.get_legend() is None for axes in figure.axes)
+
+
+def test_the_legend_hides_no_panel():
+    runs = {f"a run of a rather long name, temperature {number}": line(number) for number in range(9)}
+    figure = pareto_figure({"milliseconds": runs, "evaluations": runs}, "CMMD", real=0.3)
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert all(legend.y1 < axes.get_tightbbox().y0 for axes in figure.axes)
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1
+
+
+def test_points_are_joined_in_the_order_of_their_cost():
+    found = drawn_lines(pareto_figure(PANELS, "CMMD").axes[0])["ours"]
+    assert list(found.get_xdata()) == [1, 2, 4]
+    assert list(found.get_ydata()) == [1, 0.5, 0.25]
+
+
+def test_ticks_are_doublings_around_all_costs():
+    axes = pareto_figure({"cost": {"ours": [point(3.0, 1.0), point(20.0, 0.5)]}}, "CMMD").axes[0]
+    assert list(axes.get_xticks()) == [2, 4, 8, 16, 32]
+
+
+@pytest.fixture
+def calibration():
+    """Figures of a prior that says what it is."""
+    edges = np.linspace(-3, 3, 13)
+    counts = np.ones(14)  # with those below and above
+    shares = [0.5, 0.9]
+    return lambda: prior_figure(edges, counts, [0.1, 0.2], [0.1, 0.2], shares, shares)
+
+
+@pytest.mark.parametrize("kind", ["pareto", "prior"])
+def test_a_figure_becomes_two_files_which_are_the_same_each_time(kind, tmp_path, calibration):
+    draw = calibration if kind == "prior" else lambda: pareto_figure(PANELS, "CMMD", real=0.3)
+    for place in ("first", "second"):
+        write_figure(draw(), tmp_path / place / kind)
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == [f"{kind}.png", f"{kind}.svg"]
+    for suffix in (".png", ".svg"):
+        first, second = ((tmp_path / place / kind).with_suffix(suffix) for place in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+    with Image.open(tmp_path / "first" / f"{kind}.png") as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_words_of_an_svg_stay_words(tmp_path):
+    write_figure(pareto_figure(PANELS, "CMMD"), tmp_path / "pareto")
+    assert "CMMD, lower is better</text>" in (tmp_path / "pareto.svg").read_text()
+
+
+def test_nobody_elses_plots_change_their_looks(tmp_path):
+    before = dict(mpl.rcParams)
+    write_figure(pareto_figure(PANELS, "CMMD"), tmp_path / "pareto")
+    assert dict(mpl.rcParams) == before
