@@ -83,6 +83,7 @@ class RankGroup:
         received = torch.empty(shapes[before], dtype=block.dtype)
         sending = dist.isend(block.cpu(), after, group=self.group)
         dist.recv(received, before, group=self.group)
+        assert sending is not None  # this rank is of the group
         sending.wait()
         return received.to(block.device)
 
@@ -147,7 +148,7 @@ class RankGroup:
 
     def _board(self, patience: timedelta) -> dist.Store:
         """A store of this group's own at the first rank, on any port that is free there."""
-        options = {"wait_for_workers": False, "timeout": patience}
+        options: dict[str, Any] = {"wait_for_workers": False, "timeout": patience}
         address, is_first = self.ranks.master_addr, self.is_first
         store = dist.TCPStore(address, 0, is_master=True, **options) if is_first else None
         port = self.share(store.port if store else None)

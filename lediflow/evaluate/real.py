@@ -101,4 +101,4 @@ def check_source(latents: ShardReader, photographs: ShardReader, path: str, phot
 
 def _is_lossy(reader: ShardReader) -> bool:
     codec = reader.index.contents.codec
-    return bool(codec) and codec["name"] != "pixels"
+    return codec is not None and codec["name"] != "pixels"

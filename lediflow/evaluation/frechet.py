@@ -53,7 +53,7 @@ def feature_statistics(
 class FeatureSums(NamedTuple):
     """Sums over features that come a batch at a time; memory does not grow with their number."""
 
-    count: Float[Tensor, ""]
+    images: Float[Tensor, ""]  # how many
     first: Float[Tensor, " dim"]
     second: Float[Tensor, "dim dim"]
 
@@ -63,7 +63,7 @@ class FeatureSums(NamedTuple):
 
     def add(self, batch: Float[Tensor, "batch dim"]) -> None:
         batch = batch.to(self.first)
-        self.count.add_(len(batch))
+        self.images.add_(len(batch))
         self.first.add_(batch.sum(dim=0))
         self.second.addmm_(batch.T, batch)
 

@@ -13,7 +13,14 @@ pytestmark = pytest.mark.distributed
 MODULE = "lediflow.evaluate"
 COUNT, BATCH = 40, 4
 OF_TIME = ("cost", "ms_per_image")
-SUMMED = ("nll_nats", "z_variance", "ence", "coverage_error", "sigma_mean", "psnr")  # float64, in the order of ranks
+SUMMED = (
+    "nll_nats",
+    "z_variance",
+    "ence",
+    "coverage_error",
+    "sigma_mean",
+    "psnr",
+)  # float64, in the order of ranks
 
 
 def options(trained, output, *more):

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.saves import part, whole
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.ranks import Ranks
-from harness.saves import part, whole
 
 
 class Deadly(dict):
