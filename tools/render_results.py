@@ -27,6 +27,7 @@ DOCUMENTS = (Path("README.md"), Path("docs/demo.md"), Path("docs/performance.md"
 BENCHES = (
     "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
     "bench_training_h200", "bench_training_h100", "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
+    "bench_cmmd", "bench_cmmd_h100",
 )  # fmt: skip
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
