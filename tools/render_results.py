@@ -150,8 +150,9 @@ def bench_block(document: Results) -> str:
     if "route" in rows[0] and "shape" in rows[0]:
         heads, body = attention_table(rows)
     else:
-        heads = [*MODEL_COLUMNS] if "% of peak" in rows[0] else [*rows[0]]
-        body = [[figure(row[column]) for column in heads] for row in rows]
+        every = dict.fromkeys(column for row in rows for column in row)
+        heads = [*MODEL_COLUMNS] if "% of peak" in rows[0] else [*every]
+        body = [[figure(row.get(column, "")) for column in heads] for row in rows]
     return "\n".join([*markdown_table(heads, body), "", certificate_line(document["certificate"])])
 
 
