@@ -61,8 +61,7 @@ def build_features(config: FeaturesConfig) -> FeatureExtractor:
     if name == INCEPTION:
         return InceptionFeatures(path, device=device)
     if name == TORCHSCRIPT:
-        options = {"size": config.size, "mean": config.mean, "std": config.std}
-        return TorchScriptFeatures(path, device=device, **options)
+        return TorchScriptFeatures(path, size=config.size, mean=config.mean, std=config.std, device=device)
     raise UserError(f"no features {name!r}; choose one of {', '.join(CHOICES)}")
 
 

@@ -1,8 +1,8 @@
 """Image embeddings of CLIP models; CMMD is defined on those of ViT-L/14@336. The only home of open_clip.
 
-Preprocessing as in CMMD's reference: a square image to the model's size, bicubic with antialiasing and rounded to bytes
-as Pillow does it, nothing cropped; then CLIP's own mean and standard deviation. OpenAI's weights want the quick GELU;
-loaded from a file, open_clip applies it only under the "-quickgelu" name.
+Preprocessing as in CMMD's reference: a square image to the model's size by Pillow's bicubic filter, nothing cropped,
+then CLIP's own mean and standard deviation. OpenAI's weights want the quick GELU; loaded from a file, open_clip applies
+it only under the "-quickgelu" name.
 Source: Jayasumana et al. 2023, arXiv:2401.09603; Radford et al. 2021, arXiv:2103.00020.
 """
 
@@ -18,18 +18,16 @@ from torch import Tensor
 
 from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
-from lediflow.evaluation.features.pixels import check_square, resize, rgb_pixels, standardise
+from lediflow.evaluation.features.pillow import resize_bytes
+from lediflow.evaluation.features.pixels import check_square, rgb_pixels, standardise
 from lediflow.evaluation.features.weights import find_weights, weights_record
 
 NAME = "clip-vit-l14-336"
 ARCHITECTURE = "ViT-L-14-336-quickgelu"
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of OpenAI's models
 PREFIX = "open_clip:"  # before an architecture of open_clip
 HOME = "https://openaipublic.azureedge.net/clip/models/{}/ViT-L-14-336px.pt"
-NO_WEIGHTS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # numbers that OpenAI's archives hold beside them
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, beside the weights
 SHA256 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"  # of OpenAI's file
 
 
@@ -48,10 +46,10 @@ class ClipFeatures:
         self.device = torch.device(device)
         weights = find_clip(path, architecture)
         self.network = load_network(architecture, weights).to(self.device).float().eval()
-        self.size: int = self.network.visual.image_size[0]
-        self.dim: int = self.network.visual.output_dim
+        self.size = side_of(self.network.visual.image_size)
         self.mean, self.std = self.network.visual.image_mean, self.network.visual.image_std
-        how = f"bicubic {self.size}, antialiased, bytes; mean {self.mean}, std {self.std}"
+        self.dim: int = self(torch.zeros(1, 3, self.size, self.size)).shape[1]
+        how = f"Pillow's bicubic {self.size}; mean {self.mean}, std {self.std}"
         self.record = weights_record(name, weights, how, self.dim)
 
     @torch.no_grad()
@@ -61,9 +59,26 @@ class ClipFeatures:
     def preprocess(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch 3 size size"]:
-        check_square(images)
-        pixels = resize(rgb_pixels(images), self.size).round()
-        return standardise(pixels / 255, self.mean, self.std)
+        return preprocess(images, self.size, self.mean, self.std)
+
+
+def preprocess(
+    images: Float[Tensor, "batch channels height width"],
+    size: int,
+    mean: tuple[float, ...] = MEAN,
+    std: tuple[float, ...] = STD,
+) -> Float[Tensor, "batch 3 size size"]:
+    """Square images in [-1, 1] as the model wants them."""
+    check_square(images)
+    return standardise(resize_bytes(rgb_pixels(images), size) / 255, mean, std)
+
+
+def side_of(size: int | tuple[int, int]) -> int:
+    """Of the images that a tower takes; open_clip gives one number or two."""
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) > 1:
+        raise UserError(f"this model takes images of {size}; only models of square images serve here")
+    return sides.pop()
 
 
 def find_clip(path: str | None, architecture: str) -> Path:
@@ -110,11 +125,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     if is_torchscript(path):
         found = torch.jit.load(path, map_location="cpu").state_dict()
-        return {
-            key: value
-            for key, value in found.items()
-            if key not in ("input_resolution", "context_length", "vocab_size")
-        }
+        return {key: value for key, value in found.items() if key not in NO_WEIGHTS}
     found = torch.load(path, map_location="cpu", weights_only=True)
     return found.get("state_dict", found)
 

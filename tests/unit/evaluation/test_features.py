@@ -1,6 +1,5 @@
-"""Feature extractors: their preprocessing against Pillow's and open_clip's own, their eyes against ours."""
+"""Pixels as extractors want them, and EfficientNet's eyes: its package's own network, ours in what they see."""
 
-import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,17 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd
-from lediflow.evaluation.features import FeaturesConfig, build_features, clip, extract, unit
-from lediflow.evaluation.features.pixels import resize, rgb_pixels, standardise
-
-TINY_CLIP = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 1, "layers": 1},
-}
+from lediflow.evaluation.features import FeaturesConfig, build_features, extract, unit
+from lediflow.evaluation.features.pixels import resize, rgb_pixels
 
 
 def drawings(count: int, size: int, seed: int = 0) -> Tensor:
@@ -79,10 +71,9 @@ def test_resizing_is_bicubic_as_pillow_does_it(size):
     np.testing.assert_allclose(ours, oracle, atol=1.01)  # Pillow rounds to bytes after each of its two passes
 
 
-def test_an_oblong_image_is_cut_to_its_centre():
-    wide = torch.zeros(1, 3, 10, 30)
-    wide[..., 10:20] = 255
-    assert resize(wide, 10).eq(255).all()
+def test_an_oblong_image_is_refused(efficientnet):
+    with pytest.raises(UserError, match=r"30 x 10.*crop them first"):
+        efficientnet(torch.zeros(1, 3, 10, 30))
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +123,20 @@ def test_a_stronger_blur_is_farther_from_the_photographs(efficientnet):
 
 
 def test_unknown_features_are_refused_with_the_names_there_are():
-    with pytest.raises(UserError, match=r"'inception'.*efficientnet-lite0.*clip-vit-l14-336"):
-        build_features(FeaturesConfig(name="inception"))
+    with pytest.raises(
+        UserError, match=r"'resnet'.*efficientnet-lite0.*clip-vit-l14-336.*inception.*torchscript"
+    ):
+        build_features(FeaturesConfig(name="resnet"))
+
+
+def test_the_larger_efficientnet_has_its_own_size_and_weights(efficientnet):
+    larger = build_features(FeaturesConfig(name="efficientnet-lite2"))
+    pictures = solar_cells(4, 260)
+    assert larger.variant.size == 260
+    assert larger.record["weights"] != efficientnet.record["weights"]
+    assert not torch.allclose(larger(pictures), efficientnet(pictures), atol=0.1)
+    blurred = cmmd(unit(larger(pictures)), unit(larger(blur(pictures, 9))))
+    assert blurred > 0.5  # it sees a blur of nine pixels
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -145,36 +148,3 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_no_images_have_no_features(efficientnet):
     with pytest.raises(UserError, match="no images"):
         extract(efficientnet, [])
-
-
-@pytest.mark.parametrize("path", [None, "nowhere.pt"])
-def test_clip_without_weights_says_where_to_get_them(path):
-    with pytest.raises(UserError, match=r"features\.path=FILE"):
-        build_features(FeaturesConfig(name="clip-vit-l14-336", path=path))
-
-
-@pytest.fixture(scope="module")
-def open_clip():
-    mend_torchvision()
-    return import_module("open_clip")
-
-
-def test_clip_features_are_the_image_embeddings_of_the_weights_in_the_file(open_clip, tmp_path):
-    (tmp_path / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
-    open_clip.add_model_config(tmp_path)
-    network = open_clip.create_model("tiny-clip").eval()
-    torch.save(network.state_dict(), tmp_path / "weights.pt")
-    extractor = clip.ClipFeatures(str(tmp_path / "weights.pt"), architecture="tiny-clip")
-    images = drawings(3, 32)
-    with torch.no_grad():
-        expected = network.encode_image(standardise(rgb_pixels(images) / 255, clip.MEAN, clip.STD))
-    torch.testing.assert_close(extractor(images), expected)
-    assert extractor.dim == 16
-
-
-def test_clip_preprocessing_is_that_of_open_clip(open_clip):
-    image = drawings(1, 50)
-    transform = open_clip.image_transform(32, is_train=False, mean=clip.MEAN, std=clip.STD)
-    ours = standardise(resize(rgb_pixels(image), 32) / 255, clip.MEAN, clip.STD)
-    one_byte = 1.01 / 255 / min(clip.STD)  # Pillow rounds to bytes, we do not
-    torch.testing.assert_close(ours[0], transform(as_pillow(image[0])), atol=one_byte, rtol=0)

@@ -97,7 +97,7 @@ def test_without_photographs_the_reference_is_what_it_is_called(session, pipelin
 
 
 def test_photographs_that_the_latents_were_not_made_from_are_refused(session, pipeline):
-    with pytest.raises(UserError, match="are not what the latents in .* were made from"):
+    with pytest.raises(UserError, match=r"are not what the latents in .* were made from"):
         references(session("latents", "others"), pipeline, FACTS)
 
 

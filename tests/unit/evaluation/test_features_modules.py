@@ -1,0 +1,122 @@
+"""Inception by torch-fidelity and TorchScript modules: weights from files, checked before they are believed."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lediflow.compat import mend_torchvision
+from lediflow.errors import UserError
+from lediflow.evaluation.features import FeaturesConfig, build_features
+from lediflow.evaluation.features.pixels import rgb_pixels
+from lediflow.evaluation.metrics import metric_name
+
+
+def images(count: int, size: int) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+class ChannelMeans(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
+class Maps(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :2]
+
+
+def scripted(module: nn.Module, path) -> FeaturesConfig:
+    torch.jit.script(module).save(path)
+    return FeaturesConfig(
+        name="torchscript", path=str(path), size=16, mean=[0.5, 0.25, 0.0], std=[0.5, 1.0, 2.0]
+    )
+
+
+class TestTorchScript:
+    def test_a_module_sees_the_size_mean_and_deviation_it_was_promised(self, tmp_path):
+        extractor = build_features(scripted(ChannelMeans(), tmp_path / "means.pt"))
+        white = torch.ones(2, 1, 40, 40)
+        torch.testing.assert_close(extractor(white), torch.tensor([[1.0, 0.75, 0.5]]).expand(2, -1))
+        assert extractor.dim == 3
+
+    def test_its_name_tells_files_apart(self, tmp_path):
+        names = {
+            build_features(scripted(module, tmp_path / folder / "net.pt")).name
+            for folder, module in (("a", ChannelMeans()), ("b", nn.Sequential(ChannelMeans(), nn.ReLU())))
+            if (tmp_path / folder).mkdir() is None
+        }
+        assert len(names) == 2
+        assert all(name.startswith("torchscript:net-") for name in names)
+        assert metric_name("mmd", min(names)) == f"MMD ({min(names)})"
+
+    def test_one_vector_for_each_image_is_all_that_it_may_give(self, tmp_path):
+        with pytest.raises(UserError, match=r"gave \(1, 2, 16, 16\) for 1 images.*one vector each"):
+            build_features(scripted(Maps(), tmp_path / "maps.pt"))
+
+    @pytest.mark.parametrize("content", [None, b"no archive"])
+    def test_a_file_that_is_no_module_is_refused(self, tmp_path, content):
+        if content:
+            (tmp_path / "net.pt").write_bytes(content)
+        with pytest.raises(UserError, match=r"needs a TorchScript module.*torch\.jit\.script"):
+            build_features(FeaturesConfig(name="torchscript", path=f"{tmp_path}/net.pt"))
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """torch-fidelity's network with weights of our own drawing, and their file."""
+    mend_torchvision()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    with pytest.MonkeyPatch.context() as patch:  # it would have to be given weights to be built
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        torch.save({}, path)
+        torch.manual_seed(0)
+        network = FeatureExtractorInceptionV3("oracle", ["2048"], feature_extractor_weights_path=str(path))
+    torch.save(network.state_dict(), path)
+    return network, path
+
+
+class TestInception:
+    def test_features_are_torch_fidelitys_of_the_bytes_of_a_png(self, oracle):
+        network, path = oracle
+        extractor = build_features(FeaturesConfig(name="inception", path=str(path)))
+        pictures = images(2, 40)
+        (expected,) = network(rgb_pixels(pictures).to(torch.uint8))
+        torch.testing.assert_close(extractor(pictures), expected)
+        assert (extractor.dim, metric_name("frechet", extractor.name)) == (2048, "FID")
+
+    def test_without_weights_it_is_said_where_to_get_them(self, monkeypatch):
+        monkeypatch.delenv("LEDIFLOW_WEIGHTS", raising=False)
+        with pytest.raises(
+            UserError, match=r"https://\S+weights-inception-2015-12-05-6726825d\.pth.*features\.path"
+        ):
+            build_features(FeaturesConfig(name="inception"))
+
+    def test_weights_of_something_else_are_refused(self, tmp_path):
+        torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "weights.pth")
+        with pytest.raises(UserError, match="does not hold the weights of Inception"):
+            build_features(FeaturesConfig(name="inception", path=f"{tmp_path}/weights.pth"))
+
+    def test_a_pickle_that_would_run_code_is_not_opened(self, tmp_path):
+        (tmp_path / "weights.pth").write_bytes(pickle.dumps(Trap()))
+        with pytest.raises(UserError, match="does not hold the weights of Inception"):
+            build_features(FeaturesConfig(name="inception", path=f"{tmp_path}/weights.pth"))
+        assert not Trap.sprung
+
+
+class Trap:
+    """Says so when it is unpickled."""
+
+    sprung = False
+
+    def __reduce__(self):
+        return spring, ()
+
+
+def spring() -> None:
+    Trap.sprung = True
