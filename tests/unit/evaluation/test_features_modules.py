@@ -103,7 +103,7 @@ class TestInception:
             build_features(FeaturesConfig(name="inception", path=f"{tmp_path}/weights.pth"))
 
     def test_a_pickle_that_would_run_code_is_not_opened(self, tmp_path):
-        (tmp_path / "weights.pth").write_bytes(pickle.dumps(Trap()))
+        (tmp_path / "weights.pth").write_bytes(pickle.dumps(Trap(), protocol=2))
         with pytest.raises(UserError, match="does not hold the weights of Inception"):
             build_features(FeaturesConfig(name="inception", path=f"{tmp_path}/weights.pth"))
         assert not Trap.sprung
