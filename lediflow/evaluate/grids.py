@@ -17,10 +17,10 @@ from lediflow.evaluate.real import references
 from lediflow.evaluate.rows import RowMaker
 from lediflow.evaluate.runs import Run, request, say_rows
 from lediflow.evaluate.session import Session
+from lediflow.evaluate.views import write_views
 from lediflow.evaluation.grid.cells import cells
-from lediflow.evaluation.grid.pareto import pareto_panels
 from lediflow.evaluation.grid.pictures import labelled_grid
-from lediflow.evaluation.grid.table import setting, table_markdown
+from lediflow.evaluation.grid.table import setting
 from lediflow.evaluation.trajectories import path_shape
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
@@ -44,7 +44,15 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
         write_images(session, pipeline, configs, output / f"images-{run.name}.png")
     results = {"asked": request(session.command), "rows": rows, "paths": paths, "runs": facts}
     session.write(output, results, session.command.seed)
-    write_views(session, output, runs, results)
+    baseline = next((run.name for run in runs if run.facts["prior"] == "gaussian"), None)
+    write_views(
+        session,
+        output,
+        rows,
+        real_mmd=facts[runs[0].name]["real_mmd"],
+        baseline=baseline if len(runs) > 1 else None,
+        paths=paths,
+    )
     say_rows(session, results)
     session.say(f"written: {output}/results.json, table.md, pareto.png, pareto.svg, images-*.png")
     return results
@@ -87,16 +95,3 @@ def write_images(
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = [pipeline(SHOWN, config).images.cpu() for config in configs]
             labelled_grid(rows, [setting(asdict(config)) for config in configs]).save(path)
-
-
-def write_views(session: Session, output: Path, runs: list[Run], results: dict[str, Any]) -> None:
-    """Table and plot of the results."""
-    with session.group.together(f"writing {output}"):
-        if session.group.is_first:
-            from lediflow.tracking.plot_files import pareto_figure, write_figure
-
-            rows, first = results["rows"], results["runs"][runs[0].name]
-            baseline = next((run.name for run in runs if run.facts["prior"] == "gaussian"), None)
-            (output / "table.md").write_text(table_markdown(rows, baseline if len(runs) > 1 else None))
-            figure = pareto_figure(pareto_panels(rows), rows[0]["mmd_name"], first["real_mmd"])
-            write_figure(figure, output / "pareto")

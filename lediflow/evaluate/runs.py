@@ -21,6 +21,7 @@ from lediflow.evaluate.describing import describe
 from lediflow.evaluate.real import open_shards, references
 from lediflow.evaluate.rows import RowMaker
 from lediflow.evaluate.session import RESULTS, Session
+from lediflow.evaluate.views import write_views
 from lediflow.evaluation.figures import SHOWN, prior_pictures, step_pictures
 from lediflow.evaluation.results import read_results
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
@@ -63,6 +64,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     maker = RowMaker.build(session, run, pipeline, references(session, pipeline, run.facts), output)
     results = {"asked": asked, "rows": maker.rows(configs), **maker.facts()}
     write_pictures(session, output, pipeline, run, configs, reader)
+    write_views(session, output, results["rows"], real_mmd=results["real_mmd"])
     session.write(output, results, command.seed)
     say_rows(session, results)
     return results

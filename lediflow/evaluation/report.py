@@ -115,10 +115,19 @@ def measurements(run: RunRecord) -> list[Measurement]:
             evaluations=row["nfe"],
             ms_per_image=row["ms_per_image"],
             mmd=row["mmd_unbiased"],
+            mmd_margin=margin(row),
             frechet=row["frechet"],
+            precision=row.get("precision"),
+            recall=row.get("recall"),
         )
         for row in run.results["results"]["rows"]
     ]
+
+
+def margin(row: dict[str, Any]) -> float | None:
+    """Half of the interval, where the results have one."""
+    low, high = row.get("mmd_interval", (None, None))
+    return None if low is None else (high - low) / 2
 
 
 def headline_facts(measured: list[RunRecord]) -> list[Fact]:

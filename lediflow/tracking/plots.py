@@ -151,6 +151,8 @@ def quality_plot(
         colour = colours[line[0].method]
         costs, distances = [point.cost for point in line], [point.distance for point in line]
         plot.axes.plot(costs, distances, color=colour, marker="o", markersize=6)
+        margins = [point.margin or 0.0 for point in line]
+        plot.axes.errorbar(costs, distances, margins, fmt="none", ecolor=colour, elinewidth=1.2, alpha=0.6)
         plot.name_line(distances[-1], name, colour)
     if real is not None:
         plot.axes.axhline(real, color=MUTED, linewidth=1.2, dashes=(3, 3))
@@ -167,6 +169,7 @@ class QualityPoint(NamedTuple):
     method: str
     cost: float
     distance: float
+    margin: float | None
 
 
 def quality_lines(measurements: Sequence[Measurement], cost: str) -> dict[str, list[QualityPoint]]:
@@ -175,7 +178,7 @@ def quality_lines(measurements: Sequence[Measurement], cost: str) -> dict[str, l
     for row in measurements:
         paid = getattr(row, cost)
         if paid is not None and row.mmd is not None:
-            point = QualityPoint(row.method, paid, row.mmd)
+            point = QualityPoint(row.method, paid, row.mmd, row.mmd_margin)
             lines.setdefault(line_name(row, measurements), []).append(point)
     return {name: sorted(points, key=lambda point: point.cost) for name, points in lines.items()}
 

@@ -87,7 +87,10 @@ class Measurement:
     evaluations: int  # of the flow model, per image
     ms_per_image: float | None = None
     mmd: float | None = None
+    mmd_margin: float | None = None  # half of its 95 % interval
     frechet: float | None = None
+    precision: float | None = None  # shares of samples among photographs, and of photographs among samples
+    recall: float | None = None
 
 
 def methods(measurements: Sequence[Measurement]) -> list[str]:

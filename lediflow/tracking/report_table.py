@@ -17,7 +17,10 @@ class Column:
     small_print: str
     number: Callable[[Measurement], float | None]
     digits: int
-    has_best: bool = True  # whether the lowest number is worth marking
+    best: Callable[..., float] | None = min  # which number is worth marking
+    margin: Callable[[Measurement], float | None] = lambda row: (
+        None
+    )  # that stands after a sign of plus or minus
 
 
 def measurement_table(data: ReportData) -> Html:
@@ -35,10 +38,14 @@ def measurement_table(data: ReportData) -> Html:
 def columns_of(data: ReportData) -> list[Column]:
     """The columns there can be, left to right."""
     return [
-        Column("evaluations", "per image", lambda row: row.evaluations, 0, has_best=False),
-        Column("time", "ms per image", lambda row: row.ms_per_image, 1, has_best=False),
-        Column(*title_and_small_print(data.mmd_name), lambda row: row.mmd, 2),
+        Column("evaluations", "per image", lambda row: row.evaluations, 0, best=None),
+        Column("time", "ms per image", lambda row: row.ms_per_image, 1, best=None),
+        Column(
+            *title_and_small_print(data.mmd_name), lambda row: row.mmd, 2, margin=lambda row: row.mmd_margin
+        ),
         Column(*title_and_small_print(data.frechet_name), lambda row: row.frechet, 1),
+        Column("precision", "same features", lambda row: row.precision, 2, best=max),
+        Column("recall", "same features", lambda row: row.recall, 2, best=max),
     ]
 
 
@@ -70,18 +77,21 @@ def table_row(row: Measurement, columns: Sequence[Column], rows: Sequence[Measur
 
 
 def number_cell(row: Measurement, column: Column, rows: Sequence[Measurement]) -> Html:
-    """One number; emphasised if no row has a lower one."""
-    number = column.number(row)
+    """One number and its margin; emphasised if no row has a better one."""
+    number, margin = column.number(row), column.margin(row)
     if number is None:
         return element("td", MISSING)
     text = f"{number:,.{column.digits}f}".replace("-", "\N{MINUS SIGN}")  # unbiased distances may be negative
-    is_best = column.has_best and number == lowest(column, rows)
-    return element("td", element("strong", text) if is_best else text)
+    told = element("strong", text) if number == best_number(column, rows) else text
+    beside = [] if margin is None else [element("small", f" \N{PLUS-MINUS SIGN} {margin:.{column.digits}f}")]
+    return element("td", told, *beside)
 
 
-def lowest(column: Column, rows: Sequence[Measurement]) -> float:
-    """The best number of a column."""
-    return min(number for row in rows if (number := column.number(row)) is not None)
+def best_number(column: Column, rows: Sequence[Measurement]) -> float | None:
+    """Of a column; None where none is better than another."""
+    if column.best is None:
+        return None
+    return column.best(number for row in rows if (number := column.number(row)) is not None)
 
 
 def solvers(rows: Sequence[Measurement]) -> list[str]:
@@ -98,4 +108,4 @@ def caption(data: ReportData) -> str:
         else f" Photographs against other photographs: {round(data.real_mmd, 2) + 0.0:.2f}."
     )
     solver = f"Solver: {solvers(data.measurements)[0]}. " if len(solvers(data.measurements)) == 1 else ""
-    return f"{measured}{solver}Lower is better; the best quality is bold.{real}"
+    return f"{measured}{solver}Distances: lower is better; the best quality is bold.{real}"

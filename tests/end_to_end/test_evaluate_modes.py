@@ -56,6 +56,10 @@ class TestMetrics:
         assert row["record"]["extractor"]["features"] == "efficientnet-lite0"
         assert list(row["record"]["references"]) == ["photographs"]
 
+    def test_a_table_and_a_plot_lie_beside_the_numbers(self, row, root):
+        assert f"{row['mmd_unbiased']:.3f}" in (root / "row" / "table.md").read_text()
+        assert Image.open(root / "row" / "pareto.png").width > 300
+
     def test_more_rows_keep_those_that_are_there(self, row, trained, root):
         more = common(trained, root, "step_counts=[1,2]", f"output={root}/row")
         succeed("evaluate", *run_of(trained), *more)

@@ -1,4 +1,4 @@
-"""A grid's rows as Markdown: what each run reaches and at what cost, then every cell.
+"""A grid's rows as Markdown: what each run reaches and at what cost, then every cell, then the paths' shape.
 
 Two numbers of different metrics, features or references cannot be compared: the table says which they are.
 """
@@ -14,8 +14,10 @@ Row = dict[str, Any]
 BAR = r"\|"
 
 
-def table_markdown(rows: Sequence[Row], baseline: str | None = None) -> str:
-    """Both tables; `baseline` is the run that the others' speed is measured against."""
+def table_markdown(
+    rows: Sequence[Row], baseline: str | None = None, paths: dict[str, dict[str, float]] | None = None
+) -> str:
+    """All tables; `baseline` is the run that the others' speed is measured against."""
     metric = rows[0]["mmd_name"]
     parts = [
         f"{metric}, unbiased, times 1000, with 95 % intervals; lower is better. {rows[0]['sample_images']:,} generated "
@@ -23,6 +25,7 @@ def table_markdown(rows: Sequence[Row], baseline: str | None = None) -> str:
         "evaluations of the flow model; ms per image is the whole chain.",
         summary(rows, baseline),
         every_cell(rows),
+        *([paths_table(paths)] if paths else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -87,6 +90,14 @@ def every_cell(rows: Sequence[Row]) -> str:
             ]
         )
     return markdown(lines)
+
+
+def paths_table(paths: dict[str, dict[str, float]]) -> str:
+    """How straight each run's paths are; 0 is straight."""
+    names = ["straightness", "curvature"]
+    return markdown(
+        [["run", *names], *([run, *(number(shape[name]) for name in names)] for run, shape in paths.items())]
+    )
 
 
 def cost_names(rows: Sequence[Row]) -> list[str]:

@@ -119,3 +119,15 @@ def test_every_line_of_a_table_has_the_columns_of_its_head(name):
     for table in tables(text):
         assert {len(line) for line in table} == {len(table[0])}
         assert table[-1][0].replace(r"\|", "|") == name + "2"
+
+
+def test_the_shape_of_each_runs_paths_closes_the_page():
+    paths = {
+        "ours": {"straightness": 0.0123, "curvature": 0.5},
+        "gaussian": {"straightness": 2.0, "curvature": 0.25},
+    }
+    assert tables(table_markdown(ROWS, "gaussian", paths))[-1] == [
+        ["run", "straightness", "curvature"],
+        ["ours", "0.0123", "0.5"],
+        ["gaussian", "2", "0.25"],
+    ]

@@ -162,6 +162,15 @@ def test_the_best_quality_is_marked_and_a_missing_number_is_a_dash():
     assert "<td>\N{EN DASH}</td>" in page
 
 
+def test_a_distance_has_its_margin_and_of_shares_the_highest_is_best():
+    first, second = measurement("LeDiFlow", 1.25), measurement("plain", 7.5)
+    first.mmd_margin, first.precision, second.precision = 0.07, 0.4, 0.9
+    page = build_report(ReportData(title="", lead="", measurements=[first, second]))
+    assert "<strong>1.25</strong><small> \N{PLUS-MINUS SIGN} 0.07</small>" in page
+    assert "<strong>0.90</strong>" in page
+    assert "<strong>0.40</strong>" not in page
+
+
 def test_columns_that_nobody_measured_are_left_out(page):
     assert "MMD" in page
     assert "Fréchet" not in page

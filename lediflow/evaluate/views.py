@@ -1,0 +1,31 @@
+"""What people look at beside results.json: a table in Markdown, and quality against cost as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lediflow.evaluate.session import Session
+from lediflow.evaluation.grid.pareto import pareto_panels
+from lediflow.evaluation.grid.table import table_markdown
+
+TABLE, PLOT = "table.md", "pareto"
+
+
+def write_views(
+    session: Session,
+    output: Path,
+    rows: Sequence[dict[str, Any]],
+    *,
+    real_mmd: float | None,
+    baseline: str | None = None,
+    paths: dict[str, dict[str, float]] | None = None,
+) -> None:
+    """By the first rank. The others' speed is measured against the run `baseline`; `paths` have a shape for each run."""
+    with session.group.together(f"writing {output}"):
+        if session.group.is_first:
+            from lediflow.tracking.plot_files import pareto_figure, write_figure
+
+            (output / TABLE).write_text(table_markdown(rows, baseline, paths))
+            write_figure(pareto_figure(pareto_panels(rows), rows[0]["mmd_name"], real_mmd), output / PLOT)
