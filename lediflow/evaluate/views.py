@@ -22,7 +22,7 @@ def write_views(
     baseline: str | None = None,
     paths: dict[str, dict[str, float]] | None = None,
 ) -> None:
-    """By the first rank. The others' speed is measured against the run `baseline`; `paths` have a shape for each run."""
+    """By the first rank. Speed is measured against the run called `baseline`; `paths` is the shape of each run's."""
     with session.group.together(f"writing {output}"):
         if session.group.is_first:
             from lediflow.tracking.plot_files import pareto_figure, write_figure

@@ -210,6 +210,23 @@ class TestWatch:
         assert [event["images_seen"] for event in found] == sorted(checkpoints)
         assert all(event["midpoint_1"]["mmd"] > 0 for event in found)
 
+    @pytest.mark.parametrize(
+        ("name", "with_it", "told"),
+        [("sampler", "flow", "midpoint_1"), ("auxiliary", None, "prior")],
+    )
+    def test_the_other_stages_are_followed_in_their_own_way(self, trained, root, name, with_it, told):
+        folder = root / f"watched-{name}"
+        shutil.copytree(trained.root / name, folder)
+        partner = [f"run={trained.root}/{with_it}"] if with_it else []
+        succeed("evaluate", "--watch", folder, *partner, *common(trained, root, "step_counts=[1]"))
+        found = [event for event in read_events(folder / "events.jsonl") if event["event"] == "evaluation"]
+        assert found and all(event[told] for event in found)
+
+    def test_a_latent_sampler_needs_the_flow_that_it_makes_latents_for(self, trained, root):
+        shutil.copytree(trained.sampler, root / "alone")
+        said = invoke("evaluate", "--watch", root / "alone", *common(trained, root))
+        assert (said.status, "run=FLOW_RUN" in said.err) == (2, True)
+
     def test_what_was_evaluated_is_not_evaluated_again(self, watched):
         first, second = watched
         assert "checkpoint at" in first.out
