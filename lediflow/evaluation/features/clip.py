@@ -8,7 +8,10 @@ Source: Jayasumana et al. 2023, arXiv:2401.09603; Radford et al. 2021, arXiv:210
 
 from __future__ import annotations
 
+import logging
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +108,8 @@ def load_network(architecture: str, weights: Path) -> Any:
         raise UserError(
             f"open_clip has no architecture {architecture!r}; near it: {known or 'open_clip.list_models()'}"
         )
-    network = open_clip.create_model(architecture, pretrained=None)
+    with quietly():  # it warns of random weights, which are replaced at once
+        network = open_clip.create_model(architecture, pretrained=None)
     try:
         network.load_state_dict(read_weights(weights))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -115,6 +119,17 @@ def load_network(architecture: str, weights: Path) -> Any:
             "file, or the architecture that it is of: features.name=open_clip:ARCHITECTURE"
         ) from error
     return network
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Warnings in the log stay unsaid."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

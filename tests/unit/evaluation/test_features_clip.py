@@ -122,6 +122,13 @@ def test_features_are_the_image_embeddings_of_the_weights_in_the_file(saved, arc
     assert extractor.record["features"] == f"open_clip:{architecture}"
 
 
+def test_nobody_is_told_of_random_weights_that_are_replaced_at_once(saved, caplog):
+    _, path = saved("tiny-vit")
+    caplog.clear()
+    build_features(FeaturesConfig(name="open_clip:tiny-vit", path=str(path)))
+    assert caplog.text == ""
+
+
 def test_weights_are_found_by_name_in_the_folder_that_a_variable_names(saved, monkeypatch):
     _, path = saved("tiny-vit")
     monkeypatch.setenv("LEDIFLOW_WEIGHTS", str(path.parent))
