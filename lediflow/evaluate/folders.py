@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lediflow.errors import UserError
 from lediflow.evaluate.describing import describe
 from lediflow.evaluate.real import reference_features
 from lediflow.evaluate.session import Session
@@ -23,6 +24,7 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
     with session.group.together("looking at the pictures"):
         real, generated = FolderImages(Path(command.reference)), FolderImages(Path(command.images))
     check_counts(len(real), len(generated))
+    check_sizes(real, generated)
     photographs = reference_features(session, real, "real pictures", command.statistics)
     reference = Reference("photographs", photographs, np.arange(len(real)), None)
     features = reference_features(session, generated, "generated pictures")
@@ -33,3 +35,12 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
     session.write(Path(command.output or f"{command.images}/results"), results, seed=None)
     session.say(describe(measured.row))
     return results
+
+
+def check_sizes(real: FolderImages, generated: FolderImages) -> None:
+    """Resizing leaves traces that features see: both sets must have come to their size in the same way."""
+    if real.size != generated.size:
+        raise UserError(
+            f"{generated.folder} holds pictures of {generated.size} x {generated.size}, {real.folder} of {real.size} x "
+            f"{real.size}: bring both to one size with the same method before they are compared"
+        )

@@ -16,7 +16,7 @@ from PIL import Image
 from lediflow.codecs import CodecConfig, build_codec
 from lediflow.config.load import load_export
 from lediflow.errors import UserError
-from lediflow.evaluate.real import held_out_samples, open_shards
+from lediflow.evaluate.real import check_signals, held_out_samples, open_shards
 from lediflow.evaluate.runs import request
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.figures import SHOWN, prior_pictures
@@ -34,6 +34,7 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
     assert command.run is not None
     auxiliary, facts = find_auxiliary(session, command.run)
     reader = open_shards(session, command.data.path)
+    check_signals(reader, facts, command.data.path)
     count = min(len(reader), command.reference_count or len(reader))
     samples = chosen_numbers(command.data.split, held_out_samples(reader, facts, count), count)
     signals = ShardImages(reader, samples, device=session.device)

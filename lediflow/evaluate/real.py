@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from lediflow.config.parent import told
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.split import is_held_out
 from lediflow.errors import UserError
@@ -31,6 +32,7 @@ def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, An
     """What a run is compared with, the main one first; `facts` stand beside the run's exported weights."""
     data = session.command.data
     reader = open_shards(session, data.path)
+    check_signals(reader, facts, data.path)
     is_exact = reader.index.contents.kind == "images" or not _is_lossy(reader)
     if is_exact and data.photographs:
         raise UserError(
@@ -87,6 +89,19 @@ def held_out_samples(
     if trained["fingerprint"] != reader.index.fingerprint:
         return None
     return is_held_out(reader.index.table["key"][:count], trained["held_out_fraction"])
+
+
+def check_signals(reader: ShardReader, facts: dict[str, Any], path: str) -> None:
+    """Refuse shards whose samples are not what the run learnt to make."""
+    contents = reader.index.contents
+    found = told(contents.codec or {"name": "pixels"}), contents.signal_shape[-1]
+    learnt = told(facts["codec"]), facts["image_size"]
+    if found != learnt:
+        raise UserError(
+            f"data.path={path} holds {found[0]} of side {found[1]}, the run makes {learnt[0]} of side {learnt[1]}; "
+            "give shards that were prepared and encoded as those it was trained on (photographs of latents are given "
+            "as data.photographs)"
+        )
 
 
 def check_source(latents: ShardReader, photographs: ShardReader, path: str, photographs_path: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from harness.commands import invoke, succeed
 from PIL import Image
 
+from lediflow.data.synthetic import make_synthetic_images
 from lediflow.evaluation.results import read_results
 from lediflow.tracking.jsonl import read_events
 
@@ -105,6 +106,12 @@ class TestFolders:
                       f"paths.runs={tmp_path}", "device=cpu")  # fmt: skip
         assert said.status == 2
         assert "zz-other.png" in said.err and told in said.err
+
+    def test_two_folders_of_different_sizes_are_not_compared(self, trained, tmp_path):
+        make_synthetic_images(tmp_path / "larger", 8, size=20)
+        said = invoke("evaluate", f"images={tmp_path}/larger/bar", f"reference={trained.pictures}/disc",
+                      f"paths.runs={tmp_path}", "device=cpu")  # fmt: skip
+        assert (said.status, "20 x 20" in said.err and "16 x 16" in said.err) == (2, True)
 
 
 class TestCompare:

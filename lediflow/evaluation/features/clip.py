@@ -23,7 +23,7 @@ from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
 from lediflow.evaluation.features.pillow import resize_bytes
 from lediflow.evaluation.features.pixels import check_square, rgb_pixels, standardise
-from lediflow.evaluation.features.weights import find_weights, weights_record
+from lediflow.evaluation.features.weights import find_weights, read_state, weights_record
 
 NAME = "clip-vit-l14-336"
 ARCHITECTURE = "ViT-L-14-336-quickgelu"
@@ -135,14 +135,17 @@ def quietly() -> Iterator[None]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name, from safetensors, a state dict of torch, or a TorchScript archive as OpenAI's."""
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"safetensors cannot read it: {error}") from error
     if is_torchscript(path):
         found = torch.jit.load(path, map_location="cpu").state_dict()
         return {key: value for key, value in found.items() if key not in NO_WEIGHTS}
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    return found.get("state_dict", found)
+    return read_state(path)
 
 
 def is_torchscript(path: Path) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.evaluation.features.fusing import fuse
 from lediflow.evaluation.features.pixels import check_square, resize, rgb_pixels
-from lediflow.evaluation.features.weights import weights_record
+from lediflow.evaluation.features.weights import read_state, weights_record
 
 CPU_CHUNK = 16  # images at a time on a CPU: 64 fall out of its caches and take 1.5 times as long
 
@@ -50,7 +50,13 @@ class EfficientNetFeatures:
             name, file, f"bicubic {self.variant.size}; (pixel - 127) / 128", self.dim
         )
         self.network = import_package("efficientnet_lite_pytorch").EfficientNet.from_name(name)
-        self.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        try:
+            self.network.load_state_dict(read_state(file))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{file} does not hold the weights of {name} ({str(error).splitlines()[0]}); leave features.path out "
+                f"to use those of {self.variant.package}"
+            ) from error
         fuse(self.network.eval())
         self.network.to(self.device)
 

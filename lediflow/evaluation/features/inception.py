@@ -7,7 +7,7 @@ Source: Heusel et al. 2017, arXiv:1706.08500; Obukhov et al. 2020, torch-fidelit
 
 from __future__ import annotations
 
-import pickle
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
 from lediflow.evaluation.features.pixels import check_square, rgb_pixels
-from lediflow.evaluation.features.weights import find_weights, weights_record
+from lediflow.evaluation.features.weights import find_weights, read_state, weights_record
 
 NAME = "inception"
 LAYER = "2048"  # the pooled features
@@ -52,9 +52,9 @@ def load_network(path: str) -> Any:
             "Inception's features need the package torch-fidelity, which is not installed; `pip install torch-fidelity`"
         ) from error
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickle says
+        read_state(Path(path))  # torch-fidelity would run what a pickle says
         return FeatureExtractorInceptionV3(NAME, [LAYER], feature_extractor_weights_path=path)
-    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} does not hold the weights of Inception ({str(error).splitlines()[0]}); give {FILE}, from {HOME}"
         ) from error

@@ -160,6 +160,15 @@ def test_weights_of_another_architecture_are_refused(saved):
         build_features(FeaturesConfig(name="open_clip:tiny-vit", path=str(path)))
 
 
+def test_a_file_that_lacks_a_tensor_is_refused_rather_than_filled_with_random_ones(saved):
+    network, path = saved("tiny-vit")
+    state = network.state_dict()
+    del state["visual.proj"]
+    torch.save(state, path)
+    with pytest.raises(UserError, match=r"does not hold the weights of tiny-vit.*Missing key.*visual\.proj"):
+        build_features(FeaturesConfig(name="open_clip:tiny-vit", path=str(path)))
+
+
 def test_an_unknown_architecture_is_refused_with_those_near_it(saved):
     _, path = saved("tiny-vit")
     with pytest.raises(UserError, match=r"'tiny-clip'; near it: .*tiny-vit"):

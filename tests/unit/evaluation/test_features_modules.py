@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
 
 import pytest
@@ -13,6 +15,50 @@ from lediflow.errors import UserError
 from lediflow.evaluation.features import FeaturesConfig, build_features
 from lediflow.evaluation.features.pixels import rgb_pixels
 from lediflow.evaluation.metrics import metric_name
+
+
+def saved(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_clip(tmp_path_factory):
+    """An architecture of open_clip that is built in no time."""
+    mend_torchvision()
+    import open_clip
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 1, "layers": 1}
+    path = tmp_path_factory.mktemp("architectures") / "odd-files.json"
+    path.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(path)
+
+
+@pytest.mark.parametrize("name", ["open_clip:odd-files", "inception", "efficientnet-lite0"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no archive",
+        saved([torch.zeros(2)]),
+        saved(torch.zeros(2)),
+        saved({1: torch.zeros(2)}),
+        saved({}),
+    ],
+    ids=["empty", "text", "a list", "a tensor", "numbered tensors", "no tensors"],
+)
+def test_a_file_without_the_weights_is_named_and_refused(name, content, tmp_path):
+    (tmp_path / "odd.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"odd\.pt does not hold the weights of"):
+        build_features(FeaturesConfig(name=name, path=f"{tmp_path}/odd.pt"))
+
+
+def test_safetensors_that_are_none_are_refused(tmp_path):
+    (tmp_path / "odd.safetensors").write_bytes(b"no tensors, no header")
+    with pytest.raises(UserError, match=r"odd\.safetensors does not hold the weights of"):
+        build_features(FeaturesConfig(name="open_clip:odd-files", path=f"{tmp_path}/odd.safetensors"))
 
 
 def images(count: int, size: int) -> Tensor:
@@ -42,6 +88,11 @@ class TestTorchScript:
         white = torch.ones(2, 1, 40, 40)
         torch.testing.assert_close(extractor(white), torch.tensor([[1.0, 0.75, 0.5]]).expand(2, -1))
         assert extractor.dim == 3
+
+    def test_oblong_images_are_refused(self, tmp_path):
+        extractor = build_features(scripted(ChannelMeans(), tmp_path / "means.pt"))
+        with pytest.raises(UserError, match="crop them first"):
+            extractor(torch.zeros(1, 3, 10, 30))
 
     def test_its_name_tells_files_apart(self, tmp_path):
         names = {
@@ -89,6 +140,11 @@ class TestInception:
         (expected,) = network(rgb_pixels(pictures).to(torch.uint8))
         torch.testing.assert_close(extractor(pictures), expected)
         assert (extractor.dim, metric_name("frechet", extractor.name)) == (2048, "FID")
+
+    def test_oblong_images_are_refused(self, oracle):
+        extractor = build_features(FeaturesConfig(name="inception", path=str(oracle[1])))
+        with pytest.raises(UserError, match="crop them first"):
+            extractor(torch.zeros(1, 3, 10, 30))
 
     def test_without_weights_it_is_said_where_to_get_them(self, monkeypatch):
         monkeypatch.delenv("LEDIFLOW_WEIGHTS", raising=False)

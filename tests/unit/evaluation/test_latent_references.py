@@ -1,5 +1,6 @@
 """Runs on latents are held against the photographs and against their reconstructions; the codec's floor is between."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +24,6 @@ mend_torchvision()
 from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
 
 COUNT, SIZE = 10, 32
-FACTS = {"data": {"fingerprint": "another set's", "held_out_fraction": 0.0}}
 
 
 class Pixels:
@@ -72,17 +72,28 @@ def pipeline(sets):
     return SimpleNamespace(decode=decode, device=torch.device("cpu"))
 
 
-def test_the_photographs_come_first_and_the_reconstructions_beside_them(session, pipeline):
-    found = references(session("latents", "images"), pipeline, FACTS)
+@pytest.fixture(scope="module")
+def facts(sets):
+    """Of a run that was trained on such latents, but not on these."""
+    codec = json.loads((sets / "latents" / "index.json").read_text())["codec"]
+    return {
+        "data": {"fingerprint": "another set's", "held_out_fraction": 0.0}, "image_size": SIZE // 8, "codec": codec,
+    }  # fmt: skip
+
+
+def test_the_photographs_come_first_and_the_reconstructions_beside_them(session, pipeline, facts):
+    found = references(session("latents", "images"), pipeline, facts)
     assert [reference.name for reference in found] == ["photographs", "reconstructions"]
     photographs, reconstructions = (reference.rows(RankGroup(), "cpu").values for reference in found)
     assert photographs.shape == reconstructions.shape == (COUNT, Pixels.dim)
     assert not torch.allclose(photographs, reconstructions, atol=0.1)  # an untrained codec loses much
 
 
-def test_the_codecs_floor_is_the_distance_of_reconstructions_from_photographs(session, pipeline, tmp_path):
+def test_the_codecs_floor_is_the_distance_of_reconstructions_from_photographs(
+    session, pipeline, facts, tmp_path
+):
     asked = session("latents", "images")
-    found = references(asked, pipeline, FACTS)
+    found = references(asked, pipeline, facts)
     floor = RowMaker(asked, "run", pipeline, {}, found, tmp_path).facts()["codec_floor"]
     photographs, reconstructions = (
         unit(reference.rows(RankGroup(), "cpu").values.double()) for reference in found
@@ -90,17 +101,29 @@ def test_the_codecs_floor_is_the_distance_of_reconstructions_from_photographs(se
     assert floor["mmd"] == pytest.approx(cmmd(reconstructions, photographs), rel=1e-9)
 
 
-def test_without_photographs_the_reference_is_what_it_is_called(session, pipeline, capsys):
-    (found,) = references(session("latents"), pipeline, FACTS)
+def test_without_photographs_the_reference_is_what_it_is_called(session, pipeline, facts, capsys):
+    (found,) = references(session("latents"), pipeline, facts)
     assert found.name == "reconstructions"
     assert "data.photographs=SHARDS" in capsys.readouterr().err
 
 
-def test_photographs_that_the_latents_were_not_made_from_are_refused(session, pipeline):
+def test_photographs_that_the_latents_were_not_made_from_are_refused(session, pipeline, facts):
     with pytest.raises(UserError, match=r"are not what the latents in .* were made from"):
-        references(session("latents", "others"), pipeline, FACTS)
+        references(session("latents", "others"), pipeline, facts)
 
 
-def test_pixels_have_no_other_photographs(session, pipeline):
+def test_pixels_have_no_other_photographs(session, pipeline, facts):
+    facts = facts | {"codec": {"name": "pixels"}, "image_size": SIZE}
     with pytest.raises(UserError, match=r"holds the pixels themselves; leave it out"):
-        references(session("images", "others"), pipeline, FACTS)
+        references(session("images", "others"), pipeline, facts)
+
+
+@pytest.mark.parametrize("path", ["images", "small"])
+def test_shards_of_another_kind_or_size_than_the_run_makes_are_refused(session, sets, pipeline, facts, path):
+    if path == "small":
+        facts = facts | {"codec": {"name": "pixels"}, "image_size": SIZE}
+        make_synthetic_shards(sets / "small", COUNT, size=SIZE // 2, channels=3)
+    with pytest.raises(
+        UserError, match=r"holds pixels of side \d+, the run makes .* of side \d+; give shards"
+    ):
+        references(session(path), pipeline, facts)
