@@ -12,6 +12,7 @@ import logging
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class ClipFeatures:
     ):
         self.name = name
         self.device = torch.device(device)
+        check_architecture(architecture)
         weights = find_clip(path, architecture)
         self.network = load_network(architecture, weights).to(self.device).float().eval()
         self.size = side_of(self.network.visual.image_size)
@@ -98,16 +100,21 @@ def find_clip(path: str | None, architecture: str) -> Path:
     return find_weights(path, name, f"CLIP features need weights of {architecture}", how)
 
 
-def load_network(architecture: str, weights: Path) -> Any:
-    """The model with exactly these weights: every tensor is in the file, and none is left over."""
+def check_architecture(architecture: str) -> None:
+    """Refuse what open_clip does not know."""
     mend_torchvision()
     import open_clip
 
     if open_clip.get_model_config(architecture) is None:
-        known = ", ".join(name for name in open_clip.list_models() if name.startswith(architecture[:5]))
-        raise UserError(
-            f"open_clip has no architecture {architecture!r}; near it: {known or 'open_clip.list_models()'}"
-        )
+        near = get_close_matches(architecture, open_clip.list_models(), n=5, cutoff=0.4)
+        known = ", ".join(near) or "see open_clip.list_models()"
+        raise UserError(f"open_clip has no architecture {architecture!r}; near it: {known}")
+
+
+def load_network(architecture: str, weights: Path) -> Any:
+    """The model with exactly these weights: every tensor is in the file, and none is left over."""
+    import open_clip
+
     with quietly():  # it warns of random weights, which are replaced at once
         network = open_clip.create_model(architecture, pretrained=None)
     try:
