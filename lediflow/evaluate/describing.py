@@ -22,6 +22,8 @@ def quality_of(row: dict[str, Any]) -> str:
         f"{row['mmd_name']} {row['mmd_unbiased']:.3f} [{low:.3f}, {high:.3f}]",
         f"{row['frechet_name']} {row['frechet']:.3f}",
     ]
+    if "against_reconstructions" in row:
+        told.insert(1, f"{row['against_reconstructions']['mmd_unbiased']:.3f} against reconstructions")
     if "precision" in row:
         told.append(f"precision {row['precision']:.3f}, recall {row['recall']:.3f}")
     return ", ".join(told)

@@ -52,6 +52,7 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
         real_mmd=facts[runs[0].name]["real_mmd"],
         baseline=baseline if len(runs) > 1 else None,
         paths=paths,
+        floor=facts[runs[0].name].get("codec_floor"),
     )
     say_rows(session, results)
     session.say(f"written: {output}/results.json, table.md, pareto.png, pareto.svg, images-*.png")

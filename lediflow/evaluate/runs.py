@@ -64,7 +64,8 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     maker = RowMaker.build(session, run, pipeline, references(session, pipeline, run.facts), output)
     results = {"asked": asked, "rows": maker.rows(configs), **maker.facts()}
     write_pictures(session, output, pipeline, run, configs, reader)
-    write_views(session, output, results["rows"], real_mmd=results["real_mmd"])
+    floor = results.get("codec_floor")
+    write_views(session, output, results["rows"], real_mmd=results["real_mmd"], floor=floor)
     session.write(output, results, command.seed)
     say_rows(session, results)
     return results

@@ -21,11 +21,12 @@ def write_views(
     real_mmd: float | None,
     baseline: str | None = None,
     paths: dict[str, dict[str, float]] | None = None,
+    floor: dict[str, Any] | None = None,
 ) -> None:
-    """By the first rank. Speed is measured against the run called `baseline`; `paths` is the shape of each run's."""
+    """By the first rank. Speed is measured against the run `baseline`, `floor` is of the codec's reconstructions."""
     with session.group.together(f"writing {output}"):
         if session.group.is_first:
             from lediflow.tracking.plot_files import pareto_figure, write_figure
 
-            (output / TABLE).write_text(table_markdown(rows, baseline, paths))
+            (output / TABLE).write_text(table_markdown(rows, baseline, paths=paths, floor=floor))
             write_figure(pareto_figure(pareto_panels(rows), rows[0]["mmd_name"], real_mmd), output / PLOT)

@@ -88,6 +88,7 @@ class Measurement:
     ms_per_image: float | None = None
     mmd: float | None = None
     mmd_margin: float | None = None  # half of its 95 % interval
+    mmd_to_reconstructions: float | None = None  # of latents: against what the codec makes of the photographs
     frechet: float | None = None
     precision: float | None = None  # shares of samples among photographs, and of photographs among samples
     recall: float | None = None
@@ -121,6 +122,7 @@ class ReportData:
     step_comparison: StepComparison | None = None
     measurements: list[Measurement] = field(default_factory=list)
     mmd_name: str = "MMD"
+    codec_floor: float | None = None  # the codec's reconstructions against the photographs
     frechet_name: str = "Fréchet distance"
     real_mmd: float | None = None  # between two sets of photographs: what no model needs to beat
     images_measured: int = 0  # generated images behind each row of the measurements

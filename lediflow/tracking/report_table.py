@@ -43,6 +43,7 @@ def columns_of(data: ReportData) -> list[Column]:
         Column(
             *title_and_small_print(data.mmd_name), lambda row: row.mmd, 2, margin=lambda row: row.mmd_margin
         ),
+        Column("the same", "to reconstructions", lambda row: row.mmd_to_reconstructions, 2),
         Column(*title_and_small_print(data.frechet_name), lambda row: row.frechet, 1),
         Column("precision", "same features", lambda row: row.precision, 2, best=max),
         Column("recall", "same features", lambda row: row.recall, 2, best=max),
@@ -108,4 +109,5 @@ def caption(data: ReportData) -> str:
         else f" Photographs against other photographs: {round(data.real_mmd, 2) + 0.0:.2f}."
     )
     solver = f"Solver: {solvers(data.measurements)[0]}. " if len(solvers(data.measurements)) == 1 else ""
-    return f"{measured}{solver}Distances: lower is better; the best quality is bold.{real}"
+    floor = "" if data.codec_floor is None else f" The codec's reconstructions: {data.codec_floor:.2f}."
+    return f"{measured}{solver}Distances: lower is better; the best quality is bold.{real}{floor}"

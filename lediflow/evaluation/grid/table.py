@@ -11,23 +11,35 @@ from typing import Any
 from lediflow.evaluation.grid.cells import ADAPTIVE
 
 Row = dict[str, Any]
+RECONSTRUCTIONS = "against_reconstructions"  # of latents, beside what is against the photographs
 BAR = r"\|"
 
 
 def table_markdown(
-    rows: Sequence[Row], baseline: str | None = None, paths: dict[str, dict[str, float]] | None = None
+    rows: Sequence[Row],
+    baseline: str | None = None,
+    *,
+    paths: dict[str, dict[str, float]] | None = None,
+    floor: Row | None = None,
 ) -> str:
-    """All tables; `baseline` is the run that the others' speed is measured against."""
+    """All tables; speed is measured against the run `baseline`, `floor` is of the codec's reconstructions."""
     metric = rows[0]["mmd_name"]
     parts = [
         f"{metric}, unbiased, times 1000, with 95 % intervals; lower is better. {rows[0]['sample_images']:,} generated "
         f"images a row against {rows[0]['reference_images']:,} {rows[0].get('reference', 'photographs')}. NFE counts "
-        "evaluations of the flow model; ms per image is the whole chain.",
+        "evaluations of the flow model; ms per image is the whole chain." + floor_sentence(floor),
         summary(rows, baseline),
         every_cell(rows),
         *([paths_table(paths)] if paths else []),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def floor_sentence(floor: Row | None) -> str:
+    """What the codec alone costs in quality."""
+    if floor is None:
+        return ""
+    return f" The codec's floor, its reconstructions of these photographs, is at {with_interval(floor)}."
 
 
 def summary(rows: Sequence[Row], baseline: str | None) -> str:
@@ -75,7 +87,9 @@ def cheapest(rows: Iterable[Row], worst: float) -> Row:
 def every_cell(rows: Sequence[Row]) -> str:
     """The best of each run is bold."""
     names = [rows[0]["frechet_name"], rows[0].get("kid_name", "Kernel distance")]
-    lines = [["run", "setting", "NFE", rows[0]["mmd_name"], *names, "precision", "recall", *cost_names(rows)]]
+    beside = ["to reconstructions"] if any(RECONSTRUCTIONS in row for row in rows) else []
+    names = [*beside, *names, "precision", "recall"]
+    lines = [["run", "setting", "NFE", rows[0]["mmd_name"], *names, *cost_names(rows)]]
     best = {name: min(own, key=quality) for name, own in by_run(rows).items()}
     for row in rows:
         text = with_interval(row)
@@ -85,6 +99,7 @@ def every_cell(rows: Sequence[Row]) -> str:
                 setting(row),
                 str(row["nfe"]),
                 f"**{text}**" if row is best[row["run"]] else text,
+                *(number(row.get(RECONSTRUCTIONS, {}).get("mmd_unbiased")) for _ in beside),
                 *(number(row.get(key)) for key in ("frechet", "kid", "precision", "recall")),
                 *(f"{batch['total']:.3g}" for batch in row["cost"].values()),
             ]

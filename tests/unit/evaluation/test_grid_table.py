@@ -126,8 +126,18 @@ def test_the_shape_of_each_runs_paths_closes_the_page():
         "ours": {"straightness": 0.0123, "curvature": 0.5},
         "gaussian": {"straightness": 2.0, "curvature": 0.25},
     }
-    assert tables(table_markdown(ROWS, "gaussian", paths))[-1] == [
+    assert tables(table_markdown(ROWS, "gaussian", paths=paths))[-1] == [
         ["run", "straightness", "curvature"],
         ["ours", "0.0123", "0.5"],
         ["gaussian", "2", "0.25"],
     ]
+
+
+def test_of_latents_the_reconstructions_and_the_codecs_floor_are_told():
+    rows = [row("ours", 1, 1.0, 2.0, against_reconstructions={"mmd_unbiased": 0.25})]
+    floor = {"mmd_unbiased": 0.9, "mmd_interval": [0.8, 1.0]}
+    text = table_markdown(rows, floor=floor)
+    assert "its reconstructions of these photographs, is at 0.900 [0.800, 1.000]." in text
+    head, line = tables(text)[1]
+    assert dict(zip(head, line, strict=True))["to reconstructions"] == "0.25"
+    assert "reconstructions" not in table_markdown(ROWS, "gaussian")

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import html
 import io
 import re
 from html.parser import HTMLParser
@@ -169,6 +170,15 @@ def test_a_distance_has_its_margin_and_of_shares_the_highest_is_best():
     assert "<strong>1.25</strong><small> \N{PLUS-MINUS SIGN} 0.07</small>" in page
     assert "<strong>0.90</strong>" in page
     assert "<strong>0.40</strong>" not in page
+
+
+def test_of_latents_the_reconstructions_and_the_codecs_floor_are_told(page):
+    row = measurement("LeDiFlow", 1.25)
+    row.mmd_to_reconstructions = 0.33
+    told = build_report(ReportData(title="", lead="", measurements=[row], codec_floor=0.91))
+    assert "to reconstructions" in told and "0.33" in told
+    assert "The codec's reconstructions: 0.91." in html.unescape(told)
+    assert "reconstructions" not in page
 
 
 def test_columns_that_nobody_measured_are_left_out(page):
