@@ -35,7 +35,8 @@ def test_it_takes_as_many_time_limits_as_it_needs_and_a_preemption_without_a_war
     saved = run.checkpoint()
     cluster.preempt(run.job)
     run.wait_for_start(3)
-    assert run.noted("end")[1]["decision"] == "terminated"  # by SLURM, which has put it back as well
+    # ended by SLURM, which has put it back as well, and on a busy machine kills it before it can note that
+    assert [end["decision"] for end in run.noted("end")[1:]] in ([], ["terminated"])
     assert run.wait_for_end()["decision"] == "done", cluster.story()
     assert run.resumes()[1] >= saved
     assert_same_end(run, undisturbed)
