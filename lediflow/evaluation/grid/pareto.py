@@ -30,6 +30,11 @@ def lines(rows: Sequence[Row], cost: str) -> dict[str, list[Point]]:
     return found
 
 
+def runs_of_lines(rows: Sequence[Row]) -> dict[str, str]:
+    """The run that each line is of."""
+    return {line_name(row, rows): row["run"] for row in rows}
+
+
 def line_name(row: Row, rows: Sequence[Row]) -> str:
     """The run, and what else tells its lines apart."""
     own = [other for other in rows if other["run"] == row["run"]]

@@ -1,6 +1,6 @@
 """A grid's rows as lines of quality against cost."""
 
-from lediflow.evaluation.grid.pareto import COSTS, line_name, lines, pareto_panels
+from lediflow.evaluation.grid.pareto import COSTS, line_name, lines, pareto_panels, runs_of_lines
 from lediflow.tracking.plot_files import Point
 
 
@@ -61,3 +61,18 @@ def test_the_prior_alone_has_milliseconds_and_no_place_among_evaluations():
 
 def test_priors_alone_make_no_empty_panel():
     assert list(pareto_panels([row("ours", "euler", 0)])) == [COSTS["ms_per_image"]]
+
+
+def test_every_line_is_known_to_be_its_runs():
+    rows = [
+        row("ours", "euler", 0),
+        row("ours", "euler", 1),
+        row("ours", "heun3", 1),
+        row("gaussian", "euler", 1),
+    ]
+    assert runs_of_lines(rows) == {
+        "ours, prior alone": "ours",
+        "ours, euler": "ours",
+        "ours, heun3": "ours",
+        "gaussian": "gaussian",
+    }

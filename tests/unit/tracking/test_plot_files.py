@@ -56,6 +56,28 @@ def test_more_lines_than_colours_are_all_drawn_and_all_differ():
     assert len({look(each) for each in found.values()}) == len(names)
 
 
+def test_lines_of_one_run_share_its_colour_and_differ_by_their_dashes():
+    runs = {"ours, euler": "ours", "ours, heun3": "ours", "gaussian, euler": "gaussian"}
+    found = drawn_lines(
+        pareto_figure({"cost": {name: line(0.0) for name in runs}}, "CMMD", runs=runs).axes[0]
+    )
+    first, second, other = (look(found[name]) for name in runs)
+    assert first[0] == second[0] != other[0]
+    assert first[1] != second[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "has_photographs"),
+    [((4.0, 0.3), "log", False), ((4.0, 0.5), "linear", True), ((4.0, -0.01), "linear", True)],
+)
+def test_distances_that_span_a_decade_stand_on_a_logarithmic_axis(values, scale, has_photographs):
+    """Where photographs among themselves, at a distance of about 0, have no place."""
+    points = [Point(cost, value, value - 0.1, value + 0.1, "") for cost, value in enumerate(values, start=1)]
+    (axes,) = pareto_figure({"cost": {"ours": points}}, "CMMD", real=-0.001).axes
+    assert axes.get_yscale() == scale
+    assert ("photographs among themselves" in drawn_lines(axes)) is has_photographs
+
+
 def test_a_line_looks_the_same_in_every_panel():
     first, second = (drawn_lines(axes) for axes in pareto_figure(PANELS, "CMMD").axes)
     assert {name: look(first[name]) for name in second} == {name: look(second[name]) for name in second}

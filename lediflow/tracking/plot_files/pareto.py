@@ -1,42 +1,25 @@
-"""Plots as files for papers and talks: PNG and SVG on white, in the colours of the report page."""
+"""Quality against cost, a line for each way of sampling."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-COLOURS = ("#b4481f", "#33658f", "#4f7a3a", "#86599c", "#6b6b6b", "#a98300")
-DASHES = ("-", "--", ":", "-.")  # the next where the colours are used up
+from lediflow.tracking.plot_files.style import COLOURS, MUTED, STYLE
+
+DASHES = ("-", "--", ":", "-.")
 SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
 ABOVE: dict[str, Any] = SMALL | {"xytext": (4, 4)}
 BELOW: dict[str, Any] = SMALL | {"xytext": (-4, -4), "ha": "right", "va": "top"}
-INK, MUTED, RULE = "#1d1b19", "#6f6a64", "#dedad4"
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "the same drawing twice is the same text",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": RULE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-}
-DOTS_PER_INCH = 160
+DECADE = 10
 
 
 class Point(NamedTuple):
@@ -58,39 +41,57 @@ class Look(NamedTuple):
 
 
 @mpl.rc_context(STYLE)
-def write_figure(figure: Figure, path: Path) -> None:
-    """`path` without a suffix: becomes a .png and a .svg."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".png"), dpi=DOTS_PER_INCH, facecolor="white")
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(path.with_suffix(".svg"), facecolor="white", metadata=nothing)
-
-
-@mpl.rc_context(STYLE)
 def pareto_figure(
-    panels: Mapping[str, Mapping[str, Sequence[Point]]], metric: str, real: float | None = None
+    panels: Mapping[str, Mapping[str, Sequence[Point]]],
+    metric: str,
+    real: float | None = None,
+    runs: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Quality against each cost (the panels' names), a line for each run; hollow points are beaten by another one."""
+    """Quality against each cost (the panels' names), by named lines; hollow points are beaten by another one.
+
+    Lines of one run (`runs`: line -> run) share a colour; without it each line has its own.
+    """
     names = dict.fromkeys(name for lines in panels.values() for name in lines)
-    looks = dict(zip(names, looks_of_lines(), strict=False))
+    looks = looks_of_lines(list(names), runs or {})
     figure = Figure(figsize=(5.2 * len(panels), 4.2 + 0.1 * len(names)), layout="constrained")
     for axes, (cost, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         draw_lines(axes, lines, looks)
-        if real is not None:
+        points = [point for line in lines.values() for point in line]
+        is_logarithmic = distance_axis(axes, [point.value for point in points])
+        if real is not None and (real > 0 or not is_logarithmic):
             axes.axhline(real, color=MUTED, linewidth=1, dashes=(4, 3), label="photographs among themselves")
-        doubling_axis(axes, [point.cost for line in lines.values() for point in line])
+        doubling_axis(axes, [point.cost for point in points])
         axes.set_xlabel(cost)
         axes.set_title(f"{metric}, lower is better", loc="left", fontsize=10, color=MUTED)
     legend_below(figure)
     return figure
 
 
-def looks_of_lines() -> Iterator[Look]:
-    """Without end: every colour drawn through, then dashed, then dotted ..."""
-    sides = cycle((True, False))
-    return (Look(colour, dash, next(sides)) for dash in cycle(DASHES) for colour in COLOURS)
+def looks_of_lines(names: Sequence[str], runs: Mapping[str, str]) -> dict[str, Look]:
+    """A colour for each run, the next dash for each further line of it; and when colours run out, too."""
+    places = {run: place for place, run in enumerate(dict.fromkeys(runs.get(name, name) for name in names))}
+    looks: dict[str, Look] = {}
+    lines_of: Counter[str] = Counter()
+    for number, name in enumerate(names):
+        run = runs.get(name, name)
+        turn, colour = divmod(places[run], len(COLOURS))
+        dash = DASHES[(turn + lines_of[run]) % len(DASHES)]
+        looks[name] = Look(COLOURS[colour], dash, is_above=number % 2 == 0)
+        lines_of[run] += 1
+    return looks
+
+
+def distance_axis(axes: Axes, values: Sequence[float]) -> bool:
+    """Logarithmic, and so said, where values span a decade; an unbiased distance may be 0 or less."""
+    if min(values) <= 0 or max(values) < DECADE * min(values):
+        return False
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    return True
 
 
 def draw_lines(axes: Axes, lines: Mapping[str, Sequence[Point]], looks: dict[str, Look]) -> None:
@@ -147,38 +148,3 @@ def doubling_axis(axes: Axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(2 ** (low - 0.3), 2 ** (high + 0.6))
-
-
-@mpl.rc_context(STYLE)
-def prior_figure(
-    z_edges: Float[np.ndarray, " edges"],
-    z_counts: Float[np.ndarray, " bins"],
-    predicted: Sequence[float],
-    observed: Sequence[float],
-    nominal: Sequence[float],
-    covered: Sequence[float],
-) -> Figure:
-    """z-scores beside the normal density, sigma as it was said and found, shares inside central intervals."""
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    histogram, sigma, coverage = figure.subplots(1, 3)
-    width = z_edges[1] - z_edges[0]
-    middle = (z_edges[1:] + z_edges[:-1]) / 2
-    histogram.stairs(z_counts[1:-1] / z_counts.sum() / width, z_edges, fill=True, color=COLOURS[0], alpha=0.5)
-    histogram.plot(middle, np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1.2)
-    histogram.set_title("z = (image - mean) / sigma, and N(0, 1)", loc="left", fontsize=10, color=MUTED)
-    beside_identity(sigma, predicted, observed, "sigma that the prior says", "root mean squared error")
-    for axis, scale in ((sigma.xaxis, sigma.set_xscale), (sigma.yaxis, sigma.set_yscale)):
-        scale("log", base=2)
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-        axis.set_minor_locator(NullLocator())
-    beside_identity(coverage, nominal, covered, "central interval", "share of pixels inside")
-    return figure
-
-
-def beside_identity(axes: Axes, x: Sequence[float], y: Sequence[float], across: str, up: str) -> None:
-    """A curve, and the line on which a calibrated prior's would lie."""
-    ends = [min(*x, *y), max(*x, *y)]
-    axes.plot(ends, ends, color=INK, linewidth=1, dashes=(4, 3))
-    axes.plot(x, y, "o-", color=COLOURS[0], markersize=4)
-    axes.set_xlabel(across)
-    axes.set_title(f"{up}; dashed: calibrated", loc="left", fontsize=10, color=MUTED)

@@ -1,0 +1,37 @@
+"""How plots in files look, and how they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+COLOURS = ("#b4481f", "#33658f", "#4f7a3a", "#86599c", "#6b6b6b", "#a98300")
+INK, MUTED, RULE = "#1d1b19", "#6f6a64", "#dedad4"
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "the same drawing twice is the same text",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
+DOTS_PER_INCH = 160
+
+
+@mpl.rc_context(STYLE)
+def write_figure(figure: Figure, path: Path) -> None:
+    """`path` without a suffix: becomes a .png and a .svg."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.with_suffix(".png"), dpi=DOTS_PER_INCH, facecolor="white")
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(path.with_suffix(".svg"), facecolor="white", metadata=nothing)
