@@ -1,4 +1,4 @@
-"""A grid's rows as Markdown: what each run reaches and at what cost, then every cell, then the paths' shape.
+"""A grid's rows as Markdown: what each run reaches, at what cost and with how few evaluations; every cell; the paths.
 
 Two numbers of different metrics, features or references cannot be compared: the table says which they are.
 """
@@ -29,6 +29,7 @@ def table_markdown(
         f"images a row against {rows[0]['reference_images']:,} {rows[0].get('reference', 'photographs')}. NFE counts "
         "evaluations of the flow model; ms per image is the whole chain." + floor_sentence(floor),
         summary(rows, baseline),
+        within_budgets(rows),
         every_cell(rows),
         *([paths_table(paths)] if paths else []),
     ]
@@ -66,6 +67,30 @@ def summary(rows: Sequence[Row], baseline: str | None) -> str:
             "(the middle of its interval); a dash where no row is."
         )
     return markdown(lines) + note
+
+
+def within_budgets(rows: Sequence[Row]) -> str:
+    """The best that each run reaches with so many evaluations of the flow model; of a line the lowest is bold."""
+    runs, most = by_run(rows), max(row["nfe"] for row in rows)
+    budgets = [2**power for power in range(most.bit_length()) if 2**power <= most]
+    lines = [["evaluations at most", *runs]]
+    for budget in budgets:
+        best = {name: best_within(own, budget) for name, own in runs.items()}
+        lowest = min((row for row in best.values() if row), key=quality, default=None)
+        lines.append([str(budget), *(value_at(row, is_bold=row is lowest) for row in best.values())])
+    return markdown(lines)
+
+
+def best_within(rows: Iterable[Row], budget: int) -> Row | None:
+    return min((row for row in rows if row["nfe"] <= budget), key=quality, default=None)
+
+
+def value_at(row: Row | None, *, is_bold: bool) -> str:
+    """The metric, and how it was reached."""
+    if row is None:
+        return "-"
+    text = f"{quality(row):.3f}"
+    return f"{f'**{text}**' if is_bold else text} ({setting(row)})"
 
 
 def speed_up(rows: Sequence[Row], name: str, baseline: str | None) -> str:
@@ -109,7 +134,7 @@ def every_cell(rows: Sequence[Row]) -> str:
 
 def paths_table(paths: dict[str, dict[str, float]]) -> str:
     """How straight each run's paths are; 0 is straight."""
-    names = ["straightness", "curvature"]
+    names = ["straightness", "relative", "curvature"]
     return markdown(
         [["run", *names], *([run, *(number(shape[name]) for name in names)] for run, shape in paths.items())]
     )

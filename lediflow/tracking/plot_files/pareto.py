@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -51,9 +50,9 @@ def pareto_figure(
 
     Lines of one run (`runs`: line -> run) share a colour; without it each line has its own.
     """
-    names = dict.fromkeys(name for lines in panels.values() for name in lines)
-    looks = looks_of_lines(list(names), runs or {})
-    figure = Figure(figsize=(5.2 * len(panels), 4.2 + 0.1 * len(names)), layout="constrained")
+    lengths = {name: len(points) for lines in panels.values() for name, points in lines.items()}
+    looks = looks_of_lines(lengths, runs or {})
+    figure = Figure(figsize=(5.2 * len(panels), 4.2 + 0.1 * len(lengths)), layout="constrained")
     for axes, (cost, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
@@ -69,18 +68,25 @@ def pareto_figure(
     return figure
 
 
-def looks_of_lines(names: Sequence[str], runs: Mapping[str, str]) -> dict[str, Look]:
-    """A colour for each run, the next dash for each further line of it; and when colours run out, too."""
-    places = {run: place for place, run in enumerate(dict.fromkeys(runs.get(name, name) for name in names))}
+def looks_of_lines(lengths: Mapping[str, int], runs: Mapping[str, str]) -> dict[str, Look]:
+    """A colour for each run, a dash for what its lines are otherwise called; and when colours run out, too.
+
+    `lengths`: line -> its number of points; a single one needs no dash.
+    """
+    places = numbered(runs.get(name, name) for name in lengths)
+    kinds = {name: name.removeprefix(runs.get(name, name)) for name in lengths}
+    dashes = numbered(kinds[name] for name in sorted(lengths, key=lambda name: lengths[name] == 1))
     looks: dict[str, Look] = {}
-    lines_of: Counter[str] = Counter()
-    for number, name in enumerate(names):
-        run = runs.get(name, name)
-        turn, colour = divmod(places[run], len(COLOURS))
-        dash = DASHES[(turn + lines_of[run]) % len(DASHES)]
+    for number, name in enumerate(lengths):
+        turn, colour = divmod(places[runs.get(name, name)], len(COLOURS))
+        dash = DASHES[(turn + dashes[kinds[name]]) % len(DASHES)]
         looks[name] = Look(COLOURS[colour], dash, is_above=number % 2 == 0)
-        lines_of[run] += 1
     return looks
+
+
+def numbered(things: Iterable[str]) -> dict[str, int]:
+    """Each thing once, with its place."""
+    return {thing: place for place, thing in enumerate(dict.fromkeys(things))}
 
 
 def distance_axis(axes: Axes, values: Sequence[float]) -> bool:

@@ -30,6 +30,7 @@ def row(run: str, steps: int, value: float, ms: float, **other) -> dict:
     } | other
 
 
+BUDGETS, CELLS = 1, 2  # places of the tables after the summary
 ROWS = [
     row("ours", 0, 3.0, 1.0),
     row("ours", 1, 1.05, 2.0),  # within the best one's interval
@@ -84,7 +85,7 @@ def test_without_a_baseline_nothing_is_said_of_speed_up():
 
 
 def test_the_best_row_of_each_run_is_bold_among_all_rows():
-    head, *lines = tables(table_markdown(ROWS))[1]
+    head, *lines = tables(table_markdown(ROWS))[CELLS]
     bold = [(line[0], line[1]) for line in lines if line[head.index("CMMD")].startswith("**")]
     assert len(lines) == len(ROWS)
     assert bold == [("ours", "midpoint 2"), ("gaussian", "midpoint 8")]
@@ -98,7 +99,7 @@ def test_the_tables_say_which_metric_on_how_many_images():
 
 
 def test_a_metric_that_was_not_taken_is_a_dash():
-    head, first, *_ = tables(table_markdown(ROWS))[1]
+    head, first, *_ = tables(table_markdown(ROWS))[CELLS]
     measured = dict(zip(head, first, strict=True))
     assert (measured["FID"], measured["KID"], measured["recall"]) == ("12", "-", "-")
 
@@ -109,27 +110,29 @@ def test_settings_name_only_what_is_chosen():
         row("ours", 1, 1.0, 1.0, solver="dopri5"),
         row("ours", 2, 2.0, 1.0, temperature=0.8),
     ]
-    settings = [line[1] for line in tables(table_markdown(rows))[1][1:]]
+    settings = [line[1] for line in tables(table_markdown(rows))[CELLS][1:]]
     assert settings == ["prior alone", "dopri5", "midpoint 2, temperature 0.8"]
 
 
 @pytest.mark.parametrize("name", ["ours", "a|b", "||"])
 def test_every_line_of_a_table_has_the_columns_of_its_head(name):
     text = table_markdown([*ROWS, row(name + "2", 1, 2.0, 1.0)], baseline="gaussian")
-    for table in tables(text):
+    found = tables(text)
+    for table in found:
         assert {len(line) for line in table} == {len(table[0])}
+    for table in (found[0], found[CELLS]):
         assert table[-1][0].replace(r"\|", "|") == name + "2"
 
 
 def test_the_shape_of_each_runs_paths_closes_the_page():
     paths = {
-        "ours": {"straightness": 0.0123, "curvature": 0.5},
-        "gaussian": {"straightness": 2.0, "curvature": 0.25},
+        "ours": {"straightness": 0.0123, "relative": 0.1, "curvature": 0.5},
+        "gaussian": {"straightness": 2.0, "relative": 1.0, "curvature": 0.25},
     }
     assert tables(table_markdown(ROWS, "gaussian", paths=paths))[-1] == [
-        ["run", "straightness", "curvature"],
-        ["ours", "0.0123", "0.5"],
-        ["gaussian", "2", "0.25"],
+        ["run", "straightness", "relative", "curvature"],
+        ["ours", "0.0123", "0.1", "0.5"],
+        ["gaussian", "2", "1", "0.25"],
     ]
 
 
@@ -138,6 +141,19 @@ def test_of_latents_the_reconstructions_and_the_codecs_floor_are_told():
     floor = {"mmd_unbiased": 0.9, "mmd_interval": [0.8, 1.0]}
     text = table_markdown(rows, floor=floor)
     assert "its reconstructions of these photographs, is at 0.900 [0.800, 1.000]." in text
-    head, line = tables(text)[1]
+    head, line = tables(text)[CELLS]
     assert dict(zip(head, line, strict=True))["to reconstructions"] == "0.25"
     assert "reconstructions" not in table_markdown(ROWS, "gaussian")
+
+
+def test_the_best_within_so_many_evaluations_is_told_for_every_doubling():
+    """The rows' evaluations are twice their steps."""
+    head, *lines = tables(table_markdown(ROWS, "gaussian"))[BUDGETS]
+    assert head == ["evaluations at most", "ours", "gaussian"]
+    assert lines == [
+        ["1", "**3.000** (prior alone)", "-"],
+        ["2", "**1.050** (midpoint 1)", "-"],
+        ["4", "**1.000** (midpoint 2)", "-"],
+        ["8", "**1.000** (midpoint 2)", "2.500 (midpoint 4)"],
+        ["16", "**1.000** (midpoint 2)", "1.500 (midpoint 8)"],
+    ]

@@ -44,18 +44,19 @@ DIRECTION = torch.tensor([3.0, 4.0])
 
 
 def test_straight_paths_at_constant_speed_have_no_shape():
-    assert shape(lambda x, t: DIRECTION.expand_as(x)) == pytest.approx((0, 0), abs=EXACT)
+    assert shape(lambda x, t: DIRECTION.expand_as(x)) == pytest.approx((0, 0, 0), abs=EXACT)
 
 
 def test_paths_of_different_constant_speeds_are_straight_each():
-    assert shape(lambda x, t: torch.ones(len(x), 1) * DIRECTION) == pytest.approx((0, 0), abs=EXACT)
+    assert shape(lambda x, t: torch.ones(len(x), 1) * DIRECTION) == pytest.approx((0, 0, 0), abs=EXACT)
 
 
 def test_a_straight_path_at_growing_speed_is_no_curve_but_deviates_by_a_third():
     """v = 2 t d reaches d: the mean of (1 - 2 t)^2 is 1/3; the middles of n steps give (1 - 1 / n^2) / 3."""
     found = shape(lambda x, t: 2 * t * DIRECTION.expand_as(x))
     assert found.curvature == pytest.approx(0, abs=EXACT)
-    assert found.straightness == pytest.approx((1 - STEPS**-2) / 3, rel=1e-5)
+    assert found.relative == pytest.approx((1 - STEPS**-2) / 3, rel=1e-5)
+    assert found.straightness == pytest.approx(found.relative * 25 / 2, rel=1e-5)  # |d|^2 over two entries
 
 
 @pytest.mark.parametrize("degrees", [30, 60, 90])
@@ -65,7 +66,7 @@ def test_an_arc_has_the_curvature_and_straightness_of_its_angle(degrees):
     ratio = angle / (2 * math.sin(angle / 2))
     found = shape(rotation(angle))
     assert found.curvature == pytest.approx(ratio - 1, rel=1e-2)
-    assert found.straightness == pytest.approx(ratio**2 - 1, rel=1e-2)
+    assert found.relative == pytest.approx(ratio**2 - 1, rel=1e-2)
 
 
 def test_the_error_falls_with_the_square_of_the_steps():
@@ -89,7 +90,7 @@ def test_the_shape_is_that_of_all_samples_whatever_the_batch():
 
 
 def test_a_flow_that_moves_nothing_has_the_shape_of_a_straight_one():
-    assert shape(lambda x, t: torch.zeros_like(x)) == (0, 0)
+    assert shape(lambda x, t: torch.zeros_like(x)) == (0, 0, 0)
 
 
 def test_paths_without_a_chord_leave_numbers_that_json_can_write():

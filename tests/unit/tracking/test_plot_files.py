@@ -56,14 +56,19 @@ def test_more_lines_than_colours_are_all_drawn_and_all_differ():
     assert len({look(each) for each in found.values()}) == len(names)
 
 
-def test_lines_of_one_run_share_its_colour_and_differ_by_their_dashes():
-    runs = {"ours, euler": "ours", "ours, heun3": "ours", "gaussian, euler": "gaussian"}
-    found = drawn_lines(
-        pareto_figure({"cost": {name: line(0.0) for name in runs}}, "CMMD", runs=runs).axes[0]
-    )
-    first, second, other = (look(found[name]) for name in runs)
-    assert first[0] == second[0] != other[0]
-    assert first[1] != second[1]
+def test_a_run_has_one_colour_and_a_solver_one_dash():
+    runs = {
+        "ours, euler": "ours",
+        "ours, heun3": "ours",
+        "gaussian, euler": "gaussian",
+        "gaussian, heun3": "gaussian",
+    }
+    lines = {"ours, prior alone": [point(1.0, 3.0)]} | {name: line(0.0) for name in runs}
+    figure = pareto_figure({"cost": lines}, "CMMD", runs={"ours, prior alone": "ours"} | runs)
+    found = drawn_lines(figure.axes[0])
+    colours, dashes = ([look(found[name])[part] for name in runs] for part in (0, 1))
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert dashes[0] == dashes[2] != dashes[1] == dashes[3]
 
 
 @pytest.mark.parametrize(
