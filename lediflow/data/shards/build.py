@@ -12,7 +12,8 @@ has the same bytes: it does not matter who is first, and no locks are needed.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -74,7 +75,8 @@ class ShardBuild:
         if progress and total:
             progress(sum(part.handled for part in parts.values()), total)
         for part in make([task for task in tasks if task.number not in parts]):
-            part.save(self.parts_folder)
+            with self._cleared_if_finished():
+                part.save(self.parts_folder)
             parts[part.number] = part
             if progress:
                 progress(sum(part.handled for part in parts.values()), total)
@@ -115,10 +117,21 @@ class ShardBuild:
         job = self.parts_folder / "job.json"
         if not job.exists():
             self._check_empty(job)
-            write_json(job, self.contents.made_from)
+            with self._cleared_if_finished():
+                write_json(job, self.contents.made_from)
         self._check_same_job(_json_or_none(job) or self.contents.made_from)
         for folder in (self.root, self.parts_folder):  # what a killed run left may fill the disk
             clear_abandoned(folder)
+
+    @contextmanager
+    def _cleared_if_finished(self) -> Iterator[None]:
+        """A record that cannot be written is not missed where another process has finished the set meanwhile."""
+        try:
+            yield
+        except UserError as error:
+            is_gone = isinstance(error.__cause__, FileNotFoundError)
+            if not (is_gone and (self.root / INDEX_NAME).exists()):
+                raise
 
     def _recorded(self, number: int) -> Part | None:
         """A shard's record, if it is finished and its file is still there."""

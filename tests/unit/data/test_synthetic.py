@@ -1,3 +1,8 @@
+import os
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -8,6 +13,7 @@ from lediflow.data.synthetic import (
     make_synthetic_shards,
     synthetic_picture,
 )
+from lediflow.errors import UserError
 
 AREAS = {  # of the shape of half-width r, a unit of length being the picture's side
     "disc": lambda r: np.pi * r**2,
@@ -47,3 +53,41 @@ def test_drawn_shards_are_made_once(tmp_path, channels):
     assert (len(first), first.contents.shape) == (10, [channels, 8, 8])
     assert make_synthetic_shards(tmp_path, 10, 8, channels, seed=4).fingerprint == first.fingerprint
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+MAKE = """
+import sys, pathlib
+from lediflow.data.synthetic import make_synthetic_shards
+make_synthetic_shards(pathlib.Path(sys.argv[1]), 12, 16, 1)
+"""
+
+
+@pytest.mark.parametrize("record", ["job.json", "part-000000.json"])
+def test_a_set_that_another_process_finishes_meanwhile_is_taken_as_it_is(tmp_path, monkeypatch, record):
+    """The other one clears the records away while this one is writing one."""
+    folder, fsync, others = tmp_path / "shards", os.fsync, []
+
+    def overtake(descriptor):
+        fsync(descriptor)
+        if not others and any(folder.glob(f".parts/.{record}.*")):
+            others.append(subprocess.run([sys.executable, "-c", MAKE, folder], check=True))
+
+    monkeypatch.setattr(os, "fsync", overtake)
+    make_synthetic_shards(folder, 12, 16, 1)
+    assert len(others) == 1
+    undisturbed = make_synthetic_shards(tmp_path / "undisturbed", 12, 16, 1).root
+    contents = [{path.name: path.read_bytes() for path in root.iterdir()} for root in (folder, undisturbed)]
+    assert contents[0] == contents[1]
+
+
+def test_records_that_vanish_from_an_unfinished_set_are_missed(tmp_path, monkeypatch):
+    folder, fsync = tmp_path / "shards", os.fsync
+
+    def vanish(descriptor):
+        fsync(descriptor)
+        if any(folder.glob(".parts/.part-000000.json.*")):
+            shutil.rmtree(folder / ".parts")
+
+    monkeypatch.setattr(os, "fsync", vanish)
+    with pytest.raises(UserError, match=r"cannot write .*part-000000\.json"):
+        make_synthetic_shards(folder, 12, 16, 1)
