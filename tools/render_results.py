@@ -2,6 +2,7 @@
 
     python tools/render_results.py --collect runs/demo    keep a finished demo's numbers and picture, then render
     python tools/render_results.py --bench FILE.json      keep what tools/bench wrote as FILE.json, then render
+    python tools/render_results.py --grid FOLDER          keep what `lediflow.evaluate mode=grid` wrote, then render
     python tools/render_results.py                        render what is kept
     python tools/render_results.py --check                exit 1 if a document is out of date
 
@@ -20,10 +21,13 @@ from typing import Any
 
 from PIL import Image
 
+from lediflow.evaluation.grid import table as grid_table
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
 PICTURE = Path("docs/images/samples.png")
-DOCUMENTS = (Path("README.md"), Path("docs/demo.md"), Path("docs/performance.md"))
+GRID, GRID_PICTURES = Path("results/grid.json"), ("pareto.png", "images-LeDiFlow.png")
+DOCUMENTS = (Path("README.md"), Path("docs/demo.md"), Path("docs/performance.md"), Path("docs/evaluation.md"))
 BENCHES = (
     "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
     "bench_training_h200", "bench_training_h100", "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
@@ -70,6 +74,31 @@ def keep_bench(file: Path, root: Path) -> None:
     certificate = document["certificate"]
     certificate["command"] = re.sub(r"--output \S+", f"--output results/{file.name}", certificate["command"])
     (root / "results" / file.name).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def keep_grid(folder: Path, root: Path) -> None:
+    """Keep a grid's numbers, its plot and the first run's pictures (in few colours: they are grey)."""
+    document = json.loads((folder / "results.json").read_text())
+    for row in document["results"]["rows"]:
+        row.pop("record", None)  # fingerprints of features that are not kept
+    (root / GRID).write_text(json.dumps(document, indent=1) + "\n")
+    for name in GRID_PICTURES:
+        picture = Image.open(folder / name).convert("RGB").quantize(64)
+        picture.save(root / "docs" / "images" / f"grid-{name}", optimize=True)
+
+
+def grid_block(document: Results) -> str:
+    """The tables of a grid, and where they come from."""
+    rows, paths = document["results"]["rows"], document["results"]["paths"]
+    _, baseline, *_ = document["results"]["runs"]
+    parts = [
+        grid_table.heading(rows),
+        grid_table.summary(rows, baseline),
+        grid_table.within_budgets(rows),
+        grid_table.paths_table(paths),
+        f"All {len(rows)} rows are in `{GRID}`. {certificate_line(document['certificate'])}",
+    ]
+    return "\n\n".join(parts)
 
 
 def contact_sheet(files: list[Path]) -> Image.Image:
@@ -194,6 +223,8 @@ def blocks(root: Path) -> dict[str, str]:
     for name in BENCHES:
         if document := kept(root / "results" / f"{name}.json"):
             found[name] = bench_block(document)
+    if document := kept(root / GRID):
+        found["grid"] = grid_block(document)
     return found
 
 
@@ -226,11 +257,14 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 if a document is out of date"
     )
+    parser.add_argument("--grid", type=Path, metavar="FOLDER", help="keep a grid")
     options = parser.parse_args()
     if options.collect and not options.check:
         collect(options.collect, ROOT)
     for file in options.bench:
         keep_bench(file, ROOT)
+    if options.grid:
+        keep_grid(options.grid, ROOT)
     stale = outdated(ROOT)
     if options.check and stale:
         names = ", ".join(path.name for path in stale)

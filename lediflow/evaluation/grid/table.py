@@ -23,17 +23,24 @@ def table_markdown(
     floor: Row | None = None,
 ) -> str:
     """All tables; speed is measured against the run `baseline`, `floor` is of the codec's reconstructions."""
-    metric = rows[0]["mmd_name"]
     parts = [
-        f"{metric}, unbiased, times 1000, with 95 % intervals; lower is better. {rows[0]['sample_images']:,} generated "
-        f"images a row against {rows[0]['reference_images']:,} {rows[0].get('reference', 'photographs')}. NFE counts "
-        "evaluations of the flow model; ms per image is the whole chain." + floor_sentence(floor),
+        heading(rows, floor),
         summary(rows, baseline),
         within_budgets(rows),
         every_cell(rows),
         *([paths_table(paths)] if paths else []),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def heading(rows: Sequence[Row], floor: Row | None = None) -> str:
+    """What the numbers are."""
+    first = rows[0]
+    return (
+        f"{first['mmd_name']}, unbiased, times 1000, with 95 % intervals; lower is better. {first['sample_images']:,} "
+        f"generated images a row against {first['reference_images']:,} {first.get('reference', 'photographs')}. NFE "
+        f"counts evaluations of the flow model; ms per image is the whole chain.{floor_sentence(floor)}"
+    )
 
 
 def floor_sentence(floor: Row | None) -> str:
