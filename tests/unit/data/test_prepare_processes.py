@@ -76,11 +76,13 @@ def test_stopped_with_workers_nothing_stays_behind_and_the_next_run_ends_the_sam
     else:
         started = started_quietly(source, tmp_path)
     started.wait_until(lambda: len(list(tmp_path.glob("*.tar"))) > 2)
+    os.killpg(started.process.pid, signal.SIGSTOP)  # the work must not end while its workers are looked up
     workers = psutil.Process(started.process.pid).children(recursive=True)
     if stop is signal.SIGINT:
         os.killpg(started.process.pid, stop)  # a terminal's Ctrl-C reaches every process of its group
     else:
         started.send(stop)
+    os.killpg(started.process.pid, signal.SIGCONT)
     ended = started.wait()
     assert ended.status == (130 if stop is signal.SIGINT else -stop)
     assert "Traceback" not in ended.output
