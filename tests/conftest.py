@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 COUNT, SIZE = 48, 16
 
+# a shell's background job ignores Ctrl-C, and every process that its tests start would, too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # models this small lose more to threads than they gain
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported; kernels serve CPUs where a test asks

@@ -1,5 +1,7 @@
 """What an image costs: milliseconds of each part of the chain, warm, as medians over repeats.
 
+Short chains are repeated more often, until they have taken half a second: what disturbs a machine weighs more on them.
+
     latent sampler: w -> z      prior decoder: z -> N(mu, sigma^2) and a draw      flow: the solver      codec: -> image
 
 On a GPU the parts are told apart by events in its own stream: nothing waits between them, so their sum is the time of
@@ -19,20 +21,26 @@ import torch
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 PARTS = ("latent_sampler", "prior_decoder", "flow", "codec")
-REPEATS = 3
+FEWEST, MOST = 3, 25  # repeats
+ENOUGH_MS = 500.0
 
 
 def stage_costs(
-    pipeline: LeDiFlowPipeline, config: SamplingConfig, *, batch_size: int = 16, repeats: int = REPEATS
+    pipeline: LeDiFlowPipeline, config: SamplingConfig, *, batch_size: int = 16
 ) -> dict[str, dict[str, float]]:
     """ms per image of each part and in total, one by one ("batch_1") and `batch_size` at a time."""
     sizes = dict.fromkeys((1, batch_size))
-    return {f"batch_{size}": costs_at(pipeline, config, size, repeats) for size in sizes}
+    return {f"batch_{size}": costs_at(pipeline, config, size) for size in sizes}
 
 
-def costs_at(pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int, repeats: int) -> dict[str, float]:
+def costs_at(pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int) -> dict[str, float]:
     """The first run warms up: compilation and caches are no part of the cost."""
-    laps = [lap(pipeline, config, size) for _ in range(repeats + 1)][1:]
+    lap(pipeline, config, size)
+    laps: list[dict[str, float]] = []
+    taken = 0.0
+    while len(laps) < FEWEST or (taken < ENOUGH_MS and len(laps) < MOST):
+        laps.append(lap(pipeline, config, size))
+        taken += sum(laps[-1].values())
     parts = {part: statistics.median(run[part] for run in laps) / size for part in PARTS}
     return parts | {"total": statistics.median(sum(run.values()) for run in laps) / size}
 

@@ -119,8 +119,9 @@ class CachedShards:
 
 def make_room(folder: Path, allowed_bytes: float) -> None:
     """Remove the copies used longest ago until no more than `allowed_bytes` are taken."""
+    reserved = sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))  # first: what is finished meanwhile counts twice
     files = sorted(folder.glob("*/*.tar"), key=lambda path: path.stat().st_mtime_ns)  # none goes but here
-    used = sum(map(file_size, files)) + sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))
+    used = reserved + sum(map(file_size, files))
     for path in files:
         if used <= allowed_bytes:
             return

@@ -81,10 +81,19 @@ def test_a_single_slow_repeat_changes_no_median(clock):
 
 
 def test_the_total_is_the_median_of_whole_runs_not_the_sum_of_medians(clock):
-    """Runs of (1, 9), (9, 1) and (5, 20) ms take 10, 10 and 25; the parts' medians are 5 and 9."""
-    chain = TimedChain(clock, flow=[0, 1, 9, 5], codec=[0, 9, 1, 20])
+    """Runs of (100, 900), (900, 100) and (500, 2000) ms take 1000, 1000 and 2500; the parts' medians are 500 and 900."""
+    chain = TimedChain(clock, flow=[0, 100, 900, 500], codec=[0, 900, 100, 2000])
     found = stage_costs(chain, CONFIG, batch_size=1)["batch_1"]
-    assert (found["flow"], found["codec"], found["total"]) == pytest.approx((5, 9, 10))
+    assert (found["flow"], found["codec"], found["total"]) == pytest.approx((500, 900, 1000))
+
+
+@pytest.mark.parametrize(("ms", "runs"), [(10_000, 4), (120, 6), (1, 26)])
+def test_short_chains_are_repeated_until_half_a_second_has_passed(clock, monkeypatch, ms, runs):
+    """Between 3 and 25 times, after one that warms up."""
+    calls = []
+    monkeypatch.setattr(TimedChain, "decode", lambda self, x: calls.append(x) or x)
+    stage_costs(TimedChain(clock, flow=[ms]), CONFIG, batch_size=1)
+    assert len(calls) == runs
 
 
 def test_a_gaussian_baseline_pays_for_no_latents(clock):

@@ -1,14 +1,16 @@
 """The node-local cache: copies appear whole, stay within the limit, and are shared by processes."""
 
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from harness.storages import CONTENTS, Watched, part
 
 from lediflow.data.files import PARTIAL
-from lediflow.data.storage.cache import CachedShards
+from lediflow.data.storage.cache import CachedShards, make_room
 from lediflow.errors import UserError
 
 SIZES = {name: len(content) for name, content in CONTENTS.items()}
@@ -103,6 +105,24 @@ def test_threads_that_want_the_same_shard_copy_it_once(folder, tmp_path):
     for thread in threads:
         thread.join()
     assert source.calls == [("copy", "a.tar")]
+
+
+class FinishedMeanwhile(type(Path())):
+    """A folder in which another process finishes its copies after every look."""
+
+    def glob(self, pattern):
+        found = list(super().glob(pattern))
+        for partial in super().glob(f"*/.*{PARTIAL}"):
+            partial.replace(partial.with_name("a.tar"))
+        return iter(found)
+
+
+def test_a_copy_that_is_finished_while_room_is_made_is_not_overlooked(tmp_path):
+    copy = tmp_path / "set" / f".a.tar.5000.{os.getpid()}{PARTIAL}"
+    copy.parent.mkdir()
+    copy.write_bytes(bytes(5_000))
+    make_room(FinishedMeanwhile(tmp_path), allowed_bytes=4_000)
+    assert not list(tmp_path.glob("*/*.tar"))
 
 
 READER = """
