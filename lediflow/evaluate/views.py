@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.evaluate.session import Session
-from lediflow.evaluation.grid.pareto import pareto_panels, runs_of_lines
+from lediflow.evaluation.grid.pareto import pareto_panels
 from lediflow.evaluation.grid.table import table_markdown
 
 TABLE, PLOT = "table.md", "pareto"
@@ -29,7 +29,5 @@ def write_views(
             from lediflow.tracking.plot_files import pareto_figure, write_figure
 
             (output / TABLE).write_text(table_markdown(rows, baseline, paths=paths, floor=floor))
-            figure = pareto_figure(
-                pareto_panels(rows), rows[0]["mmd_name"], real_mmd, runs=runs_of_lines(rows)
-            )
+            figure = pareto_figure(pareto_panels(rows), rows[0]["mmd_name"], real_mmd)
             write_figure(figure, output / PLOT)

@@ -119,7 +119,8 @@ class CachedShards:
 
 def make_room(folder: Path, allowed_bytes: float) -> None:
     """Remove the copies used longest ago until no more than `allowed_bytes` are taken."""
-    reserved = sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))  # first: what is finished meanwhile counts twice
+    # before the copies are listed: one that is finished meanwhile counts twice, not never
+    reserved = sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))
     files = sorted(folder.glob("*/*.tar"), key=lambda path: path.stat().st_mtime_ns)  # none goes but here
     used = reserved + sum(map(file_size, files))
     for path in files:

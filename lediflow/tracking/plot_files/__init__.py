@@ -1,7 +1,7 @@
 """Plots as files for papers and talks: PNG and SVG on white, in the colours of the report page."""
 
-from lediflow.tracking.plot_files.pareto import Point, is_beaten, pareto_figure
+from lediflow.tracking.plot_files.pareto import Line, Point, is_beaten, pareto_figure
 from lediflow.tracking.plot_files.prior import prior_figure
 from lediflow.tracking.plot_files.style import COLOURS, write_figure
 
-__all__ = ["COLOURS", "Point", "is_beaten", "pareto_figure", "prior_figure", "write_figure"]
+__all__ = ["COLOURS", "Line", "Point", "is_beaten", "pareto_figure", "prior_figure", "write_figure"]

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from lediflow.tracking.plot_files.style import COLOURS, MUTED, STYLE
 
 DASHES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v")
 SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
 ABOVE: dict[str, Any] = SMALL | {"xytext": (4, 4)}
 BELOW: dict[str, Any] = SMALL | {"xytext": (-4, -4), "ha": "right", "va": "top"}
@@ -31,27 +32,36 @@ class Point(NamedTuple):
     label: str  # beside the point
 
 
+class Line(NamedTuple):
+    """What its points have in common; each part has its own sign in the drawing, and may be empty."""
+
+    run: str  # a colour
+    way: str = ""  # a dash
+    variant: str = ""  # a marker
+
+    @property
+    def name(self) -> str:
+        return ", ".join(filter(None, self))
+
+
 class Look(NamedTuple):
     """Of a line, the same in every panel."""
 
     colour: str
     dash: str
+    marker: str
     is_above: bool  # where its points' labels are: neighbours with points at one place stay legible
 
 
 @mpl.rc_context(STYLE)
 def pareto_figure(
-    panels: Mapping[str, Mapping[str, Sequence[Point]]],
+    panels: Mapping[str, Mapping[Line, Sequence[Point]]],
     metric: str,
     real: float | None = None,
-    runs: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Quality against each cost (the panels' names), by named lines; hollow points are beaten by another one.
-
-    Lines of one run (`runs`: line -> run) share a colour; without it each line has its own.
-    """
-    lengths = {name: len(points) for lines in panels.values() for name, points in lines.items()}
-    looks = looks_of_lines(lengths, runs or {})
+    """Quality against each cost (the panels' names), by lines; hollow points are beaten by another one."""
+    lengths = {line: len(points) for lines in panels.values() for line, points in lines.items()}
+    looks = looks_of_lines(lengths)
     figure = Figure(figsize=(5.2 * len(panels), 4.2 + 0.1 * len(lengths)), layout="constrained")
     for axes, (cost, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -68,19 +78,18 @@ def pareto_figure(
     return figure
 
 
-def looks_of_lines(lengths: Mapping[str, int], runs: Mapping[str, str]) -> dict[str, Look]:
-    """A colour for each run, a dash for what its lines are otherwise called; and when colours run out, too.
-
-    `lengths`: line -> its number of points; a single one needs no dash.
-    """
-    places = numbered(runs.get(name, name) for name in lengths)
-    kinds = {name: name.removeprefix(runs.get(name, name)) for name in lengths}
-    dashes = numbered(kinds[name] for name in sorted(lengths, key=lambda name: lengths[name] == 1))
-    looks: dict[str, Look] = {}
-    for number, name in enumerate(lengths):
-        turn, colour = divmod(places[runs.get(name, name)], len(COLOURS))
-        dash = DASHES[(turn + dashes[kinds[name]]) % len(DASHES)]
-        looks[name] = Look(COLOURS[colour], dash, is_above=number % 2 == 0)
+def looks_of_lines(lengths: Mapping[Line, int]) -> dict[Line, Look]:
+    """A colour for each run, another dash when colours run out. `lengths`: points of a line; one needs no dash."""
+    runs, variants = (
+        numbered(parts) for parts in ([line.run for line in lengths], [x.variant for x in lengths])
+    )
+    ways = numbered(line.way for line in sorted(lengths, key=lambda line: lengths[line] == 1))
+    looks: dict[Line, Look] = {}
+    for number, line in enumerate(lengths):
+        turn, colour = divmod(runs[line.run], len(COLOURS))
+        dash = DASHES[(turn + ways[line.way]) % len(DASHES)]
+        marker = MARKERS[variants[line.variant] % len(MARKERS)]
+        looks[line] = Look(COLOURS[colour], dash, marker, is_above=number % 2 == 0)
     return looks
 
 
@@ -100,21 +109,20 @@ def distance_axis(axes: Axes, values: Sequence[float]) -> bool:
     return True
 
 
-def draw_lines(axes: Axes, lines: Mapping[str, Sequence[Point]], looks: dict[str, Look]) -> None:
+def draw_lines(axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: dict[Line, Look]) -> None:
     """Points with their intervals, joined in the order of their cost."""
-    everyone = [point for line in lines.values() for point in line]
-    for name, line in lines.items():
-        points, (colour, dash, is_above) = sorted(line), looks[name]
+    everyone = [point for points in lines.values() for point in points]
+    for line, unsorted in lines.items():
+        points, (colour, dash, marker, is_above) = sorted(unsorted), looks[line]
         costs, values = [p.cost for p in points], [p.value for p in points]
-        axes.plot(
-            costs, values, marker="o", markersize=5, color=colour, linestyle=dash, linewidth=1.3, label=name
-        )
+        dots: dict[str, Any] = {"marker": marker, "markersize": 5, "color": colour}
+        axes.plot(costs, values, linestyle=dash, linewidth=1.3, label=line.name, **dots)
         axes.vlines(
             costs, [p.low for p in points], [p.high for p in points], color=colour, linewidth=1, alpha=0.6
         )
         for p in points:
             if is_beaten(p, everyone):
-                axes.plot(p.cost, p.value, "o", color=colour, markerfacecolor="white", markersize=5)
+                axes.plot(p.cost, p.value, linestyle="", markerfacecolor="white", **dots)
             axes.annotate(p.label, (p.cost, p.value), color=colour, **(ABOVE if is_above else BELOW))
 
 

@@ -1,7 +1,7 @@
 """A grid's rows as lines of quality against cost."""
 
-from lediflow.evaluation.grid.pareto import COSTS, line_name, lines, pareto_panels, runs_of_lines
-from lediflow.tracking.plot_files import Point
+from lediflow.evaluation.grid.pareto import COSTS, line_of, lines, pareto_panels
+from lediflow.tracking.plot_files import Line, Point
 
 
 def row(run: str, solver: str, steps: int, temperature: float = 1.0, *, ms: float = 5.0) -> dict:
@@ -18,7 +18,7 @@ def row(run: str, solver: str, steps: int, temperature: float = 1.0, *, ms: floa
 
 
 def names(rows: list[dict]) -> list[str]:
-    return [line_name(each, rows) for each in rows]
+    return [line_of(each, rows).name for each in rows]
 
 
 def test_a_run_of_one_solver_and_temperature_is_named_by_itself():
@@ -36,15 +36,15 @@ def test_a_name_tells_apart_what_the_run_varies():
 def test_draws_of_the_prior_at_two_temperatures_are_two_lines():
     rows = [row("ours", "euler", 0), row("ours", "euler", 0, 0.8)]
     assert list(lines(rows, "ms_per_image")) == [
-        "ours, prior alone, temperature 1",
-        "ours, prior alone, temperature 0.8",
+        Line("ours", "prior alone", "temperature 1"),
+        Line("ours", "prior alone", "temperature 0.8"),
     ]
 
 
 def test_points_carry_cost_value_interval_and_steps():
     rows = [row("ours", "euler", 2, ms=3.0), row("ours", "euler", 4, ms=6.0)]
     assert lines(rows, "ms_per_image") == {
-        "ours": [Point(3.0, 1.5, 1.25, 1.75, "2"), Point(6.0, 1.5, 1.25, 1.75, "4")]
+        Line("ours"): [Point(3.0, 1.5, 1.25, 1.75, "2"), Point(6.0, 1.5, 1.25, 1.75, "4")]
     }
 
 
@@ -55,24 +55,9 @@ def test_a_solver_that_chooses_its_steps_is_labelled_so():
 
 def test_the_prior_alone_has_milliseconds_and_no_place_among_evaluations():
     panels = pareto_panels([row("ours", "euler", 0), row("ours", "euler", 1)])
-    assert list(panels[COSTS["ms_per_image"]]) == ["ours, prior alone", "ours"]
-    assert list(panels[COSTS["nfe"]]) == ["ours"]
+    assert list(panels[COSTS["ms_per_image"]]) == [Line("ours", "prior alone"), Line("ours")]
+    assert list(panels[COSTS["nfe"]]) == [Line("ours")]
 
 
 def test_priors_alone_make_no_empty_panel():
     assert list(pareto_panels([row("ours", "euler", 0)])) == [COSTS["ms_per_image"]]
-
-
-def test_every_line_is_known_to_be_its_runs():
-    rows = [
-        row("ours", "euler", 0),
-        row("ours", "euler", 1),
-        row("ours", "heun3", 1),
-        row("gaussian", "euler", 1),
-    ]
-    assert runs_of_lines(rows) == {
-        "ours, prior alone": "ours",
-        "ours, euler": "ours",
-        "ours, heun3": "ours",
-        "gaussian": "gaussian",
-    }

@@ -81,7 +81,7 @@ def test_a_single_slow_repeat_changes_no_median(clock):
 
 
 def test_the_total_is_the_median_of_whole_runs_not_the_sum_of_medians(clock):
-    """Runs of (100, 900), (900, 100) and (500, 2000) ms take 1000, 1000 and 2500; the parts' medians are 500 and 900."""
+    """Runs of (100, 900), (900, 100) and (500, 2000) ms take 1000, 1000 and 2500; of the parts, 500 and 900 are."""
     chain = TimedChain(clock, flow=[0, 100, 900, 500], codec=[0, 900, 100, 2000])
     found = stage_costs(chain, CONFIG, batch_size=1)["batch_1"]
     assert (found["flow"], found["codec"], found["total"]) == pytest.approx((500, 900, 1000))

@@ -1,12 +1,22 @@
 """Plots as files: what is drawn of every line, and files that are the same each time."""
 
+import itertools
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lediflow.tracking.plot_files import COLOURS, Point, is_beaten, pareto_figure, prior_figure, write_figure
+from lediflow.tracking.plot_files import (
+    COLOURS,
+    Line,
+    Point,
+    is_beaten,
+    pareto_figure,
+    prior_figure,
+    write_figure,
+)
 
 
 def point(cost: float, value: float) -> Point:
@@ -22,13 +32,17 @@ def drawn_lines(axes) -> dict[str, mpl.lines.Line2D]:
     return {each.get_label(): each for each in axes.get_lines() if not each.get_label().startswith("_")}
 
 
-def look(each: mpl.lines.Line2D) -> tuple[str, str]:
-    return to_hex(each.get_color()), each.get_linestyle()
+def look(each: mpl.lines.Line2D) -> tuple[str, str, str]:
+    return to_hex(each.get_color()), each.get_linestyle(), each.get_marker()
 
 
 PANELS = {
-    "milliseconds": {"prior alone": [point(1.0, 3.0)], "ours": line(0.0), "gaussian": line(1.0)},
-    "evaluations": {"ours": line(0.0), "gaussian": line(1.0)},
+    "milliseconds": {
+        Line("ours", "prior alone"): [point(1.0, 3.0)],
+        Line("ours"): line(0.0),
+        Line("gaussian"): line(1.0),
+    },
+    "evaluations": {Line("ours"): line(0.0), Line("gaussian"): line(1.0)},
 }
 
 
@@ -50,25 +64,21 @@ def test_a_point_is_beaten_by_what_is_no_worse_in_either_way(other, beaten):
 
 def test_more_lines_than_colours_are_all_drawn_and_all_differ():
     names = [f"run {number}" for number in range(2 * len(COLOURS) + 1)]
-    figure = pareto_figure({"cost": {name: line(place) for place, name in enumerate(names)}}, "CMMD")
+    figure = pareto_figure({"cost": {Line(name): line(place) for place, name in enumerate(names)}}, "CMMD")
     found = drawn_lines(figure.axes[0])
     assert list(found) == names
     assert len({look(each) for each in found.values()}) == len(names)
 
 
-def test_a_run_has_one_colour_and_a_solver_one_dash():
-    runs = {
-        "ours, euler": "ours",
-        "ours, heun3": "ours",
-        "gaussian, euler": "gaussian",
-        "gaussian, heun3": "gaussian",
-    }
-    lines = {"ours, prior alone": [point(1.0, 3.0)]} | {name: line(0.0) for name in runs}
-    figure = pareto_figure({"cost": lines}, "CMMD", runs={"ours, prior alone": "ours"} | runs)
-    found = drawn_lines(figure.axes[0])
-    colours, dashes = ([look(found[name])[part] for name in runs] for part in (0, 1))
-    assert colours[0] == colours[1] != colours[2] == colours[3]
-    assert dashes[0] == dashes[2] != dashes[1] == dashes[3]
+def test_a_run_has_one_colour_a_solver_one_dash_and_a_temperature_one_marker():
+    """Of as many solvers and temperatures as grids usually have."""
+    parts = (("ours", "gaussian", "coupled"), ("euler", "midpoint", "heun3", "rk4"), ("1", "0.9", "0.8"))
+    all_lines = [Line(*each) for each in itertools.product(*parts)]
+    drawn = {Line("ours", "prior alone", "1"): [point(1.0, 3.0)]} | {each: line(0.0) for each in all_lines}
+    found = drawn_lines(pareto_figure({"cost": drawn}, "CMMD").axes[0])
+    for part in range(3):
+        signs = {(each[part], look(found[each.name])[part]) for each in all_lines}
+        assert len(signs) == len({sign for _, sign in signs}) == len(parts[part])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +88,7 @@ def test_a_run_has_one_colour_and_a_solver_one_dash():
 def test_distances_that_span_a_decade_stand_on_a_logarithmic_axis(values, scale, has_photographs):
     """Where photographs among themselves, at a distance of about 0, have no place."""
     points = [Point(cost, value, value - 0.1, value + 0.1, "") for cost, value in enumerate(values, start=1)]
-    (axes,) = pareto_figure({"cost": {"ours": points}}, "CMMD", real=-0.001).axes
+    (axes,) = pareto_figure({"cost": {Line("ours"): points}}, "CMMD", real=-0.001).axes
     assert axes.get_yscale() == scale
     assert ("photographs among themselves" in drawn_lines(axes)) is has_photographs
 
@@ -92,12 +102,14 @@ def test_the_legend_names_every_line_of_every_panel_once():
     figure = pareto_figure(PANELS, "CMMD", real=0.3)
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert sorted(names) == ["gaussian", "ours", "photographs among themselves", "prior alone"]
+    assert sorted(names) == ["gaussian", "ours", "ours, prior alone", "photographs among themselves"]
     assert all(axes.get_legend() is None for axes in figure.axes)
 
 
 def test_the_legend_hides_no_panel():
-    runs = {f"a run of a rather long name, temperature {number}": line(number) for number in range(9)}
+    runs = {
+        Line("a run of a rather long name", "", f"temperature {number}"): line(number) for number in range(9)
+    }
     figure = pareto_figure({"milliseconds": runs, "evaluations": runs}, "CMMD", real=0.3)
     figure.draw_without_rendering()
     legend = figure.legends[0].get_window_extent()
@@ -112,7 +124,7 @@ def test_points_are_joined_in_the_order_of_their_cost():
 
 
 def test_ticks_are_doublings_around_all_costs():
-    axes = pareto_figure({"cost": {"ours": [point(3.0, 1.0), point(20.0, 0.5)]}}, "CMMD").axes[0]
+    axes = pareto_figure({"cost": {Line("ours"): [point(3.0, 1.0), point(20.0, 0.5)]}}, "CMMD").axes[0]
     assert list(axes.get_xticks()) == [2, 4, 8, 16, 32]
 
 
