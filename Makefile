@@ -17,7 +17,7 @@ test: install-test
 
 test-cluster: install-test
 	slurm/testcluster/cluster.sh install
-	.venv/bin/python -m pytest -m cluster -n 3 --dist loadfile --no-loadscope-reorder tests/cluster
+	.venv/bin/python -m pytest -m cluster --timeout=900 -n 3 --dist loadfile --no-loadscope-reorder tests/cluster
 
 soak: install-test
 	.venv/bin/python -m pytest -m soak -s tests/distributed/test_kill_anywhere.py

@@ -50,7 +50,7 @@ class Pipeline:
         return {folder.name: folder.read().job_ids for folder in all_jobs(self.runs)}
 
     def wait(self) -> None:
-        self.cluster.wait_until(lambda: not self.cluster.squeue(), "the pipeline ends", seconds=150)
+        self.cluster.wait_until(lambda: not self.cluster.squeue(), "the pipeline ends", seconds=450)
 
     def results(self, data: str, seed: int) -> Path:
         return self.runs / f"smoke/{data}/flow-learned-seed{seed}/results/results.json"

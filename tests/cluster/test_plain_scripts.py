@@ -41,7 +41,7 @@ def test_a_training_is_put_back_into_the_queue_where_its_state_is_saved_and_ends
     cluster.wait_until(lambda: [*run.glob("checkpoints/[0-9]*")], "a checkpoint", 120)
     cluster.run("scancel", "--signal=USR1", job)
     cluster.wait_until(lambda: resumes(run), "the second start", 120)
-    assert cluster.wait(job, seconds=120) == "COMPLETED", (tmp_path / f"{job}.log").read_text()
+    assert cluster.wait(job, seconds=400) == "COMPLETED", (tmp_path / f"{job}.log").read_text()
     assert cluster.job(job)["Restarts"] == "1"
     assert [
         event["ranks"] for event in read_events(run / "events.jsonl") if event["event"] in ("start", "resume")
@@ -51,7 +51,7 @@ def test_a_training_is_put_back_into_the_queue_where_its_state_is_saved_and_ends
 
 def test_a_training_that_cannot_be_is_not_put_back(cluster, sbatch, tmp_path):
     job = sbatch("train.sbatch", ONE, ("experiment=smoke", "train.imagse=1"))
-    assert cluster.wait(job, seconds=120) == "FAILED"
+    assert cluster.wait(job, seconds=400) == "FAILED"
     assert cluster.job(job)["Restarts"] == "0"
     assert "nearest valid names: train.images" in (tmp_path / f"{job}.log").read_text()
 
@@ -64,7 +64,7 @@ def test_a_pipeline_of_scripts_ends_in_numbers(cluster, tmp_path, monkeypatch):
     said = cluster.run("slurm/pipeline.sh", "smoke", tmp_path / "shards", tmp_path / "runs", *ONE, logs)
     jobs = dict(line.split() for line in said.splitlines())
     assert [*jobs] == ["auxiliary", "flow", "sampler", "evaluate"]
-    assert cluster.wait(jobs["evaluate"], seconds=150) == "COMPLETED", [*tmp_path.glob("*.log")]
+    assert cluster.wait(jobs["evaluate"], seconds=450) == "COMPLETED", [*tmp_path.glob("*.log")]
     (results,) = tmp_path.glob("runs/**/results.json")
     assert [row["steps"] for row in json.loads(results.read_text())["results"]["rows"]] == [1, 2]
 

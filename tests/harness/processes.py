@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 120.0  # far above what any of these takes; for machines that hang
+SECONDS = 400.0  # far above what any of these takes; for machines that hang
 # the launchers' own variables would make a child believe that it is a rank of whoever runs the tests
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
