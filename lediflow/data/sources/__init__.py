@@ -4,6 +4,7 @@ protocol     what a source is
 opening      which kind lies at a path
 listing      its images, sorted, with their classes
 labels       classes as numbers and names
+names        which files are pictures, and what is passed over
 folder, tar, zipped, lmdb_images, image_list    read in any order as they lie
 compressed, parquet                             unpacked first, by unpacking
 archives     a folder of any of these files

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lediflow.data.sources.protocol import DirectSource, Entry, Identity, has_image_name
+from lediflow.data.sources.names import is_hidden, is_picture_name
+from lediflow.data.sources.protocol import DirectSource, Entry, Identity
 
 
 @dataclass
 class FolderSource(DirectSource):
-    """Files below a folder; hidden ones are left out."""
+    """Files below a folder; hidden ones are listed, but are no pictures."""
 
     path: Path
 
@@ -32,15 +33,14 @@ class FolderSource(DirectSource):
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden; linked folders belong to it."""
+    """Every file below a folder, and its hidden folders unopened; linked folders belong to it."""
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        hidden = [name for name in folders if is_hidden(name)]
         folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not _leads_back(folder, Path(place, name))
+            name for name in folders if not is_hidden(name) and not _leads_back(folder, Path(place, name))
         ]
-        for file in (Path(place, name) for name in names if not name.startswith(".")):
-            if not has_image_name(file.name):
+        for file in (Path(place, name) for name in [*names, *hidden]):
+            if not is_picture_name(file.name) and not is_hidden(file.name):
                 file.stat()  # raises for a link to nothing, which may have been a folder of images
             yield file
 

@@ -13,13 +13,13 @@ from types import ModuleType
 from typing import Any
 
 from lediflow.data.sources.magic import HEAD_BYTES, image_extension
+from lediflow.data.sources.names import is_picture_name
 from lediflow.data.sources.protocol import (
     DirectSource,
     Entry,
     Identity,
     SourceError,
     file_identity,
-    has_image_name,
 )
 
 LISTED_AT_ONCE = 4096
@@ -85,7 +85,7 @@ class LmdbSource(DirectSource):
 
 def _name(key: bytes, head: bytes) -> str:
     name = key.decode(errors="surrogateescape")
-    return name if has_image_name(name) else name + (image_extension(head) or "")
+    return name if is_picture_name(name) else name + (image_extension(head) or "")
 
 
 def _key(name: str) -> bytes:

@@ -9,8 +9,9 @@ from lediflow.data.sources.compressed import CompressedTar, is_compressed
 from lediflow.data.sources.folder import FolderSource, files_below
 from lediflow.data.sources.image_list import LIST_EXTENSIONS, ImageList
 from lediflow.data.sources.lmdb_images import LmdbSource
+from lediflow.data.sources.names import is_hidden, is_picture_name
 from lediflow.data.sources.parquet import ParquetImages, image_columns
-from lediflow.data.sources.protocol import Opened, SourceError, has_image_name
+from lediflow.data.sources.protocol import Opened, SourceError
 from lediflow.data.sources.tar import TarSource
 from lediflow.data.sources.zipped import ZipSource
 
@@ -45,9 +46,9 @@ def _folder(path: Path) -> Opened:
         return LmdbSource(path)
     archives: dict[str, Path] = {}
     for file in files_below(path):
-        if has_image_name(file.name):
+        if is_picture_name(file.name):
             return FolderSource(path)
-        if file.name.lower().endswith(ARCHIVE_EXTENSIONS):
+        if file.name.lower().endswith(ARCHIVE_EXTENSIONS) and not is_hidden(file.name):
             archives[file.relative_to(path).as_posix()] = file
     if not archives:
         return FolderSource(path)
@@ -71,6 +72,6 @@ def _file(path: Path) -> Opened:
         return LmdbSource(path)
     if path.suffix.lower() in LIST_EXTENSIONS:
         return ImageList(path)
-    if has_image_name(path.name):
+    if is_picture_name(path.name):
         raise SourceError(f"source={path} is one photograph; give its folder: source={path.parent}")
     return TarSource(path)

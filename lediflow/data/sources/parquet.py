@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 from lediflow.data.sources.labels import LABEL_COLUMNS, as_label
 from lediflow.data.sources.magic import image_extension
-from lediflow.data.sources.protocol import SourceError, has_image_name
+from lediflow.data.sources.names import is_picture_name
+from lediflow.data.sources.protocol import SourceError
 from lediflow.data.sources.unpacking import PackedArchive
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "jpeg", "bytes", "image_bytes", "content", "data")
@@ -89,7 +90,7 @@ def _write(archive: tarfile.TarFile, row: int, image: Any, label: Any = None) ->
     content = (image.get("bytes") if isinstance(image, dict) else image) or b""
     name = PurePosixPath((image.get("path") if isinstance(image, dict) else None) or "").name
     key = f"{row:08d}_{name}" if name else f"{row:08d}"
-    if not has_image_name(key):
+    if not is_picture_name(key):
         key += image_extension(content) or ".jpg"  # a wrong one is reported when it is decoded
     members = [(key, content)]
     if as_label(label) is not None:

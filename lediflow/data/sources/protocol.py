@@ -7,13 +7,13 @@ first written out as a plain tar, which is a source (see unpacking.py).
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from lediflow.data.sources.labels import Label
+from lediflow.data.sources.names import is_picture_name
 from lediflow.errors import UserError
 
-IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SAMPLED_BYTES = 2**20  # of both ends of an archive: enough to tell it from another of the same length
 
 Identity = dict[str, str | int]  # changes when the images of a source change; found without opening them
@@ -49,7 +49,7 @@ class Source(ABC):
 
     def is_image(self, entry: Entry) -> bool:
         """Whether a file shall become a picture."""
-        return has_image_name(entry.name)
+        return is_picture_name(entry.name)
 
     def inner_name(self, entry: Entry) -> str:
         """The path whose folders may be classes."""
@@ -73,13 +73,6 @@ class DirectSource(Opened, Source):
 
     def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
         return self
-
-
-def has_image_name(name: str) -> bool:
-    """Whether a path ends like an image's and is not hidden."""
-    path = PurePosixPath(name)
-    is_hidden = any(part.startswith((".", "__MACOSX")) and part != "." for part in path.parts)
-    return path.suffix.lower() in IMAGE_EXTENSIONS and not is_hidden
 
 
 def file_identity(path: Path) -> Identity:

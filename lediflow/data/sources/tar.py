@@ -12,13 +12,13 @@ from itertools import groupby
 from pathlib import Path
 
 from lediflow.data.sources.labels import Label, as_label
+from lediflow.data.sources.names import is_picture_name
 from lediflow.data.sources.protocol import (
     DirectSource,
     Entry,
     Identity,
     SourceError,
     file_identity,
-    has_image_name,
 )
 
 LABEL_EXTENSIONS = (".cls", ".json")
@@ -81,7 +81,7 @@ def _sample_key(name: str) -> str:
 
 
 def _sample(archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Iterator[Entry]:
-    label = _label(archive, members) if any(has_image_name(member.name) for member in members) else None
+    label = _label(archive, members) if any(is_picture_name(member.name) for member in members) else None
     for member in members:
         yield Entry(member.name, member.size, member.offset_data, label=label)
 

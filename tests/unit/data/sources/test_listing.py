@@ -26,9 +26,35 @@ def test_without_a_folder_for_every_image_there_are_no_classes(write, find, name
     assert set(listing.labels) == {-1}
 
 
-def test_hidden_files_and_mac_resource_forks_are_left_out(write, find):
+def test_hidden_files_and_mac_resource_forks_are_left_out_and_counted(write, find):
     found = find(write("all", files("1.png", "._1.png", ".cache/2.png", "__MACOSX/3.png")))
     assert found.names == ["1.png"]
+    assert found.listing.passed_over.kinds == {"hidden": 3}
+
+
+@pytest.mark.parametrize(
+    "name", ["a.avif", "a.JFIF", "a.jp2", "a.j2k", "a.jpe", "a.ppm", "a.PGM", "a.tga", "a.webp", "x.y.Tiff"]
+)
+def test_kinds_that_pillow_opens_are_pictures_in_upper_case_too(write, find, name):
+    assert find(write("all", files("0.png", name))).names == ["0.png", name]
+
+
+def test_other_files_are_counted_by_kind_and_the_first_are_named(write, find):
+    names = ("1.png", "a.HEIC", "b.heic", "c.svg", "README", ".hidden.png")
+    passed_over = find(write("all", files(*names))).listing.passed_over
+    assert passed_over.kinds == {".heic": 2, ".svg": 1, "no extension": 1, "hidden": 1}
+    assert str(passed_over).startswith("5 files (2 .heic, ")
+    assert str(passed_over).endswith("): .hidden.png, README, a.HEIC, ...")
+
+
+def test_captions_of_pictures_are_not_worth_a_word_but_others_are(write, find):
+    passed_over = find(write("all", files("1.png", "1.txt", "1.json", "2.txt", "1.cls"))).listing.passed_over
+    assert passed_over.kinds == {".txt": 1, ".cls": 1}
+
+
+def test_a_name_that_is_no_utf8_can_be_printed(write, find):
+    passed_over = find(write("all", {"1.png": b"", "\udcff.xyz": b""})).listing.passed_over
+    assert str(passed_over) == r"1 file (1 .xyz): \udcff.xyz"
 
 
 def test_a_folder_is_another_one_when_an_image_is_added_or_changes_its_length(write):
@@ -40,7 +66,9 @@ def test_a_folder_is_another_one_when_an_image_is_added_or_changes_its_length(wr
 
 def test_a_source_without_images_says_what_it_holds_and_what_is_accepted(write, find):
     folder = write("all", files("a.md", "b.md", "c"))
-    with pytest.raises(SourceError, match=r"3 files \(\.md x 2, no extension x 1\); images end in .*\.png"):
+    with pytest.raises(
+        SourceError, match=r"found 3 files \(2 \.md, 1 no extension\): a\.md, b\.md, c; images end in .*\.png"
+    ):
         find(folder)
 
 

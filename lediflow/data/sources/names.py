@@ -1,0 +1,65 @@
+"""Which files are pictures, judged by their names: the one rule for prepare, evaluate and tars that are read in place.
+
+Pictures are the kinds below, in upper or lower case, that are not hidden. Everything else is passed over; what was
+passed over is counted by kind, so that commands can name it.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+PICTURE_EXTENSIONS = (
+    ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+NAMES_SHOWN = 3
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a path ends like a picture's and is not hidden."""
+    return PurePosixPath(name).suffix.lower() in PICTURE_EXTENSIONS and not is_hidden(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path, or a folder on its way, is hidden or one of macOS's resource forks."""
+    parts = PurePosixPath(name).parts
+    return any(part.startswith((".", "__MACOSX")) and part not in (".", "..") for part in parts)
+
+
+def kind_of(name: str) -> str:
+    """The kind of a file by its name: `.txt`, `no extension` or `hidden`."""
+    return "hidden" if is_hidden(name) else PurePosixPath(name).suffix.lower() or "no extension"
+
+
+def shown(name: str) -> str:
+    """A name for messages: bytes that are no UTF-8, which a terminal may refuse, are written as escapes."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+@dataclass
+class PassedOver:
+    """The files of a source that are not taken as pictures."""
+
+    kinds: Counter[str] = field(default_factory=Counter)  # `.txt`, `no extension`, `hidden` ... -> files
+    first: list[str] = field(default_factory=list)  # names of the first few
+
+    def add(self, name: str, kind: str | None = None) -> None:
+        """Count a file, under its own kind where no other is given."""
+        self.kinds[kind or kind_of(name)] += 1
+        if len(self.first) < NAMES_SHOWN:
+            self.first.append(name)
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds)
+
+    def __str__(self) -> str:
+        """As `3 files (2 .txt, 1 hidden): a.txt, b.txt, .c.png`."""
+        total = self.kinds.total()
+        more = ", ..." if total > len(self.first) else ""
+        files = "1 file" if total == 1 else f"{total:,} files"
+        return f"{files} ({counted(self.kinds)}): {', '.join(map(shown, self.first))}{more}"
+
+
+def counted(kinds: Counter[str]) -> str:
+    """As `2 .txt, 1 hidden`, the most frequent kind first."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
