@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lediflow.config.cli import BAD_REQUEST
 from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
+from lediflow.disk import lasting_fault
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
 from lediflow.engine.checkpoints.snapshots import Snapshots, find_snapshot_fault
@@ -21,8 +22,11 @@ def main() -> None:
     arguments = parse_arguments()
     try:
         arguments.task(RunFolder(arguments.run), arguments)
-    except (UserError, OSError) as error:
+    except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
+    except OSError as error:
+        print(f"error: {lasting_fault(error) or error}", file=sys.stderr)
         sys.exit(BAD_REQUEST)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from lediflow.config.cli import BAD_REQUEST
+from lediflow.data.files import whole_or_absent
+from lediflow.disk import lasting_fault
 from lediflow.errors import UserError
 from lediflow.evaluation.report import read_run, report_data
-from lediflow.tracking.html import write_report
-from lediflow.tracking.report_data import CommandRun
+from lediflow.records import RecordError, read_dataclass, read_json, typed
+from lediflow.tracking.html import build_report
+from lediflow.tracking.report_data import CommandRun, ReportData
 
 LEAD = (
     "LeDiFlow starts the flow not from Gaussian noise but from a prior that an auxiliary model has learned for each "
@@ -29,14 +33,32 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_REQUEST)
+    except OSError as error:
+        if (fault := lasting_fault(error)) is None:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
 
 
 def read_commands(path: Path) -> list[CommandRun]:
-    rows = json.loads(path.read_text())
-    return [
-        CommandRun(**{key: row.get(key) for key in ("purpose", "command", "seconds", "peak_memory_mib")})
-        for row in rows
-    ]
+    advice = "give a JSON list of {purpose, command, seconds}"
+    rows, known = read_json(path, advice), [field.name for field in fields(CommandRun)]
+    try:
+        return [
+            read_dataclass(CommandRun, {key: row[key] for key in known if key in row}, f"[{place}]")
+            for place, row in enumerate(typed(list[dict[str, Any]], rows, "the file"))
+        ]
+    except ValueError as error:
+        raise RecordError(f"--commands={path}: {error}; {advice}") from error
+
+
+def write_report(path: Path, data: ReportData) -> Path:
+    """Write the page; the file is whole or absent."""
+    if path.is_dir():
+        raise UserError(f"--output={path} is a folder; give the name of a file in it: {path / 'report.html'}")
+    with whole_or_absent(path) as stream:
+        stream.write(build_report(data).encode())
+    return path
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -25,6 +25,7 @@ from lediflow.cluster.watching.overview import Overview
 from lediflow.cluster.watching.resuming import await_leaving, resume
 from lediflow.cluster.watching.row import Row
 from lediflow.cluster.watching.table import as_json, table
+from lediflow.disk import lasting_fault
 from lediflow.errors import UserError
 
 BAD_REQUEST = 2
@@ -44,6 +45,11 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if (fault := lasting_fault(error)) is None:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
 
 
 def show_table(arguments: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ from lediflow.engine.lease import EveryonesLease, Lease, leased
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.models.export import save_weights
+from lediflow.records import RecordError
 from lediflow.tracking.build import build_tracker
 from lediflow.tracking.fenced import FencedTracker
 from lediflow.training.identity import differences
@@ -141,11 +142,14 @@ def trained(
 def note_options(training: Training, folder: RunFolder, config: str) -> None:
     """Keep the options of this start, and what they change of the start before."""
     if folder.config.is_file():
-        before, now = (
-            OmegaConf.to_container(OmegaConf.create(text)) for text in (folder.config.read_text(), config)
-        )
-        if changed := differences({"options": before}, {"options": now}):
-            training.tracker.record("options", training.clock.images_seen, changed=changed)
+        try:
+            before = folder.recorded_options()
+        except RecordError as error:
+            log.warning("%s", error)
+        else:
+            now = OmegaConf.to_container(OmegaConf.create(config))
+            if changed := differences({"options": before}, {"options": now}):
+                training.tracker.record("options", training.clock.images_seen, changed=changed)
     folder.config.write_text(config)
 
 

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.errors import UserError
+from lediflow.records import UNREADABLE, RecordError, checked_types, read_dataclass, read_record, typed
+
+AGAIN = "remove the folder and submit again"
 
 JOBS = "jobs"
 
@@ -74,14 +77,16 @@ class JobFolder:
 
     def read(self) -> JobRecord:
         """UserError where there is no such job, or its record is torn."""
+        if not self.record_file.exists():
+            raise UserError(f"{self.root} is no job: it has no {self.record_file.name}")
+        values = read_record(self.record_file, AGAIN)
         try:
-            return JobRecord(**json.loads(self.record_file.read_text()))
-        except FileNotFoundError as error:
-            raise UserError(f"{self.root} is no job: it has no {self.record_file.name}") from error
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{self.record_file} cannot be read ({error}); remove the folder and submit again"
-            ) from error
+            record: JobRecord = read_dataclass(JobRecord, values, "job")
+            if not record.command:
+                raise ValueError("job.command: it is empty")
+        except ValueError as error:
+            raise RecordError(f"{self.record_file} cannot be used ({error}); {AGAIN}") from error
+        return record
 
     def write(self, record: JobRecord) -> None:
         """Replaces the record; readers see the old or the new one."""
@@ -100,17 +105,23 @@ class JobFolder:
         """All lines, oldest first; torn ones are left out."""
         try:
             lines = self.attempts_file.read_text(errors="replace").splitlines()
-        except FileNotFoundError:
+        except OSError:
             return []
         return [entry for line in lines if (entry := _parsed(line))]
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = typed(dict[str, Any], json.loads(line), "line")
+        checked_types(entry, {"event": str, "job": str, "restart": int, "gpus": int}, "")
+        datetime.fromisoformat(entry["time"])
+        return (
+            {"restart": 0, "array_task": None, "gpus": 0} | entry
+            if {"event", "job"} <= entry.keys()
+            else None
+        )
+    except (*UNREADABLE, LookupError, TypeError):
         return None
-    return entry if isinstance(entry, dict) and "event" in entry else None
 
 
 def now() -> str:

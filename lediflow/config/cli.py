@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lediflow.config.register import conf_folder, register_schemas
+from lediflow.disk import lasting_fault
 from lediflow.engine.interrupts import INTERRUPTED
 from lediflow.errors import UserError
 from lediflow.nn.neighborhood import RouteUnavailableError
@@ -108,6 +109,10 @@ def answering(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None
             _refuse(str(error))
         except MissingMandatoryValue as error:
             _refuse(_explain_missing(error))
+        except OSError as error:
+            if (fault := lasting_fault(error)) is None:
+                raise
+            _refuse(fault)
 
     return run
 

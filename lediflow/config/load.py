@@ -15,6 +15,7 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import Kind
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.velocity import VelocityModel
+from lediflow.records import RecordError
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.training.run_folder import RunFolder
 
@@ -62,6 +63,8 @@ def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:
     """An exported model of the kind that is wanted there; a broken export or another kind is refused."""
     try:
         return load_as(kind, export)
+    except RecordError:
+        raise
     except ValueError as error:
         raise UserError(f"{error}; give {wanted}") from error
 

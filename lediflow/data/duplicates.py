@@ -5,7 +5,6 @@ nearly all of a large set: processes share the reading, and the answer is kept f
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from lediflow.data.files import write_json
 from lediflow.data.sources import Entry, Source
 from lediflow.data.sources.protocol import Progress
 from lediflow.data.workers import in_processes, stop_if_asked
+from lediflow.records import RecordError, read_record, typed
 
 DIGEST_BYTES = 16
 IMAGES_PER_TASK = 1024
@@ -34,9 +34,19 @@ def known_duplicates(
     path: Path, source: Source, images: list[Entry], workers: int, progress: Progress | None = None
 ) -> dict[int, int]:
     """`find_duplicates`, done once and kept in the file `path`."""
-    if not path.exists():
+    try:
+        return _kept(path)
+    except RecordError:  # none yet, or not whole
         write_json(path, find_duplicates(source, images, workers, progress))
-    return {int(number): first for number, first in json.loads(path.read_text()).items()}
+        return _kept(path)
+
+
+def _kept(path: Path) -> dict[int, int]:
+    kept = read_record(path, "delete it, and the same command makes it anew")
+    try:
+        return {int(number): typed(int, first, number) for number, first in kept.items()}
+    except ValueError as error:
+        raise RecordError(f"{path} is no list of duplicates ({error})") from error
 
 
 def find_duplicates(

@@ -3,7 +3,6 @@
 A file is written beside its final name, flushed to the disk and renamed, so a reader never meets half of one.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -14,20 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lediflow.disk import ADVICE
 from lediflow.errors import UserError
 
 PARTIAL = ".partial"  # how the names of unfinished files end
 ABANDONED_SECONDS = 3600.0  # another machine's unfinished file that rests for so long has no writer
-
-ADVICE = {
-    errno.ENOSPC: "free some space there, or choose another output; the same command then continues",
-    errno.EDQUOT: "your quota is used up: free some space, or choose another output",
-    errno.EFBIG: "the file system or a limit (ulimit -f) allows no files of that size: lower shard_samples",
-    errno.EACCES: "choose an output you may write to",
-    errno.EPERM: "choose an output you may write to",
-    errno.EROFS: "the file system is read-only: choose another output",
-    errno.ENOTDIR: "a file stands where a folder is needed: choose another output",
-}
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from lediflow.records import read_dataclass, read_record
+
 
 class Phase(enum.StrEnum):
     """What a rank is at, as far as it concerns how long that may take."""
@@ -68,8 +70,10 @@ def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
 def read_heartbeat(folder: Path, rank: int, session: str) -> Heartbeat | None:
     """A rank's newest heartbeat of this session, if there is one."""
     try:
-        found = Heartbeat(**json.loads((folder / f"{rank}.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        found: Heartbeat = read_dataclass(
+            Heartbeat, read_record(folder / f"{rank}.json", "it is left out"), "heartbeat"
+        )
+    except ValueError:
         return None
     return found if found.session == session else None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lediflow.engine.heartbeats import Heartbeat, fate, read_heartbeat
 from lediflow.engine.stalls import Sight, Trouble
+from lediflow.records import read_dataclass, read_record
 
 
 class Observer:
@@ -69,12 +70,13 @@ class TroubleBook:
     def next(self) -> Trouble | None:
         """The next trouble, if it is whole."""
         try:
-            found = json.loads(self._path.read_text())
-        except (OSError, ValueError):
+            found = dict(read_record(self._path, "it is left out"))
+            found.pop("session", None)
+            trouble: Trouble = read_dataclass(Trouble, found, "trouble")
+        except ValueError:
             return None
         self.number += 1
-        del found["session"]
-        return Trouble(**found)
+        return trouble
 
     @property
     def _path(self) -> Path:

@@ -7,7 +7,6 @@ on from there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,9 +23,11 @@ from lediflow.evaluation.fingerprint import digest, features_record
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
 from lediflow.evaluation.metrics import MetricsConfig, halves_mmd, measure
 from lediflow.evaluation.reference import Reference
+from lediflow.records import read_record
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 ROWS = "rows"
+AGAIN = "delete it, and the same command measures the row anew"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class RowMaker:
         images = GeneratedImages(self.pipeline, config, command.count, self.models)
         record = self.record(images)
         path = self.output / ROWS / f"{digest(record)}.json"
-        if found := group.share(json.loads(path.read_text()) if path.is_file() else None):
+        if found := group.share(read_record(path, AGAIN) if path.exists() else None):
             return {"run": self.name} | found
         features = self.features(images, config)
         row = (

@@ -16,16 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.errors import UserError
 from lediflow.evaluate.priors import evaluate_prior
 from lediflow.evaluate.runs import evaluate_run
 from lediflow.evaluate.session import RESULTS, Session
 from lediflow.models.export import save_weights
+from lediflow.records import as_record
 from lediflow.tracking.event_file import JsonlTracker
-from lediflow.training.run_folder import RunFolder
+from lediflow.training.run_folder import REWRITTEN, RunFolder
 
 ROW_VALUES = ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "precision", "recall", "density",
               "coverage", "ms_per_image", "nfe")  # fmt: skip
@@ -73,7 +72,8 @@ def is_finished(folder: RunFolder) -> bool:
     paths = CheckpointFolder(folder.checkpoints).paths()
     if not paths or not folder.config.is_file():
         return False
-    return max(int(path.name) for path in paths) >= OmegaConf.load(folder.config).train.images
+    asked = as_record(folder.recorded_options(), str(folder.config), REWRITTEN, {"train": {"images": int}})
+    return max(int(path.name) for path in paths) >= asked["train"]["images"]
 
 
 def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpoint) -> None:

@@ -20,13 +20,14 @@ from statistics import NormalDist
 from typing import Any
 
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from lediflow.data.files import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.estimate import mean_variance
+from lediflow.records import UNREADABLE, RecordError
 
 LEVEL = 0.95
 X, Y = "influence_x", "influence_y"
@@ -49,11 +50,16 @@ class Measured:
 
     @classmethod
     def load(cls, path: Path) -> Measured:
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"there is no {path} to compare with; evaluate that run first")
-        with safe_open(path, "pt") as file:
-            metadata = {key: json.loads(value) for key, value in file.metadata().items()}
-            return cls(metadata["unbiased"], file.get_tensor(X), file.get_tensor(Y), metadata["record"])
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+                return cls(metadata["unbiased"], file.get_tensor(X), file.get_tensor(Y), metadata["record"])
+        except (OSError, SafetensorError, *UNREADABLE, LookupError, AttributeError) as error:
+            raise RecordError(
+                f"{path} cannot be read ({error}); delete it and its row, {path.stem}.json, and evaluate that run again"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from lediflow.evaluation.distances.rows import Rows, share
 from lediflow.evaluation.features.protocol import FeatureExtractor
 from lediflow.evaluation.fingerprint import digest, features_record, refuse_other
 from lediflow.evaluation.images import NumberedImages
+from lediflow.records import UNREADABLE, RecordError
 
 Numbers = Int64[np.ndarray, " images"]
 FEATURES, FINGERPRINT = "features", "fingerprint"
@@ -62,7 +63,12 @@ class Pieces:
             stream.write(save({FEATURES: features.contiguous()}))
 
     def read(self, piece: int) -> Float[Tensor, "batch dim"]:
-        return load_file(self.path(piece))[FEATURES]
+        try:
+            return load_file(self.path(piece))[FEATURES]
+        except (OSError, SafetensorError, LookupError) as error:
+            raise RecordError(
+                f"{self.path(piece)} holds no features ({error}); delete it, and the same command makes it anew"
+            ) from error
 
 
 def embed(
@@ -107,9 +113,14 @@ class FeatureSet:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with safe_open(path, "pt") as file:
-            self.fingerprint: dict[str, Any] = json.loads((file.metadata() or {}).get(FINGERPRINT, "{}"))
-            self.count, self.dim = file.get_slice(FEATURES).get_shape()
+        try:
+            with safe_open(path, "pt") as file:
+                self.fingerprint: dict[str, Any] = json.loads((file.metadata() or {}).get(FINGERPRINT, "{}"))
+                self.count, self.dim = file.get_slice(FEATURES).get_shape()
+        except (OSError, SafetensorError, *UNREADABLE) as error:
+            raise RecordError(
+                f"{path} holds no features ({error}); delete it, and the same command makes it anew"
+            ) from error
 
     def slice(self, numbers: range) -> Float[Tensor, "some dim"]:
         with safe_open(self.path, "pt") as file:
@@ -163,7 +174,7 @@ def feature_set(
 ) -> FeatureSet:
     """The set at `path`, read if it is of these images, refused if it is of others, made if there is none."""
     fingerprint = features_record(images.record, extractor.record, len(images))
-    if group.share(path.is_file()):
+    if group.share(path.exists()):
         found = FeatureSet(path)
         refuse_other(found.fingerprint, fingerprint, path)
         return found

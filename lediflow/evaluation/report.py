@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lediflow.errors import UserError
-from lediflow.evaluation.results import read_results
+from lediflow.evaluation.results import AGAIN, read_results
+from lediflow.records import RecordError, read_dataclass
 from lediflow.sampling.pictures import picture_arrays, picture_files
 from lediflow.stages.bins import TIME_BINS, sigma_edges
 from lediflow.tracking.jsonl import Curve, binned_curve, curve
@@ -34,6 +36,7 @@ from lediflow.tracking.report_data import (
 )
 from lediflow.training.run_folder import RunFolder
 
+RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
 LEDIFLOW, BASELINE = "LeDiFlow", "Flow matching"
 
 
@@ -67,13 +70,21 @@ def read_run(path: Path) -> RunRecord:
     """A finished run, with its results and pictures where it has them."""
     folder = RunFolder(path)
     folder.require_export("a trained model", "python -m lediflow.train ...")
-    results, pictures = (folder.root / "results" / name for name in ("results.json", "pictures.safetensors"))
+    results, pictures = folder.root / RESULTS, folder.root / PICTURES
     return RunRecord(
         folder=folder,
         facts=folder.exported_facts(),
-        results=read_results(results) if results.is_file() else None,
-        pictures=load_file(pictures) if pictures.is_file() else {},
+        results=read_results(results) if results.exists() else None,
+        pictures=read_pictures(pictures) if pictures.exists() else {},
     )
+
+
+def read_pictures(path: Path) -> dict[str, Tensor]:
+    """What `lediflow.evaluate` drew for the page."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"{path} cannot be read ({error}); {AGAIN}") from error
 
 
 def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[CommandRun]) -> ReportData:
@@ -107,23 +118,34 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
 
 
 def measurements(run: RunRecord) -> list[Measurement]:
+    """The rows of a run's results; RecordError where they are no measurements."""
     assert run.results is not None
-    return [
-        Measurement(
-            method=run.method,
-            solver=row["solver"],
-            steps=row["steps"],
-            evaluations=row["nfe"],
-            ms_per_image=row["ms_per_image"],
-            mmd=row["mmd_unbiased"],
-            mmd_margin=margin(row),
-            mmd_to_reconstructions=row.get("against_reconstructions", {}).get("mmd_unbiased"),
-            frechet=row["frechet"],
-            precision=row.get("precision"),
-            recall=row.get("recall"),
-        )
-        for row in run.results["results"]["rows"]
-    ]
+    try:
+        return [measurement(run.method, row) for row in run.results["results"]["rows"]]
+    except (ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(
+            f"{run.folder.root / RESULTS} holds rows that cannot be read ({error}); {AGAIN}"
+        ) from error
+
+
+def measurement(method: str, row: dict[str, Any]) -> Measurement:
+    values = {
+        "method": method,
+        "solver": row["solver"],
+        "steps": row["steps"],
+        "evaluations": row["nfe"],
+        "ms_per_image": row["ms_per_image"],
+        "mmd": row["mmd_unbiased"],
+        "mmd_margin": margin(row),
+        "mmd_to_reconstructions": row.get("against_reconstructions", {}).get("mmd_unbiased"),
+        "frechet": row["frechet"],
+        "precision": row.get("precision"),
+        "recall": row.get("recall"),
+    }
+    found: Measurement = read_dataclass(Measurement, values, "row")
+    return found
 
 
 def margin(row: dict[str, Any]) -> float | None:
@@ -147,7 +169,16 @@ def sampled_pictures(flows: list[RunRecord]) -> list[Picture]:
     """What `lediflow.sample` drew from the first flow run that has samples."""
     folders = [run.folder.root / "samples" for run in flows]
     drawn = next((folder for folder in folders if folder.is_dir()), None)
-    return [np.asarray(Image.open(path)) for path in picture_files(drawn)] if drawn else []
+    return [read_sample(path) for path in picture_files(drawn)] if drawn else []
+
+
+def read_sample(path: Path) -> Picture:
+    try:
+        return np.asarray(Image.open(path))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RecordError(
+            f"{path} is no picture ({error}); delete its folder and sample again: python -m lediflow.sample"
+        ) from error
 
 
 def real_pictures(flows: list[RunRecord]) -> list[Picture]:

@@ -19,9 +19,24 @@ from typing import Any
 import torch
 
 import lediflow
-from lediflow.errors import UserError
+from lediflow.data.files import whole_or_absent
+from lediflow.records import Record, RecordError, read_record
 
 SCHEMA_VERSION = 1
+AGAIN = "delete it and run `python -m lediflow.evaluate` to make it anew"
+TYPES = {
+    "results": {
+        "rows": list[dict[str, Any]],
+        "real_mmd": float | None,
+        "codec_floor": {"mmd_unbiased": float},
+    },
+    "certificate": {
+        "hardware": {"processor": str, "gpus": list[str], "system": str},
+        "versions": dict[str, str],
+        "commit": str,
+        "date": str,
+    },
+}
 RECORDED_PACKAGES = ("torch", "numpy", "natten", "deepspeed", "diffusers", "open_clip_torch", "webdataset")
 
 
@@ -89,25 +104,20 @@ def versions() -> dict[str, str]:
 def write_results(path: str | Path, results: dict[str, Any], certificate: dict[str, Any]) -> Path:
     """Writes results with their certificate; the file is whole or absent."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"schema_version": SCHEMA_VERSION, "certificate": certificate, "results": results}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_or_absent(path) as stream:
+        stream.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
     return path
 
 
-def read_results(path: str | Path) -> dict[str, Any]:
-    """The document that `write_results` wrote: keys "results" and "certificate"."""
+def read_results(path: str | Path) -> Record:
+    """The document that `write_results` wrote, keys "results" and "certificate"; RecordError where it is none."""
     path = Path(path)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"no results in {path}: {error}; run `python -m lediflow.evaluate` to make them"
-        ) from error
-    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(
+    document = read_record(path, AGAIN, TYPES)
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise RecordError(
             f"{path} is not a results file of version {SCHEMA_VERSION}; make it again with this release"
         )
+    for key in ("results", "certificate"):
+        document[key]  # refused where it is missing
     return document

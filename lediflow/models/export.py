@@ -10,24 +10,24 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lediflow.disk import flush
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.latent_sampler import LatentSampler
-from lediflow.models.reading import parsed, read_dataclass, read_levels
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.models.velocity import VelocityModel
 from lediflow.nn.hourglass import Hourglass
-from lediflow.nn.specs import HourglassSpec, MappingSpec
+from lediflow.nn.specs import HourglassSpec
+from lediflow.records import RecordError, read_dataclass, read_record
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-AGAIN = "export the model again"
+AGAIN = "copy it again, or export the model again: python -m lediflow.checkpoint export RUN"
 
 Spec = AuxiliarySpec | VelocitySpec | LatentSamplerSpec | HourglassSpec
 SPECS: dict[str, type[Any]] = {
@@ -35,10 +35,6 @@ SPECS: dict[str, type[Any]] = {
     "velocity": VelocitySpec,
     "latent_sampler": LatentSamplerSpec,
     "hourglass": HourglassSpec,
-}
-READ: dict[str, Callable[[Any, str], Any]] = {
-    "levels": read_levels,
-    "mapping": partial(read_dataclass, MappingSpec),
 }
 Model = AuxiliaryModel | VelocityModel | LatentSampler | Hourglass
 Kind = TypeVar("Kind", bound=nn.Module)
@@ -63,7 +59,7 @@ def save_model(module: Model, path: str | Path, extra: dict[str, Any] | None = N
 
 def save_tensors(weights: dict[str, Tensor], path: str | Path, description: dict[str, Any]) -> None:
     """Write an export folder from a state dict; `description` has what config.json must say of it."""
-    publish(lambda beside: save_file(weights, beside), Path(path), description)
+    publish(lambda beside: beside.write_bytes(save(weights)), Path(path), description)
 
 
 def save_weights(weights: Path, path: str | Path, description: dict[str, Any]) -> None:
@@ -96,36 +92,39 @@ def load_model(path: str | Path) -> Model:
     """The model of an export folder, in evaluation mode; its specification is its `.spec`."""
     config, weights = read_export(path)
     module = build_model(spec_from_config(config))
-    module.load_state_dict(weights)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RecordError(f"{Path(path) / WEIGHTS} does not fit {CONFIG} ({error}); {AGAIN}") from error
     return module.eval()
 
 
 def read_export(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """An export folder's configuration, with "weights_sha256", and its weights by name."""
     config, weights = read_config(path), Path(path) / WEIGHTS
-    found = sha256(weights)
-    if config.get("weights_sha256") not in (None, found):
-        raise ValueError(
-            f"{weights}: its hash differs from the one in {CONFIG}, so the two files are not of one export; "
-            f"export the model again"
-        )
-    return config | {"weights_sha256": found}, load_file(weights)
+    try:
+        found = sha256(weights)
+        if config.get("weights_sha256") not in (None, found):
+            raise RecordError(
+                f"{weights}: its hash differs from the one in {CONFIG}, so it is damaged, or the two files are not of "
+                f"one export; {AGAIN}"
+            )
+        return config | {"weights_sha256": found}, load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"{weights} cannot be read ({error}); {AGAIN}") from error
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The config.json of an export folder."""
     folder = Path(path)
-    missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
+    missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).exists()]
     if missing:
         found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else "no such folder"
         raise ValueError(
             f"load a model from {folder}: {' and '.join(missing)} missing (found: {found}); "
             f"give the export folder of a finished run, RUN/export"
         )
-    config = parsed((folder / CONFIG).read_text(), str(folder / CONFIG), AGAIN)
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder / CONFIG}: found {config!r} instead of kind and specification; {AGAIN}")
-    return config
+    return read_record(folder / CONFIG, AGAIN, {"kind": str, "weights_sha256": str | None})
 
 
 def describe(spec: Spec) -> dict[str, Any]:
@@ -141,11 +140,8 @@ def spec_from_config(config: dict[str, Any]) -> Spec:
         raise ValueError(
             f"model kind {kind!r}: known kinds are {sorted(SPECS)}; was this config.json edited?"
         )
-    values = config.get("spec")
     try:
-        if isinstance(values, dict):
-            values = values | {name: READ[name](values[name], name) for name in READ if name in values}
-        return read_dataclass(SPECS[kind], values, "spec")
+        return read_dataclass(SPECS[kind], config.get("spec"), "spec")
     except ValueError as error:
         raise ValueError(
             f"{CONFIG}, of kind {kind}: {error}; edited, or of another version? {AGAIN}"

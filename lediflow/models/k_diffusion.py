@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lediflow.models.reading import parsed, read_dataclass, read_levels
-from lediflow.nn.specs import HourglassSpec, MappingSpec
+from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
+from lediflow.records import parse_json, read_dataclass, typed
 
 Values = dict[str, Any]
 ATTENTION = ("global", "neighborhood")
@@ -43,7 +43,7 @@ def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, 
         in_channels=values["in_channels"],
         out_channels=values["out_channels"],
         patch_size=square(values["patch_size"]),
-        levels=read_levels(values["levels"], "metadata, levels"),
+        levels=typed(list[LevelSpec], values["levels"], "metadata, levels"),
         mapping=read_dataclass(MappingSpec, values["mapping"], "metadata, mapping"),
         num_classes=values["num_classes"],
         conditioning_dim=values["conditioning_dim"],
@@ -66,7 +66,7 @@ def unpacked(metadata: Mapping[str, Any]) -> Values:
     """What is read of the metadata, JSON text as values; a file's other remarks are left out."""
     read = {key: value for key, value in metadata.items() if key in KEYS}
     return {
-        key: parsed(value, f"metadata, {key}", ADVICE) if isinstance(value, str) else value
+        key: parse_json(value, f"metadata, {key}", ADVICE) if isinstance(value, str) else value
         for key, value in read.items()
     }
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
 from lediflow.nn import kernels
 
@@ -29,7 +29,7 @@ def plain_geglu(both: Float[Tensor, "*batch two_widths"]) -> Float[Tensor, "*bat
     return value * F.gelu(gate)
 
 
-@triton_op("lediflow::geglu", mutates_args={})
+@kernels.operator("geglu")
 def _forward(both: Tensor) -> Tensor:
     from lediflow.nn.kernels import geglu as kernel
 
@@ -39,7 +39,7 @@ def _forward(both: Tensor) -> Tensor:
     return out
 
 
-@triton_op("lediflow::geglu_backward", mutates_args={})
+@kernels.operator("geglu_backward")
 def _backward(both: Tensor, grad_out: Tensor) -> Tensor:
     from lediflow.nn.kernels import geglu as kernel
 

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
 from lediflow.nn import kernels
 from lediflow.nn.norms import EPS, at_least_float32
@@ -60,7 +60,7 @@ def to_length_sqrt(x: Heads, scale: Float[Tensor, " heads"]) -> Heads:
     return x * factor.to(x.dtype)
 
 
-@triton_op("lediflow::to_heads", mutates_args={})
+@kernels.operator("to_heads")
 def _forward(qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from lediflow.nn.kernels import heads as kernel
 
@@ -72,7 +72,7 @@ def _forward(qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tens
     return q, k, v, factors
 
 
-@triton_op("lediflow::to_heads_backward", mutates_args={})
+@kernels.operator("to_heads_backward")
 def _backward(
     q: Tensor,
     k: Tensor,

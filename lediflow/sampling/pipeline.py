@@ -29,6 +29,7 @@ from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import latent_shape
 from lediflow.models.velocity import VelocityModel
+from lediflow.records import read_record
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
 
 PIPELINE = "pipeline.json"
@@ -204,7 +205,9 @@ class LeDiFlowPipeline:
     ) -> LeDiFlowPipeline:
         """What `save_pretrained` wrote; `decode` turns latents into images where the models learnt latents."""
         path = Path(path)
-        about = json.loads((path / PIPELINE).read_text())
+        about = read_record(
+            path / PIPELINE, "save the pipeline again", {"image_size": int, "models": list[str]}
+        )
         is_learned = "auxiliary" in about["models"]
         return cls(
             load_as(VelocityModel, path / "velocity"),

@@ -40,17 +40,34 @@ def parse_event(line: str) -> Event | None:
     """The event on a line of the log, or None where a crash tore the line."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    is_event = isinstance(event, dict) and "event" in event and "images_seen" in event
-    return event if is_event else None
+    return event if isinstance(event, dict) and is_whole(event) else None
+
+
+def is_whole(event: Event) -> bool:
+    """Whether an event has a name, a place on the image clock and a time that can be read."""
+    images_seen = event.get("images_seen")
+    if (
+        not isinstance(event.get("event"), str)
+        or type(images_seen) is not int
+        or not 0 <= images_seen < 2**63
+    ):
+        return False
+    try:
+        return bool(datetime.fromisoformat(event["time"]))
+    except (LookupError, ValueError, TypeError):
+        return False
 
 
 def number(value: Any) -> float | None:
     """The value as a number, "nan" and "inf" included, or None if it is something else."""
     if isinstance(value, str) and value not in ("nan", "inf", "-inf"):
         return None
-    return float(value) if isinstance(value, (int, float, str)) else None
+    try:
+        return float(value) if isinstance(value, (int, float, str)) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None
 
 
 def numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -5,7 +5,6 @@ Each section is a function from its part of the data to HTML, and is left out wh
 
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 
 from lediflow.tracking import plots
 from lediflow.tracking.markup import Html, element, picture
@@ -26,15 +25,6 @@ NOTHING = Html("")
 MOST_PICTURES = 36  # of each grid of the first section
 FIRST_DRAWN = "Generated. Not selected: the first ones drawn."
 MOST_PRIORS = 6  # more say nothing new and make the page long
-
-
-def write_report(path: str | Path, data: ReportData) -> Path:
-    """Writes the page; the file is whole or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(build_report(data), encoding="utf-8")
-    return partial.replace(path)
 
 
 def build_report(data: ReportData) -> str:

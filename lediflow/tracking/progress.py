@@ -26,29 +26,33 @@ class Progress(Protocol):
         """So many of the total are done; `note` says what else is worth a glance."""
 
     def close(self) -> None:
-        """Shows the last state and stops."""
+        """Shows the last state, once, and stops; what comes after is not shown."""
 
 
 class BarProgress:
-    """A tqdm bar that appears at the first update, wherever the work then stands."""
+    """A tqdm bar that appears at the first update, wherever the work then stands, and keeps its last state."""
 
     def __init__(self, title: str, total: int, unit: str, stream: TextIO):
         self.arguments = {"desc": title, "total": total, "unit": f" {unit}", "file": stream}
         self.bar: Any = None
+        self.is_closed = False
 
     def update(self, done: int, note: str = "") -> None:
+        if self.is_closed:
+            return
         if self.bar is None:
             self.bar = tqdm(initial=done, unit_scale=True, dynamic_ncols=True, **self.arguments)
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
+        self.is_closed = True
         if self.bar is not None:
             self.bar.close()
 
 
 class LineProgress:
-    """A sentence every few seconds, and one at the end."""
+    """A sentence every few seconds, and one at the end: when it is closed, as updates after the total may add notes."""
 
     def __init__(
         self,
@@ -63,13 +67,22 @@ class LineProgress:
         self.stream, self.every_seconds, self.clock = stream, every_seconds, clock
         self.started: tuple[float, int] | None = None  # when the first update came, what was done by then
         self.last_line_at = -float("inf")
+        self.finished: tuple[float, int, str] | None = None  # when the total was reached; the newest note
+        self.is_closed = False
 
     def update(self, done: int, note: str = "") -> None:
+        if self.is_closed:
+            return
         now = self.clock()
         self.started = self.started or (now, done)
-        if done >= self.total or now - self.last_line_at >= self.every_seconds:
+        if done >= self.total:
+            self.finished = (self.finished[0] if self.finished else now, done, note)
+        elif now - self.last_line_at >= self.every_seconds:
             self.last_line_at = now
-            print(self.sentence(now, done, note), file=self.stream, flush=True)
+            self.write(now, done, note)
+
+    def write(self, now: float, done: int, note: str) -> None:
+        print(self.sentence(now, done, note), file=self.stream, flush=True)
 
     def sentence(self, now: float, done: int, note: str) -> str:
         """Where the work stands at the moment `now`."""
@@ -89,7 +102,10 @@ class LineProgress:
         return [f"{shown_rate} {self.unit}/s", f"{duration((self.total - done) / rate)} left"]
 
     def close(self) -> None:
-        """Every line is already written."""
+        """The line of the finished work; of unfinished work every line is written."""
+        if self.finished and not self.is_closed:
+            self.write(*self.finished)
+        self.is_closed = True
 
 
 class ProgressTracker:

@@ -11,13 +11,31 @@ lease.json        who is training here           stop           make this file, 
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from lediflow.errors import UserError
+from lediflow.models.export import AGAIN
+from lediflow.records import Record, RecordError, read_record
+
+REWRITTEN = "the next start of the training writes it anew"
+
+# Types of what stands beside the exported weights, where it is there: older releases wrote less.
+FACTS: dict[str, Any] = {
+    "stage": str,
+    "prior": str,
+    "image_size": int,
+    "images_seen": int,
+    "codec": {"name": str},
+    "data": {"path": str, "fingerprint": str, "samples": int, "held_out_fraction": float},
+    "parent": {"path": str, "sha256": str},
+    "identity": dict[str, Any],
+    "weights_sha256": str,
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class RunFolder:
 
     @property
     def is_exported(self) -> bool:
-        return (self.export / "config.json").is_file()
+        return (self.export / "config.json").exists()
 
     def create(self) -> None:
         """Make the folder, or say why it cannot be written."""
@@ -76,11 +94,25 @@ class RunFolder:
             found = "the folder holds no trained model"
         raise UserError(f"{role} is to be read from {self.root}, but {found}; train it: {how_to_train}")
 
-    def exported_facts(self) -> dict[str, Any]:
-        """What stands beside the exported weights."""
-        return json.loads((self.export / "config.json").read_text())
+    def exported_facts(self) -> Record:
+        """What stands beside the exported weights; RecordError where that cannot be read."""
+        return read_record(self.export / "config.json", AGAIN, FACTS)
+
+    def recorded_options(self) -> dict[str, Any]:
+        """The resolved configuration of the last start; RecordError where it cannot be read."""
+        try:
+            found = OmegaConf.to_container(OmegaConf.create(self.config.read_text()))
+        except Exception as error:  # YAML, OmegaConf and the disk have errors of their own
+            raise RecordError(f"{self.config} cannot be read ({error}); {REWRITTEN}") from error
+        if not isinstance(found, dict) or not found:
+            raise RecordError(f"{self.config} holds no options; {REWRITTEN}")
+        return {str(key): value for key, value in found.items()}
 
     def weights_hash(self) -> str:
-        """SHA-256 of the exported weights: what dependent runs pin."""
-        with (self.export / "model.safetensors").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """SHA-256 of the exported weights, what dependent runs pin; RecordError where they cannot be read."""
+        path = self.export / "model.safetensors"
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise RecordError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from error

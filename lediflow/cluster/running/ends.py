@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lediflow.engine.preemption import StopReason
+from lediflow.records import read_dataclass, read_record
 
 # Of a rank that lost its peers, not of one that went first.
 FOLLOWS = re.compile(
@@ -56,9 +57,16 @@ def write_end(folder: Path, end: End) -> None:
 
 
 def read_ends(folder: Path) -> list[End]:
-    """By rank."""
-    found = [End(**json.loads(path.read_text())) for path in folder.glob("[0-9]*.json")]
+    """By rank; one whose file cannot be read has said nothing."""
+    found = [end for path in folder.glob("[0-9]*.json") if (end := _read_end(path))]
     return sorted(found, key=lambda end: end.rank)
+
+
+def _read_end(path: Path) -> End | None:
+    try:
+        return read_dataclass(End, read_record(path, "it is left out"), "end")
+    except ValueError:
+        return None
 
 
 def told_by_srun(line: str) -> End | None:

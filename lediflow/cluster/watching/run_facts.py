@@ -6,18 +6,16 @@ made now is said to have been made. Clocks of two machines are never compared.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, moment, training_time
 from lediflow.engine.heartbeats import State
 from lediflow.engine.lease import LeaseRecord, read_lease
+from lediflow.records import RecordError, read_record, typed
 from lediflow.tracking.events import Event, number
 from lediflow.tracking.jsonl import read_events
 from lediflow.training.run_folder import RunFolder
@@ -74,7 +72,7 @@ def read_run(root: Path, now: float | None = None) -> RunFacts:
     lease, renewed = read_leased(folder.lease)
     return RunFacts(
         total_images=asked_images(folder),
-        exported_images=folder.exported_facts().get("images_seen") if folder.is_exported else None,
+        exported_images=exported_images(folder),
         events=read_events(folder.events),
         lease=lease,
         quiet_seconds=max(0.0, (now or time.time()) - renewed),
@@ -90,10 +88,19 @@ def read_leased(path: Path) -> tuple[LeaseRecord | None, float]:
         return None, 0.0
 
 
-def asked_images(folder: RunFolder) -> int | None:
+def exported_images(folder: RunFolder) -> int | None:
+    """Seen by the exported weights; None where there are none, or what stands beside them cannot be read."""
     try:
-        return OmegaConf.select(OmegaConf.load(folder.config), "train.images")
-    except (OSError, ValueError):
+        return folder.exported_facts().get("images_seen")
+    except RecordError:
+        return None
+
+
+def asked_images(folder: RunFolder) -> int | None:
+    """By the recorded configuration; None where that is not there, or cannot be read."""
+    try:
+        return typed(int, folder.recorded_options().get("train", {}).get("images"), "train.images")
+    except (ValueError, AttributeError):
         return None
 
 
@@ -101,11 +108,11 @@ def found_failure(heartbeats: Path) -> str:
     """Of the first rank that left a message."""
     for path in sorted(heartbeats.glob("[0-9]*.json")):
         try:
-            found = json.loads(path.read_text())
-        except (OSError, ValueError):
+            found = read_record(path, "it is left out", {"rank": int, "message": str})
+            if found.get("state") == State.FAILED:
+                return f"rank {found['rank']}: {found['message']}".strip()
+        except RecordError:
             continue
-        if found.get("state") == State.FAILED:
-            return f"rank {found['rank']}: {found['message']}".strip()
     return ""
 
 

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from lediflow.config.dry_run.text import clock_time
 from lediflow.config.dry_run.work import Work
 from lediflow.config.schema import TrainCommand
+from lediflow.records import RecordError
 from lediflow.tracking.jsonl import curve, standing_events
 from lediflow.training.run_folder import RunFolder
 from lediflow.training.throughput import peak_tflops
@@ -51,7 +52,9 @@ def logged_speed(command: TrainCommand, ranks: int) -> Speed | None:
     own = Path(command.run)
     for root in [own, *sorted(path for path in own.parent.glob("*") if path != own)]:
         folder = RunFolder(root)
-        if not (folder.events.is_file() and folder.config.is_file() and is_alike(folder.config, command)):
+        if not (
+            folder.events.is_file() and folder.config.is_file() and is_alike(options_of(folder), command)
+        ):
             continue
         values = curve(folder.events, "train", "images_per_second").values
         if len(values) and ranks_of(folder.events) == ranks:
@@ -59,11 +62,19 @@ def logged_speed(command: TrainCommand, ranks: int) -> Speed | None:
     return None
 
 
-def is_alike(config: Path, command: TrainCommand) -> bool:
+def is_alike(config: dict[str, Any], command: TrainCommand) -> bool:
     """Whether a run's recorded configuration costs what this command's does."""
-    theirs = OmegaConf.load(config)
+    theirs = OmegaConf.create(config)
     ours = OmegaConf.create({"command": command}, flags={"allow_objects": True}).command
     return all(plain(OmegaConf.select(theirs, key)) == plain(OmegaConf.select(ours, key)) for key in ALIKE)
+
+
+def options_of(folder: RunFolder) -> dict[str, Any]:
+    """Its recorded configuration; none where that cannot be read."""
+    try:
+        return folder.recorded_options()
+    except RecordError:
+        return {}
 
 
 def plain(node: Any) -> Any:

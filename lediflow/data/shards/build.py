@@ -10,6 +10,7 @@ has the same bytes: it does not matter who is first, and no locks are needed.
 """
 
 import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,13 +23,15 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lediflow.data.files import changes, clear_abandoned, disk_errors_explained, write_json, write_json_lines
-from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
+from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
 from lediflow.data.shards.part import Part, part_path, write_part
 from lediflow.errors import UserError
+from lediflow.records import RecordError, parse_json, read_record
 
 __all__ = ["Part", "Progress", "ShardBuild", "write_part"]
 
 REJECTED_NAME = "rejected.jsonl"
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
 
@@ -109,8 +112,12 @@ class ShardBuild:
 
     def rejections(self) -> dict[str, int]:
         """Reason -> number of images that a finished set had to leave out."""
-        rows = map(json.loads, (self.root / REJECTED_NAME).read_text().splitlines())
-        return dict(Counter(row["reason"].split(":")[0] for row in rows))
+        path = self.root / REJECTED_NAME
+        try:
+            rows = [parse_json(line, str(path), AGAIN) for line in path.read_bytes().splitlines()]
+            return dict(Counter(row["reason"].split(":")[0] for row in rows))
+        except (OSError, TypeError, LookupError, AttributeError) as error:
+            raise RecordError(f"{path} cannot be read ({error}); {AGAIN}") from error
 
     def claim(self) -> None:
         """Say whose folder this is, before there is anything else in it; refuse another command's."""
@@ -119,7 +126,7 @@ class ShardBuild:
             self._check_empty(job)
             with self._cleared_if_finished():
                 write_json(job, self.contents.made_from)
-        self._check_same_job(_json_or_none(job) or self.contents.made_from)
+        self._check_same_job(_record_or_none(job) or self.contents.made_from)
         for folder in (self.root, self.parts_folder):  # what a killed run left may fill the disk
             clear_abandoned(folder)
 
@@ -135,9 +142,12 @@ class ShardBuild:
 
     def _recorded(self, number: int) -> Part | None:
         """A shard's record, if it is finished and its file is still there."""
+        record = part_path(self.parts_folder, number)
         try:
-            part = Part.load(part_path(self.parts_folder, number))
-        except FileNotFoundError:
+            part = Part.load(record)
+        except RecordError as error:
+            if record.exists():
+                log.warning("%s; the shard is made again", error)
             return None
         if part.file is None:
             return part
@@ -163,8 +173,10 @@ class ShardBuild:
             )
 
 
-def _json_or_none(path: Path) -> Any:
+def _record_or_none(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        return read_record(path, f"delete {path.parent.parent}, and the same command makes it anew")
+    except RecordError:
+        if path.exists():
+            raise
         return None

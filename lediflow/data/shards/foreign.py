@@ -5,21 +5,22 @@ the user's cache folder where they cannot be written.
 """
 
 import hashlib
-import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lediflow.data.shards.index import INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
+from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
 from lediflow.data.shards.tar_scan import PAYLOADS, PICTURES, Look, Scanned, scan_tar
 from lediflow.data.sources.labels import numbered
 from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
+from lediflow.records import read_record
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def lacks_index(where: str | Path) -> bool:
 
 def _has_changed(root: Path) -> bool:
     """Whether tars of others came, went or grew since they were indexed."""
-    made_from = json.loads((index_home(root) / INDEX_NAME).read_text()).get("made_from", {})
+    about = read_record(index_home(root) / INDEX_NAME, AGAIN, {"made_from": dict[str, Any]})
+    made_from = about.get("made_from", {})
     return "tars" in made_from and made_from["tars"] != _listing(sorted(root.glob("*.tar")))
 
 

@@ -8,12 +8,11 @@ index.json is written last: a folder that has one is finished.
 
 import hashlib
 import io
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -22,12 +21,15 @@ from lediflow.data.files import sha256_of, whole_or_absent, write_json
 from lediflow.data.storage import ReadingConfig, open_storage
 from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
+from lediflow.records import RecordError, as_record, parse_json, read_dataclass, typed
 
 SCHEMA_VERSION = 2
 MAKE_THEM = "make them: python -m lediflow.prepare"
 INDEX_NAME = "index.json"
 TABLE_NAME = "index.offsets.npy"
 NAMES_NAME = "index.names.npy"
+AGAIN = "copy the folder again, or delete it and make it anew"
+KINDS, MODES, DTYPES = ("images", "latents"), ("rgb", "grey"), ("uint8", "float16", "float32")
 PARTS_NAME = ".parts"  # folder of a set under construction
 ROW = np.dtype([("key", "<i8"), ("offset", "<i8"), ("length", "<u4"), ("label", "<i4"), ("crc32", "<u4")])
 
@@ -124,11 +126,11 @@ class ShardIndex:
 
     @classmethod
     def load(cls, where: str | Path, reading: ReadingConfig | None = None) -> "ShardIndex":
-        """Read a finished set's index, checking that its parts belong together."""
+        """Read a finished set's index, checking that its parts belong together; UserError where they do not."""
         if not is_remote(str(where)):
             return cls.read_from(Path(where), Path(where))
         files = open_storage(where, reading)
-        return cls.parsed(where, files.read(INDEX_NAME), lambda name: np.load(io.BytesIO(files.read(name))))
+        return cls.parsed(where, files.read(INDEX_NAME), lambda name: _array(io.BytesIO(files.read(name))))
 
     @classmethod
     def read_from(cls, home: Path, root: Path) -> "ShardIndex":
@@ -137,31 +139,79 @@ class ShardIndex:
             document = (home / INDEX_NAME).read_bytes()
         except FileNotFoundError:
             raise UserError(_no_index(root)) from None
-        index = cls.parsed(root, document, lambda name: np.load(home / name, mmap_mode="r"))
+        except OSError as error:
+            raise RecordError(f"{home / INDEX_NAME} cannot be read ({error.strerror}); {AGAIN}") from error
+        index = cls.parsed(root, document, lambda name: _array(home / name, mmap_mode="r"))
         _check_sizes(root, index.shards)
         return index
 
     @classmethod
     def parsed(cls, root: Path | str, content: bytes, load: Callable[[str], np.ndarray]) -> "ShardIndex":
-        """The index that stands in the bytes of an index.json and in the arrays that `load` gives by name."""
-        document, table = json.loads(content), load(TABLE_NAME)
-        _check_version(root, document.pop("schema_version"))
-        shards = [ShardFile(**shard) for shard in document.pop("shards")]
-        samples = document.pop("samples")
-        if not len(table) == samples == sum(shard.samples for shard in shards):
-            raise UserError(
-                f"{root}: {INDEX_NAME} speaks of {samples} samples, {TABLE_NAME} of {len(table)}; "
-                "they come from different sets: copy the folder again or make it anew"
-            )
-        contents = Contents(**document)
+        """The index that stands in the bytes of an index.json and in the arrays that `load` gives by name.
+
+        RecordError where one of them is cut, altered, or of another set.
+        """
+        contents, shards, samples = _described(root, content)
+        table = _loaded(root, TABLE_NAME, load)
+        if table.dtype != ROW or table.ndim != 1:
+            raise RecordError(f"{root}/{TABLE_NAME} is no table of samples; {AGAIN}")
+        names = _loaded(root, NAMES_NAME, load) if contents.has_names else None
+        lengths = {INDEX_NAME: samples, TABLE_NAME: len(table)} | (
+            {} if names is None else {NAMES_NAME: len(names)}
+        )
+        if {*lengths.values()} != {sum(shard.samples for shard in shards)}:
+            told = ", ".join(f"{name} of {count}" for name, count in lengths.items())
+            raise RecordError(f"{root}: {told} samples; they come from different sets: {AGAIN}")
         return cls(
-            root=root, contents=contents, shards=shards, table=table,
-            names=load(NAMES_NAME) if contents.has_names else None,
+            root=root, contents=contents, shards=shards, table=table, names=names,
             fingerprint=hashlib.sha256(content).hexdigest(),
         )  # fmt: skip
 
 
-def _check_version(root: Path | str, version: int) -> None:
+def _described(root: Path | str, content: bytes) -> tuple[Contents, list[ShardFile], int]:
+    """What an index.json says: contents, shards, number of samples."""
+    place = f"{root}/{INDEX_NAME}"
+    document = dict(as_record(parse_json(content, place, AGAIN), place, AGAIN))
+    _check_version(root, document.pop("schema_version", None))
+    try:
+        samples = typed(int, document.pop("samples", None), "samples")
+        shards = typed(list[ShardFile], document.pop("shards", None), "shards")
+        contents = read_dataclass(Contents, document, "contents")
+        _check_contents(contents)
+    except ValueError as error:
+        raise RecordError(f"{place}: {error}; {AGAIN}") from error
+    return contents, shards, samples
+
+
+def _check_contents(contents: Contents) -> None:
+    """Refuse what no set of this toolkit is."""
+    if len(contents.shape) != 3 or min(contents.shape) < 1:
+        raise ValueError(f"contents.shape: found {contents.shape}, not channels, height and width")
+    for name, known in (("kind", KINDS), ("dtype", DTYPES), ("mode", MODES), ("views", (1, 2))):
+        if (found := getattr(contents, name)) not in known:
+            raise ValueError(f"contents.{name}: found {found!r}, not one of {', '.join(map(str, known))}")
+    if contents.codec is not None and not contents.codec.keys() >= {"name", "has_logvar"}:
+        raise ValueError("contents.codec: it has no name and has_logvar")
+
+
+def _loaded(root: Path | str, name: str, load: Callable[[str], np.ndarray]) -> np.ndarray:
+    try:
+        return load(name)
+    except FileNotFoundError as error:
+        raise RecordError(f"{root}/{name} is missing; {AGAIN}") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise RecordError(f"{root}/{name} cannot be read ({error}); {AGAIN}") from error
+
+
+def _array(file: Path | io.BytesIO, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """The array of an .npy file; ValueError where it is none, as of one that is cut."""
+    found = np.load(file, mmap_mode=mmap_mode)
+    if not isinstance(found, np.ndarray):
+        raise ValueError("it is no array")
+    return found
+
+
+def _check_version(root: Path | str, version: Any) -> None:
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{root}/{INDEX_NAME} has schema version {version}, this code reads {SCHEMA_VERSION}; "

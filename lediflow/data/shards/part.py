@@ -1,6 +1,5 @@
 """One finished shard's record: what the index will say of it, kept until every shard is there."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,9 @@ from jaxtyping import Shaped
 from lediflow.data.files import write_json
 from lediflow.data.shards.index import ROW, Contents, ShardFile
 from lediflow.data.shards.writer import Sample, write_shard
+from lediflow.records import RecordError, read_dataclass, read_record
+
+AGAIN = "delete it, and the same command makes its shard again"
 
 
 @dataclass(kw_only=True)
@@ -31,9 +33,12 @@ class Part:
 
     @classmethod
     def load(cls, path: Path) -> "Part":
-        fields = json.loads(path.read_text())
-        file = ShardFile(**fields.pop("file")) if fields["file"] else fields.pop("file")
-        return cls(file=file, rows=as_rows(fields.pop("rows")), **fields)
+        """What `save` wrote; RecordError where it is cut or altered."""
+        fields = dict(read_record(path, AGAIN))
+        try:
+            return read_dataclass(cls, fields | {"rows": as_rows(fields["rows"])}, "part")
+        except (LookupError, ValueError, TypeError, OverflowError) as error:
+            raise RecordError(f"{path}: {error}; {AGAIN}") from error
 
 
 def part_path(folder: Path, number: int) -> Path:

@@ -15,9 +15,17 @@ from torch import Tensor
 from lediflow.disk import flush
 from lediflow.engine.checkpoints.faults import MODEL, PROGRESS, find_fault
 from lediflow.engine.checkpoints.slices import SlicedState
+from lediflow.records import read_record
 
 log = logging.getLogger(__name__)
 
+AGAIN = "remove this checkpoint: a run continues from the newest whole one"
+PROGRESS_TYPES = {
+    "images_seen": int,
+    "stream": dict[str, Any],
+    "identity": dict[str, Any],
+    "export": dict[str, Any],
+}
 PARTIAL = ".partial"  # ends the name of what is not yet, or no longer, a checkpoint
 
 
@@ -49,7 +57,7 @@ class Checkpoint:
     @cached_property
     def progress(self) -> dict[str, Any]:
         """The record of clock, stream and identity."""
-        return json.loads((self.path / PROGRESS).read_text())
+        return read_record(self.path / PROGRESS, AGAIN, PROGRESS_TYPES)
 
     @cached_property
     def state(self) -> SlicedState:

@@ -15,6 +15,8 @@ from uuid import uuid4
 
 import psutil
 
+from lediflow.records import read_dataclass, read_record
+
 INTERVAL_SECONDS = 5.0  # between renewals
 PATIENCE = 3  # intervals without renewal after which a lease is nobody's
 SIZE = 1024  # bytes of the file, always: a renewal is one write in its place, and never leaves an older end
@@ -90,10 +92,15 @@ def read_lease(path: Path) -> LeaseRecord | None:
     for _ in range(TORN_READS):
         try:
             os.listdir(path.parent)  # noqa: PTH208 - asks a network file system for news
-            return LeaseRecord(**json.loads(path.read_text()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):  # perhaps read while it was renewed
+            found = read_record(path, "a new start replaces it")
+            record: LeaseRecord = read_dataclass(LeaseRecord, found, "lease")
+            return record
+        except ValueError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            # perhaps read while it was renewed
             time.sleep(TORN_SECONDS)
     raise UnreadableLeaseError(errno.EBADMSG, "it is no lease", str(path))
 

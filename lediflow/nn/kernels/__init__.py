@@ -8,15 +8,36 @@ Those modules register them as PyTorch operators and hold the definitions that t
 backward. The kernel modules import Triton, which comes with PyTorch's CUDA builds, and are imported at the first use.
 """
 
+import logging
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
+from torch.library import triton_op
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HAS_TRITON = find_spec("triton") is not None
 
-
 interpreted = False  # set by tests: Triton's interpreter (TRITON_INTERPRET=1) serves tensors on CPUs, slowly
+
+
+def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Register a function that starts Triton kernels as the PyTorch operator `lediflow::name`.
+
+    Without Triton, PyTorch warns about each one; here that is no news (`missing` explains it where a kernel is asked
+    for), and the warnings are left out.
+    """
+
+    def registered(function: Callable[..., Any]) -> Any:
+        logger = logging.getLogger("torch._library.triton")
+        was_disabled, logger.disabled = logger.disabled, logger.disabled or not HAS_TRITON
+        try:
+            return triton_op(f"lediflow::{name}", function, mutates_args={})
+        finally:
+            logger.disabled = was_disabled
+
+    return registered
 
 
 @torch.compiler.assume_constant_result

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
 from lediflow.nn import kernels
 from lediflow.nn.neighborhood.protocol import Problem
@@ -65,7 +65,7 @@ def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -
     return _forward(q, k, v, kernel_size, scale)[0]
 
 
-@triton_op("lediflow::neighborhood_attention", mutates_args={})
+@kernels.operator("neighborhood_attention")
 def _forward(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, scale: float) -> tuple[Tensor, Tensor]:
     from lediflow.nn.kernels import neighborhood as kernel
 
@@ -79,7 +79,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, kernel_size: int, scale: float) ->
     return o, lse
 
 
-@triton_op("lediflow::neighborhood_attention_backward", mutates_args={})
+@kernels.operator("neighborhood_attention_backward")
 def _backward(
     q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, g: Tensor, kernel_size: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -82,13 +82,13 @@ def test_an_unknown_kind_is_refused(velocity_spec, tmp_path):
         (lambda spec: spec | {"latent_dim": 64}, "spec: VelocitySpec with latent_dim: it has .*latent_shape"),
         (
             lambda spec: spec | {"levels": [spec["levels"][0] | {"heads": 2}]},
-            r"levels\[0\]: LevelSpec with heads: it has depth",
+            r"spec.levels\[0\]: LevelSpec with heads: it has depth",
         ),
-        (lambda spec: spec | {"levels": [{"depth": 1}]}, r"levels\[0\]: LevelSpec without width"),
-        (lambda spec: spec | {"levels": 3}, "levels: found 3; give a list"),
+        (lambda spec: spec | {"levels": [{"depth": 1}]}, r"spec.levels\[0\]: LevelSpec without width"),
+        (lambda spec: spec | {"levels": 3}, "spec.levels: found 3; give a list"),
         (
             lambda spec: spec | {"mapping": {"widht": 16}},
-            "mapping: MappingSpec with widht: it has depth, width",
+            "spec.mapping: MappingSpec with widht: it has depth, width",
         ),
         (lambda spec: spec | {"patch_size": 0}, "patch_size 0"),
         (lambda spec: {}, "spec: VelocitySpec without image_channels, patch_size, levels"),
@@ -113,7 +113,9 @@ def test_a_configuration_that_was_cut_off_is_refused(keep, velocity_spec, tmp_pa
     save_model(build_model(velocity_spec), tmp_path)
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(text[:keep])
-    with pytest.raises(ValueError, match=r"config\.json is not whole, or no JSON.*export the model again"):
+    with pytest.raises(
+        ValueError, match=r"config\.json is (empty|not whole, or no JSON).*export the model again"
+    ):
         load_model(tmp_path)
 
 

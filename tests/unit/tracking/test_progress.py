@@ -4,7 +4,13 @@ import io
 
 import pytest
 
-from lediflow.tracking.progress import LineProgress, duration, make_progress, progress_callback
+from lediflow.tracking.progress import (
+    LineProgress,
+    ProgressTracker,
+    duration,
+    make_progress,
+    progress_callback,
+)
 
 
 class Clock:
@@ -29,6 +35,7 @@ def sentences(updates, total=1000, every_seconds=10.0):
     progress = LineProgress("training", total, "images", stream, every_seconds, clock)
     for clock.now, done in updates:
         progress.update(done)
+    progress.close()
     return stream.getvalue().splitlines()
 
 
@@ -45,6 +52,43 @@ def test_the_last_line_comes_in_any_case_and_says_how_long_it_took():
         sentences([(0, 0), (1, 1000)])[-1]
         == "training: 1,000 of 1,000 images (100%), 1,000 images/s, took 1 s"
     )
+
+
+def test_what_comes_after_the_total_adds_its_note_to_the_one_last_line():
+    """A training's last step is told by several events: its loss, its pace, the held-out loss."""
+    stream = io.StringIO()
+    progress = make_progress("training", 4, stream=stream)
+    tracker = ProgressTracker(progress)
+    tracker.record("start", 0)
+    tracker.record("train", 4, loss=0.5)
+    tracker.record("timing", 4, step=0.1)
+    tracker.record("validation", 4, loss=0.25)
+    tracker.close()
+    tracker.close()
+    tracker.record("late", 4)
+    lines = stream.getvalue().splitlines()
+    assert [line.startswith("training: 4 of 4 images (100%)") for line in lines] == [False, True]
+    assert lines[-1].endswith("loss 0.5, held-out loss 0.25")
+
+
+def test_a_finished_bar_is_drawn_once_and_stays():
+    """A terminal shows a line until the next line feed: the bar's last state ends with the only one."""
+    stream = Terminal()
+    progress = make_progress("training", 4, stream=stream)
+    for done in (0, 4, 4, 4):
+        progress.update(done, "loss 0.5")
+    progress.close()
+    progress.close()
+    progress.update(4)
+    assert stream.getvalue().count("\n") == 1
+    assert "100%" in stream.getvalue().splitlines()[-1].split("\r")[-1]
+
+
+def test_work_that_reports_its_end_twice_is_shown_finished_once(capsys):
+    report = progress_callback("packing", unit="files")
+    for done in (0, 4, 4):
+        report(done, 4)
+    assert capsys.readouterr().err.count("(100%)") == 1
 
 
 def test_a_resumed_run_counts_only_its_own_work():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lediflow.tracking.html import build_report, write_report
+from lediflow.report import write_report
+from lediflow.tracking.html import build_report
 from lediflow.tracking.jsonl import Curve
 from lediflow.tracking.markup import VOID, element, png_uri
 from lediflow.tracking.report_data import (

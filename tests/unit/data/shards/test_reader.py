@@ -65,7 +65,7 @@ def test_an_incomplete_copy_is_named_with_both_sizes(shards, tmp_path):
 def test_a_table_of_another_set_is_refused(shards, tmp_path):
     folder = copied(shards, tmp_path)
     np.save(folder / "index.offsets.npy", np.load(folder / "index.offsets.npy")[:-1])
-    with pytest.raises(UserError, match=r"speaks of 50 samples, .* of 49"):
+    with pytest.raises(UserError, match=r"index\.json of 50, index\.offsets\.npy of 49 samples"):
         ShardIndex.load(folder)
 
 

@@ -1,0 +1,151 @@
+"""The toolkit's own files, read again: one that is cut, altered or of another version is refused in one sentence.
+
+The sentence names the file, the place in it, what was found there and what to do. Values become dataclasses by the
+types of their fields.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from lediflow.errors import UserError
+
+SCALARS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+UNREADABLE = (ValueError, RecursionError)  # what JSON readers raise for bytes, and for a million brackets
+
+
+class RecordError(UserError, ValueError):
+    """A file of the toolkit's own cannot be used. A ValueError too, for those who call the library."""
+
+
+class Record(dict[str, Any]):
+    """An object of a JSON file; a key that it lacks is a RecordError with the file's name."""
+
+    def __init__(self, values: Mapping[str, Any], place: str, advice: str) -> None:
+        super().__init__(values)
+        self.place, self.advice = place, advice
+
+    def __missing__(self, key: str) -> Any:
+        raise RecordError(f"{self.place} has no {key!r}; {self.advice}")
+
+
+def read_record(path: Path, advice: str, types: Mapping[str, Any] | None = None) -> Record:
+    """The object of a JSON file. `types` of its values, where they are there: annotations, or a mapping of the same.
+
+    Raises RecordError where the file is missing, cannot be read, is no JSON object, or holds values of other types.
+    """
+    return as_record(read_json(path, advice), str(path), advice, types)
+
+
+def as_record(value: Any, place: str, advice: str, types: Mapping[str, Any] | None = None) -> Record:
+    """An object read from JSON as a Record, and the objects in it; checked like `read_record`."""
+    if not isinstance(value, dict):
+        raise RecordError(f"{place} holds {shown(value)} where values by name belong; {advice}")
+    try:
+        checked_types(value, types or {}, "")
+    except ValueError as error:
+        raise RecordError(f"{place}: {error}; {advice}") from error
+    return _recorded(value, place, advice)
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """The value of a JSON file; RecordError where there is none."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read ({error.strerror or error}); {advice}") from error
+    return parse_json(content, str(path), advice)
+
+
+def parse_json(content: str | bytes, place: str, advice: str) -> Any:
+    """The value of a JSON text; RecordError where it is none."""
+    try:
+        return json.loads(content)
+    except UNREADABLE as error:
+        fault = "is empty" if not content.strip() else f"is not whole, or no JSON ({error})"
+        raise RecordError(f"{place} {fault}; {advice}") from error
+
+
+def read_dataclass(kind: type[Any], values: Any, place: str) -> Any:
+    """A dataclass from the values of its fields by name; ValueError with the place of what does not fit."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{place}: found {shown(values)}; a {kind.__name__} is made of values by name")
+    known = {field.name: field for field in fields(kind) if field.init}
+    if strangers := sorted(values.keys() - known.keys()):
+        raise ValueError(f"{place}: {kind.__name__} with {', '.join(strangers)}: it has {', '.join(known)}")
+    needed = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in values]:
+        raise ValueError(
+            f"{place}: {kind.__name__} without {', '.join(missing)}; it needs {', '.join(needed)}"
+        )
+    types = _field_types(kind)  # type: ignore[arg-type]
+    return kind(**{name: typed(types[name], value, f"{place}.{name}") for name, value in values.items()})
+
+
+def typed(kind: Any, value: Any, place: str) -> Any:
+    """A value read from JSON as the annotation `kind` says; ValueError with the place where it is another."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return read_dataclass(kind, value, place)  # type: ignore[arg-type]
+    if origin in (Union, UnionType):
+        if value is None and NoneType in arguments:
+            return None
+        kinds = [argument for argument in arguments if argument is not NoneType]
+        return typed(kinds[0], value, place) if len(kinds) == 1 else value
+    if origin in (list, Sequence):
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{place}: found {shown(value)}; give a list")
+        return [typed(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{place}: found {shown(value)} where values by name belong")
+        return {key: typed(arguments[1], item, f"{place}.{key}") for key, item in value.items()}
+    return _scalar(kind, value, place) if kind in SCALARS else value
+
+
+def checked_types(values: Mapping[str, Any], types: Mapping[str, Any], place: str) -> None:
+    """Refuse values of other types than these; a mapping of types goes one level down, None passes there."""
+    for name in types.keys() & values.keys():
+        kind, value, where = types[name], values[name], f"{place}{name}"
+        if not isinstance(kind, Mapping):
+            typed(kind, value, where)
+        elif value is not None:
+            checked_types(typed(dict[str, Any], value, where), kind, f"{where}.")
+
+
+def shown(value: Any) -> str:
+    """A value in a message, however long it is."""
+    return reprlib.repr(value)
+
+
+def _scalar(kind: type[Any], value: Any, place: str) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and is_number:
+        return value
+    if kind is int and is_number and value == value and abs(value) != float("inf") and int(value) == value:
+        return int(value)
+    if kind in (str, bool) and isinstance(value, kind):
+        return value
+    raise ValueError(f"{place}: found {shown(value)}, not {SCALARS[kind]}")
+
+
+@lru_cache
+def _field_types(kind: Hashable) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _recorded(value: Any, place: str, advice: str) -> Any:
+    if isinstance(value, dict):
+        return Record(
+            {key: _recorded(item, f"{place}, {key}", advice) for key, item in value.items()}, place, advice
+        )
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [_recorded(item, f"{place}[{index}]", advice) for index, item in enumerate(value)]
+    return value
