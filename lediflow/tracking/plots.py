@@ -32,6 +32,7 @@ COSTS = {"evaluations": "evaluations of the flow model per image", "ms_per_image
 PHOTOGRAPHS = "photographs"  # the name of the line that no model needs to beat
 HEAT = "magma"
 NO_DEVIATION = 1e-6  # what is smaller looks the same; a logarithm needs some end
+MARKED_POINTS = 12  # a curve of no more has a mark at each
 PIXELS_PER_INCH = 72
 LETTER_WIDTH, LINE_HEIGHT = 6.6, 16  # of the labels, in pixels
 
@@ -97,16 +98,25 @@ class Plot:
 
 @mpl.rc_context(STYLE)
 def loss_plot(curves: dict[str, Curve]) -> Html:
-    """Curves along the image clock: smoothed, over their faint raw points; in logs if they span decades."""
-    plot = Plot(curves if len(curves) > 1 else ())
+    """Curves along the image clock: smoothed, over their faint raw points; in logs if they span decades.
+
+    Of a curve of few points each is marked; of one point the value is written beside it.
+    """
     raw = {name: thin(finite(curve)) for name, curve in curves.items()}
+    ends = {name: end_of(name if len(curves) > 1 else "", curve) for name, curve in raw.items()}
+    plot = Plot(ends.values())
     is_log = spans_decades([smooth(curve) for curve in raw.values()])
     for colour, (name, curve) in zip(SERIES, raw.items(), strict=False):
         smoothed = smooth(curve, in_logs=is_log)
         plot.axes.plot(curve.images_seen / 1000, curve.values, color=colour, alpha=0.25, linewidth=1)
         plot.axes.plot(smoothed.images_seen / 1000, smoothed.values, color=colour)
-        if len(curves) > 1 and smoothed.values.size:
-            plot.name_line(float(smoothed.values[-1]), name, colour)
+        if len(curve.values) <= MARKED_POINTS:
+            x = curve.images_seen / 1000
+            plot.axes.plot(
+                x, curve.values, color=colour, marker="o", markersize=5, linewidth=0, clip_on=False
+            )
+        if ends[name] and smoothed.values.size:
+            plot.name_line(float(smoothed.values[-1]), ends[name], colour)
     value_axis(plot.axes, np.concatenate([curve.values for curve in raw.values()]), is_log)
     plot.axes.margins(x=0.0)
     plot.axes.set_xlim(left=0)
@@ -114,6 +124,11 @@ def loss_plot(curves: dict[str, Curve]) -> Html:
     plot.axes.xaxis.set_major_locator(MaxNLocator(5))
     plot.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     return plot.svg("Training curve: " + ", ".join(curves))
+
+
+def end_of(name: str, curve: Curve) -> str:
+    """What is written where a curve ends: its name, and the value where it has only one."""
+    return f"{name} {curve.values[0]:.3g}".strip() if len(curve.values) == 1 else name
 
 
 @mpl.rc_context(STYLE)
@@ -221,7 +236,7 @@ def value_axis(
 def value_limits(values: Float[np.ndarray, " points"], is_log: bool, from_zero: bool) -> tuple[float, float]:
     """Lowest and highest value shown: the middle 99 % of them and a margin."""
     low, high = np.quantile(np.log(values) if is_log else values, (0.005, 0.995))
-    margin = 0.08 * (high - low) or 0.5
+    margin = 0.08 * (high - low) or (0.5 if is_log else 0.5 * abs(low) or 0.5)
     if is_log:
         return float(np.exp(low - margin)), float(np.exp(high + margin))
     return (min(0.0, float(low)) if from_zero else float(low - margin)), float(high + margin)

@@ -134,3 +134,31 @@ def test_heat_shows_ratios():
 def test_heat_of_a_single_value_is_dark(value):
     flat = plots.heat(np.full((2, 2), value), low=value, high=value)
     np.testing.assert_array_equal(flat, np.broadcast_to(plots.heat(np.array([[1.0]]), 1, 2), (2, 2, 3)))
+
+
+def marks(svg: str) -> int:
+    """How many points are marked in a drawing."""
+    return len(re.findall(r"<use [^>]*style=\"fill: var\(--series", svg))
+
+
+def test_a_curve_of_one_point_is_a_mark_with_its_value():
+    one = {
+        name: Curve(np.array([12_500]), np.array([value]))
+        for name, value in (("LeDiFlow", 0.0123), ("plain", 0.456))
+    }
+    assert marks(plots.loss_plot(one)) == 2
+    assert {"LeDiFlow 0.0123", "plain 0.456"} <= set(texts(plots.loss_plot(one)))
+    assert "0.0123" in texts(plots.loss_plot({"LeDiFlow": one["LeDiFlow"]}))
+
+
+def test_a_few_points_are_marked_each_and_many_are_not():
+    few = Curve(CURVE.images_seen[:3], CURVE.values[:3])
+    assert marks(plots.loss_plot({"loss": few})) == 3
+    assert marks(plots.loss_plot({"loss": CURVE})) == 0
+
+
+@pytest.mark.parametrize("value", [0.01, 40.0, -3.0])
+def test_one_value_fills_its_axis(value):
+    low, high = plots.value_limits(np.array([value]), is_log=False, from_zero=False)
+    assert low < value < high
+    assert high - low == pytest.approx(abs(value))
