@@ -1,4 +1,5 @@
-# make demo    train and look: runs/demo/report.html          make test    all tests
+# make demo    train and look: runs/demo/report.html, 10 to 20 minutes on two CPU cores
+# make test    all tests
 # make test-cluster    SLURM: a cluster of four nodes on this machine (root on Debian or Ubuntu installs it); minutes
 # make soak    kill a training at every place and at random, fifty times: ten minutes and more
 # Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
