@@ -218,9 +218,9 @@ def write_report(folder: Path, record: Path) -> None:
     runs = [str(folder / name) for name in ("auxiliary", "flow", "baseline", "sampler")]
     command = [sys.executable, "-m", "lediflow.report", *runs, "--output", str(folder / "report.html")]
     lead = (
-        "2,624 photographs of solar cells, 64 x 64 pixels, and models that a CPU trains in a quarter of an hour. LeDiFlow starts its flow "
-        "from a prior that it has learned for each image; the baseline, the same network trained on as many "
-        "images, starts from Gaussian noise."
+        "2,624 photographs of solar cells, 64 x 64 pixels, and models that a CPU trains in a quarter of an hour. "
+        "LeDiFlow starts its flow from a prior that it has learned for each image; the baseline, the same network "
+        "trained on as many images, starts from Gaussian noise."
     )
     subprocess.run(
         [*command, "--title", "Solar cells in a few steps", "--lead", lead, "--commands", str(record)],
