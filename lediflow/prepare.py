@@ -33,6 +33,8 @@ def run(config: DictConfig) -> None:
     if rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(made.rejected.items()))
         print(f"skipped: {rejected:,} ({reasons}); listed in {command.output}/rejected.jsonl")
+    for note in made.notes:
+        print(note)
     if command.verify:
         print(verified(made.index))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 from lediflow.data.files import write_json
 from lediflow.data.sources import Entry, Source
@@ -17,6 +17,7 @@ from lediflow.data.sources.protocol import Progress
 from lediflow.data.workers import in_processes, stop_if_asked
 from lediflow.records import RecordError, read_record, typed
 
+DUPLICATES_NAME = "duplicates.json"  # among the records of a set under construction
 DIGEST_BYTES = 16
 IMAGES_PER_TASK = 1024
 
@@ -54,16 +55,24 @@ def find_duplicates(
 ) -> dict[int, int]:
     """Number of each repeated image -> number of the first one with the same bytes."""
     suspects = _of_shared_length(images)
-    digests = np.empty(len(suspects), f"V{DIGEST_BYTES}")
-    done = 0
-    for start, found in in_processes(hash_images, _tasks(source, images, suspects), workers):
-        digests[start : start + len(found)] = found
-        done += len(found)
-        if progress:
-            progress(done, len(suspects))
+    digests = digests_of(source, [images[number] for number in suspects.tolist()], workers, progress)
     _, first, group = np.unique(digests, return_index=True, return_inverse=True)
     repeated = np.flatnonzero(first[group] != np.arange(len(suspects)))
     return dict(zip(suspects[repeated].tolist(), suspects[first[group[repeated]]].tolist(), strict=True))
+
+
+def digests_of(
+    source: Source, images: list[Entry], workers: int = 1, progress: Progress | None = None
+) -> Shaped[np.ndarray, " images"]:
+    """Digests of the images' contents, in their order, read by several processes."""
+    digests = np.empty(len(images), f"V{DIGEST_BYTES}")
+    done = 0
+    for start, found in in_processes(hash_images, _tasks(source, images), workers):
+        digests[start : start + len(found)] = found
+        done += len(found)
+        if progress:
+            progress(done, len(images))
+    return digests
 
 
 def hash_images(task: HashTask) -> tuple[int, np.ndarray]:
@@ -78,16 +87,24 @@ def _of_shared_length(images: list[Entry]) -> Int64[np.ndarray, " suspects"]:
     return np.flatnonzero(counts[group] > 1)
 
 
-def _tasks(source: Source, images: list[Entry], suspects: Int64[np.ndarray, " suspects"]) -> list[HashTask]:
-    starts = range(0, len(suspects), IMAGES_PER_TASK)
-    chunks = ([images[n] for n in suspects[start : start + IMAGES_PER_TASK].tolist()] for start in starts)
-    return [HashTask(source, chunk, start) for start, chunk in zip(starts, chunks, strict=True)]
+def _tasks(source: Source, images: list[Entry]) -> list[HashTask]:
+    starts = range(0, len(images), IMAGES_PER_TASK)
+    return [HashTask(source, images[start : start + IMAGES_PER_TASK], start) for start in starts]
 
 
 def _digest(source: Source, image: Entry) -> bytes:
     stop_if_asked()
     try:
-        content = source.read(image)
-    except OSError:  # reported when it is to be decoded; until then it is like no other
-        content = repr(image).encode(errors="surrogateescape")
+        return content_digest(source.read(image))
+    except OSError:  # reported when it is to be decoded
+        return unreadable_digest(image)
+
+
+def content_digest(content: bytes) -> bytes:
+    """What equal contents share and others do not."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def unreadable_digest(image: Entry) -> bytes:
+    """Stands for a file that cannot be read: like no other's."""
+    return content_digest(f"unreadable {image.name} {image.offset}".encode(errors="surrogateescape"))

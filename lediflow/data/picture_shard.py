@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lediflow.data.duplicates import content_digest, unreadable_digest
 from lediflow.data.images import UnusableImageError, centre_square, decoded_photograph, picture_bytes
 from lediflow.data.shards.build import Part, write_part
 from lediflow.data.shards.index import Contents
@@ -33,27 +34,31 @@ class ShardTask:
 def make_part(task: ShardTask) -> Part:
     """Make one shard."""
     rejected: list[dict[str, Any]] = []
-    samples = _usable(task, rejected)
+    digests: dict[str, str] = {}
+    samples = _usable(task, rejected, digests)
     part = write_part(task.root, task.contents, task.number, samples, handled=len(task))
-    part.rejected = rejected
+    part.rejected, part.digests = rejected, digests
     return part
 
 
-def _usable(task: ShardTask, rejected: list[dict[str, Any]]) -> Iterator[Sample]:
-    """The task's samples one by one; what cannot be used is appended to `rejected`."""
+def _usable(task: ShardTask, rejected: list[dict[str, Any]], digests: dict[str, str]) -> Iterator[Sample]:
+    """The task's samples one by one; what cannot be used goes to `rejected`, the contents' digests to `digests`."""
     for key, image, label in zip(task.keys, task.images, task.labels, strict=True):
         stop_if_asked()
         try:
-            yield _sample(task, key, image, label)
+            if first := task.duplicate_of.get(key):
+                raise UnusableImageError(f"duplicate: of {first}")
+            digests[str(key)] = unreadable_digest(image).hex()
+            content = _read(task.source, image)
+            digests[str(key)] = content_digest(content).hex()
+            yield _sample(task, key, image, label, content)
         except UnusableImageError as reason:
             rejected.append({"key": key, "image": image.name, "reason": str(reason)})
 
 
-def _sample(task: ShardTask, key: int, image: Entry, label: int) -> Sample:
-    if first := task.duplicate_of.get(key):
-        raise UnusableImageError(f"duplicate: of {first}")
+def _sample(task: ShardTask, key: int, image: Entry, label: int, content: bytes) -> Sample:
     size = task.contents.image_size
-    photograph = decoded_photograph(_read(task.source, image), size)
+    photograph = decoded_photograph(content, size)
     picture = centre_square(photograph, size=size, mode=task.contents.mode)
     metadata: dict[str, str | int | None] = {
         "source": image.name,

@@ -6,22 +6,27 @@ work, and an interrupted run continues. A sample's key is its number in the sour
 photograph has the same key at every size.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from lediflow.data.duplicates import known_duplicates
+from lediflow.data.duplicates import DUPLICATES_NAME, known_duplicates
 from lediflow.data.images import CHANNELS, FORMATS
 from lediflow.data.picture_shard import ShardTask, make_part
-from lediflow.data.shards.build import Part, Progress, ShardBuild
+from lediflow.data.shards.build import Part, ShardBuild
 from lediflow.data.shards.index import Contents, ShardIndex
+from lediflow.data.source_changes import Report, checked_notes, continue_or_start_anew, silent
+from lediflow.data.source_record import SourceRecord, collected_digests, save_digests
 from lediflow.data.sources import Listing, Opened, Source, SourceError, list_images, open_source
 from lediflow.data.sources.opening import reading_explained
+from lediflow.data.sources.protocol import Identity
 from lediflow.data.workers import available_workers, in_processes
 from lediflow.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -44,35 +49,46 @@ class Prepared:
     index: ShardIndex
     rejected: dict[str, int]  # reason -> images
     is_reused: bool  # nothing had to be done
-
-
-class Report(Protocol):
-    """Shows the progress of one phase: `report(title, unit=...)(done, in_all)`."""
-
-    def __call__(self, title: str, *, unit: str = "images") -> Progress: ...
+    notes: list[
+        str
+    ]  # sentences: how many classes there are or why none, kinds of images, what was passed over
 
 
 def prepare(config: PrepareConfig, report: Report | None = None) -> Prepared:
-    """Make the shards, or what is missing of them."""
+    """Make the shards, or what is missing of them. UserError where the source is another than a finished set's."""
     _check(config)
-    report = report or _silent
+    report = report or silent
     opened = open_source(Path(config.source))
-    build = ShardBuild(Path(config.output), _contents(config, opened))
+    with reading_explained(Path(config.source)):
+        identity = opened.identity()
+    build = ShardBuild(Path(config.output), _contents(config, identity))
+    workers = available_workers(config.workers)
     if index := build.finished():
-        return Prepared(index, build.rejections(), is_reused=True)
+        notes = checked_notes(index, opened, identity, workers, report)
+        return Prepared(index, build.rejections(), is_reused=True, notes=notes)
     build.claim()
     try:
-        tasks = _tasks(config, build, opened, report)
+        source, listing = _listed(config, build, opened, report)
+        record = SourceRecord.of(listing, identity.modified)
+        continue_or_start_anew(build, source, listing, record, workers, report)
+        duplicates = known_duplicates(
+            build.parts_folder / DUPLICATES_NAME, source, listing.images, workers, report("compare")
+        )
     except SourceError:
         if not any(build.root.glob("*.tar")):
             build.abandon()  # so that the folder is free for the corrected command
         raise
+    if listing.classes is None:
+        log.info("%s", listing.class_notes[0])
+    tasks = _tasks(config, build, source, listing, duplicates)
     parts = build.complete(tasks, lambda missing: _made(config, missing), report("prepare"))
     if not any(len(part.rows) for part in parts):
         build.abandon()
         raise UserError(_nothing_usable(config, parts))
+    record.save(build.root)
+    save_digests(collected_digests(parts, len(listing.images), duplicates), build.root)
     index = build.finish(parts)
-    return Prepared(index, build.rejections(), is_reused=False)
+    return Prepared(index, build.rejections(), is_reused=False, notes=record.notes)
 
 
 def _check(config: PrepareConfig) -> None:
@@ -86,10 +102,8 @@ def _check(config: PrepareConfig) -> None:
         raise UserError("format=webp has no grey pictures; choose format=png, or mode=rgb")
 
 
-def _contents(config: PrepareConfig, opened: Opened) -> Contents:
+def _contents(config: PrepareConfig, identity: Identity) -> Contents:
     """What the samples will be; the classes are known when the source has been listed."""
-    with reading_explained(Path(config.source)):
-        identity = opened.identity()
     return Contents(
         kind="images",
         payload=config.format,
@@ -99,7 +113,7 @@ def _contents(config: PrepareConfig, opened: Opened) -> Contents:
         mode=config.mode,
         made_from={
             "source": Path(config.source).resolve().name,
-            **identity,
+            **identity.record,
             "size": config.size,
             "mode": config.mode,
             "format": config.format,
@@ -108,18 +122,19 @@ def _contents(config: PrepareConfig, opened: Opened) -> Contents:
     )
 
 
-def _tasks(config: PrepareConfig, build: ShardBuild, opened: Opened, report: Report) -> list[ShardTask]:
+def _listed(
+    config: PrepareConfig, build: ShardBuild, opened: Opened, report: Report
+) -> tuple[Source, Listing]:
     source = opened.ready(build.parts_folder, report("unpack", unit="MiB"))
     with reading_explained(Path(config.source)):
         listing = list_images(source)
     build.contents = replace(build.contents, classes=listing.classes)
-    duplicates = known_duplicates(
-        build.parts_folder / "duplicates.json",
-        source,
-        listing.images,
-        available_workers(config.workers),
-        report("compare"),
-    )
+    return source, listing
+
+
+def _tasks(
+    config: PrepareConfig, build: ShardBuild, source: Source, listing: Listing, duplicates: dict[int, int]
+) -> list[ShardTask]:
     order = _dealt(len(listing.images))
     hands = [
         order[start : start + config.shard_samples] for start in range(0, len(order), config.shard_samples)
@@ -154,10 +169,6 @@ def _task(
 
 def _made(config: PrepareConfig, tasks: list[ShardTask]) -> Iterator[Part]:
     return in_processes(make_part, tasks, available_workers(config.workers))
-
-
-def _silent(title: str, *, unit: str = "images") -> Progress:
-    return lambda done, in_all: None
 
 
 def _nothing_usable(config: PrepareConfig, parts: list[Part]) -> str:

@@ -89,6 +89,18 @@ class ShardBuild:
         """The parts of these tasks that are finished by now, by whatever process."""
         return [part for task in tasks if (part := self._recorded(task.number))]
 
+    def all_recorded(self) -> list[Part]:
+        """Every part that is finished by now."""
+        numbers = (
+            int(path.stem.rpartition("-")[2]) for path in sorted(self.parts_folder.glob("part-*.json"))
+        )
+        return [part for number in numbers if (part := self._recorded(number))]
+
+    def forget(self) -> None:
+        """Clear finished shards and their records, so that all are made anew."""
+        for path in [*self.parts_folder.glob("part-*.json"), *self.root.glob(f"{self.contents.kind}-*.tar")]:
+            path.unlink()
+
     def finish(
         self,
         parts: list[Part],

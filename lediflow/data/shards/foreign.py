@@ -1,10 +1,12 @@
 """An index for tars that others wrote: webdataset, img2dataset, litdata, or `tar` itself.
 
 Each tar is read once (tar_scan). Pictures must be square and of one size. The index lies beside the tars, or in
-the user's cache folder where they cannot be written.
+the user's cache folder where they cannot be written. Modification times of the tars are kept beside it and not in it:
+the same tars have the same index wherever they were copied.
 """
 
 import hashlib
+import json
 import logging
 import os
 from collections import Counter
@@ -15,9 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from lediflow.data.files import write_json
 from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
-from lediflow.data.shards.tar_scan import PAYLOADS, PICTURES, Look, Scanned, scan_tar
+from lediflow.data.shards.tar_scan import ARRAY_EXTENSION, Look, Scanned, scan_tar
+from lediflow.data.sources.class_notes import class_notes
 from lediflow.data.sources.labels import numbered
+from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, is_hidden, is_picture_name
 from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
 from lediflow.records import read_record
@@ -26,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SCANNERS = 4  # threads
 DTYPES = ("uint8", "float16", "float32")
+PACKED = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
+TIMES_NAME = "index.times.json"  # modification times of the tars when they were indexed, in nanoseconds
 
 
 def load_or_index(where: str | Path) -> ShardIndex:
@@ -44,44 +51,75 @@ def has_index(where: str | Path) -> bool:
 def lacks_index(where: str | Path) -> bool:
     """Whether there are tars that must be read once before they can be used."""
     root = Path(where)
-    if is_remote(str(where)) or (root / PARTS_NAME).is_dir() or not any(root.glob("*.tar")):
+    if is_remote(str(where)) or (root / PARTS_NAME).is_dir() or not tars_of(root):
         return False
-    return not has_index(root) or _has_changed(root)
+    home = index_home(root)
+    return not (home / INDEX_NAME).exists() or _has_changed(root, home)
 
 
-def _has_changed(root: Path) -> bool:
-    """Whether tars of others came, went or grew since they were indexed."""
-    about = read_record(index_home(root) / INDEX_NAME, AGAIN, {"made_from": dict[str, Any]})
+def tars_of(root: Path) -> list[Path]:
+    """The tars of a folder that are not hidden, by name."""
+    return sorted(path for path in root.glob("*.tar") if not is_hidden(path.name))
+
+
+def index_home(root: Path) -> Path:
+    """The folder of a set's index: its own, or one of the user's cache for tars that cannot be written to."""
+    if not root.is_dir():
+        return root
+    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    cached = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lediflow", "indexes", name)
+    for home in (root, cached):
+        if (home / INDEX_NAME).exists() and not _has_changed(root, home):
+            return home
+    return root if os.access(root, os.W_OK) else cached
+
+
+def _has_changed(root: Path, home: Path) -> bool:
+    """Whether tars of others came, went, grew or were written to since the index in `home` was made."""
+    about = read_record(home / INDEX_NAME, AGAIN, {"made_from": dict[str, Any]})
     made_from = about.get("made_from", {})
-    return "tars" in made_from and made_from["tars"] != _listing(sorted(root.glob("*.tar")))
+    if "tars" not in made_from:
+        return False
+    tars = tars_of(root)
+    return made_from["tars"] != _listing(tars) or _were_written(tars, home)
+
+
+def _were_written(tars: list[Path], home: Path) -> bool:
+    try:
+        return json.loads((home / TIMES_NAME).read_text()) != _times(tars)
+    except (FileNotFoundError, ValueError):  # the index was made before times were kept
+        indexed = (home / INDEX_NAME).stat().st_mtime_ns
+        return any(path.stat().st_mtime_ns > indexed for path in tars)
 
 
 def _listing(paths: list[Path]) -> str:
     """Changes with the names and sizes of files."""
     lines = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
-def index_home(root: Path) -> Path:
-    """The folder of a set's index: its own, or one of the user's cache for tars that cannot be written to."""
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    cached = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lediflow", "indexes", name)
-    if (root / INDEX_NAME).exists() or not root.is_dir():
-        return root
-    return cached if (cached / INDEX_NAME).exists() or not os.access(root, os.W_OK) else root
+def _times(paths: list[Path]) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in paths}
 
 
 def index_tars(root: Path) -> ShardIndex:
-    """Index every .tar of a folder."""
-    paths = sorted(root.glob("*.tar"))
-    log.info("indexing %d tars of %s: each is read once", len(paths), root)
+    """Index every .tar of a folder, and log what is passed over and which classes there are."""
+    paths, home = tars_of(root), index_home(root)
+    times, is_again = _times(paths), (home / INDEX_NAME).exists()
+    why = "they changed since they were indexed, so each is read again" if is_again else "each is read once"
+    log.info("indexing %d tars of %s: %s", len(paths), root, why)
     with ThreadPoolExecutor(SCANNERS) as pool:  # hashing and reading let other threads run
-        found = [scan for scan in pool.map(scan_tar, paths) if scan.places]
+        scans = list(pool.map(scan_tar, paths))
+    left = sum((scan.passed_over for scan in scans), _not_read(root))
+    found = [scan for scan in scans if scan.places]
     if not found:
         raise UserError(
-            f"the {len(paths)} tars of {root} hold no samples: no file ends in {', '.join(PAYLOADS)}"
+            f"the {len(paths)} tars of {root} hold no samples: found {left or 'nothing'}; samples end in "
+            f"{', '.join(PICTURE_EXTENSIONS)} or {ARRAY_EXTENSION}"
         )
-    labels, classes = numbered([label for scan in found for label in scan.labels])
+    labels, classes = _numbered_labels(found)
+    if left:
+        log.warning("passed over in %s: %s", root, left)
     table = np.zeros(len(labels), dtype=ROW)
     table["key"], table["label"] = np.arange(len(labels)), labels
     for column, values in zip(("offset", "length", "crc32"), zip(*_places(found), strict=True), strict=True):
@@ -89,11 +127,33 @@ def index_tars(root: Path) -> ShardIndex:
     contents = described(root, sum((scan.looks for scan in found), Counter()), classes)
     contents.made_from["tars"] = _listing(paths)
     names = np.array([name for scan in found for name in scan.names])
-    home = index_home(root)
     home.mkdir(parents=True, exist_ok=True)
     shards = [scan.file for scan in found]
     ShardIndex(root=root, contents=contents, shards=shards, table=table, names=names).save(home)
+    write_json(home / TIMES_NAME, times)
     return ShardIndex.read_from(home, root)
+
+
+def _not_read(root: Path) -> PassedOver:
+    """Pictures and archives that lie beside the tars."""
+    left = PassedOver()
+    for name in sorted(path.name for path in root.iterdir()):
+        if is_picture_name(name) or (name.lower().endswith(PACKED) and not name.endswith(".tar")):
+            left.add(name)
+    return left
+
+
+def _numbered_labels(found: list[Scanned]) -> tuple[list[int], list[str] | None]:
+    """Class numbers and names; what there is to say about them is logged."""
+    labels = [label for scan in found for label in scan.labels]
+    numbers, classes = numbered(labels)
+    names = [f"{scan.file.name}/{file}" for scan in found for file in scan.files]
+    first, *odd = class_notes(names, labels, numbers, classes)
+    is_lost = classes is None and any(label is not None for label in labels)
+    log.log(logging.WARNING if is_lost else logging.INFO, "%s", first)
+    for note in odd:
+        log.warning("%s", note)
+    return numbers, classes
 
 
 def _places(found: list[Scanned]) -> Iterator[tuple[int, int, int]]:
@@ -103,12 +163,9 @@ def _places(found: list[Scanned]) -> Iterator[tuple[int, int, int]]:
 def described(root: Path, looks: Counter[Look], classes: list[str] | None) -> Contents:
     """What every sample of foreign tars is; refused unless they are alike."""
     looks = Counter({look: count for look, count in looks.items() if look.shape})
-    is_pictures = all(look.extension in PICTURES for look in looks)
+    is_pictures = all(look.is_picture for look in looks)
     # pictures may mix grey and colour: they are decoded to one mode; arrays are taken as they are
-    alike = {
-        (look.shape[1:] if is_pictures else look.shape, look.dtype, look.extension in PICTURES)
-        for look in looks
-    }
+    alike = {(look.shape[1:] if is_pictures else look.shape, look.dtype, look.is_picture) for look in looks}
     if len(alike) != 1 or not all(is_usable(look) for look in looks):
         raise UserError(_unlike(root, looks))
     look, _ = looks.most_common(1)[0]

@@ -25,6 +25,9 @@ class Part:
     file: ShardFile | None  # None where every sample was rejected
     rows: Shaped[np.ndarray, " samples"]  # of ROW
     rejected: list[dict[str, Any]] = field(default_factory=list)
+    digests: dict[str, str] = field(
+        default_factory=dict
+    )  # key -> digest of the source's file, in hexadecimal
     measured: dict[str, list[float]] | None = None  # sums over latents, see latents.statistics
 
     def save(self, folder: Path) -> None:

@@ -69,7 +69,7 @@ class ShardReader:
     def keys(self, samples: Samples) -> list[str]:
         """The samples' names in their tars."""
         if self.index.names is not None:
-            return [name.decode() for name in self.index.names[samples].tolist()]
+            return [name.decode(errors="surrogateescape") for name in self.index.names[samples].tolist()]
         return [key_name(key) for key in self.index.table["key"][samples].tolist()]
 
     def metadata(self, shard: int) -> list[dict[str, Any]]:

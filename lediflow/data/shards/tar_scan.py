@@ -1,12 +1,11 @@
 """One tar that others wrote, read from front to back: its samples' places, labels, checksums, and what they hold.
 
-Files that share a name up to its first dot are one sample (webdataset's rule). Its payload is the first member
-with a known extension; its label is a `.cls` member, or `label` or `cls` in a `.json` one. Every byte is read
-once: offsets, checksums and the tar's hash come out of the same pass.
+Which files are samples says payloads.py; a sample is named after its file without the last suffix. Labels are those
+of the files beside it (sources/pairing.py). Every byte is read once: offsets, checksums and the tar's hash come out of
+the same pass.
 """
 
 import hashlib
-import json
 import tarfile
 import zlib
 from collections import Counter
@@ -14,29 +13,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from lediflow.data.shards.index import ShardFile
-from lediflow.data.sources.labels import Label, as_label
+from lediflow.data.shards.payloads import chosen_payloads
+from lediflow.data.sources.labels import Label
+from lediflow.data.sources.names import PassedOver, is_hidden, is_picture_name, passed_over, stem
+from lediflow.data.sources.pairing import (
+    is_label_name,
+    json_object,
+    label_in,
+    paired_label,
+    partners,
+    refusals_named,
+)
 from lediflow.data.sources.tar import check_end
 from lediflow.errors import UserError
 
 CHUNK_BYTES = 2**20
-PICTURES = ("jpg", "jpeg", "png", "webp", "bmp")
-PAYLOADS = (*PICTURES, "npy")
+ARRAY_EXTENSION = ".npy"
 
 
 class Look(NamedTuple):
     """What a payload holds, as far as its header tells."""
 
-    extension: str
+    extension: str  # in lower case, without the dot
     shape: tuple[int, ...]  # () where it cannot be read
     dtype: str
+
+    @property
+    def is_picture(self) -> bool:
+        return f".{self.extension}" != ARRAY_EXTENSION
+
+
+class Payload(NamedTuple):
+    """A file that may be a sample."""
+
+    place: tuple[int, int, int]  # offset, length, CRC-32
+    look: Look
 
 
 @dataclass
@@ -44,51 +62,79 @@ class Scanned:
     """One tar, read from front to back."""
 
     file: ShardFile
+    passed_over: PassedOver
+    files: list[str] = field(default_factory=list)  # the samples' files
     names: list[bytes] = field(default_factory=list)  # keys, with their folder
     places: list[tuple[int, int, int]] = field(default_factory=list)  # offset, length, CRC-32
     labels: list[Label] = field(default_factory=list)
     looks: Counter[Look] = field(default_factory=Counter)
 
 
-class Member(NamedTuple):
-    """One file of a tar."""
-
-    key: str
-    extension: str
-    offset: int
-    content: bytes
-
-
 def scan_tar(path: Path) -> Scanned:
-    """Read one tar."""
+    """Read one tar. UserError where it cannot be read, or where its samples are unclear."""
+    payloads: list[tuple[str, Payload]] = []
+    labels: list[tuple[str, Label]] = []
+    others: list[tuple[str, bool]] = []
     with path.open("rb") as file, reading_explained(path):
         hashed = HashedReader(file)
         with as_stream(hashed) as tar:
-            samples = [found for group in samples_of_tar(tar) if (found := _sample(group))]
+            for item, content in files_of_tar(tar):
+                if is_payload_name(item.name) and not is_link(item):
+                    payloads.append((item.name, _payload(item, content)))
+                elif is_label_name(item.name) and not is_link(item):
+                    labels.append((item.name, label_in(item.name, content)))
+                else:
+                    others.append((item.name, is_link(item)))
             check_end(path, tar.offset)
         while hashed.read(CHUNK_BYTES):  # padding behind the last member
             pass
     size, sha256 = path.stat().st_size, hashed.digest.hexdigest()
-    scanned = Scanned(ShardFile(name=path.name, samples=len(samples), bytes=size, sha256=sha256))
-    for name, place, label, look in samples:
-        scanned.names.append(name)
-        scanned.places.append(place)
-        scanned.labels.append(label)
-        scanned.looks[look] += 1
+    with refusals_named(path):
+        return _scanned(
+            ShardFile(name=path.name, samples=0, bytes=size, sha256=sha256), payloads, labels, others
+        )
+
+
+def _scanned(
+    file: ShardFile,
+    payloads: list[tuple[str, Payload]],
+    labels: list[tuple[str, Label]],
+    others: list[tuple[str, bool]],
+) -> Scanned:
+    """The samples in the order of the tar, with the labels of the files beside them."""
+    label_files, payload_of, told = [name for name, _ in labels], dict(payloads), dict(labels)
+    files = chosen_payloads([name for name, _ in payloads], label_files)
+    found = partners(files, label_files)
+    used = {name for each in found.values() for name in each.files}
+    left = {name for name in payload_of if name not in found} | {name for name in told if name not in used}
+    scanned = Scanned(
+        ShardFile(name=file.name, samples=len(files), bytes=file.bytes, sha256=file.sha256),
+        passed_over(files, [*((name, False) for name in left), *others]),
+        files,
+    )
+    for name in files:
+        scanned.names.append(stem(name).encode(errors="surrogateescape"))
+        scanned.places.append(payload_of[name].place)
+        scanned.labels.append(paired_label(name, found[name], told.__getitem__))
+        scanned.looks[payload_of[name].look] += 1
     return scanned
 
 
 def metadata_by_offset(stream: Any) -> dict[int, dict[str, Any]]:
     """Offset of each payload in a tar -> what the `.json` member of the same sample says."""
-    found = {}
+    offsets: dict[str, int] = {}
+    about: dict[str, dict[str, Any]] = {}
     with as_stream(stream) as tar:
-        for group in samples_of_tar(tar):
-            members = {member.extension: member for member in group}
-            if payload := _payload(members):
-                about = _json(members)
-                about.setdefault("source", payload.key)
-                found[payload.offset] = about
-    return found
+        for item, content in files_of_tar(tar):
+            if is_payload_name(item.name):
+                offsets[item.name] = item.offset_data
+            elif item.name.lower().endswith(".json"):
+                about[item.name] = json_object(content)
+    found = partners(list(offsets), list(about))
+    return {
+        offset: {"source": stem(name)} | next((about[file] for file in found[name].files), {})
+        for name, offset in offsets.items()
+    }
 
 
 class HashedReader:
@@ -108,17 +154,23 @@ def as_stream(file: Any) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK_BYTES)
 
 
-def samples_of_tar(tar: tarfile.TarFile) -> Iterator[list[Member]]:
-    """The members of each sample, which stand side by side."""
-    return ([*group] for _, group in groupby(_members(tar), key=lambda member: member.key))
-
-
-def _members(tar: tarfile.TarFile) -> Iterator[Member]:
+def files_of_tar(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Every file with its content, and every link with none."""
     for item in tar:
-        folder, slash, name = item.name.removeprefix("./").rpartition("/")
-        stem, _, extension = name.partition(".")
-        if item.isfile() and stem and (content := tar.extractfile(item)):
-            yield Member(f"{folder}{slash}{stem}", extension.lower(), item.offset_data, content.read())
+        if is_link(item):
+            yield item, b""
+        elif item.isfile() and (stream := tar.extractfile(item)):
+            yield item, stream.read()
+
+
+def is_link(item: tarfile.TarInfo) -> bool:
+    """Whether a member only refers to another file."""
+    return item.islnk() or item.issym()
+
+
+def is_payload_name(name: str) -> bool:
+    """Whether a file may be a sample: a picture or an array."""
+    return is_picture_name(name) or (name.lower().endswith(ARRAY_EXTENSION) and not is_hidden(name))
 
 
 @contextmanager
@@ -133,46 +185,21 @@ def reading_explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _payload(members: dict[str, Member]) -> Member | None:
-    return next((members[name] for name in PAYLOADS if name in members), None)
-
-
-def _sample(group: list[Member]) -> tuple[bytes, tuple[int, int, int], Label, Look] | None:
-    members = {member.extension: member for member in group}
-    payload = _payload(members)
-    if payload is None:
-        return None
-    look = _look(payload)
+def _payload(item: tarfile.TarInfo, content: bytes) -> Payload:
+    look = _look(PurePosixPath(item.name).suffix.lower()[1:], content)
     # a length of zero tells readers that there is nothing to be had here
-    place = payload.offset, len(payload.content) if look.shape else 0, zlib.crc32(payload.content)
-    return payload.key.encode(), place, _label(members), look
+    return Payload((item.offset_data, len(content) if look.shape else 0, zlib.crc32(content)), look)
 
 
-def _label(members: dict[str, Member]) -> Label:
-    if "cls" in members:
-        return as_label(members["cls"].content.decode(errors="replace"))
-    about = _json(members)
-    return as_label(about.get("label", about.get("cls")))
-
-
-def _json(members: dict[str, Member]) -> dict[str, Any]:
-    """What the sample's .json says; nothing if there is none, or none that is an object."""
-    try:
-        about = json.loads(members["json"].content) if "json" in members else {}
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
-def _look(payload: Member) -> Look:
+def _look(extension: str, content: bytes) -> Look:
     """Shape and type; a payload that cannot be read looks like nothing, and is reported when it is needed."""
     try:
-        if payload.extension == "npy":
-            array = np.load(BytesIO(payload.content))
+        if f".{extension}" == ARRAY_EXTENSION:
+            array = np.load(BytesIO(content))
             is_plain = array.flags.c_contiguous and array.dtype.isnative
-            return Look("npy", array.shape, str(array.dtype) if is_plain else "other order of bytes")
-        with Image.open(BytesIO(payload.content)) as image:
+            return Look(extension, array.shape, str(array.dtype) if is_plain else "other order of bytes")
+        with Image.open(BytesIO(content)) as image:
             channels = 1 if image.mode in ("1", "L", "I;16") else 3
-            return Look(payload.extension, (channels, image.height, image.width), "uint8")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
-        return Look(payload.extension, (), "")
+            return Look(extension, (channels, image.height, image.width), "uint8")
+    except Exception:  # whatever broken bytes lead decoders to
+        return Look(extension, (), "")

@@ -3,6 +3,8 @@
 protocol     what a source is
 opening      which kind lies at a path
 listing      its images, sorted, with their classes
+pairing      which label file belongs to which picture
+class_notes  how many classes there are, or why there are none
 labels       classes as numbers and names
 names        which files are pictures, and what is passed over
 folder, tar, zipped, lmdb_images, image_list    read in any order as they lie

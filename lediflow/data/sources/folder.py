@@ -1,13 +1,12 @@
 """Photographs that lie below a folder, nested or not, or linked there."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lediflow.data.sources.names import is_hidden, is_picture_name
-from lediflow.data.sources.protocol import DirectSource, Entry, Identity
+from lediflow.data.sources.protocol import DirectSource, Entry, Identity, file_entry, files_identity
 
 
 @dataclass
@@ -17,16 +16,11 @@ class FolderSource(DirectSource):
     path: Path
 
     def identity(self) -> Identity:
-        images = sorted(entry for entry in self.entries() if self.is_image(entry))
-        digest = hashlib.sha256()
-        for image in images:
-            digest.update(f"{image.name}\0{image.bytes}\n".encode(errors="surrogateescape"))
-        return {"images": len(images), "fingerprint": digest.hexdigest()}
+        return files_identity(sorted(entry for entry in self.entries() if self.is_image(entry)))
 
     def entries(self) -> Iterator[Entry]:
         for file in files_below(self.path):
-            length = file.stat().st_size if file.exists() else 0  # a broken link is reported when read
-            yield Entry(file.relative_to(self.path).as_posix(), length)
+            yield file_entry(file.relative_to(self.path).as_posix(), file)
 
     def read(self, entry: Entry) -> bytes:
         return (self.path / entry.name).read_bytes()

@@ -7,7 +7,6 @@ Relative paths begin in the list's folder. A CSV of one column needs no header.
 """
 
 import csv
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,14 @@ from typing import Any
 
 from lediflow.data.sources.labels import LABEL_COLUMNS, as_label
 from lediflow.data.sources.parquet import table_columns, table_rows
-from lediflow.data.sources.protocol import DirectSource, Entry, Identity, SourceError
+from lediflow.data.sources.protocol import (
+    DirectSource,
+    Entry,
+    Identity,
+    SourceError,
+    file_entry,
+    files_identity,
+)
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image")
 LIST_EXTENSIONS = (".csv", ".tsv", ".txt")
@@ -29,18 +35,13 @@ class ImageList(DirectSource):
     path: Path
 
     def identity(self) -> Identity:
-        lines, images = hashlib.sha256(), 0
-        for entry in self.entries():
-            lines.update(f"{entry.name}\0{entry.bytes}\0{entry.label}\n".encode(errors="surrogateescape"))
-            images += 1
-        return {"images": images, "fingerprint": lines.hexdigest()}
+        return files_identity(self.entries(), labelled=True)
 
     def entries(self) -> Iterator[Entry]:
         is_parquet = self.path.suffix.lower() not in LIST_EXTENSIONS
         for name, *label in self._parquet_rows() if is_parquet else self._csv_rows():
-            file = self.path.parent / name
-            length = file.stat().st_size if file.is_file() else 0  # a missing file is reported when read
-            yield Entry(Path(name).as_posix(), length, label=as_label(label[0]) if label else None)
+            path, found = Path(name).as_posix(), as_label(label[0]) if label else None
+            yield file_entry(path, self.path.parent / name, found)
 
     def read(self, entry: Entry) -> bytes:
         return (self.path.parent / entry.name).read_bytes()

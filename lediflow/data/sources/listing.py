@@ -1,19 +1,19 @@
 """The images of a source, sorted by name, with their classes, and what else lies there.
 
 The same source always gives the same images in the same order, so an image's place in the listing can serve as
-its key. Classes are what the source itself tells; otherwise the topmost folders below what all images have in
-common. A source with loose images beside class folders has no classes.
+its key. Classes are the labels that the source itself holds; where it holds none, the topmost folders below what all
+images have in common. Where an image has no label, or lies beside the class folders, there are no classes, and the
+listing says so.
 """
 
 import os
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from lediflow.data.sources.class_notes import class_notes, found_classes, outside_folders
 from lediflow.data.sources.labels import numbered
-from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver
+from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, passed_over
 from lediflow.data.sources.protocol import Entry, Source, SourceError
-
-CAPTION_EXTENSIONS = (".caption", ".json", ".txt")  # beside a picture of their name they describe it
 
 
 class Listing(NamedTuple):
@@ -22,6 +22,7 @@ class Listing(NamedTuple):
     images: list[Entry]
     labels: list[int]  # -1 where the source has no classes
     classes: list[str] | None
+    class_notes: list[str]  # how many classes there are or why there are none, then what is odd about them
     passed_over: PassedOver  # files that are not taken as pictures, without the captions of those that are
 
 
@@ -32,38 +33,43 @@ def list_images(source: Source) -> Listing:
     for entry in source.entries():
         (images if source.is_image(entry) else others).append(entry)
     images.sort(key=lambda image: image.name)
-    passed_over = _passed_over(images, others)
+    left = passed_over((image.name for image in images), [(other.name, other.is_link) for other in others])
     if not images:
-        raise SourceError(_nothing_found(passed_over))
-    labels, classes = numbered([image.label for image in images], source.class_names)
-    if classes is None and (folders := _class_folders([source.inner_name(image) for image in images])):
-        labels, classes = numbered(folders)
-    return Listing(images, labels, classes, passed_over)
+        raise SourceError(_nothing_found(left))
+    labels, classes, notes = _classes(images, source)
+    return Listing(images, labels, classes, notes, left)
 
 
-def _passed_over(images: list[Entry], others: list[Entry]) -> PassedOver:
-    stems = {_stem(image.name) for image in images} if others else set()
-    passed_over = PassedOver()
-    for name in sorted(other.name for other in others):
-        if not (name.lower().endswith(CAPTION_EXTENSIONS) and _stem(name) in stems):
-            passed_over.add(name)
-    return passed_over
+def _classes(images: list[Entry], source: Source) -> tuple[list[int], list[str] | None, list[str]]:
+    """Numbers, names and notes."""
+    labels, names = [image.label for image in images], [image.name for image in images]
+    numbers, classes = numbered(labels, source.class_names)
+    if any(label is not None for label in labels):
+        return numbers, classes, class_notes(names, labels, numbers, classes)
+    folders = _class_folders([source.inner_name(image) for image in images])
+    outside = [name for name, folder in zip(names, folders, strict=True) if folder is None]
+    inside = sorted({folder for folder in folders if folder is not None})
+    if inside and not outside:
+        numbers, classes = numbered(folders)
+        return numbers, classes, [found_classes(numbers, inside)]
+    if inside:
+        return numbers, None, [outside_folders(names, outside, inside)]
+    return numbers, None, class_notes(names, labels, numbers, None)
 
 
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _class_folders(names: list[str]) -> list[str] | None:
+def _class_folders(names: list[str]) -> list[str | None]:
+    """The folder that would be each image's class; None for images that lie beside these folders."""
     folders = [PurePosixPath(name).parent for name in names]
+    if (
+        len({folder.is_absolute() for folder in folders}) > 1
+    ):  # a list may hold both; they have nothing in common
+        return [None] * len(folders)
     shared = len(PurePosixPath(os.path.commonpath([folder.as_posix() for folder in folders])).parts)
-    if any(len(folder.parts) == shared for folder in folders):
-        return None
-    return [folder.parts[shared] for folder in folders]
+    return [folder.parts[shared] if len(folder.parts) > shared else None for folder in folders]
 
 
-def _nothing_found(passed_over: PassedOver) -> str:
+def _nothing_found(left: PassedOver) -> str:
     return (
-        f"the source holds no images: found {passed_over or 'nothing'}; images end in "
+        f"the source holds no images: found {left or 'nothing'}; images end in "
         f"{', '.join(PICTURE_EXTENSIONS)}"
     )

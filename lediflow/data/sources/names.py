@@ -5,6 +5,7 @@ passed over is counted by kind, so that commands can name it.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -12,6 +13,7 @@ PICTURE_EXTENSIONS = (
     ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+CAPTION_EXTENSIONS = (".caption", ".json", ".txt")  # beside a picture of their name they describe it
 NAMES_SHOWN = 3
 
 
@@ -24,6 +26,17 @@ def is_hidden(name: str) -> bool:
     """Whether a path, or a folder on its way, is hidden or one of macOS's resource forks."""
     parts = PurePosixPath(name).parts
     return any(part.startswith((".", "__MACOSX")) and part not in (".", "..") for part in parts)
+
+
+def plain(name: str) -> str:
+    """A path in an archive without the ./ that tar may put in front."""
+    return name.removeprefix("./")
+
+
+def stem(name: str) -> str:
+    """A path without its last suffix."""
+    folder, slash, file = plain(name).rpartition("/")
+    return folder + slash + (file.rpartition(".")[0] or file)
 
 
 def kind_of(name: str) -> str:
@@ -49,6 +62,9 @@ class PassedOver:
         if len(self.first) < NAMES_SHOWN:
             self.first.append(name)
 
+    def __add__(self, other: "PassedOver") -> "PassedOver":
+        return PassedOver(self.kinds + other.kinds, [*self.first, *other.first][:NAMES_SHOWN])
+
     def __bool__(self) -> bool:
         return bool(self.kinds)
 
@@ -58,6 +74,16 @@ class PassedOver:
         more = ", ..." if total > len(self.first) else ""
         files = "1 file" if total == 1 else f"{total:,} files"
         return f"{files} ({counted(self.kinds)}): {', '.join(map(shown, self.first))}{more}"
+
+
+def passed_over(pictures: Iterable[str], others: Sequence[tuple[str, bool]]) -> PassedOver:
+    """The other files (name, whether it is a link), without the captions of the pictures."""
+    stems = {stem(name) for name in pictures} if others else set()
+    found = PassedOver()
+    for name, is_link in sorted(others):
+        if not (name.lower().endswith(CAPTION_EXTENSIONS) and stem(name) in stems):
+            found.add(name, "link" if is_link else None)
+    return found
 
 
 def counted(kinds: Counter[str]) -> str:

@@ -45,16 +45,19 @@ def _folder(path: Path) -> Opened:
     if (path / "data.mdb").exists():
         return LmdbSource(path)
     archives: dict[str, Path] = {}
+    others: list[str] = []
     for file in files_below(path):
         if is_picture_name(file.name):
             return FolderSource(path)
         if file.name.lower().endswith(ARCHIVE_EXTENSIONS) and not is_hidden(file.name):
             archives[file.relative_to(path).as_posix()] = file
+        else:
+            others.append(file.relative_to(path).as_posix())
     if not archives:
         return FolderSource(path)
     # img2dataset puts a table of addresses and captions beside each tar
     tables = {name for name in archives if name.removesuffix(".parquet") + ".tar" in archives}
-    return Archives({name: _file(archives[name]) for name in sorted(archives.keys() - tables)})
+    return Archives({name: _file(archives[name]) for name in sorted(archives.keys() - tables)}, others)
 
 
 def _file(path: Path) -> Opened:

@@ -6,7 +6,7 @@ first written out as a plain tar, which is a source (see unpacking.py).
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from lediflow.errors import UserError
 
 SAMPLED_BYTES = 2**20  # of both ends of an archive: enough to tell it from another of the same length
 
-Identity = dict[str, str | int]  # changes when the images of a source change; found without opening them
 Progress = Callable[[int, int], None]  # (done, in all)
 
 
@@ -32,6 +31,24 @@ class Entry(NamedTuple):
     offset: int = 0  # where it begins inside an archive
     archive: int = 0  # number of its archive, in a folder of archives
     label: Label = None  # class, where the source tells it otherwise than by folders
+    modified: int = 0  # time of its last change in nanoseconds, where it is a file of its own
+    is_link: bool = False  # an archive's reference to another file, which is not followed
+
+
+class Identity(NamedTuple):
+    """What changes when the images of a source change, found without opening them."""
+
+    record: dict[str, str | int]  # of names and lengths: the same wherever the source was copied
+    modified: str  # changes with the modification times
+    newest: int  # the latest of them, in nanoseconds
+
+
+def file_entry(name: str, file: Path, label: Label = None) -> Entry:
+    """The entry of a file on the disk; a missing one is reported when it is read."""
+    if not file.is_file():
+        return Entry(name, 0, label=label)
+    status = file.stat()
+    return Entry(name, status.st_size, label=label, modified=status.st_mtime_ns)
 
 
 class Source(ABC):
@@ -49,7 +66,7 @@ class Source(ABC):
 
     def is_image(self, entry: Entry) -> bool:
         """Whether a file shall become a picture."""
-        return is_picture_name(entry.name)
+        return is_picture_name(entry.name) and not entry.is_link
 
     def inner_name(self, entry: Entry) -> str:
         """The path whose folders may be classes."""
@@ -76,10 +93,24 @@ class DirectSource(Opened, Source):
 
 
 def file_identity(path: Path) -> Identity:
-    """Length of an archive and a hash of its two ends, where formats keep their tables."""
+    """Length of an archive, a hash of its two ends, where formats keep their tables, and when it was modified."""
     length = path.stat().st_size
     with path.open("rb") as stream:
         ends = stream.read(SAMPLED_BYTES)
         stream.seek(max(0, length - SAMPLED_BYTES))
         ends += stream.read(SAMPLED_BYTES)
-    return {"bytes": length, "fingerprint": hashlib.sha256(ends).hexdigest()}
+    modified = path.stat().st_mtime_ns
+    return Identity(
+        {"bytes": length, "fingerprint": hashlib.sha256(ends).hexdigest()}, str(modified), newest=modified
+    )
+
+
+def files_identity(images: Iterable[Entry], *, labelled: bool = False) -> Identity:
+    """Names, lengths and labels of files, and when they were modified."""
+    fingerprint, times, count, newest = hashlib.sha256(), hashlib.sha256(), 0, 0
+    for image in images:
+        label = f"\0{image.label}" if labelled else ""
+        fingerprint.update(f"{image.name}\0{image.bytes}{label}\n".encode(errors="surrogateescape"))
+        times.update(f"{image.name}\0{image.modified}\n".encode(errors="surrogateescape"))
+        count, newest = count + 1, max(newest, image.modified)
+    return Identity({"images": count, "fingerprint": fingerprint.hexdigest()}, times.hexdigest(), newest)

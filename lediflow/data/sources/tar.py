@@ -1,18 +1,11 @@
-"""Photographs in an uncompressed tar, read at their offsets.
+"""Photographs in an uncompressed tar, read at their offsets, with the labels of the files beside them (pairing.py)."""
 
-A tar may be in webdataset's layout: files that share their path up to the first dot of the name are one sample,
-whose `.cls` member, or "label" in its `.json` member, is the image's class.
-"""
-
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
-from lediflow.data.sources.labels import Label, as_label
-from lediflow.data.sources.names import is_picture_name
+from lediflow.data.sources.pairing import labelled, refusals_named
 from lediflow.data.sources.protocol import (
     DirectSource,
     Entry,
@@ -21,7 +14,6 @@ from lediflow.data.sources.protocol import (
     file_identity,
 )
 
-LABEL_EXTENSIONS = (".cls", ".json")
 CHUNK_BYTES = 2**20
 
 
@@ -31,6 +23,7 @@ class TarSource(DirectSource):
 
     path: Path
     class_names: list[str] | None = None
+    origin: Path | None = None  # what it was unpacked from, for messages
 
     def identity(self) -> Identity:
         return file_identity(self.path)
@@ -38,14 +31,15 @@ class TarSource(DirectSource):
     def entries(self) -> Iterator[Entry]:
         try:
             with tarfile.open(self.path, "r:") as archive:
-                for _, members in groupby(_members(archive), key=lambda member: _sample_key(member.name)):
-                    yield from _sample(archive, list(members))
+                files = list(_files(archive))
                 check_end(self.path, archive.offset)
         except (tarfile.TarError, EOFError) as error:
             raise SourceError(
-                f"source={self.path} cannot be read as an archive or table of images ({error}); "
+                f"source={self.origin or self.path} cannot be read as an archive or table of images ({error}); "
                 "copy it again, or unpack it and give the folder"
             ) from error
+        with refusals_named(self.origin or self.path):
+            yield from labelled(files, self.read)
 
     def read(self, entry: Entry) -> bytes:
         with self.path.open("rb") as stream:
@@ -68,40 +62,8 @@ def check_end(path: Path, offset: int) -> None:
             )
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _files(archive: tarfile.TarFile) -> Iterator[Entry]:
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every one
-        if member.isfile():
-            yield member
-
-
-def _sample_key(name: str) -> str:
-    folder, _, file = name.rpartition("/")
-    return f"{folder}/{file.partition('.')[0]}"
-
-
-def _sample(archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Iterator[Entry]:
-    label = _label(archive, members) if any(is_picture_name(member.name) for member in members) else None
-    for member in members:
-        yield Entry(member.name, member.size, member.offset_data, label=label)
-
-
-def _label(archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Label:
-    telling = [member for member in members if member.name.lower().endswith(LABEL_EXTENSIONS)]
-    for member in sorted(telling, key=lambda member: not member.name.lower().endswith(".cls")):
-        stream = archive.extractfile(member)
-        content = stream.read() if stream else b""
-        label = _told(content, is_json=member.name.lower().endswith(".json"))
-        if label is not None:
-            return label
-    return None
-
-
-def _told(content: bytes, *, is_json: bool) -> Label:
-    if not is_json:
-        return as_label(content.decode(errors="replace"))
-    try:
-        about = json.loads(content)
-    except ValueError:
-        return None
-    return as_label(about.get("label", about.get("cls"))) if isinstance(about, dict) else None
+        if member.isfile() or member.islnk() or member.issym():
+            yield Entry(member.name, member.size, member.offset_data, is_link=not member.isfile())

@@ -52,7 +52,10 @@ def unpacked(
             with whole_or_absent(target) as tar:
                 for share in archive.unpack(tar):
                     _tell(progress, sum(sizes[:number]) + share * sizes[number], sum(sizes))
-    return [TarSource(target, archive.class_names) for target, archive in zip(targets, archives, strict=True)]
+    return [
+        TarSource(target, archive.class_names, origin=archive.path)
+        for target, archive in zip(targets, archives, strict=True)
+    ]
 
 
 def _target_name(number: int, archive: PackedArchive) -> str:

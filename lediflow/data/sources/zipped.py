@@ -1,11 +1,12 @@
-"""Photographs in a zip archive, read at their offsets.
+"""Photographs in a zip archive, read at their offsets, with the labels of the files beside them (pairing.py).
 
 The archive's directory is read once, for the listing. Reading it again for every shard would cost each process
 memory and time in proportion to the whole archive, so a file is found by its offset and its own header.
-DirectSource: PKWARE's APPNOTE.TXT 6.3, section 4.3.7 (local file header).
+Source: PKWARE's APPNOTE.TXT 6.3, section 4.3.7 (local file header).
 """
 
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from lediflow.data.sources.pairing import labelled, refusals_named
 from lediflow.data.sources.protocol import DirectSource, Entry, Identity, SourceError, file_identity
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -35,14 +37,14 @@ class ZipSource(DirectSource):
     def entries(self) -> Iterator[Entry]:
         try:
             with zipfile.ZipFile(self.path) as archive:
-                for item in archive.infolist():
-                    if not item.is_dir():
-                        yield Entry(item.filename, item.file_size, item.header_offset)
+                files = [_entry(item) for item in archive.infolist() if not item.is_dir()]
         except zipfile.BadZipFile as error:
             raise SourceError(
                 f"source={self.path} cannot be read as a .zip ({error}); copy it again, or unpack it and give "
                 "the folder"
             ) from error
+        with refusals_named(self.path):
+            yield from labelled(files, self.read)
 
     def read(self, entry: Entry) -> bytes:
         with self.path.open("rb") as stream:
@@ -56,6 +58,11 @@ class ZipSource(DirectSource):
         if len(content) != entry.bytes or (is_known and zlib.crc32(content) != header.crc32):
             raise OSError("damaged in the archive: length or checksum is not what the archive says")
         return content
+
+
+def _entry(item: zipfile.ZipInfo) -> Entry:
+    is_link = stat.S_ISLNK(item.external_attr >> 16)
+    return Entry(item.filename, item.file_size, item.header_offset, is_link=is_link)
 
 
 class LocalHeader(NamedTuple):

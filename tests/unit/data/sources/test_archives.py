@@ -128,7 +128,7 @@ def test_another_archive_of_the_same_length_is_another_source(write, kind):
     identities = []
     for number in (1, 2):
         archive = as_archive(write("all", {"0.bmp": image_file(number, "BMP")}), kind)
-        identities.append(open_source(archive).identity())
+        identities.append(open_source(archive).identity().record)
     assert identities[0] != identities[1]
 
 

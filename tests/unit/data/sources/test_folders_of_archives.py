@@ -12,7 +12,7 @@ import pytest
 import webdataset
 from harness.photographs import image_file
 
-from lediflow.data.sources import open_source
+from lediflow.data.sources import SourceError, open_source
 
 
 def write_tar(path, samples: list[dict]) -> None:
@@ -85,7 +85,7 @@ def test_a_folder_of_archives_is_another_source_when_one_of_them_changes(tmp_pat
     identities = set()
     for content in (b"1", b"2"):
         write_tar(tmp_path / "set/0.tar", [{"__key__": "x", "jpg": content}])
-        identities.add(json.dumps(open_source(tmp_path / "set").identity()))
+        identities.add(json.dumps(open_source(tmp_path / "set").identity().record))
     assert len(identities) == 2
 
 
@@ -118,3 +118,24 @@ def test_an_lmdb_of_more_than_a_page_is_listed_whole(tmp_path, find):
         for number in range(10_000):
             writer.put(f"{number:05d}".encode(), b"\xff\xd8\xff")
     assert find(tmp_path / "set").names == [f"{number:05d}.jpg" for number in range(10_000)]
+
+
+def test_files_beside_archives_are_counted_but_not_img2datasets_tables(tmp_path, find):
+    write_tar(tmp_path / "set/0.tar", [{"__key__": "x", "jpg": b"1"}])
+    pq.write_table(pa.table({"url": ["http://..."]}), tmp_path / "set/0.parquet")
+    (tmp_path / "set/0_stats.json").write_text("{}")
+    (tmp_path / "set/1.rar").write_bytes(b"")
+    assert find(tmp_path / "set").listing.passed_over.kinds == {".json": 1, ".rar": 1}
+
+
+def test_parquet_files_that_number_their_classes_differently_are_refused(tmp_path, find):
+    (tmp_path / "set").mkdir()
+    for number, names in enumerate((["ant", "bee"], ["bee", "cat"])):
+        features = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
+        table = pa.table({"image": [image_file(number)], "label": [0]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+        pq.write_table(table, tmp_path / f"set/{number}.parquet")
+    with pytest.raises(
+        SourceError, match=r"0.parquet and 1.parquet number different classes \(ant, bee; bee, c"
+    ):
+        find(tmp_path / "set")

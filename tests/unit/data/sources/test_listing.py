@@ -60,7 +60,7 @@ def test_a_name_that_is_no_utf8_can_be_printed(write, find):
 def test_a_folder_is_another_one_when_an_image_is_added_or_changes_its_length(write):
     identities = []
     for change in (files("1.png"), files("2.png"), {"1.png": b"longer than before"}):
-        identities.append(str(open_source(write("all", change)).identity()))
+        identities.append(str(open_source(write("all", change)).identity().record))
     assert len(set(identities)) == 3
 
 
