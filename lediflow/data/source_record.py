@@ -120,5 +120,5 @@ def edited_images(
 
 def edits_told(names: Sequence[str], images: int) -> str:
     """As `2 of the 50 pictures were edited since, the first is a.png`."""
-    were = "picture was" if len(names) == 1 else "pictures were"
-    return f"{len(names):,} of the {images:,} {were} edited since, the first is {shown(names[0])}"
+    were = "was" if len(names) == 1 else "were"
+    return f"{len(names):,} of the {images:,} pictures {were} edited since, the first is {shown(names[0])}"

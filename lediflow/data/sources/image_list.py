@@ -3,16 +3,21 @@
     path,label
     cats/0001.jpg,cat
 
-Relative paths begin in the list's folder. A CSV of one column needs no header.
+Relative paths begin in the list's folder. A CSV of one column needs no header. Text may be in UTF-8 or UTF-16
+(list_text.py).
 """
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lediflow.data.sources.labels import LABEL_COLUMNS, as_label
+from lediflow.data.sources.list_text import text_lines
+from lediflow.data.sources.names import shown
 from lediflow.data.sources.parquet import table_columns, table_rows
 from lediflow.data.sources.protocol import (
     DirectSource,
@@ -26,6 +31,7 @@ from lediflow.data.sources.protocol import (
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image")
 LIST_EXTENSIONS = (".csv", ".tsv", ".txt")
 DELIMITERS = ",\t;"
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's, in front of the header
 
 
 @dataclass
@@ -41,6 +47,11 @@ class ImageList(DirectSource):
         is_parquet = self.path.suffix.lower() not in LIST_EXTENSIONS
         for name, *label in self._parquet_rows() if is_parquet else self._csv_rows():
             path, found = Path(name).as_posix(), as_label(label[0]) if label else None
+            if isinstance(found, str) and shown(found) != found:
+                raise SourceError(
+                    f"source={self.path}: the label {shown(found)} of {shown(path)} is not UTF-8; save the list as "
+                    "UTF-8"
+                )
             yield file_entry(path, self.path.parent / name, found)
 
     def read(self, entry: Entry) -> bytes:
@@ -55,23 +66,26 @@ class ImageList(DirectSource):
         return (values for _, values in table_rows(self.path, chosen, rows_at_once=1024) if values[0])
 
     def _csv_rows(self) -> Iterator[list[str]]:
-        with self.path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            delimiter = max(DELIMITERS, key=stream.readline().count)
-            stream.seek(0)
-            rows = self._told_apart(csv.reader(stream, delimiter=delimiter, strict=True))
-            header = next(rows, [])
-            if len(header) == 1 and header[0].strip().lower() not in PATH_COLUMNS:
-                yield header
-                yield from rows
-                return
-            places = self._places(header)
-            for row in rows:
-                if len(row) != len(header):
-                    raise SourceError(
-                        f"source={self.path}: {row} has {len(row)} cells where the header has {len(header)}; "
-                        "quote cells that hold the separator"
-                    )
-                yield [row[place] for place in places]
+        lines = text_lines(self.path)
+        first = next(lines, "")
+        if named := SEPARATOR_LINE.fullmatch(first):
+            delimiter = named[1]
+        else:
+            delimiter, lines = max(DELIMITERS, key=first.count), chain([first], lines)
+        rows = self._told_apart(csv.reader(lines, delimiter=delimiter, strict=True))
+        header = next(rows, [])
+        if len(header) == 1 and header[0].strip().lower() not in PATH_COLUMNS:
+            yield header
+            yield from rows
+            return
+        places = self._places(header)
+        for row in rows:
+            if len(row) != len(header):
+                raise SourceError(
+                    f"source={self.path}: {row} has {len(row)} cells where the header has {len(header)}; "
+                    "quote cells that hold the separator"
+                )
+            yield [row[place] for place in places]
 
     def _told_apart(self, reader: Any) -> Iterator[list[str]]:
         """Rows that hold something."""

@@ -1,5 +1,7 @@
 """Which files are images, in what order, and which classes they have."""
 
+import re
+
 import pytest
 from harness.photographs import image_file
 
@@ -104,3 +106,51 @@ def test_a_linked_folder_that_is_away_is_named(write, find):
     (folder / "dog").symlink_to(folder / "not mounted")
     with pytest.raises(SourceError, match=r"source=.*all cannot be read: .*all/dog: No such file"):
         find(folder)
+
+
+def table(**labels: str) -> dict[str, bytes]:
+    rows = "".join(f"{name}.png,{label}\n" for name, label in labels.items())
+    return {"list.csv": f"path,label\n{rows}".encode()}
+
+
+NO_LABEL = r"no classes: 1 of 2 images has no label, the first is b\.png \(nothing, nan and negative"
+NOTES = {
+    "folders": (files("a/1.png", "b/1.png"), r"2 classes \(a, b\)$"),
+    "a folder called nan": (files("nan/1.png", "cat/1.png", "None/1.png"), r"3 classes \(None, cat, nan\)$"),
+    "one picture beside them": (
+        files("a/1.png", "b/1.png", "stray.png"),
+        r"no classes: 1 of 3 images lies beside the folders \(a, b\) instead of in one, the first is stray\.png;",
+    ),
+    "no folders": (files("1.png", "2.png"), "no classes: no image has a label, and none lies in a folder"),
+    "an empty label": (table(a="cat", b=""), NO_LABEL),
+    "nan among names": (table(a="cat", b="nan"), NO_LABEL),
+    "a negative number": (table(a="1", b="-1"), NO_LABEL),
+    "numbers with gaps": (table(a="1", b="3"), r"4 classes \(0, 1, 2, 3\), of which 2 occur$"),
+    "numbers and names": (
+        table(a="1", b="cat"),
+        r"2 classes \(1, cat\)\n.* mix numbers and names \(1, cat\): all",
+    ),
+    "null among names": (
+        table(a="null", b="cat"),
+        r"2 classes \(cat, null\)\none class is called null: if that",
+    ),
+    "many": (files(*(f"{n}/1.png" for n in range(9))), r"9 classes \(0, 1, 2, 3, 4, \.\.\.\)$"),
+}
+
+
+@pytest.mark.parametrize("case", NOTES)
+def test_a_listing_says_how_many_classes_there_are_or_why_none(write, find, case):
+    given, expected = NOTES[case]
+    folder = write("all", given)
+    notes = find(folder / "list.csv" if "list.csv" in given else folder).listing.class_notes
+    assert re.match(expected, "\n".join(notes))
+
+
+def test_labels_that_some_images_lack_are_not_replaced_by_folders(write, find):
+    rows = b"path,label\nx/a.png,cat\ny/b.png,\n"
+    assert find(write("all", {"list.csv": rows}) / "list.csv").listing.classes is None
+
+
+def test_paths_of_both_kinds_in_a_list_are_no_classes(write, find, tmp_path):
+    rows = f"path\nx/a.png\n{tmp_path}/y/b.png\n".encode()
+    assert find(write("all", {"list.csv": rows}) / "list.csv").listing.labels == [-1, -1]

@@ -81,6 +81,39 @@ def test_a_list_names_its_images_from_its_own_folder_with_their_classes(write, f
     assert sorted(found.contents) == sorted([image_file(0), image_file(1)])
 
 
+PLAIN = "path,label\ncats/0.png,Bär\n../outside/1.png,Zoé\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("before", ["", "sep=,\r\n", '"sep=;"\n'])
+def test_a_list_may_be_in_the_encodings_and_with_the_first_line_of_excel(write, find, encoding, before):
+    text = before + (PLAIN.replace(",", ";") if ";" in before else PLAIN)
+    found = find(write("all", {"list.csv": text.encode(encoding)}) / "list.csv")
+    assert found.class_of == {"cats/0.png": "Bär", "../outside/1.png": "Zoé"}
+
+
+def test_big_endian_utf16_with_tabs_is_what_excel_calls_unicode_text(write, find):
+    text = "\ufeff" + PLAIN.replace(",", "\t")
+    found = find(write("all", {"list.txt": text.encode("utf-16-be")}) / "list.txt")
+    assert found.class_of == {"cats/0.png": "Bär", "../outside/1.png": "Zoé"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (PLAIN.encode("utf-16-le"), "holds zero bytes, as UTF-16 without its mark"),
+        (PLAIN.encode("utf-16")[:-1], "begins like UTF-16, but cannot be read as such"),
+        (b"path,label\na\0.png,1\n", "holds zero bytes"),
+        (PLAIN.encode("latin-1"), r"the label B\\udce4r of cats/0\.png is not UTF-8"),
+    ],
+)
+def test_a_list_that_is_no_text_is_answered_with_the_encoding_to_save_it_in(write, find, content, message):
+    with pytest.raises(
+        SourceError, match=rf"source=.*list\.csv.*{message}.*; save the list as (CSV in )?UTF-8"
+    ):
+        find(write("all", {"list.csv": content}) / "list.csv")
+
+
 @pytest.mark.parametrize("header", ["", "path\n"])
 def test_one_column_needs_no_header(write, find, header):
     folder = write(
