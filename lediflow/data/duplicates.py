@@ -36,13 +36,14 @@ def known_duplicates(
 ) -> dict[int, int]:
     """`find_duplicates`, done once and kept in the file `path`."""
     try:
-        return _kept(path)
+        return kept_duplicates(path)
     except RecordError:  # none yet, or not whole
         write_json(path, find_duplicates(source, images, workers, progress))
-        return _kept(path)
+        return kept_duplicates(path)
 
 
-def _kept(path: Path) -> dict[int, int]:
+def kept_duplicates(path: Path) -> dict[int, int]:
+    """The answer in the file `path`; RecordError where there is none, or none that is whole."""
     kept = read_record(path, "delete it, and the same command makes it anew")
     try:
         return {int(number): typed(int, first, number) for number, first in kept.items()}

@@ -4,7 +4,6 @@ A finished set is kept where the pictures' contents are the same, and refused wh
 construction continues where what it holds so far is the same, and starts anew where it is not.
 """
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lediflow.data.duplicates import DUPLICATES_NAME, find_duplicates
+from lediflow.data.duplicates import DUPLICATES_NAME, find_duplicates, kept_duplicates
 from lediflow.data.shards.build import Progress, ShardBuild
 from lediflow.data.shards.index import INDEX_NAME, ShardIndex
 from lediflow.data.source_record import (
@@ -26,6 +25,7 @@ from lediflow.data.sources import Listing, Opened, Source, list_images
 from lediflow.data.sources.class_notes import found_classes
 from lediflow.data.sources.protocol import Identity
 from lediflow.errors import UserError
+from lediflow.records import RecordError
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +127,9 @@ def _changed_since(
     digests = np.array([bytes.fromhex(found[number]) for number in numbers], DIGEST)
     if edited := edited_images(source, listing, numbers, digests, workers, report("compare")):
         return edits_told(edited, len(listing.images))
-    path = build.parts_folder / DUPLICATES_NAME
-    if not path.exists():
+    try:
+        known = kept_duplicates(build.parts_folder / DUPLICATES_NAME)
+    except RecordError:  # nothing was compared yet
         return ""
-    known = {int(number): first for number, first in json.loads(path.read_text()).items()}
     is_same = known == find_duplicates(source, listing.images, workers, report("compare"))
     return "" if is_same else "which pictures equal each other has changed"

@@ -7,7 +7,6 @@ Times stand beside the index and not in it: the same pictures give the same inde
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from lediflow.data.shards.part import Part
 from lediflow.data.sources import Listing, Source
 from lediflow.data.sources.names import counted, kind_of, shown
 from lediflow.data.sources.protocol import Progress
+from lediflow.records import read_dataclass, read_record
 
 RECORD_NAME = "source.json"
 DIGESTS_NAME = "source.digests.npy"
@@ -56,9 +56,10 @@ class SourceRecord:
     @classmethod
     def load(cls, folder: Path) -> "SourceRecord | None":
         """The record in a folder; None where there is none, as in sets of earlier versions, or where it is damaged."""
+        path = folder / RECORD_NAME
         try:
-            return cls(**json.loads((folder / RECORD_NAME).read_text()))
-        except (OSError, ValueError, TypeError):
+            return read_dataclass(cls, read_record(path, "prepare the set anew"), str(path))
+        except ValueError:  # RecordError is one
             return None
 
 

@@ -5,6 +5,7 @@ size, angle and colours are random. Shapes are signed distances in units of the 
 inside.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,8 @@ from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.data.shards.index import ShardIndex
 
 Grid = Float[np.ndarray, "size size"]
+
+DRAWN_AT = 0  # seconds: pictures that are drawn again are the same files
 
 SHAPES: dict[str, Callable[[Grid, Grid, float], Grid]] = {
     "bar": lambda u, v, radius: radius / 3 - np.abs(u),
@@ -46,6 +49,7 @@ def make_synthetic_images(
         path = (folder / kind if kinds else folder) / f"{number:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(synthetic_picture(kind, number, size=size, seed=seed)).save(path)
+        os.utime(path, (DRAWN_AT, DRAWN_AT))
 
 
 def make_synthetic_shards(folder: Path, count: int, size: int, channels: int, *, seed: int = 0) -> ShardIndex:
