@@ -1,0 +1,130 @@
+"""One file -> its picture: decoded whole, upright, 8 bits per channel. The only place that opens picture files.
+
+Whatever a file says beside its pixels cannot cost the pixels: a file that Pillow refuses is tried again without its
+descriptions. Damaged or truncated pixels are refused. Of a file with several pictures (GIF, APNG, WebP, TIFF) the
+first is taken.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from lediflow.data.metadata import PROFILE, Bare, orientation, tiff_tags, without_descriptions
+from lediflow.data.pixels import UnusableImageError, eight_bits, opaque_srgb, sixteen_bit_planes
+
+LARGE_PIXELS = 2**24  # of JPEGs that are decoded smaller
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ON_ITS_SIDE = (5, 6, 7, 8)  # orientations that exchange width and height
+SEQUENCES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # not MPO, whose second picture is a preview
+
+
+class Photograph(NamedTuple):
+    """A decoded file, upright, 8 bits per channel in whatever colours."""
+
+    image: Image.Image  # a large JPEG's is smaller than the photograph
+    width: int
+    height: int
+    has_more: bool = False  # pictures, of which this is the first
+
+
+def decoded_photograph(content: bytes, size: int | None = None) -> Photograph:
+    """A file's picture, complete: UnusableImageError for a truncated one.
+
+    With `size` large JPEGs may be decoded at a smaller scale, at twice this side or more.
+    """
+    with faults_of_file(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about oddities of files that can be decoded all the same
+        try:
+            photograph = _decoded(Bare(content), size)
+        except UnusableImageError:
+            raise
+        except Exception:
+            bare = without_descriptions(content)
+            if bare is None:
+                raise
+            with suppress(Exception):  # the first reason is the one to be read
+                return _decoded(bare, size)
+            raise
+        return photograph
+
+
+def rgb_pixels(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
+    """A file's picture at its full size: opaque, sRGB, upright. UnusableImageError says what is wrong with a file."""
+    photograph = decoded_photograph(content)
+    with faults_of_file():
+        return np.asarray(opaque_srgb(photograph.image).convert("RGB"))
+
+
+@contextmanager
+def faults_of_file() -> Iterator[None]:
+    """Whatever Pillow raises about one file makes that file unusable, and ends nothing else."""
+    try:
+        yield
+    except UnusableImageError:
+        raise
+    except UnidentifiedImageError:  # its own message holds a memory address
+        raise UnusableImageError("unreadable: not an image that Pillow knows") from None
+    except Exception as error:  # whatever broken bytes lead Pillow's decoders to, it is the file's fault
+        raise UnusableImageError(f"unreadable: {error}") from error
+
+
+def _decoded(file: Bare, size: int | None) -> Photograph:
+    image = Image.open(io.BytesIO(file.content))
+    width, height = image.size
+    has_more = _has_more(image)
+    if size is not None and width * height > LARGE_PIXELS:
+        image.draft(None, (2 * size, 2 * size))
+    sixteen_bit_planes(image)
+    image.load()
+    if file.profile is not None:
+        image.info["icc_profile"] = file.profile
+    _check_profile(image, file.content)
+    turn = _orientation(image, file)
+    upright = eight_bits(image, file.content)
+    if turn in TURNS:
+        upright = upright.transpose(TURNS[turn])
+    if turn in ON_ITS_SIDE:
+        width, height = height, width
+    return Photograph(upright, width, height, has_more)
+
+
+def _has_more(image: Image.Image) -> bool:
+    """Whether pictures follow the first; asked before loading, as a look at a GIF's second frame moves on."""
+    if image.format not in SEQUENCES:
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # of a second picture that is broken
+        return True
+
+
+def _orientation(image: Image.Image, file: Bare) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow has turned it while loading
+    exif, xmp = image.info.get("exif", b"") or file.exif, image.info.get("xmp", b"")
+    raw = image.info.get("Raw profile type exif", "")
+    if not exif and isinstance(raw, str):  # as ImageMagick writes it into PNGs
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(raw.split("\n")[3:]))
+    return orientation(exif, xmp if isinstance(xmp, bytes) else str(xmp).encode())
+
+
+def _check_profile(image: Image.Image, content: bytes) -> None:
+    """Pillow passes over a TIFF's tags behind one that claims to be larger than the file."""
+    if image.format == "TIFF" and not image.info.get("icc_profile"):
+        if any(tag.number == PROFILE for tag in tiff_tags(content)):
+            raise OSError("its colour profile cannot be read")

@@ -1,0 +1,131 @@
+"""Pixels of any kind -> 8 bits per channel -> opaque, in sRGB. Preparing, streaming and evaluating share this.
+
+Numbers of 16 bits become 8 by their upper byte, as Pillow has it for colours: a picture in grey or in colour, in 8
+bits or in 16 (times 257 or times 256), is the same picture. Transparent pixels lie on white. Numbers whose range
+the file does not say (floating point, 32 bits, signed) are refused.
+"""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from lediflow.data.colours import in_srgb
+
+BAND_PIXELS = 2**20
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+PLAIN = {  # modes that Pillow does not convert to every other
+    "La": "LA",
+    "RGBa": "RGBA",
+    "PA": "RGBA",
+    "RGBX": "RGB",
+    "LAB": "RGB",
+    "HSV": "RGB",
+    "YCbCr": "RGB",
+}
+BITS, WHITE_IS_ZERO, SIGNED = ExifTags.Base.BitsPerSample, 0, 2  # tags and values of TIFF
+SAMPLE_FORMAT, PLANAR, SEPARATE = 339, ExifTags.Base.PlanarConfiguration, 2
+
+UNKNOWN_RANGE = "unreadable: {} pixels have no common range; save 8 or 16 bits without a sign"
+
+
+class UnusableImageError(Exception):
+    """Why a file cannot become a training picture."""
+
+
+def opaque_srgb(image: Image.Image) -> Image.Image:
+    """Pixels of 8 bits in sRGB with transparency on white; the image itself where it is that already."""
+    if image.mode in ("I", "F"):
+        raise UnusableImageError(UNKNOWN_RANGE.format("32-bit" if image.mode == "I" else "floating-point"))
+    image = in_srgb(plain_mode(image))
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA"))
+
+
+def plain_mode(image: Image.Image) -> Image.Image:
+    """In one of the modes that convert to all others."""
+    return image.convert(PLAIN[image.mode]) if image.mode in PLAIN else image
+
+
+def eight_bits(image: Image.Image, content: bytes) -> Image.Image:
+    """A loaded file's image with 8 bits per channel, its transparency as alpha where the file says it in 16 bits."""
+    tags: Any = getattr(image, "tag_v2", {})
+    if image.mode == "F":
+        raise UnusableImageError(UNKNOWN_RANGE.format("floating-point"))
+    if SIGNED in tags.get(SAMPLE_FORMAT, ()):
+        raise UnusableImageError(UNKNOWN_RANGE.format("signed"))
+    if image.mode == "I" and image.format not in ("PPM", "PNG"):  # these two are scaled to 16 bits
+        raise UnusableImageError(UNKNOWN_RANGE.format("32-bit"))
+    if image.mode == "I" or image.mode in SIXTEEN_BITS:
+        return _upper_bytes(image, tags)
+    if image.format == "PNG" and "transparency" in image.info:
+        return _png_transparency(image, content)
+    return image
+
+
+def sixteen_bit_planes(image: Image.Image) -> None:
+    """Before loading: a TIFF's uncompressed planes of 16 bits would be taken for 8."""
+    tags: Any = getattr(image, "tag_v2", {})
+    if tags.get(PLANAR) != SEPARATE or set(tags.get(BITS, ())) != {16}:
+        return
+    order = ";16B" if tags.prefix == b"MM" else ";16L"
+    image.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=(tile.args[0] + order, *tile.args[1:])) if tile.codec_name == "raw" else tile
+        for tile in image.tile  # type: ignore[attr-defined]
+    ]
+
+
+def _upper_bytes(image: Image.Image, tags: Any) -> Image.Image:
+    """Grey of 16 bits, or of 12, as grey of 8; one value may be transparent."""
+    bits = tags.get(BITS, (16,))[0]
+    clear = image.info.pop("transparency", None)
+    is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
+
+    def grey(band: Image.Image) -> Image.Image:
+        values = np.asarray(band).astype(np.uint16)
+        levels = (values >> (bits - 8)).astype(np.uint8)
+        pixels = Image.fromarray(255 - levels if is_negative else levels)
+        if clear is not None:
+            pixels.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        return pixels
+
+    return _by_bands(image, "L" if clear is None else "LA", grey)
+
+
+def _png_transparency(image: Image.Image, content: bytes) -> Image.Image:
+    """A PNG's transparent colour in the numbers that Pillow gives its pixels."""
+    depth, clear = content[24], image.info["transparency"]
+    if image.mode == "RGB" and depth == 16:
+        return _clear_of_sixteen_bits(image, content, clear)
+    if image.mode == "L":
+        image.info["transparency"] = (clear & 2**depth - 1) * 255 // (2**depth - 1)
+    if image.mode == "RGB":
+        image.info["transparency"] = tuple(channel & 255 for channel in clear)
+    return image
+
+
+def _clear_of_sixteen_bits(image: Image.Image, content: bytes, clear: tuple[int, ...]) -> Image.Image:
+    """Colours of 16 bits are compared in all of them: Pillow gives the upper bytes, and asked for another order the lower."""
+    lower = Image.open(io.BytesIO(content))
+    lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]  # type: ignore[attr-defined]
+    lower.load()
+    values = np.asarray(image).astype(np.uint16) << 8 | np.asarray(lower)
+    is_clear = (values == np.array(clear)).all(axis=-1)
+    del image.info["transparency"]
+    image.putalpha(Image.fromarray(np.where(is_clear, 0, 255).astype(np.uint8)))
+    return image
+
+
+def _by_bands(image: Image.Image, mode: str, function: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """A function of pixels applied to bands of rows, so that little more than the image and the result is held."""
+    width, height = image.size
+    result = Image.new(mode, image.size)
+    rows = max(1, BAND_PIXELS // width)
+    for row in range(0, height, rows):
+        result.paste(function(image.crop((0, row, width, min(row + rows, height)))), (0, row))
+    result.info = image.info
+    return result
