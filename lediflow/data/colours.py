@@ -104,6 +104,8 @@ def _difference(before: Image.Image, after: Image.Image) -> int:
 
 def _is_sound(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     """Whether white comes out light and black dark; damaged tables often lose that."""
-    white, black = {"CMYK": ((0,) * 4, (255,) * 4), "RGB": ((255,) * 3, (0,) * 3), "L": (255, 0)}[mode]
-    light, dark = (np.asarray(transform.apply(Image.new(mode, (1, 1), ink))).min() for ink in (white, black))
+    ends = bytes(4), b"\xff" * 4
+    white, black = ends if mode == "CMYK" else ends[::-1]  # no ink is white
+    pixels = (Image.frombytes(mode, (1, 1), end[: Image.getmodebands(mode)]) for end in (white, black))
+    light, dark = (np.asarray(transform.apply(pixel)).min() for pixel in pixels)
     return bool(light >= 128 > dark)

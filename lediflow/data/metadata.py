@@ -40,7 +40,7 @@ class Tag(NamedTuple):
 
     number: int
     type: int
-    count: int
+    length: int  # number of values
     place: int  # of its 12 bytes
 
 
@@ -49,7 +49,7 @@ def orientation(exif: bytes, xmp: bytes = b"") -> int:
     exif = exif.removeprefix(b"Exif\0\0")
     order = TIFF_HEADS.get(exif[:4], "<")
     for tag in tiff_tags(exif):
-        if tag.number == ORIENTATION and tag.type in INTEGERS and tag.count:
+        if tag.number == ORIENTATION and tag.type in INTEGERS and tag.length:
             (value,) = struct.unpack_from(order + INTEGERS[tag.type], exif, tag.place + 8)
             return value if 1 <= value <= 8 else 1
     found = XMP_ORIENTATION.search(xmp)
@@ -68,7 +68,8 @@ def tiff_tags(content: bytes) -> Iterator[Tag]:
     for place in range(directory + 2, directory + 2 + count * ENTRY_BYTES, ENTRY_BYTES):
         if place + ENTRY_BYTES > len(content):
             return
-        yield Tag(*struct.unpack_from(order + "HHI", content, place), place)
+        number, kind, length = struct.unpack_from(order + "HHI", content, place)
+        yield Tag(number, kind, length, place)
 
 
 def without_descriptions(content: bytes) -> Bare | None:
@@ -83,11 +84,15 @@ def without_descriptions(content: bytes) -> Bare | None:
 
 
 def _bare_png(content: bytes) -> Bare:
-    kept, exif, profile, place = [PNG_HEAD], b"", None, len(PNG_HEAD)
+    kept, kind, exif, profile, place = [PNG_HEAD], b"", b"", None, len(PNG_HEAD)
     while place + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, place)
         end = place + 12 + length
-        kind, data, check = content[place + 4 : place + 8], content[place + 8 : end - 4], content[end - 4 : end]
+        kind, data, check = (
+            content[place + 4 : place + 8],
+            content[place + 8 : end - 4],
+            content[end - 4 : end],
+        )
         is_whole = check == struct.pack(">I", zlib.crc32(kind + data))
         if kind[:1].isupper() or kind == b"tRNS":  # critical, or pixels' transparency
             kept.append(content[place:end])
@@ -98,8 +103,9 @@ def _bare_png(content: bytes) -> Bare:
         place = end
         if kind == b"IEND":
             break
-    return Bare(b"".join([*kept, content[place:] if place < len(content) and kept[-1][4:8] != b"IEND" else b""]),
-                exif, profile)  # fmt: skip
+    if place < len(content) and kind != b"IEND":  # a piece that was cut: decoding says so
+        kept.append(content[place:])
+    return Bare(b"".join(kept), exif, profile)
 
 
 def _inflated(packed: bytes) -> bytes | None:
@@ -133,14 +139,13 @@ def _bare_jpeg(content: bytes) -> Bare:
 
 def _is_for_pixels(marker: int, segment: bytes) -> bool:
     """Whether decoding needs a segment of a JPEG; Pillow reads the profile's pieces well."""
-    is_application = 0xE0 <= marker <= 0xEF
-    if marker == 0xFE or not is_application:
-        return marker != 0xFE
-    if segment[4:10] == b"Adobe\0" or segment[4:9] == b"Adobe":
+    if not 0xE0 <= marker <= 0xEF:
+        return marker != 0xFE  # a comment
+    if segment[4:9] == b"Adobe":
         return len(segment) >= 16
     if segment[4:9] == b"JFIF\0":
         return len(segment) >= 18
-    return segment[4:16] == b"ICC_PROFILE\0"
+    return segment[4:16] == b"ICC_PROFILE\0" and len(segment) >= 18
 
 
 def _bare_tiff(content: bytes) -> Bare | None:

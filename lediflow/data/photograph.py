@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from lediflow.data.metadata import PROFILE, Bare, orientation, tiff_tags, without_descriptions
 from lediflow.data.pixels import UnusableImageError, eight_bits, opaque_srgb, sixteen_bit_planes
 
+PIXEL_RULE = 2  # counts the changes that give a file other pixels; recorded in what is made of them
 LARGE_PIXELS = 2**24  # of JPEGs that are decoded smaller
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,7 +50,7 @@ def decoded_photograph(content: bytes, size: int | None = None) -> Photograph:
     with faults_of_file(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about oddities of files that can be decoded all the same
         try:
-            photograph = _decoded(Bare(content), size)
+            return _decoded(Bare(content), size, is_whole=True)
         except UnusableImageError:
             raise
         except Exception:
@@ -59,7 +60,6 @@ def decoded_photograph(content: bytes, size: int | None = None) -> Photograph:
             with suppress(Exception):  # the first reason is the one to be read
                 return _decoded(bare, size)
             raise
-        return photograph
 
 
 def rgb_pixels(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
@@ -67,6 +67,30 @@ def rgb_pixels(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
     photograph = decoded_photograph(content)
     with faults_of_file():
         return np.asarray(opaque_srgb(photograph.image).convert("RGB"))
+
+
+def described(content: bytes) -> tuple[str, int, int]:
+    """Pillow's mode, width and height as a file's head has them, without decoding; raises what Pillow raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(content))
+        except Exception:
+            bare = without_descriptions(content)
+            if bare is None:
+                raise
+            image = Image.open(io.BytesIO(bare.content))
+        return (image.mode, *image.size)
+
+
+def holds_several(content: bytes) -> bool:
+    """Whether pictures follow a file's first, as in an animation; False for what cannot be opened."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _has_more(Image.open(io.BytesIO(content)))
+    except Exception:  # decoding says what is wrong with the file
+        return False
 
 
 @contextmanager
@@ -82,7 +106,7 @@ def faults_of_file() -> Iterator[None]:
         raise UnusableImageError(f"unreadable: {error}") from error
 
 
-def _decoded(file: Bare, size: int | None) -> Photograph:
+def _decoded(file: Bare, size: int | None, is_whole: bool = False) -> Photograph:
     image = Image.open(io.BytesIO(file.content))
     width, height = image.size
     has_more = _has_more(image)
@@ -92,7 +116,8 @@ def _decoded(file: Bare, size: int | None) -> Photograph:
     image.load()
     if file.profile is not None:
         image.info["icc_profile"] = file.profile
-    _check_profile(image, file.content)
+    if is_whole:
+        _check_profile(image, file.content)
     turn = _orientation(image, file)
     upright = eight_bits(image, file.content)
     if turn in TURNS:
@@ -125,6 +150,6 @@ def _orientation(image: Image.Image, file: Bare) -> int:
 
 def _check_profile(image: Image.Image, content: bytes) -> None:
     """Pillow passes over a TIFF's tags behind one that claims to be larger than the file."""
-    if image.format == "TIFF" and not image.info.get("icc_profile"):
-        if any(tag.number == PROFILE for tag in tiff_tags(content)):
-            raise OSError("its colour profile cannot be read")
+    is_missing = image.format == "TIFF" and not image.info.get("icc_profile")
+    if is_missing and any(tag.number == PROFILE for tag in tiff_tags(content)):
+        raise OSError("its colour profile cannot be read")

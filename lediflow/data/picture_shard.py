@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.data.duplicates import content_digest, unreadable_digest
-from lediflow.data.images import UnusableImageError, centre_square, decoded_photograph, picture_bytes
+from lediflow.data.images import centre_square, picture_bytes
+from lediflow.data.photograph import decoded_photograph
+from lediflow.data.pixels import UnusableImageError
 from lediflow.data.shards.build import Part, write_part
 from lediflow.data.shards.index import Contents
 from lediflow.data.shards.writer import Sample
@@ -69,6 +71,8 @@ def _sample(task: ShardTask, key: int, image: Entry, label: int, content: bytes)
     }
     if task.contents.classes:
         metadata["class"] = task.contents.classes[label]
+    if photograph.has_more:
+        metadata["frames"] = "the first of several"
     return Sample(key, label, picture_bytes(picture, task.contents.payload), metadata)
 
 

@@ -109,7 +109,7 @@ def _png_transparency(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def _clear_of_sixteen_bits(image: Image.Image, content: bytes, clear: tuple[int, ...]) -> Image.Image:
-    """Colours of 16 bits are compared in all of them: Pillow gives the upper bytes, and asked for another order the lower."""
+    """Colours of 16 bits are compared whole: Pillow gives upper bytes, and lower ones where another order is named."""
     lower = Image.open(io.BytesIO(content))
     lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]  # type: ignore[attr-defined]
     lower.load()

@@ -15,6 +15,7 @@ import numpy as np
 
 from lediflow.data.duplicates import DUPLICATES_NAME, known_duplicates
 from lediflow.data.images import CHANNELS, FORMATS
+from lediflow.data.photograph import PIXEL_RULE
 from lediflow.data.picture_shard import ShardTask, make_part
 from lediflow.data.shards.build import Part, ShardBuild
 from lediflow.data.shards.index import Contents, ShardIndex
@@ -118,6 +119,7 @@ def _contents(config: PrepareConfig, identity: Identity) -> Contents:
             "mode": config.mode,
             "format": config.format,
             "shard_samples": config.shard_samples,
+            "pixels": PIXEL_RULE,
         },
     )
 

@@ -22,7 +22,10 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
     command = session.command
     assert command.images is not None and command.reference is not None
     with session.group.together("looking at the pictures"):
-        real, generated = FolderImages(Path(command.reference)), FolderImages(Path(command.images))
+        real = FolderImages(Path(command.reference), "reference")
+        generated = FolderImages(Path(command.images), "images")
+    for note in (*real.notes(), *generated.notes()):
+        session.note(note)
     check_counts(len(real), len(generated))
     check_sizes(real, generated)
     photographs = reference_features(session, real, "real pictures", command.statistics)
@@ -31,7 +34,11 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
     measured = measure(
         reference, features, session.extractor.name, session.group, session.device, command.metrics
     )
-    results = {"asked": {"options": dataclasses.asdict(command)}, "rows": [measured.row]}
+    results = {
+        "asked": {"options": dataclasses.asdict(command)},
+        "pictures": {"images": generated.account(), "reference": real.account()},
+        "rows": [measured.row],
+    }
     session.write(Path(command.output or f"{command.images}/results"), results, seed=None)
     session.say(describe(measured.row))
     return results

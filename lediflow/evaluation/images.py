@@ -14,16 +14,19 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int64
-from PIL import Image
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from lediflow.codecs import bytes_to_signal
+from lediflow.data.photograph import PIXEL_RULE, holds_several, rgb_pixels
+from lediflow.data.pixels import UnusableImageError
 from lediflow.data.shards.reader import ShardReader
+from lediflow.data.sources import Entry, Listing, Source, SourceError, list_images, open_source
+from lediflow.data.sources.names import shown
+from lediflow.data.sources.opening import reading_explained
 from lediflow.data.streams.batch import each_once
 from lediflow.errors import UserError
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
-from lediflow.sampling.pictures import picture_files
 
 Images = Float[Tensor, "batch channels height width"]
 
@@ -74,6 +77,8 @@ class ShardImages:
             "codec": contents.codec,
             "image_size": contents.image_size,
         }
+        if not reader.is_ours:  # whose pixels are made when they are read
+            self.record["pixels"] = PIXEL_RULE
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -89,51 +94,109 @@ class ShardImages:
 
 
 class FolderImages:
-    """The pictures of a folder in the order of their names: square, and all of one size."""
+    """The pictures below a folder (or in a .tar, .zip, ...) in the order of their names: square, and all of one size.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.files = folder, picture_files(folder)
-        self.size = side_of(self.files[0])
-        self.record = {"folder": hash_of_files(self.files), "image_size": self.size}
+    Which files these are and what their pixels are is what lediflow.prepare says too. `option` is the name under which
+    the path was given. UserError names a picture that cannot be read, or that has another size.
+    """
+
+    def __init__(self, folder: Path, option: str = "images") -> None:
+        self.folder, self.option = folder, option
+        self.source, listing = pictures_of(folder, option)
+        self.entries, self.passed_over = listing.images, listing.passed_over
+        self.size = self.side_of_first()
+        self.sequences: list[str] = []  # names of files with several pictures, of which the first is taken
+        self.record = {"folder": self.hash_of_files(), "image_size": self.size, "pixels": PIXEL_RULE}
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.entries)
 
     def __call__(self, numbers: range) -> Images:
-        arrays = [self.picture(path) for path in self.files[numbers.start : numbers.stop]]
+        arrays = [self.picture(entry) for entry in self.entries[numbers.start : numbers.stop]]
         return bytes_to_signal(rearrange(torch.from_numpy(np.stack(arrays)), "b h w c -> b c h w"))
 
-    def picture(self, path: Path) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except OSError as error:
-            raise UserError(
-                f"{path} is not a picture that can be read ({error}); remove it, or make it again"
-            ) from error
+    def picture(self, entry: Entry) -> UInt8[np.ndarray, "height width 3"]:
+        """One picture, of the folder's size."""
+        pixels = self.pixels(entry)
         if pixels.shape[:2] != (self.size, self.size):
             height, width = pixels.shape[:2]
+            first = shown(self.entries[0].name)
             raise UserError(
-                f"{path} is {width} x {height}, {self.files[0].name} is {self.size} x {self.size}: pictures of several "
+                f"{self.place(entry)} is {width} x {height}, {first} is {self.size} x {self.size}: pictures of several "
                 "sizes cannot be compared; bring all to one size with the same method"
             )
         return pixels
 
+    def pixels(self, entry: Entry) -> UInt8[np.ndarray, "height width 3"]:
+        try:
+            return rgb_pixels(self.content(entry))
+        except UnusableImageError as error:
+            raise UserError(
+                f"{self.place(entry)} is not a picture that can be read ({error}); remove it, or make it again"
+            ) from error
 
-def side_of(path: Path) -> int:
-    """Of a square picture; another one is refused."""
-    with Image.open(path) as image:
-        width, height = image.size
-    if width != height:
-        raise UserError(
-            f"{path} is {width} x {height}: features are of square pictures; crop them first, both sets in the same way"
-        )
-    return width
+    def content(self, entry: Entry) -> bytes:
+        try:
+            return self.source.read(entry)
+        except OSError as error:
+            raise UserError(
+                f"{self.place(entry)} cannot be read ({error.strerror or error}); remove it, or make it readable"
+            ) from error
+
+    def place(self, entry: Entry) -> str:
+        """Where a picture lies, in words."""
+        return f"{self.option}={self.folder}: {shown(entry.name)}"
+
+    def side_of_first(self) -> int:
+        """In pixels; a picture that is not square is refused."""
+        height, width, _ = self.pixels(self.entries[0]).shape
+        if width != height:
+            raise UserError(
+                f"{self.place(self.entries[0])} is {width} x {height}: features are of square pictures; crop them "
+                "first, both sets in the same way"
+            )
+        return width
+
+    def hash_of_files(self) -> str:
+        """SHA-256 of the names and the contents; notes which files hold several pictures."""
+        total = hashlib.sha256()
+        for entry in self.entries:
+            content = self.content(entry)
+            total.update(
+                entry.name.encode(errors="surrogateescape") + b"\0" + hashlib.sha256(content).digest()
+            )
+            if holds_several(content):
+                self.sequences.append(entry.name)
+        return total.hexdigest()
+
+    def account(self) -> dict[str, Any]:
+        """What was taken and what was not, for the results."""
+        kinds = dict(self.passed_over.kinds)
+        return {"images": len(self), "passed_over": kinds, "first_of_several": len(self.sequences)}
+
+    def notes(self) -> list[str]:
+        """The same in sentences, where there is something to say."""
+        said, where = [], f"{self.option}={self.folder}"
+        if self.passed_over:
+            said.append(f"{where}: {len(self):,} pictures; passed over {self.passed_over}")
+        if self.sequences:
+            names = ", ".join(map(shown, self.sequences[:3])) + (", ..." if len(self.sequences) > 3 else "")
+            said.append(
+                f"{where}: of files that hold several pictures the first is taken: {len(self.sequences):,} ({names})"
+            )
+        return said
 
 
-def hash_of_files(files: list[Path]) -> str:
-    """Of the names and the contents."""
-    total = hashlib.sha256()
-    for path in files:
-        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
+def pictures_of(path: Path, option: str) -> tuple[Source, Listing]:
+    """The source at a path that can be read as it lies, and its pictures."""
+    try:
+        opened = open_source(path)
+        if not isinstance(opened, Source):
+            raise UserError(
+                f"{option}={path} holds archives; unpack them and give the folder of the pictures"
+            )
+        with reading_explained(path):
+            return opened, list_images(opened)
+    except SourceError as error:
+        reason = str(error).removeprefix(f"source={path} ")
+        raise UserError(f"{option}={path}{' ' if reason != str(error) else ': '}{reason}") from error

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lediflow.codecs import bytes_to_signal, signal_to_bytes
 from lediflow.data.files import disk_errors_explained
+from lediflow.data.photograph import rgb_pixels
+from lediflow.data.sources.names import is_picture_name
 from lediflow.errors import UserError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def picture_arrays(
@@ -38,15 +38,10 @@ def save_pictures(images: Float[Tensor, "batch channels height width"], folder: 
 
 def picture_files(folder: Path) -> list[Path]:
     """The picture files of a folder, sorted by name."""
-    files = (
-        sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-        if folder.is_dir()
-        else []
-    )
+    found = folder.iterdir() if folder.is_dir() else ()
+    files = sorted(path for path in found if is_picture_name(path.name))
     if not files:
-        raise UserError(
-            f"no pictures ({', '.join(SUFFIXES)}) in {folder}; give the folder that lediflow.sample wrote"
-        )
+        raise UserError(f"no pictures in {folder}; give the folder that lediflow.sample wrote")
     return files
 
 
@@ -55,7 +50,7 @@ def load_pictures(
 ) -> Iterator[Float[Tensor, "batch channels height width"]]:
     """Pictures as RGB in [-1, 1], in batches."""
     for first in range(0, len(files), batch_size):
-        arrays = [np.asarray(Image.open(path).convert("RGB")) for path in files[first : first + batch_size]]
+        arrays = [rgb_pixels(path.read_bytes()) for path in files[first : first + batch_size]]
         if len({array.shape for array in arrays}) > 1:
             raise UserError(
                 f"{files[0].parent} holds pictures of several sizes; compare pictures of one size"

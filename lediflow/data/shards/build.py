@@ -31,6 +31,8 @@ from lediflow.records import RecordError, parse_json, read_record
 __all__ = ["Part", "Progress", "ShardBuild", "write_part"]
 
 REJECTED_NAME = "rejected.jsonl"
+# How samples are made, not of what: a finished set of an earlier release is kept, a half-finished one is not continued.
+RULES = ("pixels",)
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
@@ -63,7 +65,9 @@ class ShardBuild:
         """The index if this very set is already there; an error if another one is."""
         if (self.root / INDEX_NAME).exists():
             index = ShardIndex.load(self.root)
-            self._check_same_job(index.contents.made_from)
+            now = self.contents.made_from
+            rules = {name: now[name] for name in RULES if name in now}
+            self._check_same_job(index.contents.made_from | rules)
             self.abandon()
             return index
         return None

@@ -5,6 +5,7 @@ from its place in the tar straight into its row of the batch. Pictures are decod
 """
 
 import math
+import tarfile
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
@@ -19,12 +20,15 @@ from torch import Tensor
 
 from lediflow.codecs import Latents, bytes_to_signal
 from lediflow.data.files import sha256_of
-from lediflow.data.images import PILLOW_MODES, UnusableImageError, eight_bits
+from lediflow.data.images import PILLOW_MODES
+from lediflow.data.photograph import decoded_photograph, faults_of_file
+from lediflow.data.pixels import UnusableImageError, opaque_srgb
 from lediflow.data.shards.foreign import load_or_index
 from lediflow.data.shards.index import ShardIndex, key_name
 from lediflow.data.shards.tar_scan import metadata_by_offset
 from lediflow.data.storage import Read, ReadingConfig, open_storage
 from lediflow.data.storage.remote import is_remote
+from lediflow.errors import UserError
 
 __all__ = ["CorruptSampleError", "ShardIndex", "ShardReader"]
 
@@ -32,12 +36,12 @@ Stored = Shaped[np.ndarray, "channels height width"]
 Samples = Int64[np.ndarray, " batch"]
 
 
-class CorruptSampleError(Exception):
-    """A sample's bytes are there, but are not what they should be."""
+class CorruptSampleError(UserError):
+    """A sample's bytes are there, but are not what they should be; the message names it and its shard."""
 
-    def __init__(self, sample: int, reason: str):
-        super().__init__(reason)
-        self.sample, self.reason = sample, reason
+    def __init__(self, sample: int, name: str, reason: str):
+        super().__init__(f"{name} is corrupt: {reason}; copy or make these shards again")
+        self.sample, self.name, self.reason = sample, name, reason
 
 
 class ShardReader:
@@ -50,6 +54,9 @@ class ShardReader:
         )
         self.names = [shard.name for shard in index.shards]
         contents = index.contents
+        self.is_ours = (
+            "tars" not in contents.made_from
+        )  # our pictures need no care: they are read as they lie
         self.is_array = contents.payload == "npy"
         channels, height, width = contents.shape
         # pictures lie as Pillow gives them, channels last; the caller sees channels first either way
@@ -76,7 +83,14 @@ class ShardReader:
         """What the JSON members beside one shard's samples say, in their order, with the index's label."""
         end = int(self.index.shard_ends[shard])
         rows = self.index.table[end - self.index.shards[shard].samples : end]
-        found = metadata_by_offset(BytesIO(self.storage.read(self.names[shard])))
+        content = self.storage.read(self.names[shard])
+        try:
+            found = metadata_by_offset(BytesIO(content))
+        except tarfile.TarError as error:
+            raise UserError(
+                f"{self.index.root}/{self.names[shard]} cannot be read as a tar any more ({error}); copy or make these "
+                "shards again"
+            ) from error
         labels = [label if label >= 0 else None for label in rows["label"].tolist()]
         return [
             found.get(offset, {}) | {"label": label}
@@ -98,7 +112,7 @@ class ShardReader:
                 samples.tolist(), contents, rows["crc32"].tolist(), strict=True
             ):
                 if zlib.crc32(content) != expected:
-                    raise CorruptSampleError(sample, "its bytes do not have the checksum of the index")
+                    raise self._corrupt(sample, "its bytes do not have the checksum of the index")
         return [bytes(content) for content in contents]
 
     def stored(
@@ -150,7 +164,7 @@ class ShardReader:
         rows = self.index.table[samples]
         if not rows["length"].all():
             unreadable = int(samples[rows["length"] == 0][0])
-            raise CorruptSampleError(unreadable, "it could not be read when its tar was indexed")
+            raise self._corrupt(unreadable, "it could not be read when its tar was indexed")
         # an array's bytes are the payload's last; its views follow each other there
         begins = rows["offset"] + rows["length"] - self.index.contents.views * self.row_bytes
         if views is not None:
@@ -168,24 +182,31 @@ class ShardReader:
             array = np.frombuffer(content, self.index.contents.dtype, math.prod(self.row_shape), begin)
             return array.reshape(self.row_shape)
         try:
-            pixels = np.asarray(self._in_mode(Image.open(BytesIO(content))))
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            EOFError,
-            Image.DecompressionBombError,
-            UnusableImageError,
-        ) as error:
-            raise CorruptSampleError(sample, f"it cannot be decoded: {error}") from error
+            with faults_of_file():
+                pixels = self._pixels(content)
+        except UnusableImageError as error:
+            raise self._corrupt(sample, f"it cannot be decoded: {error}") from error
         if pixels.shape[:2] != self.row_shape[:2]:
             found, expected = ("x".join(map(str, shape[:2])) for shape in (pixels.shape, self.row_shape))
-            raise CorruptSampleError(sample, f"it is {found} where the set is {expected}")
+            raise self._corrupt(sample, f"it is {found} where the set is {expected}")
         return pixels.reshape(self.row_shape)
 
-    def _in_mode(self, image: Image.Image) -> Image.Image:
+    def _pixels(self, content: bytes) -> np.ndarray:
+        """A picture in the set's mode; one that others wrote is taken as lediflow.prepare takes it."""
         mode = PILLOW_MODES[self.index.contents.mode]
-        return image if image.mode == mode else eight_bits(image).convert(mode)
+        if self.is_ours:
+            image = Image.open(BytesIO(content))
+            if image.mode == mode:
+                return np.asarray(image)
+        return np.asarray(opaque_srgb(decoded_photograph(content).image).convert(mode))
+
+    def name_of(self, sample: int) -> str:
+        """A sample in words, with its shard."""
+        one = np.array([sample])
+        return f"sample {self.keys(one)[0]} of {self.index.root}/{self._names_of(one)[0]}"
+
+    def _corrupt(self, sample: int, reason: str) -> CorruptSampleError:
+        return CorruptSampleError(sample, self.name_of(sample), reason)
 
     def _names_of(self, samples: Samples) -> list[str]:
         return [self.names[shard] for shard in self.index.shard_of(samples).tolist()]

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from lediflow.data.photograph import described
 from lediflow.data.shards.index import ShardFile
 from lediflow.data.shards.payloads import chosen_payloads
 from lediflow.data.sources.labels import Label
@@ -198,8 +198,7 @@ def _look(extension: str, content: bytes) -> Look:
             array = np.load(BytesIO(content))
             is_plain = array.flags.c_contiguous and array.dtype.isnative
             return Look(extension, array.shape, str(array.dtype) if is_plain else "other order of bytes")
-        with Image.open(BytesIO(content)) as image:
-            channels = 1 if image.mode in ("1", "L", "I;16") else 3
-            return Look(extension, (channels, image.height, image.width), "uint8")
+        mode, width, height = described(content)
+        return Look(extension, (1 if mode in ("1", "L", "I;16") else 3, height, width), "uint8")
     except Exception:  # whatever broken bytes lead decoders to
         return Look(extension, (), "")

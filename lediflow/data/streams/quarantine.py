@@ -69,9 +69,7 @@ class Quarantine:
             raise UserError(self._too_many())
 
     def _name(self, sample: int) -> str:
-        index, one = self.reader.index, np.array([sample])
-        shard = index.shards[int(index.shard_of(one)[0])].name
-        return f"sample {self.reader.keys(one)[0]} of {index.root}/{shard} is corrupt"
+        return f"{self.reader.name_of(sample)} is corrupt"
 
     def _too_many(self) -> str:
         first = "; ".join(

@@ -1,4 +1,5 @@
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.stream import SampleStream
 from lediflow.errors import UserError
+from lediflow.evaluation.images import ShardImages
 
 
 class BlurryCodec(PixelCodec):
@@ -126,3 +128,42 @@ def test_latents_are_not_encoded_again(shards, tmp_path):
     encode(config(shards, tmp_path / "latents"))
     with pytest.raises(UserError, match="holds latents, not images"):
         encode(config(tmp_path / "latents", tmp_path / "again", codec=CodecConfig(name="pixels")))
+
+
+def damaged(shards, folder, where):
+    """A copy of the set whose sample 3 has other bytes from `where` of its file on."""
+    shutil.copytree(shards, folder)
+    place = ShardReader.open(folder).index.table[3]
+    with (folder / "images-000000.tar").open("r+b") as file:
+        file.seek(int(place["offset"]) + where)
+        file.write(bytes(int(place["length"]) - where))
+    return folder
+
+
+@pytest.mark.parametrize("where", [0, 45])
+def test_a_corrupt_picture_is_named_with_its_shard(shards, tmp_path, where):
+    source = damaged(shards, tmp_path / "source", where)
+    (key,) = ShardReader.open(source).keys(np.array([3]))
+    expected = (
+        rf"^sample {key} of .*images-000000\.tar is corrupt: it cannot be decoded: .*make these shards again"
+    )
+    with pytest.raises(UserError, match=expected):
+        encode(config(source, tmp_path / "latents"))
+    with pytest.raises(UserError, match=expected):
+        ShardImages(ShardReader.open(source), np.arange(8))(range(8))
+
+
+def test_a_shard_that_is_no_tar_any_more_is_named(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "source")
+    tar = tmp_path / "source/images-000000.tar"
+    tar.write_bytes(b"x" * tar.stat().st_size)
+    with pytest.raises(UserError, match=r"images-000000\.tar"):
+        encode(config(tmp_path / "source", tmp_path / "latents"))
+
+
+def test_a_shard_that_was_cut_is_named(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "source")
+    with (tmp_path / "source/images-000000.tar").open("r+b") as file:
+        file.truncate(2000)
+    with pytest.raises(UserError, match=r"images-000000\.tar"):
+        encode(config(tmp_path / "source", tmp_path / "latents"))

@@ -4,17 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lediflow.data.images import (
-    PILLOW_MODES,
-    Photograph,
-    UnusableImageError,
-    centre_square,
-    decoded_photograph,
-    eight_bits,
-    picture_bytes,
-    picture_pixels,
-    square_picture,
-)
+from lediflow.data.images import PILLOW_MODES, centre_square, picture_bytes, picture_pixels, square_picture
+from lediflow.data.photograph import Photograph, decoded_photograph
+from lediflow.data.pixels import UnusableImageError, opaque_srgb
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -142,8 +134,7 @@ def test_no_broken_bytes_are_fatal():
     assert outcomes == {(16, 16), "unusable"}
 
 
-USABLE_MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "LA", "PA", "RGBX", "RGBa"]
-USABLE_MODES += ["I;16", "I;16L", "I;16B", "I;16N"]
+USABLE_MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "LA", "PA", "RGBX", "RGBa", "La"]
 
 
 @pytest.mark.parametrize("mode", PILLOW_MODES)
@@ -154,7 +145,7 @@ def test_every_kind_of_pixels_becomes_a_picture_in_every_mode(pillow_mode, mode)
 
 
 @pytest.mark.parametrize("mode", PILLOW_MODES)
-@pytest.mark.parametrize("pillow_mode", ["F", "La"])
+@pytest.mark.parametrize("pillow_mode", ["F", "I"])
 def test_pixels_that_cannot_be_converted_are_refused_with_the_reason(pillow_mode, mode):
     image = Image.new(pillow_mode, (20, 20))
     with pytest.raises(UnusableImageError, match=r"^unreadable: "):
@@ -162,11 +153,11 @@ def test_pixels_that_cannot_be_converted_are_refused_with_the_reason(pillow_mode
 
 
 @pytest.mark.parametrize("mode", PILLOW_MODES)
-@pytest.mark.parametrize("pillow_mode", ["RGB", "RGBA", "P", "I", "CMYK"])
+@pytest.mark.parametrize("pillow_mode", ["RGB", "RGBA", "P", "LAB", "CMYK"])
 def test_work_in_bands_leaves_no_trace(pillow_mode, mode):
     image = noise_image(1500, 1200, channels=4)
     image = (image if pillow_mode == "RGBA" else image.convert("RGB")).convert(pillow_mode)
-    whole = eight_bits(image).crop((150, 0, 1350, 1200)).convert(PILLOW_MODES[mode])
+    whole = opaque_srgb(image).crop((150, 0, 1350, 1200)).convert(PILLOW_MODES[mode])
     picture = centre_square(Photograph(image, 1500, 1200), size=64, mode=mode)
     assert picture.tobytes() == whole.resize((64, 64), Image.Resampling.LANCZOS).tobytes()
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +54,91 @@ def test_a_file_that_is_no_picture_is_named(tmp_path):
     (tmp_path / "b.png").write_bytes(np.random.default_rng(0).bytes(50))
     with pytest.raises(UserError, match=r"b\.png is not a picture that can be read"):
         FolderImages(tmp_path)(range(2))
+
+
+def test_a_first_file_that_is_no_picture_is_named_by_its_option(tmp_path):
+    drawn(tmp_path, "b.png", (8, 8))
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"^reference=.*: a\.png is not a picture that can be read"):
+        FolderImages(tmp_path, "reference")
+
+
+def test_a_picture_that_cannot_be_opened_is_named(tmp_path):
+    drawn(tmp_path, "a.png", (8, 8))
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(UserError, match=r"b\.png cannot be read \(No such file"):
+        FolderImages(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_read_and_can_be_written_in_messages(tmp_path):
+    drawn(tmp_path, "a.png", (8, 8))
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"\\udcff\.png is not a picture") as caught:
+        FolderImages(tmp_path)(range(2))
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda path: None, r"^images=.*pictures does not exist"),
+        (lambda path: path.mkdir(), r"^images=.*: the source holds no images: found nothing"),
+    ],
+)
+def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path, made, message):
+    made(tmp_path / "pictures")
+    with pytest.raises(UserError, match=message):
+        FolderImages(tmp_path / "pictures")
+
+
+def test_a_folder_of_archives_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w"):
+        pass
+    with pytest.raises(UserError, match=r"images=.* holds archives; unpack them"):
+        FolderImages(tmp_path)
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path):
+    for place in ("a.png", "below/b.tif", ".hidden.png"):
+        drawn((tmp_path / place).parent, Path(place).name, (8, 8), 9)
+    (tmp_path / "notes.txt").touch()
+    images = FolderImages(tmp_path)
+    assert [entry.name for entry in images.entries] == ["a.png", "below/b.tif"]
+    assert images.account() == {"images": 2, "passed_over": {"hidden": 1, ".txt": 1}, "first_of_several": 0}
+    (note,) = images.notes()
+    assert (
+        note
+        == f"images={tmp_path}: 2 pictures; passed over 2 files (1 hidden, 1 .txt): .hidden.png, notes.txt"
+    )
+
+
+def test_of_an_animation_the_first_picture_is_taken_and_that_is_said(tmp_path):
+    frames = [Image.new("L", (8, 8), value) for value in (0, 255)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    images = FolderImages(tmp_path)
+    assert (images(range(1)) == -1).all()
+    assert images.account()["first_of_several"] == 1
+    assert images.notes() == [
+        f"images={tmp_path}: of files that hold several pictures the first is taken: 1 (a.gif)"
+    ]
+
+
+def test_one_picture_saved_in_many_ways_is_the_same_picture(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    plain, upside_down = Image.fromarray(levels), Image.Exif()
+    upside_down[0x0112] = 3
+    on_black = Image.merge("LA", [plain, Image.new("L", (8, 8), 255)])
+    plain.save(tmp_path / "0.png")
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "1.png")
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "2.tif")
+    Image.fromarray(levels[::-1, ::-1]).save(tmp_path / "3.png", exif=upside_down)
+    on_black.save(tmp_path / "4.png")
+    plain.convert("RGB").save(tmp_path / "5.webp", lossless=True)
+    images = FolderImages(tmp_path)(range(6))
+    torch.testing.assert_close(images, images[:1].expand_as(images), rtol=0, atol=0)
+
+
+def test_transparent_pictures_lie_on_white_as_prepared_ones_do(tmp_path):
+    clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    clear.save(tmp_path / "a.png")
+    assert (FolderImages(tmp_path)(range(1)) == 1).all()

@@ -39,7 +39,7 @@ def test_pictures_are_read_in_batches_and_in_order(tmp_path):
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"no pictures \(\.png"):
+    with pytest.raises(UserError, match="no pictures in"):
         picture_files(tmp_path)
 
 

@@ -183,7 +183,7 @@ def test_an_array_that_was_broken_before_it_was_indexed_is_a_corrupt_sample(tmp_
     tar_of(tmp_path / "a.tar", {"0.npy": npy(good), "1.npy": npy(good)[:700], "2.npy": npy(good)})
     reader = ShardReader.open(tmp_path)
     np.testing.assert_array_equal(reader.array(2), good)
-    with pytest.raises(CorruptSampleError, match="could not be read when its tar was indexed"):
+    with pytest.raises(CorruptSampleError, match=r"sample 1 of .*a\.tar is corrupt: it could not be read"):
         reader.stored(np.arange(3))
 
 
@@ -192,7 +192,7 @@ def test_sixteen_bits_of_grey_become_the_eight_that_prepare_makes_of_them(tmp_pa
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "png")
     tar_of(tmp_path / "a.tar", {"0.png": buffer.getvalue()})
-    np.testing.assert_array_equal(ShardReader.open(tmp_path).array(0)[0], values // 257)
+    np.testing.assert_array_equal(ShardReader.open(tmp_path).array(0)[0], values >> 8)
 
 
 def members_of(*names):
@@ -408,3 +408,26 @@ def test_a_copy_where_nobody_may_write_is_indexed_in_the_cache_folder(
     assert (tmp_path / foreign.TIMES_NAME).read_bytes() == before
     monkeypatch.setattr(foreign, "scan_tar", lambda path: pytest.fail("read again"))
     assert ShardReader.open(tmp_path).index.fingerprint == first
+
+
+def test_pictures_are_taken_as_prepare_takes_them(tmp_path):
+    levels = RANDOM.integers(0, 256, (16, 16), dtype=np.uint8)
+    upside_down, clear = Image.Exif(), Image.fromarray(levels)
+    upside_down[0x0112] = 3
+    clear.putalpha(Image.new("L", (16, 16), 0))
+    files = {}
+    for name, image, options in (
+        ("0.png", Image.fromarray(levels), {}),
+        ("1.png", Image.fromarray(levels[::-1, ::-1]), {"exif": upside_down}),
+        ("2.png", Image.fromarray(levels.astype(np.uint16) * 257), {}),
+        ("3.png", clear, {}),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, "png", **options)
+        files[name] = buffer.getvalue()
+    tar_of(tmp_path / "a.tar", files)
+    first, turned, wide, transparent = ShardReader.open(tmp_path).stored(np.arange(4)).numpy()
+    np.testing.assert_array_equal(first[0], levels)
+    np.testing.assert_array_equal(turned, first)
+    np.testing.assert_array_equal(wide, first)
+    assert (transparent == 255).all()
