@@ -13,6 +13,7 @@ from lediflow.data.encode import Encoded, encode
 from lediflow.data.shards.index import ShardIndex, verified
 from lediflow.engine.device import choose_device
 from lediflow.engine.shares import Share, find_share
+from lediflow.errors import UserError
 from lediflow.tracking.progress import progress_callback
 
 
@@ -22,6 +23,10 @@ def main() -> None:
 
 def run(config: DictConfig) -> None:
     asked: EncodeCommand = typed(config)
+    if asked.rank and not asked.ranks:
+        raise UserError(
+            f"rank={asked.rank} needs the number of processes that share the work: add ranks=N, or leave rank out"
+        )
     share = Share(asked.rank, asked.ranks, local_rank=asked.rank) if asked.ranks else find_share()
     device = choose_device(asked.device, share.local_rank)
     command = replace(asked, rank=share.rank, ranks=share.ranks, device=str(device))

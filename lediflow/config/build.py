@@ -33,6 +33,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.models.export import describe
 from lediflow.models.groups import parameter_groups
 from lediflow.models.tree import describe_model
+from lediflow.ranges import OutOfRangeError, check_ranges
 from lediflow.tracking.protocol import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.loop import Training
@@ -47,12 +48,18 @@ log = logging.getLogger(__name__)
 
 
 def typed(config: DictConfig) -> Any:
-    """The composed configuration as its dataclasses, every interpolation resolved."""
+    """The composed configuration as its dataclasses, every interpolation resolved and every number in its range.
+
+    UserError, with the option's full name, for values that cannot be used.
+    """
     try:
-        return OmegaConf.to_object(config)
+        command = OmegaConf.to_object(config)
     except ValueError as error:  # a specification that contradicts itself
         key, message = key_of_contradiction(config), str(error)
-        raise UserError(message if message.startswith(key) else f"{key}: {message}") from error
+        joint = "." if isinstance(error, OutOfRangeError) else ": "
+        raise UserError(message if message.startswith(key) else f"{key}{joint}{message}") from error
+    check_ranges(command)
+    return command
 
 
 def build_run(

@@ -30,6 +30,7 @@ from lediflow.cluster.submitting.snapshot import take_snapshot
 from lediflow.cluster.submitting.submission import refuse_twice, submit
 from lediflow.cluster.submitting.submitit import queue_by_submitit
 from lediflow.config.requests import Request, check_ranks, job_record
+from lediflow.ranges import check_ranges
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class QueueLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Every job is checked before the first is queued."""
+        check_ranges(self.slurm, "hydra.launcher.")
         runs = Path(str(self.config.paths.runs))
         jobs = [self.record(list(overrides), runs) for overrides in job_overrides]
         snapshot = str(take_snapshot(runs))

@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from lediflow.config.requests import Request, composed, key_of, swept
 from lediflow.config.schema import PathsConfig
 from lediflow.errors import UserError
+from lediflow.ranges import bounded
 
 PATHS = "paths"  # for the pipeline and all its tasks
 ENDINGS = (".tar", ".gz", ".xz", ".bz2", ".zip", ".parquet", ".csv", ".tsv", ".txt", ".lmdb")
@@ -38,7 +39,7 @@ class TaskConfig:
     overrides: dict[str, Any] = field(default_factory=dict)  # of the command; run or output is its folder
     preset: str = "cpu"  # what it asks SLURM for: a file of conf/slurm ...
     slurm: dict[str, Any] = field(default_factory=dict)  # ... and what is different from it
-    array: int = 0  # encode only: so many jobs share the work; 0: one job
+    array: int = bounded(0, at_least=0)  # encode only: so many jobs share the work; 0: one job
 
 
 @dataclass(kw_only=True)

@@ -18,6 +18,7 @@ from lediflow.evaluation.features import FeaturesConfig
 from lediflow.evaluation.grid import GridConfig
 from lediflow.evaluation.metrics import MetricsConfig
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
+from lediflow.ranges import bounded, seed_field
 from lediflow.sampling import SamplingConfig
 from lediflow.tracking.config import TrackingConfig
 from lediflow.training.config import TrainingConfig
@@ -27,8 +28,10 @@ from lediflow.training.config import TrainingConfig
 class ModelConfig:
     """The three models of a run's data; a stage trains one of them."""
 
-    image_size: int = MISSING  # side of what the models see: pixels, or latents of the codec
-    channels: int = MISSING  # of what the models see
+    image_size: int = bounded(
+        MISSING, at_least=1
+    )  # side of what the models see: pixels, or latents of the codec
+    channels: int = bounded(MISSING, at_least=1)  # of what the models see
     auxiliary: AuxiliarySpec = MISSING
     velocity: VelocitySpec = MISSING
     latent_sampler: LatentSamplerSpec = MISSING
@@ -45,17 +48,23 @@ class TrainCommand:
 
     name: str = MISSING  # the experiment's name: the default run folder carries it
     run: str = MISSING  # run folder; the same folder again continues the run
-    seed: int = 0  # of initial weights, order and every random draw
+    seed: int = seed_field()  # of initial weights, order and every random draw
     prior: str = "learned"  # learned: LeDiFlow | gaussian: the flow-matching baseline (flow stage only)
     parent: str | None = None  # run folder of the auxiliary model that flow and latent_sampler build on
     other_data: bool = False  # accept a parent that was trained on other data than data.path
     warm_start: str | None = (
         None  # run or export folder whose weights the model begins with; null: fresh ones
     )
-    synthetic_images: int = 0  # draw this many toy pictures into data.path first (smoke tests)
+    synthetic_images: int = bounded(
+        0, at_least=0
+    )  # draw this many toy pictures into data.path first (smoke tests)
     dry_run: bool = False  # say what the run would take, and start nothing; also --dry-run
-    nodes: int = 0  # a dry run also says what the run would be on up to so many machines; 0: it does not
-    dry_run_ranks: int = 0  # processes that a dry run reckons with; 0: as many as were started
+    nodes: int = bounded(
+        0, at_least=0
+    )  # a dry run also says what the run would be on up to so many machines; 0: it does not
+    dry_run_ranks: int = bounded(
+        0, at_least=0
+    )  # processes that a dry run reckons with; 0: as many as were started
     stage: Any = MISSING  # auxiliary | flow | latent_sampler, each with options of its own
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -88,7 +97,7 @@ class EncodeCommand(EncodeConfig):
 class SamplingOptions(SamplingConfig):
     """How images are drawn, and on what."""
 
-    batch_size: int = 64  # images at once; changes speed and memory, not the images
+    batch_size: int = bounded(64, at_least=1)  # images at once; changes speed and memory, not the images
     device: str = "auto"  # auto: the GPU where there is one
     codec_path: str | None = None  # weights of the codec that made the latents; pixels need none
 
@@ -100,7 +109,7 @@ class SampleCommand(SamplingOptions):
     run: str = MISSING  # run folder of a flow
     sampler: str | None = None  # run folder of a latent sampler; the Gaussian baseline needs none
     output: str = MISSING  # 000000.png ... and samples.json
-    count: int = 64  # how many images, numbered from 0
+    count: int = bounded(64, at_least=1)  # how many images, numbered from 0
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
@@ -127,18 +136,22 @@ class EvaluateCommand(SamplingOptions):
     images: str | None = None  # or a folder of finished pictures ...
     reference: str | None = None  # ... and a folder of real ones
     watch: str | None = None  # a run that trains: evaluate each new checkpoint of it; also --watch RUN
-    watch_seconds: float = 30.0  # between two looks at its checkpoints
+    watch_seconds: float = bounded(30.0, above=0)  # between two looks at its checkpoints
     data: RealImagesConfig = field(default_factory=RealImagesConfig)
     output: str | None = None  # folder of results.json and figures; null: `results` inside the run, or images
     statistics: str | None = (
         None  # file of the reference's features; null: among the runs, under its fingerprint
     )
     keep_features: bool = False  # leave the features of generated images beside the results
-    count: int = 1024  # generated images per row; metrics on few images are noisy
-    reference_count: int = 0  # real images; 0 takes all
-    step_counts: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # solver steps, each measured
+    count: int = bounded(1024, at_least=1)  # generated images per row; metrics on few images are noisy
+    reference_count: int = bounded(0, at_least=0)  # real images; 0 takes all
+    step_counts: list[int] = bounded(
+        default_factory=lambda: [1, 2, 4, 8], at_least=0, is_filled=True, is_distinct=True
+    )  # solver steps, each measured
     grid: GridConfig = field(default_factory=GridConfig)
-    timed_batch: int = 16  # images at once when milliseconds are taken, besides one by one
+    timed_batch: int = bounded(
+        16, at_least=1
+    )  # images at once when milliseconds are taken, besides one by one
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

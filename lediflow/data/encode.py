@@ -20,6 +20,7 @@ from lediflow.data.shards.build import Part, Progress, ShardBuild
 from lediflow.data.shards.index import Contents, ShardIndex
 from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
+from lediflow.ranges import bounded, check_ranges
 
 MOST_THREADS = 16
 
@@ -33,13 +34,17 @@ class EncodeConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
     dtype: str = "float16"  # of stored latents; "float32" doubles their size (pixels stay uint8)
     flipped: bool = False  # also stores the mirrored image's latents: twice the work and space
-    batch_size: int = 32  # images encoded at once: more is faster until memory ends
+    batch_size: int = bounded(32, at_least=1)  # images encoded at once: more is faster until memory ends
     compile: bool = False  # torch.compile the encoder: a minute at the start, faster on a GPU from then on
     device: str = "auto"  # "auto" takes a GPU where there is one
-    threads: int = 0  # that decode images while the device works; 0: one per CPU core of this job
-    rank: int = 0  # which of `ranks` this process is
-    ranks: int = 0  # processes that share the shards; 0 asks torchrun's and SLURM's variables
-    check: int = 0  # decode this many latents and compare them with their images
+    threads: int = bounded(
+        0, at_least=0
+    )  # that decode images while the device works; 0: one per CPU core of this job
+    rank: int = bounded(0, at_least=0)  # which of `ranks` this process is
+    ranks: int = bounded(
+        0, at_least=0
+    )  # processes that share the shards; 0 asks torchrun's and SLURM's variables
+    check: int = bounded(0, at_least=0)  # decode this many latents and compare them with their images
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,10 @@ def _completed(
 
 
 def _check(config: EncodeConfig) -> None:
-    if config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size} must be at least 1")
-    for name in ("threads", "check", "ranks"):
-        if getattr(config, name) < 0:
-            raise UserError(f"{name}={getattr(config, name)} must be at least 0")
+    check_ranges(config)
     if config.dtype not in DTYPES:
         raise UserError(f"dtype={config.dtype} is not known; choose one of {', '.join(DTYPES)}")
-    if not 0 <= config.rank < max(config.ranks, 1):
+    if config.rank >= max(config.ranks, 1):
         raise UserError(
             f"rank={config.rank} of ranks={config.ranks} does not exist; ranks are numbered from 0 to ranks - 1"
         )

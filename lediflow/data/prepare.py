@@ -26,6 +26,7 @@ from lediflow.data.sources.opening import reading_explained
 from lediflow.data.sources.protocol import Identity
 from lediflow.data.workers import available_workers, in_processes
 from lediflow.errors import UserError
+from lediflow.ranges import bounded, check_ranges
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,17 @@ class PrepareConfig:
 
     source: str  # folder (nested folders are classes), .tar, .tar.gz, .zip, .parquet, LMDB, list in a .csv
     output: str  # folder for the shards; a finished one is reused, an interrupted one continued
-    size: int = 64  # side of the square pictures; smaller photographs are rejected, never enlarged
+    size: int = bounded(
+        64, at_least=1
+    )  # side of the square pictures; smaller photographs are rejected, never enlarged
     mode: str = "rgb"  # "grey" stores one channel
     format: str = "png"  # "webp" is lossless too and smaller, slower to read; "jpg" loses detail
-    shard_samples: int = 1024  # images per tar: more means fewer files and longer repeats after a stop
-    workers: int = 0  # processes that read and decode; 0 takes one per CPU core that this job may use
+    shard_samples: int = bounded(
+        1024, at_least=1
+    )  # images per tar: more means fewer files and longer repeats after a stop
+    workers: int = bounded(
+        0, at_least=0
+    )  # processes that read and decode; 0 takes one per CPU core that this job may use
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,7 @@ def _check(config: PrepareConfig) -> None:
     for name, value, known in (("mode", config.mode, CHANNELS), ("format", config.format, FORMATS)):
         if value not in known:
             raise UserError(f"{name}={value} is not known; choose one of {', '.join(known)}")
-    for name, least in (("size", 1), ("shard_samples", 1), ("workers", 0)):
-        if getattr(config, name) < least:
-            raise UserError(f"{name}={getattr(config, name)} must be at least {least}")
+    check_ranges(config)
     if (config.mode, config.format) == ("grey", "webp"):
         raise UserError("format=webp has no grey pictures; choose format=png, or mode=rgb")
 

@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from lediflow.ranges import bounded
+
 log = logging.getLogger(__name__)
 
 STEPS_UNTIL_ANSWERED = 2
@@ -27,9 +29,15 @@ LARGEST_SHARE = 0.05  # of the time that was given: neither margin nor guess tak
 
 @dataclass(kw_only=True)
 class StopConfig:
-    wall_minutes: float | None = None  # stop, saved, this long after the start; null: SLURM's limit, if any
-    margin_seconds: float = 60.0  # between the end of the last save and the wall time, at most 5 % of it
-    save_seconds: float = 60.0  # a save is taken to last this long until one was measured, at most 5 %
+    wall_minutes: float | None = bounded(
+        None, above=0
+    )  # stop, saved, this long after the start; null: SLURM's limit, if any
+    margin_seconds: float = bounded(
+        60.0, at_least=0
+    )  # between the end of the last save and the wall time, at most 5 % of it
+    save_seconds: float = bounded(
+        60.0, at_least=0
+    )  # a save is taken to last this long until one was measured, at most 5 %
 
 
 class Deadline:

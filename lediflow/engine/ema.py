@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lediflow.errors import UserError
+from lediflow.ranges import bounded, check_ranges
 
 HALF_LIFE = "ema"
 WIDEST = 0.28  # of sigma_rel: there gamma nears 0, a plain mean of all weights
@@ -24,20 +25,17 @@ WIDEST = 0.28  # of sigma_rel: there gamma nears 0, a plain mean of all weights
 
 @dataclass(kw_only=True)
 class EMAConfig:
-    half_life_images: int = 50_000  # longer: smoother weights that lag further behind
-    ramp: float = 0.1  # cap on the half-life as a share of the images seen so far
-    sigma_rels: list[float] = field(
-        default_factory=lambda: [0.05, 0.10]
+    half_life_images: int = bounded(50_000, at_least=0)  # longer: smoother weights that lag further behind
+    ramp: float = bounded(0.1, at_least=0)  # cap on the half-life as a share of the images seen so far
+    sigma_rels: list[float] = bounded(
+        default_factory=lambda: [0.05, 0.10], above=0, below=WIDEST, is_distinct=True
     )  # widths of further averages, from which any other can be made later; [] keeps none and saves their memory
 
     def __post_init__(self) -> None:
+        check_ranges(self, "train.ema.")
         for width in self.sigma_rels:
-            if not 0 < width < WIDEST:
-                raise ValueError(f"train.ema.sigma_rels: {width} must lie between 0 and {WIDEST}")
             if round(width, 3) != width:  # roles are told apart by three decimals
                 raise ValueError(f"train.ema.sigma_rels: {width} has more than three decimals; round it")
-        if len(set(self.sigma_rels)) < len(self.sigma_rels):
-            raise ValueError(f"train.ema.sigma_rels: {self.sigma_rels} names a width twice")
 
 
 def refuse_new_widths(config: EMAConfig, kept: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.stopwatch import Stopwatch
+from lediflow.ranges import bounded
 
 
 @dataclass(kw_only=True)
@@ -29,7 +30,9 @@ class EngineConfig:
     )
     device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
     precision: str = "float32"  # bfloat16: half the memory, twice the speed on GPUs | auto: where it is fast
-    zero: int = 0  # DeepSpeed's stage: what is sharded. 1: optimizer state, 2: and gradients, 3: and weights
+    zero: int = bounded(
+        0, at_least=0, at_most=3
+    )  # DeepSpeed's stage: what is sharded. 1: optimizer state, 2: and gradients, 3: and weights
     offload: str = (
         "none"  # cpu: optimizer state lives in host memory (zero 1 to 3): less GPU memory, slower steps
     )
@@ -41,10 +44,14 @@ class EngineConfig:
         "auto"  # of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures
     )
     activation_checkpointing: bool = False  # recompute layers in backward: less memory, a third more work
-    gradient_clip: float = 1.0  # largest norm of the whole gradient; 0 leaves it alone
-    micro_batch: int = 0  # samples a rank holds at once; 0: as many of its share as fit the GPU
-    join_seconds: float = 600.0  # that ranks wait for each other at the start
-    peak_tflops: float | None = None  # of one device, for its utilisation; null: known GPUs by their name
+    gradient_clip: float = bounded(1.0, at_least=0)  # largest norm of the whole gradient; 0 leaves it alone
+    micro_batch: int = bounded(
+        0, at_least=0
+    )  # samples a rank holds at once; 0: as many of its share as fit the GPU
+    join_seconds: float = bounded(600.0, above=0)  # that ranks wait for each other at the start
+    peak_tflops: float | None = bounded(
+        None, above=0
+    )  # of one device, for its utilisation; null: known GPUs by their name
 
 
 class Extent(NamedTuple):

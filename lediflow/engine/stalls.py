@@ -12,22 +12,31 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lediflow.engine.heartbeats import Heartbeat, State
+from lediflow.ranges import bounded
 
 
 @dataclass(kw_only=True)
 class WatchdogConfig:
-    every_seconds: float = 5.0  # between two heartbeats; each is one small file per rank
-    starting_seconds: float = 3600.0  # longest stay in building and compiling, first step included
-    data_seconds: float = 300.0  # longest wait for a batch
-    step_seconds: float = (
-        300.0  # longest step; NCCL ends a process after 600 s, without a word about the others
-    )
-    saving_seconds: float = 1800.0  # longest save
-    validating_seconds: float = 1800.0  # longest validation
-    finishing_seconds: float = 1800.0  # longest stay after the last step
-    silent_seconds: float = 60.0  # a rank whose heartbeat stands still this long is called silent
-    grace_seconds: float = 30.0  # ranks end themselves this long after another one failed; 0: never
-    end_after_seconds: float = 600.0  # stalled ranks end themselves this long after the stacks; 0: never
+    every_seconds: float = bounded(5.0, above=0)  # between two heartbeats; each is one small file per rank
+    starting_seconds: float = bounded(
+        3600.0, above=0
+    )  # longest stay in building and compiling, first step included
+    data_seconds: float = bounded(300.0, above=0)  # longest wait for a batch
+    step_seconds: float = bounded(
+        300.0, above=0
+    )  # longest step; NCCL ends a process after 600 s, without a word about the others
+    saving_seconds: float = bounded(1800.0, above=0)  # longest save
+    validating_seconds: float = bounded(1800.0, above=0)  # longest validation
+    finishing_seconds: float = bounded(1800.0, above=0)  # longest stay after the last step
+    silent_seconds: float = bounded(
+        60.0, above=0
+    )  # a rank whose heartbeat stands still this long is called silent
+    grace_seconds: float = bounded(
+        30.0, at_least=0
+    )  # ranks end themselves this long after another one failed; 0: never
+    end_after_seconds: float = bounded(
+        600.0, at_least=0
+    )  # stalled ranks end themselves this long after the stacks; 0: never
 
     def limit(self, heartbeat: Heartbeat) -> float:
         """How long a rank may stay where it is."""

@@ -29,6 +29,7 @@ from lediflow.evaluation.frechet import FeatureStatistics, FeatureSums, feature_
 from lediflow.evaluation.memorisation import nearest_training
 from lediflow.evaluation.neighbors import NEIGHBORS, manifold_metrics
 from lediflow.evaluation.reference import Reference
+from lediflow.ranges import bounded, check_ranges
 
 ESTIMATORS = ("exact", "streaming")
 NAMES = {
@@ -45,17 +46,14 @@ class MetricsConfig:
     estimator: str = (
         "exact"  # streaming: two moments in one pass, memory that no number of images raises; MMD alone
     )
-    neighbors: int = (
-        NEIGHBORS  # of precision, recall, density and coverage; more: wider balls, milder judgement
-    )
+    neighbors: int = bounded(
+        NEIGHBORS, at_least=1
+    )  # of precision, recall, density and coverage; more: wider balls, milder judgement
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"metrics.estimator={self.estimator}: choose one of {', '.join(ESTIMATORS)}")
-        if self.neighbors < 1:
-            raise ValueError(
-                f"metrics.neighbors={self.neighbors}: choose 1 or more; the usual number is {NEIGHBORS}"
-            )
+        check_ranges(self, "metrics.")
 
 
 class Metrics(NamedTuple):

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lediflow.flow.noise import SampleNoise
+from lediflow.ranges import bounded, check_ranges
 
 LAWS = ("uniform", "logit_normal", "stratified")
 STREAM = "time"
@@ -28,24 +29,18 @@ class TimeConfig:
     """The law of the times that a flow is trained at."""
 
     time: str = "uniform"  # uniform | logit_normal (more of the middle) | stratified (less noise in the loss)
-    time_mean: float = 0.0  # of logit(t), logit_normal only; above 0 favours the data's end
-    time_sd: float = 1.0  # of logit(t), logit_normal only; smaller gathers times around the middle
-    time_strata: int = (
-        64  # parts of [0, 1], stratified only; as many consecutive samples have one time in each
-    )
+    time_mean: float = bounded(0.0)  # of logit(t), logit_normal only; above 0 favours the data's end
+    time_sd: float = bounded(
+        1.0, above=0
+    )  # of logit(t), logit_normal only; smaller gathers times around the middle
+    time_strata: int = bounded(
+        64, at_least=1
+    )  # parts of [0, 1], stratified only; as many consecutive samples have one time in each
 
     def __post_init__(self) -> None:
         if self.time not in LAWS:
             raise ValueError(f"stage.time={self.time!r} is unknown; use one of {', '.join(LAWS)}")
-        if not (self.time_sd > 0 and math.isfinite(self.time_sd) and math.isfinite(self.time_mean)):
-            raise ValueError(
-                f"stage.time_mean={self.time_mean}, stage.time_sd={self.time_sd}: choose finite numbers and "
-                "an sd above 0"
-            )
-        if self.time_strata < 1:
-            raise ValueError(
-                f"stage.time_strata={self.time_strata}: choose 1 (uniform) or more parts of [0, 1]"
-            )
+        check_ranges(self, "stage.")
 
 
 def draw_times(config: TimeConfig, noise: SampleNoise, ids: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:

@@ -15,10 +15,10 @@ from lediflow.nn.specs import (
     HourglassSpec,
     LevelSpec,
     MappingSpec,
-    check_at_least_one,
     check_grid,
     check_levels,
 )
+from lediflow.ranges import bounded, check_ranges
 
 CONDITIONINGS = ("vector", "concat", "tokens")
 
@@ -27,20 +27,22 @@ CONDITIONINGS = ("vector", "concat", "tokens")
 class AuxiliarySpec:
     """Encoder to a small latent and decoder to a Gaussian over images, without time or condition."""
 
-    image_channels: int  # 3 for RGB, 4 for Stable Diffusion latents
-    patch_size: int  # pixels per token side; part of the latent's reduction
+    image_channels: int = bounded(at_least=1)  # 3 for RGB, 4 for Stable Diffusion latents
+    patch_size: int = bounded(at_least=1)  # pixels per token side; part of the latent's reduction
     levels: list[LevelSpec]  # fine to coarse: the encoder goes down them, the decoder up
-    latent_channels: int = 4  # the latent is treated like an image with so many channels
-    halvings: int | None = None  # level changes that halve the grid (null: all); fewer, and the latent grows
-    logvar_floor: float = -7.0  # lowest log sigma^2 of the prior (sigma 0.03): lower invites a discrete prior
-    logvar_ceiling: float | None = None  # highest log sigma^2, keeps draws near the data's range; null: none
+    latent_channels: int = bounded(4, at_least=1)  # the latent is treated like an image with so many channels
+    halvings: int | None = bounded(
+        None, at_least=0
+    )  # level changes that halve the grid (null: all); fewer, and the latent grows
+    logvar_floor: float = bounded(
+        -7.0
+    )  # lowest log sigma^2 of the prior (sigma 0.03): lower invites a discrete prior
+    logvar_ceiling: float | None = bounded(
+        None
+    )  # highest log sigma^2, keeps draws near the data's range; null: none
 
     def __post_init__(self) -> None:
-        check_at_least_one(
-            image_channels=self.image_channels,
-            patch_size=self.patch_size,
-            latent_channels=self.latent_channels,
-        )
+        check_ranges(self)
         check_levels(self.levels)
         if self.logvar_ceiling is not None and self.logvar_ceiling <= self.logvar_floor:
             raise ValueError(
@@ -66,32 +68,34 @@ class AuxiliarySpec:
 class VelocitySpec:
     """The flow model: an hourglass that is told the time, and the image's latent z unless that has no shape."""
 
-    image_channels: int  # 3 for RGB, 4 for Stable Diffusion latents
-    patch_size: int  # pixels per token side
+    image_channels: int = bounded(at_least=1)  # 3 for RGB, 4 for Stable Diffusion latents
+    patch_size: int = bounded(at_least=1)  # pixels per token side
     levels: list[LevelSpec]  # fine to coarse
     mapping: MappingSpec = field(default_factory=MappingSpec)
-    latent_shape: list[int] = field(default_factory=list)  # of z; training copies it from the auxiliary model
+    latent_shape: list[int] = bounded(
+        default_factory=list, at_least=1
+    )  # of z; training copies it from the auxiliary model
     conditioning: str = (
         "vector"  # how z enters: vector (mapping network) | concat (input) | tokens (middle level)
     )
-    num_classes: int = 0  # classes it can be told, beside one for "no class"; 0: no class labels
+    num_classes: int = bounded(
+        0, at_least=0
+    )  # classes it can be told, beside one for "no class"; 0: no class labels
     augmentation: bool = False  # keeps the reference's (then constant) augmentation input: +0.6 M parameters
 
     def __post_init__(self) -> None:
-        check_at_least_one(image_channels=self.image_channels, patch_size=self.patch_size)
+        check_ranges(self)
         check_levels(self.levels)
         if self.conditioning not in CONDITIONINGS:
             nearest = get_close_matches(self.conditioning, CONDITIONINGS, n=1, cutoff=0.0)[0]
             raise ValueError(
                 f"conditioning {self.conditioning!r}: known are {', '.join(CONDITIONINGS)}; did you mean {nearest!r}?"
             )
-        if len(self.latent_shape) not in (0, 3) or any(side < 1 for side in self.latent_shape):
+        if len(self.latent_shape) not in (0, 3):
             raise ValueError(
                 f"latent_shape {list(self.latent_shape)} (model.velocity.latent_shape): give channels, height and "
                 f"width, each 1 or more, or [] for the flow-matching baseline, which has no latent"
             )
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes {self.num_classes}: give the number of classes, or 0 for none")
 
     @property
     def latent_dim(self) -> int:
@@ -107,14 +111,14 @@ class VelocitySpec:
 class LatentSamplerSpec:
     """The flow model in latent space, which turns w ~ N(0, I) into a latent z."""
 
-    latent_channels: int = 4  # must be the auxiliary model's
+    latent_channels: int = bounded(4, at_least=1)  # must be the auxiliary model's
     levels: list[LevelSpec] = field(
         default_factory=lambda: [LevelSpec(depth=8, width=384, d_ff=768, head_dim=64)]
     )  # one global level of 8 layers: 17 M parameters with the mapping below
     mapping: MappingSpec = field(default_factory=lambda: MappingSpec(width=384))
 
     def __post_init__(self) -> None:
-        check_at_least_one(latent_channels=self.latent_channels)
+        check_ranges(self)
         check_levels(self.levels)
 
 

@@ -8,7 +8,8 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from numbers import Integral
+
+from lediflow.ranges import bounded, check_ranges
 
 FEEDFORWARD_EXPANSION = 3  # LeDiFlow's parameter counts follow from it
 
@@ -17,15 +18,18 @@ FEEDFORWARD_EXPANSION = 3  # LeDiFlow's parameter counts follow from it
 class LevelSpec:
     """Transformer layers that share one token grid."""
 
-    depth: int  # layers; an hourglass has this many before its coarser levels and again after them
-    width: int  # channels per token: cost and parameters grow with its square
-    d_ff: int = 0  # hidden channels of the feed-forward block; 0 means 3 x width
-    head_dim: int = 64  # channels per attention head; smaller makes more heads
-    kernel_size: int | None = None  # side of the square each token attends to; null attends to the whole grid
+    depth: int = bounded(
+        at_least=1
+    )  # layers; an hourglass has this many before its coarser levels and again after them
+    width: int = bounded(at_least=1)  # channels per token: cost and parameters grow with its square
+    d_ff: int = bounded(0, at_least=0)  # hidden channels of the feed-forward block; 0 means 3 x width
+    head_dim: int = bounded(64, at_least=1)  # channels per attention head; smaller makes more heads
+    kernel_size: int | None = bounded(
+        None, at_least=1
+    )  # side of the square each token attends to; null attends to the whole grid
 
     def __post_init__(self) -> None:
-        check_at_least_one(depth=self.depth, width=self.width, head_dim=self.head_dim)
-        check_at_least(0, d_ff=self.d_ff)
+        check_ranges(self)
         if self.width % self.head_dim:
             raise ValueError(
                 f"level of width {self.width} with head_dim {self.head_dim}: heads must divide the width; "
@@ -36,8 +40,6 @@ class LevelSpec:
                 f"head_dim {self.head_dim}: rotary embeddings turn pairs on two axes over half of each head, "
                 f"so it must be a multiple of 8"
             )
-        if self.kernel_size is not None:
-            check_at_least_one(kernel_size=self.kernel_size)
 
     @property
     def feedforward_width(self) -> int:
@@ -52,13 +54,12 @@ class LevelSpec:
 class MappingSpec:
     """The network that turns time and conditioning into the vector every layer listens to."""
 
-    depth: int = 2  # feed-forward blocks
-    width: int = 768  # length of the condition vector
-    d_ff: int = 0  # hidden channels of each block; 0 means 3 x width
+    depth: int = bounded(2, at_least=0)  # feed-forward blocks
+    width: int = bounded(768, at_least=1)  # length of the condition vector
+    d_ff: int = bounded(0, at_least=0)  # hidden channels of each block; 0 means 3 x width
 
     def __post_init__(self) -> None:
-        check_at_least(0, **{"mapping.depth": self.depth, "mapping.d_ff": self.d_ff})
-        check_at_least_one(**{"mapping.width": self.width})
+        check_ranges(self)
         if self.width % 2:
             raise ValueError(f"mapping.width {self.width}: cosines and sines each take half, so make it even")
 
@@ -71,35 +72,18 @@ class MappingSpec:
 class HourglassSpec:
     """An hourglass transformer from an image to an image of the same size."""
 
-    in_channels: int  # channels of the input image
-    out_channels: int  # channels of the output image
-    patch_size: int  # pixels per token side; doubling it quarters the tokens
+    in_channels: int = bounded(at_least=1)  # channels of the input image
+    out_channels: int = bounded(at_least=1)  # channels of the output image
+    patch_size: int = bounded(at_least=1)  # pixels per token side; doubling it quarters the tokens
     levels: list[LevelSpec]  # fine to coarse
     mapping: MappingSpec = field(default_factory=MappingSpec)
-    num_classes: int = 0  # 0: no class labels
-    conditioning_dim: int = 0  # length of the free conditioning vector; 0: none
+    num_classes: int = bounded(0, at_least=0)  # 0: no class labels
+    conditioning_dim: int = bounded(0, at_least=0)  # length of the free conditioning vector; 0: none
     augmentation: bool = False  # whether the nine augmentation parameters of k-diffusion are an input
 
     def __post_init__(self) -> None:
-        check_at_least_one(
-            in_channels=self.in_channels, out_channels=self.out_channels, patch_size=self.patch_size
-        )
-        check_at_least(0, num_classes=self.num_classes, conditioning_dim=self.conditioning_dim)
+        check_ranges(self)
         check_levels(self.levels)
-
-
-def check_at_least_one(**values: int) -> None:
-    """Refuse a size or a number below 1, by its name."""
-    check_at_least(1, **values)
-
-
-def check_at_least(least: int, **values: int) -> None:
-    """Refuse what is no whole number or below the least, by its name."""
-    for name, value in values.items():
-        if not isinstance(value, Integral):
-            raise ValueError(f"{name} {value!r}: no whole number; choose one, {least} or more")
-        if value < least:
-            raise ValueError(f"{name} {value}: nothing can be built of it; choose {least} or more")
 
 
 def check_levels(levels: Sequence[LevelSpec]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import latent_shape
 from lediflow.models.velocity import VelocityModel
+from lediflow.ranges import bounded, check_ranges, seed_field
 from lediflow.records import read_record
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
 
@@ -39,16 +40,23 @@ PIPELINE = "pipeline.json"
 class SamplingConfig:
     """How an image is drawn from trained models."""
 
-    seed: int = 0  # image i depends on (weights, seed, i) and these settings alone
+    seed: int = seed_field()  # image i depends on (weights, seed, i) and these settings alone
     solver: str = "midpoint"  # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps)
-    steps: int = 2  # solver steps of the flow; 0, with any solver, shows draws of the prior itself
-    temperature: float = 1.0  # scales the prior's standard deviation; lower is smoother
+    steps: int = bounded(
+        2, at_least=0
+    )  # solver steps of the flow; 0, with any solver, shows draws of the prior itself
+    temperature: float = bounded(1.0, at_least=0)  # scales the prior's standard deviation; lower is smoother
     latent_solver: str = "midpoint"  # as `solver`, for the latent sampler
-    latent_steps: int = 4  # of the latent sampler; the paper's choice
-    labels: list[int] = field(default_factory=list)  # classes, dealt out to the images in turn; []: no class
-    guidance: float = 1.0  # how far to go beyond what the class adds; 1: not, more: clearer and less varied
+    latent_steps: int = bounded(4, at_least=1)  # of the latent sampler; the paper's choice
+    labels: list[int] = bounded(
+        default_factory=list, at_least=0
+    )  # classes, dealt out to the images in turn; []: no class
+    guidance: float = bounded(
+        1.0, at_least=0
+    )  # how far to go beyond what the class adds; 1: not, more: clearer and less varied
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.steps != 0:
             check_solver(self.solver, self.steps)
         try:

@@ -18,6 +18,7 @@ from lediflow.flow.losses import beta_nll_loss, gaussian_kl, guided_by_variance,
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import Prior
 from lediflow.nn.shapes import Image
+from lediflow.ranges import bounded, check_ranges
 from lediflow.stages.bins import Binned, by_sigma, some_pixels
 from lediflow.stages.protocol import StageLoss, stage_loss
 
@@ -25,18 +26,15 @@ from lediflow.stages.protocol import StageLoss, stage_loss
 @dataclass(kw_only=True)
 class AuxiliaryStageConfig:
     name: str = "auxiliary"
-    beta: float = 1.0  # open in the paper; lower: sharper prior, a latent space that is harder to sample
-    nll_beta: float = (
-        0.0  # weighs pixels by sigma^(2 nll_beta): higher, and unsure pixels' means learn faster
-    )
+    beta: float = bounded(
+        1.0, at_least=0
+    )  # open in the paper; lower: sharper prior, a latent space that is harder to sample
+    nll_beta: float = bounded(
+        0.0, at_least=0, at_most=1
+    )  # weighs pixels by sigma^(2 nll_beta): higher, and unsure pixels' means learn faster
 
     def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise ValueError(f"stage.beta={self.beta}: choose 0 (the latent is left to itself) or more")
-        if not 0 <= self.nll_beta <= 1:
-            raise ValueError(
-                f"stage.nll_beta={self.nll_beta}: choose 0 (the variance-guided loss) to 1 (squared error)"
-            )
+        check_ranges(self, "stage.")
 
 
 class AuxiliaryStage:

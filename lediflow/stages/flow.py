@@ -26,6 +26,7 @@ from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.times import TimeConfig, draw_times
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.nn.shapes import Image
+from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
@@ -34,24 +35,24 @@ from lediflow.stages.protocol import StageLoss, stage_loss
 @dataclass(kw_only=True)
 class FlowStageConfig(TimeConfig):
     name: str = "flow"
-    exponent: float = 1.0  # p of w = min(sigma^-p, cap); open in the paper; 0 weighs all pixels alike
-    cap: float = 10.0  # the largest weight, reached where the prior is surest; open in the paper
+    exponent: float = bounded(
+        1.0, at_least=0
+    )  # p of w = min(sigma^-p, cap); open in the paper; 0 weighs all pixels alike
+    cap: float = bounded(
+        10.0, above=0, or_infinity=True
+    )  # the largest weight, reached where the prior is surest; open in the paper
     normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
-    label_dropout: float = 0.1  # share of images shown without their class: what guidance compares with
+    label_dropout: float = bounded(
+        0.1, at_least=0, at_most=1
+    )  # share of images shown without their class: what guidance compares with
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.exponent >= 0:
-            raise ValueError(f"stage.exponent={self.exponent}: choose 0 (all pixels alike) or more")
-        if not self.cap > 0:
-            raise ValueError(f"stage.cap={self.cap}: choose a largest weight above 0")
         if self.coupling not in COUPLINGS:
             raise ValueError(
                 f"stage.coupling={self.coupling!r} is unknown; use one of {', '.join(COUPLINGS)}"
             )
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"stage.label_dropout={self.label_dropout}: choose a share from 0 to 1")
 
 
 class Start(NamedTuple):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lediflow.data.streams.batch import Batch
 from lediflow.errors import UserError
+from lediflow.ranges import bounded
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,10 @@ NAMED = 8  # samples that a warning names
 
 @dataclass(kw_only=True)
 class BadStepsConfig:
-    in_a_row: int = 8  # steps left out one after another before the run goes back to its last checkpoint
-    returns: int = 3  # times that a start goes back before it ends with an error
+    in_a_row: int = bounded(
+        8, at_least=1
+    )  # steps left out one after another before the run goes back to its last checkpoint
+    returns: int = bounded(3, at_least=0)  # times that a start goes back before it ends with an error
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lediflow.engine.checkpoints import CheckpointConfig
 from lediflow.engine.ema import EMAConfig
+from lediflow.ranges import bounded
 from lediflow.training.bad_steps import BadStepsConfig
 from lediflow.training.schedules import ScheduleConfig
 from lediflow.training.validation import ValidationConfig
@@ -13,18 +14,30 @@ from lediflow.training.validation import ValidationConfig
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    images: int = 1_000_000  # how many images the run sees, repeats counted; the clock of everything else
-    global_batch: int = 64  # samples per optimizer step over all ranks; changing it changes the training
-    learning_rate: float = 3e-4  # AdamW's, at its height; the mapping network takes a third of it
-    weight_decay: float = 1e-2  # shrinks the maps between tokens; norms, scales and embeddings are spared
-    beta1: float = 0.9  # memory of the gradient's direction
-    beta2: float = 0.99  # memory of the gradient's size; longer suits larger batches
+    images: int = bounded(
+        1_000_000, at_least=1
+    )  # how many images the run sees, repeats counted; the clock of everything else
+    global_batch: int = bounded(
+        64, at_least=1
+    )  # samples per optimizer step over all ranks; changing it changes the training
+    learning_rate: float = bounded(
+        3e-4, at_least=0
+    )  # AdamW's, at its height; the mapping network takes a third of it
+    weight_decay: float = bounded(
+        1e-2, at_least=0
+    )  # shrinks the maps between tokens; norms, scales and embeddings are spared
+    beta1: float = bounded(0.9, at_least=0, below=1)  # memory of the gradient's direction
+    beta2: float = bounded(
+        0.99, at_least=0, below=1
+    )  # memory of the gradient's size; longer suits larger batches
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     bad_steps: BadStepsConfig = field(default_factory=BadStepsConfig)
-    log_every_images: int = 4_096  # averages over this many images become one point of a curve
-    check_attention_every_steps: int = (
-        0  # looks for values that are no numbers, for one forward pass; 0: never
-    )
+    log_every_images: int = bounded(
+        4_096, at_least=0
+    )  # averages over this many images become one point of a curve
+    check_attention_every_steps: int = bounded(
+        0, at_least=0
+    )  # looks for values that are no numbers, for one forward pass; 0: never

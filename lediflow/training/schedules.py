@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lediflow.ranges import bounded
+
 
 @dataclass(kw_only=True)
 class ScheduleConfig:
-    warmup_images: int = 10_000  # linear rise from zero; too short and AdamW's first steps are wild
-    decay_images: int = 0  # the last stretch of the run, over which the rate falls; 0 keeps it constant
-    final_factor: float = 0.0  # where the decay ends, as a share of the full rate
+    warmup_images: int = bounded(
+        10_000, at_least=0
+    )  # linear rise from zero; too short and AdamW's first steps are wild
+    decay_images: int = bounded(
+        0, at_least=0
+    )  # the last stretch of the run, over which the rate falls; 0 keeps it constant
+    final_factor: float = bounded(0.0, at_least=0)  # where the decay ends, as a share of the full rate
 
 
 def learning_rate_factor(config: ScheduleConfig, images_seen: int, images: int) -> float:

@@ -31,6 +31,7 @@ from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
+from lediflow.ranges import bounded, check_ranges
 from lediflow.stages.protocol import Stage
 from lediflow.training.totals import Totals
 
@@ -47,15 +48,15 @@ Samples = Int64[np.ndarray, " samples"]
 class ValidationConfig:
     """How often the loss on held-out samples is taken, and how exactly."""
 
-    every_images: int | None = None  # 0: never | null: every 65536 where data.held_out_fraction is not 0
-    samples: int = 512  # of the held-out ones, the same each time; more: a loss less noisy and dearer
+    every_images: int | None = bounded(
+        None, at_least=0
+    )  # 0: never | null: every 65536 where data.held_out_fraction is not 0
+    samples: int = bounded(
+        512, at_least=1
+    )  # of the held-out ones, the same each time; more: a loss less noisy and dearer
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or (self.every_images or 0) < 0:
-            raise ValueError(
-                f"train.validation.samples={self.samples}, train.validation.every_images={self.every_images}: choose "
-                "at least 1 sample, and 0 (never) or more images"
-            )
+        check_ranges(self, "train.validation.")
 
 
 def build_validation(

@@ -21,6 +21,7 @@ from lediflow.data.storage.protocol import Storage
 from lediflow.data.storage.remote import RemoteFolder, is_remote
 from lediflow.data.storage.retry import PatientStorage
 from lediflow.errors import UserError
+from lediflow.ranges import bounded, check_ranges
 
 METHODS = ("auto", "ranges", "whole")
 
@@ -32,12 +33,20 @@ class ReadingConfig:
     method: str = (
         "auto"  # auto: by the shards' size | ranges: only what a sample needs | whole: shard by shard
     )
-    whole_mib: float = 128.0  # auto reads shards up to this size whole; more needs more memory for addresses
-    memory_gib: float = 4.0  # most that whole shards from an address may hold in memory, per rank
+    whole_mib: float = bounded(
+        128.0, at_least=0
+    )  # auto reads shards up to this size whole; more needs more memory for addresses
+    memory_gib: float = bounded(
+        4.0, above=0
+    )  # most that whole shards from an address may hold in memory, per rank
     cache: str | None = None  # folder on this node's own disk that shards are copied to; null: none
-    cache_gib: float = 100.0  # size at which the cache gives up the shards used longest ago
-    attempts: int = 5  # how often a failing read is tried, with growing pauses, before the run stops
-    timeout_seconds: float = 120.0  # how long one attempt at an address, or one batch, may take
+    cache_gib: float = bounded(100.0, above=0)  # size at which the cache gives up the shards used longest ago
+    attempts: int = bounded(
+        5, at_least=1
+    )  # how often a failing read is tried, with growing pauses, before the run stops
+    timeout_seconds: float = bounded(
+        120.0, above=0
+    )  # how long one attempt at an address, or one batch, may take
     remote_options: dict[str, Any] = field(default_factory=dict)  # handed to fsspec: keys, endpoints, ...
     checksums: bool = False  # compare every sample with its CRC-32: finds silent damage, costs some speed
 
@@ -86,8 +95,4 @@ def _check(config: ReadingConfig) -> None:
         raise UserError(
             f"data.reading.method={config.method} is not known; choose one of {', '.join(METHODS)}"
         )
-    for name in ("attempts", "timeout_seconds", "memory_gib", "cache_gib"):
-        if getattr(config, name) <= 0:
-            raise UserError(f"data.reading.{name}={getattr(config, name)} must be above 0")
-    if config.whole_mib < 0:
-        raise UserError(f"data.reading.whole_mib={config.whole_mib} must be at least 0")
+    check_ranges(config, "data.reading.")

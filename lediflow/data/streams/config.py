@@ -12,6 +12,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage import ReadingConfig
 from lediflow.data.streams.split import samples_of
 from lediflow.errors import UserError
+from lediflow.ranges import bounded
 
 
 @dataclass(kw_only=True)
@@ -21,14 +22,22 @@ class DataConfig:
     path: str = "???"  # folder or address (https://, s3://) of shards, images or latents
     flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric things
     flip_vertical: bool = False  # turn half of the images upside down; for textures and views from above
-    held_out_fraction: float = 0.0  # share of the samples, chosen by key, that training never sees
-    shuffle_window: int = 8  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
+    held_out_fraction: float = bounded(
+        0.0, at_least=0, at_most=1
+    )  # share of the samples, chosen by key, that training never sees
+    shuffle_window: int = bounded(
+        8, at_least=0
+    )  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
     last_batch: str = "fill"  # of an epoch: fill takes the next epoch's first samples | drop leaves it out
-    threads: int = 2  # loaders per rank; more help where shards hold pictures, one is best for latents
-    batches_ahead: int = 4  # micro-batches loaded before they are asked for; more cost memory
-    max_corrupt_share: float = (
-        0.001  # share of samples that may be corrupt, and are replaced, before the run stops
-    )
+    threads: int = bounded(
+        2, at_least=1
+    )  # loaders per rank; more help where shards hold pictures, one is best for latents
+    batches_ahead: int = bounded(
+        4, at_least=0
+    )  # micro-batches loaded before they are asked for; more cost memory
+    max_corrupt_share: float = bounded(
+        0.001, at_least=0, at_most=1
+    )  # share of samples that may be corrupt, and are replaced, before the run stops
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 
 
@@ -41,24 +50,6 @@ def training_samples(reader: ShardReader, config: DataConfig) -> Int64[ndarray, 
             f"{reader.index.root} for training; lower it"
         )
     return samples
-
-
-RANGES = {
-    "held_out_fraction": (0, 1),
-    "max_corrupt_share": (0, 1),
-    "shuffle_window": (0, None),
-    "threads": (1, None),
-    "batches_ahead": (0, None),
-}
-
-
-def check_ranges(config: DataConfig) -> None:
-    """Refuse numbers that mean nothing."""
-    for name, (least, most) in RANGES.items():
-        value = getattr(config, name)
-        if value < least or (most is not None and value > most):
-            allowed = f"at least {least}" if most is None else f"between {least} and {most}"
-            raise UserError(f"data.{name}={value} must be {allowed}")
 
 
 def check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:

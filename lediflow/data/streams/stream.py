@@ -27,13 +27,13 @@ from lediflow.data.streams.config import (
     check_data,
     check_flips,
     check_order,
-    check_ranges,
     training_samples,
 )
 from lediflow.data.streams.order import RunOrder, share_of_rank
 from lediflow.data.streams.quarantine import Quarantine
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
+from lediflow.ranges import check_ranges
 
 Positions = Int64[np.ndarray, " batch"]
 ORDER_RULE = 2  # counts the changes of order.py that show other samples at the same positions
@@ -55,7 +55,7 @@ class SampleStream:
         position: int = 0,
         device: torch.device | str = "cpu",
     ):
-        check_ranges(config)
+        check_ranges(config, "data.")
         check_batches(global_batch, world_size, micro_batch)
         check_flips(reader, config)
         self.reader, self.config, self.device = reader, config, torch.device(device)

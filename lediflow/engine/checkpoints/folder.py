@@ -15,6 +15,7 @@ from torch import Tensor
 from lediflow.disk import flush
 from lediflow.engine.checkpoints.faults import MODEL, PROGRESS, find_fault
 from lediflow.engine.checkpoints.slices import SlicedState
+from lediflow.ranges import bounded
 from lediflow.records import read_record
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,16 @@ PARTIAL = ".partial"  # ends the name of what is not yet, or no longer, a checkp
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
-    every_images: int = 1_048_576  # on the image clock, so that the number of GPUs leaves it alone
-    keep_last: int = 2  # older full states go; exported EMA weights stay
-    keep_every_images: int = 0  # a state that crossed a multiple of this stays for ever; 0: none does
-    snapshot_every_images: int = (
-        1_048_576  # apart, at least, of stored averages from which others are made later; 0: none
-    )
+    every_images: int = bounded(
+        1_048_576, at_least=0
+    )  # on the image clock, so that the number of GPUs leaves it alone
+    keep_last: int = bounded(2, at_least=0)  # older full states go; exported EMA weights stay
+    keep_every_images: int = bounded(
+        0, at_least=0
+    )  # a state that crossed a multiple of this stays for ever; 0: none does
+    snapshot_every_images: int = bounded(
+        1_048_576, at_least=0
+    )  # apart, at least, of stored averages from which others are made later; 0: none
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from lediflow.evaluation.features.inception import InceptionFeatures
 from lediflow.evaluation.features.protocol import FeatureExtractor
 from lediflow.evaluation.features.torchscript import NAME as TORCHSCRIPT
 from lediflow.evaluation.features.torchscript import TorchScriptFeatures
+from lediflow.ranges import bounded
 
 __all__ = [
     "CLIP",
@@ -41,11 +42,13 @@ class FeaturesConfig:
         "efficientnet-lite0"  # or efficientnet-lite2; clip-vit-l14-336: CMMD; inception: FID; see docs
     )
     path: str | None = None  # weights file: EfficientNets bring theirs along, all others need one
-    size: int = 224  # torchscript: the side in pixels that the module wants
-    mean: list[float] = field(
+    size: int = bounded(224, at_least=1)  # torchscript: the side in pixels that the module wants
+    mean: list[float] = bounded(
         default_factory=lambda: [0.485, 0.456, 0.406]
     )  # torchscript: of the channels, in 0..1
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])  # torchscript: likewise
+    std: list[float] = bounded(
+        default_factory=lambda: [0.229, 0.224, 0.225], above=0
+    )  # torchscript: likewise
     device: str = "cpu"  # where the extractor runs
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from lediflow.flow.solvers import check_solver
+from lediflow.ranges import bounded, check_ranges
 from lediflow.sampling import SamplingConfig
 
 ADAPTIVE = "dopri5"  # chooses its own steps
@@ -18,12 +19,17 @@ class GridConfig:
     solvers: list[str] = field(
         default_factory=lambda: ["euler", "midpoint", "heun3"]
     )  # dopri5 once, without steps
-    steps: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8])  # 0: draws of the learned prior, once
-    temperatures: list[float] = field(default_factory=lambda: [1.0])  # of the prior; lower is smoother
+    steps: list[int] = bounded(
+        default_factory=lambda: [0, 1, 2, 4, 8], at_least=0, is_filled=True
+    )  # 0: draws of the learned prior, once
+    temperatures: list[float] = bounded(
+        default_factory=lambda: [1.0], at_least=0, is_filled=True
+    )  # of the prior; lower is smoother
 
     def __post_init__(self) -> None:
-        if not (self.solvers and self.steps and self.temperatures):
-            raise ValueError("grid.solvers, grid.steps and grid.temperatures need at least one value each")
+        check_ranges(self, "grid.")
+        if not self.solvers:
+            raise ValueError("grid.solvers=[] is empty; give at least one value")
         for solver in self.solvers:
             for steps in self.steps:
                 check_solver(solver, 1 if steps == 0 else steps)

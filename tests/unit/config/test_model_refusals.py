@@ -95,12 +95,12 @@ def test_a_parent_with_other_latents_is_refused_with_both_shapes(trained, tmp_pa
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("train.images=0", "train.images=0 must be above 0"),
-        ("train.global_batch=0", "train.global_batch=0 must be above 0"),
+        ("train.images=0", "train.images=0 must be at least 1"),
+        ("train.global_batch=0", "train.global_batch=0 must be at least 1"),
         ("train.learning_rate=-1", "train.learning_rate=-1.0 must be at least 0"),
         ("train.learning_rate=nan", "train.learning_rate=nan must be at least 0"),
         ("train.beta2=1", "train.beta2=1.0 must be at least 0 and below 1"),
-        ("train.bad_steps.in_a_row=0", "train.bad_steps.in_a_row=0 must be above 0"),
+        ("train.bad_steps.in_a_row=0", "train.bad_steps.in_a_row=0 must be at least 1"),
         ("train.checkpoint.keep_last=-3", "train.checkpoint.keep_last=-3 must be at least 0"),
         ("train.schedule.decay_images=-100", "train.schedule.decay_images=-100 must be at least 0"),
         ("engine.gradient_clip=-1", "engine.gradient_clip=-1.0 must be at least 0"),

@@ -123,7 +123,7 @@ def test_folders_with_odd_names_arrive_whole(place):
         (["source=nowhere"], r"task prepare: source=nowhere does not exist"),
         (["flow.train.imagess=3"], r"(?s)task flow: .*imagess.*nearest valid names: train.images"),
         (["sede=1"], r"(?s)task auxiliary: .*sede.*options of the pipeline: source, seed, folder"),
-        (["flow.train.global_batch=0"], r"task flow: train.global_batch=0 must be above 0"),
+        (["flow.train.global_batch=0"], r"task flow: train.global_batch=0 must be at least 1"),
         (["prepare.slurm.nodes=2"], r"task prepare: .*one process.*2 nodes"),
         (["flow.slurm.nodse=2"], r"(?s)task flow: .*nearest valid names: slurm.nodes"),
         (["flow.array=2"], r"task flow: array=2: only encode"),

@@ -53,8 +53,8 @@ def test_beta_nll_takes_the_place_of_the_first_term(auxiliary, batch, noise, lat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": -0.1}, r"stage\.beta=-0\.1: choose 0"),
-        ({"nll_beta": 2.0}, r"stage\.nll_beta=2\.0: choose 0 .* to 1"),
+        ({"beta": -0.1}, r"stage\.beta=-0\.1 must be at least 0"),
+        ({"nll_beta": 2.0}, r"stage\.nll_beta=2\.0 must be at least 0 and at most 1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_with_their_key(options, message):

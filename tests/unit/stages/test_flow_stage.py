@@ -191,7 +191,7 @@ def test_draws_of_the_learned_prior_are_not_exchanged(auxiliary):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exponent": -1.0}, r"stage\.exponent=-1\.0: choose 0"),
+        ({"exponent": -1.0}, r"stage\.exponent=-1\.0 must be at least 0"),
         ({"cap": 0.0}, r"stage\.cap=0\.0: choose a largest weight above 0"),
         ({"coupling": "random"}, r"stage\.coupling='random' .*use one of independent, optimal_transport"),
         ({"label_dropout": 1.5}, r"stage\.label_dropout=1\.5: choose a share from 0 to 1"),

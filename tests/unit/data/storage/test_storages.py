@@ -88,7 +88,7 @@ def test_memory_forgets_a_failed_fetch(folder):
     ("changes", "said"),
     [
         ({"method": "mmap"}, "data.reading.method=mmap is not known; choose one of auto, ranges, whole"),
-        ({"attempts": 0}, "data.reading.attempts=0 must be above 0"),
+        ({"attempts": 0}, "data.reading.attempts=0 must be at least 1"),
     ],
 )
 def test_a_wrong_option_is_named(folder, changes, said):
