@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from lediflow.errors import UserError
 
@@ -103,6 +103,11 @@ def seed_field() -> Any:
     return bounded(0, at_least=0, at_most=LARGEST_SEED)
 
 
+def range_of(kind: Any, name: str) -> Range | None:
+    """The range of a dataclass's field, None where it has none."""
+    return {field.name: field for field in dataclasses.fields(kind)}[name].metadata.get(KEY)
+
+
 def check_ranges(config: Any, prefix: str = "") -> None:
     """Raise OutOfRangeError for the first number that is out of its range, here or in a nested dataclass or list.
 
@@ -114,7 +119,8 @@ def check_ranges(config: Any, prefix: str = "") -> None:
 
 def faults(config: Any, prefix: str = "") -> Iterator[str]:
     """A sentence for each number that is out of its range."""
-    for name, limits, is_whole in _fields(type(config)):
+    kind: Any = type(config)
+    for name, limits, is_whole in _fields(kind):
         value = getattr(config, name)
         if limits is not None:
             yield from _faults_of(prefix + name, value, limits, is_whole)
@@ -163,7 +169,7 @@ def _fault(key: str, value: Any, limits: Range, is_whole: bool) -> Iterator[str]
         return
     if isinstance(value, bool) or not isinstance(value, Real):
         yield f"{key}={value!r} must be a {'whole ' if is_whole else ''}number, {limits}"
-    elif not limits.holds(value, is_whole):
+    elif not limits.holds(cast(float, value), is_whole):
         words = str(dataclasses.replace(limits, is_filled=False, is_distinct=False))
         if is_whole and not isinstance(value, Integral):
             words = f"a whole number, {words}"

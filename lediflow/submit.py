@@ -13,6 +13,7 @@ Examples: python -m lediflow.submit experiment=ffhq256_sdv_flow data.path=SHARDS
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,13 +43,14 @@ def main() -> None:
         print(__doc__.replace("`", ""))
         return
     is_dry = DRY_RUN in arguments
-    request = take_apart([argument for argument in arguments if argument != DRY_RUN])
+    request = None
     try:
+        request = take_apart([argument for argument in arguments if argument != DRY_RUN])
         (answer_pipeline if request.pipeline else answer)(request, is_dry)
     except UserError as error:
         refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        refuse(explain(error, request.command))
+        refuse(explain(error, request.command if request else "train"))
 
 
 def refuse(message: str) -> None:
@@ -81,7 +83,7 @@ def submit_all(jobs: Sequence[JobRecord], options: SubmitCommand, runs: Path) ->
             f"{record.name} is job {record.job_id}\n"
             f"  folder  {record.run}\n"
             f"  log     {folder.log / f'{record.job_id}.log'}\n"
-            f"  follow  python -m lediflow.status logs {record.name} --follow"
+            f"  follow  python -m lediflow.status logs {shlex.quote(record.name)} --follow"
         )
     print("all jobs and runs: python -m lediflow.status")
 

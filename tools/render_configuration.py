@@ -23,25 +23,14 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 
-from lediflow.config import schema
+from lediflow.config.schema import COMMANDS, STAGES
 from lediflow.nn.specs import LevelSpec
-from lediflow.stages.auxiliary import AuxiliaryStageConfig
-from lediflow.stages.flow import FlowStageConfig
-from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+from lediflow.ranges import range_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
 CONF = ROOT / "conf"
 
-COMMANDS = {
-    "prepare": schema.PrepareCommand,
-    "encode": schema.EncodeCommand,
-    "train": schema.TrainCommand,
-    "sample": schema.SampleCommand,
-    "evaluate": schema.EvaluateCommand,
-    "submit": schema.SubmitCommand,
-}
-STAGES = (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig)
 GROUPS = ("experiment", "model", "engine", "tracking", "codec")
 CHOSEN_BY_GROUP = ("model.",)  # options that every file of a group sets
 LAUNCHERS = "hydra/launcher"
@@ -55,6 +44,15 @@ Every command takes `key=value` (change an option) and `group=name` (choose a fi
 the configuration that a command line stands for, `--help` the options. A name that is not known is refused, with
 the nearest ones that are.
 
+Options that are strings (folders, files, names) are taken as they stand: `output=2024_05_03`, `source=/data/ü (1)`,
+`run=runs/a,b=c`; put quotes around the argument where the shell asks for them. `null` is no value (a folder of that
+name is `./null`), `${key}` another option's value (`\\${` the characters), and in a sweep (`-m`, `lediflow.submit`)
+a comma separates values unless a file or folder has the whole name. Quotes inside the argument, `'run="a,b"'`, settle
+every doubt. Everything else follows Hydra's grammar.
+
+Numbers out of their range are refused with exit status 2; in a list, the range holds for each value. NaN is out of
+every range, and infinity where "inf" is not named.
+
 The column "default" is what holds if nothing else is said. An experiment or another file of `conf/` may say
 something else: `experiment=demo`, for instance, chooses the length of the run by its stage.
 `python -m lediflow.report` is the one command without Hydra: see `python -m lediflow.report --help`.
@@ -64,6 +62,7 @@ something else: `experiment=demo`, for instance, chooses the length of the run b
 class Option(NamedTuple):
     key: str
     default: str
+    range: str
     meaning: str
 
 
@@ -136,8 +135,11 @@ def level_section() -> str:
 
 
 def table(options: Iterator[Option] | list[Option]) -> list[str]:
-    rows = [f"| `{option.key}` | {option.default} | {cell(option.meaning)} |" for option in options]
-    return ["| option | default | meaning |", "|---|---|---|", *rows]
+    rows = [
+        f"| `{option.key}` | {option.default} | {option.range} | {cell(option.meaning)} |"
+        for option in options
+    ]
+    return ["| option | default | range | meaning |", "|---|---|---|---|", *rows]
 
 
 def cell(text: str) -> str:
@@ -154,7 +156,8 @@ def options_of(config: type, prefix: str = "", chosen: Any = None) -> Iterator[O
     nested = [name for name in values if dataclasses.is_dataclass(hints[name])]
     for name in (name for name in values if name not in nested):
         default = shown_default(values[name], hints[name], prefix)
-        yield Option(prefix + name, default, comment_of(config, name))
+        limits = range_of(config, name)
+        yield Option(prefix + name, default, str(limits) if limits else "", comment_of(config, name))
     for name in nested:
         yield from options_of(hints[name], f"{prefix}{name}.", values[name])
 

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from lediflow.config.checks import check_blanks
 from lediflow.config.contradiction import key_of_contradiction
 from lediflow.config.dataset import build_stream
 from lediflow.config.inputs import Inputs
@@ -59,6 +60,7 @@ def typed(config: DictConfig) -> Any:
         joint = "." if isinstance(error, OutOfRangeError) else ": "
         raise UserError(message if message.startswith(key) else f"{key}{joint}{message}") from error
     check_ranges(command)
+    check_blanks(command)
     return command
 
 

@@ -5,6 +5,11 @@ The range of a single number stands beside its field: see lediflow.ranges.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+from omegaconf import MISSING
+
 from lediflow.config.schema import TrainCommand
 from lediflow.errors import UserError
 from lediflow.models.specs import latent_shape
@@ -31,6 +36,19 @@ def check_command(command: TrainCommand) -> None:
         check_sizes(command)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def check_blanks(command: Any, prefix: str = "") -> None:
+    """Refuse an empty value where a name is needed, such as that of run=$UNSET: it would stand for this folder."""
+    for field in dataclasses.fields(command):
+        value, key = getattr(command, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            check_blanks(value, f"{key}.")
+        elif isinstance(value, str) and not value.strip():
+            if field.default is None:
+                raise UserError(f"{key}= is empty; give a value, or {key}=null for none")
+            if field.default in (dataclasses.MISSING, MISSING):
+                raise UserError(f"{key}= is empty; give a value")
 
 
 def check_sizes(command: TrainCommand) -> None:

@@ -19,17 +19,28 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
+from lediflow.config.literal import OVERRIDE, is_multirun, literal_arguments, quoted
 from lediflow.config.register import conf_folder, register_schemas
+from lediflow.config.schema import COMMANDS, TrainCommand
+from lediflow.config.sweep import exclusion
 from lediflow.disk import lasting_fault
 from lediflow.engine.interrupts import INTERRUPTED
 from lediflow.errors import UserError
 from lediflow.nn.neighborhood import RouteUnavailableError
 
 BAD_REQUEST = 2
+REFERENCE_HINT = "${...} refers to another option; for a name with these characters write \\${"
+_typed: list[str] = []  # the command line before it was put into Hydra's grammar
 
 _SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # in Hydra's lists of choices, but nobody's choice
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")
@@ -47,7 +58,13 @@ def run_command(
 
     Options named in `dashed` may also be written `--name value`, those in `flags` `--name` for true.
     """
-    sys.argv[1:] = [*overrides, *unflagged(undashed(sys.argv[1:], dashed), flags)]
+    _typed[:] = sys.argv[1:]
+    try:
+        sys.argv[1:] = hydra_arguments(
+            [*overrides, *unflagged(undashed(sys.argv[1:], dashed), flags)], COMMANDS[config_name]
+        )
+    except UserError as error:
+        _refuse(str(error))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us, not Hydra's printer
     register_schemas()
     if any("hydra/launcher" in argument for argument in sys.argv[1:]):
@@ -63,6 +80,12 @@ def run_command(
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error, config_name))
+
+
+def hydra_arguments(arguments: list[str], command: type) -> list[str]:
+    """The arguments in Hydra's grammar; see lediflow.config.literal."""
+    written = literal_arguments(arguments, [command])
+    return [*written, *exclusion(written)] if is_multirun(written) and command is TrainCommand else written
 
 
 def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
@@ -89,7 +112,7 @@ def this_command() -> str:
     module = package.name.removesuffix(".__main__") if package else "lediflow.train"
     is_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     launcher = f"torchrun --nproc_per_node={os.environ['LOCAL_WORLD_SIZE']}" if is_torchrun else "python"
-    return f"{launcher} {shlex.join(['-m', module, *sys.argv[1:]])}"
+    return f"{launcher} {shlex.join(['-m', module, *(_typed or sys.argv[1:])])}"
 
 
 def answering(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -129,7 +152,11 @@ def _explain_missing(error: MissingMandatoryValue) -> str:
 
 def explain(error: Exception, config_name: str) -> str:
     """Hydra's own message, and the nearest valid name where a name was mistyped."""
+    if isinstance(error, OverrideParseException):
+        return explain_unreadable(error.override)
     message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    if isinstance(error, InterpolationKeyError | InterpolationResolutionError | GrammarParseError):
+        return f"{message}\n{REFERENCE_HINT}"
     message = _SCHEMAS.sub("", message.partition("\nConfig search path:")[0])
     if match := _OVERRIDE.search(message):
         asked, known = match[1], option_names(config_name)
@@ -139,6 +166,14 @@ def explain(error: Exception, config_name: str) -> str:
         return message
     nearest = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
     return f"{message}\nnearest valid names: {', '.join(nearest)}" if nearest else message
+
+
+def explain_unreadable(argument: str) -> str:
+    """For an argument that Hydra's grammar does not take: the line that it would take, as a shell wants it."""
+    if (found := OVERRIDE.fullmatch(argument)) is None:
+        return f"{shlex.quote(argument)} is no option; options are written key=value, --help lists them"
+    written = f"{found['sign']}{found['key']}={quoted(found['value'])}"
+    return f"{argument} cannot be read; in quotes a value is taken as it stands: {shlex.quote(written)}"
 
 
 def option_names(config_name: str) -> list[str]:

@@ -30,6 +30,7 @@ from lediflow.cluster.submitting.snapshot import take_snapshot
 from lediflow.cluster.submitting.submission import refuse_twice, submit
 from lediflow.cluster.submitting.submitit import queue_by_submitit
 from lediflow.config.requests import Request, check_ranks, job_record
+from lediflow.config.sweep import config_keys, without_excluded
 from lediflow.ranges import check_ranges
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ class QueueLauncher(Launcher):
     def record(self, overrides: list[str], runs: Path) -> JobRecord:
         request = Request(str(self.config.hydra.job.name), overrides, [])
         check_ranks(request, overrides, self.slurm)
-        return job_record(request, overrides, overrides, runs)
+        telling = without_excluded(overrides, config_keys(self.config.hydra))
+        return job_record(request, overrides, telling, runs)
 
     def queue(self, folders: Sequence[JobFolder], records: Sequence[JobRecord]) -> None:
         for folder, record in zip(folders, records, strict=True):

@@ -17,6 +17,7 @@ from lediflow.cluster.submitting.pipeline import PipelineJob
 from lediflow.config.build import typed
 from lediflow.config.cli import explain
 from lediflow.config.identity import is_done
+from lediflow.config.literal import without_references
 from lediflow.config.pipeline_tasks import Wanted, wanted
 from lediflow.config.pipelines import Branch, branches
 from lediflow.config.requests import COMMANDS, Request, check_ranks, composed, job_record, slurm_options
@@ -48,7 +49,7 @@ def jobs_of(branch: Branch, check: Callable[[Wanted], PipelineJob]) -> Iterator[
                     f"it is after {', '.join(unknown)}, but above it are {', '.join(jobs) or 'no tasks'}"
                 )
             before[name] = {*after}.union(*(before[other] for other in after))
-            branch.config.made = {other: jobs[other].record.run for other in before[name]}
+            branch.config.made = {other: without_references(jobs[other].record.run) for other in before[name]}
             jobs[name] = check(wanted(branch, name, before[name], tuple(jobs[other].name for other in after)))
         yield jobs[name]
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.config.build import typed
+from lediflow.config.literal import override_value
 from lediflow.config.pipelines import Branch, TaskConfig
-from lediflow.config.requests import COMMANDS, key_of
+from lediflow.config.requests import COMMANDS
+from lediflow.config.sweep import key_of, part_of, suffix
 from lediflow.errors import UserError
 
 
@@ -70,16 +72,17 @@ def command_overrides(branch: Branch, name: str, task: TaskConfig, before: set[s
 
 
 def folder_suffix(branch: Branch, task: TaskConfig, lineage: set[str]) -> str:
-    """Swept values that reach the task or one before it, and that its folder does not tell yet."""
+    """Swept values that reach the task or one before it, and that its folder's name does not hold yet."""
     folder = str(task.overrides[folder_key(task)])
     trains = any(branch.config.tasks[name].command == "train" for name in lineage)
     telling = []
     for item in branch.sweep:
         head, _, rest = key_of(item).partition(".")
         reaches = head in lineage and not is_for_slurm(rest) if head in branch.tasks else trains
-        if reaches and (text := item.replace("/", "_")) not in folder:
-            telling.append(f",{text}")
-    return "".join(sorted(telling))
+        if reaches and part_of(item) not in folder and item.replace("/", "_") not in folder:
+            telling.append(item)
+    older = "".join(sorted(f",{item.replace('/', '_')}" for item in telling))
+    return older if older and Path(folder + older).is_dir() else suffix(telling)
 
 
 def slurm_overrides(branch: Branch, name: str, task: TaskConfig) -> tuple[str, ...]:
@@ -98,7 +101,7 @@ def rendered(value: Any) -> str:
     """A value in Hydra's grammar."""
     match value:
         case str():
-            return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+            return override_value(value)
         case list():
             return f"[{','.join(map(rendered, value))}]"
         case dict():

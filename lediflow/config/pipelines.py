@@ -19,8 +19,11 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lediflow.config.requests import Request, composed, key_of, swept
-from lediflow.config.schema import PathsConfig
+from lediflow.cluster.config import SlurmConfig
+from lediflow.config.literal import literal_arguments
+from lediflow.config.requests import Request, composed, swept
+from lediflow.config.schema import COMMANDS, PathsConfig, TrainCommand
+from lediflow.config.sweep import key_of
 from lediflow.errors import UserError
 from lediflow.ranges import bounded
 
@@ -83,7 +86,21 @@ def branches(request: Request) -> list[Branch]:
     """One for each combination of values."""
     assert request.pipeline is not None
     known = pipeline_config(request.pipeline)
-    return [branch(request, known, *combination) for combination in swept(request.overrides)]
+    overrides = literal_arguments(request.overrides, schemas_of(known), is_sweep=True)
+    return [branch(request, known, *combination) for combination in swept(overrides)]
+
+
+def schemas_of(pipeline: DictConfig) -> list[Any]:
+    """The types of what may be changed: options by their defaults, each task's by its command, all trainings'."""
+    defaults: Any = OmegaConf.to_container(pipeline.options, resolve=False)
+    options = {str(name): str for name, value in defaults.items() if isinstance(value, str)}
+    about_job = {"slurm": SlurmConfig, "array": int}
+    tasks = {
+        str(name): (COMMANDS[task.command], about_job)
+        for name, task in pipeline.tasks.items()
+        if task.command in COMMANDS
+    }
+    return [options | tasks, TrainCommand]
 
 
 def branch(request: Request, known: DictConfig, overrides: Sequence[str], sweep: Sequence[str]) -> Branch:

@@ -8,10 +8,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 
 import lediflow
-from lediflow.config import schema
-from lediflow.stages.auxiliary import AuxiliaryStageConfig
-from lediflow.stages.flow import FlowStageConfig
-from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+from lediflow.config.schema import COMMANDS, STAGES
 
 
 def conf_folder() -> Path:
@@ -25,7 +22,7 @@ def conf_folder() -> Path:
 def register_schemas() -> None:
     """Once in a process: Hydra keeps them."""
     store = ConfigStore.instance()
-    for command in ("train", "prepare", "encode", "sample", "evaluate", "submit"):
-        store.store(name=f"{command}_schema", node=getattr(schema, f"{command.capitalize()}Command"))
-    for stage in (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig):
+    for name, command in COMMANDS.items():
+        store.store(name=f"{name}_schema", node=command)
+    for stage in STAGES:
         store.store(group="stage", name=f"{stage.name}_schema", node=stage)

@@ -17,9 +17,11 @@ from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.jobs import JobRecord, job_name
 from lediflow.config.build import typed
 from lediflow.config.checks import check_command
+from lediflow.config.literal import literal_arguments, override_value
 from lediflow.config.register import conf_folder, register_schemas
+from lediflow.config.schema import COMMANDS as SCHEMAS
 from lediflow.config.schema import SubmitCommand
-from lediflow.config.sweep import folder_suffix
+from lediflow.config.sweep import key_of, sweep_folder
 from lediflow.errors import UserError
 
 COMMANDS = ("train", "prepare", "encode", "sample", "evaluate")
@@ -36,12 +38,11 @@ class Request:
     pipeline: str | None = None
 
 
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
 def take_apart(arguments: Sequence[str]) -> Request:
-    """UserError for a command there is not."""
+    """The parts of a command line, string options in quotes where Hydra's grammar needs them.
+
+    UserError for a command there is not.
+    """
     own = {
         key_of(item): item.partition("=")[2] for item in arguments if key_of(item) in ("command", "pipeline")
     }
@@ -54,6 +55,9 @@ def take_apart(arguments: Sequence[str]) -> Request:
         if key_of(item).partition(".")[0] == "slurm" or key_of(item) == "paths.runs"
     ]
     rest = [item for item in arguments if key_of(item).partition(".")[0] not in OWN]
+    slurm = literal_arguments(slurm, [SubmitCommand], is_sweep=False)
+    if "pipeline" not in own:  # whose options have schemas of their own
+        rest = literal_arguments(rest, [SCHEMAS[command]], is_sweep=True)
     return Request(command, rest, slurm, own.get("pipeline"))
 
 
@@ -92,21 +96,15 @@ def job_record(request: Request, overrides: Sequence[str], sweep: Sequence[str],
         raise UserError(f"command={request.command} needs {key}=..., the folder that it writes")
     if request.command == "train":
         check_command(command)
-        suffix = folder_suffix(list(sweep))
-        folder = f"{folder},{suffix}" if suffix else folder
+        folder = sweep_folder(folder, sweep)
     folder = Path(folder).absolute()
     options = [item for item in overrides if key_of(item) != key]
     return JobRecord(
         name=job_name(folder, runs),
-        command=[f"lediflow.{request.command}", *options, f"{key}={quoted(folder)}"],
+        command=[f"lediflow.{request.command}", *options, f"{key}={override_value(str(folder))}"],
         run=str(folder),
         folder=str(Path.cwd()),
     )
-
-
-def quoted(folder: Path) -> str:
-    """As Hydra's grammar takes any path."""
-    return "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def check_ranks(request: Request, overrides: Sequence[str], config: SlurmConfig) -> None:

@@ -20,8 +20,13 @@ from lediflow.evaluation.metrics import MetricsConfig
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.ranges import bounded, seed_field
 from lediflow.sampling import SamplingConfig
+from lediflow.stages.auxiliary import AuxiliaryStageConfig
+from lediflow.stages.flow import FlowStageConfig
+from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 from lediflow.tracking.config import TrackingConfig
 from lediflow.training.config import TrainingConfig
+
+STAGES = (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig)
 
 
 @dataclass(kw_only=True)
@@ -65,7 +70,9 @@ class TrainCommand:
     dry_run_ranks: int = bounded(
         0, at_least=0
     )  # processes that a dry run reckons with; 0: as many as were started
-    stage: Any = MISSING  # auxiliary | flow | latent_sampler, each with options of its own
+    stage: Any = field(
+        default=MISSING, metadata={"choices": STAGES}
+    )  # auxiliary | flow | latent_sampler, each with options of its own
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainingConfig = field(default_factory=TrainingConfig)
@@ -131,7 +138,7 @@ class EvaluateCommand(SamplingOptions):
     mode: str = "metrics"  # metrics | grid | prior | compare
     run: str | None = None  # run folder of a flow ...
     sampler: str | None = None  # ... and of its latent sampler
-    runs: Any = None  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
+    runs: dict[str, list[str]] | None = None  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
     results: list[str] = field(default_factory=list)  # mode=compare: two folders that this command wrote
     images: str | None = None  # or a folder of finished pictures ...
     reference: str | None = None  # ... and a folder of real ones
@@ -163,3 +170,13 @@ class SubmitCommand:
 
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+COMMANDS: dict[str, type] = {
+    "prepare": PrepareCommand,
+    "encode": EncodeCommand,
+    "train": TrainCommand,
+    "sample": SampleCommand,
+    "evaluate": EvaluateCommand,
+    "submit": SubmitCommand,
+}

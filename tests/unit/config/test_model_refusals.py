@@ -107,7 +107,7 @@ def test_a_parent_with_other_latents_is_refused_with_both_shapes(trained, tmp_pa
         ("engine.micro_batch=-4", "engine.micro_batch=-4 must be at least 0"),
         ("stop.wall_minutes=nan", "stop.wall_minutes=nan must be above 0"),
         ("watchdog.every_seconds=0", "watchdog.every_seconds=0.0 must be above 0"),
-        ("seed=-1", "seed=-1 must be at least 0"),
+        ("seed=-1", "seed=-1 must be at least 0 and at most 2^64 - 1"),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(option, words):

@@ -142,10 +142,10 @@ def test_a_rank_that_owns_nothing_averages_nothing():
 @pytest.mark.parametrize(
     ("widths", "words"),
     [
-        ([0.3], "must lie between"),
-        ([0.0], "must lie between"),
+        ([0.3], r"sigma_rels\[0\]=0\.3 must be above 0 and below 0\.28"),
+        ([0.0], r"sigma_rels\[0\]=0\.0 must be above 0"),
         ([0.0525], "three decimals"),
-        ([0.1, 0.1], "twice"),
+        ([0.1, 0.1], "more than once"),
     ],
 )
 def test_widths_that_cannot_be_kept_apart_are_refused(widths, words):

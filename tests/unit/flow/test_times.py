@@ -92,9 +92,9 @@ def test_the_stride_meets_every_stratum(strata):
     ("options", "message"),
     [
         ({"time": "beta"}, "stage.time='beta' is unknown; use one of uniform, logit_normal, stratified"),
-        ({"time_sd": 0.0}, r"stage.time_sd=0\.0: choose .* above 0"),
+        ({"time_sd": 0.0}, r"stage.time_sd=0\.0 must be above 0"),
         ({"time_mean": float("inf")}, "stage.time_mean=inf"),
-        ({"time_strata": 0}, "stage.time_strata=0: choose 1"),
+        ({"time_strata": 0}, "stage.time_strata=0 must be at least 1"),
     ],
 )
 def test_a_law_that_cannot_be_drawn_from_is_refused_with_its_key(options, message):

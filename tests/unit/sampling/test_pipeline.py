@@ -201,7 +201,13 @@ def test_half_a_learned_prior_is_refused(learned):
     [
         ({"solver": "rk5"}, r"did you mean 'rk4'"),
         ({"latent_solver": "huen2"}, r"did you mean 'heun2'"),
-        ({"steps": -1}, "-1 steps"),
+        ({"steps": -1}, "steps=-1 must be at least 0"),
+        ({"temperature": float("nan")}, "temperature=nan must be at least 0"),
+        ({"temperature": -1.0}, r"temperature=-1\.0 must be at least 0"),
+        ({"guidance": float("inf"), "labels": [0]}, "guidance=inf"),
+        ({"labels": [-1]}, r"labels\[0\]=-1 must be at least 0"),
+        ({"seed": 2**64}, r"seed=18446744073709551616 must be at least 0 and at most 2\^64 - 1"),
+        ({"steps": 2.5}, r"steps=2\.5 must be a whole number"),
     ],
 )
 def test_impossible_settings_are_refused_before_any_work(options, message):

@@ -192,9 +192,9 @@ def test_draws_of_the_learned_prior_are_not_exchanged(auxiliary):
     ("options", "message"),
     [
         ({"exponent": -1.0}, r"stage\.exponent=-1\.0 must be at least 0"),
-        ({"cap": 0.0}, r"stage\.cap=0\.0: choose a largest weight above 0"),
+        ({"cap": 0.0}, r"stage\.cap=0\.0 must be above 0"),
         ({"coupling": "random"}, r"stage\.coupling='random' .*use one of independent, optimal_transport"),
-        ({"label_dropout": 1.5}, r"stage\.label_dropout=1\.5: choose a share from 0 to 1"),
+        ({"label_dropout": 1.5}, r"stage\.label_dropout=1\.5 must be at least 0 and at most 1"),
         ({"time": "late"}, r"stage\.time='late'"),
     ],
 )

@@ -154,8 +154,8 @@ def test_a_state_of_another_order_is_refused_with_both_named(reader, changed):
         ("batches_ahead", -1, "at least 0"),
         ("shuffle_window", -1, "at least 0"),
         ("threads", 0, "at least 1"),
-        ("held_out_fraction", -0.1, "between 0 and 1"),
-        ("max_corrupt_share", 1.5, "between 0 and 1"),
+        ("held_out_fraction", -0.1, "at least 0 and at most 1"),
+        ("max_corrupt_share", 1.5, "at least 0 and at most 1"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(reader, name, value, said):
