@@ -39,7 +39,10 @@ def check_command(command: TrainCommand) -> None:
 
 
 def check_blanks(command: Any, prefix: str = "") -> None:
-    """Refuse an empty value where a name is needed, such as that of run=$UNSET: it would stand for this folder."""
+    """Refuse an empty value where a name is needed, such as that of run=$UNSET: it would stand for this folder.
+
+    data.path may be empty: a dry run needs none.
+    """
     for field in dataclasses.fields(command):
         value, key = getattr(command, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -47,7 +50,7 @@ def check_blanks(command: Any, prefix: str = "") -> None:
         elif isinstance(value, str) and not value.strip():
             if field.default is None:
                 raise UserError(f"{key}= is empty; give a value, or {key}=null for none")
-            if field.default in (dataclasses.MISSING, MISSING):
+            if not prefix and field.default in (dataclasses.MISSING, MISSING):
                 raise UserError(f"{key}= is empty; give a value")
 
 

@@ -154,9 +154,10 @@ def explain(error: Exception, config_name: str) -> str:
     """Hydra's own message, and the nearest valid name where a name was mistyped."""
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
-    message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     if isinstance(error, InterpolationKeyError | InterpolationResolutionError | GrammarParseError):
-        return f"{message}\n{REFERENCE_HINT}"
+        key = getattr(error, "full_key", None)
+        return f"{f'{key}: ' if key else ''}{str(error).partition(chr(10))[0]}; {REFERENCE_HINT}"
+    message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     message = _SCHEMAS.sub("", message.partition("\nConfig search path:")[0])
     if match := _OVERRIDE.search(message):
         asked, known = match[1], option_names(config_name)

@@ -105,12 +105,12 @@ def check_parts(key: str, value: str, parts: Sequence[str]) -> None:
 
 
 def literal_choices(value: str) -> str:
-    """choice(a,b) with its values in quotes; other functions are left to Hydra."""
+    """choice(a,b) as a,b in quotes, which Hydra drops inside a function; other functions are left to Hydra."""
     name, _, rest = value.partition("(")
     inner = rest.rstrip()[:-1]
     if name.strip() != "choice":
         return value
-    return f"choice({','.join(quoted_once(part.strip()) for part in split(inner))})"
+    return ",".join(quoted_once(part.strip()) for part in split(inner))
 
 
 def literal_container(value: str, kind: Any) -> str:
@@ -227,10 +227,10 @@ def step(schema: Any, name: str) -> Any:
 
 @cache
 def field_types(schema: type) -> dict[str, Any]:
-    """Name of each field -> its type; options that depend on a choice have the types of all choices."""
+    """Name of each field -> its type; `types` in a field's metadata says what Any stands for."""
     hints = get_type_hints(schema)
     return {
-        field.name: field.metadata.get("choices", hints[field.name])
+        field.name: field.metadata.get("types", hints[field.name])
         for field in fields(schema)  # type: ignore[arg-type]
     }
 

@@ -71,7 +71,7 @@ class TrainCommand:
         0, at_least=0
     )  # processes that a dry run reckons with; 0: as many as were started
     stage: Any = field(
-        default=MISSING, metadata={"choices": STAGES}
+        default=MISSING, metadata={"types": STAGES}
     )  # auxiliary | flow | latent_sampler, each with options of its own
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -138,7 +138,9 @@ class EvaluateCommand(SamplingOptions):
     mode: str = "metrics"  # metrics | grid | prior | compare
     run: str | None = None  # run folder of a flow ...
     sampler: str | None = None  # ... and of its latent sampler
-    runs: dict[str, list[str]] | None = None  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
+    runs: Any = field(
+        default=None, metadata={"types": dict[str, list[str]]}
+    )  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
     results: list[str] = field(default_factory=list)  # mode=compare: two folders that this command wrote
     images: str | None = None  # or a folder of finished pictures ...
     reference: str | None = None  # ... and a folder of real ones

@@ -94,7 +94,8 @@ def test_a_share_without_the_number_of_shares_is_refused():
 @pytest.mark.parametrize(
     ("command", "options", "words"),
     [("sample", ["run="], "run= is empty"), ("sample", ["run=r", "sampler="], "sampler= is empty.*sampler=null"),
-     ("prepare", ["source=s", "output= "], "output= is empty"), ("train", ["data.path="], "data.path= is empty")],
+     ("prepare", ["source=s", "output= "], "output= is empty"), ("train", ["name="], "name= is empty"),
+     ("train", ["data.reading.cache="], "data.reading.cache= is empty")],
 )  # fmt: skip
 def test_an_empty_name_is_not_this_folder(command, options, words):
     with pytest.raises(UserError, match=words):

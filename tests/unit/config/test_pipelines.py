@@ -83,7 +83,7 @@ def test_data_sets_share_nothing():
 
 def test_a_swept_value_parts_what_it_reaches_and_what_comes_after():
     found = jobs("flow.stage.cap=5,10")
-    parted = {job.task for name, job in found.items() if ",flow.stage.cap=" in name}
+    parted = {job.task for name, job in found.items() if "__flow.stage.cap-" in name}
     assert parted == {"flow", "evaluate"}
     assert len(found) == 4 + 2 * 2
 

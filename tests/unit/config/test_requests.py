@@ -67,7 +67,7 @@ def test_jobs_of_a_sweep_do_not_share_a_folder(tmp_path):
     sweep = [*swept([*SMOKE, f"paths.runs={tmp_path}", "train.ema.half_life_images=10,20"])]
     names = [job_record(take_apart(SMOKE), *both, tmp_path).name for both in sweep]
     assert len({*names}) == 2
-    assert names[0].endswith("train.ema.half_life_images=10")
+    assert names[0].endswith("__train.ema.half_life_images-10")
 
 
 @pytest.mark.parametrize("preset", ["node_4xa100", "horeka", "one_gpu", "cpu"])
