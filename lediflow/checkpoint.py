@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lediflow.config.cli import BAD_REQUEST
 from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
+from lediflow.config.literal import check_utf8
 from lediflow.disk import lasting_fault
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
@@ -21,6 +22,8 @@ from lediflow.training.run_folder import RunFolder
 def main() -> None:
     arguments = parse_arguments()
     try:
+        for word in sys.argv[1:]:
+            check_utf8(word)
         arguments.task(RunFolder(arguments.run), arguments)
     except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -23,13 +23,12 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     GrammarParseError,
-    InterpolationKeyError,
     InterpolationResolutionError,
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
 
-from lediflow.config.literal import OVERRIDE, is_multirun, literal_arguments, quoted
+from lediflow.config.literal import MULTIRUN, OVERRIDE, is_multirun, literal_arguments, typed
 from lediflow.config.register import conf_folder, register_schemas
 from lediflow.config.schema import COMMANDS, TrainCommand
 from lediflow.config.sweep import exclusion
@@ -40,6 +39,7 @@ from lediflow.nn.neighborhood import RouteUnavailableError
 
 BAD_REQUEST = 2
 REFERENCE_HINT = "${...} refers to another option; for a name with these characters write \\${"
+REFERENCE_FAULTS = (InterpolationResolutionError, GrammarParseError)
 _typed: list[str] = []  # the command line before it was put into Hydra's grammar
 
 _SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # in Hydra's lists of choices, but nobody's choice
@@ -85,7 +85,11 @@ def run_command(
 def hydra_arguments(arguments: list[str], command: type) -> list[str]:
     """The arguments in Hydra's grammar; see lediflow.config.literal."""
     written = literal_arguments(arguments, [command])
-    return [*written, *exclusion(written)] if is_multirun(written) and command is TrainCommand else written
+    if not is_multirun(written):
+        return written
+    others = [argument for argument in written if argument not in MULTIRUN]
+    # argparse takes overrides in one piece, so that the flag goes to the front
+    return [MULTIRUN[-1], *others, *(exclusion(others) if command is TrainCommand else [])]
 
 
 def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
@@ -154,9 +158,12 @@ def explain(error: Exception, config_name: str) -> str:
     """Hydra's own message, and the nearest valid name where a name was mistyped."""
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
-    if isinstance(error, InterpolationKeyError | InterpolationResolutionError | GrammarParseError):
-        key = getattr(error, "full_key", None)
-        return f"{f'{key}: ' if key else ''}{str(error).partition(chr(10))[0]}; {REFERENCE_HINT}"
+    reference = next(
+        (fault for fault in (error, error.__cause__) if isinstance(fault, REFERENCE_FAULTS)), None
+    )
+    if reference is not None:
+        key = getattr(reference, "full_key", None)
+        return f"{f'{key}: ' if key else ''}{str(reference).partition(chr(10))[0]}; {REFERENCE_HINT}"
     message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     message = _SCHEMAS.sub("", message.partition("\nConfig search path:")[0])
     if match := _OVERRIDE.search(message):
@@ -173,8 +180,11 @@ def explain_unreadable(argument: str) -> str:
     """For an argument that Hydra's grammar does not take: the line that it would take, as a shell wants it."""
     if (found := OVERRIDE.fullmatch(argument)) is None:
         return f"{shlex.quote(argument)} is no option; options are written key=value, --help lists them"
-    written = f"{found['sign']}{found['key']}={quoted(found['value'])}"
-    return f"{argument} cannot be read; in quotes a value is taken as it stands: {shlex.quote(written)}"
+    key, value = f"{found['sign']}{found['key']}", found["value"]
+    if value[:1] in ("[", "{"):
+        example = {"[": f'{key}=["a b",c]', "{": f'{key}={{a:"b c"}}'}[value[0]]
+        return f"{argument} cannot be read as a list or mapping; write it as in {shlex.quote(example)}"
+    return f"{argument} cannot be read; in quotes a value is taken as it stands: {typed(key, value)}"
 
 
 def option_names(config_name: str) -> list[str]:

@@ -64,16 +64,20 @@ def literal_argument(argument: str, schemas: Sequence[Any], is_sweep: bool) -> s
 
 
 def check_text(argument: str) -> None:
-    """Refuse what no option can hold."""
-    key = ascii(argument.partition("=")[0])[1:-1]
+    """Refuse what no option can hold, and a value without an option."""
+    if argument.startswith("="):
+        raise UserError(f"{argument}: there is no option before the =; options are written key=value")
+    check_utf8(argument)
+    if len(argument.splitlines()) > 1 or argument.endswith(("\n", "\r")):
+        raise UserError(f"{argument!r}: a value cannot hold a line break; leave it out")
+
+
+def check_utf8(argument: str) -> None:
+    """Refuse a name that weights and records cannot be stored under."""
     if any("\ud800" <= character <= "\udfff" for character in argument):
         raise UserError(
-            f"{key}={argument.partition('=')[2]!a}: the name holds bytes that are not UTF-8; rename the file or "
-            "folder, or give a link to it that has another name"
-        )
-    if len(argument.splitlines()) > 1 or argument.endswith(("\n", "\r")):
-        raise UserError(
-            f"{key}={argument.partition('=')[2]!r}: a value cannot hold a line break; leave it out"
+            f"{argument!a}: the name holds bytes that are not UTF-8; rename the file or folder, or give a link to "
+            "it that has another name"
         )
 
 
@@ -96,8 +100,7 @@ def literal_value(value: str, kind: Any, is_sweep: bool, key: str) -> str:
 def check_parts(key: str, value: str, parts: Sequence[str]) -> None:
     """Refuse values of a sweep that are more likely one name, such as those of older sweeps' folders."""
     if any("=" in part and not QUOTED.fullmatch(part) for part in parts):
-        one = shlex.quote(f"{key}={quoted(value)}")
-        several = shlex.quote(f"{key}={','.join(map(quoted_once, parts))}")
+        one, several = typed(key, value), typed(key, *parts)
         raise UserError(
             f"{key}={value}: a comma separates the values of a sweep, and nothing has this whole name. For one name "
             f"write {one}, for {len(parts)} values {several}"
@@ -158,6 +161,13 @@ def split(text: str) -> list[str]:
 
 def quoted_once(value: str) -> str:
     return value if QUOTED.fullmatch(value) else quoted(value)
+
+
+def typed(key: str, *values: str) -> str:
+    """An override as a shell takes it, with these strings as its values."""
+    return shlex.quote(
+        f"{key}={','.join(QuotedString(value, Quote.double).with_quotes() for value in values)}"
+    )
 
 
 def quoted(value: str) -> str:

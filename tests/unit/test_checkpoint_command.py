@@ -171,3 +171,9 @@ def test_files_that_desktops_leave_make_nothing_broken(run):
     for path in (run / "checkpoints").iterdir():
         (path / ".DS_Store").touch()
     succeed("checkpoint", "verify", run)
+
+
+def test_a_name_that_is_not_utf8_is_not_taken_for_broken_checkpoints():
+    said = invoke("checkpoint", "verify", "runs/a\udcff")
+    assert said.status == 2
+    assert "not UTF-8" in said.err and "broken" not in said.err

@@ -48,7 +48,8 @@ def sbatch_options(folder: JobFolder, record: JobRecord, config: SlurmConfig) ->
     chosen |= {
         "job-name": record.name,
         "chdir": record.folder,
-        "output": folder.log / ("%A_%a.log" if record.array else "%j.log"),
+        # % begins a pattern of SLURM, %% stands for itself
+        "output": str(folder.log).replace("%", "%%") + ("/%A_%a.log" if record.array else "/%j.log"),
         "open-mode": "append",  # a requeued job goes on in the same file
         "ntasks-per-node": config.tasks_per_node,
         "cpus-per-task": config.cpus_per_task,

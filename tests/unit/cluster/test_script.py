@@ -28,6 +28,11 @@ def options(text):
     )  # fmt: skip
 
 
+def test_a_percent_sign_in_a_folder_is_no_pattern_of_slurm(tmp_path):
+    found = options(render(JobFolder(tmp_path / "runs/jobs/50%j"), record(), SlurmConfig()))
+    assert found["output"].endswith("/50%%j/log/%j.log")
+
+
 def test_only_what_was_chosen_is_asked_for(folder):
     found = options(render(folder, record(), SlurmConfig()))
     assert found.keys() == {

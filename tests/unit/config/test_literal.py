@@ -144,7 +144,12 @@ def test_options_of_slurm_are_strings_too():
 
 @pytest.mark.parametrize(
     ("argument", "words"),
-    [("run=a\nb", "line break"), ("run=a\n", "line break"), ("run=a\udcff", "not UTF-8")],
+    [
+        ("=3", "no option"),
+        ("run=a\nb", "line break"),
+        ("run=a\n", "line break"),
+        ("run=a\udcff", "not UTF-8"),
+    ],
 )
 def test_what_no_option_can_hold_is_refused(argument, words):
     with pytest.raises(UserError, match=words):
@@ -152,8 +157,10 @@ def test_what_no_option_can_hold_is_refused(argument, words):
 
 
 def test_a_line_that_cannot_be_read_is_answered_with_one_that_can():
-    answer = explain_unreadable("model.levels=[{a b")
-    assert read(shlex.split(answer.rpartition(": ")[2])[0]) == "[{a b"
+    answer = explain_unreadable("hydra.x=a b (c")
+    assert read(shlex.split(answer.rpartition(": ")[2])[0]) == "a b (c"
+    answer = explain_unreadable("labels=[{a b")
+    assert read(shlex.split(answer.rpartition("as in ")[2])[0]) == ["a b", "c"]
 
 
 def test_parts_end_at_commas_outside_of_quotes_and_brackets():
