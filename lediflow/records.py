@@ -125,6 +125,12 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
+def one_line(error: Exception, most: int = 300) -> str:
+    """What another library says of a file, in one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def _scalar(kind: type[Any], value: Any, place: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and is_number:

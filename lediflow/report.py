@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.config.cli import BAD_REQUEST
-from lediflow.data.files import whole_or_absent
+from lediflow.data.files import disk_errors_explained, whole_or_absent
 from lediflow.disk import lasting_fault
 from lediflow.errors import UserError
 from lediflow.evaluation.report import read_run, report_data
@@ -53,11 +53,16 @@ def read_commands(path: Path) -> list[CommandRun]:
 
 
 def write_report(path: Path, data: ReportData) -> Path:
-    """Write the page; the file is whole or absent."""
+    """Write the page; a file is whole or absent, a link or device (/dev/stdout) is written through."""
     if path.is_dir():
         raise UserError(f"--output={path} is a folder; give the name of a file in it: {path / 'report.html'}")
-    with whole_or_absent(path) as stream:
-        stream.write(build_report(data).encode())
+    content = build_report(data).encode()
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        with disk_errors_explained(path):
+            path.write_bytes(content)
+    else:
+        with whole_or_absent(path) as stream:
+            stream.write(content)
     return path
 
 

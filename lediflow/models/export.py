@@ -24,7 +24,7 @@ from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.models.velocity import VelocityModel
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.specs import HourglassSpec
-from lediflow.records import RecordError, read_dataclass, read_record
+from lediflow.records import RecordError, one_line, read_dataclass, read_record
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 AGAIN = "copy it again, or export the model again: python -m lediflow.checkpoint export RUN"
@@ -91,11 +91,13 @@ def load_as(kind: type[Kind], path: str | Path) -> Kind:
 def load_model(path: str | Path) -> Model:
     """The model of an export folder, in evaluation mode; its specification is its `.spec`."""
     config, weights = read_export(path)
-    module = build_model(spec_from_config(config))
+    module = build_model(spec_from_config(config, str(Path(path) / CONFIG)))
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise RecordError(f"{Path(path) / WEIGHTS} does not fit {CONFIG} ({error}); {AGAIN}") from error
+        raise RecordError(
+            f"{Path(path) / WEIGHTS} does not fit {CONFIG} ({one_line(error)}); {AGAIN}"
+        ) from error
     return module.eval()
 
 
@@ -133,18 +135,16 @@ def describe(spec: Spec) -> dict[str, Any]:
     return {"kind": kind, "spec": asdict(spec)}
 
 
-def spec_from_config(config: dict[str, Any]) -> Spec:
-    """The specification that `describe` wrote."""
+def spec_from_config(config: dict[str, Any], place: str = CONFIG) -> Spec:
+    """The specification that `describe` wrote; RecordError with the place where it is none."""
     kind = config.get("kind")
     if kind not in SPECS:
-        raise ValueError(
-            f"model kind {kind!r}: known kinds are {sorted(SPECS)}; was this config.json edited?"
-        )
+        raise RecordError(f"{place}: model kind {kind!r}: known kinds are {sorted(SPECS)}; edited? {AGAIN}")
     try:
         return read_dataclass(SPECS[kind], config.get("spec"), "spec")
     except ValueError as error:
-        raise ValueError(
-            f"{CONFIG}, of kind {kind}: {error}; edited, or of another version? {AGAIN}"
+        raise RecordError(
+            f"{place}, of kind {kind}: {error}; edited, or of another version? {AGAIN}"
         ) from error
 
 

@@ -150,7 +150,9 @@ def cost_plots(data: ReportData) -> Html:
     """Quality against evaluations, and against milliseconds where these were measured."""
     costs = [cost for cost in plots.COSTS if plots.quality_lines(data.measurements, cost)]
     drawings = (plots.quality_plot(data.measurements, cost, data.mmd_name, data.real_mmd) for cost in costs)
-    return element("div", *(element("div", drawing, class_="plot") for drawing in drawings))
+    return element(
+        "div", *(element("div", drawing, class_="plot") for drawing in drawings), class_="cost-plots"
+    )
 
 
 def prior_section(examples: Sequence[PriorExample]) -> Html:

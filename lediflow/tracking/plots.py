@@ -32,6 +32,7 @@ COSTS = {"evaluations": "evaluations of the flow model per image", "ms_per_image
 PHOTOGRAPHS = "photographs"  # the name of the line that no model needs to beat
 HEAT = "magma"
 NO_DEVIATION = 1e-6  # what is smaller looks the same; a logarithm needs some end
+OUTLIERS = 0.005  # the share of values at either end that an axis may leave out
 MARKED_POINTS = 12  # a curve of no more has a mark at each
 PIXELS_PER_INCH = 72
 LETTER_WIDTH, LINE_HEIGHT = 6.6, 16  # of the labels, in pixels
@@ -106,12 +107,13 @@ def loss_plot(curves: dict[str, Curve]) -> Html:
     ends = {name: end_of(name if len(curves) > 1 else "", curve) for name, curve in raw.items()}
     plot = Plot(ends.values())
     is_log = spans_decades([smooth(curve) for curve in raw.values()])
+    unit, of_unit = (1000, ", thousands") if seen(raw) >= 2000 else (1, "")
     for colour, (name, curve) in zip(SERIES, raw.items(), strict=False):
         smoothed = smooth(curve, in_logs=is_log)
-        plot.axes.plot(curve.images_seen / 1000, curve.values, color=colour, alpha=0.25, linewidth=1)
-        plot.axes.plot(smoothed.images_seen / 1000, smoothed.values, color=colour)
+        plot.axes.plot(curve.images_seen / unit, curve.values, color=colour, alpha=0.25, linewidth=1)
+        plot.axes.plot(smoothed.images_seen / unit, smoothed.values, color=colour)
         if len(curve.values) <= MARKED_POINTS:
-            x = curve.images_seen / 1000
+            x = curve.images_seen / unit
             plot.axes.plot(
                 x, curve.values, color=colour, marker="o", markersize=5, linewidth=0, clip_on=False
             )
@@ -120,10 +122,15 @@ def loss_plot(curves: dict[str, Curve]) -> Html:
     value_axis(plot.axes, np.concatenate([curve.values for curve in raw.values()]), is_log)
     plot.axes.margins(x=0.0)
     plot.axes.set_xlim(left=0)
-    plot.axes.set_xlabel("images seen, thousands")
+    plot.axes.set_xlabel(f"images seen{of_unit}")
     plot.axes.xaxis.set_major_locator(MaxNLocator(5))
     plot.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     return plot.svg("Training curve: " + ", ".join(curves))
+
+
+def seen(curves: dict[str, Curve]) -> float:
+    """How many images the longest curve goes to."""
+    return max((float(curve.images_seen[-1]) for curve in curves.values() if len(curve.values)), default=0.0)
 
 
 def end_of(name: str, curve: Curve) -> str:
@@ -234,12 +241,13 @@ def value_axis(
 
 
 def value_limits(values: Float[np.ndarray, " points"], is_log: bool, from_zero: bool) -> tuple[float, float]:
-    """Lowest and highest value shown: the middle 99 % of them and a margin."""
-    low, high = np.quantile(np.log(values) if is_log else values, (0.005, 0.995))
+    """Lowest and highest value shown: the middle 99 % of many, all of a few, and a margin."""
+    outliers = OUTLIERS if values.size >= 1 / OUTLIERS else 0.0
+    low, high = np.quantile(np.log(values) if is_log else values, (outliers, 1 - outliers))
     margin = 0.08 * (high - low) or (0.5 if is_log else 0.5 * abs(low) or 0.5)
     if is_log:
         return float(np.exp(low - margin)), float(np.exp(high + margin))
-    return (min(0.0, float(low)) if from_zero else float(low - margin)), float(high + margin)
+    return (0.0 if from_zero and low >= 0 else float(low - margin)), float(high + margin)
 
 
 def plain_numbers(axis: Axis) -> None:

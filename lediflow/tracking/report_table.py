@@ -82,17 +82,23 @@ def number_cell(row: Measurement, column: Column, rows: Sequence[Measurement]) -
     number, margin = column.number(row), column.margin(row)
     if number is None:
         return element("td", MISSING)
-    text = f"{number:,.{column.digits}f}".replace("-", "\N{MINUS SIGN}")  # unbiased distances may be negative
+    text = signed(number, column.digits)
     told = element("strong", text) if number == best_number(column, rows) else text
     beside = [] if margin is None else [element("small", f" \N{PLUS-MINUS SIGN} {margin:.{column.digits}f}")]
     return element("td", told, *beside)
+
+
+def signed(number: float, digits: int = 2) -> str:
+    """With a proper minus sign: unbiased distances may be negative."""
+    return f"{number:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def best_number(column: Column, rows: Sequence[Measurement]) -> float | None:
     """Of a column; None where none is better than another."""
     if column.best is None:
         return None
-    return column.best(number for row in rows if (number := column.number(row)) is not None)
+    known = {number for row in rows if (number := column.number(row)) is not None}
+    return None if len(rows) > 1 and len(known) < 2 else column.best(known)
 
 
 def solvers(rows: Sequence[Measurement]) -> list[str]:
@@ -106,7 +112,7 @@ def caption(data: ReportData) -> str:
     real = (
         ""
         if data.real_mmd is None
-        else f" Photographs against other photographs: {round(data.real_mmd, 2) + 0.0:.2f}."
+        else f" Photographs against other photographs: {signed(round(data.real_mmd, 2) + 0.0)}."
     )
     solver = f"Solver: {solvers(data.measurements)[0]}. " if len(solvers(data.measurements)) == 1 else ""
     floor = "" if data.codec_floor is None else f" The codec's reconstructions: {data.codec_floor:.2f}."

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from lediflow.errors import UserError
 from lediflow.models.export import AGAIN
-from lediflow.records import Record, RecordError, read_record
+from lediflow.records import Record, RecordError, one_line, read_record
 
 REWRITTEN = "the next start of the training writes it anew"
 
@@ -103,7 +103,7 @@ class RunFolder:
         try:
             found = OmegaConf.to_container(OmegaConf.create(self.config.read_text()))
         except Exception as error:  # YAML, OmegaConf and the disk have errors of their own
-            raise RecordError(f"{self.config} cannot be read ({error}); {REWRITTEN}") from error
+            raise RecordError(f"{self.config} cannot be read ({one_line(error)}); {REWRITTEN}") from error
         if not isinstance(found, dict) or not found:
             raise RecordError(f"{self.config} holds no options; {REWRITTEN}")
         return {str(key): value for key, value in found.items()}

@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lediflow.engine.checkpoints.slices import SlicedState, slice_name
+from lediflow.records import UNREADABLE
 
 PROGRESS, MANIFEST, MODEL = "progress.json", "manifest.json", "model.safetensors"
 SUMS = "sha256"  # the manifest's key
@@ -35,7 +36,7 @@ def find_fault(path: Path) -> str | None:
 def _sums_of(path: Path) -> dict[str, str]:
     try:
         sums = json.loads((path / MANIFEST).read_text())[SUMS]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *UNREADABLE, KeyError, TypeError) as error:
         raise ValueError(f"its {MANIFEST} cannot be read ({error})") from error
     if not isinstance(sums, dict):
         raise ValueError(f"its {MANIFEST} names no files")

@@ -107,7 +107,7 @@ def test_a_rare_outlier_does_not_flatten_the_curve():
 
 def test_a_curve_of_nothing_but_nan_is_still_a_drawing():
     nothing = Curve(np.array([1, 2]), np.array([np.nan, np.nan]))
-    assert "images seen, thousands" in texts(plots.loss_plot({"loss": nothing}))
+    assert "images seen" in texts(plots.loss_plot({"loss": nothing}))
 
 
 def test_a_description_with_quotes_does_not_break_the_drawing():
@@ -155,6 +155,18 @@ def test_a_few_points_are_marked_each_and_many_are_not():
     few = Curve(CURVE.images_seen[:3], CURVE.values[:3])
     assert marks(plots.loss_plot({"loss": few})) == 3
     assert marks(plots.loss_plot({"loss": CURVE})) == 0
+
+
+def test_a_short_training_is_counted_in_images():
+    short = Curve(np.array([320, 640]), np.array([2.0, 1.0]))
+    assert "images seen" in texts(plots.loss_plot({"loss": short}))
+
+
+def test_photographs_that_come_out_below_zero_are_in_the_picture():
+    """An unbiased distance of two equal sets is as often negative as not."""
+    low, high = plots.value_limits(np.array([8.6, 8.5, -0.16]), is_log=False, from_zero=True)
+    assert low < -0.16
+    assert high > 8.6
 
 
 @pytest.mark.parametrize("value", [0.01, 40.0, -3.0])
