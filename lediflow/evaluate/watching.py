@@ -70,7 +70,7 @@ def next_checkpoint(folder: RunFolder) -> Path | None:
 def is_finished(folder: RunFolder) -> bool:
     """Whether the training has come to the number of images it was asked for."""
     paths = CheckpointFolder(folder.checkpoints).paths()
-    if not paths or not folder.config.is_file():
+    if not paths or not folder.config.exists():
         return False
     asked = as_record(folder.recorded_options(), str(folder.config), REWRITTEN, {"train": {"images": int}})
     return max(int(path.name) for path in paths) >= asked["train"]["images"]

@@ -1,8 +1,12 @@
 """The Triton kernels beside their definitions: heads from a projection, and the gate. Expected values in float64."""
 
+import logging
+import sys
+
 import pytest
 import torch
 
+from lediflow.nn import kernels
 from lediflow.nn.geglu import geglu, plain_geglu
 from lediflow.nn.heads import plain_heads, to_heads
 from lediflow.nn.rope import rotation
@@ -58,3 +62,22 @@ def test_gate_kernel_is_the_definition_forward_and_backward(width, interpreted):
 def test_float64_takes_the_definition(interpreted):
     both = drawn(2, 8, device=interpreted, seed=0).double()
     torch.testing.assert_close(geglu(both), plain_geglu(both), rtol=0, atol=0)
+
+
+def test_operators_register_without_a_warning_where_there_is_no_triton(monkeypatch):
+    """As on a CPU with PyTorch's CPU build; PyTorch itself warns of each operator."""
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logger = logging.getLogger("torch._library.triton")
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(kernels, "HAS_TRITON", False)
+    monkeypatch.setitem(sys.modules, "triton.runtime.autotuner", None)
+
+    def probe(x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    kernels.operator("probe")(probe)
+    assert heard == []
+    torch.library.triton_op("lediflow::probe_by_torch", probe, mutates_args={})
+    assert len(heard) == 1
