@@ -20,7 +20,7 @@ from lediflow.data.picture_shard import ShardTask, make_part
 from lediflow.data.shards.build import Part, ShardBuild
 from lediflow.data.shards.index import Contents, ShardIndex
 from lediflow.data.source_changes import Report, checked_notes, continue_or_start_anew, silent
-from lediflow.data.source_record import SourceRecord, collected_digests, save_digests
+from lediflow.data.source_record import SourceRecord, collected_digests, duplicates_note, save_digests
 from lediflow.data.sources import Listing, Opened, Source, SourceError, list_images, open_source
 from lediflow.data.sources.opening import reading_explained
 from lediflow.data.sources.protocol import Identity
@@ -86,6 +86,8 @@ def prepare(config: PrepareConfig, report: Report | None = None) -> Prepared:
         if not any(build.root.glob("*.tar")):
             build.abandon()  # so that the folder is free for the corrected command
         raise
+    if note := duplicates_note(listing, duplicates):
+        record.notes.append(note)
     if listing.classes is None:
         log.info("%s", listing.class_notes[0])
     tasks = _tasks(config, build, source, listing, duplicates)

@@ -71,6 +71,24 @@ def listing_notes(listing: Listing) -> list[str]:
     return [*listing.class_notes, *several, *left]
 
 
+def duplicates_note(listing: Listing, duplicates: dict[int, int]) -> str:
+    """Which repeated pictures have another class than the first of their content, which is kept; empty if none."""
+    classes, labels = listing.classes, listing.labels
+    if not classes:
+        return ""
+    torn = [
+        (number, first) for number, first in sorted(duplicates.items()) if labels[number] != labels[first]
+    ]
+    if not torn:
+        return ""
+    number, first = torn[0]
+    return (
+        f"{len(torn):,} of the duplicates have another class than the first picture of their content, which is kept: "
+        f"{shown(listing.images[number].name)} ({shown(classes[labels[number]])}) is "
+        f"{shown(listing.images[first].name)} ({shown(classes[labels[first]])})"
+    )
+
+
 def _digest_of(listing: Listing) -> str:
     digest = hashlib.sha256()
     for image, label in zip(listing.images, listing.labels, strict=True):

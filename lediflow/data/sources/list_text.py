@@ -1,6 +1,7 @@
 """The lines of a list that people, pandas or Excel saved: UTF-8, or UTF-16 and UTF-32 with their byte order mark."""
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ MARKS = {  # UTF-32's little-endian mark begins like UTF-16's
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 SAVE_ANEW = "save the list as CSV in UTF-8"
 
 
@@ -24,10 +26,10 @@ def text_lines(path: Path) -> Iterator[str]:
     try:
         with path.open(newline="", encoding=encoding, errors=errors) as stream:
             for line in stream:
-                if "\0" in line:
+                if NO_TEXT.search(line):
                     raise SourceError(
-                        f"source={path} holds zero bytes, as UTF-16 without its mark and files that are no text do; "
-                        f"{SAVE_ANEW}"
+                        f"source={path} holds control characters, as UTF-16 without its mark and files that are no "
+                        f"text do; {SAVE_ANEW}"
                     )
                 yield line
     except UnicodeError as error:

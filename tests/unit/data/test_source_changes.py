@@ -191,6 +191,14 @@ def test_what_was_found_is_kept_and_said_again(plain):
     assert (record["notes"], record["passed_over"]) == (first.notes, {".rst": 1})
 
 
+def test_one_picture_under_two_classes_is_pointed_out(plain):
+    plain.edit(1, 0)
+    assert made(plain).notes[1:] == [
+        "1 of the duplicates have another class than the first picture of their content, which is kept: 1/1.bmp (1) is "
+        "0/0.bmp (0)"
+    ]
+
+
 def test_pictures_that_are_copied_are_the_same_set_wherever_their_shards_are_made(plain):
     first = made(plain).index.fingerprint
     copied = Source(plain.root / "copy", "folder")
