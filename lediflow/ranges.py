@@ -38,6 +38,7 @@ class Range:
     or_infinity: bool = False  # positive infinity is allowed as well
     is_filled: bool = False  # of a list: at least one entry
     is_distinct: bool = False  # of a list: no entry twice
+    entries: int | None = None  # of a list: exactly so many
 
     def holds(self, value: float, is_whole: bool) -> bool:
         """Whether a number is inside; NaN never is."""
@@ -65,7 +66,8 @@ class Range:
         words = " and ".join(f"{word} {_text(limit)}" for word, limit in limits.items() if limit is not None)
         words = (words or "finite") + (", or inf" if self.or_infinity else "")
         kinds = (("filled", self.is_filled), ("distinct", self.is_distinct))
-        return ", ".join([words, *(kind for kind, holds in kinds if holds)])
+        count = [f"{self.entries} values"] if self.entries else []
+        return ", ".join([words, *count, *(kind for kind, holds in kinds if holds)])
 
 
 def bounded(
@@ -78,6 +80,7 @@ def bounded(
     or_infinity: bool = False,
     is_filled: bool = False,
     is_distinct: bool = False,
+    entries: int | None = None,
     default_factory: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field with a range (see Range). Without a default the field is required."""
@@ -89,6 +92,7 @@ def bounded(
         or_infinity=or_infinity,
         is_filled=is_filled,
         is_distinct=is_distinct,
+        entries=entries,
     )
     options: dict[str, Any] = {"metadata": {KEY: limits}}
     if default_factory is not dataclasses.MISSING:
@@ -155,6 +159,8 @@ def _faults_of(key: str, value: Any, limits: Range, is_whole: bool) -> Iterator[
         return
     if limits.is_filled and not value:
         yield f"{key}=[] is empty; give at least one value"
+    if limits.entries is not None and len(value) != limits.entries:
+        yield f"{key}={list(value)} has length {len(value)}; give {limits.entries} values"
     if (
         limits.is_distinct
         and (twice := next((entry for entry in value if value.count(entry) > 1), None)) is not None
@@ -170,7 +176,7 @@ def _fault(key: str, value: Any, limits: Range, is_whole: bool) -> Iterator[str]
     if isinstance(value, bool) or not isinstance(value, Real):
         yield f"{key}={value!r} must be a {'whole ' if is_whole else ''}number, {limits}"
     elif not limits.holds(cast(float, value), is_whole):
-        words = str(dataclasses.replace(limits, is_filled=False, is_distinct=False))
+        words = str(dataclasses.replace(limits, is_filled=False, is_distinct=False, entries=None))
         if is_whole and not isinstance(value, Integral):
             words = f"a whole number, {words}"
         elif isinstance(value, Integral) and limits.at_most is None and abs(int(value)) > LARGEST_INTEGER:

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lediflow.config.literal import without_references
 
@@ -73,8 +74,19 @@ def sweep_folder(run: str, overrides: Sequence[str]) -> str:
     if any(key_of(item) == "run" for item in overrides):
         return run
     older = [f"{run},{old}" for old in older_suffixes(overrides) if old]
-    found = next((folder for folder in older if Path(folder).is_dir()), None)
+    found = next(
+        (folder for folder in older if Path(folder).is_dir() and agrees(Path(folder), overrides)), None
+    )
     return found or run + suffix([item for item in overrides if is_telling(item)])
+
+
+def agrees(folder: Path, overrides: Sequence[str]) -> bool:
+    """Whether an older run has the values that older names left out: those of options of a stage, and its inputs."""
+    if not (folder / "config.yaml").is_file():
+        return True
+    there = OmegaConf.load(folder / "config.yaml")
+    unnamed = [item for item in overrides if key_of(item).startswith("stage.") or key_of(item) in INPUTS]
+    return all(OmegaConf.select(there, key_of(item)) == yaml.safe_load(value_of(item)) for item in unnamed)
 
 
 def is_telling(override: str) -> bool:

@@ -52,7 +52,7 @@ class SamplingConfig:
         default_factory=list, at_least=0
     )  # classes, dealt out to the images in turn; []: no class
     guidance: float = bounded(
-        1.0, at_least=0
+        1.0
     )  # how far to go beyond what the class adds; 1: not, more: clearer and less varied
 
     def __post_init__(self) -> None:

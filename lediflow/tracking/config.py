@@ -10,7 +10,7 @@ class TrackingConfig:
     """Choices about watching a run; none of them changes what it learns."""
 
     progress: bool = True  # a bar on a terminal, a line now and then in a log file
-    progress_seconds: float = bounded(10.0, above=0)  # how often that line is written; the bar ignores it
+    progress_seconds: float = bounded(10.0, at_least=0)  # how often that line is written; the bar ignores it
     wandb: bool = False  # also send the events to Weights & Biases
     wandb_mode: str = "offline"  # written to the run folder for a later `wandb sync`; "online" needs a login
     wandb_project: str = "lediflow"  # the W&B project the run appears under

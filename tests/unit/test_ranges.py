@@ -21,6 +21,7 @@ class Whole:
     cap: float | None = bounded(None, above=0, or_infinity=True)
     seed: int = seed_field()
     steps: list[int] = bounded(default_factory=lambda: [1], at_least=0, is_filled=True, is_distinct=True)
+    mean: list[float] = bounded(default_factory=lambda: [0.0, 1.0], entries=2)
     part: Part = field(default_factory=Part)
     parts: list[Part] = field(default_factory=list)
     free: int = 0
@@ -42,6 +43,7 @@ class Whole:
         ({"steps": []}, "steps=[] is empty; give at least one value"),
         ({"steps": [2, 2]}, "steps=[2, 2] has 2 more than once; give each value once"),
         ({"steps": [1, -1]}, "steps[1]=-1 must be at least 0"),
+        ({"mean": [1.0]}, "mean=[1.0] has length 1; give 2 values"),
         ({"part": Part(share=1)}, "part.share=1 must be at least 0 and below 1"),
         ({"parts": [Part(), Part(share=-1)]}, "parts[1].share=-1 must be at least 0 and below 1"),
     ],

@@ -44,10 +44,10 @@ class FeaturesConfig:
     path: str | None = None  # weights file: EfficientNets bring theirs along, all others need one
     size: int = bounded(224, at_least=1)  # torchscript: the side in pixels that the module wants
     mean: list[float] = bounded(
-        default_factory=lambda: [0.485, 0.456, 0.406]
+        default_factory=lambda: [0.485, 0.456, 0.406], entries=3
     )  # torchscript: of the channels, in 0..1
     std: list[float] = bounded(
-        default_factory=lambda: [0.229, 0.224, 0.225], above=0
+        default_factory=lambda: [0.229, 0.224, 0.225], above=0, entries=3
     )  # torchscript: likewise
     device: str = "cpu"  # where the extractor runs
 

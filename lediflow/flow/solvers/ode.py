@@ -1,5 +1,6 @@
 """The one function that integrates, whatever the solver."""
 
+import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -42,6 +43,8 @@ def solve(
     if solver != "dopri5":
         grid = equal_steps(t0, t1, steps) if times is None else checked_times(times)
         return fixed.integrate(TABLEAUS[solver], counted, x, grid, keep_states=keep_states, on_step=on_step)
+    if max_steps < 1:
+        raise ValueError(f"max_steps = {max_steps}: dopri5 needs 1 or more")
     grid = equal_steps(t0, t1, 1) if times is None else checked_times(times)
     return adaptive.integrate(
         counted,
@@ -66,6 +69,8 @@ def check_solver(solver: str, steps: int) -> None:
 
 
 def checked_tolerance(rtol: float, atol: float) -> Tolerance:
-    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-        raise ValueError(f"rtol = {rtol}, atol = {atol}: neither may be below 0, and one must be above")
+    if not (rtol >= 0 and atol >= 0 and 0 < rtol + atol < math.inf):
+        raise ValueError(
+            f"rtol = {rtol}, atol = {atol}: neither may be below 0 or infinite, and one must be above"
+        )
     return Tolerance(rtol, atol)

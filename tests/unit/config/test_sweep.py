@@ -50,6 +50,14 @@ def test_a_folder_of_the_older_form_is_continued(tmp_path, old):
     assert sweep_folder(f"{tmp_path}/flow", ["warm_start='a/b'", "train.images=5", "seed=1"]) == str(folder)
 
 
+def test_a_folder_of_the_older_form_with_another_value_is_not_continued(tmp_path):
+    old = tmp_path / "flow,train.images=5"
+    old.mkdir()
+    (old / "config.yaml").write_text("stage: {cap: 5.0}\n")
+    found = [sweep_folder(f"{tmp_path}/flow", [f"stage.cap={cap}", "train.images=5"]) for cap in (5, 10)]
+    assert found == [str(old), f"{tmp_path}/flow__stage.cap-10__train.images-5"]
+
+
 def test_inputs_name_a_folder_where_they_are_swept():
     assert exclusion(["-m", "parent=a,b", "seed=0,1"])[0].endswith("=[data.path]")
     assert exclusion(["-m", "parent=a", "data.path=d", "seed=0,1"])[0].endswith("=[data.path,parent]")

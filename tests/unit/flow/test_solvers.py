@@ -179,7 +179,9 @@ def test_dopri5_takes_no_notice_of_steps(steps):
     assert torch.equal(found.x, solve(swirl, start(), solver="dopri5").x)
 
 
-@pytest.mark.parametrize(("rtol", "atol"), [(-1e-3, 1e-3), (1e-3, -1e-3), (0.0, 0.0), (float("nan"), 1.0)])
+@pytest.mark.parametrize(
+    ("rtol", "atol"), [(-1e-3, 1e-3), (1e-3, -1e-3), (0.0, 0.0), (float("nan"), 1.0), (1e-3, float("inf"))]
+)
 def test_tolerances_that_cannot_be_met_are_refused(rtol, atol):
     with pytest.raises(ValueError, match=f"rtol = {rtol}, atol = {atol}"):
         solve(swirl, start(), solver="dopri5", rtol=rtol, atol=atol)

@@ -61,7 +61,7 @@ def test_other_labels_are_not_taken_for_the_ones_that_are_there(run, tmp_path):
     [
         (["labels=[3]"], "labels=[3]: the flow's classes are 0 to 2"),
         (["guidance=2"], "guidance=2.0 without labels"),
-        (["latent_steps=0"], "latent_solver, latent_steps: "),
+        (["latent_steps=0"], "latent_steps=0 must be at least 1"),
         (["conditioning=x"], "conditioning"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
