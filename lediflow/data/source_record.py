@@ -18,11 +18,12 @@ from jaxtyping import Shaped
 
 from lediflow.data.duplicates import DIGEST_BYTES, digests_of
 from lediflow.data.files import whole_or_absent, write_json
+from lediflow.data.shards.index import read_array
 from lediflow.data.shards.part import Part
 from lediflow.data.sources import Listing, Source
 from lediflow.data.sources.names import counted, kind_of, shown
 from lediflow.data.sources.protocol import Progress
-from lediflow.records import read_dataclass, read_record
+from lediflow.records import UNREADABLE, read_dataclass, read_record
 
 RECORD_NAME = "source.json"
 DIGESTS_NAME = "source.digests.npy"
@@ -117,8 +118,8 @@ def save_digests(digests: Digests, folder: Path) -> None:
 def load_digests(folder: Path) -> Digests | None:
     """The digests of a finished set; None where there are none that can be compared."""
     try:
-        found = np.load(BytesIO((folder / DIGESTS_NAME).read_bytes()))
-    except (OSError, ValueError):
+        found = read_array(BytesIO((folder / DIGESTS_NAME).read_bytes()))
+    except (OSError, *UNREADABLE):
         return None
     return None if found.dtype != DIGEST or (found == np.array(UNKNOWN, DIGEST)).any() else found
 

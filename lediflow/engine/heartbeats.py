@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from lediflow.records import read_dataclass, read_record
+from lediflow.records import UNREADABLE, read_dataclass, read_record
 
 
 class Phase(enum.StrEnum):
@@ -99,5 +99,5 @@ def clear_earlier(folder: Path, session: str) -> None:
         try:
             if json.loads(path.read_text()).get("session") != session:
                 path.unlink(missing_ok=True)
-        except (OSError, ValueError, AttributeError):
+        except (OSError, *UNREADABLE, AttributeError):
             path.unlink(missing_ok=True)

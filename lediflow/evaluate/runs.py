@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lediflow.config.load import pipeline_hashes
 from lediflow.config.schema import EvaluateCommand
-from lediflow.data.files import disk_errors_explained
+from lediflow.data.files import whole_or_absent
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.split import samples_of
@@ -103,10 +103,11 @@ def write_pictures(
     reader: ShardReader,
 ) -> None:
     """What the report shows beside the numbers, by the first rank."""
-    with session.group.together("making pictures"), disk_errors_explained(output):
+    with session.group.together("making pictures"):
         if session.group.is_first:
-            output.mkdir(parents=True, exist_ok=True)
-            save_file(figures(session.command, reader, pipeline, run, configs), output / PICTURES)
+            content = save(figures(session.command, reader, pipeline, run, configs))
+            with whole_or_absent(output / PICTURES) as stream:
+                stream.write(content)
 
 
 def figures(

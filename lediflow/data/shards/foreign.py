@@ -25,7 +25,7 @@ from lediflow.data.sources.labels import numbered
 from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, is_hidden, is_picture_name
 from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
-from lediflow.records import read_record
+from lediflow.records import UNREADABLE, read_record
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _has_changed(root: Path, home: Path) -> bool:
 def _were_written(tars: list[Path], home: Path) -> bool:
     try:
         return json.loads((home / TIMES_NAME).read_text()) != _times(tars)
-    except (FileNotFoundError, ValueError):  # the index was made before times were kept
+    except (OSError, *UNREADABLE):  # cut, or the index was made before times were kept
         indexed = (home / INDEX_NAME).stat().st_mtime_ns
         return any(path.stat().st_mtime_ns > indexed for path in tars)
 

@@ -130,7 +130,9 @@ class ShardIndex:
         if not is_remote(str(where)):
             return cls.read_from(Path(where), Path(where))
         files = open_storage(where, reading)
-        return cls.parsed(where, files.read(INDEX_NAME), lambda name: _array(io.BytesIO(files.read(name))))
+        return cls.parsed(
+            where, files.read(INDEX_NAME), lambda name: read_array(io.BytesIO(files.read(name)))
+        )
 
     @classmethod
     def read_from(cls, home: Path, root: Path) -> "ShardIndex":
@@ -141,7 +143,7 @@ class ShardIndex:
             raise UserError(_no_index(root)) from None
         except OSError as error:
             raise RecordError(f"{home / INDEX_NAME} cannot be read ({error.strerror}); {AGAIN}") from error
-        index = cls.parsed(root, document, lambda name: _array(home / name, mmap_mode="r"))
+        index = cls.parsed(root, document, lambda name: read_array(home / name, mmap_mode="r"))
         _check_sizes(root, index.shards)
         return index
 
@@ -199,13 +201,16 @@ def _loaded(root: Path | str, name: str, load: Callable[[str], np.ndarray]) -> n
         return load(name)
     except FileNotFoundError as error:
         raise RecordError(f"{root}/{name} is missing; {AGAIN}") from error
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise RecordError(f"{root}/{name} cannot be read ({error}); {AGAIN}") from error
 
 
-def _array(file: Path | io.BytesIO, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
-    """The array of an .npy file; ValueError where it is none, as of one that is cut."""
-    found = np.load(file, mmap_mode=mmap_mode)
+def read_array(file: Path | io.BytesIO, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """The array of an .npy file; ValueError where it is none, or empty or cut."""
+    try:
+        found = np.load(file, mmap_mode=mmap_mode)
+    except (EOFError, ValueError) as error:  # numpy takes any other file for a pickle, and says so
+        raise ValueError("it is empty, cut, or no array") from error
     if not isinstance(found, np.ndarray):
         raise ValueError("it is no array")
     return found

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from lediflow.nn.neighborhood.protocol import Problem
+from lediflow.records import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Memory:
         try:
             entries = json.loads(self.file.read_text())
             return {name: entry for name, entry in entries.items() if is_verdict(entry)}
-        except (OSError, ValueError, AttributeError):
+        except (OSError, *UNREADABLE, AttributeError):
             return {}
 
     def _write(self, entries: dict[str, dict]) -> None:
