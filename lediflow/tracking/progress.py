@@ -7,15 +7,19 @@ In a file the line is one sentence that can be read days later:
 Rates count from the first update, so that a resumed run does not boast of work it did not do.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lediflow.tracking.events import number, plain
 
+FALLBACK_COLUMNS = 80
 SHOWN = {("train", "loss"): "loss", ("validation", "loss"): "held-out loss"}  # worth a glance beside the bar
 
 
@@ -30,18 +34,25 @@ class Progress(Protocol):
 
 
 class BarProgress:
-    """A tqdm bar that appears at the first update, wherever the work then stands, and keeps its last state."""
+    """A tqdm bar that appears at the first update, wherever the work then stands, and keeps its last state.
+
+    While it is shown, the log writes above it and not into its line.
+    """
 
     def __init__(self, title: str, total: int, unit: str, stream: TextIO):
-        self.arguments = {"desc": title, "total": total, "unit": f" {unit}", "file": stream}
+        self.arguments: dict[str, Any] = {"desc": title, "total": total, "unit": f" {unit}", "file": stream}
+        width = {"dynamic_ncols": True} if has_width(stream) else {"ncols": FALLBACK_COLUMNS}
+        self.arguments |= width
         self.bar: Any = None
         self.is_closed = False
+        self.shown = ExitStack()
 
     def update(self, done: int, note: str = "") -> None:
         if self.is_closed:
             return
         if self.bar is None:
-            self.bar = tqdm(initial=done, unit_scale=True, dynamic_ncols=True, **self.arguments)
+            self.shown.enter_context(logging_redirect_tqdm())
+            self.bar = tqdm(initial=done, unit_scale=True, **self.arguments)
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(done - self.bar.n)
 
@@ -49,6 +60,15 @@ class BarProgress:
         self.is_closed = True
         if self.bar is not None:
             self.bar.close()
+        self.shown.close()
+
+
+def has_width(stream: TextIO) -> bool:
+    """Whether the terminal says how wide it is; one of a container may say 0, at which no bar is drawn."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
 
 
 class LineProgress:

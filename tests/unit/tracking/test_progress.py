@@ -1,6 +1,8 @@
 """Progress: sentences in a file, a bar on a terminal. Time is the test's own."""
 
 import io
+import logging
+import sys
 
 import pytest
 
@@ -82,6 +84,22 @@ def test_a_finished_bar_is_drawn_once_and_stays():
     progress.update(4)
     assert stream.getvalue().count("\n") == 1
     assert "100%" in stream.getvalue().splitlines()[-1].split("\r")[-1]
+
+
+def test_a_log_line_does_not_end_up_in_the_line_of_a_bar(monkeypatch):
+    """Nor is the bar left behind above it: it is cleared, the line written, the bar drawn anew."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(stream)])
+    progress = make_progress("training", 4, stream=stream)
+    progress.update(4)
+    logging.getLogger("lediflow").error("exported RUN/export")
+    progress.close()
+    shown = [line.split("\r")[-1] for line in stream.getvalue().rstrip("\n").split("\n")]
+    assert shown[0] == "exported RUN/export"
+    assert [line.startswith("training: 100%") for line in shown] == [False, True]
+    logging.getLogger("lediflow").error("later")
+    assert stream.getvalue().endswith("\nlater\n")
 
 
 def test_work_that_reports_its_end_twice_is_shown_finished_once(capsys):
