@@ -10,12 +10,14 @@ from pathlib import Path
 from lediflow.config.cli import BAD_REQUEST
 from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
 from lediflow.config.literal import check_utf8
+from lediflow.data.claims import claim_folder
+from lediflow.data.files import json_object
 from lediflow.disk import lasting_fault
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
 from lediflow.engine.checkpoints.snapshots import Snapshots, find_snapshot_fault
 from lediflow.errors import UserError
-from lediflow.models.export import save_tensors, save_weights
+from lediflow.models.export import CONFIG, save_tensors, save_weights
 from lediflow.training.run_folder import RunFolder
 
 
@@ -90,6 +92,8 @@ def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
     """Weights of one checkpoint as an export folder."""
     checkpoint = chosen(folder, arguments.images)
     output = arguments.output or folder.export
+    if arguments.output is not None:
+        claim_folder(output, "--output", "lediflow.checkpoint export", is_export)
     description = {**checkpoint.progress["export"], "images_seen": checkpoint.images_seen}
     origin = "averaged"
     if arguments.ema is not None:
@@ -102,6 +106,11 @@ def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
     else:  # the very file: dependent runs know it by its hash
         save_weights(checkpoint.model, output, description | {"weights": origin})
     print(f"{output}: weights at {checkpoint.images_seen:,} images, {origin}")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether an export of an earlier release is there."""
+    return "weights_sha256" in (json_object(folder / CONFIG) or {})
 
 
 def chosen(folder: RunFolder, images: int | None) -> Checkpoint:

@@ -14,7 +14,7 @@ from lediflow.disk import lasting_fault
 from lediflow.errors import UserError
 from lediflow.evaluation.report import read_run, report_data
 from lediflow.records import RecordError, read_dataclass, read_json, typed
-from lediflow.tracking.html import build_report
+from lediflow.tracking.html import BEGINNING, build_report
 from lediflow.tracking.report_data import CommandRun, ReportData
 
 LEAD = (
@@ -26,6 +26,7 @@ LEAD = (
 def main() -> None:
     arguments = parse_arguments()
     try:
+        refuse_other_file(arguments.output)
         commands = read_commands(arguments.commands) if arguments.commands else []
         runs = [read_run(path) for path in arguments.runs]
         data = report_data(runs, title=arguments.title, lead=arguments.lead, commands=commands)
@@ -38,6 +39,16 @@ def main() -> None:
             raise
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(BAD_REQUEST)
+
+
+def refuse_other_file(path: Path) -> None:
+    """UserError where a file that is no report would be replaced."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as stream:
+            if stream.read(len(BEGINNING)) != BEGINNING.encode():
+                raise UserError(
+                    f"--output={path} exists and is no report of this command; choose another name"
+                )
 
 
 def read_commands(path: Path) -> list[CommandRun]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,19 @@ from omegaconf import DictConfig
 from lediflow.config.build import typed
 from lediflow.config.cli import run_command
 from lediflow.config.load import load_pipeline, pipeline_hashes
+from lediflow.config.places import stored_path
 from lediflow.config.schema import SampleCommand
-from lediflow.data.files import write_json
 from lediflow.sampling import LeDiFlowPipeline
-from lediflow.sampling.pictures import save_pictures
+from lediflow.sampling.folder import Drawing, SampleFolder
 from lediflow.tracking.progress import make_progress
 
-FACTS = "samples.json"
 IRRELEVANT = ("batch_size", "device", "paths")  # options that change no image
+PLACES = (
+    "run",
+    "sampler",
+    "output",
+    "codec_path",
+)  # where things lie: the hashes of weights say what they are
 
 
 def main() -> None:
@@ -27,46 +31,51 @@ def main() -> None:
 
 
 def run(config: DictConfig) -> None:
+    """Draw the pictures that are not there yet."""
     command: SampleCommand = typed(config)
-    output = Path(command.output)
+    folder = SampleFolder(Path(command.output))
+    folder.check()
     pipeline = load_pipeline(
         command.run, command.sampler, device=command.device, codec_path=command.codec_path
     )
-    asked = {key: value for key, value in dataclasses.asdict(command).items() if key not in IRRELEVANT}
-    asked["weights"] = pipeline_hashes(command.run, command.sampler)
-    if asked.items() <= _facts(output).items():
-        print(f"already sampled: {command.count} images in {output}")
+    pipeline.check_labels(command)
+    asked = settings(command)
+    if folder.has_all(asked, command.count):
+        print(f"already sampled: {command.count} images in {folder.root}")
         return
-    remove_earlier(output)
-    nfe = draw_samples(pipeline, command, output)
-    write_json(output / FACTS, {**asked, "nfe": nfe})
-    print(f"sampled: {command.count} images with {nfe} evaluations of the flow model each, in {output}")
+    with folder.drawing(asked, places(command), command.count) as drawing:
+        if there := command.count - len(drawing.missing):
+            print(f"{there} of {command.count} images are in {folder.root} already; drawing the others")
+        draw_samples(pipeline, command, drawing)
+    nfe = drawing.record["nfe"]
+    print(f"sampled: {command.count} images with {nfe} evaluations of the flow model each, in {folder.root}")
 
 
-def draw_samples(pipeline: LeDiFlowPipeline, command: SampleCommand, output: Path) -> int:
-    """Write the pictures; returns the evaluations of the flow model per image, the most where batches differ."""
+def settings(command: SampleCommand) -> dict[str, Any]:
+    """All that an image depends on besides its number."""
+    left_out = (*IRRELEVANT, *PLACES, "count")
+    options = {key: value for key, value in dataclasses.asdict(command).items() if key not in left_out}
+    return options | {"weights": pipeline_hashes(command.run, command.sampler)}
+
+
+def places(command: SampleCommand) -> dict[str, str | None]:
+    """Where the models lay."""
+    found = {name: getattr(command, name) for name in PLACES}
+    return {name: value if value is None else stored_path(value) for name, value in found.items()}
+
+
+def draw_samples(pipeline: LeDiFlowPipeline, command: SampleCommand, drawing: Drawing) -> None:
+    """Write the missing pictures, a batch at a time."""
+    missing = drawing.missing
     progress = make_progress("sample", command.count)
-    nfe = 0
-    for first in range(0, command.count, command.batch_size):
-        numbers = range(first, min(first + command.batch_size, command.count))
+    done = command.count - len(missing)
+    for first in range(0, len(missing), command.batch_size):
+        numbers = missing[first : first + command.batch_size]
         made = pipeline(numbers, command)
-        save_pictures(made.images, output, first)
-        nfe = max(nfe, made.nfe)
-        progress.update(numbers.stop)
+        drawing.add(numbers, made.images, made.nfe)
+        done += len(numbers)
+        progress.update(done)
     progress.close()
-    return nfe
-
-
-def remove_earlier(output: Path) -> None:
-    """Take away the pictures of an earlier command, so that no folder mixes two sets."""
-    for number in range(_facts(output).get("count", 0)):
-        (output / f"{number:06d}.png").unlink(missing_ok=True)
-    (output / FACTS).unlink(missing_ok=True)
-
-
-def _facts(output: Path) -> dict[str, Any]:
-    path = output / FACTS
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from lediflow.config.identity import is_done
 from lediflow.config.inputs import Inputs, open_inputs
 from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
+from lediflow.data.files import whole_or_absent
 from lediflow.engine.checkpoints.folder import MODEL
 from lediflow.engine.deadline import find_deadline
 from lediflow.engine.lease import EveryonesLease, Lease, leased
@@ -150,7 +151,8 @@ def note_options(training: Training, folder: RunFolder, config: str) -> None:
             now = OmegaConf.to_container(OmegaConf.create(config))
             if changed := differences({"options": before}, {"options": now}):
                 training.tracker.record("options", training.clock.images_seen, changed=changed)
-    folder.config.write_text(config)
+    with whole_or_absent(folder.config) as stream:
+        stream.write(config.encode())
 
 
 def export(training: Training, folder: RunFolder) -> None:

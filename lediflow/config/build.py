@@ -18,6 +18,7 @@ from lediflow.config.dataset import build_stream
 from lediflow.config.inputs import Inputs
 from lediflow.config.micro_batch import fitted_micro_batch
 from lediflow.config.parent import has_parent
+from lediflow.config.places import parent_record, stored_path
 from lediflow.config.schema import TrainCommand
 from lediflow.config.stage import build_stage
 from lediflow.config.trained_model import build_trained_model, trained_spec
@@ -158,13 +159,13 @@ def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
         "image_size": command.model.image_size,
         "codec": index.contents.codec or {"name": "pixels"},
         "data": {
-            "path": str(command.data.path),
+            "path": stored_path(command.data.path),
             "fingerprint": index.fingerprint,
             "samples": len(inputs.reader),
             "held_out_fraction": command.data.held_out_fraction,
         },
-        "parent": {"path": parent.path, "sha256": parent.sha256} if parent else None,
-        "warm_start": {"path": str(warm.path), "sha256": warm.sha256} if warm else None,
+        "parent": parent_record(Path(parent.path), parent.sha256, Path(command.run)) if parent else None,
+        "warm_start": {"path": stored_path(warm.path), "sha256": warm.sha256} if warm else None,
         "seed": command.seed,
         "identity": inputs.identity,
     }

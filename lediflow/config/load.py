@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lediflow.codecs import CodecConfig, build_codec
+from lediflow.config.advice import require_export
+from lediflow.config.places import find_parent
+from lediflow.data.files import changes
 from lediflow.engine.device import choose_device
 from lediflow.errors import UserError
 from lediflow.models import load_as
@@ -25,12 +30,12 @@ def load_pipeline(
 ) -> LeDiFlowPipeline:
     """The pipeline of a flow run; with a learned prior also of its latent sampler and their common parent."""
     flow = RunFolder(Path(run))
-    export = flow.require_export("the flow model", "python -m lediflow.train stage=flow ...")
+    export = require_export(flow, "the flow model", "python -m lediflow.train stage=flow ...")
     facts = flow.exported_facts()
     if facts.get("stage") != "flow":
         raise UserError(f"run={run} is a run of stage={facts.get('stage')}; give a run of stage=flow")
     where = choose_device(device)
-    decode = _decoder(facts["codec"], codec_path, where)
+    decode = load_decoder(facts["codec"], codec_path, where)
     if facts["prior"] == "gaussian":
         if sampler is not None:
             raise UserError(f"run={run} is the Gaussian baseline, which has no latents; leave sampler= out")
@@ -46,8 +51,8 @@ def load_pipeline(
             f"run={run} starts from a learned prior; give the run of its latent sampler: sampler=RUN_DIR"
         )
     latent = RunFolder(Path(sampler))
-    latent_export = latent.require_export(
-        "the latent sampler", "python -m lediflow.train stage=latent_sampler ..."
+    latent_export = require_export(
+        latent, "the latent sampler", "python -m lediflow.train stage=latent_sampler ..."
     )
     parent = _common_parent(facts, latent.exported_facts(), run, sampler)
     return LeDiFlowPipeline(
@@ -77,19 +82,20 @@ def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, samp
             f"run={run} was trained on the auxiliary model {ours['path']} ({ours['sha256'][:12]}), "
             f"sampler={sampler_run} on {theirs.get('path')} ({str(theirs.get('sha256'))[:12]}); use runs of one parent"
         )
-    parent = RunFolder(Path(ours["path"]))
-    export = parent.require_export(
-        "their auxiliary model", "put the folder back where it was when they were trained"
-    )
-    if parent.weights_hash() != ours["sha256"]:
+    return find_parent({Path(run): ours, Path(sampler_run): theirs}, ours["sha256"]).export
+
+
+def load_decoder(
+    record: dict[str, Any], path: str | None, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """The decoder of the codec that made a run's data; other weights than the recorded ones are refused."""
+    codec = build_codec(CodecConfig(name=record["name"], path=path or record.get("path")), device)
+    if changed := changes({**codec.record(), **record}, codec.record()):
         raise UserError(
-            f"{export} holds other weights than the ones {run} was trained with; train {run} again"
+            f"codec_path={path} holds other weights of {record['name']} than the run's data was encoded with "
+            f"({changed}); give those that lediflow.encode had as codec.path"
         )
-    return export
-
-
-def _decoder(record: dict[str, Any], path: str | None, device: torch.device):
-    return build_codec(CodecConfig(name=record["name"], path=path or record.get("path")), device).decode
+    return codec.decode
 
 
 def pipeline_hashes(run: str, sampler: str | None) -> dict[str, str]:

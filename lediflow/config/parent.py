@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lediflow.config.advice import auxiliary_command
 from lediflow.config.load import load_export
 from lediflow.config.schema import TrainCommand
 from lediflow.data.shards.reader import ShardReader
@@ -34,10 +35,15 @@ def load_parent(command: TrainCommand) -> Parent | None:
     """The auxiliary model of flow and latent sampler; None where a stage needs none."""
     if not has_parent(command):
         return None
-    folder = RunFolder(Path(command.parent or "(no parent= given)"))
-    how = f"python -m lediflow.train experiment={command.name} stage=auxiliary data.path={command.data.path}"
-    export = folder.require_export(f"the auxiliary model that stage={command.stage.name} builds on", how)
-    model = load_export(AuxiliaryModel, export, "the run of stage=auxiliary")
+    if command.parent is None:
+        raise UserError(
+            f"stage={command.stage.name} builds on a trained auxiliary model; give its run folder: parent=RUN_DIR"
+        )
+    folder = RunFolder(Path(command.parent))
+    if not folder.is_exported:
+        role = f"the auxiliary model that stage={command.stage.name} builds on"
+        folder.require_export(role, auxiliary_command(command, folder.root))
+    model = load_export(AuxiliaryModel, folder.export, "the run of stage=auxiliary")
     check_latents(command, model, folder.root)
     return Parent(
         model.eval().requires_grad_(False), str(folder.root), folder.weights_hash(), folder.exported_facts()

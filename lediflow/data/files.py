@@ -31,8 +31,11 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for writing under a name of this process's own; it appears only when the block ends well."""
+def whole_or_absent(path: Path, *, is_flushed: bool = True) -> Iterator[BinaryIO]:
+    """Open `path` for writing under a name of this process's own; it appears only when the block ends well.
+
+    is_flushed=False leaves out the wait for the disk: after a loss of power the file may be empty.
+    """
     partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
     with disk_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +43,8 @@ def whole_or_absent(path: Path) -> Iterator[BinaryIO]:
             with partial.open("wb") as stream:
                 yield stream
                 stream.flush()
-                os.fsync(stream.fileno())
+                if is_flushed:
+                    os.fsync(stream.fileno())
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -63,6 +67,15 @@ def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object per line."""
     with whole_or_absent(path) as stream:
         stream.writelines(json.dumps(row, sort_keys=True).encode() + b"\n" for row in rows)
+
+
+def json_object(path: Path) -> dict[str, Any] | None:
+    """The object of a JSON file; None where there is no such file, or something else in it."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def sha256_of(path: Path) -> str:

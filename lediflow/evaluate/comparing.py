@@ -13,9 +13,8 @@ from typing import Any
 from lediflow.config.schema import EvaluateCommand
 from lediflow.errors import UserError
 from lediflow.evaluate.rows import influence_file
-from lediflow.evaluate.session import RESULTS
 from lediflow.evaluation.compare import Measured, compare
-from lediflow.evaluation.results import birth_certificate, read_results, write_results
+from lediflow.evaluation.results import RESULTS, birth_certificate, claim_results, read_results, write_results
 
 Row = dict[str, Any]
 Setting = tuple[str, int, float]
@@ -28,6 +27,8 @@ def compare_results(command: EvaluateCommand) -> dict[str, Any]:
             f"mode=compare takes two folders that this command wrote, found {len(command.results)}: "
             "'results=[RUN_A/results,RUN_B/results]'"
         )
+    if command.output:
+        claim_results(Path(command.output))
     first, second = (Path(folder) for folder in command.results)
     ours, theirs = rows_of(first), rows_of(second)
     shared = [setting for setting in ours if setting in theirs]
@@ -39,7 +40,7 @@ def compare_results(command: EvaluateCommand) -> dict[str, Any]:
     rows = [verdict(first, ours[setting], second, theirs[setting]) for setting in shared]
     for row in rows:
         print(sentence(row))
-    results = {"a": str(first), "b": str(second), "rows": rows}
+    results = {"a": str(first.absolute()), "b": str(second.absolute()), "rows": rows}
     if command.output:
         write_results(Path(command.output) / RESULTS, results, birth_certificate(seed=None))
     return results

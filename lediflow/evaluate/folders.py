@@ -15,19 +15,24 @@ from lediflow.evaluate.session import Session
 from lediflow.evaluation.images import FolderImages
 from lediflow.evaluation.metrics import check_counts, measure
 from lediflow.evaluation.reference import Reference
+from lediflow.sampling.folder import check_recorded
 
 
 def evaluate_folders(session: Session) -> dict[str, Any]:
     """One row; the features of both folders are kept under a hash of their pictures."""
     command = session.command
     assert command.images is not None and command.reference is not None
+    output = Path(command.output or f"{command.images}/results")
     with session.group.together("looking at the pictures"):
+        check_recorded(Path(command.reference))
+        check_recorded(Path(command.images))
         real = FolderImages(Path(command.reference), "reference")
         generated = FolderImages(Path(command.images), "images")
     for note in (*real.notes(), *generated.notes()):
         session.note(note)
     check_counts(len(real), len(generated))
     check_sizes(real, generated)
+    session.claim(output)
     photographs = reference_features(session, real, "real pictures", command.statistics)
     reference = Reference("photographs", photographs, np.arange(len(real)), None)
     features = reference_features(session, generated, "generated pictures")
@@ -39,7 +44,7 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
         "pictures": {"images": generated.account(), "reference": real.account()},
         "rows": [measured.row],
     }
-    session.write(Path(command.output or f"{command.images}/results"), results, seed=None)
+    session.write(output, results, seed=None)
     session.say(describe(measured.row))
     return results
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lediflow.data.files import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluate.real import references
 from lediflow.evaluate.rows import RowMaker
@@ -36,6 +37,8 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
     paths, facts = {}, {}
     for run in runs:
         pipeline = session.pipeline(run.flow, run.sampler)
+        session.claim(output)
+        session.withdraw(output)
         configs = cells(session.command, session.command.grid, is_learned=pipeline.auxiliary is not None)
         maker = RowMaker.build(session, run, pipeline, references(session, pipeline, run.facts), output)
         rows += maker.rows(configs)
@@ -43,7 +46,6 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
         paths[run.name] = shape(session, pipeline)
         write_images(session, pipeline, configs, output / f"images-{run.name}.png")
     results = {"asked": request(session.command), "rows": rows, "paths": paths, "runs": facts}
-    session.write(output, results, session.command.seed)
     baseline = next((run.name for run in runs if run.facts["prior"] == "gaussian"), None)
     write_views(
         session,
@@ -54,6 +56,7 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
         paths=paths,
         floor=facts[runs[0].name].get("codec_floor"),
     )
+    session.write(output, results, session.command.seed)
     say_rows(session, results)
     session.say(f"written: {output}/results.json, table.md, pareto.png, pareto.svg, images-*.png")
     return results
@@ -93,6 +96,7 @@ def write_images(
     """The first samples of every setting."""
     with session.group.together(f"writing {path}"):
         if session.group.is_first:
-            path.parent.mkdir(parents=True, exist_ok=True)
             rows = [pipeline(SHOWN, config).images.cpu() for config in configs]
-            labelled_grid(rows, [setting(asdict(config)) for config in configs]).save(path)
+            picture = labelled_grid(rows, [setting(asdict(config)) for config in configs])
+            with whole_or_absent(path) as stream:
+                picture.save(stream, "PNG")

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lediflow.codecs import CodecConfig, build_codec
-from lediflow.config.load import load_export
+from lediflow.config.advice import require_export
+from lediflow.config.load import load_decoder, load_export
+from lediflow.config.places import find_parent
+from lediflow.data.files import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluate.real import check_signals, held_out_samples, open_shards
 from lediflow.evaluate.runs import request
@@ -35,6 +37,8 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
     auxiliary, facts = find_auxiliary(session, command.run)
     reader = open_shards(session, command.data.path)
     check_signals(reader, facts, command.data.path)
+    output = Path(command.output or f"{command.run}/results/prior")
+    session.claim(output)
     count = min(len(reader), command.reference_count or len(reader))
     samples = chosen_numbers(command.data.split, held_out_samples(reader, facts, count), count)
     signals = ShardImages(reader, samples, device=session.device)
@@ -49,10 +53,10 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
         advance=advance,
     )
     close()
-    output = Path(command.output or f"{command.run}/results/prior")
     results = {"asked": request(command), "data": reader.index.fingerprint, "prior": prior}
-    session.write(output, results, command.seed)
+    session.withdraw(output)
     write_pictures(session, output, auxiliary, signals, facts, prior)
+    session.write(output, results, command.seed)
     session.say(describe(prior))
     session.say(f"written: {output}/results.json, prior.png, sigma.png")
     return results
@@ -62,15 +66,14 @@ def find_auxiliary(session: Session, run: str) -> tuple[AuxiliaryModel, dict[str
     """The run's own model, or its parent's."""
     with session.group.together(f"loading {run}"):
         folder = RunFolder(Path(run))
-        folder.require_export("the model", "python -m lediflow.train ...")
+        require_export(folder, "the model", "python -m lediflow.train ...")
         facts = folder.exported_facts()
         if facts["stage"] != "auxiliary":
             if facts["parent"] is None:
                 raise UserError(
                     f"run={run} is the Gaussian baseline, which has no learned prior; give another run"
                 )
-            folder = RunFolder(Path(facts["parent"]["path"]))
-            folder.require_export("its auxiliary model", "put the folder back where it was")
+            folder = find_parent({folder.root: facts["parent"]}, facts["parent"]["sha256"])
         model = load_export(AuxiliaryModel, folder.export, "a run of stage=auxiliary")
         return model.to(session.device).eval().requires_grad_(False), facts
 
@@ -96,16 +99,16 @@ def write_pictures(
                 calibration["observed"], coverage["nominal"], coverage["observed"],
             )  # fmt: skip
             write_figure(figure, output / "prior")
-            sigma_maps(session, auxiliary, signals, facts).save(output / "sigma.png")
+            maps = sigma_maps(session, auxiliary, signals, facts)
+            with whole_or_absent(output / "sigma.png") as stream:
+                maps.save(stream, "PNG")
 
 
 def sigma_maps(
     session: Session, auxiliary: AuxiliaryModel, signals: ShardImages, facts: dict[str, Any]
 ) -> Image.Image:
     """What the prior makes of the first images; where it is unsure, sigma is bright."""
-    record = facts["codec"]
-    codec = CodecConfig(name=record["name"], path=session.command.codec_path or record.get("path"))
-    decode = build_codec(codec, session.device).decode
+    decode = load_decoder(facts["codec"], session.command.codec_path, session.device)
     latents = signals.signals(range(min(SHOWN, len(signals))))
     found = prior_pictures(
         auxiliary, latents, flow=lambda start: start.x, decode=decode, seed=session.command.seed

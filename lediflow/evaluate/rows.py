@@ -23,10 +23,10 @@ from lediflow.evaluation.fingerprint import digest, features_record
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
 from lediflow.evaluation.metrics import MetricsConfig, halves_mmd, measure
 from lediflow.evaluation.reference import Reference
+from lediflow.evaluation.results import ROWS
 from lediflow.records import read_record
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
-ROWS = "rows"
 AGAIN = "delete it, and the same command measures the row anew"
 
 
@@ -56,7 +56,7 @@ class RowMaker:
         images = GeneratedImages(self.pipeline, config, command.count, self.models)
         record = self.record(images)
         path = self.output / ROWS / f"{digest(record)}.json"
-        if found := group.share(read_record(path, AGAIN) if path.exists() else None):
+        if found := group.share(self.finished(path)):
             return {"run": self.name} | found
         features = self.features(images, config)
         row = (
@@ -69,6 +69,13 @@ class RowMaker:
                     features.path.unlink()
                     remove_if_empty(features.path.parent)
         return {"run": self.name} | row
+
+    def finished(self, path: Path) -> dict[str, Any] | None:
+        """A row of an earlier start, if the influences that belong to it are there too."""
+        is_exact = self.session.command.metrics.estimator != "streaming"
+        if not path.exists() or (is_exact and not path.with_suffix(".safetensors").exists()):
+            return None
+        return read_record(path, AGAIN)
 
     def record(self, images: NumberedImages) -> dict[str, Any]:
         """All that a row depends on: of the images, of what they are compared with, of where they are timed."""

@@ -21,7 +21,7 @@ from lediflow.evaluate.describing import describe
 from lediflow.evaluate.real import open_shards, references
 from lediflow.evaluate.rows import RowMaker
 from lediflow.evaluate.session import RESULTS, Session
-from lediflow.evaluate.views import write_views
+from lediflow.evaluate.views import VIEWS, write_views
 from lediflow.evaluation.figures import SHOWN, prior_pictures, step_pictures
 from lediflow.evaluation.results import read_results
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
@@ -30,6 +30,8 @@ from lediflow.training.run_folder import RunFolder
 REALS_SHOWN = 64
 IRRELEVANT = ("paths", "output", "keep_features")  # options that change no number
 PICTURES = "pictures.safetensors"
+# paths in a request, of what is pinned by a hash; `path`: of the shards, and of the extractor's weights
+PLACES = ("run", "sampler", "path", "photographs", "statistics", "codec_path")
 
 
 class Run(NamedTuple):
@@ -60,9 +62,11 @@ def evaluate_run(session: Session) -> dict[str, Any]:
         session.say(f"already evaluated: {output / RESULTS}")
         say_rows(session, found)
         return found
+    session.claim(output)
     configs = [step_config(command, steps) for steps in command.step_counts]
     maker = RowMaker.build(session, run, pipeline, references(session, pipeline, run.facts), output)
     results = {"asked": asked, "rows": maker.rows(configs), **maker.facts()}
+    session.withdraw(output)
     write_pictures(session, output, pipeline, run, configs, reader)
     floor = results.get("codec_floor")
     write_views(session, output, results["rows"], real_mmd=results["real_mmd"], floor=floor)
@@ -83,11 +87,18 @@ def say_rows(session: Session, results: dict[str, Any]) -> None:
 
 
 def finished_results(output: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """The results that are there already, if they answer the same question."""
-    if not (output / RESULTS).is_file():
+    """The results that are there already, with their figures, if they answer the same question."""
+    if not all((output / name).is_file() for name in (RESULTS, PICTURES, *VIEWS)):
         return None
     found = read_results(output / RESULTS)["results"]
-    return found if found.get("asked") == asked else None
+    return found if without_places(found.get("asked")) == without_places(asked) else None
+
+
+def without_places(asked: Any) -> Any:
+    """A request less the paths in it: what lies there is known by the hashes beside them."""
+    if not isinstance(asked, dict):
+        return asked
+    return {key: without_places(value) for key, value in asked.items() if key not in PLACES}
 
 
 def step_config(config: SamplingConfig, steps: int) -> SamplingConfig:

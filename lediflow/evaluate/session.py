@@ -14,15 +14,14 @@ import torch
 
 from lediflow.config.load import load_pipeline
 from lediflow.config.schema import EvaluateCommand
+from lediflow.data.files import disk_errors_explained
 from lediflow.engine.device import choose_device
 from lediflow.engine.group import RankGroup
 from lediflow.engine.ranks import find_ranks
 from lediflow.evaluation.features import FeatureExtractor, build_features
-from lediflow.evaluation.results import birth_certificate, write_results
+from lediflow.evaluation.results import RESULTS, birth_certificate, claim_results, write_results
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.tracking.progress import make_progress
-
-RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,18 @@ class Session:
         """Something to know that is not the result."""
         if self.group.is_first:
             print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def claim(self, folder: Path) -> None:
+        """By the first rank: make the folder of results, or refuse one that holds files of somebody else."""
+        with self.group.together(f"claiming {folder}"):
+            if self.group.is_first:
+                claim_results(folder)
+
+    def withdraw(self, folder: Path) -> None:
+        """By the first rank: earlier results go before figures of new ones are written beside them."""
+        with self.group.together(f"writing {folder}"), disk_errors_explained(folder):
+            if self.group.is_first:
+                (folder / RESULTS).unlink(missing_ok=True)
 
     def write(self, folder: Path, results: dict[str, Any], seed: int | None) -> None:
         """The results file, by the first rank."""

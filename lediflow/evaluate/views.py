@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lediflow.data.files import whole_or_absent
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.grid.pareto import pareto_panels
 from lediflow.evaluation.grid.table import table_markdown
 
 TABLE, PLOT = "table.md", "pareto"
+VIEWS = (TABLE, f"{PLOT}.png", f"{PLOT}.svg")
 
 
 def write_views(
@@ -28,6 +30,7 @@ def write_views(
         if session.group.is_first:
             from lediflow.tracking.plot_files import pareto_figure, write_figure
 
-            (output / TABLE).write_text(table_markdown(rows, baseline, paths=paths, floor=floor))
+            with whole_or_absent(output / TABLE) as stream:
+                stream.write(table_markdown(rows, baseline, paths=paths, floor=floor).encode())
             figure = pareto_figure(pareto_panels(rows), rows[0]["mmd_name"], real_mmd)
             write_figure(figure, output / PLOT)

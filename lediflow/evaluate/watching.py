@@ -21,9 +21,10 @@ from lediflow.errors import UserError
 from lediflow.evaluate.priors import evaluate_prior
 from lediflow.evaluate.runs import evaluate_run
 from lediflow.evaluate.session import RESULTS, Session
-from lediflow.models.export import save_weights
+from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record
 from lediflow.tracking.event_file import JsonlTracker
+from lediflow.tracking.jsonl import read_events
 from lediflow.training.run_folder import REWRITTEN, RunFolder
 
 ROW_VALUES = ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "precision", "recall", "density",
@@ -62,9 +63,14 @@ def results_of(folder: RunFolder, images_seen: int) -> Path:
 def next_checkpoint(folder: RunFolder) -> Path | None:
     """The oldest whole checkpoint without results."""
     for path in CheckpointFolder(folder.checkpoints).paths():
-        if not (results_of(folder, int(path.name)) / RESULTS).is_file() and find_fault(path) is None:
+        if not is_evaluated(results_of(folder, int(path.name))) and find_fault(path) is None:
             return path
     return None
+
+
+def is_evaluated(output: Path) -> bool:
+    """Whether a checkpoint's results are there and in the log: its weights go last."""
+    return (output / RESULTS).is_file() and not (output / "export" / WEIGHTS).exists()
 
 
 def is_finished(folder: RunFolder) -> bool:
@@ -86,10 +92,17 @@ def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpo
     results = EVALUATIONS[stage](session, output)
     with session.group.together(f"writing {folder.events}"):
         if session.group.is_first:
-            log = JsonlTracker(folder.events)
-            log.record("evaluation", checkpoint.images_seen, **event_values(results))
-            log.close()
-            (output / "export" / "model.safetensors").unlink()
+            if not is_logged(folder, checkpoint.images_seen):
+                log = JsonlTracker(folder.events)
+                log.record("evaluation", checkpoint.images_seen, **event_values(results))
+                log.close()
+            (output / "export" / WEIGHTS).unlink()
+
+
+def is_logged(folder: RunFolder, images_seen: int) -> bool:
+    """Whether a watcher that was killed since has noted this checkpoint's evaluation."""
+    events = read_events(folder.events) if folder.events.is_file() else []
+    return any((event["event"], event["images_seen"]) == ("evaluation", images_seen) for event in events)
 
 
 def exported_stage(checkpoint: Checkpoint, output: Path) -> str | None:

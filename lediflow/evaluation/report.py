@@ -20,6 +20,7 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.evaluation.results import AGAIN, read_results
 from lediflow.records import RecordError, read_dataclass
+from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
 from lediflow.stages.bins import TIME_BINS, sigma_edges
 from lediflow.tracking.jsonl import Curve, binned_curve, curve
@@ -169,7 +170,10 @@ def sampled_pictures(flows: list[RunRecord]) -> list[Picture]:
     """What `lediflow.sample` drew from the first flow run that has samples."""
     folders = [run.folder.root / "samples" for run in flows]
     drawn = next((folder for folder in folders if folder.is_dir()), None)
-    return [read_sample(path) for path in picture_files(drawn)] if drawn else []
+    if drawn is None:
+        return []
+    check_recorded(drawn)
+    return [read_sample(path) for path in picture_files(drawn)]
 
 
 def read_sample(path: Path) -> Picture:

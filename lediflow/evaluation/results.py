@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 import lediflow
-from lediflow.data.files import whole_or_absent
+from lediflow.data.claims import claim_folder, visible_names
+from lediflow.data.files import json_object, whole_or_absent
 from lediflow.records import Record, RecordError, read_record
 
 SCHEMA_VERSION = 1
@@ -37,6 +38,8 @@ TYPES = {
         "date": str,
     },
 }
+RESULTS, ROWS = "results.json", "rows"  # in a folder of results
+INNER = {"prior", "checkpoints", "export"}  # folders inside it that are not its own
 RECORDED_PACKAGES = ("torch", "numpy", "natten", "deepspeed", "diffusers", "open_clip_torch", "webdataset")
 
 
@@ -102,12 +105,23 @@ def versions() -> dict[str, str]:
 
 
 def write_results(path: str | Path, results: dict[str, Any], certificate: dict[str, Any]) -> Path:
-    """Writes results with their certificate; the file is whole or absent."""
+    """Write results with their certificate; the file is whole or absent. UserError where it cannot be written."""
     path = Path(path)
     document = {"schema_version": SCHEMA_VERSION, "certificate": certificate, "results": results}
     with whole_or_absent(path) as stream:
         stream.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
     return path
+
+
+def claim_results(folder: Path) -> None:
+    """Make a folder for results; UserError where it holds files that lediflow.evaluate did not write."""
+    claim_folder(folder, "output", "lediflow.evaluate", is_folder_of_results)
+
+
+def is_folder_of_results(folder: Path) -> bool:
+    """Whether earlier releases wrote here, or nothing is there but folders that have results of their own."""
+    is_ours = "certificate" in (json_object(folder / RESULTS) or {}) or any((folder / ROWS).glob("*.json"))
+    return is_ours or {*visible_names(folder)} <= INNER
 
 
 def read_results(path: str | Path) -> Record:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lediflow.codecs import bytes_to_signal, signal_to_bytes
-from lediflow.data.files import disk_errors_explained
+from lediflow.data.files import whole_or_absent
 from lediflow.data.photograph import rgb_pixels
 from lediflow.data.sources.names import is_picture_name
 from lediflow.errors import UserError
@@ -26,14 +28,26 @@ def picture_arrays(
     return rearrange(signal_to_bytes(images).cpu(), "b c h w -> b h w c").numpy()
 
 
-def save_pictures(images: Float[Tensor, "batch channels height width"], folder: Path, first: int = 0) -> None:
-    """Write the images as numbered PNG files, the first one under the number `first`."""
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, array in enumerate(picture_arrays(images), start=first):
-            Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(
-                folder / f"{number:06d}.png"
-            )
+def picture_name(number: int) -> str:
+    """Of image `number` in a folder of drawn pictures."""
+    return f"{number:06d}.png"
+
+
+def save_pictures(
+    images: Float[Tensor, "batch channels height width"], folder: Path, numbers: Sequence[int] | None = None
+) -> dict[str, str]:
+    """Write images in [-1, 1] as PNG files named by `numbers` (0, 1, ... if None); each is whole or absent.
+
+    Returns the SHA-256 of each file by its name. UserError where the folder cannot be written.
+    """
+    hashes = {}
+    for number, array in zip(numbers or range(len(images)), picture_arrays(images), strict=True):
+        content = BytesIO()
+        Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(content, "PNG")
+        with whole_or_absent(folder / picture_name(number), is_flushed=False) as stream:
+            stream.write(content.getbuffer())
+        hashes[picture_name(number)] = hashlib.sha256(content.getbuffer()).hexdigest()
+    return hashes
 
 
 def picture_files(folder: Path) -> list[Path]:

@@ -22,6 +22,9 @@ from lediflow.tracking.report_data import (
 from lediflow.tracking.report_table import measurement_table
 
 NOTHING = Html("")
+BEGINNING = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\
+<meta name="color-scheme" content="light dark"><title>"""  # of every report, also of earlier releases
 MOST_PICTURES = 36  # of each grid of the first section
 FIRST_DRAWN = "Generated. Not selected: the first ones drawn."
 MOST_PRIORS = 6  # more say nothing new and make the page long

@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lediflow.data.claims import refuse_foreign, visible_names
 from lediflow.errors import UserError
 from lediflow.models.export import AGAIN
 from lediflow.records import Record, RecordError, one_line, read_record
@@ -36,6 +37,9 @@ FACTS: dict[str, Any] = {
     "identity": dict[str, Any],
     "weights_sha256": str,
 }
+
+# what may be there before a run begins
+OWN = ("stop", "heartbeats", "stacks", "averages", "samples", "results")
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,24 @@ class RunFolder:
         return self.root / "export"
 
     @property
+    def is_run(self) -> bool:
+        """Whether a training of this toolkit has begun here."""
+        is_begun = self.lease.is_file() or self.events.is_file() or self.is_exported
+        return is_begun or any(self.checkpoints.glob("[0-9]" * 12))
+
+    @property
     def is_exported(self) -> bool:
         return (self.export / "config.json").exists()
 
     def create(self) -> None:
-        """Make the folder, or say why it cannot be written."""
+        """Make the folder; UserError where it cannot be written, or holds files and is no run."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):  # a name of its own: every rank tries at once
+            if not self.is_run:
+                others = [name for name in visible_names(self.root) if name not in OWN]
+                refuse_foreign(self.root, "run", others)
+            # a name of its own, and hidden: every rank tries at once
+            with tempfile.TemporaryFile(dir=self.root, prefix="."):
                 pass
         except OSError as error:
             raise UserError(

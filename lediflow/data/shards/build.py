@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from jaxtyping import Shaped
 
+from lediflow.data.claims import refuse_foreign, visible_names
 from lediflow.data.files import changes, clear_abandoned, disk_errors_explained, write_json, write_json_lines
 from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
 from lediflow.data.shards.part import Part, part_path, write_part
@@ -173,12 +174,10 @@ class ShardBuild:
     def _check_empty(self, job: Path) -> None:
         with disk_errors_explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        found = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
+        found = visible_names(self.root)
         is_claimed = job.exists() or (self.root / INDEX_NAME).exists()  # by a process that started with us
-        if found and not is_claimed:
-            raise UserError(
-                f"output={self.root} is not empty (found {', '.join(found[:3])}); choose another folder"
-            )
+        if not is_claimed:
+            refuse_foreign(self.root, "output", found)
 
     def _check_same_job(self, before: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.contents.made_from))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ DOTS_PER_INCH = 160
 def write_figure(figure: Figure, path: Path) -> None:
     """`path` without a suffix: becomes a .png and a .svg."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".png"), dpi=DOTS_PER_INCH, facecolor="white")
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(path.with_suffix(".svg"), facecolor="white", metadata=nothing)
+    for suffix, options in ((".png", {"dpi": DOTS_PER_INCH}), (".svg", {"metadata": nothing})):
+        beside = path.with_name(f".{path.name}{suffix}.{os.getpid()}")
+        figure.savefig(beside, format=suffix[1:], facecolor="white", **options)
+        beside.replace(path.with_suffix(suffix))

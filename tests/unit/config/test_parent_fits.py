@@ -1,6 +1,7 @@
 """A parent that learned the prior of something else is refused, with what differs and what to do."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -93,3 +94,47 @@ def test_an_unfinished_flow_is_not_continued_on_a_parent_that_was_trained_anew(t
 def test_a_dependent_run_of_the_same_data_is_trained_as_before(trained, tmp_path):
     succeed(*[word for word in trained.commands["sampler"] if not word.startswith("run=")],
             f"run={tmp_path}/sampler")  # fmt: skip
+
+
+def advised(said):
+    """The words after `python -m lediflow` of the command that a message advises."""
+    module, *words = shlex.split(said.err.rpartition("train it: python -m lediflow.")[2])
+    return module, words
+
+
+def test_following_the_advice_for_a_parent_that_is_not_there_trains_that_parent(trained, tmp_path):
+    folder = tmp_path / "with a space"
+    said = train_flow(trained, folder, "seed=3")
+    assert said.status == 2 and "there is no run there; train it" in said.err
+    module, words = advised(said)
+    assert {"experiment=smoke", "stage=auxiliary", "seed=3", f"data.path={trained.latents}"} <= {*words}
+    succeed(module, *words, "train.images=32")
+    assert train_flow(trained, folder, "seed=3").status == 0
+
+
+def test_following_the_advice_for_an_interrupted_parent_finishes_it_with_its_own_options(trained, tmp_path):
+    options = ("train.images=32", "seed=4", "stage.beta=0.5", "train.learning_rate=0.003")
+    words = [word for word in trained.commands["auxiliary"] if not word.startswith(("run=", "train.images="))]
+    succeed(*words, f"run={tmp_path}/auxiliary", *options)
+    before = sha256(tmp_path / "auxiliary/export/model.safetensors")
+    shutil.rmtree(tmp_path / "auxiliary/export")
+    said = train_flow(trained, tmp_path)
+    assert said.status == 2 and "it has unfinished checkpoints; train it" in said.err
+    module, advice = advised(said)
+    assert {*options, f"run={tmp_path}/auxiliary"} <= {*advice}
+    succeed(module, *advice)
+    assert sha256(tmp_path / "auxiliary/export/model.safetensors") == before
+
+
+def test_exports_keep_where_their_parent_lies_in_full_and_from_the_run(trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(trained.root)
+    words = [word for word in trained.commands["flow"] if not word.startswith(("run=", "parent="))]
+    run = tmp_path / "flow"
+    succeed(*words, f"run={run}", "parent=auxiliary", "train.images=32")
+    facts = json.loads((run / "export/config.json").read_text())
+    assert facts["parent"]["path"] == str(trained.auxiliary)
+    assert (run / facts["parent"]["from_run"]).samefile(trained.auxiliary)
+    monkeypatch.chdir(tmp_path)
+    options = ("count=2", "steps=1", f"sampler={trained.sampler}", "device=cpu")
+    succeed("sample", "run=flow", "output=drawn", *options)
+    assert "already sampled" in succeed("sample", f"run={run}", f"output={tmp_path}/drawn", *options).out

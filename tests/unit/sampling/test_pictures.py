@@ -24,8 +24,8 @@ def test_black_and_white_are_the_ends_of_the_range(tmp_path):
     assert [int(np.asarray(Image.open(path)).max()) for path in picture_files(tmp_path)] == [0, 255]
 
 
-def test_numbers_go_on_from_the_first(tmp_path):
-    save_pictures(torch.zeros(2, 1, 2, 2), tmp_path, first=98)
+def test_files_are_named_by_the_numbers_of_their_images(tmp_path):
+    save_pictures(torch.zeros(2, 1, 2, 2), tmp_path, numbers=[98, 99])
     assert [path.name for path in picture_files(tmp_path)] == ["000098.png", "000099.png"]
 
 
@@ -45,7 +45,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 
 def test_pictures_of_several_sizes_are_refused(tmp_path):
     save_pictures(torch.zeros(1, 1, 2, 2), tmp_path)
-    save_pictures(torch.zeros(1, 1, 4, 4), tmp_path, first=1)
+    save_pictures(torch.zeros(1, 1, 4, 4), tmp_path, numbers=[1])
     with pytest.raises(UserError, match="several sizes"):
         list(load_pictures(picture_files(tmp_path), batch_size=2))
 

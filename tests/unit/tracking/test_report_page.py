@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lediflow.report import write_report
-from lediflow.tracking.html import build_report
+from lediflow.tracking.html import BEGINNING, build_report
 from lediflow.tracking.jsonl import Curve
 from lediflow.tracking.markup import VOID, element, png_uri
 from lediflow.tracking.report_data import (
@@ -70,6 +70,10 @@ def data():
 @pytest.fixture(scope="module")
 def page(data):
     return build_report(data)
+
+
+def test_begins_as_reports_of_all_releases_do_so_that_they_may_be_written_anew(page):
+    assert page.startswith(BEGINNING)
 
 
 class Outline(HTMLParser):

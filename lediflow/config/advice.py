@@ -1,0 +1,156 @@
+"""The whole command that trains a missing run: what a message tells people to type, ready for a shell."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lediflow.config.literal import override_value
+from lediflow.config.register import conf_folder
+from lediflow.config.schema import TrainCommand
+from lediflow.records import RecordError
+from lediflow.training.run_folder import RunFolder
+
+COMMON = (
+    "data",
+    "engine",
+    "model",
+    "name",
+    "paths",
+    "seed",
+    "synthetic_images",
+    "tracking",
+)  # alike in all stages
+OF_A_START = (
+    "dry_run",
+    "dry_run_ranks",
+    "nodes",
+    "parent",
+    "paths",
+    "per_stage",
+    "run",
+)  # nothing of the result
+PLAIN = re.compile(r"[\w./-]+")
+
+
+def auxiliary_command(command: TrainCommand, folder: Path) -> str:
+    """What trains the auxiliary model of a dependent stage's command in `folder`.
+
+    An interrupted training is continued with its own options. Without one, the options that all stages share are taken
+    over from this process's command line.
+    """
+    if continuing := continuing_command(folder):
+        return continuing
+    experiment = existing_experiment(f"{command.name}_auxiliary") or command.name
+    words = [f"experiment={experiment}", "stage=auxiliary", *shared_overrides(command)]
+    return as_command([*words, f"run={hydra_text(str(folder))}"])
+
+
+def continuing_command(folder: Path) -> str | None:
+    """What continues the training that began in a run folder; None where its options cannot be read."""
+    options = recorded_options(folder)
+    if options is None or not isinstance(options.get("stage"), dict):
+        return None
+    name, stage = str(options.get("name")), str(options["stage"].get("name"))
+    ends = ("fm", stage) if options.get("prior") == "gaussian" else (stage,)
+    names = [*(f"{name}_{end}" for end in ends), name]
+    known = next((found for found in map(existing_experiment, names) if found), None)
+    words = [*([f"experiment={known}"] if known else []), f"stage={stage}", f"run={hydra_text(str(folder))}"]
+    left_out = (*OF_A_START, "parent") if stage == "auxiliary" else OF_A_START
+    return as_command([*words, *differing(words, options, left_out)])
+
+
+def require_export(folder: RunFolder, role: str, otherwise: str) -> Path:
+    """The export folder of a finished run; UserError with the command that finishes it, or `otherwise`."""
+    if folder.is_exported:
+        return folder.export
+    return folder.require_export(role, continuing_command(folder.root) or otherwise)
+
+
+def as_command(words: list[str]) -> str:
+    return f"python -m lediflow.train {shlex.join(words)}"
+
+
+def existing_experiment(name: str) -> str | None:
+    """The name, if there is an experiment of that name."""
+    return name if (conf_folder() / "experiment" / f"{name}.yaml").is_file() else None
+
+
+def shared_overrides(command: TrainCommand) -> list[str]:
+    """Overrides of this process's command line that hold for every stage."""
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    shared = [item for item in overrides if key_of(item).partition(".")[0] in COMMON]
+    if "data.path" in map(key_of, shared):
+        return shared
+    return [*shared, f"data.path={hydra_text(str(command.data.path))}"]
+
+
+def key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def recorded_options(folder: Path) -> dict[str, Any] | None:
+    """The resolved options of the folder's last start; None where there are none that can be read."""
+    try:
+        return RunFolder(folder).recorded_options()
+    except RecordError:
+        return None
+
+
+def differing(words: list[str], recorded: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
+    """Overrides that bring a command to the recorded options, but for the keys that are left out."""
+    from lediflow.config.requests import composed  # which needs all that a training needs
+
+    try:
+        ours: Any = OmegaConf.to_container(composed("train", words), resolve=True)
+    except (HydraException, OmegaConfBaseException):  # options of another release
+        return []
+    now, then = dict(leaves(ours)), dict(leaves(recorded))
+    return [
+        f"{key}={hydra_text(value)}"
+        for key, value in then.items()
+        if key in now and now[key] != value and key.partition(".")[0] not in left_out
+    ]
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; lists are values."""
+    if not isinstance(node, Mapping):
+        yield prefix.removesuffix("."), node
+        return
+    for key, value in node.items():
+        yield from leaves(value, f"{prefix}{key}.")
+
+
+def hydra_text(value: Any) -> str:
+    """A value as Hydra's grammar takes it."""
+    match value:
+        case None | bool():
+            return str(value).lower().replace("none", "null")
+        case int() | float():
+            return repr(value)
+        case Mapping():
+            return "{" + ",".join(f"{key}:{hydra_text(item)}" for key, item in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(hydra_text, value)) + "]"
+    text = str(value)
+    if PLAIN.fullmatch(text) and isinstance(yaml.safe_load(text), str) and not is_number(text):
+        return text
+    return override_value(text)
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,97 @@
+"""Where a run's parent lies, also after folders were moved: the hash of its weights says which folder it is.
+
+An export records its parent's absolute path and its path from the run's folder. Exports of earlier releases have the
+path as it was typed, relative to a working folder that is not known. All are tried, from the run's folder and from
+the folders above it; the first place whose weights have the recorded SHA-256 is the parent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lediflow.errors import UserError
+from lediflow.records import RecordError
+from lediflow.training.run_folder import RunFolder
+
+NAMED = 4  # places that a message names
+
+
+def absolute(path: str | Path) -> Path:
+    """From the root, without "..", symbolic links as they are."""
+    return Path(os.path.normpath(Path(path).absolute()))
+
+
+def stored_path(path: str | Path) -> str:
+    """A path as a record keeps it: absolute where something is there; addresses and names on a hub as they are."""
+    return str(absolute(path) if os.path.lexists(path) else path)
+
+
+def parent_record(path: Path, sha256: str, run: Path) -> dict[str, str]:
+    """What the export of `run` keeps of its parent."""
+    parent = str(absolute(path))
+    return {"path": parent, "sha256": sha256, "from_run": os.path.relpath(parent, absolute(run))}
+
+
+def find_parent(runs: Mapping[Path, Mapping[str, Any]], sha256: str) -> RunFolder:
+    """The auxiliary run with these weights, looked for around `runs`: run folders, each with its record of the parent.
+
+    UserError with the places that were tried where it is at none of them.
+    """
+    places = list(
+        dict.fromkeys(place for run, record in runs.items() for place in parent_places(run, record))
+    )
+    found: dict[Path, str] = {}
+    for place in places:
+        folder = RunFolder(place)
+        if not folder.is_exported:
+            continue
+        found[place] = weights_of(folder)
+        if found[place] == sha256:
+            return folder
+    raise UserError(not_found(runs, sha256, places, found))
+
+
+def weights_of(folder: RunFolder) -> str:
+    """The SHA-256 of the exported weights; "none" where they cannot be read."""
+    try:
+        return folder.weights_hash()
+    except RecordError:
+        return "none"
+
+
+def parent_places(run: Path, record: Mapping[str, Any]) -> Iterator[Path]:
+    """Where the parent may lie, the likeliest place first."""
+    stored = Path(record["path"])
+    if stored.is_absolute():
+        yield stored
+    for base in (absolute(run), run.resolve()):
+        for folder in (base, *base.parents):
+            if "from_run" in record:
+                yield absolute(folder / record["from_run"])
+    if not stored.is_absolute():
+        yield absolute(stored)
+    parts = [part for part in stored.parts if part not in (stored.anchor, ".", "..")]
+    for base in (absolute(run), run.resolve()):
+        for folder in base.parents:
+            for first in range(len(parts)):
+                yield folder.joinpath(*parts[first:])
+
+
+def not_found(
+    runs: Mapping[Path, Mapping[str, Any]], sha256: str, places: list[Path], found: Mapping[Path, str]
+) -> str:
+    """What was looked for, where, what is there, and what to do."""
+    run, record = next(iter(runs.items()))
+    name = Path(record["path"]).name
+    told = [f"{place} has other weights ({weights[:12]})" for place, weights in found.items()]
+    told += [f"there is no exported run in {place}" for place in places if place not in found]
+    more = f"; {len(told) - NAMED} more places" if len(told) > NAMED else ""
+    beside = absolute(run).parent / name
+    return (
+        f"run={run} was trained on the auxiliary model {record['path']} (weights {sha256[:12]}), which is not to be "
+        f"found: {'; '.join(told[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, at "
+        f"{beside}; if they are lost, train {run} again"
+    )

@@ -1,0 +1,53 @@
+"""Output folders: a command writes only into a folder that is empty or its own.
+
+A folder is a command's own if it holds a record that the command wrote: samples.json, index.json, lease.json, ... Where
+the record comes last, `claim_folder` leaves a hidden CLAIM first, so that a killed command recognises its folder.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lediflow.data.files import disk_errors_explained, json_object, write_json
+from lediflow.errors import UserError
+
+CLAIM = ".lediflow.json"
+NAMED = 3  # files that a message names
+
+
+def visible_names(folder: Path) -> list[str]:
+    """Names in a folder, sorted, without the hidden ones; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def refuse_foreign(folder: Path, option: str, names: Sequence[str]) -> None:
+    """UserError if there are `names` in the folder that `option` names, which is nobody's or another's."""
+    if names:
+        raise UserError(
+            f"{option}={folder} is not empty (found {named(names)}), and nothing there says that this command wrote "
+            "it; choose another folder, or empty this one"
+        )
+
+
+def claim_folder(folder: Path, option: str, command: str, is_ours: Callable[[Path], bool]) -> None:
+    """Make the folder and mark it as `command`'s, before anything else is written there.
+
+    UserError where it holds visible files, no mark of this command, and `is_ours` does not recognise it either, and
+    where it cannot be written.
+    """
+    mark: dict[str, Any] = {"command": command}
+    with disk_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (json_object(folder / CLAIM) or {}).get("command") == command:
+            return
+        if not is_ours(folder):
+            refuse_foreign(folder, option, visible_names(folder))
+        write_json(folder / CLAIM, mark)
