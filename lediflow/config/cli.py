@@ -43,6 +43,7 @@ REFERENCE_FAULTS = (InterpolationResolutionError, GrammarParseError)
 _typed: list[str] = []  # the command line before it was put into Hydra's grammar
 
 _SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # in Hydra's lists of choices, but nobody's choice
+_INTERNALS = re.compile(r"\n\s+full_key: (\S+)(?:\n\s+(?:reference|object)_type=.*)*")  # OmegaConf's
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")
 _GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^']+':((?:\s*\n\t\S+)+)")
 
@@ -166,6 +167,7 @@ def explain(error: Exception, config_name: str) -> str:
         return f"{f'{key}: ' if key else ''}{str(reference).partition(chr(10))[0]}; {REFERENCE_HINT}"
     message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     message = _SCHEMAS.sub("", message.partition("\nConfig search path:")[0])
+    message = _INTERNALS.sub(r" (option \1)", message)
     if match := _OVERRIDE.search(message):
         asked, known = match[1], option_names(config_name)
     elif match := _GROUP.search(message):

@@ -90,7 +90,8 @@ def literal_value(value: str, kind: Any, is_sweep: bool, key: str) -> str:
         return literal_container(value, container) if value[:1] in CLOSING else value
     if is_sweep and SWEEPS.fullmatch(value):
         return literal_choices(value)
-    parts = split(value) if is_sweep and not os.path.lexists(value) else [value]
+    is_one = not is_sweep or os.path.lexists(value.replace(r"\${", "${"))
+    parts = [value] if is_one else split(value)
     if len(parts) > 1:
         parts = [part.strip() for part in parts]  # as Hydra does
         check_parts(key, value, parts)

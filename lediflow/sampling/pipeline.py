@@ -129,8 +129,12 @@ class LeDiFlowPipeline:
 
     @torch.no_grad()
     def __call__(self, indices: int | Sequence[int], config: SamplingConfig | None = None) -> Generated:
-        """Images of the given numbers; an int n stands for 0 ... n - 1."""
+        """Images of the given numbers; an int n stands for 0 ... n - 1. ValueError for n below 0."""
         config = config or SamplingConfig()
+        if isinstance(indices, int) and indices < 0:
+            raise ValueError(
+                f"{indices} images are asked for; give a number of images, 0 or more, or their numbers"
+            )
         self.check_labels(config)
         numbers = range(indices) if isinstance(indices, int) else indices
         ids = torch.as_tensor(list(numbers), dtype=torch.int64, device=self.device)

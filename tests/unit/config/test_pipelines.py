@@ -117,6 +117,14 @@ def test_folders_with_odd_names_arrive_whole(place):
     assert prepare.record.run == str(place / f"runs/smoke/{odd}/images")
 
 
+def test_a_folder_s_name_may_look_like_a_reference(place):
+    odd = r"a ${x} ü,b=c"
+    (place / odd).mkdir()
+    job, *others = pipeline_jobs(take_apart(["pipeline=smoke", r"source=a \${x} ü,b=c"]))
+    assert job.record.run == str(place / f"runs/smoke/{odd}/images")
+    assert others[0].record.run == str(place / f"runs/smoke/{odd}/latents")
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

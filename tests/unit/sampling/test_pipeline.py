@@ -213,3 +213,8 @@ def test_half_a_learned_prior_is_refused(learned):
 def test_impossible_settings_are_refused_before_any_work(options, message):
     with pytest.raises(ValueError, match=message):
         SamplingConfig(**options)
+
+
+def test_fewer_than_no_images_cannot_be_drawn(learned):
+    with pytest.raises(ValueError, match="-3 images are asked for"):
+        learned(-3)
