@@ -1,4 +1,4 @@
-"""One file -> its picture: decoded whole, upright, 8 bits per channel. The only place that opens picture files.
+"""One file -> its picture: whole, upright, 8 bits per channel. Pictures that others wrote are opened here alone.
 
 Whatever a file says beside its pixels cannot cost the pixels: a file that Pillow refuses is tried again without its
 descriptions. Damaged or truncated pixels are refused. Of a file with several pictures (GIF, APNG, WebP, TIFF) the

@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 import webdataset
+from harness.picture_files import GREY, chunk, png
 from PIL import Image
 
 from lediflow.data.encode import EncodeConfig, encode
@@ -425,9 +426,12 @@ def test_pictures_are_taken_as_prepare_takes_them(tmp_path):
         buffer = io.BytesIO()
         image.save(buffer, "png", **options)
         files[name] = buffer.getvalue()
+    odd = chunk(b"tEXt", b"a text\0whose checksum is wrong", check=0)
+    files["4.png"] = png([row.tobytes() for row in levels], 16, 8, GREY, odd)
     tar_of(tmp_path / "a.tar", files)
-    first, turned, wide, transparent = ShardReader.open(tmp_path).stored(np.arange(4)).numpy()
+    first, turned, wide, transparent, described = ShardReader.open(tmp_path).stored(np.arange(5)).numpy()
     np.testing.assert_array_equal(first[0], levels)
     np.testing.assert_array_equal(turned, first)
     np.testing.assert_array_equal(wide, first)
+    np.testing.assert_array_equal(described, first)
     assert (transparent == 255).all()
