@@ -110,16 +110,17 @@ class JobFolder:
         return [entry for line in lines if (entry := _parsed(line))]
 
 
+ATTEMPT_TYPES = {"event": str, "job": str, "restart": int, "gpus": int, "decision": str, "reason": str}
+ATTEMPT_DEFAULTS: dict[str, Any] = {"restart": 0, "array_task": None, "gpus": 0, "reason": ""}
+
+
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
         entry = typed(dict[str, Any], json.loads(line), "line")
-        checked_types(entry, {"event": str, "job": str, "restart": int, "gpus": int}, "")
+        checked_types(entry, ATTEMPT_TYPES, "")
         datetime.fromisoformat(entry["time"])
-        return (
-            {"restart": 0, "array_task": None, "gpus": 0} | entry
-            if {"event", "job"} <= entry.keys()
-            else None
-        )
+        needed = {"event", "job"} | ({"decision"} if entry.get("event") == "end" else set())
+        return ATTEMPT_DEFAULTS | entry if needed <= entry.keys() else None
     except (*UNREADABLE, LookupError, TypeError):
         return None
 

@@ -23,11 +23,8 @@ from lediflow.evaluation.fingerprint import digest, features_record
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
 from lediflow.evaluation.metrics import MetricsConfig, halves_mmd, measure
 from lediflow.evaluation.reference import Reference
-from lediflow.evaluation.results import ROWS
-from lediflow.records import read_record
+from lediflow.evaluation.results import ROWS, read_row
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
-
-AGAIN = "delete it, and the same command measures the row anew"
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class RowMaker:
         is_exact = self.session.command.metrics.estimator != "streaming"
         if not path.exists() or (is_exact and not path.with_suffix(".safetensors").exists()):
             return None
-        return read_record(path, AGAIN)
+        return read_row(path)
 
     def record(self, images: NumberedImages) -> dict[str, Any]:
         """All that a row depends on: of the images, of what they are compared with, of where they are timed."""

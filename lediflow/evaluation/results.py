@@ -40,6 +40,19 @@ TYPES = {
 }
 RESULTS, ROWS = "results.json", "rows"  # in a folder of results
 INNER = {"prior", "checkpoints", "export"}  # folders inside it that are not its own
+ROW_TYPES = {
+    "solver": str,
+    "steps": int,
+    "temperature": float,
+    "nfe": float,
+    "ms_per_image": float,
+    "mmd_name": str,
+    "mmd_unbiased": float,
+    "mmd_interval": list[float],
+    "frechet_name": str,
+    "frechet": float,
+    "sample_images": int,
+}
 RECORDED_PACKAGES = ("torch", "numpy", "natten", "deepspeed", "diffusers", "open_clip_torch", "webdataset")
 
 
@@ -122,6 +135,14 @@ def is_folder_of_results(folder: Path) -> bool:
     """Whether earlier releases wrote here, or nothing is there but folders that have results of their own."""
     is_ours = "certificate" in (json_object(folder / RESULTS) or {}) or any((folder / ROWS).glob("*.json"))
     return is_ours or {*visible_names(folder)} <= INNER
+
+
+def read_row(path: Path) -> Record:
+    """One setting's row, kept by an earlier start; RecordError where it is none."""
+    row = read_record(path, "delete it, and the same command measures the row anew", ROW_TYPES)
+    for key in ROW_TYPES:
+        row[key]  # refused where it is missing
+    return row
 
 
 def read_results(path: str | Path) -> Record:

@@ -8,7 +8,7 @@ import pytest
 
 import lediflow
 from lediflow.errors import UserError
-from lediflow.evaluation.results import birth_certificate, commit, read_results, write_results
+from lediflow.evaluation.results import birth_certificate, commit, read_results, read_row, write_results
 
 
 def test_results_come_back_as_written(tmp_path):
@@ -60,3 +60,26 @@ def test_a_file_without_results_is_named(tmp_path, content):
         path.write_text(content)
     with pytest.raises(UserError, match=r"results\.json"):
         read_results(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"mmd_unbiased": "1.5"}, "mmd_unbiased: found '1.5', not a number"),
+        ({"mmd_interval": 3}, "mmd_interval: found 3; give a list"),
+        ({"solver": None}, "solver: found None, not text"),
+    ],
+)
+def test_a_kept_row_of_other_types_is_refused(changes, fault, tmp_path):
+    row = {
+        "solver": "euler", "steps": 1, "temperature": 1.0, "nfe": 1, "ms_per_image": 2.0, "mmd_name": "MMD",
+        "mmd_unbiased": 1.5, "mmd_interval": [1.0, 2.0], "frechet_name": "Fréchet", "frechet": 3.0, "sample_images": 8,
+    }  # fmt: skip
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    assert read_row(tmp_path / "row.json") == row
+    (tmp_path / "row.json").write_text(json.dumps(row | changes))
+    with pytest.raises(UserError, match=rf"row\.json: {fault}; delete it"):
+        read_row(tmp_path / "row.json")
+    (tmp_path / "row.json").write_text(json.dumps({key: row[key] for key in row if key != "nfe"}))
+    with pytest.raises(UserError, match="has no 'nfe'; delete it"):
+        read_row(tmp_path / "row.json")
