@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from harness.commands import invoke, succeed
+from PIL import Image
 
-from lediflow import sample
 from lediflow.report import write_report
 from lediflow.tracking.report_data import ReportData
 
@@ -148,15 +148,21 @@ def test_what_others_can_do_without_is_borne(name, spoil, command, trained, root
 def test_a_disk_that_cannot_be_written_is_status_2(trained, tmp_path, monkeypatch):
     """As with a read-only run: what the pictures' writer meets reaches the command's front door."""
 
-    def refuse(*arguments):
+    def refuse(*arguments, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "samples/000000.png")
 
-    monkeypatch.setattr(sample, "save_pictures", refuse)
+    monkeypatch.setattr(Image.Image, "save", refuse)
     said = invoke(*commands(trained, tmp_path)["sample"])
     assert said.status == 2
-    assert (
-        "000000.png: Read-only file system; the file system is read-only: choose another output" in said.err
-    )
+    assert "Read-only file system; the file system is read-only: choose another output" in said.err
+
+
+@pytest.mark.parametrize("spoil", [cut, emptied, nested, binary, keyless])
+def test_a_spoilt_record_of_samples_is_refused(spoil, trained, root):
+    with spoilt(root / "samples" / "samples.json", spoil):
+        said = invoke(*commands(trained, root)["sample"])
+    assert said.status == 2
+    assert "samples" in said.err
 
 
 @pytest.mark.parametrize(
