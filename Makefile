@@ -14,7 +14,7 @@ demo-ci: install
 	.venv/bin/python tools/check_demo.py runs/demo-ci
 
 test: install-test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-cluster: install-test
 	slurm/testcluster/cluster.sh install
