@@ -90,7 +90,7 @@ def test_an_unknown_kind_is_refused(velocity_spec, tmp_path):
             lambda spec: spec | {"mapping": {"widht": 16}},
             "spec.mapping: MappingSpec with widht: it has depth, width",
         ),
-        (lambda spec: spec | {"patch_size": 0}, "patch_size 0"),
+        (lambda spec: spec | {"patch_size": 0}, "patch_size=0 must be at least 1"),
         (lambda spec: {}, "spec: VelocitySpec without image_channels, patch_size, levels"),
         (lambda spec: None, "spec: found None"),
     ],
