@@ -30,15 +30,7 @@ COMMON = (
     "synthetic_images",
     "tracking",
 )  # alike in all stages
-OF_A_START = (
-    "dry_run",
-    "dry_run_ranks",
-    "nodes",
-    "parent",
-    "paths",
-    "per_stage",
-    "run",
-)  # nothing of the result
+OF_A_START = ("dry_run", "dry_run_ranks", "nodes", "paths", "per_stage", "run")  # nothing of the result
 PLAIN = re.compile(r"[\w./-]+")
 
 

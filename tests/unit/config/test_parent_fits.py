@@ -138,3 +138,18 @@ def test_exports_keep_where_their_parent_lies_in_full_and_from_the_run(trained, 
     options = ("count=2", "steps=1", f"sampler={trained.sampler}", "device=cpu")
     succeed("sample", "run=flow", "output=drawn", *options)
     assert "already sampled" in succeed("sample", f"run={run}", f"output={tmp_path}/drawn", *options).out
+
+
+def test_following_the_advice_for_an_interrupted_flow_finishes_it_on_its_parent(trained, parent, tmp_path):
+    flow = tmp_path / "flow"
+    assert train_flow(trained, tmp_path).status == 0
+    before = sha256(flow / "export/model.safetensors")
+    shutil.rmtree(flow / "export")
+    said = invoke(
+        "sample", f"run={flow}", f"sampler={trained.sampler}", f"output={tmp_path}/drawn", "device=cpu"
+    )
+    assert said.status == 2
+    module, words = advised(said)
+    assert f"parent={parent}" in words
+    succeed(module, *words)
+    assert sha256(flow / "export/model.safetensors") == before
