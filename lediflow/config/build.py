@@ -156,6 +156,7 @@ def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
     return {
         "stage": command.stage.name,
         "prior": command.prior,
+        "prior_widening": getattr(command.stage, "prior_widening", 0.0),
         "image_size": command.model.image_size,
         "codec": index.contents.codec or {"name": "pixels"},
         "data": {

@@ -32,6 +32,12 @@ def check_command(command: TrainCommand) -> None:
             f"stage.coupling={coupling} needs prior=gaussian: a draw of the learned prior belongs to its image; leave "
             "stage.coupling=independent"
         )
+    widening = getattr(command.stage, "prior_widening", 0.0)
+    if command.prior == "gaussian" and widening:
+        raise UserError(
+            f"stage.prior_widening={widening} widens the learned prior, and prior=gaussian has none; leave "
+            "stage.prior_widening at 0"
+        )
     try:
         check_sizes(command)
     except ValueError as error:

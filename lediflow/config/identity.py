@@ -20,12 +20,18 @@ log = logging.getLogger(__name__)
 def identity(command: TrainCommand) -> dict[str, Any]:
     """Of the options."""
     return {
-        "stage": dataclasses.asdict(command.stage),
+        "stage": stage_options(command),
         "prior": command.prior,
         "seed": command.seed,
         "global_batch": command.train.global_batch,
         "model": dataclasses.asdict(command.model),
     }
+
+
+def stage_options(command: TrainCommand) -> dict[str, Any]:
+    """A prior that is not widened goes without saying: runs older than the option are such runs."""
+    options = dataclasses.asdict(command.stage)
+    return {name: value for name, value in options.items() if (name, value) != ("prior_widening", 0)}
 
 
 def full_identity(

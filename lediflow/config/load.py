@@ -61,7 +61,13 @@ def load_pipeline(
         load_export(LatentSampler, latent_export, "a run of stage=latent_sampler"),
         image_size=facts["image_size"],
         decode=decode,
+        prior_widening=prior_widening(facts),
     ).to(where)
+
+
+def prior_widening(facts: dict[str, Any]) -> float:
+    """Of a flow's export; 0 in exports from before the option, and in those of other stages."""
+    return float(facts.get("prior_widening", 0.0))
 
 
 def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:

@@ -2,6 +2,8 @@
 
 results.json   the numbers       prior.png   z-scores, calibration, coverage; also prior.svg
 sigma.png      photographs, the prior's mean, its deviation (dark: sure), a draw
+
+The numbers are the auxiliary model's own. The pictures of a flow with a widened prior show what that flow starts from.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 
 from lediflow.config.advice import require_export
-from lediflow.config.load import load_decoder, load_export
+from lediflow.config.load import load_decoder, load_export, prior_widening
 from lediflow.config.places import find_parent
 from lediflow.data.files import whole_or_absent
 from lediflow.errors import UserError
@@ -53,7 +55,12 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
         advance=advance,
     )
     close()
-    results = {"asked": request(command), "data": reader.index.fingerprint, "prior": prior}
+    results = {
+        "asked": request(command),
+        "data": reader.index.fingerprint,
+        "prior": prior,
+        "prior_widening": prior_widening(facts),
+    }
     session.withdraw(output)
     write_pictures(session, output, auxiliary, signals, facts, prior)
     session.write(output, results, command.seed)
@@ -111,13 +118,21 @@ def sigma_maps(
     decode = load_decoder(facts["codec"], session.command.codec_path, session.device)
     latents = signals.signals(range(min(SHOWN, len(signals))))
     found = prior_pictures(
-        auxiliary, latents, flow=lambda start: start.x, decode=decode, seed=session.command.seed
+        auxiliary,
+        latents,
+        flow=lambda start: start.x,
+        decode=decode,
+        seed=session.command.seed,
+        widening=prior_widening(facts),
     )
     sigma = found["prior_sigma"].mean(dim=1, keepdim=True)
     side = found["photographs"].shape[-1]
     shown = torch.nn.functional.interpolate(sigma / sigma.amax(), (side, side)) * 2 - 1
     rows = [found["photographs"], found["prior_mean"], shown, found["prior_draw"]]
-    return labelled_grid(rows, ["photograph", "mean", f"sigma, white: {sigma.amax().item():.2f}", "a draw"])
+    widened = f", widened by {prior_widening(facts):g}" if prior_widening(facts) else ""
+    return labelled_grid(
+        rows, ["photograph", "mean", f"sigma{widened}, white: {sigma.amax().item():.2f}", "a draw"]
+    )
 
 
 def describe(prior: dict[str, Any]) -> str:
@@ -129,6 +144,7 @@ def describe(prior: dict[str, Any]) -> str:
         "calibration error": f"{prior['ence']:.1%}",
         "coverage error": f"{prior['coverage_error']:.1%}",
         "sigma": f"{prior['sigma_mean']:.3f}",
+        "typical sigma": f"{prior['sigma_geometric_mean']:.3f}",
         "at the floor": f"{prior['share_at_floor']:.1%}",
     }
     return f"prior on {prior['images']:,} images: " + ", ".join(

@@ -3,7 +3,7 @@
 steps_<n>     the first images, made from the same noise with n solver steps
 reals         real images, to hold beside samples
 photographs   some of them, with
-prior_mean, prior_sigma, prior_draw, prior_result   the learned prior, one draw, where the flow carries it
+prior_mean, prior_sigma, prior_draw, prior_result   the flow's (widened) prior, one draw, where the flow carries it
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.flow.gaussians import sample
+from lediflow.flow.gaussians import sample, widen
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
@@ -38,10 +38,15 @@ def prior_pictures(
     flow: Callable[[Start], Images],
     decode: Callable[[Tensor], Tensor],
     seed: int,
+    widening: float = 0.0,
 ) -> dict[str, Images]:
-    """What the auxiliary model makes of photographs (their posterior's mean, decoded) and where the flow ends."""
+    """What the auxiliary model makes of photographs (their posterior's mean, decoded) and where the flow ends.
+
+    `widening` is the flow's: sigma and the draw are those of N(mu, sigma^2 + widening^2).
+    """
     z = auxiliary.encode(latents).mean
-    prior = auxiliary.decode(z)
+    decoded = auxiliary.decode(z)
+    prior = decoded._replace(logvar=widen(decoded.logvar, widening))
     ids = torch.arange(len(latents), device=latents.device)
     drawn = sample(prior.mean, prior.logvar, SampleNoise(seed).normal(ids, "prior", tuple(latents.shape[1:])))
     shown = {

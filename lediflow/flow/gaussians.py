@@ -36,6 +36,15 @@ def temper(logvar: Float[Tensor, "*dims"], temperature: float) -> Float[Tensor, 
     return logvar + (2 * math.log(temperature) if temperature > 0 else -math.inf)
 
 
+def widen(logvar: Float[Tensor, "*dims"], widening: float) -> Float[Tensor, "*dims"]:
+    """log(exp(logvar) + widening^2): the logvar after independent noise of that deviation is added; 0 adds none."""
+    if not 0 <= widening < math.inf:
+        raise ValueError(f"widening {widening}: give the standard deviation of the noise to add, 0 or more")
+    if widening == 0:
+        return logvar
+    return torch.logaddexp(logvar, torch.full_like(logvar, 2 * math.log(widening)))
+
+
 def bound_logvar(
     raw: Float[Tensor, "*dims"], floor: float, ceiling: float | None = None
 ) -> Float[Tensor, "*dims"]:

@@ -1,8 +1,9 @@
 """Generation: w -> z -> prior -> x -> ODE -> y [-> codec -> image].
 
 w ~ N(0, I); the latent sampler carries w to z (4 midpoint steps in the paper); the auxiliary decoder turns z into
-the prior N(mu, sigma^2); x is a draw from it; the velocity field carries x to y in a few solver steps. The baseline
-(no auxiliary model) starts from x ~ N(0, I). Image i is a function of (weights, seed, i) and the solver's settings.
+the prior N(mu, sigma^2), or N(mu, sigma^2 + s^2) where the flow was trained with a widened prior; x is a draw from it;
+the velocity field carries x to y in a few solver steps. The baseline (no auxiliary model) starts from x ~ N(0, I).
+Image i is a function of (weights, seed, i) and the solver's settings.
 A class steers the velocity alone, z is drawn without it. With guidance g its velocity is v_0 + g (v_class - v_0), v_0
 the one without a class: two evaluations of the model where g is neither 0 nor 1.
 Source: arXiv:2505.20723, section 3; the temperature is the authors' own sampler's; guidance: arXiv:2207.12598.
@@ -21,7 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lediflow.errors import UserError
-from lediflow.flow.gaussians import sample, temper
+from lediflow.flow.gaussians import sample, temper, widen
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import Solution, check_solver, solve
 from lediflow.models import load_as, save_model
@@ -75,7 +76,7 @@ class Start(NamedTuple):
 
     x: Float[Tensor, "batch channels height width"]
     z: Float[Tensor, "batch latent_channels h w"] | None
-    prior: Prior | None
+    prior: Prior | None  # that x was drawn from, before the temperature: widened where the flow wants it
     labels: Int64[Tensor, " batch"] | None = None  # the class of each image; None: no class
 
 
@@ -98,13 +99,17 @@ class LeDiFlowPipeline:
         *,
         image_size: int,
         decode: Callable[[Tensor], Tensor] | None = None,
+        prior_widening: float = 0.0,
     ) -> None:
+        """`prior_widening` is the s that the flow was trained with: it starts from N(mu, sigma^2 + s^2)."""
         if (auxiliary is None) != (latent_sampler is None):
             raise ValueError(
                 "a learned prior needs both the auxiliary model and the latent sampler, the Gaussian baseline neither"
             )
         self.velocity, self.auxiliary, self.latent_sampler = velocity, auxiliary, latent_sampler
-        self.image_size = image_size
+        if prior_widening and auxiliary is None:
+            raise ValueError(f"prior_widening {prior_widening}: the Gaussian baseline has no prior to widen")
+        self.image_size, self.prior_widening = image_size, prior_widening
         self.decode = decode or (lambda latents: latents)
         for module in self.modules().values():
             module.eval().requires_grad_(False)
@@ -161,8 +166,15 @@ class LeDiFlowPipeline:
         labels = labels_of(ids, config.labels)
         if self.auxiliary is None or z is None:
             return Start(config.temperature * gaussian, None, None, labels)
-        prior = self.auxiliary.decode(z)
+        prior = self.prior(z)
         return Start(sample(prior.mean, temper(prior.logvar, config.temperature), gaussian), z, prior, labels)
+
+    @torch.no_grad()
+    def prior(self, z: Float[Tensor, "batch latent_channels h w"]) -> Prior:
+        """Where the flow of these latents starts: N(mu(z), sigma(z)^2 + s^2)."""
+        assert self.auxiliary is not None
+        decoded = self.auxiliary.decode(z)
+        return decoded._replace(logvar=widen(decoded.logvar, self.prior_widening))
 
     @torch.no_grad()
     def latents(
@@ -208,7 +220,14 @@ class LeDiFlowPipeline:
         for name, module in self.modules().items():
             save_model(module, path / name)
         (path / PIPELINE).write_text(
-            json.dumps({"image_size": self.image_size, "models": list(self.modules())}) + "\n"
+            json.dumps(
+                {
+                    "image_size": self.image_size,
+                    "models": list(self.modules()),
+                    "prior_widening": self.prior_widening,
+                }
+            )
+            + "\n"
         )
 
     @classmethod
@@ -227,4 +246,5 @@ class LeDiFlowPipeline:
             load_as(LatentSampler, path / "latent_sampler") if is_learned else None,
             image_size=about["image_size"],
             decode=decode,
+            prior_widening=about.get("prior_widening", 0.0),  # not named before the option was there
         )

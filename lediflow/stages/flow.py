@@ -1,8 +1,10 @@
 """Stage 2: a velocity field carries draws of the learned prior to images.
 
 Loss, eq. 6 of arXiv:2505.20723: E[w(sigma) (v_t(psi_t, z) - (y - x))^2], psi_t = (1 - t) x + t y, t ~ U[0, 1], with
-x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. With prior=gaussian it is the flow-matching baseline:
-x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images inside a micro-batch.
+x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. Widened by s, the prior is N(mu(z), sigma(z)^2 + s^2), in the
+draws and in the weights: a narrow prior needs a flow too steep to learn. With prior=gaussian it is the flow-matching
+baseline: x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images inside a
+micro-batch.
 A class-conditional model is now and then shown the null class instead of an image's own, so that sampling can
 tell the two apart (classifier-free guidance: Ho & Salimans, arXiv:2207.12598).
 """
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from lediflow.data.streams.batch import Batch
 from lediflow.errors import UserError
 from lediflow.flow.couplings import COUPLINGS
-from lediflow.flow.gaussians import sample
+from lediflow.flow.gaussians import sample, widen
 from lediflow.flow.losses import flow_matching_loss, importance_weighted_flow_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import path_velocity, point_on_path
@@ -42,6 +44,9 @@ class FlowStageConfig(TimeConfig):
         10.0, above=0, or_infinity=True
     )  # the largest weight, reached where the prior is surest; open in the paper
     normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
+    prior_widening: float = bounded(
+        0.0, at_least=0
+    )  # s: the flow starts from N(mu, sigma^2 + s^2), here and where it is used
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
     label_dropout: float = bounded(
         0.1, at_least=0, at_most=1
@@ -56,7 +61,7 @@ class FlowStageConfig(TimeConfig):
 
 
 class Start(NamedTuple):
-    """Where a path begins: the draw x, what the velocity is told (z), and how sure the prior was."""
+    """Where a path begins: the draw x, what the velocity is told (z), and the (widened) prior's log variance."""
 
     x: Image
     z: Float[Tensor, "batch latent_channels h w"] | None
@@ -115,7 +120,8 @@ class FlowStage:
             return Start(self.couple(gaussian, y), None, None)
         z = draw_latents(self.auxiliary, batch, noise)
         prior = self.auxiliary.decode(z)
-        return Start(sample(prior.mean, prior.logvar, gaussian), z, prior.logvar)
+        logvar = widen(prior.logvar, self.config.prior_widening)
+        return Start(sample(prior.mean, logvar, gaussian), z, logvar)
 
     def _labels(self, batch: Batch, noise: SampleNoise) -> Int64[Tensor, " batch"] | None:
         """Each image's class, or the null class; None for a model without classes."""

@@ -6,7 +6,8 @@ ence             expected normalised calibration error (Levi et al. 2019, arXiv:
                  the root mean squared error is from the root mean variance, relative to the latter
 coverage_error   mean over levels of |observed - nominal| share of entries within central intervals (Kuleshov et al.
                  2018, arXiv:1807.00263)
-sharpness        mean and root mean square of sigma: of two calibrated priors the sharper one leaves less to the flow
+sharpness        mean, root mean square, geometric mean of sigma: of two calibrated priors the sharper one leaves less
+                 to the flow
 psnr             of the prior's mean as a reconstruction, mean over images in dB
 """
 
@@ -84,6 +85,7 @@ def diagnostics(sums: PriorSums, is_pixels: bool = True) -> dict[str, Any]:
         "ence": ence(sums),
         "coverage_error": math.fsum(abs(a - b) for a, b in zip(observed, LEVELS, strict=True)) / len(LEVELS),
         "sigma_mean": sums.sigma[0].item() / entries,
+        "sigma_geometric_mean": math.exp(0.5 * sums.logvar.item() / entries),
         "sigma_rms": math.sqrt(sums.sigma[1].item() / entries),
         "share_at_floor": sums.at_floor.item() / entries,
         "psnr": sums.psnr.item() / images,

@@ -33,6 +33,7 @@ class PriorSums(NamedTuple):
     z_histogram: Tensor  # below the edges, between them, above
     inside: Tensor  # entries whose z lies within each level's central interval
     sigma: Tensor  # sums of sigma and sigma^2
+    logvar: Tensor
     at_floor: Tensor
     squared_error: Tensor  # of the mean
     psnr: Tensor  # of the mean, dB, summed over images
@@ -61,6 +62,7 @@ def prior_sums(
         z_histogram=torch.bincount(torch.bucketize(z.flatten(), edges), minlength=len(edges) + 1),
         inside=torch.stack([(z.abs() <= reach).sum() for reach in map(half_width, LEVELS)]),
         sigma=torch.stack([sigma.sum(), sigma.square().sum()]),
+        logvar=logvar.sum(),
         at_floor=share_at_floor(prior.logvar, floor).double().sum() * y[0].numel(),
         squared_error=error.sum(),
         psnr=psnr(per_image).sum(),

@@ -69,6 +69,7 @@ def test_a_prior_that_is_off_by_a_factor_shows_it(factor):
 def test_sharpness_is_the_deviation_that_is_said():
     right = found()
     assert right["sigma_mean"] == pytest.approx(2 * SIGMA)
+    assert right["sigma_geometric_mean"] == pytest.approx(math.sqrt(3) * SIGMA)
     assert right["sigma_rms"] == pytest.approx(SIGMA * math.sqrt(5))
 
 

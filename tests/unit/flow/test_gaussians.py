@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lediflow.flow.gaussians import bound_logvar, sample, share_at_floor, temper
+from lediflow.flow.gaussians import bound_logvar, sample, share_at_floor, temper, widen
 
 
 def test_a_draw_is_mean_plus_sigma_times_noise():
@@ -20,6 +20,28 @@ def test_temperature_multiplies_the_standard_deviation():
 def test_temperature_zero_leaves_the_mean():
     mean, logvar, noise = torch.randn(3, 2, 4)
     torch.testing.assert_close(sample(mean, temper(logvar, 0.0), noise), mean)
+
+
+def test_widening_adds_variances():
+    logvar = torch.linspace(-7, 2, 10, dtype=torch.float64)
+    torch.testing.assert_close(widen(logvar, 0.3).exp(), logvar.exp() + 0.09)
+
+
+def test_widening_by_nothing_changes_nothing():
+    logvar = torch.randn(5)
+    assert torch.equal(widen(logvar, 0.0), logvar)
+
+
+@pytest.mark.parametrize("logvar", [-1e4, 1e4])  # whose exponentials are 0 and infinite
+def test_widening_does_not_overflow(logvar):
+    expected = max(logvar, 2 * math.log(0.5))
+    assert widen(torch.tensor([logvar]), 0.5).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("widening", [-0.1, math.nan, math.inf])
+def test_a_width_that_is_none_is_refused(widening):
+    with pytest.raises(ValueError, match=r"widening .*: give the standard deviation"):
+        widen(torch.zeros(1), widening)
 
 
 @pytest.mark.parametrize("ceiling", [None, 2.0, -6.0])

@@ -1,17 +1,21 @@
 """w -> z -> prior -> x -> y, with velocities whose paths are known in closed form, and with real tiny models."""
 
+import json
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from lediflow.flow.gaussians import gaussian_log_density
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import (
     AuxiliarySpec,
     LatentSamplerSpec,
     LevelSpec,
     MappingSpec,
+    Prior,
     VelocitySpec,
     build_model,
 )
@@ -43,7 +47,7 @@ class KnownPrior(nn.Module):
 
     def decode(self, z):
         mean = nn.functional.interpolate(z[:, :1], size=(SIZE, SIZE))
-        return SimpleNamespace(mean=mean, logvar=torch.full_like(mean, -2.0))
+        return Prior(mean, torch.full_like(mean, -2.0))
 
 
 class Halving(nn.Module):
@@ -146,6 +150,27 @@ def test_w_becomes_z_becomes_a_prior_becomes_an_image():
     torch.testing.assert_close(made.images, (x + z.mean(dim=(1, 2, 3), keepdim=True)).clamp(-1, 1))
 
 
+def test_a_widened_prior_is_drawn_from_before_the_temperature_scales_it():
+    """The identity as a flow: y is the draw, of deviation temperature sqrt(e^-2 + 0.3^2)."""
+    still = Analytic(lambda x, t, z: torch.zeros_like(x))
+    pipeline = LeDiFlowPipeline(still, KnownPrior(), Halving(), image_size=SIZE, prior_widening=0.3)
+    made = pipeline(2, SamplingConfig(temperature=0.5))
+    deviation = (math.exp(-2) + 0.09) ** 0.5
+    torch.testing.assert_close(made.start.x, made.start.prior.mean + 0.5 * deviation * noise_of(2))
+    torch.testing.assert_close(
+        made.start.prior.logvar, torch.full((2, 1, SIZE, SIZE), 2 * math.log(deviation))
+    )
+
+
+def test_the_widened_priors_density_is_the_one_that_starts_are_drawn_from():
+    """What a log-likelihood begins with: log N(x; mu, e^-2 + s^2), here at the mean."""
+    still = Analytic(lambda x, t, z: torch.zeros_like(x))
+    pipeline = LeDiFlowPipeline(still, KnownPrior(), Halving(), image_size=SIZE, prior_widening=0.5)
+    prior = pipeline.prior(torch.ones(2, 2, 4, 4))
+    expected = -0.5 * SIZE**2 * math.log(2 * math.pi * (math.exp(-2) + 0.25))
+    torch.testing.assert_close(gaussian_log_density(prior.mean, *prior), torch.full((2,), expected))
+
+
 def test_temperature_scales_the_priors_standard_deviation(learned):
     starts = {t: learned(2, SamplingConfig(temperature=t, steps=0)).start for t in (0.0, 0.5, 1.0)}
     mean = starts[1.0].prior.mean
@@ -183,6 +208,21 @@ def test_a_saved_pipeline_comes_back_and_makes_the_same_images(kind, request, tm
     loaded = LeDiFlowPipeline.from_pretrained(tmp_path / "saved")
     assert loaded.modules().keys() == pipeline.modules().keys()
     assert torch.equal(loaded(3).images, pipeline(3).images)
+
+
+def test_a_saved_pipeline_keeps_its_width_and_older_ones_have_none(learned, tmp_path):
+    widened = LeDiFlowPipeline(**learned.modules(), image_size=SIZE, prior_widening=0.3)
+    widened.save_pretrained(tmp_path)
+    assert LeDiFlowPipeline.from_pretrained(tmp_path).prior_widening == 0.3
+    (tmp_path / "pipeline.json").write_text(
+        json.dumps({"image_size": SIZE, "models": list(learned.modules())})
+    )
+    assert LeDiFlowPipeline.from_pretrained(tmp_path).prior_widening == 0.0
+
+
+def test_noise_has_no_prior_to_widen(gaussian):
+    with pytest.raises(ValueError, match=r"baseline has no prior to widen"):
+        LeDiFlowPipeline(gaussian.velocity, None, None, image_size=SIZE, prior_widening=0.3)
 
 
 def test_models_are_frozen_and_in_evaluation_mode(learned):
