@@ -22,12 +22,19 @@ from typing import Any
 from PIL import Image
 
 from lediflow.evaluation.grid import table as grid_table
+from lediflow.evaluation.grid.widths_table import widths_lines
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
 PICTURE = Path("docs/images/samples.png")
 GRID, GRID_PICTURES = Path("results/grid.json"), ("pareto.png", "images-LeDiFlow.png")
-DOCUMENTS = (Path("README.md"), Path("docs/demo.md"), Path("docs/performance.md"), Path("docs/evaluation.md"))
+DOCUMENTS = (
+    Path("README.md"),
+    Path("docs/demo.md"),
+    Path("docs/performance.md"),
+    Path("docs/evaluation.md"),
+    Path("docs/results.md"),
+)
 BENCHES = (
     "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
     "bench_training_h200", "bench_training_h100", "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
@@ -99,6 +106,11 @@ def grid_block(document: Results) -> str:
         f"All {len(rows)} rows are in `{GRID}`. {certificate_line(document['certificate'])}",
     ]
     return "\n\n".join(parts)
+
+
+def widths_block(document: Results) -> str:
+    """A comparison of widths of the flow's start."""
+    return "\n".join([*widths_lines(document["results"]), "", certificate_line(document["certificate"])])
 
 
 def contact_sheet(files: list[Path]) -> Image.Image:
@@ -225,6 +237,8 @@ def blocks(root: Path) -> dict[str, str]:
             found[name] = bench_block(document)
     if document := kept(root / GRID):
         found["grid"] = grid_block(document)
+    for file in sorted((root / "results/campaign").glob("widths_*.json")):
+        found[file.stem] = widths_block(json.loads(file.read_text()))
     return found
 
 

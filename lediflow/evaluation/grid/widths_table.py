@@ -18,8 +18,9 @@ def widths_lines(results: Results) -> list[str]:
     return [
         *table(heads, body),
         "",
-        f"{rows[0]['mmd_name']}, unbiased, times 1000: {made:,} generated images against all {real:,} photographs, z from the "
-        f"latent sampler; lower is better, the best of a column is bold. Half of a 95 % interval is {interval:.2f} (median). "
+        f"{rows[0]['mmd_name']}, unbiased, times 1000: {made:,} generated images against all {real:,} photographs, z "
+        "from the latent sampler; lower is better, the best of a column is bold. Half of a 95 % interval is "
+        f"{interval:.2f} (median). "
         f"The prior's typical sigma on {prior['images']:,} held-out images is {prior['sigma_geometric_mean']:.3f}; its "
         f"negative log density {prior['nll_nats']:.2f} nats, the latent's KL {prior['kl_nats_per_image']:.0f} nats.",
         "",
