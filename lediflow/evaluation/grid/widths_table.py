@@ -33,10 +33,12 @@ def quality(rows: list[Results]) -> tuple[list[str], list[list[str]]]:
     settings = sorted({(row["nfe"], row["solver"]) for row in rows})
     values = {(row["width"], row["nfe"], row["solver"]): row["mmd"] for row in rows}
     widths = list(dict.fromkeys(row["width"] for row in rows))
-    best = {
+    best: dict[tuple[int, str], float | None] = {
         setting: min(values[width, *setting] for width in widths if (width, *setting) in values)
         for setting in settings
     }
+    if len(widths) == 1:  # nothing to be better than
+        best = dict.fromkeys(best)
     body = [
         [start(width), *(cell(values.get((width, *setting)), best[setting]) for setting in settings)]
         for width in widths
@@ -48,7 +50,7 @@ def start(width: float | None) -> str:
     return BASELINE if width is None else f"s = {width:g}"
 
 
-def cell(value: float | None, best: float) -> str:
+def cell(value: float | None, best: float | None) -> str:
     if value is None:
         return ""
     text = f"{value:.3f}" if value < 1 else f"{value:.2f}"
