@@ -109,8 +109,9 @@ def test_a_rank_that_fails_ends_all_and_is_named(trained, tmp_path):
     broken = sorted(generated.iterdir())[BATCH + 1]  # in the second batch, which is the second rank's
     broken.write_bytes(broken.read_bytes()[:60])
     finished = run_on_ranks(2, MODULE, f"images={generated}", f"reference={trained.pictures}/disc", "device=cpu",
-                            f"batch_size={BATCH}", f"paths.runs={tmp_path}", f"output={tmp_path}")  # fmt: skip
+                            f"batch_size={BATCH}", f"paths.runs={tmp_path}", f"output={tmp_path}/results")  # fmt: skip
     assert [process.status for process in finished] == [2, 2], outputs(finished)
-    assert f"error: rank 1 of 2 failed while extracting features: {broken}" in finished[0].output
-    assert f"error: {broken} is not a picture that can be read" in finished[1].output
+    message = f"images={generated}: {broken.name} is not a picture that can be read"
+    assert f"error: rank 1 of 2 failed while extracting features: {message}" in finished[0].output
+    assert f"error: {message}" in finished[1].output
     assert "Traceback" not in outputs(finished)
