@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Conte
 from lediflow.data.shards.tar_scan import ARRAY_EXTENSION, Look, Scanned, scan_tar
 from lediflow.data.sources.class_notes import class_notes
 from lediflow.data.sources.labels import numbered
-from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, is_hidden, is_picture_name
+from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, is_hidden, is_picture_name, plain
 from lediflow.data.storage.remote import is_remote
 from lediflow.errors import UserError
 from lediflow.records import UNREADABLE, read_record
@@ -135,10 +135,12 @@ def index_tars(root: Path) -> ShardIndex:
 
 
 def _not_read(root: Path) -> PassedOver:
-    """Pictures and archives that lie beside the tars."""
+    """Pictures and archives that lie beside the tars or in subfolders."""
     left = PassedOver()
-    for name in sorted(path.name for path in root.iterdir()):
-        if is_picture_name(name) or (name.lower().endswith(PACKED) and not name.endswith(".tar")):
+    for name in sorted(path.relative_to(root).as_posix() for path in root.rglob("*")):
+        is_archive = name.lower().endswith(PACKED) and not is_hidden(name)
+        is_read = "/" not in name and name.endswith(".tar")
+        if is_picture_name(name) or (is_archive and not is_read):
             left.add(name)
     return left
 
@@ -149,7 +151,13 @@ def _numbered_labels(found: list[Scanned]) -> tuple[list[int], list[str] | None]
     numbers, classes = numbered(labels)
     names = [f"{scan.file.name}/{file}" for scan in found for file in scan.files]
     first, *odd = class_notes(names, labels, numbers, classes)
-    is_lost = classes is None and any(label is not None for label in labels)
+    folders = {PurePosixPath(plain(file)).parent for scan in found for file in scan.files}
+    if all(label is None for label in labels) and len(folders) > 1:
+        first = (
+            f"no classes: no sample has a label file, and the {len(folders):,} folders inside the tars are no classes "
+            "where tars are read in place; lediflow.prepare takes them as classes"
+        )
+    is_lost = classes is None and (any(label is not None for label in labels) or len(folders) > 1)
     log.log(logging.WARNING if is_lost else logging.INFO, "%s", first)
     for note in odd:
         log.warning("%s", note)

@@ -58,7 +58,7 @@ def missing_label(names: Sequence[str], labels: Sequence[Label]) -> str:
     have = "has" if len(missing) == 1 else "have"
     return (
         f"no classes: {len(missing):,} of {len(names):,} images {have} no label, the first is {shown(missing[0])} "
-        "(nothing, nan and negative numbers are no label); for classes every image needs one"
+        "(nothing, nan, lists and negative numbers are no label); for classes every image needs one"
     )
 
 

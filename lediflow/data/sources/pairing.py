@@ -103,7 +103,8 @@ def label_in(name: str, content: bytes) -> Label:
     """What a label file says; None where that cannot be read."""
     if name.lower().endswith(".json"):
         about = json_object(content)
-        return as_label(about.get("label", about.get("cls")))
+        labels = (_plain_label(about.get(field)) for field in ("label", "cls"))
+        return next((label for label in labels if label is not None), None)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -111,11 +112,17 @@ def label_in(name: str, content: bytes) -> Label:
     return as_label(text) if text.strip().isprintable() else None
 
 
+def _plain_label(value: object) -> Label:
+    """A label in a .json file; None for lists and objects, and for text that UTF-8 cannot hold."""
+    is_plain = not isinstance(value, list | dict) and shown(str(value)) == str(value)
+    return as_label(value) if is_plain else None
+
+
 def json_object(content: bytes) -> dict[str, object]:
     """The object in a .json file; an empty one where there is none."""
     try:
         about = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}
 

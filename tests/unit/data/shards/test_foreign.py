@@ -435,3 +435,17 @@ def test_pictures_are_taken_as_prepare_takes_them(tmp_path):
     np.testing.assert_array_equal(wide, first)
     np.testing.assert_array_equal(described, first)
     assert (transparent == 255).all()
+
+
+def test_folders_in_tars_that_are_no_classes_and_tars_in_subfolders_are_named(tmp_path, caplog):
+    for place in ("a.tar", "more/b.tar"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        with tarfile.open(tmp_path / place, "w") as tar:
+            for name in ("cat/1.png", "dog/2.png"):
+                content = picture()
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    assert index_tars(tmp_path).contents.classes is None
+    assert "the 2 folders inside the tars are no classes" in caplog.text
+    assert "1 file (1 .tar): more/b.tar" in caplog.text

@@ -113,7 +113,7 @@ def table(**labels: str) -> dict[str, bytes]:
     return {"list.csv": f"path,label\n{rows}".encode()}
 
 
-NO_LABEL = r"no classes: 1 of 2 images has no label, the first is b\.png \(nothing, nan and negative"
+NO_LABEL = r"no classes: 1 of 2 images has no label, the first is b\.png \(nothing, nan, lists and negative"
 NOTES = {
     "folders": (files("a/1.png", "b/1.png"), r"2 classes \(a, b\)$"),
     "a folder called nan": (files("nan/1.png", "cat/1.png", "None/1.png"), r"3 classes \(None, cat, nan\)$"),

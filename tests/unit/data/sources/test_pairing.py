@@ -160,3 +160,20 @@ def test_links_in_a_tar_are_counted(tmp_path):
     listing = list_images(open_source(tmp_path / "set.tar").ready(tmp_path))
     assert [image.name for image in listing.images] == ["a.png"]
     assert str(listing.passed_over) == "2 files (2 link): b.png, c.png"
+
+
+@pytest.mark.parametrize("kind", ["tar", "read in place"])
+@pytest.mark.parametrize(
+    "content",
+    [b'{"label": {"name": "cat"}}', b'{"label": [1, 2]}', b'{"label": "\\ud800"}', b"[" * 100_000],
+    ids=["object", "list", "half a surrogate pair", "nested too deeply"],
+)
+def test_json_that_holds_no_plain_label_has_none(tmp_path, kind, content):
+    files = [*pictures("a.png", "b.png"), ("a.json", content)]
+    assert labels_by_picture(tmp_path, kind, files) == {"a": -1, "b": -1}
+
+
+@pytest.mark.parametrize("kind", ["tar", "read in place"])
+def test_an_empty_label_in_json_leaves_room_for_cls(tmp_path, kind):
+    files = [*pictures("a.png"), ("a.json", b'{"label": null, "cls": 5}')]
+    assert labels_by_picture(tmp_path, kind, files) == {"a": 5}
