@@ -29,6 +29,8 @@ from lediflow.errors import UserError
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 Images = Float[Tensor, "batch channels height width"]
+# what lediflow.sample and lediflow.evaluate write beside pictures
+OWN_RECORDS = ("samples.json", "results/results.json", "results/.lediflow.json")
 
 
 class NumberedImages(Protocol):
@@ -196,7 +198,7 @@ def pictures_of(path: Path, option: str) -> tuple[Source, Listing]:
                 f"{option}={path} holds archives; unpack them and give the folder of the pictures"
             )
         with reading_explained(path):
-            return opened, list_images(opened)
+            return opened, list_images(opened, known=OWN_RECORDS)
     except SourceError as error:
         reason = str(error).removeprefix(f"source={path} ")
         raise UserError(f"{option}={path}{' ' if reason != str(error) else ': '}{reason}") from error

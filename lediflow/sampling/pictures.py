@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from lediflow.codecs import bytes_to_signal, signal_to_bytes
+from lediflow.codecs import signal_to_bytes
 from lediflow.data.files import whole_or_absent
-from lediflow.data.photograph import rgb_pixels
 from lediflow.data.sources.names import is_picture_name
 from lediflow.errors import UserError
 
@@ -57,16 +55,3 @@ def picture_files(folder: Path) -> list[Path]:
     if not files:
         raise UserError(f"no pictures in {folder}; give the folder that lediflow.sample wrote")
     return files
-
-
-def load_pictures(
-    files: list[Path], batch_size: int
-) -> Iterator[Float[Tensor, "batch channels height width"]]:
-    """Pictures as RGB in [-1, 1], in batches."""
-    for first in range(0, len(files), batch_size):
-        arrays = [rgb_pixels(path.read_bytes()) for path in files[first : first + batch_size]]
-        if len({array.shape for array in arrays}) > 1:
-            raise UserError(
-                f"{files[0].parent} holds pictures of several sizes; compare pictures of one size"
-            )
-        yield bytes_to_signal(rearrange(torch.from_numpy(np.stack(arrays)), "b h w c -> b c h w"))

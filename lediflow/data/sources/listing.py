@@ -7,6 +7,7 @@ listing says so.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -26,14 +27,15 @@ class Listing(NamedTuple):
     passed_over: PassedOver  # files that are not taken as pictures, without the captions of those that are
 
 
-def list_images(source: Source) -> Listing:
-    """Every image of a source with its class."""
+def list_images(source: Source, known: Collection[str] = ()) -> Listing:
+    """Every image of a source with its class; files named in `known` are not counted among what is passed over."""
     images: list[Entry] = []
     others: list[Entry] = []
     for entry in source.entries():
         (images if source.is_image(entry) else others).append(entry)
     images.sort(key=lambda image: image.name)
-    left = passed_over((image.name for image in images), [(other.name, other.is_link) for other in others])
+    unknown = [(other.name, other.is_link) for other in others if other.name not in known]
+    left = passed_over((image.name for image in images), unknown)
     if not images:
         raise SourceError(_nothing_found(left))
     labels, classes, notes = _classes(images, source)

@@ -101,7 +101,9 @@ def test_a_folder_of_archives_is_refused(tmp_path):
 def test_what_is_passed_over_is_counted_and_named(tmp_path):
     for place in ("a.png", "below/b.tif", ".hidden.png"):
         drawn((tmp_path / place).parent, Path(place).name, (8, 8), 9)
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "results").mkdir()
+    for name in ("notes.txt", "samples.json", "results/results.json"):  # the last two are the toolkit's own
+        (tmp_path / name).touch()
     images = FolderImages(tmp_path)
     assert [entry.name for entry in images.entries] == ["a.png", "below/b.tif"]
     assert images.account() == {"images": 2, "passed_over": {"hidden": 1, ".txt": 1}, "first_of_several": 0}
