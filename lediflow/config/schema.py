@@ -17,9 +17,11 @@ from lediflow.engine.watchdog import WatchdogConfig
 from lediflow.evaluation.features import FeaturesConfig
 from lediflow.evaluation.grid import GridConfig
 from lediflow.evaluation.metrics import MetricsConfig
+from lediflow.flow.solvers import MOST_STEPS
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.ranges import bounded, seed_field
 from lediflow.sampling import SamplingConfig
+from lediflow.sampling.folder import MOST_IMAGES
 from lediflow.stages.auxiliary import AuxiliaryStageConfig
 from lediflow.stages.flow import FlowStageConfig
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
@@ -116,7 +118,7 @@ class SampleCommand(SamplingOptions):
     run: str = MISSING  # run folder of a flow
     sampler: str | None = None  # run folder of a latent sampler; the Gaussian baseline needs none
     output: str = MISSING  # 000000.png ... and samples.json
-    count: int = bounded(64, at_least=1)  # how many images, numbered from 0
+    count: int = bounded(64, at_least=1, at_most=MOST_IMAGES)  # how many images, numbered from 0
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
@@ -155,7 +157,7 @@ class EvaluateCommand(SamplingOptions):
     count: int = bounded(1024, at_least=1)  # generated images per row; metrics on few images are noisy
     reference_count: int = bounded(0, at_least=0)  # real images; 0 takes all
     step_counts: list[int] = bounded(
-        default_factory=lambda: [1, 2, 4, 8], at_least=0, is_filled=True, is_distinct=True
+        default_factory=lambda: [1, 2, 4, 8], at_least=0, at_most=MOST_STEPS, is_filled=True, is_distinct=True
     )  # solver steps, each measured
     grid: GridConfig = field(default_factory=GridConfig)
     timed_batch: int = bounded(

@@ -23,12 +23,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.data.claims import named, refuse_foreign, visible_names
-from lediflow.data.files import clear_abandoned, disk_errors_explained, json_object, sha256_of, write_json
+from lediflow.data.files import clear_abandoned, disk_errors_explained, sha256_of, write_json
 from lediflow.data.sources.names import is_picture_name
 from lediflow.errors import UserError
+from lediflow.records import RecordError, as_record, parse_json, read_record
 from lediflow.sampling.pictures import picture_name, save_pictures
 
 RECORD, JOURNAL = "samples.json", ".samples.journal"
+MOST_IMAGES = 10_000_000  # in one folder; their names and hashes are held in memory
+AGAIN = "remove it and the pictures beside it, and draw them again"
+LINE_TYPES = {"files": dict[str, str], "nfe": float}
+TYPES = {**LINE_TYPES, "count": int, "weights": dict[str, Any]}
 
 Record = dict[str, Any]
 
@@ -42,14 +47,13 @@ class SampleFolder:
         path = self.root / RECORD
         if not path.is_file():
             return None
-        found = json_object(path)
-        if found is None:
-            raise UserError(
-                f"{path} cannot be read as JSON; remove it and the pictures beside it, and draw them again"
-            )
-        types = (("count", int), ("weights", dict), ("files", dict))
-        if not all(isinstance(found.get(key, kind()), kind) for key, kind in types) or "weights" not in found:
+        found: Record = read_record(path, AGAIN)
+        if "weights" not in found:
             return None
+        found = as_record(found, str(path), AGAIN, TYPES)
+        if not 1 <= found["count"] <= MOST_IMAGES:
+            raise RecordError(f"{path}: count is {found['count']}, not 1 to {MOST_IMAGES}; {AGAIN}")
+        found["count"] = int(found["count"])
         if found.get("unfinished"):
             for line in journal_lines(self.root / JOURNAL):
                 found["files"] = found.get("files", {}) | line["files"]
@@ -193,10 +197,11 @@ def is_same(settings: Mapping[str, Any], record: Record) -> bool:
 
 
 def journal_lines(path: Path) -> Iterator[Record]:
-    """The whole lines of a journal; the last one may be torn."""
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            yield json.loads(line)
+    """The whole lines of a journal; the last one may be torn, and what is no line of a journal is passed over."""
+    for text in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(RecordError):
+            line = as_record(parse_json(text, str(path), AGAIN), str(path), AGAIN, LINE_TYPES)
+            yield {key: line[key] for key in LINE_TYPES}
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.flow.gaussians import sample, temper, widen
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.solvers import Solution, check_solver, solve
+from lediflow.flow.solvers import MOST_STEPS, Solution, check_solver, solve
 from lediflow.models import load_as, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.latent_sampler import LatentSampler
@@ -44,11 +44,13 @@ class SamplingConfig:
     seed: int = seed_field()  # image i depends on (weights, seed, i) and these settings alone
     solver: str = "midpoint"  # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps)
     steps: int = bounded(
-        2, at_least=0
+        2, at_least=0, at_most=MOST_STEPS
     )  # solver steps of the flow; 0, with any solver, shows draws of the prior itself
     temperature: float = bounded(1.0, at_least=0)  # scales the prior's standard deviation; lower is smoother
     latent_solver: str = "midpoint"  # as `solver`, for the latent sampler
-    latent_steps: int = bounded(4, at_least=1)  # of the latent sampler; the paper's choice
+    latent_steps: int = bounded(
+        4, at_least=1, at_most=MOST_STEPS
+    )  # of the latent sampler; the paper's choice
     labels: list[int] = bounded(
         default_factory=list, at_least=0
     )  # classes, dealt out to the images in turn; []: no class

@@ -51,7 +51,7 @@ def test_every_number_of_every_command_has_a_range():
 
 SAMPLING = ["temperature=nan", "temperature=-1", "temperature=inf", "batch_size=0", "batch_size=-1", "steps=-1",
             "count=-3", "count=0", "latent_steps=0", "guidance=nan", "labels=[-1]", "seed=-1",
-            "seed=18446744073709551616"]  # fmt: skip
+            "seed=18446744073709551616", "steps=10000000000", "latent_steps=10000000000"]  # fmt: skip
 WRONG = {
     "sample": SAMPLING,
     "evaluate": [*SAMPLING, "step_counts=[]", "step_counts=[-1]", "step_counts=[2,2]", "timed_batch=0",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from lediflow.flow.solvers import check_solver
+from lediflow.flow.solvers import MOST_STEPS, check_solver
 from lediflow.ranges import bounded, check_ranges
 from lediflow.sampling import SamplingConfig
 
@@ -20,7 +20,7 @@ class GridConfig:
         default_factory=lambda: ["euler", "midpoint", "heun3"]
     )  # dopri5 once, without steps
     steps: list[int] = bounded(
-        default_factory=lambda: [0, 1, 2, 4, 8], at_least=0, is_filled=True
+        default_factory=lambda: [0, 1, 2, 4, 8], at_least=0, at_most=MOST_STEPS, is_filled=True
     )  # 0: draws of the learned prior, once
     temperatures: list[float] = bounded(
         default_factory=lambda: [1.0], at_least=0, is_filled=True

@@ -9,11 +9,13 @@ one axis is one system, with one t.
 `nfe`, the number of velocity evaluations, is what generation costs.
 """
 
+from lediflow.flow.solvers.grid import MOST_STEPS
 from lediflow.flow.solvers.ode import SOLVERS, check_solver, solve
 from lediflow.flow.solvers.problem import OnStep, Solution, UnfitVelocityError, Velocity
 from lediflow.flow.solvers.round_trip import RoundTrip, round_trip_error
 
 __all__ = [
+    "MOST_STEPS",
     "SOLVERS",
     "OnStep",
     "RoundTrip",

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
+MOST_STEPS = 1_000_000  # the times of a grid are held in memory
+
 
 def equal_steps(t0: float, t1: float, steps: int) -> list[float]:
     """`steps` equal steps from t0 to t1; where they are one time, only that one."""

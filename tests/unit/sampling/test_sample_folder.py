@@ -165,8 +165,29 @@ def test_two_commands_at_once_are_refused(tmp_path):
 
 def test_a_damaged_record_is_refused_with_a_sentence(tmp_path):
     (tmp_path / RECORD).write_text('{"count": 4')
-    with pytest.raises(UserError, match=r"samples.json cannot be read as JSON; remove it"):
+    with pytest.raises(UserError, match=r"samples.json is not whole, or no JSON .*; remove it"):
         draw(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"count": "4"}, {"count": 10**15}, {"count": -1}, {"files": [1]}, {"count": None}, {"nfe": "x"}]
+)
+def test_a_record_with_values_of_other_types_is_refused_not_overlooked(tmp_path, wrong):
+    draw(tmp_path)
+    record = json.loads((tmp_path / RECORD).read_text()) | wrong
+    (tmp_path / RECORD).write_text(
+        json.dumps({key: value for key, value in record.items() if value is not None})
+    )
+    for look in (check_recorded, draw):
+        with pytest.raises(UserError, match=r"samples\.json"):
+            look(tmp_path)
+
+
+def test_lines_of_a_journal_that_are_none_are_passed_over(tmp_path):
+    interrupted(tmp_path)
+    with (tmp_path / JOURNAL).open("ab") as journal:
+        journal.write(b'{"files": 3}\n[]\nnull\n{"files": {}, "nfe": "x"}\n\xff\n')
+    assert draw(tmp_path) == [2, 3]
 
 
 def test_folders_without_a_record_are_measured_as_they_are(tmp_path):
