@@ -86,12 +86,12 @@ def not_found(
     """What was looked for, where, what is there, and what to do."""
     run, record = next(iter(runs.items()))
     name = Path(record["path"]).name
-    told = [f"{place} has other weights ({weights[:12]})" for place, weights in found.items()]
-    told += [f"there is no exported run in {place}" for place in places if place not in found]
-    more = f"; {len(told) - NAMED} more places" if len(told) > NAMED else ""
+    reasons = [f"{place} has other weights ({weights[:12]})" for place, weights in found.items()]
+    reasons += [f"there is no exported run in {place}" for place in places if place not in found]
+    more = f"; {len(reasons) - NAMED} more places" if len(reasons) > NAMED else ""
     beside = absolute(run).parent / name
     return (
         f"run={run} was trained on the auxiliary model {record['path']} (weights {sha256[:12]}), which is not to be "
-        f"found: {'; '.join(told[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, at "
+        f"found: {'; '.join(reasons[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, at "
         f"{beside}; if they are lost, train {run} again"
     )

@@ -18,7 +18,7 @@ from lediflow.data.source_record import (
     DIGEST,
     SourceRecord,
     edited_images,
-    edits_told,
+    describe_edits,
     load_digests,
 )
 from lediflow.data.sources import Listing, Opened, Source, list_images
@@ -84,7 +84,7 @@ def _compare(root: Path, record: SourceRecord, opened: Opened, workers: int, rep
             raise UserError(_refusal(root, "its files were modified since"))
         numbers = range(len(listing.images))
         if edited := edited_images(source, listing, numbers, digests, workers, report("compare")):
-            raise UserError(_refusal(root, edits_told(edited, len(listing.images))))
+            raise UserError(_refusal(root, describe_edits(edited, len(listing.images))))
     finally:
         build.abandon()
 
@@ -126,7 +126,7 @@ def _changed_since(
     numbers = sorted(found)
     digests = np.array([bytes.fromhex(found[number]) for number in numbers], DIGEST)
     if edited := edited_images(source, listing, numbers, digests, workers, report("compare")):
-        return edits_told(edited, len(listing.images))
+        return describe_edits(edited, len(listing.images))
     try:
         known = kept_duplicates(build.parts_folder / DUPLICATES_NAME)
     except RecordError:  # nothing was compared yet

@@ -138,7 +138,7 @@ def edited_images(
     return [images[place].name for place in changed.tolist()]
 
 
-def edits_told(names: Sequence[str], images: int) -> str:
+def describe_edits(names: Sequence[str], images: int) -> str:
     """As `2 of the 50 pictures were edited since, the first is a.png`."""
     were = "was" if len(names) == 1 else "were"
     return f"{len(names):,} of the {images:,} pictures {were} edited since, the first is {shown(names[0])}"

@@ -162,8 +162,8 @@ class ShardIndex:
             {} if names is None else {NAMES_NAME: len(names)}
         )
         if {*lengths.values()} != {sum(shard.samples for shard in shards)}:
-            told = ", ".join(f"{name} of {count}" for name, count in lengths.items())
-            raise RecordError(f"{root}: {told} samples; they come from different sets: {AGAIN}")
+            counts = ", ".join(f"{name} of {count}" for name, count in lengths.items())
+            raise RecordError(f"{root}: {counts} samples; they come from different sets: {AGAIN}")
         return cls(
             root=root, contents=contents, shards=shards, table=table, names=names,
             fingerprint=hashlib.sha256(content).hexdigest(),

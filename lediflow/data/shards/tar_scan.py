@@ -102,11 +102,13 @@ def _scanned(
     others: list[tuple[str, bool]],
 ) -> Scanned:
     """The samples in the order of the tar, with the labels of the files beside them."""
-    label_files, payload_of, told = [name for name, _ in labels], dict(payloads), dict(labels)
+    label_files, payload_of, label_of = [name for name, _ in labels], dict(payloads), dict(labels)
     files = chosen_payloads([name for name, _ in payloads], label_files)
     found = partners(files, label_files)
     used = {name for each in found.values() for name in each.files}
-    left = {name for name in payload_of if name not in found} | {name for name in told if name not in used}
+    left = {name for name in payload_of if name not in found} | {
+        name for name in label_of if name not in used
+    }
     scanned = Scanned(
         ShardFile(name=file.name, samples=len(files), bytes=file.bytes, sha256=file.sha256),
         passed_over(files, [*((name, False) for name in left), *others]),
@@ -115,7 +117,7 @@ def _scanned(
     for name in files:
         scanned.names.append(stem(name).encode(errors="surrogateescape"))
         scanned.places.append(payload_of[name].place)
-        scanned.labels.append(paired_label(name, found[name], told.__getitem__))
+        scanned.labels.append(paired_label(name, found[name], label_of.__getitem__))
         scanned.looks[payload_of[name].look] += 1
     return scanned
 

@@ -72,7 +72,7 @@ class ImageList(DirectSource):
             delimiter = named[1]
         else:
             delimiter, lines = max(DELIMITERS, key=first.count), chain([first], lines)
-        rows = self._told_apart(csv.reader(lines, delimiter=delimiter, strict=True))
+        rows = self._filled_rows(csv.reader(lines, delimiter=delimiter, strict=True))
         header = next(rows, [])
         if len(header) == 1 and header[0].strip().lower() not in PATH_COLUMNS:
             yield header
@@ -87,7 +87,7 @@ class ImageList(DirectSource):
                 )
             yield [row[place] for place in places]
 
-    def _told_apart(self, reader: Any) -> Iterator[list[str]]:
+    def _filled_rows(self, reader: Any) -> Iterator[list[str]]:
         """Rows that hold something."""
         line = 0
         try:
