@@ -17,8 +17,8 @@ from lediflow.data.shards.index import INDEX_NAME, ShardIndex
 from lediflow.data.source_record import (
     DIGEST,
     SourceRecord,
-    edited_images,
     describe_edits,
+    edited_images,
     load_digests,
 )
 from lediflow.data.sources import Listing, Opened, Source, list_images
