@@ -92,6 +92,6 @@ def not_found(
     beside = absolute(run).parent / name
     return (
         f"run={run} was trained on the auxiliary model {record['path']} (weights {sha256[:12]}), which is not to be "
-        f"found: {'; '.join(reasons[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, at "
-        f"{beside}; if they are lost, train {run} again"
+        f"found: {'; '.join(reasons[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, "
+        f"at {beside}; if they are lost, train {run} again"
     )

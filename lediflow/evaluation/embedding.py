@@ -119,7 +119,8 @@ class FeatureSet:
                 self.count, self.dim = file.get_slice(FEATURES).get_shape()
         except (OSError, SafetensorError, *UNREADABLE) as error:
             raise RecordError(
-                f"{path} holds no features ({error}); give another file, or delete it and the same command makes it anew"
+                f"{path} holds no features ({error}); give another file, or delete it, and the same command makes it "
+                "anew"
             ) from error
 
     def slice(self, numbers: range) -> Float[Tensor, "some dim"]:
