@@ -26,9 +26,12 @@ class RecordError(UserError, ValueError):
 
 
 class Record(dict[str, Any]):
-    """An object of a JSON file; a key that it lacks is a RecordError with the file's name."""
+    """An object of a JSON file; a key that it lacks is a RecordError with the file's name.
 
-    def __init__(self, values: Mapping[str, Any], place: str, advice: str) -> None:
+    Like any dict it can be made of pairs alone, as dataclasses.asdict and copies do.
+    """
+
+    def __init__(self, values: Any = (), place: str = "a record", advice: str = "make it anew") -> None:
         super().__init__(values)
         self.place, self.advice = place, advice
 

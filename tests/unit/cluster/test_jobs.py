@@ -29,10 +29,14 @@ def test_a_record_that_cannot_be_used_is_refused(content, fault, tmp_path):
         JobFolder(tmp_path).read()
 
 
-def test_a_record_comes_back(tmp_path):
-    record = JobRecord(name="a", command=["lediflow.train"], run="/r", job_ids=["7"], slurm={"nodes": 2})
-    JobFolder(tmp_path).write(record)
-    assert JobFolder(tmp_path).read() == record
+def test_a_record_comes_back_and_can_be_written_again(tmp_path):
+    slurm = {"nodes": 2, "options": {"qos": "high"}}
+    record = JobRecord(name="a", command=["lediflow.train"], run="/r", job_ids=["7"], slurm=slurm)
+    for _ in range(2):  # what was read is written, as a resumed job is
+        JobFolder(tmp_path).write(record)
+        found = JobFolder(tmp_path).read()
+        assert found == record
+        record = found
 
 
 @pytest.mark.parametrize(
