@@ -58,7 +58,25 @@ def continuing_command(folder: Path) -> str | None:
     known = next((found for found in map(existing_experiment, names) if found), None)
     words = [*([f"experiment={known}"] if known else []), f"stage={stage}", f"run={hydra_text(str(folder))}"]
     left_out = (*OF_A_START, "parent") if stage == "auxiliary" else OF_A_START
-    return as_command([*words, *differing(words, options, left_out)])
+    return as_command([*words, *differing(words, from_here(options, folder), left_out)])
+
+
+def from_here(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Recorded options whose relative paths lead on from this working folder, if the run began in another.
+
+    Where the run began follows from its folder and from the relative `run=` it was given.
+    """
+    run, root = Path(str(options.get("run"))), folder.absolute()
+    began = Path(*root.parts[: -len(run.parts) or None])
+    data, parent = options.get("data"), options.get("parent")
+    if run.is_absolute() or began / run != root or began == Path.cwd():
+        return dict(options)
+    moved = dict(options)
+    if isinstance(data, dict) and isinstance(data.get("path"), str) and (began / data["path"]).exists():
+        moved["data"] = {**data, "path": str((began / data["path"]).resolve())}
+    if isinstance(parent, str) and (began / parent).exists():
+        moved["parent"] = str((began / parent).resolve())
+    return moved
 
 
 def require_export(folder: RunFolder, role: str, otherwise: str) -> Path:
