@@ -66,7 +66,7 @@ def load_pipeline(
 
 
 def prior_widening(facts: dict[str, Any]) -> float:
-    """Of a flow's export; 0 in exports from before the option, and in those of other stages."""
+    """The widening recorded in a flow's export; 0 in exports from before the option, and in those of other stages."""
     return float(facts.get("prior_widening", 0.0))
 
 

@@ -60,7 +60,7 @@ def checked_notes(
 
 
 def _notes_without_record(index: ShardIndex, identity: Identity) -> list[str]:
-    """Of a set that an earlier version made, which kept less."""
+    """Notes on a set that an earlier version made, which kept no record of its source."""
     classes = index.contents.classes
     notes = [found_classes(index.table["label"].tolist(), classes) if classes else "no classes"]
     if identity.newest > (Path(index.root) / INDEX_NAME).stat().st_mtime_ns:

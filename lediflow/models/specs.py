@@ -80,7 +80,7 @@ class VelocitySpec:
     )
     num_classes: int = bounded(
         0, at_least=0
-    )  # classes it can be told, beside one for "no class"; 0: no class labels
+    )  # number of classes it is conditioned on, besides "no class"; 0: no class labels
     augmentation: bool = False  # keeps the reference's (then constant) augmentation input: +0.6 M parameters
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ def picture_arrays(
 
 
 def picture_name(number: int) -> str:
-    """Of image `number` in a folder of drawn pictures."""
+    """File name of image `number` in a folder of drawn pictures."""
     return f"{number:06d}.png"
 
 

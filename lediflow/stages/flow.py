@@ -61,7 +61,7 @@ class FlowStageConfig(TimeConfig):
 
 
 class Start(NamedTuple):
-    """Where a path begins: the draw x, what the velocity is told (z), and the (widened) prior's log variance."""
+    """Where a path begins: the draw x, the latent z given to the velocity, the (widened) prior's log variance."""
 
     x: Image
     z: Float[Tensor, "batch latent_channels h w"] | None

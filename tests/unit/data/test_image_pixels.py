@@ -21,7 +21,7 @@ def big(values) -> bytes:
 
 
 def pixels_of(content: bytes) -> list:
-    """Of the first row."""
+    """RGB pixels of the first row."""
     return rgb_pixels(content)[0].tolist()
 
 

@@ -57,7 +57,7 @@ def test_the_last_line_comes_in_any_case_and_says_how_long_it_took():
 
 
 def test_what_comes_after_the_total_adds_its_note_to_the_one_last_line():
-    """A training's last step is told by several events: its loss, its pace, the held-out loss."""
+    """A training's last step arrives in several events: its loss, its pace, the held-out loss."""
     stream = io.StringIO()
     progress = make_progress("training", 4, stream=stream)
     tracker = ProgressTracker(progress)
