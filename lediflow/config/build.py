@@ -14,7 +14,7 @@ from torch import nn
 
 from lediflow.config.checks import check_blanks
 from lediflow.config.contradiction import key_of_contradiction
-from lediflow.config.dataset import build_stream
+from lediflow.config.dataset import build_stream, encodes_once
 from lediflow.config.inputs import Inputs
 from lediflow.config.micro_batch import fitted_micro_batch
 from lediflow.config.parent import has_parent
@@ -42,7 +42,7 @@ from lediflow.training.loop import Training
 from lediflow.training.pace import Pace
 from lediflow.training.run_folder import RunFolder
 from lediflow.training.saving import Saving
-from lediflow.training.throughput import Throughput, peak_tflops, training_flops
+from lediflow.training.throughput import Throughput, parent_flops, peak_tflops, training_flops
 from lediflow.training.validation import build_validation
 from lediflow.training.window import Window
 
@@ -82,8 +82,10 @@ def build_run(
     session = engine.share(
         uuid4().hex[:12]
     )  # one attempt of the run: what a killed one left has another name
-    stage = build_stage(command, engine.frozen(inputs.parent.model) if inputs.parent else None)
-    stream = build_stream(command, inputs.reader, engine)
+    frozen = engine.frozen(inputs.parent.model) if inputs.parent else None
+    stage = build_stage(command, frozen)
+    is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
+    stream = build_stream(command, inputs.reader, engine, frozen if is_encoded else None)
     clock = Clock(command.train.images, command.train.global_batch)
     folder = RunFolder(Path(command.run))
 
@@ -103,7 +105,7 @@ def build_run(
         tracker=tracker,
         checkpoints=checkpoints,
         saving=Saving(writer, engine, tracker, stop.observe),
-        window=Window(engine, clock, tracker, throughput_of(command, engine)),
+        window=Window(engine, clock, tracker, throughput_of(command, engine, is_encoded=is_encoded)),
         pace=Pace(engine, tracker),
         validation=build_validation(command.train.validation, command.data, inputs.reader, engine.device),
         stop=stop,
@@ -140,10 +142,12 @@ def build_engine(
     raise UserError(f"engine.name={config.name!r} is unknown; use engine=local or engine=deepspeed")
 
 
-def throughput_of(command: TrainCommand, engine: Engine) -> Throughput:
-    """What an image costs, and what this device could do."""
+def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = False) -> Throughput:
+    """What an image costs, and what this device could do; `is_encoded`: the parent's part is done before."""
     parent = command.model.auxiliary if has_parent(command) else None
-    flops = training_flops(command.stage.name, trained_spec(command), parent, command.model.image_size)
+    size = command.model.image_size
+    flops = training_flops(command.stage.name, trained_spec(command), parent, size)
+    flops -= parent_flops(command.stage.name, parent, size) if is_encoded else 0
     peak = command.engine.peak_tflops
     if peak is None and engine.device.type == "cuda":
         peak = peak_tflops(torch.cuda.get_device_name(engine.device), engine.config.precision)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
+from lediflow.codecs import Latents
 from lediflow.config.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.config import training_samples
+from lediflow.data.streams.latent_stream import LatentStream, is_worthwhile
 from lediflow.data.streams.stream import SampleStream
 from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.specs import latent_shape
+from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 
 DRAWING_SECONDS = 60.0  # a hundred times what the first rank needs for toy pictures
 INDEXING_SECONDS = 12 * 3600.0  # reading a whole set once, on slow storage
@@ -69,14 +76,42 @@ def wait_for_index(folder: Path, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def build_stream(command: TrainCommand, reader: ShardReader, engine: Engine) -> SampleStream:
-    return SampleStream(
-        reader,
+def build_stream(
+    command: TrainCommand, reader: ShardReader, engine: Engine, encoder: AuxiliaryModel | None = None
+) -> SampleStream:
+    """The samples of a rank; draws of their latents where an encoder is given."""
+    options: dict[str, Any] = {
+        "seed": command.seed,
+        "rank": engine.ranks.rank,
+        "world_size": engine.ranks.world_size,
+        "micro_batch": engine.micro_batch,
+        "global_batch": command.train.global_batch,
+        "device": engine.device,
+    }
+    if encoder is None:
+        return SampleStream(reader, command.data, **options)
+    return LatentStream(
+        reader, command.data, encode=lambda images: Latents(*encoder.encode(images)), **options
+    )
+
+
+def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) -> bool:
+    """Whether the latent sampler's images go through the encoder once, before the training."""
+    if not isinstance(command.stage, LatentSamplerStageConfig) or command.stage.encode_once is False:
+        return False
+    is_drawn = reader.index.contents.has_logvar
+    if command.stage.encode_once and is_drawn:
+        raise UserError(
+            f"stage.encode_once=true, but {command.data.path} holds latents that are drawn anew each time they are "
+            "seen; leave the option out"
+        )
+    if command.stage.encode_once or is_drawn:
+        return not is_drawn
+    size = command.model.image_size
+    return is_worthwhile(
         command.data,
-        seed=command.seed,
-        rank=engine.ranks.rank,
-        world_size=engine.ranks.world_size,
-        micro_batch=engine.micro_batch,
-        global_batch=command.train.global_batch,
-        device=engine.device,
+        len(training_samples(reader, command.data)),
+        latent_shape(command.model.auxiliary, size, size),
+        images=command.train.images,
+        world_size=world_size,
     )

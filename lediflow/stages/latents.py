@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.data.streams.batch import Batch
+from lediflow.data.streams.latent_stream import POSTERIOR
 from lediflow.flow.gaussians import sample
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import AuxiliaryModel
@@ -17,9 +18,11 @@ def draw_latents(
     auxiliary: AuxiliaryModel, batch: Batch, noise: SampleNoise
 ) -> Float[Tensor, "batch latent_channels h w"]:
     """z ~ q(z|y), eq. 3."""
+    if batch.is_encoded:
+        return batch.images
     posterior = auxiliary.encode(batch.images)
     return sample(
         posterior.mean,
         posterior.logvar,
-        noise.normal(batch.ids, "posterior", tuple(posterior.mean.shape[1:])),
+        noise.normal(batch.ids, POSTERIOR, tuple(posterior.mean.shape[1:])),
     )

@@ -43,6 +43,7 @@ class Batch:
     keys: list[str]
     images: Float[Tensor, "batch channels height width"]  # in [-1, 1], or latents
     labels: Int64[Tensor, " batch"] | None
+    is_encoded: bool = False  # `images` are draws of z already: the frozen encoder has been at them
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,0 +1,111 @@
+"""Encoded once or at every sight: the same latents at the same places of the run."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lediflow.codecs import CodecConfig, Latents
+from lediflow.data.encode import EncodeConfig, encode
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.config import DataConfig
+from lediflow.data.streams.latent_stream import LatentStream, is_worthwhile
+from lediflow.data.streams.stream import SampleStream
+from lediflow.flow.noise import SampleNoise
+
+SEED, GLOBAL, TENTH = 11, 12, 0.1
+
+
+def encoded(images):
+    """A posterior that tells flips and pictures apart."""
+    ramp = torch.linspace(-1, 1, images.shape[-1])
+    return Latents(images[:, :2, ::2, ::2] + ramp[::2], images[:, :2, 1::2, ::2] - 2)
+
+
+def streams(reader, config, **options):
+    """The same place of the same run: images, and latents."""
+    options = {"seed": SEED, "micro_batch": 4, "global_batch": GLOBAL} | options
+    return (
+        SampleStream(reader, config, **options),
+        LatentStream(reader, config, encode=encoded, **options),
+    )
+
+
+def assert_draws_of_the_same_posteriors(reader, config, batches=30, **options):
+    images, latents = streams(reader, config, **options)
+    for _ in range(batches):
+        shown, batch = images.next_batch(), latents.next_batch()
+        mean, logvar = encoded(shown.images)
+        n = SampleNoise(SEED).normal(shown.ids, "posterior", tuple(mean.shape[1:]))
+        assert batch.is_encoded and not shown.is_encoded
+        assert batch.keys == shown.keys and torch.equal(batch.ids, shown.ids)
+        torch.testing.assert_close(batch.images, mean + logvar.exp().sqrt() * n)
+    assert latents.state() == images.state()
+    images.close(), latents.close()
+
+
+@pytest.mark.parametrize("horizontal", [False, True])
+@pytest.mark.parametrize("vertical", [False, True])
+def test_each_place_of_the_run_has_the_latents_of_its_picture_flipped_as_it_is_there(
+    reader, horizontal, vertical
+):
+    config = DataConfig(flip_horizontal=horizontal, flip_vertical=vertical, held_out_fraction=0.1)
+    assert_draws_of_the_same_posteriors(reader, config)
+
+
+def test_pictures_that_are_stored_mirrored_too_are_read_so(shards, tmp_path):
+    """A set that has both views, as autoencoders' latents do; here of pixels."""
+    encode(
+        EncodeConfig(
+            source=str(shards), output=str(tmp_path / "both"), codec=CodecConfig(name="pixels"), flipped=True
+        )
+    )
+    reader = ShardReader.open(tmp_path / "both")
+    assert reader.index.contents.views == 2
+    assert_draws_of_the_same_posteriors(reader, DataConfig(flip_horizontal=True))
+
+
+def test_ranks_and_resumed_runs_have_their_own_places(reader):
+    config = DataConfig(flip_horizontal=True)
+    for rank in (0, 1):
+        assert_draws_of_the_same_posteriors(
+            reader, config, batches=6, rank=rank, world_size=2, micro_batch=3, position=5 * GLOBAL
+        )
+
+
+def test_a_corrupt_picture_is_replaced_as_it_is_where_pictures_are_loaded(shards, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(shards, folder)
+    index = ShardReader.open(folder).index
+    shard, row = index.shards[0], index.table[3]
+    with (folder / shard.name).open("r+b") as file:
+        file.seek(int(row["offset"]) + int(row["length"]) - 60)
+        file.write(b"\x00\xff" * 10)
+    assert_draws_of_the_same_posteriors(ShardReader.open(folder), DataConfig(max_corrupt_share=TENTH))
+
+
+def test_the_encoder_sees_each_picture_once_each_way_in_batches_of_one_size(reader):
+    seen = []
+
+    def counting(images):
+        seen.append(len(images))
+        return encoded(images)
+
+    config = DataConfig(flip_horizontal=True)
+    stream = LatentStream(reader, config, encode=counting, seed=SEED, micro_batch=4, global_batch=GLOBAL)
+    for _ in range(60):
+        stream.next_batch()
+    stream.close()
+    assert seen == [4] * 26  # 50 pictures, twice, the last four filled up
+
+
+def test_encoding_once_pays_from_two_sights_of_every_picture_on():
+    plain = DataConfig()
+    both = replace(plain, flip_horizontal=True, flip_vertical=True)
+    options = {"latent_shape": (4, 4, 4), "world_size": 1}
+    assert is_worthwhile(plain, 500, images=1000, **options)
+    assert not is_worthwhile(plain, 500, images=999, **options)
+    assert not is_worthwhile(both, 500, images=3999, **options)
+    assert not is_worthwhile(plain, 500, images=1999, latent_shape=(4, 4, 4), world_size=2)
+    assert not is_worthwhile(plain, 10_000_000, images=10**12, **options)  # 5 GB of latents
