@@ -137,9 +137,10 @@ class RealImagesConfig:
 class EvaluateCommand(SamplingOptions):
     """`python -m lediflow.evaluate`."""
 
-    mode: str = "metrics"  # metrics | grid | prior | compare
+    mode: str = "metrics"  # metrics | grid | prior | stages | compare
     run: str | None = None  # run folder of a flow ...
     sampler: str | None = None  # ... and of its latent sampler
+    baseline: str | None = None  # mode=stages: run folder of a Gaussian flow to hold beside it
     runs: Any = field(
         default=None, metadata={"types": dict[str, list[str]]}
     )  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}

@@ -3,9 +3,10 @@
 metrics   one run (or a folder of pictures) against photographs, for several numbers of solver steps
 grid      one or several runs over solver x steps x temperature: table, Pareto plot, pictures at fixed noise
 prior     how well the learned prior knows what it does not know
+stages    which stage loses the quality: the prior, the latent sampler, the flow or the codec
 compare   finished results of two runs, paired by seed: better, worse or undecided
 
-Any number of ranks (torchrun, srun) shares the work of the first three; no number depends on how many they are.
+Any number of ranks (torchrun, srun) shares the work of the first four; no number depends on how many they are.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from lediflow.evaluate.grids import evaluate_grid
 from lediflow.evaluate.priors import evaluate_prior
 from lediflow.evaluate.runs import evaluate_run
 from lediflow.evaluate.session import Session
+from lediflow.evaluate.stages import evaluate_stages
 from lediflow.evaluate.watching import watch
 from lediflow.evaluation.distances.estimate import FEWEST
 
-MODES = {"metrics": evaluate_run, "grid": evaluate_grid, "prior": evaluate_prior}
+MODES = {"metrics": evaluate_run, "grid": evaluate_grid, "prior": evaluate_prior, "stages": evaluate_stages}
 
 
 def main() -> None:
@@ -56,6 +58,11 @@ def check_request(command: EvaluateCommand) -> None:
         raise UserError(
             "give either run=FLOW_RUN (with sampler= and data.path=) or images=DIR with reference=DIR; several runs as "
             "mode=grid 'runs={NAME:[FLOW_RUN,SAMPLER_RUN],BASELINE:[FLOW_RUN]}'"
+        )
+    if command.baseline is not None and command.mode != "stages":
+        raise UserError(
+            f"baseline={command.baseline} stands beside a run in mode=stages only; leave it out, or give the runs of "
+            "mode=grid as 'runs={NAME:[FLOW_RUN,SAMPLER_RUN],BASELINE:[FLOW_RUN]}'"
         )
     if command.images is not None and command.reference is None:
         raise UserError("images=DIR is compared with a folder of real pictures; give reference=DIR as well")

@@ -136,7 +136,7 @@ class FeatureSet:
         """This rank's share of the rows with these (rising) numbers."""
         mine = share(len(numbers), group.rank, group.world_size)
         wanted = numbers[mine.start : mine.stop]
-        found = self._at(wanted) if len(wanted) else torch.empty(0, self.dim)
+        found = self.at(wanted) if len(wanted) else torch.empty(0, self.dim)
         return Rows(found.to(device), mine.start, len(numbers))
 
     def batches(
@@ -146,9 +146,10 @@ class FeatureSet:
         numbers = np.arange(self.count) if chosen is None else chosen
         for number, first in enumerate(range(0, len(numbers), size)):
             wanted = numbers[first : first + size]
-            yield number, self._at(wanted)
+            yield number, self.at(wanted)
 
-    def _at(self, wanted: Numbers) -> Float[Tensor, "some dim"]:
+    def at(self, wanted: Numbers) -> Float[Tensor, "some dim"]:
+        """The rows of these (rising) numbers; at least one."""
         found = self.slice(range(int(wanted[0]), int(wanted[-1]) + 1))
         return found[torch.from_numpy(wanted - wanted[0])]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,7 +91,13 @@ class ShardImages:
 
     def signals(self, numbers: range) -> Images:
         """As models see them: not decoded."""
-        chosen = self.samples[numbers.start : numbers.stop]
+        return self._signals_of(self.samples[numbers.start : numbers.stop])
+
+    def numbered(self, numbers: Sequence[int]) -> Images:
+        """The signals of any numbers, in their order; one may come several times."""
+        return self._signals_of(self.samples[np.array(numbers, dtype=np.int64)])
+
+    def _signals_of(self, chosen: Int64[np.ndarray, " some"]) -> Images:
         return next(each_once(self.reader, chosen, len(chosen))).images.to(self.device)
 
 

@@ -39,7 +39,7 @@ TYPES = {
     },
 }
 RESULTS, ROWS = "results.json", "rows"  # in a folder of results
-INNER = {"prior", "checkpoints", "export"}  # folders inside it that are not its own
+INNER = {"prior", "checkpoints", "export", "stages"}  # folders inside it that are not its own
 ROW_TYPES = {
     "solver": str,
     "steps": int,

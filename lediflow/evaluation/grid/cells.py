@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lediflow.flow.solvers import MOST_STEPS, check_solver
 from lediflow.ranges import bounded, check_ranges
 from lediflow.sampling import SamplingConfig
 
 ADAPTIVE = "dopri5"  # chooses its own steps
+SOLVERS = ("euler", "midpoint", "heun3")  # where none are named
+STEPS = (0, 1, 2, 4, 8)
 
 
 @dataclass(kw_only=True)
 class GridConfig:
     """Every combination is measured; each costs `count` images."""
 
-    solvers: list[str] = field(
-        default_factory=lambda: ["euler", "midpoint", "heun3"]
-    )  # dopri5 once, without steps
-    steps: list[int] = bounded(
-        default_factory=lambda: [0, 1, 2, 4, 8], at_least=0, at_most=MOST_STEPS, is_filled=True
-    )  # 0: draws of the learned prior, once
+    solvers: list[str] | None = (
+        None  # null: euler, midpoint, heun3 (stages: midpoint); dopri5 once, without steps
+    )
+    steps: list[int] | None = bounded(
+        None, at_least=0, at_most=MOST_STEPS, is_filled=True
+    )  # 0: draws of the learned prior, once; null: 0, 1, 2, 4, 8
     temperatures: list[float] = bounded(
         default_factory=lambda: [1.0], at_least=0, is_filled=True
     )  # of the prior; lower is smoother
 
     def __post_init__(self) -> None:
         check_ranges(self, "grid.")
-        if not self.solvers:
+        if self.solvers == []:
             raise ValueError("grid.solvers=[] is empty; give at least one value")
-        for solver in self.solvers:
-            for steps in self.steps:
+        for solver in self.solvers or SOLVERS:
+            for steps in self.steps or STEPS:
                 check_solver(solver, 1 if steps == 0 else steps)
 
 
@@ -42,8 +44,8 @@ def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[S
     """
     chosen: dict[tuple[str, int, float], SamplingConfig] = {}
     for temperature in grid.temperatures:
-        for solver in grid.solvers:
-            for steps in sorted(grid.steps):
+        for solver in grid.solvers or SOLVERS:
+            for steps in sorted(grid.steps or STEPS):
                 key = (solver, steps, temperature)
                 if steps == 0:
                     key = ("none", 0, temperature)

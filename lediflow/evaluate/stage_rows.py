@@ -1,0 +1,160 @@
+"""A row of `mode=stages` for each source of z and setting of the solver: the MMD with its interval, and nothing else.
+
+Neither time nor neighbours are taken, and the reference's own sums only once: a row costs little more than its images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lediflow.data.files import write_json
+from lediflow.errors import UserError
+from lediflow.evaluate.rows import remove_if_empty
+from lediflow.evaluate.session import Session
+from lediflow.evaluation.cmmd import cmmd_estimate
+from lediflow.evaluation.distances.estimate import FEWEST, Estimate
+from lediflow.evaluation.embedding import FeatureSet, Numbers, feature_set
+from lediflow.evaluation.fingerprint import digest, features_record
+from lediflow.evaluation.images import NumberedImages
+from lediflow.evaluation.metrics import metric_name, unit_rows
+from lediflow.evaluation.reference import Reference
+from lediflow.evaluation.results import ROWS
+from lediflow.evaluation.stages.estimate import Measure
+from lediflow.records import Record, read_record
+from lediflow.sampling import SamplingConfig
+
+Row = dict[str, Any]
+ALONE = "none"  # the solver of a row of the prior itself
+ROW_TYPES = {
+    "z": str,
+    "solver": str,
+    "steps": int,
+    "nfe": float,
+    "mmd_name": str,
+    "mmd": float,
+    "low": float,
+    "high": float,
+    "images": int,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where z comes from, and the images that are made of it."""
+
+    name: str  # training | heldout | sampler | gaussian
+    settings: Sequence[SamplingConfig]
+    images: Callable[[SamplingConfig], NumberedImages]
+    evaluations: Callable[[SamplingConfig], int]  # of the flow model for one image
+    samples: Numbers | None = None  # the real sample of each image; None: it has none
+
+
+@dataclass(frozen=True)
+class StageRows:
+    session: Session
+    references: list[Reference]  # the main one first
+    measure: Measure  # against it
+    output: Path
+
+    @classmethod
+    def build(cls, session: Session, references: list[Reference], output: Path) -> StageRows:
+        main = references[0]
+        if len(main.chosen) < FEWEST:
+            raise UserError(
+                f"found {len(main.chosen)} real images; a distance and its interval need {FEWEST} at least: give more"
+            )
+        return cls(session, references, Measure.build(main, session.group, session.device), output)
+
+    def of(self, source: Source) -> list[Row]:
+        """In the order of the settings; what an earlier start finished is read."""
+        return [self.row(source, config) for config in source.settings]
+
+    def row(self, source: Source, config: SamplingConfig) -> Row:
+        command, group = self.session.command, self.session.group
+        images = source.images(config)
+        record = self.record(images)
+        path = self.output / ROWS / f"{digest(record)}.json"
+        if found := group.share(read_stage_row(path) if group.is_first and path.exists() else None):
+            return dict(found)
+        features = self.features(source.name, images, config)
+        row = {
+            "z": source.name,
+            "solver": config.solver if config.steps else ALONE,
+            "steps": config.steps,
+            "nfe": group.share(source.evaluations(config) if group.is_first else None),
+            **self.told(self.measure(features, source.samples)),
+            **counts(len(images), source.samples),
+            "reference_images": len(self.references[0].chosen),
+            "record": record,
+        }
+        with group.together(f"writing {path}"):
+            if group.is_first:
+                write_json(path, row)
+                if not command.keep_features:
+                    features.path.unlink()
+                    remove_if_empty(features.path.parent)
+        return row
+
+    def record(self, images: NumberedImages) -> dict[str, Any]:
+        """All that a row depends on."""
+        about = features_record(images.record, self.session.extractor.record, len(images))
+        return about | {"references": {self.references[0].name: self.references[0].fingerprint}}
+
+    def features(self, name: str, images: NumberedImages, config: SamplingConfig) -> FeatureSet:
+        command, extractor = self.session.command, self.session.extractor
+        path = (
+            self.output
+            / "features"
+            / f"{digest(features_record(images.record, extractor.record, len(images)))}.safetensors"
+        )
+        title = f"z={name}, " + (
+            f"{config.solver}, {config.steps} steps" if config.steps else "the prior alone"
+        )
+        advance, close = self.session.progress(title, len(images))
+        found = feature_set(
+            path, images, extractor, self.session.group, batch_size=command.batch_size, advance=advance
+        )
+        close()
+        return found
+
+    def told(self, estimate: Estimate) -> Row:
+        low, high = estimate.interval()
+        name = metric_name("mmd", self.session.extractor.name)
+        return {"mmd_name": name, "mmd": estimate.unbiased, "low": low, "high": high}
+
+    def facts(self) -> dict[str, Any]:
+        """What photographs reach among themselves, and the codec where its reconstructions are a reference too."""
+        session, main = self.session, self.references[0]
+        found: dict[str, Any] = {
+            "reference": {"name": main.name, "fingerprint": main.fingerprint, "images": len(main.chosen)},
+            "real": None,
+            "codec_floor": None,
+        }
+        first, second = main.halves(session.group, session.device)
+        if min(first.total, second.total) >= FEWEST:
+            found["real"] = self.told(cmmd_estimate(unit_rows(first), unit_rows(second), session.group))
+        for other in self.references[1:]:
+            samples = np.arange(other.features.count)
+            found["codec_floor"] = self.told(self.measure(other.features, samples))
+        return found
+
+
+def counts(images: int, samples: Numbers | None) -> Row:
+    """How many images a row is of; of those from real ones also how many real ones, and draws of each at most."""
+    if samples is None:
+        return {"images": images}
+    real = len(np.unique(samples))
+    return {"images": images, "real_images": real, "draws_of_each": -(-images // real)}
+
+
+def read_stage_row(path: Path) -> Record:
+    """A row that an earlier start kept; RecordError where it is none."""
+    row = read_record(path, "delete it, and the same command measures the row anew", ROW_TYPES)
+    for key in ROW_TYPES:
+        row[key]  # refused where it is missing
+    return row

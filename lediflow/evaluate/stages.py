@@ -1,0 +1,260 @@
+"""Which stage loses the quality: images from latents of training images, of held-out images and of the sampler.
+
+stages.json    rows by source of z, solver and steps; losses; the verdict
+rows/          finished rows, reused by the same command
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lediflow.config.places import find_parent
+from lediflow.config.schema import EvaluateCommand
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.split import samples_of
+from lediflow.errors import UserError
+from lediflow.evaluate.real import check_signals, open_shards, references
+from lediflow.evaluate.runs import request
+from lediflow.evaluate.session import Session
+from lediflow.evaluate.stage_rows import Source, StageRows
+from lediflow.evaluation.distances.estimate import FEWEST
+from lediflow.evaluation.grid.cells import STEPS, cells
+from lediflow.evaluation.images import GeneratedImages, ShardImages
+from lediflow.evaluation.results import birth_certificate
+from lediflow.evaluation.stages.images import ImagesFromReal, RealLatents, spread_over
+from lediflow.evaluation.stages.latents import compared, latent_moments, prior_facts
+from lediflow.evaluation.stages.losses import run_losses
+from lediflow.evaluation.stages.record import STAGES, write_stages
+from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.training.run_folder import RunFolder
+
+SOLVERS = ("midpoint",)  # where grid.solvers names none
+GPU_BATCH, GPU_PIXELS = 512, 2**21  # images at once on a GPU, and how many pixels they have at most
+
+
+class Chain(NamedTuple):
+    """The runs that images come from."""
+
+    auxiliary: RunFolder
+    flow: RunFolder
+    sampler: RunFolder
+    baseline: RunFolder | None
+
+    def named(self) -> dict[str, RunFolder]:
+        return {name: folder for name, folder in self._asdict().items() if folder is not None}
+
+
+def evaluate_stages(session: Session) -> dict[str, Any]:
+    """Rows that are there already are not measured again."""
+    command = session.command
+    check_options(session)
+    assert command.run is not None
+    output = Path(command.output or f"{command.run}/results/stages")
+    pipeline = session.pipeline(command.run, command.sampler)
+    if pipeline.auxiliary is None:
+        raise UserError(
+            f"run={command.run} is the Gaussian baseline, which has one stage; give a flow with a learned prior as "
+            "run= and this one as baseline="
+        )
+    session = with_larger_batches(session, pipeline)
+    chain = find_chain(session)
+    reader = open_shards(session, command.data.path)
+    check_signals(reader, chain.flow.exported_facts(), command.data.path)
+    check_trained_on(chain, reader, command.data.path)
+    real = real_latents(session, pipeline, chain, reader)
+    session.claim(output)
+    rows = StageRows.build(session, references(session, pipeline, chain.flow.exported_facts()), output)
+    found = [row for source in sources(session, pipeline, chain, real) for row in rows.of(source)]
+    losses = stage_losses(session, pipeline, chain, real)
+    results = {"asked": request(command), "rows": found, **rows.facts(), "losses": losses}
+    write(session, output, results)
+    session.say(f"written: {output / STAGES}")
+    return results
+
+
+def check_options(session: Session) -> None:
+    command = session.command
+    if command.run is None:
+        raise UserError("mode=stages takes one chain apart; give run=FLOW_RUN sampler=SAMPLER_RUN")
+    if command.labels:
+        raise UserError(
+            f"labels={command.labels}: mode=stages draws without classes, since the z of a real image belongs to that "
+            "image's own; leave labels out"
+        )
+    if command.grid.temperatures != [1.0]:
+        raise UserError(
+            f"grid.temperatures={command.grid.temperatures}: mode=stages compares at one temperature; give "
+            "temperature=..."
+        )
+    if command.metrics.estimator != "exact":
+        raise UserError(
+            f"metrics.estimator={command.metrics.estimator}: mode=stages leaves pairs with one source out, which only "
+            "metrics.estimator=exact can"
+        )
+
+
+def with_larger_batches(session: Session, pipeline: LeDiFlowPipeline) -> Session:
+    """A GPU is given enough to do, within `GPU_PIXELS`; `batch_size` is kept where it is larger."""
+    if session.device.type != "cuda":
+        return session
+    fitting = min(GPU_BATCH, GPU_PIXELS // pipeline.image_size**2)
+    larger = max(session.command.batch_size, fitting)
+    return dataclasses.replace(session, command=dataclasses.replace(session.command, batch_size=larger))
+
+
+def find_chain(session: Session) -> Chain:
+    """The auxiliary model is the one that the flow's export pins."""
+    command = session.command
+    assert command.run is not None and command.sampler is not None
+    flow = RunFolder(Path(command.run))
+    parent = flow.exported_facts()["parent"]
+    auxiliary = find_parent({flow.root: parent}, parent["sha256"])
+    baseline = RunFolder(Path(command.baseline)) if command.baseline else None
+    return Chain(auxiliary, flow, RunFolder(Path(command.sampler)), baseline)
+
+
+def check_trained_on(chain: Chain, reader: ShardReader, path: str) -> None:
+    """Refuse a chain whose models were not all trained on the same part of these shards: no image is held out then."""
+    fraction = chain.flow.exported_facts()["data"]["held_out_fraction"]
+    for name, folder in chain.named().items():
+        data = folder.exported_facts()["data"]
+        if data["fingerprint"] != reader.index.fingerprint:
+            raise UserError(
+                f"{name} {folder.root} was trained on other data than data.path={path} (index "
+                f"{data['fingerprint'][:12]} and {reader.index.fingerprint[:12]}), so none of these images is known "
+                "to be of its training or held out; give the shards of its training, or train all stages on these"
+            )
+        if data["held_out_fraction"] != fraction:
+            raise UserError(
+                f"{name} {folder.root} was trained with data.held_out_fraction={data['held_out_fraction']:g}, the flow "
+                f"with {fraction:g}: what one holds out the other has seen; train all stages with the same fraction"
+            )
+    if not fraction:
+        raise UserError(
+            f"run={chain.flow.root} was trained on all images of {path}: without held-out ones nobody can say whether "
+            "the prior memorises; train all stages with data.held_out_fraction=0.05"
+        )
+
+
+def real_latents(
+    session: Session, pipeline: LeDiFlowPipeline, chain: Chain, reader: ShardReader
+) -> dict[str, RealLatents]:
+    """The encoder's draws for images that training saw, and for those it did not."""
+    command = session.command
+    fraction = chain.flow.exported_facts()["data"]["held_out_fraction"]
+    found = {}
+    for name, split in (("training", "train"), ("heldout", "heldout")):
+        samples = spread_over(samples_of(split, reader.index.table["key"], fraction), command.count)
+        if len(samples) < FEWEST:
+            raise UserError(
+                f"data.held_out_fraction={fraction:g} of the training leaves {len(samples)} {name} images of the "
+                f"{len(reader)} in {command.data.path}; an interval needs {FEWEST} at least: train with "
+                "another fraction"
+            )
+        signals = ShardImages(reader, samples, pipeline.decode, pipeline.device)
+        found[name] = RealLatents(pipeline, signals, command.seed)
+    return found
+
+
+def sources(
+    session: Session, pipeline: LeDiFlowPipeline, chain: Chain, real: dict[str, RealLatents]
+) -> Iterator[Source]:
+    """Every source of z, with its settings; the baseline's weights are loaded when their turn comes."""
+    command = session.command
+    codec = {"codec": chain.flow.exported_facts()["codec"]}
+    flow = {"flow": chain.flow.weights_hash(), "prior_widening": pipeline.prior_widening} | codec
+    learned = settings(command, is_learned=True)
+    for name, latents in real.items():
+        yield from_real(name, latents, flow, command, learned)
+    both = flow | {"latent_sampler": chain.sampler.weights_hash()}
+    yield drawn("sampler", pipeline, both, command, learned)
+    if chain.baseline is not None:
+        baseline = session.pipeline(str(chain.baseline.root), None)
+        models = {"flow": chain.baseline.weights_hash()} | codec
+        yield drawn("gaussian", baseline, models, command, settings(command, is_learned=False))
+
+
+def from_real(
+    name: str,
+    latents: RealLatents,
+    models: dict[str, Any],
+    command: EvaluateCommand,
+    configs: list[SamplingConfig],
+) -> Source:
+    """Images of the encoder's draws."""
+
+    def images(config: SamplingConfig) -> ImagesFromReal:
+        return ImagesFromReal(latents, config, command.count, models)
+
+    def evaluations(config: SamplingConfig) -> int:
+        return images(config).generated(range(1)).nfe
+
+    return Source(name, configs, images, evaluations, latents.sources(command.count))
+
+
+def drawn(
+    name: str,
+    pipeline: LeDiFlowPipeline,
+    models: dict[str, Any],
+    command: EvaluateCommand,
+    configs: list[SamplingConfig],
+) -> Source:
+    """Images that a whole pipeline draws."""
+
+    def images(config: SamplingConfig) -> GeneratedImages:
+        return GeneratedImages(pipeline, config, command.count, models)
+
+    return Source(name, configs, images, lambda config: pipeline(1, config).nfe)
+
+
+def settings(command: EvaluateCommand, *, is_learned: bool) -> list[SamplingConfig]:
+    """The prior alone, then each solver at each number of steps."""
+    names = [field.name for field in dataclasses.fields(SamplingConfig)]
+    base = SamplingConfig(**{name: getattr(command, name) for name in names})
+    chosen = dataclasses.replace(
+        command.grid,
+        solvers=command.grid.solvers or [*SOLVERS],
+        steps=sorted({0, *(command.grid.steps or STEPS)}),
+        temperatures=[command.temperature],
+    )
+    return cells(base, chosen, is_learned=is_learned)
+
+
+def stage_losses(
+    session: Session, pipeline: LeDiFlowPipeline, chain: Chain, real: dict[str, RealLatents]
+) -> dict[str, Any]:
+    """Of every run from its log; of the prior and of z from images of both splits."""
+    command = session.command
+    found: dict[str, Any] = {name: run_losses(folder.events) for name, folder in chain.named().items()}
+    facts = {}
+    for name, latents in real.items():
+        advance, close = session.progress(f"the prior on {name} images", len(latents.signals))
+        facts[name] = prior_facts(latents, session.group, command.batch_size, advance)
+        close()
+    base = settings(command, is_learned=True)[0]
+    moments = latent_moments(
+        lambda ids: pipeline.latents(ids, base),
+        command.count,
+        pipeline.device,
+        session.group,
+        command.batch_size,
+    )
+    return found | {
+        "prior": {name: about.told for name, about in facts.items()},
+        "prior_widening": pipeline.prior_widening,
+        "latents": {
+            **{name: about.moments.told() for name, about in facts.items()},
+            "sampler": moments.told() | {"against_training": compared(moments, facts["training"].moments)},
+        },
+    }
+
+
+def write(session: Session, output: Path, results: dict[str, Any]) -> None:
+    """The file, by the first rank."""
+    with session.group.together(f"writing {output / STAGES}"):
+        if session.group.is_first:
+            certificate = birth_certificate(seed=session.command.seed) | {"ranks": session.group.world_size}
+            write_stages(output / STAGES, results, certificate)

@@ -1,0 +1,158 @@
+"""What the auxiliary model makes of real images, and how the sampler's latents compare with the encoder's draws.
+
+Of images of a split: VGL (eq. 4 of arXiv:2505.20723, without 1/2 log 2 pi, at a draw z ~ q(z | y), as in training),
+KL(q(z | y) || N(0, I)) in nats of an image and of each latent entry, typical sigma (geometric mean), moments of z.
+Numbers are sums over images, each batch made by one rank: they do not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lediflow.engine.group import RankGroup
+from lediflow.evaluation.stages.images import RealLatents
+from lediflow.flow.losses import gaussian_kl, variance_guided_loss
+
+Ids = Int64[Tensor, " batch"]
+Latents = Float[Tensor, "batch channels h w"]
+Vector = Float[Tensor, " values"]
+
+
+class Moments(NamedTuple):
+    """Of z, entry by entry."""
+
+    mean: Float[Tensor, "channels h w"]
+    variance: Float[Tensor, "channels h w"]
+
+    def told(self) -> dict[str, Any]:
+        """For a results file: 0 and 1 where latents are as their target N(0, I)."""
+        return {
+            "mean": self.mean.mean().item(),
+            "variance": self.variance.mean().item(),
+            "mean_square": (self.mean.square() + self.variance).mean().item(),
+            "mean_by_channel": self.mean.mean(dim=(1, 2)).tolist(),
+            "variance_by_channel": self.variance.mean(dim=(1, 2)).tolist(),
+        }
+
+
+class PriorFacts(NamedTuple):
+    """Of a split: what results say, and the moments of its z."""
+
+    told: dict[str, Any]
+    moments: Moments
+
+
+@torch.no_grad()
+def prior_facts(
+    latents: RealLatents,
+    group: RankGroup,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda images: None,
+) -> PriorFacts:
+    """Of the real images of `latents`, each once."""
+    auxiliary = latents.pipeline.auxiliary
+    assert auxiliary is not None
+    device = latents.pipeline.device
+
+    def of(numbers: range) -> Vector:
+        y = latents.signals.numbered(numbers)
+        ids = torch.arange(numbers.start, numbers.stop, device=device)
+        posterior = latents.posterior(y)
+        z = latents.draw(posterior, ids)
+        prior = auxiliary.decode(z)
+        vgl = variance_guided_loss(y.double(), prior.mean.double(), prior.logvar.double())
+        kl = entry_kl(posterior.mean, posterior.logvar)
+        scalars = [vgl.sum(), vgl.square().sum(), prior.logvar.double().mean(dim=(1, 2, 3)).sum()]
+        return torch.cat([torch.stack(scalars).cpu(), kl.flatten().cpu(), sums_of(z)])
+
+    count = len(latents.signals)
+    summed = sum_over_batches(of, count, group, batch_size, advance)
+    shape = tuple(latents.posterior(latents.signals.numbered(range(1))).mean.shape[1:])
+    kl, powers = summed[3 : 3 + math.prod(shape)].reshape(shape) / count, summed[3 + math.prod(shape) :]
+    vgl = summed[0].item() / count
+    spread = max(summed[1].item() / count - vgl**2, 0.0)
+    told = {
+        "images": count,
+        "vgl": vgl,
+        "vgl_standard_error": math.sqrt(spread / max(count - 1, 1)),
+        "kl_nats_per_image": kl.sum().item(),
+        "kl_nats_by_channel": kl.sum(dim=(1, 2)).tolist(),
+        "kl_nats_by_place": kl.sum(dim=0).tolist(),
+        "sigma_geometric_mean": math.exp(0.5 * summed[2].item() / count),
+    }
+    return PriorFacts(told, moments_of(powers, count, shape))
+
+
+@torch.no_grad()
+def latent_moments(
+    draw: Callable[[Ids], Latents],
+    count: int,
+    device: torch.device,
+    group: RankGroup,
+    batch_size: int,
+) -> Moments:
+    """Of latents 0 ... count - 1, as `draw` makes them."""
+
+    def of(numbers: range) -> Vector:
+        return sums_of(draw(torch.arange(numbers.start, numbers.stop, device=device)))
+
+    shape = tuple(draw(torch.arange(1, device=device)).shape[1:])
+    return moments_of(sum_over_batches(of, count, group, batch_size), count, shape)
+
+
+def entry_kl(mean: Latents, logvar: Latents) -> Float[Tensor, "channels h w"]:
+    """`gaussian_kl` of each latent entry, summed over the batch."""
+    entries = gaussian_kl(mean.double().reshape(-1, 1), logvar.double().reshape(-1, 1))
+    return entries.reshape(mean.shape).sum(dim=0)
+
+
+def compared(sampler: Moments, encoder: Moments) -> dict[str, float]:
+    """How far the sampler's z are from the encoder's draws, over the entries: 0 and 1 where they are alike."""
+    shift = (sampler.mean - encoder.mean) / encoder.variance.sqrt()
+    ratio = (sampler.variance / encoder.variance).log().mean().exp()
+    return {
+        "shift_in_deviations": shift.square().mean().sqrt().item(),  # root mean square
+        "variance_ratio": ratio.item(),  # geometric mean
+    }
+
+
+def sums_of(z: Latents) -> Vector:
+    z = z.double()
+    return torch.cat([z.sum(dim=0).flatten(), z.square().sum(dim=0).flatten()]).cpu()
+
+
+def moments_of(powers: Vector, count: int, shape: tuple[int, ...]) -> Moments:
+    first, second = (powers / count).reshape(2, *shape)
+    variance = (second - first.square()).clamp(min=0) * count / max(count - 1, 1)
+    return Moments(first, variance)
+
+
+def sum_over_batches(
+    of: Callable[[range], Vector],
+    count: int,
+    group: RankGroup,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Vector:
+    """Over images 0 ... count - 1: a batch is one rank's, all are added in one order."""
+    pieces = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    table: Float[Tensor, "pieces values"] | None = None
+    with group.together("looking at latents") as others:
+        for piece in range(group.rank, len(pieces), group.world_size):
+            others()
+            found = of(pieces[piece])
+            table = torch.zeros(len(pieces), len(found), dtype=torch.float64) if table is None else table
+            table[piece] = found
+            advance(len(pieces[piece]))
+    length = max(
+        0 if part is None else part for part in group.everyones(None if table is None else table.shape[1])
+    )
+    if table is None:
+        table = torch.zeros(len(pieces), length, dtype=torch.float64)
+    return group.sum(table).sum(dim=0)
