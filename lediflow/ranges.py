@@ -39,6 +39,7 @@ class Range:
     is_filled: bool = False  # of a list: at least one entry
     is_distinct: bool = False  # of a list: no entry twice
     entries: int | None = None  # of a list: exactly so many
+    or_word: str | None = None  # a word that stands for a number found later
 
     def holds(self, value: float, is_whole: bool) -> bool:
         """Whether a number is inside; NaN never is."""
@@ -65,6 +66,7 @@ class Range:
         }
         words = " and ".join(f"{word} {_text(limit)}" for word, limit in limits.items() if limit is not None)
         words = (words or "finite") + (", or inf" if self.or_infinity else "")
+        words += f", or {self.or_word}" if self.or_word else ""
         kinds = (("filled", self.is_filled), ("distinct", self.is_distinct))
         count = [f"{self.entries} values"] if self.entries else []
         return ", ".join([words, *count, *(kind for kind, holds in kinds if holds)])
@@ -81,6 +83,7 @@ def bounded(
     is_filled: bool = False,
     is_distinct: bool = False,
     entries: int | None = None,
+    or_word: str | None = None,
     default_factory: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field with a range (see Range). Without a default the field is required."""
@@ -93,8 +96,10 @@ def bounded(
         is_filled=is_filled,
         is_distinct=is_distinct,
         entries=entries,
+        or_word=or_word,
     )
-    options: dict[str, Any] = {"metadata": {KEY: limits}}
+    # a word beside numbers needs no quotes on a command line: see lediflow.config.literal
+    options: dict[str, Any] = {"metadata": {KEY: limits} | ({"types": float} if or_word else {})}
     if default_factory is not dataclasses.MISSING:
         options["default_factory"] = default_factory
     elif default is not dataclasses.MISSING:
@@ -171,7 +176,7 @@ def _faults_of(key: str, value: Any, limits: Range, is_whole: bool) -> Iterator[
 
 
 def _fault(key: str, value: Any, limits: Range, is_whole: bool) -> Iterator[str]:
-    if value is None or value == "???":  # not chosen, or a required value that is asked for elsewhere
+    if value in (None, "???", limits.or_word):  # not chosen, or a required value that is asked for elsewhere
         return
     if isinstance(value, bool) or not isinstance(value, Real):
         yield f"{key}={value!r} must be a {'whole ' if is_whole else ''}number, {limits}"

@@ -23,6 +23,7 @@ from lediflow.config.cli import run_command, this_command
 from lediflow.config.dry_run import dry_run, without_data
 from lediflow.config.identity import is_done
 from lediflow.config.inputs import Inputs, open_inputs
+from lediflow.config.prior_width import settle_width
 from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
 from lediflow.data.files import whole_or_absent
@@ -123,6 +124,7 @@ def trained(
         newest = find_newest(training)  # refuses a folder of another run, before anything in it is changed
         with training.watchdog:
             begin(training, newest)
+            settle_width(training, newest, command, inputs, folder)
             if ranks.is_first:
                 note_options(training, folder, config)
             reason = train(training)

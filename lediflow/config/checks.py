@@ -14,6 +14,7 @@ from lediflow.config.schema import TrainCommand
 from lediflow.errors import UserError
 from lediflow.models.specs import latent_shape
 from lediflow.nn.specs import check_grid
+from lediflow.stages.flow import AUTO
 
 PRIORS = ("learned", "gaussian")
 
@@ -33,10 +34,10 @@ def check_command(command: TrainCommand) -> None:
             "stage.coupling=independent"
         )
     widening = getattr(command.stage, "prior_widening", 0.0)
-    if command.prior == "gaussian" and widening:
+    if command.prior == "gaussian" and widening not in (0, AUTO):
         raise UserError(
             f"stage.prior_widening={widening} widens the learned prior, and prior=gaussian has none; leave "
-            "stage.prior_widening at 0"
+            f"stage.prior_widening at 0 or {AUTO}, which is 0 there"
         )
     try:
         check_sizes(command)

@@ -11,7 +11,7 @@ from lediflow.config.parent import Parent, has_parent
 from lediflow.config.schema import TrainCommand
 from lediflow.config.warm_start import WarmStart, warm_start_hash
 from lediflow.errors import UserError
-from lediflow.training.identity import differences
+from lediflow.training.identity import WIDTH, as_it_began, differences
 from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,11 @@ def identity(command: TrainCommand) -> dict[str, Any]:
 
 
 def stage_options(command: TrainCommand) -> dict[str, Any]:
-    """A prior that is not widened goes without saying: runs older than the option are such runs."""
+    """Without the prior's width where there is no learned prior."""
     options = dataclasses.asdict(command.stage)
-    return {name: value for name, value in options.items() if (name, value) != ("prior_widening", 0)}
+    if command.prior == "gaussian":
+        options.pop(WIDTH, None)
+    return options
 
 
 def full_identity(
@@ -51,6 +53,7 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
         return False
     then = {"warm_start": None, **facts.get("identity", {})}
     now = identity(command) | {"warm_start": warm_start_hash(command)}
+    now = as_it_began(then, now)
     shared = then.keys() & now.keys()
     changed = differences({key: then[key] for key in shared}, {key: now[key] for key in shared})
     if changed := changed + parent_changes(facts, command):

@@ -20,6 +20,7 @@ from lediflow.engine.protocol import accumulation_steps
 from lediflow.engine.ranks import Ranks
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import count_parameters
+from lediflow.stages.flow import FlowStage
 from lediflow.stages.protocol import Stage
 
 
@@ -37,6 +38,8 @@ def fitted_micro_batch(
     engine = held(parameters, config, ranks.world_size, averages=averages_of(command))
     share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
     stage = build_stage(command, parent.model.to(device) if parent else None)
+    if isinstance(stage, FlowStage):
+        stage.widening = 1.0  # whatever it will be, it takes the same memory
     trial = trial_of(command, module.to(device), stage, device)
     return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), device, agree)
 

@@ -33,6 +33,8 @@ from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
 
+AUTO = "auto"  # a width that is found from the prior and the data when the run begins
+
 
 @dataclass(kw_only=True)
 class FlowStageConfig(TimeConfig):
@@ -44,9 +46,9 @@ class FlowStageConfig(TimeConfig):
         10.0, above=0, or_infinity=True
     )  # the largest weight, reached where the prior is surest; open in the paper
     normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
-    prior_widening: float = bounded(
-        0.0, at_least=0
-    )  # s: the flow starts from N(mu, sigma^2 + s^2), here and where it is used
+    prior_widening: int | float | str = bounded(
+        0.0, at_least=0, or_word=AUTO
+    )  # s: the flow starts from N(mu, sigma^2 + s^2), here and where it is used | auto: by the prior's held-out spread
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
     label_dropout: float = bounded(
         0.1, at_least=0, at_most=1
@@ -84,6 +86,8 @@ class FlowStage:
         self.couple = COUPLINGS[config.coupling]
         self.num_classes = num_classes  # and the index of the null class; 0: no labels
         self.auxiliary = auxiliary  # frozen; None: the Gaussian baseline
+        # s; None until a width that is asked for as `auto` is found
+        self.widening = None if config.prior_widening == AUTO else float(config.prior_widening)
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         y = batch.images
@@ -120,7 +124,11 @@ class FlowStage:
             return Start(self.couple(gaussian, y), None, None)
         z = draw_latents(self.auxiliary, batch, noise)
         prior = self.auxiliary.decode(z)
-        logvar = widen(prior.logvar, self.config.prior_widening)
+        if self.widening is None:
+            raise RuntimeError(
+                "stage.prior_widening=auto was not settled before the first step; set `widening`"
+            )
+        logvar = widen(prior.logvar, self.widening)
         return Start(sample(prior.mean, logvar, gaussian), z, logvar)
 
     def _labels(self, batch: Batch, noise: SampleNoise) -> Int64[Tensor, " batch"] | None:

@@ -26,7 +26,7 @@ from lediflow.tracking.protocol import Tracker
 from lediflow.training.bad_steps import BadSteps, Step, described, on_its_way
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
-from lediflow.training.identity import differences
+from lediflow.training.identity import as_it_began, differences
 from lediflow.training.pace import Pace
 from lediflow.training.saving import Saving
 from lediflow.training.schedules import learning_rate_factor
@@ -198,12 +198,16 @@ def find_newest(run: Training) -> Checkpoint | None:
     if path is None:
         return None
     checkpoint = Checkpoint(path)
-    if changed := differences(checkpoint.progress["identity"], run.identity):
+    found = checkpoint.progress["identity"]
+    asked = as_it_began(found, run.identity)
+    if changed := differences(found, asked):
         raise UserError(
             f"{run.checkpoints.folder} was trained with other options ({'; '.join(changed)}); "
             "repeat the options of the first start, or choose another run="
         )
     refuse_new_widths(run.config.ema, checkpoint.state.shapes)
+    if asked != run.identity:
+        run.identity = run.export["identity"] = asked
     return checkpoint
 
 

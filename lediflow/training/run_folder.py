@@ -1,6 +1,7 @@
 """The run folder is the run: named by what it is, continued by the same command.
 
 config.yaml       resolved configuration         checkpoints/   full states
+prior_width.json  what a flow's stage.prior_widening=auto was found to be
 events.jsonl      what happened, append-only     export/        EMA weights and their configuration
 averages/         stored along the run, to make averages of other lengths from
 samples/          pictures                       results/       numbers with their origin
@@ -34,6 +35,8 @@ FACTS: dict[str, Any] = {
     "codec": {"name": str},
     "data": {"path": str, "fingerprint": str, "samples": int, "held_out_fraction": float},
     "parent": {"path": str, "sha256": str},
+    "prior_widening": float,
+    "prior_width": dict[str, Any],
     "identity": dict[str, Any],
     "weights_sha256": str,
 }
@@ -61,6 +64,10 @@ class RunFolder:
     @property
     def averages(self) -> Path:
         return self.root / "averages"
+
+    @property
+    def prior_width(self) -> Path:
+        return self.root / "prior_width.json"
 
     @property
     def stop(self) -> Path:

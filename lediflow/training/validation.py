@@ -26,7 +26,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import StoredBatch, load_samples, ready
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.quarantine import Quarantine
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.split import samples_of, some_of
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
@@ -87,8 +87,7 @@ class Validation:
     ) -> None:
         self.reader, self.device = reader, device
         self.every_images = EVERY_IMAGES if config.every_images is None else config.every_images
-        count = min(config.samples, len(held_out))
-        self.samples = held_out[np.arange(count) * len(held_out) // count]
+        self.samples = some_of(held_out, config.samples)
         self.noise = SampleNoise(NOISE_SEED)
         self.quarantine = Quarantine(reader, held_out, CORRUPT_SHARE)
 

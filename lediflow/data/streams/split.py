@@ -33,3 +33,9 @@ def samples_of(
     if split not in chosen:
         raise ValueError(f"split {split!r} is not known; choose one of {', '.join(chosen)}")
     return np.flatnonzero(chosen[split])
+
+
+def some_of(samples: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
+    """At most so many, spread evenly over all."""
+    count = min(most, len(samples))
+    return samples[np.arange(count) * len(samples) // max(count, 1)]

@@ -1,0 +1,63 @@
+"""How wide the flow's start should be: `stage.prior_widening=auto`.
+
+A prior N(mu, sigma^2) of an image y leaves n = (y - mu) / sigma in each pixel. Two typical deviations, geometric means
+over the pixels of images that the prior was not trained on:
+
+    sigma     exp(E ln sigma)                            how far the prior says that images lie from mu
+    residual  exp(E ln sigma + E ln max(|n|, c) - m)     how far they do lie;  m = E ln max(|n|, c) for n ~ N(0, 1)
+
+They agree where the prior is right: m takes away what a normal draw's logarithm is on average, -(gamma + ln 2) / 2
+as c -> 0. A prior that memorised its images is too sure of others: their residual grows, sigma does not. Tails heavier
+than normal (0.75 of sigma for a Laplace distribution of the same variance) and flat areas that mu hits exactly make
+the residual small where no width is to be saved, so that the larger of the two counts. Logarithms let no few pixels
+decide, neither edges that mu misses nor, by the limit c, pixels that it hits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+FACTOR = 2.75  # widths per typical deviation
+WIDEST = 1.0  # no wider than the Gaussian noise that flow matching starts from without a prior
+LEAST = 0.1  # c: a residual counts as at least this part of its pixel's sigma
+MEAN_LOG = -0.5554372537101664  # m for this c: ln c + the integral from c on of P(|n| > u) / u
+
+
+class Spread(NamedTuple):
+    """Typical deviations of images from their prior's mean, in the images' units."""
+
+    sigma: float
+    residual: float
+
+
+def log_spreads(
+    y: Float[Tensor, "batch *dims"], mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]
+) -> Float64[Tensor, "batch 2"]:
+    """ln sigma and ln residual of each image, means over its entries."""
+    log_sigma = 0.5 * logvar.double()
+    standardised = (y.double() - mean.double()).abs() * (-log_sigma).exp()
+    log_residual = log_sigma + standardised.clamp(min=LEAST).log() - MEAN_LOG
+    return torch.stack([log.flatten(1).mean(1) for log in (log_sigma, log_residual)], dim=1)
+
+
+def typical_spread(logs: Float64[Tensor, "images 2"]) -> Spread:
+    """Over images that count alike."""
+    return Spread(*logs.mean(0).exp().tolist())
+
+
+def automatic_width(spread: Spread, factor: float = FACTOR) -> float:
+    """factor x the larger of the two, at most WIDEST; to two significant digits: devices differ beyond them.
+
+    ValueError where they are no numbers, as those of a model that diverged.
+    """
+    if not all(map(math.isfinite, spread)):
+        raise ValueError(
+            f"the prior's typical sigma is {spread.sigma}, its typical residual {spread.residual}: the auxiliary "
+            "model has diverged; train it again with a lower train.learning_rate"
+        )
+    return float(f"{min(factor * max(spread), WIDEST):.2g}")

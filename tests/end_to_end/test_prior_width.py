@@ -1,0 +1,180 @@
+"""stage.prior_widening=auto: found once, kept by the run, used wherever the run is."""
+
+import json
+import math
+import shutil
+from dataclasses import asdict
+from unittest import mock
+
+import pytest
+import torch
+from harness.commands import invoke, succeed
+from safetensors.torch import load_file
+
+from lediflow.config.load import load_pipeline
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.batch import each_once
+from lediflow.data.streams.split import samples_of
+from lediflow.flow.noise import SampleNoise
+from lediflow.flow.widening import FACTOR, LEAST, MEAN_LOG, WIDEST
+from lediflow.models import load_model
+from lediflow.tracking.jsonl import read_events
+
+HELD_OUT = 0.3
+CONTINUED = "is widened by {:g}, as when the run began"
+
+
+def command_of(trained, folder, *options):
+    return (
+        *trained.commands["flow"],
+        f"run={folder}",
+        f"data.held_out_fraction={HELD_OUT}",
+        "stage.prior_widening=auto",
+        *options,
+    )
+
+
+@pytest.fixture(scope="module")
+def automatic(trained, tmp_path_factory):
+    """A run that was interrupted after two steps and continued: its folder, and what both starts said."""
+    folder = tmp_path_factory.mktemp("automatic") / "run"
+    command = command_of(trained, folder)
+    return folder, [succeed(*command, "train.images=32").err, succeed(*command).err]
+
+
+def facts_of(folder):
+    return json.loads((folder / "export/config.json").read_text())
+
+
+def weights_of(folder):
+    return (folder / "export/model.safetensors").read_bytes()
+
+
+def spread_by_hand(trained):
+    """Typical sigma and residual over all pixels at once."""
+    auxiliary, reader = load_model(trained.auxiliary / "export").eval(), ShardReader.open(trained.latents)
+    held_out = samples_of("heldout", reader.index.table["key"], HELD_OUT)
+    (batch,) = each_once(reader, held_out, 99)
+    with torch.no_grad():
+        mean, logvar = auxiliary.encode(batch.images)
+        z = mean + (logvar / 2).exp() * SampleNoise(0).normal(batch.ids, "posterior", tuple(mean.shape[1:]))
+        prior = auxiliary.decode(z)
+    sigma = (0.5 * prior.logvar.double()).exp()
+    distance = torch.maximum((batch.images - prior.mean).abs(), LEAST * sigma)
+    residual = distance.log().mean().exp().item() / math.exp(MEAN_LOG)
+    return sigma.log().mean().exp().item(), residual, len(held_out)
+
+
+def test_it_is_measured_on_held_out_images_with_latents_as_training_draws_them(automatic, trained):
+    folder, (first, _) = automatic
+    about = json.loads((folder / "prior_width.json").read_text())
+    sigma, residual, images = spread_by_hand(trained)
+    assert about["sigma"] == pytest.approx(sigma, rel=1e-5)
+    assert about["residual"] == pytest.approx(residual, rel=1e-5)
+    assert (about["images"], about["split"], about["factor"]) == (images, "heldout", FACTOR)
+    assert about["prior_widening"] == pytest.approx(min(FACTOR * max(sigma, residual), WIDEST), rel=0.05)
+    assert f"on {images} held-out images" in first
+
+
+def test_the_number_is_in_file_export_checkpoint_and_log_and_the_options_say_auto(automatic):
+    folder, (_, second) = automatic
+    about, facts = json.loads((folder / "prior_width.json").read_text()), facts_of(folder)
+    assert facts["prior_width"] == about
+    assert facts["prior_widening"] == about["prior_widening"]
+    assert facts["identity"]["stage"]["prior_widening"] == "auto"
+    assert "prior_widening: auto" in (folder / "config.yaml").read_text()
+    assert CONTINUED.format(about["prior_widening"]) in second
+    (event,) = [event for event in read_events(folder / "events.jsonl") if event["event"] == "prior_width"]
+    assert {name: event[name] for name in about} == about
+
+
+def test_an_interrupted_run_ends_as_one_that_was_left_in_peace(automatic, trained, tmp_path):
+    folder, _ = automatic
+    succeed(*command_of(trained, tmp_path))
+    assert weights_of(tmp_path) == weights_of(folder)
+
+
+def test_a_run_killed_before_its_first_checkpoint_has_the_width_of_its_file(automatic, trained, tmp_path):
+    """A number that no measurement gives shows that there was none."""
+    shutil.copytree(automatic[0], tmp_path / "run")
+    for name in ("checkpoints", "export", "averages"):
+        shutil.rmtree(tmp_path / "run" / name, ignore_errors=True)
+    file = tmp_path / "run/prior_width.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "prior_widening": 0.123}))
+    assert "by 0.123, as measured before" in succeed(*command_of(trained, tmp_path / "run")).err
+    assert facts_of(tmp_path / "run")["prior_widening"] == 0.123
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"parent": "of another run"}'])
+def test_a_file_that_cannot_be_used_is_made_again_from_the_checkpoint(automatic, trained, tmp_path, content):
+    shutil.copytree(automatic[0], tmp_path / "run")
+    file = tmp_path / "run/prior_width.json"
+    whole = file.read_text()
+    file.write_text(content)
+    succeed(*command_of(trained, tmp_path / "run", "train.images=80"))
+    assert file.read_text() == whole
+
+
+def test_with_nothing_held_out_it_says_that_memorising_goes_unseen(trained, tmp_path):
+    said = succeed(*command_of(trained, tmp_path, "data.held_out_fraction=0", "train.images=16")).err
+    assert "may have memorised" in said
+    assert facts_of(tmp_path)["prior_width"]["split"] == "train"
+
+
+@pytest.mark.parametrize("images", [64, 96], ids=["finished", "to be continued"])
+def test_another_width_is_another_run(automatic, trained, images):
+    said = invoke(*command_of(trained, automatic[0], f"train.images={images}", "stage.prior_widening=0.3"))
+    assert said.status == 2
+    assert "(stage.prior_widening: auto, now 0.3)" in said.err
+
+
+def test_samples_start_from_the_widened_prior(automatic, trained):
+    folder, _ = automatic
+    width = facts_of(folder)["prior_widening"]
+    pipeline = load_pipeline(str(folder), str(trained.sampler), device="cpu")
+    z = torch.zeros(1, *pipeline.velocity.spec.latent_shape)
+    with torch.no_grad():
+        own = pipeline.auxiliary.decode(z)
+    torch.testing.assert_close(pipeline.prior(z).logvar.exp(), own.logvar.exp() + width**2)
+
+
+class TestARunOfBefore:
+    """It began when the default was 0, which went without saying."""
+
+    @pytest.fixture(scope="class")
+    def before(self, trained, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("before") / "run"
+
+        def unsaid(command):
+            return {name: value for name, value in asdict(command.stage).items() if name != "prior_widening"}
+
+        with mock.patch("lediflow.config.identity.stage_options", unsaid):
+            succeed(*command_of(trained, folder, "stage.prior_widening=0"))
+        assert "prior_widening" not in facts_of(folder)["identity"]["stage"]
+        return folder
+
+    @pytest.fixture
+    def run(self, before, tmp_path):
+        shutil.copytree(before, tmp_path / "run")
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize("said", ["auto", "0"])
+    def test_is_finished_for_the_same_command(self, run, trained, said):
+        command = command_of(trained, run, f"stage.prior_widening={said}")
+        assert "nothing to do" in succeed(*command).err
+
+    @pytest.mark.parametrize("said", ["auto", "0"])
+    def test_goes_on_with_0(self, run, trained, tmp_path, said):
+        heard = succeed(*command_of(trained, run, "train.images=96", f"stage.prior_widening={said}")).err
+        assert ("its prior is not widened" in heard) == (said == "auto")
+        facts = facts_of(run)
+        assert facts["prior_widening"] == 0 and "prior_widening" not in facts["identity"]["stage"]
+        assert not (run / "prior_width.json").exists()
+        last = load_file(run / "checkpoints/000000000096/model.safetensors")
+        succeed(*command_of(trained, tmp_path / "anew", "train.images=96", "stage.prior_widening=0"))
+        anew = load_file(tmp_path / "anew/checkpoints/000000000096/model.safetensors")
+        assert all(torch.equal(last[name], anew[name]) for name in anew)
+
+    def test_takes_no_other_width(self, run, trained):
+        said = invoke(*command_of(trained, run, "train.images=96", "stage.prior_widening=0.3"))
+        assert "(stage.prior_widening: nothing, now 0.3)" in said.err
