@@ -1,0 +1,166 @@
+"""Commands that build on each other, as many side by side as that allows, and what came of them.
+
+Every script here plans ordinary commands, each with a name, and says how the results of those that are done are
+collected. Small models share a GPU well. The same script again continues what was stopped: the commands themselves do.
+Numbers are written anew whenever a command ends, so that a machine that goes away takes little with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lediflow.evaluation.results import birth_certificate, write_results
+from lediflow.tracking.jsonl import curve
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Job:
+    """One command; it starts when all that it needs has succeeded."""
+
+    name: str
+    arguments: list[str]  # after `python`
+    needs: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    started: float = 0.0
+    seconds: float | None = None  # None: not finished
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["python", *self.arguments])
+
+
+Jobs = dict[str, Job]
+
+
+def by_name(jobs: Iterable[Job]) -> Jobs:
+    return {job.name: job for job in jobs}
+
+
+def listed(values: Iterable[object]) -> str:
+    """A list as an override takes it."""
+    return "[" + ",".join(map(str, values)) + "]"
+
+
+def named_overrides(given: Iterable[str]) -> dict[str, list[str]]:
+    """NAME=OVERRIDE,OVERRIDE,... as lists by name."""
+    pairs = (each.split("=", 1) for each in given)
+    return {name: overrides.split(",") if overrides else [] for name, overrides in pairs}
+
+
+def parser_of(description: str | None, experiment: str) -> argparse.ArgumentParser:
+    """The options that every script has."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
+    parser.add_argument("--data", required=True, help="prepared shards")
+    parser.add_argument("--name", required=True, help="of the set, in the name of the results")
+    parser.add_argument("--folder", type=Path, required=True, help="of the runs")
+    parser.add_argument("--count", type=int, default=3072, help="generated images of each row")
+    parser.add_argument("--experiment", default=experiment)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
+    parser.add_argument("--evaluate", nargs="*", default=[], metavar="KEY=VALUE", help="for every evaluation")
+    parser.add_argument("--at-once", type=int, default=8, help="commands side by side")
+    return parser
+
+
+def training(options: argparse.Namespace, *arguments: str) -> list[str]:
+    """A training command."""
+    fixed = [f"experiment={options.experiment}", f"data.path={options.data}", f"seed={options.seed}"]
+    return ["-m", "lediflow.train", *fixed, *options.train, *arguments]
+
+
+def evaluation(options: argparse.Namespace, *arguments: str) -> list[str]:
+    """An evaluation command."""
+    fixed = [f"data.path={options.data}", f"paths.runs={options.folder}", f"seed={options.seed}"]
+    return ["-m", "lediflow.evaluate", *fixed, f"count={options.count}", *options.evaluate, *arguments]
+
+
+def carry_out(
+    options: argparse.Namespace, kind: str, jobs: Jobs, collect: Callable[[], dict[str, Any]]
+) -> None:
+    """Run all commands, and keep what `collect` finds as results/campaign/KIND_NAME.json; exit 1 if one failed."""
+    folder = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    results = ROOT / "results" / "campaign" / f"{kind}_{options.name}.json"
+    certificate = birth_certificate(seed=options.seed)
+
+    def keep() -> None:
+        commands = [{"command": job.command, "seconds": job.seconds} for job in jobs.values()]
+        found = {"data": options.name, "experiment": options.experiment} | collect()
+        write_results(results, found | {"commands": commands}, certificate)
+
+    failed = work_through(jobs, folder, options.at_once, keep)
+    keep()
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; their output is in {folder}/NAME.log")
+
+
+def work_through(jobs: Jobs, folder: Path, at_once: int, keep: Callable[[], None]) -> list[str]:
+    """Run all commands; the names of those that failed. What builds on a failed one is not started."""
+    failed: list[str] = []
+    while True:
+        running = [job for job in jobs.values() if job.process is not None]
+        ready = [job for job in jobs.values() if is_ready(job, jobs, failed)]
+        for job in ready[: at_once - len(running)]:
+            start(job, folder)
+        if not running and not ready:
+            return failed
+        for job in running:
+            status = finished(job)
+            if status:
+                failed.append(job.name)
+            if status is not None:
+                keep()
+        time.sleep(0.5)
+
+
+def is_ready(job: Job, jobs: Jobs, failed: list[str]) -> bool:
+    is_new = job.process is None and job.seconds is None and job.name not in failed
+    return is_new and all(jobs[name].seconds is not None for name in job.needs)
+
+
+def start(job: Job, folder: Path) -> None:
+    print(f"$ {job.command}", flush=True)
+    job.started = time.monotonic()
+    with (folder / f"{job.name}.log").open("ab") as log:
+        command = [sys.executable, *job.arguments]
+        job.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+
+
+def finished(job: Job) -> int | None:
+    """The exit status; None while it runs."""
+    assert job.process is not None
+    status = job.process.poll()
+    if status is None:
+        return None
+    seconds = time.monotonic() - job.started
+    job.process, job.seconds = None, seconds if status == 0 else None
+    outcome = "done" if status == 0 else f"exit status {status}"
+    print(f"{job.name}: {outcome} after {seconds:.0f} s", flush=True)
+    return status
+
+
+def losses(run: Path) -> dict[str, Any]:
+    """The last losses in training and on held-out images, the lowest held-out one, and the speed."""
+    events = run / "events.jsonl"
+    training, held_out = curve(events, "train", "loss"), curve(events, "validation", "loss")
+    speed = curve(events, "train", "images_per_second").values
+    last = {"training": training, "held_out": held_out}
+    found: dict[str, Any] = {name: float(line.values[-1]) for name, line in last.items() if len(line.values)}
+    if len(held_out.values):
+        place = int(held_out.values.argmin())
+        found["held_out_lowest"] = float(held_out.values[place])
+        found["held_out_lowest_at"] = int(held_out.images_seen[place])
+    found["images_seen"] = int(training.images_seen[-1]) if len(training.images_seen) else 0
+    return found | ({"images_per_second": float(sorted(speed)[len(speed) // 2])} if len(speed) else {})

@@ -1,0 +1,67 @@
+"""What does the latent sampler lack? Several samplers over one auxiliary model and one flow, measured alike.
+
+    python tools/campaign/samplers.py --data SHARDS --name pets64 --folder runs/samplers_pets64 \
+        --auxiliary AUXILIARY_RUN --flow FLOW_RUN \
+        --samplers base= long=train.images=4000000 wide=model.latent_sampler.levels.0.width=512 ...
+
+Each sampler is NAME=OVERRIDE,OVERRIDE,...; each solve of w -> z in --solves is SOLVER:STEPS. Numbers come to
+results/campaign/samplers_NAME.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from jobs import Job, Jobs, by_name, carry_out, evaluation, losses, named_overrides, parser_of, training
+
+
+def plan(options: argparse.Namespace) -> Jobs:
+    """Every command, by its name."""
+    folder, jobs = options.folder, []
+    for name, overrides in named_overrides(options.samplers).items():
+        run = f"{folder}/sampler_{name}"
+        train = training(
+            options, "stage=latent_sampler", f"parent={options.auxiliary}", *overrides, f"run={run}"
+        )
+        jobs.append(Job(f"sampler_{name}", train))
+        for solve in options.solves:
+            solver, steps = solve.split(":")
+            how = [f"latent_solver={solver}", f"latent_steps={steps}", *options.stages]
+            output = f"{folder}/stages_{name}_{solver}{steps}"
+            pair = [f"run={options.flow}", f"sampler={run}", f"output={output}"]
+            needs = (f"sampler_{name}",)
+            jobs.append(Job(output, evaluation(options, "mode=stages", *how, *pair), needs))
+    return by_name(jobs)
+
+
+def collect(options: argparse.Namespace) -> dict[str, Any]:
+    """The rows of every sampler and solve that has been measured."""
+    folder, names = options.folder, named_overrides(options.samplers)
+    measured = {
+        f"{name}, {solve}": folder / f"stages_{name}_{solve.replace(':', '')}" / "stages.json"
+        for name in names
+        for solve in options.solves
+    }
+    return {
+        "samplers": {name: json.loads(path.read_text()) for name, path in measured.items() if path.is_file()},
+        "losses": {name: losses(folder / f"sampler_{name}") for name in names},
+    }
+
+
+def main() -> None:
+    parser = parser_of(__doc__, "campaign64")
+    parser.add_argument("--auxiliary", required=True, help="run folder")
+    parser.add_argument("--flow", required=True, help="run folder")
+    parser.add_argument("--samplers", nargs="+", default=["base="], metavar="NAME=OVERRIDE,...")
+    parser.add_argument("--solves", nargs="+", default=["midpoint:4"], metavar="SOLVER:STEPS")
+    parser.add_argument(
+        "--stages", nargs="*", default=[], metavar="KEY=VALUE", help="for evaluate mode=stages"
+    )
+    options = parser.parse_args()
+    carry_out(options, "samplers", plan(options), lambda: collect(options))
+
+
+if __name__ == "__main__":
+    main()
