@@ -24,7 +24,7 @@ def identity(command: TrainCommand) -> dict[str, Any]:
         "prior": command.prior,
         "seed": command.seed,
         "global_batch": command.train.global_batch,
-        "model": dataclasses.asdict(command.model),
+        "model": without_defaults(dataclasses.asdict(command.model)),
     }
 
 
@@ -33,7 +33,21 @@ def stage_options(command: TrainCommand) -> dict[str, Any]:
     options = dataclasses.asdict(command.stage)
     if command.prior == "gaussian":
         options.pop(WIDTH, None)
-    return options
+    return without_defaults(options)
+
+
+# options that are younger than some runs, at the values that leave a training as it was without them
+UNSAID = {"dropout": 0}
+
+
+def without_defaults(options: Any) -> Any:
+    """Options that change nothing go without saying: a run from before them is the same run."""
+    if isinstance(options, list):
+        return [without_defaults(entry) for entry in options]
+    if not isinstance(options, dict):
+        return options
+    said = {name: value for name, value in options.items() if (name, value) not in UNSAID.items()}
+    return {name: without_defaults(value) for name, value in said.items()}
 
 
 def full_identity(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lediflow.config.schema import TrainCommand
+from lediflow.config.trained_model import trained_spec
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.models.specs import latent_shape
+from lediflow.models.specs import has_dropout, latent_shape
 from lediflow.stages.auxiliary import AuxiliaryStage
 from lediflow.stages.flow import FlowStage
 from lediflow.stages.latent_sampler import LatentSamplerStage
@@ -12,13 +13,16 @@ from lediflow.stages.protocol import Stage
 
 
 def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
-    spec = command.model.auxiliary
+    spec, drops = command.model.auxiliary, has_dropout(trained_spec(command))
     match command.stage.name:
         case "auxiliary":
             shape = latent_shape(spec, command.model.image_size, command.model.image_size)
-            return AuxiliaryStage(command.stage, latent_shape=shape, logvar_floor=spec.logvar_floor)
+            return AuxiliaryStage(
+                command.stage, latent_shape=shape, logvar_floor=spec.logvar_floor, has_dropout=drops
+            )
         case "flow":
-            return FlowStage(command.stage, auxiliary, num_classes=command.model.velocity.num_classes)
+            classes = command.model.velocity.num_classes
+            return FlowStage(command.stage, auxiliary, num_classes=classes, has_dropout=drops)
         case _:
             assert auxiliary is not None  # load_parent refuses to go on without
-            return LatentSamplerStage(command.stage, auxiliary)
+            return LatentSamplerStage(command.stage, auxiliary, has_dropout=drops)

@@ -50,6 +50,10 @@ class SampleNoise:
         words = self._words(ids, name, math.prod(shape))
         return unit_interval(shift_right(words, 41), bits=23).reshape(len(ids), *shape)
 
+    def words(self, ids: Ids, name: str) -> Int[Tensor, " batch"]:
+        """One 64-bit word a sample: a key from which a model makes what is random in it (dropout)."""
+        return self._words(ids, name, 1)[:, 0]
+
     def _words(self, ids: Ids, name: str, count: int) -> Int[Tensor, "batch count"]:
         key_1 = mix(self._stream(name) + GOLDEN_GAMMA * (ids.long() + 1))
         key_2 = mix(key_1 + GOLDEN_GAMMA)

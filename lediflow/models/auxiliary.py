@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from lediflow.flow.gaussians import bound_logvar, sample
 from lediflow.models.specs import AuxiliarySpec, latent_reduction, latent_shape
+from lediflow.nn.dropout import number_places
 from lediflow.nn.hourglass import Level
 from lediflow.nn.norms import RMSNorm, at_least_float32
 from lediflow.nn.resample import TokenMerge, TokenSplit
-from lediflow.nn.shapes import Image
+from lediflow.nn.shapes import Image, SampleKeys
 from lediflow.nn.specs import check_channels
 
 Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
@@ -61,10 +62,10 @@ class Encoder(nn.Module):
         self.to_logvar = nn.Linear(coarsest, spec.latent_channels, bias=False)
         nn.init.zeros_(self.to_logvar.weight)  # the posterior starts at unit variance, as its target N(0, I)
 
-    def forward(self, y: Image) -> Posterior:
+    def forward(self, y: Image, keys: SampleKeys | None = None) -> Posterior:
         x = self.patch_in(rearrange(y, "b c h w -> b h w c"))
         for level, merge in zip(self.levels, [*self.merges, nn.Identity()], strict=True):
-            x = merge(level(x))
+            x = merge(level(x, keys=keys))
         x = self.out_norm(x)
         mean, logvar = (rearrange(head(x), "b h w c -> b c h w") for head in (self.to_mean, self.to_logvar))
         return Posterior(at_least_float32(mean), at_least_float32(logvar))
@@ -87,10 +88,10 @@ class Decoder(nn.Module):
         self.patch_out = TokenSplit(finest, 2 * spec.image_channels, spec.patch_size)
         nn.init.zeros_(self.patch_out.proj.weight)  # the prior starts at N(0, 1)
 
-    def forward(self, z: Latent) -> Prior:
+    def forward(self, z: Latent, keys: SampleKeys | None = None) -> Prior:
         x = self.latent_in(rearrange(z, "b c h w -> b h w c"))
         for level, split in zip(self.levels, [*self.splits, nn.Identity()], strict=True):
-            x = split(level(x))
+            x = split(level(x, keys=keys))
         both = rearrange(self.patch_out(self.out_norm(x)), "b h w (two c) -> two b c h w", two=2)
         mean, raw_logvar = at_least_float32(both)
         return Prior(mean, bound_logvar(raw_logvar, self.logvar_floor, self.logvar_ceiling))
@@ -104,19 +105,23 @@ class AuxiliaryModel(nn.Module):
         self.spec = spec
         self.encoder = Encoder(spec, attention_route)
         self.decoder = Decoder(spec, attention_route)
+        number_places(self)
 
-    def encode(self, y: Image) -> Posterior:
+    def encode(self, y: Image, dropout: SampleKeys | None = None) -> Posterior:
         check_channels(y.shape[1], self.spec.image_channels, "model.auxiliary.image_channels")
         latent_shape(self.spec, y.shape[-2], y.shape[-1])  # refuses sizes that the levels cannot tile
-        return self.encoder(y)
+        return self.encoder(y, dropout)
 
-    def decode(self, z: Latent) -> Prior:
+    def decode(self, z: Latent, dropout: SampleKeys | None = None) -> Prior:
         self.check_latent(z)
-        return self.decoder(z)
+        return self.decoder(z, dropout)
 
-    def forward(self, y: Image, noise: Latent) -> AuxiliaryOutput:
-        """Posterior of y, the latent that the noise draws from it, and the prior of that latent."""
-        posterior = self.encode(y)
+    def forward(self, y: Image, noise: Latent, dropout: SampleKeys | None = None) -> AuxiliaryOutput:
+        """Posterior of y, the latent that the noise draws from it, and the prior of that latent.
+
+        `dropout` holds a key for each sample (`SampleNoise.words`): training with dropout needs them.
+        """
+        posterior = self.encode(y, dropout)
         if noise.shape != posterior.mean.shape:
             raise ValueError(
                 f"noise of shape {tuple(noise.shape)}: the latent that it draws is of {tuple(posterior.mean.shape)}, "
@@ -124,7 +129,7 @@ class AuxiliaryModel(nn.Module):
                 f"that shape"
             )
         z = sample(posterior.mean, posterior.logvar, noise)
-        return AuxiliaryOutput(posterior, z, self.decode(z))
+        return AuxiliaryOutput(posterior, z, self.decode(z, dropout))
 
     def check_latent(self, z: Latent) -> None:
         """Refuse a latent that the encoder could not have made of any image."""

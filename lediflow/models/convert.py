@@ -34,6 +34,8 @@ def from_k_diffusion(
 ) -> Hourglass:
     """The hourglass that a reference state dict holds, in the dtypes and on the device of its weights.
 
+    It is in evaluation mode, as what `load_model` gives: a configuration's dropout acts where it is trained on.
+
     `metadata` describes the levels and the mapping network, in this package's words ("levels", "mapping") or as
     k-diffusion's configuration ("config" or "model"), either also as JSON text. Numbers of channels, classes and
     conditioning entries may be left out: the weights tell.
@@ -49,7 +51,7 @@ def from_k_diffusion(
         if not name.endswith(FREQUENCIES)
     }
     module.load_state_dict(own, assign=True)
-    return module
+    return module.eval()
 
 
 def to_k_diffusion(module: Hourglass) -> tuple[dict[str, Tensor], dict[str, str]]:

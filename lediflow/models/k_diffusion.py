@@ -52,8 +52,11 @@ def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, 
 
 
 def metadata_from_spec(spec: HourglassSpec) -> dict[str, str]:
-    """The specification as a safetensors file can carry it: JSON text by key."""
+    """The specification as a safetensors file can carry it: JSON text by key; no dropout goes without saying."""
     values = asdict(spec)
+    for part in (*values["levels"], values["mapping"]):
+        if not part["dropout"]:
+            del part["dropout"]
     channels = {"channels": spec.in_channels}
     if spec.out_channels != spec.in_channels:
         channels["out_channels"] = spec.out_channels
@@ -110,6 +113,7 @@ def from_configuration(model: Values, dataset: Values) -> Values:
             "depth": model.get("mapping_depth", 2),
             "width": width,
             "d_ff": model.get("mapping_d_ff") or 3 * width,
+            "dropout": model.get("mapping_dropout_rate", 0.0),
         },
         "conditioning_dim": model.get("mapping_cond_dim", 0),
     }
@@ -119,7 +123,7 @@ def from_configuration(model: Values, dataset: Values) -> Values:
 
 
 def levels_from_configuration(model: Values) -> list[Values]:
-    """Depths, widths, feed-forward widths and attention, level by level."""
+    """Depths, widths, feed-forward widths, attention and dropout, level by level."""
     widths, depths = model["widths"], model["depths"]
     d_ffs = model.get("d_ffs") or [3 * width for width in widths]
     default = [{"type": "neighborhood"}] * (len(widths) - 1) + [{"type": "global"}]
@@ -129,10 +133,26 @@ def levels_from_configuration(model: Values) -> list[Values]:
             f"{len(widths)} widths, {len(depths)} depths, {len(d_ffs)} d_ffs and {len(attention)} self_attns: give one "
             f"of each per level"
         )
+    dropout = dropout_rates(model, len(widths))
+    parts = zip(depths, widths, d_ffs, attention, dropout, strict=True)
     return [
-        {"depth": depth, "width": width, "d_ff": d_ff, **attention_in_own_words(index, kind)}
-        for index, (depth, width, d_ff, kind) in enumerate(zip(depths, widths, d_ffs, attention, strict=True))
+        {"depth": depth, "width": width, "d_ff": d_ff, **attention_in_own_words(index, kind), "dropout": rate}
+        for index, (depth, width, d_ff, kind, rate) in enumerate(parts)
     ]
+
+
+def dropout_rates(model: Values, levels: int) -> list[float]:
+    """One for each level, of a number for all or a list."""
+    rates = model.get("dropout_rate")
+    if rates is None:
+        return [0.0] * levels
+    if not isinstance(rates, list | tuple):
+        return [rates] * levels
+    if len(rates) != levels:
+        raise ValueError(
+            f"dropout_rate of {len(rates)} numbers for {levels} widths: give one per level, or one number for all"
+        )
+    return list(rates)
 
 
 def attention_in_own_words(index: int, attention: Values) -> Values:

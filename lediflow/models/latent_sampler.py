@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lediflow.models.auxiliary import Latent
 from lediflow.models.specs import LatentSamplerSpec, sampler_hourglass
 from lediflow.nn.hourglass import Hourglass
+from lediflow.nn.shapes import SampleKeys
 from lediflow.nn.specs import check_channels, check_grid
 
 KEY = "model.latent_sampler"  # where the configuration keeps this model
@@ -20,7 +21,13 @@ class LatentSampler(nn.Module):
         self.spec = spec
         self.hourglass = Hourglass(sampler_hourglass(spec), attention_route)
 
-    def forward(self, w: Latent, t: Float[Tensor, ""] | Float[Tensor, " batch"] | float) -> Latent:
+    def forward(
+        self,
+        w: Latent,
+        t: Float[Tensor, ""] | Float[Tensor, " batch"] | float,
+        dropout: SampleKeys | None = None,
+    ) -> Latent:
+        """The velocity at w and t; `dropout` holds a key for each sample, which training with dropout needs."""
         check_channels(w.shape[1], self.spec.latent_channels, f"{KEY}.latent_channels")
         check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=KEY)
-        return self.hourglass(w, t)
+        return self.hourglass(w, t, dropout=dropout)

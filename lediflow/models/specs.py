@@ -17,6 +17,7 @@ from lediflow.nn.specs import (
     MappingSpec,
     check_grid,
     check_levels,
+    uses_dropout,
 )
 from lediflow.ranges import bounded, check_ranges
 
@@ -120,6 +121,11 @@ class LatentSamplerSpec:
     def __post_init__(self) -> None:
         check_ranges(self)
         check_levels(self.levels)
+
+
+def has_dropout(spec: AuxiliarySpec | VelocitySpec | LatentSamplerSpec | HourglassSpec) -> bool:
+    """Whether training such a model takes sample keys."""
+    return uses_dropout(spec.levels, getattr(spec, "mapping", None))
 
 
 def velocity_hourglass(spec: VelocitySpec) -> HourglassSpec:

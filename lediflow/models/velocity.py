@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lediflow.models.checks import check_classes, check_latent
 from lediflow.models.specs import VelocitySpec, velocity_hourglass
 from lediflow.nn.hourglass import Hourglass
-from lediflow.nn.shapes import Image, Tokens
+from lediflow.nn.shapes import Image, SampleKeys, Tokens
 from lediflow.nn.specs import check_channels, check_grid
 
 KEY = "model.velocity"  # where the configuration keeps this model
@@ -47,8 +47,9 @@ class VelocityModel(nn.Module):
         t: Float[Tensor, ""] | Float[Tensor, " batch"] | float,
         z: Float[Tensor, "batch latent_channels latent_height latent_width"] | None = None,
         labels: Int[Tensor, " batch"] | None = None,
+        dropout: SampleKeys | None = None,
     ) -> Image:
-        """Labels left out of a class-conditional model mean "no class"."""
+        """Labels left out of a class-conditional model mean "no class"; `dropout` holds a key for each sample."""
         self.check_inputs(x, z, labels)
         if self.spec.num_classes and labels is None:
             labels = torch.full((len(x),), self.spec.num_classes, device=x.device)
@@ -58,6 +59,7 @@ class VelocityModel(nn.Module):
             labels=labels,
             conditioning=z.flatten(1) if z is not None and self.spec.conditioning == "vector" else None,
             middle=self.latent_tokens(x, z),
+            dropout=dropout,
         )
 
     def check_inputs(self, x: Image, z: Tensor | None, labels: Tensor | None) -> None:

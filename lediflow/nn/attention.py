@@ -2,8 +2,8 @@
 
 Queries and keys are scaled to length sqrt(s), s learned per head and 10 at the start, so a logit is
 s cos(angle); they are then rotated to their positions. The block is residual and its last projection
-starts at zero.
-Source: HDiT, arXiv:2401.11605.
+starts at zero. Dropout, where a level has it, meets what attention mixed, before that projection.
+Source: HDiT, arXiv:2401.11605; dropout as in k-diffusion's `image_transformer_v2`.
 """
 
 import torch
@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from lediflow.nn.dropout import DropsEntries
 from lediflow.nn.heads import to_heads
 from lediflow.nn.neighborhood import check_route, neighborhood_attention
 from lediflow.nn.norms import norm_for
 from lediflow.nn.rope import Rotation
-from lediflow.nn.shapes import Condition, Heads, Tokens
+from lediflow.nn.shapes import Condition, Heads, SampleKeys, Tokens
 from lediflow.nn.specs import LevelSpec
 
 INITIAL_SCALE = 10.0
@@ -29,13 +30,14 @@ def global_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     return rearrange(mixed, "b heads (h w) d -> b h w heads d", h=height)
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(DropsEntries):
     """Residual self-attention block; `kernel_size=None` in its level makes it global."""
 
     def __init__(self, level: LevelSpec, condition_width: int | None, route: str = "auto") -> None:
         super().__init__()
         check_route(route)
         self.head_dim, self.kernel_size, self.route = level.head_dim, level.kernel_size, route
+        self.dropout = level.dropout
         self.norm = norm_for(level.width, condition_width)
         self.qkv_proj = nn.Linear(level.width, 3 * level.width, bias=False)
         self.scale = nn.Parameter(torch.full((level.num_heads,), INITIAL_SCALE))
@@ -45,10 +47,16 @@ class SelfAttention(nn.Module):
     def extra_repr(self) -> str:
         return f"head_dim={self.head_dim}, kernel_size={self.kernel_size}, route={self.route!r}"
 
-    def forward(self, x: Tokens, positions: Rotation, condition: Condition | None = None) -> Tokens:
+    def forward(
+        self,
+        x: Tokens,
+        positions: Rotation,
+        condition: Condition | None = None,
+        keys: SampleKeys | None = None,
+    ) -> Tokens:
         qkv = self.qkv_proj(self.norm(x, condition))
         mixed = self.attend(*to_heads(qkv, self.scale, positions, self.head_dim))
-        return x + self.out_proj(rearrange(mixed, "b h w heads d -> b h w (heads d)"))
+        return x + self.out_proj(self.dropped(rearrange(mixed, "b h w heads d -> b h w (heads d)"), keys))
 
     def attend(self, q: Heads, k: Heads, v: Heads) -> Heads:
         if self.kernel_size is None:

@@ -32,5 +32,5 @@ class RecomputesLayers(nn.Module):
         """The layer's output; its activations are kept or not, as `recompute_activations` said."""
         if not self.is_recomputed:
             return layer(*inputs)
-        # nothing in a layer is random, so there is no generator's state to put back
+        # dropout's masks follow from sample keys among the inputs, so there is no generator's state to put back
         return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lediflow.nn.checks import check_labels, check_vector
 from lediflow.nn.feedforward import FeedForward
 from lediflow.nn.norms import RMSNorm, at_least_float32
-from lediflow.nn.shapes import Condition
+from lediflow.nn.shapes import Condition, SampleKeys
 from lediflow.nn.specs import HourglassSpec, MappingSpec
 
 AUGMENTATION_DIM = 9  # k-diffusion's augmentation parameters
@@ -61,14 +61,14 @@ class MappingNetwork(nn.Module):
         super().__init__()
         self.in_norm = RMSNorm(spec.width)
         self.blocks = nn.ModuleList(
-            FeedForward(spec.width, spec.feedforward_width) for _ in range(spec.depth)
+            FeedForward(spec.width, spec.feedforward_width, dropout=spec.dropout) for _ in range(spec.depth)
         )
         self.out_norm = RMSNorm(spec.width)
 
-    def forward(self, x: Condition) -> Condition:
+    def forward(self, x: Condition, keys: SampleKeys | None = None) -> Condition:
         x = self.in_norm(x)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, keys=keys)
         return self.out_norm(x)
 
 
@@ -90,6 +90,7 @@ class ConditionEmbedding(nn.Module):
         labels: Int[Tensor, " batch"] | None = None,
         conditioning: Float[Tensor, "batch conditioning_dim"] | None = None,
         augmentation: Float[Tensor, "batch 9"] | None = None,
+        keys: SampleKeys | None = None,
     ) -> Condition:
         if self.augmentation is not None and augmentation is None:
             augmentation = t.new_zeros(len(t), AUGMENTATION_DIM)  # zeros mean "not augmented"
@@ -98,7 +99,7 @@ class ConditionEmbedding(nn.Module):
         embedded = embedded + embedded_or_zero("labels", self.label, labels)
         embedded = embedded + embedded_or_zero("conditioning", self.vector, conditioning)
         embedded = embedded + embedded_or_zero("augmentation", self.augmentation, augmentation)
-        return self.mapping(embedded)
+        return self.mapping(embedded, keys)
 
     def check_inputs(
         self, batch: int, labels: Tensor | None, conditioning: Tensor | None, augmentation: Tensor | None

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from lediflow.nn.attention import SelfAttention
 from lediflow.nn.checkpointing import RecomputesLayers
+from lediflow.nn.dropout import number_places
 from lediflow.nn.embeddings import ConditionEmbedding, time_per_sample
 from lediflow.nn.feedforward import FeedForward
 from lediflow.nn.norms import RMSNorm
 from lediflow.nn.resample import TokenMerge, TokenSplit, TokenSplitWithSkip
 from lediflow.nn.rope import Rotation, rotation
-from lediflow.nn.shapes import Condition, Image, Tokens
+from lediflow.nn.shapes import Condition, Image, SampleKeys, Tokens
 from lediflow.nn.specs import HourglassSpec, LevelSpec, check_channels, check_grid
 
 
@@ -29,10 +30,16 @@ class TransformerLayer(nn.Module):
     def __init__(self, level: LevelSpec, condition_width: int | None, route: str) -> None:
         super().__init__()
         self.self_attn = SelfAttention(level, condition_width, route)
-        self.ff = FeedForward(level.width, level.feedforward_width, condition_width)
+        self.ff = FeedForward(level.width, level.feedforward_width, condition_width, level.dropout)
 
-    def forward(self, x: Tokens, positions: Rotation, condition: Condition | None = None) -> Tokens:
-        return self.ff(self.self_attn(x, positions, condition), condition)
+    def forward(
+        self,
+        x: Tokens,
+        positions: Rotation,
+        condition: Condition | None = None,
+        keys: SampleKeys | None = None,
+    ) -> Tokens:
+        return self.ff(self.self_attn(x, positions, condition, keys), condition, keys)
 
 
 class Level(RecomputesLayers):
@@ -45,12 +52,14 @@ class Level(RecomputesLayers):
         self.num_heads, self.head_dim, self.merges = spec.num_heads, spec.head_dim, merges
         self.layers = nn.ModuleList(TransformerLayer(spec, condition_width, route) for _ in range(spec.depth))
 
-    def forward(self, x: Tokens, condition: Condition | None = None) -> Tokens:
+    def forward(
+        self, x: Tokens, condition: Condition | None = None, keys: SampleKeys | None = None
+    ) -> Tokens:
         positions = rotation(
             x.shape[1], x.shape[2], self.num_heads, self.head_dim, like=x, merges=self.merges
         )
         for layer in self.layers:
-            x = self.run(layer, x, positions, condition)
+            x = self.run(layer, x, positions, condition, keys)
         return x
 
 
@@ -79,6 +88,7 @@ class Hourglass(nn.Module):
         self.out_norm = RMSNorm(spec.levels[0].width)
         self.patch_out = TokenSplit(spec.levels[0].width, spec.out_channels, spec.patch_size)
         nn.init.zeros_(self.patch_out.proj.weight)
+        number_places(self)
 
     def forward(
         self,
@@ -88,26 +98,34 @@ class Hourglass(nn.Module):
         conditioning: Float[Tensor, "batch conditioning_dim"] | None = None,
         augmentation: Float[Tensor, "batch 9"] | None = None,
         middle: Tokens | None = None,
+        dropout: SampleKeys | None = None,
     ) -> Image:
         """t, one for all or one each, is what the Fourier features receive: flow time, or k-diffusion's log(sigma) / 4.
 
-        `middle` is added to the tokens that enter the coarsest level; the reference has no such input.
+        `middle` is added to the tokens that enter the coarsest level; the reference has no such input. `dropout` holds
+        a key for each sample (`SampleNoise.words`), which training with dropout needs; evaluation takes no notice.
         """
         check_channels(x.shape[1], self.spec.in_channels, "in_channels")
         check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])
-        condition = self.condition(time_per_sample(t, x), labels, conditioning, augmentation)
+        condition = self.condition(time_per_sample(t, x), labels, conditioning, augmentation, dropout)
         tokens = self.patch_in(rearrange(x, "b c h w -> b h w c"))
-        tokens = self.through_levels(tokens, condition, middle)
+        tokens = self.through_levels(tokens, condition, middle, dropout)
         return rearrange(self.patch_out(self.out_norm(tokens)), "b h w c -> b c h w")
 
-    def through_levels(self, x: Tokens, condition: Condition, middle: Tokens | None = None) -> Tokens:
+    def through_levels(
+        self,
+        x: Tokens,
+        condition: Condition,
+        middle: Tokens | None = None,
+        keys: SampleKeys | None = None,
+    ) -> Tokens:
         skips = []
         for level, merge in zip(self.down_levels, self.merges, strict=True):
-            x = level(x, condition)
+            x = level(x, condition, keys)
             skips.append(x)
             x = merge(x)
-        x = self.mid_level(x if middle is None else x + middle, condition)
+        x = self.mid_level(x if middle is None else x + middle, condition, keys)
         ways_up = zip(self.splits, skips, self.up_levels, strict=True)
         for split, skip, level in reversed(list(ways_up)):
-            x = level(split(x, skip), condition)
+            x = level(split(x, skip), condition, keys)
         return x

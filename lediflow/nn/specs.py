@@ -27,6 +27,9 @@ class LevelSpec:
     kernel_size: int | None = bounded(
         None, at_least=1
     )  # side of the square each token attends to; null attends to the whole grid
+    dropout: float = bounded(
+        0.0, at_least=0, below=1
+    )  # share of entries zeroed in training, after attention and inside the feed-forward block; memorises less
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -57,6 +60,7 @@ class MappingSpec:
     depth: int = bounded(2, at_least=0)  # feed-forward blocks
     width: int = bounded(768, at_least=1)  # length of the condition vector
     d_ff: int = bounded(0, at_least=0)  # hidden channels of each block; 0 means 3 x width
+    dropout: float = bounded(0.0, at_least=0, below=1)  # share of each block's entries zeroed in training
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -84,6 +88,11 @@ class HourglassSpec:
     def __post_init__(self) -> None:
         check_ranges(self)
         check_levels(self.levels)
+
+
+def uses_dropout(levels: Sequence[LevelSpec], mapping: MappingSpec | None = None) -> bool:
+    """Whether training such a model takes sample keys."""
+    return any(level.dropout for level in levels) or bool(mapping and mapping.dropout)
 
 
 def check_levels(levels: Sequence[LevelSpec]) -> None:

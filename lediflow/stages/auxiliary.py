@@ -20,6 +20,7 @@ from lediflow.models.auxiliary import Prior
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded, check_ranges
 from lediflow.stages.bins import Binned, by_sigma, some_pixels
+from lediflow.stages.dropout import dropout_keys
 from lediflow.stages.protocol import StageLoss, stage_loss
 
 
@@ -41,15 +42,22 @@ class AuxiliaryStage:
     name = "auxiliary"
 
     def __init__(
-        self, config: AuxiliaryStageConfig, *, latent_shape: tuple[int, int, int], logvar_floor: float
+        self,
+        config: AuxiliaryStageConfig,
+        *,
+        latent_shape: tuple[int, int, int],
+        logvar_floor: float,
+        has_dropout: bool = False,
     ) -> None:
         self.beta, self.nll_beta = config.beta, config.nll_beta
         self.latent_shape = latent_shape
         self.logvar_floor = logvar_floor
+        self.has_dropout = has_dropout
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         y = batch.images
-        posterior, _, prior = module(y, noise.normal(batch.ids, "posterior", self.latent_shape))
+        gaussian = noise.normal(batch.ids, "posterior", self.latent_shape)
+        posterior, _, prior = module(y, gaussian, **dropout_keys(self.has_dropout, batch, noise))
         mean, logvar = prior.mean.float(), prior.logvar.float()
         vgl = variance_guided_loss(y, mean, logvar)
         kl = gaussian_kl(posterior.mean.float().flatten(1), posterior.logvar.float().flatten(1))

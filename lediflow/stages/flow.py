@@ -30,6 +30,7 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
+from lediflow.stages.dropout import dropout_keys
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
 
@@ -74,7 +75,12 @@ class FlowStage:
     name = "flow"
 
     def __init__(
-        self, config: FlowStageConfig, auxiliary: AuxiliaryModel | None, *, num_classes: int = 0
+        self,
+        config: FlowStageConfig,
+        auxiliary: AuxiliaryModel | None,
+        *,
+        num_classes: int = 0,
+        has_dropout: bool = False,
     ) -> None:
         if auxiliary is not None and config.coupling != "independent":
             raise UserError(
@@ -86,6 +92,7 @@ class FlowStage:
         self.couple = COUPLINGS[config.coupling]
         self.num_classes = num_classes  # and the index of the null class; 0: no labels
         self.auxiliary = auxiliary  # frozen; None: the Gaussian baseline
+        self.has_dropout = has_dropout
         # s; None until a width that is asked for as `auto` is found
         self.widening = None if config.prior_widening == AUTO else float(config.prior_widening)
 
@@ -94,7 +101,8 @@ class FlowStage:
         start = self._start(batch, noise)
         t = draw_times(self.config, noise, batch.ids)
         labels = self._labels(batch, noise)
-        velocity = module(point_on_path(start.x, y, t), t, z=start.z, labels=labels).float()
+        keys = dropout_keys(self.has_dropout, batch, noise)
+        velocity = module(point_on_path(start.x, y, t), t, z=start.z, labels=labels, **keys).float()
         target = path_velocity(start.x, y)
         plain = flow_matching_loss(velocity, target)
         metrics = {"velocity_mse": plain.mean()}

@@ -18,6 +18,7 @@ from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.times import TimeConfig, draw_times
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.stages.bins import by_time
+from lediflow.stages.dropout import dropout_keys
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
 
@@ -31,15 +32,18 @@ class LatentSamplerStageConfig(TimeConfig):
 class LatentSamplerStage:
     name = "latent_sampler"
 
-    def __init__(self, config: LatentSamplerStageConfig, auxiliary: AuxiliaryModel) -> None:
+    def __init__(
+        self, config: LatentSamplerStageConfig, auxiliary: AuxiliaryModel, *, has_dropout: bool = False
+    ) -> None:
         self.config = config
         self.auxiliary = auxiliary  # frozen
+        self.has_dropout = has_dropout
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         z = draw_latents(self.auxiliary, batch, noise)
         w = noise.normal(batch.ids, "latent noise", tuple(z.shape[1:]))
         t = draw_times(self.config, noise, batch.ids)
-        velocity = module(point_on_path(w, z, t), t).float()
+        velocity = module(point_on_path(w, z, t), t, **dropout_keys(self.has_dropout, batch, noise)).float()
         per_sample = flow_matching_loss(velocity, path_velocity(w, z))
         metrics = {"latent_mean_square": z.square().mean()}  # 1 where latents are as their target N(0, I)
         return stage_loss(per_sample, metrics, {"loss_by_time": by_time(per_sample, t)})

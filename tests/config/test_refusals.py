@@ -122,6 +122,10 @@ def test_a_parent_of_another_kind_is_refused(trained, tmp_path):
         ("prior=gaussian", "prior: learned, now gaussian"),
         ("stage.exponent=0.5", r"\(stage\.exponent: 1\.0, now 0\.5\)"),
         ("stage.prior_widening=0.3", r"\(stage\.prior_widening: .*, now 0\.3\)"),
+        (
+            "model.velocity.levels.0.dropout=0.1",
+            r"model\.velocity\.levels\.0\.dropout: nothing, now 0\.1",
+        ),
         ("train.global_batch=32", r"\(global_batch: 16, now 32\)"),
         ("model.velocity.levels.0.depth=2", r"model\.velocity\.levels\.0\.depth: 1, now 2"),
     ],

@@ -9,11 +9,11 @@ from harness.processes import torchrun
 
 pytestmark = pytest.mark.distributed
 
-TRAININGS = {
-    "auxiliary": ["stage=auxiliary"],
+TRAININGS = {  # two of them with dropout, whose masks are the samples' own
+    "auxiliary": ["stage=auxiliary", "model.auxiliary.levels.0.dropout=0.2"],
     "flow": ["stage=flow"],
     "latent_sampler": ["stage=latent_sampler"],
-    "baseline": ["stage=flow", "prior=gaussian"],
+    "baseline": ["stage=flow", "prior=gaussian", "model.velocity.levels.1.dropout=0.2"],
 }
 STAGES = (0, 1, 2, 3)
 RANKS = (1, 2, 4)

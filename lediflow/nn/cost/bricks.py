@@ -52,6 +52,10 @@ class Memory:
         """Numbers in float32 or wider."""
         return Cost(kept_bytes=numbers * self.wide.itemsize)
 
+    def masks(self, numbers: int, rate: float) -> Cost:
+        """What dropout keeps: a byte for each number."""
+        return Cost(kept_bytes=numbers) if rate else Cost()
+
     def widened(self, numbers: int) -> Cost:
         """The copies that statistics are taken of; a model of a wide dtype needs none."""
         return Cost() if self.wide == self.dtype else self.statistics(numbers)
@@ -80,6 +84,8 @@ def attention_projections(level: LevelSpec, tokens: int, condition_width: int | 
     """Norm, the map to queries, keys and values, and the map of what attention mixed."""
     width = level.width
     to_heads = norm(tokens, width, condition_width, memory) + linear(tokens, width, 3 * width, memory)
+    if level.dropout:  # then the last map's input is no longer what attention keeps
+        return to_heads + linear(tokens, width, width, memory) + memory.masks(tokens * width, level.dropout)
     return to_heads + product(tokens, width, width)
 
 
@@ -96,7 +102,10 @@ def attention_core(level: LevelSpec, tokens: int, memory: Memory) -> Cost:
     return products + memory.kept(6 * entries) + scaling + log_sum_exp
 
 
-def feed_forward(tokens: int, width: int, d_ff: int, condition_width: int | None, memory: Memory) -> Cost:
+def feed_forward(
+    tokens: int, width: int, d_ff: int, condition_width: int | None, memory: Memory, dropout: float = 0.0
+) -> Cost:
     """Norm, up, gate, down: values, gates and opened gates stay, beside the inputs of both maps."""
     up = norm(tokens, width, condition_width, memory) + linear(tokens, width, 2 * d_ff, memory)
-    return up + memory.kept(3 * tokens * d_ff) + linear(tokens, d_ff, width, memory)
+    gates = memory.kept(3 * tokens * d_ff) + memory.masks(tokens * d_ff, dropout)
+    return up + gates + linear(tokens, d_ff, width, memory)

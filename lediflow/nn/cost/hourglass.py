@@ -97,7 +97,9 @@ def level_cost(
     tokens = grid[0] * grid[1]
     projections = attention_projections(level, tokens, condition_width, memory)
     core = attention_core(level, tokens, memory)
-    forward = feed_forward(tokens, level.width, level.feedforward_width, condition_width, memory)
+    forward = feed_forward(
+        tokens, level.width, level.feedforward_width, condition_width, memory, level.dropout
+    )
     if memory.recompute:
         projections, core, forward = (replace(part, kept_bytes=0) for part in (projections, core, forward))
         projections += memory.kept(tokens * level.width)
@@ -132,5 +134,5 @@ def condition_cost(spec: HourglassSpec, memory: Memory) -> Cost:
     if spec.conditioning_dim:
         inputs += linear(1, spec.conditioning_dim, width, memory)
     norms = norm(1, width, None, memory) * 2
-    blocks = feed_forward(1, width, mapping.feedforward_width, None, memory) * mapping.depth
+    blocks = feed_forward(1, width, mapping.feedforward_width, None, memory, mapping.dropout) * mapping.depth
     return inputs + norms + blocks + memory.kept(width)  # the mapped vector, which every layer's norms share

@@ -32,6 +32,7 @@ CONFIGURATION = {  # as k-diffusion's files in configs/ are written, but smaller
         "mapping_d_ff": 20,
         "mapping_cond_dim": 5,
         "dropout_rate": [0.0, 0.1],
+        "mapping_dropout_rate": 0.2,
         "sigma_data": 0.5,
     },
     "dataset": {"type": "imagefolder", "num_classes": 7},
@@ -42,9 +43,9 @@ CONFIGURED = HourglassSpec(
     patch_size=4,
     levels=[
         LevelSpec(depth=1, width=16, d_ff=24, head_dim=8, kernel_size=3),
-        LevelSpec(depth=2, width=32, d_ff=40, head_dim=16),
+        LevelSpec(depth=2, width=32, d_ff=40, head_dim=16, dropout=0.1),
     ],
-    mapping=MappingSpec(depth=1, width=16, d_ff=20),
+    mapping=MappingSpec(depth=1, width=16, d_ff=20, dropout=0.2),
     num_classes=8,  # one of them for "no class"
     conditioning_dim=5,
     augmentation=True,
@@ -88,7 +89,7 @@ def drawn(spec, seed=0):
     for name, parameter in module.named_parameters():
         if name.endswith("self_attn.scale"):
             parameter.data.abs_()  # its root is taken
-    return module
+    return module.eval()
 
 
 def inputs_for(spec):
@@ -152,6 +153,20 @@ def test_k_diffusions_own_configuration_is_read(metadata):
     assert returned.spec == CONFIGURED
     arguments, given = inputs_for(CONFIGURED)
     assert torch.equal(returned(*arguments, **given), module(*arguments, **given))
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(0.3, [0.3, 0.3]), ([0.3, 0], [0.3, 0.0]), (None, [0.0, 0.0])]
+)
+def test_dropout_is_one_rate_for_all_levels_or_one_each(rate, expected):
+    weights, _ = to_k_diffusion(drawn(CONFIGURED))
+    metadata = CONFIGURATION | {"model": CONFIGURATION["model"] | {"dropout_rate": rate}}
+    module = from_k_diffusion(weights, metadata)
+    assert [level.dropout for level in module.spec.levels] == expected
+    assert (
+        module.mid_level.layers[0].self_attn.dropout == module.mid_level.layers[0].ff.dropout == expected[1]
+    )
+    assert not module.training  # as load_model gives: dropout acts where a caller trains on
 
 
 def test_k_diffusions_defaults_fill_a_short_configuration():
@@ -256,6 +271,10 @@ def test_attention_that_this_hourglass_lacks_is_refused(kind):
             {"model": CONFIGURATION["model"] | {"depths": [1]}},
             "2 widths, 1 depths, 2 d_ffs and 2 self_attns",
         ),
+        (
+            {"model": CONFIGURATION["model"] | {"dropout_rate": [0.1]}},
+            "dropout_rate of 1 numbers for 2 widths: give one per level",
+        ),
         ({"model": {"type": "image_transformer_v2", "patch_size": 4}}, "no input_channels, depths, widths"),
         (None, r"metadata with \[\]: the levels and the mapping network are not in it; give k-diffusion's"),
         (
@@ -271,6 +290,7 @@ def test_attention_that_this_hourglass_lacks_is_refused(kind):
         "unknown field",
         "no patch size",
         "uneven lists",
+        "uneven dropout",
         "half a configuration",
         "none",
         "broken text",

@@ -17,8 +17,8 @@ from lediflow.models import (
 )
 
 # one layer a level keeps tracing short; every kind of operation is there
-LOCAL = LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3)
-GLOBAL = LevelSpec(depth=1, width=16, head_dim=8)
+LOCAL = LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3, dropout=0.2)
+GLOBAL = LevelSpec(depth=1, width=16, head_dim=8, dropout=0.2)
 LEVELS = [LOCAL, LOCAL]  # on two grids, whose masks one graph must tell apart
 MAPPING = MappingSpec(depth=1, width=16)
 SPECS = {
@@ -54,10 +54,11 @@ def inputs_of(kind, batch_size):
     latent = torch.randn(batch_size, 4, 4, 4, generator=generator)
     t = torch.rand(batch_size, generator=generator)
     labels = torch.arange(batch_size) % 5
+    keys = torch.randint(-(2**63), 2**63 - 1, (batch_size,), generator=generator)  # of dropout's masks
     return {
-        "auxiliary": (image, latent),
-        "velocity": (image, t, latent, labels),
-        "latent_sampler": (latent, t),
+        "auxiliary": (image, latent, keys),
+        "velocity": (image, t, latent, labels, keys),
+        "latent_sampler": (latent, t, keys),
     }[kind]
 
 
@@ -100,7 +101,7 @@ def test_a_second_batch_size_makes_the_last_graph():
 
 
 def test_code_generated_for_a_model_computes_what_the_model_does():
-    module = drawn(SPECS["latent_sampler"]).eval()
+    module = drawn(SPECS["latent_sampler"])
     inputs = inputs_of("latent_sampler", 3)
     with torch.no_grad():
         found, expected = torch.compile(module, fullgraph=True)(*inputs), module(*inputs)
@@ -109,7 +110,7 @@ def test_code_generated_for_a_model_computes_what_the_model_does():
 
 @pytest.mark.parametrize("kind", ["auxiliary", "velocity"])
 def test_a_compiled_model_takes_images_of_another_size(kind):
-    module = drawn(replace(SPECS[kind], latent_shape=[]) if kind == "velocity" else SPECS[kind])
+    module = drawn(replace(SPECS[kind], latent_shape=[]) if kind == "velocity" else SPECS[kind]).eval()
     compiled = torch.compile(module, fullgraph=True, backend="eager")
     generator = torch.Generator().manual_seed(0)
     for height, width in ((16, 16), (24, 16), (32, 40)):

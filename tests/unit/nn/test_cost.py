@@ -30,6 +30,7 @@ SPECS = {
     "patches of one pixel": spec_of(FINE, COARSE, patch_size=1),
     "every input": spec_of(FINE, COARSE, num_classes=7, conditioning_dim=11, augmentation=True),
     "mostly feed-forward": spec_of(replace(FINE, d_ff=400)),
+    "with dropout": spec_of(replace(FINE, dropout=0.1), replace(COARSE, dropout=0.2)),
     "mostly condition": spec_of(FINE, patch_size=8, mapping=MappingSpec(depth=4, width=96)),
 }
 each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -43,6 +44,7 @@ def forward(module, batch_size, dtype=torch.float32):
         "conditioning": torch.zeros(batch_size, spec.conditioning_dim, dtype=dtype, device=device)
         if spec.conditioning_dim
         else None,
+        "dropout": torch.arange(batch_size, device=device),
     }
     x = torch.zeros(batch_size, spec.in_channels, HEIGHT, WIDTH, dtype=dtype, device=device)
     return module(x, torch.zeros(batch_size, device=device), **inputs)
