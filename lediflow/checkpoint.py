@@ -11,13 +11,13 @@ from lediflow.config.cli import BAD_REQUEST
 from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
 from lediflow.config.literal import check_utf8
 from lediflow.data.claims import claim_folder
-from lediflow.data.files import json_object
 from lediflow.disk import lasting_fault
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
 from lediflow.engine.checkpoints.snapshots import Snapshots, find_snapshot_fault
 from lediflow.errors import UserError
 from lediflow.models.export import CONFIG, save_tensors, save_weights
+from lediflow.records import object_if_any
 from lediflow.training.run_folder import RunFolder
 
 
@@ -110,7 +110,7 @@ def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
 def is_export(folder: Path) -> bool:
     """Whether an export of an earlier release is there."""
-    return "weights_sha256" in (json_object(folder / CONFIG) or {})
+    return "weights_sha256" in object_if_any(folder / CONFIG)
 
 
 def chosen(folder: RunFolder, images: int | None) -> Checkpoint:

@@ -67,6 +67,15 @@ def read_json(path: Path, advice: str) -> Any:
     return parse_json(content, str(path), advice)
 
 
+def object_if_any(path: Path) -> dict[str, Any]:
+    """The object of a JSON file that may be anybody's; an empty one where there is no such file, or something else."""
+    try:
+        found = read_json(path, "")
+    except RecordError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def parse_json(content: str | bytes, place: str, advice: str) -> Any:
     """The value of a JSON text; RecordError where it is none."""
     try:

@@ -32,8 +32,8 @@ def load_pipeline(
     flow = RunFolder(Path(run))
     export = require_export(flow, "the flow model", "python -m lediflow.train stage=flow ...")
     facts = flow.exported_facts()
-    if facts.get("stage") != "flow":
-        raise UserError(f"run={run} is a run of stage={facts.get('stage')}; give a run of stage=flow")
+    if facts["stage"] != "flow":
+        raise UserError(f"run={run} is a run of stage={facts['stage']}; give a run of stage=flow")
     where = choose_device(device)
     decode = load_decoder(facts["codec"], codec_path, where)
     if facts["prior"] == "gaussian":

@@ -10,7 +10,7 @@ from torch import nn
 
 from lediflow.config.parent import Parent
 from lediflow.config.schema import TrainCommand
-from lediflow.config.stage import build_stage
+from lediflow.config.stage import build_trial_stage
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import roles
 from lediflow.engine.fitting import fit_micro_batch
@@ -20,7 +20,6 @@ from lediflow.engine.protocol import accumulation_steps
 from lediflow.engine.ranks import Ranks
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import count_parameters
-from lediflow.stages.flow import FlowStage
 from lediflow.stages.protocol import Stage
 
 
@@ -37,9 +36,7 @@ def fitted_micro_batch(
     config = replace(command.engine, precision=choose_precision(command.engine.precision, device))
     engine = held(parameters, config, ranks.world_size, averages=averages_of(command))
     share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
-    stage = build_stage(command, parent.model.to(device) if parent else None)
-    if isinstance(stage, FlowStage):
-        stage.widening = 1.0  # whatever it will be, it takes the same memory
+    stage = build_trial_stage(command, parent.model.to(device) if parent else None)
     trial = trial_of(command, module.to(device), stage, device)
     return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), device, agree)
 

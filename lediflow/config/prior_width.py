@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,15 @@ from lediflow.engine.checkpoints import Checkpoint
 from lediflow.errors import UserError
 from lediflow.flow.widening import FACTOR, automatic_width
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.records import read_dataclass, read_json
+from lediflow.records import object_if_any, read_dataclass, read_json
 from lediflow.stages.flow import AUTO, FlowStage
 from lediflow.training.identity import WIDTH
 from lediflow.training.loop import Training
 from lediflow.training.prior_spread import IMAGES, measure_spread
+from lediflow.training.prior_width import ABOUT, GIVEN, AutomaticWidth, described
 from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-ABOUT = "prior_width"  # in an export, beside the number itself: where the number is from
-GIVEN = {"rule": "given"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutomaticWidth:
-    """A width that was measured, and what it rests on. Deviations are in units of what the models see."""
-
-    rule: str = AUTO
-    prior_widening: float  # factor x the larger of sigma and residual, rounded
-    factor: float
-    sigma: float  # typical, as the prior says
-    residual: float  # typical, as the images have it
-    images: int
-    split: str  # heldout, or train where nothing is held out
-    parent: str  # SHA-256 of the auxiliary model's weights
-    data: str  # fingerprint of the shards
 
 
 def given_width(command: TrainCommand) -> float | None:
@@ -139,17 +121,6 @@ def say_found(found: AutomaticWidth, training: Training, command: TrainCommand) 
         )
 
 
-def described(about: dict[str, Any]) -> str:
-    """Where a width is from, in words."""
-    if about.get("rule") != AUTO:
-        return "given"
-    of = "held-out" if about["split"] == "heldout" else "training"
-    return (
-        f"auto, {about['factor']:g} x the larger of the prior's typical sigma {about['sigma']:.3g} and residual "
-        f"{about['residual']:.3g} on {about['images']:,} {of} images"
-    )
-
-
 def kept_width(path: Path, pins: dict[str, str]) -> AutomaticWidth | None:
     """What the file says, if it can be read and is of this parent and data."""
     if not path.is_file():
@@ -168,9 +139,5 @@ def kept_width(path: Path, pins: dict[str, str]) -> AutomaticWidth | None:
 
 def keep(path: Path, about: dict[str, Any]) -> None:
     """Write the file where it does not say so already."""
-    try:
-        is_kept = read_json(path, "") == about
-    except ValueError:
-        is_kept = False
-    if not is_kept:
+    if object_if_any(path) != about:
         write_json(path, about)

@@ -12,6 +12,14 @@ from lediflow.stages.latent_sampler import LatentSamplerStage
 from lediflow.stages.protocol import Stage
 
 
+def build_trial_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
+    """For passes over made-up samples, which take as long and as much memory at any width of the prior."""
+    stage = build_stage(command, auxiliary)
+    if isinstance(stage, FlowStage) and stage.widening is None:
+        stage.widening = 1.0
+    return stage
+
+
 def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
     spec, drops = command.model.auxiliary, has_dropout(trained_spec(command))
     match command.stage.name:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.files import disk_errors_explained, json_object, write_json
+from lediflow.data.files import disk_errors_explained, write_json
 from lediflow.errors import UserError
+from lediflow.records import object_if_any
 
 CLAIM = ".lediflow.json"
 NAMED = 3  # files that a message names
@@ -46,7 +47,7 @@ def claim_folder(folder: Path, option: str, command: str, is_ours: Callable[[Pat
     mark: dict[str, Any] = {"command": command}
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if (json_object(folder / CLAIM) or {}).get("command") == command:
+        if object_if_any(folder / CLAIM).get("command") == command:
             return
         if not is_ours(folder):
             refuse_foreign(folder, option, visible_names(folder))

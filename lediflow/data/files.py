@@ -69,15 +69,6 @@ def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
         stream.writelines(json.dumps(row, sort_keys=True).encode() + b"\n" for row in rows)
 
 
-def json_object(path: Path) -> dict[str, Any] | None:
-    """The object of a JSON file; None where there is no such file, or something else in it."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def sha256_of(path: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with path.open("rb") as stream:

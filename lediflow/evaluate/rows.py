@@ -136,6 +136,7 @@ class RowMaker:
         found: dict[str, Any] = {
             "reference": {"name": main.name, "fingerprint": main.fingerprint, "images": len(main.chosen)},
             "real_mmd": halves_mmd(main, session.group, session.device),
+            "prior_widening": self.pipeline.prior_widening,
         }
         for other in others:
             floor = measure(

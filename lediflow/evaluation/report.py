@@ -35,6 +35,7 @@ from lediflow.tracking.report_data import (
     ReportData,
     StepComparison,
 )
+from lediflow.training.prior_width import told_width
 from lediflow.training.run_folder import RunFolder
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
@@ -113,7 +114,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         priors=prior_examples(flows),
         panels=loss_panels(runs),
         bin_panels=bin_panels(runs),
-        environment=environment(measured),
+        environment=widths(flows) | environment(measured),
         commands=commands,
     )
 
@@ -280,6 +281,13 @@ def last_means(run: RunRecord, keys: Sequence[str]) -> Float[np.ndarray, " bins"
 def of_length(panel: BinPanel) -> dict[str, Float[np.ndarray, " bins"]]:
     """The means that have a value for each of the panel's bins: an older run may have had other bins, or none."""
     return {name: means for name, means in panel.means.items() if len(means) == len(panel.edges) - 1}
+
+
+def widths(flows: list[RunRecord]) -> dict[str, str]:
+    """What was added to the prior of each flow that starts from one."""
+    told = {run.folder.root.name: width for run in flows if (width := told_width(run.facts)) is not None}
+    title = "Width added to the prior"
+    return {title if len(told) == 1 else f"{title}, {name}": width for name, width in told.items()}
 
 
 def environment(measured: list[RunRecord]) -> dict[str, str]:

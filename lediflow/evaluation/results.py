@@ -20,8 +20,8 @@ import torch
 
 import lediflow
 from lediflow.data.claims import claim_folder, visible_names
-from lediflow.data.files import json_object, whole_or_absent
-from lediflow.records import Record, RecordError, read_record
+from lediflow.data.files import whole_or_absent
+from lediflow.records import Record, RecordError, object_if_any, read_record
 
 SCHEMA_VERSION = 1
 AGAIN = "delete it and run `python -m lediflow.evaluate` to make it anew"
@@ -133,7 +133,7 @@ def claim_results(folder: Path) -> None:
 
 def is_folder_of_results(folder: Path) -> bool:
     """Whether earlier releases wrote here, or nothing is there but folders that have results of their own."""
-    is_ours = "certificate" in (json_object(folder / RESULTS) or {}) or any((folder / ROWS).glob("*.json"))
+    is_ours = "certificate" in object_if_any(folder / RESULTS) or any((folder / ROWS).glob("*.json"))
     return is_ours or {*visible_names(folder)} <= INNER
 
 

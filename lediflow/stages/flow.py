@@ -48,7 +48,7 @@ class FlowStageConfig(TimeConfig):
     )  # the largest weight, reached where the prior is surest; open in the paper
     normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
     prior_widening: int | float | str = bounded(
-        0.0, at_least=0, or_word=AUTO
+        AUTO, at_least=0, or_word=AUTO
     )  # s: the flow starts from N(mu, sigma^2 + s^2), here and where it is used | auto: by the prior's held-out spread
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
     label_dropout: float = bounded(

@@ -116,8 +116,11 @@ class RunFolder:
         raise UserError(f"{role} is to be read from {self.root}, but {found}; train it: {how_to_train}")
 
     def exported_facts(self) -> Record:
-        """What stands beside the exported weights; RecordError where that cannot be read."""
-        return read_record(self.export / "config.json", AGAIN, FACTS)
+        """What stands beside the exported weights; RecordError where that cannot be read, or says nothing."""
+        path = self.export / "config.json"
+        if not (facts := read_record(path, AGAIN, FACTS)):
+            raise RecordError(f"{path} holds nothing ({{}}): it is damaged; {AGAIN}")
+        return facts
 
     def recorded_options(self) -> dict[str, Any]:
         """The resolved configuration of the last start; RecordError where it cannot be read."""

@@ -1,4 +1,4 @@
-"""stage.prior_widening=auto: found once, kept by the run, used wherever the run is."""
+"""stage.prior_widening=auto, the default: found once, kept by the run, used wherever the run is."""
 
 import json
 import math
@@ -29,7 +29,6 @@ def command_of(trained, folder, *options):
         *trained.commands["flow"],
         f"run={folder}",
         f"data.held_out_fraction={HELD_OUT}",
-        "stage.prior_widening=auto",
         *options,
     )
 
@@ -128,6 +127,20 @@ def test_another_width_is_another_run(automatic, trained, images):
     assert "(stage.prior_widening: auto, now 0.3)" in said.err
 
 
+def test_the_report_says_the_width_and_where_it_is_from(automatic, trained, tmp_path):
+    folder, _ = automatic
+    width = f"{facts_of(folder)['prior_widening']:g} (auto: {FACTOR:g} x the larger of"
+    said = succeed("report", folder, trained.baseline, "--output", tmp_path / "page.html")
+    assert f"{folder}: width added to the prior {width}" in said.out
+    assert f"{trained.baseline}: width" not in said.out
+    assert width in (tmp_path / "page.html").read_text()
+
+
+def test_a_dry_run_says_that_it_will_be_measured(trained, tmp_path):
+    said = succeed(*command_of(trained, tmp_path / "run", "dry_run=true"))
+    assert "auto (measured when the run begins)" in said.out
+
+
 def test_samples_start_from_the_widened_prior(automatic, trained):
     folder, _ = automatic
     width = facts_of(folder)["prior_widening"]
@@ -158,15 +171,14 @@ class TestARunOfBefore:
         shutil.copytree(before, tmp_path / "run")
         return tmp_path / "run"
 
-    @pytest.mark.parametrize("said", ["auto", "0"])
+    @pytest.mark.parametrize("said", [(), ("stage.prior_widening=0",)], ids=["not named", "0"])
     def test_is_finished_for_the_same_command(self, run, trained, said):
-        command = command_of(trained, run, f"stage.prior_widening={said}")
-        assert "nothing to do" in succeed(*command).err
+        assert "nothing to do" in succeed(*command_of(trained, run, *said)).err
 
-    @pytest.mark.parametrize("said", ["auto", "0"])
+    @pytest.mark.parametrize("said", [(), ("stage.prior_widening=0",)], ids=["not named", "0"])
     def test_goes_on_with_0(self, run, trained, tmp_path, said):
-        heard = succeed(*command_of(trained, run, "train.images=96", f"stage.prior_widening={said}")).err
-        assert ("its prior is not widened" in heard) == (said == "auto")
+        heard = succeed(*command_of(trained, run, "train.images=96", *said)).err
+        assert ("its prior is not widened" in heard) == (not said)
         facts = facts_of(run)
         assert facts["prior_widening"] == 0 and "prior_widening" not in facts["identity"]["stage"]
         assert not (run / "prior_width.json").exists()

@@ -108,6 +108,7 @@ REFUSED = [
     ("flow/export/config.json", cut, "prior"),
     ("flow/export/config.json", retyped, "report"),
     ("flow/export/config.json", folder, "report"),
+    ("flow/export/config.json", keyless, "sample"),
     ("flow/export/model.safetensors", cut, "sample"),
     ("auxiliary/export/config.json", keyless, "train"),
     ("auxiliary/export/config.json", nested, "prior"),
@@ -163,6 +164,18 @@ def test_a_spoilt_record_of_samples_is_refused(spoil, trained, root):
         said = invoke(*commands(trained, root)["sample"])
     assert said.status == 2
     assert "samples" in said.err
+
+
+@pytest.mark.parametrize("spoil", [keyless, folder])
+@pytest.mark.parametrize("option", ["images", "reference"])
+def test_pictures_whose_record_says_nothing_are_not_measured(spoil, option, trained, root, tmp_path):
+    pictures = {"images": trained.root / "pictures/disc", "reference": trained.root / "pictures/bar"}
+    pictures[option] = root / "samples"
+    asked = [f"{name}={path}" for name, path in pictures.items()]
+    with spoilt(root / "samples" / "samples.json", spoil):
+        said = invoke("evaluate", *asked, f"output={tmp_path}")
+    assert said.status == 2
+    assert f"{root}/samples/samples.json" in said.err and "draw them again" in said.err
 
 
 @pytest.mark.parametrize(

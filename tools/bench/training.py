@@ -26,7 +26,7 @@ from subjects import BATCHES, SMALL_BATCH, training_command
 
 from lediflow.config.build import build_engine
 from lediflow.config.schema import TrainCommand
-from lediflow.config.stage import build_stage
+from lediflow.config.stage import build_trial_stage
 from lediflow.config.trained_model import build_trained_model
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import decays_for
@@ -115,7 +115,7 @@ def step_of(command: TrainCommand) -> tuple[Engine, Iterator[None]]:
     auxiliary: Any = None
     if command.stage.name != "auxiliary" and command.prior == "learned":
         auxiliary = engine.frozen(build_model(command.model.auxiliary, command.engine.attention_route))
-    stage = build_stage(command, auxiliary)
+    stage = build_trial_stage(command, auxiliary)
     size, count = command.model.image_size, engine.micro_batch
     images = torch.randn(count, command.model.channels, size, size, device=engine.device)
     ids = torch.arange(count, device=engine.device)

@@ -17,6 +17,7 @@ from lediflow.errors import UserError
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
+from lediflow.stages.flow import AUTO
 from lediflow.training.throughput import parent_flops
 
 
@@ -91,6 +92,10 @@ def work_facts(command: TrainCommand, work: Work) -> Facts:
         ("run", f"{train.images:,} images, {-(-train.images // train.global_batch):,} steps"),
         ("precision", work.engine.precision),
     ]
+    if command.stage.name == "flow" and has_parent(command):
+        asked = command.stage.prior_widening
+        found = " (measured when the run begins)" if asked == AUTO else ""
+        facts.append(("width added to the prior", f"{asked}{found}"))
     if work.frozen.parameters:
         facts.insert(1, ("frozen parameters", f"{work.frozen.parameters:,}"))
     return facts

@@ -4,9 +4,9 @@ import pytest
 import torch
 from harness.commands import compose
 
-from lediflow.config.build import build_stage
 from lediflow.config.inputs import open_inputs
 from lediflow.config.micro_batch import fitted_micro_batch, made_up, trial_of
+from lediflow.config.stage import build_trial_stage
 from lediflow.config.trained_model import build_trained_model
 from lediflow.engine.ranks import Ranks
 
@@ -18,7 +18,7 @@ def test_every_stage_passes_made_up_samples_as_it_passes_real_ones(trained, name
     command = compose(*trained.commands[name])
     inputs = open_inputs(command, Ranks())
     model = build_trained_model(command)
-    stage = build_stage(command, inputs.parent.model if inputs.parent else None)
+    stage = build_trial_stage(command, inputs.parent.model if inputs.parent else None)
     trained_weights = [weight for weight in model.parameters() if weight.requires_grad]
     before = [weight.clone() for weight in trained_weights]
     gradients = []

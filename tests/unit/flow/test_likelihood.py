@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
-from lediflow.flow.gaussians import gaussian_log_density
+from lediflow.flow.gaussians import gaussian_log_density, widen
 from lediflow.flow.likelihood import bits_per_dimension, log_likelihood, rademacher
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import SOLVERS
@@ -60,6 +60,18 @@ def test_a_learned_priors_own_density_is_where_the_flow_starts():
         carried(mu, s.exp().diag()).log_prob(sample) for sample, mu, s in zip(y, mean, logvar, strict=True)
     ]
     found = log_likelihood(affine, y, lambda x: gaussian_log_density(x, mean, logvar), trace="exact", **TIGHT)
+    torch.testing.assert_close(found.nats, torch.stack(expected), atol=1e-6, rtol=0)
+
+
+def test_a_widened_priors_density_is_that_of_the_sum_of_variances():
+    """A flow from N(mu, sigma^2 + s^2): the start is that of independent noise of deviation s on top."""
+    y, mean, logvar = drawn(3, 3, DIM, seed=3)
+    expected = [
+        carried(mu, (s.exp() + 0.3**2).diag()).log_prob(sample)
+        for sample, mu, s in zip(y, mean, logvar, strict=True)
+    ]
+    wide = widen(logvar, 0.3)
+    found = log_likelihood(affine, y, lambda x: gaussian_log_density(x, mean, wide), trace="exact", **TIGHT)
     torch.testing.assert_close(found.nats, torch.stack(expected), atol=1e-6, rtol=0)
 
 

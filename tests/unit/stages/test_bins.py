@@ -70,7 +70,7 @@ def results(auxiliary, velocity, baseline, sampler, batch, noise):
     eq_5 = AuxiliaryStage(AuxiliaryStageConfig(beta=0.1), latent_shape=(2, 4, 4), logvar_floor=-5.0)
     return {
         "auxiliary": eq_5.loss(auxiliary, batch, noise),
-        "flow": FlowStage(FlowStageConfig(), auxiliary).loss(velocity, batch, noise),
+        "flow": FlowStage(FlowStageConfig(prior_widening=0), auxiliary).loss(velocity, batch, noise),
         "baseline": FlowStage(FlowStageConfig(), None).loss(baseline, batch, noise),
         "sampler": LatentSamplerStage(LatentSamplerStageConfig(), auxiliary).loss(sampler, batch, noise),
     }

@@ -13,8 +13,12 @@ from lediflow.flow.times import draw_times
 from lediflow.stages.flow import FlowStage, FlowStageConfig
 
 
+def config_of(**options):
+    return FlowStageConfig(**{"prior_widening": 0, **options})
+
+
 def stage_of(auxiliary, **config):
-    return FlowStage(FlowStageConfig(**config), auxiliary)
+    return FlowStage(config_of(**config), auxiliary)
 
 
 def times(batch, noise):
@@ -128,12 +132,12 @@ def test_normalised_weights_divide_each_images_by_their_mean(auxiliary, velocity
 
 @pytest.mark.parametrize("time", ["uniform", "logit_normal", "stratified"])
 def test_times_follow_the_law_that_is_configured(batch, noise, time):
-    config = FlowStageConfig(time=time, time_mean=0.3, time_strata=5)
+    config = config_of(time=time, time_mean=0.3, time_strata=5)
     assert torch.equal(heard(config, batch, noise).t, draw_times(config, noise, batch.ids))
 
 
 def test_labels_are_passed_on_only_to_class_conditional_models(auxiliary, batch, noise):
-    config = FlowStageConfig(label_dropout=0.0)
+    config = config_of(label_dropout=0.0)
     assert heard(config, batch, noise, auxiliary=auxiliary).labels is None
     conditional = heard(config, batch, noise, auxiliary=auxiliary, num_classes=2)
     assert conditional.labels.tolist() == [0, 1, 1, 0]
@@ -149,7 +153,7 @@ def many(batch, count):
 
 def test_dropped_labels_become_the_null_class_as_often_as_asked(batch, noise):
     crowd = many(batch, 5000)
-    labels = heard(FlowStageConfig(label_dropout=0.2), crowd, noise, num_classes=2).labels
+    labels = heard(config_of(label_dropout=0.2), crowd, noise, num_classes=2).labels
     is_dropped = labels == 2
     assert is_dropped.float().mean().item() == pytest.approx(0.2, abs=5 * (0.2 * 0.8 / 5000) ** 0.5)
     assert torch.equal(labels[~is_dropped], crowd.labels[~is_dropped])
@@ -157,7 +161,7 @@ def test_dropped_labels_become_the_null_class_as_often_as_asked(batch, noise):
 
 
 def test_labels_are_dropped_at_all_times_alike(batch, noise):
-    module = heard(FlowStageConfig(label_dropout=0.5), many(batch, 5000), noise, num_classes=2)
+    module = heard(config_of(label_dropout=0.5), many(batch, 5000), noise, num_classes=2)
     is_dropped = module.labels == 2
     difference = module.t[is_dropped].mean() - module.t[~is_dropped].mean()
     assert abs(difference) < 5 * 2 * (1 / 12 / 5000) ** 0.5  # standard error of two means of 2500 uniforms
@@ -165,12 +169,12 @@ def test_labels_are_dropped_at_all_times_alike(batch, noise):
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 1, 1, 0]), (1.0, [2, 2, 2, 2])])
 def test_no_label_or_every_label_can_be_dropped(batch, noise, share, expected):
-    config = FlowStageConfig(label_dropout=share)
+    config = config_of(label_dropout=share)
     assert heard(config, batch, noise, num_classes=2).labels.tolist() == expected
 
 
 def test_a_samples_label_is_dropped_whatever_batch_it_is_in(batch, noise, one_by_one):
-    config, crowd = FlowStageConfig(label_dropout=0.5), many(batch, 40)
+    config, crowd = config_of(label_dropout=0.5), many(batch, 40)
     whole = heard(config, crowd, noise, num_classes=2).labels
     parts = [heard(config, single, noise, num_classes=2).labels for single in one_by_one(crowd)]
     assert torch.equal(torch.cat(parts), whole) and 2 in whole
@@ -180,7 +184,7 @@ def test_a_samples_label_is_dropped_whatever_batch_it_is_in(batch, noise, one_by
 def test_a_class_conditional_model_needs_data_with_labels(batch, noise):
     unlabelled = dataclasses.replace(batch, labels=None)
     with pytest.raises(UserError, match=r"model\.velocity\.num_classes=2, but the data has no labels"):
-        heard(FlowStageConfig(), unlabelled, noise, num_classes=2)
+        heard(config_of(), unlabelled, noise, num_classes=2)
 
 
 def test_optimal_transport_pairs_draws_and_images_by_their_distance(batch, noise):
@@ -189,7 +193,7 @@ def test_optimal_transport_pairs_draws_and_images_by_their_distance(batch, noise
     partner = torch.empty(4, dtype=torch.int64)
     partner[columns] = torch.from_numpy(rows)
     t = times(batch, noise)
-    found = heard(FlowStageConfig(coupling="optimal_transport"), batch, noise).x
+    found = heard(config_of(coupling="optimal_transport"), batch, noise).x
     torch.testing.assert_close(found, (1 - t) * x[partner] + t * y)
     assert partner.tolist() != [0, 1, 2, 3]  # this batch has something to exchange
 
@@ -215,3 +219,8 @@ def test_draws_of_the_learned_prior_are_not_exchanged(auxiliary):
 def test_options_that_make_no_sense_are_refused_with_their_key(options, message):
     with pytest.raises(ValueError, match=message):
         FlowStageConfig(**options)
+
+
+def test_a_width_that_was_not_found_yet_is_never_taken_for_none(auxiliary, velocity, batch, noise):
+    with pytest.raises(RuntimeError, match=r"was not settled before the first step"):
+        stage_of(auxiliary, prior_widening="auto").loss(velocity, batch, noise)

@@ -48,7 +48,7 @@ def stages():
         "auxiliary": (
             AuxiliaryStage(AuxiliaryStageConfig(), latent_shape=LATENT, logvar_floor=-7.0), AUXILIARY, None,
         ),
-        "flow": (FlowStage(FlowStageConfig(), parent), VELOCITY, AUXILIARY),
+        "flow": (FlowStage(FlowStageConfig(prior_widening=0), parent), VELOCITY, AUXILIARY),
         "latent_sampler": (LatentSamplerStage(LatentSamplerStageConfig(), parent), SAMPLER, AUXILIARY),
     }  # fmt: skip
 
