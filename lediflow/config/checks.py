@@ -69,4 +69,6 @@ def check_sizes(command: TrainCommand) -> None:
     if command.prior == "learned":
         _, height, width = latent_shape(model.auxiliary, size, size)
         if command.stage.name == "latent_sampler":
-            check_grid(model.latent_sampler.levels, 1, height, width, key="model.latent_sampler")
+            check_grid(
+                model.latent_sampler.levels, 1, height, width, key="model.latent_sampler", subject="latent"
+            )

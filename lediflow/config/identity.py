@@ -37,7 +37,7 @@ def stage_options(command: TrainCommand) -> dict[str, Any]:
 
 
 # options that are younger than some runs, at the values that leave a training as it was without them
-UNSAID = {"dropout": 0}
+UNSAID = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0}
 
 
 def without_defaults(options: Any) -> Any:

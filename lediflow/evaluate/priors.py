@@ -140,6 +140,8 @@ def describe(prior: dict[str, Any]) -> str:
     told = {
         "nll": f"{prior['nll_nats']:.3f} nats",
         "PSNR": f"{prior['psnr']:.1f} dB",
+        "latent": f"{prior['kl_nats_per_image']:.1f} nats, "
+        f"{prior['active_units']} of {prior['latent_entries']} entries in use",
         "variance of z": f"{prior['z_variance']:.2f}",
         "calibration error": f"{prior['ence']:.1%}",
         "coverage error": f"{prior['coverage_error']:.1%}",

@@ -3,7 +3,8 @@
 Both VGL and the flow losses are means over pixels and channels, so their size does not depend on the
 image's; the KL divergence is a sum over latent features, in nats. Gaussians are held as mean and
 logvar = log sigma^2.
-Source: arXiv:2505.20723, eqs. 2, 4, 5 and 6; beta-NLL: Seitzer et al., arXiv:2203.09168.
+Source: arXiv:2505.20723, eqs. 2, 4, 5 and 6; beta-NLL: Seitzer et al., arXiv:2203.09168; free bits: Kingma et al.,
+arXiv:1606.04934.
 """
 
 import math
@@ -78,8 +79,24 @@ def guided_by_variance(
 
 def gaussian_kl(mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]) -> PerSample:
     """KL(N(mean, exp(logvar)) || N(0, 1)), in nats, summed over features. Second term of eq. 5."""
-    per_feature = 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
-    return per_feature.flatten(start_dim=1).sum(dim=1)
+    return gaussian_kl_by_feature(mean, logvar).flatten(start_dim=1).sum(dim=1)
+
+
+def gaussian_kl_by_feature(
+    mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]
+) -> Float[Tensor, "batch *dims"]:
+    """Each feature's part of `gaussian_kl`, in nats; 0 where the posterior is N(0, 1)."""
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+
+
+def charged_kl(kl: Float[Tensor, "batch *dims"], free_nats: float) -> PerSample:
+    """Free bits (arXiv:1606.04934), for every feature of every sample: the sum of max(free_nats, kl).
+
+    Features below have no gradient. The reference has groups of features and their mean over a minibatch; taken sample
+    by sample the loss does not depend on how a batch is split. 0 is the plain sum.
+    """
+    charged = kl.clamp(min=free_nats) if free_nats else kl
+    return charged.flatten(start_dim=1).sum(dim=1)
 
 
 def flow_matching_loss(

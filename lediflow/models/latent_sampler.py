@@ -29,5 +29,5 @@ class LatentSampler(nn.Module):
     ) -> Latent:
         """The velocity at w and t; `dropout` holds a key for each sample, which training with dropout needs."""
         check_channels(w.shape[1], self.spec.latent_channels, f"{KEY}.latent_channels")
-        check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=KEY)
+        check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=KEY, subject="latent")
         return self.hourglass(w, t, dropout=dropout)

@@ -12,6 +12,11 @@ from itertools import accumulate
 from lediflow.ranges import bounded, check_ranges
 
 FEEDFORWARD_EXPANSION = 3  # LeDiFlow's parameter counts follow from it
+REMEDIES = {  # for what a model looks at and cannot tile
+    "image": "resize the image, or use fewer {key}.levels or a smaller {key}.patch_size",
+    "latent": "use fewer {key}.levels, or a larger latent: fewer model.auxiliary.halvings or a smaller "
+    "model.auxiliary.patch_size",
+}
 
 
 @dataclass(kw_only=True)
@@ -117,11 +122,12 @@ def check_grid(
     width: int,
     factors: Sequence[int] | None = None,
     key: str = "model",
+    subject: str = "image",
 ) -> None:
     """Refuse an image that the levels cannot tile, with the level and the setting to change.
 
     `factors` says how much each change of level reduces the grid; by default every one halves it. `key` is
-    where the configuration keeps the model.
+    where the configuration keeps the model, `subject` what it looks at: an image, or a latent of the auxiliary model.
     """
     height, width = map(
         operator.index, (height, width)
@@ -130,18 +136,19 @@ def check_grid(
     multiple = math.prod(cells)
     if height % multiple or width % multiple:
         raise ValueError(
-            f"image of {height}x{width}: patches of {patch_size} over {len(levels)} levels need sides that "
-            f"are multiples of {multiple}; resize the image, or use fewer {key}.levels or a smaller "
-            f"{key}.patch_size"
+            f"{subject} of {height}x{width}: patches of {patch_size} over {len(levels)} levels need sides that "
+            f"are multiples of {multiple}; {REMEDIES[subject].format(key=key)}"
         )
     for index, (level, cell) in enumerate(zip(levels, accumulate(cells, operator.mul), strict=True)):
-        check_kernel(index, level.kernel_size, height // cell, width // cell, key)
+        check_kernel(index, level.kernel_size, height // cell, width // cell, key, subject)
 
 
-def check_kernel(index: int, kernel_size: int | None, height: int, width: int, key: str) -> None:
+def check_kernel(
+    index: int, kernel_size: int | None, height: int, width: int, key: str, subject: str = "image"
+) -> None:
     """Refuse a neighborhood that is wider than the token grid of its level."""
     if kernel_size is not None and kernel_size > min(height, width):
         raise ValueError(
             f"level {index}: kernel {kernel_size} is wider than its {height}x{width} token grid; "
-            f"lower {key}.levels[{index}].kernel_size or start from a larger image"
+            f"lower {key}.levels[{index}].kernel_size or start from a larger {subject}"
         )

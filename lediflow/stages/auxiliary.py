@@ -2,7 +2,9 @@
 
 Loss, eq. 5 of arXiv:2505.20723: E[VGL] + beta KL(q(z|y) || N(0, I)). We write it per pixel: the variance-guided loss
 is a mean over pixels and channels, the KL a sum over latents divided by the same count, so that beta = 1 is the
-true evidence lower bound whatever the image size. With nll_beta > 0 the first term is beta-NLL instead
+true evidence lower bound whatever the image size. Two cures for latents that the encoder gives up early: beta may grow
+from 0 (a sample's beta follows from its place in the run, so it is the same on any rank and after any restart), and KL
+below `free_bits` nats of a latent entry may go uncharged. With nll_beta > 0 the first term is beta-NLL instead
 (arXiv:2203.09168), another beta than eq. 5's.
 """
 
@@ -10,16 +12,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from lediflow.data.streams.batch import Batch
 from lediflow.flow.gaussians import share_at_floor
-from lediflow.flow.losses import beta_nll_loss, gaussian_kl, guided_by_variance, variance_guided_loss
+from lediflow.flow.losses import (
+    beta_nll_loss,
+    charged_kl,
+    gaussian_kl_by_feature,
+    guided_by_variance,
+    variance_guided_loss,
+)
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import Prior
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded, check_ranges
-from lediflow.stages.bins import Binned, by_sigma, some_pixels
+from lediflow.stages.bins import Binned, by_channel, by_sigma, some_pixels
 from lediflow.stages.dropout import dropout_keys
 from lediflow.stages.protocol import StageLoss, stage_loss
 
@@ -30,6 +40,12 @@ class AuxiliaryStageConfig:
     beta: float = bounded(
         1.0, at_least=0
     )  # open in the paper; lower: sharper prior, a latent space that is harder to sample
+    beta_warmup_images: int = bounded(
+        0, at_least=0
+    )  # beta grows linearly from 0 over so many images; longer: more of the latent is in use, and a KL that falls later
+    free_bits: float = bounded(
+        0.0, at_least=0
+    )  # nats of each latent entry that cost nothing: higher, and every entry is used, but z is harder to sample
     nll_beta: float = bounded(
         0.0, at_least=0, at_most=1
     )  # weighs pixels by sigma^(2 nll_beta): higher, and unsure pixels' means learn faster
@@ -49,7 +65,7 @@ class AuxiliaryStage:
         logvar_floor: float,
         has_dropout: bool = False,
     ) -> None:
-        self.beta, self.nll_beta = config.beta, config.nll_beta
+        self.config, self.nll_beta = config, config.nll_beta
         self.latent_shape = latent_shape
         self.logvar_floor = logvar_floor
         self.has_dropout = has_dropout
@@ -60,17 +76,32 @@ class AuxiliaryStage:
         posterior, _, prior = module(y, gaussian, **dropout_keys(self.has_dropout, batch, noise))
         mean, logvar = prior.mean.float(), prior.logvar.float()
         vgl = variance_guided_loss(y, mean, logvar)
-        kl = gaussian_kl(posterior.mean.float().flatten(1), posterior.logvar.float().flatten(1))
+        kl = gaussian_kl_by_feature(posterior.mean.float(), posterior.logvar.float())
         fit = beta_nll_loss(y, mean, logvar, beta=self.nll_beta) if self.nll_beta else vgl
-        per_sample = fit + self.beta * kl / y[0].numel()
+        beta = self._beta(batch, is_training=module.training)
+        per_sample = fit + beta * charged_kl(kl, self.config.free_bits) / y[0].numel()
         metrics = {
             "vgl": vgl.mean(),
-            "kl_nats": kl.mean(),
+            "kl_nats": kl.flatten(1).sum(1).mean(),
             "prior_mse": (y - mean).square().mean(),
             "prior_sigma": (0.5 * logvar).exp().mean(),
             "share_at_floor": share_at_floor(logvar, self.logvar_floor).mean(),
         }
-        return stage_loss(per_sample, metrics, {"loss_by_sigma": vgl_by_sigma(y, Prior(mean, logvar))})
+        if isinstance(beta, Tensor):
+            metrics["beta"] = beta.mean()
+        bins = {
+            "loss_by_sigma": vgl_by_sigma(y, Prior(mean, logvar)),
+            "kl_nats_by_channel": by_channel(kl),
+        }
+        return stage_loss(per_sample, metrics, bins)
+
+    def _beta(self, batch: Batch, *, is_training: bool) -> float | Float[Tensor, " batch"]:
+        """What the KL weighs: of samples early in the run less; the held-out loss has one meaning all along."""
+        beta, warmup = self.config.beta, self.config.beta_warmup_images
+        if not warmup:
+            return beta
+        share = (batch.ids.double() / warmup).clamp(max=1).float()
+        return beta * (share if is_training else torch.ones_like(share))
 
 
 def vgl_by_sigma(y: Image, prior: Prior) -> Binned:

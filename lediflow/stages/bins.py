@@ -1,4 +1,4 @@
-"""Where in a batch the loss comes from: a value's sum and count by time, or by the prior's deviation sigma.
+"""Where in a batch the loss comes from: a value's sum and count by time, by the prior's deviation sigma, or by channel.
 
 Sums and counts of several batches and ranks add up to theirs, so a mean by bin is right whatever it was taken over.
 Nothing here waits for the device: bins are found by arithmetic, and membership is a table of bins x values. That
@@ -45,6 +45,13 @@ def by_sigma(values: Float[Tensor, "batch pixels"], logvar: Float[Tensor, "batch
     """Of each doubling of sigma, the value of the pixels whose deviation lies in it."""
     power = (logvar / (2 * math.log(2))).floor().long()
     return binned(values.flatten(), power.flatten() - SMALLEST_SIGMA_POWER + 1, SIGMA_BINS)
+
+
+@torch.no_grad()
+def by_channel(values: Float[Tensor, "batch channels *grid"]) -> Binned:
+    """Of each channel, its sum over the grid: the mean by bin is a sample's."""
+    sums = values.flatten(2).sum(2).sum(0)
+    return Binned(sums, torch.full_like(sums, len(values)))
 
 
 def some_pixels(image: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch pixels"]:

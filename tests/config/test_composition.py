@@ -153,3 +153,15 @@ def test_options_of_a_stage_reach_it():
     )
     stage = build_stage(command, None)
     assert (stage.exponent, stage.cap) == (2.0, 3.0)
+
+
+@pytest.mark.parametrize("experiment", ["demo", "campaign64"])
+def test_each_stage_of_an_experiment_can_have_a_weight_decay_of_its_own(experiment):
+    changes = ("per_stage.auxiliary.weight_decay=0.3", "per_stage.flow.weight_decay=0.2")
+    found = [
+        compose(
+            "train", f"experiment={experiment}", f"stage={stage}", "data.path=x", *changes
+        ).train.weight_decay
+        for stage in STAGES
+    ]
+    assert found == [0.3, 0.2, 0.01]

@@ -9,6 +9,8 @@ coverage_error   mean over levels of |observed - nominal| share of entries withi
 sharpness        mean, root mean square, geometric mean of sigma: of two calibrated priors the sharper one leaves less
                  to the flow
 psnr             of the prior's mean as a reconstruction, mean over images in dB
+active_units     latent entries whose posterior mean varies between images, variance above 0.01 (Burda et al. 2016,
+                 arXiv:1509.00519); the others tell the decoder nothing
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from lediflow.evaluation.prior.sums import (
 )
 from lediflow.models.auxiliary import AuxiliaryModel
 
+ACTIVE_VARIANCE = 0.01
 Images = Float[Tensor, "batch channels height width"]
 
 
@@ -78,7 +81,10 @@ def diagnostics(sums: PriorSums, is_pixels: bool = True) -> dict[str, Any]:
         "images": int(images),
         "nll_nats": nll,
         **byte,
-        "kl_nats_per_image": sums.kl.item() / images,
+        "kl_nats_per_image": sums.kl.sum().item() / images,
+        "kl_nats_by_channel": (sums.kl / images).tolist(),
+        "latent_entries": sums.latent.shape[1],
+        "active_units": active_units(sums),
         "z_mean": mean,
         "z_variance": variance,
         "z_kurtosis": central / variance**2,
@@ -94,6 +100,12 @@ def diagnostics(sums: PriorSums, is_pixels: bool = True) -> dict[str, Any]:
         "coverage": {"nominal": LEVELS, "observed": observed},
         "calibration": calibration(sums),
     }
+
+
+def active_units(sums: PriorSums) -> int:
+    """How many entries of the latent say something about the image."""
+    mean, square = sums.latent / sums.images
+    return int((square - mean.square() > ACTIVE_VARIANCE).sum())
 
 
 def ence(sums: PriorSums) -> float:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.flow.gaussians import share_at_floor
-from lediflow.flow.losses import gaussian_kl
+from lediflow.flow.losses import gaussian_kl_by_feature
 from lediflow.models.auxiliary import Posterior, Prior
 
 Z_EDGES = torch.linspace(-5, 5, 101, dtype=torch.float64)
@@ -28,7 +28,8 @@ class PriorSums(NamedTuple):
     images: Tensor
     entries: Tensor  # pixels times channels
     nll: Tensor  # nats, with the constant log(2 pi) / 2 of each entry
-    kl: Tensor  # nats, of the posteriors
+    kl: Tensor  # nats, of the posteriors, by the latent's channel
+    latent: Tensor  # sums of the posteriors' means and of their squares, by the latent's entry
     z_powers: Tensor  # sums of z, z^2, z^3, z^4
     z_histogram: Tensor  # below the edges, between them, above
     inside: Tensor  # entries whose z lies within each level's central interval
@@ -57,7 +58,8 @@ def prior_sums(
         images=count(len(y)),
         entries=count(y.numel()),
         nll=0.5 * (logvar + z.square() + math.log(2 * math.pi)).sum(),
-        kl=gaussian_kl(posterior.mean.double().flatten(1), posterior.logvar.double().flatten(1)).sum(),
+        kl=gaussian_kl_by_feature(posterior.mean.double(), posterior.logvar.double()).sum(dim=(0, 2, 3)),
+        latent=torch.stack([posterior.mean.double().pow(power).sum(dim=0).flatten() for power in (1, 2)]),
         z_powers=torch.stack([(z**power).sum() for power in (1, 2, 3, 4)]),
         z_histogram=torch.bincount(torch.bucketize(z.flatten(), edges), minlength=len(edges) + 1),
         inside=torch.stack([(z.abs() <= reach).sum() for reach in map(half_width, LEVELS)]),

@@ -86,6 +86,22 @@ def test_psnr_is_of_the_mean():
 
 def test_the_posteriors_divergence_has_its_closed_form():
     assert found()["kl_nats_per_image"] == pytest.approx(8 * 0.5)  # eight entries of mean 1, variance 1
+    assert found()["kl_nats_by_channel"] == pytest.approx([4 * 0.5, 4 * 0.5])
+
+
+class Telling(KnownPrior):
+    """A latent of eight entries, of which the first three move with the image: deviations 0.05, 0.2 and 1."""
+
+    def encode(self, y: Tensor) -> Posterior:
+        mean = 3 * torch.ones(len(y), 8)
+        mean[:, :3] = y.flatten(1)[:, :3] / SIGMA * torch.tensor([0.05, 0.2, 1.0])
+        return Posterior(mean.reshape(-1, 2, 2, 2), torch.zeros(len(y), 2, 2, 2))
+
+
+@pytest.mark.parametrize("batch_size", [7, 40])
+def test_active_units_are_the_entries_whose_mean_moves_with_the_image(batch_size):
+    told = diagnose(Telling(SIGMA), drawn, COUNT, RankGroup(), batch_size=batch_size)
+    assert (told["active_units"], told["latent_entries"]) == (2, 8)  # a variance of 0.0025 is none
 
 
 def test_histogram_and_calibration_count_every_entry():

@@ -50,9 +50,65 @@ def test_beta_nll_takes_the_place_of_the_first_term(auxiliary, batch, noise, lat
     torch.testing.assert_close(metrics["vgl"], nll)  # the curve stays comparable
 
 
+def stage_with(**options):
+    return AuxiliaryStage(AuxiliaryStageConfig(**options), latent_shape=LATENT, logvar_floor=-5.0)
+
+
+@pytest.fixture
+def kl_entries(auxiliary, batch):
+    """Of each latent entry, in nats."""
+    with torch.no_grad():
+        posterior = auxiliary.encode(batch.images)
+    q = Normal(posterior.mean, posterior.logvar.exp().sqrt())
+    return kl_divergence(q, Normal(torch.zeros(()), torch.ones(())))
+
+
+def test_beta_grows_with_a_samples_place_in_the_run(auxiliary, batch, noise, terms, kl_entries):
+    """Linearly from 0: ids are 40, 7, 1000 and 3, and the warm-up is over at 100."""
+    betas = 0.5 * torch.tensor([0.4, 0.07, 1.0, 0.03])
+    nll, _ = terms
+    found = stage_with(beta=0.5, beta_warmup_images=100).loss(auxiliary, batch, noise)
+    charged = (betas * kl_entries.sum(dim=(1, 2, 3))).mean() / PIXELS
+    torch.testing.assert_close(found.loss, nll + charged)
+    torch.testing.assert_close(found.metrics["beta"], betas.mean())
+
+
+def test_a_samples_beta_does_not_depend_on_its_batch(auxiliary, batch, noise, one_by_one):
+    stage = stage_with(beta_warmup_images=100, free_bits=0.2)
+    whole = stage.loss(auxiliary, batch, noise)
+    parts = [stage.loss(auxiliary, single, noise) for single in one_by_one(batch)]
+    torch.testing.assert_close(torch.cat([part.per_sample for part in parts]), whole.per_sample)
+
+
+def test_held_out_samples_are_judged_with_the_whole_beta(auxiliary, batch, noise, terms):
+    nll, kl = terms
+    auxiliary.eval()
+    try:
+        found = stage_with(beta=0.5, beta_warmup_images=10**6).loss(auxiliary, batch, noise)
+    finally:
+        auxiliary.train()
+    torch.testing.assert_close(found.loss, nll + 0.5 * kl / PIXELS)
+
+
+def test_free_bits_of_each_entry_cost_nothing(auxiliary, batch, noise, terms, kl_entries):
+    nll, kl = terms
+    found = stage_with(beta=0.5, free_bits=0.3).loss(auxiliary, batch, noise)
+    charged = kl_entries.clamp(min=0.3).sum(dim=(1, 2, 3)).mean()
+    assert charged > kl  # some entry lies below
+    torch.testing.assert_close(found.loss, nll + 0.5 * charged / PIXELS)
+    torch.testing.assert_close(found.metrics["kl_nats"], kl)  # the curve says what it is
+
+
+def test_the_divergence_is_told_apart_by_channel(auxiliary, batch, noise, kl_entries):
+    sums, counts = stage_of(1.0).loss(auxiliary, batch, noise).bins["kl_nats_by_channel"]
+    torch.testing.assert_close(sums / counts, kl_entries.sum(dim=(2, 3)).mean(dim=0))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"beta_warmup_images": -1}, r"stage\.beta_warmup_images=-1 must be at least 0"),
+        ({"free_bits": -0.5}, r"stage\.free_bits=-0\.5 must be at least 0"),
         ({"beta": -0.1}, r"stage\.beta=-0\.1 must be at least 0"),
         ({"nll_beta": 2.0}, r"stage\.nll_beta=2\.0 must be at least 0 and at most 1"),
     ],
