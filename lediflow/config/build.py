@@ -169,6 +169,7 @@ def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
             "fingerprint": index.fingerprint,
             "samples": len(inputs.reader),
             "held_out_fraction": command.data.held_out_fraction,
+            "augmented": command.data.augment.probability > 0,
         },
         "parent": parent_record(Path(parent.path), parent.sha256, Path(command.run)) if parent else None,
         "warm_start": {"path": stored_path(warm.path), "sha256": warm.sha256} if warm else None,

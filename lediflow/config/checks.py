@@ -39,10 +39,26 @@ def check_command(command: TrainCommand) -> None:
             f"stage.prior_widening={widening} widens the learned prior, and prior=gaussian has none; leave "
             f"stage.prior_widening at 0 or {AUTO}, which is 0 there"
         )
+    check_augmentation(command)
     try:
         check_sizes(command)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def check_augmentation(command: TrainCommand) -> None:
+    """Refuse to augment the images of a model that is not given how: it would make such images itself."""
+    probability, name = command.data.augment.probability, trained_key(command)
+    if probability and not getattr(command.model, name).augmentation:
+        raise UserError(
+            f"data.augment.probability={probability:g} turns, scales and shifts images, and a model that is not given "
+            f"how would generate such images; set model.{name}.augmentation=true, or data.augment.probability=0"
+        )
+
+
+def trained_key(command: TrainCommand) -> str:
+    """Where under `model` the model stands that the command's stage trains."""
+    return "velocity" if command.stage.name == "flow" else str(command.stage.name)
 
 
 def check_blanks(command: Any, prefix: str = "") -> None:

@@ -99,14 +99,19 @@ def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) ->
     """Whether the latent sampler's images go through the encoder once, before the training."""
     if not isinstance(command.stage, LatentSamplerStageConfig) or command.stage.encode_once is False:
         return False
-    is_drawn = reader.index.contents.has_logvar
+    is_drawn, is_augmented = reader.index.contents.has_logvar, command.data.augment.probability > 0
+    if command.stage.encode_once and is_augmented:
+        raise UserError(
+            "stage.encode_once=true, but with data.augment.probability an image differs each time it is seen; leave "
+            "stage.encode_once out, or set data.augment.probability=0"
+        )
     if command.stage.encode_once and is_drawn:
         raise UserError(
             f"stage.encode_once=true, but {command.data.path} holds latents that are drawn anew each time they are "
             "seen; leave the option out"
         )
-    if command.stage.encode_once or is_drawn:
-        return not is_drawn
+    if command.stage.encode_once or is_drawn or is_augmented:
+        return not (is_drawn or is_augmented)
     size = command.model.image_size
     return is_worthwhile(
         command.data,

@@ -24,8 +24,17 @@ def identity(command: TrainCommand) -> dict[str, Any]:
         "prior": command.prior,
         "seed": command.seed,
         "global_batch": command.train.global_batch,
-        "model": without_defaults(dataclasses.asdict(command.model)),
+        "model": model_options(command),
     }
+
+
+def model_options(command: TrainCommand) -> dict[str, Any]:
+    """An input for augmentation that auxiliary model or latent sampler lack is left out: older runs do not name it."""
+    options = dataclasses.asdict(command.model)
+    for name in ("auxiliary", "latent_sampler"):
+        if not options[name]["augmentation"]:
+            del options[name]["augmentation"]
+    return without_defaults(options)
 
 
 def stage_options(command: TrainCommand) -> dict[str, Any]:

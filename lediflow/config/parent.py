@@ -80,6 +80,12 @@ def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader
             "encode the data with the parent's codec, or train a parent on it: stage=auxiliary"
         )
     data = parent.facts.get("data", {})
+    if command.data.augment.probability and not data.get("augmented", False):
+        raise UserError(
+            f"parent={parent.path} was trained on images as they are, but data.augment.probability="
+            f"{command.data.augment.probability:g}: its prior does not fit augmented ones. Train a parent with these "
+            "data.augment options and model.auxiliary.augmentation=true, or set data.augment.probability=0"
+        )
     if data.get("fingerprint") != reader.index.fingerprint and not command.other_data:
         raise UserError(
             f"parent={parent.path} was trained on other data, {data.get('path')} (fingerprint "

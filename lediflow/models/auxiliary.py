@@ -2,7 +2,8 @@
 
 The encoder reads an image y into a latent q(z | y) = N(mu_E(y), sigma_E(y)^2); the decoder turns a latent
 into the prior p(y | z) = N(mu(z), sigma(z)^2), independent for every pixel and channel. Both predict
-log sigma^2.
+log sigma^2. Where training augments images, y is the augmented image, and both are given the nine numbers that say
+how: z need not hold them, and zeros, the default, stand for images as they are.
 Source: arXiv:2505.20723, eq. 3; its blocks are the hourglass's, without condition and without skips.
 """
 
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from lediflow.flow.gaussians import bound_logvar, sample
 from lediflow.models.specs import AuxiliarySpec, latent_reduction, latent_shape
 from lediflow.nn.dropout import number_places
+from lediflow.nn.embeddings import AugmentationEmbedding
 from lediflow.nn.hourglass import Level
 from lediflow.nn.norms import RMSNorm, at_least_float32
 from lediflow.nn.resample import TokenMerge, TokenSplit
-from lediflow.nn.shapes import Image, SampleKeys
+from lediflow.nn.shapes import Image, SampleKeys, Tokens
 from lediflow.nn.specs import check_channels
 
+Augmentation = Float[Tensor, "batch 9"]
 Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
 
 
@@ -61,9 +64,13 @@ class Encoder(nn.Module):
         self.to_mean = nn.Linear(coarsest, spec.latent_channels, bias=False)
         self.to_logvar = nn.Linear(coarsest, spec.latent_channels, bias=False)
         nn.init.zeros_(self.to_logvar.weight)  # the posterior starts at unit variance, as its target N(0, I)
+        self.augmentation = AugmentationEmbedding(finest) if spec.augmentation else None
 
-    def forward(self, y: Image, keys: SampleKeys | None = None) -> Posterior:
+    def forward(
+        self, y: Image, keys: SampleKeys | None = None, augmentation: Augmentation | None = None
+    ) -> Posterior:
         x = self.patch_in(rearrange(y, "b c h w -> b h w c"))
+        x = with_augmentation(self.augmentation, x, augmentation)
         for level, merge in zip(self.levels, [*self.merges, nn.Identity()], strict=True):
             x = merge(level(x, keys=keys))
         x = self.out_norm(x)
@@ -87,9 +94,13 @@ class Decoder(nn.Module):
         self.out_norm = RMSNorm(finest)
         self.patch_out = TokenSplit(finest, 2 * spec.image_channels, spec.patch_size)
         nn.init.zeros_(self.patch_out.proj.weight)  # the prior starts at N(0, 1)
+        self.augmentation = AugmentationEmbedding(coarsest) if spec.augmentation else None
 
-    def forward(self, z: Latent, keys: SampleKeys | None = None) -> Prior:
+    def forward(
+        self, z: Latent, keys: SampleKeys | None = None, augmentation: Augmentation | None = None
+    ) -> Prior:
         x = self.latent_in(rearrange(z, "b c h w -> b h w c"))
+        x = with_augmentation(self.augmentation, x, augmentation)
         for level, split in zip(self.levels, [*self.splits, nn.Identity()], strict=True):
             x = split(level(x, keys=keys))
         both = rearrange(self.patch_out(self.out_norm(x)), "b h w (two c) -> two b c h w", two=2)
@@ -107,21 +118,34 @@ class AuxiliaryModel(nn.Module):
         self.decoder = Decoder(spec, attention_route)
         number_places(self)
 
-    def encode(self, y: Image, dropout: SampleKeys | None = None) -> Posterior:
+    def encode(
+        self, y: Image, dropout: SampleKeys | None = None, augmentation: Augmentation | None = None
+    ) -> Posterior:
+        """q(z | y) of images that were augmented so; None: as they are."""
         check_channels(y.shape[1], self.spec.image_channels, "model.auxiliary.image_channels")
         latent_shape(self.spec, y.shape[-2], y.shape[-1])  # refuses sizes that the levels cannot tile
-        return self.encoder(y, dropout)
+        return self.encoder(y, dropout, augmentation)
 
-    def decode(self, z: Latent, dropout: SampleKeys | None = None) -> Prior:
+    def decode(
+        self, z: Latent, dropout: SampleKeys | None = None, augmentation: Augmentation | None = None
+    ) -> Prior:
+        """p(y | z) over images that are augmented so; None: as they are."""
         self.check_latent(z)
-        return self.decoder(z, dropout)
+        return self.decoder(z, dropout, augmentation)
 
-    def forward(self, y: Image, noise: Latent, dropout: SampleKeys | None = None) -> AuxiliaryOutput:
+    def forward(
+        self,
+        y: Image,
+        noise: Latent,
+        dropout: SampleKeys | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> AuxiliaryOutput:
         """Posterior of y, the latent that the noise draws from it, and the prior of that latent.
 
         `dropout` holds a key for each sample (`SampleNoise.words`): training with dropout needs them.
+        `augmentation` says how the images y were augmented; None: not at all.
         """
-        posterior = self.encode(y, dropout)
+        posterior = self.encode(y, dropout, augmentation)
         if noise.shape != posterior.mean.shape:
             raise ValueError(
                 f"noise of shape {tuple(noise.shape)}: the latent that it draws is of {tuple(posterior.mean.shape)}, "
@@ -129,7 +153,7 @@ class AuxiliaryModel(nn.Module):
                 f"that shape"
             )
         z = sample(posterior.mean, posterior.logvar, noise)
-        return AuxiliaryOutput(posterior, z, self.decode(z, dropout))
+        return AuxiliaryOutput(posterior, z, self.decode(z, dropout, augmentation))
 
     def check_latent(self, z: Latent) -> None:
         """Refuse a latent that the encoder could not have made of any image."""
@@ -141,3 +165,17 @@ class AuxiliaryModel(nn.Module):
                 f"(model.auxiliary.latent_channels={channels})"
             )
         latent_shape(self.spec, reduction * z.shape[-2], reduction * z.shape[-1])  # kernels must fit
+
+
+def with_augmentation(
+    embedding: AugmentationEmbedding | None, x: Tokens, augmentation: Augmentation | None
+) -> Tokens:
+    """Tokens that know how their image was augmented, in a model with this input; else nothing may be given."""
+    if embedding is not None:
+        return embedding.added_to(x, augmentation)
+    if augmentation is not None:
+        raise ValueError(
+            "augmentation: given, but this model was built without it; leave it out, or build the model with "
+            "model.auxiliary.augmentation=true"
+        )
+    return x

@@ -88,6 +88,8 @@ def auxiliary_level(
         finer = spec.levels[index - 1].width * spec.factors[index - 1] ** 2
         into, out_of = linear(tokens, finer, level.width, memory), linear(tokens, level.width, finer, memory)
     resampling = into if half == "encoder" else out_of
+    if spec.augmentation and index == (0 if half == "encoder" else len(spec.levels) - 1):
+        resampling += linear(1, level.width, level.width, memory)  # of its Fourier features
     return level_cost(f"{half} {index}", level, level.depth, grid, None, resampling, memory)
 
 

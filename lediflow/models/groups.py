@@ -1,7 +1,7 @@
 """Parameters by their role, for the optimiser.
 
 Weight decay shrinks the maps between tokens and inside the mapping network; it spares norms, attention
-scales, skip fractions and the embeddings of time, class and conditioning. Whatever belongs to the mapping
+scales, skip fractions and the embeddings of time, class, conditioning and augmentation. Whatever belongs to the mapping
 network, with the linear maps that read its output, learns at a third of the rate.
 Source: k-diffusion's `image_transformer_v2`.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from lediflow.nn.embeddings import ConditionEmbedding, MappingNetwork
+from lediflow.nn.embeddings import AugmentationEmbedding, ConditionEmbedding, MappingNetwork
 from lediflow.nn.norms import AdaRMSNorm
 
 MAPPING_LR_SCALE = 1 / 3
@@ -19,7 +19,7 @@ MAPPING_LR_SCALE = 1 / 3
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """Optimiser groups with "name", "params", "lr" and "weight_decay"; empty groups are left out."""
     mapping = parameters_inside(module, (MappingNetwork, AdaRMSNorm))
-    embedding = parameters_inside(module, (ConditionEmbedding,)) - mapping
+    embedding = parameters_inside(module, (ConditionEmbedding, AugmentationEmbedding)) - mapping
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         decays = parameter.ndim > 1 and parameter not in embedding

@@ -26,8 +26,12 @@ class LatentSampler(nn.Module):
         w: Latent,
         t: Float[Tensor, ""] | Float[Tensor, " batch"] | float,
         dropout: SampleKeys | None = None,
+        augmentation: Float[Tensor, "batch 9"] | None = None,
     ) -> Latent:
-        """The velocity at w and t; `dropout` holds a key for each sample, which training with dropout needs."""
+        """The velocity at w and t; `dropout` holds a key for each sample, which training with dropout needs.
+
+        `augmentation` is of the images whose latents they are; left out it means "not augmented".
+        """
         check_channels(w.shape[1], self.spec.latent_channels, f"{KEY}.latent_channels")
         check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=KEY, subject="latent")
-        return self.hourglass(w, t, dropout=dropout)
+        return self.hourglass(w, t, augmentation=augmentation, dropout=dropout)

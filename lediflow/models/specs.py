@@ -41,6 +41,7 @@ class AuxiliarySpec:
     logvar_ceiling: float | None = bounded(
         None
     )  # highest log sigma^2, keeps draws near the data's range; null: none
+    augmentation: bool = False  # encoder and decoder take the nine numbers of data.augment
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -82,7 +83,7 @@ class VelocitySpec:
     num_classes: int = bounded(
         0, at_least=0
     )  # number of classes it is conditioned on, besides "no class"; 0: no class labels
-    augmentation: bool = False  # keeps the reference's (then constant) augmentation input: +0.6 M parameters
+    augmentation: bool = False  # takes the nine numbers of data.augment: +0.6 M parameters
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -117,6 +118,7 @@ class LatentSamplerSpec:
         default_factory=lambda: [LevelSpec(depth=8, width=384, d_ff=768, head_dim=64)]
     )  # one global level of 8 layers: 17 M parameters with the mapping below
     mapping: MappingSpec = field(default_factory=lambda: MappingSpec(width=384))
+    augmentation: bool = False  # takes the nine numbers of data.augment
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -150,6 +152,7 @@ def sampler_hourglass(spec: LatentSamplerSpec) -> HourglassSpec:
         patch_size=1,
         levels=spec.levels,
         mapping=spec.mapping,
+        augmentation=spec.augmentation,
     )
 
 

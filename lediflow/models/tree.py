@@ -18,7 +18,7 @@ from torch import nn
 
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import count_parameters
-from lediflow.nn.embeddings import ConditionEmbedding
+from lediflow.nn.embeddings import AUGMENTATION_DIM, AugmentationEmbedding, ConditionEmbedding
 from lediflow.nn.hourglass import Hourglass, Level, TransformerLayer
 from lediflow.nn.resample import TokenMerge, TokenSplit
 
@@ -71,6 +71,8 @@ def about(module: nn.Module, sides: Sides) -> str | None:
             return about_level(module, sides[module])
         case ConditionEmbedding():
             return about_condition(module)
+        case AugmentationEmbedding():
+            return f"{AUGMENTATION_DIM} numbers -> {module[1].out_features}"
         case TokenMerge() | TokenSplit():
             what = "merge" if isinstance(module, TokenMerge) else "split"
             return f"{what} {module.factor}x{module.factor}, {module.proj.in_features} -> {module.proj.out_features}"

@@ -48,8 +48,12 @@ class VelocityModel(nn.Module):
         z: Float[Tensor, "batch latent_channels latent_height latent_width"] | None = None,
         labels: Int[Tensor, " batch"] | None = None,
         dropout: SampleKeys | None = None,
+        augmentation: Float[Tensor, "batch 9"] | None = None,
     ) -> Image:
-        """Labels left out of a class-conditional model mean "no class"; `dropout` holds a key for each sample."""
+        """Labels left out of a class-conditional model mean "no class"; `dropout` holds a key for each sample.
+
+        `augmentation` left out means "not augmented".
+        """
         self.check_inputs(x, z, labels)
         if self.spec.num_classes and labels is None:
             labels = torch.full((len(x),), self.spec.num_classes, device=x.device)
@@ -58,6 +62,7 @@ class VelocityModel(nn.Module):
             t,
             labels=labels,
             conditioning=z.flatten(1) if z is not None and self.spec.conditioning == "vector" else None,
+            augmentation=augmentation,
             middle=self.latent_tokens(x, z),
             dropout=dropout,
         )

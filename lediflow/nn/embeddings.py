@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lediflow.nn.checks import check_labels, check_vector
 from lediflow.nn.feedforward import FeedForward
 from lediflow.nn.norms import RMSNorm, at_least_float32
-from lediflow.nn.shapes import Condition, SampleKeys
+from lediflow.nn.shapes import Condition, SampleKeys, Tokens
 from lediflow.nn.specs import HourglassSpec, MappingSpec
 
 AUGMENTATION_DIM = 9  # k-diffusion's augmentation parameters
@@ -52,6 +52,21 @@ class EmbeddedFeatures(nn.Sequential):
 
     def __init__(self, in_dim: int, width: int) -> None:
         super().__init__(FourierFeatures(in_dim, width), nn.Linear(width, width, bias=False))
+
+
+class AugmentationEmbedding(EmbeddedFeatures):
+    """The nine augmentation parameters as a vector that is added to every token; nothing at the start of training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(AUGMENTATION_DIM, width)
+        nn.init.zeros_(self.get_parameter("1.weight"))
+
+    def added_to(self, x: Tokens, augmentation: Float[Tensor, "batch 9"] | None) -> Tokens:
+        """None means "not augmented", as zeros do."""
+        if augmentation is None:
+            augmentation = torch.zeros(len(x), AUGMENTATION_DIM, device=x.device)
+        check_vector("augmentation", augmentation, len(x), AUGMENTATION_DIM)
+        return x + self(augmentation)[:, None, None, :]
 
 
 class MappingNetwork(nn.Module):

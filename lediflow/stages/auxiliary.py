@@ -73,7 +73,8 @@ class AuxiliaryStage:
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         y = batch.images
         gaussian = noise.normal(batch.ids, "posterior", self.latent_shape)
-        posterior, _, prior = module(y, gaussian, **dropout_keys(self.has_dropout, batch, noise))
+        keys = dropout_keys(self.has_dropout, batch, noise)
+        posterior, _, prior = module(y, gaussian, augmentation=batch.augmentation, **keys)
         mean, logvar = prior.mean.float(), prior.logvar.float()
         vgl = variance_guided_loss(y, mean, logvar)
         kl = gaussian_kl_by_feature(posterior.mean.float(), posterior.logvar.float())

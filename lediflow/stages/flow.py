@@ -102,7 +102,8 @@ class FlowStage:
         t = draw_times(self.config, noise, batch.ids)
         labels = self._labels(batch, noise)
         keys = dropout_keys(self.has_dropout, batch, noise)
-        velocity = module(point_on_path(start.x, y, t), t, z=start.z, labels=labels, **keys).float()
+        x, numbers = point_on_path(start.x, y, t), batch.augmentation
+        velocity = module(x, t, z=start.z, labels=labels, augmentation=numbers, **keys).float()
         target = path_velocity(start.x, y)
         plain = flow_matching_loss(velocity, target)
         metrics = {"velocity_mse": plain.mean()}
@@ -131,7 +132,7 @@ class FlowStage:
         if self.auxiliary is None:
             return Start(self.couple(gaussian, y), None, None)
         z = draw_latents(self.auxiliary, batch, noise)
-        prior = self.auxiliary.decode(z)
+        prior = self.auxiliary.decode(z, augmentation=batch.augmentation)
         if self.widening is None:
             raise RuntimeError(
                 "stage.prior_widening=auto was not settled before the first step; set `widening`"

@@ -1,11 +1,13 @@
 """Which samples a run trains on, and what is refused before it starts or continues."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Int64
 from numpy import ndarray
 
+from lediflow.data.augmentation.config import AugmentConfig
+from lediflow.data.augmentation.resampling import SMALLEST_SIDE
 from lediflow.data.files import changes
 from lediflow.data.shards.index import ShardIndex
 from lediflow.data.shards.reader import ShardReader
@@ -22,6 +24,7 @@ class DataConfig:
     path: str = "???"  # folder or address (https://, s3://) of shards, images or latents
     flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric things
     flip_vertical: bool = False  # turn half of the images upside down; for textures and views from above
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     held_out_fraction: float = bounded(
         0.0, at_least=0, at_most=1
     )  # share of the samples, chosen by key, that training never sees
@@ -75,6 +78,33 @@ def check_flips(reader: ShardReader, config: DataConfig) -> None:
             "which are not the mirrored image's latents when mirrored; turn flips off, or encode with flipped=true "
             "and use data.flip_horizontal=true"
         )
+
+
+def check_augmentation(reader: ShardReader, config: DataConfig) -> None:
+    """Refuse to augment what is not an image when augmented."""
+    contents, asked = reader.index.contents, f"data.augment.probability={config.augment.probability:g}"
+    codec = (contents.codec or {"name": "pixels"})["name"]
+    if config.augment.probability and codec != "pixels":
+        raise UserError(
+            f"{asked} is set, but {reader.index.root} holds latents of {codec}, which are not the turned or scaled "
+            "image's latents when turned or scaled; set data.augment.probability=0, or train on images"
+        )
+    _, height, width = contents.signal_shape
+    if config.augment.probability and (height != width or width < SMALLEST_SIDE):
+        raise UserError(
+            f"{asked} is set, but {reader.index.root} holds images of {height}x{width}; augmentation is for squares "
+            f"of {SMALLEST_SIDE} pixels or more: set data.augment.probability=0, or prepare the data as squares"
+        )
+
+
+def shown_augmentation(config: DataConfig) -> AugmentConfig:
+    """What is done to the images and given to the model; a flip that data.flip_... makes is not made a second time."""
+    augment = config.augment
+    return replace(
+        augment,
+        flip_horizontal=augment.flip_horizontal and not config.flip_horizontal,
+        flip_vertical=augment.flip_vertical and not config.flip_vertical,
+    )
 
 
 def check_data(before: str, index: ShardIndex) -> None:

@@ -17,16 +17,19 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from lediflow.data.augmentation.applying import augmented
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage.retry import LONGEST_PAUSE_SECONDS
 from lediflow.data.streams.augment import flipped, is_flipped
 from lediflow.data.streams.batch import Batch, StoredBatch, load_samples, ready
 from lediflow.data.streams.config import (
     DataConfig,
+    check_augmentation,
     check_batches,
     check_data,
     check_flips,
     check_order,
+    shown_augmentation,
     training_samples,
 )
 from lediflow.data.streams.order import RunOrder, share_of_rank
@@ -58,7 +61,9 @@ class SampleStream:
         check_ranges(config, "data.")
         check_batches(global_batch, world_size, micro_batch)
         check_flips(reader, config)
+        check_augmentation(reader, config)
         self.reader, self.config, self.device = reader, config, torch.device(device)
+        self.augment = shown_augmentation(config)
         self.has_mirrored = reader.index.contents.views == 2
         self.rank, self.world_size = rank, world_size
         self.micro_batch, self.global_batch = micro_batch, global_batch
@@ -82,7 +87,10 @@ class SampleStream:
             images = flipped(images, batch.ids, self.noise, axis="horizontal")
         if self.config.flip_vertical:
             images = flipped(images, batch.ids, self.noise, axis="vertical")
-        return replace(batch, images=images)
+        if not self.augment.probability:
+            return replace(batch, images=images)
+        images, numbers = augmented(images, batch.ids, self.noise, self.augment)
+        return replace(batch, images=images, augmentation=numbers)
 
     def next_stored(self) -> StoredBatch:
         """The same as it lies in the shards: what loading costs, and what a device has still to do."""

@@ -68,6 +68,20 @@ def test_levels_that_cannot_tile_the_image_are_named_with_the_option(options, me
     assert re.search(message, refusal(*options))
 
 
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [(["stage=auxiliary"], "auxiliary"), (["stage=flow"], "velocity"), ([*FLOW], "velocity"),
+     (["stage=latent_sampler"], "latent_sampler")],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_model_that_is_not_given_how_images_are_augmented_is_refused_with_what_to_set(options, model):
+    said = refusal("data.augment.probability=0.12", *options)
+    assert f"set model.{model}.augmentation=true, or data.augment.probability=0" in said
+    given = compose_raw("train", "experiment=smoke", "data.path=a", *options, f"model.{model}.augmentation=true",
+                        "data.augment.probability=0.12")  # fmt: skip
+    check_command(typed(given))
+
+
 def test_the_command_ends_with_the_sentence_and_leaves_nothing_behind(tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
     options = (*FLOW, "engine.device=cpu", f"run={run}", f"data.path={data}")

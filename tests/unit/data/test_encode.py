@@ -8,6 +8,7 @@ import webdataset
 
 from lediflow.codecs import CodecConfig, Latents, PixelCodec
 from lediflow.data import encode as encode_module
+from lediflow.data.augmentation.config import AugmentConfig
 from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
@@ -93,6 +94,14 @@ def test_flips_of_latents_that_cannot_be_mirrored_are_refused(shards, tmp_path):
     latents = ShardReader(encode(config(shards, tmp_path)).index)
     with pytest.raises(UserError, match="holds latents of blurry"):
         SampleStream(latents, DataConfig(flip_horizontal=True), seed=0, micro_batch=1, global_batch=1)
+
+
+@pytest.mark.usefixtures("blurry")
+def test_augmentation_of_latents_is_refused_with_what_to_set(shards, tmp_path):
+    latents = ShardReader(encode(config(shards, tmp_path)).index)
+    data = DataConfig(augment=AugmentConfig(probability=0.12))
+    with pytest.raises(UserError, match=r"holds latents of blurry, .* set data\.augment\.probability=0"):
+        SampleStream(latents, data, seed=0, micro_batch=1, global_batch=1)
 
 
 @pytest.mark.parametrize("samples_done", [8, 32])

@@ -16,7 +16,8 @@ from lediflow.nn.checkpointing import recompute_activations
 
 SIZE = 16
 KINDS = [
-    "auxiliary", "larger latent", "logvar ceiling", "vector", "concat", "tokens", "classes", "latent_sampler"
+    "auxiliary", "larger latent", "logvar ceiling", "augmented auxiliary", "vector", "concat", "tokens", "classes",
+    "latent_sampler",
 ]  # fmt: skip
 
 
@@ -27,6 +28,7 @@ def specs(auxiliary_spec, velocity_spec, latent_sampler_spec):
         "auxiliary": auxiliary_spec,
         "larger latent": replace(auxiliary_spec, halvings=0),
         "logvar ceiling": replace(auxiliary_spec, logvar_ceiling=2.0),
+        "augmented auxiliary": replace(auxiliary_spec, augmentation=True),
         "classes": replace(velocity_spec, num_classes=5, augmentation=True),
         "latent_sampler": latent_sampler_spec,
     }

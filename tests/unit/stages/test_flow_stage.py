@@ -111,7 +111,7 @@ def test_another_seed_draws_otherwise(auxiliary, velocity, batch, noise):
 class Listening(torch.nn.Module):
     """Keeps what it is called with."""
 
-    def forward(self, x, t, z=None, labels=None):
+    def forward(self, x, t, z=None, labels=None, augmentation=None):
         self.x, self.t, self.labels = x, t, labels
         return x
 

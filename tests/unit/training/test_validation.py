@@ -30,7 +30,7 @@ class Velocity(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.3))
         self.calls = []
 
-    def forward(self, x, t, z=None, labels=None):
+    def forward(self, x, t, z=None, labels=None, augmentation=None):
         self.calls.append((self.training, torch.is_grad_enabled(), len(x)))
         return self.scale * x
 

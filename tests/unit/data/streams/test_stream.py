@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from lediflow.data.augmentation.applying import augmented
+from lediflow.data.augmentation.config import AugmentConfig
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.split import samples_of
 from lediflow.data.streams.stream import SampleStream
 from lediflow.errors import UserError
+from lediflow.flow.noise import SampleNoise
 
 SEED, GLOBAL = 11, 12
 SAMPLES = 50  # not a multiple of the global batch: batches run across the ends of epochs
@@ -112,6 +115,34 @@ def test_flips_mirror_about_half_of_the_images_and_leave_the_rest(reader):
     untouched = [torch.equal(flipped[place][1], plain[place][1]) for place in plain]
     assert all(m or u for m, u in zip(mirrored, untouched, strict=True))
     assert 0.4 < np.mean(mirrored) < 0.6  # 300 fair coins: standard deviation 0.03
+
+
+def test_augmented_images_are_the_same_on_any_number_of_ranks_in_any_micro_batches_and_after_a_return(reader):
+    options = {"augment": AugmentConfig(probability=0.5), "flip_vertical": True}
+    first, state = steps(reader, 4, **options)
+    second, _ = steps(reader, 3, world_size=2, micro_batch=3, position=state["position"], **options)
+    whole, _ = steps(reader, 7, micro_batch=12, **options)
+    assert_same(first | second, whole)
+    plain, _ = steps(reader, 7, flip_vertical=True)
+    assert sum(not torch.equal(plain[place][1], whole[place][1]) for place in plain) > len(plain) / 2
+
+
+def test_a_batch_says_how_its_images_were_augmented_and_a_flip_of_its_own_is_left_out(reader):
+    config = AugmentConfig(probability=1.0)
+    stream = stream_of(reader, micro_batch=12, augment=config)
+    batch, plain = stream.next_batch(), stream_of(reader, micro_batch=12).next_batch()
+    images, numbers = augmented(plain.images, plain.ids, SampleNoise(SEED), config)
+    assert torch.equal(batch.images, images) and torch.equal(batch.augmentation, numbers)
+    assert 0 < numbers[:, 0].sum() < 12 and 0 < numbers[:, 1].sum() < 12
+    flipped = stream_of(reader, micro_batch=12, augment=config, flip_horizontal=True).next_batch()
+    assert not flipped.augmentation[:, 0].any()
+    assert torch.equal(flipped.augmentation[:, 1:], numbers[:, 1:])
+
+
+def test_without_augmentation_images_are_as_ever_and_nothing_is_said_of_them(reader):
+    batch = stream_of(reader, augment=AugmentConfig(rotation=False)).next_batch()
+    assert batch.augmentation is None
+    assert torch.equal(batch.images, stream_of(reader).next_batch().images)
 
 
 def test_labels_belong_to_their_keys(reader):
