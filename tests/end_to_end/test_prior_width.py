@@ -80,6 +80,11 @@ def test_the_number_is_in_file_export_checkpoint_and_log_and_the_options_say_aut
     about, facts = json.loads((folder / "prior_width.json").read_text()), facts_of(folder)
     assert facts["prior_width"] == about
     assert facts["prior_widening"] == about["prior_widening"]
+    for checkpoint in (
+        folder / "checkpoints"
+    ).iterdir():  # what `checkpoint export` and `evaluate --watch` go by
+        kept = json.loads((checkpoint / "progress.json").read_text())["export"]
+        assert (kept["prior_widening"], kept["prior_width"]) == (about["prior_widening"], about)
     assert facts["identity"]["stage"]["prior_widening"] == "auto"
     assert "prior_widening: auto" in (folder / "config.yaml").read_text()
     assert CONTINUED.format(about["prior_widening"]) in second
@@ -93,15 +98,38 @@ def test_an_interrupted_run_ends_as_one_that_was_left_in_peace(automatic, traine
     assert weights_of(tmp_path) == weights_of(folder)
 
 
-def test_a_run_killed_before_its_first_checkpoint_has_the_width_of_its_file(automatic, trained, tmp_path):
-    """A number that no measurement gives shows that there was none."""
+@pytest.fixture
+def early(automatic, tmp_path):
+    """A copy of the run as it is when it is killed before its first checkpoint."""
     shutil.copytree(automatic[0], tmp_path / "run")
     for name in ("checkpoints", "export", "averages"):
         shutil.rmtree(tmp_path / "run" / name, ignore_errors=True)
-    file = tmp_path / "run/prior_width.json"
+    return tmp_path / "run"
+
+
+def test_a_run_killed_before_its_first_checkpoint_has_the_width_of_its_file(early, trained):
+    """A number that no measurement gives shows that there was none."""
+    file = early / "prior_width.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "prior_widening": 0.123}))
-    assert "by 0.123, as measured before" in succeed(*command_of(trained, tmp_path / "run")).err
-    assert facts_of(tmp_path / "run")["prior_widening"] == 0.123
+    assert "by 0.123, as measured before" in succeed(*command_of(trained, early)).err
+    assert facts_of(early)["prior_widening"] == 0.123
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"parent": "another"}, "is of another parent or other data"),
+        ({"images": "many"}, "not a whole number"),
+    ],
+)
+def test_a_file_that_is_of_another_parent_or_damaged_is_measured_again(
+    early, automatic, trained, change, said
+):
+    file = early / "prior_width.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "prior_widening": 0.123, **change}))
+    assert said in succeed(*command_of(trained, early)).err
+    assert file.read_text() == (automatic[0] / "prior_width.json").read_text()
+    assert weights_of(early) == weights_of(automatic[0])
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"parent": "of another run"}'])

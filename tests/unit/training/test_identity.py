@@ -1,6 +1,8 @@
 """Where two runs differ, in words."""
 
-from lediflow.training.identity import differences
+import pytest
+
+from lediflow.training.identity import as_it_began, differences
 
 RUN = {
     "seed": 0,
@@ -22,3 +24,21 @@ def test_only_what_differs_is_named_with_its_place():
 def test_what_is_there_in_one_of_them_only_differs_too():
     assert differences({"seed": 0}, {"seed": 0, "prior": "learned"}) == ["prior: nothing, now learned"]
     assert differences(RUN, RUN | {"levels": [{"depth": 1}]}) == ["levels.1.depth: 4, now nothing"]
+
+
+def widened(width):
+    return RUN | {"stage": RUN["stage"] | {"prior_widening": width}}
+
+
+@pytest.mark.parametrize("asked", [0, 0.0, "auto"])
+def test_a_run_that_did_not_name_the_priors_width_goes_on_as_it_began(asked):
+    assert as_it_began(RUN, widened(asked)) == RUN
+
+
+@pytest.mark.parametrize(
+    ("found", "asked"), [(None, 0.3), (0.3, "auto"), ("auto", 0), (0, "auto"), ("auto", 0.3)]
+)
+def test_another_width_is_another_run(found, asked):
+    then = RUN if found is None else widened(found)
+    (difference,) = differences(then, as_it_began(then, widened(asked)))
+    assert difference == f"stage.prior_widening: {'nothing' if found is None else found}, now {asked}"
