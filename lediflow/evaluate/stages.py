@@ -19,7 +19,7 @@ from lediflow.errors import UserError
 from lediflow.evaluate.real import check_signals, open_shards, references
 from lediflow.evaluate.runs import request
 from lediflow.evaluate.session import Session
-from lediflow.evaluate.stage_rows import Source, StageRows
+from lediflow.evaluate.stage_rows import Row, Source, StageRows
 from lediflow.evaluation.distances.estimate import FEWEST
 from lediflow.evaluation.grid.cells import STEPS, cells
 from lediflow.evaluation.images import GeneratedImages, ShardImages
@@ -28,6 +28,8 @@ from lediflow.evaluation.stages.images import ImagesFromReal, RealLatents, sprea
 from lediflow.evaluation.stages.latents import compared, latent_moments, prior_facts
 from lediflow.evaluation.stages.losses import run_losses
 from lediflow.evaluation.stages.record import STAGES, write_stages
+from lediflow.evaluation.stages.verdict import evidence_of, told
+from lediflow.evaluation.stages.words import verdict_of
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.training.run_folder import RunFolder
 
@@ -70,7 +72,11 @@ def evaluate_stages(session: Session) -> dict[str, Any]:
     found = [row for source in sources(session, pipeline, chain, real) for row in rows.of(source)]
     losses = stage_losses(session, pipeline, chain, real)
     results = {"asked": request(command), "rows": found, **rows.facts(), "losses": losses}
-    write(session, output, results)
+    verdict = verdict_of(evidence_of(results))
+    write(session, output, results | {"verdict": told(verdict)})
+    for row in found:
+        session.say(describe_stage(row))
+    session.say(f"limits: {verdict.limits}. {verdict.text}")
     session.say(f"written: {output / STAGES}")
     return results
 
@@ -88,6 +94,10 @@ def check_options(session: Session) -> None:
         raise UserError(
             f"grid.temperatures={command.grid.temperatures}: mode=stages compares at one temperature; give "
             "temperature=..."
+        )
+    if command.grid.steps is not None and not any(command.grid.steps):
+        raise UserError(
+            "grid.steps=[0] is the prior alone; a verdict on the flow takes one number of steps above 0"
         )
     if command.metrics.estimator != "exact":
         raise UserError(
@@ -250,6 +260,15 @@ def stage_losses(
             "sampler": moments.told() | {"against_training": compared(moments, facts["training"].moments)},
         },
     }
+
+
+def describe_stage(row: Row) -> str:
+    """A row in a line."""
+    setting = (
+        f"{row['solver']} {row['steps']} steps ({row['nfe']:g} NFE)" if row["steps"] else "the prior alone"
+    )
+    of = f"{row['images']} images" + (f" of {row['real_images']} real ones" if "real_images" in row else "")
+    return f"z={row['z']}, {setting}: {row['mmd_name']} {row['mmd']:.3f} [{row['low']:.3f}, {row['high']:.3f}] on {of}"
 
 
 def write(session: Session, output: Path, results: dict[str, Any]) -> None:
