@@ -1,6 +1,7 @@
 """Which stage loses the quality: images from latents of training images, of held-out images and of the sampler.
 
 stages.json    rows by source of z, solver and steps; losses; the verdict
+stages.png     the rows as lines, under the verdict; also stages.svg
 rows/          finished rows, reused by the same command
 """
 
@@ -24,6 +25,7 @@ from lediflow.evaluation.distances.estimate import FEWEST
 from lediflow.evaluation.grid.cells import STEPS, cells
 from lediflow.evaluation.images import GeneratedImages, ShardImages
 from lediflow.evaluation.results import birth_certificate
+from lediflow.evaluation.stages.figure import heading, stage_lines
 from lediflow.evaluation.stages.images import ImagesFromReal, RealLatents, spread_over
 from lediflow.evaluation.stages.latents import compared, latent_moments, prior_facts
 from lediflow.evaluation.stages.losses import run_losses
@@ -33,6 +35,7 @@ from lediflow.evaluation.stages.words import verdict_of
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.training.run_folder import RunFolder
 
+FIGURE = "stages"
 SOLVERS = ("midpoint",)  # where grid.solvers names none
 GPU_BATCH, GPU_PIXELS = 512, 2**21  # images at once on a GPU, and how many pixels they have at most
 
@@ -77,7 +80,7 @@ def evaluate_stages(session: Session) -> dict[str, Any]:
     for row in found:
         session.say(describe_stage(row))
     session.say(f"limits: {verdict.limits}. {verdict.text}")
-    session.say(f"written: {output / STAGES}")
+    session.say(f"written: {output}/{STAGES}, {FIGURE}.png, {FIGURE}.svg")
     return results
 
 
@@ -262,6 +265,12 @@ def stage_losses(
     }
 
 
+def levels(results: dict[str, Any]) -> dict[str, Row]:
+    """What is known of photographs among themselves and of the codec."""
+    named = {"real": results["real"], "floor": results["codec_floor"]}
+    return {name: found for name, found in named.items() if found is not None}
+
+
 def describe_stage(row: Row) -> str:
     """A row in a line."""
     setting = (
@@ -272,8 +281,21 @@ def describe_stage(row: Row) -> str:
 
 
 def write(session: Session, output: Path, results: dict[str, Any]) -> None:
-    """The file, by the first rank."""
+    """The figure and then the file, by the first rank."""
     with session.group.together(f"writing {output / STAGES}"):
         if session.group.is_first:
+            from lediflow.tracking.plot_files import stages_figure, write_figure
+
+            (output / STAGES).unlink(
+                missing_ok=True
+            )  # earlier numbers go before a figure of new ones is there
+            figure = stages_figure(
+                stage_lines(results),
+                results["rows"][0]["mmd_name"],
+                heading=heading(results),
+                text=results["verdict"]["text"],
+                **{name: found["mmd"] for name, found in levels(results).items()},
+            )
+            write_figure(figure, output / FIGURE)
             certificate = birth_certificate(seed=session.command.seed) | {"ranks": session.group.world_size}
             write_stages(output / STAGES, results, certificate)

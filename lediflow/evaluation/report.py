@@ -19,6 +19,8 @@ from torch import Tensor
 
 from lediflow.errors import UserError
 from lediflow.evaluation.results import AGAIN, read_results
+from lediflow.evaluation.stages.figure import SHORT, heading
+from lediflow.evaluation.stages.record import STAGES, read_stages
 from lediflow.records import RecordError, read_dataclass
 from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
@@ -33,12 +35,14 @@ from lediflow.tracking.report_data import (
     Picture,
     PriorExample,
     ReportData,
+    StageComparison,
     StepComparison,
 )
 from lediflow.training.prior_width import told_width
 from lediflow.training.run_folder import RunFolder
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
+OF_STAGES = Path("results/stages") / STAGES
 LEDIFLOW, BASELINE = "LeDiFlow", "Flow matching"
 
 
@@ -50,6 +54,7 @@ class RunRecord:
     facts: dict[str, Any]
     results: dict[str, Any] | None
     pictures: dict[str, Tensor]
+    stages: dict[str, Any] | None = None  # which stage limits its quality
 
     @property
     def stage(self) -> str:
@@ -72,12 +77,13 @@ def read_run(path: Path) -> RunRecord:
     """A finished run, with its results and pictures where it has them."""
     folder = RunFolder(path)
     folder.require_export("a trained model", "python -m lediflow.train ...")
-    results, pictures = folder.root / RESULTS, folder.root / PICTURES
+    results, pictures, stages = (folder.root / name for name in (RESULTS, PICTURES, OF_STAGES))
     return RunRecord(
         folder=folder,
         facts=folder.exported_facts(),
         results=read_results(results) if results.exists() else None,
         pictures=read_pictures(pictures) if pictures.exists() else {},
+        stages=read_stages(stages) if stages.exists() else None,
     )
 
 
@@ -110,6 +116,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         frechet_name=rows[0].get("frechet_name", "Fréchet distance"),
         real_mmd=first.get("real_mmd"),
         codec_floor=first.get("codec_floor", {}).get("mmd_unbiased"),
+        stages=stage_comparison(flows),
         images_measured=rows[0].get("sample_images", 0),
         priors=prior_examples(flows),
         panels=loss_panels(runs),
@@ -208,6 +215,43 @@ def step_comparison(measured: list[RunRecord]) -> StepComparison | None:
         if all(f"steps_{count}" in run.pictures for count in steps)
     }
     return StepComparison(steps=steps, pictures=pictures, solver=rows[0]["solver"])
+
+
+def stage_comparison(flows: list[RunRecord]) -> StageComparison | None:
+    """Of the first flow run whose stages were told apart; RecordError where the file's rows cannot be read."""
+    run = next((run for run in flows if run.stages is not None), None)
+    if run is None or run.stages is None:
+        return None
+    found = run.stages
+    try:
+        return StageComparison(
+            heading=heading(found),
+            text=found["verdict"]["text"],
+            measurements=[stage_measurement(row) for row in found["rows"]],
+            mmd_name=found["rows"][0]["mmd_name"],
+            real_mmd=None if found["real"] is None else found["real"]["mmd"],
+            codec_floor=None if found["codec_floor"] is None else found["codec_floor"]["mmd"],
+        )
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(
+            f"{run.folder.root / OF_STAGES} holds rows that cannot be read ({error}); {AGAIN}"
+        ) from error
+
+
+def stage_measurement(row: dict[str, Any]) -> Measurement:
+    """A row by its source of z."""
+    values = {
+        "method": SHORT[row["z"]],
+        "solver": row["solver"],
+        "steps": row["steps"],
+        "evaluations": row["nfe"],
+        "mmd": row["mmd"],
+        "mmd_margin": (row["high"] - row["low"]) / 2,
+    }
+    found: Measurement = read_dataclass(Measurement, values, "row")
+    return found
 
 
 def prior_examples(flows: list[RunRecord]) -> list[PriorExample]:

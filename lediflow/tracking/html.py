@@ -17,6 +17,7 @@ from lediflow.tracking.report_data import (
     Picture,
     PriorExample,
     ReportData,
+    StageComparison,
     StepComparison,
 )
 from lediflow.tracking.report_table import measurement_table
@@ -45,6 +46,7 @@ def build_report(data: ReportData) -> str:
         pictures_section(data),
         steps_section(data.step_comparison),
         cost_section(data),
+        stages_section(data.stages),
         prior_section(data.priors),
         training_section(data.panels),
         bins_section(data.bin_panels),
@@ -155,6 +157,26 @@ def cost_plots(data: ReportData) -> Html:
     drawings = (plots.quality_plot(data.measurements, cost, data.mmd_name, data.real_mmd) for cost in costs)
     return element(
         "div", *(element("div", drawing, class_="plot") for drawing in drawings), class_="cost-plots"
+    )
+
+
+def stages_section(stages: StageComparison | None) -> Html:
+    """Which stage loses the quality."""
+    if stages is None:
+        return NOTHING
+    drawing = plots.quality_plot(
+        [row for row in stages.measurements if row.evaluations],
+        "evaluations",
+        stages.mmd_name,
+        stages.real_mmd,
+        stages.codec_floor,
+    )
+    return section(
+        stages.heading,
+        "The same noise, with a latent z from the encoder for training images, for images that training never saw, and "
+        "from the latent sampler: what a line lies above the one before it is what its stage adds.",
+        element("p", stages.text, class_="text"),
+        element("div", drawing, class_="plot"),
     )
 
 

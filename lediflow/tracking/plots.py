@@ -30,6 +30,7 @@ CSS_COLOURS = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
 }
 COSTS = {"evaluations": "evaluations of the flow model per image", "ms_per_image": "milliseconds per image"}
 PHOTOGRAPHS = "photographs"  # the name of the line that no model needs to beat
+RECONSTRUCTIONS = "codec"  # of the line that no model of its latents can beat
 HEAT = "magma"
 NO_DEVIATION = 1e-6  # what is smaller looks the same; a logarithm needs some end
 OUTLIERS = 0.005  # the share of values at either end that an axis may leave out
@@ -159,11 +160,16 @@ def bin_plot(panel: BinPanel) -> Html:
 
 @mpl.rc_context(STYLE)
 def quality_plot(
-    measurements: Sequence[Measurement], cost: str, metric: str, real: float | None = None
+    measurements: Sequence[Measurement],
+    cost: str,
+    metric: str,
+    real: float | None = None,
+    floor: float | None = None,
 ) -> Html:
     """How far the images are from photographs against what they cost, a line for each way of sampling.
 
-    `cost` is one of COSTS; `real` is how far photographs are from other photographs.
+    `cost` is one of COSTS; `real` is how far photographs are from other photographs, `floor` how far the
+    codec's reconstructions are from them.
     """
     lines = quality_lines(measurements, cost)
     points = [point for line in lines.values() for point in line]
@@ -176,10 +182,13 @@ def quality_plot(
         margins = [point.margin or 0.0 for point in line]
         plot.axes.errorbar(costs, distances, margins, fmt="none", ecolor=colour, elinewidth=1.2, alpha=0.6)
         plot.name_line(distances[-1], name, colour)
-    if real is not None:
-        plot.axes.axhline(real, color=MUTED, linewidth=1.2, dashes=(3, 3))
-        plot.name_line(real, PHOTOGRAPHS, MUTED)
-    known = [point.distance for point in points] + ([] if real is None else [real])
+    levels = {PHOTOGRAPHS: (real, MUTED), RECONSTRUCTIONS: (floor, INK)}
+    known = [point.distance for point in points]
+    for name, (level, colour) in levels.items():
+        if level is not None:
+            plot.axes.axhline(level, color=colour, linewidth=1.2, dashes=(3, 3))
+            plot.name_line(level, name, colour)
+            known.append(level)
     distance_axis(plot.axes, np.array(known), metric)
     cost_axis(plot.axes, sorted({point.cost for point in points}), cost)
     return plot.svg(f"{metric} against {COSTS[cost]}")

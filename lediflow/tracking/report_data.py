@@ -94,6 +94,18 @@ class Measurement:
     recall: float | None = None
 
 
+@dataclass(kw_only=True)
+class StageComparison:
+    """What limits the quality: images by the source of z, which is each measurement's method."""
+
+    heading: str
+    text: str  # the verdict, and the numbers that it rests on
+    measurements: list[Measurement]
+    mmd_name: str
+    real_mmd: float | None = None  # between two sets of photographs
+    codec_floor: float | None = None  # the codec's reconstructions against the photographs
+
+
 def methods(measurements: Sequence[Measurement]) -> list[str]:
     """Each method once, in the order in which they get the page's colours."""
     return list(dict.fromkeys(row.method for row in measurements))
@@ -125,6 +137,7 @@ class ReportData:
     codec_floor: float | None = None  # the codec's reconstructions against the photographs
     frechet_name: str = "Fréchet distance"
     real_mmd: float | None = None  # between two sets of photographs: what no model needs to beat
+    stages: StageComparison | None = None
     images_measured: int = 0  # generated images behind each row of the measurements
     priors: list[PriorExample] = field(default_factory=list)
     panels: list[LossPanel] = field(default_factory=list)

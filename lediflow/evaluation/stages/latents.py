@@ -1,7 +1,8 @@
 """What the auxiliary model makes of real images, and how the sampler's latents compare with the encoder's draws.
 
 Of images of a split: VGL (eq. 4 of arXiv:2505.20723, without 1/2 log 2 pi, at a draw z ~ q(z | y), as in training),
-KL(q(z | y) || N(0, I)) in nats of an image and of each latent entry, typical sigma (geometric mean), moments of z.
+KL(q(z | y) || N(0, I)) in nats of an image and of each latent entry, typical sigma and residual (geometric means, as
+`flow/widening.py` has them), moments of z.
 Numbers are sums over images, each batch made by one rank: they do not depend on the number of ranks.
 """
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from lediflow.engine.group import RankGroup
 from lediflow.evaluation.stages.images import RealLatents
 from lediflow.flow.losses import gaussian_kl, variance_guided_loss
+from lediflow.flow.widening import log_spreads
 
 Ids = Int64[Tensor, " batch"]
 Latents = Float[Tensor, "batch channels h w"]
@@ -68,13 +70,15 @@ def prior_facts(
         prior = auxiliary.decode(z)
         vgl = variance_guided_loss(y.double(), prior.mean.double(), prior.logvar.double())
         kl = entry_kl(posterior.mean, posterior.logvar)
-        scalars = [vgl.sum(), vgl.square().sum(), prior.logvar.double().mean(dim=(1, 2, 3)).sum()]
+        spreads = log_spreads(y, prior.mean, prior.logvar).sum(dim=0)
+        scalars = [vgl.sum(), vgl.square().sum(), *spreads]
         return torch.cat([torch.stack(scalars).cpu(), kl.flatten().cpu(), sums_of(z)])
 
     count = len(latents.signals)
     summed = sum_over_batches(of, count, group, batch_size, advance)
     shape = tuple(latents.posterior(latents.signals.numbered(range(1))).mean.shape[1:])
-    kl, powers = summed[3 : 3 + math.prod(shape)].reshape(shape) / count, summed[3 + math.prod(shape) :]
+    kl = summed[4 : 4 + math.prod(shape)].reshape(shape) / count
+    powers = summed[4 + math.prod(shape) :]
     vgl = summed[0].item() / count
     spread = max(summed[1].item() / count - vgl**2, 0.0)
     told = {
@@ -84,7 +88,8 @@ def prior_facts(
         "kl_nats_per_image": kl.sum().item(),
         "kl_nats_by_channel": kl.sum(dim=(1, 2)).tolist(),
         "kl_nats_by_place": kl.sum(dim=0).tolist(),
-        "sigma_geometric_mean": math.exp(0.5 * summed[2].item() / count),
+        "sigma_geometric_mean": math.exp(summed[2].item() / count),
+        "residual_geometric_mean": math.exp(summed[3].item() / count),
     }
     return PriorFacts(told, moments_of(powers, count, shape))
 

@@ -8,10 +8,11 @@ among themselves, C: the codec's reconstructions, each 0 where it is not known o
 
 The largest part names the stage, with two exceptions.
 - `nothing`: neither S nor H is above F by more than the 95 % margin of that difference.
-- The flow's part is the prior's where the prior is too narrow: with z of training images, quality gets worse with more
-  evaluations (by more than its margin and by RISE at least), and the flow's start is widened by less than ENOUGH times
-  the prior's typical sigma. An exact solve then follows a map too steep to be learnt; a flow that is merely badly
-  trained gets no worse by solving it well.
+- The flow's part is the prior's where the prior is too narrow: the flow's start is widened by less than ENOUGH times
+  the prior's typical deviation, and with z of training images most evaluations are worse than half as many or fewer
+  (`rises`: by more than the margin, and by RISE at least) or no better beyond the margin (`stalls`). An exact solve
+  then follows a map too steep to be learnt, and no solver mends it. All flows without widening that were measured
+  rise or stall so far above flows of the same training with it; a start that is wide enough leaves the flow to blame.
 A difference's margin is the root of the sum of the squares of both half intervals, as if they were independent: they
 share the reference and the noise, so it errs on the side of caution. Whatever is largest is named even within its
 margin, and the words say so.
@@ -24,8 +25,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from lediflow.flow.widening import WIDEST
+
 RISE = 0.1  # how much worse with more evaluations, as a share of the best, counts as a rise
-ENOUGH = 2.0  # widening in typical sigmas; the best found were 2.5 to 3
+ENOUGH = 2.0  # widening in typical deviations; the best found were 2.5 to 3
 GAP = 0.5  # VGL in nats per entry, held-out above training, that is worth a word whatever the verdict
 
 Limits = Literal["prior", "sampler", "flow", "codec", "nothing"]
@@ -64,7 +67,7 @@ class Part(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """Quality with z of training images where it is best, and with the most evaluations."""
+    """Quality with z of training images with the most evaluations, and the best with half as many or fewer."""
 
     best: Level
     best_nfe: float
@@ -72,9 +75,13 @@ class Rise(NamedTuple):
     last_nfe: float
 
     @property
-    def is_certain(self) -> bool:
+    def rises(self) -> bool:
         change = difference(self.last, self.best)
         return change.is_certain and change.value >= RISE * max(self.best.value, 0.0)
+
+    @property
+    def stalls(self) -> bool:
+        return not difference(self.best, self.last).is_certain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +96,7 @@ class Evidence:
     vgl_training: float | None = None  # nats per entry
     vgl_held_out: float | None = None
     sigma: float | None = None  # typical, of the auxiliary model's prior on held-out images
+    residual: float | None = None  # typical distance of held-out images from its mean, as a deviation
     prior_widening: float = 0.0
     sampler_images: int | None = None  # that the latent sampler was trained on
 
@@ -121,7 +129,7 @@ def judge(evidence: Evidence) -> Verdict:
         limits = "nothing"
     elif limits == "prior":
         cause = "memorising"
-    elif limits == "flow" and rise is not None and rise.is_certain and not is_wide(evidence):
+    elif limits == "flow" and parts["flow"].is_certain and is_too_narrow(rise, evidence):
         limits, cause = "prior", "narrow"
     is_certain = limits == "nothing" or parts["flow" if cause == "narrow" else limits].is_certain
     return Verdict(limits=limits, text="", setting=setting, parts=parts, is_certain=is_certain, cause=cause)
@@ -167,23 +175,29 @@ def is_nothing(evidence: Evidence, held_out: Level, sampler: Level, floor: Level
 
 
 def rise_of(evidence: Evidence) -> Rise | None:
-    """Of the solver with most settings, with z of training images; None for fewer than two settings."""
+    """Of the solver with most settings, with z of training images; None where none has half the evaluations."""
     curve = {setting: point for setting, point in evidence.curves["training"].items() if setting[1]}
     solvers = [solver for solver, _ in curve]
     if not solvers:
         return None
     solver = max(dict.fromkeys(solvers), key=solvers.count)
     points = sorted((nfe, level) for (name, _), (nfe, level) in curve.items() if name == solver)
-    if len(points) < 2:
+    last_nfe, last = points[-1]
+    earlier = [(nfe, level) for nfe, level in points if 2 * nfe <= last_nfe]
+    if not earlier:
         return None
-    (last_nfe, last), earlier = points[-1], points[:-1]
     best_nfe, best = min(earlier, key=lambda point: point[1].value)
     return Rise(best, best_nfe, last, last_nfe)
 
 
+def is_too_narrow(rise: Rise | None, evidence: Evidence) -> bool:
+    return rise is not None and (rise.rises or rise.stalls) and not is_wide(evidence)
+
+
 def is_wide(evidence: Evidence) -> bool:
-    """Whether the start is widened enough for the prior's typical sigma; False where that is not known."""
-    return evidence.sigma is not None and evidence.prior_widening >= ENOUGH * evidence.sigma
+    """Whether the start is widened enough for the prior's typical deviation; False where that is not known."""
+    known = [value for value in (evidence.sigma, evidence.residual) if value is not None]
+    return bool(known) and evidence.prior_widening >= min(ENOUGH * max(known), WIDEST)
 
 
 def evidence_of(document: Mapping[str, Any]) -> Evidence:
@@ -200,6 +214,7 @@ def evidence_of(document: Mapping[str, Any]) -> Evidence:
         vgl_training=prior.get("training", {}).get("vgl"),
         vgl_held_out=prior.get("heldout", {}).get("vgl"),
         sigma=prior.get("heldout", {}).get("sigma_geometric_mean"),
+        residual=prior.get("heldout", {}).get("residual_geometric_mean"),
         prior_widening=losses.get("prior_widening", 0.0),
         sampler_images=losses.get("sampler", {}).get("images_seen"),
     )

@@ -50,17 +50,19 @@ def memorising(verdict: Verdict, evidence: Evidence) -> str:
 def narrow(verdict: Verdict, evidence: Evidence) -> str:
     rise = rise_of(evidence)
     assert rise is not None
+    change = "worse" if rise.rises else "no better"
     return (
-        f"The prior is too narrow: with z of training images quality gets worse with more evaluations, MMD {rise.best} "
-        f"at {rise.best_nfe:g} and {rise.last} at {rise.last_nfe:g}; {width(evidence)}. Train the flow with a wider "
-        "start: stage.prior_widening=auto, or 2.5 to 3 times the typical sigma."
+        f"The prior is too narrow: with z of training images quality gets {change} with more evaluations, MMD "
+        f"{rise.best} at {rise.best_nfe:g} and {rise.last} at {rise.last_nfe:g}; {width(evidence)}. Train the flow "
+        "with a wider start: stage.prior_widening=auto, or 2.5 to 3 times the typical deviation."
     )
 
 
 def sampler(verdict: Verdict, evidence: Evidence) -> str:
+    added = amount(verdict.parts["sampler"]).lstrip("+")
     seen = "" if evidence.sampler_images is None else f", which saw {evidence.sampler_images:,} images"
     return (
-        f"The latent sampler adds {amount(verdict.parts['sampler'])}: MMD {at(verdict, evidence, 'sampler')} with its "
+        f"The latent sampler adds {added}: MMD {at(verdict, evidence, 'sampler')} with its "
         f"z, {at(verdict, evidence, 'heldout')} with z of held-out images ({where(verdict)}). Train the sampler "
         f"longer{seen}, or make it larger (model.latent_sampler); a higher stage.beta of the auxiliary model makes z "
         "easier to sample."
@@ -70,10 +72,10 @@ def sampler(verdict: Verdict, evidence: Evidence) -> str:
 def flow(verdict: Verdict, evidence: Evidence) -> str:
     widen = "" if is_wide(evidence) else f" Its start may be too narrow ({width(evidence)}): try that first."
     return (
-        f"The flow: with z of training images, which all its stages have seen, the MMD is already "
-        f"{at(verdict, evidence, 'training')} ({where(verdict)}); z of held-out images and of the sampler add "
-        f"{amount(verdict.parts['prior'])} and {amount(verdict.parts['sampler'])}. Train the flow longer, or make it "
-        f"larger (model.velocity).{widen}"
+        f"The flow: with z of training images, which all stages have seen, the MMD is already "
+        f"{at(verdict, evidence, 'training')} ({where(verdict)}); held-out images instead change it by "
+        f"{amount(verdict.parts['prior'])}, the sampler by {amount(verdict.parts['sampler'])} more. Train the flow "
+        f"longer, or make it larger (model.velocity).{widen}"
     )
 
 
@@ -105,7 +107,7 @@ def others(verdict: Verdict, evidence: Evidence) -> list[str]:
         )
     if verdict.limits == "sampler" and verdict.parts["flow"].value > verdict.parts["prior"].value:
         rise = rise_of(evidence)
-        if rise is not None and rise.is_certain and not is_wide(evidence):
+        if rise is not None and rise.rises and not is_wide(evidence):
             found.append(f"Next: the prior is too narrow ({width(evidence)}).")
     return found
 
@@ -126,9 +128,10 @@ def width(evidence: Evidence) -> str:
     """The widening beside the typical sigma."""
     if evidence.sigma is None:
         return f"the start is widened by s = {evidence.prior_widening:g}"
+    off = "" if evidence.residual is None else f" (held-out images are {evidence.residual:.3g} off its mean)"
     return (
-        f"the start is widened by s = {evidence.prior_widening:g}, the prior's typical sigma is {evidence.sigma:.3g}, "
-        f"and {ENOUGH:g} times that is the least to choose"
+        f"the start is widened by s = {evidence.prior_widening:g}, the prior's typical sigma is "
+        f"{evidence.sigma:.3g}{off}, and {ENOUGH:g} times that is the least to choose"
     )
 
 

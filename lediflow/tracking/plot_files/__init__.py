@@ -2,6 +2,16 @@
 
 from lediflow.tracking.plot_files.pareto import Line, Point, is_beaten, pareto_figure
 from lediflow.tracking.plot_files.prior import prior_figure
+from lediflow.tracking.plot_files.stages import stages_figure
 from lediflow.tracking.plot_files.style import COLOURS, write_figure
 
-__all__ = ["COLOURS", "Line", "Point", "is_beaten", "pareto_figure", "prior_figure", "write_figure"]
+__all__ = [
+    "COLOURS",
+    "Line",
+    "Point",
+    "is_beaten",
+    "pareto_figure",
+    "prior_figure",
+    "stages_figure",
+    "write_figure",
+]

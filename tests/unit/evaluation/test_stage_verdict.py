@@ -97,10 +97,9 @@ def test_a_poor_codec_is_named_where_its_floor_is_most_of_the_distance():
     assert {name: round(part.value, 3) for name, part in verdict.parts.items()} == {
         "codec": 0.9, "flow": 0.2, "prior": 0.0, "sampler": 0.2,
     }  # fmt: skip
-    good = evidence(
-        NFE, [1.2, 1.1, 1.1, 1.1], [1.3, 1.1, 1.1, 1.1], [1.4, 1.3, 1.3, 1.3], codec_floor=level(0.1)
-    )
-    assert verdict_of(good).limits == "flow"
+    wide = {"sigma": 0.1, "prior_widening": 0.3}
+    flows = evidence(NFE, [1.1] * 4, [1.1] * 4, [1.3] * 4, codec_floor=level(0.1), **wide)
+    assert verdict_of(flows).limits == "flow"
 
 
 def test_images_that_cannot_be_told_from_photographs_are_limited_by_nothing():
@@ -114,18 +113,26 @@ def test_a_sampler_that_memorised_with_the_prior_does_not_hide_it():
     assert (verdict.limits, verdict.cause) == ("prior", "memorising")
 
 
-def test_a_flow_that_gets_no_worse_with_evaluations_is_not_called_narrow():
-    falling = evidence(NFE, [1.9, 1.5, 1.2, 1.2], [1.9, 1.5, 1.2, 1.2], [1.9, 1.6, 1.3, 1.3], sigma=0.2)
+def test_a_flow_that_still_gains_by_more_evaluations_is_not_called_narrow():
+    falling = evidence(NFE, [1.9, 1.5, 1.2, 1.0], [1.9, 1.5, 1.2, 1.0], [1.9, 1.6, 1.3, 1.1], sigma=0.2)
     verdict = verdict_of(falling)
     assert (verdict.limits, verdict.cause) == ("flow", "")
     assert "may be too narrow" in verdict.text  # the start is not widened: a cheap thing to try
 
 
-def test_a_rise_within_the_intervals_is_none():
-    noisy = evidence(
-        NFE, [1.3, 1.0, 1.05, 1.15], [1.3, 1.0, 1.1, 1.1], [1.4, 1.1, 1.2, 1.2], reach=0.2, sigma=0.1
-    )
-    assert verdict_of(noisy).cause == ""
+@pytest.mark.parametrize(("last", "word"), [(1.15, "no better"), (1.35, "worse")])
+def test_a_change_within_the_intervals_is_no_gain_and_beyond_them_a_loss(last, word):
+    curve = [1.3, 1.0, 1.05, last]
+    verdict = verdict_of(evidence(NFE, curve, curve, [value + 0.1 for value in curve], reach=0.2, sigma=0.1))
+    assert verdict.cause == "narrow"
+    assert f"gets {word} with more evaluations" in verdict.text
+
+
+@pytest.mark.parametrize(("widening", "cause"), [(0.0, "narrow"), (0.39, "narrow"), (0.4, ""), (1.0, "")])
+def test_how_wide_is_wide_enough_follows_the_larger_of_sigma_and_residual(widening, cause):
+    flat = [1.5, 1.2, 1.2, 1.2]
+    measured = evidence(NFE, flat, flat, flat, sigma=0.1, residual=0.2, prior_widening=widening)
+    assert verdict_of(measured).cause == cause
 
 
 def test_parts_within_their_margins_are_named_with_a_caution():

@@ -1,0 +1,203 @@
+"""Is each fault named right? Chains with a fault made on purpose, and what `evaluate mode=stages` says of them.
+
+    python tools/campaign/verdicts.py --source PICTURES --folder runs/verdicts [--codec TAESD_FOLDER]
+
+    plain     all stages trained alike, the flow's start widened by `auto`
+    sampler   the same, with a latent sampler that was trained on 1 % of its images
+    memory    all stages trained on 300 of the pictures, the auxiliary model for 500 epochs
+    narrow    plain's stages, an auxiliary model whose sigma is held below NARROW, a start that is not widened
+    codec     all stages trained on TAESD's latents of the pictures, measured against the pictures (with --codec)
+
+All are ordinary commands. The same command again continues what was stopped. What comes out is kept in
+results/campaign/verdicts.json: of each chain the verdict, its parts, the rows and the losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from widths import Job, work_through
+
+from lediflow.data.shards.reader import ShardReader
+from lediflow.evaluation.results import birth_certificate, write_results
+from lediflow.evaluation.stages.record import STAGES, read_stages
+from lediflow.tracking.jsonl import curve
+
+ROOT = Path(__file__).parents[2]
+FEW, EPOCHS, SHARE = 300, 500, 0.01
+NARROW = -6.0  # ceiling of the narrow prior's log-variance: sigma at most 0.05
+EXPECTED = {"sampler": "sampler", "memory": "prior", "narrow": "prior", "codec": "codec"}
+CAUSES = {"memory": "memorising", "narrow": "narrow"}
+OF_A_ROW = ("z", "solver", "steps", "nfe", "images", "real_images", "mmd_name", "mmd", "low", "high")
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """The pictures as shards, and the first of them as shards of their own."""
+    size, folder = f"size={options.size}", options.folder
+    everything = ["lediflow.prepare", f"source={options.source}", f"output={folder}/many", size, "mode=rgb"]
+    done(work_through({"many": Job("many", everything)}, folder, 1))
+    few = folder / "few_pictures"
+    if not few.is_dir():
+        reader = ShardReader.open(folder / "many")
+        few.mkdir()
+        pixels = reader.stored(np.arange(FEW)).permute(0, 2, 3, 1).numpy()
+        for number, picture in enumerate(pixels):
+            Image.fromarray(picture).save(few / f"{number:04d}.png")
+    jobs = {
+        "few": Job("few", ["lediflow.prepare", f"source={few}", f"output={folder}/few", size, "mode=rgb"])
+    }
+    if options.codec:
+        made = f"output={folder}/latents"
+        codec = ["codec.name=taesd", f"codec.path={options.codec}", f"device={options.device}"]
+        jobs["latents"] = Job("latents", ["lediflow.encode", f"source={folder}/many", made, *codec])
+    done(work_through(jobs, folder, options.at_once))
+
+
+def plan(options: argparse.Namespace) -> dict[str, Job]:
+    """Every training and every measurement, by its name."""
+    folder, images = options.folder, options.images
+    jobs: dict[str, Job] = {}
+
+    def train(name: str, stage: str, shards: str, count: int, *more: str, parent: str | None = None) -> None:
+        given = [
+            "lediflow.train",
+            f"experiment={options.experiment}",
+            f"stage={stage}",
+            f"run={folder}/{name}",
+        ]
+        given += [
+            f"data.path={folder}/{shards}",
+            f"train.images={count}",
+            f"data.held_out_fraction={options.held_out}",
+        ]
+        given += [f"engine.device={options.device}", f"seed={options.seed}", "synthetic_images=0"]
+        given += [*options.train, *more]
+        given += [f"parent={folder}/{parent}"] if parent else []
+        jobs[name] = Job(name, given, (parent,) if parent else ())
+
+    def chain(name: str, auxiliary: str, flow: str, sampler: str, shards: str, *more: str) -> None:
+        given = ["lediflow.evaluate", "mode=stages", f"run={folder}/{flow}", f"sampler={folder}/{sampler}"]
+        given += [f"data.path={folder}/{shards}", f"output={folder}/{name}_stages", f"count={options.count}"]
+        given += [f"paths.runs={folder}", f"device={options.device}", f"seed={options.seed}", *more]
+        jobs[f"{name}_stages"] = Job(f"{name}_stages", given + options.evaluate, (auxiliary, flow, sampler))
+
+    def whole(name: str, shards: str, count: int, longer: int, *more: str, wide: str = "auto") -> None:
+        """Auxiliary model, flow and sampler of one chain."""
+        train(f"{name}_auxiliary", "auxiliary", shards, longer, *more)
+        parent = f"{name}_auxiliary"
+        flow_options = [item for item in more if not item.startswith("model.auxiliary.logvar")]
+        train(
+            f"{name}_flow",
+            "flow",
+            shards,
+            count,
+            f"stage.prior_widening={wide}",
+            *flow_options,
+            parent=parent,
+        )
+        train(f"{name}_sampler", "latent_sampler", shards, count, *flow_options, parent=parent)
+
+    whole("plain", "many", images, images)
+    chain("plain", "plain_auxiliary", "plain_flow", "plain_sampler", "many")
+    train("hardly_sampler", "latent_sampler", "many", max(1, round(SHARE * images)), parent="plain_auxiliary")
+    chain("sampler", "plain_auxiliary", "plain_flow", "hardly_sampler", "many")
+    whole("memory", "few", images, EPOCHS * FEW)
+    chain("memory", "memory_auxiliary", "memory_flow", "memory_sampler", "few")
+    whole("narrow", "many", images, images, f"model.auxiliary.logvar_ceiling={NARROW}", wide="0")
+    chain("narrow", "narrow_auxiliary", "narrow_flow", "narrow_sampler", "many")
+    if options.codec:
+        of_latents = [f"model.image_size={options.size // 8}", "model.channels=4", *options.train_latents]
+        whole("codec", "latents", images, images, *of_latents)
+        chain("codec", "codec_auxiliary", "codec_flow", "codec_sampler", "latents",
+              f"data.photographs={folder}/many", f"codec_path={options.codec}")  # fmt: skip
+    return {name: job for name, job in jobs.items() if is_wanted(name, jobs, options.only)}
+
+
+def is_wanted(name: str, jobs: dict[str, Job], only: list[str]) -> bool:
+    """Whether a chain that was asked for needs it."""
+    wanted = (
+        [f"{chain}_stages" for chain in only] if only else [key for key in jobs if key.endswith("_stages")]
+    )
+    return name in wanted or any(name in jobs[key].needs for key in wanted if key in jobs)
+
+
+def collect(folder: Path, jobs: dict[str, Job]) -> dict[str, Any]:
+    """What was said of every chain that has been measured."""
+    chains = {}
+    for name in ("plain", *EXPECTED):
+        path = folder / f"{name}_stages" / STAGES
+        if path.is_file():
+            found = read_stages(path)
+            chains[name] = {
+                "expected": EXPECTED.get(name),
+                "expected_cause": CAUSES.get(name, ""),
+                "verdict": found["verdict"],
+                "rows": [{key: row[key] for key in OF_A_ROW if key in row} for row in found["rows"]],
+                "real": found["real"],
+                "codec_floor": found["codec_floor"],
+                "losses": found["losses"],
+            }
+    seconds = {name: job.seconds for name, job in jobs.items()}
+    commands = [{"command": job.command, "seconds": seconds[name]} for name, job in jobs.items()]
+    return {"chains": chains, "images_seen": images_seen(folder, jobs), "commands": commands}
+
+
+def images_seen(folder: Path, jobs: dict[str, Job]) -> dict[str, int]:
+    """By each training that has begun."""
+    seen = {name: curve(folder / name / "events.jsonl", "train", "loss").images_seen for name in jobs}
+    return {name: int(images[-1]) for name, images in seen.items() if len(images)}
+
+
+def done(failed: list[str]) -> None:
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; the output of NAME is in NAME.log in the folder")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--source", required=True, help="a folder or archive of a few thousand colour pictures"
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="of shards and runs")
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--images", type=int, default=200_000, help="seen by every stage of a plain chain")
+    parser.add_argument("--held-out", type=float, default=0.1, help="share of the pictures")
+    parser.add_argument("--count", type=int, default=1024, help="generated images of each row")
+    parser.add_argument("--codec", help="folder of TAESD's weights; left out: no chain with a poor codec")
+    parser.add_argument("--only", nargs="*", default=[], choices=["plain", *EXPECTED], help="these chains")
+    parser.add_argument("--experiment", default="smoke")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
+    parser.add_argument(
+        "--train-latents", nargs="*", default=[], metavar="KEY=VALUE", help="for those on latents"
+    )
+    parser.add_argument(
+        "--evaluate", nargs="*", default=[], metavar="KEY=VALUE", help="for every measurement"
+    )
+    parser.add_argument("--at-once", type=int, default=4, help="commands side by side")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    prepare(options)
+    jobs = plan(options)
+    failed = work_through(jobs, options.folder, options.at_once)
+    certificate = birth_certificate(seed=options.seed)
+    found = collect(options.folder, jobs)
+    write_results(ROOT / "results" / "campaign" / "verdicts.json", found, certificate)
+    for name, chain in found["chains"].items():
+        verdict = chain["verdict"]
+        print(
+            f"{name}: limits {verdict['limits']} {verdict['cause']} (made: {chain['expected']}). {verdict['text']}"
+        )
+    done(failed)
+
+
+if __name__ == "__main__":
+    main()
