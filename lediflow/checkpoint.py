@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from lediflow.config.cli import BAD_REQUEST
 from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
@@ -16,9 +17,12 @@ from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
 from lediflow.engine.checkpoints.snapshots import Snapshots, find_snapshot_fault
 from lediflow.errors import UserError
-from lediflow.models.export import CONFIG, save_tensors, save_weights
+from lediflow.models.export import CONFIG, save_tensors
 from lediflow.records import object_if_any
+from lediflow.training.exporting import BEST, LAST, export_weights, exported_facts
 from lediflow.training.run_folder import RunFolder
+
+WHICH = {None: None, "averaged": LAST, "best": BEST}  # --weights -> what train.export calls it
 
 
 def main() -> None:
@@ -94,18 +98,25 @@ def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
     output = arguments.output or folder.export
     if arguments.output is not None:
         claim_folder(output, "--output", "lediflow.checkpoint export", is_export)
-    description = {**checkpoint.progress["export"], "images_seen": checkpoint.images_seen}
-    origin = "averaged"
+    seen, origin = checkpoint.images_seen, "averaged"
     if arguments.ema is not None:
         averaged = averaged_afterwards(checkpoint, Snapshots(folder.averages), arguments.ema)
         origin = f"averaged afterwards, sigma_rel {arguments.ema}, misfit {averaged.misfit:.2%}"
-        save_tensors(averaged.weights, output, description | {"weights": origin})
+        save_tensors(averaged.weights, output, facts_of_others(checkpoint, origin))
     elif arguments.weights == "raw":
         origin = "raw"
-        save_tensors(raw(checkpoint), output, description | {"weights": origin})
-    else:  # the very file: dependent runs know it by its hash
-        save_weights(checkpoint.model, output, description | {"weights": origin})
-    print(f"{output}: weights at {checkpoint.images_seen:,} images, {origin}")
+        save_tensors(raw(checkpoint), output, facts_of_others(checkpoint, origin))
+    else:
+        facts = export_weights(checkpoint, output, WHICH[arguments.weights], weights=origin)
+        seen = facts["images_seen"]
+        if facts["export"] == BEST:
+            origin = f"averaged, of the best validation until {checkpoint.images_seen:,} images"
+    print(f"{output}: weights at {seen:,} images, {origin}")
+
+
+def facts_of_others(checkpoint: Checkpoint, origin: str) -> dict[str, Any]:
+    """What stands beside weights that no validation has seen."""
+    return exported_facts(checkpoint, LAST) | {"held_out_loss": None, "weights": origin}
 
 
 def is_export(folder: Path) -> bool:
@@ -166,7 +177,10 @@ def parse_arguments() -> argparse.Namespace:
     verb.add_argument("--output", type=Path, help="the export folder (default: RUN/export)")
     which = verb.add_mutually_exclusive_group()
     which.add_argument(
-        "--weights", choices=["averaged", "raw"], default="averaged", help="raw: those of the last step"
+        "--weights",
+        choices=["averaged", "best", "raw"],
+        help="averaged: at the end | best: averaged, at the lowest held-out loss | raw: those of the last step "
+        "(default: averaged or best, as the run was set by train.export)",
     )
     which.add_argument(
         "--ema", type=float, metavar="SIGMA_REL", help="an average of this width, from stored ones"

@@ -27,18 +27,19 @@ from lediflow.config.prior_width import settle_width
 from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
 from lediflow.data.files import whole_or_absent
-from lediflow.engine.checkpoints.folder import MODEL
+from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.deadline import find_deadline
 from lediflow.engine.lease import EveryonesLease, Lease, leased
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.ranks import Ranks, find_ranks
-from lediflow.models.export import save_weights
 from lediflow.records import RecordError
 from lediflow.tracking.build import build_tracker
 from lediflow.tracking.fenced import FencedTracker
+from lediflow.training.exporting import export_weights
 from lediflow.training.identity import differences
 from lediflow.training.loop import Training, begin, find_newest, train
 from lediflow.training.run_folder import RunFolder
+from lediflow.training.turned import farewell
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,8 @@ def trained(
         training.saving.leave()
         tracker.close()
         training.stream.close()
+    if reason is StopReason.NONE and ranks.is_first:
+        say_how_it_ended(training)
     training.engine.close()
     return reason
 
@@ -158,11 +161,16 @@ def note_options(training: Training, folder: RunFolder, config: str) -> None:
 
 
 def export(training: Training, folder: RunFolder) -> None:
-    """The last checkpoint's averaged weights, where sampling and later stages look for them."""
+    """Averaged weights out of the last checkpoint, where sampling and later stages look for them."""
     last = training.checkpoints.path_at(training.clock.images_seen)  # later ones there may be broken
-    facts = {**training.export, "images_seen": training.clock.images_seen}
-    save_weights(last / MODEL, folder.export, facts)
-    log.info("exported %s", folder.export)
+    facts = export_weights(Checkpoint(last), folder.export)
+    log.info("exported %s: averaged weights at %d images", folder.export, facts["images_seen"])
+
+
+def say_how_it_ended(training: Training) -> None:
+    """Where the held-out loss ended above its lowest, or patience did: nothing else is said after it."""
+    if text := farewell(training.held_out.last, training.config, training.is_out_of_patience):
+        log.warning("%s", text)
 
 
 if __name__ == "__main__":

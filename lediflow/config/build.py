@@ -25,7 +25,7 @@ from lediflow.config.stage import build_stage
 from lediflow.config.trained_model import build_trained_model, trained_spec
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.snapshots import Snapshots
-from lediflow.engine.ema import roles
+from lediflow.engine.ema import BEST, roles
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.preemption import StopRequest
 from lediflow.engine.protocol import Engine, Fitting
@@ -37,8 +37,11 @@ from lediflow.models.export import describe
 from lediflow.models.groups import parameter_groups
 from lediflow.models.tree import describe_model
 from lediflow.ranges import OutOfRangeError, check_ranges
+from lediflow.tracking.jsonl import has_event
 from lediflow.tracking.protocol import Tracker
 from lediflow.training.clock import Clock
+from lediflow.training.config import TrainingConfig
+from lediflow.training.held_out import HeldOut
 from lediflow.training.loop import Training
 from lediflow.training.pace import Pace
 from lediflow.training.run_folder import RunFolder
@@ -96,6 +99,9 @@ def build_run(
     watchdog = Watchdog(folder.root, ranks, command.watchdog, report, session=session)
     checkpoints = CheckpointFolder(folder.checkpoints, command.train.checkpoint)
     snapshots = Snapshots(folder.averages, command.train.checkpoint.snapshot_every_images)
+    validation = build_validation(
+        command.train.validation, command.data, inputs.reader, engine.device, needs_validation(command.train)
+    )
     writer = CheckpointWriter(checkpoints, ranks, session, snapshots)
     return Training(
         engine=engine,
@@ -108,14 +114,28 @@ def build_run(
         saving=Saving(writer, engine, tracker, stop.observe),
         window=Window(engine, clock, tracker, throughput_of(command, engine, is_encoded=is_encoded)),
         pace=Pace(engine, tracker),
-        validation=build_validation(command.train.validation, command.data, inputs.reader, engine.device),
+        validation=validation,
         stop=stop,
         watchdog=watchdog,
         config=command.train,
         identity=inputs.identity,
         history=session,
         export=description | exported_facts(command, inputs),
+        held_out=HeldOut(validation.fingerprint if validation else ""),
+        has_said=partial(has_event, folder.events),
     )
+
+
+def kept_roles(config: TrainingConfig) -> tuple[str, ...]:
+    """Averages of the weights, and the best ones where they are exported."""
+    return (*roles(config.ema), *[BEST] * (config.export == BEST))
+
+
+def needs_validation(config: TrainingConfig) -> str:
+    """The option that cannot do without held-out losses, if one is used."""
+    if config.export == BEST:
+        return f"train.export={config.export}"
+    return f"train.patience_images={config.patience_images}" if config.patience_images else ""
 
 
 def build_engine(
@@ -127,7 +147,7 @@ def build_engine(
     options: dict[str, Any] = {
         "global_batch": train.global_batch,
         "betas": (train.beta1, train.beta2),
-        "averages": roles(train.ema),
+        "averages": kept_roles(train),
         "fitting": fitting,
     }
     try:

@@ -15,6 +15,7 @@ from lediflow.errors import UserError
 from lediflow.models.specs import latent_shape
 from lediflow.nn.specs import check_grid
 from lediflow.stages.flow import AUTO
+from lediflow.training.exporting import BEST, EXPORTS
 
 PRIORS = ("learned", "gaussian")
 
@@ -40,6 +41,7 @@ def check_command(command: TrainCommand) -> None:
             f"stage.prior_widening at 0 or {AUTO}, which is 0 there"
         )
     check_augmentation(command)
+    check_best(command)
     try:
         check_sizes(command)
     except ValueError as error:
@@ -59,6 +61,32 @@ def check_augmentation(command: TrainCommand) -> None:
 def trained_key(command: TrainCommand) -> str:
     """Where under `model` the model stands that the command's stage trains."""
     return "velocity" if command.stage.name == "flow" else str(command.stage.name)
+
+
+def check_best(command: TrainCommand) -> None:
+    """Refuse to look for a lowest held-out loss where none is taken, or to end a run while it still warms up."""
+    train = command.train
+    if train.export not in EXPORTS:
+        raise UserError(f"train.export={train.export!r} is unknown; use one of {', '.join(EXPORTS)}")
+    asked = [f"train.export={train.export}"] * (train.export == BEST)
+    asked += [f"train.patience_images={train.patience_images}"] * bool(train.patience_images)
+    if not asked:
+        return
+    needs = f"{' and '.join(asked)} needs the loss on held-out samples, but"
+    if train.validation.every_images == 0:
+        raise UserError(
+            f"{needs} train.validation.every_images=0 never takes it; set train.validation.every_images=null, or to a "
+            "number of images"
+        )
+    if not command.data.held_out_fraction:
+        raise UserError(
+            f"{needs} data.held_out_fraction=0 holds out none; set data.held_out_fraction=0.05, for instance"
+        )
+    if train.patience_images and train.patience_images < train.schedule.warmup_images:
+        raise UserError(
+            f"train.patience_images={train.patience_images} could end the run while its learning rate still rises "
+            f"(train.schedule.warmup_images={train.schedule.warmup_images}); raise the patience, or shorten the warm-up"
+        )
 
 
 def check_blanks(command: Any, prefix: str = "") -> None:

@@ -11,6 +11,7 @@ from lediflow.config.parent import Parent, has_parent
 from lediflow.config.schema import TrainCommand
 from lediflow.config.warm_start import WarmStart, warm_start_hash
 from lediflow.errors import UserError
+from lediflow.training.exporting import LAST, has_ended, trained_images
 from lediflow.training.identity import WIDTH, as_it_began, differences
 from lediflow.training.run_folder import RunFolder
 
@@ -72,19 +73,22 @@ def full_identity(
 def is_done(folder: RunFolder, command: TrainCommand) -> bool:
     """Whether the folder holds this training, finished; an error if it holds another one."""
     facts = exported_wholly(folder)
-    if facts is None or facts["images_seen"] < command.train.images:
+    if facts is None or not has_ended(facts, command.train.images, command.train.patience_images):
         return False
     then = {"warm_start": None, **facts.get("identity", {})}
     now = identity(command) | {"warm_start": warm_start_hash(command)}
     now = as_it_began(then, now)
     shared = then.keys() & now.keys()
     changed = differences({key: then[key] for key in shared}, {key: now[key] for key in shared})
+    changed += differences(
+        {"train.export": facts.get("export", LAST)}, {"train.export": command.train.export}
+    )
     if changed := changed + parent_changes(facts, command):
         raise UserError(
             f"{folder.root} is finished, but was trained with other options ({'; '.join(changed)}); "
             "choose another run="
         )
-    log.info("%s is finished (%d images): nothing to do", folder.root, facts["images_seen"])
+    log.info("%s is finished (%d images): nothing to do", folder.root, trained_images(facts))
     return True
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,17 +18,18 @@ from torch import Tensor, nn
 
 from lediflow.engine.copies import HostCopies
 from lediflow.engine.device import choose_device
-from lediflow.engine.ema import Averages
+from lediflow.engine.ema import HALF_LIFE, Averages
 from lediflow.engine.meeting import join_group
 from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
 from lediflow.engine.messages import Messages
 from lediflow.engine.optimizer import adamw, clip_gradient, set_steps_made, steps_made
-from lediflow.engine.pieces import collect, even_share, restore, restore_buffers, with_averages
+from lediflow.engine.pieces import WEIGHT, collect, even_share, restore, restore_buffers, with_averages
 from lediflow.engine.precision import frozen_in, resolved, trained_in
 from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, M, StateReader, accumulation_steps
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.stopwatch import Stopwatch, time_calls
 from lediflow.engine.zero import (
+    GatheredRole,
     InitialWeights,
     UnaskedClipping,
     owned_pieces,
@@ -120,6 +122,29 @@ class DeepSpeedEngine:
         self.engine.step()
         norm = torch.as_tensor(self.engine.get_global_grad_norm())
         return torch.where(norm < 0, torch.nan, norm)  # DeepSpeed's word for a norm that is no number is -1
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        if self.config.zero == 0:  # the weights are float32, and whole on every rank
+            self.averages.trade_places()
+            try:
+                yield
+            finally:
+                self.averages.trade_places()
+            return
+        self._compute_with(HALF_LIFE)
+        try:
+            yield
+        finally:
+            self._compute_with(WEIGHT)
+
+    def _compute_with(self, role: str) -> None:
+        """Set the weights of the next forward pass from what all ranks own of a role."""
+        whole = GatheredRole(self.pieces, role, self.trained, self.device, self.deepspeed.comm.all_reduce)
+        set_forward_weights(self.config.zero, self.deepspeed, self.trained, whole)
+
+    def keep_best(self) -> None:
+        self.averages.keep_best()
 
     def frozen(self, module: M) -> M:
         return frozen_in(self.config, module, self.device)

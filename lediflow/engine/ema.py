@@ -4,7 +4,8 @@ Two kinds, both on the image clock. `ema` is an exponential average with a half-
 so that the first, poor weights are forgotten: half-life = min(asked, ramp * images seen). `ema_<sigma_rel>` are the
 power-function averages of EDM2 (Karras et al. 2024, arXiv:2312.02696, section 3): the weight of a moment tau in the
 average at t is proportional to tau^gamma, and sigma_rel is the profile's width as a share of the run's length. Stored
-along the run they allow any other width to be made afterwards (posthoc.py).
+along the run they allow any other width to be made afterwards (posthoc.py). `best` is `ema` as it was at one
+moment, kept in host memory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
-HALF_LIFE = "ema"
+HALF_LIFE, BEST = "ema", "best"
 WIDEST = 0.28  # of sigma_rel: there gamma nears 0, a plain mean of all weights
 
 
@@ -85,12 +86,32 @@ class Averages:
 
     def __init__(self, weights: Sequence[Tensor], roles: Sequence[str]) -> None:
         self.weights = [weight.detach() for weight in weights]
-        self.tensors = {role: [weight.float().clone() for weight in self.weights] for role in roles}
+        self.tensors = {role: [copied(weight, role) for weight in self.weights] for role in roles}
 
     @torch.no_grad()
     def update(self, decays: Mapping[str, float]) -> None:
         """average <- decay * average + (1 - decay) * weight, for every role."""
         weights = [weight.float() for weight in self.weights]  # themselves, unless they are kept in bfloat16
         for role, kept in self.tensors.items():
-            if kept:
+            if kept and role != BEST:
                 torch._foreach_lerp_(kept, weights, 1 - decays[role])
+
+    @torch.no_grad()
+    def keep_best(self) -> None:
+        """best <- ema, where the best ones are kept."""
+        for best, average in zip(self.tensors.get(BEST, []), self.tensors[HALF_LIFE], strict=False):
+            best.copy_(average)
+
+    @torch.no_grad()
+    def trade_places(self) -> None:
+        """Weights, which must be float32, and `ema` take each other's values: twice is nothing, bit for bit."""
+        for weight, average in zip(self.weights, self.tensors[HALF_LIFE], strict=True):
+            held = weight.clone()
+            weight.copy_(average)
+            average.copy_(held)
+
+
+def copied(weight: Tensor, role: str) -> Tensor:
+    """Where an average begins."""
+    device = torch.device("cpu") if role == BEST else weight.device
+    return weight.detach().to(device, torch.float32, copy=True)

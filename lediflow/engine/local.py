@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -84,6 +85,17 @@ class LocalEngine:
         self.optimizer.zero_grad(set_to_none=True)
         self.averages.update(decays)
         return norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        self.averages.trade_places()
+        try:
+            yield
+        finally:
+            self.averages.trade_places()
+
+    def keep_best(self) -> None:
+        self.averages.keep_best()
 
     def sum(self, values: Tensor) -> Tensor:
         return values.detach().to("cpu", torch.float64)

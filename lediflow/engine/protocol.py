@@ -1,15 +1,17 @@
 """What a training loop may ask of an engine, whatever number of machines stands behind it.
 
 The logical state of a run is a set of float32 tensors named by role and parameter: `weight/<name>`,
-`exp_avg/<name>`, `exp_avg_sq/<name>` (Adam's moments), `ema/<name>` and `ema_<sigma_rel>/<name>` (averages). It does
-not depend on the number of ranks or on the ZeRO stage, so that any engine loads what any other saved. `buffer/<name>`
-holds what is drawn once and never trained (Fourier frequencies). A rank hands over pieces: ranges of elements of
-flattened tensors, such that the pieces of all ranks hold every element exactly once.
+`exp_avg/<name>`, `exp_avg_sq/<name>` (Adam's moments), `ema/<name>` and `ema_<sigma_rel>/<name>` (averages) and
+`best/<name>` (`ema` at the best validation, where that is exported). It does not depend on the number of ranks or on
+the ZeRO stage, so that any engine loads what any other saved. `buffer/<name>` holds what is drawn once and never
+trained (Fourier frequencies). A rank hands over pieces: ranges of elements of flattened tensors, such that the pieces
+of all ranks hold every element exactly once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -114,6 +116,17 @@ class Engine(Protocol):
 
         A norm that is not finite says that the step was left out, on every rank. Reading it waits for the device.
         """
+        ...
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within, `module` computes with the averaged weights (`ema`); after, with its own again, bit for bit.
+
+        Every rank must enter it. No step, state or load inside.
+        """
+        ...
+
+    def keep_best(self) -> None:
+        """Remember the averaged weights as they are now under the role `best`, if the engine was given that role."""
         ...
 
     def sum(self, values: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ Read from DeepSpeed 0.19.8; each attribute that is not public is touched here on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,6 +114,41 @@ def set_forward_weights(
         else:
             with deepspeed.zero.GatheredParameters(weight, modifier_rank=0):
                 weight.data.copy_(whole.view(weight.shape))
+
+
+class GatheredRole:
+    """A role of the state that lies in pieces on all ranks, put together where it is read. A StateReader.
+
+    Every rank must read the same weights in the same order. `all_reduce` sums bits, not numbers: nothing is rounded.
+    """
+
+    steps = 0
+
+    def __init__(
+        self,
+        pieces: Sequence[Piece],
+        role: str,
+        trained: Mapping[str, nn.Parameter],
+        device: torch.device,
+        all_reduce: Callable[[Tensor], Any],
+    ) -> None:
+        self.pieces = {piece.name: piece for piece in pieces}
+        self.role, self.device, self.all_reduce = role, device, all_reduce
+        self.shapes = {
+            f"{WEIGHT}/{name}": tuple(getattr(weight, "ds_shape", weight.shape))
+            for name, weight in trained.items()
+        }
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """A whole weight, flat float32 on the device; `key` is `weight/<name>` whatever the role."""
+        name = key.partition("/")[2]
+        size = math.prod(self.shapes[key])
+        whole = torch.zeros(size, dtype=torch.float32, device=self.device)
+        if (piece := self.pieces.get(name)) is not None:
+            begin = piece.extent.start
+            whole[begin : begin + len(piece)].copy_(piece.views[self.role])
+        self.all_reduce(whole.view(torch.int32))
+        return whole[start:stop]
 
 
 class InitialWeights:

@@ -5,7 +5,7 @@ a "resume" event withdraws what the lost attempt had logged beyond the place it 
 at the same place on the image clock the newest counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from lediflow.tracking.events import Event, number, parse_event
 from lediflow.tracking.protocol import Tracker
 
-RESUME = "resume"
+START, RESUME = "start", "resume"
 
 
 class Curve(NamedTuple):
@@ -43,12 +43,24 @@ def read_events(path: str | Path) -> list[Event]:
 
 def standing_events(path: str | Path) -> list[Event]:
     """The events that still hold: without those a later resume withdrew."""
-    standing: list[Event] = []
-    for event in read_events(path):
+    return standing(read_events(path))
+
+
+def has_event(path: str | Path, event: str) -> bool:
+    """Whether an event of this name stands since the run began; one that begins anew in a folder continues its log."""
+    names = [entry["event"] for entry in standing_events(path)]
+    begun = len(names) - 1 - names[::-1].index(START) if START in names else 0
+    return event in names[begun:]
+
+
+def standing(events: Iterable[Event]) -> list[Event]:
+    """Those of a whole log that still hold."""
+    left: list[Event] = []
+    for event in events:
         if event["event"] == RESUME:
-            standing = [earlier for earlier in standing if earlier["images_seen"] <= event["images_seen"]]
-        standing.append(event)
-    return standing
+            left = [earlier for earlier in left if earlier["images_seen"] <= event["images_seen"]]
+        left.append(event)
+    return left
 
 
 def curve(path: str | Path, event: str, key: str) -> Curve:

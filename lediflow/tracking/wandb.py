@@ -1,7 +1,7 @@
 """Weights & Biases as a view of the event log: the only home of wandb, imported when first asked for.
 
 Each event's numbers appear as `event/key` over `images_seen`, those of a list or dict as `event/key/0` or
-`event/key/name`. Offline (the default) nothing leaves the
+`event/key/name`; a held-out loss that has turned is an alert too. Offline (the default) nothing leaves the
 machine: `wandb sync` uploads the folder later. A requeued run makes a second offline run of the same group;
 for one unbroken curve, feed the whole event log to a fresh tracker with `jsonl.replay`.
 """
@@ -14,8 +14,9 @@ from typing import Any
 
 from lediflow.errors import UserError
 from lediflow.tracking.config import TrackingConfig
-from lediflow.tracking.events import numbers, plain
+from lediflow.tracking.events import TURNED, numbers, plain
 
+ALERTS = {TURNED: "held-out loss has turned"}  # events that W&B sends a message of
 MODES = ("offline", "online")
 
 
@@ -40,6 +41,8 @@ class WandbTracker:
 
     def record(self, event: str, images_seen: int, **values: Any) -> None:
         self.run.log({"images_seen": images_seen, **dict(numbers(event, plain(values)))})
+        if event in ALERTS:
+            self.run.alert(title=ALERTS[event], text=values["message"])
 
     def close(self) -> None:
         self.run.finish()

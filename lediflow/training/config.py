@@ -30,6 +30,12 @@ class TrainingConfig:
     beta2: float = bounded(
         0.99, at_least=0, below=1
     )  # memory of the gradient's size; longer suits larger batches
+    export: str = (
+        "last"  # the averaged weights of the end | best: of the lowest held-out loss, kept in each checkpoint
+    )
+    patience_images: int | None = bounded(
+        None, at_least=0
+    )  # ends the run when so many have passed since the lowest held-out loss; shorter: sooner; 0 or null: never
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

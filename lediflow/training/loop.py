@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lediflow.data.streams.batch import Batch
 from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder
 from lediflow.engine.checkpoints.snapshots import HISTORY
-from lediflow.engine.ema import decays_for, refuse_new_widths
+from lediflow.engine.ema import BEST, decays_for, refuse_new_widths
 from lediflow.engine.heartbeats import Phase
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.protocol import Engine
@@ -22,14 +23,18 @@ from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.nn.neighborhood import checked_routes
 from lediflow.stages.protocol import Stage
+from lediflow.tracking.events import TURNED
 from lediflow.tracking.protocol import Tracker
 from lediflow.training.bad_steps import BadSteps, Step, described, on_its_way
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
+from lediflow.training.exporting import IMAGES, PATIENCE
+from lediflow.training.held_out import HeldOut
 from lediflow.training.identity import as_it_began, differences
 from lediflow.training.pace import Pace
 from lediflow.training.saving import Saving
 from lediflow.training.schedules import learning_rate_factor
+from lediflow.training.turned import warning
 from lediflow.training.validation import Validation
 from lediflow.training.window import Window
 
@@ -57,6 +62,8 @@ class Training:
     identity: dict[str, Any]  # what a resumed run must share: seed, stage, parent
     history: str  # names what stands since the run's first step; kept when the run is continued
     export: dict[str, Any] = field(default_factory=dict)  # what exported weights are described by
+    held_out: HeldOut = field(default_factory=HeldOut)
+    has_said: Callable[[str], bool] = lambda event: False  # whether an event stands in the run's log
     bad_steps: BadSteps = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,13 +79,33 @@ class Training:
             HISTORY: self.history,
             "ranks": self.engine.ranks.world_size,
             "export": self.export,
+            "exports": self.config.export,
+            "held_out": self.held_out.state() if self.held_out.best else None,
+            "ended": self.ended,
         }
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether `train.patience_images` have passed since the best validation; known when one has been made."""
+        patience = self.config.patience_images
+        return bool(patience) and self.held_out.images_since_best >= (patience or 0)
+
+    @property
+    def is_over(self) -> bool:
+        return self.clock.is_finished or self.is_out_of_patience
+
+    @property
+    def ended(self) -> str | None:
+        """Why the run is over."""
+        if self.clock.is_finished:
+            return IMAGES
+        return PATIENCE if self.is_out_of_patience else None
 
 
 def train(run: Training) -> StopReason:
-    """Train from where the run stands (see `begin`) to the end of the clock (NONE), or until asked to stop."""
+    """Train from where the run stands (see `begin`) to its end (NONE), or until asked to stop."""
     run.pace.timings.restart()
-    while not run.clock.is_finished:
+    while not run.is_over:
         step = take_step(run)
         hear_of_bad_steps(run, run.bad_steps.note(step))
         if run.bad_steps.are_too_many:
@@ -88,11 +115,12 @@ def train(run: Training) -> StopReason:
         reason = meet(run)
         if reason is StopReason.LEASE_LOST:
             return reason  # what is saved now would be written into another's folder
-        if reason is not StopReason.NONE and not run.clock.is_finished:
+        if reason is not StopReason.NONE and not run.is_over:
             save_and_wait(run)
             return reason
     hear_of_bad_steps(run, run.bad_steps.flush())
     save_and_wait(run)
+    say_turned(run)
     return StopReason.NONE
 
 
@@ -126,7 +154,7 @@ def meet(run: Training) -> StopReason:
     reason, retry, failed, pointless = run.engine.agree([int(vote) for vote in votes])
     saving.hear(failed)
     due = clock.is_due(run.config.checkpoint.every_images) and not pointless
-    if saving.is_time(due or bool(retry)) and not clock.is_finished and run.bad_steps.in_a_row == 0:
+    if saving.is_time(due or bool(retry)) and not run.is_over and run.bad_steps.in_a_row == 0:
         run.watchdog.beat(Phase.SAVING)
         saving.begin(clock.images_seen, run.progress)
     return StopReason(reason)
@@ -155,11 +183,39 @@ def check_attention(run: Training, batch: Batch) -> None:
 
 
 def validate(run: Training, validation: Validation) -> None:
-    """The loss on held-out samples."""
+    """The loss on held-out samples: of the weights of this step, and of the averaged ones, which are compared."""
+    started = time.perf_counter()
     run.watchdog.beat(Phase.VALIDATING)
     found = validation.measure(run.engine, run.stage)
-    run.tracker.record("validation", run.clock.images_seen, **found)
-    run.stop.observe("validation", found["seconds"])
+    with run.engine.averaged():
+        losses = validation.losses(run.engine, run.stage)
+    point = run.held_out.note(run.clock.images_seen, losses)
+    if point.is_best:
+        run.engine.keep_best()
+    seconds = time.perf_counter() - started
+    run.tracker.record("validation", run.clock.images_seen, **found | point.values | {"seconds": seconds})
+    run.stop.observe("validation", seconds)
+    if point.has_turned and not run.is_over:
+        save_turned(run)
+
+
+def save_turned(run: Training) -> None:
+    """Save that the loss has turned, then say it: a run that is killed and goes on from there does not say it again."""
+    if run.bad_steps.in_a_row == 0:
+        run.watchdog.beat(Phase.SAVING)
+        run.saving.begin(run.clock.images_seen, run.progress)
+        run.saving.settle()
+    say_turned(run)
+
+
+def say_turned(run: Training) -> None:
+    """That the held-out loss has turned, once in a run."""
+    turn = run.held_out.turn
+    if turn is None or not run.engine.ranks.is_first or run.has_said(TURNED):
+        return
+    text = warning(turn, run.config)
+    log.warning("%s", text)
+    run.tracker.record(TURNED, run.clock.images_seen, **turn.values, message=text)
 
 
 def hear_of_bad_steps(run: Training, bad: Step | None) -> None:
@@ -217,6 +273,26 @@ def begin(run: Training, newest: Checkpoint | None) -> None:
         run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
     else:
         continue_from(run, newest, why="start")
+        say_turned(run)  # where the start before was killed between saving and saying it
+
+
+def held_out_of(run: Training, checkpoint: Checkpoint) -> HeldOut:
+    """What was known at a checkpoint; the best is looked for anew where it cannot be compared or was not kept."""
+    found = checkpoint.progress.get("held_out")
+    if found is None:
+        return HeldOut(run.held_out.samples)
+    known = HeldOut.from_state(found)
+    fault = ""
+    if known.samples != run.held_out.samples:
+        fault = "the held-out samples are others"
+    elif run.config.export == BEST and not any(key.startswith(f"{BEST}/") for key in checkpoint.state.shapes):
+        fault = "until here the run was not trained with train.export=best"
+    if not fault:
+        return known
+    log.warning(
+        "the best validation is looked for anew, from %d images on: %s", checkpoint.images_seen, fault
+    )
+    return replace(known.begun_anew(), samples=run.held_out.samples)
 
 
 def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
@@ -225,6 +301,7 @@ def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
     run.history = checkpoint.progress.get(HISTORY, "")
     run.engine.load(checkpoint.state)
     run.stream.load(checkpoint.progress["stream"])
+    run.held_out = held_out_of(run, checkpoint)
     run.clock.images_seen = run.saving.last_saved = checkpoint.images_seen
     run.tracker.record(
         "resume",

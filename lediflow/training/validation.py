@@ -9,6 +9,7 @@ repeats one, which does not count.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64
-from torch import nn
+from torch import Tensor, nn
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import StoredBatch, load_samples, ready
@@ -32,12 +33,13 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.ranges import bounded, check_ranges
-from lediflow.stages.protocol import Stage
+from lediflow.stages.protocol import Stage, StageLoss
+from lediflow.training.held_out import Losses
 from lediflow.training.totals import Totals
 
 log = logging.getLogger(__name__)
 
-EVERY_IMAGES = 65_536  # 512 forward passes in so many images' forward and backward: 0.3 % of the work
+EVERY_IMAGES = 65_536  # twice 512 forward passes in so many images' forward and backward: 0.5 % of the work
 NOISE_SEED = 0
 CORRUPT_SHARE = 0.5  # a held-out sample that cannot be read costs a little precision, not the run
 
@@ -60,19 +62,21 @@ class ValidationConfig:
 
 
 def build_validation(
-    config: ValidationConfig, data: DataConfig, reader: ShardReader, device: torch.device
+    config: ValidationConfig, data: DataConfig, reader: ShardReader, device: torch.device, needed_by: str = ""
 ) -> Validation | None:
-    """What the run validates on; None if it does not."""
+    """What the run validates on; None if it does not. `needed_by` are options that cannot do without."""
     if config.every_images == 0:
         return None
     held_out = samples_of("heldout", reader.index.table["key"], data.held_out_fraction)
     if len(held_out):
         return Validation(reader, held_out, config, device)
     found = f"data.held_out_fraction={data.held_out_fraction} holds out none of the {len(reader)} samples of"
-    if config.every_images:
+    if config.every_images or needed_by:
+        asker = needed_by or f"train.validation.every_images={config.every_images}"
         raise UserError(
-            f"train.validation.every_images={config.every_images} asks for the loss on held-out samples, but {found} "
-            f"{reader.index.root}; raise data.held_out_fraction, or set train.validation.every_images=0"
+            f"{asker} asks for the loss on held-out samples, but {found} "
+            f"{reader.index.root}; raise data.held_out_fraction, or "
+            + ("do without" if needed_by else "set train.validation.every_images=0")
         )
     if data.held_out_fraction:
         log.warning("no validation: %s %s", found, reader.index.root)
@@ -94,14 +98,35 @@ class Validation:
     def measure(self, engine: Engine, stage: Stage) -> dict[str, Any]:
         """The values of an event: means and bins as in training, over the same samples. Every rank must call it."""
         started, totals = time.perf_counter(), Totals()
-        parts = shares(self.samples, engine.ranks, engine.micro_batch)
-        numbers = [part if len(part) else self.samples[:1] for part in parts]
-        with looking_on(engine.module):
-            for part, stored in zip(parts, loaded_ahead(self._load, numbers), strict=True):
-                batch = ready(stored, self.reader, self.noise, self.device)
-                totals.add(stage.loss(engine.module, batch, self.noise), is_counted=len(part) > 0)
+        for places, result in self._passes(engine, stage):
+            totals.add(result, is_counted=len(places) > 0)
         means = totals.means(engine.sum(totals.with_extra([])))
         return {**means, "samples": len(self.samples), "seconds": time.perf_counter() - started}
+
+    def losses(self, engine: Engine, stage: Stage) -> Losses:
+        """Of each sample, in the order of `samples`, on every rank. Every rank must call it."""
+        found: list[tuple[Samples, Tensor]] = []
+        for places, result in self._passes(engine, stage):
+            found.append((places, result.per_sample[: len(places)]))
+        losses = torch.zeros(len(self.samples), dtype=torch.float64)
+        for places, values in found:  # only now: nothing waits for the device between batches
+            losses[places] = values.to("cpu", torch.float64)
+        return engine.sum(losses).numpy()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of which samples the losses are."""
+        keys = self.reader.keys(self.samples)
+        return hashlib.sha256("\n".join(keys).encode(errors="surrogateescape")).hexdigest()[:16]
+
+    def _passes(self, engine: Engine, stage: Stage) -> Iterator[tuple[Samples, StageLoss]]:
+        """This rank's share in batches: places in `samples`, none where a rank has fewer, and what the stage says."""
+        places = shares(np.arange(len(self.samples)), engine.ranks, engine.micro_batch)
+        numbers = [self.samples[part if len(part) else [0]] for part in places]
+        with looking_on(engine.module):
+            for part, stored in zip(places, loaded_ahead(self._load, numbers), strict=True):
+                batch = ready(stored, self.reader, self.noise, self.device)
+                yield part, stage.loss(engine.module, batch, self.noise)
 
     def _load(self, samples: Samples) -> StoredBatch:
         return self.quarantine.loaded(samples, lambda chosen: load_samples(self.reader, chosen, chosen))

@@ -29,7 +29,7 @@ def options(root, training, run):
     return [
         "experiment=smoke", "engine.device=cpu", f"data.path={root}/shards", f"parent={root}/local-auxiliary",
         f"run={root}/{run}", "train.images=96", "train.log_every_images=16", "train.checkpoint.every_images=48",
-        *TRAININGS[training],
+        "data.held_out_fraction=0.2", "train.validation.every_images=32", "train.export=best", *TRAININGS[training],
     ]  # fmt: skip
 
 
@@ -70,6 +70,15 @@ class TestTheCurveOfOneProcess:
         found, expected = loss_curve(runs[training, zero]), loss_curve(reference[training])
         assert list(found) == list(expected) == STEPS
         assert list(found.values()) == pytest.approx(list(expected.values()), rel=CLOSE_LOSSES)
+
+    def test_with_the_held_out_losses_of_both_kinds_of_weights(self, runs, reference, training, zero):
+        found, expected = (events(run, "validation") for run in (runs[training, zero], reference[training]))
+        assert [event["best_images_seen"] for event in found] == [
+            event["best_images_seen"] for event in expected
+        ]
+        for key in ("loss", "averaged_loss", "best_loss"):
+            left, right = ([event[key] for event in log] for log in (found, expected))
+            assert left == pytest.approx(right, rel=CLOSE_LOSSES)
 
     def test_with_its_gradient_norms(self, runs, reference, training, zero):
         found, expected = (

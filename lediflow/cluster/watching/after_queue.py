@@ -53,7 +53,7 @@ def final_state(end: dict[str, Any]) -> State:
 def state_after_queue(found: Evidence, others: Mapping[str, Kind]) -> State:
     end, account = found.last_end, found.account
     if account is not None and account.state == "COMPLETED":
-        return State(Kind.DONE, "done")
+        return State(Kind.DONE, found.run.done)
     if account is not None and account.state == "CANCELLED":
         return State(Kind.CANCELLED, cancelled(found, others))
     if account is not None and account.state in WORDS and not (end and account.state == "FAILED"):

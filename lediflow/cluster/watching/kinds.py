@@ -51,13 +51,22 @@ def array_state(tasks: Mapping[int, State]) -> State:
     return State(next(kind for kind in Kind if counts[kind]), words)
 
 
+def remarked(state: State, run: RunFacts) -> State:
+    """The state with what is to be known of the training besides."""
+    return State(state.kind, "; ".join(filter(None, (state.words, run.remark))))
+
+
 def run_state(run: RunFacts) -> State:
     """Of a run that was started by hand, in a terminal or by a script of one's own."""
+    return remarked(state_by_hand(run), run)
+
+
+def state_by_hand(run: RunFacts) -> State:
     lease, on = run.lease, "the same command goes on"
     if run.is_alive and lease is not None:
         return State(Kind.RUNNING, f"running, {lease.holder}")
     if run.is_done:
-        return State(Kind.DONE, "done")
+        return State(Kind.DONE, run.done)
     if run.failure:
         return State(Kind.FAILED, f"failed: {run.failure}; {on}")
     if lease is None:

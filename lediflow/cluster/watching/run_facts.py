@@ -15,10 +15,12 @@ from pathlib import Path
 from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, moment, training_time
 from lediflow.engine.heartbeats import State
 from lediflow.engine.lease import LeaseRecord, read_lease
-from lediflow.records import RecordError, read_record, typed
+from lediflow.records import Record, RecordError, read_record, typed
 from lediflow.tracking.events import Event, number
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.jsonl import read_events, standing
+from lediflow.training.exporting import has_ended, trained_images
 from lediflow.training.run_folder import RunFolder
+from lediflow.training.turned import remark
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class RunFacts:
     """Empty where there is no run yet."""
 
     total_images: int | None = None  # asked for
-    exported_images: int | None = None  # seen by the exported weights
+    exported_images: int | None = None  # that the run had seen when its weights were exported
+    is_finished: bool = False  # the export says so: no more images are to come
+    is_early: bool = False  # it ended by train.patience_images, before the images asked for
     events: list[Event] = field(default_factory=list)
     lease: LeaseRecord | None = None
     quiet_seconds: float = 0.0  # since the lease was renewed
@@ -34,6 +38,8 @@ class RunFacts:
 
     @property
     def is_done(self) -> bool:
+        if self.is_finished:
+            return True
         return self.exported_images is not None and self.exported_images >= (self.total_images or 0)
 
     @property
@@ -45,6 +51,16 @@ class RunFacts:
     @property
     def images_seen(self) -> int | None:
         return self.events[-1]["images_seen"] if self.events else None
+
+    @property
+    def done(self) -> str:
+        """The word for a run that is done."""
+        return "done (patience)" if self.is_early else "done"
+
+    @cached_property
+    def remark(self) -> str:
+        """That the held-out loss has turned, if it has."""
+        return remark(standing(self.events))
 
     @property
     def images_per_second(self) -> float | None:
@@ -70,9 +86,15 @@ def read_run(root: Path, now: float | None = None) -> RunFacts:
     """`now` by the file system's clock, see `file_system_time`."""
     folder = RunFolder(root)
     lease, renewed = read_leased(folder.lease)
+    asked, patience = (asked_images(folder, name) for name in ("images", "patience_images"))
+    facts = exported_facts(folder)
+    is_finished = facts is not None and asked is not None and has_ended(facts, asked, patience)
+    trained = trained_images(facts) if facts else None
     return RunFacts(
-        total_images=asked_images(folder),
-        exported_images=exported_images(folder),
+        total_images=asked,
+        exported_images=trained,
+        is_finished=is_finished,
+        is_early=is_finished and trained is not None and trained < (asked or 0),
         events=read_events(folder.events),
         lease=lease,
         quiet_seconds=max(0.0, (now or time.time()) - renewed),
@@ -88,18 +110,19 @@ def read_leased(path: Path) -> tuple[LeaseRecord | None, float]:
         return None, 0.0
 
 
-def exported_images(folder: RunFolder) -> int | None:
-    """Seen by the exported weights; None where there are none, or what stands beside them cannot be read."""
+def exported_facts(folder: RunFolder) -> Record | None:
+    """What stands beside the exported weights; None where there are none, or that cannot be read."""
     try:
-        return folder.exported_facts().get("images_seen")
+        facts = folder.exported_facts()
     except RecordError:
         return None
+    return facts if facts.get("images_seen") is not None else None
 
 
-def asked_images(folder: RunFolder) -> int | None:
-    """By the recorded configuration; None where that is not there, or cannot be read."""
+def asked_images(folder: RunFolder, name: str = "images") -> int | None:
+    """An option of train in the recorded configuration; None where that is not there, or cannot be read."""
     try:
-        return typed(int, folder.recorded_options().get("train", {}).get("images"), "train.images")
+        return typed(int, folder.recorded_options().get("train", {}).get(name), f"train.{name}")
     except (ValueError, AttributeError):
         return None
 

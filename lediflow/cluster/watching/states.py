@@ -20,17 +20,22 @@ from lediflow.cluster.watching.after_queue import (
 )
 from lediflow.cluster.watching.evidence import STARTED_AGAIN, WORDS, Evidence, joined
 from lediflow.cluster.watching.goodput import moment
-from lediflow.cluster.watching.kinds import Kind, State
+from lediflow.cluster.watching.kinds import Kind, State, remarked
 from lediflow.cluster.watching.reasons import why_pending
 from lediflow.tracking.progress import duration
 
 
 def job_state(found: Evidence, others: Mapping[str, Kind] | None = None) -> State:
     """`others`: what is known of the jobs that this one waits for."""
+    state = state_of_job(found, others)
+    return remarked(state, found.run) if found.is_training and not found.record.array else state
+
+
+def state_of_job(found: Evidence, others: Mapping[str, Kind] | None) -> State:
     if found.queued is not None:
         return state_in_queue(found, found.queued, others or {})
     if (found.last_end and found.last_end["decision"] == Verdict.DONE) or found.run.is_done:
-        return State(Kind.DONE, "done")
+        return State(Kind.DONE, found.run.done)
     if found.run.is_alive:
         return State(
             Kind.RUNNING, f"trained outside the queue, by {found.run.lease and found.run.lease.holder}"

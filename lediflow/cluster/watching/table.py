@@ -58,6 +58,7 @@ def as_json(row: Row) -> dict[str, Any]:
         "job": record.job_id if record else None,
         "kind": str(row.state.kind),
         "state": row.state.words,
+        "remark": facts.remark or None,
         "images_seen": facts.images_seen,
         "total_images": facts.total_images,
         "images_per_second": row.images_per_second,

@@ -10,14 +10,16 @@ from lediflow.config.dry_run.text import Facts, gigabytes
 from lediflow.config.dry_run.work import Work
 from lediflow.config.micro_batch import averages_of
 from lediflow.config.schema import TrainCommand
+from lediflow.engine.ema import BEST
 from lediflow.engine.memory import BFLOAT16, FLOAT32, saved_bytes
 
 FLOAT16 = BFLOAT16
 
 
 def checkpoint_bytes(command: TrainCommand, work: Work) -> int:
-    """The full state of all ranks, and the averaged weights once more as an export needs them."""
-    return saved_bytes(work.parameters, averages_of(command)) + FLOAT32 * work.parameters
+    """The full state of all ranks, the best weights in it, and the averaged ones again as an export needs them."""
+    kept = averages_of(command) + (command.train.export == BEST)
+    return saved_bytes(work.parameters, kept) + FLOAT32 * work.parameters
 
 
 def snapshot_bytes(command: TrainCommand, work: Work) -> int:

@@ -26,6 +26,9 @@ PROGRESS_TYPES = {
     "stream": dict[str, Any],
     "identity": dict[str, Any],
     "export": dict[str, Any],
+    "held_out": dict[str, Any] | None,
+    "exports": str,
+    "ended": str | None,
 }
 PARTIAL = ".partial"  # ends the name of what is not yet, or no longer, a checkpoint
 

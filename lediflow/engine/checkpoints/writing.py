@@ -25,13 +25,14 @@ from lediflow.engine.checkpoints.faults import MANIFEST, MODEL, PROGRESS, SUMS, 
 from lediflow.engine.checkpoints.folder import PARTIAL, CheckpointFolder, discard, write_flushed
 from lediflow.engine.checkpoints.slices import SlicedState, slice_name, write_slice, write_tensors
 from lediflow.engine.checkpoints.snapshots import HISTORY, Snapshots
+from lediflow.engine.ema import HALF_LIFE
+from lediflow.engine.pieces import BUFFER
 from lediflow.engine.protocol import EngineState
 from lediflow.engine.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 0.05
-AVERAGED = ("ema/", "buffer/")  # what an export is made of
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,9 @@ class CheckpointWriter:
         return sums
 
 
-def write_averaged(path: Path, state: SlicedState) -> str:
+def write_averaged(path: Path, state: SlicedState, role: str = HALF_LIFE) -> str:
     """The averaged weights and the buffers under the module's own names; returns the file's SHA-256."""
-    keys = [key for key in state.shapes if key.startswith(AVERAGED)]
+    keys = [key for key in state.shapes if key.partition("/")[0] in (role, BUFFER)]
     return write_tensors(path, {key.partition("/")[2]: state.whole(key) for key in keys}, {})
 
 

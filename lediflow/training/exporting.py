@@ -1,0 +1,92 @@
+"""Which averaged weights of a checkpoint a run exports, and what stands beside them.
+
+    export             last | best: averaged weights at the end of the checkpoint, or at the best validation
+    images_seen        by these weights          trained_images   by the run, at the checkpoint
+    held_out_loss      of these weights, null where it was not taken just then
+    best_images_seen   of the best validation    ended            images | patience: why the run ended, or null
+
+Both kinds are written in the same way: the best of a longer run and the last of a run that ended there are one file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lediflow.engine.checkpoints import Checkpoint
+from lediflow.engine.checkpoints.writing import write_averaged
+from lediflow.engine.ema import BEST
+from lediflow.errors import UserError
+from lediflow.models.export import publish, save_weights
+
+LAST, PATIENCE, IMAGES = "last", "patience", "images"
+EXPORTS = (LAST, BEST)
+
+
+def export_weights(
+    checkpoint: Checkpoint, folder: Path, which: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """Write an export folder; the facts that stand in it. `which`: last | best, None takes what the run exports.
+
+    Raises UserError where the best weights are not in the checkpoint.
+    """
+    which = which or checkpoint.progress.get("exports", LAST)
+    facts = exported_facts(checkpoint, which) | more
+    if which == LAST:  # the very file: dependent runs know it by its hash
+        save_weights(checkpoint.model, folder, facts)
+    else:
+        publish(lambda beside: write_averaged(beside, checkpoint.state, BEST), folder, facts)
+    return facts
+
+
+def exported_facts(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
+    """What config.json says of the weights."""
+    progress = checkpoint.progress
+    found = progress.get("held_out") or {}
+    best, last = found.get("best"), found.get("last")
+    chosen = kept_best(checkpoint, best) if which == BEST else last
+    seen = chosen["images_seen"] if which == BEST and chosen else checkpoint.images_seen
+    return {
+        **progress["export"],
+        "export": which,
+        "images_seen": seen,
+        "held_out_loss": finite(chosen["loss"]) if chosen and chosen["images_seen"] == seen else None,
+        "trained_images": checkpoint.images_seen,
+        "best_images_seen": best["images_seen"] if best else None,
+        "ended": progress.get("ended"),
+    }
+
+
+def kept_best(checkpoint: Checkpoint, best: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The best validation; UserError for a checkpoint without its weights."""
+    is_kept = any(key.startswith(f"{BEST}/") for key in checkpoint.state.shapes)
+    if best is None or not is_kept:
+        raise UserError(
+            f"{checkpoint.path} holds no weights of a best validation: the run was not trained with train.export=best, "
+            "or had no validation until there; export its last averaged weights (--weights averaged)"
+        )
+    return best
+
+
+def finite(loss: float) -> float | None:
+    """JSON has no other numbers."""
+    return loss if math.isfinite(loss) else None
+
+
+def trained_images(facts: Mapping[str, Any]) -> int:
+    """Images that the run had seen; exports of older releases have the last weights, and know no other number."""
+    found = facts.get("trained_images")
+    return facts["images_seen"] if found is None else found
+
+
+def has_ended(facts: Mapping[str, Any], images: int, patience_images: int | None) -> bool:
+    """Whether exported facts are of a run that has nothing left to do; those of older releases know images alone."""
+    trained = trained_images(facts)
+    if trained >= images:
+        return True
+    best = facts.get("best_images_seen")
+    if facts.get("ended") != PATIENCE or best is None or not patience_images:
+        return False
+    return trained - int(best) >= patience_images
