@@ -20,6 +20,7 @@ from lediflow.engine.checkpoints import Checkpoint
 from lediflow.errors import UserError
 from lediflow.flow.widening import FACTOR, automatic_width
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.export import CONFIG
 from lediflow.records import object_if_any, read_dataclass, read_json
 from lediflow.stages.flow import AUTO, FlowStage
 from lediflow.training.identity import WIDTH
@@ -57,8 +58,23 @@ def settle_width(
         width, about = found.prior_widening, dataclasses.asdict(found)
     if training.engine.ranks.is_first and about.get("rule") == AUTO:
         keep(folder.prior_width, about)
+    if newest is None and training.engine.ranks.is_first:
+        compare_with_warm_start(width, inputs)
     stage.widening = width
     training.export |= {WIDTH: width, ABOUT: dict(about)}
+
+
+def compare_with_warm_start(width: float, inputs: Inputs) -> None:
+    """Say where the initial weights are of a flow that starts otherwise: they have to learn the new start."""
+    if inputs.warm_start is None:
+        return
+    then = float(object_if_any(inputs.warm_start.path / CONFIG).get(WIDTH) or 0.0)
+    if then != width:
+        log.warning(
+            "warm_start=%s was trained from a prior widened by %g, this run's is widened by %g; "
+            "stage.prior_widening=%g begins where it ended",
+            inputs.warm_start.path, then, width, then,
+        )  # fmt: skip
 
 
 def say_kept(width: float, command: TrainCommand, training: Training) -> None:

@@ -169,6 +169,13 @@ def test_a_dry_run_says_that_it_will_be_measured(trained, tmp_path):
     assert "auto (measured when the run begins)" in said.out
 
 
+@pytest.mark.parametrize(("width", "differs"), [("0.3", True), ("auto", False)])
+def test_a_warm_start_from_another_width_is_said(automatic, trained, tmp_path, width, differs):
+    asked = (f"warm_start={automatic[0]}", f"stage.prior_widening={width}", "train.images=16")
+    said = succeed(*command_of(trained, tmp_path, *asked)).err
+    assert ("this run's is widened by 0.3" in said) == differs
+
+
 def test_samples_start_from_the_widened_prior(automatic, trained):
     folder, _ = automatic
     width = facts_of(folder)["prior_widening"]
