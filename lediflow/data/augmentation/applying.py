@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, where
 
 from lediflow.data.augmentation.config import AugmentConfig
@@ -27,19 +27,26 @@ def augmented(
 
 def transformed(images: Images, draws: Draws) -> Images:
     """Each image as its draws say."""
-    moved = images
-    if images.device.type == "cpu":  # looking at the draws is free there; a GPU would have to be waited for
-        rows = draws.is_resampled.nonzero()[:, 0]
-        chosen = Draws(*(value[rows] for value in draws))
-        moved = images.index_copy(0, rows, resampled(images[rows], linear_origin(chosen), shift(chosen)))
-    else:
-        moved = resampled(images, linear_origin(draws), shift(draws)).where(
-            chosen_images(draws.is_resampled), images
-        )
-    moved = where(chosen_images(draws.mirrored.bool()), moved.flip(-1), moved)
-    return where(chosen_images(draws.inverted.bool()), moved.flip(-2), moved)
+    # on a CPU the draws can be looked at; a GPU would have to be waited for
+    resample = some_resampled if images.device.type == "cpu" else all_resampled
+    moved = resample(images, draws)
+    moved = where(by_image(draws.mirrored.bool()), moved.flip(-1), moved)
+    return where(by_image(draws.inverted.bool()), moved.flip(-2), moved)
 
 
-def chosen_images(is_chosen: Tensor) -> Tensor:
-    """A choice by image, for every number of it."""
+def some_resampled(images: Images, draws: Draws) -> Images:
+    """Everything but flips, worked out for the images that need it."""
+    rows = draws.is_resampled.nonzero()[:, 0]
+    chosen = Draws(*(value[rows] for value in draws))
+    return images.index_copy(0, rows, resampled(images[rows], linear_origin(chosen), shift(chosen)))
+
+
+def all_resampled(images: Images, draws: Draws) -> Images:
+    """The same, worked out for all images and taken where it is needed: the host reads nothing."""
+    moved = resampled(images, linear_origin(draws), shift(draws))
+    return where(by_image(draws.is_resampled), moved, images)
+
+
+def by_image(is_chosen: Bool[Tensor, " batch"]) -> Bool[Tensor, "batch 1 1 1"]:
+    """A choice for every number of an image."""
     return is_chosen[:, None, None, None]

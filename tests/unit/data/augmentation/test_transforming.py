@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from lediflow.data.augmentation import resampling
-from lediflow.data.augmentation.applying import augmented, transformed
+from lediflow.data.augmentation.applying import all_resampled, augmented, some_resampled, transformed
 from lediflow.data.augmentation.config import AugmentConfig
 from lediflow.data.augmentation.draws import Draws, draw
 from lediflow.data.augmentation.geometry import linear_origin, shift
@@ -166,6 +166,13 @@ def test_images_do_not_depend_on_the_batch_that_they_come_in(size):
     ]
     assert torch.equal(whole.images, torch.cat([part.images for part in parts]))
     assert torch.equal(whole.numbers, torch.cat([part.numbers for part in parts]))
+
+
+def test_a_device_that_resamples_all_images_gives_the_bits_of_one_that_resamples_some():
+    images = noisy(10).float()
+    draws = draw(torch.arange(10), NOISE, AugmentConfig(probability=0.3))
+    assert 0 < draws.is_resampled.sum() < 10
+    assert torch.equal(all_resampled(images, draws), some_resampled(images, draws))
 
 
 def test_parts_that_bound_the_memory_change_no_bit(monkeypatch):
