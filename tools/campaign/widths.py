@@ -5,8 +5,8 @@
 trains the auxiliary model and the flow-matching baseline (FM), then a latent sampler and a flow for each width s, which
 start from N(mu, sigma^2 + s^2), and measures each with `evaluate mode=stages`: images whose z comes from the latent
 sampler, from training images, from held-out images. `--widths auto` is what the toolkit chooses by itself.
-`--starts` adds flows whose start is shaped in other ways (starts.py), as START:s, for instance scale=3:0, and
-`--weights` flows with other importance weights, as EXPONENT,CAP:s. Numbers come to results/campaign/widths_NAME.json.
+`--starts` adds flows whose start is shaped in other ways (starts.py), as START:s or, with other importance weights, as
+START:s:EXPONENT,CAP: scale=3:0, scale=1:0.3:2,100. Numbers come to results/campaign/widths_NAME.json.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def flows(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]
         f"s{width}": ([], [widened(width)]) for width in options.widths
     }
     for start in options.starts:
-        kind, width = start.split(":")
-        found[f"{kind}_s{width}".replace("=", "")] = ([STARTS, kind], [widened(width)])
-    for weights in options.weights:
-        (exponent, cap), width = weights.split(":")[0].split(","), weights.split(":")[1]
-        overrides = [widened(width), f"stage.exponent={exponent}", f"stage.cap={cap}"]
-        found[f"p{exponent}_cap{cap}_s{width}"] = ([], overrides)
+        kind, width, *rest = start.split(":")
+        name, overrides = f"{kind}_s{width}".replace("=", ""), [widened(width)]
+        for exponent, cap in (weights.split(",") for weights in rest):
+            name += f"_p{exponent}_cap{cap}"
+            overrides += [f"stage.exponent={exponent}", f"stage.cap={cap}"]
+        found[name] = ([STARTS, kind], overrides)
     return found
 
 
@@ -113,8 +113,7 @@ def width_of(run: Path) -> float:
 def main() -> None:
     parser = parser_of(__doc__, "campaign64")
     parser.add_argument("--widths", nargs="+", default=["0", "0.2", "0.3", "0.45", "0.6", "auto"])
-    parser.add_argument("--starts", nargs="*", default=[], metavar="START:s")
-    parser.add_argument("--weights", nargs="*", default=[], metavar="EXPONENT,CAP:s")
+    parser.add_argument("--starts", nargs="*", default=[], metavar="START:s[:EXPONENT,CAP]")
     parser.add_argument(
         "--stages", nargs="*", default=[], metavar="KEY=VALUE", help="for evaluate mode=stages"
     )
