@@ -65,6 +65,7 @@ class Training:
     held_out: HeldOut = field(default_factory=HeldOut)
     has_said: Callable[[str], bool] = lambda event: False  # whether an event stands in the run's log
     bad_steps: BadSteps = field(init=False)
+    has_news: bool = field(init=False, default=False)  # the held-out loss has turned; to be saved, then said
 
     def __post_init__(self) -> None:
         self.bad_steps = BadSteps(self.config.bad_steps)
@@ -154,9 +155,13 @@ def meet(run: Training) -> StopReason:
     reason, retry, failed, pointless = run.engine.agree([int(vote) for vote in votes])
     saving.hear(failed)
     due = clock.is_due(run.config.checkpoint.every_images) and not pointless
-    if saving.is_time(due or bool(retry)) and not run.is_over and run.bad_steps.in_a_row == 0:
+    wanted = due or bool(retry) or run.has_news
+    if saving.is_time(wanted) and not run.is_over and run.bad_steps.in_a_row == 0:
         run.watchdog.beat(Phase.SAVING)
         saving.begin(clock.images_seen, run.progress)
+        if run.has_news:
+            saving.settle()
+            say_turned(run)
     return StopReason(reason)
 
 
@@ -195,22 +200,12 @@ def validate(run: Training, validation: Validation) -> None:
     seconds = time.perf_counter() - started
     run.tracker.record("validation", run.clock.images_seen, **found | point.values | {"seconds": seconds})
     run.stop.observe("validation", seconds)
-    if point.has_turned and not run.is_over:
-        save_turned(run)
-
-
-def save_turned(run: Training) -> None:
-    """Save that the loss has turned, then say it: a run that is killed and goes on from there does not say it again."""
-    if run.bad_steps.in_a_row == 0:
-        run.watchdog.beat(Phase.SAVING)
-        run.saving.begin(run.clock.images_seen, run.progress)
-        run.saving.settle()
-    say_turned(run)
+    run.has_news |= point.has_turned
 
 
 def say_turned(run: Training) -> None:
-    """That the held-out loss has turned, once in a run."""
-    turn = run.held_out.turn
+    """That the held-out loss has turned, once in a run: after that was saved, so that nobody who goes on repeats it."""
+    turn, run.has_news = run.held_out.turn, False
     if turn is None or not run.engine.ranks.is_first or run.has_said(TURNED):
         return
     text = warning(turn, run.config)
@@ -273,7 +268,6 @@ def begin(run: Training, newest: Checkpoint | None) -> None:
         run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
     else:
         continue_from(run, newest, why="start")
-        say_turned(run)  # where the start before was killed between saving and saying it
 
 
 def held_out_of(run: Training, checkpoint: Checkpoint) -> HeldOut:
@@ -311,3 +305,4 @@ def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
         seconds=time.perf_counter() - started,
     )
     log.info("continuing at %d of %d images", run.clock.images_seen, run.clock.images)
+    say_turned(run)  # if it was saved but not said any more
