@@ -25,6 +25,7 @@ from lediflow.records import RecordError, read_dataclass
 from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
 from lediflow.stages.bins import TIME_BINS, sigma_edges
+from lediflow.tracking.curves import finite
 from lediflow.tracking.jsonl import Curve, binned_curve, curve
 from lediflow.tracking.report_data import (
     BinPanel,
@@ -44,6 +45,7 @@ from lediflow.training.run_folder import RunFolder
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
 OF_STAGES = Path("results/stages") / STAGES
 LEDIFLOW, BASELINE = "LeDiFlow", "Flow matching"
+HELD_OUT = "held out"
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,17 @@ class RunRecord:
         return curve(self.folder.events, event, key)
 
     def curves(self, key: str) -> dict[str, Curve]:
-        """Of training, and of held-out samples where the run had them."""
-        curves = {"training": self.curve(key), "held out": self.curve(key, "validation")}
+        """Of training, and of held-out samples where the run had them: under the averaged weights if that was taken."""
+        averaged = self.curve("averaged_loss", "validation") if key == "loss" else None
+        held_out = averaged if averaged and len(averaged.values) else self.curve(key, "validation")
+        curves = {"training": self.curve(key), HELD_OUT: held_out}
         return {name: curve for name, curve in curves.items() if len(curve.values)}
+
+    @property
+    def lowest(self) -> int | None:
+        """Images seen at the lowest held-out loss of the averaged weights, the first of equals; None without one."""
+        seen, losses = finite(self.curve("averaged_loss", "validation"))
+        return int(seen[losses.argmin()]) if len(losses) else None
 
 
 def read_run(path: Path) -> RunRecord:
@@ -274,20 +284,37 @@ def loss_panels(runs: list[RunRecord]) -> list[LossPanel]:
     for run in runs:
         if run.stage == "auxiliary":
             caption = "Negative log-likelihood of pixels and divergence of latents, per pixel, in nats"
-            panels.append(LossPanel(title="Auxiliary model", caption=caption, curves=run.curves("loss")))
+            panels.append(loss_panel(run, "Auxiliary model", caption))
     for event, of in (("train", ""), ("validation", " of held-out samples")):
         flows = {run.method: run.curve("velocity_mse", event) for run in runs if run.stage == "flow"}
         flows = {method: curve for method, curve in flows.items() if len(curve.values)}
         caption = f"Squared error of the velocity per pixel{of}: how far the start still is from the image"
         if flows:
             panels.append(
-                LossPanel(title=f"Flow{of and ', held-out samples'}", caption=caption, curves=flows)
+                LossPanel(
+                    title=f"Flow{of and ', held-out samples'}",
+                    caption=caption,
+                    curves=flows,
+                    lowest=lowest_of(runs) if of else {},
+                )
             )
     for run in runs:
         if run.stage == "latent_sampler":
             caption = "Squared error of the velocity in latent space"
-            panels.append(LossPanel(title="Latent sampler", caption=caption, curves=run.curves("loss")))
+            panels.append(loss_panel(run, "Latent sampler", caption))
     return panels
+
+
+def loss_panel(run: RunRecord, title: str, caption: str) -> LossPanel:
+    """A stage's own loss, with its lowest held-out place."""
+    lowest = {} if run.lowest is None else {HELD_OUT: run.lowest}
+    return LossPanel(title=title, caption=caption, curves=run.curves("loss"), lowest=lowest)
+
+
+def lowest_of(runs: list[RunRecord]) -> dict[str, int]:
+    """Of the flows, by method."""
+    places = {run.method: run.lowest for run in runs if run.stage == "flow"}
+    return {method: place for method, place in places.items() if place is not None}
 
 
 def bin_panels(runs: list[RunRecord]) -> list[BinPanel]:

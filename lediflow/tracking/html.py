@@ -247,7 +247,10 @@ def bins_section(panels: Sequence[BinPanel]) -> Html:
 
 def loss_figure(panel: LossPanel) -> Html:
     """A training plot and what it shows."""
-    return figure(plots.loss_plot(panel.curves), panel.caption, "plot")
+    places = {name: seen for name, seen in panel.lowest.items() if name in panel.curves}
+    rings = [f"{f'{name} ' if len(places) > 1 else ''}at {seen:,} images" for name, seen in places.items()]
+    caption = f"{panel.caption}. Ring: lowest held-out loss, {', '.join(rings)}" if rings else panel.caption
+    return figure(plots.loss_plot(panel.curves, panel.lowest), caption, "plot")
 
 
 def origin_section(environment: dict[str, str], commands: Sequence[CommandRun]) -> Html:

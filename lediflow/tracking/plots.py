@@ -7,7 +7,7 @@ small enough to be read on a telephone.
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -99,10 +99,11 @@ class Plot:
 
 
 @mpl.rc_context(STYLE)
-def loss_plot(curves: dict[str, Curve]) -> Html:
+def loss_plot(curves: dict[str, Curve], lowest: Mapping[str, int] | None = None) -> Html:
     """Curves along the image clock: smoothed, over their faint raw points; in logs if they span decades.
 
-    Of a curve of few points each is marked; of one point the value is written beside it.
+    Of a curve of few points each is marked; of one point the value is written beside it. `lowest` puts a ring on a
+    curve at so many images seen, if it has a point there.
     """
     raw = {name: thin(finite(curve)) for name, curve in curves.items()}
     ends = {name: end_of(name if len(curves) > 1 else "", curve) for name, curve in raw.items()}
@@ -118,6 +119,7 @@ def loss_plot(curves: dict[str, Curve]) -> Html:
             plot.axes.plot(
                 x, curve.values, color=colour, marker="o", markersize=5, linewidth=0, clip_on=False
             )
+        ring(plot.axes, curves[name], (lowest or {}).get(name), unit, colour)
         if ends[name] and smoothed.values.size:
             plot.name_line(float(smoothed.values[-1]), ends[name], colour)
     value_axis(plot.axes, np.concatenate([curve.values for curve in raw.values()]), is_log)
@@ -127,6 +129,15 @@ def loss_plot(curves: dict[str, Curve]) -> Html:
     plot.axes.xaxis.set_major_locator(MaxNLocator(5))
     plot.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     return plot.svg("Training curve: " + ", ".join(curves))
+
+
+def ring(axes: Axes, curve: Curve, images_seen: int | None, unit: int, colour: str) -> None:
+    """Around the point of a curve at so many images."""
+    at = curve.images_seen == images_seen
+    axes.plot(
+        curve.images_seen[at] / unit, curve.values[at], color=colour, marker="o", markersize=10, linewidth=0,
+        markerfacecolor="none", markeredgewidth=2, clip_on=False,
+    )  # fmt: skip
 
 
 def seen(curves: dict[str, Curve]) -> float:

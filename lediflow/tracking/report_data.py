@@ -55,11 +55,15 @@ class PriorExample:
 
 @dataclass(kw_only=True)
 class LossPanel:
-    """One plot of training: what is shown, a caption for it, and a curve per label."""
+    """One plot of training: what is shown, a caption for it, and a curve per label.
+
+    `lowest` has, by label, the images seen where a held-out loss was lowest: a ring on that curve.
+    """
 
     title: str
     caption: str
     curves: dict[str, Curve]
+    lowest: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

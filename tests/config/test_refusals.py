@@ -79,6 +79,20 @@ def test_a_missing_option_is_named(command, message):
         (["model.channels=3", "synthetic_images=0"], r"holds samples .*1x16x16.*set model\.channels=1"),
         (["model.image_size=18", "synthetic_images=0"], r"18"),
         (["data.held_out_fraction=1.0"], "leaves none"),
+        (["train.export=first"], r"train\.export='first' is unknown; use one of last, best"),
+        (["train.export=best"], r"train\.export=best needs.*held_out_fraction=0 holds out none; set data"),
+        (
+            ["train.patience_images=64", "data.held_out_fraction=0.5", "train.validation.every_images=0"],
+            r"patience_images=64 needs.*every_images=0 never takes it; set train\.validation\.every_images=null",
+        ),
+        (
+            ["train.export=best", "data.held_out_fraction=1e-9"],
+            r"train\.export=best asks.*holds out none.*raise data\.held_out_fraction, or do without",
+        ),
+        (
+            ["train.patience_images=16", "data.held_out_fraction=0.5"],
+            r"still rises \(train\.schedule\.warmup_images=32\); raise the patience, or shorten the warm-up",
+        ),
         (["run=/dev/null/run"], r"run=/dev/null/run cannot be written.*choose another run="),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -17,11 +17,13 @@ from harness.curves import assert_near_tensors, assert_same_tensors, newest_stat
 from harness.forks import Forks
 from harness.killed_rank import PLACES
 from harness.killing import KILLED, TWO, Kill, Killed, lines, random_kills
+from harness.memorising import BEST, OPTIONS, PATIENCE, noise_shards
 from harness.processes import torchrun
 from safetensors.torch import load_file
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import RunOrder
+from lediflow.tracking.events import TURNED
 from lediflow.tracking.jsonl import read_events, standing_events
 
 pytestmark = pytest.mark.distributed
@@ -157,7 +159,13 @@ class TestShort:
 
     def test_ends_bit_for_bit_as_if_nothing_had_been(self, root, killable, undisturbed):
         run = killable("short")
-        killed(run, self.KILLS, [TWO] * len(self.KILLS))
+        turned = self.turned(undisturbed)
+        kills = (
+            Kill("after a step", rank=1, call=turned[0] // BATCH),  # the loss is about to turn
+            Kill("between a slice and its mark", rank=1, call=1),  # saves that it has, and has not said it
+            Kill("inside the weights of the export"),
+        )
+        killed(run, kills, [TWO] * len(kills))
         brought_to_its_end(run)
         assert_equal_runs(run, undisturbed)
         assert_every_sample_once(run, root)
@@ -174,6 +182,49 @@ class TestShort:
         assert_near_runs(run, undisturbed, CLOSE)
         assert_every_sample_once(run, root)
         assert_clean(run)
+
+
+class TestBest:
+    """Of a run that memorises and runs out of patience (harness/memorising.py)."""
+
+    @pytest.fixture(scope="class")
+    def memorising(self, root, killable):
+        shards = noise_shards(root / "memorising")
+
+        def named(name):
+            run = killable(name)
+            run.command = [*OPTIONS, f"data.path={shards}", *BEST]
+            return run
+
+        return named
+
+    def test_a_killed_run_exports_the_best_of_an_undisturbed_one_byte_for_byte_and_warns_once(
+        self, memorising
+    ):
+        undisturbed, run = left_in_peace(memorising("best-in-peace")), memorising("best")
+        turned = self.turned(undisturbed)
+        kills = (
+            Kill("after a step", rank=1, call=turned[0] // BATCH),  # the loss is about to turn
+            Kill("between a slice and its mark", rank=1, call=1),  # saves that it has, and has not said it
+            Kill("inside the weights of the export"),
+        )
+        killed(run, kills, [TWO] * len(kills))
+        brought_to_its_end(run)
+        names = ("model.safetensors", "config.json")
+        left, right = (
+            [(one.folder / "export" / name).read_bytes() for name in names] for one in (run, undisturbed)
+        )
+        assert left == right
+        facts = json.loads(left[1])
+        assert (facts["ended"], facts["trained_images"] - facts["images_seen"]) == ("patience", PATIENCE)
+        assert_same_tensors(newest_state(run.folder), newest_state(undisturbed.folder))
+        assert self.turned(run) == turned
+        assert len(turned) == 1
+
+    def turned(self, run):
+        """Images seen wherever its log says that the loss had turned."""
+        log = read_events(run.folder / "events.jsonl")
+        return [event["images_seen"] for event in log if event["event"] == TURNED]
 
 
 def test_under_torchrun_the_other_rank_ends_too_and_the_run_goes_on(root, killable, undisturbed):

@@ -24,7 +24,7 @@ from lediflow.engine.local import LocalEngine
 from lediflow.engine.ranks import find_ranks
 from lediflow.models import export
 from lediflow.tracking.event_file import JsonlTracker
-from lediflow.training import loop
+from lediflow.training import exporting, loop
 
 ENGINES = (LocalEngine, DeepSpeedEngine)
 Call = Callable[..., Any]
@@ -134,7 +134,9 @@ PLACES = {
     "while an old checkpoint is removed": Place(((folder.shutil, "rmtree", where(of_checkpoints, half_removed)),)),
     "inside the stored averages": Place(((snapshots, "write_tensors", half_written),), often=1),
     "before the export": Place(((train, "export", before),), often=1),
-    "inside the weights of the export": Place(((export.shutil, "copyfile", half_copied),), often=1),
+    "inside the weights of the export": Place(
+        ((export.shutil, "copyfile", half_copied), (exporting, "write_averaged", half_written)), often=1
+    ),
     "between the weights of the export and their description": Place(
         ((export, "write_beside_then_rename", before),), often=1
     ),

@@ -86,7 +86,9 @@ class Remembering:
         return [(seen, values) for event, seen, values in self.events if event == kind]
 
 
-def training(folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None, stop=None, tracker=None, **more):
+def training(
+    folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None, stop=None, tracker=None, **more
+):
     torch.manual_seed(0)
     module = nn.Linear(1, 1)
     engine = LocalEngine(

@@ -250,3 +250,48 @@ def test_an_array_counts_its_tasks_and_names_one_that_failed():
     assert array_state({0: done, 1: running, 2: done}) == State(Kind.RUNNING, "tasks: 2 done, 1 running")
     found = array_state({0: done, 1: State(Kind.FAILED, "failed: full disk")})
     assert found == State(Kind.FAILED, "tasks: 1 done, 1 failed; task 1 failed: full disk")
+
+
+# --- what is to be known of the training besides
+
+
+def turned(lowest_at=100, then_at=200, rise=0.12):
+    at = {"time": "2026-03-01T10:00:00+00:00"}
+    lowest = {"best_images_seen": lowest_at, "best_loss": -1.48}
+    return [
+        at | {"event": "start", "images_seen": 0},
+        at | {"event": "validation", "images_seen": 200, "rise": rise} | lowest,
+        at | {"event": "held_out_turned", "images_seen": 200, "rise": rise} | lowest,
+        at
+        | {
+            "event": "validation",
+            "images_seen": then_at,
+            "rise": rise,
+            **lowest,
+            "best_images_seen": lowest_at,
+        },
+    ]
+
+
+REMARK = "held-out loss has turned: lowest -1.48 at 100 images, +0.12 since"
+
+
+def test_a_loss_that_has_turned_is_told_while_the_run_goes_on_and_when_it_is_done():
+    run = RunFacts(events=turned(), lease=lease())
+    assert state(queued=queued("RUNNING"), attempts=[started()], run=run).words.endswith(REMARK)
+    assert run_state(RunFacts(total_images=9, exported_images=9, events=turned())).words == f"done; {REMARK}"
+
+
+def test_but_not_after_a_new_lowest_or_a_return_to_before():
+    found_again = turned() + [
+        event | {"images_seen": 300, "best_images_seen": 300} for event in turned()[1:2]
+    ]
+    assert RunFacts(events=found_again).remark == ""
+    gone_back = [*turned(), {"time": at(0), "event": "resume", "images_seen": 150}]
+    assert RunFacts(events=gone_back).remark == ""
+
+
+def test_a_run_that_patience_has_ended_is_done_and_says_so():
+    run = RunFacts(total_images=9, exported_images=5, is_finished=True, is_early=True)
+    assert run_state(run) == State(Kind.DONE, "done (patience)")
+    assert state(attempts=[started(), ended("done")], run=run) == State(Kind.DONE, "done (patience)")

@@ -183,3 +183,10 @@ def test_a_gpu_that_is_not_here_can_be_reckoned_with():
         "train", "experiment=smoke", "data.path=a", "engine.device=cuda", "engine.precision=auto"
     )
     assert work_of(command, 2).engine.precision == "bfloat16"
+
+
+def test_the_best_weights_are_one_more_copy_in_every_checkpoint():
+    options = ("stage=auxiliary", "data.held_out_fraction=0.1")
+    last, best = (smoke(*options, f"train.export={which}") for which in ("last", "best"))
+    work = work_of(last, 1)
+    assert checkpoint_bytes(best, work) - checkpoint_bytes(last, work) == 4 * work.parameters

@@ -183,3 +183,18 @@ def test_photographs_are_called_unseen_only_if_training_held_them_out(tmp_path, 
     (tmp_path / "export" / "config.json").write_text(json.dumps(facts("learned", held_out)))
     page = report_data([read_run(run.folder.root)], title="", lead="", commands=[])
     assert caption in page.photographs_caption
+
+
+def test_the_lowest_held_out_loss_of_the_averaged_weights_is_marked(tmp_path):
+    events = [("train", seen, {"loss": 1.0, "velocity_mse": 1.0}) for seen in (100, 200, 300)]
+    losses = {100: (0.5, 0.6), 200: (0.7, 0.4), 300: (0.3, 0.45)}
+    events += [
+        ("validation", seen, {"loss": last, "velocity_mse": last, "averaged_loss": averaged})
+        for seen, (last, averaged) in losses.items()
+    ]
+    runs = [logged_run(tmp_path / stage, stage, "learned", events) for stage in ("auxiliary", "flow")]
+    panels = {panel.title: panel for panel in report_data(runs, title="", lead="", commands=[]).panels}
+    assert panels["Auxiliary model"].curves["held out"].values.tolist() == [0.6, 0.4, 0.45]
+    assert panels["Auxiliary model"].lowest == {"held out": 200}
+    assert panels["Flow, held-out samples"].lowest == {"LeDiFlow": 200}
+    assert panels["Flow"].lowest == {}

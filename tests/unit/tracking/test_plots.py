@@ -174,3 +174,13 @@ def test_one_value_fills_its_axis(value):
     low, high = plots.value_limits(np.array([value]), is_log=False, from_zero=False)
     assert low < value < high
     assert high - low == pytest.approx(abs(value))
+
+
+def test_the_lowest_held_out_loss_has_a_ring_where_the_curve_has_a_point():
+    curve = Curve(np.arange(1, 101) * 10, np.linspace(2, 1, 100))
+    plain = plots.loss_plot({"held out": curve})
+    assert plots.loss_plot({"held out": curve}, {"held out": 15, "other": 20}).count("<use") == plain.count(
+        "<use"
+    )
+    ringed = plots.loss_plot({"held out": curve}, {"held out": 300})
+    assert ringed.count("<use") == plain.count("<use") + 1

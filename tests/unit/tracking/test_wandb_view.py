@@ -20,6 +20,7 @@ class StandIn:
     def __init__(self):
         self.started: dict = {}
         self.logged: list[dict] = []
+        self.alerts: list[dict] = []
         self.is_finished = False
 
     def init(self, **arguments):
@@ -28,6 +29,9 @@ class StandIn:
 
     def define_metric(self, *names, **options):
         pass
+
+    def alert(self, **message):
+        self.alerts.append(message)
 
     def log(self, values):
         self.logged.append(values)
@@ -103,3 +107,10 @@ def test_tracking_imports_neither_wandb_nor_matplotlib():
     code = "import sys, lediflow.tracking.build; print({'wandb', 'matplotlib'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+def test_a_held_out_loss_that_has_turned_is_an_alert(wandb, tmp_path):
+    tracker = WandbTracker(TrackingConfig(), tmp_path, {})
+    tracker.record("held_out_turned", 64, rise=0.12, message="held-out loss was lowest, ...")
+    assert wandb.logged == [{"images_seen": 64, "held_out_turned/rise": 0.12}]
+    assert wandb.alerts == [{"title": "held-out loss has turned", "text": "held-out loss was lowest, ..."}]

@@ -1,4 +1,4 @@
-"""The best validation: its averaged weights are exported, patience counts from it, and kills and returns change nothing."""
+"""The best validation: its averaged weights are exported, patience counts from it, kills change nothing."""
 
 import logging
 from dataclasses import replace
@@ -176,7 +176,7 @@ def test_a_return_to_a_checkpoint_takes_back_the_best_too(tmp_path, undisturbed)
 
         def loss(self, module, batch, noise):
             result = super().loss(module, batch, noise)
-            is_bad = 28 <= int(batch.ids[0]) and not self.event()
+            is_bad = int(batch.ids[0]) >= 28 and not self.event()
             return result._replace(loss=result.loss * float("nan")) if is_bad else result
 
     run = run_in(tmp_path / "run", replace(BEST, bad_steps=BadStepsConfig(in_a_row=3)))
@@ -196,7 +196,9 @@ class TestPatience:
         assert train(run) is StopReason.NONE
         return run
 
-    def test_ends_the_run_when_so_many_images_have_passed_since_the_best_validation(self, patient, undisturbed):
+    def test_ends_the_run_when_so_many_images_have_passed_since_the_best_validation(
+        self, patient, undisturbed
+    ):
         weights, facts = exported(patient)
         assert patient.clock.images_seen == facts["best_images_seen"] + 64
         assert (facts["ended"], facts["trained_images"]) == ("patience", patient.clock.images_seen)
@@ -244,5 +246,5 @@ def test_other_held_out_samples_are_compared_with_nothing(tmp_path, caplog):
 def test_best_weights_that_no_checkpoint_has_are_refused(tmp_path):
     run = run_in(tmp_path / "run", replace(BEST, export="last"))
     train(run)
-    with pytest.raises(UserError, match="was not trained with train.export=best"):
+    with pytest.raises(UserError, match=r"was not trained with train\.export=best"):
         exported(run, which="best")
