@@ -10,7 +10,7 @@ from harness.processes import torchrun
 pytestmark = pytest.mark.distributed
 
 TRAININGS = {  # two of them with dropout, whose masks are the samples' own
-    "auxiliary": ["stage=auxiliary", "model.auxiliary.levels.0.dropout=0.2"],
+    "auxiliary": ["stage=auxiliary", "model.auxiliary.levels.0.dropout=0.2", "stage.beta_warmup_images=64"],
     "flow": ["stage=flow"],
     "latent_sampler": ["stage=latent_sampler"],
     "baseline": ["stage=flow", "prior=gaussian", "model.velocity.levels.1.dropout=0.2"],

@@ -51,7 +51,7 @@ def command(root, images):
         "experiment=smoke", "stage=auxiliary", "engine.device=cpu", f"data.path={root}/shards",
         f"train.images={images}", "train.checkpoint.every_images=48", "tracking.progress=false",
         f"train.log_every_images={BATCH}", "train.checkpoint.snapshot_every_images=96",
-        "model.auxiliary.levels.1.dropout=0.2", "stage.beta_warmup_images=200", "stage.free_bits=0.1",
+        "model.auxiliary.levels.1.dropout=0.2",
     ]  # fmt: skip
 
 
