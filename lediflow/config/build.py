@@ -122,6 +122,7 @@ def build_run(
         history=session,
         export=description | exported_facts(command, inputs),
         held_out=HeldOut(validation.fingerprint if validation else ""),
+        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # until then another loss is minimised
         has_said=partial(has_event, folder.events),
     )
 

@@ -87,6 +87,12 @@ def check_best(command: TrainCommand) -> None:
             f"train.patience_images={train.patience_images} could end the run while its learning rate still rises "
             f"(train.schedule.warmup_images={train.schedule.warmup_images}); raise the patience, or shorten the warm-up"
         )
+    growing = getattr(command.stage, "beta_warmup_images", 0)
+    if train.export == BEST and growing >= train.images:
+        raise UserError(
+            f"train.export=best with stage.beta_warmup_images={growing}: beta would still grow at the end "
+            f"(train.images={train.images}), and losses under different betas have no best; shorten the warm-up"
+        )
 
 
 def check_blanks(command: Any, prefix: str = "") -> None:

@@ -79,7 +79,7 @@ class AuxiliaryStage:
         vgl = variance_guided_loss(y, mean, logvar)
         kl = gaussian_kl_by_feature(posterior.mean.float(), posterior.logvar.float())
         fit = beta_nll_loss(y, mean, logvar, beta=self.nll_beta) if self.nll_beta else vgl
-        beta = self._beta(batch, is_training=module.training)
+        beta = self._beta(batch, module)
         per_sample = fit + beta * charged_kl(kl, self.config.free_bits) / y[0].numel()
         metrics = {
             "vgl": vgl.mean(),
@@ -96,12 +96,14 @@ class AuxiliaryStage:
         }
         return stage_loss(per_sample, metrics, bins)
 
-    def _beta(self, batch: Batch, *, is_training: bool) -> float | Float[Tensor, " batch"]:
+    def _beta(self, batch: Batch, module: nn.Module) -> float | Float[Tensor, " batch"]:
         """What the KL weighs: of samples early in the run less; the held-out loss has one meaning all along."""
         beta, warmup = self.config.beta, self.config.beta_warmup_images
         if not warmup:
             return beta
         share = (batch.ids.double() / warmup).clamp(max=1).float()
+        # every part is asked: DeepSpeed's engine calls itself training while what it wraps is in evaluation
+        is_training = all(part.training for part in module.modules())
         return beta * (share if is_training else torch.ones_like(share))
 
 

@@ -63,6 +63,7 @@ class Training:
     history: str  # names what stands since the run's first step; kept when the run is continued
     export: dict[str, Any] = field(default_factory=dict)  # what exported weights are described by
     held_out: HeldOut = field(default_factory=HeldOut)
+    compared_from: int = 0  # images seen; held-out losses from before are compared with nothing
     has_said: Callable[[str], bool] = lambda event: False  # whether an event stands in the run's log
     bad_steps: BadSteps = field(init=False)
     has_news: bool = field(init=False, default=False)  # the held-out loss has turned; to be saved, then said
@@ -194,6 +195,8 @@ def validate(run: Training, validation: Validation) -> None:
     found = validation.measure(run.engine, run.stage)
     with run.engine.averaged():
         losses = validation.losses(run.engine, run.stage)
+    if run.held_out.last and run.held_out.last.images_seen < run.compared_from:
+        run.held_out = run.held_out.begun_anew()
     point = run.held_out.note(run.clock.images_seen, losses)
     if point.is_best:
         run.engine.keep_best()

@@ -75,6 +75,15 @@ def test_a_missing_option_is_named(command, message):
         ),
         (["stage=flow", "stage.prior_widening=-0.3"], r"stage\.prior_widening=-0\.3 must be"),
         (["stage=flow", "stage.prior_widening=nan"], r"stage\.prior_widening=nan must be"),
+        (
+            [
+                "train.export=best",
+                "data.held_out_fraction=0.2",
+                "stage=auxiliary",
+                "stage.beta_warmup_images=500",
+            ],
+            r"beta would still grow at the end \(train\.images=192\).*shorten the warm-up",
+        ),
         (["engine.micro_batch=3"], r"use a divisor of 16"),
         (["model.channels=3", "synthetic_images=0"], r"holds samples .*1x16x16.*set model\.channels=1"),
         (["model.image_size=18", "synthetic_images=0"], r"18"),

@@ -80,11 +80,24 @@ def test_a_samples_beta_does_not_depend_on_its_batch(auxiliary, batch, noise, on
     torch.testing.assert_close(torch.cat([part.per_sample for part in parts]), whole.per_sample)
 
 
-def test_held_out_samples_are_judged_with_the_whole_beta(auxiliary, batch, noise, terms):
+class Engine(torch.nn.Module):
+    """As DeepSpeed's: in training mode itself, whatever its model is in."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arguments, **named):
+        return self.model(*arguments, **named)
+
+
+@pytest.mark.parametrize("wrapped", [lambda model: model, Engine], ids=["model", "engine"])
+def test_held_out_samples_are_judged_with_the_whole_beta(wrapped, auxiliary, batch, noise, terms):
     nll, kl = terms
+    module = wrapped(auxiliary)
     auxiliary.eval()
     try:
-        found = stage_with(beta=0.5, beta_warmup_images=10**6).loss(auxiliary, batch, noise)
+        found = stage_with(beta=0.5, beta_warmup_images=10**6).loss(module, batch, noise)
     finally:
         auxiliary.train()
     torch.testing.assert_close(found.loss, nll + 0.5 * kl / PIXELS)
