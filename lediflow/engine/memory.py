@@ -59,10 +59,14 @@ def held(
     world_size: int,
     *,
     averages: int = 1,
+    keeps_best: bool = False,
     frozen: int = 0,
     activations: int = 0,
 ) -> Held:
-    """Of a rank with a resolved configuration; `frozen` are a parent's parameters, `activations` bytes."""
+    """Of a rank with a resolved configuration; `frozen` are a parent's parameters, `activations` bytes.
+
+    `keeps_best`: the averaged weights of the best validation lie in host memory.
+    """
     zero, ranks = config.zero, max(world_size, 1)
     owned = parameters if zero == 0 else -(-parameters // ranks)
     own_state = FLOAT32 * (MOMENTS + (zero > 0)) * owned
@@ -76,7 +80,8 @@ def held(
         buffers=buffer_bytes(parameters, frozen, config),
         activations=activations,
         stepping=0 if zero == 0 or is_offloaded else FLOAT32 * owned,
-        host=saved_bytes(parameters, averages) // ranks
+        host=saved_bytes(parameters, averages + keeps_best) // ranks
+        + FLOAT32 * keeps_best * owned
         + is_offloaded * (own_state + own_averages + FLOAT32 * owned),  # gradients are summed there too
     )
 

@@ -276,11 +276,9 @@ def begin(run: Training, newest: Checkpoint | None) -> None:
 def held_out_of(run: Training, checkpoint: Checkpoint) -> HeldOut:
     """What was known at a checkpoint; the best is looked for anew where it cannot be compared or was not kept."""
     found = checkpoint.progress.get("held_out")
-    if found is None:
-        return HeldOut(run.held_out.samples)
-    known = HeldOut.from_state(found)
+    known = HeldOut.from_state(found) if found else HeldOut(run.held_out.samples)
     fault = ""
-    if known.samples != run.held_out.samples:
+    if run.validation is not None and known.samples != run.held_out.samples:
         fault = "the held-out samples are others"
     elif run.config.export == BEST and not any(key.startswith(f"{BEST}/") for key in checkpoint.state.shapes):
         fault = "until here the run was not trained with train.export=best"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from harness.commands import succeed
-from harness.curves import assert_near_tensors, events, loss_curve, newest_state, weights
+from harness.curves import assert_near_tensors, assert_same_tensors, events, loss_curve, newest_state, weights
 from harness.processes import torchrun
 
 pytestmark = pytest.mark.distributed
@@ -61,6 +61,28 @@ def runs(request, root, reference):
     finished = torchrun(ranks, "harness.train_rank", json.dumps(commands))
     assert finished.status == 0, finished.output
     return folders
+
+
+def test_taking_held_out_losses_of_averaged_weights_leaves_every_bit_of_training_as_it_was(root, reference):
+    """Weights that compute are set to the averages and back: at stage 0 swapped, else put together from all ranks."""
+    kinds = [("float32", 0), ("float32", 2), ("bfloat16", 1), ("bfloat16", 3)]
+    runs = [
+        (f"{precision}-{zero}-{every}", precision, zero, every)
+        for precision, zero in kinds
+        for every in (0, 16)
+    ]
+    commands = [
+        [
+            *options(root, "auxiliary", name), "train.images=48", "train.export=last", "engine=deepspeed",
+            f"engine.zero={zero}", f"engine.precision={precision}", f"train.validation.every_images={every}",
+        ]
+        for name, precision, zero, every in runs
+    ]  # fmt: skip
+    finished = torchrun(2, "harness.train_rank", json.dumps(commands))
+    assert finished.status == 0, finished.output
+    for precision, zero in kinds:
+        without, taken = (newest_state(root / f"{precision}-{zero}-{every}") for every in (0, 16))
+        assert_same_tensors(taken, without)
 
 
 @pytest.mark.parametrize("zero", STAGES, ids=lambda zero: f"zero {zero}")

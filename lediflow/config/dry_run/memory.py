@@ -8,6 +8,7 @@ from lediflow.config.dry_run.text import GIB, gibibytes
 from lediflow.config.dry_run.work import Work
 from lediflow.config.micro_batch import averages_of
 from lediflow.config.schema import TrainCommand
+from lediflow.engine.ema import BEST
 from lediflow.engine.fitting import MARGIN, halves
 from lediflow.engine.memory import Held, held
 from lediflow.engine.protocol import EngineConfig
@@ -69,6 +70,7 @@ def held_by(command: TrainCommand, work: Work, config: EngineConfig, micro_batch
         config,
         work.ranks,
         averages=averages_of(command),
+        keeps_best=command.train.export == BEST,
         frozen=work.frozen.parameters,
         activations=micro_batch * work.model.total.kept_bytes,
     )

@@ -89,3 +89,10 @@ def test_the_reserve_and_the_plain_model_make_up_the_engines_memory():
 
 def test_a_checkpoint_holds_weights_moments_and_averages_once_whatever_the_ranks():
     assert saved_bytes(1_000, averages=3) == 4 * 1_000 * (1 + 2 + 3)
+
+
+def test_the_best_weights_lie_in_host_memory_and_once_more_where_a_checkpoint_is_written_from():
+    for stage in (0, 2):
+        best, last = (held(1_000, zero(stage), 4, keeps_best=keeps) for keeps in (True, False))
+        assert best.standing == last.standing
+        assert best.host - last.host == 4 * (1_000 if stage == 0 else 250) + 4 * 250
