@@ -239,3 +239,13 @@ def test_code_generated_for_the_masks_makes_the_same_masks():
     found = torch.compile(drop, fullgraph=True)(x, 0.3, keys, 2**62 + 5)
     torch.testing.assert_close(found, drop(x, 0.3, keys, 2**62 + 5))
     torch.compiler.reset()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_gpu_makes_the_masks_of_a_cpu_bit_for_bit(compiled):
+    keys = keys_of(0, 7, 10**12)
+    make = torch.compile(kept_entries, fullgraph=True) if compiled else kept_entries
+    for count, place in ((7, 1), (4096, -5), (100_001, 2**62 + 3)):
+        assert torch.equal(make(keys.cuda(), place, count, 0.3).cpu(), kept_entries(keys, place, count, 0.3))
