@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jobs import ROOT, Job, Jobs, work_through
 from PIL import Image
-from widths import Job, work_through
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.evaluation.results import birth_certificate, write_results
 from lediflow.evaluation.stages.record import STAGES, read_stages
 from lediflow.tracking.jsonl import curve
 
-ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results" / "campaign" / "verdicts.json"
 FEW, EPOCHS, SHARE = 300, 500, 0.01
 NARROW = -6.0  # ceiling of the narrow prior's log-variance: sigma at most 0.05
 EXPECTED = {"sampler": "sampler", "memory": "prior", "narrow": "prior", "codec": "codec"}
@@ -40,8 +40,15 @@ OF_A_ROW = ("z", "solver", "steps", "nfe", "images", "real_images", "mmd_name", 
 def prepare(options: argparse.Namespace) -> None:
     """The pictures as shards, and the first of them as shards of their own."""
     size, folder = f"size={options.size}", options.folder
-    everything = ["lediflow.prepare", f"source={options.source}", f"output={folder}/many", size, "mode=rgb"]
-    done(work_through({"many": Job("many", everything)}, folder, 1))
+    everything = [
+        "-m",
+        "lediflow.prepare",
+        f"source={options.source}",
+        f"output={folder}/many",
+        size,
+        "mode=rgb",
+    ]
+    done(work_through({"many": Job("many", everything)}, folder, 1, nothing))
     few = folder / "few_pictures"
     if not few.is_dir():
         reader = ShardReader.open(folder / "many")
@@ -50,22 +57,25 @@ def prepare(options: argparse.Namespace) -> None:
         for number, picture in enumerate(pixels):
             Image.fromarray(picture).save(few / f"{number:04d}.png")
     jobs = {
-        "few": Job("few", ["lediflow.prepare", f"source={few}", f"output={folder}/few", size, "mode=rgb"])
+        "few": Job(
+            "few", ["-m", "lediflow.prepare", f"source={few}", f"output={folder}/few", size, "mode=rgb"]
+        )
     }
     if options.codec:
         made = f"output={folder}/latents"
         codec = ["codec.name=taesd", f"codec.path={options.codec}", f"device={options.device}"]
-        jobs["latents"] = Job("latents", ["lediflow.encode", f"source={folder}/many", made, *codec])
-    done(work_through(jobs, folder, options.at_once))
+        jobs["latents"] = Job("latents", ["-m", "lediflow.encode", f"source={folder}/many", made, *codec])
+    done(work_through(jobs, folder, options.at_once, nothing))
 
 
-def plan(options: argparse.Namespace) -> dict[str, Job]:
+def plan(options: argparse.Namespace) -> Jobs:
     """Every training and every measurement, by its name."""
     folder, images = options.folder, options.images
-    jobs: dict[str, Job] = {}
+    jobs: Jobs = {}
 
     def train(name: str, stage: str, shards: str, count: int, *more: str, parent: str | None = None) -> None:
         given = [
+            "-m",
             "lediflow.train",
             f"experiment={options.experiment}",
             f"stage={stage}",
@@ -82,7 +92,13 @@ def plan(options: argparse.Namespace) -> dict[str, Job]:
         jobs[name] = Job(name, given, (parent,) if parent else ())
 
     def chain(name: str, auxiliary: str, flow: str, sampler: str, shards: str, *more: str) -> None:
-        given = ["lediflow.evaluate", "mode=stages", f"run={folder}/{flow}", f"sampler={folder}/{sampler}"]
+        given = [
+            "-m",
+            "lediflow.evaluate",
+            "mode=stages",
+            f"run={folder}/{flow}",
+            f"sampler={folder}/{sampler}",
+        ]
         given += [f"data.path={folder}/{shards}", f"output={folder}/{name}_stages", f"count={options.count}"]
         given += [f"paths.runs={folder}", f"device={options.device}", f"seed={options.seed}", *more]
         jobs[f"{name}_stages"] = Job(f"{name}_stages", given + options.evaluate, (auxiliary, flow, sampler))
@@ -119,7 +135,7 @@ def plan(options: argparse.Namespace) -> dict[str, Job]:
     return {name: job for name, job in jobs.items() if is_wanted(name, jobs, options.only)}
 
 
-def is_wanted(name: str, jobs: dict[str, Job], only: list[str]) -> bool:
+def is_wanted(name: str, jobs: Jobs, only: list[str]) -> bool:
     """Whether a chain that was asked for needs it."""
     wanted = (
         [f"{chain}_stages" for chain in only] if only else [key for key in jobs if key.endswith("_stages")]
@@ -127,7 +143,7 @@ def is_wanted(name: str, jobs: dict[str, Job], only: list[str]) -> bool:
     return name in wanted or any(name in jobs[key].needs for key in wanted if key in jobs)
 
 
-def collect(folder: Path, jobs: dict[str, Job]) -> dict[str, Any]:
+def collect(folder: Path, jobs: Jobs) -> dict[str, Any]:
     """What was said of every chain that has been measured."""
     chains = {}
     for name in ("plain", *EXPECTED):
@@ -148,10 +164,14 @@ def collect(folder: Path, jobs: dict[str, Job]) -> dict[str, Any]:
     return {"chains": chains, "images_seen": images_seen(folder, jobs), "commands": commands}
 
 
-def images_seen(folder: Path, jobs: dict[str, Job]) -> dict[str, int]:
+def images_seen(folder: Path, jobs: Jobs) -> dict[str, int]:
     """By each training that has begun."""
     seen = {name: curve(folder / name / "events.jsonl", "train", "loss").images_seen for name in jobs}
     return {name: int(images[-1]) for name, images in seen.items() if len(images)}
+
+
+def nothing() -> None:
+    """Preparing leaves no numbers to keep."""
 
 
 def done(failed: list[str]) -> None:
@@ -187,11 +207,14 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     prepare(options)
     jobs = plan(options)
-    failed = work_through(jobs, options.folder, options.at_once)
     certificate = birth_certificate(seed=options.seed)
-    found = collect(options.folder, jobs)
-    write_results(ROOT / "results" / "campaign" / "verdicts.json", found, certificate)
-    for name, chain in found["chains"].items():
+
+    def keep() -> None:
+        write_results(RESULTS, collect(options.folder, jobs), certificate)
+
+    failed = work_through(jobs, options.folder, options.at_once, keep)
+    keep()
+    for name, chain in collect(options.folder, jobs)["chains"].items():
         verdict = chain["verdict"]
         print(
             f"{name}: limits {verdict['limits']} {verdict['cause']} (made: {chain['expected']}). {verdict['text']}"

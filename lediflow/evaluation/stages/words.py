@@ -11,9 +11,11 @@ from lediflow.evaluation.stages.verdict import (
     Level,
     Part,
     Verdict,
+    is_too_narrow,
     is_wide,
     judge,
     rise_of,
+    vgl_gap,
 )
 
 LESS_SURE = "Not beyond the intervals of so many images: a larger count says more."
@@ -102,20 +104,13 @@ def others(verdict: Verdict, evidence: Evidence) -> list[str]:
     gap = vgl_gap(evidence)
     if verdict.cause != "memorising" and gap is not None and gap >= GAP:
         found.append(
-            f"Besides, the auxiliary model has begun to memorise ({vgl(evidence).rstrip('; ')}), though images from "
-            "held-out z do not suffer most from it."
+            f"Besides, the auxiliary model has begun to memorise ({vgl(evidence).rstrip('; ')}): train.export=best "
+            "keeps its weights from before that."
         )
-    if verdict.limits == "sampler" and verdict.parts["flow"].value > verdict.parts["prior"].value:
-        rise = rise_of(evidence)
-        if rise is not None and rise.rises and not is_wide(evidence):
-            found.append(f"Next: the prior is too narrow ({width(evidence)}).")
+    is_next = verdict.limits == "sampler" and verdict.parts["flow"].is_certain
+    if is_next and is_too_narrow(rise_of(evidence), evidence):
+        found.append(f"Next: the prior is too narrow ({width(evidence)}).")
     return found
-
-
-def vgl_gap(evidence: Evidence) -> float | None:
-    if evidence.vgl_training is None or evidence.vgl_held_out is None:
-        return None
-    return evidence.vgl_held_out - evidence.vgl_training
 
 
 def vgl(evidence: Evidence) -> str:
