@@ -159,13 +159,7 @@ class TestShort:
 
     def test_ends_bit_for_bit_as_if_nothing_had_been(self, root, killable, undisturbed):
         run = killable("short")
-        turned = self.turned(undisturbed)
-        kills = (
-            Kill("after a step", rank=1, call=turned[0] // BATCH),  # the loss is about to turn
-            Kill("between a slice and its mark", rank=1, call=1),  # saves that it has, and has not said it
-            Kill("inside the weights of the export"),
-        )
-        killed(run, kills, [TWO] * len(kills))
+        killed(run, self.KILLS, [TWO] * len(self.KILLS))
         brought_to_its_end(run)
         assert_equal_runs(run, undisturbed)
         assert_every_sample_once(run, root)
