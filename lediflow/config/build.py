@@ -19,7 +19,7 @@ from lediflow.config.inputs import Inputs
 from lediflow.config.micro_batch import fitted_micro_batch
 from lediflow.config.parent import has_parent
 from lediflow.config.places import parent_record, stored_path
-from lediflow.config.prior_width import given_width
+from lediflow.config.prior_width import width_facts
 from lediflow.config.schema import TrainCommand
 from lediflow.config.stage import build_stage
 from lediflow.config.trained_model import build_trained_model, trained_spec
@@ -182,7 +182,7 @@ def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
     return {
         "stage": command.stage.name,
         "prior": command.prior,
-        "prior_widening": given_width(command),  # None: settled when the run begins
+        **width_facts(command),  # None: settled when the run begins
         "image_size": command.model.image_size,
         "codec": index.contents.codec or {"name": "pixels"},
         "data": {

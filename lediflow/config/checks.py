@@ -34,11 +34,15 @@ def check_command(command: TrainCommand) -> None:
             f"stage.coupling={coupling} needs prior=gaussian: a draw of the learned prior belongs to its image; leave "
             "stage.coupling=independent"
         )
-    widening = getattr(command.stage, "prior_widening", 0.0)
-    if command.prior == "gaussian" and widening not in (0, AUTO):
+    widening, scale = (
+        getattr(command.stage, "prior_widening", 0.0),
+        getattr(command.stage, "prior_scale", 1),
+    )
+    if command.prior == "gaussian" and (widening not in (0, AUTO) or scale != 1):
+        asked = f"stage.prior_scale={scale}" if widening in (0, AUTO) else f"stage.prior_widening={widening}"
         raise UserError(
-            f"stage.prior_widening={widening} widens the learned prior, and prior=gaussian has none; leave "
-            f"stage.prior_widening at 0 or {AUTO}, which is 0 there"
+            f"{asked} widens the learned prior, and prior=gaussian has none; leave "
+            f"stage.prior_widening at 0 or {AUTO}, which is 0 there, and stage.prior_scale at 1"
         )
     check_augmentation(command)
     check_best(command)

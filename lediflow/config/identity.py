@@ -12,7 +12,7 @@ from lediflow.config.schema import TrainCommand
 from lediflow.config.warm_start import WarmStart, warm_start_hash
 from lediflow.errors import UserError
 from lediflow.training.exporting import LAST, has_ended, trained_images
-from lediflow.training.identity import WIDTH, as_it_began, differences
+from lediflow.training.identity import SCALE, WIDTH, as_it_began, differences
 from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ def stage_options(command: TrainCommand) -> dict[str, Any]:
     """Without the prior's width where there is no learned prior."""
     options = dataclasses.asdict(command.stage)
     if command.prior == "gaussian":
-        options.pop(WIDTH, None)
+        options.pop(WIDTH, None), options.pop(SCALE, None)
     return without_defaults(options)
 
 
 # options that are younger than some runs, at the values that leave a training as it was without them
-UNSAID = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0}
+UNSAID = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, SCALE: 1}
 
 
 def without_defaults(options: Any) -> Any:

@@ -22,6 +22,7 @@ from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.velocity import VelocityModel
 from lediflow.records import RecordError
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.training.prior_width import recorded_width
 from lediflow.training.run_folder import RunFolder
 
 
@@ -61,13 +62,9 @@ def load_pipeline(
         load_export(LatentSampler, latent_export, "a run of stage=latent_sampler"),
         image_size=facts["image_size"],
         decode=decode,
-        prior_widening=prior_widening(facts),
+        prior_widening=recorded_width(facts).added,
+        prior_scale=recorded_width(facts).scale,
     ).to(where)
-
-
-def prior_widening(facts: dict[str, Any]) -> float:
-    """The widening recorded in a flow's export; 0 in exports from before the option, and in those of other stages."""
-    return float(facts.get("prior_widening", 0.0))
 
 
 def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:

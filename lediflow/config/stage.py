@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lediflow.config.schema import TrainCommand
 from lediflow.config.trained_model import trained_spec
+from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import has_dropout, latent_shape
 from lediflow.stages.auxiliary import AuxiliaryStage
@@ -15,8 +16,8 @@ from lediflow.stages.protocol import Stage
 def build_trial_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
     """For passes over made-up samples, which take as long and as much memory at any width of the prior."""
     stage = build_stage(command, auxiliary)
-    if isinstance(stage, FlowStage) and stage.widening is None:
-        stage.widening = 1.0
+    if isinstance(stage, FlowStage) and stage.width is None:
+        stage.width = Width(added=1.0)
     return stage
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from lediflow.config.advice import require_export
-from lediflow.config.load import load_decoder, load_export, prior_widening
+from lediflow.config.load import load_decoder, load_export
 from lediflow.config.places import find_parent
 from lediflow.data.files import whole_or_absent
 from lediflow.errors import UserError
@@ -28,7 +28,9 @@ from lediflow.evaluation.grid.pictures import labelled_grid
 from lediflow.evaluation.images import ShardImages
 from lediflow.evaluation.prior import diagnose
 from lediflow.evaluation.reference import chosen_numbers
+from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.training.prior_width import recorded_width, widened
 from lediflow.training.run_folder import RunFolder
 
 
@@ -59,7 +61,8 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
         "asked": request(command),
         "data": reader.index.fingerprint,
         "prior": prior,
-        "prior_widening": prior_widening(facts),
+        "prior_widening": recorded_width(facts).added,
+        "prior_scale": recorded_width(facts).scale,
     }
     session.withdraw(output)
     write_pictures(session, output, auxiliary, signals, facts, prior)
@@ -123,15 +126,16 @@ def sigma_maps(
         flow=lambda start: start.x,
         decode=decode,
         seed=session.command.seed,
-        widening=prior_widening(facts),
+        width=recorded_width(facts),
     )
     sigma = found["prior_sigma"].mean(dim=1, keepdim=True)
     side = found["photographs"].shape[-1]
     shown = torch.nn.functional.interpolate(sigma / sigma.amax(), (side, side)) * 2 - 1
     rows = [found["photographs"], found["prior_mean"], shown, found["prior_draw"]]
-    widened = f", widened by {prior_widening(facts):g}" if prior_widening(facts) else ""
+    width = recorded_width(facts)
+    about = f", {widened(width)}" if width != Width() else ""
     return labelled_grid(
-        rows, ["photograph", "mean", f"sigma{widened}, white: {sigma.amax().item():.2f}", "a draw"]
+        rows, ["photograph", "mean", f"sigma{about}, white: {sigma.amax().item():.2f}", "a draw"]
     )
 
 

@@ -136,7 +136,8 @@ class RowMaker:
         found: dict[str, Any] = {
             "reference": {"name": main.name, "fingerprint": main.fingerprint, "images": len(main.chosen)},
             "real_mmd": halves_mmd(main, session.group, session.device),
-            "prior_widening": self.pipeline.prior_widening,
+            "prior_widening": self.pipeline.width.added,
+            "prior_scale": self.pipeline.width.scale,
         }
         for other in others:
             floor = measure(

@@ -139,7 +139,7 @@ def figures(
             flow=lambda start: pipeline.integrate(start, command).x,
             decode=pipeline.decode,
             seed=command.seed,
-            widening=pipeline.prior_widening,
+            width=pipeline.width,
         )
     return {name: tensor.contiguous() for name, tensor in pictures.items()}
 

@@ -178,7 +178,7 @@ def sources(
     """Every source of z, with its settings; the baseline's weights are loaded when their turn comes."""
     command = session.command
     codec = {"codec": chain.flow.exported_facts()["codec"]}
-    flow = {"flow": chain.flow.weights_hash(), "prior_widening": pipeline.prior_widening} | codec
+    flow = {"flow": chain.flow.weights_hash(), "width": pipeline.width._asdict()} | codec
     learned = settings(command, is_learned=True)
     for name, latents in real.items():
         yield from_real(name, latents, flow, command, learned)
@@ -257,7 +257,8 @@ def stage_losses(
     )
     return found | {
         "prior": {name: about.told for name, about in facts.items()},
-        "prior_widening": pipeline.prior_widening,
+        "prior_widening": pipeline.width.added,
+        "prior_scale": pipeline.width.scale,
         "latents": {
             **{name: about.moments.told() for name, about in facts.items()},
             "sampler": moments.told() | {"against_training": compared(moments, facts["training"].moments)},

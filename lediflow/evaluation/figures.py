@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lediflow.flow.gaussians import sample, widen
 from lediflow.flow.noise import SampleNoise
+from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.pipeline import Start
@@ -38,15 +39,16 @@ def prior_pictures(
     flow: Callable[[Start], Images],
     decode: Callable[[Tensor], Tensor],
     seed: int,
-    widening: float = 0.0,
+    width: Width | None = None,
 ) -> dict[str, Images]:
     """What the auxiliary model makes of photographs (their posterior's mean, decoded) and where the flow ends.
 
-    `widening` is the flow's: sigma and the draw are those of N(mu, sigma^2 + widening^2).
+    `width` is the flow's: sigma and the draw are those of N(mu, (scale sigma)^2 + added^2).
     """
     z = auxiliary.encode(latents).mean
     decoded = auxiliary.decode(z)
-    prior = decoded._replace(logvar=widen(decoded.logvar, widening))
+    width = width or Width()
+    prior = decoded._replace(logvar=widen(decoded.logvar, width.added, width.scale))
     ids = torch.arange(len(latents), device=latents.device)
     drawn = sample(prior.mean, prior.logvar, SampleNoise(seed).normal(ids, "prior", tuple(latents.shape[1:])))
     shown = {

@@ -36,13 +36,21 @@ def temper(logvar: Float[Tensor, "*dims"], temperature: float) -> Float[Tensor, 
     return logvar + (2 * math.log(temperature) if temperature > 0 else -math.inf)
 
 
-def widen(logvar: Float[Tensor, "*dims"], widening: float) -> Float[Tensor, "*dims"]:
-    """log(exp(logvar) + widening^2): the logvar after independent noise of that deviation is added; 0 adds none."""
+def widen(logvar: Float[Tensor, "*dims"], widening: float, scale: float = 1.0) -> Float[Tensor, "*dims"]:
+    """log(scale^2 exp(logvar) + widening^2): the deviation multiplied, then independent noise added.
+
+    scale 1 and widening 0 leave the tensor as it is. ValueError for a scale that is not above 0, a widening below 0.
+    """
     if not 0 <= widening < math.inf:
         raise ValueError(f"widening {widening}: give the standard deviation of the noise to add, 0 or more")
+    if not 0 < scale < math.inf:
+        raise ValueError(
+            f"scale {scale}: give what the standard deviation is multiplied by, a number above 0"
+        )
+    scaled = logvar if scale == 1 else temper(logvar, scale)
     if widening == 0:
-        return logvar
-    return torch.logaddexp(logvar, torch.full_like(logvar, 2 * math.log(widening)))
+        return scaled
+    return torch.logaddexp(scaled, torch.full_like(scaled, 2 * math.log(widening)))
 
 
 def bound_logvar(

@@ -1,5 +1,8 @@
 """How wide the flow's start should be: `stage.prior_widening=auto`.
 
+The start is N(mu, (k sigma)^2 + s^2). `auto` finds s, FACTOR times a typical deviation of the prior, or FACTOR_SCALED
+times where `stage.prior_scale=k` widens it already: then s serves the pixels that the prior is wrong about.
+
 A prior N(mu, sigma^2) of an image y leaves n = (y - mu) / sigma in each pixel. Two typical deviations, geometric means
 over the pixels of images that the prior was not trained on:
 
@@ -22,7 +25,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-FACTOR = 2.75  # widths per typical deviation
+FACTOR, FACTOR_SCALED = 2.75, 1.5  # s per typical deviation
 WIDEST = 1.0  # no wider than the Gaussian noise that flow matching starts from without a prior
 LEAST = 0.1  # c: a residual counts as at least this part of its pixel's sigma
 MEAN_LOG = -0.5554372537101664  # m for this c: ln c + the integral from c on of P(|n| > u) / u
@@ -33,6 +36,13 @@ class Spread(NamedTuple):
 
     sigma: float
     residual: float
+
+
+class Width(NamedTuple):
+    """The start is N(mu, (scale sigma)^2 + added^2); `added` in the images' units."""
+
+    scale: float = 1.0
+    added: float = 0.0
 
 
 def log_spreads(
@@ -50,8 +60,13 @@ def typical_spread(logs: Float64[Tensor, "images 2"]) -> Spread:
     return Spread(*logs.mean(0).exp().tolist())
 
 
-def automatic_width(spread: Spread, factor: float = FACTOR) -> float:
-    """factor x the larger of the two, at most WIDEST; to two significant digits: devices differ beyond them.
+def factor_beside(scale: float) -> float:
+    """s per typical deviation of a prior that is multiplied by so much."""
+    return FACTOR_SCALED if scale > 1 else FACTOR
+
+
+def automatic_width(spread: Spread, scale: float = 1.0) -> float:
+    """A multiple of the larger of the two, at most WIDEST; to two significant digits: devices differ beyond them.
 
     ValueError where they are no numbers, as those of a model that diverged.
     """
@@ -60,4 +75,4 @@ def automatic_width(spread: Spread, factor: float = FACTOR) -> float:
             f"the prior's typical sigma is {spread.sigma}, its typical residual {spread.residual}: the auxiliary "
             "model has diverged; train it again with a lower train.learning_rate"
         )
-    return float(f"{min(factor * max(spread), WIDEST):.2g}")
+    return float(f"{min(factor_beside(scale) * max(spread), WIDEST):.2g}")

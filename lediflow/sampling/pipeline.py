@@ -1,8 +1,8 @@
 """Generation: w -> z -> prior -> x -> ODE -> y [-> codec -> image].
 
 w ~ N(0, I); the latent sampler carries w to z (4 midpoint steps in the paper); the auxiliary decoder turns z into
-the prior N(mu, sigma^2), or N(mu, sigma^2 + s^2) where the flow was trained with a widened prior; x is a draw from it;
-the velocity field carries x to y in a few solver steps. The baseline (no auxiliary model) starts from x ~ N(0, I).
+the prior N(mu, sigma^2), or N(mu, (k sigma)^2 + s^2) where the flow was trained with a widened prior; x is a draw
+from it; the velocity field carries x to y in a few solver steps. The baseline (no auxiliary model) starts at N(0, I).
 Image i is a function of (weights, seed, i) and the solver's settings.
 A class steers the velocity alone, z is drawn without it. With guidance g its velocity is v_0 + g (v_class - v_0), v_0
 the one without a class: two evaluations of the model where g is neither 0 nor 1.
@@ -25,6 +25,7 @@ from lediflow.errors import UserError
 from lediflow.flow.gaussians import sample, temper, widen
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import MOST_STEPS, Solution, check_solver, solve
+from lediflow.flow.widening import Width
 from lediflow.models import load_as, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.latent_sampler import LatentSampler
@@ -102,19 +103,32 @@ class LeDiFlowPipeline:
         image_size: int,
         decode: Callable[[Tensor], Tensor] | None = None,
         prior_widening: float = 0.0,
+        prior_scale: float = 1.0,
     ) -> None:
-        """`prior_widening` is the s that the flow was trained with: it starts from N(mu, sigma^2 + s^2)."""
+        """The flow was trained from N(mu, (prior_scale sigma)^2 + prior_widening^2), and starts there."""
         if (auxiliary is None) != (latent_sampler is None):
             raise ValueError(
                 "a learned prior needs both the auxiliary model and the latent sampler, the Gaussian baseline neither"
             )
         self.velocity, self.auxiliary, self.latent_sampler = velocity, auxiliary, latent_sampler
-        if prior_widening and auxiliary is None:
-            raise ValueError(f"prior_widening {prior_widening}: the Gaussian baseline has no prior to widen")
-        self.image_size, self.prior_widening = image_size, prior_widening
+        self.width = Width(prior_scale, prior_widening)
+        if self.width != Width() and auxiliary is None:
+            raise ValueError(
+                f"prior_widening {prior_widening}, prior_scale {prior_scale}: the Gaussian baseline has no prior to "
+                "widen"
+            )
+        self.image_size = image_size
         self.decode = decode or (lambda latents: latents)
         for module in self.modules().values():
             module.eval().requires_grad_(False)
+
+    @property
+    def prior_widening(self) -> float:
+        return self.width.added
+
+    @property
+    def prior_scale(self) -> float:
+        return self.width.scale
 
     def modules(self) -> dict[str, VelocityModel | AuxiliaryModel | LatentSampler]:
         """The models by name; absent ones left out."""
@@ -173,10 +187,10 @@ class LeDiFlowPipeline:
 
     @torch.no_grad()
     def prior(self, z: Float[Tensor, "batch latent_channels h w"]) -> Prior:
-        """Where the flow of these latents starts: N(mu(z), sigma(z)^2 + s^2)."""
+        """Where the flow of these latents starts: N(mu(z), (k sigma(z))^2 + s^2)."""
         assert self.auxiliary is not None
         decoded = self.auxiliary.decode(z)
-        return decoded._replace(logvar=widen(decoded.logvar, self.prior_widening))
+        return decoded._replace(logvar=widen(decoded.logvar, self.width.added, self.width.scale))
 
     @torch.no_grad()
     def latents(
@@ -226,7 +240,8 @@ class LeDiFlowPipeline:
                 {
                     "image_size": self.image_size,
                     "models": list(self.modules()),
-                    "prior_widening": self.prior_widening,
+                    "prior_widening": self.width.added,
+                    "prior_scale": self.width.scale,
                 }
             )
             + "\n"
@@ -248,5 +263,6 @@ class LeDiFlowPipeline:
             load_as(LatentSampler, path / "latent_sampler") if is_learned else None,
             image_size=about["image_size"],
             decode=decode,
-            prior_widening=about.get("prior_widening", 0.0),  # not named before the option was there
+            prior_widening=about.get("prior_widening", 0.0),  # not named before the options were there
+            prior_scale=about.get("prior_scale", 1.0),
         )

@@ -1,7 +1,7 @@
 """Stage 2: a velocity field carries draws of the learned prior to images.
 
 Loss, eq. 6 of arXiv:2505.20723: E[w(sigma) (v_t(psi_t, z) - (y - x))^2], psi_t = (1 - t) x + t y, t ~ U[0, 1], with
-x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. Widened by s, the prior is N(mu(z), sigma(z)^2 + s^2), in the
+x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. Widened, the prior is N(mu(z), (k sigma(z))^2 + s^2), in the
 draws and in the weights: a narrow prior needs a flow too steep to learn. With prior=gaussian it is the flow-matching
 baseline: x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images inside a
 micro-batch.
@@ -26,6 +26,7 @@ from lediflow.flow.losses import flow_matching_loss, importance_weighted_flow_lo
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.times import TimeConfig, draw_times
+from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
@@ -49,7 +50,10 @@ class FlowStageConfig(TimeConfig):
     normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
     prior_widening: int | float | str = bounded(
         AUTO, at_least=0, or_word=AUTO
-    )  # s: the flow starts from N(mu, sigma^2 + s^2), here and where it is used | auto: by the prior's held-out spread
+    )  # s: the flow starts from N(mu, (k sigma)^2 + s^2), here and where used | auto: by the prior's held-out spread
+    prior_scale: float = bounded(
+        1.0, above=0
+    )  # k: above 1, sure and unsure pixels alike are given room; 3 serves few evaluations
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
     label_dropout: float = bounded(
         0.1, at_least=0, at_most=1
@@ -61,6 +65,13 @@ class FlowStageConfig(TimeConfig):
             raise ValueError(
                 f"stage.coupling={self.coupling!r} is unknown; use one of {', '.join(COUPLINGS)}"
             )
+
+
+def given_width(config: FlowStageConfig) -> Width | None:
+    """The width that the options name; None where it is still to be found."""
+    if config.prior_widening == AUTO:
+        return None
+    return Width(config.prior_scale, float(config.prior_widening))
 
 
 class Start(NamedTuple):
@@ -93,8 +104,7 @@ class FlowStage:
         self.num_classes = num_classes  # and the index of the null class; 0: no labels
         self.auxiliary = auxiliary  # frozen; None: the Gaussian baseline
         self.has_dropout = has_dropout
-        # s; None until a width that is asked for as `auto` is found
-        self.widening = None if config.prior_widening == AUTO else float(config.prior_widening)
+        self.width = given_width(config)  # None until one that is asked for as `auto` is found
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         y = batch.images
@@ -133,11 +143,9 @@ class FlowStage:
             return Start(self.couple(gaussian, y), None, None)
         z = draw_latents(self.auxiliary, batch, noise)
         prior = self.auxiliary.decode(z, augmentation=batch.augmentation)
-        if self.widening is None:
-            raise RuntimeError(
-                "stage.prior_widening=auto was not settled before the first step; set `widening`"
-            )
-        logvar = widen(prior.logvar, self.widening)
+        if self.width is None:
+            raise RuntimeError("stage.prior_widening=auto was not settled before the first step; set `width`")
+        logvar = widen(prior.logvar, self.width.added, self.width.scale)
         return Start(sample(prior.mean, logvar, gaussian), z, logvar)
 
     def _labels(self, batch: Batch, noise: SampleNoise) -> Int64[Tensor, " batch"] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lediflow.stages.flow import AUTO
 
-WIDTH = "prior_widening"  # of the options of stage=flow
+WIDTH, SCALE = "prior_widening", "prior_scale"  # of the options of stage=flow
 
 
 def differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
@@ -25,14 +25,14 @@ def as_it_began(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """What is asked of a run, as its record `found` would have it.
 
     A record that does not name the prior's width is of a run that began with 0, when 0 was the default and went
-    without saying: asked for 0, or for the default of today, it goes on as it began.
+    without saying: asked for 0, or for the default of today, it goes on as it began, its prior not scaled either.
     """
     then, now = found.get("stage"), asked.get("stage")
     if not isinstance(then, dict) or not isinstance(now, dict):
         return asked
     if WIDTH in then or now.get(WIDTH) not in (0, AUTO):
         return asked
-    return asked | {"stage": {name: value for name, value in now.items() if name != WIDTH}}
+    return asked | {"stage": {name: value for name, value in now.items() if name not in (WIDTH, SCALE)}}
 
 
 def _dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

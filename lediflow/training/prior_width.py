@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lediflow.flow.widening import Width
 from lediflow.stages.flow import AUTO
-from lediflow.training.identity import WIDTH
+from lediflow.training.identity import SCALE, WIDTH
 
 ABOUT = "prior_width"  # in an export, beside the number itself
 GIVEN = {"rule": "given"}
@@ -19,6 +20,7 @@ class AutomaticWidth:
 
     rule: str = AUTO
     prior_widening: float  # factor x the larger of sigma and residual, rounded
+    prior_scale: float = 1.0  # what sigma is multiplied by, as asked
     factor: float
     sigma: float  # typical, as the prior says
     residual: float  # typical, as the images have it
@@ -27,13 +29,31 @@ class AutomaticWidth:
     parent: str  # SHA-256 of the auxiliary model's weights
     data: str  # fingerprint of the shards
 
+    @property
+    def width(self) -> Width:
+        return Width(self.prior_scale, self.prior_widening)
+
+
+def recorded_width(facts: Mapping[str, Any]) -> Width:
+    """What an export says; exports from before an option, and those of other stages, have none."""
+    return Width(float(facts.get(SCALE) or 1.0), float(facts.get(WIDTH) or 0.0))
+
+
+def widened(width: Width) -> str:
+    """A width in words, after `the start is`."""
+    if width == Width():
+        return "not widened"
+    return f"widened by {width.added:g}" + (f" after scaling by {width.scale:g}" if width.scale != 1 else "")
+
 
 def told_width(facts: Mapping[str, Any]) -> str | None:
     """Of an export's facts: `0.19 (auto: 2.75 x ...)`; None for what is no flow from a learned prior."""
     if facts.get("stage") != "flow" or facts.get("prior") != "learned":
         return None
     about = facts.get(ABOUT) or GIVEN
-    return f"{facts.get(WIDTH, 0.0):g} ({described(about)})"
+    scale, added = recorded_width(facts)
+    scaled = f", sigma times {scale:g}" if scale != 1 else ""
+    return f"{added:g}{scaled} ({described(about)})"
 
 
 def described(about: Mapping[str, Any]) -> str:

@@ -41,6 +41,7 @@ FACTS: dict[str, Any] = {
     "data": {"path": str, "fingerprint": str, "samples": int, "held_out_fraction": float},
     "parent": {"path": str, "sha256": str},
     "prior_widening": float,
+    "prior_scale": float,
     "prior_width": dict[str, Any],
     "identity": dict[str, Any],
     "weights_sha256": str,

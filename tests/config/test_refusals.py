@@ -73,6 +73,10 @@ def test_a_missing_option_is_named(command, message):
             ["stage=flow", "prior=gaussian", "stage.prior_widening=0.3"],
             r"widens the learned prior.*leave.*at 0",
         ),
+        (
+            ["stage=flow", "prior=gaussian", "stage.prior_scale=3"],
+            r"stage\.prior_scale=3.* widens the learned",
+        ),
         (["stage=flow", "stage.prior_widening=-0.3"], r"stage\.prior_widening=-0\.3 must be"),
         (["stage=flow", "stage.prior_widening=nan"], r"stage\.prior_widening=nan must be"),
         (

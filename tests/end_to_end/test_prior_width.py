@@ -16,11 +16,12 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.split import samples_of
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.widening import FACTOR, LEAST, MEAN_LOG, WIDEST
+from lediflow.flow.widening import FACTOR, FACTOR_SCALED, LEAST, MEAN_LOG, WIDEST
 from lediflow.models import load_model
 from lediflow.tracking.jsonl import read_events
 
 HELD_OUT = 0.3
+YOUNG = ("prior_widening", "prior_scale")
 CONTINUED = "is widened by {:g}, as when the run began"
 
 
@@ -164,6 +165,20 @@ def test_the_report_says_the_width_and_where_it_is_from(automatic, trained, tmp_
     assert width in (tmp_path / "page.html").read_text()
 
 
+def test_a_prior_may_be_scaled_too_and_less_is_added_then(automatic, trained, tmp_path):
+    """Its scale is kept as its width is, and the start of samples has both."""
+    run = tmp_path / "scaled"
+    succeed(*command_of(trained, run, "stage.prior_scale=3", "train.images=32"))
+    said = succeed(*command_of(trained, run, "stage.prior_scale=3")).err
+    facts, about = facts_of(run), json.loads((run / "prior_width.json").read_text())
+    width = min(FACTOR_SCALED * max(about["sigma"], about["residual"]), WIDEST)
+    assert facts["prior_widening"] == pytest.approx(width, rel=0.05) and facts["prior_scale"] == 3
+    assert CONTINUED.format(facts["prior_widening"]).replace(",", " after scaling by 3,") in said
+    assert_starts_from(run, trained, scale=3)
+    refused = invoke(*command_of(trained, run, "train.images=96"))
+    assert "(stage.prior_scale: 3.0, now nothing)" in refused.err
+
+
 def test_a_dry_run_says_that_it_will_be_measured(trained, tmp_path):
     said = succeed(*command_of(trained, tmp_path / "run", "dry_run=true"))
     assert "auto (measured when the run begins)" in said.out
@@ -177,13 +192,16 @@ def test_a_warm_start_from_another_width_is_said(automatic, trained, tmp_path, w
 
 
 def test_samples_start_from_the_widened_prior(automatic, trained):
-    folder, _ = automatic
+    assert_starts_from(automatic[0], trained, scale=1)
+
+
+def assert_starts_from(folder, trained, scale):
     width = facts_of(folder)["prior_widening"]
     pipeline = load_pipeline(str(folder), str(trained.sampler), device="cpu")
     z = torch.zeros(1, *pipeline.velocity.spec.latent_shape)
     with torch.no_grad():
         own = pipeline.auxiliary.decode(z)
-    torch.testing.assert_close(pipeline.prior(z).logvar.exp(), own.logvar.exp() + width**2)
+    torch.testing.assert_close(pipeline.prior(z).logvar.exp(), scale**2 * own.logvar.exp() + width**2)
 
 
 class TestARunOfBefore:
@@ -194,7 +212,7 @@ class TestARunOfBefore:
         folder = tmp_path_factory.mktemp("before") / "run"
 
         def unsaid(command):
-            return {name: value for name, value in asdict(command.stage).items() if name != "prior_widening"}
+            return {name: value for name, value in asdict(command.stage).items() if name not in YOUNG}
 
         with mock.patch("lediflow.config.identity.stage_options", unsaid):
             succeed(*command_of(trained, folder, "stage.prior_widening=0"))

@@ -93,9 +93,10 @@ def work_facts(command: TrainCommand, work: Work) -> Facts:
         ("precision", work.engine.precision),
     ]
     if command.stage.name == "flow" and has_parent(command):
-        asked = command.stage.prior_widening
+        asked, scale = command.stage.prior_widening, command.stage.prior_scale
         found = " (measured when the run begins)" if asked == AUTO else ""
-        facts.append(("width added to the prior", f"{asked}{found}"))
+        scaled = "" if scale == 1 else f", sigma times {scale:g}"
+        facts.append(("width added to the prior", f"{asked}{found}{scaled}"))
     if work.frozen.parameters:
         facts.insert(1, ("frozen parameters", f"{work.frozen.parameters:,}"))
     return facts

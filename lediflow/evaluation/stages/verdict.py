@@ -101,6 +101,7 @@ class Evidence:
     sigma: float | None = None  # typical, of the auxiliary model's prior on held-out images
     residual: float | None = None  # typical distance of held-out images from its mean, as a deviation
     prior_widening: float = 0.0
+    prior_scale: float = 1.0
     sampler_images: int | None = None  # that the latent sampler was trained on
 
 
@@ -213,7 +214,13 @@ def is_too_narrow(rise: Rise | None, evidence: Evidence) -> bool:
 def is_wide(evidence: Evidence) -> bool:
     """Whether the start is widened enough for the prior's typical deviation; False where that is not known."""
     known = [value for value in (evidence.sigma, evidence.residual) if value is not None]
-    return bool(known) and evidence.prior_widening >= min(ENOUGH * max(known), WIDEST)
+    return bool(known) and start_deviation(evidence) >= min(ENOUGH * max(known), WIDEST)
+
+
+def start_deviation(evidence: Evidence) -> float:
+    """The start's typical deviation beyond an unscaled prior's: sqrt((k^2 - 1) sigma^2 + s^2)."""
+    scaled = (evidence.prior_scale**2 - 1) * (evidence.sigma or 0.0) ** 2
+    return math.sqrt(max(0.0, scaled) + evidence.prior_widening**2)
 
 
 def evidence_of(document: Mapping[str, Any]) -> Evidence:
@@ -232,6 +239,7 @@ def evidence_of(document: Mapping[str, Any]) -> Evidence:
         sigma=prior.get("heldout", {}).get("sigma_geometric_mean"),
         residual=prior.get("heldout", {}).get("residual_geometric_mean"),
         prior_widening=losses.get("prior_widening", 0.0),
+        prior_scale=losses.get("prior_scale", 1.0),
         sampler_images=losses.get("sampler", {}).get("images_seen"),
     )
 

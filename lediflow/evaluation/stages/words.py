@@ -121,11 +121,12 @@ def vgl(evidence: Evidence) -> str:
 
 def width(evidence: Evidence) -> str:
     """The widening beside the typical sigma."""
+    scaled = f" after scaling by {evidence.prior_scale:g}" if evidence.prior_scale != 1 else ""
     if evidence.sigma is None:
-        return f"the start is widened by s = {evidence.prior_widening:g}"
+        return f"the start is widened by s = {evidence.prior_widening:g}{scaled}"
     off = "" if evidence.residual is None else f" (held-out images are {evidence.residual:.3g} off its mean)"
     return (
-        f"the start is widened by s = {evidence.prior_widening:g}, the prior's typical sigma is "
+        f"the start is widened by s = {evidence.prior_widening:g}{scaled}, the prior's typical sigma is "
         f"{evidence.sigma:.3g}{off}, and {ENOUGH:g} times that is the least to choose"
     )
 

@@ -27,6 +27,18 @@ def test_widening_adds_variances():
     torch.testing.assert_close(widen(logvar, 0.3).exp(), logvar.exp() + 0.09)
 
 
+def test_scaling_multiplies_the_deviation_before_noise_is_added():
+    logvar = torch.linspace(-6, 1, 5)
+    torch.testing.assert_close(widen(logvar, 0.3, scale=3).exp(), 9 * logvar.exp() + 0.09)
+    torch.testing.assert_close(widen(logvar, 0, scale=0.5).exp(), logvar.exp() / 4)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_a_scale_that_is_none_is_refused(scale):
+    with pytest.raises(ValueError, match=r"scale .*: give what the standard deviation is multiplied by"):
+        widen(torch.zeros(1), 0.3, scale)
+
+
 def test_widening_by_nothing_changes_nothing():
     logvar = torch.randn(5)
     assert torch.equal(widen(logvar, 0.0), logvar)

@@ -95,6 +95,11 @@ def test_the_width_is_a_multiple_of_the_larger_one_in_two_digits(spread, width):
     assert automatic_width(spread) == width
 
 
+@pytest.mark.parametrize(("scale", "width"), [(1.0, 0.28), (0.5, 0.28), (3.0, 0.15), (1.5, 0.15)])
+def test_beside_a_prior_that_is_multiplied_less_is_added(scale, width):
+    assert automatic_width(Spread(0.1, 0.08), scale) == width
+
+
 def test_rounding_hides_what_devices_differ_in():
     assert automatic_width(Spread(0.0704, 0.0588)) == automatic_width(Spread(0.0704 * 1.001, 0.0588))
 

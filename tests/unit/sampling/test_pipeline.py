@@ -151,11 +151,13 @@ def test_w_becomes_z_becomes_a_prior_becomes_an_image():
 
 
 def test_a_widened_prior_is_drawn_from_before_the_temperature_scales_it():
-    """The identity as a flow: y is the draw, of deviation temperature sqrt(e^-2 + 0.3^2)."""
+    """The identity as a flow: y is the draw, of deviation temperature sqrt((2/e)^2 + 0.3^2)."""
     still = Analytic(lambda x, t, z: torch.zeros_like(x))
-    pipeline = LeDiFlowPipeline(still, KnownPrior(), Halving(), image_size=SIZE, prior_widening=0.3)
+    pipeline = LeDiFlowPipeline(
+        still, KnownPrior(), Halving(), image_size=SIZE, prior_widening=0.3, prior_scale=2.0
+    )
     made = pipeline(2, SamplingConfig(temperature=0.5))
-    deviation = (math.exp(-2) + 0.09) ** 0.5
+    deviation = (4 * math.exp(-2) + 0.09) ** 0.5
     torch.testing.assert_close(made.start.x, made.start.prior.mean + 0.5 * deviation * noise_of(2))
     torch.testing.assert_close(
         made.start.prior.logvar, torch.full((2, 1, SIZE, SIZE), 2 * math.log(deviation))
@@ -211,13 +213,15 @@ def test_a_saved_pipeline_comes_back_and_makes_the_same_images(kind, request, tm
 
 
 def test_a_saved_pipeline_keeps_its_width_and_older_ones_have_none(learned, tmp_path):
-    widened = LeDiFlowPipeline(**learned.modules(), image_size=SIZE, prior_widening=0.3)
+    widened = LeDiFlowPipeline(**learned.modules(), image_size=SIZE, prior_widening=0.3, prior_scale=3.0)
     widened.save_pretrained(tmp_path)
-    assert LeDiFlowPipeline.from_pretrained(tmp_path).prior_widening == 0.3
+    loaded = LeDiFlowPipeline.from_pretrained(tmp_path)
+    assert (loaded.prior_widening, loaded.prior_scale) == (0.3, 3.0)
     (tmp_path / "pipeline.json").write_text(
         json.dumps({"image_size": SIZE, "models": list(learned.modules())})
     )
-    assert LeDiFlowPipeline.from_pretrained(tmp_path).prior_widening == 0.0
+    older = LeDiFlowPipeline.from_pretrained(tmp_path)
+    assert (older.prior_widening, older.prior_scale) == (0.0, 1.0)
 
 
 def test_noise_has_no_prior_to_widen(gaussian):

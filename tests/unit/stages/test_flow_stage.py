@@ -26,12 +26,12 @@ def times(batch, noise):
     return noise.uniform(batch.ids, "time")[:, None, None, None]
 
 
-def flow_by_hand(auxiliary, velocity, batch, noise, latents, widening=0.0):
+def flow_by_hand(auxiliary, velocity, batch, noise, latents, widening=0.0, scale=1.0):
     """sigma, and the squared error of the velocity along the path from a draw of the prior."""
     y, t = batch.images, times(batch, noise)
     with torch.no_grad():
         mean, logvar = auxiliary.decode(latents)
-        sigma = (logvar.exp() + widening**2).sqrt()
+        sigma = (scale**2 * logvar.exp() + widening**2).sqrt()
         x = mean + sigma * noise.normal(batch.ids, "prior", (1, 8, 8))
         v = velocity((1 - t) * x + t * y, t.flatten(), z=latents)
     return sigma, (v - (y - x)) ** 2
@@ -47,12 +47,13 @@ def test_the_loss_is_eq_6(auxiliary, velocity, batch, noise, latents, exponent, 
     torch.testing.assert_close(metrics["prior_sigma"], sigma.mean())
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_widened_prior_is_drawn_from_and_weighed_by_its_wider_sigma(
-    auxiliary, velocity, batch, noise, latents
+    auxiliary, velocity, batch, noise, latents, scale
 ):
-    sigma, error = flow_by_hand(auxiliary, velocity, batch, noise, latents, widening=0.3)
+    sigma, error = flow_by_hand(auxiliary, velocity, batch, noise, latents, widening=0.3, scale=scale)
     weight = torch.minimum(1 / sigma, torch.tensor(2.5))
-    found = stage_of(auxiliary, prior_widening=0.3, cap=2.5).loss(velocity, batch, noise)
+    found = stage_of(auxiliary, prior_widening=0.3, prior_scale=scale, cap=2.5).loss(velocity, batch, noise)
     torch.testing.assert_close(found.loss, (weight * error).mean())
     torch.testing.assert_close(found.metrics["prior_sigma"], sigma.mean())
 
@@ -211,6 +212,7 @@ def test_draws_of_the_learned_prior_are_not_exchanged(auxiliary):
         ({"prior_widening": -0.1}, r"stage\.prior_widening=-0\.1 must be at least 0"),
         ({"prior_widening": math.nan}, r"stage\.prior_widening=nan must be"),
         ({"prior_widening": math.inf}, r"stage\.prior_widening=inf must be"),
+        ({"prior_scale": 0.0}, r"stage\.prior_scale=0\.0 must be above 0"),
         ({"coupling": "random"}, r"stage\.coupling='random' .*use one of independent, optimal_transport"),
         ({"label_dropout": 1.5}, r"stage\.label_dropout=1\.5 must be at least 0 and at most 1"),
         ({"time": "late"}, r"stage\.time='late'"),

@@ -35,6 +35,11 @@ def test_a_run_that_did_not_name_the_priors_width_goes_on_as_it_began(asked):
     assert as_it_began(RUN, widened(asked)) == RUN
 
 
+def test_a_run_that_did_not_name_the_width_is_not_scaled_when_its_experiment_now_says_so():
+    asked = widened("auto")
+    assert as_it_began(RUN, asked | {"stage": asked["stage"] | {"prior_scale": 3.0}}) == RUN
+
+
 @pytest.mark.parametrize(
     ("found", "asked"), [(None, 0.3), (0.3, "auto"), ("auto", 0), (0, "auto"), ("auto", 0.3)]
 )
