@@ -2,7 +2,8 @@
 
 Image numbers 0 ... count - 1 are cut into pieces of one batch. Piece p is made by rank p modulo the number of ranks and
 lies in a file of its own, so a command that was killed goes on with the pieces that are missing, on any number of
-ranks, and every piece is computed with the same shapes whoever makes it.
+ranks, and every piece is computed with the same shapes whoever makes it. Commands that make one set at the same time
+share its pieces: the first to finish writes the set and removes them, and the others go on with that set.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from lediflow.data.files import disk_errors_explained, whole_or_absent
@@ -42,6 +43,12 @@ class Pieces:
     folder: Path
     count: int
     batch_size: int
+    whole: Path  # the set that they become; whoever finishes it removes the pieces
+
+    @property
+    def are_superseded(self) -> bool:
+        """Whether another command has finished the whole set meanwhile."""
+        return self.whole.is_file()
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
@@ -59,12 +66,17 @@ class Pieces:
         return list(range(group.rank, len(self), group.world_size))
 
     def write(self, piece: int, features: Float[Tensor, "batch dim"]) -> None:
-        with whole_or_absent(self.path(piece)) as stream:
-            stream.write(save({FEATURES: features.contiguous()}))
+        """Keep a piece; where the folder was removed meanwhile because the set is finished, nothing need be kept."""
+        try:
+            with whole_or_absent(self.path(piece)) as stream:
+                stream.write(save({FEATURES: features.contiguous()}))
+        except UserError:
+            if not self.are_superseded:
+                raise
 
     def read(self, piece: int) -> Float[Tensor, "batch dim"]:
         try:
-            return load_file(self.path(piece))[FEATURES]
+            return load(self.path(piece).read_bytes())[FEATURES]  # opened once: another command may remove it
         except (OSError, SafetensorError, LookupError) as error:
             raise RecordError(
                 f"{self.path(piece)} holds no features ({error}); delete it, and the same command makes it anew"
@@ -83,7 +95,7 @@ def embed(
         for piece in pieces.mine(group):
             others()
             numbers = pieces.numbers(piece)
-            if not pieces.path(piece).is_file():
+            if not (pieces.path(piece).is_file() or pieces.are_superseded):
                 found = images(numbers)
                 with exact_convolutions():
                     features = extractor(found)
@@ -154,15 +166,34 @@ class FeatureSet:
         return found[torch.from_numpy(wanted - wanted[0])]
 
 
-def gathered(pieces: Pieces, path: Path, fingerprint: dict[str, Any], group: RankGroup) -> FeatureSet:
-    """The finished pieces as one file; the pieces go."""
-    with group.together("writing features"), disk_errors_explained(path):
+def gathered(pieces: Pieces, fingerprint: dict[str, Any], group: RankGroup) -> FeatureSet:
+    """The finished pieces as one file, or the file that another command has made of them meanwhile; the pieces go."""
+    with group.together("writing features"), disk_errors_explained(pieces.whole):
         if group.is_first:
-            features = torch.cat([pieces.read(piece) for piece in range(len(pieces))])
-            with whole_or_absent(path) as stream:
-                stream.write(save({FEATURES: features}, {FINGERPRINT: json.dumps(fingerprint)}))
-            shutil.rmtree(pieces.folder)
-    return FeatureSet(path)
+            join(pieces, fingerprint)
+            shutil.rmtree(pieces.folder, ignore_errors=True)  # another command may be removing them, too
+    return of_these(pieces.whole, fingerprint)
+
+
+def join(pieces: Pieces, fingerprint: dict[str, Any]) -> None:
+    """Write the whole set, unless another command has; RecordError where a piece is missing and there is no set."""
+    if pieces.are_superseded:
+        return
+    try:
+        features = torch.cat([pieces.read(piece) for piece in range(len(pieces))])
+    except RecordError:
+        if pieces.are_superseded:  # finished, and the pieces removed, since the question above
+            return
+        raise
+    with whole_or_absent(pieces.whole) as stream:
+        stream.write(save({FEATURES: features}, {FINGERPRINT: json.dumps(fingerprint)}))
+
+
+def of_these(path: Path, fingerprint: dict[str, Any]) -> FeatureSet:
+    """The set at `path`; UserError where it is of other images than the fingerprint's."""
+    found = FeatureSet(path)
+    refuse_other(found.fingerprint, fingerprint, path)
+    return found
 
 
 def feature_set(
@@ -177,9 +208,8 @@ def feature_set(
     """The set at `path`, read if it is of these images, refused if it is of others, made if there is none."""
     fingerprint = features_record(images.record, extractor.record, len(images))
     if group.share(path.exists()):
-        found = FeatureSet(path)
-        refuse_other(found.fingerprint, fingerprint, path)
-        return found
-    pieces = Pieces(path.with_name(f".{path.stem}-{digest(fingerprint)}.pieces"), len(images), batch_size)
+        return of_these(path, fingerprint)
+    folder = path.with_name(f".{path.stem}-{digest(fingerprint)}.pieces")
+    pieces = Pieces(folder, len(images), batch_size, path)
     embed(pieces, images, extractor, group, advance)
-    return gathered(pieces, path, fingerprint, group)
+    return gathered(pieces, fingerprint, group)

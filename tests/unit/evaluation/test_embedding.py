@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -97,7 +99,7 @@ def test_features_that_are_no_numbers_are_refused_by_the_images_number(tmp_path)
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
 def test_ranks_share_the_pieces_so_that_each_is_made_once(tmp_path, ranks):
-    pieces = Pieces(tmp_path, COUNT, 5)
+    pieces = Pieces(tmp_path, COUNT, 5, tmp_path / "set.safetensors")
     shares = []
     for rank in range(ranks):
         group = RankGroup.__new__(RankGroup)
@@ -116,7 +118,71 @@ def test_chosen_rows_are_those_with_the_numbers(tmp_path):
 
 def test_progress_adds_up_to_the_images(tmp_path):
     done: list[int] = []
-    pieces = Pieces(tmp_path / "pieces", COUNT, 5)
+    pieces = Pieces(tmp_path / "pieces", COUNT, 5, tmp_path / "set.safetensors")
     embed(pieces, Numbers(), Corner(), RankGroup(), done.append)
     assert done == [5, 5, 5, 5, 3]
-    assert gathered(pieces, tmp_path / "set.safetensors", {}, RankGroup()).count == COUNT
+    assert gathered(pieces, {}, RankGroup()).count == COUNT
+
+
+class Overtaken(Numbers):
+    """Another command makes the whole set while images `at` and up are being made."""
+
+    def __init__(self, path, at: int) -> None:
+        super().__init__()
+        self.path, self.at = path, at
+
+    def __call__(self, numbers: range) -> Tensor:
+        if self.at in numbers:
+            made(self.path, Numbers())
+        return super().__call__(numbers)
+
+
+@pytest.mark.parametrize("at", [0, 12, COUNT - 1])
+def test_a_set_that_another_command_finishes_meanwhile_is_taken(tmp_path, at):
+    """The other command has removed pieces that this one made, and this one has pieces that come too late."""
+    path = tmp_path / "set.safetensors"
+    images = Overtaken(path, at)
+    rows = made(path, images).rows(RankGroup()).values
+    torch.testing.assert_close(rows, torch.arange(float(COUNT))[:, None].expand(-1, 3))
+    assert images.made == list(range(min(at // 5 * 5 + 5, COUNT)))  # and nothing is made in vain after that
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["set.safetensors"]
+
+
+def test_pieces_that_go_while_they_are_joined_or_written_are_not_missed(tmp_path):
+    """The folder is removed after a command looked for the finished set, and while it writes a piece."""
+    path = tmp_path / "set.safetensors"
+
+    class Removing(Pieces):
+        def read(self, piece: int) -> Tensor:
+            made(path, Numbers())
+            self.path(piece).unlink()
+            return super().read(piece)
+
+    class Late(torch.Tensor):
+        def contiguous(self):
+            shutil.rmtree(pieces.folder)
+            return torch.zeros(5, 3)
+
+    pieces = Removing(tmp_path / "pieces", COUNT, 5, path)
+    embed(pieces, Numbers(), Corner(), RankGroup())
+    fingerprint = feature_set(tmp_path / "other.safetensors", Numbers(), Corner(), RankGroup(), batch_size=5)
+    assert gathered(pieces, fingerprint.fingerprint, RankGroup()).count == COUNT
+    pieces.write(0, torch.empty(5, 3).as_subclass(Late))
+    assert not pieces.folder.exists()
+
+
+def test_pieces_that_are_missing_without_a_finished_set_are_an_error(tmp_path):
+    pieces = Pieces(tmp_path / "pieces", COUNT, 5, tmp_path / "set.safetensors")
+    embed(pieces, Numbers(), Corner(), RankGroup())
+    pieces.path(2).unlink()
+    with pytest.raises(UserError, match=r"00000010-00000015\.safetensors holds no features"):
+        gathered(pieces, {}, RankGroup())
+
+
+def test_a_set_of_something_else_that_appears_meanwhile_is_refused(tmp_path):
+    path = tmp_path / "set.safetensors"
+    pieces = Pieces(tmp_path / "pieces", COUNT, 5, path)
+    embed(pieces, Numbers("a"), Corner(), RankGroup())
+    made(path, Numbers("b"))
+    with pytest.raises(UserError, match="is of something else"):
+        gathered(pieces, {"images": {"images": "a"}}, RankGroup())
