@@ -1,0 +1,77 @@
+"""Rows of stages.json as a drawing: a line for each source of z, the prior alone beside them."""
+
+import pytest
+
+from lediflow.evaluation.stages.figure import stage_lines
+from lediflow.evaluation.stages.losses import run_losses
+from lediflow.tracking import plots
+from lediflow.tracking.plot_files import Line, Point, stages_figure
+from lediflow.tracking.report_data import Measurement
+
+
+def row(z, solver, steps, nfe, mmd):
+    return {
+        "z": z,
+        "solver": solver,
+        "steps": steps,
+        "nfe": nfe,
+        "mmd": mmd,
+        "low": mmd - 0.1,
+        "high": mmd + 0.1,
+    }
+
+
+ROWS = [
+    row("training", "none", 0, 0, 6.0),
+    row("training", "midpoint", 2, 4, 0.5),
+    row("gaussian", "midpoint", 2, 4, 3.0),
+]
+
+
+def test_each_source_is_a_line_by_its_name():
+    lines = stage_lines({"rows": ROWS})
+    assert lines[Line("z of training images")] == [
+        Point(0, 6.0, pytest.approx(5.9), pytest.approx(6.1), "0"),
+        Point(4, 0.5, pytest.approx(0.4), pytest.approx(0.6), "2"),
+    ]
+    assert list(lines) == [Line("z of training images"), Line("Gaussian noise (flow matching)")]
+
+
+def test_several_solvers_are_several_lines():
+    lines = stage_lines({"rows": [*ROWS, row("training", "heun3", 1, 3, 0.7)]})
+    assert {line.way for line in lines if line.run == "z of training images"} == {"midpoint", "heun3"}
+
+
+def test_levels_are_drawn_and_the_prior_alone_stands_left_of_all_evaluations():
+    figure = stages_figure(
+        stage_lines({"rows": ROWS}), "MMD (X)", heading="What", text="Because.", real=0.0, floor=0.2
+    )
+    (axes,) = figure.axes
+    assert axes.get_xlim()[0] < 2 < 4  # half of the fewest evaluations is the prior's place
+    named = {line.get_label(): line.get_ydata()[0] for line in axes.get_lines()}
+    assert named["the codec's reconstructions"] == 0.2
+    assert figure.get_suptitle() == "What\nBecause."
+
+
+def test_the_codecs_level_has_its_name_on_the_page():
+    rows = [
+        Measurement(method="m", solver="euler", steps=steps, evaluations=steps, mmd=1.0) for steps in (1, 2)
+    ]
+    named = "photographs", "codec"
+    assert all(f">{name}<" in plots.quality_plot(rows, "evaluations", "MMD", 0.1, 0.4) for name in named)
+    assert ">codec<" not in plots.quality_plot(rows, "evaluations", "MMD", 0.1)
+
+
+def test_losses_are_the_last_ones_and_the_least_with_its_place(tmp_path):
+    events = tmp_path / "events.jsonl"
+    training = [
+        f'{{"time": "2026-01-01", "event": "train", "images_seen": {n}, "loss": {20 - n}}}'
+        for n in range(1, 21)
+    ]
+    held_out = [f'{{"time": "2026-01-01", "event": "validation", "images_seen": {n}, "loss": {loss}}}'
+                for n, loss in ((5, 3.0), (10, 1.0), (20, 2.0))]  # fmt: skip
+    events.write_text("\n".join([*training, *held_out]) + "\n")
+    assert run_losses(events) == {
+        "training": 0.5, "images_seen": 20, "held_out": 2.0, "held_out_minimum": 1.0, "held_out_minimum_at": 10,
+    }  # fmt: skip
+    assert run_losses(tmp_path / "none.jsonl") == {}
