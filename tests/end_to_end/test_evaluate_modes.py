@@ -248,7 +248,7 @@ class TestWatch:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("mode=best",), "metrics, grid, prior, compare"),
+        (("mode=best",), "metrics, grid, prior, stages, compare"),
         (("mode=compare", "results=[one]"), "takes two folders"),
         (("images=there",), "reference=DIR"),
         (("run=there",), r"data.path=SHARDS"),

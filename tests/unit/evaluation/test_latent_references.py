@@ -19,6 +19,7 @@ from lediflow.evaluate.rows import RowMaker
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.cmmd import cmmd
 from lediflow.evaluation.features import unit
+from lediflow.flow.widening import Width
 
 mend_torchvision()
 from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
@@ -69,7 +70,7 @@ def session(sets, tmp_path):
 def pipeline(sets):
     """As far as references need one."""
     decode = build_codec(CodecConfig(name="sd2_vae", path=f"{sets}/vae"), torch.device("cpu")).decode
-    return SimpleNamespace(decode=decode, device=torch.device("cpu"))
+    return SimpleNamespace(decode=decode, device=torch.device("cpu"), width=Width())
 
 
 @pytest.fixture(scope="module")
