@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from campaign import tables as campaign_tables
 from PIL import Image
 
 from lediflow.evaluation.grid import table as grid_table
-from lediflow.evaluation.grid.widths_table import widths_lines
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
@@ -108,9 +108,13 @@ def grid_block(document: Results) -> str:
     return "\n\n".join(parts)
 
 
-def widths_block(document: Results) -> str:
-    """A comparison of widths of the flow's start."""
-    return "\n".join([*widths_lines(document["results"]), "", certificate_line(document["certificate"])])
+def campaign_block(kind: str, document: Results) -> str:
+    """The tables of a campaign, and where they come from."""
+    lines = campaign_tables.LINES[kind](document)
+    where = (
+        f"{certificate_line(document['certificate'])}. {campaign_tables.origin(document['results'])}".rstrip()
+    )
+    return "\n".join([*lines, "", where])
 
 
 def contact_sheet(files: list[Path]) -> Image.Image:
@@ -237,8 +241,9 @@ def blocks(root: Path) -> dict[str, str]:
             found[name] = bench_block(document)
     if document := kept(root / GRID):
         found["grid"] = grid_block(document)
-    for file in sorted((root / "results/campaign").glob("widths_*.json")):
-        found[file.stem] = widths_block(json.loads(file.read_text()))
+    for kind in campaign_tables.LINES:
+        for file in sorted((root / "results/campaign").glob(f"{kind}_*.json")):
+            found[file.stem] = campaign_block(kind, json.loads(file.read_text()))
     return found
 
 

@@ -7,6 +7,7 @@ enough to believe it, and to make it again.
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -53,6 +54,7 @@ ROW_TYPES = {
     "frechet": float,
     "sample_images": int,
 }
+INNERMOST, LINE_BREAK = re.compile(r"\{[^{}\[\]]*\}"), re.compile(r"\n *")
 RECORDED_PACKAGES = ("torch", "numpy", "natten", "deepspeed", "diffusers", "open_clip_torch", "webdataset")
 
 
@@ -117,12 +119,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_results(path: str | Path, results: dict[str, Any], certificate: dict[str, Any]) -> Path:
-    """Write results with their certificate; the file is whole or absent. UserError where it cannot be written."""
+def write_results(
+    path: str | Path, results: dict[str, Any], certificate: dict[str, Any], *, is_slim: bool = False
+) -> Path:
+    """Write results with their certificate; the file is whole or absent. UserError where it cannot be written.
+
+    is_slim=True gives each row a line, so that a file with hundreds of them can be read and kept.
+    """
     path = Path(path)
     document = {"schema_version": SCHEMA_VERSION, "certificate": certificate, "results": results}
+    text = json.dumps(document, indent=1 if is_slim else 2, ensure_ascii=False)
+    if is_slim:  # line breaks of JSON stand between its values only
+        text = INNERMOST.sub(lambda found: LINE_BREAK.sub(" ", found[0]), text)
     with whole_or_absent(path) as stream:
-        stream.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+        stream.write(f"{text}\n".encode())
     return path
 
 

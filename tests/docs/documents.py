@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -63,7 +64,9 @@ def readme_steps() -> list[tuple[str, list[str]]]:
 
 
 def tool(name: str) -> ModuleType:
-    """A script of tools/ as a module."""
+    """A script of tools/ as a module; it finds its neighbours there as it does when it is run."""
+    if str(ROOT / "tools") not in sys.path:
+        sys.path.append(str(ROOT / "tools"))
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -8,6 +8,7 @@ Numbers are written anew whenever a command ends, so that a machine that goes aw
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -22,6 +23,8 @@ from lediflow.evaluation.results import birth_certificate, write_results
 from lediflow.tracking.jsonl import curve
 
 ROOT = Path(__file__).parents[2]
+OF_A_ROW = ("z", "solver", "steps", "nfe", "mmd", "low", "high")
+OF_A_VERDICT = ("limits", "text", "is_certain")
 
 
 @dataclass
@@ -98,7 +101,7 @@ def carry_out(
     def keep() -> None:
         commands = [{"command": job.command, "seconds": job.seconds} for job in jobs.values()]
         found = {"data": options.name, "experiment": options.experiment} | collect()
-        write_results(results, found | {"commands": commands}, certificate)
+        write_results(results, rounded(found | {"commands": commands}), certificate, is_slim=True)
 
     failed = work_through(jobs, folder, options.at_once, keep)
     keep()
@@ -149,6 +152,30 @@ def finished(job: Job) -> int | None:
     outcome = "done" if status == 0 else f"exit status {status}"
     print(f"{job.name}: {outcome} after {seconds:.0f} s", flush=True)
     return status
+
+
+def stages_of(path: Path) -> dict[str, Any]:
+    """What tables and readers need of a stages.json: its rows, what they were taken on, and the verdict."""
+    document = json.loads(path.read_text())
+    rows = document["rows"]
+    one = rows[0]
+    return {
+        "mmd_name": one["mmd_name"],
+        "images": one["images"],
+        "reference_images": one["reference_images"],
+        "real_images": {row["z"]: row["real_images"] for row in rows if row.get("real_images")},
+        "verdict": {key: document["verdict"][key] for key in OF_A_VERDICT} if "verdict" in document else None,
+        "rows": [{key: row[key] for key in OF_A_ROW} for row in rows],
+    }
+
+
+def rounded(value: Any) -> Any:
+    """The same with five digits after the point, far below any noise of a measurement."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return round(value, 5) if isinstance(value, float) else value
 
 
 def losses(run: Path) -> dict[str, Any]:

@@ -11,10 +11,20 @@ results/campaign/samplers_NAME.json.
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from jobs import Job, Jobs, by_name, carry_out, evaluation, losses, named_overrides, parser_of, training
+from jobs import (
+    Job,
+    Jobs,
+    by_name,
+    carry_out,
+    evaluation,
+    losses,
+    named_overrides,
+    parser_of,
+    stages_of,
+    training,
+)
 
 
 def plan(options: argparse.Namespace) -> Jobs:
@@ -29,10 +39,10 @@ def plan(options: argparse.Namespace) -> Jobs:
         for solve in options.solves:
             solver, steps = solve.split(":")
             how = [f"latent_solver={solver}", f"latent_steps={steps}", *options.stages]
-            output = f"{folder}/stages_{name}_{solver}{steps}"
-            pair = [f"run={options.flow}", f"sampler={run}", f"output={output}"]
+            job = f"stages_{name}_{solver}{steps}"
+            pair = [f"run={options.flow}", f"sampler={run}", f"output={folder}/{job}"]
             needs = (f"sampler_{name}",)
-            jobs.append(Job(output, evaluation(options, "mode=stages", *how, *pair), needs))
+            jobs.append(Job(job, evaluation(options, "mode=stages", *how, *pair), needs))
     return by_name(jobs)
 
 
@@ -45,7 +55,7 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
         for solve in options.solves
     }
     return {
-        "samplers": {name: json.loads(path.read_text()) for name, path in measured.items() if path.is_file()},
+        "samplers": {name: stages_of(path) for name, path in measured.items() if path.is_file()},
         "losses": {name: losses(folder / f"sampler_{name}") for name in names},
     }
 

@@ -11,10 +11,20 @@ against all photographs of the shards. Numbers come to results/campaign/small_NA
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from jobs import Job, Jobs, by_name, carry_out, evaluation, losses, named_overrides, parser_of, training
+from jobs import (
+    Job,
+    Jobs,
+    by_name,
+    carry_out,
+    evaluation,
+    losses,
+    named_overrides,
+    parser_of,
+    stages_of,
+    training,
+)
 
 STAGES = {"aux": "auxiliary", "flow": "flow", "sampler": "latent_sampler"}
 
@@ -49,7 +59,7 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
     measured = {name: folder / f"stages_{name}" / "stages.json" for name in names}
     runs = ["fm", *(f"{name}_{stage}" for name in names for stage in STAGES)]
     return {
-        "cures": {name: json.loads(path.read_text()) for name, path in measured.items() if path.is_file()},
+        "cures": {name: stages_of(path) for name, path in measured.items() if path.is_file()},
         "losses": {run: losses(folder / run) for run in runs},
     }
 

@@ -1,12 +1,12 @@
 """Starts of the flow that are no options of the toolkit, tried beside widening: a command run with another start.
 
-    python tools/campaign/starts.py scale=3 lediflow.train stage=flow parent=AUXILIARY_RUN run=RUN ...
-    python tools/campaign/starts.py scale=3 lediflow.evaluate mode=stages run=RUN sampler=SAMPLER_RUN ...
+    python tools/campaign/starts.py floor=0.2 lediflow.train stage=flow parent=AUXILIARY_RUN run=RUN ...
+    python tools/campaign/starts.py floor=0.2 lediflow.evaluate mode=stages run=RUN sampler=SAMPLER_RUN ...
 
-The run does not know of it: sample and evaluate it under the same start. Each comes on top of stage.prior_widening=s.
+The run does not know of it: sample and evaluate it under the same start. Each comes on top of
+stage.prior_widening=s and stage.prior_scale=k.
 
-scale=k        N(mu, (k sigma)^2 + s^2): a multiple instead of a sum
-floor=f        N(mu, max(sigma, f)^2 + s^2): no entry narrower than f
+floor=f        N(mu, k^2 max(sigma, f)^2 + s^2): no entry narrower than f
 octaves=a      the noise that widens is not white: each halving of frequency has 2^a times the amplitude, and the
                deviation is s all the same (photographs' residuals fall off so; arXiv:2509.02971 asks for noise as
                rough as the data in every band)
@@ -32,13 +32,9 @@ WIDENED = ("lediflow.stages.flow.widen", "lediflow.sampling.pipeline.widen")
 DRAWN = ("lediflow.stages.flow.sample", "lediflow.sampling.pipeline.sample")
 
 
-def scaled(by: float) -> Callable[[Tensor, float], Tensor]:
-    return lambda logvar, widening: gaussians.widen(gaussians.temper(logvar, by), widening)
-
-
-def floored(at: float) -> Callable[[Tensor, float], Tensor]:
+def floored(at: float) -> Callable[[Tensor, float, float], Tensor]:
     lowest = 2 * torch.tensor(at).log().item()
-    return lambda logvar, widening: gaussians.widen(logvar.clamp(min=lowest), widening)
+    return lambda logvar, widening, scale: gaussians.widen(logvar.clamp(min=lowest), widening, scale)
 
 
 def rough(octaves: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -84,8 +80,6 @@ class NoisyPath:
 def replacements(name: str, value: float) -> dict[str, Callable[..., Tensor]]:
     """What stands in the toolkit's places under a start."""
     match name:
-        case "scale":
-            return dict.fromkeys(WIDENED, scaled(value))
         case "floor":
             return dict.fromkeys(WIDENED, floored(value))
         case "octaves":
@@ -94,7 +88,7 @@ def replacements(name: str, value: float) -> dict[str, Callable[..., Tensor]]:
             path = NoisyPath(value)
             places = ("lediflow.stages.flow.point_on_path", "lediflow.stages.flow.path_velocity")
             return dict(zip(places, (path.point, path.velocity), strict=True))
-    sys.exit(f"start {name} is not known; use scale, floor, octaves or interpolant")
+    sys.exit(f"start {name} is not known; use floor, octaves or interpolant")
 
 
 def main() -> None:

@@ -5,8 +5,9 @@
 trains the auxiliary model and the flow-matching baseline (FM), then a latent sampler and a flow for each width s, which
 start from N(mu, sigma^2 + s^2), and measures each with `evaluate mode=stages`: images whose z comes from the latent
 sampler, from training images, from held-out images. `--widths auto` is what the toolkit chooses by itself.
-`--starts` adds flows whose start is shaped in other ways (starts.py), as START:s or, with other importance weights, as
-START:s:EXPONENT,CAP: scale=3:0, scale=1:0.3:2,100. Numbers come to results/campaign/widths_NAME.json.
+`--starts` adds flows whose start is shaped in other ways, as START:s or, with other importance weights, as
+START:s:EXPONENT,CAP: scale=3:0 (stage.prior_scale=3), scale=1:0.3:2,100, or a start of starts.py, floor=0.2:0.
+Numbers come to results/campaign/widths_NAME.json.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobs import Job, Jobs, by_name, carry_out, evaluation, losses, parser_of, training
+from jobs import Job, Jobs, by_name, carry_out, evaluation, losses, parser_of, stages_of, training
 
 from lediflow.evaluation.results import read_results
 
@@ -43,7 +44,9 @@ def flows(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]
         for exponent, cap in (weights.split(",") for weights in rest):
             name += f"_p{exponent}_cap{cap}"
             overrides += [f"stage.exponent={exponent}", f"stage.cap={cap}"]
-        found[name] = ([STARTS, kind], overrides)
+        is_scale, scale = kind.startswith("scale="), kind.removeprefix("scale=")
+        before, own = ([], [f"stage.prior_scale={scale}"]) if is_scale else ([STARTS, kind], [])
+        found[name] = (before, overrides + own)
     return found
 
 
@@ -94,7 +97,7 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
     prior = folder / "prior_heldout/results.json"
     return {
         "flows": {
-            name: json.loads(path.read_text()) | {"width": width_of(folder / f"flow_{name}")}
+            name: {"width": width_of(folder / f"flow_{name}")} | stages_of(path)
             for name, path in measured.items()
             if path.is_file()
         },

@@ -20,6 +20,17 @@ def test_results_come_back_as_written(tmp_path):
     assert document["certificate"]["command"] == "python -m lediflow.evaluate 'output=a b'"
 
 
+def test_slim_results_are_the_same_with_a_line_for_each_row(tmp_path):
+    results = {
+        "rows": [{"z": "a { b", "mmd": 1.5}, {"z": "line\nbreak", "mmd": 2.5}],
+        "text": "{\n }",
+        "none": [],
+    }
+    path = write_results(tmp_path / "results.json", results, {}, is_slim=True)
+    assert json.loads(path.read_text())["results"] == results
+    assert '   { "z": "line\\nbreak", "mmd": 2.5 }\n' in path.read_text()
+
+
 def test_certificate_names_everything_needed_to_make_the_number_again():
     certificate = birth_certificate(seed=7)
     assert set(certificate) == {"command", "commit", "seed", "hardware", "date", "versions"}

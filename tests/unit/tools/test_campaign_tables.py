@@ -1,0 +1,121 @@
+"""Campaigns as tables: what is best, what each start is called, and where a number is missing."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[3] / "tools"
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module("campaign.tables")
+
+
+def rows(z, **by_setting):
+    """`midpoint4=0.5` is a row of 4 evaluations."""
+    found = []
+    for setting, mmd in by_setting.items():
+        solver, nfe = setting[:-1], int(setting[-1])
+        row = {"z": z, "solver": solver, "nfe": nfe, "mmd": mmd, "low": mmd - 0.1, "high": mmd + 0.1}
+        found.append(row)
+    return found
+
+
+def flow(width, *all_rows, verdict=None):
+    facts = {"mmd_name": "MMD (x)", "images": 1024, "reference_images": 2624, "verdict": verdict}
+    return facts | {"width": width, "rows": [row for some in all_rows for row in some]}
+
+
+LOSS = {"training": 0.1, "held_out": 0.25, "images_seen": 12504}
+PRIOR = {"images": 133, "sigma_geometric_mean": 0.0656, "kl_nats_per_image": 205.4}
+
+
+def widths():
+    sampled = rows("sampler", none0=6.0, midpoint2=1.056, midpoint4=0.84, euler4=0.7)
+    flows = {
+        "s0": flow(
+            0.0,
+            rows("training", midpoint4=0.9),
+            rows("heldout", midpoint4=1.0),
+            rows("sampler", midpoint2=1.477, midpoint4=1.5),
+            rows("gaussian", midpoint2=3.4, midpoint4=0.6),
+        ),
+        "sauto": flow(
+            0.18,
+            rows("training", euler4=0.4, midpoint4=0.5),
+            rows("heldout", euler4=0.45, midpoint4=0.55),
+            sampled,
+            verdict={"limits": "flow"},
+        ),
+    }
+    losses = dict.fromkeys(("auxiliary", "sampler", "fm", "flow_s0", "flow_sauto"), LOSS)
+    return {"results": {"flows": flows, "prior_held_out": PRIOR, "losses": losses}}
+
+
+def test_evaluations_are_columns_and_the_best_of_each_is_bold(tables):
+    lines = tables.widths_lines(widths())
+    assert lines[0] == "| start | 2 (midpoint) | 4 (euler) | 4 (midpoint) |"
+    assert lines[2:5] == [
+        "| FM (Gaussian noise) | 3.40 |  | **0.600** |",
+        "| s = 0 | 1.48 |  | 1.50 |",
+        "| auto: s = 0.18 | **1.06** | **0.700** | 0.840 |",
+    ]
+
+
+def test_sources_of_z_stand_side_by_side_by_the_solver_that_all_have(tables):
+    lines = tables.widths_lines(widths())
+    assert "| auto: s = 0.18 | 0.500 / 0.550 / 0.840 | 0.100 | 0.250 |" in lines
+    assert "| sampler | 12,504 | 0.100 | 0.250 |" in lines
+    assert lines[-1] == "What limits the quality, as `mode=stages` names it: flow 1 times."
+    assert "Half of a 95 % interval is 0.10 (median)" in lines[6]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "words"),
+    [
+        ("s0.45", 0.45, "s = 0.45"),
+        ("sauto", 0.32, "auto: s = 0.32"),
+        ("scale3_s0", 0.0, "3 sigma, s = 0"),
+        ("scale3_s0.1_p2_cap100", 0.1, "3 sigma, s = 0.1, weights 2 (cap 100)"),
+        ("scale1_s0.18_p3_cap1000", 0.18, "s = 0.18, weights 3 (cap 1000)"),
+        ("p0_cap10_s0.45", 0.45, "s = 0.45, weights 0 (cap 10)"),
+        ("floor0.2_s0", 0.0, "floor 0.2, s = 0"),
+    ],
+)
+def test_starts_have_names_that_say_what_they_are(tables, name, width, words):
+    assert tables.start(name, width) == words
+
+
+def test_samplers_that_were_cut_off_or_not_evaluated_are_shown_as_such(tables):
+    command = (
+        "python samplers.py --solves midpoint:4 --samplers base= wide=train.images=9,train.seed=1 --stages a"
+    )
+    losses = LOSS | {"held_out_lowest": 0.2, "held_out_lowest_at": 8000}
+    measured = flow(
+        0, rows("training", midpoint4=0.5), rows("heldout", midpoint4=0.6), rows("sampler", midpoint4=0.7)
+    )
+    commands = [
+        {"command": "python -m lediflow.train run=runs/x/sampler_base", "seconds": 9.0},
+        {"command": "python -m lediflow.train run=runs/x/sampler_wide", "seconds": None},
+    ]
+    results = {"samplers": {"base, midpoint:4": measured}, "losses": {"base": losses, "wide": losses}}
+    document = {"certificate": {"command": command}, "results": results | {"commands": commands}}
+    lines = tables.samplers_lines(document)
+    assert lines[2] == "| base | `none` | 12,504 | 0.100 | 0.250 | 0.200 at 8,000 | 0.500 / 0.600 / 0.700 |"
+    assert lines[3] == (
+        "| wide | `train.images=9 train.seed=1` | 12,504, cut off | 0.100 | 0.250 | 0.200 at 8,000 |  |"
+    )
+
+
+def test_cures_have_a_line_each_and_the_losses_of_all_their_models(tables):
+    cure = flow(
+        0, rows("training", midpoint4=0.5), rows("heldout", midpoint4=0.6), rows("sampler", midpoint4=0.7)
+    )
+    losses = dict.fromkeys(("fm", "base_aux", "base_flow", "base_sampler"), LOSS)
+    lines = tables.small_lines({"results": {"cures": {"base": cure}, "losses": losses}})
+    assert "| base | **0.700** |" in lines
+    assert "| base | 0.500 / 0.600 / 0.700 | 0.100 | 0.250 |" in lines
+    assert "| base_sampler | 12,504 | 0.100 | 0.250 |" in lines

@@ -1,0 +1,224 @@
+"""The tables of results/campaign/*.json in Markdown: a renderer for each kind that the scripts beside this one keep."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+Results = dict[str, Any]
+Setting = tuple[int, str]  # evaluations, solver
+BASELINE = "FM (Gaussian noise)"
+CLOSE_UP = 4  # evaluations at which the sources of z are compared
+BOLD = "z from the latent sampler; the best of a column is bold."
+KINDS = ("training", "heldout", "sampler")
+START = re.compile(r"(?:(?P<kind>[a-z]+)(?P<value>[\d.]+)_)?s(?P<width>auto|[\d.]+)")
+WEIGHTS = re.compile(r"p(?P<exponent>[\d.]+)_cap(?P<cap>[\d.]+)")
+
+
+def widths_lines(document: Results) -> list[str]:
+    """A comparison of starts of the flow: quality, sources of z, losses."""
+    results = document["results"]
+    flows, prior = results["flows"], results["prior_held_out"]
+    names = {name: start(name, found["width"]) for name, found in flows.items()}
+    held_out = (
+        f"The prior's typical sigma on {prior['images']:,} held-out images is {prior['sigma_geometric_mean']:.3f}, the "
+        f"latent's KL {prior['kl_nats_per_image']:.0f} nats."
+    )
+    return [
+        *quality(flows, names),
+        "",
+        f"{taken_on(flows)} {BOLD} {held_out}",
+        "",
+        *close_up(flows, names, {name: f"flow_{name}" for name in flows}, results["losses"]),
+        "",
+        *models({name: results["losses"][name] for name in ("auxiliary", "sampler", "fm")}),
+        *verdicts(flows),
+    ]
+
+
+def small_lines(document: Results) -> list[str]:
+    """Cures for memorising: the same tables, a line for each cure, and the losses of every model."""
+    results = document["results"]
+    cures = results["cures"]
+    names = {name: name for name in cures}
+    return [
+        *quality(cures, names),
+        "",
+        f"{taken_on(cures)} {BOLD}",
+        "",
+        *close_up(cures, names, {name: f"{name}_flow" for name in cures}, results["losses"]),
+        "",
+        *models(results["losses"]),
+        *verdicts(cures),
+    ]
+
+
+def samplers_lines(document: Results) -> list[str]:
+    """A comparison of latent samplers: how far each was trained, its losses, and the quality where it was measured."""
+    results, measured = document["results"], document["results"]["samplers"]
+    given = asked(document["certificate"]["command"])
+    solves = dict.fromkeys(key.split(", ")[1] for key in measured)
+    finished = {command["command"].split("run=")[-1]: command["seconds"] for command in results["commands"]}
+    body = []
+    for name, found in results["losses"].items():
+        ended = next((time for run, time in finished.items() if run.endswith(f"/sampler_{name}")), None)
+        seen = f"{found['images_seen']:,}" + ("" if ended else ", cut off")
+        lowest = f"{found['held_out_lowest']:.3f} at {found['held_out_lowest_at']:,}"
+        numbers = [f"{found['training']:.3f}", f"{found['held_out']:.3f}", lowest]
+        rows = [measured.get(f"{name}, {solve}") for solve in solves]
+        body.append([name, f"`{given.get(name) or 'none'}`", seen, *numbers, *map(by_source, rows)])
+    heads = ["sampler", "overrides", "images seen", "loss, training", "held-out", "lowest held-out"]
+    return [
+        *table([*heads, *(f"MMD, w -> z by {solve}" for solve in solves)], body),
+        "",
+        f"{taken_on(measured)} z of training images / of held-out images / from the sampler, {CLOSE_UP} evaluations "
+        "of the flow.",
+    ]
+
+
+def origin(results: Results) -> str:
+    """Which code was run, where the certificate could not say it, and how the numbers were collected."""
+    code = results.get("code")
+    known = (
+        [f"The machine saw the code as changes on top of the commit named; it is that of commit {code[:7]}."]
+        if code
+        else []
+    )
+    return " ".join(known + ([f"Collected {results['collected']}."] if "collected" in results else []))
+
+
+def asked(command: str) -> dict[str, str]:
+    """The overrides of each sampler, by its name, as the command gave them."""
+    words = shlex.split(command)
+    found: dict[str, str] = {}
+    for word in words[words.index("--samplers") + 1 :] if "--samplers" in words else []:
+        if word.startswith("--"):
+            break
+        name, _, overrides = word.partition("=")
+        found[name] = overrides.replace(",", " ")
+    return found
+
+
+def start(name: str, width: float) -> str:
+    """A flow's name in words: `scale3_s0.1_p2_cap100` is "3 sigma, s = 0.1, weights 2 (cap 100)"."""
+    weights = WEIGHTS.search(name)
+    match = START.search(WEIGHTS.sub("", name))
+    assert match
+    parts = [f"auto: s = {width:g}" if match["width"] == "auto" else f"s = {width:g}"]
+    if match["kind"] == "scale" and float(match["value"]) != 1:
+        parts.insert(0, f"{match['value']} sigma")
+    elif match["kind"] not in (None, "scale"):
+        parts.insert(0, f"{match['kind']} {match['value']}")
+    if weights:
+        parts.append(f"weights {weights['exponent']} (cap {weights['cap']})")
+    return ", ".join(parts)
+
+
+def quality(measured: Results, names: dict[str, str]) -> list[str]:
+    """A line for each flow, z from the sampler, and one for the baseline; a column for each solver and evaluations."""
+    lines = {name: values(found["rows"], "sampler") for name, found in measured.items()}
+    lines[BASELINE] = {
+        setting: value
+        for found in measured.values()
+        for setting, value in values(found["rows"], "gaussian").items()
+    }
+    settings = sorted({setting for line in lines.values() for setting in line})
+    best = {setting: min(line[setting] for line in lines.values() if setting in line) for setting in settings}
+    order = [BASELINE, *measured] if lines[BASELINE] else [*measured]
+    body = [
+        [
+            names.get(name, name),
+            *(cell(lines[name].get(setting), best[setting]) for setting in settings),
+        ]
+        for name in order
+    ]
+    return table(["start", *(f"{nfe} ({solver})" for nfe, solver in settings)], body)
+
+
+def values(rows: list[Results], z: str) -> dict[Setting, float]:
+    """MMD by setting, for one source of z; the prior alone, without the flow, is left out."""
+    return {(row["nfe"], row["solver"]): row["mmd"] for row in rows if row["z"] == z and row["nfe"]}
+
+
+def close_up(
+    measured: Results, names: dict[str, str], runs: dict[str, str], losses: dict[str, Results]
+) -> list[str]:
+    """Where z comes from, at few evaluations, and the flow's losses."""
+    body = [
+        [
+            names[name],
+            by_source(found),
+            *(number(losses[runs[name]].get(part)) for part in ("training", "held_out")),
+        ]
+        for name, found in measured.items()
+    ]
+    heads = [
+        "start",
+        f"z of training / held-out images / sampler, {CLOSE_UP} evaluations",
+        "flow's loss, training",
+        "held-out",
+    ]
+    return table(heads, body)
+
+
+def by_source(found: Results | None) -> str:
+    """MMD with z of training images / held-out images / the sampler; midpoint, where there are several solvers."""
+    if found is None:
+        return ""
+    each = [values(found["rows"], z) for z in KINDS]
+    solvers = [solver for nfe, solver in each[0] if nfe == CLOSE_UP]
+    solver = "midpoint" if "midpoint" in solvers else solvers[0]
+    return " / ".join(number(line.get((CLOSE_UP, solver))) for line in each)
+
+
+def models(losses: dict[str, Results]) -> list[str]:
+    """How far each model came."""
+    body = [
+        [name, f"{found['images_seen']:,}", number(found.get("training")), number(found.get("held_out"))]
+        for name, found in losses.items()
+        if found["images_seen"]
+    ]
+    return table(["model", "images seen", "loss, training", "loss, held-out"], body)
+
+
+def taken_on(measured: Results) -> str:
+    """What the numbers are, in words."""
+    first = next(iter(measured.values()))
+    rows = [row for found in measured.values() for row in found["rows"] if row["z"] == "sampler"]
+    half = median((row["high"] - row["low"]) / 2 for row in rows)
+    return (
+        f"{first['mmd_name']}, unbiased, times 1000: {first['images']:,} generated images against all "
+        f"{first['reference_images']:,} photographs; lower is better. Half of a 95 % interval is {half:.2f} (median)."
+    )
+
+
+def verdicts(measured: Results) -> list[str]:
+    """What `mode=stages` said limits the quality, where the commands said it."""
+    said = [found["verdict"]["limits"] for found in measured.values() if found.get("verdict")]
+    counted = ", ".join(f"{name} {said.count(name)} times" for name in dict.fromkeys(said))
+    return ["", f"What limits the quality, as `mode=stages` names it: {counted}."] if said else []
+
+
+def cell(value: float | None, best: float) -> str:
+    text = number(value)
+    return f"**{text}**" if text and value == best else text
+
+
+def number(value: float | None) -> str:
+    """Three digits."""
+    return "" if value is None else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def table(heads: list[str], body: list[list[str]]) -> list[str]:
+    rules = ["---" if index == 0 else "---:" for index, _ in enumerate(heads)]
+    return ["| " + " | ".join(row) + " |" for row in (heads, rules, *body)]
+
+
+LINES: dict[str, Callable[[Results], list[str]]] = {
+    "widths": widths_lines,
+    "samplers": samplers_lines,
+    "small": small_lines,
+}
