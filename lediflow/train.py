@@ -163,7 +163,8 @@ def note_options(training: Training, folder: RunFolder, config: str) -> None:
 def export(training: Training, folder: RunFolder) -> None:
     """Averaged weights out of the last checkpoint, where sampling and later stages look for them."""
     last = training.checkpoints.path_at(training.clock.images_seen)  # later ones there may be broken
-    facts = export_weights(Checkpoint(last), folder.export)
+    # as asked now: a shorter patience may end a run at the checkpoint that it goes on from
+    facts = export_weights(Checkpoint(last), folder.export, training.config.export, ended=training.ended)
     log.info("exported %s: averaged weights at %d images", folder.export, facts["images_seen"])
 
 

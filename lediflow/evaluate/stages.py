@@ -125,8 +125,19 @@ def find_chain(session: Session) -> Chain:
     flow = RunFolder(Path(command.run))
     parent = flow.exported_facts()["parent"]
     auxiliary = find_parent({flow.root: parent}, parent["sha256"])
-    baseline = RunFolder(Path(command.baseline)) if command.baseline else None
+    baseline = find_baseline(command.baseline) if command.baseline else None
     return Chain(auxiliary, flow, RunFolder(Path(command.sampler)), baseline)
+
+
+def find_baseline(path: str) -> RunFolder:
+    """A run of the Gaussian baseline; refused before anything is measured where it is another."""
+    folder, command = RunFolder(Path(path)), "python -m lediflow.train stage=flow prior=gaussian ..."
+    folder.require_export(f"baseline={path}", command)
+    facts = folder.exported_facts()
+    if facts["stage"] != "flow" or facts["prior"] != "gaussian":
+        found = f"stage={facts['stage']}" + (" from a learned prior" if facts["stage"] == "flow" else "")
+        raise UserError(f"baseline={path} is a run of {found}; give one of stage=flow prior=gaussian")
+    return folder
 
 
 def check_trained_on(chain: Chain, reader: ShardReader, path: str) -> None:

@@ -25,10 +25,12 @@ from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record
 from lediflow.tracking.event_file import JsonlTracker
 from lediflow.tracking.jsonl import read_events
+from lediflow.training.exporting import has_ended, trained_images
 from lediflow.training.run_folder import REWRITTEN, RunFolder
 
 ROW_VALUES = ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "precision", "recall", "density",
               "coverage", "ms_per_image", "nfe")  # fmt: skip
+ASKED = {"train": {"images": int, "patience_images": int | None}}
 
 
 def watch(session: Session) -> None:
@@ -38,10 +40,13 @@ def watch(session: Session) -> None:
     with session.group.together(f"looking at {folder.root}"):
         check_watched(session, folder)
     while True:
+        was_finished = session.group.share(
+            is_finished(folder)
+        )  # before the look: the last one may come between
         path = session.group.share(next_checkpoint(folder) if session.group.is_first else None)
         if path is not None:
             evaluate_checkpoint(session, folder, Checkpoint(path))
-        elif session.group.share(is_finished(folder)):
+        elif was_finished:
             session.say(f"watched: {folder.root} has no more checkpoints to come")
             return
         else:
@@ -74,12 +79,17 @@ def is_evaluated(output: Path) -> bool:
 
 
 def is_finished(folder: RunFolder) -> bool:
-    """Whether the training has come to the number of images it was asked for."""
+    """Whether the training has come to the number of images it was asked for, or `train.patience_images` ended it."""
     paths = CheckpointFolder(folder.checkpoints).paths()
     if not paths or not folder.config.exists():
         return False
-    asked = as_record(folder.recorded_options(), str(folder.config), REWRITTEN, {"train": {"images": int}})
-    return max(int(path.name) for path in paths) >= asked["train"]["images"]
+    asked = as_record(folder.recorded_options(), str(folder.config), REWRITTEN, ASKED)["train"]
+    newest = max(int(path.name) for path in paths)
+    if newest >= asked["images"] or not folder.is_exported:
+        return newest >= asked["images"]
+    facts = folder.exported_facts()
+    is_newest = trained_images(facts) == newest
+    return is_newest and has_ended(facts, asked["images"], asked.get("patience_images"))
 
 
 def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpoint) -> None:

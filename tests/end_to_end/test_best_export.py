@@ -8,9 +8,11 @@ import pytest
 from harness.commands import invoke, succeed
 from harness.memorising import BEST, OPTIONS, PATIENCE, noise_shards
 
+from lediflow.evaluate.watching import is_finished
 from lediflow.status import overview_of
 from lediflow.tracking.events import TURNED
 from lediflow.tracking.jsonl import read_events
+from lediflow.training.run_folder import RunFolder
 
 REFUSED = 2
 
@@ -82,6 +84,26 @@ def test_the_same_command_finds_it_finished_and_another_export_is_refused(best, 
     assert f"finished ({end} images): nothing to do" in succeed("train", *options(root, "best", *BEST)).err
     said = invoke("train", *options(root, "best", *BEST, "train.export=last"))
     assert (said.status, "train.export: best, now last" in said.err) == (REFUSED, True)
+
+
+def test_a_watcher_knows_that_patience_ended_the_run(best, tmp_path):
+    folder = RunFolder(shutil.copytree(best[0], tmp_path / "run"))
+    assert is_finished(folder)
+    shutil.rmtree(folder.export)  # as before the end
+    assert not is_finished(folder)
+
+
+def test_a_run_that_a_shorter_patience_ends_where_it_stands_is_finished(last, root, tmp_path):
+    run, end = shutil.copytree(last[0], tmp_path / "run"), facts(last[0] / "export")["trained_images"]
+    longer = (
+        *options(root, "last", f"run={run}"),
+        f"train.images={2 * end}",
+        f"train.patience_images={PATIENCE}",
+    )
+    said = succeed("train", *longer).err
+    assert f"stopped at {end:,} images by train.patience_images={PATIENCE}: " in said
+    assert facts(run / "export")["ended"] == "patience"
+    assert f"finished ({end} images): nothing to do" in succeed("train", *longer).err
 
 
 def test_the_best_is_exported_again_to_the_same_file_and_others_on_request(best, last, tmp_path):

@@ -309,6 +309,23 @@ class TestRefusals:
         said = invoke("evaluate", *asked)
         assert (said.status, "baseline=" in said.err) == (2, True)
 
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("flow", "is a run of stage=flow from a learned prior; give one of stage=flow prior=gaussian"),
+            ("sampler", "is a run of stage=latent_sampler; give one of stage=flow prior=gaussian"),
+            ("nowhere", "there is no run there"),
+        ],
+    )
+    def test_a_baseline_that_is_none_is_refused_before_anything_is_measured(self, folder, name, told):
+        output = folder.root / "refused"
+        asked = folder.asked(
+            "flow", "sampler", "coarse", f"baseline={folder.root}/{name}", f"output={output}"
+        )
+        said = invoke("evaluate", *asked)
+        assert (said.status, told in said.err, output.exists()) == (2, True, False)
+        assert f"baseline={folder.root}/{name}" in said.err
+
     def test_runs_on_all_images_have_none_held_out(self, trained, folder):
         said = invoke("evaluate", "mode=stages", f"run={trained.flow}", f"sampler={trained.sampler}", "device=cpu",
                       f"data.path={trained.latents}", f"paths.runs={folder.root}")  # fmt: skip
