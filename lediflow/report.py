@@ -16,7 +16,7 @@ from lediflow.evaluation.report import read_run, report_data
 from lediflow.records import RecordError, read_dataclass, read_json, typed
 from lediflow.tracking.html import BEGINNING, build_report
 from lediflow.tracking.report_data import CommandRun, ReportData
-from lediflow.training.prior_width import told_width
+from lediflow.training.prior_width import describe_width
 
 LEAD = (
     "LeDiFlow starts the flow not from Gaussian noise but from a prior that an auxiliary model has learned for each "
@@ -33,7 +33,7 @@ def main() -> None:
         data = report_data(runs, title=arguments.title, lead=arguments.lead, commands=commands)
         print(f"report: {write_report(arguments.output, data)}")
         for run in runs:
-            if (width := told_width(run.facts)) is not None:
+            if (width := describe_width(run.facts)) is not None:
                 print(f"{run.folder.root}: width added to the prior {width}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -39,7 +39,7 @@ from lediflow.training.exporting import export_weights
 from lediflow.training.identity import differences
 from lediflow.training.loop import Training, begin, find_newest, train
 from lediflow.training.run_folder import RunFolder
-from lediflow.training.turned import farewell
+from lediflow.training.turned import final_message
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def trained(
         tracker.close()
         training.stream.close()
     if reason is StopReason.NONE and ranks.is_first:
-        say_how_it_ended(training)
+        log_ending(training)
     training.engine.close()
     return reason
 
@@ -161,16 +161,16 @@ def note_options(training: Training, folder: RunFolder, config: str) -> None:
 
 
 def export(training: Training, folder: RunFolder) -> None:
-    """Averaged weights out of the last checkpoint, where sampling and later stages look for them."""
+    """Write averaged weights of the last checkpoint where sampling and later stages look for them."""
     last = training.checkpoints.path_at(training.clock.images_seen)  # later ones there may be broken
     # as asked now: a shorter patience may end a run at the checkpoint that it goes on from
     facts = export_weights(Checkpoint(last), folder.export, training.config.export, ended=training.ended)
     log.info("exported %s: averaged weights at %d images", folder.export, facts["images_seen"])
 
 
-def say_how_it_ended(training: Training) -> None:
-    """Where the held-out loss ended above its lowest, or patience did: nothing else is said after it."""
-    if text := farewell(training.held_out.last, training.config, training.is_out_of_patience):
+def log_ending(training: Training) -> None:
+    """Log as the last line that the held-out loss ended above its lowest, or that patience ended the run."""
+    if text := final_message(training.held_out.last, training.config, training.is_out_of_patience):
         log.warning("%s", text)
 
 

@@ -122,18 +122,18 @@ def build_run(
         history=session,
         export=description | exported_facts(command, inputs),
         held_out=HeldOut(validation.fingerprint if validation else ""),
-        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # until then another loss is minimised
-        has_said=partial(has_event, folder.events),
+        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # beta grows until then
+        is_logged=partial(has_event, folder.events),
     )
 
 
 def kept_roles(config: TrainingConfig) -> tuple[str, ...]:
-    """Averages of the weights, and the best ones where they are exported."""
+    """Roles of the averaged weights, and `best` where the best weights are exported."""
     return (*roles(config.ema), *[BEST] * (config.export == BEST))
 
 
 def needs_validation(config: TrainingConfig) -> str:
-    """The option that cannot do without held-out losses, if one is used."""
+    """The option that needs held-out losses, as it was given; empty where none is used."""
     if config.export == BEST:
         return f"train.export={config.export}"
     return f"train.patience_images={config.patience_images}" if config.patience_images else ""
@@ -165,7 +165,7 @@ def build_engine(
 
 
 def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = False) -> Throughput:
-    """What an image costs, and what this device could do; `is_encoded`: the parent's part is done before."""
+    """What an image costs, and what this device could do; `is_encoded`: latents are encoded before."""
     parent = command.model.auxiliary if has_parent(command) else None
     size = command.model.image_size
     flops = training_flops(command.stage.name, trained_spec(command), parent, size)
@@ -182,7 +182,7 @@ def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
     return {
         "stage": command.stage.name,
         "prior": command.prior,
-        **width_facts(command),  # None: settled when the run begins
+        **width_facts(command),  # None: measured when the run begins
         "image_size": command.model.image_size,
         "codec": index.contents.codec or {"name": "pixels"},
         "data": {

@@ -53,22 +53,22 @@ def check_command(command: TrainCommand) -> None:
 
 
 def check_augmentation(command: TrainCommand) -> None:
-    """Refuse to augment the images of a model that is not given how: it would make such images itself."""
+    """Refuse augmentation with a model that has no input for it: it would generate augmented images."""
     probability, name = command.data.augment.probability, trained_key(command)
     if probability and not getattr(command.model, name).augmentation:
         raise UserError(
-            f"data.augment.probability={probability:g} turns, scales and shifts images, and a model that is not given "
-            f"how would generate such images; set model.{name}.augmentation=true, or data.augment.probability=0"
+            f"data.augment.probability={probability:g} transforms images, and a model without the augmentation "
+            f"input would generate such images; set model.{name}.augmentation=true, or data.augment.probability=0"
         )
 
 
 def trained_key(command: TrainCommand) -> str:
-    """Where under `model` the model stands that the command's stage trains."""
+    """The key under `model` of the model that the command's stage trains."""
     return "velocity" if command.stage.name == "flow" else str(command.stage.name)
 
 
 def check_best(command: TrainCommand) -> None:
-    """Refuse to look for a lowest held-out loss where none is taken, or to end a run while it still warms up."""
+    """Refuse export=best and patience without held-out losses, and a patience shorter than the warm-up."""
     train = command.train
     if train.export not in EXPORTS:
         raise UserError(f"train.export={train.export!r} is unknown; use one of {', '.join(EXPORTS)}")

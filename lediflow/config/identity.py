@@ -12,7 +12,7 @@ from lediflow.config.schema import TrainCommand
 from lediflow.config.warm_start import WarmStart, warm_start_hash
 from lediflow.errors import UserError
 from lediflow.training.exporting import LAST, has_ended, trained_images
-from lediflow.training.identity import SCALE, WIDTH, as_it_began, differences
+from lediflow.training.identity import SCALE, WIDTH, differences, with_recorded_width
 from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def stage_options(command: TrainCommand) -> dict[str, Any]:
 
 
 # options that are younger than some runs, at the values that leave a training as it was without them
-UNSAID = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, SCALE: 1}
+NEUTRAL_VALUES = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, SCALE: 1}
 
 
 def without_defaults(options: Any) -> Any:
@@ -56,7 +56,7 @@ def without_defaults(options: Any) -> Any:
         return [without_defaults(entry) for entry in options]
     if not isinstance(options, dict):
         return options
-    said = {name: value for name, value in options.items() if (name, value) not in UNSAID.items()}
+    said = {name: value for name, value in options.items() if (name, value) not in NEUTRAL_VALUES.items()}
     return {name: without_defaults(value) for name, value in said.items()}
 
 
@@ -77,7 +77,7 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
         return False
     then = {"warm_start": None, **facts.get("identity", {})}
     now = identity(command) | {"warm_start": warm_start_hash(command)}
-    now = as_it_began(then, now)
+    now = with_recorded_width(then, now)
     shared = then.keys() & now.keys()
     changed = differences({key: then[key] for key in shared}, {key: now[key] for key in shared})
     changed += differences(

@@ -126,11 +126,11 @@ class DeepSpeedEngine:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         if self.config.zero == 0:  # the weights are float32, and whole on every rank
-            self.averages.trade_places()
+            self.averages.swap_with_weights()
             try:
                 yield
             finally:
-                self.averages.trade_places()
+                self.averages.swap_with_weights()
             return
         self._compute_with(HALF_LIFE)
         try:

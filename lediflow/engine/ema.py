@@ -86,7 +86,7 @@ class Averages:
 
     def __init__(self, weights: Sequence[Tensor], roles: Sequence[str]) -> None:
         self.weights = [weight.detach() for weight in weights]
-        self.tensors = {role: [copied(weight, role) for weight in self.weights] for role in roles}
+        self.tensors = {role: [initial_average(weight, role) for weight in self.weights] for role in roles}
 
     @torch.no_grad()
     def update(self, decays: Mapping[str, float]) -> None:
@@ -103,7 +103,7 @@ class Averages:
             best.copy_(average)
 
     @torch.no_grad()
-    def trade_places(self) -> None:
+    def swap_with_weights(self) -> None:
         """Weights, which must be float32, and `ema` take each other's values: twice is nothing, bit for bit."""
         for weight, average in zip(self.weights, self.tensors[HALF_LIFE], strict=True):
             held = weight.clone()
@@ -111,7 +111,7 @@ class Averages:
             average.copy_(held)
 
 
-def copied(weight: Tensor, role: str) -> Tensor:
+def initial_average(weight: Tensor, role: str) -> Tensor:
     """Where an average begins."""
     device = torch.device("cpu") if role == BEST else weight.device
     return weight.detach().to(device, torch.float32, copy=True)

@@ -88,11 +88,11 @@ class LocalEngine:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        self.averages.trade_places()
+        self.averages.swap_with_weights()
         try:
             yield
         finally:
-            self.averages.trade_places()
+            self.averages.swap_with_weights()
 
     def keep_best(self) -> None:
         self.averages.keep_best()

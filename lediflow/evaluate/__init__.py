@@ -3,7 +3,7 @@
 metrics   one run (or a folder of pictures) against photographs, for several numbers of solver steps
 grid      one or several runs over solver x steps x temperature: table, Pareto plot, pictures at fixed noise
 prior     how well the learned prior knows what it does not know
-stages    which stage loses the quality: the prior, the latent sampler, the flow or the codec
+stages    which stage limits the quality: the prior, the latent sampler, the flow or the codec
 compare   finished results of two runs, paired by seed: better, worse or undecided
 
 Any number of ranks (torchrun, srun) shares the work of the first four; no number depends on how many they are.
@@ -61,8 +61,8 @@ def check_request(command: EvaluateCommand) -> None:
         )
     if command.baseline is not None and command.mode != "stages":
         raise UserError(
-            f"baseline={command.baseline} stands beside a run in mode=stages only; leave it out, or give the runs of "
-            "mode=grid as 'runs={NAME:[FLOW_RUN,SAMPLER_RUN],BASELINE:[FLOW_RUN]}'"
+            f"baseline={command.baseline} is an option of mode=stages only, but mode={command.mode}; leave it "
+            "out, or give the runs of mode=grid as 'runs={NAME:[FLOW_RUN,SAMPLER_RUN],BASELINE:[FLOW_RUN]}'"
         )
     if command.images is not None and command.reference is None:
         raise UserError("images=DIR is compared with a folder of real pictures; give reference=DIR as well")

@@ -30,7 +30,7 @@ from lediflow.evaluation.prior import diagnose
 from lediflow.evaluation.reference import chosen_numbers
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.training.prior_width import recorded_width, widened
+from lediflow.training.prior_width import describe_start, recorded_width
 from lediflow.training.run_folder import RunFolder
 
 
@@ -133,7 +133,7 @@ def sigma_maps(
     shown = torch.nn.functional.interpolate(sigma / sigma.amax(), (side, side)) * 2 - 1
     rows = [found["photographs"], found["prior_mean"], shown, found["prior_draw"]]
     width = recorded_width(facts)
-    about = f", {widened(width)}" if width != Width() else ""
+    about = f", {describe_start(width)}" if width != Width() else ""
     return labelled_grid(
         rows, ["photograph", "mean", f"sigma{about}, white: {sigma.amax().item():.2f}", "a draw"]
     )

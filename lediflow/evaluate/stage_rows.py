@@ -1,6 +1,7 @@
-"""A row of `mode=stages` for each source of z and setting of the solver: the MMD with its interval, and nothing else.
+"""A row of `mode=stages` for each source of z and solver setting: the MMD with its interval.
 
-Neither time nor neighbours are taken, and the reference's own sums only once: a row costs little more than its images.
+Neither time nor nearest neighbours are measured, and the sums over the reference are computed once: a row costs little
+more than generating its images.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class StageRows:
             )
         return cls(session, references, Measure.build(main, session.group, session.device), output)
 
-    def of(self, source: Source) -> list[Row]:
-        """In the order of the settings; what an earlier start finished is read."""
+    def rows_for(self, source: Source) -> list[Row]:
+        """Rows in the order of the settings; rows that an earlier command finished are read."""
         return [self.row(source, config) for config in source.settings]
 
     def row(self, source: Source, config: SamplingConfig) -> Row:
@@ -87,7 +88,7 @@ class StageRows:
             "solver": config.solver if config.steps else ALONE,
             "steps": config.steps,
             "nfe": group.share(source.evaluations(config) if group.is_first else None),
-            **self.told(self.measure(features, source.samples)),
+            **self.distance(self.measure(features, source.samples)),
             **counts(len(images), source.samples),
             "reference_images": len(self.references[0].chosen),
             "record": record,
@@ -101,7 +102,7 @@ class StageRows:
         return row
 
     def record(self, images: NumberedImages) -> dict[str, Any]:
-        """All that a row depends on."""
+        """Everything that a row depends on."""
         about = features_record(images.record, self.session.extractor.record, len(images))
         return about | {"references": {self.references[0].name: self.references[0].fingerprint}}
 
@@ -122,13 +123,14 @@ class StageRows:
         close()
         return found
 
-    def told(self, estimate: Estimate) -> Row:
+    def distance(self, estimate: Estimate) -> Row:
+        """The MMD, unbiased, times 1000, with its 95 % interval."""
         low, high = estimate.interval()
         name = metric_name("mmd", self.session.extractor.name)
         return {"mmd_name": name, "mmd": estimate.unbiased, "low": low, "high": high}
 
     def facts(self) -> dict[str, Any]:
-        """What photographs reach among themselves, and the codec where its reconstructions are a reference too."""
+        """MMD between halves of the photographs; the codec's, where its reconstructions are a reference too."""
         session, main = self.session, self.references[0]
         found: dict[str, Any] = {
             "reference": {"name": main.name, "fingerprint": main.fingerprint, "images": len(main.chosen)},
@@ -137,15 +139,15 @@ class StageRows:
         }
         first, second = main.halves(session.group, session.device)
         if min(first.total, second.total) >= FEWEST:
-            found["real"] = self.told(cmmd_estimate(unit_rows(first), unit_rows(second), session.group))
+            found["real"] = self.distance(cmmd_estimate(unit_rows(first), unit_rows(second), session.group))
         for other in self.references[1:]:
             samples = np.arange(other.features.count)
-            found["codec_floor"] = self.told(self.measure(other.features, samples))
+            found["codec_floor"] = self.distance(self.measure(other.features, samples))
         return found
 
 
 def counts(images: int, samples: Numbers | None) -> Row:
-    """How many images a row is of; of those from real ones also how many real ones, and draws of each at most."""
+    """Number of images of a row; of images from real ones also the number of real ones and the most draws of each."""
     if samples is None:
         return {"images": images}
     real = len(np.unique(samples))
@@ -153,8 +155,8 @@ def counts(images: int, samples: Numbers | None) -> Row:
 
 
 def read_stage_row(path: Path) -> Record:
-    """A row that an earlier start kept; RecordError where it is none."""
+    """Read a row that an earlier command wrote; RecordError where a field is missing or of another type."""
     row = read_record(path, "delete it, and the same command measures the row anew", ROW_TYPES)
     for key in ROW_TYPES:
-        row[key]  # refused where it is missing
+        row[key]  # RecordError where it is missing
     return row

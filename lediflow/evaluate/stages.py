@@ -1,4 +1,4 @@
-"""Which stage loses the quality: images from latents of training images, of held-out images and of the sampler.
+"""Which stage limits the quality: images from latents of training images, of held-out images and of the sampler.
 
 stages.json    rows by source of z, solver and steps; losses; the verdict
 stages.png     the rows as lines, under the verdict; also stages.svg
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from lediflow.config.places import find_parent
 from lediflow.config.schema import EvaluateCommand
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.split import samples_of, spread_over
 from lediflow.errors import UserError
 from lediflow.evaluate.real import check_signals, open_shards, references
 from lediflow.evaluate.runs import request
@@ -26,11 +26,11 @@ from lediflow.evaluation.grid.cells import STEPS, cells
 from lediflow.evaluation.images import GeneratedImages, ShardImages
 from lediflow.evaluation.results import birth_certificate
 from lediflow.evaluation.stages.figure import heading, stage_lines
-from lediflow.evaluation.stages.images import ImagesFromReal, RealLatents, spread_over
-from lediflow.evaluation.stages.latents import compared, latent_moments, prior_facts
+from lediflow.evaluation.stages.images import ImagesFromReal, RealLatents
+from lediflow.evaluation.stages.latents import compare_moments, latent_moments, prior_facts
 from lediflow.evaluation.stages.losses import run_losses
 from lediflow.evaluation.stages.record import STAGES, write_stages
-from lediflow.evaluation.stages.verdict import evidence_of, told
+from lediflow.evaluation.stages.verdict import evidence_of, verdict_record
 from lediflow.evaluation.stages.words import verdict_of
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.training.run_folder import RunFolder
@@ -53,7 +53,7 @@ class Chain(NamedTuple):
 
 
 def evaluate_stages(session: Session) -> dict[str, Any]:
-    """Rows that are there already are not measured again."""
+    """Measure and write stages.json with its figure; existing rows are reused. Every rank must call it."""
     command = session.command
     check_options(session)
     assert command.run is not None
@@ -72,11 +72,11 @@ def evaluate_stages(session: Session) -> dict[str, Any]:
     real = real_latents(session, pipeline, chain, reader)
     session.claim(output)
     rows = StageRows.build(session, references(session, pipeline, chain.flow.exported_facts()), output)
-    found = [row for source in sources(session, pipeline, chain, real) for row in rows.of(source)]
+    found = [row for source in sources(session, pipeline, chain, real) for row in rows.rows_for(source)]
     losses = stage_losses(session, pipeline, chain, real)
     results = {"asked": request(command), "rows": found, **rows.facts(), "losses": losses}
     verdict = verdict_of(evidence_of(results))
-    write(session, output, results | {"verdict": told(verdict)})
+    write(session, output, results | {"verdict": verdict_record(verdict)})
     for row in found:
         session.say(describe_stage(row))
     session.say(f"limits: {verdict.limits}. {verdict.text}")
@@ -87,7 +87,9 @@ def evaluate_stages(session: Session) -> dict[str, Any]:
 def check_options(session: Session) -> None:
     command = session.command
     if command.run is None:
-        raise UserError("mode=stages takes one chain apart; give run=FLOW_RUN sampler=SAMPLER_RUN")
+        raise UserError(
+            "mode=stages measures one chain, but no run was given; give run=FLOW_RUN sampler=SAMPLER_RUN"
+        )
     if command.labels:
         raise UserError(
             f"labels={command.labels}: mode=stages draws without classes, since the z of a real image belongs to that "
@@ -110,7 +112,7 @@ def check_options(session: Session) -> None:
 
 
 def with_larger_batches(session: Session, pipeline: LeDiFlowPipeline) -> Session:
-    """A GPU is given enough to do, within `GPU_PIXELS`; `batch_size` is kept where it is larger."""
+    """A session whose batches use a GPU well, within `GPU_PIXELS`; a larger `batch_size` is kept."""
     if session.device.type != "cuda":
         return session
     fitting = min(GPU_BATCH, GPU_PIXELS // pipeline.image_size**2)
@@ -119,7 +121,7 @@ def with_larger_batches(session: Session, pipeline: LeDiFlowPipeline) -> Session
 
 
 def find_chain(session: Session) -> Chain:
-    """The auxiliary model is the one that the flow's export pins."""
+    """The runs of the command; the auxiliary run is the one whose hash the flow's export holds."""
     command = session.command
     assert command.run is not None and command.sampler is not None
     flow = RunFolder(Path(command.run))
@@ -158,15 +160,15 @@ def check_trained_on(chain: Chain, reader: ShardReader, path: str) -> None:
             )
     if not fraction:
         raise UserError(
-            f"run={chain.flow.root} was trained on all images of {path}: without held-out ones nobody can say whether "
-            "the prior memorises; train all stages with data.held_out_fraction=0.05"
+            f"run={chain.flow.root} was trained on all images of {path}: without held-out images it cannot be "
+            "measured whether the prior memorises; train all stages with data.held_out_fraction=0.05"
         )
 
 
 def real_latents(
     session: Session, pipeline: LeDiFlowPipeline, chain: Chain, reader: ShardReader
 ) -> dict[str, RealLatents]:
-    """The encoder's draws for images that training saw, and for those it did not."""
+    """The encoder's draws for training images and for held-out images."""
     command = session.command
     fraction = chain.flow.exported_facts()["data"]["held_out_fraction"]
     found = {}
@@ -186,7 +188,7 @@ def real_latents(
 def sources(
     session: Session, pipeline: LeDiFlowPipeline, chain: Chain, real: dict[str, RealLatents]
 ) -> Iterator[Source]:
-    """Every source of z, with its settings; the baseline's weights are loaded when their turn comes."""
+    """Every source of z with its settings; the baseline's weights are loaded last, when they are needed."""
     command = session.command
     codec = {"codec": chain.flow.exported_facts()["codec"]}
     flow = {"flow": chain.flow.weights_hash(), "width": pipeline.width._asdict()} | codec
@@ -194,11 +196,11 @@ def sources(
     for name, latents in real.items():
         yield from_real(name, latents, flow, command, learned)
     both = flow | {"latent_sampler": chain.sampler.weights_hash()}
-    yield drawn("sampler", pipeline, both, command, learned)
+    yield from_pipeline("sampler", pipeline, both, command, learned)
     if chain.baseline is not None:
         baseline = session.pipeline(str(chain.baseline.root), None)
         models = {"flow": chain.baseline.weights_hash()} | codec
-        yield drawn("gaussian", baseline, models, command, settings(command, is_learned=False))
+        yield from_pipeline("gaussian", baseline, models, command, settings(command, is_learned=False))
 
 
 def from_real(
@@ -208,7 +210,7 @@ def from_real(
     command: EvaluateCommand,
     configs: list[SamplingConfig],
 ) -> Source:
-    """Images of the encoder's draws."""
+    """A source of images generated from the encoder's draws."""
 
     def images(config: SamplingConfig) -> ImagesFromReal:
         return ImagesFromReal(latents, config, command.count, models)
@@ -219,14 +221,14 @@ def from_real(
     return Source(name, configs, images, evaluations, latents.sources(command.count))
 
 
-def drawn(
+def from_pipeline(
     name: str,
     pipeline: LeDiFlowPipeline,
     models: dict[str, Any],
     command: EvaluateCommand,
     configs: list[SamplingConfig],
 ) -> Source:
-    """Images that a whole pipeline draws."""
+    """A source of images that a whole pipeline generates."""
 
     def images(config: SamplingConfig) -> GeneratedImages:
         return GeneratedImages(pipeline, config, command.count, models)
@@ -250,7 +252,7 @@ def settings(command: EvaluateCommand, *, is_learned: bool) -> list[SamplingConf
 def stage_losses(
     session: Session, pipeline: LeDiFlowPipeline, chain: Chain, real: dict[str, RealLatents]
 ) -> dict[str, Any]:
-    """Of every run from its log; of the prior and of z from images of both splits."""
+    """Losses of every run from its log, and measurements of the prior and of z on images of both splits."""
     command = session.command
     found: dict[str, Any] = {name: run_losses(folder.events) for name, folder in chain.named().items()}
     facts = {}
@@ -267,24 +269,25 @@ def stage_losses(
         command.batch_size,
     )
     return found | {
-        "prior": {name: about.told for name, about in facts.items()},
+        "prior": {name: about.summary for name, about in facts.items()},
         "prior_widening": pipeline.width.added,
         "prior_scale": pipeline.width.scale,
         "latents": {
-            **{name: about.moments.told() for name, about in facts.items()},
-            "sampler": moments.told() | {"against_training": compared(moments, facts["training"].moments)},
+            **{name: about.moments.summary() for name, about in facts.items()},
+            "sampler": moments.summary()
+            | {"against_training": compare_moments(moments, facts["training"].moments)},
         },
     }
 
 
 def levels(results: dict[str, Any]) -> dict[str, Row]:
-    """What is known of photographs among themselves and of the codec."""
+    """MMD between halves of the photographs and of the codec, where they were measured."""
     named = {"real": results["real"], "floor": results["codec_floor"]}
     return {name: found for name, found in named.items() if found is not None}
 
 
 def describe_stage(row: Row) -> str:
-    """A row in a line."""
+    """One line about a row, for the terminal."""
     setting = (
         f"{row['solver']} {row['steps']} steps ({row['nfe']:g} NFE)" if row["steps"] else "the prior alone"
     )
@@ -293,7 +296,7 @@ def describe_stage(row: Row) -> str:
 
 
 def write(session: Session, output: Path, results: dict[str, Any]) -> None:
-    """The figure and then the file, by the first rank."""
+    """The first rank writes the figure, then the file."""
     with session.group.together(f"writing {output / STAGES}"):
         if session.group.is_first:
             from lediflow.tracking.plot_files import stages_figure, write_figure

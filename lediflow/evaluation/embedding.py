@@ -172,7 +172,7 @@ def gathered(pieces: Pieces, fingerprint: dict[str, Any], group: RankGroup) -> F
         if group.is_first:
             join(pieces, fingerprint)
             shutil.rmtree(pieces.folder, ignore_errors=True)  # another command may be removing them, too
-    return of_these(pieces.whole, fingerprint)
+    return open_checked(pieces.whole, fingerprint)
 
 
 def join(pieces: Pieces, fingerprint: dict[str, Any]) -> None:
@@ -189,7 +189,7 @@ def join(pieces: Pieces, fingerprint: dict[str, Any]) -> None:
         stream.write(save({FEATURES: features}, {FINGERPRINT: json.dumps(fingerprint)}))
 
 
-def of_these(path: Path, fingerprint: dict[str, Any]) -> FeatureSet:
+def open_checked(path: Path, fingerprint: dict[str, Any]) -> FeatureSet:
     """The set at `path`; UserError where it is of other images than the fingerprint's."""
     found = FeatureSet(path)
     refuse_other(found.fingerprint, fingerprint, path)
@@ -208,7 +208,7 @@ def feature_set(
     """The set at `path`, read if it is of these images, refused if it is of others, made if there is none."""
     fingerprint = features_record(images.record, extractor.record, len(images))
     if group.share(path.exists()):
-        return of_these(path, fingerprint)
+        return open_checked(path, fingerprint)
     folder = path.with_name(f".{path.stem}-{digest(fingerprint)}.pieces")
     pieces = Pieces(folder, len(images), batch_size, path)
     embed(pieces, images, extractor, group, advance)

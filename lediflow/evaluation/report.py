@@ -39,7 +39,7 @@ from lediflow.tracking.report_data import (
     StageComparison,
     StepComparison,
 )
-from lediflow.training.prior_width import told_width
+from lediflow.training.prior_width import describe_width
 from lediflow.training.run_folder import RunFolder
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
@@ -356,9 +356,9 @@ def of_length(panel: BinPanel) -> dict[str, Float[np.ndarray, " bins"]]:
 
 def widths(flows: list[RunRecord]) -> dict[str, str]:
     """What was added to the prior of each flow that starts from one."""
-    told = {run.folder.root.name: width for run in flows if (width := told_width(run.facts)) is not None}
+    found = {run.folder.root.name: width for run in flows if (width := describe_width(run.facts)) is not None}
     title = "Width added to the prior"
-    return {title if len(told) == 1 else f"{title}, {name}": width for name, width in told.items()}
+    return {title if len(found) == 1 else f"{title}, {name}": width for name, width in found.items()}
 
 
 def environment(measured: list[RunRecord]) -> dict[str, str]:

@@ -85,15 +85,16 @@ def gaussian_kl(mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch
 def gaussian_kl_by_feature(
     mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]
 ) -> Float[Tensor, "batch *dims"]:
-    """Each feature's part of `gaussian_kl`, in nats; 0 where the posterior is N(0, 1)."""
+    """KL(N(mean, exp(logvar)) || N(0, 1)) of each feature, in nats; 0 where the posterior is N(0, 1)."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
 
 
-def charged_kl(kl: Float[Tensor, "batch *dims"], free_nats: float) -> PerSample:
-    """Free bits (arXiv:1606.04934), for every feature of every sample: the sum of max(free_nats, kl).
+def kl_with_free_bits(kl: Float[Tensor, "batch *dims"], free_nats: float) -> PerSample:
+    """Free bits (arXiv:1606.04934): the sum over features of max(free_nats, kl), in nats, for each sample.
 
-    Features below have no gradient. The reference has groups of features and their mean over a minibatch; taken sample
-    by sample the loss does not depend on how a batch is split. 0 is the plain sum.
+    Features below `free_nats` have no gradient; free_nats = 0 gives the plain sum. The reference takes the maximum of
+    the mean over a minibatch and a group of features; here it is taken per sample, so that the loss does not depend on
+    how a batch is split.
     """
     charged = kl.clamp(min=free_nats) if free_nats else kl
     return charged.flatten(start_dim=1).sum(dim=1)

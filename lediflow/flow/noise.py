@@ -51,7 +51,7 @@ class SampleNoise:
         return unit_interval(shift_right(words, 41), bits=23).reshape(len(ids), *shape)
 
     def words(self, ids: Ids, name: str) -> Int[Tensor, " batch"]:
-        """One 64-bit word a sample: a key from which a model makes what is random in it (dropout)."""
+        """One 64-bit word for each sample: the key of a model's own random choices (dropout)."""
         return self._words(ids, name, 1)[:, 0]
 
     def _words(self, ids: Ids, name: str, count: int) -> Int[Tensor, "batch count"]:

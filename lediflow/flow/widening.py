@@ -1,19 +1,20 @@
 """How wide the flow's start should be: `stage.prior_widening=auto`.
 
-The start is N(mu, (k sigma)^2 + s^2). `auto` finds s, FACTOR times a typical deviation of the prior, or FACTOR_SCALED
-times where `stage.prior_scale=k` widens it already: then s serves the pixels that the prior is wrong about.
+The start is N(mu, (k sigma)^2 + s^2). `auto` sets s to FACTOR times a typical deviation of the prior, or to
+FACTOR_SCALED times it where `stage.prior_scale=k` above 1 widens the prior already: s is then for pixels whose sigma is
+too small.
 
 A prior N(mu, sigma^2) of an image y leaves n = (y - mu) / sigma in each pixel. Two typical deviations, geometric means
 over the pixels of images that the prior was not trained on:
 
-    sigma     exp(E ln sigma)                            how far the prior says that images lie from mu
-    residual  exp(E ln sigma + E ln max(|n|, c) - m)     how far they do lie;  m = E ln max(|n|, c) for n ~ N(0, 1)
+    sigma     exp(E ln sigma)                            deviation of images from mu, as predicted
+    residual  exp(E ln sigma + E ln max(|n|, c) - m)     as measured;  m = E ln max(|n|, c) for n ~ N(0, 1)
 
-They agree where the prior is right: m takes away what a normal draw's logarithm is on average, -(gamma + ln 2) / 2
-as c -> 0. A prior that memorised its images is too sure of others: their residual grows, sigma does not. Tails heavier
-than normal (0.75 of sigma for a Laplace distribution of the same variance) and flat areas that mu hits exactly make
-the residual small where no width is to be saved, so that the larger of the two counts. Logarithms let no few pixels
-decide, neither edges that mu misses nor, by the limit c, pixels that it hits.
+They agree where the prior is calibrated: m is the mean logarithm of a normal draw, -(gamma + ln 2) / 2 as c -> 0. A
+prior that memorised its images is overconfident about others: their residual grows, sigma does not. Tails heavier than
+normal (residual 0.75 of sigma for a Laplace distribution of the same variance) and flat areas that mu hits exactly make
+the residual too small, therefore the larger of the two counts. Means of logarithms are robust against few extreme
+pixels: edges that mu misses and, by the limit c, pixels that it hits.
 """
 
 from __future__ import annotations
@@ -56,23 +57,24 @@ def log_spreads(
 
 
 def typical_spread(logs: Float64[Tensor, "images 2"]) -> Spread:
-    """Over images that count alike."""
+    """Geometric means over images, each with the same weight."""
     return Spread(*logs.mean(0).exp().tolist())
 
 
-def factor_beside(scale: float) -> float:
-    """s per typical deviation of a prior that is multiplied by so much."""
+def factor_for_scale(scale: float) -> float:
+    """s per typical deviation, for a prior whose sigma is multiplied by `scale`."""
     return FACTOR_SCALED if scale > 1 else FACTOR
 
 
 def automatic_width(spread: Spread, scale: float = 1.0) -> float:
-    """A multiple of the larger of the two, at most WIDEST; to two significant digits: devices differ beyond them.
+    """s, in the images' units: a multiple of the larger deviation, at most WIDEST.
 
-    ValueError where they are no numbers, as those of a model that diverged.
+    Rounded to two significant digits, since further digits depend on the device. ValueError where a deviation is not
+    finite, as with a model that diverged.
     """
     if not all(map(math.isfinite, spread)):
         raise ValueError(
             f"the prior's typical sigma is {spread.sigma}, its typical residual {spread.residual}: the auxiliary "
             "model has diverged; train it again with a lower train.learning_rate"
         )
-    return float(f"{min(factor_beside(scale) * max(spread), WIDEST):.2g}")
+    return float(f"{min(factor_for_scale(scale) * max(spread), WIDEST):.2g}")

@@ -20,9 +20,9 @@ from lediflow.data.streams.batch import Batch
 from lediflow.flow.gaussians import share_at_floor
 from lediflow.flow.losses import (
     beta_nll_loss,
-    charged_kl,
     gaussian_kl_by_feature,
     guided_by_variance,
+    kl_with_free_bits,
     variance_guided_loss,
 )
 from lediflow.flow.noise import SampleNoise
@@ -80,7 +80,7 @@ class AuxiliaryStage:
         kl = gaussian_kl_by_feature(posterior.mean.float(), posterior.logvar.float())
         fit = beta_nll_loss(y, mean, logvar, beta=self.nll_beta) if self.nll_beta else vgl
         beta = self._beta(batch, module)
-        per_sample = fit + beta * charged_kl(kl, self.config.free_bits) / y[0].numel()
+        per_sample = fit + beta * kl_with_free_bits(kl, self.config.free_bits) / y[0].numel()
         metrics = {
             "vgl": vgl.mean(),
             "kl_nats": kl.flatten(1).sum(1).mean(),

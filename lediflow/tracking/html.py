@@ -161,7 +161,7 @@ def cost_plots(data: ReportData) -> Html:
 
 
 def stages_section(stages: StageComparison | None) -> Html:
-    """Which stage loses the quality."""
+    """Which stage limits the quality: the verdict and a plot."""
     if stages is None:
         return NOTHING
     drawing = plots.quality_plot(

@@ -1,11 +1,12 @@
-"""Which averaged weights of a checkpoint a run exports, and what stands beside them.
+"""Which averaged weights of a checkpoint a run exports, and the facts in export/config.json.
 
     export             last | best: averaged weights at the end of the checkpoint, or at the best validation
     images_seen        by these weights          trained_images   by the run, at the checkpoint
-    held_out_loss      of these weights, null where it was not taken just then
+    held_out_loss      of these weights, null where no validation was made there
     best_images_seen   of the best validation    ended            images | patience: why the run ended, or null
 
-Both kinds are written in the same way: the best of a longer run and the last of a run that ended there are one file.
+Both kinds are written in the same way: the best weights of a longer run and the last weights of a run that ends there
+are the same file.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ EXPORTS = (LAST, BEST)
 def export_weights(
     checkpoint: Checkpoint, folder: Path, which: str | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Write an export folder; the facts that stand in it. `which`: last | best, None takes what the run exports.
+    """Write an export folder and return the facts in it. `which`: last | best, None takes what the run exports.
 
     Raises UserError where the best weights are not in the checkpoint.
     """
@@ -42,11 +43,11 @@ def export_weights(
 
 
 def exported_facts(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
-    """What config.json says of the weights."""
+    """The facts in config.json about the weights."""
     progress = checkpoint.progress
     found = progress.get("held_out") or {}
     best, last = found.get("best"), found.get("last")
-    chosen = kept_best(checkpoint, best) if which == BEST else last
+    chosen = best_validation(checkpoint, best) if which == BEST else last
     seen = chosen["images_seen"] if which == BEST and chosen else checkpoint.images_seen
     return {
         **progress["export"],
@@ -59,7 +60,7 @@ def exported_facts(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
     }
 
 
-def kept_best(checkpoint: Checkpoint, best: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def best_validation(checkpoint: Checkpoint, best: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The best validation; UserError for a checkpoint without its weights."""
     is_kept = any(key.startswith(f"{BEST}/") for key in checkpoint.state.shapes)
     if best is None or not is_kept:
@@ -71,18 +72,18 @@ def kept_best(checkpoint: Checkpoint, best: Mapping[str, Any] | None) -> Mapping
 
 
 def finite(loss: float) -> float | None:
-    """JSON has no other numbers."""
+    """The loss, or None where it is not finite: JSON has finite numbers only."""
     return loss if math.isfinite(loss) else None
 
 
 def trained_images(facts: Mapping[str, Any]) -> int:
-    """Images that the run had seen; exports of older releases have the last weights, and know no other number."""
+    """Images that the run had seen; in exports of older releases, those of the weights."""
     found = facts.get("trained_images")
     return facts["images_seen"] if found is None else found
 
 
 def has_ended(facts: Mapping[str, Any], images: int, patience_images: int | None) -> bool:
-    """Whether exported facts are of a run that has nothing left to do; those of older releases know images alone."""
+    """Whether the exported run is finished, by its images or by patience; older releases recorded images only."""
     trained = trained_images(facts)
     if trained >= images:
         return True

@@ -21,11 +21,11 @@ def differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     ]
 
 
-def as_it_began(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """What is asked of a run, as its record `found` would have it.
+def with_recorded_width(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """The options `asked` of a run, without the prior's width where its record `found` does not name one.
 
-    A record that does not name the prior's width is of a run that began with 0, when 0 was the default and went
-    without saying: asked for 0, or for the default of today, it goes on as it began, its prior not scaled either.
+    Such a run began with 0, when 0 was the default and was not recorded. Asked for 0, or for today's default, it
+    continues with 0 and an unscaled prior.
     """
     then, now = found.get("stage"), asked.get("stage")
     if not isinstance(then, dict) or not isinstance(now, dict):

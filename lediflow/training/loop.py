@@ -30,7 +30,7 @@ from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.exporting import IMAGES, PATIENCE
 from lediflow.training.held_out import HeldOut
-from lediflow.training.identity import as_it_began, differences
+from lediflow.training.identity import differences, with_recorded_width
 from lediflow.training.pace import Pace
 from lediflow.training.saving import Saving
 from lediflow.training.schedules import learning_rate_factor
@@ -63,10 +63,12 @@ class Training:
     history: str  # names what stands since the run's first step; kept when the run is continued
     export: dict[str, Any] = field(default_factory=dict)  # what exported weights are described by
     held_out: HeldOut = field(default_factory=HeldOut)
-    compared_from: int = 0  # images seen; held-out losses from before are compared with nothing
-    has_said: Callable[[str], bool] = lambda event: False  # whether an event stands in the run's log
+    compared_from: int = 0  # images seen; earlier held-out losses are not compared
+    is_logged: Callable[[str], bool] = lambda event: False  # whether the run's log has an event of this name
     bad_steps: BadSteps = field(init=False)
-    has_news: bool = field(init=False, default=False)  # the held-out loss has turned; to be saved, then said
+    has_unreported_turn: bool = field(
+        init=False, default=False
+    )  # the held-out loss has turned: save, then report
 
     def __post_init__(self) -> None:
         self.bad_steps = BadSteps(self.config.bad_steps)
@@ -88,7 +90,7 @@ class Training:
 
     @property
     def is_out_of_patience(self) -> bool:
-        """Whether `train.patience_images` have passed since the best validation; known when one has been made."""
+        """Whether `train.patience_images` have passed since the best validation; false before the first validation."""
         patience = self.config.patience_images
         return bool(patience) and self.held_out.images_since_best >= (patience or 0)
 
@@ -98,7 +100,7 @@ class Training:
 
     @property
     def ended(self) -> str | None:
-        """Why the run is over."""
+        """Why the run is over; None while it is not."""
         if self.clock.is_finished:
             return IMAGES
         return PATIENCE if self.is_out_of_patience else None
@@ -122,7 +124,7 @@ def train(run: Training) -> StopReason:
             return reason
     hear_of_bad_steps(run, run.bad_steps.flush())
     save_and_wait(run)
-    say_turned(run)
+    report_turn(run)
     return StopReason.NONE
 
 
@@ -156,13 +158,13 @@ def meet(run: Training) -> StopReason:
     reason, retry, failed, pointless = run.engine.agree([int(vote) for vote in votes])
     saving.hear(failed)
     due = clock.is_due(run.config.checkpoint.every_images) and not pointless
-    wanted = due or bool(retry) or run.has_news
+    wanted = due or bool(retry) or run.has_unreported_turn
     if saving.is_time(wanted) and not run.is_over and run.bad_steps.in_a_row == 0:
         run.watchdog.beat(Phase.SAVING)
         saving.begin(clock.images_seen, run.progress)
-        if run.has_news:
+        if run.has_unreported_turn:
             saving.settle()
-            say_turned(run)
+            report_turn(run)
     return StopReason(reason)
 
 
@@ -189,27 +191,27 @@ def check_attention(run: Training, batch: Batch) -> None:
 
 
 def validate(run: Training, validation: Validation) -> None:
-    """The loss on held-out samples: of the weights of this step, and of the averaged ones, which are compared."""
+    """Measure the held-out loss under this step's weights and under the averaged ones; the latter are compared."""
     started = time.perf_counter()
     run.watchdog.beat(Phase.VALIDATING)
     found = validation.measure(run.engine, run.stage)
     with run.engine.averaged():
         losses = validation.losses(run.engine, run.stage)
     if run.held_out.last and run.held_out.last.images_seen < run.compared_from:
-        run.held_out = run.held_out.begun_anew()
+        run.held_out = run.held_out.restarted()
     point = run.held_out.note(run.clock.images_seen, losses)
     if point.is_best:
         run.engine.keep_best()
     seconds = time.perf_counter() - started
     run.tracker.record("validation", run.clock.images_seen, **found | point.values | {"seconds": seconds})
     run.stop.observe("validation", seconds)
-    run.has_news |= point.has_turned
+    run.has_unreported_turn |= point.has_turned
 
 
-def say_turned(run: Training) -> None:
-    """That the held-out loss has turned, once in a run: after that was saved, so that nobody who goes on repeats it."""
-    turn, run.has_news = run.held_out.turn, False
-    if turn is None or not run.engine.ranks.is_first or run.has_said(TURNED):
+def report_turn(run: Training) -> None:
+    """Report once in a run, after a save, that the held-out loss has turned: a continued run does not repeat it."""
+    turn, run.has_unreported_turn = run.held_out.turn, False
+    if turn is None or not run.engine.ranks.is_first or run.is_logged(TURNED):
         return
     text = warning(turn, run.config)
     log.warning("%s", text)
@@ -253,7 +255,7 @@ def find_newest(run: Training) -> Checkpoint | None:
         return None
     checkpoint = Checkpoint(path)
     found = checkpoint.progress["identity"]
-    asked = as_it_began(found, run.identity)
+    asked = with_recorded_width(found, run.identity)
     if changed := differences(found, asked):
         raise UserError(
             f"{run.checkpoints.folder} was trained with other options ({'; '.join(changed)}); "
@@ -273,21 +275,21 @@ def begin(run: Training, newest: Checkpoint | None) -> None:
         continue_from(run, newest, why="start")
 
 
-def held_out_of(run: Training, checkpoint: Checkpoint) -> HeldOut:
-    """What was known at a checkpoint; the best is looked for anew where it cannot be compared or was not kept."""
+def restored_held_out(run: Training, checkpoint: Checkpoint) -> HeldOut:
+    """The history at a checkpoint; restarted where the samples differ or the best weights were not kept."""
     found = checkpoint.progress.get("held_out")
     known = HeldOut.from_state(found) if found else HeldOut(run.held_out.samples)
     fault = ""
     if run.validation is not None and known.samples != run.held_out.samples:
-        fault = "the held-out samples are others"
+        fault = "the held-out samples have changed"
     elif run.config.export == BEST and not any(key.startswith(f"{BEST}/") for key in checkpoint.state.shapes):
-        fault = "until here the run was not trained with train.export=best"
+        fault = "the checkpoint has no best weights, since the run was not trained with train.export=best"
     if not fault:
         return known
     log.warning(
-        "the best validation is looked for anew, from %d images on: %s", checkpoint.images_seen, fault
+        "the search for the best validation starts again at %d images: %s", checkpoint.images_seen, fault
     )
-    return replace(known.begun_anew(), samples=run.held_out.samples)
+    return replace(known.restarted(), samples=run.held_out.samples)
 
 
 def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
@@ -296,7 +298,7 @@ def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
     run.history = checkpoint.progress.get(HISTORY, "")
     run.engine.load(checkpoint.state)
     run.stream.load(checkpoint.progress["stream"])
-    run.held_out = held_out_of(run, checkpoint)
+    run.held_out = restored_held_out(run, checkpoint)
     run.clock.images_seen = run.saving.last_saved = checkpoint.images_seen
     run.tracker.record(
         "resume",
@@ -306,4 +308,4 @@ def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
         seconds=time.perf_counter() - started,
     )
     log.info("continuing at %d of %d images", run.clock.images_seen, run.clock.images)
-    say_turned(run)  # if it was saved but not said any more
+    report_turn(run)  # in case it was saved but not reported

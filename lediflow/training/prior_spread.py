@@ -1,8 +1,8 @@
-"""How far images lie from their prior's mean: what `stage.prior_widening=auto` goes by.
+"""The typical deviations of images from their prior's mean, which `stage.prior_widening=auto` uses.
 
-At most IMAGES held-out ones, spread evenly over the set, seen as the flow sees them in training (z is a draw of the
-encoder's posterior, the model computes in the run's precision), each with the same draw every time. A piece of them is
-made by one rank and the others add zero, so that the sums have the same bits on any number of ranks.
+At most IMAGES held-out images, spread evenly over the set, are measured as the flow sees them in training: z is a draw
+of the encoder's posterior, the same draw each time, and the model computes in the run's precision. One rank computes
+each piece and the others add zero, so that the sums have the same bits on any number of ranks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import load_samples, ready
 from lediflow.data.streams.quarantine import Quarantine
-from lediflow.data.streams.split import some_of
+from lediflow.data.streams.split import spread_over
 from lediflow.engine.protocol import Engine
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Spread, log_spreads, typical_spread
@@ -31,8 +31,8 @@ Samples = Int64[np.ndarray, " samples"]
 def measure_spread(
     auxiliary: AuxiliaryModel, reader: ShardReader, samples: Samples, engine: Engine
 ) -> Spread:
-    """Of some of the samples. Every rank must call it; a corrupt sample is replaced by the next one."""
-    chosen, noise = some_of(samples, IMAGES), SampleNoise(NOISE_SEED)
+    """Measure up to IMAGES of the samples. Every rank must call it; a corrupt sample is replaced by the next one."""
+    chosen, noise = spread_over(samples, IMAGES), SampleNoise(NOISE_SEED)
     quarantine = Quarantine(reader, samples, CORRUPT_SHARE)
     logs = torch.zeros(len(chosen), 2, dtype=torch.float64)
     step = PIECE * engine.ranks.world_size

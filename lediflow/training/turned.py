@@ -1,4 +1,4 @@
-"""What is said of a held-out loss that has turned (held_out.py): in the log, as event, in the overview, at the end."""
+"""Messages about a held-out loss that has turned (held_out.py): log and event, overview, last line of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lediflow.training.held_out import Point, Turn
 
 
 def warning(point: Point | Turn, config: TrainingConfig) -> str:
-    """The sentence of the log and of the event, when the loss has turned."""
+    """The message of the log and of the event."""
     return (
         f"held-out loss was lowest, {figure(point.best_loss)}, at {point.best_images_seen:,} images and is "
         f"{point.rise:+.2g} since (noise {point.noise:.1g}): the model memorises; use {advice(config)}"
@@ -19,14 +19,14 @@ def warning(point: Point | Turn, config: TrainingConfig) -> str:
 
 
 def advice(config: TrainingConfig) -> str:
-    """What is not in use yet."""
+    """Remedies that the configuration does not use yet."""
     options = ["train.export=best"] * (config.export != "best")
     options += ["train.patience_images=..."] * (not config.patience_images)
     return ", ".join([*options, "dropout", "augmentation", "or more pictures"])
 
 
-def farewell(point: Point | None, config: TrainingConfig, ran_out_of_patience: bool) -> str:
-    """The last line of a run whose held-out loss ended above its lowest; nothing for others."""
+def final_message(point: Point | None, config: TrainingConfig, ran_out_of_patience: bool) -> str:
+    """The last line of a run that ended above its lowest held-out loss, or by patience; empty for others."""
     if point is None or not (point.is_above or ran_out_of_patience):
         return ""
     why = (
@@ -49,7 +49,7 @@ def farewell(point: Point | None, config: TrainingConfig, ran_out_of_patience: b
 
 
 def remark(standing: Sequence[Event]) -> str:
-    """A few words for the overview, of the events that stand; nothing where the loss has not turned, or fell again."""
+    """The remark in the overview, from the valid events; empty where the loss has not turned, or fell again."""
     turned = [event for event in standing if event["event"] == TURNED]
     validations = [event for event in standing if event["event"] == "validation" and "best_loss" in event]
     if not turned or not validations:

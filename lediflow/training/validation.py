@@ -27,7 +27,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import StoredBatch, load_samples, ready
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.quarantine import Quarantine
-from lediflow.data.streams.split import samples_of, some_of
+from lediflow.data.streams.split import samples_of, spread_over
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
@@ -64,7 +64,7 @@ class ValidationConfig:
 def build_validation(
     config: ValidationConfig, data: DataConfig, reader: ShardReader, device: torch.device, needed_by: str = ""
 ) -> Validation | None:
-    """What the run validates on; None if it does not. `needed_by` are options that cannot do without."""
+    """What the run validates on; None if it does not. `needed_by`: the option that needs held-out losses, or empty."""
     if config.every_images == 0:
         return None
     held_out = samples_of("heldout", reader.index.table["key"], data.held_out_fraction)
@@ -76,7 +76,7 @@ def build_validation(
         raise UserError(
             f"{asker} asks for the loss on held-out samples, but {found} "
             f"{reader.index.root}; raise data.held_out_fraction, or "
-            + ("do without" if needed_by else "set train.validation.every_images=0")
+            + ("leave the option out" if needed_by else "set train.validation.every_images=0")
         )
     if data.held_out_fraction:
         log.warning("no validation: %s %s", found, reader.index.root)
@@ -91,7 +91,7 @@ class Validation:
     ) -> None:
         self.reader, self.device = reader, device
         self.every_images = EVERY_IMAGES if config.every_images is None else config.every_images
-        self.samples = some_of(held_out, config.samples)
+        self.samples = spread_over(held_out, config.samples)
         self.noise = SampleNoise(NOISE_SEED)
         self.quarantine = Quarantine(reader, held_out, CORRUPT_SHARE)
 
@@ -104,23 +104,23 @@ class Validation:
         return {**means, "samples": len(self.samples), "seconds": time.perf_counter() - started}
 
     def losses(self, engine: Engine, stage: Stage) -> Losses:
-        """Of each sample, in the order of `samples`, on every rank. Every rank must call it."""
+        """The loss of each sample, [samples], in the order of `samples`. Every rank must call it, and gets all."""
         found: list[tuple[Samples, Tensor]] = []
         for places, result in self._passes(engine, stage):
             found.append((places, result.per_sample[: len(places)]))
         losses = torch.zeros(len(self.samples), dtype=torch.float64)
-        for places, values in found:  # only now: nothing waits for the device between batches
+        for places, values in found:  # here, so that no batch waits for the device
             losses[places] = values.to("cpu", torch.float64)
         return engine.sum(losses).numpy()
 
     @property
     def fingerprint(self) -> str:
-        """Of which samples the losses are."""
+        """A hash of the samples' keys."""
         keys = self.reader.keys(self.samples)
         return hashlib.sha256("\n".join(keys).encode(errors="surrogateescape")).hexdigest()[:16]
 
     def _passes(self, engine: Engine, stage: Stage) -> Iterator[tuple[Samples, StageLoss]]:
-        """This rank's share in batches: places in `samples`, none where a rank has fewer, and what the stage says."""
+        """This rank's batches: places in `samples` (empty where other ranks have more batches) and the stage's loss."""
         places = shares(np.arange(len(self.samples)), engine.ranks, engine.micro_batch)
         numbers = [self.samples[part if len(part) else [0]] for part in places]
         with looking_on(engine.module):

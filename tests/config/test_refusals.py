@@ -100,7 +100,7 @@ def test_a_missing_option_is_named(command, message):
         ),
         (
             ["train.export=best", "data.held_out_fraction=1e-9"],
-            r"train\.export=best asks.*holds out none.*raise data\.held_out_fraction, or do without",
+            r"train\.export=best asks.*holds out none.*raise data\.held_out_fraction, or leave the option out",
         ),
         (
             ["train.patience_images=16", "data.held_out_fraction=0.5"],

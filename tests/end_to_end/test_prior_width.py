@@ -119,7 +119,7 @@ def test_a_run_killed_before_its_first_checkpoint_has_the_width_of_its_file(earl
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"parent": "another"}, "is of another parent or other data"),
+        ({"parent": "another"}, "was measured with another parent, other data"),
         ({"images": "many"}, "not a whole number"),
     ],
 )

@@ -51,14 +51,14 @@ def array_state(tasks: Mapping[int, State]) -> State:
     return State(next(kind for kind in Kind if counts[kind]), words)
 
 
-def remarked(state: State, run: RunFacts) -> State:
+def with_remark(state: State, run: RunFacts) -> State:
     """The state with what is to be known of the training besides."""
     return State(state.kind, "; ".join(filter(None, (state.words, run.remark))))
 
 
 def run_state(run: RunFacts) -> State:
     """Of a run that was started by hand, in a terminal or by a script of one's own."""
-    return remarked(state_by_hand(run), run)
+    return with_remark(state_by_hand(run), run)
 
 
 def state_by_hand(run: RunFacts) -> State:

@@ -20,7 +20,7 @@ from lediflow.cluster.watching.after_queue import (
 )
 from lediflow.cluster.watching.evidence import STARTED_AGAIN, WORDS, Evidence, joined
 from lediflow.cluster.watching.goodput import moment
-from lediflow.cluster.watching.kinds import Kind, State, remarked
+from lediflow.cluster.watching.kinds import Kind, State, with_remark
 from lediflow.cluster.watching.reasons import why_pending
 from lediflow.tracking.progress import duration
 
@@ -28,7 +28,7 @@ from lediflow.tracking.progress import duration
 def job_state(found: Evidence, others: Mapping[str, Kind] | None = None) -> State:
     """`others`: what is known of the jobs that this one waits for."""
     state = state_of_job(found, others)
-    return remarked(state, found.run) if found.is_training and not found.record.array else state
+    return with_remark(state, found.run) if found.is_training and not found.record.array else state
 
 
 def state_of_job(found: Evidence, others: Mapping[str, Kind] | None) -> State:

@@ -35,7 +35,7 @@ def samples_of(
     return np.flatnonzero(chosen[split])
 
 
-def some_of(samples: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
+def spread_over(samples: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
     """At most so many, spread evenly over all."""
     count = min(most, len(samples))
     return samples[np.arange(count) * len(samples) // max(count, 1)]

@@ -1,1 +1,1 @@
-"""Which of the stages loses the quality: the prior, the latent sampler, the flow or the codec."""
+"""Which of the stages limits the quality: the prior, the latent sampler, the flow or the codec."""

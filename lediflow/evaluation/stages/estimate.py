@@ -1,11 +1,12 @@
-"""The MMD of images that were made from real ones, when several of them may come from the same.
+"""The MMD of images that were generated from real ones, several of which may have the same source.
 
     MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y),    x, x' of different sources, y not the source of x
 
-Two images from one real image are alike, and an image is like its own source: kept in the means, such pairs would make
-few sources look worse than they are, and images made from the reference better. The sources are the independent
-draws, so the jackknife (Efron & Stein 1981) leaves out one source with all its images. Where every image has a source
-of its own that is not among the reference, these are the unbiased estimate and its interval of `distances/estimate.py`.
+Two images from one real image are similar, and an image is similar to its source. Including such pairs in the means
+would bias the MMD: upwards for few sources, downwards for images made from the reference. The sources are the
+independent draws, so the jackknife (Efron & Stein 1981) leaves out one source with all its images. Where every image
+has a source of its own that is not among the reference, these are the unbiased estimate and its interval of
+`distances/estimate.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Sums = Float[Tensor, " images"]
 
 
 class Related(NamedTuple):
-    """Of each image: what a source has in common, to be taken out of the sums over all pairs."""
+    """For each image, the kernel values with images of the same source, which are subtracted from the sums."""
 
     groups: Int64[Tensor, " images"]  # number of its source, 0 ... sources - 1
     siblings: Sums  # kernel summed over the other images of its source
@@ -45,7 +46,7 @@ class Related(NamedTuple):
 
 @dataclass(frozen=True)
 class Measure:
-    """A reference whose own sums are taken once for all sets that are held against it."""
+    """A reference whose own sums are computed once for all sets that are compared with it."""
 
     reference: Reference
     real: Rows  # of unit length, this rank's share
@@ -75,7 +76,7 @@ class Measure:
 
 
 def related(made: FeatureSet, reference: Reference, sources: Numbers) -> Related:
-    """Siblings and sources of all images; read from the files, by one rank."""
+    """Images of the same source, and sources, of all images; one rank reads them from the files."""
     kernel = Gaussian(SIGMA)
     x = unit(made.slice(range(made.count)).double())
     _, groups = np.unique(sources, return_inverse=True)
@@ -97,7 +98,7 @@ def related(made: FeatureSet, reference: Reference, sources: Numbers) -> Related
 
 
 def estimate_by_source(sums: KernelSums, about: Related, scale: float = 1.0) -> Estimate:
-    """Both estimates; influences of x are those of the sources, times `scale`.
+    """Biased and unbiased estimate, times `scale`; the influences of x are per source.
 
     ValueError for fewer than three sources: the jackknife leaves one out, and two must remain.
     """

@@ -25,7 +25,7 @@ LIMITS = {
     "sampler": "the latent sampler",
     "flow": "the flow",
     "codec": "the codec",
-    "nothing": "nothing that shows",
+    "nothing": "nothing significant",
 }
 
 
@@ -43,5 +43,5 @@ def stage_lines(document: Mapping[str, Any]) -> dict[Line, list[Point]]:
 
 
 def heading(document: Mapping[str, Any]) -> str:
-    """What limits the quality, in a line."""
+    """One line: what limits the quality."""
     return f"What limits the quality: {LIMITS[document['verdict']['limits']]}"

@@ -1,7 +1,7 @@
 """Images whose latents come from real ones: generation without the latent sampler.
 
 Image i starts from the prior of z ~ q(z | y), y being the real image number i modulo their number. Its noise in the
-prior is that of image i of any other source (`GeneratedImages`), so that what two sources have in common cancels.
+prior is that of image i of any other source (`GeneratedImages`), so that the noise cancels in differences.
 Where there are fewer real images than i, an image gives several draws of z, each with noise of its own.
 """
 
@@ -26,14 +26,8 @@ from lediflow.sampling.pipeline import Generated
 Numbers = Int64[np.ndarray, " images"]
 
 
-def spread_over(split: Numbers, count: int) -> Numbers:
-    """At most `count` samples of a split, evenly spread over it."""
-    chosen = min(count, len(split))
-    return split[np.arange(chosen) * len(split) // chosen]
-
-
 class RealLatents:
-    """Draws of the encoder's posterior, by the number of the image that is made of them."""
+    """Draws of the encoder's posterior, indexed by the number of the image to generate."""
 
     def __init__(self, pipeline: LeDiFlowPipeline, signals: ShardImages, seed: int) -> None:
         self.pipeline, self.signals, self.noise = pipeline, signals, SampleNoise(seed)
@@ -59,7 +53,7 @@ class RealLatents:
 
 
 class ImagesFromReal:
-    """Images drawn from `RealLatents`; `models` says which flow and which auxiliary model these are."""
+    """Images generated from `RealLatents`; `models` identifies the flow and the auxiliary model."""
 
     def __init__(
         self, latents: RealLatents, config: SamplingConfig, count: int, models: dict[str, Any]

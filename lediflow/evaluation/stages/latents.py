@@ -1,7 +1,7 @@
-"""What the auxiliary model makes of real images, and how the sampler's latents compare with the encoder's draws.
+"""Measurements of the auxiliary model on real images, and the sampler's latents compared with the encoder's draws.
 
-Of images of a split: VGL (eq. 4 of arXiv:2505.20723, without 1/2 log 2 pi, at a draw z ~ q(z | y), as in training),
-KL(q(z | y) || N(0, I)) in nats of an image and of each latent entry, typical sigma and residual (geometric means, as
+For the images of a split: VGL (eq. 4 of arXiv:2505.20723, without 1/2 log 2 pi, at a draw z ~ q(z | y) as in training),
+KL(q(z | y) || N(0, I)) in nats per image and per latent entry, typical sigma and residual (geometric means, as
 `flow/widening.py` has them), moments of z.
 Numbers are sums over images, each batch made by one rank: they do not depend on the number of ranks.
 """
@@ -27,13 +27,13 @@ Vector = Float[Tensor, " values"]
 
 
 class Moments(NamedTuple):
-    """Of z, entry by entry."""
+    """Mean and variance of z over images, for each entry."""
 
     mean: Float[Tensor, "channels h w"]
     variance: Float[Tensor, "channels h w"]
 
-    def told(self) -> dict[str, Any]:
-        """For a results file: 0 and 1 where latents are as their target N(0, I)."""
+    def summary(self) -> dict[str, Any]:
+        """Means over the entries, for a results file; mean 0 and variance 1 where z ~ N(0, I)."""
         return {
             "mean": self.mean.mean().item(),
             "variance": self.variance.mean().item(),
@@ -44,9 +44,9 @@ class Moments(NamedTuple):
 
 
 class PriorFacts(NamedTuple):
-    """Of a split: what results say, and the moments of its z."""
+    """What was measured on a split, as the results keep it, and the moments of its z."""
 
-    told: dict[str, Any]
+    summary: dict[str, Any]
     moments: Moments
 
 
@@ -57,12 +57,12 @@ def prior_facts(
     batch_size: int,
     advance: Callable[[int], None] = lambda images: None,
 ) -> PriorFacts:
-    """Of the real images of `latents`, each once."""
+    """Measure the auxiliary model on each real image of `latents` once. Every rank must call it."""
     auxiliary = latents.pipeline.auxiliary
     assert auxiliary is not None
     device = latents.pipeline.device
 
-    def of(numbers: range) -> Vector:
+    def sums_for(numbers: range) -> Vector:
         y = latents.signals.numbered(numbers)
         ids = torch.arange(numbers.start, numbers.stop, device=device)
         posterior = latents.posterior(y)
@@ -75,13 +75,13 @@ def prior_facts(
         return torch.cat([torch.stack(scalars).cpu(), kl.flatten().cpu(), sums_of(z)])
 
     count = len(latents.signals)
-    summed = sum_over_batches(of, count, group, batch_size, advance)
+    summed = sum_over_batches(sums_for, count, group, batch_size, advance)
     shape = tuple(latents.posterior(latents.signals.numbered(range(1))).mean.shape[1:])
     kl = summed[4 : 4 + math.prod(shape)].reshape(shape) / count
     powers = summed[4 + math.prod(shape) :]
     vgl = summed[0].item() / count
     spread = max(summed[1].item() / count - vgl**2, 0.0)
-    told = {
+    summary = {
         "images": count,
         "vgl": vgl,
         "vgl_standard_error": math.sqrt(spread / max(count - 1, 1)),
@@ -91,7 +91,7 @@ def prior_facts(
         "sigma_geometric_mean": math.exp(summed[2].item() / count),
         "residual_geometric_mean": math.exp(summed[3].item() / count),
     }
-    return PriorFacts(told, moments_of(powers, count, shape))
+    return PriorFacts(summary, moments_of(powers, count, shape))
 
 
 @torch.no_grad()
@@ -102,13 +102,13 @@ def latent_moments(
     group: RankGroup,
     batch_size: int,
 ) -> Moments:
-    """Of latents 0 ... count - 1, as `draw` makes them."""
+    """Moments of latents 0 ... count - 1, where `draw` makes z of given ids. Every rank must call it."""
 
-    def of(numbers: range) -> Vector:
+    def sums_for(numbers: range) -> Vector:
         return sums_of(draw(torch.arange(numbers.start, numbers.stop, device=device)))
 
     shape = tuple(draw(torch.arange(1, device=device)).shape[1:])
-    return moments_of(sum_over_batches(of, count, group, batch_size), count, shape)
+    return moments_of(sum_over_batches(sums_for, count, group, batch_size), count, shape)
 
 
 def entry_kl(mean: Latents, logvar: Latents) -> Float[Tensor, "channels h w"]:
@@ -117,8 +117,8 @@ def entry_kl(mean: Latents, logvar: Latents) -> Float[Tensor, "channels h w"]:
     return entries.reshape(mean.shape).sum(dim=0)
 
 
-def compared(sampler: Moments, encoder: Moments) -> dict[str, float]:
-    """How far the sampler's z are from the encoder's draws, over the entries: 0 and 1 where they are alike."""
+def compare_moments(sampler: Moments, encoder: Moments) -> dict[str, float]:
+    """Shift (0 where equal) and variance ratio (1 where equal) of the sampler's z against the encoder's draws."""
     shift = (sampler.mean - encoder.mean) / encoder.variance.sqrt()
     ratio = (sampler.variance / encoder.variance).log().mean().exp()
     return {
@@ -139,19 +139,19 @@ def moments_of(powers: Vector, count: int, shape: tuple[int, ...]) -> Moments:
 
 
 def sum_over_batches(
-    of: Callable[[range], Vector],
+    sums_for: Callable[[range], Vector],
     count: int,
     group: RankGroup,
     batch_size: int,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Vector:
-    """Over images 0 ... count - 1: a batch is one rank's, all are added in one order."""
+    """Sum of `sums_for` over images 0 ... count - 1. One rank computes each batch; the order of addition is fixed."""
     pieces = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
     table: Float[Tensor, "pieces values"] | None = None
     with group.together("looking at latents") as others:
         for piece in range(group.rank, len(pieces), group.world_size):
             others()
-            found = of(pieces[piece])
+            found = sums_for(pieces[piece])
             table = torch.zeros(len(pieces), len(found), dtype=torch.float64) if table is None else table
             table[piece] = found
             advance(len(pieces[piece]))

@@ -11,7 +11,7 @@ TAIL = 0.1  # share of the points, at least one, that the last training loss is 
 
 
 def run_losses(events: Path) -> dict[str, Any]:
-    """The last losses and the least held-out one with its place; empty where there is no log, or nothing in it."""
+    """The last losses, and the lowest held-out loss with the images seen then; empty without losses in the log."""
     training, held_out = curve(events, "train", "loss"), curve(events, "validation", "loss")
     found: dict[str, Any] = {}
     if len(training.values):

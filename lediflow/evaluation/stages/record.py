@@ -27,7 +27,7 @@ def write_stages(path: Path, results: dict[str, Any], certificate: dict[str, Any
 
 
 def read_stages(path: Path) -> Record:
-    """What `write_stages` wrote; RecordError where it is none."""
+    """Read what `write_stages` wrote; RecordError for any other file."""
     document = read_record(path, AGAIN, TYPES)
     if document.get("schema_version") != VERSION:
         raise RecordError(f"{path} is not a file of stages of version {VERSION}; {AGAIN}")

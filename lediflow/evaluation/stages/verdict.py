@@ -1,24 +1,25 @@
-"""Which stage limits the quality: one rule on numbers, with the words for it.
+"""Which stage limits the quality: a decision rule on the MMDs and losses that `mode=stages` measures.
 
-At the setting of the solver where the sampler's images are best, the distance from the photographs is taken apart
-(T, H, S: MMD of images whose z comes from training images, held-out images, the sampler; F: what photographs reach
-among themselves, C: the codec's reconstructions, each 0 where it is not known or below 0):
+At the solver setting where the sampler's images are best, the distance from the photographs is split into parts. T, H
+and S are the MMDs of images whose z comes from training images, held-out images and the sampler; F is the MMD between
+two halves of the photographs, C that of the codec's reconstructions (F and C: 0 where unknown or negative):
 
     codec   C - F            flow   T - max(C, F)            prior   H - T            sampler   S - H
 
 The largest part names the stage, with three exceptions.
 - `nothing`: neither S nor H is above F by more than the 95 % margin of that difference.
-- The flow's part is the prior's where the prior is too narrow: the flow's start is widened by less than ENOUGH times
-  the prior's typical deviation, and with z of training images most evaluations are worse than half as many or fewer
-  (`rises`: by more than the margin, and by RISE at least) or no better beyond the margin (`stalls`). An exact solve
-  then follows a map too steep to be learnt, and no solver mends it. All flows without widening that were measured
-  rise or stall so far above flows of the same training with it; a start that is wide enough leaves the flow to blame.
-- The flow's or the sampler's part is the prior's where the prior memorises: held-out z are worse than training z beyond
-  the margin, and VGL on held-out images is GAP or more above that on training images. What is trained on such a
-  prior suffers with it (a sampler learns the latents of few images), so the prior comes first.
-A difference's margin is the root of the sum of the squares of both half intervals, as if they were independent: they
-share the reference and the noise, so it errs on the side of caution. Whatever is largest is named even within its
-margin, and the words say so.
+- `prior` instead of `flow`, where the prior is too narrow: the flow's start is widened by less than ENOUGH times the
+  prior's typical deviation, and with z of training images the MMD at the most evaluations is worse than the best at
+  half as many or fewer (`gets_worse`: by more than the margin, and by RISE at least), or not better beyond the margin
+  (`does_not_improve`). The map is then too steep to be learned, and a more exact solver does not help. All flows
+  without widening that were measured so far have this trend and a larger MMD than widened flows of the same training.
+  Where the start is wide enough, the verdict stays `flow`.
+- `prior` instead of `flow` or `sampler`, where the prior memorises: held-out z are worse than training z beyond the
+  margin, and VGL on held-out images is GAP or more above that on training images. The stages that are trained on such
+  a prior get worse with it (a sampler learns the latents of few images), so the prior is to be corrected first.
+A difference's margin is the square root of the sum of the squares of both half intervals, as if they were independent;
+since they share the reference and the noise, it is conservative. The largest part is named even within its margin, and
+the text then says that it is not significant.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from typing import Any, Literal, NamedTuple
 
 from lediflow.flow.widening import WIDEST
 
-RISE = 0.1  # how much worse with more evaluations, as a share of the best, counts as a rise
+RISE = 0.1  # how much worse with more evaluations, as a share of the best, counts as worse
 ENOUGH = 2.0  # widening in typical deviations; the best found were 2.5 to 3
-GAP = 0.5  # VGL in nats per entry, held-out above training: the prior memorises; 0.04 and 0.18 on larger sets
+GAP = 0.5  # nats per entry: held-out VGL above training VGL where the prior memorises; 0.04 and 0.18 on larger sets
 
 Limits = Literal["prior", "sampler", "flow", "codec", "nothing"]
 Setting = tuple[str, int]  # solver, steps
@@ -69,8 +70,8 @@ class Part(NamedTuple):
         return self.value > self.margin
 
 
-class Rise(NamedTuple):
-    """Quality with z of training images with the most evaluations, and the best with half as many or fewer."""
+class Trend(NamedTuple):
+    """MMD with z of training images: at the most evaluations, and the best at half as many or fewer."""
 
     best: Level
     best_nfe: float
@@ -78,18 +79,18 @@ class Rise(NamedTuple):
     last_nfe: float
 
     @property
-    def rises(self) -> bool:
+    def gets_worse(self) -> bool:
         change = difference(self.last, self.best)
         return change.is_certain and change.value >= RISE * max(self.best.value, 0.0)
 
     @property
-    def stalls(self) -> bool:
+    def does_not_improve(self) -> bool:
         return not difference(self.best, self.last).is_certain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The numbers that a verdict rests on; None: not known."""
+    """The measurements that a verdict is based on; None: not known."""
 
     curves: Mapping[
         str, Mapping[Setting, tuple[float, Level]]
@@ -99,7 +100,7 @@ class Evidence:
     vgl_training: float | None = None  # nats per entry
     vgl_held_out: float | None = None
     sigma: float | None = None  # typical, of the auxiliary model's prior on held-out images
-    residual: float | None = None  # typical distance of held-out images from its mean, as a deviation
+    residual: float | None = None  # typical deviation of held-out images from the prior's mean
     prior_widening: float = 0.0
     prior_scale: float = 1.0
     sampler_images: int | None = None  # that the latent sampler was trained on
@@ -107,7 +108,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What limits the quality, in a word and in words, and the parts it was chosen from."""
+    """What limits the quality, as a name and as text, and the parts that it was chosen from."""
 
     limits: Limits
     text: str
@@ -122,25 +123,25 @@ def difference(above: Level, below: Level) -> Part:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """The rule of this module; ValueError where no setting was measured with all three sources of z."""
+    """Apply the rule of this module; ValueError where no solver setting was measured with all three sources of z."""
     setting = best_setting(evidence)
     training, held_out, sampler = (evidence.curves[name][setting][1] for name in SOURCES)
     floor = evidence.real if evidence.real is not None and evidence.real.value > 0 else ZERO
     parts = parts_of(training, held_out, sampler, floor, evidence.codec_floor)
     limits: Limits = max(parts, key=lambda name: parts[name].value)  # type: ignore[arg-type,assignment]
-    rise, cause = rise_of(evidence), ""
-    if is_nothing(evidence, held_out, sampler, floor):
+    trend, cause = trend_of(evidence), ""
+    if is_indistinguishable(evidence, held_out, sampler, floor):
         limits = "nothing"
     elif limits == "prior" or (limits in ("flow", "sampler") and memorises(parts, evidence)):
         limits, cause = "prior", "memorising"
-    elif limits == "flow" and parts["flow"].is_certain and is_too_narrow(rise, evidence):
+    elif limits == "flow" and parts["flow"].is_certain and is_too_narrow(trend, evidence):
         limits, cause = "prior", "narrow"
     is_certain = limits == "nothing" or parts["flow" if cause == "narrow" else limits].is_certain
     return Verdict(limits=limits, text="", setting=setting, parts=parts, is_certain=is_certain, cause=cause)
 
 
 def best_setting(evidence: Evidence) -> Setting:
-    """Where the sampler's images are best, of the settings that all sources were measured at."""
+    """The setting with the lowest MMD of the sampler's images, among those that all sources were measured at."""
     shared = [
         setting
         for setting in evidence.curves.get("sampler", {})
@@ -157,7 +158,7 @@ def best_setting(evidence: Evidence) -> Setting:
 def parts_of(
     training: Level, held_out: Level, sampler: Level, floor: Level, codec_floor: Level | None
 ) -> dict[str, Part]:
-    """What each stage adds; a codec that is not known adds nothing."""
+    """How much MMD each stage adds; no entry for a codec that was not measured."""
     parts = {}
     below = floor
     if codec_floor is not None:
@@ -170,16 +171,16 @@ def parts_of(
     }
 
 
-def is_nothing(evidence: Evidence, held_out: Level, sampler: Level, floor: Level) -> bool:
-    """Whether the images cannot be told from photographs, beyond what photographs differ among themselves."""
+def is_indistinguishable(evidence: Evidence, held_out: Level, sampler: Level, floor: Level) -> bool:
+    """Whether the images' MMD exceeds that between photographs by no more than the margin."""
     real = evidence.real or ZERO
     return all(
         level.value - floor.value <= math.hypot(level.reach, real.reach) for level in (held_out, sampler)
     )
 
 
-def rise_of(evidence: Evidence) -> Rise | None:
-    """Of the solver with most settings, with z of training images; None where none has half the evaluations."""
+def trend_of(evidence: Evidence) -> Trend | None:
+    """Trend of the solver with the most settings, z of training images; None without a row of half the evaluations."""
     curve = {setting: point for setting, point in evidence.curves["training"].items() if setting[1]}
     solvers = [solver for solver, _ in curve]
     if not solvers:
@@ -191,11 +192,11 @@ def rise_of(evidence: Evidence) -> Rise | None:
     if not earlier:
         return None
     best_nfe, best = min(earlier, key=lambda point: point[1].value)
-    return Rise(best, best_nfe, last, last_nfe)
+    return Trend(best, best_nfe, last, last_nfe)
 
 
 def memorises(parts: Mapping[str, Part], evidence: Evidence) -> bool:
-    """Whether both the images and the likelihood say so."""
+    """Whether both the MMD and the VGL are significantly worse on held-out images."""
     gap = vgl_gap(evidence)
     return parts["prior"].is_certain and gap is not None and gap >= GAP
 
@@ -207,12 +208,12 @@ def vgl_gap(evidence: Evidence) -> float | None:
     return evidence.vgl_held_out - evidence.vgl_training
 
 
-def is_too_narrow(rise: Rise | None, evidence: Evidence) -> bool:
-    return rise is not None and (rise.rises or rise.stalls) and not is_wide(evidence)
+def is_too_narrow(trend: Trend | None, evidence: Evidence) -> bool:
+    return trend is not None and (trend.gets_worse or trend.does_not_improve) and not is_wide(evidence)
 
 
 def is_wide(evidence: Evidence) -> bool:
-    """Whether the start is widened enough for the prior's typical deviation; False where that is not known."""
+    """Whether the start is wide enough for the prior's typical deviation; False where that is not known."""
     known = [value for value in (evidence.sigma, evidence.residual) if value is not None]
     return bool(known) and start_deviation(evidence) >= min(ENOUGH * max(known), WIDEST)
 
@@ -224,7 +225,7 @@ def start_deviation(evidence: Evidence) -> float:
 
 
 def evidence_of(document: Mapping[str, Any]) -> Evidence:
-    """From what stages.json holds: rows, losses, real, codec_floor."""
+    """Read the evidence from the contents of stages.json: rows, losses, real, codec_floor."""
     curves: dict[str, dict[Setting, tuple[float, Level]]] = {}
     for row in document["rows"]:
         curves.setdefault(row["z"], {})[(row["solver"], row["steps"])] = (row["nfe"], level_of(row))
@@ -248,8 +249,8 @@ def level_of(row: Mapping[str, Any]) -> Level:
     return Level(row["mmd"], row["low"], row["high"])
 
 
-def told(verdict: Verdict) -> dict[str, Any]:
-    """For stages.json."""
+def verdict_record(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as stages.json keeps it."""
     parts = {name: part._asdict() for name, part in verdict.parts.items()}
     solver, steps = verdict.setting
     return {

@@ -9,12 +9,12 @@ from torch.distributions import Normal, kl_divergence
 
 from lediflow.flow.losses import (
     beta_nll_loss,
-    charged_kl,
     flow_matching_loss,
     gaussian_kl,
     gaussian_kl_by_feature,
     importance_weight,
     importance_weighted_flow_loss,
+    kl_with_free_bits,
     variance_guided_loss,
 )
 
@@ -129,19 +129,21 @@ def test_free_bits_charge_each_entry_of_each_sample_at_least_so_much():
     p = Normal(torch.zeros_like(mean), torch.ones_like(mean))
     kl = kl_divergence(Normal(mean, (0.5 * logvar).exp()), p)
     free = kl.median().item()
-    found = charged_kl(gaussian_kl_by_feature(mean, logvar), free)
+    found = kl_with_free_bits(gaussian_kl_by_feature(mean, logvar), free)
     torch.testing.assert_close(found, torch.maximum(kl, torch.tensor(free)).sum(dim=(1, 2, 3)))
     assert (found > gaussian_kl(mean, logvar)).all()
 
 
 def test_without_free_bits_the_kl_is_charged_as_it_is_to_the_bit():
     mean, logvar = images(2)
-    assert torch.equal(charged_kl(gaussian_kl_by_feature(mean, logvar), 0.0), gaussian_kl(mean, logvar))
+    assert torch.equal(
+        kl_with_free_bits(gaussian_kl_by_feature(mean, logvar), 0.0), gaussian_kl(mean, logvar)
+    )
 
 
 def test_entries_below_their_free_bits_have_no_gradient():
     mean = torch.tensor([[0.1, 2.0]], requires_grad=True)
-    charged_kl(gaussian_kl_by_feature(mean, torch.zeros(1, 2)), 0.5).sum().backward()
+    kl_with_free_bits(gaussian_kl_by_feature(mean, torch.zeros(1, 2)), 0.5).sum().backward()
     assert mean.grad.tolist() == [[0.0, 2.0]]  # d (mu^2 / 2)
 
 

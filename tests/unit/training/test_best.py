@@ -51,7 +51,7 @@ def run_in(folder, config=BEST, **options):
     log = folder / "events.jsonl"
     return training(
         folder / "checkpoints", config=config, validation=PassedBy(), tracker=JsonlTracker(log),
-        has_said=partial(has_event, log), **options,
+        is_logged=partial(has_event, log), **options,
     )  # fmt: skip
 
 
@@ -230,7 +230,9 @@ def test_a_run_that_exports_its_best_only_now_looks_for_it_from_here_on(tmp_path
     run = run_in(tmp_path / "run")
     with caplog.at_level(logging.WARNING):
         train(run)
-    assert "looked for anew, from 60 images on: until here the run was not trained with" in caplog.text
+    assert (
+        "starts again at 60 images: the checkpoint has no best weights, since the run was not" in caplog.text
+    )
     assert exported(run)[1]["images_seen"] > 60
 
 
@@ -239,7 +241,7 @@ def test_other_held_out_samples_are_compared_with_nothing(tmp_path, caplog):
     run = run_in(tmp_path / "run", held_out=HeldOut("others"))
     with caplog.at_level(logging.WARNING):
         train(run)
-    assert "from 60 images on: the held-out samples are others" in caplog.text
+    assert "starts again at 60 images: the held-out samples have changed" in caplog.text
     assert exported(run)[1]["images_seen"] > 60
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from lediflow.training.held_out import HeldOut, compared, straying
+from lediflow.training.held_out import HeldOut, rise_and_noise, scatter
 
 SAMPLES = 128
 EVERY = 65_536
@@ -75,16 +75,16 @@ class TestTurned:
 class TestNoise:
     def test_of_pairs_is_the_standard_error_of_the_mean_difference_however_hard_the_samples_are(self):
         best, now = np.array([1.0, 50.0, -7.0, 3.0]), np.array([1.5, 50.1, -6.8, 3.2])
-        rise, noise = compared(now, best, [])
+        rise, noise = rise_and_noise(now, best, [])
         assert rise == pytest.approx(0.25)
         assert noise == pytest.approx(np.std([0.5, 0.1, 0.2, 0.2], ddof=1) / 2)
 
     def test_no_parabola_strays(self):
-        assert straying([3.0 - 0.4 * t + 0.02 * t * t for t in range(40)]) == pytest.approx(0, abs=1e-12)
+        assert scatter([3.0 - 0.4 * t + 0.02 * t * t for t in range(40)]) == pytest.approx(0, abs=1e-12)
 
     def test_straying_is_the_standard_deviation_of_white_noise_around_a_smooth_curve(self):
         means = falling(4000) + np.random.default_rng(0).normal(0, 0.02, 4000)
-        assert straying([*means]) == pytest.approx(
+        assert scatter([*means]) == pytest.approx(
             0.02, rel=0.1
         )  # of a median over neighbours that share terms
 
@@ -115,6 +115,6 @@ def test_a_record_kept_as_json_goes_on_as_if_nothing_had_been():
 
 
 def test_a_record_begun_anew_remembers_that_the_turn_was_said():
-    begun = noted(EXAMPLE).begun_anew()
+    begun = noted(EXAMPLE).restarted()
     assert (begun.best, begun.validations) == (None, 0)
     assert begun.turn == noted(EXAMPLE).turn

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lediflow.training.identity import as_it_began, differences
+from lediflow.training.identity import differences, with_recorded_width
 
 RUN = {
     "seed": 0,
@@ -32,12 +32,12 @@ def widened(width):
 
 @pytest.mark.parametrize("asked", [0, 0.0, "auto"])
 def test_a_run_that_did_not_name_the_priors_width_goes_on_as_it_began(asked):
-    assert as_it_began(RUN, widened(asked)) == RUN
+    assert with_recorded_width(RUN, widened(asked)) == RUN
 
 
 def test_a_run_that_did_not_name_the_width_is_not_scaled_when_its_experiment_now_says_so():
     asked = widened("auto")
-    assert as_it_began(RUN, asked | {"stage": asked["stage"] | {"prior_scale": 3.0}}) == RUN
+    assert with_recorded_width(RUN, asked | {"stage": asked["stage"] | {"prior_scale": 3.0}}) == RUN
 
 
 @pytest.mark.parametrize(
@@ -45,5 +45,5 @@ def test_a_run_that_did_not_name_the_width_is_not_scaled_when_its_experiment_now
 )
 def test_another_width_is_another_run(found, asked):
     then = RUN if found is None else widened(found)
-    (difference,) = differences(then, as_it_began(then, widened(asked)))
+    (difference,) = differences(then, with_recorded_width(then, widened(asked)))
     assert difference == f"stage.prior_widening: {'nothing' if found is None else found}, now {asked}"
