@@ -115,7 +115,7 @@ def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
 
 def facts_of_others(checkpoint: Checkpoint, origin: str) -> dict[str, Any]:
-    """What stands beside weights that no validation has seen."""
+    """Facts for the export of weights that no validation has measured."""
     return exported_facts(checkpoint, LAST) | {"held_out_loss": None, "weights": origin}
 
 

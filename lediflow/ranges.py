@@ -39,7 +39,7 @@ class Range:
     is_filled: bool = False  # of a list: at least one entry
     is_distinct: bool = False  # of a list: no entry twice
     entries: int | None = None  # of a list: exactly so many
-    or_word: str | None = None  # a word that stands for a number found later
+    or_word: str | None = None  # a word that is allowed instead of a number, such as auto
 
     def holds(self, value: float, is_whole: bool) -> bool:
         """Whether a number is inside; NaN never is."""

@@ -68,7 +68,7 @@ def read_json(path: Path, advice: str) -> Any:
 
 
 def object_if_any(path: Path) -> dict[str, Any]:
-    """The object of a JSON file that may be anybody's; an empty one where there is no such file, or something else."""
+    """The object in a JSON file of unknown origin; an empty one where there is no file, or no object in it."""
     try:
         found = read_json(path, "")
     except RecordError:

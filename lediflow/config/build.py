@@ -165,7 +165,7 @@ def build_engine(
 
 
 def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = False) -> Throughput:
-    """What an image costs, and what this device could do; `is_encoded`: latents are encoded before."""
+    """FLOPs of one image and the device's peak; `is_encoded`: the parent's part was computed before training."""
     parent = command.model.auxiliary if has_parent(command) else None
     size = command.model.image_size
     flops = training_flops(command.stage.name, trained_spec(command), parent, size)

@@ -79,7 +79,7 @@ def wait_for_index(folder: Path, seconds: float) -> None:
 def build_stream(
     command: TrainCommand, reader: ShardReader, engine: Engine, encoder: AuxiliaryModel | None = None
 ) -> SampleStream:
-    """The samples of a rank; draws of their latents where an encoder is given."""
+    """The stream of a rank's samples, or, with an encoder, of draws of their latents."""
     options: dict[str, Any] = {
         "seed": command.seed,
         "rank": engine.ranks.rank,
@@ -96,7 +96,7 @@ def build_stream(
 
 
 def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) -> bool:
-    """Whether the latent sampler's images go through the encoder once, before the training."""
+    """Whether the latent sampler's images are encoded once, before training; UserError where that is impossible."""
     if not isinstance(command.stage, LatentSamplerStageConfig) or command.stage.encode_once is False:
         return False
     is_drawn, is_augmented = reader.index.contents.has_logvar, command.data.augment.probability > 0
@@ -107,8 +107,8 @@ def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) ->
         )
     if command.stage.encode_once and is_drawn:
         raise UserError(
-            f"stage.encode_once=true, but {command.data.path} holds latents that are drawn anew each time they are "
-            "seen; leave the option out"
+            f"stage.encode_once=true, but {command.data.path} holds latents that are drawn again each time they "
+            "are seen; leave stage.encode_once out"
         )
     if command.stage.encode_once or is_drawn or is_augmented:
         return not (is_drawn or is_augmented)

@@ -30,7 +30,7 @@ def identity(command: TrainCommand) -> dict[str, Any]:
 
 
 def model_options(command: TrainCommand) -> dict[str, Any]:
-    """An input for augmentation that auxiliary model or latent sampler lack is left out: older runs do not name it."""
+    """Options of the models; `augmentation` is left out where it is off, since older runs do not name it."""
     options = dataclasses.asdict(command.model)
     for name in ("auxiliary", "latent_sampler"):
         if not options[name]["augmentation"]:
@@ -39,7 +39,7 @@ def model_options(command: TrainCommand) -> dict[str, Any]:
 
 
 def stage_options(command: TrainCommand) -> dict[str, Any]:
-    """Without the prior's width where there is no learned prior."""
+    """Options of the stage; without the prior's width where there is no learned prior."""
     options = dataclasses.asdict(command.stage)
     if command.prior == "gaussian":
         options.pop(WIDTH, None), options.pop(SCALE, None)
@@ -51,13 +51,13 @@ NEUTRAL_VALUES = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, SCALE: 
 
 
 def without_defaults(options: Any) -> Any:
-    """Options that change nothing go without saying: a run from before them is the same run."""
+    """The options without those at neutral values: a run from before these options is the same run."""
     if isinstance(options, list):
         return [without_defaults(entry) for entry in options]
     if not isinstance(options, dict):
         return options
-    said = {name: value for name, value in options.items() if (name, value) not in NEUTRAL_VALUES.items()}
-    return {name: without_defaults(value) for name, value in said.items()}
+    named = {name: value for name, value in options.items() if (name, value) not in NEUTRAL_VALUES.items()}
+    return {name: without_defaults(value) for name, value in named.items()}
 
 
 def full_identity(

@@ -140,7 +140,7 @@ class EvaluateCommand(SamplingOptions):
     mode: str = "metrics"  # metrics | grid | prior | stages | compare
     run: str | None = None  # run folder of a flow ...
     sampler: str | None = None  # ... and of its latent sampler
-    baseline: str | None = None  # mode=stages: run folder of a Gaussian flow to hold beside it
+    baseline: str | None = None  # mode=stages: run folder of a Gaussian flow to compare with
     runs: Any = field(
         default=None, metadata={"types": dict[str, list[str]]}
     )  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}

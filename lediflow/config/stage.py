@@ -14,7 +14,7 @@ from lediflow.stages.protocol import Stage
 
 
 def build_trial_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
-    """For passes over made-up samples, which take as long and as much memory at any width of the prior."""
+    """A stage for trial passes over random samples; time and memory do not depend on the prior's width."""
     stage = build_stage(command, auxiliary)
     if isinstance(stage, FlowStage) and stage.width is None:
         stage.width = Width(added=1.0)

@@ -139,7 +139,7 @@ class DeepSpeedEngine:
             self._compute_with(WEIGHT)
 
     def _compute_with(self, role: str) -> None:
-        """Set the weights of the next forward pass from what all ranks own of a role."""
+        """Set the weights of the next forward pass from a role's pieces on all ranks."""
         whole = GatheredRole(self.pieces, role, self.trained, self.device, self.deepspeed.comm.all_reduce)
         set_forward_weights(self.config.zero, self.deepspeed, self.trained, whole)
 

@@ -98,13 +98,13 @@ class Averages:
 
     @torch.no_grad()
     def keep_best(self) -> None:
-        """best <- ema, where the best ones are kept."""
+        """Copy `ema` to `best`, if that role is kept."""
         for best, average in zip(self.tensors.get(BEST, []), self.tensors[HALF_LIFE], strict=False):
             best.copy_(average)
 
     @torch.no_grad()
     def swap_with_weights(self) -> None:
-        """Weights, which must be float32, and `ema` take each other's values: twice is nothing, bit for bit."""
+        """Exchange the values of the weights (float32 only) and `ema`; a second call restores both bit for bit."""
         for weight, average in zip(self.weights, self.tensors[HALF_LIFE], strict=True):
             held = weight.clone()
             weight.copy_(average)
@@ -112,6 +112,6 @@ class Averages:
 
 
 def initial_average(weight: Tensor, role: str) -> Tensor:
-    """Where an average begins."""
+    """The initial value of an average: a float32 copy, of `best` in host memory."""
     device = torch.device("cpu") if role == BEST else weight.device
     return weight.detach().to(device, torch.float32, copy=True)

@@ -63,9 +63,9 @@ def held(
     frozen: int = 0,
     activations: int = 0,
 ) -> Held:
-    """Of a rank with a resolved configuration; `frozen` are a parent's parameters, `activations` bytes.
+    """Memory of a rank with a resolved configuration; `frozen` are a parent's parameters, `activations` bytes.
 
-    `keeps_best`: the averaged weights of the best validation lie in host memory.
+    `keeps_best`: the averaged weights of the best validation are kept in host memory.
     """
     zero, ranks = config.zero, max(world_size, 1)
     owned = parameters if zero == 0 else -(-parameters // ranks)

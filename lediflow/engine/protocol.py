@@ -119,14 +119,14 @@ class Engine(Protocol):
         ...
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Within, `module` computes with the averaged weights (`ema`); after, with its own again, bit for bit.
+        """Inside, `module` computes with the averaged weights (`ema`); afterwards with its own again, bit for bit.
 
         Every rank must enter it. No step, state or load inside.
         """
         ...
 
     def keep_best(self) -> None:
-        """Remember the averaged weights as they are now under the role `best`, if the engine was given that role."""
+        """Keep a copy of the averaged weights as role `best`, if the engine has that role."""
         ...
 
     def sum(self, values: Tensor) -> Tensor:

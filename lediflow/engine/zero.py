@@ -117,7 +117,7 @@ def set_forward_weights(
 
 
 class GatheredRole:
-    """A role of the state that lies in pieces on all ranks, put together where it is read. A StateReader.
+    """A StateReader of a role whose pieces are distributed over the ranks; reading gathers them.
 
     Every rank must read the same weights in the same order. `all_reduce` sums bits, not numbers: nothing is rounded.
     """

@@ -46,7 +46,7 @@ ROW_TYPES = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where z comes from, and the images that are made of it."""
+    """A source of z and the images generated from it."""
 
     name: str  # training | heldout | sampler | gaussian
     settings: Sequence[SamplingConfig]
@@ -67,7 +67,8 @@ class StageRows:
         main = references[0]
         if len(main.chosen) < FEWEST:
             raise UserError(
-                f"found {len(main.chosen)} real images; a distance and its interval need {FEWEST} at least: give more"
+                f"found {len(main.chosen)} real images, but a distance and its interval need {FEWEST} at least; give "
+                "more"
             )
         return cls(session, references, Measure.build(main, session.group, session.device), output)
 
@@ -156,7 +157,7 @@ def counts(images: int, samples: Numbers | None) -> Row:
 
 def read_stage_row(path: Path) -> Record:
     """Read a row that an earlier command wrote; RecordError where a field is missing or of another type."""
-    row = read_record(path, "delete it, and the same command measures the row anew", ROW_TYPES)
+    row = read_record(path, "delete it, and the same command measures the row again", ROW_TYPES)
     for key in ROW_TYPES:
         row[key]  # RecordError where it is missing
     return row

@@ -92,8 +92,8 @@ def check_options(session: Session) -> None:
         )
     if command.labels:
         raise UserError(
-            f"labels={command.labels}: mode=stages draws without classes, since the z of a real image belongs to that "
-            "image's own; leave labels out"
+            f"labels={command.labels}: mode=stages draws without classes, since the z of a real image belongs to "
+            "the class of that image; leave labels out"
         )
     if command.grid.temperatures != [1.0]:
         raise UserError(
@@ -102,7 +102,8 @@ def check_options(session: Session) -> None:
         )
     if command.grid.steps is not None and not any(command.grid.steps):
         raise UserError(
-            "grid.steps=[0] is the prior alone; a verdict on the flow takes one number of steps above 0"
+            "grid.steps=[0] is the prior alone, but a verdict on the flow needs steps; give one number "
+            "above 0 in grid.steps"
         )
     if command.metrics.estimator != "exact":
         raise UserError(
@@ -143,7 +144,7 @@ def find_baseline(path: str) -> RunFolder:
 
 
 def check_trained_on(chain: Chain, reader: ShardReader, path: str) -> None:
-    """Refuse a chain whose models were not all trained on the same part of these shards: no image is held out then."""
+    """Refuse a chain whose models were not all trained on the same split of these shards."""
     fraction = chain.flow.exported_facts()["data"]["held_out_fraction"]
     for name, folder in chain.named().items():
         data = folder.exported_facts()["data"]
@@ -156,7 +157,8 @@ def check_trained_on(chain: Chain, reader: ShardReader, path: str) -> None:
         if data["held_out_fraction"] != fraction:
             raise UserError(
                 f"{name} {folder.root} was trained with data.held_out_fraction={data['held_out_fraction']:g}, the flow "
-                f"with {fraction:g}: what one holds out the other has seen; train all stages with the same fraction"
+                f"with {fraction:g}: an image held out by one is training data of the other; train all "
+                "stages with the same fraction"
             )
     if not fraction:
         raise UserError(
@@ -301,9 +303,7 @@ def write(session: Session, output: Path, results: dict[str, Any]) -> None:
         if session.group.is_first:
             from lediflow.tracking.plot_files import stages_figure, write_figure
 
-            (output / STAGES).unlink(
-                missing_ok=True
-            )  # earlier numbers go before a figure of new ones is there
+            (output / STAGES).unlink(missing_ok=True)  # remove the old numbers before the new figure exists
             figure = stages_figure(
                 stage_lines(results),
                 results["rows"][0]["mmd_name"],

@@ -66,7 +66,7 @@ class Pieces:
         return list(range(group.rank, len(self), group.world_size))
 
     def write(self, piece: int, features: Float[Tensor, "batch dim"]) -> None:
-        """Keep a piece; where the folder was removed meanwhile because the set is finished, nothing need be kept."""
+        """Write a piece, unless the set is finished and the folder was removed meanwhile."""
         try:
             with whole_or_absent(self.path(piece)) as stream:
                 stream.write(save({FEATURES: features.contiguous()}))
@@ -161,13 +161,13 @@ class FeatureSet:
             yield number, self.at(wanted)
 
     def at(self, wanted: Numbers) -> Float[Tensor, "some dim"]:
-        """The rows of these (rising) numbers; at least one."""
+        """The rows of these numbers, which must increase; at least one."""
         found = self.slice(range(int(wanted[0]), int(wanted[-1]) + 1))
         return found[torch.from_numpy(wanted - wanted[0])]
 
 
 def gathered(pieces: Pieces, fingerprint: dict[str, Any], group: RankGroup) -> FeatureSet:
-    """The finished pieces as one file, or the file that another command has made of them meanwhile; the pieces go."""
+    """Join the finished pieces in one file, unless another command has done so meanwhile, and remove the pieces."""
     with group.together("writing features"), disk_errors_explained(pieces.whole):
         if group.is_first:
             join(pieces, fingerprint)
@@ -190,7 +190,7 @@ def join(pieces: Pieces, fingerprint: dict[str, Any]) -> None:
 
 
 def open_checked(path: Path, fingerprint: dict[str, Any]) -> FeatureSet:
-    """The set at `path`; UserError where it is of other images than the fingerprint's."""
+    """Open the set at `path`; UserError where its images are not those of the fingerprint."""
     found = FeatureSet(path)
     refuse_other(found.fingerprint, fingerprint, path)
     return found

@@ -94,7 +94,7 @@ class ShardImages:
         return self._signals_of(self.samples[numbers.start : numbers.stop])
 
     def numbered(self, numbers: Sequence[int]) -> Images:
-        """The signals of any numbers, in their order; one may come several times."""
+        """The signals of any numbers, in their order; numbers may repeat."""
         return self._signals_of(self.samples[np.array(numbers, dtype=np.int64)])
 
     def _signals_of(self, chosen: Int64[np.ndarray, " some"]) -> Images:

@@ -70,7 +70,7 @@ class RunRecord:
         return curve(self.folder.events, event, key)
 
     def curves(self, key: str) -> dict[str, Curve]:
-        """Of training, and of held-out samples where the run had them: under the averaged weights if that was taken."""
+        """Curves of training and, if there are any, of held-out samples, under the averaged weights where measured."""
         averaged = self.curve("averaged_loss", "validation") if key == "loss" else None
         held_out = averaged if averaged and len(averaged.values) else self.curve(key, "validation")
         curves = {"training": self.curve(key), HELD_OUT: held_out}
@@ -228,7 +228,7 @@ def step_comparison(measured: list[RunRecord]) -> StepComparison | None:
 
 
 def stage_comparison(flows: list[RunRecord]) -> StageComparison | None:
-    """Of the first flow run whose stages were told apart; RecordError where the file's rows cannot be read."""
+    """`mode=stages` of the first flow run that has it; RecordError where the file's rows cannot be read."""
     run = next((run for run in flows if run.stages is not None), None)
     if run is None or run.stages is None:
         return None
@@ -251,7 +251,7 @@ def stage_comparison(flows: list[RunRecord]) -> StageComparison | None:
 
 
 def stage_measurement(row: dict[str, Any]) -> Measurement:
-    """A row by its source of z."""
+    """A row as a measurement whose method is the source of z."""
     values = {
         "method": SHORT[row["z"]],
         "solver": row["solver"],
@@ -306,13 +306,13 @@ def loss_panels(runs: list[RunRecord]) -> list[LossPanel]:
 
 
 def loss_panel(run: RunRecord, title: str, caption: str) -> LossPanel:
-    """A stage's own loss, with its lowest held-out place."""
+    """The panel of a stage's loss, with a mark at the lowest held-out loss."""
     lowest = {} if run.lowest is None else {HELD_OUT: run.lowest}
     return LossPanel(title=title, caption=caption, curves=run.curves("loss"), lowest=lowest)
 
 
 def lowest_of(runs: list[RunRecord]) -> dict[str, int]:
-    """Of the flows, by method."""
+    """Images seen at the lowest held-out loss of each flow, by method."""
     places = {run.method: run.lowest for run in runs if run.stage == "flow"}
     return {method: place for method, place in places.items() if place is not None}
 
@@ -355,7 +355,7 @@ def of_length(panel: BinPanel) -> dict[str, Float[np.ndarray, " bins"]]:
 
 
 def widths(flows: list[RunRecord]) -> dict[str, str]:
-    """What was added to the prior of each flow that starts from one."""
+    """The width added to the prior of each flow that has a learned prior."""
     found = {run.folder.root.name: width for run in flows if (width := describe_width(run.facts)) is not None}
     title = "Width added to the prior"
     return {title if len(found) == 1 else f"{title}, {name}": width for name, width in found.items()}

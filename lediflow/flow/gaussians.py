@@ -37,9 +37,9 @@ def temper(logvar: Float[Tensor, "*dims"], temperature: float) -> Float[Tensor, 
 
 
 def widen(logvar: Float[Tensor, "*dims"], widening: float, scale: float = 1.0) -> Float[Tensor, "*dims"]:
-    """log(scale^2 exp(logvar) + widening^2): the deviation multiplied, then independent noise added.
+    """log(scale^2 exp(logvar) + widening^2): multiply the deviation, then add independent noise.
 
-    scale 1 and widening 0 leave the tensor as it is. ValueError for a scale that is not above 0, a widening below 0.
+    scale = 1 and widening = 0 return the tensor unchanged. ValueError unless scale > 0 and widening >= 0.
     """
     if not 0 <= widening < math.inf:
         raise ValueError(f"widening {widening}: give the standard deviation of the noise to add, 0 or more")

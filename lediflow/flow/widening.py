@@ -49,7 +49,7 @@ class Width(NamedTuple):
 def log_spreads(
     y: Float[Tensor, "batch *dims"], mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]
 ) -> Float64[Tensor, "batch 2"]:
-    """ln sigma and ln residual of each image, means over its entries."""
+    """ln sigma and ln residual of each image: means over its entries; y and the prior in the same units."""
     log_sigma = 0.5 * logvar.double()
     standardised = (y.double() - mean.double()).abs() * (-log_sigma).exp()
     log_residual = log_sigma + standardised.clamp(min=LEAST).log() - MEAN_LOG

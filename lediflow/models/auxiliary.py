@@ -2,8 +2,8 @@
 
 The encoder reads an image y into a latent q(z | y) = N(mu_E(y), sigma_E(y)^2); the decoder turns a latent
 into the prior p(y | z) = N(mu(z), sigma(z)^2), independent for every pixel and channel. Both predict
-log sigma^2. Where training augments images, y is the augmented image, and both are given the nine numbers that say
-how: z need not hold them, and zeros, the default, stand for images as they are.
+log sigma^2. Where training augments images, y is the augmented image, and both are given the nine numbers of its
+augmentation, which z then need not hold; zeros, the default, mean no augmentation.
 Source: arXiv:2505.20723, eq. 3; its blocks are the hourglass's, without condition and without skips.
 """
 
@@ -121,7 +121,7 @@ class AuxiliaryModel(nn.Module):
     def encode(
         self, y: Image, dropout: SampleKeys | None = None, augmentation: Augmentation | None = None
     ) -> Posterior:
-        """q(z | y) of images that were augmented so; None: as they are."""
+        """q(z | y) of images with this augmentation; None: without."""
         check_channels(y.shape[1], self.spec.image_channels, "model.auxiliary.image_channels")
         latent_shape(self.spec, y.shape[-2], y.shape[-1])  # refuses sizes that the levels cannot tile
         return self.encoder(y, dropout, augmentation)
@@ -129,7 +129,7 @@ class AuxiliaryModel(nn.Module):
     def decode(
         self, z: Latent, dropout: SampleKeys | None = None, augmentation: Augmentation | None = None
     ) -> Prior:
-        """p(y | z) over images that are augmented so; None: as they are."""
+        """p(y | z) over images with this augmentation; None: without."""
         self.check_latent(z)
         return self.decoder(z, dropout, augmentation)
 
@@ -143,7 +143,7 @@ class AuxiliaryModel(nn.Module):
         """Posterior of y, the latent that the noise draws from it, and the prior of that latent.
 
         `dropout` holds a key for each sample (`SampleNoise.words`): training with dropout needs them.
-        `augmentation` says how the images y were augmented; None: not at all.
+        `augmentation`: the nine numbers of each image y; None: not augmented.
         """
         posterior = self.encode(y, dropout, augmentation)
         if noise.shape != posterior.mean.shape:
@@ -170,7 +170,7 @@ class AuxiliaryModel(nn.Module):
 def with_augmentation(
     embedding: AugmentationEmbedding | None, x: Tokens, augmentation: Augmentation | None
 ) -> Tokens:
-    """Tokens that know how their image was augmented, in a model with this input; else nothing may be given."""
+    """Add the embedded augmentation to the tokens; ValueError if it is given to a model without this input."""
     if embedding is not None:
         return embedding.added_to(x, augmentation)
     if augmentation is not None:

@@ -34,7 +34,7 @@ def from_k_diffusion(
 ) -> Hourglass:
     """The hourglass that a reference state dict holds, in the dtypes and on the device of its weights.
 
-    It is in evaluation mode, as what `load_model` gives: a configuration's dropout acts where it is trained on.
+    It is in evaluation mode, like the result of `load_model`: a configuration's dropout has an effect in training only.
 
     `metadata` describes the levels and the mapping network, in this package's words ("levels", "mapping") or as
     k-diffusion's configuration ("config" or "model"), either also as JSON text. Numbers of channels, classes and

@@ -52,7 +52,7 @@ def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, 
 
 
 def metadata_from_spec(spec: HourglassSpec) -> dict[str, str]:
-    """The specification as a safetensors file can carry it: JSON text by key; no dropout goes without saying."""
+    """The specification as metadata of a safetensors file, JSON text by key; dropout of 0 is left out."""
     values = asdict(spec)
     for part in (*values["levels"], values["mapping"]):
         if not part["dropout"]:
@@ -142,7 +142,7 @@ def levels_from_configuration(model: Values) -> list[Values]:
 
 
 def dropout_rates(model: Values, levels: int) -> list[float]:
-    """One for each level, of a number for all or a list."""
+    """`dropout_rate` as one number for each level; ValueError for a list of another length."""
     rates = model.get("dropout_rate")
     if rates is None:
         return [0.0] * levels

@@ -30,7 +30,7 @@ class LatentSampler(nn.Module):
     ) -> Latent:
         """The velocity at w and t; `dropout` holds a key for each sample, which training with dropout needs.
 
-        `augmentation` is of the images whose latents they are; left out it means "not augmented".
+        `augmentation` is that of the images of these latents; left out it means "not augmented".
         """
         check_channels(w.shape[1], self.spec.latent_channels, f"{KEY}.latent_channels")
         check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=KEY, subject="latent")

@@ -2,7 +2,7 @@
 
 Queries and keys are scaled to length sqrt(s), s learned per head and 10 at the start, so a logit is
 s cos(angle); they are then rotated to their positions. The block is residual and its last projection
-starts at zero. Dropout, where a level has it, meets what attention mixed, before that projection.
+starts at zero. Dropout, where a level has it, is applied to the output of attention, before that projection.
 Source: HDiT, arXiv:2401.11605; dropout as in k-diffusion's `image_transformer_v2`.
 """
 

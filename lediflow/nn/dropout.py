@@ -1,11 +1,11 @@
 """Dropout whose masks belong to the sample: entries become 0 at a rate p, the others are divided by 1 - p.
 
-An entry's fate is a function of (key of its sample, place in the model, position in the sample's tensor) alone, so a
-sample is masked alike in any batch, on any rank, after any restart, and when its layer is computed a second time
+Whether an entry is dropped depends only on (key of its sample, place in the model, position in the sample's tensor), so
+a sample has the same mask in any batch, on any rank, after any restart, and when its layer is computed a second time
 (lediflow.nn.checkpointing). Nothing is drawn from a generator, so a compiled model stays one graph.
 
-A 32-bit word decides for two entries, 16 bits each: the rate holds to 2^-17. The word is a hash of the position
-under two keys that a 64-bit hash makes of sample and place: `lowbias32`, with the second key between its halves.
+A 32-bit word decides for two entries, 16 bits each: the rate is exact to 2^-17. The word is a hash of the position with
+two keys, which a 64-bit hash derives from sample and place: `lowbias32`, with the second key between its halves.
 Sources: Srivastava et al., "Dropout" (2014); Wellons, "Prospecting for hash functions" (2018).
 """
 
@@ -20,11 +20,11 @@ from lediflow.nn.shapes import SampleKeys
 
 WEYL_32 = 0x9E3779B9 - 2**32  # 2^32 / golden ratio as an int32: consecutive positions land far apart
 MULTIPLIER_1, MULTIPLIER_2 = 0x7FEB352D, 0x846CA68B - 2**32
-STEPS = 2**16  # of a rate
+STEPS = 2**16  # resolution of a rate
 
 
 class DropsEntries(nn.Module):
-    """Base of the blocks that drop entries, each at one place of theirs; only in training, and at rates above 0."""
+    """Base of blocks with dropout at one place; it has an effect only in training and at rates above 0."""
 
     dropout = 0.0  # rate
     place = 0  # which of the model's blocks this is, as a 64-bit word
@@ -39,7 +39,7 @@ class DropsEntries(nn.Module):
 
 
 def number_places(model: nn.Module) -> None:
-    """Give each block of a whole model a place of its own, by its order in the model."""
+    """Number the blocks of a whole model in their order, so that each has other masks."""
     blocks = (part for part in model.modules() if isinstance(part, DropsEntries))
     for number, block in enumerate(blocks, start=1):
         block.place = signed(number * GOLDEN_GAMMA)
@@ -48,21 +48,21 @@ def number_places(model: nn.Module) -> None:
 def drop(
     x: Float[Tensor, "batch *dims"], rate: float, keys: SampleKeys, place: int
 ) -> Float[Tensor, "batch *dims"]:
-    """x / (1 - rate) where an entry is kept, 0 elsewhere. What waits for the backward pass is a byte an entry."""
+    """x / (1 - rate) where an entry is kept, 0 elsewhere. The backward pass keeps one byte per entry."""
     count = math.prod(x.shape[1:])
     kept = kept_entries(keys, place, count, rate).reshape(x.shape)
     return (x * kept).mul_(1 / (1 - rate))
 
 
 def kept_entries(keys: SampleKeys, place: int, count: int, rate: float) -> Bool[Tensor, "batch count"]:
-    """Which of a sample's entries stay; `place` is a 64-bit word. The rate is rounded to a multiple of 2^-16."""
+    """Which of a sample's entries are kept; `place` is a 64-bit word. The rate is rounded to a multiple of 2^-16."""
     threshold = min(round(rate * STEPS), STEPS - 1) * 2**16 - 2**31  # among int32 words in their order
     words = hashed_positions(mix(keys + place), (count + 1) // 2)
     return torch.cat((words >= threshold, words << 16 >= threshold), dim=1)[:, :count]
 
 
 def hashed_positions(keys: SampleKeys, count: int) -> Int32[Tensor, "batch count"]:
-    """A word for each position; in place, for on CPUs this is bound by memory."""
+    """A word for each position; computed in place, since on CPUs memory bandwidth is the limit."""
     low, high = keys << 32 >> 32, keys >> 32  # both fit int32
     positions = torch.arange(count, dtype=torch.int32, device=keys.device) * WEYL_32
     words = low.to(torch.int32)[:, None] + positions
@@ -71,12 +71,12 @@ def hashed_positions(keys: SampleKeys, count: int) -> Int32[Tensor, "batch count
 
 
 def fold(words: Int32[Tensor, "batch count"], bits: int) -> Int32[Tensor, "batch count"]:
-    """words ^ (words >> bits), in place; int32's own shift carries the sign along, so it is masked off."""
+    """words ^ (words >> bits), in place; an int32 shift copies the sign bit, which is masked off."""
     return words.bitwise_xor_((words >> bits).bitwise_and_(2 ** (32 - bits) - 1))
 
 
 def checked(keys: SampleKeys | None, batch: int, rate: float) -> SampleKeys:
-    """Refuse training with dropout where nothing says whose masks to use."""
+    """The keys, int64 [batch]; ValueError where they are missing or of another shape or type."""
     if keys is None:
         raise ValueError(
             f"dropout of {rate} in training, but no sample keys were given; call the model with "

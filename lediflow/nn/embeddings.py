@@ -55,14 +55,14 @@ class EmbeddedFeatures(nn.Sequential):
 
 
 class AugmentationEmbedding(EmbeddedFeatures):
-    """The nine augmentation parameters as a vector that is added to every token; nothing at the start of training."""
+    """The nine augmentation parameters as a vector that is added to every token; zero at initialisation."""
 
     def __init__(self, width: int) -> None:
         super().__init__(AUGMENTATION_DIM, width)
         nn.init.zeros_(self.get_parameter("1.weight"))
 
     def added_to(self, x: Tokens, augmentation: Float[Tensor, "batch 9"] | None) -> Tokens:
-        """None means "not augmented", as zeros do."""
+        """x with the embedded augmentation added to every token; None means "not augmented", as zeros do."""
         if augmentation is None:
             augmentation = torch.zeros(len(x), AUGMENTATION_DIM, device=x.device)
         check_vector("augmentation", augmentation, len(x), AUGMENTATION_DIM)

@@ -1,7 +1,7 @@
 """Gated feed-forward block: x + W_down (a * gelu(g)), (a, g) = W_up norm(x).
 
 The block is residual and its last projection starts at zero. It serves tokens and the mapping network alike.
-Dropout, where there is any, meets the gated channels, before that projection.
+Dropout, if any, is applied to the gated channels, before that projection.
 Sources: GEGLU, Shazeer, arXiv:2002.05202; dropout as in k-diffusion's `image_transformer_v2`.
 """
 

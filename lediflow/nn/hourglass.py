@@ -103,7 +103,7 @@ class Hourglass(nn.Module):
         """t, one for all or one each, is what the Fourier features receive: flow time, or k-diffusion's log(sigma) / 4.
 
         `middle` is added to the tokens that enter the coarsest level; the reference has no such input. `dropout` holds
-        a key for each sample (`SampleNoise.words`), which training with dropout needs; evaluation takes no notice.
+        a key for each sample (`SampleNoise.words`), which training with dropout needs and evaluation ignores.
         """
         check_channels(x.shape[1], self.spec.in_channels, "in_channels")
         check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])

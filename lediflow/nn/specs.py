@@ -12,7 +12,7 @@ from itertools import accumulate
 from lediflow.ranges import bounded, check_ranges
 
 FEEDFORWARD_EXPANSION = 3  # LeDiFlow's parameter counts follow from it
-REMEDIES = {  # for what a model looks at and cannot tile
+REMEDIES = {  # for inputs that a model's levels cannot tile
     "image": "resize the image, or use fewer {key}.levels or a smaller {key}.patch_size",
     "latent": "use fewer {key}.levels, or a larger latent: fewer model.auxiliary.halvings or a smaller "
     "model.auxiliary.patch_size",
@@ -127,7 +127,7 @@ def check_grid(
     """Refuse an image that the levels cannot tile, with the level and the setting to change.
 
     `factors` says how much each change of level reduces the grid; by default every one halves it. `key` is
-    where the configuration keeps the model, `subject` what it looks at: an image, or a latent of the auxiliary model.
+    where the configuration keeps the model, `subject` its input: `image`, or `latent` (of the auxiliary model).
     """
     height, width = map(
         operator.index, (height, width)

@@ -45,14 +45,16 @@ class SampleFolder:
     def record(self) -> Record | None:
         """What samples.json says, with the journal's pictures; None where there is none of lediflow.sample.
 
-        RecordError for one that says nothing: the pictures beside it may be anybody's.
+        RecordError for an empty one: the origin of the pictures next to it is unknown.
         """
         path = self.root / RECORD
         if not os.path.lexists(path):
             return None
         found: Record = read_record(path, AGAIN)
         if not found:
-            raise RecordError(f"{path} holds nothing ({{}}), so that what it covered is not known; {AGAIN}")
+            raise RecordError(
+                f"{path} holds nothing ({{}}), so the origin of the pictures next to it is unknown; {AGAIN}"
+            )
         if "weights" not in found:
             return None
         found = as_record(found, str(path), AGAIN, TYPES)

@@ -105,7 +105,7 @@ class LeDiFlowPipeline:
         prior_widening: float = 0.0,
         prior_scale: float = 1.0,
     ) -> None:
-        """The flow was trained from N(mu, (prior_scale sigma)^2 + prior_widening^2), and starts there."""
+        """The flow starts from N(mu, (prior_scale sigma)^2 + prior_widening^2), as it was trained."""
         if (auxiliary is None) != (latent_sampler is None):
             raise ValueError(
                 "a learned prior needs both the auxiliary model and the latent sampler, the Gaussian baseline neither"
@@ -187,7 +187,7 @@ class LeDiFlowPipeline:
 
     @torch.no_grad()
     def prior(self, z: Float[Tensor, "batch latent_channels h w"]) -> Prior:
-        """Where the flow of these latents starts: N(mu(z), (k sigma(z))^2 + s^2)."""
+        """The distribution that the flow starts from, N(mu(z), (k sigma(z))^2 + s^2)."""
         assert self.auxiliary is not None
         decoded = self.auxiliary.decode(z)
         return decoded._replace(logvar=widen(decoded.logvar, self.width.added, self.width.scale))
@@ -263,6 +263,6 @@ class LeDiFlowPipeline:
             load_as(LatentSampler, path / "latent_sampler") if is_learned else None,
             image_size=about["image_size"],
             decode=decode,
-            prior_widening=about.get("prior_widening", 0.0),  # not named before the options were there
+            prior_widening=about.get("prior_widening", 0.0),  # missing in folders from before the options
             prior_scale=about.get("prior_scale", 1.0),
         )

@@ -2,9 +2,9 @@
 
 Loss, eq. 5 of arXiv:2505.20723: E[VGL] + beta KL(q(z|y) || N(0, I)). We write it per pixel: the variance-guided loss
 is a mean over pixels and channels, the KL a sum over latents divided by the same count, so that beta = 1 is the
-true evidence lower bound whatever the image size. Two cures for latents that the encoder gives up early: beta may grow
-from 0 (a sample's beta follows from its place in the run, so it is the same on any rank and after any restart), and KL
-below `free_bits` nats of a latent entry may go uncharged. With nll_beta > 0 the first term is beta-NLL instead
+true evidence lower bound whatever the image size. Two options against posterior collapse: beta can grow from 0 (a
+sample's beta depends on its place in the run, so it is the same on any rank and after any restart), and the first
+`free_bits` nats of each latent entry can be free. With nll_beta > 0 the first term is beta-NLL instead
 (arXiv:2203.09168), another beta than eq. 5's.
 """
 
@@ -42,10 +42,10 @@ class AuxiliaryStageConfig:
     )  # open in the paper; lower: sharper prior, a latent space that is harder to sample
     beta_warmup_images: int = bounded(
         0, at_least=0
-    )  # beta grows linearly from 0 over so many images; longer: more of the latent is in use, and a KL that falls later
+    )  # beta grows linearly from 0 over so many images; longer: more latent entries are used, and the KL falls later
     free_bits: float = bounded(
         0.0, at_least=0
-    )  # nats of each latent entry that cost nothing: higher, and every entry is used, but z is harder to sample
+    )  # nats of each latent entry that cost nothing; higher: more entries are used, and z is harder to sample
     nll_beta: float = bounded(
         0.0, at_least=0, at_most=1
     )  # weighs pixels by sigma^(2 nll_beta): higher, and unsure pixels' means learn faster
@@ -97,12 +97,12 @@ class AuxiliaryStage:
         return stage_loss(per_sample, metrics, bins)
 
     def _beta(self, batch: Batch, module: nn.Module) -> float | Float[Tensor, " batch"]:
-        """What the KL weighs: of samples early in the run less; the held-out loss has one meaning all along."""
+        """Weight of each sample's KL; during the warm-up smaller in training, but not in held-out losses."""
         beta, warmup = self.config.beta, self.config.beta_warmup_images
         if not warmup:
             return beta
         share = (batch.ids.double() / warmup).clamp(max=1).float()
-        # every part is asked: DeepSpeed's engine calls itself training while what it wraps is in evaluation
+        # all parts: DeepSpeed's engine is in training mode while the model it wraps is in evaluation mode
         is_training = all(part.training for part in module.modules())
         return beta * (share if is_training else torch.ones_like(share))
 

@@ -49,7 +49,7 @@ def by_sigma(values: Float[Tensor, "batch pixels"], logvar: Float[Tensor, "batch
 
 @torch.no_grad()
 def by_channel(values: Float[Tensor, "batch channels *grid"]) -> Binned:
-    """Of each channel, its sum over the grid: the mean by bin is a sample's."""
+    """Sums over the grid by channel; the mean of a bin is the channel's sum for one sample."""
     sums = values.flatten(2).sum(2).sum(0)
     return Binned(sums, torch.full_like(sums, len(values)))
 

@@ -1,4 +1,4 @@
-"""Whose masks a model with dropout uses: keys of places in the run, so every repeat of a picture has its own."""
+"""Keys of dropout masks: one for each place in the run, so that an image has other masks in each epoch."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from lediflow.nn.shapes import SampleKeys
 
 
 def dropout_keys(has_dropout: bool, batch: Batch, noise: SampleNoise) -> dict[str, SampleKeys]:
-    """What a model with dropout is called with besides its inputs; nothing for a model without."""
+    """Keyword arguments with the sample keys for a model with dropout; none for a model without."""
     return {"dropout": noise.words(batch.ids, "dropout")} if has_dropout else {}

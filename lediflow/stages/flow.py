@@ -35,7 +35,7 @@ from lediflow.stages.dropout import dropout_keys
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
 
-AUTO = "auto"  # a width that is found from the prior and the data when the run begins
+AUTO = "auto"  # measure the width on the prior and the data when the run begins
 
 
 @dataclass(kw_only=True)
@@ -50,10 +50,10 @@ class FlowStageConfig(TimeConfig):
     normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
     prior_widening: int | float | str = bounded(
         AUTO, at_least=0, or_word=AUTO
-    )  # s: the flow starts from N(mu, (k sigma)^2 + s^2), here and where used | auto: by the prior's held-out spread
+    )  # s: the flow starts from N(mu, (k sigma)^2 + s^2); wider: easier to learn, a longer path | auto: measured
     prior_scale: float = bounded(
         1.0, above=0
-    )  # k: above 1, sure and unsure pixels alike are given room; 3 serves few evaluations
+    )  # k: multiplies the prior's sigma; above 1: a wider start for every pixel; 3 is better at few evaluations
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
     label_dropout: float = bounded(
         0.1, at_least=0, at_most=1
@@ -68,7 +68,7 @@ class FlowStageConfig(TimeConfig):
 
 
 def given_width(config: FlowStageConfig) -> Width | None:
-    """The width that the options name; None where it is still to be found."""
+    """The width that the options name; None for `auto`, which is measured when the run begins."""
     if config.prior_widening == AUTO:
         return None
     return Width(config.prior_scale, float(config.prior_widening))
@@ -104,7 +104,7 @@ class FlowStage:
         self.num_classes = num_classes  # and the index of the null class; 0: no labels
         self.auxiliary = auxiliary  # frozen; None: the Gaussian baseline
         self.has_dropout = has_dropout
-        self.width = given_width(config)  # None until one that is asked for as `auto` is found
+        self.width = given_width(config)  # None until `auto` is measured
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         y = batch.images
@@ -144,7 +144,9 @@ class FlowStage:
         z = draw_latents(self.auxiliary, batch, noise)
         prior = self.auxiliary.decode(z, augmentation=batch.augmentation)
         if self.width is None:
-            raise RuntimeError("stage.prior_widening=auto was not settled before the first step; set `width`")
+            raise RuntimeError(
+                "stage.prior_widening=auto was not measured before the first step; set `width`"
+            )
         logvar = widen(prior.logvar, self.width.added, self.width.scale)
         return Start(sample(prior.mean, logvar, gaussian), z, logvar)
 

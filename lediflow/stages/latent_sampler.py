@@ -1,8 +1,8 @@
 """Stage 3: a small flow from Gaussian noise w to the encoder's latents z, so that new images can be made.
 
 Loss: plain flow matching, eq. 2 of arXiv:2505.20723, with w ~ N(0, I) at t = 0 and z ~ q(z|y) at t = 1.
-The sampler is small and the encoder is not: where images are seen several times, each is encoded once
-(lediflow/data/streams/latent_stream.py), and a sampler sees several times as many images in a minute.
+The encoder costs more than the sampler: where images are seen several times, each is encoded once
+(lediflow/data/streams/latent_stream.py), which makes training several times faster.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from lediflow.models.auxiliary import AuxiliaryModel
 def draw_latents(
     auxiliary: AuxiliaryModel, batch: Batch, noise: SampleNoise
 ) -> Float[Tensor, "batch latent_channels h w"]:
-    """z ~ q(z|y), eq. 3; y may be augmented, and the encoder is given how."""
+    """z ~ q(z|y), eq. 3; the encoder is given the augmentation of y, if any."""
     if batch.is_encoded:
         return batch.images
     posterior = auxiliary.encode(batch.images, augmentation=batch.augmentation)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 Event = dict[str, Any]
-TURNED = "held_out_turned"  # the event of a held-out loss that has turned, one in a run, with a sentence
+TURNED = "held_out_turned"  # the held-out loss has turned; once in a run, with a message
 
 
 def event_line(event: str, images_seen: int, values: dict[str, Any]) -> str:

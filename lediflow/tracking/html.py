@@ -174,7 +174,7 @@ def stages_section(stages: StageComparison | None) -> Html:
     return section(
         stages.heading,
         "The same noise, with a latent z from the encoder for training images, for images that training never saw, and "
-        "from the latent sampler: what a line lies above the one before it is what its stage adds.",
+        "from the latent sampler: the distance between a line and the one before it is what the stage adds.",
         element("p", stages.text, class_="text"),
         element("div", drawing, class_="plot"),
     )

@@ -47,14 +47,14 @@ def standing_events(path: str | Path) -> list[Event]:
 
 
 def has_event(path: str | Path, event: str) -> bool:
-    """Whether an event of this name stands since the run began; one that begins anew in a folder continues its log."""
+    """Whether the log has a valid event of this name since the last start (a new run continues the folder's log)."""
     names = [entry["event"] for entry in standing_events(path)]
     begun = len(names) - 1 - names[::-1].index(START) if START in names else 0
     return event in names[begun:]
 
 
 def standing(events: Iterable[Event]) -> list[Event]:
-    """Those of a whole log that still hold."""
+    """The events of a log that no later return to a checkpoint has discarded."""
     left: list[Event] = []
     for event in events:
         if event["event"] == RESUME:

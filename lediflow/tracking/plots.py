@@ -30,7 +30,7 @@ CSS_COLOURS = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
 }
 COSTS = {"evaluations": "evaluations of the flow model per image", "ms_per_image": "milliseconds per image"}
 PHOTOGRAPHS = "photographs"  # the name of the line that no model needs to beat
-RECONSTRUCTIONS = "codec"  # of the line that no model of its latents can beat
+RECONSTRUCTIONS = "codec"  # label of the codec's floor, which no model of its latents can beat
 HEAT = "magma"
 NO_DEVIATION = 1e-6  # what is smaller looks the same; a logarithm needs some end
 OUTLIERS = 0.005  # the share of values at either end that an axis may leave out
@@ -132,7 +132,7 @@ def loss_plot(curves: dict[str, Curve], lowest: Mapping[str, int] | None = None)
 
 
 def ring(axes: Axes, curve: Curve, images_seen: int | None, unit: int, colour: str) -> None:
-    """Around the point of a curve at so many images."""
+    """Draw a ring around the point of a curve at `images_seen`, if there is one."""
     at = curve.images_seen == images_seen
     axes.plot(
         curve.images_seen[at] / unit, curve.values[at], color=colour, marker="o", markersize=10, linewidth=0,

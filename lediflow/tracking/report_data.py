@@ -100,10 +100,10 @@ class Measurement:
 
 @dataclass(kw_only=True)
 class StageComparison:
-    """What limits the quality: images by the source of z, which is each measurement's method."""
+    """Results of `mode=stages`: the source of z is each measurement's method."""
 
     heading: str
-    text: str  # the verdict, and the numbers that it rests on
+    text: str  # the verdict and the measurements that show it
     measurements: list[Measurement]
     mmd_name: str
     real_mmd: float | None = None  # between two sets of photographs

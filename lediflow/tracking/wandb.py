@@ -16,7 +16,7 @@ from lediflow.errors import UserError
 from lediflow.tracking.config import TrackingConfig
 from lediflow.tracking.events import TURNED, numbers, plain
 
-ALERTS = {TURNED: "held-out loss has turned"}  # events that W&B sends a message of
+ALERTS = {TURNED: "held-out loss has turned"}  # events that W&B sends an alert for
 MODES = ("offline", "online")
 
 

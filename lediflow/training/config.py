@@ -35,7 +35,7 @@ class TrainingConfig:
     )
     patience_images: int | None = bounded(
         None, at_least=0
-    )  # ends the run when so many have passed since the lowest held-out loss; shorter: sooner; 0 or null: never
+    )  # ends the run so many images after the lowest held-out loss; shorter: ends sooner; 0 or null: never
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

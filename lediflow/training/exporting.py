@@ -35,7 +35,7 @@ def export_weights(
     """
     which = which or checkpoint.progress.get("exports", LAST)
     facts = exported_facts(checkpoint, which) | more
-    if which == LAST:  # the very file: dependent runs know it by its hash
+    if which == LAST:  # the same file: dependent runs identify it by its hash
         save_weights(checkpoint.model, folder, facts)
     else:
         publish(lambda beside: write_averaged(beside, checkpoint.state, BEST), folder, facts)

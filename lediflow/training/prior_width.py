@@ -10,7 +10,7 @@ from lediflow.flow.widening import Width
 from lediflow.stages.flow import AUTO
 from lediflow.training.identity import SCALE, WIDTH
 
-ABOUT = "prior_width"  # in an export, beside the number itself
+ABOUT = "prior_width"  # key in an export, next to the number itself
 GIVEN = {"rule": "given"}
 
 

@@ -1,7 +1,7 @@
 """The run folder is the run: named by what it is, continued by the same command.
 
 config.yaml       resolved configuration         checkpoints/   full states
-prior_width.json  what a flow's stage.prior_widening=auto was found to be
+prior_width.json  the width that a flow's stage.prior_widening=auto chose
 events.jsonl      what happened, append-only     export/        EMA weights and their configuration
 averages/         stored along the run, to make averages of other lengths from
 samples/          pictures                       results/       numbers with their origin
@@ -122,7 +122,7 @@ class RunFolder:
         raise UserError(f"{role} is to be read from {self.root}, but {found}; train it: {how_to_train}")
 
     def exported_facts(self) -> Record:
-        """What stands beside the exported weights; RecordError where that cannot be read, or says nothing."""
+        """The facts in the export; RecordError where they cannot be read or are empty."""
         path = self.export / "config.json"
         if not (facts := read_record(path, AGAIN, FACTS)):
             raise RecordError(f"{path} holds nothing ({{}}): it is damaged; {AGAIN}")

@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_used_is_made_again_from_the_checkpoint(automatic,
 
 def test_with_nothing_held_out_it_says_that_memorising_goes_unseen(trained, tmp_path):
     said = succeed(*command_of(trained, tmp_path, "data.held_out_fraction=0", "train.images=16")).err
-    assert "may have memorised" in said
+    assert "was measured on training images" in said
     assert facts_of(tmp_path)["prior_width"]["split"] == "train"
 
 

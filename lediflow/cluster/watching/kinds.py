@@ -52,7 +52,7 @@ def array_state(tasks: Mapping[int, State]) -> State:
 
 
 def with_remark(state: State, run: RunFacts) -> State:
-    """The state with what is to be known of the training besides."""
+    """The state, followed by the training's remark if there is one."""
     return State(state.kind, "; ".join(filter(None, (state.words, run.remark))))
 
 

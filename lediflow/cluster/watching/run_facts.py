@@ -28,8 +28,8 @@ class RunFacts:
     """Empty where there is no run yet."""
 
     total_images: int | None = None  # asked for
-    exported_images: int | None = None  # that the run had seen when its weights were exported
-    is_finished: bool = False  # the export says so: no more images are to come
+    exported_images: int | None = None  # images seen by the run when its weights were exported
+    is_finished: bool = False  # by the facts in the export: no more images are trained on
     is_early: bool = False  # it ended by train.patience_images, before the images asked for
     events: list[Event] = field(default_factory=list)
     lease: LeaseRecord | None = None
@@ -54,12 +54,12 @@ class RunFacts:
 
     @property
     def done(self) -> str:
-        """The word for a run that is done."""
+        """The state of a finished run: `done`, or `done (patience)`."""
         return "done (patience)" if self.is_early else "done"
 
     @cached_property
     def remark(self) -> str:
-        """That the held-out loss has turned, if it has."""
+        """The message that the held-out loss has turned; empty if it has not."""
         return remark(standing(self.events))
 
     @property
@@ -111,7 +111,7 @@ def read_leased(path: Path) -> tuple[LeaseRecord | None, float]:
 
 
 def exported_facts(folder: RunFolder) -> Record | None:
-    """What stands beside the exported weights; None where there are none, or that cannot be read."""
+    """The facts in the export; None where there is no export, or its facts cannot be read."""
     try:
         facts = folder.exported_facts()
     except RecordError:
@@ -120,7 +120,7 @@ def exported_facts(folder: RunFolder) -> Record | None:
 
 
 def asked_images(folder: RunFolder, name: str = "images") -> int | None:
-    """An option of train in the recorded configuration; None where that is not there, or cannot be read."""
+    """An option of train in the recorded configuration; None where it is missing or cannot be read."""
     try:
         return typed(int, folder.recorded_options().get("train", {}).get(name), f"train.{name}")
     except (ValueError, AttributeError):

@@ -17,7 +17,7 @@ FLOAT16 = BFLOAT16
 
 
 def checkpoint_bytes(command: TrainCommand, work: Work) -> int:
-    """The full state of all ranks, the best weights in it, and the averaged ones again as an export needs them."""
+    """Bytes of the full state of all ranks, with the best weights, and of the averaged weights of an export."""
     kept = averages_of(command) + (command.train.export == BEST)
     return saved_bytes(work.parameters, kept) + FLOAT32 * work.parameters
 

@@ -1,7 +1,7 @@
-"""Images flipped, scaled, turned, stretched and shifted at random, with the nine numbers that say how.
+"""Images flipped, scaled, rotated, stretched and shifted at random, with nine numbers that describe the transformation.
 
-A model that is given the numbers learns the images of each transformation apart; given zeros, it makes images as they
-are. So the transformations do not leak into what is generated.
+A model that is given the numbers learns the transformed images as a condition; given zeros, it generates images without
+transformation. So the transformations do not leak into what is generated.
 
 config      which transformations, and how often
 draws       what is done to the k-th image of a run, and its nine numbers

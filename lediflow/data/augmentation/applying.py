@@ -20,14 +20,14 @@ class Augmented(NamedTuple):
 def augmented(
     images: Images, ids: Int64[Tensor, " batch"], noise: SampleNoise, config: AugmentConfig
 ) -> Augmented:
-    """Images at places `ids` of the run, [-1, 1], squares; those that nothing happens to are returned bit for bit."""
+    """Augment square images, [-1, 1], at places `ids` of the run; images without a transformation keep their bits."""
     draws = draw(ids, noise, config)
     return Augmented(transformed(images, draws), numbers_of(draws))
 
 
 def transformed(images: Images, draws: Draws) -> Images:
-    """Each image as its draws say."""
-    # on a CPU the draws can be looked at; a GPU would have to be waited for
+    """Each image, transformed by its draws."""
+    # reading the draws costs nothing on a CPU, but would synchronise with a GPU
     resample = some_resampled if images.device.type == "cpu" else all_resampled
     moved = resample(images, draws)
     moved = where(by_image(draws.mirrored.bool()), moved.flip(-1), moved)
@@ -35,18 +35,18 @@ def transformed(images: Images, draws: Draws) -> Images:
 
 
 def some_resampled(images: Images, draws: Draws) -> Images:
-    """Everything but flips, worked out for the images that need it."""
+    """All transformations but flips, computed for the images that need them."""
     rows = draws.is_resampled.nonzero()[:, 0]
     chosen = Draws(*(value[rows] for value in draws))
     return images.index_copy(0, rows, resampled(images[rows], linear_origin(chosen), shift(chosen)))
 
 
 def all_resampled(images: Images, draws: Draws) -> Images:
-    """The same, worked out for all images and taken where it is needed: the host reads nothing."""
+    """All transformations but flips, computed for all images and selected on the device, without synchronisation."""
     moved = resampled(images, linear_origin(draws), shift(draws))
     return where(by_image(draws.is_resampled), moved, images)
 
 
 def by_image(is_chosen: Bool[Tensor, " batch"]) -> Bool[Tensor, "batch 1 1 1"]:
-    """A choice for every number of an image."""
+    """One choice per image, shaped to select whole images."""
     return is_chosen[:, None, None, None]

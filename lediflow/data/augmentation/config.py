@@ -11,7 +11,7 @@ class AugmentConfig:
 
     probability: float = bounded(
         0.0, at_least=0, at_most=1
-    )  # of each kind below for each image; higher: less is memorised, fewer images come as they are; EDM: 0.12; 0: off
+    )  # of each transformation of an image; higher: less is memorised, fewer images stay unchanged; EDM: 0.12; 0: off
     flip_horizontal: bool = True  # half of all images; left to data.flip_horizontal where that is on
     flip_vertical: bool = True  # half of the chosen ones; left to data.flip_vertical where on
     scaling: bool = True  # by 2^(0.2 n), n ~ N(0, 1): larger and smaller

@@ -1,6 +1,6 @@
-"""What is done to the k-th image of a run: a function of (seed, k), whoever loads it and on whatever device.
+"""Which transformations the k-th image of a run gets: a function of (seed, k), the same on any rank and device.
 
-Each transformation has draws of its own, so that leaving one out leaves the others as they are.
+Each transformation has its own draws, so that switching one off does not change the others.
 """
 
 import math
@@ -29,7 +29,7 @@ class Draws(NamedTuple):
 
     @property
     def is_resampled(self) -> Bool[Tensor, " batch"]:
-        """Whether anything but flips is done to an image."""
+        """Whether an image has any transformation but flips."""
         return stack((self.scale, self.angle, self.stretch, self.shift_x, self.shift_y)).ne(0).any(dim=0)
 
 
@@ -60,7 +60,7 @@ def draw(ids: Int64[Tensor, " batch"], noise: SampleNoise, config: AugmentConfig
 
 
 def numbers_of(draws: Draws) -> Float[Tensor, "batch 9"]:
-    """What a model is given, in k-diffusion's order and scale; zeros: the image as it is."""
+    """The numbers that a model is given, in k-diffusion's order and scale; zeros: no transformation."""
     return stack(
         (
             draws.mirrored,

@@ -6,7 +6,7 @@ Points are (x, y), x to the right and y downwards, from the image's middle. A po
 
 F flips, S = 2^(0.2 scale), A = diag(2^(0.2 stretch), 2^(-0.2 stretch)), R(a) = [[cos a, -sin a], [sin a, cos a]], and
 d = side / 8 (shift_x, shift_y): the image is shifted first and flipped last, as k-diffusion multiplies its matrices.
-Flips move whole pixels, so they are not part of the map here.
+Flips exchange whole pixels and are not part of the map here.
 """
 
 from jaxtyping import Float
@@ -20,7 +20,7 @@ Matrices = Float[Tensor, "batch 2 2"]
 
 
 def linear_origin(draws: Draws) -> Matrices:
-    """L of p = L q - d: the inverse of the linear part, flips aside."""
+    """L of p = L q - d: the inverse of the linear part, without flips."""
     wide, narrow = 2 ** (-LOG2_FACTOR * draws.stretch), 2 ** (LOG2_FACTOR * draws.stretch)
     along = rotation(draws.direction)
     unstretched = product(along * stack((wide, narrow), dim=1)[:, None, :], along.transpose(1, 2))
@@ -40,5 +40,5 @@ def rotation(angle: PerImage) -> Matrices:
 
 
 def product(left: Matrices, right: Matrices) -> Matrices:
-    """Sums written out: an image's matrix has the same bits in any batch."""
+    """Matrix product with explicit sums, so that an image's matrix has the same bits in any batch."""
     return (left[:, :, :, None] * right[:, None, :, :]).sum(dim=2)

@@ -2,13 +2,14 @@
 
 The scheme is EDM's, with another pair of filters. Upsampling and decimation here are the low-pass halves of the
 Cohen-Daubechies-Feuveau 9/7 wavelet (JPEG 2000's): they undo each other exactly and are symmetric, which EDM's sym6 is
-not. So the identity, shifts by whole pixels, flips and quarter turns give the very pixels, up to rounding. Decimation
-takes away what a smaller image cannot hold, down to half the size.
+not. So the identity, shifts by whole pixels, flips and quarter turns reproduce the pixels, up to rounding. Decimation
+removes the frequencies that a smaller image cannot represent, down to half the size.
 
-Beyond the border the image goes on mirrored about its outermost pixels, without repeating them, however far
-(k-diffusion's `reflect`). Interpolation may overshoot [-1, 1] at edges; nothing is clipped, as in both references.
+Beyond the border the image is continued by reflection about its outermost pixels, without repeating them, at any
+distance (k-diffusion's `reflect`). Interpolation may overshoot [-1, 1] at edges; nothing is clipped, as in both
+references.
 
-Nothing depends on what else is in a batch, to the bit.
+An image's result does not depend on the other images of a batch, to the bit.
 Source: Cohen, Daubechies & Feuveau (1992); coefficients: ISO/IEC 15444-1, annex F.
 """
 
@@ -31,9 +32,9 @@ ANALYSIS = (
     -0.01686411844287495,
     0.02674875741080976,
 )
-HALO = len(ANALYSIS) - 1  # fine points that decimation needs beyond the border
-SMALLEST_SIDE = 3  # pixels: what upsampling mirrors must be inside the image
-NUMBERS_AT_ONCE = 2**22  # of the images: bounds the memory, some 0.2 GB
+HALO = len(ANALYSIS) - 1  # points of the fine grid that decimation needs beyond the border
+SMALLEST_SIDE = 3  # pixels, so that the points that upsampling reflects are inside the image
+NUMBERS_AT_ONCE = 2**22  # of image values: bounds the memory, to about 0.2 GB
 
 
 def resampled(images: Images, linear: Matrices, shift: Float[Tensor, "batch 2"]) -> Images:
@@ -53,7 +54,7 @@ def part_resampled(images: Images, linear: Matrices, shift: Float[Tensor, "batch
 def fine_grid(
     side: int, linear: Matrices, shift: Float[Tensor, "batch 2"]
 ) -> Float[Tensor, "batch fine fine 2"]:
-    """Where each point of a grid twice as fine comes from; -1 and 1 are the outermost pixels."""
+    """The origin of each point of a grid twice as fine, for `grid_sample`; -1 and 1 are the outermost pixels."""
     points = torch.arange(-HALO, 2 * side - 1 + HALO, device=linear.device, dtype=linear.dtype)
     across = points / (side - 1) - 1
     down = across[:, None]
@@ -63,7 +64,7 @@ def fine_grid(
 
 
 def upsampled(images: Float[Tensor, "*batch side"]) -> Float[Tensor, "*batch fine"]:
-    """From n to 2 n - 1 points along the last axis, the outermost ones in place; 9/7 synthesis."""
+    """Upsample from n to 2 n - 1 points along the last axis; the outermost points stay; 9/7 synthesis."""
     middle, near, even, far = SYNTHESIS
     padded = mirrored_about_ends(images, 2)
     fine = images.new_empty(*images.shape[:-1], 2 * images.shape[-1] - 1)
@@ -74,7 +75,7 @@ def upsampled(images: Float[Tensor, "*batch side"]) -> Float[Tensor, "*batch fin
 
 
 def decimated(fine: Float[Tensor, "*batch fine"]) -> Float[Tensor, "*batch side"]:
-    """Every second point along the last axis, low-passed by 9/7 analysis; HALO points on both sides go."""
+    """Every second point along the last axis after 9/7 analysis (low-pass); HALO points on both sides are dropped."""
     end = fine.shape[-1] - 2 * HALO
     total = ANALYSIS[0] * fine[..., HALO : HALO + end : 2]
     for offset, weight in enumerate(ANALYSIS[1:], start=1):
@@ -90,5 +91,5 @@ def mirrored_about_ends(images: Float[Tensor, "*batch side"], count: int) -> Flo
 
 
 def along_both(resample: Callable[[Tensor], Tensor], images: Images) -> Images:
-    """The same along x and along y."""
+    """`resample`, which works along the last axis, along x and along y."""
     return resample(resample(images).mT).mT

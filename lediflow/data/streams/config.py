@@ -81,13 +81,13 @@ def check_flips(reader: ShardReader, config: DataConfig) -> None:
 
 
 def check_augmentation(reader: ShardReader, config: DataConfig) -> None:
-    """Refuse to augment what is not an image when augmented."""
+    """Refuse augmentation of latents and of images that are not squares."""
     contents, asked = reader.index.contents, f"data.augment.probability={config.augment.probability:g}"
     codec = (contents.codec or {"name": "pixels"})["name"]
     if config.augment.probability and codec != "pixels":
         raise UserError(
-            f"{asked} is set, but {reader.index.root} holds latents of {codec}, which are not the turned or scaled "
-            "image's latents when turned or scaled; set data.augment.probability=0, or train on images"
+            f"{asked} is set, but {reader.index.root} holds latents of {codec}, and transformed latents are not "
+            "the latents of the transformed image; set data.augment.probability=0, or train on images"
         )
     _, height, width = contents.signal_shape
     if config.augment.probability and (height != width or width < SMALLEST_SIDE):
@@ -98,7 +98,7 @@ def check_augmentation(reader: ShardReader, config: DataConfig) -> None:
 
 
 def shown_augmentation(config: DataConfig) -> AugmentConfig:
-    """What is done to the images and given to the model; a flip that data.flip_... makes is not made a second time."""
+    """The augmentation that the model is given; without the flips that data.flip_horizontal and flip_vertical make."""
     augment = config.augment
     return replace(
         augment,

@@ -1,9 +1,9 @@
 """Batches of latents for the latent sampler: every image goes through the frozen encoder once, not once an epoch.
 
 An image's posterior q(z|y) does not change while the sampler trains. It is kept in host memory for each training
-sample and each way of flipping it; a batch is a draw from the posteriors of its samples, the very draw that encoding
-its images anew would give (to the rounding of another batch size). The order, the ids and the state are SampleStream's:
-a run may change between the two at any resume.
+sample and each combination of flips; a batch is a draw from the posteriors of its samples, the same draw that encoding
+its images again would give (to the rounding of another batch size). The order, the ids and the state are
+SampleStream's: a run may change between the two at any resume.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_BYTES = 4 * 2**30  # of a rank's host memory
 
 
 def flips_of(config: DataConfig) -> list[Flips]:
-    """The ways in which an image is shown."""
+    """The combinations of flips with which an image is shown."""
     ways = [[False, True] if wanted else [False] for wanted in (config.flip_horizontal, config.flip_vertical)]
     return [(horizontal, vertical) for horizontal, vertical in itertools.product(*ways)]
 
@@ -53,7 +53,7 @@ def is_worthwhile(
 
 
 class LatentStream(SampleStream):
-    """One rank's micro-batches of latents; `Batch.images` are draws of z, and the batch says so."""
+    """One rank's micro-batches of latents; `Batch.images` are draws of z and `Batch.is_encoded` is true."""
 
     def __init__(self, reader: ShardReader, config: DataConfig, *, encode: Encode, **options: Any) -> None:
         """`options` are SampleStream's; `encode` takes images on the device, always `micro_batch` of them."""
@@ -81,7 +81,7 @@ class LatentStream(SampleStream):
         return batch.pinned() if self.device.type == "cuda" else batch
 
     def _way(self, ids: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-        """Which of the ways of flipping each place of the run has: the ways count up as a binary number does."""
+        """Index in `flips` for each place of the run: the horizontal flip is the higher bit of the two."""
         way = torch.zeros_like(ids)
         for wanted, axis in (
             (self.config.flip_horizontal, "horizontal"),
@@ -93,7 +93,7 @@ class LatentStream(SampleStream):
 
     @torch.no_grad()
     def _encoded(self, encode: Encode) -> Float[Tensor, "ways samples twice_channels h w"]:
-        """Mean and log variance of every training sample, each way."""
+        """Mean and log variance of every training sample, for each combination of flips."""
         started = time.perf_counter()
         count, size = len(self.samples), self.micro_batch
         chunks = [self.samples[first : first + size] for first in range(0, count, size)]

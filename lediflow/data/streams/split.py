@@ -36,6 +36,6 @@ def samples_of(
 
 
 def spread_over(samples: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
-    """At most so many, spread evenly over all."""
+    """At most `most` of the samples, spread evenly over them."""
     count = min(most, len(samples))
     return samples[np.arange(count) * len(samples) // max(count, 1)]

@@ -103,7 +103,7 @@ def diagnostics(sums: PriorSums, is_pixels: bool = True) -> dict[str, Any]:
 
 
 def active_units(sums: PriorSums) -> int:
-    """How many entries of the latent say something about the image."""
+    """Number of latent entries whose posterior mean varies between images by more than ACTIVE_VARIANCE."""
     mean, square = sums.latent / sums.images
     return int((square - mean.square() > ACTIVE_VARIANCE).sum())
 

@@ -133,5 +133,5 @@ def estimate_by_source(sums: KernelSums, about: Related, scale: float = 1.0) -> 
 
 
 def by_group(values: Sums, groups: Int64[Tensor, " images"], count: int) -> Float[Tensor, " sources"]:
-    """The values of each source's images, added up."""
+    """Sums of `values` over the images of each source."""
     return torch.zeros(count, dtype=torch.float64).index_add_(0, groups, values)

@@ -30,7 +30,7 @@ LIMITS = {
 
 
 def stage_lines(document: Mapping[str, Any]) -> dict[Line, list[Point]]:
-    """A line for each source of z, and solver where there are several; the prior alone is in the first."""
+    """A line for each source of z, and for each of several solvers; the prior alone belongs to the first solver."""
     rows = document["rows"]
     solvers = list(dict.fromkeys(row["solver"] for row in rows if row["steps"]))
     found: dict[Line, list[Point]] = {}

@@ -46,7 +46,7 @@ class RealLatents:
         return sample(posterior.mean, posterior.logvar, noise)
 
     def __call__(self, ids: Int64[Tensor, " batch"]) -> Float[Tensor, "batch channels h w"]:
-        """z of the images of these numbers."""
+        """z of the images with these numbers."""
         places = [int(number) % len(self.signals) for number in ids.tolist()]
         y = self.signals.numbered(places)
         return self.draw(self.posterior(y), ids)

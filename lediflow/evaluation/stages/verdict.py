@@ -149,7 +149,7 @@ def best_setting(evidence: Evidence) -> Setting:
     ]
     if not shared:
         raise ValueError(
-            f"no setting of the solver was measured with z of {', '.join(SOURCES)} alike; measure one step or more of "
+            f"no solver setting was measured with z of each of {', '.join(SOURCES)}; measure one step or more of "
             "each"
         )
     return min(shared, key=lambda setting: evidence.curves["sampler"][setting][1].value)
@@ -196,13 +196,13 @@ def trend_of(evidence: Evidence) -> Trend | None:
 
 
 def memorises(parts: Mapping[str, Part], evidence: Evidence) -> bool:
-    """Whether both the MMD and the VGL are significantly worse on held-out images."""
+    """Whether held-out z are worse by MMD, beyond the margin, and by VGL, by GAP or more."""
     gap = vgl_gap(evidence)
     return parts["prior"].is_certain and gap is not None and gap >= GAP
 
 
 def vgl_gap(evidence: Evidence) -> float | None:
-    """VGL on held-out images less that on training images, in nats per entry."""
+    """VGL on held-out images minus VGL on training images, in nats per entry; None where one is not known."""
     if evidence.vgl_training is None or evidence.vgl_held_out is None:
         return None
     return evidence.vgl_held_out - evidence.vgl_training

@@ -53,7 +53,7 @@ class Memory:
         return Cost(kept_bytes=numbers * self.wide.itemsize)
 
     def masks(self, numbers: int, rate: float) -> Cost:
-        """What dropout keeps: a byte for each number."""
+        """Memory of a dropout mask: a byte for each number."""
         return Cost(kept_bytes=numbers) if rate else Cost()
 
     def widened(self, numbers: int) -> Cost:
@@ -84,7 +84,7 @@ def attention_projections(level: LevelSpec, tokens: int, condition_width: int | 
     """Norm, the map to queries, keys and values, and the map of what attention mixed."""
     width = level.width
     to_heads = norm(tokens, width, condition_width, memory) + linear(tokens, width, 3 * width, memory)
-    if level.dropout:  # then the last map's input is no longer what attention keeps
+    if level.dropout:  # then the input of the last map is another tensor than attention's output
         return to_heads + linear(tokens, width, width, memory) + memory.masks(tokens * width, level.dropout)
     return to_heads + product(tokens, width, width)
 

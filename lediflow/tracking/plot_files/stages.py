@@ -1,4 +1,4 @@
-"""What z from each source costs in quality: distance against evaluations, a line for each source."""
+"""Figure of `mode=stages`: distance against evaluations, a line for each source of z."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stages_figure(
 ) -> Figure:
     """Points of cost 0 are the prior alone, at the left edge; `real`: photographs among themselves, `floor`: the codec.
 
-    `heading` says what limits the quality, `text` on what numbers that rests.
+    `heading` names what limits the quality, `text` the measurements that show it.
     """
     below = textwrap.wrap(text, TEXT_COLUMNS)
     figure = Figure(figsize=(WIDTH, 4.4 + 0.17 * len(below)), layout="constrained")
@@ -76,7 +76,7 @@ def stages_figure(
 def draw_alone(
     axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: dict[Line, Look], edge: float
 ) -> None:
-    """Draws of the prior, not joined with what the flow makes of them."""
+    """Draw the prior alone as separate points, not joined to the line of its flow."""
     for line, points in lines.items():
         dots: dict[str, Any] = {"marker": looks[line].marker, "markersize": 5, "color": looks[line].colour}
         for point in points:

@@ -224,5 +224,5 @@ def test_options_that_make_no_sense_are_refused_with_their_key(options, message)
 
 
 def test_a_width_that_was_not_found_yet_is_never_taken_for_none(auxiliary, velocity, batch, noise):
-    with pytest.raises(RuntimeError, match=r"was not settled before the first step"):
+    with pytest.raises(RuntimeError, match=r"was not measured before the first step"):
         stage_of(auxiliary, prior_widening="auto").loss(velocity, batch, noise)
