@@ -133,7 +133,7 @@ def find_chain(session: Session) -> Chain:
 
 
 def find_baseline(path: str) -> RunFolder:
-    """A run of the Gaussian baseline; refused before anything is measured where it is another."""
+    """The run of the Gaussian baseline; UserError, before anything is measured, for any other run."""
     folder, command = RunFolder(Path(path)), "python -m lediflow.train stage=flow prior=gaussian ..."
     folder.require_export(f"baseline={path}", command)
     facts = folder.exported_facts()

@@ -42,7 +42,7 @@ def watch(session: Session) -> None:
     while True:
         was_finished = session.group.share(
             is_finished(folder)
-        )  # before the look: the last one may come between
+        )  # first: the last checkpoint may be written after `next_checkpoint` has looked
         path = session.group.share(next_checkpoint(folder) if session.group.is_first else None)
         if path is not None:
             evaluate_checkpoint(session, folder, Checkpoint(path))
@@ -79,7 +79,7 @@ def is_evaluated(output: Path) -> bool:
 
 
 def is_finished(folder: RunFolder) -> bool:
-    """Whether the training has come to the number of images it was asked for, or `train.patience_images` ended it."""
+    """Whether the training has reached `train.images`, or `train.patience_images` ended it."""
     paths = CheckpointFolder(folder.checkpoints).paths()
     if not paths or not folder.config.exists():
         return False
