@@ -60,6 +60,17 @@ def check_augmentation(command: TrainCommand) -> None:
             f"data.augment.probability={probability:g} transforms images, and a model without the augmentation "
             f"input would generate such images; set model.{name}.augmentation=true, or data.augment.probability=0"
         )
+    kinds = [field.name for field in dataclasses.fields(command.data.augment) if field.name != "probability"]
+    if probability and not any(getattr(command.data.augment, kind) for kind in kinds):
+        raise UserError(
+            f"data.augment.probability={probability:g}, but every kind of transformation is off; leave one of "
+            f"data.augment.{{{','.join(kinds)}}} on, or set data.augment.probability=0"
+        )
+    if probability and getattr(command.stage, "encode_once", None):
+        raise UserError(
+            "stage.encode_once=true, but with data.augment.probability an image differs each time it is seen; leave "
+            "stage.encode_once out, or set data.augment.probability=0"
+        )
 
 
 def trained_key(command: TrainCommand) -> str:

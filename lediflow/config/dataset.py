@@ -100,11 +100,6 @@ def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) ->
     if not isinstance(command.stage, LatentSamplerStageConfig) or command.stage.encode_once is False:
         return False
     is_drawn, is_augmented = reader.index.contents.has_logvar, command.data.augment.probability > 0
-    if command.stage.encode_once and is_augmented:
-        raise UserError(
-            "stage.encode_once=true, but with data.augment.probability an image differs each time it is seen; leave "
-            "stage.encode_once out, or set data.augment.probability=0"
-        )
     if command.stage.encode_once and is_drawn:
         raise UserError(
             f"stage.encode_once=true, but {command.data.path} holds latents that are drawn again each time they "

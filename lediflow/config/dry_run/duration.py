@@ -22,7 +22,13 @@ SHARE = 0.3  # of a device's peak that training reaches: an H100 does 32 to 40 %
 ELSEWHERE = ("NVIDIA GeForce RTX 3090", "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3")
 CPU_SHARE = 0.15  # the same of a CPU: the demo's models on two cores
 PRODUCT = 1024  # side of the matrices that a CPU is measured with
-ALIKE = ("stage.name", "prior", "model", "train.global_batch")  # what makes another run's speed ours
+ALIKE = (
+    "stage.name",
+    "stage.encode_once",
+    "prior",
+    "model",
+    "train.global_batch",
+)  # what makes another run's speed ours
 
 
 class Speed(NamedTuple):

@@ -11,6 +11,14 @@ from lediflow.data.storage.remote import is_remote
 from lediflow.data.streams.config import training_samples
 
 
+def opened(command: TrainCommand) -> ShardReader | None:
+    """The shards, where they are there and finished."""
+    path = command.data.path
+    if not path or not (is_remote(path) or (has_index(path) and not lacks_index(path))):
+        return None
+    return ShardReader.open(path, command.data.reading)
+
+
 def sample_facts(command: TrainCommand) -> Facts:
     """Images and steps of an epoch, where the data is there."""
     path = command.data.path
@@ -24,7 +32,8 @@ def sample_facts(command: TrainCommand) -> Facts:
                 command.synthetic_images
             )
             return [("data.path", f"{path} holds no finished shards yet{drawn}")]
-    reader = ShardReader.open(path, command.data.reading)
+    reader = opened(command)
+    assert reader is not None
     check_samples(command, reader)
     images, batch = len(training_samples(reader, command.data)), command.train.global_batch
     return [

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lediflow.config.dataset import encodes_once
+from lediflow.config.dry_run.samples import opened
 from lediflow.config.dry_run.text import Facts
 from lediflow.config.parent import has_parent
 from lediflow.config.schema import TrainCommand
@@ -18,6 +20,7 @@ from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
 from lediflow.stages.flow import AUTO
+from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 from lediflow.training.throughput import parent_flops
 
 
@@ -59,7 +62,7 @@ def work_of(command: TrainCommand, ranks: int) -> Work:
     model = model_cost(
         trained_spec(command), size, size, dtype=dtype, recompute=engine.activation_checkpointing
     )
-    return Work(engine, ranks, *split, model, frozen_cost(command))
+    return Work(engine, ranks, *split, model, frozen_cost(command, ranks))
 
 
 def planned(config: EngineConfig) -> EngineConfig:
@@ -70,14 +73,22 @@ def planned(config: EngineConfig) -> EngineConfig:
     return replace(config, precision=choose_precision(precision, device))
 
 
-def frozen_cost(command: TrainCommand) -> Cost:
-    """Of the auxiliary model in a step: the flow encodes and decodes, the latent sampler encodes."""
+def frozen_cost(command: TrainCommand, ranks: int) -> Cost:
+    """Of the auxiliary model in a step: the flow encodes and decodes, the latent sampler encodes, if not before."""
     if not has_parent(command):
         return Cost()
     size = command.model.image_size
     cost = model_cost(command.model.auxiliary, size, size)
     called = parent_flops(command.stage.name, command.model.auxiliary, size)
-    return Cost(cost.total.parameters, called)
+    return Cost(cost.total.parameters, 0 if has_encoded_before(command, ranks) else called)
+
+
+def has_encoded_before(command: TrainCommand, ranks: int) -> bool:
+    """Whether steps begin from kept latents; without data only where `stage.encode_once` says so."""
+    if not isinstance(command.stage, LatentSamplerStageConfig):
+        return False
+    reader = opened(command)
+    return bool(command.stage.encode_once) if reader is None else encodes_once(command, reader, ranks)
 
 
 def work_facts(command: TrainCommand, work: Work) -> Facts:

@@ -76,6 +76,19 @@ def test_a_frozen_parent_costs_the_passes_that_a_stage_makes():
     assert baseline.flops == 3 * baseline.model.total.flops
 
 
+@pytest.mark.parametrize(
+    ("option", "images", "is_kept"),
+    [("null", 96, True), ("null", 95, False), ("true", 95, True), ("false", 96, False)],
+)
+def test_a_sampler_that_keeps_its_latents_does_not_pay_for_the_encoder(trained, option, images, is_kept):
+    """48 images, each of which is seen twice in 96."""
+    command = smoke("stage=latent_sampler", f"data.path={trained.latents}", f"stage.encode_once={option}",
+                    f"train.images={images}")  # fmt: skip
+    work = work_of(command, 1)
+    assert (work.flops == 3 * work.model.total.flops) == is_kept
+    assert work.frozen.parameters == count_parameters(build_model(command.model.auxiliary))
+
+
 def test_epochs_are_those_of_the_shards_that_are_there(trained):
     options = ("synthetic_images=0", f"data.path={trained.latents}", "data.held_out_fraction=0.25")
     said = succeed(*SMOKE, "stage=auxiliary", "train.images=192", *options, "--dry-run")
@@ -144,6 +157,11 @@ def test_a_run_beside_this_one_tells_too_and_another_model_does_not(trained, tmp
     shutil.copytree(trained.flow, tmp_path / "flow-seed0")
     command = replace(compose(*trained.commands["flow"]), run=f"{tmp_path}/flow-seed1", seed=1)
     assert logged_speed(command, 1).source.endswith("flow-seed0/events.jsonl")
+    assert logged_speed(replace(command, stage=replace(command.stage, cap=2.0)), 1) is not None
+    sampler = compose(*trained.commands["sampler"])
+    encoding = replace(sampler.stage, encode_once=not sampler.stage.encode_once)
+    assert logged_speed(sampler, 1) is not None
+    assert logged_speed(replace(sampler, stage=encoding), 1) is None  # another work for each image
     other = compose(*trained.commands["baseline"])
     assert logged_speed(replace(other, run=f"{tmp_path}/baseline"), 1) is None
 

@@ -82,6 +82,15 @@ def test_a_model_that_is_not_given_how_images_are_augmented_is_refused_with_what
     check_command(typed(given))
 
 
+def test_augmentation_without_a_kind_and_latents_kept_of_augmented_images_are_refused():
+    auxiliary = ("stage=auxiliary", "model.auxiliary.augmentation=true", "data.augment.probability=0.12")
+    kinds = ("flip_horizontal", "flip_vertical", "scaling", "rotation", "anisotropy", "translation")
+    said = refusal(*auxiliary, *(f"data.augment.{kind}=false" for kind in kinds))
+    assert f"leave one of data.augment.{{{','.join(kinds)}}} on, or set data.augment.probability=0" in said
+    sampler = ("stage=latent_sampler", "model.latent_sampler.augmentation=true", *auxiliary[2:])
+    assert "leave stage.encode_once out" in refusal(*sampler, "stage.encode_once=true")
+
+
 def test_the_command_ends_with_the_sentence_and_leaves_nothing_behind(tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
     options = (*FLOW, "engine.device=cpu", f"run={run}", f"data.path={data}")
