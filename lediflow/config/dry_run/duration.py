@@ -28,7 +28,7 @@ ALIKE = (
     "prior",
     "model",
     "train.global_batch",
-)  # what makes another run's speed ours
+)  # options that must be equal for another run's speed to apply
 
 
 class Speed(NamedTuple):

@@ -12,7 +12,7 @@ from lediflow.data.streams.config import training_samples
 
 
 def opened(command: TrainCommand) -> ShardReader | None:
-    """The shards, where they are there and finished."""
+    """The shards of data.path; None where they do not exist or are unfinished."""
     path = command.data.path
     if not path or not (is_remote(path) or (has_index(path) and not lacks_index(path))):
         return None

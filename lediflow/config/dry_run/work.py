@@ -74,7 +74,10 @@ def planned(config: EngineConfig) -> EngineConfig:
 
 
 def frozen_cost(command: TrainCommand, ranks: int) -> Cost:
-    """Of the auxiliary model in a step: the flow encodes and decodes, the latent sampler encodes, if not before."""
+    """Cost of the frozen auxiliary model for an image: encoder and decoder for the flow, encoder for the sampler.
+
+    A sampler that trains on kept latents calls neither.
+    """
     if not has_parent(command):
         return Cost()
     size = command.model.image_size
@@ -84,7 +87,7 @@ def frozen_cost(command: TrainCommand, ranks: int) -> Cost:
 
 
 def has_encoded_before(command: TrainCommand, ranks: int) -> bool:
-    """Whether steps begin from kept latents; without data only where `stage.encode_once` says so."""
+    """Whether steps begin from kept latents; if the data cannot be read, `stage.encode_once` decides."""
     if not isinstance(command.stage, LatentSamplerStageConfig):
         return False
     reader = opened(command)
