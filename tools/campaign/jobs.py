@@ -178,10 +178,13 @@ def rounded(value: Any) -> Any:
     return round(value, 5) if isinstance(value, float) else value
 
 
-def losses(run: Path) -> dict[str, Any]:
-    """The last losses in training and on held-out images, the lowest held-out one, and the speed."""
+def losses(run: Path, held_out_name: str = "loss") -> dict[str, Any]:
+    """The last losses in training and on held-out images, the lowest held-out one, and the speed.
+
+    `held_out_name` is the validation's loss of the training weights, or `averaged_loss`, of the averaged ones.
+    """
     events = run / "events.jsonl"
-    training, held_out = curve(events, "train", "loss"), curve(events, "validation", "loss")
+    training, held_out = curve(events, "train", "loss"), curve(events, "validation", held_out_name)
     speed = curve(events, "train", "images_per_second").values
     last = {"training": training, "held_out": held_out}
     found: dict[str, Any] = {name: float(line.values[-1]) for name, line in last.items() if len(line.values)}

@@ -3,9 +3,9 @@
     python tools/campaign/memorising.py --data SHARDS --others OTHER_SHARDS --name faces600 --folder runs/memorising \
         --cures base= dropout=model.auxiliary.levels.0.dropout=0.1,model.auxiliary.levels.1.dropout=0.1 ...
 
-A cure is NAME=OVERRIDE,OVERRIDE,... Each model exports the averaged weights of its best validation
-(train.export=best), which `evaluate mode=prior` measures on `--others`; its curve of held-out losses says where the last
-weights stand. The whole chain under a cure is small_sets.py. Numbers come to results/campaign/memorising_NAME.json.
+A cure is NAME=OVERRIDE,OVERRIDE,... Each model exports the averaged weights of its best validation (train.export=best),
+which `evaluate mode=prior` measures on `--others`; its curve of held-out losses says where the last weights stand. The
+whole chain under a cure is small_sets.py. Numbers come to results/campaign/memorising_NAME.json.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
     """The prior of every model that has been measured, and its losses."""
     found: dict[str, Any] = {}
     for name in named_overrides(options.cures):
-        found[name] = {"losses": losses(options.folder / name)}
+        found[name] = {"losses": losses(options.folder / name, "averaged_loss")}
         results = options.folder / f"{name}_prior" / "results.json"
         if results.is_file():
             prior = read_results(results)["results"]["prior"]

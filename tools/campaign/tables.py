@@ -56,6 +56,42 @@ def small_lines(document: Results) -> list[str]:
     ]
 
 
+def memorising_lines(document: Results) -> list[str]:
+    """Auxiliary models under each cure: lowest and last held-out loss, and the best weights on other pictures."""
+    cures = document["results"]["cures"]
+    heads = [
+        "cure",
+        "lowest held-out loss",
+        "at images",
+        "last",
+        "training",
+        "NLL on other pictures",
+        "sigma",
+        "KL",
+    ]
+    body = []
+    for name, found in cures.items():
+        loss, best = found["losses"], found.get("best_on_others", {})
+        body.append(
+            [
+                name,
+                number(loss.get("held_out_lowest")),
+                f"{loss['held_out_lowest_at']:,}" if "held_out_lowest_at" in loss else "",
+                number(loss.get("held_out")),
+                number(loss.get("training")),
+                *(number(best.get(key)) for key in ("nll_nats", "sigma_geometric_mean", "kl_nats_per_image")),
+            ]
+        )
+    others = next((found["best_on_others"] for found in cures.values() if "best_on_others" in found), {})
+    said = f" on {others['images']:,} pictures that no model saw" if others else ""
+    return [
+        *table(heads, body),
+        "",
+        "Held-out losses are those of the averaged weights. The exported weights, those of the lowest held-out loss, "
+        f"are measured{said}: negative log density in nats per entry, typical sigma, KL in nats per image.",
+    ]
+
+
 def samplers_lines(document: Results) -> list[str]:
     """A comparison of latent samplers: how far each was trained, its losses, and the quality where it was measured."""
     results, measured = document["results"], document["results"]["samplers"]
@@ -221,4 +257,5 @@ LINES: dict[str, Callable[[Results], list[str]]] = {
     "widths": widths_lines,
     "samplers": samplers_lines,
     "small": small_lines,
+    "memorising": memorising_lines,
 }

@@ -119,3 +119,14 @@ def test_cures_have_a_line_each_and_the_losses_of_all_their_models(tables):
     assert "| base | **0.700** |" in lines
     assert "| base | 0.500 / 0.600 / 0.700 | 0.100 | 0.250 |" in lines
     assert "| base_sampler | 12,504 | 0.100 | 0.250 |" in lines
+
+
+def test_a_cure_that_was_stopped_has_what_is_known_of_it(tables):
+    """Losses of a training that is under way, and no measurement on other pictures yet."""
+    loss = LOSS | {"held_out_lowest": -1.216, "held_out_lowest_at": 21000}
+    best = {"images": 1200, "nll_nats": -0.119, "sigma_geometric_mean": 0.179, "kl_nats_per_image": 60.84}
+    cures = {"base": {"losses": loss, "best_on_others": best}, "decay": {"losses": LOSS}}
+    lines = tables.memorising_lines({"results": {"cures": cures}})
+    assert lines[2] == "| base | -1.22 | 21,000 | 0.250 | 0.100 | -0.119 | 0.179 | 60.84 |"
+    assert lines[3] == "| decay |  |  | 0.250 | 0.100 |  |  |  |"
+    assert "measured on 1,200 pictures that no model saw" in lines[-1]
