@@ -7,7 +7,7 @@ from typing import Any
 
 from lediflow.config.dataset import open_data
 from lediflow.config.identity import full_identity
-from lediflow.config.parent import Parent, check_parent_data, load_parent
+from lediflow.config.parent import Parent, check_parent_data, load_parent, warn_of_seen_images
 from lediflow.config.schema import TrainCommand
 from lediflow.config.warm_start import WarmStart, load_warm_start
 from lediflow.data.shards.reader import ShardReader
@@ -28,4 +28,6 @@ def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
     reader = open_data(command, ranks)
     if parent:
         check_parent_data(command, parent, reader)
+        if ranks.is_first:
+            warn_of_seen_images(command, parent, reader)
     return Inputs(reader, parent, warm_start, full_identity(command, parent, warm_start))

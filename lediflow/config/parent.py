@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
 from lediflow.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,18 @@ def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader
             f"({reader.index.fingerprint[:12]}): its prior may not fit. Train a parent on this data (stage=auxiliary), "
             "or say other_data=true"
         )
+
+
+def warn_of_seen_images(command: TrainCommand, parent: Parent, reader: ShardReader) -> None:
+    """Warn where the parent was trained on images that this run holds out."""
+    data = parent.facts.get("data", {})
+    fraction = data.get("held_out_fraction") or 0.0
+    if data.get("fingerprint") == reader.index.fingerprint and fraction < command.data.held_out_fraction:
+        log.warning(
+            "parent=%s was trained with data.held_out_fraction=%g, this run with %g: its parent has seen images that "
+            "are held out here, so held-out losses are too low if it memorises; train both with the same fraction",
+            parent.path, fraction, command.data.held_out_fraction,
+        )  # fmt: skip
 
 
 def told(codec: dict[str, Any] | None) -> str:

@@ -88,9 +88,10 @@ def log_kept_width(width: Width, command: TrainCommand, training: Training) -> N
     """Log the width of a continued run."""
     if WIDTH in training.identity["stage"]:
         log.info("the flow's start is %s, as when the run began", describe_start(width))
-    elif command.stage.prior_widening == AUTO:
+    elif given_width(command.stage) != width:
         log.info(
-            "the run began when stage.prior_widening was 0 by default: it continues with 0, its prior is not widened"
+            "the run began when stage.prior_widening was 0 by default: it continues with 0, its prior is not widened, "
+            "nor scaled"
         )
 
 
@@ -111,7 +112,7 @@ def find_width(
         log.info("the flow's start is %s, as measured before", describe_start(kept.width))
         return kept
     split = "heldout"
-    samples = samples_of(split, reader.index.table["key"], command.data.held_out_fraction)
+    samples = samples_of(split, reader.index.table["key"], unseen_fraction(command, inputs))
     if not len(samples):
         split, samples = "train", samples_of("train", reader.index.table["key"], 0.0)
     scale = command.stage.prior_scale
@@ -134,6 +135,14 @@ def find_width(
     return found
 
 
+def unseen_fraction(command: TrainCommand, inputs: Inputs) -> float:
+    """Share of the images that neither this run nor its parent is trained on: a larger share contains a smaller one."""
+    assert inputs.parent is not None
+    own, theirs = command.data.held_out_fraction, inputs.parent.facts.get("data", {})
+    is_of_these = theirs.get("fingerprint") == inputs.reader.index.fingerprint
+    return min(own, theirs.get("held_out_fraction") or 0.0) if is_of_these else own
+
+
 def log_found_width(found: AutomaticWidth, training: Training, command: TrainCommand) -> None:
     """Log the width and record its event; warn where it was measured on training images."""
     training.tracker.record(ABOUT, training.clock.images_seen, **dataclasses.asdict(found))
@@ -144,9 +153,9 @@ def log_found_width(found: AutomaticWidth, training: Training, command: TrainCom
     )
     if found.split != "heldout":
         log.warning(
-            "data.held_out_fraction=%g holds out no images, so the prior's width was measured on training images; if "
-            "the parent has memorised them, the width is too small. Hold images out, or give "
-            "stage.prior_widening a number",
+            "data.held_out_fraction of this run (%g) or of its parent holds out no images, so the prior's width was "
+            "measured on training images; if the parent has memorised them, the width is too small. Hold images out "
+            "in both, or give stage.prior_widening a number",
             command.data.held_out_fraction,
         )
 

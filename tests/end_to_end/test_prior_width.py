@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from unittest import mock
 
 import pytest
@@ -23,6 +23,21 @@ from lediflow.tracking.jsonl import read_events
 HELD_OUT = 0.3
 YOUNG = ("prior_widening", "prior_scale")
 CONTINUED = "is widened by {:g}, as when the run began"
+
+
+@pytest.fixture(scope="module")
+def trained(trained, tmp_path_factory):
+    """Auxiliary model and sampler that have not seen the images that are held out here."""
+    root = tmp_path_factory.mktemp("held_out")
+    for name in ("shards", "latents", "baseline"):
+        (root / name).symlink_to(trained.root / name)
+    commands = {
+        name: tuple(word.replace(str(trained.root), str(root)) for word in command)
+        for name, command in trained.commands.items()
+    }
+    for name in ("auxiliary", "sampler"):
+        succeed(*commands[name], f"data.held_out_fraction={HELD_OUT}")
+    return replace(trained, root=root, commands=commands)
 
 
 def command_of(trained, folder, *options):
@@ -149,6 +164,22 @@ def test_with_nothing_held_out_it_says_that_memorising_goes_unseen(trained, tmp_
     assert facts_of(tmp_path)["prior_width"]["split"] == "train"
 
 
+@pytest.mark.parametrize(("fraction", "split"), [(0, "train"), (0.1, "heldout")])
+def test_images_that_the_parent_has_seen_do_not_count_as_held_out(trained, tmp_path, fraction, split):
+    parent = (*trained.commands["auxiliary"], f"run={tmp_path}/parent", "train.images=16")
+    succeed(*parent, f"data.held_out_fraction={fraction}")
+    said = succeed(*command_of(trained, tmp_path / "run", f"parent={tmp_path}/parent", "train.images=16")).err
+    assert (
+        f"was trained with data.held_out_fraction={fraction}, this run with {HELD_OUT}: its parent has seen"
+        in said
+    )
+    about = json.loads((tmp_path / "run/prior_width.json").read_text())
+    keys = ShardReader.open(trained.latents).index.table["key"]
+    unseen = len(samples_of("heldout", keys, fraction)) or len(keys)
+    assert (about["split"], about["images"]) == (split, unseen)
+    assert ("measured on training images" in said) == (split == "train")
+
+
 @pytest.mark.parametrize("images", [64, 96], ids=["finished", "to be continued"])
 def test_another_width_is_another_run(automatic, trained, images):
     said = invoke(*command_of(trained, automatic[0], f"train.images={images}", "stage.prior_widening=0.3"))
@@ -228,10 +259,14 @@ class TestARunOfBefore:
     def test_is_finished_for_the_same_command(self, run, trained, said):
         assert "nothing to do" in succeed(*command_of(trained, run, *said)).err
 
-    @pytest.mark.parametrize("said", [(), ("stage.prior_widening=0",)], ids=["not named", "0"])
+    @pytest.mark.parametrize(
+        "said",
+        [(), ("stage.prior_widening=0",), ("stage.prior_widening=0", "stage.prior_scale=3")],
+        ids=["not named", "0", "scaled"],
+    )
     def test_goes_on_with_0(self, run, trained, tmp_path, said):
         heard = succeed(*command_of(trained, run, "train.images=96", *said)).err
-        assert ("its prior is not widened" in heard) == (not said)
+        assert ("its prior is not widened, nor scaled" in heard) == (said != ("stage.prior_widening=0",))
         facts = facts_of(run)
         assert facts["prior_widening"] == 0 and "prior_widening" not in facts["identity"]["stage"]
         assert not (run / "prior_width.json").exists()
