@@ -51,7 +51,7 @@ FULL = Scale(
         "auxiliary": 100,
         "flow": 125,
         "baseline": 103,
-        "sampler": 70,
+        "sampler": 105,
         "sample": 5,
         "evaluate": 50,
     },
