@@ -59,12 +59,7 @@ class RowMaker:
         row = (
             settings(config) | self.costs(config) | self.quality(features, config, path) | {"record": record}
         )
-        with group.together(f"writing {path}"):
-            if group.is_first:
-                write_json(path, row)
-                if not command.keep_features:
-                    features.path.unlink()
-                    remove_if_empty(features.path.parent)
+        keep_row(self.session, path, row, features)
         return {"run": self.name} | row
 
     def finished(self, path: Path) -> dict[str, Any] | None:
@@ -166,6 +161,16 @@ def title(name: str, config: SamplingConfig) -> str:
     """What the progress bar is about."""
     steps = "step" if config.steps == 1 else "steps"
     return f"{name}, {config.solver}, {config.steps} {steps}, temperature {config.temperature:g}"
+
+
+def keep_row(session: Session, path: Path, row: dict[str, Any], features: FeatureSet) -> None:
+    """Written by the first rank; the features of generated images go unless they were asked for."""
+    with session.group.together(f"writing {path}"):
+        if session.group.is_first:
+            write_json(path, row)
+            if not session.command.keep_features:
+                features.path.unlink()
+                remove_if_empty(features.path.parent)
 
 
 def influence_file(folder: Path, row: dict[str, Any]) -> Path:

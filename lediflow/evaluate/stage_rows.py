@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lediflow.data.files import write_json
 from lediflow.errors import UserError
-from lediflow.evaluate.rows import remove_if_empty
+from lediflow.evaluate.rows import keep_row
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.cmmd import cmmd_estimate
 from lediflow.evaluation.distances.estimate import FEWEST, Estimate
@@ -77,7 +76,7 @@ class StageRows:
         return [self.row(source, config) for config in source.settings]
 
     def row(self, source: Source, config: SamplingConfig) -> Row:
-        command, group = self.session.command, self.session.group
+        group = self.session.group
         images = source.images(config)
         record = self.record(images)
         path = self.output / ROWS / f"{digest(record)}.json"
@@ -94,12 +93,7 @@ class StageRows:
             "reference_images": len(self.references[0].chosen),
             "record": record,
         }
-        with group.together(f"writing {path}"):
-            if group.is_first:
-                write_json(path, row)
-                if not command.keep_features:
-                    features.path.unlink()
-                    remove_if_empty(features.path.parent)
+        keep_row(self.session, path, row, features)
         return row
 
     def record(self, images: NumberedImages) -> dict[str, Any]:

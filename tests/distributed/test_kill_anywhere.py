@@ -179,7 +179,7 @@ class TestShort:
 
 
 class TestBest:
-    """Of a run that memorises and runs out of patience (harness/memorising.py)."""
+    """A run that memorises and runs out of patience (harness/memorising.py)."""
 
     @pytest.fixture(scope="class")
     def memorising(self, root, killable):

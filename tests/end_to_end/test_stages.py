@@ -193,14 +193,14 @@ class TestFile:
         assert all(row["low"] < row["mmd"] < row["high"] for row in plain["rows"])
         assert {row["mmd_name"].split(":")[0] for row in plain["rows"]} == {"MMD (torchscript"}
 
-    def test_images_and_draws_of_each_are_told_where_a_split_is_small(self, plain, folder):
+    def test_images_and_draws_of_each_are_recorded_where_a_split_is_small(self, plain, folder):
         keys = ShardReader.open(folder.root / "shards").index.table["key"]
         held_out = len(samples_of("heldout", keys, HELD_OUT))
         row = next(row for row in plain["rows"] if row["z"] == "heldout")
         assert (row["images"], row["real_images"]) == (COUNT, held_out)
         assert row["draws_of_each"] == -(-COUNT // held_out) > 1
 
-    def test_losses_latents_and_the_prior_are_told(self, plain):
+    def test_losses_latents_and_the_prior_are_recorded(self, plain):
         losses = plain["losses"]
         for run, images in (("auxiliary", 3200), ("flow", 800), ("sampler", 4800), ("baseline", 320)):
             assert losses[run]["images_seen"] == images
@@ -226,13 +226,15 @@ class TestFile:
             _, _, prior = auxiliary(batch.images, noise)
         distance = (batch.images - prior.mean).square() / prior.logvar.exp()
         expected = 0.5 * (prior.logvar + distance).mean(dim=(1, 2, 3))
-        told = plain["losses"]["prior"]["heldout"]
-        assert told["images"] == len(held_out)
-        assert told["vgl"] == pytest.approx(expected.mean().item(), rel=1e-4)
-        assert told["vgl_standard_error"] == pytest.approx(
+        about = plain["losses"]["prior"]["heldout"]
+        assert about["images"] == len(held_out)
+        assert about["vgl"] == pytest.approx(expected.mean().item(), rel=1e-4)
+        assert about["vgl_standard_error"] == pytest.approx(
             expected.std().item() / len(held_out) ** 0.5, rel=1e-3
         )
-        assert told["sigma_geometric_mean"] == pytest.approx((prior.logvar / 2).mean().exp().item(), rel=1e-4)
+        assert about["sigma_geometric_mean"] == pytest.approx(
+            (prior.logvar / 2).mean().exp().item(), rel=1e-4
+        )
 
     def test_finished_rows_are_not_measured_again(self, plain, folder):
         rows = sorted((folder.root / "plain" / "rows").iterdir())
@@ -290,7 +292,7 @@ class TestImages:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("options", "told"),
+        ("options", "message"),
         [
             (("labels=[0]",), "leave labels out"),
             (("grid.temperatures=[0.9,1.0]",), "temperature=..."),
@@ -298,9 +300,9 @@ class TestRefusals:
             (("grid.steps=[0]",), "above 0"),
         ],
     )
-    def test_options_of_other_modes_are_refused_with_what_to_do(self, folder, options, told):
+    def test_options_of_other_modes_are_refused_with_what_to_do(self, folder, options, message):
         said = invoke("evaluate", *folder.asked("flow", "sampler", "coarse"), *options)
-        assert (said.status, told in said.err) == (2, True)
+        assert (said.status, message in said.err) == (2, True)
 
     def test_a_baseline_has_one_stage(self, folder):
         asked = [
@@ -310,20 +312,20 @@ class TestRefusals:
         assert (said.status, "baseline=" in said.err) == (2, True)
 
     @pytest.mark.parametrize(
-        ("name", "told"),
+        ("name", "message"),
         [
             ("flow", "is a run of stage=flow from a learned prior; give one of stage=flow prior=gaussian"),
             ("sampler", "is a run of stage=latent_sampler; give one of stage=flow prior=gaussian"),
             ("nowhere", "there is no run there"),
         ],
     )
-    def test_a_baseline_that_is_none_is_refused_before_anything_is_measured(self, folder, name, told):
+    def test_a_baseline_that_is_none_is_refused_before_anything_is_measured(self, folder, name, message):
         output = folder.root / "refused"
         asked = folder.asked(
             "flow", "sampler", "coarse", f"baseline={folder.root}/{name}", f"output={output}"
         )
         said = invoke("evaluate", *asked)
-        assert (said.status, told in said.err, output.exists()) == (2, True, False)
+        assert (said.status, message in said.err, output.exists()) == (2, True, False)
         assert f"baseline={folder.root}/{name}" in said.err
 
     def test_runs_on_all_images_have_none_held_out(self, trained, folder):

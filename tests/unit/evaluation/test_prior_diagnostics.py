@@ -100,8 +100,8 @@ class Telling(KnownPrior):
 
 @pytest.mark.parametrize("batch_size", [7, 40])
 def test_active_units_are_the_entries_whose_mean_moves_with_the_image(batch_size):
-    told = diagnose(Telling(SIGMA), drawn, COUNT, RankGroup(), batch_size=batch_size)
-    assert (told["active_units"], told["latent_entries"]) == (2, 8)  # a variance of 0.0025 is none
+    found = diagnose(Telling(SIGMA), drawn, COUNT, RankGroup(), batch_size=batch_size)
+    assert (found["active_units"], found["latent_entries"]) == (2, 8)  # a variance of 0.0025 is none
 
 
 def test_histogram_and_calibration_count_every_entry():
