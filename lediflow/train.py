@@ -33,8 +33,7 @@ from lediflow.engine.lease import EveryonesLease, Lease, leased
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.records import RecordError
-from lediflow.tracking.build import build_tracker
-from lediflow.tracking.fenced import FencedTracker
+from lediflow.tracking.tracker import FencedTracker, build_tracker
 from lediflow.training.exporting import export_weights
 from lediflow.training.identity import differences
 from lediflow.training.loop import Training, begin, find_newest, train

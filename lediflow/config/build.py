@@ -37,8 +37,8 @@ from lediflow.models.export import describe
 from lediflow.models.groups import parameter_groups
 from lediflow.models.tree import describe_model
 from lediflow.ranges import OutOfRangeError, check_ranges
-from lediflow.tracking.jsonl import has_event
-from lediflow.tracking.protocol import Tracker
+from lediflow.tracking.event_log import has_event
+from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut

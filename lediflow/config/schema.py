@@ -25,7 +25,7 @@ from lediflow.sampling.folder import MOST_IMAGES
 from lediflow.stages.auxiliary import AuxiliaryStageConfig
 from lediflow.stages.flow import FlowStageConfig
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
-from lediflow.tracking.config import TrackingConfig
+from lediflow.tracking.tracker import TrackingConfig
 from lediflow.training.config import TrainingConfig
 
 STAGES = (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig)

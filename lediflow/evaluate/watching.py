@@ -23,8 +23,7 @@ from lediflow.evaluate.runs import evaluate_run
 from lediflow.evaluate.session import RESULTS, Session
 from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record
-from lediflow.tracking.event_file import JsonlTracker
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import JsonlTracker, read_events
 from lediflow.training.exporting import has_ended, trained_images
 from lediflow.training.run_folder import REWRITTEN, RunFolder
 

@@ -26,7 +26,7 @@ from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
 from lediflow.stages.bins import TIME_BINS, sigma_edges
 from lediflow.tracking.curves import finite
-from lediflow.tracking.jsonl import Curve, binned_curve, curve
+from lediflow.tracking.event_log import Curve, binned_curve, curve
 from lediflow.tracking.report_data import (
     BinPanel,
     CommandRun,

@@ -1,1 +1,1 @@
-"""What a run tells the world: the event log, and views of it (W&B, the progress bar, the HTML report)."""
+"""Recording a run: the event log, and views of it while it trains (progress, W&B)."""

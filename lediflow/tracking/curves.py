@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
-from lediflow.tracking.jsonl import Curve
+from lediflow.tracking.event_log import Curve
 
 MOST_POINTS = 1200  # more than a plot has pixels for
 WINDOW = 0.015  # standard deviation of the smoothing window, as a share of the curve's length

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from lediflow.tracking.curves import finite, smooth, spans_decades, spread, thin
-from lediflow.tracking.jsonl import Curve
+from lediflow.tracking.event_log import Curve
 from lediflow.tracking.markup import Html, attribute
 from lediflow.tracking.report_data import BinPanel, Measurement, methods
 

@@ -1,10 +1,10 @@
-"""How far along something is: a bar on a terminal, a line now and then everywhere else.
+"""Progress of a task: a bar on a terminal, a line every few seconds everywhere else.
 
-In a file the line is one sentence that can be read days later:
+In a log file each line can be understood by itself:
 
     training: 40,960 of 1,000,000 images (4%), 812 images/s, 20 min left, loss 0.412
 
-Rates count from the first update, so that a resumed run does not boast of work it did not do.
+Rates count from the first update, so that a resumed run does not include work of an earlier process.
 """
 
 import os
@@ -17,26 +17,26 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lediflow.tracking.events import number, plain
+from lediflow.tracking.event_log import number, plain
 
 FALLBACK_COLUMNS = 80
-SHOWN = {("train", "loss"): "loss", ("validation", "loss"): "held-out loss"}  # worth a glance beside the bar
+SHOWN = {("train", "loss"): "loss", ("validation", "loss"): "held-out loss"}  # (event, key): label
 
 
 class Progress(Protocol):
     """Shows how much of a known total is done."""
 
     def update(self, done: int, note: str = "") -> None:
-        """So many of the total are done; `note` says what else is worth a glance."""
+        """`done` units of the total are done; `note` is shown after the numbers."""
 
     def close(self) -> None:
-        """Shows the last state, once, and stops; what comes after is not shown."""
+        """Show the last state once and stop; later updates are ignored."""
 
 
 class BarProgress:
-    """A tqdm bar that appears at the first update, wherever the work then stands, and keeps its last state.
+    """A tqdm bar that appears at the first update (which may not be 0) and keeps its last state.
 
-    While it is shown, the log writes above it and not into its line.
+    While it is shown, log lines are written above it.
     """
 
     def __init__(self, title: str, total: int, unit: str, stream: TextIO):
@@ -64,7 +64,7 @@ class BarProgress:
 
 
 def has_width(stream: TextIO) -> bool:
-    """Whether the terminal says how wide it is; one of a container may say 0, at which no bar is drawn."""
+    """Whether the terminal reports its width; inside a container it may be 0, and tqdm then draws no bar."""
     try:
         return os.get_terminal_size(stream.fileno()).columns > 0
     except (OSError, ValueError):
@@ -72,7 +72,7 @@ def has_width(stream: TextIO) -> bool:
 
 
 class LineProgress:
-    """A sentence every few seconds, and one at the end: when it is closed, as updates after the total may add notes."""
+    """A line every few seconds, and a last one on `close`: updates after the total may still change the note."""
 
     def __init__(
         self,
@@ -85,9 +85,10 @@ class LineProgress:
     ):
         self.title, self.total, self.unit = title, total, unit
         self.stream, self.every_seconds, self.clock = stream, every_seconds, clock
-        self.started: tuple[float, int] | None = None  # when the first update came, what was done by then
+        self.started: tuple[float, int] | None = None  # time of the first update, units done by then
         self.last_line_at = -float("inf")
-        self.finished: tuple[float, int, str] | None = None  # when the total was reached; the newest note
+        # time when the total was reached, units done, newest note
+        self.finished: tuple[float, int, str] | None = None
         self.is_closed = False
 
     def update(self, done: int, note: str = "") -> None:
@@ -105,13 +106,13 @@ class LineProgress:
         print(self.sentence(now, done, note), file=self.stream, flush=True)
 
     def sentence(self, now: float, done: int, note: str) -> str:
-        """Where the work stands at the moment `now`."""
+        """The line to print at time `now`."""
         share = f" ({done / self.total:.0%})" if self.total else ""
         parts = [f"{self.title}: {done:,} of {self.total:,} {self.unit}{share}", *self.pace(now, done), note]
         return ", ".join(part for part in parts if part)
 
     def pace(self, now: float, done: int) -> list[str]:
-        """Rate and time left, as soon as there is something to divide."""
+        """Rate and time left; empty until a second update allows to compute them."""
         began, done_before = self.started or (now, done)
         if done <= done_before or now <= began:
             return []
@@ -122,18 +123,18 @@ class LineProgress:
         return [f"{shown_rate} {self.unit}/s", f"{duration((self.total - done) / rate)} left"]
 
     def close(self) -> None:
-        """The line of the finished work; of unfinished work every line is written."""
+        """Print the last line of finished work; unfinished work has no last line."""
         if self.finished and not self.is_closed:
             self.write(*self.finished)
         self.is_closed = True
 
 
 class ProgressTracker:
-    """The run's progress as a view of its events."""
+    """Shows the progress of a run from its events, with the newest losses as a note."""
 
     def __init__(self, progress: Progress):
         self.progress = progress
-        self.notes: dict[str, str] = {}  # the newest value of each kind
+        self.notes: dict[str, str] = {}  # newest value of each label
 
     def record(self, event: str, images_seen: int, **values: Any) -> None:
         for key, value in values.items():
@@ -149,7 +150,7 @@ class ProgressTracker:
 def make_progress(
     title: str, total: int, *, unit: str = "images", stream: TextIO | None = None, every_seconds: float = 10.0
 ) -> Progress:
-    """A bar if someone is watching, lines if it goes to a file."""
+    """A bar if `stream` (default: stderr) is a terminal, lines otherwise."""
     stream = stream or sys.stderr
     if stream.isatty():
         return BarProgress(title, total, unit, stream)
@@ -157,7 +158,7 @@ def make_progress(
 
 
 def progress_callback(title: str, *, unit: str = "images") -> Callable[[int, int], None]:
-    """`report(done, total)` for work that learns its total only when it starts."""
+    """A function `report(done, total)` for work whose total is known only once it has started."""
     shown: list[Progress] = []
 
     def report(done: int, total: int) -> None:
@@ -171,7 +172,7 @@ def progress_callback(title: str, *, unit: str = "images") -> Callable[[int, int
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 20 min, 3 h 05 min, 2 d 4 h."""
+    """Seconds in readable units: 42 s, 20 min, 3 h 05 min, 2 d 4 h."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 99.5:
         return f"{seconds:.0f} s"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from lediflow.tracking.jsonl import Curve
+from lediflow.tracking.event_log import Curve
 
 Picture = UInt8[np.ndarray, "height width *channels"]
 

@@ -23,8 +23,8 @@ from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.nn.neighborhood import checked_routes
 from lediflow.stages.protocol import Stage
-from lediflow.tracking.events import TURNED
-from lediflow.tracking.protocol import Tracker
+from lediflow.tracking.event_log import TURNED
+from lediflow.tracking.tracker import Tracker
 from lediflow.training.bad_steps import BadSteps, Step, described, on_its_way
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig

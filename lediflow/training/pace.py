@@ -7,7 +7,7 @@ from collections import Counter
 
 from lediflow.engine.protocol import Engine
 from lediflow.engine.timings import Slow, Timings, stragglers, table
-from lediflow.tracking.protocol import Tracker
+from lediflow.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 

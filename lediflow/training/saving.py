@@ -16,7 +16,7 @@ from typing import Any
 from lediflow.engine.checkpoints import CheckpointWriter, Failed, Saved
 from lediflow.engine.protocol import Engine
 from lediflow.errors import UserError
-from lediflow.tracking.protocol import Tracker
+from lediflow.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 

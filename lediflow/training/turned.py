@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lediflow.tracking.events import TURNED, Event, number
+from lediflow.tracking.event_log import TURNED, Event, number
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import Point, Turn
 

@@ -19,7 +19,7 @@ import torch
 
 from lediflow.engine.protocol import Engine
 from lediflow.stages.protocol import StageLoss
-from lediflow.tracking.protocol import Tracker
+from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.throughput import Throughput
 from lediflow.training.totals import Totals

@@ -7,7 +7,7 @@ from harness.processes import run
 from harness.submitted import Submitted
 
 from lediflow.cluster.jobs import all_jobs
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import read_events
 
 TWO_BY_TWO = (
     "experiment=smoke", "stage=auxiliary", "train.images=128", "train.bad_steps.in_a_row=2", "engine=deepspeed",

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import read_events
 
 SMALL = ("--nodes=2", "--ntasks-per-node=2", "--gres=gpu:2", "--cpus-per-task=1", "--mem=1000")
 ONE = ("--nodes=1", "--ntasks-per-node=1", "--gres=gpu:1", "--cpus-per-task=1", "--mem=1000")

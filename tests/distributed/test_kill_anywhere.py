@@ -23,8 +23,7 @@ from safetensors.torch import load_file
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import RunOrder
-from lediflow.tracking.events import TURNED
-from lediflow.tracking.jsonl import read_events, standing_events
+from lediflow.tracking.event_log import TURNED, read_events, standing_events
 
 pytestmark = pytest.mark.distributed
 

@@ -9,7 +9,7 @@ import torch
 from harness.commands import invoke, succeed
 
 from lediflow.config.load import load_pipeline
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import read_events
 
 AUGMENTED = (
     "data.augment.probability=0.5", "data.held_out_fraction=0.2", "train.validation.every_images=32",

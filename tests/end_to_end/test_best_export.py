@@ -10,8 +10,7 @@ from harness.memorising import BEST, OPTIONS, PATIENCE, noise_shards
 
 from lediflow.evaluate.watching import is_finished
 from lediflow.status import overview_of
-from lediflow.tracking.events import TURNED
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import TURNED, read_events
 from lediflow.training.run_folder import RunFolder
 
 REFUSED = 2

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lediflow.data.synthetic import make_synthetic_images
 from lediflow.evaluation.results import read_results
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import read_events
 
 COUNT = 12
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from harness.commands import invoke, succeed
 
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import read_events
 
 OPTIONS = (
     "experiment=smoke", "stage=auxiliary", "synthetic_images=32", "engine.device=cpu",

@@ -18,7 +18,7 @@ from lediflow.data.streams.split import samples_of
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import FACTOR, FACTOR_SCALED, LEAST, MEAN_LOG, WIDEST
 from lediflow.models import load_model
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import read_events
 
 HELD_OUT = 0.3
 YOUNG = ("prior_widening", "prior_scale")

@@ -23,7 +23,7 @@ from lediflow.engine.deepspeed import DeepSpeedEngine
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.ranks import find_ranks
 from lediflow.models import export
-from lediflow.tracking.event_file import JsonlTracker
+from lediflow.tracking.event_log import JsonlTracker
 from lediflow.training import exporting, loop
 
 ENGINES = (LocalEngine, DeepSpeedEngine)

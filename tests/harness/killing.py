@@ -14,7 +14,7 @@ from typing import Any
 from harness.forks import Forked, Forks
 from harness.killed_rank import PLACES
 from harness.processes import SECONDS, Finished, slurm_places
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import read_events
 
 Engine = tuple[int, tuple[str, ...]]  # ranks, and the options of the engine
 TWO: Engine = (2, ("engine=deepspeed", "engine.zero=2"))

@@ -14,7 +14,7 @@ from typing import Any
 from harness.cluster import Cluster
 from harness.curves import assert_same_tensors, newest_state, weights
 from lediflow.cluster.jobs import JobFolder, JobRecord
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import read_events
 
 SECONDS = 400.0  # far above what two starts take on a busy machine
 RANKS = ("engine=deepspeed", "engine.device=cpu", "slurm.cpus_per_task=1", "slurm.mem_gb=1")

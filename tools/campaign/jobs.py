@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.evaluation.results import birth_certificate, write_results
-from lediflow.tracking.jsonl import curve
+from lediflow.tracking.event_log import curve
 
 ROOT = Path(__file__).parents[2]
 OF_A_ROW = ("z", "solver", "steps", "nfe", "mmd", "low", "high")

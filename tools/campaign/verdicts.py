@@ -27,7 +27,7 @@ from PIL import Image
 from lediflow.data.shards.reader import ShardReader
 from lediflow.evaluation.results import birth_certificate, read_results, write_results
 from lediflow.evaluation.stages.record import STAGES, read_stages
-from lediflow.tracking.jsonl import curve
+from lediflow.tracking.event_log import curve
 
 RESULTS = ROOT / "results" / "campaign" / "verdicts.json"
 FEW, EPOCHS, SHARE = 300, 500, 0.01

@@ -15,8 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from lediflow.cluster.slurm import Accounted
-from lediflow.tracking.events import Event, number
-from lediflow.tracking.jsonl import RESUME
+from lediflow.tracking.event_log import RESUME, Event, number
 
 BEGINNINGS = ("start", RESUME)
 HOUR = 3600

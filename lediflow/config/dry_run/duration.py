@@ -14,7 +14,7 @@ from lediflow.config.dry_run.text import clock_time
 from lediflow.config.dry_run.work import Work
 from lediflow.config.schema import TrainCommand
 from lediflow.records import RecordError
-from lediflow.tracking.jsonl import curve, standing_events
+from lediflow.tracking.event_log import curve, standing_events
 from lediflow.training.run_folder import RunFolder
 from lediflow.training.throughput import peak_tflops
 

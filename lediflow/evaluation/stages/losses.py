@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lediflow.tracking.jsonl import curve
+from lediflow.tracking.event_log import curve
 
 TAIL = 0.1  # share of the points, at least one, that the last training loss is the mean of
 

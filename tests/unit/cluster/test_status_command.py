@@ -8,7 +8,7 @@ import pytest
 from lediflow import status
 from lediflow.cluster.jobs import JobFolder, JobRecord, now
 from lediflow.cluster.watching import cancelling
-from lediflow.tracking.events import event_line
+from lediflow.tracking.event_log import event_line
 
 STAND_IN = """#!/bin/sh
 echo "{name} $@" >>$CALLS

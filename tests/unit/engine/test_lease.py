@@ -17,9 +17,8 @@ from lediflow.engine.lease.taking import put
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
-from lediflow.tracking.event_file import JsonlTracker
-from lediflow.tracking.fenced import FencedTracker
-from lediflow.tracking.jsonl import read_events
+from lediflow.tracking.event_log import JsonlTracker, read_events
+from lediflow.tracking.tracker import FencedTracker
 
 SOON, NEVER = 0.05, 1e6  # seconds between renewals
 

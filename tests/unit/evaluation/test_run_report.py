@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from lediflow.errors import UserError
 from lediflow.evaluation.report import read_run, report_data
 from lediflow.evaluation.results import birth_certificate, write_results
-from lediflow.tracking.event_file import JsonlTracker
+from lediflow.tracking.event_log import JsonlTracker
 
 STEPS = [1, 4]
 

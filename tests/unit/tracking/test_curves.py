@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lediflow.tracking.curves import finite, smooth, spans_decades, spread, thin
-from lediflow.tracking.jsonl import Curve
+from lediflow.tracking.event_log import Curve
 
 
 def make_curve(values) -> Curve:

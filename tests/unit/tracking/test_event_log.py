@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lediflow.errors import UserError
-from lediflow.tracking import event_file
-from lediflow.tracking.event_file import JsonlTracker
-from lediflow.tracking.jsonl import binned_curve, curve, read_events, replay, standing_events
+from lediflow.tracking import event_log
+from lediflow.tracking.event_log import JsonlTracker, binned_curve, curve, read_events, standing_events
+from lediflow.tracking.tracker import replay
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_threads_share_the_log_and_every_line_is_whole(path):
 
 
 def test_a_thread_whose_write_hangs_holds_no_other_up_and_no_event_is_lost(path, monkeypatch):
-    monkeypatch.setattr(event_file, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(event_log, "LOCK_SECONDS", 0.01)
     tracker = JsonlTracker(path)
     with tracker.lock:  # as a write that does not return would hold it
         tracker.record("stalled", 7)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lediflow.tracking import plots
-from lediflow.tracking.jsonl import Curve
+from lediflow.tracking.event_log import Curve
 from lediflow.tracking.report_data import BinPanel, Measurement
 
 CURVE = Curve(np.arange(1, 200) * 1000, np.exp(-np.arange(1, 200) / 20) + 0.01)

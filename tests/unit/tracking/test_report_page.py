@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from lediflow.report import write_report
+from lediflow.tracking.event_log import Curve
 from lediflow.tracking.html import BEGINNING, build_report
-from lediflow.tracking.jsonl import Curve
 from lediflow.tracking.markup import VOID, element, png_uri
 from lediflow.tracking.report_data import (
     BinPanel,

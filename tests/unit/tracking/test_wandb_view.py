@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from lediflow.errors import UserError
-from lediflow.tracking.build import build_tracker
-from lediflow.tracking.config import TrackingConfig
+from lediflow.tracking.tracker import TrackingConfig, build_tracker
 from lediflow.tracking.wandb import WandbTracker
 
 
@@ -48,7 +47,7 @@ def wandb(monkeypatch):
 
 
 def test_numbers_of_an_event_go_under_its_name_over_the_image_clock(wandb, tmp_path):
-    tracker = WandbTracker(TrackingConfig(wandb_project="cells"), tmp_path / "flow-0", {"seed": 0})
+    tracker = WandbTracker(tmp_path / "flow-0", {"seed": 0}, project="cells")
     tracker.record("train", 64, loss=0.5, note="warm")
     tracker.close()
     assert wandb.logged == [{"images_seen": 64, "train/loss": 0.5}]
@@ -59,7 +58,7 @@ def test_numbers_of_an_event_go_under_its_name_over_the_image_clock(wandb, tmp_p
 
 
 def test_each_number_of_a_list_or_dict_has_a_curve_of_its_own(wandb, tmp_path):
-    tracker = WandbTracker(TrackingConfig(), tmp_path, {})
+    tracker = WandbTracker(tmp_path, {})
     tracker.record(
         "train", 64, loss_by_time=[0.5, None, 0.25], step={"p50": torch.tensor([1.0, 2.0])}, keys=["a"]
     )
@@ -77,7 +76,7 @@ def test_each_number_of_a_list_or_dict_has_a_curve_of_its_own(wandb, tmp_path):
 def test_the_real_package_writes_an_offline_run_into_the_run_folder(tmp_path, monkeypatch):
     package = import_module("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    tracker = WandbTracker(TrackingConfig(), tmp_path, {"seed": 0})
+    tracker = WandbTracker(tmp_path, {"seed": 0})
     tracker.record("train", 64, loss=0.5)
     tracker.close()
     package.teardown()  # as at the end of a process: wandb's own process writes what it still holds
@@ -95,22 +94,22 @@ def test_it_joins_the_run_only_when_asked(wandb, tmp_path):
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="pip install wandb"):
-        WandbTracker(TrackingConfig(), tmp_path, {})
+        WandbTracker(tmp_path, {})
 
 
 def test_an_unknown_mode_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"'sometimes'.*offline, online"):
-        WandbTracker(TrackingConfig(wandb_mode="sometimes"), tmp_path, {})
+        WandbTracker(tmp_path, {}, mode="sometimes")
 
 
 def test_tracking_imports_neither_wandb_nor_matplotlib():
-    code = "import sys, lediflow.tracking.build; print({'wandb', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, lediflow.tracking.tracker; print({'wandb', 'matplotlib'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
 
 
 def test_a_held_out_loss_that_has_turned_is_an_alert(wandb, tmp_path):
-    tracker = WandbTracker(TrackingConfig(), tmp_path, {})
+    tracker = WandbTracker(tmp_path, {})
     tracker.record("held_out_turned", 64, rise=0.12, message="held-out loss was lowest, ...")
     assert wandb.logged == [{"images_seen": 64, "held_out_turned/rise": 0.12}]
     assert wandb.alerts == [{"title": "held-out loss has turned", "text": "held-out loss was lowest, ..."}]

@@ -12,9 +12,7 @@ from harness.one_weight import CONFIG, Regression, train, training
 from lediflow.engine.checkpoints import Checkpoint, CheckpointConfig
 from lediflow.engine.preemption import StopReason
 from lediflow.errors import UserError
-from lediflow.tracking.event_file import JsonlTracker
-from lediflow.tracking.events import TURNED
-from lediflow.tracking.jsonl import has_event, read_events, standing_events
+from lediflow.tracking.event_log import TURNED, JsonlTracker, has_event, read_events, standing_events
 from lediflow.training.bad_steps import BadStepsConfig
 from lediflow.training.exporting import export_weights
 from lediflow.training.held_out import HeldOut

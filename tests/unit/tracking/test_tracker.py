@@ -4,11 +4,8 @@ import logging
 
 import pytest
 
-from lediflow.tracking.build import build_tracker
-from lediflow.tracking.composite import CompositeTracker
-from lediflow.tracking.config import TrackingConfig
-from lediflow.tracking.jsonl import read_events
-from lediflow.tracking.protocol import SilentTracker
+from lediflow.tracking.event_log import read_events
+from lediflow.tracking.tracker import CompositeTracker, SilentTracker, TrackingConfig, build_tracker
 
 
 class Listener:

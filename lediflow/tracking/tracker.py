@@ -1,0 +1,136 @@
+"""Trackers receive the events of a run: the event log, which must not fail, and views of it, which may.
+
+An event is a name, its place on the image clock, and named values. Nothing else is tracked: curves, progress and
+dashboards are all made from events. `build_tracker` makes the tracker of a run from its configuration.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lediflow.ranges import bounded
+from lediflow.tracking.event_log import JsonlTracker, standing_events
+from lediflow.tracking.progress import ProgressTracker, make_progress
+from lediflow.tracking.wandb import WandbTracker
+
+log = logging.getLogger(__name__)
+
+EVENT_LOG = "events.jsonl"
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Which views of a run are shown while it trains. None changes what it learns; the event log is always written."""
+
+    progress: bool = True  # a bar on a terminal, a line now and then in a log file
+    progress_seconds: float = bounded(10.0, at_least=0)  # how often that line is written; the bar ignores it
+    wandb: bool = False  # also send the events to Weights & Biases
+    wandb_mode: str = "offline"  # written to the run folder for a later `wandb sync`; "online" needs a login
+    wandb_project: str = "lediflow"  # the W&B project the run appears under
+    wandb_entity: str | None = None  # the W&B team; None is the account's default
+
+
+class Tracker(Protocol):
+    """Receives the events of a run. Values are numbers, strings, booleans, None, or lists and dicts of these."""
+
+    def record(self, event: str, images_seen: int, **values: Any) -> None:
+        """Receive one event; a 0-d tensor counts as a number."""
+
+    def close(self) -> None:
+        """Finish pending writes. Nothing is recorded afterwards."""
+
+
+class SilentTracker:
+    """Ignores every event: the tracker of all ranks but rank 0."""
+
+    def record(self, event: str, images_seen: int, **values: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class CompositeTracker:
+    """The event log and its views as one tracker.
+
+    The event log comes first, and its errors are raised. A view that raises is named in the log and dropped, because
+    a run is worth more than its dashboard; `replay` can rebuild the view from the events.
+    """
+
+    def __init__(self, event_log: Tracker, views: list[Tracker]):
+        self.event_log = event_log
+        self.views = list(views)
+
+    def record(self, event: str, images_seen: int, **values: Any) -> None:
+        self.event_log.record(event, images_seen, **values)
+        self.update_views(lambda view: view.record(event, images_seen, **values))
+
+    def close(self) -> None:
+        self.update_views(lambda view: view.close())
+        self.event_log.close()
+
+    def update_views(self, update: Callable[[Tracker], None]) -> None:
+        """Call `update` with each view; drop a view that raises."""
+        for view in list(self.views):
+            try:
+                update(view)
+            except Exception as error:
+                with contextlib.suppress(ValueError):  # another thread may have dropped it already
+                    self.views.remove(view)
+                log.warning("%s stopped listening (%s); the event log goes on", type(view).__name__, error)
+
+
+class FencedTracker:
+    """Drops events while `holds()` is false: a process that lost its lease must not write into another's log."""
+
+    def __init__(self, tracker: Tracker, holds: Callable[[], bool]):
+        self.tracker, self.holds = tracker, holds
+
+    def record(self, event: str, images_seen: int, **values: Any) -> None:
+        if self.holds():
+            self.tracker.record(event, images_seen, **values)
+
+    def close(self) -> None:
+        self.tracker.close()
+
+
+def build_tracker(
+    config: TrackingConfig,
+    run_folder: str | Path,
+    *,
+    total_images: int,
+    is_writer: bool = True,
+    title: str = "training",
+    run_config: dict[str, Any] | None = None,
+) -> Tracker:
+    """The tracker of a run; `is_writer` is true on rank 0 only, other ranks get a silent one."""
+    if not is_writer:
+        return SilentTracker()
+    folder = Path(run_folder)
+    views: list[Tracker] = []
+    if config.progress:
+        progress = make_progress(title, total_images, every_seconds=config.progress_seconds)
+        views.append(ProgressTracker(progress))
+    if config.wandb:
+        views.append(
+            WandbTracker(
+                folder,
+                run_config or {},
+                mode=config.wandb_mode,
+                project=config.wandb_project,
+                entity=config.wandb_entity,
+            )
+        )
+    return CompositeTracker(JsonlTracker(folder / EVENT_LOG), views)
+
+
+def replay(path: str | Path, tracker: Tracker) -> int:
+    """Send every standing event of the log at `path` to `tracker`, to rebuild a view; returns their number."""
+    events = standing_events(path)
+    for event in events:
+        values = {key: value for key, value in event.items() if key not in ("time", "event", "images_seen")}
+        tracker.record(event["event"], event["images_seen"], **values)
+    return len(events)
