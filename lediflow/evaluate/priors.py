@@ -99,7 +99,7 @@ def write_pictures(
     """The first rank's."""
     with session.group.together(f"writing {output}"):
         if session.group.is_first:
-            from lediflow.tracking.plot_files import prior_figure, write_figure
+            from lediflow.evaluation.plots import prior_figure, write_figure
 
             histogram, calibration, coverage = (
                 prior[key] for key in ("z_histogram", "calibration", "coverage")

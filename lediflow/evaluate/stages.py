@@ -301,7 +301,7 @@ def write(session: Session, output: Path, results: dict[str, Any]) -> None:
     """The first rank writes the figure, then the file."""
     with session.group.together(f"writing {output / STAGES}"):
         if session.group.is_first:
-            from lediflow.tracking.plot_files import stages_figure, write_figure
+            from lediflow.evaluation.plots import stages_figure, write_figure
 
             (output / STAGES).unlink(missing_ok=True)  # remove the old numbers before the new figure exists
             figure = stages_figure(

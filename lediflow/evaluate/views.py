@@ -28,7 +28,7 @@ def write_views(
     """By the first rank. Speed is measured against the run `baseline`, `floor` is of the codec's reconstructions."""
     with session.group.together(f"writing {output}"):
         if session.group.is_first:
-            from lediflow.tracking.plot_files import pareto_figure, write_figure
+            from lediflow.evaluation.plots import pareto_figure, write_figure
 
             with whole_or_absent(output / TABLE) as stream:
                 stream.write(table_markdown(rows, baseline, paths=paths, floor=floor).encode())

@@ -17,7 +17,7 @@ from harness.commands import invoke, succeed
 from PIL import Image
 
 from lediflow.report import write_report
-from lediflow.tracking.report_data import ReportData
+from lediflow.report.content import ReportData
 
 
 def cut(path: Path) -> None:

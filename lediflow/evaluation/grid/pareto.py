@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lediflow.evaluation.grid.cells import ADAPTIVE
-from lediflow.tracking.plot_files import Line, Point
+from lediflow.evaluation.plots import Line, Point
 
 Row = dict[str, Any]
 COSTS = {"ms_per_image": "milliseconds per image", "nfe": "evaluations of the flow model per image"}

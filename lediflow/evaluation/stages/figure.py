@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lediflow.evaluation.grid.cells import ADAPTIVE
-from lediflow.tracking.plot_files import Line, Point
+from lediflow.evaluation.plots import Line, Point
 
 NAMES = {
     "training": "z of training images",

@@ -1,7 +1,7 @@
 """A grid's rows as lines of quality against cost."""
 
 from lediflow.evaluation.grid.pareto import COSTS, line_of, lines, pareto_panels
-from lediflow.tracking.plot_files import Line, Point
+from lediflow.evaluation.plots import Line, Point
 
 
 def row(run: str, solver: str, steps: int, temperature: float = 1.0, *, ms: float = 5.0) -> dict:

@@ -2,11 +2,9 @@
 
 import pytest
 
+from lediflow.evaluation.plots import Line, Point, stages_figure
 from lediflow.evaluation.stages.figure import stage_lines
 from lediflow.evaluation.stages.losses import run_losses
-from lediflow.tracking import plots
-from lediflow.tracking.plot_files import Line, Point, stages_figure
-from lediflow.tracking.report_data import Measurement
 
 
 def row(z, solver, steps, nfe, mmd):
@@ -51,15 +49,6 @@ def test_levels_are_drawn_and_the_prior_alone_stands_left_of_all_evaluations():
     named = {line.get_label(): line.get_ydata()[0] for line in axes.get_lines()}
     assert named["the codec's reconstructions"] == 0.2
     assert figure.get_suptitle() == "What\nBecause."
-
-
-def test_the_codecs_level_has_its_name_on_the_page():
-    rows = [
-        Measurement(method="m", solver="euler", steps=steps, evaluations=steps, mmd=1.0) for steps in (1, 2)
-    ]
-    named = "photographs", "codec"
-    assert all(f">{name}<" in plots.quality_plot(rows, "evaluations", "MMD", 0.1, 0.4) for name in named)
-    assert ">codec<" not in plots.quality_plot(rows, "evaluations", "MMD", 0.1)
 
 
 def test_losses_are_the_last_ones_and_the_least_with_its_place(tmp_path):

@@ -18,10 +18,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from lediflow.tracking.curves import finite, smooth, spans_decades, spread, thin
+from lediflow.report.content import BinPanel, Measurement, methods
+from lediflow.report.curves import finite, smooth, spans_decades, spread, thin
+from lediflow.report.markup import Html, attribute
 from lediflow.tracking.event_log import Curve
-from lediflow.tracking.markup import Html, attribute
-from lediflow.tracking.report_data import BinPanel, Measurement, methods
 
 INK, MUTED, RULE = "#010101", "#020202", "#030303"  # stand-ins: nobody ever sees these
 SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04")

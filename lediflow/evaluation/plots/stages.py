@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from lediflow.tracking.plot_files.pareto import (
+from lediflow.evaluation.plots.pareto import (
     Line,
     Look,
     Point,
@@ -21,7 +21,7 @@ from lediflow.tracking.plot_files.pareto import (
     legend_below,
     looks_of_lines,
 )
-from lediflow.tracking.plot_files.style import INK, MUTED, STYLE
+from lediflow.evaluation.plots.style import INK, MUTED, STYLE
 
 WIDTH, TEXT_COLUMNS = 7.2, 98  # inches; letters of a line under the heading
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lediflow.tracking.plot_files import (
+from lediflow.evaluation.plots import (
     COLOURS,
     Line,
     Point,

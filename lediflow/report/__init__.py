@@ -12,10 +12,10 @@ from lediflow.config.cli import BAD_REQUEST
 from lediflow.data.files import disk_errors_explained, whole_or_absent
 from lediflow.disk import lasting_fault
 from lediflow.errors import UserError
-from lediflow.evaluation.report import read_run, report_data
 from lediflow.records import RecordError, read_dataclass, read_json, typed
-from lediflow.tracking.html import BEGINNING, build_report
-from lediflow.tracking.report_data import CommandRun, ReportData
+from lediflow.report.collect import read_run, report_data
+from lediflow.report.content import CommandRun, ReportData
+from lediflow.report.page import BEGINNING, build_report
 from lediflow.training.prior_width import describe_width
 
 LEAD = (
@@ -98,7 +98,3 @@ def parse_arguments() -> argparse.Namespace:
         "--commands", type=Path, help="JSON list of {purpose, command, seconds} to print at the end"
     )
     return parser.parse_args()
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lediflow.tracking.curves import finite, smooth, spans_decades, spread, thin
+from lediflow.report.curves import finite, smooth, spans_decades, spread, thin
 from lediflow.tracking.event_log import Curve
 
 

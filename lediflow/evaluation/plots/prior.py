@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lediflow.tracking.plot_files.style import COLOURS, INK, MUTED, STYLE
+from lediflow.evaluation.plots.style import COLOURS, INK, MUTED, STYLE
 
 
 @mpl.rc_context(STYLE)

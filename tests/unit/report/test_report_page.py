@@ -12,10 +12,7 @@ import pytest
 from PIL import Image
 
 from lediflow.report import write_report
-from lediflow.tracking.event_log import Curve
-from lediflow.tracking.html import BEGINNING, build_report
-from lediflow.tracking.markup import VOID, element, png_uri
-from lediflow.tracking.report_data import (
+from lediflow.report.content import (
     BinPanel,
     CommandRun,
     Fact,
@@ -25,6 +22,9 @@ from lediflow.tracking.report_data import (
     ReportData,
     StepComparison,
 )
+from lediflow.report.markup import VOID, element, png_uri
+from lediflow.report.page import BEGINNING, build_report
+from lediflow.tracking.event_log import Curve
 
 
 def pictures(count: int, channels: int = 3) -> list[np.ndarray]:

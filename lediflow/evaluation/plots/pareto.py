@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from lediflow.tracking.plot_files.style import COLOURS, MUTED, STYLE
+from lediflow.evaluation.plots.style import COLOURS, MUTED, STYLE
 
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v")

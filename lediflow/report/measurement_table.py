@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lediflow.tracking.markup import Html, element
-from lediflow.tracking.report_data import Measurement, ReportData, methods
+from lediflow.report.content import Measurement, ReportData, methods
+from lediflow.report.markup import Html, element
 
 MISSING = "\N{EN DASH}"
 

@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lediflow.errors import UserError
-from lediflow.evaluation.report import read_run, report_data
 from lediflow.evaluation.results import birth_certificate, write_results
+from lediflow.report.collect import read_run, report_data
 from lediflow.tracking.event_log import JsonlTracker
 
 STEPS = [1, 4]

@@ -22,12 +22,7 @@ from lediflow.evaluation.results import AGAIN, read_results
 from lediflow.evaluation.stages.figure import SHORT, heading
 from lediflow.evaluation.stages.record import STAGES, read_stages
 from lediflow.records import RecordError, read_dataclass
-from lediflow.sampling.folder import check_recorded
-from lediflow.sampling.pictures import picture_arrays, picture_files
-from lediflow.stages.bins import TIME_BINS, sigma_edges
-from lediflow.tracking.curves import finite
-from lediflow.tracking.event_log import Curve, binned_curve, curve
-from lediflow.tracking.report_data import (
+from lediflow.report.content import (
     BinPanel,
     CommandRun,
     Fact,
@@ -39,6 +34,11 @@ from lediflow.tracking.report_data import (
     StageComparison,
     StepComparison,
 )
+from lediflow.report.curves import finite
+from lediflow.sampling.folder import check_recorded
+from lediflow.sampling.pictures import picture_arrays, picture_files
+from lediflow.stages.bins import TIME_BINS, sigma_edges
+from lediflow.tracking.event_log import Curve, binned_curve, curve
 from lediflow.training.prior_width import describe_width
 from lediflow.training.run_folder import RunFolder
 

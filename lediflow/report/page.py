@@ -6,10 +6,8 @@ Each section is a function from its part of the data to HTML, and is left out wh
 from collections.abc import Sequence
 from importlib import resources
 
-from lediflow.tracking import plots
-from lediflow.tracking.markup import Html, element, picture
-from lediflow.tracking.progress import duration
-from lediflow.tracking.report_data import (
+from lediflow.report import plots
+from lediflow.report.content import (
     BinPanel,
     CommandRun,
     Fact,
@@ -20,7 +18,9 @@ from lediflow.tracking.report_data import (
     StageComparison,
     StepComparison,
 )
-from lediflow.tracking.report_table import measurement_table
+from lediflow.report.markup import Html, element, picture
+from lediflow.report.measurement_table import measurement_table
+from lediflow.tracking.progress import duration
 
 NOTHING = Html("")
 BEGINNING = """<!doctype html>
@@ -33,7 +33,7 @@ MOST_PRIORS = 6  # more say nothing new and make the page long
 
 def build_report(data: ReportData) -> str:
     """The whole page."""
-    style = resources.files("lediflow.tracking").joinpath("report.css").read_text(encoding="utf-8")
+    style = resources.files("lediflow.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
     head = element(
         "head",
         element("meta", charset="utf-8"),

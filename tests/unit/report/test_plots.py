@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lediflow.tracking import plots
+from lediflow.report import plots
+from lediflow.report.content import BinPanel, Measurement
 from lediflow.tracking.event_log import Curve
-from lediflow.tracking.report_data import BinPanel, Measurement
 
 CURVE = Curve(np.arange(1, 200) * 1000, np.exp(-np.arange(1, 200) / 20) + 0.01)
 
@@ -184,3 +184,12 @@ def test_the_lowest_held_out_loss_has_a_ring_where_the_curve_has_a_point():
     )
     ringed = plots.loss_plot({"held out": curve}, {"held out": 300})
     assert ringed.count("<use") == plain.count("<use") + 1
+
+
+def test_the_codecs_level_has_its_name_on_the_page():
+    rows = [
+        Measurement(method="m", solver="euler", steps=steps, evaluations=steps, mmd=1.0) for steps in (1, 2)
+    ]
+    named = "photographs", "codec"
+    assert all(f">{name}<" in plots.quality_plot(rows, "evaluations", "MMD", 0.1, 0.4) for name in named)
+    assert ">codec<" not in plots.quality_plot(rows, "evaluations", "MMD", 0.1)
