@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -43,8 +42,8 @@ from lediflow.training.turned import final_message
 log = logging.getLogger(__name__)
 
 
-def main(overrides: Iterable[str] = ()) -> None:
-    run_command("train", run, overrides, flags=["dry_run"])
+def main() -> None:
+    run_command("train", run, flags=["dry_run"])
 
 
 def run(config: DictConfig) -> None:

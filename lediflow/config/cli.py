@@ -51,19 +51,17 @@ _GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^'
 def run_command(
     config_name: str,
     task: Callable[[DictConfig], None],
-    overrides: Iterable[str] = (),
     dashed: Iterable[str] = (),
     flags: Iterable[str] = (),
 ) -> None:
-    """Compose `config_name` with the command line (and `overrides` before it), then run the task.
+    """Compose `config_name` with the command line, then run the task.
 
     Options named in `dashed` may also be written `--name value`, those in `flags` `--name` for true.
     """
     _typed[:] = sys.argv[1:]
     try:
-        sys.argv[1:] = hydra_arguments(
-            [*overrides, *unflagged(undashed(sys.argv[1:], dashed), flags)], COMMANDS[config_name]
-        )
+        plain = unflagged(undashed(sys.argv[1:], dashed), flags)
+        sys.argv[1:] = hydra_arguments(plain, COMMANDS[config_name])
     except UserError as error:
         _refuse(str(error))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us, not Hydra's printer

@@ -111,9 +111,3 @@ def vgl_by_sigma(y: Image, prior: Prior) -> Binned:
     """The variance-guided loss of single pixels by the sigma that was predicted for them."""
     mean, logvar = some_pixels(prior.mean), some_pixels(prior.logvar)
     return by_sigma(guided_by_variance(some_pixels(y), mean, logvar, factor=0.5, with_log_2pi=False), logvar)
-
-
-if __name__ == "__main__":
-    from lediflow.train import main
-
-    main(["stage=auxiliary"])

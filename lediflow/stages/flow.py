@@ -166,9 +166,3 @@ def error_by_sigma(velocity: Image, target: Image, logvar: Image) -> Binned:
     """The squared error of single pixels, not weighted, by the sigma of the prior that they start from."""
     error = (some_pixels(velocity) - some_pixels(target)).square()
     return by_sigma(error, some_pixels(logvar))
-
-
-if __name__ == "__main__":
-    from lediflow.train import main
-
-    main(["stage=flow"])

@@ -48,9 +48,3 @@ class LatentSamplerStage:
         per_sample = flow_matching_loss(velocity, path_velocity(w, z))
         metrics = {"latent_mean_square": z.square().mean()}  # 1 where latents are as their target N(0, I)
         return stage_loss(per_sample, metrics, {"loss_by_time": by_time(per_sample, t)})
-
-
-if __name__ == "__main__":
-    from lediflow.train import main
-
-    main(["stage=latent_sampler"])
