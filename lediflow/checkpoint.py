@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lediflow.claims import claim_folder
 from lediflow.config.cli import BAD_REQUEST
 from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
 from lediflow.config.literal import check_utf8
-from lediflow.data.claims import claim_folder
 from lediflow.disk import lasting_fault
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
@@ -19,8 +19,8 @@ from lediflow.engine.checkpoints.snapshots import Snapshots, find_snapshot_fault
 from lediflow.errors import UserError
 from lediflow.models.export import CONFIG, save_tensors
 from lediflow.records import object_if_any
+from lediflow.run_folder import RunFolder
 from lediflow.training.exporting import BEST, LAST, export_weights, exported_facts
-from lediflow.training.run_folder import RunFolder
 
 WHICH = {None: None, "averaged": LAST, "best": BEST}  # --weights -> what train.export calls it
 

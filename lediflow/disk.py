@@ -1,8 +1,29 @@
-"""Disks: what makes sure that a file survives a loss of power, and what to do about their errors."""
+"""Files on disks: written whole or not at all, flushed, hashed; disk errors with advice for the user.
+
+A file is written beside its final name and renamed, so that a reader meets the old file or the new one, never a part.
+How much more a writer does depends on the file:
+
+whole_or_absent     flushes the content first, has a temporary name of its own on every machine and process, and reports
+                    errors as a UserError: what commands write into output folders, several processes at once
+replacing           only the rename: for writers that flush, hash or report errors in their own way
+replace_text        without waiting for the disk: small records that are written again and again
+"""
 
 import errno
+import hashlib
+import json
 import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from lediflow.errors import UserError
+
+PARTIAL = ".partial"  # how the names of unfinished files end
+ABANDONED_SECONDS = 3600.0  # another machine's unfinished file that rests for so long has no writer
 
 # Errors that come again however often the command is repeated, until somebody acts.
 ADVICE = {
@@ -36,3 +57,100 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def disk_errors_explained(path: Path) -> Iterator[None]:
+    """Turn an OSError raised while writing `path` into a UserError with a next move."""
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "check the path and the disk")
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+
+
+@contextmanager
+def replacing(path: Path, temporary: str | None = None) -> Iterator[Path]:
+    """A path beside `path` to write to; renamed to `path` when the block ends well, removed when it does not.
+
+    The block has to flush what must survive a loss of power. `temporary` is the hidden name to use where a killed
+    writer must not leave more than one file; by default the name belongs to this machine and process.
+    """
+    beside = path.with_name(temporary or f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+    try:
+        yield beside
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_or_absent(path: Path, *, is_flushed: bool = True) -> Iterator[BinaryIO]:
+    """Open `path` for writing; it appears, with its folder, only when the block ends well. Disk errors are UserErrors.
+
+    is_flushed=False does not wait for the disk: after a loss of power the file may be empty.
+    """
+    with disk_errors_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside, beside.open("wb") as stream:
+            yield stream
+            stream.flush()
+            if is_flushed:
+                os.fsync(stream.fileno())
+
+
+def replace_text(path: Path, text: str, temporary: str | None = None) -> None:
+    """Replace a small text file without waiting for the disk; see `replacing`. Raises OSError."""
+    with replacing(path, temporary) as beside:
+        beside.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON with sorted keys: equal content gives equal bytes. Whole or absent."""
+    with whole_or_absent(path) as stream:
+        stream.write(json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object per line. Whole or absent."""
+    with whole_or_absent(path) as stream:
+        stream.writelines(json.dumps(row, sort_keys=True).encode() + b"\n" for row in rows)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove the unfinished files of `whole_or_absent` whose writers are gone."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        if _is_abandoned(path):
+            path.unlink(missing_ok=True)
+
+
+def _is_abandoned(partial: Path) -> bool:
+    """Whether the process whose number ends the name of an unfinished file is gone."""
+    host, _, process = partial.name.removesuffix(PARTIAL).rpartition("-")
+    if not host.endswith(f".{socket.gethostname()}") or not process.isdigit():
+        return _seconds_at_rest(partial) > ABANDONED_SECONDS
+    return not _is_running(int(process))
+
+
+def _seconds_at_rest(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's process
+        return True
+    return True

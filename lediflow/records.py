@@ -18,6 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from lediflow.errors import UserError
 
 SCALARS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+EXPORT_AGAIN = "copy it again, or export the model again: python -m lediflow.checkpoint export RUN"
 UNREADABLE = (ValueError, RecursionError)  # what JSON readers raise for bytes, and for a million brackets
 
 
@@ -130,6 +131,12 @@ def checked_types(values: Mapping[str, Any], types: Mapping[str, Any], place: st
             typed(kind, value, where)
         elif value is not None:
             checked_types(typed(dict[str, Any], value, where), kind, f"{where}.")
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Where two records differ, as `size: 16 then, 12 now; ...`; empty where they agree."""
+    changed = (name for name, value in now.items() if before.get(name) != value)
+    return "; ".join(f"{name}: {before.get(name)} then, {now[name]} now" for name in changed)
 
 
 def shown(value: Any) -> str:

@@ -25,18 +25,18 @@ from lediflow.config.inputs import Inputs, open_inputs
 from lediflow.config.prior_width import settle_width
 from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
-from lediflow.data.files import whole_or_absent
+from lediflow.disk import whole_or_absent
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.deadline import find_deadline
 from lediflow.engine.lease import EveryonesLease, Lease, leased
 from lediflow.engine.preemption import StopReason, StopRequest
 from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.records import RecordError
+from lediflow.run_folder import RunFolder
 from lediflow.tracking.tracker import FencedTracker, build_tracker
 from lediflow.training.exporting import export_weights
 from lediflow.training.identity import differences
 from lediflow.training.loop import Training, begin, find_newest, train
-from lediflow.training.run_folder import RunFolder
 from lediflow.training.turned import final_message
 
 log = logging.getLogger(__name__)

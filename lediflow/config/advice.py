@@ -18,7 +18,7 @@ from lediflow.config.literal import override_value
 from lediflow.config.register import conf_folder
 from lediflow.config.schema import TrainCommand
 from lediflow.records import RecordError
-from lediflow.training.run_folder import RunFolder
+from lediflow.run_folder import RunFolder
 
 COMMON = (
     "data",

@@ -37,6 +37,7 @@ from lediflow.models.export import describe
 from lediflow.models.groups import parameter_groups
 from lediflow.models.tree import describe_model
 from lediflow.ranges import OutOfRangeError, check_ranges
+from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import has_event
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
@@ -44,7 +45,6 @@ from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.loop import Training
 from lediflow.training.pace import Pace
-from lediflow.training.run_folder import RunFolder
 from lediflow.training.saving import Saving
 from lediflow.training.throughput import Throughput, parent_flops, peak_tflops, training_flops
 from lediflow.training.validation import build_validation

@@ -11,9 +11,9 @@ from lediflow.config.parent import Parent, has_parent
 from lediflow.config.schema import TrainCommand
 from lediflow.config.warm_start import WarmStart, warm_start_hash
 from lediflow.errors import UserError
+from lediflow.run_folder import RunFolder
 from lediflow.training.exporting import LAST, has_ended, trained_images
 from lediflow.training.identity import SCALE, WIDTH, differences, with_recorded_width
-from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

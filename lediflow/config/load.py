@@ -12,7 +12,6 @@ from torch import Tensor
 from lediflow.codecs import CodecConfig, build_codec
 from lediflow.config.advice import require_export
 from lediflow.config.places import find_parent
-from lediflow.data.files import changes
 from lediflow.engine.device import choose_device
 from lediflow.errors import UserError
 from lediflow.models import load_as
@@ -20,10 +19,10 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import Kind
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.velocity import VelocityModel
-from lediflow.records import RecordError
+from lediflow.records import RecordError, changes
+from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.training.prior_width import recorded_width
-from lediflow.training.run_folder import RunFolder
 
 
 def load_pipeline(

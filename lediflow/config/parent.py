@@ -14,7 +14,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
-from lediflow.training.run_folder import RunFolder
+from lediflow.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from lediflow.config.pipeline_tasks import Wanted, wanted
 from lediflow.config.pipelines import Branch, branches
 from lediflow.config.requests import COMMANDS, Request, check_ranks, composed, job_record, slurm_options
 from lediflow.errors import UserError
-from lediflow.training.run_folder import RunFolder
+from lediflow.run_folder import RunFolder
 
 
 def pipeline_jobs(request: Request) -> list[PipelineJob]:

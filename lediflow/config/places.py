@@ -14,7 +14,7 @@ from typing import Any
 
 from lediflow.errors import UserError
 from lediflow.records import RecordError
-from lediflow.training.run_folder import RunFolder
+from lediflow.run_folder import RunFolder
 
 NAMED = 4  # places that a message names
 

@@ -14,14 +14,15 @@ from typing import Any
 
 from lediflow.config.inputs import Inputs
 from lediflow.config.schema import TrainCommand
-from lediflow.data.files import write_json
 from lediflow.data.streams.split import samples_of
+from lediflow.disk import write_json
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.errors import UserError
 from lediflow.flow.widening import Width, automatic_width, factor_for_scale
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import CONFIG
 from lediflow.records import object_if_any, read_dataclass, read_json
+from lediflow.run_folder import RunFolder
 from lediflow.stages.flow import AUTO, FlowStage, FlowStageConfig, given_width
 from lediflow.training.identity import SCALE, WIDTH
 from lediflow.training.loop import Training
@@ -34,7 +35,6 @@ from lediflow.training.prior_width import (
     describe_start,
     recorded_width,
 )
-from lediflow.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from lediflow.config.trained_model import build_trained_model
 from lediflow.errors import UserError
 from lediflow.models import Model
 from lediflow.models.export import WEIGHTS, describe, read_export, sha256
-from lediflow.training.run_folder import RunFolder
+from lediflow.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from lediflow.data.files import write_json
 from lediflow.data.sources import Entry, Source
 from lediflow.data.sources.protocol import Progress
 from lediflow.data.workers import in_processes, stop_if_asked
+from lediflow.disk import write_json
 from lediflow.records import RecordError, read_record, typed
 
 DUPLICATES_NAME = "duplicates.json"  # among the records of a set under construction

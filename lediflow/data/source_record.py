@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lediflow.data.duplicates import DIGEST_BYTES, digests_of
-from lediflow.data.files import whole_or_absent, write_json
 from lediflow.data.shards.index import read_array
 from lediflow.data.shards.part import Part
 from lediflow.data.sources import Listing, Source
 from lediflow.data.sources.names import counted, kind_of, shown
 from lediflow.data.sources.protocol import Progress
+from lediflow.disk import whole_or_absent, write_json
 from lediflow.records import UNREADABLE, read_dataclass, read_record
 
 RECORD_NAME = "source.json"

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.files import whole_or_absent
+from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluate.real import references
 from lediflow.evaluate.rows import RowMaker

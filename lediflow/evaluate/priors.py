@@ -18,7 +18,7 @@ from PIL import Image
 from lediflow.config.advice import require_export
 from lediflow.config.load import load_decoder, load_export
 from lediflow.config.places import find_parent
-from lediflow.data.files import whole_or_absent
+from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluate.real import check_signals, held_out_samples, open_shards
 from lediflow.evaluate.runs import request
@@ -30,8 +30,8 @@ from lediflow.evaluation.prior import diagnose
 from lediflow.evaluation.reference import chosen_numbers
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.run_folder import RunFolder
 from lediflow.training.prior_width import describe_start, recorded_width
-from lediflow.training.run_folder import RunFolder
 
 
 def evaluate_prior(session: Session) -> dict[str, Any]:

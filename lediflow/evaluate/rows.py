@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.config.load import pipeline_hashes
-from lediflow.data.files import write_json
+from lediflow.disk import write_json
 from lediflow.engine.device import device_name
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.cost import stage_costs

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from lediflow.config.load import pipeline_hashes
 from lediflow.config.schema import EvaluateCommand
-from lediflow.data.files import whole_or_absent
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.split import samples_of
+from lediflow.disk import whole_or_absent
 from lediflow.evaluate.describing import describe
 from lediflow.evaluate.real import open_shards, references
 from lediflow.evaluate.rows import RowMaker
@@ -24,8 +24,8 @@ from lediflow.evaluate.session import RESULTS, Session
 from lediflow.evaluate.views import VIEWS, write_views
 from lediflow.evaluation.figures import SHOWN, prior_pictures, step_pictures
 from lediflow.evaluation.results import read_results
+from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
-from lediflow.training.run_folder import RunFolder
 
 REALS_SHOWN = 64
 IRRELEVANT = ("paths", "output", "keep_features")  # options that change no number

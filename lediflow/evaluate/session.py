@@ -14,7 +14,7 @@ import torch
 
 from lediflow.config.load import load_pipeline
 from lediflow.config.schema import EvaluateCommand
-from lediflow.data.files import disk_errors_explained
+from lediflow.disk import disk_errors_explained
 from lediflow.engine.device import choose_device
 from lediflow.engine.group import RankGroup
 from lediflow.engine.ranks import find_ranks

@@ -32,8 +32,8 @@ from lediflow.evaluation.stages.losses import run_losses
 from lediflow.evaluation.stages.record import STAGES, write_stages
 from lediflow.evaluation.stages.verdict import evidence_of, verdict_record
 from lediflow.evaluation.stages.words import verdict_of
+from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
-from lediflow.training.run_folder import RunFolder
 
 FIGURE = "stages"
 SOLVERS = ("midpoint",)  # where grid.solvers names none

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.files import whole_or_absent
+from lediflow.disk import whole_or_absent
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.grid.pareto import pareto_panels
 from lediflow.evaluation.grid.table import table_markdown

@@ -23,9 +23,9 @@ from lediflow.evaluate.runs import evaluate_run
 from lediflow.evaluate.session import RESULTS, Session
 from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record
+from lediflow.run_folder import REWRITTEN, RunFolder
 from lediflow.tracking.event_log import JsonlTracker, read_events
 from lediflow.training.exporting import has_ended, trained_images
-from lediflow.training.run_folder import REWRITTEN, RunFolder
 
 ROW_VALUES = ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "precision", "recall", "density",
               "coverage", "ms_per_image", "nfe")  # fmt: skip

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lediflow.data.files import whole_or_absent
+from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.estimate import mean_variance
 from lediflow.records import UNREADABLE, RecordError

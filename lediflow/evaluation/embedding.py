@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lediflow.data.files import disk_errors_explained, whole_or_absent
+from lediflow.disk import disk_errors_explained, whole_or_absent
 from lediflow.engine.group import RankGroup
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.rows import Rows, share

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 import lediflow
-from lediflow.data.claims import claim_folder, visible_names
-from lediflow.data.files import whole_or_absent
+from lediflow.claims import claim_folder, visible_names
+from lediflow.disk import whole_or_absent
 from lediflow.records import Record, RecordError, object_if_any, read_record
 
 SCHEMA_VERSION = 1

@@ -24,10 +24,9 @@ from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.models.velocity import VelocityModel
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.specs import HourglassSpec
-from lediflow.records import RecordError, one_line, read_dataclass, read_record
+from lediflow.records import EXPORT_AGAIN, RecordError, one_line, read_dataclass, read_record
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-AGAIN = "copy it again, or export the model again: python -m lediflow.checkpoint export RUN"
 
 Spec = AuxiliarySpec | VelocitySpec | LatentSamplerSpec | HourglassSpec
 SPECS: dict[str, type[Any]] = {
@@ -96,7 +95,7 @@ def load_model(path: str | Path) -> Model:
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise RecordError(
-            f"{Path(path) / WEIGHTS} does not fit {CONFIG} ({one_line(error)}); {AGAIN}"
+            f"{Path(path) / WEIGHTS} does not fit {CONFIG} ({one_line(error)}); {EXPORT_AGAIN}"
         ) from error
     return module.eval()
 
@@ -109,11 +108,11 @@ def read_export(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if config.get("weights_sha256") not in (None, found):
             raise RecordError(
                 f"{weights}: its hash differs from the one in {CONFIG}, so it is damaged, or the two files are not of "
-                f"one export; {AGAIN}"
+                f"one export; {EXPORT_AGAIN}"
             )
         return config | {"weights_sha256": found}, load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise RecordError(f"{weights} cannot be read ({error}); {AGAIN}") from error
+        raise RecordError(f"{weights} cannot be read ({error}); {EXPORT_AGAIN}") from error
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"load a model from {folder}: {' and '.join(missing)} missing (found: {found}); "
             f"give the export folder of a finished run, RUN/export"
         )
-    return read_record(folder / CONFIG, AGAIN, {"kind": str, "weights_sha256": str | None})
+    return read_record(folder / CONFIG, EXPORT_AGAIN, {"kind": str, "weights_sha256": str | None})
 
 
 def describe(spec: Spec) -> dict[str, Any]:
@@ -139,12 +138,14 @@ def spec_from_config(config: dict[str, Any], place: str = CONFIG) -> Spec:
     """The specification that `describe` wrote; RecordError with the place where it is none."""
     kind = config.get("kind")
     if kind not in SPECS:
-        raise RecordError(f"{place}: model kind {kind!r}: known kinds are {sorted(SPECS)}; edited? {AGAIN}")
+        raise RecordError(
+            f"{place}: model kind {kind!r}: known kinds are {sorted(SPECS)}; edited? {EXPORT_AGAIN}"
+        )
     try:
         return read_dataclass(SPECS[kind], config.get("spec"), "spec")
     except ValueError as error:
         raise RecordError(
-            f"{place}, of kind {kind}: {error}; edited, or of another version? {AGAIN}"
+            f"{place}, of kind {kind}: {error}; edited, or of another version? {EXPORT_AGAIN}"
         ) from error
 
 

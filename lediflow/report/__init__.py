@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.config.cli import BAD_REQUEST
-from lediflow.data.files import disk_errors_explained, whole_or_absent
-from lediflow.disk import lasting_fault
+from lediflow.disk import disk_errors_explained, lasting_fault, whole_or_absent
 from lediflow.errors import UserError
 from lediflow.records import RecordError, read_dataclass, read_json, typed
 from lediflow.report.collect import read_run, report_data

@@ -35,12 +35,12 @@ from lediflow.report.content import (
     StepComparison,
 )
 from lediflow.report.curves import finite
+from lediflow.run_folder import RunFolder
 from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
 from lediflow.stages.bins import TIME_BINS, sigma_edges
 from lediflow.tracking.event_log import Curve, binned_curve, curve
 from lediflow.training.prior_width import describe_width
-from lediflow.training.run_folder import RunFolder
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
 OF_STAGES = Path("results/stages") / STAGES

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from lediflow.codecs import signal_to_bytes
-from lediflow.data.files import whole_or_absent
 from lediflow.data.sources.names import is_picture_name
+from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
 
 

@@ -9,9 +9,9 @@ from harness.commands import invoke, succeed
 from harness.memorising import BEST, OPTIONS, PATIENCE, noise_shards
 
 from lediflow.evaluate.watching import is_finished
+from lediflow.run_folder import RunFolder
 from lediflow.status import overview_of
 from lediflow.tracking.event_log import TURNED, read_events
-from lediflow.training.run_folder import RunFolder
 
 REFUSED = 2
 

@@ -13,7 +13,7 @@ from lediflow.cluster.slurm import Queued
 from lediflow.cluster.watching.overview import Overview
 from lediflow.cluster.watching.row import Row
 from lediflow.errors import UserError
-from lediflow.training.run_folder import RunFolder
+from lediflow.run_folder import RunFolder
 
 LOOK_EVERY_SECONDS = 3.0
 

@@ -16,9 +16,9 @@ from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, moment, 
 from lediflow.engine.heartbeats import State
 from lediflow.engine.lease import LeaseRecord, read_lease
 from lediflow.records import Record, RecordError, read_record, typed
+from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import Event, number, read_events, standing
 from lediflow.training.exporting import has_ended, trained_images
-from lediflow.training.run_folder import RunFolder
 from lediflow.training.turned import remark
 
 

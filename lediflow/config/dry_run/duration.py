@@ -14,8 +14,8 @@ from lediflow.config.dry_run.text import clock_time
 from lediflow.config.dry_run.work import Work
 from lediflow.config.schema import TrainCommand
 from lediflow.records import RecordError
+from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import curve, standing_events
-from lediflow.training.run_folder import RunFolder
 from lediflow.training.throughput import peak_tflops
 
 SHARE = 0.3  # of a device's peak that training reaches: an H100 does 32 to 40 % without the optimizer's step

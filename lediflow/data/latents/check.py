@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from lediflow.codecs import Codec, signal_to_bytes
-from lediflow.data.files import whole_or_absent, write_json
 from lediflow.data.shards.reader import ShardReader
+from lediflow.disk import whole_or_absent, write_json
 
 SHOWN = 8  # pictures in check.png
 

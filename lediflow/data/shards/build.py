@@ -22,12 +22,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from jaxtyping import Shaped
 
-from lediflow.data.claims import refuse_foreign, visible_names
-from lediflow.data.files import changes, clear_abandoned, disk_errors_explained, write_json, write_json_lines
+from lediflow.claims import refuse_foreign, visible_names
 from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
 from lediflow.data.shards.part import Part, part_path, write_part
+from lediflow.disk import clear_abandoned, disk_errors_explained, write_json, write_json_lines
 from lediflow.errors import UserError
-from lediflow.records import RecordError, parse_json, read_record
+from lediflow.records import RecordError, changes, parse_json, read_record
 
 __all__ = ["Part", "Progress", "ShardBuild", "write_part"]
 

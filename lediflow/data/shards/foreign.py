@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from lediflow.data.files import write_json
 from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
 from lediflow.data.shards.tar_scan import ARRAY_EXTENSION, Look, Scanned, scan_tar
 from lediflow.data.sources.class_notes import class_notes
 from lediflow.data.sources.labels import numbered
 from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, is_hidden, is_picture_name, plain
 from lediflow.data.storage.remote import is_remote
+from lediflow.disk import write_json
 from lediflow.errors import UserError
 from lediflow.records import UNREADABLE, read_record
 

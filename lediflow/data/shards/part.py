@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from lediflow.data.files import write_json
 from lediflow.data.shards.index import ROW, Contents, ShardFile
 from lediflow.data.shards.writer import Sample, write_shard
+from lediflow.disk import write_json
 from lediflow.records import RecordError, read_dataclass, read_record
 
 AGAIN = "delete it, and the same command makes its shard again"

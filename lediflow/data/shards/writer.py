@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from lediflow.data.files import sha256_of, whole_or_absent
 from lediflow.data.shards.index import ShardFile, key_name
+from lediflow.disk import sha256_of, whole_or_absent
 
 
 class Sample(NamedTuple):

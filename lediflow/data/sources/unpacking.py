@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from lediflow.data.files import whole_or_absent
 from lediflow.data.sources.protocol import Identity, Opened, Progress, file_identity
 from lediflow.data.sources.tar import TarSource
+from lediflow.disk import whole_or_absent
 
 MEBIBYTE = 2**20
 

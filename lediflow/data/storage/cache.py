@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from lediflow.data.files import PARTIAL, disk_errors_explained
 from lediflow.data.storage.local import LocalFolder
 from lediflow.data.storage.protocol import Read, Storage
+from lediflow.disk import PARTIAL, disk_errors_explained
 from lediflow.errors import UserError
 
 Check = Callable[[str, Path], None]

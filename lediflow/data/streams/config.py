@@ -8,13 +8,13 @@ from numpy import ndarray
 
 from lediflow.data.augmentation.config import AugmentConfig
 from lediflow.data.augmentation.resampling import SMALLEST_SIDE
-from lediflow.data.files import changes
 from lediflow.data.shards.index import ShardIndex
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage import ReadingConfig
 from lediflow.data.streams.split import samples_of
 from lediflow.errors import UserError
 from lediflow.ranges import bounded
+from lediflow.records import changes
 
 
 @dataclass(kw_only=True)

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lediflow.data.files import whole_or_absent
+from lediflow.disk import whole_or_absent
 from lediflow.engine.group import RankGroup
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.checks import check_count

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.data.files import sha256_of
+from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.evaluation.features.clip import is_torchscript
 from lediflow.evaluation.features.pixels import check_square, resize, rgb_pixels, standardise

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lediflow.data.files import sha256_of
+from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 
 FOLDER = "LEDIFLOW_WEIGHTS"  # the variable that names a folder of weights files

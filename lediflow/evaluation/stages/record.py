@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.files import whole_or_absent
+from lediflow.disk import whole_or_absent
 from lediflow.evaluation.results import AGAIN
 from lediflow.records import Record, RecordError, read_record
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from harness.storages import CONTENTS, Watched, part
 
-from lediflow.data.files import PARTIAL
 from lediflow.data.storage.cache import CachedShards, make_room
+from lediflow.disk import PARTIAL
 from lediflow.errors import UserError
 
 SIZES = {name: len(content) for name, content in CONTENTS.items()}

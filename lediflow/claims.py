@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.files import disk_errors_explained, write_json
+from lediflow.disk import disk_errors_explained, write_json
 from lediflow.errors import UserError
 from lediflow.records import object_if_any
 

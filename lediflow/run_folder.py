@@ -11,7 +11,6 @@ lease.json        who is training here           stop           make this file, 
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lediflow.data.claims import refuse_foreign, visible_names
+from lediflow.claims import refuse_foreign, visible_names
+from lediflow.disk import sha256_of
 from lediflow.errors import UserError
-from lediflow.models.export import AGAIN
-from lediflow.records import Record, RecordError, one_line, read_record
+from lediflow.records import EXPORT_AGAIN, Record, RecordError, one_line, read_record
 
 REWRITTEN = "the next start of the training writes it anew"
 
-# Types of what stands beside the exported weights, where it is there: older releases wrote less.
+# Types of the facts in export/config.json; older releases wrote fewer of them.
 FACTS: dict[str, Any] = {
     "stage": str,
     "prior": str,
@@ -47,7 +46,7 @@ FACTS: dict[str, Any] = {
     "weights_sha256": str,
 }
 
-# what may be there before a run begins
+# What may be in the folder before a run begins.
 OWN = ("stop", "heartbeats", "stacks", "averages", "samples", "results")
 
 
@@ -124,8 +123,8 @@ class RunFolder:
     def exported_facts(self) -> Record:
         """The facts in the export; RecordError where they cannot be read or are empty."""
         path = self.export / "config.json"
-        if not (facts := read_record(path, AGAIN, FACTS)):
-            raise RecordError(f"{path} holds nothing ({{}}): it is damaged; {AGAIN}")
+        if not (facts := read_record(path, EXPORT_AGAIN, FACTS)):
+            raise RecordError(f"{path} holds nothing ({{}}): it is damaged; {EXPORT_AGAIN}")
         return facts
 
     def recorded_options(self) -> dict[str, Any]:
@@ -142,7 +141,6 @@ class RunFolder:
         """SHA-256 of the exported weights, what dependent runs pin; RecordError where they cannot be read."""
         path = self.export / "model.safetensors"
         try:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return sha256_of(path)
         except OSError as error:
-            raise RecordError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from error
+            raise RecordError(f"{path} cannot be read ({error.strerror}); {EXPORT_AGAIN}") from error

@@ -9,7 +9,7 @@ from torch import nn
 
 from lediflow.errors import UserError
 from lediflow.models import AuxiliarySpec, LevelSpec, build_model, save_model
-from lediflow.training.run_folder import RunFolder
+from lediflow.run_folder import RunFolder
 
 HOW = "python -m lediflow.train stage=auxiliary"
 

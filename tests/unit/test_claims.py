@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lediflow.data.claims import CLAIM, claim_folder, named, visible_names
+from lediflow.claims import CLAIM, claim_folder, named, visible_names
 from lediflow.errors import UserError
 
 
