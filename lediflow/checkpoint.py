@@ -14,8 +14,7 @@ from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabyt
 from lediflow.config.literal import check_utf8
 from lediflow.disk import lasting_fault
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
-from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
-from lediflow.engine.checkpoints.snapshots import Snapshots, find_snapshot_fault
+from lediflow.engine.checkpoints.averages import Snapshots, averaged_afterwards, find_snapshot_fault, raw
 from lediflow.errors import UserError
 from lediflow.models.export import CONFIG, save_tensors
 from lediflow.records import object_if_any

@@ -11,8 +11,7 @@ from lediflow.config.cli import run_command
 from lediflow.config.schema import EncodeCommand
 from lediflow.data.encode import Encoded, encode
 from lediflow.data.shards.index import ShardIndex, verified
-from lediflow.engine.device import choose_device
-from lediflow.engine.shares import Share, find_share
+from lediflow.engine.ranks import Share, choose_device, find_share
 from lediflow.errors import UserError
 from lediflow.tracking.progress import progress_callback
 

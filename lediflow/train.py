@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports that take seconds
-    from lediflow.engine.early import note_signals
+    from lediflow.engine.early_signals import note_signals
 
     note_signals()
 
@@ -27,10 +27,9 @@ from lediflow.config.schema import TrainCommand
 from lediflow.config.sweep import separate_jobs
 from lediflow.disk import whole_or_absent
 from lediflow.engine.checkpoints import Checkpoint
-from lediflow.engine.deadline import find_deadline
-from lediflow.engine.lease import EveryonesLease, Lease, leased
-from lediflow.engine.preemption import StopReason, StopRequest
+from lediflow.engine.lease import Lease, NoLease, leased
 from lediflow.engine.ranks import Ranks, find_ranks
+from lediflow.engine.stop import StopReason, StopRequest, find_deadline
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.tracker import FencedTracker, build_tracker
@@ -86,7 +85,7 @@ def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks
         print(f"stopped: {reason.sentence}; {saved if is_ours else left}", file=sys.stderr)
     if is_ours:
         stop.consume()
-    stop.hand_on(reason)
+    stop.call_previous_handler(reason)
     sys.exit(reason.exit_status)
 
 
@@ -103,7 +102,7 @@ def trained(
     folder: RunFolder,
     ranks: Ranks,
     stop: StopRequest,
-    lease: Lease | EveryonesLease,
+    lease: Lease | NoLease,
     config: str,
 ) -> StopReason:
     """Build, resume, train, export; why it ended before its time, if it did."""

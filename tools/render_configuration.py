@@ -194,7 +194,7 @@ def comment_of(config: type, name: str) -> str:
 
 @cache
 def field_comments(config: type) -> dict[str, str]:
-    """Field name -> the comments on the lines of its declaration."""
+    """Field name -> the comment on the lines of its declaration, and on lines of their own directly above it."""
     source = textwrap.dedent(inspect.getsource(config))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {
@@ -203,14 +203,18 @@ def field_comments(config: type) -> dict[str, str]:
     (declaration,) = ast.parse(source).body
     assert isinstance(declaration, ast.ClassDef)
     return {
-        node.target.id: " ".join(comments[line] for line in lines_of(node) if line in comments)
+        node.target.id: " ".join(comments[line] for line in lines_of(node, source) if line in comments)
         for node in declaration.body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
 
 
-def lines_of(node: ast.stmt) -> range:
-    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+def lines_of(node: ast.stmt, source: str) -> range:
+    """Line numbers of a declaration and of the comment above it."""
+    lines, first = source.splitlines(), node.lineno
+    while lines[first - 2].lstrip().startswith("#"):
+        first -= 1
+    return range(first, (node.end_lineno or node.lineno) + 1)
 
 
 def main() -> None:

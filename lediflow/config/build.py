@@ -24,12 +24,12 @@ from lediflow.config.schema import TrainCommand
 from lediflow.config.stage import build_stage
 from lediflow.config.trained_model import build_trained_model, trained_spec
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
-from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.checkpoints.averages import Snapshots
 from lediflow.engine.ema import BEST, roles
 from lediflow.engine.local import LocalEngine
-from lediflow.engine.preemption import StopRequest
 from lediflow.engine.protocol import Engine, Fitting
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.stop import StopRequest
 from lediflow.engine.watchdog import Watchdog
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise

@@ -33,7 +33,7 @@ from lediflow.config.register import conf_folder, register_schemas
 from lediflow.config.schema import COMMANDS, TrainCommand
 from lediflow.config.sweep import exclusion
 from lediflow.disk import lasting_fault
-from lediflow.engine.interrupts import INTERRUPTED
+from lediflow.engine.stop import INTERRUPTED
 from lediflow.errors import UserError
 from lediflow.nn.neighborhood import RouteUnavailableError
 

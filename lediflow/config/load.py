@@ -12,7 +12,7 @@ from torch import Tensor
 from lediflow.codecs import CodecConfig, build_codec
 from lediflow.config.advice import require_export
 from lediflow.config.places import find_parent
-from lediflow.engine.device import choose_device
+from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
 from lediflow.models import load_as
 from lediflow.models.auxiliary import AuxiliaryModel

@@ -13,8 +13,7 @@ from lediflow.config.schema import TrainCommand
 from lediflow.config.stage import build_trial_stage
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import roles
-from lediflow.engine.fitting import fit_micro_batch
-from lediflow.engine.memory import held, reserved_bytes
+from lediflow.engine.memory import fit_micro_batch, held, reserved_bytes
 from lediflow.engine.precision import choose_precision, computing_in
 from lediflow.engine.protocol import accumulation_steps
 from lediflow.engine.ranks import Ranks

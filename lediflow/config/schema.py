@@ -11,8 +11,8 @@ from lediflow.cluster.config import SlurmConfig
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig
-from lediflow.engine.deadline import StopConfig
 from lediflow.engine.protocol import EngineConfig
+from lediflow.engine.stop import StopConfig
 from lediflow.engine.watchdog import WatchdogConfig
 from lediflow.evaluation.features import FeaturesConfig
 from lediflow.evaluation.grid import GridConfig

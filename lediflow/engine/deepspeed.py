@@ -16,18 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lediflow.engine.copies import HostCopies
-from lediflow.engine.device import choose_device
 from lediflow.engine.ema import HALF_LIFE, Averages
-from lediflow.engine.meeting import join_group
 from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
 from lediflow.engine.messages import Messages
-from lediflow.engine.optimizer import adamw, clip_gradient, set_steps_made, steps_made
-from lediflow.engine.pieces import WEIGHT, collect, even_share, restore, restore_buffers, with_averages
+from lediflow.engine.owned_state import (
+    WEIGHT,
+    HostCopies,
+    adamw,
+    clip_gradient,
+    collect,
+    even_share,
+    restore,
+    restore_buffers,
+    set_steps_made,
+    steps_made,
+    with_averages,
+)
 from lediflow.engine.precision import frozen_in, resolved, trained_in
 from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, M, StateReader, accumulation_steps
-from lediflow.engine.ranks import Ranks
-from lediflow.engine.stopwatch import Stopwatch, time_calls
+from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.rendezvous import join_group
+from lediflow.engine.timings import Stopwatch, time_calls
 from lediflow.engine.zero import (
     GatheredRole,
     InitialWeights,

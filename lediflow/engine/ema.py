@@ -1,11 +1,16 @@
-"""Running averages of the weights, in float32, over whatever part of them this rank owns.
+"""Running averages of the weights, and averages of any width made from them after the run.
 
-Two kinds, both on the image clock. `ema` is an exponential average with a half-life that ramps up with the run's age,
-so that the first, poor weights are forgotten: half-life = min(asked, ramp * images seen). `ema_<sigma_rel>` are the
-power-function averages of EDM2 (Karras et al. 2024, arXiv:2312.02696, section 3): the weight of a moment tau in the
-average at t is proportional to tau^gamma, and sigma_rel is the profile's width as a share of the run's length. Stored
-along the run they allow any other width to be made afterwards (posthoc.py). `best` is `ema` as it was at one
-moment, kept in host memory.
+Averages are kept in float32, over whatever part of the weights this rank owns, on the image clock. `ema` is an
+exponential average whose half-life grows with the run's age, so that the first, poor weights are forgotten: half-life
+= min(half_life_images, ramp * images seen). `ema_<sigma_rel>` are the power-function averages of EDM2 (section 3): the
+weight of time tau in the average at t is proportional to tau^gamma, and sigma_rel is the width of this profile
+relative to the run's length. `best` is a copy of `ema` at the best validation, in host memory.
+
+Afterwards (section 3.2 and the appendix on post-hoc EMA): a power-function average stored at t holds the weights'
+history with the density (gamma + 1) tau^gamma / t^(gamma + 1) on [0, t]. The density of the requested width is fitted
+by a sum of the stored ones, least squares over [0, T] under the condition that it is a density; the same sum of the
+stored weights is the average.
+Source: Karras et al. 2024, arXiv:2312.02696.
 """
 
 from __future__ import annotations
@@ -13,34 +18,38 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
 HALF_LIFE, BEST = "ema", "best"
-WIDEST = 0.28  # of sigma_rel: there gamma nears 0, a plain mean of all weights
+WIDEST = 0.28  # limit of sigma_rel: there gamma approaches 0, a plain mean of all weights
 
 
 @dataclass(kw_only=True)
 class EMAConfig:
     half_life_images: int = bounded(50_000, at_least=0)  # longer: smoother weights that lag further behind
     ramp: float = bounded(0.1, at_least=0)  # cap on the half-life as a share of the images seen so far
+    # widths of further averages, from which any other can be made later; [] keeps none and saves their memory
     sigma_rels: list[float] = bounded(
         default_factory=lambda: [0.05, 0.10], above=0, below=WIDEST, is_distinct=True
-    )  # widths of further averages, from which any other can be made later; [] keeps none and saves their memory
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self, "train.ema.")
         for width in self.sigma_rels:
-            if round(width, 3) != width:  # roles are told apart by three decimals
+            if round(width, 3) != width:  # names of roles have three decimals
                 raise ValueError(f"train.ema.sigma_rels: {width} has more than three decimals; round it")
 
 
 def refuse_new_widths(config: EMAConfig, kept: Iterable[str]) -> None:
-    """An average that began in the middle of a run is not the one that its width names; `kept` are keys of a state."""
+    """UserError for widths that a continued run did not average from its start; `kept` are keys of its state."""
     roles_kept = {key.partition("/")[0] for key in kept}
     if new := [width for width in config.sigma_rels if role_of(width) not in roles_kept]:
         raise UserError(
@@ -50,12 +59,12 @@ def refuse_new_widths(config: EMAConfig, kept: Iterable[str]) -> None:
 
 
 def role_of(sigma_rel: float) -> str:
-    """Under which a power-function average is kept."""
+    """The role of a power-function average: `ema_0.050` for 0.05."""
     return f"{HALF_LIFE}_{sigma_rel:.3f}"
 
 
 def roles(config: EMAConfig) -> tuple[str, ...]:
-    """Every average of a run."""
+    """The roles of all averages of a run."""
     return (HALF_LIFE, *map(role_of, config.sigma_rels))
 
 
@@ -68,12 +77,12 @@ def decays_for(config: EMAConfig, images_seen: int, batch: int) -> dict[str, flo
 
 
 def sigma_rel_of(gamma: float) -> float:
-    """Standard deviation of the density (gamma + 1) tau^gamma on [0, 1]."""
+    """Standard deviation of the density (gamma + 1) tau^gamma on [0, 1]; inverse of `gamma_of`."""
     return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
 def gamma_of(sigma_rel: float) -> float:
-    """The exponent of a profile of that width: a root of the cubic behind `sigma_rel_of`, by bisection."""
+    """The exponent of a profile of width `sigma_rel`: the root of a cubic (see `sigma_rel_of`), by bisection."""
     low, high = 0.0, 1 / sigma_rel  # sigma_rel(gamma) falls, and is below 1 / gamma
     for _ in range(100):
         middle = (low + high) / 2
@@ -82,7 +91,7 @@ def gamma_of(sigma_rel: float) -> float:
 
 
 class Averages:
-    """The averages of tensors that an optimizer updates in place; `tensors[role]` lie in the order of the weights."""
+    """The averages of tensors that an optimizer updates in place; `tensors[role]` is in the order of the weights."""
 
     def __init__(self, weights: Sequence[Tensor], roles: Sequence[str]) -> None:
         self.weights = [weight.detach() for weight in weights]
@@ -91,7 +100,7 @@ class Averages:
     @torch.no_grad()
     def update(self, decays: Mapping[str, float]) -> None:
         """average <- decay * average + (1 - decay) * weight, for every role."""
-        weights = [weight.float() for weight in self.weights]  # themselves, unless they are kept in bfloat16
+        weights = [weight.float() for weight in self.weights]  # no copy where they are float32
         for role, kept in self.tensors.items():
             if kept and role != BEST:
                 torch._foreach_lerp_(kept, weights, 1 - decays[role])
@@ -115,3 +124,49 @@ def initial_average(weight: Tensor, role: str) -> Tensor:
     """The initial value of an average: a float32 copy, of `best` in host memory."""
     device = torch.device("cpu") if role == BEST else weight.device
     return weight.detach().to(device, torch.float32, copy=True)
+
+
+class Profile(NamedTuple):
+    """One average: the exponent of its density, and the images seen when it was stored."""
+
+    gamma: float
+    images_seen: float
+
+
+def profile(sigma_rel: float, images_seen: float) -> Profile:
+    return Profile(gamma_of(sigma_rel), images_seen)
+
+
+def coefficients(stored: Sequence[Profile], wanted: Profile) -> Float64[np.ndarray, " stored"]:
+    """Share of each stored average in the wanted one; they sum to 1, so that constant weights stay as they are."""
+    overlaps, wishes = _normal_equations(stored, wanted)
+    ones = np.ones((len(stored), 1))
+    # the last unknown is the Lagrange multiplier
+    bordered = np.block([[overlaps, ones], [ones.T, np.zeros((1, 1))]])
+    return np.linalg.lstsq(bordered, np.append(wishes, 1.0), rcond=1e-12)[0][:-1]
+
+
+def misfit(stored: Sequence[Profile], wanted: Profile, shares: Float64[np.ndarray, " stored"]) -> float:
+    """Norm of the difference between the wanted density and its fit, relative to the norm of the wanted one."""
+    overlaps, wishes = _normal_equations(stored, wanted)
+    unit = Profile(wanted.gamma, 1.0)
+    whole = overlap(unit, unit)
+    rest = whole - 2 * shares @ wishes + shares @ overlaps @ shares
+    return math.sqrt(max(rest, 0.0) / whole)
+
+
+def _normal_equations(
+    stored: Sequence[Profile], wanted: Profile
+) -> tuple[Float64[np.ndarray, "stored stored"], Float64[np.ndarray, " stored"]]:
+    """Overlaps of the stored densities with each other and with the wanted one; time in units of its end, for scale."""
+    rows = [Profile(one.gamma, one.images_seen / wanted.images_seen) for one in stored]
+    overlaps = np.array([[overlap(left, right) for right in rows] for left in rows])
+    return overlaps, np.array([overlap(one, Profile(wanted.gamma, 1.0)) for one in rows])
+
+
+def overlap(left: Profile, right: Profile) -> float:
+    """The integral of the product of two densities, each of which ends at its own time."""
+    a, b = left.gamma, right.gamma
+    end = min(left.images_seen, right.images_seen)
+    both = (end / left.images_seen) ** a * (end / right.images_seen) ** b
+    return (a + 1) * (b + 1) / (a + b + 1) * both * end / (left.images_seen * right.images_seen)

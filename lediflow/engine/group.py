@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lediflow.engine.meeting import join_group
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.rendezvous import join_group
 from lediflow.errors import UserError
 
 PATIENCE = timedelta(days=2)  # a rank that has died is noticed at once; one that works longer is no fault

@@ -9,11 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lediflow.engine.copies import HostCopies
-from lediflow.engine.device import choose_device
 from lediflow.engine.ema import Averages
-from lediflow.engine.optimizer import adamw, clip_gradient, create_moments, set_steps_made, steps_made
-from lediflow.engine.pieces import MOMENTS, WEIGHT, Piece, collect, restore, restore_buffers, with_averages
+from lediflow.engine.owned_state import (
+    MOMENTS,
+    WEIGHT,
+    HostCopies,
+    Piece,
+    adamw,
+    clip_gradient,
+    collect,
+    create_moments,
+    restore,
+    restore_buffers,
+    set_steps_made,
+    steps_made,
+    with_averages,
+)
 from lediflow.engine.precision import frozen_in, resolved, trained_in
 from lediflow.engine.protocol import (
     EngineConfig,
@@ -24,8 +35,8 @@ from lediflow.engine.protocol import (
     StateReader,
     accumulation_steps,
 )
-from lediflow.engine.ranks import Ranks
-from lediflow.engine.stopwatch import Stopwatch
+from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.timings import Stopwatch
 from lediflow.errors import UserError
 
 

@@ -1,7 +1,8 @@
-"""What one rank holds while it trains, in bytes, by ZeRO stage: the one home of these formulas.
+"""Memory of one rank in training, and the largest micro-batch that fits a GPU.
 
-P trained parameters on N ranks; w is the size of a weight that computes: 2 where DeepSpeed trains in bfloat16
-(stages 1 to 3), else 4. Autocast (stage 0 and the local engine) keeps float32 weights and casts them on the way.
+Bytes by ZeRO stage. P trained parameters on N ranks; w is the size of a weight that computes: 2 where DeepSpeed trains
+in bfloat16 (stages 1 to 3), else 4. Autocast (stage 0 and the local engine) keeps float32 weights and casts them on
+the way.
 
     weights     w P        every rank computes with all of them; stage 3 keeps w P / N and gathers the rest
     masters     4 P / N    float32 weights that Adam updates; in stage 0 the weights themselves
@@ -10,46 +11,55 @@ P trained parameters on N ranks; w is the size of a weight that computes: 2 wher
     gradients   w P        from stage 2 on a rank keeps w P / N, each bucket's owner after the bucket is summed
 
 Source: Rajbhandari et al. 2020 (arXiv:1910.02054, figure 1), with what DeepSpeed 0.19 adds: buckets, the float32 copy
-of a rank's gradients while Adam steps, and in float32 too masters of their own.
+of a rank's gradients while Adam steps, and masters of their own in float32 too.
+
+The micro-batch is found by trials before anything is distributed: a rank's share of the global batch is halved until
+its forward and backward pass fit next to as many bytes as the engine will hold. Results do not depend on the
+micro-batch beyond the rounding of sums, so a smaller one costs only speed.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 from lediflow.engine.protocol import EngineConfig
+from lediflow.errors import UserError
 
 FLOAT32, BFLOAT16 = 4, 2  # bytes
 MOMENTS = 2
-BUCKET_ELEMENTS = (
-    50_000_000  # gradients summed in one message: larger ones are no faster, and lie there for nothing
-)
-GATHERED_ELEMENTS = (
-    1_000_000_000  # weights that stage 3 lets lie until their next use (stage3_max_live_parameters)
-)
+# gradients summed in one all-reduce; larger buckets are no faster and take more memory
+BUCKET_ELEMENTS = 50_000_000
+# weights that stage 3 keeps gathered until their next use (stage3_max_live_parameters)
+GATHERED_ELEMENTS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes of one rank. All but `host` lie on its device."""
+    """Bytes of one rank; all but `host` are on its device."""
 
-    weights: int  # that compute, the frozen parent's among them
+    weights: int  # used in the forward pass, the frozen parent's included
     gradients: int
     optimizer: int  # masters and moments
     averages: int
     buffers: int  # buckets, gathered weights, casts: only while a batch passes
-    activations: int  # of a micro-batch, until its backward pass
-    stepping: int  # float32 gradients, only while Adam steps: activations and buffers are gone then
-    host: int  # offloaded state, and the copies that checkpoints are written from
+    activations: int  # of one micro-batch, until its backward pass
+    stepping: int  # float32 gradients, only while Adam steps: activations and buffers are freed then
+    host: int  # offloaded state, and the copies from which checkpoints are written
 
     @property
     def standing(self) -> int:
-        """What is always there."""
+        """Bytes that are always allocated."""
         return self.weights + self.gradients + self.optimizer + self.averages
 
     @property
     def peak(self) -> int:
-        """The most that is there at once."""
+        """Largest number of bytes allocated at once."""
         return self.standing + max(self.buffers + self.activations, self.stepping)
 
 
@@ -87,19 +97,19 @@ def held(
 
 
 def weight_bytes(config: EngineConfig) -> int:
-    """Of one weight that computes."""
+    """Bytes of one weight of the forward pass."""
     return BFLOAT16 if config.zero > 0 and config.precision == "bfloat16" else FLOAT32
 
 
 def gradient_bytes(parameters: int, owned: int, config: EngineConfig) -> int:
-    """What stands between micro-batches."""
+    """Bytes of the gradients between micro-batches."""
     if config.zero < 2:
         return weight_bytes(config) * parameters
     return 0 if config.offload == "cpu" else weight_bytes(config) * owned
 
 
 def buffer_bytes(parameters: int, frozen: int, config: EngineConfig) -> int:
-    """What lies there while a batch passes, besides its activations."""
+    """Bytes allocated during a micro-batch, besides its activations."""
     if config.zero == 0:  # autocast's copies wait for the backward pass
         return BFLOAT16 * (parameters + frozen) if config.precision == "bfloat16" else 0
     buckets = weight_bytes(config) * bucket_elements(parameters)
@@ -109,15 +119,89 @@ def buffer_bytes(parameters: int, frozen: int, config: EngineConfig) -> int:
 
 
 def bucket_elements(parameters: int) -> int:
-    """Gradients of one message, which DeepSpeed allocates whole (reduce_bucket_size; its default is 500 million)."""
+    """Gradients of one all-reduce; DeepSpeed allocates the whole bucket (reduce_bucket_size; default 500 million)."""
     return min(parameters, BUCKET_ELEMENTS)
 
 
 def saved_bytes(parameters: int, averages: int) -> int:
-    """Of all ranks' slices of a checkpoint: weights, moments and averages in float32."""
+    """Bytes of all slices of a checkpoint: weights, moments and averages in float32."""
     return FLOAT32 * (1 + MOMENTS + averages) * parameters
 
 
 def reserved_bytes(parameters: int, standing: Held) -> int:
-    """What to hold aside while a plain float32 model and its gradients try a micro-batch in the engine's place."""
+    """Bytes to reserve while a plain float32 model and its gradients try a micro-batch instead of the engine."""
     return max(0, standing.standing + standing.buffers - 2 * FLOAT32 * parameters)
+
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+MARGIN = 0.06  # share of a GPU's memory left for fragmentation, kernel workspaces and NCCL
+
+
+def fit_micro_batch(
+    share: int,
+    trial: Callable[[int], None],
+    reserve_bytes: int,
+    device: torch.device,
+    agree: Callable[[int], int] = lambda fitting: fitting,
+) -> int:
+    """The largest of share, share/2, share/4, ... whose trial fits; `agree` gives the smallest over the ranks.
+
+    `trial(n)` passes n made-up samples forward and backward. A rank where nothing fits passes 0 to `agree`. UserError
+    where nothing fits.
+    """
+    if device.type != "cuda":
+        return share
+    fitting = agree(next((n for n in halves(share) if fits(n, trial, reserve_bytes, device)), 0))
+    if not fitting:
+        raise UserError(too_large(min(halves(share)), reserve_bytes, device))
+    log.info("micro-batches of %d samples fit; gradients accumulate over %d", fitting, share // fitting)
+    return fitting
+
+
+def halves(share: int) -> list[int]:
+    """share, share/2, ... while the halves are integers: 96 -> 96, 48, 24, 12, 6, 3."""
+    found = [share]
+    while found[-1] % 2 == 0:
+        found.append(found[-1] // 2)
+    return found
+
+
+def fits(samples: int, trial: Callable[[int], None], reserve_bytes: int, device: torch.device) -> bool:
+    """Whether the trial fits next to the reserve."""
+    try:
+        with held_aside(reserve_bytes, device):
+            trial(samples)
+        return True
+    except torch.OutOfMemoryError:
+        log.info("micro-batches of %d samples do not fit %s", samples, device)
+        return False
+    finally:
+        free(device)
+
+
+@contextmanager
+def held_aside(reserve_bytes: int, device: torch.device) -> Iterator[None]:
+    """Allocate the reserve, and a margin, inside the context."""
+    _, total = torch.cuda.mem_get_info(device)
+    reserve = torch.empty(int(reserve_bytes + MARGIN * total), dtype=torch.uint8, device=device)
+    yield
+    del reserve
+
+
+def free(device: torch.device) -> None:
+    """Free the memory of a trial; a failed one left tensors in the frames of its traceback."""
+    gc.collect()
+    with torch.cuda.device(device):
+        torch.cuda.empty_cache()
+
+
+def too_large(smallest: int, reserve_bytes: int, device: torch.device) -> str:
+    _, total = torch.cuda.mem_get_info(device)
+    return (
+        f"a micro-batch of {smallest} does not fit {device} of {total / GIB:.1f} GiB beside {reserve_bytes / GIB:.1f} "
+        "GiB of weights' gradients, optimizer state and averages; use engine.activation_checkpointing=true, "
+        "engine=deepspeed with engine.zero=2 or 3 on more GPUs, engine.offload=cpu, or fewer train.ema.sigma_rels; "
+        "a global batch with more factors of 2 for each GPU can be cut smaller"
+    )

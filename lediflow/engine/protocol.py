@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lediflow.engine.ranks import Ranks
-from lediflow.engine.stopwatch import Stopwatch
+from lediflow.engine.timings import Stopwatch
 from lediflow.ranges import bounded
 
 

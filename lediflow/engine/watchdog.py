@@ -1,15 +1,16 @@
-"""Notices a run that hangs, says which rank it waits for, and ends it, so that no GPU waits for the time limit.
+"""Notices a hanging run, names the rank that it waits for, and ends it, so that no GPU idles until the time limit.
 
-A daemon thread in every rank writes where its main thread is (heartbeats.py) and looks for trouble (stalls.py). Of
-what it finds all ranks learn through files: each dumps its Python stacks to `RUN/stacks/`, the one that saw it first
-logs who is slow, the first rank reports it as an event. No thread here calls a collective. A rank whose interpreter is
-held by foreign code cannot run this thread: then C code of faulthandler writes its stacks, to `heartbeats/`.
+A daemon thread in every rank writes where its main thread is and looks for trouble (hang_detection.py). All ranks learn
+of a trouble through files: each dumps its Python stacks to `RUN/stacks/`, the rank that saw it first logs it, rank 0
+reports it as an event. This thread calls no collective. In a rank whose interpreter lock is held by foreign code this
+thread cannot run either: there faulthandler's C code writes the stacks, to `heartbeats/`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import logging
 import os
 import socket
@@ -17,26 +18,37 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from lediflow.engine.heartbeats import Heartbeat, Phase, State, clear_earlier, write_heartbeat
-from lediflow.engine.observer import Observer, TroubleBook
-from lediflow.engine.preemption import StopReason
+from lediflow.engine.hang_detection import (
+    Heartbeat,
+    Observer,
+    Phase,
+    RankState,
+    Trouble,
+    TroubleBook,
+    WatchdogConfig,
+    clear_earlier,
+    find_trouble,
+    write_heartbeat,
+)
 from lediflow.engine.ranks import Ranks
-from lediflow.engine.stacks import HeldStacks, dump_stacks
-from lediflow.engine.stalls import Trouble, WatchdogConfig, find_trouble
+from lediflow.engine.stop import StopReason
 
 log = logging.getLogger(__name__)
 
-STALLED = 81  # exit status of a rank that ended itself; a launcher may start the run again
-FAILED = 1  # ... after another rank failed: that one's own status, if larger, says more
-OBSERVERS = 2  # ranks that read all heartbeats always; others only when they are late themselves
+STALLED = 81  # exit status of a rank that ended itself in a stall; a launcher may start the run again
+FAILED = 1  # exit status of a rank that ended itself because another one failed
+OBSERVERS = (
+    2  # ranks that always read all heartbeats; the others read them only when they are late themselves
+)
 
 
 class Place(NamedTuple):
-    """Where the main thread is."""
+    """Position of the main thread in the program."""
 
     phase: str
     steps: int
@@ -47,7 +59,7 @@ class Place(NamedTuple):
 class Watchdog:
     """`with Watchdog(...) as watchdog`; then the main thread of every rank calls `beat` at the same places.
 
-    `report(event, **values)` is called in the watchdog's thread, on the first rank only, once for each trouble.
+    `report(event, **values)` is called in the watchdog's thread, on rank 0 only, once for each trouble.
     """
 
     def __init__(
@@ -70,16 +82,18 @@ class Watchdog:
         self.observer = Observer(self.folder, ranks.world_size, session, clock)
         self.book = TroubleBook(self.folder, session)
         self.known: set[str] = set()  # keys of troubles
-        self.stuck: tuple[Trouble, Place, float] | None = None  # the last one, where it found us, and when
+        self.stuck: tuple[Trouble, Place, float] | None = (
+            None  # newest trouble, this rank's place then, and the time
+        )
         self.is_over = threading.Event()
 
     def beat(self, phase: Phase | str) -> None:
-        """The main thread enters `phase`, perhaps once more."""
+        """The main thread enters `phase`, or enters it again."""
         place = self.place
         self.place = Place(phase, place.steps, place.beats + 1, self.clock())
 
     def step_done(self) -> None:
-        """One more optimizer step is behind this rank."""
+        """Count one more finished optimizer step."""
         place = self.place
         self.place = Place(place.phase, place.steps + 1, 0, self.clock())
 
@@ -98,35 +112,35 @@ class Watchdog:
         self.is_over.set()
         self.thread.join(self.config.every_seconds)
         if self.thread.is_alive():
-            return  # its disk hangs: a second writer would hang too
+            return  # it hangs in a write: a second writer would hang too
         with contextlib.suppress(OSError):
             self.held.close()
             self._write(*ending(error))
 
     def _watch(self) -> None:
-        is_told = False
+        is_reported = False
         while not self.is_over.is_set():
             self.held.put_off(self.config.silent_seconds)
             try:
                 self.tick()
             except OSError as error:
-                if not is_told:
+                if not is_reported:
                     log.warning(
                         "heartbeats cannot be written to %s (%s); training goes on", self.folder, error
                     )
-                is_told = True
+                is_reported = True
             self.is_over.wait(self.config.every_seconds)
 
     def tick(self) -> None:
-        """One round: say where we are, look for trouble, act on it."""
+        """One round: write the heartbeat, look for trouble, act on it."""
         beat = self._write()
         if (trouble := self.book.next()) is not None:
-            self._take_note(trouble)
+            self._react_to(trouble)
         elif self.ranks.rank < OBSERVERS or beat.seconds > self.config.limit(beat):
             self._look()
-        self._leave_if_hopeless()
+        self._leave_if_stuck()
 
-    def _write(self, state: State = State.ALIVE, message: str = "") -> Heartbeat:
+    def _write(self, state: RankState = RankState.ALIVE, message: str = "") -> Heartbeat:
         phase, steps, beats, since = self.place
         self.heartbeat = dataclasses.replace(
             self.heartbeat,
@@ -148,16 +162,16 @@ class Watchdog:
         if self.book.write(trouble):
             log.error("%s. Stacks of all ranks that still answer: %s", trouble.sentence, self.stacks)
         if (written := self.book.next()) is not None:
-            self._take_note(written)
+            self._react_to(written)
 
-    def _take_note(self, trouble: Trouble) -> None:
+    def _react_to(self, trouble: Trouble) -> None:
         self.known.add(trouble.key)
         self.stuck = trouble, self.place, self.clock()
         dump_stacks(self.stacks, self.ranks.rank, trouble.sentence)
         if self.ranks.is_first:
             self.report(trouble.kind, sentence=trouble.sentence, ranks=trouble.seen)
 
-    def _leave_if_hopeless(self) -> None:
+    def _leave_if_stuck(self) -> None:
         if self.stuck is None:
             return
         trouble, place, since = self.stuck
@@ -175,9 +189,41 @@ class Watchdog:
             self.leave(FAILED if has_failed else STALLED)
 
 
-def ending(error: BaseException | None) -> tuple[State, str]:
-    """How a rank's last heartbeat describes its end; a stop with the state saved is no failure."""
+def ending(error: BaseException | None) -> tuple[RankState, str]:
+    """State and message of a rank's last heartbeat; a stop with the state saved is not a failure."""
     stops = [None, *(reason.exit_status for reason in StopReason)]
     if error is None or (isinstance(error, SystemExit) and error.code in stops):
-        return State.DONE, ""
-    return State.FAILED, f"{type(error).__name__}: {error}"
+        return RankState.DONE, ""
+    return RankState.FAILED, f"{type(error).__name__}: {error}"
+
+
+def dump_stacks(folder: Path, rank: int, title: str) -> None:
+    """Append the Python stacks of all threads to `<time>-rank-<rank>.txt`."""
+    folder.mkdir(exist_ok=True)
+    time_of_day = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    with (folder / f"{time_of_day}-rank-{rank}.txt").open("a") as file:
+        file.write(f"{title}\n\n")
+        file.flush()  # faulthandler writes past Python's buffer
+        faulthandler.dump_traceback(file, all_threads=True)
+
+
+class HeldStacks:
+    """Stacks that C code writes to `path` unless `put_off` is called in time.
+
+    Foreign code that holds the interpreter lock stops every Python thread, the one that would dump stacks included.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path.open("w")
+
+    def put_off(self, seconds: float) -> None:
+        """Write the stacks after so many seconds, unless called again before."""
+        faulthandler.dump_traceback_later(seconds, file=self.file)
+
+    def close(self) -> None:
+        """Cancel writing; an empty file is removed."""
+        faulthandler.cancel_dump_traceback_later()
+        self.file.close()
+        if self.path.stat().st_size == 0:
+            self.path.unlink()

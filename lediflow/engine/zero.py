@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lediflow.engine.local import whole_piece
-from lediflow.engine.optimizer import create_moments, leave_out_unless_finite
-from lediflow.engine.pieces import MOMENTS, WEIGHT, Piece
+from lediflow.engine.owned_state import MOMENTS, WEIGHT, Piece, create_moments, skip_unless_finite
 from lediflow.engine.protocol import Extent, StateReader
 
 
@@ -86,7 +85,7 @@ class UnaskedClipping:
         squares = torch.stack(parts).square().sum()
         self.all_reduce(squares)
         norm = squares.sqrt()
-        leave_out_unless_finite(plain_optimizer(self.optimizer), norm)
+        skip_unless_finite(plain_optimizer(self.optimizer), norm)
         self.factor = (self.most / (norm + 1e-6)).clamp(max=1.0) if self.most else torch.ones_like(norm)
         return norm
 

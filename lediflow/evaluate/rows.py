@@ -15,7 +15,7 @@ from typing import Any
 
 from lediflow.config.load import pipeline_hashes
 from lediflow.disk import write_json
-from lediflow.engine.device import device_name
+from lediflow.engine.ranks import device_name
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.cost import stage_costs
 from lediflow.evaluation.embedding import FeatureSet, feature_set

@@ -15,9 +15,8 @@ import torch
 from lediflow.config.load import load_pipeline
 from lediflow.config.schema import EvaluateCommand
 from lediflow.disk import disk_errors_explained
-from lediflow.engine.device import choose_device
 from lediflow.engine.group import RankGroup
-from lediflow.engine.ranks import find_ranks
+from lediflow.engine.ranks import choose_device, find_ranks
 from lediflow.evaluation.features import FeatureExtractor, build_features
 from lediflow.evaluation.results import RESULTS, birth_certificate, claim_results, write_results
 from lediflow.sampling import LeDiFlowPipeline

@@ -13,11 +13,11 @@ import torch
 from lediflow.data.streams.batch import Batch
 from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder
-from lediflow.engine.checkpoints.snapshots import HISTORY
+from lediflow.engine.checkpoints.averages import HISTORY
 from lediflow.engine.ema import BEST, decays_for, refuse_new_widths
-from lediflow.engine.heartbeats import Phase
-from lediflow.engine.preemption import StopReason, StopRequest
+from lediflow.engine.hang_detection import Phase
 from lediflow.engine.protocol import Engine
+from lediflow.engine.stop import StopReason, StopRequest
 from lediflow.engine.watchdog import Watchdog
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise

@@ -10,7 +10,7 @@ from harness.curves import assert_same_tensors, events, weights
 from harness.forks import Forks
 from harness.processes import SECONDS, slurm_places
 
-from lediflow.engine.lease import read_lease
+from lediflow.engine.lease_record import read_lease
 
 pytestmark = pytest.mark.distributed
 

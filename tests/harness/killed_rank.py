@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow import train
-from lediflow.engine.checkpoints import Checkpoint, folder, snapshots, writing
+from lediflow.engine.checkpoints import Checkpoint, averages, folder, writing
 from lediflow.engine.deepspeed import DeepSpeedEngine
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.ranks import find_ranks
@@ -132,7 +132,7 @@ PLACES = {
     "before the rename": Place(((Path, "rename", where(named(folder.PARTIAL), before)),)),
     "after the rename": Place(((Path, "rename", where(named(folder.PARTIAL), after)),)),
     "while an old checkpoint is removed": Place(((folder.shutil, "rmtree", where(of_checkpoints, half_removed)),)),
-    "inside the stored averages": Place(((snapshots, "write_tensors", half_written),), often=1),
+    "inside the stored averages": Place(((averages, "write_tensors", half_written),), often=1),
     "before the export": Place(((train, "export", before),), often=1),
     "inside the weights of the export": Place(
         ((export.shutil, "copyfile", half_copied), (exporting, "write_averaged", half_written)), often=1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from lediflow import train
-from lediflow.engine.lease import record
+from lediflow.engine import lease_record
 
 
 def main(arguments: list[str]) -> None:
-    record.INTERVAL_SECONDS = float(arguments[0])
+    lease_record.INTERVAL_SECONDS = float(arguments[0])
     sys.argv[1:] = arguments[1:]
     train.main()

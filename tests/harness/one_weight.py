@@ -7,9 +7,9 @@ from lediflow.data.streams.batch import Batch
 from lediflow.engine.checkpoints import CheckpointConfig, CheckpointFolder, CheckpointWriter
 from lediflow.engine.ema import EMAConfig
 from lediflow.engine.local import LocalEngine
-from lediflow.engine.preemption import StopRequest
 from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.stop import StopRequest
 from lediflow.engine.watchdog import Watchdog, WatchdogConfig
 from lediflow.flow.noise import SampleNoise
 from lediflow.stages.protocol import stage_loss

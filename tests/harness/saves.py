@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, CheckpointWriter, Failed, Saved
-from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.checkpoints.averages import Snapshots
 from lediflow.engine.protocol import EngineState, Extent
 from lediflow.engine.ranks import Ranks
 

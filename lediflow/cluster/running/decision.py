@@ -9,7 +9,7 @@ from typing import Any
 
 from lediflow.cluster.config import SlurmConfig
 from lediflow.cluster.running.ends import End
-from lediflow.engine.preemption import StopReason
+from lediflow.engine.stop import StopReason
 
 REFUSED = 2  # the request cannot be met: config.cli
 GOES_ON = (StopReason.SIGNAL.exit_status, StopReason.WALL_TIME.exit_status)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lediflow.engine.preemption import StopReason
+from lediflow.engine.stop import StopReason
 from lediflow.records import read_dataclass, read_record
 
 # Of a rank that lost its peers, not of one that went first.

@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 
 from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, moment, training_time
-from lediflow.engine.heartbeats import State
-from lediflow.engine.lease import LeaseRecord, read_lease
+from lediflow.engine.hang_detection import RankState
+from lediflow.engine.lease_record import LeaseRecord, read_lease
 from lediflow.records import Record, RecordError, read_record, typed
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import Event, number, read_events, standing
@@ -131,7 +131,7 @@ def found_failure(heartbeats: Path) -> str:
     for path in sorted(heartbeats.glob("[0-9]*.json")):
         try:
             found = read_record(path, "it is left out", {"rank": int, "message": str})
-            if found.get("state") == State.FAILED:
+            if found.get("state") == RankState.FAILED:
                 return f"rank {found['rank']}: {found['message']}".strip()
         except RecordError:
             continue

@@ -9,8 +9,7 @@ from lediflow.config.dry_run.work import Work
 from lediflow.config.micro_batch import averages_of
 from lediflow.config.schema import TrainCommand
 from lediflow.engine.ema import BEST
-from lediflow.engine.fitting import MARGIN, halves
-from lediflow.engine.memory import Held, held
+from lediflow.engine.memory import MARGIN, Held, halves, held
 from lediflow.engine.protocol import EngineConfig
 
 GPUS = (24, 40, 80)  # GiB: RTX 3090 and 4090, A100, H100 and the larger A100

@@ -12,9 +12,9 @@ from lediflow.config.dry_run.text import Facts
 from lediflow.config.parent import has_parent
 from lediflow.config.schema import TrainCommand
 from lediflow.config.trained_model import trained_spec
-from lediflow.engine.device import choose_device
 from lediflow.engine.precision import choose_precision
 from lediflow.engine.protocol import EngineConfig, accumulation_steps
+from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape

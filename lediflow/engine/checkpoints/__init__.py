@@ -5,8 +5,7 @@ it, the averaged weights as an export needs them, a record of clock, stream and 
 sums. Ranks meet in files only, so that nothing here is a collective and threads may do the work.
 """
 
-from lediflow.engine.checkpoints.faults import find_fault
-from lediflow.engine.checkpoints.folder import Checkpoint, CheckpointConfig, CheckpointFolder
+from lediflow.engine.checkpoints.folder import Checkpoint, CheckpointConfig, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.writing import CheckpointWriter, Failed, Saved
 
 __all__ = [

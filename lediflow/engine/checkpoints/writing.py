@@ -21,12 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.disk import flush
-from lediflow.engine.checkpoints.faults import MANIFEST, MODEL, PROGRESS, SUMS, sha256_of
-from lediflow.engine.checkpoints.folder import PARTIAL, CheckpointFolder, discard, write_flushed
+from lediflow.engine.checkpoints.averages import HISTORY, Snapshots
+from lediflow.engine.checkpoints.folder import (
+    MANIFEST,
+    MODEL,
+    PARTIAL,
+    PROGRESS,
+    SUMS,
+    CheckpointFolder,
+    discard,
+    sha256_of,
+    write_flushed,
+)
 from lediflow.engine.checkpoints.slices import SlicedState, slice_name, write_slice, write_tensors
-from lediflow.engine.checkpoints.snapshots import HISTORY, Snapshots
 from lediflow.engine.ema import HALF_LIFE
-from lediflow.engine.pieces import BUFFER
+from lediflow.engine.owned_state import BUFFER
 from lediflow.engine.protocol import EngineState
 from lediflow.engine.ranks import Ranks
 

@@ -11,7 +11,7 @@ from lediflow.cluster.watching.evidence import Evidence
 from lediflow.cluster.watching.kinds import Kind, State, array_state, run_state
 from lediflow.cluster.watching.run_facts import RunFacts
 from lediflow.cluster.watching.states import job_state
-from lediflow.engine.lease import LeaseRecord
+from lediflow.engine.lease_record import LeaseRecord
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
 

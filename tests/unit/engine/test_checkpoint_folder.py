@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from lediflow.engine.checkpoints import folder as folders
-from lediflow.engine.checkpoints.faults import find_fault, sha256_of
-from lediflow.engine.checkpoints.folder import Checkpoint, CheckpointConfig, CheckpointFolder, discard
+from lediflow.engine.checkpoints.folder import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointFolder,
+    discard,
+    find_fault,
+    sha256_of,
+)
 from lediflow.engine.checkpoints.slices import slice_name, write_slice, write_tensors
 from lediflow.engine.protocol import Extent
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter, Failed, Saved, slices
 from lediflow.engine.checkpoints import writing as writing_module
-from lediflow.engine.checkpoints.snapshots import Snapshots
+from lediflow.engine.checkpoints.averages import Snapshots
 from lediflow.engine.ranks import Ranks
 
 FULL_DEVICE = Path("/dev/full")  # takes nothing: every write ends as on a disk without room

@@ -8,14 +8,13 @@ import time
 import pytest
 from harness.saves import part, whole
 
+from lediflow.engine import lease as lease_module
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter, Failed, Saved
-from lediflow.engine.checkpoints.snapshots import Snapshots
-from lediflow.engine.lease import EveryonesLease, Lease, holding, leased, read_lease
-from lediflow.engine.lease.holding import LeaseLostError
-from lediflow.engine.lease.record import encoded, own_record
-from lediflow.engine.lease.taking import put
-from lediflow.engine.preemption import StopReason, StopRequest
+from lediflow.engine.checkpoints.averages import Snapshots
+from lediflow.engine.lease import Lease, LeaseLostError, NoLease, leased, put
+from lediflow.engine.lease_record import encoded, own_record, read_lease
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.stop import StopReason, StopRequest
 from lediflow.errors import UserError
 from lediflow.tracking.event_log import JsonlTracker, read_events
 from lediflow.tracking.tracker import FencedTracker
@@ -138,7 +137,7 @@ class TestATakeover:
         with Lease(path, record("77"), leave=lambda status: None) as older:
             newer = record("77", restart=1)
             put(path, newer)
-            holding.write(older.descriptor, older.record)  # had looked just before
+            lease_module.write(older.descriptor, older.record)  # had looked just before
             assert read_lease(path) == newer
             assert not older.confirm()
         assert read_lease(path) == newer
@@ -176,7 +175,7 @@ class TestHolding:
         def fail(*_):
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(holding, "write", fail)
+        monkeypatch.setattr(lease_module, "write", fail)
         clock.now = 29.0
         assert lease.confirm()
         clock.now = 30.0
@@ -201,7 +200,7 @@ class TestHolding:
 
     def test_only_the_first_rank_touches_the_file(self, path):
         with leased(path, is_first=False) as everyones:
-            assert isinstance(everyones, EveryonesLease)
+            assert isinstance(everyones, NoLease)
             assert everyones.holds()
             everyones.fence()
         assert not path.exists()

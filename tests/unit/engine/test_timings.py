@@ -7,8 +7,17 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lediflow.engine.stopwatch import CudaStopwatch, HostStopwatch, TimedWork, time_calls
-from lediflow.engine.timings import KEPT_STEPS, NAMES, Timings, stragglers, table
+from lediflow.engine.timings import (
+    KEPT_STEPS,
+    NAMES,
+    CudaStopwatch,
+    HostStopwatch,
+    TimedWork,
+    Timings,
+    stragglers,
+    table,
+    time_calls,
+)
 
 
 class Clock:

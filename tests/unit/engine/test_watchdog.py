@@ -1,16 +1,18 @@
-"""A stalled run names the rank it waits for, and all ranks learn of it through files.
+"""What each rank does in a run that hangs: it dumps its stacks, reports and ends.
 
 Time is made up, and `tick` is called by hand; tests/distributed/test_watchdog_processes.py has real processes.
 """
 
-import json
 import socket
 
 import pytest
 
-from lediflow.engine.heartbeats import Heartbeat, State, clear_earlier, read_heartbeat, write_heartbeat
+from lediflow.engine.hang_detection import (
+    RankState,
+    WatchdogConfig,
+    clear_earlier,
+)
 from lediflow.engine.ranks import Ranks
-from lediflow.engine.stalls import Sight, WatchdogConfig, find_trouble
 from lediflow.engine.watchdog import STALLED, Watchdog, ending
 
 CONFIG = WatchdogConfig(
@@ -18,62 +20,6 @@ CONFIG = WatchdogConfig(
     grace_seconds=30, end_after_seconds=200,
 )  # fmt: skip
 HERE = socket.gethostname()
-
-
-def sight(rank, phase, steps=7, beats=1, seconds=0.0, unchanged=0.0, **options):
-    beat = Heartbeat(
-        rank=rank, session="a", host=f"node{rank}", pid=1, phase=phase, steps=steps, beats=beats, seconds=seconds,
-        written=1, **options,
-    )  # fmt: skip
-    return Sight(beat, unchanged)
-
-
-def named(*sights):
-    found = find_trouble(sights, CONFIG)
-    return (found.kind, found.ranks) if found else None
-
-
-class TestWhoIsNamed:
-    def test_nobody_while_all_are_in_time(self):
-        assert named(sight(0, "data", seconds=99), sight(1, "step", seconds=99)) is None
-
-    def test_the_rank_whose_data_does_not_come_not_those_that_wait_for_it_in_the_step(self):
-        waiting = [sight(rank, "step", beats=2, seconds=150) for rank in (0, 2, 3)]
-        assert named(*waiting, sight(1, "data", beats=1, seconds=150)) == ("stall", [1])
-
-    def test_the_rank_with_the_fewest_steps_even_if_its_phase_comes_later(self):
-        behind = sight(1, "saving", steps=6, beats=3, seconds=600)
-        assert named(sight(0, "data", steps=7, beats=1, seconds=600), behind) == ("stall", [1])
-
-    def test_nobody_while_the_others_wait_for_a_save_within_its_limit(self):
-        saving, waiting = sight(0, "saving", steps=6, beats=3, seconds=450), sight(1, "step", seconds=450)
-        assert named(saving, waiting) is None
-
-    def test_nobody_while_the_first_step_compiles(self):
-        assert named(sight(0, "step", steps=0, seconds=900), sight(1, "step", steps=0, seconds=900)) is None
-        assert named(sight(0, "step", steps=0, seconds=1001)) == ("stall", [0])
-
-    def test_all_where_all_stand_at_the_same_place(self):
-        found = find_trouble([sight(0, "step", seconds=101), sight(1, "step", seconds=100)], CONFIG)
-        assert (found.kind, found.ranks) == ("stall", [0, 1])
-        assert "same place" in found.sentence
-
-    def test_a_silent_rank_however_far_it_was(self):
-        ahead = sight(1, "step", steps=8, unchanged=61)
-        assert named(sight(0, "step"), ahead) == ("rank_silent", [1])
-
-    def test_a_failed_rank_before_all_others(self):
-        failed = sight(2, "step", state=State.FAILED, message="OSError: no")
-        found = find_trouble([sight(0, "step"), sight(1, "step", unchanged=61), failed], CONFIG)
-        assert (found.kind, found.ranks) == ("rank_failed", [2])
-        assert found.sentence == "rank 2 on node2 failed: OSError: no"
-
-    def test_no_rank_that_is_done(self):
-        assert named(sight(0, "finishing"), sight(1, "data", unchanged=900, state=State.DONE)) is None
-
-    def test_with_phase_place_and_host(self):
-        found = find_trouble([sight(0, "step", beats=2), sight(1, "data", seconds=120)], CONFIG)
-        assert "rank 1 on node1 (data for 120 s, 7 steps done)" in found.sentence
 
 
 class Run:
@@ -194,10 +140,10 @@ def test_a_failed_rank_is_named_at_once_and_the_others_end_after_a_grace(tmp_pat
 
 
 def test_a_stop_with_the_state_saved_is_no_failure():
-    assert [ending(SystemExit(code))[0] for code in (None, 0, 75, 79, 80)] == [State.DONE] * 5
-    assert ending(None)[0] is State.DONE
-    assert ending(SystemExit(2))[0] is State.FAILED
-    assert ending(KeyboardInterrupt())[0] is State.FAILED
+    assert [ending(SystemExit(code))[0] for code in (None, 0, 75, 79, 80)] == [RankState.DONE] * 5
+    assert ending(None)[0] is RankState.DONE
+    assert ending(SystemExit(2))[0] is RankState.FAILED
+    assert ending(KeyboardInterrupt())[0] is RankState.FAILED
 
 
 def test_what_an_earlier_attempt_left_is_neither_believed_nor_kept(tmp_path):
@@ -218,13 +164,3 @@ def test_a_rank_that_never_starts_is_named(tmp_path):
     ((_, event, values),) = run.reports
     assert event == "rank_silent"
     assert "rank 2 on an unknown host" in values["sentence"]
-
-
-def test_torn_heartbeats_are_no_heartbeats(tmp_path):
-    beat = sight(0, "step").heartbeat
-    write_heartbeat(tmp_path, beat)
-    assert read_heartbeat(tmp_path, 0, "a") == beat
-    text = (tmp_path / "0.json").read_text()
-    for torn in ("", text[:20], json.dumps({"rank": 0})):
-        (tmp_path / "0.json").write_text(torn)
-        assert read_heartbeat(tmp_path, 0, "a") is None

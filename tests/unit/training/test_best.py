@@ -10,7 +10,7 @@ import torch
 from harness.one_weight import CONFIG, Regression, train, training
 
 from lediflow.engine.checkpoints import Checkpoint, CheckpointConfig
-from lediflow.engine.preemption import StopReason
+from lediflow.engine.stop import StopReason
 from lediflow.errors import UserError
 from lediflow.tracking.event_log import TURNED, JsonlTracker, has_event, read_events, standing_events
 from lediflow.training.bad_steps import BadStepsConfig

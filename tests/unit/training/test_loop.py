@@ -18,7 +18,7 @@ from harness.one_weight import (
 )
 
 from lediflow.engine.checkpoints import CheckpointFolder
-from lediflow.engine.preemption import StopReason
+from lediflow.engine.stop import StopReason
 from lediflow.errors import UserError
 from lediflow.nn.neighborhood import check as neighborhood_check
 from lediflow.training.bad_steps import BadStepsConfig

@@ -7,8 +7,13 @@ import torch
 from harness.saves import names_in, whole, written
 
 from lediflow.engine.checkpoints import Checkpoint, CheckpointConfig, CheckpointFolder
-from lediflow.engine.checkpoints.averaging import averaged_afterwards, raw
-from lediflow.engine.checkpoints.snapshots import Snapshots, find_snapshot_fault, tensors_in
+from lediflow.engine.checkpoints.averages import (
+    Snapshots,
+    averaged_afterwards,
+    find_snapshot_fault,
+    raw,
+    tensors_in,
+)
 from lediflow.engine.ema import Averages, EMAConfig, decays_for, role_of, roles
 from lediflow.errors import UserError
 
@@ -104,7 +109,7 @@ def test_a_disk_that_fills_up_while_averages_are_stored_leaves_no_half(folder, s
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lediflow.engine.checkpoints.snapshots.write_tensors", full)
+    monkeypatch.setattr("lediflow.engine.checkpoints.averages.write_tensors", full)
     with pytest.raises(OSError, match="No space"):
         snapshots.store(100, checkpoint.state, "")
     assert names_in(snapshots.folder) == []

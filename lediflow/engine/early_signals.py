@@ -1,7 +1,7 @@
-"""Stop signals that come while a command still imports what it needs are requests like later ones.
+"""Stop signals that arrive while a command still imports its modules count like later ones.
 
-Imports take seconds, from a cluster's file system many.
-Nothing heavy is imported here. Ctrl-C is left alone: there is nothing to save yet.
+Imports take seconds, from a cluster's file system many. Nothing heavy is imported here. Ctrl-C keeps its default:
+there is nothing to save yet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ noted: list[signal.Signals] = []
 
 
 def note_signals() -> None:
-    """From now on TERM, USR1 and USR2 are only noted, until StopRequest takes over."""
+    """From now on append TERM, USR1 and USR2 to `noted`, until StopRequest installs its handlers."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, _note)
 

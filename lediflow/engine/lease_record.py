@@ -1,4 +1,4 @@
-"""What lease.json says: who holds the run folder, and a number that grows while he does."""
+"""The content of lease.json: which process holds the run folder, and a count of renewals."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ import psutil
 from lediflow.records import read_dataclass, read_record
 
 INTERVAL_SECONDS = 5.0  # between renewals
-PATIENCE = 3  # intervals without renewal after which a lease is nobody's
-SIZE = 1024  # bytes of the file, always: a renewal is one write in its place, and never leaves an older end
+PATIENCE = 3  # intervals without renewal after which a lease counts as abandoned
+SIZE = (
+    1024  # constant size of the file in bytes: a renewal is one write in place, with no rest of an older text
+)
 TORN_READS, TORN_SECONDS = 5, 0.05
 
 
 class UnreadableLeaseError(OSError):
-    """The file is there, its content makes no sense."""
+    """The file exists, but its content is not a lease."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseRecord:
-    """One start of a run. Times are the holder's, for people to read."""
+    """One start of a run. Times are by the holder's clock, for people to read."""
 
     token: str
     job: str | None  # SLURM's id, the same after a requeue; null elsewhere
-    restart: int  # how often SLURM has put the job back into the queue
+    restart: int  # how often SLURM has requeued the job
     host: str
-    machine: str  # where `pid` means this process
+    machine: str  # identifies the kernel and the container in which `pid` is valid
     pid: int
     interval: float  # seconds between renewals
     taken: float  # since the epoch
     renewed: float
-    renewals: int = 0  # a number that stands still is a holder that is gone
+    renewals: int = 0  # a number that no longer grows means that the holder is gone
     is_given_back: bool = False
 
     @property
     def patience(self) -> float:
-        """Seconds without renewal after which the lease is nobody's."""
+        """Seconds without renewal after which the lease counts as abandoned."""
         return PATIENCE * self.interval
 
     @property
@@ -54,7 +56,7 @@ class LeaseRecord:
         return self.is_given_back or (self.machine == this_machine() and not is_alive(self.pid))
 
     def precedes(self, other: LeaseRecord) -> bool:
-        """Whether SLURM has started the other one in this one's place."""
+        """Whether `other` is a later start of the same SLURM job."""
         return self.job is not None and self.job == other.job and self.restart < other.restart
 
     @property
@@ -68,7 +70,7 @@ class LeaseRecord:
 
 
 def own_record(env: Mapping[str, str] = os.environ) -> LeaseRecord:
-    """The lease that this process would write."""
+    """The record that this process writes when it takes the lease."""
     now = time.time()
     return LeaseRecord(
         token=uuid4().hex[:12],
@@ -88,10 +90,10 @@ def encoded(record: LeaseRecord) -> bytes:
 
 
 def read_lease(path: Path) -> LeaseRecord | None:
-    """The lease as it stands, None where there is none; OSError if it cannot be read."""
+    """The present lease; None where there is none. OSError if it cannot be read."""
     for _ in range(TORN_READS):
         try:
-            os.listdir(path.parent)  # noqa: PTH208 - asks a network file system for news
+            os.listdir(path.parent)  # noqa: PTH208 - refreshes the cache of a network file system
             found = read_record(path, "a new start replaces it")
             record: LeaseRecord = read_dataclass(LeaseRecord, found, "lease")
             return record
@@ -100,13 +102,13 @@ def read_lease(path: Path) -> LeaseRecord | None:
                 return None
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None
-            # perhaps read while it was renewed
+            # perhaps it was read during a renewal
             time.sleep(TORN_SECONDS)
     raise UnreadableLeaseError(errno.EBADMSG, "it is no lease", str(path))
 
 
 def this_machine() -> str:
-    """The same text for two processes that see each other under their numbers; containers may not."""
+    """Equal for two processes that see each other's process ids; containers of one machine may differ."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -115,7 +117,7 @@ def this_machine() -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """A number that was given to another process counts as alive."""
+    """Whether a process of this id exists; a reused id counts as alive."""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:

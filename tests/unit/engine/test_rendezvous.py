@@ -5,8 +5,8 @@ import threading
 import pytest
 from harness.processes import free_port, slurm_places, start
 
-from lediflow.engine.meeting import meet
 from lediflow.engine.ranks import Ranks
+from lediflow.engine.rendezvous import rendezvous
 from lediflow.errors import UserError
 
 
@@ -21,7 +21,7 @@ def test_all_meet_in_whatever_order_they_come(place):
     stores = {}
 
     def come(rank):
-        stores[rank] = meet(place(rank), 60)
+        stores[rank] = rendezvous(place(rank), 60)
 
     late_first = [threading.Thread(target=come, args=(rank,)) for rank in (2, 1, 0)]
     for thread in late_first:
@@ -35,23 +35,23 @@ def test_all_meet_in_whatever_order_they_come(place):
 
 def test_those_that_do_not_come_are_named(place):
     with pytest.raises(UserError, match=r"rank 1, 2 of 3 did not come within 0 s \(engine.join_seconds\)"):
-        meet(place(0), 0.2)
+        rendezvous(place(0), 0.2)
 
 
 def test_a_first_rank_that_does_not_come_is_named_with_its_address(place):
     with pytest.raises(UserError, match=r"rank 2 cannot reach rank 0 at 127.0.0.1:\d+"):
-        meet(place(2), 0.2)
+        rendezvous(place(2), 0.2)
 
 
 def test_a_port_that_is_taken_is_named(place):
     kept = meet_alone(place(0))
     with pytest.raises(UserError, match=r"rank 0 cannot listen at 127.0.0.1:\d+.*MASTER_PORT"):
-        meet(place(0), 0.2)
+        rendezvous(place(0), 0.2)
     del kept
 
 
 def meet_alone(ranks):
-    return meet(Ranks(master_port=ranks.master_port), 10)
+    return rendezvous(Ranks(master_port=ranks.master_port), 10)
 
 
 def test_a_training_whose_other_rank_never_starts_ends_and_says_so(tmp_path):

@@ -1,7 +1,7 @@
-"""How the ranks of a run come together: a process group, or a sentence that says who did not come.
+"""How the ranks of a run form a process group, or fail with a message that names the ranks that did not join.
 
-torch waits for ranks that are not there inside C++, where no signal is heard, for half an hour. Here each rank signs a
-list at the first one's and looks at it now and then. torchrun brings its ranks together by itself.
+torch waits for missing ranks for half an hour inside C++, where no Python signal handler runs. Here each rank registers
+in a store at rank 0 and polls it. torchrun has a rendezvous of its own, which is used where it started the ranks.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 
 LOOK_EVERY_SECONDS = 0.05
-TRY_SECONDS = 2.0  # to reach the first rank; between two tries signals are heard
+TRY_SECONDS = 2.0  # timeout of one attempt to reach rank 0; signals are handled between two attempts
 
 
 def join_group(ranks: Ranks, backend: str, seconds: float) -> None:
-    """Make the default process group; UserError when a rank has not come within `seconds`."""
+    """Make the default process group; UserError if a rank has not joined within `seconds`."""
     os.environ.update(ranks.environment())
     if dist.is_initialized():
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:
         dist.init_process_group(backend)
         return
-    store = meet(ranks, seconds)
+    store = rendezvous(ranks, seconds)
     dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size)
 
 
-def meet(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.monotonic) -> dist.Store:
-    """A store on which every rank has signed."""
+def rendezvous(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.monotonic) -> dist.Store:
+    """A store in which every rank has registered; UserError if one has not within `seconds`."""
     end = clock() + seconds
-    store = _reach_first(ranks, end, clock)
+    store = _connect(ranks, end, clock)
     store.set(f"here/{ranks.rank}", "1")
     missing = list(range(ranks.world_size))
     while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
@@ -49,8 +49,8 @@ def meet(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.monoton
     return store
 
 
-def _reach_first(ranks: Ranks, end: float, clock: Callable[[], float]) -> dist.Store:
-    """The first rank's list; it may come later than this one."""
+def _connect(ranks: Ranks, end: float, clock: Callable[[], float]) -> dist.Store:
+    """Rank 0's store; rank 0 may start later than this rank."""
     while True:
         try:
             return dist.TCPStore(

@@ -1,0 +1,285 @@
+"""Heartbeats of all ranks as files, and which rank a stalled run waits for.
+
+Heartbeats. Each rank rewrites `heartbeats/<rank>.json` in the run folder every few seconds. Ranks read each other's
+files instead of sending messages: a process whose main thread hangs in a collective can still write a file. Clocks of
+two machines are never compared: a rank writes how long it has been in its phase, and a reader notes by its own clock
+when the file last changed. `session` distinguishes the files of this start from those of an earlier one.
+
+Stalls (`find_trouble`, a pure function). A collective makes every rank wait for the slowest, so most ranks of a
+stalled run only wait. The rank that is behind all others in the program is the one they wait for, and its phase says
+how long that may take. A rank that waits in a step for another rank's save is no stall until the save takes too long.
+
+Troubles. `trouble-<session>-<number>.json` is created by the rank that sees trouble first and read by all, so that
+every rank dumps its stacks and the trouble is reported once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from lediflow.ranges import bounded
+from lediflow.records import UNREADABLE, read_dataclass, read_record
+
+
+class Phase(enum.StrEnum):
+    """The part of the program that a rank is in; each has a time limit of its own (WatchdogConfig)."""
+
+    STARTING = "starting"  # building and compiling, until the first step is done
+    DATA = "data"
+    STEP = "step"
+    SAVING = "saving"
+    VALIDATING = "validating"
+    FINISHING = "finishing"
+
+
+class RankState(enum.StrEnum):
+    ALIVE = "alive"
+    FAILED = "failed"
+    DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """One rank's position in the program.
+
+    All ranks enter the same phases in the same order, so that comparing (steps, beats) finds the rank that is behind.
+    """
+
+    rank: int
+    session: str
+    host: str
+    pid: int
+    phase: str = Phase.STARTING
+    steps: int = 0  # optimizer steps this process has done
+    beats: int = 0  # phases entered since the last step
+    seconds: float = 0.0  # since this phase was entered
+    written: int = 0  # times this file was written; a number that no longer grows means a silent rank
+    state: str = RankState.ALIVE
+    message: str = ""  # why it failed
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.steps, self.beats
+
+
+def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
+    """Replace the rank's file; a reader sees the old or the new one."""
+    text = json.dumps(dataclasses.asdict(heartbeat))
+    partial = folder / f".{heartbeat.rank}.partial"
+    partial.write_text(text)
+    partial.replace(folder / f"{heartbeat.rank}.json")
+
+
+def read_heartbeat(folder: Path, rank: int, session: str) -> Heartbeat | None:
+    """A rank's newest heartbeat of this session; None if there is none."""
+    try:
+        found: Heartbeat = read_dataclass(
+            Heartbeat, read_record(folder / f"{rank}.json", "it is left out"), "heartbeat"
+        )
+    except ValueError:
+        return None
+    return found if found.session == session else None
+
+
+def describe_silence(heartbeat: Heartbeat, host: str) -> str:
+    """What happened to a silent rank's process, as far as a process on `host` can see it."""
+    if heartbeat.host != host:
+        return "silent: killed, stopped, or its machine is out of reach"
+    try:
+        status = psutil.Process(heartbeat.pid).status()
+    except psutil.Error:
+        return "gone: its process was killed"
+    if status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+        return "stopped: its process waits for SIGCONT"
+    if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        return "gone: its process was killed"
+    return "silent: its process lives, but its interpreter is held or its file cannot be written"
+
+
+def clear_earlier(folder: Path, session: str) -> None:
+    """Remove the files of earlier sessions."""
+    for path in folder.glob("*.json"):
+        try:
+            if json.loads(path.read_text()).get("session") != session:
+                path.unlink(missing_ok=True)
+        except (OSError, *UNREADABLE, AttributeError):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(kw_only=True)
+class WatchdogConfig:
+    every_seconds: float = bounded(5.0, above=0)  # between two heartbeats; each is one small file per rank
+    # longest building and compiling, first step included
+    starting_seconds: float = bounded(3600.0, above=0)
+    data_seconds: float = bounded(300.0, above=0)  # longest wait for a batch
+    # longest step; NCCL ends a process after 600 s without naming the rank it waited for
+    step_seconds: float = bounded(300.0, above=0)
+    saving_seconds: float = bounded(1800.0, above=0)  # longest save
+    validating_seconds: float = bounded(1800.0, above=0)  # longest validation
+    finishing_seconds: float = bounded(1800.0, above=0)  # longest time after the last step
+    # a rank whose heartbeat has not changed for this long counts as silent
+    silent_seconds: float = bounded(60.0, above=0)
+    # ranks end themselves this long after another one failed; 0: never
+    grace_seconds: float = bounded(30.0, at_least=0)
+    # stalled ranks end themselves this long after their stacks were dumped; 0: never
+    end_after_seconds: float = bounded(600.0, at_least=0)
+
+    def limit(self, heartbeat: Heartbeat) -> float:
+        """Longest time in seconds that a rank may stay in its phase."""
+        seconds = getattr(self, f"{heartbeat.phase}_seconds")
+        return max(seconds, self.starting_seconds) if heartbeat.steps == 0 else seconds
+
+
+class Sight(NamedTuple):
+    """A rank as another rank sees it."""
+
+    heartbeat: Heartbeat
+    unchanged_seconds: float  # by the observer's clock
+    silence: str = ""  # what the observer knows of the process of a silent rank
+
+    @property
+    def seconds_in_phase(self) -> float:
+        return self.heartbeat.seconds + self.unchanged_seconds
+
+    def __str__(self) -> str:
+        beat, seconds = self.heartbeat, self.seconds_in_phase
+        return f"rank {beat.rank} on {beat.host} ({beat.phase} for {seconds:.0f} s, {beat.steps} steps done)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """What is wrong with which ranks; `kind` is `rank_failed`, `rank_silent` or `stall`."""
+
+    kind: str
+    ranks: list[int]
+    sentence: str
+    seen: list[dict[str, Any]] = field(default_factory=list)  # place and host of each of these ranks
+
+    @property
+    def key(self) -> str:
+        """Equal for all observers of the same trouble, as long as nothing changes."""
+        return f"{self.kind} {self.ranks} {[(one['steps'], one['beats']) for one in self.seen]}"
+
+
+def find_trouble(sights: Sequence[Sight], config: WatchdogConfig) -> Trouble | None:
+    """The most severe trouble: failed ranks, else silent ones, else ranks that stay behind for too long; or None."""
+    alive = [sight for sight in sights if sight.heartbeat.state == RankState.ALIVE]
+    if failed := [sight for sight in sights if sight.heartbeat.state == RankState.FAILED]:
+        words = (f"{_name(sight)} failed: {sight.heartbeat.message}" for sight in failed)
+        return _trouble("rank_failed", failed, "; ".join(words))
+    if silent := [sight for sight in alive if sight.unchanged_seconds > _longest_silence(sight, config)]:
+        words = (f"{sight} is {sight.silence}" for sight in silent)
+        return _trouble("rank_silent", silent, "; ".join(words))
+    behind = _behind(alive)
+    if all(sight.seconds_in_phase <= config.limit(sight.heartbeat) for sight in behind):
+        return None
+    who = ", ".join(map(str, behind))
+    if len(behind) == len(alive) > 1:
+        return _trouble("stall", behind, f"every rank stands at the same place: {who}")
+    longest = max(config.limit(sight.heartbeat) for sight in behind)
+    waiting = "; the other ranks wait" if len(alive) > 1 else ""
+    return _trouble("stall", behind, f"{who} stays longer than the {longest:.0f} s of its phase{waiting}")
+
+
+def _behind(alive: Sequence[Sight]) -> list[Sight]:
+    first = min((sight.heartbeat.place for sight in alive), default=None)
+    return [sight for sight in alive if sight.heartbeat.place == first]
+
+
+def _longest_silence(sight: Sight, config: WatchdogConfig) -> float:
+    has_begun = sight.heartbeat.written > 0
+    return config.silent_seconds if has_begun else config.starting_seconds
+
+
+def _name(sight: Sight) -> str:
+    return f"rank {sight.heartbeat.rank} on {sight.heartbeat.host}"
+
+
+def _trouble(kind: str, sights: Sequence[Sight], sentence: str) -> Trouble:
+    seen = [
+        {
+            "rank": sight.heartbeat.rank,
+            "host": sight.heartbeat.host,
+            "phase": sight.heartbeat.phase,
+            "steps": sight.heartbeat.steps,
+            "beats": sight.heartbeat.beats,
+            "seconds": round(sight.seconds_in_phase, 1),
+        }
+        for sight in sights
+    ]
+    return Trouble(kind=kind, ranks=[sight.heartbeat.rank for sight in sights], sentence=sentence, seen=seen)
+
+
+class Observer:
+    """One rank's view of all heartbeats: when each last changed, by the observer's own clock."""
+
+    def __init__(self, folder: Path, world_size: int, session: str, clock: Callable[[], float]) -> None:
+        self.folder, self.session, self.clock = folder, session, clock
+        self.host = socket.gethostname()
+        absent = Heartbeat(rank=-1, session=session, host="an unknown host", pid=0, beats=-1)
+        self.newest = [dataclasses.replace(absent, rank=rank) for rank in range(world_size)]
+        self.changed = [clock()] * world_size
+
+    def look(self) -> list[Sight]:
+        """Every rank by its newest heartbeat."""
+        now = self.clock()
+        for rank, known in enumerate(self.newest):
+            found = read_heartbeat(self.folder, rank, self.session)
+            if found is not None and found != known:
+                self.newest[rank], self.changed[rank] = found, now
+        return [
+            self._sight(beat, now - changed) for beat, changed in zip(self.newest, self.changed, strict=True)
+        ]
+
+    def _sight(self, beat: Heartbeat, unchanged_seconds: float) -> Sight:
+        if not beat.written:
+            return Sight(beat, unchanged_seconds, "silent: it never started")
+        return Sight(beat, unchanged_seconds, describe_silence(beat, self.host) if unchanged_seconds else "")
+
+
+class TroubleBook:
+    """The troubles that all ranks share, in the order in which they were written; `next` returns each once."""
+
+    def __init__(self, folder: Path, session: str) -> None:
+        self.folder, self.session = folder, session
+        self.number = 0
+
+    def write(self, trouble: Trouble) -> bool:
+        """Write the next trouble; False if another rank has just written one."""
+        text = json.dumps(dataclasses.asdict(trouble) | {"session": self.session})
+        try:
+            handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+        except OSError:  # a half-written file would block all later troubles
+            self._path.unlink(missing_ok=True)
+            raise
+        return True
+
+    def next(self) -> Trouble | None:
+        """The next trouble; None while there is none that is complete."""
+        try:
+            found = dict(read_record(self._path, "it is left out"))
+            found.pop("session", None)
+            trouble: Trouble = read_dataclass(Trouble, found, "trouble")
+        except ValueError:
+            return None
+        self.number += 1
+        return trouble
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / f"trouble-{self.session}-{self.number}.json"

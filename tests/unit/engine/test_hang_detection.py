@@ -1,0 +1,122 @@
+"""A stalled run names the rank it waits for, and all ranks learn of it through files."""
+
+import json
+import os
+
+import pytest
+
+from lediflow.engine.hang_detection import (
+    Heartbeat,
+    RankState,
+    Sight,
+    Trouble,
+    TroubleBook,
+    WatchdogConfig,
+    find_trouble,
+    read_heartbeat,
+    write_heartbeat,
+)
+
+CONFIG = WatchdogConfig(
+    starting_seconds=1000, data_seconds=100, step_seconds=100, saving_seconds=500, silent_seconds=60,
+    grace_seconds=30, end_after_seconds=200,
+)  # fmt: skip
+
+
+def sight(rank, phase, steps=7, beats=1, seconds=0.0, unchanged=0.0, **options):
+    beat = Heartbeat(
+        rank=rank, session="a", host=f"node{rank}", pid=1, phase=phase, steps=steps, beats=beats, seconds=seconds,
+        written=1, **options,
+    )  # fmt: skip
+    return Sight(beat, unchanged)
+
+
+def named(*sights):
+    found = find_trouble(sights, CONFIG)
+    return (found.kind, found.ranks) if found else None
+
+
+class TestWhoIsNamed:
+    def test_nobody_while_all_are_in_time(self):
+        assert named(sight(0, "data", seconds=99), sight(1, "step", seconds=99)) is None
+
+    def test_the_rank_whose_data_does_not_come_not_those_that_wait_for_it_in_the_step(self):
+        waiting = [sight(rank, "step", beats=2, seconds=150) for rank in (0, 2, 3)]
+        assert named(*waiting, sight(1, "data", beats=1, seconds=150)) == ("stall", [1])
+
+    def test_the_rank_with_the_fewest_steps_even_if_its_phase_comes_later(self):
+        behind = sight(1, "saving", steps=6, beats=3, seconds=600)
+        assert named(sight(0, "data", steps=7, beats=1, seconds=600), behind) == ("stall", [1])
+
+    def test_nobody_while_the_others_wait_for_a_save_within_its_limit(self):
+        saving, waiting = sight(0, "saving", steps=6, beats=3, seconds=450), sight(1, "step", seconds=450)
+        assert named(saving, waiting) is None
+
+    def test_nobody_while_the_first_step_compiles(self):
+        assert named(sight(0, "step", steps=0, seconds=900), sight(1, "step", steps=0, seconds=900)) is None
+        assert named(sight(0, "step", steps=0, seconds=1001)) == ("stall", [0])
+
+    def test_all_where_all_stand_at_the_same_place(self):
+        found = find_trouble([sight(0, "step", seconds=101), sight(1, "step", seconds=100)], CONFIG)
+        assert (found.kind, found.ranks) == ("stall", [0, 1])
+        assert "same place" in found.sentence
+
+    def test_a_silent_rank_however_far_it_was(self):
+        ahead = sight(1, "step", steps=8, unchanged=61)
+        assert named(sight(0, "step"), ahead) == ("rank_silent", [1])
+
+    def test_a_failed_rank_before_all_others(self):
+        failed = sight(2, "step", state=RankState.FAILED, message="OSError: no")
+        found = find_trouble([sight(0, "step"), sight(1, "step", unchanged=61), failed], CONFIG)
+        assert (found.kind, found.ranks) == ("rank_failed", [2])
+        assert found.sentence == "rank 2 on node2 failed: OSError: no"
+
+    def test_no_rank_that_is_done(self):
+        assert named(sight(0, "finishing"), sight(1, "data", unchanged=900, state=RankState.DONE)) is None
+
+    def test_with_phase_place_and_host(self):
+        found = find_trouble([sight(0, "step", beats=2), sight(1, "data", seconds=120)], CONFIG)
+        assert "rank 1 on node1 (data for 120 s, 7 steps done)" in found.sentence
+
+
+def test_torn_heartbeats_are_no_heartbeats(tmp_path):
+    beat = sight(0, "step").heartbeat
+    write_heartbeat(tmp_path, beat)
+    assert read_heartbeat(tmp_path, 0, "a") == beat
+    text = (tmp_path / "0.json").read_text()
+    for torn in ("", text[:20], json.dumps({"rank": 0})):
+        (tmp_path / "0.json").write_text(torn)
+        assert read_heartbeat(tmp_path, 0, "a") is None
+
+
+TROUBLE = Trouble(kind="stall", ranks=[1], sentence="rank 1 stays")
+
+
+@pytest.fixture
+def books(tmp_path):
+    return [TroubleBook(tmp_path, "session") for _ in range(2)]
+
+
+def test_the_first_to_write_tells_everybody(books):
+    assert [book.write(TROUBLE) for book in books] == [True, False]
+    assert [book.next() for book in books] == [TROUBLE] * 2
+    assert [book.next() for book in books] == [None] * 2
+
+
+def test_a_disk_that_was_full_for_a_moment_leaves_nothing_in_the_way(books, monkeypatch):
+    class Full:
+        def __init__(self, handle, mode):
+            os.close(handle)
+
+        def __enter__(self):
+            raise OSError(28, "No space left on device")
+
+        def __exit__(self, *error):
+            """Never entered."""
+
+    with monkeypatch.context() as full:
+        full.setattr("lediflow.engine.hang_detection.os.fdopen", Full)
+        with pytest.raises(OSError, match="No space"):
+            books[0].write(TROUBLE)
+    assert books[1].write(TROUBLE)
+    assert [book.next() for book in books] == [TROUBLE] * 2
