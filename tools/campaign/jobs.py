@@ -61,8 +61,8 @@ def named_overrides(given: Iterable[str]) -> dict[str, list[str]]:
     return {name: overrides.split(",") if overrides else [] for name, overrides in pairs}
 
 
-def parser_of(description: str | None, experiment: str) -> argparse.ArgumentParser:
-    """The options that every script has."""
+def set_parser(description: str | None, experiment: str) -> argparse.ArgumentParser:
+    """The options of every script: the set, what is trained on it, and how many images are generated."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
     parser.add_argument("--data", required=True, help="prepared shards")
     parser.add_argument("--name", required=True, help="of the set, in the name of the results")
@@ -71,6 +71,12 @@ def parser_of(description: str | None, experiment: str) -> argparse.ArgumentPars
     parser.add_argument("--experiment", default=experiment)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
+    return parser
+
+
+def parser_of(description: str | None, experiment: str) -> argparse.ArgumentParser:
+    """The options of every script that runs commands."""
+    parser = set_parser(description, experiment)
     parser.add_argument("--evaluate", nargs="*", default=[], metavar="KEY=VALUE", help="for every evaluation")
     parser.add_argument("--at-once", type=int, default=8, help="commands side by side")
     return parser
@@ -88,6 +94,11 @@ def evaluation(options: argparse.Namespace, *arguments: str) -> list[str]:
     return ["-m", "lediflow.evaluate", *fixed, f"count={options.count}", *options.evaluate, *arguments]
 
 
+def results_path(kind: str, name: str) -> Path:
+    """Where the numbers of a kind of experiment on a set are kept."""
+    return ROOT / "results" / "campaign" / f"{kind}_{name}.json"
+
+
 def carry_out(
     options: argparse.Namespace, kind: str, jobs: Jobs, collect: Callable[[], dict[str, Any]]
 ) -> None:
@@ -95,7 +106,7 @@ def carry_out(
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    results = ROOT / "results" / "campaign" / f"{kind}_{options.name}.json"
+    results = results_path(kind, options.name)
     certificate = birth_certificate(seed=options.seed)
 
     def keep() -> None:
@@ -157,14 +168,18 @@ def finished(job: Job) -> int | None:
 def stages_of(path: Path) -> dict[str, Any]:
     """What tables and readers need of a stages.json: its rows, what they were taken on, and the verdict."""
     document = json.loads(path.read_text())
-    rows = document["rows"]
+    verdict = {key: document["verdict"][key] for key in OF_A_VERDICT} if "verdict" in document else None
+    return facts_of_rows(document["rows"]) | {"verdict": verdict}
+
+
+def facts_of_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same of rows alone."""
     one = rows[0]
     return {
         "mmd_name": one["mmd_name"],
         "images": one["images"],
         "reference_images": one["reference_images"],
         "real_images": {row["z"]: row["real_images"] for row in rows if row.get("real_images")},
-        "verdict": {key: document["verdict"][key] for key in OF_A_VERDICT} if "verdict" in document else None,
         "rows": [{key: row[key] for key in OF_A_ROW} for row in rows],
     }
 

@@ -115,6 +115,50 @@ def samplers_lines(document: Results) -> list[str]:
     ]
 
 
+def joint_lines(document: Results) -> list[str]:
+    """Decoders trained on with the flow: quality by source of z, and what becomes of the prior on held-out images."""
+    results, measured = document["results"], document["results"]["settings"]
+    setup, before = results["setup"], results["prior_held_out"]
+    names = {name: joint_decoder(name) for name in measured}
+    lines: list[str] = []
+    for z, words in (("heldout", "z of held-out images"), ("sampler", "z from the latent sampler")):
+        rows = [row for found in measured.values() for row in found["rows"] if row["z"] == z]
+        if rows:
+            lines += [f"{words[0].upper()}{words[1:]}:", "", *quality(measured, names, z, "decoder"), ""]
+            lines += [f"{taken_on(measured, z)} The best of a column is bold.", ""]
+    priors = {"before": before} | {names[name]: found["prior_held_out"] for name, found in measured.items()}
+    losses = {names[name]: found["losses"] for name, found in measured.items()}
+    body = [
+        [
+            name,
+            *(number(prior[key]) for key in ("sigma", "residual", "vgl", "mean_moved")),
+            *(number(losses.get(name, {}).get(part)) for part in ("training", "held_out")),
+        ]
+        for name, prior in priors.items()
+    ]
+    heads = ["decoder", "sigma", "residual", "VGL", "mean moved by", "flow's loss, training", "held-out"]
+    return [
+        *lines,
+        *table(heads, body),
+        "",
+        f"Typical sigma and residual (geometric means), VGL and root mean square by which mu moved, on "
+        f"{results['held_out_images']:,} held-out images; sigma is not widened, the start is (s = "
+        f"{setup['prior_widening']:g}). The flow's losses are without the regulariser; each weighs errors by its own "
+        f"sigma. {setup['images']:,} images seen, batch {setup['batch']}, learning rate {setup['learning_rate']:g}, "
+        f"of the decoder {setup['decoder_rate']:g} times that.",
+    ]
+
+
+def joint_decoder(name: str) -> str:
+    """A setting's name in words: `joint:0.1` is "trained on, 0.1 x log variance moved, squared"."""
+    kind, _, weight = name.partition(":")
+    if kind == "frozen":
+        return kind
+    if float(weight) == 0:
+        return "trained on, not regularised"
+    return f"trained on, {weight} x {'VGL' if kind == 'joint_nll' else 'log variance moved, squared'}"
+
+
 def origin(results: Results) -> str:
     """Which code was run, where the certificate could not say it, and how the numbers were collected."""
     code = results.get("code")
@@ -153,9 +197,9 @@ def start(name: str, width: float) -> str:
     return ", ".join(parts)
 
 
-def quality(measured: Results, names: dict[str, str]) -> list[str]:
-    """A line for each flow, z from the sampler, and one for the baseline; a column for each solver and evaluations."""
-    lines = {name: values(found["rows"], "sampler") for name, found in measured.items()}
+def quality(measured: Results, names: dict[str, str], z: str = "sampler", head: str = "start") -> list[str]:
+    """A line for each flow, of one source of z, and one for the baseline; a column for each solver and evaluations."""
+    lines = {name: values(found["rows"], z) for name, found in measured.items()}
     lines[BASELINE] = {
         setting: value
         for found in measured.values()
@@ -171,7 +215,7 @@ def quality(measured: Results, names: dict[str, str]) -> list[str]:
         ]
         for name in order
     ]
-    return table(["start", *(f"{nfe} ({solver})" for nfe, solver in settings)], body)
+    return table([head, *(f"{nfe} ({solver})" for nfe, solver in settings)], body)
 
 
 def values(rows: list[Results], z: str) -> dict[Setting, float]:
@@ -220,10 +264,10 @@ def models(losses: dict[str, Results]) -> list[str]:
     return table(["model", "images seen", "loss, training", "loss, held-out"], body)
 
 
-def taken_on(measured: Results) -> str:
+def taken_on(measured: Results, z: str = "sampler") -> str:
     """What the numbers are, in words."""
     first = next(iter(measured.values()))
-    rows = [row for found in measured.values() for row in found["rows"] if row["z"] == "sampler"]
+    rows = [row for found in measured.values() for row in found["rows"] if row["z"] == z]
     half = median((row["high"] - row["low"]) / 2 for row in rows)
     return (
         f"{first['mmd_name']}, unbiased, times 1000: {first['images']:,} generated images against all "
@@ -258,4 +302,5 @@ LINES: dict[str, Callable[[Results], list[str]]] = {
     "samplers": samplers_lines,
     "small": small_lines,
     "memorising": memorising_lines,
+    "joint": joint_lines,
 }

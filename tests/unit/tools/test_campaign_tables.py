@@ -130,3 +130,54 @@ def test_a_cure_that_was_stopped_has_what_is_known_of_it(tables):
     assert lines[2] == "| base | -1.22 | 21,000 | 0.250 | 0.100 | -0.119 | 0.179 | 60.84 |"
     assert lines[3] == "| decay |  |  | 0.250 | 0.100 |  |  |  |"
     assert "measured on 1,200 pictures that no model saw" in lines[-1]
+
+
+def test_decoders_trained_on_are_compared_by_source_of_z_and_by_what_became_of_the_prior(tables):
+    prior = {"sigma": 0.0656, "residual": 0.0601, "vgl": -1.82, "mean_moved": 0.0}
+    collapsed = prior | {"sigma": 0.0007, "mean_moved": 0.12}
+    frozen = flow(
+        0.18, rows("heldout", none0=6.0, midpoint2=1.0, midpoint4=0.9), rows("sampler", midpoint4=1.2)
+    )
+    joint = flow(0.18, rows("heldout", midpoint2=1.1, midpoint4=0.8), rows("sampler", midpoint4=1.3))
+    setup = {
+        "prior_widening": 0.18,
+        "images": 12500,
+        "batch": 8,
+        "learning_rate": 1.5e-3,
+        "decoder_rate": 0.1,
+    }
+    settings = {
+        "frozen": frozen | {"losses": LOSS, "prior_held_out": prior},
+        "joint:0": joint | {"losses": LOSS, "prior_held_out": collapsed},
+    }
+    results = {"settings": settings, "setup": setup, "held_out_images": 133, "prior_held_out": prior}
+    lines = tables.joint_lines({"results": results})
+    assert lines[:2] == ["Z of held-out images:", ""]
+    assert lines[2] == "| decoder | 2 (midpoint) | 4 (midpoint) |"
+    assert "| frozen | **1.00** | 0.900 |" in lines
+    assert "| trained on, not regularised | 1.10 | **0.800** |" in lines
+    assert "| trained on, not regularised | 1.30 |" in lines
+    assert "| before | 0.066 | 0.060 | -1.82 | 0.000 |  |  |" in lines
+    assert "| trained on, not regularised | 0.001 | 0.060 | -1.82 | 0.120 | 0.100 | 0.250 |" in lines
+    assert "133 held-out images" in lines[-1]
+
+
+def test_without_a_sampler_decoders_are_compared_on_held_out_images_alone(tables):
+    prior = {"sigma": 0.1, "residual": 0.1, "vgl": -1.0, "mean_moved": 0.0}
+    setup = {"prior_widening": 0.2, "images": 8, "batch": 8, "learning_rate": 1e-3, "decoder_rate": 0.1}
+    frozen = flow(0.2, rows("heldout", midpoint2=1.0)) | {"losses": LOSS, "prior_held_out": prior}
+    results = {"settings": {"frozen": frozen}, "setup": setup, "held_out_images": 9, "prior_held_out": prior}
+    assert "Z from the latent sampler:" not in tables.joint_lines({"results": results})
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("frozen", "frozen"),
+        ("joint:0", "trained on, not regularised"),
+        ("joint:0.1", "trained on, 0.1 x log variance moved, squared"),
+        ("joint_nll:1", "trained on, 1 x VGL"),
+    ],
+)
+def test_ways_of_training_a_decoder_have_names_that_say_what_they_are(tables, name, words):
+    assert tables.joint_decoder(name) == words

@@ -1,0 +1,394 @@
+"""Does it help to train the auxiliary model's decoder on together with the flow? One flow for each way of doing so.
+
+    python tools/campaign/joint_decoder.py --data SHARDS --name solar --folder runs/joint --experiment demo \
+        --auxiliary AUXILIARY_RUN --sampler SAMPLER_RUN --widening 0.18 --settings frozen joint:0 joint:1 joint_nll:1
+
+The flow starts from x = mu(z) + sqrt((k sigma(z))^2 + s^2) n, with z a draw of the frozen encoder's posterior.
+
+frozen        the decoder is fixed, as in `stage=flow`: the control
+joint:L       the flow's loss trains the decoder too, through x; added to it is L times the mean square of
+              log sigma^2 - log sigma_0^2, with sigma_0 of the decoder before: the variance is held, the mean is free
+joint_nll:L   as joint, but with L times the variance-guided loss of the image (eq. 4 of arXiv:2505.20723) instead
+
+A learned Gaussian source that is trained together with its flow is reported to collapse unless its variance is
+regularised (Kim et al., arXiv:2602.05951). Everything runs in this process, in float32 and not compiled. Numbers come
+to results/campaign/joint_NAME.json after every setting. The same command again keeps settings that are in that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from jobs import facts_of_rows, results_path, rounded, set_parser
+from joint_stage import FROZEN, JointStage, Optimised, Setting
+from torch import Tensor, nn
+
+from lediflow.config.build import typed
+from lediflow.config.checks import check_command
+from lediflow.config.cli import hydra_arguments
+from lediflow.config.inputs import Inputs, open_inputs
+from lediflow.config.load import load_decoder, load_export
+from lediflow.config.parent import Parent
+from lediflow.config.register import conf_folder, register_schemas
+from lediflow.config.schema import EvaluateCommand, PathsConfig, RealImagesConfig, TrainCommand
+from lediflow.config.trained_model import build_trained_model
+from lediflow.data.streams.batch import Batch, load_samples, ready
+from lediflow.data.streams.split import samples_of, spread_over
+from lediflow.data.streams.stream import SampleStream
+from lediflow.engine.ema import decays_for
+from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.errors import UserError
+from lediflow.evaluate.real import references
+from lediflow.evaluate.session import Session
+from lediflow.evaluate.stage_rows import Row, StageRows
+from lediflow.evaluate.stages import describe_stage, from_pipeline, from_real, settings, with_larger_batches
+from lediflow.evaluation.grid import GridConfig
+from lediflow.evaluation.images import ShardImages
+from lediflow.evaluation.results import birth_certificate, read_results, write_results
+from lediflow.evaluation.stages.images import RealLatents
+from lediflow.flow.losses import mean_over_pixels, variance_guided_loss
+from lediflow.flow.noise import SampleNoise
+from lediflow.flow.widening import Spread, Width, automatic_width, log_spreads, typical_spread
+from lediflow.models import build_model
+from lediflow.models.auxiliary import AuxiliaryModel, Prior
+from lediflow.models.latent_sampler import LatentSampler
+from lediflow.models.specs import has_dropout
+from lediflow.run_folder import RunFolder
+from lediflow.sampling import LeDiFlowPipeline
+from lediflow.stages.flow import AUTO, FlowStage
+from lediflow.stages.latents import draw_latents
+from lediflow.training.clock import Clock
+from lediflow.training.prior_spread import IMAGES
+from lediflow.training.schedules import learning_rate_factor
+from lediflow.training.validation import NOISE_SEED, looking_on
+
+STEPS = [1, 2, 4, 8]  # of midpoint: 2, 4, 8 and 16 evaluations
+PIECE = 64  # held-out images at once
+REPORTS = 20  # losses printed in a training; the last is the mean over its last twentieth
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all settings share."""
+
+    options: argparse.Namespace
+    command: TrainCommand
+    inputs: Inputs
+    parent: Parent
+    device: torch.device
+    width: Width
+
+    @classmethod
+    def build(cls, options: argparse.Namespace) -> Experiment:
+        command = train_command(options)
+        check_command(command)
+        inputs = open_inputs(command, Ranks())
+        assert inputs.parent is not None
+        device = choose_device(command.engine.device)
+        inputs.parent.model.to(device)
+        width = Width(command.stage.prior_scale)
+        found = cls(options, command, inputs, inputs.parent, device, width)
+        if not len(found.held_out()):
+            raise UserError(f"{options.data} has no held-out images; set data.held_out_fraction with --train")
+        asked = command.stage.prior_widening
+        added = (
+            float(asked) if asked != AUTO else automatic_width(found.spread(inputs.parent.model), width.scale)
+        )
+        return dataclasses.replace(found, width=width._replace(added=added))
+
+    def held_out(self, most: int = IMAGES) -> np.ndarray:
+        """Numbers of up to `most` held-out images, spread over the set."""
+        keys = self.inputs.reader.index.table["key"]
+        return spread_over(samples_of("heldout", keys, self.command.data.held_out_fraction), most)
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """The held-out images as they are, not flipped; their draws are those of the toolkit's validation."""
+        reader, noise, samples = self.inputs.reader, SampleNoise(NOISE_SEED), self.held_out()
+        for first in range(0, len(samples), PIECE):
+            chosen = samples[first : first + PIECE]
+            yield ready(load_samples(reader, chosen, chosen), reader, noise, self.device)
+
+    @torch.no_grad()
+    def spread(self, auxiliary: AuxiliaryModel) -> Spread:
+        """Typical sigma and residual on held-out images."""
+        return typical_spread(
+            torch.cat([log_spreads(y, *prior) for y, prior in self.decoded(auxiliary)]).cpu()
+        )
+
+    @torch.no_grad()
+    def decoded(self, auxiliary: AuxiliaryModel) -> Iterator[tuple[Tensor, Prior]]:
+        """Held-out images and their priors, not widened."""
+        for batch in self.held_out_batches():
+            yield batch.images, auxiliary.decode(draw_latents(auxiliary, batch, SampleNoise(NOISE_SEED)))
+
+    @torch.no_grad()
+    def prior_facts(self, auxiliary: AuxiliaryModel) -> dict[str, float]:
+        """What becomes of the prior on held-out images: a collapsed variance shows in sigma and in the VGL."""
+        vgl, moved = [], []
+        pairs = zip(self.decoded(auxiliary), self.decoded(self.parent.model), strict=True)
+        for (y, prior), (_, before) in pairs:
+            vgl.append(variance_guided_loss(y, *prior))
+            moved.append(mean_over_pixels((prior.mean - before.mean).square()))
+        sigma, residual = self.spread(auxiliary)
+        return {
+            "sigma": sigma,
+            "residual": residual,
+            "vgl": torch.cat(vgl).mean().item(),
+            "mean_moved": torch.cat(moved).mean().sqrt().item(),  # root mean square, in the images' units
+        }
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """What must agree for two settings to be compared."""
+        train, options = self.command.train, self.options
+        return {
+            "experiment": options.experiment,
+            "overrides": [*options.train],
+            "seed": self.command.seed,
+            "images": train.images,
+            "batch": train.global_batch,
+            "learning_rate": train.learning_rate,
+            "decoder_rate": options.decoder_rate,
+            "half_life_images": train.ema.half_life_images,
+            "prior_widening": self.width.added,
+            "prior_scale": self.width.scale,
+            "count": options.count,
+            "auxiliary": self.parent.sha256,
+            "data": self.inputs.reader.index.fingerprint,
+            "sampler": RunFolder(Path(options.sampler)).weights_hash() if options.sampler else None,
+        }
+
+
+def train_command(options: argparse.Namespace) -> TrainCommand:
+    """The configuration of `stage=flow` in the experiment, with what the options change."""
+    given = {
+        "train.images": options.images,
+        "train.global_batch": options.batch,
+        "train.learning_rate": options.learning_rate,
+        "train.ema.half_life_images": options.half_life,
+    }
+    overrides = [
+        f"experiment={options.experiment}",
+        "stage=flow",
+        f"data.path={options.data}",
+        f"parent={options.auxiliary}",
+        f"run={options.folder}/flow",
+        f"seed={options.seed}",
+        f"engine.device={options.device}",
+        f"stage.prior_widening={options.widening}",
+        *(f"{key}={value}" for key, value in given.items() if value is not None),
+        *options.train,
+    ]
+    register_schemas()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return typed(hydra.compose("train", overrides=hydra_arguments(overrides, TrainCommand)))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Averaged weights, and how their training went."""
+
+    velocity: nn.Module
+    auxiliary: AuxiliaryModel
+    losses: dict[str, float]
+    seconds: float
+
+
+def train(setting: Setting, experiment: Experiment) -> Trained:
+    """A flow from its first step to its last; every setting begins with the same weights and sees the same draws."""
+    command, before, config = experiment.command, experiment.parent.model, experiment.command.train
+    torch.manual_seed(command.seed)
+    velocity = build_trained_model(command).to(experiment.device)
+    auxiliary = copy.deepcopy(before)
+    parts: list[tuple[nn.Module, float]] = [(velocity, config.learning_rate)]
+    if setting.trains_decoder:
+        auxiliary.decoder.requires_grad_(True)
+        parts.append((auxiliary.decoder, config.learning_rate * experiment.options.decoder_rate))
+    spec = command.model.velocity
+    drops = {"num_classes": spec.num_classes, "has_dropout": has_dropout(spec)}
+    stage = JointStage(command.stage, auxiliary, before, setting, experiment.width, **drops)
+    optimised, clock = Optimised(parts, command), Clock(config.images, config.global_batch)
+    batch = {"micro_batch": config.global_batch, "global_batch": config.global_batch}
+    stream = SampleStream(
+        experiment.inputs.reader, command.data, seed=command.seed, device=experiment.device, **batch
+    )
+    noise, started, recent, mean = SampleNoise(command.seed), time.perf_counter(), [], {}
+    while not clock.is_finished:
+        found = stage.loss(velocity, stream.next_batch(), noise)
+        clock.advance()
+        factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
+        decays = decays_for(config.ema, clock.images_seen, clock.global_batch)
+        optimised.step(found.loss, factor, decays)
+        recent.append(found.metrics)
+        if clock.is_due(max(config.images // REPORTS, 1)) or clock.is_finished:
+            mean, recent = means(recent), []
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in mean.items())
+            print(f"{setting.name}: {clock.images_seen} of {clock.images} images, {shown}", flush=True)
+    stream.close()
+    optimised.averages.swap_with_weights()
+    seconds = time.perf_counter() - started
+    losses = {"training": mean["loss"], "held_out": held_out_loss(stage, velocity, experiment)}
+    return Trained(velocity, auxiliary, losses | {"images_seen": clock.images_seen}, seconds)
+
+
+def means(metrics: list[dict[str, Tensor]]) -> dict[str, float]:
+    return {name: torch.stack([each[name] for each in metrics]).mean().item() for name in metrics[0]}
+
+
+def held_out_loss(stage: FlowStage, velocity: nn.Module, experiment: Experiment) -> float:
+    """The flow's loss without the regulariser."""
+    with looking_on(velocity):
+        losses = [
+            stage.loss(velocity, batch, SampleNoise(NOISE_SEED)).per_sample
+            for batch in experiment.held_out_batches()
+        ]
+    return torch.cat(losses).mean().item()
+
+
+class Measuring:
+    """MMD of generated images against all photographs, z of held-out images and, where one is given, of a sampler."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, options = experiment, experiment.options
+        command = EvaluateCommand(
+            count=options.count,
+            seed=options.seed,
+            device=str(experiment.device),
+            data=RealImagesConfig(path=options.data),
+            grid=GridConfig(steps=STEPS),
+            paths=PathsConfig(runs=str(options.folder)),
+        )
+        self.session = Session.start(command)
+        self.sampler = latent_sampler(experiment)
+        self.decode = load_decoder(experiment.parent.facts["codec"], None, experiment.device)
+
+    def pipeline(self, trained: Trained) -> LeDiFlowPipeline:
+        """The models of a setting; without a sampler one that is never asked stands in its place."""
+        experiment = self.experiment
+        return LeDiFlowPipeline(
+            trained.velocity,
+            trained.auxiliary,
+            self.sampler or build_model(experiment.command.model.latent_sampler),
+            image_size=experiment.command.model.image_size,
+            decode=self.decode,
+            prior_widening=experiment.width.added,
+            prior_scale=experiment.width.scale,
+        ).to(experiment.device)
+
+    def __call__(self, setting: Setting, trained: Trained) -> list[Row]:
+        experiment, pipeline = self.experiment, self.pipeline(trained)
+        session = with_larger_batches(self.session, pipeline)
+        command, output = session.command, experiment.options.folder / setting.name.replace(":", "_")
+        session.claim(output)
+        rows = StageRows.build(session, references(session, pipeline, experiment.parent.facts), output)
+        models = {name: weights_hash(module) for name, module in pipeline.modules().items()}
+        models |= {"width": pipeline.width._asdict()}
+        samples = experiment.held_out(command.count)
+        signals = ShardImages(experiment.inputs.reader, samples, pipeline.decode, pipeline.device)
+        configs = settings(command, is_learned=True)
+        real = RealLatents(pipeline, signals, command.seed)
+        sources = [from_real("heldout", real, models, command, configs)]
+        if self.sampler is not None:
+            sources.append(from_pipeline("sampler", pipeline, models, command, configs))
+        found = [row for source in sources for row in rows.rows_for(source)]
+        for row in found:
+            print(f"{setting.name}: {describe_stage(row)}", flush=True)
+        return found
+
+
+def latent_sampler(experiment: Experiment) -> LatentSampler | None:
+    """The sampler that was asked for; UserError where it was trained on another auxiliary model."""
+    if experiment.options.sampler is None:
+        return None
+    folder = RunFolder(Path(experiment.options.sampler))
+    export = folder.require_export("the latent sampler", "python -m lediflow.train stage=latent_sampler ...")
+    theirs = (folder.exported_facts().get("parent") or {}).get("sha256")
+    if theirs != experiment.parent.sha256:
+        raise UserError(
+            f"--sampler {folder.root} was trained on another auxiliary model; give one of --auxiliary"
+        )
+    return load_export(LatentSampler, export, "a run of stage=latent_sampler")
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers."""
+    total = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        total.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def measured(setting: Setting, experiment: Experiment, measuring: Measuring) -> dict[str, Any]:
+    """Train and measure one setting."""
+    trained = train(setting, experiment)
+    return {
+        **facts_of_rows(measuring(setting, trained)),
+        "losses": trained.losses,
+        "prior_held_out": experiment.prior_facts(trained.auxiliary),
+        "training_seconds": trained.seconds,
+    }
+
+
+def kept_settings(path: Path, setup: dict[str, Any], commit: str) -> dict[str, Any]:
+    """The settings that the results file has of the same setup and the same code."""
+    if not path.is_file():
+        return {}
+    document = read_results(path)
+    results = document["results"]
+    is_same = results["setup"] == rounded(setup) and document["certificate"]["commit"] == commit
+    return dict(results["settings"]) if is_same else {}
+
+
+def carry_out(experiment: Experiment, measure: Callable[[Setting], dict[str, Any]]) -> None:
+    """Measure every setting that is not in the results file, which is written anew after each."""
+    options = experiment.options
+    path, certificate = results_path("joint", options.name), birth_certificate(seed=options.seed)
+    found = kept_settings(path, experiment.setup, certificate["commit"])
+    about = {
+        "data": options.name,
+        "setup": experiment.setup,
+        "held_out_images": len(experiment.held_out()),
+        "prior_held_out": experiment.prior_facts(experiment.parent.model),
+    }
+    for setting in options.settings:
+        if setting.name not in found:
+            found[setting.name] = measure(setting)
+            write_results(path, rounded(about | {"settings": found}), certificate, is_slim=True)
+
+
+def main() -> None:
+    parser = set_parser(__doc__, "demo")
+    parser.add_argument("--auxiliary", required=True, help="run folder")
+    parser.add_argument(
+        "--sampler", help="run folder of a latent sampler; without it z of held-out images alone"
+    )
+    parser.add_argument("--settings", nargs="+", type=Setting.read, default=[Setting(FROZEN, FROZEN)])
+    parser.add_argument("--widening", default=AUTO, help="s, or auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--images", type=int, help="of each training; the experiment's unless given, as all below"
+    )
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--half-life", type=int, help="of the averaged weights, in images")
+    parser.add_argument(
+        "--decoder-rate", type=float, default=0.1, help="the decoder's share of the learning rate"
+    )
+    experiment = Experiment.build(parser.parse_args())
+    measuring = Measuring(experiment)
+    carry_out(experiment, lambda setting: measured(setting, experiment, measuring))
+
+
+if __name__ == "__main__":
+    main()
