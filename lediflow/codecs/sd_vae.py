@@ -12,9 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.codecs.hub import weights_folder
 from lediflow.codecs.protocol import Latents
-from lediflow.codecs.weights import first_of, hash_of, in_colour, placed, reduced_side, required_file
+from lediflow.codecs.weights import (
+    first_of,
+    hash_of,
+    in_colour,
+    placed,
+    reduced_side,
+    required_file,
+    weights_folder,
+)
 from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
 

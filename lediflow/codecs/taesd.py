@@ -1,10 +1,10 @@
-"""TAESD: a tiny autoencoder whose latents are close to Stable Diffusion's scaled ones
-(github.com/madebyollin/taesd).
+"""TAESD: a tiny autoencoder whose latents are close to Stable Diffusion's scaled latents
+(github.com/madebyollin/taesd, MIT).
 
-4 channels at an eighth of the side, no log-variance. It sees images in [0, 1]. Its weights are had in two forms:
-the original's, a file for each half with the layers' numbers as names, and diffusers' `AutoencoderTiny`, one file
-with `encoder.layers.` and `decoder.layers.` before the numbers. The original decoder begins with a clamp, which
-diffusers does outside of its layers: its numbers are one lower there.
+4 channels at an eighth of the side, no log variance. It takes images in [0, 1]. Its weights exist in two forms: the
+original's, one file for each half with the layers' indices as names, and diffusers' `AutoencoderTiny`, one file with
+`encoder.layers.` and `decoder.layers.` before the indices. The original decoder begins with a clamp, which diffusers
+applies outside its layers: there, the decoder's indices are one lower.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lediflow.codecs.hub import weights_folder
 from lediflow.codecs.protocol import Latents
-from lediflow.codecs.taesd_layers import CHANNELS, REDUCTION, decoder, encoder
 from lediflow.codecs.weights import (
     first_of,
     hash_of,
@@ -26,14 +24,67 @@ from lediflow.codecs.weights import (
     read_weights,
     reduced_side,
     required_file,
+    weights_folder,
 )
 from lediflow.errors import UserError
 
+WIDTH = 64
+CHANNELS = 4
+REDUCTION = 8
 ENCODER = ("taesd_encoder.safetensors", "taesd_encoder.pth")
 DECODER = ("taesd_decoder.safetensors", "taesd_decoder.pth")
 DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-
 Weights = Mapping[str, Tensor]
+
+
+class Block(nn.Module):
+    """Three convolutions beside a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            _conv(WIDTH, WIDTH), nn.ReLU(), _conv(WIDTH, WIDTH), nn.ReLU(), _conv(WIDTH, WIDTH)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.conv(x)).relu()
+
+
+class SoftClamp(nn.Module):
+    """Keeps latents within -3 ... 3."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x / 3).tanh() * 3
+
+
+def _conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+def _blocks(count: int) -> list[nn.Module]:
+    return [Block() for _ in range(count)]
+
+
+def _halve() -> nn.Conv2d:
+    return _conv(WIDTH, WIDTH, stride=2, bias=False)
+
+
+def _double() -> list[nn.Module]:
+    return [nn.Upsample(scale_factor=2), _conv(WIDTH, WIDTH, bias=False)]
+
+
+def encoder() -> nn.Sequential:
+    """[0, 1] images -> latents."""
+    stages = [layer for _ in range(3) for layer in (_halve(), *_blocks(3))]
+    return nn.Sequential(_conv(3, WIDTH), *_blocks(1), *stages, _conv(WIDTH, CHANNELS))
+
+
+def decoder() -> nn.Sequential:
+    """Latents -> [0, 1] images."""
+    stages = [layer for _ in range(3) for layer in (*_blocks(3), *_double())]
+    return nn.Sequential(
+        SoftClamp(), _conv(CHANNELS, WIDTH), nn.ReLU(), *stages, *_blocks(1), _conv(WIDTH, 3)
+    )
 
 
 class TAESD:

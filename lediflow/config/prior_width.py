@@ -14,7 +14,7 @@ from typing import Any
 
 from lediflow.config.inputs import Inputs
 from lediflow.config.schema import TrainCommand
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.order import samples_of
 from lediflow.disk import write_json
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.errors import UserError

@@ -1,17 +1,21 @@
 """From photographs on disk to batches of training samples.
 
-sources      folders, archives, tables and lists: which images they hold, their bytes
-images       bytes <-> a square picture of the asked size and mode
-duplicates   files of equal content
-prepare      photographs -> image shards, each made by picture_shard
-encode       image shards -> latent shards
-moments      mean and standard deviation of latents
-workers      tasks shared by processes
-shards       sets of tar shards: written, indexed, read
-storage      where their files lie: folders, addresses, caches
-streams      which sample comes when, and batches of them for one rank
-synthetic    small drawn pictures for tests and a first try
-files        files that are whole or absent
+sources        folders, archives, tables and lists: which images they hold, and their bytes
+metadata       what an image file holds besides its pixels
+photograph     bytes of an image file -> upright 8-bit image -> square picture of a given size and mode
+pixels         pixels of any kind -> 8 bits per channel, opaque, in sRGB
+duplicates     images whose files have equal content
+source_record  what a set of shards records about its source, and whether the source has changed since
+prepare        photographs -> image shards
+encode         image shards -> latent shards
+latents        the stages of `encode`
+workers        tasks shared by processes
+shards         sets of tar shards: written, indexed, read
+storage        where the files of a set lie: folders, addresses, caches
+streams        which sample comes when, and batches for one rank
+augmentation   random transformations of images, given to the model as numbers
+resampling     images along an affine map, without aliasing
+synthetic      small drawn pictures for tests and for a first try
 
-A name is imported from its module, so that preparing data does not wait for torch.
+Import a name from its module: the package imports nothing, so that preparing data does not wait for torch.
 """

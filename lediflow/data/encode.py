@@ -13,8 +13,7 @@ import torch
 
 from lediflow.codecs import Codec, CodecConfig, build_codec
 from lediflow.data.latents.check import Check, check_latents
-from lediflow.data.latents.encoder import EncodeTask, ShardEncoder
-from lediflow.data.latents.packing import DTYPES
+from lediflow.data.latents.encoder import DTYPES, EncodeTask, ShardEncoder
 from lediflow.data.latents.statistics import channel_statistics, from_json, merged
 from lediflow.data.shards.build import Part, Progress, ShardBuild
 from lediflow.data.shards.index import Contents, ShardIndex

@@ -1,22 +1,29 @@
-"""One file -> its picture: whole, upright, 8 bits per channel. Pictures that others wrote are opened here alone.
+"""An image file -> an upright image with 8 bits per channel -> a square picture of a given size and mode -> bytes.
 
-Whatever a file says beside its pixels cannot cost the pixels: a file that Pillow refuses is tried again without its
-descriptions. Damaged or truncated pixels are refused. Of a file with several pictures (GIF, APNG, WebP, TIFF) the
-first is taken.
+Files that other programs wrote are decoded here alone. Nothing that a file says besides its pixels makes the pixels
+unusable: a file that Pillow refuses is tried again without its metadata. Damaged or truncated pixels are refused. If a
+file holds several images (GIF, APNG, WebP, TIFF), the first is taken.
+
+The picture is the central square of the photograph, in sRGB, with transparency on white, resized once with Lanczos.
+Pictures are never enlarged: one that is too small is reported, like one that is unreadable.
+
+Only the decoded pixels of a photograph are held whole; large JPEGs are decoded at a half, a quarter or an eighth of
+their side if that leaves at least twice the requested side. All further steps work on bands of rows. Lanczos resamples
+rows and columns one after the other, so the result has the same bytes as without bands.
 """
 
 import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from lediflow.data.metadata import PROFILE, Bare, orientation, tiff_tags, without_descriptions
-from lediflow.data.pixels import UnusableImageError, eight_bits, opaque_srgb, sixteen_bit_planes
+from lediflow.data.pixels import BAND_PIXELS, UnusableImageError, eight_bits, opaque_srgb, sixteen_bit_planes
 
 PIXEL_RULE = 2  # counts the changes that give a file other pixels; recorded in what is made of them
 LARGE_PIXELS = 2**24  # of JPEGs that are decoded smaller
@@ -31,6 +38,14 @@ TURNS = {
 }
 ON_ITS_SIDE = (5, 6, 7, 8)  # orientations that exchange width and height
 SEQUENCES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # not MPO, whose second picture is a preview
+PILLOW_MODES = {"rgb": "RGB", "grey": "L"}
+CHANNELS = {"rgb": 3, "grey": 1}
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "png": ("PNG", {}),
+    "webp": ("WEBP", {"lossless": True}),
+    "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+}
+Picture = UInt8[np.ndarray, "channels height width"]
 
 
 class Photograph(NamedTuple):
@@ -153,3 +168,40 @@ def _check_profile(image: Image.Image, content: bytes) -> None:
     is_missing = image.format == "TIFF" and not image.info.get("icc_profile")
     if is_missing and any(tag.number == PROFILE for tag in tiff_tags(content)):
         raise OSError("its colour profile cannot be read")
+
+
+def square_picture(content: bytes, *, size: int, mode: str) -> Image.Image:
+    """Centre square of a photograph at size x size."""
+    return centre_square(decoded_photograph(content, size), size=size, mode=mode)
+
+
+def centre_square(photograph: Photograph, *, size: int, mode: str) -> Image.Image:
+    """The largest square in the middle, at size x size."""
+    if min(photograph.width, photograph.height) < size:
+        raise UnusableImageError(f"too small: {photograph.width}x{photograph.height}, need {size}x{size}")
+    width, height = photograph.image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    narrow = Image.new(PILLOW_MODES[mode], (size, side))
+    rows = max(1, BAND_PIXELS // side)
+    with faults_of_file():
+        for row in range(0, side, rows):
+            end = min(row + rows, side)
+            band = opaque_srgb(photograph.image.crop((left, top + row, left + side, top + end)))
+            band = band.convert(PILLOW_MODES[mode])
+            narrow.paste(band.resize((size, end - row), Image.Resampling.LANCZOS), (0, row))
+    return narrow.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def picture_bytes(picture: Image.Image, file_format: str) -> bytes:
+    """The picture as the content of a file; png and webp keep every pixel."""
+    pillow_name, options = FORMATS[file_format]
+    buffer = io.BytesIO()
+    picture.save(buffer, pillow_name, **options)
+    return buffer.getvalue()
+
+
+def picture_pixels(content: bytes | memoryview) -> Picture:
+    """Pixels of a file that `picture_bytes` wrote."""
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

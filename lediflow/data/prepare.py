@@ -1,34 +1,67 @@
 """Photographs -> image shards.
 
-The images are dealt to shards in a fixed shuffled order, so that a few shards hold a mix of all classes.
-Which images a shard gets is known before any is opened: every shard can be made alone, processes share the
-work, and an interrupted run continues. A sample's key is its number in the source's sorted listing: the same
-photograph has the same key at every size.
+Images are distributed to shards in a fixed shuffled order, so that a few shards hold a mix of all classes. Which
+images a shard holds is known before any of them is opened: each shard can be made independently, processes share the
+work, and an interrupted run continues. A sample's key is its index in the source's sorted listing, so a photograph has
+the same key at every size.
 """
 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lediflow.data.duplicates import DUPLICATES_NAME, known_duplicates
-from lediflow.data.images import CHANNELS, FORMATS
-from lediflow.data.photograph import PIXEL_RULE
-from lediflow.data.picture_shard import ShardTask, make_part
-from lediflow.data.shards.build import Part, ShardBuild
+from lediflow.data.duplicates import DUPLICATES_NAME, content_digest, known_duplicates, unreadable_digest
+from lediflow.data.photograph import (
+    CHANNELS,
+    FORMATS,
+    PIXEL_RULE,
+    centre_square,
+    decoded_photograph,
+    picture_bytes,
+)
+from lediflow.data.pixels import UnusableImageError
+from lediflow.data.shards.build import Part, ShardBuild, write_part
 from lediflow.data.shards.index import Contents, ShardIndex
-from lediflow.data.source_changes import Report, checked_notes, continue_or_start_anew, silent
-from lediflow.data.source_record import SourceRecord, collected_digests, duplicates_note, save_digests
-from lediflow.data.sources import Listing, Opened, Source, SourceError, list_images, open_source
+from lediflow.data.shards.writer import Sample
+from lediflow.data.source_record import (
+    Report,
+    SourceRecord,
+    checked_notes,
+    collected_digests,
+    continue_or_start_anew,
+    duplicates_note,
+    save_digests,
+    silent,
+)
+from lediflow.data.sources import Entry, Listing, Opened, Source, SourceError, list_images, open_source
 from lediflow.data.sources.opening import reading_explained
 from lediflow.data.sources.protocol import Identity
-from lediflow.data.workers import available_workers, in_processes
+from lediflow.data.workers import available_workers, in_processes, stop_if_asked
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to make, in a form that travels to another process."""
+
+    root: Path  # where the shards go
+    contents: Contents
+    source: Source
+    number: int
+    keys: list[int]
+    images: list[Entry]
+    labels: list[int]
+    duplicate_of: dict[int, str]  # key -> name of the first image with the same bytes
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 @dataclass(kw_only=True)
@@ -178,6 +211,56 @@ def _task(
 
 def _made(config: PrepareConfig, tasks: list[ShardTask]) -> Iterator[Part]:
     return in_processes(make_part, tasks, available_workers(config.workers))
+
+
+def make_part(task: ShardTask) -> Part:
+    """Make one shard."""
+    rejected: list[dict[str, Any]] = []
+    digests: dict[str, str] = {}
+    samples = _usable(task, rejected, digests)
+    part = write_part(task.root, task.contents, task.number, samples, handled=len(task))
+    part.rejected, part.digests = rejected, digests
+    return part
+
+
+def _usable(task: ShardTask, rejected: list[dict[str, Any]], digests: dict[str, str]) -> Iterator[Sample]:
+    """The task's samples one by one; what cannot be used goes to `rejected`, the contents' digests to `digests`."""
+    for key, image, label in zip(task.keys, task.images, task.labels, strict=True):
+        stop_if_asked()
+        try:
+            if first := task.duplicate_of.get(key):
+                raise UnusableImageError(f"duplicate: of {first}")
+            digests[str(key)] = unreadable_digest(image).hex()
+            content = _read(task.source, image)
+            digests[str(key)] = content_digest(content).hex()
+            yield _sample(task, key, image, label, content)
+        except UnusableImageError as reason:
+            rejected.append({"key": key, "image": image.name, "reason": str(reason)})
+
+
+def _sample(task: ShardTask, key: int, image: Entry, label: int, content: bytes) -> Sample:
+    size = task.contents.image_size
+    photograph = decoded_photograph(content, size)
+    picture = centre_square(photograph, size=size, mode=task.contents.mode)
+    metadata: dict[str, str | int | None] = {
+        "source": image.name,
+        "size": size,
+        "width": photograph.width,
+        "height": photograph.height,
+        "label": label if task.contents.classes else None,
+    }
+    if task.contents.classes:
+        metadata["class"] = task.contents.classes[label]
+    if photograph.has_more:
+        metadata["frames"] = "the first of several"
+    return Sample(key, label, picture_bytes(picture, task.contents.payload), metadata)
+
+
+def _read(source: Source, image: Entry) -> bytes:
+    try:
+        return source.read(image)
+    except OSError as error:
+        raise UnusableImageError(f"unreadable: {error.strerror or error}") from error
 
 
 def _nothing_usable(config: PrepareConfig, parts: list[Part]) -> str:

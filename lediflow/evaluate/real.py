@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from lediflow.config.parent import told
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.split import is_held_out
+from lediflow.data.streams.order import is_held_out
 from lediflow.errors import UserError
 from lediflow.evaluate.session import Session
 from lediflow.evaluation.embedding import FeatureSet, feature_set

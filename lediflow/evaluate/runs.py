@@ -15,7 +15,7 @@ from lediflow.config.load import pipeline_hashes
 from lediflow.config.schema import EvaluateCommand
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.order import samples_of
 from lediflow.disk import whole_or_absent
 from lediflow.evaluate.describing import describe
 from lediflow.evaluate.real import open_shards, references

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from lediflow.config.places import find_parent
 from lediflow.config.schema import EvaluateCommand
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.split import samples_of, spread_over
+from lediflow.data.streams.order import samples_of, spread_over
 from lediflow.errors import UserError
 from lediflow.evaluate.real import check_signals, open_shards, references
 from lediflow.evaluate.runs import request

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from lediflow.config.load import load_pipeline
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.order import samples_of
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import FACTOR, FACTOR_SCALED, LEAST, MEAN_LOG, WIDEST
 from lediflow.models import load_model

@@ -20,7 +20,7 @@ from lediflow.compat import mend_torchvision
 from lediflow.config.load import load_pipeline
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.order import samples_of
 from lediflow.evaluation.images import GeneratedImages, ShardImages
 from lediflow.evaluation.stages.images import ImagesFromReal, RealLatents
 from lediflow.flow.noise import SampleNoise

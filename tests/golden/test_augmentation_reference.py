@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lediflow.data.augmentation.draws import Draws, numbers_of
-from lediflow.data.augmentation.geometry import linear_origin, shift
+from lediflow.data.augmentation import Draws, linear_origin, numbers_of, shift
 
 GOLDEN = json.loads(Path(__file__).with_name("augmentation.json").read_text())
 SIDE = GOLDEN["side"]

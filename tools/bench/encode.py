@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lediflow.codecs import PRECISIONS, Codec, CodecConfig, build_codec
-from lediflow.codecs.taesd_layers import decoder, encoder
+from lediflow.codecs.taesd import decoder, encoder
 from lediflow.compat import mend_torchvision
 from lediflow.data.encode import EncodeConfig, encode
 

@@ -27,7 +27,7 @@ from common import Row, command_line, machine, table, write_json
 from loaders import LOADERS
 from PIL import Image
 
-from lediflow.data.images import picture_bytes
+from lediflow.data.photograph import picture_bytes
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.shards.writer import Sample, write_shard
 

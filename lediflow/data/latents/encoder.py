@@ -1,33 +1,97 @@
-"""Shards of images through a codec, so that the device seldom waits.
+"""Shards of images through a codec, arranged so that the device seldom waits.
 
-    threads read and decode images -> one thread feeds the device -> one brings latents back and packs them
+    threads read and decode images -> one thread feeds the device -> one copies latents back and packs them
     -> the caller's thread writes
 
-Every stage is a little ahead of the next, across the ends of shards too. Batches start anew with each shard, and
-all stages keep their order: the bytes of a shard depend on nothing but its images.
+Each stage prefetches from the one before it, also across the ends of shards. Every shard starts a new batch, and all
+stages keep their order, so the bytes of a shard depend on its images alone.
+
+A sample is stored as one `.npy`: the channels of the mean, followed by those of the log variance for a stochastic
+codec. If the mirrored image was encoded too, a first axis holds [as it is, mirrored]. `ShardReader.as_signals` reads
+it back.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import io
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from lediflow.codecs import Codec, Latents
-from lediflow.data.latents.ahead import ahead
-from lediflow.data.latents.packing import Stored, check_range, npy_bytes, packed
+from lediflow.codecs import Codec, Latents, signal_to_bytes
 from lediflow.data.latents.statistics import Measured, measure, merged, to_json
 from lediflow.data.shards.build import Part, ShardBuild, write_part
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.shards.writer import Sample
+from lediflow.errors import UserError
 
+DTYPES = ("float16", "float32")  # what latents of an autoencoder may be stored as
+
+Stored = Shaped[np.ndarray, "batch channels height width"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Images = Float[Tensor, "batch channels height width"]
+
+
+def packed(latents: Latents, stored_dtype: str) -> Stored:
+    """A batch of latents in one array."""
+    if stored_dtype == "uint8":
+        return signal_to_bytes(latents.mean).numpy()
+    halves = [half for half in latents if half is not None]
+    return torch.cat(halves, dim=1).to(getattr(torch, stored_dtype)).numpy()
+
+
+def check_range(latents: Latents, stored_dtype: str, keys: Sequence[str]) -> None:
+    """Refuse what is not finite, or would not be once stored."""
+    halves = [half.flatten(1) for half in latents if half is not None]
+    largest = torch.cat(halves, dim=1).abs().amax(1)
+    for key, value in zip(keys, largest.tolist(), strict=True):
+        if not np.isfinite(value):
+            raise UserError(
+                f"sample {key}: its latents are not finite numbers; "
+                "encode with codec.precision=float32, and look at the weights if that changes nothing"
+            )
+        if stored_dtype == "float16" and value > torch.finfo(torch.float16).max:
+            raise UserError(
+                f"sample {key}: its latents reach {value:,.0f}, more than float16 can hold (65,504); "
+                "store them with dtype=float32"
+            )
+
+
+def npy_bytes(views: Sequence[Shaped[np.ndarray, "channels height width"]]) -> bytes:
+    """One view, or several along a first axis, as the content of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, views[0] if len(views) == 1 else np.stack(views))
+    return buffer.getvalue()
+
+
+def prefetch(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 1, depth: int = 1
+) -> Generator[Result, None, None]:
+    """Results in the order of their items; at most `depth` of them are ready or in work before they are asked for.
+
+    Close it when it is left early: what was begun ends, and nothing more begins.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @dataclass(frozen=True)
@@ -74,7 +138,9 @@ class ShardEncoder:
         with ExitStack() as stages:
 
             def stage(function: Callable, items: Any, threads: int = 1) -> Iterator[Any]:
-                return stages.enter_context(closing(ahead(function, items, threads=threads, depth=threads)))
+                return stages.enter_context(
+                    closing(prefetch(function, items, threads=threads, depth=threads))
+                )
 
             loaded = stage(self._load, batches, self.threads)
             finished = stage(self._bring_back, stage(self._encode, loaded))

@@ -1,12 +1,12 @@
-"""Making a set of shards so that it can be interrupted, asked for again and shared by processes.
+"""Making a set of shards that can be interrupted, repeated and shared by processes.
 
-Each shard is an independent task. When one is finished, a small record of it is kept in `.parts`; the same
-command continues after the recorded shards, and a finished set is reused. `made_from` (arguments and
-fingerprint of the source) tells whether it is the same command; another one in the same folder is refused.
-Whatever the interruptions, and whoever made which shard, the finished bytes are the same.
+Each shard is an independent task. A small record of every finished shard is kept in `.parts` until the index is
+written from all of them. The same command continues after the recorded shards, and reuses a finished set. `made_from`
+(arguments and fingerprint of the source) identifies the command; a folder that another command began is refused. The
+finished bytes depend neither on interruptions nor on which process made which shard.
 
-Processes that share a set meet in its folder alone. Files appear whole, and what two of them write under one name
-has the same bytes: it does not matter who is first, and no locks are needed.
+Processes that share a set coordinate through its folder alone. Files appear whole, and two processes that write the
+same name write the same bytes, so the order does not matter and no locks are needed.
 """
 
 import json
@@ -15,7 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,20 +23,64 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lediflow.claims import refuse_foreign, visible_names
-from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
-from lediflow.data.shards.part import Part, part_path, write_part
+from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
+from lediflow.data.shards.writer import Sample, write_shard
 from lediflow.disk import clear_abandoned, disk_errors_explained, write_json, write_json_lines
 from lediflow.errors import UserError
-from lediflow.records import RecordError, changes, parse_json, read_record
+from lediflow.records import RecordError, changes, parse_json, read_dataclass, read_record
 
-__all__ = ["Part", "Progress", "ShardBuild", "write_part"]
-
+PART_AGAIN = "delete it, and the same command makes its shard again"
 REJECTED_NAME = "rejected.jsonl"
 # How samples are made, not of what: a finished set of an earlier release is kept, a half-finished one is not continued.
 RULES = ("pixels",)
 log = logging.getLogger(__name__)
-
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
+
+
+@dataclass(kw_only=True)
+class Part:
+    """The record of one finished shard."""
+
+    number: int
+    handled: int  # samples looked at, rejected ones included
+    file: ShardFile | None  # None where every sample was rejected
+    rows: Shaped[np.ndarray, " samples"]  # of ROW
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    digests: dict[str, str] = field(
+        default_factory=dict
+    )  # key -> digest of the source's file, in hexadecimal
+    measured: dict[str, list[float]] | None = None  # sums over latents, see latents.statistics
+
+    def save(self, folder: Path) -> None:
+        file = asdict(self.file) if self.file else None
+        write_json(part_path(folder, self.number), vars(self) | {"file": file, "rows": self.rows.tolist()})
+
+    @classmethod
+    def load(cls, path: Path) -> "Part":
+        """What `save` wrote; RecordError where it is cut or altered."""
+        fields = dict(read_record(path, PART_AGAIN))
+        try:
+            return read_dataclass(cls, fields | {"rows": as_rows(fields["rows"])}, "part")
+        except (LookupError, ValueError, TypeError, OverflowError) as error:
+            raise RecordError(f"{path}: {error}; {PART_AGAIN}") from error
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Where a shard's record lies."""
+    return folder / f"part-{number:06d}.json"
+
+
+def write_part(root: Path, contents: Contents, number: int, samples: Iterable[Sample], handled: int) -> Part:
+    """Write shard `number` of a set from samples as they come; no samples, no file."""
+    written = write_shard(root / f"{contents.kind}-{number:06d}.tar", samples, contents.payload)
+    if written is None:
+        return Part(number=number, handled=handled, file=None, rows=as_rows([]))
+    return Part(number=number, handled=handled, file=written.file, rows=as_rows(written.rows))
+
+
+def as_rows(rows: Iterable[Iterable[int]]) -> Shaped[np.ndarray, " samples"]:
+    """Rows as a table: a hundredth of the memory that lists take."""
+    return np.array([tuple(row) for row in rows], dtype=ROW)
 
 
 class Task(Protocol):

@@ -1,27 +1,58 @@
-"""An index for tars that others wrote: webdataset, img2dataset, litdata, or `tar` itself.
+"""An index for tars that another program wrote: webdataset, img2dataset, litdata, or `tar` itself.
 
-Each tar is read once (tar_scan). Pictures must be square and of one size. The index lies beside the tars, or in
-the user's cache folder where they cannot be written. Modification times of the tars are kept beside it and not in it:
-the same tars have the same index wherever they were copied.
+Each tar is read once, from front to back: offsets, checksums, labels and the tar's hash come from the same pass.
+Samples must be square and of one size. The index lies beside the tars, or in the user's cache folder if that folder is
+read-only. Modification times of the tars are kept in a separate file: the same tars have the same index wherever they
+were copied.
 """
 
 import hashlib
 import json
 import logging
 import os
+import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
-from lediflow.data.shards.tar_scan import ARRAY_EXTENSION, Look, Scanned, scan_tar
-from lediflow.data.sources.class_notes import class_notes
-from lediflow.data.sources.labels import numbered
-from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, is_hidden, is_picture_name, plain
+from lediflow.data.photograph import described
+from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
+from lediflow.data.shards.payloads import (
+    ARRAY_EXTENSION,
+    CHUNK_BYTES,
+    as_stream,
+    chosen_payloads,
+    files_of_tar,
+    is_link,
+    is_payload_name,
+)
+from lediflow.data.sources.archive_files import check_end
+from lediflow.data.sources.listing import class_notes, numbered
+from lediflow.data.sources.names import (
+    PICTURE_EXTENSIONS,
+    PassedOver,
+    is_hidden,
+    is_picture_name,
+    passed_over,
+    plain,
+    stem,
+)
+from lediflow.data.sources.pairing import (
+    is_label_name,
+    label_in,
+    paired_label,
+    partners,
+    refusals_named,
+)
+from lediflow.data.sources.protocol import Label
 from lediflow.data.storage.remote import is_remote
 from lediflow.disk import write_json
 from lediflow.errors import UserError
@@ -33,6 +64,38 @@ SCANNERS = 4  # threads
 DTYPES = ("uint8", "float16", "float32")
 PACKED = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
 TIMES_NAME = "index.times.json"  # modification times of the tars when they were indexed, in nanoseconds
+
+
+class Look(NamedTuple):
+    """What a payload holds, as far as its header tells."""
+
+    extension: str  # in lower case, without the dot
+    shape: tuple[int, ...]  # () where it cannot be read
+    dtype: str
+
+    @property
+    def is_picture(self) -> bool:
+        return f".{self.extension}" != ARRAY_EXTENSION
+
+
+class Payload(NamedTuple):
+    """A file that may be a sample."""
+
+    place: tuple[int, int, int]  # offset, length, CRC-32
+    look: Look
+
+
+@dataclass
+class Scanned:
+    """One tar, read from front to back."""
+
+    file: ShardFile
+    passed_over: PassedOver
+    files: list[str] = field(default_factory=list)  # the samples' files
+    names: list[bytes] = field(default_factory=list)  # keys, with their folder
+    places: list[tuple[int, int, int]] = field(default_factory=list)  # offset, length, CRC-32
+    labels: list[Label] = field(default_factory=list)
+    looks: Counter[Look] = field(default_factory=Counter)
 
 
 def load_or_index(where: str | Path) -> ShardIndex:
@@ -124,7 +187,7 @@ def index_tars(root: Path) -> ShardIndex:
     table["key"], table["label"] = np.arange(len(labels)), labels
     for column, values in zip(("offset", "length", "crc32"), zip(*_places(found), strict=True), strict=True):
         table[column] = values
-    contents = described(root, sum((scan.looks for scan in found), Counter()), classes)
+    contents = contents_of(root, sum((scan.looks for scan in found), Counter()), classes)
     contents.made_from["tars"] = _listing(paths)
     names = np.array([name for scan in found for name in scan.names])
     home.mkdir(parents=True, exist_ok=True)
@@ -168,7 +231,7 @@ def _places(found: list[Scanned]) -> Iterator[tuple[int, int, int]]:
     return (place for scan in found for place in scan.places)
 
 
-def described(root: Path, looks: Counter[Look], classes: list[str] | None) -> Contents:
+def contents_of(root: Path, looks: Counter[Look], classes: list[str] | None) -> Contents:
     """What every sample of foreign tars is; refused unless they are alike."""
     looks = Counter({look: count for look, count in looks.items() if look.shape})
     is_pictures = all(look.is_picture for look in looks)
@@ -206,3 +269,98 @@ def _unlike(root: Path, looks: Counter[Look]) -> str:
         f"{found or 'none readable'}); pictures become such by python -m lediflow.prepare source={root} output=... "
         f"size=..., arrays must be written so ({', '.join(DTYPES)}, C order, little endian)"
     )
+
+
+def scan_tar(path: Path) -> Scanned:
+    """Read one tar. UserError where it cannot be read, or where its samples are unclear."""
+    payloads: list[tuple[str, Payload]] = []
+    labels: list[tuple[str, Label]] = []
+    others: list[tuple[str, bool]] = []
+    with path.open("rb") as file, tar_errors_explained(path):
+        hashed = HashedReader(file)
+        with as_stream(hashed) as tar:
+            for item, content in files_of_tar(tar):
+                if is_payload_name(item.name) and not is_link(item):
+                    payloads.append((item.name, _payload(item, content)))
+                elif is_label_name(item.name) and not is_link(item):
+                    labels.append((item.name, label_in(item.name, content)))
+                else:
+                    others.append((item.name, is_link(item)))
+            check_end(path, tar.offset)
+        while hashed.read(CHUNK_BYTES):  # padding behind the last member
+            pass
+    size, sha256 = path.stat().st_size, hashed.digest.hexdigest()
+    with refusals_named(path):
+        return _scanned(
+            ShardFile(name=path.name, samples=0, bytes=size, sha256=sha256), payloads, labels, others
+        )
+
+
+def _scanned(
+    file: ShardFile,
+    payloads: list[tuple[str, Payload]],
+    labels: list[tuple[str, Label]],
+    others: list[tuple[str, bool]],
+) -> Scanned:
+    """The samples in the order of the tar, with the labels of the files beside them."""
+    label_files, payload_of, label_of = [name for name, _ in labels], dict(payloads), dict(labels)
+    files = chosen_payloads([name for name, _ in payloads], label_files)
+    found = partners(files, label_files)
+    used = {name for each in found.values() for name in each.files}
+    left = {name for name in payload_of if name not in found} | {
+        name for name in label_of if name not in used
+    }
+    scanned = Scanned(
+        ShardFile(name=file.name, samples=len(files), bytes=file.bytes, sha256=file.sha256),
+        passed_over(files, [*((name, False) for name in left), *others]),
+        files,
+    )
+    for name in files:
+        scanned.names.append(stem(name).encode(errors="surrogateescape"))
+        scanned.places.append(payload_of[name].place)
+        scanned.labels.append(paired_label(name, found[name], label_of.__getitem__))
+        scanned.looks[payload_of[name].look] += 1
+    return scanned
+
+
+class HashedReader:
+    """A file whose bytes are hashed as they are read."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        content = self.file.read(size)
+        self.digest.update(content)
+        return content
+
+
+@contextmanager
+def tar_errors_explained(path: Path) -> Iterator[None]:
+    """Say of a tar that cannot be read what it is and what to do."""
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise UserError(
+            f"{path} cannot be read as an uncompressed tar ({error}); copy it again, unpack it if it is "
+            "compressed, or take it out of the folder"
+        ) from error
+
+
+def _payload(item: tarfile.TarInfo, content: bytes) -> Payload:
+    look = _look(PurePosixPath(item.name).suffix.lower()[1:], content)
+    # a length of zero tells readers that there is nothing to be had here
+    return Payload((item.offset_data, len(content) if look.shape else 0, zlib.crc32(content)), look)
+
+
+def _look(extension: str, content: bytes) -> Look:
+    """Shape and type; a payload that cannot be read looks like nothing, and is reported when it is needed."""
+    try:
+        if f".{extension}" == ARRAY_EXTENSION:
+            array = np.load(BytesIO(content))
+            is_plain = array.flags.c_contiguous and array.dtype.isnative
+            return Look(extension, array.shape, str(array.dtype) if is_plain else "other order of bytes")
+        mode, width, height = described(content)
+        return Look(extension, (1 if mode in ("1", "L", "I;16") else 3, height, width), "uint8")
+    except Exception:  # whatever broken bytes lead decoders to
+        return Look(extension, (), "")

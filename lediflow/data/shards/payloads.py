@@ -1,19 +1,23 @@
-"""Which files of a tar that others wrote are its samples.
+"""Which members of a tar that another program wrote are samples, and what the tar says about them.
 
-Every picture is one, except where webdataset's fields are meant: `x.seg.png` beside `x.jpg` is a field, and no picture
-of its own, if every sample of the tar has a `.seg.png`. In `a.png, a.1.png` the second is a picture of its own, as is
-any that has a label file of its own name. What is neither is refused, not guessed.
-An array (`.npy`) is a sample where no picture shares its name up to the first dot.
+Every picture is a sample, unless it is a field in webdataset's sense: `x.seg.png` beside `x.jpg` is a field if every
+sample of the tar has a `.seg.png`. In `a.png, a.1.png` the second is a sample of its own, and so is any picture with a
+label file of its own name. A tar where this is undecided is refused.
+An array (`.npy`) is a sample if no picture shares its name up to the first dot.
 """
 
 import re
+import tarfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from lediflow.data.sources.names import is_picture_name, shown, stem
-from lediflow.data.sources.pairing import group, refuse_doubles
+from lediflow.data.sources.names import is_hidden, is_picture_name, shown, stem
+from lediflow.data.sources.pairing import group, json_object, partners, refuse_doubles
 from lediflow.data.sources.protocol import SourceError
 
+CHUNK_BYTES = 2**20
+ARRAY_EXTENSION = ".npy"
 A_NUMBER = re.compile(r"[0-9][0-9._-]*")
 
 
@@ -51,3 +55,44 @@ def _refuse_two_of_a_stem(samples: list[str]) -> None:
                 f"{shown(other)} and {shown(name)} are two pictures under one name, and which of them is the sample "
                 "is unclear; leave one kind out, or rename it"
             )
+
+
+def metadata_by_offset(stream: Any) -> dict[int, dict[str, Any]]:
+    """Offset of each payload in a tar -> what the `.json` member of the same sample says."""
+    offsets: dict[str, int] = {}
+    about: dict[str, dict[str, Any]] = {}
+    with as_stream(stream) as tar:
+        for item, content in files_of_tar(tar):
+            if is_payload_name(item.name):
+                offsets[item.name] = item.offset_data
+            elif item.name.lower().endswith(".json"):
+                about[item.name] = json_object(content)
+    found = partners(list(offsets), list(about))
+    return {
+        offset: {"source": stem(name)} | next((about[file] for file in found[name].files), {})
+        for name, offset in offsets.items()
+    }
+
+
+def as_stream(file: Any) -> tarfile.TarFile:
+    """A tar that is read from front to back."""
+    return tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK_BYTES)
+
+
+def files_of_tar(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """Every file with its content, and every link with none."""
+    for item in tar:
+        if is_link(item):
+            yield item, b""
+        elif item.isfile() and (stream := tar.extractfile(item)):
+            yield item, stream.read()
+
+
+def is_link(item: tarfile.TarInfo) -> bool:
+    """Whether a member only refers to another file."""
+    return item.islnk() or item.issym()
+
+
+def is_payload_name(name: str) -> bool:
+    """Whether a file may be a sample: a picture or an array."""
+    return is_picture_name(name) or (name.lower().endswith(ARRAY_EXTENSION) and not is_hidden(name))

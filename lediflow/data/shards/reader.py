@@ -19,12 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from lediflow.codecs import Latents, bytes_to_signal
-from lediflow.data.images import PILLOW_MODES
-from lediflow.data.photograph import decoded_photograph, faults_of_file
+from lediflow.data.photograph import PILLOW_MODES, decoded_photograph, faults_of_file
 from lediflow.data.pixels import UnusableImageError, opaque_srgb
 from lediflow.data.shards.foreign import load_or_index
 from lediflow.data.shards.index import ShardIndex, key_name
-from lediflow.data.shards.tar_scan import metadata_by_offset
+from lediflow.data.shards.payloads import metadata_by_offset
 from lediflow.data.storage import Read, ReadingConfig, open_storage
 from lediflow.data.storage.remote import is_remote
 from lediflow.disk import sha256_of

@@ -1,16 +1,14 @@
 """Where photographs come from.
 
-protocol     what a source is
-opening      which kind lies at a path
-listing      its images, sorted, with their classes
-pairing      which label file belongs to which picture
-class_notes  how many classes there are, or why there are none
-labels       classes as numbers and names
-names        which files are pictures, and what is passed over
-folder, tar, zipped, lmdb_images, image_list    read in any order as they lie
-compressed, parquet                             unpacked first, by unpacking
-archives     a folder of any of these files
-magic        what kind of image some bytes are
+protocol       what a source is: files that can be listed, and read in any order
+opening        which kind of source lies at a path; folders of images and folders of archives
+archive_files  tar and zip, read in place
+lmdb_images, image_list   an LMDB, and a list of files in a table: read in place
+unpacking      compressed tars (and Parquet files): written out as plain tars first
+parquet        Parquet files that hold images
+names          which files are pictures, by name or by their first bytes
+pairing        which label file belongs to which picture
+listing        the images of a source, sorted, with their classes
 """
 
 from lediflow.data.sources.listing import Listing, list_images

@@ -3,10 +3,11 @@
     path,label
     cats/0001.jpg,cat
 
-Relative paths begin in the list's folder. A CSV of one column needs no header. Text may be in UTF-8 or UTF-16
-(list_text.py).
+Relative paths begin in the list's folder. A CSV of one column needs no header. Text may be UTF-8, or UTF-16 and UTF-32
+with a byte order mark, as people, pandas or Excel save it.
 """
 
+import codecs
 import csv
 import re
 from collections.abc import Iterable, Iterator
@@ -15,8 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.sources.labels import LABEL_COLUMNS, as_label
-from lediflow.data.sources.list_text import text_lines
+from lediflow.data.sources.listing import LABEL_COLUMNS, as_label
 from lediflow.data.sources.names import shown
 from lediflow.data.sources.parquet import table_columns, table_rows
 from lediflow.data.sources.protocol import (
@@ -32,6 +32,14 @@ PATH_COLUMNS = ("path", "file", "filename", "file_name", "image")
 LIST_EXTENSIONS = (".csv", ".tsv", ".txt")
 DELIMITERS = ",\t;"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's, in front of the header
+MARKS = {  # UTF-32's little-endian mark begins like UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+SAVE_ANEW = "save the list as CSV in UTF-8"
 
 
 @dataclass
@@ -112,3 +120,24 @@ class ImageList(DirectSource):
                 f"paths {', '.join(PATH_COLUMNS)} and, if there are classes, {', '.join(LABEL_COLUMNS)}"
             )
         return [paths[0], *labels[:1]]
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines with their ends; bytes that are no UTF-8 stay in paths as they are. SourceError for what is no text."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    encoding = next((encoding for mark, encoding in MARKS.items() if head.startswith(mark)), "utf-8-sig")
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+    try:
+        with path.open(newline="", encoding=encoding, errors=errors) as stream:
+            for line in stream:
+                if NO_TEXT.search(line):
+                    raise SourceError(
+                        f"source={path} holds control characters, as UTF-16 without its mark and files that are no "
+                        f"text do; {SAVE_ANEW}"
+                    )
+                yield line
+    except UnicodeError as error:
+        raise SourceError(
+            f"source={path} begins like {encoding.upper()}, but cannot be read as such ({error}); {SAVE_ANEW}"
+        ) from error

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lediflow.data.sources.magic import HEAD_BYTES, image_extension
-from lediflow.data.sources.names import is_picture_name
+from lediflow.data.sources.names import HEAD_BYTES, image_extension, is_picture_name
 from lediflow.data.sources.protocol import (
     DirectSource,
     Entry,

@@ -1,7 +1,8 @@
-"""Which files are pictures, judged by their names: the one rule for prepare, evaluate and tars that are read in place.
+"""Which files are pictures: the one rule for prepare, evaluate and tars that are read in place.
 
-Pictures are the kinds below, in upper or lower case, that are not hidden. Everything else is passed over; what was
-passed over is counted by kind, so that commands can name it.
+A picture has one of the extensions below, in upper or lower case, and is not hidden. All other files are passed over;
+they are counted by kind, so that commands can name them. `image_extension` recognises an image by its first bytes, for
+sources whose entries have no file names.
 """
 
 from collections import Counter
@@ -15,6 +16,16 @@ PICTURE_EXTENSIONS = (
 )  # fmt: skip
 CAPTION_EXTENSIONS = (".caption", ".json", ".txt")  # beside a picture of their name they describe it
 NAMES_SHOWN = 3
+MAGIC = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+    b"\x00\x00\x00\x0cjP  ": ".jp2",
+}
+HEAD_BYTES = 16
 
 
 def is_picture_name(name: str) -> bool:
@@ -89,3 +100,12 @@ def passed_over(pictures: Iterable[str], others: Sequence[tuple[str, bool]]) -> 
 def counted(kinds: Counter[str]) -> str:
     """As `2 .txt, 1 hidden`, the most frequent kind first."""
     return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+
+
+def image_extension(head: bytes) -> str | None:
+    """The extension that suits a file that begins like this; None if it is no image."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return ".avif"
+    return next((extension for magic, extension in MAGIC.items() if head.startswith(magic)), None)

@@ -1,24 +1,149 @@
-"""Which kind of source lies at a path, told by content rather than by names where that is possible."""
+"""Which kind of source lies at a path, decided by content rather than by name where possible.
 
+A folder that holds pictures is a source of its own (FolderSource). A folder without pictures may hold archives:
+tars of webdataset or img2dataset, Parquet files of Hugging Face, or a mixture (Archives). Archives are parts of one
+set, so their names are not classes; an image's name begins with its archive's.
+"""
+
+import hashlib
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lediflow.data.sources.archives import Archives
-from lediflow.data.sources.compressed import CompressedTar, is_compressed
-from lediflow.data.sources.folder import FolderSource, files_below
+from lediflow.data.sources.archive_files import TarSource, ZipSource
 from lediflow.data.sources.image_list import LIST_EXTENSIONS, ImageList
+from lediflow.data.sources.listing import shown_classes
 from lediflow.data.sources.lmdb_images import LmdbSource
 from lediflow.data.sources.names import is_hidden, is_picture_name
 from lediflow.data.sources.parquet import ParquetImages, image_columns
-from lediflow.data.sources.protocol import Opened, SourceError
-from lediflow.data.sources.tar import TarSource
-from lediflow.data.sources.zipped import ZipSource
+from lediflow.data.sources.protocol import (
+    DirectSource,
+    Entry,
+    Identity,
+    Opened,
+    Progress,
+    Source,
+    SourceError,
+    file_entry,
+    files_identity,
+)
+from lediflow.data.sources.unpacking import CompressedTar, PackedArchive, is_compressed, unpacked
 
 ARCHIVE_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip", ".parquet")
 KINDS = "a folder of images or of archives, a .tar, .tar.gz, .zip, .parquet, an LMDB, or a list in a .csv"
 HEAD_BYTES = 512
 LMDB_MAGIC = bytes.fromhex("dec0efbe")  # behind the 16 bytes of the page's header
+
+
+@dataclass
+class FolderSource(DirectSource):
+    """Files below a folder; hidden ones are listed, but are no pictures."""
+
+    path: Path
+
+    def identity(self) -> Identity:
+        return files_identity(sorted(entry for entry in self.entries() if self.is_image(entry)))
+
+    def entries(self) -> Iterator[Entry]:
+        for file in files_below(self.path):
+            yield file_entry(file.relative_to(self.path).as_posix(), file)
+
+    def read(self, entry: Entry) -> bytes:
+        return (self.path / entry.name).read_bytes()
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, and its hidden folders unopened; linked folders belong to it."""
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        hidden = [name for name in folders if is_hidden(name)]
+        folders[:] = [
+            name for name in folders if not is_hidden(name) and not _leads_back(folder, Path(place, name))
+        ]
+        for file in (Path(place, name) for name in [*names, *hidden]):
+            if not is_picture_name(file.name) and not is_hidden(file.name):
+                file.stat()  # raises for a link to nothing, which may have been a folder of images
+            yield file
+
+
+def _leads_back(root: Path, folder: Path) -> bool:
+    """Whether a folder is one of those above it, up to the root, so that following it would never end."""
+    above = (parent for parent in folder.parents if parent.is_relative_to(root))
+    return any(folder.samefile(parent) for parent in above)
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # os.walk would pass over a folder that cannot be listed
+
+
+@dataclass
+class Archives(Opened):
+    """Archives by their paths below a folder."""
+
+    members: dict[str, Opened]
+    others: list[str]  # files that are no archives
+
+    def identity(self) -> Identity:
+        identities = {name: member.identity() for name, member in self.members.items()}
+        records = {name: identity.record for name, identity in identities.items()}
+        times = {name: identity.modified for name, identity in identities.items()}
+        return Identity(
+            {"archives": len(self.members), "fingerprint": _digest(records)},
+            _digest(times),
+            newest=max(identity.newest for identity in identities.values()),
+        )
+
+    def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
+        packed = [member for member in self.members.values() if isinstance(member, PackedArchive)]
+        tars = iter(unpacked(packed, scratch, progress))
+        sources = [
+            next(tars) if isinstance(member, PackedArchive) else member.ready(scratch)
+            for member in self.members.values()
+        ]
+        return ArchivesSource(list(self.members), sources, self.others)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class ArchivesSource(Source):
+    """Archives as one source."""
+
+    names: list[str]
+    sources: list[Source]
+    others: list[str]
+
+    def __post_init__(self) -> None:
+        named = {
+            name: source.class_names
+            for name, source in zip(self.names, self.sources, strict=True)
+            if source.class_names
+        }
+        first = next(iter(named), "")
+        for name, class_names in named.items():
+            if class_names != named[first]:
+                raise SourceError(
+                    f"{first} and {name} number different classes ({shown_classes(named[first])}; "
+                    f"{shown_classes(class_names)}), so that one label means two things; prepare them one by one"
+                )
+        self.class_names = named.get(first)
+
+    def entries(self) -> Iterator[Entry]:
+        yield from (Entry(name, 0) for name in self.others)
+        for number, (name, source) in enumerate(zip(self.names, self.sources, strict=True)):
+            for entry in source.entries():
+                yield entry._replace(name=f"{name}/{entry.name}", archive=number)
+
+    def read(self, entry: Entry) -> bytes:
+        return self.sources[entry.archive].read(entry._replace(name=self.inner_name(entry)))
+
+    def inner_name(self, entry: Entry) -> str:
+        return entry.name.removeprefix(f"{self.names[entry.archive]}/")
 
 
 def open_source(path: Path) -> Opened:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from lediflow.data.sources.labels import Label, as_label
+from lediflow.data.sources.listing import as_label
 from lediflow.data.sources.names import is_hidden, is_picture_name, plain, shown, stem
-from lediflow.data.sources.protocol import Entry, SourceError
+from lediflow.data.sources.protocol import Entry, Label, SourceError
 
 LABEL_EXTENSIONS = (".cls", ".json")  # the first one that holds a label is believed
 

@@ -15,9 +15,8 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from lediflow.data.sources.labels import LABEL_COLUMNS, as_label
-from lediflow.data.sources.magic import image_extension
-from lediflow.data.sources.names import is_picture_name
+from lediflow.data.sources.listing import LABEL_COLUMNS, as_label
+from lediflow.data.sources.names import image_extension, is_picture_name
 from lediflow.data.sources.protocol import SourceError
 from lediflow.data.sources.unpacking import PackedArchive
 

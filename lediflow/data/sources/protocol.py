@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lediflow.data.sources.labels import Label
 from lediflow.data.sources.names import is_picture_name
 from lediflow.errors import UserError
 
 SAMPLED_BYTES = 2**20  # of both ends of an archive: enough to tell it from another of the same length
+
+Label = int | str | None  # class number or class name; None: no label
 
 Progress = Callable[[int, int], None]  # (done, in all)
 

@@ -1,21 +1,33 @@
-"""Archives that are read from front to back -> plain tars, once, in a folder beside the shards under construction.
+"""Archives that can only be read from front to back are first written out as plain tars, in the set's `.parts` folder.
 
-A tar is whole or absent, and its name holds what it was made of: a resumed run finds and keeps it. Memory holds
-one chunk of the archive.
+A tar is whole or absent, and its name is derived from the archive's name, size and modification time: a resumed run
+finds and keeps it. Memory holds one chunk of the archive. CompressedTar is such an archive (.tar.gz, .tgz, .tar.xz,
+.tar.bz2); Parquet files are another (parquet.py).
 """
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import math
+import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from lediflow.data.sources.protocol import Identity, Opened, Progress, file_identity
-from lediflow.data.sources.tar import TarSource
+from lediflow.data.sources.archive_files import TarSource
+from lediflow.data.sources.protocol import Identity, Opened, Progress, SourceError, file_identity
 from lediflow.disk import whole_or_absent
 
 MEBIBYTE = 2**20
+CHUNK_BYTES = 2**22
+OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {  # by the first bytes of the file
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"\xfd7zXZ\x00": lzma.open,
+    b"BZh": bz2.open,
+}
 
 
 class PackedArchive(Opened):
@@ -68,3 +80,36 @@ def _target_name(number: int, archive: PackedArchive) -> str:
 def _tell(progress: Progress | None, done: float, total: float) -> None:
     if progress:
         progress(math.ceil(done / MEBIBYTE), math.ceil(total / MEBIBYTE))
+
+
+def is_compressed(head: bytes) -> bool:
+    """Whether a file that begins like this is compressed in a way we read."""
+    return head.startswith(tuple(OPENERS))
+
+
+@dataclass
+class CompressedTar(PackedArchive):
+    """A tar inside a stream that can only be read from front to back."""
+
+    path: Path
+
+    def unpack(self, tar: BinaryIO) -> Iterator[float]:
+        length = self.path.stat().st_size
+        with self.path.open("rb") as packed:
+            for chunk in self._chunks(packed):
+                tar.write(chunk)
+                yield packed.tell() / length
+
+    def _chunks(self, packed: BinaryIO) -> Iterator[bytes]:
+        magic = packed.read(8)
+        packed.seek(0)
+        opener = next(opener for begins, opener in OPENERS.items() if magic.startswith(begins))
+        try:
+            with opener(packed) as stream:
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            raise SourceError(
+                f"source={self.path} cannot be decompressed ({error}); copy it again, or unpack it yourself "
+                "and give the folder"
+            ) from error

@@ -1,15 +1,109 @@
-"""Where the files of a set of shards lie, and how their bytes are fetched.
+"""The files of a set of shards: where they lie, and how their bytes are fetched.
 
 protocol  what every storage can do
 local     a folder, on this machine's disks or a parallel file system
-remote    http(s), s3 and whatever else fsspec reaches (its only home)
+remote    http(s), s3 and whatever else fsspec reaches (the only module that imports fsspec)
 memory    shards of another storage held whole in memory
 cache     shards of another storage copied to a node-local folder, up to a size
-retry     another storage, patiently: repeated attempts, time limits, one clear error at the end
-choice    which of these a set is read with
+retry     another storage with repeated attempts, time limits and one clear error at the end
+
+`open_storage` chooses by where a set lies, how large its shards are, and what the user asked for:
+
+| set                 | shards up to `whole_mib`                        | larger shards          |
+|---------------------|-------------------------------------------------|------------------------|
+| on a file system    | read through ahead, then ranges from page cache | byte ranges            |
+| at an address       | fetched whole into memory                       | byte ranges            |
+| with a cache folder | copied there whole, whatever their size         |                        |
+
+The boundary comes from measurements: docs/performance.md.
 """
 
-from lediflow.data.storage.choice import ReadingConfig, open_storage
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lediflow.data.storage.cache import CachedShards, Check
+from lediflow.data.storage.local import LocalFolder
+from lediflow.data.storage.memory import WholeShards
 from lediflow.data.storage.protocol import Read, Storage
+from lediflow.data.storage.remote import RemoteFolder, is_remote
+from lediflow.data.storage.retry import PatientStorage
+from lediflow.errors import UserError
+from lediflow.ranges import bounded, check_ranges
 
 __all__ = ["Read", "ReadingConfig", "Storage", "open_storage"]
+
+METHODS = ("auto", "ranges", "whole")
+
+
+@dataclass(kw_only=True)
+class ReadingConfig:
+    """How the bytes of shards are fetched."""
+
+    method: str = (
+        "auto"  # auto: by the shards' size | ranges: only what a sample needs | whole: shard by shard
+    )
+    whole_mib: float = bounded(
+        128.0, at_least=0
+    )  # auto reads shards up to this size whole; more needs more memory for addresses
+    memory_gib: float = bounded(
+        4.0, above=0
+    )  # most that whole shards from an address may hold in memory, per rank
+    cache: str | None = None  # folder on this node's own disk that shards are copied to; null: none
+    cache_gib: float = bounded(100.0, above=0)  # size at which the cache gives up the shards used longest ago
+    attempts: int = bounded(
+        5, at_least=1
+    )  # how often a failing read is tried, with growing pauses, before the run stops
+    timeout_seconds: float = bounded(
+        120.0, above=0
+    )  # how long one attempt at an address, or one batch, may take
+    remote_options: dict[str, Any] = field(default_factory=dict)  # handed to fsspec: keys, endpoints, ...
+    checksums: bool = False  # compare every sample with its CRC-32: finds silent damage, costs some speed
+
+
+def open_storage(
+    where: str | Path,
+    config: ReadingConfig | None = None,
+    sizes: Mapping[str, int] | None = None,
+    check: Check | None = None,
+    identity: str = "",
+) -> Storage:
+    """The storage of a set; `sizes` are its shards' names and bytes, unknown before the index is read.
+
+    `identity` tells the set from an earlier one at the same place. `check(name, path)` looks at each copy that
+    enters a cache folder and raises OSError to have it fetched again.
+    """
+    config = config or ReadingConfig()
+    sizes = dict(sizes or {})
+    _check(config)
+    whole = reads_whole(config, sizes)
+    if not is_remote(str(where)):
+        local = LocalFolder(Path(where), whole_bytes=max(sizes.values(), default=0) if whole else 0)
+        patient: Storage = PatientStorage(local, config.attempts)
+    else:
+        remote = RemoteFolder(str(where), config.remote_options)
+        patient = PatientStorage(remote, config.attempts, config.timeout_seconds)
+        if whole and not config.cache:
+            return WholeShards(patient, sizes, int(config.memory_gib * 2**30))
+    if config.cache and sizes:
+        copies = CachedShards(
+            patient, Path(config.cache).expanduser(), sizes, config.cache_gib * 2**30, check, identity
+        )
+        return PatientStorage(copies, config.attempts)
+    return patient
+
+
+def reads_whole(config: ReadingConfig, sizes: Mapping[str, int]) -> bool:
+    """Whether shards of these sizes are fetched whole."""
+    if config.method == "auto":
+        return 0 < max(sizes.values(), default=0) <= config.whole_mib * 2**20
+    return config.method == "whole"
+
+
+def _check(config: ReadingConfig) -> None:
+    if config.method not in METHODS:
+        raise UserError(
+            f"data.reading.method={config.method} is not known; choose one of {', '.join(METHODS)}"
+        )
+    check_ranges(config, "data.reading.")

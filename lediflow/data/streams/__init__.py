@@ -1,10 +1,9 @@
-"""Which sample comes when, and batches of them for one rank.
+"""Which sample comes when, and batches of samples for one rank.
 
-config      which samples a run trains on, and what is refused
-split       which samples are held out from training
-order       pure: (seed, epoch, position) -> sample
-batch       samples side by side
-augment     flips keyed by sample; those that models are given as an input: lediflow/data/augmentation
-quarantine  corrupt samples: named, counted, replaced
-stream      batches for one rank, resumable from one position
+config         which samples a run trains on, and what is refused before it starts
+order          held-out samples, and the order of the others: a pure function (seed, position) -> sample
+batch          samples as a batch, and flips keyed by sample
+quarantine     corrupt samples: reported, counted, replaced
+stream         micro-batches for one rank, resumable from one position
+latent_stream  the same, of latents that are encoded once
 """

@@ -1,8 +1,8 @@
-"""Samples side by side: as they are stored, and ready for a model.
+"""Samples as a batch: as they are stored, and ready for a model.
 
-Loading threads hand over stored arrays (bytes or half precision, two to eight times smaller than float32); they
-become signals on the model's device, where the latents' draws and the flips happen too. Both are keyed by a
-sample's place in the run, so they are the same on any device and any number of ranks.
+Loading threads deliver stored arrays (bytes or half precision, two to eight times smaller than float32). They are
+converted on the model's device, where latents are drawn and images flipped as well. Draws and flips are keyed by a
+sample's position in the run, so they are the same on any device and any number of ranks.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
-from torch import Tensor
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor, where
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.flow.noise import SampleNoise
+
+Images = Float[Tensor, "batch channels height width"]
+DIMENSIONS = {"horizontal": -1, "vertical": -2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +87,14 @@ def each_once(
     for start in range(0, len(samples), batch_size):
         chosen = samples[start : start + batch_size]
         yield ready(load_samples(reader, chosen, chosen), reader, noise, "cpu")
+
+
+def is_flipped(ids: Int64[Tensor, " batch"], noise: SampleNoise, *, axis: str) -> Bool[Tensor, " batch"]:
+    """True for half of the places."""
+    return noise.uniform(ids, f"flip_{axis}") < 0.5
+
+
+def flipped(images: Images, ids: Int64[Tensor, " batch"], noise: SampleNoise, *, axis: str) -> Images:
+    """Flip half of the images along "horizontal" or "vertical"."""
+    chosen = is_flipped(ids, noise, axis=axis)
+    return where(chosen[:, None, None, None], images.flip(DIMENSIONS[axis]), images)

@@ -6,12 +6,12 @@ from typing import Any
 from jaxtyping import Int64
 from numpy import ndarray
 
-from lediflow.data.augmentation.config import AugmentConfig
-from lediflow.data.augmentation.resampling import SMALLEST_SIDE
+from lediflow.data.augmentation import AugmentConfig
+from lediflow.data.resampling import SMALLEST_SIDE
 from lediflow.data.shards.index import ShardIndex
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage import ReadingConfig
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.order import samples_of
 from lediflow.errors import UserError
 from lediflow.ranges import bounded
 from lediflow.records import changes

@@ -23,8 +23,7 @@ from torch import Tensor
 from lediflow.codecs import Latents
 from lediflow.data.latents.encoder import filled
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.augment import DIMENSIONS, is_flipped
-from lediflow.data.streams.batch import Batch, StoredBatch
+from lediflow.data.streams.batch import DIMENSIONS, Batch, StoredBatch, is_flipped
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.stream import Positions, SampleStream
 from lediflow.flow.gaussians import sample

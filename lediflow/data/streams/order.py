@@ -1,25 +1,33 @@
-"""The order of a run: a pure function (seed, position) -> sample, whatever the number of ranks and threads.
+"""Which samples are held out, and the order of the others: pure functions, whatever the number of ranks and threads.
 
-Position k counts the images of the whole run. With n samples an epoch it lies in epoch k // n, and each epoch
-holds every sample once: shards are permuted, then samples are permuted inside windows of a few consecutive
-shards, so that reading touches few files at a time. A window is worked out when it is first needed, so starting
-anywhere costs one window. Step s of the run is the block of positions [s B, (s + 1) B); rank r of R takes every
-R-th of the block, starting at r.
+Held out: a sample's key is hashed to a number in [0, 1) and held out if that is below the fraction. So the split does
+not depend on shards, seed or codec, and a larger fraction contains a smaller one. Hash: the finaliser of splitmix64
+(Steele, Lea, Flood 2014).
 
-Permutations sort by raw Philox bits: NumPy promises those for ever, its shuffles it does not. The key is
-(seed, epoch); the counter's top word tells the shards' permutation (0) from those of the windows (1, 2, ...).
+Order: position k counts the images of the whole run. With n samples per epoch it lies in epoch k // n, and each epoch
+shows every sample once: shards are permuted, then samples are permuted within windows of a few consecutive shards, so
+that few files are read at a time. A window's order is computed when it is first needed, so a run can start anywhere at
+the cost of one window. Step s of the run is the block of positions [s B, (s + 1) B); rank r of R takes every R-th
+position of the block, starting at r.
+
+Permutations sort raw Philox bits, which NumPy guarantees to stay the same; its shuffle methods are not guaranteed. The
+key is (seed, epoch); the counter's highest word separates the permutation of the shards (0) from those of the windows
+(1, 2, ...).
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from lediflow.errors import UserError
 
 Numbers = Int64[np.ndarray, " count"]
 WINDOWS_KEPT = 4
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+FIRST = np.uint64(0xBF58476D1CE4E5B9)
+SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def permutation(count: int, *, seed: int, epoch: int, stream: int) -> Numbers:
@@ -122,3 +130,31 @@ def epoch_length(samples: int, last_batch: str, global_batch: int) -> int:
 def share_of_rank(block_start: int, *, global_batch: int, rank: int, world_size: int) -> Numbers:
     """The positions of one global batch that fall to a rank."""
     return np.arange(block_start + rank, block_start + global_batch, world_size)
+
+
+def is_held_out(keys: Int64[np.ndarray, " samples"], fraction: float) -> Bool[np.ndarray, " samples"]:
+    """True for about `fraction` of the keys."""
+    bits = keys.astype(np.uint64) * GOLDEN + GOLDEN
+    bits = (bits ^ (bits >> np.uint64(30))) * FIRST
+    bits = (bits ^ (bits >> np.uint64(27))) * SECOND
+    bits ^= bits >> np.uint64(31)
+    return (bits >> np.uint64(11)) * 2.0**-53 < fraction
+
+
+def samples_of(
+    split: str, keys: Int64[np.ndarray, " samples"], fraction: float
+) -> Int64[np.ndarray, " chosen"]:
+    """Numbers of the samples of a split: "train", "heldout" or "all"."""
+    if split in ("train", "all") and not fraction:  # spares large sets the hashing
+        return np.arange(len(keys))
+    held_out = is_held_out(keys, fraction)
+    chosen = {"train": ~held_out, "heldout": held_out, "all": np.ones_like(held_out)}
+    if split not in chosen:
+        raise ValueError(f"split {split!r} is not known; choose one of {', '.join(chosen)}")
+    return np.flatnonzero(chosen[split])
+
+
+def spread_over(samples: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
+    """At most `most` of the samples, spread evenly over them."""
+    count = min(most, len(samples))
+    return samples[np.arange(count) * len(samples) // max(count, 1)]

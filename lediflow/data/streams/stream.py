@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from lediflow.data.augmentation.applying import augmented
+from lediflow.data.augmentation import augmented
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage.retry import LONGEST_PAUSE_SECONDS
-from lediflow.data.streams.augment import flipped, is_flipped
-from lediflow.data.streams.batch import Batch, StoredBatch, load_samples, ready
+from lediflow.data.streams.batch import Batch, StoredBatch, flipped, is_flipped, load_samples, ready
 from lediflow.data.streams.config import (
     DataConfig,
     check_augmentation,

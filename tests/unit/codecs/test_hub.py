@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lediflow.codecs.hub import weights_folder
+from lediflow.codecs.weights import weights_folder
 from lediflow.errors import UserError
 
 COMMIT = "a" * 40
@@ -23,7 +23,7 @@ FILES = {
 
 ASK = """
 import json, sys
-from lediflow.codecs.hub import weights_folder
+from lediflow.codecs.weights import weights_folder
 from lediflow.errors import UserError
 answers = []
 for name in sys.argv[1:]:

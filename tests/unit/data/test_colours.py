@@ -20,8 +20,7 @@ from harness.picture_files import (
 )
 from PIL import Image, ImageCms
 
-from lediflow.data.images import PILLOW_MODES, centre_square
-from lediflow.data.photograph import Photograph, rgb_pixels
+from lediflow.data.photograph import PILLOW_MODES, Photograph, centre_square, rgb_pixels
 from lediflow.data.pixels import opaque_srgb
 
 ADOBE_PROFILE = matrix_profile(ADOBE, gamma_curve(ADOBE_GAMMA))

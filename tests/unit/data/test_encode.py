@@ -8,7 +8,7 @@ import webdataset
 
 from lediflow.codecs import CodecConfig, Latents, PixelCodec
 from lediflow.data import encode as encode_module
-from lediflow.data.augmentation.config import AugmentConfig
+from lediflow.data.augmentation import AugmentConfig
 from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lediflow.data.images import PILLOW_MODES, centre_square, picture_bytes, picture_pixels, square_picture
-from lediflow.data.photograph import Photograph, decoded_photograph
+from lediflow.data.photograph import (
+    PILLOW_MODES,
+    Photograph,
+    centre_square,
+    decoded_photograph,
+    picture_bytes,
+    picture_pixels,
+    square_picture,
+)
 from lediflow.data.pixels import UnusableImageError, opaque_srgb
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lediflow.data import source_changes
+from lediflow.data import source_record
 from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.data.source_record import DIGESTS_NAME, RECORD_NAME
 from lediflow.errors import UserError
@@ -103,7 +103,7 @@ def test_pictures_are_compared_once_after_they_were_touched(plain, monkeypatch):
     made(plain)
     plain.pack(2000)
     made(plain)
-    monkeypatch.setattr(source_changes, "list_images", lambda source: pytest.fail("read again"))
+    monkeypatch.setattr(source_record, "list_images", lambda source: pytest.fail("read again"))
     assert made(plain).is_reused
 
 

@@ -6,7 +6,7 @@ from harness.thread_ranks import on_thread_ranks
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import load_samples
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.order import samples_of
 from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.models import AuxiliarySpec, LevelSpec, build_model
 from lediflow.training import prior_spread

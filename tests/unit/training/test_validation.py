@@ -11,7 +11,7 @@ from torch import nn
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.config import DataConfig
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.order import samples_of
 from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lediflow.data.augmentation.applying import augmented
-from lediflow.data.augmentation.config import AugmentConfig
+from lediflow.data.augmentation import AugmentConfig, augmented
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.config import DataConfig
-from lediflow.data.streams.split import samples_of
+from lediflow.data.streams.order import samples_of
 from lediflow.data.streams.stream import SampleStream
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise

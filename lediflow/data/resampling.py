@@ -1,8 +1,8 @@
-"""Images along an affine map, without aliasing: twice as fine, interpolated there, and back.
+"""Images along an affine map, without aliasing: upsampled by two, interpolated, and decimated by two.
 
-The scheme is EDM's, with another pair of filters. Upsampling and decimation here are the low-pass halves of the
-Cohen-Daubechies-Feuveau 9/7 wavelet (JPEG 2000's): they undo each other exactly and are symmetric, which EDM's sym6 is
-not. So the identity, shifts by whole pixels, flips and quarter turns reproduce the pixels, up to rounding. Decimation
+The scheme is EDM's, with different filters. Upsampling and decimation use the low-pass halves of the
+Cohen-Daubechies-Feuveau 9/7 wavelet (JPEG 2000): they are symmetric and invert each other exactly, unlike EDM's sym6.
+So the identity, shifts by whole pixels, flips and quarter turns reproduce the pixels, up to rounding. Decimation
 removes the frequencies that a smaller image cannot represent, down to half the size.
 
 Beyond the border the image is continued by reflection about its outermost pixels, without repeating them, at any
@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.data.augmentation.geometry import Matrices
-
 Images = Float[Tensor, "batch channels side side"]
+Matrices = Float[Tensor, "batch 2 2"]
 # from the middle outwards; the sums are 2 and 1
 SYNTHESIS = (1.115087052456994, 0.5912717631142470, -0.05754352622849957, -0.09127176311424948)
 ANALYSIS = (

@@ -6,8 +6,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from lediflow.data.augmentation.config import AugmentConfig
-from lediflow.data.augmentation.draws import Draws, draw, numbers_of
+from lediflow.data.augmentation import AugmentConfig, Draws, draw, numbers_of
 from lediflow.flow.noise import SampleNoise
 
 COUNT = 40_000  # a share of 0.12 then has a standard deviation of 0.0016

@@ -8,12 +8,19 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lediflow.data.augmentation import resampling
-from lediflow.data.augmentation.applying import all_resampled, augmented, some_resampled, transformed
-from lediflow.data.augmentation.config import AugmentConfig
-from lediflow.data.augmentation.draws import Draws, draw
-from lediflow.data.augmentation.geometry import linear_origin, shift
-from lediflow.data.augmentation.resampling import along_both, resampled, upsampled
+from lediflow.data import resampling
+from lediflow.data.augmentation import (
+    AugmentConfig,
+    Draws,
+    all_resampled,
+    augmented,
+    draw,
+    linear_origin,
+    shift,
+    some_resampled,
+    transformed,
+)
+from lediflow.data.resampling import along_both, resampled, upsampled
 from lediflow.flow.noise import SampleNoise
 
 SIDE = 16

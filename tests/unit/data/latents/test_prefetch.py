@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from lediflow.data.latents.ahead import ahead
+from lediflow.data.latents.encoder import prefetch
 
 
 def test_results_come_in_the_order_of_their_items_however_long_each_takes():
@@ -14,13 +14,13 @@ def test_results_come_in_the_order_of_their_items_however_long_each_takes():
         time.sleep(0.02 if number % 4 == 0 else 0)
         return number * number
 
-    squares = ahead(slow_at_first, range(20), threads=4, depth=4)
+    squares = prefetch(slow_at_first, range(20), threads=4, depth=4)
     assert list(squares) == [number * number for number in range(20)]
 
 
 def test_no_more_than_the_depth_is_begun_before_it_is_asked_for():
     begun: list[int] = []
-    results = ahead(begun.append, range(100), threads=2, depth=3)
+    results = prefetch(begun.append, range(100), threads=2, depth=3)
     next(results)
     next(results)
     results.close()
@@ -33,7 +33,7 @@ def test_an_error_reaches_the_caller_at_its_place():
             raise ValueError("two")
         return number
 
-    results = ahead(refuse_two, range(5), threads=2, depth=2)
+    results = prefetch(refuse_two, range(5), threads=2, depth=2)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
@@ -41,6 +41,6 @@ def test_an_error_reaches_the_caller_at_its_place():
 
 def test_leaving_early_ends_the_threads():
     before = threading.active_count()
-    with closing(ahead(abs, range(1000), threads=4, depth=4)) as results:
+    with closing(prefetch(abs, range(1000), threads=4, depth=4)) as results:
         next(results)
     assert threading.active_count() == before

@@ -1,0 +1,175 @@
+"""Images flipped, scaled, rotated, stretched and shifted at random, with nine numbers that describe the transformation.
+
+A model that is given the numbers learns the transformed images as a condition; given zeros, it generates untransformed
+images. So the transformations do not leak into what is generated. The transformation of the k-th image of a run is a
+function of (seed, k), the same on any rank and device. Each kind of transformation has its own draws, so switching one
+off does not change the others.
+
+Points are (x, y), x to the right and y downwards, from the image's centre. A point p of the image is mapped to
+
+    F S R(-angle) R(direction) A R(-direction) (p + d)
+
+F flips, S = 2^(0.2 scale), A = diag(2^(0.2 stretch), 2^(-0.2 stretch)), R(a) = [[cos a, -sin a], [sin a, cos a]], and
+d = side / 8 (shift_x, shift_y): the image is shifted first and flipped last, in the order of k-diffusion's matrices.
+Flips exchange whole pixels and are not part of the resampled map.
+
+Source: Karras et al., arXiv:2206.00364, appendix F.2; numbers, their order and scale, and the order of the
+transformations as in k-diffusion's `KarrasAugmentationPipeline`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, stack, where
+
+from lediflow.data.resampling import Images, Matrices, resampled
+from lediflow.flow.noise import SampleNoise
+from lediflow.ranges import bounded
+
+PerImage = Float[Tensor, " batch"]
+LOG2_FACTOR = 0.2  # of a draw of 1, for scaling and anisotropy
+SHIFT = 1 / 8  # of a draw of 1, in sides
+
+
+@dataclass(kw_only=True)
+class AugmentConfig:
+    """Transformations whose parameters the model is given; their sizes are those of EDM and k-diffusion."""
+
+    probability: float = bounded(
+        0.0, at_least=0, at_most=1
+    )  # of each transformation of an image; higher: less is memorised, fewer images stay unchanged; EDM: 0.12; 0: off
+    flip_horizontal: bool = True  # half of all images; left to data.flip_horizontal where that is on
+    flip_vertical: bool = True  # half of the chosen ones; left to data.flip_vertical where on
+    scaling: bool = True  # by 2^(0.2 n), n ~ N(0, 1): larger and smaller
+    rotation: bool = True  # by any angle
+    anisotropy: bool = True  # stretched by 2^(0.2 n) along any direction, and shrunk as much across
+    translation: bool = True  # by n/8 of the side on each axis
+
+
+class Draws(NamedTuple):
+    """Parameters of each image's transformations, 0 where nothing is done; a_0 to a_7 of the paper's table."""
+
+    mirrored: PerImage  # 1: left and right exchanged
+    inverted: PerImage  # 1: top and bottom exchanged
+    scale: PerImage  # log2 of the factor, in units of 0.2
+    angle: PerImage  # of the rotation, in radians, (-pi, pi)
+    direction: PerImage  # along which it is stretched, in radians, (-pi, pi)
+    stretch: PerImage  # log2 of the factor, in units of 0.2
+    shift_x: PerImage  # to the right, in eighths of the side
+    shift_y: PerImage  # downwards, in eighths of the side
+
+    @property
+    def is_resampled(self) -> Bool[Tensor, " batch"]:
+        """Whether an image has any transformation but flips."""
+        return stack((self.scale, self.angle, self.stretch, self.shift_x, self.shift_y)).ne(0).any(dim=0)
+
+
+def draw(ids: Int64[Tensor, " batch"], noise: SampleNoise, config: AugmentConfig) -> Draws:
+    """The draws of the images at places `ids` of the run."""
+    chance = noise.uniform(ids, "augmentation chances", (6,)).unbind(dim=1)
+    coin = noise.uniform(ids, "augmentation coin") < 0.5
+    angle, direction = (noise.uniform(ids, "augmentation angles", (2,)) * (2 * math.pi) - math.pi).unbind(1)
+    scale, stretch, shift_x, shift_y = noise.normal(ids, "augmentation sizes", (4,)).unbind(dim=1)
+
+    def chosen(kind: int, is_on: bool, probability: float = config.probability) -> Bool[Tensor, " batch"]:
+        return chance[kind] < (probability if is_on else 0.0)
+
+    mirrored = chosen(0, config.flip_horizontal, 0.5 if config.probability else 0.0)
+    inverted = chosen(1, config.flip_vertical) & coin
+    is_scaled, is_turned = chosen(2, config.scaling), chosen(3, config.rotation)
+    is_stretched, is_shifted = chosen(4, config.anisotropy), chosen(5, config.translation)
+    return Draws(
+        mirrored=mirrored.to(scale),
+        inverted=inverted.to(scale),
+        scale=scale.where(is_scaled, 0.0),
+        angle=angle.where(is_turned, 0.0),
+        direction=direction.where(is_stretched, 0.0),
+        stretch=stretch.where(is_stretched, 0.0),
+        shift_x=shift_x.where(is_shifted, 0.0),
+        shift_y=shift_y.where(is_shifted, 0.0),
+    )
+
+
+def numbers_of(draws: Draws) -> Float[Tensor, "batch 9"]:
+    """The numbers that a model is given, in k-diffusion's order and scale; zeros: no transformation."""
+    return stack(
+        (
+            draws.mirrored,
+            draws.inverted,
+            draws.scale,
+            draws.angle.cos() - 1,
+            draws.angle.sin(),
+            draws.stretch * draws.direction.cos(),
+            draws.stretch * draws.direction.sin(),
+            draws.shift_x,
+            draws.shift_y,
+        ),
+        dim=1,
+    )
+
+
+def linear_origin(draws: Draws) -> Matrices:
+    """L of p = L q - d: the inverse of the linear part, without flips."""
+    wide, narrow = 2 ** (-LOG2_FACTOR * draws.stretch), 2 ** (LOG2_FACTOR * draws.stretch)
+    along = rotation(draws.direction)
+    unstretched = product(along * stack((wide, narrow), dim=1)[:, None, :], along.transpose(1, 2))
+    smaller = 2 ** (-LOG2_FACTOR * draws.scale)
+    return product(unstretched, rotation(draws.angle)) * smaller[:, None, None]
+
+
+def shift(draws: Draws) -> Float[Tensor, "batch 2"]:
+    """d, in sides of the image."""
+    return SHIFT * stack((draws.shift_x, draws.shift_y), dim=1)
+
+
+def rotation(angle: PerImage) -> Matrices:
+    """R(angle)."""
+    cos, sin = angle.cos(), angle.sin()
+    return stack((stack((cos, -sin), dim=1), stack((sin, cos), dim=1)), dim=1)
+
+
+def product(left: Matrices, right: Matrices) -> Matrices:
+    """Matrix product with explicit sums, so that an image's matrix has the same bits in any batch."""
+    return (left[:, :, :, None] * right[:, None, :, :]).sum(dim=2)
+
+
+class Augmented(NamedTuple):
+    images: Images
+    numbers: Float[Tensor, "batch 9"]
+
+
+def augmented(
+    images: Images, ids: Int64[Tensor, " batch"], noise: SampleNoise, config: AugmentConfig
+) -> Augmented:
+    """Augment square images, [-1, 1], at places `ids` of the run; images without a transformation keep their bits."""
+    draws = draw(ids, noise, config)
+    return Augmented(transformed(images, draws), numbers_of(draws))
+
+
+def transformed(images: Images, draws: Draws) -> Images:
+    """Each image, transformed by its draws."""
+    # reading the draws costs nothing on a CPU, but would synchronise with a GPU
+    resample = some_resampled if images.device.type == "cpu" else all_resampled
+    moved = resample(images, draws)
+    moved = where(by_image(draws.mirrored.bool()), moved.flip(-1), moved)
+    return where(by_image(draws.inverted.bool()), moved.flip(-2), moved)
+
+
+def some_resampled(images: Images, draws: Draws) -> Images:
+    """All transformations but flips, computed for the images that need them."""
+    rows = draws.is_resampled.nonzero()[:, 0]
+    chosen = Draws(*(value[rows] for value in draws))
+    return images.index_copy(0, rows, resampled(images[rows], linear_origin(chosen), shift(chosen)))
+
+
+def all_resampled(images: Images, draws: Draws) -> Images:
+    """All transformations but flips, computed for all images and selected on the device, without synchronisation."""
+    moved = resampled(images, linear_origin(draws), shift(draws))
+    return where(by_image(draws.is_resampled), moved, images)
+
+
+def by_image(is_chosen: Bool[Tensor, " batch"]) -> Bool[Tensor, "batch 1 1 1"]:
+    """One choice per image, shaped to select whole images."""
+    return is_chosen[:, None, None, None]

@@ -1,0 +1,168 @@
+"""Archives in one file: an uncompressed tar, or a zip. Members are read at their offsets.
+
+Label files inside an archive become the labels of the pictures they belong to (pairing.py).
+
+A zip's directory is read once, when the archive is listed. Reading it again for every shard would cost each process
+memory and time in proportion to the whole archive, so a member is found by its offset and its local header.
+Source: PKWARE's APPNOTE.TXT 6.3, section 4.3.7 (local file header).
+"""
+
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from lediflow.data.sources.pairing import labelled, refusals_named
+from lediflow.data.sources.protocol import DirectSource, Entry, Identity, SourceError, file_identity
+
+TAR_CHUNK_BYTES = 2**20
+ZIP_CHUNK_BYTES = 2**16
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+SIGNATURE = b"PK\x03\x04"
+HAS_PASSWORD = 1 << 0
+CHECKSUM_FOLLOWS = 1 << 3  # behind the file instead of in its header
+
+
+@dataclass
+class ArchiveFile(DirectSource):
+    """An archive in one file whose members are read at their offsets."""
+
+    path: Path
+    class_names: list[str] | None = None
+    origin: Path | None = None  # the file that was unpacked into this one, for messages
+
+    @abstractmethod
+    def members(self) -> list[Entry]:
+        """Every file in the archive; SourceError if the archive cannot be read."""
+
+    def identity(self) -> Identity:
+        return file_identity(self.path)
+
+    def entries(self) -> Iterator[Entry]:
+        members = self.members()
+        with refusals_named(self.shown_path):
+            yield from labelled(members, self.read)
+
+    @property
+    def shown_path(self) -> Path:
+        """The path for messages: the file that the user gave."""
+        return self.origin or self.path
+
+
+class TarSource(ArchiveFile):
+    """Files of an uncompressed tar."""
+
+    def members(self) -> list[Entry]:
+        try:
+            with tarfile.open(self.path, "r:") as archive:
+                files = list(_tar_members(archive))
+                check_end(self.path, archive.offset)
+        except (tarfile.TarError, EOFError) as error:
+            raise SourceError(
+                f"source={self.shown_path} cannot be read as an archive or table of images ({error}); "
+                "copy it again, or unpack it and give the folder"
+            ) from error
+        return files
+
+    def read(self, entry: Entry) -> bytes:
+        with self.path.open("rb") as stream:
+            stream.seek(entry.offset)
+            return stream.read(entry.bytes)
+
+
+class ZipSource(ArchiveFile):
+    """Files of a zip archive."""
+
+    def members(self) -> list[Entry]:
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return [_zip_member(item) for item in archive.infolist() if not item.is_dir()]
+        except zipfile.BadZipFile as error:
+            raise SourceError(
+                f"source={self.path} cannot be read as a .zip ({error}); copy it again, or unpack it and give "
+                "the folder"
+            ) from error
+
+    def read(self, entry: Entry) -> bytes:
+        with self.path.open("rb") as stream:
+            stream.seek(entry.offset)
+            header = _header(stream)
+            if header.flags & HAS_PASSWORD:
+                raise OSError("the archive has a password")
+            stream.seek(header.name_length + header.extra_length, os.SEEK_CUR)
+            content = _content(stream, header.method, entry.bytes)
+        is_known = not header.flags & CHECKSUM_FOLLOWS
+        if len(content) != entry.bytes or (is_known and zlib.crc32(content) != header.crc32):
+            raise OSError("damaged in the archive: length or checksum is not what the archive says")
+        return content
+
+
+def check_end(path: Path, offset: int) -> None:
+    """Refuse a tar that has anything but its end mark where tarfile stopped.
+
+    tarfile takes any block that is no header for the end, and so would lose all files behind a damaged one.
+    """
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        mark = stream.read(tarfile.BLOCKSIZE)
+        rest = iter(lambda: stream.read(TAR_CHUNK_BYTES), b"")
+        if mark != bytes(tarfile.BLOCKSIZE) or any(any(chunk) for chunk in rest):
+            raise tarfile.ReadError(
+                f"no end mark behind its last readable file, at byte {offset}: it was cut, or is damaged there"
+            )
+
+
+def _tar_members(archive: tarfile.TarFile) -> Iterator[Entry]:
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every one
+        if member.isfile() or member.islnk() or member.issym():
+            yield Entry(member.name, member.size, member.offset_data, is_link=not member.isfile())
+
+
+def _zip_member(item: zipfile.ZipInfo) -> Entry:
+    is_link = stat.S_ISLNK(item.external_attr >> 16)
+    return Entry(item.filename, item.file_size, item.header_offset, is_link=is_link)
+
+
+class LocalHeader(NamedTuple):
+    """What stands in front of each file."""
+
+    signature: bytes
+    version: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc32: int
+    packed_bytes: int
+    bytes: int
+    name_length: int
+    extra_length: int
+
+
+def _header(stream: BinaryIO) -> LocalHeader:
+    content = stream.read(LOCAL_HEADER.size)
+    if len(content) < LOCAL_HEADER.size or not content.startswith(SIGNATURE):
+        raise OSError("the archive's directory points to something that is no file")
+    return LocalHeader(*LOCAL_HEADER.unpack(content))
+
+
+def _content(stream: BinaryIO, method: int, length: int) -> bytes:
+    if method == zipfile.ZIP_STORED:
+        return stream.read(length)
+    if method != zipfile.ZIP_DEFLATED:
+        raise OSError(f"packed by the uncommon zip method {method}")
+    inflater, pieces = zlib.decompressobj(-zlib.MAX_WBITS), []
+    try:
+        while not inflater.eof and (chunk := stream.read(ZIP_CHUNK_BYTES)):
+            pieces.append(inflater.decompress(chunk))
+    except zlib.error as error:
+        raise OSError(f"damaged in the archive: {error}") from error
+    return b"".join(pieces)
