@@ -44,7 +44,7 @@ from lediflow.config.register import conf_folder, register_schemas
 from lediflow.config.schema import EvaluateCommand, PathsConfig, RealImagesConfig, TrainCommand
 from lediflow.config.trained_model import build_trained_model
 from lediflow.data.streams.batch import Batch, load_samples, ready
-from lediflow.data.streams.split import samples_of, spread_over
+from lediflow.data.streams.order import samples_of, spread_over
 from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.ema import decays_for
 from lediflow.engine.ranks import Ranks, choose_device
