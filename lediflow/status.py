@@ -1,11 +1,11 @@
-"""`python -m lediflow.status [RUNS]`: what jobs and runs are at; `logs`, `cancel` and `resume` by name.
+"""`python -m lediflow.status [RUNS]`: status of jobs and runs; `logs`, `cancel` and `resume` by name.
 
     python -m lediflow.status                         one line for each job and run below runs/
-    python -m lediflow.status logs NAME --follow      what it said, and says
-    python -m lediflow.status cancel NAME --save      the state is saved first
+    python -m lediflow.status logs NAME --follow      print its log, and go on as it grows
+    python -m lediflow.status cancel NAME --save      end it, after it has saved its state
     python -m lediflow.status resume NAME             submit it again, with the jobs that wait for it
 
-NAME is a job's name, a run's folder, or SLURM's job id.
+NAME is the name of a job, the folder of a run, or a SLURM job id.
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lediflow.cluster.slurm import SlurmError
-from lediflow.cluster.watching import following
-from lediflow.cluster.watching.cancelling import cancel, save_and_cancel
-from lediflow.cluster.watching.finding import find
-from lediflow.cluster.watching.overview import Overview
-from lediflow.cluster.watching.resuming import await_leaving, resume
-from lediflow.cluster.watching.row import Row
+from lediflow.cluster.watching import logs
+from lediflow.cluster.watching.actions import await_leaving, cancel, lookup, resume, save_and_cancel
+from lediflow.cluster.watching.overview import Overview, Row
 from lediflow.cluster.watching.table import as_json, table
 from lediflow.disk import lasting_fault
 from lediflow.errors import UserError
@@ -43,7 +40,7 @@ def main() -> None:
         sys.exit(BAD_REQUEST)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if (fault := lasting_fault(error)) is None:
@@ -60,59 +57,60 @@ def show_table(arguments: argparse.Namespace) -> None:
         print(table(overview.rows))
     else:
         print(
-            f"no job and no run in {arguments.runs} yet; `python -m lediflow.submit` and `lediflow.train` make some"
+            f"no job and no run in {arguments.runs} yet; `python -m lediflow.submit` and `lediflow.train` create them"
         )
 
 
 def show_log(arguments: argparse.Namespace) -> None:
     overview = overview_of(arguments.runs)
-    row = find(overview.rows, arguments.name)
+    row = lookup(overview.rows, arguments.name)
     if row.job is None or row.record is None or row.record.job_id is None:
         raise UserError(
-            f"{row.name} was never in the queue, so nobody kept what it said; {row.run}/events.jsonl has what happened"
+            f"{row.name} was never in the queue, so its output was not kept; {row.run}/events.jsonl has its events"
         )
-    job = following.log_id(row, arguments.name, arguments.task)
-    choose, out = following.log_chooser(row.job, job, arguments.rank), sys.stdout.buffer
+    job = logs.log_id(row, arguments.name, arguments.task)
+    choose, out = logs.log_chooser(row.job, job, arguments.rank), sys.stdout.buffer
     if arguments.follow:
-        following.follow(choose, out, following.seldom(lambda: has_left(overview, row)))
+        logs.follow(choose, out, logs.at_most_every(lambda: has_left(overview, row)))
     else:
-        following.show(choose(), out, following.missing_log(row, job, arguments.rank))
+        logs.show(choose(), out, logs.missing_log(row, job, arguments.rank))
 
 
 def has_left(overview: Overview, row: Row) -> bool:
-    """Whether the job is in the queue no more. A controller that does not answer has not said so."""
+    """Whether the job has left the queue; False if the controller does not answer."""
     try:
-        return not overview.asked_again(row)
+        return not overview.queued_now(row)
     except SlurmError:
         return False
 
 
 def cancel_job(arguments: argparse.Namespace) -> None:
     overview = overview_of(arguments.runs)
-    row = find(overview.rows, arguments.name)
+    row = lookup(overview.rows, arguments.name)
     if arguments.save:
         print(
-            f"{row.name} is asked to save and stop; Ctrl-C ends the waiting, not the request", file=sys.stderr
+            f"{row.name} is requested to save and stop; Ctrl-C ends the waiting, not the request",
+            file=sys.stderr,
         )
     print((save_and_cancel if arguments.save else cancel)(overview, row))
 
 
 def resume_job(arguments: argparse.Namespace) -> None:
     overview = overview_of(arguments.runs)
-    row = find(overview.rows, arguments.name)
+    row = lookup(overview.rows, arguments.name)
     overview = await_leaving(overview, row)
     for record in resume(overview, overview.row(row.name)):
         print(f"{record.name} is job {record.job_id}")
 
 
 def overview_of(runs: Path) -> Overview:
-    """What SLURM could not say is said once."""
+    """The overview of a folder of runs, after printing what SLURM could not answer. UserError without that folder."""
     if not runs.is_dir():
         raise UserError(
-            f"there is no folder {runs}; give the one that holds the runs (paths.runs of training)"
+            f"there is no folder {runs}; give the one that contains the runs (paths.runs of training)"
         )
     overview = Overview(runs)
-    for note in overview.known.notes:
+    for note in overview.notes:
         print(f"note: {note}", file=sys.stderr)
     return overview
 
@@ -126,35 +124,37 @@ def table_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"), metavar="RUNS",
-                        help="the folder that holds the runs (default: runs)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="for programs: a list of objects")
+                        help="folder that contains the runs (default: runs)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print a JSON list of objects, for programs")
     return parser
 
 
 def named_parser(action: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lediflow.status", description=description)
     parser.add_argument("action", choices=[action])
-    parser.add_argument("name", metavar="NAME", help="a job's name, a run's folder, or SLURM's job id")
+    parser.add_argument("name", metavar="NAME", help="name of a job, folder of a run, or SLURM job id")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="the folder that holds the runs (default: runs)"
+        "--runs", type=Path, default=Path("runs"), help="folder that contains the runs (default: runs)"
     )
     return parser
 
 
 def logs_parser() -> argparse.ArgumentParser:
-    parser = named_parser("logs", "What a job said: its supervisor and its first rank, in all its starts.")
+    parser = named_parser("logs", "Print the log of a job: supervisor and rank 0, all attempts.")
     parser.add_argument(
-        "--rank", type=int, default=0, help="another rank, where it said something, in its last start"
+        "--rank", type=int, default=0, help="log of another rank, from its last attempt with output"
     )
-    parser.add_argument("--task", type=int, help="of an array")
-    parser.add_argument("--follow", action="store_true", help="go on until the job has left the queue")
+    parser.add_argument("--task", type=int, help="log of this task of an array")
+    parser.add_argument(
+        "--follow", action="store_true", help="go on as the log grows, until the job leaves the queue"
+    )
     return parser
 
 
 def cancel_parser() -> argparse.ArgumentParser:
     parser = named_parser("cancel", "End a job.")
     parser.add_argument(
-        "--save", action="store_true", help="let the run save its state first, and wait for it"
+        "--save", action="store_true", help="request that the run saves its state first, and wait for it"
     )
     return parser
 
@@ -162,7 +162,7 @@ def cancel_parser() -> argparse.ArgumentParser:
 def resume_parser() -> argparse.ArgumentParser:
     return named_parser(
         "resume",
-        "Submit a job again that has ended before its work was done, and the jobs that waited for it.",
+        "Submit a job again that ended before its work was done, with the jobs that waited for it.",
     )
 
 

@@ -1,11 +1,11 @@
 """`python -m lediflow.submit experiment=NAME ... [slurm=PRESET slurm.partition=...]`: queue jobs on SLURM and return.
 
-Options are those of `lediflow.train` (or of `command=prepare|encode|sample|evaluate`); `slurm=` and `slurm.KEY=` say
-what to ask SLURM for. A list of values (`seed=0,1,2`) is a job for each. `--dry-run` prints the scripts and submits
-nothing. The jobs put themselves back into the queue until the work is done; the terminal may close.
+Options are those of `lediflow.train` (or of `command=prepare|encode|sample|evaluate`); `slurm=` and `slurm.KEY=` choose
+the resources. A list of values (`seed=0,1,2`) makes one job for each value. `--dry-run` prints the scripts and submits
+nothing. Jobs requeue themselves until the work is done; the terminal may be closed.
 
-`pipeline=NAME` (a file of conf/pipeline) submits a chain of jobs, from photographs to numbers; the same command again
-submits what is neither done nor queued. TASK.KEY=VALUE is for one task, TASK.slurm.KEY=VALUE for its request.
+`pipeline=NAME` (a file of conf/pipeline) submits a chain of jobs, from photographs to metrics; the same command again
+submits what is neither done nor queued. TASK.KEY=VALUE sets an option of one task, TASK.slurm.KEY=VALUE its resources.
 
 Examples: python -m lediflow.submit experiment=ffhq256_sdv_flow data.path=SHARDS slurm.account=ME seed=0,1
           python -m lediflow.submit pipeline=ffhq256_sdv source=PHOTOGRAPHS slurm.account=ME seed=0,1,2
@@ -23,11 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, job_folder
-from lediflow.cluster.submitting.pipeline import plan
-from lediflow.cluster.submitting.pipeline_queue import carry_out, foreseen, known_past, requests, table
-from lediflow.cluster.submitting.script import render
-from lediflow.cluster.submitting.snapshot import take_snapshot
-from lediflow.cluster.submitting.submission import submit
+from lediflow.cluster.submitting.pipeline import carry_out, dry_run, known_past, plan, requests, table
+from lediflow.cluster.submitting.submission import copy_code, render, submit
 from lediflow.config.cli import BAD_REQUEST, explain, unflagged
 from lediflow.config.pipeline_jobs import pipeline_jobs
 from lediflow.config.requests import Request, check_ranks, job_record, slurm_options, swept, take_apart
@@ -46,7 +43,7 @@ def main() -> None:
     request = None
     try:
         request = take_apart([argument for argument in arguments if argument != DRY_RUN])
-        (answer_pipeline if request.pipeline else answer)(request, is_dry)
+        (submit_pipeline if request.pipeline else submit_jobs)(request, is_dry)
     except UserError as error:
         refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -58,8 +55,8 @@ def refuse(message: str) -> None:
     sys.exit(BAD_REQUEST)
 
 
-def answer(request: Request, is_dry: bool) -> None:
-    """Every job is checked before the first is submitted."""
+def submit_jobs(request: Request, is_dry: bool) -> None:
+    """Submit one job for each combination of values; all are checked before the first is submitted."""
     options = slurm_options(request.slurm)
     runs = Path(options.paths.runs)
     jobs = []
@@ -74,7 +71,7 @@ def answer(request: Request, is_dry: bool) -> None:
 
 
 def submit_all(jobs: Sequence[JobRecord], options: SubmitCommand, runs: Path) -> None:
-    snapshot = str(take_snapshot(runs))
+    snapshot = str(copy_code(runs))
     for job in jobs:
         job.snapshot = snapshot
         folder = job_folder(job.name, runs)
@@ -88,25 +85,25 @@ def submit_all(jobs: Sequence[JobRecord], options: SubmitCommand, runs: Path) ->
     print("all jobs and runs: python -m lediflow.status")
 
 
-def answer_pipeline(request: Request, is_dry: bool) -> None:
-    """Every job is checked before the first is submitted; what is done or queued is left alone."""
+def submit_pipeline(request: Request, is_dry: bool) -> None:
+    """Submit the jobs of a pipeline that are neither done nor queued; all are checked before the first is submitted."""
     runs = Path(slurm_options(request.slurm).paths.runs)
-    queue = queue_now(is_dry)  # before the folders are looked at: what ends meanwhile is not taken for lost
+    queue = queue_now(is_dry)  # read before the folders, so that a job that ends meanwhile does not look lost
     jobs = pipeline_jobs(request)
     steps = plan(jobs, known_past(jobs, runs, queue))
-    for line in table(steps, foreseen(steps) if is_dry else carry_out(steps, runs)):
+    for line in table(steps, dry_run(steps) if is_dry else carry_out(steps, runs)):
         print(line, flush=True)
     print("\n".join(requests(steps)) if is_dry else "all jobs and runs: python -m lediflow.status")
 
 
 def queue_now(is_dry: bool) -> list[slurm.Queued]:
-    """A dry run needs no SLURM."""
+    """The queue; empty for a dry run on a machine without SLURM."""
     try:
         return slurm.queue()
     except slurm.SlurmError as error:
         if not is_dry:
             raise
-        print(f"what is queued is not known here: {error}", file=sys.stderr)
+        print(f"the queue is unknown here: {error}", file=sys.stderr)
         return []
 
 

@@ -1,1 +1,1 @@
-"""Jobs on a SLURM cluster: submitted as folders and scripts, supervised, continued until they are done."""
+"""Jobs on a SLURM cluster: submission, supervision and restarts, status."""

@@ -1,55 +1,97 @@
-"""A submitted job is a folder: what was asked, the script, what became of each start, and what was said.
+"""The folder of a submitted job, and what a job requests from SLURM.
 
-RUNS/jobs/NAME/        NAME: the run folder below RUNS with "." for "/"
-  job.json             JobRecord
+RUNS/jobs/NAME/        NAME: path of the run folder below RUNS, with "." for "/"
+  job.json             JobRecord: the request and its SLURM ids
   job.sh               the sbatch script
-  attempts.jsonl       one line at each start and each end of an incarnation
-  log/                 JOB.log: the supervisor and the first rank; JOB-RESTART-rank3.log: where rank 3 said something
-  ends/JOB-RESTART/    RANK.json: how each rank ended
-RUNS/jobs/.code/HASH/  the code that jobs run: a copy made when they were submitted
+  attempts.jsonl       one line at the start and one at the end of each attempt
+  log/                 JOB.log: supervisor and rank 0; JOB-RESTART-rank3.log: output of rank 3, if there was any
+  ends/JOB-RESTART/    RANK.json: how each rank of an attempt exited
+RUNS/jobs/.code/HASH/  copy of the code, made at submission; the jobs run this copy
+
+A job is one request and may have several SLURM ids, one for each submission. An attempt is one start of a job by SLURM
+(SLURM counts them as restarts). A session is one start of training in the run folder; docs/glossary.md has all three.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lediflow.disk import replace_text
 from lediflow.errors import UserError
+from lediflow.ranges import bounded
 from lediflow.records import UNREADABLE, RecordError, checked_types, read_dataclass, read_record, typed
 
 AGAIN = "remove the folder and submit again"
 
 JOBS = "jobs"
 
+# Lines of attempts.jsonl: types of the values that are read, and defaults of those that may be missing.
+ATTEMPT_TYPES = {"event": str, "job": str, "restart": int, "gpus": int, "decision": str, "reason": str}
+ATTEMPT_DEFAULTS: dict[str, Any] = {"restart": 0, "array_task": None, "gpus": 0, "reason": ""}
+
+
+@dataclass(kw_only=True)
+class SlurmConfig:
+    """Resources and policy of one job, by the names of submitit and sbatch.
+
+    Empty strings and zeros leave the choice to the cluster.
+    """
+
+    partition: str = ""  # queue; `sinfo` lists them
+    account: str = ""  # account that is charged
+    qos: str = ""  # quality of service, where the site has several
+    constraint: str = ""  # features a node must have, e.g. a100
+    reservation: str = ""  # name of a reservation
+    exclude: str = ""  # nodes that are never used, e.g. gpu[07,12]
+    nodes: int = bounded(1, at_least=1)  # number of machines
+    tasks_per_node: int = bounded(1, at_least=1)  # ranks on each node, usually one per GPU
+    gpus_per_node: int = bounded(0, at_least=0)  # equal to tasks_per_node for training on GPUs; 0: no GPUs
+    cpus_per_task: int = bounded(1, at_least=1)  # cores of each rank, shared with its data workers
+    mem_gb: float = bounded(0.0, at_least=0)  # memory of each node; 0: the cluster's default
+    timeout_min: int = bounded(0, at_least=0)  # limit of one attempt in minutes; 0: the partition's
+    signal_delay_s: int = bounded(120, at_least=0)  # USR2, on which ranks save, comes so early
+    array_parallelism: int = bounded(0, at_least=0)  # tasks of an array that run at the same time; 0: all
+    requeue: bool = True  # let SLURM restart the job after preemption and node failures
+    max_requeues: int = bounded(100, at_least=0)  # attempts after the first, for any reason
+    crash_retries: int = bounded(3, at_least=0)  # attempts after crashes without a newer checkpoint
+    interface: str = ""  # network between nodes, e.g. ib0; empty: NCCL and gloo choose
+    setup: list[str] = field(default_factory=list)  # shell lines before the ranks start: modules, proxies
+    srun_args: list[str] = field(default_factory=list)  # further arguments of srun, e.g. --cpu-bind=verbose
+    environment: dict[str, str] = field(default_factory=dict)  # environment variables of every rank
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch: {mail-type: END}
+
 
 @dataclass(kw_only=True)
 class JobRecord:
-    """What was asked for."""
+    """The request: content of job.json."""
 
     name: str
     command: list[str]  # module and overrides: ["lediflow.train", "experiment=demo", ...]
-    run: str  # absolute folder of what the command makes
-    folder: str = ""  # where it was submitted: relative paths in the command count from there
-    job_ids: list[str] = field(default_factory=list)  # all SLURM ids it ever had; the last one counts
-    after: list[str] = field(default_factory=list)  # names of jobs it waits for
-    array: int | None = None  # tasks of an array
-    snapshot: str = ""  # absolute folder of the code copy
-    submitted: str = ""  # ISO, UTC, of the last submission
-    pipeline: str | None = None  # that it belongs to
-    slurm: dict[str, Any] = field(default_factory=dict)  # SlurmConfig
+    run: str  # absolute path of the folder that the command writes
+    folder: str = ""  # working directory of the command, for its relative paths
+    job_ids: list[str] = field(default_factory=list)  # SLURM ids of all submissions; the last one is current
+    after: list[str] = field(default_factory=list)  # names of the jobs it depends on
+    array: int | None = None  # number of tasks of an array
+    snapshot: str = ""  # absolute path of the code copy
+    submitted: str = ""  # time of the last submission: ISO, UTC
+    pipeline: str | None = None  # pipeline that it belongs to
+    slurm: dict[str, Any] = field(default_factory=dict)  # values of SlurmConfig
 
     @property
     def job_id(self) -> str | None:
+        """SLURM id of the last submission."""
         return self.job_ids[-1] if self.job_ids else None
 
 
 @dataclass(frozen=True)
 class JobFolder:
+    """Paths, record and attempt log of one job."""
+
     root: Path
 
     @property
@@ -72,13 +114,14 @@ class JobFolder:
     def log(self) -> Path:
         return self.root / "log"
 
-    def ends(self, incarnation: str) -> Path:
-        return self.root / "ends" / incarnation
+    def rank_exits(self, attempt: str) -> Path:
+        """Folder of the ranks' exit records of the attempt with this label, JOB-RESTART."""
+        return self.root / "ends" / attempt
 
     def read(self) -> JobRecord:
-        """UserError where there is no such job, or its record is torn."""
+        """The record; UserError if there is no such job or its record is damaged."""
         if not self.record_file.exists():
-            raise UserError(f"{self.root} is no job: it has no {self.record_file.name}")
+            raise UserError(f"{self.root} is not a job folder: it has no {self.record_file.name}")
         values = read_record(self.record_file, AGAIN)
         try:
             record: JobRecord = read_dataclass(JobRecord, values, "job")
@@ -89,11 +132,9 @@ class JobFolder:
         return record
 
     def write(self, record: JobRecord) -> None:
-        """Replaces the record; readers see the old or the new one."""
+        """Replace the record atomically: readers see either the old or the new one."""
         self.root.mkdir(parents=True, exist_ok=True)
-        partial = self.root / f".{self.record_file.name}.{os.getpid()}"
-        partial.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n")
-        partial.replace(self.record_file)
+        replace_text(self.record_file, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
 
     def note(self, event: str, **values: Any) -> None:
         """Append a line to attempts.jsonl, in one write."""
@@ -102,16 +143,12 @@ class JobFolder:
             file.write(line.encode())
 
     def attempts(self) -> list[dict[str, Any]]:
-        """All lines, oldest first; torn ones are left out."""
+        """All valid lines of attempts.jsonl, oldest first; damaged lines are skipped."""
         try:
             lines = self.attempts_file.read_text(errors="replace").splitlines()
         except OSError:
             return []
         return [entry for line in lines if (entry := _parsed(line))]
-
-
-ATTEMPT_TYPES = {"event": str, "job": str, "restart": int, "gpus": int, "decision": str, "reason": str}
-ATTEMPT_DEFAULTS: dict[str, Any] = {"restart": 0, "array_task": None, "gpus": 0, "reason": ""}
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
@@ -126,20 +163,22 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 def now() -> str:
+    """The present time as records keep it: ISO, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def job_name(run: Path, runs: Path) -> str:
-    """The run folder below RUNS with "." for "/"; elsewhere its last two parts."""
+    """Path of the run folder below RUNS with "." for "/"; elsewhere its last two parts."""
     run, runs = run.absolute(), runs.absolute()
     parts = run.relative_to(runs).parts if run.is_relative_to(runs) else run.parts[-2:]
     return ".".join(part.strip("/") for part in parts)
 
 
 def job_folder(name: str, runs: Path) -> JobFolder:
+    """The folder of the job with this name; it need not exist."""
     return JobFolder(runs.absolute() / JOBS / name)
 
 
 def all_jobs(runs: Path) -> list[JobFolder]:
-    """By name."""
+    """Folders of all jobs below RUNS, sorted by name."""
     return [JobFolder(path.parent) for path in sorted((runs.absolute() / JOBS).glob("*/job.json"))]

@@ -23,11 +23,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lediflow.cluster import slurm
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.jobs import JobFolder, JobRecord, job_folder, now
+from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig, job_folder, now
 from lediflow.cluster.running.decision import Verdict
-from lediflow.cluster.submitting.snapshot import take_snapshot
-from lediflow.cluster.submitting.submission import refuse_twice, submit
+from lediflow.cluster.submitting.submission import copy_code, refuse_if_queued, submit
 from lediflow.cluster.submitting.submitit import queue_by_submitit
 from lediflow.config.requests import Request, check_ranks, job_record
 from lediflow.config.sweep import config_keys, without_excluded
@@ -58,7 +56,7 @@ class QueueLauncher(Launcher):
         check_ranges(self.slurm, "hydra.launcher.")
         runs = Path(str(self.config.paths.runs))
         jobs = [self.record(list(overrides), runs) for overrides in job_overrides]
-        snapshot = str(take_snapshot(runs))
+        snapshot = str(copy_code(runs))
         records = [dataclasses.replace(job, snapshot=snapshot) for job in jobs]
         folders = [job_folder(record.name, runs) for record in records]
         self.queue(folders, records)
@@ -85,7 +83,7 @@ class WaitingLauncher(QueueLauncher):
 
     def queue(self, folders: Sequence[JobFolder], records: Sequence[JobRecord]) -> None:
         for folder, record in zip(folders, records, strict=True):
-            refuse_twice(folder, record.name)
+            refuse_if_queued(folder, record.name)
             folder.write(dataclasses.replace(record, slurm=dataclasses.asdict(self.slurm)))
         ids = queue_by_submitit(folders, records, self.slurm)
         for folder, record, job in zip(folders, records, ids, strict=True):

@@ -11,8 +11,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.jobs import JobRecord
+from lediflow.cluster.jobs import JobRecord, SlurmConfig
 from lediflow.cluster.submitting.pipeline import PipelineJob
 from lediflow.config.build import typed
 from lediflow.config.cli import explain

@@ -19,7 +19,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lediflow.cluster.config import SlurmConfig
+from lediflow.cluster.jobs import SlurmConfig
 from lediflow.config.literal import literal_arguments
 from lediflow.config.requests import Request, composed, swept
 from lediflow.config.schema import COMMANDS, PathsConfig, TrainCommand

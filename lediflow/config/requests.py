@@ -13,8 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.jobs import JobRecord, job_name
+from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_name
 from lediflow.config.build import typed
 from lediflow.config.checks import check_command
 from lediflow.config.literal import literal_arguments, override_value

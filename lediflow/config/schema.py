@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from lediflow.cluster.config import SlurmConfig
+from lediflow.cluster.jobs import SlurmConfig
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig

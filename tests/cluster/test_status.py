@@ -51,7 +51,7 @@ def test_a_run_is_saved_before_it_is_cancelled_and_resumed_where_it_was(cluster:
     run.wait_for_progress()
     assert run.resumes() == [saved]
     assert "continuing at" in status(cluster, runs, "logs", "saved")
-    with pytest.raises(AssertionError, match="is not at its end"):
+    with pytest.raises(AssertionError, match="has not ended"):
         status(cluster, runs, "resume", "saved")
     assert "is cancelled" in status(cluster, runs, "cancel", run.job)
     cluster.wait_until(lambda: told(run)["kind"] == "cancelled", "the job is seen to be cancelled")

@@ -1,1 +1,1 @@
-"""Inside a job: the supervisor on its first node, and each rank under it."""
+"""Processes inside a job: the supervisor on its first node, and the ranks."""

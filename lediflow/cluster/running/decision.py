@@ -1,4 +1,4 @@
-"""What becomes of a job whose ranks have ended: it is done, goes back into the queue, or has failed for a reason."""
+"""The outcome of an attempt once its ranks have exited: the job is done, is requeued, or has failed."""
 
 from __future__ import annotations
 
@@ -7,89 +7,96 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.running.ends import End
+from lediflow.cluster.jobs import SlurmConfig
+from lediflow.cluster.running.rank_exits import RankExit
 from lediflow.engine.stop import StopReason
 
-REFUSED = 2  # the request cannot be met: config.cli
-GOES_ON = (StopReason.SIGNAL.exit_status, StopReason.WALL_TIME.exit_status)
+REFUSED = 2  # exit status of a request that cannot be met, as config.cli gives it
+CONTINUES = (StopReason.SIGNAL.exit_status, StopReason.WALL_TIME.exit_status)
 
 
 class Verdict(enum.StrEnum):
+    """What happens to the job; attempts.jsonl keeps these words."""
+
     DONE = "done"
     REQUEUE = "requeue"
     FAILED = "failed"
-    STOPPED = "stopped"  # by a person; `lediflow.status resume` goes on
-    TERMINATED = "terminated"  # by SLURM, which also knows whether it starts the job again
+    STOPPED = "stopped"  # on a user's request, with the state saved; `lediflow.status resume` continues
+    TERMINATED = "terminated"  # by SLURM, which decides whether the job is restarted
 
 
 @dataclass(frozen=True)
 class Decision:
+    """A verdict and its reason."""
+
     verdict: Verdict
     reason: str
     is_crash: bool = False
-    excluded: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()  # nodes that later attempts avoid
 
 
 def decide(
     status: int,
-    culprit: End | None,
+    cause: RankExit | None,
     config: SlurmConfig,
     *,
     restarts: int = 0,
     crashes: int = 0,
     is_terminated: bool = False,
 ) -> Decision:
-    """`status` is srun's; `crashes` those in a row before this one that left no newer checkpoint."""
+    """Decide what happens to the job.
+
+    `status` is srun's exit status, `cause` the root-cause rank, `crashes` the number of consecutive crashes before this
+    attempt without a newer checkpoint, `is_terminated` whether SLURM sent TERM to the job.
+    """
     if status == 0:
         return Decision(Verdict.DONE, "the work is done")
-    if StopReason.STOP_FILE.exit_status in (status, culprit.status if culprit else None):
+    if StopReason.STOP_FILE.exit_status in (status, cause.status if cause else None):
         return Decision(Verdict.STOPPED, StopReason.STOP_FILE.sentence)
-    if culprit is not None and culprit.status == REFUSED:
-        return Decision(Verdict.FAILED, culprit.error or "the request cannot be met; see the log")
-    if culprit is not None and culprit.status == StopReason.LEASE_LOST.exit_status:
+    if cause is not None and cause.status == REFUSED:
+        return Decision(Verdict.FAILED, cause.error or "the request cannot be met; see the log")
+    if cause is not None and cause.status == StopReason.LEASE_LOST.exit_status:
         return Decision(Verdict.TERMINATED, StopReason.LEASE_LOST.sentence)
     if is_terminated:
         return Decision(Verdict.TERMINATED, "SLURM ended the job: cancelled, preempted, or at its time limit")
-    if culprit is not None and culprit.status in GOES_ON:
-        status = culprit.status
-    if status in GOES_ON:
+    if cause is not None and cause.status in CONTINUES:
+        status = cause.status
+    if status in CONTINUES:
         reason = next(reason.sentence for reason in StopReason if reason.exit_status == status)
         return within_limits(f"{reason}, the state is saved", config, restarts)
-    return after_crash(status, culprit, config, restarts, crashes)
+    return after_crash(status, cause, config, restarts, crashes)
 
 
 def within_limits(reason: str, config: SlurmConfig, restarts: int, **more: Any) -> Decision:
-    """Requeue, unless that is forbidden or has been done too often."""
+    """Requeue, unless the configuration forbids it or its limit is reached."""
     if not config.requeue:
         return Decision(
-            Verdict.FAILED, f"{reason}; slurm.requeue=false: go on with `lediflow.status resume`", **more
+            Verdict.FAILED, f"{reason}; slurm.requeue=false: continue with `lediflow.status resume`", **more
         )
     if restarts >= config.max_requeues:
-        often = f"after {restarts} starts more than the first (slurm.max_requeues={config.max_requeues})"
-        return Decision(Verdict.FAILED, f"{reason}, {often}; go on with `lediflow.status resume`", **more)
+        limit = f"after {restarts} restarts (slurm.max_requeues={config.max_requeues})"
+        return Decision(Verdict.FAILED, f"{reason}, {limit}; continue with `lediflow.status resume`", **more)
     return Decision(Verdict.REQUEUE, reason, **more)
 
 
 def after_crash(
-    status: int, culprit: End | None, config: SlurmConfig, restarts: int, crashes: int
+    status: int, cause: RankExit | None, config: SlurmConfig, restarts: int, crashes: int
 ) -> Decision:
+    """Requeue after a crash, without the node if the machine is at fault, at most `crash_retries` times in a row."""
     what = (
-        f"rank {culprit.rank} on {culprit.host}: {culprit.error}"
-        if culprit
-        else f"srun ended with status {status}"
+        f"rank {cause.rank} on {cause.host}: {cause.error}" if cause else f"srun ended with status {status}"
     )
     if crashes >= config.crash_retries:
         reason = f"{what}; it crashed {crashes + 1} times in a row without a newer checkpoint"
         return Decision(
             Verdict.FAILED, f"{reason} (slurm.crash_retries={config.crash_retries})", is_crash=True
         )
-    nodes = (culprit.host,) if culprit and culprit.is_the_machines else ()
+    nodes = (cause.host,) if cause and cause.is_machine_fault else ()
     return within_limits(what, config, restarts, is_crash=True, excluded=nodes)
 
 
 def crashes_in_a_row(attempts: Sequence[dict[str, Any]], images: int | None) -> int:
-    """Ends by a crash, newest first, that left no newer checkpoint than was there before them."""
+    """Number of consecutive crashes at the end of the attempt log with the newest checkpoint at `images`."""
     count = 0
     for end in reversed([entry for entry in attempts if entry["event"] == "end"]):
         if not end.get("is_crash") or end.get("images") != images:

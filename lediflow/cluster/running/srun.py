@@ -1,4 +1,4 @@
-"""srun: starts one process for each rank, and tells what became of those that cannot tell it themselves."""
+"""srun: starts one process per rank, and reports ranks that were killed and could not write their exit records."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from lediflow.cluster import slurm
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.incarnation import Incarnation
-from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.running.ends import End, told_by_srun
+from lediflow.cluster.jobs import JobFolder, SlurmConfig
+from lediflow.cluster.running.rank_exits import Attempt, RankExit, exit_from_srun
 from lediflow.engine.ranks import SLURM_PORTS
 
-BEYOND_KILL_WAIT_SECONDS = 15  # after SLURM has killed what did not end by itself
+BEYOND_KILL_WAIT_SECONDS = 15  # after SLURM has killed the ranks that did not end by themselves
 FAILED_STATUS = 1
 
 
 class Srun:
-    """One step of all ranks. `.told`: what srun said of single ones, in its order."""
+    """One job step with all ranks. `.exits`: ranks that srun reported as failed, in its order."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self.command, self.variables = command, variables
-        self.told: list[End] = []
+        self.exits: list[RankExit] = []
 
     def run(self) -> int:
-        """Its exit status. What it says is passed on."""
+        """Run to the end; the exit status, as a shell has it. srun's messages are passed on to stderr."""
         environment = {**os.environ, **self.variables}
         with subprocess.Popen(self.command, stderr=subprocess.PIPE, env=environment) as srun:
             listener = threading.Thread(target=self._listen, args=(srun.stderr,), daemon=True)
@@ -40,31 +38,37 @@ class Srun:
         return status if status >= 0 else 128 - status
 
     def _wait(self, srun: subprocess.Popen[bytes], patience_seconds: int) -> int:
-        """When a rank has failed srun ends the others, but of a rebooted node's it waits to hear in vain."""
+        """Wait for srun; end it `patience_seconds` after the first failure.
+
+        srun ends the other ranks once one has failed, but waits forever for those of a node that was rebooted.
+        """
         since_failure = 0
         while since_failure < patience_seconds:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return srun.wait(timeout=1)
-            since_failure += bool(self.told)
-        print(f"srun still waits for ranks {patience_seconds} s after others failed", file=sys.stderr)
+            since_failure += bool(self.exits)
+        print(
+            f"srun is ended: it still waits for ranks {patience_seconds} s after others failed",
+            file=sys.stderr,
+        )
         srun.kill()
         srun.wait()
         return FAILED_STATUS
 
     def _listen(self, lines: IO[bytes]) -> None:
         for line in lines:
-            if end := told_by_srun(line.decode(errors="replace")):
-                self.told.append(end)
+            if exit_ := exit_from_srun(line.decode(errors="replace")):
+                self.exits.append(exit_)
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()
 
 
-def srun_command(folder: JobFolder, here: Incarnation, config: SlurmConfig) -> list[str]:
-    """One process per rank. srun no longer takes --cpus-per-task from the job (since SLURM 22.05)."""
+def srun_command(folder: JobFolder, attempt: Attempt, config: SlurmConfig) -> list[str]:
+    """The command line. --cpus-per-task is repeated: since SLURM 22.05 srun no longer takes it from the job."""
     return [
         "srun",
         "--kill-on-bad-exit=1",
-        f"--ntasks={here.ranks}",
+        f"--ntasks={attempt.ranks}",
         f"--ntasks-per-node={config.tasks_per_node}",
         f"--cpus-per-task={config.cpus_per_task}",
         *config.srun_args,
@@ -72,9 +76,9 @@ def srun_command(folder: JobFolder, here: Incarnation, config: SlurmConfig) -> l
     ]
 
 
-def meeting_point(nodes: list[str], here: Incarnation) -> Mapping[str, str]:
-    """Where the ranks find each other: the first node, which is this one, and a port that is free on it now."""
-    first = int("".join(filter(str.isdigit, here.job)) or 0) + here.restart
+def rendezvous_variables(nodes: list[str], attempt: Attempt) -> Mapping[str, str]:
+    """Address and port at which the ranks connect: the first node, which is this one, and a port that is free now."""
+    first = int("".join(filter(str.isdigit, attempt.job)) or 0) + attempt.restart
     for offset in range(len(SLURM_PORTS)):
         port = SLURM_PORTS[(first + offset) % len(SLURM_PORTS)]
         with socket.socket() as probe, contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
 """`python -m lediflow.cluster.running.supervise JOBFOLDER`: the batch step of a job, on its first node.
 
-Starts the ranks, waits for them, finds out how they ended, and decides: done, back into the queue, or failed. A crash
-is told once, with the rank, its node and its traceback. SLURM's signals are for the ranks; one that ends the job leaves
-the decision to SLURM.
+Starts the ranks through srun, waits for them, finds the root cause of a failure and decides: done, requeued, or failed.
+A crash is reported once, with rank, node and traceback. SLURM's warning signals are left to the ranks; after TERM the
+decision about a restart is left to SLURM.
 """
 
 from __future__ import annotations
@@ -16,84 +16,84 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.cluster import slurm
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.incarnation import Incarnation, find_incarnation
-from lediflow.cluster.jobs import JobFolder, JobRecord
+from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig
 from lediflow.cluster.running.decision import Decision, Verdict, crashes_in_a_row, decide
-from lediflow.cluster.running.ends import End, first_to_fail, read_ends
-from lediflow.cluster.running.srun import FAILED_STATUS, Srun, meeting_point, srun_command
+from lediflow.cluster.running.rank_exits import Attempt, RankExit, find_attempt, read_exits, root_cause
+from lediflow.cluster.running.srun import FAILED_STATUS, Srun, rendezvous_variables, srun_command
 
-REQUEUE_PAUSES = (
-    1,
-    2,
-    4,
-    8,
-    15,
-    *[30] * 20,
-)  # seconds: a controller that is restarted may be away for minutes
+# Seconds between tries; ten minutes in all, since a controller that is restarted may be away for minutes.
+REQUEUE_PAUSES = (1, 2, 4, 8, 15, *[30] * 20)
 EXCLUDE_PAUSES = (0.5,) * 4
-UNTIL_ENDED_SECONDS = 120  # that SLURM takes to end a job it was told to requeue
+UNTIL_ENDED_SECONDS = 120  # SLURM takes up to this long to end a job that it requeues
 
 
 @dataclass
 class Supervisor:
+    """Runs one attempt of a job."""
+
     folder: JobFolder
     record: JobRecord
     config: SlurmConfig
-    here: Incarnation
-    is_terminated: bool = False
+    attempt: Attempt
+    is_terminated: bool = False  # SLURM has sent TERM
 
     def run(self) -> int:
-        """The job's exit status."""
-        nodes = slurm.hostnames(self.here.nodes)
-        self.note("start", nodes=nodes, ranks=self.here.ranks, gpus=self.here.gpus)
+        """Run the ranks, decide and act; the exit status of the job."""
+        nodes = slurm.hostnames(self.attempt.nodes)
+        self.note("start", nodes=nodes, ranks=self.attempt.ranks, gpus=self.attempt.gpus)
         signal.signal(signal.SIGTERM, self._note_termination)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # for the ranks, which get it as well
-        srun = Srun(srun_command(self.folder, self.here, self.config), meeting_point(nodes, self.here))
+            signal.signal(number, signal.SIG_IGN)  # meant for the ranks, which receive them too
+
+        srun = Srun(
+            srun_command(self.folder, self.attempt, self.config), rendezvous_variables(nodes, self.attempt)
+        )
         status = srun.run()
-        ends = read_ends(self.folder.ends(self.here.label))
-        if status == 0 and sum(end.status == 0 for end in ends) < self.here.ranks:
+        exits = read_exits(self.folder.rank_exits(self.attempt.label))
+        if status == 0 and sum(exit_.status == 0 for exit_ in exits) < self.attempt.ranks:
             status = FAILED_STATUS  # srun also ends with 0 when it loses a node
-        remove_empty(self.folder.log, self.here)
-        culprit = None if status == 0 else first_to_fail(ends, srun.told)
-        decision = self.decide(status, culprit)
-        self.tell(decision, culprit)
+        remove_empty_logs(self.folder.log, self.attempt)
+
+        cause = None if status == 0 else root_cause(exits, srun.exits)
+        decision = self.decide(status, cause)
+        self.report(decision, cause)
         return self.act(decision, status)
 
-    def decide(self, status: int, culprit: End | None) -> Decision:
-        if self.is_replaced():
+    def decide(self, status: int, cause: RankExit | None) -> Decision:
+        """The decision about the job; TERMINATED if SLURM has started another attempt meanwhile."""
+        if self.is_superseded():
             return Decision(
-                Verdict.TERMINATED, "SLURM had given this start up for lost, and another one runs"
+                Verdict.TERMINATED, "SLURM had given up this attempt as lost, and another one is running"
             )
         return decide(
             status,
-            culprit,
+            cause,
             self.config,
-            restarts=self.here.restart,
+            restarts=self.attempt.restart,
             crashes=crashes_in_a_row(self.own_attempts(), newest_checkpoint(self.record)),
             is_terminated=self.is_terminated,
         )
 
     def own_attempts(self) -> list[dict[str, Any]]:
-        """Of this job, or of this task of the array."""
-        return [entry for entry in self.folder.attempts() if entry["job"] == self.here.job]
+        """Entries of the attempt log under this SLURM id: of this submission and this task of an array."""
+        return [entry for entry in self.folder.attempts() if entry["job"] == self.attempt.job]
 
-    def is_replaced(self) -> bool:
-        """Whether SLURM has put the job back into the queue while this start lived on, out of its sight."""
+    def is_superseded(self) -> bool:
+        """Whether SLURM has requeued the job while this attempt went on without its knowledge."""
         try:
-            return slurm.restarts(self.here.job) != self.here.restart
+            return slurm.restarts(self.attempt.job) != self.attempt.restart
         except slurm.SlurmError:
-            return False  # out of reach, or forgotten: then nothing can be taken from the other start either
+            return False  # no answer, so no other attempt is known that this one could disturb
 
-    def tell(self, decision: Decision, culprit: End | None) -> None:
-        if culprit is not None and culprit.traceback:
-            print(f"\nrank {culprit.rank} on {culprit.host} failed:\n{culprit.traceback}", file=sys.stderr)
-        print(
-            f"{self.record.name}, job {self.here.job}: {decision.verdict}: {decision.reason}", file=sys.stderr
-        )
+    def report(self, decision: Decision, cause: RankExit | None) -> None:
+        """Print the root cause's traceback and the decision."""
+        if cause is not None and cause.traceback:
+            print(f"\nrank {cause.rank} on {cause.host} failed:\n{cause.traceback}", file=sys.stderr)
+        name = f"{self.record.name}, job {self.attempt.job}"
+        print(f"{name}: {decision.verdict}: {decision.reason}", file=sys.stderr)
 
     def act(self, decision: Decision, status: int) -> int:
+        """Record the decision and carry it out; the exit status of the job."""
         is_noted = self.note(
             "end",
             status=status,
@@ -105,26 +105,31 @@ class Supervisor:
         )
         if decision.verdict is Verdict.DONE:
             return 0
-        if decision.verdict is Verdict.REQUEUE and is_noted:  # starts that leave no note cannot be counted
+        if decision.verdict is Verdict.REQUEUE and is_noted:  # attempts without a record could not be limited
             self.requeue()
         return status or FAILED_STATUS
 
     def requeue(self) -> None:
-        """Back into the queue, away from nodes that failed; SLURM then ends this process."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM's, which would also end what is called here
-        name, job = self.record.name, self.here.job
-        if not insist(lambda: slurm.requeue(job), f"{name} is not put back", REQUEUE_PAUSES):
+        """Requeue the job without the nodes that failed; SLURM then ends this process."""
+        # SLURM sends TERM to the whole job, which would also end the commands that are called here
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        name, job = self.record.name, self.attempt.job
+        if not retry(lambda: slurm.requeue(job), f"{name} is not requeued", REQUEUE_PAUSES):
             return
-        if nodes := bad_nodes(self.folder, self.config):
-            # only a job that waits can be told; this one begins to wait now
-            insist(lambda: slurm.exclude(job, nodes), f"{name} may come to {nodes} again", EXCLUDE_PAUSES)
+        if nodes := nodes_to_exclude(self.folder, self.config):
+            # after the requeue: SLURM accepts this for pending jobs only
+            retry(lambda: slurm.exclude(job, nodes), f"{name} may run on {nodes} again", EXCLUDE_PAUSES)
         time.sleep(UNTIL_ENDED_SECONDS)
 
     def note(self, event: str, **values: Any) -> bool:
-        """Whether it could be written: not on a full disk."""
-        here = {"job": self.here.job, "restart": self.here.restart, "array_task": self.here.array_task}
+        """Append to the attempt log; False if it cannot be written, as on a full disk."""
+        attempt = {
+            "job": self.attempt.job,
+            "restart": self.attempt.restart,
+            "array_task": self.attempt.array_task,
+        }
         try:
-            self.folder.note(event, **here, **values)
+            self.folder.note(event, **attempt, **values)
         except OSError as error:
             print(f"{self.record.name}: {self.folder.attempts_file} is not written: {error}", file=sys.stderr)
             return False
@@ -135,35 +140,35 @@ class Supervisor:
 
 
 def newest_checkpoint(record: JobRecord) -> int | None:
-    """Images seen at it, by its name."""
+    """Images seen at the newest checkpoint, from its folder's name; None if there is none."""
     names = [path.name for path in (Path(record.run) / "checkpoints").glob("[0-9]*")]
     return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
-def insist(action: Callable[[], None], otherwise: str, pauses: Sequence[float]) -> bool:
-    """Whether SLURM did it, at one of several times."""
+def retry(action: Callable[[], None], consequence: str, pauses: Sequence[float]) -> bool:
+    """Try until SLURM accepts, with these pauses between tries; if it never does, print `consequence` and the error."""
     for pause in (*pauses, None):
         try:
             action()
             return True
         except slurm.SlurmError as error:
             if pause is None:
-                print(f"{otherwise}: {error}", file=sys.stderr)
+                print(f"{consequence}: {error}", file=sys.stderr)
             else:
                 time.sleep(pause)
     return False
 
 
-def bad_nodes(folder: JobFolder, config: SlurmConfig) -> list[str]:
-    """Every node that a start of this job was ended by, and those never wanted."""
+def nodes_to_exclude(folder: JobFolder, config: SlurmConfig) -> list[str]:
+    """Nodes at fault in any attempt of the job, after those of slurm.exclude; empty if none was at fault."""
     found = [node for entry in folder.attempts() for node in entry.get("excluded", [])]
-    wanted = [config.exclude] if found and config.exclude else []
-    return [*wanted, *dict.fromkeys(found)]
+    configured = [config.exclude] if found and config.exclude else []
+    return [*configured, *dict.fromkeys(found)]
 
 
-def remove_empty(log: Path, here: Incarnation) -> None:
-    """Ranks that had nothing to say."""
-    for path in log.glob(f"{here.label}-rank*.log"):
+def remove_empty_logs(log: Path, attempt: Attempt) -> None:
+    """Remove the logs of ranks without output."""
+    for path in log.glob(f"{attempt.label}-rank*.log"):
         if path.stat().st_size == 0:
             path.unlink()
 
@@ -171,7 +176,7 @@ def remove_empty(log: Path, here: Incarnation) -> None:
 def main(arguments: list[str]) -> None:
     folder = JobFolder(Path(arguments[0]))
     record = folder.read()
-    sys.exit(Supervisor(folder, record, SlurmConfig(**record.slurm), find_incarnation()).run())
+    sys.exit(Supervisor(folder, record, SlurmConfig(**record.slurm), find_attempt()).run())
 
 
 if __name__ == "__main__":

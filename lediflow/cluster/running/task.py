@@ -1,7 +1,7 @@
-"""`python -m lediflow.cluster.running.task JOBFOLDER`: one rank.
+"""`python -m lediflow.cluster.running.task JOBFOLDER`: the process of one rank.
 
-Runs the job's command in this process and notes how it ended. The first rank speaks in the job's log, the others in
-files of their own, where they say something.
+Runs the job's command in this process and records how it exited. Rank 0 writes to the job's log, every other rank to a
+log of its own.
 """
 
 from __future__ import annotations
@@ -15,37 +15,39 @@ import time
 import traceback
 from pathlib import Path
 
-from lediflow.cluster.incarnation import Incarnation, find_incarnation
 from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.running.ends import End, write_end
+from lediflow.cluster.running.rank_exits import Attempt, RankExit, find_attempt, write_exit
 
 CRASHED = 1
 
 
 def main(arguments: list[str]) -> None:
     folder, rank = JobFolder(Path(arguments[0])), int(os.environ.get("SLURM_PROCID", "0"))
-    incarnation = find_incarnation()
-    keep_caches_on_the_node()
+    attempt = find_attempt()
+    keep_caches_on_node()
     if rank:
-        speak_into(rank_log(folder, incarnation, rank))
+        redirect_output(rank_log(folder, attempt, rank))
     module, *options = folder.read().command
-    end = run(module, options, rank)
+    exit_ = run(module, options, rank)
     try:
-        write_end(folder.ends(incarnation.label), end)
-    except OSError as error:  # a full disk: the exit status says the most of it
-        print(f"rank {rank} cannot tell how it ended: {error}\n{end.error or ''}", file=sys.stderr)
-    leave(end)
+        write_exit(folder.rank_exits(attempt.label), exit_)
+    except OSError as error:  # a full disk: the exit status still says the most important part
+        print(f"rank {rank} cannot record how it exited: {error}\n{exit_.error or ''}", file=sys.stderr)
+    leave(exit_)
 
 
-def keep_caches_on_the_node() -> None:
-    """Compiled kernels: many ranks that lock files on a shared disk wait for each other. What is set wins."""
+def keep_caches_on_node() -> None:
+    """Keep compiled kernels on the node's own disk, unless the variables are set.
+
+    On a shared disk many ranks would wait for each other's file locks.
+    """
     scratch = Path(tempfile.gettempdir()) / f"lediflow-{os.getuid()}"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch / "inductor"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(scratch / "triton"))
 
 
-def run(module: str, options: list[str], rank: int) -> End:
-    """The command as `python -m` would run it; how it ended."""
+def run(module: str, options: list[str], rank: int) -> RankExit:
+    """Run the command as `python -m` would; returns how it exited."""
     status, error, trace = 0, None, None
     sys.argv = [module, *options]
     try:
@@ -55,11 +57,11 @@ def run(module: str, options: list[str], rank: int) -> End:
     except BaseException as problem:
         status, error, trace = CRASHED, one_line(problem), traceback.format_exc()
     host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    return End(rank=rank, host=host, status=status, error=error, traceback=trace, time=time.time())
+    return RankExit(rank=rank, host=host, status=status, error=error, traceback=trace, time=time.time())
 
 
 def status_of(exit_: SystemExit) -> tuple[int, str | None]:
-    """The exit status, and the error behind it if there was one."""
+    """The exit status, and the error that led to it if there was one."""
     code = exit_.code
     if isinstance(code, str):
         return CRASHED, code
@@ -68,25 +70,27 @@ def status_of(exit_: SystemExit) -> tuple[int, str | None]:
 
 
 def one_line(problem: BaseException) -> str:
+    """Type and message in one line; of a UserError the message alone."""
     name = "" if type(problem).__name__ == "UserError" else f"{type(problem).__name__}: "
     return (name + str(problem)).strip().replace("\n", " ")
 
 
-def leave(end: End) -> None:
-    """A rank that crashed goes at once: what others still wait for in it would keep it."""
+def leave(exit_: RankExit) -> None:
+    """End the process; after a crash at once, since threads that still wait would keep it alive."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if end.traceback:
-        os._exit(end.status)
-    sys.exit(end.status)
+    if exit_.traceback:
+        os._exit(exit_.status)
+    sys.exit(exit_.status)
 
 
-def rank_log(folder: JobFolder, incarnation: Incarnation, rank: int) -> Path:
-    return folder.log / f"{incarnation.label}-rank{rank}.log"
+def rank_log(folder: JobFolder, attempt: Attempt, rank: int) -> Path:
+    """Log of a rank other than 0 in one attempt."""
+    return folder.log / f"{attempt.label}-rank{rank}.log"
 
 
-def speak_into(path: Path) -> None:
-    """stdout and stderr of this process and its children, from now on."""
+def redirect_output(path: Path) -> None:
+    """Append stdout and stderr of this process and its children to a file from now on."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)

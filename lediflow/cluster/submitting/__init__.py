@@ -1,1 +1,1 @@
-"""From a request to a job in the queue: the script, the copy of the code, sbatch, chains of jobs."""
+"""Submission: the copy of the code, the job script, sbatch or submitit, and pipelines of dependent jobs."""

@@ -1,33 +1,44 @@
-"""What is to be done about the jobs of a pipeline: which are done, which are on their way, which are submitted.
+"""Pipelines of dependent jobs: the plan (what is done, queued, or to be submitted), its execution, and its table.
 
-Pure: from what is wanted and what is known of each job. A pipeline that is submitted again does nothing twice.
+`plan` is a pure function of what is requested and what is known of each job. Submitting the same pipeline again repeats
+no work: it submits only what is neither done nor queued.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.jobs import JobRecord
+from lediflow.cluster import slurm
+from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_folder
 from lediflow.cluster.running.decision import Verdict
-from lediflow.cluster.slurm import Queued
+from lediflow.cluster.slurm import NEVER, Queued
+from lediflow.cluster.submitting.submission import copy_code, submit
 from lediflow.errors import UserError
 
 PENDING = "PENDING"
-IN_VAIN = "DependencyNeverSatisfied"
+LEAVING_SECONDS, LOOK_EVERY_SECONDS = 120.0, 0.5  # limit and interval while a cancelled job leaves the queue
+WIDEST_REASON = 100
+STATE_WIDTH = len("submitted as 12345678")
+
+
+# --- the plan
 
 
 @dataclass(frozen=True)
 class PipelineJob:
-    """What is wanted."""
+    """A requested job."""
 
     task: str
-    record: JobRecord  # `after` names the jobs that it waits for
+    record: JobRecord  # `after` names the jobs it depends on
     config: SlurmConfig
-    is_trained: bool = False  # a training run that its own folder says is finished
+    is_trained: bool = False  # a training whose run folder says that it is finished
 
     @property
     def name(self) -> str:
@@ -36,11 +47,11 @@ class PipelineJob:
 
 @dataclass(frozen=True)
 class Past:
-    """What is known of a job of that name."""
+    """What is known of earlier submissions under the same name."""
 
-    record: JobRecord | None = None  # of its last submission
+    record: JobRecord | None = None  # of the last submission
     attempts: Sequence[Mapping[str, Any]] = ()  # lines of attempts.jsonl
-    queued: Sequence[Queued] = ()  # the tasks of its last submission that SLURM still has
+    queued: Sequence[Queued] = ()  # tasks of the last submission that are in the queue
     has_output: bool = False
 
     @property
@@ -51,32 +62,36 @@ class Past:
     def is_waiting(self) -> bool:
         return all(entry.state == PENDING for entry in self.queued)
 
-    def last_words(self) -> dict[int | None, Mapping[str, Any]]:
-        """By task of the array, the last line of its newest start in the last submission."""
+    def last_entries(self) -> dict[int | None, Mapping[str, Any]]:
+        """Last line of the newest attempt in the last submission, by task of the array.
+
+        A superseded attempt may still write its end record later; it is ignored.
+        """
         job, found = self.record.job_id if self.record else None, dict[int | None, Mapping[str, Any]]()
         for line in self.attempts:
             if job is None or job not in (line["job"], str(line["job"]).partition("_")[0]):
                 continue
-            task, newest = line.get("array_task"), found.get(line.get("array_task"), line)
-            if line.get("restart", 0) >= newest.get(
-                "restart", 0
-            ):  # one that SLURM had lost may speak after it
+            task = line.get("array_task")
+            if line.get("restart", 0) >= found.get(task, line).get("restart", 0):
                 found[task] = line
         return found
 
     def verdicts(self) -> list[str]:
-        return [str(line.get("decision")) for line in self.last_words().values()]
+        """Verdict on each task of the last submission."""
+        return [str(line.get("decision")) for line in self.last_entries().values()]
 
 
 class Action(enum.StrEnum):
+    """What is done with a job."""
+
     DONE = "done"
-    KEEP = "queued"  # it waits or runs
+    KEEP = "queued"  # it is pending or running
     SUBMIT = "submit"
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is done about a job."""
+    """A job of the pipeline and what is done with it."""
 
     job: PipelineJob
     action: Action
@@ -84,27 +99,28 @@ class Step:
 
     @property
     def queued_as(self) -> str | None:
-        """The job that waits or runs. Where the task is submitted all the same, that one goes first."""
+        """Id under which the job is in the queue. If it is to be submitted anew, this one is cancelled first."""
         return self.past.record.job_id if self.past.record and self.past.queued else None
 
     @property
     def why_again(self) -> str:
-        """What became of the submission before, where it did not just wait in vain."""
+        """How the last submission ended, if it failed and is submitted again."""
         unfinished = [
-            line for line in self.past.last_words().values() if line.get("decision") != Verdict.DONE
+            line for line in self.past.last_entries().values() if line.get("decision") != Verdict.DONE
         ]
         if self.action is not Action.SUBMIT or not unfinished:
             return ""
         last = unfinished[-1]
-        return (
-            f"{last['decision']}: {last['reason']}"
-            if last["event"] == "end"
-            else "lost: it ended without a word"
-        )
+        if last["event"] != "end":
+            return "lost: it ended without a record"
+        return f"{last['decision']}: {last['reason']}"
 
 
 def plan(jobs: Sequence[PipelineJob], pasts: Mapping[str, Past]) -> list[Step]:
-    """In the order of `jobs`, in which each comes after those that it waits for."""
+    """One step for each job, in the given order, in which every job comes after its dependencies.
+
+    UserError if a job is in the queue with other options.
+    """
     steps: dict[str, Step] = {}
     for job in jobs:
         parents = [steps[name] for name in job.record.after]
@@ -113,16 +129,20 @@ def plan(jobs: Sequence[PipelineJob], pasts: Mapping[str, Past]) -> list[Step]:
 
 
 def step(job: PipelineJob, past: Past, parents: Sequence[Step]) -> Step:
-    """UserError where a job of this name is in the queue with other options."""
+    """The step of one job; `parents` are the steps of its dependencies."""
     if all(parent.action is Action.DONE for parent in parents) and is_done(job, past, parents):
         return Step(job, Action.DONE, past)
     if past.queued and past.record and past.record.command != job.record.command:
         raise UserError(other_options(job, past.record, past.queued[0]))
-    return Step(job, Action.KEEP if past.queued and not is_in_vain(past, parents) else Action.SUBMIT, past)
+    return Step(job, Action.KEEP if past.queued and not is_futile(past, parents) else Action.SUBMIT, past)
 
 
 def is_done(job: PipelineJob, past: Past, parents: Sequence[Step]) -> bool:
-    """A training by what its folder holds; else the same command, ended well after what it builds on was made."""
+    """Whether the job's output exists and is current.
+
+    For a training its run folder decides. Any other command must have succeeded with the same options, and must have
+    been submitted after everything it depends on.
+    """
     if job.record.command[0] == "lediflow.train":
         return job.is_trained
     is_the_same = past.record is not None and past.record.command == job.record.command
@@ -132,8 +152,8 @@ def is_done(job: PipelineJob, past: Past, parents: Sequence[Step]) -> bool:
     return is_newest and past.verdicts() == [Verdict.DONE] * (past.record.array or 1)
 
 
-def is_in_vain(past: Past, parents: Sequence[Step]) -> bool:
-    """Whether what is queued can never end well: it waits for a job that is gone, or a part of it has failed."""
+def is_futile(past: Past, parents: Sequence[Step]) -> bool:
+    """Whether the queued job can never succeed: its dependency is gone, or a task of its array has failed."""
     if (
         past.record is not None
         and past.record.array
@@ -145,13 +165,125 @@ def is_in_vain(past: Past, parents: Sequence[Step]) -> bool:
         or (parent.action is Action.KEEP and parent.past.submitted > past.submitted)
         for parent in parents
     )
-    return past.is_waiting and (is_orphan or any(entry.reason == IN_VAIN for entry in past.queued))
+    return past.is_waiting and (is_orphan or any(entry.reason == NEVER for entry in past.queued))
 
 
 def other_options(job: PipelineJob, there: JobRecord, entry: Queued) -> str:
+    """Error message for a job that is in the queue with other options."""
     ours, theirs = {*job.record.command}, {*there.command}
     return (
         f"task {job.task}: {job.name} is in the queue as job {entry.job} with {' '.join(sorted(theirs - ours))}, but "
-        f"{' '.join(sorted(ours - theirs))} is asked for; end it with `python -m lediflow.status cancel {job.name}`, "
-        "or give the pipeline another folder"
+        f"the request has {' '.join(sorted(ours - theirs))}; end it with "
+        f"`python -m lediflow.status cancel {job.name}`, or choose another folder for the pipeline"
     )
+
+
+# --- its execution
+
+
+def known_past(jobs: Sequence[PipelineJob], runs: Path, queue: Sequence[Queued]) -> dict[str, Past]:
+    """What is known of each job that was submitted before, by its name."""
+    found = {}
+    for job in jobs:
+        folder = job_folder(job.name, runs)
+        if folder.record_file.is_file():
+            record = folder.read()
+            queued = [item for item in queue if record.job_id in (item.job, item.job.partition("_")[0])]
+            found[job.name] = Past(record, folder.attempts(), queued, Path(job.record.run).exists())
+    return found
+
+
+def carry_out(steps: Sequence[Step], runs: Path, copy: Callable[[Path], Path] = copy_code) -> Iterator[str]:
+    """Submit what is to be submitted; yields the SLURM id of each job in turn, empty for a job that is done."""
+    is_needed = any(step.action is Action.SUBMIT for step in steps)
+    snapshot = str(copy(runs)) if is_needed else ""
+    ids: dict[str, str] = {}
+    for step in steps:
+        if step.action is Action.SUBMIT:
+            ids[step.job.name] = submitted(step, runs, snapshot, ids)
+        elif step.action is Action.KEEP:
+            ids[step.job.name] = step.queued_as or ""
+        yield ids.get(step.job.name, "")
+
+
+def submitted(step: Step, runs: Path, snapshot: str, ids: Mapping[str, str]) -> str:
+    """Submit one job, after cancelling a futile one of the same name; returns its SLURM id."""
+    before = step.past.record.job_ids if step.past.record else []
+    record = dataclasses.replace(step.job.record, snapshot=snapshot, job_ids=before)
+    after = [ids[name] for name in record.after if name in ids]
+    try:
+        if step.queued_as:
+            cancel_and_wait(step.queued_as)
+        return str(submit(job_folder(record.name, runs), record, step.job.config, after).job_id)
+    except UserError as error:
+        raise UserError(
+            f"task {step.job.task}: {error}. The tasks above it are unaffected; the same command continues from here"
+        ) from error
+
+
+def dry_run(steps: Sequence[Step]) -> Iterator[str]:
+    """As `carry_out`, but submits nothing: a job that would be submitted has an empty id."""
+    for step in steps:
+        yield (step.queued_as or "") if step.action is Action.KEEP else ""
+
+
+def cancel_and_wait(job: str) -> None:
+    """Cancel a job and wait until it has left the queue."""
+    slurm.cancel(job)
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while slurm.queue([job]):
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"job {job} was cancelled, but is still in the queue; try again when it has left it"
+            )
+        time.sleep(LOOK_EVERY_SECONDS)
+
+
+# --- the table
+
+
+def table(steps: Sequence[Step], ids: Iterable[str]) -> Iterator[str]:
+    """One line for each job as soon as its id is known, and one for the reason of a repeated submission."""
+    cells = [(task_text(step.job), step.job.name) for step in steps]
+    widths = [max(map(len, column)) for column in zip(("task", "job"), *cells, strict=True)]
+    known: dict[str, str] = {}  # name of a job -> its task and id
+    yield row(widths, ("task", "job"), "state", "after")
+    for step, cell, job in zip(steps, cells, ids, strict=False):
+        known[step.job.name] = f"{step.job.task} {job}".strip()
+        after = ", ".join(known[name] for name in step.job.record.after)
+        yield row(widths, cell, state_text(step, job), after)
+        if step.why_again:
+            yield f"    before: {textwrap.shorten(step.why_again, WIDEST_REASON, placeholder=' ...')}"
+
+
+def row(widths: Sequence[int], cells: Sequence[str], state: str, after: str) -> str:
+    padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return f"{padded}  {state:<{STATE_WIDTH}}  {after}".rstrip()
+
+
+def state_text(step: Step, job: str) -> str:
+    match step.action:
+        case Action.DONE:
+            return "done"
+        case Action.KEEP:
+            return f"{'queued' if step.past.is_waiting else 'running'} as {job}"
+    return f"submitted as {job}" if job else "to be submitted"
+
+
+def task_text(job: PipelineJob) -> str:
+    return f"{job.task} ({job.record.array} tasks)" if job.record.array else job.task
+
+
+def requests(steps: Sequence[Step]) -> list[str]:
+    """What each task that is to be submitted requests from SLURM, without repetitions."""
+    new = [step.job for step in steps if step.action is Action.SUBMIT]
+    return [*dict.fromkeys(f"{task_text(job)} asks for {resources_text(job.config)}" for job in new)]
+
+
+def resources_text(config: SlurmConfig) -> str:
+    """Resources of one attempt: `gpu 2 x 4 tasks of 8 cores, 4 GPUs, 60 min`."""
+    where = f"{config.partition} " if config.partition else ""
+    gpus = f", {config.gpus_per_node} GPUs" if config.gpus_per_node else ""
+    limit = f", {config.timeout_min} min" if config.timeout_min else ""
+    tasks = f"{config.nodes} x {config.tasks_per_node} tasks of {config.cpus_per_task} cores"
+    return f"{where}{tasks}{gpus}{limit}"

@@ -1,7 +1,7 @@
-"""The same supervised jobs, queued by submitit: one array, whose tasks are the jobs.
+"""The same supervised jobs, queued by submitit as one array whose tasks are the jobs.
 
-submitit pickles a path, nothing else: however long a job waits or how often it comes back, no pickle goes stale.
-The batch step is the supervisor; srun, which starts the ranks, is its business and not submitit's.
+submitit pickles nothing but a path, so that a pickle stays valid however long a job waits and however often it is
+requeued. The batch step is the supervisor; it starts the ranks by srun itself, not through submitit.
 """
 
 from __future__ import annotations
@@ -13,38 +13,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.incarnation import find_incarnation
-from lediflow.cluster.jobs import JobFolder, JobRecord
+from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig
 from lediflow.cluster.running import supervise
-from lediflow.cluster.running.task import speak_into
+from lediflow.cluster.running.rank_exits import find_attempt
+from lediflow.cluster.running.task import redirect_output
 from lediflow.cluster.slurm import SlurmError, key_to_change, said_once
-from lediflow.cluster.submitting.script import shell_lines, warning_seconds
+from lediflow.cluster.submitting.submission import shell_lines, warning_seconds
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """What submitit calls on the first node."""
+    """The callable that submitit runs on the first node."""
 
     folder: str
 
     def __call__(self) -> None:
         folder = JobFolder(Path(self.folder))
         folder.log.mkdir(parents=True, exist_ok=True)
-        speak_into(folder.log / f"{find_incarnation().job}.log")
+        redirect_output(folder.log / f"{find_attempt().job}.log")
         supervise.main([self.folder])
 
 
 def queue_by_submitit(
     folders: Sequence[JobFolder], records: Sequence[JobRecord], config: SlurmConfig
 ) -> list[str]:
-    """The job ids, in order. SlurmError with SLURM's words where it refuses."""
-    import submitit  # an extra of the installation
+    """Queue the jobs; their ids, in order. SlurmError with SLURM's own message if SLURM refuses them."""
+    import submitit  # an optional dependency
 
     executor = submitit.AutoExecutor(folder=folders[0].root.parent / ".submitit" / "%A", cluster="slurm")
     executor.update_parameters(**parameters(records, config))
     try:
-        # SLURM's words come once, with the error
+        # SLURM's message is part of the error; submitit would print it a second time
         with contextlib.redirect_stderr(io.StringIO()), executor.batch():
             jobs = [executor.submit(Supervised(str(folder.root))) for folder in folders]
     except submitit.core.utils.FailedJobError as error:
@@ -54,7 +53,7 @@ def queue_by_submitit(
 
 
 def parameters(records: Sequence[JobRecord], config: SlurmConfig) -> dict[str, Any]:
-    """SlurmConfig in submitit's words; only what was chosen."""
+    """SlurmConfig by submitit's names, without the values that are left to the cluster."""
     more = {"requeue" if config.requeue else "no-requeue": True, "reservation": config.reservation}
     chosen: dict[str, Any] = {
         "name": records[0].name if len(records) == 1 else common_name(records),
@@ -78,5 +77,5 @@ def parameters(records: Sequence[JobRecord], config: SlurmConfig) -> dict[str, A
 
 
 def common_name(records: Sequence[JobRecord]) -> str:
-    """Of a sweep: the experiment's name, which all run folders begin with."""
+    """Name of a sweep: the experiment, with which the names of all run folders begin."""
     return records[0].name.partition(".")[0]

@@ -1,1 +1,1 @@
-"""From outside: what jobs and runs are doing, and what may be done about it."""
+"""Status of jobs and runs from outside: their states, logs, used time, and the commands that cancel or resume them."""

@@ -1,10 +1,10 @@
-"""What became of the time that a run held machines for.
+"""Goodput: the share of the time in which a run held machines that went into training its present weights.
 
-    goodput = seconds of training that stands / seconds held
+    goodput = seconds of training that the weights contain / seconds held
 
-An image counts once, for as long as its training took, if the weights have learned from it; what a crash took back and
-was trained again counts as held only, as do starting, compiling, validation, and the wait for a lost machine.
-Held is what SLURM accounts, or the time between the notes of the supervisor, or of the events of a run without a job.
+An image counts once, with the time that its training took, if the weights have learned from it. Training that a crash
+took back counts as held only, as do startup, compilation, validation, and waiting for a lost machine. The time held is
+what SLURM accounts, else the time between the supervisor's records, or between the events of a run without a job.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOUR = 3600
 
 
 class Stretch(NamedTuple):
-    """Images that were trained at one speed."""
+    """Range of images that were trained at one speed."""
 
     start: int
     end: int
@@ -33,16 +33,19 @@ class Stretch(NamedTuple):
         return (self.end - self.start) / self.images_per_second
 
     def until(self, place: int) -> Stretch:
+        """The part before image number `place`."""
         return self._replace(start=min(self.start, place), end=min(self.end, place))
 
 
 class TrainingTime(NamedTuple):
-    standing: float  # seconds of training that the weights have
-    withdrawn: float  # seconds of training that was lost and done again
+    """Seconds of training in a whole log."""
+
+    standing: float  # contained in the weights
+    withdrawn: float  # lost, and done again
 
 
 class Held(NamedTuple):
-    """All starts together."""
+    """Time in which machines were held, summed over all attempts."""
 
     seconds: float = 0.0
     gpu_seconds: float = 0.0
@@ -56,7 +59,7 @@ class Held(NamedTuple):
 
 
 def training_time(events: Sequence[Event]) -> TrainingTime:
-    """Of a whole log. Images saved before a window of theirs was logged count at the run's mean speed."""
+    """Training time of a whole event log. Images outside of any logged window count at the run's mean speed."""
     standing: list[Stretch] = []
     withdrawn: list[float] = []
     place = reached = 0
@@ -78,40 +81,40 @@ def total_seconds(stretches: Sequence[Stretch]) -> float:
 
 
 def seconds_per_image(events: Sequence[Event]) -> float:
-    """The mean of all windows."""
+    """Mean over all logged windows; 0 without any."""
     speeds = [number(event.get("images_per_second")) for event in events if event["event"] == "train"]
     known = [1 / speed for speed in speeds if speed]
     return sum(known) / len(known) if known else 0.0
 
 
 def held_by_accounts(accounts: Sequence[Accounted], gpus: int) -> Held:
-    """`gpus` of the job, where SLURM does not account them."""
+    """Time by SLURM's accounting; `gpus` is the job's number of GPUs, for clusters that do not account them."""
     return sum(
-        (Held(start.seconds, start.seconds * (start.gpus or gpus)) for start in accounts if start.seconds),
+        (Held(attempt.seconds, attempt.seconds * (attempt.gpus or gpus)) for attempt in accounts),
         Held(),
     )
 
 
 def held_by_notes(attempts: Sequence[dict[str, Any]], signs: Sequence[float]) -> Held:
-    """By the supervisor's notes; a start that was lost held its machines until its run's last sign of life.
+    """Time by the supervisor's records; a lost attempt held its machines until the run's last sign of life.
 
-    `signs` are moments, in seconds since the epoch: the times of events, and now if the job runs.
+    `signs` are times in seconds since the epoch: those of events, and the present one if the job is running.
     """
-    ends = {incarnation(entry): moment(entry) for entry in attempts if entry["event"] == "end"}
+    ends = {attempt_key(entry): moment(entry) for entry in attempts if entry["event"] == "end"}
     starts = [entry for entry in attempts if entry["event"] == "start"]
     held = Held()
     for place, start in enumerate(starts):
         begin = moment(start)
         later = [moment(entry) for entry in starts[place + 1 :] if entry["array_task"] == start["array_task"]]
         lived = [sign for sign in signs if begin <= sign < min(later, default=float("inf"))]
-        seconds = ends.get(incarnation(start), max(lived, default=begin)) - begin
+        seconds = ends.get(attempt_key(start), max(lived, default=begin)) - begin
         held += Held(seconds, seconds * start["gpus"])
     return held
 
 
 def held_by_events(events: Sequence[Event], now: float | None = None) -> Held:
-    """Of a run without a job: from each start's first event to its last, or to `now` while it runs."""
-    starts = [place for place, event in enumerate(events) if is_a_start(event)]
+    """Time of a run without a job: from the first event of each session to its last, or to `now` while it runs."""
+    starts = [place for place, event in enumerate(events) if begins_session(event)]
     seconds = 0.0
     for begin, end in pairwise([*starts, len(events)]):
         is_last = end == len(events)
@@ -119,17 +122,18 @@ def held_by_events(events: Sequence[Event], now: float | None = None) -> Held:
     return Held(seconds)
 
 
-def is_a_start(event: Event) -> bool:
-    """Of a process; a run may also go back to a checkpoint without one."""
+def begins_session(event: Event) -> bool:
+    """Whether the event is the first of a session; a run may also resume from a checkpoint within a session."""
     return event["event"] == "start" or (event["event"] == RESUME and event.get("why", "start") == "start")
 
 
-def incarnation(entry: dict[str, Any]) -> tuple[str, int]:
+def attempt_key(entry: dict[str, Any]) -> tuple[str, int]:
+    """SLURM id and restart, which together name an attempt."""
     return entry["job"], entry["restart"]
 
 
 def moment(entry: dict[str, Any]) -> float:
-    """Seconds since the epoch."""
+    """Time of an entry of a log, in seconds since the epoch."""
     return datetime.fromisoformat(entry["time"]).timestamp()
 
 

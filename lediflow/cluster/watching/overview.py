@@ -1,4 +1,4 @@
-"""Jobs and runs together, one row each: asked of SLURM once, and read from the folders."""
+"""All jobs and runs below a folder, one row each: SLURM is queried once, everything else comes from the folders."""
 
 from __future__ import annotations
 
@@ -11,53 +11,126 @@ from pathlib import Path
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JOBS, JobFolder, JobRecord, all_jobs, job_name
-from lediflow.cluster.slurm import Queued
-from lediflow.cluster.watching.asking import ask_slurm
-from lediflow.cluster.watching.evidence import Evidence
+from lediflow.cluster.slurm import Accounted, Queued, SlurmError, is_of, tasks
 from lediflow.cluster.watching.goodput import Held, held_by_accounts, held_by_events, held_by_notes, moments
-from lediflow.cluster.watching.kinds import Kind, State, array_state, run_state
-from lediflow.cluster.watching.row import Row
 from lediflow.cluster.watching.run_facts import RunFacts, file_system_time, read_run
-from lediflow.cluster.watching.states import job_state
-from lediflow.cluster.watching.task_ids import is_of, tasks
+from lediflow.cluster.watching.states import Evidence, Kind, State, array_state, job_state, run_state
 from lediflow.errors import UserError
 
-# Folders of a run, in which no other run is looked for.
+# Subfolders of a run, which contain no other runs.
 INSIDE = {"checkpoints", "averages", "export", "samples", "results", "heartbeats", "stacks", "wandb", JOBS}
 
 
 @dataclass
+class SlurmSnapshot:
+    """The queue and the accounting of all jobs at one time."""
+
+    queue: list[Queued] | None = None  # None: SLURM did not answer
+    accounts: list[Accounted] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what SLURM could not answer, for the user
+
+    def queued(self, job: str | None) -> Queued | None:
+        """The entry of a job or task in the queue."""
+        return next((entry for entry in self.queue or () if job and is_of(entry.job, job)), None)
+
+    def accounted(self, job: str | None) -> list[Accounted]:
+        """The attempts of a job or task, oldest first."""
+        return [account for account in self.accounts if job and is_of(account.job, job)]
+
+
+def query_slurm(records: Sequence[JobRecord]) -> SlurmSnapshot:
+    """Query the queue and the accounting once for all jobs.
+
+    Without jobs SLURM is not queried; on a cluster without accounting the queue alone is known.
+    """
+    snapshot = SlurmSnapshot()
+    ids = [job for record in records for job in record.job_ids]
+    if not ids:
+        return snapshot
+    try:
+        snapshot.queue = slurm.queue(sorted({job.partition("_")[0] for job in ids}))
+        snapshot.accounts = slurm.accounting(ids)
+    except SlurmError as error:
+        missing = "accounting" if snapshot.queue is not None else "queue"
+        snapshot.notes.append(
+            f"SLURM's {missing} cannot be read here, the records of the jobs are used instead: {error}"
+        )
+    return snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the overview: a job, or a run without one."""
+
+    name: str
+    run: Path
+    state: State
+    facts: RunFacts
+    held: Held
+    job: JobFolder | None = None
+    record: JobRecord | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Images seen over the images requested; None if one of them is unknown."""
+        seen, total = self.facts.images_seen, self.facts.total_images
+        return None if seen is None or not total else seen / total
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Training speed; None unless it runs."""
+        return self.facts.images_per_second if self.state.kind is Kind.RUNNING else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Remaining time at the present speed."""
+        speed, total = self.images_per_second, self.facts.total_images
+        return (total - (self.facts.images_seen or 0)) / speed if speed and total else None
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """GPU hours of all attempts; None for a run without a job, whose GPUs are unknown."""
+        return self.held.gpu_hours if self.record else None
+
+    @property
+    def goodput(self) -> float | None:
+        """Seconds of training that the weights contain over seconds that machines were held, at most 1."""
+        has_trained = self.facts.events and self.held.seconds > 0
+        return min(1.0, self.facts.training_time.standing / self.held.seconds) if has_trained else None
+
+
+@dataclass
 class Overview:
-    """All jobs and runs of a folder."""
+    """All jobs and runs below a folder."""
 
     runs: Path
     now: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        self.jobs, torn = read_jobs(self.runs)
-        self.known = ask_slurm([record for _, record in self.jobs.values()])
-        self.known.notes += torn
+        self.jobs, damaged = read_jobs(self.runs)
+        self.slurm = query_slurm([record for _, record in self.jobs.values()])
+        self.notes = [*self.slurm.notes, *damaged]
         self.file_time = file_system_time(self.runs)
 
     @cached_property
     def rows(self) -> list[Row]:
-        """By name."""
+        """Sorted by name."""
         jobs = [self._job_row(folder, record, {}) for folder, record in self.jobs.values()]
         kinds = {row.name: row.state.kind for row in jobs}
-        named = [self._named_after(row, kinds) for row in jobs]
+        with_names = [self._with_dependencies(row, kinds) for row in jobs]
         taken = {row.run for row in jobs}
         others = [self._run_row(run) for run in find_runs(self.runs) if run not in taken]
-        return sorted([*named, *others], key=lambda row: row.name)
+        return sorted([*with_names, *others], key=lambda row: row.name)
 
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)
 
     def queued(self, row: Row) -> list[Queued]:
-        """What of the job, or of the tasks of its array, is in the queue."""
-        return entries_of(row, self.known.queue or [])
+        """Entries of the job, or of the tasks of its array, in the queue when the overview was made."""
+        return entries_of(row, self.slurm.queue or [])
 
-    def asked_again(self, row: Row) -> list[Queued]:
-        """As `queued`, now."""
+    def queued_now(self, row: Row) -> list[Queued]:
+        """As `queued`, from a new query."""
         return entries_of(row, slurm.queue())
 
     def _job_row(self, folder: JobFolder, record: JobRecord, others: Mapping[str, Kind]) -> Row:
@@ -73,8 +146,8 @@ class Overview:
             record=record,
         )
 
-    def _named_after(self, row: Row, kinds: Mapping[str, Kind]) -> Row:
-        """The row once it is known what the jobs it waits for are at."""
+    def _with_dependencies(self, row: Row, kinds: Mapping[str, Kind]) -> Row:
+        """The row with a state that takes account of the jobs it depends on."""
         if not (row.job and row.record and row.record.after):
             return row
         return replace(row, state=self.state(row.job, row.record, row.facts, kinds))
@@ -82,6 +155,7 @@ class Overview:
     def state(
         self, folder: JobFolder, record: JobRecord, facts: RunFacts, others: Mapping[str, Kind]
     ) -> State:
+        """State of a job or array; `others` are the kinds of other jobs by name."""
         if record.array is None:
             return job_state(self._evidence(folder, record, record.job_id, facts), others)
         ids = {task: f"{record.job_id}_{task}" for task in range(record.array)}
@@ -93,15 +167,15 @@ class Overview:
             record=record,
             attempts=[entry for entry in folder.attempts() if entry["job"] == job],
             before=self._before(record),
-            queued=self.known.queued(job),
-            accounts=self.known.accounted(job),
+            queued=self.slurm.queued(job),
+            accounts=self.slurm.accounted(job),
             run=facts,
-            is_slurm_known=self.known.queue is not None or job is None,
+            is_slurm_known=self.slurm.queue is not None or job is None,
             now=self.now,
         )
 
     def _before(self, record: JobRecord) -> list[str]:
-        """Jobs that it waits for, then those that they wait for, and so on."""
+        """Direct dependencies, then theirs, and so on."""
         names = list(record.after)
         for name in names:  # grows meanwhile
             behind = self.jobs[name][1].after if name in self.jobs else []
@@ -109,9 +183,9 @@ class Overview:
         return names
 
     def _held(self, folder: JobFolder, record: JobRecord, facts: RunFacts, state: State) -> Held:
-        """Of all starts, under whatever id: by SLURM's accounts, else by the supervisor's notes."""
+        """Time of all attempts under all SLURM ids: by SLURM's accounting, else by the supervisor's records."""
         ids = {id_ for job in record.job_ids for id_ in (job, *tasks(job, record.array))}
-        accounts = [account for account in self.known.accounts if account.job in ids]
+        accounts = [account for account in self.slurm.accounts if account.job in ids]
         accounted = {account.job for account in accounts if account.seconds}
         noted = [entry for entry in folder.attempts() if entry["job"] not in accounted]
         signs = [*moments(facts.events), *([self.now] if state.kind is Kind.RUNNING else [])]
@@ -127,25 +201,25 @@ class Overview:
 
 
 def entries_of(row: Row, queue: Sequence[Queued]) -> list[Queued]:
-    """Under the job's present id."""
+    """Entries of the queue under the job's current SLURM id."""
     job = (row.record.job_id if row.record else None) or ""
     ids = [job, *tasks(job, row.record.array if row.record else None)]
     return [entry for entry in queue if any(is_of(entry.job, id_) for id_ in ids)]
 
 
 def read_jobs(runs: Path) -> tuple[dict[str, tuple[JobFolder, JobRecord]], list[str]]:
-    """By name; and what is wrong with records that are torn: one of them hides no other."""
-    found, torn = {}, []
+    """Jobs by name, and an error message for each damaged record; these do not affect other jobs."""
+    found, damaged = {}, []
     for folder in all_jobs(runs):
         try:
             found[folder.name] = folder, folder.read()
         except UserError as error:
-            torn.append(str(error))
-    return found, torn
+            damaged.append(str(error))
+    return found, damaged
 
 
 def find_runs(runs: Path) -> Iterator[Path]:
-    """Run folders below `runs`, wherever they lie, by their configuration or event log."""
+    """Run folders at any depth below `runs`, recognised by their event log."""
     for root, folders, files in os.walk(runs.absolute()):
         folders[:] = sorted(name for name in folders if name not in INSIDE and not name.startswith("."))
         if "events.jsonl" in files:

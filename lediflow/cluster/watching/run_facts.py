@@ -1,7 +1,7 @@
-"""What a run folder tells about its run: how far it is, whether somebody trains there, what it failed of.
+"""Facts about a run from its folder: progress, whether a session is alive, and the error it failed with.
 
-Whether a lease is renewed is seen from its file's age by the file system's own clock: the time at which a file that is
-made now is said to have been made. Clocks of two machines are never compared.
+Whether a lease is still renewed is judged from the age of its file by the file system's own clock, which is read as the
+modification time of a file made now. Clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, moment, training_time
+from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, training_time
 from lediflow.engine.hang_detection import RankState
 from lediflow.engine.lease_record import LeaseRecord, read_lease
 from lediflow.records import Record, RecordError, read_record, typed
@@ -24,16 +24,16 @@ from lediflow.training.turned import remark
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Empty where there is no run yet."""
+    """Facts about a run; the defaults stand for a run that does not exist yet."""
 
-    total_images: int | None = None  # asked for
-    exported_images: int | None = None  # images seen by the run when its weights were exported
-    is_finished: bool = False  # by the facts in the export: no more images are trained on
-    is_early: bool = False  # it ended by train.patience_images, before the images asked for
+    total_images: int | None = None  # requested: train.images
+    exported_images: int | None = None  # images seen when the weights were exported
+    is_finished: bool = False  # the facts in the export say that training has ended
+    is_early: bool = False  # it ended by train.patience_images, before train.images
     events: list[Event] = field(default_factory=list)
     lease: LeaseRecord | None = None
-    quiet_seconds: float = 0.0  # since the lease was renewed
-    failure: str = ""  # what a rank of the last start failed of
+    quiet_seconds: float = 0.0  # since the lease was last renewed
+    failure: str = ""  # error of a rank in the last session
 
     @property
     def is_done(self) -> bool:
@@ -43,7 +43,7 @@ class RunFacts:
 
     @property
     def is_alive(self) -> bool:
-        """Whether somebody trains there."""
+        """Whether a session is training in the folder."""
         lease = self.lease
         return lease is not None and not lease.is_over and self.quiet_seconds < lease.patience
 
@@ -53,7 +53,7 @@ class RunFacts:
 
     @property
     def done(self) -> str:
-        """The state of a finished run: `done`, or `done (patience)`."""
+        """Words for a finished run: `done`, or `done (patience)`."""
         return "done (patience)" if self.is_early else "done"
 
     @cached_property
@@ -63,7 +63,7 @@ class RunFacts:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of the last window of the present start."""
+        """Speed in the last logged window of the current session."""
         for event in reversed(self.events):
             if event["event"] in BEGINNINGS:
                 return None
@@ -71,29 +71,24 @@ class RunFacts:
                 return number(event.get("images_per_second"))
         return None
 
-    @property
-    def last_sign(self) -> float | None:
-        """The time of the last event."""
-        return moment(self.events[-1]) if self.events else None
-
     @cached_property
     def training_time(self) -> TrainingTime:
         return training_time(self.events)
 
 
 def read_run(root: Path, now: float | None = None) -> RunFacts:
-    """`now` by the file system's clock, see `file_system_time`."""
+    """Read the facts of a run folder; `now` is the time by the file system's clock, see `file_system_time`."""
     folder = RunFolder(root)
-    lease, renewed = read_leased(folder.lease)
-    asked, patience = (asked_images(folder, name) for name in ("images", "patience_images"))
+    lease, renewed = lease_and_time(folder.lease)
+    requested, patience = (requested_images(folder, name) for name in ("images", "patience_images"))
     facts = exported_facts(folder)
-    is_finished = facts is not None and asked is not None and has_ended(facts, asked, patience)
+    is_finished = facts is not None and requested is not None and has_ended(facts, requested, patience)
     trained = trained_images(facts) if facts else None
     return RunFacts(
-        total_images=asked,
+        total_images=requested,
         exported_images=trained,
         is_finished=is_finished,
-        is_early=is_finished and trained is not None and trained < (asked or 0),
+        is_early=is_finished and trained is not None and trained < (requested or 0),
         events=read_events(folder.events),
         lease=lease,
         quiet_seconds=max(0.0, (now or time.time()) - renewed),
@@ -101,16 +96,16 @@ def read_run(root: Path, now: float | None = None) -> RunFacts:
     )
 
 
-def read_leased(path: Path) -> tuple[LeaseRecord | None, float]:
-    """The lease, and when its file was written."""
+def lease_and_time(path: Path) -> tuple[LeaseRecord | None, float]:
+    """The lease, and the time at which its file was written; None and 0 without a lease."""
     try:
         return read_lease(path), path.stat().st_mtime
-    except OSError:  # gone meanwhile, or nobody's
+    except OSError:  # there is none, or it was removed meanwhile
         return None, 0.0
 
 
 def exported_facts(folder: RunFolder) -> Record | None:
-    """The facts in the export; None where there is no export, or its facts cannot be read."""
+    """The facts in the export; None if there is no export or they cannot be read."""
     try:
         facts = folder.exported_facts()
     except RecordError:
@@ -118,8 +113,8 @@ def exported_facts(folder: RunFolder) -> Record | None:
     return facts if facts.get("images_seen") is not None else None
 
 
-def asked_images(folder: RunFolder, name: str = "images") -> int | None:
-    """An option of train in the recorded configuration; None where it is missing or cannot be read."""
+def requested_images(folder: RunFolder, name: str = "images") -> int | None:
+    """An option of `train` in the recorded configuration; None if it is missing or cannot be read."""
     try:
         return typed(int, folder.recorded_options().get("train", {}).get(name), f"train.{name}")
     except (ValueError, AttributeError):
@@ -127,7 +122,7 @@ def asked_images(folder: RunFolder, name: str = "images") -> int | None:
 
 
 def found_failure(heartbeats: Path) -> str:
-    """Of the first rank that left a message."""
+    """Error message of the first rank whose heartbeat says that it failed; empty if there is none."""
     for path in sorted(heartbeats.glob("[0-9]*.json")):
         try:
             found = read_record(path, "it is left out", {"rank": int, "message": str})
@@ -139,7 +134,7 @@ def found_failure(heartbeats: Path) -> str:
 
 
 def file_system_time(folder: Path) -> float:
-    """The present moment by the clock that dates the files of a folder; ours where we may not write there."""
+    """The present time by the clock that dates files in a folder; this machine's if the folder is not writable."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
             return Path(file.name).stat().st_mtime

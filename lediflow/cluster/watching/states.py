@@ -1,71 +1,179 @@
-"""The state of a job in true words: what SLURM says, what its supervisor noted, what its run folder shows.
+"""State of a job or run, as a kind and a sentence, from SLURM, the supervisor's records and the run folder together.
 
-SLURM alone does not tell the truth: NODE_FAIL stands for seconds while the job is being put back into the queue, FAILED
-stands for a run that was stopped by a person and for one whose node rebooted, RUNNING for one that hangs.
+SLURM's own state would mislead: NODE_FAIL stands for seconds while the job is being requeued, FAILED for a run that a
+user stopped as well as for one whose node rebooted, RUNNING for one that hangs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
+from lediflow.cluster.jobs import JobRecord
 from lediflow.cluster.running.decision import Verdict
-from lediflow.cluster.slurm import Queued
-from lediflow.cluster.watching.after_queue import (
-    FINAL,
-    by_notes_alone,
-    final_state,
-    is_being_requeued,
-    state_after_queue,
-    why_lost,
-)
-from lediflow.cluster.watching.evidence import STARTED_AGAIN, WORDS, Evidence, joined
+from lediflow.cluster.slurm import DEPENDENCY, NEVER, Accounted, Queued, reason_code, why_pending
 from lediflow.cluster.watching.goodput import moment
-from lediflow.cluster.watching.kinds import Kind, State, with_remark
-from lediflow.cluster.watching.reasons import why_pending
+from lediflow.cluster.watching.run_facts import RunFacts
 from lediflow.tracking.progress import duration
+
+# State of an attempt in SLURM's accounting -> why it ended.
+WORDS = {
+    "NODE_FAIL": "a node failed",
+    "PREEMPTED": "other jobs took its nodes",
+    "REQUEUED": "a user requeued it",
+    "BOOT_FAIL": "a node did not boot",
+    "TIMEOUT": "its time limit came before it could save",
+    "OUT_OF_MEMORY": "it needed more memory than requested (slurm.mem_gb)",
+    "CANCELLED": "cancelled",
+    "FAILED": "it ended without a record, as after a reboot of its node",
+}
+# Of these states: SLURM restarts the job by itself, unless requeueing is disabled.
+RESTARTED = ("NODE_FAIL", "PREEMPTED", "REQUEUED", "BOOT_FAIL")
+REQUEUE_SECONDS = 180  # SLURM may take this long to requeue a lost job
+RESUME = "`lediflow.status resume` continues"
+RESUMES_TOO = "`lediflow.status resume {}` resumes this one too"
+
+
+class Kind(enum.StrEnum):
+    """The state in one word, in order of precedence for an array: the first kind of any task is the array's."""
+
+    RUNNING = "running"
+    PENDING = "pending"  # in the queue, or about to be
+    UNKNOWN = "unknown"
+    FAILED = "failed"  # will not continue by itself
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"  # on a user's request, with the state saved
+    DONE = "done"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may still succeed by itself."""
+        return self in (Kind.RUNNING, Kind.PENDING, Kind.UNKNOWN)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it ended without success."""
+        return self in (Kind.FAILED, Kind.CANCELLED, Kind.STOPPED)
+
+
+FINAL = {Verdict.FAILED: Kind.FAILED, Verdict.STOPPED: Kind.STOPPED}
+
+
+@dataclass(frozen=True)
+class State:
+    """A kind, and a sentence for people."""
+
+    kind: Kind
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of one job, or of one task of an array."""
+
+    record: JobRecord
+    attempts: Sequence[dict[str, Any]] = ()  # lines of the attempt log under the current SLURM id
+    before: Sequence[str] = ()  # direct and indirect dependencies, direct ones first
+    queued: Queued | None = None
+    accounts: Sequence[Accounted] = ()  # attempts under the current SLURM id, oldest first
+    run: RunFacts = field(default_factory=RunFacts)
+    is_slurm_known: bool = True  # SLURM answered: a job that is not in its answer is not in the queue
+    now: float = field(default_factory=time.time)
+
+    @property
+    def last_end(self) -> dict[str, Any] | None:
+        """End record of the newest attempt, if there is one.
+
+        A superseded attempt may still write its end record later; it is ignored.
+        """
+        newest = max((entry["restart"] for entry in self.attempts), default=0)
+        ends = [entry for entry in self.attempts if entry["event"] == "end" and entry["restart"] == newest]
+        return ends[-1] if ends else None
+
+    @property
+    def account(self) -> Accounted | None:
+        """The newest attempt in SLURM's accounting."""
+        return self.accounts[-1] if self.accounts else None
+
+    @property
+    def is_training(self) -> bool:
+        return self.record.command[0] == "lediflow.train"
+
+
+def joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+# --- a job
 
 
 def job_state(found: Evidence, others: Mapping[str, Kind] | None = None) -> State:
-    """`others`: what is known of the jobs that this one waits for."""
-    state = state_of_job(found, others)
+    """State of a job; `others` are the kinds of the jobs it depends on, by name."""
+    state = state_of_job(found, others or {})
     return with_remark(state, found.run) if found.is_training and not found.record.array else state
 
 
-def state_of_job(found: Evidence, others: Mapping[str, Kind] | None) -> State:
+def state_of_job(found: Evidence, others: Mapping[str, Kind]) -> State:
+    """State of a job, without the remark about its training."""
     if found.queued is not None:
-        return state_in_queue(found, found.queued, others or {})
+        return state_in_queue(found, found.queued, others)
     if (found.last_end and found.last_end["decision"] == Verdict.DONE) or found.run.is_done:
         return State(Kind.DONE, found.run.done)
     if found.run.is_alive:
-        return State(
-            Kind.RUNNING, f"trained outside the queue, by {found.run.lease and found.run.lease.holder}"
-        )
+        holder = found.run.lease and found.run.lease.holder
+        return State(Kind.RUNNING, f"trained outside the queue, by {holder}")
     if found.last_end and found.last_end["decision"] in FINAL:
         return final_state(found.last_end)
     if not found.is_slurm_known:
-        return State(Kind.UNKNOWN, by_notes_alone(found))
+        return State(Kind.UNKNOWN, words_without_slurm(found))
     if is_being_requeued(found):
-        return State(Kind.PENDING, f"lost: {why_lost(found)}; SLURM is putting it back into the queue")
-    return state_after_queue(found, others or {})
+        return State(Kind.PENDING, f"lost: {why_lost(found)}; SLURM is requeueing it")
+    return state_after_queue(found, others)
+
+
+def with_remark(state: State, run: RunFacts) -> State:
+    """The state, followed by the remark about the training if there is one."""
+    return State(state.kind, joined(state.words, run.remark))
+
+
+# --- a job in the queue
 
 
 def state_in_queue(found: Evidence, queued: Queued, others: Mapping[str, Kind]) -> State:
+    """State of a job that squeue lists."""
     again = f"requeued {times(queued.restarts)}" if queued.restarts else ""
     if queued.is_waiting:
         again_because = ", last time: ".join(filter(None, (again, last_reason(found))))
-        return State(Kind.PENDING, joined(again_because, why_pending(queued, found.record, others)))
+        return State(Kind.PENDING, joined(again_because, words_pending(queued, found.record, others)))
     end = found.last_end
     if end and end["restart"] == queued.restarts:
         return State(Kind.RUNNING, joined(f"ending: {end['reason']}", again))
-    if queued.state in STARTED_AGAIN:
-        return State(Kind.PENDING, joined(again, f"lost: {WORDS[queued.state]}; SLURM is putting it back"))
+    if queued.state in RESTARTED:
+        return State(Kind.PENDING, joined(again, f"lost: {WORDS[queued.state]}; SLURM is requeueing it"))
     if queued.state == "COMPLETING":
         return State(Kind.RUNNING, joined("ending", again))
-    return State(Kind.RUNNING, joined(at_work(found, queued), again))
+    return State(Kind.RUNNING, joined(words_running(found, queued), again))
 
 
-def at_work(found: Evidence, queued: Queued) -> str:
-    """Of a job that SLURM calls running."""
+def words_pending(queued: Queued, record: JobRecord, others: Mapping[str, Kind]) -> str:
+    """What a pending job waits for; dependencies are named."""
+    reason = reason_code(queued)
+    if reason == NEVER:
+        broken = [name for name in record.after if name in others and others[name].is_broken] or record.after
+        return f"never starts: {' and '.join(broken)} did not succeed; `lediflow.status resume` that"
+    if reason == DEPENDENCY:
+        missing = [name for name in record.after if others.get(name) is not Kind.DONE]
+        return f"pending: waits for {' and '.join(missing) or 'other jobs'}"
+    return why_pending(queued)
+
+
+def words_running(found: Evidence, queued: Queued) -> str:
+    """What a job does that SLURM calls running: starting, running, or without sign of life."""
     starts = [entry for entry in found.attempts if entry["restart"] == queued.restarts]
     if not starts:
         return f"starting on {queued.nodes}"
@@ -76,23 +184,141 @@ def at_work(found: Evidence, queued: Queued) -> str:
     if lease is None or lease.restart != queued.restarts or lease.job not in (queued.job, None, *raw(found)):
         return f"starting {lasts}"
     if not run.is_alive and not lease.is_given_back:
-        return f"running {lasts} as SLURM says, but without a sign of life for {duration(run.quiet_seconds)}"
+        quiet = duration(run.quiet_seconds)
+        return f"running {lasts} according to SLURM, but without a sign of life for {quiet}"
     return f"running {lasts}"
 
 
 def raw(found: Evidence) -> list[str]:
-    """The lease's own word for a task of an array: its number in SLURM's tables, which we are not told."""
+    """The lease's job id for a task of an array: SLURM's internal number, which its commands do not show."""
     lease = found.run.lease
     return [lease.job] if lease and lease.job and "_" in (found.record.job_id or "") else []
 
 
 def last_reason(found: Evidence) -> str:
-    """Why it is in the queue again: the supervisor's word, or SLURM's where SLURM ended the start."""
+    """Why the last attempt ended: by the supervisor's record, or by SLURM's accounting if SLURM ended it."""
     if found.last_end and found.last_end["decision"] != Verdict.TERMINATED:
         return found.last_end["reason"]
-    said = [WORDS[account.state] for account in found.accounts if account.state in WORDS]
-    return said[-1] if said and found.attempts else ""
+    causes = [WORDS[account.state] for account in found.accounts if account.state in WORDS]
+    return causes[-1] if causes and found.attempts else ""
 
 
 def times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
+
+
+# --- a job that has left the queue
+
+
+def is_being_requeued(found: Evidence) -> bool:
+    """Whether SLURM may still be requeueing the job: then the end in its accounting is not final."""
+    if not found.record.slurm.get("requeue", True):
+        return False
+    if found.last_end and found.last_end["decision"] == Verdict.REQUEUE:
+        return found.now - moment(found.last_end) < REQUEUE_SECONDS
+    account = found.account
+    if account is None or account.state not in RESTARTED:
+        return False
+    return found.now - end_time(account, found.now) < REQUEUE_SECONDS
+
+
+def end_time(account: Accounted, now: float) -> float:
+    """End of an attempt in seconds since the epoch; `now` if it is unknown. SLURM gives local time."""
+    try:
+        return datetime.fromisoformat(account.end).timestamp()
+    except ValueError:
+        return now
+
+
+def why_lost(found: Evidence) -> str:
+    account = found.account
+    return (found.last_end or {}).get("reason") or WORDS.get(account.state if account else "", "it was lost")
+
+
+def final_state(end: dict[str, Any]) -> State:
+    """State of a job whose supervisor decided that it has failed or was stopped."""
+    advice = "" if "resume" in end["reason"] else RESUME
+    return State(FINAL[end["decision"]], joined(f"{end['decision']}: {end['reason']}", advice))
+
+
+def state_after_queue(found: Evidence, others: Mapping[str, Kind]) -> State:
+    """State of a job that has left the queue for good, without a final decision of its supervisor."""
+    end, account = found.last_end, found.account
+    if account is not None and account.state == "COMPLETED":
+        return State(Kind.DONE, found.run.done)
+    if account is not None and account.state == "CANCELLED":
+        return State(Kind.CANCELLED, words_cancelled(found, others))
+    if account is not None and account.state in WORDS and not (end and account.state == "FAILED"):
+        return State(Kind.FAILED, joined(f"lost: {WORDS[account.state]}", unsaved(found), RESUME))
+    if end:
+        return State(Kind.FAILED, f"not requeued: {end['reason']}; {RESUME}")
+    if found.attempts:
+        return State(Kind.FAILED, joined("lost: it ended without a record", unsaved(found), RESUME))
+    if found.record.job_id is None:
+        return State(Kind.CANCELLED, "not submitted: SLURM refused it")
+    return State(Kind.CANCELLED, words_cancelled(found, others))
+
+
+def unsaved(found: Evidence) -> str:
+    """Why the last checkpoint could not be written; on a full disk the supervisor cannot write its record either."""
+    saves = [event for event in found.run.events if event["event"] in ("checkpoint", "checkpoint_failed")]
+    if saves and "reason" in saves[-1]:
+        return f"its last checkpoint was not written: {saves[-1]['reason']}"
+    return ""
+
+
+def words_cancelled(found: Evidence, others: Mapping[str, Kind]) -> str:
+    """Whether a user cancelled the job, or SLURM did because a dependency failed."""
+    if found.attempts:
+        return f"cancelled; {RESUME}"
+    broken = [name for name in found.before if name in others and others[name].is_broken]
+    if broken:
+        return f"not started: {broken[-1]} did not succeed; {RESUMES_TOO.format(broken[-1])}"
+    return f"cancelled before it started; {RESUME}"
+
+
+def words_without_slurm(found: Evidence) -> str:
+    """What the supervisor's records say, if SLURM does not answer."""
+    if not found.attempts:
+        return "submitted; SLURM does not answer"
+    last = found.last_end or found.attempts[-1]
+    what = f"ended ({last['decision']}): {last['reason']}" if found.last_end else "started"
+    return f"{what}, {duration(max(0.0, found.now - moment(last)))} ago; SLURM does not answer"
+
+
+# --- an array, and a run without a job
+
+
+def array_state(tasks: Mapping[int, State]) -> State:
+    """State of a whole array: the number of tasks of each kind, and the sentence of the first task that failed."""
+    counts = Counter(state.kind for state in tasks.values())
+    if len(counts) == 1 and Kind.DONE in counts:
+        return State(Kind.DONE, f"done, {len(tasks)} tasks")
+    parts = [f"{counts[kind]} {kind}" for kind in reversed(Kind) if counts[kind]]
+    words = f"tasks: {', '.join(parts)}"
+    failed = [number for number, state in tasks.items() if state.kind is Kind.FAILED]
+    if failed:
+        words += f"; task {failed[0]} {tasks[failed[0]].words}"
+    return State(next(kind for kind in Kind if counts[kind]), words)
+
+
+def run_state(run: RunFacts) -> State:
+    """State of a run that was started by hand, in a terminal or by the user's own script."""
+    return with_remark(state_by_hand(run), run)
+
+
+def state_by_hand(run: RunFacts) -> State:
+    """State of such a run, without the remark about its training."""
+    lease, advice = run.lease, "the same command continues"
+    if run.is_alive and lease is not None:
+        return State(Kind.RUNNING, f"running, {lease.holder}")
+    if run.is_done:
+        return State(Kind.DONE, run.done)
+    if run.failure:
+        return State(Kind.FAILED, f"failed: {run.failure}; {advice}")
+    if lease is None:
+        return State(Kind.STOPPED, f"not finished; {advice}")
+    if lease.is_given_back:
+        return State(Kind.STOPPED, f"stopped; {advice}")
+    quiet = f"no sign of life for {duration(run.quiet_seconds)}"
+    return State(Kind.FAILED, f"lost: {quiet}, last from {lease.holder}; {advice}")

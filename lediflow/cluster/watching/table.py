@@ -1,18 +1,18 @@
-"""The overview for people, as a table, and for programs, as JSON."""
+"""Rows of the overview as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lediflow.cluster.watching.row import Row
+from lediflow.cluster.watching.overview import Row
 from lediflow.tracking.progress import duration
 
 MISSING = "\N{EN DASH}"
 
 
 def percent(share: float | None) -> str:
-    """Rounded down: 100 % is all of it."""
+    """In percent, rounded down, so that 100 % is complete."""
     return MISSING if share is None else f"{int(100 * share)} %"
 
 
@@ -35,7 +35,7 @@ LEFT_ALIGNED = ("name", "state")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line a row, numbers to the right, the sentence last: it may be longer than the terminal is wide."""
+    """One line per row, numbers right-aligned; the sentence comes last, since it may be wider than the terminal."""
     lines = [[*COLUMNS], *([show(row) for show in COLUMNS.values()] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
     return "\n".join(aligned(line, widths) for line in lines)
@@ -50,7 +50,7 @@ def aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def as_json(row: Row) -> dict[str, Any]:
-    """Seconds are seconds, times none; null where nobody knows."""
+    """A row as JSON values; null for what is unknown."""
     record, facts = row.record, row.facts
     return {
         "name": row.name,

@@ -1,4 +1,4 @@
-"""The record and the notes of a job: what is torn or altered is left out, or refused by name."""
+"""The record and the attempt log of a job: damaged lines are skipped, a damaged record is refused by name."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_a_record_that_cannot_be_used_is_refused(content, fault, tmp_path):
         JobFolder(tmp_path).read()
 
 
-def test_a_record_comes_back_and_can_be_written_again(tmp_path):
+def test_a_record_that_was_read_can_be_written_again(tmp_path):
     slurm = {"nodes": 2, "options": {"qos": "high"}}
     record = JobRecord(name="a", command=["lediflow.train"], run="/r", job_ids=["7"], slurm=slurm)
     for _ in range(2):  # what was read is written, as a resumed job is
@@ -52,7 +52,7 @@ def test_a_record_comes_back_and_can_be_written_again(tmp_path):
     ],
     ids=["cut", "nested", "list", "time", "no time", "job", "end without a decision"],
 )
-def test_a_note_that_is_not_whole_is_left_out(line, tmp_path):
+def test_a_damaged_line_of_the_attempt_log_is_skipped(line, tmp_path):
     job = JobFolder(tmp_path)
     job.note("start", job="7", restart=1, array_task=None, gpus=4)
     with job.attempts_file.open("a") as file:

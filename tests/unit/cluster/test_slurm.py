@@ -1,9 +1,9 @@
-"""SLURM's answers, from stand-ins for its commands that say what the real ones were seen to say (22.05)."""
+"""SLURM's answers, from stand-ins for its commands with output as that of the real ones (22.05)."""
 
 import pytest
 
 from lediflow.cluster import slurm
-from lediflow.cluster.slurm import Accounted, Queued, SlurmError, outside_jobs
+from lediflow.cluster.slurm import Accounted, Queued, SlurmError, expanded, is_of, outside_jobs
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def command(tmp_path, monkeypatch):
     return stand_in
 
 
-def test_the_queue_has_names(command):
+def test_the_queue_is_parsed(command):
     command("squeue", "7|RUNNING|None|gpu[03-04]|demo.flow|2|\n8_[0-3]|PENDING|Dependency||demo encode|0|")
     assert slurm.queue() == [
         Queued("7", "RUNNING", "None", "gpu[03-04]", "demo.flow", 2),
@@ -29,7 +29,7 @@ def test_the_queue_has_names(command):
     ]
 
 
-def test_the_queue_of_some_jobs_is_theirs_with_the_tasks_of_arrays(command):
+def test_the_queue_of_some_jobs_includes_the_tasks_of_their_arrays(command):
     rows = [
         "7|RUNNING|None|n1|a|0|",
         "8_1|RUNNING|None|n1|b|0|",
@@ -41,7 +41,7 @@ def test_the_queue_of_some_jobs_is_theirs_with_the_tasks_of_arrays(command):
     assert [entry.job for entry in slurm.queue(["8_1", "9"])] == ["8_1", "9"]
 
 
-def test_accounts_have_names(command):
+def test_the_accounting_is_parsed(command):
     command(
         "sacct",
         "7|REQUEUED|0:0|61|billing=4,cpu=4,gres/gpu=4,node=2|gpu[03-04]|2026-01-01T10:00:00|2026-01-01T10:01:01\n"
@@ -66,7 +66,7 @@ def test_accounts_have_names(command):
          "slurm.timeout_min"),
     ],
 )  # fmt: skip
-def test_a_refusal_is_slurm_s_own_sentence_once_and_the_key_to_change(command, said, key):
+def test_a_refusal_has_slurms_own_message_once_and_the_option_to_change(command, said, key):
     command("sbatch", stderr=f"{said}\n{said}", status=1)
     with pytest.raises(SlurmError) as refused:
         slurm.sbatch("job.sh")
@@ -75,13 +75,13 @@ def test_a_refusal_is_slurm_s_own_sentence_once_and_the_key_to_change(command, s
     assert key in str(refused.value)
 
 
-def test_a_machine_without_slurm_is_told_what_to_do(monkeypatch, tmp_path):
+def test_a_machine_without_slurm_gets_advice(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmError, match=r"squeue is not installed here.*torchrun"):
         slurm.queue()
 
 
-def test_jobs_made_inside_a_job_do_not_inherit_its_options():
+def test_jobs_submitted_inside_a_job_do_not_inherit_its_options():
     env = {
         "SLURM_JOB_ID": "7",
         "SBATCH_PARTITION": "x",
@@ -90,3 +90,19 @@ def test_jobs_made_inside_a_job_do_not_inherit_its_options():
         "HOME": "/h",
     }
     assert outside_jobs(env) == {"SLURM_CONF": "/etc/c", "HOME": "/h"}
+
+
+@pytest.mark.parametrize(
+    "entry, job, answer",
+    [
+        ("7", "7", True), ("7", "8", False), ("7_1", "7_1", True), ("7_1", "7", False), ("7", "7_1", False),
+        ("7_[0-3,7%2]", "7_3", True), ("7_[0-3,7%2]", "7_4", False), ("7_[0-3,7%2]", "7", False),
+        ("17_[0-3]", "7_1", False), ("7_[0-3,...]", "7_90", True),
+    ],
+)  # fmt: skip
+def test_ids_in_slurms_output_cover_jobs_and_tasks(entry, job, answer):
+    assert is_of(entry, job) is answer
+
+
+def test_lists_of_tasks_are_expanded():
+    assert expanded("[0-3,7%2]") == {0, 1, 2, 3, 7}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lediflow.cluster.config import SlurmConfig
+from lediflow.cluster.jobs import SlurmConfig
 from lediflow.config.pipeline_jobs import pipeline_jobs
 from lediflow.config.pipelines import stem
 from lediflow.config.requests import take_apart

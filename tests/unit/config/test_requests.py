@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from harness.commands import invoke
 
-from lediflow.cluster.config import SlurmConfig
+from lediflow.cluster.jobs import SlurmConfig
 from lediflow.config.requests import Request, check_ranks, job_record, slurm_options, swept, take_apart
 from lediflow.errors import UserError
 

@@ -1,11 +1,10 @@
-"""What is done about a pipeline's jobs, from what is known of them."""
+"""The plan of a pipeline, from what is known of its jobs."""
 
 from dataclasses import replace
 
 import pytest
 
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.jobs import JobRecord
+from lediflow.cluster.jobs import JobRecord, SlurmConfig
 from lediflow.cluster.slurm import Queued
 from lediflow.cluster.submitting.pipeline import Action, Past, PipelineJob, plan
 from lediflow.errors import UserError
@@ -57,16 +56,16 @@ def actions(jobs, pasts):
     return [step.action for step in plan(jobs, pasts)]
 
 
-def test_the_first_time_everything_is_submitted():
+def test_a_new_pipeline_is_submitted_as_a_whole():
     assert actions(chain(), {}) == [SUBMIT] * 6
 
 
-def test_what_is_done_is_not_done_again():
+def test_jobs_that_are_done_are_not_submitted_again():
     jobs = chain(*TRAININGS)
     assert actions(jobs, {one.name: well(one) for one in jobs}) == [DONE] * 6
 
 
-def test_what_waits_and_runs_is_left_alone():
+def test_jobs_that_are_pending_or_running_are_left_alone():
     jobs = chain()
     pasts = {one.name: past(one, queued=[entry("PENDING")]) for one in jobs[3:]}
     pasts |= {one.name: well(one) for one in jobs[:2]}
@@ -74,7 +73,7 @@ def test_what_waits_and_runs_is_left_alone():
     assert actions(jobs, pasts) == [DONE, DONE, KEEP, KEEP, KEEP, KEEP]
 
 
-def test_what_failed_is_submitted_with_what_waited_for_it_and_nothing_else():
+def test_a_failed_job_is_submitted_again_with_its_dependents_and_nothing_else():
     jobs = chain("auxiliary", "flow")
     pasts = {one.name: well(one) for one in jobs[:4]}
     pasts |= {"sampler": past(jobs[4], end("failed")), "evaluate": past(jobs[5])}
@@ -90,12 +89,12 @@ def test_what_failed_is_submitted_with_what_waited_for_it_and_nothing_else():
         ([end("terminated")], "terminated: because"),
         (
             [end("requeue"), {"event": "start", "job": "1", "array_task": None}],
-            "lost: it ended without a word",
+            "lost: it ended without a record",
         ),
         ([end("failed", job="0")], ""),  # of the submission before; the last one was never started
     ],
 )
-def test_it_is_said_what_became_of_it(lines, why):
+def test_a_repeated_submission_names_the_end_of_the_last_one(lines, why):
     prepare = job("prepare")
     (step,) = plan([prepare], {"prepare": past(prepare, *lines)})
     assert (step.action, step.why_again) == (SUBMIT, why)
@@ -110,38 +109,38 @@ def test_it_is_said_what_became_of_it(lines, why):
     ],
     ids=["output gone", "other options", "older than its parent"],
 )
-def test_an_output_counts_only_while_it_is_what_is_asked_for(changes):
+def test_an_output_counts_only_if_it_is_current(changes):
     jobs = [job("prepare"), job("evaluate", "prepare")]
     pasts = {"prepare": well(jobs[0], submitted="2026-01-01"), "evaluate": well(jobs[1], **changes)}
     assert actions(jobs, pasts) == [DONE, SUBMIT]
 
 
-def test_options_that_slurm_refused_are_not_taken_for_done():
+def test_a_submission_that_slurm_refused_is_not_done():
     prepare = job("prepare")
     assert actions([prepare], {"prepare": well(prepare, submitted="")}) == [SUBMIT]
 
 
-def test_an_array_is_done_when_all_of_its_tasks_are():
+def test_an_array_is_done_when_all_of_its_tasks_are_done():
     encode = job("encode", array=2)
     assert actions([encode], {"encode": past(encode, end("done", 0))}) == [SUBMIT]
     retried = past(encode, end("requeue", 0), end("done", 1), end("done", 0))
     assert actions([encode], {"encode": retried}) == [DONE]
 
 
-def test_a_start_that_was_replaced_has_not_the_last_word():
+def test_the_end_record_of_a_superseded_attempt_does_not_count():
     prepare = job("prepare")
     lines = [end("done", restart=1), end("terminated", restart=0)]
     assert actions([prepare], {"prepare": past(prepare, *lines)}) == [DONE]
 
 
-def test_an_array_that_has_lost_a_task_for_good_gives_way_to_a_new_one():
+def test_an_array_with_a_failed_task_is_replaced():
     encode = job("encode", array=2)
     running = past(encode, end("failed", 0), queued=[entry("RUNNING", "None", "1_1")])
     (step,) = plan([encode], {"encode": running})
     assert (step.action, step.queued_as) == (SUBMIT, "1")
 
 
-def test_a_job_that_waits_for_one_that_is_submitted_again_waits_for_the_new_one():
+def test_a_job_whose_dependency_is_submitted_again_is_submitted_again():
     jobs = chain()[:3]
     pasts = {"encode": past(jobs[1], queued=[entry("PENDING", job="1_[0-1]")])}
     steps = plan(jobs, pasts)
@@ -149,7 +148,7 @@ def test_a_job_that_waits_for_one_that_is_submitted_again_waits_for_the_new_one(
     assert [step.queued_as for step in steps] == [None, "1", None]
 
 
-def test_a_job_that_waits_for_an_earlier_submission_waits_for_the_present_one():
+def test_a_job_that_waits_for_an_earlier_submission_is_submitted_again():
     jobs = [job("prepare"), job("evaluate", "prepare")]
     resumed = past(jobs[0], submitted="2026-01-02", queued=[entry("RUNNING", "None")])
     waiting = past(jobs[1], queued=[entry("PENDING")])
@@ -162,21 +161,21 @@ def test_a_job_whose_dependency_can_never_be_met_is_submitted_again():
     assert actions(jobs, {"flow": waiting}) == [DONE, SUBMIT]
 
 
-def test_a_training_that_runs_is_never_taken_out_of_the_queue():
+def test_a_running_training_is_never_cancelled():
     jobs = [job("auxiliary"), job("flow", "auxiliary")]
     assert actions(jobs, {"flow": past(jobs[1], queued=[entry("RUNNING", "None")])}) == [SUBMIT, KEEP]
 
 
-def test_what_comes_after_something_that_is_made_again_is_looked_at_again():
+def test_jobs_after_one_that_is_submitted_again_are_not_done():
     jobs = chain("flow", "sampler")
     pasts = {one.name: well(one) for one in jobs}
     assert actions(jobs, pasts) == [DONE, DONE, SUBMIT, SUBMIT, SUBMIT, SUBMIT]
 
 
-def test_a_job_in_the_queue_with_other_options_is_told():
+def test_a_job_in_the_queue_with_other_options_is_refused():
     flow = job("flow")
     there = past(flow, queued=[entry("RUNNING")], command=["lediflow.train", "x=2"])
     with pytest.raises(
-        UserError, match=r"task flow: .* as job 1 with x=2, but x=1 is asked for.*cancel flow"
+        UserError, match=r"task flow: .* as job 1 with x=2, but the request has x=1.*cancel flow"
     ):
         plan([flow], {"flow": there})

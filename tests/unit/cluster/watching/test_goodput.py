@@ -1,4 +1,4 @@
-"""Goodput, with times worked out by hand."""
+"""Goodput, with times computed by hand."""
 
 from datetime import UTC, datetime
 
@@ -35,12 +35,12 @@ def note(kind, seconds, job="7", restart=0, task=None):
     }  # fmt: skip
 
 
-def test_images_count_once_at_the_speed_they_were_trained_with():
+def test_images_count_once_at_the_speed_of_their_training():
     log = [event("start", 0), trained(100, 10.0), event("validation", 100), trained(300, 50.0)]
     assert training_time(log) == TrainingTime(EXACT(100 / 10 + 200 / 50), 0)
 
 
-def test_what_a_crash_took_back_is_lost_and_what_was_saved_of_it_counts():
+def test_training_after_the_checkpoint_is_lost_in_a_crash_and_training_before_it_counts():
     log = [
         event("start", 0), trained(100, 10.0), event("checkpoint", 150), trained(200, 20.0),
         event("resume", 150), trained(250, 25.0),
@@ -48,7 +48,7 @@ def test_what_a_crash_took_back_is_lost_and_what_was_saved_of_it_counts():
     assert training_time(log) == TrainingTime(EXACT(100 / 10 + 50 / 20 + 100 / 25), EXACT(50 / 20))
 
 
-def test_a_run_that_begins_again_before_anything_was_saved_has_lost_all():
+def test_a_run_that_restarts_before_its_first_checkpoint_has_lost_everything():
     log = [event("start", 0), trained(100, 10.0), event("start", 0), trained(50, 10.0)]
     assert training_time(log) == TrainingTime(EXACT(5), EXACT(10))
 
@@ -64,11 +64,11 @@ def test_images_saved_before_they_were_logged_count_at_the_mean_speed():
     assert training_time(log) == TrainingTime(EXACT(24), 0)
 
 
-def test_a_log_without_training_holds_no_time():
+def test_a_log_without_training_has_no_training_time():
     assert training_time([]) == training_time([event("start", 0)]) == TrainingTime(0, 0)
 
 
-def test_held_is_what_slurm_accounts_over_all_starts():
+def test_time_held_is_what_slurm_accounts_for_all_attempts():
     accounts = [
         Accounted("7", "NODE_FAIL", 0, 0, 100, 4, "n1", "", ""),
         Accounted("7", "RUNNING", 0, 0, 50, 4, "n1", "", ""),
@@ -78,19 +78,19 @@ def test_held_is_what_slurm_accounts_over_all_starts():
     assert held_by_accounts(without_gpus, gpus=8) == Held(100, 800)
 
 
-def test_held_by_the_notes_is_from_start_to_end():
+def test_time_held_by_the_records_is_from_start_to_end():
     notes = [note("start", 0), note("end", 60), note("start", 100, restart=1), note("end", 130, restart=1)]
     assert held_by_notes(notes, signs=[]) == Held(90, 360)
 
 
-def test_a_lost_start_held_its_machines_until_its_last_sign_of_life():
+def test_a_lost_attempt_held_its_machines_until_its_last_sign_of_life():
     notes = [note("start", 0), note("start", 100, restart=1), note("end", 130, restart=1)]
     assert held_by_notes(notes, signs=[]) == Held(30, 120)
     signs = [1_772_000_000 + seconds for seconds in (10, 40, 110, 500)]
     assert held_by_notes(notes, signs) == Held(40 + 30, 4 * 70)
 
 
-def test_tasks_of_an_array_hold_machines_beside_each_other():
+def test_tasks_of_an_array_hold_machines_at_the_same_time():
     notes = [
         note("start", 0, "7_0", task=0),
         note("start", 5, "7_1", task=1),
@@ -100,7 +100,7 @@ def test_tasks_of_an_array_hold_machines_beside_each_other():
     assert held_by_notes(notes, signs=[]) == Held(120, 480)
 
 
-def test_a_run_without_a_job_holds_its_machine_from_each_starts_first_event_to_its_last():
+def test_a_run_without_a_job_holds_its_machine_from_the_first_to_the_last_event_of_each_session():
     log = [
         event("start", 0, 0), trained(100, 10.0, 20), event("resume", 100, 100), trained(200, 10.0, 130),
         event("resume", 100, 135, why="too many steps in a row without a finite gradient"), trained(200, 10.0, 150),

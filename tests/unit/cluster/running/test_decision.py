@@ -1,71 +1,73 @@
-"""What becomes of a job, from how its ranks ended."""
+"""The decision about a job from the exits of its ranks."""
 
 import pytest
 
-from lediflow.cluster.config import SlurmConfig
+from lediflow.cluster.jobs import SlurmConfig
 from lediflow.cluster.running.decision import Verdict, crashes_in_a_row, decide
-from lediflow.cluster.running.ends import End
+from lediflow.cluster.running.rank_exits import RankExit
 from lediflow.config.cli import BAD_REQUEST
 from lediflow.errors import UserError
 
-CRASH = End(rank=3, host="node2", status=1, error="ValueError: wrong")
-KILLED = End(rank=1, host="node1", status=137, error="Killed")
+CRASH = RankExit(rank=3, host="node2", status=1, error="ValueError: wrong")
+KILLED = RankExit(rank=1, host="node1", status=137, error="Killed")
 
 
-def decided(status, culprit=None, **more):
-    return decide(status, culprit, SlurmConfig(**more.pop("config", {})), **more)
+def decided(status, cause=None, **more):
+    return decide(status, cause, SlurmConfig(**more.pop("config", {})), **more)
 
 
-def test_work_that_is_done_is_done_whoever_asked_for_a_stop():
+def test_a_job_whose_ranks_all_succeeded_is_done_in_spite_of_a_stop_request():
     assert decided(0).verdict is Verdict.DONE
     assert decided(0, is_terminated=True).verdict is Verdict.DONE
 
 
 @pytest.mark.parametrize("status, words", [(75, "a signal asked"), (79, "the wall time is near")])
-def test_a_saved_run_goes_back_into_the_queue_away_from_nothing(status, words):
+def test_a_saved_run_is_requeued_without_excluded_nodes(status, words):
     decision = decided(status)
     assert decision.verdict is Verdict.REQUEUE
     assert words in decision.reason
     assert not decision.is_crash and not decision.excluded
 
 
-def test_ranks_that_srun_ended_behind_the_first_one_to_leave_are_no_crash():
-    """srun answers with the largest status: 143 of ranks that got TERM after the first one left with 75."""
-    saved = End(rank=0, host="node1", status=75)
+def test_ranks_that_srun_ended_after_the_first_exit_are_no_crash():
+    """srun exits with the largest status: 143 of ranks that got TERM after the first one exited with 75."""
+    saved = RankExit(rank=0, host="node1", status=75)
     assert decided(143, saved).verdict is Verdict.REQUEUE
     assert not decided(143, saved).is_crash
 
 
-def test_a_person_s_stop_stays_a_stop():
+def test_a_stop_on_a_users_request_is_not_requeued():
     assert decided(80).verdict is Verdict.STOPPED
-    assert decided(143, End(rank=1, host="node1", status=80)).verdict is Verdict.STOPPED  # see above
+    assert decided(143, RankExit(rank=1, host="node1", status=80)).verdict is Verdict.STOPPED  # see above
 
 
-def test_a_request_that_cannot_be_met_is_never_tried_again():
-    refused = End(rank=0, host="node1", status=2, error="data.path=nowhere is no folder")
+def test_a_request_that_cannot_be_met_is_not_requeued():
+    refused = RankExit(rank=0, host="node1", status=2, error="data.path=nowhere is no folder")
     decision = decided(2, refused)
     assert (decision.verdict, decision.reason) == (Verdict.FAILED, refused.error)
 
 
-def test_what_slurm_ends_is_left_to_slurm():
+def test_a_job_that_slurm_ends_is_left_to_slurm():
     assert decided(143, is_terminated=True).verdict is Verdict.TERMINATED
 
 
-def test_a_crash_is_tried_again_and_named():
+def test_a_crash_is_requeued_and_names_rank_node_and_error():
     decision = decided(1, CRASH)
     assert decision.verdict is Verdict.REQUEUE
     assert decision.is_crash
     assert decision.reason == "rank 3 on node2: ValueError: wrong"
 
 
-def test_only_a_machine_s_fault_excludes_the_machine():
+def test_a_node_is_excluded_only_for_a_fault_of_the_machine():
     assert decided(1, CRASH).excluded == ()
     assert decided(137, KILLED).excluded == ("node1",)
-    broken = End(rank=0, host="gpu7", status=1, error="RuntimeError: CUDA error: uncorrectable ECC error")
+    broken = RankExit(
+        rank=0, host="gpu7", status=1, error="RuntimeError: CUDA error: uncorrectable ECC error"
+    )
     assert decided(1, broken).excluded == ("gpu7",)
 
 
-def test_crashes_without_progress_come_to_an_end():
+def test_consecutive_crashes_without_progress_are_limited():
     config = {"crash_retries": 2}
     assert decided(1, CRASH, config=config, crashes=1).verdict is Verdict.REQUEUE
     last = decided(1, CRASH, config=config, crashes=2)
@@ -73,7 +75,7 @@ def test_crashes_without_progress_come_to_an_end():
     assert "crashed 3 times in a row" in last.reason
 
 
-def test_starts_come_to_an_end():
+def test_restarts_are_limited():
     config = {"max_requeues": 5}
     assert decided(75, config=config, restarts=4).verdict is Verdict.REQUEUE
     last = decided(75, config=config, restarts=5)
@@ -81,7 +83,7 @@ def test_starts_come_to_an_end():
     assert "slurm.max_requeues=5" in last.reason and "resume" in last.reason
 
 
-def test_a_job_that_must_not_be_requeued_says_how_to_go_on():
+def test_a_job_that_must_not_be_requeued_names_the_command_that_continues():
     decision = decided(79, config={"requeue": False})
     assert decision.verdict is Verdict.FAILED
     assert "lediflow.status resume" in decision.reason
@@ -102,10 +104,10 @@ def end(images, is_crash=True):
         ([end(200), {"event": "start"}, end(200)], 200, 2),
     ],
 )
-def test_crashes_count_in_a_row_and_from_the_newest_checkpoint(ends, images, count):
+def test_consecutive_crashes_are_counted_since_the_newest_checkpoint(ends, images, count):
     assert crashes_in_a_row(ends, images) == count
 
 
-def test_requests_of_a_run_end_it_with_the_status_that_is_never_retried():
-    refused = End(rank=0, host="node1", status=BAD_REQUEST, error=str(UserError("no")))
+def test_the_status_of_a_bad_request_is_not_requeued():
+    refused = RankExit(rank=0, host="node1", status=BAD_REQUEST, error=str(UserError("no")))
     assert decided(BAD_REQUEST, refused).verdict is Verdict.FAILED

@@ -1,16 +1,21 @@
-"""Submitting a plan, with stand-ins for SLURM's commands; tests/cluster has the real ones."""
+"""Execution of a plan, with stand-ins for SLURM's commands; tests/cluster has the real ones."""
 
 import pytest
 
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.jobs import JobRecord, job_folder
+from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_folder
 from lediflow.cluster.slurm import Queued, queue
-from lediflow.cluster.submitting import pipeline_queue
-from lediflow.cluster.submitting.pipeline import PipelineJob, plan
-from lediflow.cluster.submitting.pipeline_queue import carry_out, foreseen, known_past, requests, table
+from lediflow.cluster.submitting.pipeline import (
+    PipelineJob,
+    carry_out,
+    dry_run,
+    known_past,
+    plan,
+    requests,
+    table,
+)
 from lediflow.errors import UserError
 
-# numbers the jobs; refuses the one whose script names what $REFUSED says
+# numbers the jobs; refuses the one whose name is in $PLACE/refused
 SBATCH = """#!/bin/bash
 echo "sbatch $*" >>$PLACE/calls
 [ -e $PLACE/refused ] && grep -q "job-name=$(cat $PLACE/refused)$" "${!#}" && { echo "sbatch: error: no" >&2; exit 1; }
@@ -27,7 +32,6 @@ def place(tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("PLACE", str(tmp_path))
-    monkeypatch.setattr(pipeline_queue, "take_snapshot", lambda runs: tmp_path / "code")
     return tmp_path
 
 
@@ -45,16 +49,21 @@ def job(place, name, *after):
 
 
 def submit(jobs, place):
-    return list(carry_out(plan(jobs, known_past(jobs, place, queue())), place))
+    return list(carried_out(plan(jobs, known_past(jobs, place, queue())), place))
+
+
+def carried_out(steps, place):
+    """As `carry_out`, without copying the project's code."""
+    return carry_out(steps, place, copy=lambda runs: place / "code")
 
 
 def dependencies(place):
-    """Of each sbatch, without the path of its script."""
+    """The dependency options of each sbatch."""
     calls = (place / "calls").read_text().splitlines()
     return [" ".join(call.split()[2:-1]) for call in calls if call.startswith("sbatch")]
 
 
-def test_each_job_starts_when_those_before_it_have_ended_well(place, jobs):
+def test_each_job_waits_for_the_success_of_its_dependencies(place, jobs):
     assert submit(jobs, place) == ["1", "2", "3", "4"]
     kill = "--kill-on-invalid-dep=yes"
     assert dependencies(place) == [
@@ -67,9 +76,9 @@ def test_each_job_starts_when_those_before_it_have_ended_well(place, jobs):
     assert (record.after, record.job_ids, record.snapshot) == (["b", "c"], ["4"], str(place / "code"))
 
 
-def test_a_refusal_names_the_task_and_the_next_time_goes_on_from_there(place, jobs):
+def test_a_refusal_names_the_task_and_the_same_command_continues_from_there(place, jobs):
     (place / "refused").write_text("c")
-    with pytest.raises(UserError, match=r"task c: sbatch: no.*the same command goes on"):
+    with pytest.raises(UserError, match=r"task c: sbatch: no.*the same command continues"):
         submit(jobs, place)
     (place / "refused").unlink()
     (place / "queue").write_text("1|RUNNING|None|n|a|0|\n2|PENDING|Dependency||b|0|\n")
@@ -77,23 +86,23 @@ def test_a_refusal_names_the_task_and_the_next_time_goes_on_from_there(place, jo
     assert dependencies(place)[-1].startswith("--dependency=afterok:2:3 ")
 
 
-def test_a_job_that_waits_in_vain_leaves_the_queue_before_its_successor_comes(place, jobs):
+def test_a_futile_job_is_cancelled_before_it_is_submitted_again(place, jobs):
     submit(jobs[:2], place)
     (place / "queue").write_text("2|PENDING|DependencyNeverSatisfied||b|0|\n")
     submit(jobs[:2], place)
-    told = (place / "calls").read_text().splitlines()[2:]
-    assert [line.split()[0] for line in told] == ["sbatch", "scancel", "sbatch"]
-    assert told[1] == "scancel 2"
+    calls = (place / "calls").read_text().splitlines()[2:]
+    assert [line.split()[0] for line in calls] == ["sbatch", "scancel", "sbatch"]
+    assert calls[1] == "scancel 2"
     assert job_folder("b", place).read().job_ids == ["2", "4"]
 
 
-def test_the_table_says_what_becomes_of_each_job_and_what_it_waits_for(place, jobs):
+def test_the_table_shows_the_action_and_the_dependencies_of_each_job(place, jobs):
     submit(jobs[:2], place)
     job_folder("a", place).note("end", job="1", array_task=None, decision="done", reason="")
     (place / "a").mkdir()
     waiting = [Queued("2", "PENDING", "Dependency", "", "b", 0)]
     steps = plan(jobs, known_past(jobs, place, waiting))
-    lines = [line.split("  ") for line in table(steps, carry_out(steps, place))]
+    lines = [line.split("  ") for line in table(steps, carried_out(steps, place))]
     assert [[cell.strip() for cell in line if cell.strip()] for line in lines] == [
         ["task", "job", "state", "after"],
         ["a", "a", "done"],
@@ -103,9 +112,9 @@ def test_the_table_says_what_becomes_of_each_job_and_what_it_waits_for(place, jo
     ]
 
 
-def test_what_is_only_foreseen_is_not_submitted(place, jobs):
+def test_a_dry_run_submits_nothing(place, jobs):
     steps = plan(jobs, known_past(jobs, place, queue()))
-    lines = list(table(steps, foreseen(steps)))
+    lines = list(table(steps, dry_run(steps)))
     assert sum("to be submitted" in line for line in lines) == 4
     assert requests(steps)[0] == "a asks for 1 x 1 tasks of 1 cores, 4 GPUs, 9 min"
     assert not (place / "calls").exists()

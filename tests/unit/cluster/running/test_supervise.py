@@ -19,7 +19,7 @@ case "$1 $2" in
     requeue*) if [ "$(grep -c requeue $CALLS)" -gt "$SILENT" ]; then kill -KILL $PPID; else exit 1; fi;;
 esac
 """
-# ranks that end by themselves, as lediflow.cluster.running.task notes them
+# exit record of a rank, as lediflow.cluster.running.task writes it
 END = '{"rank": %d, "host": "node%d", "status": %d, "error": %s, "traceback": %s, "time": %d}'
 
 
@@ -32,7 +32,7 @@ def supervised(tmp_path):
 
     def started(srun, run=None, restarts=2, is_whole=False, silent=0, **options):
         whole = "\n".join(f"echo '{END % (rank, 1, 0, 'null', 'null', 1)}' >{rank}.json" for rank in range(4))
-        here = f"mkdir -p {folder.ends('7-2')}; cd {folder.ends('7-2')}"
+        here = f"mkdir -p {folder.rank_exits('7-2')}; cd {folder.rank_exits('7-2')}"
         (tmp_path / "srun").write_text(f"#!/bin/bash\n{here}\n{whole if is_whole else ''}\n{srun}\n")
         for name in ("srun", "scontrol"):
             (tmp_path / name).chmod(0o755)
@@ -66,7 +66,7 @@ def last(folder):
     return folder.attempts()[-1]
 
 
-def test_work_that_is_done_ends_well_and_both_ends_of_the_start_are_noted(supervised):
+def test_a_job_that_is_done_exits_with_0_and_records_start_and_end_of_the_attempt(supervised):
     folder, process = supervised("exit 0", is_whole=True)
     assert process.wait().status == 0
     begin, end = folder.attempts()
@@ -80,7 +80,7 @@ def test_work_that_is_done_ends_well_and_both_ends_of_the_start_are_noted(superv
     assert calls(folder) == []
 
 
-def test_every_rank_gets_its_cores_and_one_place_to_meet(supervised):
+def test_every_rank_gets_its_cores_and_a_common_rendezvous(supervised):
     options = {"cpus_per_task": 5, "tasks_per_node": 2, "srun_args": ["--label"]}
     _, process = supervised('echo "$@"; env | grep MASTER', **options)
     said = process.wait().output
@@ -97,27 +97,27 @@ def test_every_rank_gets_its_cores_and_one_place_to_meet(supervised):
     assert 20_000 <= port < 30_000
 
 
-def test_a_saved_run_goes_back_into_the_queue(supervised, tmp_path):
+def test_a_saved_run_is_requeued(supervised, tmp_path):
     saved = ends(tmp_path / "jobs/demo/ends/7-2", END % (0, 1, 79, "null", "null", 1))
     folder, process = supervised(f"{saved}\nexit 143")
     assert process.wait().status == -signal.SIGKILL  # by SLURM
     assert (last(folder)["decision"], calls(folder)) == ("requeue", ["requeue 7"])
 
 
-def test_a_controller_that_does_not_answer_is_asked_again(supervised):
+def test_a_requeue_is_repeated_if_the_controller_does_not_answer(supervised):
     folder, process = supervised("exit 1", silent=1)
     assert process.wait().status == -signal.SIGKILL  # by SLURM
     assert calls(folder) == ["requeue 7", "requeue 7"]
 
 
 @pytest.mark.parametrize("status", [0, 75, 1])
-def test_a_start_that_slurm_has_replaced_leaves_the_job_to_the_newer_one(supervised, status):
+def test_a_superseded_attempt_leaves_the_job_to_the_newer_one(supervised, status):
     folder, process = supervised(f"exit {status}", restarts=3, is_whole=True)
     assert process.wait().status == (status or 1)
     assert (last(folder)["decision"], calls(folder)) == ("terminated", [])
 
 
-def test_work_is_not_done_where_srun_lost_a_node_and_said_nothing(supervised, tmp_path):
+def test_a_job_is_not_done_if_srun_lost_a_node_without_an_error(supervised, tmp_path):
     half = ends(
         tmp_path / "jobs/demo/ends/7-2", *[END % (rank, 1, 0, "null", "null", 1) for rank in range(2)]
     )
@@ -126,14 +126,14 @@ def test_work_is_not_done_where_srun_lost_a_node_and_said_nothing(supervised, tm
     assert (last(folder)["decision"], calls(folder)) == ("requeue", ["requeue 7"])
 
 
-def test_a_run_that_another_start_has_taken_over_is_left_to_it(supervised, tmp_path):
+def test_a_run_that_another_session_has_taken_over_is_left_to_it(supervised, tmp_path):
     lost = ends(tmp_path / "jobs/demo/ends/7-2", END % (0, 1, 82, "null", "null", 1))
     folder, process = supervised(f"{lost}\nexit 82")
     process.wait()
     assert (last(folder)["decision"], calls(folder)) == ("terminated", [])
 
 
-def test_a_crash_is_told_once_with_its_rank_and_its_traceback(supervised, tmp_path):
+def test_a_crash_is_reported_once_with_rank_and_traceback(supervised, tmp_path):
     first = END % (1, 2, 1, '"ValueError: wrong"', '"Traceback: the place\\nValueError: wrong"', 1)
     second = END % (0, 1, 1, '"RuntimeError: Connection closed by peer"', '"Traceback: elsewhere"', 2)
     folder, process = supervised(
@@ -146,7 +146,7 @@ def test_a_crash_is_told_once_with_its_rank_and_its_traceback(supervised, tmp_pa
     assert last(folder)["reason"].startswith("rank 1 on node2: ValueError: wrong; it crashed 1 times")
 
 
-def test_the_node_of_a_rank_that_was_killed_is_left_out_from_now_on(supervised):
+def test_the_node_of_a_killed_rank_is_excluded_from_later_attempts(supervised):
     srun = 'echo "srun: error: node2: task 3: Killed" >&2\nexit 137'
     folder, process = supervised(srun, exclude="node9")
     process.wait()
@@ -154,7 +154,7 @@ def test_the_node_of_a_rank_that_was_killed_is_left_out_from_now_on(supervised):
     assert calls(folder)[0] == "requeue 7"
 
 
-def test_a_run_that_makes_progress_may_crash_more_often(supervised, tmp_path):
+def test_a_newer_checkpoint_resets_the_count_of_crashes(supervised, tmp_path):
     for images, decision in (("000000000100", "requeue"), ("000000000200", "requeue")):
         (tmp_path / "run/checkpoints" / images).mkdir(parents=True)
         folder, process = supervised("exit 1", crash_retries=1)
@@ -173,7 +173,7 @@ def test_crashes_of_other_tasks_and_earlier_jobs_do_not_count(supervised, tmp_pa
     assert last(folder)["decision"] == "requeue"
 
 
-def test_what_slurm_ends_is_not_put_back_by_us(supervised):
+def test_a_job_that_slurm_ends_is_not_requeued_by_the_supervisor(supervised):
     folder, process = supervised("trap 'exit 143' TERM\ntouch $CALLS.up\nsleep 30 & wait")
     process.wait_until(lambda: (folder.root.parents[1] / "calls.up").exists())
     time.sleep(0.2)
@@ -182,7 +182,7 @@ def test_what_slurm_ends_is_not_put_back_by_us(supervised):
     assert (last(folder)["decision"], calls(folder)) == ("terminated", [])
 
 
-def test_warnings_are_for_the_ranks(supervised):
+def test_warning_signals_do_not_end_the_supervisor(supervised):
     folder, process = supervised("touch $CALLS.up\nsleep 1", is_whole=True)
     process.wait_until(lambda: (folder.root.parents[1] / "calls.up").exists())
     for number in (signal.SIGUSR1, signal.SIGUSR2):
@@ -190,25 +190,25 @@ def test_warnings_are_for_the_ranks(supervised):
     assert process.wait().status == 0
 
 
-def test_logs_of_ranks_that_said_nothing_are_removed(supervised, tmp_path):
+def test_logs_of_ranks_without_output_are_removed(supervised, tmp_path):
     log = tmp_path / "jobs/demo/log"
     folder, process = supervised(f"touch {log}/7-2-rank1.log\necho a word >{log}/7-2-rank3.log")
     process.wait()
     assert [path.name for path in folder.log.iterdir()] == ["7-2-rank3.log"]
 
 
-def test_the_supervisor_leaves_the_memory_of_its_node_to_the_ranks():
+def test_the_supervisor_imports_no_large_library():
     code = (
         "import sys, lediflow.cluster.running.supervise; print({'torch', 'numpy', 'hydra'} & {*sys.modules})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_a_start_of_which_no_end_can_be_noted_is_not_put_back(supervised):
+def test_an_attempt_whose_end_cannot_be_recorded_is_not_requeued(supervised):
     folder, process = supervised("sleep 1; exit 1")
     process.wait_until(folder.attempts_file.exists)
     folder.attempts_file.unlink()
-    folder.attempts_file.symlink_to(folder.root / "nowhere/file")  # as little to be written to as a full disk
+    folder.attempts_file.symlink_to(folder.root / "nowhere/file")  # cannot be written, as on a full disk
     finished = process.wait()
     assert finished.status == 1
     assert "attempts.jsonl is not written" in finished.output

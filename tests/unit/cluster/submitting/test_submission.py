@@ -1,13 +1,14 @@
-"""The sbatch script, as bash and sbatch read it."""
+"""The sbatch script, as bash and sbatch read it, and the copy of the code that a job runs."""
 
 import dataclasses
+import os
 import subprocess
+import sys
 
 import pytest
 
-from lediflow.cluster.config import SlurmConfig
-from lediflow.cluster.jobs import JobFolder, JobRecord
-from lediflow.cluster.submitting.script import render, write_script
+from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig
+from lediflow.cluster.submitting.submission import copy_code, render, write_script
 
 
 @pytest.fixture
@@ -28,12 +29,12 @@ def options(text):
     )  # fmt: skip
 
 
-def test_a_percent_sign_in_a_folder_is_no_pattern_of_slurm(tmp_path):
+def test_a_percent_sign_in_a_folder_is_taken_literally(tmp_path):
     found = options(render(JobFolder(tmp_path / "runs/jobs/50%j"), record(), SlurmConfig()))
     assert found["output"].endswith("/50%%j/log/%j.log")
 
 
-def test_only_what_was_chosen_is_asked_for(folder):
+def test_values_that_are_left_to_the_cluster_are_not_in_the_script(folder):
     found = options(render(folder, record(), SlurmConfig()))
     assert found.keys() == {
         "nodes", "job-name", "chdir", "output", "open-mode", "ntasks-per-node", "cpus-per-task", "signal", "requeue",
@@ -60,7 +61,7 @@ def test_only_what_was_chosen_is_asked_for(folder):
         ({"timeout_min": 2}, "signal", "USR2@12"),  # not at the start of a short job
     ],
 )
-def test_each_option_becomes_sbatch_s(folder, config, name, value):
+def test_each_value_becomes_an_option_of_sbatch(folder, config, name, value):
     assert options(render(folder, record(), SlurmConfig(**config)))[name] == value
 
 
@@ -71,18 +72,18 @@ def test_an_array_is_throttled(folder):
 
 
 def run_by_bash(folder, config):
-    """What the shell's part does, with a stand-in for Python that tells its arguments and environment."""
-    speak = folder.root.parent / "python of mine"
-    speak.parent.mkdir(parents=True)
-    speak.write_text('#!/bin/sh\nprintf "%s\\n" "$@"; env')
-    speak.chmod(0o755)
-    text = render(folder, record(snapshot="/code of mine"), config, python=str(speak))
+    """Output of the script's shell part, with a stand-in for Python that prints its arguments and environment."""
+    python = folder.root.parent / "python of mine"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"; env')
+    python.chmod(0o755)
+    text = render(folder, record(snapshot="/code of mine"), config, python=str(python))
     return subprocess.run(
         ["bash"], input=text, capture_output=True, text=True, check=True
     ).stdout.splitlines()
 
 
-def test_bash_ends_in_the_supervisor_with_the_copy_of_the_code(folder):
+def test_the_script_ends_in_the_supervisor_with_the_copy_of_the_code(folder):
     lines = run_by_bash(folder, SlurmConfig(cpus_per_task=7))
     assert lines[:4] == ["-u", "-m", "lediflow.cluster.running.supervise", str(folder.root)]
     (path,) = (line for line in lines if line.startswith("PYTHONPATH="))
@@ -90,7 +91,7 @@ def test_bash_ends_in_the_supervisor_with_the_copy_of_the_code(folder):
     assert "OMP_NUM_THREADS=7" in lines
 
 
-def test_setup_lines_and_variables_come_before_it_and_yours_win(folder):
+def test_setup_lines_and_variables_come_first_and_the_users_take_precedence(folder):
     config = SlurmConfig(
         setup=["export FROM_SETUP=here"],
         environment={"OMP_NUM_THREADS": "2", "NAME": "two words"},
@@ -107,7 +108,7 @@ def test_setup_lines_and_variables_come_before_it_and_yours_win(folder):
     assert expected <= {*lines}
 
 
-def test_the_script_is_there_with_a_place_for_its_log(folder):
+def test_the_script_is_executable_and_the_folder_of_its_log_exists(folder):
     path = write_script(folder, record(), SlurmConfig())
     assert path.stat().st_mode & 0o100
     assert folder.log.is_dir()
@@ -119,3 +120,48 @@ def test_a_record_is_read_as_it_was_written(folder):
     folder.write(written)
     assert folder.read() == written
     assert SlurmConfig(**folder.read().slurm) == SlurmConfig(qos="x")
+
+
+# --- the copy of the code
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A small project of the same shape."""
+    root = tmp_path / "checkout"
+    for name, text in {
+        "lediflow/__init__.py": "",
+        "lediflow/a.py": "print(1)\n",
+        "conf/train.yaml": "x: 1\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_edits_in_the_checkout_do_not_change_the_copy(checkout, tmp_path):
+    snapshot = copy_code(tmp_path / "runs", checkout)
+    (checkout / "lediflow/a.py").write_text("print(2)\n")
+    env = os.environ | {"PYTHONPATH": str(snapshot)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "lediflow.a"], env=env, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ended.stdout == "1\n"
+    assert (snapshot / "conf/train.yaml").read_text() == "x: 1\n"
+
+
+def test_the_same_code_is_copied_once_and_other_code_to_another_folder(checkout, tmp_path):
+    first = copy_code(tmp_path / "runs", checkout)
+    (checkout / "lediflow/__pycache__").mkdir()
+    (checkout / "lediflow/__pycache__/a.pyc").write_bytes(b"made by Python")
+    assert copy_code(tmp_path / "runs", checkout) == first
+    (checkout / "conf/train.yaml").write_text("x: 2\n")
+    second = copy_code(tmp_path / "runs", checkout)
+    assert second != first
+    assert sorted(path.name for path in first.parent.iterdir()) == sorted([first.name, second.name])
+
+
+def test_the_copy_of_the_project_has_its_commands_and_configuration(tmp_path):
+    snapshot = copy_code(tmp_path)
+    assert (snapshot / "lediflow/train.py").is_file()
+    assert (snapshot / "conf/train.yaml").is_file() or (snapshot / "lediflow/conf/train.yaml").is_file()

@@ -1,4 +1,4 @@
-"""What a job said: its log, as it stands or as it grows."""
+"""Logs of a job: shown as they are, or followed as they grow."""
 
 from __future__ import annotations
 
@@ -9,63 +9,68 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.watching.row import Row
+from lediflow.cluster.watching.overview import Row
 from lediflow.errors import UserError
 
-LOOK_EVERY_SECONDS = 1.0  # at a file
-ASK_EVERY_SECONDS = 5.0  # the controller, which all users ask
-CHUNK = 1 << 20
+FILE_SECONDS = 1.0  # between two looks at a file
+QUEUE_SECONDS = 5.0  # between two queries of the controller, which serves all users
+CHUNK = 1 << 20  # bytes
 
 
-def log_id(row: Row, asked: str, task: int | None) -> str:
-    """The id that the log is named by: of a task, where the job is an array."""
+def log_id(row: Row, name: str, task: int | None) -> str:
+    """The SLURM id in the name of the log; for an array that of the task in `name` or `task`, UserError without one."""
     job = row.record.job_id if row.record else None
     assert job is not None
     if row.record is None or row.record.array is None:
         return job
-    if task is None and asked.startswith(f"{job}_"):
-        return asked
+    if task is None and name.startswith(f"{job}_"):
+        return name
     if task is None:
         raise UserError(
-            f"{row.name} is an array of {row.record.array} tasks, each with a log of its own; "
+            f"{row.name} is an array of {row.record.array} tasks, each with its own log; "
             f"choose one: --task=0 ... --task={row.record.array - 1}"
         )
     return f"{job}_{task}"
 
 
 def log_chooser(folder: JobFolder, job: str, rank: int) -> Callable[[], Path | None]:
+    """A function that returns the current log of a rank, which for ranks other than 0 changes with each attempt."""
     if rank:
         return lambda: rank_log(folder, job, rank)
     return lambda: job_log(folder, job)
 
 
 def missing_log(row: Row, job: str, rank: int) -> str:
+    """Error message for a log that does not exist."""
     if not rank or row.job is None:
-        return f"{row.name}, job {job}, has said nothing yet: {row.state.words}"
-    others = speakers(row.job, job)
-    which = f"ranks that did: {', '.join(map(str, others))}" if others else "nor did any other but the first"
-    return f"rank {rank} of {row.name} said nothing; {which}"
+        return f"{row.name}, job {job}, has no output yet: {row.state.words}"
+    others = ranks_with_output(row.job, job)
+    which = (
+        f"ranks with output: {', '.join(map(str, others))}"
+        if others
+        else "neither has any other except rank 0"
+    )
+    return f"rank {rank} of {row.name} has no output; {which}"
 
 
 def job_log(folder: JobFolder, job: str) -> Path:
-    """Of the supervisor and the first rank, all starts of the job."""
+    """Log of the supervisor and rank 0, for all attempts under this id."""
     return folder.log / f"{job}.log"
 
 
 def rank_log(folder: JobFolder, job: str, rank: int) -> Path | None:
-    """Of the newest start in which the rank said something."""
-    found = {(speaker, restart): path for restart, speaker, path in rank_logs(folder, job)}
-    starts = [restart for speaker, restart in found if speaker == rank]
-    return found[rank, max(starts)] if starts else None
+    """Log of a rank in the newest attempt in which it has output; None if there is none."""
+    found = {restart: path for restart, other, path in rank_logs(folder, job) if other == rank}
+    return found[max(found)] if found else None
 
 
-def speakers(folder: JobFolder, job: str) -> list[int]:
-    """Ranks, besides the first, that said something."""
+def ranks_with_output(folder: JobFolder, job: str) -> list[int]:
+    """Ranks other than 0 that have output in any attempt."""
     return sorted({rank for _, rank, _ in rank_logs(folder, job)})
 
 
 def rank_logs(folder: JobFolder, job: str) -> Iterator[tuple[int, int, Path]]:
-    """Restart, rank and file of each log that is not empty."""
+    """Restart, rank and path of each log that is not empty, of ranks other than 0."""
     for path in folder.log.glob(f"{job}-*-rank*.log"):
         match = re.fullmatch(r"(\d+)-rank(\d+)\.log", path.name.removeprefix(f"{job}-"))
         if match and path.stat().st_size:
@@ -73,7 +78,7 @@ def rank_logs(folder: JobFolder, job: str) -> Iterator[tuple[int, int, Path]]:
 
 
 def show(path: Path | None, out: BinaryIO, missing: str) -> None:
-    """UserError with `missing` where there is nothing to show."""
+    """Copy a file to `out`; UserError with the message `missing` if there is none."""
     if path is None or not path.is_file():
         raise UserError(missing)
     with path.open("rb") as file:
@@ -84,11 +89,11 @@ def follow(
     choose: Callable[[], Path | None],
     out: BinaryIO,
     is_over: Callable[[], bool],
-    every_seconds: float = LOOK_EVERY_SECONDS,
+    every_seconds: float = FILE_SECONDS,
 ) -> None:
-    """Show the chosen file as it grows, and the next one where the choice changes, until the job is over.
+    """Copy the chosen file to `out` as it grows, and the next one when the choice changes, until the job is over.
 
-    What comes between the last look at the file and the job's end is shown: the end is asked for first.
+    Output between the last look at the file and the end of the job is not lost: `is_over` is called before that look.
     """
     path: Path | None = None
     file: BinaryIO | None = None
@@ -111,10 +116,10 @@ def follow(
         file.close()
 
 
-def seldom(
-    ask: Callable[[], bool], seconds: float = ASK_EVERY_SECONDS, clock: Callable[[], float] = time.monotonic
+def at_most_every(
+    ask: Callable[[], bool], seconds: float = QUEUE_SECONDS, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[], bool]:
-    """The question, asked at most so often; no in between."""
+    """`ask`, but called at most once in `seconds`; False in between."""
     last = -float("inf")
 
     def answer() -> bool:
@@ -128,7 +133,7 @@ def seldom(
 
 
 def copy(file: BinaryIO, out: BinaryIO) -> None:
-    """From where the file stands to its present end."""
+    """Copy from the file's position to its present end."""
     while chunk := file.read(CHUNK):
         out.write(chunk)
     out.flush()

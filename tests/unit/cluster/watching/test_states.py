@@ -1,4 +1,4 @@
-"""What a job is said to be at, from what SLURM, its supervisor and its run folder were seen to say."""
+"""The state of a job from what SLURM, its supervisor and its run folder say."""
 
 import time
 from datetime import UTC, datetime
@@ -7,10 +7,8 @@ import pytest
 
 from lediflow.cluster.jobs import JobRecord
 from lediflow.cluster.slurm import Accounted, Queued
-from lediflow.cluster.watching.evidence import Evidence
-from lediflow.cluster.watching.kinds import Kind, State, array_state, run_state
 from lediflow.cluster.watching.run_facts import RunFacts
-from lediflow.cluster.watching.states import job_state
+from lediflow.cluster.watching.states import Evidence, Kind, State, array_state, job_state, run_state
 from lediflow.engine.lease_record import LeaseRecord
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
@@ -70,10 +68,10 @@ def state(others=None, command="train", after=(), requeue=True, **evidence):
 @pytest.mark.parametrize(
     "reason, words",
     [
-        ("Priority", "pending: waits for its turn: others come first"),
+        ("Priority", "pending: waits for its turn: other jobs have a higher priority"),
         ("Resources", "pending: waits for free nodes"),
-        ("JobHeldUser", "held: `scontrol release 7` lets it go"),
-        ("launch_failed_requeued_held", "held: `scontrol release 7` lets it go"),
+        ("JobHeldUser", "held: `scontrol release 7` releases it"),
+        ("launch_failed_requeued_held", "held: `scontrol release 7` releases it"),
         (
             "QOSMaxJobsPerUserLimit",
             "pending: waits for a limit of its quality of service (QOSMaxJobsPerUserLimit)",
@@ -83,33 +81,33 @@ def state(others=None, command="train", after=(), requeue=True, **evidence):
         ("None", "pending"),
     ],
 )
-def test_a_pending_job_says_what_it_waits_for(reason, words):
+def test_a_pending_job_shows_what_it_waits_for(reason, words):
     assert state(queued=queued("PENDING", reason)) == State(Kind.PENDING, words)
 
 
-def test_a_job_behind_others_names_those_that_are_not_done():
+def test_a_dependent_job_names_the_dependencies_that_are_not_done():
     others = {"encode": Kind.DONE, "auxiliary": Kind.RUNNING}
     found = state(others, after=["encode", "auxiliary"], queued=queued("PENDING", "Dependency"))
     assert found.words == "pending: waits for auxiliary"
 
 
-def test_a_job_behind_one_that_failed_says_which_to_resume():
+def test_a_job_with_a_failed_dependency_names_the_one_to_resume():
     others = {"encode": Kind.DONE, "auxiliary": Kind.FAILED}
     found = state(others, after=["encode", "auxiliary"], queued=queued("PENDING", "DependencyNeverSatisfied"))
-    assert found.words == "never starts: auxiliary did not end well; `lediflow.status resume` that"
+    assert found.words == "never starts: auxiliary did not succeed; `lediflow.status resume` that"
 
 
-def test_a_requeued_job_says_how_often_and_why():
+def test_a_requeued_job_shows_how_often_and_why():
     found = state(
         attempts=[started(), ended("requeue", "the state is saved")], queued=queued("PENDING", "BeginTime", 3)
     )
     assert found.kind is Kind.PENDING
     assert found.words.startswith(
-        "requeued 3 times, last time: the state is saved; pending: waits for SLURM to start it again"
+        "requeued 3 times, last time: the state is saved; pending: waits for SLURM to restart it"
     )
 
 
-def test_a_running_job_says_since_when_and_where():
+def test_a_running_job_shows_since_when_and_where():
     run = RunFacts(lease=lease(restart=1), quiet_seconds=3)
     found = state(attempts=[started(700), started(restart=1)], queued=queued("RUNNING", restarts=1), run=run)
     assert found == State(Kind.RUNNING, "running for 10 min on n[1-2]; requeued once")
@@ -125,16 +123,18 @@ def test_a_job_whose_ranks_have_no_lease_yet_is_starting():
         assert found.words == f"{words}; requeued once"
 
 
-def test_work_without_a_lease_runs_as_soon_as_it_is_started():
+def test_a_command_without_a_lease_is_running_from_its_start():
     found = state(command="encode", attempts=[started()], queued=queued("RUNNING"))
     assert found.words == "running for 10 min on n[1-2]"
 
 
-def test_a_run_that_slurm_calls_running_but_that_gives_no_sign_of_life_is_said_to_be_silent():
+def test_a_running_job_whose_lease_is_not_renewed_is_without_a_sign_of_life():
     found = state(
         attempts=[started()], queued=queued("RUNNING"), run=RunFacts(lease=lease(), quiet_seconds=300)
     )
-    assert "running for 10 min on n[1-2] as SLURM says, but without a sign of life for 5 min" in found.words
+    assert (
+        "running for 10 min on n[1-2] according to SLURM, but without a sign of life for 5 min" in found.words
+    )
 
 
 @pytest.mark.parametrize("decision", ["requeue", "done"])
@@ -146,65 +146,65 @@ def test_a_job_that_leaves_its_nodes_is_ending(decision):
 # --- no longer in the queue
 
 
-def test_work_is_done_when_its_supervisor_says_so_or_its_weights_are_there():
+def test_a_job_is_done_by_its_supervisors_record_or_by_the_exported_weights():
     assert state(attempts=[started(), ended("done")], accounts=[account("COMPLETED")]).kind is Kind.DONE
     assert state(run=RunFacts(total_images=100, exported_images=100)).kind is Kind.DONE
     assert state(run=RunFacts(total_images=200, exported_images=100)).kind is not Kind.DONE
 
 
 @pytest.mark.parametrize("decision, kind", [("failed", Kind.FAILED), ("stopped", Kind.STOPPED)])
-@pytest.mark.parametrize("slurm_says", ["FAILED", "CANCELLED", "NODE_FAIL"])
-def test_what_the_supervisor_decided_outweighs_slurms_word(decision, kind, slurm_says):
-    found = state(attempts=[started(), ended(decision)], accounts=[account(slurm_says)])
-    assert found == State(kind, f"{decision}: a reason; `lediflow.status resume` goes on")
+@pytest.mark.parametrize("slurm_state", ["FAILED", "CANCELLED", "NODE_FAIL"])
+def test_the_supervisors_decision_takes_precedence_over_slurms_state(decision, kind, slurm_state):
+    found = state(attempts=[started(), ended(decision)], accounts=[account(slurm_state)])
+    assert found == State(kind, f"{decision}: a reason; `lediflow.status resume` continues")
 
 
-@pytest.mark.parametrize("slurm_says", ["NODE_FAIL", "PREEMPTED", "REQUEUED"])
-def test_a_lost_job_is_not_given_up_while_slurm_may_be_putting_it_back(slurm_says):
-    lost = {"attempts": [started()], "accounts": [account(slurm_says)]}
+@pytest.mark.parametrize("slurm_state", ["NODE_FAIL", "PREEMPTED", "REQUEUED"])
+def test_a_lost_job_is_pending_while_slurm_may_be_requeueing_it(slurm_state):
+    lost = {"attempts": [started()], "accounts": [account(slurm_state)]}
     assert state(**lost).kind is Kind.PENDING
-    assert "SLURM is putting it back into the queue" in state(**lost).words
+    assert "SLURM is requeueing it" in state(**lost).words
     assert state(**lost, requeue=False).kind is Kind.FAILED
-    late = state(attempts=[started()], accounts=[account(slurm_says, seconds_ago=3600)])
+    late = state(attempts=[started()], accounts=[account(slurm_state, seconds_ago=3600)])
     assert late.kind is Kind.FAILED
     assert "resume" in late.words
 
 
-def test_a_requeue_that_slurm_has_not_shown_yet_is_no_end():
+def test_a_requeue_that_slurm_does_not_show_yet_is_not_an_end():
     assert state(attempts=[started(), ended("requeue", seconds_ago=5)]).kind is Kind.PENDING
     late = state(attempts=[started(), ended("requeue", seconds_ago=5000)], accounts=[account("FAILED")])
-    assert late.words == "not put back into the queue: a reason; `lediflow.status resume` goes on"
+    assert late.words == "not requeued: a reason; `lediflow.status resume` continues"
 
 
 @pytest.mark.parametrize(
-    "slurm_says, words",
+    "slurm_state, words",
     [
         (
             "FAILED",
-            "lost: it ended without a word, as where a node is rebooted; `lediflow.status resume` goes on",
+            "lost: it ended without a record, as after a reboot of its node; `lediflow.status resume` continues",
         ),
         ("OUT_OF_MEMORY", "slurm.mem_gb"),
         ("TIMEOUT", "its time limit came before it could save"),
     ],
 )
-def test_a_job_that_could_not_say_how_it_ended_is_final_with_slurms_reason(slurm_says, words):
-    found = state(attempts=[started()], accounts=[account(slurm_says)])
+def test_a_job_without_an_end_record_has_failed_with_slurms_reason(slurm_state, words):
+    found = state(attempts=[started()], accounts=[account(slurm_state)])
     assert found.kind is Kind.FAILED
     assert words in found.words
 
 
-def test_cancelled_is_told_from_given_up_because_of_a_job_before_it():
+def test_cancelled_by_a_user_differs_from_cancelled_with_a_failed_dependency():
     assert state(attempts=[started()], accounts=[account("CANCELLED")]).words.startswith("cancelled;")
     assert state(accounts=[account("CANCELLED")]).words.startswith("cancelled before it started")
     others = {"auxiliary": Kind.CANCELLED, "encode": Kind.FAILED}
     found = state(others, before=["auxiliary", "encode"], accounts=[account("CANCELLED")])
     assert found == State(
         Kind.CANCELLED,
-        "not started: encode did not end well; `lediflow.status resume encode` takes this one up too",
+        "not started: encode did not succeed; `lediflow.status resume encode` resumes this one too",
     )
 
 
-def test_a_run_that_lives_on_out_of_slurms_sight_is_told():
+def test_a_run_that_goes_on_after_slurm_gave_it_up_is_running():
     found = state(
         attempts=[started()], accounts=[account("NODE_FAIL")], run=RunFacts(lease=lease(), quiet_seconds=1)
     )
@@ -212,13 +212,13 @@ def test_a_run_that_lives_on_out_of_slurms_sight_is_told():
     assert "outside the queue, by SLURM job 7, process 5 on n1" in found.words
 
 
-def test_the_last_word_of_a_start_that_another_has_replaced_is_not_the_jobs():
+def test_the_end_record_of_a_superseded_attempt_is_ignored():
     attempts = [started(), started(restart=1), ended("failed", restart=1), ended("terminated")]
-    assert state(attempts=attempts).words == "failed: a reason; `lediflow.status resume` goes on"
-    assert state(attempts=[*attempts[:2], attempts[3]]).words.startswith("lost: it ended without a word")
+    assert state(attempts=attempts).words == "failed: a reason; `lediflow.status resume` continues"
+    assert state(attempts=[*attempts[:2], attempts[3]]).words.startswith("lost: it ended without a record")
 
 
-def test_without_slurm_notes_are_told_as_notes():
+def test_without_slurm_the_records_alone_give_the_state():
     found = state(is_slurm_known=False, attempts=[started()])
     assert found == State(Kind.UNKNOWN, "started, 10 min ago; SLURM does not answer")
     assert state(is_slurm_known=False, attempts=[started(), ended("failed")]).kind is Kind.FAILED
@@ -227,17 +227,20 @@ def test_without_slurm_notes_are_told_as_notes():
 # --- runs without a job
 
 
-def test_a_run_started_by_hand_tells_its_state_by_its_folder():
+def test_the_state_of_a_run_started_by_hand_comes_from_its_folder():
     assert (
         run_state(RunFacts(lease=lease(), quiet_seconds=1)).words == "running, SLURM job 7, process 5 on n1"
     )
     assert run_state(RunFacts(total_images=9, exported_images=9)).words == "done"
-    assert run_state(RunFacts(lease=lease(is_given_back=True))).words == "stopped; the same command goes on"
+    assert run_state(RunFacts(lease=lease(is_given_back=True))).words == "stopped; the same command continues"
     failed = RunFacts(lease=lease(is_given_back=True), failure="rank 1: OSError: disk")
-    assert run_state(failed) == State(Kind.FAILED, "failed: rank 1: OSError: disk; the same command goes on")
+    assert run_state(failed) == State(
+        Kind.FAILED, "failed: rank 1: OSError: disk; the same command continues"
+    )
     silent = run_state(RunFacts(lease=lease(job=None), quiet_seconds=300))
     assert (
-        silent.words == "lost: no sign of life for 5 min, last from process 5 on n1; the same command goes on"
+        silent.words
+        == "lost: no sign of life for 5 min, last from process 5 on n1; the same command continues"
     )
 
 
@@ -252,7 +255,7 @@ def test_an_array_counts_its_tasks_and_names_one_that_failed():
     assert found == State(Kind.FAILED, "tasks: 1 done, 1 failed; task 1 failed: full disk")
 
 
-# --- what is to be known of the training besides
+# --- remarks about the training
 
 
 def turned(lowest_at=100, then_at=200, rise=0.12):
@@ -276,13 +279,13 @@ def turned(lowest_at=100, then_at=200, rise=0.12):
 REMARK = "held-out loss has turned: lowest -1.48 at 100 images, +0.12 since"
 
 
-def test_a_loss_that_has_turned_is_told_while_the_run_goes_on_and_when_it_is_done():
+def test_a_held_out_loss_that_has_turned_is_a_remark_on_running_and_finished_runs():
     run = RunFacts(events=turned(), lease=lease())
     assert state(queued=queued("RUNNING"), attempts=[started()], run=run).words.endswith(REMARK)
     assert run_state(RunFacts(total_images=9, exported_images=9, events=turned())).words == f"done; {REMARK}"
 
 
-def test_but_not_after_a_new_lowest_or_a_return_to_before():
+def test_there_is_no_such_remark_after_a_new_minimum_or_a_return_to_before():
     found_again = turned() + [
         event | {"images_seen": 300, "best_images_seen": 300} for event in turned()[1:2]
     ]
@@ -291,7 +294,7 @@ def test_but_not_after_a_new_lowest_or_a_return_to_before():
     assert RunFacts(events=gone_back).remark == ""
 
 
-def test_a_run_that_patience_has_ended_is_done_and_says_so():
+def test_a_run_that_patience_has_ended_is_done_by_patience():
     run = RunFacts(total_images=9, exported_images=5, is_finished=True, is_early=True)
     assert run_state(run) == State(Kind.DONE, "done (patience)")
     assert state(attempts=[started(), ended("done")], run=run) == State(Kind.DONE, "done (patience)")
