@@ -131,7 +131,7 @@ def trained(
             if reason is StopReason.NONE and ranks.is_first:
                 export(training, folder)
             # ranks leave together: launchers take the first one to go for a failure
-            reason = StopReason(training.engine.agree_now([reason])[0])
+            reason = StopReason(training.engine.group.agree_now([reason])[0])
     finally:
         training.saving.leave()
         tracker.close()

@@ -83,7 +83,7 @@ def build_run(
     engine = build_engine(
         command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent)
     )
-    session = engine.share(
+    session = engine.group.broadcast(
         uuid4().hex[:12]
     )  # one attempt of the run: what a killed one left has another name
     frozen = engine.frozen(inputs.parent.model) if inputs.parent else None

@@ -107,7 +107,9 @@ def find_width(
         "prior_scale": command.stage.prior_scale,
     }
     if (
-        kept := engine.share(read_width(folder.prior_width, pins) if engine.ranks.is_first else None)
+        kept := engine.group.broadcast(
+            read_width(folder.prior_width, pins) if engine.ranks.is_first else None
+        )
     ) is not None:
         log.info("the flow's start is %s, as measured before", describe_start(kept.width))
         return kept

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
 
-from lediflow.engine.ema import HALF_LIFE, Averages
+from lediflow.engine.base import BaseEngine
+from lediflow.engine.ema import HALF_LIFE
+from lediflow.engine.group import Group
 from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
-from lediflow.engine.messages import Messages
 from lediflow.engine.owned_state import (
     WEIGHT,
-    HostCopies,
-    adamw,
     clip_gradient,
     collect,
     even_share,
@@ -30,11 +30,9 @@ from lediflow.engine.owned_state import (
     restore_buffers,
     set_steps_made,
     steps_made,
-    with_averages,
 )
-from lediflow.engine.precision import frozen_in, resolved, trained_in
-from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, M, StateReader, accumulation_steps
-from lediflow.engine.ranks import Ranks, choose_device
+from lediflow.engine.precision import trained_in
+from lediflow.engine.protocol import EngineConfig, EngineState, StateReader
 from lediflow.engine.rendezvous import join_group
 from lediflow.engine.timings import Stopwatch, time_calls
 from lediflow.engine.zero import (
@@ -53,44 +51,35 @@ COLLECTIVES = (
     "all_reduce", "all_reduce_coalesced", "all_gather", "all_gather_into_tensor", "all_gather_coalesced",
     "reduce", "reduce_scatter", "reduce_scatter_tensor", "broadcast", "all_to_all_single", "barrier",
 )  # fmt: skip
-WHOLE_BELOW = (
-    2_048  # elements: stage 3 keeps norms and scales whole, gathering them costs more than they weigh
-)
+# elements; stage 3 keeps smaller parameters whole (norms, scales): gathering them costs more than it saves
+WHOLE_BELOW = 2_048
 
 
-class DeepSpeedEngine:
+class DeepSpeedEngine(BaseEngine):
     """Same contract as LocalEngine; `backward` and `step` go through DeepSpeed's engine."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        groups: list[dict[str, Any]],
-        config: EngineConfig,
-        ranks: Ranks,
-        *,
-        global_batch: int,
-        betas: tuple[float, float],
-        averages: tuple[str, ...] = ("ema",),
-        fitting: Fitting | None = None,
-    ) -> None:
-        self.ranks = ranks
-        self.device = choose_device(config.device, ranks.local_rank)
-        self.config = config = resolved(config, self.device)
-        _check(config)
+    def _check(self, config: EngineConfig) -> None:
+        if config.zero not in STAGES:
+            raise UserError(f"engine.zero={config.zero} is not offered; use one of {STAGES}")
+        if config.offload not in OFFLOADS:
+            raise UserError(f"engine.offload={config.offload!r} is unknown; use one of {', '.join(OFFLOADS)}")
+        if config.offload != "none" and config.zero == 0:
+            raise UserError(
+                "engine.offload=cpu moves what ZeRO shards, and engine.zero=0 shards nothing; use 1 to 3"
+            )
+
+    def _join_group(self) -> Group:
         self.deepspeed = _import_deepspeed(self.device)
-        join_group(ranks, "nccl" if self.device.type == "cuda" else "gloo", config.join_seconds)
-        self.deepspeed.init_distributed(verbose=False)  # takes the group that is there
-        self.messages = Messages(ranks)
-        micro_batch = config.micro_batch
-        if fitting and not micro_batch and self.device.type == "cuda":
-            micro_batch = fitting(self.device, ranks, self.messages.smallest)
-        self.micro_batch, self.accumulation = accumulation_steps(global_batch, ranks.world_size, micro_batch)
-        self.weights = module.to(self.device)
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        join_group(self.ranks, backend, self.config.join_seconds)
+        self.deepspeed.init_distributed(verbose=False)  # takes the default process group as it is
+        return Group(self.ranks, dist.new_group(backend="gloo"))
+
+    def _set_up(self, optimizer: Any) -> list[Piece]:
+        config, module = self.config, self.weights
         initial = InitialWeights(module)
-        optimizer = adamw(groups, betas)
         bucket = bucket_elements(sum(map(Tensor.numel, module.parameters())))
-        self.base_rates = [group["lr"] for group in groups]
-        # autocast must lie inside: DeepSpeed's engine switches off any that it finds around it
+        # autocast must be inside: DeepSpeed's engine switches off any autocast around itself
         self.engine, self.optimizer, _, _ = self.deepspeed.initialize(
             model=trained_in(config, module, self.device),
             optimizer=optimizer,
@@ -99,47 +88,34 @@ class DeepSpeedEngine:
         self.module = self.engine
         if config.zero in (1, 2) and config.offload == "none":
             UnaskedClipping(self.optimizer, self.deepspeed.comm.all_reduce, config.gradient_clip)
-        if config.zero == 0 and ranks.world_size == 1:
-            self.engine.enable_backward_allreduce = False  # else gradients are copied there and back
-        self.trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+        if config.zero == 0 and self.ranks.world_size == 1:
+            self.engine.enable_backward_allreduce = False  # it would copy gradients there and back
         self._keep_buffers_float32(initial)
         owned = owned_pieces(config.zero, self.optimizer, self.trained)
         restore(owned, initial)
-        self.averages = Averages([piece.views["weight"] for piece in owned], averages)
-        self.pieces = with_averages(owned, self.averages)
-        self.copies = HostCopies()
+        return owned
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()
 
-    def step(self, learning_rate_factor: float, decays: Mapping[str, float]) -> Tensor:
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * learning_rate_factor
-        norm = self._plain_step() if self.config.zero == 0 else self._sharded_step()
-        self.averages.update(decays)
-        return norm
-
-    def _plain_step(self) -> Tensor:
-        """Gradients are whole on every rank: clip and check them as the local engine does."""
-        norm = clip_gradient(self.optimizer, self.trained.values(), self.config.gradient_clip)
-        self.engine.step()
-        return norm
-
-    def _sharded_step(self) -> Tensor:
+    def _update_weights(self) -> Tensor:
+        if (
+            self.config.zero == 0
+        ):  # gradients are whole on every rank: clip and check them as LocalEngine does
+            norm = clip_gradient(self.optimizer, self.trained.values(), self.config.gradient_clip)
+            self.engine.step()
+            return norm
         self.engine.step()
         norm = torch.as_tensor(self.engine.get_global_grad_norm())
-        return torch.where(norm < 0, torch.nan, norm)  # DeepSpeed's word for a norm that is no number is -1
+        return torch.where(norm < 0, torch.nan, norm)  # DeepSpeed returns -1 for a norm that is not finite
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         if self.config.zero == 0:  # the weights are float32, and whole on every rank
-            self.averages.swap_with_weights()
-            try:
+            with super().averaged():
                 yield
-            finally:
-                self.averages.swap_with_weights()
             return
         self._compute_with(HALF_LIFE)
         try:
@@ -151,30 +127,6 @@ class DeepSpeedEngine:
         """Set the weights of the next forward pass from a role's pieces on all ranks."""
         whole = GatheredRole(self.pieces, role, self.trained, self.device, self.deepspeed.comm.all_reduce)
         set_forward_weights(self.config.zero, self.deepspeed, self.trained, whole)
-
-    def keep_best(self) -> None:
-        self.averages.keep_best()
-
-    def frozen(self, module: M) -> M:
-        return frozen_in(self.config, module, self.device)
-
-    def sum(self, values: Tensor) -> Tensor:
-        return self.messages.sum(values)
-
-    def gather(self, values: Tensor) -> Tensor:
-        return self.messages.gather(values)
-
-    def everyones(self, thing: Any) -> list[Any]:
-        return self.messages.everyones(thing)
-
-    def share(self, thing: Any) -> Any:
-        return self.messages.share(thing)
-
-    def agree(self, votes: list[int]) -> list[int]:
-        return self.messages.agree(votes)
-
-    def agree_now(self, votes: list[int]) -> list[int]:
-        return self.messages.agree_now(votes)
 
     def time_communication(self, stopwatch: Stopwatch) -> None:
         time_calls(self.deepspeed.comm.comm.cdb, COLLECTIVES, stopwatch)
@@ -191,7 +143,7 @@ class DeepSpeedEngine:
         set_steps_made(plain_optimizer(self.optimizer), reader.steps)
 
     def close(self) -> None:
-        self.messages.close()
+        self.group.flush()
         self.engine.destroy()
         self.deepspeed.comm.destroy_process_group()
 
@@ -199,17 +151,6 @@ class DeepSpeedEngine:
         """bfloat16 training casts buffers too; Fourier frequencies rounded to 8 bits would be other frequencies."""
         for name, buffer in self.weights.named_buffers():
             buffer.data = initial.tensors[f"buffer/{name}"].to(self.device)
-
-
-def _check(config: EngineConfig) -> None:
-    if config.zero not in STAGES:
-        raise UserError(f"engine.zero={config.zero} is not offered; use one of {STAGES}")
-    if config.offload not in OFFLOADS:
-        raise UserError(f"engine.offload={config.offload!r} is unknown; use one of {', '.join(OFFLOADS)}")
-    if config.offload != "none" and config.zero == 0:
-        raise UserError(
-            "engine.offload=cpu moves what ZeRO shards, and engine.zero=0 shards nothing; use 1 to 3"
-        )
 
 
 def _import_deepspeed(device: torch.device) -> Any:

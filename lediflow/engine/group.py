@@ -1,7 +1,11 @@
-"""The ranks of a command that measures: they share work by number, pass blocks around a ring, and stop together.
+"""The ranks that work together, and every message that they exchange besides gradients and weights.
 
-Messages travel between CPUs (gloo); results never depend on the number of ranks where every number is made by exactly
-one of them and the others add zero. One rank needs no process group at all.
+Messages travel between CPUs (gloo). Numbers do not depend on the number of ranks where each is made by exactly one rank
+and the others add zero: such sums are exact. `Group()` is one rank alone: it needs no process group, and every method
+returns what this rank passed.
+
+A vote (`agree`) is cast once a step and answered one step later: it travels while the next step computes, so that
+agreeing costs microseconds and all ranks still act at the same step.
 """
 
 from __future__ import annotations
@@ -13,39 +17,55 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float64
 from torch import Tensor
 
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.rendezvous import join_group
 from lediflow.errors import UserError
 
-PATIENCE = timedelta(days=2)  # a rank that has died is noticed at once; one that works longer is no fault
+PATIENCE = timedelta(days=2)  # a dead rank is noticed at once; a rank that works for longer has not failed
 
-FIRST_FAILURE = "failed"  # on the board: which rank could not go on, outside of any common undertaking
+FIRST_FAILURE = "failed"  # key in the store: which rank failed outside of any `together`
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo")
 
 
 class RankFailedError(UserError):
-    """A rank could not go on, so none does."""
+    """Another rank failed, so this one cannot go on."""
 
 
 class _OtherFailedError(Exception):
-    """Another rank said that it failed."""
+    """Another rank wrote into the store that it failed."""
 
 
-class RankGroup:
-    """The ranks of this command; collective calls are made by all of them in the same order."""
+class Group:
+    """The ranks of a command. All of them call the same methods in the same order; each method waits for all ranks.
 
-    def __init__(self, ranks: Ranks | None = None, join_seconds: float = 600.0) -> None:
+    `gloo` is a process group over CPUs, None for one rank. `store` is where a rank writes that it failed before its
+    connections break; without one, `together` and `blaming` notice failures only by broken connections.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks | None = None,
+        gloo: dist.ProcessGroup | None = None,
+        store: dist.Store | None = None,
+    ) -> None:
         self.ranks = ranks or Ranks()
-        self.group: dist.ProcessGroup | None = None
-        self.board: dist.Store | None = None  # where a rank that fails says so before the others ask
-        self.undertakings = 0
-        if self.world_size > 1:
-            join_group(self.ranks, "gloo", join_seconds)
-            self.group = dist.new_group(backend="gloo", timeout=PATIENCE)
-            self.board = self._board(timedelta(seconds=join_seconds))
-            self.everyones(None)  # all have found the board
+        self.gloo, self.store = gloo, store
+        self.undertakings = 0  # calls of `together`
+        self.vote: tuple[Tensor, dist.Work] | None = None  # on its way
+
+    @classmethod
+    def join(cls, ranks: Ranks, join_seconds: float = 600.0) -> Group:
+        """A group of all ranks, with a store; UserError if a rank does not join within `join_seconds`."""
+        if ranks.world_size == 1:
+            return cls(ranks)
+        join_group(ranks, "gloo", join_seconds)
+        group = cls(ranks, dist.new_group(backend="gloo", timeout=PATIENCE))
+        group.store = group._connect_store(timedelta(seconds=join_seconds))
+        group.all_gather(None)  # every rank has found the store
+        return group
 
     @property
     def rank(self) -> int:
@@ -59,44 +79,95 @@ class RankGroup:
     def is_first(self) -> bool:
         return self.ranks.is_first
 
-    def sum(self, values: Tensor) -> Tensor:
-        """Over the ranks, float64 on the CPU; exact where all but one of them give zeros."""
+    def sum(self, values: Tensor) -> Float64[Tensor, "*dims"]:
+        """Sum over the ranks, float64 on the CPU; exact where all ranks but one pass zeros."""
         summed = values.detach().to("cpu", torch.float64, copy=True).contiguous()
-        if self.group is not None:
-            dist.all_reduce(summed, group=self.group)
+        if self.gloo is not None:
+            dist.all_reduce(summed, group=self.gloo)
         return summed
 
-    def everyones(self, thing: Any) -> list[Any]:
-        """Every rank's (picklable) object, by rank."""
+    def stack(self, values: Tensor) -> Float64[Tensor, "ranks *dims"]:
+        """The tensors of all ranks, by rank, float64 on the CPU; their shapes must be equal."""
+        own = values.detach().to("cpu", torch.float64).contiguous()
+        if self.gloo is None:
+            return own[None]
+        rows = [torch.empty_like(own) for _ in range(self.world_size)]
+        dist.all_gather(rows, own, group=self.gloo)
+        return torch.stack(rows)
+
+    def all_gather(self, thing: Any) -> list[Any]:
+        """The objects of all ranks, by rank; they must be picklable."""
         things: list[Any] = [thing] * self.world_size
-        if self.group is not None:
-            dist.all_gather_object(things, thing, group=self.group)
+        if self.gloo is not None:
+            dist.all_gather_object(things, thing, group=self.gloo)
         return things
 
+    def broadcast(self, thing: Any) -> Any:
+        """Rank 0's object, which must be picklable; what other ranks pass is ignored."""
+        # An all-gather, so that rank 0 waits as well: callers may change on rank 0 what the others still read.
+        return self.all_gather(thing if self.is_first else None)[0]
+
     def pass_on(self, block: Tensor) -> Tensor:
-        """Give a block to the next rank of the ring and take the previous one's; their sizes may differ."""
-        if self.group is None:
+        """Send a block to the next rank of the ring and receive the previous rank's; sizes may differ."""
+        if self.gloo is None:
             return block
         block = block.contiguous()
-        shapes = self.everyones(tuple(block.shape))
+        shapes = self.all_gather(tuple(block.shape))
         after, before = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
         received = torch.empty(shapes[before], dtype=block.dtype)
-        sending = dist.isend(block.cpu(), after, group=self.group)
-        dist.recv(received, before, group=self.group)
-        assert sending is not None  # this rank is of the group
+        sending = dist.isend(block.cpu(), after, group=self.gloo)
+        dist.recv(received, before, group=self.gloo)
+        assert sending is not None  # None is for ranks outside of the group
         sending.wait()
         return received.to(block.device)
 
-    def share(self, thing: Any) -> Any:
-        """The first rank's (picklable) object."""
-        return self.everyones(thing)[0]
+    def agree(self, votes: list[int]) -> list[int]:
+        """Element-wise maximum over the ranks, of the previous call: zeros the first time. It does not wait.
+
+        One rank alone gets the maximum of this call.
+        """
+        if self.gloo is None:
+            return votes
+        answer = self._answer(len(votes))
+        cast = torch.tensor(votes)
+        self.vote = cast, dist.all_reduce(cast, dist.ReduceOp.MAX, group=self.gloo, async_op=True)
+        return answer
+
+    def agree_now(self, votes: list[int]) -> list[int]:
+        """Element-wise maximum over the ranks, of this call."""
+        cast = torch.tensor(votes)
+        if self.gloo is not None:
+            dist.all_reduce(cast, dist.ReduceOp.MAX, group=self.gloo)
+        return cast.tolist()
+
+    def smallest(self, number: int) -> int:
+        """The smallest number over the ranks."""
+        return -self.agree_now([-number])[0]
+
+    def flush(self) -> None:
+        """Wait for the last vote; call it before the process group ends."""
+        self._answer(0)
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self.flush()
+        if self.gloo is not None:
+            dist.destroy_process_group()
+            self.gloo = None
+
+    def _answer(self, count: int) -> list[int]:
+        if self.vote is None:
+            return [0] * count
+        (cast, work), self.vote = self.vote, None
+        work.wait()
+        return cast.tolist()
 
     @contextmanager
     def together(self, doing: str) -> Iterator[Callable[[], None]]:
-        """The body ends well on every rank, or no rank goes on: each raises, and names the rank that failed.
+        """The body succeeds on every rank, or every rank raises; ranks that succeeded raise RankFailedError.
 
-        A long body calls what it is given now and then: that raises as soon as another rank has failed. The body must
-        not hold collective calls, in which the others would be left waiting.
+        A long body should call the yielded function now and then: it raises as soon as another rank has failed. The
+        body must not contain collective calls, in which the other ranks would hang.
         """
         self.undertakings += 1
         key = f"failed/{self.undertakings}"
@@ -105,9 +176,9 @@ class RankGroup:
             yield lambda: self._look(key)
         except Exception as error:
             failure = error
-            if self.board is not None and not isinstance(error, _OtherFailedError):
-                self.board.set(key, sentence(error))
-        texts = self.everyones(
+            if self.store is not None and not isinstance(error, _OtherFailedError):
+                self.store.set(key, sentence(error))
+        texts = self.all_gather(
             None if failure is None or isinstance(failure, _OtherFailedError) else sentence(failure)
         )
         if failure is not None and not isinstance(failure, _OtherFailedError):
@@ -118,56 +189,53 @@ class RankGroup:
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
-        """Around all the work: an error outside of `together` ends the others in a collective call; they say whose."""
+        """Put it around all work: where another rank failed outside of `together`, the error names that rank.
+
+        Such a failure breaks the collective calls of the others, whose errors do not say why.
+        """
         try:
             yield
         except Exception as error:
-            if self.board is None or isinstance(error, RankFailedError):
+            if self.store is None or isinstance(error, RankFailedError):
                 raise
             if not is_lost_connection(error):
-                self.board.set(
+                self.store.set(
                     FIRST_FAILURE, f"rank {self.rank} of {self.world_size} failed: {sentence(error)}"
                 )
                 raise
-            raise RankFailedError(self._culprit()) from error
+            raise RankFailedError(self._find_culprit()) from error
 
-    def _culprit(self) -> str:
-        """Who ended the work of all, when a connection broke."""
+    def _find_culprit(self) -> str:
+        """A sentence about the rank that failed, after a connection broke."""
         silent = "ended without a word (killed, or out of memory?); what started it says more"
-        assert self.board is not None
+        assert self.store is not None
         try:
-            if self.board.check([FIRST_FAILURE]):
-                return self.board.get(FIRST_FAILURE).decode()
+            if self.store.check([FIRST_FAILURE]):
+                return self.store.get(FIRST_FAILURE).decode()
         except (RuntimeError, dist.DistError):
             return f"rank 0 of {self.world_size} {silent}"
         return f"a rank of {self.world_size}, not the first, {silent}"
 
     def _look(self, key: str) -> None:
-        if self.board is not None and self.board.check([key]):
+        if self.store is not None and self.store.check([key]):
             raise _OtherFailedError
 
-    def _board(self, patience: timedelta) -> dist.Store:
-        """A store of this group's own at the first rank, on any port that is free there."""
-        options: dict[str, Any] = {"wait_for_workers": False, "timeout": patience}
-        address, is_first = self.ranks.master_addr, self.is_first
-        store = dist.TCPStore(address, 0, is_master=True, **options) if is_first else None
-        port = self.share(store.port if store else None)
+    def _connect_store(self, timeout: timedelta) -> dist.Store:
+        """A store of this group's own at rank 0, on any port that is free there."""
+        options: dict[str, Any] = {"wait_for_workers": False, "timeout": timeout}
+        address = self.ranks.master_addr
+        store = dist.TCPStore(address, 0, is_master=True, **options) if self.is_first else None
+        port = self.broadcast(store.port if store else None)
         return store or dist.TCPStore(address, port, is_master=False, **options)
-
-    def close(self) -> None:
-        """Leave the process group."""
-        if self.group is not None:
-            dist.destroy_process_group()
-            self.group = None
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether a collective call ended because another rank is gone."""
+    """Whether a collective call failed because another rank is gone."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_CONNECTION)
     )
 
 
 def sentence(error: Exception) -> str:
-    """What an error says, with its kind where that is not a request that cannot be met."""
+    """The message of an error; its type comes first unless it is a UserError."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -42,6 +42,12 @@ class Piece:
         return Piece(self.name, extent, {role: view[start:stop] for role, view in self.views.items()})
 
 
+def whole_piece(name: str, weight: Tensor, moments: Mapping[str, Tensor]) -> Piece:
+    """A parameter that this rank owns as a whole, with Adam's moments of it."""
+    views = {WEIGHT: weight.data.view(-1)} | {moment: moments[moment].view(-1) for moment in MOMENTS}
+    return Piece(name, Extent(0, tuple(weight.shape)), views)
+
+
 def with_averages(pieces: Sequence[Piece], averages: Averages) -> list[Piece]:
     """The pieces with the averages of their weights; both are in the same order."""
     return [

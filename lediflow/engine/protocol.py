@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lediflow.engine.group import Group
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.timings import Stopwatch
 from lediflow.ranges import bounded
@@ -97,6 +98,7 @@ class Engine(Protocol):
     """One optimizer step is: `accumulation` times `backward(loss)`, then `step`. Ranks meet in these methods only."""
 
     ranks: Ranks
+    group: Group  # messages between ranks besides gradients and weights
     device: torch.device
     config: EngineConfig  # with `auto` and null resolved
     module: nn.Module  # call it to get a loss; its outputs carry gradients
@@ -127,30 +129,6 @@ class Engine(Protocol):
 
     def keep_best(self) -> None:
         """Keep a copy of the averaged weights as role `best`, if the engine has that role."""
-        ...
-
-    def sum(self, values: Tensor) -> Tensor:
-        """A 1-d tensor summed over the ranks, float64 on the CPU; waits for all."""
-        ...
-
-    def gather(self, values: Tensor) -> Tensor:
-        """Every rank's 1-d tensor, [ranks, n], float64 on the CPU; waits for all."""
-        ...
-
-    def everyones(self, thing: Any) -> list[Any]:
-        """Every rank's object, in the order of ranks; waits for all."""
-        ...
-
-    def share(self, thing: Any) -> Any:
-        """The first rank's object; waits for it."""
-        ...
-
-    def agree(self, votes: list[int]) -> list[int]:
-        """The largest of each vote over the ranks, of this call or of the one before: the same on every rank."""
-        ...
-
-    def agree_now(self, votes: list[int]) -> list[int]:
-        """The largest of each vote over the ranks; waits for all."""
         ...
 
     def time_communication(self, stopwatch: Stopwatch) -> None:

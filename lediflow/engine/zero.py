@@ -16,8 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lediflow.engine.local import whole_piece
-from lediflow.engine.owned_state import MOMENTS, WEIGHT, Piece, create_moments, skip_unless_finite
+from lediflow.engine.owned_state import (
+    MOMENTS,
+    WEIGHT,
+    Piece,
+    create_moments,
+    skip_unless_finite,
+    whole_piece,
+)
 from lediflow.engine.protocol import Extent, StateReader
 
 

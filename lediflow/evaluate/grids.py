@@ -87,7 +87,7 @@ def shape(session: Session, pipeline: LeDiFlowPipeline) -> dict[str, float]:
             found = path_shape(
                 pipeline, session.command, count, batch_size=session.command.batch_size
             )._asdict()
-    return session.group.share(found)
+    return session.group.broadcast(found)
 
 
 def write_images(

@@ -53,7 +53,7 @@ class RowMaker:
         images = GeneratedImages(self.pipeline, config, command.count, self.models)
         record = self.record(images)
         path = self.output / ROWS / f"{digest(record)}.json"
-        if found := group.share(self.finished(path)):
+        if found := group.broadcast(self.finished(path)):
             return {"run": self.name} | found
         features = self.features(images, config)
         row = (
@@ -122,7 +122,7 @@ class RowMaker:
                     "ms_per_image": batch["total"],
                     "cost": cost,
                 }
-        return group.share(found)
+        return group.broadcast(found)
 
     def facts(self) -> dict[str, Any]:
         """About the references themselves: what no model needs to beat, and what none on these latents can."""

@@ -58,7 +58,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
         "weights": pipeline_hashes(run.flow, run.sampler),
         "data": reader.index.fingerprint,
     }
-    if found := session.group.share(finished_results(output, asked)):
+    if found := session.group.broadcast(finished_results(output, asked)):
         session.say(f"already evaluated: {output / RESULTS}")
         say_rows(session, found)
         return found

@@ -15,7 +15,7 @@ import torch
 from lediflow.config.load import load_pipeline
 from lediflow.config.schema import EvaluateCommand
 from lediflow.disk import disk_errors_explained
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.engine.ranks import choose_device, find_ranks
 from lediflow.evaluation.features import FeatureExtractor, build_features
 from lediflow.evaluation.results import RESULTS, birth_certificate, claim_results, write_results
@@ -26,14 +26,14 @@ from lediflow.tracking.progress import make_progress
 @dataclass(frozen=True)
 class Session:
     command: EvaluateCommand
-    group: RankGroup
+    group: Group
     device: torch.device
     extractor: FeatureExtractor
 
     @classmethod
     def start(cls, command: EvaluateCommand) -> Session:
         """Join the other ranks, then load the extractor on this one's device."""
-        group = RankGroup(find_ranks())
+        group = Group.join(find_ranks())
         if not group.is_first:
             logging.getLogger("lediflow").setLevel(logging.WARNING)
         with group.together("getting ready"):

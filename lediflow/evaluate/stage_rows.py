@@ -80,14 +80,14 @@ class StageRows:
         images = source.images(config)
         record = self.record(images)
         path = self.output / ROWS / f"{digest(record)}.json"
-        if found := group.share(read_stage_row(path) if group.is_first and path.exists() else None):
+        if found := group.broadcast(read_stage_row(path) if group.is_first and path.exists() else None):
             return dict(found)
         features = self.features(source.name, images, config)
         row = {
             "z": source.name,
             "solver": config.solver if config.steps else ALONE,
             "steps": config.steps,
-            "nfe": group.share(source.evaluations(config) if group.is_first else None),
+            "nfe": group.broadcast(source.evaluations(config) if group.is_first else None),
             **self.distance(self.measure(features, source.samples)),
             **counts(len(images), source.samples),
             "reference_images": len(self.references[0].chosen),

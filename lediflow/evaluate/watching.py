@@ -39,10 +39,10 @@ def watch(session: Session) -> None:
     with session.group.together(f"looking at {folder.root}"):
         check_watched(session, folder)
     while True:
-        was_finished = session.group.share(
+        was_finished = session.group.broadcast(
             is_finished(folder)
         )  # first: the last checkpoint may be written after `next_checkpoint` has looked
-        path = session.group.share(next_checkpoint(folder) if session.group.is_first else None)
+        path = session.group.broadcast(next_checkpoint(folder) if session.group.is_first else None)
         if path is not None:
             evaluate_checkpoint(session, folder, Checkpoint(path))
         elif was_finished:
@@ -94,7 +94,7 @@ def is_finished(folder: RunFolder) -> bool:
 def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpoint) -> None:
     """Its weights as an export of their own, measured like any run's; then an event in the log."""
     output = results_of(folder, checkpoint.images_seen)
-    stage = session.group.share(exported_stage(checkpoint, output) if session.group.is_first else None)
+    stage = session.group.broadcast(exported_stage(checkpoint, output) if session.group.is_first else None)
     if stage is None:
         return  # the training has removed it meanwhile
     session.say(f"checkpoint at {checkpoint.images_seen:,} images")

@@ -12,7 +12,7 @@ two moments instead, in one pass and in memory that does not grow with the numbe
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.distances.checks import check_count
 from lediflow.evaluation.distances.estimate import Estimate, biased_mmd, estimate, unbiased_mmd
 from lediflow.evaluation.distances.kernels import Gaussian
@@ -40,12 +40,10 @@ def cmmd(
     two samples of one distribution, so it may come out below zero.
     """
     check_count(len(x), len(y), fewest=2 if unbiased else 1)
-    sums = kernel_sums(whole(x), whole(y), Gaussian(sigma), RankGroup())
+    sums = kernel_sums(whole(x), whole(y), Gaussian(sigma), Group())
     return scale * (unbiased_mmd(sums) if unbiased else biased_mmd(sums))
 
 
-def cmmd_estimate(
-    x: Rows, y: Rows, group: RankGroup, *, sigma: float = SIGMA, scale: float = SCALE
-) -> Estimate:
+def cmmd_estimate(x: Rows, y: Rows, group: Group, *, sigma: float = SIGMA, scale: float = SCALE) -> Estimate:
     """Both values with their confidence interval, of sets that the ranks share; the same bits on any number of them."""
     return estimate(kernel_sums(x, y, Gaussian(sigma), group), scale)

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lediflow.disk import disk_errors_explained, whole_or_absent
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.rows import Rows, share
 from lediflow.evaluation.features.protocol import FeatureExtractor
@@ -61,7 +61,7 @@ class Pieces:
         numbers = self.numbers(piece)
         return self.folder / f"{numbers.start:08d}-{numbers.stop:08d}.safetensors"
 
-    def mine(self, group: RankGroup) -> list[int]:
+    def mine(self, group: Group) -> list[int]:
         """The pieces that this rank makes, done or not."""
         return list(range(group.rank, len(self), group.world_size))
 
@@ -87,7 +87,7 @@ def embed(
     pieces: Pieces,
     images: NumberedImages,
     extractor: FeatureExtractor,
-    group: RankGroup,
+    group: Group,
     advance: Callable[[int], None] = lambda images: None,
 ) -> None:
     """Make the features that are not there yet; returns when every rank has, or raises on all of them."""
@@ -139,12 +139,12 @@ class FeatureSet:
         with safe_open(self.path, "pt") as file:
             return file.get_slice(FEATURES)[numbers.start : numbers.stop]
 
-    def rows(self, group: RankGroup, device: torch.device | str = "cpu") -> Rows:
+    def rows(self, group: Group, device: torch.device | str = "cpu") -> Rows:
         """This rank's share of all rows."""
         mine = share(self.count, group.rank, group.world_size)
         return Rows(self.slice(mine).to(device), mine.start, self.count)
 
-    def chosen(self, numbers: Numbers, group: RankGroup, device: torch.device | str = "cpu") -> Rows:
+    def chosen(self, numbers: Numbers, group: Group, device: torch.device | str = "cpu") -> Rows:
         """This rank's share of the rows with these (rising) numbers."""
         mine = share(len(numbers), group.rank, group.world_size)
         wanted = numbers[mine.start : mine.stop]
@@ -166,7 +166,7 @@ class FeatureSet:
         return found[torch.from_numpy(wanted - wanted[0])]
 
 
-def gathered(pieces: Pieces, fingerprint: dict[str, Any], group: RankGroup) -> FeatureSet:
+def gathered(pieces: Pieces, fingerprint: dict[str, Any], group: Group) -> FeatureSet:
     """Join the finished pieces in one file, unless another command has done so meanwhile, and remove the pieces."""
     with group.together("writing features"), disk_errors_explained(pieces.whole):
         if group.is_first:
@@ -200,14 +200,14 @@ def feature_set(
     path: Path,
     images: NumberedImages,
     extractor: FeatureExtractor,
-    group: RankGroup,
+    group: Group,
     *,
     batch_size: int,
     advance: Callable[[int], None] = lambda images: None,
 ) -> FeatureSet:
     """The set at `path`, read if it is of these images, refused if it is of others, made if there is none."""
     fingerprint = features_record(images.record, extractor.record, len(images))
-    if group.share(path.exists()):
+    if group.broadcast(path.exists()):
         return open_checked(path, fingerprint)
     folder = path.with_name(f".{path.stem}-{digest(fingerprint)}.pieces")
     pieces = Pieces(folder, len(images), batch_size, path)

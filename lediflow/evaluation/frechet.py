@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.distances.rows import TILE, Rows, tiles, whole
 
 DIGITS = 52  # binary digits of a float64, less the one that a rounded sum may need more
@@ -32,11 +32,11 @@ class FeatureStatistics(NamedTuple):
 
 
 def feature_statistics(
-    features: Float[Tensor, "n dim"] | Rows, group: RankGroup | None = None
+    features: Float[Tensor, "n dim"] | Rows, group: Group | None = None
 ) -> FeatureStatistics:
     """What the Fréchet distance keeps of a set; every rank gets that of the whole."""
     rows = features if isinstance(features, Rows) else whole(features)
-    group = group or RankGroup()
+    group = group or Group()
     if rows.total < 2:
         raise ValueError(f"a covariance needs at least 2 images, found {rows.total}; add images")
     mean = sum_over_tiles(rows, group, lambda tile: tile.sum(dim=0)) / rows.total
@@ -67,7 +67,7 @@ class FeatureSums(NamedTuple):
         self.first.add_(batch.sum(dim=0))
         self.second.addmm_(batch.T, batch)
 
-    def statistics(self, group: RankGroup) -> FeatureStatistics:
+    def statistics(self, group: Group) -> FeatureStatistics:
         """Of all ranks' features; digits are lost where the mean is far larger than the deviation."""
         count, first, second = (group.sum(values) for values in self)
         mean = first / count
@@ -75,7 +75,7 @@ class FeatureSums(NamedTuple):
 
 
 def sum_over_tiles(
-    rows: Rows, group: RankGroup, of: Callable[[Float[Tensor, "rows dim"]], Float[Tensor, " dim"]]
+    rows: Rows, group: Group, of: Callable[[Float[Tensor, "rows dim"]], Float[Tensor, " dim"]]
 ) -> Float[Tensor, " dim"]:
     """Each rank puts its tiles' vectors into their places; all are then added in the order of the tiles."""
     dim = rows.values.shape[1]

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.rows import Rows
 from lediflow.evaluation.nearest import Nearest, nearest_two
@@ -36,9 +36,7 @@ FLAGGED_CLOSER = 0.6  # share_closer above which z counts: of many images any sm
 CLOSEST_PAIRS = 8  # as many as one row of pictures shows
 
 
-def nearest_training(
-    training: Rows, held_out: Rows | None, samples: Rows, group: RankGroup
-) -> dict[str, Any]:
+def nearest_training(training: Rows, held_out: Rows | None, samples: Rows, group: Group) -> dict[str, Any]:
     """Both judgements and the closest pairs, ready for a results file; held-out photographs make the second one."""
     if training.total < 2:
         raise UserError(

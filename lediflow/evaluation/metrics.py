@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
 from lediflow.evaluation.compare import Measured
@@ -75,7 +75,7 @@ def measure(
     reference: Reference,
     samples: FeatureSet,
     features: str,
-    group: RankGroup,
+    group: Group,
     device: torch.device | str,
     config: MetricsConfig,
 ) -> Metrics:
@@ -99,7 +99,7 @@ def check_counts(real: int, made: int) -> None:
         )
 
 
-def distances(real: Rows, made: Rows, features: str, group: RankGroup) -> tuple[dict[str, Any], Measured]:
+def distances(real: Rows, made: Rows, features: str, group: Group) -> tuple[dict[str, Any], Measured]:
     """MMD, Fréchet and kernel distance."""
     mmd = cmmd_estimate(unit_rows(made), unit_rows(real), group)
     kid = estimate(kernel_sums(made, real, Polynomial(), group))
@@ -123,7 +123,7 @@ def distances(real: Rows, made: Rows, features: str, group: RankGroup) -> tuple[
     return row, Measured(mmd.unbiased, mmd.influence_x, mmd.influence_y, {})
 
 
-def neighborhoods(real: Rows, made: Rows, group: RankGroup, neighbors: int) -> dict[str, Any]:
+def neighborhoods(real: Rows, made: Rows, group: Group, neighbors: int) -> dict[str, Any]:
     """Precision, recall, density and coverage, where there are images enough for them."""
     if min(real.total, made.total) <= neighbors:
         return {}
@@ -131,7 +131,7 @@ def neighborhoods(real: Rows, made: Rows, group: RankGroup, neighbors: int) -> d
 
 
 def memorisation(
-    reference: Reference, made: Rows, group: RankGroup, device: torch.device | str
+    reference: Reference, made: Rows, group: Group, device: torch.device | str
 ) -> dict[str, Any]:
     """Whether samples are copies of what the run was trained on, if it was trained on the reference's images."""
     training = reference.training(group, device)
@@ -144,7 +144,7 @@ def unit_rows(rows: Rows) -> Rows:
     return rows._replace(values=unit(rows.values.double()))
 
 
-def halves_mmd(reference: Reference, group: RankGroup, device: torch.device | str) -> float | None:
+def halves_mmd(reference: Reference, group: Group, device: torch.device | str) -> float | None:
     """The MMD between two halves of the real images: what no model needs to beat."""
     first, second = reference.halves(group, device)
     if min(first.total, second.total) < FEWEST:
@@ -152,9 +152,7 @@ def halves_mmd(reference: Reference, group: RankGroup, device: torch.device | st
     return cmmd_estimate(unit_rows(first), unit_rows(second), group).unbiased
 
 
-def streaming_row(
-    reference: Reference, samples: FeatureSet, features: str, group: RankGroup
-) -> dict[str, Any]:
+def streaming_row(reference: Reference, samples: FeatureSet, features: str, group: Group) -> dict[str, Any]:
     """What moments tell: MMD and Fréchet distance. Features are read from their files a batch at a time."""
     real, real_raw = streamed(reference.batches, len(reference.chosen), reference.features.dim, group)
     made, made_raw = streamed(samples.batches, samples.count, samples.dim, group)
@@ -179,7 +177,7 @@ def streamed(
     batches: Callable[[int], Iterator[tuple[int, Float[Tensor, "batch dim"]]]],
     count: int,
     dim: int,
-    group: RankGroup,
+    group: Group,
 ) -> tuple[StreamingCMMD, FeatureStatistics]:
     """Moments of the unit features, and mean and covariance of the raw ones, from batches of a size.
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.distances.rows import Rows, place, tiles, visits
 
 # of |a|^2 + |b|^2: above float64's rounding in thousands of dimensions, at the precision of float32 features
@@ -31,7 +31,7 @@ class PairOfTiles(NamedTuple):
     squared: Float[Tensor, "rows columns"]  # distances
 
 
-def pairs_of_tiles(rows: Rows, others: Rows, group: RankGroup) -> Iterator[PairOfTiles]:
+def pairs_of_tiles(rows: Rows, others: Rows, group: Group) -> Iterator[PairOfTiles]:
     """This rank's rows against all rows of another set; every rank must run through all of it."""
     for block in visits(others, group):
         for other_number, columns in tiles(block):
@@ -49,7 +49,7 @@ def squared_distances(
     return torch.where(squared <= SAME_PLACE * norms, 0.0, squared)  # what is not a number stays so
 
 
-def squared_radii(rows: Rows, group: RankGroup, neighbors: int) -> Float[Tensor, " n"]:
+def squared_radii(rows: Rows, group: Group, neighbors: int) -> Float[Tensor, " n"]:
     """From each row of a set to its k-th nearest other row, squared; every rank gets those of all rows."""
     nearest = torch.full((rows.total, neighbors), torch.inf, dtype=torch.float64, device=rows.values.device)
     for own, other, squared in pairs_of_tiles(rows, rows, group):
@@ -57,7 +57,7 @@ def squared_radii(rows: Rows, group: RankGroup, neighbors: int) -> Float[Tensor,
             squared.fill_diagonal_(torch.inf)  # an image is not its own neighbour
         candidates = torch.cat([nearest[own], squared], dim=1)
         nearest[own] = candidates.topk(neighbors, largest=False).values  # in rising order
-    return everyones(nearest[:, -1], rows, group)
+    return all_gather_rows(nearest[:, -1], rows, group)
 
 
 class Nearest(NamedTuple):
@@ -68,7 +68,7 @@ class Nearest(NamedTuple):
     second: Float[Tensor, " n"]  # distance to the second nearest
 
 
-def nearest_two(rows: Rows, others: Rows, group: RankGroup) -> Nearest:
+def nearest_two(rows: Rows, others: Rows, group: Group) -> Nearest:
     """The two nearest of `others` to each row; every rank gets those of all rows."""
     unknown = torch.full((rows.total,), torch.inf, dtype=torch.float64, device=rows.values.device)
     first, second, number = unknown, unknown.clone(), unknown.clone()
@@ -81,11 +81,11 @@ def nearest_two(rows: Rows, others: Rows, group: RankGroup) -> Nearest:
         second[own] = torch.stack([second[own], next_near, loser]).amin(dim=0)
         first[own] = torch.where(is_nearer, near, first[own])
         number[own] = torch.where(is_nearer, found.double(), number[own])  # exact: far below 2^53
-    first, second, number = (everyones(values, rows, group) for values in (first, second, number))
+    first, second, number = (all_gather_rows(values, rows, group) for values in (first, second, number))
     return Nearest(first.sqrt(), number.long(), second.sqrt())
 
 
-def everyones(values: Float[Tensor, " n"], rows: Rows, group: RankGroup) -> Float[Tensor, " n"]:
+def all_gather_rows(values: Float[Tensor, " n"], rows: Rows, group: Group) -> Float[Tensor, " n"]:
     """Each rank's values of its own rows, put together, on the CPU."""
     own = slice(rows.first, rows.first + len(rows.values))
     placed = torch.zeros_like(values)

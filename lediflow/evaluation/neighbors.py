@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.rows import Rows
 from lediflow.evaluation.nearest import pairs_of_tiles, squared_radii
@@ -26,7 +26,7 @@ TIE = 1e-9  # squared distances closer than this, relatively, are equal
 
 
 def manifold_metrics(
-    reference: Rows, samples: Rows, group: RankGroup, neighbors: int = NEIGHBORS
+    reference: Rows, samples: Rows, group: Group, neighbors: int = NEIGHBORS
 ) -> dict[str, float]:
     """Precision, recall, density and coverage of samples among reference photographs."""
     check_counts(reference.total, samples.total, neighbors)

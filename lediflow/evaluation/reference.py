@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.rows import Rows
 from lediflow.evaluation.embedding import FeatureSet, Numbers
@@ -40,27 +40,27 @@ class Reference:
         chosen = hashlib.sha256(self.chosen.tobytes()).hexdigest()
         return digest(self.features.fingerprint | {"chosen": chosen})
 
-    def rows(self, group: RankGroup, device: torch.device | str) -> Rows:
+    def rows(self, group: Group, device: torch.device | str) -> Rows:
         return self.features.chosen(self.chosen, group, device)
 
     def batches(self, size: int) -> Iterator[tuple[int, Float[Tensor, "batch dim"]]]:
         """Numbered batches of features, for what needs to see each only once."""
         return self.features.batches(size, self.chosen)
 
-    def training(self, group: RankGroup, device: torch.device | str) -> Rows | None:
+    def training(self, group: Group, device: torch.device | str) -> Rows | None:
         """What the model may have memorised."""
         return self._part(False, group, device)
 
-    def held_out(self, group: RankGroup, device: torch.device | str) -> Rows | None:
+    def held_out(self, group: Group, device: torch.device | str) -> Rows | None:
         """What it cannot have: of the same kind, but never seen."""
         return self._part(True, group, device)
 
-    def halves(self, group: RankGroup, device: torch.device | str) -> tuple[Rows, Rows]:
+    def halves(self, group: Group, device: torch.device | str) -> tuple[Rows, Rows]:
         """Every other image: two sets that differ by chance alone."""
         first, second = (self.features.chosen(self.chosen[start::2], group, device) for start in (0, 1))
         return first, second
 
-    def _part(self, held_out: bool, group: RankGroup, device: torch.device | str) -> Rows | None:
+    def _part(self, held_out: bool, group: Group, device: torch.device | str) -> Rows | None:
         if self.is_held_out is None:
             return None
         numbers = np.flatnonzero(self.is_held_out == held_out)

@@ -111,18 +111,18 @@ def train(run: Training) -> StopReason:
     run.pace.timings.restart()
     while not run.is_over:
         step = take_step(run)
-        hear_of_bad_steps(run, run.bad_steps.note(step))
+        report_bad_step(run, run.bad_steps.note(step))
         if run.bad_steps.are_too_many:
-            go_back(run)
+            restore_checkpoint(run)
             continue
-        look_around(run, step)
-        reason = meet(run)
+        log_and_validate(run, step)
+        reason = agree_and_save(run)
         if reason is StopReason.LEASE_LOST:
             return reason  # what is saved now would be written into another's folder
         if reason is not StopReason.NONE and not run.is_over:
             save_and_wait(run)
             return reason
-    hear_of_bad_steps(run, run.bad_steps.flush())
+    report_bad_step(run, run.bad_steps.flush())
     save_and_wait(run)
     report_turn(run)
     return StopReason.NONE
@@ -151,12 +151,12 @@ def take_step(run: Training) -> Step:
     return Step(clock.images_seen, keys, losses, *on_its_way(norm), batch, config.learning_rate * factor)
 
 
-def meet(run: Training) -> StopReason:
+def agree_and_save(run: Training) -> StopReason:
     """At the step's end all ranks hear each other's wishes, and save if it is time."""
     saving, clock = run.saving, run.clock
     votes = [run.stop.vote(), saving.wants_retry, saving.failed_save, run.stop.makes_saving_pointless]
-    reason, retry, failed, pointless = run.engine.agree([int(vote) for vote in votes])
-    saving.hear(failed)
+    reason, retry, failed, pointless = run.engine.group.agree([int(vote) for vote in votes])
+    saving.learn_outcome(failed)
     due = clock.is_due(run.config.checkpoint.every_images) and not pointless
     wanted = due or bool(retry) or run.has_unreported_turn
     if saving.is_time(wanted) and not run.is_over and run.bad_steps.in_a_row == 0:
@@ -168,7 +168,7 @@ def meet(run: Training) -> StopReason:
     return StopReason(reason)
 
 
-def look_around(run: Training, step: Step) -> None:
+def log_and_validate(run: Training, step: Step) -> None:
     """What happens now and then between steps: a point of the curves, a check of attention, the held-out samples."""
     clock, config = run.clock, run.config
     if clock.is_due(config.log_every_images) or clock.is_finished:
@@ -218,16 +218,16 @@ def report_turn(run: Training) -> None:
     run.tracker.record(TURNED, run.clock.images_seen, **turn.values, message=text)
 
 
-def hear_of_bad_steps(run: Training, bad: Step | None) -> None:
+def report_bad_step(run: Training, bad: Step | None) -> None:
     """Name the samples of a step that was left out."""
     if bad is None:
         return
-    suspects = [key for keys in run.engine.everyones(bad.suspects) for key in keys]
+    suspects = [key for keys in run.engine.group.all_gather(bad.suspects) for key in keys]
     log.warning("%s", described(bad, suspects))
     run.tracker.record("bad_step", bad.images_seen, norm=float(bad.norm), samples=suspects)
 
 
-def go_back(run: Training) -> None:
+def restore_checkpoint(run: Training) -> None:
     """Continue from the last good checkpoint: what was transient does not come again."""
     run.bad_steps.count_return(run.checkpoints.folder)
     run.saving.settle()
@@ -250,7 +250,7 @@ def save_and_wait(run: Training) -> None:
 def find_newest(run: Training) -> Checkpoint | None:
     """The newest valid checkpoint; the first rank looks for it. Refuses one of another run, and changes nothing."""
     newest = run.checkpoints.newest() if run.engine.ranks.is_first else None
-    path = run.engine.share(newest.path if newest else None)
+    path = run.engine.group.broadcast(newest.path if newest else None)
     if path is None:
         return None
     checkpoint = Checkpoint(path)

@@ -32,7 +32,7 @@ class Pace:
         """Tell every rank's quantiles since the last time, in seconds. Every rank must call it."""
         if not self.timings.steps:
             return
-        found = table(self.engine.gather(self.timings.row()))
+        found = table(self.engine.group.stack(self.timings.row()))
         self.tracker.record("ranks", images_seen, **found)
         if self.engine.ranks.is_first:
             self._tell(images_seen, stragglers(found))

@@ -43,4 +43,4 @@ def measure_spread(
             batch = ready(stored, reader, noise, engine.device)
             prior = auxiliary.decode(draw_latents(auxiliary, batch, noise))
             logs[piece] = log_spreads(batch.images, prior.mean, prior.logvar).cpu()
-    return typical_spread(engine.sum(logs.flatten()).view_as(logs))
+    return typical_spread(engine.group.sum(logs.flatten()).view_as(logs))

@@ -82,7 +82,7 @@ class Saving:
         self.writer.begin(images_seen, state, progress)
         self.attempt = Attempt(images_seen, self.clock() - started)
 
-    def hear(self, failed_save: int) -> None:
+    def learn_outcome(self, failed_save: int) -> None:
         """At a step boundary: learn how the save under way ended, if it did. Votes on earlier ones are stale."""
         somebody_failed = 0 < failed_save == self.writer.number
         if self.engine.ranks.is_first:
@@ -95,18 +95,18 @@ class Saving:
     def settle(self) -> bool:
         """Wait until the save under way has ended on every rank; whether the newest one stands. Collective."""
         failed = self.writer.wait_slice() is not None
-        failed = bool(self.engine.agree_now([int(failed)])[0])
+        failed = bool(self.engine.group.agree_now([int(failed)])[0])
         if self.engine.ranks.is_first:
             if failed:
                 self.writer.abandon()
             self._conclude(self.writer.wait_commit())
         else:
             self.writer.poll()
-        return self.engine.share(self.retry_at is None)
+        return self.engine.group.broadcast(self.retry_at is None)
 
     def finish(self, images_seen: int, progress: dict[str, Any]) -> None:
         """Save where the run ends, unless that is saved; UserError if it cannot be."""
-        if self.settle() and self.engine.share(self.last_saved == images_seen):
+        if self.settle() and self.engine.group.broadcast(self.last_saved == images_seen):
             return
         for is_last in [False] * (LAST_TRIES - 1) + [True]:
             self.begin(images_seen, progress)
@@ -114,9 +114,10 @@ class Saving:
                 return
             if not is_last:
                 self.sleep(LAST_PAUSE_SECONDS)
+        failure, standing = self.engine.group.broadcast(self.failure), self._describe_last_saved()
         raise UserError(
             f"the state at {images_seen} images could not be saved in {LAST_TRIES} tries "
-            f"({self.engine.share(self.failure)}); {self._what_there_is()}. Mend that, then repeat the command"
+            f"({failure}); {standing}. Mend that, then repeat the command"
         )
 
     def leave(self) -> None:
@@ -124,8 +125,8 @@ class Saving:
         if self.writer.thread is not None:
             self.writer.thread.join(LEAVING_SECONDS)
 
-    def _what_there_is(self) -> str:
-        saved = self.engine.share(self.last_saved)
+    def _describe_last_saved(self) -> str:
+        saved = self.engine.group.broadcast(self.last_saved)
         return (
             "no whole checkpoint is there"
             if saved is None

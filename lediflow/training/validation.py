@@ -100,7 +100,7 @@ class Validation:
         started, totals = time.perf_counter(), Totals()
         for places, result in self._passes(engine, stage):
             totals.add(result, is_counted=len(places) > 0)
-        means = totals.means(engine.sum(totals.with_extra([])))
+        means = totals.means(engine.group.sum(totals.with_extra([])))
         return {**means, "samples": len(self.samples), "seconds": time.perf_counter() - started}
 
     def losses(self, engine: Engine, stage: Stage) -> Losses:
@@ -111,7 +111,7 @@ class Validation:
         losses = torch.zeros(len(self.samples), dtype=torch.float64)
         for places, values in found:  # here, so that no batch waits for the device
             losses[places] = values.to("cpu", torch.float64)
-        return engine.sum(losses).numpy()
+        return engine.group.sum(losses).numpy()
 
     @property
     def fingerprint(self) -> str:

@@ -66,7 +66,7 @@ class Window:
     def record(self, corrupt_samples: int = 0, **last: Any) -> None:
         """Write one event; `last` are values of the last step, taken as they are."""
         own = [self.wait_seconds, float(corrupt_samples), peak_memory_gib(self.engine.device)]
-        ranks = self.engine.gather(self.totals.with_extra(own))
+        ranks = self.engine.group.stack(self.totals.with_extra(own))
         waits, corrupt, memory = ranks[:, : len(own)].unbind(1)
         total = ranks[:, len(own) :].sum(0)
         seconds = self.seconds() - self.started

@@ -3,7 +3,7 @@
 import pytest
 from harness.processes import run_on_ranks, torchrun
 
-from lediflow.engine.group import RankFailedError, RankGroup
+from lediflow.engine.group import Group, RankFailedError
 from lediflow.errors import UserError
 
 pytestmark = pytest.mark.distributed
@@ -53,9 +53,9 @@ def test_torchrun_and_a_second_undertaking():
 
 
 def test_one_rank_needs_no_process_group():
-    group = RankGroup()
+    group = Group()
     with pytest.raises(UserError, match="as it is"), group.together("trying"):
         raise UserError("as it is")
     assert not issubclass(UserError, RankFailedError)
-    assert group.everyones(3) == [3]
+    assert group.all_gather(3) == [3]
     group.close()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.embeddings import clustered, spread
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.engine.ranks import find_ranks
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
 from lediflow.evaluation.distances.estimate import Estimate, estimate
@@ -30,7 +30,7 @@ def sets() -> tuple[Tensor, Tensor]:
     return spread(4700, DIM, seed=1).float(), clustered(2100, DIM, seed=2).float()
 
 
-def mine(values: Tensor, group: RankGroup) -> Rows:
+def mine(values: Tensor, group: Group) -> Rows:
     own = share(len(values), group.rank, group.world_size)
     return Rows(values[own.start : own.stop].clone(), own.start, len(values))
 
@@ -41,7 +41,7 @@ def told(found: Estimate) -> list[str]:
     return [*(number.hex() for number in numbers), influences.hexdigest()]
 
 
-def streamed(values: Tensor, group: RankGroup) -> StreamingCMMD:
+def streamed(values: Tensor, group: Group) -> StreamingCMMD:
     """All batches of a jackknife's group are one rank's."""
     stream = StreamingCMMD(DIM)
     for piece, batch in enumerate(values.split(BATCH)):
@@ -50,7 +50,7 @@ def streamed(values: Tensor, group: RankGroup) -> StreamingCMMD:
     return stream.reduce(group)
 
 
-def results(group: RankGroup) -> dict[str, list[str]]:
+def results(group: Group) -> dict[str, list[str]]:
     x, y = sets()
     a, b = streamed(x, group), streamed(y, group)
     numbers = [*a.distance(b), *a.unbiased_distance(b), *a.interval(b)]
@@ -61,7 +61,7 @@ def results(group: RankGroup) -> dict[str, list[str]]:
     }
 
 
-def refusal(first: int, group: RankGroup) -> str:
+def refusal(first: int, group: Group) -> str:
     """What is said where two rows are not numbers."""
     x, y = sets()
     x[[first, len(x) - 1]] = torch.nan
@@ -73,7 +73,7 @@ def refusal(first: int, group: RankGroup) -> str:
 
 
 if __name__ == "__main__":
-    own_group = RankGroup(find_ranks())
+    own_group = Group.join(find_ranks())
     if sys.argv[1:]:
         print("refusal", refusal(int(sys.argv[1]), own_group), flush=True)
     else:

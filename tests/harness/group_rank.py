@@ -9,14 +9,14 @@ import time
 
 import torch
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.engine.ranks import find_ranks
 from lediflow.errors import UserError
 
 SLOW_SECONDS = 120.0  # a rank that is not told of a failure would work for so long
 
 
-def ring(group: RankGroup) -> None:
+def ring(group: Group) -> None:
     """Blocks of different sizes go round until each is home."""
     block = torch.full((group.rank + 1,), float(group.rank))
     seen = []
@@ -26,14 +26,14 @@ def ring(group: RankGroup) -> None:
     print("seen", seen, flush=True)
 
 
-def sums(group: RankGroup) -> None:
+def sums(group: Group) -> None:
     """Every number is one rank's, the others add zeros."""
     values = torch.zeros(7, dtype=torch.float64)
     values[group.rank] = 0.1 * (group.rank + 1)
     print("sum", [value.hex() for value in group.sum(values).tolist()], flush=True)
 
 
-def failing(group: RankGroup) -> None:
+def failing(group: Group) -> None:
     """The last rank fails while the others have much to do."""
     with group.together("counting sheep") as others:
         if group.rank == group.world_size - 1:
@@ -44,7 +44,7 @@ def failing(group: RankGroup) -> None:
             time.sleep(0.01)
 
 
-def twice(group: RankGroup) -> None:
+def twice(group: Group) -> None:
     """What failed once does not haunt the next undertaking."""
     try:
         failing(group)
@@ -55,7 +55,7 @@ def twice(group: RankGroup) -> None:
     print("rested", flush=True)
 
 
-def lonely(group: RankGroup) -> None:
+def lonely(group: Group) -> None:
     """The last rank fails at something of its own while the others wait in a sum."""
     with group.blaming():
         if group.rank == group.world_size - 1:
@@ -63,7 +63,7 @@ def lonely(group: RankGroup) -> None:
         group.sum(torch.zeros(1))
 
 
-def killed(group: RankGroup) -> None:
+def killed(group: Group) -> None:
     """A rank is gone without a word while the others wait in a sum."""
     with group.blaming():
         if group.rank == int(sys.argv[2]):
@@ -76,7 +76,7 @@ SCENARIOS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    own = RankGroup(find_ranks())
+    own = Group.join(find_ranks())
     try:
         SCENARIOS[sys.argv[1]](own)
     finally:

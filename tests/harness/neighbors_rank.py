@@ -11,7 +11,7 @@ import json
 import torch
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.engine.ranks import find_ranks
 from lediflow.evaluation.distances.rows import Rows, share
 from lediflow.evaluation.frechet import feature_statistics
@@ -30,7 +30,7 @@ def draws(name: str) -> Tensor:
     return torch.cat([values[:-30], draws("reference")[500:530]]) if name == "samples" else values
 
 
-def mine(name: str, group: RankGroup) -> Rows:
+def mine(name: str, group: Group) -> Rows:
     own = share(COUNTS[name], group.rank, group.world_size)
     return Rows(draws(name)[own.start : own.stop].clone(), own.start, COUNTS[name])
 
@@ -39,7 +39,7 @@ def hashed(*tensors: Tensor) -> str:
     return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
-def results(group: RankGroup) -> dict[str, object]:
+def results(group: Group) -> dict[str, object]:
     reference, samples, held_out = (mine(name, group) for name in ("reference", "samples", "held_out"))
     return {
         "statistics": hashed(*feature_statistics(reference, group)),
@@ -51,6 +51,6 @@ def results(group: RankGroup) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    own_group = RankGroup(find_ranks())
+    own_group = Group.join(find_ranks())
     print("results", json.dumps(results(own_group)), flush=True)
     own_group.close()

@@ -11,7 +11,7 @@ from lediflow.engine.deepspeed import DeepSpeedEngine
 from lediflow.train import main
 
 if __name__ == "__main__":
-    DeepSpeedEngine.close = lambda engine: engine.messages.close()  # type: ignore[method-assign]
+    DeepSpeedEngine.close = lambda engine: engine.group.flush()  # type: ignore[method-assign]
     for arguments in json.loads(sys.argv[1]):
         sys.argv[1:] = arguments
         try:

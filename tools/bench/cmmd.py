@@ -24,7 +24,7 @@ import torch
 from common import Row, command_line, machine, seconds_taken, table, write_json
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
 from lediflow.evaluation.distances.rows import whole
 
@@ -93,7 +93,7 @@ def memory(device: str) -> int:
 
 
 def exact(x: Tensor, y: Tensor) -> Row:
-    estimate = cmmd_estimate(whole(x), whole(y), RankGroup())
+    estimate = cmmd_estimate(whole(x), whole(y), Group())
     return {"biased": estimate.biased, "unbiased": estimate.unbiased, "+-": estimate.standard_error}
 
 

@@ -128,7 +128,7 @@ def step_of(command: TrainCommand) -> tuple[Engine, Iterator[None]]:
             for _ in range(engine.accumulation):
                 engine.backward(stage.loss(engine.module, batch, noise).loss)
             engine.step(1e-3, decays)
-            engine.agree([0, 0, 0])
+            engine.group.agree([0, 0, 0])
             yield
 
     return engine, steps()

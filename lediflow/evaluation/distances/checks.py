@@ -1,10 +1,10 @@
 """What no distance can be computed from is refused, on every rank with the same words."""
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.distances.rows import Rows
 
 
-def check_sets(x: Rows, y: Rows, group: RankGroup) -> None:
+def check_sets(x: Rows, y: Rows, group: Group) -> None:
     """Two sets of finite embeddings of one size; called by all ranks together."""
     shapes = [(rows.total, *rows.values.shape[1:]) for rows in (x, y)]
     if any(len(shape) != 2 for shape in shapes) or shapes[0][1] != shapes[1][1]:
@@ -23,10 +23,10 @@ def check_count(n: int, m: int, fewest: int) -> None:
         raise ValueError(f"{n} and {m} embeddings, at least {fewest} needed in each set; add images")
 
 
-def check_finite(rows: Rows, group: RankGroup) -> None:
+def check_finite(rows: Rows, group: Group) -> None:
     """No infinity, and nothing that is not a number, on any rank."""
     broken = (~rows.values.isfinite().all(dim=1)).nonzero().flatten() + rows.first
-    found = group.everyones((len(broken), int(broken[0]) if len(broken) else rows.total))
+    found = group.all_gather((len(broken), int(broken[0]) if len(broken) else rows.total))
     count, first = sum(count for count, _ in found), min(first for _, first in found)
     if count:
         raise ValueError(

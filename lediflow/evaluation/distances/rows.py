@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 
 TILE = 1024  # rows: a pair of tiles of float64 has 8 MB of distances, which stay in a core's reach
 
@@ -49,11 +49,11 @@ def place(number: int, tile: Float[Tensor, "height dim"]) -> slice:
     return slice(number * TILE, number * TILE + len(tile))
 
 
-def visits(rows: Rows, group: RankGroup) -> Iterator[Rows]:
+def visits(rows: Rows, group: Group) -> Iterator[Rows]:
     """The own share, then every other rank's as it comes round the ring; called by all ranks together."""
     visitor = rows
     for visit in range(group.world_size):
         yield visitor
         if visit < group.world_size - 1:
-            first = group.everyones(visitor.first)[(group.rank - 1) % group.world_size]
+            first = group.all_gather(visitor.first)[(group.rank - 1) % group.world_size]
             visitor = Rows(group.pass_on(visitor.values), first, rows.total)

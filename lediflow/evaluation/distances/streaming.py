@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lediflow.disk import whole_or_absent
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.checks import check_count
 from lediflow.evaluation.distances.moments import (
@@ -79,7 +79,7 @@ class StreamingCMMD:
             mine += theirs.to(mine)
         return self
 
-    def reduce(self, group: RankGroup) -> Self:
+    def reduce(self, group: Group) -> Self:
         """Add up the ranks' moments, in one exchange; afterwards every rank has all."""
         packed = group.sum(torch.cat([tensor.flatten() for tensor in self.tensors().values()]))
         sizes = [tensor.numel() for tensor in self.tensors().values()]

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.distances.checks import check_sets
 from lediflow.evaluation.distances.kernels import Kernel
 from lediflow.evaluation.distances.rows import TILE, Rows, place, tiles, visits
@@ -42,13 +42,13 @@ class KernelSums(NamedTuple):
     across: Across
 
 
-def kernel_sums(x: Rows, y: Rows, kernel: Kernel, group: RankGroup) -> KernelSums:
+def kernel_sums(x: Rows, y: Rows, kernel: Kernel, group: Group) -> KernelSums:
     """Float64, on the CPU, of all rows on every rank; computed where the embeddings are."""
     check_sets(x, y, group)
     return KernelSums(within(x, kernel, group), within(y, kernel, group), across(x, y, kernel, group))
 
 
-def within(rows: Rows, kernel: Kernel, group: RankGroup) -> Within:
+def within(rows: Rows, kernel: Kernel, group: Group) -> Within:
     """Half of the pairs of tiles are computed: the kernel is symmetric."""
     own = list(tiles(rows))
     others, itself = table(rows, rows), zeros(rows, rows.total)
@@ -64,7 +64,7 @@ def within(rows: Rows, kernel: Kernel, group: RankGroup) -> Within:
     return Within(group.sum(others).sum(dim=1), group.sum(itself))
 
 
-def pairs_once(own: list[Tile], rows: Rows, group: RankGroup) -> Iterator[tuple[Tile, Tile]]:
+def pairs_once(own: list[Tile], rows: Rows, group: Group) -> Iterator[tuple[Tile, Tile]]:
     """This rank's share of the pairs of tiles of one set, lower number first, each pair on one rank only.
 
     Of two tiles, the owner of the lower one has the pair where their numbers add up to an even number, else the other.
@@ -81,7 +81,7 @@ def number_of(tile: Tile) -> int:
     return tile[0]
 
 
-def across(x: Rows, y: Rows, kernel: Kernel, group: RankGroup) -> Across:
+def across(x: Rows, y: Rows, kernel: Kernel, group: Group) -> Across:
     """All pairs of tiles; the owner of x's has the pair."""
     own = list(tiles(x))
     by_x, by_y = table(x, y), table(y, x)

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.prior.sums import (
     LEVELS,
     SIGMA_EDGES,
@@ -45,7 +45,7 @@ def diagnose(
     auxiliary: AuxiliaryModel,
     images: Callable[[range], Images],
     count: int,
-    group: RankGroup,
+    group: Group,
     *,
     batch_size: int = 64,
     is_pixels: bool = True,

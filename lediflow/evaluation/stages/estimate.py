@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import SCALE, SIGMA
 from lediflow.evaluation.distances.checks import check_sets
 from lediflow.evaluation.distances.estimate import FEWEST, Estimate, biased_mmd, mean_of_pairs, total
@@ -51,10 +51,10 @@ class Measure:
     reference: Reference
     real: Rows  # of unit length, this rank's share
     own: Within
-    group: RankGroup
+    group: Group
 
     @classmethod
-    def build(cls, reference: Reference, group: RankGroup, device: torch.device | str) -> Measure:
+    def build(cls, reference: Reference, group: Group, device: torch.device | str) -> Measure:
         real = unit_rows(reference.rows(group, device))
         return cls(reference, real, within(real, Gaussian(SIGMA), group), group)
 
@@ -72,7 +72,7 @@ class Measure:
         with self.group.together("comparing images with their sources"):
             if self.group.is_first:
                 found = related(made, self.reference, sources)
-        return estimate_by_source(sums, self.group.share(found), SCALE)
+        return estimate_by_source(sums, self.group.broadcast(found), SCALE)
 
 
 def related(made: FeatureSet, reference: Reference, sources: Numbers) -> Related:

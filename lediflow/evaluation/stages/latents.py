@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.stages.images import RealLatents
 from lediflow.flow.losses import gaussian_kl, variance_guided_loss
 from lediflow.flow.widening import log_spreads
@@ -53,7 +53,7 @@ class PriorFacts(NamedTuple):
 @torch.no_grad()
 def prior_facts(
     latents: RealLatents,
-    group: RankGroup,
+    group: Group,
     batch_size: int,
     advance: Callable[[int], None] = lambda images: None,
 ) -> PriorFacts:
@@ -99,7 +99,7 @@ def latent_moments(
     draw: Callable[[Ids], Latents],
     count: int,
     device: torch.device,
-    group: RankGroup,
+    group: Group,
     batch_size: int,
 ) -> Moments:
     """Moments of latents 0 ... count - 1, where `draw` makes z of given ids. Every rank must call it."""
@@ -141,7 +141,7 @@ def moments_of(powers: Vector, count: int, shape: tuple[int, ...]) -> Moments:
 def sum_over_batches(
     sums_for: Callable[[range], Vector],
     count: int,
-    group: RankGroup,
+    group: Group,
     batch_size: int,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Vector:
@@ -156,7 +156,7 @@ def sum_over_batches(
             table[piece] = found
             advance(len(pieces[piece]))
     length = max(
-        0 if part is None else part for part in group.everyones(None if table is None else table.shape[1])
+        0 if part is None else part for part in group.all_gather(None if table is None else table.shape[1])
     )
     if table is None:
         table = torch.zeros(len(pieces), length, dtype=torch.float64)

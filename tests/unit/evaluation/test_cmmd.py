@@ -8,7 +8,7 @@ import torch
 from harness.embeddings import clustered, spread
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import cmmd, cmmd_estimate
 from lediflow.evaluation.distances.rows import whole
 
@@ -107,7 +107,7 @@ def test_sets_that_are_too_small_are_refused(unbiased, fewest):
 
 def test_intervals_of_two_embeddings_are_refused():
     with pytest.raises(ValueError, match="2 and 5 embeddings, at least 3 needed"):
-        cmmd_estimate(whole(torch.zeros(2, 8)), whole(torch.zeros(5, 8)), RankGroup())
+        cmmd_estimate(whole(torch.zeros(2, 8)), whole(torch.zeros(5, 8)), Group())
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])

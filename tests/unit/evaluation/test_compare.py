@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd_estimate
 from lediflow.evaluation.compare import Measured, compare
@@ -78,7 +78,7 @@ def test_estimates_of_cmmd_are_compared_as_those_of_the_definition():
     noise, y = draws(60, 3, seed=8), draws(70, 3, seed=9)
     sets = noise + 0.5, noise * 1.2
     estimates = (
-        cmmd_estimate(whole(x), whole(y), RankGroup(), sigma=math.sqrt(SIGMA_SQUARED), scale=1) for x in sets
+        cmmd_estimate(whole(x), whole(y), Group(), sigma=math.sqrt(SIGMA_SQUARED), scale=1) for x in sets
     )
     runs = (Measured(e.unbiased, e.influence_x, e.influence_y, RECORD) for e in estimates)
     found, expected = compare(*runs), compare(*(measured(x, y) for x in sets))

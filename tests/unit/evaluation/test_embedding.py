@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.evaluation.embedding import Pieces, embed, feature_set, gathered
@@ -45,13 +45,13 @@ class Corner:
 
 
 def made(path, images, batch_size: int = 5):
-    return feature_set(path, images, Corner(), RankGroup(), batch_size=batch_size)
+    return feature_set(path, images, Corner(), Group(), batch_size=batch_size)
 
 
 def test_rows_stand_in_the_order_of_the_images_whatever_the_batch(tmp_path):
     for batch_size in (1, 5, 64):
         found = made(tmp_path / f"{batch_size}.safetensors", Numbers(), batch_size)
-        rows = found.rows(RankGroup()).values
+        rows = found.rows(Group()).values
         torch.testing.assert_close(rows, torch.arange(float(COUNT))[:, None].expand(-1, 3))
 
 
@@ -102,8 +102,7 @@ def test_ranks_share_the_pieces_so_that_each_is_made_once(tmp_path, ranks):
     pieces = Pieces(tmp_path, COUNT, 5, tmp_path / "set.safetensors")
     shares = []
     for rank in range(ranks):
-        group = RankGroup.__new__(RankGroup)
-        group.ranks = Ranks(rank=rank, world_size=ranks)
+        group = Group(Ranks(rank=rank, world_size=ranks))
         shares += pieces.mine(group)
     assert sorted(shares) == list(range(len(pieces)))
 
@@ -111,7 +110,7 @@ def test_ranks_share_the_pieces_so_that_each_is_made_once(tmp_path, ranks):
 def test_chosen_rows_are_those_with_the_numbers(tmp_path):
     found = made(tmp_path / "set.safetensors", Numbers())
     chosen = np.array([2, 3, 11, 22])
-    assert found.chosen(chosen, RankGroup()).values[:, 0].tolist() == [2, 3, 11, 22]
+    assert found.chosen(chosen, Group()).values[:, 0].tolist() == [2, 3, 11, 22]
     batches = [(number, rows[:, 0].tolist()) for number, rows in found.batches(3, chosen)]
     assert batches == [(0, [2, 3, 11]), (1, [22])]
 
@@ -119,9 +118,9 @@ def test_chosen_rows_are_those_with_the_numbers(tmp_path):
 def test_progress_adds_up_to_the_images(tmp_path):
     done: list[int] = []
     pieces = Pieces(tmp_path / "pieces", COUNT, 5, tmp_path / "set.safetensors")
-    embed(pieces, Numbers(), Corner(), RankGroup(), done.append)
+    embed(pieces, Numbers(), Corner(), Group(), done.append)
     assert done == [5, 5, 5, 5, 3]
-    assert gathered(pieces, {}, RankGroup()).count == COUNT
+    assert gathered(pieces, {}, Group()).count == COUNT
 
 
 class Overtaken(Numbers):
@@ -142,7 +141,7 @@ def test_a_set_that_another_command_finishes_meanwhile_is_taken(tmp_path, at):
     """The other command has removed pieces that this one made, and this one has pieces that come too late."""
     path = tmp_path / "set.safetensors"
     images = Overtaken(path, at)
-    rows = made(path, images).rows(RankGroup()).values
+    rows = made(path, images).rows(Group()).values
     torch.testing.assert_close(rows, torch.arange(float(COUNT))[:, None].expand(-1, 3))
     assert images.made == list(range(min(at // 5 * 5 + 5, COUNT)))  # and nothing is made in vain after that
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["set.safetensors"]
@@ -164,25 +163,25 @@ def test_pieces_that_go_while_they_are_joined_or_written_are_not_missed(tmp_path
             return torch.zeros(5, 3)
 
     pieces = Removing(tmp_path / "pieces", COUNT, 5, path)
-    embed(pieces, Numbers(), Corner(), RankGroup())
-    fingerprint = feature_set(tmp_path / "other.safetensors", Numbers(), Corner(), RankGroup(), batch_size=5)
-    assert gathered(pieces, fingerprint.fingerprint, RankGroup()).count == COUNT
+    embed(pieces, Numbers(), Corner(), Group())
+    fingerprint = feature_set(tmp_path / "other.safetensors", Numbers(), Corner(), Group(), batch_size=5)
+    assert gathered(pieces, fingerprint.fingerprint, Group()).count == COUNT
     pieces.write(0, torch.empty(5, 3).as_subclass(Late))
     assert not pieces.folder.exists()
 
 
 def test_pieces_that_are_missing_without_a_finished_set_are_an_error(tmp_path):
     pieces = Pieces(tmp_path / "pieces", COUNT, 5, tmp_path / "set.safetensors")
-    embed(pieces, Numbers(), Corner(), RankGroup())
+    embed(pieces, Numbers(), Corner(), Group())
     pieces.path(2).unlink()
     with pytest.raises(UserError, match=r"00000010-00000015\.safetensors holds no features"):
-        gathered(pieces, {}, RankGroup())
+        gathered(pieces, {}, Group())
 
 
 def test_a_set_of_something_else_that_appears_meanwhile_is_refused(tmp_path):
     path = tmp_path / "set.safetensors"
     pieces = Pieces(tmp_path / "pieces", COUNT, 5, path)
-    embed(pieces, Numbers("a"), Corner(), RankGroup())
+    embed(pieces, Numbers("a"), Corner(), Group())
     made(path, Numbers("b"))
     with pytest.raises(UserError, match="is of something else"):
-        gathered(pieces, {"images": {"images": "a"}}, RankGroup())
+        gathered(pieces, {"images": {"images": "a"}}, Group())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lediflow.compat import mend_torchvision
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.distances.rows import whole
 from lediflow.evaluation.frechet import common_grid, feature_statistics, frechet_distance, on_grid
 
@@ -84,7 +84,7 @@ def test_statistics_are_those_of_numpy():
 def test_statistics_of_several_tiles_far_from_zero_are_those_of_numpy():
     many = features(2500, 6, seed=6, shift=100.0)
     many[:, 2] = 7.0  # never varies
-    mean, covariance = feature_statistics(whole(many), RankGroup())
+    mean, covariance = feature_statistics(whole(many), Group())
     np.testing.assert_allclose(mean, many.numpy().mean(0), rtol=1e-13)
     np.testing.assert_allclose(covariance, np.cov(many.numpy(), rowvar=False), rtol=1e-10, atol=1e-12)
 

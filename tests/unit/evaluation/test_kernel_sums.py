@@ -7,13 +7,13 @@ import torch
 from harness.embeddings import clustered, spread
 
 from lediflow.compat import mend_torchvision
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.distances.estimate import estimate, unbiased_mmd
 from lediflow.evaluation.distances.kernels import Gaussian, Polynomial
 from lediflow.evaluation.distances.rows import TILE, share, tiles, whole
 from lediflow.evaluation.distances.sums import kernel_sums
 
-GROUP = RankGroup()
+GROUP = Group()
 N, M = 2 * TILE + 77, TILE + 1  # three tiles and two; the last ones are not full
 
 

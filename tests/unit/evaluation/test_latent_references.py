@@ -12,7 +12,7 @@ from lediflow.codecs import CodecConfig, build_codec
 from lediflow.compat import mend_torchvision
 from lediflow.config.schema import EvaluateCommand, PathsConfig, RealImagesConfig
 from lediflow.data.synthetic import make_synthetic_shards
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluate.real import references
 from lediflow.evaluate.rows import RowMaker
@@ -61,7 +61,7 @@ def session(sets, tmp_path):
     def of(path: str, photographs: str | None = None) -> Session:
         data = RealImagesConfig(path=f"{sets}/{path}", photographs=photographs and f"{sets}/{photographs}")
         command = EvaluateCommand(data=data, paths=PathsConfig(runs=str(tmp_path)), batch_size=4)
-        return Session(command, RankGroup(), torch.device("cpu"), Pixels())
+        return Session(command, Group(), torch.device("cpu"), Pixels())
 
     return of
 
@@ -85,7 +85,7 @@ def facts(sets):
 def test_the_photographs_come_first_and_the_reconstructions_beside_them(session, pipeline, facts):
     found = references(session("latents", "images"), pipeline, facts)
     assert [reference.name for reference in found] == ["photographs", "reconstructions"]
-    photographs, reconstructions = (reference.rows(RankGroup(), "cpu").values for reference in found)
+    photographs, reconstructions = (reference.rows(Group(), "cpu").values for reference in found)
     assert photographs.shape == reconstructions.shape == (COUNT, Pixels.dim)
     assert not torch.allclose(photographs, reconstructions, atol=0.1)  # an untrained codec loses much
 
@@ -97,7 +97,7 @@ def test_the_codecs_floor_is_the_distance_of_reconstructions_from_photographs(
     found = references(asked, pipeline, facts)
     floor = RowMaker(asked, "run", pipeline, {}, found, tmp_path).facts()["codec_floor"]
     photographs, reconstructions = (
-        unit(reference.rows(RankGroup(), "cpu").values.double()) for reference in found
+        unit(reference.rows(Group(), "cpu").values.double()) for reference in found
     )
     assert floor["mmd"] == pytest.approx(cmmd(reconstructions, photographs), rel=1e-9)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu, norm
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.rows import whole
 from lediflow.evaluation.memorisation import copying_test, nearest_training
@@ -23,7 +23,7 @@ TRAINING, HELD_OUT = draws(1500, seed=0), draws(400, seed=1)
 
 def judged(samples: torch.Tensor, training=TRAINING, held_out=HELD_OUT) -> dict:
     return nearest_training(
-        whole(training), None if held_out is None else whole(held_out), whole(samples), RankGroup()
+        whole(training), None if held_out is None else whole(held_out), whole(samples), Group()
     )
 
 

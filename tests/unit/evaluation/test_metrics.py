@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd
 from lediflow.evaluation.embedding import FeatureSet
@@ -35,7 +35,7 @@ def row(tmp_path):
         reference = feature_set(tmp_path / "real.safetensors", real)
         samples = feature_set(tmp_path / "made.safetensors", made)
         of = Reference("photographs", reference, np.arange(len(real)), held_out)
-        return measure(of, samples, features, RankGroup(), "cpu", MetricsConfig(**options)).row
+        return measure(of, samples, features, Group(), "cpu", MetricsConfig(**options)).row
 
     return measured
 
@@ -110,6 +110,6 @@ def test_options_that_make_no_sense_are_refused(options):
 
 def test_halves_of_one_set_are_as_close_as_chance_has_them(tmp_path):
     real = feature_set(tmp_path / "real.safetensors", drawn(400, 0))
-    found = halves_mmd(Reference("photographs", real, np.arange(400), None), RankGroup(), "cpu")
+    found = halves_mmd(Reference("photographs", real, np.arange(400), None), Group(), "cpu")
     far = cmmd(unit(drawn(200, 1)), unit(drawn(200, 2, shift=1.0)))
     assert found is not None and abs(found) < 0.02 * far

@@ -6,14 +6,14 @@ import pytest
 import torch
 from harness.embeddings import clustered, spread
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import cmmd, cmmd_estimate
 from lediflow.evaluation.distances.estimate import estimate
 from lediflow.evaluation.distances.kernels import Polynomial
 from lediflow.evaluation.distances.rows import whole
 from lediflow.evaluation.distances.sums import kernel_sums
 
-GROUP = RankGroup()
+GROUP = Group()
 
 
 def kid(x, y):

@@ -6,7 +6,7 @@ import torch
 from harness.manifold_oracle import prdc
 from scipy.spatial.distance import cdist
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.distances.rows import whole
 from lediflow.evaluation.nearest import nearest_two, squared_radii
@@ -19,7 +19,7 @@ def normal(count: int, dim: int, seed: int, shift: float = 0.0, scale: float = 1
 
 
 def metrics(reference: torch.Tensor, samples: torch.Tensor, neighbors: int = 5) -> dict[str, float]:
-    return manifold_metrics(whole(reference), whole(samples), RankGroup(), neighbors)
+    return manifold_metrics(whole(reference), whole(samples), Group(), neighbors)
 
 
 @pytest.mark.parametrize("neighbors", [1, 5])
@@ -78,14 +78,14 @@ def test_an_image_has_at_least_one_neighbor():
 def test_radii_are_those_of_sorted_distances():
     x = normal(1100, 6, seed=8)
     distances = np.sort(cdist(x.double().numpy(), x.double().numpy()), axis=1)
-    radii = squared_radii(whole(x), RankGroup(), 4).sqrt()
+    radii = squared_radii(whole(x), Group(), 4).sqrt()
     np.testing.assert_allclose(radii, distances[:, 4], rtol=1e-9)
 
 
 def test_the_two_nearest_are_those_of_all_pairs():
     x, y = normal(1100, 6, seed=9), normal(2100, 6, seed=10)
     distances = cdist(x.double().numpy(), y.double().numpy())
-    found = nearest_two(whole(x), whole(y), RankGroup())
+    found = nearest_two(whole(x), whole(y), Group())
     np.testing.assert_array_equal(found.number, distances.argmin(axis=1))
     ordered = np.partition(distances, 1, axis=1)
     np.testing.assert_allclose(found.distance, ordered[:, 0], rtol=1e-9)
@@ -95,6 +95,6 @@ def test_the_two_nearest_are_those_of_all_pairs():
 def test_of_equal_images_the_lowest_number_is_nearest():
     x = normal(5, 40, seed=11, shift=2.0)
     others = torch.cat([normal(1030, 40, seed=12), x, x])  # copies in the second tile
-    found = nearest_two(whole(x), whole(others), RankGroup())
+    found = nearest_two(whole(x), whole(others), Group())
     assert found.number.tolist() == [1030, 1031, 1032, 1033, 1034]
     assert found.distance.tolist() == found.second.tolist() == [0.0] * 5

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.prior import diagnose
 from lediflow.models.auxiliary import Posterior, Prior
 
@@ -44,7 +44,7 @@ def drawn(numbers: range) -> Tensor:
 
 
 def found(said: float = SIGMA, batch_size: int = 16, **options) -> dict:
-    return diagnose(KnownPrior(said, **options), drawn, COUNT, RankGroup(), batch_size=batch_size)
+    return diagnose(KnownPrior(said, **options), drawn, COUNT, Group(), batch_size=batch_size)
 
 
 def test_a_prior_that_is_right_is_calibrated():
@@ -100,7 +100,7 @@ class Telling(KnownPrior):
 
 @pytest.mark.parametrize("batch_size", [7, 40])
 def test_active_units_are_the_entries_whose_mean_moves_with_the_image(batch_size):
-    found = diagnose(Telling(SIGMA), drawn, COUNT, RankGroup(), batch_size=batch_size)
+    found = diagnose(Telling(SIGMA), drawn, COUNT, Group(), batch_size=batch_size)
     assert (found["active_units"], found["latent_entries"]) == (2, 8)  # a variance of 0.0025 is none
 
 

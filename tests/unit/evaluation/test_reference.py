@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.embedding import FeatureSet
 from lediflow.evaluation.reference import Reference, chosen_numbers
@@ -37,7 +37,7 @@ def test_a_split_of_images_that_nobody_divided_is_refused():
 
 def test_parts_are_rows_of_the_one_set(features):
     reference = Reference("photographs", features, chosen_numbers("heldout", HELD_OUT, 5), HELD_OUT)
-    group = RankGroup()
+    group = Group()
     found = (reference.rows(group, "cpu"), reference.training(group, "cpu"), reference.held_out(group, "cpu"))
     assert [rows.values.flatten().tolist() for rows in found if rows] == [[1, 4], [0, 2, 3], [1, 4]]
 
@@ -52,4 +52,4 @@ def test_other_splits_have_other_fingerprints(features):
 
 def test_images_that_the_run_was_not_trained_on_cannot_be_memorised(features):
     reference = Reference("photographs", features, np.arange(5), None)
-    assert reference.training(RankGroup(), "cpu") is None
+    assert reference.training(Group(), "cpu") is None

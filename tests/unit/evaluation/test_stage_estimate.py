@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import cmmd_estimate
 from lediflow.evaluation.distances.rows import whole
 from lediflow.evaluation.features import unit
@@ -65,7 +65,7 @@ def by_definition(made, sources, real, chosen):
 
 
 def measured(made, sources, real, chosen):
-    return Measure.build(Real(real, chosen), RankGroup(), "cpu")(Features(made), sources)
+    return Measure.build(Real(real, chosen), Group(), "cpu")(Features(made), sources)
 
 
 @pytest.mark.parametrize("chosen", [np.arange(9), np.array([1, 2, 5, 8])], ids=["all", "some"])
@@ -91,7 +91,7 @@ def test_the_standard_error_is_the_jackknifes_over_sources_and_photographs():
 def test_images_of_sources_of_their_own_elsewhere_have_the_plain_estimate():
     made, real = sets()
     found = measured(made, 100 + np.arange(len(made)), real, np.arange(9))
-    plain = cmmd_estimate(whole(unit(made.double())), whole(unit(real.double())), RankGroup())
+    plain = cmmd_estimate(whole(unit(made.double())), whole(unit(real.double())), Group())
     assert found.unbiased == pytest.approx(plain.unbiased, rel=1e-12)
     assert found.interval() == pytest.approx(plain.interval(), rel=1e-12)
     assert measured(made, None, real, np.arange(9)).interval() == plain.interval()

@@ -8,7 +8,7 @@ from harness.embeddings import clustered, spread
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lediflow.engine.group import RankGroup
+from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd, cmmd_estimate
 from lediflow.evaluation.distances.rows import whole
@@ -86,7 +86,7 @@ def test_numbers_of_batches_decide_their_groups_whoever_adds_them():
 def test_reducing_over_one_rank_changes_nothing():
     x, y = (streamed(z) for z in SETS["shifted"])
     before = x.interval(y)
-    assert x.reduce(RankGroup()).interval(y) == before
+    assert x.reduce(Group()).interval(y) == before
 
 
 def without_group(x: Tensor, groups: int, left_out: int) -> Tensor:
@@ -113,7 +113,7 @@ def test_standard_error_comes_from_leaving_each_group_out():
 def test_standard_error_is_near_that_of_leaving_single_rows_out():
     x, y = spread(2000, 16, seed=1), spread(1500, 16, seed=2, shift=0.3)
     rough = streamed(x).standard_error(streamed(y))
-    assert rough == pytest.approx(cmmd_estimate(whole(x), whole(y), RankGroup()).standard_error, rel=0.4)
+    assert rough == pytest.approx(cmmd_estimate(whole(x), whole(y), Group()).standard_error, rel=0.4)
 
 
 def test_intervals_hold_the_true_value_about_as_often_as_they_say():
