@@ -1,4 +1,7 @@
-"""`python -m lediflow.report RUN...`: run folders -> one HTML page that needs no network."""
+"""`python -m lediflow.report RUN...`: run folders -> one HTML page that needs no network.
+
+run folders --runs, panels, collect--> content --plots, measurement_table, page, templates/--> HTML
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from lediflow.config.cli import BAD_REQUEST
 from lediflow.disk import disk_errors_explained, lasting_fault, whole_or_absent
 from lediflow.errors import UserError
 from lediflow.records import RecordError, read_dataclass, read_json, typed
-from lediflow.report.collect import read_run, report_data
+from lediflow.report.collect import report_data
 from lediflow.report.content import CommandRun, ReportData
 from lediflow.report.page import BEGINNING, build_report
+from lediflow.report.runs import read_run
 from lediflow.training.prior_width import describe_width
 
 LEAD = (
@@ -45,7 +49,7 @@ def main() -> None:
 
 
 def refuse_other_file(path: Path) -> None:
-    """UserError where a file that is no report would be replaced."""
+    """UserError if a file that is not a report would be replaced."""
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as stream:
             if stream.read(len(BEGINNING)) != BEGINNING.encode():
@@ -55,6 +59,7 @@ def refuse_other_file(path: Path) -> None:
 
 
 def read_commands(path: Path) -> list[CommandRun]:
+    """The commands of a JSON file, other keys ignored. RecordError if it has another form."""
     advice = "give a JSON list of {purpose, command, seconds}"
     rows, known = read_json(path, advice), [field.name for field in fields(CommandRun)]
     try:
@@ -67,7 +72,7 @@ def read_commands(path: Path) -> list[CommandRun]:
 
 
 def write_report(path: Path, data: ReportData) -> Path:
-    """Write the page; a file is whole or absent, a link or device (/dev/stdout) is written through."""
+    """Write the page and return its path. A file appears whole; a link or device (/dev/stdout) is written through."""
     if path.is_dir():
         raise UserError(f"--output={path} is a folder; give the name of a file in it: {path / 'report.html'}")
     content = build_report(data).encode()

@@ -1,6 +1,6 @@
-"""What a report is made of: plain pictures, curves and numbers, with no idea where they came from.
+"""The content of a report as plain pictures, curves and numbers, independent of run folders and of HTML.
 
-Pictures are uint8, height x width or height x width x channels. Empty parts leave their section out.
+Pictures are uint8, height x width or height x width x channels. A section whose part is empty is left out.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,17 @@ Picture = UInt8[np.ndarray, "height width *channels"]
 
 @dataclass(kw_only=True)
 class Fact:
-    """One number of the headline and what it counts: value="2", label="evaluations per image"."""
+    """One number of the headline and what it is: value="2", label="evaluations per image"."""
 
     value: str
     label: str
+    margin: str = ""  # shown small after the value
+    series: int = 1  # which of the page's colours marks it
 
 
 @dataclass(kw_only=True)
 class StepComparison:
-    """The same noise turned into images by each method, with more and more steps.
+    """Images that each method makes from the same noise, with more and more steps.
 
     `pictures[method][row]` holds the images made with `steps[row]` steps, in the same order everywhere.
     """
@@ -35,13 +37,13 @@ class StepComparison:
 
     @property
     def images(self) -> int:
-        """How many images a row has."""
+        """Number of images in a row."""
         return max((len(row) for rows in self.pictures.values() for row in rows), default=0)
 
 
 @dataclass(kw_only=True)
 class PriorExample:
-    """A photograph and the Gaussian that the auxiliary model would start from to draw it again.
+    """A photograph and the learned prior that the auxiliary model decodes from its latent.
 
     `sigma` is the standard deviation, positive and averaged over channels, of pixels that span [-1, 1].
     """
@@ -55,27 +57,28 @@ class PriorExample:
 
 @dataclass(kw_only=True)
 class LossPanel:
-    """One plot of training: what is shown, a caption for it, and a curve per label.
+    """One plot of training: a title, a caption, and a curve per label.
 
-    `lowest` has, by label, the images seen where a held-out loss was lowest: a ring on that curve.
+    `lowest` maps a label to the images seen where its held-out loss was lowest; the plot has a ring there.
     """
 
     title: str
     caption: str
     curves: dict[str, Curve]
     lowest: dict[str, int] = field(default_factory=dict)
+    compares_methods: bool = False  # labels are methods
 
 
 @dataclass(kw_only=True)
 class BinPanel:
-    """One plot of where in a batch the loss comes from: for each label a mean by bin, nan where a bin is empty.
+    """One plot of a loss divided into bins: for each label a mean per bin, NaN where a bin is empty.
 
-    Bins lie between neighbours of `edges`; with `is_doubling` these double, and the plot shows them at equal distances.
+    Bins lie between consecutive `edges`. `is_doubling`: each edge is twice the one before, and the axis is logarithmic.
     """
 
     title: str
     caption: str
-    axis: str  # what the bins divide
+    axis: str  # label of the axis that the bins divide
     edges: Sequence[float]
     means: dict[str, Float[np.ndarray, " bins"]]
     is_doubling: bool = False
@@ -83,24 +86,25 @@ class BinPanel:
 
 @dataclass(kw_only=True)
 class Measurement:
-    """What one way of sampling costs and how good its images are."""
+    """Cost and quality of one way of sampling."""
 
     method: str
     solver: str
     steps: int
-    evaluations: int  # of the flow model, per image
+    evaluations: int  # of the flow model per image
     ms_per_image: float | None = None
     mmd: float | None = None
     mmd_margin: float | None = None  # half of its 95 % interval
-    mmd_to_reconstructions: float | None = None  # of latents: against what the codec makes of the photographs
+    # with latents: distance to the codec's reconstructions of the photographs instead of the photographs
+    mmd_to_reconstructions: float | None = None
     frechet: float | None = None
-    precision: float | None = None  # shares of samples among photographs, and of photographs among samples
-    recall: float | None = None
+    precision: float | None = None  # share of samples inside the manifold of photographs
+    recall: float | None = None  # share of photographs inside the manifold of samples
 
 
 @dataclass(kw_only=True)
 class StageComparison:
-    """Results of `mode=stages`: the source of z is each measurement's method."""
+    """Results of `mode=stages`; the method of a measurement is the source of z."""
 
     heading: str
     text: str  # the verdict and the measurements that show it
@@ -111,23 +115,23 @@ class StageComparison:
 
 
 def methods(measurements: Sequence[Measurement]) -> list[str]:
-    """Each method once, in the order in which they get the page's colours."""
+    """Each method once, in the order of the page's colours."""
     return list(dict.fromkeys(row.method for row in measurements))
 
 
 @dataclass(kw_only=True)
 class CommandRun:
-    """A command that took part in making the report."""
+    """A command that contributed to the report."""
 
     purpose: str
     command: str
     seconds: float | None = None
-    peak_memory_mib: float | None = None  # of the process, at its largest
+    peak_memory_mib: float | None = None  # largest resident memory of the process
 
 
 @dataclass(kw_only=True)
 class ReportData:
-    """Everything the page shows. The first method of `measurements` is the one the report is about."""
+    """Everything the page shows. The report is about the first method of `measurements`."""
 
     title: str
     lead: str  # two or three sentences: what was trained, on what, and what came out

@@ -1,42 +1,71 @@
-"""The report's table of measurements. The best quality stands out; a missing number is a dash."""
+"""The report's table of measurements as plain text cells. The best quality is marked; a missing number is a dash."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lediflow.report.content import Measurement, ReportData, methods
-from lediflow.report.markup import Html, element
 
 MISSING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, the small print under it, and the number that a row has there."""
+    """A heading, the small print below it, and the number that a row has in this column."""
 
     title: str
     small_print: str
     number: Callable[[Measurement], float | None]
     digits: int
-    best: Callable[..., float] | None = min  # which number is worth marking
+    best: Callable[..., float] | None = min  # which number is marked; None marks none
     margin: Callable[[Measurement], float | None] = lambda row: (
         None
-    )  # that stands after a sign of plus or minus
+    )  # shown after the number, with a plus-minus
 
 
-def measurement_table(data: ReportData) -> Html:
-    """Every way of sampling that was measured, a group of rows for each method, with a caption."""
+class Cell(NamedTuple):
+    """A number as text, and its margin ("± 0.07") where it has one."""
+
+    text: str
+    margin: str = ""
+    is_best: bool = False
+
+
+class Row(NamedTuple):
+    """One way of sampling."""
+
+    label: str
+    cells: list[Cell]
+
+
+class Group(NamedTuple):
+    """All rows of a method."""
+
+    method: str
+    rows: list[Row]
+
+
+class Table(NamedTuple):
+    """What the page shows."""
+
+    columns: list[Column]
+    groups: list[Group]
+    caption: str
+
+
+def measurement_table(data: ReportData) -> Table:
+    """A group of rows for each method; columns that no row has a number for are left out."""
     rows = data.measurements
     columns = [column for column in columns_of(data) if any(column.number(row) is not None for row in rows)]
-    heading = element("thead", element("tr", element("th"), *map(heading_cell, columns)))
-    groups = (
-        method_rows(method, place, columns, rows) for place, method in enumerate(methods(rows), start=1)
-    )
-    table = element("div", element("table", heading, *groups), class_="scroll")
-    return element("figure", table, element("figcaption", caption(data)))
+    groups = [
+        Group(method, [table_row(row, columns, rows) for row in rows if row.method == method])
+        for method in methods(rows)
+    ]
+    return Table(columns, groups, caption(data))
 
 
 def columns_of(data: ReportData) -> list[Column]:
-    """The columns there can be, left to right."""
+    """All possible columns, from left to right."""
     return [
         Column("evaluations", "per image", lambda row: row.evaluations, 0, best=None),
         Column("time", "ms per image", lambda row: row.ms_per_image, 1, best=None),
@@ -51,50 +80,37 @@ def columns_of(data: ReportData) -> list[Column]:
 
 
 def title_and_small_print(metric: str) -> tuple[str, str]:
-    """What stands before the brackets of a metric's name, and what stands inside them."""
+    """The metric's name, and the features in brackets after it: "MMD (X)" becomes ("MMD", "X")."""
     title, _, features = metric.partition(" (")
     return title, features.rstrip(")")
 
 
-def heading_cell(column: Column) -> Html:
-    """A column's title over its small print."""
-    return element("th", column.title, element("small", column.small_print), scope="col")
-
-
-def method_rows(method: str, place: int, columns: Sequence[Column], rows: Sequence[Measurement]) -> Html:
-    """The rows of one method under its name, in its colour."""
-    span = len(columns) + 1
-    name = element("th", method, class_=f"series-{place}", colspan=span, scope="rowgroup")
-    own = (table_row(row, columns, rows) for row in rows if row.method == method)
-    return element("tbody", element("tr", name), *own)
-
-
-def table_row(row: Measurement, columns: Sequence[Column], rows: Sequence[Measurement]) -> Html:
-    """One way of sampling."""
+def table_row(row: Measurement, columns: Sequence[Column], rows: Sequence[Measurement]) -> Row:
+    """The row's cells; its label names the solver where the table has several."""
     steps = "1 step" if row.steps == 1 else f"{row.steps} steps"
     solver = f", {row.solver}" if len(solvers(rows)) > 1 else ""
-    name = element("th", steps + solver, scope="row")
-    return element("tr", name, *(number_cell(row, column, rows) for column in columns))
+    return Row(steps + solver, [cell(row, column, rows) for column in columns])
 
 
-def number_cell(row: Measurement, column: Column, rows: Sequence[Measurement]) -> Html:
-    """One number and its margin; emphasised if no row has a better one."""
+def cell(row: Measurement, column: Column, rows: Sequence[Measurement]) -> Cell:
+    """One number; marked as best if no row has a better one."""
     number, margin = column.number(row), column.margin(row)
     if number is None:
-        return element("td", MISSING)
-    text = signed(number, column.digits)
-    told = element("strong", text) if number == best_number(column, rows) else text
-    beside = [] if margin is None else [element("small", f" \N{PLUS-MINUS SIGN} {margin:.{column.digits}f}")]
-    return element("td", told, *beside)
+        return Cell(MISSING)
+    return Cell(
+        text=signed(number, column.digits),
+        margin="" if margin is None else f"\N{PLUS-MINUS SIGN} {margin:.{column.digits}f}",
+        is_best=number == best_number(column, rows),
+    )
 
 
 def signed(number: float, digits: int = 2) -> str:
-    """With a proper minus sign: unbiased distances may be negative."""
+    """The number with a typographic minus sign: unbiased distances may be negative."""
     return f"{number:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def best_number(column: Column, rows: Sequence[Measurement]) -> float | None:
-    """Of a column; None where none is better than another."""
+    """The column's best number; None if the column has no best, or all of several rows are equal."""
     if column.best is None:
         return None
     known = {number for row in rows if (number := column.number(row)) is not None}
@@ -102,12 +118,12 @@ def best_number(column: Column, rows: Sequence[Measurement]) -> float | None:
 
 
 def solvers(rows: Sequence[Measurement]) -> list[str]:
-    """Every solver that was measured."""
+    """Every solver that was measured, sorted."""
     return sorted({row.solver for row in rows})
 
 
 def caption(data: ReportData) -> str:
-    """How the numbers came about and how to read them."""
+    """How the numbers were measured and how to read them."""
     measured = f"{data.images_measured:,} generated images per row. " if data.images_measured else ""
     real = (
         ""

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from lediflow.errors import UserError
 from lediflow.evaluation.results import birth_certificate, write_results
-from lediflow.report.collect import read_run, report_data
+from lediflow.report.collect import report_data
+from lediflow.report.runs import read_run
 from lediflow.tracking.event_log import JsonlTracker
 
 STEPS = [1, 4]

@@ -64,3 +64,9 @@ def test_labels_that_overlap_move_apart_around_their_middle():
 def test_labels_pushed_into_a_neighbour_take_it_along():
     places = spread([0.50, 0.52, 0.60, 0.10], gap=0.1)
     assert places == pytest.approx([0.44, 0.54, 0.64, 0.10])  # a crowd of three around 0.54
+
+
+def test_labels_stay_between_the_limits():
+    assert spread([-0.3, 0.5, 1.2], gap=0.1, low=0.0, high=1.0).tolist() == [0.0, 0.5, 1.0]
+    assert spread([0.97, 1.0, 0.3], gap=0.1, low=0.0, high=1.0) == pytest.approx([0.9, 1.0, 0.3])
+    assert spread([0.5] * 3, gap=0.6, low=0.0, high=1.0) == pytest.approx([0.0, 0.6, 1.2])  # they do not fit

@@ -98,6 +98,14 @@ def test_solvers_are_named_where_a_method_has_several():
     }
 
 
+def test_the_dashes_of_solvers_are_explained_where_a_method_has_several():
+    heun = Measurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
+    assert plots.dash_legend(MEASUREMENTS) == ""
+    assert plots.dash_legend([*MEASUREMENTS, heun]) == "Solid: midpoint, Dashed: heun3."
+    assert "stroke-dasharray" in plots.quality_plot([*MEASUREMENTS, heun, heun], "evaluations", "CMMD")
+    assert "stroke-dasharray" not in plots.quality_plot(MEASUREMENTS, "evaluations", "CMMD")
+
+
 def test_a_rare_outlier_does_not_flatten_the_curve():
     values = np.append(np.linspace(2, 1, 999), 1000.0)
     low, high = plots.value_limits(values, is_log=False, from_zero=False)

@@ -22,9 +22,10 @@ from lediflow.report.content import (
     ReportData,
     StepComparison,
 )
-from lediflow.report.markup import VOID, element, png_uri
-from lediflow.report.page import BEGINNING, build_report
+from lediflow.report.page import BEGINNING, build_report, png_uri
 from lediflow.tracking.event_log import Curve
+
+VOID = frozenset({"img", "meta", "link", "br"})  # elements that have no closing tag
 
 
 def pictures(count: int, channels: int = 3) -> list[np.ndarray]:
@@ -106,11 +107,11 @@ class Outline(HTMLParser):
 def test_every_section_stands_in_its_place(page):
     assert Outline(page).headings == [
         "Generated images beside photographs",
-        "From the same noise, in fewer steps",
-        "What quality costs",
-        "Where a path starts",
+        "The same noise with more and more steps",
+        "Quality against cost",
         "Training",
-        "Where the error is left",
+        "Where the remaining error is",
+        "Where a path starts",
         "How this was made",
     ]
 
@@ -145,8 +146,8 @@ def test_text_speaks_only_of_what_is_there():
     )
     assert Outline(page).headings[0] == "Generated images"
     assert "both methods" not in page
-    assert "camera" not in page
-    assert "commands below" not in page
+    assert "photographs" not in page
+    assert "These commands" not in page
 
 
 def test_a_prior_shows_where_the_flow_ends_if_that_is_known(data):
@@ -211,5 +212,14 @@ def test_pictures_that_are_not_bytes_are_refused():
         png_uri(np.zeros((4, 4), dtype=np.float32))
 
 
-def test_attributes_are_escaped_and_none_leaves_one_out():
-    assert element("p", "a < b", class_='"x"', title=None) == '<p class="&quot;x&quot;">a &lt; b</p>'
+def test_attributes_are_escaped():
+    quoted = StepComparison(steps=[1], pictures={'the "new" <one>': [pictures(1)]}, solver="euler")
+    page = build_report(ReportData(title="", lead="", step_comparison=quoted))
+    Outline(page)
+    assert 'alt="the &#34;new&#34; &lt;one&gt;, 1 step, image 1"' in page
+
+
+def test_the_navigation_leads_to_every_section(page):
+    targets = re.findall(r'<a href="#(\w+)">', page)
+    assert targets == re.findall(r'<section id="(\w+)">', page)
+    assert len(targets) == 7
