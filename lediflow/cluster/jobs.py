@@ -9,26 +9,32 @@ RUNS/jobs/NAME/        NAME: path of the run folder below RUNS, with "." for "/"
 RUNS/jobs/.code/HASH/  copy of the code, made at submission; the jobs run this copy
 
 A job is one request and may have several SLURM ids, one for each submission. An attempt is one start of a job by SLURM
-(SLURM counts them as restarts). A session is one start of training in the run folder; docs/glossary.md has all three.
+(SLURM counts them as restarts). A session is one start of training in the run folder.
+
+Records contain absolute paths; when RUNS is moved, `relocated` adapts them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lediflow.disk import replace_text
+from lediflow.claims import named, visible_names
+from lediflow.disk import disk_errors_explained, replace_text
 from lediflow.errors import UserError
 from lediflow.ranges import bounded
 from lediflow.records import UNREADABLE, RecordError, checked_types, read_dataclass, read_record, typed
 
 AGAIN = "remove the folder and submit again"
 
-JOBS = "jobs"
+JOBS = "jobs"  # subfolder of RUNS
+CODE = ".code"  # subfolder of JOBS with the copies of the code
 
 # Lines of attempts.jsonl: types of the values that are read, and defaults of those that may be missing.
 ATTEMPT_TYPES = {"event": str, "job": str, "restart": int, "gpus": int, "decision": str, "reason": str}
@@ -119,7 +125,10 @@ class JobFolder:
         return self.root / "ends" / attempt
 
     def read(self) -> JobRecord:
-        """The record; UserError if there is no such job or its record is damaged."""
+        """The record, with its paths as they are now if RUNS was moved since the submission.
+
+        UserError if there is no such job or its record is damaged.
+        """
         if not self.record_file.exists():
             raise UserError(f"{self.root} is not a job folder: it has no {self.record_file.name}")
         values = read_record(self.record_file, AGAIN)
@@ -129,12 +138,21 @@ class JobFolder:
                 raise ValueError("job.command: it is empty")
         except ValueError as error:
             raise RecordError(f"{self.record_file} cannot be used ({error}); {AGAIN}") from error
-        return record
+        return relocated(record, self.root.absolute().parent.parent)
 
     def write(self, record: JobRecord) -> None:
-        """Replace the record atomically: readers see either the old or the new one."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        replace_text(self.record_file, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+        """Replace the record atomically: readers see either the old or the new one.
+
+        UserError if the folder cannot be written, or holds files of somebody else: visible files but no record.
+        """
+        with disk_errors_explained(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not self.record_file.exists() and (others := visible_names(self.root)):
+                raise UserError(
+                    f"the job folder {self.root} is not empty (found {named(others)}), and without "
+                    f"{self.record_file.name} it belongs to no job; choose another run folder, or empty this one"
+                )
+            replace_text(self.record_file, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
 
     def note(self, event: str, **values: Any) -> None:
         """Append a line to attempts.jsonl, in one write."""
@@ -160,6 +178,40 @@ def _parsed(line: str) -> dict[str, Any] | None:
         return ATTEMPT_DEFAULTS | entry if needed <= entry.keys() else None
     except (*UNREADABLE, LookupError, TypeError):
         return None
+
+
+def relocated(record: JobRecord, runs: Path) -> JobRecord:
+    """The record after RUNS was moved to `runs`; unchanged if it was not, or if its old place is unknown.
+
+    The code copy lies in RUNS, so that its path says where RUNS was at the submission.
+    """
+    snapshot = Path(record.snapshot)
+    if snapshot.parts[-3:-1] != (JOBS, CODE) or snapshot.parents[2] == runs:
+        return record
+    old = snapshot.parents[2]
+    module, *options = record.command
+    return dataclasses.replace(
+        record,
+        command=[module, *(_relocated_option(option, record.folder, old, runs) for option in options)],
+        run=_relocated_path(record.run, old, runs),
+        folder=_relocated_path(record.folder, old, runs),
+        snapshot=_relocated_path(record.snapshot, old, runs),
+    )
+
+
+def _relocated_path(path: str, old: Path, new: Path) -> str:
+    return str(new / Path(path).relative_to(old)) if Path(path).is_relative_to(old) else path
+
+
+def _relocated_option(option: str, folder: str, old: Path, new: Path) -> str:
+    """KEY=VALUE with the absolute paths below `old` moved; a VALUE below it, relative to `folder`, becomes absolute."""
+    key, _, value = option.partition("=")
+    path = Path(os.path.normpath(Path(folder, value)))
+    is_below = old in path.parents or (path == old and key == "paths.runs")
+    if is_below and not Path(value).is_absolute() and not Path(folder).is_relative_to(old):
+        return f"{key}={_relocated_path(str(path), old, new)}"
+    below = rf"(?<=[=\"'\[,]){re.escape(str(old))}(?=[/\"'\],]|$)"
+    return re.sub(below, lambda _: str(new), option)
 
 
 def now() -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import lediflow
 from lediflow.cluster import slurm
-from lediflow.cluster.jobs import JOBS, JobFolder, JobRecord, SlurmConfig, now
+from lediflow.cluster.jobs import CODE, JOBS, JobFolder, JobRecord, SlurmConfig, now
 from lediflow.errors import UserError
 
 LARGEST_SHARE = 0.1  # of the time limit: the warning comes no earlier than this before the end
@@ -154,7 +154,7 @@ def copy_code(runs: Path, root: Path | None = None) -> Path:
     """
     root = root or Path(lediflow.__file__).parent.parent
     files = {path.relative_to(root): path.read_bytes() for path in sorted(code_files(root))}
-    target = runs.absolute() / JOBS / ".code" / content_hash(files)
+    target = runs.absolute() / JOBS / CODE / content_hash(files)
     if not target.is_dir():
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         for path, content in files.items():

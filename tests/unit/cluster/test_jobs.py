@@ -59,3 +59,72 @@ def test_a_damaged_line_of_the_attempt_log_is_skipped(line, tmp_path):
         file.write(line + "\n")
     (note,) = job.attempts()
     assert (note["job"], note["restart"], note["gpus"]) == ("7", 1, 4)
+
+
+# --- a folder of runs that was moved
+
+
+def submitted(runs, **values):
+    """A job in RUNS with a copy of the code there."""
+    snapshot = runs / "jobs/.code/abc"
+    command = ["lediflow.train", "seed=1", *values.pop("options", []), f"run={runs}/demo"]
+    record = JobRecord(name="demo", command=command, run=f"{runs}/demo", snapshot=str(snapshot), **values)
+    JobFolder(runs / "jobs/demo").write(record)
+    return record
+
+
+def read_after_move(tmp_path, **values):
+    submitted(tmp_path / "runs", **values)
+    (tmp_path / "runs").rename(tmp_path / "moved to")
+    return JobFolder(tmp_path / "moved to/jobs/demo").read()
+
+
+def test_the_paths_of_a_record_follow_a_moved_folder_of_runs(tmp_path):
+    old, new = tmp_path / "runs", tmp_path / "moved to"
+    options = [
+        f"parent={old}/auxiliary", f"images=[{old}/a.png,'{old}/b.png']", f"data.path={old}-of-others/x", "parent=null"
+    ]  # fmt: skip
+    record = read_after_move(tmp_path, folder="/home/me", options=options)
+    assert record.command[2:] == [
+        f"parent={new}/auxiliary", f"images=[{new}/a.png,'{new}/b.png']", options[2], options[3], f"run={new}/demo"
+    ]  # fmt: skip
+    assert (record.run, record.snapshot) == (f"{new}/demo", f"{new}/jobs/.code/abc")
+    assert record.folder == "/home/me"
+
+
+def test_relative_paths_into_a_moved_folder_of_runs_follow_it(tmp_path):
+    options = ["parent=runs/auxiliary", "paths.runs=runs", "data.path=data", "name=runs"]
+    record = read_after_move(tmp_path, folder=str(tmp_path), options=options)
+    new = tmp_path / "moved to"
+    assert record.command[2:6] == [
+        f"parent={new}/auxiliary",
+        f"paths.runs={new}",
+        "data.path=data",
+        "name=runs",
+    ]
+
+
+def test_relative_paths_from_inside_a_moved_folder_of_runs_stay(tmp_path):
+    record = read_after_move(tmp_path, folder=f"{tmp_path}/runs/inside", options=["parent=../auxiliary"])
+    assert (record.folder, record.command[2]) == (f"{tmp_path}/moved to/inside", "parent=../auxiliary")
+
+
+def test_a_record_is_read_as_it_was_written_if_nothing_was_moved(tmp_path):
+    record = submitted(tmp_path / "runs", folder=str(tmp_path), options=["parent=runs/auxiliary"])
+    assert JobFolder(tmp_path / "runs/jobs/demo").read() == record
+
+
+# --- a folder of somebody else
+
+
+def test_a_record_is_not_written_among_files_of_somebody_else(tmp_path):
+    (tmp_path / "letters").write_text("dear")
+    with pytest.raises(UserError, match=r"is not empty \(found letters\).*choose another run folder"):
+        JobFolder(tmp_path).write(JobRecord(name="a", command=["x"], run="/r"))
+    assert [path.name for path in tmp_path.iterdir()] == ["letters"]
+
+
+def test_a_job_folder_that_cannot_be_made_is_refused_with_advice(tmp_path):
+    (tmp_path / "jobs").touch()
+    with pytest.raises(UserError, match=r"a file stands where a folder is needed"):
+        JobFolder(tmp_path / "jobs/a").write(JobRecord(name="a", command=["x"], run="/r"))

@@ -19,11 +19,11 @@ def runs(tmp_path):
 
 @pytest.fixture
 def said(runs, monkeypatch, capsys):
-    """`lediflow.status words...` on these runs -> (exit status, stdout, stderr)."""
+    """`lediflow.status words...` on these runs, or those of `place` -> (exit status, stdout, stderr)."""
 
-    def call(*words):
-        place = ["--runs", str(runs)] if words and words[0] in status.ACTIONS else [str(runs)]
-        monkeypatch.setattr("sys.argv", ["status", *words, *place])
+    def call(*words, place=runs):
+        option = ["--runs", str(place)] if words and words[0] in status.ACTIONS else [str(place)]
+        monkeypatch.setattr("sys.argv", ["status", *words, *option])
         code = 0
         try:
             status.main()

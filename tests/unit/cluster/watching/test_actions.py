@@ -3,7 +3,7 @@
 import pytest
 from harness.job_folders import ended, job, leased, started, trained_by_hand
 
-from lediflow.cluster.jobs import now
+from lediflow.cluster.jobs import JobFolder, now
 from lediflow.cluster.watching.actions import lookup, save_and_cancel
 from lediflow.cluster.watching.overview import Overview
 
@@ -150,3 +150,16 @@ def test_a_job_with_a_failed_dependency_is_resumed_through_that(slurm, runs, sai
     code, _, err = said("resume", "second")
     assert (code, slurm.calls()) == (2, [])
     assert "second depends on first, which is failed; `python -m lediflow.status resume first`" in err
+
+
+def test_a_job_in_a_folder_of_runs_that_was_moved_is_resumed_there(slurm, runs, said):
+    command = ["lediflow.train", f"run={runs}/demo"]
+    ended(job(runs, "demo", command=command, snapshot=f"{runs}/jobs/.code/abc"), "failed")
+    trained_by_hand(runs, "demo")
+    runs.rename(moved := runs.with_name("moved"))
+    assert said("resume", str(moved / "demo"), place=moved)[:2] == (0, "demo is job 90\n")
+    (submission,) = slurm.calls()
+    folder = JobFolder(moved / "jobs/demo")
+    assert submission.endswith(str(folder.script))
+    assert folder.read().command == ["lediflow.train", f"run={moved}/demo"]
+    assert f"{runs}/" not in folder.script.read_text() + folder.record_file.read_text()

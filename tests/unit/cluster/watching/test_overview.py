@@ -92,3 +92,14 @@ def test_a_missing_folder_is_refused_with_advice(runs, said):
     code, _, err = said()
     assert code == 2
     assert "give the one that contains the runs" in err
+
+
+def test_a_folder_of_runs_that_was_moved_shows_the_same_rows(slurm, runs, said):
+    folder = job(runs, "demo", snapshot=f"{runs}/jobs/.code/abc")
+    started(folder)
+    ended(folder, "done")
+    trained_by_hand(runs, "demo", images=128)
+    before = said()[1]
+    runs.rename(moved := runs.with_name("moved"))
+    code, out, _ = said(place=moved)
+    assert (code, out) == (0, before)
