@@ -1,4 +1,4 @@
-"""`python -m lediflow.encode`: image shards -> shards of what the models learn, sample for sample."""
+"""`python -m lediflow.encode`: image shards -> shards of latents, sample by sample."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def run(config: DictConfig) -> None:
 
 
 def report(command: EncodeCommand, made: Encoded) -> list[str]:
-    """What was done, in sentences."""
+    """The result of `encode`, in sentences."""
     if made.index is None:
         return [
             f"rank {command.rank} of {command.ranks} has made its shards; {made.missing} are missing that other "
-            "ranks make. Who makes the last one writes the index; repeat the command of a rank that was stopped"
+            "ranks make. The rank that makes the last one writes the index; repeat the command of a rank that was "
+            "stopped"
         ]
     verb = "already encoded" if made.is_reused else "encoded"
     shape = " x ".join(map(str, made.index.contents.signal_shape))
@@ -51,7 +52,7 @@ def report(command: EncodeCommand, made: Encoded) -> list[str]:
 
 
 def rounding(index: ShardIndex) -> list[str]:
-    """What storing in float16 has changed, over all channels."""
+    """The error from storing latents in float16, over all channels, as a sentence; none for other dtypes."""
     statistics = index.contents.statistics or {}
     if "mean_error_max" not in statistics:
         return []

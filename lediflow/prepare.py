@@ -1,7 +1,7 @@
 """`python -m lediflow.prepare`: photographs -> shards of square pictures.
 
-The processes that share the work import this module, as Python's spawned processes do with the one that was
-started. What only the command needs is imported when it runs, so that they start fast and stay small.
+Worker processes import this module again, because Python's spawned processes import the main module. Whatever only the
+command needs is imported when it runs, so that workers start fast and need little memory.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Codecs: the space in which images are modelled.
+"""Codecs: the space in which images are modelled, pixels or the latents of an autoencoder.
 
 pixels   the pixels themselves
 sd2_vae  Stable Diffusion 2's variational autoencoder (4 channels, 8x smaller)
 taesd    a tiny autoencoder of nearly the same latent space
 
-Weights come from a folder of this machine or from the Hugging Face hub.
+Weights are read from a local folder or from the Hugging Face hub.
 """
 
 from dataclasses import dataclass
@@ -32,15 +32,17 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 @dataclass(kw_only=True)
 class CodecConfig:
-    """Which codec, and where its weights lie."""
+    """Which codec, and where its weights are."""
 
     name: str = "pixels"  # one of CODECS
-    path: str | None = None  # of the weights: a folder, or a name on the hub; pixels needs none
-    precision: str = "float32"  # of its arithmetic; "bfloat16" and "float16" are faster on a GPU, less exact
+    path: str | None = None  # folder of the weights, or a name on the hub; not used by pixels
+    precision: str = (
+        "float32"  # dtype of its arithmetic; "bfloat16" and "float16" are faster on a GPU, less exact
+    )
 
 
 def build_codec(config: CodecConfig, device: torch.device | str = "cpu") -> Codec:
-    """The codec that the configuration asks for, ready on `device`."""
+    """Load the configured codec on `device`; UserError if its name, weights or precision are not usable."""
     if config.name == "pixels":
         return PixelCodec()
     if config.name not in CODECS:

@@ -1,6 +1,6 @@
-"""The codec that changes nothing, and where bytes become numbers.
+"""The identity codec, and the conversion between bytes and signals.
 
-A byte b in 0 ... 255 is the signal b / 127.5 - 1 in [-1, 1]; rounding makes the way back exact.
+A byte b in 0 ... 255 is the signal b / 127.5 - 1 in [-1, 1]; rounding makes the inverse exact.
 """
 
 from typing import Any
@@ -13,17 +13,17 @@ from lediflow.codecs.protocol import Latents
 
 
 def bytes_to_signal(pixels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """0 ... 255 -> [-1, 1], float32."""
+    """Map bytes 0 ... 255 to [-1, 1], float32."""
     return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 def signal_to_bytes(signal: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """[-1, 1] -> 0 ... 255, rounded; values outside are clipped."""
+    """Map [-1, 1] to bytes 0 ... 255, rounded; values outside are clipped."""
     return signal.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class PixelCodec:
-    """Latents are the pixels themselves: the RGB and grey routes."""
+    """Latents are the pixels themselves, RGB or grey."""
 
     name = "pixels"
     is_exact = True

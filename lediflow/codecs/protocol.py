@@ -1,8 +1,8 @@
-"""What a codec is: images <-> latents, the two words defined once.
+"""The interface of a codec: images <-> latents.
 
-"Images" are float in [-1, 1], (batch, 1 or 3, height, width). "Latents" are what the models of a run learn:
-scaled so that one channel's standard deviation is near 1. A codec whose encoder is stochastic gives a mean
-and a log-variance per element; one that is not gives a mean alone.
+"Images" are float in [-1, 1], (batch, 1 or 3, height, width). "Latents" are what the models of a run are trained on,
+scaled so that the standard deviation of a channel is near 1. A stochastic encoder returns a mean and a log variance per
+element, a deterministic one returns a mean alone.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from torch import Tensor
 
 
 class Latents(NamedTuple):
-    """Gaussian over latents, N(mean, exp(logvar)); without a logvar, the mean itself."""
+    """A Gaussian over latents, N(mean, exp(logvar)); a point mass at the mean if logvar is None."""
 
     mean: Float[Tensor, "batch channels height width"]
     logvar: Float[Tensor, "batch channels height width"] | None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Latents":
-        """The function's results on what is there."""
+        """Apply a function to the mean, and to the logvar if there is one."""
         return Latents(function(self.mean), None if self.logvar is None else function(self.logvar))
 
     def draw(
         self, noise: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """The latents that standard normal noise stands for."""
+        """Reparameterised draw: mean + exp(logvar / 2) noise, for standard normal noise."""
         return self.mean if self.logvar is None else self.mean + (self.logvar / 2).exp() * noise
 
 
@@ -34,18 +34,22 @@ class Codec(Protocol):
 
     name: str
     is_exact: bool  # latents are the pixels themselves, which shards store as uint8
-    is_stochastic: bool  # encode gives a logvar
+    is_stochastic: bool  # encode returns a logvar
 
     def latent_shape(self, image_size: int, image_channels: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of an image."""
+        """Channels, height and width of the latents of a square image."""
         ...
 
-    def encode(self, images: Float[Tensor, "batch channels height width"]) -> Latents: ...
+    def encode(self, images: Float[Tensor, "batch channels height width"]) -> Latents:
+        """Images in [-1, 1] -> latents, float32."""
+        ...
 
     def decode(
         self, latents: Float[Tensor, "batch latent_channels latent_height latent_width"]
-    ) -> Float[Tensor, "batch channels height width"]: ...
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Latents -> images, nominally in [-1, 1]."""
+        ...
 
     def record(self) -> dict[str, Any]:
-        """Name and whatever pins the weights, for the index of the shards it makes."""
+        """Name and hash of the weights, for the index of shards that the codec makes."""
         ...

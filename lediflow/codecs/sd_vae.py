@@ -1,7 +1,7 @@
-"""Stable Diffusion 2's variational autoencoder: the paper's SDV route. The only home of diffusers.
+"""Stable Diffusion 2's variational autoencoder: the paper's SDV route. This is the only module that imports diffusers.
 
-Its latents have 4 channels at an eighth of the side. They are multiplied by the scaling factor in its
-config.json (0.18215), which brings their standard deviation near 1; log-variances shift by 2 log(factor).
+Its latents have 4 channels at an eighth of the side. They are multiplied by the scaling factor in its config.json
+(0.18215), which brings their standard deviation near 1; log variances are shifted by 2 log(factor).
 """
 
 import math
@@ -27,11 +27,11 @@ from lediflow.errors import UserError
 
 CONFIG = "config.json"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-PIPELINE_FOLDER = "vae"  # where a whole Stable Diffusion keeps its autoencoder
+PIPELINE_FOLDER = "vae"  # folder of the autoencoder inside a Stable Diffusion pipeline
 
 
 class SDVAE:
-    """AutoencoderKL as a codec."""
+    """diffusers' AutoencoderKL as a codec."""
 
     name = "sd2_vae"
     is_exact = False
@@ -63,20 +63,20 @@ class SDVAE:
 
 
 def load_sd_vae(where: str, device: torch.device | str, dtype: torch.dtype) -> SDVAE:
-    """Load what diffusers saved: an autoencoder's folder, or a whole pipeline's with `vae` in it."""
+    """Load an autoencoder that diffusers saved: its folder, or a pipeline's folder that contains `vae`."""
     mend_torchvision()
     from diffusers import AutoencoderKL
 
     folder = _autoencoder_folder(where)
     files = [required_file(folder, names, SDVAE.name) for names in ([CONFIG], WEIGHTS)]
-    is_pickled = files[1].suffix == ".bin"  # read with weights_only: no code of the file is run
+    is_pickled = files[1].suffix == ".bin"  # loaded with weights_only: no code in the file is run
     try:
         autoencoder = AutoencoderKL.from_pretrained(
             folder,
             torch_dtype=dtype,
             local_files_only=True,
             use_safetensors=not is_pickled,
-            low_cpu_mem_usage=False,  # its way to less needs accelerate
+            low_cpu_mem_usage=False,  # true would need accelerate
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -87,7 +87,7 @@ def load_sd_vae(where: str, device: torch.device | str, dtype: torch.dtype) -> S
 
 
 def _autoencoder_folder(where: str) -> Path:
-    """With safetensors where there are some: the older files are asked for only without them."""
+    """The autoencoder's folder; one with safetensors is preferred to one with a .bin file."""
     places = ("", f"{PIPELINE_FOLDER}/")
     for weights in WEIGHTS:
         wanted = [place + file for place in places for file in (CONFIG, weights)]

@@ -38,7 +38,7 @@ Weights = Mapping[str, Tensor]
 
 
 class Block(nn.Module):
-    """Three convolutions beside a shortcut."""
+    """Three convolutions with a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 class SoftClamp(nn.Module):
-    """Keeps latents within -3 ... 3."""
+    """3 tanh(x / 3): limits latents to (-3, 3)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x / 3).tanh() * 3
@@ -74,13 +74,13 @@ def _double() -> list[nn.Module]:
 
 
 def encoder() -> nn.Sequential:
-    """[0, 1] images -> latents."""
+    """Images in [0, 1] -> latents; layers in the order of the original weights' names."""
     stages = [layer for _ in range(3) for layer in (_halve(), *_blocks(3))]
     return nn.Sequential(_conv(3, WIDTH), *_blocks(1), *stages, _conv(WIDTH, CHANNELS))
 
 
 def decoder() -> nn.Sequential:
-    """Latents -> [0, 1] images."""
+    """Latents -> images in [0, 1]; layers in the order of the original weights' names."""
     stages = [layer for _ in range(3) for layer in (*_blocks(3), *_double())]
     return nn.Sequential(
         SoftClamp(), _conv(CHANNELS, WIDTH), nn.ReLU(), *stages, *_blocks(1), _conv(WIDTH, 3)
@@ -118,7 +118,7 @@ class TAESD:
 
 
 def load_taesd(where: str, device: torch.device | str, dtype: torch.dtype) -> TAESD:
-    """Load both halves, in whichever form the folder has them."""
+    """Load the encoder and the decoder, in either form of the weights."""
     folder = weights_folder(where, (ENCODER[0], DECODER[0], DIFFUSERS[0]), TAESD.name)
     if first_of(folder, ENCODER) is None and (joint := first_of(folder, DIFFUSERS)):
         files, weights = [joint], _halves_of_diffusers(read_weights(joint, TAESD.name))
@@ -135,7 +135,7 @@ def _halves_of_diffusers(weights: Weights) -> list[Weights]:
 
 
 def _renamed(weights: Weights, prefix: str, shift: int) -> Weights:
-    """Layers under `prefix` by the original's names."""
+    """The tensors under `prefix`, renamed to the original's names."""
     renamed = {}
     for name, value in weights.items():
         if name.startswith(prefix):

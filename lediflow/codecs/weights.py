@@ -24,12 +24,12 @@ HUB_NAME = re.compile(r"(?P<repository>[\w][\w.-]*/[\w][\w.-]*)(?P<subfolder>(/[
 
 
 def first_of(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of these files that the folder has."""
+    """The first of these files that exists in the folder; None if none does."""
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def required_file(folder: Path, names: Sequence[str], codec: str) -> Path:
-    """The first of these files that the codec's folder has, or what to do without any."""
+    """The first of these files that exists in the codec's folder; UserError if none does."""
     if path := first_of(folder, names):
         return path
     found = ", ".join(sorted(item.name for item in folder.glob("*"))[:5]) or "nothing"
@@ -39,19 +39,20 @@ def required_file(folder: Path, names: Sequence[str], codec: str) -> Path:
 
 
 def read_weights(path: Path, codec: str) -> dict[str, Tensor]:
-    """Tensors by name, of a .safetensors file or of one that torch.save wrote; no code of the file is run."""
+    """Tensors by name from a .safetensors file or from one that torch.save wrote; no code in the file is run."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"codec={codec}: {path} is damaged or no file of weights ({str(error).splitlines()[0]}); download it again"
+            f"codec={codec}: {path} is damaged or not a file of weights ({str(error).splitlines()[0]}); "
+            "download it again"
         ) from error
 
 
 def reduced_side(image_size: int, reduction: int, codec: str) -> int:
-    """Side of the latents of an image."""
+    """Side of the latents of an image; UserError if `image_size` is not a multiple of `reduction`."""
     if image_size % reduction:
         raise UserError(
             f"codec={codec} makes images {reduction} times smaller and {image_size} is not a multiple of it; "
@@ -61,7 +62,7 @@ def reduced_side(image_size: int, reduction: int, codec: str) -> int:
 
 
 def hash_of(files: list[Path]) -> str:
-    """Changes with the content of any of the files."""
+    """SHA-256 over the contents of the files, in hexadecimal."""
     digest = hashlib.sha256()
     for path in sorted(files):
         with path.open("rb") as stream:
@@ -70,7 +71,7 @@ def hash_of(files: list[Path]) -> str:
 
 
 def placed(network: Any, device: torch.device | str) -> Any:
-    """A network of convolutions where it works; GPUs want its channels last."""
+    """Move a convolutional network to a device, with channels last on a GPU, where that is faster."""
     is_gpu = torch.device(device).type == "cuda"
     return network.to(device, memory_format=torch.channels_last if is_gpu else torch.contiguous_format)
 
@@ -78,12 +79,12 @@ def placed(network: Any, device: torch.device | str) -> Any:
 def in_colour(
     images: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Grey images get their channel three times."""
+    """Images with three channels; the channel of grey images is repeated."""
     return images.expand(-1, 3, -1, -1)
 
 
 def weights_folder(where: str, files: Sequence[str], codec: str) -> Path:
-    """The folder that `where` names, with those of `files` that are there."""
+    """The local folder `where`; a hub name is downloaded first, limited to those of `files` that exist there."""
     folder = Path(where).expanduser()
     if folder.exists():
         return folder
@@ -103,15 +104,16 @@ def _downloaded(repository: str, files: list[str], where: str, codec: str) -> Pa
 
     try:
         return Path(snapshot_download(repository, allow_patterns=files))
-    except (OSError, ValueError) as error:  # the hub's own errors, and those of the network and the disk
+    except (OSError, ValueError) as error:  # errors of the hub, the network and the disk
         advice = _advice(error)
         raise UserError(
-            f"codec={codec}: codec.path={where} is no folder here, and the hub's {repository} cannot be had: {advice}"
+            f"codec={codec}: codec.path={where} is not a local folder, and the hub's {repository} cannot "
+            f"be downloaded: {advice}"
         ) from error
 
 
 def _advice(error: Exception) -> str:
-    """What happened and the next move."""
+    """What went wrong with a download, and what to do about it."""
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,

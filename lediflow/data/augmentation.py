@@ -29,45 +29,46 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.ranges import bounded
 
 PerImage = Float[Tensor, " batch"]
-LOG2_FACTOR = 0.2  # of a draw of 1, for scaling and anisotropy
-SHIFT = 1 / 8  # of a draw of 1, in sides
+LOG2_FACTOR = 0.2  # log2 of the factor for a draw of 1, of scaling and anisotropy
+SHIFT = 1 / 8  # shift for a draw of 1, in sides
 
 
 @dataclass(kw_only=True)
 class AugmentConfig:
-    """Transformations whose parameters the model is given; their sizes are those of EDM and k-diffusion."""
+    """Transformations whose parameters condition the model; their magnitudes are those of EDM and k-diffusion."""
 
-    probability: float = bounded(
-        0.0, at_least=0, at_most=1
-    )  # of each transformation of an image; higher: less is memorised, fewer images stay unchanged; EDM: 0.12; 0: off
-    flip_horizontal: bool = True  # half of all images; left to data.flip_horizontal where that is on
-    flip_vertical: bool = True  # half of the chosen ones; left to data.flip_vertical where on
-    scaling: bool = True  # by 2^(0.2 n), n ~ N(0, 1): larger and smaller
+    # probability of each transformation; higher: less memorisation, fewer unchanged images; EDM: 0.12; 0: off
+    probability: float = bounded(0.0, at_least=0, at_most=1)
+    flip_horizontal: bool = True  # of half of all images; not used if data.flip_horizontal is on
+    flip_vertical: bool = True  # of half of the chosen images; not used if data.flip_vertical is on
+    scaling: bool = True  # by 2^(0.2 n), n ~ N(0, 1)
     rotation: bool = True  # by any angle
-    anisotropy: bool = True  # stretched by 2^(0.2 n) along any direction, and shrunk as much across
-    translation: bool = True  # by n/8 of the side on each axis
+    anisotropy: bool = (
+        True  # stretching by 2^(0.2 n) along a random direction, and shrinking as much across it
+    )
+    translation: bool = True  # by n/8 of the side along each axis
 
 
 class Draws(NamedTuple):
-    """Parameters of each image's transformations, 0 where nothing is done; a_0 to a_7 of the paper's table."""
+    """Parameters of each image's transformations, 0 for none; a_0 to a_7 of the paper's table."""
 
-    mirrored: PerImage  # 1: left and right exchanged
-    inverted: PerImage  # 1: top and bottom exchanged
+    mirrored: PerImage  # 1: left and right are swapped
+    inverted: PerImage  # 1: top and bottom are swapped
     scale: PerImage  # log2 of the factor, in units of 0.2
     angle: PerImage  # of the rotation, in radians, (-pi, pi)
-    direction: PerImage  # along which it is stretched, in radians, (-pi, pi)
+    direction: PerImage  # of the stretching, in radians, (-pi, pi)
     stretch: PerImage  # log2 of the factor, in units of 0.2
     shift_x: PerImage  # to the right, in eighths of the side
     shift_y: PerImage  # downwards, in eighths of the side
 
     @property
     def is_resampled(self) -> Bool[Tensor, " batch"]:
-        """Whether an image has any transformation but flips."""
+        """Whether an image has any transformation other than flips."""
         return stack((self.scale, self.angle, self.stretch, self.shift_x, self.shift_y)).ne(0).any(dim=0)
 
 
 def draw(ids: Int64[Tensor, " batch"], noise: SampleNoise, config: AugmentConfig) -> Draws:
-    """The draws of the images at places `ids` of the run."""
+    """The draws of the images at positions `ids` of the run."""
     chance = noise.uniform(ids, "augmentation chances", (6,)).unbind(dim=1)
     coin = noise.uniform(ids, "augmentation coin") < 0.5
     angle, direction = (noise.uniform(ids, "augmentation angles", (2,)) * (2 * math.pi) - math.pi).unbind(1)
@@ -93,7 +94,7 @@ def draw(ids: Int64[Tensor, " batch"], noise: SampleNoise, config: AugmentConfig
 
 
 def numbers_of(draws: Draws) -> Float[Tensor, "batch 9"]:
-    """The numbers that a model is given, in k-diffusion's order and scale; zeros: no transformation."""
+    """The numbers that condition the model, in k-diffusion's order and scale; zeros mean no transformation."""
     return stack(
         (
             draws.mirrored,
@@ -111,7 +112,7 @@ def numbers_of(draws: Draws) -> Float[Tensor, "batch 9"]:
 
 
 def linear_origin(draws: Draws) -> Matrices:
-    """L of p = L q - d: the inverse of the linear part, without flips."""
+    """L of p = L q - d, the inverse of the linear part without flips: where the point q of the result comes from."""
     wide, narrow = 2 ** (-LOG2_FACTOR * draws.stretch), 2 ** (LOG2_FACTOR * draws.stretch)
     along = rotation(draws.direction)
     unstretched = product(along * stack((wide, narrow), dim=1)[:, None, :], along.transpose(1, 2))
@@ -120,22 +121,24 @@ def linear_origin(draws: Draws) -> Matrices:
 
 
 def shift(draws: Draws) -> Float[Tensor, "batch 2"]:
-    """d, in sides of the image."""
+    """d of p = L q - d, in sides of the image."""
     return SHIFT * stack((draws.shift_x, draws.shift_y), dim=1)
 
 
 def rotation(angle: PerImage) -> Matrices:
-    """R(angle)."""
+    """The rotation matrices R(angle)."""
     cos, sin = angle.cos(), angle.sin()
     return stack((stack((cos, -sin), dim=1), stack((sin, cos), dim=1)), dim=1)
 
 
 def product(left: Matrices, right: Matrices) -> Matrices:
-    """Matrix product with explicit sums, so that an image's matrix has the same bits in any batch."""
+    """Matrix product by explicit sums, so that an image's matrix has the same bits in any batch."""
     return (left[:, :, :, None] * right[:, None, :, :]).sum(dim=2)
 
 
 class Augmented(NamedTuple):
+    """Transformed images, and the numbers that condition the model."""
+
     images: Images
     numbers: Float[Tensor, "batch 9"]
 
@@ -143,14 +146,14 @@ class Augmented(NamedTuple):
 def augmented(
     images: Images, ids: Int64[Tensor, " batch"], noise: SampleNoise, config: AugmentConfig
 ) -> Augmented:
-    """Augment square images, [-1, 1], at places `ids` of the run; images without a transformation keep their bits."""
+    """Augment square images in [-1, 1] at positions `ids` of the run; untransformed images keep their bits."""
     draws = draw(ids, noise, config)
     return Augmented(transformed(images, draws), numbers_of(draws))
 
 
 def transformed(images: Images, draws: Draws) -> Images:
-    """Each image, transformed by its draws."""
-    # reading the draws costs nothing on a CPU, but would synchronise with a GPU
+    """Apply the draws to the images."""
+    # selecting images by their draws costs nothing on a CPU, but would synchronise with a GPU
     resample = some_resampled if images.device.type == "cpu" else all_resampled
     moved = resample(images, draws)
     moved = where(by_image(draws.mirrored.bool()), moved.flip(-1), moved)
@@ -158,14 +161,14 @@ def transformed(images: Images, draws: Draws) -> Images:
 
 
 def some_resampled(images: Images, draws: Draws) -> Images:
-    """All transformations but flips, computed for the images that need them."""
+    """Resample the images that have a transformation other than flips."""
     rows = draws.is_resampled.nonzero()[:, 0]
     chosen = Draws(*(value[rows] for value in draws))
     return images.index_copy(0, rows, resampled(images[rows], linear_origin(chosen), shift(chosen)))
 
 
 def all_resampled(images: Images, draws: Draws) -> Images:
-    """All transformations but flips, computed for all images and selected on the device, without synchronisation."""
+    """Resample all images, and select on the device, without synchronisation."""
     moved = resampled(images, linear_origin(draws), shift(draws))
     return where(by_image(draws.is_resampled), moved, images)
 

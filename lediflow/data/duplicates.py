@@ -1,7 +1,7 @@
 """Images of equal content in a listing.
 
-Equal files have equal lengths, so only images that share their length with another are read. That may still be
-nearly all of a large set: processes share the reading, and the answer is kept for a run that continues.
+Equal files have equal lengths, so only images that share their length with another are read. That may still be nearly
+all of a large set, so processes share the reading, and the result is kept for a run that continues.
 """
 
 import hashlib
@@ -12,38 +12,37 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from lediflow.data.sources import Entry, Source
-from lediflow.data.sources.protocol import Progress
-from lediflow.data.workers import in_processes, stop_if_asked
+from lediflow.data.workers import Progress, in_processes, stop_if_asked
 from lediflow.disk import write_json
 from lediflow.records import RecordError, read_record, typed
 
-DUPLICATES_NAME = "duplicates.json"  # among the records of a set under construction
+DUPLICATES_NAME = "duplicates.json"  # in the `.parts` folder of a set under construction
 DIGEST_BYTES = 16
 IMAGES_PER_TASK = 1024
 
 
 @dataclass(frozen=True)
 class HashTask:
-    """Images to read, in a form that travels to another process."""
+    """Images to hash; pickled to a worker process."""
 
     source: Source
     images: list[Entry]
-    start: int  # place of the first one among all that are read
+    start: int  # index of the first one among all images that are read
 
 
 def known_duplicates(
     path: Path, source: Source, images: list[Entry], workers: int, progress: Progress | None = None
 ) -> dict[int, int]:
-    """`find_duplicates`, done once and kept in the file `path`."""
+    """The result of `find_duplicates`, computed once and kept in the file `path`."""
     try:
         return kept_duplicates(path)
-    except RecordError:  # none yet, or not whole
+    except RecordError:  # missing or damaged
         write_json(path, find_duplicates(source, images, workers, progress))
         return kept_duplicates(path)
 
 
 def kept_duplicates(path: Path) -> dict[int, int]:
-    """The answer in the file `path`; RecordError where there is none, or none that is whole."""
+    """The duplicates recorded in the file `path`; RecordError if it is missing or damaged."""
     kept = read_record(path, "delete it, and the same command makes it anew")
     try:
         return {int(number): typed(int, first, number) for number, first in kept.items()}
@@ -54,7 +53,7 @@ def kept_duplicates(path: Path) -> dict[int, int]:
 def find_duplicates(
     source: Source, images: list[Entry], workers: int = 1, progress: Progress | None = None
 ) -> dict[int, int]:
-    """Number of each repeated image -> number of the first one with the same bytes."""
+    """Index of each repeated image -> index of the first image with the same bytes."""
     suspects = _of_shared_length(images)
     digests = digests_of(source, [images[number] for number in suspects.tolist()], workers, progress)
     _, first, group = np.unique(digests, return_index=True, return_inverse=True)
@@ -65,7 +64,7 @@ def find_duplicates(
 def digests_of(
     source: Source, images: list[Entry], workers: int = 1, progress: Progress | None = None
 ) -> Shaped[np.ndarray, " images"]:
-    """Digests of the images' contents, in their order, read by several processes."""
+    """Digests of the images' contents, in the images' order; several processes share the reading."""
     digests = np.empty(len(images), f"V{DIGEST_BYTES}")
     done = 0
     for start, found in in_processes(hash_images, _tasks(source, images), workers):
@@ -77,7 +76,7 @@ def digests_of(
 
 
 def hash_images(task: HashTask) -> tuple[int, np.ndarray]:
-    """Digests of some images, and the place of the first."""
+    """The task's start, and the digests of its images."""
     digests = b"".join(_digest(task.source, image) for image in task.images)
     return task.start, np.frombuffer(digests, f"V{DIGEST_BYTES}")
 
@@ -97,15 +96,15 @@ def _digest(source: Source, image: Entry) -> bytes:
     stop_if_asked()
     try:
         return content_digest(source.read(image))
-    except OSError:  # reported when it is to be decoded
+    except OSError:  # reported when the image is decoded
         return unreadable_digest(image)
 
 
 def content_digest(content: bytes) -> bytes:
-    """What equal contents share and others do not."""
+    """BLAKE2b digest of a file's content."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
 def unreadable_digest(image: Entry) -> bytes:
-    """Stands for a file that cannot be read: like no other's."""
+    """A stand-in for the digest of an unreadable file, different from every other."""
     return content_digest(f"unreadable {image.name} {image.offset}".encode(errors="surrogateescape"))

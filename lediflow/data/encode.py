@@ -1,7 +1,8 @@
-"""Image shards -> latent shards, sample for sample in the same order under the same keys.
+"""Image shards -> latent shards, sample by sample, in the same order and with the same keys.
 
-Shards are shared by processes that need not know of each other: process `rank` of `ranks` makes every `ranks`-th
-shard, and whoever finds all of them made writes the index. Interrupted or not, shared or not, the bytes are the same.
+Processes share the shards without communicating: process `rank` of `ranks` makes every `ranks`-th shard, and the
+process that finds all of them finished writes the index. The bytes depend neither on interruptions nor on the number
+of processes.
 """
 
 import os
@@ -15,9 +16,10 @@ from lediflow.codecs import Codec, CodecConfig, build_codec
 from lediflow.data.latents.check import Check, check_latents
 from lediflow.data.latents.encoder import DTYPES, EncodeTask, ShardEncoder
 from lediflow.data.latents.statistics import channel_statistics, from_json, merged
-from lediflow.data.shards.build import Part, Progress, ShardBuild
+from lediflow.data.shards.build import Part, ShardBuild
 from lediflow.data.shards.index import Contents, ShardIndex
 from lediflow.data.shards.reader import ShardReader
+from lediflow.data.workers import Progress
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
@@ -26,38 +28,38 @@ MOST_THREADS = 16
 
 @dataclass(kw_only=True)
 class EncodeConfig:
-    """Which image shards become latents of which codec."""
+    """Which image shards are encoded by which codec, and how."""
 
     source: str  # folder of finished image shards
-    output: str  # folder for the latent shards; a finished one is reused, an interrupted one continued
+    output: str  # folder for the latent shards; a finished set is reused, an interrupted one continued
     codec: CodecConfig = field(default_factory=CodecConfig)
-    dtype: str = "float16"  # of stored latents; "float32" doubles their size (pixels stay uint8)
-    flipped: bool = False  # also stores the mirrored image's latents: twice the work and space
-    batch_size: int = bounded(32, at_least=1)  # images encoded at once: more is faster until memory ends
-    compile: bool = False  # torch.compile the encoder: a minute at the start, faster on a GPU from then on
-    device: str = "auto"  # "auto" takes a GPU where there is one
-    threads: int = bounded(
-        0, at_least=0
-    )  # that decode images while the device works; 0: one per CPU core of this job
-    rank: int = bounded(0, at_least=0)  # which of `ranks` this process is
-    ranks: int = bounded(
-        0, at_least=0
-    )  # processes that share the shards; 0 asks torchrun's and SLURM's variables
-    check: int = bounded(0, at_least=0)  # decode this many latents and compare them with their images
+    dtype: str = "float16"  # dtype of stored latents; "float32" doubles their size (pixels stay uint8)
+    flipped: bool = False  # also store the latents of the mirrored image: twice the work and space
+    batch_size: int = bounded(
+        32, at_least=1
+    )  # images encoded at once: larger is faster and needs more memory
+    compile: bool = False  # torch.compile the encoder: takes a minute at the start, then faster on a GPU
+    device: str = "auto"  # "auto" uses a GPU if there is one
+    # threads that decode images while the device works; 0: one per CPU core of this job
+    threads: int = bounded(0, at_least=0)
+    rank: int = bounded(0, at_least=0)  # index of this process among `ranks`
+    # processes that share the shards; 0: from the environment of torchrun or SLURM
+    ranks: int = bounded(0, at_least=0)
+    check: int = bounded(0, at_least=0)  # number of latents to decode and compare with their images
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The latents, as far as they are there."""
+    """The result of `encode`."""
 
     index: ShardIndex | None  # None while other processes still make shards
-    is_reused: bool  # they were there before
-    missing: int = 0  # shards that other processes have still to make
+    is_reused: bool  # the set was already finished
+    missing: int = 0  # shards that other processes have yet to make
     check: Check | None = None
 
 
 def encode(config: EncodeConfig, progress: Progress | None = None) -> Encoded:
-    """Make the latent shards, or what is missing of this process's share."""
+    """Make the missing latent shards of this process's share, and the index if all shards are finished."""
     _check(config)
     reader = _image_reader(config)
     device = _device(config.device)
@@ -84,7 +86,7 @@ def _completed(
     parts = build.recorded(tasks)
     if len(parts) == len(tasks):
         return Encoded(build.finish(parts, _statistics(parts), encoder.reader.index.names), is_reused=False)
-    # a process that was faster has cleared the records, or there is work left
+    # another process has written the index and removed the records, or there is work left
     return Encoded(build.finished(), is_reused=False, missing=len(tasks) - len(parts))
 
 

@@ -1,9 +1,9 @@
-"""What a picture file holds beside its pixels: which way up it is, and the file without the rest.
+"""What an image file holds besides its pixels: its orientation, and the file stripped of its metadata.
 
-Descriptions are often damaged where the pixels are not: a camera's odd EXIF tag, a text of an editor that was cut.
-Pillow gives up on some of these files, so the orientation is read here, from its own tag alone, and a file that
-Pillow refuses can be tried again with nothing but what its pixels need.
-Sources: TIFF 6.0 section 2 (EXIF has its structure), PNG 3rd edition section 5, JPEG (ITU T.81) annex B.
+Metadata is often damaged although the pixels are not: a camera's odd EXIF tag, an editor's truncated text. Pillow
+refuses some of these files. So the orientation is read here, from its own tag alone, and a file that Pillow refuses
+can be decoded from the parts that its pixels need. Sources: TIFF 6.0 section 2 (EXIF has its structure), PNG 3rd
+edition section 5, JPEG (ITU T.81) annex B.
 """
 
 import re
@@ -12,12 +12,12 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-ORIENTATION, PROFILE = 0x0112, 0x8773  # numbers of tags
-INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF's types -> struct's letters
+ORIENTATION, PROFILE = 0x0112, 0x8773  # TIFF tags
+INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF types -> formats of struct
 TIFF_HEADS = {b"II*\0": "<", b"MM\0*": ">"}
 PNG_HEAD, JPEG_HEAD = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 ENTRY_BYTES = 12
-# TIFF tags that say what the pixels are and where
+# TIFF tags that describe and locate the pixels
 PIXEL_TAGS = {
     0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x010A, 0x0111, ORIENTATION, 0x0115, 0x0116, 0x0117, 0x011C, 0x0124,
     0x0125, 0x013D, 0x0140, 0x0142, 0x0143, 0x0144, 0x0145, 0x014C, 0x0152, 0x0153, 0x015B, 0x0211, 0x0212, 0x0213,
@@ -28,7 +28,7 @@ MOST_PROFILE_BYTES = 2**25
 
 
 class Bare(NamedTuple):
-    """A file without its descriptions, and what was taken out of it that is needed all the same."""
+    """A file without its metadata, and the removed parts that are still needed."""
 
     content: bytes
     exif: bytes = b""
@@ -41,11 +41,11 @@ class Tag(NamedTuple):
     number: int
     type: int
     length: int  # number of values
-    place: int  # of its 12 bytes
+    place: int  # offset of its 12 bytes
 
 
 def orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """1 (upright) to 8, from the EXIF tag, else from XMP; 1 where neither says so in a valid way."""
+    """Orientation 1 (upright) to 8 from the EXIF tag, else from XMP; 1 if neither is valid."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = TIFF_HEADS.get(exif[:4], "<")
     for tag in tiff_tags(exif):
@@ -57,7 +57,7 @@ def orientation(exif: bytes, xmp: bytes = b"") -> int:
 
 
 def tiff_tags(content: bytes) -> Iterator[Tag]:
-    """The entries of a TIFF's first directory, as far as they are there; none of BigTIFF."""
+    """The complete entries of a TIFF's first directory; none for BigTIFF."""
     order = TIFF_HEADS.get(content[:4])
     if order is None or len(content) < 8:
         return
@@ -73,7 +73,7 @@ def tiff_tags(content: bytes) -> Iterator[Tag]:
 
 
 def without_descriptions(content: bytes) -> Bare | None:
-    """The file with nothing but what its pixels need; None for formats whose parts are not known here."""
+    """The file reduced to the parts that its pixels need; None for formats that are not PNG, JPEG or TIFF."""
     if content.startswith(PNG_HEAD):
         return _bare_png(content)
     if content.startswith(JPEG_HEAD):
@@ -94,7 +94,7 @@ def _bare_png(content: bytes) -> Bare:
             content[end - 4 : end],
         )
         is_whole = check == struct.pack(">I", zlib.crc32(kind + data))
-        if kind[:1].isupper() or kind == b"tRNS":  # critical, or pixels' transparency
+        if kind[:1].isupper() or kind == b"tRNS":  # a critical chunk, or transparency
             kept.append(content[place:end])
         elif kind == b"eXIf" and is_whole:
             exif = data
@@ -103,13 +103,13 @@ def _bare_png(content: bytes) -> Bare:
         place = end
         if kind == b"IEND":
             break
-    if place < len(content) and kind != b"IEND":  # a piece that was cut: decoding says so
+    if place < len(content) and kind != b"IEND":  # a truncated chunk: decoding reports it
         kept.append(content[place:])
     return Bare(b"".join(kept), exif, profile)
 
 
 def _inflated(packed: bytes) -> bytes | None:
-    """A compressed profile; None if it is damaged or larger than any profile."""
+    """Decompress a profile; None if it is damaged or implausibly large."""
     unpacker = zlib.decompressobj()
     try:
         profile = unpacker.decompress(packed, MOST_PROFILE_BYTES)
@@ -122,10 +122,10 @@ def _bare_jpeg(content: bytes) -> Bare:
     kept, exif, place = [content[:2]], b"", 2
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # fill byte
             place += 1
             continue
-        if marker == 0xDA:  # pixels from here on
+        if marker == 0xDA:  # the pixels begin here
             break
         (length,) = struct.unpack_from(">H", content, place + 2)
         segment = content[place : place + 2 + length]
@@ -138,7 +138,7 @@ def _bare_jpeg(content: bytes) -> Bare:
 
 
 def _is_for_pixels(marker: int, segment: bytes) -> bool:
-    """Whether decoding needs a segment of a JPEG; Pillow reads the profile's pieces well."""
+    """Whether decoding needs a segment of a JPEG. Profile segments are kept too: Pillow reads them reliably."""
     if not 0xE0 <= marker <= 0xEF:
         return marker != 0xFE  # a comment
     if segment[4:9] == b"Adobe":

@@ -25,8 +25,9 @@ from PIL import Image, UnidentifiedImageError
 from lediflow.data.metadata import PROFILE, Bare, orientation, tiff_tags, without_descriptions
 from lediflow.data.pixels import BAND_PIXELS, UnusableImageError, eight_bits, opaque_srgb, sixteen_bit_planes
 
-PIXEL_RULE = 2  # counts the changes that give a file other pixels; recorded in what is made of them
-LARGE_PIXELS = 2**24  # of JPEGs that are decoded smaller
+# increased by every change that gives a file other pixels; recorded in everything made from them
+PIXEL_RULE = 2
+LARGE_PIXELS = 2**24  # JPEGs with more pixels are decoded at a reduced scale
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,7 +37,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-ON_ITS_SIDE = (5, 6, 7, 8)  # orientations that exchange width and height
+ON_ITS_SIDE = (5, 6, 7, 8)  # orientations that swap width and height
 SEQUENCES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # not MPO, whose second picture is a preview
 PILLOW_MODES = {"rgb": "RGB", "grey": "L"}
 CHANNELS = {"rgb": 3, "grey": 1}
@@ -49,21 +50,21 @@ Picture = UInt8[np.ndarray, "channels height width"]
 
 
 class Photograph(NamedTuple):
-    """A decoded file, upright, 8 bits per channel in whatever colours."""
+    """A decoded file: upright, 8 bits per channel, in the colour mode of the file."""
 
-    image: Image.Image  # a large JPEG's is smaller than the photograph
+    image: Image.Image  # smaller than the photograph if that is a large JPEG
     width: int
     height: int
-    has_more: bool = False  # pictures, of which this is the first
+    has_more: bool = False  # the file holds further images
 
 
 def decoded_photograph(content: bytes, size: int | None = None) -> Photograph:
-    """A file's picture, complete: UnusableImageError for a truncated one.
+    """Decode a file's first image; UnusableImageError if it is damaged, truncated, or not an image.
 
-    With `size` large JPEGs may be decoded at a smaller scale, at twice this side or more.
+    With `size`, large JPEGs may be decoded at a reduced scale of at least twice this side.
     """
     with faults_of_file(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about oddities of files that can be decoded all the same
+        warnings.simplefilter("ignore")  # oddities of files that can be decoded nevertheless
         try:
             return _decoded(Bare(content), size, is_whole=True)
         except UnusableImageError:
@@ -72,20 +73,20 @@ def decoded_photograph(content: bytes, size: int | None = None) -> Photograph:
             bare = without_descriptions(content)
             if bare is None:
                 raise
-            with suppress(Exception):  # the first reason is the one to be read
+            with suppress(Exception):  # the first error is the one to report
                 return _decoded(bare, size)
             raise
 
 
 def rgb_pixels(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """A file's picture at its full size: opaque, sRGB, upright. UnusableImageError says what is wrong with a file."""
+    """A file's image at full size: opaque, sRGB, upright. UnusableImageError if the file is unusable."""
     photograph = decoded_photograph(content)
     with faults_of_file():
         return np.asarray(opaque_srgb(photograph.image).convert("RGB"))
 
 
-def described(content: bytes) -> tuple[str, int, int]:
-    """Pillow's mode, width and height as a file's head has them, without decoding; raises what Pillow raises."""
+def picture_header(content: bytes) -> tuple[str, int, int]:
+    """Pillow's mode, width and height from a file's header, without decoding; raises what Pillow raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -99,25 +100,25 @@ def described(content: bytes) -> tuple[str, int, int]:
 
 
 def holds_several(content: bytes) -> bool:
-    """Whether pictures follow a file's first, as in an animation; False for what cannot be opened."""
+    """Whether a file holds more than one image, as an animation does; False if it cannot be opened."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _has_more(Image.open(io.BytesIO(content)))
-    except Exception:  # decoding says what is wrong with the file
+    except Exception:  # decoding reports what is wrong with the file
         return False
 
 
 @contextmanager
 def faults_of_file() -> Iterator[None]:
-    """Whatever Pillow raises about one file makes that file unusable, and ends nothing else."""
+    """Turn any error that Pillow raises about a file into an UnusableImageError."""
     try:
         yield
     except UnusableImageError:
         raise
     except UnidentifiedImageError:  # its own message holds a memory address
         raise UnusableImageError("unreadable: not an image that Pillow knows") from None
-    except Exception as error:  # whatever broken bytes lead Pillow's decoders to, it is the file's fault
+    except Exception as error:  # damaged bytes make Pillow's decoders raise errors of any kind
         raise UnusableImageError(f"unreadable: {error}") from error
 
 
@@ -143,40 +144,40 @@ def _decoded(file: Bare, size: int | None, is_whole: bool = False) -> Photograph
 
 
 def _has_more(image: Image.Image) -> bool:
-    """Whether pictures follow the first; asked before loading, as a look at a GIF's second frame moves on."""
+    """Whether further images follow the first. Call before loading: the check advances a GIF to its second frame."""
     if image.format not in SEQUENCES:
         return False
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # of a second picture that is broken
+    except Exception:  # the second image is damaged
         return True
 
 
 def _orientation(image: Image.Image, file: Bare) -> int:
     if image.format == "TIFF":
-        return 1  # Pillow has turned it while loading
+        return 1  # Pillow applied the orientation while loading
     exif, xmp = image.info.get("exif", b"") or file.exif, image.info.get("xmp", b"")
     raw = image.info.get("Raw profile type exif", "")
-    if not exif and isinstance(raw, str):  # as ImageMagick writes it into PNGs
+    if not exif and isinstance(raw, str):  # ImageMagick writes EXIF into PNGs as text
         with suppress(ValueError):
             exif = bytes.fromhex("".join(raw.split("\n")[3:]))
     return orientation(exif, xmp if isinstance(xmp, bytes) else str(xmp).encode())
 
 
 def _check_profile(image: Image.Image, content: bytes) -> None:
-    """Pillow passes over a TIFF's tags behind one that claims to be larger than the file."""
+    """OSError if a TIFF's colour profile was skipped: Pillow drops tags after one that claims to exceed the file."""
     is_missing = image.format == "TIFF" and not image.info.get("icc_profile")
     if is_missing and any(tag.number == PROFILE for tag in tiff_tags(content)):
         raise OSError("its colour profile cannot be read")
 
 
 def square_picture(content: bytes, *, size: int, mode: str) -> Image.Image:
-    """Centre square of a photograph at size x size."""
+    """Decode a file to the central square of its photograph, at size x size."""
     return centre_square(decoded_photograph(content, size), size=size, mode=mode)
 
 
 def centre_square(photograph: Photograph, *, size: int, mode: str) -> Image.Image:
-    """The largest square in the middle, at size x size."""
+    """The largest central square of a photograph, resized to size x size. UnusableImageError if it is too small."""
     if min(photograph.width, photograph.height) < size:
         raise UnusableImageError(f"too small: {photograph.width}x{photograph.height}, need {size}x{size}")
     width, height = photograph.image.size
@@ -194,7 +195,7 @@ def centre_square(photograph: Photograph, *, size: int, mode: str) -> Image.Imag
 
 
 def picture_bytes(picture: Image.Image, file_format: str) -> bytes:
-    """The picture as the content of a file; png and webp keep every pixel."""
+    """The picture encoded as a file; png and webp are lossless."""
     pillow_name, options = FORMATS[file_format]
     buffer = io.BytesIO()
     picture.save(buffer, pillow_name, **options)
@@ -202,6 +203,6 @@ def picture_bytes(picture: Image.Image, file_format: str) -> bytes:
 
 
 def picture_pixels(content: bytes | memoryview) -> Picture:
-    """Pixels of a file that `picture_bytes` wrote."""
+    """Pixels of a file that `picture_bytes` encoded."""
     pixels = np.asarray(Image.open(io.BytesIO(content)))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

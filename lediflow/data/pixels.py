@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's -> Pillow's mode
+SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour space of a profile -> Pillow's mode
 KEPT_TRANSFORMS = 16
-SAME_LEVELS = 2  # of 255; roundings in the tables of common sRGB profiles change colours by no more
-LATTICE = 9  # levels of each channel that are looked at
+SAME_LEVELS = 2  # of 255; rounding in the tables of common sRGB profiles changes colours by no more
+LATTICE = 9  # levels per channel of the colours that are compared
 
 _SRGB = ImageCms.createProfile("sRGB")
 BAND_PIXELS = 2**20
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
-PLAIN = {  # modes that Pillow does not convert to every other
+# modes that Pillow cannot convert to every other -> the mode to convert them to first
+PLAIN = {
     "La": "LA",
     "RGBa": "RGBA",
     "PA": "RGBA",
@@ -42,7 +43,7 @@ UNKNOWN_RANGE = "unreadable: {} pixels have no common range; save 8 or 16 bits w
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """The image with its profile's colours in sRGB: RGB or RGBA; the image itself where there is nothing to do."""
+    """Convert an image with a colour profile to sRGB (RGB or RGBA); the image itself if there is nothing to do."""
     profile = image.info.get("icc_profile")
     space = profile_space(profile) if profile else None
     pixels = _as_described(image, space) if space else None
@@ -55,7 +56,7 @@ def in_srgb(image: Image.Image) -> Image.Image:
 
 
 def _as_described(image: Image.Image, space: str) -> Image.Image | None:
-    """The image in the mode that a profile of this space describes, with its transparency; None if it cannot be."""
+    """The image in the mode that a profile of this space describes, keeping transparency; None if they do not match."""
     is_clear, is_grey = image.has_transparency_data, image.mode in ("1", "L", "LA")
     if space == "CMYK" or image.mode == "CMYK":
         return image if space == image.mode else None
@@ -77,7 +78,7 @@ def _transformed(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> I
 
 @lru_cache(KEPT_TRANSFORMS)
 def profile_space(profile: bytes) -> str | None:
-    """Pillow's mode of the pixels that a profile describes; None if it cannot be used."""
+    """Pillow's mode of the pixels that a profile describes; None if the profile cannot be used."""
     try:
         found = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space
     except (OSError, TypeError, ValueError):
@@ -87,7 +88,7 @@ def profile_space(profile: bytes) -> str | None:
 
 @lru_cache(KEPT_TRANSFORMS)
 def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From pixels of a mode to RGB; None where the profile is sRGB's own or broken."""
+    """The conversion from a profile's colours to sRGB; None if the profile equals sRGB or is damaged."""
     try:
         transform = ImageCms.buildTransform(
             ImageCms.ImageCmsProfile(io.BytesIO(profile)),
@@ -109,7 +110,7 @@ def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | No
 
 
 def _probe(mode: str) -> Image.Image:
-    """A picture of colours from all over the space."""
+    """An image of colours that cover the space."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     levels = np.linspace(0, 255, LATTICE).round().astype(np.uint8)
@@ -123,7 +124,7 @@ def _difference(before: Image.Image, after: Image.Image) -> int:
 
 
 def _is_sound(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether white comes out light and black dark; damaged tables often lose that."""
+    """Whether white becomes light and black becomes dark, which damaged tables often violate."""
     ends = bytes(4), b"\xff" * 4
     white, black = ends if mode == "CMYK" else ends[::-1]  # no ink is white
     pixels = (Image.frombytes(mode, (1, 1), end[: Image.getmodebands(mode)]) for end in (white, black))
@@ -132,11 +133,11 @@ def _is_sound(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 class UnusableImageError(Exception):
-    """Why a file cannot become a training picture."""
+    """A file cannot become a training picture; the message says why."""
 
 
 def opaque_srgb(image: Image.Image) -> Image.Image:
-    """Pixels of 8 bits in sRGB with transparency on white; the image itself where it is that already."""
+    """Convert 8-bit pixels to sRGB, composited on white; the image itself if there is nothing to do."""
     if image.mode in ("I", "F"):
         raise UnusableImageError(UNKNOWN_RANGE.format("32-bit" if image.mode == "I" else "floating-point"))
     image = in_srgb(plain_mode(image))
@@ -147,18 +148,18 @@ def opaque_srgb(image: Image.Image) -> Image.Image:
 
 
 def plain_mode(image: Image.Image) -> Image.Image:
-    """In one of the modes that convert to all others."""
+    """Convert to a mode that Pillow converts to all others."""
     return image.convert(PLAIN[image.mode]) if image.mode in PLAIN else image
 
 
 def eight_bits(image: Image.Image, content: bytes) -> Image.Image:
-    """A loaded file's image with 8 bits per channel, its transparency as alpha where the file says it in 16 bits."""
+    """Reduce a loaded image to 8 bits per channel; a transparent colour given in 16 bits becomes an alpha channel."""
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode == "F":
         raise UnusableImageError(UNKNOWN_RANGE.format("floating-point"))
     if SIGNED in tags.get(SAMPLE_FORMAT, ()):
         raise UnusableImageError(UNKNOWN_RANGE.format("signed"))
-    if image.mode == "I" and image.format not in ("PPM", "PNG"):  # these two are scaled to 16 bits
+    if image.mode == "I" and image.format not in ("PPM", "PNG"):  # Pillow scales these two to 16 bits
         raise UnusableImageError(UNKNOWN_RANGE.format("32-bit"))
     if image.mode == "I" or image.mode in SIXTEEN_BITS:
         return _upper_bytes(image, tags)
@@ -168,7 +169,7 @@ def eight_bits(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def sixteen_bit_planes(image: Image.Image) -> None:
-    """Before loading: a TIFF's uncompressed planes of 16 bits would be taken for 8."""
+    """Correct a TIFF with uncompressed 16-bit planes, which Pillow would decode as 8-bit. Call before loading."""
     tags: Any = getattr(image, "tag_v2", {})
     if tags.get(PLANAR) != SEPARATE or set(tags.get(BITS, ())) != {16}:
         return
@@ -180,7 +181,7 @@ def sixteen_bit_planes(image: Image.Image) -> None:
 
 
 def _upper_bytes(image: Image.Image, tags: Any) -> Image.Image:
-    """Grey of 16 bits, or of 12, as grey of 8; one value may be transparent."""
+    """Reduce 16-bit (or 12-bit) grey to 8 bits; one value may be transparent."""
     bits = tags.get(BITS, (16,))[0]
     clear = image.info.pop("transparency", None)
     is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
@@ -197,7 +198,7 @@ def _upper_bytes(image: Image.Image, tags: Any) -> Image.Image:
 
 
 def _png_transparency(image: Image.Image, content: bytes) -> Image.Image:
-    """A PNG's transparent colour in the numbers that Pillow gives its pixels."""
+    """Express a PNG's transparent colour in the values that Pillow decodes its pixels to."""
     depth, clear = content[24], image.info["transparency"]
     if image.mode == "RGB" and depth == 16:
         return _clear_of_sixteen_bits(image, content, clear)
@@ -209,7 +210,8 @@ def _png_transparency(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def _clear_of_sixteen_bits(image: Image.Image, content: bytes, clear: tuple[int, ...]) -> Image.Image:
-    """Colours of 16 bits are compared whole: Pillow gives upper bytes, and lower ones where another order is named."""
+    """Make a 16-bit colour transparent, comparing all 16 bits: Pillow decodes the upper bytes, and the lower bytes if
+    the other byte order is requested."""
     lower = Image.open(io.BytesIO(content))
     lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]  # type: ignore[attr-defined]
     lower.load()
@@ -221,7 +223,7 @@ def _clear_of_sixteen_bits(image: Image.Image, content: bytes, clear: tuple[int,
 
 
 def _by_bands(image: Image.Image, mode: str, function: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """A function of pixels applied to bands of rows, so that little more than the image and the result is held."""
+    """Apply a pixelwise function to bands of rows, so that memory holds little more than the image and the result."""
     width, height = image.size
     result = Image.new(mode, image.size)
     rows = max(1, BAND_PIXELS // width)

@@ -49,16 +49,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to make, in a form that travels to another process."""
+    """One shard to make; pickled to a worker process."""
 
-    root: Path  # where the shards go
+    root: Path  # folder of the shards
     contents: Contents
     source: Source
     number: int
     keys: list[int]
     images: list[Entry]
     labels: list[int]
-    duplicate_of: dict[int, str]  # key -> name of the first image with the same bytes
+    duplicate_of: dict[int, str]  # key of a repeated image -> name of the first image with the same bytes
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -69,34 +69,30 @@ class PrepareConfig:
     """Which photographs become which shards."""
 
     source: str  # folder (nested folders are classes), .tar, .tar.gz, .zip, .parquet, LMDB, list in a .csv
-    output: str  # folder for the shards; a finished one is reused, an interrupted one continued
-    size: int = bounded(
-        64, at_least=1
-    )  # side of the square pictures; smaller photographs are rejected, never enlarged
+    output: str  # folder for the shards; a finished set is reused, an interrupted one continued
+    # side of the square pictures; smaller photographs are rejected, never enlarged
+    size: int = bounded(64, at_least=1)
     mode: str = "rgb"  # "grey" stores one channel
-    format: str = "png"  # "webp" is lossless too and smaller, slower to read; "jpg" loses detail
-    shard_samples: int = bounded(
-        1024, at_least=1
-    )  # images per tar: more means fewer files and longer repeats after a stop
-    workers: int = bounded(
-        0, at_least=0
-    )  # processes that read and decode; 0 takes one per CPU core that this job may use
+    format: str = "png"  # "webp" is also lossless, smaller, and slower to read; "jpg" loses detail
+    # images per tar: larger means fewer files, and more work to repeat after an interruption
+    shard_samples: int = bounded(1024, at_least=1)
+    # processes that read and decode; 0: one per CPU core of this job
+    workers: int = bounded(0, at_least=0)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation found and made."""
+    """The result of `prepare`."""
 
     index: ShardIndex
-    rejected: dict[str, int]  # reason -> images
-    is_reused: bool  # nothing had to be done
-    notes: list[
-        str
-    ]  # sentences: how many classes there are or why none, kinds of images, what was passed over
+    rejected: dict[str, int]  # reason -> number of images
+    is_reused: bool  # the set was already finished
+    # sentences: how many classes there are or why there are none, kinds of images, what was passed over
+    notes: list[str]
 
 
 def prepare(config: PrepareConfig, report: Report | None = None) -> Prepared:
-    """Make the shards, or what is missing of them. UserError where the source is another than a finished set's."""
+    """Make the shards that are missing. UserError if the output holds a set of another source or other options."""
     _check(config)
     report = report or silent
     opened = open_source(Path(config.source))
@@ -117,14 +113,14 @@ def prepare(config: PrepareConfig, report: Report | None = None) -> Prepared:
         )
     except SourceError:
         if not any(build.root.glob("*.tar")):
-            build.abandon()  # so that the folder is free for the corrected command
+            build.abandon()  # leave the folder free for the corrected command
         raise
     if note := duplicates_note(listing, duplicates):
         record.notes.append(note)
     if listing.classes is None:
         log.info("%s", listing.class_notes[0])
     tasks = _tasks(config, build, source, listing, duplicates)
-    parts = build.complete(tasks, lambda missing: _made(config, missing), report("prepare"))
+    parts = build.complete(tasks, lambda missing: _make_parts(config, missing), report("prepare"))
     if not any(len(part.rows) for part in parts):
         build.abandon()
         raise UserError(_nothing_usable(config, parts))
@@ -144,7 +140,7 @@ def _check(config: PrepareConfig) -> None:
 
 
 def _contents(config: PrepareConfig, identity: Identity) -> Contents:
-    """What the samples will be; the classes are known when the source has been listed."""
+    """What the samples have in common. Classes are added when the source has been listed."""
     return Contents(
         kind="images",
         payload=config.format,
@@ -177,14 +173,15 @@ def _listed(
 def _tasks(
     config: PrepareConfig, build: ShardBuild, source: Source, listing: Listing, duplicates: dict[int, int]
 ) -> list[ShardTask]:
-    order = _dealt(len(listing.images))
-    hands = [
+    order = _shuffled(len(listing.images))
+    groups = [
         order[start : start + config.shard_samples] for start in range(0, len(order), config.shard_samples)
     ]
-    return [_task(build, source, number, hand, listing, duplicates) for number, hand in enumerate(hands)]
+    return [_task(build, source, number, group, listing, duplicates) for number, group in enumerate(groups)]
 
 
-def _dealt(images: int) -> list[int]:
+def _shuffled(images: int) -> list[int]:
+    """A fixed permutation of 0 ... images - 1."""
     bits = np.random.Philox(key=0).random_raw(images)
     return np.argsort(bits, kind="stable").tolist()
 
@@ -209,12 +206,12 @@ def _task(
     )
 
 
-def _made(config: PrepareConfig, tasks: list[ShardTask]) -> Iterator[Part]:
+def _make_parts(config: PrepareConfig, tasks: list[ShardTask]) -> Iterator[Part]:
     return in_processes(make_part, tasks, available_workers(config.workers))
 
 
 def make_part(task: ShardTask) -> Part:
-    """Make one shard."""
+    """Make one shard, and record what was rejected and the digest of every file."""
     rejected: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
     samples = _usable(task, rejected, digests)
@@ -224,7 +221,7 @@ def make_part(task: ShardTask) -> Part:
 
 
 def _usable(task: ShardTask, rejected: list[dict[str, Any]], digests: dict[str, str]) -> Iterator[Sample]:
-    """The task's samples one by one; what cannot be used goes to `rejected`, the contents' digests to `digests`."""
+    """Yield the task's samples. Unusable images are added to `rejected`, digests of the contents to `digests`."""
     for key, image, label in zip(task.keys, task.images, task.labels, strict=True):
         stop_if_asked()
         try:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 Images = Float[Tensor, "batch channels side side"]
 Matrices = Float[Tensor, "batch 2 2"]
-# from the middle outwards; the sums are 2 and 1
+# filters from the centre outwards; the full sums are 2 and 1
 SYNTHESIS = (1.115087052456994, 0.5912717631142470, -0.05754352622849957, -0.09127176311424948)
 ANALYSIS = (
     0.6029490182363579,
@@ -33,11 +33,11 @@ ANALYSIS = (
 )
 HALO = len(ANALYSIS) - 1  # points of the fine grid that decimation needs beyond the border
 SMALLEST_SIDE = 3  # pixels, so that the points that upsampling reflects are inside the image
-NUMBERS_AT_ONCE = 2**22  # of image values: bounds the memory, to about 0.2 GB
+NUMBERS_AT_ONCE = 2**22  # image values per part: bounds the memory to about 0.2 GB
 
 
 def resampled(images: Images, linear: Matrices, shift: Float[Tensor, "batch 2"]) -> Images:
-    """out(q) = image(linear q - shift), q and image points (x, y) from the middle; `shift` in sides."""
+    """out(q) = image(linear q - shift), where points are (x, y) from the image's centre and `shift` is in sides."""
     size = max(1, NUMBERS_AT_ONCE // images[:1].numel()) if len(images) else 1
     parts = zip(images.split(size), linear.split(size), shift.split(size), strict=True)
     return torch.cat([images[:0], *(part_resampled(*part) for part in parts)])

@@ -34,7 +34,8 @@ from lediflow.data.shards.index import INDEX_NAME, ShardIndex, read_array
 from lediflow.data.sources import Listing, Opened, Source, list_images
 from lediflow.data.sources.listing import found_classes
 from lediflow.data.sources.names import counted, kind_of, shown
-from lediflow.data.sources.protocol import Identity, Progress
+from lediflow.data.sources.protocol import Identity
+from lediflow.data.workers import Progress
 from lediflow.disk import whole_or_absent, write_json
 from lediflow.errors import UserError
 from lediflow.records import UNREADABLE, RecordError, read_dataclass, read_record
@@ -42,19 +43,19 @@ from lediflow.records import UNREADABLE, RecordError, read_dataclass, read_recor
 RECORD_NAME = "source.json"
 DIGESTS_NAME = "source.digests.npy"
 DIGEST = np.dtype(f"V{DIGEST_BYTES}")
-UNKNOWN = bytes(DIGEST_BYTES)
+UNKNOWN = bytes(DIGEST_BYTES)  # no digest was recorded
 
-Digests = Shaped[np.ndarray, " images"]  # of DIGEST, by the images' numbers in the listing
+Digests = Shaped[np.ndarray, " images"]  # of dtype DIGEST, by index in the listing
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRecord:
-    """What was found in a source."""
+    """Facts about a source, recorded beside the index."""
 
-    modified: str  # changes with the modification time of any of its files
-    listing: str  # changes with the images' names and classes
-    notes: list[str]  # sentences for people: classes, kinds of images, what was passed over
+    modified: str  # hash of the modification times of its files
+    listing: str  # hash of the images' names and classes
+    notes: list[str]  # sentences: classes, kinds of images, what was passed over
     passed_over: dict[str, int]  # kind -> files that were not taken as pictures
 
     @classmethod
@@ -71,7 +72,7 @@ class SourceRecord:
 
     @classmethod
     def load(cls, folder: Path) -> "SourceRecord | None":
-        """The record in a folder; None where there is none, as in sets of earlier versions, or where it is damaged."""
+        """The record in a folder; None if it is missing (as in sets of earlier versions) or damaged."""
         path = folder / RECORD_NAME
         try:
             return read_dataclass(cls, read_record(path, "prepare the set anew"), str(path))
@@ -80,7 +81,7 @@ class SourceRecord:
 
 
 def listing_notes(listing: Listing) -> list[str]:
-    """Sentences about a listing for people."""
+    """Sentences about a listing: classes, kinds of images, what was passed over."""
     kinds = Counter(kind_of(image.name) for image in listing.images)
     several = [f"kinds of images: {counted(kinds)}"] if len(kinds) > 1 else []
     left = [f"passed over: {listing.passed_over}"] if listing.passed_over else []
@@ -88,7 +89,8 @@ def listing_notes(listing: Listing) -> list[str]:
 
 
 def duplicates_note(listing: Listing, duplicates: dict[int, int]) -> str:
-    """Which repeated pictures have another class than the first of their content, which is kept; empty if none."""
+    """A sentence about duplicates whose class differs from that of the first, which is kept; empty if there are
+    none."""
     classes, labels = listing.classes, listing.labels
     if not classes:
         return ""
@@ -114,7 +116,7 @@ def _digest_of(listing: Listing) -> str:
 
 
 def collected_digests(parts: Iterable[Part], images: int, duplicates: dict[int, int]) -> Digests:
-    """Every image's digest out of the records of the shards; UNKNOWN where an earlier version made one."""
+    """Digest of every image from the records of the shards; UNKNOWN for shards of earlier versions."""
     digests = np.full(images, UNKNOWN, DIGEST)
     for part in parts:
         for key, digest in part.digests.items():
@@ -125,13 +127,13 @@ def collected_digests(parts: Iterable[Part], images: int, duplicates: dict[int, 
 
 
 def save_digests(digests: Digests, folder: Path) -> None:
-    """Keep them beside the record."""
+    """Write the digests beside the record."""
     with whole_or_absent(folder / DIGESTS_NAME) as stream:
         np.save(stream, digests)
 
 
 def load_digests(folder: Path) -> Digests | None:
-    """The digests of a finished set; None where there are none that can be compared."""
+    """The digests of a finished set; None if they are missing, damaged or incomplete."""
     try:
         found = read_array(BytesIO((folder / DIGESTS_NAME).read_bytes()))
     except (OSError, *UNREADABLE):
@@ -147,33 +149,33 @@ def edited_images(
     workers: int,
     progress: Progress | None,
 ) -> list[str]:
-    """Names of those of these images whose content is another than the digests say."""
+    """Names of those images, of `numbers`, whose content differs from their digest."""
     images = [listing.images[number] for number in numbers]
     changed = np.flatnonzero(digests_of(source, images, workers, progress) != digests)
     return [images[place].name for place in changed.tolist()]
 
 
 def describe_edits(names: Sequence[str], images: int) -> str:
-    """As `2 of the 50 pictures were edited since, the first is a.png`."""
+    """Such as `2 of the 50 pictures were edited since, the first is a.png`."""
     were = "was" if len(names) == 1 else "were"
     return f"{len(names):,} of the {images:,} pictures {were} edited since, the first is {shown(names[0])}"
 
 
 class Report(Protocol):
-    """Shows the progress of one phase: `report(title, unit=...)(done, in_all)`."""
+    """Starts the progress display of a phase: `report(title, unit=...)(done, total)`."""
 
     def __call__(self, title: str, *, unit: str = "images") -> Progress: ...
 
 
 def silent(title: str, *, unit: str = "images") -> Progress:
-    """No progress is shown."""
-    return lambda done, in_all: None
+    """A Report that shows nothing."""
+    return lambda done, total: None
 
 
 def checked_notes(
     index: ShardIndex, opened: Opened, identity: Identity, workers: int, report: Report
 ) -> list[str]:
-    """What a finished set notes about its source. UserError where pictures were edited since it was made."""
+    """The notes of a finished set about its source. UserError if pictures were edited since it was made."""
     root = Path(index.root)
     record = SourceRecord.load(root)
     if record is None:
@@ -183,13 +185,13 @@ def checked_notes(
         _compare(root, record, opened, workers, report)
         try:
             replace(record, modified=identity.modified).save(root)
-        except UserError as error:  # a set that cannot be written to is compared again next time
+        except UserError as error:  # a read-only set is compared again next time
             log.info("%s", error)
     return record.notes
 
 
 def _notes_without_record(index: ShardIndex, identity: Identity) -> list[str]:
-    """Notes on a set that an earlier version made, which kept no record of its source."""
+    """Notes on a set that an earlier version made, without a record of its source."""
     classes = index.contents.classes
     notes = [found_classes(index.table["label"].tolist(), classes) if classes else "no classes"]
     if identity.newest > (Path(index.root) / INDEX_NAME).stat().st_mtime_ns:
@@ -201,7 +203,7 @@ def _notes_without_record(index: ShardIndex, identity: Identity) -> list[str]:
 
 
 def _compare(root: Path, record: SourceRecord, opened: Opened, workers: int, report: Report) -> None:
-    """UserError where a finished set's pictures, their names or their classes are not those of the source."""
+    """UserError if a finished set's pictures, their names or their classes differ from those of the source."""
     build = ShardBuild(root, ShardIndex.load(root).contents)
     try:
         source = opened.ready(build.parts_folder, report("unpack", unit="MiB"))
@@ -228,7 +230,7 @@ def _refusal(root: Path, change: str) -> str:
 def continue_or_start_anew(
     build: ShardBuild, source: Source, listing: Listing, record: SourceRecord, workers: int, report: Report
 ) -> None:
-    """Keep the shards that an interrupted run finished, unless pictures were edited since; note the source's state."""
+    """Keep the shards of an interrupted run unless pictures were edited since, and record the source's state."""
     before = SourceRecord.load(build.parts_folder)
     if before and before.modified != record.modified:
         log.info("files of the source were modified since the interruption; their contents are compared")
@@ -248,7 +250,7 @@ def _changed_since(
     workers: int,
     report: Report,
 ) -> str:
-    """What makes the shards of an interrupted run outdated; empty where nothing does."""
+    """Why the shards of an interrupted run are outdated; empty if they are not."""
     if before.listing != record.listing:
         return "the list of pictures or classes was edited"
     found = {int(key): digest for part in build.all_recorded() for key, digest in part.digests.items()}
@@ -258,7 +260,7 @@ def _changed_since(
         return describe_edits(edited, len(listing.images))
     try:
         known = kept_duplicates(build.parts_folder / DUPLICATES_NAME)
-    except RecordError:  # nothing was compared yet
+    except RecordError:  # duplicates were not searched for yet
         return ""
     is_same = known == find_duplicates(source, listing.images, workers, report("compare"))
     return "" if is_same else "which pictures equal each other has changed"

@@ -1,8 +1,7 @@
 """Drawn pictures, for tests and for a first try without photographs.
 
-One soft-edged shape in one colour on a plain background of another; class = kind of shape, and its place,
-size, angle and colours are random. Shapes are signed distances in units of the picture's side: positive
-inside.
+Each shows one soft-edged shape on a plain background. The class is the kind of shape; its position, size, angle and
+colours are random. Shapes are signed distances in units of the picture's side, positive inside.
 """
 
 import os
@@ -19,7 +18,7 @@ from lediflow.data.shards.index import ShardIndex
 
 Grid = Float[np.ndarray, "size size"]
 
-DRAWN_AT = 0  # seconds: pictures that are drawn again are the same files
+DRAWN_AT = 0  # modification time in seconds, fixed so that pictures drawn again are the same files
 
 SHAPES: dict[str, Callable[[Grid, Grid, float], Grid]] = {
     "bar": lambda u, v, radius: radius / 3 - np.abs(u),
@@ -30,7 +29,7 @@ SHAPES: dict[str, Callable[[Grid, Grid, float], Grid]] = {
 
 
 def synthetic_picture(shape: str, number: int, *, size: int, seed: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Picture `number` of a shape: a function of its arguments alone."""
+    """Picture `number` of a shape: a pure function of its arguments."""
     random = np.random.default_rng([seed, number, list(SHAPES).index(shape)])
     u, v = _turned_grid(size, centre=random.uniform(0.3, 0.7, 2), angle=random.uniform(0, np.pi))
     inside = SHAPES[shape](u, v, random.uniform(0.15, 0.3))
@@ -42,7 +41,7 @@ def synthetic_picture(shape: str, number: int, *, size: int, seed: int) -> UInt8
 def make_synthetic_images(
     folder: Path, count: int, *, size: int = 32, seed: int = 0, classes: int = 2
 ) -> None:
-    """Write `count` pictures as PNG, one folder per class; classes=0 writes discs side by side."""
+    """Write `count` pictures as PNG, one folder per class; classes=0 writes discs into `folder` itself."""
     kinds = list(SHAPES)[:classes]
     for number in range(count):
         kind = kinds[number % classes] if kinds else "disc"
@@ -53,7 +52,7 @@ def make_synthetic_images(
 
 
 def make_synthetic_shards(folder: Path, count: int, size: int, channels: int, *, seed: int = 0) -> ShardIndex:
-    """Image shards of drawn pictures in two classes; finished ones of the same arguments are reused."""
+    """Make image shards of drawn pictures in two classes; finished shards of the same arguments are reused."""
     with TemporaryDirectory() as scratch:
         pictures = Path(scratch, f"synthetic-seed{seed}")
         make_synthetic_images(pictures, count, size=size, seed=seed)

@@ -1,8 +1,8 @@
-"""A function applied to many tasks by several processes, none of which outlives its parent.
+"""Tasks run by several processes, none of which outlives its parent.
 
-Each worker holds the read end of a pipe whose write end only the parent has. When the parent closes it, or dies in
-whatever way, the worker reads its end: the task at hand is asked to stop at its next `stop_if_asked()`, so that it
-can clear what it left half-made, and soon after the process is gone.
+Each worker holds the read end of a pipe whose write end only the parent holds. When the parent closes it, or dies in
+any way, the worker sees the end of the pipe: the current task stops at its next `stop_if_asked()`, so that it can
+remove unfinished files, and GRACE_SECONDS later the process exits.
 """
 
 import multiprocessing
@@ -19,30 +19,32 @@ from typing import TypeVar
 
 from lediflow.errors import UserError
 
+Progress = Callable[[int, int], None]  # (done, total)
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-GRACE_SECONDS = 2.0  # for the task at hand to notice
+GRACE_SECONDS = 2.0  # for the current task to stop
 
 _stopping = threading.Event()
 
 
 class StoppedError(Exception):
-    """The parent wants no more results."""
+    """The parent has exited or needs no more results."""
 
 
 def available_workers(asked: int) -> int:
-    """Processes to start; 0 asks for one per CPU core that this job may use."""
+    """Number of processes to start; 0 means one per CPU core that this job may use."""
     return asked or len(os.sched_getaffinity(0))
 
 
 def in_processes(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
-    """Results as they get ready, in any order; one worker is this process itself."""
+    """Yield results as they become ready, in any order; with one worker, this process runs the tasks itself."""
     workers = min(workers, len(tasks))
     if workers <= 1:
         yield from map(function, tasks)
         return
-    context = multiprocessing.get_context("spawn")  # a forked copy of a process that has threads can lock up
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads can deadlock
     follower, leader = context.Pipe(duplex=False)
     with ProcessPoolExecutor(workers, context, _follow, (follower,)) as pool:
         try:
@@ -61,14 +63,14 @@ def in_processes(function: Callable[[Task], Result], tasks: Sequence[Task], work
 
 
 def stop_if_asked() -> None:
-    """Called by tasks between their steps; raises StoppedError in a worker whose parent is done or gone."""
+    """Raise StoppedError in a worker whose parent has finished or died; tasks call it between their steps."""
     if _stopping.is_set():
         raise StoppedError
 
 
 @contextmanager
 def _interrupts_for_parent_alone() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal; those started meanwhile inherit that they do not see it."""
+    """Block SIGINT in processes started meanwhile: Ctrl-C reaches every process of a terminal."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -81,7 +83,7 @@ def _follow(parent: Connection) -> None:
 
 
 def _exit_after(parent: Connection) -> None:
-    parent.poll(None)  # nothing is ever sent: this returns when the other end is closed
+    parent.poll(None)  # nothing is sent: this returns when the other end is closed
     _stopping.set()
     time.sleep(GRACE_SECONDS)
     os._exit(1)

@@ -1,1 +1,1 @@
-"""From images to stored latents: what `encode` is made of."""
+"""The stages of `lediflow.data.encode`: encoding shards, statistics of latents, and a check by decoding."""

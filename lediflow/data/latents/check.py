@@ -1,7 +1,7 @@
-"""How much of a picture survives: images -> latents -> images, compared byte by byte.
+"""Reconstruction quality of stored latents: images -> latents -> images, compared byte by byte.
 
-PSNR = 10 log10(255^2 / mean squared error), in dB, per picture, after rounding to bytes as pictures are saved.
-A picture that comes back exactly has none; such pictures are counted.
+PSNR = 10 log10(255^2 / mean squared error), in dB, per picture, after rounding to bytes as pictures are saved. It is
+infinite for a picture that is reconstructed exactly; such pictures are counted instead.
 """
 
 import math
@@ -27,16 +27,16 @@ Bytes = UInt8[Tensor, "batch channels height width"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What decoding found; the fields of check.json."""
+    """Reconstruction quality of decoded samples; the fields of check.json."""
 
     samples: int
-    exact: int  # pictures that came back byte for byte
-    psnr_mean: float | None  # of the others, in dB; None where there are none
+    exact: int  # pictures reconstructed byte for byte
+    psnr_mean: float | None  # mean over the other pictures, in dB; None if there are none
     psnr_worst: float | None
     worst_key: str | None
 
     def sentence(self) -> str:
-        """What to tell."""
+        """The result in one sentence."""
         if self.psnr_mean is None:
             return f"checked {self.samples:,} samples: all come back exactly"
         exact = f", {self.exact:,} come back exactly" if self.exact else ""
@@ -56,7 +56,7 @@ def check_latents(
     device: torch.device,
     folder: Path,
 ) -> Check:
-    """Decode `count` samples spread over the set; the findings and a picture are left in `folder`."""
+    """Decode `count` samples spread evenly over the set; check.json and check.png are written to `folder`."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
     errors: list[float] = []
     for samples in np.array_split(chosen, math.ceil(len(chosen) / batch_size)):
@@ -72,23 +72,23 @@ def check_latents(
 def pair(
     images: ShardReader, latents: ShardReader, codec: Codec, samples: Samples, device: torch.device
 ) -> tuple[Bytes, Bytes]:
-    """Pictures, and what is decoded from their posterior's mean."""
+    """Original pictures, and their reconstructions from the posterior's mean."""
     decoded = signal_to_bytes(codec.decode(latents.signals(samples).mean.to(device))).cpu()
     return signal_to_bytes(images.signals(samples).mean).expand_as(decoded), decoded
 
 
 def squared_error(left: Bytes, right: Bytes) -> Float64[Tensor, " batch"]:
-    """Mean squared difference of each picture."""
+    """Mean squared difference per picture."""
     return reduce((left.double() - right.double()).square(), "b c h w -> b", "mean")
 
 
 def psnr(squared_error: float) -> float:
-    """In dB."""
+    """Peak signal-to-noise ratio in dB of a mean squared error of bytes."""
     return 10 * math.log10(255**2 / squared_error)
 
 
 def summary(errors: list[float], keys: list[str]) -> Check:
-    """Mean and worst of the pictures' PSNR."""
+    """Mean and worst PSNR of pictures, from their mean squared errors."""
     ratios = {key: psnr(error) for key, error in zip(keys, errors, strict=True) if error > 0}
     worst = min(ratios, key=lambda key: ratios[key], default=None)
     return Check(
@@ -101,7 +101,7 @@ def summary(errors: list[float], keys: list[str]) -> Check:
 
 
 def drawn(originals: Bytes, decoded: Bytes) -> Image.Image:
-    """Originals above what came back."""
+    """A row of originals above a row of their reconstructions."""
     rows = rearrange([originals, decoded], "row b c h w -> (row h) (b w) c")
     pixels = rows.numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -33,7 +33,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.shards.writer import Sample
 from lediflow.errors import UserError
 
-DTYPES = ("float16", "float32")  # what latents of an autoencoder may be stored as
+DTYPES = ("float16", "float32")  # dtypes in which latents of an autoencoder may be stored
 
 Stored = Shaped[np.ndarray, "batch channels height width"]
 Item = TypeVar("Item")
@@ -42,7 +42,7 @@ Images = Float[Tensor, "batch channels height width"]
 
 
 def packed(latents: Latents, stored_dtype: str) -> Stored:
-    """A batch of latents in one array."""
+    """A batch of latents as one array in the stored dtype."""
     if stored_dtype == "uint8":
         return signal_to_bytes(latents.mean).numpy()
     halves = [half for half in latents if half is not None]
@@ -50,7 +50,7 @@ def packed(latents: Latents, stored_dtype: str) -> Stored:
 
 
 def check_range(latents: Latents, stored_dtype: str, keys: Sequence[str]) -> None:
-    """Refuse what is not finite, or would not be once stored."""
+    """UserError for latents that are not finite, or would not be finite in the stored dtype."""
     halves = [half.flatten(1) for half in latents if half is not None]
     largest = torch.cat(halves, dim=1).abs().amax(1)
     for key, value in zip(keys, largest.tolist(), strict=True):
@@ -67,7 +67,7 @@ def check_range(latents: Latents, stored_dtype: str, keys: Sequence[str]) -> Non
 
 
 def npy_bytes(views: Sequence[Shaped[np.ndarray, "channels height width"]]) -> bytes:
-    """One view, or several along a first axis, as the content of a .npy file."""
+    """The content of a .npy file with one view, or with several stacked along a first axis."""
     buffer = io.BytesIO()
     np.save(buffer, views[0] if len(views) == 1 else np.stack(views))
     return buffer.getvalue()
@@ -76,9 +76,10 @@ def npy_bytes(views: Sequence[Shaped[np.ndarray, "channels height width"]]) -> b
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 1, depth: int = 1
 ) -> Generator[Result, None, None]:
-    """Results in the order of their items; at most `depth` of them are ready or in work before they are asked for.
+    """Apply a function in threads and yield results in the order of the items.
 
-    Close it when it is left early: what was begun ends, and nothing more begins.
+    At most `depth` results are computed before they are requested. Close the generator to stop early: calls that are
+    running finish, and no further call starts.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -96,7 +97,7 @@ def prefetch(
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """One shard to encode: these samples of the source."""
+    """One shard to encode: its number, and its samples in the source."""
 
     number: int
     samples: range
@@ -106,15 +107,15 @@ class EncodeTask:
 
 
 class Batch(NamedTuple):
-    """Some samples of one shard, and what has become of them so far."""
+    """Samples of one shard on their way through the stages."""
 
     task: EncodeTask
     samples: range
-    content: Any = None  # pixels as stored; then Latents per view, on the device; then Packed
+    content: Any = None  # stored pixels, then Latents per view on the device, then Packed
 
 
 class Packed(NamedTuple):
-    """Encoded samples on their way into a tar."""
+    """Encoded samples, ready to be written to a tar."""
 
     views: list[Stored]
     measured: Measured
@@ -129,11 +130,11 @@ class ShardEncoder:
     build: ShardBuild
     device: torch.device
     batch_size: int
-    threads: int  # that decode
+    threads: int  # threads that decode images
     is_compiled: bool
 
     def parts(self, tasks: Sequence[EncodeTask]) -> Iterator[Part]:
-        """Make these shards, one after the other."""
+        """Make these shards in order, yielding the record of each."""
         batches = [Batch(task, samples) for task in tasks for samples in self._cut(task.samples)]
         with ExitStack() as stages:
 
@@ -175,7 +176,7 @@ class ShardEncoder:
 
     @torch.inference_mode()
     def _encode(self, batch: Batch) -> Batch:
-        """Launch the work; a GPU may still be at it when this returns."""
+        """Launch the encoder; on a GPU it may still be running when this returns."""
         images = self.reader.as_signals(batch.content.to(self.device, non_blocking=True)).mean
         views = [images, images.flip(-1)][: self.build.contents.views]
         return batch._replace(content=[self._latents(view) for view in views])
@@ -201,6 +202,6 @@ class ShardEncoder:
 
 
 def filled(images: Images, count: int) -> Images:
-    """So many images, the last one repeated: compiled code keeps to one shape."""
+    """Pad a batch to `count` images by repeating the last one, so that compiled code sees one shape."""
     missing = count - len(images)
     return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])]) if missing else images

@@ -1,10 +1,10 @@
-"""What is known of latents over a whole set, per channel: gathered batch by batch, shard by shard, in float64.
+"""Statistics of latents over a whole set, per channel, accumulated in float64 over batches and shards.
 
-mean, std               of draws: E[z^2] = mean^2 + variance
-mean_error_max, _rms    what storing in float16 changes in the posterior's means, in units of that std
-logvar_error_max, _rms  the same in log-variances, as it is (a relative change of the variance)
+mean, std               of draws from the posteriors: E[z^2] = mean^2 + variance
+mean_error_max, _rms    error of the posteriors' means from storing in float16, in units of that std
+logvar_error_max, _rms  the same error of log variances, absolute (a relative change of the variance)
 
-Sums add up and maxima stay maxima, so shards can be measured apart and in any number of pieces.
+Sums and maxima can be merged, so shards are measured separately and in any number of pieces.
 """
 
 from collections.abc import Iterable
@@ -18,11 +18,11 @@ from torch import Tensor
 from lediflow.codecs import Latents
 
 Values = Float[Tensor, "batch channels height width"]
-Measured = dict[str, Float64[Tensor, " channels"]]  # names that begin with "max" are maxima, the others sums
+Measured = dict[str, Float64[Tensor, " channels"]]  # maxima if the name begins with "max", otherwise sums
 
 
 def measure(latents: Latents, stored_dtype: str) -> Measured:
-    """The sums over a batch."""
+    """Sums and maxima over a batch."""
     mean = latents.mean.double()
     squares = mean.square()
     if latents.logvar is not None:
@@ -41,12 +41,12 @@ def measure(latents: Latents, stored_dtype: str) -> Measured:
 
 
 def merged(pieces: Iterable[Measured]) -> Measured:
-    """The sums over everything that the pieces measured."""
+    """Sums and maxima over all pieces."""
     return reduce(_merge, pieces)
 
 
 def channel_statistics(measured: Measured) -> dict[str, list[float]]:
-    """The values of this module's title."""
+    """The statistics described at the top of this module, from sums and maxima over the whole set."""
     elements = measured["elements"]
     mean = measured["sum"] / elements
     std = (measured["sum_squares"] / elements - mean.square()).clamp_min(0).sqrt()
@@ -83,5 +83,5 @@ def _merge(left: Measured, right: Measured) -> Measured:
 
 
 def _over(values: Tensor, unit: Tensor) -> Tensor:
-    """values / unit; a channel that never changes has no unit, and its error stays as it is."""
+    """values / unit; values are unchanged for a constant channel, whose unit is 0."""
     return values / torch.where(unit > 0, unit, torch.ones_like(unit))

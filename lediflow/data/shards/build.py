@@ -25,16 +25,17 @@ from jaxtyping import Shaped
 from lediflow.claims import refuse_foreign, visible_names
 from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
 from lediflow.data.shards.writer import Sample, write_shard
+from lediflow.data.workers import Progress
 from lediflow.disk import clear_abandoned, disk_errors_explained, write_json, write_json_lines
 from lediflow.errors import UserError
 from lediflow.records import RecordError, changes, parse_json, read_dataclass, read_record
 
 PART_AGAIN = "delete it, and the same command makes its shard again"
 REJECTED_NAME = "rejected.jsonl"
-# How samples are made, not of what: a finished set of an earlier release is kept, a half-finished one is not continued.
+# Fields of `made_from` about how samples are made. A finished set of an earlier release, made by other rules, is kept;
+# an unfinished one is not continued.
 RULES = ("pixels",)
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]  # (samples done, samples in all)
 
 
 @dataclass(kw_only=True)
@@ -42,13 +43,12 @@ class Part:
     """The record of one finished shard."""
 
     number: int
-    handled: int  # samples looked at, rejected ones included
-    file: ShardFile | None  # None where every sample was rejected
-    rows: Shaped[np.ndarray, " samples"]  # of ROW
+    handled: int  # samples processed, including rejected ones
+    file: ShardFile | None  # None if every sample was rejected
+    rows: Shaped[np.ndarray, " samples"]  # of dtype ROW
     rejected: list[dict[str, Any]] = field(default_factory=list)
-    digests: dict[str, str] = field(
-        default_factory=dict
-    )  # key -> digest of the source's file, in hexadecimal
+    # key -> digest of the source's file, in hexadecimal
+    digests: dict[str, str] = field(default_factory=dict)
     measured: dict[str, list[float]] | None = None  # sums over latents, see latents.statistics
 
     def save(self, folder: Path) -> None:
@@ -57,7 +57,7 @@ class Part:
 
     @classmethod
     def load(cls, path: Path) -> "Part":
-        """What `save` wrote; RecordError where it is cut or altered."""
+        """Read what `save` wrote; RecordError if it is truncated or altered."""
         fields = dict(read_record(path, PART_AGAIN))
         try:
             return read_dataclass(cls, fields | {"rows": as_rows(fields["rows"])}, "part")
@@ -66,12 +66,12 @@ class Part:
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """Where a shard's record lies."""
+    """Path of a shard's record."""
     return folder / f"part-{number:06d}.json"
 
 
 def write_part(root: Path, contents: Contents, number: int, samples: Iterable[Sample], handled: int) -> Part:
-    """Write shard `number` of a set from samples as they come; no samples, no file."""
+    """Write shard `number` of a set from samples as they arrive. Without samples there is no file."""
     written = write_shard(root / f"{contents.kind}-{number:06d}.tar", samples, contents.payload)
     if written is None:
         return Part(number=number, handled=handled, file=None, rows=as_rows([]))
@@ -79,12 +79,12 @@ def write_part(root: Path, contents: Contents, number: int, samples: Iterable[Sa
 
 
 def as_rows(rows: Iterable[Iterable[int]]) -> Shaped[np.ndarray, " samples"]:
-    """Rows as a table: a hundredth of the memory that lists take."""
+    """Rows as a table, which takes a hundredth of the memory of lists."""
     return np.array([tuple(row) for row in rows], dtype=ROW)
 
 
 class Task(Protocol):
-    """One shard to make: its number and how many samples it looks at."""
+    """One shard to make: its number, and its number of samples including those that will be rejected."""
 
     @property
     def number(self) -> int: ...
@@ -107,7 +107,7 @@ class ShardBuild:
         return self.root / PARTS_NAME
 
     def finished(self) -> ShardIndex | None:
-        """The index if this very set is already there; an error if another one is."""
+        """The index if this set is finished; None if it is not; UserError if `root` holds another set."""
         if (self.root / INDEX_NAME).exists():
             index = ShardIndex.load(self.root)
             now = self.contents.made_from
@@ -120,7 +120,7 @@ class ShardBuild:
     def complete(
         self, tasks: Sequence[T], make: Callable[[list[T]], Iterable[Part]], progress: Progress | None
     ) -> list[Part]:
-        """The parts of these tasks, of which `make` makes those that no earlier run finished."""
+        """The parts of these tasks; `make` is called for those that no earlier run finished."""
         self.claim()
         parts = {task.number: part for task in tasks if (part := self._recorded(task.number))}
         total = sum(len(task) for task in tasks)
@@ -135,18 +135,18 @@ class ShardBuild:
         return [parts[number] for number in sorted(parts)]
 
     def recorded(self, tasks: Sequence[Task]) -> list[Part]:
-        """The parts of these tasks that are finished by now, by whatever process."""
+        """The parts of these tasks that any process has finished so far."""
         return [part for task in tasks if (part := self._recorded(task.number))]
 
     def all_recorded(self) -> list[Part]:
-        """Every part that is finished by now."""
+        """Every part that is finished so far."""
         numbers = (
             int(path.stem.rpartition("-")[2]) for path in sorted(self.parts_folder.glob("part-*.json"))
         )
         return [part for number in numbers if (part := self._recorded(number))]
 
     def forget(self) -> None:
-        """Clear finished shards and their records, so that all are made anew."""
+        """Remove finished shards and their records, so that all are made again."""
         for path in [*self.parts_folder.glob("part-*.json"), *self.root.glob(f"{self.contents.kind}-*.tar")]:
             path.unlink()
 
@@ -156,7 +156,7 @@ class ShardBuild:
         statistics: dict[str, list[float]] | None = None,
         names: Shaped[np.ndarray, " samples"] | None = None,
     ) -> ShardIndex:
-        """Write the index over all parts, last of all, and clear the records; `names` are keys that are no numbers."""
+        """Write the index over all parts as the last file, and remove the records; `names` are non-numeric keys."""
         files = [part.file for part in parts if part.file]
         table = np.concatenate([np.empty(0, ROW), *(part.rows for part in parts)])
         rejected = [row for part in parts for row in part.rejected]
@@ -167,12 +167,12 @@ class ShardBuild:
         return ShardIndex.load(self.root)
 
     def abandon(self) -> None:
-        """Clear the records of finished shards, and what killed processes left half-written."""
+        """Remove the records of finished shards, and unfinished files of killed processes."""
         shutil.rmtree(self.parts_folder, ignore_errors=True)
         clear_abandoned(self.root)
 
     def rejections(self) -> dict[str, int]:
-        """Reason -> number of images that a finished set had to leave out."""
+        """Number of images that a finished set had to leave out, by reason."""
         path = self.root / REJECTED_NAME
         try:
             rows = [parse_json(line, str(path), AGAIN) for line in path.read_bytes().splitlines()]
@@ -181,19 +181,19 @@ class ShardBuild:
             raise RecordError(f"{path} cannot be read ({error}); {AGAIN}") from error
 
     def claim(self) -> None:
-        """Say whose folder this is, before there is anything else in it; refuse another command's."""
+        """Record which command this folder belongs to, before anything else is written; refuse another command's."""
         job = self.parts_folder / "job.json"
         if not job.exists():
             self._check_empty(job)
             with self._cleared_if_finished():
                 write_json(job, self.contents.made_from)
         self._check_same_job(_record_or_none(job) or self.contents.made_from)
-        for folder in (self.root, self.parts_folder):  # what a killed run left may fill the disk
+        for folder in (self.root, self.parts_folder):  # unfinished files of a killed run may fill the disk
             clear_abandoned(folder)
 
     @contextmanager
     def _cleared_if_finished(self) -> Iterator[None]:
-        """A record that cannot be written is not missed where another process has finished the set meanwhile."""
+        """Ignore a record that cannot be written because another process has just finished the set."""
         try:
             yield
         except UserError as error:
@@ -202,7 +202,7 @@ class ShardBuild:
                 raise
 
     def _recorded(self, number: int) -> Part | None:
-        """A shard's record, if it is finished and its file is still there."""
+        """The record of a shard, if the shard is finished and its file exists."""
         record = part_path(self.parts_folder, number)
         try:
             part = Part.load(record)

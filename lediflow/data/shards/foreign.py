@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from lediflow.data.photograph import described
+from lediflow.data.photograph import picture_header
 from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
 from lediflow.data.shards.payloads import (
     ARRAY_EXTENSION,
@@ -67,10 +67,10 @@ TIMES_NAME = "index.times.json"  # modification times of the tars when they were
 
 
 class Look(NamedTuple):
-    """What a payload holds, as far as its header tells."""
+    """Kind, shape and dtype of a payload, from its header."""
 
     extension: str  # in lower case, without the dot
-    shape: tuple[int, ...]  # () where it cannot be read
+    shape: tuple[int, ...]  # () if it cannot be read
     dtype: str
 
     @property
@@ -87,19 +87,19 @@ class Payload(NamedTuple):
 
 @dataclass
 class Scanned:
-    """One tar, read from front to back."""
+    """What was found in one tar."""
 
     file: ShardFile
     passed_over: PassedOver
-    files: list[str] = field(default_factory=list)  # the samples' files
-    names: list[bytes] = field(default_factory=list)  # keys, with their folder
+    files: list[str] = field(default_factory=list)  # the samples' members
+    names: list[bytes] = field(default_factory=list)  # keys, including folders
     places: list[tuple[int, int, int]] = field(default_factory=list)  # offset, length, CRC-32
     labels: list[Label] = field(default_factory=list)
     looks: Counter[Look] = field(default_factory=Counter)
 
 
 def load_or_index(where: str | Path) -> ShardIndex:
-    """The index of a local set, made first where tars have none."""
+    """The index of a local set; tars without one are indexed first."""
     root = Path(where)
     if lacks_index(root):
         return index_tars(root)
@@ -107,12 +107,12 @@ def load_or_index(where: str | Path) -> ShardIndex:
 
 
 def has_index(where: str | Path) -> bool:
-    """Whether a local set can be read as it is."""
+    """Whether a local set has an index."""
     return (index_home(Path(where)) / INDEX_NAME).exists()
 
 
 def lacks_index(where: str | Path) -> bool:
-    """Whether there are tars that must be read once before they can be used."""
+    """Whether a folder holds tars that must be indexed before they can be read."""
     root = Path(where)
     if is_remote(str(where)) or (root / PARTS_NAME).is_dir() or not tars_of(root):
         return False
@@ -121,12 +121,12 @@ def lacks_index(where: str | Path) -> bool:
 
 
 def tars_of(root: Path) -> list[Path]:
-    """The tars of a folder that are not hidden, by name."""
+    """The tars of a folder that are not hidden, sorted by name."""
     return sorted(path for path in root.glob("*.tar") if not is_hidden(path.name))
 
 
 def index_home(root: Path) -> Path:
-    """The folder of a set's index: its own, or one of the user's cache for tars that cannot be written to."""
+    """The folder of a set's index: its own, or one in the user's cache if its own is read-only."""
     if not root.is_dir():
         return root
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
@@ -138,7 +138,7 @@ def index_home(root: Path) -> Path:
 
 
 def _has_changed(root: Path, home: Path) -> bool:
-    """Whether tars of others came, went, grew or were written to since the index in `home` was made."""
+    """Whether tars were added, removed, resized or modified since the index in `home` was made."""
     about = read_record(home / INDEX_NAME, AGAIN, {"made_from": dict[str, Any]})
     made_from = about.get("made_from", {})
     if "tars" not in made_from:
@@ -150,13 +150,13 @@ def _has_changed(root: Path, home: Path) -> bool:
 def _were_written(tars: list[Path], home: Path) -> bool:
     try:
         return json.loads((home / TIMES_NAME).read_text()) != _times(tars)
-    except (OSError, *UNREADABLE):  # cut, or the index was made before times were kept
+    except (OSError, *UNREADABLE):  # truncated, or the index was made before times were recorded
         indexed = (home / INDEX_NAME).stat().st_mtime_ns
         return any(path.stat().st_mtime_ns > indexed for path in tars)
 
 
 def _listing(paths: list[Path]) -> str:
-    """Changes with the names and sizes of files."""
+    """A hash of the names and sizes of files."""
     lines = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
@@ -166,12 +166,12 @@ def _times(paths: list[Path]) -> dict[str, int]:
 
 
 def index_tars(root: Path) -> ShardIndex:
-    """Index every .tar of a folder, and log what is passed over and which classes there are."""
+    """Index every .tar of a folder; log what is passed over and which classes there are."""
     paths, home = tars_of(root), index_home(root)
     times, is_again = _times(paths), (home / INDEX_NAME).exists()
     why = "they changed since they were indexed, so each is read again" if is_again else "each is read once"
     log.info("indexing %d tars of %s: %s", len(paths), root, why)
-    with ThreadPoolExecutor(SCANNERS) as pool:  # hashing and reading let other threads run
+    with ThreadPoolExecutor(SCANNERS) as pool:  # hashing and reading release the GIL
         scans = list(pool.map(scan_tar, paths))
     left = sum((scan.passed_over for scan in scans), _not_read(root))
     found = [scan for scan in scans if scan.places]
@@ -198,7 +198,7 @@ def index_tars(root: Path) -> ShardIndex:
 
 
 def _not_read(root: Path) -> PassedOver:
-    """Pictures and archives that lie beside the tars or in subfolders."""
+    """Pictures and archives in the folder or its subfolders that are not read."""
     left = PassedOver()
     for name in sorted(path.relative_to(root).as_posix() for path in root.rglob("*")):
         is_archive = name.lower().endswith(PACKED) and not is_hidden(name)
@@ -209,7 +209,7 @@ def _not_read(root: Path) -> PassedOver:
 
 
 def _numbered_labels(found: list[Scanned]) -> tuple[list[int], list[str] | None]:
-    """Class numbers and names; what there is to say about them is logged."""
+    """Class numbers and names; notes about them are logged."""
     labels = [label for scan in found for label in scan.labels]
     numbers, classes = numbered(labels)
     names = [f"{scan.file.name}/{file}" for scan in found for file in scan.files]
@@ -232,10 +232,10 @@ def _places(found: list[Scanned]) -> Iterator[tuple[int, int, int]]:
 
 
 def contents_of(root: Path, looks: Counter[Look], classes: list[str] | None) -> Contents:
-    """What every sample of foreign tars is; refused unless they are alike."""
+    """What all samples have in common; UserError unless they have one size and type."""
     looks = Counter({look: count for look, count in looks.items() if look.shape})
     is_pictures = all(look.is_picture for look in looks)
-    # pictures may mix grey and colour: they are decoded to one mode; arrays are taken as they are
+    # pictures may mix grey and colour, as they are decoded to one mode; arrays must agree in channels too
     alike = {(look.shape[1:] if is_pictures else look.shape, look.dtype, look.is_picture) for look in looks}
     if len(alike) != 1 or not all(is_usable(look) for look in looks):
         raise UserError(_unlike(root, looks))
@@ -255,7 +255,7 @@ def contents_of(root: Path, looks: Counter[Look], classes: list[str] | None) -> 
 
 
 def is_usable(look: Look) -> bool:
-    """Channels, height and width of a square, in numbers that models take."""
+    """Whether it is (channels, side, side) in a dtype that models accept."""
     return len(look.shape) == 3 and look.shape[1] == look.shape[2] and look.dtype in DTYPES
 
 
@@ -266,13 +266,13 @@ def _unlike(root: Path, looks: Counter[Look]) -> str:
     )
     return (
         f"the samples of {root} are not squares of one size and type (channels x height x width: "
-        f"{found or 'none readable'}); pictures become such by python -m lediflow.prepare source={root} output=... "
-        f"size=..., arrays must be written so ({', '.join(DTYPES)}, C order, little endian)"
+        f"{found or 'none readable'}); convert pictures with python -m lediflow.prepare source={root} output=... "
+        f"size=..., and write arrays in that form ({', '.join(DTYPES)}, C order, little endian)"
     )
 
 
 def scan_tar(path: Path) -> Scanned:
-    """Read one tar. UserError where it cannot be read, or where its samples are unclear."""
+    """Read one tar; UserError if it cannot be read, or if its samples are ambiguous."""
     payloads: list[tuple[str, Payload]] = []
     labels: list[tuple[str, Label]] = []
     others: list[tuple[str, bool]] = []
@@ -287,7 +287,7 @@ def scan_tar(path: Path) -> Scanned:
                 else:
                     others.append((item.name, is_link(item)))
             check_end(path, tar.offset)
-        while hashed.read(CHUNK_BYTES):  # padding behind the last member
+        while hashed.read(CHUNK_BYTES):  # padding after the last member
             pass
     size, sha256 = path.stat().st_size, hashed.digest.hexdigest()
     with refusals_named(path):
@@ -302,7 +302,7 @@ def _scanned(
     labels: list[tuple[str, Label]],
     others: list[tuple[str, bool]],
 ) -> Scanned:
-    """The samples in the order of the tar, with the labels of the files beside them."""
+    """The samples in the order of the tar, with their labels."""
     label_files, payload_of, label_of = [name for name, _ in labels], dict(payloads), dict(labels)
     files = chosen_payloads([name for name, _ in payloads], label_files)
     found = partners(files, label_files)
@@ -337,7 +337,7 @@ class HashedReader:
 
 @contextmanager
 def tar_errors_explained(path: Path) -> Iterator[None]:
-    """Say of a tar that cannot be read what it is and what to do."""
+    """Turn a TarError into a UserError that names the file and says what to do."""
     try:
         yield
     except tarfile.TarError as error:
@@ -349,18 +349,18 @@ def tar_errors_explained(path: Path) -> Iterator[None]:
 
 def _payload(item: tarfile.TarInfo, content: bytes) -> Payload:
     look = _look(PurePosixPath(item.name).suffix.lower()[1:], content)
-    # a length of zero tells readers that there is nothing to be had here
+    # a length of zero marks a payload that cannot be read
     return Payload((item.offset_data, len(content) if look.shape else 0, zlib.crc32(content)), look)
 
 
 def _look(extension: str, content: bytes) -> Look:
-    """Shape and type; a payload that cannot be read looks like nothing, and is reported when it is needed."""
+    """Shape and dtype; an unreadable payload gets an empty shape, and is reported when it is read."""
     try:
         if f".{extension}" == ARRAY_EXTENSION:
             array = np.load(BytesIO(content))
             is_plain = array.flags.c_contiguous and array.dtype.isnative
             return Look(extension, array.shape, str(array.dtype) if is_plain else "other order of bytes")
-        mode, width, height = described(content)
+        mode, width, height = picture_header(content)
         return Look(extension, (1 if mode in ("1", "L", "I;16") else 3, height, width), "uint8")
-    except Exception:  # whatever broken bytes lead decoders to
+    except Exception:  # damaged bytes make decoders raise errors of any kind
         return Look(extension, (), "")

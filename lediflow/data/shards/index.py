@@ -1,9 +1,8 @@
-"""What stands beside the shards: `index.json` for people and programs, `index.offsets.npy` for random reads.
+"""The index beside the shards: `index.json` for people and programs, `index.offsets.npy` for random reads.
 
-The table has one row of 28 bytes per sample, in the order of the shards: key (its number in the source's
-listing), offset and length of its payload inside its tar, label (-1 for none), CRC-32 of the payload. A row's
-shard follows from the shards' counts.
-index.json is written last: a folder that has one is finished.
+The table has one row of 28 bytes per sample, in the order of the shards: key (its index in the source's listing),
+offset and length of its payload inside its tar, label (-1 for none), CRC-32 of the payload. A row's shard follows from
+the numbers of samples per shard. index.json is written last: a folder that has one is finished.
 """
 
 import hashlib
@@ -41,7 +40,7 @@ def key_name(key: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardFile:
-    """One tar of the set."""
+    """One tar of a set."""
 
     name: str
     samples: int
@@ -51,29 +50,29 @@ class ShardFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What every sample of a set is."""
+    """What all samples of a set have in common."""
 
     kind: str  # "images" or "latents"
     payload: str  # file extension of the member that holds the sample
-    shape: list[int]  # of one stored view: channels, height, width
-    dtype: str  # of the stored array
-    image_size: int  # side of the picture, also for latents
+    shape: list[int]  # channels, height and width of one stored view
+    dtype: str  # dtype of the stored array
+    image_size: int  # side of the picture in pixels, also for latents
     mode: str  # "rgb" or "grey"
-    views: int = 1  # 2: the stored array has a first axis, the image as it is and mirrored
-    has_names: bool = False  # keys are others' names, in index.names.npy, and not numbers
+    views: int = 1  # 2: the stored array has a first axis [as it is, mirrored]
+    has_names: bool = False  # keys are names, in index.names.npy, and not numbers
     classes: list[str] | None = None
-    codec: dict[str, Any] | None = None  # for latents: who made them; see Codec.record
+    codec: dict[str, Any] | None = None  # for latents: the codec that made them; see Codec.record
     statistics: dict[str, list[float]] | None = None  # for latents, per channel: see latents.statistics
     made_from: dict[str, Any] = field(default_factory=dict)  # arguments and fingerprint of the source
 
     @property
     def has_logvar(self) -> bool:
-        """The stored channels are a mean's, then a log-variance's."""
+        """Whether the stored channels are those of a mean, followed by those of a log variance."""
         return bool(self.codec and self.codec["has_logvar"])
 
     @property
     def signal_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of what a model learns."""
+        """Channels, height and width of what a model is trained on."""
         channels, height, width = self.shape
         return channels // 2 if self.has_logvar else channels, height, width
 
@@ -85,11 +84,12 @@ class ShardIndex:
     root: Path | str  # the folder, or the address, of the shards
     contents: Contents
     shards: list[ShardFile]
-    table: Shaped[np.ndarray, " samples"]  # of ROW
-    names: Shaped[np.ndarray, " samples"] | None = (
-        None  # keys in the tars as bytes, where they are no numbers
+    table: Shaped[np.ndarray, " samples"]  # of dtype ROW
+    # keys in the tars as bytes, if they are not numbers
+    names: Shaped[np.ndarray, " samples"] | None = None
+    fingerprint: str = (
+        ""  # identifies the data exactly: SHA-256 of index.json, which holds the hash of every shard
     )
-    fingerprint: str = ""  # names this data exactly: the hash of index.json, which holds every shard's
 
     def __len__(self) -> int:
         return len(self.table)
@@ -100,16 +100,16 @@ class ShardIndex:
 
     @cached_property
     def shard_ends(self) -> Int64[np.ndarray, " shards"]:
-        """Number of the first sample behind each shard."""
+        """Index of the first sample after each shard."""
         return np.cumsum(self.shard_sizes)
 
     def shard_of(self, samples: Int64[np.ndarray, " chosen"]) -> Int64[np.ndarray, " chosen"]:
-        """The shards that samples lie in."""
+        """Index of the shard of each sample."""
         return np.searchsorted(self.shard_ends, samples, side="right")
 
     @property
     def file_sizes(self) -> dict[str, int]:
-        """Name -> bytes of every shard."""
+        """Size in bytes of every shard, by name."""
         return {shard.name: shard.bytes for shard in self.shards}
 
     def save(self, folder: Path) -> None:
@@ -126,7 +126,7 @@ class ShardIndex:
 
     @classmethod
     def load(cls, where: str | Path, reading: ReadingConfig | None = None) -> "ShardIndex":
-        """Read a finished set's index, checking that its parts belong together; UserError where they do not."""
+        """Read the index of a finished set, in a folder or at an address; UserError if its parts do not match."""
         if not is_remote(str(where)):
             return cls.read_from(Path(where), Path(where))
         files = open_storage(where, reading)
@@ -136,7 +136,7 @@ class ShardIndex:
 
     @classmethod
     def read_from(cls, home: Path, root: Path) -> "ShardIndex":
-        """The index in folder `home` of the shards in folder `root`."""
+        """Read the index in folder `home` of the shards in folder `root`; UserError if they do not match."""
         try:
             document = (home / INDEX_NAME).read_bytes()
         except FileNotFoundError:
@@ -149,9 +149,9 @@ class ShardIndex:
 
     @classmethod
     def parsed(cls, root: Path | str, content: bytes, load: Callable[[str], np.ndarray]) -> "ShardIndex":
-        """The index that stands in the bytes of an index.json and in the arrays that `load` gives by name.
+        """The index from the content of an index.json and from the arrays that `load` returns by name.
 
-        RecordError where one of them is cut, altered, or of another set.
+        RecordError if one of them is truncated, altered, or from another set.
         """
         contents, shards, samples = _described(root, content)
         table = _loaded(root, TABLE_NAME, load)
@@ -171,7 +171,7 @@ class ShardIndex:
 
 
 def _described(root: Path | str, content: bytes) -> tuple[Contents, list[ShardFile], int]:
-    """What an index.json says: contents, shards, number of samples."""
+    """Contents, shards and number of samples from the content of an index.json."""
     place = f"{root}/{INDEX_NAME}"
     document = dict(as_record(parse_json(content, place, AGAIN), place, AGAIN))
     _check_version(root, document.pop("schema_version", None))
@@ -186,7 +186,7 @@ def _described(root: Path | str, content: bytes) -> tuple[Contents, list[ShardFi
 
 
 def _check_contents(contents: Contents) -> None:
-    """Refuse what no set of this toolkit is."""
+    """ValueError for contents that no set of this toolkit has."""
     if len(contents.shape) != 3 or min(contents.shape) < 1:
         raise ValueError(f"contents.shape: found {contents.shape}, not channels, height and width")
     for name, known in (("kind", KINDS), ("dtype", DTYPES), ("mode", MODES), ("views", (1, 2))):
@@ -206,10 +206,10 @@ def _loaded(root: Path | str, name: str, load: Callable[[str], np.ndarray]) -> n
 
 
 def read_array(file: Path | io.BytesIO, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
-    """The array of an .npy file; ValueError where it is none, or empty or cut."""
+    """The array of an .npy file; ValueError if the file is empty, truncated, or something else."""
     try:
         found = np.load(file, mmap_mode=mmap_mode)
-    except (EOFError, ValueError) as error:  # numpy takes any other file for a pickle, and says so
+    except (EOFError, ValueError) as error:  # numpy reports any other file as a pickle
         raise ValueError("it is empty, cut, or no array") from error
     if not isinstance(found, np.ndarray):
         raise ValueError("it is no array")
@@ -249,17 +249,17 @@ def _check_sizes(root: Path, shards: list[ShardFile]) -> None:
 
 
 def verified(index: ShardIndex) -> str:
-    """A sentence if every shard of a folder is what was written; UserError with the names of those that are not."""
+    """A sentence if every shard has the hash in the index; UserError with the names of those that differ."""
     damaged = damaged_shards(index)
     if damaged:
         raise UserError(
-            f"{len(damaged)} of the {len(index.shards)} shards of {index.root} are not what was written: "
+            f"{len(damaged)} of the {len(index.shards)} shards of {index.root} differ from what was written: "
             f"{', '.join(damaged)}; copy them again, or delete the folder and make it anew"
         )
     return f"verified: all {len(index.shards)} shards have the SHA-256 that {INDEX_NAME} gives"
 
 
 def damaged_shards(index: ShardIndex) -> list[str]:
-    """Names of a folder's shards whose content is not what was written (reads everything)."""
+    """Names of shards whose SHA-256 is not that of the index. Reads every shard of the folder."""
     root = Path(index.root)
     return [shard.name for shard in index.shards if sha256_of(root / shard.name) != shard.sha256]

@@ -22,7 +22,7 @@ A_NUMBER = re.compile(r"[0-9][0-9._-]*")
 
 
 def chosen_payloads(files: Sequence[str], label_files: Sequence[str]) -> list[str]:
-    """The files that are samples, among the pictures and arrays of a tar. SourceError where that is unclear."""
+    """The files that are samples, among the pictures and arrays of a tar; SourceError if that is ambiguous."""
     refuse_doubles(files)
     with_picture = {group(name) for name in files if is_picture_name(name)}
     payloads = [name for name in files if is_picture_name(name) or group(name) not in with_picture]
@@ -42,7 +42,7 @@ def chosen_payloads(files: Sequence[str], label_files: Sequence[str]) -> list[st
 
 
 def _field(name: str) -> str:
-    """What stands between the first dot and the suffix, unless it is a number that tells pictures apart."""
+    """The part between the first dot and the suffix; empty if it is a number, which only distinguishes pictures."""
     between = stem(name)[len(group(name)) + 1 :]
     return "" if A_NUMBER.fullmatch(between) else between
 
@@ -58,7 +58,7 @@ def _refuse_two_of_a_stem(samples: list[str]) -> None:
 
 
 def metadata_by_offset(stream: Any) -> dict[int, dict[str, Any]]:
-    """Offset of each payload in a tar -> what the `.json` member of the same sample says."""
+    """The content of each sample's `.json` member, by the offset of the sample's payload in the tar."""
     offsets: dict[str, int] = {}
     about: dict[str, dict[str, Any]] = {}
     with as_stream(stream) as tar:
@@ -75,12 +75,12 @@ def metadata_by_offset(stream: Any) -> dict[int, dict[str, Any]]:
 
 
 def as_stream(file: Any) -> tarfile.TarFile:
-    """A tar that is read from front to back."""
+    """Open a tar for reading from front to back."""
     return tarfile.open(fileobj=file, mode="r|", bufsize=CHUNK_BYTES)
 
 
 def files_of_tar(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """Every file with its content, and every link with none."""
+    """Every file with its content, and every link with empty content."""
     for item in tar:
         if is_link(item):
             yield item, b""
@@ -89,7 +89,7 @@ def files_of_tar(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, bytes]
 
 
 def is_link(item: tarfile.TarInfo) -> bool:
-    """Whether a member only refers to another file."""
+    """Whether a member is a hard or symbolic link."""
     return item.islnk() or item.issym()
 
 

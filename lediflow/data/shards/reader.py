@@ -1,7 +1,7 @@
 """Random reads of finished shards: sample number -> its stored array -> its signal.
 
-A `.npy` payload is its array's bytes behind a header, and all samples of a set have one shape: the array is read
-from its place in the tar straight into its row of the batch. Pictures are decoded into theirs.
+A `.npy` payload is the bytes of its array after a header, and all samples of a set have the same shape: the array is
+read from its position in the tar straight into its row of the batch. Pictures are decoded into their rows.
 """
 
 import math
@@ -36,7 +36,7 @@ Samples = Int64[np.ndarray, " batch"]
 
 
 class CorruptSampleError(UserError):
-    """A sample's bytes are there, but are not what they should be; the message names it and its shard."""
+    """A sample's bytes can be read, but are damaged; the message names the sample and its shard."""
 
     def __init__(self, sample: int, name: str, reason: str):
         super().__init__(f"{name} is corrupt: {reason}; copy or make these shards again")
@@ -53,18 +53,17 @@ class ShardReader:
         )
         self.names = [shard.name for shard in index.shards]
         contents = index.contents
-        self.is_ours = (
-            "tars" not in contents.made_from
-        )  # our pictures need no care: they are read as they lie
+        # pictures that lediflow.prepare wrote need no conversion
+        self.is_ours = "tars" not in contents.made_from
         self.is_array = contents.payload == "npy"
         channels, height, width = contents.shape
-        # pictures lie as Pillow gives them, channels last; the caller sees channels first either way
+        # Pillow decodes pictures channels last; `stored` returns channels first in either case
         self.row_shape = (channels, height, width) if self.is_array else (height, width, channels)
         self.row_bytes = math.prod(contents.shape) * np.dtype(contents.dtype).itemsize
 
     @classmethod
     def open(cls, where: str | Path, reading: ReadingConfig | None = None) -> "ShardReader":
-        """The set at a path or address; tars without our index get one first."""
+        """Open the set at a path or address; local tars without an index are indexed first."""
         if is_remote(str(where)):
             return cls(ShardIndex.load(where, reading), reading)
         return cls(load_or_index(where), reading)
@@ -73,13 +72,13 @@ class ShardReader:
         return len(self.index)
 
     def keys(self, samples: Samples) -> list[str]:
-        """The samples' names in their tars."""
+        """Keys of the samples in their tars."""
         if self.index.names is not None:
             return [name.decode(errors="surrogateescape") for name in self.index.names[samples].tolist()]
         return [key_name(key) for key in self.index.table["key"][samples].tolist()]
 
     def metadata(self, shard: int) -> list[dict[str, Any]]:
-        """What the JSON members beside one shard's samples say, in their order, with the index's label."""
+        """Metadata of one shard's samples, in their order: their JSON members, with the label of the index."""
         end = int(self.index.shard_ends[shard])
         rows = self.index.table[end - self.index.shards[shard].samples : end]
         content = self.storage.read(self.names[shard])
@@ -87,7 +86,7 @@ class ShardReader:
             found = metadata_by_offset(BytesIO(content))
         except tarfile.TarError as error:
             raise UserError(
-                f"{self.index.root}/{self.names[shard]} cannot be read as a tar any more ({error}); copy or make these "
+                f"{self.index.root}/{self.names[shard]} can no longer be read as a tar ({error}); copy or make these "
                 "shards again"
             ) from error
         labels = [label if label >= 0 else None for label in rows["label"].tolist()]
@@ -97,11 +96,11 @@ class ShardReader:
         ]
 
     def payload(self, sample: int) -> bytes:
-        """The sample's bytes as they lie in the tar, compared with their checksum if the reading says so."""
+        """The sample's payload; its checksum is verified if `reading.checksums` is set."""
         return self.payloads(np.array([sample]))[0]
 
     def payloads(self, samples: Samples) -> list[bytes]:
-        """The bytes of several samples, fetched together."""
+        """Payloads of several samples, fetched together."""
         rows = self.index.table[samples]
         contents = [bytearray(length) for length in rows["length"].tolist()]
         places = zip(self._names_of(samples), rows["offset"].tolist(), contents, strict=True)
@@ -117,9 +116,9 @@ class ShardReader:
     def stored(
         self, samples: Samples, views: Samples | None = None
     ) -> Shaped[Tensor, "batch channels height width"]:
-        """Arrays as they are stored; `views` says which of a set with two, 0 (as it is) where not given.
+        """Arrays as they are stored. In a set with two views, `views` chooses one per sample: 0 as it is, 1 mirrored.
 
-        Raises CorruptSampleError for the first sample that cannot be had.
+        Raises CorruptSampleError for the first sample that cannot be read.
         """
         batch = np.empty((len(samples), *self.row_shape), self.index.contents.dtype)
         if self.is_array and not self.reading.checksums:
@@ -136,11 +135,11 @@ class ShardReader:
         return self.stored(np.array([sample]))[0].numpy()
 
     def signals(self, samples: Samples) -> Latents:
-        """A batch as float32: images in [-1, 1], or latents as their codec gave them."""
+        """A batch as float32: images in [-1, 1], or latents as the codec returned them."""
         return self.as_signals(self.stored(samples))
 
     def as_signals(self, stored: Shaped[Tensor, "batch channels height width"]) -> Latents:
-        """Stored arrays as float32, on whatever device they are."""
+        """Stored arrays as float32, on the device where they are."""
         if stored.dtype == torch.uint8:
             return Latents(bytes_to_signal(stored.contiguous()), None)
         if self.index.contents.has_logvar:
@@ -148,13 +147,13 @@ class ShardReader:
         return Latents(stored.float(), None)
 
     def labels(self, samples: Samples) -> Int64[Tensor, " batch"] | None:
-        """Class numbers; None where the set has no classes."""
+        """Class numbers; None if the set has no classes."""
         if self.index.contents.classes is None:
             return None
         return torch.from_numpy(self.index.table["label"][samples].astype(np.int64))
 
     def expect(self, shards: Sequence[int]) -> None:
-        """A hint that these shards are read soon."""
+        """Hint that these shards will be read soon."""
         self.storage.expect([self.names[shard] for shard in shards])
 
     def _read_arrays(
@@ -164,7 +163,7 @@ class ShardReader:
         if not rows["length"].all():
             unreadable = int(samples[rows["length"] == 0][0])
             raise self._corrupt(unreadable, "it could not be read when its tar was indexed")
-        # an array's bytes are the payload's last; its views follow each other there
+        # the array is the end of the payload; its views follow each other
         begins = rows["offset"] + rows["length"] - self.index.contents.views * self.row_bytes
         if views is not None:
             begins = begins + views * self.row_bytes
@@ -191,7 +190,7 @@ class ShardReader:
         return pixels.reshape(self.row_shape)
 
     def _pixels(self, content: bytes) -> np.ndarray:
-        """A picture in the set's mode; one that others wrote is taken as lediflow.prepare takes it."""
+        """A picture in the set's mode; one that another program wrote is converted as lediflow.prepare does."""
         mode = PILLOW_MODES[self.index.contents.mode]
         if self.is_ours:
             image = Image.open(BytesIO(content))
@@ -200,7 +199,7 @@ class ShardReader:
         return np.asarray(opaque_srgb(decoded_photograph(content).image).convert(mode))
 
     def name_of(self, sample: int) -> str:
-        """A sample in words, with its shard."""
+        """A sample and its shard, for messages."""
         one = np.array([sample])
         return f"sample {self.keys(one)[0]} of {self.index.root}/{self._names_of(one)[0]}"
 

@@ -1,7 +1,8 @@
-"""One tar shard in webdataset's layout, whole or absent, the same bytes each time.
+"""One tar shard in webdataset's layout, whole or absent; the same samples give the same bytes.
 
-Each sample is `<key>.json` (its metadata) followed by `<key>.<payload>`. Samples are written as they come: memory
-holds one. The only home of webdataset: reading needs none, and anything that reads tars of that layout reads these.
+Each sample is `<key>.json` (its metadata) followed by `<key>.<payload>`. Samples are written as they arrive: memory
+holds one. This is the only module that imports webdataset. Reading does not need it, and every program that reads tars
+of that layout reads these.
 """
 
 import json
@@ -17,17 +18,17 @@ from lediflow.disk import sha256_of, whole_or_absent
 
 
 class Sample(NamedTuple):
-    """What is stored about one image."""
+    """One sample to be stored."""
 
     key: int
     label: int  # -1 for none
     payload: bytes
     metadata: dict[str, Any]
-    name: str = ""  # its key in the tar, where that is not its number
+    name: str = ""  # its key in the tar, if that is not its number
 
 
 class Row(NamedTuple):
-    """Where a sample lies; the fields of index.ROW."""
+    """A sample's row of the table; the fields of index.ROW."""
 
     key: int
     offset: int
@@ -37,14 +38,14 @@ class Row(NamedTuple):
 
 
 class WrittenShard(NamedTuple):
-    """A shard on disk and its part of the table."""
+    """A shard on disk, and its rows of the table."""
 
     file: ShardFile
     rows: list[Row]
 
 
 class Written(NamedTuple):
-    """What is known of a sample before its tar is finished."""
+    """The facts about a sample that are known before its tar is finished."""
 
     key: int
     label: int
@@ -52,7 +53,7 @@ class Written(NamedTuple):
 
 
 def write_shard(path: Path, samples: Iterable[Sample], payload: str) -> WrittenShard | None:
-    """Write samples to `path`; `payload` is the extension of the payload's member. No samples, no file."""
+    """Write samples to `path`, each payload as a member with the extension `payload`. Without samples, no file."""
     samples = iter(samples)
     first = next(samples, None)
     if first is None:

@@ -27,7 +27,7 @@ ZIP_CHUNK_BYTES = 2**16
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 SIGNATURE = b"PK\x03\x04"
 HAS_PASSWORD = 1 << 0
-CHECKSUM_FOLLOWS = 1 << 3  # behind the file instead of in its header
+CHECKSUM_FOLLOWS = 1 << 3  # the checksum comes after the file instead of in its header
 
 
 @dataclass
@@ -105,9 +105,9 @@ class ZipSource(ArchiveFile):
 
 
 def check_end(path: Path, offset: int) -> None:
-    """Refuse a tar that has anything but its end mark where tarfile stopped.
+    """Raise tarfile.ReadError unless there is nothing but the end mark at `offset`, where tarfile stopped.
 
-    tarfile takes any block that is no header for the end, and so would lose all files behind a damaged one.
+    tarfile takes any block that is not a header for the end, and would lose all files after a damaged header.
     """
     with path.open("rb") as stream:
         stream.seek(offset)
@@ -115,7 +115,7 @@ def check_end(path: Path, offset: int) -> None:
         rest = iter(lambda: stream.read(TAR_CHUNK_BYTES), b"")
         if mark != bytes(tarfile.BLOCKSIZE) or any(any(chunk) for chunk in rest):
             raise tarfile.ReadError(
-                f"no end mark behind its last readable file, at byte {offset}: it was cut, or is damaged there"
+                f"no end mark after its last readable file, at byte {offset}: it is truncated, or damaged there"
             )
 
 
@@ -132,7 +132,7 @@ def _zip_member(item: zipfile.ZipInfo) -> Entry:
 
 
 class LocalHeader(NamedTuple):
-    """What stands in front of each file."""
+    """The header in front of each file of a zip."""
 
     signature: bytes
     version: int

@@ -31,8 +31,9 @@ from lediflow.data.sources.protocol import (
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image")
 LIST_EXTENSIONS = (".csv", ".tsv", ".txt")
 DELIMITERS = ",\t;"
-SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # Excel's, in front of the header
-MARKS = {  # UTF-32's little-endian mark begins like UTF-16's
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # written by Excel before the header
+# UTF-32 first: its little-endian mark begins like that of UTF-16
+MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -44,7 +45,7 @@ SAVE_ANEW = "save the list as CSV in UTF-8"
 
 @dataclass
 class ImageList(DirectSource):
-    """Files named in a table."""
+    """The files that a table names."""
 
     path: Path
 
@@ -66,7 +67,7 @@ class ImageList(DirectSource):
         return (self.path.parent / entry.name).read_bytes()
 
     def is_image(self, entry: Entry) -> bool:
-        return True  # the list says so
+        return True  # every listed file is an image, whatever its name
 
     def _parquet_rows(self) -> Iterable[list[Any]]:
         columns = table_columns(self.path)
@@ -96,7 +97,7 @@ class ImageList(DirectSource):
             yield [row[place] for place in places]
 
     def _filled_rows(self, reader: Any) -> Iterator[list[str]]:
-        """Rows that hold something."""
+        """Rows that are not empty; SourceError for one that cannot be parsed."""
         line = 0
         try:
             for row in reader:
@@ -110,7 +111,7 @@ class ImageList(DirectSource):
             ) from error
 
     def _places(self, columns: list[str]) -> list[int]:
-        """Where the paths are and, if there are any, the labels."""
+        """Indices of the column of paths and, if there is one, of the column of labels."""
         plain = [column.strip().lower() for column in columns]
         paths = [plain.index(name) for name in PATH_COLUMNS if name in plain]
         labels = [plain.index(name) for name in LABEL_COLUMNS if name in plain]
@@ -123,7 +124,7 @@ class ImageList(DirectSource):
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """Lines with their ends; bytes that are no UTF-8 stay in paths as they are. SourceError for what is no text."""
+    """Lines with their line ends; bytes that are not UTF-8 are kept as surrogates. SourceError if it is not text."""
     with path.open("rb") as file:
         head = file.read(4)
     encoding = next((encoding for mark, encoding in MARKS.items() if head.startswith(mark)), "utf-8-sig")
@@ -133,8 +134,8 @@ def text_lines(path: Path) -> Iterator[str]:
             for line in stream:
                 if NO_TEXT.search(line):
                     raise SourceError(
-                        f"source={path} holds control characters, as UTF-16 without its mark and files that are no "
-                        f"text do; {SAVE_ANEW}"
+                        f"source={path} holds control characters, as UTF-16 without a byte order mark and files "
+                        f"that are not text do; {SAVE_ANEW}"
                     )
                 yield line
     except UnicodeError as error:

@@ -21,15 +21,15 @@ from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, passed_o
 from lediflow.data.sources.protocol import Entry, Label, Source, SourceError
 
 LABEL_COLUMNS = ("label", "class", "cls", "category")
-MOST_NUMBERS = 100_000  # numbers above are names that happen to consist of digits, such as dates
+MOST_NUMBERS = 100_000  # larger numbers are treated as names, such as dates
 WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
 CLASSES_SHOWN = 5
 NO_CLASSES = "no classes: no image has a label, and none lies in a folder of its class"
-LIKE_NOTHING = ("none", "null", "na", "n/a", "<na>", "-")  # names that programs write for a missing label
+LIKE_NOTHING = ("none", "null", "na", "n/a", "<na>", "-")  # what programs may write for a missing label
 
 
 def as_label(value: Any) -> Label:
-    """A label as it stands in a table or a file; data sets write -1, NaN or nothing where there is none."""
+    """The label in a table's cell or a file's content; -1, NaN and nothing mean no label."""
     text = "" if value is None else str(value).strip()
     if number := WHOLE_NUMBER.fullmatch(text):
         return int(number[1]) if int(number[1]) >= 0 else None
@@ -39,7 +39,7 @@ def as_label(value: Any) -> Label:
 def numbered(
     labels: Sequence[Label], class_names: list[str] | None = None
 ) -> tuple[list[int], list[str] | None]:
-    """Class numbers and names; -1 and no names unless every image has a label."""
+    """Class number of each label, and the classes' names; all -1 and None unless every label is present."""
     known = [label for label in labels if label is not None]
     if not known or len(known) < len(labels):
         return [-1] * len(labels), None
@@ -56,20 +56,20 @@ def numbered(
 def class_notes(
     names: Sequence[str], labels: Sequence[Label], numbers: Sequence[int], classes: list[str] | None
 ) -> list[str]:
-    """Sentences about the classes that these labels became; the first says how many there are, or why none."""
+    """Sentences about the classes made of these labels; the first says how many there are, or why there are none."""
     if classes is not None:
         return [found_classes(numbers, classes), *label_notes(labels)]
     return [missing_label(names, labels)] if any(label is not None for label in labels) else [NO_CLASSES]
 
 
 def shown_classes(classes: Sequence[str]) -> str:
-    """The first few classes."""
+    """The first few classes, for messages."""
     names = ", ".join(map(shown, classes[:CLASSES_SHOWN]))
     return names + (", ..." if len(classes) > CLASSES_SHOWN else "")
 
 
 def found_classes(numbers: Sequence[int], classes: list[str]) -> str:
-    """As `3 classes (ant, bee, cat), of which 2 occur`."""
+    """Such as `3 classes (ant, bee, cat), of which 2 occur`."""
     occurring = len(set(numbers))
     count = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
     rest = f", of which {occurring:,} occur" if occurring < len(classes) else ""
@@ -77,7 +77,7 @@ def found_classes(numbers: Sequence[int], classes: list[str]) -> str:
 
 
 def label_notes(labels: Sequence[Label]) -> list[str]:
-    """What is odd about labels that every image has."""
+    """Sentences about suspicious labels, for a source where every image has one."""
     notes = []
     numbers = sorted({label for label in labels if isinstance(label, int)})
     names = sorted({label for label in labels if isinstance(label, str)})
@@ -93,7 +93,7 @@ def label_notes(labels: Sequence[Label]) -> list[str]:
 
 
 def missing_label(names: Sequence[str], labels: Sequence[Label]) -> str:
-    """Why there are no classes although some images have a label."""
+    """The sentence for a source where only some images have a label."""
     missing = [name for name, label in zip(names, labels, strict=True) if label is None]
     have = "has" if len(missing) == 1 else "have"
     return (
@@ -103,7 +103,7 @@ def missing_label(names: Sequence[str], labels: Sequence[Label]) -> str:
 
 
 def outside_folders(names: Sequence[str], outside: Sequence[str], folders: Sequence[str]) -> str:
-    """Why folders are no classes although there are some."""
+    """The sentence for a source where some images lie outside the class folders."""
     lie = "lies" if len(outside) == 1 else "lie"
     return (
         f"no classes: {len(outside):,} of {len(names):,} images {lie} beside the folders ({shown_classes(folders)}) "
@@ -117,12 +117,12 @@ class Listing(NamedTuple):
     images: list[Entry]
     labels: list[int]  # -1 where the source has no classes
     classes: list[str] | None
-    class_notes: list[str]  # how many classes there are or why there are none, then what is odd about them
-    passed_over: PassedOver  # files that are not taken as pictures, without the captions of those that are
+    class_notes: list[str]  # how many classes there are or why there are none, then suspicious labels
+    passed_over: PassedOver  # files that are not taken as pictures, without captions of pictures
 
 
 def list_images(source: Source, known: Collection[str] = ()) -> Listing:
-    """Every image of a source with its class; files named in `known` are not counted among what is passed over."""
+    """Every image of a source with its class; files named in `known` do not count as passed over."""
     images: list[Entry] = []
     others: list[Entry] = []
     for entry in source.entries():
@@ -137,7 +137,7 @@ def list_images(source: Source, known: Collection[str] = ()) -> Listing:
 
 
 def _classes(images: list[Entry], source: Source) -> tuple[list[int], list[str] | None, list[str]]:
-    """Numbers, names and notes."""
+    """Class numbers, class names and notes."""
     labels, names = [image.label for image in images], [image.name for image in images]
     numbers, classes = numbered(labels, source.class_names)
     if any(label is not None for label in labels):
@@ -154,7 +154,7 @@ def _classes(images: list[Entry], source: Source) -> tuple[list[int], list[str] 
 
 
 def _class_folders(names: list[str]) -> list[str | None]:
-    """The folder that would be each image's class; None for images that lie beside these folders."""
+    """The folder that would be each image's class; None for images outside such a folder."""
     folders = [PurePosixPath(name).parent for name in names]
     if (
         len({folder.is_absolute() for folder in folders}) > 1

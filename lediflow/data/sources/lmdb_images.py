@@ -1,8 +1,8 @@
-"""Photographs in an LMDB: key -> content of an image file, as LSUN and StyleGAN's tools write. The only home of lmdb.
+"""Photographs in an LMDB: key -> content of an image file, as written by LSUN and StyleGAN's tools.
 
-An entry's name is its key, with the extension of the image where the key has none. Values that are no images,
-such as a stored length, are left out. The file is mapped anew for each read, which takes 60 us: pages of a file that
-stays mapped count as this process's memory.
+This is the only module that imports lmdb. An entry's name is its key, with the image's extension if the key has none.
+Values that are not images, such as a stored length, are passed over. The file is mapped anew for each read, which takes
+60 us: pages of a file that stays mapped count as this process's memory.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ LISTED_AT_ONCE = 4096
 
 @dataclass
 class LmdbSource(DirectSource):
-    """Values of an LMDB: a folder with data.mdb, or such a file."""
+    """Values of an LMDB: a folder with a data.mdb, or such a file."""
 
     path: Path
 
@@ -51,7 +51,7 @@ class LmdbSource(DirectSource):
         return content
 
     def _page(self, begin: bytes) -> tuple[list[Entry], bytes | None]:
-        """Some entries from a key on, and the key that comes after them."""
+        """Up to LISTED_AT_ONCE entries from a key on, and the key after them (None at the end)."""
         page: list[Entry] = []
         with self._reading(buffers=True) as transaction, transaction.cursor() as cursor:
             cursor.set_range(begin) if begin else cursor.first()
@@ -66,7 +66,7 @@ class LmdbSource(DirectSource):
 
     @contextmanager
     def _reading(self, buffers: bool = False) -> Iterator[Any]:
-        """A transaction on the file, mapped for it alone."""
+        """A read transaction on the file, which is mapped for its duration only."""
         lmdb, is_folder = _lmdb(), self.path.is_dir()
         try:
             with (

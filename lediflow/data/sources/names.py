@@ -14,7 +14,7 @@ PICTURE_EXTENSIONS = (
     ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-CAPTION_EXTENSIONS = (".caption", ".json", ".txt")  # beside a picture of their name they describe it
+CAPTION_EXTENSIONS = (".caption", ".json", ".txt")  # such a file with a picture's name describes that picture
 NAMES_SHOWN = 3
 MAGIC = {
     b"\xff\xd8\xff": ".jpg",
@@ -29,18 +29,18 @@ HEAD_BYTES = 16
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a path ends like a picture's and is not hidden."""
+    """Whether a path has a picture's extension and is not hidden."""
     return PurePosixPath(name).suffix.lower() in PICTURE_EXTENSIONS and not is_hidden(name)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path, or a folder on its way, is hidden or one of macOS's resource forks."""
+    """Whether any part of a path is hidden, or a folder of macOS's resource forks."""
     parts = PurePosixPath(name).parts
     return any(part.startswith((".", "__MACOSX")) and part not in (".", "..") for part in parts)
 
 
 def plain(name: str) -> str:
-    """A path in an archive without the ./ that tar may put in front."""
+    """A path in an archive without the leading ./ that tar may add."""
     return name.removeprefix("./")
 
 
@@ -56,7 +56,7 @@ def kind_of(name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A name for messages: bytes that are no UTF-8, which a terminal may refuse, are written as escapes."""
+    """A name for messages: bytes that are not UTF-8, which a terminal may refuse, become escapes."""
     return name.encode(errors="backslashreplace").decode()
 
 
@@ -65,10 +65,10 @@ class PassedOver:
     """The files of a source that are not taken as pictures."""
 
     kinds: Counter[str] = field(default_factory=Counter)  # `.txt`, `no extension`, `hidden` ... -> files
-    first: list[str] = field(default_factory=list)  # names of the first few
+    first: list[str] = field(default_factory=list)  # the first few names
 
     def add(self, name: str, kind: str | None = None) -> None:
-        """Count a file, under its own kind where no other is given."""
+        """Count a file, under `kind` or else under the kind that its name says."""
         self.kinds[kind or kind_of(name)] += 1
         if len(self.first) < NAMES_SHOWN:
             self.first.append(name)
@@ -80,7 +80,7 @@ class PassedOver:
         return bool(self.kinds)
 
     def __str__(self) -> str:
-        """As `3 files (2 .txt, 1 hidden): a.txt, b.txt, .c.png`."""
+        """Such as `3 files (2 .txt, 1 hidden): a.txt, b.txt, .c.png`."""
         total = self.kinds.total()
         more = ", ..." if total > len(self.first) else ""
         files = "1 file" if total == 1 else f"{total:,} files"
@@ -88,7 +88,7 @@ class PassedOver:
 
 
 def passed_over(pictures: Iterable[str], others: Sequence[tuple[str, bool]]) -> PassedOver:
-    """The other files (name, whether it is a link), without the captions of the pictures."""
+    """Count `others` (name, whether it is a link), leaving out the captions of the pictures."""
     stems = {stem(name) for name in pictures} if others else set()
     found = PassedOver()
     for name, is_link in sorted(others):
@@ -98,12 +98,12 @@ def passed_over(pictures: Iterable[str], others: Sequence[tuple[str, bool]]) -> 
 
 
 def counted(kinds: Counter[str]) -> str:
-    """As `2 .txt, 1 hidden`, the most frequent kind first."""
+    """Such as `2 .txt, 1 hidden`, the most frequent kind first."""
     return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
 
 
 def image_extension(head: bytes) -> str | None:
-    """The extension that suits a file that begins like this; None if it is no image."""
+    """The extension for a file with these first HEAD_BYTES bytes; None if it is not an image."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return ".webp"
     if head[4:12] in (b"ftypavif", b"ftypavis"):

@@ -25,23 +25,23 @@ from lediflow.data.sources.protocol import (
     Entry,
     Identity,
     Opened,
-    Progress,
     Source,
     SourceError,
     file_entry,
     files_identity,
 )
 from lediflow.data.sources.unpacking import CompressedTar, PackedArchive, is_compressed, unpacked
+from lediflow.data.workers import Progress
 
 ARCHIVE_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip", ".parquet")
 KINDS = "a folder of images or of archives, a .tar, .tar.gz, .zip, .parquet, an LMDB, or a list in a .csv"
 HEAD_BYTES = 512
-LMDB_MAGIC = bytes.fromhex("dec0efbe")  # behind the 16 bytes of the page's header
+LMDB_MAGIC = bytes.fromhex("dec0efbe")  # after the page header of 16 bytes
 
 
 @dataclass
 class FolderSource(DirectSource):
-    """Files below a folder; hidden ones are listed, but are no pictures."""
+    """Files below a folder, nested or linked; hidden ones are listed, but are not pictures."""
 
     path: Path
 
@@ -57,7 +57,7 @@ class FolderSource(DirectSource):
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, and its hidden folders unopened; linked folders belong to it."""
+    """Every file below a folder, following links to folders. Hidden folders are yielded but not entered."""
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         hidden = [name for name in folders if is_hidden(name)]
         folders[:] = [
@@ -65,26 +65,26 @@ def files_below(folder: Path) -> Iterator[Path]:
         ]
         for file in (Path(place, name) for name in [*names, *hidden]):
             if not is_picture_name(file.name) and not is_hidden(file.name):
-                file.stat()  # raises for a link to nothing, which may have been a folder of images
+                file.stat()  # raises for a dangling link, which may have been a folder of images
             yield file
 
 
 def _leads_back(root: Path, folder: Path) -> bool:
-    """Whether a folder is one of those above it, up to the root, so that following it would never end."""
+    """Whether a folder is the same as one above it, up to the root: following it would never end."""
     above = (parent for parent in folder.parents if parent.is_relative_to(root))
     return any(folder.samefile(parent) for parent in above)
 
 
 def _refuse(error: OSError) -> None:
-    raise error  # os.walk would pass over a folder that cannot be listed
+    raise error  # by default os.walk skips a folder that cannot be listed
 
 
 @dataclass
 class Archives(Opened):
-    """Archives by their paths below a folder."""
+    """A folder of archives: the members by their paths below the folder."""
 
     members: dict[str, Opened]
-    others: list[str]  # files that are no archives
+    others: list[str]  # files that are not archives
 
     def identity(self) -> Identity:
         identities = {name: member.identity() for name, member in self.members.items()}
@@ -112,7 +112,7 @@ def _digest(content: Any) -> str:
 
 @dataclass
 class ArchivesSource(Source):
-    """Archives as one source."""
+    """The archives of a folder as one source."""
 
     names: list[str]
     sources: list[Source]
@@ -147,7 +147,7 @@ class ArchivesSource(Source):
 
 
 def open_source(path: Path) -> Opened:
-    """The source at `path`, whichever kind it is."""
+    """The source at `path`, of whichever kind; SourceError if there is none."""
     if not path.exists():
         raise SourceError(f"source={path} does not exist; give {KINDS}")
     with reading_explained(path):
@@ -156,7 +156,7 @@ def open_source(path: Path) -> Opened:
 
 @contextmanager
 def reading_explained(path: Path) -> Iterator[None]:
-    """Turn an OSError met while looking at a source into a sentence with a next move."""
+    """Turn an OSError raised while examining a source into a SourceError that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,9 +1,9 @@
 """Which label file belongs to which picture: the one rule for archives that are prepared and tars read in place.
 
 The label of `a.1.png` is in `a.1.cls`, or is "label" or "cls" in `a.1.json`: the file whose name equals the picture's
-without the last suffix, wherever it stands in the archive. webdataset groups files by their name up to the first dot,
-so `a.cls` may be meant for `a.img.png`, too. It is taken for it where the group holds no other picture and no other
-label; where it holds more, which of them is meant cannot be known, and the archive is refused.
+without the last suffix, at any place in the archive. webdataset groups files by their name up to the first dot, so
+`a.cls` may also be the label of `a.img.png`. It is used for that picture if the group holds no other picture and no
+other label; otherwise the label is ambiguous, and the archive is refused.
 """
 
 import json
@@ -17,29 +17,29 @@ from lediflow.data.sources.listing import as_label
 from lediflow.data.sources.names import is_hidden, is_picture_name, plain, shown, stem
 from lediflow.data.sources.protocol import Entry, Label, SourceError
 
-LABEL_EXTENSIONS = (".cls", ".json")  # the first one that holds a label is believed
+LABEL_EXTENSIONS = (".cls", ".json")  # in order of precedence
 
 
 class Partners(NamedTuple):
-    """The files that may hold a picture's label."""
+    """Files that may hold a picture's label."""
 
     files: list[str]
-    rivals: list[str]  # other members of the group that the label may be meant for; then it must not be used
+    rivals: list[str]  # other members of the group that may own the label; if there are any, it is ambiguous
 
 
 def group(name: str) -> str:
-    """What webdataset calls the key: a path up to the first dot of its last part."""
+    """The key in webdataset's sense: a path up to the first dot of its last part."""
     folder, slash, file = plain(name).rpartition("/")
     return folder + slash + file.partition(".")[0]
 
 
 def is_label_name(name: str) -> bool:
-    """Whether a file may hold the label of a picture beside it."""
+    """Whether a file may hold the label of a picture of the same name."""
     return name.lower().endswith(LABEL_EXTENSIONS) and not is_hidden(name)
 
 
 def partners(pictures: Sequence[str], label_files: Sequence[str]) -> dict[str, Partners]:
-    """Each picture's label files. Raises SourceError where two pictures or two label files have one name."""
+    """Label files of each picture. Raises SourceError if two pictures or two label files have the same name."""
     files = sorted(label_files, key=lambda name: not name.lower().endswith(LABEL_EXTENSIONS[0]))
     by_stem, by_group = _filed(files, stem), _filed(files, group)
     dotted = {group(name) for name in pictures if group(name) != stem(name)}
@@ -63,7 +63,7 @@ def partners(pictures: Sequence[str], label_files: Sequence[str]) -> dict[str, P
 
 
 def _kind(file: str) -> str:
-    """A suffix whatever its case: x.cls and x.CLS are two labels of one picture."""
+    """The suffix in lower case: x.cls and x.CLS are two labels of one picture."""
     return PurePosixPath(file).suffix.lower()
 
 
@@ -75,17 +75,17 @@ def _filed(names: Iterable[str], place: Callable[[str], str]) -> dict[str, list[
 
 
 def refuse_doubles(names: Iterable[str]) -> None:
-    """SourceError where a name comes twice: which file is meant, and whose label is whose, cannot be known."""
+    """SourceError if a name occurs twice: pictures and labels could not be matched."""
     doubled = [name for name, count in Counter(map(plain, names)).items() if count > 1]
     if doubled:
         raise SourceError(
-            f"{len(doubled)} of its files are there twice under one name ({_listed(doubled)}); write the archive anew "
+            f"{len(doubled)} of its files occur twice under one name ({_listed(doubled)}); write the archive again "
             "with a name for each file (unpacking keeps only the last of each name)"
         )
 
 
 def paired_label(picture: str, partners: Partners, label_of: Callable[[str], Label]) -> Label:
-    """The label of a picture. SourceError where it may be another's."""
+    """The label of a picture; SourceError if it may belong to another."""
     for file in partners.files:
         if (label := label_of(file)) is None:
             continue
@@ -100,7 +100,7 @@ def paired_label(picture: str, partners: Partners, label_of: Callable[[str], Lab
 
 
 def label_in(name: str, content: bytes) -> Label:
-    """What a label file says; None where that cannot be read."""
+    """The label in a label file; None if there is none, or the file cannot be read."""
     if name.lower().endswith(".json"):
         about = json_object(content)
         labels = (_plain_label(about.get(field)) for field in ("label", "cls"))
@@ -113,13 +113,13 @@ def label_in(name: str, content: bytes) -> Label:
 
 
 def _plain_label(value: object) -> Label:
-    """A label in a .json file; None for lists and objects, and for text that UTF-8 cannot hold."""
+    """A label in a .json file; None for lists and objects, and for text that UTF-8 cannot encode."""
     is_plain = not isinstance(value, list | dict) and shown(str(value)) == str(value)
     return as_label(value) if is_plain else None
 
 
 def json_object(content: bytes) -> dict[str, object]:
-    """The object in a .json file; an empty one where there is none."""
+    """The object in a .json file; an empty one if the file holds none."""
     try:
         about = json.loads(content)
     except (ValueError, RecursionError):
@@ -129,7 +129,7 @@ def json_object(content: bytes) -> dict[str, object]:
 
 @contextmanager
 def refusals_named(archive: Path) -> Iterator[None]:
-    """Say which archive a refusal is about."""
+    """Prefix a SourceError with the archive's path."""
     try:
         yield
     except SourceError as error:
@@ -137,7 +137,7 @@ def refusals_named(archive: Path) -> Iterator[None]:
 
 
 def labelled(entries: Iterable[Entry], read: Callable[[Entry], bytes]) -> Iterator[Entry]:
-    """An archive's files: pictures with the labels of the files beside them, which are not listed themselves."""
+    """An archive's files: pictures with their labels; label files that belong to a picture are left out."""
     pictures: list[Entry] = []
     label_files: list[Entry] = []
     for entry in entries:

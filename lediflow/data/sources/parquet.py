@@ -1,7 +1,7 @@
-"""Parquet files that hold images, or lists of them. The only home of pyarrow.
+"""Parquet files that hold images, or lists of images. This is the only module that imports pyarrow.
 
-Images lie in a column of binaries (img2dataset) or of structs {bytes, path} (Hugging Face). A row's class is in a
-column named like a label, or of Hugging Face's type ClassLabel, whose names are in the file's metadata. Row
+Images are in a column of binaries (img2dataset) or of structs {bytes, path} (Hugging Face). A row's class is in a
+column named like a label, or one of Hugging Face's type ClassLabel, whose names are in the file's metadata. Row
 groups are large, so rows are read in small batches and written to a tar.
 """
 
@@ -21,7 +21,7 @@ from lediflow.data.sources.protocol import SourceError
 from lediflow.data.sources.unpacking import PackedArchive
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "jpeg", "bytes", "image_bytes", "content", "data")
-READ_BYTES = 2**20  # of a row group at a time
+READ_BYTES = 2**20  # read from a row group at a time
 
 
 @dataclass
@@ -63,7 +63,7 @@ class ParquetImages(PackedArchive):
 
 
 def image_columns(path: Path) -> list[str]:
-    """Columns of binaries, or of structs that have some called `bytes`."""
+    """Names of columns of binaries, or of structs with a binary field `bytes`."""
     with _opened(path) as table:
         return [field.name for field in table.schema_arrow if _is_binary(field.type)]
 
@@ -75,7 +75,7 @@ def table_columns(path: Path) -> list[str]:
 
 
 def table_rows(path: Path, columns: list[str], rows_at_once: int = 32) -> Iterator[tuple[float, list[Any]]]:
-    """Values of these columns row by row, each with the share of the file that is read."""
+    """Values of these columns row by row, each with the fraction of the file read so far."""
     with _opened(path) as table:
         done, total = 0, table.metadata.num_rows
         for batch in table.iter_batches(rows_at_once, columns=columns, use_threads=False):
@@ -90,7 +90,9 @@ def _write(archive: tarfile.TarFile, row: int, image: Any, label: Any = None) ->
     name = PurePosixPath((image.get("path") if isinstance(image, dict) else None) or "").name
     key = f"{row:08d}_{name}" if name else f"{row:08d}"
     if not is_picture_name(key):
-        key += image_extension(content) or ".jpg"  # a wrong one is reported when it is decoded
+        key += (
+            image_extension(content) or ".jpg"
+        )  # content that is not an image is reported when it is decoded
     members = [(key, content)]
     if as_label(label) is not None:
         members.append((f"{key.partition('.')[0]}.cls", str(as_label(label)).encode()))
@@ -109,7 +111,7 @@ def _is_binary(kind: Any) -> bool:
 
 
 def _class_labels(path: Path) -> dict[str, list[str]]:
-    """Names of classes by column, as the `datasets` library notes them in the file."""
+    """Class names by column, as the `datasets` library records them in the file's metadata."""
     with _opened(path) as table:
         noted = (table.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(noted).get("info", {}).get("features", {})

@@ -1,27 +1,27 @@
 """What a source of photographs is: files that can be listed, and read in any order.
 
-Any order, because images are dealt to shards shuffled. An archive that can only be read from front to back is
-first written out as a plain tar, which is a source (see unpacking.py).
+Any order, because images are distributed to shards in shuffled order. An archive that can only be read from front to
+back is first written out as a plain tar, which is a source (unpacking.py).
 """
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from lediflow.data.sources.names import is_picture_name
+from lediflow.data.workers import Progress
 from lediflow.errors import UserError
 
-SAMPLED_BYTES = 2**20  # of both ends of an archive: enough to tell it from another of the same length
+# read from each end of an archive: enough to distinguish it from another of the same length
+SAMPLED_BYTES = 2**20
 
 Label = int | str | None  # class number or class name; None: no label
 
-Progress = Callable[[int, int], None]  # (done, in all)
-
 
 class SourceError(UserError):
-    """The source itself cannot be used, so nothing was begun."""
+    """The source itself cannot be used; no work was started."""
 
 
 class Entry(NamedTuple):
@@ -29,23 +29,23 @@ class Entry(NamedTuple):
 
     name: str  # path inside the source, with forward slashes
     bytes: int
-    offset: int = 0  # where it begins inside an archive
-    archive: int = 0  # number of its archive, in a folder of archives
-    label: Label = None  # class, where the source tells it otherwise than by folders
-    modified: int = 0  # time of its last change in nanoseconds, where it is a file of its own
-    is_link: bool = False  # an archive's reference to another file, which is not followed
+    offset: int = 0  # position inside its archive
+    archive: int = 0  # index of its archive, in a folder of archives
+    label: Label = None  # class, if the source states it by other means than folders
+    modified: int = 0  # modification time in nanoseconds, if it is a file on disk
+    is_link: bool = False  # a link inside an archive; links are not followed
 
 
 class Identity(NamedTuple):
-    """What changes when the images of a source change, found without opening them."""
+    """Facts that change when the images of a source change, found without opening them."""
 
-    record: dict[str, str | int]  # of names and lengths: the same wherever the source was copied
-    modified: str  # changes with the modification times
-    newest: int  # the latest of them, in nanoseconds
+    record: dict[str, str | int]  # derived from names and lengths: the same wherever the source was copied
+    modified: str  # derived from the modification times
+    newest: int  # the latest modification time, in nanoseconds
 
 
 def file_entry(name: str, file: Path, label: Label = None) -> Entry:
-    """The entry of a file on the disk; a missing one is reported when it is read."""
+    """Entry of a file on disk; a missing file is reported when it is read."""
     if not file.is_file():
         return Entry(name, 0, label=label)
     status = file.stat()
@@ -53,48 +53,48 @@ def file_entry(name: str, file: Path, label: Label = None) -> Entry:
 
 
 class Source(ABC):
-    """Something that lists files and hands out their bytes. It travels to other processes."""
+    """Lists files and returns their contents. Instances are pickled to worker processes."""
 
-    class_names: list[str] | None = None  # of labels that are numbers, where the source knows
+    class_names: list[str] | None = None  # names of numeric labels, if the source has them
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
-        """Every file, in any order; SourceError where that cannot be told."""
+        """Every file, in any order; SourceError if the source cannot be listed."""
 
     @abstractmethod
     def read(self, entry: Entry) -> bytes:
-        """A file's content; OSError where it cannot be had."""
+        """A file's content; OSError if it cannot be read."""
 
     def is_image(self, entry: Entry) -> bool:
-        """Whether a file shall become a picture."""
+        """Whether a file is taken as a picture."""
         return is_picture_name(entry.name) and not entry.is_link
 
     def inner_name(self, entry: Entry) -> str:
-        """The path whose folders may be classes."""
+        """The part of an entry's name whose folders may be classes."""
         return entry.name
 
 
 class Opened(ABC):
-    """What was found at a path; perhaps it must be unpacked before it is a source."""
+    """What was found at a path: a source, or an archive that must be unpacked to become one."""
 
     @abstractmethod
     def identity(self) -> Identity:
-        """What tells it from another, and from itself after a change."""
+        """Facts that distinguish it from other sources, and from itself after a change."""
 
     @abstractmethod
     def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
-        """The source, after unpacking into the folder `scratch` what cannot be read in any order."""
+        """The source; whatever cannot be read in any order is first unpacked into the folder `scratch`."""
 
 
 class DirectSource(Opened, Source):
-    """A source as it lies on the disk."""
+    """A source that is read in place."""
 
     def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
         return self
 
 
 def file_identity(path: Path) -> Identity:
-    """Length of an archive, a hash of its two ends, where formats keep their tables, and when it was modified."""
+    """Length of an archive, a hash of its two ends (where formats keep their tables), and its modification time."""
     length = path.stat().st_size
     with path.open("rb") as stream:
         ends = stream.read(SAMPLED_BYTES)
@@ -107,7 +107,7 @@ def file_identity(path: Path) -> Identity:
 
 
 def files_identity(images: Iterable[Entry], *, labelled: bool = False) -> Identity:
-    """Names, lengths and labels of files, and when they were modified."""
+    """Hashes of the names and lengths of files (and of their labels), and of their modification times."""
     fingerprint, times, count, newest = hashlib.sha256(), hashlib.sha256(), 0, 0
     for image in images:
         label = f"\0{image.label}" if labelled else ""

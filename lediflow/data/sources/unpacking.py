@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lediflow.data.sources.archive_files import TarSource
-from lediflow.data.sources.protocol import Identity, Opened, Progress, SourceError, file_identity
+from lediflow.data.sources.protocol import Identity, Opened, SourceError, file_identity
+from lediflow.data.workers import Progress
 from lediflow.disk import whole_or_absent
 
 MEBIBYTE = 2**20
 CHUNK_BYTES = 2**22
-OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {  # by the first bytes of the file
+# by the first bytes of the file
+OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"\xfd7zXZ\x00": lzma.open,
     b"BZh": bz2.open,
@@ -37,12 +39,12 @@ class PackedArchive(Opened):
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes whose numbers are in the archive, where it knows."""
+        """Names of the archive's numeric classes, if it has them."""
         return None
 
     @abstractmethod
     def unpack(self, tar: BinaryIO) -> Iterator[float]:
-        """Write the files to a plain tar; yields the share that is done, now and then."""
+        """Write the files to a plain tar, yielding the finished fraction from time to time."""
 
     def identity(self) -> Identity:
         return file_identity(self.path)
@@ -54,7 +56,7 @@ class PackedArchive(Opened):
 def unpacked(
     archives: Sequence[PackedArchive], scratch: Path, progress: Progress | None = None
 ) -> list[TarSource]:
-    """Each archive as a tar in `scratch`; progress is told in MiB of the archives."""
+    """Unpack each archive to a tar in `scratch`; progress counts MiB of the archives."""
     targets = [scratch / _target_name(number, archive) for number, archive in enumerate(archives)]
     for outdated in set(scratch.glob("unpacked-*.tar")) - set(targets):
         outdated.unlink()
@@ -63,7 +65,7 @@ def unpacked(
         if not target.exists():
             with whole_or_absent(target) as tar:
                 for share in archive.unpack(tar):
-                    _tell(progress, sum(sizes[:number]) + share * sizes[number], sum(sizes))
+                    _report(progress, sum(sizes[:number]) + share * sizes[number], sum(sizes))
     return [
         TarSource(target, archive.class_names, origin=archive.path)
         for target, archive in zip(targets, archives, strict=True)
@@ -71,25 +73,25 @@ def unpacked(
 
 
 def _target_name(number: int, archive: PackedArchive) -> str:
-    """Changes when the archive is replaced."""
+    """A name that changes when the archive is replaced."""
     status = archive.path.stat()
     state = f"{archive.path.name} {status.st_size} {status.st_mtime_ns}"
     return f"unpacked-{number:05d}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.tar"
 
 
-def _tell(progress: Progress | None, done: float, total: float) -> None:
+def _report(progress: Progress | None, done: float, total: float) -> None:
     if progress:
         progress(math.ceil(done / MEBIBYTE), math.ceil(total / MEBIBYTE))
 
 
 def is_compressed(head: bytes) -> bool:
-    """Whether a file that begins like this is compressed in a way we read."""
+    """Whether a file with these first bytes is compressed in a supported format."""
     return head.startswith(tuple(OPENERS))
 
 
 @dataclass
 class CompressedTar(PackedArchive):
-    """A tar inside a stream that can only be read from front to back."""
+    """A compressed tar."""
 
     path: Path
 

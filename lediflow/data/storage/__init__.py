@@ -28,7 +28,7 @@ from lediflow.data.storage.local import LocalFolder
 from lediflow.data.storage.memory import WholeShards
 from lediflow.data.storage.protocol import Read, Storage
 from lediflow.data.storage.remote import RemoteFolder, is_remote
-from lediflow.data.storage.retry import PatientStorage
+from lediflow.data.storage.retry import RetryingStorage
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
@@ -44,21 +44,17 @@ class ReadingConfig:
     method: str = (
         "auto"  # auto: by the shards' size | ranges: only what a sample needs | whole: shard by shard
     )
-    whole_mib: float = bounded(
-        128.0, at_least=0
-    )  # auto reads shards up to this size whole; more needs more memory for addresses
-    memory_gib: float = bounded(
-        4.0, above=0
-    )  # most that whole shards from an address may hold in memory, per rank
-    cache: str | None = None  # folder on this node's own disk that shards are copied to; null: none
-    cache_gib: float = bounded(100.0, above=0)  # size at which the cache gives up the shards used longest ago
-    attempts: int = bounded(
-        5, at_least=1
-    )  # how often a failing read is tried, with growing pauses, before the run stops
-    timeout_seconds: float = bounded(
-        120.0, above=0
-    )  # how long one attempt at an address, or one batch, may take
-    remote_options: dict[str, Any] = field(default_factory=dict)  # handed to fsspec: keys, endpoints, ...
+    # largest shard that auto reads whole; larger values need more memory for sets at an address
+    whole_mib: float = bounded(128.0, at_least=0)
+    # memory per rank for whole shards from an address
+    memory_gib: float = bounded(4.0, above=0)
+    cache: str | None = None  # folder on a node-local disk that shards are copied to; null: none
+    cache_gib: float = bounded(100.0, above=0)  # size above which the least recently used shards are removed
+    # attempts at a failing read, with growing pauses, before the run stops
+    attempts: int = bounded(5, at_least=1)
+    # time limit of one attempt at an address, and of one batch
+    timeout_seconds: float = bounded(120.0, above=0)
+    remote_options: dict[str, Any] = field(default_factory=dict)  # passed to fsspec: keys, endpoints, ...
     checksums: bool = False  # compare every sample with its CRC-32: finds silent damage, costs some speed
 
 
@@ -69,10 +65,10 @@ def open_storage(
     check: Check | None = None,
     identity: str = "",
 ) -> Storage:
-    """The storage of a set; `sizes` are its shards' names and bytes, unknown before the index is read.
+    """The storage of a set. `sizes` are the bytes of its shards by name; they are unknown before the index is read.
 
-    `identity` tells the set from an earlier one at the same place. `check(name, path)` looks at each copy that
-    enters a cache folder and raises OSError to have it fetched again.
+    `identity` distinguishes the set from an earlier one at the same place. `check(name, path)` is called for each copy
+    that enters a cache folder, and raises OSError to have it fetched again.
     """
     config = config or ReadingConfig()
     sizes = dict(sizes or {})
@@ -80,17 +76,17 @@ def open_storage(
     whole = reads_whole(config, sizes)
     if not is_remote(str(where)):
         local = LocalFolder(Path(where), whole_bytes=max(sizes.values(), default=0) if whole else 0)
-        patient: Storage = PatientStorage(local, config.attempts)
+        patient: Storage = RetryingStorage(local, config.attempts)
     else:
         remote = RemoteFolder(str(where), config.remote_options)
-        patient = PatientStorage(remote, config.attempts, config.timeout_seconds)
+        patient = RetryingStorage(remote, config.attempts, config.timeout_seconds)
         if whole and not config.cache:
             return WholeShards(patient, sizes, int(config.memory_gib * 2**30))
     if config.cache and sizes:
         copies = CachedShards(
             patient, Path(config.cache).expanduser(), sizes, config.cache_gib * 2**30, check, identity
         )
-        return PatientStorage(copies, config.attempts)
+        return RetryingStorage(copies, config.attempts)
     return patient
 
 

@@ -1,8 +1,8 @@
-"""Shards of another storage copied to a folder on this node's own disk, up to a size.
+"""Shards of another storage copied to a folder on a node-local disk, up to a size.
 
-A shard is copied whole when it is first read or expected. Processes share the folder: a lock per shard lets one
-copy it while the others wait, and the shards used longest ago go when the limit is reached. Copies appear under
-their name only when complete. A shard that is removed while another process reads it stays readable there.
+A shard is copied whole when it is first read or expected. Processes share the folder: a lock per shard lets one process
+copy it while the others wait, and the least recently used shards are removed when the limit is reached. A copy appears
+under its name only when it is complete. A shard that is removed while another process reads it stays readable there.
 """
 
 import fcntl
@@ -24,15 +24,14 @@ from lediflow.errors import UserError
 
 Check = Callable[[str, Path], None]
 READ_ATTEMPTS = 10
-OWN_FOLDER = "lediflow-shards"  # nothing else of the user's folder is looked at, let alone removed
+OWN_FOLDER = "lediflow-shards"  # everything else in the user's folder is left alone
 
 
 class CachedShards:
-    """The storage `source`, read from copies below `folder`; `sizes` names its shards and their bytes.
+    """The storage `source`, read from copies below `folder`; `sizes` are the bytes of its shards by name.
 
-    `identity` is the set's fingerprint: a set made anew at the same place, whose shards may have the same names and
-    sizes, has copies of its own.
-    `check(name, path)` may refuse a fresh copy by raising OSError.
+    `identity` is the set's fingerprint: a set remade at the same place, whose shards may have the same names and sizes,
+    gets copies of its own. `check(name, path)` may refuse a fresh copy by raising OSError.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class CachedShards:
             self.copies.mkdir(parents=True, exist_ok=True)
         self.local = LocalFolder(self.copies)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="cache")
-        self._present: set[str] = set()  # files this process knows to be there; one may still vanish
+        self._present: set[str] = set()  # copies known to exist; another process may evict them
         self._lock = threading.Lock()
 
     @property
@@ -72,7 +71,7 @@ class CachedShards:
             self._fill(read)
 
     def _fill(self, read: Read) -> None:
-        for _ in range(READ_ATTEMPTS):  # another process may evict between the look and the read
+        for _ in range(READ_ATTEMPTS):  # another process may evict the copy before it is read
             self._ensure(read.name)
             try:
                 return self.local.read_into([read])
@@ -87,7 +86,7 @@ class CachedShards:
 
     def expect(self, names: Sequence[str]) -> None:
         with self._lock:
-            self._present.clear()  # a new window: those still there are marked as used again
+            self._present.clear()  # a new window: copies that still exist are marked as used again
         for name in names:
             self._pool.submit(self._ensure, name)
 
@@ -105,7 +104,7 @@ class CachedShards:
         partial = path.with_name(f".{name}.{self.sizes[name]}.{os.getpid()}{PARTIAL}")
         with disk_errors_explained(self.folder), locked(self.folder / ".room.lock"):
             make_room(self.folder, self.limit_bytes - self.sizes[name])
-            partial.touch()  # its name reserves its size from now on
+            partial.touch()  # its name reserves its size
         try:
             with disk_errors_explained(partial):
                 self.source.copy_to(name, partial)
@@ -118,10 +117,12 @@ class CachedShards:
 
 
 def make_room(folder: Path, allowed_bytes: float) -> None:
-    """Remove the copies used longest ago until no more than `allowed_bytes` are taken."""
-    # before the copies are listed: one that is finished meanwhile counts twice, not never
+    """Remove the least recently used copies until at most `allowed_bytes` are in use."""
+    # reservations are summed before the copies are listed: a copy finished in between counts twice instead of never
     reserved = sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))
-    files = sorted(folder.glob("*/*.tar"), key=lambda path: path.stat().st_mtime_ns)  # none goes but here
+    files = sorted(
+        folder.glob("*/*.tar"), key=lambda path: path.stat().st_mtime_ns
+    )  # only this function removes copies
     used = reserved + sum(map(file_size, files))
     for path in files:
         if used <= allowed_bytes:
@@ -131,7 +132,7 @@ def make_room(folder: Path, allowed_bytes: float) -> None:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file; -1 if there is none."""
+    """Size of a file in bytes; -1 if it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -139,13 +140,13 @@ def file_size(path: Path) -> int:
 
 
 def mark_used(path: Path) -> None:
-    """Now is when the copy was used last; the kernel's own clock for files is too coarse to order them."""
+    """Set the copy's modification time to now. The kernel's own file timestamps are too coarse to order copies."""
     with suppress(FileNotFoundError):
         os.utime(path, ns=(time.time_ns(), time.time_ns()))
 
 
 def reserved_bytes(partial: Path) -> int:
-    """What an unfinished copy will take; one whose process is gone is removed."""
+    """Size that an unfinished copy reserves; a copy whose process is gone is removed."""
     size, process = partial.name.removesuffix(PARTIAL).split(".")[-2:]
     if psutil.pid_exists(int(process)):
         return int(size)
@@ -155,7 +156,7 @@ def reserved_bytes(partial: Path) -> int:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock, among the threads and processes of this node."""
+    """Hold an exclusive lock on a file, against the threads and processes of this node."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file lets the lock go
+        yield  # closing the file releases the lock

@@ -1,9 +1,9 @@
 """A folder, on this machine's disks or on a parallel file system.
 
-Samples are read by byte range, straight into the batch (preadv). Mapped files would be as fast, but a disk error
-under a map kills the process where a read raises an OSError. Ranges in shuffled order are slow on a cold disk:
-files that are expected are read through once from front to back, which leaves them in the page cache, shared by
-all ranks of the node and given up by the kernel when memory is short.
+Samples are read by byte range, straight into the batch (preadv). Memory-mapped files would be as fast, but a disk error
+under a map kills the process, whereas a read raises an OSError. Ranges in shuffled order are slow on a cold disk:
+expected files are read once from front to back, which leaves them in the page cache. It is shared by all ranks of the
+node, and the kernel frees it when memory is short.
 """
 
 import os
@@ -22,7 +22,7 @@ CHUNK_BYTES = 4 * 2**20
 
 
 class LocalFolder:
-    """Files below a folder; those of up to `whole_bytes` are read through when they are expected."""
+    """Files below a folder; those of up to `whole_bytes` are read into the page cache when they are expected."""
 
     def __init__(self, folder: Path, whole_bytes: float = 0):
         self.folder, self.whole_bytes = folder, whole_bytes
@@ -48,7 +48,7 @@ class LocalFolder:
         while found < len(buffer):  # a signal or a network file system may split a read
             more = os.preadv(file.fileno(), (buffer[found:],), offset + found)
             if not more:
-                self._open.cache_clear()  # perhaps the file was replaced
+                self._open.cache_clear()  # the file may have been replaced
                 raise ShortReadError(name, offset, len(buffer), found)
             found += more
 
@@ -74,5 +74,5 @@ class LocalFolder:
                 pass
 
     def _opened(self, name: str) -> BinaryIO:
-        # closed when the last reader lets go of it, so never under another thread's read
+        # closed when its last reference goes, so never while another thread reads
         return (self.folder / name).open("rb", buffering=0)  # type: ignore[return-value]

@@ -1,8 +1,8 @@
 """Shards of another storage held whole in memory, up to a size.
 
-One request for a shard instead of one for each of its samples: what distant storage needs when a window of
-shards is read completely anyway. Expected shards are fetched ahead by threads. Shards that are no longer expected
-make room, the one used longest ago first; what finds no room is read by byte range.
+One request per shard replaces one per sample, which suits remote storage: a window of shards is read completely anyway.
+Threads prefetch expected shards. Shards that are no longer expected are evicted, the least recently used first; shards
+that do not fit are read by byte range.
 """
 
 import threading
@@ -17,11 +17,11 @@ FETCHERS = 4
 
 
 class WholeShards:
-    """The storage `source`, asked for whole files; `sizes` names its shards and their bytes."""
+    """The storage `source`, read as whole files; `sizes` are the bytes of its shards by name."""
 
     def __init__(self, source: Storage, sizes: Mapping[str, int], limit_bytes: int):
         self.source, self.sizes, self.limit_bytes = source, sizes, limit_bytes
-        self._files: OrderedDict[str, Future[bytes]] = OrderedDict()  # the one used last at the end
+        self._files: OrderedDict[str, Future[bytes]] = OrderedDict()  # most recently used last
         self._expected: set[str] = set()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
@@ -48,12 +48,12 @@ class WholeShards:
 
     @property
     def held_bytes(self) -> int:
-        """Size of the files in memory, or on their way there."""
+        """Size of the files in memory or being fetched."""
         with self._lock:
             return self._held()
 
     def _is_filled(self, read: Read) -> bool:
-        """Whether the bytes came from memory."""
+        """Fill the buffer from memory; False if the file is not held and does not fit."""
         fetched = self._requested(read.name)
         if fetched is None:
             return False
@@ -83,7 +83,7 @@ class WholeShards:
             return self._files[name]
 
     def _has_room(self, needed: int) -> bool:
-        """Make room as far as nothing expected has to go."""
+        """Evict files that are not expected until `needed` bytes fit; whether they do."""
         for other in [name for name in self._files if name not in self._expected]:
             if self._held() + needed <= self.limit_bytes:
                 break

@@ -1,4 +1,4 @@
-"""What every storage can do. Names are those of files in the set's folder; threads may share a storage."""
+"""The interface of every storage. Names are those of files in the set's folder. Storages are thread-safe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,22 +6,22 @@ from typing import NamedTuple, Protocol
 
 
 class Read(NamedTuple):
-    """A range of a file's bytes, and where they go."""
+    """A range of a file's bytes, and the buffer to read it into."""
 
     name: str
     offset: int
-    buffer: memoryview  # bytes, contiguous; its length is the range's
+    buffer: memoryview  # of bytes, contiguous; its length is that of the range
 
 
 class ShortReadError(OSError):
-    """A file ended before the bytes that were asked for."""
+    """A file ended before the end of the requested range."""
 
     def __init__(self, name: str, offset: int, expected: int, found: int):
         super().__init__(f"{name} ends early: {found} of {expected} bytes at offset {offset}")
 
 
 class Storage(Protocol):
-    """The files of one set. Every method raises OSError or TimeoutError where it cannot do its work."""
+    """The files of one set. Every method raises OSError or TimeoutError if it fails."""
 
     @property
     def where(self) -> str:
@@ -29,17 +29,17 @@ class Storage(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """A whole file."""
+        """Read a whole file."""
         ...
 
     def read_into(self, reads: Sequence[Read]) -> None:
-        """Fill every buffer; those of one batch come together, so that distant ones travel side by side."""
+        """Fill every buffer. A batch is read in one call, so that remote ranges are fetched concurrently."""
         ...
 
     def copy_to(self, name: str, path: Path) -> None:
-        """Write a whole file to a local path, without holding it in memory."""
+        """Copy a whole file to a local path, without holding it in memory."""
         ...
 
     def expect(self, names: Sequence[str]) -> None:
-        """A hint that these files are read soon, in this order; returns at once."""
+        """Hint that these files will be read soon, in this order; returns at once."""
         ...

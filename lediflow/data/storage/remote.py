@@ -1,6 +1,6 @@
-"""Addresses with a scheme: http(s)://, s3:// and whatever else fsspec has a package for. Its only home.
+"""Addresses with a scheme: http(s)://, s3:// and others that fsspec has a package for.
 
-fsspec keeps its own connections open and may be called from several threads.
+This is the only module that imports fsspec, which keeps its own connections open and is thread-safe.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "htt
 
 
 def is_remote(path: str) -> bool:
-    """True for addresses, false for paths of this machine."""
+    """Whether a path is an address with a scheme."""
     return "://" in path
 
 
@@ -47,10 +47,10 @@ class RemoteFolder:
         self.files.get_file(self._path(name), str(path))
 
     def expect(self, names: Sequence[str]) -> None:
-        """Nothing to prepare: memory or a cache folder in front of this storage does it."""
+        """Do nothing: the memory or cache folder in front of this storage fetches ahead."""
 
     def _check_ranges(self, read: Read) -> None:
-        """Some servers answer a range with the whole file: found out once, not by a batch of whole files."""
+        """UserError if the server answers a range with the whole file; checked once, with one byte."""
         if not self._knows_ranges and len(read.buffer) > 1:
             found = len(self.files.cat_file(self._path(read.name), start=read.offset, end=read.offset + 1))
             if found > 1:

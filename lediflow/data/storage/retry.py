@@ -1,7 +1,7 @@
-"""Another storage, patiently: what fails is tried again after a growing pause, what hangs is given up.
+"""Another storage with retries: a read that fails is repeated after a growing pause, one that hangs is abandoned.
 
-Missing files and refused permissions are not tried again. When the last attempt fails the error says what was
-asked, how often, and what came back.
+Missing files and denied permissions are not retried. When the last attempt fails, the error says what was requested,
+how often, and what went wrong.
 """
 
 import logging
@@ -22,8 +22,8 @@ HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectory
 LONGEST_PAUSE_SECONDS = 30.0
 
 
-class PatientStorage:
-    """`source` with up to `attempts` attempts; with a time limit each runs in a thread of its own."""
+class RetryingStorage:
+    """`source` with up to `attempts` attempts; with a time limit, each runs in a thread of its own."""
 
     def __init__(
         self, source: Storage, attempts: int, timeout_seconds: float | None = None, pause_seconds: float = 1.0
@@ -36,69 +36,70 @@ class PatientStorage:
         return self.source.where
 
     def read(self, name: str) -> bytes:
-        return self._patiently(name, lambda: self.source.read(name))
+        return self._retried(name, lambda: self.source.read(name))
 
     def read_into(self, reads: Sequence[Read]) -> None:
         if not reads:
             return
         if self.timeout_seconds is None:
-            return self._patiently(reads, lambda: self.source.read_into(reads))
-        for read, content in zip(reads, self._patiently(reads, lambda: self._apart(reads)), strict=True):
+            return self._retried(reads, lambda: self.source.read_into(reads))
+        for read, content in zip(reads, self._retried(reads, lambda: self._read_apart(reads)), strict=True):
             read.buffer[:] = content
 
     def copy_to(self, name: str, path: Path) -> None:
-        self._patiently(name, lambda: self.source.copy_to(name, path))
+        self._retried(name, lambda: self.source.copy_to(name, path))
 
     def expect(self, names: Sequence[str]) -> None:
         self.source.expect(names)
 
-    def _apart(self, reads: Sequence[Read]) -> list[memoryview]:
-        """The bytes in buffers of their own: an attempt that was given up may still write."""
+    def _read_apart(self, reads: Sequence[Read]) -> list[memoryview]:
+        """Read into separate buffers: an abandoned attempt may still write to its own."""
         apart = [read._replace(buffer=memoryview(bytearray(len(read.buffer)))) for read in reads]
         self.source.read_into(apart)
         return [read.buffer for read in apart]
 
-    def _patiently(self, wanted: str | Sequence[Read], attempt: Callable[[], T]) -> T:
+    def _retried(self, wanted: str | Sequence[Read], attempt: Callable[[], T]) -> T:
         for number in range(1, self.attempts + 1):
             try:
                 return within(self.timeout_seconds, attempt)
             except HOPELESS as error:
-                raise UserError(f"cannot read {self.where}/{_names(wanted)}: {_told(error)}") from error
+                raise UserError(f"cannot read {self.where}/{_names(wanted)}: {_reason(error)}") from error
             except UserError:
                 raise
             except Exception as error:  # each of fsspec's packages has exceptions of its own
                 if number == self.attempts:
-                    raise UserError(self._given_up(_names(wanted), error)) from error
+                    raise UserError(self._failure(_names(wanted), error)) from error
                 pause = min(self.pause_seconds * 2 ** (number - 1), LONGEST_PAUSE_SECONDS)
                 log.warning(
                     "reading %s/%s failed (%s); attempt %d of %d in %.1f s",
-                    self.where, _names(wanted), _told(error), number + 1, self.attempts, pause,
+                    self.where, _names(wanted), _reason(error), number + 1, self.attempts, pause,
                 )  # fmt: skip
                 time.sleep(pause)
         raise AssertionError("attempts is at least 1")
 
-    def _given_up(self, name: str, error: Exception) -> str:
+    def _failure(self, name: str, error: Exception) -> str:
         limit = f" of up to {self.timeout_seconds:g} s each" if self.timeout_seconds else ""
         return (
-            f"cannot read {self.where}/{name}: {_told(error)}; {self.attempts} attempts{limit} failed. Check that "
+            f"cannot read {self.where}/{name}: {_reason(error)}; {self.attempts} attempts{limit} failed. Check that "
             "the storage answers, then repeat the command (a run continues from its last checkpoint), or raise "
             "data.reading.attempts and data.reading.timeout_seconds"
         )
 
 
 def within(seconds: float | None, action: Callable[[], T]) -> T:
-    """The action's result, or TimeoutError; what hangs is left behind in a thread that no exit waits for."""
+    """The action's result, or TimeoutError; an action that hangs is left in a daemon thread, which no exit waits
+    for."""
     if seconds is None:
         return action()
     answer: Future[T] = Future()
-    threading.Thread(target=_answered, args=(answer, action), name="attempt", daemon=True).start()
+    threading.Thread(target=_settle, args=(answer, action), name="attempt", daemon=True).start()
     try:
         return answer.result(seconds)
     except TimeoutError:
         raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
-def _answered(answer: Future[T], action: Callable[[], T]) -> None:
+def _settle(answer: Future[T], action: Callable[[], T]) -> None:
     try:
         answer.set_result(action())
     except BaseException as error:
@@ -109,5 +110,5 @@ def _names(wanted: str | Sequence[Read]) -> str:
     return wanted if isinstance(wanted, str) else ", ".join(sorted({read.name for read in wanted}))
 
 
-def _told(error: Any) -> str:
+def _reason(error: Any) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -22,9 +22,9 @@ DIMENSIONS = {"horizontal": -1, "vertical": -2}
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBatch:
-    """Samples with their places in the run, as they lie in the shards."""
+    """Samples with their positions in the run, as they are stored in the shards."""
 
-    ids: Int64[Tensor, " batch"]  # position in the run: what randomness is keyed by
+    ids: Int64[Tensor, " batch"]  # positions in the run, which key all random draws
     keys: list[str]
     stored: Shaped[Tensor, "batch stored_channels height width"]
     labels: Int64[Tensor, " batch"] | None
@@ -33,21 +33,23 @@ class StoredBatch:
         return len(self.keys)
 
     def pinned(self) -> "StoredBatch":
-        """In page-locked memory, from which a GPU fetches while it computes."""
+        """A copy in page-locked memory, which a GPU can read asynchronously."""
         labels = None if self.labels is None else self.labels.pin_memory()
         return replace(self, ids=self.ids.pin_memory(), stored=self.stored.pin_memory(), labels=labels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Samples with their places in the run, as a model sees them."""
+    """Samples with their positions in the run, as a model sees them."""
 
     ids: Int64[Tensor, " batch"]
     keys: list[str]
     images: Float[Tensor, "batch channels height width"]  # in [-1, 1], or latents
     labels: Int64[Tensor, " batch"] | None
     is_encoded: bool = False  # `images` are draws of z from the frozen encoder
-    augmentation: Float[Tensor, "batch 9"] | None = None  # how the images were augmented; None: they were not
+    augmentation: Float[Tensor, "batch 9"] | None = (
+        None  # parameters of the augmentation; None: not augmented
+    )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -59,7 +61,7 @@ def load_samples(
     ids: Int64[np.ndarray, " batch"],
     views: Int64[np.ndarray, " batch"] | None = None,
 ) -> StoredBatch:
-    """Samples by number, for the places `ids` of the run."""
+    """Load samples by index, for the positions `ids` of the run."""
     return StoredBatch(
         ids=torch.from_numpy(ids),
         keys=reader.keys(samples),
@@ -69,7 +71,7 @@ def load_samples(
 
 
 def ready(batch: StoredBatch, reader: ShardReader, noise: SampleNoise, device: torch.device | str) -> Batch:
-    """The batch on a device, with a fresh draw from each stored posterior."""
+    """Move a batch to a device, and draw from each stored posterior."""
     ids, stored = (tensor.to(device, non_blocking=True) for tensor in (batch.ids, batch.stored))
     labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
     signals = reader.as_signals(stored)
@@ -82,7 +84,7 @@ def ready(batch: StoredBatch, reader: ShardReader, noise: SampleNoise, device: t
 def each_once(
     reader: ShardReader, samples: Int64[np.ndarray, " samples"], batch_size: int, *, seed: int = 0
 ) -> Iterator[Batch]:
-    """The given samples in the given order, for evaluation; ids are the samples' own numbers."""
+    """Batches of the given samples in the given order, for evaluation; ids are the samples' indices."""
     noise = SampleNoise(seed)
     for start in range(0, len(samples), batch_size):
         chosen = samples[start : start + batch_size]
@@ -90,11 +92,11 @@ def each_once(
 
 
 def is_flipped(ids: Int64[Tensor, " batch"], noise: SampleNoise, *, axis: str) -> Bool[Tensor, " batch"]:
-    """True for half of the places."""
+    """Whether the image at each position of the run is flipped: true for half of them, whichever rank loads it."""
     return noise.uniform(ids, f"flip_{axis}") < 0.5
 
 
 def flipped(images: Images, ids: Int64[Tensor, " batch"], noise: SampleNoise, *, axis: str) -> Images:
-    """Flip half of the images along "horizontal" or "vertical"."""
+    """Flip the images chosen by `is_flipped` along "horizontal" or "vertical"."""
     chosen = is_flipped(ids, noise, axis=axis)
     return where(chosen[:, None, None, None], images.flip(DIMENSIONS[axis]), images)

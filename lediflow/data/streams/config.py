@@ -21,31 +21,26 @@ from lediflow.records import changes
 class DataConfig:
     """Which samples a run trains on, and how they are loaded."""
 
-    path: str = "???"  # folder or address (https://, s3://) of shards, images or latents
-    flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric things
+    path: str = "???"  # folder or address (https://, s3://) of shards of images or latents
+    flip_horizontal: bool = False  # mirror half of the images: doubles small sets of symmetric subjects
     flip_vertical: bool = False  # turn half of the images upside down; for textures and views from above
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    held_out_fraction: float = bounded(
-        0.0, at_least=0, at_most=1
-    )  # share of the samples, chosen by key, that training never sees
-    shuffle_window: int = bounded(
-        8, at_least=0
-    )  # shards mixed together: more mixes better, reads more files at once; 0 mixes all
-    last_batch: str = "fill"  # of an epoch: fill takes the next epoch's first samples | drop leaves it out
-    threads: int = bounded(
-        2, at_least=1
-    )  # loaders per rank; more help where shards hold pictures, one is best for latents
-    batches_ahead: int = bounded(
-        4, at_least=0
-    )  # micro-batches loaded before they are asked for; more cost memory
-    max_corrupt_share: float = bounded(
-        0.001, at_least=0, at_most=1
-    )  # share of samples that may be corrupt, and are replaced, before the run stops
+    # fraction of the samples, chosen by key, that are never used for training
+    held_out_fraction: float = bounded(0.0, at_least=0, at_most=1)
+    # shards shuffled together: more shuffles better and reads more files at once; 0: all shards
+    shuffle_window: int = bounded(8, at_least=0)
+    last_batch: str = "fill"  # last batch of an epoch. fill: complete it from the next epoch | drop: omit it
+    # loading threads per rank; more help for shards of pictures, one is best for latents
+    threads: int = bounded(2, at_least=1)
+    # micro-batches loaded in advance; more take more memory
+    batches_ahead: int = bounded(4, at_least=0)
+    # fraction of samples that may be corrupt (they are replaced) before the run stops
+    max_corrupt_share: float = bounded(0.001, at_least=0, at_most=1)
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 
 
 def training_samples(reader: ShardReader, config: DataConfig) -> Int64[ndarray, " samples"]:
-    """Numbers of the samples that are not held out."""
+    """Indices of the samples that are not held out; UserError if there are none."""
     samples = samples_of("train", reader.index.table["key"], config.held_out_fraction)
     if not len(samples):
         raise UserError(
@@ -56,7 +51,7 @@ def training_samples(reader: ShardReader, config: DataConfig) -> Int64[ndarray, 
 
 
 def check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:
-    """Refuse a global batch that ranks and micro-batches cannot share."""
+    """UserError for a global batch that cannot be split into micro-batches on all ranks."""
     per_step = world_size * micro_batch
     if global_batch < 1 or global_batch % per_step:
         nearest = max(1, round(global_batch / per_step)) * per_step
@@ -67,7 +62,7 @@ def check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:
 
 
 def check_flips(reader: ShardReader, config: DataConfig) -> None:
-    """Refuse to flip what is not an image when flipped."""
+    """UserError for flips of latents, whose mirror image is not that of the mirrored image."""
     contents = reader.index.contents
     codec = (contents.codec or {"name": "pixels"})["name"]
     if codec == "pixels":
@@ -75,13 +70,13 @@ def check_flips(reader: ShardReader, config: DataConfig) -> None:
     if config.flip_vertical or (config.flip_horizontal and contents.views < 2):
         raise UserError(
             f"data.flip_... is set, but {reader.index.root} holds latents of {codec}, "
-            "which are not the mirrored image's latents when mirrored; turn flips off, or encode with flipped=true "
-            "and use data.flip_horizontal=true"
+            "and mirrored latents are not the latents of the mirrored image; turn flips off, or encode with "
+            "flipped=true and use data.flip_horizontal=true"
         )
 
 
 def check_augmentation(reader: ShardReader, config: DataConfig) -> None:
-    """Refuse augmentation of latents and of images that are not squares."""
+    """UserError for augmentation of latents and of images that are not square."""
     contents, asked = reader.index.contents, f"data.augment.probability={config.augment.probability:g}"
     codec = (contents.codec or {"name": "pixels"})["name"]
     if config.augment.probability and codec != "pixels":
@@ -98,7 +93,7 @@ def check_augmentation(reader: ShardReader, config: DataConfig) -> None:
 
 
 def shown_augmentation(config: DataConfig) -> AugmentConfig:
-    """The augmentation that the model is given; without the flips that data.flip_horizontal and flip_vertical make."""
+    """The augmentation that the model is conditioned on, without the flips that data.flip_... already make."""
     augment = config.augment
     return replace(
         augment,
@@ -108,7 +103,7 @@ def shown_augmentation(config: DataConfig) -> AugmentConfig:
 
 
 def check_data(before: str, index: ShardIndex) -> None:
-    """Refuse to continue a run on other data than it began with."""
+    """UserError if a run would continue on other data than it began with."""
     if before != index.fingerprint:
         raise UserError(
             f"the run was trained on other data than data.path={index.root} "
@@ -117,9 +112,9 @@ def check_data(before: str, index: ShardIndex) -> None:
 
 
 def check_order(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to continue a run whose positions would show other samples."""
+    """UserError if a run would continue with another order of samples."""
     if changed := changes(before, now):
         raise UserError(
-            f"the run's order of samples was made otherwise ({changed}): samples would be repeated "
+            f"the run's order of samples was made with other settings ({changed}): samples would be repeated "
             "or missed; repeat the options of the first start, or start another run"
         )

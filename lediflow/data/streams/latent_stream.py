@@ -1,9 +1,9 @@
-"""Batches of latents for the latent sampler: every image goes through the frozen encoder once, not once an epoch.
+"""Batches of latents for the latent sampler: every image is encoded once, not once per epoch.
 
-An image's posterior q(z|y) does not change while the sampler trains. It is kept in host memory for each training
-sample and each combination of flips; a batch is a draw from the posteriors of its samples, the same draw that encoding
-its images again would give (to the rounding of another batch size). The order, the ids and the state are
-SampleStream's: a run may change between the two at any resume.
+An image's posterior q(z|y) does not change while the sampler trains, because the encoder is frozen. It is kept in host
+memory for each training sample and each combination of flips. A batch is a draw from the posteriors of its samples: the
+same draw as if its images were encoded again, up to rounding at another batch size. Order, ids and state are those of
+SampleStream, so a run may switch between the two whenever it resumes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 Images = Float[Tensor, "batch channels height width"]
 Encode = Callable[[Images], Latents]
 Flips = tuple[bool, bool]  # horizontally, vertically
-POSTERIOR = "posterior"  # the stream of noise that z ~ q(z|y) is drawn with, in every stage
-MOST_BYTES = 4 * 2**30  # of a rank's host memory
+POSTERIOR = "posterior"  # name of the noise stream that z ~ q(z|y) is drawn from, in every stage
+MOST_BYTES = 4 * 2**30  # host memory of a rank for posteriors
 
 
 def flips_of(config: DataConfig) -> list[Flips]:
-    """The combinations of flips with which an image is shown."""
+    """The combinations of flips in which an image occurs."""
     ways = [[False, True] if wanted else [False] for wanted in (config.flip_horizontal, config.flip_vertical)]
     return [(horizontal, vertical) for horizontal, vertical in itertools.product(*ways)]
 
@@ -46,16 +46,17 @@ def flips_of(config: DataConfig) -> list[Flips]:
 def is_worthwhile(
     config: DataConfig, samples: int, latent_shape: tuple[int, ...], *, images: int, world_size: int
 ) -> bool:
-    """Whether encoding every sample once, on every rank, is at most half of what a training of `images` encodes."""
+    """Whether encoding every sample once per rank is at most half the work of encoding each of the `images` of a
+    training, and the posteriors fit in MOST_BYTES."""
     encoded = samples * len(flips_of(config))
     return 2 * encoded <= images / world_size and 8 * encoded * math.prod(latent_shape) <= MOST_BYTES
 
 
 class LatentStream(SampleStream):
-    """One rank's micro-batches of latents; `Batch.images` are draws of z and `Batch.is_encoded` is true."""
+    """Micro-batches of latents for one rank: `Batch.images` are draws of z, and `Batch.is_encoded` is true."""
 
     def __init__(self, reader: ShardReader, config: DataConfig, *, encode: Encode, **options: Any) -> None:
-        """`options` are SampleStream's; `encode` takes images on the device, always `micro_batch` of them."""
+        """`encode` is always called with `micro_batch` images on the device; `options` are those of SampleStream."""
         super().__init__(reader, config, **options)
         self.flips = flips_of(config)
         self.posteriors = self._encoded(encode)
@@ -80,7 +81,7 @@ class LatentStream(SampleStream):
         return batch.pinned() if self.device.type == "cuda" else batch
 
     def _way(self, ids: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-        """Index in `flips` for each place of the run: the horizontal flip is the higher bit of the two."""
+        """Index in `flips` of each position of the run: the horizontal flip is the higher bit."""
         way = torch.zeros_like(ids)
         for wanted, axis in (
             (self.config.flip_horizontal, "horizontal"),
@@ -92,7 +93,7 @@ class LatentStream(SampleStream):
 
     @torch.no_grad()
     def _encoded(self, encode: Encode) -> Float[Tensor, "ways samples twice_channels h w"]:
-        """Mean and log variance of every training sample, for each combination of flips."""
+        """Posterior mean and log variance of every training sample, for each combination of flips."""
         started = time.perf_counter()
         count, size = len(self.samples), self.micro_batch
         chunks = [self.samples[first : first + size] for first in range(0, count, size)]

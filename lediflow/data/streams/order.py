@@ -31,27 +31,29 @@ SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def permutation(count: int, *, seed: int, epoch: int, stream: int) -> Numbers:
-    """The numbers 0 ... count - 1 in an order that depends on (seed, epoch, stream) alone."""
+    """A permutation of 0 ... count - 1 that depends on (seed, epoch, stream) alone."""
     key = np.array([seed, epoch], dtype=np.uint64)
     bits = np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64))
     return np.argsort(bits.random_raw(count), kind="stable")
 
 
 class EpochOrder:
-    """One epoch's samples; `window` shards are mixed with each other, 0 mixes all."""
+    """The order of one epoch; `window` shards are shuffled together, 0 means all."""
 
     def __init__(self, shard_sizes: Numbers, *, seed: int, epoch: int, window: int):
         self.seed, self.epoch = seed, epoch
         self.width = window or max(len(shard_sizes), 1)
         self.shards = permutation(len(shard_sizes), seed=seed, epoch=epoch, stream=0)
-        self.first = (np.cumsum(shard_sizes) - shard_sizes)[self.shards]  # sample of each shard, in order
+        self.first = (np.cumsum(shard_sizes) - shard_sizes)[
+            self.shards
+        ]  # first sample of each shard, in shuffled order
         self.sizes = shard_sizes[self.shards]
-        # place in the epoch at which each window ends
+        # position in the epoch at which each window ends
         self.window_ends = np.add.reduceat(self.sizes, np.arange(0, len(self.sizes), self.width)).cumsum()
         self._samples = lru_cache(maxsize=WINDOWS_KEPT)(self._mixed)
 
     def samples_at(self, places: Numbers) -> Numbers:
-        """Sample numbers at places of the epoch."""
+        """Indices of the samples at positions of the epoch."""
         samples = np.empty_like(places)
         windows = self.window_of(places)
         for window in np.unique(windows).tolist():
@@ -61,11 +63,11 @@ class EpochOrder:
         return samples
 
     def window_of(self, places: Numbers) -> Numbers:
-        """Which window each place lies in."""
+        """Window of each position of the epoch."""
         return np.searchsorted(self.window_ends, places, side="right")
 
     def shards_of(self, window: int) -> Numbers:
-        """The shards that a window mixes; none behind the last."""
+        """The shards of a window; none after the last window."""
         return self.shards[window * self.width : (window + 1) * self.width]
 
     def _mixed(self, window: int) -> Numbers:
@@ -95,7 +97,7 @@ class RunOrder:
         )
 
     def samples_at(self, positions: Numbers) -> Numbers:
-        """Which sample each position shows."""
+        """Index of the sample at each position of the run."""
         epochs, places = np.divmod(positions, self.samples_per_epoch)
         samples = np.empty_like(positions)
         for epoch in np.unique(epochs).tolist():
@@ -104,7 +106,7 @@ class RunOrder:
         return samples
 
     def shards_wanted(self, position: int) -> list[int]:
-        """The shards of the window that a position lies in, then those of the next."""
+        """The shards of the window of a position, followed by those of the next window."""
         epoch, place = divmod(position, self.samples_per_epoch)
         order = self._epoch(epoch)
         window = int(order.window_of(np.array([place]))[0])
@@ -115,7 +117,7 @@ class RunOrder:
 
 
 def epoch_length(samples: int, last_batch: str, global_batch: int) -> int:
-    """Positions of an epoch: `fill` completes its last batch from the next epoch, `drop` leaves it out."""
+    """Positions per epoch: `fill` completes the last batch from the next epoch, `drop` omits it."""
     if last_batch not in ("fill", "drop"):
         raise UserError(f"data.last_batch={last_batch} is not known; choose fill or drop")
     length = samples if last_batch == "fill" else samples // global_batch * global_batch
@@ -128,12 +130,12 @@ def epoch_length(samples: int, last_batch: str, global_batch: int) -> int:
 
 
 def share_of_rank(block_start: int, *, global_batch: int, rank: int, world_size: int) -> Numbers:
-    """The positions of one global batch that fall to a rank."""
+    """The positions of one global batch that belong to a rank."""
     return np.arange(block_start + rank, block_start + global_batch, world_size)
 
 
 def is_held_out(keys: Int64[np.ndarray, " samples"], fraction: float) -> Bool[np.ndarray, " samples"]:
-    """True for about `fraction` of the keys."""
+    """Whether each key is held out: true for about `fraction` of the keys."""
     bits = keys.astype(np.uint64) * GOLDEN + GOLDEN
     bits = (bits ^ (bits >> np.uint64(30))) * FIRST
     bits = (bits ^ (bits >> np.uint64(27))) * SECOND
@@ -144,8 +146,8 @@ def is_held_out(keys: Int64[np.ndarray, " samples"], fraction: float) -> Bool[np
 def samples_of(
     split: str, keys: Int64[np.ndarray, " samples"], fraction: float
 ) -> Int64[np.ndarray, " chosen"]:
-    """Numbers of the samples of a split: "train", "heldout" or "all"."""
-    if split in ("train", "all") and not fraction:  # spares large sets the hashing
+    """Indices of the samples of a split: "train", "heldout" or "all"."""
+    if split in ("train", "all") and not fraction:  # no need to hash the keys of a large set
         return np.arange(len(keys))
     held_out = is_held_out(keys, fraction)
     chosen = {"train": ~held_out, "heldout": held_out, "all": np.ones_like(held_out)}
@@ -155,6 +157,6 @@ def samples_of(
 
 
 def spread_over(samples: Int64[np.ndarray, " samples"], most: int) -> Int64[np.ndarray, " chosen"]:
-    """At most `most` of the samples, spread evenly over them."""
+    """At most `most` of the samples, evenly spaced."""
     count = min(most, len(samples))
     return samples[np.arange(count) * len(samples) // max(count, 1)]

@@ -1,7 +1,7 @@
-"""Corrupt samples: named, counted, and replaced by the next one.
+"""Corrupt samples: reported, counted, and replaced by the next one.
 
-The next usable sample in the stored order takes the place of a corrupt one. That is a function of the data
-alone, so every rank and every resumed run replaces alike. What happens to the order of the others: nothing.
+The next usable sample in the stored order replaces a corrupt one. This is a function of the data alone, so every rank
+and every resumed run uses the same replacement. The order of the other samples is unchanged.
 """
 
 import logging
@@ -18,11 +18,11 @@ from lediflow.errors import UserError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-NAMED = 3  # corrupt samples that the last message names
+NAMED = 3  # corrupt samples named in the final error
 
 
 class Quarantine:
-    """The corrupt ones among `samples`, as far as this rank has met them. Threads may share it."""
+    """The corrupt samples among `samples` that this rank has read so far. Thread-safe."""
 
     def __init__(self, reader: ShardReader, samples: Int64[np.ndarray, " samples"], allowed_share: float):
         self.reader, self.samples = reader, samples
@@ -36,7 +36,7 @@ class Quarantine:
     def loaded(
         self, samples: Int64[np.ndarray, " batch"], load: Callable[[Int64[np.ndarray, " batch"]], T]
     ) -> T:
-        """What `load` makes of the samples, with those that it finds corrupt replaced."""
+        """Load samples with `load`, replacing those that it finds corrupt."""
         chosen = np.array([self.replacement(sample) for sample in samples]) if self.reasons else samples
         while True:
             try:
@@ -55,7 +55,7 @@ class Quarantine:
         return sample
 
     def add(self, error: CorruptSampleError) -> None:
-        """Note a corrupt sample; UserError if there are too many."""
+        """Record a corrupt sample; UserError if there are too many."""
         with self._lock:
             if error.sample in self.reasons:
                 return

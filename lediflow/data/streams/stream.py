@@ -1,9 +1,9 @@
-"""Batches of training samples for one rank, the same run for any number of ranks.
+"""Batches of training samples for one rank; the samples of a run do not depend on the number of ranks.
 
-The stream's whole state is one position: the number of images of the run that finished steps have used. Every
-rank computes the order by itself (order.py), so ranks need no messages, none waits for another's missing
-batch, and a run may continue on another number of ranks. With gradient accumulation a step's share is handed
-out in micro-batches. Threads load ahead; what they load is decided before they start.
+The whole state of a stream is one position: the number of images of the run that finished steps have used. Each rank
+computes the order independently (order.py), so ranks do not communicate, none waits for a batch of another, and a run
+may continue on another number of ranks. With gradient accumulation, a rank's part of a step is delivered in
+micro-batches. Threads prefetch; the samples that they load are determined before they start.
 """
 
 from collections import deque
@@ -38,11 +38,11 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.ranges import check_ranges
 
 Positions = Int64[np.ndarray, " batch"]
-ORDER_RULE = 2  # counts the changes of order.py that show other samples at the same positions
+ORDER_RULE = 2  # increased by every change of order.py that puts other samples at the same positions
 
 
 class SampleStream:
-    """One rank's micro-batches, from a position on."""
+    """Micro-batches of one rank, beginning at a position of the run."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class SampleStream:
         self._start_at(position)
 
     def next_batch(self) -> Batch:
-        """The next micro-batch of this rank, on the device; never ends."""
+        """The next micro-batch of this rank, on the device. The stream is endless."""
         batch = ready(self.next_stored(), self.reader, self.noise, self.device)
         images = batch.images
         if self.config.flip_horizontal and not self.has_mirrored:
@@ -92,7 +92,7 @@ class SampleStream:
         return replace(batch, images=images, augmentation=numbers)
 
     def next_stored(self) -> StoredBatch:
-        """The same as it lies in the shards: what loading costs, and what a device has still to do."""
+        """The next micro-batch as it is stored, before the work that is done on the device."""
         while len(self._ahead) <= self.config.batches_ahead:
             self._ahead.append(self._pool.submit(self._load, next(self._places)))
         batch = self._waited_for(self._ahead.popleft())
@@ -101,11 +101,11 @@ class SampleStream:
 
     @property
     def position(self) -> int:
-        """Images of the run that whole steps have used, over all ranks."""
+        """Images of the run that finished steps have used, over all ranks."""
         return self._first + self._delivered // self.accumulation * self.global_batch
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; a step that is not whole is repeated after loading."""
+        """The state for a checkpoint; an unfinished step is repeated after loading."""
         return {
             "position": self.position,
             "data": self.reader.index.fingerprint,
@@ -113,7 +113,7 @@ class SampleStream:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue where a stream over the same data, on any number of ranks, stopped."""
+        """Continue from the state of a stream over the same data, on any number of ranks."""
         check_data(state["data"], self.reader.index)
         check_order(state.get("order", {}), self._order_facts())
         self._start_at(state["position"])
@@ -123,7 +123,7 @@ class SampleStream:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _order_facts(self) -> dict[str, Any]:
-        """What makes the order, besides the data; the ranks and the loading have no say in it."""
+        """Everything but the data that determines the order; ranks and loading do not."""
         return {
             "rule": ORDER_RULE,
             "seed": self.noise.seed,

@@ -92,5 +92,5 @@ def test_a_damaged_file_is_named(oracle, tmp_path, extension):
 def test_a_file_that_would_run_code_is_refused(oracle, tmp_path):
     FORMS["original, pth"](oracle, tmp_path)
     torch.save({"weights": pytest.approx}, tmp_path / "taesd_encoder.pth")
-    with pytest.raises(UserError, match=r"taesd_encoder.pth is damaged or no file of weights"):
+    with pytest.raises(UserError, match=r"taesd_encoder.pth is damaged or not a file of weights"):
         build_codec(CodecConfig(name="taesd", path=str(tmp_path)))

@@ -196,7 +196,7 @@ def test_a_flipped_bit_in_a_shard_is_found_by_its_hash(pictures, tmp_path):
     path.write_bytes(content)
     assert damaged_shards(index) == ["images-000002.tar"]
     with pytest.raises(
-        UserError, match=r"1 of the 7 shards of .* are not what was written: images-000002.tar; copy"
+        UserError, match=r"1 of the 7 shards of .* differ from what was written: images-000002.tar; copy"
     ):
         verified(index)
 

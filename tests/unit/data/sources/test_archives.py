@@ -58,7 +58,7 @@ def test_a_tar_with_a_damaged_header_in_the_middle_is_refused(write, find, kind,
     if kind == "gztar":
         packed = plain.with_suffix(".tar.gz")
         packed.write_bytes(gzip.compress(content))
-    with pytest.raises(SourceError, match=f"no end mark behind its last readable file, at byte {header}: "):
+    with pytest.raises(SourceError, match=f"no end mark after its last readable file, at byte {header}: "):
         find(packed if kind == "gztar" else plain)
 
 

@@ -134,7 +134,7 @@ DOUBLED = {
 @pytest.mark.parametrize("name", DOUBLED)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_comes_twice_is_refused(tmp_path, kind, name):
-    with pytest.raises(UserError, match=rf"set\..* are there twice under one name \({name}\)"):
+    with pytest.raises(UserError, match=rf"set\..* occur twice under one name \({name}\)"):
         labels_by_picture(tmp_path, kind, DOUBLED[name])
 
 

@@ -101,7 +101,7 @@ def test_big_endian_utf16_with_tabs_is_what_excel_calls_unicode_text(write, find
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (PLAIN.encode("utf-16-le"), "holds control characters, as UTF-16 without its mark"),
+        (PLAIN.encode("utf-16-le"), "holds control characters, as UTF-16 without a byte order mark"),
         (PLAIN.encode("utf-16")[:-1], "begins like UTF-16, but cannot be read as such"),
         (b"path,label\na\0.png,1\n", "holds control characters"),
         (PLAIN.encode("latin-1"), r"the label B\\udce4r of cats/0\.png is not UTF-8"),

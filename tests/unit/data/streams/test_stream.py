@@ -173,7 +173,7 @@ def test_a_state_of_other_data_is_refused(reader):
 )
 def test_a_state_of_another_order_is_refused_with_both_named(reader, changed):
     with pytest.raises(
-        UserError, match=r"order of samples was made otherwise \((data|samples).*: .* then, .* now"
+        UserError, match=r"order of samples was made with other settings \((data|samples).*: .* then, .* now"
     ):
         stream_of(reader, **changed).load(stream_of(reader).state())
 

@@ -7,7 +7,7 @@ import pytest
 from harness.storages import CONTENTS, Watched, part
 
 from lediflow.data.storage import Read, retry
-from lediflow.data.storage.retry import PatientStorage
+from lediflow.data.storage.retry import RetryingStorage
 from lediflow.errors import UserError
 
 BROKEN = OSError(5, "Input/output error")
@@ -15,7 +15,7 @@ BROKEN = OSError(5, "Input/output error")
 
 def patient(folder, attempts=3, timeout_seconds=None, **trouble):
     source = Watched(folder, **trouble)
-    return PatientStorage(source, attempts, timeout_seconds, pause_seconds=0.001), source
+    return RetryingStorage(source, attempts, timeout_seconds, pause_seconds=0.001), source
 
 
 @pytest.mark.parametrize("timeout_seconds", [None, 60.0])
@@ -28,7 +28,7 @@ def test_a_read_that_fails_twice_succeeds_at_the_third_attempt(folder, timeout_s
 def test_the_pause_doubles_up_to_a_limit(folder, monkeypatch):
     pauses = []
     monkeypatch.setattr(retry.time, "sleep", pauses.append)
-    storage = PatientStorage(Watched(folder, failures=[BROKEN] * 7), attempts=8, pause_seconds=1.0)
+    storage = RetryingStorage(Watched(folder, failures=[BROKEN] * 7), attempts=8, pause_seconds=1.0)
     storage.read("a.tar")
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
