@@ -22,7 +22,7 @@ from typing import Any
 from campaign import tables as campaign_tables
 from PIL import Image
 
-from lediflow.evaluation.grid import table as grid_table
+from lediflow.evaluation import views as grid_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")

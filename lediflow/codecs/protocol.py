@@ -53,3 +53,13 @@ class Codec(Protocol):
     def record(self) -> dict[str, Any]:
         """Name and hash of the weights, for the index of shards that the codec makes."""
         ...
+
+
+def describe_codec(codec: dict[str, Any] | None) -> str:
+    """A codec's record as text: its name and the values that pin its weights."""
+    if codec is None:
+        return "an unknown codec's latents"
+    if codec["name"] == "pixels":
+        return "pixels"
+    pinned = [f"{key} {str(codec[key])[:12]}" for key in ("weights", "scaling_factor") if key in codec]
+    return f"latents of {' '.join([codec['name'], *pinned])}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lediflow.codecs.protocol import describe_codec
 from lediflow.config.advice import auxiliary_command
 from lediflow.config.load import load_export
 from lediflow.config.schema import TrainCommand
@@ -71,13 +72,13 @@ def check_latents(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -
 
 def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader) -> None:
     """Refuse a parent that learned the prior of something else than this run's data."""
-    size, theirs = parent.facts.get("image_size"), told(parent.facts.get("codec"))
+    size, theirs = parent.facts.get("image_size"), describe_codec(parent.facts.get("codec"))
     if size != command.model.image_size:
         raise UserError(
             f"parent={parent.path} was trained at image_size {size}, but model.image_size="
             f"{command.model.image_size}; give a parent of this size, or train one: stage=auxiliary"
         )
-    if theirs != (ours := told(reader.index.contents.codec or {"name": "pixels"})):
+    if theirs != (ours := describe_codec(reader.index.contents.codec or {"name": "pixels"})):
         raise UserError(
             f"parent={parent.path} was trained on {theirs}, but data.path={command.data.path} holds {ours}; "
             "encode the data with the parent's codec, or train a parent on it: stage=auxiliary"
@@ -108,13 +109,3 @@ def warn_of_seen_images(command: TrainCommand, parent: Parent, reader: ShardRead
             "are held out here, so held-out losses are too low if it memorises; train both with the same fraction",
             parent.path, fraction, command.data.held_out_fraction,
         )  # fmt: skip
-
-
-def told(codec: dict[str, Any] | None) -> str:
-    """A codec in words, with what tells it from another of its name."""
-    if codec is None:
-        return "an unknown codec's latents"
-    if codec["name"] == "pixels":
-        return "pixels"
-    pinned = [f"{key} {str(codec[key])[:12]}" for key in ("weights", "scaling_factor") if key in codec]
-    return f"latents of {' '.join([codec['name'], *pinned])}"

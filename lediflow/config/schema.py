@@ -14,13 +14,10 @@ from lediflow.data.streams.config import DataConfig
 from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.stop import StopConfig
 from lediflow.engine.watchdog import WatchdogConfig
-from lediflow.evaluation.features import FeaturesConfig
-from lediflow.evaluation.grid import GridConfig
-from lediflow.evaluation.metrics import MetricsConfig
-from lediflow.flow.solvers import MOST_STEPS
+from lediflow.evaluation.config import EvaluateConfig
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.ranges import bounded, seed_field
-from lediflow.sampling import SamplingConfig
+from lediflow.sampling import SamplingOptions
 from lediflow.sampling.folder import MOST_IMAGES
 from lediflow.stages.auxiliary import AuxiliaryStageConfig
 from lediflow.stages.flow import FlowStageConfig
@@ -103,15 +100,6 @@ class EncodeCommand(EncodeConfig):
 
 
 @dataclass(kw_only=True)
-class SamplingOptions(SamplingConfig):
-    """How images are drawn, and on what."""
-
-    batch_size: int = bounded(64, at_least=1)  # images at once; changes speed and memory, not the images
-    device: str = "auto"  # auto: the GPU where there is one
-    codec_path: str | None = None  # weights of the codec that made the latents; pixels need none
-
-
-@dataclass(kw_only=True)
 class SampleCommand(SamplingOptions):
     """`python -m lediflow.sample`."""
 
@@ -123,49 +111,9 @@ class SampleCommand(SamplingOptions):
 
 
 @dataclass(kw_only=True)
-class RealImagesConfig:
-    """What generated images are compared with."""
-
-    path: str = ""  # folder of shards, photographs or latents; only needed with a run
-    photographs: str | None = (
-        None  # where path holds latents: the shards they were made from, to measure against both
-    )
-    split: str = "all"  # all | train | heldout: the part of the images, as the run's training divided them
-
-
-@dataclass(kw_only=True)
-class EvaluateCommand(SamplingOptions):
+class EvaluateCommand(EvaluateConfig):
     """`python -m lediflow.evaluate`."""
 
-    mode: str = "metrics"  # metrics | grid | prior | stages | compare
-    run: str | None = None  # run folder of a flow ...
-    sampler: str | None = None  # ... and of its latent sampler
-    baseline: str | None = None  # mode=stages: run folder of a Gaussian flow to compare with
-    runs: Any = field(
-        default=None, metadata={"types": dict[str, list[str]]}
-    )  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
-    results: list[str] = field(default_factory=list)  # mode=compare: two folders that this command wrote
-    images: str | None = None  # or a folder of finished pictures ...
-    reference: str | None = None  # ... and a folder of real ones
-    watch: str | None = None  # a run that trains: evaluate each new checkpoint of it; also --watch RUN
-    watch_seconds: float = bounded(30.0, above=0)  # between two looks at its checkpoints
-    data: RealImagesConfig = field(default_factory=RealImagesConfig)
-    output: str | None = None  # folder of results.json and figures; null: `results` inside the run, or images
-    statistics: str | None = (
-        None  # file of the reference's features; null: among the runs, under its fingerprint
-    )
-    keep_features: bool = False  # leave the features of generated images beside the results
-    count: int = bounded(1024, at_least=1)  # generated images per row; metrics on few images are noisy
-    reference_count: int = bounded(0, at_least=0)  # real images; 0 takes all
-    step_counts: list[int] = bounded(
-        default_factory=lambda: [1, 2, 4, 8], at_least=0, at_most=MOST_STEPS, is_filled=True, is_distinct=True
-    )  # solver steps, each measured
-    grid: GridConfig = field(default_factory=GridConfig)
-    timed_batch: int = bounded(
-        16, at_least=1
-    )  # images at once when milliseconds are taken, besides one by one
-    metrics: MetricsConfig = field(default_factory=MetricsConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 

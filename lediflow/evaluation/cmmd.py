@@ -13,13 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.engine.group import Group
-from lediflow.evaluation.distances.checks import check_count
-from lediflow.evaluation.distances.estimate import Estimate, biased_mmd, estimate, unbiased_mmd
-from lediflow.evaluation.distances.kernels import Gaussian
-from lediflow.evaluation.distances.moments import Distance
-from lediflow.evaluation.distances.rows import Rows, whole
-from lediflow.evaluation.distances.streaming import StreamingCMMD
-from lediflow.evaluation.distances.sums import kernel_sums
+from lediflow.evaluation.distances.mmd import (
+    Estimate,
+    Gaussian,
+    biased_mmd,
+    estimate,
+    kernel_sums,
+    unbiased_mmd,
+)
+from lediflow.evaluation.distances.streaming import Distance, StreamingCMMD
+from lediflow.evaluation.distances.tiles import Rows, check_count, whole
 
 __all__ = ["Distance", "StreamingCMMD", "cmmd", "cmmd_estimate"]
 

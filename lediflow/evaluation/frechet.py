@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.engine.group import Group
-from lediflow.evaluation.distances.rows import TILE, Rows, tiles, whole
+from lediflow.evaluation.distances.tiles import TILE, Rows, tiles, whole
 
 DIGITS = 52  # binary digits of a float64, less the one that a rounded sum may need more
 

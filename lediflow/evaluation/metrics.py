@@ -7,31 +7,33 @@ raw features. MMD, Fréchet and kernel distance: lower is better; precision, rec
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from lediflow.disk import whole_or_absent
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
-from lediflow.evaluation.compare import Measured
-from lediflow.evaluation.distances.estimate import FEWEST, estimate
-from lediflow.evaluation.distances.kernels import Polynomial
-from lediflow.evaluation.distances.rows import TILE, Rows
-from lediflow.evaluation.distances.sums import kernel_sums
+from lediflow.evaluation.config import MetricsConfig
+from lediflow.evaluation.distances.mmd import FEWEST, Polynomial, estimate, kernel_sums
+from lediflow.evaluation.distances.tiles import TILE, Rows
 from lediflow.evaluation.embedding import FeatureSet
 from lediflow.evaluation.features import CLIP, INCEPTION, display_name, unit
 from lediflow.evaluation.frechet import FeatureStatistics, FeatureSums, feature_statistics, frechet_distance
-from lediflow.evaluation.memorisation import nearest_training
-from lediflow.evaluation.neighbors import NEIGHBORS, manifold_metrics
-from lediflow.evaluation.reference import Reference
-from lediflow.ranges import bounded, check_ranges
+from lediflow.evaluation.neighbors import manifold_metrics, nearest_training
+from lediflow.evaluation.references import Reference
+from lediflow.records import UNREADABLE, RecordError
 
-ESTIMATORS = ("exact", "streaming")
+X, Y = "influence_x", "influence_y"
 NAMES = {
     "mmd": ("MMD", CLIP, "CMMD"),
     "frechet": ("Fréchet distance", INCEPTION, "FID"),
@@ -39,21 +41,33 @@ NAMES = {
 }
 
 
-@dataclass(kw_only=True)
-class MetricsConfig:
-    """How the distances are taken."""
+@dataclass(frozen=True)
+class Measured:
+    """One run's unbiased MMD with what each image contributes to its uncertainty."""
 
-    estimator: str = (
-        "exact"  # streaming: two moments in one pass, memory that no number of images raises; MMD alone
-    )
-    neighbors: int = bounded(
-        NEIGHBORS, at_least=1
-    )  # of precision, recall, density and coverage; more: wider balls, milder judgement
+    unbiased: float
+    influence_x: Float[Tensor, " n"]  # of each sample, by number
+    influence_y: Float[Tensor, " m"]  # of each photograph, by number
+    record: dict[str, Any]  # what two runs must share to be compared: reference, features, seed, count
 
-    def __post_init__(self) -> None:
-        if self.estimator not in ESTIMATORS:
-            raise ValueError(f"metrics.estimator={self.estimator}: choose one of {', '.join(ESTIMATORS)}")
-        check_ranges(self, "metrics.")
+    def save(self, path: Path) -> None:
+        metadata = {"unbiased": json.dumps(self.unbiased), "record": json.dumps(self.record)}
+        tensors = {X: self.influence_x.contiguous(), Y: self.influence_y.contiguous()}
+        with whole_or_absent(path) as stream:
+            stream.write(save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path) -> Measured:
+        if not path.exists():
+            raise UserError(f"there is no {path} to compare with; evaluate that run first")
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = {key: json.loads(value) for key, value in file.metadata().items()}
+                return cls(metadata["unbiased"], file.get_tensor(X), file.get_tensor(Y), metadata["record"])
+        except (OSError, SafetensorError, *UNREADABLE, LookupError, AttributeError) as error:
+            raise RecordError(
+                f"{path} cannot be read ({error}); delete it and its row, {path.stem}.json, and evaluate that run again"
+            ) from error
 
 
 class Metrics(NamedTuple):

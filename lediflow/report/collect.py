@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lediflow.errors import UserError
 from lediflow.evaluation.results import AGAIN
-from lediflow.evaluation.stages.figure import SHORT, heading
+from lediflow.evaluation.stages.record import SHORT, heading
 from lediflow.records import RecordError, read_dataclass
 from lediflow.report.content import (
     CommandRun,

@@ -74,6 +74,15 @@ class SamplingConfig:
             )
 
 
+@dataclass(kw_only=True)
+class SamplingOptions(SamplingConfig):
+    """How images are drawn, and on what."""
+
+    batch_size: int = bounded(64, at_least=1)  # images at once; changes speed and memory, not the images
+    device: str = "auto"  # auto: the GPU where there is one
+    codec_path: str | None = None  # weights of the codec that made the latents; pixels need none
+
+
 class Start(NamedTuple):
     """Where integration begins; `z` and `prior` are absent for the Gaussian baseline."""
 

@@ -8,7 +8,7 @@ import pytest
 from harness.commands import invoke, succeed
 from harness.memorising import BEST, OPTIONS, PATIENCE, noise_shards
 
-from lediflow.evaluate.watching import is_finished
+from lediflow.evaluation.modes.watch import is_finished
 from lediflow.run_folder import RunFolder
 from lediflow.status import overview_of
 from lediflow.tracking.event_log import TURNED, read_events

@@ -16,10 +16,8 @@ from harness.embeddings import clustered, spread
 from lediflow.engine.group import Group
 from lediflow.engine.ranks import find_ranks
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
-from lediflow.evaluation.distances.estimate import Estimate, estimate
-from lediflow.evaluation.distances.kernels import Polynomial
-from lediflow.evaluation.distances.rows import Rows, share
-from lediflow.evaluation.distances.sums import kernel_sums
+from lediflow.evaluation.distances.mmd import Estimate, Polynomial, estimate, kernel_sums
+from lediflow.evaluation.distances.tiles import Rows, share
 
 DIM = 37
 BATCH = 50

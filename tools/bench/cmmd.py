@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
-from lediflow.evaluation.distances.rows import whole
+from lediflow.evaluation.distances.tiles import whole
 
 BLOCK, BATCH = 1024, 1000  # rows of a block of "blocked"; embeddings that "streaming" is given at a time
 WARM_UP = 100  # embeddings of the small call; the sets are never smaller

@@ -49,14 +49,20 @@ from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.ema import decays_for
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.errors import UserError
-from lediflow.evaluate.real import references
-from lediflow.evaluate.session import Session
-from lediflow.evaluate.stage_rows import Row, StageRows
-from lediflow.evaluate.stages import describe_stage, from_pipeline, from_real, settings, with_larger_batches
 from lediflow.evaluation.grid import GridConfig
 from lediflow.evaluation.images import ShardImages
+from lediflow.evaluation.modes.stage_rows import Row, StageRows
+from lediflow.evaluation.modes.stages import (
+    describe_stage,
+    from_pipeline,
+    from_real,
+    settings,
+    with_larger_batches,
+)
+from lediflow.evaluation.references import references
 from lediflow.evaluation.results import birth_certificate, read_results, write_results
-from lediflow.evaluation.stages.images import RealLatents
+from lediflow.evaluation.session import Session
+from lediflow.evaluation.stages.latents import RealLatents
 from lediflow.flow.losses import mean_over_pixels, variance_guided_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Spread, Width, automatic_width, log_spreads, typical_spread

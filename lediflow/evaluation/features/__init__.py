@@ -1,9 +1,13 @@
-"""Feature extractors: images in, one vector per image out. Metrics compare the vectors."""
+"""What a metric expects of a feature extractor.
+
+Feature extractors: images in, one vector per image out. Metrics compare the vectors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -15,10 +19,21 @@ from lediflow.evaluation.features.clip import PREFIX, ClipFeatures
 from lediflow.evaluation.features.efficientnet import VARIANTS, EfficientNetFeatures
 from lediflow.evaluation.features.inception import NAME as INCEPTION
 from lediflow.evaluation.features.inception import InceptionFeatures
-from lediflow.evaluation.features.protocol import FeatureExtractor
 from lediflow.evaluation.features.torchscript import NAME as TORCHSCRIPT
 from lediflow.evaluation.features.torchscript import TorchScriptFeatures
 from lediflow.ranges import bounded
+
+
+class FeatureExtractor(Protocol):
+    """Turns images into vectors that lie close where people see likeness."""
+
+    name: str
+    dim: int
+    record: dict[str, Any]  # name, hash of the weights, preprocessing: what statistics are bound to
+
+    def __call__(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
+        """Raw float32 features of grey or RGB images in [-1, 1]; `unit` normalises them."""
+
 
 __all__ = [
     "CLIP",

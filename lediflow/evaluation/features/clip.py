@@ -22,9 +22,15 @@ from torch import Tensor
 
 from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
-from lediflow.evaluation.features.pillow import resize_bytes
-from lediflow.evaluation.features.pixels import check_square, rgb_pixels, standardise
-from lediflow.evaluation.features.weights import find_weights, read_state, weights_record
+from lediflow.evaluation.features.inputs import (
+    check_square,
+    find_weights,
+    read_state,
+    resize_bytes,
+    rgb_pixels,
+    standardise,
+    weights_record,
+)
 
 NAME = "clip-vit-l14-336"
 ARCHITECTURE = "ViT-L-14-336-quickgelu"

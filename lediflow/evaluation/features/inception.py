@@ -16,8 +16,13 @@ from torch import Tensor
 
 from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
-from lediflow.evaluation.features.pixels import check_square, rgb_pixels
-from lediflow.evaluation.features.weights import find_weights, read_state, weights_record
+from lediflow.evaluation.features.inputs import (
+    check_square,
+    find_weights,
+    read_state,
+    rgb_pixels,
+    weights_record,
+)
 
 NAME = "inception"
 LAYER = "2048"  # the pooled features

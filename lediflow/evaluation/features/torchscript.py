@@ -11,8 +11,7 @@ from torch import Tensor
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.evaluation.features.clip import is_torchscript
-from lediflow.evaluation.features.pixels import check_square, resize, rgb_pixels, standardise
-from lediflow.evaluation.features.weights import weights_record
+from lediflow.evaluation.features.inputs import check_square, resize, rgb_pixels, standardise, weights_record
 
 NAME = "torchscript"
 LETTERS = 8  # of the file's hash, in the name

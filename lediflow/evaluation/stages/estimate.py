@@ -21,16 +21,24 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import SCALE, SIGMA
-from lediflow.evaluation.distances.checks import check_sets
-from lediflow.evaluation.distances.estimate import FEWEST, Estimate, biased_mmd, mean_of_pairs, total
-from lediflow.evaluation.distances.estimate import estimate as plain_estimate
-from lediflow.evaluation.distances.kernels import Gaussian
-from lediflow.evaluation.distances.rows import Rows
-from lediflow.evaluation.distances.sums import KernelSums, Within, across, within
+from lediflow.evaluation.distances.mmd import (
+    FEWEST,
+    Estimate,
+    Gaussian,
+    KernelSums,
+    Within,
+    across,
+    biased_mmd,
+    mean_of_pairs,
+    total,
+    within,
+)
+from lediflow.evaluation.distances.mmd import estimate as plain_estimate
+from lediflow.evaluation.distances.tiles import Rows, check_sets
 from lediflow.evaluation.embedding import FeatureSet, Numbers
 from lediflow.evaluation.features import unit
 from lediflow.evaluation.metrics import unit_rows
-from lediflow.evaluation.reference import Reference
+from lediflow.evaluation.references import Reference
 
 Sums = Float[Tensor, " images"]
 

@@ -1,14 +1,23 @@
-"""stages.json: the numbers of `mode=stages` with their birth certificate."""
+"""stages.json: the numbers of `mode=stages` with their birth certificate.
+
+Training and held-out losses of the runs that a chain is made of, from their event logs.
+
+The rows of stages.json as lines to draw.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
+from lediflow.evaluation.grid import ADAPTIVE
+from lediflow.evaluation.plots import Line, Point
 from lediflow.evaluation.results import AGAIN
 from lediflow.records import Record, RecordError, read_record
+from lediflow.tracking.event_log import curve
 
 STAGES = "stages.json"
 VERSION = 1
@@ -32,3 +41,61 @@ def read_stages(path: Path) -> Record:
     if document.get("schema_version") != VERSION:
         raise RecordError(f"{path} is not a file of stages of version {VERSION}; {AGAIN}")
     return document
+
+
+TAIL = 0.1  # share of the points, at least one, that the last training loss is the mean of
+
+
+def run_losses(events: Path) -> dict[str, Any]:
+    """The last losses, and the lowest held-out loss with the images seen then; empty without losses in the log."""
+    training, held_out = curve(events, "train", "loss"), curve(events, "validation", "loss")
+    found: dict[str, Any] = {}
+    if len(training.values):
+        last = max(1, round(TAIL * len(training.values)))
+        found["training"] = float(training.values[-last:].mean())
+        found["images_seen"] = int(training.images_seen[-1])
+    if len(held_out.values):
+        place = int(held_out.values.argmin())
+        found["held_out"] = float(held_out.values[-1])
+        found["held_out_minimum"] = float(held_out.values[place])
+        found["held_out_minimum_at"] = int(held_out.images_seen[place])
+    return found
+
+
+NAMES = {
+    "training": "z of training images",
+    "heldout": "z of held-out images",
+    "sampler": "z of the sampler",
+    "gaussian": "Gaussian noise (flow matching)",
+}
+SHORT = {
+    "training": "training z",
+    "heldout": "held-out z",
+    "sampler": "sampler's z",
+    "gaussian": "flow matching",
+}
+LIMITS = {
+    "prior": "the prior",
+    "sampler": "the latent sampler",
+    "flow": "the flow",
+    "codec": "the codec",
+    "nothing": "nothing significant",
+}
+
+
+def stage_lines(document: Mapping[str, Any]) -> dict[Line, list[Point]]:
+    """A line for each source of z, and for each of several solvers; the prior alone belongs to the first solver."""
+    rows = document["rows"]
+    solvers = list(dict.fromkeys(row["solver"] for row in rows if row["steps"]))
+    found: dict[Line, list[Point]] = {}
+    for row in rows:
+        solver = row["solver"] if row["steps"] else solvers[0]
+        label = str(row["steps"]) if solver != ADAPTIVE else ADAPTIVE
+        point = Point(row["nfe"], row["mmd"], row["low"], row["high"], label)
+        found.setdefault(Line(NAMES[row["z"]], solver if len(solvers) > 1 else ""), []).append(point)
+    return found
+
+
+def heading(document: Mapping[str, Any]) -> str:
+    """One line: what limits the quality."""
+    return f"What limits the quality: {LIMITS[document['verdict']['limits']]}"

@@ -9,8 +9,9 @@ import torch
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd_estimate
-from lediflow.evaluation.compare import Measured, compare
-from lediflow.evaluation.distances.rows import whole
+from lediflow.evaluation.distances.tiles import whole
+from lediflow.evaluation.metrics import Measured
+from lediflow.evaluation.modes.compare import compare
 
 RECORD = {"reference": "1f0c", "features": "efficientnet-lite0", "seed": 0, "count": 60}
 SIGMA_SQUARED = 4.0

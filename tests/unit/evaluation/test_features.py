@@ -13,7 +13,7 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd
 from lediflow.evaluation.features import FeaturesConfig, build_features, extract, unit
-from lediflow.evaluation.features.pixels import resize, rgb_pixels
+from lediflow.evaluation.features.inputs import resize, rgb_pixels
 
 
 def drawings(count: int, size: int, seed: int = 0) -> Tensor:

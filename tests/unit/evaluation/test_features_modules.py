@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lediflow.compat import mend_torchvision
 from lediflow.errors import UserError
 from lediflow.evaluation.features import FeaturesConfig, build_features
-from lediflow.evaluation.features.pixels import rgb_pixels
+from lediflow.evaluation.features.inputs import rgb_pixels
 from lediflow.evaluation.metrics import metric_name
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lediflow.evaluation.figures import SHOWN, prior_pictures, step_pictures
+from lediflow.evaluation.pictures import SHOWN, prior_pictures, step_pictures
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import Posterior, Prior
 from lediflow.sampling import SamplingConfig

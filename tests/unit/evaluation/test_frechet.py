@@ -8,7 +8,7 @@ import torch
 
 from lediflow.compat import mend_torchvision
 from lediflow.engine.group import Group
-from lediflow.evaluation.distances.rows import whole
+from lediflow.evaluation.distances.tiles import whole
 from lediflow.evaluation.frechet import common_grid, feature_statistics, frechet_distance, on_grid
 
 

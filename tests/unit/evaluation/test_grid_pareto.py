@@ -1,7 +1,7 @@
 """A grid's rows as lines of quality against cost."""
 
-from lediflow.evaluation.grid.pareto import COSTS, line_of, lines, pareto_panels
 from lediflow.evaluation.plots import Line, Point
+from lediflow.evaluation.views import COSTS, line_of, pareto_lines, pareto_panels
 
 
 def row(run: str, solver: str, steps: int, temperature: float = 1.0, *, ms: float = 5.0) -> dict:
@@ -35,7 +35,7 @@ def test_a_name_tells_apart_what_the_run_varies():
 
 def test_draws_of_the_prior_at_two_temperatures_are_two_lines():
     rows = [row("ours", "euler", 0), row("ours", "euler", 0, 0.8)]
-    assert list(lines(rows, "ms_per_image")) == [
+    assert list(pareto_lines(rows, "ms_per_image")) == [
         Line("ours", "prior alone", "temperature 1"),
         Line("ours", "prior alone", "temperature 0.8"),
     ]
@@ -43,13 +43,13 @@ def test_draws_of_the_prior_at_two_temperatures_are_two_lines():
 
 def test_points_carry_cost_value_interval_and_steps():
     rows = [row("ours", "euler", 2, ms=3.0), row("ours", "euler", 4, ms=6.0)]
-    assert lines(rows, "ms_per_image") == {
+    assert pareto_lines(rows, "ms_per_image") == {
         Line("ours"): [Point(3.0, 1.5, 1.25, 1.75, "2"), Point(6.0, 1.5, 1.25, 1.75, "4")]
     }
 
 
 def test_a_solver_that_chooses_its_steps_is_labelled_so():
-    ((point,),) = lines([row("ours", "dopri5", 1)], "nfe").values()
+    ((point,),) = pareto_lines([row("ours", "dopri5", 1)], "nfe").values()
     assert point.label == "dopri5"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lediflow.evaluation.grid.pictures import GAP, LABEL_WIDTH, SMALLEST, labelled_grid
+from lediflow.evaluation.pictures import GAP, LABEL_WIDTH, SMALLEST, labelled_grid
 from lediflow.flow.noise import SampleNoise
 from lediflow.sampling.pictures import picture_arrays
 

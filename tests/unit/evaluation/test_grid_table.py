@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lediflow.evaluation.grid.table import table_markdown
+from lediflow.evaluation.views import table_markdown
 
 
 def row(run: str, steps: int, value: float, ms: float, **other) -> dict:

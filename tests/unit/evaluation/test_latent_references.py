@@ -10,15 +10,16 @@ from torch import Tensor
 
 from lediflow.codecs import CodecConfig, build_codec
 from lediflow.compat import mend_torchvision
-from lediflow.config.schema import EvaluateCommand, PathsConfig, RealImagesConfig
 from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
-from lediflow.evaluate.real import references
-from lediflow.evaluate.rows import RowMaker
-from lediflow.evaluate.session import Session
+from lediflow.evaluate import MODELS
 from lediflow.evaluation.cmmd import cmmd
+from lediflow.evaluation.config import EvaluateConfig, RealImagesConfig
 from lediflow.evaluation.features import unit
+from lediflow.evaluation.modes.rows import RowMaker
+from lediflow.evaluation.references import references
+from lediflow.evaluation.session import Session
 from lediflow.flow.widening import Width
 
 mend_torchvision()
@@ -60,8 +61,8 @@ def session(sets, tmp_path):
 
     def of(path: str, photographs: str | None = None) -> Session:
         data = RealImagesConfig(path=f"{sets}/{path}", photographs=photographs and f"{sets}/{photographs}")
-        command = EvaluateCommand(data=data, paths=PathsConfig(runs=str(tmp_path)), batch_size=4)
-        return Session(command, Group(), torch.device("cpu"), Pixels())
+        command = EvaluateConfig(data=data, batch_size=4)
+        return Session(command, tmp_path, MODELS, Group(), torch.device("cpu"), Pixels())
 
     return of
 

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd
+from lediflow.evaluation.config import MetricsConfig
 from lediflow.evaluation.embedding import FeatureSet
 from lediflow.evaluation.features import unit
-from lediflow.evaluation.metrics import MetricsConfig, halves_mmd, measure, metric_name
-from lediflow.evaluation.reference import Reference
+from lediflow.evaluation.metrics import halves_mmd, measure, metric_name
+from lediflow.evaluation.references import Reference
 
 LITE0 = "efficientnet-lite0"
 

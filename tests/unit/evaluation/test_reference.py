@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.embedding import FeatureSet
-from lediflow.evaluation.reference import Reference, chosen_numbers
+from lediflow.evaluation.references import Reference, chosen_numbers
 
 HELD_OUT = np.array([False, True, False, False, True])
 

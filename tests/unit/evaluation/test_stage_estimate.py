@@ -6,7 +6,7 @@ import torch
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import cmmd_estimate
-from lediflow.evaluation.distances.rows import whole
+from lediflow.evaluation.distances.tiles import whole
 from lediflow.evaluation.features import unit
 from lediflow.evaluation.stages.estimate import Measure
 

@@ -3,8 +3,7 @@
 import pytest
 
 from lediflow.evaluation.plots import Line, Point, stages_figure
-from lediflow.evaluation.stages.figure import stage_lines
-from lediflow.evaluation.stages.losses import run_losses
+from lediflow.evaluation.stages.record import run_losses, stage_lines
 
 
 def row(z, solver, steps, nfe, mmd):

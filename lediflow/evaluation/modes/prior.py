@@ -15,19 +15,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lediflow.config.advice import require_export
-from lediflow.config.load import load_decoder, load_export
-from lediflow.config.places import find_parent
 from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
-from lediflow.evaluate.real import check_signals, held_out_samples, open_shards
-from lediflow.evaluate.runs import request
-from lediflow.evaluate.session import Session
-from lediflow.evaluation.figures import SHOWN, prior_pictures
-from lediflow.evaluation.grid.pictures import labelled_grid
 from lediflow.evaluation.images import ShardImages
+from lediflow.evaluation.modes.runs import request
+from lediflow.evaluation.pictures import SHOWN, labelled_grid, prior_pictures
 from lediflow.evaluation.prior import diagnose
-from lediflow.evaluation.reference import chosen_numbers
+from lediflow.evaluation.references import check_signals, chosen_numbers, held_out_samples, open_shards
+from lediflow.evaluation.session import Session
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.run_folder import RunFolder
@@ -76,15 +71,15 @@ def find_auxiliary(session: Session, run: str) -> tuple[AuxiliaryModel, dict[str
     """The run's own model, or its parent's."""
     with session.group.together(f"loading {run}"):
         folder = RunFolder(Path(run))
-        require_export(folder, "the model", "python -m lediflow.train ...")
+        session.models.require_export(folder, "the model", "python -m lediflow.train ...")
         facts = folder.exported_facts()
         if facts["stage"] != "auxiliary":
             if facts["parent"] is None:
                 raise UserError(
                     f"run={run} is the Gaussian baseline, which has no learned prior; give another run"
                 )
-            folder = find_parent({folder.root: facts["parent"]}, facts["parent"]["sha256"])
-        model = load_export(AuxiliaryModel, folder.export, "a run of stage=auxiliary")
+            folder = session.models.find_parent({folder.root: facts["parent"]}, facts["parent"]["sha256"])
+        model = session.models.auxiliary(folder.export)
         return model.to(session.device).eval().requires_grad_(False), facts
 
 
@@ -118,7 +113,7 @@ def sigma_maps(
     session: Session, auxiliary: AuxiliaryModel, signals: ShardImages, facts: dict[str, Any]
 ) -> Image.Image:
     """What the prior makes of the first images; where it is unsure, sigma is bright."""
-    decode = load_decoder(facts["codec"], session.command.codec_path, session.device)
+    decode = session.models.decoder(facts["codec"], session.command.codec_path, session.device)
     latents = signals.signals(range(min(SHOWN, len(signals))))
     found = prior_pictures(
         auxiliary,

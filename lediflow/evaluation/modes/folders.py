@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from lediflow.errors import UserError
-from lediflow.evaluate.describing import describe
-from lediflow.evaluate.real import reference_features
-from lediflow.evaluate.session import Session
 from lediflow.evaluation.images import FolderImages
 from lediflow.evaluation.metrics import check_counts, measure
-from lediflow.evaluation.reference import Reference
+from lediflow.evaluation.references import Reference, reference_features
+from lediflow.evaluation.session import Session
+from lediflow.evaluation.views import describe
 from lediflow.sampling.folder import check_recorded
 
 

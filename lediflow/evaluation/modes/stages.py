@@ -12,24 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lediflow.config.places import find_parent
-from lediflow.config.schema import EvaluateCommand
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import samples_of, spread_over
 from lediflow.errors import UserError
-from lediflow.evaluate.real import check_signals, open_shards, references
-from lediflow.evaluate.runs import request
-from lediflow.evaluate.session import Session
-from lediflow.evaluate.stage_rows import Row, Source, StageRows
-from lediflow.evaluation.distances.estimate import FEWEST
-from lediflow.evaluation.grid.cells import STEPS, cells
+from lediflow.evaluation.config import EvaluateConfig
+from lediflow.evaluation.distances.mmd import FEWEST
+from lediflow.evaluation.grid import STEPS, cells
 from lediflow.evaluation.images import GeneratedImages, ShardImages
+from lediflow.evaluation.modes.runs import request
+from lediflow.evaluation.modes.stage_rows import Row, Source, StageRows
+from lediflow.evaluation.references import check_signals, open_shards, references
 from lediflow.evaluation.results import birth_certificate
-from lediflow.evaluation.stages.figure import heading, stage_lines
-from lediflow.evaluation.stages.images import ImagesFromReal, RealLatents
-from lediflow.evaluation.stages.latents import compare_moments, latent_moments, prior_facts
-from lediflow.evaluation.stages.losses import run_losses
-from lediflow.evaluation.stages.record import STAGES, write_stages
+from lediflow.evaluation.session import Session
+from lediflow.evaluation.stages.latents import (
+    ImagesFromReal,
+    RealLatents,
+    compare_moments,
+    latent_moments,
+    prior_facts,
+)
+from lediflow.evaluation.stages.record import STAGES, heading, run_losses, stage_lines, write_stages
 from lediflow.evaluation.stages.verdict import evidence_of, verdict_record
 from lediflow.evaluation.stages.words import verdict_of
 from lediflow.run_folder import RunFolder
@@ -127,7 +129,7 @@ def find_chain(session: Session) -> Chain:
     assert command.run is not None and command.sampler is not None
     flow = RunFolder(Path(command.run))
     parent = flow.exported_facts()["parent"]
-    auxiliary = find_parent({flow.root: parent}, parent["sha256"])
+    auxiliary = session.models.find_parent({flow.root: parent}, parent["sha256"])
     baseline = find_baseline(command.baseline) if command.baseline else None
     return Chain(auxiliary, flow, RunFolder(Path(command.sampler)), baseline)
 
@@ -209,7 +211,7 @@ def from_real(
     name: str,
     latents: RealLatents,
     models: dict[str, Any],
-    command: EvaluateCommand,
+    command: EvaluateConfig,
     configs: list[SamplingConfig],
 ) -> Source:
     """A source of images generated from the encoder's draws."""
@@ -227,7 +229,7 @@ def from_pipeline(
     name: str,
     pipeline: LeDiFlowPipeline,
     models: dict[str, Any],
-    command: EvaluateCommand,
+    command: EvaluateConfig,
     configs: list[SamplingConfig],
 ) -> Source:
     """A source of images that a whole pipeline generates."""
@@ -238,7 +240,7 @@ def from_pipeline(
     return Source(name, configs, images, lambda config: pipeline(1, config).nfe)
 
 
-def settings(command: EvaluateCommand, *, is_learned: bool) -> list[SamplingConfig]:
+def settings(command: EvaluateConfig, *, is_learned: bool) -> list[SamplingConfig]:
     """The prior alone, then each solver at each number of steps."""
     names = [field.name for field in dataclasses.fields(SamplingConfig)]
     base = SamplingConfig(**{name: getattr(command, name) for name in names})

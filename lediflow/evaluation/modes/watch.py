@@ -18,9 +18,9 @@ from typing import Any
 
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.errors import UserError
-from lediflow.evaluate.priors import evaluate_prior
-from lediflow.evaluate.runs import evaluate_run
-from lediflow.evaluate.session import RESULTS, Session
+from lediflow.evaluation.modes.prior import evaluate_prior
+from lediflow.evaluation.modes.runs import evaluate_run
+from lediflow.evaluation.session import RESULTS, Session
 from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record
 from lediflow.run_folder import REWRITTEN, RunFolder

@@ -1,14 +1,24 @@
 """A grid's rows as Markdown: what each run reaches, at what cost and with how few evaluations; every cell; the paths.
 
 Two numbers of different metrics, features or references cannot be compared: the table says which they are.
+
+A grid's rows as points of quality against cost.
+
+A row of results in a line.
+
+What people look at beside results.json: a table in Markdown, and quality against cost as PNG and SVG.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from lediflow.evaluation.grid.cells import ADAPTIVE
+from lediflow.disk import whole_or_absent
+from lediflow.evaluation.grid import ADAPTIVE
+from lediflow.evaluation.plots import Line, Point
+from lediflow.evaluation.session import Session
 
 Row = dict[str, Any]
 RECONSTRUCTIONS = "against_reconstructions"  # of latents, beside what is against the photographs
@@ -185,3 +195,85 @@ def markdown(lines: list[list[str]]) -> str:
     """The first line is the head; a bar in a run's name is escaped, lest it open a column."""
     head, *body = (f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |" for cells in lines)
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])
+
+
+COSTS = {"ms_per_image": "milliseconds per image", "nfe": "evaluations of the flow model per image"}
+
+
+def pareto_panels(rows: Sequence[Row]) -> dict[str, dict[Line, list[Point]]]:
+    """For each cost a line for each run, solver and temperature; a cost that no row has is left out."""
+    panels = {title: pareto_lines(rows, key) for key, title in COSTS.items()}
+    return {title: found for title, found in panels.items() if found}
+
+
+def pareto_lines(rows: Sequence[Row], cost: str) -> dict[Line, list[Point]]:
+    """Points are labelled with their steps; what costs nothing has no place on a doubling axis."""
+    found: dict[Line, list[Point]] = {}
+    for row in rows:
+        if row[cost] > 0:
+            low, high = row["mmd_interval"]
+            label = ADAPTIVE if row["solver"] == ADAPTIVE and row["steps"] else str(row["steps"])
+            point = Point(row[cost], row["mmd_unbiased"], low, high, label)
+            found.setdefault(line_of(row, rows), []).append(point)
+    return found
+
+
+def line_of(row: Row, rows: Sequence[Row]) -> Line:
+    """The run, and what else tells its lines apart."""
+    own = [other for other in rows if other["run"] == row["run"]]
+    solvers = {other["solver"] for other in own if other["steps"]}
+    temperatures = {other["temperature"] for other in own}
+    return Line(
+        row["run"],
+        "prior alone" if not row["steps"] else row["solver"] if len(solvers) > 1 else "",
+        f"temperature {row['temperature']:g}" if len(temperatures) > 1 else "",
+    )
+
+
+def describe(row: dict[str, Any]) -> str:
+    return f"{cost_of(row)}{quality_of(row)} on {row['sample_images']} images"
+
+
+def cost_of(row: dict[str, Any]) -> str:
+    if "steps" not in row:
+        return ""
+    tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
+    return f"{row['solver']} {row['steps']} steps{tempered} ({row['nfe']} NFE, {row['ms_per_image']:.1f} ms/img): "
+
+
+def quality_of(row: dict[str, Any]) -> str:
+    low, high = row["mmd_interval"]
+    parts = [
+        f"{row['mmd_name']} {row['mmd_unbiased']:.3f} [{low:.3f}, {high:.3f}]",
+        f"{row['frechet_name']} {row['frechet']:.3f}",
+    ]
+    if "against_reconstructions" in row:
+        parts.insert(1, f"{row['against_reconstructions']['mmd_unbiased']:.3f} against reconstructions")
+    if "precision" in row:
+        parts.append(f"precision {row['precision']:.3f}, recall {row['recall']:.3f}")
+    return ", ".join(parts)
+
+
+TABLE, PLOT = "table.md", "pareto"
+VIEWS = (TABLE, f"{PLOT}.png", f"{PLOT}.svg")
+
+
+def write_views(
+    session: Session,
+    output: Path,
+    rows: Sequence[dict[str, Any]],
+    *,
+    real_mmd: float | None,
+    baseline: str | None = None,
+    paths: dict[str, dict[str, float]] | None = None,
+    floor: dict[str, Any] | None = None,
+) -> None:
+    """By the first rank. Speed is measured against the run `baseline`, `floor` is of the codec's reconstructions."""
+    with session.group.together(f"writing {output}"):
+        if session.group.is_first:
+            from lediflow.evaluation.plots import pareto_figure, write_figure
+
+            with whole_or_absent(output / TABLE) as stream:
+                stream.write(table_markdown(rows, baseline, paths=paths, floor=floor).encode())
+            figure = pareto_figure(pareto_panels(rows), rows[0]["mmd_name"], real_mmd)
+            write_figure(figure, output / PLOT)

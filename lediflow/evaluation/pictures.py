@@ -4,14 +4,18 @@ steps_<n>     the first images, made from the same noise with n solver steps
 reals         real images, to hold beside samples
 photographs   some of them, with
 prior_mean, prior_sigma, prior_draw, prior_result   the flow's (widened) prior, one draw, where the flow carries it
+
+Images of every setting at fixed noise, in one picture: a row for each setting, a column for each sample number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lediflow.flow.gaussians import sample, widen
@@ -19,6 +23,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.sampling.pictures import picture_arrays
 from lediflow.sampling.pipeline import Start
 
 SHOWN = 12  # images of a row
@@ -59,3 +64,24 @@ def prior_pictures(
     }
     sigma = {"prior_sigma": (0.5 * prior.logvar).exp().cpu()}
     return {name: decode(image).clamp(-1, 1).cpu() for name, image in shown.items()} | sigma
+
+
+LABEL_WIDTH, GAP, SMALLEST = 150, 4, 96  # pixels; images are enlarged by whole factors to be seen
+
+
+def labelled_grid(
+    rows: Sequence[Float[Tensor, "columns channels height width"]], labels: Sequence[str]
+) -> Image.Image:
+    """Images in [-1, 1] with the row's label at its left."""
+    side = rows[0].shape[-1]
+    factor = max(1, -(-SMALLEST // side))
+    cell = side * factor + GAP
+    canvas = Image.new("RGB", (LABEL_WIDTH + cell * len(rows[0]), cell * len(rows)), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+    for place, (images, label) in enumerate(zip(rows, labels, strict=True)):
+        draw.multiline_text((6, place * cell + 6), label.replace(", ", "\n"), fill="#1d1b19", font=font)
+        for column, array in enumerate(picture_arrays(images)):
+            picture = Image.fromarray(np.broadcast_to(array, (*array.shape[:2], 3)).copy())
+            enlarged = picture.resize((side * factor, side * factor), Image.Resampling.NEAREST)
+            canvas.paste(enlarged, (LABEL_WIDTH + column * cell, place * cell))
+    return canvas

@@ -1,41 +1,34 @@
-"""`python -m lediflow.evaluate`: generated images against real ones, and what they cost.
+"""The modes of `python -m lediflow.evaluate`.
 
-metrics   one run (or a folder of pictures) against photographs, for several numbers of solver steps
+metrics   one run, or a folder of pictures, against photographs, at several numbers of solver steps
 grid      one or several runs over solver x steps x temperature: table, Pareto plot, pictures at fixed noise
-prior     how well the learned prior knows what it does not know
+prior     likelihood and calibration of the learned prior
 stages    which stage limits the quality: the prior, the latent sampler, the flow or the codec
 compare   finished results of two runs, paired by seed: better, worse or undecided
 
-Any number of ranks (torchrun, srun) shares the work of the first four; no number depends on how many they are.
+Any number of ranks (torchrun, srun) shares the work of the first four; the numbers do not depend on how many.
 """
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from pathlib import Path
 
-from lediflow.config.build import typed
-from lediflow.config.cli import run_command
-from lediflow.config.schema import EvaluateCommand
 from lediflow.errors import UserError
-from lediflow.evaluate.comparing import compare_results
-from lediflow.evaluate.folders import evaluate_folders
-from lediflow.evaluate.grids import evaluate_grid
-from lediflow.evaluate.priors import evaluate_prior
-from lediflow.evaluate.runs import evaluate_run
-from lediflow.evaluate.session import Session
-from lediflow.evaluate.stages import evaluate_stages
-from lediflow.evaluate.watching import watch
-from lediflow.evaluation.distances.estimate import FEWEST
+from lediflow.evaluation.config import EvaluateConfig
+from lediflow.evaluation.distances.mmd import FEWEST
+from lediflow.evaluation.modes.compare import compare_results
+from lediflow.evaluation.modes.folders import evaluate_folders
+from lediflow.evaluation.modes.prior import evaluate_prior
+from lediflow.evaluation.modes.runs import evaluate_grid, evaluate_run
+from lediflow.evaluation.modes.stages import evaluate_stages
+from lediflow.evaluation.modes.watch import watch
+from lediflow.evaluation.session import ModelLoader, Session
 
 MODES = {"metrics": evaluate_run, "grid": evaluate_grid, "prior": evaluate_prior, "stages": evaluate_stages}
 
 
-def main() -> None:
-    run_command("evaluate", run, dashed=("watch",))
-
-
-def run(config: DictConfig) -> None:
-    command: EvaluateCommand = typed(config)
+def evaluate(command: EvaluateConfig, runs: Path, models: ModelLoader) -> None:
+    """Run one mode; `runs` is the default parent of run folders. UserError for options that contradict each other."""
     if command.mode == "compare":
         compare_results(command)
         return
@@ -43,7 +36,7 @@ def run(config: DictConfig) -> None:
         raise UserError(f"mode={command.mode} is not known; choose one of {', '.join([*MODES, 'compare'])}")
     task = evaluate_folders if command.images is not None else MODES[command.mode]
     check_request(command)
-    session = Session.start(command)
+    session = Session.start(command, runs, models)
     try:
         with session.group.blaming():
             watch(session) if command.watch else task(session)
@@ -51,8 +44,8 @@ def run(config: DictConfig) -> None:
         session.group.close()
 
 
-def check_request(command: EvaluateCommand) -> None:
-    """One thing is evaluated, against something real."""
+def check_request(command: EvaluateConfig) -> None:
+    """Refuse requests without exactly one subject and something real to compare it with."""
     subjects = [command.run is not None, command.images is not None, bool(command.runs)]
     if command.watch is None and sum(subjects) != 1:
         raise UserError(

@@ -1,8 +1,17 @@
-"""A run against photographs, for each number of solver steps; what is finished is reused, what is begun continued."""
+"""A run against photographs, for each number of solver steps; what is finished is reused, what is begun continued.
+
+Quality against cost over solver x steps x temperature, of one or several runs.
+
+results.json   every row, the paths' shape, what photographs reach among themselves
+table.md       what each run reaches and at what cost, and every row
+pareto.png     quality against milliseconds and against evaluations; also pareto.svg
+images-RUN.png samples at fixed noise, a row for each setting
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,19 +20,20 @@ from jaxtyping import Int64
 from safetensors.torch import save
 from torch import Tensor
 
-from lediflow.config.load import pipeline_hashes
-from lediflow.config.schema import EvaluateCommand
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.order import samples_of
 from lediflow.disk import whole_or_absent
-from lediflow.evaluate.describing import describe
-from lediflow.evaluate.real import open_shards, references
-from lediflow.evaluate.rows import RowMaker
-from lediflow.evaluate.session import RESULTS, Session
-from lediflow.evaluate.views import VIEWS, write_views
-from lediflow.evaluation.figures import SHOWN, prior_pictures, step_pictures
+from lediflow.errors import UserError
+from lediflow.evaluation.config import EvaluateConfig
+from lediflow.evaluation.grid import cells
+from lediflow.evaluation.modes.rows import RowMaker
+from lediflow.evaluation.pictures import SHOWN, labelled_grid, prior_pictures, step_pictures
+from lediflow.evaluation.references import open_shards, references
 from lediflow.evaluation.results import read_results
+from lediflow.evaluation.session import RESULTS, Session
+from lediflow.evaluation.trajectories import path_shape
+from lediflow.evaluation.views import VIEWS, describe, setting, write_views
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
@@ -55,7 +65,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     pipeline = session.pipeline(run.flow, run.sampler)
     reader = open_shards(session, command.data.path)
     asked = request(command) | {
-        "weights": pipeline_hashes(run.flow, run.sampler),
+        "weights": session.models.hashes(run.flow, run.sampler),
         "data": reader.index.fingerprint,
     }
     if found := session.group.broadcast(finished_results(output, asked)):
@@ -75,7 +85,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     return results
 
 
-def request(command: EvaluateCommand) -> dict[str, Any]:
+def request(command: EvaluateConfig) -> dict[str, Any]:
     """The options that a number depends on."""
     options = dataclasses.asdict(command)
     return {"options": {key: value for key, value in options.items() if key not in IRRELEVANT}}
@@ -122,7 +132,7 @@ def write_pictures(
 
 
 def figures(
-    command: EvaluateCommand,
+    command: EvaluateConfig,
     reader: ShardReader,
     pipeline: LeDiFlowPipeline,
     run: Run,
@@ -150,3 +160,80 @@ def shown_samples(run: Run, reader: ShardReader) -> Int64[np.ndarray, " samples"
     candidates = samples_of("heldout" if fraction else "all", reader.index.table["key"], fraction)
     spread = np.linspace(0, len(candidates) - 1, num=min(REALS_SHOWN, len(candidates)), dtype=np.int64)
     return candidates[spread]
+
+
+GRID_SHOWN = 8  # samples of each setting
+PATHS = 64  # whose shape is taken
+
+
+def evaluate_grid(session: Session) -> dict[str, Any]:
+    """Rows that are there already are not measured again."""
+    runs = chosen_runs(session)
+    output = Path(session.command.output or session.runs / "grid")
+    rows: list[dict[str, Any]] = []
+    paths, facts = {}, {}
+    for run in runs:
+        pipeline = session.pipeline(run.flow, run.sampler)
+        session.claim(output)
+        session.withdraw(output)
+        configs = cells(session.command, session.command.grid, is_learned=pipeline.auxiliary is not None)
+        maker = RowMaker.build(session, run, pipeline, references(session, pipeline, run.facts), output)
+        rows += maker.rows(configs)
+        facts[run.name] = maker.facts()
+        paths[run.name] = shape(session, pipeline)
+        write_images(session, pipeline, configs, output / f"images-{run.name}.png")
+    results = {"asked": request(session.command), "rows": rows, "paths": paths, "runs": facts}
+    baseline = next((run.name for run in runs if run.facts["prior"] == "gaussian"), None)
+    write_views(
+        session,
+        output,
+        rows,
+        real_mmd=facts[runs[0].name]["real_mmd"],
+        baseline=baseline if len(runs) > 1 else None,
+        paths=paths,
+        floor=facts[runs[0].name].get("codec_floor"),
+    )
+    session.write(output, results, session.command.seed)
+    say_rows(session, results)
+    session.say(f"written: {output}/results.json, table.md, pareto.png, pareto.svg, images-*.png")
+    return results
+
+
+def chosen_runs(session: Session) -> list[Run]:
+    """From runs={NAME: [FLOW, SAMPLER]}, or the one of run= and sampler=."""
+    command = session.command
+    if command.run is not None:
+        return [Run(Path(command.run).name, command.run, command.sampler)]
+    for name, folders in (command.runs or {}).items():
+        if not 1 <= len(folders) <= 2:
+            raise UserError(
+                f"runs.{name}={folders}: give [FLOW_RUN,SAMPLER_RUN], or [FLOW_RUN] for a Gaussian baseline"
+            )
+    return [
+        Run(name, folders[0], folders[1] if len(folders) == 2 else None)
+        for name, folders in (command.runs or {}).items()
+    ]
+
+
+def shape(session: Session, pipeline: LeDiFlowPipeline) -> dict[str, float]:
+    """Of the paths, by the first rank: a few hundred are enough."""
+    found: dict[str, float] | None = None
+    with session.group.together("looking at the paths"):
+        if session.group.is_first:
+            count = min(PATHS, session.command.count)
+            found = path_shape(
+                pipeline, session.command, count, batch_size=session.command.batch_size
+            )._asdict()
+    return session.group.broadcast(found)
+
+
+def write_images(
+    session: Session, pipeline: LeDiFlowPipeline, configs: list[SamplingConfig], path: Path
+) -> None:
+    """The first samples of every setting."""
+    with session.group.together(f"writing {path}"):
+        if session.group.is_first:
+            rows = [pipeline(GRID_SHOWN, config).images.cpu() for config in configs]
+            picture = labelled_grid(rows, [setting(asdict(config)) for config in configs])
+            with whole_or_absent(path) as stream:
+                picture.save(stream, "PNG")

@@ -13,17 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lediflow.config.load import pipeline_hashes
 from lediflow.disk import write_json
 from lediflow.engine.ranks import device_name
-from lediflow.evaluate.session import Session
+from lediflow.evaluation.config import MetricsConfig
 from lediflow.evaluation.cost import stage_costs
 from lediflow.evaluation.embedding import FeatureSet, feature_set
-from lediflow.evaluation.fingerprint import digest, features_record
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
-from lediflow.evaluation.metrics import MetricsConfig, halves_mmd, measure
-from lediflow.evaluation.reference import Reference
-from lediflow.evaluation.results import ROWS, read_row
+from lediflow.evaluation.metrics import halves_mmd, measure
+from lediflow.evaluation.references import Reference
+from lediflow.evaluation.results import ROWS, digest, features_record, read_row
+from lediflow.evaluation.session import Session
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 
@@ -40,7 +39,7 @@ class RowMaker:
     def build(
         cls, session: Session, run: Any, pipeline: LeDiFlowPipeline, references: list[Reference], output: Path
     ) -> RowMaker:
-        models = pipeline_hashes(run.flow, run.sampler) | {"codec": run.facts["codec"]}
+        models = session.models.hashes(run.flow, run.sampler) | {"codec": run.facts["codec"]}
         return cls(session, run.name, pipeline, models, references, output)
 
     def rows(self, configs: Sequence[SamplingConfig]) -> list[dict[str, Any]]:

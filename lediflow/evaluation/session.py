@@ -5,33 +5,52 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from lediflow.config.load import load_pipeline
-from lediflow.config.schema import EvaluateCommand
 from lediflow.disk import disk_errors_explained
 from lediflow.engine.group import Group
 from lediflow.engine.ranks import choose_device, find_ranks
+from lediflow.evaluation.config import EvaluateConfig
 from lediflow.evaluation.features import FeatureExtractor, build_features
 from lediflow.evaluation.results import RESULTS, birth_certificate, claim_results, write_results
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.tracking.progress import make_progress
 
 
 @dataclass(frozen=True)
+class ModelLoader:
+    """How run folders become models. The command supplies the functions: they belong to `config`, a layer above."""
+
+    pipeline: Callable[..., LeDiFlowPipeline]  # (run, sampler, device=, codec_path=)
+    auxiliary: Callable[[Path], AuxiliaryModel]  # (export folder)
+    decoder: Callable[[dict[str, Any], str | None, torch.device], Callable[[Tensor], Tensor]]
+    # (folder, role, command that makes it): UserError with that command where there is no export
+    require_export: Callable[[RunFolder, str, str], Path]
+    find_parent: Callable[[Mapping[Path, Mapping[str, Any]], str], RunFolder]
+    hashes: Callable[[str, str | None], dict[str, str]]  # SHA-256 of the weights of a run and its sampler
+
+
+@dataclass(frozen=True)
 class Session:
-    command: EvaluateCommand
+    """The options, the ranks that share the work, and what each rank works with."""
+
+    command: EvaluateConfig
+    runs: Path  # default parent of run folders; features of real images are cached there
+    models: ModelLoader
     group: Group
     device: torch.device
     extractor: FeatureExtractor
 
     @classmethod
-    def start(cls, command: EvaluateCommand) -> Session:
+    def start(cls, command: EvaluateConfig, runs: Path, models: ModelLoader) -> Session:
         """Join the other ranks, then load the extractor on this one's device."""
         group = Group.join(find_ranks())
         if not group.is_first:
@@ -39,12 +58,14 @@ class Session:
         with group.together("getting ready"):
             device = choose_device(command.device, group.ranks.local_rank)
             extractor = build_features(dataclasses.replace(command.features, device=str(device)))
-        return cls(command, group, device, extractor)
+        return cls(command, runs, models, group, device, extractor)
 
     def pipeline(self, run: str, sampler: str | None) -> LeDiFlowPipeline:
         """The models of a run, on this rank."""
         with self.group.together(f"loading {run}"):
-            return load_pipeline(run, sampler, device=str(self.device), codec_path=self.command.codec_path)
+            return self.models.pipeline(
+                run, sampler, device=str(self.device), codec_path=self.command.codec_path
+            )
 
     def progress(self, title: str, total: int) -> tuple[Callable[[int], None], Callable[[], None]]:
         """(so many more images are done, all are done), shown by the first rank, which speaks for all."""

@@ -1,0 +1,39 @@
+"""`python -m lediflow.evaluate`: generated images against real ones, and what they cost (see `evaluation.modes`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from lediflow.config.advice import require_export
+from lediflow.config.build import typed
+from lediflow.config.cli import run_command
+from lediflow.config.load import load_decoder, load_export, load_pipeline, pipeline_hashes
+from lediflow.config.places import find_parent
+from lediflow.config.schema import EvaluateCommand
+from lediflow.evaluation.modes import evaluate
+from lediflow.evaluation.session import ModelLoader
+from lediflow.models.auxiliary import AuxiliaryModel
+
+MODELS = ModelLoader(
+    pipeline=load_pipeline,
+    auxiliary=lambda export: load_export(AuxiliaryModel, export, "a run of stage=auxiliary"),
+    decoder=load_decoder,
+    require_export=require_export,
+    find_parent=find_parent,
+    hashes=pipeline_hashes,
+)
+
+
+def main() -> None:
+    run_command("evaluate", run, dashed=("watch",))
+
+
+def run(config: DictConfig) -> None:
+    command: EvaluateCommand = typed(config)
+    evaluate(command, Path(command.paths.runs), MODELS)
+
+
+if __name__ == "__main__":
+    main()
