@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 
 HUB_NAME = re.compile(r"(?P<repository>[\w][\w.-]*/[\w][\w.-]*)(?P<subfolder>(/[\w][\w.-]*)*)")
@@ -65,8 +66,7 @@ def hash_of(files: list[Path]) -> str:
     """SHA-256 over the contents of the files, in hexadecimal."""
     digest = hashlib.sha256()
     for path in sorted(files):
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from lediflow.config.schema import TrainCommand
 from lediflow.config.trained_model import build_trained_model
+from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.models import Model
-from lediflow.models.export import WEIGHTS, describe, read_export, sha256
+from lediflow.models.export import WEIGHTS, describe, read_export
 from lediflow.run_folder import RunFolder
 
 
@@ -59,7 +60,7 @@ def warm_start_hash(command: TrainCommand) -> str | None:
         raise UserError(
             f"warm_start={command.warm_start} has no {weights.name}; give a finished run or an export folder"
         )
-    return sha256(weights)
+    return sha256_of(weights)
 
 
 def check_kind(command: TrainCommand, found: str, model: Model) -> None:

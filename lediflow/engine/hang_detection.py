@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from lediflow.disk import replace_text
 from lediflow.ranges import bounded
 from lediflow.records import UNREADABLE, read_dataclass, read_record
 
@@ -75,9 +76,8 @@ class Heartbeat:
 def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
     """Replace the rank's file; a reader sees the old or the new one."""
     text = json.dumps(dataclasses.asdict(heartbeat))
-    partial = folder / f".{heartbeat.rank}.partial"
-    partial.write_text(text)
-    partial.replace(folder / f"{heartbeat.rank}.json")
+    # A temporary name of the rank, not of the process: killed ranks leave one file each at most.
+    replace_text(folder / f"{heartbeat.rank}.json", text, temporary=f".{heartbeat.rank}.partial")
 
 
 def read_heartbeat(folder: Path, rank: int, session: str) -> Heartbeat | None:

@@ -4,9 +4,7 @@ The configuration holds the model's kind and specification, the hash of its weig
 adds. Both files are written beside and renamed; the hash tells when the two do not belong together.
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lediflow.disk import flush
+from lediflow.disk import flush, replacing, sha256_of
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
@@ -71,12 +69,19 @@ def publish(write: Callable[[Path], Any], folder: Path, description: dict[str, A
     folder.mkdir(parents=True, exist_ok=True)
     for left in (*folder.glob(f".{WEIGHTS}.*"), *folder.glob(f".{CONFIG}.*")):
         left.unlink(missing_ok=True)
-    beside = folder / f".{WEIGHTS}.{os.getpid()}"
-    write(beside)
-    config = {**description, "weights_sha256": sha256(beside)}
-    flush(beside)
-    beside.replace(folder / WEIGHTS)
-    write_beside_then_rename(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    with replacing(folder / WEIGHTS) as beside:
+        write(beside)
+        config = {**description, "weights_sha256": sha256_of(beside)}
+        flush(beside)
+    write_description(folder, config)
+
+
+def write_description(folder: Path, config: dict[str, Any]) -> None:
+    """Replace config.json; both files of the export survive a loss of power when this returns."""
+    with replacing(folder / CONFIG) as beside:
+        beside.write_text(json.dumps(config, indent=2) + "\n")
+        flush(beside)
+    flush(folder)
 
 
 def load_as(kind: type[Kind], path: str | Path) -> Kind:
@@ -104,7 +109,7 @@ def read_export(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """An export folder's configuration, with "weights_sha256", and its weights by name."""
     config, weights = read_config(path), Path(path) / WEIGHTS
     try:
-        found = sha256(weights)
+        found = sha256_of(weights)
         if config.get("weights_sha256") not in (None, found):
             raise RecordError(
                 f"{weights}: its hash differs from the one in {CONFIG}, so it is damaged, or the two files are not of "
@@ -147,18 +152,3 @@ def spec_from_config(config: dict[str, Any], place: str = CONFIG) -> Spec:
         raise RecordError(
             f"{place}, of kind {kind}: {error}; edited, or of another version? {EXPORT_AGAIN}"
         ) from error
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_beside_then_rename(path: Path, text: str) -> None:
-    """Replace a file so that a reader sees the old text or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    flush(beside)
-    beside.replace(path)
-    flush(path.parent)

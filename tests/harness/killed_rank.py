@@ -138,7 +138,7 @@ PLACES = {
         ((export.shutil, "copyfile", half_copied), (exporting, "write_averaged", half_written)), often=1
     ),
     "between the weights of the export and their description": Place(
-        ((export, "write_beside_then_rename", before),), often=1
+        ((export, "write_description", before),), often=1
     ),
     "after the export": Place(((train, "export", after),), often=1),
 }  # fmt: skip

@@ -19,7 +19,7 @@ import psutil
 
 from lediflow.data.storage.local import LocalFolder
 from lediflow.data.storage.protocol import Read, Storage
-from lediflow.disk import PARTIAL, disk_errors_explained
+from lediflow.disk import PARTIAL, disk_errors_explained, replacing
 from lediflow.errors import UserError
 
 Check = Callable[[str, Path], None]
@@ -101,19 +101,14 @@ class CachedShards:
         self._present.add(name)
 
     def _copy(self, name: str, path: Path) -> None:
-        partial = path.with_name(f".{name}.{self.sizes[name]}.{os.getpid()}{PARTIAL}")
-        with disk_errors_explained(self.folder), locked(self.folder / ".room.lock"):
-            make_room(self.folder, self.limit_bytes - self.sizes[name])
-            partial.touch()  # its name reserves its size
-        try:
+        with replacing(path, temporary=f".{name}.{self.sizes[name]}.{os.getpid()}{PARTIAL}") as partial:
+            with disk_errors_explained(self.folder), locked(self.folder / ".room.lock"):
+                make_room(self.folder, self.limit_bytes - self.sizes[name])
+                partial.touch()  # its name reserves its size
             with disk_errors_explained(partial):
                 self.source.copy_to(name, partial)
             if self.check:
                 self.check(name, partial)
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
 
 
 def make_room(folder: Path, allowed_bytes: float) -> None:

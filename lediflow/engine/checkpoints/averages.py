@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lediflow.disk import flush
+from lediflow.disk import flush, replacing
 from lediflow.engine.checkpoints.folder import Checkpoint
 from lediflow.engine.checkpoints.slices import SlicedState, bytes_of, write_tensors
 from lediflow.engine.ema import WIDEST, Profile, coefficients, misfit, profile
@@ -56,14 +56,10 @@ class Snapshots:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{images_seen:012d}.safetensors"
-        beside = self.folder / f".{path.name}"
         averages = {key: state.whole(key).to(torch.float16) for key in keys}
-        try:
+        # A temporary name of the file, not of the process: however often a start is killed here, one is left at most.
+        with replacing(path, temporary=f".{path.name}") as beside:
             write_tensors(beside, averages, {SUM: _sum_of(averages), HISTORY: history})
-        except OSError:
-            beside.unlink(missing_ok=True)  # partly written to a full disk
-            raise
-        beside.replace(path)
         flush(self.folder)
 
     def _is_near(self, images_seen: int, history: str) -> bool:

@@ -7,7 +7,6 @@ A fault is a phrase for a message, "slice-00000-of-00002.safetensors is missing"
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lediflow.disk import flush
+from lediflow.disk import flush, sha256_of
 from lediflow.engine.checkpoints.slices import SlicedState, slice_name
 from lediflow.ranges import bounded
 from lediflow.records import UNREADABLE, read_record
@@ -204,8 +203,3 @@ def _wrong_state(path: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         return f"its slices are no state ({error})"
     return None
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

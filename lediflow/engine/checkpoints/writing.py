@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lediflow.disk import flush
+from lediflow.disk import flush, replacing, sha256_of
 from lediflow.engine.checkpoints.averages import HISTORY, Snapshots
 from lediflow.engine.checkpoints.folder import (
     MANIFEST,
@@ -30,7 +30,6 @@ from lediflow.engine.checkpoints.folder import (
     SUMS,
     CheckpointFolder,
     discard,
-    sha256_of,
     write_flushed,
 )
 from lediflow.engine.checkpoints.slices import SlicedState, slice_name, write_slice, write_tensors
@@ -151,9 +150,8 @@ class CheckpointWriter:
         partial.mkdir(parents=True, exist_ok=True)
         name = slice_name(self.ranks.rank, self.ranks.world_size)
         digest = write_slice(partial / name, state.tensors, state.extents, state.steps)
-        beside = partial / f".{name}.mark"
-        write_flushed(beside, {name: digest})
-        beside.rename(partial / f"{name}.mark")
+        with replacing(partial / f"{name}.mark", temporary=f".{name}.mark") as beside:
+            write_flushed(beside, {name: digest})
 
     def _commit(self, partial: Path, final: Path, progress: dict[str, Any]) -> None:
         names = [slice_name(rank, self.ranks.world_size) for rank in range(self.ranks.world_size)]

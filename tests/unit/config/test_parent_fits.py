@@ -8,7 +8,7 @@ import pytest
 from harness.commands import invoke, succeed
 from safetensors.torch import load_file, save_file
 
-from lediflow.models.export import sha256
+from lediflow.disk import sha256_of
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_parent_of_other_channels_is_refused(trained, parent, tmp_path):
 def test_a_finished_flow_does_not_pass_for_one_of_a_parent_that_was_trained_anew(trained, parent, tmp_path):
     assert train_flow(trained, tmp_path).status == 0
     assert "nothing to do" in train_flow(trained, tmp_path).err
-    before = sha256(parent / "export" / "model.safetensors")
+    before = sha256_of(parent / "export" / "model.safetensors")
     retrain(parent)
     said = train_flow(trained, tmp_path)
     assert said.status == 2
@@ -116,14 +116,14 @@ def test_following_the_advice_for_an_interrupted_parent_finishes_it_with_its_own
     options = ("train.images=32", "seed=4", "stage.beta=0.5", "train.learning_rate=0.003")
     words = [word for word in trained.commands["auxiliary"] if not word.startswith(("run=", "train.images="))]
     succeed(*words, f"run={tmp_path}/auxiliary", *options)
-    before = sha256(tmp_path / "auxiliary/export/model.safetensors")
+    before = sha256_of(tmp_path / "auxiliary/export/model.safetensors")
     shutil.rmtree(tmp_path / "auxiliary/export")
     said = train_flow(trained, tmp_path)
     assert said.status == 2 and "it has unfinished checkpoints; train it" in said.err
     module, advice = advised(said)
     assert {*options, f"run={tmp_path}/auxiliary"} <= {*advice}
     succeed(module, *advice)
-    assert sha256(tmp_path / "auxiliary/export/model.safetensors") == before
+    assert sha256_of(tmp_path / "auxiliary/export/model.safetensors") == before
 
 
 def test_exports_keep_where_their_parent_lies_in_full_and_from_the_run(trained, monkeypatch, tmp_path):
@@ -143,7 +143,7 @@ def test_exports_keep_where_their_parent_lies_in_full_and_from_the_run(trained, 
 def test_following_the_advice_for_an_interrupted_flow_finishes_it_on_its_parent(trained, parent, tmp_path):
     flow = tmp_path / "flow"
     assert train_flow(trained, tmp_path).status == 0
-    before = sha256(flow / "export/model.safetensors")
+    before = sha256_of(flow / "export/model.safetensors")
     shutil.rmtree(flow / "export")
     said = invoke(
         "sample", f"run={flow}", f"sampler={trained.sampler}", f"output={tmp_path}/drawn", "device=cpu"
@@ -152,4 +152,4 @@ def test_following_the_advice_for_an_interrupted_flow_finishes_it_on_its_parent(
     module, words = advised(said)
     assert f"parent={parent}" in words
     succeed(module, *words)
-    assert sha256(flow / "export/model.safetensors") == before
+    assert sha256_of(flow / "export/model.safetensors") == before

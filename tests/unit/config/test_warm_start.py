@@ -10,9 +10,9 @@ from harness.commands import compose, invoke, succeed
 from safetensors.torch import load_file
 
 from lediflow.config.warm_start import load_warm_start
+from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.models import load_model
-from lediflow.models.export import sha256
 
 STILL = ("train.learning_rate=0", "train.weight_decay=0")  # no step moves a weight
 
@@ -39,7 +39,7 @@ def test_a_run_begins_with_the_weights_and_averages_it_is_given(trained, tmp_pat
 def test_what_a_run_began_with_is_recorded(trained, tmp_path):
     succeed(*command_of(trained, "auxiliary", tmp_path / "run", f"warm_start={trained.auxiliary}"))
     facts = json.loads((tmp_path / "run" / "export" / "config.json").read_text())
-    pinned = sha256(trained.auxiliary / "export" / "model.safetensors")
+    pinned = sha256_of(trained.auxiliary / "export" / "model.safetensors")
     assert facts["warm_start"] == {"path": str(trained.auxiliary / "export"), "sha256": pinned}
 
 
@@ -48,7 +48,7 @@ def test_a_run_that_began_otherwise_is_not_taken_for_this_one(trained, tmp_path,
     command = command_of(trained, "auxiliary", tmp_path / "run")
     succeed(*command)
     said = invoke(*command, f"train.images={images}", f"warm_start={trained.auxiliary}")
-    pinned = sha256(trained.auxiliary / "export" / "model.safetensors")
+    pinned = sha256_of(trained.auxiliary / "export" / "model.safetensors")
     assert said.status == 2
     assert f"warm_start: None, now {pinned}" in said.err and "choose another run=" in said.err
 

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from lediflow.disk import sha256_of
 from lediflow.engine.checkpoints import folder as folders
 from lediflow.engine.checkpoints.folder import (
     Checkpoint,
@@ -15,7 +16,6 @@ from lediflow.engine.checkpoints.folder import (
     CheckpointFolder,
     discard,
     find_fault,
-    sha256_of,
 )
 from lediflow.engine.checkpoints.slices import slice_name, write_slice, write_tensors
 from lediflow.engine.protocol import Extent
