@@ -42,7 +42,7 @@ DASHES = {"Solid": "-", "Dashed": "--", "Dotted": ":", "Dash-dotted": "-."}  # o
 PIXELS_PER_INCH = 72
 LETTER_WIDTH, LINE_HEIGHT = 6.6, 16  # of the labels, in pixels
 # margins around the axes, and the distance of a label from the end of its line, in pixels
-LEFT, BELOW, ABOVE, ABOVE_TITLED, GAP = 50, 46, 12, 32, 11
+LEFT, BELOW, ABOVE, ABOVE_TITLED, GAP = 46, 46, 12, 32, 11
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -72,7 +72,7 @@ STYLE: dict[Any, Any] = {
 class Plot:
     """One small figure, with room on the right for the names of its lines. Sizes in pixels."""
 
-    def __init__(self, names: Iterable[str] = (), *, has_title: bool = False, width: int = 440):
+    def __init__(self, names: Iterable[str] = (), *, has_title: bool = False, width: int = 400):
         names = list(names)
         above = ABOVE_TITLED if has_title else ABOVE
         right = 3 + GAP + LETTER_WIDTH * max(map(len, names), default=0)
@@ -262,7 +262,7 @@ def dash_legend(measurements: Sequence[Measurement]) -> str:
     """Which dash stands for which solver; empty if no method has several."""
     if all(line_name(row, measurements) == row.method for row in measurements):
         return ""
-    return ", ".join(f"{dash}: {solver}" for solver, dash in dashes_of_solvers(measurements).items()) + "."
+    return " ".join(f"{dash} lines: {solver}." for solver, dash in dashes_of_solvers(measurements).items())
 
 
 def distance_axis(axes: Axes, distances: Float[np.ndarray, " points"], metric: str) -> None:

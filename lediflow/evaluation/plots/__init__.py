@@ -1,4 +1,4 @@
-"""Plots as files for papers and talks: PNG and SVG on white, in the colours of the report page."""
+"""Plots as PNG and SVG files for papers and talks, on white and in the colours of the report."""
 
 from lediflow.evaluation.plots.pareto import Line, Point, is_beaten, pareto_figure
 from lediflow.evaluation.plots.prior import prior_figure

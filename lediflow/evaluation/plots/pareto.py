@@ -1,4 +1,4 @@
-"""Quality against cost, a line for each way of sampling."""
+"""Quality against cost, one line for each run, solver and temperature."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Point(NamedTuple):
     value: float
     low: float  # ends of the value's interval
     high: float
-    label: str  # beside the point
+    label: str  # written beside the point
 
 
 class Line(NamedTuple):
-    """What its points have in common; each part has its own sign in the drawing, and may be empty."""
+    """What the points of a line have in common. Each part may be empty, and is drawn as the comment says."""
 
-    run: str  # a colour
-    way: str = ""  # a dash
-    variant: str = ""  # a marker
+    run: str  # colour
+    way: str = ""  # dash
+    variant: str = ""  # marker
 
     @property
     def name(self) -> str:
@@ -45,12 +45,12 @@ class Line(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Of a line, the same in every panel."""
+    """How a line is drawn, the same in every panel."""
 
     colour: str
     dash: str
     marker: str
-    is_above: bool  # where its points' labels are: neighbours with points at one place stay legible
+    is_above: bool  # labels above or below their points: alternates, so that coinciding points stay legible
 
 
 @mpl.rc_context(STYLE)
@@ -59,7 +59,10 @@ def pareto_figure(
     metric: str,
     real: float | None = None,
 ) -> Figure:
-    """Quality against each cost (the panels' names), by lines; hollow points are beaten by another one."""
+    """One panel for each cost (the keys of `panels`). Points that another point dominates are hollow.
+
+    `real` is the distance between two sets of photographs.
+    """
     lengths = {line: len(points) for lines in panels.values() for line, points in lines.items()}
     looks = looks_of_lines(lengths)
     figure = Figure(figsize=(5.2 * len(panels), 4.2 + 0.1 * len(lengths)), layout="constrained")
@@ -79,7 +82,10 @@ def pareto_figure(
 
 
 def looks_of_lines(lengths: Mapping[Line, int]) -> dict[Line, Look]:
-    """A colour for each run, another dash when colours run out. `lengths`: points of a line; one needs no dash."""
+    """A colour for each run; when colours are used up, the dash changes too.
+
+    `lengths` has the number of points of each line: a single point needs no dash, so longer lines choose first.
+    """
     runs, variants = (
         numbered(parts) for parts in ([line.run for line in lengths], [x.variant for x in lengths])
     )
@@ -93,13 +99,16 @@ def looks_of_lines(lengths: Mapping[Line, int]) -> dict[Line, Look]:
     return looks
 
 
-def numbered(things: Iterable[str]) -> dict[str, int]:
-    """Each thing once, with its place."""
-    return {thing: place for place, thing in enumerate(dict.fromkeys(things))}
+def numbered(items: Iterable[str]) -> dict[str, int]:
+    """Each distinct item with its place in the order of first appearance."""
+    return {item: place for place, item in enumerate(dict.fromkeys(items))}
 
 
 def distance_axis(axes: Axes, values: Sequence[float]) -> bool:
-    """Logarithmic, and so said, where values span a decade; an unbiased distance may be 0 or less."""
+    """Make the y axis logarithmic if all values are positive and span a decade; returns whether it is.
+
+    Unbiased distances may be 0 or negative.
+    """
     if min(values) <= 0 or max(values) < DECADE * min(values):
         return False
     axes.set_yscale("log")
@@ -110,7 +119,7 @@ def distance_axis(axes: Axes, values: Sequence[float]) -> bool:
 
 
 def draw_lines(axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: dict[Line, Look]) -> None:
-    """Points with their intervals, joined in the order of their cost."""
+    """Draw points with their intervals, joined in the order of their cost."""
     everyone = [point for points in lines.values() for point in points]
     for line, unsorted in lines.items():
         points, (colour, dash, marker, is_above) = sorted(unsorted), looks[line]
@@ -127,12 +136,12 @@ def draw_lines(axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: dict[Li
 
 
 def legend_below(figure: Figure) -> None:
-    """Every line's name once, under the panels, in as many columns as have room."""
+    """Each line's name once, below the panels, in as many columns as fit."""
     handles: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
-    points_wide = 45 + 5 * max(len(name) for name in handles)  # of a column at this font size
+    points_wide = 45 + 5 * max(len(name) for name in handles)  # width of a column at this font size
     columns = max(1, int(72 * figure.get_figwidth() / points_wide))
     figure.legend(
         list(handles.values()),
@@ -145,7 +154,7 @@ def legend_below(figure: Figure) -> None:
 
 
 def is_beaten(point: Point, others: Sequence[Point]) -> bool:
-    """Another one is as good and cheaper, or better and as cheap."""
+    """Whether another point is at least as good and as cheap, and better or cheaper (Pareto dominance)."""
     return any(
         other.cost <= point.cost
         and other.value <= point.value
@@ -155,7 +164,7 @@ def is_beaten(point: Point, others: Sequence[Point]) -> bool:
 
 
 def doubling_axis(axes: Axes, costs: Sequence[float]) -> None:
-    """Doublings at equal distances."""
+    """Make the x axis logarithmic, with a tick at each power of two around all costs."""
     low, high = (np.log2(limit) for limit in (min(costs), max(costs)))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(list(2.0 ** np.arange(np.floor(low), np.ceil(high) + 1))))

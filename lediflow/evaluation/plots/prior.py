@@ -1,4 +1,4 @@
-"""Whether a learned prior is calibrated: z-scores, deviations, intervals."""
+"""Calibration of a learned prior: z-scores, deviations, coverage of intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def prior_figure(
     nominal: Sequence[float],
     covered: Sequence[float],
 ) -> Figure:
-    """z-scores beside the normal density, sigma as it was said and found, shares inside central intervals."""
+    """Three panels: z-scores with the normal density, predicted and observed sigma, coverage of central intervals.
+
+    `z_counts` holds two more bins than `z_edges` has intervals: first and last count the values outside of them.
+    """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     histogram, sigma, coverage = figure.subplots(1, 3)
     width = z_edges[1] - z_edges[0]
@@ -31,7 +34,7 @@ def prior_figure(
     histogram.stairs(z_counts[1:-1] / z_counts.sum() / width, z_edges, fill=True, color=COLOURS[0], alpha=0.5)
     histogram.plot(middle, np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1.2)
     histogram.set_title("z = (image - mean) / sigma, and N(0, 1)", loc="left", fontsize=10, color=MUTED)
-    beside_identity(sigma, predicted, observed, "sigma that the prior says", "root mean squared error")
+    beside_identity(sigma, predicted, observed, "predicted sigma", "root mean squared error")
     for axis, scale in ((sigma.xaxis, sigma.set_xscale), (sigma.yaxis, sigma.set_yscale)):
         scale("log", base=2)
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
@@ -41,7 +44,7 @@ def prior_figure(
 
 
 def beside_identity(axes: Axes, x: Sequence[float], y: Sequence[float], across: str, up: str) -> None:
-    """A curve, and the line on which a calibrated prior's would lie."""
+    """A curve, and the dashed identity line, on which that of a calibrated prior lies."""
     ends = [min(*x, *y), max(*x, *y)]
     axes.plot(ends, ends, color=INK, linewidth=1, dashes=(4, 3))
     axes.plot(x, y, "o-", color=COLOURS[0], markersize=4)

@@ -1,4 +1,4 @@
-"""Figure of `mode=stages`: distance against evaluations, a line for each source of z."""
+"""Figure of `mode=stages`: distance against evaluations, one line for each source of z."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lediflow.evaluation.plots.pareto import (
 )
 from lediflow.evaluation.plots.style import INK, MUTED, STYLE
 
-WIDTH, TEXT_COLUMNS = 7.2, 98  # inches; letters of a line under the heading
+WIDTH, TEXT_COLUMNS = 7.2, 98  # inches; characters of a line below the heading
 
 
 @mpl.rc_context(STYLE)
@@ -36,9 +36,10 @@ def stages_figure(
     real: float | None = None,
     floor: float | None = None,
 ) -> Figure:
-    """Points of cost 0 are the prior alone, at the left edge; `real`: photographs among themselves, `floor`: the codec.
+    """Draw the lines; points of cost 0 are the prior alone and stand at the left edge.
 
-    `heading` names what limits the quality, `text` the measurements that show it.
+    `heading` names what limits the quality, `text` has the measurements that show it. `real` is the distance between
+    two sets of photographs, `floor` the distance between the codec's reconstructions and photographs.
     """
     below = textwrap.wrap(text, TEXT_COLUMNS)
     figure = Figure(figsize=(WIDTH, 4.4 + 0.17 * len(below)), layout="constrained")

@@ -1,14 +1,13 @@
-"""How plots in files look, and how they are written."""
+"""The style of plots in files, and how they are written."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-
-from lediflow.disk import replacing
 
 COLOURS = ("#b4481f", "#33658f", "#4f7a3a", "#86599c", "#6b6b6b", "#a98300")
 INK, MUTED, RULE = "#1d1b19", "#6f6a64", "#dedad4"
@@ -32,9 +31,10 @@ DOTS_PER_INCH = 160
 
 @mpl.rc_context(STYLE)
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write the figure as .png and .svg; `path` has no suffix."""
+    """Write `path`.png and `path`.svg (`path` has no suffix); each appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     for suffix, options in ((".png", {"dpi": DOTS_PER_INCH}), (".svg", {"metadata": nothing})):
-        with replacing(path.with_suffix(suffix)) as beside:
-            figure.savefig(beside, format=suffix[1:], facecolor="white", **options)
+        beside = path.with_name(f".{path.name}{suffix}.{os.getpid()}")
+        figure.savefig(beside, format=suffix[1:], facecolor="white", **options)
+        beside.replace(path.with_suffix(suffix))

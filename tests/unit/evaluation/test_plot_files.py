@@ -1,4 +1,4 @@
-"""Plots as files: what is drawn of every line, and files that are the same each time."""
+"""Plots as files: how lines are drawn, and files that are the same each time."""
 
 import itertools
 
@@ -57,7 +57,7 @@ PANELS = {
         (point(3.0, 1.0), False),
     ],
 )
-def test_a_point_is_beaten_by_what_is_no_worse_in_either_way(other, beaten):
+def test_a_point_is_beaten_by_one_that_is_no_worse_in_either_way(other, beaten):
     own = point(2.0, 2.0)
     assert is_beaten(own, [own, other]) is beaten
 
@@ -71,7 +71,7 @@ def test_more_lines_than_colours_are_all_drawn_and_all_differ():
 
 
 def test_a_run_has_one_colour_a_solver_one_dash_and_a_temperature_one_marker():
-    """Of as many solvers and temperatures as grids usually have."""
+    """For as many solvers and temperatures as grids usually have."""
     parts = (("ours", "gaussian", "coupled"), ("euler", "midpoint", "heun3", "rk4"), ("1", "0.9", "0.8"))
     all_lines = [Line(*each) for each in itertools.product(*parts)]
     drawn = {Line("ours", "prior alone", "1"): [point(1.0, 3.0)]} | {each: line(0.0) for each in all_lines}
@@ -85,8 +85,8 @@ def test_a_run_has_one_colour_a_solver_one_dash_and_a_temperature_one_marker():
     ("values", "scale", "has_photographs"),
     [((4.0, 0.3), "log", False), ((4.0, 0.5), "linear", True), ((4.0, -0.01), "linear", True)],
 )
-def test_distances_that_span_a_decade_stand_on_a_logarithmic_axis(values, scale, has_photographs):
-    """Where photographs among themselves, at a distance of about 0, have no place."""
+def test_distances_that_span_a_decade_have_a_logarithmic_axis(values, scale, has_photographs):
+    """The distance between photographs, about 0, is not drawn there."""
     points = [Point(cost, value, value - 0.1, value + 0.1, "") for cost, value in enumerate(values, start=1)]
     (axes,) = pareto_figure({"cost": {Line("ours"): points}}, "CMMD", real=-0.001).axes
     assert axes.get_yscale() == scale
@@ -130,7 +130,7 @@ def test_ticks_are_doublings_around_all_costs():
 
 @pytest.fixture
 def calibration():
-    """Figures of a prior that says what it is."""
+    """Statistics of a calibrated prior."""
     edges = np.linspace(-3, 3, 13)
     counts = np.ones(14)  # with those below and above
     shares = [0.5, 0.9]
@@ -150,12 +150,12 @@ def test_a_figure_becomes_two_files_which_are_the_same_each_time(kind, tmp_path,
         assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_the_words_of_an_svg_stay_words(tmp_path):
+def test_text_in_an_svg_stays_text(tmp_path):
     write_figure(pareto_figure(PANELS, "CMMD"), tmp_path / "pareto")
     assert "CMMD, lower is better</text>" in (tmp_path / "pareto.svg").read_text()
 
 
-def test_nobody_elses_plots_change_their_looks(tmp_path):
+def test_the_style_of_other_plots_does_not_change(tmp_path):
     before = dict(mpl.rcParams)
     write_figure(pareto_figure(PANELS, "CMMD"), tmp_path / "pareto")
     assert dict(mpl.rcParams) == before

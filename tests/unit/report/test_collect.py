@@ -1,4 +1,4 @@
-"""What a report says about run folders is what stands in them."""
+"""A report shows what the run folders contain."""
 
 import json
 
@@ -83,7 +83,7 @@ def test_the_metric_keeps_the_name_it_was_measured_under(data):
     assert (data.real_mmd, data.images_measured, data.environment["Seed"]) == (0.1, 64, "5")
 
 
-def test_pictures_stand_beside_the_steps_and_the_photographs_they_belong_to(data):
+def test_pictures_belong_to_their_steps_and_photographs(data):
     assert data.step_comparison.steps == STEPS
     assert set(data.step_comparison.pictures) == {"LeDiFlow", "Flow matching"}
     assert len(data.samples) == 1
@@ -98,7 +98,7 @@ def test_both_flows_are_drawn_in_one_plot_by_the_same_error(data):
 
 
 def logged_run(root, stage, prior, events):
-    """A finished run of which there is nothing but its log."""
+    """A finished run with an export and a log only."""
     (root / "export").mkdir(parents=True)
     (root / "export" / "config.json").write_text(json.dumps(facts(prior) | {"stage": stage}))
     log = JsonlTracker(root / "events.jsonl")

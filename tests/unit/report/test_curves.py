@@ -40,7 +40,7 @@ def test_thinning_keeps_the_mean_and_leaves_short_curves_alone():
     assert thin(make_curve([1.0, 2.0]), most=400).values.tolist() == [1.0, 2.0]
 
 
-def test_points_that_are_no_numbers_are_left_out():
+def test_points_that_are_not_finite_are_left_out():
     kept = finite(make_curve([1.0, np.nan, 3.0, np.inf]))
     assert kept.images_seen.tolist() == [0, 200]
     assert kept.values.tolist() == [1.0, 3.0]
@@ -57,7 +57,7 @@ def test_labels_far_apart_stay_where_they_are():
     assert spread([0.9, 0.1, 0.5], gap=0.1).tolist() == [0.9, 0.1, 0.5]
 
 
-def test_labels_that_overlap_move_apart_around_their_middle():
+def test_labels_that_overlap_move_apart_around_their_mean():
     assert spread([0.5, 0.5], gap=0.2) == pytest.approx([0.4, 0.6])
 
 

@@ -1,4 +1,4 @@
-"""Plots: valid SVG in the page's own colours, the same text for the same data."""
+"""Plots are valid SVG in the colours of the page, and the same for the same data."""
 
 import dataclasses
 import re
@@ -34,7 +34,7 @@ BY_SIGMA = BinPanel(
 
 
 def texts(svg: str) -> list[str]:
-    """Everything written in a drawing; fails if it is not well-formed."""
+    """All text of a drawing; fails if the SVG is not well-formed."""
     root = ElementTree.fromstring(svg)
     return ["".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")]
 
@@ -51,7 +51,7 @@ def draw(request):
     return request.param
 
 
-def test_every_colour_is_the_pages(draw):
+def test_every_colour_is_a_variable_of_the_page(draw):
     svg = draw()
     assert re.findall(r"#[0-9a-f]{6}", svg) == []
     assert {"var(--muted)", "var(--rule)", "var(--series-1)", "var(--series-2)"} <= set(
@@ -73,7 +73,7 @@ def test_bins_are_named_by_their_axis_and_where_their_lines_end():
     assert {"LeDiFlow", "plain", "sigma", "0.25", "0.5", "1"} <= set(texts(plots.bin_plot(BY_SIGMA)))
 
 
-def test_bins_that_are_all_empty_are_still_a_drawing():
+def test_bins_that_are_all_empty_are_still_drawn():
     nothing = dataclasses.replace(BY_SIGMA, means={"LeDiFlow": MEANS * np.nan, "plain": MEANS * np.nan})
     assert "sigma" in texts(plots.bin_plot(nothing))
 
@@ -83,7 +83,7 @@ def test_cost_is_marked_where_it_was_measured():
     assert {"2", "4", "LeDiFlow", "Flow matching", "photographs", "CMMD, lower is better"} <= set(shown)
 
 
-def test_lines_run_from_cheap_to_dear_and_skip_what_was_not_measured():
+def test_lines_run_from_cheap_to_expensive_and_skip_what_was_not_measured():
     lines = plots.quality_lines(MEASUREMENTS, "ms_per_image")
     assert [(point.cost, point.distance) for point in lines["LeDiFlow"]] == [(7.0, 2.5), (9.0, 1.5)]
     assert len(lines["Flow matching"]) == 1
@@ -101,7 +101,7 @@ def test_solvers_are_named_where_a_method_has_several():
 def test_the_dashes_of_solvers_are_explained_where_a_method_has_several():
     heun = Measurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
     assert plots.dash_legend(MEASUREMENTS) == ""
-    assert plots.dash_legend([*MEASUREMENTS, heun]) == "Solid: midpoint, Dashed: heun3."
+    assert plots.dash_legend([*MEASUREMENTS, heun]) == "Solid lines: midpoint. Dashed lines: heun3."
     assert "stroke-dasharray" in plots.quality_plot([*MEASUREMENTS, heun, heun], "evaluations", "CMMD")
     assert "stroke-dasharray" not in plots.quality_plot(MEASUREMENTS, "evaluations", "CMMD")
 
@@ -113,7 +113,7 @@ def test_a_rare_outlier_does_not_flatten_the_curve():
     assert high < 3
 
 
-def test_a_curve_of_nothing_but_nan_is_still_a_drawing():
+def test_a_curve_that_is_all_nan_is_still_drawn():
     nothing = Curve(np.array([1, 2]), np.array([np.nan, np.nan]))
     assert "images seen" in texts(plots.loss_plot({"loss": nothing}))
 
@@ -145,7 +145,7 @@ def test_heat_of_a_single_value_is_dark(value):
 
 
 def marks(svg: str) -> int:
-    """How many points are marked in a drawing."""
+    """The number of marked points in a drawing."""
     return len(re.findall(r"<use [^>]*style=\"fill: var\(--series", svg))
 
 
@@ -170,8 +170,8 @@ def test_a_short_training_is_counted_in_images():
     assert "images seen" in texts(plots.loss_plot({"loss": short}))
 
 
-def test_photographs_that_come_out_below_zero_are_in_the_picture():
-    """An unbiased distance of two equal sets is as often negative as not."""
+def test_a_distance_below_zero_is_inside_the_axis():
+    """The unbiased distance between two sets of one distribution is negative half of the time."""
     low, high = plots.value_limits(np.array([8.6, 8.5, -0.16]), is_log=False, from_zero=True)
     assert low < -0.16
     assert high > 8.6

@@ -73,7 +73,7 @@ def page(data):
     return build_report(data)
 
 
-def test_begins_as_reports_of_all_releases_do_so_that_they_may_be_written_anew(page):
+def test_the_page_begins_as_in_all_releases_so_that_it_may_be_replaced(page):
     assert page.startswith(BEGINNING)
 
 
@@ -139,7 +139,7 @@ def test_parts_without_data_leave_their_section_out():
     assert Outline(build_report(ReportData(title="Nothing yet", lead=""))).headings == []
 
 
-def test_text_speaks_only_of_what_is_there():
+def test_text_mentions_only_what_is_there():
     alone = StepComparison(steps=[1], pictures={"LeDiFlow": [pictures(3)]}, solver="euler")
     page = build_report(
         ReportData(title="", lead="", samples=pictures(4), step_comparison=alone, environment={"GPU": "none"})
@@ -158,7 +158,7 @@ def test_a_prior_shows_where_the_flow_ends_if_that_is_known(data):
     assert ["--columns: 4" in pages[0], "--columns: 5" in pages[1]] == [True, True]
 
 
-def test_a_command_tells_its_time_and_memory(page):
+def test_a_command_shows_its_time_and_memory(page):
     assert '<span class="took">61 s, 1,234 MiB</span>' in page
 
 
@@ -169,7 +169,7 @@ def test_the_best_quality_is_marked_and_a_missing_number_is_a_dash():
     assert "<td>\N{EN DASH}</td>" in page
 
 
-def test_a_distance_has_its_margin_and_of_shares_the_highest_is_best():
+def test_a_distance_has_its_margin_and_the_highest_precision_is_best():
     first, second = measurement("LeDiFlow", 1.25), measurement("plain", 7.5)
     first.mmd_margin, first.precision, second.precision = 0.07, 0.4, 0.9
     page = build_report(ReportData(title="", lead="", measurements=[first, second]))
@@ -178,16 +178,16 @@ def test_a_distance_has_its_margin_and_of_shares_the_highest_is_best():
     assert "<strong>0.40</strong>" not in page
 
 
-def test_of_latents_the_reconstructions_and_the_codecs_floor_are_told(page):
+def test_with_latents_the_distance_to_reconstructions_and_the_codecs_floor_are_shown(page):
     row = measurement("LeDiFlow", 1.25)
     row.mmd_to_reconstructions = 0.33
-    told = build_report(ReportData(title="", lead="", measurements=[row], codec_floor=0.91))
-    assert "to reconstructions" in told and "0.33" in told
-    assert "The codec's reconstructions: 0.91." in html.unescape(told)
+    shown = build_report(ReportData(title="", lead="", measurements=[row], codec_floor=0.91))
+    assert "to reconstructions" in shown and "0.33" in shown
+    assert "The codec's reconstructions: 0.91." in html.unescape(shown)
     assert "reconstructions" not in page
 
 
-def test_columns_that_nobody_measured_are_left_out(page):
+def test_columns_without_measurements_are_left_out(page):
     assert "MMD" in page
     assert "Fréchet" not in page
 

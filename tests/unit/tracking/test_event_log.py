@@ -1,4 +1,4 @@
-"""The event log: what is written, what a crash leaves, and what still holds after a resume."""
+"""The event log: what is written, what is left after a crash, and what still counts after a resume."""
 
 import json
 import logging
@@ -67,14 +67,14 @@ def test_a_torn_last_line_is_left_out_and_the_next_attempt_starts_a_new_one(path
     assert points(curve(path, "train", "loss")) == [(1, 0.5), (2, 0.25)]
 
 
-def test_a_resume_withdraws_what_the_lost_attempt_logged_beyond_it(path):
+def test_a_resume_discards_what_was_logged_beyond_it(path):
     write(path, ("train", 100, 5.0), ("train", 200, 4.0), ("train", 250, 3.0))
     write(path, ("resume", 200, None), ("train", 300, 2.0))
     assert points(curve(path, "train", "loss")) == [(100, 5.0), (200, 4.0), (300, 2.0)]
     assert len(read_events(path)) == 5  # nothing is taken back from the file
 
 
-def test_of_two_values_at_one_place_the_newest_counts(path):
+def test_the_newest_of_two_values_at_one_place_counts(path):
     write(path, ("evaluate", 100, 5.0), ("evaluate", 300, 3.0), ("evaluate", 100, 4.0))
     assert points(curve(path, "evaluate", "loss")) == [(100, 4.0), (300, 3.0)]
 
@@ -119,7 +119,7 @@ def test_threads_share_the_log_and_every_line_is_whole(path):
     assert sorted(event["images_seen"] for event in read_events(path)) == list(range(200))
 
 
-def test_a_thread_whose_write_hangs_holds_no_other_up_and_no_event_is_lost(path, monkeypatch):
+def test_a_write_that_hangs_blocks_no_other_thread_and_no_event_is_lost(path, monkeypatch):
     monkeypatch.setattr(event_log, "LOCK_SECONDS", 0.01)
     tracker = JsonlTracker(path)
     with tracker.lock:  # as a write that does not return would hold it
@@ -129,7 +129,7 @@ def test_a_thread_whose_write_hangs_holds_no_other_up_and_no_event_is_lost(path,
     assert [event["event"] for event in read_events(path)] == ["stalled", "train"]
 
 
-def test_a_full_disk_costs_no_event_and_does_not_stop_the_run(path, caplog):
+def test_a_full_disk_loses_no_event_and_does_not_stop_the_run(path, caplog):
     tracker = JsonlTracker(path)
     tracker.record("train", 1)
     with FileIO("/dev/full", "a") as full, caplog.at_level(logging.WARNING):

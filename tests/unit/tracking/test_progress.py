@@ -1,4 +1,4 @@
-"""Progress: sentences in a file, a bar on a terminal. Time is the test's own."""
+"""Progress: lines in a file, a bar on a terminal. The clock is a fake."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from lediflow.tracking.progress import (
 
 
 class Clock:
-    """Stands still until told."""
+    """A clock that the test sets."""
 
     now = 0.0
 
@@ -25,14 +25,14 @@ class Clock:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is one."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def sentences(updates, total=1000, every_seconds=10.0):
-    """What is written when (seconds, done) pairs come in."""
+    """The lines written for updates of (seconds, done)."""
     clock, stream = Clock(), io.StringIO()
     progress = LineProgress("training", total, "images", stream, every_seconds, clock)
     for clock.now, done in updates:
@@ -41,23 +41,23 @@ def sentences(updates, total=1000, every_seconds=10.0):
     return stream.getvalue().splitlines()
 
 
-def test_a_line_tells_share_rate_and_time_left():
+def test_a_line_has_share_rate_and_time_left():
     assert sentences([(0, 0), (10, 200)])[1] == "training: 200 of 1,000 images (20%), 20 images/s, 40 s left"
 
 
-def test_lines_come_no_more_often_than_asked():
+def test_lines_are_at_least_the_interval_apart():
     assert len(sentences([(second, second) for second in range(31)])) == 4  # at 0, 10, 20 and 30 seconds
 
 
-def test_the_last_line_comes_in_any_case_and_says_how_long_it_took():
+def test_the_last_line_is_always_written_and_has_the_duration():
     assert (
         sentences([(0, 0), (1, 1000)])[-1]
         == "training: 1,000 of 1,000 images (100%), 1,000 images/s, took 1 s"
     )
 
 
-def test_what_comes_after_the_total_adds_its_note_to_the_one_last_line():
-    """A training's last step arrives in several events: its loss, its pace, the held-out loss."""
+def test_updates_after_the_total_change_the_note_of_the_last_line():
+    """The last step of a training makes several events: its loss, its pace, the held-out loss."""
     stream = io.StringIO()
     progress = make_progress("training", 4, stream=stream)
     tracker = ProgressTracker(progress)
@@ -74,7 +74,7 @@ def test_what_comes_after_the_total_adds_its_note_to_the_one_last_line():
 
 
 def test_a_finished_bar_is_drawn_once_and_stays():
-    """A terminal shows a line until the next line feed: the bar's last state ends with the only one."""
+    """Only the bar's last state ends with a line feed, so the terminal shows one line."""
     stream = Terminal()
     progress = make_progress("training", 4, stream=stream)
     for done in (0, 4, 4, 4):
@@ -86,8 +86,8 @@ def test_a_finished_bar_is_drawn_once_and_stays():
     assert "100%" in stream.getvalue().splitlines()[-1].split("\r")[-1]
 
 
-def test_a_log_line_does_not_end_up_in_the_line_of_a_bar(monkeypatch):
-    """Nor is the bar left behind above it: it is cleared, the line written, the bar drawn anew."""
+def test_a_log_line_is_written_above_the_bar(monkeypatch):
+    """The bar is cleared, the line written, and the bar drawn again; no copy of the bar is left above the line."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(stream)])
@@ -127,7 +127,7 @@ def test_a_terminal_gets_a_bar():
     assert "encoding: 100%" in stream.getvalue()
 
 
-def test_a_callback_learns_its_total_when_work_starts(capsys):
+def test_a_callback_gets_its_total_when_work_starts(capsys):
     report = progress_callback("packing", unit="files")
     report(0, 4)
     report(4, 4)
@@ -138,5 +138,5 @@ def test_a_callback_learns_its_total_when_work_starts(capsys):
     ("seconds", "said"),
     [(0, "0 s"), (42, "42 s"), (1200, "20 min"), (3 * 3600 + 300, "3 h 05 min"), (52 * 3600, "2 d 4 h")],
 )
-def test_durations_are_said_as_people_say_them(seconds, said):
+def test_durations_are_readable(seconds, said):
     assert duration(seconds) == said

@@ -1,4 +1,4 @@
-"""The W&B view: which calls reach wandb, on a stand-in; and that the package is imported only when wanted."""
+"""The W&B view: the calls that reach wandb, on a fake; and that the package is imported only when it is used."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ from lediflow.tracking.tracker import TrackingConfig, build_tracker
 from lediflow.tracking.wandb import WandbTracker
 
 
-class StandIn:
-    """Looks like wandb and its run, and remembers."""
+class FakeWandb:
+    """A fake of wandb and its run that records the calls."""
 
     def __init__(self):
         self.started: dict = {}
@@ -41,9 +41,9 @@ class StandIn:
 
 @pytest.fixture
 def wandb(monkeypatch):
-    stand_in = StandIn()
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=stand_in.init))
-    return stand_in
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=fake.init))
+    return fake
 
 
 def test_numbers_of_an_event_go_under_its_name_over_the_image_clock(wandb, tmp_path):
@@ -84,7 +84,7 @@ def test_the_real_package_writes_an_offline_run_into_the_run_folder(tmp_path, mo
     assert b"train/loss" in log.read_bytes()
 
 
-def test_it_joins_the_run_only_when_asked(wandb, tmp_path):
+def test_it_is_a_view_only_if_configured(wandb, tmp_path):
     build_tracker(TrackingConfig(progress=False), tmp_path, total_images=1).close()
     assert wandb.started == {}
     build_tracker(TrackingConfig(progress=False, wandb=True), tmp_path, total_images=1).close()
