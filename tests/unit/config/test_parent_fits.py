@@ -26,7 +26,7 @@ def retrain(run):
     """Other weights in the place of the old ones."""
     path = run / "export" / "model.safetensors"
     save_file({name: weight + 1 for name, weight in load_file(path).items()}, path)
-    change_facts(run, weights_sha256=sha256(path))
+    change_facts(run, weights_sha256=sha256_of(path))
 
 
 def train_flow(trained, folder, *options):
@@ -75,7 +75,7 @@ def test_a_finished_flow_does_not_pass_for_one_of_a_parent_that_was_trained_anew
     retrain(parent)
     said = train_flow(trained, tmp_path)
     assert said.status == 2
-    assert f"parent: {before}, now {sha256(parent / 'export' / 'model.safetensors')}" in said.err
+    assert f"parent: {before}, now {sha256_of(parent / 'export' / 'model.safetensors')}" in said.err
 
 
 def test_a_finished_flow_does_not_need_its_parent_any_more(trained, parent, tmp_path):
