@@ -10,7 +10,6 @@ from typing import Any
 
 from lediflow.claims import claim_folder
 from lediflow.config.cli import BAD_REQUEST
-from lediflow.config.dry_run.text import clock_time, columns, gigabytes, megabytes
 from lediflow.config.literal import check_utf8
 from lediflow.disk import lasting_fault
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
@@ -19,6 +18,7 @@ from lediflow.errors import UserError
 from lediflow.models.export import CONFIG, save_tensors
 from lediflow.records import object_if_any
 from lediflow.run_folder import RunFolder
+from lediflow.text import PLANNED, duration, gigabytes, megabytes, number_table
 from lediflow.training.exporting import BEST, LAST, export_weights, exported_facts
 
 WHICH = {None: None, "averaged": LAST, "best": BEST}  # --weights -> what train.export calls it
@@ -42,7 +42,7 @@ def inspect(folder: RunFolder, arguments: argparse.Namespace) -> None:
     """Every checkpoint in a line, whole or not; then the stored averages."""
     rows = [["images", "steps", "ranks", "size", "age", "state"]]
     rows += [row_of(path) for path in paths_of(folder)]
-    print(columns(rows))
+    print(number_table(rows))
     if stored := Snapshots(folder.averages).paths():
         places = ", ".join(f"{int(path.stem):,}" for path in stored)
         print(f"\n  stored averages at {places} images ({size_text(sum(map(size_of, stored)))})")
@@ -62,7 +62,7 @@ def described(path: Path) -> list[str]:
     fault = find_fault(path)
     progress = Checkpoint(path).progress if fault is None else {}
     steps, ranks = (str(progress.get(key, "?")) for key in ("optimizer_steps", "ranks"))
-    age = clock_time(time.time() - path.stat().st_mtime)
+    age = duration(time.time() - path.stat().st_mtime, PLANNED)
     return [f"{int(path.name):,}", steps, ranks, size_text(size_of(path)), age, fault or "whole"]
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from lediflow.report import plots
 from lediflow.report.content import CommandRun, LossPanel, Picture, PriorExample, ReportData
 from lediflow.report.measurement_table import measurement_table
-from lediflow.tracking.progress import duration
+from lediflow.text import duration
 
 # the first characters of every report, also of earlier releases: what marks a file that may be replaced
 BEGINNING = """<!doctype html>

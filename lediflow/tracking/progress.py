@@ -17,6 +17,7 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lediflow.text import duration
 from lediflow.tracking.event_log import number, plain
 
 FALLBACK_COLUMNS = 80
@@ -169,15 +170,3 @@ def progress_callback(title: str, *, unit: str = "images") -> Callable[[int, int
             shown[0].close()
 
     return report
-
-
-def duration(seconds: float) -> str:
-    """Seconds in readable units: 42 s, 20 min, 3 h 05 min, 2 d 4 h."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{hours // 24} d {hours % 24} h"

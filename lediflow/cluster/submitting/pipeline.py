@@ -21,6 +21,7 @@ from lediflow.cluster.running.decision import Verdict
 from lediflow.cluster.slurm import NEVER, Queued
 from lediflow.cluster.submitting.submission import copy_code, submit
 from lediflow.errors import UserError
+from lediflow.text import aligned_row, column_widths
 
 PENDING = "PENDING"
 LEAVING_SECONDS, LOOK_EVERY_SECONDS = 120.0, 0.5  # limit and interval while a cancelled job leaves the queue
@@ -245,20 +246,16 @@ def cancel_and_wait(job: str) -> None:
 def table(steps: Sequence[Step], ids: Iterable[str]) -> Iterator[str]:
     """One line for each job as soon as its id is known, and one for the reason of a repeated submission."""
     cells = [(task_text(step.job), step.job.name) for step in steps]
-    widths = [max(map(len, column)) for column in zip(("task", "job"), *cells, strict=True)]
+    # The state's width is fixed, as ids are not known yet; nothing follows the last column.
+    widths = [*column_widths([("task", "job"), *cells]), STATE_WIDTH, 0]
     known: dict[str, str] = {}  # name of a job -> its task and id
-    yield row(widths, ("task", "job"), "state", "after")
+    yield aligned_row(("task", "job", "state", "after"), widths)
     for step, cell, job in zip(steps, cells, ids, strict=False):
         known[step.job.name] = f"{step.job.task} {job}".strip()
         after = ", ".join(known[name] for name in step.job.record.after)
-        yield row(widths, cell, state_text(step, job), after)
+        yield aligned_row((*cell, state_text(step, job), after), widths)
         if step.why_again:
             yield f"    before: {textwrap.shorten(step.why_again, WIDEST_REASON, placeholder=' ...')}"
-
-
-def row(widths: Sequence[int], cells: Sequence[str], state: str, after: str) -> str:
-    padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-    return f"{padded}  {state:<{STATE_WIDTH}}  {after}".rstrip()
 
 
 def state_text(step: Step, job: str) -> str:

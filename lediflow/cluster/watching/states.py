@@ -19,7 +19,7 @@ from lediflow.cluster.running.decision import Verdict
 from lediflow.cluster.slurm import DEPENDENCY, NEVER, Accounted, Queued, reason_code, why_pending
 from lediflow.cluster.watching.goodput import moment
 from lediflow.cluster.watching.run_facts import RunFacts
-from lediflow.tracking.progress import duration
+from lediflow.text import duration
 
 # State of an attempt in SLURM's accounting -> why it ended.
 WORDS = {

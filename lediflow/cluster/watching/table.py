@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lediflow.cluster.watching.overview import Row
-from lediflow.tracking.progress import duration
+from lediflow.text import aligned_table, duration
 
 MISSING = "\N{EN DASH}"
 
@@ -37,16 +37,7 @@ LEFT_ALIGNED = ("name", "state")
 def table(rows: Sequence[Row]) -> str:
     """One line per row, numbers right-aligned; the sentence comes last, since it may be wider than the terminal."""
     lines = [[*COLUMNS], *([show(row) for show in COLUMNS.values()] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    return "\n".join(aligned(line, widths) for line in lines)
-
-
-def aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [
-        cell.ljust(width) if title in LEFT_ALIGNED else cell.rjust(width)
-        for title, cell, width in zip(COLUMNS, cells, widths, strict=True)
-    ]
-    return "  ".join(padded).rstrip()
+    return aligned_table(lines, right=[title not in LEFT_ALIGNED for title in COLUMNS])
 
 
 def as_json(row: Row) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from lediflow.config.dry_run.duration import duration_table
 from lediflow.config.dry_run.memory import memory_table
 from lediflow.config.dry_run.nodes import NOTE, nodes_table
 from lediflow.config.dry_run.samples import sample_facts
-from lediflow.config.dry_run.text import columns, facts_table, indented
 from lediflow.config.dry_run.work import work_facts, work_of
 from lediflow.config.schema import TrainCommand
 from lediflow.nn.cost import cost_table
+from lediflow.text import facts_table, indented, number_table
 
 MEMORY_NOTE = """\
 peak: buffers and activations of a batch, or the optimizer's step, on top of what always lies there
@@ -44,12 +44,14 @@ def dry_run(command: TrainCommand, started_ranks: int) -> str:
             cost_table(work.model)
         ),
         f"Memory of each of {work.ranks} ranks, GiB, with micro-batches of {work.micro_batch}": (
-            f"{columns(memory_table(command, work))}\n\n{indented(MEMORY_NOTE)}"
+            f"{number_table(memory_table(command, work))}\n\n{indented(MEMORY_NOTE)}"
         ),
         "Samples": facts_table(sample_facts(command)),
         "Disk": facts_table(disk_facts(command, work)),
-        "Expected time": columns(duration_table(command, work)),
+        "Expected time": number_table(duration_table(command, work)),
     }
     if command.nodes:
-        sections[f"On up to {command.nodes} nodes"] = f"{columns(nodes_table(command))}\n\n{indented(NOTE)}"
+        sections[f"On up to {command.nodes} nodes"] = (
+            f"{number_table(nodes_table(command))}\n\n{indented(NOTE)}"
+        )
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from lediflow.config.dry_run.text import clock_time
 from lediflow.config.dry_run.work import Work
 from lediflow.config.schema import TrainCommand
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
+from lediflow.text import PLANNED, duration
 from lediflow.tracking.event_log import curve, standing_events
 from lediflow.training.throughput import peak_tflops
 
@@ -50,7 +50,8 @@ def duration_table(command: TrainCommand, work: Work) -> list[list[str]]:
 
 def time_of(command: TrainCommand, speed: Speed) -> str:
     """Of the whole run, without validation, checkpoints and compiling."""
-    return clock_time(command.train.images / speed.images_per_second) if speed.images_per_second else "?"
+    rate = speed.images_per_second
+    return duration(command.train.images / rate, PLANNED) if rate else "?"
 
 
 def logged_speed(command: TrainCommand, ranks: int) -> Speed | None:

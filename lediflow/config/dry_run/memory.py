@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lediflow.config.dry_run.text import GIB, gibibytes
 from lediflow.config.dry_run.work import Work
 from lediflow.config.micro_batch import averages_of
 from lediflow.config.schema import TrainCommand
 from lediflow.engine.ema import BEST
 from lediflow.engine.memory import MARGIN, Held, halves, held
 from lediflow.engine.protocol import EngineConfig
+from lediflow.text import GIB, gibibytes
 
 GPUS = (24, 40, 80)  # GiB: RTX 3090 and 4090, A100, H100 and the larger A100
 STAGES = ((0, "none"), (1, "none"), (1, "cpu"), (2, "none"), (2, "cpu"), (3, "none"), (3, "cpu"))

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from lediflow.config.dry_run.duration import SHARE, speed
 from lediflow.config.dry_run.memory import held_by, largest_micro_batch
-from lediflow.config.dry_run.text import GIB, clock_time, gibibytes
 from lediflow.config.dry_run.work import Work, work_of
 from lediflow.config.schema import TrainCommand
 from lediflow.engine.memory import BFLOAT16, FLOAT32
 from lediflow.errors import UserError
+from lediflow.text import GIB, PLANNED, duration, gibibytes
 from lediflow.training.throughput import peak_tflops
 
 GPUS_PER_NODE = 4
@@ -95,5 +95,5 @@ def row(command: TrainCommand, plan: Plan) -> list[str]:
         f"{plan.sent_bytes / 1e6:,.0f}",
         f"{1e3 * plan.sending_seconds:,.0f} of {1e3 * plan.computing_seconds:,.0f} ms",
         f"{best:,.0f} to {worst:,.0f}",
-        f"{clock_time(command.train.images / best)} to {clock_time(command.train.images / worst)}",
+        f"{duration(command.train.images / best, PLANNED)} to {duration(command.train.images / worst, PLANNED)}",
     ]

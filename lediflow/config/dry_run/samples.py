@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lediflow.config.dataset import check_samples
-from lediflow.config.dry_run.text import Facts
 from lediflow.config.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage.remote import is_remote
 from lediflow.data.streams.config import training_samples
+from lediflow.text import Facts
 
 
 def opened(command: TrainCommand) -> ShardReader | None:

@@ -8,7 +8,6 @@ import torch
 
 from lediflow.config.dataset import encodes_once
 from lediflow.config.dry_run.samples import opened
-from lediflow.config.dry_run.text import Facts
 from lediflow.config.parent import has_parent
 from lediflow.config.schema import TrainCommand
 from lediflow.config.trained_model import trained_spec
@@ -21,6 +20,7 @@ from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
 from lediflow.stages.flow import AUTO
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+from lediflow.text import Facts
 from lediflow.training.throughput import parent_flops
 
 

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from lediflow.config.dry_run.disk import checkpoint_bytes, disk_facts, snapshot_bytes
 from lediflow.config.dry_run.duration import duration_table, logged_speed
 from lediflow.config.dry_run.memory import largest_micro_batch
-from lediflow.config.dry_run.text import clock_time, columns
 from lediflow.config.dry_run.work import work_of
 from lediflow.config.trained_model import build_trained_model
 from lediflow.errors import UserError
@@ -178,22 +177,6 @@ def test_without_a_log_time_follows_from_flop_and_a_share_that_is_named():
 def test_a_split_that_cannot_be_is_refused():
     with pytest.raises(UserError, match=r"micro_batch=3 does not divide"):
         work_of(smoke("stage=auxiliary", "engine.micro_batch=3"), 1)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(12, "12 s"), (150, "2 min"), (7_500, "2 h 05 min"), (3_600 * 24, "1 d 0 h"), (3_600 * 30.4, "1 d 6 h")],
-)
-def test_times_are_told_as_people_do(seconds, told):
-    assert clock_time(seconds) == told
-
-
-def test_numbers_stand_on_the_right_and_words_on_the_left():
-    assert columns([["on", "n"], ["a", "5"], ["bcd", "1,000"]]).splitlines() == [
-        "  on       n",
-        "  a        5",
-        "  bcd  1,000",
-    ]
 
 
 def test_a_gpu_that_is_not_here_can_be_reckoned_with():

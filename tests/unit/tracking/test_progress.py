@@ -4,12 +4,9 @@ import io
 import logging
 import sys
 
-import pytest
-
 from lediflow.tracking.progress import (
     LineProgress,
     ProgressTracker,
-    duration,
     make_progress,
     progress_callback,
 )
@@ -132,11 +129,3 @@ def test_a_callback_gets_its_total_when_work_starts(capsys):
     report(0, 4)
     report(4, 4)
     assert capsys.readouterr().err.splitlines()[-1].startswith("packing: 4 of 4 files (100%)")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0, "0 s"), (42, "42 s"), (1200, "20 min"), (3 * 3600 + 300, "3 h 05 min"), (52 * 3600, "2 d 4 h")],
-)
-def test_durations_are_readable(seconds, said):
-    assert duration(seconds) == said

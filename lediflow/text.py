@@ -1,0 +1,90 @@
+"""Text for people to read: durations, sizes, and tables in columns of equal width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+GIB, GB = 2**30, 10**9
+Facts = list[tuple[str, str]]
+
+
+class DurationUnits(NamedTuple):
+    """Seconds from which a duration is written in minutes, in hours with minutes, and in days with hours."""
+
+    minutes: float
+    hours: float
+    days: float
+
+
+# Of what has passed or is left: after rounding never more than 99 s, 59 min and 47 h.
+RUNNING = DurationUnits(99.5, 3_570, 171_000)
+# Of what is planned: days from one day on.
+PLANNED = DurationUnits(120, 3_600, 86_400)
+
+
+def duration(seconds: float, units: DurationUnits = RUNNING) -> str:
+    """Seconds in readable units: 42 s, 20 min, 3 h 05 min, 2 d 4 h."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < units.minutes:
+        return f"{seconds:.0f} s"
+    if seconds < units.hours:
+        return f"{minutes} min"
+    if seconds < units.days:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def gibibytes(count: float) -> str:
+    """Bytes in GiB, the unit of GPU memory; without the unit, for columns."""
+    return f"{count / GIB:.2f}"
+
+
+def gigabytes(count: float) -> str:
+    """Bytes in GB, the unit of disks."""
+    return f"{count / GB:,.2f} GB"
+
+
+def megabytes(count: float) -> str:
+    """Bytes in MB."""
+    return f"{count / 10**6:,.1f} MB"
+
+
+def aligned_row(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool] | None = None) -> str:
+    """One line of a table: each cell padded to its width, on the left where `right` says that it is right-aligned."""
+    right = right or [False] * len(widths)
+    padded = (
+        cell.rjust(width) if is_right else cell.ljust(width)
+        for cell, width, is_right in zip(cells, widths, right, strict=True)
+    )
+    return "  ".join(padded).rstrip()
+
+
+def aligned_table(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Rows of equal length in columns of equal width; `right` says which columns are right-aligned."""
+    widths = column_widths(rows)
+    return "\n".join(aligned_row(row, widths, right) for row in rows)
+
+
+def column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def number_table(rows: Sequence[Sequence[str]]) -> str:
+    """An indented table with its heads in the first row: columns of numbers right-aligned, others left-aligned."""
+    right = [all(map(is_number, column[1:])) for column in zip(*rows, strict=True)]
+    return indented(aligned_table(rows, right))
+
+
+def is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "", 1).isdigit()
+
+
+def facts_table(facts: Facts) -> str:
+    """An indented line for each fact: its name, and its value with the unit."""
+    width = max(len(name) for name, _ in facts)
+    return indented("\n".join(f"{name:{width}}  {value}" for name, value in facts))
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
