@@ -35,7 +35,9 @@ from lediflow.run_folder import RunFolder
 from lediflow.tracking.tracker import FencedTracker, build_tracker
 from lediflow.training.exporting import export_weights
 from lediflow.training.identity import differences
-from lediflow.training.loop import Training, begin, find_newest, train
+from lediflow.training.loop import train
+from lediflow.training.resume import begin, find_newest
+from lediflow.training.state import Training
 from lediflow.training.turned import final_message
 
 log = logging.getLogger(__name__)
@@ -167,7 +169,8 @@ def export(training: Training, folder: RunFolder) -> None:
 
 def log_ending(training: Training) -> None:
     """Log as the last line that the held-out loss ended above its lowest, or that patience ended the run."""
-    if text := final_message(training.held_out.last, training.config, training.is_out_of_patience):
+    held_out = training.held_out
+    if text := final_message(held_out.history.last, training.config, held_out.is_out_of_patience):
         log.warning("%s", text)
 
 

@@ -43,9 +43,10 @@ from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
-from lediflow.training.loop import Training
+from lediflow.training.held_out_monitor import HeldOutMonitor
 from lediflow.training.pace import Pace
 from lediflow.training.saving import Saving
+from lediflow.training.state import Training
 from lediflow.training.throughput import Throughput, parent_flops, peak_tflops, training_flops
 from lediflow.training.validation import build_validation
 from lediflow.training.window import Window
@@ -83,9 +84,8 @@ def build_run(
     engine = build_engine(
         command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent)
     )
-    session = engine.group.broadcast(
-        uuid4().hex[:12]
-    )  # one attempt of the run: what a killed one left has another name
+    # names this start of the run: files that a killed one left have another name
+    session = engine.group.broadcast(uuid4().hex[:12])
     frozen = engine.frozen(inputs.parent.model) if inputs.parent else None
     stage = build_stage(command, frozen)
     is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
@@ -102,6 +102,15 @@ def build_run(
     validation = build_validation(
         command.train.validation, command.data, inputs.reader, engine.device, needs_validation(command.train)
     )
+    held_out = HeldOutMonitor(
+        engine,
+        tracker,
+        command.train,
+        validation,
+        HeldOut(validation.fingerprint if validation else ""),
+        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # beta grows until then
+        is_logged=partial(has_event, folder.events),
+    )
     writer = CheckpointWriter(checkpoints, ranks, session, snapshots)
     return Training(
         engine=engine,
@@ -110,20 +119,16 @@ def build_run(
         noise=SampleNoise(command.seed),
         clock=clock,
         tracker=tracker,
-        checkpoints=checkpoints,
         saving=Saving(writer, engine, tracker, stop.observe),
         window=Window(engine, clock, tracker, throughput_of(command, engine, is_encoded=is_encoded)),
         pace=Pace(engine, tracker),
-        validation=validation,
+        held_out=held_out,
         stop=stop,
         watchdog=watchdog,
         config=command.train,
         identity=inputs.identity,
         history=session,
         export=description | exported_facts(command, inputs),
-        held_out=HeldOut(validation.fingerprint if validation else ""),
-        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # beta grows until then
-        is_logged=partial(has_event, folder.events),
     )
 
 

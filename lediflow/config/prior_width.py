@@ -25,7 +25,6 @@ from lediflow.records import object_if_any, read_dataclass, read_json
 from lediflow.run_folder import RunFolder
 from lediflow.stages.flow import AUTO, FlowStage, FlowStageConfig, given_width
 from lediflow.training.identity import SCALE, WIDTH
-from lediflow.training.loop import Training
 from lediflow.training.prior_spread import IMAGES, measure_spread
 from lediflow.training.prior_width import (
     ABOUT,
@@ -35,6 +34,7 @@ from lediflow.training.prior_width import (
     describe_start,
     recorded_width,
 )
+from lediflow.training.state import Training
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from lediflow.engine.local import LocalEngine
 from lediflow.engine.ranks import find_ranks
 from lediflow.models import export
 from lediflow.tracking.event_log import JsonlTracker
-from lediflow.training import exporting, loop
+from lediflow.training import exporting, loop, resume
+from lediflow.training.state import Training
 
 ENGINES = (LocalEngine, DeepSpeedEngine)
 Call = Callable[..., Any]
@@ -174,13 +175,13 @@ def noted_in(path: Path) -> Note:
 
 def record_steps(note: Note) -> None:
     """Note where the rank began, then the samples of each step that it has finished."""
-    begin, take_step = loop.begin, loop.take_step
+    begin, take_step = resume.begin, loop.take_step
 
-    def noted_begin(run: loop.Training, newest: Checkpoint | None) -> None:
+    def noted_begin(run: Training, newest: Checkpoint | None) -> None:
         begin(run, newest)
         note(begins=run.clock.images_seen)
 
-    def noted_step(run: loop.Training) -> Any:
+    def noted_step(run: Training) -> Any:
         batches = []
         fetch = run.stream.next_batch
         run.stream.next_batch = lambda: batches.append(fetch()) or batches[-1]

@@ -15,11 +15,14 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.stages.protocol import stage_loss
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
-from lediflow.training.loop import Training, begin, find_newest
+from lediflow.training.held_out import HeldOut
+from lediflow.training.held_out_monitor import HeldOutMonitor
 from lediflow.training.loop import train as train_on
 from lediflow.training.pace import Pace
+from lediflow.training.resume import begin, find_newest
 from lediflow.training.saving import Saving
 from lediflow.training.schedules import ScheduleConfig
+from lediflow.training.state import Training
 from lediflow.training.window import Window
 
 BATCH, IMAGES = 4, 40
@@ -87,7 +90,17 @@ class Remembering:
 
 
 def training(
-    folder, *, stage=None, micro_batch=0, config=CONFIG, identity=None, stop=None, tracker=None, **more
+    folder,
+    *,
+    stage=None,
+    micro_batch=0,
+    config=CONFIG,
+    identity=None,
+    stop=None,
+    tracker=None,
+    validation=None,
+    history=None,
+    **more,
 ):
     torch.manual_seed(0)
     module = nn.Linear(1, 1)
@@ -106,7 +119,6 @@ def training(
         noise=SampleNoise(0),
         clock=clock,
         tracker=tracker,
-        checkpoints=checkpoints,
         saving=Saving(CheckpointWriter(checkpoints, Ranks(), "session"), engine, tracker),
         window=Window(engine, clock, tracker),
         pace=Pace(engine, tracker),
@@ -115,7 +127,7 @@ def training(
         config=config,
         identity=identity or {"seed": 0},
         history="session",
-        **{"validation": None, **more},
+        held_out=HeldOutMonitor(engine, tracker, config, validation, history or HeldOut(), **more),
     )
 
 

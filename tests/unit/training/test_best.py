@@ -122,10 +122,10 @@ def test_a_killed_run_exports_the_same_file_and_says_once_that_the_loss_has_turn
     run = run_in(tmp_path / "run")
     assert train(run) is StopReason.NONE
     assert exported(run) == exported(undisturbed)
-    assert run.held_out.state() == undisturbed.held_out.state()
+    assert run.held_out.history.state() == undisturbed.held_out.history.state()
     for read in (read_events, standing_events):
         assert [event["images_seen"] for event in log_of(run, read) if event["event"] == TURNED] == [
-            undisturbed.held_out.turn.images_seen
+            undisturbed.held_out.history.turn.images_seen
         ]
 
 
@@ -144,7 +144,7 @@ def test_what_was_saved_but_not_said_is_said_by_the_next_start(tmp_path, monkeyp
     continued = run_in(tmp_path / "run")
     train(continued)
     (said,) = [event for event in log_of(continued, read_events) if event["event"] == TURNED]
-    assert said["images_seen"] == undisturbed.held_out.turn.images_seen
+    assert said["images_seen"] == undisturbed.held_out.history.turn.images_seen
 
 
 def test_the_warning_names_the_lowest_place_and_what_to_do(tmp_path, caplog):
@@ -181,7 +181,7 @@ def test_a_return_to_a_checkpoint_takes_back_the_best_too(tmp_path, undisturbed)
     run.stage = Stumbling(event=lambda: run.bad_steps.returns > 0)
     train(run)
     assert run.bad_steps.returns == 1
-    assert run.held_out.state() == undisturbed.held_out.state()
+    assert run.held_out.history.state() == undisturbed.held_out.history.state()
     assert exported(run) == exported(undisturbed)
 
 
@@ -235,8 +235,8 @@ def test_a_run_that_exports_its_best_only_now_looks_for_it_from_here_on(tmp_path
 
 
 def test_other_held_out_samples_are_compared_with_nothing(tmp_path, caplog):
-    train(run_in(tmp_path / "run", replace(BEST, images=60), held_out=HeldOut("some")))
-    run = run_in(tmp_path / "run", held_out=HeldOut("others"))
+    train(run_in(tmp_path / "run", replace(BEST, images=60), history=HeldOut("some")))
+    run = run_in(tmp_path / "run", history=HeldOut("others"))
     with caplog.at_level(logging.WARNING):
         train(run)
     assert "starts again at 60 images: the held-out samples have changed" in caplog.text

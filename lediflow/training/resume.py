@@ -1,0 +1,82 @@
+"""Where a run begins or continues: its newest whole checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from lediflow.engine.checkpoints import Checkpoint
+from lediflow.engine.checkpoints.averages import HISTORY
+from lediflow.engine.ema import refuse_new_widths
+from lediflow.errors import UserError
+from lediflow.training.identity import differences, with_recorded_width
+from lediflow.training.state import Training
+
+log = logging.getLogger(__name__)
+
+
+def find_newest(run: Training) -> Checkpoint | None:
+    """The newest whole checkpoint, which rank 0 looks for; nothing is loaded.
+
+    UserError where another run made it: one with another seed, stage, parent, or other averages.
+    """
+    newest = run.checkpoints.newest() if run.engine.ranks.is_first else None
+    path = run.engine.group.broadcast(newest.path if newest else None)
+    if path is None:
+        return None
+    checkpoint = Checkpoint(path)
+    found = checkpoint.progress["identity"]
+    asked = with_recorded_width(found, run.identity)
+    if changed := differences(found, asked):
+        raise UserError(
+            f"{run.checkpoints.folder} was trained with other options ({'; '.join(changed)}); "
+            "repeat the options of the first start, or choose another run="
+        )
+    refuse_new_widths(run.config.ema, checkpoint.state.shapes)
+    if asked != run.identity:
+        run.identity = run.export["identity"] = asked
+    return checkpoint
+
+
+def begin(run: Training, newest: Checkpoint | None) -> None:
+    """Continue from the checkpoint that `find_newest` found, or begin at image 0."""
+    if newest is None:
+        run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
+    else:
+        continue_from(run, newest, why="start")
+
+
+def restore_checkpoint(run: Training) -> None:
+    """Go back to the last good checkpoint after too many bad steps: a transient fault does not come again.
+
+    UserError after too many returns, or where nothing was saved yet.
+    """
+    run.bad_steps.count_return(run.checkpoints.folder)
+    run.saving.settle()
+    run.window.restart()
+    run.pace.timings.restart()
+    if (newest := find_newest(run)) is None:
+        raise UserError(
+            f"{run.bad_steps.config.in_a_row} steps in a row had no finite gradient, before anything was saved; lower "
+            "train.learning_rate, raise train.schedule.warmup_images, or look at the samples that the log names"
+        )
+    continue_from(run, newest, why="too many steps in a row without a finite gradient")
+
+
+def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
+    """Load a checkpoint into engine, stream, clock and history; every rank must call it."""
+    started = time.perf_counter()
+    run.history = checkpoint.progress.get(HISTORY, "")
+    run.engine.load(checkpoint.state)
+    run.stream.load(checkpoint.progress["stream"])
+    run.held_out.restore(checkpoint)
+    run.clock.images_seen = run.saving.last_saved = checkpoint.images_seen
+    run.tracker.record(
+        "resume",
+        run.clock.images_seen,
+        ranks=run.engine.ranks.world_size,
+        why=why,
+        seconds=time.perf_counter() - started,
+    )
+    log.info("continuing at %d of %d images", run.clock.images_seen, run.clock.images)
+    run.held_out.report_turn(run.clock.images_seen)  # in case it was saved, but not reported
