@@ -1,8 +1,8 @@
-"""DeepSpeed ZeRO over any number of ranks. The only home of `deepspeed`.
+"""DeepSpeed ZeRO over any number of ranks. The only module that imports `deepspeed`.
 
 Stages 0 (all replicated), 1 (optimizer state sharded), 2 (gradients too) and 3 (weights too), over NCCL or gloo.
-bfloat16 keeps float32 masters: DeepSpeed's own in stages 1 to 3; in stage 0, where its bfloat16 takes a dummy step
-that puts Adam's bias correction off by one, the weights stay float32 and autocast computes in bfloat16.
+bfloat16 keeps float32 masters: DeepSpeed's own in stages 1 to 3. In stage 0 DeepSpeed's bfloat16 takes a dummy step
+that shifts Adam's bias correction by one, so there the weights stay float32 and autocast computes in bfloat16.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from lediflow.engine.protocol import EngineConfig, EngineState, StateReader
 from lediflow.engine.rendezvous import join_group
 from lediflow.engine.timings import Stopwatch, time_calls
 from lediflow.engine.zero import (
+    DeviceClipping,
     GatheredRole,
     InitialWeights,
-    UnaskedClipping,
     owned_pieces,
     plain_optimizer,
     set_forward_weights,
@@ -87,7 +87,7 @@ class DeepSpeedEngine(BaseEngine):
         )
         self.module = self.engine
         if config.zero in (1, 2) and config.offload == "none":
-            UnaskedClipping(self.optimizer, self.deepspeed.comm.all_reduce, config.gradient_clip)
+            DeviceClipping(self.optimizer, self.deepspeed.comm.all_reduce, config.gradient_clip)
         if config.zero == 0 and self.ranks.world_size == 1:
             self.engine.enable_backward_allreduce = False  # it would copy gradients there and back
         self._keep_buffers_float32(initial)
@@ -148,7 +148,7 @@ class DeepSpeedEngine(BaseEngine):
         self.deepspeed.comm.destroy_process_group()
 
     def _keep_buffers_float32(self, initial: InitialWeights) -> None:
-        """bfloat16 training casts buffers too; Fourier frequencies rounded to 8 bits would be other frequencies."""
+        """Undo the cast of buffers to bfloat16, which would round the Fourier frequencies to 8 bits."""
         for name, buffer in self.weights.named_buffers():
             buffer.data = initial.tensors[f"buffer/{name}"].to(self.device)
 
@@ -160,7 +160,7 @@ def _import_deepspeed(device: torch.device) -> Any:
     from deepspeed.ops import __compatible_ops__
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # else the CPU backend compiles a shared-memory extension for 20 s at every first start
+    # otherwise the CPU backend compiles a shared-memory extension, which takes 20 s
     __compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
@@ -183,7 +183,7 @@ def _deepspeed_config(
         "zero_optimization": zero,
         "bf16": {
             "enabled": config.zero > 0 and config.precision == "bfloat16",
-            "check_grad_overflow": config.offload == "cpu",  # elsewhere UnaskedClipping does it
+            "check_grad_overflow": config.offload == "cpu",  # without offload DeviceClipping does it
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

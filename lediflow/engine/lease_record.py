@@ -19,9 +19,8 @@ from lediflow.records import read_dataclass, read_record
 
 INTERVAL_SECONDS = 5.0  # between renewals
 PATIENCE = 3  # intervals without renewal after which a lease counts as abandoned
-SIZE = (
-    1024  # constant size of the file in bytes: a renewal is one write in place, with no rest of an older text
-)
+# constant size of the file in bytes: a renewal is one write in place, with no rest of an older text
+SIZE = 1024
 TORN_READS, TORN_SECONDS = 5, 0.05
 
 

@@ -16,7 +16,7 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-
 
 
 class Autocast(nn.Module):
-    """Runs a module's matrix products in bfloat16: times and Fourier features stay in float32."""
+    """Runs a module under bfloat16 autocast; times and Fourier features stay in float32."""
 
     def __init__(self, module: nn.Module, device_type: str) -> None:
         super().__init__()
@@ -68,16 +68,18 @@ def computing_in(
 
 
 def resolved(config: EngineConfig, device: torch.device) -> EngineConfig:
-    """The configuration with what `auto` and null mean on this device."""
-    # stage 3 gathers weights in hooks, at each of which a compiled graph ends
+    """The configuration with `auto` and null replaced by their values on this device."""
+    # stage 3 gathers weights in hooks, and each hook ends a compiled graph
     is_worthwhile = device.type == "cuda" and not (config.name == "deepspeed" and config.zero == 3)
     is_compiled = is_worthwhile if config.compile is None else config.compile
-    chosen_compile_mode(is_compiled, config.compile_mode)  # refuses unknown ones, asked for or not
+    chosen_compile_mode(
+        is_compiled, config.compile_mode
+    )  # refuses an unknown mode also where nothing is compiled
     return replace(config, precision=choose_precision(config.precision, device), compile=is_compiled)
 
 
 def trained_in(config: EngineConfig, module: nn.Module, device: torch.device) -> nn.Module:
-    """The module as a stage calls it."""
+    """The module as a stage calls it: recomputing, compiled and under autocast as configured."""
     return computing_in(
         config.precision,
         module,
@@ -88,7 +90,7 @@ def trained_in(config: EngineConfig, module: nn.Module, device: torch.device) ->
 
 
 def frozen_in(config: EngineConfig, module: M, device: torch.device) -> M:
-    """A model that is only looked at: each of its parts computes as the trained module does."""
+    """A model without gradients, each of whose parts computes as the trained module does."""
     module.to(device).eval().requires_grad_(False)
     for name, part in module.named_children():
         setattr(module, name, trained_in(replace(config, activation_checkpointing=False), part, device))

@@ -1,11 +1,11 @@
-"""What a training loop may ask of an engine, whatever number of machines stands behind it.
+"""The interface between the training loop and an engine, for any number of machines.
 
-The logical state of a run is a set of float32 tensors named by role and parameter: `weight/<name>`,
-`exp_avg/<name>`, `exp_avg_sq/<name>` (Adam's moments), `ema/<name>` and `ema_<sigma_rel>/<name>` (averages) and
-`best/<name>` (`ema` at the best validation, where that is exported). It does not depend on the number of ranks or on
-the ZeRO stage, so that any engine loads what any other saved. `buffer/<name>` holds what is drawn once and never
-trained (Fourier frequencies). A rank hands over pieces: ranges of elements of flattened tensors, such that the pieces
-of all ranks hold every element exactly once.
+The logical state of a run is a set of float32 tensors named by role and parameter: `weight/<name>`, `exp_avg/<name>`,
+`exp_avg_sq/<name>` (Adam's moments), `ema/<name>` and `ema_<sigma_rel>/<name>` (averages) and `best/<name>` (`ema` at
+the best validation, where that is exported). `buffer/<name>` holds values that are drawn once and never trained
+(Fourier frequencies). The state does not depend on the number of ranks or on the ZeRO stage, so any engine loads what
+any other saved. A rank saves pieces: ranges of elements of flattened tensors, such that the pieces of all ranks hold
+every element exactly once.
 """
 
 from __future__ import annotations
@@ -26,39 +26,32 @@ from lediflow.ranges import bounded
 
 @dataclass(kw_only=True)
 class EngineConfig:
-    """Where and how the numbers are computed; never what is computed."""
+    """Where and how numbers are computed, never which."""
 
-    name: str = (
-        "local"  # plain torch in one process, the reference | deepspeed: ZeRO over any number of ranks
-    )
+    # plain torch in one process, the reference | deepspeed: ZeRO over any number of ranks
+    name: str = "local"
     device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
     precision: str = "float32"  # bfloat16: half the memory, twice the speed on GPUs | auto: where it is fast
-    zero: int = bounded(
-        0, at_least=0, at_most=3
-    )  # DeepSpeed's stage: what is sharded. 1: optimizer state, 2: and gradients, 3: and weights
-    offload: str = (
-        "none"  # cpu: optimizer state lives in host memory (zero 1 to 3): less GPU memory, slower steps
-    )
-    compile: bool | None = (
-        None  # torch.compile the model: a minute to start, faster steps; null: on GPUs, up to zero=2
-    )
+    # DeepSpeed's stage: what is sharded. 1: optimizer state, 2: and gradients, 3: and weights
+    zero: int = bounded(0, at_least=0, at_most=3)
+    # cpu: optimizer state lives in host memory (zero 1 to 3): less GPU memory, slower steps
+    offload: str = "none"
+    # torch.compile the model: a minute to start, faster steps; null: on GPUs, up to zero=2
+    compile: bool | None = None
     compile_mode: str = "default"  # reduce-overhead: CUDA graphs, where launching kernels is what takes time
-    attention_route: str = (
-        "auto"  # of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures
-    )
+    # of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures
+    attention_route: str = "auto"
     activation_checkpointing: bool = False  # recompute layers in backward: less memory, a third more work
     gradient_clip: float = bounded(1.0, at_least=0)  # largest norm of the whole gradient; 0 leaves it alone
-    micro_batch: int = bounded(
-        0, at_least=0
-    )  # samples a rank holds at once; 0: as many of its share as fit the GPU
+    # samples a rank holds at once; 0: as many of its share as fit the GPU
+    micro_batch: int = bounded(0, at_least=0)
     join_seconds: float = bounded(600.0, above=0)  # that ranks wait for each other at the start
-    peak_tflops: float | None = bounded(
-        None, above=0
-    )  # of one device, for its utilisation; null: known GPUs by their name
+    # of one device, for its utilisation; null: known GPUs by their name
+    peak_tflops: float | None = bounded(None, above=0)
 
 
 class Extent(NamedTuple):
-    """Where a flat piece lies: from element `start` of a tensor that is `shape` as a whole."""
+    """Position of a flat piece: from element `start` on, in a tensor of shape `shape`."""
 
     start: int
     shape: tuple[int, ...]
@@ -66,7 +59,7 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineState:
-    """What one rank must remember: flat float32 pieces on the CPU, and how many optimizer steps were made."""
+    """The part of the state that one rank saves: flat float32 pieces on the CPU, and the number of optimizer steps."""
 
     tensors: dict[str, Tensor]
     steps: int
@@ -75,13 +68,13 @@ class EngineState:
 
 
 class StateReader(Protocol):
-    """A whole logical state, of which an engine reads what it owns."""
+    """A whole logical state, from which an engine reads the pieces that it owns."""
 
     steps: int
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of every tensor, by role and name."""
+        """The shape of every tensor, by role and name."""
         ...
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
@@ -90,12 +83,12 @@ class StateReader(Protocol):
 
 
 M = TypeVar("M", bound=nn.Module)
-# (device, ranks, smallest over ranks) -> micro-batch that fits the device
+# (device, ranks, function that returns the smallest number over ranks) -> micro-batch that fits the device
 Fitting = Callable[[torch.device, Ranks, Callable[[int], int]], int]
 
 
 class Engine(Protocol):
-    """One optimizer step is: `accumulation` times `backward(loss)`, then `step`. Ranks meet in these methods only."""
+    """One optimizer step is: `accumulation` times `backward(loss)`, then `step`. Every rank makes the same calls."""
 
     ranks: Ranks
     group: Group  # messages between ranks besides gradients and weights
@@ -116,14 +109,14 @@ class Engine(Protocol):
     def step(self, learning_rate_factor: float, decays: Mapping[str, float]) -> Tensor:
         """Update weights and their averages (`decays` by role); the gradient's norm before clipping, 0-d.
 
-        A norm that is not finite says that the step was left out, on every rank. Reading it waits for the device.
+        Where the norm is not finite, the step was left out on every rank. Reading it waits for the device.
         """
         ...
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, `module` computes with the averaged weights (`ema`); afterwards with its own again, bit for bit.
 
-        Every rank must enter it. No step, state or load inside.
+        Every rank must enter it. `step`, `state` and `load` must not be called inside.
         """
         ...
 
@@ -132,11 +125,11 @@ class Engine(Protocol):
         ...
 
     def time_communication(self, stopwatch: Stopwatch) -> None:
-        """From now on, count the time that gradients and weights take between ranks."""
+        """From now on, measure the time that ranks spend exchanging gradients and weights."""
         ...
 
     def state(self) -> EngineState:
-        """Copies of what this rank must write; the next call overwrites them."""
+        """Copies of the pieces that this rank saves; the next call overwrites them."""
         ...
 
     def load(self, reader: StateReader) -> None:

@@ -42,9 +42,8 @@ log = logging.getLogger(__name__)
 
 STALLED = 81  # exit status of a rank that ended itself in a stall; a launcher may start the run again
 FAILED = 1  # exit status of a rank that ended itself because another one failed
-OBSERVERS = (
-    2  # ranks that always read all heartbeats; the others read them only when they are late themselves
-)
+# ranks that always read all heartbeats; the others read them only when they are late themselves
+OBSERVERS = 2
 
 
 class Place(NamedTuple):
@@ -82,9 +81,8 @@ class Watchdog:
         self.observer = Observer(self.folder, ranks.world_size, session, clock)
         self.book = TroubleBook(self.folder, session)
         self.known: set[str] = set()  # keys of troubles
-        self.stuck: tuple[Trouble, Place, float] | None = (
-            None  # newest trouble, this rank's place then, and the time
-        )
+        # newest trouble, this rank's place then, and the time
+        self.stuck: tuple[Trouble, Place, float] | None = None
         self.is_over = threading.Event()
 
     def beat(self, phase: Phase | str) -> None:

@@ -1,10 +1,9 @@
-"""Where DeepSpeed keeps what: the float32 pieces that a rank owns at each ZeRO stage.
+"""The float32 pieces that a rank owns in each ZeRO stage of DeepSpeed, and clipping without messages to the host.
 
-Stage 0 replicates; the model's own weights are the float32 masters. Stages 1 and 2 cut each optimizer group's
-weights, laid end to end, into one part for each rank; a parameter may lie across the cut. Stage 3 cuts every
-parameter by itself, its last part padded. In stages 1 to 3 the weights used in the forward pass are copies of the
-masters, so both must be set.
-Read from DeepSpeed 0.19.8; each attribute that is not public is touched here only.
+Stage 0 replicates; the model's own weights are the float32 masters. Stages 1 and 2 concatenate the weights of each
+optimizer group and cut them into one part for each rank; a parameter may lie across a cut. Stage 3 cuts every
+parameter separately, its last part padded. In stages 1 to 3 the weights of the forward pass are copies of the masters,
+so both must be set. Written for DeepSpeed 0.19.8; attributes that are not public are used in this module only.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def plain_optimizer(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def owned_pieces(stage: int, optimizer: Any, trained: Mapping[str, nn.Parameter]) -> list[Piece]:
-    """This rank's pieces with their moments, which are created here."""
+    """This rank's pieces; Adam's moments are created here."""
     inner = plain_optimizer(optimizer)
     if stage == 0:
         create_moments(inner, trained.values())
@@ -50,7 +49,7 @@ def _pieces_of_groups(trained: Mapping[str, nn.Parameter]) -> Iterator[Piece]:
     for name, weight in trained.items():
         mapping: Any = weight._hp_mapping  # type: ignore[attr-defined]
         if mapping is None:
-            continue  # another rank's
+            continue  # another rank owns it
         views = {WEIGHT: mapping.get_hp_fragment()}
         views |= {moment: mapping.get_hp_fragment(moment) for moment in MOMENTS}
         yield Piece(name, Extent(mapping.lp_fragment_address.start, tuple(weight.shape)), views)
@@ -63,7 +62,7 @@ def _pieces_of_parameters(optimizer: Any, trained: Mapping[str, nn.Parameter]) -
         start = part * optimizer._get_param_partition_rank(weight)
         count = min(part, sharded.ds_numel - start)
         if count <= 0:
-            continue  # nothing but padding
+            continue  # this rank has padding only
         views = {
             role: optimizer._get_fp32_opt_state_partition(weight, False, key)[0][:count]
             for role, key in ((WEIGHT, None), *((moment, moment) for moment in MOMENTS))
@@ -71,11 +70,11 @@ def _pieces_of_parameters(optimizer: Any, trained: Mapping[str, nn.Parameter]) -
         yield Piece(name, Extent(start, tuple(sharded.ds_shape)), views)
 
 
-class UnaskedClipping:
-    """Norm, clipping and the check for values that are no numbers, at stages 1 and 2, without asking the host.
+class DeviceClipping:
+    """Gradient norm, clipping and the check for NaN and infinity in stages 1 and 2, computed on the device.
 
-    DeepSpeed asks it twice a step, parameter by parameter, while a GPU waits: 18 ms of a 66 ms step on an H100. Here
-    the answers stay on the device, where the optimizer reads whether to leave the step out.
+    It replaces DeepSpeed's functions, which copy a value to the host twice a step for each parameter while the GPU
+    waits: 18 ms of a 66 ms step on an H100. Here the optimizer reads on the device whether to leave the step out.
     """
 
     def __init__(self, optimizer: Any, all_reduce: Callable[[Tensor], Any], most: float) -> None:
@@ -86,7 +85,7 @@ class UnaskedClipping:
 
     @torch.no_grad()
     def norm(self, norm_type: int = 2) -> Tensor:
-        """Of the averaged gradient of all ranks, before clipping."""
+        """Norm of the gradient averaged over all ranks, before clipping."""
         parts = torch._foreach_norm(self._gradients(), norm_type, dtype=torch.float32)
         squares = torch.stack(parts).square().sum()
         self.all_reduce(squares)
@@ -99,7 +98,7 @@ class UnaskedClipping:
         torch._foreach_mul_(gradients, self.factor)
 
     def _gradients(self) -> list[Tensor]:
-        """Of the parts that this rank will update: one flat tensor a group, or a tensor a parameter."""
+        """Gradients of the weights that this rank updates: one flat tensor per group, or one tensor per parameter."""
         groups = self.optimizer.averaged_gradients
         flat = [self.optimizer._get_preflattened_grad_partition(number) for number in groups]
         if all(part is not None for part in flat):
@@ -111,7 +110,7 @@ class UnaskedClipping:
 def set_forward_weights(
     stage: int, deepspeed: Any, trained: Mapping[str, nn.Parameter], reader: StateReader
 ) -> None:
-    """The weights that the next forward pass uses, from whole float32 weights."""
+    """Set the weights of the next forward pass from whole float32 weights."""
     for name, weight in trained.items():
         whole = reader.read(f"{WEIGHT}/{name}")
         if stage < 3:
@@ -122,9 +121,10 @@ def set_forward_weights(
 
 
 class GatheredRole:
-    """A StateReader of a role whose pieces are distributed over the ranks; reading gathers them.
+    """A StateReader of one role, whose pieces are distributed over the ranks; reading gathers them.
 
-    Every rank must read the same weights in the same order. `all_reduce` sums bits, not numbers: nothing is rounded.
+    Every rank must read the same weights in the same order. `all_reduce` sums the bits as integers, so nothing is
+    rounded: all ranks but one contribute zeros.
     """
 
     steps = 0
@@ -157,7 +157,7 @@ class GatheredRole:
 
 
 class InitialWeights:
-    """A model's float32 weights before DeepSpeed rounds them: what the masters start from. A StateReader."""
+    """A StateReader of a model's float32 weights before DeepSpeed rounds them: the masters start from these."""
 
     steps = 0
 

@@ -1,7 +1,7 @@
-"""Steps whose gradient is not finite: left out by the engine, named here, and counted until patience ends.
+"""Steps whose gradient is not finite: the engine leaves them out; they are reported and counted here.
 
-The engine leaves such a step out on every rank by itself; nobody waits for that. The host learns of it a step later on
-a GPU, whose queue must not run empty, and at once on a CPU. As ranks share the norm, they all count alike.
+The engine leaves such a step out on every rank without waiting for the host. On a GPU, whose queue must not run empty,
+the host learns of it one step later; on a CPU at once. Ranks share the norm, so they all count alike.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from lediflow.ranges import bounded
 
 log = logging.getLogger(__name__)
 
-NAMED = 8  # samples that a warning names
+NAMED = 8  # samples named in a warning
 
 
 @dataclass(kw_only=True)
 class BadStepsConfig:
-    in_a_row: int = bounded(
-        8, at_least=1
-    )  # steps left out one after another before the run goes back to its last checkpoint
-    returns: int = bounded(3, at_least=0)  # times that a start goes back before it ends with an error
+    # consecutive steps left out before the run goes back to its last checkpoint
+    in_a_row: int = bounded(8, at_least=1)
+    returns: int = bounded(
+        3, at_least=0
+    )  # times that one start of the run goes back before it ends with an error
 
 
 @dataclass
 class Step:
-    """What is known of one optimizer step before anybody has looked."""
+    """One optimizer step, before its gradient norm was read."""
 
     images_seen: int
     keys: list[str]  # of this rank's samples
     losses: list[Tensor]  # of this rank's micro-batches, per sample
-    norm: Tensor  # of the gradient over all ranks, on its way to the host
-    arrived: Callable[[], None]  # waits for it
+    norm: Tensor  # of the gradient over all ranks, being copied to the host
+    arrived: Callable[[], None]  # waits for the copy
     batch: Batch  # the last micro-batch
     learning_rate: float
 
@@ -51,7 +52,7 @@ class Step:
 
     @property
     def lag(self) -> int:
-        """Steps that may pass before somebody looks."""
+        """Steps that may pass before the norm is read: 1 where it comes from a GPU."""
         return int(self.norm.is_pinned())
 
     @property
@@ -61,8 +62,8 @@ class Step:
         return [key for key, is_finite in zip(self.keys, flags, strict=True) if not is_finite]
 
 
-def on_its_way(norm: Tensor) -> tuple[Tensor, Callable[[], None]]:
-    """A 0-d tensor on the host, and what waits for its value: for the step it belongs to, not for those behind it."""
+def copied_to_host(norm: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """A copy of a 0-d tensor to the host, and a function that waits for its value but not for later steps."""
     if not norm.is_cuda:
         return norm, lambda: None
     host = torch.empty((), dtype=norm.dtype, pin_memory=True)
@@ -73,29 +74,29 @@ def on_its_way(norm: Tensor) -> tuple[Tensor, Callable[[], None]]:
 
 
 class BadSteps:
-    """`note` each step; it answers with the bad one it has learned of, if any."""
+    """Counts bad steps: `note` every step, it returns a bad one as soon as it is known, or None."""
 
     def __init__(self, config: BadStepsConfig) -> None:
         self.config = config
         self.in_a_row = 0
         self.returns = 0
         self.total = 0
-        self.unseen: deque[Step] = deque()
+        self.unread: deque[Step] = deque()
 
     def note(self, step: Step) -> Step | None:
-        self.unseen.append(step)
-        return self._look() if len(self.unseen) > step.lag else None
+        self.unread.append(step)
+        return self._read_oldest() if len(self.unread) > step.lag else None
 
     def flush(self) -> Step | None:
-        """Look at what is left, before the run ends."""
-        return self._look() if self.unseen else None
+        """Read the norm of the last step, before the run ends."""
+        return self._read_oldest() if self.unread else None
 
     @property
     def are_too_many(self) -> bool:
         return self.in_a_row >= self.config.in_a_row
 
     def count_return(self, folder: object) -> None:
-        """One more return to the last checkpoint, or an error where there were enough."""
+        """Count one return to the last checkpoint; UserError if there were too many."""
         self.returns += 1
         if self.returns > self.config.returns:
             raise UserError(
@@ -104,10 +105,10 @@ class BadSteps:
                 "train.schedule.warmup_images, or look at the samples that the log names"
             )
         self.in_a_row = 0
-        self.unseen.clear()
+        self.unread.clear()
 
-    def _look(self) -> Step | None:
-        step = self.unseen.popleft()
+    def _read_oldest(self) -> Step | None:
+        step = self.unread.popleft()
         if not step.is_bad:
             self.in_a_row = 0
             return None
@@ -116,8 +117,8 @@ class BadSteps:
         return step
 
 
-def described(step: Step, suspects: list[str]) -> str:
-    """A sentence about a step that was left out."""
+def describe_bad_step(step: Step, suspects: list[str]) -> str:
+    """A sentence for the log about a step that was left out."""
     names = ", ".join(suspects[:NAMED]) + (", ..." if len(suspects) > NAMED else "")
     why = f"the loss of {names} is not finite" if suspects else "every loss is finite, the gradient is not"
     return f"the step that ended at {step.images_seen} images was left out: {why}"

@@ -1,8 +1,15 @@
-"""Training time, counted in images: schedules and intervals keep their meaning when the number of GPUs changes."""
+"""Training time, counted in images, and the learning rate as a function of it.
+
+Schedules and intervals keep their meaning when the number of GPUs changes. The learning rate rises linearly, stays
+constant, and falls by a cosine at the end.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from lediflow.ranges import bounded
 
 
 @dataclass
@@ -25,3 +32,25 @@ class Clock:
         if every_images <= 0:
             return False
         return self.images_seen // every_images > (self.images_seen - self.global_batch) // every_images
+
+
+@dataclass(kw_only=True)
+class ScheduleConfig:
+    # linear rise from zero; too short and AdamW's first steps are wild
+    warmup_images: int = bounded(10_000, at_least=0)
+    # the last stretch of the run, over which the rate falls; 0 keeps it constant
+    decay_images: int = bounded(0, at_least=0)
+    final_factor: float = bounded(0.0, at_least=0)  # where the decay ends, as a share of the full rate
+
+
+def learning_rate_factor(config: ScheduleConfig, images_seen: int, images: int) -> float:
+    """Share of the full learning rate for a batch that ends at `images_seen` of a run of `images`, in [0, 1]."""
+    warmup = min(1.0, images_seen / config.warmup_images) if config.warmup_images else 1.0
+    return warmup * _decay(config, max(0, images - images_seen))
+
+
+def _decay(config: ScheduleConfig, images_left: int) -> float:
+    if images_left >= config.decay_images:
+        return 1.0
+    height = 0.5 * (1 - math.cos(math.pi * images_left / config.decay_images))
+    return config.final_factor + (1 - config.final_factor) * height

@@ -1,4 +1,4 @@
-"""What a continued run must share with its start, and where two such records differ."""
+"""The options that a continued run must have in common with its start, and where two such records differ."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from lediflow.engine.ema import decays_for
 from lediflow.engine.hang_detection import Phase
 from lediflow.engine.stop import StopReason
 from lediflow.nn.neighborhood import checked_routes
-from lediflow.training.bad_steps import Step, described, on_its_way
+from lediflow.training.bad_steps import Step, copied_to_host, describe_bad_step
+from lediflow.training.clock import learning_rate_factor
 from lediflow.training.resume import restore_checkpoint
-from lediflow.training.schedules import learning_rate_factor
 from lediflow.training.state import Training
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def take_step(run: Training) -> Step:
     norm = engine.step(factor, decays_for(config.ema, clock.images_seen, clock.global_batch))
     run.watchdog.step_done()
     run.stop.observe("step", run.pace.end_step())
-    return Step(clock.images_seen, keys, losses, *on_its_way(norm), batch, config.learning_rate * factor)
+    return Step(clock.images_seen, keys, losses, *copied_to_host(norm), batch, config.learning_rate * factor)
 
 
 def train(run: Training) -> StopReason:
@@ -89,7 +89,7 @@ def train(run: Training) -> StopReason:
                 saving.settle()
                 held_out.report_turn(clock.images_seen)
 
-        # Once: stop.
+        # At a step on which all ranks agree: stop.
         if agreed.reason is StopReason.LEASE_LOST:
             return agreed.reason  # another process holds the run folder: a save would write into it
         if agreed.reason is not StopReason.NONE and not run.is_over:
@@ -133,7 +133,7 @@ def report_bad_step(run: Training, bad: Step | None) -> None:
     if bad is None:
         return
     suspects = [key for keys in run.engine.group.all_gather(bad.suspects) for key in keys]
-    log.warning("%s", described(bad, suspects))
+    log.warning("%s", describe_bad_step(bad, suspects))
     run.tracker.record("bad_step", bad.images_seen, norm=float(bad.norm), samples=suspects)
 
 

@@ -1,4 +1,4 @@
-"""How long each rank's steps take and why: the event `ranks`, and a warning that names a slow one."""
+"""How long each rank's steps take and why: the event `ranks`, and a warning that names a slow rank."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lediflow.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-UNTIL_TOLD = 3  # records in a row: a rank that is slow once had its reasons
+RECORDS_UNTIL_WARNING = 3  # in a row; a rank that is slow once may have a reason
 
 
 class Pace:
-    """A run's timings, gathered from time to time."""
+    """The timings of a run, gathered once in a while."""
 
     def __init__(self, engine: Engine, tracker: Tracker) -> None:
         self.engine, self.tracker = engine, tracker
@@ -24,22 +24,22 @@ class Pace:
         engine.time_communication(self.timings.communication)
 
     def end_step(self) -> float:
-        """One step is over; its seconds."""
+        """End a step; its duration in seconds."""
         self.timings.end_step()
         return self.timings.steps[-1]["step"]
 
     def record(self, images_seen: int) -> None:
-        """Tell every rank's quantiles since the last time, in seconds. Every rank must call it."""
+        """Record the quantiles of every rank since the last record, in seconds. Every rank must call it."""
         if not self.timings.steps:
             return
         found = table(self.engine.group.stack(self.timings.row()))
         self.tracker.record("ranks", images_seen, **found)
         if self.engine.ranks.is_first:
-            self._tell(images_seen, stragglers(found))
+            self._warn(images_seen, stragglers(found))
 
-    def _tell(self, images_seen: int, found: list[Slow]) -> None:
-        """Name each slow rank once, when it has been slow for a while."""
+    def _warn(self, images_seen: int, found: list[Slow]) -> None:
+        """Log each slow rank once, when it has been slow for RECORDS_UNTIL_WARNING records."""
         self.slow = Counter({(one.rank, one.words): self.slow[one.rank, one.words] + 1 for one in found})
-        lasting = [one for one in found if self.slow[one.rank, one.words] == UNTIL_TOLD]
+        lasting = [one for one in found if self.slow[one.rank, one.words] == RECORDS_UNTIL_WARNING]
         if lasting:
             log.warning("at %d images: %s", images_seen, "; ".join(map(str, lasting)))

@@ -20,7 +20,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Spread, log_spreads, typical_spread
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.stages.latents import draw_latents
-from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED, looking_on
+from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED, inference
 
 IMAGES = 512
 PIECE = 16  # images at once, whatever the micro-batch
@@ -36,7 +36,7 @@ def measure_spread(
     quarantine = Quarantine(reader, samples, CORRUPT_SHARE)
     logs = torch.zeros(len(chosen), 2, dtype=torch.float64)
     step = PIECE * engine.ranks.world_size
-    with looking_on(auxiliary):
+    with inference(auxiliary):
         for first in range(PIECE * engine.ranks.rank, len(chosen), step):
             piece = slice(first, first + PIECE)
             stored = quarantine.loaded(chosen[piece], lambda numbers: load_samples(reader, numbers, numbers))

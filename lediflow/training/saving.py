@@ -1,8 +1,8 @@
-"""When to save, what becomes of a save that fails, and how long training waited for it.
+"""When a run saves, and what happens to a save that fails.
 
-A save is begun by all ranks at one step boundary and goes on in threads. Its end is heard of at a later boundary. One
-that fails (a full disk, a rank that cannot write) leaves the checkpoint before it as it was; the first rank asks for
-another try, by a vote that all ranks hear at the same step.
+All ranks begin a save at the same step boundary; it goes on in threads, and its outcome is known at a later boundary.
+A save that fails (a full disk, a rank that cannot write) leaves the checkpoint before it untouched; rank 0 votes for
+another try, and all ranks begin it at the same step.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from lediflow.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 30.0  # at first; doubled after each failure
+RETRY_SECONDS = 30.0  # pause after the first failure; doubled after each further one
 LONGEST_RETRY_SECONDS = 1800.0
-LAST_TRIES, LAST_PAUSE_SECONDS = 5, 10.0  # at the end there is no later boundary to try again
-LEAVING_SECONDS = 30.0  # that a run which ends in an error waits for a save under way
+LAST_TRIES, LAST_PAUSE_SECONDS = 5, 10.0  # at the end of the run, where no later step can try again
+LEAVING_SECONDS = 30.0  # how long a run that ends in an error waits for a save under way
 
 
 @dataclass
-class Attempt:
+class PendingSave:
     """A save that is under way."""
 
     images_seen: int
-    waited_seconds: float  # that training stood still
+    waited_seconds: float  # how long training waited for it
 
 
 class Saving:
-    """One run's saves. Every rank calls the same methods at the same steps."""
+    """The saves of one run. Every rank calls the same methods at the same steps."""
 
     def __init__(
         self,
@@ -47,53 +47,55 @@ class Saving:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.writer, self.engine, self.tracker = writer, engine, tracker
-        self.observe = observe  # hears how long a whole save took
+        self.observe = observe  # is called with the duration of each save
         self.clock, self.sleep = clock, sleep
-        self.attempt: Attempt | None = None
-        self.last_saved: int | None = (
-            None  # images seen at the newest whole checkpoint; the first rank's knowledge
-        )
+        self.pending: PendingSave | None = None
+        # images seen at the newest whole checkpoint; known on rank 0 only
+        self.last_saved: int | None = None
         self.pause = RETRY_SECONDS
         self.retry_at: float | None = None
         self.is_wanted = False
         self.failure = ""
 
     def is_time(self, wanted: bool) -> bool:
-        """Whether a save was wanted at this boundary or at one before, and not begun since."""
+        """Whether a save was wanted at this step or before, and not begun since."""
         self.is_wanted |= wanted
         return self.is_wanted
 
     @property
     def failed_save(self) -> int:
-        """This rank's vote: the number of the save of which its part could not be written; 0: none."""
+        """This rank's vote: the number of the save whose slice it could not write; 0: none."""
         return self.writer.number if self.writer.slice_error() is not None else 0
 
     @property
     def wants_retry(self) -> bool:
-        """The first rank's vote: time to try again what failed."""
+        """Rank 0's vote: it is time to try a failed save again."""
         return self.retry_at is not None and self.clock() >= self.retry_at
 
     def begin(self, images_seen: int, progress: dict[str, Any]) -> None:
-        """Copy the state and let threads write it; a save still under way is waited for."""
+        """Copy the state and let threads write it, after waiting for a save still under way."""
         started = self.clock()
         self.settle()
         state = self.engine.state()
         self.retry_at, self.is_wanted = None, False
         self.writer.begin(images_seen, state, progress)
-        self.attempt = Attempt(images_seen, self.clock() - started)
+        self.pending = PendingSave(images_seen, self.clock() - started)
 
     def learn_outcome(self, failed_save: int) -> None:
-        """At a step boundary: learn how the save under way ended, if it did. Votes on earlier ones are stale."""
+        """At the end of a step: learn how the save under way ended, if it did.
+
+        `failed_save` is the agreed vote; one about an earlier save is ignored.
+        """
         somebody_failed = 0 < failed_save == self.writer.number
         if self.engine.ranks.is_first:
             if somebody_failed:
                 self.writer.abandon()
             self._conclude(self.writer.poll())
         elif somebody_failed:
-            self.writer.poll()  # this rank's own part is over, too
+            self.writer.poll()  # this rank's part is over, too
 
     def settle(self) -> bool:
-        """Wait until the save under way has ended on every rank; whether the newest one stands. Collective."""
+        """Wait until the save under way has ended on every rank; whether it succeeded. Every rank must call it."""
         failed = self.writer.wait_slice() is not None
         failed = bool(self.engine.group.agree_now([int(failed)])[0])
         if self.engine.ranks.is_first:
@@ -105,7 +107,7 @@ class Saving:
         return self.engine.group.broadcast(self.retry_at is None)
 
     def finish(self, images_seen: int, progress: dict[str, Any]) -> None:
-        """Save where the run ends, unless that is saved; UserError if it cannot be."""
+        """Save the end of the run, unless that is saved already; UserError if it cannot be saved."""
         if self.settle() and self.engine.group.broadcast(self.last_saved == images_seen):
             return
         for is_last in [False] * (LAST_TRIES - 1) + [True]:
@@ -121,7 +123,7 @@ class Saving:
         )
 
     def leave(self) -> None:
-        """Where a run ends in an error: let this rank's part of a save under way come to its end."""
+        """After an error: wait for this rank's part of a save under way, LEAVING_SECONDS at most."""
         if self.writer.thread is not None:
             self.writer.thread.join(LEAVING_SECONDS)
 
@@ -134,26 +136,26 @@ class Saving:
         )
 
     def _conclude(self, outcome: Saved | Failed | None) -> None:
-        if outcome is None or self.attempt is None:
+        if outcome is None or self.pending is None:
             return
-        attempt, self.attempt = self.attempt, None
+        pending, self.pending = self.pending, None
         if isinstance(outcome, Saved):
-            self.last_saved, self.pause = attempt.images_seen, RETRY_SECONDS
-            self.observe("save", outcome.seconds + attempt.waited_seconds)
+            self.last_saved, self.pause = pending.images_seen, RETRY_SECONDS
+            self.observe("save", outcome.seconds + pending.waited_seconds)
             self.tracker.record(
                 "checkpoint",
-                attempt.images_seen,
+                pending.images_seen,
                 seconds=outcome.seconds,
-                waited_seconds=attempt.waited_seconds,
+                waited_seconds=pending.waited_seconds,
             )
             return
         log.error(
             "NOT SAVED at %d images: %s. Training goes on, the checkpoint before stays; next try in %.0f s",
-            attempt.images_seen,
+            pending.images_seen,
             outcome.reason,
             self.pause,
         )
         self.failure = outcome.reason
-        self.tracker.record("checkpoint_failed", attempt.images_seen, reason=str(outcome.reason))
+        self.tracker.record("checkpoint_failed", pending.images_seen, reason=str(outcome.reason))
         self.retry_at = self.clock() + self.pause
         self.pause = min(2 * self.pause, LONGEST_RETRY_SECONDS)

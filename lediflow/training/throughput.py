@@ -1,7 +1,7 @@
 """How much of a device's arithmetic training uses: FLOP/s, and as a share of the peak (model FLOPs utilisation).
 
-What counts is the work that the formulas ask for (lediflow.nn.cost): three forward passes' products for the trained
-model, one for what is called of the frozen parent; what is computed again to save memory does not count.
+Only the work of the formulas counts (lediflow.nn.cost): the products of three forward passes for the trained model, of
+one for the called parts of the frozen parent. Activation recomputation does not count.
 MFU: Chowdhery et al., arXiv:2204.02311, appendix B.
 """
 
@@ -43,19 +43,19 @@ PEAKS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Throughput:
-    """What an image costs and what a device could do; a peak that is not known leaves utilisation out."""
+    """Cost of an image and peak of a device; without a known peak no utilisation is reported."""
 
     flops_per_image: float
     peak_tflops: float | None = None  # of one device
 
     def at(self, images_per_second: float, devices: int) -> dict[str, float]:
-        """Of each of the devices that share the images: `tflops`, and `mfu` in [0, 1]."""
+        """For each of the devices that share the images: `tflops`, and `mfu` in [0, 1]."""
         tflops = images_per_second * self.flops_per_image / devices / 1e12
         return {"tflops": tflops} | ({"mfu": tflops / self.peak_tflops} if self.peak_tflops else {})
 
 
 def peak_tflops(device_name: str, precision: str) -> float | None:
-    """Of a device by its name, in products of `precision`; None if it is not among those known."""
+    """Peak TFLOP/s of a device in products of `precision`, by its name; None if it is unknown."""
     for name, (bfloat16, float32) in PEAKS.items():
         if re.search(rf"\b{re.escape(name)}\b", device_name):
             return bfloat16 if precision == "bfloat16" else float32
@@ -63,7 +63,7 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
 
 
 def training_flops(stage: str, trained: Spec, parent: AuxiliarySpec | None, image_size: int) -> int:
-    """Of training on one image; the flow and the auxiliary model see the image, the latent sampler its latent."""
+    """FLOPs of training on one image; the latent sampler computes on its latent, other models on the image."""
     size = image_size
     if stage == "latent_sampler":
         assert parent is not None  # it is made of the parent's latents
@@ -72,7 +72,7 @@ def training_flops(stage: str, trained: Spec, parent: AuxiliarySpec | None, imag
 
 
 def parent_flops(stage: str, parent: AuxiliarySpec | None, image_size: int) -> int:
-    """Of the frozen parent: the flow encodes and decodes each image, the latent sampler encodes it."""
+    """FLOPs of the frozen parent: the flow encodes and decodes each image, the latent sampler encodes it."""
     if parent is None:
         return 0
     cost = model_cost(parent, image_size, image_size)

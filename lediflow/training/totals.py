@@ -1,7 +1,7 @@
-"""Means over samples, whatever batches and ranks they came in.
+"""Means over samples, independent of how they were split into batches and ranks.
 
-Everything a stage reports of a batch is kept as one vector of sums on the device: adding a batch costs a few small
-kernels and waits for nothing. The ranks' vectors meet once, when the means are asked for.
+Everything a stage reports about a batch is added to one vector of sums on the device: that costs a few small kernels
+and waits for nothing. The vectors of the ranks are summed once, when the means are computed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Values = dict[str, Any]
 
 
 class Totals:
-    """Sums since the start, of which every rank must have added as many batches as the others."""
+    """Sums over the batches of this rank; every rank must add equally many batches."""
 
     def __init__(self) -> None:
         self.sums: Float64[Tensor, " entries"] | None = None
 
     def add(self, result: StageLoss, is_counted: bool = True) -> None:
-        """Add a batch; one that is not counted lends its shape only, on ranks that have fewer samples than others."""
+        """Add a batch. A batch that is not counted adds zeros, on ranks that have fewer samples than others."""
         entries = self.entries(result)
         if not is_counted:
             entries = torch.zeros_like(entries)  # not a product: 0 x nan is nan
@@ -43,16 +43,16 @@ class Totals:
         return torch.cat([metrics, *(part for bins in result.bins.values() for part in bins)]).double()
 
     def with_extra(self, values: list[float]) -> Float64[Tensor, " extra_and_entries"]:
-        """This rank's sums behind some values of its own, for one message to the others."""
+        """`values` followed by this rank's sums, for one message to the others."""
         assert self.sums is not None, "nothing was added"
         return torch.cat([torch.tensor(values, dtype=torch.float64, device=self.sums.device), self.sums])
 
     def samples(self, total: Float64[Tensor, " entries"]) -> int:
-        """How many samples the sum over ranks is of."""
+        """Number of samples in a sum over ranks."""
         return int(total[0])
 
     def means(self, total: Float64[Tensor, " entries"]) -> Values:
-        """Names and values of the sum over ranks: a number per metric, a list per binned value (None: empty bin)."""
+        """Means from a sum over ranks, by name: a number per metric, a list per binned value (None: empty bin)."""
         samples, *sums = total[: 1 + len(self.names)].tolist()
         means: Values = {name: value / samples for name, value in zip(self.names, sums, strict=True)}
         rest = total[1 + len(self.names) :]

@@ -1,10 +1,10 @@
 """The loss on held-out samples, with the same samples and the same draws every time.
 
 A sample's time and noise are keyed by its number in the set under a seed of their own, so the loss does not depend on
-the run's seed, on the moment or on the number of ranks: curves of runs differ by their weights alone. (With
-stage.coupling=optimal_transport it depends on the micro-batch, as training does.) Every rank makes the same number
-of forward calls, because weights that are sharded (ZeRO 3) are gathered in each; a rank that has run out of samples
-repeats one, which does not count.
+the run's seed, on the step or on the number of ranks: curves of two runs differ by their weights alone. (With
+stage.coupling=optimal_transport it depends on the micro-batch, as training does.) Every rank makes the same number of
+forward calls, because sharded weights (ZeRO 3) are gathered in each; a rank without samples left repeats one, which
+does not count.
 """
 
 from __future__ import annotations
@@ -39,23 +39,21 @@ from lediflow.training.totals import Totals
 
 log = logging.getLogger(__name__)
 
-EVERY_IMAGES = 65_536  # twice 512 forward passes in so many images' forward and backward: 0.5 % of the work
+EVERY_IMAGES = 65_536  # 2 x 512 forward passes in so many training images are 0.5 % of the work
 NOISE_SEED = 0
-CORRUPT_SHARE = 0.5  # a held-out sample that cannot be read costs a little precision, not the run
+CORRUPT_SHARE = 0.5  # tolerated share of unreadable samples: they cost only precision
 
 Samples = Int64[np.ndarray, " samples"]
 
 
 @dataclass(kw_only=True)
 class ValidationConfig:
-    """How often the loss on held-out samples is taken, and how exactly."""
+    """How often and on how many held-out samples the loss is measured."""
 
-    every_images: int | None = bounded(
-        None, at_least=0
-    )  # 0: never | null: every 65536 where data.held_out_fraction is not 0
-    samples: int = bounded(
-        512, at_least=1
-    )  # of the held-out ones, the same each time; more: a loss less noisy and dearer
+    # 0: never | null: every 65536 where data.held_out_fraction is not 0
+    every_images: int | None = bounded(None, at_least=0)
+    # of the held-out ones, the same each time; more: less noise, longer validations
+    samples: int = bounded(512, at_least=1)
 
     def __post_init__(self) -> None:
         check_ranges(self, "train.validation.")
@@ -64,7 +62,10 @@ class ValidationConfig:
 def build_validation(
     config: ValidationConfig, data: DataConfig, reader: ShardReader, device: torch.device, needed_by: str = ""
 ) -> Validation | None:
-    """What the run validates on; None if it does not. `needed_by`: the option that needs held-out losses, or empty."""
+    """The validation of a run, None if it has none. `needed_by`: the option that needs held-out losses, or empty.
+
+    UserError where held-out losses are asked for, but no sample is held out.
+    """
     if config.every_images == 0:
         return None
     held_out = samples_of("heldout", reader.index.table["key"], data.held_out_fraction)
@@ -84,7 +85,7 @@ def build_validation(
 
 
 class Validation:
-    """Some of the held-out samples, spread evenly over the set; `measure` gives their loss under a stage."""
+    """The loss of some held-out samples, spread evenly over the set."""
 
     def __init__(
         self, reader: ShardReader, held_out: Samples, config: ValidationConfig, device: torch.device
@@ -96,7 +97,7 @@ class Validation:
         self.quarantine = Quarantine(reader, held_out, CORRUPT_SHARE)
 
     def measure(self, engine: Engine, stage: Stage) -> dict[str, Any]:
-        """The values of an event: means and bins as in training, over the same samples. Every rank must call it."""
+        """The values of the event `validation`: means and bins as in training. Every rank must call it."""
         started, totals = time.perf_counter(), Totals()
         for places, result in self._passes(engine, stage):
             totals.add(result, is_counted=len(places) > 0)
@@ -109,7 +110,7 @@ class Validation:
         for places, result in self._passes(engine, stage):
             found.append((places, result.per_sample[: len(places)]))
         losses = torch.zeros(len(self.samples), dtype=torch.float64)
-        for places, values in found:  # here, so that no batch waits for the device
+        for places, values in found:  # copied here, so that no batch waits for the device
             losses[places] = values.to("cpu", torch.float64)
         return engine.group.sum(losses).numpy()
 
@@ -121,9 +122,9 @@ class Validation:
 
     def _passes(self, engine: Engine, stage: Stage) -> Iterator[tuple[Samples, StageLoss]]:
         """This rank's batches: places in `samples` (empty where other ranks have more batches) and the stage's loss."""
-        places = shares(np.arange(len(self.samples)), engine.ranks, engine.micro_batch)
+        places = parts_of_rank(np.arange(len(self.samples)), engine.ranks, engine.micro_batch)
         numbers = [self.samples[part if len(part) else [0]] for part in places]
-        with looking_on(engine.module):
+        with inference(engine.module):
             for part, stored in zip(places, loaded_ahead(self._load, numbers), strict=True):
                 batch = ready(stored, self.reader, self.noise, self.device)
                 yield part, stage.loss(engine.module, batch, self.noise)
@@ -133,10 +134,10 @@ class Validation:
 
 
 @contextmanager
-def looking_on(module: nn.Module) -> Iterator[None]:
-    """Within, the model is in evaluation mode, keeps nothing for gradients, and is not compiled.
+def inference(module: nn.Module) -> Iterator[None]:
+    """Inside, the model is in evaluation mode, without gradients, and not compiled.
 
-    Compiling it a second time, for passes without gradients, would take a minute: longer than the passes do.
+    Compiling it again, for passes without gradients, would take longer (a minute) than the passes do.
     """
     was_training = module.training
     is_compiled = any(part._compiled_call_impl is not None for part in module.modules())
@@ -148,15 +149,15 @@ def looking_on(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
-def shares(samples: Samples, ranks: Ranks, size: int) -> list[Samples]:
-    """A rank's samples in parts of at most `size`: as many parts on every rank, the last ones may be empty."""
+def parts_of_rank(samples: Samples, ranks: Ranks, size: int) -> list[Samples]:
+    """A rank's samples in parts of at most `size`: equally many parts on every rank, of which the last may be empty."""
     longest = -(-len(samples) // ranks.world_size)
     own = samples[ranks.rank :: ranks.world_size]
     return [own[start : start + size] for start in range(0, longest, size)]
 
 
 def loaded_ahead(load: Callable[[Samples], StoredBatch], parts: Sequence[Samples]) -> Iterator[StoredBatch]:
-    """Each part loaded, while the one before it is being used."""
+    """Load each part while the one before it is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="validation") as pool:
         coming = pool.submit(load, parts[0])
         for following in parts[1:]:

@@ -1,10 +1,10 @@
-"""What happened since the last record: means over samples and ranks, and where time and memory went.
+"""Means over samples and ranks since the last record, with throughput and memory.
 
-One event `train`; times are those of whole steps, without what was paused for (validation):
+One event `train`; times are those of whole steps, without pauses (validation):
 
-images_per_second   of the run                      data_wait_share   of the ranks' time, spent waiting for samples
-tflops, mfu         of one device (throughput.py)   peak_memory_gib   of the rank that has needed most so far
-corrupt_samples     that ranks met so far; one that two ranks met counts twice
+images_per_second   of the run                      data_wait_share   share of the ranks' time spent waiting for samples
+tflops, mfu         of one device (throughput.py)   peak_memory_gib   largest over the ranks so far
+corrupt_samples     met by the ranks so far; a sample met by two ranks counts twice
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Window:
-    """Fed by every micro-batch; `record` writes one event and begins the next window. Every rank must call it."""
+    """`add` every micro-batch; `record` writes one event and begins the next window. Every rank must call it."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class Window:
         self._begin_next()
 
     def waited(self, fetch: Callable[[], T]) -> T:
-        """What `fetch` gives; its time counts as waiting for data."""
+        """The result of `fetch`; its duration counts as waiting for data."""
         before = self.seconds()
-        if not self.has_begun:  # building and loading a checkpoint are no training
+        if not self.has_begun:  # building and loading a checkpoint do not count
             self.has_begun, self.started = True, before
         fetched = fetch()
         self.wait_seconds += self.seconds() - before
@@ -54,17 +54,17 @@ class Window:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside is no training, and does not slow its figures."""
+        """The time inside does not count."""
         before = self.seconds()
         yield
         self.started += self.seconds() - before
 
     def add(self, result: StageLoss) -> None:
-        """Count a micro-batch; waits for nothing."""
+        """Count a micro-batch; it does not wait for the device."""
         self.totals.add(result)
 
     def record(self, corrupt_samples: int = 0, **last: Any) -> None:
-        """Write one event; `last` are values of the last step, taken as they are."""
+        """Write one event; `last` are values of the last step, recorded unchanged."""
         own = [self.wait_seconds, float(corrupt_samples), peak_memory_gib(self.engine.device)]
         ranks = self.engine.group.stack(self.totals.with_extra(own))
         waits, corrupt, memory = ranks[:, : len(own)].unbind(1)
@@ -83,7 +83,7 @@ class Window:
         self._begin_next()
 
     def restart(self) -> None:
-        """Forget the window, as where a run goes back to a checkpoint; time counts from the next sample fetched."""
+        """Drop the window, when a run goes back to a checkpoint; time counts from the next `waited` on."""
         self._begin_next()
         self.has_begun = False
 
@@ -97,7 +97,7 @@ class Window:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most that tensors took on a GPU so far, or this process in host memory."""
+    """Largest memory so far in GiB: of tensors on a GPU, or of this process on the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB

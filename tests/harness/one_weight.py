@@ -13,7 +13,7 @@ from lediflow.engine.stop import StopRequest
 from lediflow.engine.watchdog import Watchdog, WatchdogConfig
 from lediflow.flow.noise import SampleNoise
 from lediflow.stages.protocol import stage_loss
-from lediflow.training.clock import Clock
+from lediflow.training.clock import Clock, ScheduleConfig
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.held_out_monitor import HeldOutMonitor
@@ -21,7 +21,6 @@ from lediflow.training.loop import train as train_on
 from lediflow.training.pace import Pace
 from lediflow.training.resume import begin, find_newest
 from lediflow.training.saving import Saving
-from lediflow.training.schedules import ScheduleConfig
 from lediflow.training.state import Training
 from lediflow.training.window import Window
 

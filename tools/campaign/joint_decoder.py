@@ -74,10 +74,9 @@ from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.stages.flow import AUTO, FlowStage
 from lediflow.stages.latents import draw_latents
-from lediflow.training.clock import Clock
+from lediflow.training.clock import Clock, learning_rate_factor
 from lediflow.training.prior_spread import IMAGES
-from lediflow.training.schedules import learning_rate_factor
-from lediflow.training.validation import NOISE_SEED, looking_on
+from lediflow.training.validation import NOISE_SEED, inference
 
 STEPS = [1, 2, 4, 8]  # of midpoint: 2, 4, 8 and 16 evaluations
 PIECE = 64  # held-out images at once
@@ -254,7 +253,7 @@ def means(metrics: list[dict[str, Tensor]]) -> dict[str, float]:
 
 def held_out_loss(stage: FlowStage, velocity: nn.Module, experiment: Experiment) -> float:
     """The flow's loss without the regulariser."""
-    with looking_on(velocity):
+    with inference(velocity):
         losses = [
             stage.loss(velocity, batch, SampleNoise(NOISE_SEED)).per_sample
             for batch in experiment.held_out_batches()

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoints/<images seen, 12 digits>`: one safetensors file of flat pieces per rank that wrote
 it, the averaged weights as an export needs them, a record of clock, stream and identity, and a manifest of SHA-256
-sums. Ranks meet in files only, so that nothing here is a collective and threads may do the work.
+sums. Ranks coordinate through files only: no collective is called, so threads may do the work.
 """
 
 from lediflow.engine.checkpoints.folder import Checkpoint, CheckpointConfig, CheckpointFolder, find_fault

@@ -1,8 +1,8 @@
-"""One rank's pieces of a logical state as a safetensors file, and all ranks' files as one state.
+"""One rank's pieces of the logical state as a safetensors file (a slice), and the files of all ranks as one state.
 
-Written by hand, 8 bytes of length, a JSON header, then raw numbers, and not by safetensors' `save_file`: that copies
-every tensor and keeps Python's lock while it writes, and training stands still. Bytes are hashed on their way. Read
-by safetensors itself, only the range that is asked for.
+Slices are written here by hand (8 bytes of length, a JSON header, raw numbers) instead of by safetensors' `save_file`,
+which copies every tensor and holds the interpreter lock while it writes, so that training stands still. The hash is
+computed while writing. safetensors itself reads the files, only the range that is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lediflow.engine.protocol import Extent
 
 EXTENTS, STEPS = "extents", "steps"  # keys of a slice's metadata
 NAMES = {torch.float32: "F32", torch.float16: "F16"}
-CHUNK = 2**24  # bytes of one write: other threads run between
+CHUNK = 2**24  # bytes of one write; other threads run between two writes
 
 
 def slice_name(rank: int, ranks: int) -> str:
@@ -60,18 +60,21 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> memor
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """A CPU tensor's numbers as they lie in memory."""
+    """The bytes of a CPU tensor in memory order."""
     return memoryview(tensor.contiguous().flatten().numpy()).cast("B")  # type: ignore[arg-type]
 
 
 def write_slice(path: Path, tensors: Mapping[str, Tensor], extents: Mapping[str, Extent], steps: int) -> str:
-    """One rank's pieces; returns the file's SHA-256."""
+    """Write one rank's pieces; returns the file's SHA-256."""
     places = {key: [extents[key].start, *extents[key].shape] for key in tensors}
     return write_tensors(path, tensors, {EXTENTS: json.dumps(places), STEPS: str(steps)})
 
 
 class SlicedState:
-    """The state that the slices of a checkpoint make together; reads what is asked for. A StateReader."""
+    """The whole state in the slices of a checkpoint; tensors are read on request. A StateReader.
+
+    ValueError where the slices overlap, leave elements out, or come from different numbers of optimizer steps.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.files = [safe_open(path, framework="pt") for path in paths]
@@ -106,7 +109,7 @@ class SlicedState:
         return self.read(key).view(self.shapes[key])
 
     def _check(self) -> None:
-        """Every element of every tensor exactly once."""
+        """Check that every element of every tensor is there exactly once."""
         for key, pieces in self.pieces.items():
             pieces.sort()
             reached = 0

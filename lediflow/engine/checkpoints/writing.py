@@ -1,10 +1,10 @@
-"""Writing a checkpoint in threads, together with the other ranks, who are met in files.
+"""Writing a checkpoint in threads of all ranks, which coordinate through files.
 
-Each rank writes its slice into `.<images>.<session>.<number>.partial`, then a mark with the slice's hash. The first
-rank waits for all marks, adds what is written once, and renames the folder. The session is one start of the run, the
-number counts its saves, alike on every rank: what a killed start or a failed save has left carries another name. Marks
-are renamed into place, so a mark that is seen is whole. Before anything gets its final name, the fence is asked whether
-the run folder is still ours.
+Each rank writes its slice into `.<images>.<session>.<number>.partial`, then a mark with the slice's hash. Rank 0 waits
+for all marks, adds what is written once, and renames the folder. The session is one start of the run, the number counts
+its saves and is equal on all ranks: what a killed start or a failed save left has another name. Marks are renamed into
+place, so a mark that exists is whole. Before anything gets its final name, the fence checks that this process still
+holds the run folder.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Failed:
 
 
 class CheckpointWriter:
-    """One rank's part in the checkpoints of a run, one at a time."""
+    """One rank's part in the checkpoints of a run, one checkpoint at a time."""
 
     def __init__(
         self, folder: CheckpointFolder, ranks: Ranks, session: str, snapshots: Snapshots | None = None
     ) -> None:
         self.folder, self.ranks, self.session, self.snapshots = folder, ranks, session, snapshots
-        self.fence: Callable[[], None] = lambda: None  # raises where the folder is another's
-        self.number = 0  # of saves begun
+        self.fence: Callable[[], None] = lambda: None  # raises where another process holds the folder
+        self.number = 0  # saves begun
         self.thread: threading.Thread | None = None
         self.is_abandoned = threading.Event()
         self.is_slice_done = threading.Event()
@@ -84,37 +84,37 @@ class CheckpointWriter:
         self.outcome = self.error = None
         self.is_abandoned.clear()
         self.is_slice_done.clear()
-        # a daemon: a process that was told to end does not wait for a disk that hangs
+        # a daemon thread: a process that must end does not wait for a disk that hangs
         self.thread = threading.Thread(
             target=self._write, args=(images_seen, state, progress), name="checkpoint", daemon=True
         )
         self.thread.start()
 
     def slice_error(self) -> Exception | None:
-        """Why this rank's part could not be written, if that is known."""
+        """Why this rank's slice could not be written; None if it was, or is being written."""
         return self.error
 
     def wait_slice(self) -> Exception | None:
-        """Until this rank's part is written, or why it is not."""
+        """Wait until this rank's slice is written; the error if it could not be."""
         self.is_slice_done.wait()
         if self.thread is not None and not self.ranks.is_first:
-            self.thread.join()  # nothing is left to do: the next save may begin at once
+            self.thread.join()  # it has nothing left to do, and the next save may begin at once
         return self.error
 
     def wait_commit(self) -> Saved | Failed | None:
-        """Until the thread has ended; on the first rank that is the whole checkpoint."""
+        """Wait until the thread has ended: on rank 0 for the whole checkpoint."""
         if self.thread is not None:
             self.thread.join()
         return self.poll()
 
     def abandon(self) -> None:
-        """Some rank could not write its part: wait for the others no longer, remove what is there."""
+        """A rank could not write its slice: stop waiting for the others, remove the partial folder."""
         self.is_abandoned.set()
         if self.thread is not None:
             self.thread.join()
 
     def poll(self) -> Saved | Failed | None:
-        """How the last one ended, once; None while it is being written."""
+        """How the last save ended, returned once; None while it is under way."""
         if self.is_busy:
             return None
         outcome, self.outcome = self.outcome, None
@@ -129,9 +129,8 @@ class CheckpointWriter:
         partial = final.with_name(f".{final.name}.{attempt}{PARTIAL}")
         try:
             if self.ranks.is_first:
-                self.folder.clear_partial(
-                    keep=attempt
-                )  # a save that failed may have left slices of other ranks
+                # a failed save may have left slices of other ranks
+                self.folder.clear_partial(keep=attempt)
             self._write_slice(partial, state)
             self.is_slice_done.set()
             if self.ranks.is_first:
@@ -155,7 +154,7 @@ class CheckpointWriter:
 
     def _commit(self, partial: Path, final: Path, progress: dict[str, Any]) -> None:
         names = [slice_name(rank, self.ranks.world_size) for rank in range(self.ranks.world_size)]
-        sums = self._gathered_marks(partial, names)
+        sums = self._collect_marks(partial, names)
         whole = SlicedState([partial / name for name in names])
         sums[MODEL] = write_averaged(partial / MODEL, whole)
         write_flushed(partial / PROGRESS, {**progress, "optimizer_steps": whole.steps})
@@ -166,27 +165,27 @@ class CheckpointWriter:
         write_flushed(partial / MANIFEST, {SUMS: sums})
         flush(partial)
         self.fence()
-        discard(final)  # a broken one, passed over when the run began
+        discard(final)  # a broken one that was skipped when the run began
         partial.rename(final)
         flush(self.folder.folder)
         self.folder.drop_old(newest=final)
 
-    def _gathered_marks(self, partial: Path, names: list[str]) -> dict[str, str]:
-        """The hashes of all slices, as their writers tell them; the marks go."""
+    def _collect_marks(self, partial: Path, names: list[str]) -> dict[str, str]:
+        """Wait for the marks of all slices; their hashes by name. The marks are removed."""
         sums: dict[str, str] = {}
         for name in names:
             mark = partial / f"{name}.mark"
             while not mark.exists():
                 if self.is_abandoned.wait(LOOK_EVERY_SECONDS):
                     raise OSError(f"another rank could not write its part ({name} is not there)")
-                os.listdir(partial)  # noqa: PTH208 - asks a network file system for news
+                os.listdir(partial)  # noqa: PTH208 - refreshes the cache of a network file system
             sums |= json.loads(mark.read_text())
             mark.unlink()
         return sums
 
 
 def write_averaged(path: Path, state: SlicedState, role: str = HALF_LIFE) -> str:
-    """The averaged weights and the buffers under the module's own names; returns the file's SHA-256."""
+    """Write averaged weights and buffers under the module's own names; returns the file's SHA-256."""
     keys = [key for key in state.shapes if key.partition("/")[0] in (role, BUFFER)]
     return write_tensors(path, {key.partition("/")[2]: state.whole(key) for key in keys}, {})
 

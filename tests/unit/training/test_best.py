@@ -14,9 +14,9 @@ from lediflow.engine.stop import StopReason
 from lediflow.errors import UserError
 from lediflow.tracking.event_log import TURNED, JsonlTracker, has_event, read_events, standing_events
 from lediflow.training.bad_steps import BadStepsConfig
+from lediflow.training.clock import ScheduleConfig
 from lediflow.training.exporting import export_weights
 from lediflow.training.held_out import HeldOut
-from lediflow.training.schedules import ScheduleConfig
 
 EVERY = 8
 BEST = replace(

@@ -22,7 +22,7 @@ from lediflow.engine.stop import StopReason
 from lediflow.errors import UserError
 from lediflow.nn.neighborhood import check as neighborhood_check
 from lediflow.training.bad_steps import BadStepsConfig
-from lediflow.training.schedules import ScheduleConfig
+from lediflow.training.clock import ScheduleConfig
 
 
 @pytest.fixture
