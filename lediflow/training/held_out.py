@@ -84,7 +84,7 @@ class Point(NamedTuple):
 
     @property
     def values(self) -> dict[str, float | int]:
-        """Values of the `validation` event, beside those of the last step's weights."""
+        """Values of the `validation` event, besides those of the last step's weights."""
         return {
             "averaged_loss": self.loss,
             "best_images_seen": self.best_images_seen,

@@ -1,6 +1,7 @@
 """Ranks that measure together: a ring, exact sums, and one rank's failure ends all and is named."""
 
 import pytest
+import torch
 from harness.processes import run_on_ranks, torchrun
 
 from lediflow.engine.group import Group, RankFailedError
@@ -20,6 +21,14 @@ def test_sums_of_numbers_that_one_rank_has_are_exact():
     finished = run_on_ranks(2, "harness.group_rank", "sums")
     expected = [value.hex() for value in (0.1, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0)]
     assert all(f"sum {expected}" in process.output for process in finished)
+
+
+def test_every_rank_gets_the_same_answers_and_those_to_votes_one_call_later():
+    for process in run_on_ranks(3, "harness.group_rank", "votes"):
+        assert "votes [[0, 0], [0, 1], [2, 1]]" in process.output
+        assert "now [2] 0" in process.output
+        assert "rows [[0.0], [1.0], [2.0]]" in process.output
+        assert "broadcast rank 0" in process.output
 
 
 def test_a_rank_that_fails_stops_the_others_at_once_and_is_named():
@@ -58,4 +67,7 @@ def test_one_rank_needs_no_process_group():
         raise UserError("as it is")
     assert not issubclass(UserError, RankFailedError)
     assert group.all_gather(3) == [3]
+    assert group.broadcast(3) == 3
+    assert group.agree([1, 0]) == [1, 0]  # at once: there is nobody to wait for
+    assert group.stack(torch.ones(2)).tolist() == [[1.0, 1.0]]
     group.close()

@@ -33,6 +33,14 @@ def sums(group: Group) -> None:
     print("sum", [value.hex() for value in group.sum(values).tolist()], flush=True)
 
 
+def votes(group: Group) -> None:
+    """Votes are answered one call later; everything else at once."""
+    print("votes", [group.agree([group.rank * call, 1]) for call in range(3)], flush=True)
+    print("now", group.agree_now([group.rank]), group.smallest(group.rank), flush=True)
+    print("rows", group.stack(torch.tensor([group.rank])).tolist(), flush=True)
+    print("broadcast", group.broadcast(f"rank {group.rank}"), flush=True)
+
+
 def failing(group: Group) -> None:
     """The last rank fails while the others have much to do."""
     with group.together("counting sheep") as others:
@@ -72,7 +80,7 @@ def killed(group: Group) -> None:
 
 
 SCENARIOS = {
-    "ring": ring, "sums": sums, "failing": failing, "twice": twice, "lonely": lonely, "killed": killed,
+    "ring": ring, "sums": sums, "votes": votes, "failing": failing, "twice": twice, "lonely": lonely, "killed": killed,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -69,6 +69,13 @@ def test_otherwise_a_process_is_alone_and_first(environment):
     assert (ranks.rank, ranks.world_size, ranks.is_first) == (0, 1, True)
 
 
+def test_a_single_task_of_srun_has_all_the_work_and_needs_no_address_of_others(monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no scontrol
+    alone = SLURM | {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"}
+    assert find_share(alone) == Share(0, 1, 0)
+    assert find_ranks(alone).master_addr == "127.0.0.1"
+
+
 def test_the_place_is_handed_on_as_torchrun_would():
     assert find_ranks(Ranks(5, 8, 1, "node7", 1234).environment()) == Ranks(5, 8, 1, "node7", 1234)
 
