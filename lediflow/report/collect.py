@@ -109,11 +109,12 @@ def headline_facts(measured: list[RunRecord]) -> list[Fact]:
     for run in measured:
         row = min(measurements(run), key=lambda measurement: measurement.evaluations)
         if row.mmd is not None:
+            counted = "1 evaluation" if row.evaluations == 1 else f"{row.evaluations} evaluations"
             facts.append(
                 Fact(
                     value=f"{row.mmd:.2f}",
                     margin="" if row.mmd_margin is None else f"\N{PLUS-MINUS SIGN} {row.mmd_margin:.2f}",
-                    label=f"MMD of {run.method} with {row.evaluations} evaluations (lower is better)",
+                    label=f"MMD of {run.method} with {counted} (lower is better)",
                     series=series[run.method],
                 )
             )

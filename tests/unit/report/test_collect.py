@@ -91,6 +91,20 @@ def test_pictures_belong_to_their_steps_and_photographs(data):
     assert [example.sigma.mean() for example in data.priors] == [0.0, 1.0]
 
 
+def test_the_headline_has_each_method_at_its_fewest_evaluations_in_its_colour(data):
+    assert [(fact.value, fact.series) for fact in data.facts] == [("4.00", 1), ("8.00", 2)]
+    assert [fact.label for fact in data.facts] == [
+        "MMD of LeDiFlow with 1 evaluation (lower is better)",
+        "MMD of Flow matching with 1 evaluation (lower is better)",
+    ]
+
+
+def test_methods_have_one_order_whatever_the_order_of_the_runs(data):
+    (panel,) = data.panels  # the fixture names the baseline first
+    assert list(panel.curves) == list(data.step_comparison.pictures) == ["LeDiFlow", "Flow matching"]
+    assert panel.compares_methods
+
+
 def test_both_flows_are_drawn_in_one_plot_by_the_same_error(data):
     (panel,) = data.panels
     assert panel.curves["LeDiFlow"].images_seen.tolist() == [100, 200]

@@ -223,3 +223,10 @@ def test_the_navigation_leads_to_every_section(page):
     targets = re.findall(r'<a href="#(\w+)">', page)
     assert targets == re.findall(r'<section id="(\w+)">', page)
     assert len(targets) == 7
+
+
+def test_only_methods_have_the_methods_colours(data):
+    panels = [dataclasses.replace(data.panels[0], compares_methods=known) for known in (True, False)]
+    flow, sampler = (build_report(ReportData(title="", lead="", panels=[panel])) for panel in panels)
+    assert "stroke: var(--series-1)" in flow and "stroke: var(--series-3)" not in flow
+    assert "stroke: var(--series-3)" in sampler and "stroke: var(--series-1)" not in sampler
