@@ -23,6 +23,11 @@ def test_links_lead_somewhere(path):
     assert [link for link in inside if not (path.parent / link).exists()] == []
 
 
+def test_every_page_is_linked_from_the_readme():
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert pages <= set(links((ROOT / "README.md").read_text()))
+
+
 @each_document
 def test_files_and_folders_that_are_named_exist(path):
     """Paths are given from the top, from the package, or as a neighbour of the file named before."""
