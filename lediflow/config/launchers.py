@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig, job_folder, now
-from lediflow.cluster.running.decision import Verdict
+from lediflow.cluster.running.decision import Outcome
 from lediflow.cluster.submitting.submission import copy_code, refuse_if_queued, submit
 from lediflow.cluster.submitting.submitit import queue_by_submitit
 from lediflow.config.requests import Request, check_ranks, job_record
@@ -122,7 +122,7 @@ def fault_of(folder: JobFolder, job: str) -> str | None:
     ends = [entry for entry in folder.attempts() if entry["event"] == "end" and entry["job"] == job]
     if not ends:
         return f"{folder.name}: job {job} ended without a word; see {folder.log} and `sacct --jobs {job}`"
-    if ends[-1]["decision"] == Verdict.DONE:
+    if ends[-1]["decision"] == Outcome.DONE:
         return None
     return f"{folder.name}: job {job} {ends[-1]['decision']}: {ends[-1]['reason']}"
 

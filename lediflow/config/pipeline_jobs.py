@@ -99,14 +99,14 @@ def is_trained(record: JobRecord) -> bool:
 
 
 def twice(job: PipelineJob, known: PipelineJob) -> str:
-    ours, theirs = {*told(job)}, {*told(known)}
+    ours, theirs = {*option_list(job)}, {*option_list(known)}
     return (
         f"task {job.task} would make {job.record.run} twice, with {' '.join(sorted(ours - theirs))} and with "
         f"{' '.join(sorted(theirs - ours))}; submit them one at a time with folders of their own"
     )
 
 
-def told(job: PipelineJob) -> list[str]:
+def option_list(job: PipelineJob) -> list[str]:
     return [
         *job.record.command,
         *(f"slurm.{key}={value}" for key, value in dataclasses.asdict(job.config).items()),

@@ -75,8 +75,8 @@ def check_kind(command: TrainCommand, found: str, model: Model) -> None:
 
 def check_shapes(command: TrainCommand, weights: dict[str, Tensor], model: Model) -> None:
     """Refuse weights of other shapes, naming the first that differs."""
-    theirs = {name: told(tensor) for name, tensor in weights.items()}
-    ours = {name: told(tensor) for name, tensor in model.state_dict().items()}
+    theirs = {name: shape_text(tensor) for name, tensor in weights.items()}
+    ours = {name: shape_text(tensor) for name, tensor in model.state_dict().items()}
     for name in [*ours, *theirs]:
         if theirs.get(name) != ours.get(name):
             raise UserError(
@@ -86,5 +86,5 @@ def check_shapes(command: TrainCommand, weights: dict[str, Tensor], model: Model
             )
 
 
-def told(tensor: Tensor) -> str:
+def shape_text(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"

@@ -40,7 +40,7 @@ GATHERED_ELEMENTS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldMemory:
     """Bytes of one rank; all but `host` are on its device."""
 
     weights: int  # used in the forward pass, the frozen parent's included
@@ -72,7 +72,7 @@ def held(
     keeps_best: bool = False,
     frozen: int = 0,
     activations: int = 0,
-) -> Held:
+) -> HeldMemory:
     """Memory of a rank with a resolved configuration; `frozen` are a parent's parameters, `activations` bytes.
 
     `keeps_best`: the averaged weights of the best validation are kept in host memory.
@@ -82,7 +82,7 @@ def held(
     own_state = FLOAT32 * (MOMENTS + (zero > 0)) * owned
     own_averages = FLOAT32 * averages * owned
     is_offloaded = zero > 0 and config.offload == "cpu"
-    return Held(
+    return HeldMemory(
         weights=weight_bytes(config) * (owned if zero == 3 else parameters) + FLOAT32 * frozen,
         gradients=gradient_bytes(parameters, owned, config),
         optimizer=0 if is_offloaded else own_state,
@@ -128,7 +128,7 @@ def saved_bytes(parameters: int, averages: int) -> int:
     return FLOAT32 * (1 + MOMENTS + averages) * parameters
 
 
-def reserved_bytes(parameters: int, standing: Held) -> int:
+def reserved_bytes(parameters: int, standing: HeldMemory) -> int:
     """Bytes to reserve while a plain float32 model and its gradients try a micro-batch instead of the engine."""
     return max(0, standing.standing + standing.buffers - 2 * FLOAT32 * parameters)
 

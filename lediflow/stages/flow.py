@@ -74,7 +74,7 @@ def given_width(config: FlowStageConfig) -> Width | None:
     return Width(config.prior_scale, float(config.prior_widening))
 
 
-class Start(NamedTuple):
+class TrainingStart(NamedTuple):
     """Where a path begins: the draw x, the latent z given to the velocity, the (widened) prior's log variance."""
 
     x: Image
@@ -136,11 +136,11 @@ class FlowStage:
         return stage_loss(weighted, metrics, bins)
 
     @torch.no_grad()
-    def _start(self, batch: Batch, noise: SampleNoise) -> Start:
+    def _start(self, batch: Batch, noise: SampleNoise) -> TrainingStart:
         y = batch.images
         gaussian = noise.normal(batch.ids, "prior", tuple(y.shape[1:]))
         if self.auxiliary is None:
-            return Start(self.couple(gaussian, y), None, None)
+            return TrainingStart(self.couple(gaussian, y), None, None)
         z = draw_latents(self.auxiliary, batch, noise)
         prior = self.auxiliary.decode(z, augmentation=batch.augmentation)
         if self.width is None:
@@ -148,7 +148,7 @@ class FlowStage:
                 "stage.prior_widening=auto was not measured before the first step; set `width`"
             )
         logvar = widen(prior.logvar, self.width.added, self.width.scale)
-        return Start(sample(prior.mean, logvar, gaussian), z, logvar)
+        return TrainingStart(sample(prior.mean, logvar, gaussian), z, logvar)
 
     def _labels(self, batch: Batch, noise: SampleNoise) -> Int64[Tensor, " batch"] | None:
         """Each image's class, or the null class; None for a model without classes."""

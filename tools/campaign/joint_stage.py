@@ -19,7 +19,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.groups import parameter_groups
-from lediflow.stages.flow import FlowStage, FlowStageConfig, Start
+from lediflow.stages.flow import FlowStage, FlowStageConfig, TrainingStart
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss
 
@@ -88,7 +88,7 @@ class JointStage(FlowStage):
             held = self.before.decode(z, augmentation=batch.augmentation).logvar
         return mean_over_pixels((prior.logvar - held).square())
 
-    def _start(self, batch: Batch, noise: SampleNoise) -> Start:
+    def _start(self, batch: Batch, noise: SampleNoise) -> TrainingStart:
         """As FlowStage's, with gradients through x; the importance weights have none."""
         assert self.auxiliary is not None and self.width is not None
         z = draw_latents(self.auxiliary, batch, noise)
@@ -96,7 +96,7 @@ class JointStage(FlowStage):
         logvar = widen(prior.logvar, self.width.added, self.width.scale)
         gaussian = noise.normal(batch.ids, "prior", tuple(batch.images.shape[1:]))
         self.decoded = z, prior
-        return Start(sample(prior.mean, logvar, gaussian), z, logvar.detach())
+        return TrainingStart(sample(prior.mean, logvar, gaussian), z, logvar.detach())
 
 
 class Optimised:

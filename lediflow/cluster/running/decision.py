@@ -15,7 +15,7 @@ REFUSED = 2  # exit status of a request that cannot be met, as config.cli gives 
 CONTINUES = (StopReason.SIGNAL.exit_status, StopReason.WALL_TIME.exit_status)
 
 
-class Verdict(enum.StrEnum):
+class Outcome(enum.StrEnum):
     """What happens to the job; attempts.jsonl keeps these words."""
 
     DONE = "done"
@@ -27,9 +27,9 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict and its reason."""
+    """An outcome and its reason."""
 
-    verdict: Verdict
+    outcome: Outcome
     reason: str
     is_crash: bool = False
     excluded: tuple[str, ...] = ()  # nodes that later attempts avoid
@@ -50,15 +50,15 @@ def decide(
     attempt without a newer checkpoint, `is_terminated` whether SLURM sent TERM to the job.
     """
     if status == 0:
-        return Decision(Verdict.DONE, "the work is done")
+        return Decision(Outcome.DONE, "the work is done")
     if StopReason.STOP_FILE.exit_status in (status, cause.status if cause else None):
-        return Decision(Verdict.STOPPED, StopReason.STOP_FILE.sentence)
+        return Decision(Outcome.STOPPED, StopReason.STOP_FILE.sentence)
     if cause is not None and cause.status == REFUSED:
-        return Decision(Verdict.FAILED, cause.error or "the request cannot be met; see the log")
+        return Decision(Outcome.FAILED, cause.error or "the request cannot be met; see the log")
     if cause is not None and cause.status == StopReason.LEASE_LOST.exit_status:
-        return Decision(Verdict.TERMINATED, StopReason.LEASE_LOST.sentence)
+        return Decision(Outcome.TERMINATED, StopReason.LEASE_LOST.sentence)
     if is_terminated:
-        return Decision(Verdict.TERMINATED, "SLURM ended the job: cancelled, preempted, or at its time limit")
+        return Decision(Outcome.TERMINATED, "SLURM ended the job: cancelled, preempted, or at its time limit")
     if cause is not None and cause.status in CONTINUES:
         status = cause.status
     if status in CONTINUES:
@@ -71,12 +71,12 @@ def within_limits(reason: str, config: SlurmConfig, restarts: int, **more: Any) 
     """Requeue, unless the configuration forbids it or its limit is reached."""
     if not config.requeue:
         return Decision(
-            Verdict.FAILED, f"{reason}; slurm.requeue=false: continue with `lediflow.status resume`", **more
+            Outcome.FAILED, f"{reason}; slurm.requeue=false: continue with `lediflow.status resume`", **more
         )
     if restarts >= config.max_requeues:
         limit = f"after {restarts} restarts (slurm.max_requeues={config.max_requeues})"
-        return Decision(Verdict.FAILED, f"{reason}, {limit}; continue with `lediflow.status resume`", **more)
-    return Decision(Verdict.REQUEUE, reason, **more)
+        return Decision(Outcome.FAILED, f"{reason}, {limit}; continue with `lediflow.status resume`", **more)
+    return Decision(Outcome.REQUEUE, reason, **more)
 
 
 def after_crash(
@@ -89,7 +89,7 @@ def after_crash(
     if crashes >= config.crash_retries:
         reason = f"{what}; it crashed {crashes + 1} times in a row without a newer checkpoint"
         return Decision(
-            Verdict.FAILED, f"{reason} (slurm.crash_retries={config.crash_retries})", is_crash=True
+            Outcome.FAILED, f"{reason} (slurm.crash_retries={config.crash_retries})", is_crash=True
         )
     nodes = (cause.host,) if cause and cause.is_machine_fault else ()
     return within_limits(what, config, restarts, is_crash=True, excluded=nodes)

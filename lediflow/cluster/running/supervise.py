@@ -17,7 +17,7 @@ from typing import Any
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig
-from lediflow.cluster.running.decision import Decision, Verdict, crashes_in_a_row, decide
+from lediflow.cluster.running.decision import Decision, Outcome, crashes_in_a_row, decide
 from lediflow.cluster.running.rank_exits import Attempt, RankExit, find_attempt, read_exits, root_cause
 from lediflow.cluster.running.srun import FAILED_STATUS, Srun, rendezvous_variables, srun_command
 
@@ -63,7 +63,7 @@ class Supervisor:
         """The decision about the job; TERMINATED if SLURM has started another attempt meanwhile."""
         if self.is_superseded():
             return Decision(
-                Verdict.TERMINATED, "SLURM had given up this attempt as lost, and another one is running"
+                Outcome.TERMINATED, "SLURM had given up this attempt as lost, and another one is running"
             )
         return decide(
             status,
@@ -90,22 +90,22 @@ class Supervisor:
         if cause is not None and cause.traceback:
             print(f"\nrank {cause.rank} on {cause.host} failed:\n{cause.traceback}", file=sys.stderr)
         name = f"{self.record.name}, job {self.attempt.job}"
-        print(f"{name}: {decision.verdict}: {decision.reason}", file=sys.stderr)
+        print(f"{name}: {decision.outcome}: {decision.reason}", file=sys.stderr)
 
     def act(self, decision: Decision, status: int) -> int:
         """Record the decision and carry it out; the exit status of the job."""
         is_noted = self.note(
             "end",
             status=status,
-            decision=str(decision.verdict),
+            decision=str(decision.outcome),
             reason=decision.reason,
             images=newest_checkpoint(self.record),
             is_crash=decision.is_crash,
             excluded=list(decision.excluded),
         )
-        if decision.verdict is Verdict.DONE:
+        if decision.outcome is Outcome.DONE:
             return 0
-        if decision.verdict is Verdict.REQUEUE and is_noted:  # attempts without a record could not be limited
+        if decision.outcome is Outcome.REQUEUE and is_noted:  # attempts without a record could not be limited
             self.requeue()
         return status or FAILED_STATUS
 

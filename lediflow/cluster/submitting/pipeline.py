@@ -17,7 +17,7 @@ from typing import Any
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_folder
-from lediflow.cluster.running.decision import Verdict
+from lediflow.cluster.running.decision import Outcome
 from lediflow.cluster.slurm import NEVER, Queued
 from lediflow.cluster.submitting.submission import copy_code, submit
 from lediflow.errors import UserError
@@ -77,8 +77,8 @@ class Past:
                 found[task] = line
         return found
 
-    def verdicts(self) -> list[str]:
-        """Verdict on each task of the last submission."""
+    def outcomes(self) -> list[str]:
+        """Outcome of each task of the last submission."""
         return [str(line.get("decision")) for line in self.last_entries().values()]
 
 
@@ -91,7 +91,7 @@ class Action(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedJob:
     """A job of the pipeline and what is done with it."""
 
     job: PipelineJob
@@ -107,7 +107,7 @@ class Step:
     def why_again(self) -> str:
         """How the last submission ended, if it failed and is submitted again."""
         unfinished = [
-            line for line in self.past.last_entries().values() if line.get("decision") != Verdict.DONE
+            line for line in self.past.last_entries().values() if line.get("decision") != Outcome.DONE
         ]
         if self.action is not Action.SUBMIT or not unfinished:
             return ""
@@ -117,28 +117,30 @@ class Step:
         return f"{last['decision']}: {last['reason']}"
 
 
-def plan(jobs: Sequence[PipelineJob], pasts: Mapping[str, Past]) -> list[Step]:
+def plan(jobs: Sequence[PipelineJob], pasts: Mapping[str, Past]) -> list[PlannedJob]:
     """One step for each job, in the given order, in which every job comes after its dependencies.
 
     UserError if a job is in the queue with other options.
     """
-    steps: dict[str, Step] = {}
+    steps: dict[str, PlannedJob] = {}
     for job in jobs:
         parents = [steps[name] for name in job.record.after]
         steps[job.name] = step(job, pasts.get(job.name, Past()), parents)
     return list(steps.values())
 
 
-def step(job: PipelineJob, past: Past, parents: Sequence[Step]) -> Step:
+def step(job: PipelineJob, past: Past, parents: Sequence[PlannedJob]) -> PlannedJob:
     """The step of one job; `parents` are the steps of its dependencies."""
     if all(parent.action is Action.DONE for parent in parents) and is_done(job, past, parents):
-        return Step(job, Action.DONE, past)
+        return PlannedJob(job, Action.DONE, past)
     if past.queued and past.record and past.record.command != job.record.command:
         raise UserError(other_options(job, past.record, past.queued[0]))
-    return Step(job, Action.KEEP if past.queued and not is_futile(past, parents) else Action.SUBMIT, past)
+    return PlannedJob(
+        job, Action.KEEP if past.queued and not is_futile(past, parents) else Action.SUBMIT, past
+    )
 
 
-def is_done(job: PipelineJob, past: Past, parents: Sequence[Step]) -> bool:
+def is_done(job: PipelineJob, past: Past, parents: Sequence[PlannedJob]) -> bool:
     """Whether the job's output exists and is current.
 
     For a training its run folder decides. Any other command must have succeeded with the same options, and must have
@@ -150,15 +152,15 @@ def is_done(job: PipelineJob, past: Past, parents: Sequence[Step]) -> bool:
     if not (past.record and is_the_same and past.submitted and past.has_output):  # SLURM may have refused it
         return False
     is_newest = all(past.submitted >= parent.past.submitted for parent in parents)
-    return is_newest and past.verdicts() == [Verdict.DONE] * (past.record.array or 1)
+    return is_newest and past.outcomes() == [Outcome.DONE] * (past.record.array or 1)
 
 
-def is_futile(past: Past, parents: Sequence[Step]) -> bool:
+def is_futile(past: Past, parents: Sequence[PlannedJob]) -> bool:
     """Whether the queued job can never succeed: its dependency is gone, or a task of its array has failed."""
     if (
         past.record is not None
         and past.record.array
-        and {*past.verdicts()} & {Verdict.FAILED, Verdict.STOPPED}
+        and {*past.outcomes()} & {Outcome.FAILED, Outcome.STOPPED}
     ):
         return True
     is_orphan = any(
@@ -194,7 +196,9 @@ def known_past(jobs: Sequence[PipelineJob], runs: Path, queue: Sequence[Queued])
     return found
 
 
-def carry_out(steps: Sequence[Step], runs: Path, copy: Callable[[Path], Path] = copy_code) -> Iterator[str]:
+def carry_out(
+    steps: Sequence[PlannedJob], runs: Path, copy: Callable[[Path], Path] = copy_code
+) -> Iterator[str]:
     """Submit what is to be submitted; yields the SLURM id of each job in turn, empty for a job that is done."""
     is_needed = any(step.action is Action.SUBMIT for step in steps)
     snapshot = str(copy(runs)) if is_needed else ""
@@ -207,7 +211,7 @@ def carry_out(steps: Sequence[Step], runs: Path, copy: Callable[[Path], Path] = 
         yield ids.get(step.job.name, "")
 
 
-def submitted(step: Step, runs: Path, snapshot: str, ids: Mapping[str, str]) -> str:
+def submitted(step: PlannedJob, runs: Path, snapshot: str, ids: Mapping[str, str]) -> str:
     """Submit one job, after cancelling a futile one of the same name; returns its SLURM id."""
     before = step.past.record.job_ids if step.past.record else []
     record = dataclasses.replace(step.job.record, snapshot=snapshot, job_ids=before)
@@ -222,7 +226,7 @@ def submitted(step: Step, runs: Path, snapshot: str, ids: Mapping[str, str]) -> 
         ) from error
 
 
-def dry_run(steps: Sequence[Step]) -> Iterator[str]:
+def dry_run(steps: Sequence[PlannedJob]) -> Iterator[str]:
     """As `carry_out`, but submits nothing: a job that would be submitted has an empty id."""
     for step in steps:
         yield (step.queued_as or "") if step.action is Action.KEEP else ""
@@ -243,7 +247,7 @@ def cancel_and_wait(job: str) -> None:
 # --- the table
 
 
-def table(steps: Sequence[Step], ids: Iterable[str]) -> Iterator[str]:
+def table(steps: Sequence[PlannedJob], ids: Iterable[str]) -> Iterator[str]:
     """One line for each job as soon as its id is known, and one for the reason of a repeated submission."""
     cells = [(task_text(step.job), step.job.name) for step in steps]
     # The state's width is fixed, as ids are not known yet; nothing follows the last column.
@@ -258,7 +262,7 @@ def table(steps: Sequence[Step], ids: Iterable[str]) -> Iterator[str]:
             yield f"    before: {textwrap.shorten(step.why_again, WIDEST_REASON, placeholder=' ...')}"
 
 
-def state_text(step: Step, job: str) -> str:
+def state_text(step: PlannedJob, job: str) -> str:
     match step.action:
         case Action.DONE:
             return "done"
@@ -271,7 +275,7 @@ def task_text(job: PipelineJob) -> str:
     return f"{job.task} ({job.record.array} tasks)" if job.record.array else job.task
 
 
-def requests(steps: Sequence[Step]) -> list[str]:
+def requests(steps: Sequence[PlannedJob]) -> list[str]:
     """What each task that is to be submitted requests from SLURM, without repetitions."""
     new = [step.job for step in steps if step.action is Action.SUBMIT]
     return [*dict.fromkeys(f"{task_text(job)} asks for {resources_text(job.config)}" for job in new)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig
-from lediflow.cluster.running.decision import Verdict
+from lediflow.cluster.running.decision import Outcome
 from lediflow.cluster.slurm import Queued
 from lediflow.cluster.submitting.submission import submit_again
 from lediflow.cluster.watching.overview import Overview, Row
@@ -114,7 +114,7 @@ def await_end(
         pause()
     stop.unlink(missing_ok=True)
     last = folder.attempts()[-1]
-    if last.get("decision") == Verdict.STOPPED:
+    if last.get("decision") == Outcome.STOPPED:
         return f"{folder.name} is saved, {last['images'] or 0:,} images seen, and has stopped"
     return f"{folder.name} has ended; {last_end(folder)}"
 

@@ -44,14 +44,14 @@ class TrainingTime(NamedTuple):
     withdrawn: float  # lost, and done again
 
 
-class Held(NamedTuple):
+class HeldTime(NamedTuple):
     """Time in which machines were held, summed over all attempts."""
 
     seconds: float = 0.0
     gpu_seconds: float = 0.0
 
-    def __add__(self, other: tuple[Any, ...]) -> Held:
-        return Held(self.seconds + other[0], self.gpu_seconds + other[1])
+    def __add__(self, other: tuple[Any, ...]) -> HeldTime:
+        return HeldTime(self.seconds + other[0], self.gpu_seconds + other[1])
 
     @property
     def gpu_hours(self) -> float:
@@ -87,39 +87,39 @@ def seconds_per_image(events: Sequence[Event]) -> float:
     return sum(known) / len(known) if known else 0.0
 
 
-def held_by_accounts(accounts: Sequence[Accounted], gpus: int) -> Held:
+def held_by_accounts(accounts: Sequence[Accounted], gpus: int) -> HeldTime:
     """Time by SLURM's accounting; `gpus` is the job's number of GPUs, for clusters that do not account them."""
     return sum(
-        (Held(attempt.seconds, attempt.seconds * (attempt.gpus or gpus)) for attempt in accounts),
-        Held(),
+        (HeldTime(attempt.seconds, attempt.seconds * (attempt.gpus or gpus)) for attempt in accounts),
+        HeldTime(),
     )
 
 
-def held_by_notes(attempts: Sequence[dict[str, Any]], signs: Sequence[float]) -> Held:
+def held_by_notes(attempts: Sequence[dict[str, Any]], signs: Sequence[float]) -> HeldTime:
     """Time by the supervisor's records; a lost attempt held its machines until the run's last sign of life.
 
     `signs` are times in seconds since the epoch: those of events, and the present one if the job is running.
     """
     ends = {attempt_key(entry): moment(entry) for entry in attempts if entry["event"] == "end"}
     starts = [entry for entry in attempts if entry["event"] == "start"]
-    held = Held()
+    held = HeldTime()
     for place, start in enumerate(starts):
         begin = moment(start)
         later = [moment(entry) for entry in starts[place + 1 :] if entry["array_task"] == start["array_task"]]
         lived = [sign for sign in signs if begin <= sign < min(later, default=float("inf"))]
         seconds = ends.get(attempt_key(start), max(lived, default=begin)) - begin
-        held += Held(seconds, seconds * start["gpus"])
+        held += HeldTime(seconds, seconds * start["gpus"])
     return held
 
 
-def held_by_events(events: Sequence[Event], now: float | None = None) -> Held:
+def held_by_events(events: Sequence[Event], now: float | None = None) -> HeldTime:
     """Time of a run without a job: from the first event of each session to its last, or to `now` while it runs."""
     starts = [place for place, event in enumerate(events) if begins_session(event)]
     seconds = 0.0
     for begin, end in pairwise([*starts, len(events)]):
         is_last = end == len(events)
         seconds += (now if now and is_last else moment(events[end - 1])) - moment(events[begin])
-    return Held(seconds)
+    return HeldTime(seconds)
 
 
 def begins_session(event: Event) -> bool:

@@ -12,7 +12,13 @@ from pathlib import Path
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JOBS, JobFolder, JobRecord, all_jobs, job_name
 from lediflow.cluster.slurm import Accounted, Queued, SlurmError, is_of, tasks
-from lediflow.cluster.watching.goodput import Held, held_by_accounts, held_by_events, held_by_notes, moments
+from lediflow.cluster.watching.goodput import (
+    HeldTime,
+    held_by_accounts,
+    held_by_events,
+    held_by_notes,
+    moments,
+)
 from lediflow.cluster.watching.run_facts import RunFacts, file_system_time, read_run
 from lediflow.cluster.watching.states import Evidence, Kind, State, array_state, job_state, run_state
 from lediflow.errors import UserError
@@ -66,7 +72,7 @@ class Row:
     run: Path
     state: State
     facts: RunFacts
-    held: Held
+    held: HeldTime
     job: JobFolder | None = None
     record: JobRecord | None = None
 
@@ -182,7 +188,7 @@ class Overview:
             names += [other for other in behind if other not in names]
         return names
 
-    def _held(self, folder: JobFolder, record: JobRecord, facts: RunFacts, state: State) -> Held:
+    def _held(self, folder: JobFolder, record: JobRecord, facts: RunFacts, state: State) -> HeldTime:
         """Time of all attempts under all SLURM ids: by SLURM's accounting, else by the supervisor's records."""
         ids = {id_ for job in record.job_ids for id_ in (job, *tasks(job, record.array))}
         accounts = [account for account in self.slurm.accounts if account.job in ids]

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from lediflow.cluster.jobs import JobRecord
-from lediflow.cluster.running.decision import Verdict
+from lediflow.cluster.running.decision import Outcome
 from lediflow.cluster.slurm import DEPENDENCY, NEVER, Accounted, Queued, reason_code, why_pending
 from lediflow.cluster.watching.goodput import moment
 from lediflow.cluster.watching.run_facts import RunFacts
@@ -61,7 +61,7 @@ class Kind(enum.StrEnum):
         return self in (Kind.FAILED, Kind.CANCELLED, Kind.STOPPED)
 
 
-FINAL = {Verdict.FAILED: Kind.FAILED, Verdict.STOPPED: Kind.STOPPED}
+FINAL = {Outcome.FAILED: Kind.FAILED, Outcome.STOPPED: Kind.STOPPED}
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def state_of_job(found: Evidence, others: Mapping[str, Kind]) -> State:
     """State of a job, without the remark about its training."""
     if found.queued is not None:
         return state_in_queue(found, found.queued, others)
-    if (found.last_end and found.last_end["decision"] == Verdict.DONE) or found.run.is_done:
+    if (found.last_end and found.last_end["decision"] == Outcome.DONE) or found.run.is_done:
         return State(Kind.DONE, found.run.done)
     if found.run.is_alive:
         holder = found.run.lease and found.run.lease.holder
@@ -197,7 +197,7 @@ def raw(found: Evidence) -> list[str]:
 
 def last_reason(found: Evidence) -> str:
     """Why the last attempt ended: by the supervisor's record, or by SLURM's accounting if SLURM ended it."""
-    if found.last_end and found.last_end["decision"] != Verdict.TERMINATED:
+    if found.last_end and found.last_end["decision"] != Outcome.TERMINATED:
         return found.last_end["reason"]
     causes = [WORDS[account.state] for account in found.accounts if account.state in WORDS]
     return causes[-1] if causes and found.attempts else ""
@@ -214,7 +214,7 @@ def is_being_requeued(found: Evidence) -> bool:
     """Whether SLURM may still be requeueing the job: then the end in its accounting is not final."""
     if not found.record.slurm.get("requeue", True):
         return False
-    if found.last_end and found.last_end["decision"] == Verdict.REQUEUE:
+    if found.last_end and found.last_end["decision"] == Outcome.REQUEUE:
         return found.now - moment(found.last_end) < REQUEUE_SECONDS
     account = found.account
     if account is None or account.state not in RESTARTED:

@@ -8,7 +8,7 @@ from lediflow.config.dry_run.work import Work
 from lediflow.config.micro_batch import averages_of
 from lediflow.config.schema import TrainCommand
 from lediflow.engine.ema import BEST
-from lediflow.engine.memory import MARGIN, Held, halves, held
+from lediflow.engine.memory import MARGIN, HeldMemory, halves, held
 from lediflow.engine.protocol import EngineConfig
 from lediflow.text import GIB, gibibytes
 
@@ -50,7 +50,7 @@ def named(config: EngineConfig) -> str:
     return f"zero={config.zero}" + (" offload=cpu" if config.offload == "cpu" else "")
 
 
-def parts(held: Held) -> list[int]:
+def parts(held: HeldMemory) -> list[int]:
     return [
         held.weights,
         held.gradients,
@@ -63,7 +63,7 @@ def parts(held: Held) -> list[int]:
     ]
 
 
-def held_by(command: TrainCommand, work: Work, config: EngineConfig, micro_batch: int) -> Held:
+def held_by(command: TrainCommand, work: Work, config: EngineConfig, micro_batch: int) -> HeldMemory:
     return held(
         work.parameters,
         config,

@@ -112,7 +112,7 @@ def _sum_of(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-State = dict[str, Tensor]
+Weights = dict[str, Tensor]
 
 
 class Stored(NamedTuple):
@@ -123,11 +123,11 @@ class Stored(NamedTuple):
 
 
 class Averaged(NamedTuple):
-    weights: State
+    weights: Weights
     misfit: float  # distance of the density from the requested one, relative to its norm
 
 
-def raw(checkpoint: Checkpoint) -> State:
+def raw(checkpoint: Checkpoint) -> Weights:
     """The weights of the last step."""
     return dict(tensors_of(checkpoint.state, "weight")) | dict(tensors_of(checkpoint.state, "buffer"))
 
@@ -163,9 +163,9 @@ def stored_averages(checkpoint: Checkpoint, snapshots: Snapshots) -> list[Stored
     return earlier + [Stored(profile(width_of(role), end), partial(tensors_of, state, role)) for role in own]
 
 
-def summed(stored: list[Stored], shares: list[float]) -> State:
+def summed(stored: list[Stored], shares: list[float]) -> Weights:
     """The sum of the stored averages, each times its share."""
-    total: State = {}
+    total: Weights = {}
     for one, share in zip(stored, shares, strict=True):
         for name, tensor in one.tensors():
             part = tensor.to(torch.float64) * share

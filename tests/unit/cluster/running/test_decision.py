@@ -3,7 +3,7 @@
 import pytest
 
 from lediflow.cluster.jobs import SlurmConfig
-from lediflow.cluster.running.decision import Verdict, crashes_in_a_row, decide
+from lediflow.cluster.running.decision import Outcome, crashes_in_a_row, decide
 from lediflow.cluster.running.rank_exits import RankExit
 from lediflow.config.cli import BAD_REQUEST
 from lediflow.errors import UserError
@@ -17,14 +17,14 @@ def decided(status, cause=None, **more):
 
 
 def test_a_job_whose_ranks_all_succeeded_is_done_in_spite_of_a_stop_request():
-    assert decided(0).verdict is Verdict.DONE
-    assert decided(0, is_terminated=True).verdict is Verdict.DONE
+    assert decided(0).outcome is Outcome.DONE
+    assert decided(0, is_terminated=True).outcome is Outcome.DONE
 
 
 @pytest.mark.parametrize("status, words", [(75, "a signal asked"), (79, "the wall time is near")])
 def test_a_saved_run_is_requeued_without_excluded_nodes(status, words):
     decision = decided(status)
-    assert decision.verdict is Verdict.REQUEUE
+    assert decision.outcome is Outcome.REQUEUE
     assert words in decision.reason
     assert not decision.is_crash and not decision.excluded
 
@@ -32,28 +32,28 @@ def test_a_saved_run_is_requeued_without_excluded_nodes(status, words):
 def test_ranks_that_srun_ended_after_the_first_exit_are_no_crash():
     """srun exits with the largest status: 143 of ranks that got TERM after the first one exited with 75."""
     saved = RankExit(rank=0, host="node1", status=75)
-    assert decided(143, saved).verdict is Verdict.REQUEUE
+    assert decided(143, saved).outcome is Outcome.REQUEUE
     assert not decided(143, saved).is_crash
 
 
 def test_a_stop_on_a_users_request_is_not_requeued():
-    assert decided(80).verdict is Verdict.STOPPED
-    assert decided(143, RankExit(rank=1, host="node1", status=80)).verdict is Verdict.STOPPED  # see above
+    assert decided(80).outcome is Outcome.STOPPED
+    assert decided(143, RankExit(rank=1, host="node1", status=80)).outcome is Outcome.STOPPED  # see above
 
 
 def test_a_request_that_cannot_be_met_is_not_requeued():
     refused = RankExit(rank=0, host="node1", status=2, error="data.path=nowhere is no folder")
     decision = decided(2, refused)
-    assert (decision.verdict, decision.reason) == (Verdict.FAILED, refused.error)
+    assert (decision.outcome, decision.reason) == (Outcome.FAILED, refused.error)
 
 
 def test_a_job_that_slurm_ends_is_left_to_slurm():
-    assert decided(143, is_terminated=True).verdict is Verdict.TERMINATED
+    assert decided(143, is_terminated=True).outcome is Outcome.TERMINATED
 
 
 def test_a_crash_is_requeued_and_names_rank_node_and_error():
     decision = decided(1, CRASH)
-    assert decision.verdict is Verdict.REQUEUE
+    assert decision.outcome is Outcome.REQUEUE
     assert decision.is_crash
     assert decision.reason == "rank 3 on node2: ValueError: wrong"
 
@@ -69,23 +69,23 @@ def test_a_node_is_excluded_only_for_a_fault_of_the_machine():
 
 def test_consecutive_crashes_without_progress_are_limited():
     config = {"crash_retries": 2}
-    assert decided(1, CRASH, config=config, crashes=1).verdict is Verdict.REQUEUE
+    assert decided(1, CRASH, config=config, crashes=1).outcome is Outcome.REQUEUE
     last = decided(1, CRASH, config=config, crashes=2)
-    assert last.verdict is Verdict.FAILED
+    assert last.outcome is Outcome.FAILED
     assert "crashed 3 times in a row" in last.reason
 
 
 def test_restarts_are_limited():
     config = {"max_requeues": 5}
-    assert decided(75, config=config, restarts=4).verdict is Verdict.REQUEUE
+    assert decided(75, config=config, restarts=4).outcome is Outcome.REQUEUE
     last = decided(75, config=config, restarts=5)
-    assert last.verdict is Verdict.FAILED
+    assert last.outcome is Outcome.FAILED
     assert "slurm.max_requeues=5" in last.reason and "resume" in last.reason
 
 
 def test_a_job_that_must_not_be_requeued_names_the_command_that_continues():
     decision = decided(79, config={"requeue": False})
-    assert decision.verdict is Verdict.FAILED
+    assert decision.outcome is Outcome.FAILED
     assert "lediflow.status resume" in decision.reason
 
 
@@ -110,4 +110,4 @@ def test_consecutive_crashes_are_counted_since_the_newest_checkpoint(ends, image
 
 def test_the_status_of_a_bad_request_is_not_requeued():
     refused = RankExit(rank=0, host="node1", status=BAD_REQUEST, error=str(UserError("no")))
-    assert decided(BAD_REQUEST, refused).verdict is Verdict.FAILED
+    assert decided(BAD_REQUEST, refused).outcome is Outcome.FAILED

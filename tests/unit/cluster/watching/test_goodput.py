@@ -6,7 +6,7 @@ import pytest
 
 from lediflow.cluster.slurm import Accounted
 from lediflow.cluster.watching.goodput import (
-    Held,
+    HeldTime,
     TrainingTime,
     held_by_accounts,
     held_by_events,
@@ -73,21 +73,21 @@ def test_time_held_is_what_slurm_accounts_for_all_attempts():
         Accounted("7", "NODE_FAIL", 0, 0, 100, 4, "n1", "", ""),
         Accounted("7", "RUNNING", 0, 0, 50, 4, "n1", "", ""),
     ]
-    assert held_by_accounts(accounts, gpus=0) == Held(150, 600)
+    assert held_by_accounts(accounts, gpus=0) == HeldTime(150, 600)
     without_gpus = [Accounted("7", "COMPLETED", 0, 0, 100, 0, "n1", "", "")]
-    assert held_by_accounts(without_gpus, gpus=8) == Held(100, 800)
+    assert held_by_accounts(without_gpus, gpus=8) == HeldTime(100, 800)
 
 
 def test_time_held_by_the_records_is_from_start_to_end():
     notes = [note("start", 0), note("end", 60), note("start", 100, restart=1), note("end", 130, restart=1)]
-    assert held_by_notes(notes, signs=[]) == Held(90, 360)
+    assert held_by_notes(notes, signs=[]) == HeldTime(90, 360)
 
 
 def test_a_lost_attempt_held_its_machines_until_its_last_sign_of_life():
     notes = [note("start", 0), note("start", 100, restart=1), note("end", 130, restart=1)]
-    assert held_by_notes(notes, signs=[]) == Held(30, 120)
+    assert held_by_notes(notes, signs=[]) == HeldTime(30, 120)
     signs = [1_772_000_000 + seconds for seconds in (10, 40, 110, 500)]
-    assert held_by_notes(notes, signs) == Held(40 + 30, 4 * 70)
+    assert held_by_notes(notes, signs) == HeldTime(40 + 30, 4 * 70)
 
 
 def test_tasks_of_an_array_hold_machines_at_the_same_time():
@@ -97,7 +97,7 @@ def test_tasks_of_an_array_hold_machines_at_the_same_time():
         note("end", 65, "7_1", task=1),
         note("end", 60, "7_0", task=0),
     ]
-    assert held_by_notes(notes, signs=[]) == Held(120, 480)
+    assert held_by_notes(notes, signs=[]) == HeldTime(120, 480)
 
 
 def test_a_run_without_a_job_holds_its_machine_from_the_first_to_the_last_event_of_each_session():
