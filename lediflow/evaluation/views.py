@@ -17,10 +17,10 @@ from typing import Any
 
 from lediflow.disk import whole_or_absent
 from lediflow.evaluation.grid import ADAPTIVE
+from lediflow.evaluation.metrics import MAIN, Metric, Row, shown_in
 from lediflow.evaluation.plots import Line, Point
 from lediflow.evaluation.session import Session
 
-Row = dict[str, Any]
 RECONSTRUCTIONS = "against_reconstructions"  # of latents, beside what is against the photographs
 BAR = r"\|"
 
@@ -57,7 +57,7 @@ def floor_sentence(floor: Row | None) -> str:
     """What the codec alone costs in quality."""
     if floor is None:
         return ""
-    return f" The codec's floor, its reconstructions of these photographs, is at {with_interval(floor)}."
+    return f" The codec's floor, its reconstructions of these photographs, is at {value_text(MAIN, floor)}."
 
 
 def summary(rows: Sequence[Row], baseline: str | None) -> str:
@@ -69,7 +69,7 @@ def summary(rows: Sequence[Row], baseline: str | None) -> str:
         lines.append(
             [
                 name,
-                with_interval(best),
+                value_text(MAIN, best),
                 setting(best),
                 f"{best['ms_per_image']:.3g}",
                 setting(cheap),
@@ -127,22 +127,22 @@ def cheapest(rows: Iterable[Row], worst: float) -> Row:
 
 
 def every_cell(rows: Sequence[Row]) -> str:
-    """The best of each run is bold."""
-    names = [rows[0]["frechet_name"], rows[0].get("kid_name", "Kernel distance")]
+    """A line for each row of results; the best MMD of each run is bold."""
     beside = ["to reconstructions"] if any(RECONSTRUCTIONS in row for row in rows) else []
-    names = [*beside, *names, "precision", "recall"]
-    lines = [["run", "setting", "NFE", rows[0]["mmd_name"], *names, *cost_names(rows)]]
+    others = [metric for metric in shown_in("table") if metric is not MAIN]
+    names = [MAIN.heading(rows[0]), *beside, *(metric.heading(rows[0]) for metric in others)]
+    lines = [["run", "setting", "NFE", *names, *cost_names(rows)]]
     best = {name: min(own, key=quality) for name, own in by_run(rows).items()}
     for row in rows:
-        text = with_interval(row)
+        text = value_text(MAIN, row)
         lines.append(
             [
                 row["run"],
                 setting(row),
                 str(row["nfe"]),
                 f"**{text}**" if row is best[row["run"]] else text,
-                *(number(row.get(RECONSTRUCTIONS, {}).get("mmd_unbiased")) for _ in beside),
-                *(number(row.get(key)) for key in ("frechet", "kid", "precision", "recall")),
+                *(number(MAIN.value(row.get(RECONSTRUCTIONS, {}))) for _ in beside),
+                *(number(metric.value(row)) for metric in others),
                 *(f"{batch['total']:.3g}" for batch in row["cost"].values()),
             ]
         )
@@ -169,12 +169,8 @@ def by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def quality(row: Row) -> float:
-    return row["mmd_unbiased"]
-
-
-def with_interval(row: Row) -> str:
-    low, high = row["mmd_interval"]
-    return f"{row['mmd_unbiased']:.3f} [{low:.3f}, {high:.3f}]"
+    """The value that rows are ordered by: the unbiased MMD."""
+    return row[MAIN.shown_key]
 
 
 def setting(row: Row) -> str:
@@ -241,17 +237,22 @@ def cost_of(row: dict[str, Any]) -> str:
     return f"{row['solver']} {row['steps']} steps{tempered} ({row['nfe']} NFE, {row['ms_per_image']:.1f} ms/img): "
 
 
-def quality_of(row: dict[str, Any]) -> str:
-    low, high = row["mmd_interval"]
+def quality_of(row: Row) -> str:
+    """The metrics that the terminal shows; beside the MMD also that against the codec's reconstructions."""
     parts = [
-        f"{row['mmd_name']} {row['mmd_unbiased']:.3f} [{low:.3f}, {high:.3f}]",
-        f"{row['frechet_name']} {row['frechet']:.3f}",
+        f"{metric.heading(row)} {value_text(metric, row)}"
+        for metric in shown_in("terminal")
+        if metric.value(row) is not None
     ]
-    if "against_reconstructions" in row:
-        parts.insert(1, f"{row['against_reconstructions']['mmd_unbiased']:.3f} against reconstructions")
-    if "precision" in row:
-        parts.append(f"precision {row['precision']:.3f}, recall {row['recall']:.3f}")
+    if RECONSTRUCTIONS in row:
+        parts.insert(1, f"{quality(row[RECONSTRUCTIONS]):.3f} against reconstructions")
     return ", ".join(parts)
+
+
+def value_text(metric: Metric, row: Row) -> str:
+    """A metric's value in a row, with its interval if it has one."""
+    low, high = row.get(f"{metric.key}_interval", (None, None))
+    return f"{metric.value(row):.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 TABLE, PLOT = "table.md", "pareto"

@@ -19,7 +19,8 @@ from lediflow.evaluation.config import MetricsConfig
 from lediflow.evaluation.cost import stage_costs
 from lediflow.evaluation.embedding import FeatureSet, feature_set
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
-from lediflow.evaluation.metrics import halves_mmd, measure
+from lediflow.evaluation.metrics import halves_mmd, measure, table_record
+from lediflow.evaluation.modes.compare import write_influences
 from lediflow.evaluation.references import Reference
 from lediflow.evaluation.results import ROWS, digest, features_record, read_row
 from lediflow.evaluation.session import Session
@@ -75,6 +76,7 @@ class RowMaker:
             "references": {reference.name: reference.fingerprint for reference in self.references},
             "metrics": asdict(session.command.metrics),
             "timed": {"device": device_name(session.device), "batch": session.command.timed_batch},
+            **table_record(),
         }
 
     def features(self, images: GeneratedImages, config: SamplingConfig) -> FeatureSet:
@@ -99,9 +101,9 @@ class RowMaker:
         ]
         main, others = measured[0], measured[1:]
         with session.group.together(f"writing {path}"):
-            if session.group.is_first and main.estimate is not None:
-                main.estimate.record["seed"] = config.seed
-                main.estimate.save(path.with_suffix(".safetensors"))
+            if session.group.is_first and main.influences:
+                record = main.record | {"seed": config.seed}
+                write_influences(path.with_suffix(".safetensors"), main.influences, record)
         beside = {
             f"against_{reference.name}": other.row
             for reference, other in zip(self.references[1:], others, strict=True)
@@ -170,11 +172,6 @@ def keep_row(session: Session, path: Path, row: dict[str, Any], features: Featur
             if not session.command.keep_features:
                 features.path.unlink()
                 remove_if_empty(features.path.parent)
-
-
-def influence_file(folder: Path, row: dict[str, Any]) -> Path:
-    """Where the influences of a row's images lie, among the results in a folder."""
-    return folder / ROWS / f"{digest(row['record'])}.safetensors"
 
 
 def remove_if_empty(folder: Path) -> None:

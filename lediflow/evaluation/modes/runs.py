@@ -27,6 +27,7 @@ from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluation.config import EvaluateConfig
 from lediflow.evaluation.grid import cells
+from lediflow.evaluation.metrics import table_record
 from lediflow.evaluation.modes.rows import RowMaker
 from lediflow.evaluation.pictures import SHOWN, labelled_grid, prior_pictures, step_pictures
 from lediflow.evaluation.references import open_shards, references
@@ -67,6 +68,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     asked = request(command) | {
         "weights": session.models.hashes(run.flow, run.sampler),
         "data": reader.index.fingerprint,
+        **table_record(),
     }
     if found := session.group.broadcast(finished_results(output, asked)):
         session.say(f"already evaluated: {output / RESULTS}")

@@ -18,6 +18,7 @@ from typing import Any
 
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.errors import UserError
+from lediflow.evaluation.metrics import logged_keys
 from lediflow.evaluation.modes.prior import evaluate_prior
 from lediflow.evaluation.modes.runs import evaluate_run
 from lediflow.evaluation.session import RESULTS, Session
@@ -27,8 +28,7 @@ from lediflow.run_folder import REWRITTEN, RunFolder
 from lediflow.tracking.event_log import JsonlTracker, read_events
 from lediflow.training.exporting import has_ended, trained_images
 
-ROW_VALUES = ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "precision", "recall", "density",
-              "coverage", "ms_per_image", "nfe")  # fmt: skip
+COSTS = ("ms_per_image", "nfe")  # entries of a row that the event log keeps besides the metrics
 ASKED = {"train": {"images": int, "patience_images": int | None}}
 
 
@@ -157,6 +157,6 @@ def event_values(results: dict[str, Any]) -> dict[str, Any]:
     if "prior" in results:
         return {"prior": {key: value for key, value in results["prior"].items() if isinstance(value, float)}}
     return {
-        f"{row['solver']}_{row['steps']}": {key: row[key] for key in ROW_VALUES if key in row}
+        f"{row['solver']}_{row['steps']}": {key: row[key] for key in (*logged_keys(), *COSTS) if key in row}
         for row in results["rows"]
     }

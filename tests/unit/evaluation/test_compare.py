@@ -10,8 +10,8 @@ from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd_estimate
 from lediflow.evaluation.distances.tiles import whole
-from lediflow.evaluation.metrics import Measured
-from lediflow.evaluation.modes.compare import compare
+from lediflow.evaluation.metrics import Influence
+from lediflow.evaluation.modes.compare import Measured, compare, read_influences, write_influences
 
 RECORD = {"reference": "1f0c", "features": "efficientnet-lite0", "seed": 0, "count": 60}
 SIGMA_SQUARED = 4.0
@@ -131,12 +131,13 @@ def test_runs_with_other_numbers_of_samples_are_refused(good):
 
 
 def test_what_is_kept_in_a_file_compares_as_before(good, tmp_path):
-    good.save(tmp_path / "run" / "influence.safetensors")
-    back = Measured.load(tmp_path / "run" / "influence.safetensors")
+    influence_of = Influence(good.unbiased, good.influence_x, good.influence_y)
+    write_influences(tmp_path / "run" / "influence.safetensors", {"mmd": influence_of}, good.record)
+    back = read_influences(tmp_path / "run" / "influence.safetensors")["mmd"]
     assert (back.unbiased, back.record) == (good.unbiased, good.record)
     assert compare(good, back).interval == (0.0, 0.0)
 
 
 def test_a_run_that_was_not_evaluated_is_said_to_be_so(tmp_path):
     with pytest.raises(UserError, match="evaluate that run first"):
-        Measured.load(tmp_path / "nothing")
+        read_influences(tmp_path / "nothing")
