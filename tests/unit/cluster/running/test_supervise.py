@@ -27,7 +27,6 @@ END = '{"rank": %d, "host": "node%d", "status": %d, "error": %s, "traceback": %s
 def supervised(tmp_path):
     """(what srun does in sh, options) -> the supervisor's process, started."""
     folder = JobFolder(tmp_path / "jobs/demo")
-    folder.log.mkdir(parents=True)
     (tmp_path / "scontrol").write_text(SCONTROL)
 
     def started(srun, run=None, restarts=2, is_whole=False, silent=0, **options):
@@ -39,6 +38,7 @@ def supervised(tmp_path):
         folder.write(
             JobRecord(name="demo", command=["none"], run=str(run or tmp_path / "run"), slurm=options)
         )
+        folder.log.mkdir(exist_ok=True)
         env = {
             "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7",
             "SLURM_RESTART_COUNT": "2", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2",
