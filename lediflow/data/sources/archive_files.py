@@ -27,6 +27,9 @@ ZIP_CHUNK_BYTES = 2**16
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 SIGNATURE = b"PK\x03\x04"
 HAS_PASSWORD = 1 << 0
+UTF8_NAME = 1 << 11
+# systems whose file names cannot contain a backslash: MS-DOS, Windows NTFS, VFAT (APPNOTE.TXT, section 4.4.2.2)
+WINDOWS = (0, 10, 14)
 CHECKSUM_FOLLOWS = 1 << 3  # the checksum comes after the file instead of in its header
 
 
@@ -83,12 +86,13 @@ class ZipSource(ArchiveFile):
     def members(self) -> list[Entry]:
         try:
             with zipfile.ZipFile(self.path) as archive:
-                return [_zip_member(item) for item in archive.infolist() if not item.is_dir()]
+                members = [_zip_member(item) for item in archive.infolist()]
         except zipfile.BadZipFile as error:
             raise SourceError(
                 f"source={self.path} cannot be read as a .zip ({error}); copy it again, or unpack it and give "
                 "the folder"
             ) from error
+        return [member for member in members if not member.name.endswith("/")]
 
     def read(self, entry: Entry) -> bytes:
         with self.path.open("rb") as stream:
@@ -128,7 +132,21 @@ def _tar_members(archive: tarfile.TarFile) -> Iterator[Entry]:
 
 def _zip_member(item: zipfile.ZipInfo) -> Entry:
     is_link = stat.S_ISLNK(item.external_attr >> 16)
-    return Entry(item.filename, item.file_size, item.header_offset, is_link=is_link)
+    return Entry(_member_name(item), item.file_size, item.header_offset, is_link=is_link)
+
+
+def _member_name(item: zipfile.ZipInfo) -> str:
+    """A member's path with forward slashes.
+
+    Some Windows programs separate folders by backslashes, against APPNOTE.TXT 4.4.17. As in Info-ZIP's unzip, a
+    backslash is a separator in names without a slash that were written on Windows; anywhere else it is part of the
+    name (Python's zipfile converts on Windows alone). In names of an unknown encoding it may be half of a Shift-JIS
+    character.
+    """
+    has_known_encoding = item.filename.isascii() or bool(item.flag_bits & UTF8_NAME)
+    if item.create_system in WINDOWS and has_known_encoding and "/" not in item.filename:
+        return item.filename.replace("\\", "/")
+    return item.filename
 
 
 class LocalHeader(NamedTuple):

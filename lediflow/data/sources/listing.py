@@ -59,7 +59,9 @@ def class_notes(
     """Sentences about the classes made of these labels; the first says how many there are, or why there are none."""
     if classes is not None:
         return [found_classes(numbers, classes), *label_notes(labels)]
-    return [missing_label(names, labels)] if any(label is not None for label in labels) else [NO_CLASSES]
+    return [
+        missing_label(names, labels) if any(label is not None for label in labels) else _no_classes(names)
+    ]
 
 
 def shown_classes(classes: Sequence[str]) -> str:
@@ -74,6 +76,18 @@ def found_classes(numbers: Sequence[int], classes: list[str]) -> str:
     count = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
     rest = f", of which {occurring:,} occur" if occurring < len(classes) else ""
     return f"{count} ({shown_classes(classes)}){rest}"
+
+
+def _no_classes(names: Sequence[str]) -> str:
+    """The sentence for a source without labels and class folders; backslashes may have been meant as folders."""
+    backslashed = [name for name in names if "\\" in name]
+    if not backslashed:
+        return NO_CLASSES
+    contain = "contains a backslash" if len(backslashed) == 1 else "contain backslashes"
+    return (
+        f"{NO_CLASSES} ({len(backslashed):,} of {len(names):,} names {contain}, which do not separate folders here, "
+        f"the first is {shown(backslashed[0])}; for classes separate folders by /)"
+    )
 
 
 def label_notes(labels: Sequence[Label]) -> list[str]:

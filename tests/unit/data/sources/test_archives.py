@@ -104,6 +104,59 @@ class Unseekable:
         self.write, self.flush = file.write, file.flush
 
 
+MSDOS, UNIX, NTFS, VFAT = 0, 3, 10, 14  # systems that a zip's members were written on
+
+
+def zipped(path: Path, names: list[str], system: int) -> Path:
+    """A zip of one photograph per name, as a program on this system writes it; folders are empty."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(names):
+            member = zipfile.ZipInfo(name)
+            member.create_system = system
+            archive.writestr(member, b"" if name.endswith(("/", "\\")) else image_file(number))
+    return path
+
+
+@pytest.mark.parametrize("system", [MSDOS, NTFS, VFAT])
+@pytest.mark.parametrize("folder", ["ant", "\u00e4ffin"])
+def test_backslashes_of_windows_separate_the_folders_of_a_zip(tmp_path, find, system, folder):
+    names = [f"set\\{folder}\\0.png", "set\\bee\\1.png", "set\\bee\\", "set/bee/3.png"]
+    found = find(zipped(tmp_path / "all.zip", names, system))
+    assert found.class_of == {f"set/{folder}/0.png": folder, "set/bee/1.png": "bee", "set/bee/3.png": "bee"}
+    expected = {f"set/{folder}/0.png": 0, "set/bee/1.png": 1, "set/bee/3.png": 3}
+    assert dict(zip(found.names, found.contents, strict=True)) == {
+        name: image_file(number) for name, number in expected.items()
+    }
+    assert not found.listing.passed_over
+
+
+def test_backslashes_of_other_systems_belong_to_the_names_and_are_named_where_there_are_no_classes(
+    tmp_path, find
+):
+    found = find(zipped(tmp_path / "all.zip", ["ant\\0.png", "bee\\1.png", "2.png"], UNIX))
+    assert found.names == ["2.png", "ant\\0.png", "bee\\1.png"]
+    (note,) = found.listing.class_notes
+    assert note.startswith("no classes: no image has a label")
+    assert (
+        r"2 of 3 names contain backslashes, which do not separate folders here, the first is ant\0.png"
+        in note
+    )
+
+
+def test_half_a_shift_jis_character_separates_no_folders(tmp_path, find, monkeypatch):
+    encoded = lambda member: (member.filename.encode("cp437"), member.flag_bits)  # noqa: E731
+    monkeypatch.setattr(zipfile.ZipInfo, "_encodeFilenameFlags", encoded)  # not UTF-8, as on an old Windows
+    name = "\u8868.png".encode("shift-jis").decode("cp437")
+    assert "\\" in name
+    found = find(zipped(tmp_path / "all.zip", [name], MSDOS))
+    assert found.names == [name]
+
+
+def test_a_name_with_a_slash_and_with_a_backslash_is_one_name_twice(tmp_path, find):
+    with pytest.raises(SourceError, match=r"occur twice under one name \(a/0.png\)"):
+        find(zipped(tmp_path / "all.zip", ["a\\0.png", "a/0.png"], MSDOS))
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_flipped_bit_in_a_zip_is_an_unreadable_image(tmp_path, find, method):
     path = tmp_path / "all.zip"
