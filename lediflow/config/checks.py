@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from lediflow.config.schema import TrainCommand
+from lediflow.data.streams.config import conditioning_augmentation
 from lediflow.errors import UserError
 from lediflow.models.specs import latent_shape
 from lediflow.nn.specs import check_grid
@@ -65,6 +66,15 @@ def check_augmentation(command: TrainCommand) -> None:
         raise UserError(
             f"data.augment.probability={probability:g}, but every kind of transformation is off; leave one of "
             f"data.augment.{{{','.join(kinds)}}} on, or set data.augment.probability=0"
+        )
+    given = conditioning_augmentation(command.data)
+    if probability and not any(getattr(given, kind) for kind in kinds):
+        flips = [kind for kind in kinds if getattr(command.data.augment, kind)]
+        made, off = (" and ".join(f"{of}.{flip}" for flip in flips) for of in ("data.augment", "data"))
+        raise UserError(
+            f"data.augment.probability={probability:g} with no transformation but {made} does nothing: {off} already "
+            f"flips the images, without an input of the model; set {off} to false, switch on another kind of "
+            "data.augment, or set data.augment.probability=0"
         )
     if probability and getattr(command.stage, "encode_once", None):
         raise UserError(

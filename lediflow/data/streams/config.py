@@ -92,7 +92,7 @@ def check_augmentation(reader: ShardReader, config: DataConfig) -> None:
         )
 
 
-def shown_augmentation(config: DataConfig) -> AugmentConfig:
+def conditioning_augmentation(config: DataConfig) -> AugmentConfig:
     """The augmentation that the model is conditioned on, without the flips that data.flip_... already make."""
     augment = config.augment
     return replace(

@@ -28,7 +28,7 @@ from lediflow.data.streams.config import (
     check_data,
     check_flips,
     check_order,
-    shown_augmentation,
+    conditioning_augmentation,
     training_samples,
 )
 from lediflow.data.streams.order import RunOrder, share_of_rank
@@ -62,7 +62,7 @@ class SampleStream:
         check_flips(reader, config)
         check_augmentation(reader, config)
         self.reader, self.config, self.device = reader, config, torch.device(device)
-        self.augment = shown_augmentation(config)
+        self.augment = conditioning_augmentation(config)
         self.has_mirrored = reader.index.contents.views == 2
         self.rank, self.world_size = rank, world_size
         self.micro_batch, self.global_batch = micro_batch, global_batch

@@ -91,6 +91,24 @@ def test_augmentation_without_a_kind_and_latents_kept_of_augmented_images_are_re
     assert "leave stage.encode_once out" in refusal(*sampler, "stage.encode_once=true")
 
 
+@pytest.mark.parametrize(
+    "flips", [["flip_horizontal"], ["flip_vertical"], ["flip_horizontal", "flip_vertical"]]
+)
+def test_augmentation_by_flips_that_the_data_makes_already_is_refused(flips):
+    auxiliary = ("stage=auxiliary", "model.auxiliary.augmentation=true", "data.augment.probability=0.12")
+    kinds = ("flip_horizontal", "flip_vertical", "scaling", "rotation", "anisotropy", "translation")
+    alone = [f"data.augment.{kind}={str(kind in flips).lower()}" for kind in kinds]
+    made = [f"data.{flip}=true" for flip in flips]
+    said = refusal(*auxiliary, *alone, *made)
+    assert (
+        f"no transformation but {' and '.join(f'data.augment.{flip}' for flip in flips)} does nothing" in said
+    )
+    assert f"set {' and '.join(f'data.{flip}' for flip in flips)} to false" in said
+    for options in (alone, made, [*alone, *made, "data.augment.rotation=true"]):  # each of these augments
+        given = compose_raw("train", "experiment=smoke", "data.path=a", *auxiliary, *options)
+        check_command(typed(given))
+
+
 def test_the_command_ends_with_the_sentence_and_leaves_nothing_behind(tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
     options = (*FLOW, "engine.device=cpu", f"run={run}", f"data.path={data}")
