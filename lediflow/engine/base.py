@@ -1,8 +1,8 @@
-"""What every engine does in the same way: set-up, the average of the weights, frozen models."""
+"""The common part of all engines: set-up, learning rates, averages of the weights, frozen models."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +17,7 @@ from lediflow.engine.protocol import EngineConfig, Fitting, M, accumulation_step
 from lediflow.engine.ranks import Ranks, choose_device
 
 
-class BaseEngine:
+class BaseEngine(ABC):
     """Common part of the engines (see protocol.Engine).
 
     `groups` are the optimizer's parameter groups, `betas` AdamW's, `averages` the roles of the averages to keep.

@@ -1,7 +1,7 @@
 """One rank's pieces of the logical state as a safetensors file (a slice), and the files of all ranks as one state.
 
 Slices are written here by hand (8 bytes of length, a JSON header, raw numbers) instead of by safetensors' `save_file`,
-which copies every tensor and holds the interpreter lock while it writes, so that training stands still. The hash is
+which copies every tensor and holds the interpreter lock while it writes, so that training stops. The hash is
 computed while writing. safetensors itself reads the files, only the range that is needed.
 """
 
