@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lediflow.data.streams.batch import Batch
 from lediflow.errors import UserError
 from lediflow.ranges import bounded
 
@@ -42,7 +41,6 @@ class Step:
     losses: list[Tensor]  # of this rank's micro-batches, per sample
     norm: Tensor  # of the gradient over all ranks, being copied to the host
     arrived: Callable[[], None]  # waits for the copy
-    batch: Batch  # the last micro-batch
     learning_rate: float
 
     @property

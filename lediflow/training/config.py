@@ -36,5 +36,3 @@ class TrainingConfig:
     bad_steps: BadStepsConfig = field(default_factory=BadStepsConfig)
     # averages over this many images become one point of a curve
     log_every_images: int = bounded(4_096, at_least=0)
-    # looks for NaN and infinity in neighborhood attention during one forward pass; 0: never
-    check_attention_every_steps: int = bounded(0, at_least=0)

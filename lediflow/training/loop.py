@@ -20,7 +20,6 @@ from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import decays_for
 from lediflow.engine.hang_detection import Phase
 from lediflow.engine.stop import StopReason
-from lediflow.nn.neighborhood import checked_routes
 from lediflow.training.bad_steps import Step, copied_to_host, describe_bad_step
 from lediflow.training.clock import learning_rate_factor
 from lediflow.training.resume import restore_checkpoint
@@ -46,7 +45,7 @@ def take_step(run: Training) -> Step:
     norm = engine.step(factor, decays_for(config.ema, clock.images_seen, clock.global_batch))
     run.watchdog.step_done()
     run.stop.observe("step", run.pace.end_step())
-    return Step(clock.images_seen, keys, losses, *copied_to_host(norm), batch, config.learning_rate * factor)
+    return Step(clock.images_seen, keys, losses, *copied_to_host(norm), config.learning_rate * factor)
 
 
 def train(run: Training) -> StopReason:
@@ -69,9 +68,6 @@ def train(run: Training) -> StopReason:
             run.pace.record(clock.images_seen)
 
         with run.window.paused():
-            # Once in a while: check the attention routes.
-            if clock.is_due(config.check_attention_every_steps * config.global_batch):
-                check_attention(run, step.batch)
             # Once in a while: validate.
             if held_out.is_due(clock):
                 run.watchdog.beat(Phase.VALIDATING)
@@ -135,12 +131,6 @@ def report_bad_step(run: Training, bad: Step | None) -> None:
     suspects = [key for keys in run.engine.group.all_gather(bad.suspects) for key in keys]
     log.warning("%s", describe_bad_step(bad, suspects))
     run.tracker.record("bad_step", bad.images_seen, norm=float(bad.norm), samples=suspects)
-
-
-def check_attention(run: Training, batch: Batch) -> None:
-    """Run neighborhood attention on a batch with its routes checked; a route that fails is reported and replaced."""
-    with checked_routes():
-        run.stage.loss(run.engine.module, batch, run.noise)
 
 
 def save_and_wait(run: Training) -> None:

@@ -14,10 +14,8 @@ Source: arXiv:2204.07143.
 
 import torch
 
-from lediflow.nn.neighborhood import check
-from lediflow.nn.neighborhood.check import checked_routes
 from lediflow.nn.neighborhood.protocol import Problem, RouteUnavailableError
-from lediflow.nn.neighborhood.routes import AUTO, ROUTES, check_route, replace_if_broken, route_for
+from lediflow.nn.neighborhood.routes import AUTO, ROUTES, check_route, route_for
 from lediflow.nn.shapes import Heads
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
     "Problem",
     "RouteUnavailableError",
     "check_route",
-    "checked_routes",
     "neighborhood_attention",
 ]
 
@@ -41,13 +38,9 @@ def neighborhood_attention(
     check_tensors(q, k, v, kernel_size)
     _, height, width, num_heads, head_dim = q.shape
     scale = head_dim**-0.5 if scale is None else scale
-    is_training = check.goes_backward or (
-        torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    )
+    is_training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     problem = (int(height), int(width), num_heads, head_dim, kernel_size, q.dtype, q.device, is_training)
     name = route_for(route, *problem, torch.compiler.is_compiling())
-    if check.is_on:
-        name = replace_if_broken(name, Problem(*problem), (q, k, v), scale)
     return ROUTES[name].attention(q, k, v, kernel_size, scale=scale)
 
 

@@ -67,11 +67,6 @@ class Memory:
         self.verdicts[problem] = Verdict(**entry)
         return self.verdicts[problem]
 
-    def replace(self, problem: Problem, verdict: Verdict) -> None:
-        """Overrule an earlier verdict."""
-        self._write(self._read() | {key(problem): asdict(verdict)})
-        self.verdicts[problem] = verdict
-
     def forget(self, problem: Problem) -> None:
         """Drop a verdict that does not hold here."""
         self.verdicts.pop(problem, None)

@@ -1,17 +1,13 @@
 """The routes by name, and which of them serves a problem."""
 
-import logging
 from difflib import get_close_matches
 
 import torch
 
-from lediflow.nn.neighborhood import check, dense, flex, natten, sdpa, triton
-from lediflow.nn.neighborhood.choice import fastest_route, measure
+from lediflow.nn.neighborhood import dense, flex, natten, sdpa, triton
+from lediflow.nn.neighborhood.choice import fastest_route
 from lediflow.nn.neighborhood.memory import Memory, default_file
 from lediflow.nn.neighborhood.protocol import Problem, Route, RouteUnavailableError
-from lediflow.nn.shapes import Heads
-
-log = logging.getLogger(__name__)
 
 ROUTES = {
     "dense": Route(dense.attention, dense.missing),
@@ -40,8 +36,7 @@ def route_for(
 ) -> str:
     """The name of the route that serves a problem: the named one, or the fastest for "auto"."""
     problem = Problem(height, width, num_heads, head_dim, kernel_size, dtype, device, is_training)
-    name = fastest(problem, is_compiling) if name == AUTO else named(name, problem)
-    return check.replacements.get((name, problem), name)
+    return fastest(problem, is_compiling) if name == AUTO else named(name, problem)
 
 
 def named(name: str, problem: Problem) -> str:
@@ -72,32 +67,3 @@ def check_route(name: str) -> None:
         nearest = get_close_matches(name, ROUTES, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else 'use "auto"'
         raise ValueError(f"attention route {name!r}: known are {AUTO}, {', '.join(ROUTES)}; {hint}")
-
-
-def replace_if_broken(name: str, problem: Problem, inputs: tuple[Heads, Heads, Heads], scale: float) -> str:
-    """The route's own name, or that of the fastest other one if it gives what are no numbers."""
-    while check.is_broken(problem, ROUTES[name].attention, inputs, scale):
-        replace(name, problem._replace(is_training=not problem.is_training))
-        other = replace(name, problem)
-        log.warning(
-            "neighborhood attention, %s: route %r gives values that are not finite where the oracle's are; "
-            "route %r takes its place",
-            problem,
-            name,
-            other,
-        )
-        name = other
-    return name
-
-
-def replace(name: str, problem: Problem) -> str:
-    """Have the fastest of the routes that have not failed serve the problem, here and in the file; its name.
-
-    The oracle is one of them where sdpa, which serves everywhere, has failed.
-    """
-    failed = check.known_to_fail(problem) | {name}
-    routes = ROUTES if "sdpa" in failed else CANDIDATES
-    verdict = measure(problem, {other: route for other, route in routes.items() if other not in failed})
-    memory.replace(problem, verdict)
-    check.replace(name, problem, verdict.route)
-    return verdict.route

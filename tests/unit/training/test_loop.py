@@ -20,7 +20,6 @@ from harness.one_weight import (
 from lediflow.engine.checkpoints import CheckpointFolder
 from lediflow.engine.stop import StopReason
 from lediflow.errors import UserError
-from lediflow.nn.neighborhood import check as neighborhood_check
 from lediflow.training.bad_steps import BadStepsConfig
 from lediflow.training.clock import ScheduleConfig
 
@@ -99,21 +98,6 @@ def test_micro_batches_change_neither_data_nor_curve_points(tmp_path, undisturbe
     ):
         assert seen == seen_whole
         assert values["loss"] == pytest.approx(whole["loss"], rel=1e-5)  # only the order of sums differs
-
-
-def test_attention_is_looked_at_every_so_many_steps_and_nothing_changes(tmp_path, undisturbed):
-    class Looking(Regression):
-        looked_at = 0
-
-        def loss(self, module, batch, noise):
-            self.looked_at += neighborhood_check.is_on
-            return super().loss(module, batch, noise)
-
-    config = replace(CONFIG, check_attention_every_steps=4)  # of ten steps
-    run = training(tmp_path / "run", stage=Looking(), config=config)
-    assert train(run) is StopReason.NONE
-    assert run.stage.looked_at == 2
-    assert_equal(state_of(run), state_of(undisturbed))
 
 
 def test_another_run_in_the_same_folder_is_refused_with_both_named(tmp_path):
