@@ -28,7 +28,8 @@ MODULES = {
 def task(tmp_path):
     """(module, rank) -> the finished process, its exit record, and the rank's own log."""
     folder = JobFolder(tmp_path / "jobs/demo")
-    folder.log.mkdir(parents=True)
+    folder.write(JobRecord(name="demo", command=["none"], run="/runs"))
+    folder.log.mkdir()
 
     def ended(name, rank=0, **variables):
         (tmp_path / f"{name}.py").write_text(MODULES[name])
