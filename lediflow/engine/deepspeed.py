@@ -23,6 +23,7 @@ from lediflow.engine.group import Group
 from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
 from lediflow.engine.owned_state import (
     WEIGHT,
+    Piece,
     clip_gradient,
     collect,
     even_share,
