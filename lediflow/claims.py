@@ -13,24 +13,24 @@ from lediflow.errors import UserError
 from lediflow.records import object_if_any
 
 CLAIM = ".lediflow.json"
-NAMED = 3  # files that a message names
+NAMED = 3  # files that a message names at most
 
 
 def visible_names(folder: Path) -> list[str]:
-    """Names in a folder, sorted, without the hidden ones; none where there is no folder."""
+    """Sorted names in a folder, without hidden ones; an empty list if there is no folder."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def named(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names as text, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
 
 def refuse_foreign(folder: Path, option: str, names: Sequence[str]) -> None:
-    """UserError if there are `names` in the folder that `option` names, which is nobody's or another's."""
+    """UserError if there are `names` in the folder that `option` gives, which does not belong to this command."""
     if names:
         raise UserError(
             f"{option}={folder} is not empty (found {named(names)}), and nothing there says that this command wrote "
@@ -39,10 +39,10 @@ def refuse_foreign(folder: Path, option: str, names: Sequence[str]) -> None:
 
 
 def claim_folder(folder: Path, option: str, command: str, is_ours: Callable[[Path], bool]) -> None:
-    """Make the folder and mark it as `command`'s, before anything else is written there.
+    """Make the folder and write the mark of `command`, before anything else is written there.
 
-    UserError where it holds visible files, no mark of this command, and `is_ours` does not recognise it either, and
-    where it cannot be written.
+    `is_ours` recognises folders without a mark. Raises UserError if the folder cannot be written, or if it holds
+    visible files and neither the mark nor `is_ours` says that they are the command's.
     """
     mark: dict[str, Any] = {"command": command}
     with disk_errors_explained(folder):

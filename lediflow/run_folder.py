@@ -88,7 +88,7 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a training of this toolkit has begun here."""
+        """Whether a training has begun here."""
         is_begun = self.lease.is_file() or self.events.is_file() or self.is_exported
         return is_begun or any(self.checkpoints.glob("[0-9]" * 12))
 
@@ -97,13 +97,13 @@ class RunFolder:
         return (self.export / "config.json").exists()
 
     def create(self) -> None:
-        """Make the folder; UserError where it cannot be written, or holds files and is no run."""
+        """Make the folder. Raises UserError if it cannot be written, or holds files that belong to no run."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not self.is_run:
                 others = [name for name in visible_names(self.root) if name not in OWN]
                 refuse_foreign(self.root, "run", others)
-            # a name of its own, and hidden: every rank tries at once
+            # Every rank tries to write, at the same time: a unique hidden name.
             with tempfile.TemporaryFile(dir=self.root, prefix="."):
                 pass
         except OSError as error:
@@ -112,7 +112,10 @@ class RunFolder:
             ) from error
 
     def require_export(self, role: str, how_to_train: str) -> Path:
-        """The export folder of a finished run, or what to do to get one."""
+        """The export folder of a finished run; UserError, with the command that makes one, if there is none.
+
+        `role` names the model in the message; `how_to_train` is the command.
+        """
         if self.is_exported:
             return self.export
         found = "it has unfinished checkpoints" if self.checkpoints.is_dir() else "there is no run there"
@@ -121,24 +124,24 @@ class RunFolder:
         raise UserError(f"{role} is to be read from {self.root}, but {found}; train it: {how_to_train}")
 
     def exported_facts(self) -> Record:
-        """The facts in the export; RecordError where they cannot be read or are empty."""
+        """The content of export/config.json; RecordError if it cannot be read or is empty."""
         path = self.export / "config.json"
         if not (facts := read_record(path, EXPORT_AGAIN, FACTS)):
             raise RecordError(f"{path} holds nothing ({{}}): it is damaged; {EXPORT_AGAIN}")
         return facts
 
     def recorded_options(self) -> dict[str, Any]:
-        """The resolved configuration of the last start; RecordError where it cannot be read."""
+        """The resolved configuration of the last session; RecordError if it cannot be read."""
         try:
             found = OmegaConf.to_container(OmegaConf.create(self.config.read_text()))
-        except Exception as error:  # YAML, OmegaConf and the disk have errors of their own
+        except Exception as error:  # YAML, OmegaConf and the disk each raise their own
             raise RecordError(f"{self.config} cannot be read ({one_line(error)}); {REWRITTEN}") from error
         if not isinstance(found, dict) or not found:
             raise RecordError(f"{self.config} holds no options; {REWRITTEN}")
         return {str(key): value for key, value in found.items()}
 
     def weights_hash(self) -> str:
-        """SHA-256 of the exported weights, what dependent runs pin; RecordError where they cannot be read."""
+        """SHA-256 of the exported weights, which dependent runs pin; RecordError if they cannot be read."""
         path = self.export / "model.safetensors"
         try:
             return sha256_of(path)
