@@ -18,24 +18,18 @@ single rank.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from lediflow.disk import whole_or_absent
 from lediflow.engine.group import Group
-from lediflow.errors import UserError
 from lediflow.evaluation.distances.tiles import check_count
 
 WEIGHT = 1000.0 * math.exp(-1 / 100)  # before the sum over p
@@ -210,33 +204,6 @@ class StreamingCMMD:
 
     def tensors(self) -> dict[str, Tensor]:
         return {"count": self.count, "first": self.first, "second": self.second}
-
-    def fill(self, tensors: dict[str, Tensor]) -> None:
-        """Take sums of the same shapes, finite ones."""
-        for name, mine in self.tensors().items():
-            if tensors[name].shape != mine.shape or not tensors[name].isfinite().all():
-                raise ValueError(f"{name} is not {tuple(mine.shape)} finite numbers")
-            mine.copy_(tensors[name])
-
-    def save(self, path: Path, fingerprint: dict[str, Any]) -> None:
-        """One file, whole or absent; `fingerprint` says what the embeddings are of."""
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors().items()}
-        with whole_or_absent(path) as stream:
-            stream.write(save(tensors, {"fingerprint": json.dumps(fingerprint)}))
-
-    @classmethod
-    def load(cls, path: Path) -> tuple[StreamingCMMD, dict[str, Any]]:
-        """What `save` wrote, and its fingerprint."""
-        try:
-            with safe_open(path, "pt") as file:
-                groups, dim = file.get_slice("first").get_shape()
-                found = cls(dim, groups=groups)
-                found.fill({name: file.get_tensor(name) for name in found.tensors()})
-                return found, json.loads(file.metadata()["fingerprint"])
-        except Exception as error:
-            raise UserError(
-                f"{path} holds no statistics of embeddings ({error}); give a file that StreamingCMMD.save wrote"
-            ) from error
 
     def check(self, x: Tensor) -> None:
         """Refuses embeddings of another size or another norm."""

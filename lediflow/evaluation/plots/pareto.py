@@ -118,8 +118,14 @@ def distance_axis(axes: Axes, values: Sequence[float]) -> bool:
     return True
 
 
-def draw_lines(axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: dict[Line, Look]) -> None:
-    """Draw points with their intervals, joined in the order of their cost."""
+def draw_lines(
+    axes: Axes,
+    lines: Mapping[Line, Sequence[Point]],
+    looks: Mapping[Line, Look],
+    *,
+    is_labelled: bool = True,
+) -> None:
+    """Draw points with their intervals, joined in the order of their cost, each with its label unless left out."""
     everyone = [point for points in lines.values() for point in points]
     for line, unsorted in lines.items():
         points, (colour, dash, marker, is_above) = sorted(unsorted), looks[line]
@@ -132,7 +138,8 @@ def draw_lines(axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: dict[Li
         for p in points:
             if is_beaten(p, everyone):
                 axes.plot(p.cost, p.value, linestyle="", markerfacecolor="white", **dots)
-            axes.annotate(p.label, (p.cost, p.value), color=colour, **(ABOVE if is_above else BELOW))
+            if is_labelled:
+                axes.annotate(p.label, (p.cost, p.value), color=colour, **(ABOVE if is_above else BELOW))
 
 
 def legend_below(figure: Figure) -> None:

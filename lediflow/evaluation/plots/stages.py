@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from lediflow.evaluation.plots.pareto import (
+    ABOVE,
     Line,
     Look,
     Point,
@@ -24,6 +26,7 @@ from lediflow.evaluation.plots.pareto import (
 from lediflow.evaluation.plots.style import INK, MUTED, STYLE
 
 WIDTH, TEXT_COLUMNS = 7.2, 98  # inches; characters of a line below the heading
+LABEL_POINTS = 12  # height of a label with its distance from the point, in typographic points
 
 
 @mpl.rc_context(STYLE)
@@ -47,7 +50,7 @@ def stages_figure(
     looks = looks_of_lines({line: len(points) for line, points in lines.items()})
     solved = {line: kept for line, points in lines.items() if (kept := [p for p in points if p.cost > 0])}
     for line, points in solved.items():  # hollow where the same source is as good with fewer evaluations
-        draw_lines(axes, {line: points}, looks)
+        draw_lines(axes, {line: points}, looks, is_labelled=False)
     costs = [point.cost for points in solved.values() for point in points]
     edge = min(costs) / 2
     draw_alone(
@@ -67,11 +70,39 @@ def stages_figure(
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: "prior alone" if value == edge else f"{value:g}")
     )
+    draw_labels(axes, solved, looks)
     axes.set_xlabel("evaluations of the flow model per image")
     axes.set_title(f"{metric}, lower is better", loc="left", fontsize=10, color=MUTED)
     figure.suptitle(heading + "\n" + "\n".join(below), x=0.01, ha="left", fontsize=9, color=INK)
     legend_below(figure)
     return figure
+
+
+def draw_labels(axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: Mapping[Line, Look]) -> None:
+    """Label points with their steps. Points whose labels would overlap share one, above the highest of them."""
+    dots = [(point, looks[line].colour) for line, points in lines.items() for point in points]
+    for cost in sorted({point.cost for point, _ in dots}):
+        column = sorted((dot for dot in dots if dot[0].cost == cost), key=lambda dot: dot[0].value)
+        for group in groups_of(column, axes):
+            labels = sorted({point.label for point, _ in group}, key=lambda label: (len(label), label))
+            colours = {colour for _, colour in group}
+            colour = colours.pop() if len(colours) == 1 else INK
+            axes.annotate(" / ".join(labels), (cost, group[-1][0].value), color=colour, **ABOVE)
+
+
+def groups_of(column: Sequence[tuple[Point, str]], axes: Axes) -> list[list[tuple[Point, str]]]:
+    """Split points of one cost, in rising order, where the distance to the next one has room for a label."""
+    axes.autoscale_view()  # the limits, and so the distances, depend on all that was drawn
+    room = LABEL_POINTS * axes.figure.dpi / 72
+    groups: list[list[tuple[Point, str]]] = []
+    below = -math.inf
+    for point, colour in column:
+        _, height = axes.transData.transform((point.cost, point.value))
+        if height - below > room:
+            groups.append([])
+        groups[-1].append((point, colour))
+        below = height
+    return groups
 
 
 def draw_alone(

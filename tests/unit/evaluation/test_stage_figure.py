@@ -50,6 +50,19 @@ def test_levels_are_drawn_and_the_prior_alone_stands_left_of_all_evaluations():
     assert figure.get_suptitle() == "What\nBecause."
 
 
+def labels_of(*rows):
+    (axes,) = stages_figure(stage_lines({"rows": rows}), "MMD (X)", heading="What", text="Because.").axes
+    return [text.get_text() for text in axes.texts]
+
+
+def test_points_at_one_place_share_a_label_and_distant_ones_have_their_own():
+    near = [row(z, "midpoint", steps, 2 * steps, 3.0 + shift)
+            for z, shift in (("training", 0.0), ("heldout", 0.01)) for steps in (1, 2)]  # fmt: skip
+    assert labels_of(*near) == ["1", "2"]
+    assert labels_of(*near, row("gaussian", "midpoint", 1, 2, 9.0)) == ["1", "1", "2"]
+    assert labels_of(*near, row("training", "euler", 2, 2, 3.0)) == ["1 / 2", "2"]
+
+
 def test_losses_are_the_last_ones_and_the_least_with_its_place(tmp_path):
     events = tmp_path / "events.jsonl"
     training = [

@@ -1,15 +1,13 @@
-"""CMMD from two moments: close to the exact one within its bound, mergeable, in files, with an honest interval."""
+"""CMMD from two moments: close to the exact one within its bound, mergeable, with an honest interval."""
 
 import math
 
 import pytest
 import torch
 from harness.embeddings import clustered, spread
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lediflow.engine.group import Group
-from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd, cmmd_estimate
 from lediflow.evaluation.distances.tiles import whole
 
@@ -130,54 +128,6 @@ def test_a_jackknife_needs_more_than_one_group():
     x, y = SETS["spread"]
     with pytest.raises(ValueError, match=r"200 of 200 embeddings are in one group.*smaller batches"):
         streamed(x, batch=200).interval(streamed(y))
-
-
-def test_statistics_come_back_from_their_file_bit_for_bit(tmp_path):
-    x, y = (streamed(z) for z in SETS["shifted"])
-    x.save(tmp_path / "x.safetensors", {"features": "clip-vit-l14-336", "images": 200})
-    found, fingerprint = StreamingCMMD.load(tmp_path / "x.safetensors")
-    assert fingerprint == {"features": "clip-vit-l14-336", "images": 200}
-    assert found.distance(y) == x.distance(y)
-    assert found.interval(y) == x.interval(y)
-
-
-def test_statistics_of_parts_merge_from_their_files(tmp_path):
-    x, y = SETS["clusters"]
-    for number, part in enumerate(x.split(80)):
-        streamed(part).save(tmp_path / f"{number}.safetensors", {})
-    whole_set = StreamingCMMD(x.shape[1])
-    for path in sorted(tmp_path.glob("*.safetensors")):
-        whole_set.merge(StreamingCMMD.load(path)[0])
-    assert whole_set.distance(streamed(y)) == pytest.approx(streamed(x).distance(streamed(y)), abs=EXACT)
-
-
-def tensors(dim: int, **others: Tensor) -> dict[str, Tensor]:
-    """What a file of two groups holds."""
-    made = {"count": torch.ones(2), "first": torch.zeros(2, dim), "second": torch.zeros(2, dim, dim)}
-    return made | others
-
-
-GARBAGE = {
-    "text": lambda path: path.write_text("a letter"),
-    "half a file": lambda path: (save_file(tensors(4), path), path.write_bytes(path.read_bytes()[:-40])),
-    "other tensors": lambda path: save_file({"weight": torch.zeros(3)}, path),
-    "no fingerprint": lambda path: save_file(tensors(4), path),
-    "wrong shape": lambda path: save_file(
-        tensors(4, second=torch.zeros(2, 1, 4)), path, {"fingerprint": "{}"}
-    ),
-    "not numbers": lambda path: save_file(
-        tensors(4, count=torch.tensor([1.0, math.nan])), path, {"fingerprint": "{}"}
-    ),
-    "nothing": lambda path: None,
-}
-
-
-@pytest.mark.parametrize("kind", GARBAGE)
-def test_a_file_of_something_else_is_refused_by_name(tmp_path, kind):
-    path = tmp_path / "x.safetensors"
-    GARBAGE[kind](path)
-    with pytest.raises(UserError, match=r"x\.safetensors holds no statistics of embeddings.*save wrote"):
-        StreamingCMMD.load(path)
 
 
 def test_statistics_of_different_extractors_are_not_merged():
