@@ -1,1 +1,1 @@
-"""How good the images are and what they cost, as numbers that say how they came about."""
+"""Quality of generated images and what they cost, with a record of how each number was measured."""

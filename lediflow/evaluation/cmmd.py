@@ -1,4 +1,4 @@
-"""Squared maximum mean discrepancy with a Gaussian kernel: how far apart two sets of embeddings are.
+"""Squared maximum mean discrepancy (MMD) of two sets of embeddings with a Gaussian kernel.
 
     MMD^2(X, Y) = E k(x, x') + E k(y, y') - 2 E k(x, y),    k(a, b) = exp(-|a - b|^2 / (2 sigma^2))
 
@@ -6,7 +6,7 @@ On unit-norm CLIP ViT-L/14@336 embeddings with sigma = 10 and scale = 1000 this 
 2023, arXiv:2401.09603); on other embeddings it is an MMD and is named after them (`metrics.metric_name`).
 
 `cmmd` and `cmmd_estimate` are exact: float64, over all pairs, in blocks, on any number of ranks. `StreamingCMMD` keeps
-two moments instead, in one pass and in memory that does not grow with the number of images.
+two moments instead: one pass over the embeddings, and memory independent of the number of images.
 """
 
 from jaxtyping import Float
@@ -37,10 +37,10 @@ def cmmd(
     scale: float = SCALE,
     unbiased: bool = False,
 ) -> float:
-    """scale * MMD^2 of the embeddings as given (not normalised again), on whichever device they are.
+    """scale * MMD^2 of the embeddings as given (not normalised again), on the device they are on.
 
-    Biased: each set's mean includes k(x, x) = 1; never negative. Unbiased: it does not; zero on average for
-    two samples of one distribution, so it may come out below zero.
+    Biased: the mean within a set includes k(x, x) = 1; never negative. Unbiased: it excludes them; its expectation is
+    zero for two samples of one distribution, so it can be negative.
     """
     check_count(len(x), len(y), fewest=2 if unbiased else 1)
     sums = kernel_sums(whole(x), whole(y), Gaussian(sigma), Group())
@@ -48,5 +48,5 @@ def cmmd(
 
 
 def cmmd_estimate(x: Rows, y: Rows, group: Group, *, sigma: float = SIGMA, scale: float = SCALE) -> Estimate:
-    """Both values with their confidence interval, of sets that the ranks share; the same bits on any number of them."""
+    """Biased and unbiased value with a confidence interval, of sets spread over the ranks; same bits on any number."""
     return estimate(kernel_sums(x, y, Gaussian(sigma), group), scale)

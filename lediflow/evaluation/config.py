@@ -17,11 +17,10 @@ ESTIMATORS = ("exact", "streaming")
 
 @dataclass(kw_only=True)
 class MetricsConfig:
-    """How the distances are taken."""
+    """How metrics are computed."""
 
-    estimator: str = (
-        "exact"  # streaming: two moments in one pass, memory that no number of images raises; MMD alone
-    )
+    # streaming: one pass, in memory that is independent of the number of images; only MMD and Fréchet distance
+    estimator: str = "exact"
     neighbors: int = bounded(
         NEIGHBORS, at_least=1
     )  # of precision, recall, density and coverage; more: wider balls, milder judgement
@@ -37,9 +36,8 @@ class RealImagesConfig:
     """What generated images are compared with."""
 
     path: str = ""  # folder of shards, photographs or latents; only needed with a run
-    photographs: str | None = (
-        None  # where path holds latents: the shards they were made from, to measure against both
-    )
+    # where path holds latents: the shards they were made from, to measure against both
+    photographs: str | None = None
     split: str = "all"  # all | train | heldout: the part of the images, as the run's training divided them
 
 
@@ -61,9 +59,8 @@ class EvaluateConfig(SamplingOptions):
     watch_seconds: float = bounded(30.0, above=0)  # between two looks at its checkpoints
     data: RealImagesConfig = field(default_factory=RealImagesConfig)
     output: str | None = None  # folder of results.json and figures; null: `results` inside the run, or images
-    statistics: str | None = (
-        None  # file of the reference's features; null: among the runs, under its fingerprint
-    )
+    # file of the reference's features; null: among the runs, under its fingerprint
+    statistics: str | None = None
     keep_features: bool = False  # leave the features of generated images beside the results
     count: int = bounded(1024, at_least=1)  # generated images per row; metrics on few images are noisy
     reference_count: int = bounded(0, at_least=0)  # real images; 0 takes all

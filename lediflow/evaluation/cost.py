@@ -1,11 +1,10 @@
-"""What an image costs: milliseconds of each part of the chain, warm, as medians over repeats.
-
-Short chains are repeated more often, until they have taken half a second: what disturbs a machine weighs more on them.
+"""Cost of an image: milliseconds of each part of the chain, after a warm-up, as medians over repeats.
 
     latent sampler: w -> z      prior decoder: z -> N(mu, sigma^2) and a draw      flow: the solver      codec: -> image
 
-On a GPU the parts are told apart by events in its own stream: nothing waits between them, so their sum is the time of
-the chain. On a CPU the clock on the wall does.
+Short chains are repeated more often, until half a second has passed, because disturbances of the machine weigh more on
+them. On a GPU the parts are timed by events in its stream, without waiting in between, so their sum is the time of the
+chain; on a CPU by the wall clock.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ ENOUGH_MS = 500.0
 def stage_costs(
     pipeline: LeDiFlowPipeline, config: SamplingConfig, *, batch_size: int = 16
 ) -> dict[str, dict[str, float]]:
-    """ms per image of each part and in total, one by one ("batch_1") and `batch_size` at a time."""
+    """Milliseconds per image of each part and in total, for one image at a time ("batch_1") and for `batch_size`."""
     sizes = dict.fromkeys((1, batch_size))
     return {f"batch_{size}": costs_at(pipeline, config, size) for size in sizes}
 
 
 def costs_at(pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int) -> dict[str, float]:
-    """The first run warms up: compilation and caches are no part of the cost."""
+    """Medians over repeats; the first run is a warm-up and does not count (compilation, caches)."""
     lap(pipeline, config, size)
     laps: list[dict[str, float]] = []
     taken = 0.0
@@ -47,7 +46,7 @@ def costs_at(pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int) -> d
 
 @torch.no_grad()
 def lap(pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int) -> dict[str, float]:
-    """ms of each part of one batch."""
+    """Milliseconds of each part for one batch."""
     ids = torch.arange(size, device=pipeline.device)
     note = marker(pipeline.device)
     marks = [note()]
@@ -63,7 +62,7 @@ def lap(pipeline: LeDiFlowPipeline, config: SamplingConfig, size: int) -> dict[s
 
 
 def marker(device: torch.device) -> Callable[[], Any]:
-    """A function that notes the moment: on the device's stream, or the clock on the wall."""
+    """A function that records the time: an event in the device's stream, or the wall clock."""
     if device.type != "cuda":
         return time.perf_counter
 
@@ -76,7 +75,7 @@ def marker(device: torch.device) -> Callable[[], Any]:
 
 
 def spans(marks: list[Any]) -> list[float]:
-    """ms between the moments; waits for a GPU to reach the last one."""
+    """Milliseconds between the marks; waits until a GPU has reached the last one."""
     pairs = pairwise(marks)
     if isinstance(marks[0], float):
         return [1000 * (after - before) for before, after in pairs]

@@ -1,9 +1,9 @@
-"""Features of numbered images: made by all ranks, a batch at a time, and kept on disk as they come.
+"""Features of numbered images: computed by all ranks, batch by batch, and kept on disk as they are computed.
 
-Image numbers 0 ... count - 1 are cut into pieces of one batch. Piece p is made by rank p modulo the number of ranks and
-lies in a file of its own, so a command that was killed goes on with the pieces that are missing, on any number of
-ranks, and every piece is computed with the same shapes whoever makes it. Commands that make one set at the same time
-share its pieces: the first to finish writes the set and removes them, and the others go on with that set.
+Images 0 ... count - 1 are divided into pieces of one batch. Piece p is computed by rank p modulo the number of ranks
+and written to a file of its own. So a command that was killed continues with the missing pieces, on any number of
+ranks, and each piece is computed with the same shapes on whichever rank. Commands that compute the same set at the same
+time share its pieces: the first to finish writes the set and removes them, and the others continue with that set.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ FEATURES, FINGERPRINT = "features", "fingerprint"
 
 @dataclass(frozen=True)
 class Pieces:
-    """The files of one set of features while it is being made."""
+    """The files of a set of features while it is computed."""
 
     folder: Path
     count: int
     batch_size: int
-    whole: Path  # the set that they become; whoever finishes it removes the pieces
+    whole: Path  # the finished set; the command that writes it removes the pieces
 
     @property
     def are_superseded(self) -> bool:
-        """Whether another command has finished the whole set meanwhile."""
+        """Whether another command has written the whole set in the meantime."""
         return self.whole.is_file()
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
     def numbers(self, piece: int) -> range:
-        """Of the images in a piece."""
+        """The numbers of the images in a piece."""
         return range(piece * self.batch_size, min((piece + 1) * self.batch_size, self.count))
 
     def path(self, piece: int) -> Path:
@@ -62,7 +62,7 @@ class Pieces:
         return self.folder / f"{numbers.start:08d}-{numbers.stop:08d}.safetensors"
 
     def mine(self, group: Group) -> list[int]:
-        """The pieces that this rank makes, done or not."""
+        """The pieces that this rank computes, finished or not."""
         return list(range(group.rank, len(self), group.world_size))
 
     def write(self, piece: int, features: Float[Tensor, "batch dim"]) -> None:
@@ -76,7 +76,9 @@ class Pieces:
 
     def read(self, piece: int) -> Float[Tensor, "batch dim"]:
         try:
-            return load(self.path(piece).read_bytes())[FEATURES]  # opened once: another command may remove it
+            return load(self.path(piece).read_bytes())[
+                FEATURES
+            ]  # opened once, since another command may remove it
         except (OSError, SafetensorError, LookupError) as error:
             raise RecordError(
                 f"{self.path(piece)} holds no features ({error}); delete it, and the same command makes it anew"
@@ -90,7 +92,7 @@ def embed(
     group: Group,
     advance: Callable[[int], None] = lambda images: None,
 ) -> None:
-    """Make the features that are not there yet; returns when every rank has, or raises on all of them."""
+    """Compute the missing pieces; returns when every rank has finished, or raises on all of them."""
     with group.together("extracting features") as others:
         for piece in pieces.mine(group):
             others()
@@ -104,12 +106,12 @@ def embed(
 
 
 def exact_convolutions() -> AbstractContextManager[None]:
-    """Features in all of float32's digits on a GPU too (TF32 keeps 10 bits), the same bits each time."""
+    """Full float32 precision on a GPU too (TF32 keeps 10 bits), and the same bits each time."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 def checked(features: Float[Tensor, "batch dim"], name: str, numbers: range) -> Float[Tensor, "batch dim"]:
-    """Refuse features that are not numbers: every distance would be lost in them."""
+    """Refuse infinite or NaN features, which would spread to every distance."""
     is_broken = ~features.isfinite().all(dim=1)
     if is_broken.any():
         first = numbers[int(is_broken.nonzero()[0])]
@@ -121,7 +123,7 @@ def checked(features: Float[Tensor, "batch dim"], name: str, numbers: range) -> 
 
 
 class FeatureSet:
-    """A finished set of features: one file, with what it is of."""
+    """A finished set of features: one file, with the record (fingerprint) of what it was computed from."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -145,7 +147,7 @@ class FeatureSet:
         return Rows(self.slice(mine).to(device), mine.start, self.count)
 
     def chosen(self, numbers: Numbers, group: Group, device: torch.device | str = "cpu") -> Rows:
-        """This rank's share of the rows with these (rising) numbers."""
+        """This rank's share of the rows with these increasing numbers."""
         mine = share(len(numbers), group.rank, group.world_size)
         wanted = numbers[mine.start : mine.stop]
         found = self.at(wanted) if len(wanted) else torch.empty(0, self.dim)
@@ -154,24 +156,24 @@ class FeatureSet:
     def batches(
         self, size: int, chosen: Numbers | None = None
     ) -> Iterator[tuple[int, Float[Tensor, "batch dim"]]]:
-        """(its number, its rows) of each batch of the rows with these (rising) numbers, or of all."""
+        """(number, rows) of each batch of the rows with these increasing numbers, or of all rows."""
         numbers = np.arange(self.count) if chosen is None else chosen
         for number, first in enumerate(range(0, len(numbers), size)):
             wanted = numbers[first : first + size]
             yield number, self.at(wanted)
 
     def at(self, wanted: Numbers) -> Float[Tensor, "some dim"]:
-        """The rows of these numbers, which must increase; at least one."""
+        """The rows with these numbers: increasing, at least one."""
         found = self.slice(range(int(wanted[0]), int(wanted[-1]) + 1))
         return found[torch.from_numpy(wanted - wanted[0])]
 
 
 def gathered(pieces: Pieces, fingerprint: dict[str, Any], group: Group) -> FeatureSet:
-    """Join the finished pieces in one file, unless another command has done so meanwhile, and remove the pieces."""
+    """Join the finished pieces into one file, unless another command already has, and remove the pieces."""
     with group.together("writing features"), disk_errors_explained(pieces.whole):
         if group.is_first:
             join(pieces, fingerprint)
-            shutil.rmtree(pieces.folder, ignore_errors=True)  # another command may be removing them, too
+            shutil.rmtree(pieces.folder, ignore_errors=True)  # another command may be removing them as well
     return open_checked(pieces.whole, fingerprint)
 
 
@@ -182,7 +184,7 @@ def join(pieces: Pieces, fingerprint: dict[str, Any]) -> None:
     try:
         features = torch.cat([pieces.read(piece) for piece in range(len(pieces))])
     except RecordError:
-        if pieces.are_superseded:  # finished, and the pieces removed, since the question above
+        if pieces.are_superseded:  # another command has finished the set since the check above
             return
         raise
     with whole_or_absent(pieces.whole) as stream:
@@ -190,7 +192,7 @@ def join(pieces: Pieces, fingerprint: dict[str, Any]) -> None:
 
 
 def open_checked(path: Path, fingerprint: dict[str, Any]) -> FeatureSet:
-    """Open the set at `path`; UserError where its images are not those of the fingerprint."""
+    """Open the set at `path`; UserError if its fingerprint is another one."""
     found = FeatureSet(path)
     refuse_other(found.fingerprint, fingerprint, path)
     return found
@@ -205,7 +207,7 @@ def feature_set(
     batch_size: int,
     advance: Callable[[int], None] = lambda images: None,
 ) -> FeatureSet:
-    """The set at `path`, read if it is of these images, refused if it is of others, made if there is none."""
+    """The set at `path`: read if it has these images, refused if it has others, computed if there is none."""
     fingerprint = features_record(images.record, extractor.record, len(images))
     if group.broadcast(path.exists()):
         return open_checked(path, fingerprint)

@@ -1,12 +1,12 @@
-"""Fréchet distance between two sets of features, each summed up by a mean and a covariance.
+"""Fréchet distance between two sets of features, each summarised by its mean and covariance.
 
     d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))
 
 On Inception-v3 features this is FID (Heusel et al. 2017, arXiv:1706.08500); on others it is named after them.
 tr (C_1 C_2)^(1/2) is computed as the sum of the singular values of A_1^T A_2, where C = A A^T: the same number, but
-never complex, and small values keep the digits that roots of eigenvalues of a product of covariances would lose.
+never complex, and accurate for small values, where square roots of eigenvalues of the product lose digits.
 
-Means and covariances are summed over tiles, in float64 and with equal bits on any number of ranks.
+Means and covariances are summed over tiles in float64, with equal bits on any number of ranks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from lediflow.engine.group import Group
 from lediflow.evaluation.distances.tiles import TILE, Rows, tiles, whole
 
-DIGITS = 52  # binary digits of a float64, less the one that a rounded sum may need more
+DIGITS = 52  # one binary digit fewer than float64 has: a rounded sum may need one more
 
 
 class FeatureStatistics(NamedTuple):
@@ -34,7 +34,7 @@ class FeatureStatistics(NamedTuple):
 def feature_statistics(
     features: Float[Tensor, "n dim"] | Rows, group: Group | None = None
 ) -> FeatureStatistics:
-    """What the Fréchet distance keeps of a set; every rank gets that of the whole."""
+    """Mean and covariance of the whole set, on every rank."""
     rows = features if isinstance(features, Rows) else whole(features)
     group = group or Group()
     if rows.total < 2:
@@ -51,9 +51,9 @@ def feature_statistics(
 
 
 class FeatureSums(NamedTuple):
-    """Sums over features that come a batch at a time; memory does not grow with their number."""
+    """Sums over features that arrive in batches; memory does not grow with their number."""
 
-    images: Float[Tensor, ""]  # how many
+    images: Float[Tensor, ""]  # their number
     first: Float[Tensor, " dim"]
     second: Float[Tensor, "dim dim"]
 
@@ -68,7 +68,7 @@ class FeatureSums(NamedTuple):
         self.second.addmm_(batch.T, batch)
 
     def statistics(self, group: Group) -> FeatureStatistics:
-        """Of all ranks' features; digits are lost where the mean is far larger than the deviation."""
+        """Mean and covariance over all ranks; inaccurate if the mean is much larger than the deviation."""
         count, first, second = (group.sum(values) for values in self)
         mean = first / count
         return FeatureStatistics(mean, (second - count * torch.outer(mean, mean)) / (count - 1))
@@ -77,7 +77,7 @@ class FeatureSums(NamedTuple):
 def sum_over_tiles(
     rows: Rows, group: Group, of: Callable[[Float[Tensor, "rows dim"]], Float[Tensor, " dim"]]
 ) -> Float[Tensor, " dim"]:
-    """Each rank puts its tiles' vectors into their places; all are then added in the order of the tiles."""
+    """Sum of `of(tile)` over all tiles: each rank fills in its tiles, then all are added in the order of the tiles."""
     dim = rows.values.shape[1]
     table = torch.zeros(-(-rows.total // TILE), dim, dtype=torch.float64)
     for number, tile in tiles(rows):
@@ -86,19 +86,19 @@ def sum_over_tiles(
 
 
 def common_grid(spread: Float[Tensor, " dim"]) -> Float[Tensor, "dim dim"]:
-    """Steps, powers of two, so coarse that the tiles' scatter matrices, rounded to them, add up without rounding.
+    """Step sizes (powers of two) that make sums of the tiles' scatter matrices exact once these are rounded to them.
 
-    Their order then does not matter, so neither does the number of ranks. Any tiles' entries i, j add up to at most
-    sqrt(spread_i spread_j) (Cauchy-Schwarz), and sums of multiples of a step are exact up to 2^53 steps.
+    The order of addition then does not matter, so neither does the number of ranks. Entries i, j of any tiles add up to
+    at most sqrt(spread_i spread_j) (Cauchy-Schwarz), and sums of multiples of a step are exact up to 2^53 steps.
     """
     deviation = spread.sqrt()
     most = torch.outer(deviation, deviation)
-    power = most / torch.frexp(most).mantissa  # the least power of two above it, exactly
-    return power.nan_to_num_(nan=1.0) * 2.0**-DIGITS  # not a number where a feature never varies
+    power = most / torch.frexp(most).mantissa  # the smallest power of two above it, exactly
+    return power.nan_to_num_(nan=1.0) * 2.0**-DIGITS  # NaN where a feature never varies
 
 
 def on_grid(values: Float[Tensor, "dim dim"], grid: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
-    """The nearest multiples of the grid's steps."""
+    """Round to the nearest multiples of the grid's steps."""
     return (values / grid).round_().mul_(grid)
 
 
@@ -108,7 +108,7 @@ def frechet_distance(
     mean_2: Float[Tensor, " dim"],
     covariance_2: Float[Tensor, "dim dim"],
 ) -> float:
-    """d^2 between two Gaussians; 0 if they are the same."""
+    """d^2 between two Gaussians; 0 if they are equal."""
     mean_1, covariance_1, mean_2, covariance_2 = (
         x.double() for x in (mean_1, covariance_1, mean_2, covariance_2)
     )
@@ -118,12 +118,12 @@ def frechet_distance(
 
 
 def factor(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
-    """A with covariance = A A^T."""
+    """A matrix A with covariance = A A^T."""
     eigenvalues, vectors = torch.linalg.eigh(covariance)
     return vectors * drop_noise(eigenvalues).sqrt()
 
 
 def drop_noise(eigenvalues: Float[Tensor, " dim"]) -> Float[Tensor, " dim"]:
-    """Sets eigenvalues below rounding to 0: with fewer images than features their roots would add up."""
+    """Set eigenvalues below rounding error to 0: with fewer images than features their square roots would add up."""
     noise = eigenvalues.abs().amax() * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
     return torch.where(eigenvalues > noise, eigenvalues, 0.0)

@@ -1,4 +1,4 @@
-"""Which settings of the sampler a grid is made of."""
+"""The settings of the sampler that `mode=grid` and `mode=stages` measure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from lediflow.flow.solvers import MOST_STEPS, check_solver
 from lediflow.ranges import bounded, check_ranges
 from lediflow.sampling import SamplingConfig
 
-ADAPTIVE = "dopri5"  # chooses its own steps
-SOLVERS = ("euler", "midpoint", "heun3")  # where none are named
+ADAPTIVE = "dopri5"  # the solver that chooses its own steps
+SOLVERS = ("euler", "midpoint", "heun3")  # the default
 STEPS = (0, 1, 2, 4, 8)
 
 
 @dataclass(kw_only=True)
 class GridConfig:
-    """Every combination is measured; each costs `count` images."""
+    """Every combination is measured; each generates `count` images."""
 
-    solvers: list[str] | None = (
-        None  # null: euler, midpoint, heun3 (stages: midpoint); dopri5 once, without steps
-    )
+    # null: euler, midpoint, heun3 (stages: midpoint); dopri5 once, without steps
+    solvers: list[str] | None = None
     steps: list[int] | None = bounded(
         None, at_least=0, at_most=MOST_STEPS, is_filled=True
     )  # 0: draws of the learned prior, once; null: 0, 1, 2, 4, 8
@@ -38,9 +37,10 @@ class GridConfig:
 
 
 def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[SamplingConfig]:
-    """In the order of temperatures, solvers and steps; what would be the same twice is there once.
+    """All combinations in the order of temperatures, solvers and steps, without duplicates.
 
-    0 steps are the prior itself, whatever the solver; noise alone is no image, so the Gaussian baseline has none.
+    0 steps are draws of the prior, with any solver, so they occur once; the Gaussian baseline has none, as its prior is
+    noise. The adaptive solver occurs once, since it ignores the number of steps.
     """
     chosen: dict[tuple[str, int, float], SamplingConfig] = {}
     for temperature in grid.temperatures:

@@ -1,6 +1,6 @@
-"""Images by number, wherever they come from: what is embedded and compared.
+"""Numbered images from any source, to be embedded and compared.
 
-Image i is the same on any rank and in any batch, to the rounding of the arithmetic that makes it.
+Image i is the same on any rank and in any batch, up to the rounding of the arithmetic that generates it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from lediflow.errors import UserError
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 Images = Float[Tensor, "batch channels height width"]
-# what lediflow.sample and lediflow.evaluate write beside pictures
+# files that lediflow.sample and lediflow.evaluate write beside pictures
 OWN_RECORDS = ("samples.json", "results/results.json", "results/.lediflow.json")
 
 
 class NumberedImages(Protocol):
-    """`record` says what they are: two sets with equal records are equal."""
+    """Images by number. `record` identifies them: two sets with equal records are equal."""
 
     record: dict[str, Any]
 
     def __len__(self) -> int: ...
 
     def __call__(self, numbers: range) -> Images:
-        """Those images in [-1, 1]."""
+        """The images with these numbers, in [-1, 1]."""
 
 
 class GeneratedImages:
-    """Drawn by a pipeline with given settings; `models` says which models these are."""
+    """Images that a pipeline generates with given settings; `models` identifies its models."""
 
     def __init__(
         self, pipeline: LeDiFlowPipeline, config: SamplingConfig, count: int, models: dict[str, Any]
@@ -62,7 +62,7 @@ class GeneratedImages:
 
 
 class ShardImages:
-    """Some samples of a set of shards; where these hold latents, `decode` makes images of them."""
+    """Some samples of a set of shards; `decode` turns latents into images."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ShardImages:
             "codec": contents.codec,
             "image_size": contents.image_size,
         }
-        if not reader.is_ours:  # whose pixels are made when they are read
+        if not reader.is_ours:  # pixels of foreign shards are made when they are read
             self.record["pixels"] = PIXEL_RULE
 
     def __len__(self) -> int:
@@ -90,11 +90,11 @@ class ShardImages:
         return self.decode(self.signals(numbers)).clamp(-1, 1)
 
     def signals(self, numbers: range) -> Images:
-        """As models see them: not decoded."""
+        """The samples as models see them, not decoded."""
         return self._signals_of(self.samples[numbers.start : numbers.stop])
 
     def numbered(self, numbers: Sequence[int]) -> Images:
-        """The signals of any numbers, in their order; numbers may repeat."""
+        """The signals with these numbers, in this order; numbers may repeat."""
         return self._signals_of(self.samples[np.array(numbers, dtype=np.int64)])
 
     def _signals_of(self, chosen: Int64[np.ndarray, " some"]) -> Images:
@@ -104,8 +104,8 @@ class ShardImages:
 class FolderImages:
     """The pictures below a folder (or in a .tar, .zip, ...) in the order of their names: square, and all of one size.
 
-    Which files these are and what their pixels are is what lediflow.prepare says too. `option` is the name under which
-    the path was given. UserError names a picture that cannot be read, or that has another size.
+    Files are chosen and decoded as lediflow.prepare does. `option` is the name of the option that gave the path.
+    UserError names a picture that cannot be read or has another size.
     """
 
     def __init__(self, folder: Path, option: str = "images") -> None:
@@ -113,7 +113,7 @@ class FolderImages:
         self.source, listing = pictures_of(folder, option)
         self.entries, self.passed_over = listing.images, listing.passed_over
         self.size = self.side_of_first()
-        self.sequences: list[str] = []  # names of files with several pictures, of which the first is taken
+        self.sequences: list[str] = []  # names of files with several pictures; the first of each is used
         self.record = {"folder": self.hash_of_files(), "image_size": self.size, "pixels": PIXEL_RULE}
 
     def __len__(self) -> int:
@@ -124,7 +124,7 @@ class FolderImages:
         return bytes_to_signal(rearrange(torch.from_numpy(np.stack(arrays)), "b h w c -> b c h w"))
 
     def picture(self, entry: Entry) -> UInt8[np.ndarray, "height width 3"]:
-        """One picture, of the folder's size."""
+        """One picture; UserError if its size is not that of the folder."""
         pixels = self.pixels(entry)
         if pixels.shape[:2] != (self.size, self.size):
             height, width = pixels.shape[:2]
@@ -152,11 +152,11 @@ class FolderImages:
             ) from error
 
     def place(self, entry: Entry) -> str:
-        """Where a picture lies, in words."""
+        """A picture's place, for messages."""
         return f"{self.option}={self.folder}: {shown(entry.name)}"
 
     def side_of_first(self) -> int:
-        """In pixels; a picture that is not square is refused."""
+        """Side of the first picture in pixels; UserError if it is not square."""
         height, width, _ = self.pixels(self.entries[0]).shape
         if width != height:
             raise UserError(
@@ -166,7 +166,7 @@ class FolderImages:
         return width
 
     def hash_of_files(self) -> str:
-        """SHA-256 of the names and the contents; notes which files hold several pictures."""
+        """SHA-256 of names and contents; also collects the files with several pictures."""
         total = hashlib.sha256()
         for entry in self.entries:
             content = self.content(entry)
@@ -178,12 +178,12 @@ class FolderImages:
         return total.hexdigest()
 
     def account(self) -> dict[str, Any]:
-        """What was taken and what was not, for the results."""
+        """Numbers of pictures used and passed over, for the results."""
         kinds = dict(self.passed_over.kinds)
         return {"images": len(self), "passed_over": kinds, "first_of_several": len(self.sequences)}
 
     def notes(self) -> list[str]:
-        """The same in sentences, where there is something to say."""
+        """Messages about pictures that were passed over or used in part; may be empty."""
         said, where = [], f"{self.option}={self.folder}"
         if self.passed_over:
             said.append(f"{where}: {len(self):,} pictures; passed over {self.passed_over}")
@@ -196,7 +196,7 @@ class FolderImages:
 
 
 def pictures_of(path: Path, option: str) -> tuple[Source, Listing]:
-    """The source at a path that can be read as it lies, and its pictures."""
+    """Open the source at a path and list its pictures; UserError if it holds archives or no pictures."""
     try:
         opened = open_source(path)
         if not isinstance(opened, Source):

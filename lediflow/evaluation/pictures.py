@@ -1,11 +1,9 @@
-"""Tensors worth looking at, kept beside the numbers: `pictures.safetensors`.
+"""Pictures kept beside the numbers: tensors for the report (`pictures.safetensors`) and labelled grids of images.
 
-steps_<n>     the first images, made from the same noise with n solver steps
-reals         real images, to hold beside samples
+steps_<n>     the first images, generated from the same noise with n solver steps
+reals         real images, for comparison with samples
 photographs   some of them, with
-prior_mean, prior_sigma, prior_draw, prior_result   the flow's (widened) prior, one draw, where the flow carries it
-
-Images of every setting at fixed noise, in one picture: a row for each setting, a column for each sample number.
+prior_mean, prior_sigma, prior_draw, prior_result   the flow's (widened) prior, a draw of it, and the flow's image
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from lediflow.sampling.pipeline import Start
 SHOWN = 12  # images of a row
 
 Images = Float[Tensor, "batch channels height width"]
+LABEL_WIDTH, GAP, SMALLEST = 150, 4, 96  # pixels; smaller images are enlarged by whole factors
 
 
 @torch.no_grad()
@@ -46,7 +45,7 @@ def prior_pictures(
     seed: int,
     width: Width | None = None,
 ) -> dict[str, Images]:
-    """What the auxiliary model makes of photographs (their posterior's mean, decoded) and where the flow ends.
+    """The prior at the posterior's mean of photographs, a draw of it, and what the flow makes of the draw.
 
     `width` is the flow's: sigma and the draw are those of N(mu, (scale sigma)^2 + added^2).
     """
@@ -66,13 +65,10 @@ def prior_pictures(
     return {name: decode(image).clamp(-1, 1).cpu() for name, image in shown.items()} | sigma
 
 
-LABEL_WIDTH, GAP, SMALLEST = 150, 4, 96  # pixels; images are enlarged by whole factors to be seen
-
-
 def labelled_grid(
     rows: Sequence[Float[Tensor, "columns channels height width"]], labels: Sequence[str]
 ) -> Image.Image:
-    """Images in [-1, 1] with the row's label at its left."""
+    """A row for each setting, with its label on the left, a column for each sample number; images in [-1, 1]."""
     side = rows[0].shape[-1]
     factor = max(1, -(-SMALLEST // side))
     cell = side * factor + GAP

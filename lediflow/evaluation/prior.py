@@ -1,20 +1,18 @@
-"""Sums over the pixels of a batch, of an image y under its prior N(mu, sigma^2); z = (y - mu) / sigma.
-
-Everything the diagnostics say is a function of these sums, and sums of batches and ranks add up.
-
-From sums over real images to the diagnostics of a learned prior.
+"""Likelihood, calibration and sharpness of a learned prior N(mu, sigma^2) on real images y.
 
 nll              -log p(y | z) at the posterior's mean z, per entry: in nats, and for pixels in bits per byte
 z                (y - mu) / sigma: mean 0, variance 1, kurtosis 3 if the prior is right and Gaussian
-ence             expected normalised calibration error (Levi et al. 2019, arXiv:1905.11659): over bins of sigma, how far
-                 the root mean squared error is from the root mean variance, relative to the latter
+ence             expected normalised calibration error (Levi et al. 2019, arXiv:1905.11659): mean over bins of sigma of
+                 |root mean squared error - root mean variance| / root mean variance
 coverage_error   mean over levels of |observed - nominal| share of entries within central intervals (Kuleshov et al.
                  2018, arXiv:1807.00263)
 sharpness        mean, root mean square, geometric mean of sigma: of two calibrated priors the sharper one leaves less
                  to the flow
 psnr             of the prior's mean as a reconstruction, mean over images in dB
 active_units     latent entries whose posterior mean varies between images, variance above 0.01 (Burda et al. 2016,
-                 arXiv:1509.00519); the others tell the decoder nothing
+                 arXiv:1509.00519); the decoder gets no information from the others
+
+All are functions of sums over pixels, which add up over batches and ranks.
 """
 
 from __future__ import annotations
@@ -34,35 +32,37 @@ from lediflow.flow.losses import gaussian_kl_by_feature
 from lediflow.models.auxiliary import AuxiliaryModel, Posterior, Prior
 
 Z_EDGES = torch.linspace(-5, 5, 101, dtype=torch.float64)
-LEVELS = [step / 20 for step in range(1, 20)]  # of central intervals: 5 % ... 95 %
+LEVELS = [step / 20 for step in range(1, 20)]  # probabilities of central intervals: 5 % ... 95 %
 SIGMA_EDGES = 2 ** torch.arange(-8, 2.01, 0.5, dtype=torch.float64)  # half doublings, from half a grey level
+ACTIVE_VARIANCE = 0.01
+Images = Float[Tensor, "batch channels height width"]
 
 
 class PriorSums(NamedTuple):
-    """Of one batch; every entry is a float64 vector or scalar on the CPU."""
+    """Sums over a batch; every entry is a float64 vector or scalar on the CPU."""
 
     images: Tensor
     entries: Tensor  # pixels times channels
     nll: Tensor  # nats, with the constant log(2 pi) / 2 of each entry
-    kl: Tensor  # nats, of the posteriors, by the latent's channel
-    latent: Tensor  # sums of the posteriors' means and of their squares, by the latent's entry
+    kl: Tensor  # nats, of the posteriors, for each channel of the latent
+    latent: Tensor  # sums of the posteriors' means and of their squares, for each entry of the latent
     z_powers: Tensor  # sums of z, z^2, z^3, z^4
-    z_histogram: Tensor  # below the edges, between them, above
-    inside: Tensor  # entries whose z lies within each level's central interval
+    z_histogram: Tensor  # counts below the edges, between them, and above
+    inside: Tensor  # entries with z inside the central interval of each level
     sigma: Tensor  # sums of sigma and sigma^2
     logvar: Tensor
     at_floor: Tensor
     squared_error: Tensor  # of the mean
     psnr: Tensor  # of the mean, dB, summed over images
-    bin_count: Tensor  # of entries by their sigma
-    bin_error: Tensor  # squared errors of these
-    bin_variance: Tensor  # and what the prior said they would be
+    bin_count: Tensor  # entries in each bin of sigma
+    bin_error: Tensor  # their squared errors
+    bin_variance: Tensor  # their variances according to the prior
 
 
 def prior_sums(
     y: Float[Tensor, "batch channels height width"], prior: Prior, posterior: Posterior, floor: float
 ) -> PriorSums:
-    """Of images in [-1, 1], or of latents."""
+    """Sums for images in [-1, 1], or for latents."""
     mean, logvar = prior.mean.double(), prior.logvar.double()
     error = (y.double() - mean).square()
     z = (y.double() - mean) * (-0.5 * logvar).exp()
@@ -92,7 +92,7 @@ def prior_sums(
 
 
 def half_width(level: float) -> float:
-    """Of the central interval that a standard normal draw falls into with this probability."""
+    """Half the width of the central interval that contains a standard normal draw with this probability."""
     return NormalDist().inv_cdf(0.5 + level / 2)
 
 
@@ -118,10 +118,6 @@ def unpacked(values: Float[Tensor, " values"], like: PriorSums) -> PriorSums:
     return PriorSums(*(part.view_as(value) for part, value in zip(parts, like, strict=True)))
 
 
-ACTIVE_VARIANCE = 0.01
-Images = Float[Tensor, "batch channels height width"]
-
-
 @torch.no_grad()
 def diagnose(
     auxiliary: AuxiliaryModel,
@@ -133,7 +129,7 @@ def diagnose(
     is_pixels: bool = True,
     advance: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
-    """Of images (or latents) 0 ... count - 1; a batch is one rank's, so that the number of ranks changes nothing."""
+    """Diagnostics on images (or latents) 0 ... count - 1. One rank computes each batch; every rank must call it."""
     pieces = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
     like = sums_of(auxiliary, images(range(0, 1)))
     table = torch.zeros(len(pieces), len(packed(like)), dtype=torch.float64)
@@ -151,7 +147,7 @@ def sums_of(auxiliary: AuxiliaryModel, y: Images) -> PriorSums:
 
 
 def diagnostics(sums: PriorSums, is_pixels: bool = True) -> dict[str, Any]:
-    """Ready for a results file."""
+    """The diagnostics, ready for a results file."""
     entries, images = sums.entries.item(), sums.images.item()
     nll = sums.nll.item() / entries
     mean, square, cube, fourth = (sums.z_powers / entries).tolist()
@@ -191,7 +187,7 @@ def active_units(sums: PriorSums) -> int:
 
 
 def ence(sums: PriorSums) -> float:
-    """Weighted by the number of entries in a bin: bins are of equal width here, not of equal size."""
+    """ENCE, weighted by the number of entries in a bin, as bins have equal widths here, not equal sizes."""
     filled = sums.bin_count > 0
     count, error, variance = (
         values[filled] for values in (sums.bin_count, sums.bin_error, sums.bin_variance)
@@ -202,7 +198,7 @@ def ence(sums: PriorSums) -> float:
 
 
 def calibration(sums: PriorSums) -> dict[str, list[float]]:
-    """Of each bin of sigma that has entries: what the prior said, what the error was, and of how many."""
+    """Predicted sigma, observed error and number of entries for each bin of sigma that is not empty."""
     filled = sums.bin_count > 0
     count = sums.bin_count[filled]
     return {

@@ -1,10 +1,8 @@
-"""The real images that generated ones are compared with: their features, which of them took part in training.
+"""The real images that generated ones are compared with: their features, and which of them took part in training.
 
 Features are computed once and kept in a file with a fingerprint: data index, codec, image size, preprocessing, weights
 of the extractor, number of images. Runs on latents have two references: the photographs, and their reconstructions by
-the codec, beyond which no model of its latents can come. The distance between the two is the codec's floor.
-
-From `data.*` to references: shards, their split, and the files that keep their features.
+the codec, the best that a model of its latents can reach. The distance between the two is the codec's floor.
 """
 
 from __future__ import annotations
@@ -37,16 +35,16 @@ SPLITS = ("all", "train", "heldout")
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of real images by number, and which of these the metric is about."""
+    """Features of real images by number, and which of them metrics are computed against."""
 
     name: str  # photographs | reconstructions
     features: FeatureSet
-    chosen: Numbers  # what samples are compared with
-    is_held_out: Bool[np.ndarray, " images"] | None  # of all; None: the run was not trained on these images
+    chosen: Numbers  # numbers of the images that samples are compared with
+    is_held_out: Bool[np.ndarray, " images"] | None  # for all images; None: the run was not trained on them
 
     @property
     def fingerprint(self) -> str:
-        """Of everything the metric's reference depends on."""
+        """Hash of everything that the reference depends on."""
         chosen = hashlib.sha256(self.chosen.tobytes()).hexdigest()
         return digest(self.features.fingerprint | {"chosen": chosen})
 
@@ -54,19 +52,19 @@ class Reference:
         return self.features.chosen(self.chosen, group, device)
 
     def batches(self, size: int) -> Iterator[tuple[int, Float[Tensor, "batch dim"]]]:
-        """Numbered batches of features, for what needs to see each only once."""
+        """Numbered batches of the chosen features, for a single pass over them."""
         return self.features.batches(size, self.chosen)
 
     def training(self, group: Group, device: torch.device | str) -> Rows | None:
-        """What the model may have memorised."""
+        """Features of the images that the run was trained on."""
         return self._part(False, group, device)
 
     def held_out(self, group: Group, device: torch.device | str) -> Rows | None:
-        """What it cannot have: of the same kind, but never seen."""
+        """Features of the images that training held out."""
         return self._part(True, group, device)
 
     def halves(self, group: Group, device: torch.device | str) -> tuple[Rows, Rows]:
-        """Every other image: two sets that differ by chance alone."""
+        """Images of even and of odd place: two sets that differ only by chance."""
         first, second = (self.features.chosen(self.chosen[start::2], group, device) for start in (0, 1))
         return first, second
 
@@ -78,7 +76,7 @@ class Reference:
 
 
 def chosen_numbers(split: str, is_held_out: Bool[np.ndarray, " images"] | None, count: int) -> Numbers:
-    """Of the images of a split."""
+    """Numbers of the images of a split (data.split); UserError if the run has no such split."""
     if split not in SPLITS:
         raise UserError(f"data.split={split} is not known; choose one of {', '.join(SPLITS)}")
     if split == "all":
@@ -92,7 +90,7 @@ def chosen_numbers(split: str, is_held_out: Bool[np.ndarray, " images"] | None, 
 
 
 def open_shards(session: Session, path: str) -> ShardReader:
-    """A rank that has to index foreign tars does so for all."""
+    """Open shards on every rank; rank 0 first, since it may have to index foreign tars for all."""
     with session.group.together(f"opening {path}"):
         if session.group.is_first:
             ShardReader.open(path)
@@ -100,7 +98,7 @@ def open_shards(session: Session, path: str) -> ShardReader:
 
 
 def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, Any]) -> list[Reference]:
-    """What a run is compared with, the main one first; `facts` stand beside the run's exported weights."""
+    """The references of a run, the main one first. `facts` are those of the run's export."""
     data = session.command.data
     reader = open_shards(session, data.path)
     check_signals(reader, facts, data.path)
@@ -136,7 +134,7 @@ def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, An
 def reference_features(
     session: Session, images: NumberedImages, name: str, path: str | None = None
 ) -> FeatureSet:
-    """The features of real images, computed once: at the path given, or among the runs under their fingerprint."""
+    """Features of real images, computed once and kept at `path`, or in the cache among the runs."""
     record = features_record(images.record, session.extractor.record, len(images))
     cache = session.runs / "cache" / f"reference-{digest(record)}.safetensors"
     advance, close = session.progress(f"features of {name}", len(images))
@@ -155,7 +153,7 @@ def reference_features(
 def held_out_samples(
     reader: ShardReader, facts: dict[str, Any], count: int
 ) -> Bool[np.ndarray, " samples"] | None:
-    """Which of the first samples the run never saw; None where it was trained on something else."""
+    """Which of the first samples training held out; None if the run was trained on other data."""
     trained = facts["data"]
     if trained["fingerprint"] != reader.index.fingerprint:
         return None
@@ -163,7 +161,7 @@ def held_out_samples(
 
 
 def check_signals(reader: ShardReader, facts: dict[str, Any], path: str) -> None:
-    """Refuse shards whose samples are not what the run learnt to make."""
+    """UserError for shards with samples of another codec or size than the run generates."""
     contents = reader.index.contents
     found = describe_codec(contents.codec or {"name": "pixels"}), contents.signal_shape[-1]
     learnt = describe_codec(facts["codec"]), facts["image_size"]
@@ -176,7 +174,7 @@ def check_signals(reader: ShardReader, facts: dict[str, Any], path: str) -> None
 
 
 def check_source(latents: ShardReader, photographs: ShardReader, path: str, photographs_path: str) -> None:
-    """Refuse photographs that the latents were not made from."""
+    """UserError for photographs other than those that the latents were encoded from."""
     made_from, found = latents.index.contents.made_from.get("images"), photographs.index.fingerprint
     if made_from != found:
         raise UserError(

@@ -1,9 +1,7 @@
-"""Results as JSON, each with the birth certificate of its numbers.
+"""Results as JSON, each with the birth certificate of its numbers, and fingerprints of what they were computed from.
 
-A certificate says which command, commit, seed, hardware, date and package versions a number came from:
-enough to believe it, and to make it again.
-
-What a set of numbers is of, as a record that can be compared, and in a few letters.
+A certificate has the command, commit, seed, hardware, date and package versions: enough to trust a number, and to
+measure it again. A fingerprint is a record of all that a set of numbers depends on, and a short hash of it.
 """
 
 from __future__ import annotations
@@ -62,10 +60,11 @@ ROW_TYPES = {
 }
 INNERMOST, LINE_BREAK = re.compile(r"\{[^{}\[\]]*\}"), re.compile(r"\n *")
 RECORDED_PACKAGES = ("torch", "numpy", "natten", "deepspeed", "diffusers", "open_clip_torch", "webdataset")
+LETTERS = 16  # of a hash: enough to distinguish sets, few enough to read
 
 
 def birth_certificate(*, seed: int | None, command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Where a number measured now, by this process, comes from."""
+    """The certificate of a number that this process measures now."""
     return {
         "command": shlex.join(command or this_command()),
         "commit": commit(),
@@ -77,14 +76,14 @@ def birth_certificate(*, seed: int | None, command: Sequence[str] | None = None)
 
 
 def this_command() -> list[str]:
-    """The command line of this process, with the interpreter's path left out: it is nobody else's."""
+    """The command line of this process without the path of the interpreter, which differs between machines."""
     return ["python", *sys.orig_argv[1:]]
 
 
 def commit() -> str:
-    """The commit of the running code, "-dirty" if files differ from it.
+    """The commit of the running code, with "-dirty" if files differ from it.
 
-    Outside a checkout, as in a container, what LEDIFLOW_COMMIT says; else the release.
+    Outside a checkout, as in a container, the value of LEDIFLOW_COMMIT, or else the release.
     """
     folder = Path(lediflow.__file__).parent
     git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
@@ -95,7 +94,7 @@ def commit() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """What the process could use."""
+    """Processor, cores, GPUs and system that the process could use."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -107,7 +106,7 @@ def hardware() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor as its maker calls it."""
+    """The processor's model name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -115,7 +114,7 @@ def processor_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python, this package, and the packages that numbers depend on, where installed."""
+    """Versions of Python, this package, and the installed packages that numbers depend on."""
     found = {"python": platform.python_version(), "lediflow": lediflow.__version__}
     for package in RECORDED_PACKAGES:
         try:
@@ -128,14 +127,14 @@ def versions() -> dict[str, str]:
 def write_results(
     path: str | Path, results: dict[str, Any], certificate: dict[str, Any], *, is_slim: bool = False
 ) -> Path:
-    """Write results with their certificate; the file is whole or absent. UserError where it cannot be written.
+    """Write results with their certificate; the file is whole or absent. UserError if it cannot be written.
 
-    is_slim=True gives each row a line, so that a file with hundreds of them can be read and kept.
+    is_slim=True writes each row on one line, which keeps files with hundreds of rows readable.
     """
     path = Path(path)
     document = {"schema_version": SCHEMA_VERSION, "certificate": certificate, "results": results}
     text = json.dumps(document, indent=1 if is_slim else 2, ensure_ascii=False)
-    if is_slim:  # line breaks of JSON stand between its values only
+    if is_slim:  # in JSON, line breaks occur only between values
         text = INNERMOST.sub(lambda found: LINE_BREAK.sub(" ", found[0]), text)
     with whole_or_absent(path) as stream:
         stream.write(f"{text}\n".encode())
@@ -143,26 +142,26 @@ def write_results(
 
 
 def claim_results(folder: Path) -> None:
-    """Make a folder for results; UserError where it holds files that lediflow.evaluate did not write."""
+    """Create a folder for results; UserError if it holds files that lediflow.evaluate did not write."""
     claim_folder(folder, "output", "lediflow.evaluate", is_folder_of_results)
 
 
 def is_folder_of_results(folder: Path) -> bool:
-    """Whether earlier releases wrote here, or nothing is there but folders that have results of their own."""
+    """Whether lediflow.evaluate wrote this folder, or it holds nothing but folders with results of their own."""
     is_ours = "certificate" in object_if_any(folder / RESULTS) or any((folder / ROWS).glob("*.json"))
     return is_ours or {*visible_names(folder)} <= INNER
 
 
 def read_row(path: Path) -> Record:
-    """One setting's row, kept by an earlier start; RecordError where it is none."""
+    """The row of a setting that an earlier command wrote; RecordError for any other file."""
     row = read_record(path, "delete it, and the same command measures the row anew", ROW_TYPES)
     for key in ROW_TYPES:
-        row[key]  # refused where it is missing
+        row[key]  # RecordError if it is missing
     return row
 
 
 def read_results(path: str | Path) -> Record:
-    """The document that `write_results` wrote, keys "results" and "certificate"; RecordError where it is none."""
+    """Read what `write_results` wrote: keys "results" and "certificate"; RecordError for any other file."""
     path = Path(path)
     document = read_record(path, AGAIN, TYPES)
     if document.get("schema_version") != SCHEMA_VERSION:
@@ -170,38 +169,35 @@ def read_results(path: str | Path) -> Record:
             f"{path} is not a results file of version {SCHEMA_VERSION}; make it again with this release"
         )
     for key in ("results", "certificate"):
-        document[key]  # refused where it is missing
+        document[key]  # RecordError if it is missing
     return document
 
 
-LETTERS = 16  # of a digest: enough to tell sets apart, few enough to read
-
-
 def digest(record: dict[str, Any]) -> str:
-    """The record's SHA-256, shortened; equal records have equal ones, whatever the order of their keys."""
+    """Shortened SHA-256 of a record; independent of the order of its keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:LETTERS]
 
 
 def features_record(images: dict[str, Any], extractor: dict[str, Any], count: int) -> dict[str, Any]:
-    """What features are of: the images, the extractor that saw them, how many there are."""
+    """Fingerprint of a feature set: the images, the extractor, the number of images."""
     return {"images": images, "extractor": extractor, "count": count}
 
 
 def refuse_other(found: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
-    """Statistics of something else than what is asked about are of no use: say what differs, and both fingerprints."""
+    """UserError with both fingerprints and their differences, unless they are equal."""
     if found == asked:
         return
     there, wanted = flat(found), flat(asked)
     keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
-    told = "; ".join(f"{key}: {there.get(key)!r} there, {wanted.get(key)!r} asked" for key in keys)
+    differences = "; ".join(f"{key}: {there.get(key)!r} there, {wanted.get(key)!r} asked" for key in keys)
     raise UserError(
-        f"{path} is of something else: fingerprint {digest(found)} there, {digest(asked)} asked ({told}); give another "
-        "file, or remove this one to have it made again"
+        f"{path} is of something else: fingerprint {digest(found)} there, {digest(asked)} asked ({differences}); give "
+        "another file, or remove this one to have it made again"
     )
 
 
 def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
+    """A nested record with keys joined by dots."""
     found: dict[str, Any] = {}
     for key, value in record.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -1,4 +1,4 @@
-"""What every mode works with: the request, the ranks that share it, their device, the eyes of the metric."""
+"""What all modes share: the options, the ranks, their device, the feature extractor, and how models are loaded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Session:
 
     @classmethod
     def start(cls, command: EvaluateConfig, runs: Path, models: ModelLoader) -> Session:
-        """Join the other ranks, then load the extractor on this one's device."""
+        """Join the other ranks, then load the feature extractor on this rank's device."""
         group = Group.join(find_ranks())
         if not group.is_first:
             logging.getLogger("lediflow").setLevel(logging.WARNING)
@@ -61,14 +61,14 @@ class Session:
         return cls(command, runs, models, group, device, extractor)
 
     def pipeline(self, run: str, sampler: str | None) -> LeDiFlowPipeline:
-        """The models of a run, on this rank."""
+        """Load the models of a run on this rank's device."""
         with self.group.together(f"loading {run}"):
             return self.models.pipeline(
                 run, sampler, device=str(self.device), codec_path=self.command.codec_path
             )
 
     def progress(self, title: str, total: int) -> tuple[Callable[[int], None], Callable[[], None]]:
-        """(so many more images are done, all are done), shown by the first rank, which speaks for all."""
+        """Functions (advance by a number of images, close) of a progress bar that rank 0 shows for all ranks."""
         if not self.group.is_first:
             return lambda images: None, lambda: None
         progress, done = make_progress(title, total), 0
@@ -81,28 +81,29 @@ class Session:
         return advance, progress.close
 
     def say(self, text: str) -> None:
+        """Print a line of the result, on rank 0."""
         if self.group.is_first:
             print(text, flush=True)
 
     def note(self, text: str) -> None:
-        """Something to know that is not the result."""
+        """Print a remark to stderr, on rank 0."""
         if self.group.is_first:
             print(f"note: {text}", file=sys.stderr, flush=True)
 
     def claim(self, folder: Path) -> None:
-        """By the first rank: make the folder of results, or refuse one that holds files of somebody else."""
+        """Create the folder of results on rank 0; UserError if it holds other files."""
         with self.group.together(f"claiming {folder}"):
             if self.group.is_first:
                 claim_results(folder)
 
     def withdraw(self, folder: Path) -> None:
-        """By the first rank: earlier results go before figures of new ones are written beside them."""
+        """Remove earlier results on rank 0, before new figures are written beside them."""
         with self.group.together(f"writing {folder}"), disk_errors_explained(folder):
             if self.group.is_first:
                 (folder / RESULTS).unlink(missing_ok=True)
 
     def write(self, folder: Path, results: dict[str, Any], seed: int | None) -> None:
-        """The results file, by the first rank."""
+        """Write the results file on rank 0."""
         with self.group.together(f"writing {folder / RESULTS}"):
             if self.group.is_first:
                 certificate = birth_certificate(seed=seed) | {"ranks": self.group.world_size}

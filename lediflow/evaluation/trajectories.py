@@ -1,14 +1,14 @@
-"""The shape of a flow's paths: the straighter, the fewer steps they need.
+"""Shape of a flow's paths: the straighter they are, the fewer solver steps they need.
 
 straightness   mean over time, samples and entries of ((x_1 - x_0) - v(x_t, t))^2; 0 for straight paths at constant
-               speed (Liu et al. 2022, arXiv:2209.03003). What one step of Euler's leaves undone, in units of pixels
-relative       the same over the mean square of x_1 - x_0: short paths are no straighter for being short
-curvature      mean over samples of a path's length over its chord, less 1; 0 for straight paths at any speed; a path
-               that ends where it began has no chord and is left out
+               speed (Liu et al. 2022, arXiv:2209.03003). The squared error of a single Euler step, in units of pixels
+relative       the same divided by the mean square of x_1 - x_0, so that short paths do not count as straighter
+curvature      mean over samples of path length / chord length - 1; 0 for straight paths at any speed; a path that ends
+               where it began has no chord and is left out
 
-A flow that moves nothing has 0 of both.
+All are 0 for a flow that moves nothing.
 
-Paths are solved finely with the midpoint rule, whose slopes at the middles of its steps are what is averaged.
+Paths are solved finely with the midpoint rule; the averages use its slopes at the middles of the steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from lediflow.flow.solvers import Velocity
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
-STEPS = 16  # a quarter turn's curvature is right to 1 in 1000; costs twice as many evaluations
+STEPS = 16  # curvature of a quarter turn is exact to 1 in 1000; twice as many evaluations
 
 
 class PathShape(NamedTuple):
@@ -40,7 +40,7 @@ def path_shape(
     steps: int = STEPS,
     batch_size: int = 64,
 ) -> PathShape:
-    """Of the paths of samples 0 ... count - 1."""
+    """Averages over the paths of samples 0 ... count - 1."""
     sums = torch.zeros(5, dtype=torch.float64)
     for first in range(0, count, batch_size):
         ids = torch.arange(first, min(first + batch_size, count), device=pipeline.device)
@@ -53,7 +53,7 @@ def path_shape(
 def path_sums(
     velocity: Velocity, x_0: Float[Tensor, "batch *dims"], steps: int = STEPS
 ) -> Float[Tensor, "5"]:
-    """Over the batch: squared deviation, squared chord, entries, length over chord less 1, moved samples."""
+    """Sums over the batch: squared deviation, squared chord, entries, length / chord - 1, samples that moved."""
     h, x = 1 / steps, x_0
     slopes = []
     for step in range(steps):
@@ -66,7 +66,7 @@ def path_sums(
     length = torch.stack([h * squared(slope).sqrt() for slope in slopes]).sum(0)
     reach = squared(chord).sqrt()
     moved = reach > 0
-    excess = (length[moved] / reach[moved] - 1).clamp(min=0)  # below 0 by rounding alone
+    excess = (length[moved] / reach[moved] - 1).clamp(min=0)  # negative only by rounding
     entries = off.new_tensor(x_0.numel())
     return torch.stack([off.sum(), reach.square().sum(), entries, excess.sum(), moved.double().sum()])
 

@@ -1,12 +1,7 @@
-"""A grid's rows as Markdown: what each run reaches, at what cost and with how few evaluations; every cell; the paths.
+"""Rows of results for people: a line in the terminal, tables in Markdown, and quality against cost as PNG and SVG.
 
-Two numbers of different metrics, features or references cannot be compared: the table says which they are.
-
-A grid's rows as points of quality against cost.
-
-A row of results in a line.
-
-What people look at beside results.json: a table in Markdown, and quality against cost as PNG and SVG.
+Which metrics are shown, and under which names, is in the table `metrics.METRICS`. Numbers of different metrics,
+features or references cannot be compared, so every table names them.
 """
 
 from __future__ import annotations
@@ -21,8 +16,11 @@ from lediflow.evaluation.metrics import MAIN, Metric, Row, shown_in
 from lediflow.evaluation.plots import Line, Point
 from lediflow.evaluation.session import Session
 
-RECONSTRUCTIONS = "against_reconstructions"  # of latents, beside what is against the photographs
+RECONSTRUCTIONS = "against_reconstructions"  # a row's metrics against the codec's reconstructions
 BAR = r"\|"
+COSTS = {"ms_per_image": "milliseconds per image", "nfe": "evaluations of the flow model per image"}
+TABLE, PLOT = "table.md", "pareto"
+VIEWS = (TABLE, f"{PLOT}.png", f"{PLOT}.svg")
 
 
 def table_markdown(
@@ -32,7 +30,7 @@ def table_markdown(
     paths: dict[str, dict[str, float]] | None = None,
     floor: Row | None = None,
 ) -> str:
-    """All tables; speed is measured against the run `baseline`, `floor` is of the codec's reconstructions."""
+    """All tables. `baseline`: the run that speed-ups refer to. `floor`: metrics of the codec's reconstructions."""
     parts = [
         heading(rows, floor),
         summary(rows, baseline),
@@ -44,7 +42,7 @@ def table_markdown(
 
 
 def heading(rows: Sequence[Row], floor: Row | None = None) -> str:
-    """What the numbers are."""
+    """Which metric, how many images, against what."""
     first = rows[0]
     return (
         f"{first['mmd_name']}, unbiased, times 1000, with 95 % intervals; lower is better. {first['sample_images']:,} "
@@ -54,7 +52,7 @@ def heading(rows: Sequence[Row], floor: Row | None = None) -> str:
 
 
 def floor_sentence(floor: Row | None) -> str:
-    """What the codec alone costs in quality."""
+    """The MMD of the codec's reconstructions."""
     if floor is None:
         return ""
     return f" The codec's floor, its reconstructions of these photographs, is at {value_text(MAIN, floor)}."
@@ -87,7 +85,7 @@ def summary(rows: Sequence[Row], baseline: str | None) -> str:
 
 
 def within_budgets(rows: Sequence[Row]) -> str:
-    """The best that each run reaches with so many evaluations of the flow model; of a line the lowest is bold."""
+    """The best row of each run for budgets of evaluations of the flow model; the lowest of a line is bold."""
     runs, most = by_run(rows), max(row["nfe"] for row in rows)
     budgets = [2**power for power in range(most.bit_length()) if 2**power <= most]
     lines = [["evaluations at most", *runs]]
@@ -103,7 +101,7 @@ def best_within(rows: Iterable[Row], budget: int) -> Row | None:
 
 
 def value_at(row: Row | None, *, is_bold: bool) -> str:
-    """The metric, and how it was reached."""
+    """The MMD and the setting; a dash without a row."""
     if row is None:
         return "-"
     text = f"{quality(row):.3f}"
@@ -111,7 +109,7 @@ def value_at(row: Row | None, *, is_bold: bool) -> str:
 
 
 def speed_up(rows: Sequence[Row], name: str, baseline: str | None) -> str:
-    """How much less time the run takes for what the baseline reaches at best."""
+    """Time of the baseline's best row over that of the run's cheapest row that is at least as good."""
     if baseline is None:
         return "-"
     best = min(by_run(rows)[baseline], key=quality)
@@ -122,7 +120,7 @@ def speed_up(rows: Sequence[Row], name: str, baseline: str | None) -> str:
 
 
 def cheapest(rows: Iterable[Row], worst: float) -> Row:
-    """Of the rows whose metric is not above `worst`."""
+    """The cheapest row with an MMD of at most `worst`."""
     return min((row for row in rows if quality(row) <= worst), key=lambda row: row["ms_per_image"])
 
 
@@ -150,7 +148,7 @@ def every_cell(rows: Sequence[Row]) -> str:
 
 
 def paths_table(paths: dict[str, dict[str, float]]) -> str:
-    """How straight each run's paths are; 0 is straight."""
+    """Shape of each run's paths; 0 is straight."""
     names = ["straightness", "relative", "curvature"]
     return markdown(
         [["run", *names], *([run, *(number(shape[name]) for name in names)] for run, shape in paths.items())]
@@ -174,7 +172,7 @@ def quality(row: Row) -> float:
 
 
 def setting(row: Row) -> str:
-    """Solver, steps and temperature, as short as can be."""
+    """Solver, steps and temperature, abbreviated."""
     tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
     if row["steps"] == 0:
         return f"prior alone{tempered}"
@@ -188,22 +186,19 @@ def number(value: float | None) -> str:
 
 
 def markdown(lines: list[list[str]]) -> str:
-    """The first line is the head; a bar in a run's name is escaped, lest it open a column."""
+    """A table whose first line is the head; bars in names are escaped."""
     head, *body = (f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |" for cells in lines)
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])
 
 
-COSTS = {"ms_per_image": "milliseconds per image", "nfe": "evaluations of the flow model per image"}
-
-
 def pareto_panels(rows: Sequence[Row]) -> dict[str, dict[Line, list[Point]]]:
-    """For each cost a line for each run, solver and temperature; a cost that no row has is left out."""
+    """For each cost the lines of runs, solvers and temperatures; a cost without points is left out."""
     panels = {title: pareto_lines(rows, key) for key, title in COSTS.items()}
     return {title: found for title, found in panels.items() if found}
 
 
 def pareto_lines(rows: Sequence[Row], cost: str) -> dict[Line, list[Point]]:
-    """Points are labelled with their steps; what costs nothing has no place on a doubling axis."""
+    """Lines of points labelled with their steps; rows of cost 0 cannot be drawn on a logarithmic axis."""
     found: dict[Line, list[Point]] = {}
     for row in rows:
         if row[cost] > 0:
@@ -215,7 +210,7 @@ def pareto_lines(rows: Sequence[Row], cost: str) -> dict[Line, list[Point]]:
 
 
 def line_of(row: Row, rows: Sequence[Row]) -> Line:
-    """The run, and what else tells its lines apart."""
+    """The run, with solver and temperature where its lines differ in them."""
     own = [other for other in rows if other["run"] == row["run"]]
     solvers = {other["solver"] for other in own if other["steps"]}
     temperatures = {other["temperature"] for other in own}
@@ -227,6 +222,7 @@ def line_of(row: Row, rows: Sequence[Row]) -> Line:
 
 
 def describe(row: dict[str, Any]) -> str:
+    """A row of results in a line: setting, cost, metrics."""
     return f"{cost_of(row)}{quality_of(row)} on {row['sample_images']} images"
 
 
@@ -255,10 +251,6 @@ def value_text(metric: Metric, row: Row) -> str:
     return f"{metric.value(row):.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
-TABLE, PLOT = "table.md", "pareto"
-VIEWS = (TABLE, f"{PLOT}.png", f"{PLOT}.svg")
-
-
 def write_views(
     session: Session,
     output: Path,
@@ -269,7 +261,7 @@ def write_views(
     paths: dict[str, dict[str, float]] | None = None,
     floor: dict[str, Any] | None = None,
 ) -> None:
-    """By the first rank. Speed is measured against the run `baseline`, `floor` is of the codec's reconstructions."""
+    """Write table.md and the plots on rank 0; `baseline` and `floor` as in `table_markdown`."""
     with session.group.together(f"writing {output}"):
         if session.group.is_first:
             from lediflow.evaluation.plots import pareto_figure, write_figure

@@ -1,1 +1,1 @@
-"""Distances between sets of embeddings, over any number of ranks to the same bits."""
+"""Distances between sets of embeddings, on any number of ranks to the same bits."""

@@ -1,21 +1,18 @@
-"""Kernels: how alike two embeddings are.
-
-`Gaussian` leaves out a constant 1: kernel values of embeddings are all close to 1 and nearly cancel in the MMD, so
-k - 1 = expm1(.) is summed instead; the ones cancel exactly, and two digits are won.
-
-Sums of a kernel over all pairs of embeddings, row by row: all that an MMD and its jackknife need.
-
-A pair of tiles is computed once, by one rank, always in the same orientation; its sums go to their places in a table
-(rows of the one set x tiles of the other) in which every other rank has zeros. The table is added up over the ranks,
-which is exact, and then along its rows in one order. So the bits do not depend on the number of ranks.
-
-From sums of a kernel to the squared MMD and how sure it is.
+"""Squared MMD of two sets by any kernel, with a confidence interval, on any number of ranks to the same bits.
 
     MMD^2(X, Y) = E k(x, x') + E k(y, y') - 2 E k(x, y)
 
-Biased: each set's mean includes k(x, x); never negative. Unbiased: it does not; zero on average for two samples of one
-distribution, so it may come out below zero. The standard error is the delete-one jackknife's (Efron & Stein 1981) of
-the unbiased estimate, over both sets: leaving a row out changes the sums by that row's sums, so it costs nothing more.
+Biased: the mean within a set includes k(x, x); never negative. Unbiased: it excludes them; its expectation is zero for
+two samples of one distribution, so it can be negative. The standard error is that of the delete-one jackknife (Efron &
+Stein 1981) of the unbiased estimate, over both sets: leaving out a row changes the sums by that row's sums, so it needs
+no further kernel values.
+
+Each pair of tiles is computed once, by one rank, always in the same orientation; its sums go to their places in a table
+(rows of one set x tiles of the other) that is zero elsewhere. The tables of all ranks are added, which is exact, and
+then summed along their rows in a fixed order. So the bits do not depend on the number of ranks.
+
+`Gaussian` omits a constant 1: kernel values of embeddings are all close to 1 and nearly cancel in the MMD, so
+k - 1 = expm1(.) is summed instead. The ones cancel exactly, and two digits are gained.
 """
 
 from __future__ import annotations
@@ -33,16 +30,19 @@ from torch import Tensor
 from lediflow.engine.group import Group
 from lediflow.evaluation.distances.tiles import TILE, Rows, check_count, check_sets, place, tiles, visits
 
+Tile = tuple[int, Float[Tensor, "height dim"]]
+FEWEST = 3  # rows of a set: the jackknife leaves one out, and the unbiased mean needs two of the rest
+
 
 class Kernel(Protocol):
-    """k(a, b), less a constant."""
+    """A kernel k(a, b), minus a constant."""
 
     def __call__(
         self, a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"]
     ) -> Float[Tensor, "rows columns"]: ...
 
     def diagonal(self, a: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
-        """k(a, a) of each row, less the same constant."""
+        """k(a, a) for each row, minus the same constant."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,15 @@ class Polynomial:
         return (a.square().sum(dim=1) / a.shape[1] + 1) ** self.degree
 
 
-Tile = tuple[int, Float[Tensor, "height dim"]]
-
-
 class Within(NamedTuple):
-    """Of each row of a set, with that set."""
+    """Kernel sums of each row of a set with its own set."""
 
     others: Float[Tensor, " n"]  # sum over the other rows
     itself: Float[Tensor, " n"]  # k(a, a)
 
 
 class Across(NamedTuple):
-    """Of each row of one set, summed over the other set's."""
+    """Kernel sums of each row of one set with the other set."""
 
     x: Float[Tensor, " n"]
     y: Float[Tensor, " m"]
@@ -101,13 +98,13 @@ class KernelSums(NamedTuple):
 
 
 def kernel_sums(x: Rows, y: Rows, kernel: Kernel, group: Group) -> KernelSums:
-    """Float64, on the CPU, of all rows on every rank; computed where the embeddings are."""
+    """Kernel sums of all rows in float64, on every rank's CPU; computed on the device of the embeddings."""
     check_sets(x, y, group)
     return KernelSums(within(x, kernel, group), within(y, kernel, group), across(x, y, kernel, group))
 
 
 def within(rows: Rows, kernel: Kernel, group: Group) -> Within:
-    """Half of the pairs of tiles are computed: the kernel is symmetric."""
+    """Sums within a set. The kernel is symmetric, so half of the pairs of tiles are computed."""
     own = list(tiles(rows))
     others, itself = table(rows, rows), zeros(rows, rows.total)
     for number, values in own:
@@ -125,7 +122,7 @@ def within(rows: Rows, kernel: Kernel, group: Group) -> Within:
 def pairs_once(own: list[Tile], rows: Rows, group: Group) -> Iterator[tuple[Tile, Tile]]:
     """This rank's share of the pairs of tiles of one set, lower number first, each pair on one rank only.
 
-    Of two tiles, the owner of the lower one has the pair where their numbers add up to an even number, else the other.
+    Pair (i, j), i <= j, goes to the owner of i if i + j is even, else to the owner of j.
     """
     for block in visits(rows, group):
         for other in tiles(block):
@@ -140,7 +137,7 @@ def number_of(tile: Tile) -> int:
 
 
 def across(x: Rows, y: Rows, kernel: Kernel, group: Group) -> Across:
-    """All pairs of tiles; the owner of x's has the pair."""
+    """Sums between two sets. The owner of x's tile computes a pair."""
     own = list(tiles(x))
     by_x, by_y = table(x, y), table(y, x)
     for block in visits(y, group):
@@ -157,16 +154,13 @@ def table(rows: Rows, others: Rows) -> Float[Tensor, "n tiles"]:
 
 
 def zeros(rows: Rows, *shape: int) -> Float[Tensor, "..."]:
-    """Where the embeddings are: no pair of tiles waits for a copy to another device."""
+    """Zeros on the device of the embeddings, so that no pair of tiles waits for a copy."""
     return torch.zeros(shape, dtype=torch.float64, device=rows.values.device)
-
-
-FEWEST = 3  # rows of a set: the jackknife leaves one out, and the unbiased mean of the rest needs two
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The squared MMD, and each row's influence: its jackknife pseudo-value less the estimate."""
+    """The squared MMD, and each row's influence: its jackknife pseudo-value minus the estimate."""
 
     biased: float
     unbiased: float
@@ -175,7 +169,7 @@ class Estimate:
 
     @property
     def standard_error(self) -> float:
-        """Of the unbiased estimate."""
+        """Standard error of the unbiased estimate."""
         return math.sqrt(sum(mean_variance(x) for x in (self.influence_x, self.influence_y)))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:

@@ -1,19 +1,16 @@
-"""CMMD from two moments of each set.
+"""CMMD in one pass, from two moments of each set instead of all its embeddings.
 
 For unit vectors and sigma = 10, k(a, b) = e^(-1/100) exp(a.b / 100), and the mean of (a.b)^p over two sets is the inner
 product of their mean p-fold outer products M_p. Hence
 
     CMMD = 1000 e^(-1/100) sum_{p >= 1} |M_p(X) - M_p(Y)|^2 / (100^p p!)
 
-of which the first two terms are kept: M_1 the mean embedding, M_2 the mean outer product. The third term's size, with
-all that follow, is the error bound: at most 6.7e-4.
+of which the first two terms are kept: M_1 the mean embedding, M_2 the mean outer product. The bound of all further
+terms is the error bound: at most 6.7e-4.
 
-CMMD in one pass: two moments of each set instead of all of its embeddings (`moments`).
-
-Moments are kept apart in groups of batches, so that leaving one group out after the other tells how sure the value is
-(delete-a-group jackknife; Busing et al. 1999 for groups of different sizes). Sums of ranks, machines and files add up.
-Where all batches of a group are one rank's, in order, the others add zeros to its sums, and the bits are those of a
-single rank.
+Moments are kept separately for groups of batches, so that leaving out one group after the other gives a standard error
+(delete-a-group jackknife; Busing et al. 1999 for groups of different sizes). Moments of ranks and machines add up. If
+all batches of a group belong to one rank, in order, the other ranks add zeros, and the bits are those of a single rank.
 """
 
 from __future__ import annotations
@@ -33,8 +30,9 @@ from lediflow.engine.group import Group
 from lediflow.evaluation.distances.tiles import check_count
 
 WEIGHT = 1000.0 * math.exp(-1 / 100)  # before the sum over p
-TAIL = math.fsum(1 / (100**p * math.factorial(p)) for p in range(3, 9))  # the terms dropped, but for 1e-23
-BLOCKS = 4  # of the second moment's sides: it is symmetric, and 10 of 16 blocks are all of it
+TAIL = math.fsum(1 / (100**p * math.factorial(p)) for p in range(3, 9))  # the dropped terms, up to 1e-23
+BLOCKS = 4  # per side of the second moment, which is symmetric: 10 of 16 blocks suffice
+GROUPS = 20  # of batches; the standard error then has a relative error of about 16 %
 
 
 class Distance(NamedTuple):
@@ -50,11 +48,11 @@ class Moments:
 
     count: float
     first: Float[Tensor, " dim"]
-    second: Float[Tensor, "dim dim"]  # its upper triangle of blocks; what lies below is zero
+    second: Float[Tensor, "dim dim"]  # upper triangle of blocks; zero below
 
 
 def biased(x: Moments, y: Moments) -> Distance:
-    """Two terms of the CMMD, and the most that the dropped ones can add."""
+    """Two terms of the CMMD, and the most that the dropped terms can add."""
     first, second = difference(x, y)
     # unit vectors: (a.b)^p <= (a.b)^2 for p > 2, so |M_p| <= |M_2|; a difference is at most the sum
     dropped = sum(math.sqrt(squared_norm(z.second) / z.count**2) for z in (x, y)) ** 2 * TAIL
@@ -62,14 +60,14 @@ def biased(x: Moments, y: Moments) -> Distance:
 
 
 def upper_blocks(dim: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of the blocks of a square on and above its diagonal."""
+    """Rows and columns of the blocks on and above the diagonal of a square matrix."""
     ends = [dim * place // BLOCKS for place in range(BLOCKS + 1)]
     sides = [slice(start, stop) for start, stop in pairwise(ends) if stop > start]
     return [(rows, columns) for place, rows in enumerate(sides) for columns in sides[place:]]
 
 
 def squared_norm(upper: Float[Tensor, "dim dim"]) -> float:
-    """Sum of squares of a symmetric matrix of which only the upper blocks are there."""
+    """Sum of squares of a symmetric matrix, of which only the upper blocks are stored."""
     squares = (
         upper[rows, columns].square().sum() * (1 if rows == columns else 2)
         for rows, columns in upper_blocks(len(upper))
@@ -84,7 +82,7 @@ def difference(x: Moments, y: Moments) -> tuple[float, float]:
 
 
 def unbiased(x: Moments, y: Moments) -> float:
-    """Two terms of the unbiased CMMD: where |a| = 1, a set's mean of (a.b)^p over pairs of two is known from all.
+    """Two terms of the unbiased CMMD: for |a| = 1, the mean of (a.b)^p over distinct pairs follows from all pairs.
 
     (n |M_p|^2 - 1) / (n - 1) = |M_p|^2 - (1 - |M_p|^2) / (n - 1).
     """
@@ -96,7 +94,7 @@ def unbiased(x: Moments, y: Moments) -> float:
 
 
 def jackknife_variance(value: float, count: float, left: list[tuple[float, float]]) -> float:
-    """From (embeddings left, value of those) without one group after the other, of any sizes."""
+    """Jackknife variance from (embeddings left, their value) with one group left out at a time; groups of any sizes."""
     ratios = [count / (count - rest) for rest, _ in left]
     pseudo = [ratio * value - (ratio - 1) * other for ratio, (_, other) in zip(ratios, left, strict=True)]
     centre = len(left) * value - math.fsum(rest / count * other for rest, other in left)
@@ -104,13 +102,10 @@ def jackknife_variance(value: float, count: float, left: list[tuple[float, float
     return math.fsum(squares) / len(left)
 
 
-GROUPS = 20  # of batches: enough for a standard error that is itself 16 % sure
-
-
 class StreamingCMMD:
     """Moments of one set of unit-norm embeddings; `distance` compares two sets."""
 
-    # float16 embeddings pass, and change the value by 2e-5 of itself; features that nobody normalised do not
+    # accepts float16 embeddings, which change the value by a relative 2e-5, but not features without normalisation
     NORM_TOLERANCE = 1e-3
 
     def __init__(self, dim: int, device: torch.device | str = "cpu", groups: int = GROUPS):
@@ -125,7 +120,7 @@ class StreamingCMMD:
         return len(self.count)
 
     def update(self, x: Float[Tensor, "batch dim"], piece: int | None = None) -> Self:
-        """Add embeddings; the number of the batch, if given, decides their group, else batches are dealt in turn."""
+        """Add embeddings to the group of batch number `piece`; without a number, batches go to the groups in turn."""
         self.check(x)
         group = (self.updates if piece is None else piece) % self.groups
         self.updates += 1
@@ -148,7 +143,7 @@ class StreamingCMMD:
         return self
 
     def reduce(self, group: Group) -> Self:
-        """Add up the ranks' moments, in one exchange; afterwards every rank has all."""
+        """Sum the moments over ranks in one exchange; every rank gets the result."""
         packed = group.sum(torch.cat([tensor.flatten() for tensor in self.tensors().values()]))
         sizes = [tensor.numel() for tensor in self.tensors().values()]
         for mine, summed in zip(self.tensors().values(), packed.split(sizes), strict=True):
@@ -160,14 +155,14 @@ class StreamingCMMD:
         return biased(self.moments(), other.moments())
 
     def unbiased_distance(self, other: StreamingCMMD) -> Distance:
-        """Without the pairs of an embedding with itself; the exact value is at most `error_bound` away, either way."""
+        """The unbiased CMMD; the exact value differs by at most `error_bound`, in either direction."""
         x, y = self.moments(), other.moments()
         check_count(int(x.count), int(y.count), fewest=2)
         below = WEIGHT * TAIL * (1 / (x.count - 1) + 1 / (y.count - 1))
         return Distance(unbiased(x, y), max(biased(x, y).error_bound, below))
 
     def standard_error(self, other: StreamingCMMD) -> float:
-        """Of the unbiased distance, by leaving out one group of either set after the other."""
+        """Standard error of the unbiased distance, by leaving out one group of either set at a time."""
         x, y = self.moments(), other.moments()
         value = unbiased(x, y)
         variances = [
@@ -183,7 +178,7 @@ class StreamingCMMD:
         return value - reach * error, value + reach * error
 
     def moments(self) -> Moments:
-        """Of the whole set."""
+        """Moments of the whole set; ValueError if it is empty."""
         if not self.count.any():
             raise ValueError(
                 "CMMD of an empty set of embeddings; call update with at least one batch on both sides"
@@ -191,7 +186,7 @@ class StreamingCMMD:
         return Moments(self.count.sum().item(), self.first.sum(dim=0), self.second.sum(dim=0))
 
     def without_groups(self) -> Iterator[Moments]:
-        """The set without one group after the other; empty groups are passed over."""
+        """Moments of the set without each of the groups that are not empty."""
         whole = self.moments()
         if whole.count - self.count.max().item() < 2:
             raise ValueError(
@@ -206,7 +201,7 @@ class StreamingCMMD:
         return {"count": self.count, "first": self.first, "second": self.second}
 
     def check(self, x: Tensor) -> None:
-        """Refuses embeddings of another size or another norm."""
+        """ValueError for embeddings of another dimension, or not of unit norm."""
         dim = self.first.shape[1]
         if x.ndim != 2 or x.shape[1] != dim:
             raise ValueError(

@@ -1,10 +1,10 @@
-"""Sets of embeddings that lie on several ranks, and how their rows are visited.
+"""Sets of embeddings that are spread over ranks, and iteration over their rows.
 
-A set is cut into tiles of fixed height, whatever the number of ranks, and every rank has some whole tiles in a row.
-What is computed from one or two tiles therefore has the same shapes, and the same bits, on any number of ranks. Tiles
-of other ranks come round a ring, one rank's share at a time: no rank ever has the whole set.
+A set is divided into tiles of fixed height, independent of the number of ranks, and every rank holds some consecutive
+whole tiles. What is computed from one or two tiles therefore has the same shapes, and the same bits, on any number of
+ranks. Tiles of other ranks are passed around a ring, one rank's share at a time: no rank ever holds the whole set.
 
-What no distance can be computed from is refused, on every rank with the same words.
+Sets that no distance can be computed from are refused on every rank with the same message.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 
-TILE = 1024  # rows: a pair of tiles of float64 has 8 MB of distances, which stay in a core's reach
+TILE = 1024  # rows; a pair of tiles has 8 MB of float64 distances, which fit into a core's cache
 
 
 class Rows(NamedTuple):
     """A rank's share of a set."""
 
-    values: Float[Tensor, "own dim"]  # of any float dtype, on the device that shall compute
+    values: Float[Tensor, "own dim"]  # any float dtype, on the device that computes
     first: int  # number of its first row in the whole set; a multiple of the tile
     total: int  # rows of the whole set, over all ranks
 
 
 def share(total: int, rank: int, world_size: int, tile: int = TILE) -> range:
-    """Numbers of the rows that a rank has; none, where there are fewer tiles than ranks."""
+    """Numbers of the rows that a rank holds; empty for some ranks if there are fewer tiles than ranks."""
     count = -(-total // tile)
     start, stop = (min(tile * (count * place // world_size), total) for place in (rank, rank + 1))
     return range(start, stop)
 
 
 def whole(values: Float[Tensor, "n dim"]) -> Rows:
-    """All rows on one rank."""
+    """A set that is on one rank as a whole."""
     return Rows(values, 0, len(values))
 
 
 def tiles(rows: Rows, tile: int = TILE) -> Iterator[tuple[int, Float[Tensor, "height dim"]]]:
-    """(its number in the whole set, its rows in float64) of each tile."""
+    """(number in the whole set, rows in float64) of each tile of this rank."""
     for start in range(0, len(rows.values), tile):
         yield (rows.first + start) // tile, rows.values[start : start + tile].double()
 
 
 def place(number: int, tile: Float[Tensor, "height dim"]) -> slice:
-    """Of a tile's rows in the whole set."""
+    """Place of a tile's rows in the whole set."""
     return slice(number * TILE, number * TILE + len(tile))
 
 
 def visits(rows: Rows, group: Group) -> Iterator[Rows]:
-    """The own share, then every other rank's as it comes round the ring; called by all ranks together."""
+    """This rank's share, then each other rank's as it is passed around the ring; every rank must exhaust it."""
     visitor = rows
     for visit in range(group.world_size):
         yield visitor
@@ -62,7 +62,7 @@ def visits(rows: Rows, group: Group) -> Iterator[Rows]:
 
 
 def check_sets(x: Rows, y: Rows, group: Group) -> None:
-    """Two sets of finite embeddings of one size; called by all ranks together."""
+    """ValueError unless both sets are finite and of one dimension; every rank must call it."""
     shapes = [(rows.total, *rows.values.shape[1:]) for rows in (x, y)]
     if any(len(shape) != 2 for shape in shapes) or shapes[0][1] != shapes[1][1]:
         raise ValueError(
@@ -75,13 +75,13 @@ def check_sets(x: Rows, y: Rows, group: Group) -> None:
 
 
 def check_count(n: int, m: int, fewest: int) -> None:
-    """Enough embeddings in both sets."""
+    """ValueError if a set has fewer embeddings than needed."""
     if min(n, m) < fewest:
         raise ValueError(f"{n} and {m} embeddings, at least {fewest} needed in each set; add images")
 
 
 def check_finite(rows: Rows, group: Group) -> None:
-    """No infinity, and nothing that is not a number, on any rank."""
+    """ValueError on every rank if any rank has infinite or NaN embeddings."""
     broken = (~rows.values.isfinite().all(dim=1)).nonzero().flatten() + rows.first
     found = group.all_gather((len(broken), int(broken[0]) if len(broken) else rows.total))
     count, first = sum(count for count, _ in found), min(first for _, first in found)

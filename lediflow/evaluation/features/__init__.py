@@ -1,7 +1,4 @@
-"""What a metric expects of a feature extractor.
-
-Feature extractors: images in, one vector per image out. Metrics compare the vectors.
-"""
+"""Feature extractors: images in, one vector per image out. Metrics compare the vectors."""
 
 from __future__ import annotations
 
@@ -25,11 +22,11 @@ from lediflow.ranges import bounded
 
 
 class FeatureExtractor(Protocol):
-    """Turns images into vectors that lie close where people see likeness."""
+    """Maps images to vectors that are close for images that people find similar."""
 
     name: str
     dim: int
-    record: dict[str, Any]  # name, hash of the weights, preprocessing: what statistics are bound to
+    record: dict[str, Any]  # identifies the features: name, hash of the weights, preprocessing
 
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
         """Raw float32 features of grey or RGB images in [-1, 1]; `unit` normalises them."""
@@ -51,11 +48,10 @@ CHOICES = (*VARIANTS, CLIP, f"{PREFIX}ARCHITECTURE", INCEPTION, TORCHSCRIPT)
 
 @dataclass(kw_only=True)
 class FeaturesConfig:
-    """Whose eyes the metric looks through. Numbers of different extractors cannot be compared."""
+    """The feature extractor of the metrics. Numbers of different extractors cannot be compared."""
 
-    name: str = (
-        "efficientnet-lite0"  # or efficientnet-lite2; clip-vit-l14-336: CMMD; inception: FID; see docs
-    )
+    # or efficientnet-lite2; clip-vit-l14-336: CMMD; inception: FID; see docs
+    name: str = "efficientnet-lite0"
     path: str | None = None  # weights file: EfficientNets bring theirs along, all others need one
     size: int = bounded(224, at_least=1)  # torchscript: the side in pixels that the module wants
     mean: list[float] = bounded(
@@ -84,7 +80,7 @@ def build_features(config: FeaturesConfig) -> FeatureExtractor:
 
 
 def display_name(name: str) -> str:
-    """The extractor's name as it stands in tables."""
+    """The extractor's name in tables."""
     if name == CLIP:
         return "CLIP ViT-L/14@336"
     if name == INCEPTION:
@@ -93,7 +89,7 @@ def display_name(name: str) -> str:
 
 
 def unit(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-    """Each vector at length 1."""
+    """Vectors scaled to length 1."""
     return torch.nn.functional.normalize(features, dim=1)
 
 

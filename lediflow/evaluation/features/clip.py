@@ -79,13 +79,13 @@ def preprocess(
     mean: tuple[float, ...] = MEAN,
     std: tuple[float, ...] = STD,
 ) -> Float[Tensor, "batch 3 size size"]:
-    """Square images in [-1, 1] as the model wants them."""
+    """Square images in [-1, 1], resized and normalised for the model."""
     check_square(images)
     return standardise(resize_bytes(rgb_pixels(images), size) / 255, mean, std)
 
 
 def side_of(size: int | tuple[int, int]) -> int:
-    """Of the images that a tower takes; open_clip gives one number or two."""
+    """Side of the images that a model takes; open_clip states one number or two."""
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
         raise UserError(f"this model takes images of {size}; only models of square images serve here")
@@ -93,7 +93,7 @@ def side_of(size: int | tuple[int, int]) -> int:
 
 
 def find_clip(path: str | None, architecture: str) -> Path:
-    """The weights file, or a word on how to get it."""
+    """The weights file; UserError with how to get it if there is none."""
     if architecture == ARCHITECTURE:
         how = f"{HOME.format(SHA256)} is OpenAI's file"
     else:
@@ -107,7 +107,7 @@ def find_clip(path: str | None, architecture: str) -> Path:
 
 
 def check_architecture(architecture: str) -> None:
-    """Refuse what open_clip does not know."""
+    """UserError for an architecture that open_clip does not have."""
     mend_torchvision()
     import open_clip
 
@@ -118,10 +118,10 @@ def check_architecture(architecture: str) -> None:
 
 
 def load_network(architecture: str, weights: Path) -> Any:
-    """The model with exactly these weights: every tensor is in the file, and none is left over."""
+    """The model with the weights of the file, which must have exactly the model's tensors."""
     import open_clip
 
-    with quietly():  # it warns of random weights, which are replaced at once
+    with quietly():  # it warns of random weights, which are replaced right away
         network = open_clip.create_model(architecture, pretrained=None)
     try:
         network.load_state_dict(read_weights(weights))
@@ -136,7 +136,7 @@ def load_network(architecture: str, weights: Path) -> Any:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Warnings in the log stay unsaid."""
+    """Suppress warnings in the log."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -146,7 +146,7 @@ def quietly() -> Iterator[None]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, from safetensors, a state dict of torch, or a TorchScript archive as OpenAI's."""
+    """Tensors by name, from safetensors, a state dict of torch, or a TorchScript archive such as OpenAI's."""
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -162,7 +162,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def is_torchscript(path: Path) -> bool:
-    """A zip with code in it."""
+    """Whether a file is a TorchScript archive: a zip with code in it."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

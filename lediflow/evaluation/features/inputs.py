@@ -1,15 +1,14 @@
-"""Images as extractors want them: whole pixel values 0..255, three channels, a fixed size.
+"""What feature extractors share: pixel values and their resizing, and weights files.
 
-Rounding first makes the features of an image in memory those of its PNG, so that a metric does not depend on
-whether the samples were written to disk in between.
+Images become whole pixel values 0 ... 255 in three channels at a fixed size. Because of the rounding, an image in
+memory has the same features as its PNG: metrics do not depend on whether samples were written to disk in between.
 
-Pillow's bicubic resizing of bytes, to the bit, on any device: what CLIP's metrics are defined with.
+`resize_bytes` is Pillow's bicubic resizing of bytes, bit for bit, on any device; CLIP's metrics are defined with it. It
+has two passes, first along the width, then along the height, each rounded to bytes. The filter weights of a pass are
+integers with 22 binary places, so sums of their products with bytes are integers below 2^53, exact in float64. The
+filter is Keys' cubic with a = -1/2, widened when an image is reduced.
 
-Two passes, first along the width, then along the height, each rounded to bytes. The weights of a pass are integers
-with 22 binary places, and sums of their products with bytes are integers below 2^53: float64 adds them without an
-error. Pillow's filter is Keys' cubic with a = -1/2, widened where an image becomes smaller.
-
-Weights files: where they may lie, and what they are by their hash. Nothing is downloaded.
+Weights files are identified by their hash. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -28,9 +27,13 @@ from torch.nn import functional as F
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 
+BITS = 22  # binary places of a weight
+SUPPORT = 2.0  # reach of the cubic to either side, in pixels
+FOLDER = "LEDIFLOW_WEIGHTS"  # environment variable: a folder of weights files
+
 
 def rgb_pixels(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 3 height width"]:
-    """The bytes a PNG would hold, as floats; grey repeated over three channels."""
+    """The bytes that a PNG would contain, as floats; grey is repeated over three channels."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"images of shape {tuple(images.shape)}; pass (batch, 1 or 3, height, width), decoded to pixels"
@@ -40,7 +43,7 @@ def rgb_pixels(images: Float[Tensor, "batch channels height width"]) -> Float[Te
 
 
 def check_square(images: Float[Tensor, "batch channels height width"]) -> None:
-    """Refuse what would have to be cropped or distorted."""
+    """UserError for images that are not square, which would have to be cropped or distorted."""
     height, width = images.shape[-2:]
     if height != width:
         raise UserError(
@@ -49,7 +52,7 @@ def check_square(images: Float[Tensor, "batch channels height width"]) -> None:
 
 
 def resize(pixels: Float[Tensor, "batch 3 side side"], size: int) -> Float[Tensor, "batch 3 size size"]:
-    """A square image at another size: bicubic, antialiased, as Pillow does it but for the rounding."""
+    """Square images resized: bicubic, antialiased, as Pillow does it except for the rounding."""
     return F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 255)
 
 
@@ -61,14 +64,10 @@ def standardise(
     return (pixels - channel_mean) / channel_std
 
 
-BITS = 22  # binary places of a weight
-SUPPORT = 2.0  # pixels that the cubic reaches to either side
-
-
 def resize_bytes(
     pixels: Float[Tensor, "batch channels height width"], size: int
 ) -> Float[Tensor, "batch channels size size"]:
-    """Whole values 0..255 of images at another size, as floats."""
+    """Images with whole values 0..255 resized to such images, as floats."""
     height, width = pixels.shape[-2:]
     across, down = (filter_weights(side, size).to(pixels.device) for side in (width, height))
     narrow = to_bytes(pixels.double() @ across.T)
@@ -76,15 +75,15 @@ def resize_bytes(
 
 
 def to_bytes(sums: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Halves are rounded up, as adding a half and shifting does."""
+    """Divide by 2^22, rounding halves up as adding a half and shifting does."""
     return ((sums + 2.0 ** (BITS - 1)) / 2.0**BITS).floor_().clamp_(0, 255)
 
 
 @cache
 def filter_weights(inputs: int, outputs: int) -> Float[Tensor, "outputs inputs"]:
-    """What each output pixel takes of each input pixel, in units of 2^-22."""
+    """Weight of each input pixel in each output pixel, in units of 2^-22."""
     scale = inputs / outputs
-    stretch = max(scale, 1.0)  # a smaller image: the filter covers what becomes one pixel
+    stretch = max(scale, 1.0)  # when reducing, the filter covers the area of an output pixel
     centre = (torch.arange(outputs, dtype=torch.float64)[:, None] + 0.5) * scale
     pixel = torch.arange(inputs, dtype=torch.float64)[None, :]
     first = (centre - SUPPORT * stretch + 0.5).trunc().clamp(min=0)
@@ -102,11 +101,8 @@ def cubic(x: Float[Tensor, "..."], a: float = -0.5) -> Float[Tensor, "..."]:
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
-FOLDER = "LEDIFLOW_WEIGHTS"  # the variable that names a folder of weights files
-
-
 def find_weights(path: str | None, name: str, what: str, how: str) -> Path:
-    """The file given, or the one called `name` in the folder $LEDIFLOW_WEIGHTS; a word on how to get it otherwise."""
+    """The given file, or `name` in the folder $LEDIFLOW_WEIGHTS; UserError with how to get it if there is none."""
     folder = os.environ.get(FOLDER)
     wanted = Path(path) if path else Path(folder) / name if folder else None
     if wanted is not None and wanted.is_file():
@@ -119,7 +115,7 @@ def find_weights(path: str | None, name: str, what: str, how: str) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a file of torch.save; code in it is never run. ValueError says what else was found."""
+    """Tensors by name from a file of torch.save, without running code in it; ValueError for any other content."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -131,5 +127,5 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def weights_record(name: str, path: Path, preprocessing: str, dim: int) -> dict[str, str | int]:
-    """What statistics of these features are bound to."""
+    """Record that identifies features: extractor, hash of the weights, preprocessing, dimension."""
     return {"features": name, "weights": sha256_of(path), "preprocessing": preprocessing, "dim": dim}

@@ -1,4 +1,4 @@
-"""Features of any TorchScript module: images in, one vector each out. What the metric is then called says whose."""
+"""Features of any TorchScript module: images in, one vector each out. Metrics are named after the module's file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LETTERS = 8  # of the file's hash, in the name
 
 
 class TorchScriptFeatures:
-    """The module's output for images at `size`, whose channels have `mean` and `std` taken off (in 0 ... 1)."""
+    """The module's output for images resized to `size`, with pixels in 0 ... 1 standardised by `mean` and `std`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Finished pictures against a folder of real ones: no model is needed."""
+"""Finished pictures against a folder of real ones (images=, reference=): no model is needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lediflow.sampling.folder import check_recorded
 
 
 def evaluate_folders(session: Session) -> dict[str, Any]:
-    """One row; the features of both folders are kept under a hash of their pictures."""
+    """Measure one row; the features of both folders are cached under a hash of their pictures."""
     command = session.command
     assert command.images is not None and command.reference is not None
     output = Path(command.output or f"{command.images}/results")
@@ -49,7 +49,7 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
 
 
 def check_sizes(real: FolderImages, generated: FolderImages) -> None:
-    """Resizing leaves traces that features see: both sets must have come to their size in the same way."""
+    """UserError for folders of different sizes: resizing one of them would change its features."""
     if real.size != generated.size:
         raise UserError(
             f"{generated.folder} holds pictures of {generated.size} x {generated.size}, {real.folder} of {real.size} x "

@@ -1,9 +1,10 @@
-"""How well the learned prior knows what it does not know: its diagnostics on real images.
+"""`mode=prior`: likelihood and calibration of the learned prior on real images.
 
 results.json   the numbers       prior.png   z-scores, calibration, coverage; also prior.svg
-sigma.png      photographs, the prior's mean, its deviation (dark: sure), a draw
+sigma.png      photographs, the prior's mean, its sigma (dark: small), a draw
 
-The numbers are the auxiliary model's own. The pictures of a flow with a widened prior show what that flow starts from.
+The numbers are those of the auxiliary model. The pictures of a flow with a widened prior show what that flow starts
+from.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from lediflow.training.prior_width import describe_start, recorded_width
 
 
 def evaluate_prior(session: Session) -> dict[str, Any]:
-    """Of the auxiliary model of a run of any stage, on the images of `data.split`."""
+    """Measure the auxiliary model of a run of any stage on the images of `data.split`."""
     command = session.command
     assert command.run is not None
     auxiliary, facts = find_auxiliary(session, command.run)
@@ -68,7 +69,7 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
 
 
 def find_auxiliary(session: Session, run: str) -> tuple[AuxiliaryModel, dict[str, Any]]:
-    """The run's own model, or its parent's."""
+    """The run's auxiliary model, its own or its parent's, and the facts of the run's export."""
     with session.group.together(f"loading {run}"):
         folder = RunFolder(Path(run))
         session.models.require_export(folder, "the model", "python -m lediflow.train ...")
@@ -91,7 +92,7 @@ def write_pictures(
     facts: dict[str, Any],
     prior: dict[str, Any],
 ) -> None:
-    """The first rank's."""
+    """Write prior.png, prior.svg and sigma.png on rank 0."""
     with session.group.together(f"writing {output}"):
         if session.group.is_first:
             from lediflow.evaluation.plots import prior_figure, write_figure
@@ -112,7 +113,7 @@ def write_pictures(
 def sigma_maps(
     session: Session, auxiliary: AuxiliaryModel, signals: ShardImages, facts: dict[str, Any]
 ) -> Image.Image:
-    """What the prior makes of the first images; where it is unsure, sigma is bright."""
+    """The prior on the first images; sigma is bright where it is large."""
     decode = session.models.decoder(facts["codec"], session.command.codec_path, session.device)
     latents = signals.signals(range(min(SHOWN, len(signals))))
     found = prior_pictures(
@@ -135,8 +136,8 @@ def sigma_maps(
 
 
 def describe(prior: dict[str, Any]) -> str:
-    """The numbers to remember."""
-    told = {
+    """The main diagnostics in a line."""
+    parts = {
         "nll": f"{prior['nll_nats']:.3f} nats",
         "PSNR": f"{prior['psnr']:.1f} dB",
         "latent": f"{prior['kl_nats_per_image']:.1f} nats, "
@@ -149,5 +150,5 @@ def describe(prior: dict[str, Any]) -> str:
         "at the floor": f"{prior['share_at_floor']:.1%}",
     }
     return f"prior on {prior['images']:,} images: " + ", ".join(
-        f"{name} {text}" for name, text in told.items()
+        f"{name} {text}" for name, text in parts.items()
     )

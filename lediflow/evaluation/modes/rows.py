@@ -1,8 +1,8 @@
-"""One row of results for each setting of a run's sampler: its quality against every reference, and its cost.
+"""A row of results for each setting of a run's sampler: its metrics against every reference, and its cost.
 
-A finished row lies in `rows/` beside the results under the fingerprint of all it depends on, with the influence of
-every image on the metric (what two runs are compared by). A command that was killed, or that asks for more rows, goes
-on from there.
+A finished row is kept in `rows/` beside the results, under the fingerprint of all that it depends on, with the
+influence of every image on the metrics (for `mode=compare`). A command that was killed, or that asks for more rows,
+continues from there.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 @dataclass(frozen=True)
 class RowMaker:
+    """Measures the rows of a run, or reads those that exist."""
+
     session: Session
     name: str  # of the run
     pipeline: LeDiFlowPipeline
-    models: dict[str, Any]  # what tells them from others
+    models: dict[str, Any]  # hashes of the weights, and the codec
     references: list[Reference]  # the main one first
     output: Path
 
@@ -44,11 +46,11 @@ class RowMaker:
         return cls(session, run.name, pipeline, models, references, output)
 
     def rows(self, configs: Sequence[SamplingConfig]) -> list[dict[str, Any]]:
-        """In the order of the settings."""
+        """Rows in the order of the settings."""
         return [self.row(config) for config in configs]
 
     def row(self, config: SamplingConfig) -> dict[str, Any]:
-        """Read from an earlier start, or measured now."""
+        """The row of a setting, read if an earlier command finished it."""
         command, group = self.session.command, self.session.group
         images = GeneratedImages(self.pipeline, config, command.count, self.models)
         record = self.record(images)
@@ -63,14 +65,14 @@ class RowMaker:
         return {"run": self.name} | row
 
     def finished(self, path: Path) -> dict[str, Any] | None:
-        """A row of an earlier start, if the influences that belong to it are there too."""
+        """A row that an earlier command finished, if its influences are there too."""
         is_exact = self.session.command.metrics.estimator != "streaming"
         if not path.exists() or (is_exact and not path.with_suffix(".safetensors").exists()):
             return None
         return read_row(path)
 
     def record(self, images: NumberedImages) -> dict[str, Any]:
-        """All that a row depends on: of the images, of what they are compared with, of where they are timed."""
+        """All that a row depends on: the images, the references, the metrics, the device that is timed."""
         session = self.session
         return features_record(images.record, session.extractor.record, len(images)) | {
             "references": {reference.name: reference.fingerprint for reference in self.references},
@@ -80,7 +82,7 @@ class RowMaker:
         }
 
     def features(self, images: GeneratedImages, config: SamplingConfig) -> FeatureSet:
-        """Of the images that these settings make."""
+        """Features of the images that these settings generate."""
         command, extractor = self.session.command, self.session.extractor
         record = features_record(images.record, extractor.record, len(images))
         path = self.output / "features" / f"{digest(record)}.safetensors"
@@ -92,7 +94,7 @@ class RowMaker:
         return found
 
     def quality(self, features: FeatureSet, config: SamplingConfig, path: Path) -> dict[str, Any]:
-        """Against every reference; the influences on the main metric are kept beside the row."""
+        """Metrics against every reference; influences on those of the main one are kept beside the row."""
         session = self.session
         options: MetricsConfig = session.command.metrics
         measured = [
@@ -111,7 +113,7 @@ class RowMaker:
         return {"reference": self.references[0].name} | main.row | beside
 
     def costs(self, config: SamplingConfig) -> dict[str, Any]:
-        """Milliseconds and evaluations of an image, taken by the first rank."""
+        """Milliseconds and evaluations per image, measured by rank 0."""
         group, command = self.session.group, self.session.command
         found: dict[str, Any] | None = None
         with group.together("measuring the cost"):
@@ -126,7 +128,7 @@ class RowMaker:
         return group.broadcast(found)
 
     def facts(self) -> dict[str, Any]:
-        """About the references themselves: what no model needs to beat, and what none on these latents can."""
+        """Facts about the references: the MMD between photographs, and the codec's floor for runs on latents."""
         session = self.session
         main, others = self.references[0], self.references[1:]
         found: dict[str, Any] = {
@@ -149,7 +151,7 @@ class RowMaker:
 
 
 def settings(config: SamplingConfig) -> dict[str, Any]:
-    """Which row this is."""
+    """The settings that identify a row among those of a run."""
     return {
         "solver": config.solver,
         "steps": config.steps,
@@ -159,13 +161,13 @@ def settings(config: SamplingConfig) -> dict[str, Any]:
 
 
 def title(name: str, config: SamplingConfig) -> str:
-    """What the progress bar is about."""
+    """Title of the progress bar."""
     steps = "step" if config.steps == 1 else "steps"
     return f"{name}, {config.solver}, {config.steps} {steps}, temperature {config.temperature:g}"
 
 
 def keep_row(session: Session, path: Path, row: dict[str, Any], features: FeatureSet) -> None:
-    """Written by the first rank; the features of generated images go unless they were asked for."""
+    """Write a row on rank 0, and remove the features of its images unless `keep_features` is set."""
     with session.group.together(f"writing {path}"):
         if session.group.is_first:
             write_json(path, row)

@@ -1,11 +1,12 @@
-"""A run against photographs, for each number of solver steps; what is finished is reused, what is begun continued.
+"""`mode=metrics` and `mode=grid`: one or several runs against photographs, at several settings of the sampler.
 
-Quality against cost over solver x steps x temperature, of one or several runs.
+Finished rows are reused and interrupted work continues. Files in the output folder:
 
-results.json   every row, the paths' shape, what photographs reach among themselves
-table.md       what each run reaches and at what cost, and every row
-pareto.png     quality against milliseconds and against evaluations; also pareto.svg
-images-RUN.png samples at fixed noise, a row for each setting
+results.json          every row; for a grid also the shape of the paths and the level of real photographs
+table.md              what each run reaches and at what cost, and every row
+pareto.png            quality against milliseconds and against evaluations; also pareto.svg
+images-RUN.png        a grid's samples at fixed noise, a row for each setting
+pictures.safetensors  tensors for the report, of mode=metrics
 """
 
 from __future__ import annotations
@@ -39,14 +40,16 @@ from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 REALS_SHOWN = 64
-IRRELEVANT = ("paths", "output", "keep_features")  # options that change no number
+IRRELEVANT = ("paths", "output", "keep_features")  # options that no number depends on
 PICTURES = "pictures.safetensors"
-# paths in a request, of what is pinned by a hash; `path`: of the shards, and of the extractor's weights
+# options that are paths; their contents are identified by hashes (`path`: shards, and the extractor's weights)
 PLACES = ("run", "sampler", "path", "photographs", "statistics", "codec_path")
+GRID_SHOWN = 8  # samples per setting in images-RUN.png
+PATHS = 64  # samples whose paths are measured
 
 
 class Run(NamedTuple):
-    """A flow and, where its prior is learned, its latent sampler."""
+    """A flow run and, if its prior is learned, the run of its latent sampler."""
 
     name: str
     flow: str
@@ -58,7 +61,7 @@ class Run(NamedTuple):
 
 
 def evaluate_run(session: Session) -> dict[str, Any]:
-    """Each step count of a flow run against the shards; results of the same weights and options are reused."""
+    """Measure a flow run at each number of steps; results of the same weights and options are reused."""
     command = session.command
     assert command.run is not None
     run = Run(Path(command.run).name, command.run, command.sampler)
@@ -88,7 +91,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
 
 
 def request(command: EvaluateConfig) -> dict[str, Any]:
-    """The options that a number depends on."""
+    """The options that numbers depend on, for results.json."""
     options = dataclasses.asdict(command)
     return {"options": {key: value for key, value in options.items() if key not in IRRELEVANT}}
 
@@ -99,7 +102,7 @@ def say_rows(session: Session, results: dict[str, Any]) -> None:
 
 
 def finished_results(output: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """The results that are there already, with their figures, if they answer the same question."""
+    """Existing results, if their figures are there and weights and options are the same; else None."""
     if not all((output / name).is_file() for name in (RESULTS, PICTURES, *VIEWS)):
         return None
     found = read_results(output / RESULTS)["results"]
@@ -107,7 +110,7 @@ def finished_results(output: Path, asked: dict[str, Any]) -> dict[str, Any] | No
 
 
 def without_places(asked: Any) -> Any:
-    """A request less the paths in it: what lies there is known by the hashes beside them."""
+    """A request without its paths, whose contents are identified by hashes."""
     if not isinstance(asked, dict):
         return asked
     return {key: without_places(value) for key, value in asked.items() if key not in PLACES}
@@ -125,7 +128,7 @@ def write_pictures(
     configs: list[SamplingConfig],
     reader: ShardReader,
 ) -> None:
-    """What the report shows beside the numbers, by the first rank."""
+    """Write the pictures for the report on rank 0."""
     with session.group.together("making pictures"):
         if session.group.is_first:
             content = save(figures(session.command, reader, pipeline, run, configs))
@@ -157,19 +160,15 @@ def figures(
 
 
 def shown_samples(run: Run, reader: ShardReader) -> Int64[np.ndarray, " samples"]:
-    """Real images for the report: those that training held out, if it did; spread over the whole set."""
+    """Real images for the report, spread over the set; held-out ones if training held out some."""
     fraction = run.facts["data"]["held_out_fraction"]
     candidates = samples_of("heldout" if fraction else "all", reader.index.table["key"], fraction)
     spread = np.linspace(0, len(candidates) - 1, num=min(REALS_SHOWN, len(candidates)), dtype=np.int64)
     return candidates[spread]
 
 
-GRID_SHOWN = 8  # samples of each setting
-PATHS = 64  # whose shape is taken
-
-
 def evaluate_grid(session: Session) -> dict[str, Any]:
-    """Rows that are there already are not measured again."""
+    """Measure every setting of every run. Rows that exist are not measured again."""
     runs = chosen_runs(session)
     output = Path(session.command.output or session.runs / "grid")
     rows: list[dict[str, Any]] = []
@@ -202,7 +201,7 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
 
 
 def chosen_runs(session: Session) -> list[Run]:
-    """From runs={NAME: [FLOW, SAMPLER]}, or the one of run= and sampler=."""
+    """The runs of runs={NAME: [FLOW, SAMPLER]}, or the one of run= and sampler=."""
     command = session.command
     if command.run is not None:
         return [Run(Path(command.run).name, command.run, command.sampler)]
@@ -218,7 +217,7 @@ def chosen_runs(session: Session) -> list[Run]:
 
 
 def shape(session: Session, pipeline: LeDiFlowPipeline) -> dict[str, float]:
-    """Of the paths, by the first rank: a few hundred are enough."""
+    """Shape of the paths, measured by rank 0: a few samples suffice."""
     found: dict[str, float] | None = None
     with session.group.together("looking at the paths"):
         if session.group.is_first:
@@ -232,7 +231,7 @@ def shape(session: Session, pipeline: LeDiFlowPipeline) -> dict[str, float]:
 def write_images(
     session: Session, pipeline: LeDiFlowPipeline, configs: list[SamplingConfig], path: Path
 ) -> None:
-    """The first samples of every setting."""
+    """Write the first samples of every setting as a picture, on rank 0."""
     with session.group.together(f"writing {path}"):
         if session.group.is_first:
             rows = [pipeline(GRID_SHOWN, config).images.cpu() for config in configs]

@@ -1,7 +1,7 @@
 """A row of `mode=stages` for each source of z and solver setting: the MMD with its interval.
 
-Neither time nor nearest neighbours are measured, and the sums over the reference are computed once: a row costs little
-more than generating its images.
+Neither time nor nearest neighbours are measured, and the sums over the reference are computed once, so a row costs
+little more than generating its images.
 """
 
 from __future__ import annotations

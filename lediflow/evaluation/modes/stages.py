@@ -1,4 +1,4 @@
-"""Which stage limits the quality: images from latents of training images, of held-out images and of the sampler.
+"""`mode=stages`: which stage limits the quality, by images from z of training images, held-out images and the sampler.
 
 stages.json    rows by source of z, solver and steps; losses; the verdict
 stages.png     the rows as lines, under the verdict; also stages.svg
@@ -38,7 +38,7 @@ from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 FIGURE = "stages"
-SOLVERS = ("midpoint",)  # where grid.solvers names none
+SOLVERS = ("midpoint",)  # the default of grid.solvers
 GPU_BATCH, GPU_PIXELS = 512, 2**21  # images at once on a GPU, and how many pixels they have at most
 
 
@@ -300,7 +300,7 @@ def describe_stage(row: Row) -> str:
 
 
 def write(session: Session, output: Path, results: dict[str, Any]) -> None:
-    """The first rank writes the figure, then the file."""
+    """Write the figure, then stages.json, on rank 0."""
     with session.group.together(f"writing {output / STAGES}"):
         if session.group.is_first:
             from lediflow.evaluation.plots import stages_figure, write_figure

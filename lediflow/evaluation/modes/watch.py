@@ -1,11 +1,11 @@
-"""Following a run that trains: each new checkpoint is evaluated, and the run's event log told.
+"""Following a run that trains: each new checkpoint is evaluated, and the result written to the run's event log.
 
     {"event": "evaluation", "images_seen": 4096, "midpoint_2": {"mmd_unbiased": 1.31, "frechet": 9.6, ...}, ...}
 
-A flow's checkpoint is measured with the latent sampler that is given, a latent sampler's with the flow that is given,
-an auxiliary model's by its prior's diagnostics. Averaged weights count, as in an export. The watcher may be started
-before, during or after the training, stopped at any time and started again: a checkpoint that has been evaluated is
-not evaluated again. It ends when the training's last checkpoint is done.
+A checkpoint of a flow is measured with the given latent sampler, one of a latent sampler with the given flow, one of an
+auxiliary model by the diagnostics of its prior. The averaged weights are used, as in an export. The watcher may be
+started before, during or after the training, stopped at any time and started again: a checkpoint that was evaluated is
+not evaluated again. It ends with the last checkpoint of the training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ASKED = {"train": {"images": int, "patience_images": int | None}}
 
 
 def watch(session: Session) -> None:
-    """Evaluate every checkpoint of the run, until its training's last one."""
+    """Evaluate every checkpoint of the run, until the last one of its training."""
     assert session.command.watch is not None
     folder = RunFolder(Path(session.command.watch))
     with session.group.together(f"looking at {folder.root}"):
@@ -41,7 +41,7 @@ def watch(session: Session) -> None:
     while True:
         was_finished = session.group.broadcast(
             is_finished(folder)
-        )  # first: the last checkpoint may be written after `next_checkpoint` has looked
+        )  # asked first: the last checkpoint may be written after `next_checkpoint` has looked
         path = session.group.broadcast(next_checkpoint(folder) if session.group.is_first else None)
         if path is not None:
             evaluate_checkpoint(session, folder, Checkpoint(path))
@@ -53,7 +53,7 @@ def watch(session: Session) -> None:
 
 
 def check_watched(session: Session, folder: RunFolder) -> None:
-    """A run is there, or may still come: its parent folder is."""
+    """UserError unless the run exists or can still begin, in a folder that exists."""
     if not folder.root.parent.is_dir():
         raise UserError(
             f"watch={folder.root}: there is no folder {folder.root.parent}; give the run folder of lediflow.train"
@@ -65,7 +65,7 @@ def results_of(folder: RunFolder, images_seen: int) -> Path:
 
 
 def next_checkpoint(folder: RunFolder) -> Path | None:
-    """The oldest whole checkpoint without results."""
+    """The oldest intact checkpoint without results."""
     for path in CheckpointFolder(folder.checkpoints).paths():
         if not is_evaluated(results_of(folder, int(path.name))) and find_fault(path) is None:
             return path
@@ -73,7 +73,7 @@ def next_checkpoint(folder: RunFolder) -> Path | None:
 
 
 def is_evaluated(output: Path) -> bool:
-    """Whether a checkpoint's results are there and in the log: its weights go last."""
+    """Whether a checkpoint's results exist and are in the log; its weights are removed last."""
     return (output / RESULTS).is_file() and not (output / "export" / WEIGHTS).exists()
 
 
@@ -92,11 +92,11 @@ def is_finished(folder: RunFolder) -> bool:
 
 
 def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpoint) -> None:
-    """Its weights as an export of their own, measured like any run's; then an event in the log."""
+    """Export the checkpoint's weights, measure them like any run, write an event to the log."""
     output = results_of(folder, checkpoint.images_seen)
     stage = session.group.broadcast(exported_stage(checkpoint, output) if session.group.is_first else None)
     if stage is None:
-        return  # the training has removed it meanwhile
+        return  # the training has removed it in the meantime
     session.say(f"checkpoint at {checkpoint.images_seen:,} images")
     results = EVALUATIONS[stage](session, output)
     with session.group.together(f"writing {folder.events}"):
@@ -109,13 +109,13 @@ def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpo
 
 
 def is_logged(folder: RunFolder, images_seen: int) -> bool:
-    """Whether a watcher that was killed since has noted this checkpoint's evaluation."""
+    """Whether an earlier watcher has written this checkpoint's event."""
     events = read_events(folder.events) if folder.events.is_file() else []
     return any((event["event"], event["images_seen"]) == ("evaluation", images_seen) for event in events)
 
 
 def exported_stage(checkpoint: Checkpoint, output: Path) -> str | None:
-    """Write the weights as an export; what they are of, or None where they are gone."""
+    """Export the weights; returns their stage, or None if the checkpoint was removed."""
     try:
         facts = checkpoint.progress["export"]
         save_weights(checkpoint.model, output / "export", {**facts, "images_seen": checkpoint.images_seen})
@@ -125,7 +125,7 @@ def exported_stage(checkpoint: Checkpoint, output: Path) -> str | None:
 
 
 def evaluate_flow(session: Session, output: Path) -> dict[str, Any]:
-    return evaluate_run(asking(session, run=str(output), output=str(output)))
+    return evaluate_run(with_options(session, run=str(output), output=str(output)))
 
 
 def evaluate_sampler(session: Session, output: Path) -> dict[str, Any]:
@@ -133,11 +133,11 @@ def evaluate_sampler(session: Session, output: Path) -> dict[str, Any]:
         raise UserError(
             f"watch={session.command.watch} is a latent sampler; give the flow that it makes latents for: run=FLOW_RUN"
         )
-    return evaluate_run(asking(session, sampler=str(output), output=str(output)))
+    return evaluate_run(with_options(session, sampler=str(output), output=str(output)))
 
 
 def evaluate_auxiliary(session: Session, output: Path) -> dict[str, Any]:
-    return evaluate_prior(asking(session, run=str(output), output=str(output)))
+    return evaluate_prior(with_options(session, run=str(output), output=str(output)))
 
 
 EVALUATIONS: dict[str, Callable[[Session, Path], dict[str, Any]]] = {
@@ -147,13 +147,13 @@ EVALUATIONS: dict[str, Callable[[Session, Path], dict[str, Any]]] = {
 }
 
 
-def asking(session: Session, **changes: Any) -> Session:
-    """The same session with other options."""
+def with_options(session: Session, **changes: Any) -> Session:
+    """The session with other options."""
     return dataclasses.replace(session, command=dataclasses.replace(session.command, **changes))
 
 
 def event_values(results: dict[str, Any]) -> dict[str, Any]:
-    """What the log keeps: the numbers of each row, or the prior's."""
+    """The numbers that the log keeps: those of each row, or of the prior."""
     if "prior" in results:
         return {"prior": {key: value for key, value in results["prior"].items() if isinstance(value, float)}}
     return {

@@ -1,15 +1,13 @@
-"""Images whose latents come from real ones: generation without the latent sampler.
+"""Latents z of real images, images generated from them, and measurements of the auxiliary model on them.
 
 Image i starts from the prior of z ~ q(z | y), y being the real image number i modulo their number. Its noise in the
-prior is that of image i of any other source (`GeneratedImages`), so that the noise cancels in differences.
-Where there are fewer real images than i, an image gives several draws of z, each with noise of its own.
+prior is that of image i of any other source (`GeneratedImages`), so that the noise cancels in differences. If there are
+fewer real images than i, an image gives several draws of z, each with noise of its own.
 
-Measurements of the auxiliary model on real images, and the sampler's latents compared with the encoder's draws.
-
-For the images of a split: VGL (eq. 4 of arXiv:2505.20723, without 1/2 log 2 pi, at a draw z ~ q(z | y) as in training),
-KL(q(z | y) || N(0, I)) in nats per image and per latent entry, typical sigma and residual (geometric means, as
-`flow/widening.py` has them), moments of z.
-Numbers are sums over images, each batch made by one rank: they do not depend on the number of ranks.
+Measured on the images of a split: VGL (eq. 4 of arXiv:2505.20723, without 1/2 log 2 pi, at a draw z ~ q(z | y) as in
+training), KL(q(z | y) || N(0, I)) in nats per image and per latent entry, typical sigma and residual (geometric means,
+as in `flow/widening.py`), moments of z. They are sums over images, each batch computed by one rank, and so independent
+of the number of ranks.
 """
 
 from __future__ import annotations
@@ -36,6 +34,9 @@ from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.pipeline import Generated
 
 Numbers = Int64[np.ndarray, " images"]
+Ids = Int64[Tensor, " batch"]
+Latents = Float[Tensor, "batch channels h w"]
+Vector = Float[Tensor, " values"]
 
 
 class RealLatents:
@@ -93,11 +94,6 @@ class ImagesFromReal:
         start = pipeline.start_from(ids, self.latents(ids), self.config)
         solution = pipeline.integrate(start, self.config)
         return Generated(pipeline.decode(solution.x).clamp(-1, 1), start, solution.nfe)
-
-
-Ids = Int64[Tensor, " batch"]
-Latents = Float[Tensor, "batch channels h w"]
-Vector = Float[Tensor, " values"]
 
 
 class Moments(NamedTuple):

@@ -1,9 +1,4 @@
-"""stages.json: the numbers of `mode=stages` with their birth certificate.
-
-Training and held-out losses of the runs that a chain is made of, from their event logs.
-
-The rows of stages.json as lines to draw.
-"""
+"""stages.json with its birth certificate, its rows as lines to draw, and the losses of the runs of a chain."""
 
 from __future__ import annotations
 
@@ -26,42 +21,7 @@ TYPES = {
     "losses": dict[str, Any],
     "verdict": {"limits": str, "text": str},
 }
-
-
-def write_stages(path: Path, results: dict[str, Any], certificate: dict[str, Any]) -> None:
-    """The file is whole or absent; UserError where it cannot be written."""
-    document = {"schema_version": VERSION, "certificate": certificate, **results}
-    with whole_or_absent(path) as stream:
-        stream.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_stages(path: Path) -> Record:
-    """Read what `write_stages` wrote; RecordError for any other file."""
-    document = read_record(path, AGAIN, TYPES)
-    if document.get("schema_version") != VERSION:
-        raise RecordError(f"{path} is not a file of stages of version {VERSION}; {AGAIN}")
-    return document
-
-
 TAIL = 0.1  # share of the points, at least one, that the last training loss is the mean of
-
-
-def run_losses(events: Path) -> dict[str, Any]:
-    """The last losses, and the lowest held-out loss with the images seen then; empty without losses in the log."""
-    training, held_out = curve(events, "train", "loss"), curve(events, "validation", "loss")
-    found: dict[str, Any] = {}
-    if len(training.values):
-        last = max(1, round(TAIL * len(training.values)))
-        found["training"] = float(training.values[-last:].mean())
-        found["images_seen"] = int(training.images_seen[-1])
-    if len(held_out.values):
-        place = int(held_out.values.argmin())
-        found["held_out"] = float(held_out.values[-1])
-        found["held_out_minimum"] = float(held_out.values[place])
-        found["held_out_minimum_at"] = int(held_out.images_seen[place])
-    return found
-
-
 NAMES = {
     "training": "z of training images",
     "heldout": "z of held-out images",
@@ -81,6 +41,37 @@ LIMITS = {
     "codec": "the codec",
     "nothing": "nothing significant",
 }
+
+
+def write_stages(path: Path, results: dict[str, Any], certificate: dict[str, Any]) -> None:
+    """The file is whole or absent; UserError where it cannot be written."""
+    document = {"schema_version": VERSION, "certificate": certificate, **results}
+    with whole_or_absent(path) as stream:
+        stream.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_stages(path: Path) -> Record:
+    """Read what `write_stages` wrote; RecordError for any other file."""
+    document = read_record(path, AGAIN, TYPES)
+    if document.get("schema_version") != VERSION:
+        raise RecordError(f"{path} is not a file of stages of version {VERSION}; {AGAIN}")
+    return document
+
+
+def run_losses(events: Path) -> dict[str, Any]:
+    """The last losses, and the lowest held-out loss with the images seen then; empty without losses in the log."""
+    training, held_out = curve(events, "train", "loss"), curve(events, "validation", "loss")
+    found: dict[str, Any] = {}
+    if len(training.values):
+        last = max(1, round(TAIL * len(training.values)))
+        found["training"] = float(training.values[-last:].mean())
+        found["images_seen"] = int(training.images_seen[-1])
+    if len(held_out.values):
+        place = int(held_out.values.argmin())
+        found["held_out"] = float(held_out.values[-1])
+        found["held_out_minimum"] = float(held_out.values[place])
+        found["held_out_minimum_at"] = int(held_out.images_seen[place])
+    return found
 
 
 def stage_lines(document: Mapping[str, Any]) -> dict[Line, list[Point]]:
