@@ -21,7 +21,7 @@ from lediflow.cluster.slurm import SlurmError
 from lediflow.cluster.watching import logs
 from lediflow.cluster.watching.actions import await_leaving, cancel, lookup, resume, save_and_cancel
 from lediflow.cluster.watching.overview import Overview, Row
-from lediflow.cluster.watching.table import as_json, table
+from lediflow.cluster.watching.table import as_json, overview_table
 from lediflow.disk import lasting_fault
 from lediflow.errors import UserError
 
@@ -54,7 +54,7 @@ def show_table(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps([as_json(row) for row in overview.rows], indent=2))
     elif overview.rows:
-        print(table(overview.rows))
+        print(overview_table(overview.rows))
     else:
         print(
             f"no job and no run in {arguments.runs} yet; `python -m lediflow.submit` and `lediflow.train` create them"

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, job_folder
-from lediflow.cluster.submitting.pipeline import carry_out, dry_run, known_past, plan, requests, table
+from lediflow.cluster.submitting.pipeline import carry_out, dry_run, known_past, plan, plan_table, requests
 from lediflow.cluster.submitting.submission import copy_code, render, submit
 from lediflow.config.cli import BAD_REQUEST, explain, unflagged
 from lediflow.config.pipeline_jobs import pipeline_jobs
@@ -91,7 +91,7 @@ def submit_pipeline(request: Request, is_dry: bool) -> None:
     queue = queue_now(is_dry)  # read before the folders, so that a job that ends meanwhile does not look lost
     jobs = pipeline_jobs(request)
     steps = plan(jobs, known_past(jobs, runs, queue))
-    for line in table(steps, dry_run(steps) if is_dry else carry_out(steps, runs)):
+    for line in plan_table(steps, dry_run(steps) if is_dry else carry_out(steps, runs)):
         print(line, flush=True)
     print("\n".join(requests(steps)) if is_dry else "all jobs and runs: python -m lediflow.status")
 

@@ -91,7 +91,7 @@ class Timings:
         return torch.cat([some.quantile(quantiles) for some in seconds])
 
 
-def table(gathered: Float[Tensor, "ranks values"]) -> dict[str, list[float]]:
+def seconds_by_rank(gathered: Float[Tensor, "ranks values"]) -> dict[str, list[float]]:
     """`{"data_p50": [seconds of each rank], ...}` from the rows of all ranks: the values of the event `ranks`."""
     keys = [f"{name}_{quantile}" for name in NAMES for quantile in QUANTILES]
     return dict(zip(keys, gathered.T.tolist(), strict=True))

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 
 from lediflow.engine.protocol import Engine
-from lediflow.engine.timings import Slow, Timings, stragglers, table
+from lediflow.engine.timings import Slow, Timings, seconds_by_rank, stragglers
 from lediflow.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Pace:
         """Record the quantiles of every rank since the last record, in seconds. Every rank must call it."""
         if not self.timings.steps:
             return
-        found = table(self.engine.group.stack(self.timings.row()))
+        found = seconds_by_rank(self.engine.group.stack(self.timings.row()))
         self.tracker.record("ranks", images_seen, **found)
         if self.engine.ranks.is_first:
             self._warn(images_seen, stragglers(found))

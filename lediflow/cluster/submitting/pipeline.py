@@ -247,7 +247,7 @@ def cancel_and_wait(job: str) -> None:
 # --- the table
 
 
-def table(steps: Sequence[PlannedJob], ids: Iterable[str]) -> Iterator[str]:
+def plan_table(steps: Sequence[PlannedJob], ids: Iterable[str]) -> Iterator[str]:
     """One line for each job as soon as its id is known, and one for the reason of a repeated submission."""
     cells = [(task_text(step.job), step.job.name) for step in steps]
     # The state's width is fixed, as ids are not known yet; nothing follows the last column.

@@ -34,7 +34,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 LEFT_ALIGNED = ("name", "state")
 
 
-def table(rows: Sequence[Row]) -> str:
+def overview_table(rows: Sequence[Row]) -> str:
     """One line per row, numbers right-aligned; the sentence comes last, since it may be wider than the terminal."""
     lines = [[*COLUMNS], *([show(row) for show in COLUMNS.values()] for row in rows)]
     return aligned_table(lines, right=[title not in LEFT_ALIGNED for title in COLUMNS])

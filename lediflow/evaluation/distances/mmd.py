@@ -106,7 +106,7 @@ def kernel_sums(x: Rows, y: Rows, kernel: Kernel, group: Group) -> KernelSums:
 def within(rows: Rows, kernel: Kernel, group: Group) -> Within:
     """Sums within a set. The kernel is symmetric, so half of the pairs of tiles are computed."""
     own = list(tiles(rows))
-    others, itself = table(rows, rows), zeros(rows, rows.total)
+    others, itself = tile_sums(rows, rows), zeros(rows, rows.total)
     for number, values in own:
         itself[place(number, values)] = kernel.diagonal(values)
     for (i, a), (j, b) in pairs_once(own, rows, group):
@@ -139,7 +139,7 @@ def number_of(tile: Tile) -> int:
 def across(x: Rows, y: Rows, kernel: Kernel, group: Group) -> Across:
     """Sums between two sets. The owner of x's tile computes a pair."""
     own = list(tiles(x))
-    by_x, by_y = table(x, y), table(y, x)
+    by_x, by_y = tile_sums(x, y), tile_sums(y, x)
     for block in visits(y, group):
         for j, b in tiles(block):
             for i, a in own:
@@ -149,7 +149,7 @@ def across(x: Rows, y: Rows, kernel: Kernel, group: Group) -> Across:
     return Across(group.sum(by_x).sum(dim=1), group.sum(by_y).sum(dim=1))
 
 
-def table(rows: Rows, others: Rows) -> Float[Tensor, "n tiles"]:
+def tile_sums(rows: Rows, others: Rows) -> Float[Tensor, "n tiles"]:
     return zeros(rows, rows.total, -(-others.total // TILE))
 
 

@@ -14,8 +14,8 @@ from lediflow.engine.timings import (
     HostStopwatch,
     TimedWork,
     Timings,
+    seconds_by_rank,
     stragglers,
-    table,
     time_calls,
 )
 
@@ -96,7 +96,7 @@ def test_only_the_newest_steps_are_kept(clock):
 
 
 def test_the_table_has_a_list_over_ranks_for_each_quantile():
-    found = table(torch.arange(24.0).reshape(2, 12))
+    found = seconds_by_rank(torch.arange(24.0).reshape(2, 12))
     assert list(found)[:4] == ["step_p50", "step_p95", "step_max", "data_p50"]
     assert found["step_p50"] == [0, 12]
     assert found["work_max"] == [11, 23]

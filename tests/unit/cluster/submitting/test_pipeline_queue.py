@@ -10,8 +10,8 @@ from lediflow.cluster.submitting.pipeline import (
     dry_run,
     known_past,
     plan,
+    plan_table,
     requests,
-    table,
 )
 from lediflow.errors import UserError
 
@@ -102,7 +102,7 @@ def test_the_table_shows_the_action_and_the_dependencies_of_each_job(place, jobs
     (place / "a").mkdir()
     waiting = [Queued("2", "PENDING", "Dependency", "", "b", 0)]
     steps = plan(jobs, known_past(jobs, place, waiting))
-    lines = [line.split("  ") for line in table(steps, carried_out(steps, place))]
+    lines = [line.split("  ") for line in plan_table(steps, carried_out(steps, place))]
     assert [[cell.strip() for cell in line if cell.strip()] for line in lines] == [
         ["task", "job", "state", "after"],
         ["a", "a", "done"],
@@ -114,7 +114,7 @@ def test_the_table_shows_the_action_and_the_dependencies_of_each_job(place, jobs
 
 def test_a_dry_run_submits_nothing(place, jobs):
     steps = plan(jobs, known_past(jobs, place, queue()))
-    lines = list(table(steps, dry_run(steps)))
+    lines = list(plan_table(steps, dry_run(steps)))
     assert sum("to be submitted" in line for line in lines) == 4
     assert requests(steps)[0] == "a asks for 1 x 1 tasks of 1 cores, 4 GPUs, 9 min"
     assert not (place / "calls").exists()
