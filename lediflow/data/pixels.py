@@ -42,96 +42,6 @@ SAMPLE_FORMAT, PLANAR, SEPARATE = 339, ExifTags.Base.PlanarConfiguration, 2
 UNKNOWN_RANGE = "unreadable: {} pixels have no common range; save 8 or 16 bits without a sign"
 
 
-def in_srgb(image: Image.Image) -> Image.Image:
-    """Convert an image with a colour profile to sRGB (RGB or RGBA); the image itself if there is nothing to do."""
-    profile = image.info.get("icc_profile")
-    space = profile_space(profile) if profile else None
-    pixels = _as_described(image, space) if space else None
-    if space is None or pixels is None:
-        return image
-    transform = srgb_transform(profile, space)
-    if transform is None:
-        return image
-    return _transformed(pixels, transform)
-
-
-def _as_described(image: Image.Image, space: str) -> Image.Image | None:
-    """The image in the mode that a profile of this space describes, keeping transparency; None if they do not match."""
-    is_clear, is_grey = image.has_transparency_data, image.mode in ("1", "L", "LA")
-    if space == "CMYK" or image.mode == "CMYK":
-        return image if space == image.mode else None
-    if space == "L":
-        return image.convert("LA" if is_clear else "L") if is_grey else None
-    if image.mode in ("LAB", "HSV"):
-        return None
-    return image.convert("RGBA" if is_clear else "RGB")
-
-
-def _transformed(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
-    if image.mode not in ("LA", "RGBA"):
-        return transform.apply(image)
-    *colours, alpha = image.split()
-    opaque = transform.apply(colours[0] if len(colours) == 1 else Image.merge("RGB", colours))
-    opaque.putalpha(alpha)
-    return opaque
-
-
-@lru_cache(KEPT_TRANSFORMS)
-def profile_space(profile: bytes) -> str | None:
-    """Pillow's mode of the pixels that a profile describes; None if the profile cannot be used."""
-    try:
-        found = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space
-    except (OSError, TypeError, ValueError):
-        return None
-    return SPACES.get(found)
-
-
-@lru_cache(KEPT_TRANSFORMS)
-def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The conversion from a profile's colours to sRGB; None if the profile equals sRGB or is damaged."""
-    try:
-        transform = ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-            _SRGB,
-            mode,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-        before = _probe(mode)
-        after = transform.apply(before)
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-        return None
-    if not _is_sound(transform, mode):
-        return None
-    if mode != "CMYK" and _difference(before.convert("RGB"), after) <= SAME_LEVELS:
-        return None
-    return transform
-
-
-def _probe(mode: str) -> Image.Image:
-    """An image of colours that cover the space."""
-    if mode == "L":
-        return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-    levels = np.linspace(0, 255, LATTICE).round().astype(np.uint8)
-    channels = Image.getmodebands(mode)
-    colours = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), axis=-1)
-    return Image.frombytes(mode, (colours.size // channels, 1), colours.tobytes())
-
-
-def _difference(before: Image.Image, after: Image.Image) -> int:
-    return int(np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16)).max())
-
-
-def _is_sound(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether white becomes light and black becomes dark, which damaged tables often violate."""
-    ends = bytes(4), b"\xff" * 4
-    white, black = ends if mode == "CMYK" else ends[::-1]  # no ink is white
-    pixels = (Image.frombytes(mode, (1, 1), end[: Image.getmodebands(mode)]) for end in (white, black))
-    light, dark = (np.asarray(transform.apply(pixel)).min() for pixel in pixels)
-    return bool(light >= 128 > dark)
-
-
 class UnusableImageError(Exception):
     """A file cannot become a training picture; the message says why."""
 
@@ -231,3 +141,93 @@ def _by_bands(image: Image.Image, mode: str, function: Callable[[Image.Image], I
         result.paste(function(image.crop((0, row, width, min(row + rows, height)))), (0, row))
     result.info = image.info
     return result
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """Convert an image with a colour profile to sRGB (RGB or RGBA); the image itself if there is nothing to do."""
+    profile = image.info.get("icc_profile")
+    space = profile_space(profile) if profile else None
+    pixels = _as_described(image, space) if space else None
+    if space is None or pixels is None:
+        return image
+    transform = srgb_transform(profile, space)
+    if transform is None:
+        return image
+    return _transformed(pixels, transform)
+
+
+def _as_described(image: Image.Image, space: str) -> Image.Image | None:
+    """The image in the mode that a profile of this space describes, keeping transparency; None if they do not match."""
+    is_clear, is_grey = image.has_transparency_data, image.mode in ("1", "L", "LA")
+    if space == "CMYK" or image.mode == "CMYK":
+        return image if space == image.mode else None
+    if space == "L":
+        return image.convert("LA" if is_clear else "L") if is_grey else None
+    if image.mode in ("LAB", "HSV"):
+        return None
+    return image.convert("RGBA" if is_clear else "RGB")
+
+
+def _transformed(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    if image.mode not in ("LA", "RGBA"):
+        return transform.apply(image)
+    *colours, alpha = image.split()
+    opaque = transform.apply(colours[0] if len(colours) == 1 else Image.merge("RGB", colours))
+    opaque.putalpha(alpha)
+    return opaque
+
+
+@lru_cache(KEPT_TRANSFORMS)
+def profile_space(profile: bytes) -> str | None:
+    """Pillow's mode of the pixels that a profile describes; None if the profile cannot be used."""
+    try:
+        found = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space
+    except (OSError, TypeError, ValueError):
+        return None
+    return SPACES.get(found)
+
+
+@lru_cache(KEPT_TRANSFORMS)
+def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The conversion from a profile's colours to sRGB; None if the profile equals sRGB or is damaged."""
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            _SRGB,
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        before = _probe(mode)
+        after = transform.apply(before)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+    if not _is_sound(transform, mode):
+        return None
+    if mode != "CMYK" and _difference(before.convert("RGB"), after) <= SAME_LEVELS:
+        return None
+    return transform
+
+
+def _probe(mode: str) -> Image.Image:
+    """An image of colours that cover the space."""
+    if mode == "L":
+        return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    levels = np.linspace(0, 255, LATTICE).round().astype(np.uint8)
+    channels = Image.getmodebands(mode)
+    colours = np.stack(np.meshgrid(*[levels] * channels, indexing="ij"), axis=-1)
+    return Image.frombytes(mode, (colours.size // channels, 1), colours.tobytes())
+
+
+def _difference(before: Image.Image, after: Image.Image) -> int:
+    return int(np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16)).max())
+
+
+def _is_sound(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether white becomes light and black becomes dark, which damaged tables often violate."""
+    ends = bytes(4), b"\xff" * 4
+    white, black = ends if mode == "CMYK" else ends[::-1]  # no ink is white
+    pixels = (Image.frombytes(mode, (1, 1), end[: Image.getmodebands(mode)]) for end in (white, black))
+    light, dark = (np.asarray(transform.apply(pixel)).min() for pixel in pixels)
+    return bool(light >= 128 > dark)

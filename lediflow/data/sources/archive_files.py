@@ -33,6 +33,22 @@ WINDOWS = (0, 10, 14)
 CHECKSUM_FOLLOWS = 1 << 3  # the checksum comes after the file instead of in its header
 
 
+class LocalHeader(NamedTuple):
+    """The header in front of each file of a zip."""
+
+    signature: bytes
+    version: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc32: int
+    packed_bytes: int
+    bytes: int
+    name_length: int
+    extra_length: int
+
+
 @dataclass
 class ArchiveFile(DirectSource):
     """An archive in one file whose members are read at their offsets."""
@@ -147,22 +163,6 @@ def _member_name(item: zipfile.ZipInfo) -> str:
     if item.create_system in WINDOWS and has_known_encoding and "/" not in item.filename:
         return item.filename.replace("\\", "/")
     return item.filename
-
-
-class LocalHeader(NamedTuple):
-    """The header in front of each file of a zip."""
-
-    signature: bytes
-    version: int
-    flags: int
-    method: int
-    time: int
-    date: int
-    crc32: int
-    packed_bytes: int
-    bytes: int
-    name_length: int
-    extra_length: int
 
 
 def _header(stream: BinaryIO) -> LocalHeader:

@@ -28,6 +28,66 @@ NO_CLASSES = "no classes: no image has a label, and none lies in a folder of its
 LIKE_NOTHING = ("none", "null", "na", "n/a", "<na>", "-")  # what programs may write for a missing label
 
 
+class Listing(NamedTuple):
+    """The images of a source, sorted by name."""
+
+    images: list[Entry]
+    labels: list[int]  # -1 where the source has no classes
+    classes: list[str] | None
+    class_notes: list[str]  # how many classes there are or why there are none, then suspicious labels
+    passed_over: PassedOver  # files that are not taken as pictures, without captions of pictures
+
+
+def list_images(source: Source, known: Collection[str] = ()) -> Listing:
+    """Every image of a source with its class; files named in `known` do not count as passed over."""
+    images: list[Entry] = []
+    others: list[Entry] = []
+    for entry in source.entries():
+        (images if source.is_image(entry) else others).append(entry)
+    images.sort(key=lambda image: image.name)
+    unknown = [(other.name, other.is_link) for other in others if other.name not in known]
+    left = passed_over((image.name for image in images), unknown)
+    if not images:
+        raise SourceError(_nothing_found(left))
+    labels, classes, notes = _classes(images, source)
+    return Listing(images, labels, classes, notes, left)
+
+
+def _classes(images: list[Entry], source: Source) -> tuple[list[int], list[str] | None, list[str]]:
+    """Class numbers, class names and notes."""
+    labels, names = [image.label for image in images], [image.name for image in images]
+    numbers, classes = numbered(labels, source.class_names)
+    if any(label is not None for label in labels):
+        return numbers, classes, class_notes(names, labels, numbers, classes)
+    folders = _class_folders([source.inner_name(image) for image in images])
+    outside = [name for name, folder in zip(names, folders, strict=True) if folder is None]
+    inside = sorted({folder for folder in folders if folder is not None})
+    if inside and not outside:
+        numbers, classes = numbered(folders)
+        return numbers, classes, [found_classes(numbers, inside)]
+    if inside:
+        return numbers, None, [outside_folders(names, outside, inside)]
+    return numbers, None, class_notes(names, labels, numbers, None)
+
+
+def _class_folders(names: list[str]) -> list[str | None]:
+    """The folder that would be each image's class; None for images outside such a folder."""
+    folders = [PurePosixPath(name).parent for name in names]
+    if (
+        len({folder.is_absolute() for folder in folders}) > 1
+    ):  # a list may hold both; they have nothing in common
+        return [None] * len(folders)
+    shared = len(PurePosixPath(os.path.commonpath([folder.as_posix() for folder in folders])).parts)
+    return [folder.parts[shared] if len(folder.parts) > shared else None for folder in folders]
+
+
+def _nothing_found(left: PassedOver) -> str:
+    return (
+        f"the source holds no images: found {left or 'nothing'}; images end in "
+        f"{', '.join(PICTURE_EXTENSIONS)}"
+    )
+
+
 def as_label(value: Any) -> Label:
     """The label in a table's cell or a file's content; -1, NaN and nothing mean no label."""
     text = "" if value is None else str(value).strip()
@@ -122,64 +182,4 @@ def outside_folders(names: Sequence[str], outside: Sequence[str], folders: Seque
     return (
         f"no classes: {len(outside):,} of {len(names):,} images {lie} beside the folders ({shown_classes(folders)}) "
         f"instead of in one, the first is {shown(outside[0])}; for classes every image needs a folder"
-    )
-
-
-class Listing(NamedTuple):
-    """The images of a source, sorted by name."""
-
-    images: list[Entry]
-    labels: list[int]  # -1 where the source has no classes
-    classes: list[str] | None
-    class_notes: list[str]  # how many classes there are or why there are none, then suspicious labels
-    passed_over: PassedOver  # files that are not taken as pictures, without captions of pictures
-
-
-def list_images(source: Source, known: Collection[str] = ()) -> Listing:
-    """Every image of a source with its class; files named in `known` do not count as passed over."""
-    images: list[Entry] = []
-    others: list[Entry] = []
-    for entry in source.entries():
-        (images if source.is_image(entry) else others).append(entry)
-    images.sort(key=lambda image: image.name)
-    unknown = [(other.name, other.is_link) for other in others if other.name not in known]
-    left = passed_over((image.name for image in images), unknown)
-    if not images:
-        raise SourceError(_nothing_found(left))
-    labels, classes, notes = _classes(images, source)
-    return Listing(images, labels, classes, notes, left)
-
-
-def _classes(images: list[Entry], source: Source) -> tuple[list[int], list[str] | None, list[str]]:
-    """Class numbers, class names and notes."""
-    labels, names = [image.label for image in images], [image.name for image in images]
-    numbers, classes = numbered(labels, source.class_names)
-    if any(label is not None for label in labels):
-        return numbers, classes, class_notes(names, labels, numbers, classes)
-    folders = _class_folders([source.inner_name(image) for image in images])
-    outside = [name for name, folder in zip(names, folders, strict=True) if folder is None]
-    inside = sorted({folder for folder in folders if folder is not None})
-    if inside and not outside:
-        numbers, classes = numbered(folders)
-        return numbers, classes, [found_classes(numbers, inside)]
-    if inside:
-        return numbers, None, [outside_folders(names, outside, inside)]
-    return numbers, None, class_notes(names, labels, numbers, None)
-
-
-def _class_folders(names: list[str]) -> list[str | None]:
-    """The folder that would be each image's class; None for images outside such a folder."""
-    folders = [PurePosixPath(name).parent for name in names]
-    if (
-        len({folder.is_absolute() for folder in folders}) > 1
-    ):  # a list may hold both; they have nothing in common
-        return [None] * len(folders)
-    shared = len(PurePosixPath(os.path.commonpath([folder.as_posix() for folder in folders])).parts)
-    return [folder.parts[shared] if len(folder.parts) > shared else None for folder in folders]
-
-
-def _nothing_found(left: PassedOver) -> str:
-    return (
-        f"the source holds no images: found {left or 'nothing'}; images end in "
-        f"{', '.join(PICTURE_EXTENSIONS)}"
     )

@@ -5,7 +5,7 @@ from lediflow.codecs import CodecConfig, Latents, build_codec
 from lediflow.errors import UserError
 
 
-def test_an_unknown_codec_is_answered_with_the_known_ones():
+def test_an_unknown_codec_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="choose one of pixels, sd2_vae, taesd"):
         build_codec(CodecConfig(name="jpeg"))
 
@@ -19,7 +19,7 @@ def test_a_codec_without_weights_says_where_to_give_them(name, tmp_path):
         build_codec(CodecConfig(name=name, path=str(tmp_path)))
 
 
-def test_an_unknown_precision_is_answered_with_the_known_ones():
+def test_an_unknown_precision_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="choose one of float32, bfloat16, float16"):
         build_codec(CodecConfig(name="taesd", path="anywhere", precision="fp8"))
 

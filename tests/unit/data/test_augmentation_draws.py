@@ -1,4 +1,4 @@
-"""How often each transformation comes, how large it is, and what a model is given of it."""
+"""How often each transformation occurs, its magnitude, and the numbers that condition the model."""
 
 import math
 from dataclasses import fields

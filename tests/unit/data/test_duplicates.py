@@ -1,4 +1,4 @@
-"""Equal content is found, whatever the names, whoever reads, and only where lengths leave it possible."""
+"""Equal content is found, independent of names and processes; only files of equal length are read."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What pixels a file has, against the arithmetic of its format, for every way to write them."""
+"""The pixels of a file, compared with the arithmetic of its format, for every way to write them."""
 
 import io
 import struct

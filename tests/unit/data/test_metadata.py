@@ -1,4 +1,4 @@
-"""Odd descriptions cost no pixels; damaged pixels are refused all the same."""
+"""Damaged metadata does not make pixels unusable; damaged pixels are refused."""
 
 import io
 import itertools

@@ -130,7 +130,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path):
     assert reasons["small.png"] == "too small: 9x9, need 16x16"
 
 
-def test_when_nothing_can_be_used_the_first_reason_is_told(pictures, tmp_path):
+def test_when_nothing_can_be_used_the_first_reason_is_reported(pictures, tmp_path):
     with pytest.raises(UserError, match=r"none of the 50 images .* too small: 16x16, need 99x99"):
         prepare(config(pictures, tmp_path, size=99))
     prepare(config(pictures, tmp_path))  # and the folder is free for the corrected command
@@ -143,7 +143,7 @@ def test_grey_shards_have_one_channel_and_their_lightness(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value"), [("mode", "cmyk"), ("format", "bmp")])
-def test_an_unknown_choice_is_answered_with_the_known_ones(pictures, tmp_path, name, value):
+def test_an_unknown_choice_is_refused_with_the_known_ones(pictures, tmp_path, name, value):
     with pytest.raises(UserError, match=f"{name}={value} is not known; choose one of"):
         prepare(config(pictures, tmp_path, **{name: value}))
 
@@ -151,7 +151,7 @@ def test_an_unknown_choice_is_answered_with_the_known_ones(pictures, tmp_path, n
 @pytest.mark.parametrize(
     ("name", "value", "least"), [("size", 0, 1), ("shard_samples", 0, 1), ("workers", -2, 0)]
 )
-def test_a_number_that_makes_no_sense_is_answered_with_the_least_that_does(
+def test_a_number_out_of_range_is_refused_with_the_least_value_that_is_allowed(
     pictures, tmp_path, name, value, least
 ):
     with pytest.raises(UserError, match=f"^{name}={value} must be at least {least}$"):

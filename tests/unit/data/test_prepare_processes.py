@@ -1,4 +1,4 @@
-"""The promises that only real processes can keep: stopping, going on, a full disk, memory."""
+"""Properties that need real processes: interruption, continuation, a full disk, memory."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A stochastic codec with known numbers, in place of whatever codec is asked for."""
+"""A stochastic codec with known values, used in place of the configured codec."""
 
 import numpy as np
 import pytest

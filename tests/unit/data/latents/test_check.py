@@ -42,7 +42,7 @@ def test_pixels_come_back_exactly(shards, tmp_path, count):
     assert check.sentence().endswith("all come back exactly")
 
 
-def test_what_a_codec_loses_is_told_kept_and_drawn(shards, reader, tmp_path, monkeypatch):
+def test_what_a_codec_loses_is_reported_recorded_and_drawn(shards, reader, tmp_path, monkeypatch):
     monkeypatch.setattr(encode_module, "build_codec", lambda config, device: BrightCodec())
     config = EncodeConfig(
         source=str(shards), output=str(tmp_path), codec=CodecConfig(), check=50, batch_size=7, device="cpu"

@@ -1,4 +1,4 @@
-"""Processes that share one set and know nothing of each other: real ones, killed, and too many."""
+"""Processes that share one set without communicating: real processes, killed ones, and more than there are shards."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Stages of a pipeline: order, bounded lead, and an end that leaves no threads."""
+"""Prefetching: the order of results, the bounded depth, and an early end that leaves no threads."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What lies in the shards: dtypes, their range, both views, and what plain webdataset makes of it."""
+"""Stored latents: dtypes, their range, both views, and reading them by plain webdataset."""
 
 import io
 
@@ -37,7 +37,7 @@ def test_pixels_stay_bytes_whatever_the_dtype(shards, tmp_path):
     assert encoded(shards, tmp_path, dtype="float32").index.contents.dtype == "uint8"
 
 
-def test_an_unknown_dtype_is_answered_with_the_known_ones(shards, tmp_path):
+def test_an_unknown_dtype_is_refused_with_the_known_ones(shards, tmp_path):
     with pytest.raises(UserError, match="dtype=bfloat16 is not known; choose one of float16, float32"):
         encoded(shards, tmp_path, dtype="bfloat16")
 

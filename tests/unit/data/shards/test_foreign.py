@@ -1,4 +1,4 @@
-"""Tars that others wrote are read like ours, and ours like theirs."""
+"""Tars that another program wrote are read like the toolkit's own, and the other way round."""
 
 import hashlib
 import io

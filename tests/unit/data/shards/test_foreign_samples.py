@@ -1,4 +1,4 @@
-"""Which files of others' tars are samples, which labels they have, and when an index is made anew."""
+"""Which members of another program's tars are samples, which labels they have, and when an index is made again."""
 
 import io
 import os

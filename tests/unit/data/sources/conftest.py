@@ -1,4 +1,4 @@
-"""What the tests of sources ask: write these files, find what is there."""
+"""Fixtures for tests of sources: write files, and list what a source finds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def write(tmp_path) -> Callable[..., Path]:
 
 
 class Found:
-    """What a source says it holds."""
+    """The listing of a source, and the contents of its images."""
 
     def __init__(self, path: Path, scratch: Path):
         self.source = open_source(path).ready(scratch)

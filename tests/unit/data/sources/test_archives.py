@@ -1,4 +1,4 @@
-"""Archives hold what the folder held that they were made of, whatever reads them has to do first."""
+"""An archive lists and reads like the folder that it was made from, whether or not it is unpacked first."""
 
 import gzip
 import shutil
@@ -79,7 +79,7 @@ def test_a_file_of_another_kind_is_refused(write, find):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_one_photograph_is_answered_with_its_folder(write, find, kind):
+def test_one_photograph_is_refused_with_its_folder(write, find, kind):
     folder = write("all", {f"me.{kind}": image_file(0, kind)})
     with pytest.raises(
         SourceError, match=rf"source=.*me\.{kind} is one photograph; give its folder: source={folder}$"
@@ -203,6 +203,6 @@ def test_progress_of_unpacking_ends_at_the_whole(write, tmp_path):
     packed = tmp_path / "all.tar.bz2"
     with tarfile.open(packed, "w:bz2") as tar:
         tar.add(archive)
-    told: list[tuple[int, int]] = []
-    open_source(packed).ready(tmp_path / "scratch", lambda *told_now: told.append(told_now))
-    assert told[-1][0] == told[-1][1]
+    reports: list[tuple[int, int]] = []
+    open_source(packed).ready(tmp_path / "scratch", lambda *report: reports.append(report))
+    assert reports[-1][0] == reports[-1][1]

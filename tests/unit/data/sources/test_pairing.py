@@ -1,4 +1,4 @@
-"""A picture's label is in the file of its own name, in whatever archive and wherever it stands there."""
+"""A picture's label is in the file of its own name, in any kind of archive and at any place in it."""
 
 import io
 import tarfile

@@ -49,7 +49,7 @@ def test_img2dataset_parquet_gives_every_row_as_an_image(tmp_path, find):
     assert found.listing.classes is None
 
 
-def test_several_columns_of_binaries_are_told_apart_by_name_or_not_at_all(tmp_path, find):
+def test_several_columns_of_binaries_are_distinguished_by_name_or_not_at_all(tmp_path, find):
     named = save(tmp_path / "1.parquet", pa.table({"mask": [b"m"] * 3, "image": IMAGES}))
     assert find(named).contents == IMAGES
     unclear = save(tmp_path / "2.parquet", pa.table({"left": IMAGES, "right": IMAGES}))
@@ -107,7 +107,7 @@ def test_big_endian_utf16_with_tabs_is_what_excel_calls_unicode_text(write, find
         (PLAIN.encode("latin-1"), r"the label B\\udce4r of cats/0\.png is not UTF-8"),
     ],
 )
-def test_a_list_that_is_no_text_is_answered_with_the_encoding_to_save_it_in(write, find, content, message):
+def test_a_list_that_is_no_text_is_refused_with_the_encoding_to_save_it_in(write, find, content, message):
     with pytest.raises(
         SourceError, match=rf"source=.*list\.csv.*{message}.*; save the list as (CSV in )?UTF-8"
     ):

@@ -1,4 +1,4 @@
-"""The folder of three files that storages are tried on."""
+"""The folder of three files that storages are tested on."""
 
 from pathlib import Path
 

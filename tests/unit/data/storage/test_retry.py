@@ -1,4 +1,4 @@
-"""Failing reads are tried again, hanging ones given up, and the last error says everything."""
+"""Failing reads are retried, hanging ones abandoned; the last error names request, attempts and cause."""
 
 import threading
 import time
@@ -49,7 +49,7 @@ def test_a_missing_file_is_not_tried_again(folder):
     assert len(source.calls) == 1
 
 
-def test_a_read_that_hangs_is_given_up_and_tried_again(folder):
+def test_a_read_that_hangs_is_abandoned_and_retried(folder):
     hang = threading.Event()
     storage, source = patient(folder, hang=hang, timeout_seconds=0.2)
     assert part(storage, "b.tar", 0, 3) == b"bbb"
@@ -57,7 +57,7 @@ def test_a_read_that_hangs_is_given_up_and_tried_again(folder):
     hang.set()
 
 
-def test_what_a_given_up_read_still_writes_reaches_no_buffer(folder):
+def test_what_an_abandoned_read_still_writes_reaches_no_buffer(folder):
     hang = threading.Event()
     storage, _ = patient(folder, hang=hang, timeout_seconds=0.2)
     buffer = bytearray(3)

@@ -1,4 +1,4 @@
-"""Encoded once or at every sight: the same latents at the same places of the run."""
+"""Encoded once or in every epoch: the same latents at the same positions of the run."""
 
 import shutil
 from dataclasses import replace

@@ -103,7 +103,7 @@ def test_a_batch_larger_than_the_data_cannot_drop_what_is_not_whole():
         RunOrder([3], seed=0, window=1, last_batch="drop", global_batch=4)
 
 
-def test_an_unknown_treatment_of_the_last_batch_is_answered_with_the_known_ones():
+def test_an_unknown_treatment_of_the_last_batch_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match=r"data.last_batch=pad is not known; choose fill or drop"):
         RunOrder([3], seed=0, window=1, last_batch="pad")
 
@@ -159,6 +159,6 @@ def test_training_and_held_out_are_everything_once():
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), samples_of("all", KEYS, 0.2))
 
 
-def test_an_unknown_split_is_answered_with_the_known_ones():
+def test_an_unknown_split_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="choose one of train, heldout, all"):
         samples_of("test", KEYS, 0.2)

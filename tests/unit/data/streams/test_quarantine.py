@@ -1,4 +1,4 @@
-"""Corrupt samples are named, counted and replaced alike everywhere, until there are too many."""
+"""Corrupt samples are reported, counted and replaced in the same way on every rank, until there are too many."""
 
 import logging
 import shutil

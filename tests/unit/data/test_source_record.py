@@ -1,4 +1,4 @@
-"""Pictures that are edited in place are noticed although names and lengths stay; touching them is no edit."""
+"""Pictures edited in place are noticed although names and lengths stay the same; touching them is not an edit."""
 
 import json
 import os
