@@ -39,14 +39,14 @@ class AugmentConfig:
 
     # probability of each transformation; higher: less memorisation, fewer unchanged images; EDM: 0.12; 0: off
     probability: float = bounded(0.0, at_least=0, at_most=1)
-    flip_horizontal: bool = True  # of half of all images; not used if data.flip_horizontal is on
-    flip_vertical: bool = True  # of half of the chosen images; not used if data.flip_vertical is on
-    scaling: bool = True  # by 2^(0.2 n), n ~ N(0, 1)
-    rotation: bool = True  # by any angle
-    anisotropy: bool = (
-        True  # stretching by 2^(0.2 n) along a random direction, and shrinking as much across it
+    flip_horizontal: bool = True  # mirror half of all images; not used if data.flip_horizontal is on
+    flip_vertical: bool = (
+        True  # turn half of the chosen images upside down; not used if data.flip_vertical is on
     )
-    translation: bool = True  # by n/8 of the side along each axis
+    scaling: bool = True  # scale by 2^(0.2 n), n ~ N(0, 1)
+    rotation: bool = True  # rotate by any angle
+    anisotropy: bool = True  # stretch by 2^(0.2 n) along a random direction, and shrink as much across it
+    translation: bool = True  # shift by n/8 of the side along each axis
 
 
 class Draws(NamedTuple):

@@ -120,8 +120,10 @@ def _png_transparency(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def _clear_of_sixteen_bits(image: Image.Image, content: bytes, clear: tuple[int, ...]) -> Image.Image:
-    """Make a 16-bit colour transparent, comparing all 16 bits: Pillow decodes the upper bytes, and the lower bytes if
-    the other byte order is requested."""
+    """Make a 16-bit colour transparent, comparing all 16 bits.
+
+    Pillow decodes the upper bytes, and the lower bytes if the other byte order is requested.
+    """
     lower = Image.open(io.BytesIO(content))
     lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]  # type: ignore[attr-defined]
     lower.load()

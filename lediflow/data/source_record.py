@@ -89,8 +89,7 @@ def listing_notes(listing: Listing) -> list[str]:
 
 
 def duplicates_note(listing: Listing, duplicates: dict[int, int]) -> str:
-    """A sentence about duplicates whose class differs from that of the first, which is kept; empty if there are
-    none."""
+    """A sentence about duplicates whose class differs from that of the first, which is kept; empty without any."""
     classes, labels = listing.classes, listing.labels
     if not classes:
         return ""

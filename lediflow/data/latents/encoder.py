@@ -123,7 +123,7 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardEncoder:
-    """Encodes shard after shard."""
+    """Encodes shards one after the other, through the stages described at the top of this module."""
 
     reader: ShardReader
     codec: Codec

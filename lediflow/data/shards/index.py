@@ -210,9 +210,9 @@ def read_array(file: Path | io.BytesIO, mmap_mode: Literal["r"] | None = None) -
     try:
         found = np.load(file, mmap_mode=mmap_mode)
     except (EOFError, ValueError) as error:  # numpy reports any other file as a pickle
-        raise ValueError("it is empty, cut, or no array") from error
+        raise ValueError("it is empty, truncated, or not an array") from error
     if not isinstance(found, np.ndarray):
-        raise ValueError("it is no array")
+        raise ValueError("it is not an array")
     return found
 
 

@@ -44,7 +44,7 @@ class CorruptSampleError(UserError):
 
 
 class ShardReader:
-    """The samples of a set of shards, by number. Threads may share it."""
+    """The samples of a set of shards, by index. Thread-safe."""
 
     def __init__(self, index: ShardIndex, reading: ReadingConfig | None = None):
         self.index, self.reading = index, reading or ReadingConfig()

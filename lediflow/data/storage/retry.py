@@ -87,8 +87,7 @@ class RetryingStorage:
 
 
 def within(seconds: float | None, action: Callable[[], T]) -> T:
-    """The action's result, or TimeoutError; an action that hangs is left in a daemon thread, which no exit waits
-    for."""
+    """The action's result, or TimeoutError; one that hangs is left in a daemon thread, which no exit waits for."""
     if seconds is None:
         return action()
     answer: Future[T] = Future()

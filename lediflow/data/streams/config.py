@@ -62,7 +62,7 @@ def check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:
 
 
 def check_flips(reader: ShardReader, config: DataConfig) -> None:
-    """UserError for flips of latents, whose mirror image is not that of the mirrored image."""
+    """UserError for flips of latents: mirrored latents are not the latents of the mirrored image."""
     contents = reader.index.contents
     codec = (contents.codec or {"name": "pixels"})["name"]
     if codec == "pixels":

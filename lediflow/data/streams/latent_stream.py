@@ -46,8 +46,11 @@ def flips_of(config: DataConfig) -> list[Flips]:
 def is_worthwhile(
     config: DataConfig, samples: int, latent_shape: tuple[int, ...], *, images: int, world_size: int
 ) -> bool:
-    """Whether encoding every sample once per rank is at most half the work of encoding each of the `images` of a
-    training, and the posteriors fit in MOST_BYTES."""
+    """Whether to encode every sample once.
+
+    True if that is at most half the work of encoding each of the `images` of a training, and the posteriors fit in
+    MOST_BYTES on each rank.
+    """
     encoded = samples * len(flips_of(config))
     return 2 * encoded <= images / world_size and 8 * encoded * math.prod(latent_shape) <= MOST_BYTES
 
