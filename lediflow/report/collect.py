@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lediflow.errors import UserError
+from lediflow.evaluation.metrics import MAIN, shown_in
 from lediflow.evaluation.results import AGAIN
 from lediflow.evaluation.stages.record import SHORT, heading
 from lediflow.records import RecordError, read_dataclass
@@ -52,7 +53,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         step_comparison=step_comparison(measured),
         measurements=[row for run in measured for row in measurements(run)],
         mmd_name=rows[0].get("mmd_name", "MMD"),
-        frechet_name=rows[0].get("frechet_name", "Fréchet distance"),
+        metric_names={metric.key: metric.heading(rows[0]) for metric in shown_in("report")},
         real_mmd=first.get("real_mmd"),
         codec_floor=first.get("codec_floor", {}).get("mmd_unbiased"),
         stages=stage_comparison(flows),
@@ -88,9 +89,11 @@ def measurement(method: str, row: dict[str, Any]) -> Measurement:
         "mmd": row["mmd_unbiased"],
         "mmd_margin": margin(row),
         "mmd_to_reconstructions": row.get("against_reconstructions", {}).get("mmd_unbiased"),
-        "frechet": row["frechet"],
-        "precision": row.get("precision"),
-        "recall": row.get("recall"),
+        "metrics": {
+            metric.key: value
+            for metric in shown_in("report")
+            if metric is not MAIN and (value := metric.value(row)) is not None
+        },
     }
     found: Measurement = read_dataclass(Measurement, values, "row")
     return found

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lediflow.evaluation.metrics import MAIN, Metric, shown_in
 from lediflow.report.content import Measurement, ReportData, methods
 
 MISSING = "\N{EN DASH}"
@@ -73,10 +74,16 @@ def columns_of(data: ReportData) -> list[Column]:
             *title_and_small_print(data.mmd_name), lambda row: row.mmd, 2, margin=lambda row: row.mmd_margin
         ),
         Column("the same", "to reconstructions", lambda row: row.mmd_to_reconstructions, 2),
-        Column(*title_and_small_print(data.frechet_name), lambda row: row.frechet, 1),
-        Column("precision", "same features", lambda row: row.precision, 2, best=max),
-        Column("recall", "same features", lambda row: row.recall, 2, best=max),
+        *(metric_column(metric, data) for metric in shown_in("report") if metric is not MAIN),
     ]
+
+
+def metric_column(metric: Metric, data: ReportData) -> Column:
+    """The column of an entry of the table of metrics. Only names that depend on the features say which they are."""
+    name = data.metric_names.get(metric.key, metric.name)
+    heading = title_and_small_print(name) if metric.home else (name, "same features")
+    best = min if metric.direction == "lower" else max
+    return Column(*heading, lambda row: row.metrics.get(metric.key), metric.digits, best=best)
 
 
 def title_and_small_print(metric: str) -> tuple[str, str]:

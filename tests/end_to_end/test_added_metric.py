@@ -1,10 +1,13 @@
-"""A metric is added by one entry of the table: results, terminal, table.md, event log and comparison then have it."""
+"""A metric is added by one entry of the table: results, terminal, table.md, report, event log, comparison have it."""
 
 import pytest
 from harness.commands import succeed
 
 from lediflow.evaluation.metrics import METRICS, Influence, Metric, Sets, Values, logged_keys
 from lediflow.evaluation.results import read_results
+from lediflow.report.collect import measurement
+from lediflow.report.content import ReportData
+from lediflow.report.measurement_table import columns_of
 
 COUNT = 12
 
@@ -44,6 +47,10 @@ def test_every_view_has_the_added_metric(added, trained, root):
     heading, _, line = (root / "ours" / "table.md").read_text().split("\n\n")[-1].splitlines()
     place = heading.split(" | ").index("feature level")
     assert line.split(" | ")[place] == f"{ours['level']:.3g}"
+
+    column = columns_of(ReportData(title="", lead=""))[-1]
+    assert column.title == "feature level" and column.best is max
+    assert column.number(measurement("LeDiFlow", ours)) == ours["level"]
 
     assert logged_keys()[-1] == "level"  # what an event of the log keeps, and so W&B
 

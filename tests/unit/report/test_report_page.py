@@ -171,7 +171,7 @@ def test_the_best_quality_is_marked_and_a_missing_number_is_a_dash():
 
 def test_a_distance_has_its_margin_and_the_highest_precision_is_best():
     first, second = measurement("LeDiFlow", 1.25), measurement("plain", 7.5)
-    first.mmd_margin, first.precision, second.precision = 0.07, 0.4, 0.9
+    first.mmd_margin, first.metrics, second.metrics = 0.07, {"precision": 0.4}, {"precision": 0.9}
     page = build_report(ReportData(title="", lead="", measurements=[first, second]))
     assert "<strong>1.25</strong><small> \N{PLUS-MINUS SIGN} 0.07</small>" in page
     assert "<strong>0.90</strong>" in page
