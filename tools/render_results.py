@@ -111,10 +111,18 @@ def grid_block(document: Results) -> str:
 def campaign_block(kind: str, document: Results) -> str:
     """The tables of a campaign, and where they come from."""
     lines = campaign_tables.LINES[kind](document)
-    where = (
-        f"{certificate_line(document['certificate'])}. {campaign_tables.origin(document['results'])}".rstrip()
-    )
-    return "\n".join([*lines, "", where])
+    certificate = document["certificate"]
+    where = f"{about_run(certificate)}. {campaign_tables.origin(document['results'])}".rstrip()
+    command = [
+        "<details><summary>command</summary>",
+        "",
+        "```bash",
+        certificate["command"],
+        "```",
+        "",
+        "</details>",
+    ]
+    return "\n".join([*lines, "", where, "", *command])
 
 
 def contact_sheet(files: list[Path]) -> Image.Image:
@@ -160,11 +168,17 @@ def certificates(runs: list[Results]) -> list[str]:
 
 
 def certificate_line(certificate: Results) -> str:
+    """The command and the circumstances of a measurement."""
+    return f"`{certificate['command']}`, {about_run(certificate)}"
+
+
+def about_run(certificate: Results) -> str:
+    """Code, seed, hardware, date and versions of a measurement."""
     hardware, versions = certificate["hardware"], certificate["versions"]
     devices = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['cores']} cores"
     return (
-        f"`{certificate['command']}`, commit {short(certificate['commit'])}, seed {certificate['seed']}, {devices}, "
-        f"{certificate['date'][:10]}, torch {versions['torch']}, Python {versions['python']}"
+        f"commit {short(certificate['commit'])}, seed {certificate['seed']}, {devices}, {certificate['date'][:10]}, "
+        f"torch {versions['torch']}, Python {versions['python']}"
     )
 
 

@@ -37,13 +37,13 @@ def check_command(command: TrainCommand) -> None:
         )
     widening, scale = (
         getattr(command.stage, "prior_widening", 0.0),
-        getattr(command.stage, "prior_scale", 1),
+        getattr(command.stage, "prior_scale", AUTO),
     )
-    if command.prior == "gaussian" and (widening not in (0, AUTO) or scale != 1):
+    if command.prior == "gaussian" and (widening not in (0, AUTO) or scale not in (1, AUTO)):
         asked = f"stage.prior_scale={scale}" if widening in (0, AUTO) else f"stage.prior_widening={widening}"
         raise UserError(
             f"{asked} widens the learned prior, and prior=gaussian has none; leave "
-            f"stage.prior_widening at 0 or {AUTO}, which is 0 there, and stage.prior_scale at 1"
+            f"stage.prior_widening at 0 or {AUTO}, which is 0 there, and stage.prior_scale at 1 or {AUTO}"
         )
     check_augmentation(command)
     check_best(command)

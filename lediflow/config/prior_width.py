@@ -23,7 +23,7 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import CONFIG
 from lediflow.records import object_if_any, read_dataclass, read_json
 from lediflow.run_folder import RunFolder
-from lediflow.stages.flow import AUTO, FlowStage, FlowStageConfig, given_width
+from lediflow.stages.flow import AUTO, FlowStage, FlowStageConfig, given_width, scale_of
 from lediflow.training.identity import SCALE, WIDTH
 from lediflow.training.prior_spread import IMAGES, measure_spread
 from lediflow.training.prior_width import (
@@ -104,7 +104,7 @@ def find_width(
     pins = {
         "parent": inputs.parent.sha256,
         "data": reader.index.fingerprint,
-        "prior_scale": command.stage.prior_scale,
+        "prior_scale": scale_of(command.stage),
     }
     if (
         kept := engine.group.broadcast(
@@ -117,7 +117,7 @@ def find_width(
     samples = samples_of(split, reader.index.table["key"], unseen_fraction(command, inputs))
     if not len(samples):
         split, samples = "train", samples_of("train", reader.index.table["key"], 0.0)
-    scale = command.stage.prior_scale
+    scale = scale_of(command.stage)
     spread = measure_spread(auxiliary, reader, samples, engine)
     try:
         width = automatic_width(spread, scale)

@@ -36,6 +36,7 @@ from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
 
 AUTO = "auto"  # measure the width on the prior and the data when the run begins
+AUTO_SCALE = 3.0  # the prior_scale that `auto` stands for beside prior_widening=auto
 
 
 @dataclass(kw_only=True)
@@ -48,12 +49,10 @@ class FlowStageConfig(TimeConfig):
         10.0, above=0, or_infinity=True
     )  # the largest weight, reached where the prior is surest; open in the paper
     normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
-    prior_widening: int | float | str = bounded(
-        AUTO, at_least=0, or_word=AUTO
-    )  # s: the flow starts from N(mu, (k sigma)^2 + s^2); wider: easier to learn, a longer path | auto: measured
-    prior_scale: float = bounded(
-        1.0, above=0
-    )  # k: multiplies the prior's sigma; above 1: a wider start for every pixel; 3 is better at few evaluations
+    # s: the flow starts from N(mu, (k sigma)^2 + s^2); wider: easier to learn, a longer path | auto: measured
+    prior_widening: int | float | str = bounded(AUTO, at_least=0, or_word=AUTO)
+    # k: multiplies the prior's sigma; higher: a wider start for every pixel | auto: 3 with prior_widening=auto, else 1
+    prior_scale: int | float | str = bounded(AUTO, above=0, or_word=AUTO)
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
     label_dropout: float = bounded(
         0.1, at_least=0, at_most=1
@@ -67,11 +66,18 @@ class FlowStageConfig(TimeConfig):
             )
 
 
+def scale_of(config: FlowStageConfig) -> float:
+    """k of N(mu, (k sigma)^2 + s^2). `auto` is 1 with a number s: prior_widening=s alone gives N(mu, sigma^2 + s^2)."""
+    if config.prior_scale != AUTO:
+        return float(config.prior_scale)
+    return AUTO_SCALE if config.prior_widening == AUTO else 1.0
+
+
 def given_width(config: FlowStageConfig) -> Width | None:
     """The width that the options name; None for `auto`, which is measured when the run begins."""
     if config.prior_widening == AUTO:
         return None
-    return Width(config.prior_scale, float(config.prior_widening))
+    return Width(scale_of(config), float(config.prior_widening))
 
 
 class TrainingStart(NamedTuple):

@@ -25,14 +25,19 @@ def with_recorded_width(found: dict[str, Any], asked: dict[str, Any]) -> dict[st
     """The options `asked` of a run, without the prior's width where its record `found` does not name one.
 
     Such a run began with 0, when 0 was the default and was not recorded. Asked for 0, or for today's default, it
-    continues with 0 and an unscaled prior.
+    continues with 0 and an unscaled prior. `prior_scale=auto` agrees with the scale that a run began with.
     """
     then, now = found.get("stage"), asked.get("stage")
     if not isinstance(then, dict) or not isinstance(now, dict):
         return asked
-    if WIDTH in then or now.get(WIDTH) not in (0, AUTO):
-        return asked
-    return asked | {"stage": {name: value for name, value in now.items() if name not in (WIDTH, SCALE)}}
+    options = dict(now)
+    if WIDTH not in then and now.get(WIDTH) in (0, AUTO):
+        for name in (WIDTH, SCALE):
+            options.pop(name, None)
+    elif now.get(SCALE) == AUTO:
+        del options[SCALE]
+        options |= {SCALE: then[SCALE]} if SCALE in then else {}
+    return asked | {"stage": options}
 
 
 def _dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

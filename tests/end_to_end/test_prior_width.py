@@ -22,7 +22,7 @@ from lediflow.tracking.event_log import read_events
 
 HELD_OUT = 0.3
 YOUNG = ("prior_widening", "prior_scale")
-CONTINUED = "is widened by {:g}, as when the run began"
+CONTINUED = "is widened by {:g} after scaling by 3, as when the run began"
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,10 @@ def test_it_is_measured_on_held_out_images_with_latents_as_training_draws_them(a
     sigma, residual, images = spread_by_hand(trained)
     assert about["sigma"] == pytest.approx(sigma, rel=1e-5)
     assert about["residual"] == pytest.approx(residual, rel=1e-5)
-    assert (about["images"], about["split"], about["factor"]) == (images, "heldout", FACTOR)
-    assert about["prior_widening"] == pytest.approx(min(FACTOR * max(sigma, residual), WIDEST), rel=0.05)
+    assert (about["images"], about["split"], about["factor"]) == (images, "heldout", FACTOR_SCALED)
+    assert about["prior_widening"] == pytest.approx(
+        min(FACTOR_SCALED * max(sigma, residual), WIDEST), rel=0.05
+    )
     assert f"on {images} held-out images" in first
 
 
@@ -127,7 +129,7 @@ def test_a_run_killed_before_its_first_checkpoint_has_the_width_of_its_file(earl
     """A number that no measurement gives shows that there was none."""
     file = early / "prior_width.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "prior_widening": 0.123}))
-    assert "by 0.123, as measured before" in succeed(*command_of(trained, early)).err
+    assert "by 0.123 after scaling by 3, as measured before" in succeed(*command_of(trained, early)).err
     assert facts_of(early)["prior_widening"] == 0.123
 
 
@@ -189,25 +191,25 @@ def test_another_width_is_another_run(automatic, trained, images):
 
 def test_the_report_says_the_width_and_where_it_is_from(automatic, trained, tmp_path):
     folder, _ = automatic
-    width = f"{facts_of(folder)['prior_widening']:g} (auto: {FACTOR:g} x the larger of"
+    width = f"{facts_of(folder)['prior_widening']:g}, sigma times 3 (auto: {FACTOR_SCALED:g} x the larger of"
     said = succeed("report", folder, trained.baseline, "--output", tmp_path / "page.html")
     assert f"{folder}: width added to the prior {width}" in said.out
     assert f"{trained.baseline}: width" not in said.out
     assert width in (tmp_path / "page.html").read_text()
 
 
-def test_a_prior_may_be_scaled_too_and_less_is_added_then(automatic, trained, tmp_path):
-    """Its scale is kept as its width is, and the start of samples has both."""
-    run = tmp_path / "scaled"
-    succeed(*command_of(trained, run, "stage.prior_scale=3", "train.images=32"))
-    said = succeed(*command_of(trained, run, "stage.prior_scale=3")).err
+def test_a_prior_that_is_not_scaled_is_widened_by_more(automatic, trained, tmp_path):
+    """The scale is an option of its own; it is kept as the width is, and the start of samples has both."""
+    run = tmp_path / "unscaled"
+    succeed(*command_of(trained, run, "stage.prior_scale=1", "train.images=32"))
+    said = succeed(*command_of(trained, run, "stage.prior_scale=1")).err
     facts, about = facts_of(run), json.loads((run / "prior_width.json").read_text())
-    width = min(FACTOR_SCALED * max(about["sigma"], about["residual"]), WIDEST)
-    assert facts["prior_widening"] == pytest.approx(width, rel=0.05) and facts["prior_scale"] == 3
-    assert CONTINUED.format(facts["prior_widening"]).replace(",", " after scaling by 3,") in said
-    assert_starts_from(run, trained, scale=3)
-    refused = invoke(*command_of(trained, run, "train.images=96"))
-    assert "(stage.prior_scale: 3.0, now nothing)" in refused.err
+    width = min(FACTOR * max(about["sigma"], about["residual"]), WIDEST)
+    assert facts["prior_widening"] == pytest.approx(width, rel=0.05) and facts["prior_scale"] == 1
+    assert CONTINUED.format(facts["prior_widening"]).replace(" after scaling by 3", "") in said
+    assert_starts_from(run, trained, scale=1)
+    refused = invoke(*command_of(trained, run, "stage.prior_scale=2", "train.images=96"))
+    assert "(stage.prior_scale: nothing, now 2)" in refused.err
 
 
 def test_a_dry_run_says_that_it_will_be_measured(trained, tmp_path):
@@ -223,7 +225,7 @@ def test_a_warm_start_from_another_width_is_said(automatic, trained, tmp_path, w
 
 
 def test_samples_start_from_the_widened_prior(automatic, trained):
-    assert_starts_from(automatic[0], trained, scale=1)
+    assert_starts_from(automatic[0], trained, scale=3)
 
 
 def assert_starts_from(folder, trained, scale):

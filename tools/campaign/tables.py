@@ -40,19 +40,57 @@ def widths_lines(document: Results) -> list[str]:
 
 
 def small_lines(document: Results) -> list[str]:
-    """Cures for memorising: the same tables, a line for each cure, and the losses of every model."""
+    """A chain under several settings: quality with each source of z, on unseen photographs, losses of every model."""
     results = document["results"]
-    cures = results["cures"]
-    names = {name: name for name in cures}
+    cures, widths = results["cures"], results.get("widths", {})
+    names = {name: with_start(name, widths.get(name)) for name in cures}
     return [
         *quality(cures, names),
         "",
         f"{taken_on(cures)} {BOLD}",
         "",
+        *unseen(results, names),
         *close_up(cures, names, {name: f"{name}_flow" for name in cures}, results["losses"]),
         "",
-        *models(results["losses"]),
+        *models({name: found for name, found in results["losses"].items() if not name.endswith("_flow")}),
         *verdicts(cures),
+    ]
+
+
+def with_start(name: str, width: Results | None) -> str:
+    """The name of a setting with the start of its flow."""
+    if width is None:
+        return name
+    scale = "" if width["k"] == 1 else f"{width['k']:g} sigma, "
+    return f"{name} ({scale}s = {width['s']:g})"
+
+
+def unseen(results: Results, names: dict[str, str]) -> list[str]:
+    """Quality against photographs that no model saw, and how many images lie closer to a training image than they."""
+    found = results.get("unseen")
+    if not found:
+        return []
+    lines = {
+        name: {(row["nfe"], row["solver"]): row["mmd_unbiased"] for row in rows}
+        for name, rows in found.items()
+    }
+    settings = sorted({setting for line in lines.values() for setting in line})
+    best = {setting: min(line[setting] for line in lines.values() if setting in line) for setting in settings}
+    body = []
+    for name, line in lines.items():
+        copies = results["copies"].get(name)
+        nearest = copies[0]["nearest_training"] if copies else {}
+        shares = [number(nearest.get("share_closer")), number(nearest.get("share_memorised"))]
+        cells = [cell(line.get(setting), best[setting]) for setting in settings]
+        body.append([names.get(name, name), *cells, *shares])
+    columns = [f"{nfe} ({solver})" for nfe, solver in settings]
+    return [
+        *table(["against unseen photographs", *columns, "closer to training", "copies"], body),
+        "",
+        "The same metric against photographs that no model saw. Closer to training: the chance that an image is nearer "
+        "to a training image than a held-out photograph is (0.5: no copying, 1: copies). Copies: share of the images "
+        "whose nearest training image is less than a third as far away as the second.",
+        "",
     ]
 
 
@@ -297,10 +335,22 @@ def table(heads: list[str], body: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (heads, rules, *body)]
 
 
+def shift_lines(document: Results) -> list[str]:
+    """How far the photographs of a set are from others of the same source: what no model on this set needs to beat."""
+    body = []
+    for name, found in document["results"]["sets"].items():
+        low, high = found["mmd_interval"]
+        value = f"{number(found['mmd_unbiased'])} [{number(low)}, {number(high)}]"
+        counts = [f"{found[part]:,}" for part in ("images", "reference_images")]
+        body.append([name, *counts, value])
+    return table(["set", "photographs of it", "unseen photographs", "MMD"], body)
+
+
 LINES: dict[str, Callable[[Results], list[str]]] = {
     "widths": widths_lines,
     "samplers": samplers_lines,
     "small": small_lines,
+    "shift": shift_lines,
     "memorising": memorising_lines,
     "joint": joint_lines,
 }

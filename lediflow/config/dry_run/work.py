@@ -18,7 +18,7 @@ from lediflow.errors import UserError
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
-from lediflow.stages.flow import AUTO
+from lediflow.stages.flow import AUTO, scale_of
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 from lediflow.text import Facts
 from lediflow.training.throughput import parent_flops
@@ -107,7 +107,7 @@ def work_facts(command: TrainCommand, work: Work) -> Facts:
         ("precision", work.engine.precision),
     ]
     if command.stage.name == "flow" and has_parent(command):
-        asked, scale = command.stage.prior_widening, command.stage.prior_scale
+        asked, scale = command.stage.prior_widening, scale_of(command.stage)
         found = " (measured when the run begins)" if asked == AUTO else ""
         scaled = "" if scale == 1 else f", sigma times {scale:g}"
         facts.append(("width added to the prior", f"{asked}{found}{scaled}"))

@@ -47,13 +47,15 @@ def test_the_loss_is_eq_6(auxiliary, velocity, batch, noise, latents, exponent, 
     torch.testing.assert_close(metrics["prior_sigma"], sigma.mean())
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize(
+    ("asked", "scale"), [({}, 1.0), ({"prior_scale": 3.0}, 3.0)], ids=["a sum", "scaled"]
+)
 def test_a_widened_prior_is_drawn_from_and_weighed_by_its_wider_sigma(
-    auxiliary, velocity, batch, noise, latents, scale
+    auxiliary, velocity, batch, noise, latents, asked, scale
 ):
     sigma, error = flow_by_hand(auxiliary, velocity, batch, noise, latents, widening=0.3, scale=scale)
     weight = torch.minimum(1 / sigma, torch.tensor(2.5))
-    found = stage_of(auxiliary, prior_widening=0.3, prior_scale=scale, cap=2.5).loss(velocity, batch, noise)
+    found = stage_of(auxiliary, prior_widening=0.3, cap=2.5, **asked).loss(velocity, batch, noise)
     torch.testing.assert_close(found.loss, (weight * error).mean())
     torch.testing.assert_close(found.metrics["prior_sigma"], sigma.mean())
 

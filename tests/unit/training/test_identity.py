@@ -47,3 +47,18 @@ def test_another_width_is_another_run(found, asked):
     then = RUN if found is None else widened(found)
     (difference,) = differences(then, with_recorded_width(then, widened(asked)))
     assert difference == f"stage.prior_widening: {'nothing' if found is None else found}, now {asked}"
+
+
+@pytest.mark.parametrize(("began", "kept"), [({}, {}), ({"prior_scale": 3.0}, {"prior_scale": 3.0})])
+def test_a_scale_left_to_auto_is_the_one_that_the_run_began_with(began, kept):
+    then, now = widened("auto"), widened("auto")
+    then["stage"] |= began
+    now["stage"] |= {"prior_scale": "auto"}
+    assert with_recorded_width(then, now)["stage"] == widened("auto")["stage"] | kept
+
+
+def test_another_scale_is_another_run():
+    then, now = widened(0.3), widened(0.3)
+    then["stage"] |= {"prior_scale": "auto"}
+    now["stage"] |= {"prior_scale": 2.0}
+    assert differences(then, with_recorded_width(then, now)) == ["stage.prior_scale: auto, now 2.0"]
