@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from lediflow.disk import replacing
 
 COLOURS = ("#b4481f", "#33658f", "#4f7a3a", "#86599c", "#6b6b6b", "#a98300")
 INK, MUTED, RULE = "#1d1b19", "#6f6a64", "#dedad4"
@@ -35,6 +36,5 @@ def write_figure(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     for suffix, options in ((".png", {"dpi": DOTS_PER_INCH}), (".svg", {"metadata": nothing})):
-        beside = path.with_name(f".{path.name}{suffix}.{os.getpid()}")
-        figure.savefig(beside, format=suffix[1:], facecolor="white", **options)
-        beside.replace(path.with_suffix(suffix))
+        with replacing(path.with_suffix(suffix)) as beside:
+            figure.savefig(beside, format=suffix[1:], facecolor="white", **options)
