@@ -101,7 +101,7 @@ def find_width(
     """The width that an earlier start of this run measured, or else one measured now."""
     engine, reader = training.engine, inputs.reader
     assert inputs.parent is not None  # the stage was built on it
-    pins = {
+    pins: dict[str, Any] = {
         "parent": inputs.parent.sha256,
         "data": reader.index.fingerprint,
         "prior_scale": scale_of(command.stage),
