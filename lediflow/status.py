@@ -1,7 +1,7 @@
 """`python -m lediflow.status [RUNS]`: status of jobs and runs; `logs`, `cancel` and `resume` by name.
 
     python -m lediflow.status                         one line for each job and run below runs/
-    python -m lediflow.status logs NAME --follow      print its log, and go on as it grows
+    python -m lediflow.status logs NAME --follow      print its log, and follow it as it grows
     python -m lediflow.status cancel NAME --save      end it, after it has saved its state
     python -m lediflow.status resume NAME             submit it again, with the jobs that wait for it
 
@@ -146,7 +146,7 @@ def logs_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--task", type=int, help="log of this task of an array")
     parser.add_argument(
-        "--follow", action="store_true", help="go on as the log grows, until the job leaves the queue"
+        "--follow", action="store_true", help="follow the log as it grows, until the job leaves the queue"
     )
     return parser
 

@@ -59,11 +59,7 @@ NEVER = "DependencyNeverSatisfied"
 
 
 class SlurmError(UserError):
-    """SLURM refused a request or did not answer; `.said` is SLURM's own message."""
-
-    def __init__(self, message: str, said: str = "") -> None:
-        super().__init__(message)
-        self.said = said
+    """SLURM refused a request or did not answer."""
 
 
 @dataclass(frozen=True)
@@ -112,21 +108,21 @@ def call(*command: str, env: Mapping[str, str] = os.environ) -> str:
             f"{command[0]} did not answer in {SECONDS} s; is the SLURM controller up? try `sinfo`"
         ) from error
     if ended.returncode:
-        said = said_once(ended.stderr)
-        raise SlurmError(f"{command[0]}: {said}{key_to_change(said)}", said)
+        message = message_of(ended.stderr)
+        raise SlurmError(f"{command[0]}: {message}{option_to_change(message)}")
     return ended.stdout
 
 
-def said_once(stderr: str) -> str:
+def message_of(stderr: str) -> str:
     """SLURM's message without the program name in each line and without repetitions."""
     lines = [re.sub(r"^\w+: (error: )?", "", line.strip()) for line in stderr.splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(lines)) or "failed without a message"
 
 
-def key_to_change(said: str, prefix: str = "slurm.") -> str:
+def option_to_change(message: str, prefix: str = "slurm.") -> str:
     """A sentence that names the options to change; empty for an unknown message."""
     for words, keys in KEYS.items():
-        if words in said.lower():
+        if words in message.lower():
             return f". Change {' or '.join(prefix + key for key in keys)}"
     return ""
 

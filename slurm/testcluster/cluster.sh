@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# A real SLURM of several nodes on one Linux machine, from nothing, without systemd; see README.md.
+# A real SLURM of several nodes on one Linux machine, without systemd; see README.md.
 #
-#   cluster.sh install              the Debian packages that it is made of (root, once)
-#   cluster.sh up | down            safe to repeat; down leaves nothing behind
-#   cluster.sh status               nodes, queue and daemons
-#   cluster.sh env                  what a shell needs: eval "$(cluster.sh env)"
-#   cluster.sh kill-node N          as by a power failure: every process of the node is gone
-#   cluster.sh kill-slurmd N        SLURM's daemon alone; the node's jobs live on
-#   cluster.sh start-node N         boots the node, or starts its slurmd again
-#   cluster.sh exec N COMMAND...    runs a command on the node
+#   cluster.sh install              install the Debian packages it needs (root, once)
+#   cluster.sh up | down            start and remove it; may be repeated; down leaves nothing behind
+#   cluster.sh status               show nodes, queue and daemons
+#   cluster.sh env                  print environment variables for a shell: eval "$(cluster.sh env)"
+#   cluster.sh kill-node N          power failure: kill every process of the node
+#   cluster.sh kill-slurmd N        kill SLURM's daemon alone; the node's jobs live on
+#   cluster.sh start-node N         boot the node, or restart its slurmd
+#   cluster.sh exec N COMMAND...    run a command on the node
 #
 # Options, from the environment of `up`; the other commands need TESTCLUSTER_DIR alone:
-#   TESTCLUSTER_DIR=/tmp/testcluster  everything lies here; 60 characters at most, for sockets' paths end at 108
-#   TESTCLUSTER_NODES=4               of TESTCLUSTER_CPUS=8, TESTCLUSTER_MEM_MB=4000 and TESTCLUSTER_GPUS=4 each, all
-#                                     declared, whatever the machine has
-#   TESTCLUSTER_PORT=26800            first of the 60 ports it takes
+#   TESTCLUSTER_DIR=/tmp/testcluster  folder of all files; at most 60 characters, since paths of sockets have at most 108
+#   TESTCLUSTER_NODES=4               each with TESTCLUSTER_CPUS=8, TESTCLUSTER_MEM_MB=4000 and TESTCLUSTER_GPUS=4, which
+#                                     are declared, whatever the machine has
+#   TESTCLUSTER_PORT=26800            first of the 60 ports it uses
 #   TESTCLUSTER_NET=10.77.0           its network: nodes are .11, .12, ...
-#   TESTCLUSTER_NODE_TIMEOUT_S=10     that a node may be silent before it counts as down
-#   TESTCLUSTER_GRACE_S=30            that a preempted job of partition low has left
+#   TESTCLUSTER_NODE_TIMEOUT_S=10     silence after which a node counts as down
+#   TESTCLUSTER_GRACE_S=30            time that a preempted job of partition low has left
 #   TESTCLUSTER_ISOLATE=auto          namespaces: a node has its own host name, address, processes, /dev/shm;
-#                                     none: all are this machine; auto: namespaces where we may
+#                                     none: all nodes are this machine; auto: namespaces if permitted
 #   TESTCLUSTER_ACCOUNTING=1          0: no slurmdbd and no MariaDB, so no sacct
 set -euo pipefail
 
 HERE=$(dirname "$(readlink -f "$0")")
 DIR=${TESTCLUSTER_DIR:-/tmp/testcluster}
-export SLURM_CONF=$DIR/slurm.conf PATH=$PATH:/usr/sbin:/sbin # the daemons are there, which not everybody's PATH knows
+export SLURM_CONF=$DIR/slurm.conf PATH=$PATH:/usr/sbin:/sbin # where the daemons are
 
 for part in options processes packages configuration daemons nodes; do
   # shellcheck source=/dev/null
@@ -44,13 +44,13 @@ up() {
   save_options
   write_configuration
   start_munge
-  [ "$ISOLATE" = none ] || make_bridge # before slurmdbd: with loopback's address alone SLURM resolves no host
+  [ "$ISOLATE" = none ] || make_bridge # before slurmdbd: SLURM resolves no host if loopback has the only address
   [ "$ACCOUNTING" = 0 ] || start_accounting
   start_controller
   for n in $(seq "$NODES"); do start_node "$n"; done
   wait_for 60 nodes_are_idle || fail "nodes that do not answer: $(sinfo --noheader -o '%n %T' | tr '\n' ' '); logs: $DIR/log"
   if [ "$ACCOUNTING" = 1 ]; then
-    # a job that comes before the controller has registered is missing from sacct
+    # a job that is submitted before the controller has registered is missing from sacct
     wait_for 30 controller_is_registered || fail "slurmdbd knows no controller; see $DIR/log/slurmdbd.log"
     open_account
   fi
@@ -63,10 +63,10 @@ down() {
     echo "not up: $DIR"
     return
   fi
-  stop "$DIR/run/slurmctld.pid" slurmctld KILL # first, so that nobody requeues what dies now
+  stop "$DIR/run/slurmctld.pid" slurmctld KILL # first, so that it requeues none of the jobs that are killed now
   for n in $(seq "$NODES"); do kill_node "$n"; done
   ip link del "$BRIDGE" 2>/dev/null || true
-  forget_node_names
+  remove_node_names
   stop "$DIR/run/slurmdbd.pid" slurmdbd KILL
   stop "$DIR/run/mariadbd.pid" mariadbd KILL
   stop "$DIR/run/munged.pid" munged TERM
@@ -82,7 +82,7 @@ status() {
 }
 
 require_up() {
-  # without the file every SLURM command tries for a minute
+  # without the file every SLURM command retries for a minute
   [ -e "$SLURM_CONF" ] || fail "not up: $DIR"
 }
 

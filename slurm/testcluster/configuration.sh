@@ -1,4 +1,4 @@
-# The files that SLURM reads: slurm.conf, gres.conf, slurmdbd.conf, and the hosts of the cluster.
+# SLURM's configuration files: slurm.conf, gres.conf, slurmdbd.conf, and the hosts of the cluster.
 
 make_folders() {
   mkdir -p "$DIR"/{munge,key,state,spool,run,log,gpus,database,scratch}
@@ -28,8 +28,9 @@ SlurmctldHost=$MACHINE($(controller_address))
 SlurmctldPort=$CONTROLLER_PORT
 SlurmdPort=$NODE_PORT
 AuthType=auth/munge
-# cred_expire is also how long a requeued job waits before it may start again; below 5 s SLURM takes 120
-AuthInfo=socket=$DIR/munge/socket,cred_expire=5
+# a launch that a busy node takes up later than cred_expire fails, and the job is held; a requeued job waits as long
+# before it may restart; values below 5 count as 120
+AuthInfo=socket=$DIR/munge/socket,cred_expire=$((NODE_TIMEOUT_S > 5 ? NODE_TIMEOUT_S : 5))
 CredType=cred/munge
 SlurmUser=$OWNER
 SlurmdUser=$OWNER
@@ -46,13 +47,13 @@ SwitchType=switch/none
 MpiDefault=none
 SlurmdParameters=config_overrides
 SlurmdTimeout=$NODE_TIMEOUT_S
-# nodes are asked in rounds, and a round waits this long for the one that does not answer
+# nodes are polled in rounds, and a round waits this long for a node that does not answer
 MessageTimeout=$NODE_TIMEOUT_S
 SlurmctldTimeout=10
 ReturnToService=2
 KillWait=5
 MinJobAge=600
-# ids that start at 1 in every new cluster are taken for older jobs' by whoever keeps files by job id (submitit)
+# programs that keep files by job id (submitit) would take ids that start at 1 in every cluster for older jobs
 FirstJobId=$(($(date +%s) / 5 % 600000 * 100 + 1))
 CONF
 }
@@ -66,7 +67,7 @@ GresTypes=gpu
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-# a preempted job is warned by the signal that it asked for (--signal), not by TERM
+# a preempted job gets the signal that it requested (--signal), not TERM
 SlurmctldParameters=preempt_send_user_signal
 SchedulerParameters=bf_interval=2,batch_sched_delay=0,sched_interval=5
 CONF
@@ -113,25 +114,25 @@ write_hosts() {
     echo "$(controller_address) $MACHINE"
     for n in $(seq "$NODES"); do echo "$(address "$n") node$n"; done
   } >"$DIR/hosts"
-  if [ "$ISOLATE" = none ]; then tell_node_names; fi
+  if [ "$ISOLATE" = none ]; then publish_node_names; fi
 }
 
-tell_node_names() { # the ranks of a job meet at its first node's name
+publish_node_names() { # the ranks of a job connect to its first node by name
   if [ -w /etc/hosts ]; then
     flock /etc/hosts sed "1,2d;s|\$| # testcluster $DIR|" "$DIR/hosts" >>/etc/hosts
   else
-    echo "testcluster: /etc/hosts is not ours to write, so that the names of nodes do not resolve" >&2
+    echo "testcluster: /etc/hosts is not writable, so that the names of nodes do not resolve" >&2
   fi
 }
 
-forget_node_names() {
+remove_node_names() {
   local mark=" # testcluster $DIR"
   grep -qsF "$mark" /etc/hosts && [ -w /etc/hosts ] || return 0
   # a mount in containers: written in place, never replaced
   flock /etc/hosts bash -c 'left=$(grep -vF "$1" /etc/hosts); printf "%s\n" "$left" >/etc/hosts' - "$mark"
 }
 
-write_gpus() { # any character device will do; with a plain file no CUDA_VISIBLE_DEVICES is set
+write_gpus() { # any character device works; with a plain file SLURM sets no CUDA_VISIBLE_DEVICES
   : >"$DIR/gres.conf"
   [ "$GPUS" -gt 0 ] || return 0
   for gpu in $(seq 0 $((GPUS - 1))); do ln -s /dev/null "$DIR/gpus/gpu$gpu"; done

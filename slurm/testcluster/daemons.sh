@@ -1,9 +1,9 @@
-# What a cluster has once: munge, the accounting's database and daemon, the controller.
+# Daemons of the cluster: munge, database and daemon of the accounting, the controller.
 
 start_munge() {
   head -c 128 /dev/urandom >"$DIR/key/munge"
   chmod 400 "$DIR/key/munge"
-  # force: the folder may lie below one of mode 0700
+  # force: a folder above may have mode 0700
   munged --force --num-threads=4 --socket="$DIR/munge/socket" --key-file="$DIR/key/munge" \
     --pid-file="$DIR/run/munged.pid" --seed-file="$DIR/key/seed" --log-file="$DIR/log/munged.log" \
     2>>"$DIR/log/munged.log" || fail "munged did not start: $(tail -n 3 "$DIR/log/munged.log")"
@@ -17,13 +17,13 @@ start_accounting() {
   wait_for 30 port_answers 127.0.0.1 "$ACCOUNTING_PORT" || fail "slurmdbd did not start; see $DIR/log/slurmdbd.log"
 }
 
-make_database() { # as mariadb-install-db does, which is in the big package only
+make_database() { # as mariadb-install-db does, which is only in the large package
   local scripts=/usr/share/mysql
   {
     printf '%s\n' "create database mysql;" "use mysql;"
     cat "$scripts"/mysql_{system_tables,performance_tables,system_tables_data}.sql
   } | mariadbd --no-defaults --user="$OWNER" --bootstrap --datadir="$DIR/database" --tmpdir="$DIR/scratch" \
-    --innodb-log-file-size=8M --skip-networking >"$DIR/log/mariadbd.log" 2>&1 || fail "MariaDB made no database; see $DIR/log/mariadbd.log"
+    --innodb-log-file-size=8M --skip-networking >"$DIR/log/mariadbd.log" 2>&1 || fail "MariaDB did not create the database; see $DIR/log/mariadbd.log"
   cat >"$DIR/database.sql" <<SQL
 CREATE DATABASE IF NOT EXISTS slurm_acct_db;
 CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
@@ -50,7 +50,7 @@ controller_is_registered() {
   sacctmgr --noheader list cluster format=ControlPort | grep -q "$CONTROLLER_PORT"
 }
 
-open_account() { # jobs of people without one are refused; root has one from the start
+open_account() { # jobs of users without one are refused; root has one from the start
   [ "$OWNER" != root ] || return 0
   sacctmgr --immediate --quiet add account name=test
   sacctmgr --immediate --quiet add user name="$OWNER" account=test

@@ -1,4 +1,4 @@
-# Nodes: one slurmd each, in namespaces of its own where we may make them.
+# Nodes: one slurmd each, in its own namespaces if they are permitted.
 
 make_bridge() {
   ip link add "$BRIDGE" type bridge
@@ -6,11 +6,11 @@ make_bridge() {
   ip link set "$BRIDGE" up
 }
 
-node_pid_file() { # of the node's first process, as this machine numbers it
+node_pid_file() { # of the node's first process, with its number on this machine
   echo "$DIR/run/node$1.pid"
 }
 
-slurmd_pid_file() { # as the node numbers it
+slurmd_pid_file() { # with its number on the node
   echo "$DIR/run/slurmd-node$1.pid"
 }
 
@@ -49,7 +49,7 @@ node_init() { # the first process of node N
   ip addr add "$(address "$1")/24" dev eth0
   ip link set eth0 up
   slurmd -D -N "node$1" &
-  # stays when slurmd dies, as a machine does, and takes leave of orphans
+  # stays when slurmd dies, as a machine does, and reaps orphans
   while :; do
     wait -n || true
     sleep 0.5
@@ -69,7 +69,7 @@ kill_node() {
     kill_slurmd "$1"
     kill_tasks "$1"
   else
-    stop "$(node_pid_file "$1")" bash KILL # and with the first process all of its namespace
+    stop "$(node_pid_file "$1")" bash KILL # and with the first process its whole namespace
     rm -f "$(slurmd_pid_file "$1")"
     ip link del "$BRIDGE-$1" 2>/dev/null || true
   fi
@@ -82,7 +82,7 @@ kill_slurmd() {
   rm -f "$(slurmd_pid_file "$1")"
 }
 
-kill_tasks() { # of node N among all on this machine: slurmstepd first, or it would report their deaths
+kill_tasks() { # of node N, among all on this machine: slurmstepd first, else it would report their ends
   local tasks
   mapfile -t tasks < <(tasks_of "$1")
   for pid in "${tasks[@]}"; do kill_if_step "$(ps -o ppid= -p "$pid")"; done

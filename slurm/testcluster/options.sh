@@ -1,4 +1,4 @@
-# The cluster's options: from the environment when it comes up, from its own folder afterwards.
+# The cluster's options: from the environment of `up`, afterwards from its own folder.
 
 OPTIONS=(NODES CPUS MEM_MB GPUS PORT NET NODE_TIMEOUT_S GRACE_S ISOLATE ACCOUNTING)
 
@@ -13,14 +13,14 @@ set_options() {
   GRACE_S=${TESTCLUSTER_GRACE_S:-30}
   ISOLATE=${TESTCLUSTER_ISOLATE:-auto}
   ACCOUNTING=${TESTCLUSTER_ACCOUNTING:-1}
-  name_the_rest
+  derive_the_rest
 }
 
-name_the_rest() { # what follows from the options
+derive_the_rest() { # values that follow from the options
   DATABASE_PORT=$PORT
   CONTROLLER_PORT=$((PORT + 1))
   ACCOUNTING_PORT=$((PORT + 2))
-  NODE_PORT=$((PORT + 10)) # node n at + n where all share an address
+  NODE_PORT=$((PORT + 10)) # node n has + n if all share an address
   BRIDGE=tc$PORT
   MACHINE=$(hostname -s)
   OWNER=$(id -un)
@@ -28,8 +28,8 @@ name_the_rest() { # what follows from the options
 
 check_options() {
   set_options
-  [ ${#DIR} -le 60 ] || fail "TESTCLUSTER_DIR is ${#DIR} characters long, sockets leave it 60: $DIR"
-  [ "$NODES" -le 40 ] || fail "TESTCLUSTER_NODES=$NODES; there are ports for 40"
+  [ ${#DIR} -le 60 ] || fail "TESTCLUSTER_DIR is ${#DIR} characters long; paths of sockets leave at most 60: $DIR"
+  [ "$NODES" -le 40 ] || fail "TESTCLUSTER_NODES=$NODES; at most 40, since there are ports for 40"
   case $ISOLATE in
     auto) if can_isolate; then ISOLATE=namespaces; else ISOLATE=none; fi ;;
     namespaces | none) ;;
@@ -50,5 +50,5 @@ set_options
 if [ -e "$DIR/options" ]; then
   # shellcheck source=/dev/null
   source "$DIR/options"
-  name_the_rest
+  derive_the_rest
 fi

@@ -14,7 +14,7 @@ wait_for() { # SECONDS COMMAND...
   done
 }
 
-is_running() { # PIDFILE NAME: the pid may have become somebody else's
+is_running() { # PIDFILE NAME: the pid may have been reused by another program
   local pid
   pid=$(cat "$1" 2>/dev/null) && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] && ! is_zombie "$pid"
 }

@@ -1,4 +1,4 @@
-"""The cluster that all tests of this folder share. It starts with the first of them and ends with the last."""
+"""The cluster that all tests of this folder share: started for the first of them, ended after the last."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from harness.cluster import Cluster
 from harness.cluster_start import is_root_on_debian, missing_slurm, running_cluster
 from harness.commands import succeed
+from harness.patience import share_of_core
 
 HERE = Path(__file__).parent
 
@@ -21,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def slurm_is_here() -> None:
-    """Where SLURM cannot be had the lane says so; where it could be installed, it must be."""
+    """Skip where SLURM cannot be installed; fail where it could be and is not."""
     if reason := missing_slurm():
         if is_root_on_debian():
             pytest.fail(
@@ -32,14 +33,17 @@ def slurm_is_here() -> None:
 
 @pytest.fixture(scope="session")
 def cluster(slurm_is_here: None) -> Iterator[Cluster]:
-    """Four nodes with four GPUs each: partitions main, low and hard (preempted with and without a warning), high."""
-    with running_cluster(node_timeout_s=5) as started:
+    """Four nodes with four GPUs each: partitions main, low and hard (preempted with and without a warning), high.
+
+    On a busy machine healthy nodes answer late: SLURM waits longer before it takes a silent node for lost.
+    """
+    with running_cluster(node_timeout_s=round(5 / max(1 / 3, share_of_core(0.5)))) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs' folder, with pictures to learn from and a run that was started by hand."""
+    """The folder of runs, with images to train on and a run that was started by hand."""
     folder = tmp_path_factory.mktemp("runs")
     options = ["experiment=smoke", "stage=auxiliary", "train.images=16", "engine.device=cpu"]
     succeed("train", *options, f"data.path={folder}/shards", f"run={folder}/by_hand")
@@ -48,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def cluster_in_order(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test finds an empty queue and idle nodes, whatever the one before did."""
+    """Every test starts with an empty queue and idle nodes."""
     yield
     if "cluster" in request.fixturenames:
         request.getfixturevalue("cluster").heal()

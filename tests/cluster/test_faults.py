@@ -1,4 +1,4 @@
-"""Submitted runs go on by themselves to their end, whatever the cluster does to them, as if nothing had been."""
+"""Submitted runs continue by themselves after every fault, with the same final weights as without faults."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_four_ranks_on_two_nodes_are_one_run(undisturbed):
     assert all(path.stat().st_size for path in undisturbed.folder.log.glob("*-rank*"))
 
 
-def test_it_goes_on_after_every_fault(cluster, runs, undisturbed):
-    """One after another: a warning, a preemption, a rank that dies, `scontrol requeue`, a node that dies."""
+def test_a_run_continues_after_every_fault(cluster, runs, undisturbed):
+    """In this order: a warning signal, a preemption, a killed rank, `scontrol requeue`, a lost node."""
     run = submit(cluster, runs, "disturbed", *TWO_BY_TWO, *LONG, "slurm.partition=low")
     run.wait_for_progress()
     cluster.run("scancel", "--signal=USR1", run.job)
@@ -49,7 +49,7 @@ def test_it_goes_on_after_every_fault(cluster, runs, undisturbed):
     assert crash["excluded"] == [run.noted("start")[2]["nodes"][1]]
     assert crash["excluded"][0] not in on_other_nodes["nodes"]
     run.wait_for_progress()
-    assert run.resumes()[2] >= saved  # what was lost came after the last checkpoint
+    assert run.resumes()[2] >= saved  # only training after the last checkpoint was lost
 
     cluster.run("scontrol", "requeue", run.job)
     run.wait_for_start(5)

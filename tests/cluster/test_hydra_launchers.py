@@ -1,4 +1,4 @@
-"""`-m hydra/launcher=...`: the command that users know, on a real SLURM."""
+"""`-m hydra/launcher=...` on a real SLURM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONE_BY_ONE = ("hydra.launcher.nodes=1", "hydra.launcher.tasks_per_node=1", "hydr
 
 @pytest.fixture
 def multirun(cluster, tmp_path):
-    """(launcher, options) -> how `python -m lediflow.train -m` ended, and the jobs it made by name."""
+    """(launcher, options) -> the finished `python -m lediflow.train -m`, and the jobs it made, by name."""
 
     def launched(launcher, *options):
         paths = (f"paths.runs={tmp_path}", f"data.path={tmp_path}/shards")
@@ -47,14 +47,14 @@ def test_a_sweep_through_submitit_waits_for_each_and_names_the_one_that_failed(m
         assert (job.run / "export/model.safetensors").is_file()
 
 
-def test_a_wrong_partition_is_said_once_in_slurm_s_words_with_the_key_to_change(multirun):
+def test_a_wrong_partition_is_reported_once_in_slurms_words_with_the_option_to_change(multirun):
     finished, _ = multirun("submitit_slurm", "hydra.launcher.partition=nowhere")
     assert finished.status == 2
     assert finished.output.count("invalid partition specified: nowhere") == 1
     assert "Change hydra.launcher.partition" in finished.output
 
 
-def test_the_other_launcher_returns_at_once_and_the_job_goes_on_without_it(multirun):
+def test_the_other_launcher_returns_at_once_and_the_job_runs_without_it(multirun):
     finished, jobs = multirun("lediflow_slurm", *ONE_BY_ONE, "seed=7")
     assert finished.status == 0, finished.output
     (job,) = jobs.values()

@@ -1,4 +1,4 @@
-"""What SLURM does not see, or gives up for lost while it lives on, is left behind, and the run goes on."""
+"""Attempts that SLURM gives up while their ranks live on, and losses that it does not notice; the run continues."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ LONG = (
 )
 
 
-def test_a_start_that_slurm_lost_sight_of_leaves_the_run_to_the_next_one(cluster, runs):
-    """Split brain: slurmd dies, the job starts elsewhere, and the ranks of the first start live on."""
+def test_an_attempt_that_slurm_gave_up_leaves_the_run_to_the_next_one(cluster, runs):
+    """Split brain: slurmd dies, the job restarts elsewhere, and the ranks of the first attempt live on."""
     run = submit(cluster, runs, "split", *TWO_NODES, *LONG, "train.images=40000")
     run.wait_for_progress()
     first = run.noted("start")[0]["nodes"]
     for node in first:
         cluster.kill_slurmd(int(node.removeprefix("node")))
     cluster.wait_until(
-        run.resumes, "another start goes on", 120
+        run.resumes, "another attempt resumes", 120
     )  # srun may fail at once where a node was just lost
     second = run.noted("start")[-1]
     assert not {*second["nodes"]} & {*first}
     run.wait_for_progress()
     cluster.wait_until(
-        lambda: run.hosts_of_ranks() == {*second["nodes"]}, "the ranks of the first start leave", 60
+        lambda: run.hosts_of_ranks() == {*second["nodes"]}, "the ranks of the first attempt exit", 60
     )
     resumed = run.resumes()[-1]
 
     def trained():
         return [event["images_seen"] for event in run.events("train")]
 
-    cluster.wait_until(lambda: trained()[-1] > resumed, "the new start trains", 60)
+    cluster.wait_until(lambda: trained()[-1] > resumed, "the new attempt trains", 60)
     seen = trained()
     later = seen[next(number for number, images in enumerate(seen) if images > resumed) :]
-    assert later == sorted(later)  # nobody else has written since
+    assert later == sorted(later)  # no other session has written since
 
 
-def test_a_run_goes_on_when_one_of_its_nodes_reboots_before_slurm_notices(cluster, runs):
+def test_a_run_continues_after_a_reboot_of_a_node_that_slurm_does_not_notice(cluster, runs):
     run = submit(cluster, runs, "rebooted", *TWO_NODES, *LONG)
     saved = run.wait_for_progress()
     for times, place in enumerate((1, 0), start=1):  # another node, then that of the supervisor
         node = int(run.noted("start")[-1]["nodes"][place].removeprefix("node"))
         cluster.kill_node(node)
         cluster.start_node(node)
-        cluster.wait_until(lambda times=times: len(run.resumes()) == times, "another start goes on", 120)
+        cluster.wait_until(lambda times=times: len(run.resumes()) == times, "another attempt resumes", 120)
         assert run.resumes()[-1] >= saved
         saved = run.wait_for_progress()

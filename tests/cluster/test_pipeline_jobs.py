@@ -1,4 +1,4 @@
-"""A pipeline's jobs follow each other by themselves; what fails takes along what waits for it, and nothing else."""
+"""Jobs of a pipeline start after their dependencies; a failure cancels its dependents and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.submitted import Submitted
 from lediflow.cluster.jobs import JobFolder, all_jobs
 from lediflow.data.synthetic import make_synthetic_images
 
-# of the dogs' latents, the second task dies before it begins
+# the second task of the dogs' latents dies before it begins
 BREAKING = """
 import os, sys
 is_dogs = any(word.endswith("dogs.latents") for word in sys.orig_argv)
@@ -26,21 +26,21 @@ CHAIN = ["auxiliary", "flow", "latent_sampler"]
 
 
 class Pipeline:
-    """The same command again and again, with two seeds."""
+    """The same pipeline with two seeds, submitted repeatedly."""
 
     def __init__(self, cluster: Cluster, place: Path) -> None:
         self.cluster, self.place = cluster, place
         self.runs, self.breaking = place / "runs", place / "broken/sitecustomize.py"
 
     def submit(self, *data: str, dry: bool = False) -> dict[str, str]:
-        """What is said about each job of these data sets, by the job's name without the pipeline's."""
+        """The state of each job of these data sets, by the job's name without the pipeline's."""
         sources = ",".join(str(self.place / name) for name in data)
-        said = self.cluster.run(
+        output = self.cluster.run(
             sys.executable, "-m", "lediflow.submit", "pipeline=smoke", f"source={sources}", "seed=0,1",
             f"paths.runs={self.runs}", "slurm.crash_retries=0", "auxiliary.train.images=2000", "slurm.mem_gb=0.5",
             f"++slurm.environment={{PYTHONPATH:{self.breaking.parent}}}", *["--dry-run"][: int(dry)],
         )  # fmt: skip
-        rows = [line.split("smoke.", 1)[1].split() for line in said.splitlines() if " smoke." in line]
+        rows = [line.split("smoke.", 1)[1].split() for line in output.splitlines() if " smoke." in line]
         return {name: "done" if state[0] == "done" else " ".join(state[:2]) for name, *state in rows}
 
     def __getitem__(self, name: str) -> Submitted:
@@ -58,7 +58,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def pipeline(cluster, tmp_path_factory):
-    """Submitted, and ended: the cats' second seed finds a file in its place, the dogs' latents are half made."""
+    """A pipeline at its end. A file is in the way of the cats' second seed, and a task of the dogs' latents fails."""
     place = tmp_path_factory.mktemp("pipeline")
     for number, name in enumerate(("cats", "dogs")):
         make_synthetic_images(place / name, 40, size=16, seed=number)
@@ -79,20 +79,20 @@ def test_everything_was_queued_at_once_and_the_data_once(pipeline):
     assert all(state.startswith("submitted as") for state in pipeline.first.values())
 
 
-def test_the_chain_goes_on_to_its_numbers_although_a_job_went_back_to_the_queue(pipeline):
+def test_the_chain_reaches_its_results_although_a_job_was_requeued(pipeline):
     assert [end["decision"] for end in pipeline[FIRST].noted("end")] == ["requeue", "done"]
     rows = json.loads(pipeline.results("cats", 0).read_text())["results"]["rows"]
     assert [row["steps"] for row in rows] == [1, 2]
 
 
-def test_the_tasks_of_an_array_share_the_work_and_one_of_them_concludes_it(pipeline):
+def test_the_tasks_of_an_array_share_the_work_and_one_of_them_writes_the_index(pipeline):
     ends = pipeline["cats.latents"].noted("end")
     assert sorted((end["array_task"], end["decision"]) for end in ends) == [(0, "done"), (1, "done")]
     index = json.loads((pipeline.runs / "smoke/cats/latents/index.json").read_text())
     assert len(index["shards"]) == 3
 
 
-def test_a_seed_and_a_data_set_that_fail_take_along_what_waits_for_them_alone(pipeline):
+def test_a_failed_seed_and_a_failed_data_set_cancel_only_their_dependents(pipeline):
     assert pipeline[SECOND].noted("end")[-1]["decision"] == "failed"
     assert {end["array_task"]: end["decision"] for end in pipeline["dogs.latents"].noted("end")}[
         1
@@ -107,11 +107,11 @@ def test_a_seed_and_a_data_set_that_fail_take_along_what_waits_for_them_alone(pi
     assert {pipeline.cluster.state(pipeline[name].job) for name in never} == {"CANCELLED"}
 
 
-def test_submitted_again_only_what_failed_is_done_again(pipeline):
+def test_a_repeated_submission_repeats_only_what_failed(pipeline):
     (pipeline.runs / f"smoke/{SECOND.replace('.', '/')}").unlink()
-    before, foreseen = pipeline.ids(), pipeline.submit("cats", "dogs", dry=True)
+    before, planned = pipeline.ids(), pipeline.submit("cats", "dogs", dry=True)
     assert pipeline.ids() == before
-    done = {name for name, state in foreseen.items() if state == "done"}
+    done = {name for name, state in planned.items() if state == "done"}
     assert done == {
         "cats.images", "dogs.images", "cats.latents", "cats.flow-learned-seed0.results",
         *(f"cats.{stage}-learned-seed0" for stage in CHAIN),
@@ -122,7 +122,7 @@ def test_submitted_again_only_what_failed_is_done_again(pipeline):
     assert [state for state in again.values() if state.startswith("submitted")] == ["submitted as"] * 4
     ids = pipeline.ids()
     pipeline.submit("cats")
-    assert pipeline.ids() == ids  # what is on its way is left alone
+    assert pipeline.ids() == ids  # jobs in the queue are left alone
 
     pipeline.wait()
     assert pipeline.results("cats", 1).is_file()

@@ -1,4 +1,4 @@
-"""The scripts of slurm/ for people who use no launcher."""
+"""The plain sbatch scripts of slurm/."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SMOKE = (
 
 @pytest.fixture
 def sbatch(cluster, tmp_path):
-    """(script, options of sbatch, options of the command) -> the job's id; its log is LOGS/JOB."""
+    """(script, options of sbatch, options of the command) -> the job id; its log is JOB.log."""
 
     def submitted(script, options, command):
         log = f"--output={tmp_path}/%j.log"
         python = f"--export=ALL,PYTHON={sys.executable}"
-        said = cluster.run("sbatch", "--parsable", python, log, *options, f"slurm/{script}", *command)
-        return said.strip()
+        printed = cluster.run("sbatch", "--parsable", python, log, *options, f"slurm/{script}", *command)
+        return printed.strip()
 
     return submitted
 
@@ -34,13 +34,13 @@ def resumes(run):
     return [event["images_seen"] for event in read_events(run / "events.jsonl") if event["event"] == "resume"]
 
 
-def test_a_training_is_put_back_into_the_queue_where_its_state_is_saved_and_ends(cluster, sbatch, tmp_path):
+def test_a_training_with_a_saved_state_is_requeued_and_reaches_its_end(cluster, sbatch, tmp_path):
     run = tmp_path / "run"
     paths = (f"data.path={tmp_path}/shards", f"run={run}", "stage=auxiliary", "train.images=3000")
     job = sbatch("train.sbatch", SMALL, (*SMOKE, *paths))
     cluster.wait_until(lambda: [*run.glob("checkpoints/[0-9]*")], "a checkpoint", 120)
     cluster.run("scancel", "--signal=USR1", job)
-    cluster.wait_until(lambda: resumes(run), "the second start", 120)
+    cluster.wait_until(lambda: resumes(run), "the second attempt", 120)
     assert cluster.wait(job, seconds=400) == "COMPLETED", (tmp_path / f"{job}.log").read_text()
     assert cluster.job(job)["Restarts"] == "1"
     assert [
@@ -49,14 +49,14 @@ def test_a_training_is_put_back_into_the_queue_where_its_state_is_saved_and_ends
     assert (run / "export/model.safetensors").is_file()
 
 
-def test_a_training_that_cannot_be_is_not_put_back(cluster, sbatch, tmp_path):
+def test_a_training_with_wrong_options_is_not_requeued(cluster, sbatch, tmp_path):
     job = sbatch("train.sbatch", ONE, ("experiment=smoke", "train.imagse=1"))
     assert cluster.wait(job, seconds=400) == "FAILED"
     assert cluster.job(job)["Restarts"] == "0"
     assert "nearest valid names: train.images" in (tmp_path / f"{job}.log").read_text()
 
 
-def test_a_pipeline_of_scripts_ends_in_numbers(cluster, tmp_path, monkeypatch):
+def test_a_pipeline_of_scripts_reaches_its_results(cluster, tmp_path, monkeypatch):
     train = "engine=deepspeed engine.device=cpu tracking.progress=false"
     variables = {"PYTHON": sys.executable, "TRAIN": train, "EVALUATE": "count=8 step_counts=[1,2] device=cpu"}
     monkeypatch.setattr(cluster, "environment", cluster.environment | variables)

@@ -1,4 +1,4 @@
-"""Submitted runs that cannot go on, or never start, say why, once."""
+"""Submitted runs that fail or never start report the reason once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from harness.submitted import TWO_BY_TWO, TWO_NODES, on_every_rank, status, submit, told
+from harness.submitted import TWO_BY_TWO, TWO_NODES, on_every_rank, status, status_row, submit
 
 LONG = (
     "train.images=8000",
@@ -23,7 +23,7 @@ if os.environ["SLURM_PROCID"] == "3":
 """
 
 
-def test_a_rank_that_raises_ends_the_job_once_with_its_name_and_its_traceback(cluster, runs):
+def test_a_rank_that_raises_ends_the_job_and_is_reported_once_with_its_traceback(cluster, runs):
     broken = on_every_rank(runs / "broken", BREAKING)
     options = (*TWO_BY_TWO, *LONG, broken, "slurm.crash_retries=0")
     run = submit(cluster, runs, "raising", *options)
@@ -40,7 +40,7 @@ def test_a_rank_that_raises_ends_the_job_once_with_its_name_and_its_traceback(cl
     [("synthetic_images=0", "nowhere"), ("train.learning_rate=1e30", "finite gradient")],
     ids=["missing data", "no finite gradient"],
 )
-def test_a_run_that_cannot_go_on_fails_with_its_reason_and_is_not_tried_again(cluster, runs, option, reason):
+def test_a_run_that_cannot_continue_fails_with_its_reason_and_is_not_requeued(cluster, runs, option, reason):
     run = submit(
         cluster, runs, f"hopeless-{option[:5]}", *TWO_NODES, *LONG, f"data.path={runs}/nowhere", option
     )
@@ -50,15 +50,15 @@ def test_a_run_that_cannot_go_on_fails_with_its_reason_and_is_not_tried_again(cl
     assert len(run.noted("start")) == 1
 
 
-def test_a_full_disk_ends_a_run_with_that_reason_and_it_goes_on_when_there_is_room(cluster):
+def test_a_full_disk_ends_a_run_with_that_reason_and_it_resumes_when_there_is_room(cluster):
     if (disk := cluster.small_disk) is None:
-        pytest.skip("nobody may mount a small disk here")
+        pytest.skip("a small disk cannot be mounted here")
     run = submit(cluster, disk, "full", *TWO_NODES, *LONG, "train.images=2048")
     saved = run.wait_for_progress()
     fill(disk / "filler")
     cluster.wait_until(lambda: cluster.state(run.job) == "FAILED", "the job fails", 120)
     assert cluster.job(run.job)["Restarts"] == "0"
-    found = told(run)
+    found = status_row(run)
     assert found["kind"] == "failed"
     assert "No space left on device" in found["state"]
 
@@ -69,7 +69,7 @@ def test_a_full_disk_ends_a_run_with_that_reason_and_it_goes_on_when_there_is_ro
 
 
 def fill(file: Path) -> None:
-    """Until the disk has no room."""
+    """Write until the disk is full."""
     with contextlib.suppress(OSError), file.open("wb", buffering=0) as opened:
         while True:
             opened.write(bytes(4096))
@@ -92,7 +92,7 @@ def test_a_run_in_the_queue_is_not_queued_again(cluster, runs):
         ("slurm.mem_gb=9999", "slurm.mem_gb"),
     ],
 )
-def test_what_slurm_refuses_is_said_in_its_words_with_the_key_to_change(cluster, runs, option, words):
+def test_a_refusal_has_slurms_own_message_and_the_option_to_change(cluster, runs, option, words):
     with pytest.raises(AssertionError) as refused:
         submit(cluster, runs, "refused", *TWO_NODES, *LONG, option)
     message = str(refused.value).partition("error: ")[2]

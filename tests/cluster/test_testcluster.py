@@ -1,10 +1,9 @@
-"""The test cluster behaves as clusters do, in what the tests of other things rely on."""
+"""The test cluster behaves as real clusters do, as far as other tests rely on it."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +13,12 @@ from harness.cluster_start import is_free, running_cluster
 from harness.processes import Started
 
 HOSTS = Path("/etc/hosts")
-FIRST_ONLY = '[ -z "$SLURM_RESTART_COUNT" ] || exit 0'  # the second incarnation has nothing to do
+FIRST_ONLY = '[ -z "$SLURM_RESTART_COUNT" ] || exit 0'  # later attempts end at once
 
 
 def test_a_job_spans_nodes_with_names_and_addresses_of_their_own(cluster: Cluster) -> None:
-    said = "srun bash -c 'echo $SLURMD_NODENAME $(hostname) $(getent hosts $SLURMD_NODENAME)'"
-    job = cluster.sbatch(said, "--nodes=4", "--ntasks-per-node=1")
+    command = "srun bash -c 'echo $SLURMD_NODENAME $(hostname) $(getent hosts $SLURMD_NODENAME)'"
+    job = cluster.sbatch(command, "--nodes=4", "--ntasks-per-node=1")
     assert cluster.wait(job) == "COMPLETED"
     assert sorted(cluster.output(job).splitlines()) == [
         " ".join((f"node{n}", host, address, f"node{n}"))
@@ -35,23 +34,28 @@ def place(cluster: Cluster, number: int) -> tuple[str, str]:
     return socket.gethostname(), "127.0.0.1"
 
 
-def test_jobs_on_one_node_get_gpus_of_their_own(cluster: Cluster) -> None:
-    told = ("echo GPUs $CUDA_VISIBLE_DEVICES; sleep 2", "--nodelist=node1", "--gpus-per-node=2", "--mem=100")
-    jobs = [cluster.sbatch(*told) for _ in range(2)]
+def test_jobs_on_one_node_get_different_gpus(cluster: Cluster) -> None:
+    request = (
+        "echo GPUs $CUDA_VISIBLE_DEVICES; sleep 2",
+        "--nodelist=node1",
+        "--gpus-per-node=2",
+        "--mem=100",
+    )
+    jobs = [cluster.sbatch(*request) for _ in range(2)]
     for job in jobs:
         cluster.wait(job)
     assert sorted(cluster.output(job) for job in jobs) == ["GPUs 0,1\n", "GPUs 2,3\n"]
 
 
-def test_accounting_knows_how_jobs_ended(cluster: Cluster) -> None:
+def test_the_accounting_has_the_end_of_jobs(cluster: Cluster) -> None:
     good, bad = cluster.sbatch("true"), cluster.sbatch("exit 3")
     assert (cluster.wait(good), cluster.wait(bad)) == ("COMPLETED", "FAILED")
     node = {job: cluster.job(job)["NodeList"] for job in (good, bad)}
-    assert cluster.incarnations(good) == [Account(good, "COMPLETED", "0:0", node[good])]
-    assert cluster.incarnations(bad) == [Account(bad, "FAILED", "3:0", node[bad])]
+    assert cluster.attempts(good) == [Account(good, "COMPLETED", "0:0", node[good])]
+    assert cluster.attempts(bad) == [Account(bad, "FAILED", "3:0", node[bad])]
 
 
-def test_a_job_that_is_requeued_starts_again_within_seconds_and_counts(cluster: Cluster) -> None:
+def test_a_requeued_job_restarts_within_seconds_and_is_counted(cluster: Cluster) -> None:
     job = cluster.sbatch(f"{FIRST_ONLY}; scontrol requeue $SLURM_JOB_ID; sleep 60", "--requeue")
     assert cluster.wait(job, "COMPLETED", seconds=30) == "COMPLETED"  # not SLURM's own two minutes
     assert cluster.job(job)["Restarts"] == "1"
@@ -59,19 +63,19 @@ def test_a_job_that_is_requeued_starts_again_within_seconds_and_counts(cluster: 
 
 
 def states(cluster: Cluster, job: str) -> list[str]:
-    return [incarnation.state for incarnation in cluster.incarnations(job)]
+    return [attempt.state for attempt in cluster.attempts(job)]
 
 
 class Preempted(NamedTuple):
-    """What became of a job whose node a higher partition took."""
+    """A job whose node a higher partition took."""
 
     output: str
-    incarnations: list[str]
+    states: list[str]  # of its attempts
 
 
 @pytest.fixture(scope="module")
 def preempted(cluster: Cluster) -> dict[str, Preempted]:
-    """One job for each preemptable partition, both preempted at the same time. Each says what it hears."""
+    """One job for each preemptable partition, both preempted at the same time. Each prints the signals it gets."""
     commands = (
         f"{FIRST_ONLY}; trap 'echo TERM; exit 1' TERM; trap 'echo USR2' USR2; echo begun; sleep 60 & wait"
     )
@@ -91,48 +95,78 @@ def ended(cluster: Cluster, job: str) -> Preempted:
     return Preempted(cluster.output(job), states(cluster, job))
 
 
-def test_partition_low_warns_and_gives_time_to_save(preempted: dict[str, Preempted]) -> None:
-    said = preempted["low"].output
-    assert said.index("begun") < said.index("USR2") < said.index("saved")
-    assert preempted["low"].incarnations[-1] == "COMPLETED"
+def test_partition_low_sends_a_signal_and_gives_time_to_save(preempted: dict[str, Preempted]) -> None:
+    output = preempted["low"].output
+    assert output.index("begun") < output.index("USR2") < output.index("saved")
+    assert preempted["low"].states[-1] == "COMPLETED"
 
 
 def test_partition_hard_takes_the_nodes_at_once(preempted: dict[str, Preempted]) -> None:
     assert "saved" not in preempted["hard"].output
-    assert preempted["hard"].incarnations == ["PREEMPTED", "COMPLETED"]
+    assert preempted["hard"].states == ["PREEMPTED", "COMPLETED"]
 
 
 class Broken(NamedTuple):
-    """A job whose node broke, when SLURM had started it again elsewhere and that incarnation was over."""
+    """A job whose node was lost, after its next attempt on another node has ended."""
 
-    nodes: list[str]  # of its incarnations
-    incarnations: list[str]
+    nodes: list[str]  # of the attempt that was lost, and of the next one
+    states: list[str]  # of the same
     is_first_alive: bool
 
 
 @pytest.fixture(scope="module")
 def broken(cluster: Cluster) -> dict[str, Broken]:
-    """Two jobs at the same time: the node of one loses its power, that of the other its slurmd."""
+    """Two jobs at the same time: the node of one loses its power, that of the other its slurmd.
+
+    An attempt that starts before the fault counts, one that starts after it ends at once. It must not depend on the
+    number of restarts: on a busy machine a healthy node may be silent for longer than SlurmdTimeout, and SLURM then
+    requeues the job before the fault. Its next attempt, which has nothing to count, would be waited for in vain.
+    """
     jobs = {}
     for name, fault in {"power": cluster.kill_node, "slurmd": cluster.kill_slurmd}.items():
-        counting = f"{FIRST_ONLY}; while echo $((++count)); do sleep 0.2; done"
+        mark = cluster.folder / f"fault-{name}"
+        counting = f"[ ! -e {mark} ] || exit 0; while echo $((++count)); do sleep 0.2; done"
         jobs[name] = cluster.sbatch(counting, "--requeue", "--exclusive")
-        cluster.wait_for_output(jobs[name], "1\n")
-        fault(int(cluster.job(jobs[name])["NodeList"].removeprefix("node")))
+        node = counting_node(cluster, jobs[name])
+        mark.touch()
+        fault(node)
     return {name: after_the_fault(cluster, job) for name, job in jobs.items()}
+
+
+def counting_node(cluster: Cluster, job: str) -> int:
+    """The node on which the job runs, once its output grows there."""
+
+    def grows() -> bool:
+        before = cluster.output(job)
+        cluster.wait_until(lambda: cluster.output(job) != before, f"job {job} counts")
+        return cluster.state(job) == "RUNNING"
+
+    cluster.wait_until(grows, f"job {job} runs and counts")
+    return int(cluster.job(job)["NodeList"].removeprefix("node"))
 
 
 def after_the_fault(cluster: Cluster, job: str) -> Broken:
     assert cluster.wait(job, "COMPLETED") == "COMPLETED"
-    nodes = [incarnation.nodes for incarnation in cluster.incarnations(job)]
+    attempts = cluster.attempts(job)[-2:]
+    return Broken(
+        [one.nodes for one in attempts],
+        [one.state for one in attempts],
+        is_first_alive=is_alive(cluster, job),
+    )
+
+
+def is_alive(cluster: Cluster, job: str) -> bool:
+    """Whether an attempt of a job that SLURM takes for completed goes on, and writes."""
+    if not cluster.processes_of(job):
+        return False
     before = cluster.output(job)
-    time.sleep(1)  # five numbers
-    return Broken(nodes, states(cluster, job), is_first_alive=cluster.output(job) != before)
+    cluster.wait_until(lambda: cluster.output(job) != before, f"job {job} goes on counting")
+    return True
 
 
 @pytest.mark.parametrize("fault", ["power", "slurmd"])
-def test_a_job_whose_node_is_lost_starts_again_elsewhere(broken: dict[str, Broken], fault: str) -> None:
-    assert broken[fault].incarnations == ["NODE_FAIL", "COMPLETED"]
+def test_a_job_whose_node_is_lost_restarts_on_another(broken: dict[str, Broken], fault: str) -> None:
+    assert broken[fault].states == ["NODE_FAIL", "COMPLETED"]
     first, second = broken[fault].nodes
     assert first != second
 
@@ -141,7 +175,7 @@ def test_nothing_outlives_a_power_failure(broken: dict[str, Broken]) -> None:
     assert not broken["power"].is_first_alive
 
 
-def test_tasks_outlive_their_slurmd_beside_the_next_incarnation(broken: dict[str, Broken]) -> None:
+def test_tasks_outlive_their_slurmd_during_the_next_attempt(broken: dict[str, Broken]) -> None:
     assert broken["slurmd"].is_first_alive
 
 
@@ -167,12 +201,12 @@ def processes_of(cluster: Cluster) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has just ended
-            told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
-            if str(cluster.folder).encode() in told:
+            text = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            if str(cluster.folder).encode() in text:
                 found.append(process.name)
     return found
 
 
-def test_other_commands_say_at_once_that_no_cluster_is_there(tmp_path: Path) -> None:
-    said = Started([str(SCRIPT), "status"], {"TESTCLUSTER_DIR": str(tmp_path / "none")}).wait(10)
-    assert (said.status, said.output) == (1, f"testcluster: not up: {tmp_path / 'none'}\n")
+def test_commands_without_a_cluster_end_at_once_with_a_message(tmp_path: Path) -> None:
+    ended = Started([str(SCRIPT), "status"], {"TESTCLUSTER_DIR": str(tmp_path / "none")}).wait(10)
+    assert (ended.status, ended.output) == (1, f"testcluster: not up: {tmp_path / 'none'}\n")

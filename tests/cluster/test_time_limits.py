@@ -1,4 +1,4 @@
-"""Runs that are longer than their job may be, and a preemption that comes without a warning."""
+"""Runs longer than the time limit of their job, and a preemption without a warning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONG = (
     "train.log_every_images=512",
     "tracking.progress=false",
 )
-# half a second for each step: a run of more than a minute that leaves the machine to others
+# half a second for each step: a run of more than a minute that uses little CPU time
 SLOW = """
 import lediflow.training.loop as loop, time
 def take_time(*arguments, take_step=loop.take_step):
@@ -20,7 +20,7 @@ loop.take_step = take_time
 """
 
 
-def test_it_takes_as_many_time_limits_as_it_needs_and_a_preemption_without_a_warning(cluster, runs):
+def test_a_run_continues_over_time_limits_and_a_preemption_without_a_warning(cluster, runs):
     undisturbed = submit_and_wait(cluster, runs, "undisturbed", *TWO_BY_TWO, *LONG)
     slow = on_every_rank(runs / "slow", SLOW)
     run = submit(
@@ -35,7 +35,7 @@ def test_it_takes_as_many_time_limits_as_it_needs_and_a_preemption_without_a_war
     saved = run.checkpoint()
     cluster.preempt(run.job)
     run.wait_for_start(3)
-    # ended by SLURM, which has put it back as well, and on a busy machine kills it before it can note that
+    # ended and requeued by SLURM, which on a busy machine kills it before it can record its end
     assert [end["decision"] for end in run.noted("end")[1:]] in ([], ["terminated"])
     assert run.wait_for_end()["decision"] == "done", cluster.story()
     assert run.resumes()[1] >= saved

@@ -1,11 +1,12 @@
-"""A SLURM of four nodes on this machine, as tests see it: submit, wait, break, look.
+"""A SLURM of four nodes on this machine, for tests: submit, wait, cause faults, inspect.
 
-`slurm/testcluster/cluster.sh` breaks and repairs it; everything else are SLURM's own commands. Jobs start in the
-project's folder and import the project from there.
+`slurm/testcluster/cluster.sh` causes and repairs faults; everything else is done by SLURM's own commands. Jobs start in
+the project's folder and import the project from there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,16 +15,20 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.patience import Patience
 from harness.processes import ROOT, clean_environment
 
 SCRIPT = ROOT / "slurm/testcluster/cluster.sh"
-SECONDS = 300.0  # far above what SLURM takes for anything but a lost node, on a machine at half its speed too
-NODE_LOST_SECONDS = 450.0
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED")
+# Limits in seconds of an idle machine, see Patience; SLURM takes far less.
+SECONDS = 200.0
+NODE_LOST_SECONDS = 300.0
+COMMAND_SECONDS = 300.0  # of one command, in seconds of this machine
+FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE")
+ENDED = (*FINAL, "NODE_FAIL", "PREEMPTED")  # the last two may be followed by a restart
 
 
 class Account(NamedTuple):
-    """One line of sacct: an incarnation of a job, or of one of its steps."""
+    """One line of sacct: an attempt of a job, or of one of its steps."""
 
     job: str  # 1234, 1234_5, 1234.batch, 1234.0
     state: str
@@ -36,12 +41,12 @@ class Cluster:
 
     def __init__(self, folder: Path, options: dict[str, str], small_disk: Path | None = None) -> None:
         self.folder = folder
-        self.small_disk = small_disk  # that every node sees; None where nobody may mount one
+        self.small_disk = small_disk  # a disk that every node sees; None if it could not be mounted
         self.options = {"TESTCLUSTER_DIR": str(folder), **options}
         self.environment = clean_environment() | {
             "SLURM_CONF": str(folder / "slurm.conf"),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-            # nothing is compiled here; DeepSpeed alone, as it is imported, asks for a compiler that takes a second
+            # nothing is compiled here, but the import of DeepSpeed would look for a compiler, which takes a second
             "TORCHDYNAMO_DISABLE": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
@@ -49,11 +54,11 @@ class Cluster:
     # --- commands
 
     def control(self, *arguments: object) -> str:
-        """`cluster.sh arguments...`; what it prints."""
+        """Output of `cluster.sh arguments...`."""
         return self.run(str(SCRIPT), *arguments)
 
     def run(self, *command: object, check: bool = True, text: str | None = None) -> str:
-        """A command in the cluster's environment, on the machine that the nodes are on; what it prints."""
+        """Output of a command in the cluster's environment, on the machine of the nodes."""
         ended = subprocess.run(
             [str(word) for word in command],
             env=self.environment | self.options,
@@ -61,19 +66,19 @@ class Cluster:
             input=text,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=COMMAND_SECONDS,
         )
         assert not check or ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
         return ended.stdout
 
     def on_node(self, number: int, *command: object, check: bool = True) -> str:
-        """A command on a node."""
+        """Output of a command on a node."""
         return self.run(SCRIPT, "exec", number, *command, check=check)
 
     # --- jobs
 
     def sbatch(self, commands: str, *options: str) -> str:
-        """Submit shell commands; the job's id. What they print: `output`."""
+        """Submit shell commands; returns the job id. Their output is that of `output`."""
         script = f"#!/bin/bash\n{commands}\n"
         name = "%A_%a" if any(option.startswith("--array") for option in options) else "%j"
         output = f"--output={self.folder}/output/{name}.txt"
@@ -82,12 +87,12 @@ class Cluster:
         return said.strip().partition(";")[0]
 
     def output(self, job: str) -> str:
-        """What the job printed, all incarnations."""
+        """What all attempts of the job have printed."""
         file = self.folder / "output" / f"{job}.txt"
         return file.read_text() if file.exists() else ""
 
     def job(self, job: str) -> dict[str, str]:
-        """The controller's knowledge of the job: JobState, Reason, Restarts, NodeList, ExitCode, ..."""
+        """The job as the controller has it: JobState, Reason, Restarts, NodeList, ExitCode, ..."""
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
@@ -99,48 +104,73 @@ class Cluster:
         return self.run("squeue", "--noheader", "--format=%i", *options).split()
 
     def sacct(self, job: str) -> list[Account]:
-        """What accounting knows just now of the job, incarnations and their steps, oldest first."""
+        """The job's attempts and their steps in the accounting, oldest first."""
         form = "--format=JobID,State,ExitCode,NodeList"
         said = self.run("sacct", "--duplicates", "--noheader", "--parsable2", form, "--jobs", job)
         return [Account(*line.split("|")) for line in said.splitlines()]
 
-    def incarnations(self, job: str) -> list[Account]:
-        """Every incarnation of a job that has ended, oldest first, when accounting has heard of that end."""
-        told: list[Account] = []
+    def attempts(self, job: str) -> list[Account]:
+        """Every attempt of a job that has ended, oldest first, once the accounting has its end."""
+        found: list[Account] = []
 
-        def heard() -> bool:
-            told[:] = [line for line in self.sacct(job) if line.job == job]
-            return bool(told) and told[-1].state.split()[0] in ENDED
+        def has_end() -> bool:
+            found[:] = [line for line in self.sacct(job) if line.job == job]
+            return bool(found) and found[-1].state.split()[0] in ENDED
 
-        self.wait_until(heard, f"accounts of job {job}")
-        return told
+        self.wait_until(has_end, f"the accounting has the end of job {job}")
+        return found
 
     def wait(self, job: str, states: str | Collection[str] = ENDED, seconds: float = SECONDS) -> str:
-        """Until the job is in one of the states; which."""
+        """Wait until the job is in one of the states; returns it. Any other final state is an error at once."""
         wanted = (states,) if isinstance(states, str) else tuple(states)
-        seen = []
-        self.wait_until(
-            lambda: seen.append(self.state(job)) or seen[-1] in wanted,  # type: ignore[func-returns-value]
-            f"job {job} {' or '.join(wanted)}",
-            seconds,
-        )
-        return seen[-1]
+        state = ""
+
+        def is_there() -> bool:
+            nonlocal state
+            state = self.state(job)
+            assert state in wanted or state not in FINAL, (
+                f"job {job} is {state}, not {wanted}\n{self.story()}"
+            )
+            return state in wanted
+
+        self.wait_until(is_there, f"job {job} {' or '.join(wanted)}", seconds)
+        return state
 
     def wait_for_output(self, job: str, words: str, seconds: float = SECONDS) -> None:
-        """Until the job has printed the words."""
-        self.wait_until(lambda: words in self.output(job), f"job {job} says {words!r}", seconds)
+        """Wait until the job has printed the words; a job that ends without them is an error at once."""
+
+        def is_printed() -> bool:
+            has_ended = self.state(job) in FINAL  # asked before the look at the output
+            is_there = words in self.output(job)
+            assert is_there or not has_ended, f"job {job} has ended without {words!r}\n{self.story()}"
+            return is_there
+
+        self.wait_until(is_printed, f"job {job} prints {words!r}", seconds)
 
     def wait_until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-        deadline = time.monotonic() + seconds
+        """Wait for a condition; an error after `seconds` of an idle machine, see Patience."""
+        patience = Patience(seconds)
         while not condition():
-            assert time.monotonic() < deadline, f"waited {seconds} s for: {what}\n{self.story()}"
+            limit = f"{seconds} s of an idle machine, at {patience.share:.0%} of its speed"
+            assert not patience.is_over(), f"waited {limit} for: {what}\n{self.story()}"
             time.sleep(0.1)
 
+    def processes_of(self, job: str) -> list[int]:
+        """Processes of a job that are alive on any node."""
+        wanted = {f"SLURM_JOB_ID={job}", f"SLURM_CONF={self.environment['SLURM_CONF']}"}
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has just ended
+                environment = (process / "environ").read_text(errors="replace").split("\0")
+                if wanted <= {*environment}:
+                    found.append(int(process.name))
+        return found
+
     def story(self) -> str:
-        """Queue, nodes and the jobs' last words, for a test that failed."""
+        """Queue, nodes and the last output of jobs, for a test that failed."""
         outputs = sorted((self.folder / "output").glob("*.txt"), key=lambda file: file.stat().st_mtime)
-        told = [f"--- {file.name}\n{file.read_text()[-2000:]}" for file in outputs[-3:]]
-        return "\n".join([self.run("squeue"), self.run("sinfo", "--Node"), *told, self.logs("slurmctld")])
+        shown = [f"--- {file.name}\n{file.read_text()[-2000:]}" for file in outputs[-3:]]
+        return "\n".join([self.run("squeue"), self.run("sinfo", "--Node"), *shown, self.logs("slurmctld")])
 
     def logs(self, daemons: str = "*") -> str:
         """The last lines of the daemons' logs."""
@@ -150,46 +180,46 @@ class Cluster:
     # --- faults
 
     def preempt(self, job: str, seconds: int = 1) -> str:
-        """A job of a higher partition takes the job's nodes and keeps them for some seconds; its id."""
+        """Submit a job of a higher partition that takes the job's nodes for some seconds; returns its id."""
         nodes = self.job(job)["NodeList"]
         return self.sbatch(
             f"sleep {seconds}", "--partition=high", f"--nodelist={nodes}", "--exclusive", "--job-name=taker"
         )
 
     def kill_node(self, number: int) -> None:
-        """A power failure: every process of the node."""
+        """Power failure: kill every process of the node."""
         self.control("kill-node", number)
 
     def kill_slurmd(self, number: int) -> None:
-        """SLURM's daemon alone: the node's jobs live on, unseen."""
+        """Kill SLURM's daemon alone: the node's jobs live on without its knowledge."""
         self.control("kill-slurmd", number)
 
     def start_node(self, number: int) -> None:
         self.control("start-node", number)
 
     def node_state(self, number: int) -> str:
-        """idle, mixed, allocated, down, ...; with an asterisk while it does not answer."""
+        """State of a node: idle, mixed, allocated, down, ...; with an asterisk while it does not answer."""
         return self.run(
             "sinfo", "--noheader", f"--nodes=node{number}", "--partition=main", "--format=%T"
         ).strip()
 
     def heal(self) -> None:
-        """No jobs, all nodes idle: what every test starts from."""
+        """Restore what every test starts from: an empty queue, all nodes idle."""
         if self.squeue():
             self.run("scancel", *self.squeue(), check=False)
         for number in self.numbers:
             if not self._has_slurmd(number):
-                self.kill_node(number)  # tasks that outlived their slurmd
+                self.kill_node(number)  # with the tasks that outlived their slurmd
                 self.start_node(number)
         self.wait_until(lambda: not self.squeue(), "an empty queue")
         self.wait_until(self._is_idle, "idle nodes", NODE_LOST_SECONDS)
         if self._has_lost_gpus():
             self.run("scontrol", "reconfigure")
-            self.wait_until(lambda: not self._has_lost_gpus(), "GPUs that SLURM counts again")
+            self.wait_until(lambda: not self._has_lost_gpus(), "SLURM counts all GPUs as free")
 
     @property
     def is_isolated(self) -> bool:
-        """Whether nodes have names, addresses and processes of their own, or all share this machine's."""
+        """Whether nodes have their own names, addresses and processes, or share those of this machine."""
         return "ISOLATE=namespaces" in (self.folder / "options").read_text()
 
     @property
@@ -200,7 +230,7 @@ class Cluster:
         return (self.folder / f"run/slurmd-node{number}.pid").exists()
 
     def _has_lost_gpus(self) -> bool:
-        """Of idle nodes: SLURM 22.05 goes on counting those of a job whose slurmd died."""
+        """Whether idle nodes have allocated GPUs: SLURM 22.05 does not free those of a job whose slurmd died."""
         return "AllocTRES=gres/gpu" in self.run("scontrol", "--oneliner", "show", "nodes")
 
     def _is_idle(self) -> bool:

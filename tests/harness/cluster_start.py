@@ -1,6 +1,6 @@
-"""Starting a SLURM of four nodes where it disturbs nobody, and why it cannot be started.
+"""Start of a SLURM of four nodes, and the reason if it cannot be started.
 
-Every cluster takes a folder, ports and a network that nobody has, so that several live side by side.
+Every cluster takes a folder, ports and a network that are free, so that several run at the same time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from harness.cluster import Cluster
 
-PORTS = 60  # that a cluster takes
-WORKERS = 8  # of pytest-xdist at most, each with a cluster in a part of the ports of its own
+PORTS = 60  # of one cluster
+WORKERS = 8  # of pytest-xdist at most; each takes its cluster's ports from its own range
 
 
 @contextlib.contextmanager
 def running_cluster(**options: object) -> Iterator[Cluster]:
-    """A cluster as long as the block lasts; options as cluster.sh's, in small letters without TESTCLUSTER_."""
-    folder = Path(tempfile.mkdtemp(prefix="tc-", dir="/tmp"))  # short: sockets lie below it
+    """A cluster for the duration of the block; options of cluster.sh in lower case, without TESTCLUSTER_."""
+    folder = Path(tempfile.mkdtemp(prefix="tc-", dir="/tmp"))  # short: it contains sockets
     given = {f"TESTCLUSTER_{name.upper()}": str(value) for name, value in options.items()}
     with small_disk() as disk:
         cluster = Cluster(folder, free_place() | {"TESTCLUSTER_NODES": "4"} | given, disk)
@@ -38,7 +38,7 @@ def running_cluster(**options: object) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def small_disk(megabytes: int = 24) -> Iterator[Path | None]:
-    """A disk that is soon full; None where it cannot be mounted. Nodes that start later see it."""
+    """A small disk, for nodes that start later; None if it cannot be mounted."""
     folder = Path(tempfile.mkdtemp(prefix="small-disk-"))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     is_mounted = subprocess.run(mount, capture_output=True).returncode == 0
@@ -54,12 +54,12 @@ def start(cluster: Cluster) -> None:
     try:
         cluster.control("up")
     except AssertionError as error:
-        error.add_note(cluster.logs())  # the folder will be gone
+        error.add_note(cluster.logs())  # their folder is removed
         raise
 
 
 def free_place() -> dict[str, str]:
-    """Ports and a network that nobody has; drawn, for other clusters may be starting at the same time."""
+    """Free ports and a free network, drawn at random: other clusters may be starting at the same time."""
     drawn = random.SystemRandom()
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
     places = range(20000 + PORTS * worker, 30000, PORTS * WORKERS)
@@ -76,7 +76,7 @@ def is_free(port: int) -> bool:
 
 
 def missing_slurm() -> str:
-    """Why no cluster can be started here; empty where one can."""
+    """Why no cluster can be started here; empty if one can."""
     programs = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch")
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     missing = [program for program in programs if not shutil.which(program, path=path)]

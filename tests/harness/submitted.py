@@ -1,4 +1,4 @@
-"""A run on the test cluster, submitted as people do, and the faults that it meets."""
+"""A run on the test cluster, submitted as a user does, and faults of its ranks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.curves import assert_same_tensors, newest_state, weights
 from lediflow.cluster.jobs import JobFolder, JobRecord
 from lediflow.tracking.event_log import read_events
 
-SECONDS = 400.0  # far above what two starts take on a busy machine
+SECONDS = 400.0  # of an idle machine, see Patience; far above what two attempts take
 RANKS = ("engine=deepspeed", "engine.device=cpu", "slurm.cpus_per_task=1", "slurm.mem_gb=1")
 TWO_BY_TWO = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=2", "slurm.gpus_per_node=2")
 TWO_NODES = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=1", "slurm.gpus_per_node=1")
@@ -24,7 +24,7 @@ TWO_NODES = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=1", "slurm.gpus_per_
 
 @dataclass
 class Submitted:
-    """A job folder and what the cluster does with it."""
+    """A job on the cluster."""
 
     cluster: Cluster
     folder: JobFolder
@@ -42,50 +42,50 @@ class Submitted:
         return self.record.job_ids[-1]
 
     def noted(self, event: str) -> list[dict[str, Any]]:
-        """`start` or `end` of each incarnation."""
+        """Records `start` or `end` of each attempt."""
         return [entry for entry in self.folder.attempts() if entry["event"] == event]
 
     def checkpoint(self) -> int:
-        """Images seen at the newest."""
+        """Images seen at the newest checkpoint."""
         return max((int(path.name) for path in (self.run / "checkpoints").glob("[0-9]*")), default=0)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """Of the run's log, as they were written."""
+        """Events of one kind in the run's log."""
         return [event for event in read_events(self.run / "events.jsonl") if event["event"] == kind]
 
     def resumes(self) -> list[int]:
-        """Images seen where starts went on."""
+        """Images seen at which sessions resumed."""
         return [event["images_seen"] for event in self.events("resume")]
 
     def hosts_of_ranks(self) -> set[str]:
-        """Nodes on which processes of this job train."""
+        """Nodes on which ranks of this job run."""
         return {env["SLURMD_NODENAME"] for _, env in self._processes()}
 
     def wait_for_progress(self) -> int:
-        """Until there is a checkpoint that was not there; images seen at it."""
+        """Wait for a new checkpoint; images seen at it."""
         before = self.checkpoint()
         self.cluster.wait_until(lambda: self.checkpoint() > before, f"{self.folder.name} saves", SECONDS)
         return self.checkpoint()
 
     def wait_for_start(self, number: int) -> dict[str, Any]:
-        """Until it has been started so many times; the start."""
-        self.cluster.wait_until(lambda: len(self.noted("start")) >= number, f"start {number}", SECONDS)
+        """Wait for attempt `number`, counted from 1; its start record."""
+        self.cluster.wait_until(lambda: len(self.noted("start")) >= number, f"attempt {number}", SECONDS)
         return self.noted("start")[number - 1]
 
     def wait_for_end(self, seconds: float = SECONDS) -> dict[str, Any]:
-        """Until the job is in the queue no more; its last end."""
+        """Wait until the job has left the queue; its last end record."""
         self.cluster.wait_until(lambda: not self.cluster.squeue("--jobs", self.job, "--states=all")
                                 or self.cluster.state(self.job) in ("COMPLETED", "FAILED", "CANCELLED"),
                                 f"{self.folder.name} ends", seconds)  # fmt: skip
         return self.noted("end")[-1]
 
     def kill_rank(self, rank: int) -> None:
-        """SIGKILL to one rank's process."""
+        """Send SIGKILL to the process of a rank."""
         (pid,) = [pid for pid, env in self._processes() if env.get("SLURM_PROCID") == str(rank)]
         os.kill(pid, signal.SIGKILL)
 
     def _processes(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """The ranks' processes, whatever node they are on."""
+        """Process ids and environments of the ranks, on all nodes."""
         for entry in Path("/proc").iterdir():
             try:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
@@ -98,25 +98,25 @@ class Submitted:
                 and b"srun" not in command[0]
             ):
                 env = dict(word.partition("=")[::2] for word in words)
-                ours = self.cluster.environment["SLURM_CONF"]  # ids are another cluster's as well
+                ours = self.cluster.environment["SLURM_CONF"]  # other clusters may have the same ids
                 if (env.get("SLURM_JOB_ID"), env.get("SLURM_CONF")) == (self.job, ours):
                     yield int(entry.name), env
 
 
 def status(cluster: Cluster, runs: Path, *words: str) -> str:
-    """What `python -m lediflow.status` says of a runs' folder."""
+    """Output of `python -m lediflow.status` on a folder of runs."""
     place = [f"--runs={runs}"] if words and words[0] in ("logs", "cancel", "resume") else [str(runs)]
     return cluster.run(sys.executable, "-m", "lediflow.status", *words, *place)
 
 
-def told(run: Submitted) -> dict[str, Any]:
-    """The job's object of `--json`."""
+def status_row(run: Submitted) -> dict[str, Any]:
+    """The job's object in the output of `status --json`."""
     rows = json.loads(status(run.cluster, run.folder.root.parents[1], "--json"))
     return next(row for row in rows if row["name"] == run.folder.name)
 
 
 def on_every_rank(folder: Path, code: str) -> str:
-    """The option with which every rank runs this code before its command."""
+    """The option that makes every rank run this code before its command."""
     folder.mkdir()
     guard = 'if "lediflow.cluster.running.task" in " ".join(sys.orig_argv):'
     indented = "\n".join(f"    {line}" for line in code.strip().splitlines())
@@ -125,7 +125,7 @@ def on_every_rank(folder: Path, code: str) -> str:
 
 
 def submit(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
-    """`python -m lediflow.submit` of a smoke run in RUNS/name."""
+    """Submit a smoke run in RUNS/name by `python -m lediflow.submit`."""
     common = [
         "experiment=smoke",
         "stage=auxiliary",
@@ -138,13 +138,13 @@ def submit(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
 
 
 def submit_and_wait(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
-    """A run that nothing disturbs, at its end."""
+    """Submit a run without faults and wait for its end."""
     run = submit(cluster, runs, name, *options)
     assert run.wait_for_end()["decision"] == "done", cluster.story()
     return run
 
 
 def assert_same_end(run: Submitted, undisturbed: Submitted) -> None:
-    """Weights and the whole state, bit for bit."""
+    """Compare weights and the whole state bit for bit."""
     assert_same_tensors(newest_state(run.run), newest_state(undisturbed.run))
     assert_same_tensors(weights(run.run), weights(undisturbed.run))

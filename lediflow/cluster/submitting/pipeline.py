@@ -100,7 +100,7 @@ class PlannedJob:
 
     @property
     def queued_as(self) -> str | None:
-        """Id under which the job is in the queue. If it is to be submitted anew, this one is cancelled first."""
+        """Id under which the job is in the queue. If it is submitted again, this one is cancelled first."""
         return self.past.record.job_id if self.past.record and self.past.queued else None
 
     @property

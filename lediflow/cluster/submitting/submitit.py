@@ -17,7 +17,7 @@ from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig
 from lediflow.cluster.running import supervise
 from lediflow.cluster.running.rank_exits import find_attempt
 from lediflow.cluster.running.task import redirect_output
-from lediflow.cluster.slurm import SlurmError, key_to_change, said_once
+from lediflow.cluster.slurm import SlurmError, message_of, option_to_change
 from lediflow.cluster.submitting.submission import shell_lines, warning_seconds
 
 
@@ -47,8 +47,8 @@ def queue_by_submitit(
         with contextlib.redirect_stderr(io.StringIO()), executor.batch():
             jobs = [executor.submit(Supervised(str(folder.root))) for folder in folders]
     except submitit.core.utils.FailedJobError as error:
-        said = said_once(str(error))
-        raise SlurmError(f"sbatch: {said}{key_to_change(said, 'hydra.launcher.')}", said) from error
+        message = message_of(str(error))
+        raise SlurmError(f"sbatch: {message}{option_to_change(message, 'hydra.launcher.')}") from error
     return [job.job_id for job in jobs]
 
 

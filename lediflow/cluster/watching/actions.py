@@ -105,7 +105,7 @@ def save_and_cancel(overview: Overview, row: Row, pause: Callable[[], None] = wa
 def await_end(
     folder: JobFolder, look: Callable[[], list[Queued]], stop: Path, pause: Callable[[], None]
 ) -> str:
-    """Wait until the job has left the queue; if it is requeued meanwhile, cancel it."""
+    """Wait until the job has left the queue; if it is requeued in that time, cancel it."""
     while entries := look():
         if all(entry.is_waiting for entry in entries):
             slurm.cancel(entries[0].job.partition("_[")[0])

@@ -183,7 +183,7 @@ class Overview:
     def _before(self, record: JobRecord) -> list[str]:
         """Direct dependencies, then theirs, and so on."""
         names = list(record.after)
-        for name in names:  # grows meanwhile
+        for name in names:  # grows during the loop
             behind = self.jobs[name][1].after if name in self.jobs else []
             names += [other for other in behind if other not in names]
         return names

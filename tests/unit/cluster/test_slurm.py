@@ -54,7 +54,7 @@ def test_the_accounting_is_parsed(command):
 
 
 @pytest.mark.parametrize(
-    "said, key",
+    "message, option",
     [
         ("sbatch: error: invalid partition specified: nope", "slurm.partition"),
         ("sbatch: error: Invalid account or account/partition combination specified", "slurm.account"),
@@ -66,13 +66,13 @@ def test_the_accounting_is_parsed(command):
          "slurm.timeout_min"),
     ],
 )  # fmt: skip
-def test_a_refusal_has_slurms_own_message_once_and_the_option_to_change(command, said, key):
-    command("sbatch", stderr=f"{said}\n{said}", status=1)
+def test_a_refusal_has_slurms_own_message_once_and_the_option_to_change(command, message, option):
+    command("sbatch", stderr=f"{message}\n{message}", status=1)
     with pytest.raises(SlurmError) as refused:
         slurm.sbatch("job.sh")
-    sentence = said.removeprefix("sbatch: error: ")
+    sentence = message.removeprefix("sbatch: error: ")
     assert str(refused.value).count(sentence) == 1
-    assert key in str(refused.value)
+    assert option in str(refused.value)
 
 
 def test_a_machine_without_slurm_gets_advice(monkeypatch, tmp_path):

@@ -83,7 +83,7 @@ def test_a_job_that_is_done_exits_with_0_and_records_start_and_end_of_the_attemp
 def test_every_rank_gets_its_cores_and_a_common_rendezvous(supervised):
     options = {"cpus_per_task": 5, "tasks_per_node": 2, "srun_args": ["--label"]}
     _, process = supervised('echo "$@"; env | grep MASTER', **options)
-    said = process.wait().output
+    output = process.wait().output
     for option in (
         "--kill-on-bad-exit=1",
         "--ntasks=4",
@@ -91,9 +91,9 @@ def test_every_rank_gets_its_cores_and_a_common_rendezvous(supervised):
         "--cpus-per-task=5",
         "--label",
     ):
-        assert option in said
-    assert "MASTER_ADDR=node1" in said
-    port = int(said.partition("MASTER_PORT=")[2].split()[0])
+        assert option in output
+    assert "MASTER_ADDR=node1" in output
+    port = int(output.partition("MASTER_PORT=")[2].split()[0])
     assert 20_000 <= port < 30_000
 
 

@@ -18,7 +18,7 @@ def runs(tmp_path):
 
 
 @pytest.fixture
-def said(runs, monkeypatch, capsys):
+def run_status(runs, monkeypatch, capsys):
     """`lediflow.status words...` on these runs, or those of `place` -> (exit status, stdout, stderr)."""
 
     def call(*words, place=runs):

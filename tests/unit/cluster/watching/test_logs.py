@@ -51,39 +51,39 @@ def test_the_controller_is_queried_at_most_once_per_interval():
 # --- the command
 
 
-def test_a_log_is_followed_until_the_job_has_left_the_queue(slurm, runs, said):
+def test_a_log_is_followed_until_the_job_has_left_the_queue(slurm, runs, run_status):
     (job(runs, "demo").log / "7.log").write_text("a word\n")
-    assert said("logs", "demo", "--follow") == (0, "a word\n", "")
+    assert run_status("logs", "demo", "--follow") == (0, "a word\n", "")
 
 
-def test_a_run_that_was_never_queued_has_no_log(slurm, runs, said):
+def test_a_run_that_was_never_queued_has_no_log(slurm, runs, run_status):
     trained_by_hand(runs, "hand")
-    code, _, err = said("logs", "hand")
+    code, _, err = run_status("logs", "hand")
     assert code == 2
     assert f"{runs}/hand/events.jsonl has its events" in err
 
 
-def test_the_log_of_another_rank_is_from_its_last_attempt(slurm, runs, said):
+def test_the_log_of_another_rank_is_from_its_last_attempt(slurm, runs, run_status):
     log = job(runs, "demo").log
     for restart in (2, 10, 9):
         (log / f"7-{restart}-rank3.log").write_text(f"attempt {restart}\n")
-    assert said("logs", "demo", "--rank=3")[1] == "attempt 10\n"
+    assert run_status("logs", "demo", "--rank=3")[1] == "attempt 10\n"
     (log / "7-10-rank1.log").touch()
-    code, _, err = said("logs", "demo", "--rank=1")
+    code, _, err = run_status("logs", "demo", "--rank=1")
     assert code == 2
     assert "rank 1 of demo has no output; ranks with output: 3" in err
 
 
-def test_a_pending_job_has_no_output_yet(slurm, runs, said):
+def test_a_pending_job_has_no_output_yet(slurm, runs, run_status):
     job(runs, "demo")
     slurm("squeue", "7|PENDING|Priority||demo|0|\n")
-    code, _, err = said("logs", "demo")
+    code, _, err = run_status("logs", "demo")
     assert code == 2
     assert "has no output yet: pending: waits for its turn" in err
 
 
-def test_the_log_of_an_array_needs_a_task(slurm, runs, said):
+def test_the_log_of_an_array_needs_a_task(slurm, runs, run_status):
     folder = job(runs, "encode", array=2)
     (folder.log / "7_1.log").write_text("one\n")
-    assert "choose one: --task=0 ... --task=1" in said("logs", "encode")[2]
-    assert said("logs", "encode", "--task=1")[1] == said("logs", "7_1")[1] == "one\n"
+    assert "choose one: --task=0 ... --task=1" in run_status("logs", "encode")[2]
+    assert run_status("logs", "encode", "--task=1")[1] == run_status("logs", "7_1")[1] == "one\n"
