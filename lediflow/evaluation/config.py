@@ -21,9 +21,8 @@ class MetricsConfig:
 
     # streaming: one pass, in memory that is independent of the number of images; only MMD and Fréchet distance
     estimator: str = "exact"
-    neighbors: int = bounded(
-        NEIGHBORS, at_least=1
-    )  # of precision, recall, density and coverage; more: wider balls, milder judgement
+    # for precision, recall, density and coverage; more neighbours make larger balls and a more lenient metric
+    neighbors: int = bounded(NEIGHBORS, at_least=1)
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
@@ -36,9 +35,9 @@ class RealImagesConfig:
     """What generated images are compared with."""
 
     path: str = ""  # folder of shards, photographs or latents; only needed with a run
-    # where path holds latents: the shards they were made from, to measure against both
+    # if path holds latents: the shards they were encoded from, to measure against both
     photographs: str | None = None
-    split: str = "all"  # all | train | heldout: the part of the images, as the run's training divided them
+    split: str = "all"  # all | train | heldout: part of the images, as divided by the run's training
 
 
 @dataclass(kw_only=True)
@@ -49,27 +48,26 @@ class EvaluateConfig(SamplingOptions):
     run: str | None = None  # run folder of a flow ...
     sampler: str | None = None  # ... and of its latent sampler
     baseline: str | None = None  # mode=stages: run folder of a Gaussian flow to compare with
-    runs: Any = field(
-        default=None, metadata={"types": dict[str, list[str]]}
-    )  # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
+    # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
+    runs: Any = field(default=None, metadata={"types": dict[str, list[str]]})
     results: list[str] = field(default_factory=list)  # mode=compare: two folders that this command wrote
     images: str | None = None  # or a folder of finished pictures ...
     reference: str | None = None  # ... and a folder of real ones
-    watch: str | None = None  # a run that trains: evaluate each new checkpoint of it; also --watch RUN
-    watch_seconds: float = bounded(30.0, above=0)  # between two looks at its checkpoints
+    watch: str | None = None  # evaluate each new checkpoint of this run while it trains; also --watch RUN
+    watch_seconds: float = bounded(30.0, above=0)  # between checks for new checkpoints
     data: RealImagesConfig = field(default_factory=RealImagesConfig)
     output: str | None = None  # folder of results.json and figures; null: `results` inside the run, or images
-    # file of the reference's features; null: among the runs, under its fingerprint
+    # file for the features of the reference; null: a cache in paths.runs
     statistics: str | None = None
-    keep_features: bool = False  # leave the features of generated images beside the results
+    keep_features: bool = False  # keep the features of generated images with the results
     count: int = bounded(1024, at_least=1)  # generated images per row; metrics on few images are noisy
     reference_count: int = bounded(0, at_least=0)  # real images; 0 takes all
+    # numbers of solver steps, each measured
     step_counts: list[int] = bounded(
         default_factory=lambda: [1, 2, 4, 8], at_least=0, at_most=MOST_STEPS, is_filled=True, is_distinct=True
-    )  # solver steps, each measured
+    )
     grid: GridConfig = field(default_factory=GridConfig)
-    timed_batch: int = bounded(
-        16, at_least=1
-    )  # images at once when milliseconds are taken, besides one by one
+    # batch size at which milliseconds are measured, besides single images
+    timed_batch: int = bounded(16, at_least=1)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)

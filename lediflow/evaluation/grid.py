@@ -20,12 +20,10 @@ class GridConfig:
 
     # null: euler, midpoint, heun3 (stages: midpoint); dopri5 once, without steps
     solvers: list[str] | None = None
-    steps: list[int] | None = bounded(
-        None, at_least=0, at_most=MOST_STEPS, is_filled=True
-    )  # 0: draws of the learned prior, once; null: 0, 1, 2, 4, 8
-    temperatures: list[float] = bounded(
-        default_factory=lambda: [1.0], at_least=0, is_filled=True
-    )  # of the prior; lower is smoother
+    # 0: draws of the learned prior, once; null: 0, 1, 2, 4, 8
+    steps: list[int] | None = bounded(None, at_least=0, at_most=MOST_STEPS, is_filled=True)
+    # of the prior; lower values give smoother images
+    temperatures: list[float] = bounded(default_factory=lambda: [1.0], at_least=0, is_filled=True)
 
     def __post_init__(self) -> None:
         check_ranges(self, "grid.")

@@ -200,7 +200,7 @@ def refuse_seen(held_out: dict[str, float]) -> None:
     if held_out["share_identical"] > 0.5:
         raise UserError(
             f"{held_out['share_identical']:.0%} of the {held_out['images']} held-out photographs are training images "
-            "too, so no copy could be told from them; hold out photographs that were not trained on"
+            "too, so copies could not be distinguished from them; hold out photographs that were not trained on"
         )
 
 

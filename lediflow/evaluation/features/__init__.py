@@ -50,16 +50,14 @@ CHOICES = (*VARIANTS, CLIP, f"{PREFIX}ARCHITECTURE", INCEPTION, TORCHSCRIPT)
 class FeaturesConfig:
     """The feature extractor of the metrics. Numbers of different extractors cannot be compared."""
 
-    # or efficientnet-lite2; clip-vit-l14-336: CMMD; inception: FID; see docs
+    # efficientnet-lite0, efficientnet-lite2, clip-vit-l14-336 (CMMD), inception (FID), ...: see docs/evaluation.md
     name: str = "efficientnet-lite0"
-    path: str | None = None  # weights file: EfficientNets bring theirs along, all others need one
-    size: int = bounded(224, at_least=1)  # torchscript: the side in pixels that the module wants
-    mean: list[float] = bounded(
-        default_factory=lambda: [0.485, 0.456, 0.406], entries=3
-    )  # torchscript: of the channels, in 0..1
-    std: list[float] = bounded(
-        default_factory=lambda: [0.229, 0.224, 0.225], above=0, entries=3
-    )  # torchscript: likewise
+    path: str | None = None  # weights file; EfficientNets come with theirs, the others need one
+    size: int = bounded(224, at_least=1)  # torchscript: side of the module's input in pixels
+    # torchscript: means of the channels, in 0..1
+    mean: list[float] = bounded(default_factory=lambda: [0.485, 0.456, 0.406], entries=3)
+    # torchscript: standard deviations of the channels, in 0..1
+    std: list[float] = bounded(default_factory=lambda: [0.229, 0.224, 0.225], above=0, entries=3)
     device: str = "cpu"  # where the extractor runs
 
 
