@@ -6,7 +6,8 @@
     python tools/render_results.py                        render what is kept
     python tools/render_results.py --check                exit 1 if a document is out of date
 
-A block of a document between `<!-- render: NAME -->` and `<!-- end: NAME -->` belongs to this tool.
+A block of a document between `<!-- render: NAME -->` and `<!-- end: NAME -->` belongs to this tool. Two blocks of
+docs/architecture.md come from the code: `code` (count_code.py) and `layers` (layers.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import count_code
+import layers
 from campaign import tables as campaign_tables
 from PIL import Image
 
@@ -34,6 +37,7 @@ DOCUMENTS = (
     Path("docs/performance.md"),
     Path("docs/evaluation.md"),
     Path("docs/results.md"),
+    Path("docs/architecture.md"),
 )
 BENCHES = (
     "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
@@ -258,7 +262,9 @@ def blocks(root: Path) -> dict[str, str]:
     for kind in campaign_tables.LINES:
         for file in sorted((root / "results/campaign").glob(f"{kind}_*.json")):
             found[file.stem] = campaign_block(kind, json.loads(file.read_text()))
-    return found
+    if document := kept(root / count_code.KEPT):
+        found["code"] = count_code.block(document)
+    return found | {"layers": layers.block(root)}
 
 
 def kept(path: Path) -> Results | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -19,6 +20,7 @@ DOCUMENTS = [
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+)`")
+OBJECT = re.compile(r"([\w/]+\.py):([\w.]+)")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)")
 STEPS = "<!-- commands: steps -->"
 
@@ -31,6 +33,31 @@ def fenced(text: str, language: str) -> list[str]:
 def inline_code(text: str) -> list[str]:
     """What stands between single backticks, outside of blocks."""
     return CODE.findall(FENCE.sub("", text))
+
+
+def named_objects(text: str) -> list[tuple[str, str]]:
+    """(file, name) of each `file.py:name`; a name is that of a function, class or constant, or CLASS.MEMBER."""
+    return [(found[1], found[2]) for code in inline_code(text) if (found := OBJECT.fullmatch(code))]
+
+
+def defines(path: Path, name: str) -> bool:
+    """Whether a file defines the name itself: what it imports or inherits does not count."""
+    body: list[ast.stmt] = ast.parse(path.read_text()).body
+    for part in name.split("."):
+        found = [node for node in body if part in names_of(node)]
+        if not found:
+            return False
+        body = getattr(found[-1], "body", [])
+    return True
+
+
+def names_of(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module or class defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    flat = [part for target in targets for part in getattr(target, "elts", [target])]
+    return [part.id for part in flat if isinstance(part, ast.Name)]
 
 
 def links(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from documents import DOCUMENTS, ROOT, fenced, inline_code, links, tool
+from documents import DOCUMENTS, ROOT, defines, fenced, inline_code, links, named_objects, tool
 
 from lediflow.engine.protocol import EngineConfig
 
@@ -41,6 +41,26 @@ def test_files_and_folders_that_are_named_exist(path):
         if not ((ROOT / name).exists() or (package / name).exists() or name in known | made_by_runs)
     ]
     assert missing == []
+
+
+@each_document
+def test_functions_and_classes_that_are_named_exist(path):
+    """Written `file.py:name`, the file from the package."""
+    package = ROOT / "lediflow"
+    named = named_objects(path.read_text())
+    wrong = [
+        f"{file}:{name}"
+        for file, name in named
+        if not ((package / file).is_file() and defines(package / file, name))
+    ]
+    assert wrong == []
+
+
+def test_every_package_and_module_at_the_top_has_its_line_in_the_architecture():
+    table = (ROOT / "docs" / "architecture.md").read_text().split("## Packages")[1].split("\n## ")[0]
+    described = {code for line in table.splitlines() if line.startswith("|") for code in inline_code(line)}
+    found = {path.stem for path in (ROOT / "lediflow").iterdir() if not path.name.startswith("_")}
+    assert found - described == set()
 
 
 @each_document
