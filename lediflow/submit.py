@@ -27,7 +27,7 @@ from lediflow.cluster.submitting.pipeline import carry_out, dry_run, known_past,
 from lediflow.cluster.submitting.submission import copy_code, render, submit
 from lediflow.config.cli import BAD_REQUEST, explain, unflagged
 from lediflow.config.pipeline_jobs import pipeline_jobs
-from lediflow.config.requests import Request, check_ranks, job_record, slurm_options, swept, take_apart
+from lediflow.config.requests import Request, check_ranks, job_record, parse_request, slurm_options, swept
 from lediflow.config.schema import SubmitCommand
 from lediflow.errors import UserError
 
@@ -42,7 +42,7 @@ def main() -> None:
     is_dry = DRY_RUN in arguments
     request = None
     try:
-        request = take_apart([argument for argument in arguments if argument != DRY_RUN])
+        request = parse_request([argument for argument in arguments if argument != DRY_RUN])
         (submit_pipeline if request.pipeline else submit_jobs)(request, is_dry)
     except UserError as error:
         refuse(str(error))

@@ -1,1 +1,1 @@
-"""Configuration: dataclasses (schema), their names for Hydra (register), and config -> objects (build)."""
+"""Configuration: the dataclasses of all commands, their registration with Hydra, and building objects from them."""

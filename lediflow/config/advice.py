@@ -1,4 +1,4 @@
-"""The whole command that trains a missing run: what a message tells people to type, ready for a shell."""
+"""Shell commands that error messages suggest: train a missing run, or continue an interrupted one."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ COMMON = (
     "seed",
     "synthetic_images",
     "tracking",
-)  # alike in all stages
-OF_A_START = ("dry_run", "dry_run_ranks", "nodes", "paths", "per_stage", "run")  # nothing of the result
+)  # options with the same value in all stages of an experiment
+# options of one start of a run, which do not change its result
+START_ONLY = ("dry_run", "dry_run_ranks", "nodes", "paths", "per_stage", "run")
 PLAIN = re.compile(r"[\w./-]+")
 
 
 def auxiliary_command(command: TrainCommand, folder: Path) -> str:
-    """What trains the auxiliary model of a dependent stage's command in `folder`.
+    """The command that trains, in `folder`, the auxiliary model that a dependent stage needs.
 
-    An interrupted training is continued with its own options. Without one, the options that all stages share are taken
-    over from this process's command line.
+    If a training was interrupted there, the command continues it with its own options. Otherwise it takes the options
+    that all stages share from this process's command line.
     """
     if continuing := continuing_command(folder):
         return continuing
@@ -48,7 +49,7 @@ def auxiliary_command(command: TrainCommand, folder: Path) -> str:
 
 
 def continuing_command(folder: Path) -> str | None:
-    """What continues the training that began in a run folder; None where its options cannot be read."""
+    """The command that continues the training in a run folder; None if its options cannot be read."""
     options = recorded_options(folder)
     if options is None or not isinstance(options.get("stage"), dict):
         return None
@@ -57,14 +58,14 @@ def continuing_command(folder: Path) -> str | None:
     names = [*(f"{name}_{end}" for end in ends), name]
     known = next((found for found in map(existing_experiment, names) if found), None)
     words = [*([f"experiment={known}"] if known else []), f"stage={stage}", f"run={hydra_text(str(folder))}"]
-    left_out = (*OF_A_START, "parent") if stage == "auxiliary" else OF_A_START
-    return as_command([*words, *differing(words, from_here(options, folder), left_out)])
+    left_out = (*START_ONLY, "parent") if stage == "auxiliary" else START_ONLY
+    return as_command([*words, *differing_overrides(words, relocated(options, folder), left_out)])
 
 
-def from_here(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Recorded options whose relative paths lead on from this working folder, if the run began in another.
+def relocated(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Recorded options with relative paths made valid from this working folder, if the run was started from another.
 
-    Where the run began follows from its folder and from the relative `run=` it was given.
+    The working folder of the start is derived from the run folder and from its recorded relative `run=`.
     """
     run, root = Path(str(options.get("run"))), folder.absolute()
     began = Path(*root.parts[: -len(run.parts) or None])
@@ -80,23 +81,24 @@ def from_here(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def require_export(folder: RunFolder, role: str, otherwise: str) -> Path:
-    """The export folder of a finished run; UserError with the command that finishes it, or `otherwise`."""
+    """The export folder of a finished run; UserError if it is unfinished, with the command to run or `otherwise`."""
     if folder.is_exported:
         return folder.export
     return folder.require_export(role, continuing_command(folder.root) or otherwise)
 
 
 def as_command(words: list[str]) -> str:
+    """A training command with these overrides, quoted for a shell."""
     return f"python -m lediflow.train {shlex.join(words)}"
 
 
 def existing_experiment(name: str) -> str | None:
-    """The name, if there is an experiment of that name."""
+    """The name if conf/experiment has a file of that name, else None."""
     return name if (conf_folder() / "experiment" / f"{name}.yaml").is_file() else None
 
 
 def shared_overrides(command: TrainCommand) -> list[str]:
-    """Overrides of this process's command line that hold for every stage."""
+    """Overrides on this process's command line that apply to every stage; data.path is always among them."""
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     shared = [item for item in overrides if key_of(item).partition(".")[0] in COMMON]
     if "data.path" in map(key_of, shared):
@@ -105,20 +107,21 @@ def shared_overrides(command: TrainCommand) -> list[str]:
 
 
 def key_of(override: str) -> str:
+    """The key of an override, without +, ~ and @package."""
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def recorded_options(folder: Path) -> dict[str, Any] | None:
-    """The resolved options of the folder's last start; None where there are none that can be read."""
+    """The resolved options of the folder's last start; None if they are missing or cannot be read."""
     try:
         return RunFolder(folder).recorded_options()
     except RecordError:
         return None
 
 
-def differing(words: list[str], recorded: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
-    """Overrides that bring a command to the recorded options, but for the keys that are left out."""
-    from lediflow.config.requests import composed  # which needs all that a training needs
+def differing_overrides(words: list[str], recorded: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
+    """Overrides that give a command the recorded options, except for the keys in `left_out`."""
+    from lediflow.config.requests import composed  # imported here because of its many dependencies
 
     try:
         ours: Any = OmegaConf.to_container(composed("train", words), resolve=True)
@@ -133,7 +136,7 @@ def differing(words: list[str], recorded: Mapping[str, Any], left_out: Sequence[
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values; lists are values."""
+    """Each dotted key of nested mappings with its value; a list counts as one value."""
     if not isinstance(node, Mapping):
         yield prefix.removesuffix("."), node
         return
@@ -142,7 +145,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def hydra_text(value: Any) -> str:
-    """A value as Hydra's grammar takes it."""
+    """A value written in Hydra's override grammar."""
     match value:
         case None | bool():
             return str(value).lower().replace("none", "null")
@@ -159,6 +162,7 @@ def hydra_text(value: Any) -> str:
 
 
 def is_number(text: str) -> bool:
+    """Whether Python reads the text as a number."""
     try:
         float(text)
     except ValueError:

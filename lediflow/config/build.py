@@ -1,4 +1,4 @@
-"""From configuration to objects: the only place where a run's parts meet."""
+"""Builds the objects of a training run from its configuration; the only place that connects them."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ log = logging.getLogger(__name__)
 
 
 def typed(config: DictConfig) -> Any:
-    """The composed configuration as its dataclasses, every interpolation resolved and every number in its range.
+    """Convert a composed configuration to its dataclass, with interpolations resolved and numbers checked.
 
-    UserError, with the option's full name, for values that cannot be used.
+    Raises UserError, with the full name of the option, for an invalid value.
     """
     try:
         command = OmegaConf.to_object(config)
-    except ValueError as error:  # a specification that contradicts itself
+    except ValueError as error:  # raised by a __post_init__
         key, message = key_of_contradiction(config), str(error)
         joint = "." if isinstance(error, OutOfRangeError) else ": "
         raise UserError(message if message.startswith(key) else f"{key}{joint}{message}") from error
@@ -73,7 +73,7 @@ def typed(config: DictConfig) -> Any:
 def build_run(
     command: TrainCommand, inputs: Inputs, tracker: Tracker, ranks: Ranks, stop: StopRequest
 ) -> Training:
-    """Every part of one run, connected."""
+    """Build a run: model, engine, stage, data stream, checkpoints, validation and monitoring."""
     torch.manual_seed(command.seed)
     model = build_trained_model(command)
     log.info("%s", describe_model(model))
@@ -84,7 +84,7 @@ def build_run(
     engine = build_engine(
         command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent)
     )
-    # names this start of the run: files that a killed one left have another name
+    # identifies this start of the run, so that files left by a killed start have another name
     session = engine.group.broadcast(uuid4().hex[:12])
     frozen = engine.frozen(inputs.parent.model) if inputs.parent else None
     stage = build_stage(command, frozen)
@@ -133,12 +133,12 @@ def build_run(
 
 
 def kept_roles(config: TrainingConfig) -> tuple[str, ...]:
-    """Roles of the averaged weights, and `best` where the best weights are exported."""
+    """Roles of the averaged weights, with `best` if the best weights are exported."""
     return (*roles(config.ema), *[BEST] * (config.export == BEST))
 
 
 def needs_validation(config: TrainingConfig) -> str:
-    """The option that needs held-out losses, as it was given; empty where none is used."""
+    """The option that needs held-out losses, as key=value; "" if none does."""
     if config.export == BEST:
         return f"train.export={config.export}"
     return f"train.patience_images={config.patience_images}" if config.patience_images else ""
@@ -147,7 +147,7 @@ def needs_validation(config: TrainingConfig) -> str:
 def build_engine(
     command: TrainCommand, module: nn.Module, ranks: Ranks, fitting: Fitting | None = None
 ) -> Engine:
-    """The engine that was asked for; `fitting` finds the micro-batch where none was given."""
+    """The engine named by engine.name; `fitting` finds the micro-batch if engine.micro_batch is 0."""
     train, config = command.train, command.engine
     groups = parameter_groups(module, train.learning_rate, train.weight_decay)
     options: dict[str, Any] = {
@@ -161,7 +161,7 @@ def build_engine(
             case "local":
                 return LocalEngine(module, groups, config, ranks, **options)
             case "deepspeed":
-                from lediflow.engine.deepspeed import DeepSpeedEngine  # heavy: only where it is used
+                from lediflow.engine.deepspeed import DeepSpeedEngine  # slow to import
 
                 return DeepSpeedEngine(module, groups, config, ranks, **options)
     except ValueError as error:
@@ -170,7 +170,7 @@ def build_engine(
 
 
 def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = False) -> Throughput:
-    """FLOPs of one image and the device's peak; `is_encoded`: the parent's part was computed before training."""
+    """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here."""
     parent = command.model.auxiliary if has_parent(command) else None
     size = command.model.image_size
     flops = training_flops(command.stage.name, trained_spec(command), parent, size)
@@ -182,12 +182,12 @@ def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = F
 
 
 def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
-    """What sampling and dependent runs must know besides the weights."""
+    """The facts in export/config.json that sampling and dependent runs need besides the weights."""
     index, parent, warm = inputs.reader.index, inputs.parent, inputs.warm_start
     return {
         "stage": command.stage.name,
         "prior": command.prior,
-        **width_facts(command),  # None: measured when the run begins
+        **width_facts(command),  # None until measured, at the start of the run
         "image_size": command.model.image_size,
         "codec": index.contents.codec or {"name": "pixels"},
         "data": {

@@ -1,6 +1,6 @@
-"""What is refused before anything is built: options that contradict each other, levels that cannot tile.
+"""Checks before anything is built: options that contradict each other, levels that do not divide the image.
 
-The range of a single number stands beside its field: see lediflow.ranges.
+The range of a single number is declared at its field: see lediflow.ranges.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ PRIORS = ("learned", "gaussian")
 
 
 def check_command(command: TrainCommand) -> None:
+    """Raise UserError for options of a training that cannot be combined."""
     if command.prior not in PRIORS:
         raise UserError(f"prior={command.prior!r} is unknown; use one of {', '.join(PRIORS)}")
     if command.prior == "gaussian" and command.stage.name != "flow":
@@ -54,7 +55,7 @@ def check_command(command: TrainCommand) -> None:
 
 
 def check_augmentation(command: TrainCommand) -> None:
-    """Refuse augmentation with a model that has no input for it: it would generate augmented images."""
+    """Reject augmentation of a model without the augmentation input: it would generate augmented images."""
     probability, name = command.data.augment.probability, trained_key(command)
     if probability and not getattr(command.model, name).augmentation:
         raise UserError(
@@ -84,12 +85,12 @@ def check_augmentation(command: TrainCommand) -> None:
 
 
 def trained_key(command: TrainCommand) -> str:
-    """The key under `model` of the model that the command's stage trains."""
+    """The key under `model` of the model that the stage trains."""
     return "velocity" if command.stage.name == "flow" else str(command.stage.name)
 
 
 def check_best(command: TrainCommand) -> None:
-    """Refuse export=best and patience without held-out losses, and a patience shorter than the warm-up."""
+    """Reject export=best and patience without held-out losses, and a patience shorter than the warm-up."""
     train = command.train
     if train.export not in EXPORTS:
         raise UserError(f"train.export={train.export!r} is unknown; use one of {', '.join(EXPORTS)}")
@@ -100,12 +101,12 @@ def check_best(command: TrainCommand) -> None:
     needs = f"{' and '.join(asked)} needs the loss on held-out samples, but"
     if train.validation.every_images == 0:
         raise UserError(
-            f"{needs} train.validation.every_images=0 never takes it; set train.validation.every_images=null, or to a "
-            "number of images"
+            f"{needs} train.validation.every_images=0 never computes it; set train.validation.every_images=null, or "
+            "to a number of images"
         )
     if not command.data.held_out_fraction:
         raise UserError(
-            f"{needs} data.held_out_fraction=0 holds out none; set data.held_out_fraction=0.05, for instance"
+            f"{needs} data.held_out_fraction=0 holds out no samples; set data.held_out_fraction=0.05, for instance"
         )
     if train.patience_images and train.patience_images < train.schedule.warmup_images:
         raise UserError(
@@ -121,9 +122,9 @@ def check_best(command: TrainCommand) -> None:
 
 
 def check_blanks(command: Any, prefix: str = "") -> None:
-    """Refuse an empty value where a name is needed, such as that of run=$UNSET: it would stand for this folder.
+    """Reject an empty string for a name, such as run=$UNSET gives: as a path it would be the working folder.
 
-    data.path may be empty: a dry run needs none.
+    data.path may be empty, since a dry run needs no data.
     """
     for field in dataclasses.fields(command):
         value, key = getattr(command, field.name), f"{prefix}{field.name}"
@@ -131,13 +132,13 @@ def check_blanks(command: Any, prefix: str = "") -> None:
             check_blanks(value, f"{key}.")
         elif isinstance(value, str) and not value.strip():
             if field.default is None:
-                raise UserError(f"{key}= is empty; give a value, or {key}=null for none")
+                raise UserError(f"{key}= is empty; give a value, or {key}=null for no value")
             if not prefix and field.default in (dataclasses.MISSING, MISSING):
                 raise UserError(f"{key}= is empty; give a value")
 
 
 def check_sizes(command: TrainCommand) -> None:
-    """Refuse levels that cannot tile what their model will see, before anything is built."""
+    """Reject levels whose tokens or windows do not divide the input of their model."""
     model, size = command.model, command.model.image_size
     if command.stage.name == "flow":
         check_grid(model.velocity.levels, model.velocity.patch_size, size, size, key="model.velocity")

@@ -1,9 +1,15 @@
-"""One front for every command: Hydra composes, mistakes get a sentence instead of a traceback.
+"""Entry point of every command: Hydra composes the configuration; a user's mistake prints a sentence, no traceback.
 
-Exit status: 0 the work is done; 2 the request cannot be met (the message says what to do); 130 interrupted; 1 anything
-else, with a traceback. Training that was stopped with its state saved ends with 75 (Ctrl-C or another signal), 79 (the
-wall time is near) or 80 (`touch RUN/stop`): see StopReason; 81 a rank that was stuck ended itself: see Watchdog; 82
-another start has the run folder, nothing was saved: see engine.lease.
+Exit status:
+    0    the work is done
+    1    an unexpected error, with a traceback
+    2    the request cannot be met; the message says what to do
+    75   training stopped by Ctrl-C or another signal, state saved (see StopReason)
+    79   training stopped before the wall time ends, state saved
+    80   training stopped by `touch RUN/stop`, state saved
+    81   a rank that hung ended itself (see Watchdog)
+    82   another start owns the run folder, nothing saved (see engine.lease)
+    130  interrupted
 """
 
 from __future__ import annotations
@@ -40,10 +46,10 @@ from lediflow.nn.neighborhood import RouteUnavailableError
 BAD_REQUEST = 2
 REFERENCE_HINT = "${...} refers to another option; for a name with these characters write \\${"
 REFERENCE_FAULTS = (InterpolationResolutionError, GrammarParseError)
-_typed: list[str] = []  # the command line before it was put into Hydra's grammar
+_typed: list[str] = []  # the command line as typed, before conversion to Hydra's grammar
 
-_SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # in Hydra's lists of choices, but nobody's choice
-_INTERNALS = re.compile(r"\n\s+full_key: (\S+)(?:\n\s+(?:reference|object)_type=.*)*")  # OmegaConf's
+_SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # schemas in Hydra's lists of choices, which users do not choose
+_INTERNALS = re.compile(r"\n\s+full_key: (\S+)(?:\n\s+(?:reference|object)_type=.*)*")  # added by OmegaConf
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")
 _GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^']+':((?:\s*\n\t\S+)+)")
 
@@ -56,7 +62,7 @@ def run_command(
 ) -> None:
     """Compose `config_name` with the command line, then run the task.
 
-    Options named in `dashed` may also be written `--name value`, those in `flags` `--name` for true.
+    Options in `dashed` may also be written as `--name value`. Options in `flags` may be written as `--name` for true.
     """
     _typed[:] = sys.argv[1:]
     try:
@@ -64,35 +70,37 @@ def run_command(
         sys.argv[1:] = hydra_arguments(plain, COMMANDS[config_name])
     except UserError as error:
         _refuse(str(error))
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us, not Hydra's printer
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # pass exceptions on instead of printing them
     register_schemas()
     if any("hydra/launcher" in argument for argument in sys.argv[1:]):
-        from lediflow.config.launchers import register_launchers  # needs all that a training run needs
+        from lediflow.config.launchers import (
+            register_launchers,
+        )  # imported here because of its many dependencies
 
         register_launchers(conf_folder() / "slurm")
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(
-        answering(task)
+        exiting_with_status(task)
     )
     try:
         main()
-    except UserError as error:  # of a launcher
+    except UserError as error:  # raised by a launcher
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error, config_name))
 
 
 def hydra_arguments(arguments: list[str], command: type) -> list[str]:
-    """The arguments in Hydra's grammar; see lediflow.config.literal."""
+    """Convert the arguments to Hydra's grammar (see lediflow.config.literal); a multirun gets its flag first."""
     written = literal_arguments(arguments, [command])
     if not is_multirun(written):
         return written
     others = [argument for argument in written if argument not in MULTIRUN]
-    # argparse takes overrides in one piece, so that the flag goes to the front
+    # argparse accepts overrides only as one contiguous group: the flag goes first
     return [MULTIRUN[-1], *others, *(exclusion(others) if command is TrainCommand else [])]
 
 
 def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
-    """`--name value` and `--name=value` as the override `name=value`."""
+    """Rewrite `--name value` and `--name=value` as the override `name=value`."""
     known, left = {f"--{name}": name for name in names}, iter(arguments)
     overrides = []
     for argument in left:
@@ -104,13 +112,13 @@ def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
 
 
 def unflagged(arguments: list[str], names: Iterable[str]) -> list[str]:
-    """`--some-name` as the override `some_name=true`."""
+    """Rewrite `--some-name` as the override `some_name=true`."""
     known = {f"--{name.replace('_', '-')}": f"{name}=true" for name in names}
     return [known.get(argument, argument) for argument in arguments]
 
 
 def this_command() -> str:
-    """The command line that was typed, ready to be typed again."""
+    """The command line of this process, quoted for a shell, with torchrun if that started it."""
     package = sys.modules["__main__"].__spec__
     module = package.name.removesuffix(".__main__") if package else "lediflow.train"
     is_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
@@ -118,10 +126,10 @@ def this_command() -> str:
     return f"{launcher} {shlex.join(['-m', module, *(_typed or sys.argv[1:])])}"
 
 
-def answering(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """The task, ending its process with a sentence and a status where it cannot do what was asked.
+def exiting_with_status(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Wrap the task so that a user's mistake ends the process with a message and an exit status.
 
-    Inside the job, not around Hydra: a launcher that sends jobs away would take an exception for a result.
+    The wrapper is inside the Hydra job because a launcher would treat an exception of the job as its result.
     """
 
     @functools.wraps(task)
@@ -154,7 +162,7 @@ def _explain_missing(error: MissingMandatoryValue) -> str:
 
 
 def explain(error: Exception, config_name: str) -> str:
-    """Hydra's own message, and the nearest valid name where a name was mistyped."""
+    """Hydra's message, with the nearest valid names if a name was mistyped."""
     if isinstance(error, OverrideParseException):
         return explain_unreadable(error.override)
     reference = next(
@@ -177,18 +185,18 @@ def explain(error: Exception, config_name: str) -> str:
 
 
 def explain_unreadable(argument: str) -> str:
-    """For an argument that Hydra's grammar does not take: the line that it would take, as a shell wants it."""
+    """The message for an argument that Hydra cannot parse, with the corrected argument quoted for a shell."""
     if (found := OVERRIDE.fullmatch(argument)) is None:
-        return f"{shlex.quote(argument)} is no option; options are written key=value, --help lists them"
+        return f"{shlex.quote(argument)} is not an option; options are written key=value, --help lists them"
     key, value = f"{found['sign']}{found['key']}", found["value"]
     if value[:1] in ("[", "{"):
         example = {"[": f'{key}=["a b",c]', "{": f'{key}={{a:"b c"}}'}[value[0]]
         return f"{argument} cannot be read as a list or mapping; write it as in {shlex.quote(example)}"
-    return f"{argument} cannot be read; in quotes a value is taken as it stands: {typed(key, value)}"
+    return f"{argument} cannot be read; a value in quotes is taken literally: {typed(key, value)}"
 
 
 def option_names(config_name: str) -> list[str]:
-    """Every dotted option a command takes with its default groups."""
+    """Every dotted option of a command with its default groups."""
     register_schemas()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):

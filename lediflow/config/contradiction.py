@@ -1,4 +1,4 @@
-"""Which part of a configuration cannot be built."""
+"""Finds the part of a configuration that its dataclass rejects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
 def key_of_contradiction(node: DictConfig | ListConfig, key: str = "") -> str:
-    """The innermost part whose dataclass refuses its values, as model.velocity.levels[1]; "" for the whole."""
+    """The key of the innermost part whose dataclass raises ValueError: model.velocity.levels[1]; "" at the root."""
     for name, part in parts_of(node, key):
         try:
             OmegaConf.to_object(part)
@@ -18,7 +18,7 @@ def key_of_contradiction(node: DictConfig | ListConfig, key: str = "") -> str:
 
 
 def parts_of(node: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, DictConfig | ListConfig]]:
-    """The sections and lists inside a node, with their full keys."""
+    """The mappings and lists directly inside a node, with their full keys."""
     if isinstance(node, DictConfig):
         given = [str(name) for name in node if not OmegaConf.is_missing(node, name)]
         named = [(f"{key}.{name}".lstrip("."), node[name]) for name in given]

@@ -1,4 +1,4 @@
-"""The samples of a run: its shards, checked against the model, and their stream."""
+"""Opens the shards of a run, checks them against the model, and builds the stream of samples."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 
-DRAWING_SECONDS = 60.0  # a hundred times what the first rank needs for toy pictures
-INDEXING_SECONDS = 12 * 3600.0  # reading a whole set once, on slow storage
+DRAWING_SECONDS = 60.0  # a hundred times what rank 0 needs for toy pictures
+INDEXING_SECONDS = 12 * 3600.0  # enough to read a whole data set once from slow storage
 
 
 def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
-    """The shards, checked against the model; drawn first where the run asks for toy pictures."""
+    """Open the shards and check them against the model; rank 0 first draws toy pictures if the run asks for them."""
     path = command.data.path
     if command.synthetic_images:
         draw_toy_pictures(command, ranks)
-    if not ranks.is_first and lacks_index(path):  # the first rank makes it
+    if not ranks.is_first and lacks_index(path):  # rank 0 writes it
         wait_for_index(Path(path), INDEXING_SECONDS)
     reader = ShardReader.open(path, command.data.reading)
     check_samples(command, reader)
@@ -38,7 +38,7 @@ def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
 
 
 def check_samples(command: TrainCommand, reader: ShardReader) -> None:
-    """Refuse samples that are not what the model is for."""
+    """Reject samples of another shape, or with other classes, than the model expects."""
     model = command.model
     found = tuple(reader.index.contents.signal_shape)
     if found != (model.channels, model.image_size, model.image_size):
@@ -52,7 +52,7 @@ def check_samples(command: TrainCommand, reader: ShardReader) -> None:
 
 
 def check_classes(reader: ShardReader, num_classes: int) -> None:
-    """Refuse data whose labels a class-conditional flow has no rows for."""
+    """Reject data without labels, or with more classes than the flow has embeddings for."""
     found = len(reader.index.contents.classes or [])
     if not 0 < found <= num_classes:
         raise UserError(
@@ -62,7 +62,7 @@ def check_classes(reader: ShardReader, num_classes: int) -> None:
 
 
 def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
-    """The first rank draws them; the others, which belong to no group yet, wait for the finished index."""
+    """Rank 0 draws toy pictures; the others wait for the index (there is no process group yet for a barrier)."""
     path, model = Path(command.data.path), command.model
     if ranks.is_first:
         make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels)
@@ -70,7 +70,7 @@ def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
 
 
 def wait_for_index(folder: Path, seconds: float) -> None:
-    """Until another process has finished a set's index, or time runs out: what is missing is told later."""
+    """Wait until another process has written the index, at most `seconds`; opening the shards reports a missing one."""
     deadline = time.monotonic() + seconds
     while (not has_index(folder) or lacks_index(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -79,7 +79,7 @@ def wait_for_index(folder: Path, seconds: float) -> None:
 def build_stream(
     command: TrainCommand, reader: ShardReader, engine: Engine, encoder: AuxiliaryModel | None = None
 ) -> SampleStream:
-    """The stream of a rank's samples, or, with an encoder, of draws of their latents."""
+    """The stream of this rank's samples; with an encoder, of draws of their latents."""
     options: dict[str, Any] = {
         "seed": command.seed,
         "rank": engine.ranks.rank,
@@ -96,7 +96,10 @@ def build_stream(
 
 
 def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) -> bool:
-    """Whether the latent sampler's images are encoded once, before training; UserError where that is impossible."""
+    """Whether the latent sampler's images are encoded once, before training.
+
+    Raises UserError if stage.encode_once=true but the samples differ each time they are seen.
+    """
     if not isinstance(command.stage, LatentSamplerStageConfig) or command.stage.encode_once is False:
         return False
     is_drawn, is_augmented = reader.index.contents.has_logvar, command.data.augment.probability > 0

@@ -1,4 +1,4 @@
-"""What a run is: the options and inputs that a continued run must share with its start."""
+"""Identity of a run: the options and inputs that must stay the same when the run is continued."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def identity(command: TrainCommand) -> dict[str, Any]:
-    """Of the options."""
+    """The part of the identity that the options define."""
     return {
         "stage": stage_options(command),
         "prior": command.prior,
@@ -30,7 +30,7 @@ def identity(command: TrainCommand) -> dict[str, Any]:
 
 
 def model_options(command: TrainCommand) -> dict[str, Any]:
-    """Options of the models; `augmentation` is left out where it is off, since older runs do not name it."""
+    """Options of the models; `augmentation` is left out if it is off, because older runs do not record it."""
     options = dataclasses.asdict(command.model)
     for name in ("auxiliary", "latent_sampler"):
         if not options[name]["augmentation"]:
@@ -39,19 +39,19 @@ def model_options(command: TrainCommand) -> dict[str, Any]:
 
 
 def stage_options(command: TrainCommand) -> dict[str, Any]:
-    """Options of the stage; without the prior's width where there is no learned prior."""
+    """Options of the stage; without the width of the prior if the prior is Gaussian."""
     options = dataclasses.asdict(command.stage)
     if command.prior == "gaussian":
         options.pop(WIDTH, None), options.pop(SCALE, None)
     return without_defaults(options)
 
 
-# options that are younger than some runs, at the values that leave a training as it was without them
+# options added in later releases, with the values that leave training unchanged
 NEUTRAL_VALUES = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, SCALE: 1}
 
 
 def without_defaults(options: Any) -> Any:
-    """The options without those at neutral values: a run from before these options is the same run."""
+    """The options except those at neutral values, so that runs older than these options keep their identity."""
     if isinstance(options, list):
         return [without_defaults(entry) for entry in options]
     if not isinstance(options, dict):
@@ -63,7 +63,7 @@ def without_defaults(options: Any) -> Any:
 def full_identity(
     command: TrainCommand, parent: Parent | None, warm_start: WarmStart | None
 ) -> dict[str, Any]:
-    """Of the options and of the weights that the run is built on, by their SHA-256."""
+    """The whole identity: options, and SHA-256 of the parent's and of the initial weights."""
     return identity(command) | {
         "parent": parent.sha256 if parent else None,
         "warm_start": warm_start.sha256 if warm_start else None,
@@ -71,8 +71,8 @@ def full_identity(
 
 
 def is_done(folder: RunFolder, command: TrainCommand) -> bool:
-    """Whether the folder holds this training, finished; an error if it holds another one."""
-    facts = exported_wholly(folder)
+    """Whether the folder holds this training, finished; UserError if it holds a finished one with other options."""
+    facts = verified_export(folder)
     if facts is None or not has_ended(facts, command.train.images, command.train.patience_images):
         return False
     then = {"warm_start": None, **facts.get("identity", {})}
@@ -92,23 +92,25 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
     return True
 
 
-def exported_wholly(folder: RunFolder) -> dict[str, Any] | None:
-    """What stands beside the exported weights, or None where there are none, or not those that it describes."""
+def verified_export(folder: RunFolder) -> dict[str, Any] | None:
+    """export/config.json if the weights beside it match its SHA-256; None if there is no complete export."""
     if not folder.is_exported:
         return None
     try:
         facts: dict[str, Any] = folder.exported_facts()
         if facts["weights_sha256"] == folder.weights_hash():
             return facts
-        fault = "its weights do not match their SHA-256"
+        fault = "its weights do not match their recorded SHA-256"
     except (OSError, ValueError, LookupError, TypeError) as error:
         fault = f"it cannot be read ({error})"
-    log.warning("%s is no whole export: %s; it is made again from the checkpoints", folder.export, fault)
+    log.warning(
+        "%s is not a complete export: %s; it is written again from the checkpoints", folder.export, fault
+    )
     return None
 
 
 def parent_changes(facts: dict[str, Any], command: TrainCommand) -> list[str]:
-    """Whether the parent was trained anew since; one that is no longer there leaves a finished run alone."""
+    """The difference between the recorded and the present parent weights; none if the parent no longer exists."""
     folder, then = RunFolder(Path(command.parent or "(none)")), facts.get("parent")
     if not (then and has_parent(command) and folder.is_exported):
         return []

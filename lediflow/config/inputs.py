@@ -1,4 +1,4 @@
-"""What a run is made from besides its options, checked to fit them and each other before anything is written."""
+"""Opens the inputs of a run (samples, parent, initial weights) and checks that they fit the options and each other."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from lediflow.engine.ranks import Ranks
 
 @dataclass(frozen=True)
 class Inputs:
+    """Samples, parent, initial weights and identity of a run."""
+
     reader: ShardReader
     parent: Parent | None
     warm_start: WarmStart | None
-    identity: dict[str, Any]  # what a continued run must share with its start
+    identity: dict[str, Any]  # see lediflow.config.identity
 
 
 def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
-    """Samples, parent and initial weights; each refused with a sentence where it does not fit."""
+    """Open samples, parent and initial weights before anything is written; UserError if one does not fit."""
     parent, warm_start = load_parent(command), load_warm_start(command)
     reader = open_data(command, ranks)
     if parent:

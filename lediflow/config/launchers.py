@@ -1,7 +1,7 @@
 """Hydra launchers that queue jobs on SLURM: `-m hydra/launcher=submitit_slurm` and `-m hydra/launcher=lediflow_slurm`.
 
-Both make the same supervised jobs as `lediflow.submit`. submitit_slurm goes through submitit, as an array, and waits
-for the end; lediflow_slurm returns at once. Each file of conf/slurm is a preset of both: submitit_horeka, ...
+Both create the same supervised jobs as `lediflow.submit`. submitit_slurm submits an array through submitit and waits
+until it ends; lediflow_slurm returns at once. Each file of conf/slurm is a preset of both: submitit_horeka, ...
 Options are those of SlurmConfig: `hydra.launcher.partition=...`.
 """
 
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 
 DEFAULT = "node_4xa100"
 LOOK_EVERY_SECONDS = 2.0
-# Hydra takes launchers from packages of this name alone; this module answers to it as well.
+# Hydra accepts launchers only from packages of this name, so this module is registered under it as well.
 PLUGINS = "hydra_plugins.lediflow"
 
 
 class QueueLauncher(Launcher):
-    """Queues the jobs and returns."""
+    """Hydra launcher that queues the jobs and returns."""
 
     __module__ = PLUGINS
 
@@ -52,7 +52,7 @@ class QueueLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Every job is checked before the first is queued."""
+        """Check every job, then queue all of them."""
         check_ranges(self.slurm, "hydra.launcher.")
         runs = Path(str(self.config.paths.runs))
         jobs = [self.record(list(overrides), runs) for overrides in job_overrides]
@@ -77,7 +77,7 @@ class QueueLauncher(Launcher):
 
 
 class WaitingLauncher(QueueLauncher):
-    """Queues the jobs through submitit and waits until all have ended; status 1 if one has not done its work."""
+    """Hydra launcher that queues the jobs through submitit and waits for them; exit status 1 if one failed."""
 
     __module__ = PLUGINS
 
@@ -99,9 +99,9 @@ class WaitingLauncher(QueueLauncher):
 
 
 def wait_for(ids: Sequence[str]) -> None:
-    """Until none of the jobs is in the queue: one that SLURM puts back stays there.
+    """Wait until none of the jobs is in the queue; a job that SLURM requeues stays in it.
 
-    A controller that does not answer for a while, restarted say, is waited for as well.
+    If the controller does not answer, for instance during a restart, keep asking.
     """
     arrays = sorted({job.partition("_")[0] for job in ids})
     is_answered = True
@@ -112,23 +112,26 @@ def wait_for(ids: Sequence[str]) -> None:
             is_answered = True
         except slurm.SlurmError as error:
             if is_answered:
-                log.warning("%s; the jobs go on, and are waited for", error)
+                log.warning("%s; the jobs go on; still waiting for them", error)
             is_answered = False
         time.sleep(LOOK_EVERY_SECONDS)
 
 
 def fault_of(folder: JobFolder, job: str) -> str | None:
-    """Why a job that is gone from the queue has not done its work."""
+    """Why a job that left the queue has not done its work; None if it has."""
     ends = [entry for entry in folder.attempts() if entry["event"] == "end" and entry["job"] == job]
     if not ends:
-        return f"{folder.name}: job {job} ended without a word; see {folder.log} and `sacct --jobs {job}`"
+        return f"{folder.name}: job {job} ended without a record; see {folder.log} and `sacct --jobs {job}`"
     if ends[-1]["decision"] == Outcome.DONE:
         return None
     return f"{folder.name}: job {job} {ends[-1]['decision']}: {ends[-1]['reason']}"
 
 
 def register_launchers(presets: Path) -> None:
-    """Idempotent. After Hydra has looked for its plugins, so that these stand where submitit's own stood."""
+    """Register the launchers and their presets; can be called again.
+
+    Must run after Hydra's plugin search, so that submitit_slurm replaces the launcher of hydra-submitit-launcher.
+    """
     sys.modules.setdefault(PLUGINS, sys.modules[__name__])
     plugins, store = Plugins.instance(), ConfigStore.instance()
     for launcher, prefix in ((WaitingLauncher, "submitit"), (QueueLauncher, "lediflow")):

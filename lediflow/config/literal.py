@@ -1,13 +1,13 @@
-"""Strings on a command line are taken as they stand; only what is no string is read by Hydra's grammar.
+"""Takes string options on a command line literally; only other options are parsed by Hydra's grammar.
 
-`output=2024_05_03`, `source=/data/ü (1)` and `run=runs/a,train.images=5` are names of folders. Which options are
-strings is read from the commands' dataclasses. What Hydra would read otherwise is put in quotes before Hydra sees it:
+`output=2024_05_03`, `source=/data/ü (1)` and `run=runs/a,train.images=5` name folders. The dataclasses of the commands
+say which options are strings. A string that Hydra would parse differently is quoted before Hydra sees it. Exceptions:
 
-    null        for an option that may be null; a folder of that name is ./null
-    "..."       quotes around the whole value are Hydra's and stay as they are
-    ${...}      refers to another option, as everywhere in the configuration; \\${ stands for the characters
-    a,b         in a sweep (-m, lediflow.submit) two values, unless a file or folder has this name
-    choice(...) and the like are Hydra's in a sweep
+    null         null, if the option may be null; for a folder of that name write ./null
+    "..."        quotes around the whole value are left to Hydra
+    ${...}       refers to another option, as everywhere in the configuration; for the characters write \\${
+    a,b          two values in a sweep (-m, lediflow.submit), unless a file or folder has this name
+    choice(...)  and Hydra's other sweep functions are left to Hydra in a sweep
 """
 
 from __future__ import annotations
@@ -41,16 +41,17 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 def literal_arguments(
     arguments: Sequence[str], schemas: Sequence[Any], *, is_sweep: bool | None = None
 ) -> list[str]:
-    """The arguments with string values in quotes where Hydra's grammar would not take them as they stand.
+    """Quote the string values that Hydra's grammar would not take literally.
 
-    `schemas` are the dataclasses whose options they name, the first that knows a key counts. UserError for values
-    that hold a line break or bytes that are no text.
+    `schemas` are dataclasses with the options; the first one that has a key decides its type. Raises UserError for
+    values with a line break or with bytes that are not UTF-8.
     """
     sweeps = is_multirun(arguments) if is_sweep is None else is_sweep
     return [literal_argument(argument, schemas, sweeps) for argument in arguments]
 
 
 def literal_argument(argument: str, schemas: Sequence[Any], is_sweep: bool) -> str:
+    """One argument, quoted if needed; unchanged if Hydra reads it as intended."""
     check_text(argument)
     found = OVERRIDE.fullmatch(argument)
     if found is None:
@@ -64,7 +65,7 @@ def literal_argument(argument: str, schemas: Sequence[Any], is_sweep: bool) -> s
 
 
 def check_text(argument: str) -> None:
-    """Refuse what no option can hold, and a value without an option."""
+    """Reject a value without an option, bytes that are not UTF-8, and line breaks."""
     if argument.startswith("="):
         raise UserError(f"{argument}: there is no option before the =; options are written key=value")
     check_utf8(argument)
@@ -73,16 +74,16 @@ def check_text(argument: str) -> None:
 
 
 def check_utf8(argument: str) -> None:
-    """Refuse a name that weights and records cannot be stored under."""
+    """Reject bytes that are not UTF-8: JSON records and weight files cannot store such a name."""
     if any("\ud800" <= character <= "\udfff" for character in argument):
         raise UserError(
             f"{argument!a}: the name holds bytes that are not UTF-8; rename the file or folder, or give a link to "
-            "it that has another name"
+            "it with another name"
         )
 
 
 def literal_value(value: str, kind: Any, is_sweep: bool, key: str) -> str:
-    """A string or a container of strings in Hydra's grammar, as its type takes it."""
+    """A string, or a list or mapping of strings, written in Hydra's grammar according to the option's type."""
     if value.lower() == "null" and type(None) in members(kind):
         return value
     container = next((member for member in members(kind) if get_origin(member) in (list, dict)), None)
@@ -99,7 +100,7 @@ def literal_value(value: str, kind: Any, is_sweep: bool, key: str) -> str:
 
 
 def check_parts(key: str, value: str, parts: Sequence[str]) -> None:
-    """Refuse values of a sweep that are more likely one name, such as those of older sweeps' folders."""
+    """Reject a swept value that is more likely one name with commas, such as a folder of an older sweep."""
     if any("=" in part and not QUOTED.fullmatch(part) for part in parts):
         one, several = typed(key, value), typed(key, *parts)
         raise UserError(
@@ -109,7 +110,7 @@ def check_parts(key: str, value: str, parts: Sequence[str]) -> None:
 
 
 def literal_choices(value: str) -> str:
-    """choice(a,b) as a,b in quotes, which Hydra drops inside a function; other functions are left to Hydra."""
+    """Rewrite choice(a,b) as quoted a,b, because Hydra drops quotes inside functions; leave other functions alone."""
     name, _, rest = value.partition("(")
     inner = rest.rstrip()[:-1]
     if name.strip() != "choice":
@@ -118,7 +119,7 @@ def literal_choices(value: str) -> str:
 
 
 def literal_container(value: str, kind: Any) -> str:
-    """[a,b] and {a:b} with their strings in quotes; other values, and what is not closed, as they are."""
+    """[a,b] or {a:b} with their strings quoted; other values and unclosed brackets are returned unchanged."""
     opening, inner = value[0], value[1:-1]
     if value[-1:] != CLOSING[opening] or (opening == "{") != (get_origin(kind) is dict):
         return value
@@ -131,6 +132,7 @@ def literal_container(value: str, kind: Any) -> str:
 
 
 def literal_entry(value: str, kind: Any) -> str:
+    """One entry of a list or mapping, quoted if its type is a string."""
     if not is_textual(kind):
         return value
     return (
@@ -139,7 +141,7 @@ def literal_entry(value: str, kind: Any) -> str:
 
 
 def split(text: str) -> list[str]:
-    """At commas that are not in quotes, brackets or ${...}; quotes count where a value may begin."""
+    """Split at commas outside of quotes, brackets and ${...}; a quote opens only where a value may begin."""
     parts, start, position, closers = [], 0, 0, list[str]()
     may_begin = True
     while position < len(text):
@@ -161,39 +163,40 @@ def split(text: str) -> list[str]:
 
 
 def quoted_once(value: str) -> str:
+    """The value in quotes, unless it already is."""
     return value if QUOTED.fullmatch(value) else quoted(value)
 
 
 def typed(key: str, *values: str) -> str:
-    """An override as a shell takes it, with these strings as its values."""
+    """An override with these string values, quoted for a shell."""
     return shlex.quote(
         f"{key}={','.join(QuotedString(value, Quote.double).with_quotes() for value in values)}"
     )
 
 
 def quoted(value: str) -> str:
-    """A string in Hydra's grammar; `${...}` in it still refers to an option."""
+    """A quoted string in Hydra's grammar; `${...}` in it still refers to an option."""
     return QuotedString(value, Quote.single).with_quotes()
 
 
 def override_value(text: str) -> str:
-    """Any text, such as a path, as a value in Hydra's grammar that stands for exactly this text."""
+    """Any text, such as a path, as a value in Hydra's grammar that is read back as exactly this text."""
     return quoted(without_references(text))
 
 
 def without_references(text: str) -> str:
-    """The text as OmegaConf reads it as a value: `${` in it refers to nothing."""
+    """The text with `${` escaped, so that OmegaConf does not interpolate it."""
     return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
 
 
 def is_readable(argument: str) -> bool:
-    """Whether Hydra's grammar takes the argument."""
+    """Whether Hydra's grammar can parse the argument."""
     return meaning(argument) is not None
 
 
 @cache
 def meaning(argument: str) -> tuple[Any, Any] | None:
-    """What Hydra's grammar reads, whatever the quotes: (kind of value, value); None for what it cannot read."""
+    """(kind of value, value without quotes) as Hydra's grammar parses it; None if it cannot."""
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
@@ -202,6 +205,7 @@ def meaning(argument: str) -> tuple[Any, Any] | None:
 
 
 def unquoted(value: Any) -> Any:
+    """A parsed value with its quoted strings as plain ones; numbers and booleans become text."""
     match value:
         case QuotedString():
             return value.text
@@ -215,9 +219,9 @@ def unquoted(value: Any) -> Any:
 
 
 def type_of(schema: Any, key: str) -> Any:
-    """The type of a dotted option, None for one that the schema does not have.
+    """The type of a dotted option; None if the schema does not have it.
 
-    A schema is a dataclass, a dict of names and schemas, or a tuple of schemas of which any may hold.
+    A schema is a dataclass, a dict from names to schemas, or a tuple of alternative schemas.
     """
     head, _, rest = key.partition(".")
     for member in members(schema):
@@ -228,7 +232,7 @@ def type_of(schema: Any, key: str) -> Any:
 
 
 def step(schema: Any, name: str) -> Any:
-    """The type of a dataclass's field or of a container's entry."""
+    """The type of one field of a dataclass, or of an entry of a container; None if there is none."""
     if isinstance(schema, dict):
         return schema.get(name)
     if isinstance(schema, type) and is_dataclass(schema):
@@ -238,7 +242,7 @@ def step(schema: Any, name: str) -> Any:
 
 @cache
 def field_types(schema: type) -> dict[str, Any]:
-    """Name of each field -> its type; `types` in a field's metadata says what Any stands for."""
+    """Field name -> type; for a field of type Any, the alternatives in its metadata under `types`."""
     hints = get_type_hints(schema)
     return {
         field.name: field.metadata.get("types", hints[field.name])
@@ -247,13 +251,14 @@ def field_types(schema: type) -> dict[str, Any]:
 
 
 def members(kind: Any) -> tuple[Any, ...]:
+    """The alternatives of a union or tuple of types; otherwise the type alone."""
     if isinstance(kind, tuple):
         return kind
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
 def is_textual(kind: Any) -> bool:
-    """Whether values of the type are strings, or lists or mappings of them."""
+    """Whether values of the type are strings, or lists or mappings of strings."""
     if get_origin(kind) in (list, dict):
         return is_textual(get_args(kind)[-1])
     return any(

@@ -1,4 +1,4 @@
-"""From run folders to a pipeline that makes images: exported models, checked to belong together."""
+"""Loads an image pipeline from run folders, and checks that the exported models belong together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lediflow.training.prior_width import recorded_width
 def load_pipeline(
     run: str, sampler: str | None, *, device: str = "auto", codec_path: str | None = None
 ) -> LeDiFlowPipeline:
-    """The pipeline of a flow run; with a learned prior also of its latent sampler and their common parent."""
+    """Load the pipeline of a flow run; a learned prior also needs the latent sampler's run and their common parent."""
     flow = RunFolder(Path(run))
     export = require_export(flow, "the flow model", "python -m lediflow.train stage=flow ...")
     facts = flow.exported_facts()
@@ -67,7 +67,7 @@ def load_pipeline(
 
 
 def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:
-    """An exported model of the kind that is wanted there; a broken export or another kind is refused."""
+    """Load an exported model of class `kind`; RecordError for a damaged export, UserError for another class."""
     try:
         return load_as(kind, export)
     except RecordError:
@@ -77,7 +77,7 @@ def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:
 
 
 def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, sampler_run: str) -> Path:
-    """The auxiliary model both were trained against, bit for bit."""
+    """The export of the auxiliary model that both runs were trained with; UserError if they had different ones."""
     ours, theirs = flow["parent"], sampler.get("parent") or {}
     if ours["sha256"] != theirs.get("sha256"):
         raise UserError(
@@ -90,17 +90,17 @@ def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, samp
 def load_decoder(
     record: dict[str, Any], path: str | None, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """The decoder of the codec that made a run's data; other weights than the recorded ones are refused."""
+    """The decoder of the codec that encoded a run's data; UserError if the weights are not the recorded ones."""
     codec = build_codec(CodecConfig(name=record["name"], path=path or record.get("path")), device)
     if changed := changes({**codec.record(), **record}, codec.record()):
         raise UserError(
             f"codec_path={path} holds other weights of {record['name']} than the run's data was encoded with "
-            f"({changed}); give those that lediflow.encode had as codec.path"
+            f"({changed}); give the codec.path that lediflow.encode was run with"
         )
     return codec.decode
 
 
 def pipeline_hashes(run: str, sampler: str | None) -> dict[str, str]:
-    """SHA-256 of the exported weights that images depend on."""
+    """SHA-256 of each exported model, by the name of its stage."""
     named = {"flow": run, "latent_sampler": sampler}
     return {name: RunFolder(Path(path)).weights_hash() for name, path in named.items() if path is not None}

@@ -1,4 +1,4 @@
-"""The micro-batch that a GPU holds, tried on this command's own model before an engine takes it."""
+"""Finds the largest micro-batch that fits a GPU by trial passes of the model, before the engine is built."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def fitted_micro_batch(
     ranks: Ranks,
     agree: Callable[[int], int],
 ) -> int:
-    """Of engine.micro_batch=0: what fits beside the state that the engine will hold; `agree`: smallest over ranks."""
+    """The micro-batch for engine.micro_batch=0: the largest that fits beside the state of the engine.
+
+    `agree` returns the minimum over ranks, so that all ranks use the same micro-batch.
+    """
     parameters = count_parameters(module)
     config = replace(command.engine, precision=choose_precision(command.engine.precision, device))
     engine = held(parameters, config, ranks.world_size, averages=averages_of(command))
@@ -41,14 +44,17 @@ def fitted_micro_batch(
 
 
 def averages_of(command: TrainCommand) -> int:
-    """Averages of the weights that are kept: one by half-life, and one for each profile."""
+    """Number of weight averages: one with a half-life, and one for each EMA profile."""
     return len(roles(command.train.ema))
 
 
 def trial_of(
     command: TrainCommand, module: nn.Module, stage: Stage, device: torch.device
 ) -> Callable[[int], None]:
-    """Passes made-up samples forward and backward, not compiled: what a compiler keeps is no more."""
+    """A function that runs a number of blank samples forward and backward, in eager mode.
+
+    A compiled model keeps no more activations than an eager one.
+    """
     noise, config = SampleNoise(command.seed), command.engine
     called = computing_in(
         choose_precision(config.precision, device),
@@ -60,15 +66,15 @@ def trial_of(
 
     def trial(samples: int) -> None:
         try:
-            stage.loss(called, made_up(command, samples, device), noise).loss.backward()
+            stage.loss(called, blank_batch(command, samples, device), noise).loss.backward()
         finally:
             module.zero_grad(set_to_none=True)
 
     return trial
 
 
-def made_up(command: TrainCommand, samples: int, device: torch.device) -> Batch:
-    """A batch of the right shape: grey images, of the first class."""
+def blank_batch(command: TrainCommand, samples: int, device: torch.device) -> Batch:
+    """A batch of the right shape: grey images, all of class 0."""
     model = command.model
     shape = (samples, model.channels, model.image_size, model.image_size)
     return Batch(

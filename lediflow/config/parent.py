@@ -1,4 +1,4 @@
-"""The auxiliary model that flow and latent sampler build on."""
+"""Loads the auxiliary model that flow and latent sampler depend on, and checks that it fits."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parent:
-    """The frozen auxiliary model a stage builds on, pinned by the hash of its weights."""
+    """The frozen auxiliary model that a stage depends on, identified by the hash of its weights."""
 
     model: AuxiliaryModel
     path: str
     sha256: str
-    facts: dict[str, Any]  # what its export says of its training
+    facts: dict[str, Any]  # its export/config.json
 
 
 def has_parent(command: TrainCommand) -> bool:
-    """Whether the stage builds on an auxiliary model."""
+    """Whether the stage depends on an auxiliary model."""
     return command.stage.name != "auxiliary" and command.prior == "learned"
 
 
 def load_parent(command: TrainCommand) -> Parent | None:
-    """The auxiliary model of flow and latent sampler; None where a stage needs none."""
+    """Load the auxiliary model; None if the stage needs none. UserError, with a command, if it is not trained yet."""
     if not has_parent(command):
         return None
     if command.parent is None:
@@ -55,7 +55,7 @@ def load_parent(command: TrainCommand) -> Parent | None:
 
 
 def check_latents(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -> None:
-    """Refuse a parent that takes other images or makes other latents than the configuration describes."""
+    """Reject a parent whose images or latents have another shape than the configuration describes."""
     size, ours = command.model.image_size, command.model.auxiliary
     if parent.spec.image_channels != ours.image_channels:
         raise UserError(
@@ -71,7 +71,7 @@ def check_latents(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -
 
 
 def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader) -> None:
-    """Refuse a parent that learned the prior of something else than this run's data."""
+    """Reject a parent that was trained on other data, another codec or size, or without this run's augmentation."""
     size, theirs = parent.facts.get("image_size"), describe_codec(parent.facts.get("codec"))
     if size != command.model.image_size:
         raise UserError(
@@ -95,12 +95,12 @@ def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader
             f"parent={parent.path} was trained on other data, {data.get('path')} (fingerprint "
             f"{str(data.get('fingerprint'))[:12]}), than data.path={command.data.path} "
             f"({reader.index.fingerprint[:12]}): its prior may not fit. Train a parent on this data (stage=auxiliary), "
-            "or say other_data=true"
+            "or set other_data=true"
         )
 
 
 def warn_of_seen_images(command: TrainCommand, parent: Parent, reader: ShardReader) -> None:
-    """Warn where the parent was trained on images that this run holds out."""
+    """Warn if the parent was trained on images that this run holds out."""
     data = parent.facts.get("data", {})
     fraction = data.get("held_out_fraction") or 0.0
     if data.get("fingerprint") == reader.index.fingerprint and fraction < command.data.held_out_fraction:

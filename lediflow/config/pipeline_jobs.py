@@ -1,4 +1,4 @@
-"""From the words of a pipeline to its jobs: every command is composed and checked as at its start."""
+"""Turns a pipeline into SLURM jobs; each command is composed and checked as it would be when it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lediflow.config.build import typed
 from lediflow.config.cli import explain
 from lediflow.config.identity import is_done
 from lediflow.config.literal import without_references
-from lediflow.config.pipeline_tasks import Wanted, wanted
+from lediflow.config.pipeline_tasks import TaskRequest, task_request
 from lediflow.config.pipelines import Branch, branches
 from lediflow.config.requests import COMMANDS, Request, check_ranks, composed, job_record, slurm_options
 from lediflow.errors import UserError
@@ -25,37 +25,39 @@ from lediflow.run_folder import RunFolder
 
 
 def pipeline_jobs(request: Request) -> list[PipelineJob]:
-    """Those of all branches, each once and below those that it waits for."""
+    """The jobs of all branches without duplicates; each comes after the jobs that it waits for."""
     jobs: dict[str, PipelineJob] = {}
-    check = functools.cache(checked_job)  # what branches share is composed once
+    check = functools.cache(checked_job)  # tasks shared by branches are composed once
     for branch in branches(request):
         for job in jobs_of(branch, check):
             known = jobs.setdefault(job.name, job)
             if known != job:
-                raise UserError(twice(job, known))
+                raise UserError(duplicate_message(job, known))
     return list(jobs.values())
 
 
-def jobs_of(branch: Branch, check: Callable[[Wanted], PipelineJob]) -> Iterator[PipelineJob]:
-    """In the file's order."""
+def jobs_of(branch: Branch, check: Callable[[TaskRequest], PipelineJob]) -> Iterator[PipelineJob]:
+    """The jobs of one branch, in the order of the pipeline's file."""
     jobs: dict[str, PipelineJob] = {}
     before: dict[str, set[str]] = {}  # tasks that a task waits for, directly or not
     for name in map(str, branch.config.tasks):
-        with named(branch, name):
+        with naming_task(branch, name):
             after = list(branch.config.tasks[name].after)
             if unknown := [other for other in after if other not in jobs]:
                 raise UserError(
-                    f"it is after {', '.join(unknown)}, but above it are {', '.join(jobs) or 'no tasks'}"
+                    f"after: {', '.join(unknown)} is not above it; above it: {', '.join(jobs) or 'no tasks'}"
                 )
             before[name] = {*after}.union(*(before[other] for other in after))
             branch.config.made = {other: without_references(jobs[other].record.run) for other in before[name]}
-            jobs[name] = check(wanted(branch, name, before[name], tuple(jobs[other].name for other in after)))
+            jobs[name] = check(
+                task_request(branch, name, before[name], tuple(jobs[other].name for other in after))
+            )
         yield jobs[name]
 
 
 @contextlib.contextmanager
-def named(branch: Branch, task: str) -> Iterator[None]:
-    """A mistake is told with the task that it is in."""
+def naming_task(branch: Branch, task: str) -> Iterator[None]:
+    """Context manager that adds the names of pipeline and task to an error raised inside."""
     place = f"pipeline={branch.config.name}, task {task}"
     command = str(branch.config.tasks[task].get("command"))
     try:
@@ -69,19 +71,20 @@ def named(branch: Branch, task: str) -> Iterator[None]:
         raise UserError(f"{place}: {what}\n{own}") from error
 
 
-def checked_job(wanted: Wanted) -> PipelineJob:
-    """Composed and checked as at its start."""
-    request, config = Request(wanted.command, [], []), slurm_config(wanted.slurm)
-    check_ranks(request, wanted.overrides, config)
-    record = job_record(request, wanted.overrides, [], wanted.runs)
-    record.after, record.array, record.pipeline = [*wanted.after], wanted.array or None, wanted.pipeline
-    if wanted.command == "prepare":
+def checked_job(request: TaskRequest) -> PipelineJob:
+    """The job of a task, composed and checked as it would be when it starts."""
+    command, config = Request(request.command, [], []), slurm_config(request.slurm)
+    check_ranks(command, request.overrides, config)
+    record = job_record(command, request.overrides, [], request.runs)
+    record.after, record.array, record.pipeline = [*request.after], request.array or None, request.pipeline
+    if request.command == "prepare":
         check_source(record.command)
-    is_finished = wanted.command == "train" and is_trained(record)
-    return PipelineJob(wanted.task, record, config, is_finished)
+    is_finished = request.command == "train" and is_trained(record)
+    return PipelineJob(request.task, record, config, is_finished)
 
 
 def check_source(command: Sequence[str]) -> None:
+    """Reject a source of lediflow.prepare that does not exist."""
     source = Path(typed(composed("prepare", command[1:])).source)
     if not source.exists():
         raise UserError(f"source={source} does not exist; give a folder or an archive of photographs")
@@ -93,12 +96,13 @@ def slurm_config(overrides: tuple[str, ...]) -> SlurmConfig:
 
 
 def is_trained(record: JobRecord) -> bool:
-    """Whether the run folder holds this training, finished; an error if it holds another one."""
+    """Whether the run folder holds this training, finished; UserError if it holds one with other options."""
     folder = RunFolder(Path(record.run))
     return folder.is_exported and is_done(folder, typed(composed("train", record.command[1:])))
 
 
-def twice(job: PipelineJob, known: PipelineJob) -> str:
+def duplicate_message(job: PipelineJob, known: PipelineJob) -> str:
+    """The message for two jobs of one folder with different options."""
     ours, theirs = {*option_list(job)}, {*option_list(known)}
     return (
         f"task {job.task} would make {job.record.run} twice, with {' '.join(sorted(ours - theirs))} and with "
@@ -107,6 +111,7 @@ def twice(job: PipelineJob, known: PipelineJob) -> str:
 
 
 def option_list(job: PipelineJob) -> list[str]:
+    """The command and the SLURM options of a job, one string each, for comparison."""
     return [
         *job.record.command,
         *(f"slurm.{key}={value}" for key, value in dataclasses.asdict(job.config).items()),

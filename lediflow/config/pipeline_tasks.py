@@ -1,7 +1,7 @@
-"""What a task of a pipeline asks for, in words: its command's options, its folder, and what SLURM is asked for.
+"""The overrides of one task of a pipeline: of its command, its folder, and its SLURM options.
 
-Where the same key is given twice the later place counts: the pipeline's file, the command line for all tasks or all
-trainings, the command line for this task.
+Precedence, from lowest to highest: the pipeline's file; the command line's overrides for all tasks or all trainings;
+the command line's overrides for this task.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from lediflow.errors import UserError
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A task of a branch, in words."""
+class TaskRequest:
+    """A task of a branch before composition: its command and overrides."""
 
     pipeline: str
     task: str
     command: str
-    overrides: tuple[str, ...]  # of the command
-    slurm: tuple[str, ...]  # of what SLURM is asked for
-    after: tuple[str, ...]  # names of jobs
+    overrides: tuple[str, ...]  # options of the command
+    slurm: tuple[str, ...]  # options of the SLURM job
+    after: tuple[str, ...]  # names of the jobs that it waits for
     array: int
     runs: Path
 
 
-def wanted(branch: Branch, name: str, before: set[str], after: tuple[str, ...]) -> Wanted:
+def task_request(branch: Branch, name: str, before: set[str], after: tuple[str, ...]) -> TaskRequest:
     task: TaskConfig = typed(branch.config.tasks[name])
     check_task(task)
-    return Wanted(
+    return TaskRequest(
         pipeline=str(branch.config.name),
         task=name,
         command=task.command,
@@ -49,20 +49,22 @@ def wanted(branch: Branch, name: str, before: set[str], after: tuple[str, ...]) 
 
 
 def check_task(task: TaskConfig) -> None:
+    """Reject an unknown command, an array of a command other than encode, and a task without a folder."""
     if task.command not in COMMANDS:
         raise UserError(f"command: {task.command} is unknown; choose one of {', '.join(COMMANDS)}")
     if task.array and task.command != "encode":
-        raise UserError(f"array={task.array}: only encode shares its work; leave array out")
+        raise UserError(f"array={task.array}: only encode can split its work over an array; leave array out")
     if folder_key(task) not in task.overrides:
-        raise UserError(f"its overrides need {folder_key(task)}:, the folder that it makes")
+        raise UserError(f"its overrides need {folder_key(task)}:, the folder that it writes")
 
 
 def folder_key(task: TaskConfig) -> str:
+    """The option that names the folder that the task writes."""
     return "run" if task.command == "train" else "output"
 
 
 def command_overrides(branch: Branch, name: str, task: TaskConfig, before: set[str]) -> tuple[str, ...]:
-    """The file's, with the command line's in their place."""
+    """Options of the command: those of the file, replaced by those of the command line."""
     key, suffix = folder_key(task), folder_suffix(branch, task, {name, *before})
     values = {**task.overrides, key: f"{task.overrides[key]}{suffix}"}
     chosen = {option: f"{option}={rendered(value)}" for option, value in values.items()}
@@ -72,7 +74,7 @@ def command_overrides(branch: Branch, name: str, task: TaskConfig, before: set[s
 
 
 def folder_suffix(branch: Branch, task: TaskConfig, lineage: set[str]) -> str:
-    """Swept values that reach the task or one before it, and that its folder's name does not hold yet."""
+    """Suffix of the task's folder: swept values that affect it or a task before it, and are not in its name yet."""
     folder = str(task.overrides[folder_key(task)])
     trains = any(branch.config.tasks[name].command == "train" for name in lineage)
     telling = []
@@ -86,7 +88,7 @@ def folder_suffix(branch: Branch, task: TaskConfig, lineage: set[str]) -> str:
 
 
 def slurm_overrides(branch: Branch, name: str, task: TaskConfig) -> tuple[str, ...]:
-    """The preset, then the file's own values, the command line's for all tasks, and those for this one."""
+    """SLURM options: the preset, then the file's values, the command line's for all tasks, and those for this task."""
     ours = [f"++slurm.{key}={rendered(value)}" for key, value in task.slurm.items()]
     own = [item for item in branch.tasks[name] if is_for_slurm(item)]
     given = [f"slurm={task.preset}", *ours, *branch.slurm, *own]
@@ -94,11 +96,12 @@ def slurm_overrides(branch: Branch, name: str, task: TaskConfig) -> tuple[str, .
 
 
 def is_for_slurm(item: str) -> bool:
+    """Whether an override of a task is an option of SLURM."""
     return key_of(item).partition(".")[0] == "slurm"
 
 
 def rendered(value: Any) -> str:
-    """A value in Hydra's grammar."""
+    """A value written in Hydra's override grammar."""
     match value:
         case str():
             return override_value(value)

@@ -1,8 +1,8 @@
-"""Where a run's parent lies, also after folders were moved: the hash of its weights says which folder it is.
+"""Finds the parent of a run by the hash of its weights, also after folders were moved.
 
-An export records its parent's absolute path and its path from the run's folder. Exports of earlier releases have the
-path as it was typed, relative to a working folder that is not known. All are tried, from the run's folder and from
-the folders above it; the first place whose weights have the recorded SHA-256 is the parent.
+An export records its parent's absolute path and its path relative to the run's folder. Exports of earlier releases have
+the path as typed, relative to an unknown working folder. All are tried, from the run's folder and from the folders
+above it; the first folder whose weights have the recorded SHA-256 is the parent.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from lediflow.errors import UserError
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 
-NAMED = 4  # places that a message names
+NAMED = 4  # how many places an error message lists
 
 
 def absolute(path: str | Path) -> Path:
-    """From the root, without "..", symbolic links as they are."""
+    """The absolute path without ".."; symbolic links are not resolved."""
     return Path(os.path.normpath(Path(path).absolute()))
 
 
 def stored_path(path: str | Path) -> str:
-    """A path as a record keeps it: absolute where something is there; addresses and names on a hub as they are."""
+    """The form of a path in records: absolute if it exists; URLs and names on a hub are kept unchanged."""
     return str(absolute(path) if os.path.lexists(path) else path)
 
 
 def parent_record(path: Path, sha256: str, run: Path) -> dict[str, str]:
-    """What the export of `run` keeps of its parent."""
+    """The record of the parent in the export of `run`."""
     parent = str(absolute(path))
     return {"path": parent, "sha256": sha256, "from_run": os.path.relpath(parent, absolute(run))}
 
 
 def find_parent(runs: Mapping[Path, Mapping[str, Any]], sha256: str) -> RunFolder:
-    """The auxiliary run with these weights, looked for around `runs`: run folders, each with its record of the parent.
+    """The auxiliary run with these weights; `runs` maps run folders to their records of the parent.
 
-    UserError with the places that were tried where it is at none of them.
+    Raises UserError, with the places that were tried, if none of them has the weights.
     """
     places = list(
         dict.fromkeys(place for run, record in runs.items() for place in parent_places(run, record))
@@ -55,7 +55,7 @@ def find_parent(runs: Mapping[Path, Mapping[str, Any]], sha256: str) -> RunFolde
 
 
 def weights_of(folder: RunFolder) -> str:
-    """The SHA-256 of the exported weights; "none" where they cannot be read."""
+    """The SHA-256 of the exported weights; "none" if it cannot be read."""
     try:
         return folder.weights_hash()
     except RecordError:
@@ -63,7 +63,7 @@ def weights_of(folder: RunFolder) -> str:
 
 
 def parent_places(run: Path, record: Mapping[str, Any]) -> Iterator[Path]:
-    """Where the parent may lie, the likeliest place first."""
+    """Folders where the parent may be, the likeliest first."""
     stored = Path(record["path"])
     if stored.is_absolute():
         yield stored
@@ -83,7 +83,7 @@ def parent_places(run: Path, record: Mapping[str, Any]) -> Iterator[Path]:
 def not_found(
     runs: Mapping[Path, Mapping[str, Any]], sha256: str, places: list[Path], found: Mapping[Path, str]
 ) -> str:
-    """What was looked for, where, what is there, and what to do."""
+    """The error message: what was searched for, where, what was found there, and what to do."""
     run, record = next(iter(runs.items()))
     name = Path(record["path"]).name
     reasons = [f"{place} has other weights ({weights[:12]})" for place, weights in found.items()]
@@ -91,7 +91,7 @@ def not_found(
     more = f"; {len(reasons) - NAMED} more places" if len(reasons) > NAMED else ""
     beside = absolute(run).parent / name
     return (
-        f"run={run} was trained on the auxiliary model {record['path']} (weights {sha256[:12]}), which is not to be "
+        f"run={run} was trained on the auxiliary model {record['path']} (weights {sha256[:12]}), which was not "
         f"found: {'; '.join(reasons[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, "
         f"at {beside}; if they are lost, train {run} again"
     )

@@ -1,8 +1,8 @@
-"""The width of a flow's start: fixed when a run begins, and kept.
+"""Determines the width of a flow's prior once, at the start of a run.
 
-`stage.prior_widening=auto` is measured once, before the first step, and written with its measurements to
-prior_width.json immediately, to every checkpoint and to the export. A continued run takes the width of its checkpoint;
-a run that was stopped before its first checkpoint takes that of the file. So a run never has two widths.
+`stage.prior_widening=auto` is measured before the first step. Width and measurements are written to prior_width.json
+at once, to every checkpoint and to the export. A continued run takes the width of its checkpoint; a run that was
+stopped before its first checkpoint takes that of the file. So a run never uses two widths.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def width_facts(command: TrainCommand) -> dict[str, float | None]:
-    """The width options of an export; None where they are to be measured, 0 and 1 without a learned prior."""
+    """The width options for an export: None if they are yet to be measured; 0 and 1 without a learned prior."""
     is_widened = isinstance(command.stage, FlowStageConfig) and command.prior == "learned"
     given = given_width(command.stage) if is_widened else Width()
     return {WIDTH: None, SCALE: None} if given is None else {WIDTH: given.added, SCALE: given.scale}
@@ -49,7 +49,7 @@ def width_facts(command: TrainCommand) -> dict[str, float | None]:
 def settle_width(
     training: Training, newest: Checkpoint | None, command: TrainCommand, inputs: Inputs, folder: RunFolder
 ) -> None:
-    """Set the width of the run's flow, before its first step; nothing for other stages. Every rank must call it."""
+    """Set the width of the run's flow before its first step; no effect in other stages. Collective over all ranks."""
     stage = training.stage
     if not isinstance(stage, FlowStage) or stage.auxiliary is None:
         return
@@ -72,35 +72,35 @@ def settle_width(
 
 
 def compare_with_warm_start(width: Width, inputs: Inputs) -> None:
-    """Warn if the initial weights were trained from a start of another width: they have to learn the new one."""
+    """Warn if the initial weights were trained with another width: they have to adapt to the new one."""
     if inputs.warm_start is None:
         return
     then = recorded_width(object_if_any(inputs.warm_start.path / CONFIG))
     if then != width:
         log.warning(
-            "warm_start=%s was trained from a start that is %s, this run's is %s; "
-            "stage.prior_widening=%g stage.prior_scale=%g begins where it ended",
+            "the flow of warm_start=%s started from a prior that is %s, this run's is %s; "
+            "stage.prior_widening=%g stage.prior_scale=%g keeps the prior of warm_start",
             inputs.warm_start.path, describe_start(then), describe_start(width), *reversed(then),
         )  # fmt: skip
 
 
 def log_kept_width(width: Width, command: TrainCommand, training: Training) -> None:
-    """Log the width of a continued run."""
+    """Log the width that a continued run keeps."""
     if WIDTH in training.identity["stage"]:
         log.info("the flow's start is %s, as when the run began", describe_start(width))
     elif given_width(command.stage) != width:
         log.info(
-            "the run began when stage.prior_widening was 0 by default: it continues with 0, its prior is not widened, "
-            "nor scaled"
+            "the run began when the default of stage.prior_widening was 0: it continues with 0, its prior is neither "
+            "widened nor scaled"
         )
 
 
 def find_width(
     training: Training, auxiliary: AuxiliaryModel, command: TrainCommand, inputs: Inputs, folder: RunFolder
 ) -> AutomaticWidth:
-    """The width that an earlier start of this run measured, or else one measured now."""
+    """The width that an earlier start of this run measured; without one, measure it now. Collective."""
     engine, reader = training.engine, inputs.reader
-    assert inputs.parent is not None  # the stage was built on it
+    assert inputs.parent is not None  # the stage depends on it
     pins: dict[str, Any] = {
         "parent": inputs.parent.sha256,
         "data": reader.index.fingerprint,
@@ -138,7 +138,7 @@ def find_width(
 
 
 def unseen_fraction(command: TrainCommand, inputs: Inputs) -> float:
-    """Share of the images that neither this run nor its parent is trained on: a larger share contains a smaller one."""
+    """Fraction of the images that neither this run nor its parent trains on (larger held-out sets contain smaller)."""
     assert inputs.parent is not None
     own, theirs = command.data.held_out_fraction, inputs.parent.facts.get("data", {})
     is_of_these = theirs.get("fingerprint") == inputs.reader.index.fingerprint
@@ -146,7 +146,7 @@ def unseen_fraction(command: TrainCommand, inputs: Inputs) -> float:
 
 
 def log_found_width(found: AutomaticWidth, training: Training, command: TrainCommand) -> None:
-    """Log the width and record its event; warn where it was measured on training images."""
+    """Log the width and record its event; warn if it was measured on training images."""
     training.tracker.record(ABOUT, training.clock.images_seen, **dataclasses.asdict(found))
     if not training.engine.ranks.is_first:
         return
@@ -163,10 +163,10 @@ def log_found_width(found: AutomaticWidth, training: Training, command: TrainCom
 
 
 def read_width(path: Path, pins: dict[str, Any]) -> AutomaticWidth | None:
-    """The width in the file; None where it cannot be read, or was measured on another parent, data or scale."""
+    """The width in the file; None if it cannot be read, or was measured with another parent, data or scale."""
     if not path.is_file():
         return None
-    advice = "the width is measured again (no step was made with the old one)"
+    advice = "the width is measured again (no training step used the old one)"
     try:
         found: AutomaticWidth = read_dataclass(AutomaticWidth, read_json(path, advice), str(path))
     except ValueError as error:
@@ -181,6 +181,6 @@ def read_width(path: Path, pins: dict[str, Any]) -> AutomaticWidth | None:
 
 
 def write_width(path: Path, about: dict[str, Any]) -> None:
-    """Write the file, unless it holds the same already."""
+    """Write the file, unless it has this content already."""
     if object_if_any(path) != about:
         write_json(path, about)

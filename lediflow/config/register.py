@@ -1,4 +1,4 @@
-"""Where Hydra finds the YAML files and the schemas; the files only choose values."""
+"""Tells Hydra where the YAML files and the schemas are; the files only choose values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lediflow.config.schema import COMMANDS, STAGES
 
 
 def conf_folder() -> Path:
-    """The YAML files: beside the package in a checkout, inside it when installed from a wheel."""
+    """The folder conf/: next to the package in a checkout, inside it when installed from a wheel."""
     package = Path(lediflow.__file__).parent
     beside = package.parent / "conf"
     return beside if (beside / "train.yaml").is_file() else package / "conf"
@@ -20,7 +20,7 @@ def conf_folder() -> Path:
 
 @cache
 def register_schemas() -> None:
-    """Once in a process: Hydra keeps them."""
+    """Register all schemas with Hydra, once per process."""
     store = ConfigStore.instance()
     for name, command in COMMANDS.items():
         store.store(name=f"{name}_schema", node=command)

@@ -1,4 +1,4 @@
-"""What is asked of SLURM on one command line: which command with which options, once for each value of a sweep."""
+"""Parses a command line of lediflow.submit: a command, its options and sweeps, and SLURM options."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from lediflow.config.sweep import key_of, sweep_folder
 from lediflow.errors import UserError
 
 COMMANDS = ("train", "prepare", "encode", "sample", "evaluate")
-OWN = ("slurm", "command", "pipeline")  # keys that are not the command's
+OWN = ("slurm", "command", "pipeline")  # keys that are not options of the command
 
 
 @dataclass(frozen=True)
 class Request:
-    """A command line, taken apart."""
+    """A parsed command line."""
 
     command: str  # train, prepare, ...
-    overrides: list[str]  # of the command
-    slurm: list[str]  # of what is asked of SLURM
+    overrides: list[str]  # options of the command
+    slurm: list[str]  # options of the SLURM job
     pipeline: str | None = None
 
 
-def take_apart(arguments: Sequence[str]) -> Request:
-    """The parts of a command line, string options in quotes where Hydra's grammar needs them.
+def parse_request(arguments: Sequence[str]) -> Request:
+    """Split a command line into its parts, with string options quoted where Hydra's grammar needs it.
 
-    UserError for a command there is not.
+    Raises UserError for a command that cannot be submitted.
     """
     own = {
         key_of(item): item.partition("=")[2] for item in arguments if key_of(item) in ("command", "pipeline")
@@ -55,13 +55,13 @@ def take_apart(arguments: Sequence[str]) -> Request:
     ]
     rest = [item for item in arguments if key_of(item).partition(".")[0] not in OWN]
     slurm = literal_arguments(slurm, [SubmitCommand], is_sweep=False)
-    if "pipeline" not in own:  # whose options have schemas of their own
+    if "pipeline" not in own:  # a pipeline has other schemas, see pipelines.schemas_of
         rest = literal_arguments(rest, [SCHEMAS[command]], is_sweep=True)
     return Request(command, rest, slurm, own.get("pipeline"))
 
 
 def swept(overrides: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
-    """Every combination of values: all overrides of it, and those among them that were swept."""
+    """For each combination of swept values: all overrides, and the swept ones among them."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     choices = [
         [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
@@ -75,6 +75,7 @@ def swept(overrides: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose conf/NAME.yaml with overrides, outside of a running Hydra command."""
     register_schemas()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -86,7 +87,7 @@ def slurm_options(overrides: Sequence[str]) -> SubmitCommand:
 
 
 def job_record(request: Request, overrides: Sequence[str], sweep: Sequence[str], runs: Path) -> JobRecord:
-    """One job: its command is checked as it would be at its start, its folder is made explicit."""
+    """The record of one job: its command is checked as it would be at its start, its folder made absolute."""
     config = composed(request.command, overrides)
     key = "run" if request.command == "train" else "output"
     command: Any = typed(config)
@@ -107,8 +108,8 @@ def job_record(request: Request, overrides: Sequence[str], sweep: Sequence[str],
 
 
 def check_ranks(request: Request, overrides: Sequence[str], config: SlurmConfig) -> None:
-    """A request for more processes than the command uses is a mistake that would cost GPU hours."""
-    asked = f"{config.nodes} nodes x {config.tasks_per_node} tasks are asked for"
+    """Reject a request for more processes than the command uses, which would waste GPU hours."""
+    asked = f"{config.nodes} nodes x {config.tasks_per_node} tasks are requested"
     if config.nodes * config.tasks_per_node == 1 or request.command in ("encode", "evaluate"):
         return
     if request.command != "train":

@@ -1,4 +1,4 @@
-"""What each command may be told: one dataclass per command, made of the dataclasses of the objects it builds."""
+"""Options of every command: one dataclass per command, composed of the dataclasses of the objects it builds."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ STAGES = (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig)
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The three models of a run's data; a stage trains one of them."""
+    """Image size and the three models; a stage trains one of them."""
 
-    image_size: int = bounded(
-        MISSING, at_least=1
-    )  # side of what the models see: pixels, or latents of the codec
-    channels: int = bounded(MISSING, at_least=1)  # of what the models see
+    # side length of the models' input: of images, or of the codec's latents
+    image_size: int = bounded(MISSING, at_least=1)
+    channels: int = bounded(MISSING, at_least=1)  # channels of the models' input
     auxiliary: AuxiliarySpec = MISSING
     velocity: VelocitySpec = MISSING
     latent_sampler: LatentSamplerSpec = MISSING
@@ -43,35 +42,31 @@ class ModelConfig:
 
 @dataclass(kw_only=True)
 class PathsConfig:
-    runs: str = "runs"  # every run folder's default parent
+    runs: str = "runs"  # folder for run folders without an explicit path
 
 
 @dataclass(kw_only=True)
 class TrainCommand:
     """`python -m lediflow.train`."""
 
-    name: str = MISSING  # the experiment's name: the default run folder carries it
-    run: str = MISSING  # run folder; the same folder again continues the run
-    seed: int = seed_field()  # of initial weights, order and every random draw
+    name: str = MISSING  # name of the experiment, part of the default run folder
+    run: str = MISSING  # run folder; if it holds an unfinished run, the run is continued
+    seed: int = seed_field()  # seed of the initial weights, the order of samples and every random draw
     prior: str = "learned"  # learned: LeDiFlow | gaussian: the flow-matching baseline (flow stage only)
-    parent: str | None = None  # run folder of the auxiliary model that flow and latent_sampler build on
-    other_data: bool = False  # accept a parent that was trained on other data than data.path
-    warm_start: str | None = (
-        None  # run or export folder whose weights the model begins with; null: fresh ones
-    )
-    synthetic_images: int = bounded(
-        0, at_least=0
-    )  # draw this many toy pictures into data.path first (smoke tests)
-    dry_run: bool = False  # say what the run would take, and start nothing; also --dry-run
-    nodes: int = bounded(
-        0, at_least=0
-    )  # a dry run also says what the run would be on up to so many machines; 0: it does not
-    dry_run_ranks: int = bounded(
-        0, at_least=0
-    )  # processes that a dry run reckons with; 0: as many as were started
-    stage: Any = field(
-        default=MISSING, metadata={"types": STAGES}
-    )  # auxiliary | flow | latent_sampler, each with options of its own
+    parent: str | None = None  # run folder of the auxiliary model that flow and latent_sampler need
+    other_data: bool = False  # accept a parent that was trained on data other than data.path
+    # run or export folder with the initial weights of the model; null: random weights
+    warm_start: str | None = None
+    # first draw this many toy pictures into data.path (for smoke tests)
+    synthetic_images: int = bounded(0, at_least=0)
+    # print the memory, disk space and time that the run needs, and start nothing; also --dry-run
+    dry_run: bool = False
+    # a dry run also prints a table for 1 to this many machines; 0: no table
+    nodes: int = bounded(0, at_least=0)
+    # number of processes that a dry run assumes; 0: as many as were started
+    dry_run_ranks: int = bounded(0, at_least=0)
+    # auxiliary | flow | latent_sampler; each has options of its own
+    stage: Any = field(default=MISSING, metadata={"types": STAGES})
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainingConfig = field(default_factory=TrainingConfig)
@@ -80,14 +75,14 @@ class TrainCommand:
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
-    per_stage: dict[str, Any] = field(default_factory=dict)  # values an experiment chooses by stage
+    per_stage: dict[str, Any] = field(default_factory=dict)  # values that an experiment sets for each stage
 
 
 @dataclass(kw_only=True)
 class PrepareCommand(PrepareConfig):
     """`python -m lediflow.prepare`."""
 
-    verify: bool = False  # read the finished shards once more and compare them with their SHA-256
+    verify: bool = False  # read the finished shards again and compare them with their SHA-256
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
@@ -95,7 +90,7 @@ class PrepareCommand(PrepareConfig):
 class EncodeCommand(EncodeConfig):
     """`python -m lediflow.encode`."""
 
-    verify: bool = False  # read the finished shards once more and compare them with their SHA-256
+    verify: bool = False  # read the finished shards again and compare them with their SHA-256
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
@@ -104,9 +99,9 @@ class SampleCommand(SamplingOptions):
     """`python -m lediflow.sample`."""
 
     run: str = MISSING  # run folder of a flow
-    sampler: str | None = None  # run folder of a latent sampler; the Gaussian baseline needs none
-    output: str = MISSING  # 000000.png ... and samples.json
-    count: int = bounded(64, at_least=1, at_most=MOST_IMAGES)  # how many images, numbered from 0
+    sampler: str | None = None  # run folder of the latent sampler; null for the Gaussian baseline
+    output: str = MISSING  # folder for 000000.png ... and samples.json
+    count: int = bounded(64, at_least=1, at_most=MOST_IMAGES)  # number of images, numbered from 0
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
@@ -119,7 +114,7 @@ class EvaluateCommand(EvaluateConfig):
 
 @dataclass(kw_only=True)
 class SubmitCommand:
-    """`python -m lediflow.submit`: what is asked of SLURM."""
+    """`python -m lediflow.submit`: options of the SLURM job."""
 
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

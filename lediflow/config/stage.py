@@ -1,4 +1,4 @@
-"""The stage that a command trains, over the frozen model that it builds on."""
+"""Builds the training stage of a command from its options and the frozen auxiliary model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lediflow.stages.protocol import Stage
 
 
 def build_trial_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
-    """A stage for trial passes over random samples; time and memory do not depend on the prior's width."""
+    """A stage for trial passes; an unmeasured prior width is set to 1, which changes neither time nor memory."""
     stage = build_stage(command, auxiliary)
     if isinstance(stage, FlowStage) and stage.width is None:
         stage.width = Width(added=1.0)
@@ -22,6 +22,7 @@ def build_trial_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -
 
 
 def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
+    """The stage named by command.stage; `auxiliary` is the frozen parent, None if the stage has none."""
     spec, drops = command.model.auxiliary, has_dropout(trained_spec(command))
     match command.stage.name:
         case "auxiliary":
@@ -33,5 +34,5 @@ def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stag
             classes = command.model.velocity.num_classes
             return FlowStage(command.stage, auxiliary, num_classes=classes, has_dropout=drops)
         case _:
-            assert auxiliary is not None  # load_parent refuses to go on without
+            assert auxiliary is not None  # load_parent raises without one
             return LatentSamplerStage(command.stage, auxiliary, has_dropout=drops)

@@ -1,9 +1,9 @@
-"""Run folders of a sweep: jobs that differ in more than their folder's name says must not share it.
+"""Run folders of a sweep: every job gets a folder of its own, named by the overrides that affect its result.
 
     flow-learned-seed0__train.images-5__train.ema.half_life_images-10
 
-Each telling override is a part KEY-VALUE. What a file name should not hold is written as _, and then a hash of the
-override tells it from others that look alike. Older folders of the form `...,train.images=5` are found and continued.
+Each override that affects the result adds a part KEY-VALUE. Characters unsuitable for file names become _, and a hash
+of the override then keeps names distinct. Folders of earlier releases, `...,train.images=5`, are found and continued.
 """
 
 from __future__ import annotations
@@ -24,16 +24,25 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lediflow.config.literal import without_references
 
-NAMED = ("name", "stage", "seed", "prior", "experiment")  # the default folder's name holds them
-INPUTS = ("data.path", "parent")  # where they are not swept, a run is known without their place
-HARMLESS = ("paths", "engine", "tracking", "hydra", "dry_run", "dry_run_ranks", "nodes")  # change no result
+# keys whose values are in the name of the default folder
+NAMED = ("name", "stage", "seed", "prior", "experiment")
+INPUTS = ("data.path", "parent")  # in the name only if they are swept
+HARMLESS = (
+    "paths",
+    "engine",
+    "tracking",
+    "hydra",
+    "dry_run",
+    "dry_run_ranks",
+    "nodes",
+)  # do not affect the result
 JOINT = "__"
-LONGEST = 120  # characters that are added to a folder's name
-EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"  # Hydra's own list of keys that name no folder
+LONGEST = 120  # of a suffix, in characters
+EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"  # Hydra's list of keys that are not part of a folder's name
 
 
 def separate_jobs(config: DictConfig) -> None:
-    """In a multirun without an explicit run=, append the other overrides to the run folder's name."""
+    """In a multirun without an explicit run=, append the other overrides to the name of the run folder."""
     if not HydraConfig.initialized() or HydraConfig.get().mode is not RunMode.MULTIRUN:
         return
     hydra = HydraConfig.get()
@@ -43,33 +52,35 @@ def separate_jobs(config: DictConfig) -> None:
 
 
 def config_keys(hydra: Any) -> list[str]:
-    """Keys that name no folder in this multirun."""
+    """Keys that are not part of a folder's name in this multirun."""
     return list(hydra.job.config.override_dirname.exclude_keys)
 
 
 def without_excluded(overrides: Iterable[str], excluded: Iterable[str]) -> list[str]:
+    """The overrides whose keys are not excluded."""
     keys = {*excluded}
     return [item for item in overrides if key_of(item) not in keys]
 
 
 def exclusion(arguments: Sequence[str]) -> list[str]:
-    """What a multirun's command line needs besides: inputs that are not swept name no folder."""
+    """An override that keeps inputs that are not swept out of the folder names of a multirun."""
     try:
         parsed = OverridesParser.create().parse_overrides([item for item in arguments if item[:1] != "-"])
-    except HydraException:  # Hydra explains it
+    except HydraException:  # Hydra reports it later
         return []
     swept = {item.key_or_group for item in parsed if item.is_sweep_override()}
     return [f"{EXCLUDED}=[{','.join(key for key in INPUTS if key not in swept)}]"]
 
 
 def key_of(override: str) -> str:
+    """The key of an override, without + and ~."""
     return override.lstrip("+~").partition("=")[0]
 
 
 def sweep_folder(run: str, overrides: Sequence[str]) -> str:
-    """The folder of a job that differs from others in these overrides, for a run that would be in `run` without them.
+    """The folder of a sweep's job with these overrides; `run` is its folder outside of a sweep.
 
-    `run` itself where it was chosen, or where nothing tells.
+    It is `run` itself if run= was given, or if no override affects the result.
     """
     if any(key_of(item) == "run" for item in overrides):
         return run
@@ -77,11 +88,11 @@ def sweep_folder(run: str, overrides: Sequence[str]) -> str:
     found = next(
         (folder for folder in older if Path(folder).is_dir() and agrees(Path(folder), overrides)), None
     )
-    return found or run + suffix([item for item in overrides if is_telling(item)])
+    return found or run + suffix([item for item in overrides if affects_result(item)])
 
 
 def agrees(folder: Path, overrides: Sequence[str]) -> bool:
-    """Whether an older run has the values that older names left out: those of options of a stage, and its inputs."""
+    """Whether a run of an earlier release has these stage options and inputs, which its name does not contain."""
     if not (folder / "config.yaml").is_file():
         return True
     there = OmegaConf.load(folder / "config.yaml")
@@ -89,20 +100,20 @@ def agrees(folder: Path, overrides: Sequence[str]) -> bool:
     return all(OmegaConf.select(there, key_of(item)) == yaml.safe_load(value_of(item)) for item in unnamed)
 
 
-def is_telling(override: str) -> bool:
-    """Whether a default folder's name leaves out a value that a run's result depends on."""
+def affects_result(override: str) -> bool:
+    """Whether an override affects the result and is missing from the name of the default folder."""
     key = key_of(override)
     return key not in NAMED and not any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
 
 
 def suffix(overrides: Iterable[str]) -> str:
-    """What tells these overrides apart in a folder's name, in any order; empty for none."""
+    """The suffix of a folder's name for these overrides, independent of their order; "" if there are none."""
     text = "".join(f"{JOINT}{part}" for part in sorted(map(part_of, overrides)))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 12]}{JOINT}{short_hash(text)}"
 
 
 def part_of(override: str) -> str:
-    """KEY-VALUE, with a hash where the value cannot be written as it is. Keys hold no `-`."""
+    """KEY-VALUE, with a hash if the value had to be changed or shortened. Keys contain no `-`."""
     key, value = key_of(override).replace("/", "."), value_of(override)
     written = re.sub(r"[^A-Za-z0-9.-]+|_+", "_", value).strip("_")
     is_whole = written == value and len(value) < LONGEST // 2
@@ -116,11 +127,12 @@ def value_of(override: str) -> str:
 
 
 def short_hash(text: str) -> str:
+    """The first 10 hexadecimal digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def older_suffixes(overrides: Sequence[str]) -> list[str]:
-    """What earlier versions appended to a folder's name after a comma, with and without quotes."""
+    """Suffixes that earlier releases appended to a folder's name, with and without quotes."""
     silent = (*NAMED, *INPUTS, *HARMLESS)
     telling = [
         item

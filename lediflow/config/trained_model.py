@@ -1,4 +1,4 @@
-"""The model that a command trains: its specification, and a fresh one."""
+"""The model that a command trains: its specification, and the model with random weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lediflow.models.specs import VelocitySpec, latent_shape
 
 
 def build_trained_model(command: TrainCommand) -> Model:
-    """The model that this command's stage trains, with fresh weights."""
+    """Build the model that the command's stage trains, with random weights."""
     try:
         return build_model(trained_spec(command), command.engine.attention_route)
     except ValueError as error:
@@ -19,7 +19,7 @@ def build_trained_model(command: TrainCommand) -> Model:
 
 
 def trained_spec(command: TrainCommand) -> Spec:
-    """What that model is made of."""
+    """The specification of the model that the command's stage trains."""
     specs: dict[str, Spec] = {
         "auxiliary": command.model.auxiliary,
         "flow": velocity_spec(command),
@@ -29,7 +29,7 @@ def trained_spec(command: TrainCommand) -> Spec:
 
 
 def velocity_spec(command: TrainCommand) -> VelocitySpec:
-    """The flow model hears of the auxiliary model's latent; the baseline hears of nothing."""
+    """The specification of the flow model; conditioned on the auxiliary model's latent unless prior=gaussian."""
     model = command.model
     if command.prior == "gaussian":
         return dataclasses.replace(model.velocity, latent_shape=[])

@@ -1,6 +1,6 @@
-"""Initial weights from a trained model: for a run that goes on where another ended, on other data or options.
+"""Initial weights from a trained model, for a run that continues its training with other data or options.
 
-The averages of the weights begin there too. Optimizer state, clock and order begin anew.
+The weight averages start from these weights as well. Optimizer state, clock and sample order start fresh.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lediflow.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Weights to begin with, pinned by their hash."""
+    """Initial weights, identified by their hash."""
 
     path: Path
     sha256: str
@@ -30,7 +30,7 @@ class WarmStart:
 
 
 def load_warm_start(command: TrainCommand) -> WarmStart | None:
-    """The weights that warm_start= names, for a model of the same kind and shapes; None where it names none."""
+    """Load the weights that warm_start= names; None if it is null. UserError if kind or shapes do not match."""
     if command.warm_start is None:
         return None
     folder = export_folder(command.warm_start)
@@ -46,13 +46,13 @@ def load_warm_start(command: TrainCommand) -> WarmStart | None:
 
 
 def export_folder(path: str) -> Path:
-    """The export of a run folder, or the folder itself."""
+    """The export of a run folder; the folder itself if it has none."""
     run = RunFolder(Path(path))
     return run.export if run.is_exported else run.root
 
 
 def warm_start_hash(command: TrainCommand) -> str | None:
-    """Of the weights that warm_start= names."""
+    """SHA-256 of the weights that warm_start= names; None if it is null."""
     if command.warm_start is None:
         return None
     weights = export_folder(command.warm_start) / WEIGHTS
@@ -64,7 +64,7 @@ def warm_start_hash(command: TrainCommand) -> str | None:
 
 
 def check_kind(command: TrainCommand, found: str, model: Model) -> None:
-    """Refuse weights of another kind of model."""
+    """Reject weights of another kind of model."""
     wanted = describe(model.spec)["kind"]
     if found != wanted:
         raise UserError(
@@ -74,7 +74,7 @@ def check_kind(command: TrainCommand, found: str, model: Model) -> None:
 
 
 def check_shapes(command: TrainCommand, weights: dict[str, Tensor], model: Model) -> None:
-    """Refuse weights of other shapes, naming the first that differs."""
+    """Reject weights of other shapes; the message names the first that differs."""
     theirs = {name: shape_text(tensor) for name, tensor in weights.items()}
     ours = {name: shape_text(tensor) for name, tensor in model.state_dict().items()}
     for name in [*ours, *theirs]:
@@ -87,4 +87,5 @@ def check_shapes(command: TrainCommand, weights: dict[str, Tensor], model: Model
 
 
 def shape_text(tensor: Tensor) -> str:
+    """The shape for a message, e.g. 64x3x3."""
     return "x".join(map(str, tensor.shape)) or "one number"

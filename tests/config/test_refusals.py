@@ -93,10 +93,13 @@ def test_a_missing_option_is_named(command, message):
         (["model.image_size=18", "synthetic_images=0"], r"18"),
         (["data.held_out_fraction=1.0"], "leaves none"),
         (["train.export=first"], r"train\.export='first' is unknown; use one of last, best"),
-        (["train.export=best"], r"train\.export=best needs.*held_out_fraction=0 holds out none; set data"),
+        (
+            ["train.export=best"],
+            r"train\.export=best needs.*held_out_fraction=0 holds out no samples; set data",
+        ),
         (
             ["train.patience_images=64", "data.held_out_fraction=0.5", "train.validation.every_images=0"],
-            r"patience_images=64 needs.*every_images=0 never takes it; set train\.validation\.every_images=null",
+            r"patience_images=64 needs.*every_images=0 never computes it; set train\.validation\.every_images=null",
         ),
         (
             ["train.export=best", "data.held_out_fraction=1e-9"],

@@ -268,7 +268,7 @@ class TestARunOfBefore:
     )
     def test_goes_on_with_0(self, run, trained, tmp_path, said):
         heard = succeed(*command_of(trained, run, "train.images=96", *said)).err
-        assert ("its prior is not widened, nor scaled" in heard) == (said != ("stage.prior_widening=0",))
+        assert ("its prior is neither widened nor scaled" in heard) == (said != ("stage.prior_widening=0",))
         facts = facts_of(run)
         assert facts["prior_widening"] == 0 and "prior_widening" not in facts["identity"]["stage"]
         assert not (run / "prior_width.json").exists()

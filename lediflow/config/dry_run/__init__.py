@@ -1,7 +1,7 @@
-"""`python -m lediflow.train ... --dry-run`: what a run would take, said before anything is started or written.
+"""`python -m lediflow.train ... --dry-run`: prints the memory, disk space and time of a run without starting it.
 
-Every number comes from the code that trains or from the configuration: costs from lediflow.models.cost, memory from
-lediflow.engine.memory, samples from the shards' index, speeds from event logs where there are some.
+The numbers come from the code that trains: costs from lediflow.models.cost, memory from lediflow.engine.memory,
+samples from the index of the shards, and speeds from event logs if there are any.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from lediflow.nn.cost import cost_table
 from lediflow.text import facts_table, indented, number_table
 
 MEMORY_NOTE = """\
-peak: buffers and activations of a batch, or the optimizer's step, on top of what always lies there
-N GiB: the largest micro-batch on such a GPU, of those that halve a rank's share; 0: none
+peak: persistent state plus buffers and activations of a batch, or plus the optimizer's step
+N GiB: the largest micro-batch on a GPU of that size (a rank's share halved repeatedly); 0: none fits
 activations are those of eager PyTorch; a compiled model keeps less"""
 
 __all__ = ["dry_run", "without_data"]
 
 
 def without_data(config: DictConfig) -> DictConfig:
-    """The configuration with an empty path where no data was named: a dry run can do without."""
+    """The configuration with an empty data.path if none was given, since a dry run needs no data."""
     if OmegaConf.is_missing(config.data, "path"):
         config.data.path = ""
     return config
 
 
 def dry_run(command: TrainCommand, started_ranks: int) -> str:
-    """Sections of aligned tables."""
+    """The report of a dry run: sections of aligned tables."""
     work = work_of(command, command.dry_run_ranks or started_ranks)
     sections = {
         f"{command.stage.name} ({command.prior} prior) into {command.run}": facts_table(

@@ -1,4 +1,4 @@
-"""What a run writes: full states, those that are kept for ever, and snapshots of averages."""
+"""Disk space of a run: checkpoints, those that are kept for ever, and snapshots of the weight averages."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ FLOAT16 = BFLOAT16
 
 
 def checkpoint_bytes(command: TrainCommand, work: Work) -> int:
-    """Bytes of the full state of all ranks, with the best weights, and of the averaged weights of an export."""
+    """Bytes of one checkpoint of all ranks, with the best weights, plus an export."""
     kept = averages_of(command) + (command.train.export == BEST)
     return saved_bytes(work.parameters, kept) + FLOAT32 * work.parameters
 
 
 def snapshot_bytes(command: TrainCommand, work: Work) -> int:
-    """One float16 copy of each profile's average."""
+    """Bytes of one snapshot: a float16 copy of the average of each EMA profile."""
     return FLOAT16 * len(command.train.ema.sigma_rels) * work.parameters
 
 
 def disk_facts(command: TrainCommand, work: Work) -> Facts:
+    """Rows of the section "Disk"."""
     config = command.train.checkpoint
     one, snapshot = checkpoint_bytes(command, work), snapshot_bytes(command, work)
-    last = config.keep_last + 1  # the newest is whole before the oldest goes
+    last = config.keep_last + 1  # the oldest is deleted after the newest is complete
     for_ever = kept_for_ever(saves_of(command), config.keep_every_images)
     snapshots = snapshots_of(command)
     total = (last + for_ever) * one + snapshots * snapshot
@@ -53,7 +54,7 @@ def disk_facts(command: TrainCommand, work: Work) -> Facts:
 
 
 def snapshots_of(command: TrainCommand) -> int:
-    """They are written with checkpoints, and only where there are profiles."""
+    """Number of snapshots; they are written with checkpoints, and only if there are EMA profiles."""
     config = command.train.checkpoint
     if not (command.train.ema.sigma_rels and config.snapshot_every_images):
         return 0
@@ -65,7 +66,7 @@ def snapshots_of(command: TrainCommand) -> int:
 
 
 def saves_of(command: TrainCommand) -> list[int]:
-    """Images seen at each save: the first batch beyond each multiple, and the end."""
+    """Images seen at each save: the first batch at or after each multiple of every_images, and the end."""
     train, every = command.train, command.train.checkpoint.every_images
     batch = train.global_batch
     end = -(-train.images // batch) * batch
@@ -74,12 +75,12 @@ def saves_of(command: TrainCommand) -> list[int]:
 
 
 def kept_for_ever(saves: list[int], every: int) -> int:
-    """Saves that are the first beyond a multiple."""
+    """Number of saves that are the first at or after a multiple of `every`."""
     if every <= 0:
         return 0
     return sum(save // every > before // every for before, save in pairwise([0, *saves]))
 
 
 def nearest_folder(path: Path) -> Path:
-    """The path, or the first folder above it that is there."""
+    """The path, or the nearest folder above it that exists."""
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())

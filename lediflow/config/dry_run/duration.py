@@ -1,4 +1,4 @@
-"""How long a run may take: by the speed of a run like it, else by FLOPs."""
+"""Estimates the duration of a run: from the logged speed of a similar run, otherwise from FLOPs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from lediflow.text import PLANNED, duration
 from lediflow.tracking.event_log import curve, standing_events
 from lediflow.training.throughput import peak_tflops
 
-SHARE = 0.3  # of a device's peak that training reaches: an H100 does 32 to 40 % without the optimizer's step
+# fraction of a device's peak that training reaches: an H100 does 32 to 40 % without the optimizer's step
+SHARE = 0.3
 ELSEWHERE = ("NVIDIA GeForce RTX 3090", "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3")
-CPU_SHARE = 0.15  # the same of a CPU: the demo's models on two cores
-PRODUCT = 1024  # side of the matrices that a CPU is measured with
+CPU_SHARE = 0.15  # the same fraction for a CPU: the demo's models on two cores
+PRODUCT = 1024  # side length of the matrices in the measurement of a CPU's speed
+# options that must be equal for the speed of another run to apply
 ALIKE = (
     "stage.name",
     "stage.encode_once",
     "prior",
     "model",
     "train.global_batch",
-)  # options that must be equal for another run's speed to apply
+)
 
 
 class Speed(NamedTuple):
-    """Images per second of the whole run, and where the number is from."""
+    """Images per second of the whole run, and the source of the number."""
 
     where: str
     images_per_second: float
@@ -40,6 +42,7 @@ class Speed(NamedTuple):
 
 
 def duration_table(command: TrainCommand, work: Work) -> list[list[str]]:
+    """Rows of the section "Expected time"."""
     rows = [["on", "images/s", "time", "from"]]
     logged = logged_speed(command, work.ranks)
     speeds = [logged] if logged else computed_speeds(command, work)
@@ -49,13 +52,13 @@ def duration_table(command: TrainCommand, work: Work) -> list[list[str]]:
 
 
 def time_of(command: TrainCommand, speed: Speed) -> str:
-    """Of the whole run, without validation, checkpoints and compiling."""
+    """Duration of the whole run at this speed, without validation, checkpoints and compilation."""
     rate = speed.images_per_second
     return duration(command.train.images / rate, PLANNED) if rate else "?"
 
 
 def logged_speed(command: TrainCommand, ranks: int) -> Speed | None:
-    """Of this run, or of one beside it that trains the same model in the same batches on as many ranks."""
+    """Logged speed of this run, or of a run in the same folder with the same model, batch size and number of ranks."""
     own = Path(command.run)
     for root in [own, *sorted(path for path in own.parent.glob("*") if path != own)]:
         folder = RunFolder(root)
@@ -70,14 +73,14 @@ def logged_speed(command: TrainCommand, ranks: int) -> Speed | None:
 
 
 def is_alike(config: dict[str, Any], command: TrainCommand) -> bool:
-    """Whether a run's recorded configuration costs what this command's does."""
+    """Whether a recorded configuration has the same cost per image as this command."""
     theirs = OmegaConf.create(config)
     ours = OmegaConf.create({"command": command}, flags={"allow_objects": True}).command
     return all(plain(OmegaConf.select(theirs, key)) == plain(OmegaConf.select(ours, key)) for key in ALIKE)
 
 
 def options_of(folder: RunFolder) -> dict[str, Any]:
-    """Its recorded configuration; none where that cannot be read."""
+    """The recorded configuration of a run; empty if it cannot be read."""
     try:
         return folder.recorded_options()
     except RecordError:
@@ -85,19 +88,23 @@ def options_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def plain(node: Any) -> Any:
+    """An OmegaConf node as plain Python values."""
     return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
 
 
 def ranks_of(events: Path) -> int | None:
-    """On how many ranks the run's last attempt was."""
+    """Number of ranks of the run's last attempt; None if it is not recorded."""
     starts = [event for event in standing_events(events) if event["event"] in ("start", "resume")]
     return starts[-1].get("ranks") if starts else None
 
 
 def computed_speeds(command: TrainCommand, work: Work) -> list[Speed]:
-    """Of what engine.peak_tflops describes, else of the device that is here; without a GPU of some elsewhere too."""
+    """Speeds computed from FLOPs: on the device of engine.peak_tflops, else on this machine's device.
+
+    Without a GPU, on this CPU and on some common GPUs.
+    """
     precision, here = work.engine.precision, torch.cuda.is_available() and command.engine.device != "cpu"
-    assumed = f"FLOP / (peak x {SHARE}), a share that is assumed"
+    assumed = f"FLOP / (peak x {SHARE}), an assumed fraction"
     if command.engine.peak_tflops:
         return [Speed("engine.peak_tflops", speed(work, command.engine.peak_tflops), assumed)]
     names = [torch.cuda.get_device_name()] if here else ELSEWHERE
@@ -106,19 +113,19 @@ def computed_speeds(command: TrainCommand, work: Work) -> list[Speed]:
         Speed(f"{work.ranks} x {name}", speed(work, peak), assumed) for name, peak in peaks.items() if peak
     ]
     if here:
-        return speeds or [Speed(names[0], 0.0, "its peak is not known here: say engine.peak_tflops=...")]
+        return speeds or [Speed(names[0], 0.0, "its peak is unknown: give engine.peak_tflops=...")]
     measured = measured_tflops(torch.bfloat16 if precision == "bfloat16" else torch.float32)
     source = f"a product of {PRODUCT}x{PRODUCT} matrices, {measured:.2f} TFLOP/s, x {CPU_SHARE} (assumed)"
     return [Speed("this CPU", CPU_SHARE * measured * 1e12 / work.flops, source), *speeds]
 
 
 def speed(work: Work, tflops: float) -> float:
-    """Images per second where every rank reaches its share of these TFLOP/s."""
+    """Images per second if every rank reaches the fraction SHARE of this peak."""
     return work.ranks * SHARE * tflops * 1e12 / work.flops
 
 
 def measured_tflops(dtype: torch.dtype) -> float:
-    """Of a small matrix product on this CPU: the fastest of a few."""
+    """TFLOP/s of a matrix product on this CPU: the fastest of five."""
     left, right = torch.ones(PRODUCT, PRODUCT, dtype=dtype), torch.ones(PRODUCT, PRODUCT, dtype=dtype)
     seconds = []
     for _ in range(5):

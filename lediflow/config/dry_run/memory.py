@@ -1,4 +1,4 @@
-"""What a rank holds in each ZeRO stage, and which micro-batches that leaves room for."""
+"""Memory of a rank in each ZeRO stage, and the largest micro-batch that fits beside it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ HEADS = (
 
 
 def memory_table(command: TrainCommand, work: Work) -> list[list[str]]:
+    """Rows of the section "Memory": one for each ZeRO stage and offload."""
     rows = [list(HEADS)]
     for zero, offload in STAGES:
         config = replace(work.engine, zero=zero, offload=offload)
@@ -76,7 +77,7 @@ def held_by(command: TrainCommand, work: Work, config: EngineConfig, micro_batch
 
 
 def largest_micro_batch(command: TrainCommand, work: Work, config: EngineConfig, capacity: int) -> int:
-    """As engine.micro_batch=0 would find it; 0: not even the smallest fits."""
+    """The micro-batch that engine.micro_batch=0 would find on a GPU of this capacity (bytes); 0 if none fits."""
     room = (1 - MARGIN) * capacity
     fitting = (n for n in halves(work.share) if held_by(command, work, config, n).peak <= room)
     return next(fitting, 0)

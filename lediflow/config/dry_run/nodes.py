@@ -1,7 +1,7 @@
-"""What one run would be on one machine, on two, on four ...: ranks, batches, what is sent, how fast.
+"""Estimates one run on 1, 2, 4 ... machines: ranks, batches, communication and speed.
 
-The global batch stays, so that the training does. Assumed, and said below the table: four GPUs of one kind in a
-machine, 25 GB/s between machines (200 Gbit/s), 200 GB/s inside one, no loss from small batches.
+The global batch is constant, so the result of the training is. Assumptions, printed below the table: four GPUs of one
+kind per machine, 25 GB/s between machines (200 Gbit/s), 200 GB/s inside one, no loss from small batches.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from lediflow.training.throughput import peak_tflops
 
 GPUS_PER_NODE = 4
 GPU, MEMORY = "NVIDIA A100-SXM4-40GB", 40 * GIB
-BETWEEN, INSIDE = 25e9, 200e9  # bytes a second, of one machine's adapter and of NVLink
+BETWEEN, INSIDE = 25e9, 200e9  # bytes per second of a machine's network adapter and of NVLink
 HEADS = ("nodes", "ranks", "engine", "batch", "GiB", "MB sent", "sent in", "images/s", "time")
 NOTE = (
-    f"{GPUS_PER_NODE} x {GPU} a node at {SHARE:.0%} of its peak, 25 GB/s between nodes, 200 GB/s inside: all assumed\n"
-    "engine: the smallest stage that holds a rank's whole share at once, else the configured one\n"
-    "batch: micro-batch x accumulation; GiB: peak of each GPU; MB sent: by each rank, a step\n"
-    "images/s: where sending hides behind computing, and where nothing of it does; small batches lose more"
+    f"assumed: {GPUS_PER_NODE} x {GPU} per node at {SHARE:.0%} of peak, 25 GB/s between nodes, 200 GB/s inside\n"
+    "engine: the lowest ZeRO stage in which a rank's whole share fits in one micro-batch, else the configured one\n"
+    "batch: micro-batch x accumulation; GiB: peak per GPU; MB sent: per rank and step\n"
+    "images/s: with full and with no overlap of communication and computation; small batches are slower"
 )
 
 
 class Plan(NamedTuple):
-    """One run on so many nodes."""
+    """The run on a given number of nodes; times are per step."""
 
     work: Work
     nodes: int
-    sent_bytes: float  # by each rank in a step
+    sent_bytes: float  # per rank and step
     sending_seconds: float
     computing_seconds: float
 
 
 def nodes_table(command: TrainCommand) -> list[list[str]]:
+    """Rows for 1, 2, 4 ... nodes, up to command.nodes."""
     counts = sorted({2**power for power in range(command.nodes.bit_length())} | {command.nodes})
     return [list(HEADS), *(row(command, plan_of(command, nodes)) for nodes in counts)]
 
@@ -50,7 +51,7 @@ def plan_of(command: TrainCommand, nodes: int) -> Plan:
     if command.train.global_batch % ranks:
         raise UserError(
             f"nodes={nodes} are {ranks} ranks, which cannot share train.global_batch={command.train.global_batch}; "
-            f"choose a multiple of {ranks} (another training: see the learning rate), or fewer nodes"
+            f"choose a multiple of {ranks} (this changes the training; adapt the learning rate), or fewer nodes"
         )
     work = fitted(command, work_of(command, ranks))
     sent = sent_bytes(work)
@@ -65,7 +66,7 @@ def plan_of(command: TrainCommand, nodes: int) -> Plan:
 
 
 def fitted(command: TrainCommand, work: Work) -> Work:
-    """The smallest ZeRO stage that holds a rank's share at once; the configured one and its micro-batch otherwise."""
+    """The work in the lowest ZeRO stage in which a rank's share fits in one micro-batch, else in the configured one."""
     for zero in (1, 2, 3):
         engine = replace(work.engine, name="deepspeed", zero=zero, offload="none")
         if largest_micro_batch(command, work, engine, MEMORY) == work.share:
@@ -75,7 +76,10 @@ def fitted(command: TrainCommand, work: Work) -> Work:
 
 
 def sent_bytes(work: Work) -> float:
-    """By each rank of a ring in a step: from stage 2 on for each micro-batch, in stage 3 weights twice."""
+    """Bytes that each rank sends per step in ring collectives.
+
+    From ZeRO stage 2 on gradients are reduced for each micro-batch; in stage 3 weights are gathered twice for each.
+    """
     width = BFLOAT16 if work.engine.precision == "bfloat16" else FLOAT32
     gradients = work.accumulation if work.engine.zero >= 2 else 1
     weights = 2 * work.accumulation if work.engine.zero == 3 else 1

@@ -1,4 +1,4 @@
-"""What there is to train on."""
+"""Number of training samples and epochs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lediflow.text import Facts
 
 
 def opened(command: TrainCommand) -> ShardReader | None:
-    """The shards of data.path; None where they do not exist or are unfinished."""
+    """The shards of data.path; None if they do not exist or are unfinished."""
     path = command.data.path
     if not path or not (is_remote(path) or (has_index(path) and not lacks_index(path))):
         return None
@@ -20,13 +20,13 @@ def opened(command: TrainCommand) -> ShardReader | None:
 
 
 def sample_facts(command: TrainCommand) -> Facts:
-    """Images and steps of an epoch, where the data is there."""
+    """Rows of the section "Samples": images and steps per epoch, if the data exists."""
     path = command.data.path
     if not path:
         return [("data.path", "not given")]
     if not is_remote(path):
         if lacks_index(path):
-            return [("data.path", f"{path} holds tars without an index, which the run would make first")]
+            return [("data.path", f"{path} holds tars without an index, which the run would create first")]
         if not has_index(path):
             drawn = f"; {command.synthetic_images} toy pictures would be drawn" * bool(
                 command.synthetic_images

@@ -1,4 +1,4 @@
-"""What is computed: parameters, FLOPs and activations of the trained model, and how a step is shared."""
+"""Parameters, FLOPs and activations of the trained model, and the division of a step over ranks."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from lediflow.training.throughput import parent_flops
 
 @dataclass(frozen=True)
 class Work:
-    """One stage's training, in numbers."""
+    """Cost of training one stage."""
 
     engine: EngineConfig  # with its precision resolved
     ranks: int
     micro_batch: int
     accumulation: int
     model: ModelCost
-    frozen: Cost  # of the parent's part in a step: parameters of all of it, FLOPs of what is called
+    frozen: Cost  # of the frozen parent: all its parameters, FLOPs of the parts that a step calls
 
     @property
     def share(self) -> int:
-        """Images of one rank in a step."""
+        """Images per rank and step."""
         return self.micro_batch * self.accumulation
 
     @property
@@ -46,7 +46,7 @@ class Work:
 
     @property
     def flops(self) -> int:
-        """Of training on one image."""
+        """FLOPs of training on one image."""
         return self.model.training_flops + self.frozen.flops
 
 
@@ -66,7 +66,7 @@ def work_of(command: TrainCommand, ranks: int) -> Work:
 
 
 def planned(config: EngineConfig) -> EngineConfig:
-    """The precision that `auto` means; a GPU that is not here is taken for a recent one."""
+    """The engine options with precision=auto resolved; a GPU that is not present is assumed to support bfloat16."""
     is_elsewhere = config.device.startswith("cuda") and not torch.cuda.is_available()
     device = torch.device("cpu") if is_elsewhere else choose_device(config.device)
     precision = config.precision if config.precision != "auto" or not is_elsewhere else "bfloat16"
@@ -74,9 +74,9 @@ def planned(config: EngineConfig) -> EngineConfig:
 
 
 def frozen_cost(command: TrainCommand, ranks: int) -> Cost:
-    """Cost of the frozen auxiliary model for an image: encoder and decoder for the flow, encoder for the sampler.
+    """Cost per image of the frozen auxiliary model: encoder and decoder for the flow, encoder for the latent sampler.
 
-    A sampler that trains on kept latents calls neither.
+    A latent sampler that trains on stored latents calls neither.
     """
     if not has_parent(command):
         return Cost()
@@ -87,7 +87,7 @@ def frozen_cost(command: TrainCommand, ranks: int) -> Cost:
 
 
 def has_encoded_before(command: TrainCommand, ranks: int) -> bool:
-    """Whether steps begin from kept latents; if the data cannot be read, `stage.encode_once` decides."""
+    """Whether latents are encoded once before training; if the data cannot be read, `stage.encode_once` decides."""
     if not isinstance(command.stage, LatentSamplerStageConfig):
         return False
     reader = opened(command)

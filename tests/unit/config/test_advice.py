@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lediflow.config.advice import from_here
+from lediflow.config.advice import relocated
 
 
 @pytest.fixture
@@ -19,16 +19,16 @@ def options(tmp_path, monkeypatch):
 
 def test_relative_paths_lead_where_they_led_at_the_start(options, tmp_path):
     began = tmp_path / "began"
-    moved = from_here(options, Path("../began/runs/flow"))
+    moved = relocated(options, Path("../began/runs/flow"))
     assert moved["data"] == {"path": str(began / "shards"), "threads": 2}
     assert moved["parent"] == str(began / "runs/aux")
 
 
 @pytest.mark.parametrize("run", ["/runs/flow", "other/name", "../runs/flow", "None"])
 def test_paths_stay_where_the_start_is_unknown(options, run):
-    assert from_here({**options, "run": run}, Path("../began/runs/flow")) == {**options, "run": run}
+    assert relocated({**options, "run": run}, Path("../began/runs/flow")) == {**options, "run": run}
 
 
 def test_paths_stay_in_the_folder_of_the_start(options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "began")
-    assert from_here(options, Path("runs/flow")) == options
+    assert relocated(options, Path("runs/flow")) == options

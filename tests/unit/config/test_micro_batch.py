@@ -5,7 +5,7 @@ import torch
 from harness.commands import compose
 
 from lediflow.config.inputs import open_inputs
-from lediflow.config.micro_batch import fitted_micro_batch, made_up, trial_of
+from lediflow.config.micro_batch import blank_batch, fitted_micro_batch, trial_of
 from lediflow.config.stage import build_trial_stage
 from lediflow.config.trained_model import build_trained_model
 from lediflow.engine.ranks import Ranks
@@ -32,7 +32,7 @@ def test_every_stage_passes_made_up_samples_as_it_passes_real_ones(trained, name
 def test_made_up_samples_have_the_shape_of_the_shards(trained):
     command = compose(*trained.commands["auxiliary"])
     reader = open_inputs(command, Ranks()).reader
-    batch = made_up(command, 5, CPU)
+    batch = blank_batch(command, 5, CPU)
     assert batch.images.shape == (5, *reader.index.contents.signal_shape)
     assert batch.ids.shape == batch.labels.shape == (5,)
 

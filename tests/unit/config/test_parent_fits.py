@@ -39,7 +39,7 @@ def test_a_parent_of_other_data_is_refused_unless_that_is_wanted(trained, parent
     said = train_flow(trained, tmp_path)
     assert said.status == 2
     assert "trained on other data, elsewhere (fingerprint 0123456789ab), than data.path=" in said.err
-    assert "(stage=auxiliary), or say other_data=true" in said.err
+    assert "(stage=auxiliary), or set other_data=true" in said.err
     assert not (tmp_path / "flow").exists()
     assert train_flow(trained, tmp_path, "other_data=true").status == 0
 

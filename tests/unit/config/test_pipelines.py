@@ -5,7 +5,7 @@ import pytest
 from lediflow.cluster.jobs import SlurmConfig
 from lediflow.config.pipeline_jobs import pipeline_jobs
 from lediflow.config.pipelines import stem
-from lediflow.config.requests import take_apart
+from lediflow.config.requests import parse_request
 from lediflow.errors import UserError
 
 
@@ -21,7 +21,7 @@ def place(tmp_path, monkeypatch):
 def jobs(*arguments, pipeline="smoke"):
     return {
         job.name: job
-        for job in pipeline_jobs(take_apart([f"pipeline={pipeline}", "source=cats", *arguments]))
+        for job in pipeline_jobs(parse_request([f"pipeline={pipeline}", "source=cats", *arguments]))
     }
 
 
@@ -113,14 +113,14 @@ def test_what_slurm_is_asked_for_comes_from_preset_file_command_line_and_task_in
 def test_folders_with_odd_names_arrive_whole(place):
     odd = "it's, {here}=1"
     (place / odd).mkdir()
-    prepare = next(iter(pipeline_jobs(take_apart(["pipeline=smoke", r"source='it\'s, {here}=1'"]))))
+    prepare = next(iter(pipeline_jobs(parse_request(["pipeline=smoke", r"source='it\'s, {here}=1'"]))))
     assert prepare.record.run == str(place / f"runs/smoke/{odd}/images")
 
 
 def test_a_folder_s_name_may_look_like_a_reference(place):
     odd = r"a ${x} ü,b=c"
     (place / odd).mkdir()
-    job, *others = pipeline_jobs(take_apart(["pipeline=smoke", r"source=a \${x} ü,b=c"]))
+    job, *others = pipeline_jobs(parse_request(["pipeline=smoke", r"source=a \${x} ü,b=c"]))
     assert job.record.run == str(place / f"runs/smoke/{odd}/images")
     assert others[0].record.run == str(place / f"runs/smoke/{odd}/latents")
 

@@ -1,4 +1,4 @@
-"""What is asked of SLURM on one command line."""
+"""Parsing of command lines of lediflow.submit."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from harness.commands import invoke
 
 from lediflow.cluster.jobs import SlurmConfig
-from lediflow.config.requests import Request, check_ranks, job_record, slurm_options, swept, take_apart
+from lediflow.config.requests import Request, check_ranks, job_record, parse_request, slurm_options, swept
 from lediflow.errors import UserError
 
 SMOKE = ["experiment=smoke", "stage=auxiliary", "data.path=shards"]
@@ -21,7 +21,7 @@ def test_options_of_slurm_and_of_the_command_are_told_apart():
         "command=train",
         "seed=3",
     ]
-    request = take_apart(arguments)
+    request = parse_request(arguments)
     assert request == Request(
         "train",
         ["experiment=smoke", "seed=3"],
@@ -30,13 +30,13 @@ def test_options_of_slurm_and_of_the_command_are_told_apart():
 
 
 def test_the_runs_folder_is_both_sides_business():
-    request = take_apart(["paths.runs=elsewhere"])
+    request = parse_request(["paths.runs=elsewhere"])
     assert request.overrides == request.slurm == ["paths.runs=elsewhere"]
 
 
 def test_an_unknown_command_is_refused():
     with pytest.raises(UserError, match=r"command=trian cannot be submitted; choose one of train, prepare"):
-        take_apart(["command=trian"])
+        parse_request(["command=trian"])
 
 
 def test_each_combination_of_a_sweep_is_a_job():
@@ -56,7 +56,7 @@ def test_lists_and_quoted_commas_are_no_sweeps():
 
 def test_a_job_s_command_names_its_folder_wholly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    record = job_record(take_apart(SMOKE), [*SMOKE, "run=some/run"], [], Path("some"))
+    record = job_record(parse_request(SMOKE), [*SMOKE, "run=some/run"], [], Path("some"))
     assert record.name == "run"
     assert record.run == str(tmp_path / "some/run")
     assert record.command == ["lediflow.train", *SMOKE, f"run='{tmp_path}/some/run'"]
@@ -65,7 +65,7 @@ def test_a_job_s_command_names_its_folder_wholly(tmp_path, monkeypatch):
 
 def test_jobs_of_a_sweep_do_not_share_a_folder(tmp_path):
     sweep = [*swept([*SMOKE, f"paths.runs={tmp_path}", "train.ema.half_life_images=10,20"])]
-    names = [job_record(take_apart(SMOKE), *both, tmp_path).name for both in sweep]
+    names = [job_record(parse_request(SMOKE), *both, tmp_path).name for both in sweep]
     assert len({*names}) == 2
     assert names[0].endswith("__train.ema.half_life_images-10")
 
@@ -82,7 +82,7 @@ def test_every_preset_is_whole(preset):
         (
             "train",
             [*SMOKE, "engine=local"],
-            "engine=local is one process, but 1 nodes x 4 tasks are asked for",
+            "engine=local is one process, but 1 nodes x 4 tasks are requested",
         ),
         ("sample", [], "command=sample is one process"),
     ],
