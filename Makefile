@@ -1,10 +1,11 @@
 # make demo    train and look: runs/demo/report.html, 10 to 20 minutes on two CPU cores
 # make test    all tests
+# make test-fast    those that start no process and are not slow, for every save: three minutes on two cores
 # make test-cluster    SLURM: a cluster of four nodes on this machine (root on Debian or Ubuntu installs it); minutes
 # make soak    kill a training at every place and at random, fifty times: ten minutes and more
 # Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
 
-.PHONY: demo demo-ci test test-cluster soak lint install install-test clean-demo
+.PHONY: demo demo-ci test test-fast test-cluster soak lint install install-test clean-demo
 
 demo: install
 	.venv/bin/python tools/demo.py --folder runs/demo
@@ -15,6 +16,9 @@ demo-ci: install
 
 test: install-test
 	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-fast: install-test
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not processes and not slow'
 
 test-cluster: install-test
 	slurm/testcluster/cluster.sh install

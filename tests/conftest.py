@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from harness.durations import FileDurations
+from harness.lanes import ProcessGuard
 
 if TYPE_CHECKING:
     from harness.commands import Said
@@ -21,6 +23,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # models this small lose more to threads than they gain
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported; kernels serve CPUs where a test asks
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(ProcessGuard(), "process guard")
+    config.pluginmanager.register(FileDurations())
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def test_jobs_that_differ_in_any_option_do_not_share_a_folder(tmp_path):
     assert len(list(tmp_path.glob("smoke/*/export/model.safetensors"))) == 2
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="submitit's local jobs need Linux")
 def test_submitit_runs_the_same_jobs_as_processes_of_their_own(tmp_path, alone):
     finished = run("lediflow.train", *sweep(tmp_path), "hydra/launcher=submitit_local")

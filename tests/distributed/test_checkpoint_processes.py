@@ -8,8 +8,6 @@ from harness.saves import assert_holds, names_in, whole, written
 
 from lediflow.engine.checkpoints import CheckpointFolder
 
-pytestmark = pytest.mark.distributed
-
 RANK = "harness.checkpoint_rank"
 
 

@@ -5,8 +5,6 @@ import json
 import pytest
 from harness.processes import run_on_ranks, start, wait_for_all
 
-pytestmark = pytest.mark.distributed
-
 MODULE = "harness.cmmd_rank"
 
 

@@ -8,8 +8,6 @@ from harness.processes import run_on_ranks, start, start_on_ranks, torchrun, wai
 
 from lediflow.evaluation.results import read_results
 
-pytestmark = pytest.mark.distributed
-
 MODULE = "lediflow.evaluate"
 COUNT, BATCH = 40, 4
 OF_TIME = ("cost", "ms_per_image")

@@ -7,8 +7,6 @@ from harness.commands import succeed
 from harness.curves import assert_near_tensors, assert_same_tensors, events, loss_curve, newest_state, weights
 from harness.processes import torchrun
 
-pytestmark = pytest.mark.distributed
-
 TRAININGS = {  # two of them with dropout, whose masks are the samples' own
     "auxiliary": ["stage=auxiliary", "model.auxiliary.levels.0.dropout=0.2", "stage.beta_warmup_images=64"],
     "flow": ["stage=flow"],

@@ -7,8 +7,6 @@ from harness.processes import run_on_ranks, torchrun
 from lediflow.engine.group import Group, RankFailedError
 from lediflow.errors import UserError
 
-pytestmark = pytest.mark.distributed
-
 
 def test_blocks_of_any_size_go_round_the_ring_and_come_home():
     finished = run_on_ranks(3, "harness.group_rank", "ring")

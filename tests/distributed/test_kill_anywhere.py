@@ -25,8 +25,6 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import RunOrder
 from lediflow.tracking.event_log import TURNED, read_events, standing_events
 
-pytestmark = pytest.mark.distributed
-
 IMAGES, BATCH = 320, 16
 ENDLESS = 10**6  # the schedule has no decay, so that the length changes no step
 CLOSE = 1e-3  # where the number of ranks changes, sums have another order: see test_every_engine, but over 20 steps

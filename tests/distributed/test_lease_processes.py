@@ -3,16 +3,14 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 from harness.curves import assert_same_tensors, events, weights
 from harness.forks import Forks
+from harness.patience import wait_until
 from harness.processes import SECONDS, slurm_places
 
 from lediflow.engine.lease_record import read_lease
-
-pytestmark = pytest.mark.distributed
 
 SOON, NEVER = 0.3, 1000.0  # seconds between renewals
 LOST, REFUSED, STOPPED, KILLED = 82, 2, 75, -9
@@ -50,12 +48,14 @@ class Runs:
 
     def until(self, condition, *processes):
         """Fails if one of these processes ends before."""
-        deadline = time.monotonic() + SECONDS
-        while not condition():
+
+        def is_met():
             ended = [process for process in processes if process.poll() is not None]
-            assert not ended, ended[0].output()
-            assert time.monotonic() < deadline, [process.output() for process in processes]
-            time.sleep(0.01)
+            met = condition()
+            assert met or not ended, ended[0].output()
+            return met
+
+        assert wait_until(is_met, SECONDS), [process.output() for process in processes]
 
     def until_saved(self, *processes):
         self.until(lambda: events(self.folder, "checkpoint"), *processes)

@@ -7,8 +7,6 @@ from harness.commands import succeed
 from harness.curves import assert_near_tensors, events, loss_curve, weights
 from harness.processes import run_on_ranks, torchrun
 
-pytestmark = pytest.mark.distributed
-
 # Only the order in which gradients are summed differs: 6e-8 for a sum, 2e-5 after a dozen AdamW steps, measured.
 # A gradient averaged wrongly, a moment lost or a step miscounted is off by more than 1e-2.
 CLOSE = 2e-4

@@ -5,8 +5,6 @@ from harness.commands import succeed
 from harness.curves import loss_curve
 from harness.processes import torchrun
 
-pytestmark = pytest.mark.distributed
-
 
 def test_deepspeed_with_recomputed_layers_has_the_loss_curve_of_the_local_engine(tmp_path):
     options = ("experiment=smoke", "stage=auxiliary", "engine.device=cpu", "train.images=96")

@@ -9,8 +9,6 @@ from harness.commands import succeed
 from harness.curves import assert_near_tensors, assert_same_tensors, events, newest_state, weights
 from harness.processes import run, start, start_on_ranks, wait_for_all
 
-pytestmark = pytest.mark.distributed
-
 STOPPED = 75
 ENDLESS = "train.images=1000000"  # the schedule has no decay, so that the length changes no step
 FEW = 64  # images after the stop

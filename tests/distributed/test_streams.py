@@ -18,8 +18,6 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import RunOrder
 from lediflow.data.synthetic import make_synthetic_images
 
-pytestmark = pytest.mark.distributed
-
 SCRIPT = ROOT / "tests" / "harness" / "stream_rank.py"
 WINDOW, GLOBAL, SAMPLES = 2, 24, 70  # batches run across the ends of epochs
 

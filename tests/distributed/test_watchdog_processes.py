@@ -8,8 +8,6 @@ from harness.processes import ROOT, Started
 
 from lediflow.engine.watchdog import STALLED
 
-pytestmark = pytest.mark.distributed
-
 KILLED = -9
 
 

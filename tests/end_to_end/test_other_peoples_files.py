@@ -1,14 +1,11 @@
 """No command writes over files that are not its own, or takes a record for work that is not there."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from harness.commands import invoke, succeed
+from harness.processes import start
 from PIL import Image
 
 
@@ -61,17 +58,14 @@ def test_a_folder_of_somebody_elses_is_refused_and_left_as_it_is(trained, theirs
     assert content(theirs) == before
 
 
+@pytest.mark.processes
 def test_a_killed_sampling_continues_and_leaves_no_stray_pictures(trained, tmp_path):
     command = ("sample", f"run={trained.baseline}", "steps=1", "batch_size=2", "device=cpu")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lediflow.sample", *command[1:], f"output={killed}", "count=100000"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    while process.poll() is None and not (killed / "000009.png").exists():
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process = start("lediflow.sample", *command[1:], f"output={killed}", "count=100000")
+    process.wait_until((killed / "000009.png").exists)
+    process.send(signal.SIGKILL)
+    assert process.wait().status == -signal.SIGKILL
     for path in killed.glob("*.png"):
         Image.open(path).load()
     said = invoke("evaluate", f"images={killed}", f"reference={trained.pictures}/disc")

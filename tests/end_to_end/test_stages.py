@@ -243,7 +243,7 @@ class TestFile:
         assert again["rows"] == plain["rows"]
         assert [path.stat().st_mtime_ns for path in rows] == before
 
-    @pytest.mark.distributed
+    @pytest.mark.processes
     def test_two_ranks_have_the_bits_of_one(self, plain, folder):
         output = folder.root / "ranks"
         asked = folder.asked(

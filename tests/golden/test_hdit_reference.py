@@ -57,6 +57,7 @@ def test_output_of_the_routes_that_only_go_forward_is_the_references(case, route
         assert relative_error(run(module, golden), golden["y"]) < TOLERANCE[torch.float32]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_output_and_gradients_by_triton_kernels_are_the_references(case, interpreted):
     golden, metadata = load(case, torch.float32)
@@ -72,6 +73,7 @@ def test_output_and_gradients_by_triton_kernels_are_the_references(case, interpr
         assert relative_error(parameters[our_name(name)].grad, expected) < TOLERANCE[torch.float32], name
 
 
+@pytest.mark.slow
 def test_compiled_whole_its_output_and_gradient_are_the_references():
     golden, metadata = load("hdit_b", torch.float32)  # local levels on two grids
     module = from_k_diffusion(below("weights.", golden), metadata)

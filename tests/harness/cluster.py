@@ -10,12 +10,11 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.patience import Patience
+from harness.patience import share_of_core, wait_until
 from harness.processes import ROOT, clean_environment
 
 SCRIPT = ROOT / "slurm/testcluster/cluster.sh"
@@ -148,12 +147,10 @@ class Cluster:
         self.wait_until(is_printed, f"job {job} prints {words!r}", seconds)
 
     def wait_until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-        """Wait for a condition; an error after `seconds` of an idle machine, see Patience."""
-        patience = Patience(seconds)
-        while not condition():
-            limit = f"{seconds} s of an idle machine, at {patience.share:.0%} of its speed"
-            assert not patience.is_over(), f"waited {limit} for: {what}\n{self.story()}"
-            time.sleep(0.1)
+        """Wait for a condition; an error after `seconds` of an idle machine."""
+        if not wait_until(condition, seconds, pause_seconds=0.1):
+            limit = f"{seconds} s of an idle machine, at {share_of_core():.0%} of its speed"
+            raise AssertionError(f"waited {limit} for: {what}\n{self.story()}")
 
     def processes_of(self, job: str) -> list[int]:
         """Processes of a job that are alive on any node."""

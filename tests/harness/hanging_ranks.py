@@ -13,8 +13,11 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+from harness.patience import wait_until
+from lediflow.engine.hang_detection import read_heartbeat
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.watchdog import Watchdog, WatchdogConfig
 
@@ -59,12 +62,18 @@ def train(folder: Path, way: str, rank: int) -> None:
         for step in range(4):
             watchdog.beat("data")
             if step == 3 and rank == 1:
-                time.sleep(0.3)  # long enough to be heard of
+                wait_until(partial(has_written_step, folder, step), FOR_EVER)
                 WAYS[way]()
             watchdog.beat("step")
             if step == 3:
                 the_collective_that_waits()
             watchdog.step_done()
+
+
+def has_written_step(folder: Path, step: int) -> bool:
+    """Whether rank 1's heartbeat shows that it waits for the data of this step."""
+    found = read_heartbeat(folder / "heartbeats", rank=1, session="only")
+    return found is not None and (found.steps, found.phase) == (step, "data")
 
 
 def fork(folder: Path, way: str, rank: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.forks import Forked, Forks
 from harness.killed_rank import PLACES
+from harness.patience import wait_until
 from harness.processes import SECONDS, Finished, slurm_places
 from lediflow.tracking.event_log import read_events
 
@@ -168,29 +169,31 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 def kill_from_outside(started: Sequence[Forked], kill: Kill, record: Path) -> None:
     """SIGKILL some time after the first step, or before it."""
-    deadline = time.monotonic() + SECONDS
-    while kill.seconds >= 0 and not any("ids" in line for line in lines(record)):
-        if any(status is not None for status in statuses(started)) or time.monotonic() > deadline:
+    if kill.seconds >= 0:
+
+        def has_stepped() -> bool:
+            return any("ids" in line for line in lines(record))
+
+        wait_until(lambda: has_stepped() or any_ended(started), SECONDS, pause_seconds=0.002)
+        if not has_stepped():
             return
-        time.sleep(0.002)
-    time.sleep(abs(kill.seconds))
+    time.sleep(abs(kill.seconds))  # a moment drawn at random, not a wait for something
     for rank in kill.ranks(len(started)):
         started[rank].kill()
 
 
 def ended_together(started: Sequence[Forked]) -> list[Finished]:
     """Wait for all; once one has failed, end the others."""
-    deadline = time.monotonic() + SECONDS
-    while None in (ended := statuses(started)) and not any(ended):
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.01)
+    are_over = wait_until(lambda: None not in statuses(started) or any(statuses(started)), SECONDS, 0.01)
     for rank in started:
         rank.kill()
-    while None in statuses(started):
-        time.sleep(0.002)
-    assert time.monotonic() < deadline, "\n".join(rank.output() for rank in started)
+    wait_until(lambda: None not in statuses(started), SECONDS, 0.002)
+    assert are_over, "\n".join(rank.output() for rank in started)
     return [rank.finished() for rank in started]
+
+
+def any_ended(started: Sequence[Forked]) -> bool:
+    return any(status is not None for status in statuses(started))
 
 
 def statuses(started: Sequence[Forked]) -> list[int | None]:

@@ -1,4 +1,7 @@
-"""Time limits in seconds of an idle machine: on a busy one time counts by the share of a core that a process gets."""
+"""Waits on conditions, with limits in seconds of an idle machine.
+
+On a busy machine time counts by the share of a core that a process gets.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +43,13 @@ class Patience:
         self.waited += (now - self.last_look) * self.share
         self.last_look = now
         return self.waited > self.seconds
+
+
+def wait_until(condition: Callable[[], object], seconds: float, pause_seconds: float = 0.02) -> bool:
+    """Look until the condition holds: True; False once `seconds` of an idle machine have passed."""
+    patience = Patience(seconds)
+    while not condition():
+        if patience.is_over():
+            return False
+        time.sleep(pause_seconds)
+    return True

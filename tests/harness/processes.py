@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.patience import wait_until
+
 ROOT = Path(__file__).parents[2]
-SECONDS = 400.0  # far above what any of these takes; for machines that hang
+SECONDS = 400.0  # of an idle machine; far above what any of these takes
 # the launchers' own variables would make a child believe that it is a rank of whoever runs the tests
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -48,23 +49,45 @@ class Started:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def wait_for_delivery(self, number: signal.Signals) -> None:
+        """Until the process has received the signal; before, a second one of its kind would be merged into it.
+
+        Only Linux shows what is pending; elsewhere it returns at once.
+        """
+
+        def is_delivered() -> bool:
+            try:
+                status = Path(f"/proc/{self.process.pid}/status").read_text()
+            except OSError:
+                return True
+            pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
+            return not pending >> (number - 1) & 1
+
+        wait_until(is_delivered, SECONDS, pause_seconds=0.002)
+
     def wait(self, seconds: float = SECONDS) -> Finished:
-        try:
-            return Finished(self.process.wait(seconds), self.output())
-        except subprocess.TimeoutExpired:
+        if not wait_until(self.has_ended, seconds):
             self.kill()
-            raise AssertionError(
-                f"{self.process.args} did not end in {seconds} s:\n{self.output()}"
-            ) from None
+            raise AssertionError(f"{self.process.args} did not end in {seconds} s:\n{self.output()}")
+        return Finished(self.process.returncode, self.output())
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
         """Until the condition holds; fails if the process ends before, or time runs out."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"{self.process.args} never got there:\n{self.output()}")
-            time.sleep(0.02)
+        is_met = False
+
+        def is_decided() -> bool:
+            nonlocal is_met
+            has_ended = self.has_ended()  # asked before the condition, which its last act may fulfil
+            is_met = condition()
+            return is_met or has_ended
+
+        wait_until(is_decided, seconds)
+        if not is_met:
+            self.kill()
+            raise AssertionError(f"{self.process.args} never got there:\n{self.output()}")
 
     def output(self) -> str:
         self.printed.seek(0)

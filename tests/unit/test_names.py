@@ -11,6 +11,10 @@ import sys
 import tokenize
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -96,6 +96,7 @@ def hub():
         server.shutdown()
 
 
+@pytest.mark.processes
 def test_names_lead_to_the_wanted_files_and_what_cannot_be_downloaded_is_explained(hub, tmp_path):
     found, part, missing, gated = ask(
         "owner/name", "owner/name/vae", "owner/none", "owner/gated", cache=tmp_path, HF_ENDPOINT=hub

@@ -33,6 +33,7 @@ def slow_oracle(contents: list[bytes]) -> dict[int, int]:
     return {n: earlier for n, earlier in first.items() if earlier != n}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_later_image_of_equal_bytes_is_named_with_the_first(workers):
     contents = [bytes([n * n % 97, n % 3, 7]) for n in range(2500)]  # equal lengths, several tasks

@@ -81,6 +81,7 @@ def test_a_shard_lost_between_interruption_and_second_run_is_made_again(pictures
     assert files(tmp_path) == files(shards)
 
 
+@pytest.mark.processes
 def test_the_number_of_processes_leaves_no_trace(pictures, shards, tmp_path):
     prepare(config(pictures, tmp_path, workers=2))
     assert files(tmp_path) == files(shards)

@@ -5,17 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from harness.patience import wait_until
 from harness.photographs import image_file
 from harness.processes import Started, run, start
 from PIL import Image
 
 from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.data.shards.index import ShardIndex
+
+pytestmark = pytest.mark.processes
 
 SIZE, PER_SHARD = 16, 8
 
@@ -94,12 +96,14 @@ def test_stopped_with_workers_nothing_stays_behind_and_the_next_run_ends_the_sam
 
 def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
     """Whether they end in time; one that nobody has asked how it ended is over as well."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes):
+
+    def has_ended(process: psutil.Process) -> bool:
+        try:
+            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
             return True
-        time.sleep(0.05)
-    return False
+
+    return wait_until(lambda: all(map(has_ended, processes)), seconds)
 
 
 LIMITED = """

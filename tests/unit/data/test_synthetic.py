@@ -62,6 +62,7 @@ make_synthetic_shards(pathlib.Path(sys.argv[1]), 12, 16, 1)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("record", ["job.json", "part-000000.json"])
 def test_a_set_that_another_process_finishes_meanwhile_is_taken_as_it_is(tmp_path, monkeypatch, record):
     """The other one clears the records away while this one is writing one."""

@@ -2,10 +2,10 @@
 
 import dataclasses
 import subprocess
-import sys
 import time
 
 import pytest
+from harness.patience import wait_until
 from harness.saves import part, whole
 
 from lediflow.engine import lease as lease_module
@@ -33,7 +33,7 @@ def elsewhere(**options):
 
 
 def dead_process():
-    process = subprocess.Popen([sys.executable, "-c", ""])
+    process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
 
@@ -128,9 +128,8 @@ class TestATakeover:
         left = []
         with Lease(path, record("77", interval=SOON), leave=left.append) as older:
             put(path, record("77", restart=1))
-            while older.holds():
-                time.sleep(SOON / 10)
-        time.sleep(2 * SOON)
+            assert wait_until(lambda: not older.holds(), seconds=10, pause_seconds=SOON / 10)
+        older.thread.join()
         assert left == []
 
     def test_nothing_the_older_one_does_touches_the_newer_ones_lease(self, path):
@@ -156,8 +155,7 @@ class TestATakeover:
 class TestHolding:
     def test_a_lease_is_renewed_by_itself(self, path):
         with Lease(path, record(interval=SOON)):
-            while read_lease(path).renewals < 3:
-                time.sleep(SOON)
+            assert wait_until(lambda: read_lease(path).renewals >= 3, seconds=10)
 
     def test_a_pause_in_which_nobody_came_costs_nothing(self, lease, clock, path):
         clock.now = 1000.0

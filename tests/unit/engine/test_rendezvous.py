@@ -54,6 +54,7 @@ def meet_alone(ranks):
     return rendezvous(Ranks(master_port=ranks.master_port), 10)
 
 
+@pytest.mark.processes
 def test_a_training_whose_other_rank_never_starts_ends_and_says_so(tmp_path):
     options = [
         "experiment=smoke",

@@ -6,7 +6,6 @@ Time is made up. A second Ctrl-C ends the process.
 import random
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,12 +63,13 @@ with StopRequest() as stop:
 """
 
 
+@pytest.mark.processes
 def test_a_second_ctrl_c_ends_the_process_even_where_it_waits_for_others_in_foreign_code():
     process = Started([sys.executable, "-c", WAITING])
     process.wait_until(lambda: "ready" in process.output())
     for _ in range(2):
-        time.sleep(0.2)  # two signals at once are one
         process.send(signal.SIGINT)
+        process.wait_for_delivery(signal.SIGINT)  # two signals at once are one
     assert process.wait().status == INTERRUPTED
 
 
@@ -78,19 +78,23 @@ import time
 from lediflow.engine.stop import StopRequest
 try:
     with StopRequest() as stop:
-        print("ready", flush=True)
-        time.sleep(100)
+        while True:
+            time.sleep(0.01)
+            print(f"{stop.signal=} {stop.was_interrupted=}", flush=True)
 except KeyboardInterrupt:
     print("in order, after", stop.signal.name)
 """
 
 
+@pytest.mark.processes
 def test_a_second_ctrl_c_interrupts_python_at_once_whatever_came_before():
     process = Started([sys.executable, "-c", AT_WORK])
-    process.wait_until(lambda: "ready" in process.output())
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
-        time.sleep(0.2)
-        process.send(number)
+    process.wait_until(lambda: "stop.signal=None" in process.output())
+    process.send(signal.SIGTERM)
+    process.wait_until(lambda: "SIGTERM: 15> stop.was_interrupted=False" in process.output())
+    process.send(signal.SIGINT)
+    process.wait_until(lambda: "SIGTERM: 15> stop.was_interrupted=True" in process.output())
+    process.send(signal.SIGINT)
     assert "in order, after SIGTERM" in process.wait().output
 
 
@@ -106,6 +110,7 @@ with StopRequest() as stop:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_during_the_imports_is_a_request(tmp_path, number):
     process = Started([sys.executable, "-c", EARLY, str(tmp_path / "go")])

@@ -92,6 +92,7 @@ def test_a_latent_finer_than_the_grid_is_averaged_onto_it():
     torch.testing.assert_close(resized(z, 4, 4), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioning", ["concat", "tokens"])
 def test_each_way_in_compiles_into_one_graph(conditioning, velocity_spec, drawn):
     torch.compiler.reset()

@@ -119,6 +119,7 @@ def test_a_configuration_that_was_cut_off_is_refused(keep, velocity_spec, tmp_pa
         load_model(tmp_path)
 
 
+@pytest.mark.processes
 def test_models_import_without_any_heavy_library():
     heavy = ["natten", "deepspeed", "wandb", "webdataset", "diffusers", "hydra", "omegaconf", "submitit"]
     heavy += ["torchvision", "open_clip", "PIL", "scipy", "matplotlib"]

@@ -16,6 +16,7 @@ from lediflow.models import (
     build_model,
 )
 
+pytestmark = pytest.mark.slow
 # one layer a level keeps tracing short; every kind of operation is there
 LOCAL = LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3, dropout=0.2)
 GLOBAL = LevelSpec(depth=1, width=16, head_dim=8, dropout=0.2)

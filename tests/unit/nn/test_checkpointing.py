@@ -72,6 +72,7 @@ def fresh_compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_into_one_graph_the_gradients_are_the_same():
     module = recompute_activations(drawn(1, 1))  # tracing takes seconds a layer

@@ -233,6 +233,7 @@ def test_keys_that_are_not_one_word_a_sample_are_refused(keys):
         output("hourglass", drawn("hourglass"), [1, 2], keys=keys)
 
 
+@pytest.mark.slow
 def test_code_generated_for_the_masks_makes_the_same_masks():
     torch.compiler.reset()
     x, keys = torch.rand(3, 7, 31) + 1, keys_of(3, 2, 10**10)
@@ -241,7 +242,7 @@ def test_code_generated_for_the_masks_makes_the_same_masks():
     torch.compiler.reset()
 
 
-@pytest.mark.gpu
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_a_gpu_makes_the_masks_of_a_cpu_bit_for_bit(compiled):

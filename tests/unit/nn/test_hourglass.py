@@ -184,6 +184,7 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         LevelSpec(depth=1, width=96)
 
 
+@pytest.mark.slow
 def test_the_whole_network_compiles_into_one_graph():
     module, (x, t) = drawn(tiny()), batch()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 LARGEST_BLOCK = {"RTX 3090": 99 * 1024, "H100": 227 * 1024}  # bytes of shared memory; CUDA programming guide
 KERNELS = {
     "attention", "query_gradient", "key_value_gradient", "split_and_rotate", "split_and_rotate_gradient", "geglu",

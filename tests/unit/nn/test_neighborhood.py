@@ -14,6 +14,8 @@ from lediflow.nn.neighborhood.window import cached_grid_mask, first_keys, grid_m
 
 CPU = torch.device("cpu")
 SHAPES = [((5, 7), 3), ((6, 6), 4), ((8, 5), 5), ((7, 7), 7)]  # odd and even kernels, up to the whole grid
+# several tiles of every kernel; Triton's interpreter takes seconds for each sample and head
+LARGER_SHAPES = [((17, 9), 7), ((16, 24), 9)]
 ROUNDING = 5e-6  # float32 through logits of some tens, against float64
 OTHER_ROUTES = sorted(set(ROUTES) - {"dense"})
 
@@ -53,9 +55,9 @@ def test_dense_route_is_nattens(grid, kernel_size):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # float32: all its CPU route has
 
 
-def heads_in_float32(grid, head_dim, count):
+def heads_in_float32(grid, head_dim, count, batch=2, num_heads=3):
     generator = torch.Generator().manual_seed(head_dim)
-    return torch.randn(count, 2, *grid, 3, head_dim, generator=generator)
+    return torch.randn(count, batch, *grid, num_heads, head_dim, generator=generator)
 
 
 def relative_error(found, expected):
@@ -63,11 +65,25 @@ def relative_error(found, expected):
 
 
 @pytest.mark.parametrize("head_dim", [16, 64])
-@pytest.mark.parametrize(("grid", "kernel_size"), [*SHAPES, ((17, 9), 7), ((16, 24), 9)])
+@pytest.mark.parametrize(("grid", "kernel_size"), SHAPES)
 @pytest.mark.parametrize("route", OTHER_ROUTES)
 def test_every_route_is_the_oracle_forward_and_backward(route, grid, kernel_size, head_dim, interpreted):
-    q, k, v, cotangent = heads_in_float32(grid, head_dim, count=4).to(interpreted)
-    can_differentiate = interpreted.type == "cuda" or route in ("sdpa", "triton")
+    assert_is_the_oracle(route, kernel_size, heads_in_float32(grid, head_dim, count=4), interpreted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head_dim", [16, 64])
+@pytest.mark.parametrize(("grid", "kernel_size"), LARGER_SHAPES)
+@pytest.mark.parametrize("route", OTHER_ROUTES)
+def test_every_route_is_the_oracle_over_several_tiles(route, grid, kernel_size, head_dim, interpreted):
+    drawn = heads_in_float32(grid, head_dim, count=4, batch=1, num_heads=2)
+    assert_is_the_oracle(route, kernel_size, drawn, interpreted)
+
+
+def assert_is_the_oracle(route, kernel_size, drawn, device):
+    """Forward and, where the route can, backward."""
+    q, k, v, cotangent = drawn.to(device)
+    can_differentiate = device.type == "cuda" or route in ("sdpa", "triton")
     exact = [x.double().requires_grad_() for x in (q, k, v)]
     inputs = [x.clone().requires_grad_(can_differentiate) for x in (q, k, v)]
     expected = neighborhood_attention(*exact, kernel_size, scale=0.7, route="dense")
@@ -157,6 +173,7 @@ def test_a_mask_made_while_sampling_serves_a_backward_pass():
     assert cached_grid_mask(9, 6, 3, CPU) is cached_grid_mask(9, 6, 3, CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_one_graph_holds_the_masks_of_several_grids_and_kernels(backend):
     torch.compiler.reset()
@@ -194,6 +211,7 @@ def test_a_kernel_that_is_no_whole_number_is_refused(kernel_size):
         neighborhood_attention(*heads((6, 6)), kernel_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["natten", "flex"])
 def test_routes_that_cannot_be_compiled_for_cpus_say_so(route):
     torch.compiler.reset()

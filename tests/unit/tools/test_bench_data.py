@@ -23,6 +23,7 @@ def rows_of(module, tmp_path, *arguments):
     return json.loads((tmp_path / "rows.json").read_text())["results"]["rows"]
 
 
+@pytest.mark.processes
 def test_loaders_are_compared_on_the_same_samples(bench, tmp_path):
     options = ("--latents", "200", "--pictures", "40", "--seconds", "0.2", "--workers", "0")
     rows = rows_of(bench("loader"), tmp_path, *options, "--loaders", "lediflow", "webdataset")

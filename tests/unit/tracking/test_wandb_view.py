@@ -73,6 +73,7 @@ def test_each_number_of_a_list_or_dict_has_a_curve_of_its_own(wandb, tmp_path):
     ]
 
 
+@pytest.mark.processes
 def test_the_real_package_writes_an_offline_run_into_the_run_folder(tmp_path, monkeypatch):
     package = import_module("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -102,6 +103,7 @@ def test_an_unknown_mode_is_refused(tmp_path):
         WandbTracker(tmp_path, {}, mode="sometimes")
 
 
+@pytest.mark.processes
 def test_tracking_imports_neither_wandb_nor_matplotlib():
     code = "import sys, lediflow.tracking.tracker; print({'wandb', 'matplotlib'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

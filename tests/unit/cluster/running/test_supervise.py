@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from harness.processes import start
 
 from lediflow.cluster.jobs import JobFolder, JobRecord
+
+pytestmark = pytest.mark.processes
 
 SCONTROL = """#!/bin/sh
 echo "$@" >>$CALLS
@@ -176,7 +177,6 @@ def test_crashes_of_other_tasks_and_earlier_jobs_do_not_count(supervised, tmp_pa
 def test_a_job_that_slurm_ends_is_not_requeued_by_the_supervisor(supervised):
     folder, process = supervised("trap 'exit 143' TERM\ntouch $CALLS.up\nsleep 30 & wait")
     process.wait_until(lambda: (folder.root.parents[1] / "calls.up").exists())
-    time.sleep(0.2)
     os.killpg(process.process.pid, signal.SIGTERM)  # as SLURM does: to all processes of the step
     process.wait()
     assert (last(folder)["decision"], calls(folder)) == ("terminated", [])

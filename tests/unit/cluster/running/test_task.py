@@ -8,6 +8,8 @@ from harness.processes import run
 
 from lediflow.cluster.jobs import JobFolder, JobRecord
 
+pytestmark = pytest.mark.processes
+
 MODULES = {
     "works": "print('hello')",
     "requests_a_requeue": "import sys; sys.exit(75)",

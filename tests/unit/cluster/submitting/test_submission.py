@@ -139,6 +139,7 @@ def checkout(tmp_path):
     return root
 
 
+@pytest.mark.processes
 def test_edits_in_the_checkout_do_not_change_the_copy(checkout, tmp_path):
     snapshot = copy_code(tmp_path / "runs", checkout)
     (checkout / "lediflow/a.py").write_text("print(2)\n")

@@ -12,7 +12,7 @@ from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.errors import UserError
 
-pytestmark = pytest.mark.distributed
+pytestmark = pytest.mark.processes
 
 KILLED_MIDWAY = """
 import os, signal, sys

@@ -182,6 +182,7 @@ except SourceError as error:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("library", ["pyarrow", "lmdb"])
 def test_a_library_that_is_missing_is_named_with_its_install_command(tmp_path, library):
     if library == "pyarrow":

@@ -78,7 +78,7 @@ def test_a_failed_copy_leaves_nothing(folder, tmp_path):
 
 def test_an_unfinished_copy_of_a_dead_process_is_cleared_and_takes_no_room(folder, tmp_path):
     storage, _ = cached(folder, tmp_path, limit_bytes=5_000)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead = subprocess.Popen(["true"])
     dead.wait()
     left = storage.copies / f".b.tar.5000.{dead.pid}{PARTIAL}"
     left.touch()
@@ -143,6 +143,7 @@ for number in range(60):
 """
 
 
+@pytest.mark.processes
 def test_processes_share_a_cache_that_is_too_small_for_all_and_read_right_bytes(folder, tmp_path):
     command = [sys.executable, "-c", READER, folder, tmp_path / "cache"]
     processes = [subprocess.Popen(command) for _ in range(3)]

@@ -1,9 +1,9 @@
 """Failing reads are retried, hanging ones abandoned; the last error names request, attempts and cause."""
 
 import threading
-import time
 
 import pytest
+from harness.patience import wait_until
 from harness.storages import CONTENTS, Watched, part
 
 from lediflow.data.storage import Read, retry
@@ -64,7 +64,5 @@ def test_what_an_abandoned_read_still_writes_reaches_no_buffer(folder):
     storage.read_into([Read("b.tar", 0, memoryview(buffer))])
     buffer[:] = b"xyz"  # the batch has moved on
     hang.set()
-    deadline = time.monotonic() + 10
-    while any(thread.name == "attempt" for thread in threading.enumerate()) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert wait_until(lambda: all(thread.name != "attempt" for thread in threading.enumerate()), seconds=10)
     assert buffer == b"xyz"

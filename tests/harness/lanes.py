@@ -1,0 +1,80 @@
+"""Which tests run on every save, and the guard that keeps that lane free of processes.
+
+`make test-fast` leaves out the marker `processes`: tests that start Python interpreters or fork. Folders whose every
+test does get the marker here; elsewhere a test carries it itself. A test that starts a process without the marker
+fails, in every lane, so that none can be forgotten. Programs that end in milliseconds (git, a shell, the stand-ins for
+SLURM's commands) are not counted.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.util
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+FOLDERS_OF_PROCESSES = ("distributed", "cluster")
+FORKS = ("os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
+INTERPRETERS = ("python", "torchrun")
+
+
+class ProcessGuard:
+    """A pytest plugin: marks folders, and fails tests that start processes without the marker `processes`."""
+
+    def __init__(self) -> None:
+        self.is_on_guard = False
+        self.refused: list[str] = []  # of the running test; an exception in a thread would not reach it
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Audit hooks stay until the interpreter ends; this one does nothing outside of unmarked tests."""
+        sys.addaudithook(self.audit)
+        spawn = multiprocessing.util.spawnv_passfds  # raises no audit event
+
+        def guarded_spawn(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+            self.refuse(f"multiprocessing: {path!r}")
+            return spawn(path, args, passfds)
+
+        multiprocessing.util.spawnv_passfds = guarded_spawn
+
+    @pytest.hookimpl(tryfirst=True)  # before -m selects
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        folders = [TESTS / name for name in FOLDERS_OF_PROCESSES]
+        for item in items:
+            if any(folder in item.path.parents for folder in folders):
+                item.add_marker(pytest.mark.processes)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.is_on_guard = item.get_closest_marker("processes") is None
+        self.refused.clear()
+        try:
+            return (yield)
+        finally:
+            self.is_on_guard = False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Iterator[None]:
+        result = yield
+        if self.refused:
+            pytest.fail(self.refused[0], pytrace=False)
+        return result
+
+    def audit(self, event: str, args: tuple[Any, ...]) -> None:
+        if event in FORKS or (event == "subprocess.Popen" and is_interpreter(args[1])):
+            self.refuse(f"{event}: {args[1] if event == 'subprocess.Popen' else args}")
+
+    def refuse(self, what: str) -> None:
+        if self.is_on_guard:
+            self.refused.append(f"starts a process without the marker `processes`: {what}")
+            pytest.fail(self.refused[-1])
+
+
+def is_interpreter(command: str | bytes | Path | Sequence[str | bytes | Path]) -> bool:
+    """Whether a command, as subprocess takes it, starts Python."""
+    first = command if isinstance(command, (str, bytes, Path)) else command[0]
+    text = first.decode() if isinstance(first, bytes) else str(first)
+    return Path(text.split()[0]).name.startswith(INTERPRETERS)
