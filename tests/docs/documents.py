@@ -22,6 +22,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+)`")
 OBJECT = re.compile(r"([\w/]+\.py):([\w.]+)")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)")
+SECTION_LINK = re.compile(r"\]\(([^)#\s:]*)#([\w-]+)\)")
 STEPS = "<!-- commands: steps -->"
 
 
@@ -62,6 +63,17 @@ def names_of(node: ast.stmt) -> list[str]:
 
 def links(text: str) -> list[str]:
     return LINK.findall(FENCE.sub("", text))
+
+
+def section_links(text: str) -> list[tuple[str, str]]:
+    """(file, section) of each link to a section; the file is empty for a section of the same page."""
+    return SECTION_LINK.findall(FENCE.sub("", text))
+
+
+def sections(text: str) -> list[str]:
+    """The names by which GitHub links to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def commands(block: str) -> list[list[str]]:

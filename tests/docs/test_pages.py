@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 
 import pytest
-from documents import DOCUMENTS, ROOT, defines, fenced, inline_code, links, named_objects, tool
+from documents import (
+    DOCUMENTS,
+    ROOT,
+    defines,
+    fenced,
+    inline_code,
+    links,
+    named_objects,
+    section_links,
+    sections,
+    tool,
+)
 
 from lediflow.engine.protocol import EngineConfig
 
@@ -21,6 +32,18 @@ each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path
 def test_links_lead_somewhere(path):
     inside = [link for link in links(path.read_text()) if "://" not in link]
     assert [link for link in inside if not (path.parent / link).exists()] == []
+
+
+@each_document
+def test_links_to_sections_lead_to_headings(path):
+    text = path.read_text()
+    targets = [(path.parent / file if file else path, section) for file, section in section_links(text)]
+    missing = [
+        f"{page.name}#{section}"
+        for page, section in targets
+        if page.suffix == ".md" and section not in sections(page.read_text())
+    ]
+    assert missing == []
 
 
 def test_every_page_is_linked_from_the_readme():
