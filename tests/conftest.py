@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from harness.durations import FileDurations
+from harness.forks import Forks
 from harness.lanes import ProcessGuard
 
 if TYPE_CHECKING:
@@ -47,6 +49,14 @@ def own_route_file(tmp_path_factory):
     from lediflow.nn.neighborhood import routes
 
     routes.memory.file = tmp_path_factory.mktemp("cache") / "routes.json"
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts processes as forks of one that has imported everything; the guard marks tests that use it."""
+    server = Forks()
+    yield server
+    server.close()
 
 
 @dataclass(frozen=True)

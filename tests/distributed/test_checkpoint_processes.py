@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from harness.processes import run, start, wait_for_all
+from harness.processes import wait_for_all
 from harness.saves import assert_holds, names_in, whole, written
 
 from lediflow.engine.checkpoints import CheckpointFolder
@@ -24,24 +24,27 @@ def options(folder, session="one", rank=0, ranks=2, **more):
     return json.dumps(common | more)
 
 
-def test_one_is_killed_inside_its_slice_and_the_next_start_saves_as_if_nothing_had_been(folder):
-    others = [start(RANK, options(folder, rank=0)), start(RANK, options(folder, rank=1, dies=True))]
+def test_one_is_killed_inside_its_slice_and_the_next_start_saves_as_if_nothing_had_been(folder, forks):
+    others = [
+        forks.start(RANK, options(folder, rank=0)),
+        forks.start(RANK, options(folder, rank=1, dies=True)),
+    ]
     assert others[1].wait().status == -9
     assert names_in(folder.folder)[0].startswith(".000000000096.one")  # a half-written slice, nothing else
-    assert others[0].process.poll() is None  # waits for the mark that never comes
+    assert others[0].poll() is None  # waits for the mark that never comes
     others[0].kill()  # as a launcher does
     assert_holds(folder.newest(), whole(48))
 
-    again = wait_for_all([start(RANK, options(folder, "two", rank)) for rank in (0, 1)])
+    again = wait_for_all([forks.start(RANK, options(folder, "two", rank)) for rank in (0, 1)])
     assert [process.status for process in again] == [0, 0]
     assert all(process.output.startswith("Saved(") for process in again), again
     assert names_in(folder.folder) == ["000000000048", "000000000096"]
     assert_holds(folder.newest(), whole(96))
 
 
-def test_a_disk_that_is_full_for_a_while_costs_one_save(folder):
+def test_a_disk_that_is_full_for_a_while_costs_one_save(folder, forks):
     """The kernel refuses files beyond a limit during the first of two saves."""
-    finished = run(RANK, options(folder, ranks=1, images=[96, 144], most_bytes=1000))
+    finished = forks.start(RANK, options(folder, ranks=1, images=[96, 144], most_bytes=1000)).wait()
     assert finished.status == 0, finished.output
     first, second = finished.output.splitlines()
     assert first.startswith("Failed(reason='File too large")

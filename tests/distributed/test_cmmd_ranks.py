@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from harness.processes import run_on_ranks, start, wait_for_all
 
 MODULE = "harness.cmmd_rank"
 
@@ -15,17 +14,19 @@ def told(ended, what: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict:
-    return json.loads(told(wait_for_all([start(MODULE)]), "results")[0])
+def alone(forks) -> dict:
+    return json.loads(told([forks.start(MODULE).wait()], "results")[0])
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_every_rank_has_the_bits_of_one(ranks, alone):
-    assert [json.loads(line) for line in told(run_on_ranks(ranks, MODULE), "results")] == [alone] * ranks
+def test_every_rank_has_the_bits_of_one(forks, ranks, alone):
+    assert [json.loads(line) for line in told(forks.run_on_ranks(ranks, MODULE), "results")] == [
+        alone
+    ] * ranks
 
 
-def test_every_rank_names_the_first_broken_row_of_the_whole_set():
-    said = told(run_on_ranks(2, MODULE, 3000), "refusal")  # the first rank has rows below 2048 only
+def test_every_rank_names_the_first_broken_row_of_the_whole_set(forks):
+    said = told(forks.run_on_ranks(2, MODULE, 3000), "refusal")  # the first rank has rows below 2048 only
     assert len(set(said)) == 1
     assert "2 of 4700 embeddings are not finite, the first is row 3000" in said[0]
 

@@ -4,7 +4,7 @@ import shutil
 import signal
 
 import pytest
-from harness.processes import run_on_ranks, start, start_on_ranks, torchrun, wait_for_all
+from harness.processes import torchrun, wait_for_all
 
 from lediflow.evaluation.results import read_results
 
@@ -40,10 +40,10 @@ def outputs(finished):
 
 
 @pytest.fixture(scope="module")
-def alone(trained, tmp_path_factory):
+def alone(forks, trained, tmp_path_factory):
     """One process's rows."""
     output = tmp_path_factory.mktemp("alone")
-    (finished,) = wait_for_all([start(MODULE, *options(trained, output))])
+    finished = forks.start(MODULE, *options(trained, output)).wait()
     assert finished.status == 0, finished.output
     return quality(output)
 
@@ -56,14 +56,14 @@ def test_two_ranks_of_torchrun_have_the_bits_of_one(trained, alone, tmp_path):
     assert finished.output.count(f"on {COUNT} images") == 1  # one rank speaks
 
 
-def test_three_tasks_of_slurm_have_the_bits_of_one(trained, alone, tmp_path):
-    finished = run_on_ranks(3, MODULE, *options(trained, tmp_path))
+def test_three_tasks_of_slurm_have_the_bits_of_one(forks, trained, alone, tmp_path):
+    finished = forks.run_on_ranks(3, MODULE, *options(trained, tmp_path))
     assert [process.status for process in finished] == [0, 0, 0], outputs(finished)
     assert quality(tmp_path) == alone
 
 
-def test_the_batch_size_changes_nothing_but_roundings(trained, alone, tmp_path):
-    finished = run_on_ranks(2, MODULE, *options(trained, tmp_path, "batch_size=7"))
+def test_the_batch_size_changes_nothing_but_roundings(forks, trained, alone, tmp_path):
+    finished = forks.run_on_ranks(2, MODULE, *options(trained, tmp_path, "batch_size=7"))
     assert [process.status for process in finished] == [0, 0], outputs(finished)
     (row,), (expected,) = quality(tmp_path), alone
     for name in ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "density"):
@@ -71,14 +71,14 @@ def test_the_batch_size_changes_nothing_but_roundings(trained, alone, tmp_path):
     assert row["record"] == expected["record"]
 
 
-def test_killed_and_started_again_with_other_ranks_finished_batches_are_kept(trained, alone, tmp_path):
-    started = start_on_ranks(2, MODULE, *options(trained, tmp_path))
+def test_killed_and_started_again_with_other_ranks_finished_batches_are_kept(forks, trained, alone, tmp_path):
+    started = forks.start_on_ranks(2, MODULE, *options(trained, tmp_path))
     started[0].wait_until(lambda: len(pieces(tmp_path)) >= 3)
     for process in started:
         process.send(signal.SIGKILL)
     wait_for_all(started)
     assert 3 <= len(pieces(tmp_path)) < COUNT // BATCH
-    finished = run_on_ranks(1, MODULE, *options(trained, tmp_path))
+    finished = forks.run_on_ranks(1, MODULE, *options(trained, tmp_path))
     assert finished[0].status == 0, outputs(finished)
     assert quality(tmp_path) == alone
     assert not (tmp_path / "features").exists()  # a finished row needs none
@@ -89,11 +89,11 @@ def pieces(output):
     return sorted((output / "features").glob(".*.pieces/*.safetensors"))
 
 
-def test_the_priors_diagnostics_are_those_of_one_rank(trained, tmp_path):
+def test_the_priors_diagnostics_are_those_of_one_rank(forks, trained, tmp_path):
     found = []
     for ranks in (1, 2):
         output = tmp_path / str(ranks)
-        finished = run_on_ranks(ranks, MODULE, "mode=prior", *options(trained, output))
+        finished = forks.run_on_ranks(ranks, MODULE, "mode=prior", *options(trained, output))
         assert {process.status for process in finished} == {0}, outputs(finished)
         found.append(read_results(output / "results.json")["results"]["prior"])
     one, two = found
@@ -101,12 +101,12 @@ def test_the_priors_diagnostics_are_those_of_one_rank(trained, tmp_path):
     assert [two[name] for name in SUMMED] == pytest.approx([one[name] for name in SUMMED], rel=1e-12)
 
 
-def test_a_rank_that_fails_ends_all_and_is_named(trained, tmp_path):
+def test_a_rank_that_fails_ends_all_and_is_named(forks, trained, tmp_path):
     generated = tmp_path / "generated"
     shutil.copytree(trained.pictures / "bar", generated)
     broken = sorted(generated.iterdir())[BATCH + 1]  # in the second batch, which is the second rank's
     broken.write_bytes(broken.read_bytes()[:60])
-    finished = run_on_ranks(2, MODULE, f"images={generated}", f"reference={trained.pictures}/disc", "device=cpu",
+    finished = forks.run_on_ranks(2, MODULE, f"images={generated}", f"reference={trained.pictures}/disc", "device=cpu",
                             f"batch_size={BATCH}", f"paths.runs={tmp_path}", f"output={tmp_path}/results")  # fmt: skip
     assert [process.status for process in finished] == [2, 2], outputs(finished)
     message = f"images={generated}: {broken.name} is not a picture that can be read"

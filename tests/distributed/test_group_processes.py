@@ -2,35 +2,35 @@
 
 import pytest
 import torch
-from harness.processes import run_on_ranks, torchrun
+from harness.processes import torchrun
 
 from lediflow.engine.group import Group, RankFailedError
 from lediflow.errors import UserError
 
 
-def test_blocks_of_any_size_go_round_the_ring_and_come_home():
-    finished = run_on_ranks(3, "harness.group_rank", "ring")
+def test_blocks_of_any_size_go_round_the_ring_and_come_home(forks):
+    finished = forks.run_on_ranks(3, "harness.group_rank", "ring")
     for rank, process in enumerate(finished):
         order = [(rank - step - 1) % 3 for step in range(3)]
         assert f"seen {[(origin + 1, float(origin)) for origin in order]}" in process.output
 
 
-def test_sums_of_numbers_that_one_rank_has_are_exact():
-    finished = run_on_ranks(2, "harness.group_rank", "sums")
+def test_sums_of_numbers_that_one_rank_has_are_exact(forks):
+    finished = forks.run_on_ranks(2, "harness.group_rank", "sums")
     expected = [value.hex() for value in (0.1, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0)]
     assert all(f"sum {expected}" in process.output for process in finished)
 
 
-def test_every_rank_gets_the_same_answers_and_those_to_votes_one_call_later():
-    for process in run_on_ranks(3, "harness.group_rank", "votes"):
+def test_every_rank_gets_the_same_answers_and_those_to_votes_one_call_later(forks):
+    for process in forks.run_on_ranks(3, "harness.group_rank", "votes"):
         assert "votes [[0, 0], [0, 1], [2, 1]]" in process.output
         assert "now [2] 0" in process.output
         assert "rows [[0.0], [1.0], [2.0]]" in process.output
         assert "broadcast rank 0" in process.output
 
 
-def test_a_rank_that_fails_stops_the_others_at_once_and_is_named():
-    finished = run_on_ranks(2, "harness.group_rank", "failing")
+def test_a_rank_that_fails_stops_the_others_at_once_and_is_named(forks):
+    finished = forks.run_on_ranks(2, "harness.group_rank", "failing")
     assert all(process.status for process in finished)
     assert (
         "RankFailedError: rank 1 of 2 failed while counting sheep: no sheep in this field"
@@ -38,16 +38,16 @@ def test_a_rank_that_fails_stops_the_others_at_once_and_is_named():
     )
 
 
-def test_a_rank_that_fails_alone_is_named_by_those_who_waited_for_it():
-    finished = run_on_ranks(3, "harness.group_rank", "lonely")
+def test_a_rank_that_fails_alone_is_named_by_those_who_waited_for_it(forks):
+    finished = forks.run_on_ranks(3, "harness.group_rank", "lonely")
     assert "ValueError: a slip of the pen" in finished[2].output
     for process in finished[:2]:
         assert "RankFailedError: rank 2 of 3 failed: ValueError: a slip of the pen" in process.output
 
 
 @pytest.mark.parametrize(("victim", "told"), [(0, "rank 0 of 2"), (1, "a rank of 2, not the first,")])
-def test_a_killed_rank_ends_the_others_with_a_sentence(victim, told):
-    finished = run_on_ranks(2, "harness.group_rank", "killed", victim)
+def test_a_killed_rank_ends_the_others_with_a_sentence(forks, victim, told):
+    finished = forks.run_on_ranks(2, "harness.group_rank", "killed", victim)
     assert finished[victim].status == -9
     assert finished[1 - victim].status == 1
     assert f"RankFailedError: {told} ended without a word" in finished[1 - victim].output

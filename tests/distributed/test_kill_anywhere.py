@@ -14,7 +14,6 @@ import psutil
 import pytest
 from harness.commands import succeed
 from harness.curves import assert_near_tensors, assert_same_tensors, newest_state, weights
-from harness.forks import Forks
 from harness.killed_rank import PLACES
 from harness.killing import KILLED, TWO, Kill, Killed, lines, random_kills
 from harness.memorising import BEST, OPTIONS, PATIENCE, noise_shards
@@ -53,16 +52,14 @@ def command(root, images):
 
 
 @pytest.fixture(scope="module")
-def killable(root):
+def killable(root, forks):
     """Makes runs that can be killed: (name, images) -> Killed."""
-    forks = Forks("harness.killed_rank")
 
     def named(name, images=IMAGES):
         (root / f"{name}-records").mkdir()
         return Killed(root / name, command(root, images), root / f"{name}-records", forks)
 
-    yield named
-    forks.close()
+    return named
 
 
 def left_in_peace(run):

@@ -6,13 +6,12 @@ import signal
 
 import pytest
 from harness.curves import assert_same_tensors, events, weights
-from harness.forks import Forks
-from harness.patience import wait_until
+from harness.patience import SMALLEST_SHARE, share_of_core, wait_until
 from harness.processes import SECONDS, slurm_places
 
 from lediflow.engine.lease_record import read_lease
 
-SOON, NEVER = 0.3, 1000.0  # seconds between renewals
+SOON, NEVER = 0.3, 1000.0  # seconds between renewals, of an idle machine: longer than a step, by far
 LOST, REFUSED, STOPPED, KILLED = 82, 2, 75, -9
 ENDLESS = 1_000_000  # images; the schedule has no decay, so that the length changes no step
 FEW = 64  # images
@@ -20,26 +19,20 @@ OFTEN = "train.checkpoint.every_images=16"
 TWO_RANKS = ("engine=deepspeed", "engine.zero=2")
 
 
-@pytest.fixture(scope="module")
-def forks():
-    server = Forks("harness.leased_rank")
-    yield server
-    server.close()
-
-
 class Runs:
     """Starts of one run; none outlives the test."""
 
     def __init__(self, forks, root):
         self.forks, self.root, self.folder, self.started = forks, root, root / "run", []
+        self.soon = SOON / max(SMALLEST_SHARE, share_of_core(0.2))
 
-    def start(self, *options, images=ENDLESS, pace=SOON, job=None, restart=0, place=None, run=None):
+    def start(self, *options, images=ENDLESS, pace=None, job=None, restart=0, place=None, run=None):
         slurm = {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restart)} if job else {}
         command = (
             "experiment=smoke", "stage=auxiliary", "engine.device=cpu", f"data.path={self.root}/shards", OFTEN,
             f"train.images={images}", f"run={run or self.folder}", *options,
         )  # fmt: skip
-        process = self.forks.start([pace, *command], (place or {}) | slurm)
+        process = self.forks.start("harness.leased_rank", pace or self.soon, *command, env=(place or {}) | slurm)
         self.started.append(process)
         return process
 

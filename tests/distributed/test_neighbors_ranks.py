@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from harness.processes import run_on_ranks, start, wait_for_all
 
 MODULE = "harness.neighbors_rank"
 
@@ -15,13 +14,13 @@ def told(ended) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict:
-    return told(wait_for_all([start(MODULE)]))[0]
+def alone(forks) -> dict:
+    return told([forks.start(MODULE).wait()])[0]
 
 
 @pytest.mark.parametrize("ranks", [2, 4])  # three tiles of samples: one of four ranks has none
-def test_every_rank_has_the_bits_of_one(ranks, alone):
-    assert told(run_on_ranks(ranks, MODULE)) == [alone] * ranks
+def test_every_rank_has_the_bits_of_one(forks, ranks, alone):
+    assert told(forks.run_on_ranks(ranks, MODULE)) == [alone] * ranks
 
 
 def test_the_copies_among_the_samples_are_found(alone):

@@ -5,7 +5,7 @@ import json
 import pytest
 from harness.commands import succeed
 from harness.curves import assert_near_tensors, events, loss_curve, weights
-from harness.processes import run_on_ranks, torchrun
+from harness.processes import torchrun
 
 # Only the order in which gradients are summed differs: 6e-8 for a sum, 2e-5 after a dozen AdamW steps, measured.
 # A gradient averaged wrongly, a moment lost or a step miscounted is off by more than 1e-2.
@@ -35,10 +35,10 @@ def local(root):
 
 
 @pytest.fixture(scope="module")
-def as_slurm_tasks(root):
+def as_slurm_tasks(root, forks):
     """Two SLURM tasks, nothing sharded; the first to find that the pictures must be drawn."""
     data = f"data.path={root}/shards-of-two"
-    finished = run_on_ranks(2, "lediflow.train", *options(root, "zero0"), data, *on_two(zero=0))
+    finished = forks.run_on_ranks(2, "lediflow.train", *options(root, "zero0"), data, *on_two(zero=0))
     assert [process.status for process in finished] == [0, 0], "\n".join(
         process.output for process in finished
     )

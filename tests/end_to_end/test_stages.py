@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from harness.commands import invoke, succeed
-from harness.processes import run_on_ranks
 from PIL import Image
 from torch import nn
 
@@ -243,13 +242,12 @@ class TestFile:
         assert again["rows"] == plain["rows"]
         assert [path.stat().st_mtime_ns for path in rows] == before
 
-    @pytest.mark.processes
-    def test_two_ranks_have_the_bits_of_one(self, plain, folder):
+    def test_two_ranks_have_the_bits_of_one(self, forks, plain, folder):
         output = folder.root / "ranks"
         asked = folder.asked(
             "flow", "sampler", "coarse", f"baseline={folder.root}/baseline", f"output={output}"
         )
-        finished = run_on_ranks(2, "lediflow.evaluate", *asked)
+        finished = forks.run_on_ranks(2, "lediflow.evaluate", *asked)
         assert [process.status for process in finished] == [0, 0], finished[0].output
         found = json.loads((output / "stages.json").read_text())
         for key in ("rows", "losses", "real", "verdict"):

@@ -1,30 +1,31 @@
-"""A process that has imported everything, and forks: `python -m harness.fork_server MODULE`.
+"""A process that has imported everything, and forks: `python -m harness.fork_server`.
 
-It reads a wish a line, as JSON, and answers with a line: {"arguments", "env", "output"} starts MODULE.main(arguments)
-and gives the process id, {"ended": id} gives the exit status, null while the process lives (-9: ended by SIGKILL).
+It reads a wish a line, as JSON, and answers with a line: {"module", "arguments", "env", "output"} does in a child what
+`python -m module arguments...` does and gives the process id; {"ended": id} gives the exit status, null while the
+process lives (-9: ended by SIGKILL).
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
+import runpy
 import sys
 import traceback
-from collections.abc import Callable
 
 import deepspeed  # noqa: F401 - so that no child must
 
-Main = Callable[[list[str]], None]
+import lediflow.evaluate
+import lediflow.train  # noqa: F401
 
 
-def serve(main: Main) -> None:
+def serve() -> None:
     for line in sys.stdin:
         wish = json.loads(line)
-        print(json.dumps(ended(wish["ended"]) if "ended" in wish else fork(main, **wish)), flush=True)
+        print(json.dumps(ended(wish["ended"]) if "ended" in wish else fork(**wish)), flush=True)
 
 
-def fork(main: Main, arguments: list[str], env: dict[str, str], output: str) -> int:
+def fork(module: str, arguments: list[str], env: dict[str, str], output: str) -> int:
     """Start a child in a process group of its own; its process id."""
     if child := os.fork():
         return child
@@ -36,7 +37,9 @@ def fork(main: Main, arguments: list[str], env: dict[str, str], output: str) -> 
         written = os.open(output, os.O_WRONLY)
         os.dup2(written, 1)
         os.dup2(written, 2)
-        main(arguments)
+        sys.argv[1:] = arguments
+        sys.modules.pop(module, None)  # it is run anew, as __main__
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -53,4 +56,4 @@ def ended(child: int) -> int | None:
 
 
 if __name__ == "__main__":
-    serve(importlib.import_module(sys.argv[1]).main)
+    serve()

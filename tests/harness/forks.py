@@ -1,4 +1,4 @@
-"""Ranks as forks of one process (fork_server.py): real processes, without three seconds of imports each."""
+"""Processes as forks of one that has imported everything (fork_server.py): no seconds of imports for each."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from harness.processes import ROOT, Finished, clean_environment
+from harness.processes import ROOT, Finished, Running, clean_environment, slurm_places, wait_for_all
 
 
 class Forks:
-    """The process that forks; ranks are `main(arguments)` of a module."""
+    """The process that forks."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self) -> None:
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "harness.fork_server", module],
+            [sys.executable, "-m", "harness.fork_server"],
             cwd=ROOT, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def start(self, arguments: Sequence[object], env: Mapping[str, str]) -> Forked:
-        printed = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115 - lives as long as the rank
-        wish = {"arguments": [*map(str, arguments)], "env": dict(env), "output": printed.name}
-        return Forked(self, self.ask(wish), printed)
+    def start(self, module: str, *arguments: object, env: Mapping[str, str] | None = None) -> Forked:
+        """As `python -m module arguments...`, started."""
+        printed = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        wish = {"module": module, "arguments": [*map(str, arguments)], "env": dict(env or {})}
+        return Forked(self, self.ask(wish | {"output": printed.name}), printed, f"{module} {arguments}")
+
+    def start_on_ranks(self, ranks: int, module: str, *arguments: object) -> list[Forked]:
+        """One process per rank as SLURM's `srun --ntasks=ranks` would start them."""
+        return [self.start(module, *arguments, env=place) for place in slurm_places(ranks)]
+
+    def run_on_ranks(self, ranks: int, module: str, *arguments: object) -> list[Finished]:
+        """As `start_on_ranks`, to the end of every rank."""
+        return wait_for_all(self.start_on_ranks(ranks, module, *arguments))
 
     def ask(self, wish: dict[str, Any]) -> Any:
         assert self.server.stdin and self.server.stdout
@@ -39,31 +48,31 @@ class Forks:
         self.server.communicate()
 
 
-class Forked:
-    """One rank, in a process group of its own."""
+class Forked(Running):
+    """One process, in a process group of its own."""
 
-    def __init__(self, forks: Forks, pid: int, printed: Any) -> None:
-        self.forks, self.pid, self.printed = forks, pid, printed
+    def __init__(self, forks: Forks, pid: int, printed: Any, name: str) -> None:
+        self.forks, self.pid, self.printed, self.name = forks, pid, printed, name
         self.status: int | None = None
 
+    def __str__(self) -> str:
+        return self.name
+
     def poll(self) -> int | None:
-        """The exit status, if it has ended."""
         if self.status is None:
             self.status = self.forks.ask({"ended": self.pid})
         return self.status
+
+    def send(self, number: signal.Signals) -> None:
+        if self.poll() is None:  # not reaped, so the number is still its own
+            os.kill(self.pid, number)
 
     def output(self) -> str:
         self.printed.seek(0)
         return self.printed.read()
 
     def kill(self) -> None:
-        if self.poll() is None:  # not reaped, so the number is still its own
+        if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):  # just forked: its group is not there yet
                 os.killpg(self.pid, signal.SIGKILL)
             os.kill(self.pid, signal.SIGKILL)
-
-    def finished(self) -> Finished:
-        """How it ended; it must have."""
-        status = self.poll()
-        assert status is not None
-        return Finished(status, self.output())

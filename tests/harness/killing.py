@@ -72,7 +72,7 @@ class Killed:
     folder: Path
     command: Sequence[str]
     records: Path
-    forks: Forks  # of killed_rank
+    forks: Forks
     attempts: list[Attempt] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)  # what happened, for messages
     promised: int = 0  # images seen at the last checkpoint that the log says was saved
@@ -101,7 +101,9 @@ class Killed:
             {"record": str(record), "ranks": kill.ranks(count) if kill else [], "deaths": deaths}
         )
         arguments = [settings, *self.command, *options, f"run={self.folder}"]
-        started = [self.forks.start(arguments, place) for place in slurm_places(count)]
+        started = [
+            self.forks.start("harness.killed_rank", *arguments, env=place) for place in slurm_places(count)
+        ]
         if kill and not kill.place:
             kill_from_outside(started, kill, paths[0])
         return Attempt(engine, ended_together(started), [lines(path) for path in paths])

@@ -1,9 +1,9 @@
 """Which tests run on every save, and the guard that keeps that lane free of processes.
 
 `make test-fast` leaves out the marker `processes`: tests that start Python interpreters or fork. Folders whose every
-test does get the marker here; elsewhere a test carries it itself. A test that starts a process without the marker
-fails, in every lane, so that none can be forgotten. Programs that end in milliseconds (git, a shell, the stand-ins for
-SLURM's commands) are not counted.
+test does, and tests with the fixture `forks`, get the marker here; elsewhere a test carries it itself. A test that
+starts a process without the marker fails, in every lane, so that none can be forgotten. Programs that end in
+milliseconds (git, a shell, the stand-ins for SLURM's commands) are not counted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ProcessGuard:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         folders = [TESTS / name for name in FOLDERS_OF_PROCESSES]
         for item in items:
-            if any(folder in item.path.parents for folder in folders):
+            if any(folder in item.path.parents for folder in folders) or "forks" in item.fixturenames:
                 item.add_marker(pytest.mark.processes)
 
     @pytest.hookimpl(wrapper=True)

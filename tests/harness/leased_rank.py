@@ -1,4 +1,4 @@
-"""One rank of a training whose lease is renewed at another pace: main([SECONDS, *arguments of lediflow.train])."""
+"""One rank of a training whose lease is renewed at another pace: `python -m harness.leased_rank SECONDS OPTIONS`."""
 
 from __future__ import annotations
 
@@ -12,3 +12,7 @@ def main(arguments: list[str]) -> None:
     lease_record.INTERVAL_SECONDS = float(arguments[0])
     sys.argv[1:] = arguments[1:]
     train.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,55 @@ class Finished:
     output: str  # stdout and stderr, as a terminal would show them
 
 
-class Started:
+class Running(ABC):
+    """A process that somebody started and must wait for."""
+
+    @abstractmethod
+    def poll(self) -> int | None:
+        """The exit status, if it has ended."""
+
+    @abstractmethod
+    def send(self, number: signal.Signals) -> None: ...
+
+    @abstractmethod
+    def output(self) -> str: ...
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End its whole process group, if it has not ended."""
+
+    def wait(self, seconds: float = SECONDS) -> Finished:
+        if not wait_until(self.has_ended, seconds):
+            self.kill()
+            raise AssertionError(f"{self} did not end in {seconds} s:\n{self.output()}")
+        return self.finished()
+
+    def has_ended(self) -> bool:
+        return self.poll() is not None
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+        """Until the condition holds; fails if the process ends before, or time runs out."""
+        is_met = False
+
+        def is_decided() -> bool:
+            nonlocal is_met
+            has_ended = self.has_ended()  # asked before the condition, which its last act may fulfil
+            is_met = condition()
+            return is_met or has_ended
+
+        wait_until(is_decided, seconds)
+        if not is_met:
+            self.kill()
+            raise AssertionError(f"{self} never got there:\n{self.output()}")
+
+    def finished(self) -> Finished:
+        """How it ended; it must have."""
+        status = self.poll()
+        assert status is not None
+        return Finished(status, self.output())
+
+
+class Started(Running):
     """A process that is still running, in a group of its own."""
 
     def __init__(self, arguments: list[str], env: Mapping[str, str] | None = None) -> None:
@@ -45,6 +94,12 @@ class Started:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+    def __str__(self) -> str:
+        return str(self.process.args)
+
+    def poll(self) -> int | None:
+        return self.process.poll()
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -64,30 +119,6 @@ class Started:
             return not pending >> (number - 1) & 1
 
         wait_until(is_delivered, SECONDS, pause_seconds=0.002)
-
-    def wait(self, seconds: float = SECONDS) -> Finished:
-        if not wait_until(self.has_ended, seconds):
-            self.kill()
-            raise AssertionError(f"{self.process.args} did not end in {seconds} s:\n{self.output()}")
-        return Finished(self.process.returncode, self.output())
-
-    def has_ended(self) -> bool:
-        return self.process.poll() is not None
-
-    def wait_until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-        """Until the condition holds; fails if the process ends before, or time runs out."""
-        is_met = False
-
-        def is_decided() -> bool:
-            nonlocal is_met
-            has_ended = self.has_ended()  # asked before the condition, which its last act may fulfil
-            is_met = condition()
-            return is_met or has_ended
-
-        wait_until(is_decided, seconds)
-        if not is_met:
-            self.kill()
-            raise AssertionError(f"{self.process.args} never got there:\n{self.output()}")
 
     def output(self) -> str:
         self.printed.seek(0)
@@ -131,12 +162,7 @@ def slurm_places(ranks: int) -> list[dict[str, str]]:
     return [job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(ranks)]
 
 
-def run_on_ranks(ranks: int, module: str, *arguments: object) -> list[Finished]:
-    """As `start_on_ranks`, to the end of every rank."""
-    return wait_for_all(start_on_ranks(ranks, module, *arguments))
-
-
-def wait_for_all(started: list[Started]) -> list[Finished]:
+def wait_for_all(started: Sequence[Running]) -> list[Finished]:
     """The end of every process; none is left behind if one of them hangs."""
     try:
         return [process.wait() for process in started]
