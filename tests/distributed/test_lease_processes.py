@@ -32,7 +32,9 @@ class Runs:
             "experiment=smoke", "stage=auxiliary", "engine.device=cpu", f"data.path={self.root}/shards", OFTEN,
             f"train.images={images}", f"run={run or self.folder}", *options,
         )  # fmt: skip
-        process = self.forks.start("harness.leased_rank", pace or self.soon, *command, env=(place or {}) | slurm)
+        process = self.forks.start(
+            "harness.leased_rank", pace or self.soon, *command, env=(place or {}) | slurm
+        )
         self.started.append(process)
         return process
 
