@@ -48,6 +48,7 @@ def test_every_stage_builds_and_computes_with_that_latent(experiment, side, numb
     assert models["latent_sampler"](z, t).shape == z.shape
 
 
+@pytest.mark.slow
 def test_the_whole_path_works_with_another_latent(tmp_path):
     """From the auxiliary model to pictures, in small: 8 x 8 of 16 x 16 pictures instead of 4 x 4."""
     runs = {name: f"{tmp_path}/{name}" for name in ("auxiliary", "flow", "latent_sampler")}

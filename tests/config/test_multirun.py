@@ -37,11 +37,13 @@ def sweep(folder):
     return ("-m", *OPTIONS, f"paths.runs={folder}", f"data.path={folder}/shards${{seed}}", "seed=0,1")
 
 
+@pytest.mark.slow
 def test_two_seeds_of_one_command_are_two_runs(tmp_path, alone):
     succeed("train", *sweep(tmp_path))
     assert_both_seeds_are_trained(tmp_path, alone)
 
 
+@pytest.mark.slow
 def test_jobs_that_differ_in_any_option_do_not_share_a_folder(tmp_path):
     folder = (f"paths.runs={tmp_path}", f"data.path={tmp_path}/shards")
     succeed("train", "-m", *OPTIONS, *folder, "train.ema.half_life_images=10,1000")

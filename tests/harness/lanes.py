@@ -1,7 +1,7 @@
 """Which tests run on every save, and the guard that keeps that lane free of processes.
 
-`make test-fast` leaves out the marker `processes`: tests that start Python interpreters or fork. Folders whose every
-test does, and tests with the fixture `forks`, get the marker here; elsewhere a test carries it itself. A test that
+`make test-fast` leaves out two markers: `processes`, tests that start Python interpreters or fork, and `slow`. Folders
+of such tests, and tests with the fixture `forks`, get the marker here; elsewhere a test carries it itself. A test that
 starts a process without the marker fails, in every lane, so that none can be forgotten. Programs that end in
 milliseconds (git, a shell, the stand-ins for SLURM's commands) are not counted.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parents[1]
-FOLDERS_OF_PROCESSES = ("distributed", "cluster")
+MARKERS_OF_FOLDERS = {"distributed": "processes", "cluster": "processes", "end_to_end": "slow"}
 FORKS = ("os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
 INTERPRETERS = ("python", "torchrun")
 
@@ -42,10 +42,12 @@ class ProcessGuard:
 
     @pytest.hookimpl(tryfirst=True)  # before -m selects
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        folders = [TESTS / name for name in FOLDERS_OF_PROCESSES]
         for item in items:
-            if any(folder in item.path.parents for folder in folders) or "forks" in item.fixturenames:
-                item.add_marker(pytest.mark.processes)
+            for folder, marker in MARKERS_OF_FOLDERS.items():
+                if TESTS / folder in item.path.parents:
+                    item.add_marker(marker)
+            if "forks" in item.fixturenames:
+                item.add_marker("processes")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:

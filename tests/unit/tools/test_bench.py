@@ -26,6 +26,7 @@ def rows_of(path):
     return json.loads(path.read_text())["results"]["rows"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--recompute", "--prior", "learned")], ids=["kept", "recomputed"])
 def test_every_pass_of_every_model_is_timed(bench, tmp_path, capsys, options):
     output = tmp_path / "rows.json"
@@ -102,6 +103,7 @@ def test_a_table_is_markdown_with_a_column_for_every_key(bench):
     ]
 
 
+@pytest.mark.slow
 def test_every_route_that_serves_is_timed_in_its_directions(bench, tmp_path, capsys):
     output = tmp_path / "rows.json"
     options = (

@@ -22,6 +22,7 @@ def rows(monkeypatch, tmp_path):
     return json.loads((tmp_path / "rows.json").read_text())["results"]["rows"]
 
 
+@pytest.mark.slow
 def test_every_combination_has_a_row_that_owns_up_to_random_weights(rows):
     found = [(row["precision"], row["batch"]) for row in rows]
     assert found == [("float32", 2), ("float32", 4), ("bfloat16", 2), ("bfloat16", 4)]
