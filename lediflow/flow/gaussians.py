@@ -1,8 +1,8 @@
-"""Diagonal Gaussians, held as mean and logarithm of the variance (`logvar`).
+"""Diagonal Gaussians, given by mean and logarithm of the variance (`logvar`).
 
-The variance-guided loss (eq. 4) has no lower bound as sigma -> 0, which flat or saturated pixels invite, so a
-predicted logvar is kept above a floor (and, if asked, below a ceiling) and the share of pixels lying on the
-floor is a number to watch.
+The variance-guided loss (eq. 4) is unbounded below as sigma -> 0, which happens at flat or saturated pixels.
+Therefore a predicted logvar is kept above a floor (optionally below a ceiling); the fraction of pixels at the floor
+should be monitored.
 Source: arXiv:2505.20723, eq. 3 and its third limitation.
 """
 
@@ -19,7 +19,7 @@ def sample(
     logvar: Float[Tensor, "batch *dims"],
     noise: Float[Tensor, "batch *dims"],
 ) -> Float[Tensor, "batch *dims"]:
-    """The draw from N(mean, exp(logvar)) that standard normal noise stands for (reparameterisation)."""
+    """mean + sigma * noise: a draw from N(mean, exp(logvar)) for standard normal noise (reparameterisation)."""
     return mean + (0.5 * logvar).exp() * noise
 
 
@@ -44,9 +44,7 @@ def widen(logvar: Float[Tensor, "*dims"], widening: float, scale: float = 1.0) -
     if not 0 <= widening < math.inf:
         raise ValueError(f"widening {widening}: give the standard deviation of the noise to add, 0 or more")
     if not 0 < scale < math.inf:
-        raise ValueError(
-            f"scale {scale}: give what the standard deviation is multiplied by, a number above 0"
-        )
+        raise ValueError(f"scale {scale}: give the factor of the standard deviation, a number above 0")
     scaled = logvar if scale == 1 else temper(logvar, scale)
     if widening == 0:
         return scaled
@@ -56,7 +54,7 @@ def widen(logvar: Float[Tensor, "*dims"], widening: float, scale: float = 1.0) -
 def bound_logvar(
     raw: Float[Tensor, "*dims"], floor: float, ceiling: float | None = None
 ) -> Float[Tensor, "*dims"]:
-    """floor + softplus(raw - floor), then the same from above: the identity well inside, smooth, never outside.
+    """floor + softplus(raw - floor), then likewise the ceiling: smooth, close to the identity inside the bounds.
 
     As variances: the floor is added to exp(raw), and the ceiling in parallel (1 / (1/v + 1/c)).
     """
@@ -64,7 +62,7 @@ def bound_logvar(
         return floor + F.softplus(raw - floor)
     if ceiling <= floor:
         raise ValueError(f"logvar ceiling {ceiling} is not above the floor {floor}; raise it, or give None")
-    # The ceiling's pull is felt at the floor too; raising the floor by as much leaves the limit where it was.
+    # the ceiling also lowers values at the floor; raising the floor by that amount keeps the lower limit exact
     raised = floor - math.log1p(-math.exp(floor - ceiling))
     return ceiling - F.softplus(ceiling - raised - F.softplus(raw - raised))
 

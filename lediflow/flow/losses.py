@@ -1,7 +1,7 @@
-"""The training objectives, one function per formula, each returning one number per sample.
+"""Training losses, one function per formula, each returning one number per sample.
 
-Both VGL and the flow losses are means over pixels and channels, so their size does not depend on the
-image's; the KL divergence is a sum over latent features, in nats. Gaussians are held as mean and
+The variance-guided loss (VGL) and the flow losses are means over pixels and channels, so they do not depend on the
+image size; the KL divergence is a sum over latent features, in nats. Gaussians are given by mean and
 logvar = log sigma^2.
 Source: arXiv:2505.20723, eqs. 2, 4, 5 and 6; beta-NLL: Seitzer et al., arXiv:2203.09168; free bits: Kingma et al.,
 arXiv:1606.04934.
@@ -22,7 +22,7 @@ def mean_over_pixels(x: Float[Tensor, "batch *dims"]) -> PerSample:
 
 
 def over_pixels(x: Float[Tensor, "batch *dims"], reduction: Reduction) -> PerSample:
-    """Each sample's mean or sum."""
+    """Mean or sum over the entries of each sample."""
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction {reduction!r} over pixels is unknown; use 'mean' or 'sum'")
     return mean_over_pixels(x) if reduction == "mean" else x.flatten(start_dim=1).sum(dim=1)
@@ -39,7 +39,7 @@ def variance_guided_loss(
 ) -> PerSample:
     """1/2 [log sigma^2 + (y - mu)^2 / sigma^2], eq. 4: negative log-likelihood without 1/2 log 2 pi.
 
-    The constants are open in the paper. With log 2 pi and the sum it is the negative log-likelihood, in nats.
+    The paper does not specify the constants. With log 2 pi and the sum it is the negative log-likelihood, in nats.
     """
     return over_pixels(guided_by_variance(y, mean, logvar, factor, with_log_2pi), reduction)
 
@@ -54,9 +54,9 @@ def beta_nll_loss(
     with_log_2pi: bool = False,
     reduction: Reduction = "mean",
 ) -> PerSample:
-    """VGL, each pixel weighted by sigma^(2 beta), a weight without gradient (eq. 5 of arXiv:2203.09168).
+    """VGL with pixels weighted by sigma^(2 beta), detached (eq. 5 of arXiv:2203.09168).
 
-    beta = 0 is VGL, whose mean learns slowly where sigma is large; at beta = 1 the gradient of the mean is
+    beta = 0 is VGL, in which the mean learns slowly where sigma is large. With beta = 1 the gradient of the mean is
     that of the squared error.
     """
     if not 0 <= beta <= 1:
@@ -72,7 +72,7 @@ def guided_by_variance(
     factor: float,
     with_log_2pi: bool,
 ) -> Float[Tensor, "batch *dims"]:
-    """Eq. 4 pixel by pixel."""
+    """Eq. 4 for each pixel, without reduction."""
     constant = math.log(2 * math.pi) if with_log_2pi else 0.0
     return factor * (logvar + (y - mean).square() * (-logvar).exp() + constant)
 
@@ -110,21 +110,19 @@ def flow_matching_loss(
 def importance_weight(
     logvar: Float[Tensor, "batch *dims"], exponent: float, cap: float, *, normalize: bool = False
 ) -> Float[Tensor, "batch *dims"]:
-    """min(sigma^-exponent, cap): large where the prior is sure. Normalised, each sample's weights average 1."""
+    """min(sigma^-exponent, cap): large where sigma is small. If normalised, each sample's weights have mean 1."""
     check_importance(exponent, cap)
-    # The cap is applied to the logarithm, so nothing overflows on its way to it.
+    # the cap is applied to the logarithm to avoid overflow
     weight = (-0.5 * exponent * logvar).clamp(max=math.log(cap)).exp()
     return weight / weight.flatten(1).mean(1).view(-1, *(1,) * (weight.ndim - 1)) if normalize else weight
 
 
 def check_importance(exponent: float, cap: float) -> None:
-    """Refuse weights that would be largest where the prior is least sure, or not positive."""
+    """ValueError for weights that would grow with sigma, or would not be positive."""
     if not exponent >= 0:
-        raise ValueError(f"exponent {exponent} of the importance weight: choose 0 (all pixels alike) or more")
+        raise ValueError(f"exponent {exponent} of the importance weight: choose 0 (equal weights) or more")
     if not cap > 0:
-        raise ValueError(
-            f"cap {cap} of the importance weight: choose more than 0; inf leaves weights as they are"
-        )
+        raise ValueError(f"cap {cap} of the importance weight: choose more than 0; inf means no cap")
 
 
 def importance_weighted_flow_loss(
@@ -136,6 +134,6 @@ def importance_weighted_flow_loss(
     cap: float,
     normalize: bool = False,
 ) -> PerSample:
-    """min(sigma^-exponent, cap) (v - target)^2, eq. 6; exponent and cap are open in the paper."""
+    """min(sigma^-exponent, cap) (v - target)^2, eq. 6; the paper does not specify exponent and cap."""
     weight = importance_weight(logvar, exponent, cap, normalize=normalize)
     return mean_over_pixels(weight * (velocity - target).square())

@@ -1,11 +1,11 @@
-"""At which times t in [0, 1] a flow is trained.
+"""Distributions of the training times t in [0, 1] of a flow.
 
-Every law is a function of (seed, sample id), so that a sample's time does not depend on its batch or rank.
+A sample's time is a function of (seed, sample id), so it does not depend on its batch or rank.
 
 - uniform: t ~ U[0, 1], eq. 2 of arXiv:2505.20723.
-- logit_normal: t = sigmoid(mean + sd n), n ~ N(0, 1); more of the middle (Esser et al., arXiv:2403.03206).
-- stratified: [0, 1] is cut into `strata` equal parts. Any `strata` consecutive ids have one t in each part, and
-  fewer are spread widely; inside its part t is uniform and independent. Over seeds, a sample's t is uniform.
+- logit_normal: t = sigmoid(mean + sd n), n ~ N(0, 1); favours the middle (Esser et al., arXiv:2403.03206).
+- stratified: [0, 1] is divided into `strata` equal parts. Any `strata` consecutive ids have one t in each part, and
+  fewer ids are spread evenly; inside its part t is uniform and independent. Over seeds, a sample's t is uniform.
 """
 
 import math
@@ -26,16 +26,15 @@ GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 
 @dataclass(kw_only=True)
 class TimeConfig:
-    """The law of the times that a flow is trained at."""
+    """Distribution of the training times of a flow."""
 
-    time: str = "uniform"  # uniform | logit_normal (more of the middle) | stratified (less noise in the loss)
-    time_mean: float = bounded(0.0)  # of logit(t), logit_normal only; above 0 favours the data's end
-    time_sd: float = bounded(
-        1.0, above=0
-    )  # of logit(t), logit_normal only; smaller gathers times around the middle
-    time_strata: int = bounded(
-        64, at_least=1
-    )  # parts of [0, 1], stratified only; as many consecutive samples have one time in each
+    time: str = "uniform"  # uniform | logit_normal (favours the middle) | stratified (less noise in the loss)
+    # logit_normal only: mean of logit(t); above 0: more times near the data (t = 1)
+    time_mean: float = bounded(0.0)
+    # logit_normal only: standard deviation of logit(t); smaller: more times near the centre
+    time_sd: float = bounded(1.0, above=0)
+    # stratified only: number of parts of [0, 1]; this many consecutive samples have one time in each part
+    time_strata: int = bounded(64, at_least=1)
 
     def __post_init__(self) -> None:
         if self.time not in LAWS:
@@ -44,7 +43,7 @@ class TimeConfig:
 
 
 def draw_times(config: TimeConfig, noise: SampleNoise, ids: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """t of each sample, by the law that `config` names."""
+    """t of each sample, from the distribution that `config` names."""
     match config.time:
         case "logit_normal":
             return logit_normal(noise, ids, config.time_mean, config.time_sd)
@@ -67,11 +66,11 @@ def logit_normal(
 def stratified(noise: SampleNoise, ids: Int[Tensor, " batch"], strata: int) -> Float[Tensor, " batch"]:
     shift = (
         noise.uniform(torch.zeros_like(ids[:1]), "time shift") * strata
-    ).long()  # the same for all samples
+    ).long()  # one shift for all samples
     stratum = (ids % strata * stride(strata) + shift) % strata
     return (stratum + noise.uniform(ids, STREAM)) / strata
 
 
 def stride(strata: int) -> int:
-    """A step through the strata that meets each once and spreads any few: coprime, near the golden section."""
+    """A step through the strata that is coprime to their number and near the golden ratio: visits each once, evenly."""
     return next(k for k in count(max(1, round(strata / GOLDEN_RATIO))) if math.gcd(k, strata) == 1)

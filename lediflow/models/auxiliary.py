@@ -1,10 +1,10 @@
-"""The auxiliary model: what the learned prior is made of.
+"""The auxiliary model: encoder and decoder of the learned prior.
 
-The encoder reads an image y into a latent q(z | y) = N(mu_E(y), sigma_E(y)^2); the decoder turns a latent
-into the prior p(y | z) = N(mu(z), sigma(z)^2), independent for every pixel and channel. Both predict
-log sigma^2. Where training augments images, y is the augmented image, and both are given the nine numbers of its
-augmentation, which z then need not hold; zeros, the default, mean no augmentation.
-Source: arXiv:2505.20723, eq. 3; its blocks are the hourglass's, without condition and without skips.
+The encoder maps an image y to a posterior over latents, q(z | y) = N(mu_E(y), sigma_E(y)^2). The decoder maps a latent
+to the prior p(y | z) = N(mu(z), sigma(z)^2), independent for every pixel and channel. Both predict log sigma^2. If
+training augments images, y is the augmented image, and both are conditioned on the nine numbers of its augmentation,
+so that z need not encode them; zeros, the default, mean no augmentation.
+Source: arXiv:2505.20723, eq. 3; the blocks are those of the hourglass, without condition and without skips.
 """
 
 from itertools import pairwise
@@ -29,27 +29,29 @@ Latent = Float[Tensor, "batch latent_channels latent_height latent_width"]
 
 
 class Posterior(NamedTuple):
-    """q(z | y)."""
+    """The distribution of latents of an image, q(z | y)."""
 
     mean: Latent
     logvar: Latent
 
 
 class Prior(NamedTuple):
-    """p(y | z), the start of the flow."""
+    """The distribution of images given a latent, p(y | z), where the flow starts."""
 
     mean: Image
     logvar: Image
 
 
 class AuxiliaryOutput(NamedTuple):
+    """Result of a training pass."""
+
     posterior: Posterior
     z: Latent
     prior: Prior
 
 
 class Encoder(nn.Module):
-    """Image to twice the latent's channels: levels from fine to coarse."""
+    """Image to mean and log variance of the latent: levels from fine to coarse."""
 
     def __init__(self, spec: AuxiliarySpec, attention_route: str = "auto") -> None:
         super().__init__()
@@ -63,7 +65,9 @@ class Encoder(nn.Module):
         self.out_norm = RMSNorm(coarsest)
         self.to_mean = nn.Linear(coarsest, spec.latent_channels, bias=False)
         self.to_logvar = nn.Linear(coarsest, spec.latent_channels, bias=False)
-        nn.init.zeros_(self.to_logvar.weight)  # the posterior starts at unit variance, as its target N(0, I)
+        nn.init.zeros_(
+            self.to_logvar.weight
+        )  # the posterior has unit variance at initialisation, like its target N(0, I)
         self.augmentation = AugmentationEmbedding(finest) if spec.augmentation else None
 
     def forward(
@@ -93,7 +97,7 @@ class Decoder(nn.Module):
         )
         self.out_norm = RMSNorm(finest)
         self.patch_out = TokenSplit(finest, 2 * spec.image_channels, spec.patch_size)
-        nn.init.zeros_(self.patch_out.proj.weight)  # the prior starts at N(0, 1)
+        nn.init.zeros_(self.patch_out.proj.weight)  # the prior is N(0, 1) at initialisation
         self.augmentation = AugmentationEmbedding(coarsest) if spec.augmentation else None
 
     def forward(
@@ -109,7 +113,7 @@ class Decoder(nn.Module):
 
 
 class AuxiliaryModel(nn.Module):
-    """Encoder and decoder; `encode` and `decode` are its use, `forward` is its training pass."""
+    """Encoder and decoder: use `encode` and `decode`; `forward` is the training pass."""
 
     def __init__(self, spec: AuxiliarySpec, attention_route: str = "auto") -> None:
         super().__init__()
@@ -121,15 +125,17 @@ class AuxiliaryModel(nn.Module):
     def encode(
         self, y: Image, dropout: SampleKeys | None = None, augmentation: Augmentation | None = None
     ) -> Posterior:
-        """q(z | y) of images with this augmentation; None: without."""
+        """q(z | y) of images; `augmentation` None means not augmented."""
         check_channels(y.shape[1], self.spec.image_channels, "model.auxiliary.image_channels")
-        latent_shape(self.spec, y.shape[-2], y.shape[-1])  # refuses sizes that the levels cannot tile
+        latent_shape(
+            self.spec, y.shape[-2], y.shape[-1]
+        )  # ValueError for sizes that the levels do not divide
         return self.encoder(y, dropout, augmentation)
 
     def decode(
         self, z: Latent, dropout: SampleKeys | None = None, augmentation: Augmentation | None = None
     ) -> Prior:
-        """p(y | z) over images with this augmentation; None: without."""
+        """p(y | z) of latents; `augmentation` None means not augmented."""
         self.check_latent(z)
         return self.decoder(z, dropout, augmentation)
 
@@ -140,28 +146,28 @@ class AuxiliaryModel(nn.Module):
         dropout: SampleKeys | None = None,
         augmentation: Augmentation | None = None,
     ) -> AuxiliaryOutput:
-        """Posterior of y, the latent that the noise draws from it, and the prior of that latent.
+        """Posterior of y, the latent drawn from it with `noise`, and the prior of that latent.
 
-        `dropout` holds a key for each sample (`SampleNoise.words`): training with dropout needs them.
-        `augmentation`: the nine numbers of each image y; None: not augmented.
+        `dropout` is one key per sample (`SampleNoise.words`), needed for training with dropout.
+        `augmentation` is the nine numbers of each image y; None means not augmented.
         """
         posterior = self.encode(y, dropout, augmentation)
         if noise.shape != posterior.mean.shape:
             raise ValueError(
-                f"noise of shape {tuple(noise.shape)}: the latent that it draws is of {tuple(posterior.mean.shape)}, "
-                f"by the image's size, model.auxiliary.latent_channels and model.auxiliary.halvings; give noise of "
+                f"noise of shape {tuple(noise.shape)}: the latent has shape {tuple(posterior.mean.shape)}, determined "
+                f"by image size, model.auxiliary.latent_channels and model.auxiliary.halvings; give noise of "
                 f"that shape"
             )
         z = sample(posterior.mean, posterior.logvar, noise)
         return AuxiliaryOutput(posterior, z, self.decode(z, dropout, augmentation))
 
     def check_latent(self, z: Latent) -> None:
-        """Refuse a latent that the encoder could not have made of any image."""
+        """ValueError for a latent of a shape that the encoder cannot produce."""
         channels, reduction = self.spec.latent_channels, latent_reduction(self.spec)
         if z.ndim != 4 or z.shape[1] != channels:
             raise ValueError(
-                f"latent of shape {tuple(z.shape)}: this decoder takes batch x {channels} x height x width, of images "
-                f"{reduction} times as high and wide; give it what encode made "
+                f"latent of shape {tuple(z.shape)}: this decoder takes batch x {channels} x height x width, for images "
+                f"{reduction} times as high and wide; give it a latent from encode "
                 f"(model.auxiliary.latent_channels={channels})"
             )
         latent_shape(self.spec, reduction * z.shape[-2], reduction * z.shape[-1])  # kernels must fit

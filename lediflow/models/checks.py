@@ -1,4 +1,4 @@
-"""What the models refuse, before it turns into a message about matrix sizes from somewhere inside."""
+"""Checks of the models' inputs, so that errors name the input and the option instead of matrix sizes."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,18 @@ from lediflow.nn.checks import check_labels
 LATENT_KEY, CLASSES_KEY = "model.velocity.latent_shape", "model.velocity.num_classes"
 
 
-def written(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape for a message, e.g. 4x4x4."""
     """4x8x8."""
     return "x".join(map(str, shape))
 
 
 def check_latent(z: Tensor | None, latent_shape: Sequence[int], batch: int) -> None:
-    """Refuse a latent of another shape than (batch, channels, height, width), or one too many or too few."""
+    """ValueError for a latent of a wrong shape or number, and for one that is missing or unexpected."""
     if z is None and latent_shape:
         raise ValueError(
-            f"z: none given, but this flow model listens to a latent of {written(latent_shape)} ({LATENT_KEY}); give "
-            f"the latent of each image"
+            f"z: none given, but this flow model is conditioned on a latent of {shape_text(latent_shape)} ({LATENT_KEY}); "
+            f"give the latent of each image"
         )
     if z is not None and not latent_shape:
         raise ValueError(
@@ -28,17 +29,17 @@ def check_latent(z: Tensor | None, latent_shape: Sequence[int], batch: int) -> N
         )
     if z is not None and tuple(z.shape[1:]) != tuple(latent_shape):
         raise ValueError(
-            f"z: a latent of {written(z.shape[1:])} per image, but this flow model was built for "
-            f"{written(latent_shape)} ({LATENT_KEY}); use the auxiliary model it was trained with"
+            f"z: a latent of {shape_text(z.shape[1:])} per image, but this flow model was built for "
+            f"{shape_text(latent_shape)} ({LATENT_KEY}); use the auxiliary model it was trained with"
         )
     if z is not None and len(z) != batch:
         raise ValueError(
-            f"z: {len(z)} latents of {written(latent_shape)} ({LATENT_KEY}) for {batch} images; give one for each image"
+            f"z: {len(z)} latents of {shape_text(latent_shape)} ({LATENT_KEY}) for {batch} images; give one per image"
         )
 
 
 def check_classes(labels: Tensor | None, num_classes: int, batch: int) -> None:
-    """Refuse labels of a model without classes, and classes that there are not."""
+    """ValueError for labels of a model without classes, and for unknown classes."""
     if labels is None:
         return
     if not num_classes:

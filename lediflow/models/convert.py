@@ -1,8 +1,8 @@
 """Hourglass weights to and from k-diffusion's `image_transformer_v2`, under its own names.
 
-The two networks differ in names alone. The reference also stores its rotary frequencies, which follow from
-the number and size of the heads; a checkpoint whose frequencies are others is refused. `lediflow.models.k_diffusion`
-reads the metadata.
+The two networks differ only in the names of weights. The reference also stores its rotary frequencies, which are
+determined by the number and size of the heads; a checkpoint with other frequencies is rejected.
+`lediflow.models.k_diffusion` reads the metadata.
 """
 
 import re
@@ -32,13 +32,13 @@ FREQUENCIES = ".self_attn.pos_emb.freqs"
 def from_k_diffusion(
     state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any] | None, attention_route: str = "auto"
 ) -> Hourglass:
-    """The hourglass that a reference state dict holds, in the dtypes and on the device of its weights.
+    """Build an hourglass from a reference state dict, with the dtypes and on the device of its weights.
 
-    It is in evaluation mode, like the result of `load_model`: a configuration's dropout has an effect in training only.
+    The module is in evaluation mode, like the result of `load_model`; dropout is active only in training mode.
 
-    `metadata` describes the levels and the mapping network, in this package's words ("levels", "mapping") or as
+    `metadata` describes the levels and the mapping network, with this package's keys ("levels", "mapping") or as
     k-diffusion's configuration ("config" or "model"), either also as JSON text. Numbers of channels, classes and
-    conditioning entries may be left out: the weights tell.
+    conditioning entries may be omitted; they are inferred from the weights.
     """
     spec = spec_of_checkpoint(state_dict, metadata)
     with torch.device("meta"):
@@ -82,7 +82,7 @@ def their_name(ours: str) -> str:
 
 
 def refuse_other_weights(module: Hourglass, state_dict: Mapping[str, Tensor]) -> None:
-    """Check that the weights are those that the metadata describes, by name and shape."""
+    """ValueError unless the weights have the names and shapes that the metadata describes."""
     found = {
         name: tuple(weight.shape) for name, weight in state_dict.items() if not name.endswith(FREQUENCIES)
     }
@@ -95,15 +95,15 @@ def refuse_other_weights(module: Hourglass, state_dict: Mapping[str, Tensor]) ->
             f"{name} {found[name]} instead of {expected[name]}" for name in sorted(reshaped)
         ],
     }
-    if told := "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names):
+    if faults := "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names):
         raise ValueError(
-            f"the weights are not those of the hourglass that the metadata describes; {told}. Give the metadata "
+            f"the weights are not those of the hourglass that the metadata describes; {faults}. Give the metadata "
             f"of this checkpoint"
         )
 
 
 def refuse_other_frequencies(state_dict: Mapping[str, Tensor]) -> None:
-    """Check the stored rotary frequencies against the formula that this package computes them by."""
+    """ValueError unless the stored rotary frequencies are those that this package computes."""
     for name, stored in state_dict.items():
         if not name.endswith(FREQUENCIES):
             continue
@@ -111,7 +111,7 @@ def refuse_other_frequencies(state_dict: Mapping[str, Tensor]) -> None:
         num_heads = len(state_dict[f"{prefix}.self_attn.scale"])
         width = len(state_dict[f"{prefix}.self_attn.out_proj.weight"])
         expected = frequencies(num_heads, width // num_heads, stored.device)
-        # as close as frequencies in bfloat16 are
+        # tolerance for frequencies stored in bfloat16
         if stored.shape != expected.shape or not torch.allclose(stored.float(), expected, rtol=1e-2):
             raise ValueError(
                 f"{name}: rotary frequencies {stored.flatten()[:3].tolist()}... of shape {tuple(stored.shape)} "

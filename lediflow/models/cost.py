@@ -1,4 +1,4 @@
-"""What the three models cost, from their specifications alone; lediflow.nn.cost has the conventions.
+"""Cost of the three models, computed from their specifications; conventions as in lediflow.nn.cost.
 
 from lediflow.models.cost import model_cost
 from lediflow.nn.cost import cost_table
@@ -32,7 +32,7 @@ from lediflow.nn.specs import HourglassSpec
 def model_cost(
     spec: Spec, height: int, width: int, *, dtype: torch.dtype = torch.bfloat16, recompute: bool = False
 ) -> ModelCost:
-    """Of one height x width image; for a latent sampler that is the latent."""
+    """Cost of one height x width image; for a latent sampler, height and width are those of the latent."""
     if isinstance(spec, AuxiliarySpec):
         return auxiliary_cost(spec, height, width, Memory(dtype, recompute))
     if isinstance(spec, LatentSamplerSpec):
@@ -46,7 +46,7 @@ def model_cost(
 
 
 def latent_tokens_cost(spec: VelocitySpec, middle: LevelCost, memory: Memory) -> dict[str, Cost]:
-    """The map from z to the coarsest tokens, where the latent enters there."""
+    """Cost of the map from z to the coarsest tokens, if the latent is an input there."""
     channels = spec.latent_channels_by("tokens")
     if not channels:
         return {}
@@ -54,8 +54,8 @@ def latent_tokens_cost(spec: VelocitySpec, middle: LevelCost, memory: Memory) ->
 
 
 def auxiliary_cost(spec: AuxiliarySpec, height: int, width: int, memory: Memory) -> ModelCost:
-    """Encoder and decoder, as one training pass runs them."""
-    latent = latent_shape(spec, height, width)  # refuses images that the levels cannot tile
+    """Cost of encoder and decoder in one training pass."""
+    latent = latent_shape(spec, height, width)  # ValueError for images that the levels do not divide
     sides = list(accumulate(spec.factors, mul, initial=spec.patch_size))
     grids = [(height // side, width // side) for side in sides]
     levels = [
@@ -69,7 +69,7 @@ def auxiliary_cost(spec: AuxiliarySpec, height: int, width: int, memory: Memory)
         levels,
         {
             "latent": latent_cost(spec, latent, memory),
-            # what each bound of the log variance was applied to
+            # the inputs of the two bounds of the log variance
             "prior": memory.statistics(bounds * spec.image_channels * height * width),
         },
     )
@@ -78,7 +78,7 @@ def auxiliary_cost(spec: AuxiliarySpec, height: int, width: int, memory: Memory)
 def auxiliary_level(
     half: str, spec: AuxiliarySpec, index: int, grid: tuple[int, int], memory: Memory
 ) -> LevelCost:
-    """A level of the encoder with the way into it, or of the decoder with the way out of it."""
+    """Cost of an encoder level with the map into it, or of a decoder level with the map out of it."""
     level, tokens = spec.levels[index], grid[0] * grid[1]
     patch = spec.image_channels * spec.patch_size**2
     if index == 0:
@@ -89,16 +89,16 @@ def auxiliary_level(
         into, out_of = linear(tokens, finer, level.width, memory), linear(tokens, level.width, finer, memory)
     resampling = into if half == "encoder" else out_of
     if spec.augmentation and index == (0 if half == "encoder" else len(spec.levels) - 1):
-        resampling += linear(1, level.width, level.width, memory)  # of its Fourier features
+        resampling += linear(1, level.width, level.width, memory)  # linear map of the Fourier features
     return level_cost(f"{half} {index}", level, level.depth, grid, None, resampling, memory)
 
 
 def latent_cost(spec: AuxiliarySpec, latent: tuple[int, int, int], memory: Memory) -> Cost:
-    """The two heads that end the encoder, the draw from the posterior, and the map that opens the decoder."""
+    """Cost of the encoder's two heads, the draw from the posterior, and the decoder's first map."""
     channels, height, width = latent
     tokens, coarsest = height * width, spec.levels[-1].width
     mean = linear(tokens, coarsest, channels, memory)
-    logvar = product(tokens, coarsest, channels)  # of what the mean's head keeps
-    draw = memory.statistics(2 * channels * tokens)  # the deviation and the noise
+    logvar = product(tokens, coarsest, channels)  # shares its input with the head of the mean
+    draw = memory.statistics(2 * channels * tokens)  # standard deviation and noise
     opening = linear(tokens, channels, coarsest, memory)
     return norm(tokens, coarsest, None, memory) + mean + logvar + draw + opening

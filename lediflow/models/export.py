@@ -1,7 +1,7 @@
-"""A trained model as a folder that explains itself: `model.safetensors` and `config.json`.
+"""Export folders of trained models: `model.safetensors` and `config.json`.
 
-The configuration holds the model's kind and specification, the hash of its weights and whatever the caller
-adds. Both files are written beside and renamed; the hash tells when the two do not belong together.
+config.json has the model's kind and specification, the SHA-256 of its weights and facts added by the caller.
+Both files are written under temporary names and renamed; the hash shows whether they belong together.
 """
 
 import json
@@ -44,28 +44,28 @@ MODELS: dict[type[Any], Any] = {
 
 
 def build_model(spec: Spec, attention_route: str = "auto") -> Model:
-    """A freshly initialised model of the kind that the specification describes."""
+    """Build the model that the specification describes, with random weights."""
     return MODELS[type(spec)](spec, attention_route)
 
 
 def save_model(module: Model, path: str | Path, extra: dict[str, Any] | None = None) -> None:
-    """Write an export folder; `extra` joins config.json beside "kind", "spec" and "weights_sha256"."""
+    """Write an export folder; `extra` is added to config.json."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     save_tensors(weights, path, {**describe(module.spec), **(extra or {})})
 
 
 def save_tensors(weights: dict[str, Tensor], path: str | Path, description: dict[str, Any]) -> None:
-    """Write an export folder from a state dict; `description` has what config.json must say of it."""
+    """Write an export folder from a state dict; `description` is the content of config.json, without the hash."""
     publish(lambda beside: beside.write_bytes(save(weights)), Path(path), description)
 
 
 def save_weights(weights: Path, path: str | Path, description: dict[str, Any]) -> None:
-    """Write an export folder from a file of weights; `description` has what config.json must say of them."""
+    """Write an export folder from a file of weights; `description` is the content of config.json, without the hash."""
     publish(lambda beside: shutil.copyfile(weights, beside), Path(path), description)
 
 
 def publish(write: Callable[[Path], Any], folder: Path, description: dict[str, Any]) -> None:
-    """Both files of an export, written beside and renamed; what a killed attempt has left beside them goes."""
+    """Write both files under temporary names and rename them; remove temporary files of a killed attempt."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in (*folder.glob(f".{WEIGHTS}.*"), *folder.glob(f".{CONFIG}.*")):
         left.unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def publish(write: Callable[[Path], Any], folder: Path, description: dict[str, A
 
 
 def write_description(folder: Path, config: dict[str, Any]) -> None:
-    """Replace config.json; both files of the export survive a loss of power when this returns."""
+    """Replace config.json; when this returns, both files of the export are durable on disk."""
     with replacing(folder / CONFIG) as beside:
         beside.write_text(json.dumps(config, indent=2) + "\n")
         flush(beside)
@@ -85,7 +85,7 @@ def write_description(folder: Path, config: dict[str, Any]) -> None:
 
 
 def load_as(kind: type[Kind], path: str | Path) -> Kind:
-    """`load_model`, refusing an export of another kind of model."""
+    """`load_model`, with a ValueError if the export is of another class."""
     module = load_model(path)
     if not isinstance(module, kind):
         raise ValueError(f"{path} holds a {type(module).__name__}; a {kind.__name__} is needed here")
@@ -93,7 +93,7 @@ def load_as(kind: type[Kind], path: str | Path) -> Kind:
 
 
 def load_model(path: str | Path) -> Model:
-    """The model of an export folder, in evaluation mode; its specification is its `.spec`."""
+    """Load the model of an export folder, in evaluation mode; its specification is `.spec`."""
     config, weights = read_export(path)
     module = build_model(spec_from_config(config, str(Path(path) / CONFIG)))
     try:
@@ -106,14 +106,14 @@ def load_model(path: str | Path) -> Model:
 
 
 def read_export(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """An export folder's configuration, with "weights_sha256", and its weights by name."""
+    """Read an export folder: config.json, and the weights by name. RecordError if it is damaged."""
     config, weights = read_config(path), Path(path) / WEIGHTS
     try:
         found = sha256_of(weights)
         if config.get("weights_sha256") not in (None, found):
             raise RecordError(
-                f"{weights}: its hash differs from the one in {CONFIG}, so it is damaged, or the two files are not of "
-                f"one export; {EXPORT_AGAIN}"
+                f"{weights}: its hash differs from the one in {CONFIG}, so it is damaged, or the two files are from "
+                f"different exports; {EXPORT_AGAIN}"
             )
         return config | {"weights_sha256": found}, load_file(weights)
     except (OSError, SafetensorError) as error:
@@ -121,7 +121,7 @@ def read_export(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The config.json of an export folder."""
+    """Read the config.json of an export folder."""
     folder = Path(path)
     missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).exists()]
     if missing:
@@ -134,13 +134,13 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def describe(spec: Spec) -> dict[str, Any]:
-    """Kind and specification of a model, ready for JSON."""
+    """Kind and specification of a model, for JSON."""
     kind = next(name for name, cls in SPECS.items() if type(spec) is cls)
     return {"kind": kind, "spec": asdict(spec)}
 
 
 def spec_from_config(config: dict[str, Any], place: str = CONFIG) -> Spec:
-    """The specification that `describe` wrote; RecordError with the place where it is none."""
+    """The specification that `describe` wrote; RecordError, naming `place`, if it is invalid."""
     kind = config.get("kind")
     if kind not in SPECS:
         raise RecordError(

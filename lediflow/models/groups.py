@@ -1,8 +1,8 @@
-"""Parameters by their role, for the optimiser.
+"""Groups the parameters for the optimizer.
 
-Weight decay shrinks the maps between tokens and inside the mapping network; it spares norms, attention
-scales, skip fractions and the embeddings of time, class, conditioning and augmentation. Whatever belongs to the mapping
-network, with the linear maps that read its output, learns at a third of the rate.
+Weight decay applies to the linear maps of tokens and of the mapping network. It does not apply to norms, attention
+scales, skip fractions and the embeddings of time, class, conditioning and augmentation. The mapping network and the
+linear maps of its output have a third of the learning rate.
 Source: k-diffusion's `image_transformer_v2`.
 """
 
@@ -17,7 +17,7 @@ MAPPING_LR_SCALE = 1 / 3
 
 
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Optimiser groups with "name", "params", "lr" and "weight_decay"; empty groups are left out."""
+    """Optimizer groups with "name", "params", "lr" and "weight_decay"; empty groups are left out."""
     mapping = parameters_inside(module, (MappingNetwork, AdaRMSNorm))
     embedding = parameters_inside(module, (ConditionEmbedding, AugmentationEmbedding)) - mapping
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}

@@ -1,12 +1,12 @@
-"""What a k-diffusion checkpoint says about itself, as a specification.
+"""Reads the specification of a k-diffusion checkpoint from its metadata.
 
-Two forms are read, both also as the JSON text that safetensors metadata holds:
+Two forms are supported, both also as JSON text, as in safetensors metadata:
 
-    levels, mapping, patch_size, ...            this package's own words, as `metadata_from_spec` writes them
+    levels, mapping, patch_size, ...            this package's keys, as `metadata_from_spec` writes them
     {"model": {"type": "image_transformer_v2",  k-diffusion's configuration file, alone or under "config",
                "widths": [...], ...}, ...}      where its `convert_for_inference.py` puts it
 
-What is left out follows from the weights, but for the levels: no weight tells a kernel's size.
+Missing keys are inferred from the weights, except the levels: kernel sizes are not visible in the weights.
 Source: k-diffusion's `config.py`, whose defaults these are.
 """
 
@@ -31,12 +31,12 @@ REQUIRED = ("input_channels", "patch_size", "depths", "widths")
 
 
 def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any] | None) -> HourglassSpec:
-    """The specification in the metadata, what it leaves out read from the weights."""
-    metadata = metadata or {}  # None is what safetensors says of a file without
+    """The specification in the metadata; missing values are inferred from the weights."""
+    metadata = metadata or {}  # safetensors gives None for a file without metadata
     values = own_words(unpacked(metadata))
     if not values.keys() >= {"levels", "mapping"}:
         raise ValueError(
-            f"metadata with {sorted(metadata)}: the levels and the mapping network are not in it; {ADVICE}"
+            f"metadata with {sorted(metadata)}: levels and mapping network are missing; {ADVICE}"
         )
     values = inferred(state_dict, values) | values
     return HourglassSpec(
@@ -52,7 +52,7 @@ def spec_of_checkpoint(state_dict: Mapping[str, Tensor], metadata: Mapping[str, 
 
 
 def metadata_from_spec(spec: HourglassSpec) -> dict[str, str]:
-    """The specification as metadata of a safetensors file, JSON text by key; dropout of 0 is left out."""
+    """The specification as metadata of a safetensors file, one JSON text per key; dropout of 0 is omitted."""
     values = asdict(spec)
     for part in (*values["levels"], values["mapping"]):
         if not part["dropout"]:
@@ -66,7 +66,7 @@ def metadata_from_spec(spec: HourglassSpec) -> dict[str, str]:
 
 
 def unpacked(metadata: Mapping[str, Any]) -> Values:
-    """What is read of the metadata, JSON text as values; a file's other remarks are left out."""
+    """The known keys of the metadata, with JSON text parsed; other keys are ignored."""
     read = {key: value for key, value in metadata.items() if key in KEYS}
     return {
         key: parse_json(value, f"metadata, {key}", ADVICE) if isinstance(value, str) else value
@@ -75,7 +75,7 @@ def unpacked(metadata: Mapping[str, Any]) -> Values:
 
 
 def own_words(values: Values) -> Values:
-    """Either form, in this package's words; keys that are absent stay absent."""
+    """Convert either form to this package's keys; missing keys stay missing."""
     values = by_name(values.get("config", values), "config")
     if "model" in values:
         return from_configuration(
@@ -87,14 +87,14 @@ def own_words(values: Values) -> Values:
 
 
 def by_name(values: Any, key: str) -> Values:
-    """A part of the metadata that must hold values by name."""
+    """The values, which must be a dict; otherwise ValueError with the key."""
     if not isinstance(values, dict):
         raise ValueError(f"metadata, {key}: found {values!r}; {ADVICE}")
     return values
 
 
 def from_configuration(model: Values, dataset: Values) -> Values:
-    """k-diffusion's configuration in this package's words."""
+    """Convert k-diffusion's configuration to this package's keys."""
     if model.get("type") != "image_transformer_v2":
         raise ValueError(
             f"a k-diffusion model of type {model.get('type')!r}: only 'image_transformer_v2' can be converted"
@@ -117,13 +117,15 @@ def from_configuration(model: Values, dataset: Values) -> Values:
         },
         "conditioning_dim": model.get("mapping_cond_dim", 0),
     }
-    if "num_classes" in dataset:  # without it the weights tell; k-diffusion adds a row for "no class"
+    if (
+        "num_classes" in dataset
+    ):  # k-diffusion adds a row for "no class"; without the key, inferred from the weights
         values["num_classes"] = dataset["num_classes"] + 1 if dataset["num_classes"] else 0
     return values
 
 
 def levels_from_configuration(model: Values) -> list[Values]:
-    """Depths, widths, feed-forward widths, attention and dropout, level by level."""
+    """The levels of k-diffusion's configuration: depth, width, feed-forward width, attention and dropout of each."""
     widths, depths = model["widths"], model["depths"]
     d_ffs = model.get("d_ffs") or [3 * width for width in widths]
     default = [{"type": "neighborhood"}] * (len(widths) - 1) + [{"type": "global"}]
@@ -142,7 +144,7 @@ def levels_from_configuration(model: Values) -> list[Values]:
 
 
 def dropout_rates(model: Values, levels: int) -> list[float]:
-    """`dropout_rate` as one number for each level; ValueError for a list of another length."""
+    """One dropout rate per level from `dropout_rate`; ValueError for a list of another length."""
     rates = model.get("dropout_rate")
     if rates is None:
         return [0.0] * levels
@@ -168,7 +170,7 @@ def attention_in_own_words(index: int, attention: Values) -> Values:
 
 
 def inferred(state_dict: Mapping[str, Tensor], values: Values) -> Values:
-    """What the weights say about everything but levels and mapping."""
+    """Infer everything except levels and mapping from the shapes of the weights."""
     into, out_of = (
         shape_of(state_dict, "patch_in.proj.weight")[1],
         shape_of(state_dict, "patch_out.proj.weight")[0],
@@ -179,7 +181,7 @@ def inferred(state_dict: Mapping[str, Tensor], values: Values) -> Values:
         side = math.isqrt(into // values["in_channels"])
     else:
         raise ValueError(
-            "metadata without patch_size and channels: the weights tell their product only; give one"
+            "metadata without patch_size and channels: the weights determine only their product; give one"
         )
     return {
         "patch_size": side,
@@ -191,7 +193,7 @@ def inferred(state_dict: Mapping[str, Tensor], values: Values) -> Values:
 
 
 def rows(state_dict: Mapping[str, Tensor], name: str, axis: int) -> int:
-    """Length of a weight that may be absent; 0 if it is."""
+    """Length of a weight along an axis; 0 if the weight does not exist."""
     return state_dict[name].shape[axis] if name in state_dict else 0
 
 
@@ -205,7 +207,7 @@ def shape_of(state_dict: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
 
 
 def square(patch_size: int | list[int]) -> int:
-    """4 for 4 and for [4, 4]."""
+    """The side of a square patch, given as 4 or [4, 4]; ValueError for other patches."""
     sides = [patch_size] if isinstance(patch_size, int) else patch_size
     if len(set(sides)) != 1:
         raise ValueError(f"patch_size {patch_size}: only square patches can be converted")

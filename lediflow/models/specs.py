@@ -1,8 +1,8 @@
-"""What the three models of LeDiFlow are made of, as plain data.
+"""Specifications of the three models as plain data.
 
-Whoever trains a flow model copies the shape of its auxiliary model's latent into `VelocitySpec.latent_shape`.
-Source: arXiv:2505.20723, table of hyperparameters. The latent's height and width are not in the paper; the
-default, every level halving, gives 4 x 4 for both of its image sizes.
+Training copies the shape of the auxiliary model's latent into `VelocitySpec.latent_shape`.
+Source: arXiv:2505.20723, table of hyperparameters. The paper does not give the latent's height and width; the
+default (the grid is halved at every change of level) gives 4 x 4 for both of its image sizes.
 """
 
 import math
@@ -26,22 +26,19 @@ CONDITIONINGS = ("vector", "concat", "tokens")
 
 @dataclass(kw_only=True)
 class AuxiliarySpec:
-    """Encoder to a small latent and decoder to a Gaussian over images, without time or condition."""
+    """Auxiliary model: encoder to a small latent, decoder to a Gaussian over images; no time, no condition."""
 
     image_channels: int = bounded(at_least=1)  # 3 for RGB, 4 for Stable Diffusion latents
-    patch_size: int = bounded(at_least=1)  # pixels per token side; part of the latent's reduction
-    levels: list[LevelSpec]  # fine to coarse: the encoder goes down them, the decoder up
-    latent_channels: int = bounded(4, at_least=1)  # the latent is treated like an image with so many channels
-    halvings: int | None = bounded(
-        None, at_least=0
-    )  # level changes that halve the grid (null: all); fewer, and the latent grows
-    logvar_floor: float = bounded(
-        -7.0
-    )  # lowest log sigma^2 of the prior (sigma 0.03): lower invites a discrete prior
-    logvar_ceiling: float | None = bounded(
-        None
-    )  # highest log sigma^2, keeps draws near the data's range; null: none
-    augmentation: bool = False  # encoder and decoder take the nine numbers of data.augment
+    patch_size: int = bounded(at_least=1)  # pixels per token side; the latent is reduced by this factor, too
+    levels: list[LevelSpec]  # fine to coarse; the decoder uses them in reverse order
+    latent_channels: int = bounded(4, at_least=1)  # channels of the latent, which is a small image
+    # number of level changes that halve the grid; fewer: a larger latent; null: all
+    halvings: int | None = bounded(None, at_least=0)
+    # lower bound of the prior's log sigma^2 (-7: sigma = 0.03); lower: a prior that is nearly discrete becomes possible
+    logvar_floor: float = bounded(-7.0)
+    # upper bound of the prior's log sigma^2, which keeps draws near the range of the data; null: no bound
+    logvar_ceiling: float | None = bounded(None)
+    augmentation: bool = False  # take the nine numbers of data.augment as an input of encoder and decoder
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -60,7 +57,7 @@ class AuxiliarySpec:
 
     @property
     def factors(self) -> list[int]:
-        """How much each change from a level to the next reduces the grid's sides, fine to coarse."""
+        """Reduction of the grid's sides at each change of level, fine to coarse."""
         changes = len(self.levels) - 1
         halvings = changes if self.halvings is None else self.halvings
         return [2] * halvings + [1] * (changes - halvings)
@@ -68,22 +65,19 @@ class AuxiliarySpec:
 
 @dataclass(kw_only=True)
 class VelocitySpec:
-    """The flow model: an hourglass that is told the time, and the image's latent z unless that has no shape."""
+    """The flow model: an hourglass conditioned on the time and, unless latent_shape is empty, on the latent z."""
 
     image_channels: int = bounded(at_least=1)  # 3 for RGB, 4 for Stable Diffusion latents
     patch_size: int = bounded(at_least=1)  # pixels per token side
     levels: list[LevelSpec]  # fine to coarse
     mapping: MappingSpec = field(default_factory=MappingSpec)
-    latent_shape: list[int] = bounded(
-        default_factory=list, at_least=1
-    )  # of z; training copies it from the auxiliary model
-    conditioning: str = (
-        "vector"  # how z enters: vector (mapping network) | concat (input) | tokens (middle level)
-    )
-    num_classes: int = bounded(
-        0, at_least=0
-    )  # number of classes it is conditioned on, besides "no class"; 0: no class labels
-    augmentation: bool = False  # takes the nine numbers of data.augment: +0.6 M parameters
+    # shape of z; training copies it from the auxiliary model
+    latent_shape: list[int] = bounded(default_factory=list, at_least=1)
+    # where z is an input: vector (mapping network) | concat (channels of the image) | tokens (middle level)
+    conditioning: str = "vector"
+    # number of classes, without "no class"; 0: no class labels
+    num_classes: int = bounded(0, at_least=0)
+    augmentation: bool = False  # take the nine numbers of data.augment as an input: +0.6 M parameters
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -101,24 +95,25 @@ class VelocitySpec:
 
     @property
     def latent_dim(self) -> int:
-        """Numbers in z; 0 for the flow-matching baseline."""
+        """Number of entries of z; 0 for the flow-matching baseline."""
         return math.prod(self.latent_shape) if self.latent_shape else 0
 
     def latent_channels_by(self, conditioning: str) -> int:
-        """Channels of z where it enters in this way, else 0."""
+        """Channels of z if it is an input in this way, else 0."""
         return self.latent_shape[0] if self.latent_shape and self.conditioning == conditioning else 0
 
 
 @dataclass(kw_only=True)
 class LatentSamplerSpec:
-    """The flow model in latent space, which turns w ~ N(0, I) into a latent z."""
+    """The latent sampler: a flow model over latents, from w ~ N(0, I) to z."""
 
-    latent_channels: int = bounded(4, at_least=1)  # must be the auxiliary model's
+    latent_channels: int = bounded(4, at_least=1)  # must equal model.auxiliary.latent_channels
+    # default: one global level of 8 layers, 17 M parameters with the mapping network
     levels: list[LevelSpec] = field(
         default_factory=lambda: [LevelSpec(depth=8, width=384, d_ff=768, head_dim=64)]
-    )  # one global level of 8 layers: 17 M parameters with the mapping below
+    )
     mapping: MappingSpec = field(default_factory=lambda: MappingSpec(width=384))
-    augmentation: bool = False  # takes the nine numbers of data.augment
+    augmentation: bool = False  # take the nine numbers of data.augment as an input
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -126,12 +121,12 @@ class LatentSamplerSpec:
 
 
 def has_dropout(spec: AuxiliarySpec | VelocitySpec | LatentSamplerSpec | HourglassSpec) -> bool:
-    """Whether training such a model takes sample keys."""
+    """Whether the model has dropout, so that training needs sample keys."""
     return uses_dropout(spec.levels, getattr(spec, "mapping", None))
 
 
 def velocity_hourglass(spec: VelocitySpec) -> HourglassSpec:
-    """The hourglass inside a flow model."""
+    """Specification of the hourglass in a flow model."""
     return HourglassSpec(
         in_channels=spec.image_channels + spec.latent_channels_by("concat"),
         out_channels=spec.image_channels,
@@ -145,7 +140,7 @@ def velocity_hourglass(spec: VelocitySpec) -> HourglassSpec:
 
 
 def sampler_hourglass(spec: LatentSamplerSpec) -> HourglassSpec:
-    """The hourglass inside a latent sampler: one token per latent pixel."""
+    """Specification of the hourglass in a latent sampler: one token per pixel of the latent."""
     return HourglassSpec(
         in_channels=spec.latent_channels,
         out_channels=spec.latent_channels,
@@ -164,10 +159,10 @@ def latent_shape(spec: AuxiliarySpec, height: int, width: int) -> tuple[int, int
 
 
 def latent_reduction(spec: AuxiliarySpec) -> int:
-    """Pixels per side of a latent pixel."""
+    """Ratio of the image's to the latent's side length."""
     return spec.patch_size * math.prod(spec.factors)
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Learned numbers in a module; buffers do not count."""
+    """Number of parameters of a module, without buffers."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,10 +1,10 @@
-"""A model as a tree that can be read: its parts, what they are, and how many numbers each has learned.
+"""Prints a model as a tree: its parts, a description of each, and their numbers of parameters.
 
     from lediflow.models.tree import describe_model
 
     print(describe_model(model))
 
-Token grids are given as the side of a token in pixels of what the model sees.
+Token grids are given as the side of a token, in pixels of the model's input.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Sides = dict[nn.Module, int]  # level -> pixels per side of its tokens
 
 
 class Line(NamedTuple):
-    branch: str  # the part's place in the tree, drawn
+    branch: str  # name of the part, indented with the lines of the tree
     about: str
     parameters: int
 
 
 def describe_model(module: nn.Module) -> str:
-    """The tree of a model, one line a part; the parts of a line's branch add up to it."""
+    """The tree of a model, one line per part; parameters of a part are the sum over its children."""
     lines = [
         Line(type(module).__name__, "", count_parameters(module)),
         *branches(module, token_sides(module)),
@@ -45,18 +45,18 @@ def describe_model(module: nn.Module) -> str:
 
 
 def branches(module: nn.Module, sides: Sides, indent: str = "") -> Iterator[Line]:
-    """The parts below a module, down to those that `about` knows in a line."""
+    """Lines of the parts below a module, down to those that `about` describes in one line."""
     children = [(name, child) for name, child in parts(module) if count_parameters(child)]
     for name, child in children:
         is_last = child is children[-1][1]
-        told = about(child, sides)
-        yield Line(f"{indent}{'└─' if is_last else '├─'} {name}", told or "", count_parameters(child))
-        if told is None:
+        text = about(child, sides)
+        yield Line(f"{indent}{'└─' if is_last else '├─'} {name}", text or "", count_parameters(child))
+        if text is None:
             yield from branches(child, sides, f"{indent}{'   ' if is_last else '│  '}")
 
 
 def parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """A module's children; lists are opened, their entries numbered."""
+    """A module's children by name; entries of lists are named name[index]."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList):
             yield from ((f"{name}[{index}]", entry) for index, entry in enumerate(child))
@@ -65,7 +65,7 @@ def parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def about(module: nn.Module, sides: Sides) -> str | None:
-    """A part in a few words; None: its own parts tell more."""
+    """A short description of a part; None if its children are to be listed instead."""
     match module:
         case Level():
             return about_level(module, sides[module])
@@ -107,7 +107,7 @@ def about_condition(condition: ConditionEmbedding) -> str:
 
 
 def token_sides(module: nn.Module) -> Sides:
-    """How large the tokens of every level are."""
+    """The side of every level's tokens, in pixels of the model's input."""
     sides: Sides = {}
     for part in module.modules():
         if isinstance(part, Hourglass):

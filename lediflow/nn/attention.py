@@ -1,8 +1,8 @@
-"""Self-attention over the token grid: whole-grid or neighborhood, with cosine similarity.
+"""Self-attention over the token grid: global or neighborhood, with cosine similarity.
 
-Queries and keys are scaled to length sqrt(s), s learned per head and 10 at the start, so a logit is
-s cos(angle); they are then rotated to their positions. The block is residual and its last projection
-starts at zero. Dropout, where a level has it, is applied to the output of attention, before that projection.
+Queries and keys are scaled to length sqrt(s), where s is learned per head and initialised to 10, so a logit is
+s cos(angle). Then the rotary position embedding is applied. The block is residual and its last projection is
+initialised to zero. Dropout, if any, is applied to the output of attention, before that projection.
 Source: HDiT, arXiv:2401.11605; dropout as in k-diffusion's `image_transformer_v2`.
 """
 
@@ -23,7 +23,7 @@ INITIAL_SCALE = 10.0
 
 
 def global_attention(q: Heads, k: Heads, v: Heads) -> Heads:
-    """Every token attends to every token; logits are taken as they are (no 1 / sqrt(head_dim))."""
+    """Every token attends to every token; logits are not scaled by 1 / sqrt(head_dim)."""
     height = q.shape[1]
     q, k, v = (rearrange(x, "b h w heads d -> b heads (h w) d") for x in (q, k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)
@@ -31,7 +31,7 @@ def global_attention(q: Heads, k: Heads, v: Heads) -> Heads:
 
 
 class SelfAttention(DropsEntries):
-    """Residual self-attention block; `kernel_size=None` in its level makes it global."""
+    """Residual self-attention block; global if the level's kernel_size is None."""
 
     def __init__(self, level: LevelSpec, condition_width: int | None, route: str = "auto") -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Activation checkpointing: forget what a layer computed, and compute it again when its gradient is due.
+"""Activation checkpointing: discard a layer's activations and recompute them in the backward pass.
 
-A level then keeps the input of each of its transformer layers only. The weights, the numbers and the gradients
-stay what they are, bit for bit; a training step pays one more forward pass of the layers, and during the
-backward pass one layer's activations are held at a time.
+A level then stores only the input of each of its transformer layers. Outputs and gradients are unchanged, bit for bit.
+A training step costs one more forward pass of the layers, and the backward pass holds the activations of one layer at
+a time.
 Source: Chen et al., arXiv:1604.06174.
 """
 
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute_activations(module: nn.Module, recompute: bool = True) -> nn.Module:
-    """Have every level inside `module` recompute its layers in the backward pass, or keep them again."""
+    """Make every level inside `module` recompute its layers in the backward pass; recompute=False turns this off."""
     levels = [part for part in module.modules() if isinstance(part, RecomputesLayers)]
     if not levels:
         raise ValueError(
@@ -24,13 +24,13 @@ def recompute_activations(module: nn.Module, recompute: bool = True) -> nn.Modul
 
 
 class RecomputesLayers(nn.Module):
-    """Base of modules that run their layers through `run`."""
+    """Base class of modules that call their layers through `run`."""
 
     is_recomputed = False
 
     def run(self, layer: nn.Module, *inputs: object) -> Tensor:
-        """The layer's output; its activations are kept or not, as `recompute_activations` said."""
+        """The layer's output; activations are stored or recomputed, as set by `recompute_activations`."""
         if not self.is_recomputed:
             return layer(*inputs)
-        # dropout's masks follow from sample keys among the inputs, so there is no generator's state to put back
+        # dropout masks are computed from sample keys in the inputs: no generator state to restore
         return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -1,7 +1,7 @@
-"""What an hourglass refuses of its inputs, before it turns into a message about sizes from somewhere inside.
+"""Checks of an hourglass's inputs, so that errors name the input instead of a matrix size.
 
-Shapes and dtypes are looked at, values only where that makes no device wait: labels on a CPU, outside of a compiled
-graph. On a GPU torch itself stops at a label that has no row.
+Shapes and dtypes are always checked. Values are checked only where that needs no device synchronisation: labels on a
+CPU, outside of a compiled graph. On a GPU, torch itself fails for a label out of range.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def check_labels(labels: Tensor, rows: int, batch: int, known: str) -> None:
-    """Refuse labels that are not one row number for each image; `known` says which rows there are."""
+    """ValueError unless there is one valid class number per image; `known` names the valid ones in the message."""
     if labels.ndim != 1 or len(labels) != batch or labels.dtype not in (torch.int64, torch.int32):
         raise ValueError(
             f"labels: {labels.dtype} of shape {tuple(labels.shape)} for a batch of {batch}; give one class number for "
@@ -23,7 +23,7 @@ def check_labels(labels: Tensor, rows: int, batch: int, known: str) -> None:
 
 
 def check_vector(name: str, value: Tensor, batch: int, entries: int) -> None:
-    """Refuse an input that is not so many numbers for each image."""
+    """ValueError unless `value` has shape (batch, entries)."""
     if value.ndim != 2 or value.shape[0] != batch or value.shape[1] != entries:
         raise ValueError(
             f"{name}: shape {tuple(value.shape)} for a batch of {batch}; this model takes {entries} numbers for each "

@@ -1,4 +1,4 @@
-"""From time, class, augmentation and a free vector to the one condition vector that the layers listen to.
+"""Embeds time, class, augmentation and a free vector into the one condition vector that all layers use.
 
 Each input is embedded to the same width, the embeddings are added, and a small residual network maps the sum.
 Fourier features are cos and sin of 2 pi W x with W drawn once from N(0, 1).
@@ -23,7 +23,7 @@ AUGMENTATION_DIM = 9  # k-diffusion's augmentation parameters
 def time_per_sample(
     t: Float[Tensor, ""] | Float[Tensor, " batch"] | float, x: Float[Tensor, "batch *dims"]
 ) -> Float[Tensor, " batch"]:
-    """One time for each sample of x, from one time for all or one each."""
+    """Times of shape (batch,), from a number, a scalar tensor or one time per sample."""
     times = torch.as_tensor(t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
         raise ValueError(
@@ -33,7 +33,7 @@ def time_per_sample(
 
 
 class FourierFeatures(nn.Module):
-    """Values as waves of random frequencies, computed in float32 or wider: phases are large."""
+    """cos and sin of random projections of x; phases are large, so they are computed in at least float32."""
 
     weight: Tensor
 
@@ -42,7 +42,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("weight", torch.randn(out_dim // 2, in_dim))
 
     def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
-        # Product and sum, not a matmul: autocast would round the phases to bfloat16.
+        # product and sum instead of matmul, because autocast would round a matmul's phases to bfloat16
         phase = 2 * math.pi * (at_least_float32(x)[:, None, :] * self.weight).sum(dim=-1)
         return torch.cat((phase.cos(), phase.sin()), dim=-1).to(self.weight.dtype)
 
@@ -55,14 +55,14 @@ class EmbeddedFeatures(nn.Sequential):
 
 
 class AugmentationEmbedding(EmbeddedFeatures):
-    """The nine augmentation parameters as a vector that is added to every token; zero at initialisation."""
+    """Embeds the nine augmentation parameters as a vector added to every token; zero at initialisation."""
 
     def __init__(self, width: int) -> None:
         super().__init__(AUGMENTATION_DIM, width)
         nn.init.zeros_(self.get_parameter("1.weight"))
 
     def added_to(self, x: Tokens, augmentation: Float[Tensor, "batch 9"] | None) -> Tokens:
-        """x with the embedded augmentation added to every token; None means "not augmented", as zeros do."""
+        """x with the embedded augmentation added to every token; None and zeros both mean "not augmented"."""
         if augmentation is None:
             augmentation = torch.zeros(len(x), AUGMENTATION_DIM, device=x.device)
         check_vector("augmentation", augmentation, len(x), AUGMENTATION_DIM)
@@ -70,7 +70,7 @@ class AugmentationEmbedding(EmbeddedFeatures):
 
 
 class MappingNetwork(nn.Module):
-    """Residual feed-forward blocks between two norms."""
+    """Residual feed-forward blocks with a norm before and after them."""
 
     def __init__(self, spec: MappingSpec) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class MappingNetwork(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """Sum of the embedded inputs, mapped. Inputs the specification does not name have no weights."""
+    """The mapping network applied to the sum of the embedded inputs; unused inputs have no weights."""
 
     def __init__(self, spec: HourglassSpec) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class ConditionEmbedding(nn.Module):
     def check_inputs(
         self, batch: int, labels: Tensor | None, conditioning: Tensor | None, augmentation: Tensor | None
     ) -> None:
-        """Refuse inputs of another shape; what is missing or not asked for is refused with its embedding."""
+        """ValueError for inputs of a wrong shape; `embedded_or_zero` rejects missing and unexpected inputs."""
         if self.label is not None and labels is not None:
             rows = self.label.num_embeddings
             check_labels(labels, rows, batch, known=f"the classes 0 to {rows - 1} (num_classes={rows})")
@@ -130,7 +130,7 @@ class ConditionEmbedding(nn.Module):
 
 
 def embedded_or_zero(name: str, embed: nn.Module | None, value: Tensor | None) -> Tensor | float:
-    """The embedding of an optional input; giving it and expecting it must agree."""
+    """The embedding of an optional input, 0 without one; ValueError if it is missing or unexpected."""
     if (embed is None) != (value is None):
         found, wanted = ("none given", "needs") if value is None else ("given", "was built without")
         raise ValueError(

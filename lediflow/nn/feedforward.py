@@ -1,6 +1,6 @@
 """Gated feed-forward block: x + W_down (a * gelu(g)), (a, g) = W_up norm(x).
 
-The block is residual and its last projection starts at zero. It serves tokens and the mapping network alike.
+The block is residual and its last projection is initialised to zero. Levels and the mapping network both use it.
 Dropout, if any, is applied to the gated channels, before that projection.
 Sources: GEGLU, Shazeer, arXiv:2002.05202; dropout as in k-diffusion's `image_transformer_v2`.
 """
@@ -15,6 +15,8 @@ from lediflow.nn.shapes import Condition, SampleKeys
 
 
 class FeedForward(DropsEntries):
+    """Residual gated feed-forward block with an optional condition."""
+
     def __init__(
         self, width: int, d_ff: int, condition_width: int | None = None, dropout: float = 0.0
     ) -> None:

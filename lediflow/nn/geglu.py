@@ -1,6 +1,6 @@
 """The gate of a feed-forward block: value * gelu(gate), where (value, gate) are the halves of one projection.
 
-`geglu` is its use; `plain_geglu` is the definition, which a Triton kernel replaces on GPUs, forward and backward.
+Call `geglu`. `plain_geglu` is the definition; on GPUs a Triton kernel replaces it, forward and backward.
 Source: Shazeer, arXiv:2002.05202.
 """
 
@@ -14,11 +14,11 @@ from torch.library import wrap_triton
 
 from lediflow.nn import kernels
 
-ROWS, COLUMNS = 8, 256  # of a program's block
+ROWS, COLUMNS = 8, 256  # block size of a Triton program
 
 
 def geglu(both: Float[Tensor, "*batch two_widths"]) -> Float[Tensor, "*batch width"]:
-    """The first half of the channels times gelu of the second, by the fastest means there is."""
+    """The first half of the channels times gelu of the second, by the Triton kernel if it can be used."""
     if kernels.missing(both.device, both.dtype) is None:
         return _forward(both)
     return plain_geglu(both)
@@ -52,12 +52,12 @@ def _backward(both: Tensor, grad_out: Tensor) -> Tensor:
 
 
 def sizes(out: Tensor) -> tuple[int, int]:
-    """Rows, and channels in each."""
+    """Number of rows, and of channels per row."""
     return out.numel() // out.shape[-1], out.shape[-1]
 
 
 def programs(out: Tensor) -> tuple[int, int]:
-    """One program for each block of rows and columns."""
+    """Grid of programs: one for each block of rows and columns."""
     rows, width = sizes(out)
     return -(-rows // ROWS), -(-width // COLUMNS)
 

@@ -1,8 +1,8 @@
-"""From one projection to the queries, keys and values of every head.
+"""Splits one projection into the queries, keys and values of every head.
 
-Queries and keys are scaled to length sqrt(s), s learned per head, so that a logit is s cos(angle); they are
-then rotated to their positions. `to_heads` is its use; `plain_heads` is the definition, which a Triton kernel
-replaces on GPUs, forward and backward.
+Queries and keys are scaled to length sqrt(s), where s is learned per head, so that a logit is s cos(angle). Then the
+rotary position embedding is applied. Call `to_heads`. `plain_heads` is the definition; on GPUs a Triton kernel
+replaces it, forward and backward.
 Source: HDiT, arXiv:2401.11605.
 """
 
@@ -20,10 +20,12 @@ from lediflow.nn.rope import Rotation, rotate
 from lediflow.nn.shapes import Heads
 
 BLOCK = 32  # tokens per program
-HEAD_DIMS = (8, 16, 32, 64, 128)  # powers of two: Triton's blocks are
+HEAD_DIMS = (8, 16, 32, 64, 128)  # powers of two, as Triton's blocks must be
 
 
 class QueryKeyValue(NamedTuple):
+    """Queries, keys and values, each "batch height width heads head_dim"."""
+
     q: Heads
     k: Heads
     v: Heads
@@ -35,7 +37,7 @@ def to_heads(
     positions: Rotation,
     head_dim: int,
 ) -> QueryKeyValue:
-    """Queries, keys and values, ready for attention with scale 1, by the fastest means there is."""
+    """Queries, keys and values for attention with scale 1, by the Triton kernel if it can be used."""
     if kernels.missing(qkv.device, qkv.dtype) is None and head_dim in HEAD_DIMS:
         q, k, v, _ = _forward(qkv, scale, positions.cos, positions.sin)
         return QueryKeyValue(q, k, v)
@@ -54,7 +56,7 @@ def plain_heads(
 
 
 def to_length_sqrt(x: Heads, scale: Float[Tensor, " heads"]) -> Heads:
-    """x with each head's vectors at length sqrt(scale), so products of two of them are scaled cosines."""
+    """x with each head's vectors scaled to length sqrt(scale): their dot products are scale times a cosine."""
     square_length = at_least_float32(x).square().sum(dim=-1, keepdim=True)
     factor = at_least_float32(scale).sqrt()[:, None] * torch.rsqrt(square_length + EPS)
     return x * factor.to(x.dtype)
@@ -113,7 +115,7 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 
 
 def empty_outputs(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """Room for q, k, v, each head's tokens together as attention reads them, and for the factors."""
+    """Uninitialised q, k and v, with each head's tokens contiguous as attention reads them, and length factors."""
     batch, height, width, channels = qkv.shape
     shape = (batch, heads, height, width, channels // (3 * heads))
     q, k, v = (qkv.new_empty(shape).permute(0, 2, 3, 1, 4) for _ in range(3))
@@ -121,29 +123,29 @@ def empty_outputs(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
 
 
 def empty_gradients(q: Tensor, factors: Tensor) -> tuple[Tensor, ...]:
-    """Room for the gradient by the projection's output and for the products y . dy."""
+    """Uninitialised gradient of the projection's output, and products y . dy."""
     batch, height, width, heads, head_dim = q.shape
     return q.new_empty((batch, height, width, 3 * heads * head_dim)), torch.empty_like(factors)
 
 
 def by_position(x: Tensor) -> Tensor:
-    """x, copied if its rows of tokens do not follow each other at one stride or its channels are apart."""
+    """x, copied unless its tokens have one common stride and its channels are contiguous."""
     is_regular = x.stride(-1) == 1 and x.stride(1) == x.shape[2] * x.stride(2)
     return x if is_regular else x.contiguous()
 
 
 def programs(x: Tensor) -> tuple[int, int]:
-    """One program for each block of tokens of each head."""
+    """Grid of programs: one for each block of tokens of each head."""
     batch, height, width, heads, _ = x.shape
     return -(-batch * height * width // BLOCK), heads
 
 
 def strides(x: Tensor) -> tuple[int, int, int]:
-    """From image to image, position to position, head to head."""
+    """Strides from image to image, position to position, and head to head."""
     return x.stride(0), x.stride(2), x.stride(3)
 
 
 def sizes(x: Tensor) -> tuple[int, int, int]:
-    """Tokens in all, positions in an image, heads."""
+    """Number of tokens in the batch, of positions in an image, and of heads."""
     batch, height, width, heads, _ = x.shape
     return batch * height * width, height * width, heads

@@ -1,8 +1,8 @@
-"""Hourglass diffusion transformer: fine levels around a coarse middle, one condition vector for all layers.
+"""Hourglass diffusion transformer: fine levels around a coarse middle level; one condition vector for all layers.
 
     image -> patches -> [level -> merge] ... -> middle -> ... [split, mix with skip -> level] -> image
 
-The same levels, without a condition, make the auxiliary model's encoder and decoder.
+The auxiliary model's encoder and decoder use the same levels without a condition.
 Source: HDiT, arXiv:2401.11605; equal to k-diffusion's `image_transformer_v2` output for output.
 """
 
@@ -25,7 +25,7 @@ from lediflow.nn.specs import HourglassSpec, LevelSpec, check_channels, check_gr
 
 
 class TransformerLayer(nn.Module):
-    """Attention between tokens, then a feed-forward block within each."""
+    """Self-attention over the tokens, then a feed-forward block on each token."""
 
     def __init__(self, level: LevelSpec, condition_width: int | None, route: str) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class TransformerLayer(nn.Module):
 
 
 class Level(RecomputesLayers):
-    """The layers of one token grid; they share its positions."""
+    """The layers of one token grid; they share its rotary embedding."""
 
     def __init__(
         self, spec: LevelSpec, condition_width: int | None = None, route: str = "auto", merges: int = 0
@@ -64,7 +64,7 @@ class Level(RecomputesLayers):
 
 
 class Hourglass(nn.Module):
-    """Image to image of the same size, given a time and whatever else its specification names."""
+    """Maps an image to one of the same size, given a time and the other inputs of its specification."""
 
     def __init__(self, spec: HourglassSpec, attention_route: str = "auto") -> None:
         super().__init__()
@@ -100,10 +100,10 @@ class Hourglass(nn.Module):
         middle: Tokens | None = None,
         dropout: SampleKeys | None = None,
     ) -> Image:
-        """t, one for all or one each, is what the Fourier features receive: flow time, or k-diffusion's log(sigma) / 4.
+        """`t`, a scalar or one per sample, is the Fourier features' input: flow time, or k-diffusion's log(sigma) / 4.
 
-        `middle` is added to the tokens that enter the coarsest level; the reference has no such input. `dropout` holds
-        a key for each sample (`SampleNoise.words`), which training with dropout needs and evaluation ignores.
+        `middle` is added to the tokens that enter the coarsest level; the reference has no such input. `dropout` is
+        one key per sample (`SampleNoise.words`), needed for training with dropout and ignored in evaluation mode.
         """
         check_channels(x.shape[1], self.spec.in_channels, "in_channels")
         check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])

@@ -1,8 +1,8 @@
-"""Root-mean-square norms with a learned scale, fixed or predicted from the condition.
+"""Root-mean-square norms whose scale is a parameter or predicted from the condition.
 
     y = x * scale / sqrt(mean(x^2) + eps)
 
-Statistics are taken in float32 or wider whatever the input's dtype; no mean is removed and no bias added.
+Statistics are computed in at least float32, whatever the input's dtype. No mean is subtracted, no bias added.
 Source: Zhang & Sennrich, arXiv:1910.07467; conditioned form: HDiT, arXiv:2401.11605.
 """
 
@@ -24,13 +24,13 @@ def at_least_float32(x: Tensor) -> Tensor:
 def rms_norm(
     x: Float[Tensor, "*batch channels"], scale: Float[Tensor, "*#batch channels"]
 ) -> Float[Tensor, "*batch channels"]:
-    """x at unit root mean square over its channels, times `scale`."""
+    """x divided by its root mean square over channels, times `scale`."""
     mean_square = at_least_float32(x).square().mean(dim=-1, keepdim=True)
     return x * (at_least_float32(scale) * torch.rsqrt(mean_square + EPS)).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
-    """RMS norm whose scale is a parameter. It ignores any condition, to stand in for AdaRMSNorm."""
+    """RMS norm whose scale is a parameter. It ignores a condition, so that it can replace AdaRMSNorm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
 
 
 class AdaRMSNorm(nn.Module):
-    """RMS norm whose scale is 1 + a linear map of the condition, zero at the start."""
+    """RMS norm whose scale is 1 + a linear map of the condition, initialised to zero."""
 
     def __init__(self, width: int, condition_width: int) -> None:
         super().__init__()
@@ -57,5 +57,5 @@ class AdaRMSNorm(nn.Module):
 
 
 def norm_for(width: int, condition_width: int | None) -> nn.Module:
-    """The norm of a transformer block: conditioned if there is a condition to listen to."""
+    """The norm of a transformer block: AdaRMSNorm if there is a condition, else RMSNorm."""
     return RMSNorm(width) if condition_width is None else AdaRMSNorm(width, condition_width)

@@ -1,6 +1,6 @@
-"""Change of token grid: merge blocks of tokens into one, split one into a block, and join with a skip.
+"""Changes of the token grid: merge a block of tokens into one, split one into a block, and mix with a skip.
 
-Both directions are a rearrangement and one linear map without bias; a factor of 1 leaves only the map.
+Both directions are a rearrangement and one linear map without bias; with a factor of 1 only the map remains.
 Source: HDiT, arXiv:2401.11605.
 """
 
@@ -36,7 +36,7 @@ class TokenSplit(nn.Module):
 
 
 class TokenSplitWithSkip(TokenSplit):
-    """A split, mixed with the finer level's own tokens by a learned fraction that starts at one half."""
+    """A split, then a weighted mean with the finer level's tokens; the weight is learned, initially 1/2."""
 
     def __init__(self, in_width: int, out_width: int, factor: int = 2) -> None:
         super().__init__(in_width, out_width, factor)

@@ -1,11 +1,11 @@
-"""Axial rotary position embedding: attention sees where tokens lie relative to each other.
+"""Axial rotary position embedding: logits depend on the relative positions of tokens.
 
-Token centres lie in a box whose longer side is [-1, 1]. A coarser level's centres are the means of those it
-merged; every level computes its own, in the steps that the reference takes, for the same rounding.
-A quarter of each head's channels pairs with the next quarter and is rotated by position x frequency, the first
-half of these angles along the height, the second along the width; the other half of the head is left alone.
-Frequencies run from pi to 10 pi, log-spaced, dealt out over the heads. Angles are float32 in a model of any
-dtype, as the reference's are.
+Token centres are in a box whose longer side is [-1, 1]. A coarser level's centres are the means of those it
+merged; every level computes its own in the same steps as the reference, so that rounding is equal.
+The first quarter of each head's channels is paired with the second quarter, and each pair is rotated by
+position x frequency: the first half of the pairs along the height, the second along the width. The other half of
+the channels is unchanged. Frequencies run from pi to 10 pi, log-spaced, distributed over the heads. Angles are
+float32 in a model of any dtype, as in the reference.
 Source: Su et al., arXiv:2104.09864; axial form: HDiT, arXiv:2401.11605.
 """
 
@@ -21,7 +21,7 @@ from lediflow.nn.shapes import Heads
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of every rotated pair's angle, "height width heads pairs"."""
+    """Cosine and sine of the angle of every pair, "height width heads pairs"."""
 
     cos: Tensor
     sin: Tensor
@@ -34,7 +34,7 @@ def centres(length: int, reach: float, device: torch.device) -> Float32[Tensor, 
 
 
 def places(height: int, width: int, device: torch.device, merges: int) -> Float32[Tensor, "height width 2"]:
-    """Where the tokens of a grid lie that was halved `merges` times: each the mean of the four it came from."""
+    """Token centres of a grid that was halved `merges` times: each is the mean of the four that it merged."""
     finest = height * 2**merges, width * 2**merges
     axes = (centres(length, length / max(finest), device) for length in finest)
     found = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
@@ -46,7 +46,7 @@ def places(height: int, width: int, device: torch.device, merges: int) -> Float3
 def frequencies(
     num_heads: int, head_dim: int, device: torch.device
 ) -> Float32[Tensor, "heads pairs_per_axis"]:
-    """Angular frequencies: head n gets every num_heads-th of the log-spaced series, from its n-th on."""
+    """Angular frequencies: head n gets entries n, n + num_heads, n + 2 num_heads ... of the log-spaced series."""
     count = num_heads * head_dim // 8
     logarithm = torch.linspace(math.log(math.pi), math.log(10 * math.pi), count + 1, device=device)[:-1]
     return logarithm.exp().view(head_dim // 8, num_heads).T
@@ -64,17 +64,14 @@ def angles(
 def rotation(
     height: int, width: int, num_heads: int, head_dim: int, like: Tensor, merges: int = 0
 ) -> Rotation:
-    """Rotations of a height x width grid, on the device of `like` and at least as precise.
-
-    `merges` says how often the grid was halved on its way here.
-    """
+    """Rotations of a height x width grid that was halved `merges` times; device and least precision as of `like`."""
     angle = angles(height, width, num_heads, head_dim, like.device, merges)
     angle = angle.to(torch.promote_types(like.dtype, angle.dtype))
     return Rotation(angle.cos(), angle.sin())
 
 
 def rotate(x: Heads, by: Rotation) -> Heads:
-    """Turn each pair of channels by its angle; the products are taken in float32 or wider."""
+    """Rotate each pair of channels by its angle; products are computed in at least float32."""
     pairs = by.cos.shape[-1]
     first, second, rest = x.split((pairs, pairs, x.shape[-1] - 2 * pairs), dim=-1)
     turned = torch.cat((first * by.cos - second * by.sin, second * by.cos + first * by.sin), dim=-1)

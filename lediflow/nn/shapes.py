@@ -1,4 +1,4 @@
-"""Names for the tensor shapes that the bricks hand to each other."""
+"""Names of the tensor shapes that the building blocks exchange."""
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -7,4 +7,4 @@ Image = Float[Tensor, "batch channels height width"]
 Tokens = Float[Tensor, "batch height width channels"]
 Heads = Float[Tensor, "batch height width heads head_dim"]
 Condition = Float[Tensor, "batch condition_width"]
-SampleKeys = Int64[Tensor, " batch"]  # what a sample's dropout masks are made from
+SampleKeys = Int64[Tensor, " batch"]  # seeds of the dropout masks, see lediflow.nn.dropout

@@ -1,6 +1,6 @@
-"""What an hourglass is made of, as plain data: it fits in a YAML file and beside exported weights.
+"""Specification of an hourglass as plain data, for YAML files and for config.json of exported weights.
 
-Levels are listed from fine to coarse; each one halves the height and width of the token grid before it.
+Levels are listed from fine to coarse; each has half the height and width of the token grid before it.
 """
 
 import math
@@ -11,8 +11,8 @@ from itertools import accumulate
 
 from lediflow.ranges import bounded, check_ranges
 
-FEEDFORWARD_EXPANSION = 3  # LeDiFlow's parameter counts follow from it
-REMEDIES = {  # for inputs that a model's levels cannot tile
+FEEDFORWARD_EXPANSION = 3  # reproduces the parameter counts of the paper
+REMEDIES = {  # advice for inputs that a model's levels do not divide
     "image": "resize the image, or use fewer {key}.levels or a smaller {key}.patch_size",
     "latent": "use fewer {key}.levels, or a larger latent: fewer model.auxiliary.halvings or a smaller "
     "model.auxiliary.patch_size",
@@ -23,18 +23,15 @@ REMEDIES = {  # for inputs that a model's levels cannot tile
 class LevelSpec:
     """Transformer layers that share one token grid."""
 
-    depth: int = bounded(
-        at_least=1
-    )  # layers; an hourglass has this many before its coarser levels and again after them
+    # number of layers; an hourglass has this many before its coarser levels and again after them
+    depth: int = bounded(at_least=1)
     width: int = bounded(at_least=1)  # channels per token: cost and parameters grow with its square
     d_ff: int = bounded(0, at_least=0)  # hidden channels of the feed-forward block; 0 means 3 x width
-    head_dim: int = bounded(64, at_least=1)  # channels per attention head; smaller makes more heads
-    kernel_size: int | None = bounded(
-        None, at_least=1
-    )  # side of the square each token attends to; null attends to the whole grid
-    dropout: float = bounded(
-        0.0, at_least=0, below=1
-    )  # share of entries zeroed in training, after attention and inside the feed-forward block; memorises less
+    head_dim: int = bounded(64, at_least=1)  # channels per attention head; smaller: more heads
+    # side of the square of tokens that each token attends to; null: the whole grid
+    kernel_size: int | None = bounded(None, at_least=1)
+    # dropout rate after attention and inside the feed-forward block; higher: the model memorises less
+    dropout: float = bounded(0.0, at_least=0, below=1)
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -60,12 +57,12 @@ class LevelSpec:
 
 @dataclass(kw_only=True)
 class MappingSpec:
-    """The network that turns time and conditioning into the vector every layer listens to."""
+    """The mapping network: from time and conditioning to the condition vector of all layers."""
 
-    depth: int = bounded(2, at_least=0)  # feed-forward blocks
+    depth: int = bounded(2, at_least=0)  # number of feed-forward blocks
     width: int = bounded(768, at_least=1)  # length of the condition vector
     d_ff: int = bounded(0, at_least=0)  # hidden channels of each block; 0 means 3 x width
-    dropout: float = bounded(0.0, at_least=0, below=1)  # share of each block's entries zeroed in training
+    dropout: float = bounded(0.0, at_least=0, below=1)  # dropout rate in each block
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -88,7 +85,7 @@ class HourglassSpec:
     mapping: MappingSpec = field(default_factory=MappingSpec)
     num_classes: int = bounded(0, at_least=0)  # 0: no class labels
     conditioning_dim: int = bounded(0, at_least=0)  # length of the free conditioning vector; 0: none
-    augmentation: bool = False  # whether the nine augmentation parameters of k-diffusion are an input
+    augmentation: bool = False  # take the nine augmentation parameters of k-diffusion as an input
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -96,18 +93,18 @@ class HourglassSpec:
 
 
 def uses_dropout(levels: Sequence[LevelSpec], mapping: MappingSpec | None = None) -> bool:
-    """Whether training such a model takes sample keys."""
+    """Whether a model of these levels has dropout, so that training needs sample keys."""
     return any(level.dropout for level in levels) or bool(mapping and mapping.dropout)
 
 
 def check_levels(levels: Sequence[LevelSpec]) -> None:
-    """Refuse a model without levels."""
+    """ValueError for a model without levels."""
     if not levels:
         raise ValueError("levels: the list is empty; give at least one level")
 
 
 def check_channels(found: int, expected: int, key: str) -> None:
-    """Refuse an image of other channels than the model was built for; `key` is the setting that says so."""
+    """ValueError unless an image has the model's number of channels; `key` is the option that sets it."""
     if found != expected:
         raise ValueError(
             f"image of {found} channels: this model was built for {expected} ({key}); give such images, or "
@@ -124,14 +121,14 @@ def check_grid(
     key: str = "model",
     subject: str = "image",
 ) -> None:
-    """Refuse an image that the levels cannot tile, with the level and the setting to change.
+    """ValueError, naming the level and the option to change, for an image that the levels do not divide.
 
-    `factors` says how much each change of level reduces the grid; by default every one halves it. `key` is
-    where the configuration keeps the model, `subject` its input: `image`, or `latent` (of the auxiliary model).
+    `factors` are the reductions of the grid's sides from level to level, 2 by default. `key` is the model's key in the
+    configuration; `subject` is its input: `image`, or `latent` (of the auxiliary model).
     """
     height, width = map(
         operator.index, (height, width)
-    )  # not symbols: compiled models have a graph for each size
+    )  # int() avoids symbolic sizes: a compiled model has one graph per size
     cells = [patch_size, *(factors if factors is not None else [2] * (len(levels) - 1))]
     multiple = math.prod(cells)
     if height % multiple or width % multiple:
@@ -146,7 +143,7 @@ def check_grid(
 def check_kernel(
     index: int, kernel_size: int | None, height: int, width: int, key: str, subject: str = "image"
 ) -> None:
-    """Refuse a neighborhood that is wider than the token grid of its level."""
+    """ValueError for a neighborhood that is wider than the token grid of its level."""
     if kernel_size is not None and kernel_size > min(height, width):
         raise ValueError(
             f"level {index}: kernel {kernel_size} is wider than its {height}x{width} token grid; "

@@ -1,4 +1,4 @@
-"""From noise to images: the trained models, one after the other."""
+"""Generation of images with the trained models, and folders of generated images."""
 
 from lediflow.sampling.pipeline import Generated, LeDiFlowPipeline, SamplingConfig, SamplingOptions
 

@@ -1,11 +1,11 @@
-"""A folder of drawn pictures and its record, which agree at any moment, also after kill -9.
+"""Folder of generated images and its record, which are consistent at any time, also after kill -9.
 
-samples.json       settings, count, SHA-256 of every picture; "unfinished": true until all are there
-.samples.journal   while a command draws: the pictures of each finished batch; locked by that command
+samples.json       settings, count, SHA-256 of every picture; "unfinished": true until all are written
+.samples.journal   while a command runs: one line per finished batch; locked by that command
 
-The record is written before the first picture, as unfinished, and covers every picture that is there: those of other
-settings are removed before it changes. An interrupted command continues, since image i depends on the weights, the
-seed and i alone. Pictures that no record covers are neither overwritten nor measured.
+The record is written, as unfinished, before the first picture, and lists every picture in the folder: pictures of other
+settings are removed before it changes. An interrupted command can be continued, because image i depends only on the
+weights, the seed and i. Pictures that the record does not list are neither overwritten nor evaluated.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from lediflow.records import RecordError, as_record, parse_json, read_record
 from lediflow.sampling.pictures import picture_name, save_pictures
 
 RECORD, JOURNAL = "samples.json", ".samples.journal"
-MOST_IMAGES = 10_000_000  # in one folder; their names and hashes are held in memory
-AGAIN = "remove it and the pictures beside it, and draw them again"
+MOST_IMAGES = 10_000_000  # per folder, because all names and hashes are held in memory
+AGAIN = "remove it and the pictures next to it, and draw them again"
 LINE_TYPES = {"files": dict[str, str], "nfe": float}
 TYPES = {**LINE_TYPES, "count": int, "weights": dict[str, Any]}
 
@@ -40,12 +40,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class SampleFolder:
+    """A folder of generated images."""
+
     root: Path
 
     def record(self) -> Record | None:
-        """What samples.json says, with the journal's pictures; None where there is none of lediflow.sample.
+        """samples.json with the pictures of the journal; None if there is no record of lediflow.sample.
 
-        RecordError for an empty one: the origin of the pictures next to it is unknown.
+        Raises RecordError if it is an empty object: the origin of the pictures next to it is unknown.
         """
         path = self.root / RECORD
         if not os.path.lexists(path):
@@ -68,7 +70,7 @@ class SampleFolder:
         return found
 
     def check(self) -> None:
-        """UserError if something is there that no record covers."""
+        """UserError if the folder has files of another origin or pictures that the record does not list."""
         record = self.record()
         if record is None:
             refuse_foreign(self.root, "output", visible_names(self.root))
@@ -84,14 +86,14 @@ class SampleFolder:
         return [name for name in visible_names(self.root) if name not in listed and is_picture_name(name)]
 
     def is_intact(self, record: Record, name: str) -> bool:
-        """Whether a listed picture is there as it was written; older records know no more than that it was."""
+        """Whether a listed picture exists unchanged; records of earlier releases have no hashes to compare."""
         path = self.root / name
         if "files" not in record:
             return path.is_file()
         return path.is_file() and record["files"].get(name) == sha256_of(path)
 
     def has_all(self, settings: Mapping[str, Any], count: int) -> bool:
-        """Whether exactly these pictures are there, finished and unchanged."""
+        """Whether the folder has exactly the pictures of these settings, finished and unchanged."""
         record = self.record()
         return (
             record is not None
@@ -104,9 +106,9 @@ class SampleFolder:
 
     @contextmanager
     def drawing(self, settings: Mapping[str, Any], about: Mapping[str, Any], count: int) -> Iterator[Drawing]:
-        """Begin or continue the pictures 0 ... count - 1 of these settings; `about` joins the record.
+        """Start or continue the pictures 0 ... count - 1 of these settings; `about` is added to the record.
 
-        UserError where another process draws here, or something is there that no record covers.
+        Raises UserError if another process is writing here, or as `check` does.
         """
         self.check()
         with locked(self.root / JOURNAL) as journal:
@@ -121,7 +123,7 @@ class SampleFolder:
             (self.root / JOURNAL).unlink(missing_ok=True)
 
     def _keep(self, settings: Mapping[str, Any], count: int) -> tuple[dict[str, str], int]:
-        """Pictures of these settings that are there, and their evaluations; the others that are there are removed."""
+        """Pictures of these settings that exist (name -> SHA-256), and their nfe; other pictures are removed."""
         record = self.record()
         if record is None:
             return {}, 0
@@ -138,7 +140,7 @@ class SampleFolder:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A set of pictures while it is being drawn."""
+    """A set of pictures that is being written."""
 
     folder: SampleFolder
     record: Record
@@ -146,7 +148,7 @@ class Drawing:
 
     @property
     def missing(self) -> list[int]:
-        """Numbers of the pictures that are still to be drawn."""
+        """Numbers of the pictures that do not exist yet."""
         return [
             number
             for number in range(self.record["count"])
@@ -166,9 +168,9 @@ class Drawing:
 
 
 def check_recorded(folder: Path) -> None:
-    """UserError if the pictures below a folder are not exactly those that its samples.json lists, as they were written.
+    """UserError if the pictures below a folder are not exactly those that its samples.json lists, unchanged.
 
-    Folders without a record of lediflow.sample pass.
+    A folder without a record of lediflow.sample is accepted.
     """
     samples = SampleFolder(folder)
     record = samples.record()
@@ -178,33 +180,34 @@ def check_recorded(folder: Path) -> None:
     there = [name for name in names if (folder / name).is_file()]
     if record.get("unfinished") or len(there) < len(names):
         raise UserError(
-            f"{folder} is unfinished: {len(there)} of the {len(names)} pictures of its {RECORD} are there; run the "
+            f"{folder} is unfinished: {len(there)} of the {len(names)} pictures of its {RECORD} exist; run the "
             "same lediflow.sample command again, which draws the missing ones"
         )
     below = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     if extra := sorted({name for name in below if is_picture_name(name)} - {*names}):
         raise UserError(
-            f"{folder} holds pictures that its {RECORD} does not list ({named(extra)}): they are of something else; "
-            f"remove them, or remove {RECORD} if all are to be measured"
+            f"{folder} holds pictures that its {RECORD} does not list ({named(extra)}), so their origin is unknown; "
+            f"remove them, or remove {RECORD} if all are to be evaluated"
         )
     if changed := [name for name in names if not samples.is_intact(record, name)]:
         raise UserError(
             f"{folder} holds pictures that were changed after lediflow.sample wrote them ({named(changed)}); run the "
-            f"same command again to draw them anew, or remove {RECORD} to measure them as they are"
+            f"same command again to draw them again, or remove {RECORD} to evaluate them as they are"
         )
 
 
 def names_of(record: Record) -> list[str]:
+    """File names of the pictures of a record."""
     return [picture_name(number) for number in range(record["count"])]
 
 
 def is_same(settings: Mapping[str, Any], record: Record) -> bool:
-    """Whether a record is of these settings."""
+    """Whether a record has these settings."""
     return json.loads(json.dumps(settings)).items() <= record.items()
 
 
 def journal_lines(path: Path) -> Iterator[Record]:
-    """The whole lines of a journal; the last one may be torn, and what is no line of a journal is passed over."""
+    """The valid lines of a journal; an incomplete last line and other invalid lines are skipped."""
     for text in path.read_bytes().splitlines() if path.is_file() else ():
         with suppress(RecordError):
             line = as_record(parse_json(text, str(path), AGAIN), str(path), AGAIN, LINE_TYPES)
@@ -213,14 +216,14 @@ def journal_lines(path: Path) -> Iterator[Record]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[BinaryIO]:
-    """A file open for appending, which no other process has locked; the lock ends with the process.
+    """Open a file for appending and lock it until the context or the process ends.
 
-    UserError where another process has it. File systems without locks do without.
+    Raises UserError if another process has the lock. On file systems without locks there is no lock.
     """
     with disk_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("ab")
-        while not _is_locked(stream, path):  # its owner has removed it meanwhile
+        while not _is_locked(stream, path):  # its owner removed it in the meantime
             stream.close()
             stream = path.open("ab")
     with stream:
@@ -228,12 +231,12 @@ def locked(path: Path) -> Iterator[BinaryIO]:
 
 
 def _is_locked(stream: BinaryIO, path: Path) -> bool:
-    """Lock the stream; False where `path` is another file by now."""
+    """Lock the stream; False if `path` has become another file in the meantime."""
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(
-            f"another lediflow.sample is drawing into {path.parent}; wait for its end, or choose another output"
+            f"another lediflow.sample is drawing into {path.parent}; wait until it ends, or choose another output"
         ) from error
     except OSError:
         return True

@@ -1,8 +1,8 @@
-"""Classifier-free guidance: what a class adds to the velocity, taken further.
+"""Classifier-free guidance: scales the difference that a class makes to the velocity.
 
     v = v_0 + g (v_class - v_0)        v_0: the velocity without a class
 
-Source: Ho & Salimans, arXiv:2207.12598, with g = 1 for the class's own velocity.
+Source: Ho & Salimans, arXiv:2207.12598, where g = 1 is the velocity of the class without guidance.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Images = Float[Tensor, "batch channels height width"]
 
 @dataclass(frozen=True)
 class GuidedVelocity:
-    """The velocity of some images, each with its latent and its class, as a solver calls it."""
+    """Velocity function for a solver: binds the latents and classes of a batch, with guidance."""
 
     model: VelocityModel
     z: Float[Tensor, "batch latent_channels h w"] | None
@@ -30,7 +30,7 @@ class GuidedVelocity:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the model in one call, for each image."""
+        """Model evaluations per image in one call: 1 or 2."""
         return 2 if self.labels is not None and self.guidance not in (0, 1) else 1
 
     def __call__(self, x: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
@@ -41,7 +41,7 @@ class GuidedVelocity:
         return self.model(x, t, z=self.z, labels=self.labels)
 
     def extrapolated(self, x: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
-        """Both velocities at once, as one batch of twice the size."""
+        """The velocities without and with class, computed as one batch of twice the size."""
         assert self.labels is not None
         no_class = torch.full_like(self.labels, self.model.spec.num_classes)
         without, given = self.model(
@@ -54,7 +54,7 @@ class GuidedVelocity:
 
 
 def labels_of(ids: Int64[Tensor, " batch"], labels: Sequence[int]) -> Int64[Tensor, " batch"] | None:
-    """Image i gets the label whose place in the list is i modulo its length; no labels, no class."""
+    """Image i gets labels[i % len(labels)]; None (no class) if the list is empty."""
     if not labels:
         return None
     return torch.tensor(labels, device=ids.device)[ids % len(labels)]

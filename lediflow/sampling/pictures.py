@@ -1,4 +1,4 @@
-"""Images as picture files: 000000.png, 000001.png, ... Bytes exist only here and in the shards."""
+"""Image files 000000.png, 000001.png, ... Images are bytes only here and in the shards, else float in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from lediflow.errors import UserError
 def picture_arrays(
     images: Float[Tensor, "batch channels height width"],
 ) -> UInt8[np.ndarray, "batch height width channels"]:
-    """[-1, 1] -> bytes, channels last."""
+    """Convert images in [-1, 1] to bytes, channels last."""
     return rearrange(signal_to_bytes(images).cpu(), "b c h w -> b h w c").numpy()
 
 
 def picture_name(number: int) -> str:
-    """File name of image `number` in a folder of drawn pictures."""
+    """File name of image `number`."""
     return f"{number:06d}.png"
 
 
 def save_pictures(
     images: Float[Tensor, "batch channels height width"], folder: Path, numbers: Sequence[int] | None = None
 ) -> dict[str, str]:
-    """Write images in [-1, 1] as PNG files named by `numbers` (0, 1, ... if None); each is whole or absent.
+    """Write images in [-1, 1] as PNG files named by `numbers` (0, 1, ... if None), each atomically.
 
-    Returns the SHA-256 of each file by its name. UserError where the folder cannot be written.
+    Returns file name -> SHA-256. Raises UserError if the folder cannot be written.
     """
     hashes = {}
     for number, array in zip(numbers or range(len(images)), picture_arrays(images), strict=True):
@@ -49,7 +49,7 @@ def save_pictures(
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The picture files of a folder, sorted by name."""
+    """The picture files of a folder, sorted by name; UserError if there are none."""
     found = folder.iterdir() if folder.is_dir() else ()
     files = sorted(path for path in found if is_picture_name(path.name))
     if not files:

@@ -1,12 +1,12 @@
 """Generation: w -> z -> prior -> x -> ODE -> y [-> codec -> image].
 
-w ~ N(0, I); the latent sampler carries w to z (4 midpoint steps in the paper); the auxiliary decoder turns z into
-the prior N(mu, sigma^2), or N(mu, (k sigma)^2 + s^2) where the flow was trained with a widened prior; x is a draw
-from it; the velocity field carries x to y in a few solver steps. The baseline (no auxiliary model) starts at N(0, I).
+w ~ N(0, I); the latent sampler maps w to z (4 midpoint steps in the paper); the auxiliary decoder maps z to the prior
+N(mu, sigma^2), or N(mu, (k sigma)^2 + s^2) if the flow was trained with a widened prior; x is a draw from it; a few
+solver steps along the velocity field map x to y. The baseline (no auxiliary model) starts from N(0, I).
 Image i is a function of (weights, seed, i) and the solver's settings.
-A class steers the velocity alone, z is drawn without it. With guidance g its velocity is v_0 + g (v_class - v_0), v_0
-the one without a class: two evaluations of the model where g is neither 0 nor 1.
-Source: arXiv:2505.20723, section 3; the temperature is the authors' own sampler's; guidance: arXiv:2207.12598.
+A class affects only the velocity; z is drawn without it. With guidance g the velocity is v_0 + g (v_class - v_0), where
+v_0 has no class; this takes two evaluations of the model unless g is 0 or 1.
+Source: arXiv:2505.20723, section 3; the temperature is from the authors' sampler; guidance: arXiv:2207.12598.
 """
 
 from __future__ import annotations
@@ -40,24 +40,22 @@ PIPELINE = "pipeline.json"
 
 @dataclass(kw_only=True)
 class SamplingConfig:
-    """How an image is drawn from trained models."""
+    """Settings that an image depends on."""
 
-    seed: int = seed_field()  # image i depends on (weights, seed, i) and these settings alone
+    seed: int = seed_field()  # image i depends only on (weights, seed, i) and these settings
     solver: str = "midpoint"  # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps)
-    steps: int = bounded(
-        2, at_least=0, at_most=MOST_STEPS
-    )  # solver steps of the flow; 0, with any solver, shows draws of the prior itself
-    temperature: float = bounded(1.0, at_least=0)  # scales the prior's standard deviation; lower is smoother
-    latent_solver: str = "midpoint"  # as `solver`, for the latent sampler
-    latent_steps: int = bounded(
-        4, at_least=1, at_most=MOST_STEPS
-    )  # of the latent sampler; the paper's choice
-    labels: list[int] = bounded(
-        default_factory=list, at_least=0
-    )  # classes, dealt out to the images in turn; []: no class
-    guidance: float = bounded(
-        1.0
-    )  # how far to go beyond what the class adds; 1: not, more: clearer and less varied
+    # solver steps of the flow; 0 (with any solver): the draws of the prior
+    steps: int = bounded(2, at_least=0, at_most=MOST_STEPS)
+    temperature: float = bounded(
+        1.0, at_least=0
+    )  # factor on the prior's standard deviation; lower: smoother images
+    latent_solver: str = "midpoint"  # solver of the latent sampler
+    # solver steps of the latent sampler; 4 in the paper
+    latent_steps: int = bounded(4, at_least=1, at_most=MOST_STEPS)
+    # image i has class labels[i % len(labels)]; []: no class
+    labels: list[int] = bounded(default_factory=list, at_least=0)
+    # scale of classifier-free guidance; 1: none; higher: images more typical of the class, less varied
+    guidance: float = bounded(1.0)
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -69,31 +67,31 @@ class SamplingConfig:
             raise ValueError(f"latent_solver, latent_steps: {error}") from error
         if self.guidance != 1 and not self.labels:
             raise ValueError(
-                f"guidance={self.guidance} without labels: it goes beyond what a class adds; give labels=[...], or "
+                f"guidance={self.guidance} without labels: it scales the effect of a class; give labels=[...], or "
                 f"leave guidance at 1"
             )
 
 
 @dataclass(kw_only=True)
 class SamplingOptions(SamplingConfig):
-    """How images are drawn, and on what."""
+    """SamplingConfig, with batch size, device and codec."""
 
-    batch_size: int = bounded(64, at_least=1)  # images at once; changes speed and memory, not the images
-    device: str = "auto"  # auto: the GPU where there is one
-    codec_path: str | None = None  # weights of the codec that made the latents; pixels need none
+    batch_size: int = bounded(64, at_least=1)  # images per batch; affects speed and memory, not the images
+    device: str = "auto"  # auto: the GPU if there is one
+    codec_path: str | None = None  # weights of the codec that encoded the data; not needed for pixels
 
 
 class Start(NamedTuple):
-    """Where integration begins; `z` and `prior` are absent for the Gaussian baseline."""
+    """Start of the integration; `z` and `prior` are None for the Gaussian baseline."""
 
     x: Float[Tensor, "batch channels height width"]
     z: Float[Tensor, "batch latent_channels h w"] | None
-    prior: Prior | None  # that x was drawn from, before the temperature: widened where the flow wants it
+    prior: Prior | None  # distribution of x before the temperature, widened as in training
     labels: Int64[Tensor, " batch"] | None = None  # the class of each image; None: no class
 
 
 class Generated(NamedTuple):
-    """`images` in [-1, 1] as the codec decodes them; `nfe` evaluations of the velocity model for each of them."""
+    """`images` in [-1, 1], decoded by the codec; `nfe` is the number of velocity model evaluations per image."""
 
     images: Float[Tensor, "batch channels height width"]
     start: Start
@@ -101,7 +99,7 @@ class Generated(NamedTuple):
 
 
 class LeDiFlowPipeline:
-    """Three models and a decoder; call it with sample numbers."""
+    """Three models and the decoder of a codec; call it with image numbers."""
 
     def __init__(
         self,
@@ -114,7 +112,7 @@ class LeDiFlowPipeline:
         prior_widening: float = 0.0,
         prior_scale: float = 1.0,
     ) -> None:
-        """The flow starts from N(mu, (prior_scale sigma)^2 + prior_widening^2), as it was trained."""
+        """The flow starts from N(mu, (prior_scale sigma)^2 + prior_widening^2), as in its training."""
         if (auxiliary is None) != (latent_sampler is None):
             raise ValueError(
                 "a learned prior needs both the auxiliary model and the latent sampler, the Gaussian baseline neither"
@@ -140,7 +138,7 @@ class LeDiFlowPipeline:
         return self.width.scale
 
     def modules(self) -> dict[str, VelocityModel | AuxiliaryModel | LatentSampler]:
-        """The models by name; absent ones left out."""
+        """The models by name, without those that are None."""
         named = {
             "velocity": self.velocity,
             "auxiliary": self.auxiliary,
@@ -159,11 +157,11 @@ class LeDiFlowPipeline:
 
     @torch.no_grad()
     def __call__(self, indices: int | Sequence[int], config: SamplingConfig | None = None) -> Generated:
-        """Images of the given numbers; an int n stands for 0 ... n - 1. ValueError for n below 0."""
+        """Generate the images of the given numbers; an int n means 0 ... n - 1. ValueError for n below 0."""
         config = config or SamplingConfig()
         if isinstance(indices, int) and indices < 0:
             raise ValueError(
-                f"{indices} images are asked for; give a number of images, 0 or more, or their numbers"
+                f"{indices} images are requested; give a number of images, 0 or more, or their numbers"
             )
         self.check_labels(config)
         numbers = range(indices) if isinstance(indices, int) else indices
@@ -184,7 +182,7 @@ class LeDiFlowPipeline:
         z: Float[Tensor, "batch latent_channels h w"] | None,
         config: SamplingConfig,
     ) -> Start:
-        """The draws from given latents; None for the Gaussian baseline."""
+        """A draw of the prior for each number, from given latents (None for the Gaussian baseline)."""
         noise = SampleNoise(config.seed)
         shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
         gaussian = noise.normal(ids, "prior", shape)
@@ -205,7 +203,7 @@ class LeDiFlowPipeline:
     def latents(
         self, ids: Int64[Tensor, " batch"], config: SamplingConfig
     ) -> Float[Tensor, "batch channels h w"]:
-        """w -> z."""
+        """Draw w and map it to z with the latent sampler."""
         assert self.auxiliary is not None and self.latent_sampler is not None
         shape = latent_shape(self.auxiliary.spec, self.image_size, self.image_size)
         w = SampleNoise(config.seed).normal(ids, "latent noise", shape)
@@ -213,7 +211,7 @@ class LeDiFlowPipeline:
 
     @torch.no_grad()
     def integrate(self, start: Start, config: SamplingConfig) -> Solution:
-        """x -> y along the velocity field; `nfe` counts evaluations of the model for each image."""
+        """Integrate x to y along the velocity field; `nfe` counts model evaluations per image."""
         if config.steps == 0:
             return Solution(start.x, 0)
         velocity = self.velocity_from(start, config)
@@ -221,11 +219,11 @@ class LeDiFlowPipeline:
         return solution._replace(nfe=solution.nfe * velocity.evaluations)
 
     def velocity_from(self, start: Start, config: SamplingConfig) -> GuidedVelocity:
-        """The field that carries these starts, as a solver calls it."""
+        """The velocity function of these starts, for a solver."""
         return GuidedVelocity(self.velocity, start.z, start.labels, config.guidance)
 
     def check_labels(self, config: SamplingConfig) -> None:
-        """Refuse classes that the flow was not trained on."""
+        """UserError for classes that the flow was not trained on."""
         if not config.labels:
             return
         num_classes = self.velocity.spec.num_classes
@@ -240,7 +238,7 @@ class LeDiFlowPipeline:
             )
 
     def save_pretrained(self, path: str | Path) -> None:
-        """A folder with every model, loadable by `from_pretrained`."""
+        """Write a folder with all models, for `from_pretrained`."""
         path = Path(path)
         for name, module in self.modules().items():
             save_model(module, path / name)
@@ -260,7 +258,7 @@ class LeDiFlowPipeline:
     def from_pretrained(
         cls, path: str | Path, *, decode: Callable[[Tensor], Tensor] | None = None
     ) -> LeDiFlowPipeline:
-        """What `save_pretrained` wrote; `decode` turns latents into images where the models learnt latents."""
+        """Load what `save_pretrained` wrote; `decode` is the codec's decoder if the models were trained on latents."""
         path = Path(path)
         about = read_record(
             path / PIPELINE, "save the pipeline again", {"image_size": int, "models": list[str]}
@@ -272,6 +270,6 @@ class LeDiFlowPipeline:
             load_as(LatentSampler, path / "latent_sampler") if is_learned else None,
             image_size=about["image_size"],
             decode=decode,
-            prior_widening=about.get("prior_widening", 0.0),  # missing in folders from before the options
+            prior_widening=about.get("prior_widening", 0.0),  # absent in folders older than the options
             prior_scale=about.get("prior_scale", 1.0),
         )

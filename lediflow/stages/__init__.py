@@ -1,1 +1,1 @@
-"""The three trainings: what each makes of a batch. `python -m lediflow.stages.flow` is `lediflow.train stage=flow`."""
+"""The three training stages: the loss of each for a batch."""

@@ -1,11 +1,11 @@
-"""Stage 1: encoder and decoder learn a per-image prior close to the data.
+"""Stage 1: train encoder and decoder, which define a prior close to the data for each image.
 
-Loss, eq. 5 of arXiv:2505.20723: E[VGL] + beta KL(q(z|y) || N(0, I)). We write it per pixel: the variance-guided loss
-is a mean over pixels and channels, the KL a sum over latents divided by the same count, so that beta = 1 is the
-true evidence lower bound whatever the image size. Two options against posterior collapse: beta can grow from 0 (a
-sample's beta depends on its place in the run, so it is the same on any rank and after any restart), and the first
-`free_bits` nats of each latent entry can be free. With nll_beta > 0 the first term is beta-NLL instead
-(arXiv:2203.09168), another beta than eq. 5's.
+Loss, eq. 5 of arXiv:2505.20723: E[VGL] + beta KL(q(z|y) || N(0, I)), computed per pixel: the variance-guided loss (VGL)
+is a mean over pixels and channels, and the KL a sum over latents divided by the same count, so that beta = 1 is the
+evidence lower bound for any image size. Two options prevent posterior collapse: beta can grow from 0 (a sample's beta
+depends on its position in the run, so it is the same on any rank and after any restart), and the first `free_bits`
+nats of each latent entry can be free. With nll_beta > 0 the first term is beta-NLL (arXiv:2203.09168); this beta is
+unrelated to that of eq. 5.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from lediflow.stages.protocol import StageLoss, stage_loss
 
 @dataclass(kw_only=True)
 class AuxiliaryStageConfig:
+    """Options of stage=auxiliary."""
+
     name: str = "auxiliary"
-    beta: float = bounded(
-        1.0, at_least=0
-    )  # open in the paper; lower: sharper prior, a latent space that is harder to sample
-    beta_warmup_images: int = bounded(
-        0, at_least=0
-    )  # beta grows linearly from 0 over so many images; longer: more latent entries are used, and the KL falls later
-    free_bits: float = bounded(
-        0.0, at_least=0
-    )  # nats of each latent entry that cost nothing; higher: more entries are used, and z is harder to sample
-    nll_beta: float = bounded(
-        0.0, at_least=0, at_most=1
-    )  # weighs pixels by sigma^(2 nll_beta): higher, and unsure pixels' means learn faster
+    # weight of the KL, not given in the paper; lower: a sharper prior, and latents that are harder to sample
+    beta: float = bounded(1.0, at_least=0)
+    # images over which beta grows linearly from 0; longer: more latent entries are used, and the KL falls later
+    beta_warmup_images: int = bounded(0, at_least=0)
+    # nats of each latent entry's KL without a penalty; higher: more entries are used, and z is harder to sample
+    free_bits: float = bounded(0.0, at_least=0)
+    # pixels are weighted by sigma^(2 nll_beta); larger values speed up learning of the mean where sigma is large
+    nll_beta: float = bounded(0.0, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
         check_ranges(self, "stage.")
 
 
 class AuxiliaryStage:
+    """Loss of encoder and decoder."""
+
     name = "auxiliary"
 
     def __init__(
@@ -97,17 +97,17 @@ class AuxiliaryStage:
         return stage_loss(per_sample, metrics, bins)
 
     def _beta(self, batch: Batch, module: nn.Module) -> float | Float[Tensor, " batch"]:
-        """Weight of each sample's KL; during the warm-up smaller in training, but not in held-out losses."""
+        """Weight of each sample's KL. The warm-up applies in training, not to held-out losses."""
         beta, warmup = self.config.beta, self.config.beta_warmup_images
         if not warmup:
             return beta
         share = (batch.ids.double() / warmup).clamp(max=1).float()
-        # all parts: DeepSpeed's engine is in training mode while the model it wraps is in evaluation mode
+        # check all modules: DeepSpeed's engine can be in training mode while its model is in evaluation mode
         is_training = all(part.training for part in module.modules())
         return beta * (share if is_training else torch.ones_like(share))
 
 
 def vgl_by_sigma(y: Image, prior: Prior) -> Binned:
-    """The variance-guided loss of single pixels by the sigma that was predicted for them."""
+    """The variance-guided loss of single pixels, binned by their predicted sigma."""
     mean, logvar = some_pixels(prior.mean), some_pixels(prior.logvar)
     return by_sigma(guided_by_variance(some_pixels(y), mean, logvar, factor=0.5, with_log_2pi=False), logvar)

@@ -1,12 +1,12 @@
-"""Stage 2: a velocity field carries draws of the learned prior to images.
+"""Stage 2: train a velocity field that maps draws of the learned prior to images.
 
 Loss, eq. 6 of arXiv:2505.20723: E[w(sigma) (v_t(psi_t, z) - (y - x))^2], psi_t = (1 - t) x + t y, t ~ U[0, 1], with
-x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. Widened, the prior is N(mu(z), (k sigma(z))^2 + s^2), in the
-draws and in the weights: a narrow prior needs a flow too steep to learn. With prior=gaussian it is the flow-matching
-baseline: x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images inside a
-micro-batch.
-A class-conditional model is now and then shown the null class instead of an image's own, so that sampling can
-tell the two apart (classifier-free guidance: Ho & Salimans, arXiv:2207.12598).
+x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. A widened prior is N(mu(z), (k sigma(z))^2 + s^2), in the
+draws and in the weights, because the velocity of a narrow prior is too steep to learn. With prior=gaussian it is the
+flow-matching baseline: x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images
+inside a micro-batch.
+In training, a class-conditional model gets the null class for a fraction of the images, so that sampling can use
+classifier-free guidance (Ho & Salimans, arXiv:2207.12598).
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
 
 AUTO = "auto"  # measure the width on the prior and the data when the run begins
-AUTO_SCALE = 3.0  # the prior_scale that `auto` stands for beside prior_widening=auto
+AUTO_SCALE = 3.0  # the value of prior_scale=auto if prior_widening=auto
 
 
 @dataclass(kw_only=True)
 class FlowStageConfig(TimeConfig):
+    """Options of stage=flow."""
+
     name: str = "flow"
-    exponent: float = bounded(
-        1.0, at_least=0
-    )  # p of w = min(sigma^-p, cap); open in the paper; 0 weighs all pixels alike
-    cap: float = bounded(
-        10.0, above=0, or_infinity=True
-    )  # the largest weight, reached where the prior is surest; open in the paper
-    normalize_weights: bool = False  # each image's weights average 1: sure and unsure images then count alike
+    # p in the weight min(sigma^-p, cap) of the loss, not given in the paper; 0: equal weights
+    exponent: float = bounded(1.0, at_least=0)
+    # largest weight, reached where sigma is smallest; not given in the paper
+    cap: float = bounded(10.0, above=0, or_infinity=True)
+    # scale each image's weights to mean 1, so that images with small and large sigma count equally
+    normalize_weights: bool = False
     # s: the flow starts from N(mu, (k sigma)^2 + s^2); wider: easier to learn, a longer path | auto: measured
     prior_widening: int | float | str = bounded(AUTO, at_least=0, or_word=AUTO)
-    # k: multiplies the prior's sigma; higher: a wider start for every pixel | auto: 3 with prior_widening=auto, else 1
+    # k: factor of the prior's sigma; higher: a wider start for every pixel | auto: 3 with prior_widening=auto, else 1
     prior_scale: int | float | str = bounded(AUTO, above=0, or_word=AUTO)
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
-    label_dropout: float = bounded(
-        0.1, at_least=0, at_most=1
-    )  # share of images shown without their class: what guidance compares with
+    # fraction of images trained without their class, which classifier-free guidance needs
+    label_dropout: float = bounded(0.1, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,21 +67,21 @@ class FlowStageConfig(TimeConfig):
 
 
 def scale_of(config: FlowStageConfig) -> float:
-    """k of N(mu, (k sigma)^2 + s^2). `auto` is 1 with a number s: prior_widening=s alone gives N(mu, sigma^2 + s^2)."""
+    """k in N(mu, (k sigma)^2 + s^2); `auto` is 1 if s is a number: prior_widening=s gives N(mu, sigma^2 + s^2)."""
     if config.prior_scale != AUTO:
         return float(config.prior_scale)
     return AUTO_SCALE if config.prior_widening == AUTO else 1.0
 
 
 def given_width(config: FlowStageConfig) -> Width | None:
-    """The width that the options name; None for `auto`, which is measured when the run begins."""
+    """The width given by the options; None for `auto`, which is measured at the start of the run."""
     if config.prior_widening == AUTO:
         return None
     return Width(scale_of(config), float(config.prior_widening))
 
 
 class TrainingStart(NamedTuple):
-    """Where a path begins: the draw x, the latent z given to the velocity, the (widened) prior's log variance."""
+    """Start of a path: the draw x, the latent z for the velocity, and the (widened) prior's log variance."""
 
     x: Image
     z: Float[Tensor, "batch latent_channels h w"] | None
@@ -89,6 +89,8 @@ class TrainingStart(NamedTuple):
 
 
 class FlowStage:
+    """Loss of the flow model."""
+
     name = "flow"
 
     def __init__(
@@ -107,7 +109,7 @@ class FlowStage:
         self.config = config
         self.exponent, self.cap = config.exponent, config.cap
         self.couple = COUPLINGS[config.coupling]
-        self.num_classes = num_classes  # and the index of the null class; 0: no labels
+        self.num_classes = num_classes  # also the index of the null class; 0: no labels
         self.auxiliary = auxiliary  # frozen; None: the Gaussian baseline
         self.has_dropout = has_dropout
         self.width = given_width(config)  # None until `auto` is measured
@@ -157,7 +159,7 @@ class FlowStage:
         return TrainingStart(sample(prior.mean, logvar, gaussian), z, logvar)
 
     def _labels(self, batch: Batch, noise: SampleNoise) -> Int64[Tensor, " batch"] | None:
-        """Each image's class, or the null class; None for a model without classes."""
+        """Each image's class, or the null class where dropped; None for a model without classes."""
         if not self.num_classes:
             return None
         if batch.labels is None:
@@ -169,6 +171,6 @@ class FlowStage:
 
 
 def error_by_sigma(velocity: Image, target: Image, logvar: Image) -> Binned:
-    """The squared error of single pixels, not weighted, by the sigma of the prior that they start from."""
+    """The unweighted squared error of single pixels, binned by the prior's sigma."""
     error = (some_pixels(velocity) - some_pixels(target)).square()
     return by_sigma(error, some_pixels(logvar))

@@ -1,7 +1,7 @@
-"""Stage 3: a small flow from Gaussian noise w to the encoder's latents z, so that new images can be made.
+"""Stage 3: train a small flow from Gaussian noise w to the encoder's latents z, for generating new images.
 
 Loss: plain flow matching, eq. 2 of arXiv:2505.20723, with w ~ N(0, I) at t = 0 and z ~ q(z|y) at t = 1.
-The encoder costs more than the sampler: where images are seen several times, each is encoded once
+The encoder costs more than the sampler. If images are used several times, each is encoded once
 (lediflow/data/streams/latent_stream.py), which makes training several times faster.
 """
 
@@ -25,11 +25,15 @@ from lediflow.stages.protocol import StageLoss, stage_loss
 
 @dataclass(kw_only=True)
 class LatentSamplerStageConfig(TimeConfig):
+    """Options of stage=latent_sampler."""
+
     name: str = "latent_sampler"
-    encode_once: bool | None = None  # keep every image's q(z|y) in host memory; null: where that saves work
+    encode_once: bool | None = None  # keep every image's q(z|y) in host memory; null: if that saves work
 
 
 class LatentSamplerStage:
+    """Loss of the latent sampler."""
+
     name = "latent_sampler"
 
     def __init__(
@@ -46,5 +50,5 @@ class LatentSamplerStage:
         keys = dropout_keys(self.has_dropout, batch, noise)
         velocity = module(point_on_path(w, z, t), t, augmentation=batch.augmentation, **keys).float()
         per_sample = flow_matching_loss(velocity, path_velocity(w, z))
-        metrics = {"latent_mean_square": z.square().mean()}  # 1 where latents are as their target N(0, I)
+        metrics = {"latent_mean_square": z.square().mean()}  # 1 if the latents match their target N(0, I)
         return stage_loss(per_sample, metrics, {"loss_by_time": by_time(per_sample, t)})

@@ -1,4 +1,4 @@
-"""The frozen encoder's latents of a batch, the same draw for a sample in every stage and on any number of ranks."""
+"""Latents of a batch from the frozen encoder; a sample's draw is the same in every stage and on any number of ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lediflow.models.auxiliary import AuxiliaryModel
 def draw_latents(
     auxiliary: AuxiliaryModel, batch: Batch, noise: SampleNoise
 ) -> Float[Tensor, "batch latent_channels h w"]:
-    """z ~ q(z|y), eq. 3; the encoder is given the augmentation of y, if any."""
+    """z ~ q(z|y), eq. 3; the encoder is conditioned on the augmentation of y, if any."""
     if batch.is_encoded:
         return batch.images
     posterior = auxiliary.encode(batch.images, augmentation=batch.augmentation)

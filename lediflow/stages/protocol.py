@@ -1,4 +1,4 @@
-"""What the training loop asks of a stage: a scalar loss to go down, and numbers to look at."""
+"""Interface of a stage for the training loop: a scalar loss and metrics for each batch."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from lediflow.stages.bins import Binned
 
 
 class StageLoss(NamedTuple):
-    """`loss` is the mean over the micro-batch and carries gradients; the rest is detached, and stays on the device.
+    """`loss` is the mean over the micro-batch and has gradients; all other tensors are detached and on the device.
 
-    `metrics` are means over the micro-batch too, and each of `bins` tells apart what a mean hides: averages over
-    any batches and ranks follow from them, weighted by the numbers of samples.
+    `metrics` are means over the micro-batch. `bins` are sums and counts, from which averages over batches and ranks
+    can be computed.
     """
 
     loss: Float[Tensor, ""]
     metrics: dict[str, Float[Tensor, ""]]
-    per_sample: Float[Tensor, " batch"]  # whose mean is `loss`
+    per_sample: Float[Tensor, " batch"]  # loss of each sample, with mean `loss`
     bins: dict[str, Binned]
 
 
 def stage_loss(
     per_sample: Float[Tensor, " batch"], metrics: dict[str, Float[Tensor, ""]], bins: dict[str, Binned]
 ) -> StageLoss:
-    """The loss of a batch, which is its metric too."""
+    """StageLoss from per-sample losses; their mean is also added to the metrics."""
     loss = per_sample.mean()
     detached = {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
     return StageLoss(loss, detached, per_sample.detach(), bins)
 
 
 class Stage(Protocol):
-    """Every random draw of the k-th sample is a function of (seed, k): `noise` is asked with the batch's ids."""
+    """A training stage. Random draws must come from `noise` with the batch's ids, as functions of (seed, id)."""
 
     name: str
 

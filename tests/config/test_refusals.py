@@ -66,7 +66,7 @@ def test_a_missing_option_is_named(command, message):
         (["engine.name=jax"], r"engine\.name='jax' is unknown; use engine=local or engine=deepspeed"),
         (["engine.precision=fp8"], r"use auto, float32 or bfloat16"),
         (["engine.attention_route=sdap"], r"known are auto, dense, sdpa, triton.*did you mean 'sdpa'"),
-        (["engine.attention_route=natten"], r"natten has no backward pass on CPUs; mend that, or use route"),
+        (["engine.attention_route=natten"], r"natten has no backward pass on CPUs; fix that, or use route"),
         (["engine.compile_mode=fast"], r"engine\.compile_mode='fast' is unknown; use one of default"),
         (["prior=learned", "stage=flow", "stage.coupling=optimal_transport"], r"needs prior=gaussian"),
         (

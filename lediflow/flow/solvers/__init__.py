@@ -2,11 +2,11 @@
 
     solve(velocity, x, solver="heun3", steps=4).x
 
-Fixed-step solvers ("euler", "midpoint", "heun2", "heun3", "rk4") take `steps` equal steps, or those between the
-given `times`, and call velocity(x, t) with one time for all samples. "dopri5" chooses each sample's steps from
-`rtol` and `atol`, and calls it with one time for each, t of shape (batch,), if the velocity understands that. x of
-one axis is one system, with one t.
-`nfe`, the number of velocity evaluations, is what generation costs.
+Fixed-step solvers ("euler", "midpoint", "heun2", "heun3", "rk4") take `steps` equal steps, or the steps
+between the given `times`, and call velocity(x, t) with a scalar t. "dopri5" adapts each sample's step size to `rtol`
+and `atol`, and calls velocity(x, t) with t of shape (batch,) if the velocity accepts one time per sample. If x has one
+axis, it is a single system with a scalar t.
+`nfe`, the number of velocity evaluations, is the cost of generation.
 """
 
 from lediflow.flow.solvers.grid import MOST_STEPS

@@ -1,12 +1,12 @@
-"""Dormand-Prince 5(4): every sample of a batch takes steps as long as its own error estimate allows.
+"""Dormand-Prince 5(4) with a step size per sample, adapted to its error estimate.
 
 A sample's step is accepted if its error, as a multiple of the tolerance atol + rtol |x| (root mean square over
-the sample), is at most 1; either way its next step is the last one times 0.9 error^(-1/5), within limits. All
-samples try their steps together, so one call of the velocity serves them all, each at a time of its own; those
-that have arrived stay where they are. No sample's steps depend on another's.
+the sample), is at most 1. In both cases the next step size is the last one times 0.9 error^(-1/5), within limits.
+All samples attempt a step in the same call of the velocity, each at its own time; samples that have reached the end
+do not move. The steps of a sample do not depend on other samples.
 
-A velocity that understands no more than one time for all, as x * t.cos() does, is found out by calls at times that
-differ (`times_of_samples`); its samples share their steps, and the one with the largest error decides.
+If velocity ignores per-sample times, as x * t.cos() does with t of shape (), all samples share one step size: the one
+for the largest error. `times_of_samples` checks this with a few extra calls.
 """
 
 import torch
@@ -17,7 +17,7 @@ from lediflow.flow.solvers.dormand_prince import Attempt, Tolerance, first_lengt
 from lediflow.flow.solvers.problem import CountedVelocity, OnStep, Solution, State, Times, at, beside
 from lediflow.flow.solvers.times_of_samples import slope_at_own_times
 
-Chosen = Bool[Tensor, "*batch"]  # some of the samples
+Chosen = Bool[Tensor, "*batch"]  # a mask of samples
 
 
 def integrate(
@@ -30,7 +30,7 @@ def integrate(
     keep_states: bool = False,
     on_step: OnStep | None = None,
 ) -> Solution:
-    """x carried along the grid; at each of its times the samples wait for each other."""
+    """Integrate x along the grid of times; all samples reach a time of the grid before any goes on."""
     walk = Walk(velocity, x, times, tolerance)
     states = [x]
     for end in times[1:]:
@@ -48,14 +48,14 @@ def integrate(
 
 
 class Walk:
-    """Where each sample stands: its time, x, the slope there, and the length of step it would take next."""
+    """State of the integration: for each sample its time, x, slope, and next step size."""
 
     def __init__(self, velocity: CountedVelocity, x: State, times: list[float], tolerance: Tolerance) -> None:
         self.velocity, self.tolerance, self.attempts = velocity, tolerance, 0
         self.x, self.t = x, at(times[0], x, tuple(x.shape[:1]) if x.ndim > 1 else ())
-        # A shorter step would be lost in the rounding of the times.
+        # a shorter step would vanish in the rounding of the times
         self.shortest = 4 * torch.finfo(self.t.dtype).eps * max(abs(t) for t in times)
-        if len(times) > 1:  # else there is nowhere to go, and nothing to pay
+        if len(times) > 1:  # a single time needs no evaluation
             self.slope = self._first_slope(times)
             self._refuse_non_finite()
             self.length = first_length(velocity, x, self.slope, self.t, times[-1] - times[0], self.tolerance)
@@ -63,7 +63,7 @@ class Walk:
         self.accepted = self.rejected = torch.zeros_like(self.t, dtype=torch.int64)
 
     def _first_slope(self, times: list[float]) -> State:
-        """The slope at the start; samples of a velocity that does not tell their times apart get one in common."""
+        """The slope at the start; switches to a common step size if velocity ignores per-sample times."""
         is_batch = self.x.ndim > 1 and len(self.x) > 1
         slope = slope_at_own_times(self.velocity, self.x, times[0], times[-1]) if is_batch else None
         if slope is not None:
@@ -73,7 +73,7 @@ class Walk:
         return self.velocity(self.x, self.t)
 
     def attempt(self, target: Times) -> None:
-        """Every sample tries a step towards the target, and takes it if its error is within the tolerance."""
+        """Attempt a step of every sample towards the target; accept it where the error is within the tolerance."""
         self.attempts += 1
         remaining = (target - self.t).abs()
         is_last = self.length >= remaining
@@ -82,9 +82,9 @@ class Walk:
         trial = try_step(self.velocity, self.x, self.slope, self.t, end)
         error = self.tolerance.multiple(trial.error, self.x, trial.x)
         is_walking = self.t != target
-        is_accepted = is_walking & (error <= 1)  # false where the error is not a number
+        is_accepted = is_walking & (error <= 1)  # False for a NaN error
         longer = length * rescaling(error)
-        # A step cut short by the target says nothing against the length that was planned.
+        # a step shortened to end at the target does not reduce the planned step size
         longer = torch.where(is_accepted & is_last, torch.maximum(longer, self.length), longer)
         self.length = torch.where(is_walking, longer, self.length)
         self._accept(is_accepted, trial, end)
@@ -99,7 +99,7 @@ class Walk:
         self.t = torch.where(is_accepted, end, self.t)
 
     def lateness(self, target: Times) -> str:
-        """Which sample is how far after the last step that was allowed."""
+        """The error message if max_steps was not enough: the first unfinished sample and its time."""
         return (
             f"{self._first(self.t != target)} after max_steps = {self.attempts} steps (rtol {self.tolerance.rtol:g}, "
             f"atol {self.tolerance.atol:g}); allow more, loosen rtol and atol, or use a fixed-step solver"
@@ -111,17 +111,17 @@ class Walk:
             raise ValueError(f"{self._first(~is_finite)}: x or the velocity is not finite at the start")
 
     def _refuse_standstill(self, is_stuck: Chosen, error: Times) -> None:
-        """Stop where steps have become too short to move t: the velocity is not finite, or far from smooth."""
+        """ValueError if steps are too short to change t: the velocity is not finite, or far from smooth."""
         if bool(is_stuck.any()):
             length, missed = (float(values[is_stuck][0]) for values in (self.length, error))
             raise ValueError(
-                f"{self._first(is_stuck)}: a step of {length:.2g} is too short to go on, and the error of the last "
-                f"was {missed:.3g} times the tolerance; check that the velocity is finite, loosen rtol and atol, "
+                f"{self._first(is_stuck)}: a step of {length:.2g} is too short to continue, and the last error was "
+                f"{missed:.3g} times the tolerance; check that the velocity is finite, loosen rtol and atol, "
                 "or use a fixed-step solver"
             )
 
     def _first(self, chosen: Chosen) -> str:
-        """The first of the chosen samples and its time, in words."""
+        """The first of the chosen samples and its time, for a message."""
         if self.t.ndim == 0:
             return f"dopri5 at t = {float(self.t):.6g}"
         first = int(chosen.nonzero()[0])

@@ -1,6 +1,6 @@
-"""One step of Dormand-Prince 5(4), its error in units of the tolerance, and the length that a step should have.
+"""One step of Dormand-Prince 5(4), its error in units of the tolerance, and the choice of the step size.
 
-Everything is per sample: times, lengths and errors have the shape of the batch, or none for a single system.
+Times, step sizes and errors are per sample, of shape (batch,), or scalars for a single system.
 Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.4.
 """
 
@@ -22,11 +22,11 @@ Lengths = Float[Tensor, "*batch"]
 class Tolerance(NamedTuple):
     rtol: float
     atol: float
-    is_common: bool = False  # whether samples share their steps: the largest error counts for all
+    is_common: bool = False  # samples share a step size, determined by the largest error
 
-    @torch.no_grad()  # steps are chosen, not differentiated
+    @torch.no_grad()  # step sizes have no gradient
     def multiple(self, error: State, x: State, other: State | None = None) -> Float[Tensor, "*batch"]:
-        """Each sample's root mean square error, entries measured in the tolerance at the larger of its states."""
+        """Root mean square over each sample of error / (atol + rtol max(|x before|, |x after|))."""
         each = self._each(error, x, other)
         return each.amax() if self.is_common else each
 
@@ -38,12 +38,12 @@ class Tolerance(NamedTuple):
 
 class Attempt(NamedTuple):
     x: State
-    slope: State  # at the end of the step: the first slope of the next
+    slope: State  # at the end of the step, reused as the first slope of the next step
     error: State
 
 
 def try_step(velocity: CountedVelocity, x: State, slope: State, start: Times, end: Times) -> Attempt:
-    """A step of each sample from `start` to `end`, where its first slope is known."""
+    """A step of each sample from `start` to `end`, given its first slope."""
     step, slopes, moved = end - start, [slope], x
     for a, c in zip(DOPRI5.a[1:], DOPRI5.c[1:], strict=True):
         moved = shifted(x, beside(step, x), a, slopes)
@@ -56,7 +56,7 @@ def try_step(velocity: CountedVelocity, x: State, slope: State, start: Times, en
 def first_length(
     velocity: CountedVelocity, x: State, slope: State, t: Times, span: float, tolerance: Tolerance
 ) -> Lengths:
-    """For the first step, from the size of x, its slope and the slope's change (Hairer, p. 169)."""
+    """Size of the first step, from x, its slope and the change of the slope (Hairer, p. 169)."""
     size, steepness = tolerance.multiple(x, x), tolerance.multiple(slope, x)
     probe = (0.01 * size / steepness).clamp(min=SHORTEST_FIRST_STEP)
     probe = torch.where(torch.minimum(size, steepness) < 1e-5, SHORTEST_FIRST_STEP, probe)
@@ -69,6 +69,6 @@ def first_length(
 
 
 def rescaling(error: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Factor from one step's length to the next, given the error as a multiple of the tolerance."""
+    """Factor from one step size to the next, given the error as a multiple of the tolerance."""
     wanted = SAFETY * error.clamp(min=1e-10) ** (-1 / DOPRI5.order)
     return wanted.nan_to_num(nan=MOST_SHRINKING).clamp(MOST_SHRINKING, MOST_GROWTH)

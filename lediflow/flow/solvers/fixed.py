@@ -1,6 +1,6 @@
-"""Explicit Runge-Kutta, one step between each time of the grid and the next.
+"""Explicit Runge-Kutta methods with one step between consecutive times of the grid.
 
-A constant part of the velocity is integrated exactly, whatever the method: inpainting (eq. 7) rests on that.
+Every method integrates a constant velocity exactly, which inpainting (eq. 7) relies on.
 """
 
 from itertools import pairwise
@@ -20,7 +20,7 @@ def integrate(
     keep_states: bool = False,
     on_step: OnStep | None = None,
 ) -> Solution:
-    """x carried along the grid of times."""
+    """Integrate x along the grid of times."""
     states, is_finite = [x], [x.isfinite().all()]
     for start, end in pairwise(times):
         x = shifted(x, end - start, tableau.b, stage_slopes(tableau, velocity, x, start, end - start))
@@ -29,7 +29,7 @@ def integrate(
             states.append(x)
         if on_step is not None:
             on_step(at(end, x), x)
-    # Looked at once, at the end: a look at each step would make the host wait for the device each time.
+    # read once at the end, because reading it at each step would synchronise with the device each time
     refuse_non_finite(torch.stack(is_finite).tolist(), times, tableau.name)
     return Solution(x, velocity.calls, states=torch.stack(states) if keep_states else None)
 
@@ -43,14 +43,12 @@ def stage_slopes(tableau: Tableau, velocity: CountedVelocity, x: State, t: float
 
 
 def refuse_non_finite(is_finite: list[bool], times: list[float], solver: str) -> None:
-    """Name the step in which x stopped being a number."""
+    """ValueError naming the step after which x is no longer finite."""
     if all(is_finite):
         return
     step = is_finite.index(False)
     if step == 0:
-        raise ValueError(
-            f"{solver}: x is not finite at the start, t = {times[0]:.6g}; look at where it comes from"
-        )
+        raise ValueError(f"{solver}: x is not finite at the start, t = {times[0]:.6g}; check its source")
     raise ValueError(
         f"{solver}: x is no longer finite after step {step} of {len(times) - 1}, from t = {times[step - 1]:.6g} to "
         f"{times[step]:.6g}; check that the velocity is finite, or take more steps"

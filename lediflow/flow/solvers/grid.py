@@ -1,4 +1,4 @@
-"""The times that a solver visits: a strictly monotone list, upwards or downwards."""
+"""The grid of times of a solver: strictly increasing or strictly decreasing."""
 
 import math
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from itertools import pairwise
 
 from torch import Tensor
 
-MOST_STEPS = 1_000_000  # the times of a grid are held in memory
+MOST_STEPS = 1_000_000  # because all times of a grid are held in memory
 
 
 def equal_steps(t0: float, t1: float, steps: int) -> list[float]:
-    """`steps` equal steps from t0 to t1; where they are one time, only that one."""
+    """The times of `steps` equal steps from t0 to t1; [t0] if t0 == t1."""
     if not (math.isfinite(t0) and math.isfinite(t1)):
         raise ValueError(f"t0 = {t0}, t1 = {t1}: a solver runs between two finite times")
     if t0 == t1:
@@ -19,7 +19,7 @@ def equal_steps(t0: float, t1: float, steps: int) -> list[float]:
 
 
 def checked_times(times: Sequence[float] | Tensor) -> list[float]:
-    """The user's own grid: at least two finite times, each later than the one before, or each earlier."""
+    """Check a given grid: at least two finite times, strictly increasing or decreasing."""
     grid = [float(t) for t in times]
     if len(grid) < 2:
         raise ValueError(f"times has {len(grid)} entries; give at least a start and an end")

@@ -1,4 +1,4 @@
-"""The one function that integrates, whatever the solver."""
+"""`solve`: the entry point of all solvers."""
 
 import math
 from collections.abc import Sequence
@@ -32,11 +32,10 @@ def solve(
     keep_states: bool = False,
     on_step: OnStep | None = None,
 ) -> Solution:
-    """x carried from t0 to t1 in `steps` equal steps, or along `times`, which stands for all three.
+    """Integrate x from t0 to t1 in `steps` equal steps, or along `times`, which replaces t0, t1 and steps.
 
-    dopri5 chooses its steps between these times itself, from rtol and atol, and gives up after `max_steps` (`steps`
-    is nothing to it).
-    `keep_states` returns x at every time of the grid; `on_step(t, x)` is called after every step.
+    dopri5 ignores `steps`: it adapts its steps to rtol and atol, and raises ValueError after `max_steps`.
+    With `keep_states`, the result has x at every time of the grid. `on_step(t, x)` is called after every step.
     """
     check_solver(solver, steps)
     counted = CountedVelocity(velocity)
@@ -58,14 +57,14 @@ def solve(
 
 
 def check_solver(solver: str, steps: int) -> None:
-    """Refuse an unknown solver and numbers of steps that lead nowhere, before any work is done."""
+    """ValueError for an unknown solver or an invalid number of steps."""
     if solver not in SOLVERS:
         nearest = get_close_matches(solver, SOLVERS, n=1, cutoff=0.0)[0]
         raise ValueError(f"solver {solver!r}: known are {', '.join(SOLVERS)}; did you mean {nearest!r}?")
     if solver != "dopri5" and not isinstance(steps, Integral):
         raise ValueError(f"solver {solver!r} with steps={steps!r}: give a whole number of steps, 1 or more")
     if isinstance(steps, Real) and steps < 1:
-        raise ValueError(f"solver {solver!r} with {steps} steps: steps < 1 lead nowhere; give 1 or more")
+        raise ValueError(f"solver {solver!r} with {steps} steps: steps must be 1 or more")
 
 
 def checked_tolerance(rtol: float, atol: float) -> Tolerance:

@@ -1,4 +1,4 @@
-"""What every solver takes and gives."""
+"""Types that all solvers share: states, times, velocities and solutions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,28 +7,28 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-State = Float[Tensor, "*dims"]  # the first axis, where there is more than one, is the batch
-Times = Float[Tensor, "*batch"]  # one time for all samples (a scalar), or one each
+State = Float[Tensor, "*dims"]  # with more than one axis, the first is the batch
+Times = Float[Tensor, "*batch"]  # a scalar, or one time per sample
 Velocity = Callable[[State, Times], State]  # (x, t) -> dx/dt
 OnStep = Callable[[Times, State], None]  # (t, x) after each step
 
 
 class Solution(NamedTuple):
-    """Where x ended, and what it cost. Fixed-step solvers leave `accepted` and `rejected` out."""
+    """x at the end, and the cost. `accepted` and `rejected` are None for fixed-step solvers."""
 
     x: State
-    nfe: int  # calls of the velocity: a call serves the whole batch
-    accepted: Int64[Tensor, "*batch"] | None = None  # steps each sample took
-    rejected: Int64[Tensor, "*batch"] | None = None  # steps each sample tried and repeated shorter
-    states: Float[Tensor, "times *dims"] | None = None  # x at every time of the grid, where asked for
+    nfe: int  # calls of the velocity, each for the whole batch
+    accepted: Int64[Tensor, "*batch"] | None = None  # number of accepted steps of each sample
+    rejected: Int64[Tensor, "*batch"] | None = None  # number of rejected steps of each sample
+    states: Float[Tensor, "times *dims"] | None = None  # x at every time of the grid, if keep_states
 
 
 class UnfitVelocityError(ValueError):
-    """A velocity that no shape of its times would make fit."""
+    """The velocity does not fit, whatever the shape of its times."""
 
 
 class CountedVelocity:
-    """A velocity that counts its calls and answers in the shape of x."""
+    """Wraps a velocity: counts its calls and checks that the result has the shape of x."""
 
     def __init__(self, velocity: Velocity) -> None:
         self.velocity, self.calls = velocity, 0
@@ -39,29 +39,29 @@ class CountedVelocity:
         if slope.shape != x.shape:
             raise ValueError(
                 f"velocity(x, t) gave shape {tuple(slope.shape)} for x of {tuple(x.shape)} and t of "
-                f"{tuple(t.shape)}; it must answer in the shape of x, and take one time or one for each sample"
+                f"{tuple(t.shape)}; it must return the shape of x, and accept a scalar time or one per sample"
             )
         return slope
 
 
 def time_dtype(x: State) -> torch.dtype:
-    """Times are never coarser than float32, whatever x is kept in."""
+    """The dtype of times: that of x, but at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def at(t: float, x: State, shape: tuple[int, ...] = ()) -> Times:
-    """The time as a tensor beside x, filled in place: no copy from host to device."""
+    """The time as a tensor on the device of x, created there without a copy from the host."""
     return torch.full(shape, t, dtype=time_dtype(x), device=x.device)
 
 
 def beside(values: Float[Tensor, "*batch"] | Bool[Tensor, "*batch"], x: State) -> Tensor:
-    """One value per sample, with axes of length one appended to meet x; numbers in x's dtype."""
+    """One value per sample, in x's dtype, with axes of length one appended to broadcast with x."""
     values = values if values.dtype == torch.bool else values.to(x.dtype)
     return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))
 
 
 def shifted(x: State, step: float | Tensor, weights: tuple[float, ...], slopes: list[State]) -> State:
-    """x + step * sum of weighted slopes, skipping weights of zero."""
+    """x + step * sum of weights * slopes, skipping zero weights."""
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:
             x = x + (step * weight) * slope

@@ -1,7 +1,7 @@
-"""How well a flow is undone: forwards, then backwards, with the same solver.
+"""Round-trip error of a solver: integrate forwards, then backwards.
 
-An exact flow comes back to where it began, so what is missing is the solver's error on both ways. Editing by
-inversion (interpolation, anonymisation: arXiv:2505.20723, section 3) can be no better than this.
+An exact solver returns to the start, so the difference is the solver's error in both directions. It is a lower bound
+of the error of editing by inversion (interpolation, anonymisation: arXiv:2505.20723, section 3).
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,12 @@ from lediflow.flow.solvers.problem import State, Velocity
 
 
 class RoundTrip(NamedTuple):
-    relative_error: Float[Tensor, "*batch"]  # |x there and back - x| / |x| of each sample
-    there: State  # x at the far end
+    """Result of round_trip_error."""
+
+    relative_error: Float[Tensor, "*batch"]  # |x after the round trip - x| / |x| of each sample
+    there: State  # x at t1
     back: State
-    nfe: int  # of both ways
+    nfe: int  # of both directions
 
 
 def round_trip_error(
@@ -31,7 +33,7 @@ def round_trip_error(
     times: Sequence[float] | Float[Tensor, " times"] | None = None,
     **options: Any,
 ) -> RoundTrip:
-    """x from t0 to t1 and back, with the options of `solve`; `times` is run through in both directions."""
+    """Integrate x from t0 to t1 and back, with the options of `solve`; `times` is used in both directions."""
     homewards = None if times is None else list(times)[::-1]
     there = solve(velocity, x, t0=t0, t1=t1, times=times, **options)
     back = solve(velocity, there.x, t0=t1, t1=t0, times=homewards, **options)
@@ -40,5 +42,5 @@ def round_trip_error(
 
 
 def sample_norm(x: State) -> Float[Tensor, "*batch"]:
-    """Of each sample; of the whole where x has no batch axis."""
+    """Euclidean norm of each sample; of the whole x if it has no batch axis."""
     return x.flatten(start_dim=min(1, x.ndim - 1)).norm(dim=-1)

@@ -4,7 +4,7 @@ One step of size h from (t, x) takes the slopes
 
     k_i = velocity(x + h sum_j a_ij k_j, t + c_i h),    x' = x + h sum_i b_i k_i.
 
-Names and members are those of torchdiffeq, the authors' integrator: its "rk4" is Kutta's 3/8 rule.
+Names and methods are those of torchdiffeq, which the authors use: its "rk4" is Kutta's 3/8 rule.
 Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.1.
 """
 
@@ -16,7 +16,7 @@ class Tableau:
     """An explicit method; row i of `a` has i entries."""
 
     name: str
-    order: int  # the error at a fixed end time falls as h^order
+    order: int  # the error at a fixed end time is O(h^order)
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
     c: tuple[float, ...]
@@ -39,7 +39,7 @@ RK4 = Tableau(
 )
 TABLEAUS = {tableau.name: tableau for tableau in (EULER, MIDPOINT, HEUN2, HEUN3, RK4)}
 
-# Dormand & Prince (1980). The last stage is taken at the step's end, so it serves as the next step's first.
+# Dormand & Prince (1980). The last stage is evaluated at the end of the step and reused as the first stage of the next.
 DOPRI5 = Tableau(
     name="dopri5",
     order=5,
@@ -55,5 +55,5 @@ DOPRI5 = Tableau(
     b=(35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0),
     c=(0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
 )
-# Fifth-order weights less those of the embedded fourth-order method: the error estimate of a step.
+# error estimate: fifth-order weights minus those of the embedded fourth-order method
 DOPRI5_ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)

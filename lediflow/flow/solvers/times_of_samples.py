@@ -1,10 +1,10 @@
-"""Whether a velocity gives every sample a time of its own, t of shape (batch,), or takes one time for all.
+"""Checks, with a few calls, whether velocity(x, t) accepts one time per sample, t of shape (batch,).
 
-The slope of a sample must be a function of that sample's time, whatever the others'. So the slopes at one time for
-all, early and late, are compared with those where some samples are early and some late. Any two samples are apart in
-one of the patterns, the binary digits of their numbers; an entry of x that listens to another sample's time is seen
-there. The state is one without zeros and the times without a simple ratio to the interval, since what is zero, or
-returns periodically, could look alike at different times.
+A sample's slope must depend on its own time only. The slopes with all samples at an early time and all at a late
+time are compared with those where some samples are early and others late. The patterns are the binary digits of
+the sample indices, so any two samples differ in one of them, and a dependence on another sample's time is detected.
+The state has no zeros, and the two times have no simple ratio to the interval, because zeros or periodic functions
+could give equal slopes at different times.
 """
 
 import torch
@@ -12,25 +12,25 @@ from torch import Tensor
 
 from lediflow.flow.solvers.problem import CountedVelocity, State, UnfitVelocityError, at, beside
 
-EARLY, LATE = 0.1180340, 0.9270510  # parts of the interval
-FINAL = (UnfitVelocityError, torch.OutOfMemoryError)  # other shapes of times would not help
+EARLY, LATE = 0.1180340, 0.9270510  # fractions of the interval
+FINAL = (UnfitVelocityError, torch.OutOfMemoryError)  # errors that do not depend on the shape of t
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def slope_at_own_times(velocity: CountedVelocity, x: State, start: float, end: float) -> State | None:
-    """The slope at the start, for times of shape (batch,); None: the velocity does not tell these times apart."""
+    """The slope at the start, for times of shape (batch,); None if velocity does not accept one time per sample."""
     try:
         slope = velocity(x, at(start, x, (len(x),)))
-        return slope if tells_times_apart(velocity, without_zeros(x), start, end) else None
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # shapes or types that do not meet
+        return slope if accepts_time_per_sample(velocity, without_zeros(x), start, end) else None
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # shapes or types that do not match
         if isinstance(error, FINAL) or any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         return None
 
 
 @torch.no_grad()
-def tells_times_apart(velocity: CountedVelocity, x: State, start: float, end: float) -> bool:
-    """Whether each sample's slope is that of its own time, in every pattern of early and late samples."""
+def accepts_time_per_sample(velocity: CountedVelocity, x: State, start: float, end: float) -> bool:
+    """Whether each sample's slope depends on its own time only, in every pattern of early and late samples."""
     early, late = (at(start + part * (end - start), x, (len(x),)) for part in (EARLY, LATE))
     slope_early, slope_late = velocity(x, early), velocity(x, late)
     for is_late in patterns(len(x), x.device):
@@ -43,13 +43,13 @@ def tells_times_apart(velocity: CountedVelocity, x: State, start: float, end: fl
 
 
 def patterns(count: int, device: torch.device) -> list[Tensor]:
-    """The binary digits of the numbers below `count`: each pair of numbers differs in one of them."""
+    """The binary digits of 0 ... count - 1, one mask per digit; any two numbers differ in one of them."""
     number = torch.arange(count, device=device)
     return [(number >> digit) % 2 == 1 for digit in range((count - 1).bit_length())]
 
 
 def without_zeros(x: State) -> State:
-    """x with every entry moved away from zero, by numbers that follow no pattern."""
+    """x with every entry moved away from zero by irregular amounts."""
     place = torch.arange(x.numel(), device=x.device).view(x.shape)
     step = (0.5 + 0.4 * torch.cos(1.7 * place)).to(x.dtype) * (1 + x.detach().abs())
     return x.detach() + torch.where(x < 0, -step, step)

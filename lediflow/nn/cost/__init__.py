@@ -1,14 +1,14 @@
-"""What a network costs, from its specification alone: parameters, FLOPs and activation memory of one image.
+"""Cost of a network, computed from its specification: parameters, FLOPs and activation memory of one image.
 
 FLOPs are those of the forward pass, 2 per multiply-add, matrix products only: linear maps, and the two products
-of attention. A query of a neighborhood level counts kernel_size^2 keys, the work that the formula asks for,
-whatever the route in use spends; so counted, the paper's flow models take 119.6 GFLOP (RGB) and 88.5 GFLOP
-(SDV). Training takes three times the forward pass.
+of attention. A query of a neighborhood level counts kernel_size^2 keys, as in the formula, whatever the
+implementation computes. By this count the paper's flow models take 119.6 GFLOP (RGB) and 88.5 GFLOP (SDV).
+Training takes three times the forward pass.
 
-Activation memory is what one more image in the batch adds to the tensors that autograd keeps for the backward
-pass, in plain eager PyTorch: each operation keeps what its derivative needs, norms and lengths work on float32
-copies, and attention is a fused kernel that keeps queries, keys, values, output and one log-sum-exp per query
-and head. A compiler or a fused kernel that recomputes more keeps less.
+Activation memory is what one more image in the batch adds to the tensors that autograd stores for the backward
+pass in eager PyTorch: each operation stores what its derivative needs, norms and lengths use float32 copies, and
+attention is a fused kernel that stores queries, keys, values, output and one log-sum-exp per query and head.
+A compiler or a fused kernel that recomputes more stores less.
 """
 
 from lediflow.nn.cost.bricks import Cost

@@ -1,4 +1,4 @@
-"""The cost of an hourglass, level by level."""
+"""Cost of an hourglass, level by level."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from lediflow.nn.cost.bricks import (
 )
 from lediflow.nn.specs import HourglassSpec, LevelSpec, check_grid
 
-INDEX_BYTES = 8  # a class label, as torch counts them
+INDEX_BYTES = 8  # a class label is an int64
 
 
 @dataclass(frozen=True)
 class LevelCost:
-    """All layers of one token grid, and the way into the grid and out of it."""
+    """Cost of all layers of one token grid, and of the maps into and out of it."""
 
     name: str
-    height: int  # tokens
-    width: int  # tokens
+    height: int  # in tokens
+    width: int  # in tokens
     layers: int
     attention_projections: Cost
     attention_core: Cost
     feed_forward: Cost
-    resampling: Cost  # patches or merges that lead to this grid, splits that lead away from it
+    resampling: Cost  # patching or merging into this grid, splitting out of it
 
     @property
     def total(self) -> Cost:
@@ -42,10 +42,10 @@ class LevelCost:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """A model's levels, and what belongs to none of them."""
+    """Costs of a model's levels, and of its parts outside of them."""
 
     levels: Sequence[LevelCost]
-    besides: Mapping[str, Cost] = field(default_factory=dict)  # part -> cost
+    besides: Mapping[str, Cost] = field(default_factory=dict)  # name of the part -> cost
 
     @property
     def total(self) -> Cost:
@@ -53,9 +53,9 @@ class ModelCost:
 
     @property
     def training_flops(self) -> int:
-        """Forward and backward of one image: a linear map has two more products, for its input and its weight.
+        """FLOPs of forward and backward pass of one image: 3 times the forward pass (gradients of input and weight).
 
-        Recomputed layers do not count, as is the custom where utilisation is computed.
+        Recomputation is not counted, as is customary for model FLOPs utilisation.
         """
         return 3 * self.total.flops
 
@@ -68,9 +68,9 @@ def hourglass_cost(
     dtype: torch.dtype = torch.bfloat16,
     recompute: bool = False,
 ) -> ModelCost:
-    """Of one height x width image; `recompute` is activation checkpointing of every layer.
+    """Cost of one height x width image; `recompute` is activation checkpointing of every layer.
 
-    While a recomputed layer's gradient is taken, that layer's activations come on top.
+    With recomputation, the activations of one layer are added: they exist while its gradient is computed.
     """
     check_grid(spec.levels, spec.patch_size, height, width)
     memory, condition_width = Memory(dtype, recompute), spec.mapping.width
@@ -79,7 +79,7 @@ def hourglass_cost(
     for index, (level, side) in enumerate(zip(spec.levels, sides, strict=True)):
         grid = (height // side, width // side)
         resampling = hourglass_resampling(spec, index, grid[0] * grid[1], memory)
-        layers = level.depth * (1 if index == len(spec.levels) - 1 else 2)  # the middle is passed once
+        layers = level.depth * (1 if index == len(spec.levels) - 1 else 2)  # the middle level runs once
         levels.append(level_cost(f"level {index}", level, layers, grid, condition_width, resampling, memory))
     return ModelCost(levels, {"condition": condition_cost(spec, memory)})
 
@@ -93,7 +93,7 @@ def level_cost(
     resampling: Cost,
     memory: Memory,
 ) -> LevelCost:
-    """The layers of a level; recomputed ones keep their input only."""
+    """Cost of a level's layers; recomputed ones store only their input."""
     tokens = grid[0] * grid[1]
     projections = attention_projections(level, tokens, condition_width, memory)
     core = attention_core(level, tokens, memory)
@@ -107,7 +107,7 @@ def level_cost(
 
 
 def hourglass_resampling(spec: HourglassSpec, index: int, tokens: int, memory: Memory) -> Cost:
-    """Into and out of a level's grid: patches at the finest, merge and split with skip below."""
+    """Cost of the maps into and out of a level's grid: patches at the finest level, merge and split at the others."""
     width = spec.levels[index].width
     if index == 0:
         patch = spec.patch_size**2
@@ -120,14 +120,16 @@ def hourglass_resampling(spec: HourglassSpec, index: int, tokens: int, memory: M
 
 
 def image_head(tokens: int, width: int, out_width: int, memory: Memory) -> Cost:
-    """The norm and the map that end a model."""
+    """Cost of the last norm and linear map of a model."""
     return norm(tokens, width, None, memory) + linear(tokens, width, out_width, memory)
 
 
 def condition_cost(spec: HourglassSpec, memory: Memory) -> Cost:
-    """Embeddings and mapping network: once per image, whatever its size."""
+    """Cost of embeddings and mapping network: once per image, independent of its size."""
     width, mapping = spec.mapping.width, spec.mapping
-    embedding = linear(1, width, width, memory)  # of Fourier features: time, and augmentation if there is any
+    embedding = linear(
+        1, width, width, memory
+    )  # linear map of Fourier features: of time, and of augmentation if used
     inputs = embedding * (2 if spec.augmentation else 1)
     if spec.num_classes:
         inputs += Cost(parameters=spec.num_classes * width, kept_bytes=INDEX_BYTES)
@@ -135,4 +137,4 @@ def condition_cost(spec: HourglassSpec, memory: Memory) -> Cost:
         inputs += linear(1, spec.conditioning_dim, width, memory)
     norms = norm(1, width, None, memory) * 2
     blocks = feed_forward(1, width, mapping.feedforward_width, None, memory, mapping.dropout) * mapping.depth
-    return inputs + norms + blocks + memory.kept(width)  # the mapped vector, which every layer's norms share
+    return inputs + norms + blocks + memory.kept(width)  # the condition vector, shared by all norms

@@ -1,4 +1,4 @@
-"""Costs as a table to read: levels as rows, where the work lies as columns."""
+"""Costs as a text table: a row per level, a column per kind of operation."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ HEADS = (
 
 
 def cost_table(cost: ModelCost) -> str:
-    """One image's forward pass; the four columns after GFLOP are its parts."""
+    """The table for the forward pass of one image; the four columns after GFLOP add up to it."""
     rows = [level_row(level) for level in cost.levels]
     rows += [[name, "", "", *figures(part), "", "", "", "", megabytes(part)] for name, part in besides(cost)]
     return aligned([list(HEADS), *rows])
@@ -50,7 +50,7 @@ def megabytes(cost: Cost) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width; names on the left, numbers on the right."""
+    """Pad the columns: the first is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
     return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -1,11 +1,11 @@
-"""Triton kernels for NVIDIA GPUs, each the twin of a plain PyTorch function elsewhere in lediflow.nn.
+"""Triton kernels for NVIDIA GPUs; each implements a plain PyTorch function of lediflow.nn.
 
     neighborhood   lediflow.nn.neighborhood.triton
     heads          lediflow.nn.heads
     geglu          lediflow.nn.geglu
 
-Those modules register them as PyTorch operators and hold the definitions that the kernels must match, forward and
-backward. The kernel modules import Triton, which comes with PyTorch's CUDA builds, and are imported at the first use.
+Those modules register the kernels as PyTorch operators and contain the definitions that they must match, forward and
+backward. The kernel modules import Triton, which is part of PyTorch's CUDA builds, and are imported at the first use.
 """
 
 import logging
@@ -19,14 +19,16 @@ from torch.library import triton_op
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HAS_TRITON = find_spec("triton") is not None
 
-interpreted = False  # set by tests: Triton's interpreter (TRITON_INTERPRET=1) serves tensors on CPUs, slowly
+interpreted = (
+    False  # set by tests: Triton's interpreter (TRITON_INTERPRET=1) runs the kernels on CPUs, slowly
+)
 
 
 def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
     """Register a function that starts Triton kernels as the PyTorch operator `lediflow::name`.
 
-    Without Triton, PyTorch warns about each one; here that is no news (`missing` explains it where a kernel is asked
-    for), and the warnings are left out.
+    Without Triton, PyTorch warns about each operator. These warnings are suppressed, because `missing` gives the reason
+    when a kernel is requested.
     """
 
     def registered(function: Callable[..., Any]) -> Any:
@@ -42,7 +44,7 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
 
 @torch.compiler.assume_constant_result
 def missing(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why Triton kernels cannot serve tensors of this kind; None: they can."""
+    """Why Triton kernels do not support such tensors; None if they do."""
     if device.type != "cuda" and not interpreted:
         return f"Triton kernels run on GPUs, not on {device.type}"
     if dtype not in DTYPES:

@@ -1,7 +1,7 @@
-"""Triton kernels of the gate: value * gelu(gate), and its gradient by both halves in one pass.
+"""Triton kernels of the gate: value * gelu(gate), and the gradients of both halves in one pass.
 
-Arithmetic is float32 whatever the tensors' dtype. The compiler's own code for the gradient evaluates the gate once for
-each half, because the halves meet in one tensor.
+Arithmetic is in float32 whatever the tensors' dtype. torch.compile's code for the gradient evaluates the gate twice,
+once for each half, because both halves are in one tensor.
 """
 
 import triton
@@ -13,7 +13,7 @@ DENSITY_AT_ZERO = tl.constexpr(0.3989422804014327)  # 1 / sqrt(2 pi)
 
 @triton.jit
 def entries(rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Where this program's block lies: in the product, and its value in the tensor of both; and what exists."""
+    """Offsets of this program's block in the output and of its values in the input, and a mask of valid entries."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     return row * WIDTH + column, row * (2 * WIDTH) + column, (row < rows) & (column < WIDTH)

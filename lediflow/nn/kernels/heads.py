@@ -1,12 +1,12 @@
-"""Triton kernels between the projection and attention: split into heads, scale queries and keys, rotate them.
+"""Triton kernels between projection and attention: split into heads, scale queries and keys, rotate them.
 
-With x a query or key, r the length factor f = sqrt(s / (|x|^2 + eps)) and R its position's rotation,
+With a query or key x, the length factor f = sqrt(s / (|x|^2 + eps)) and the rotation R of its position,
 
     y = f R x,    dx = f R' (dy - y (y . dy) / s),    ds = sum of y . dy / (2 s),
 
-so the backward pass needs y and f only, and the projection's output is not kept.
-A rotation turns channel c of the first quarter of a head with its partner in the second quarter; the upper half
-stays. It is applied as y_c = x_c cos + x_partner sin, with the sign and the partner's address in hand.
+so the backward pass needs only y and f, and the projection's output is not stored.
+A rotation pairs channel c of the first quarter of a head with its partner in the second quarter; the upper half is
+unchanged. It is computed as y_c = x_c cos + x_partner sin, where sin carries the sign.
 """
 
 import triton
@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def channels(HEAD_DIM: tl.constexpr):
-    """Every channel, its partner, its pair's number, the sign of its sine, and whether it is rotated."""
+    """For every channel: index, partner, index of the pair, sign of the sine, and whether it is rotated."""
     channel = tl.arange(0, HEAD_DIM)
     PAIRS: tl.constexpr = HEAD_DIM // 4
     is_first, is_rotated = channel < PAIRS, channel < 2 * PAIRS
@@ -25,7 +25,7 @@ def channels(HEAD_DIM: tl.constexpr):
 
 @triton.jit
 def waves(cos, sin, position, head, heads, pair, sign, is_rotated, exists, PAIRS: tl.constexpr):
-    """Cosine and signed sine for every token and channel; 1 and 0 where nothing is rotated."""
+    """Cosine and signed sine for every token and channel; 1 and 0 for channels that are not rotated."""
     offset = (position * heads + head)[:, None] * PAIRS + pair[None, :]
     there = exists[:, None] & is_rotated[None, :]
     cosine = tl.load(cos + offset, mask=there, other=1.0).to(tl.float32)
@@ -70,7 +70,7 @@ def split_and_rotate(
 
 @triton.jit
 def load_at(x, token, positions, image, place, by_head, head, channel, there):
-    """Head vectors as float32, wherever their tensor keeps them."""
+    """Head vectors as float32, loaded with the strides of their tensor."""
     at = (token // positions * image + token % positions * place)[:, None] + head * by_head + channel[None, :]
     return tl.load(x + at, mask=there, other=0.0).to(tl.float32)
 
@@ -85,7 +85,7 @@ def split_and_rotate_gradient(
     tokens, positions, heads,
     HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The gradient by the projection's output, and y . dy for the gradient by the scale."""
+    """Gradient of the projection's output, and y . dy for the gradient of the scale."""
     head = tl.program_id(1)
     token = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     exists = token < tokens

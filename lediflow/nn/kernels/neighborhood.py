@@ -1,15 +1,16 @@
-"""Triton kernels of neighborhood attention, forward and backward, over tokens in their own order.
+"""Triton kernels of neighborhood attention, forward and backward, over tokens in row-major order.
 
-A program owns a tile of tokens, tile_height x tile_width of one head. The keys that a tile of queries can see,
-and the queries that can see a tile of keys, both lie in a rectangle little larger than the tile: it is walked
-`step_rows` rows at a time, its columns padded to a power of two, and a mask leaves each query its own window.
-No window is ever copied and no mask is stored; an 8 x 8 tile reads 14 x 16 keys where full attention reads the
-whole grid. The softmax is the online one; the backward pass recomputes the weights from the saved logarithm of
-their sum. Nothing is added atomically, so results repeat bit for bit.
+A program processes a tile of tokens, tile_height x tile_width of one head. The keys of a tile of queries, and the
+queries of a tile of keys, are both in a rectangle slightly larger than the tile. It is processed `step_rows` rows
+at a time, with its columns padded to a power of two, and a mask restricts each query to its window. No window is
+copied and no mask is stored; an 8 x 8 tile reads 14 x 16 keys where full attention reads the whole grid. The
+softmax is computed online; the backward pass recomputes the weights from the saved log-sum-exp. There are no atomic
+additions, so results are deterministic bit for bit.
 Sources: FlashAttention-2, arXiv:2307.08691; the rectangle is NATTEN's halo, arXiv:2403.04690.
 
-Symbols: q, k, v, o as ever; g is the loss's gradient by o; `lse` is log2 of the softmax's denominator and
-`delta` the sum of o * g over a head's channels, both "batch height width heads". Logits are in units of log 2.
+Symbols: q, k, v and o as usual; g is the gradient of the loss with respect to o; `lse` is log2 of the softmax's
+denominator, and `delta` the sum of o * g over a head's channels, both "batch height width heads". Logits are in units
+of log 2.
 """
 
 import triton
@@ -20,25 +21,25 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def first_key(query, length, KERNEL: tl.constexpr):
-    """The first key that a query sees along one axis (lediflow.nn.neighborhood.window)."""
+    """The first key of a query's window along one axis (see lediflow.nn.neighborhood.window)."""
     return tl.minimum(tl.maximum(query - KERNEL // 2, 0), length - KERNEL)
 
 
 @triton.jit
 def first_query(key, KERNEL: tl.constexpr):
-    """The first query that sees a key along one axis."""
+    """The first query whose window contains a key, along one axis."""
     return tl.where(key < KERNEL, 0, key - KERNEL + KERNEL // 2 + 1)
 
 
 @triton.jit
 def last_query(key, length, KERNEL: tl.constexpr):
-    """The last query that sees a key along one axis."""
+    """The last query whose window contains a key, along one axis."""
     return tl.where(key >= length - KERNEL, length - 1, tl.minimum(key + KERNEL // 2, length - 1))
 
 
 @triton.jit
 def sees(query_row, query_column, key_row, key_column, height, width, KERNEL: tl.constexpr):
-    """Whether queries see keys; positions off the grid are the caller's to mask."""
+    """Whether keys are in queries' windows; the caller masks positions outside of the grid."""
     top, left = first_key(query_row, height, KERNEL), first_key(query_column, width, KERNEL)
     in_rows = (key_row >= top) & (key_row < top + KERNEL)
     return in_rows & (key_column >= left) & (key_column < left + KERNEL)
@@ -54,14 +55,14 @@ def tile_origin(width, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr):
 
 @triton.jit
 def image_and_head(heads):
-    """Which image and head this program works on; the image as int64, for offsets beyond 2^31."""
+    """Image and head of this program; the image is int64 because offsets can exceed 2^31."""
     both = tl.program_id(1)
     return (both // heads).to(tl.int64), both % heads
 
 
 @triton.jit
 def load_heads(x, row, column, stride_row, stride_column, is_on_grid, HEAD_DIM: tl.constexpr):
-    """The head vectors at grid positions, "positions head_dim"; zeros off the grid."""
+    """The head vectors at grid positions, "positions head_dim"; zeros outside of the grid."""
     offset = row * stride_row + column * stride_column
     channel = tl.arange(0, HEAD_DIM)
     return tl.load(x + offset[:, None] + channel[None, :], mask=is_on_grid[:, None], other=0.0)
@@ -137,7 +138,7 @@ def query_gradient(
     SCALE: tl.constexpr, KERNEL: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
     TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr, STEP_ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient by one tile of queries, and `delta` for the kernel after it."""
+    """Gradient of one tile of queries, and `delta` for key_value_gradient."""
     image, head = image_and_head(heads)
     q += image * q_image + head * q_head
     k += image * k_image + head * k_head
@@ -187,7 +188,7 @@ def key_value_gradient(
     SCALE: tl.constexpr, KERNEL: tl.constexpr, HEAD_DIM: tl.constexpr, PRECISION: tl.constexpr,
     TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr, STEP_ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients by one tile of keys and values."""
+    """Gradients of one tile of keys and values."""
     image, head = image_and_head(heads)
     q += image * q_image + head * q_head
     k += image * k_image + head * k_head

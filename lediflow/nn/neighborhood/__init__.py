@@ -1,13 +1,13 @@
-"""Neighborhood attention: one call, several routes to the same numbers.
+"""Neighborhood attention: one function, several implementations (routes) with equal results.
 
 Each token attends to the kernel x kernel square around it. Tensors are "batch height width heads head_dim".
 
-    dense    the definition, any device and dtype: the oracle
-    sdpa     PyTorch's fused attention with a mask over the whole grid: the fastest on CPUs
-    triton   this package's own kernels: the fastest on NVIDIA GPUs
-    natten   the NATTEN library's kernels, as far as the installation has them
+    dense    the reference implementation, on any device and in any dtype
+    sdpa     PyTorch's fused attention with a mask over the whole grid; the fastest on CPUs
+    triton   this package's kernels; the fastest on NVIDIA GPUs
+    natten   the NATTEN library's kernels, if the installation has them
     flex     PyTorch's FlexAttention over tokens in tile order
-    auto     the fastest of these, measured once for each problem and remembered
+    auto     the fastest of these, measured once per problem and cached
 
 Source: arXiv:2204.07143.
 """
@@ -32,8 +32,8 @@ def neighborhood_attention(
 ) -> Heads:
     """softmax(scale q k^T) v over each query's window; scale defaults to 1 / sqrt(head_dim).
 
-    Raises ValueError for tensors of different shapes, a kernel that is no int or not inside the grid, an unknown
-    route, and a named route that cannot serve: only "auto" chooses.
+    Raises ValueError for tensors of different shapes, a kernel that is not an int or does not fit the grid, an unknown
+    route, and a named route that does not support the problem (there is no fallback; use "auto").
     """
     check_tensors(q, k, v, kernel_size)
     _, height, width, num_heads, head_dim = q.shape
@@ -45,7 +45,7 @@ def neighborhood_attention(
 
 
 def check_tensors(q: Heads, k: Heads, v: Heads, kernel_size: int) -> None:
-    """Refuse tensors that do not match and windows that do not fit."""
+    """ValueError for tensors of different shapes and for windows that do not fit the grid."""
     if q.ndim != 5 or q.shape != k.shape or q.shape != v.shape:
         raise ValueError(
             f"neighborhood attention: q, k and v must share one shape, batch x height x width x heads x head_dim; "

@@ -1,8 +1,9 @@
-"""Which route serves a problem fastest: measured once, remembered in a file beside the compile cache.
+"""Chooses the fastest route for a problem: measured once, cached in a file next to the compile cache.
 
-A problem is tokens, heads, head dim, kernel, dtype, device and direction; the batch is not part of it, and the
-measurement takes one that fills the device. The oracle is never a candidate: it keeps kernel^2 copies of the
-keys. FlexAttention is none while a compiler is at work: its own backward pass would wait for that compiler.
+A problem is the token grid, heads, head dim, kernel, dtype, device and direction. The batch size is not part of it; the
+measurement uses one that saturates the device. The dense route is never a candidate, because it needs kernel^2 copies
+of the keys. FlexAttention is not a candidate during compilation: compiling its backward pass would wait for the
+compilation in progress.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from lediflow.nn.neighborhood.protocol import Problem, Route
 
 log = logging.getLogger(__name__)
 
-FILLING_NUMBERS = {"cuda": 2**25, "cpu": 2**15}  # entries of q that keep a device busy
-REPEATS = 5  # laps of which the median counts
-CALLS = {"cuda": 4, "cpu": 1}  # in a lap: launching one must not be what is measured
-HOPELESS = 4  # times slower than the best: on CPUs, where the first call compiles nothing, it is the only one
-CLEARLY_FASTER = 0.9  # of the first candidate's time; less is noise, and one route everywhere is simpler
+FILLING_NUMBERS = {"cuda": 2**25, "cpu": 2**15}  # entries of q that saturate a device
+REPEATS = 5  # timings, of which the median is taken
+CALLS = {"cuda": 4, "cpu": 1}  # calls per timing: enough to hide the launch overhead
+# on CPUs, where the first call compiles nothing, a route this many times slower than the best is called only once
+HOPELESS = 4
+# a route replaces the first candidate only below this fraction of its time: smaller differences are noise
+CLEARLY_FASTER = 0.9
 
 
 def fastest_route(problem: Problem, routes: Mapping[str, Route], memory: Memory) -> str:
-    """The name of the fastest route that serves the problem, from memory or by measurement."""
+    """The name of the fastest route for the problem, from the cache or by measurement."""
     verdict = memory.recall(problem)
     if verdict is None:
         verdict = memory.keep(problem, measure(problem, routes))
@@ -38,14 +41,14 @@ def fastest_route(problem: Problem, routes: Mapping[str, Route], memory: Memory)
 
 
 def measure(problem: Problem, routes: Mapping[str, Route]) -> Verdict:
-    """Median milliseconds of every route that serves the problem; those that fail are reported and left out."""
+    """Measure every route that supports the problem (median milliseconds); failing routes are logged and skipped."""
     milliseconds: dict[str, float] = {}
     for name, route in routes.items():
         if route.missing(problem) is not None:
             continue
         try:
             milliseconds[name] = time_route(problem, route, min(milliseconds.values(), default=math.inf))
-        except Exception as error:  # a route that breaks is one not to take, whatever broke
+        except Exception as error:  # a route that fails for any reason is not chosen
             log.warning("neighborhood attention, %s: route %r failed: %s", problem, name, first_line(error))
     if not milliseconds:
         raise ValueError(f"neighborhood attention, {problem}: no route works; tried {', '.join(routes)}")
@@ -55,9 +58,9 @@ def measure(problem: Problem, routes: Mapping[str, Route]) -> Verdict:
 
 
 def time_route(problem: Problem, route: Route, best: float) -> float:
-    """Median milliseconds of one call, with its backward pass if the problem is training; `best` is another's."""
+    """Median milliseconds of one call, in training with its backward pass; `best` is the lowest time so far."""
     with (
-        warnings.catch_warnings(action="ignore"),  # of slow paths: that is what is being found out
+        warnings.catch_warnings(action="ignore"),  # warnings about slow paths do not matter here
         torch.inference_mode(False),
         torch.set_grad_enabled(problem.is_training),
         torch.autocast(problem.device.type, enabled=False),
@@ -77,7 +80,7 @@ def time_route(problem: Problem, route: Route, best: float) -> float:
 
 
 def example(problem: Problem) -> list[torch.Tensor]:
-    """q, k and v of a batch that keeps the device busy; the global random state stays untouched."""
+    """q, k and v of a batch that saturates the device; the global random state is not changed."""
     shape = (problem.height, problem.width, problem.num_heads, problem.head_dim)
     entries = problem.height * problem.width * problem.num_heads * problem.head_dim
     batch = max(1, FILLING_NUMBERS[problem.device.type] // entries)
@@ -87,7 +90,7 @@ def example(problem: Problem) -> list[torch.Tensor]:
 
 
 def elapsed(call: Callable[[], None], device: torch.device, calls: int) -> float:
-    """Milliseconds of a call, from so many of them to the end of their work on the device."""
+    """Milliseconds per call, averaged over `calls`, including the work on the device."""
     synchronize = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     synchronize()
     started = time.perf_counter()

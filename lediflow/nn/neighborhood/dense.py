@@ -1,6 +1,6 @@
-"""Neighborhood attention by the book: gather each query's window, then softmax over it.
+"""Reference neighborhood attention: gather each query's window, then softmax over it.
 
-Slow and hungry (kernel_size^2 copies of the keys), and right on any device and in any dtype: the oracle.
+Slow, and needs kernel_size^2 copies of the keys, but works on any device and in any dtype.
 """
 
 import torch
@@ -12,7 +12,7 @@ from lediflow.nn.shapes import Heads
 
 
 def missing(problem: Problem) -> None:
-    """Nothing: the oracle serves any device and dtype."""
+    """None: this route supports every problem."""
 
 
 def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -> Heads:

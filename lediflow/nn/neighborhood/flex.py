@@ -1,8 +1,8 @@
 """Neighborhood attention by FlexAttention, over tokens in tile order.
 
-Tokens are put in the order of 8 x 8 tiles, so that a block of consecutive keys is a patch of the image and a window
-touches few blocks; the rest are skipped. Grids that 8 does not divide are padded: no query sees a padded key, and
-padded queries are dropped. FlexAttention has no backward pass on CPUs.
+Tokens are reordered into 8 x 8 tiles, so that a block of consecutive keys is a patch of the image and a window
+overlaps few blocks; the others are skipped. Grids that 8 does not divide are padded: padded keys are masked, and
+padded queries are removed. FlexAttention has no backward pass on CPUs.
 Source: https://pytorch.org/blog/flexattention/.
 """
 
@@ -23,11 +23,11 @@ from lediflow.nn.shapes import Heads
 TILE = 8
 BLOCK = 128  # tokens: two tiles
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-SMALLEST_HEAD_DIM = 16  # of the kernels that FlexAttention generates for GPUs
+SMALLEST_HEAD_DIM = 16  # smallest that FlexAttention's GPU kernels support
 
 
 class Grid(NamedTuple):
-    """Height and width of the tokens, and of the tiles that cover them."""
+    """Height and width of a token grid; properties give the tiles that cover it."""
 
     height: int
     width: int
@@ -43,7 +43,7 @@ class Grid(NamedTuple):
 
 
 def missing(problem: Problem) -> str | None:
-    """Why FlexAttention cannot serve a problem."""
+    """Why FlexAttention does not support a problem; None if it does."""
     if problem.dtype not in DTYPES:
         return "FlexAttention takes float32, float16 and bfloat16 only"
     if problem.device.type == "cpu":
@@ -69,7 +69,7 @@ def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -
 
 
 def to_tiles(x: Heads, grid: Grid) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Tokens tile after tile, row after row within each; zeros beyond the grid."""
+    """Tokens in order of tiles, row-major within each; zeros outside of the grid."""
     rows, columns = grid.tiles
     x = F.pad(x, (0, 0, 0, 0, 0, columns * TILE - grid.width, 0, rows * TILE - grid.height))
     return rearrange(x, "b (y p) (x q) n d -> b n (y x p q) d", p=TILE, q=TILE)
@@ -83,14 +83,14 @@ def from_tiles(x: Float[Tensor, "batch heads tokens head_dim"], grid: Grid) -> H
 
 
 def kernel(device: torch.device) -> Any:
-    """FlexAttention itself where a compiler is at work already; on GPUs, compiled: only then it skips blocks."""
+    """FlexAttention; compiled on GPUs (only then it skips blocks), unless a compilation is in progress already."""
     if torch.compiler.is_compiling() or device.type == "cpu":
         return flex_attention
     return _always_compiled
 
 
 def _always_compiled(*arguments: Any, **options: Any) -> Any:
-    """Also where a caller keeps a model of its own from being compiled."""
+    """Compiled FlexAttention, also inside torch.compiler.disable."""
     with torch.compiler.set_stance("default"):
         return _compiled_kernel()(*arguments, **options)
 
@@ -108,7 +108,7 @@ def position(index: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def visibility(grid: Grid, kernel_size: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Whether a query sees a key, in the form FlexAttention asks for: by indices in tile order."""
+    """FlexAttention's mask function: whether a query attends to a key, given indices in tile order."""
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         (row, column), (key_row, key_column) = position(query, grid), position(key, grid)
@@ -121,7 +121,7 @@ def visibility(grid: Grid, kernel_size: int) -> Callable[[Tensor, Tensor, Tensor
 
 
 def block_mask(grid: Grid, kernel_size: int, device: torch.device) -> BlockMask:
-    """Which blocks of keys each block of queries needs; its tables are kept, compiled graphs hold them."""
+    """Which blocks of keys each block of queries needs; the tables are cached, because compiled graphs hold them."""
     length, (kv_count, kv_indices, q_count, q_indices) = grid.tokens, tables(*grid, kernel_size, device)
     return BlockMask(
         seq_lengths=(length, length),
@@ -140,7 +140,7 @@ def block_mask(grid: Grid, kernel_size: int, device: torch.device) -> BlockMask:
 
 @torch.compiler.assume_constant_result
 def tables(height: int, width: int, kernel_size: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Numbers and indices of the key blocks of each query block, then of the query blocks of each key block."""
+    """Counts and indices of the key blocks of each query block, then of the query blocks of each key block."""
     return _tables(Grid(height, width), kernel_size, device)
 
 

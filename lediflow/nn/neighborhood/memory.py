@@ -1,7 +1,8 @@
-"""What was measured, kept in the process and in a JSON file beside the compile cache.
+"""Cache of measured routes, in the process and in a JSON file next to the compile cache.
 
-The file is a convenience: unreadable, it is measured anew; unwritable, every process measures for itself. Several
-processes may write it; each replaces it whole, and the first verdict on a problem stays.
+The file is optional: if it cannot be read, routes are measured again; if it cannot be written, every process measures
+for itself. Several processes may write it; each write replaces the file atomically, and the first result for a problem
+is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verdict:
-    """The route to take and what was measured."""
+    """The chosen route and the measured times."""
 
     route: str
     milliseconds: dict[str, float] = field(default_factory=dict)
@@ -38,7 +39,7 @@ class Verdict:
 
 
 def default_file() -> Path:
-    """Beside the compile cache: TORCHINDUCTOR_CACHE_DIR, or PyTorch's own default for it."""
+    """The cache file, in TORCHINDUCTOR_CACHE_DIR or PyTorch's default for it."""
     folder = (
         os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         or Path(tempfile.gettempdir()) / f"torchinductor_{getuser()}"
@@ -47,20 +48,20 @@ def default_file() -> Path:
 
 
 class Memory:
-    """Verdicts by problem."""
+    """Cached verdicts by problem."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.verdicts: dict[Problem, Verdict] = {}
 
     def recall(self, problem: Problem) -> Verdict | None:
-        """The verdict of this process, else the file's."""
+        """The verdict of this process, else that in the file; None if there is none."""
         if problem not in self.verdicts and (entry := self._read().get(key(problem))) is not None:
             self.verdicts[problem] = Verdict(**entry)
         return self.verdicts.get(problem)
 
     def keep(self, problem: Problem, verdict: Verdict) -> Verdict:
-        """Remember a verdict, unless another process has been faster: then its verdict counts."""
+        """Store a verdict and return it; if another process stored one first, return that."""
         entries = self._read()
         entry = entries.setdefault(key(problem), asdict(verdict))
         self._write(entries)
@@ -68,7 +69,7 @@ class Memory:
         return self.verdicts[problem]
 
     def forget(self, problem: Problem) -> None:
-        """Drop a verdict that does not hold here."""
+        """Remove a verdict that is not valid here."""
         self.verdicts.pop(problem, None)
         self._write({name: entry for name, entry in self._read().items() if name != key(problem)})
 
@@ -90,7 +91,7 @@ class Memory:
 
 
 def is_verdict(entry: object) -> bool:
-    """Whether an entry of the file can be read as a verdict."""
+    """Whether an entry of the file has the form of a verdict."""
     match entry:
         case {"route": str(), "milliseconds": dict(times), **others}:
             return not others and all(isinstance(ms, int | float) for ms in times.values())
@@ -99,7 +100,7 @@ def is_verdict(entry: object) -> bool:
 
 
 def key(problem: Problem) -> str:
-    """The problem, the device's name and the versions that a measurement depends on."""
+    """Key of a cache entry: the problem, the device's name and the versions that a measurement depends on."""
     device = (
         torch.cuda.get_device_name(problem.device) if problem.device.type == "cuda" else problem.device.type
     )

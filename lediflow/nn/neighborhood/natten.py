@@ -1,7 +1,7 @@
-"""Neighborhood attention by NATTEN's kernels: the only home of `natten`.
+"""Neighborhood attention by NATTEN's kernels; the only module that imports `natten`.
 
-NATTEN has several backends and an installation has some of them: its CUDA kernels need a wheel for the GPU at hand,
-and without one there is FlexAttention only, which on CPUs has no backward pass.
+NATTEN has several backends, and an installation has some of them: the CUDA kernels need a wheel for the GPU model;
+without one only FlexAttention is available, which has no backward pass on CPUs.
 Source: arXiv:2403.04690; https://natten.org.
 """
 
@@ -13,7 +13,8 @@ import torch
 from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.shapes import Heads
 
-# On an H100 the older CUTLASS kernels beat the Hopper ones at kernel 7, most of all backwards (docs/performance.md).
+# On an H100 the older CUTLASS kernels are faster than the Hopper ones at kernel 7, most clearly in the backward pass
+# (docs/performance.md).
 PREFERENCE = ("blackwell-fna", "cutlass-fna", "hopper-fna", "flex-fna")
 SMALLEST_KERNEL = 2
 HOW = "a wheel for your GPU and PyTorch is listed at https://natten.org/install"
@@ -37,7 +38,7 @@ def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -
 
 
 def missing(problem: Problem) -> str | None:
-    """Why the installed NATTEN cannot serve a problem."""
+    """Why the installed NATTEN does not support a problem; None if it does."""
     if find_spec("natten") is None:
         return f"natten is not installed; {HOW}"
     if problem.kernel_size < SMALLEST_KERNEL:
@@ -52,7 +53,7 @@ def missing(problem: Problem) -> str | None:
 
 @torch.compiler.assume_constant_result
 def chosen_backend(head_dim: int, dtype: torch.dtype, device: torch.device, is_training: bool) -> str | None:
-    """The preferred one of the backends that serve; None: there is none."""
+    """The preferred backend among those that support the problem; None if there is none."""
     return _chosen_backend(head_dim, dtype, device, is_training)
 
 

@@ -1,8 +1,8 @@
-"""What every route of neighborhood attention promises.
+"""Interface of the routes of neighborhood attention.
 
-Each token attends to a kernel x kernel square of tokens that lies as centred on it as the border allows
-(lediflow.nn.neighborhood.window has the rule). The dense route is the oracle: every other route must match
-it, forward and backward. A route that cannot serve a problem says what is missing.
+Each token attends to a kernel x kernel square of tokens, centred on it as far as the border allows
+(see lediflow.nn.neighborhood.window). The dense route is the reference: every other route must match it, forward and
+backward. A route that does not support a problem says what is missing.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from lediflow.nn.shapes import Heads
 
 
 class Problem(NamedTuple):
-    """What decides whether a route can serve and how fast it is; the batch does not."""
+    """The properties that decide whether a route is supported and how fast it is; the batch size is not one."""
 
     height: int
     width: int
@@ -34,16 +34,19 @@ class Problem(NamedTuple):
 
 
 class RouteUnavailableError(ValueError):
-    """The route that was named cannot serve the problem here; the message says what is missing."""
+    """The named route does not support the problem here; the message says what is missing."""
 
 
 class NeighborhoodAttention(Protocol):
+    """softmax(scale q k^T) v over each query's window."""
+
     def __call__(self, q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -> Heads: ...
 
 
 class Route(NamedTuple):
+    """An implementation of neighborhood attention."""
+
     attention: NeighborhoodAttention
-    missing: Callable[[Problem], str | None]  # why a problem cannot be served here; None: it can
-    compiles: bool = (
-        False  # its backward pass is compiled at the first use: impossible inside another compilation
-    )
+    missing: Callable[[Problem], str | None]  # why a problem is not supported here; None if it is
+    # the backward pass is compiled at its first use, which is impossible during another compilation
+    compiles: bool = False

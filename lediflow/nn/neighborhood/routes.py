@@ -1,4 +1,4 @@
-"""The routes by name, and which of them serves a problem."""
+"""Table of the routes, and the choice of a route for a problem."""
 
 from difflib import get_close_matches
 
@@ -21,7 +21,7 @@ AUTO = "auto"
 memory = Memory(default_file())
 
 
-@torch.compiler.assume_constant_result  # decided while compiling: a graph contains one route
+@torch.compiler.assume_constant_result  # decided during compilation: a graph contains one route
 def route_for(
     name: str,
     height: int,
@@ -34,24 +34,24 @@ def route_for(
     is_training: bool,
     is_compiling: bool,
 ) -> str:
-    """The name of the route that serves a problem: the named one, or the fastest for "auto"."""
+    """The name of the route to use: `name` itself, or the fastest for "auto"."""
     problem = Problem(height, width, num_heads, head_dim, kernel_size, dtype, device, is_training)
     return fastest(problem, is_compiling) if name == AUTO else named(name, problem)
 
 
 def named(name: str, problem: Problem) -> str:
-    """A route that was asked for by its name; refused where it cannot serve."""
+    """The named route; RouteUnavailableError if it does not support the problem."""
     check_route(name)
     missing = ROUTES[name].missing(problem)
     if missing is not None:
         raise RouteUnavailableError(
-            f'attention route {name!r}, {problem}: {missing}; mend that, or use route "auto"'
+            f'attention route {name!r}, {problem}: {missing}; fix that, or use route "auto"'
         )
     return name
 
 
 def fastest(problem: Problem, is_compiling: bool) -> str:
-    """The route that "auto" takes; one that is remembered but cannot serve, or is no more, is measured anew."""
+    """The route for "auto"; measured again if the cached one is unsupported or no longer exists."""
     verdict = memory.recall(problem)
     if verdict is not None and (
         verdict.route not in ROUTES or ROUTES[verdict.route].missing(problem) is not None
@@ -62,7 +62,7 @@ def fastest(problem: Problem, is_compiling: bool) -> str:
 
 
 def check_route(name: str) -> None:
-    """Refuse an unknown route."""
+    """ValueError for an unknown route."""
     if name != AUTO and name not in ROUTES:
         nearest = get_close_matches(name, ROUTES, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else 'use "auto"'

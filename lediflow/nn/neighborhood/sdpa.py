@@ -1,7 +1,7 @@
 """Neighborhood attention as masked attention over the whole grid.
 
-Work grows with the square of the token count, yet on CPUs and small grids PyTorch's fused kernel with a
-boolean mask is the fastest route by far.
+The cost grows with the square of the token count, but on CPUs and small grids PyTorch's fused kernel with a boolean
+mask is by far the fastest route.
 """
 
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from lediflow.nn.shapes import Heads
 
 
 def missing(problem: Problem) -> None:
-    """Nothing: it is plain PyTorch."""
+    """None: this route supports every problem."""
 
 
 def attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: float) -> Heads:

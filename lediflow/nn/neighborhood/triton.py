@@ -1,8 +1,7 @@
-"""Neighborhood attention by this package's own Triton kernels: NVIDIA GPUs, forward and backward.
+"""Neighborhood attention by this package's Triton kernels, on NVIDIA GPUs, forward and backward.
 
-The kernels (lediflow.nn.kernels.neighborhood) read q, k and v where the projection left them and are registered
-with PyTorch as operators, so a compiled model contains them without a graph break. Triton comes with PyTorch's CUDA
-builds.
+The kernels (lediflow.nn.kernels.neighborhood) read q, k and v without a copy and are registered as PyTorch operators,
+so a compiled model contains them without a graph break. Triton is part of PyTorch's CUDA builds.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ Reach = Callable[[int, int, int, int], int]  # (start, count, length, kernel_siz
 
 
 class Tile(NamedTuple):
-    """How one kernel cuts the grid; the fastest values depend on the GPU, the results do not."""
+    """Tiling parameters of a kernel; the fastest values depend on the GPU, the results do not."""
 
     height: int
     width: int
@@ -32,27 +31,27 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-# The fastest of 54 on an H100 at head dim 64 and bfloat16 (docs/performance.md).
+# the fastest of 54 tilings on an H100 at head dim 64 in bfloat16 (docs/performance.md)
 FORWARD = Tile(height=8, width=8, step_rows=2, num_warps=4, num_stages=3)
 QUERY_GRADIENT = FORWARD._replace(step_rows=4)
 KEY_VALUE_GRADIENT = FORWARD
-NARROW = 16  # channels per head that leave room for more rows at once
+NARROW = 16  # heads of at most this many channels take more rows per step
 
 
 def key_value_tile(x: Heads) -> Tile:
-    """How the keys' gradient cuts the grid."""
+    """Tiling of the kernel for the gradients of keys and values."""
     return KEY_VALUE_GRADIENT._replace(step_rows=8) if x.shape[-1] <= NARROW else KEY_VALUE_GRADIENT
 
 
 def fitting(tile: Tile, x: Heads) -> Tile:
-    """The tile, smaller where numbers are wide: a block's shared memory holds 99 KB on an RTX 3090."""
+    """The tile, reduced for wide dtypes: shared memory per block is 99 KB on an RTX 3090."""
     if x.dtype != torch.float32:
         return tile
     return tile._replace(step_rows=2 if x.shape[-1] < max(HEAD_DIMS) else 1, num_stages=1)
 
 
 def missing(problem: Problem) -> str | None:
-    """Why the kernels cannot serve a problem."""
+    """Why the kernels do not support a problem; None if they do."""
     if (reason := kernels.missing(problem.device, problem.dtype)) is not None:
         return reason
     if problem.head_dim not in HEAD_DIMS:
@@ -113,35 +112,35 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 
 
 def empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients by q, k and v; the last two are laid out alike, as one kernel writes both."""
+    """Uninitialised gradients of q, k and v; the last two have equal strides, because one kernel writes both."""
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(k)
 
 
 def with_dense_channels(x: Tensor) -> Tensor:
-    """x with each head's channels side by side, as the kernels read them."""
+    """x, copied unless each head's channels are contiguous, as the kernels need."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def programs(x: Tensor, tile: Tile) -> tuple[int, int]:
-    """One program for each tile of each head of each image."""
+    """Grid of programs: one for each tile of each head of each image."""
     batch, height, width, heads, _ = x.shape
     return -(-height // tile.height) * -(-width // tile.width), batch * heads
 
 
 def strides(*tensors: Tensor) -> list[int]:
-    """Image, row, column and head strides of each."""
+    """Image, row, column and head strides of each tensor."""
     return [stride for x in tensors for stride in x.stride()[:4]]
 
 
 def sizes(x: Tensor) -> tuple[int, int, int]:
-    """Heads, height, width."""
+    """Number of heads, height and width of x."""
     return x.shape[3], x.shape[1], x.shape[2]
 
 
 def constants(
     x: Tensor, kernel_size: int, scale: float, tile: Tile, *, reach: Reach
 ) -> dict[str, int | float | str]:
-    """What a kernel is compiled for."""
+    """Compile-time constants of a kernel."""
     width, tile = x.shape[2], fitting(tile, x)
     columns = max(reach(start, tile.width, width, kernel_size) for start in range(0, width, tile.width))
     return {
@@ -159,13 +158,13 @@ def constants(
 
 
 def key_reach(start: int, count: int, length: int, kernel_size: int) -> int:
-    """How many keys the queries start ... start + count - 1 see between them, along one axis."""
+    """Number of keys in the windows of queries start ... start + count - 1 together, along one axis."""
     last = min(start + count, length) - 1
     return first_key(last, length, kernel_size) + kernel_size - first_key(start, length, kernel_size)
 
 
 def query_reach(start: int, count: int, length: int, kernel_size: int) -> int:
-    """How many queries see one of the keys start ... start + count - 1, along one axis."""
+    """Number of queries whose windows contain a key among start ... start + count - 1, along one axis."""
     last = min(start + count, length) - 1
     seers = [
         query for query in range(length)

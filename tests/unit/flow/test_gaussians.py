@@ -35,7 +35,7 @@ def test_scaling_multiplies_the_deviation_before_noise_is_added():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
 def test_a_scale_that_is_none_is_refused(scale):
-    with pytest.raises(ValueError, match=r"scale .*: give what the standard deviation is multiplied by"):
+    with pytest.raises(ValueError, match=r"scale .*: give the factor of the standard deviation"):
         widen(torch.zeros(1), 0.3, scale)
 
 

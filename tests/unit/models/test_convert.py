@@ -260,7 +260,7 @@ def test_attention_that_this_hourglass_lacks_is_refused(kind):
         ({"model": {"type": "image_v1"}}, "type 'image_v1': only 'image_transformer_v2'"),
         (
             {"channels": "3"},
-            r"metadata with \['channels'\]: the levels and the mapping network are not in it",
+            r"metadata with \['channels'\]: levels and mapping network are missing",
         ),
         (
             {"levels": '[{"depth": 1, "width": 16, "heads": 2}]', "mapping": "{}", "patch_size": "4"},
@@ -276,7 +276,7 @@ def test_attention_that_this_hourglass_lacks_is_refused(kind):
             "dropout_rate of 1 numbers for 2 widths: give one per level",
         ),
         ({"model": {"type": "image_transformer_v2", "patch_size": 4}}, "no input_channels, depths, widths"),
-        (None, r"metadata with \[\]: the levels and the mapping network are not in it; give k-diffusion's"),
+        (None, r"metadata with \[\]: levels and mapping network are missing; give k-diffusion's"),
         (
             {"levels": "[", "mapping": "{}"},
             "metadata, levels is not whole, or no JSON .*; give k-diffusion's",

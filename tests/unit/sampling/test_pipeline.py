@@ -260,5 +260,5 @@ def test_impossible_settings_are_refused_before_any_work(options, message):
 
 
 def test_fewer_than_no_images_cannot_be_drawn(learned):
-    with pytest.raises(ValueError, match="-3 images are asked for"):
+    with pytest.raises(ValueError, match="-3 images are requested"):
         learned(-3)
