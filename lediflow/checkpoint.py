@@ -1,4 +1,4 @@
-"""`python -m lediflow.checkpoint inspect|verify|export RUN`: look at a run's checkpoints, take weights out of them."""
+"""`python -m lediflow.checkpoint inspect|verify|export RUN`: list or verify a run's checkpoints, or export weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lediflow.run_folder import RunFolder
 from lediflow.text import PLANNED, duration, gigabytes, megabytes, number_table
 from lediflow.training.exporting import BEST, LAST, export_weights, exported_facts
 
-WHICH = {None: None, "averaged": LAST, "best": BEST}  # --weights -> what train.export calls it
+WHICH = {None: None, "averaged": LAST, "best": BEST}  # --weights -> the value of train.export
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def inspect(folder: RunFolder, arguments: argparse.Namespace) -> None:
-    """Every checkpoint in a line, whole or not; then the stored averages."""
+    """Print a table of all checkpoints, valid or damaged, and the stored averages."""
     rows = [["images", "steps", "ranks", "size", "age", "state"]]
     rows += [row_of(path) for path in paths_of(folder)]
     print(number_table(rows))
@@ -52,13 +52,15 @@ def inspect(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
 
 def row_of(path: Path) -> list[str]:
+    """The row of a checkpoint in the table, also if it disappears meanwhile."""
     try:
         return described(path)
-    except OSError as error:  # a run that trains removes old ones meanwhile
-        return [f"{int(path.name):,}", "?", "?", "?", "?", f"it is gone, or cannot be read ({error})"]
+    except OSError as error:  # a running training may remove old checkpoints
+        return [f"{int(path.name):,}", "?", "?", "?", "?", f"missing, or cannot be read ({error})"]
 
 
 def described(path: Path) -> list[str]:
+    """Images, steps, ranks, size, age and state of a checkpoint."""
     fault = find_fault(path)
     progress = Checkpoint(path).progress if fault is None else {}
     steps, ranks = (str(progress.get(key, "?")) for key in ("optimizer_steps", "ranks"))
@@ -67,11 +69,10 @@ def described(path: Path) -> list[str]:
 
 
 def verify(folder: RunFolder, arguments: argparse.Namespace) -> None:
-    """Hash everything; an error that names what is broken."""
+    """Verify the hashes of all checkpoints and stored averages; UserError that names the damaged ones."""
     checked = {path: find_fault(path) for path in paths_of(folder)}
-    faults = {
-        path: fault for path, fault in checked.items() if path.exists()
-    }  # a run that trains removes old ones
+    # a running training may have removed some in the meantime
+    faults = {path: fault for path, fault in checked.items() if path.exists()}
     stored = {path: find_snapshot_fault(path) for path in Snapshots(folder.averages).paths()}
     for path, fault in (faults | stored).items():
         print(f"{path}: {fault or 'whole'}")
@@ -79,8 +80,8 @@ def verify(folder: RunFolder, arguments: argparse.Namespace) -> None:
     if broken := [path.name for path, fault in faults.items() if fault]:
         advice.append(
             f"{len(broken)} of {len(faults)} checkpoints of {folder.root} are broken ({', '.join(broken)}); a run "
-            f"continues from the newest of the {len(faults) - len(broken)} whole ones. Remove the broken ones, they "
-            "are of no use"
+            f"continues from the newest of the {len(faults) - len(broken)} whole ones. Remove the broken ones; they "
+            "are useless"
         )
     if broken := [path.name for path, fault in stored.items() if fault]:
         advice.append(
@@ -92,7 +93,7 @@ def verify(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
 
 def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
-    """Weights of one checkpoint as an export folder."""
+    """Write weights of one checkpoint to an export folder."""
     checkpoint = chosen(folder, arguments.images)
     output = arguments.output or folder.export
     if arguments.output is not None:
@@ -114,17 +115,17 @@ def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
 
 def facts_of_others(checkpoint: Checkpoint, origin: str) -> dict[str, Any]:
-    """Facts for the export of weights that no validation has measured."""
+    """Facts for the export of weights that were not validated."""
     return exported_facts(checkpoint, LAST) | {"held_out_loss": None, "weights": origin}
 
 
 def is_export(folder: Path) -> bool:
-    """Whether an export of an earlier release is there."""
+    """Whether the folder has an export, also one of an earlier release."""
     return "weights_sha256" in object_if_any(folder / CONFIG)
 
 
 def chosen(folder: RunFolder, images: int | None) -> Checkpoint:
-    """The newest whole checkpoint, or the one that was asked for."""
+    """The newest valid checkpoint, or the one at `images`; UserError if it does not exist or is damaged."""
     checkpoints = CheckpointFolder(folder.checkpoints)
     if images is None:
         paths_of(folder)
@@ -142,12 +143,14 @@ def chosen(folder: RunFolder, images: int | None) -> Checkpoint:
 
 
 def paths_of(folder: RunFolder) -> list[Path]:
+    """All checkpoints of a run; UserError if there are none."""
     if paths := CheckpointFolder(folder.checkpoints).paths():
         return paths
     raise UserError(f"{folder.root} has no checkpoints; give the run folder of lediflow.train")
 
 
 def size_text(size: int) -> str:
+    """A number of bytes in MB or GB."""
     return megabytes(size) if size < 10**9 else gigabytes(size)
 
 
@@ -159,30 +162,33 @@ def size_of(path: Path) -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m lediflow.checkpoint",
-        description="A run's checkpoints: what there is, and weights from them.",
+        description="List or verify the checkpoints of a run, or export weights from them.",
     )
     verbs = parser.add_subparsers(required=True, metavar="inspect|verify|export")
     for task, text in (
-        (inspect, "a table of the checkpoints and stored averages"),
-        (verify, "hash every file; status 2 if a checkpoint is broken"),
-        (export, "write weights where sampling looks for them"),
+        (inspect, "print a table of the checkpoints and stored averages"),
+        (verify, "verify the hash of every file; status 2 if one is broken"),
+        (export, "write weights to the export folder, which sampling loads"),
     ):
         verb = verbs.add_parser(task.__name__, help=text, description=text)
         verb.add_argument("run", type=Path, metavar="RUN", help="run folder of lediflow.train")
         verb.set_defaults(task=task)
     verb.add_argument(
-        "--images", type=int, help="the checkpoint at so many images (default: the newest whole one)"
+        "--images", type=int, help="number of images of the checkpoint (default: the newest whole one)"
     )
     verb.add_argument("--output", type=Path, help="the export folder (default: RUN/export)")
     which = verb.add_mutually_exclusive_group()
     which.add_argument(
         "--weights",
         choices=["averaged", "best", "raw"],
-        help="averaged: at the end | best: averaged, at the lowest held-out loss | raw: those of the last step "
-        "(default: averaged or best, as the run was set by train.export)",
+        help="averaged: at the end | best: averaged, at the lowest held-out loss | raw: of the last step "
+        "(default: averaged or best, according to the run's train.export)",
     )
     which.add_argument(
-        "--ema", type=float, metavar="SIGMA_REL", help="an average of this width, from stored ones"
+        "--ema",
+        type=float,
+        metavar="SIGMA_REL",
+        help="an average of this width, computed from the stored ones",
     )
     return parser.parse_args()
 

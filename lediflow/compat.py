@@ -1,8 +1,8 @@
-"""Mends for other people's packages, applied before they are imported. Bottom layer: imports nothing of ours.
+"""Workarounds for third-party packages, applied before these are imported. Imports no other module of lediflow.
 
-torchvision from PyPI is built for CUDA; beside a CPU-only torch its import fails because two operators are
-missing, and open_clip and diffusers fail with it. Declaring the operators is enough for models and
-transforms; the operators themselves (detection) stay without an implementation.
+torchvision from PyPI is built for CUDA. With a CPU-only torch its import fails because two operators are missing, and
+so do the imports of open_clip and diffusers. Declaring the operators is enough for models and transforms; the operators
+themselves (for detection) remain without an implementation.
 """
 
 import importlib
@@ -10,13 +10,13 @@ import sys
 
 import torch
 
-_KEPT_ALIVE: list[torch.library.Library] = []  # a library's definitions vanish with the object
+_KEPT_ALIVE: list[torch.library.Library] = []  # definitions are removed when the Library object is deleted
 
 NMS = "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 QNMS = "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-def mend_torchvision() -> None:
+def fix_torchvision() -> None:
     """Make `import torchvision` work, if it is installed; call it before importing what needs torchvision."""
     try:
         importlib.import_module("torchvision")

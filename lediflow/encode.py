@@ -1,4 +1,4 @@
-"""`python -m lediflow.encode`: image shards -> shards of latents, sample by sample."""
+"""`python -m lediflow.encode`: encode image shards to shards of latents."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def report(command: EncodeCommand, made: Encoded) -> list[str]:
     """The result of `encode`, in sentences."""
     if made.index is None:
         return [
-            f"rank {command.rank} of {command.ranks} has made its shards; {made.missing} are missing that other "
-            "ranks make. The rank that makes the last one writes the index; repeat the command of a rank that was "
+            f"rank {command.rank} of {command.ranks} has written its shards; {made.missing} shards of other ranks are "
+            "missing. The rank that writes the last one writes the index; repeat the command of a rank that was "
             "stopped"
         ]
     verb = "already encoded" if made.is_reused else "encoded"

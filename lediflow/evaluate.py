@@ -1,4 +1,4 @@
-"""`python -m lediflow.evaluate`: generated images against real ones, and what they cost (see `evaluation.modes`)."""
+"""`python -m lediflow.evaluate`: quality of generated images, and their cost (see `evaluation.modes`)."""
 
 from __future__ import annotations
 

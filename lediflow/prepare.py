@@ -1,7 +1,7 @@
-"""`python -m lediflow.prepare`: photographs -> shards of square pictures.
+"""`python -m lediflow.prepare`: convert photographs to shards of square images.
 
-Worker processes import this module again, because Python's spawned processes import the main module. Whatever only the
-command needs is imported when it runs, so that workers start fast and need little memory.
+Worker processes import this module again, because spawned processes import the main module. Imports that only the
+command needs are inside its functions, so that workers start fast and need little memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m lediflow.sample`: new images from trained models."""
+"""`python -m lediflow.sample`: generate images with trained models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.folder import Drawing, SampleFolder
 from lediflow.tracking.progress import make_progress
 
-IRRELEVANT = ("batch_size", "device", "paths")  # options that change no image
+IRRELEVANT = ("batch_size", "device", "paths")  # options that images do not depend on
+# paths: images depend on the weights there, which are identified by their hashes
 PLACES = (
     "run",
     "sampler",
     "output",
     "codec_path",
-)  # where things lie: the hashes of weights say what they are
+)
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 def run(config: DictConfig) -> None:
-    """Draw the pictures that are not there yet."""
+    """Generate the images that do not exist yet."""
     command: SampleCommand = typed(config)
     folder = SampleFolder(Path(command.output))
     folder.check()
@@ -45,27 +46,27 @@ def run(config: DictConfig) -> None:
         return
     with folder.drawing(asked, places(command), command.count) as drawing:
         if there := command.count - len(drawing.missing):
-            print(f"{there} of {command.count} images are in {folder.root} already; drawing the others")
+            print(f"{there} of {command.count} images are in {folder.root} already; generating the others")
         draw_samples(pipeline, command, drawing)
     nfe = drawing.record["nfe"]
     print(f"sampled: {command.count} images with {nfe} evaluations of the flow model each, in {folder.root}")
 
 
 def settings(command: SampleCommand) -> dict[str, Any]:
-    """All that an image depends on besides its number."""
+    """The settings and weights that an image depends on, besides its number."""
     left_out = (*IRRELEVANT, *PLACES, "count")
     options = {key: value for key, value in dataclasses.asdict(command).items() if key not in left_out}
     return options | {"weights": pipeline_hashes(command.run, command.sampler)}
 
 
 def places(command: SampleCommand) -> dict[str, str | None]:
-    """Where the models lay."""
+    """Paths of the models and of the output, for the record."""
     found = {name: getattr(command, name) for name in PLACES}
     return {name: value if value is None else stored_path(value) for name, value in found.items()}
 
 
 def draw_samples(pipeline: LeDiFlowPipeline, command: SampleCommand, drawing: Drawing) -> None:
-    """Write the missing pictures, a batch at a time."""
+    """Generate and write the missing images in batches."""
     missing = drawing.missing
     progress = make_progress("sample", command.count)
     done = command.count - len(missing)

@@ -71,6 +71,7 @@ def submit_jobs(request: Request, is_dry: bool) -> None:
 
 
 def submit_all(jobs: Sequence[JobRecord], options: SubmitCommand, runs: Path) -> None:
+    """Submit the jobs with one copy of the code, and print how to follow them."""
     snapshot = str(copy_code(runs))
     for job in jobs:
         job.snapshot = snapshot
@@ -88,7 +89,9 @@ def submit_all(jobs: Sequence[JobRecord], options: SubmitCommand, runs: Path) ->
 def submit_pipeline(request: Request, is_dry: bool) -> None:
     """Submit the jobs of a pipeline that are neither done nor queued; all are checked before the first is submitted."""
     runs = Path(slurm_options(request.slurm).paths.runs)
-    queue = queue_now(is_dry)  # read before the folders, so that a job that ends meanwhile does not look lost
+    queue = queue_now(
+        is_dry
+    )  # read before the folders, so that a job that ends in between is not reported as lost
     jobs = pipeline_jobs(request)
     steps = plan(jobs, known_past(jobs, runs, queue))
     for line in plan_table(steps, dry_run(steps) if is_dry else carry_out(steps, runs)):

@@ -1,8 +1,8 @@
-"""`python -m lediflow.train`: train one stage, from wherever the run stands to its end."""
+"""`python -m lediflow.train`: start or continue the training of one stage, and export its weights."""
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports that take seconds
+if __name__ == "__main__":  # before the imports, which take seconds
     from lediflow.engine.early_signals import note_signals
 
     note_signals()
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run(config: DictConfig) -> None:
-    """One training command, from composed configuration to exported weights."""
+    """Run one training command: check the options, open the inputs, train, export."""
     started = time.time()
     separate_jobs(config)
     ranks = find_ranks()
@@ -62,7 +62,7 @@ def run(config: DictConfig) -> None:
     if is_done(folder, command):
         return
     check_command(command)
-    with StopRequest() as stop:  # from here on a signal is a request, answered at the first step's end
+    with StopRequest() as stop:  # from here on a signal is a request to stop, handled at the end of a step
         inputs = open_inputs(command, ranks)
         folder.create()
         with leased(folder.lease, is_first=ranks.is_first) as lease:
@@ -79,10 +79,10 @@ def run(config: DictConfig) -> None:
 
 
 def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks) -> None:
-    """End the process after a stop, saying how to go on."""
+    """End the process after a stop, with a message that says how to continue."""
     is_ours = reason is not StopReason.LEASE_LOST
     saved = f"the state is saved in {folder.root}. To continue: {this_command()}"
-    left = f"nothing was saved; {folder.lease} says who has it now"
+    left = f"nothing was saved; {folder.lease} names its present owner"
     if ranks.is_first:
         print(f"stopped: {reason.sentence}; {saved if is_ours else left}", file=sys.stderr)
     if is_ours:
@@ -92,6 +92,7 @@ def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks
 
 
 def answer_dry_run(config: DictConfig, ranks: Ranks) -> None:
+    """Print the report of a dry run on rank 0."""
     command: TrainCommand = typed(without_data(config))
     check_command(command)
     if ranks.is_first:
@@ -107,7 +108,7 @@ def trained(
     lease: Lease | NoLease,
     config: str,
 ) -> StopReason:
-    """Build, resume, train, export; why it ended before its time, if it did."""
+    """Build, resume, train and export; the reason if it stopped early, else StopReason.NONE."""
     views = build_tracker(
         command.tracking,
         folder.root,
@@ -120,8 +121,8 @@ def trained(
     training = build_run(command, inputs, tracker, ranks, stop)
     training.saving.writer.fence = lease.fence
     try:
-        lease.fence()  # of two that came at the same moment, one goes
-        newest = find_newest(training)  # refuses a folder of another run, before anything in it is changed
+        lease.fence()  # if two processes started at the same moment, only one continues
+        newest = find_newest(training)  # raises for a folder of another run, before changing anything in it
         with training.watchdog:
             begin(training, newest)
             settle_width(training, newest, command, inputs, folder)
@@ -132,7 +133,7 @@ def trained(
                 reason = StopReason.LEASE_LOST
             if reason is StopReason.NONE and ranks.is_first:
                 export(training, folder)
-            # ranks leave together: launchers take the first one to go for a failure
+            # ranks exit together, because launchers treat the first exit as a failure
             reason = StopReason(training.engine.group.agree_now([reason])[0])
     finally:
         training.saving.leave()
@@ -145,7 +146,7 @@ def trained(
 
 
 def note_options(training: Training, folder: RunFolder, config: str) -> None:
-    """Keep the options of this start, and what they change of the start before."""
+    """Write the options of this start to config.yaml, and record changes since the previous start as an event."""
     if folder.config.is_file():
         try:
             before = folder.recorded_options()
@@ -160,15 +161,15 @@ def note_options(training: Training, folder: RunFolder, config: str) -> None:
 
 
 def export(training: Training, folder: RunFolder) -> None:
-    """Write averaged weights of the last checkpoint where sampling and later stages look for them."""
-    last = training.checkpoints.path_at(training.clock.images_seen)  # later ones there may be broken
-    # as asked now: a shorter patience may end a run at the checkpoint that it goes on from
+    """Export averaged weights of the last checkpoint to RUN/export, where sampling and later stages load them."""
+    last = training.checkpoints.path_at(training.clock.images_seen)  # later checkpoints there may be damaged
+    # with the present options: a shorter patience can end a run at the checkpoint that it continues from
     facts = export_weights(Checkpoint(last), folder.export, training.config.export, ended=training.ended)
     log.info("exported %s: averaged weights at %d images", folder.export, facts["images_seen"])
 
 
 def log_ending(training: Training) -> None:
-    """Log as the last line that the held-out loss ended above its lowest, or that patience ended the run."""
+    """Log a last warning if the held-out loss ended above its minimum, or if patience ended the run."""
     held_out = training.held_out
     if text := final_message(held_out.history.last, training.config, held_out.is_out_of_patience):
         log.warning("%s", text)

@@ -1,4 +1,4 @@
-"""Whether a demo's folder holds what it promises: exit 1 and say what is missing, not finite or constant."""
+"""Check the folder of a finished demo: exit 1 with a list of what is missing, not finite or constant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def faults(folder: Path) -> list[str]:
 
 
 def report_faults(page: Path) -> list[str]:
-    """The page is there, whole, and needs no network."""
+    """Faults of the report: it must exist, be complete and need no network."""
     if not page.is_file():
         return [f"{page} is missing"]
     text = page.read_text(encoding="utf-8")

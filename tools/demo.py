@@ -1,4 +1,4 @@
-"""The whole path on real photographs, one command after the other.
+"""The demo: all commands on real photographs, one after the other.
 
     photographs -> shards -> codec -> auxiliary model -> flow and its baseline -> latent sampler -> samples,
     metrics -> report.html
@@ -21,23 +21,23 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-STOPPED = 75  # the exit status of a training that saved its state and left
+STOPPED = 75  # exit status of a training that was stopped with its state saved
 
 
 @dataclass(frozen=True)
 class Step:
     purpose: str
     arguments: list[str]  # after `python -m`
-    estimate: float  # seconds on two CPU cores, measured; shown before the step starts
+    estimate: float  # measured seconds on two CPU cores; shown before the step starts
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: the demo itself, or the shortened one that CI runs."""
+    """Sizes of the demo, or of the shortened one for CI."""
 
     experiment: str
     count: int  # generated images per row of the metrics
-    reference: int  # real images; 0 takes all
+    reference: int  # number of real images; 0: all
     estimates: dict[str, float]
 
 
@@ -159,7 +159,7 @@ def main() -> None:
 
 
 def is_new(row: dict, known: dict | None) -> bool:
-    """A step that did the work, not one that found it done."""
+    """Whether a step did the work itself instead of finding it done."""
     return known is None or row["seconds"] > known["seconds"]
 
 
@@ -168,7 +168,7 @@ def command_line(step: Step) -> str:
 
 
 def run_step(step: Step) -> dict:
-    """Run one command; its time and peak memory (of the process and its workers, MiB)."""
+    """Run one command; returns its time and peak memory (of the process and its workers, MiB)."""
     print(f"$ {command_line(step)}", flush=True)
     started = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-m", *step.arguments])
@@ -184,7 +184,7 @@ def run_step(step: Step) -> dict:
 
 
 def wait_for(child: subprocess.Popen) -> tuple[int, int]:
-    """Exit status and peak resident memory in KiB; Ctrl-C is the child's to handle."""
+    """Exit status and peak resident memory in KiB; Ctrl-C is handled by the child process."""
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _, status, usage = os.wait4(child.pid, 0)
@@ -206,7 +206,7 @@ def leave(status: int) -> None:
 
 
 def photographs_folder() -> Path:
-    """The pictures inside the installed package elpv-dataset."""
+    """The folder of photographs in the installed package elpv-dataset."""
     package = find_spec("elpv_dataset")
     if package is None or not package.submodule_search_locations:
         sys.exit("The photographs are missing; install them: pip install 'lediflow[demo]'")

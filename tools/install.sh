@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Create .venv and install the project with pinned versions: tools/install.sh EXTRA
 #
-# Uses uv where it is on the PATH (faster), pip otherwise. The pins bind builds too: natten's source distribution needs
-# torch while it builds and would otherwise fetch the newest one.
+# Uses uv if it is on the PATH (faster), otherwise pip. The pins apply to builds, too: natten's source distribution needs
+# torch when it is built and would otherwise download the newest one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extra=${1:-demo}

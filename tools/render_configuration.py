@@ -1,6 +1,6 @@
-"""docs/configuration.md from the dataclasses that the commands are configured with.
+"""Renders docs/configuration.md from the dataclasses of the commands' options.
 
-The meaning of an option is the comment beside its field, so the page cannot say something else than the code.
+The description of an option is the comment at its field, so that page and code agree.
 
     python tools/render_configuration.py             write the page
     python tools/render_configuration.py --check     exit 1 if the page is out of date
@@ -38,23 +38,22 @@ LAUNCHERS = "hydra/launcher"
 INTRODUCTION = """\
 # Configuration
 
-Rendered by `tools/render_configuration.py` from the comments beside the dataclasses' fields; do not edit by hand.
+Rendered by `tools/render_configuration.py` from the comments at the dataclasses' fields; do not edit by hand.
 
-Every command takes `key=value` (change an option) and `group=name` (choose a file of `conf/`). `--cfg job` prints
-the configuration that a command line stands for, `--help` the options. A name that is not known is refused, with
-the nearest ones that are.
+Every command accepts `key=value` (set an option) and `group=name` (choose a file of `conf/`). `--cfg job` prints the
+configuration of a command line, `--help` the options. An unknown name is rejected, with the nearest known names.
 
-Options that are strings (folders, files, names) are taken as they stand: `output=2024_05_03`, `source=/data/ü (1)`,
-`run=runs/a,b=c`; put quotes around the argument where the shell asks for them. `null` is no value (a folder of that
-name is `./null`), `${key}` another option's value (`\\${` the characters), and in a sweep (`-m`, `lediflow.submit`)
-a comma separates values unless a file or folder has the whole name. Quotes inside the argument, `'run="a,b"'`, settle
-every doubt. Everything else follows Hydra's grammar.
+String options (folders, files, names) are taken literally: `output=2024_05_03`, `source=/data/ü (1)`,
+`run=runs/a,b=c`; quote the argument if the shell needs it. Exceptions: `null` is no value (a folder of that name is
+`./null`), `${key}` is another option's value (`\\${` for the characters), and in a sweep (`-m`, `lediflow.submit`) a
+comma separates values unless a file or folder has the whole name. Quotes inside the argument, `'run="a,b"'`, make a
+value literal in every case. All other options follow Hydra's grammar.
 
-Numbers out of their range are refused with exit status 2; in a list, the range holds for each value. NaN is out of
-every range, and infinity where "inf" is not named.
+Numbers out of range are rejected with exit status 2; in a list, the range applies to each value. NaN is never in range,
+and infinity only if "inf" is listed.
 
-The column "default" is what holds if nothing else is said. An experiment or another file of `conf/` may say
-something else: `experiment=demo`, for instance, chooses the length of the run by its stage.
+The column "default" is the value unless an experiment or another file of `conf/` sets one: `experiment=demo`, for
+instance, sets the length of the run for each stage.
 `python -m lediflow.report` is the one command without Hydra: see `python -m lediflow.report --help`.
 """
 
@@ -75,13 +74,13 @@ def page() -> str:
 
 
 def groups_section() -> str:
-    """What there is to choose from, with the first comment of each file."""
+    """The choices of each group, with the first comment of each file."""
     lines = [
         "## Groups",
         "",
-        "`group=name` takes a whole file of `conf/`.",
+        "`group=name` applies a whole file of `conf/`.",
         "",
-        "| choice | what it is |",
+        "| choice | description |",
         "|---|---|",
     ]
     for group in GROUPS:
@@ -94,7 +93,7 @@ def groups_section() -> str:
 
 
 def first_comment(path: Path) -> str:
-    """The first sentence that a YAML file says about itself."""
+    """The first comment line of a YAML file, except @package."""
     comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines() if line.startswith("#")]
     return next((comment for comment in comments if not comment.startswith("@package")), "")
 
@@ -114,7 +113,7 @@ def with_yaml_default(option: Option, chosen: dict[str, Any]) -> Option:
 
 
 def stages_section() -> str:
-    lines = ["## Stages", "", "What `stage=` adds to `python -m lediflow.train`."]
+    lines = ["## Stages", "", "Options of `python -m lediflow.train` that depend on `stage=`."]
     for config in STAGES:
         name = config.name
         options = [option for option in options_of(config, "stage.") if option.key != "stage.name"]
@@ -147,9 +146,9 @@ def cell(text: str) -> str:
 
 
 def options_of(config: type, prefix: str = "", chosen: Any = None) -> Iterator[Option]:
-    """Every option of a dataclass, those of nested dataclasses after the plain ones.
+    """Every option of a dataclass; those of nested dataclasses come last.
 
-    `chosen` is the instance that stands in the field of an outer dataclass, where it has one.
+    `chosen` is the instance that is the default of the outer dataclass's field, if any.
     """
     hints = get_type_hints(config)
     values = {field.name: default_value(field, chosen) for field in dataclasses.fields(config)}
@@ -169,7 +168,7 @@ def default_value(field: dataclasses.Field, chosen: Any) -> Any:
 
 
 def shown_default(value: Any, hint: Any, prefix: str) -> str:
-    """A default as it is typed on a command line, or who sets it."""
+    """A default as typed on a command line, or what sets it."""
     if get_origin(hint) is list and dataclasses.is_dataclass(get_args(hint)[0]):
         return "a list, see [levels](#levels)"
     if value is dataclasses.MISSING or value == "???":
@@ -184,7 +183,7 @@ def shown(value: Any) -> str:
 
 
 def comment_of(config: type, name: str) -> str:
-    """The comment beside a field, found in the class that declares it."""
+    """The comment at a field, from the class that declares it."""
     for owner in config.__mro__:
         comments = field_comments(owner) if dataclasses.is_dataclass(owner) else {}
         if name in comments:
@@ -194,7 +193,7 @@ def comment_of(config: type, name: str) -> str:
 
 @cache
 def field_comments(config: type) -> dict[str, str]:
-    """Field name -> the comment on the lines of its declaration, and on lines of their own directly above it."""
+    """Field name -> the comment on own lines directly above its declaration and on the declaration's lines."""
     source = textwrap.dedent(inspect.getsource(config))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {

@@ -1,12 +1,12 @@
-"""Measured numbers into the documents: results/*.json -> tables between markers, so that no number is typed.
+"""Renders tables of results/*.json into the documents, between markers, so that no number is typed by hand.
 
-    python tools/render_results.py --collect runs/demo    keep a finished demo's numbers and picture, then render
-    python tools/render_results.py --bench FILE.json      keep what tools/bench wrote as FILE.json, then render
-    python tools/render_results.py --grid FOLDER          keep what `lediflow.evaluate mode=grid` wrote, then render
-    python tools/render_results.py                        render what is kept
+    python tools/render_results.py --collect runs/demo    store a finished demo's numbers and picture, then render
+    python tools/render_results.py --bench FILE.json      store the FILE.json of tools/bench, then render
+    python tools/render_results.py --grid FOLDER          store results of `lediflow.evaluate mode=grid`, then render
+    python tools/render_results.py                        render the stored results
     python tools/render_results.py --check                exit 1 if a document is out of date
 
-A block of a document between `<!-- render: NAME -->` and `<!-- end: NAME -->` belongs to this tool. Two blocks of
+This tool replaces the text between `<!-- render: NAME -->` and `<!-- end: NAME -->` in a document. Two blocks of
 docs/architecture.md come from the code: `code` (count_code.py) and `layers` (layers.py).
 """
 

@@ -22,7 +22,7 @@ from lediflow.codecs.weights import (
     required_file,
     weights_folder,
 )
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 
 CONFIG = "config.json"
@@ -64,7 +64,7 @@ class SDVAE:
 
 def load_sd_vae(where: str, device: torch.device | str, dtype: torch.dtype) -> SDVAE:
     """Load an autoencoder that diffusers saved: its folder, or a pipeline's folder that contains `vae`."""
-    mend_torchvision()
+    fix_torchvision()
     from diffusers import AutoencoderKL
 
     folder = _autoencoder_folder(where)

@@ -19,8 +19,8 @@ def check_latent(z: Tensor | None, latent_shape: Sequence[int], batch: int) -> N
     """ValueError for a latent of a wrong shape or number, and for one that is missing or unexpected."""
     if z is None and latent_shape:
         raise ValueError(
-            f"z: none given, but this flow model is conditioned on a latent of {shape_text(latent_shape)} ({LATENT_KEY}); "
-            f"give the latent of each image"
+            f"z: none given, but this flow model is conditioned on a latent of {shape_text(latent_shape)} "
+            f"({LATENT_KEY}); give the latent of each image"
         )
     if z is not None and not latent_shape:
         raise ValueError(

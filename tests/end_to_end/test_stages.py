@@ -15,7 +15,7 @@ from harness.commands import invoke, succeed
 from PIL import Image
 from torch import nn
 
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.config.load import load_pipeline
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
@@ -175,7 +175,7 @@ class TestFaults:
 
 def save_codec(folder: Path) -> None:
     """An autoencoder that was never trained."""
-    mend_torchvision()
+    fix_torchvision()
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)

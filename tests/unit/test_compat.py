@@ -14,7 +14,7 @@ def run_alone(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_what_needs_torchvision_can_be_imported_after_the_mend():
     code = (
-        "from lediflow.compat import mend_torchvision; mend_torchvision(); mend_torchvision();"
+        "from lediflow.compat import fix_torchvision; fix_torchvision(); fix_torchvision();"
         "import torchvision.transforms, torchvision.models"
     )
     assert run_alone(code).stderr == ""
@@ -23,7 +23,7 @@ def test_what_needs_torchvision_can_be_imported_after_the_mend():
 def test_without_torchvision_there_is_nothing_to_mend():
     code = (
         "import sys; sys.modules['torchvision'] = None;"  # what Python takes for not installed
-        "from lediflow.compat import mend_torchvision; mend_torchvision()"
+        "from lediflow.compat import fix_torchvision; fix_torchvision()"
     )
     assert run_alone(code).stderr == ""
 

@@ -1,10 +1,10 @@
-"""Time the routes of neighborhood attention on the device that is there: forward, and forward and backward.
+"""Measure the routes of neighborhood attention on this machine's device: forward, and forward and backward.
 
     python tools/bench/attention.py                                                shapes of the models' levels
     python tools/bench/attention.py --shapes 8x64x64x4x64 --kernel 9 --output results/bench_attention.json
 
 A shape is batch x height x width x heads x head_dim. "full" is PyTorch's attention over the whole grid, without a
-window: what ignoring the neighborhood would cost. q, k and v are views of one tensor, as a model's are.
+window, for comparison. q, k and v are views of one tensor, as in a model.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     has_gpu = torch.cuda.is_available()
     parser = command_line(__doc__)
     parser.add_argument(
-        "--shapes", nargs="+", metavar="BxHxWxNxD", help="default: those of the models' levels"
+        "--shapes", nargs="+", metavar="BxHxWxNxD", help="default: shapes of the models' levels"
     )
     names = [*(name for name in ROUTES if name != "dense"), "full"]
     parser.add_argument("--routes", nargs="+", choices=[*ROUTES, "full"], default=names)
     parser.add_argument("--kernel", type=int, default=7)
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16" if has_gpu else "float32")
-    parser.add_argument("--seconds", type=float, default=0.3, help="of measuring, for each number")
+    parser.add_argument("--seconds", type=float, default=0.3, help="measuring time per number")
     parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
-    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
+    parser.add_argument("--output", help="JSON file for the rows and their provenance")
     return parser.parse_args(arguments)
 
 
 def timed(shape: str, name: str, chosen: argparse.Namespace, device: torch.device) -> list[Row]:
-    """A row for each direction that the route serves."""
+    """A row for each direction that the route supports."""
     batch, height, width, heads, head_dim = map(int, shape.split("x"))
     dtype = DTYPES[chosen.dtype]
     rows = []
@@ -82,14 +82,14 @@ def attention_by(name: str, problem: Problem) -> Attention:
 
 
 def drawn(batch: int, problem: Problem) -> Tensor:
-    """Projections of so many images: q, k and v side by side for each token."""
+    """Random projections of `batch` images: q, k and v concatenated for each token."""
     torch.manual_seed(0)
     shape = (batch, problem.height, problem.width, 3, problem.num_heads, problem.head_dim)
     return torch.randn(shape, device=problem.device).to(problem.dtype)
 
 
 def one_call(attention: Attention, projections: Tensor, is_training: bool) -> Callable[[], None]:
-    """What is timed: the forward pass, and the gradients by q, k and v where training is asked for."""
+    """The function to measure: the forward pass, and in training the gradients of q, k and v."""
     q, k, v = (x.detach().requires_grad_(is_training) for x in projections.unbind(3))
     cotangent = torch.randn_like(q, memory_format=torch.contiguous_format)
 
@@ -103,7 +103,7 @@ def one_call(attention: Attention, projections: Tensor, is_training: bool) -> Ca
 
 
 def by_shape(rows: list[Row]) -> list[Row]:
-    """One line for each shape and direction, a column for each route."""
+    """One row for each shape and direction, one column for each route."""
     lines: dict[tuple[str, str], Row] = {}
     for row in rows:
         line = lines.setdefault((row["shape"], row["pass"]), {"shape": row["shape"], "pass": row["pass"]})

@@ -1,13 +1,13 @@
-"""CMMD of two sets of unit vectors on the device that is there: seconds, peak memory, and values side by side.
+"""Measure implementations of CMMD on two sets of unit vectors: seconds, peak memory, and values.
 
     python tools/bench/cmmd.py --count 3000                                             a quick look
     python tools/bench/cmmd.py --output results/bench_cmmd.json                         30,000 vectors of CLIP's size
     python tools/bench/cmmd.py --device cuda --output results/bench_cmmd_h100.json
 
 "exact" and "streaming" are this package's, with their standard errors; "blocked" is the definition in plain PyTorch,
-float64, 1024 rows at a time; "clip-mmd" is that package as it is (`mmd_efficient`, low_mem: float32), left out where it
-is not installed. Each runs once in a process of its own, after a small call to wake the libraries. "MiB" is the most
-memory that it had, with both sets (and PyTorch itself, about 300); on a GPU, of the device's memory.
+float64, 1024 rows at a time; "clip-mmd" is that package unchanged (`mmd_efficient`, low_mem: float32), omitted if it is
+not installed. Each runs once in its own process, after a small warm-up call. "MiB" is the peak memory, with both sets
+(and PyTorch itself, about 300); on a GPU, of device memory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
 from lediflow.evaluation.distances.tiles import whole
 
-BLOCK, BATCH = 1024, 1000  # rows of a block of "blocked"; embeddings that "streaming" is given at a time
-WARM_UP = 100  # embeddings of the small call; the sets are never smaller
+BLOCK, BATCH = 1024, 1000  # block size of "blocked"; batch size of "streaming"
+WARM_UP = 100  # embeddings in the warm-up call; the sets are not smaller
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(measured(chosen)))
         return
     if is_missing := "clip-mmd" in chosen.ways and util.find_spec("clip_mmd") is None:
-        print("clip-mmd is not installed: going on without it (pip install --no-deps clip-mmd)")
+        print("clip-mmd is not installed: continuing without it (pip install --no-deps clip-mmd)")
     rows = [in_its_own_process(chosen, way) for way in chosen.ways if not (is_missing and way == "clip-mmd")]
     add_ratios(rows)
     print(f"{machine()}\n{chosen.count} x {chosen.count} x {chosen.dim} on {chosen.device}\n\n{table(rows)}")
@@ -53,13 +53,13 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on the CPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
+    parser.add_argument("--output", help="JSON file for the rows and their provenance")
     parser.add_argument("--alone", choices=WAYS, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
 def in_its_own_process(chosen: argparse.Namespace, way: str) -> Row:
-    """A row of the table; no way sees another's memory or caches."""
+    """A row of the table, from a separate process, so that implementations do not share memory or caches."""
     given = {name: getattr(chosen, name) for name in ("count", "dim", "threads", "device")} | {"alone": way}
     flags = [text for name, value in given.items() for text in (f"--{name}", str(value))]
     ended = subprocess.run([sys.executable, __file__, *flags], stdout=subprocess.PIPE, text=True, check=True)
@@ -67,7 +67,7 @@ def in_its_own_process(chosen: argparse.Namespace, way: str) -> Row:
 
 
 def measured(chosen: argparse.Namespace) -> Row:
-    """One way, in this process."""
+    """Measure one implementation in this process."""
     torch.set_num_threads(chosen.threads)
     x, y = (drawn(chosen, seed).to(chosen.device) for seed in (0, 1))
     way = WAYS[chosen.alone]
@@ -78,15 +78,15 @@ def measured(chosen: argparse.Namespace) -> Row:
 
 
 def drawn(chosen: argparse.Namespace, seed: int) -> Tensor:
-    """Float32 unit vectors about two slightly different means, as features of two sets of pictures are."""
+    """Float32 unit vectors around two slightly different means, like features of two sets of images."""
     generator = torch.Generator().manual_seed(seed)
     mean = torch.ones(chosen.dim) + 0.1 * seed * torch.randn(chosen.dim, generator=generator)
     vectors = torch.randn(chosen.count, chosen.dim, generator=generator).add_(mean)
-    return vectors.div_(vectors.norm(dim=1, keepdim=True))  # in place, for the sake of the peak
+    return vectors.div_(vectors.norm(dim=1, keepdim=True))  # in place, for a low memory peak
 
 
 def memory(device: str) -> int:
-    """Most bytes that this process has had so far."""
+    """Peak memory of this process, in bytes."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -126,7 +126,7 @@ def clip_mmd(x: Tensor, y: Tensor) -> Row:
 
 
 def add_ratios(rows: list[Row]) -> None:
-    """How many times faster this package is than each of the others."""
+    """Add the ratios of seconds to those of this package."""
     seconds = {row["way"]: row["seconds"] for row in rows}
     for ours in ("exact", "streaming"):
         for row in rows:

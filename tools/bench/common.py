@@ -1,7 +1,7 @@
-"""What every benchmark shares: a clock for any device, tables, and results with a birth certificate.
+"""Common code of the benchmarks: timing on any device, tables, and results with their provenance.
 
-Times are medians in milliseconds. On a GPU each call lies between two events of the device's own clock, and the
-L2 cache is overwritten before it, as `triton.testing.do_bench` does: what a call reads comes from memory.
+Times are medians in milliseconds. On a GPU each call is between two CUDA events, and the L2 cache is overwritten
+before it, as in `triton.testing.do_bench`, so that inputs are read from memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
-    """A benchmark's options, with its own page as their help."""
+    """An argument parser with the docstring of a benchmark as its help."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -33,7 +33,7 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 def measure(
     fn: Callable[[], Any], *, device: torch.device | str, warmup: int = 3, seconds: float = 1.0
 ) -> float:
-    """Median milliseconds of a call: `warmup` calls (at least one) first, then about `seconds` of them."""
+    """Median milliseconds per call: `warmup` calls (at least one) first, then calls for about `seconds`."""
     device = torch.device(device)
     for _ in range(max(warmup, 1)):
         estimate = seconds_taken(fn, device)
@@ -43,7 +43,7 @@ def measure(
 
 
 def seconds_taken(call: Callable[[], Any], device: torch.device) -> float:
-    """Wall-clock time until the device has finished what the call asked of it."""
+    """Wall-clock time of a call, including its work on the device."""
     wait_for(device)
     started = time.perf_counter()
     call()
@@ -52,7 +52,7 @@ def seconds_taken(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Returns when the device is idle."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -68,7 +68,7 @@ def cpu_laps(fn: Callable[[], Any], calls: int) -> list[float]:
 
 
 def cuda_laps(fn: Callable[[], Any], calls: int, device: torch.device) -> list[float]:
-    """Milliseconds of each call, by the device's clock; the host runs ahead and waits once, at the end."""
+    """Milliseconds of each call, by CUDA events; the host synchronises once, at the end."""
     cache = torch.empty(CACHE_BYTES, dtype=torch.int8, device=device)
     starts, ends = ([torch.cuda.Event(enable_timing=True) for _ in range(calls)] for _ in range(2))
     for start, end in zip(starts, ends, strict=True):
@@ -81,7 +81,7 @@ def cuda_laps(fn: Callable[[], Any], calls: int, device: torch.device) -> list[f
 
 
 def matmul_peak(device: torch.device | str, dtype: torch.dtype, size: int = 8192) -> float:
-    """FLOP/s of a size^3 matrix product: what the device reaches where nothing else is in the way."""
+    """FLOP/s of a size^3 matrix product: the peak that the device reaches in practice."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / (measure(lambda: left @ right, device=device) / 1000)
 
@@ -92,7 +92,7 @@ def certificate() -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Where the numbers come from, in one line."""
+    """Hardware, versions, commit and date in one line."""
     made = certificate()
     hardware, versions = made["hardware"], made["versions"]
     where = hardware["gpus"][0] if hardware["gpus"] else f"{hardware['processor']}, {hardware['cores']} cores"
@@ -102,13 +102,13 @@ def machine() -> str:
 
 
 def short(commit: str) -> str:
-    """A commit's first twelve digits, and whether files differ from it."""
+    """The first twelve digits of a commit, with -dirty if files differ from it."""
     digits, dash, dirty = commit.partition("-")
     return digits[:12] + dash + dirty
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as an aligned Markdown table; a column that a row lacks stays empty there."""
+    """Rows as an aligned Markdown table; a missing value is an empty cell."""
     heads = list(dict.fromkeys(key for row in rows for key in row))
     cells = [heads, *([shown(row.get(head)) for head in heads] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -117,12 +117,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a table shows it: numbers to three figures, nothing for None."""
+    """A value as a table shows it: numbers with three significant digits, "" for None."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return "" if value is None else str(value)
 
 
 def write_json(path: str | Path, rows: Sequence[Row]) -> Path:
-    """The rows and their birth certificate; the file is whole or absent."""
+    """Write the rows and their provenance to a file, atomically."""
     return write_results(path, {"rows": list(rows)}, certificate())

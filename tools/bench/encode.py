@@ -1,12 +1,13 @@
-"""Images a second that codecs encode on the device that is there, and that whole sets take from file to file.
+"""Measure codecs on this machine's device: images per second of the encoder alone, and of lediflow.encode.
 
     python tools/bench/encode.py                                              random weights, images on the device
     python tools/bench/encode.py --codecs taesd --taesd FOLDER --size 128 --batch 8 32 --precision float32
     python tools/bench/encode.py --source SHARDS --compile --output results/bench_encode.json
 
-Speed does not depend on the weights: without a folder they are random, of Stable Diffusion 2's or TAESD's own shape,
-and the table says so. "device" counts the encoder alone; "files" is `lediflow.encode` on the shards of --source, from
-the end of its first shard on: decoding of images, encoding, packing and writing. Where both agree nothing waits.
+Speed does not depend on the weights: without a folder they are random, with the shapes of Stable Diffusion 2 or TAESD,
+and the table says so. "device" is the encoder alone; "files" is `lediflow.encode` on the shards of --source, from the
+end of its first shard on: image decoding, encoding, packing and writing. If both are equal, the encoder is the
+bottleneck.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from lediflow.codecs import PRECISIONS, Codec, CodecConfig, build_codec
 from lediflow.codecs.taesd import decoder, encoder
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.data.encode import EncodeConfig, encode
 
 SD2 = {  # the config.json of Stable Diffusion 2's autoencoder, as far as it differs from diffusers' defaults
@@ -64,9 +65,9 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=default_precisions)
     parser.add_argument("--compile", action="store_true", help="also compiled")
     parser.add_argument("--source", help="image shards to encode from file to file")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of measuring, for each number")
+    parser.add_argument("--seconds", type=float, default=3.0, help="measuring time per number")
     parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
-    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
+    parser.add_argument("--output", help="JSON file for the rows and their provenance")
     return parser.parse_args(arguments)
 
 
@@ -127,7 +128,7 @@ def random_weights(name: str, scratch: Path) -> Path:
 
 
 def random_sd2_vae(folder: Path) -> None:
-    mend_torchvision()
+    fix_torchvision()
     from diffusers import AutoencoderKL
 
     AutoencoderKL(**SD2).save_pretrained(folder)

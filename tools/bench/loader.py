@@ -1,13 +1,13 @@
-"""Time our stream beside other loaders: latents and 256-pixel JPEGs into batches of 64, from page cache.
+"""Compare our stream with other loaders: latents and 256-pixel JPEGs in batches of 64, from page cache.
 
     python tools/bench/loader.py                                      every loader that is installed; 0, 1, 2 workers
     python tools/bench/loader.py --latents 20000 --pictures 4000 --workers 0 1 2 4 --output results/bench_loader.json
-    python tools/bench/loader.py --picture-shards SHARDS              real JPEG shards instead of drawn ones
+    python tools/bench/loader.py --picture-shards SHARDS              real JPEG shards instead of generated ones
 
-All read the same samples in one run; those that need a format of their own get it converted first. litdata and
-mosaicml-streaming take part where `pip install litdata mosaicml-streaming` was possible. Latents are 16 KB: mean and
-log-variance of a 256-pixel image, float16. Each number comes from a process of its own; memory is its peak, workers
-included, pages shared with others not.
+All read the same samples in one run; for loaders with another format the samples are converted first. litdata and
+mosaicml-streaming are included if they are installed (`pip install litdata mosaicml-streaming`). Latents are 16 KB:
+mean and log-variance of a 256-pixel image, float16. Each number is measured in its own process; memory is its peak,
+with workers and without pages shared with other processes.
 """
 
 from __future__ import annotations

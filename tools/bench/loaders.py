@@ -1,8 +1,8 @@
-"""Loaders side by side, for loader.py: each turns one set of samples into batches of arrays in shuffled order.
+"""The loaders that loader.py compares: each yields shuffled batches of arrays from the same samples.
 
-A loader has a `convert` that brings our tars into the form it reads (none where it reads them as they are) and a
-`batches` that yields arrays for ever. `python tools/bench/loaders.py` with a JSON object measures one of them in a
-process of its own and prints what it found: nothing a loader leaves behind touches the next.
+A loader has a function `convert` from our tars to its own format (None if it reads them directly) and `batches`, an
+endless iterator of arrays. `python tools/bench/loaders.py` with a JSON object measures one loader in its own process
+and prints the result, so that loaders do not affect each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 import torch
 from PIL import Image
 
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.stream import SampleStream
@@ -47,7 +47,7 @@ class Loader:
 
 
 def lediflow_batches(folder: Path, workers: int) -> Iterator[Any]:
-    """Ours: threads instead of processes; without any, one thread loads while the caller waits."""
+    """Our stream, with threads as workers; with 0 workers one thread loads while the caller waits."""
     config = DataConfig(path=str(folder), threads=max(workers, 1), batches_ahead=4 if workers else 0)
     stream = SampleStream(ShardReader.open(folder), config, seed=0, micro_batch=BATCH, global_batch=BATCH)
     while True:
@@ -55,7 +55,7 @@ def lediflow_batches(folder: Path, workers: int) -> Iterator[Any]:
 
 
 def webdataset_batches(folder: Path, workers: int) -> Iterator[Any]:
-    """The usual pipeline: shards shuffled, a buffer shuffled, decoded, batched; processes as workers."""
+    """The usual pipeline: shuffled shards, a shuffle buffer, decoding, batching; processes as workers."""
     import webdataset
 
     urls = sorted(map(str, folder.glob("*.tar")))
@@ -101,7 +101,7 @@ def litdata_batches(folder: Path, workers: int) -> Iterator[Any]:
 
 
 def mosaic_convert(tars: Path, folder: Path) -> None:
-    mend_torchvision()
+    fix_torchvision()
     from streaming import MDSWriter
 
     with MDSWriter(out=str(folder), columns={"payload": "bytes"}, size_limit="64mb") as writer:
@@ -110,7 +110,7 @@ def mosaic_convert(tars: Path, folder: Path) -> None:
 
 
 def mosaic_batches(folder: Path, workers: int) -> Iterator[Any]:
-    mend_torchvision()
+    fix_torchvision()
     from streaming import StreamingDataset
 
     class Decoded(StreamingDataset):
@@ -124,7 +124,7 @@ def mosaic_batches(folder: Path, workers: int) -> Iterator[Any]:
 
 
 def decoded(content: bytes) -> np.ndarray:
-    """An array or the pixels of a picture."""
+    """Decode an array, or a picture to its pixels."""
     if content[:6] == b"\x93NUMPY":
         return np.load(BytesIO(content))
     return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
@@ -139,7 +139,7 @@ LOADERS = {
 
 
 def measured(name: str, folder: Path, workers: int, seconds: float) -> dict[str, float]:
-    """Samples and megabytes a second, and the most memory that this process and its workers took."""
+    """Samples and megabytes per second, and the peak memory of this process and its workers."""
     memory = PeakMemory()
     batches = LOADERS[name].batches(folder, workers)
     for _ in range(WARMUP_BATCHES):
@@ -153,7 +153,7 @@ def measured(name: str, folder: Path, workers: int, seconds: float) -> dict[str,
 
 
 class PeakMemory(threading.Thread):
-    """Looks now and then at the resident memory of this process and its children; the most it saw."""
+    """Thread that samples the resident memory of this process and its children, and keeps the maximum."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -168,7 +168,7 @@ class PeakMemory(threading.Thread):
 
 
 def resident_bytes(process: psutil.Process) -> int:
-    """Memory that is the process's own; one that has just ended has none."""
+    """Memory of a process without shared pages; 0 if it has ended."""
     try:
         memory = process.memory_info()
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Time whole models on the device that is there: forward pass, forward and backward, training step.
+"""Measure whole models on this machine's device: forward pass, forward and backward pass, training step.
 
     python tools/bench/model.py                                                 the demo's flow model on a CPU
     python tools/bench/model.py --models paper_rgb paper_sdv --compile --output results/bench_model.json
@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from lediflow.models import parameter_groups
 from lediflow.nn.cost import cost_table
 
-LEARNING_RATE, WEIGHT_DECAY = 1e-6, 1e-2  # small: repeated steps must not drive weights to infinity
+LEARNING_RATE, WEIGHT_DECAY = 1e-6, 1e-2  # small, so that weights do not diverge in repeated steps
 
 
 class Pass(NamedTuple):
-    """Something to time, and how many forward passes its products are worth."""
+    """A function to measure, and its FLOPs as a multiple of the forward pass."""
 
     call: Callable[[], object]
     forward_passes: int
@@ -86,10 +86,12 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing of every layer")
     parser.add_argument("--optimizer", action="store_true", help="also time a step with fused AdamW")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of measuring, for each number")
+    parser.add_argument("--seconds", type=float, default=3.0, help="measuring time per number")
     parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
-    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
-    parser.add_argument("--cost", action="store_true", help="print what models cost instead of running them")
+    parser.add_argument("--output", help="JSON file for the rows and their provenance")
+    parser.add_argument(
+        "--cost", action="store_true", help="print the computed cost of the models instead of running them"
+    )
     chosen, chosen.overrides = parser.parse_known_args(arguments)
     if unknown := [override for override in chosen.overrides if "=" not in override]:
         parser.error(f"unknown: {' '.join(unknown)}; overrides look like key=value")
@@ -133,7 +135,7 @@ def timed(
 def passes(
     subject: Subject, module: nn.Module, chosen: argparse.Namespace, device: torch.device
 ) -> dict[str, Pass]:
-    """Name -> what is timed."""
+    """The passes to measure, by name."""
     inputs = inputs_of(subject, device, chosen.precision)
 
     def forward() -> None:
@@ -159,7 +161,7 @@ def passes(
 
 
 def image_outputs(output: Tensor | tuple) -> list[Tensor]:
-    """What a loss is taken of: the velocity, or every mean and log variance of the auxiliary model."""
+    """The outputs that a loss uses: the velocity, or all means and log variances of the auxiliary model."""
     if isinstance(output, Tensor):
         return [output]
     return [*output.posterior, *output.prior]
@@ -168,7 +170,7 @@ def image_outputs(output: Tensor | tuple) -> list[Tensor]:
 def timing(
     timed_pass: Pass, flops: int, batch: int, seconds: float, device: torch.device, peak: float | None
 ) -> Row:
-    """The numbers of one row; the first call compiles what has to be compiled."""
+    """The numbers of one row; the first call includes compilation."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     first = seconds_taken(timed_pass.call, device)

@@ -1,10 +1,10 @@
-"""Byte ranges or whole shards: latents from a cold disk and from a web server with a delay, by size of shard.
+"""Compare reading byte ranges with reading whole shards, from a cold disk and from a web server with a delay.
 
     python tools/bench/reading.py --mib 4 16 64 256 --output results/bench_reading.json
 
-One rank of one, or of eight, reads its share of a window of two shards, as training does. Before each reading the
-files leave the page cache. The server answers each request after `--delay-ms`, as an object store in the next room
-would; it is this machine's own, so that its bandwidth is the processor's.
+One rank of one, or of eight, reads its share of a window of two shards, as training does. Before each measurement
+the files are removed from the page cache. The server answers each request after `--delay-ms`, like an object store on
+the local network; it runs on this machine, so its bandwidth is limited by the processor.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mib", type=int, nargs="+", default=[4, 16, 64, 256], help="sizes of a shard")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--delay-ms", type=float, default=5.0)
-    parser.add_argument("--seconds", type=float, default=10.0, help="most that one number may take")
+    parser.add_argument("--seconds", type=float, default=10.0, help="time limit per number")
     parser.add_argument("--folder", help="disk to write on; default: the system's temporary folder")
-    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
+    parser.add_argument("--output", help="JSON file for the rows and their provenance")
     return parser.parse_args(arguments)
 
 
@@ -97,7 +97,7 @@ def readings(folder: Path, mib: int, chosen: argparse.Namespace) -> list[Row]:
 
 
 def forget(folder: Path) -> None:
-    """Take the files out of the page cache."""
+    """Remove the files from the page cache."""
     os.sync()
     for path in folder.glob("*.tar"):
         with path.open("rb") as file:

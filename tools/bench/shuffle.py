@@ -1,4 +1,4 @@
-"""How well a window of shards mixes, and what it costs in reading: the order alone, no data.
+"""Measure how well a window of shards shuffles, and its cost in reading; uses only the order, no data.
 
     python tools/bench/shuffle.py --shards 70 --shard-samples 1024 --batch 64 --output results/bench_shuffle.json
 
@@ -44,7 +44,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 2, 4, 8, 16, 0], help="0 mixes all")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
+    parser.add_argument("--output", help="JSON file for the rows and their provenance")
     return parser.parse_args(arguments)
 
 

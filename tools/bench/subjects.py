@@ -1,4 +1,4 @@
-"""What is benchmarked: a model of conf/model, built as training builds it, with inputs drawn for it."""
+"""Models for the benchmarks: built from conf/model as in training, with random inputs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from lediflow.nn.cost import ModelCost
 
 KINDS = ("velocity", "auxiliary", "latent_sampler")
 PRECISIONS = ("bfloat16", "autocast", "float32")
-BATCHES = {"paper_rgb": 32, "paper_sdv": 64}  # as published numbers have them
+BATCHES = {"paper_rgb": 32, "paper_sdv": 64}  # as in the published numbers
 SMALL_BATCH = 4
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One of the three models of a file in conf/model, and the batch that it is given."""
+    """One of the three models of a file in conf/model, and its batch size."""
 
     model: str  # name of the file
     kind: str
@@ -44,7 +44,7 @@ def model_names() -> list[str]:
 
 
 def training_command(model: str, prior: str, overrides: list[str]) -> TrainCommand:
-    """What `python -m lediflow.train model=MODEL prior=PRIOR OVERRIDES...` would be told."""
+    """What `python -m lediflow.train model=MODEL prior=PRIOR OVERRIDES...` uses."""
     register_schemas()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -55,7 +55,7 @@ def training_command(model: str, prior: str, overrides: list[str]) -> TrainComma
 
 
 def subject(model: str, kind: str, *, batch: int | None, prior: str, overrides: list[str]) -> Subject:
-    """As the training command would train it."""
+    """The model that the training command trains."""
     command = training_command(model, prior, overrides)
     size, spec = command.model.image_size, getattr(command.model, kind)
     if kind == "velocity":
@@ -74,8 +74,8 @@ def built(
 ) -> nn.Module:
     """The model as it will be called; `mode` is torch.compile's, None leaves it uncompiled.
 
-    bfloat16 has weights in bfloat16, autocast has them in float32. Every matrix is drawn: a fresh model has
-    zeros in it, and products of zeros take less power, which lets a GPU run faster than in training.
+    With bfloat16 weights are bfloat16, with autocast float32. All matrices are random: a new model has zeros in
+    some, and products of zeros take less power, so that a GPU would run faster than in training.
     """
     torch.manual_seed(0)
     with device:

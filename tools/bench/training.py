@@ -1,11 +1,12 @@
-"""Time whole training steps: a stage's loss, backward, optimizer and averages, by engine and ZeRO stage.
+"""Measure whole training steps: loss, backward pass, optimizer and averages, by engine and ZeRO stage.
 
     python tools/bench/training.py                                                  the demo's flow stage on a CPU
     python tools/bench/training.py --model paper_sdv --engines local deepspeed:0 deepspeed:1 deepspeed:2
     torchrun --nproc_per_node=2 tools/bench/training.py --model paper_sdv --engines deepspeed:1 deepspeed:2
 
-Further arguments are overrides of the training command, such as train.ema.sigma_rels=[]. Each row is a process of its
-own, as torch.compile and DeepSpeed leave traces; under torchrun the processes are the ranks, one engine after another.
+Further arguments are overrides of the training command, such as train.ema.sigma_rels=[]. Each row is measured
+in its own process, because torch.compile and DeepSpeed change global state; under torchrun the processes are the ranks,
+one engine after another.
 `ms` is the median over rounds of ten steps, begun and ended with an idle device; `ratio` compares with the first row.
 `snapshot ms` is how long training stands still while a checkpoint is copied, `state MiB` what this rank writes of it.
 """
@@ -35,7 +36,7 @@ from lediflow.engine.ranks import find_ranks
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import build_model
 
-STEPS = 10  # of a round
+STEPS = 10  # per round
 WARM_UP = 3
 
 
@@ -61,16 +62,18 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="demo", help="a file of conf/model")
     parser.add_argument("--stage", default="flow", choices=["auxiliary", "flow", "latent_sampler"])
     parser.add_argument("--prior", default="learned", choices=["learned", "gaussian"])
-    parser.add_argument("--batch", type=int, help="samples of a step on one rank")
+    parser.add_argument("--batch", type=int, help="samples per step and rank")
     parser.add_argument("--engines", nargs="+", default=["local"], metavar="local|deepspeed:ZERO[:cpu]")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of ten steps that the median is over")
-    parser.add_argument("--output", help="write rows and birth certificate to this JSON file")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of ten steps, of which the median is taken"
+    )
+    parser.add_argument("--output", help="JSON file for the rows and their provenance")
     chosen, chosen.overrides = parser.parse_known_args(arguments)
     return chosen
 
 
 def row_of(name: str, chosen: argparse.Namespace) -> Row:
-    """One engine, built, timed and closed."""
+    """Build, measure and close one engine."""
     command = command_of(name, chosen)
     engine, step = step_of(command)
     for _ in range(WARM_UP):
@@ -109,7 +112,7 @@ def command_of(name: str, chosen: argparse.Namespace) -> TrainCommand:
 
 
 def step_of(command: TrainCommand) -> tuple[Engine, Iterator[None]]:
-    """An engine and its endless steps on made-up samples."""
+    """An engine, and an endless iterator of its steps on random samples."""
     torch.manual_seed(0)
     engine = build_engine(command, build_trained_model(command), find_ranks())
     auxiliary: Any = None
@@ -135,7 +138,7 @@ def step_of(command: TrainCommand) -> tuple[Engine, Iterator[None]]:
 
 
 def round_ms(step: Iterator[None], device: torch.device) -> float:
-    """Milliseconds of a step, over a round."""
+    """Mean milliseconds per step over one round."""
     wait(device)
     started = time.perf_counter()
     for _ in range(STEPS):
@@ -145,7 +148,7 @@ def round_ms(step: Iterator[None], device: torch.device) -> float:
 
 
 def snapshot(engine: Engine) -> tuple[float, float]:
-    """Milliseconds that a step is held up by copying the state (the second time: memory is there), and its MiB."""
+    """Milliseconds that copying the state delays a step (second copy: memory is allocated), and the state's MiB."""
     engine.state().ready()
     wait(engine.device)
     started = time.perf_counter()
@@ -161,7 +164,7 @@ def wait(device: torch.device) -> None:
 
 
 def forget() -> None:
-    """Leave nothing to the next row."""
+    """Free caches and compiled code before the next row."""
     gc.collect()
     torch.compiler.reset()
     if torch.cuda.is_available():

@@ -1,8 +1,8 @@
-"""Commands that build on each other, as many side by side as that allows, and what came of them.
+"""Runs commands that depend on each other, several in parallel, and collects their results.
 
-Every script here plans ordinary commands, each with a name, and says how the results of those that are done are
-collected. Small models share a GPU well. The same script again continues what was stopped: the commands themselves do.
-Numbers are written anew whenever a command ends, so that a machine that goes away takes little with it.
+Every script here plans ordinary commands, each with a name, and defines how the results of finished ones are collected.
+Small models share a GPU well. Running a script again continues interrupted commands. Results are rewritten whenever a
+command ends, so that little is lost with the machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OF_A_VERDICT = ("limits", "text", "is_certain")
 
 @dataclass
 class Job:
-    """One command; it starts when all that it needs has succeeded."""
+    """One command; it starts when all jobs that it needs have succeeded."""
 
     name: str
     arguments: list[str]  # after `python`
@@ -51,34 +51,38 @@ def by_name(jobs: Iterable[Job]) -> Jobs:
 
 
 def listed(values: Iterable[object]) -> str:
-    """A list as an override takes it."""
+    """A list written as the value of an override."""
     return "[" + ",".join(map(str, values)) + "]"
 
 
 def named_overrides(given: Iterable[str]) -> dict[str, list[str]]:
-    """NAME=OVERRIDE,OVERRIDE,... as lists by name."""
+    """Parse NAME=OVERRIDE,OVERRIDE,... into lists by name."""
     pairs = (each.split("=", 1) for each in given)
     return {name: overrides.split(",") if overrides else [] for name, overrides in pairs}
 
 
 def set_parser(description: str | None, experiment: str) -> argparse.ArgumentParser:
-    """The options of every script: the set, what is trained on it, and how many images are generated."""
+    """Options of every script: the data set, training, and number of generated images."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
     parser.add_argument("--data", required=True, help="prepared shards")
-    parser.add_argument("--name", required=True, help="of the set, in the name of the results")
-    parser.add_argument("--folder", type=Path, required=True, help="of the runs")
-    parser.add_argument("--count", type=int, default=3072, help="generated images of each row")
+    parser.add_argument("--name", required=True, help="name of the set, part of the name of the results file")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--count", type=int, default=3072, help="generated images per row")
     parser.add_argument("--experiment", default=experiment)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
+    parser.add_argument(
+        "--train", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every training"
+    )
     return parser
 
 
 def parser_of(description: str | None, experiment: str) -> argparse.ArgumentParser:
-    """The options of every script that runs commands."""
+    """Options of every script that runs commands."""
     parser = set_parser(description, experiment)
-    parser.add_argument("--evaluate", nargs="*", default=[], metavar="KEY=VALUE", help="for every evaluation")
-    parser.add_argument("--at-once", type=int, default=8, help="commands side by side")
+    parser.add_argument(
+        "--evaluate", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every evaluation"
+    )
+    parser.add_argument("--at-once", type=int, default=8, help="number of commands in parallel")
     return parser
 
 
@@ -95,14 +99,14 @@ def evaluation(options: argparse.Namespace, *arguments: str) -> list[str]:
 
 
 def results_path(kind: str, name: str) -> Path:
-    """Where the numbers of a kind of experiment on a set are kept."""
+    """Results file of a kind of experiment on a set."""
     return ROOT / "results" / "campaign" / f"{kind}_{name}.json"
 
 
 def carry_out(
     options: argparse.Namespace, kind: str, jobs: Jobs, collect: Callable[[], dict[str, Any]]
 ) -> None:
-    """Run all commands, and keep what `collect` finds as results/campaign/KIND_NAME.json; exit 1 if one failed."""
+    """Run all commands and write the result of `collect` to results/campaign/KIND_NAME.json; exit 1 if one failed."""
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -121,7 +125,7 @@ def carry_out(
 
 
 def work_through(jobs: Jobs, folder: Path, at_once: int, keep: Callable[[], None]) -> list[str]:
-    """Run all commands; the names of those that failed. What builds on a failed one is not started."""
+    """Run all commands and return the names of failed ones; jobs that need a failed one are not started."""
     failed: list[str] = []
     while True:
         running = [job for job in jobs.values() if job.process is not None]
@@ -166,14 +170,14 @@ def finished(job: Job) -> int | None:
 
 
 def stages_of(path: Path) -> dict[str, Any]:
-    """What tables and readers need of a stages.json: its rows, what they were taken on, and the verdict."""
+    """Excerpt of a stages.json for the tables: rows, settings and verdict."""
     document = json.loads(path.read_text())
     verdict = {key: document["verdict"][key] for key in OF_A_VERDICT} if "verdict" in document else None
     return facts_of_rows(document["rows"]) | {"verdict": verdict}
 
 
 def facts_of_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The same of rows alone."""
+    """Excerpt of rows for the tables."""
     one = rows[0]
     return {
         "mmd_name": one["mmd_name"],
@@ -185,7 +189,7 @@ def facts_of_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """The same with five digits after the point, far below any noise of a measurement."""
+    """The same with floats rounded to five decimals, far below the noise of the measurements."""
     if isinstance(value, dict):
         return {key: rounded(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -194,9 +198,9 @@ def rounded(value: Any) -> Any:
 
 
 def losses(run: Path, held_out_name: str = "loss") -> dict[str, Any]:
-    """The last losses in training and on held-out images, the lowest held-out one, and the speed.
+    """The last training and held-out losses, the lowest held-out loss, and the speed.
 
-    `held_out_name` is the validation's loss of the training weights, or `averaged_loss`, of the averaged ones.
+    `held_out_name` is `loss` (of the weights in training) or `averaged_loss` (of the averaged weights).
     """
     events = run / "events.jsonl"
     training, held_out = curve(events, "train", "loss"), curve(events, "validation", held_out_name)

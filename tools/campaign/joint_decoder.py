@@ -1,18 +1,18 @@
-"""Does it help to train the auxiliary model's decoder on together with the flow? One flow for each way of doing so.
+"""Experiment: train the auxiliary model's decoder together with the flow; one flow for each setting.
 
     python tools/campaign/joint_decoder.py --data SHARDS --name solar --folder runs/joint --experiment demo \
         --auxiliary AUXILIARY_RUN --sampler SAMPLER_RUN --widening 0.18 --settings frozen joint:0 joint:1 joint_nll:1
 
 The flow starts from x = mu(z) + sqrt((k sigma(z))^2 + s^2) n, with z a draw of the frozen encoder's posterior.
 
-frozen        the decoder is fixed, as in `stage=flow`: the control
-joint:L       the flow's loss trains the decoder too, through x; added to it is L times the mean square of
-              log sigma^2 - log sigma_0^2, with sigma_0 of the decoder before: the variance is held, the mean is free
+frozen        the decoder is frozen, as in `stage=flow` (the control)
+joint:L       the flow's loss also trains the decoder, through x; L times the mean square of log sigma^2 - log sigma_0^2
+              is added, with sigma_0 of the original decoder: this regularises the variance, not the mean
 joint_nll:L   as joint, but with L times the variance-guided loss of the image (eq. 4 of arXiv:2505.20723) instead
 
 A learned Gaussian source that is trained together with its flow is reported to collapse unless its variance is
-regularised (Kim et al., arXiv:2602.05951). Everything runs in this process, in float32 and not compiled. Numbers come
-to results/campaign/joint_NAME.json after every setting. The same command again keeps settings that are in that file.
+regularised (Kim et al., arXiv:2602.05951). Everything runs in this process, in float32 and not compiled. Results are
+written to results/campaign/joint_NAME.json after every setting; settings that are in that file are not repeated.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ from lediflow.training.clock import Clock, learning_rate_factor
 from lediflow.training.prior_spread import IMAGES
 from lediflow.training.validation import NOISE_SEED, inference
 
-STEPS = [1, 2, 4, 8]  # of midpoint: 2, 4, 8 and 16 evaluations
-PIECE = 64  # held-out images at once
+STEPS = [1, 2, 4, 8]  # midpoint steps: 2, 4, 8 and 16 evaluations
+PIECE = 64  # held-out images per batch
 REPORTS = 20  # losses printed in a training; the last is the mean over its last twentieth
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What all settings share."""
+    """Models, data and options that all settings share."""
 
     options: argparse.Namespace
     command: TrainCommand
@@ -139,7 +139,7 @@ class Experiment:
 
     @torch.no_grad()
     def prior_facts(self, auxiliary: AuxiliaryModel) -> dict[str, float]:
-        """What becomes of the prior on held-out images: a collapsed variance shows in sigma and in the VGL."""
+        """Measures of the prior on held-out images; a collapsed variance is visible in sigma and in the VGL."""
         vgl, moved = [], []
         pairs = zip(self.decoded(auxiliary), self.decoded(self.parent.model), strict=True)
         for (y, prior), (_, before) in pairs:
@@ -155,7 +155,7 @@ class Experiment:
 
     @property
     def setup(self) -> dict[str, Any]:
-        """What must agree for two settings to be compared."""
+        """The values that must be equal for two settings to be comparable."""
         train, options = self.command.train, self.options
         return {
             "experiment": options.experiment,
@@ -202,7 +202,7 @@ def train_command(options: argparse.Namespace) -> TrainCommand:
 
 @dataclass(frozen=True)
 class Trained:
-    """Averaged weights, and how their training went."""
+    """Averaged weights, and the losses of their training."""
 
     velocity: nn.Module
     auxiliary: AuxiliaryModel
@@ -211,7 +211,7 @@ class Trained:
 
 
 def train(setting: Setting, experiment: Experiment) -> Trained:
-    """A flow from its first step to its last; every setting begins with the same weights and sees the same draws."""
+    """Train a flow; every setting has the same initial weights and random draws."""
     command, before, config = experiment.command, experiment.parent.model, experiment.command.train
     torch.manual_seed(command.seed)
     velocity = build_trained_model(command).to(experiment.device)
@@ -279,7 +279,7 @@ class Measuring:
         self.decode = load_decoder(experiment.parent.facts["codec"], None, experiment.device)
 
     def pipeline(self, trained: Trained) -> LeDiFlowPipeline:
-        """The models of a setting; without a sampler one that is never asked stands in its place."""
+        """The models of a setting; without a sampler, a placeholder that is never called."""
         experiment = self.experiment
         return LeDiFlowPipeline(
             trained.velocity,
@@ -313,7 +313,7 @@ class Measuring:
 
 
 def latent_sampler(experiment: Experiment) -> LatentSampler | None:
-    """The sampler that was asked for; UserError where it was trained on another auxiliary model."""
+    """The sampler of --sampler; UserError if it was trained with another auxiliary model."""
     if experiment.options.sampler is None:
         return None
     folder = RunFolder(Path(experiment.options.sampler))

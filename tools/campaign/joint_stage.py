@@ -1,4 +1,4 @@
-"""What joint_decoder.py trains with: the flow's loss with a decoder that is trained on, its regularisers, a step."""
+"""Training for joint_decoder.py: the flow's loss with a trainable decoder, regularisers, and the optimizer step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FROZEN, JOINT, JOINT_NLL = "frozen", "joint", "joint_nll"
 
 @dataclass(frozen=True)
 class Setting:
-    """How the decoder is trained, and the weight of what regularises it."""
+    """How the decoder is trained, and the weight of its regulariser."""
 
     name: str
     kind: str
@@ -80,7 +80,7 @@ class JointStage(FlowStage):
         return found._replace(loss=found.loss + self.setting.weight * penalty, metrics=metrics)
 
     def penalty(self, batch: Batch) -> Tensor:
-        """The regulariser of each sample of the batch that the flow's loss has just been taken of, [batch]."""
+        """The regulariser of each sample of the last batch of `loss`, shape (batch,)."""
         z, prior = self.decoded
         if self.setting.kind == JOINT_NLL:
             return variance_guided_loss(batch.images, prior.mean, prior.logvar)
@@ -102,7 +102,7 @@ class JointStage(FlowStage):
 class Optimised:
     """The parts that a setting trains: AdamW, a gradient norm of its own for each, and averaged weights.
 
-    One norm for all would let a steep regulariser of the decoder shorten the velocity's steps.
+    With one norm for all, a steep regulariser of the decoder would shorten the velocity's steps.
     """
 
     def __init__(self, parts: list[tuple[nn.Module, float]], command: TrainCommand) -> None:
@@ -116,7 +116,7 @@ class Optimised:
         self.most = command.engine.gradient_clip or torch.inf
 
     def step(self, loss: Tensor, factor: float, decays: dict[str, float]) -> None:
-        """One step at `factor` times the learning rates; left out where a gradient is not finite."""
+        """One step at `factor` times the learning rates; skipped if a gradient is not finite."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         loss.backward()

@@ -1,11 +1,11 @@
-"""What keeps an auxiliary model from memorising few pictures? One model under each cure, measured on other pictures.
+"""Experiment: regularisation of an auxiliary model on few pictures; one model per setting, measured on other pictures.
 
     python tools/campaign/memorising.py --data SHARDS --others OTHER_SHARDS --name faces600 --folder runs/memorising \
         --cures base= dropout=model.auxiliary.levels.0.dropout=0.1,model.auxiliary.levels.1.dropout=0.1 ...
 
 A cure is NAME=OVERRIDE,OVERRIDE,... Each model exports the averaged weights of its best validation (train.export=best),
-which `evaluate mode=prior` measures on `--others`; its curve of held-out losses says where the last weights stand. The
-whole chain under a cure is small_sets.py. Numbers come to results/campaign/memorising_NAME.json.
+which `evaluate mode=prior` measures on `--others`; the curve of held-out losses shows the last weights. For the whole
+chain see small_sets.py. Results are written to results/campaign/memorising_NAME.json.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = parser_of(__doc__, "demo")
-    parser.add_argument("--others", required=True, help="prepared shards of pictures that no model sees")
+    parser.add_argument(
+        "--others", required=True, help="prepared shards of pictures that are not used in training"
+    )
     parser.add_argument("--cures", nargs="+", default=["base="], metavar="NAME=OVERRIDE,...")
     options = parser.parse_args()
     carry_out(options, "memorising", plan(options), lambda: collect(options))

@@ -1,11 +1,11 @@
-"""What does the latent sampler lack? Several samplers over one auxiliary model and one flow, measured alike.
+"""Experiment: several latent samplers with one auxiliary model and one flow.
 
     python tools/campaign/samplers.py --data SHARDS --name pets64 --folder runs/samplers_pets64 \
         --auxiliary AUXILIARY_RUN --flow FLOW_RUN \
         --samplers base= long=train.images=4000000 wide=model.latent_sampler.levels.0.width=512 ...
 
-Each sampler is NAME=OVERRIDE,OVERRIDE,...; each solve of w -> z in --solves is SOLVER:STEPS. Numbers come to
-results/campaign/samplers_NAME.json.
+Each sampler is NAME=OVERRIDE,OVERRIDE,...; each solve of w -> z in --solves is SOLVER:STEPS. Results are
+written to results/campaign/samplers_NAME.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole chain under several settings, beside flow matching, side by side; made for few pictures (memorising).
+"""Experiment: the whole chain with several settings, compared with flow matching; for small sets (memorising).
 
     python tools/campaign/small_sets.py --data SHARDS --unseen OTHER_SHARDS --name faces4000 --folder runs/faces4000 \
         --cures base= dropout=model.auxiliary.levels.0.dropout=0.1,model.velocity.levels.0.dropout=0.1 \
@@ -11,7 +11,7 @@ matching from Gaussian noise with its overrides.
 
 Every chain is measured by `evaluate mode=stages` against all photographs of the shards. With `--unseen`, every flow is
 also measured against photographs that no model saw, and its images are compared with its training images: copies score
-well against photographs that they were copied from. Numbers come to results/campaign/small_NAME.json.
+well against photographs that they were copied from. Results are written to results/campaign/small_NAME.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lediflow.evaluation.results import read_results
 from lediflow.records import read_json
 
 STAGES = {"aux": "auxiliary", "flow": "flow", "sampler": "latent_sampler"}
-SAME = "of:"  # of which earlier cure the auxiliary model and the sampler are
+SAME = "of:"  # prefix that names the earlier cure whose auxiliary model and sampler are used
 QUALITY = ("steps", "nfe", "solver", "mmd_unbiased", "mmd_interval", "precision", "recall")
 COPIES = ("steps", "nearest_training")
 
@@ -70,7 +70,7 @@ def cures_of(options: argparse.Namespace) -> list[Cure]:
 
 
 def meant_for(stage: str, overrides: list[str]) -> list[str]:
-    """Those of a stage: without a prefix they are for the auxiliary model and the flow."""
+    """The overrides of a stage; without a prefix they are for the auxiliary model and the flow."""
     split = [override.split(":", 1) if ":" in override else ["", override] for override in overrides]
     return [value for to, value in split if to in (stage, "all") or (not to and stage != "sampler")]
 
@@ -111,7 +111,7 @@ def plan(options: argparse.Namespace) -> Jobs:
 
 
 def others(options: argparse.Namespace, run: str, pair: list[str], needs: tuple[str, ...]) -> list[Job]:
-    """Against photographs that no model saw, and against the training images; nothing without `--unseen`."""
+    """Evaluations on unseen photographs and against the training images; none without `--unseen`."""
     if not options.unseen:
         return []
     unseen = [f"data.path={options.unseen}", f"output={options.folder}/unseen_{run}", *options.quality]
@@ -123,7 +123,7 @@ def others(options: argparse.Namespace, run: str, pair: list[str], needs: tuple[
 
 
 def collect(options: argparse.Namespace) -> dict[str, Any]:
-    """The rows of every chain that has been measured, and what the runs say of themselves."""
+    """Rows of every measured chain, and losses and widths of the runs."""
     folder, cures = options.folder, cures_of(options)
     measured = {cure.name: folder / f"stages_{cure.name}" / "stages.json" for cure in cures}
     baselines = [*named_overrides(options.baselines)]

@@ -1,9 +1,9 @@
-"""Starts of the flow that are no options of the toolkit, tried beside widening: a command run with another start.
+"""Experiment: starts of the flow that are not options of the toolkit; runs a command with another start.
 
     python tools/campaign/starts.py floor=0.2 lediflow.train stage=flow parent=AUXILIARY_RUN run=RUN ...
     python tools/campaign/starts.py floor=0.2 lediflow.evaluate mode=stages run=RUN sampler=SAMPLER_RUN ...
 
-The run does not know of it: sample and evaluate it under the same start. Each comes on top of
+The start is not recorded in the run: sample and evaluate it with the same start. Each is combined with
 stage.prior_widening=s and stage.prior_scale=k.
 
 floor=f        N(mu, k^2 max(sigma, f)^2 + s^2): no entry narrower than f
@@ -38,7 +38,7 @@ def floored(at: float) -> Callable[[Tensor, float, float], Tensor]:
 
 
 def rough(octaves: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Draws whose noise has more of the low frequencies; its deviation stays 1."""
+    """Draws with more noise at low frequencies; its standard deviation is still 1."""
 
     def drawn(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
         return gaussians.sample(mean, logvar, coloured(noise, octaves))
@@ -78,7 +78,7 @@ class NoisyPath:
 
 
 def replacements(name: str, value: float) -> dict[str, Callable[..., Tensor]]:
-    """What stands in the toolkit's places under a start."""
+    """Replacements of the toolkit's functions for a start."""
     match name:
         case "floor":
             return dict.fromkeys(WIDENED, floored(value))

@@ -1,4 +1,4 @@
-"""Is each fault named right? Chains with a fault made on purpose, and what `evaluate mode=stages` says of them.
+"""Experiment: does `evaluate mode=stages` name the fault? Chains with faults made on purpose, and their verdicts.
 
     python tools/campaign/verdicts.py --source PICTURES --folder runs/verdicts [--codec TAESD_FOLDER]
 
@@ -8,8 +8,8 @@
     narrow    plain's stages, an auxiliary model whose sigma is held below NARROW, a start that is not widened
     codec     all stages trained on TAESD's latents of the pictures, measured against the pictures (with --codec)
 
-All are ordinary commands. The same command again continues what was stopped. What comes out is kept in
-results/campaign/verdicts.json: of each chain the verdict, its parts, the rows and the losses.
+All are ordinary commands. Running the script again continues interrupted ones. Results are written to
+results/campaign/verdicts.json: for each chain the verdict, its parts, the rows and the losses.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""How wide should the flow's start be? Flows of several widths side by side on one machine, measured alike.
+"""Experiment: widths of the flow's start; flows with several widths on one machine.
 
     python tools/campaign/widths.py --data SHARDS --name pets64 --folder runs/widths_pets64
 
 trains the auxiliary model and the flow-matching baseline (FM), then a latent sampler and a flow for each width s, which
 start from N(mu, sigma^2 + s^2), and measures each with `evaluate mode=stages`: images whose z comes from the latent
-sampler, from training images, from held-out images. `--widths auto` is what the toolkit chooses by itself.
+sampler, from training images, from held-out images. `--widths auto` is the toolkit's automatic choice.
 `--starts` adds flows whose start is shaped in other ways, as START:s or, with other importance weights, as
 START:s:EXPONENT,CAP: scale=3:0 (stage.prior_scale=3), scale=1:0.3:2,100, or a start of starts.py, floor=0.2:0.
-Numbers come to results/campaign/widths_NAME.json.
+Results are written to results/campaign/widths_NAME.json.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 from lediflow.evaluation.features.inputs import (
     check_square,
@@ -108,7 +108,7 @@ def find_clip(path: str | None, architecture: str) -> Path:
 
 def check_architecture(architecture: str) -> None:
     """UserError for an architecture that open_clip does not have."""
-    mend_torchvision()
+    fix_torchvision()
     import open_clip
 
     if open_clip.get_model_config(architecture) is None:

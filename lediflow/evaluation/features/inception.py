@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 from lediflow.evaluation.features.inputs import (
     check_square,
@@ -49,7 +49,7 @@ class InceptionFeatures:
 
 
 def load_network(path: str) -> Any:
-    mend_torchvision()
+    fix_torchvision()
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:

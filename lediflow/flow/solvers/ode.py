@@ -64,7 +64,7 @@ def check_solver(solver: str, steps: int) -> None:
     if solver != "dopri5" and not isinstance(steps, Integral):
         raise ValueError(f"solver {solver!r} with steps={steps!r}: give a whole number of steps, 1 or more")
     if isinstance(steps, Real) and steps < 1:
-        raise ValueError(f"solver {solver!r} with {steps} steps: steps must be 1 or more")
+        raise ValueError(f"solver {solver!r} with {steps} steps: steps < 1 make no progress; give 1 or more")
 
 
 def checked_tolerance(rtol: float, atol: float) -> Tolerance:

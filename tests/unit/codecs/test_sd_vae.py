@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lediflow.codecs import CodecConfig, build_codec
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 
-mend_torchvision()
+fix_torchvision()
 from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
 
 

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import save_file
 
 from lediflow.codecs import CodecConfig, build_codec
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 
-mend_torchvision()
+fix_torchvision()
 from diffusers import AutoencoderTiny  # noqa: E402  its import needs the mend
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 from lediflow.evaluation.features import FeaturesConfig, build_features
 from lediflow.evaluation.features.clip import MEAN, STD, ClipFeatures, preprocess
@@ -80,7 +80,7 @@ def test_oblong_images_are_refused_rather_than_cropped():
 @pytest.fixture(scope="module")
 def open_clip(tmp_path_factory):
     """The package, with tiny architectures added to those it knows."""
-    mend_torchvision()
+    fix_torchvision()
     package = import_module("open_clip")
     folder = tmp_path_factory.mktemp("architectures")
     for name, vision in TOWERS.items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 from lediflow.evaluation.features import FeaturesConfig, build_features
 from lediflow.evaluation.features.inputs import rgb_pixels
@@ -26,7 +26,7 @@ def saved(value: object) -> bytes:
 @pytest.fixture(scope="module", autouse=True)
 def tiny_clip(tmp_path_factory):
     """An architecture of open_clip that is built in no time."""
-    mend_torchvision()
+    fix_torchvision()
     import open_clip
 
     vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
@@ -119,7 +119,7 @@ class TestTorchScript:
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
     """torch-fidelity's network with weights of our own drawing, and their file."""
-    mend_torchvision()
+    fix_torchvision()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     path = tmp_path_factory.mktemp("inception") / "weights.pth"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.engine.group import Group
 from lediflow.evaluation.distances.tiles import whole
 from lediflow.evaluation.frechet import common_grid, feature_statistics, frechet_distance, on_grid
@@ -36,7 +36,7 @@ def test_distance_agrees_with_the_matrix_square_root_of_scipy():
 
 
 def test_distance_is_the_fid_of_torch_fidelity():
-    mend_torchvision()
+    fix_torchvision()
     fid = import_module("torch_fidelity.metric_fid")
     one, other = features(300, 20, seed=4), features(250, 20, seed=5, shift=0.5)
     statistics = (fid.fid_features_to_statistics(x) for x in (one, other))

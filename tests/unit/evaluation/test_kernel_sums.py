@@ -6,7 +6,7 @@ import pytest
 import torch
 from harness.embeddings import clustered, spread
 
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.engine.group import Group
 from lediflow.evaluation.distances.mmd import Gaussian, Polynomial, estimate, kernel_sums, unbiased_mmd
 from lediflow.evaluation.distances.tiles import TILE, share, tiles, whole
@@ -67,7 +67,7 @@ def test_tiles_carry_their_number_in_the_whole_set():
 
 
 def test_kernel_distance_of_all_images_is_torch_fidelitys_kid():
-    mend_torchvision()  # which torch-fidelity imports
+    fix_torchvision()  # which torch-fidelity imports
     kid = import_module("torch_fidelity.metric_kid").kid_features_to_metric
     x, y = 8 * spread(120, 64, seed=1), 8 * spread(120, 64, seed=2, shift=0.3)
     oracle = kid(x, y, kid_subsets=1, kid_subset_size=120, verbose=False)["kernel_inception_distance_mean"]

@@ -9,7 +9,7 @@ from harness.commands import succeed
 from torch import Tensor
 
 from lediflow.codecs import CodecConfig, build_codec
-from lediflow.compat import mend_torchvision
+from lediflow.compat import fix_torchvision
 from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
@@ -22,7 +22,7 @@ from lediflow.evaluation.references import references
 from lediflow.evaluation.session import Session
 from lediflow.flow.widening import Width
 
-mend_torchvision()
+fix_torchvision()
 from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
 
 COUNT, SIZE = 10, 32

@@ -219,7 +219,7 @@ def test_gaussian_log_density_is_torchs():
     [
         ({"trace": "guess"}, "trace 'guess' is unknown; use 'hutchinson' or 'exact'"),
         ({}, r"needs probes of shape \(batch, probes, \*dims\).*found none; .*trace='exact'"),
-        ({"probes": torch.ones(3, DIM)}, r"beside y of \(3, 4\), found shape \(3, 4\)"),
+        ({"probes": torch.ones(3, DIM)}, r"for y of \(3, 4\), found shape \(3, 4\)"),
         ({"probes": torch.ones(3, 0, DIM)}, r"found shape \(3, 0, 4\)"),
     ],
 )

@@ -76,7 +76,7 @@ def test_it_learns_to_reconstruct(auxiliary_spec):
 @pytest.mark.parametrize("shape", [(3, 3, 4, 4), (3, 64), (4, 4, 4)])
 def test_a_latent_that_cannot_be_decoded_is_refused_with_both_shapes(shape, auxiliary_spec):
     with pytest.raises(
-        ValueError, match=r"takes batch x 4 x height x width, of images 4 times as high"
+        ValueError, match=r"takes batch x 4 x height x width, for images 4 times as high"
     ) as said:
         AuxiliaryModel(auxiliary_spec).decode(torch.zeros(shape))
     assert str(shape) in str(said.value)
@@ -90,7 +90,7 @@ def test_a_latent_too_small_for_a_kernel_is_refused_by_the_setting(auxiliary_spe
 @pytest.mark.parametrize("shape", [(3, 4, 8, 8), (3, 3, 4, 4), (1, 4, 4, 4)], ids=str)
 def test_noise_that_is_no_latent_of_these_images_is_refused_with_both_shapes(shape, auxiliary_spec):
     with pytest.raises(
-        ValueError, match=r"noise of shape .*is of \(3, 4, 4, 4\).*model\.auxiliary\.latent_channels"
+        ValueError, match=r"noise of shape .*has shape \(3, 4, 4, 4\).*model\.auxiliary\.latent_channels"
     ) as said:
         AuxiliaryModel(auxiliary_spec)(images(), torch.zeros(shape))
     assert str(shape) in str(said.value)

@@ -56,7 +56,7 @@ def test_files_of_two_exports_are_not_mixed(velocity_spec, tmp_path, drawn):
     save_model(build_model(velocity_spec), tmp_path / "one")
     save_model(drawn(build_model(velocity_spec)), tmp_path / "two")
     (tmp_path / "two" / "config.json").replace(tmp_path / "one" / "config.json")
-    with pytest.raises(ValueError, match="not of one export"):
+    with pytest.raises(ValueError, match="from different exports"):
         load_model(tmp_path / "one")
 
 

@@ -83,7 +83,7 @@ def test_three_ranks_one_of_them_killed_make_what_one_makes(shards, tmp_path, al
     assert ended(killed)[0] == -signal.SIGKILL
     status, said = ended(in_array)
     assert status == 0
-    assert "rank 2 of 3 has made its shards" in said and "missing that other ranks make" in said
+    assert "rank 2 of 3 has written its shards" in said and "of other ranks are missing" in said
     assert ours.index is None and not (tmp_path / "index.json").exists()
 
     monkeypatch.setenv("RANK", "1")
