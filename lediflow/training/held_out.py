@@ -34,12 +34,6 @@ IN_A_ROW = 2  # validations above the lowest, until the loss has turned
 FEWEST = 5  # validations before a loss can have turned: fewer do not determine their noise
 RECENT = 64  # means that are kept to estimate their noise
 MEDIAN_TO_DEVIATION = 1.4826  # of a normal distribution
-STATE_TYPES = {
-    "best": dict[str, Any] | None,
-    "recent": list[float],
-    "above_in_a_row": int,
-    "validations": int,
-}
 
 Losses = Float64[np.ndarray, " samples"]
 
