@@ -41,7 +41,7 @@ from lediflow.config.inputs import Inputs, open_inputs
 from lediflow.config.load import load_decoder, load_export
 from lediflow.config.parent import Parent
 from lediflow.config.register import conf_folder, register_schemas
-from lediflow.config.schema import EvaluateCommand, PathsConfig, RealImagesConfig, TrainCommand
+from lediflow.config.schema import EvaluateCommand, PathsConfig, TrainCommand
 from lediflow.config.trained_model import build_trained_model
 from lediflow.data.streams.batch import Batch, load_samples, ready
 from lediflow.data.streams.order import samples_of, spread_over
@@ -49,6 +49,7 @@ from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.ema import decays_for
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.errors import UserError
+from lediflow.evaluation.config import RealImagesConfig
 from lediflow.evaluation.grid import GridConfig
 from lediflow.evaluation.images import ShardImages
 from lediflow.evaluation.modes.stage_rows import Row, StageRows
