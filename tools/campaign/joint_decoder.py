@@ -73,7 +73,7 @@ from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import has_dropout
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
-from lediflow.stages.flow import AUTO, FlowStage
+from lediflow.stages.flow import AUTO, FlowStage, scale_of
 from lediflow.stages.latents import draw_latents
 from lediflow.training.clock import Clock, learning_rate_factor
 from lediflow.training.prior_spread import IMAGES
@@ -103,7 +103,7 @@ class Experiment:
         assert inputs.parent is not None
         device = choose_device(command.engine.device)
         inputs.parent.model.to(device)
-        width = Width(command.stage.prior_scale)
+        width = Width(scale_of(command.stage))
         found = cls(options, command, inputs, inputs.parent, device, width)
         if not len(found.held_out()):
             raise UserError(f"{options.data} has no held-out images; set data.held_out_fraction with --train")
