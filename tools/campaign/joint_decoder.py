@@ -49,6 +49,7 @@ from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.ema import decays_for
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.errors import UserError
+from lediflow.evaluate import MODELS
 from lediflow.evaluation.config import RealImagesConfig
 from lediflow.evaluation.grid import GridConfig
 from lediflow.evaluation.images import ShardImages
@@ -275,7 +276,7 @@ class Measuring:
             grid=GridConfig(steps=STEPS),
             paths=PathsConfig(runs=str(options.folder)),
         )
-        self.session = Session.start(command)
+        self.session = Session.start(command, Path(options.folder), MODELS)
         self.sampler = latent_sampler(experiment)
         self.decode = load_decoder(experiment.parent.facts["codec"], None, experiment.device)
 

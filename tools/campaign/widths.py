@@ -36,7 +36,7 @@ def flows(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]
     """The flows by name: what stands before the command's module, and the overrides of training."""
     widened = "stage.prior_widening={}".format
     found: dict[str, tuple[list[str], list[str]]] = {
-        f"s{width}": ([], [widened(width)]) for width in options.widths
+        f"s{width}": ([], [widened(width), "stage.prior_scale=1"]) for width in options.widths
     }
     for start in options.starts:
         kind, width, *rest = start.split(":")
@@ -45,7 +45,9 @@ def flows(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]
             name += f"_p{exponent}_cap{cap}"
             overrides += [f"stage.exponent={exponent}", f"stage.cap={cap}"]
         is_scale, scale = kind.startswith("scale="), kind.removeprefix("scale=")
-        before, own = ([], [f"stage.prior_scale={scale}"]) if is_scale else ([STARTS, kind], [])
+        before, own = (
+            ([], [f"stage.prior_scale={scale}"]) if is_scale else ([STARTS, kind], ["stage.prior_scale=1"])
+        )
         found[name] = (before, overrides + own)
     return found
 
