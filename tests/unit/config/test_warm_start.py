@@ -103,4 +103,4 @@ def test_a_folder_without_weights_is_named(tmp_path):
 def test_weights_that_do_not_belong_to_their_configuration_are_refused(trained, tmp_path):
     shutil.copytree(trained.auxiliary / "export", tmp_path / "export")
     shutil.copy(trained.flow / "export" / "model.safetensors", tmp_path / "export")
-    assert "not of one export" in refusal(f"warm_start={tmp_path}", "stage=auxiliary")
+    assert "are from different exports" in refusal(f"warm_start={tmp_path}", "stage=auxiliary")
