@@ -53,14 +53,8 @@ from lediflow.evaluate import MODELS
 from lediflow.evaluation.config import RealImagesConfig
 from lediflow.evaluation.grid import GridConfig
 from lediflow.evaluation.images import ShardImages
+from lediflow.evaluation.modes import stages
 from lediflow.evaluation.modes.stage_rows import Row, StageRows
-from lediflow.evaluation.modes.stages import (
-    describe_stage,
-    from_pipeline,
-    from_real,
-    settings,
-    with_larger_batches,
-)
 from lediflow.evaluation.references import references
 from lediflow.evaluation.results import birth_certificate, read_results, write_results
 from lediflow.evaluation.session import Session
@@ -295,7 +289,7 @@ class Measuring:
 
     def __call__(self, setting: Setting, trained: Trained) -> list[Row]:
         experiment, pipeline = self.experiment, self.pipeline(trained)
-        session = with_larger_batches(self.session, pipeline)
+        session = stages.with_larger_batches(self.session, pipeline)
         command, output = session.command, experiment.options.folder / setting.name.replace(":", "_")
         session.claim(output)
         rows = StageRows.build(session, references(session, pipeline, experiment.parent.facts), output)
@@ -303,14 +297,14 @@ class Measuring:
         models |= {"width": pipeline.width._asdict()}
         samples = experiment.held_out(command.count)
         signals = ShardImages(experiment.inputs.reader, samples, pipeline.decode, pipeline.device)
-        configs = settings(command, is_learned=True)
+        configs = stages.settings(command, is_learned=True)
         real = RealLatents(pipeline, signals, command.seed)
-        sources = [from_real("heldout", real, models, command, configs)]
+        sources = [stages.from_real("heldout", real, models, command, configs)]
         if self.sampler is not None:
-            sources.append(from_pipeline("sampler", pipeline, models, command, configs))
+            sources.append(stages.from_pipeline("sampler", pipeline, models, command, configs))
         found = [row for source in sources for row in rows.rows_for(source)]
         for row in found:
-            print(f"{setting.name}: {describe_stage(row)}", flush=True)
+            print(f"{setting.name}: {stages.describe_stage(row)}", flush=True)
         return found
 
 
