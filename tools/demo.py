@@ -49,11 +49,11 @@ FULL = Scale(
         "prepare": 8,
         "encode": 4,
         "auxiliary": 100,
-        "flow": 125,
-        "baseline": 103,
-        "sampler": 105,
+        "flow": 240,
+        "baseline": 205,
+        "sampler": 100,
         "sample": 5,
-        "evaluate": 50,
+        "evaluate": 70,
     },
 )
 SHORT = Scale(
