@@ -7,7 +7,7 @@ import pytest
 MODULE = "harness.cmmd_rank"
 
 
-def told(ended, what: str) -> list[str]:
+def reported_lines(ended, what: str) -> list[str]:
     assert [process.status for process in ended] == [0] * len(ended), "\n".join(one.output for one in ended)
     lines = [line for process in ended for line in process.output.splitlines() if line.startswith(what)]
     return [line.removeprefix(what).strip() for line in lines]
@@ -15,18 +15,20 @@ def told(ended, what: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def alone(forks) -> dict:
-    return json.loads(told([forks.start(MODULE).wait()], "results")[0])
+    return json.loads(reported_lines([forks.start(MODULE).wait()], "results")[0])
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_every_rank_has_the_bits_of_one(forks, ranks, alone):
-    assert [json.loads(line) for line in told(forks.run_on_ranks(ranks, MODULE), "results")] == [
+    assert [json.loads(line) for line in reported_lines(forks.run_on_ranks(ranks, MODULE), "results")] == [
         alone
     ] * ranks
 
 
 def test_every_rank_names_the_first_broken_row_of_the_whole_set(forks):
-    said = told(forks.run_on_ranks(2, MODULE, 3000), "refusal")  # the first rank has rows below 2048 only
+    said = reported_lines(
+        forks.run_on_ranks(2, MODULE, 3000), "refusal"
+    )  # the first rank has rows below 2048 only
     assert len(set(said)) == 1
     assert "2 of 4700 embeddings are not finite, the first is row 3000" in said[0]
 

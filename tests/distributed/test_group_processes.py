@@ -45,12 +45,12 @@ def test_a_rank_that_fails_alone_is_named_by_those_who_waited_for_it(forks):
         assert "RankFailedError: rank 2 of 3 failed: ValueError: a slip of the pen" in process.output
 
 
-@pytest.mark.parametrize(("victim", "told"), [(0, "rank 0 of 2"), (1, "a rank of 2, not the first,")])
-def test_a_killed_rank_ends_the_others_with_a_sentence(forks, victim, told):
+@pytest.mark.parametrize(("victim", "culprit"), [(0, "rank 0 of 2"), (1, "a rank of 2, not the first,")])
+def test_a_killed_rank_ends_the_others_with_a_sentence(forks, victim, culprit):
     finished = forks.run_on_ranks(2, "harness.group_rank", "killed", victim)
     assert finished[victim].status == -9
     assert finished[1 - victim].status == 1
-    assert f"RankFailedError: {told} ended without a word" in finished[1 - victim].output
+    assert f"RankFailedError: {culprit} ended without a word" in finished[1 - victim].output
 
 
 def test_torchrun_and_a_second_undertaking():

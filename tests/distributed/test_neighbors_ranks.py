@@ -7,7 +7,7 @@ import pytest
 MODULE = "harness.neighbors_rank"
 
 
-def told(ended) -> list[dict]:
+def reported_results(ended) -> list[dict]:
     assert [process.status for process in ended] == [0] * len(ended), "\n".join(one.output for one in ended)
     lines = [line for process in ended for line in process.output.splitlines() if line.startswith("results ")]
     return [json.loads(line.removeprefix("results ")) for line in lines]
@@ -15,12 +15,12 @@ def told(ended) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def alone(forks) -> dict:
-    return told([forks.start(MODULE).wait()])[0]
+    return reported_results([forks.start(MODULE).wait()])[0]
 
 
 @pytest.mark.parametrize("ranks", [2, 4])  # three tiles of samples: one of four ranks has none
 def test_every_rank_has_the_bits_of_one(forks, ranks, alone):
-    assert told(forks.run_on_ranks(ranks, MODULE)) == [alone] * ranks
+    assert reported_results(forks.run_on_ranks(ranks, MODULE)) == [alone] * ranks
 
 
 def test_the_copies_among_the_samples_are_found(alone):

@@ -33,7 +33,7 @@ def mine(values: Tensor, group: Group) -> Rows:
     return Rows(values[own.start : own.stop].clone(), own.start, len(values))
 
 
-def told(found: Estimate) -> list[str]:
+def exact_digits(found: Estimate) -> list[str]:
     influences = hashlib.sha256(found.influence_x.numpy().tobytes() + found.influence_y.numpy().tobytes())
     numbers = [found.biased, found.unbiased, found.standard_error, *found.interval()]
     return [*(number.hex() for number in numbers), influences.hexdigest()]
@@ -53,8 +53,8 @@ def results(group: Group) -> dict[str, list[str]]:
     a, b = streamed(x, group), streamed(y, group)
     numbers = [*a.distance(b), *a.unbiased_distance(b), *a.interval(b)]
     return {
-        "exact": told(cmmd_estimate(mine(x, group), mine(y, group), group)),
-        "kid": told(estimate(kernel_sums(mine(x, group), mine(y, group), Polynomial(), group))),
+        "exact": exact_digits(cmmd_estimate(mine(x, group), mine(y, group), group)),
+        "kid": exact_digits(estimate(kernel_sums(mine(x, group), mine(y, group), Polynomial(), group))),
         "streaming": [number.hex() for number in numbers],
     }
 

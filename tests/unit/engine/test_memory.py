@@ -173,10 +173,10 @@ def test_where_not_even_the_smallest_fits_the_ways_out_are_named(gpu_with):
 
 
 def test_a_rank_whose_reserve_alone_is_too_large_tells_the_others_so(gpu_with):
-    told = []
+    proposals = []
     with pytest.raises(UserError, match="does not fit"):
-        fit_micro_batch(8, gpu_with(100).trial, 101, GPU, agree=lambda mine: told.append(mine) or mine)
-    assert told == [0]  # it takes part in the agreement before it ends
+        fit_micro_batch(8, gpu_with(100).trial, 101, GPU, agree=lambda mine: proposals.append(mine) or mine)
+    assert proposals == [0]  # it takes part in the agreement before it ends
 
 
 def test_on_a_cpu_the_whole_share_is_taken_untried():
