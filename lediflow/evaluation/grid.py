@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from lediflow.flow.solvers import MOST_STEPS, check_solver
+from lediflow.flow.solvers import MOST_STEPS, check_solver, ignores_steps
 from lediflow.ranges import bounded, check_ranges
 from lediflow.sampling import SamplingConfig
 
-ADAPTIVE = "dopri5"  # the solver that chooses its own steps
 SOLVERS = ("euler", "midpoint", "heun3")  # the default
 STEPS = (0, 1, 2, 4, 8)
 
@@ -38,7 +37,7 @@ def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[S
     """All combinations in the order of temperatures, solvers and steps, without duplicates.
 
     0 steps are draws of the prior, with any solver, so they occur once; the Gaussian baseline has none, as its prior is
-    noise. The adaptive solver occurs once, since it ignores the number of steps.
+    noise. An adaptive solver occurs once, since it ignores the number of steps.
     """
     chosen: dict[tuple[str, int, float], SamplingConfig] = {}
     for temperature in grid.temperatures:
@@ -47,7 +46,7 @@ def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[S
                 key = (solver, steps, temperature)
                 if steps == 0:
                     key = ("none", 0, temperature)
-                elif solver == ADAPTIVE:
+                elif ignores_steps(solver):
                     key = (solver, -1, temperature)
                 if key not in chosen and (is_learned or steps):
                     chosen[key] = dataclasses.replace(

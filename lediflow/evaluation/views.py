@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
-from lediflow.evaluation.grid import ADAPTIVE
 from lediflow.evaluation.metrics import MAIN, Metric, Row, shown_in
 from lediflow.evaluation.plots import Line, Point
 from lediflow.evaluation.session import Session
+from lediflow.flow.solvers import ignores_steps
 
 RECONSTRUCTIONS = "against_reconstructions"  # a row's metrics against the codec's reconstructions
 BAR = r"\|"
@@ -176,8 +176,8 @@ def setting(row: Row) -> str:
     tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
     if row["steps"] == 0:
         return f"prior alone{tempered}"
-    if row["solver"] == ADAPTIVE:
-        return f"{ADAPTIVE}{tempered}"
+    if ignores_steps(row["solver"]):
+        return f"{row['solver']}{tempered}"
     return f"{row['solver']} {row['steps']}{tempered}"
 
 
@@ -203,7 +203,7 @@ def pareto_lines(rows: Sequence[Row], cost: str) -> dict[Line, list[Point]]:
     for row in rows:
         if row[cost] > 0:
             low, high = row["mmd_interval"]
-            label = ADAPTIVE if row["solver"] == ADAPTIVE and row["steps"] else str(row["steps"])
+            label = row["solver"] if ignores_steps(row["solver"]) and row["steps"] else str(row["steps"])
             point = Point(row[cost], row["mmd_unbiased"], low, high, label)
             found.setdefault(line_of(row, rows), []).append(point)
     return found

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
-from lediflow.evaluation.grid import ADAPTIVE
 from lediflow.evaluation.plots import Line, Point
 from lediflow.evaluation.results import AGAIN
+from lediflow.flow.solvers import ignores_steps
 from lediflow.records import Record, RecordError, read_record
 from lediflow.tracking.event_log import curve
 
@@ -81,7 +81,7 @@ def stage_lines(document: Mapping[str, Any]) -> dict[Line, list[Point]]:
     found: dict[Line, list[Point]] = {}
     for row in rows:
         solver = row["solver"] if row["steps"] else solvers[0]
-        label = str(row["steps"]) if solver != ADAPTIVE else ADAPTIVE
+        label = solver if ignores_steps(solver) else str(row["steps"])
         point = Point(row["nfe"], row["mmd"], row["low"], row["high"], label)
         found.setdefault(Line(NAMES[row["z"]], solver if len(solvers) > 1 else ""), []).append(point)
     return found

@@ -3,14 +3,14 @@
     solve(velocity, x, solver="heun3", steps=4).x
 
 Fixed-step solvers ("euler", "midpoint", "heun2", "heun3", "rk4") take `steps` equal steps, or the steps
-between the given `times`, and call velocity(x, t) with a scalar t. "dopri5" adapts each sample's step size to `rtol`
-and `atol`, and calls velocity(x, t) with t of shape (batch,) if the velocity accepts one time per sample. If x has one
-axis, it is a single system with a scalar t.
+between the given `times`, and call velocity(x, t) with a scalar t. The adaptive solver "dopri5" fits each sample's
+step size to `rtol` and `atol`, and calls velocity(x, t) with t of shape (batch,) if the velocity accepts one time per
+sample. If x has one axis, it is a single system with a scalar t. SOLVERS is the table of them all.
 `nfe`, the number of velocity evaluations, is the cost of generation.
 """
 
 from lediflow.flow.solvers.grid import MOST_STEPS
-from lediflow.flow.solvers.ode import SOLVERS, check_solver, solve
+from lediflow.flow.solvers.ode import SOLVERS, check_solver, ignores_steps, solve
 from lediflow.flow.solvers.problem import OnStep, Solution, UnfitVelocityError, Velocity
 from lediflow.flow.solvers.round_trip import RoundTrip, round_trip_error
 
@@ -23,6 +23,7 @@ __all__ = [
     "UnfitVelocityError",
     "Velocity",
     "check_solver",
+    "ignores_steps",
     "round_trip_error",
     "solve",
 ]

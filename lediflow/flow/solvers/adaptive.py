@@ -1,7 +1,7 @@
-"""Dormand-Prince 5(4) with a step size per sample, adapted to its error estimate.
+"""Embedded Runge-Kutta pairs with a step size per sample, adapted to its error estimate.
 
 A sample's step is accepted if its error, as a multiple of the tolerance atol + rtol |x| (root mean square over
-the sample), is at most 1. In both cases the next step size is the last one times 0.9 error^(-1/5), within limits.
+the sample), is at most 1. In both cases the next step size is the last one times 0.9 error^(-1/order), within limits.
 All samples attempt a step in the same call of the velocity, each at its own time; samples that have reached the end
 do not move. The steps of a sample do not depend on other samples.
 
@@ -9,57 +9,88 @@ If velocity ignores per-sample times, as x * t.cos() does with t of shape (), al
 for the largest error. `times_of_samples` checks this with a few extra calls.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from lediflow.flow.solvers.dormand_prince import Attempt, Tolerance, first_length, rescaling, try_step
-from lediflow.flow.solvers.problem import CountedVelocity, OnStep, Solution, State, Times, at, beside
+from lediflow.flow.solvers.embedded import (
+    Attempt,
+    Tolerance,
+    checked_tolerance,
+    first_length,
+    rescaling,
+    try_step,
+)
+from lediflow.flow.solvers.problem import Control, CountedVelocity, OnStep, Solution, State, Times, at, beside
+from lediflow.flow.solvers.tableaus import EmbeddedPair
 from lediflow.flow.solvers.times_of_samples import slope_at_own_times
 
 Chosen = Bool[Tensor, "*batch"]  # a mask of samples
 
 
-def integrate(
-    velocity: CountedVelocity,
-    x: State,
-    times: list[float],
-    *,
-    tolerance: Tolerance,
-    max_steps: int,
-    keep_states: bool = False,
-    on_step: OnStep | None = None,
-) -> Solution:
-    """Integrate x along the grid of times; all samples reach a time of the grid before any goes on."""
-    walk = Walk(velocity, x, times, tolerance)
-    states = [x]
-    for end in times[1:]:
-        target = at(end, x)
-        while bool((walk.t != target).any()):
-            if walk.attempts == max_steps:
-                raise ValueError(walk.lateness(target))
-            walk.attempt(target)
-            if on_step is not None:
-                on_step(walk.t, walk.x)
-        if keep_states:
-            states.append(walk.x)
-    kept = torch.stack(states) if keep_states else None
-    return Solution(walk.x, velocity.calls, walk.accepted, walk.rejected, kept)
+@dataclass(frozen=True)
+class Adaptive:
+    """An embedded pair as a solver."""
+
+    pair: EmbeddedPair
+    ignores_steps: ClassVar[bool] = True
+
+    def integrate(
+        self,
+        velocity: CountedVelocity,
+        x: State,
+        times: list[float],
+        control: Control,
+        *,
+        keep_states: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Solution:
+        """Integrate x along the grid of times; all samples reach a time of the grid before any goes on.
+
+        ValueError for a tolerance or max_steps that cannot be met, or that were not enough.
+        """
+        if control.max_steps < 1:
+            raise ValueError(f"max_steps = {control.max_steps}: {self.pair.name} needs 1 or more")
+        walk = Walk(self.pair, velocity, x, times, checked_tolerance(control.rtol, control.atol))
+        states = [x]
+        for end in times[1:]:
+            target = at(end, x)
+            while bool((walk.t != target).any()):
+                if walk.attempts == control.max_steps:
+                    raise ValueError(walk.lateness(target))
+                walk.attempt(target)
+                if on_step is not None:
+                    on_step(walk.t, walk.x)
+            if keep_states:
+                states.append(walk.x)
+        kept = torch.stack(states) if keep_states else None
+        return Solution(walk.x, velocity.calls, walk.accepted, walk.rejected, kept)
 
 
 class Walk:
     """State of the integration: for each sample its time, x, slope, and next step size."""
 
-    def __init__(self, velocity: CountedVelocity, x: State, times: list[float], tolerance: Tolerance) -> None:
-        self.velocity, self.tolerance, self.attempts = velocity, tolerance, 0
+    def __init__(
+        self,
+        pair: EmbeddedPair,
+        velocity: CountedVelocity,
+        x: State,
+        times: list[float],
+        tolerance: Tolerance,
+    ) -> None:
+        self.pair, self.velocity, self.tolerance, self.attempts = pair, velocity, tolerance, 0
         self.x, self.t = x, at(times[0], x, tuple(x.shape[:1]) if x.ndim > 1 else ())
         # a shorter step would vanish in the rounding of the times
         self.shortest = 4 * torch.finfo(self.t.dtype).eps * max(abs(t) for t in times)
         if len(times) > 1:  # a single time needs no evaluation
             self.slope = self._first_slope(times)
             self._refuse_non_finite()
-            self.length = first_length(velocity, x, self.slope, self.t, times[-1] - times[0], self.tolerance)
-            self.length = self.length.clamp(min=2 * self.shortest)
+            self.length = first_length(
+                pair, velocity, x, self.slope, self.t, times[-1] - times[0], self.tolerance
+            ).clamp(min=2 * self.shortest)
         self.accepted = self.rejected = torch.zeros_like(self.t, dtype=torch.int64)
 
     def _first_slope(self, times: list[float]) -> State:
@@ -79,11 +110,11 @@ class Walk:
         is_last = self.length >= remaining
         length = torch.where(is_last, remaining, self.length)
         end = torch.where(is_last, target, self.t + (target - self.t).sign() * length)
-        trial = try_step(self.velocity, self.x, self.slope, self.t, end)
+        trial = try_step(self.pair, self.velocity, self.x, self.slope, self.t, end)
         error = self.tolerance.multiple(trial.error, self.x, trial.x)
         is_walking = self.t != target
         is_accepted = is_walking & (error <= 1)  # False for a NaN error
-        longer = length * rescaling(error)
+        longer = length * rescaling(self.pair, error)
         # a step shortened to end at the target does not reduce the planned step size
         longer = torch.where(is_accepted & is_last, torch.maximum(longer, self.length), longer)
         self.length = torch.where(is_walking, longer, self.length)
@@ -123,6 +154,6 @@ class Walk:
     def _first(self, chosen: Chosen) -> str:
         """The first of the chosen samples and its time, for a message."""
         if self.t.ndim == 0:
-            return f"dopri5 at t = {float(self.t):.6g}"
+            return f"{self.pair.name} at t = {float(self.t):.6g}"
         first = int(chosen.nonzero()[0])
-        return f"dopri5, sample {first} of {len(self.t)} at t = {float(self.t[first]):.6g}"
+        return f"{self.pair.name}, sample {first} of {len(self.t)} at t = {float(self.t[first]):.6g}"

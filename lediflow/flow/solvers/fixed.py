@@ -3,35 +3,45 @@
 Every method integrates a constant velocity exactly, which inpainting (eq. 7) relies on.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 
-from lediflow.flow.solvers.problem import CountedVelocity, OnStep, Solution, State, at, shifted
+from lediflow.flow.solvers.problem import Control, CountedVelocity, OnStep, Solution, State, at, shifted
 from lediflow.flow.solvers.tableaus import Tableau
 
 
-def integrate(
-    tableau: Tableau,
-    velocity: CountedVelocity,
-    x: State,
-    times: list[float],
-    *,
-    keep_states: bool = False,
-    on_step: OnStep | None = None,
-) -> Solution:
-    """Integrate x along the grid of times."""
-    states, is_finite = [x], [x.isfinite().all()]
-    for start, end in pairwise(times):
-        x = shifted(x, end - start, tableau.b, stage_slopes(tableau, velocity, x, start, end - start))
-        is_finite.append(x.isfinite().all())
-        if keep_states:
-            states.append(x)
-        if on_step is not None:
-            on_step(at(end, x), x)
-    # read once at the end, because reading it at each step would synchronise with the device each time
-    refuse_non_finite(torch.stack(is_finite).tolist(), times, tableau.name)
-    return Solution(x, velocity.calls, states=torch.stack(states) if keep_states else None)
+@dataclass(frozen=True)
+class FixedStep:
+    """A Runge-Kutta method as a solver."""
+
+    tableau: Tableau
+    ignores_steps: ClassVar[bool] = False
+
+    def integrate(
+        self,
+        velocity: CountedVelocity,
+        x: State,
+        times: list[float],
+        control: Control,
+        *,
+        keep_states: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Solution:
+        """Integrate x along the grid of times."""
+        tableau, states, is_finite = self.tableau, [x], [x.isfinite().all()]
+        for start, end in pairwise(times):
+            x = shifted(x, end - start, tableau.b, stage_slopes(tableau, velocity, x, start, end - start))
+            is_finite.append(x.isfinite().all())
+            if keep_states:
+                states.append(x)
+            if on_step is not None:
+                on_step(at(end, x), x)
+        # read once at the end, because reading it at each step would synchronise with the device each time
+        refuse_non_finite(torch.stack(is_finite).tolist(), times, tableau.name)
+        return Solution(x, velocity.calls, states=torch.stack(states) if keep_states else None)
 
 
 def stage_slopes(tableau: Tableau, velocity: CountedVelocity, x: State, t: float, step: float) -> list[State]:

@@ -1,7 +1,7 @@
 """Types that all solvers share: states, times, velocities and solutions."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -21,6 +21,33 @@ class Solution(NamedTuple):
     accepted: Int64[Tensor, "*batch"] | None = None  # number of accepted steps of each sample
     rejected: Int64[Tensor, "*batch"] | None = None  # number of rejected steps of each sample
     states: Float[Tensor, "times *dims"] | None = None  # x at every time of the grid, if keep_states
+
+
+class Control(NamedTuple):
+    """Options of solvers that choose their own steps; the others ignore them."""
+
+    rtol: float
+    atol: float
+    max_steps: int
+
+
+class Solver(Protocol):
+    """What the table of solvers holds (ode.py): a method that integrates x along a grid of times."""
+
+    # whether it chooses its own steps, so that the number of steps does not matter
+    ignores_steps: ClassVar[bool]
+
+    def integrate(
+        self,
+        velocity: "CountedVelocity",
+        x: State,
+        times: list[float],
+        control: Control,
+        *,
+        keep_states: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Solution:
+        """Integrate x from the first of `times` to the last; `keep_states` and `on_step` are those of `solve`."""
 
 
 class UnfitVelocityError(ValueError):

@@ -26,6 +26,25 @@ class Tableau:
         return len(self.b)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedPair(Tableau):
+    """A method with an error estimate of one order less.
+
+    The last stage must be the slope at the end of the step (last row of `a` = `b`, last `c` = 1): it is the first
+    stage of the next step, so it costs no call.
+    """
+
+    # error estimate per step size: weights b minus those of the embedded method
+    error: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if (*self.a[-1], 0) != self.b or self.c[-1] != 1 or len(self.error) != len(self.b):
+            raise ValueError(
+                f"{self.name}: the last stage must be at the end of the step (last row of a and a 0 = b, last c = 1), "
+                f"with one error weight for each of the {len(self.b)} stages"
+            )
+
+
 EULER = Tableau(name="euler", order=1, a=((),), b=(1,), c=(0,))
 MIDPOINT = Tableau(name="midpoint", order=2, a=((), (1 / 2,)), b=(0, 1), c=(0, 1 / 2))
 HEUN2 = Tableau(name="heun2", order=2, a=((), (1,)), b=(1 / 2, 1 / 2), c=(0, 1))
@@ -37,10 +56,8 @@ RK4 = Tableau(
     b=(1 / 8, 3 / 8, 3 / 8, 1 / 8),
     c=(0, 1 / 3, 2 / 3, 1),
 )
-TABLEAUS = {tableau.name: tableau for tableau in (EULER, MIDPOINT, HEUN2, HEUN3, RK4)}
-
-# Dormand & Prince (1980). The last stage is evaluated at the end of the step and reused as the first stage of the next.
-DOPRI5 = Tableau(
+# Dormand & Prince (1980); the embedded method is of fourth order
+DOPRI5 = EmbeddedPair(
     name="dopri5",
     order=5,
     a=(
@@ -54,6 +71,5 @@ DOPRI5 = Tableau(
     ),
     b=(35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0),
     c=(0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
+    error=(71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
 )
-# error estimate: fifth-order weights minus those of the embedded fourth-order method
-DOPRI5_ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from lediflow.flow.solvers import SOLVERS, check_solver, solve
-from lediflow.flow.solvers.tableaus import DOPRI5, DOPRI5_ERROR, TABLEAUS
+from lediflow.flow.solvers.fixed import FixedStep
+from lediflow.flow.solvers.tableaus import DOPRI5, EmbeddedPair
 
-FIXED_STEP = list(TABLEAUS.values())
+FIXED_STEP = [solver.tableau for solver in SOLVERS.values() if isinstance(solver, FixedStep)]
 
 
 def swirl(x, t):
@@ -24,7 +25,15 @@ def test_tableaus_are_consistent(tableau):
 
 
 def test_the_error_weights_of_dopri5_cancel_on_a_constant_field():
-    assert sum(DOPRI5_ERROR) == pytest.approx(0)
+    assert sum(DOPRI5.error) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("change", [{"c": (0, 1 / 2)}, {"a": ((), (1 / 2,))}, {"error": (1,)}], ids=str)
+def test_a_pair_must_end_with_the_slope_that_begins_the_next_step(change):
+    euler_heun = {"a": ((), (1,)), "b": (1, 0), "c": (0, 1), "error": (1 / 2, -1 / 2)}
+    assert EmbeddedPair(name="euler", order=1, **euler_heun).stages == 2
+    with pytest.raises(ValueError, match="last stage"):
+        EmbeddedPair(name="euler", order=1, **(euler_heun | change))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

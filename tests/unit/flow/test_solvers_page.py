@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from lediflow.flow.solvers import SOLVERS
-from lediflow.flow.solvers.tableaus import DOPRI5, TABLEAUS
+from lediflow.flow.solvers.fixed import FixedStep
+from lediflow.flow.solvers.tableaus import DOPRI5
 
 PAGE = (Path(__file__).parents[3] / "docs" / "solvers.md").read_text()
 ROW = re.compile(r"^\| (`.+?) \| (\d)[^|]* \| (\d)", re.MULTILINE)
@@ -27,6 +28,7 @@ def test_the_table_of_solvers_is_theirs():
         for names, order, calls in ROW.findall(PAGE)
         for name in re.findall(r"`(\w+)`", names)
     }
-    expected = {tableau.name: (tableau.order, tableau.stages) for tableau in TABLEAUS.values()}
+    fixed = {name: solver.tableau for name, solver in SOLVERS.items() if isinstance(solver, FixedStep)}
+    expected = {name: (tableau.order, tableau.stages) for name, tableau in fixed.items()}
     assert listed == expected | {"dopri5": (DOPRI5.order, DOPRI5.stages - 1)}
-    assert list(listed) == SOLVERS
+    assert list(listed) == list(SOLVERS)

@@ -1,9 +1,10 @@
-"""One step of Dormand-Prince 5(4), its error in units of the tolerance, and the choice of the step size.
+"""One step of an embedded pair, its error in units of the tolerance, and the choice of the step size.
 
 Times, step sizes and errors are per sample, of shape (batch,), or scalars for a single system.
 Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.4.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.flow.solvers.problem import CountedVelocity, State, Times, beside, shifted, time_dtype
-from lediflow.flow.solvers.tableaus import DOPRI5, DOPRI5_ERROR
+from lediflow.flow.solvers.tableaus import EmbeddedPair
 
 SAFETY, MOST_SHRINKING, MOST_GROWTH = 0.9, 0.2, 10.0
 SHORTEST_FIRST_STEP = 1e-6
@@ -42,19 +43,36 @@ class Attempt(NamedTuple):
     error: State
 
 
-def try_step(velocity: CountedVelocity, x: State, slope: State, start: Times, end: Times) -> Attempt:
+def checked_tolerance(rtol: float, atol: float) -> Tolerance:
+    """The tolerance; ValueError for numbers that no step can meet."""
+    if not (rtol >= 0 and atol >= 0 and 0 < rtol + atol < math.inf):
+        raise ValueError(
+            f"rtol = {rtol}, atol = {atol}: neither may be below 0 or infinite, and one must be above"
+        )
+    return Tolerance(rtol, atol)
+
+
+def try_step(
+    pair: EmbeddedPair, velocity: CountedVelocity, x: State, slope: State, start: Times, end: Times
+) -> Attempt:
     """A step of each sample from `start` to `end`, given its first slope."""
     step, slopes, moved = end - start, [slope], x
-    for a, c in zip(DOPRI5.a[1:], DOPRI5.c[1:], strict=True):
+    for a, c in zip(pair.a[1:], pair.c[1:], strict=True):
         moved = shifted(x, beside(step, x), a, slopes)
         slopes.append(velocity(moved, start + c * step))
-    error = shifted(torch.zeros_like(x), beside(step, x), DOPRI5_ERROR, slopes)
+    error = shifted(torch.zeros_like(x), beside(step, x), pair.error, slopes)
     return Attempt(moved, slopes[-1], error)
 
 
 @torch.no_grad()
 def first_length(
-    velocity: CountedVelocity, x: State, slope: State, t: Times, span: float, tolerance: Tolerance
+    pair: EmbeddedPair,
+    velocity: CountedVelocity,
+    x: State,
+    slope: State,
+    t: Times,
+    span: float,
+    tolerance: Tolerance,
 ) -> Lengths:
     """Size of the first step, from x, its slope and the change of the slope (Hairer, p. 169)."""
     size, steepness = tolerance.multiple(x, x), tolerance.multiple(slope, x)
@@ -64,11 +82,11 @@ def first_length(
     ahead = probe if span > 0 else -probe
     bend = velocity(x + beside(ahead, x) * slope, t + ahead) - slope
     sharpest = torch.maximum(steepness, tolerance.multiple(bend, x) / probe)
-    by_bend = torch.where(sharpest <= 1e-15, 1e-3 * probe, (0.01 / sharpest) ** (1 / DOPRI5.order))
+    by_bend = torch.where(sharpest <= 1e-15, 1e-3 * probe, (0.01 / sharpest) ** (1 / pair.order))
     return torch.minimum(100 * probe, by_bend).nan_to_num(nan=0.0).clamp(min=SHORTEST_FIRST_STEP)
 
 
-def rescaling(error: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def rescaling(pair: EmbeddedPair, error: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Factor from one step size to the next, given the error as a multiple of the tolerance."""
-    wanted = SAFETY * error.clamp(min=1e-10) ** (-1 / DOPRI5.order)
+    wanted = SAFETY * error.clamp(min=1e-10) ** (-1 / pair.order)
     return wanted.nan_to_num(nan=MOST_SHRINKING).clamp(MOST_SHRINKING, MOST_GROWTH)
