@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.claims import claim_folder
-from lediflow.config.cli import BAD_REQUEST
-from lediflow.config.literal import check_utf8
+from lediflow.config.composition.command_line import BAD_REQUEST
+from lediflow.config.composition.literal import check_utf8
 from lediflow.disk import lasting_fault
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averages import Snapshots, averaged_afterwards, find_snapshot_fault, raw

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from lediflow.config.build import typed
-from lediflow.config.cli import run_command
-from lediflow.config.schema import EncodeCommand
+from lediflow.config.composition.command_line import run_command
+from lediflow.config.composition.compose import typed
+from lediflow.config.composition.schema import EncodeCommand
+from lediflow.config.submission import register_launchers
 from lediflow.data.encode import Encoded, encode
 from lediflow.data.shards.index import ShardIndex, verified
 from lediflow.engine.ranks import Share, choose_device, find_share
@@ -17,7 +18,7 @@ from lediflow.tracking.progress import progress_callback
 
 
 def main() -> None:
-    run_command("encode", run, dashed=["check"])
+    run_command("encode", run, register_launchers, dashed=["check"])
 
 
 def run(config: DictConfig) -> None:

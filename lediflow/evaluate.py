@@ -6,12 +6,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lediflow.config.advice import require_export
-from lediflow.config.build import typed
-from lediflow.config.cli import run_command
-from lediflow.config.load import load_decoder, load_export, load_pipeline, pipeline_hashes
-from lediflow.config.places import find_parent
-from lediflow.config.schema import EvaluateCommand
+from lediflow.config.building.pipeline import load_decoder, load_export, load_pipeline, pipeline_hashes
+from lediflow.config.building.places import find_parent
+from lediflow.config.composition.advice import require_export
+from lediflow.config.composition.command_line import run_command
+from lediflow.config.composition.compose import typed
+from lediflow.config.composition.schema import EvaluateCommand
+from lediflow.config.submission import register_launchers
 from lediflow.evaluation.modes import evaluate
 from lediflow.evaluation.session import ModelLoader
 from lediflow.models.auxiliary import AuxiliaryModel
@@ -27,7 +28,7 @@ MODELS = ModelLoader(
 
 
 def main() -> None:
-    run_command("evaluate", run, dashed=("watch",))
+    run_command("evaluate", run, register_launchers, dashed=("watch",))
 
 
 def run(config: DictConfig) -> None:

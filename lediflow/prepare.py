@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    from lediflow.config.cli import run_command
+    from lediflow.config.composition.command_line import run_command
+    from lediflow.config.submission import register_launchers
 
-    run_command("prepare", run)
+    run_command("prepare", run, register_launchers)
 
 
 def run(config: DictConfig) -> None:
-    from lediflow.config.build import typed
-    from lediflow.config.schema import PrepareCommand
+    from lediflow.config.composition.compose import typed
+    from lediflow.config.composition.schema import PrepareCommand
     from lediflow.data.prepare import prepare
     from lediflow.data.shards.index import verified
     from lediflow.tracking.progress import progress_callback

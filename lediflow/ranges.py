@@ -98,7 +98,7 @@ def bounded(
         entries=entries,
         or_word=or_word,
     )
-    # a word beside numbers needs no quotes on a command line: see lediflow.config.literal
+    # a word beside numbers needs no quotes on a command line: see lediflow.config.composition.literal
     options: dict[str, Any] = {"metadata": {KEY: limits} | ({"types": float} if or_word else {})}
     if default_factory is not dataclasses.MISSING:
         options["default_factory"] = default_factory

@@ -8,11 +8,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lediflow.config.build import typed
-from lediflow.config.cli import run_command
-from lediflow.config.load import load_pipeline, pipeline_hashes
-from lediflow.config.places import stored_path
-from lediflow.config.schema import SampleCommand
+from lediflow.config.building.pipeline import load_pipeline, pipeline_hashes
+from lediflow.config.building.places import stored_path
+from lediflow.config.composition.command_line import run_command
+from lediflow.config.composition.compose import typed
+from lediflow.config.composition.schema import SampleCommand
+from lediflow.config.submission import register_launchers
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.folder import Drawing, SampleFolder
 from lediflow.tracking.progress import make_progress
@@ -28,7 +29,7 @@ PLACES = (
 
 
 def main() -> None:
-    run_command("sample", run)
+    run_command("sample", run, register_launchers)
 
 
 def run(config: DictConfig) -> None:

@@ -25,10 +25,10 @@ from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, job_folder
 from lediflow.cluster.submitting.pipeline import carry_out, dry_run, known_past, plan, plan_table, requests
 from lediflow.cluster.submitting.submission import copy_code, render, submit
-from lediflow.config.cli import BAD_REQUEST, explain, unflagged
-from lediflow.config.pipeline_jobs import pipeline_jobs
-from lediflow.config.requests import Request, check_ranks, job_record, parse_request, slurm_options, swept
-from lediflow.config.schema import SubmitCommand
+from lediflow.config.composition.command_line import BAD_REQUEST, explain, unflagged
+from lediflow.config.composition.schema import SubmitCommand
+from lediflow.config.submission.pipeline_jobs import pipeline_jobs
+from lediflow.config.submission.requests import Request, check_ranks, job_record, parse_request, slurm_options, swept
 from lediflow.errors import UserError
 
 DRY_RUN = "dry_run=true"

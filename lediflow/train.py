@@ -16,15 +16,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lediflow.config.build import build_run, typed
-from lediflow.config.checks import check_command
-from lediflow.config.cli import run_command, this_command
+from lediflow.config.building.identity import is_done
+from lediflow.config.building.inputs import Inputs, open_inputs
+from lediflow.config.building.prior_width import settle_width
+from lediflow.config.building.run import build_run
+from lediflow.config.composition.checks import check_command
+from lediflow.config.composition.command_line import run_command, this_command
+from lediflow.config.composition.compose import typed
+from lediflow.config.composition.schema import TrainCommand
+from lediflow.config.composition.sweep import separate_jobs
 from lediflow.config.dry_run import dry_run, without_data
-from lediflow.config.identity import is_done
-from lediflow.config.inputs import Inputs, open_inputs
-from lediflow.config.prior_width import settle_width
-from lediflow.config.schema import TrainCommand
-from lediflow.config.sweep import separate_jobs
+from lediflow.config.submission import register_launchers
 from lediflow.disk import whole_or_absent
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.lease import Lease, NoLease, leased
@@ -44,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    run_command("train", run, flags=["dry_run"])
+    run_command("train", run, register_launchers, flags=["dry_run"])
 
 
 def run(config: DictConfig) -> None:

@@ -19,7 +19,10 @@ def contract_layers(root: Path) -> list[str]:
     """The layers of the contract, highest first, each with its members and their separators."""
     content = tomllib.loads((root / "pyproject.toml").read_text())
     contracts = content["tool"]["importlinter"]["contracts"]
-    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    layered = [contract for contract in contracts if contract["type"] == "layers"]
+    (layers,) = (
+        contract["layers"] for contract in layered if "containers" not in contract
+    )  # of the whole package
     return [layer.replace(PACKAGE, "") for layer in layers]
 
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 
-from lediflow.config.schema import COMMANDS, STAGES
+from lediflow.config.composition.schema import COMMANDS, STAGES
 from lediflow.nn.specs import LevelSpec
 from lediflow.ranges import range_of
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lediflow.config.cli import BAD_REQUEST
+from lediflow.config.composition.command_line import BAD_REQUEST
 from lediflow.disk import disk_errors_explained, lasting_fault, whole_or_absent
 from lediflow.errors import UserError
 from lediflow.records import RecordError, read_dataclass, read_json, typed

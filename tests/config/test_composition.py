@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness.commands import COMMANDS, compose, conf_folder
+from harness.commands import COMMANDS, compose
 
-from lediflow.config.build import build_stage
-from lediflow.config.checks import check_command
-from lediflow.config.trained_model import build_trained_model
+from lediflow.config.building.stage import build_stage
+from lediflow.config.building.trained_model import build_trained_model
+from lediflow.config.composition.checks import check_command
+from lediflow.config.composition.compose import conf_folder
 from lediflow.errors import UserError
 from lediflow.models import count_parameters
 from lediflow.models.groups import parameter_groups

@@ -7,8 +7,8 @@ import pytest
 import torch
 from harness.commands import compose, succeed
 
-from lediflow.config.checks import check_command
-from lediflow.config.trained_model import build_trained_model
+from lediflow.config.building.trained_model import build_trained_model
+from lediflow.config.composition.checks import check_command
 from lediflow.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"

@@ -6,8 +6,8 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 from harness.commands import compose, invoke
 
-from lediflow.config.pipelines import TaskConfig
-from lediflow.config.schema import COMMANDS, STAGES
+from lediflow.config.composition.schema import COMMANDS, STAGES
+from lediflow.config.submission.pipelines import TaskConfig
 from lediflow.errors import UserError
 from lediflow.nn.specs import HourglassSpec
 from lediflow.ranges import range_of

@@ -6,7 +6,7 @@ import pytest
 from documents import DOCUMENTS, ROOT, fenced, lediflow_commands, readme_steps
 from harness.commands import compose_raw, succeed
 
-from lediflow.config.cli import undashed
+from lediflow.config.composition.command_line import undashed
 from lediflow.data.synthetic import make_synthetic_images
 
 # the README's values -> ones that take seconds; everything else stays as it is written

@@ -8,7 +8,7 @@ import pytest
 import torch
 from harness.commands import invoke, succeed
 
-from lediflow.config.load import load_pipeline
+from lediflow.config.building.pipeline import load_pipeline
 from lediflow.tracking.event_log import read_events
 
 AUGMENTED = (

@@ -11,7 +11,7 @@ import torch
 from harness.commands import invoke, succeed
 from safetensors.torch import load_file
 
-from lediflow.config.load import load_pipeline
+from lediflow.config.building.pipeline import load_pipeline
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.order import samples_of
@@ -247,7 +247,7 @@ class TestARunOfBefore:
         def unsaid(command):
             return {name: value for name, value in asdict(command.stage).items() if name not in YOUNG}
 
-        with mock.patch("lediflow.config.identity.stage_options", unsaid):
+        with mock.patch("lediflow.config.building.identity.stage_options", unsaid):
             succeed(*command_of(trained, folder, "stage.prior_widening=0"))
         assert "prior_widening" not in facts_of(folder)["identity"]["stage"]
         return folder

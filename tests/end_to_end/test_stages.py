@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from lediflow.compat import fix_torchvision
-from lediflow.config.load import load_pipeline
+from lediflow.config.building.pipeline import load_pipeline
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.order import samples_of

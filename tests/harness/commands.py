@@ -12,11 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-
-from lediflow.config.build import typed
-from lediflow.config.register import conf_folder, register_schemas
+from lediflow.config.composition.compose import composed, typed
 
 COMMANDS = ("prepare", "encode", "train", "checkpoint", "sample", "evaluate", "report")
 
@@ -62,10 +58,7 @@ def compose(command: str, *overrides: str) -> Any:
 
 def compose_raw(command: str, *overrides: str) -> Any:
     """The command's configuration as Hydra composes it."""
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return hydra.compose(command, list(overrides))
+    return composed(command, overrides)
 
 
 @contextlib.contextmanager

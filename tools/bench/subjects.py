@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import hydra
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
-from lediflow.config.build import typed
-from lediflow.config.register import conf_folder, register_schemas
-from lediflow.config.schema import TrainCommand
-from lediflow.config.trained_model import velocity_spec
+from lediflow.config.building.trained_model import velocity_spec
+from lediflow.config.composition.compose import composed, conf_folder, typed
+from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.precision import computing_in
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, Spec, build_model, latent_shape
 from lediflow.models.cost import model_cost
@@ -45,13 +42,8 @@ def model_names() -> list[str]:
 
 def training_command(model: str, prior: str, overrides: list[str]) -> TrainCommand:
     """What `python -m lediflow.train model=MODEL prior=PRIOR OVERRIDES...` uses."""
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        composed = hydra.compose(
-            "train", ["experiment=smoke", f"model={model}", f"prior={prior}", "data.path=none", *overrides]
-        )
-    return typed(composed)
+    chosen = ["experiment=smoke", f"model={model}", f"prior={prior}", "data.path=none"]
+    return typed(composed("train", [*chosen, *overrides]))
 
 
 def subject(model: str, kind: str, *, batch: int | None, prior: str, overrides: list[str]) -> Subject:

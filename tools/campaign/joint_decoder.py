@@ -27,22 +27,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
 from jobs import facts_of_rows, results_path, rounded, set_parser
 from joint_stage import FROZEN, JointStage, Optimised, Setting
 from torch import Tensor, nn
 
-from lediflow.config.build import typed
-from lediflow.config.checks import check_command
-from lediflow.config.cli import hydra_arguments
-from lediflow.config.inputs import Inputs, open_inputs
-from lediflow.config.load import load_decoder, load_export
-from lediflow.config.parent import Parent
-from lediflow.config.register import conf_folder, register_schemas
-from lediflow.config.schema import EvaluateCommand, PathsConfig, TrainCommand
-from lediflow.config.trained_model import build_trained_model
+from lediflow.config.building.inputs import Inputs, open_inputs
+from lediflow.config.building.parent import Parent
+from lediflow.config.building.pipeline import load_decoder, load_export
+from lediflow.config.building.trained_model import build_trained_model
+from lediflow.config.composition.checks import check_command
+from lediflow.config.composition.command_line import hydra_arguments
+from lediflow.config.composition.compose import composed, typed
+from lediflow.config.composition.schema import EvaluateCommand, PathsConfig, TrainCommand
 from lediflow.data.streams.batch import Batch, load_samples, ready
 from lediflow.data.streams.order import samples_of, spread_over
 from lediflow.data.streams.stream import SampleStream
@@ -191,9 +189,7 @@ def train_command(options: argparse.Namespace) -> TrainCommand:
         *(f"{key}={value}" for key, value in given.items() if value is not None),
         *options.train,
     ]
-    register_schemas()
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return typed(hydra.compose("train", overrides=hydra_arguments(overrides, TrainCommand)))
+    return typed(composed("train", hydra_arguments(overrides, TrainCommand)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lediflow.config.schema import TrainCommand
+from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import HALF_LIFE, Averages
 from lediflow.engine.owned_state import adamw, skip_unless_finite

@@ -6,9 +6,9 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+from lediflow.config.building.micro_batch import averages_of
+from lediflow.config.composition.schema import TrainCommand
 from lediflow.config.dry_run.work import Work
-from lediflow.config.micro_batch import averages_of
-from lediflow.config.schema import TrainCommand
 from lediflow.engine.ema import BEST
 from lediflow.engine.memory import BFLOAT16, FLOAT32, saved_bytes
 from lediflow.text import Facts, gigabytes

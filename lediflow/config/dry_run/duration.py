@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from lediflow.config.composition.schema import TrainCommand
 from lediflow.config.dry_run.work import Work
-from lediflow.config.schema import TrainCommand
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.text import PLANNED, duration

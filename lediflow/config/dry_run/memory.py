@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lediflow.config.building.micro_batch import averages_of
+from lediflow.config.composition.schema import TrainCommand
 from lediflow.config.dry_run.work import Work
-from lediflow.config.micro_batch import averages_of
-from lediflow.config.schema import TrainCommand
 from lediflow.engine.ema import BEST
 from lediflow.engine.memory import MARGIN, HeldMemory, halves, held
 from lediflow.engine.protocol import EngineConfig

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+from lediflow.config.composition.schema import TrainCommand
 from lediflow.config.dry_run.duration import SHARE, speed
 from lediflow.config.dry_run.memory import held_by, largest_micro_batch
 from lediflow.config.dry_run.work import Work, work_of
-from lediflow.config.schema import TrainCommand
 from lediflow.engine.memory import BFLOAT16, FLOAT32
 from lediflow.errors import UserError
 from lediflow.text import GIB, PLANNED, duration, gibibytes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lediflow.config.dataset import check_samples
-from lediflow.config.schema import TrainCommand
+from lediflow.config.building.dataset import check_samples
+from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage.remote import is_remote

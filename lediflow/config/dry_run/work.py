@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lediflow.config.dataset import encodes_once
+from lediflow.config.building.dataset import encodes_once
+from lediflow.config.building.parent import has_parent
+from lediflow.config.building.trained_model import trained_spec
+from lediflow.config.composition.schema import TrainCommand
 from lediflow.config.dry_run.samples import opened
-from lediflow.config.parent import has_parent
-from lediflow.config.schema import TrainCommand
-from lediflow.config.trained_model import trained_spec
 from lediflow.engine.precision import choose_precision
 from lediflow.engine.protocol import EngineConfig, accumulation_steps
 from lediflow.engine.ranks import choose_device

@@ -8,7 +8,7 @@ from harness.autograd import kept_bytes_per_image
 from harness.commands import compose
 from torch.utils.flop_counter import FlopCounterMode
 
-from lediflow.config.trained_model import velocity_spec
+from lediflow.config.building.trained_model import velocity_spec
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, build_model, latent_shape
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import CONDITIONINGS

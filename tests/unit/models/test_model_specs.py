@@ -6,7 +6,7 @@ import pytest
 import torch
 from harness.commands import compose
 
-from lediflow.config.trained_model import velocity_spec
+from lediflow.config.building.trained_model import velocity_spec
 from lediflow.models import AuxiliarySpec, LevelSpec, MappingSpec, build_model, count_parameters, latent_shape
 
 MODELS = ("paper_rgb", "paper_sdv")

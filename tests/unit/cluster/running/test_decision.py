@@ -5,7 +5,7 @@ import pytest
 from lediflow.cluster.jobs import SlurmConfig
 from lediflow.cluster.running.decision import Outcome, crashes_in_a_row, decide
 from lediflow.cluster.running.rank_exits import RankExit
-from lediflow.config.cli import BAD_REQUEST
+from lediflow.config.composition.command_line import BAD_REQUEST
 from lediflow.errors import UserError
 
 CRASH = RankExit(rank=3, host="node2", status=1, error="ValueError: wrong")

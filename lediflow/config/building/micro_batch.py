@@ -1,0 +1,85 @@
+"""Finds the largest micro-batch that fits a GPU by trial passes of the model, before the engine is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from lediflow.config.building.parent import Parent
+from lediflow.config.building.stage import build_trial_stage
+from lediflow.config.composition.schema import TrainCommand
+from lediflow.data.streams.batch import Batch
+from lediflow.engine.ema import roles
+from lediflow.engine.memory import fit_micro_batch, held, reserved_bytes
+from lediflow.engine.precision import choose_precision, computing_in
+from lediflow.engine.protocol import accumulation_steps
+from lediflow.engine.ranks import Ranks
+from lediflow.flow.noise import SampleNoise
+from lediflow.models import count_parameters
+from lediflow.stages.protocol import Stage
+
+
+def fitted_micro_batch(
+    command: TrainCommand,
+    module: nn.Module,
+    parent: Parent | None,
+    device: torch.device,
+    ranks: Ranks,
+    agree: Callable[[int], int],
+) -> int:
+    """The micro-batch for engine.micro_batch=0: the largest that fits beside the state of the engine.
+
+    `agree` returns the minimum over ranks, so that all ranks use the same micro-batch.
+    """
+    parameters = count_parameters(module)
+    config = replace(command.engine, precision=choose_precision(command.engine.precision, device))
+    engine = held(parameters, config, ranks.world_size, averages=averages_of(command))
+    share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
+    stage = build_trial_stage(command, parent.model.to(device) if parent else None)
+    trial = trial_of(command, module.to(device), stage, device)
+    return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), device, agree)
+
+
+def averages_of(command: TrainCommand) -> int:
+    """Number of weight averages: one with a half-life, and one for each EMA profile."""
+    return len(roles(command.train.ema))
+
+
+def trial_of(
+    command: TrainCommand, module: nn.Module, stage: Stage, device: torch.device
+) -> Callable[[int], None]:
+    """A function that runs a number of blank samples forward and backward, in eager mode.
+
+    A compiled model keeps no more activations than an eager one.
+    """
+    noise, config = SampleNoise(command.seed), command.engine
+    called = computing_in(
+        choose_precision(config.precision, device),
+        module,
+        device,
+        compile_mode=None,
+        recompute=config.activation_checkpointing,
+    )
+
+    def trial(samples: int) -> None:
+        try:
+            stage.loss(called, blank_batch(command, samples, device), noise).loss.backward()
+        finally:
+            module.zero_grad(set_to_none=True)
+
+    return trial
+
+
+def blank_batch(command: TrainCommand, samples: int, device: torch.device) -> Batch:
+    """A batch of the right shape: grey images, all of class 0."""
+    model = command.model
+    shape = (samples, model.channels, model.image_size, model.image_size)
+    return Batch(
+        ids=torch.arange(samples, device=device),
+        keys=[""] * samples,
+        images=torch.zeros(shape, device=device),
+        labels=torch.zeros(samples, dtype=torch.long, device=device),
+    )

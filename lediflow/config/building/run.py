@@ -1,0 +1,184 @@
+"""Builds the objects of a training run from its configuration; the only place that connects them."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import nn
+
+from lediflow.config.building.dataset import build_stream, encodes_once
+from lediflow.config.building.inputs import Inputs
+from lediflow.config.building.micro_batch import fitted_micro_batch
+from lediflow.config.building.parent import has_parent
+from lediflow.config.building.places import parent_record, stored_path
+from lediflow.config.building.prior_width import width_facts
+from lediflow.config.building.stage import build_stage
+from lediflow.config.building.trained_model import build_trained_model, trained_spec
+from lediflow.config.composition.schema import TrainCommand
+from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
+from lediflow.engine.checkpoints.averages import Snapshots
+from lediflow.engine.ema import BEST, roles
+from lediflow.engine.local import LocalEngine
+from lediflow.engine.protocol import Engine, Fitting
+from lediflow.engine.ranks import Ranks
+from lediflow.engine.stop import StopRequest
+from lediflow.engine.watchdog import Watchdog
+from lediflow.errors import UserError
+from lediflow.flow.noise import SampleNoise
+from lediflow.models.export import describe
+from lediflow.models.groups import parameter_groups
+from lediflow.models.tree import describe_model
+from lediflow.run_folder import RunFolder
+from lediflow.tracking.event_log import has_event
+from lediflow.tracking.tracker import Tracker
+from lediflow.training.clock import Clock
+from lediflow.training.config import TrainingConfig
+from lediflow.training.held_out import HeldOut
+from lediflow.training.held_out_monitor import HeldOutMonitor
+from lediflow.training.pace import Pace
+from lediflow.training.saving import Saving
+from lediflow.training.state import Training
+from lediflow.training.throughput import Throughput, parent_flops, peak_tflops, training_flops
+from lediflow.training.validation import build_validation
+from lediflow.training.window import Window
+
+log = logging.getLogger(__name__)
+
+
+def build_run(
+    command: TrainCommand, inputs: Inputs, tracker: Tracker, ranks: Ranks, stop: StopRequest
+) -> Training:
+    """Build a run: model, engine, stage, data stream, checkpoints, validation and monitoring."""
+    torch.manual_seed(command.seed)
+    model = build_trained_model(command)
+    log.info("%s", describe_model(model))
+    if inputs.warm_start:
+        model.load_state_dict(inputs.warm_start.weights)
+        log.info("beginning with the weights of %s", inputs.warm_start.path)
+    description = describe(model.spec)
+    engine = build_engine(
+        command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent)
+    )
+    # identifies this start of the run, so that files left by a killed start have another name
+    session = engine.group.broadcast(uuid4().hex[:12])
+    frozen = engine.frozen(inputs.parent.model) if inputs.parent else None
+    stage = build_stage(command, frozen)
+    is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
+    stream = build_stream(command, inputs.reader, engine, frozen if is_encoded else None)
+    clock = Clock(command.train.images, command.train.global_batch)
+    folder = RunFolder(Path(command.run))
+
+    def report(event: str, **values: Any) -> None:
+        tracker.record(event, clock.images_seen, **values)
+
+    watchdog = Watchdog(folder.root, ranks, command.watchdog, report, session=session)
+    checkpoints = CheckpointFolder(folder.checkpoints, command.train.checkpoint)
+    snapshots = Snapshots(folder.averages, command.train.checkpoint.snapshot_every_images)
+    validation = build_validation(
+        command.train.validation, command.data, inputs.reader, engine.device, needs_validation(command.train)
+    )
+    held_out = HeldOutMonitor(
+        engine,
+        tracker,
+        command.train,
+        validation,
+        HeldOut(validation.fingerprint if validation else ""),
+        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # beta grows until then
+        is_logged=partial(has_event, folder.events),
+    )
+    writer = CheckpointWriter(checkpoints, ranks, session, snapshots)
+    return Training(
+        engine=engine,
+        stage=stage,
+        stream=stream,
+        noise=SampleNoise(command.seed),
+        clock=clock,
+        tracker=tracker,
+        saving=Saving(writer, engine, tracker, stop.observe),
+        window=Window(engine, clock, tracker, throughput_of(command, engine, is_encoded=is_encoded)),
+        pace=Pace(engine, tracker),
+        held_out=held_out,
+        stop=stop,
+        watchdog=watchdog,
+        config=command.train,
+        identity=inputs.identity,
+        history=session,
+        export=description | exported_facts(command, inputs),
+    )
+
+
+def kept_roles(config: TrainingConfig) -> tuple[str, ...]:
+    """Roles of the averaged weights, with `best` if the best weights are exported."""
+    return (*roles(config.ema), *[BEST] * (config.export == BEST))
+
+
+def needs_validation(config: TrainingConfig) -> str:
+    """The option that needs held-out losses, as key=value; "" if none does."""
+    if config.export == BEST:
+        return f"train.export={config.export}"
+    return f"train.patience_images={config.patience_images}" if config.patience_images else ""
+
+
+def build_engine(
+    command: TrainCommand, module: nn.Module, ranks: Ranks, fitting: Fitting | None = None
+) -> Engine:
+    """The engine named by engine.name; `fitting` finds the micro-batch if engine.micro_batch is 0."""
+    train, config = command.train, command.engine
+    groups = parameter_groups(module, train.learning_rate, train.weight_decay)
+    options: dict[str, Any] = {
+        "global_batch": train.global_batch,
+        "betas": (train.beta1, train.beta2),
+        "averages": kept_roles(train),
+        "fitting": fitting,
+    }
+    try:
+        match config.name:
+            case "local":
+                return LocalEngine(module, groups, config, ranks, **options)
+            case "deepspeed":
+                from lediflow.engine.deepspeed import DeepSpeedEngine  # slow to import
+
+                return DeepSpeedEngine(module, groups, config, ranks, **options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    raise UserError(f"engine.name={config.name!r} is unknown; use engine=local or engine=deepspeed")
+
+
+def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = False) -> Throughput:
+    """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here."""
+    parent = command.model.auxiliary if has_parent(command) else None
+    size = command.model.image_size
+    flops = training_flops(command.stage.name, trained_spec(command), parent, size)
+    flops -= parent_flops(command.stage.name, parent, size) if is_encoded else 0
+    peak = command.engine.peak_tflops
+    if peak is None and engine.device.type == "cuda":
+        peak = peak_tflops(torch.cuda.get_device_name(engine.device), engine.config.precision)
+    return Throughput(flops, peak)
+
+
+def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
+    """The facts in export/config.json that sampling and dependent runs need besides the weights."""
+    index, parent, warm = inputs.reader.index, inputs.parent, inputs.warm_start
+    return {
+        "stage": command.stage.name,
+        "prior": command.prior,
+        **width_facts(command),  # None until measured, at the start of the run
+        "image_size": command.model.image_size,
+        "codec": index.contents.codec or {"name": "pixels"},
+        "data": {
+            "path": stored_path(command.data.path),
+            "fingerprint": index.fingerprint,
+            "samples": len(inputs.reader),
+            "held_out_fraction": command.data.held_out_fraction,
+            "augmented": command.data.augment.probability > 0,
+        },
+        "parent": parent_record(Path(parent.path), parent.sha256, Path(command.run)) if parent else None,
+        "warm_start": {"path": stored_path(warm.path), "sha256": warm.sha256} if warm else None,
+        "seed": command.seed,
+        "identity": inputs.identity,
+    }

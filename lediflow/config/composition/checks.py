@@ -1,0 +1,150 @@
+"""Checks before anything is built: options that contradict each other, levels that do not divide the image.
+
+The range of a single number is declared at its field: see lediflow.ranges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from omegaconf import MISSING
+
+from lediflow.config.composition.schema import TrainCommand
+from lediflow.data.streams.config import conditioning_augmentation
+from lediflow.errors import UserError
+from lediflow.models.specs import latent_shape
+from lediflow.nn.specs import check_grid
+from lediflow.stages.flow import AUTO
+from lediflow.training.exporting import BEST, EXPORTS
+
+PRIORS = ("learned", "gaussian")
+
+
+def check_command(command: TrainCommand) -> None:
+    """Raise UserError for options of a training that cannot be combined."""
+    if command.prior not in PRIORS:
+        raise UserError(f"prior={command.prior!r} is unknown; use one of {', '.join(PRIORS)}")
+    if command.prior == "gaussian" and command.stage.name != "flow":
+        raise UserError(
+            f"prior=gaussian is the flow-matching baseline and has one stage, flow; stage={command.stage.name} "
+            "belongs to the learned prior"
+        )
+    coupling = getattr(command.stage, "coupling", "independent")
+    if command.prior == "learned" and coupling != "independent":
+        raise UserError(
+            f"stage.coupling={coupling} needs prior=gaussian: a draw of the learned prior belongs to its image; leave "
+            "stage.coupling=independent"
+        )
+    widening, scale = (
+        getattr(command.stage, "prior_widening", 0.0),
+        getattr(command.stage, "prior_scale", AUTO),
+    )
+    if command.prior == "gaussian" and (widening not in (0, AUTO) or scale not in (1, AUTO)):
+        asked = f"stage.prior_scale={scale}" if widening in (0, AUTO) else f"stage.prior_widening={widening}"
+        raise UserError(
+            f"{asked} widens the learned prior, and prior=gaussian has none; leave "
+            f"stage.prior_widening at 0 or {AUTO}, which is 0 there, and stage.prior_scale at 1 or {AUTO}"
+        )
+    check_augmentation(command)
+    check_best(command)
+    try:
+        check_sizes(command)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check_augmentation(command: TrainCommand) -> None:
+    """Reject augmentation of a model without the augmentation input: it would generate augmented images."""
+    probability, name = command.data.augment.probability, trained_key(command)
+    if probability and not getattr(command.model, name).augmentation:
+        raise UserError(
+            f"data.augment.probability={probability:g} transforms images, and a model without the augmentation "
+            f"input would generate such images; set model.{name}.augmentation=true, or data.augment.probability=0"
+        )
+    kinds = [field.name for field in dataclasses.fields(command.data.augment) if field.name != "probability"]
+    if probability and not any(getattr(command.data.augment, kind) for kind in kinds):
+        raise UserError(
+            f"data.augment.probability={probability:g}, but every kind of transformation is off; leave one of "
+            f"data.augment.{{{','.join(kinds)}}} on, or set data.augment.probability=0"
+        )
+    given = conditioning_augmentation(command.data)
+    if probability and not any(getattr(given, kind) for kind in kinds):
+        flips = [kind for kind in kinds if getattr(command.data.augment, kind)]
+        made, off = (" and ".join(f"{of}.{flip}" for flip in flips) for of in ("data.augment", "data"))
+        raise UserError(
+            f"data.augment.probability={probability:g} with no transformation but {made} does nothing: {off} already "
+            f"flips the images, without an input of the model; set {off} to false, switch on another kind of "
+            "data.augment, or set data.augment.probability=0"
+        )
+    if probability and getattr(command.stage, "encode_once", None):
+        raise UserError(
+            "stage.encode_once=true, but with data.augment.probability an image differs each time it is seen; leave "
+            "stage.encode_once out, or set data.augment.probability=0"
+        )
+
+
+def trained_key(command: TrainCommand) -> str:
+    """The key under `model` of the model that the stage trains."""
+    return "velocity" if command.stage.name == "flow" else str(command.stage.name)
+
+
+def check_best(command: TrainCommand) -> None:
+    """Reject export=best and patience without held-out losses, and a patience shorter than the warm-up."""
+    train = command.train
+    if train.export not in EXPORTS:
+        raise UserError(f"train.export={train.export!r} is unknown; use one of {', '.join(EXPORTS)}")
+    asked = [f"train.export={train.export}"] * (train.export == BEST)
+    asked += [f"train.patience_images={train.patience_images}"] * bool(train.patience_images)
+    if not asked:
+        return
+    needs = f"{' and '.join(asked)} needs the loss on held-out samples, but"
+    if train.validation.every_images == 0:
+        raise UserError(
+            f"{needs} train.validation.every_images=0 never computes it; set train.validation.every_images=null, or "
+            "to a number of images"
+        )
+    if not command.data.held_out_fraction:
+        raise UserError(
+            f"{needs} data.held_out_fraction=0 holds out no samples; set data.held_out_fraction=0.05, for instance"
+        )
+    if train.patience_images and train.patience_images < train.schedule.warmup_images:
+        raise UserError(
+            f"train.patience_images={train.patience_images} could end the run while its learning rate still rises "
+            f"(train.schedule.warmup_images={train.schedule.warmup_images}); raise the patience, or shorten the warm-up"
+        )
+    growing = getattr(command.stage, "beta_warmup_images", 0)
+    if train.export == BEST and growing >= train.images:
+        raise UserError(
+            f"train.export=best with stage.beta_warmup_images={growing}: beta would still grow at the end "
+            f"(train.images={train.images}), and losses under different betas have no best; shorten the warm-up"
+        )
+
+
+def check_blanks(command: Any, prefix: str = "") -> None:
+    """Reject an empty string for a name, such as run=$UNSET gives: as a path it would be the working folder.
+
+    data.path may be empty, since a dry run needs no data.
+    """
+    for field in dataclasses.fields(command):
+        value, key = getattr(command, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            check_blanks(value, f"{key}.")
+        elif isinstance(value, str) and not value.strip():
+            if field.default is None:
+                raise UserError(f"{key}= is empty; give a value, or {key}=null for no value")
+            if not prefix and field.default in (dataclasses.MISSING, MISSING):
+                raise UserError(f"{key}= is empty; give a value")
+
+
+def check_sizes(command: TrainCommand) -> None:
+    """Reject levels whose tokens or windows do not divide the input of their model."""
+    model, size = command.model, command.model.image_size
+    if command.stage.name == "flow":
+        check_grid(model.velocity.levels, model.velocity.patch_size, size, size, key="model.velocity")
+    if command.prior == "learned":
+        _, height, width = latent_shape(model.auxiliary, size, size)
+        if command.stage.name == "latent_sampler":
+            check_grid(
+                model.latent_sampler.levels, 1, height, width, key="model.latent_sampler", subject="latent"
+            )

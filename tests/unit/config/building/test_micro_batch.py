@@ -1,0 +1,43 @@
+"""A trial of a micro-batch is the stage's own forward and backward pass, and leaves nothing behind."""
+
+import pytest
+import torch
+from harness.commands import compose
+
+from lediflow.config.building.inputs import open_inputs
+from lediflow.config.building.micro_batch import blank_batch, fitted_micro_batch, trial_of
+from lediflow.config.building.stage import build_trial_stage
+from lediflow.config.building.trained_model import build_trained_model
+from lediflow.engine.ranks import Ranks
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["auxiliary", "flow", "baseline", "sampler"])
+def test_every_stage_passes_made_up_samples_as_it_passes_real_ones(trained, name):
+    command = compose(*trained.commands[name])
+    inputs = open_inputs(command, Ranks())
+    model = build_trained_model(command)
+    stage = build_trial_stage(command, inputs.parent.model if inputs.parent else None)
+    trained_weights = [weight for weight in model.parameters() if weight.requires_grad]
+    before = [weight.clone() for weight in trained_weights]
+    gradients = []
+    hooks = [weight.register_hook(gradients.append) for weight in trained_weights]
+    trial_of(command, model, stage, CPU)(3)
+    assert len(gradients) == len(hooks)  # every weight was reached
+    assert all(weight.grad is None for weight in trained_weights)
+    assert all(map(torch.equal, before, trained_weights))
+
+
+def test_made_up_samples_have_the_shape_of_the_shards(trained):
+    command = compose(*trained.commands["auxiliary"])
+    reader = open_inputs(command, Ranks()).reader
+    batch = blank_batch(command, 5, CPU)
+    assert batch.images.shape == (5, *reader.index.contents.signal_shape)
+    assert batch.ids.shape == batch.labels.shape == (5,)
+
+
+def test_a_rank_on_a_cpu_takes_its_whole_share(trained):
+    command = compose(*trained.commands["auxiliary"])
+    model = build_trained_model(command)
+    assert fitted_micro_batch(command, model, None, CPU, Ranks(world_size=4), min) == 16 // 4
