@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lediflow.evaluation.features import FeaturesConfig
@@ -13,6 +13,7 @@ from lediflow.ranges import bounded, check_ranges
 from lediflow.sampling import SamplingOptions
 
 ESTIMATORS = ("exact", "streaming")
+IRRELEVANT = ("paths", "output", "keep_features")  # options that no number depends on
 
 
 @dataclass(kw_only=True)
@@ -71,3 +72,9 @@ class EvaluateConfig(SamplingOptions):
     timed_batch: int = bounded(16, at_least=1)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
+
+
+def request(command: EvaluateConfig) -> dict[str, Any]:
+    """The options that the numbers of results.json depend on, as it records them."""
+    options = asdict(command)
+    return {"options": {key: value for key, value in options.items() if key not in IRRELEVANT}}

@@ -1,10 +1,23 @@
-"""Cost of an image: milliseconds of each part of the chain, after a warm-up, as medians over repeats.
+"""What an image costs: milliseconds of each part of the chain, and the shape of the flow's paths.
+
+Milliseconds are medians over repeats, after a warm-up:
 
     latent sampler: w -> z      prior decoder: z -> N(mu, sigma^2) and a draw      flow: the solver      codec: -> image
 
 Short chains are repeated more often, until half a second has passed, because disturbances of the machine weigh more on
 them. On a GPU the parts are timed by events in its stream, without waiting in between, so their sum is the time of the
 chain; on a CPU by the wall clock.
+
+The flow is the most expensive part, and the straighter its paths are, the fewer solver steps it needs:
+
+straightness   mean over time, samples and entries of ((x_1 - x_0) - v(x_t, t))^2; 0 for straight paths at constant
+               speed (Liu et al. 2022, arXiv:2209.03003). The squared error of a single Euler step, in units of pixels
+relative       the same divided by the mean square of x_1 - x_0, so that short paths do not count as straighter
+curvature      mean over samples of path length / chord length - 1; 0 for straight paths at any speed; a path that ends
+               where it began has no chord and is left out
+
+All are 0 for a flow that moves nothing. Paths are solved finely with the midpoint rule; the averages use its slopes at
+the middles of the steps.
 """
 
 from __future__ import annotations
@@ -13,15 +26,19 @@ import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from lediflow.flow.solvers import Velocity
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 PARTS = ("latent_sampler", "prior_decoder", "flow", "codec")
 FEWEST, MOST = 3, 25  # repeats
 ENOUGH_MS = 500.0
+PATH_STEPS = 16  # curvature of a quarter turn is then exact to 1 in 1000; two evaluations a step
 
 
 def stage_costs(
@@ -81,3 +98,53 @@ def spans(marks: list[Any]) -> list[float]:
         return [1000 * (after - before) for before, after in pairs]
     marks[-1].synchronize()
     return [before.elapsed_time(after) for before, after in pairs]
+
+
+class PathShape(NamedTuple):
+    straightness: float
+    relative: float
+    curvature: float
+
+
+@torch.no_grad()
+def path_shape(
+    pipeline: LeDiFlowPipeline,
+    config: SamplingConfig,
+    count: int,
+    *,
+    steps: int = PATH_STEPS,
+    batch_size: int = 64,
+) -> PathShape:
+    """Averages over the paths of samples 0 ... count - 1."""
+    sums = torch.zeros(5, dtype=torch.float64)
+    for first in range(0, count, batch_size):
+        ids = torch.arange(first, min(first + batch_size, count), device=pipeline.device)
+        start = pipeline.start(ids, config)
+        sums += path_sums(pipeline.velocity_from(start, config), start.x, steps).cpu()
+    off, chord, entries, excess, samples = sums.tolist()
+    return PathShape(off / entries, off / chord if chord else 0.0, excess / samples if samples else 0.0)
+
+
+def path_sums(
+    velocity: Velocity, x_0: Float[Tensor, "batch *dims"], steps: int = PATH_STEPS
+) -> Float[Tensor, "5"]:
+    """Sums over the batch: squared deviation, squared chord, entries, length / chord - 1, samples that moved."""
+    h, x = 1 / steps, x_0
+    slopes = []
+    for step in range(steps):
+        t = torch.tensor(step * h, device=x.device)
+        middle = x + 0.5 * h * velocity(x, t)
+        slopes.append(velocity(middle, t + 0.5 * h))
+        x = x + h * slopes[-1]
+    chord = x - x_0
+    off = torch.stack([squared(chord - slope) for slope in slopes]).mean(0)
+    length = torch.stack([h * squared(slope).sqrt() for slope in slopes]).sum(0)
+    reach = squared(chord).sqrt()
+    moved = reach > 0
+    excess = (length[moved] / reach[moved] - 1).clamp(min=0)  # negative only by rounding
+    entries = off.new_tensor(x_0.numel())
+    return torch.stack([off.sum(), reach.square().sum(), entries, excess.sum(), moved.double().sum()])
+
+
+def squared(x: Float[Tensor, "batch *dims"]) -> Float[Tensor, " batch"]:
+    return x.flatten(1).double().square().sum(1)

@@ -26,10 +26,10 @@ from torch import Tensor
 from lediflow.disk import disk_errors_explained, whole_or_absent
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
-from lediflow.evaluation.distances.tiles import Rows, share
 from lediflow.evaluation.features import FeatureExtractor
 from lediflow.evaluation.images import NumberedImages
 from lediflow.evaluation.results import digest, features_record, refuse_other
+from lediflow.evaluation.tiles import Rows, share
 from lediflow.records import UNREADABLE, RecordError
 
 Numbers = Int64[np.ndarray, " images"]

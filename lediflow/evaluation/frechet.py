@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.engine.group import Group
-from lediflow.evaluation.distances.tiles import TILE, Rows, tiles, whole
+from lediflow.evaluation.tiles import TILE, Rows, tiles, whole
 
 DIGITS = 52  # one binary digit fewer than float64 has: a rounded sum may need one more
 

@@ -24,13 +24,13 @@ from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
 from lediflow.evaluation.config import MetricsConfig
-from lediflow.evaluation.distances.mmd import FEWEST, Polynomial, estimate, kernel_sums
-from lediflow.evaluation.distances.tiles import TILE, Rows
 from lediflow.evaluation.embedding import FeatureSet
 from lediflow.evaluation.features import CLIP, INCEPTION, display_name, unit
 from lediflow.evaluation.frechet import FeatureStatistics, FeatureSums, feature_statistics, frechet_distance
+from lediflow.evaluation.mmd import FEWEST, Polynomial, estimate, kernel_sums
 from lediflow.evaluation.neighbors import manifold_metrics, nearest_training
 from lediflow.evaluation.references import Reference
+from lediflow.evaluation.tiles import TILE, Rows
 
 Row = dict[str, Any]
 View = Literal["terminal", "table", "report"]

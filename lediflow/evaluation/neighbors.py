@@ -37,7 +37,7 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
-from lediflow.evaluation.distances.tiles import Rows, place, tiles, visits
+from lediflow.evaluation.tiles import Rows, place, tiles, visits
 
 # relative to |a|^2 + |b|^2: above float64's rounding in thousands of dimensions, at float32 features' precision
 SAME_PLACE = 1e-13

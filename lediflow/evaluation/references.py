@@ -23,11 +23,11 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import is_held_out
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
-from lediflow.evaluation.distances.tiles import Rows
 from lediflow.evaluation.embedding import FeatureSet, Numbers, feature_set
 from lediflow.evaluation.images import NumberedImages, ShardImages
 from lediflow.evaluation.results import digest, features_record
 from lediflow.evaluation.session import Session
+from lediflow.evaluation.tiles import Rows
 from lediflow.sampling import LeDiFlowPipeline
 
 SPLITS = ("all", "train", "heldout")

@@ -270,3 +270,9 @@ def write_views(
                 stream.write(table_markdown(rows, baseline, paths=paths, floor=floor).encode())
             figure = pareto_figure(pareto_panels(rows), rows[0]["mmd_name"], real_mmd)
             write_figure(figure, output / PLOT)
+
+
+def print_rows(session: Session, results: dict[str, Any]) -> None:
+    """A line in the terminal for each row of results, on rank 0."""
+    for row in results["rows"]:
+        session.say(describe(row))

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lediflow.errors import UserError
 from lediflow.evaluation.metrics import MAIN, shown_in
+from lediflow.evaluation.modes.stages.record import SHORT, heading
 from lediflow.evaluation.results import AGAIN
-from lediflow.evaluation.stages.record import SHORT, heading
 from lediflow.records import RecordError, read_dataclass
 from lediflow.report.content import (
     CommandRun,

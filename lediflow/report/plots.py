@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from lediflow.evaluation.plots.style import NO_METADATA, base_style
 from lediflow.report.content import BinPanel, Measurement, methods
 from lediflow.report.curves import finite, smooth, spans_decades, spread, thin
 from lediflow.tracking.event_log import Curve
@@ -44,20 +45,10 @@ LETTER_WIDTH, LINE_HEIGHT = 6.6, 16  # of the labels, in pixels
 # margins around the axes, and the distance of a label from the end of its line, in pixels
 LEFT, BELOW, ABOVE, ABOVE_TITLED, GAP = 46, 46, 12, 32, 11
 
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "the same drawing twice is the same text",
+STYLE = base_style(INK, MUTED, RULE) | {
     "font.size": 12,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": RULE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.spines.left": False,
-    "axes.grid": True,
     "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": RULE,
     "grid.linewidth": 1,
     "xtick.color": RULE,
     "xtick.labelcolor": MUTED,
@@ -110,8 +101,7 @@ class Plot:
         """The drawing as an element of the page."""
         self.write_names()
         buffer = io.StringIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        self.figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        self.figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
         return page_svg(buffer.getvalue(), description)
 
 

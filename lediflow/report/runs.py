@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lediflow.evaluation.modes.stages.record import STAGES, read_stages
 from lediflow.evaluation.results import AGAIN, read_results
-from lediflow.evaluation.stages.record import STAGES, read_stages
 from lediflow.records import RecordError
 from lediflow.report.curves import finite
 from lediflow.run_folder import RunFolder

@@ -105,7 +105,7 @@ def test_a_killed_evaluation_leaves_no_results_beside_another_ones_figures(train
     command = (*evaluation(trained), f"output={tmp_path}")
     succeed(*command)
     with monkeypatch.context() as patched:
-        patched.setattr("lediflow.evaluation.modes.runs.write_views", lambda *args, **kwargs: 1 / 0)
+        patched.setattr("lediflow.evaluation.modes.metrics.write_views", lambda *args, **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             invoke(*command, "seed=1")
     assert not (tmp_path / "results.json").exists()

@@ -21,7 +21,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
 from lediflow.data.streams.order import samples_of
 from lediflow.evaluation.images import GeneratedImages, ShardImages
-from lediflow.evaluation.stages.latents import ImagesFromReal, RealLatents
+from lediflow.evaluation.modes.stages.latents import ImagesFromReal, RealLatents
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import load_model
 from lediflow.sampling import SamplingConfig

@@ -16,8 +16,8 @@ from harness.embeddings import clustered, spread
 from lediflow.engine.group import Group
 from lediflow.engine.ranks import find_ranks
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
-from lediflow.evaluation.distances.mmd import Estimate, Polynomial, estimate, kernel_sums
-from lediflow.evaluation.distances.tiles import Rows, share
+from lediflow.evaluation.mmd import Estimate, Polynomial, estimate, kernel_sums
+from lediflow.evaluation.tiles import Rows, share
 
 DIM = 37
 BATCH = 50

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.engine.ranks import find_ranks
-from lediflow.evaluation.distances.tiles import Rows, share
 from lediflow.evaluation.frechet import feature_statistics
 from lediflow.evaluation.neighbors import manifold_metrics, nearest_training, nearest_two, squared_radii
+from lediflow.evaluation.tiles import Rows, share
 
 DIM = 37
 COUNTS = {"reference": 3100, "samples": 2500, "held_out": 700}

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
-from lediflow.evaluation.distances.tiles import whole
+from lediflow.evaluation.tiles import whole
 
 BLOCK, BATCH = 1024, 1000  # block size of "blocked"; batch size of "streaming"
 WARM_UP = 100  # embeddings in the warm-up call; the sets are not smaller

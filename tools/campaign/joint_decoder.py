@@ -52,11 +52,11 @@ from lediflow.evaluation.config import RealImagesConfig
 from lediflow.evaluation.grid import GridConfig
 from lediflow.evaluation.images import ShardImages
 from lediflow.evaluation.modes import stages
-from lediflow.evaluation.modes.stage_rows import Row, StageRows
+from lediflow.evaluation.modes.stages.latents import RealLatents
+from lediflow.evaluation.modes.stages.rows import Row, StageRows
 from lediflow.evaluation.references import references
 from lediflow.evaluation.results import birth_certificate, read_results, write_results
 from lediflow.evaluation.session import Session
-from lediflow.evaluation.stages.latents import RealLatents
 from lediflow.flow.losses import mean_over_pixels, variance_guided_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Spread, Width, automatic_width, log_spreads, typical_spread

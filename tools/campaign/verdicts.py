@@ -25,8 +25,8 @@ from jobs import ROOT, Job, Jobs, work_through
 from PIL import Image
 
 from lediflow.data.shards.reader import ShardReader
+from lediflow.evaluation.modes.stages.record import STAGES, read_stages
 from lediflow.evaluation.results import birth_certificate, read_results, write_results
-from lediflow.evaluation.stages.record import STAGES, read_stages
 from lediflow.tracking.event_log import curve
 
 RESULTS = ROOT / "results" / "campaign" / "verdicts.json"

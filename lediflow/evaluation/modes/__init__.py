@@ -15,11 +15,11 @@ from pathlib import Path
 
 from lediflow.errors import UserError
 from lediflow.evaluation.config import EvaluateConfig
-from lediflow.evaluation.distances.mmd import FEWEST
+from lediflow.evaluation.mmd import FEWEST
 from lediflow.evaluation.modes.compare import compare_results
-from lediflow.evaluation.modes.folders import evaluate_folders
+from lediflow.evaluation.modes.grid import evaluate_grid
+from lediflow.evaluation.modes.metrics import evaluate_folders, evaluate_run
 from lediflow.evaluation.modes.prior import evaluate_prior
-from lediflow.evaluation.modes.runs import evaluate_grid, evaluate_run
 from lediflow.evaluation.modes.stages import evaluate_stages
 from lediflow.evaluation.modes.watch import watch
 from lediflow.evaluation.session import ModelLoader, Session

@@ -31,8 +31,8 @@ from torch import Tensor
 from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluation.config import EvaluateConfig
-from lediflow.evaluation.distances.mmd import mean_variance
 from lediflow.evaluation.metrics import MAIN, METRICS, Influence
+from lediflow.evaluation.mmd import mean_variance
 from lediflow.evaluation.results import (
     RESULTS,
     ROWS,

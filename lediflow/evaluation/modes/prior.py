@@ -18,8 +18,8 @@ from PIL import Image
 
 from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
+from lediflow.evaluation.config import request
 from lediflow.evaluation.images import ShardImages
-from lediflow.evaluation.modes.runs import request
 from lediflow.evaluation.pictures import SHOWN, labelled_grid, prior_pictures
 from lediflow.evaluation.prior import diagnose
 from lediflow.evaluation.references import check_signals, chosen_numbers, held_out_samples, open_shards

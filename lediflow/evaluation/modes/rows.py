@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lediflow.disk import write_json
 from lediflow.engine.ranks import device_name
@@ -24,7 +24,20 @@ from lediflow.evaluation.modes.compare import write_influences
 from lediflow.evaluation.references import Reference
 from lediflow.evaluation.results import ROWS, digest, features_record, read_row
 from lediflow.evaluation.session import Session
+from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+
+
+class Run(NamedTuple):
+    """A flow run and, if its prior is learned, the run of its latent sampler."""
+
+    name: str
+    flow: str
+    sampler: str | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return RunFolder(Path(self.flow)).exported_facts()
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class RowMaker:
 
     @classmethod
     def build(
-        cls, session: Session, run: Any, pipeline: LeDiFlowPipeline, references: list[Reference], output: Path
+        cls, session: Session, run: Run, pipeline: LeDiFlowPipeline, references: list[Reference], output: Path
     ) -> RowMaker:
         models = session.models.hashes(run.flow, run.sampler) | {"codec": run.facts["codec"]}
         return cls(session, run.name, pipeline, models, references, output)

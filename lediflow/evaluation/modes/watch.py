@@ -19,8 +19,8 @@ from typing import Any
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.errors import UserError
 from lediflow.evaluation.metrics import logged_keys
+from lediflow.evaluation.modes.metrics import evaluate_run
 from lediflow.evaluation.modes.prior import evaluate_prior
-from lediflow.evaluation.modes.runs import evaluate_run
 from lediflow.evaluation.session import RESULTS, Session
 from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record

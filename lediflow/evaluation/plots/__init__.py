@@ -1,8 +1,12 @@
-"""Plots as PNG and SVG files for papers and talks, on white and in the colours of the report."""
+"""Plots as PNG and SVG files for papers and talks, on white and in the colours of the report.
 
-from lediflow.evaluation.plots.pareto import Line, Point, is_beaten, pareto_figure
+style     colours and matplotlib settings, also of the report's plots; how files are written
+quality   quality against cost: Pareto panels, and the figure of `mode=stages`
+prior     calibration of a learned prior
+"""
+
 from lediflow.evaluation.plots.prior import prior_figure
-from lediflow.evaluation.plots.stages import stages_figure
+from lediflow.evaluation.plots.quality import Line, Point, is_beaten, pareto_figure, stages_figure
 from lediflow.evaluation.plots.style import COLOURS, write_figure
 
 __all__ = [

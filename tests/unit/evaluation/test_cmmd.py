@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import cmmd, cmmd_estimate
-from lediflow.evaluation.distances.tiles import whole
+from lediflow.evaluation.tiles import whole
 
 EXACT = 1e-10  # float64 rounding of sums of a few thousand kernel values, times 1000
 

@@ -9,9 +9,9 @@ import torch
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd_estimate
-from lediflow.evaluation.distances.tiles import whole
 from lediflow.evaluation.metrics import Influence
 from lediflow.evaluation.modes.compare import Measured, compare, read_influences, write_influences
+from lediflow.evaluation.tiles import whole
 
 RECORD = {"reference": "1f0c", "features": "efficientnet-lite0", "seed": 0, "count": 60}
 SIGMA_SQUARED = 4.0

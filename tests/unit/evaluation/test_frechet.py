@@ -8,8 +8,8 @@ import torch
 
 from lediflow.compat import fix_torchvision
 from lediflow.engine.group import Group
-from lediflow.evaluation.distances.tiles import whole
 from lediflow.evaluation.frechet import common_grid, feature_statistics, frechet_distance, on_grid
+from lediflow.evaluation.tiles import whole
 
 
 def features(count: int, dim: int, seed: int, shift: float = 0.0) -> torch.Tensor:

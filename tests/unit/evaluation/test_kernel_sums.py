@@ -8,8 +8,8 @@ from harness.embeddings import clustered, spread
 
 from lediflow.compat import fix_torchvision
 from lediflow.engine.group import Group
-from lediflow.evaluation.distances.mmd import Gaussian, Polynomial, estimate, kernel_sums, unbiased_mmd
-from lediflow.evaluation.distances.tiles import TILE, share, tiles, whole
+from lediflow.evaluation.mmd import Gaussian, Polynomial, estimate, kernel_sums, unbiased_mmd
+from lediflow.evaluation.tiles import TILE, share, tiles, whole
 
 GROUP = Group()
 N, M = 2 * TILE + 77, TILE + 1  # three tiles and two; the last ones are not full

@@ -8,8 +8,8 @@ from scipy.stats import mannwhitneyu, norm
 
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
-from lediflow.evaluation.distances.tiles import whole
 from lediflow.evaluation.neighbors import copying_test, nearest_training
+from lediflow.evaluation.tiles import whole
 
 DIM = 12
 

@@ -8,8 +8,8 @@ from harness.embeddings import clustered, spread
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import cmmd, cmmd_estimate
-from lediflow.evaluation.distances.mmd import Polynomial, estimate, kernel_sums
-from lediflow.evaluation.distances.tiles import whole
+from lediflow.evaluation.mmd import Polynomial, estimate, kernel_sums
+from lediflow.evaluation.tiles import whole
 
 GROUP = Group()
 

@@ -8,8 +8,8 @@ from scipy.spatial.distance import cdist
 
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
-from lediflow.evaluation.distances.tiles import whole
 from lediflow.evaluation.neighbors import manifold_metrics, nearest_two, squared_radii
+from lediflow.evaluation.tiles import whole
 
 
 def normal(count: int, dim: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> torch.Tensor:

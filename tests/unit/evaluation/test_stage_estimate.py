@@ -6,9 +6,9 @@ import torch
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import cmmd_estimate
-from lediflow.evaluation.distances.tiles import whole
 from lediflow.evaluation.features import unit
-from lediflow.evaluation.stages.estimate import Measure
+from lediflow.evaluation.modes.stages.estimate import Measure
+from lediflow.evaluation.tiles import whole
 
 DIM = 6
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lediflow.evaluation.modes.stages.record import run_losses, stage_lines
 from lediflow.evaluation.plots import Line, Point, stages_figure
-from lediflow.evaluation.stages.record import run_losses, stage_lines
 
 
 def row(z, solver, steps, nfe, mmd):
@@ -36,7 +36,7 @@ def test_each_source_is_a_line_by_its_name():
 
 def test_several_solvers_are_several_lines():
     lines = stage_lines({"rows": [*ROWS, row("training", "heun3", 1, 3, 0.7)]})
-    assert {line.way for line in lines if line.run == "z of training images"} == {"midpoint", "heun3"}
+    assert {line.solver for line in lines if line.run == "z of training images"} == {"midpoint", "heun3"}
 
 
 def test_levels_are_drawn_and_the_prior_alone_stands_left_of_all_evaluations():

@@ -5,8 +5,7 @@ Measured ones: MMD (EfficientNet-Lite0) times 1000 of models of three sets of ph
 
 import pytest
 
-from lediflow.evaluation.stages.verdict import Evidence, Level
-from lediflow.evaluation.stages.words import verdict_of
+from lediflow.evaluation.modes.stages.verdict import Evidence, Level, judge
 
 REACH = 0.02
 NFE = [2, 4, 8, 16]
@@ -39,7 +38,7 @@ def test_a_few_thousand_faces_are_memorised_by_the_prior(beta):
     measured = evidence(
         [2, 8], *FEW_FACES[beta], real=level(0.064), vgl_training=-1.82, vgl_held_out=0.40, sigma=0.1
     )
-    verdict = verdict_of(measured)
+    verdict = judge(measured)
     assert (verdict.limits, verdict.cause, verdict.is_certain) == ("prior", "memorising", True)
     for words in ("The prior memorises: VGL -1.82 on training images, +0.40 on held-out ones", "train.export=best",
                   "train.patience_images", "dropout", "stage.beta", "more pictures"):  # fmt: skip
@@ -59,7 +58,7 @@ def test_a_prior_of_300_pictures_shown_500_times_comes_before_the_sampler_that_s
                for count, value in zip(NFE, values, strict=True)}
         for name, values in faces.items()
     }  # fmt: skip
-    verdict = verdict_of(
+    verdict = judge(
         Evidence(curves=curves, vgl_training=-2.53, vgl_held_out=1.14, sigma=0.05, prior_widening=0.3)
     )
     assert (verdict.limits, verdict.cause) == ("prior", "memorising")
@@ -67,27 +66,27 @@ def test_a_prior_of_300_pictures_shown_500_times_comes_before_the_sampler_that_s
 
 
 def test_a_flow_that_was_stopped_early_on_the_same_faces_is_the_flow():
-    verdict = verdict_of(evidence([2, 8], [1.28, 1.08], [1.48, 1.36], [1.54, 1.39], real=level(0.064)))
+    verdict = judge(evidence([2, 8], [1.28, 1.08], [1.48, 1.36], [1.54, 1.39], real=level(0.064)))
     assert verdict.limits == "flow"
 
 
 def test_many_faces_with_a_prior_that_is_not_widened_have_one_too_narrow():
     many = evidence(NFE, [0.312, 0.216, 0.241, 0.260], [0.345, 0.256, 0.285, 0.305], [0.413, 0.327, 0.359, 0.383],
                     sigma=0.1, vgl_training=-1.82, vgl_held_out=-1.64)  # fmt: skip
-    verdict = verdict_of(many)
+    verdict = judge(many)
     assert (verdict.limits, verdict.cause) == ("prior", "narrow")
     assert "MMD 0.216 at 4 and 0.260 at 16" in verdict.text and "stage.prior_widening" in verdict.text
 
 
 def test_the_demos_solar_cells_without_widening_have_a_prior_too_narrow():
     cells = evidence([2, 16], [1.00, 1.17], [1.05, 1.2], [1.45, 1.66], reach=0.1, sigma=0.075)
-    assert verdict_of(cells).cause == "narrow"
+    assert judge(cells).cause == "narrow"
 
 
 def test_the_same_faces_with_a_start_that_is_wide_enough_have_a_flow_to_train():
     wide = evidence(NFE, [0.260, 0.123, 0.139, 0.177], [0.272, 0.134, 0.155, 0.196], [0.332, 0.189, 0.222, 0.269],
                     sigma=0.1, prior_widening=0.3)  # fmt: skip
-    verdict = verdict_of(wide)
+    verdict = judge(wide)
     assert (verdict.limits, verdict.cause) == ("flow", "")
     assert "too narrow" not in verdict.text
 
@@ -95,11 +94,11 @@ def test_the_same_faces_with_a_start_that_is_wide_enough_have_a_flow_to_train():
 def test_pets_are_not_a_fault_of_the_prior():
     pets = evidence([4, 8, 16], [2.40, 1.63, 1.43], [2.49, 1.75, 1.54], [2.76, 1.93, 1.69], sigma=0.17,
                     prior_widening=0.3, vgl_training=-1.28, vgl_held_out=-1.24)  # fmt: skip
-    assert verdict_of(pets).limits in ("flow", "sampler")
+    assert judge(pets).limits in ("flow", "sampler")
 
 
 def test_a_sampler_that_was_hardly_trained_is_named_with_what_it_adds():
-    verdict = verdict_of(evidence(NFE, [0.5, 0.3, 0.3, 0.3], [0.5, 0.31, 0.31, 0.3], [6.1, 5.9, 5.8, 5.9],
+    verdict = judge(evidence(NFE, [0.5, 0.3, 0.3, 0.3], [0.5, 0.31, 0.31, 0.3], [6.1, 5.9, 5.8, 5.9],
                                   sigma=0.1, sampler_images=20_000))  # fmt: skip
     assert verdict.limits == "sampler"
     assert verdict.parts["sampler"].value == pytest.approx(5.8 - 0.31)
@@ -110,30 +109,30 @@ def test_a_poor_codec_is_named_where_its_floor_is_most_of_the_distance():
     poor = evidence(
         NFE, [1.2, 1.1, 1.1, 1.1], [1.3, 1.1, 1.1, 1.1], [1.4, 1.3, 1.3, 1.3], codec_floor=level(0.9)
     )
-    verdict = verdict_of(poor)
+    verdict = judge(poor)
     assert verdict.limits == "codec"
     assert {name: round(part.value, 3) for name, part in verdict.parts.items()} == {
         "codec": 0.9, "flow": 0.2, "prior": 0.0, "sampler": 0.2,
     }  # fmt: skip
     wide = {"sigma": 0.1, "prior_widening": 0.3}
     flows = evidence(NFE, [1.1] * 4, [1.1] * 4, [1.3] * 4, codec_floor=level(0.1), **wide)
-    assert verdict_of(flows).limits == "flow"
+    assert judge(flows).limits == "flow"
 
 
 def test_images_that_cannot_be_told_from_photographs_are_limited_by_nothing():
-    verdict = verdict_of(evidence(NFE, *[[0.03, 0.01, 0.0, -0.01]] * 3, real=level(0.0)))
+    verdict = judge(evidence(NFE, *[[0.03, 0.01, 0.0, -0.01]] * 3, real=level(0.0)))
     assert (verdict.limits, verdict.is_certain) == ("nothing", True)
 
 
 def test_a_sampler_that_memorised_with_the_prior_does_not_hide_it():
     """Its images are copies, as good as photographs; held-out ones show that the prior knows no others."""
-    verdict = verdict_of(evidence(NFE, *[[0.05] * 4, [1.2] * 4, [0.02] * 4]))
+    verdict = judge(evidence(NFE, *[[0.05] * 4, [1.2] * 4, [0.02] * 4]))
     assert (verdict.limits, verdict.cause) == ("prior", "memorising")
 
 
 def test_a_flow_that_still_gains_by_more_evaluations_is_not_called_narrow():
     falling = evidence(NFE, [1.9, 1.5, 1.2, 1.0], [1.9, 1.5, 1.2, 1.0], [1.9, 1.6, 1.3, 1.1], sigma=0.2)
-    verdict = verdict_of(falling)
+    verdict = judge(falling)
     assert (verdict.limits, verdict.cause) == ("flow", "")
     assert "may be too narrow" in verdict.text  # the start is not widened: a cheap thing to try
 
@@ -141,7 +140,7 @@ def test_a_flow_that_still_gains_by_more_evaluations_is_not_called_narrow():
 @pytest.mark.parametrize(("last", "word"), [(1.15, "no better"), (1.35, "worse")])
 def test_a_change_within_the_intervals_is_no_gain_and_beyond_them_a_loss(last, word):
     curve = [1.3, 1.0, 1.05, last]
-    verdict = verdict_of(evidence(NFE, curve, curve, [value + 0.1 for value in curve], reach=0.2, sigma=0.1))
+    verdict = judge(evidence(NFE, curve, curve, [value + 0.1 for value in curve], reach=0.2, sigma=0.1))
     assert verdict.cause == "narrow"
     assert f"gets {word} with more evaluations" in verdict.text
 
@@ -150,13 +149,11 @@ def test_a_change_within_the_intervals_is_no_gain_and_beyond_them_a_loss(last, w
 def test_how_wide_is_wide_enough_follows_the_larger_of_sigma_and_residual(widening, cause):
     flat = [1.5, 1.2, 1.2, 1.2]
     measured = evidence(NFE, flat, flat, flat, sigma=0.1, residual=0.2, prior_widening=widening)
-    assert verdict_of(measured).cause == cause
+    assert judge(measured).cause == cause
 
 
 def test_parts_within_their_margins_are_named_with_a_caution():
-    verdict = verdict_of(
-        evidence(NFE, [0.2] * 4, [0.25] * 4, [0.5] * 4, reach=0.3, real=Level(0.0, -0.01, 0.01))
-    )
+    verdict = judge(evidence(NFE, [0.2] * 4, [0.25] * 4, [0.5] * 4, reach=0.3, real=Level(0.0, -0.01, 0.01)))
     assert (verdict.limits, verdict.is_certain) == ("sampler", False)
     assert "larger count" in verdict.text
 
@@ -164,12 +161,12 @@ def test_parts_within_their_margins_are_named_with_a_caution():
 def test_what_was_not_measured_alike_has_no_verdict():
     lacking = evidence([2], [0.1], [None], [0.2])
     with pytest.raises(ValueError, match="training, heldout, sampler"):
-        verdict_of(lacking)
+        judge(lacking)
 
 
 def test_a_gap_of_the_prior_is_worth_a_word_beside_another_verdict():
     faces = evidence(NFE, [2.75, 2.45, 2.9, 2.9], [2.35, 1.85, 2.2, 2.2], [6.0, 5.9, 5.9, 5.9], reach=0.2,
                      vgl_training=-1.82, vgl_held_out=0.40, sigma=0.1, prior_widening=0.3)  # fmt: skip
-    verdict = verdict_of(faces)
+    verdict = judge(faces)
     assert verdict.limits == "sampler"
     assert "begun to memorise (VGL -1.82 on training images, +0.40 on held-out ones)" in verdict.text

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd, cmmd_estimate
-from lediflow.evaluation.distances.tiles import whole
+from lediflow.evaluation.tiles import whole
 
 EXACT = 1e-10
 LOOSEST = 6.7e-4  # four times 1000 e^-0.01 / (100^3 3!), the most a bound can be for unit vectors

@@ -15,15 +15,15 @@ import numpy as np
 
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd_estimate
-from lediflow.evaluation.distances.mmd import FEWEST, Estimate
 from lediflow.evaluation.embedding import FeatureSet, Numbers, feature_set
 from lediflow.evaluation.images import NumberedImages
 from lediflow.evaluation.metrics import metric_name, unit_rows
+from lediflow.evaluation.mmd import FEWEST, Estimate
 from lediflow.evaluation.modes.rows import keep_row
+from lediflow.evaluation.modes.stages.estimate import Measure
 from lediflow.evaluation.references import Reference
 from lediflow.evaluation.results import ROWS, digest, features_record
 from lediflow.evaluation.session import Session
-from lediflow.evaluation.stages.estimate import Measure
 from lediflow.records import Record, read_record
 from lediflow.sampling import SamplingConfig
 

@@ -6,7 +6,7 @@ Two images from one real image are similar, and an image is similar to its sourc
 would bias the MMD: upwards for few sources, downwards for images made from the reference. The sources are the
 independent draws, so the jackknife (Efron & Stein 1981) leaves out one source with all its images. Where every image
 has a source of its own that is not among the reference, these are the unbiased estimate and its interval of
-`distances/estimate.py`.
+`evaluation.mmd`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import SCALE, SIGMA
-from lediflow.evaluation.distances.mmd import (
+from lediflow.evaluation.embedding import FeatureSet, Numbers
+from lediflow.evaluation.features import unit
+from lediflow.evaluation.metrics import unit_rows
+from lediflow.evaluation.mmd import (
     FEWEST,
     Estimate,
     Gaussian,
@@ -33,12 +36,9 @@ from lediflow.evaluation.distances.mmd import (
     total,
     within,
 )
-from lediflow.evaluation.distances.mmd import estimate as plain_estimate
-from lediflow.evaluation.distances.tiles import Rows, check_sets
-from lediflow.evaluation.embedding import FeatureSet, Numbers
-from lediflow.evaluation.features import unit
-from lediflow.evaluation.metrics import unit_rows
+from lediflow.evaluation.mmd import estimate as plain_estimate
 from lediflow.evaluation.references import Reference
+from lediflow.evaluation.tiles import Rows, check_sets
 
 Sums = Float[Tensor, " images"]
 

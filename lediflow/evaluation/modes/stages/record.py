@@ -1,4 +1,4 @@
-"""stages.json with its birth certificate, its rows as lines to draw, and the losses of the runs of a chain."""
+"""stages.json: reading and writing, its contents as evidence and as lines to draw, and the losses that it records."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
+from lediflow.evaluation.modes.stages.verdict import Evidence, Level, Setting, Verdict
 from lediflow.evaluation.plots import Line, Point
 from lediflow.evaluation.results import AGAIN
 from lediflow.flow.solvers import ignores_steps
@@ -90,3 +91,42 @@ def stage_lines(document: Mapping[str, Any]) -> dict[Line, list[Point]]:
 def heading(document: Mapping[str, Any]) -> str:
     """One line: what limits the quality."""
     return f"What limits the quality: {LIMITS[document['verdict']['limits']]}"
+
+
+def evidence_of(document: Mapping[str, Any]) -> Evidence:
+    """Read the evidence from the contents of stages.json: rows, losses, real, codec_floor."""
+    curves: dict[str, dict[Setting, tuple[float, Level]]] = {}
+    for row in document["rows"]:
+        curves.setdefault(row["z"], {})[(row["solver"], row["steps"])] = (row["nfe"], level_of(row))
+    losses = document["losses"]
+    prior = losses.get("prior", {})
+    return Evidence(
+        curves=curves,
+        real=document.get("real") and level_of(document["real"]),
+        codec_floor=document.get("codec_floor") and level_of(document["codec_floor"]),
+        vgl_training=prior.get("training", {}).get("vgl"),
+        vgl_held_out=prior.get("heldout", {}).get("vgl"),
+        sigma=prior.get("heldout", {}).get("sigma_geometric_mean"),
+        residual=prior.get("heldout", {}).get("residual_geometric_mean"),
+        prior_widening=losses.get("prior_widening", 0.0),
+        prior_scale=losses.get("prior_scale", 1.0),
+        sampler_images=losses.get("sampler", {}).get("images_seen"),
+    )
+
+
+def level_of(row: Mapping[str, Any]) -> Level:
+    return Level(row["mmd"], row["low"], row["high"])
+
+
+def verdict_record(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as stages.json keeps it."""
+    parts = {name: part._asdict() for name, part in verdict.parts.items()}
+    solver, steps = verdict.setting
+    return {
+        "limits": verdict.limits,
+        "text": verdict.text,
+        "cause": verdict.cause,
+        "is_certain": verdict.is_certain,
+        "setting": {"solver": solver, "steps": steps},
+        "parts": parts,
+    }

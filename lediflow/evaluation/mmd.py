@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.engine.group import Group
-from lediflow.evaluation.distances.tiles import TILE, Rows, check_count, check_sets, place, tiles, visits
+from lediflow.evaluation.tiles import TILE, Rows, check_count, check_sets, place, tiles, visits
 
 Tile = tuple[int, Float[Tensor, "height dim"]]
 FEWEST = 3  # rows of a set: the jackknife leaves one out, and the unbiased mean needs two of the rest

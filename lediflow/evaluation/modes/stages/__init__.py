@@ -3,6 +3,9 @@
 stages.json    rows by source of z, solver and steps; losses; the verdict
 stages.png     the rows as lines, under the verdict; also stages.svg
 rows/          finished rows, reused by the same command
+
+This file is the mode: its options, the runs, the sources of z. `latents` makes images from z of real ones, `rows`
+measures them, `estimate` is their MMD, `verdict` the decision rule with its text, `record` reads and writes the file.
 """
 
 from __future__ import annotations
@@ -15,25 +18,31 @@ from typing import Any, NamedTuple
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import samples_of, spread_over
 from lediflow.errors import UserError
-from lediflow.evaluation.config import EvaluateConfig
-from lediflow.evaluation.distances.mmd import FEWEST
+from lediflow.evaluation.config import EvaluateConfig, request
 from lediflow.evaluation.grid import STEPS, cells
 from lediflow.evaluation.images import GeneratedImages, ShardImages
-from lediflow.evaluation.modes.runs import request
-from lediflow.evaluation.modes.stage_rows import Row, Source, StageRows
-from lediflow.evaluation.references import check_signals, open_shards, references
-from lediflow.evaluation.results import birth_certificate
-from lediflow.evaluation.session import Session
-from lediflow.evaluation.stages.latents import (
+from lediflow.evaluation.mmd import FEWEST
+from lediflow.evaluation.modes.stages.latents import (
     ImagesFromReal,
     RealLatents,
     compare_moments,
     latent_moments,
     prior_facts,
 )
-from lediflow.evaluation.stages.record import STAGES, heading, run_losses, stage_lines, write_stages
-from lediflow.evaluation.stages.verdict import evidence_of, verdict_record
-from lediflow.evaluation.stages.words import verdict_of
+from lediflow.evaluation.modes.stages.record import (
+    STAGES,
+    evidence_of,
+    heading,
+    run_losses,
+    stage_lines,
+    verdict_record,
+    write_stages,
+)
+from lediflow.evaluation.modes.stages.rows import Row, Source, StageRows
+from lediflow.evaluation.modes.stages.verdict import judge
+from lediflow.evaluation.references import check_signals, open_shards, references
+from lediflow.evaluation.results import birth_certificate
+from lediflow.evaluation.session import Session
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
@@ -77,7 +86,7 @@ def evaluate_stages(session: Session) -> dict[str, Any]:
     found = [row for source in sources(session, pipeline, chain, real) for row in rows.rows_for(source)]
     losses = stage_losses(session, pipeline, chain, real)
     results = {"asked": request(command), "rows": found, **rows.facts(), "losses": losses}
-    verdict = verdict_of(evidence_of(results))
+    verdict = judge(evidence_of(results))
     write(session, output, results | {"verdict": verdict_record(verdict)})
     for row in found:
         session.say(describe_stage(row))

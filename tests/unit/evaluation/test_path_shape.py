@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lediflow.evaluation.trajectories import STEPS, path_shape
+from lediflow.evaluation.cost import PATH_STEPS, path_shape
 from lediflow.sampling import SamplingConfig
 
 CONFIG = SamplingConfig(seed=1)
@@ -55,7 +55,7 @@ def test_a_straight_path_at_growing_speed_is_no_curve_but_deviates_by_a_third():
     """v = 2 t d reaches d: the mean of (1 - 2 t)^2 is 1/3; the middles of n steps give (1 - 1 / n^2) / 3."""
     found = shape(lambda x, t: 2 * t * DIRECTION.expand_as(x))
     assert found.curvature == pytest.approx(0, abs=EXACT)
-    assert found.relative == pytest.approx((1 - STEPS**-2) / 3, rel=1e-5)
+    assert found.relative == pytest.approx((1 - PATH_STEPS**-2) / 3, rel=1e-5)
     assert found.straightness == pytest.approx(found.relative * 25 / 2, rel=1e-5)  # |d|^2 over two entries
 
 

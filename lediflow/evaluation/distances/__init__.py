@@ -1,1 +1,0 @@
-"""Distances between sets of embeddings, on any number of ranks to the same bits."""

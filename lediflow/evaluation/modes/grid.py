@@ -1,0 +1,103 @@
+"""`mode=grid`: one or several runs at every combination of solver, steps and temperature, against photographs.
+
+Rows that exist are not measured again. Files in the output folder:
+
+results.json    every row, the shape of each run's paths, the MMD between photographs
+table.md        what each run reaches and at what cost, and every row
+pareto.png      quality against milliseconds and against evaluations; also pareto.svg
+images-RUN.png  samples at fixed noise, a row for each setting
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lediflow.disk import whole_or_absent
+from lediflow.errors import UserError
+from lediflow.evaluation.config import request
+from lediflow.evaluation.cost import path_shape
+from lediflow.evaluation.grid import cells
+from lediflow.evaluation.modes.rows import RowMaker, Run
+from lediflow.evaluation.pictures import labelled_grid
+from lediflow.evaluation.references import references
+from lediflow.evaluation.session import Session
+from lediflow.evaluation.views import print_rows, setting, write_views
+from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+
+GRID_SHOWN = 8  # samples per setting in images-RUN.png
+PATHS = 64  # samples whose paths are measured
+
+
+def evaluate_grid(session: Session) -> dict[str, Any]:
+    """Measure every setting of every run. Rows that exist are not measured again."""
+    runs = chosen_runs(session)
+    output = Path(session.command.output or session.runs / "grid")
+    rows: list[dict[str, Any]] = []
+    paths, facts = {}, {}
+    for run in runs:
+        pipeline = session.pipeline(run.flow, run.sampler)
+        session.claim(output)
+        session.withdraw(output)
+        configs = cells(session.command, session.command.grid, is_learned=pipeline.auxiliary is not None)
+        maker = RowMaker.build(session, run, pipeline, references(session, pipeline, run.facts), output)
+        rows += maker.rows(configs)
+        facts[run.name] = maker.facts()
+        paths[run.name] = shape(session, pipeline)
+        write_images(session, pipeline, configs, output / f"images-{run.name}.png")
+    results = {"asked": request(session.command), "rows": rows, "paths": paths, "runs": facts}
+    baseline = next((run.name for run in runs if run.facts["prior"] == "gaussian"), None)
+    write_views(
+        session,
+        output,
+        rows,
+        real_mmd=facts[runs[0].name]["real_mmd"],
+        baseline=baseline if len(runs) > 1 else None,
+        paths=paths,
+        floor=facts[runs[0].name].get("codec_floor"),
+    )
+    session.write(output, results, session.command.seed)
+    print_rows(session, results)
+    session.say(f"written: {output}/results.json, table.md, pareto.png, pareto.svg, images-*.png")
+    return results
+
+
+def chosen_runs(session: Session) -> list[Run]:
+    """The runs of runs={NAME: [FLOW, SAMPLER]}, or the one of run= and sampler=."""
+    command = session.command
+    if command.run is not None:
+        return [Run(Path(command.run).name, command.run, command.sampler)]
+    for name, folders in (command.runs or {}).items():
+        if not 1 <= len(folders) <= 2:
+            raise UserError(
+                f"runs.{name}={folders}: give [FLOW_RUN,SAMPLER_RUN], or [FLOW_RUN] for a Gaussian baseline"
+            )
+    return [
+        Run(name, folders[0], folders[1] if len(folders) == 2 else None)
+        for name, folders in (command.runs or {}).items()
+    ]
+
+
+def shape(session: Session, pipeline: LeDiFlowPipeline) -> dict[str, float]:
+    """Shape of the paths, measured by rank 0: a few samples suffice."""
+    found: dict[str, float] | None = None
+    with session.group.together("looking at the paths"):
+        if session.group.is_first:
+            count = min(PATHS, session.command.count)
+            found = path_shape(
+                pipeline, session.command, count, batch_size=session.command.batch_size
+            )._asdict()
+    return session.group.broadcast(found)
+
+
+def write_images(
+    session: Session, pipeline: LeDiFlowPipeline, configs: list[SamplingConfig], path: Path
+) -> None:
+    """Write the first samples of every setting as a picture, on rank 0."""
+    with session.group.together(f"writing {path}"):
+        if session.group.is_first:
+            rows = [pipeline(GRID_SHOWN, config).images.cpu() for config in configs]
+            picture = labelled_grid(rows, [setting(asdict(config)) for config in configs])
+            with whole_or_absent(path) as stream:
+                picture.save(stream, "PNG")
