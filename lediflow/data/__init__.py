@@ -13,8 +13,7 @@ workers        tasks shared by processes
 shards         sets of tar shards: written, indexed, read
 storage        where the files of a set lie: folders, addresses, caches
 streams        which sample comes when, and batches for one rank
-augmentation   random transformations of images, given to the model as numbers
-resampling     images along an affine map, without aliasing
+augmentation   random transformations of images without aliasing, given to the model as numbers
 synthetic      small drawn pictures for tests and for a first try
 
 Import a name from its module: the package imports nothing, so that preparing data does not wait for torch.

@@ -2,7 +2,7 @@
 
 Loss: plain flow matching, eq. 2 of arXiv:2505.20723, with w ~ N(0, I) at t = 0 and z ~ q(z|y) at t = 1.
 The encoder costs more than the sampler. If images are used several times, each is encoded once
-(lediflow/data/streams/latent_stream.py), which makes training several times faster.
+(lediflow/data/streams/stream.py), which makes training several times faster.
 """
 
 from __future__ import annotations

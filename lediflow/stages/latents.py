@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.data.streams.batch import Batch
-from lediflow.data.streams.latent_stream import POSTERIOR
+from lediflow.data.streams.stream import POSTERIOR
 from lediflow.flow.gaussians import sample
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import AuxiliaryModel

@@ -12,9 +12,8 @@ import torch
 from jaxtyping import Int64
 
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.batch import load_samples, ready
+from lediflow.data.streams.batch import Quarantine, load_samples, ready
 from lediflow.data.streams.order import spread_over
-from lediflow.data.streams.quarantine import Quarantine
 from lediflow.engine.protocol import Engine
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Spread, log_spreads, typical_spread

@@ -24,10 +24,9 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.batch import StoredBatch, load_samples, ready
+from lediflow.data.streams.batch import Quarantine, StoredBatch, load_samples, ready
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.order import samples_of, spread_over
-from lediflow.data.streams.quarantine import Quarantine
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError

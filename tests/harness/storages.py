@@ -3,8 +3,7 @@
 import threading
 from pathlib import Path
 
-from lediflow.data.storage.local import LocalFolder
-from lediflow.data.storage.protocol import Read, Storage
+from lediflow.data.storage.folders import LocalFolder, Read, Storage
 
 CONTENTS = {"a.tar": bytes(range(256)) * 16, "b.tar": b"b" * 5000, "c.tar": b"c" * 3000}
 

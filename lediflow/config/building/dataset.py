@@ -11,8 +11,7 @@ from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.config import training_samples
-from lediflow.data.streams.latent_stream import LatentStream, is_worthwhile
-from lediflow.data.streams.stream import SampleStream
+from lediflow.data.streams.stream import LatentStream, SampleStream, is_worthwhile
 from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks

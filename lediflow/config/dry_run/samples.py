@@ -6,7 +6,7 @@ from lediflow.config.building.dataset import check_samples
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.storage.remote import is_remote
+from lediflow.data.storage.folders import is_remote
 from lediflow.data.streams.config import training_samples
 from lediflow.text import Facts
 

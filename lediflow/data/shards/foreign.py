@@ -53,7 +53,7 @@ from lediflow.data.sources.pairing import (
     refusals_named,
 )
 from lediflow.data.sources.protocol import Label
-from lediflow.data.storage.remote import is_remote
+from lediflow.data.storage.folders import is_remote
 from lediflow.disk import write_json
 from lediflow.errors import UserError
 from lediflow.records import UNREADABLE, read_record

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from lediflow.data.storage import ReadingConfig, open_storage
-from lediflow.data.storage.remote import is_remote
+from lediflow.data.storage.folders import is_remote
 from lediflow.disk import sha256_of, whole_or_absent, write_json
 from lediflow.errors import UserError
 from lediflow.records import RecordError, as_record, parse_json, read_dataclass, typed

@@ -25,7 +25,7 @@ from lediflow.data.shards.foreign import load_or_index
 from lediflow.data.shards.index import ShardIndex, key_name
 from lediflow.data.shards.payloads import metadata_by_offset
 from lediflow.data.storage import Read, ReadingConfig, open_storage
-from lediflow.data.storage.remote import is_remote
+from lediflow.data.storage.folders import is_remote
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 

@@ -1,11 +1,8 @@
 """The files of a set of shards: where they lie, and how their bytes are fetched.
 
-protocol  what every storage can do
-local     a folder, on this machine's disks or a parallel file system
-remote    http(s), s3 and whatever else fsspec reaches (the only module that imports fsspec)
-memory    shards of another storage held whole in memory
-cache     shards of another storage copied to a node-local folder, up to a size
-retry     another storage with repeated attempts, time limits and one clear error at the end
+folders  what every storage can do; a folder, and an address (the only module that imports fsspec)
+copies   shards of another storage held whole: in memory, or in a node-local folder, up to a size
+retry    another storage with repeated attempts, time limits and one clear error at the end
 
 `open_storage` chooses by where a set lies, how large its shards are, and what the user asked for:
 
@@ -23,11 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.storage.cache import CachedShards, Check
-from lediflow.data.storage.local import LocalFolder
-from lediflow.data.storage.memory import WholeShards
-from lediflow.data.storage.protocol import Read, Storage
-from lediflow.data.storage.remote import RemoteFolder, is_remote
+from lediflow.data.storage.copies import CachedShards, Check, WholeShards
+from lediflow.data.storage.folders import LocalFolder, Read, RemoteFolder, Storage, is_remote
 from lediflow.data.storage.retry import RetryingStorage
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
@@ -41,9 +35,8 @@ METHODS = ("auto", "ranges", "whole")
 class ReadingConfig:
     """How the bytes of shards are fetched."""
 
-    method: str = (
-        "auto"  # auto: by the shards' size | ranges: only what a sample needs | whole: shard by shard
-    )
+    # auto: by the shards' size | ranges: only what a sample needs | whole: shard by shard
+    method: str = "auto"
     # largest shard that auto reads whole; larger values need more memory for sets at an address
     whole_mib: float = bounded(128.0, at_least=0)
     # memory per rank for whole shards from an address

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lediflow.data.storage.protocol import Read, Storage
+from lediflow.data.storage.folders import Read, Storage
 from lediflow.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -1,23 +1,34 @@
-"""Samples as a batch: as they are stored, and ready for a model.
+"""Samples as a batch: as they are stored, and ready for a model; corrupt ones are replaced.
 
 Loading threads deliver stored arrays (bytes or half precision, two to eight times smaller than float32). They are
 converted on the model's device, where latents are drawn and images flipped as well. Draws and flips are keyed by a
 sample's position in the run, so they are the same on any device and any number of ranks.
+
+A corrupt sample is reported, counted, and replaced by the next usable sample in the stored order. This is a function
+of the data alone, so every rank and every resumed run uses the same replacement. The order of the other samples is
+unchanged.
 """
 
-from collections.abc import Iterator
+import logging
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, where
 
-from lediflow.data.shards.reader import ShardReader
+from lediflow.data.shards.reader import CorruptSampleError, ShardReader
+from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 
 Images = Float[Tensor, "batch channels height width"]
 DIMENSIONS = {"horizontal": -1, "vertical": -2}
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+NAMED = 3  # corrupt samples named in the final error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +58,8 @@ class Batch:
     images: Float[Tensor, "batch channels height width"]  # in [-1, 1], or latents
     labels: Int64[Tensor, " batch"] | None
     is_encoded: bool = False  # `images` are draws of z from the frozen encoder
-    augmentation: Float[Tensor, "batch 9"] | None = (
-        None  # parameters of the augmentation; None: not augmented
-    )
+    # numbers that describe each image's augmentation; None: not augmented
+    augmentation: Float[Tensor, "batch 9"] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -100,3 +110,64 @@ def flipped(images: Images, ids: Int64[Tensor, " batch"], noise: SampleNoise, *,
     """Flip the images chosen by `is_flipped` along "horizontal" or "vertical"."""
     chosen = is_flipped(ids, noise, axis=axis)
     return where(chosen[:, None, None, None], images.flip(DIMENSIONS[axis]), images)
+
+
+class Quarantine:
+    """The corrupt samples among `samples` that this rank has read so far. Thread-safe."""
+
+    def __init__(self, reader: ShardReader, samples: Int64[np.ndarray, " samples"], allowed_share: float):
+        self.reader, self.samples = reader, samples
+        self.allowed = int(allowed_share * len(samples))
+        self.reasons: dict[int, str] = {}  # sample -> what is wrong with it
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def loaded(
+        self, samples: Int64[np.ndarray, " batch"], load: Callable[[Int64[np.ndarray, " batch"]], T]
+    ) -> T:
+        """Load samples with `load`, replacing those that it finds corrupt."""
+        chosen = np.array([self.replacement(sample) for sample in samples]) if self.reasons else samples
+        while True:
+            try:
+                return load(chosen)
+            except CorruptSampleError as error:
+                self.add(error)
+                chosen = np.array([self.replacement(sample) for sample in chosen.tolist()])
+
+    def replacement(self, sample: int) -> int:
+        """The sample itself, or the next one that is not known to be corrupt."""
+        if len(self) == len(self.samples):
+            raise UserError(self._too_many())
+        while sample in self.reasons:
+            place = np.searchsorted(self.samples, sample) + 1
+            sample = int(self.samples[place % len(self.samples)])
+        return sample
+
+    def add(self, error: CorruptSampleError) -> None:
+        """Record a corrupt sample; UserError if there are too many."""
+        with self._lock:
+            if error.sample in self.reasons:
+                return
+            self.reasons[error.sample] = error.reason
+            count = len(self.reasons)
+        log.warning(
+            "%s: %s; the next sample takes its place (%d of %d samples so far, up to %d are allowed)",
+            self._name(error.sample), error.reason, count, len(self.samples), self.allowed,
+        )  # fmt: skip
+        if count > self.allowed:
+            raise UserError(self._too_many())
+
+    def _name(self, sample: int) -> str:
+        return f"{self.reader.name_of(sample)} is corrupt"
+
+    def _too_many(self) -> str:
+        first = "; ".join(
+            f"{self._name(sample)}: {reason}" for sample, reason in [*self.reasons.items()][:NAMED]
+        )
+        return (
+            f"{len(self)} of {len(self.samples)} samples are corrupt, data.max_corrupt_share allows {self.allowed} "
+            f"({first}{'; ...' if len(self) > NAMED else ''}). Copy or make these shards again, or raise "
+            "data.max_corrupt_share"
+        )

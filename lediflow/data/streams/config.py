@@ -6,8 +6,7 @@ from typing import Any
 from jaxtyping import Int64
 from numpy import ndarray
 
-from lediflow.data.augmentation import AugmentConfig
-from lediflow.data.resampling import SMALLEST_SIDE
+from lediflow.data.augmentation import SMALLEST_SIDE, AugmentConfig
 from lediflow.data.shards.index import ShardIndex
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage import ReadingConfig

@@ -8,19 +8,21 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lediflow.data import resampling
+from lediflow.data import augmentation
 from lediflow.data.augmentation import (
     AugmentConfig,
     Draws,
     all_resampled,
+    along_both,
     augmented,
     draw,
     linear_origin,
-    shift,
+    resampled,
+    shift_in_sides,
     some_resampled,
     transformed,
+    upsampled,
 )
-from lediflow.data.resampling import along_both, resampled, upsampled
 from lediflow.flow.noise import SampleNoise
 
 SIDE = 16
@@ -99,7 +101,9 @@ def test_flips_keep_the_bits_of_pixels():
 
 def test_the_filters_undo_each_other():
     images = noisy()
-    torch.testing.assert_close(resampled(images, linear_origin(one()), shift(one())), images, **EXACT)
+    torch.testing.assert_close(
+        resampled(images, linear_origin(one()), shift_in_sides(one())), images, **EXACT
+    )
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -185,7 +189,7 @@ def test_a_device_that_resamples_all_images_gives_the_bits_of_one_that_resamples
 def test_parts_that_bound_the_memory_change_no_bit(monkeypatch):
     images, draws = noisy(6).float(), draw(torch.arange(6), NOISE, AugmentConfig(probability=1.0))
     whole = transformed(images, draws)
-    monkeypatch.setattr(resampling, "NUMBERS_AT_ONCE", 2 * images[0].numel())
+    monkeypatch.setattr(augmentation, "NUMBERS_AT_ONCE", 2 * images[0].numel())
     assert torch.equal(transformed(images, draws), whole)
 
 

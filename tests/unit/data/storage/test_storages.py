@@ -4,9 +4,8 @@ import pytest
 from harness.storages import CONTENTS, Watched, part
 
 from lediflow.data.storage import ReadingConfig, open_storage
-from lediflow.data.storage.local import LocalFolder
-from lediflow.data.storage.memory import WholeShards
-from lediflow.data.storage.protocol import ShortReadError
+from lediflow.data.storage.copies import WholeShards
+from lediflow.data.storage.folders import LocalFolder, ShortReadError
 from lediflow.errors import UserError
 
 SIZES = {name: len(content) for name, content in CONTENTS.items()}

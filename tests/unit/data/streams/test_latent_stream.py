@@ -10,8 +10,7 @@ from lediflow.codecs import CodecConfig, Latents
 from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.config import DataConfig
-from lediflow.data.streams.latent_stream import LatentStream, is_worthwhile
-from lediflow.data.streams.stream import SampleStream
+from lediflow.data.streams.stream import LatentStream, SampleStream, is_worthwhile
 from lediflow.flow.noise import SampleNoise
 
 SEED, GLOBAL, TENTH = 11, 12, 0.1

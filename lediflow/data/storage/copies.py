@@ -1,8 +1,14 @@
-"""Shards of another storage copied to a folder on a node-local disk, up to a size.
+"""Shards of another storage, copied whole when they are first read or expected: into memory or into a cache folder.
 
-A shard is copied whole when it is first read or expected. Processes share the folder: a lock per shard lets one process
-copy it while the others wait, and the least recently used shards are removed when the limit is reached. A copy appears
-under its name only when it is complete. A shard that is removed while another process reads it stays readable there.
+One request per shard replaces one per sample, which suits remote storage: a window of shards is read completely anyway.
+
+WholeShards holds them in memory, up to a size. Shards that are no longer expected are evicted, the least recently used
+first; shards that do not fit are read by byte range.
+
+CachedShards holds them in a folder on a node-local disk, up to a size. Processes share the folder: a lock per shard
+lets one process copy it while the others wait, and the least recently used shards are removed when the limit is
+reached. A copy appears under its name only when it is complete. A shard that is removed while another process reads it
+stays readable there.
 """
 
 import fcntl
@@ -10,21 +16,98 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
-from lediflow.data.storage.local import LocalFolder
-from lediflow.data.storage.protocol import Read, Storage
+from lediflow.data.storage.folders import LocalFolder, Read, ShortReadError, Storage
 from lediflow.disk import PARTIAL, disk_errors_explained, replacing
 from lediflow.errors import UserError
 
-Check = Callable[[str, Path], None]
-READ_ATTEMPTS = 10
+Check = Callable[
+    [str, Path], None
+]  # (name of a shard, path of its fresh copy); raises OSError to refuse the copy
+FETCHERS = 4  # threads that fetch shards into memory
+READ_ATTEMPTS = 10  # of a copy that other processes may evict before it is read
 OWN_FOLDER = "lediflow-shards"  # everything else in the user's folder is left alone
+
+
+class WholeShards:
+    """The storage `source`, read as whole files; `sizes` are the bytes of its shards by name."""
+
+    def __init__(self, source: Storage, sizes: Mapping[str, int], limit_bytes: int):
+        self.source, self.sizes, self.limit_bytes = source, sizes, limit_bytes
+        self._files: OrderedDict[str, Future[bytes]] = OrderedDict()  # most recently used last
+        self._expected: set[str] = set()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
+
+    @property
+    def where(self) -> str:
+        return self.source.where
+
+    def read(self, name: str) -> bytes:
+        return self.source.read(name)
+
+    def read_into(self, reads: Sequence[Read]) -> None:
+        if distant := [read for read in reads if not self._is_filled(read)]:
+            self.source.read_into(distant)
+
+    def copy_to(self, name: str, path: Path) -> None:
+        self.source.copy_to(name, path)
+
+    def expect(self, names: Sequence[str]) -> None:
+        with self._lock:
+            self._expected = set(names)
+        for name in names:
+            self._requested(name)
+
+    @property
+    def held_bytes(self) -> int:
+        """Size of the files in memory or being fetched."""
+        return sum(self.sizes[name] for name in list(self._files))
+
+    def _is_filled(self, read: Read) -> bool:
+        """Fill the buffer from memory; False if the file is not held and does not fit."""
+        fetched = self._requested(read.name)
+        if fetched is None:
+            return False
+        content, end = self._content(read.name, fetched), read.offset + len(read.buffer)
+        if end > len(content):
+            found = max(0, len(content) - read.offset)
+            raise ShortReadError(read.name, read.offset, len(read.buffer), found)
+        read.buffer[:] = memoryview(content)[read.offset : end]
+        return True
+
+    def _content(self, name: str, fetched: Future[bytes]) -> bytes:
+        try:
+            return fetched.result()
+        except BaseException:
+            with self._lock:  # the next reader tries again
+                if self._files.get(name) is fetched:
+                    del self._files[name]
+            raise
+
+    def _requested(self, name: str) -> Future[bytes] | None:
+        with self._lock:
+            if name not in self._files:
+                if not self._has_room(self.sizes[name]):
+                    return None
+                self._files[name] = self._pool.submit(self.source.read, name)
+            self._files.move_to_end(name)
+            return self._files[name]
+
+    def _has_room(self, needed: int) -> bool:
+        """Evict files that are not expected until `needed` bytes fit; whether they do."""
+        for other in [name for name in self._files if name not in self._expected]:
+            if self.held_bytes + needed <= self.limit_bytes:
+                break
+            del self._files[other]
+        return self.held_bytes + needed <= self.limit_bytes
 
 
 class CachedShards:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness.storages import CONTENTS, Watched, part
 
-from lediflow.data.storage.cache import CachedShards, make_room
+from lediflow.data.storage.copies import CachedShards, make_room
 from lediflow.disk import PARTIAL
 from lediflow.errors import UserError
 
@@ -128,9 +128,9 @@ def test_a_copy_that_is_finished_while_room_is_made_is_not_overlooked(tmp_path):
 READER = """
 import sys
 from pathlib import Path
-from lediflow.data.storage.cache import CachedShards
-from lediflow.data.storage.local import LocalFolder
-from lediflow.data.storage.protocol import Read
+from lediflow.data.storage.copies import CachedShards
+from lediflow.data.storage.folders import LocalFolder
+from lediflow.data.storage.folders import Read
 folder, cache = map(Path, sys.argv[1:])
 sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
 storage = CachedShards(LocalFolder(folder), cache, sizes, 9_500)

@@ -7,7 +7,7 @@ from harness.web import serving
 
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage import Read, ReadingConfig, open_storage
-from lediflow.data.storage.remote import RemoteFolder
+from lediflow.data.storage.folders import RemoteFolder
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.stream import SampleStream
 from lediflow.errors import UserError
