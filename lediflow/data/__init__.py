@@ -8,8 +8,8 @@ duplicates     images whose files have equal content
 source_record  what a set of shards records about its source, and whether the source has changed since
 prepare        photographs -> image shards
 encode         image shards -> latent shards
-latents        the stages of `encode`
-workers        tasks shared by processes
+latents        latents as they are stored, their statistics, and how well they decode
+workers        tasks shared by processes, and results prefetched by threads
 shards         sets of tar shards: written, indexed, read
 storage        where the files of a set lie: folders, addresses, caches
 streams        which sample comes when, and batches for one rank

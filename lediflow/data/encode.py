@@ -3,27 +3,57 @@
 Processes share the shards without communicating: process `rank` of `ranks` makes every `ranks`-th shard, and the
 process that finds all of them finished writes the index. The bytes depend neither on interruptions nor on the number
 of processes.
+
+Inside a process, the work is arranged so that the device seldom waits:
+
+    threads read and decode images -> one thread feeds the device -> one copies latents back and packs them
+    -> the caller's thread writes
+
+Each stage prefetches from the one before it, also across the ends of shards. Every shard starts a new batch, and all
+stages keep their order, so the bytes of a shard depend on its images alone.
 """
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from lediflow.codecs import Codec, CodecConfig, build_codec
-from lediflow.data.latents.check import Check, check_latents
-from lediflow.data.latents.encoder import DTYPES, EncodeTask, ShardEncoder
-from lediflow.data.latents.statistics import channel_statistics, from_json, merged
-from lediflow.data.shards.build import Part, ShardBuild
+from lediflow.codecs import Codec, CodecConfig, Latents, build_codec
+from lediflow.data.latents import (
+    DTYPES,
+    Check,
+    Measured,
+    Stored,
+    channel_statistics,
+    check_latents,
+    check_range,
+    filled,
+    from_json,
+    measure,
+    merged,
+    npy_bytes,
+    packed,
+    to_json,
+)
+from lediflow.data.shards.build import Part, ShardBuild, write_part
 from lediflow.data.shards.index import Contents, ShardIndex
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.workers import Progress
+from lediflow.data.shards.writer import Sample
+from lediflow.data.workers import Progress, prefetch
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
-MOST_THREADS = 16
+MOST_THREADS = 16  # of the default for `threads`
+Images = Float[Tensor, "batch channels height width"]
 
 
 @dataclass(kw_only=True)
@@ -35,9 +65,8 @@ class EncodeConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
     dtype: str = "float16"  # dtype of stored latents; "float32" doubles their size (pixels stay uint8)
     flipped: bool = False  # also store the latents of the mirrored image: twice the work and space
-    batch_size: int = bounded(
-        32, at_least=1
-    )  # images encoded at once: larger is faster and needs more memory
+    # images encoded at once: larger is faster and needs more memory
+    batch_size: int = bounded(32, at_least=1)
     compile: bool = False  # torch.compile the encoder: takes a minute at the start, then faster on a GPU
     device: str = "auto"  # "auto" uses a GPU if there is one
     # threads that decode images while the device works; 0: one per CPU core of this job
@@ -56,6 +85,112 @@ class Encoded:
     is_reused: bool  # the set was already finished
     missing: int = 0  # shards that other processes have yet to make
     check: Check | None = None
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """One shard to encode: its number, and its samples in the source."""
+
+    number: int
+    samples: range
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+class EncodeBatch(NamedTuple):
+    """Samples of one shard on their way through the stages."""
+
+    task: EncodeTask
+    samples: range
+    content: Any = None  # stored pixels, then Latents per view on the device, then Packed
+
+
+class Packed(NamedTuple):
+    """Encoded samples, ready to be written to a tar."""
+
+    views: list[Stored]
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class ShardEncoder:
+    """Encodes shards one after the other, through the stages described at the top of this module."""
+
+    reader: ShardReader
+    codec: Codec
+    build: ShardBuild
+    device: torch.device
+    batch_size: int
+    threads: int  # threads that decode images
+    is_compiled: bool
+
+    def parts(self, tasks: Sequence[EncodeTask]) -> Iterator[Part]:
+        """Make these shards in order, yielding the record of each."""
+        batches = [EncodeBatch(task, samples) for task in tasks for samples in self._cut(task.samples)]
+        with ExitStack() as stages:
+
+            def stage(function: Callable, items: Any, threads: int = 1) -> Iterator[Any]:
+                return stages.enter_context(
+                    closing(prefetch(function, items, threads=threads, depth=threads))
+                )
+
+            loaded = stage(self._load, batches, self.threads)
+            finished = stage(self._bring_back, stage(self._encode, loaded))
+            metadata = stage(self.reader.metadata, [task.number for task in tasks])
+            by_task = groupby(finished, key=lambda batch: batch.task)
+            for (task, encoded), about in zip(by_task, metadata, strict=True):
+                yield self._written(task, encoded, about)
+
+    def _written(self, task: EncodeTask, encoded: Iterator[EncodeBatch], about: list[dict[str, Any]]) -> Part:
+        measured: list[Measured] = []
+        samples = self._samples(encoded, iter(about), measured)
+        part = write_part(self.build.root, self.build.contents, task.number, samples, handled=len(task))
+        part.measured = to_json(merged(measured))
+        return part
+
+    def _samples(
+        self, encoded: Iterator[EncodeBatch], about: Iterator[dict[str, Any]], measured: list[Measured]
+    ) -> Iterator[Sample]:
+        for batch in encoded:
+            measured.append(batch.content.measured)
+            rows = self.reader.index.table[batch.samples.start : batch.samples.stop]
+            names = self.reader.keys(np.array(batch.samples))
+            for row, name, *views in zip(rows, names, *batch.content.views, strict=True):
+                yield Sample(int(row["key"]), int(row["label"]), npy_bytes(views), next(about), name)
+
+    def _cut(self, samples: range) -> list[range]:
+        return [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
+
+    def _load(self, batch: EncodeBatch) -> EncodeBatch:
+        pixels = self.reader.stored(np.array(batch.samples))
+        return batch._replace(content=pixels.pin_memory() if self.device.type == "cuda" else pixels)
+
+    @torch.inference_mode()
+    def _encode(self, batch: EncodeBatch) -> EncodeBatch:
+        """Launch the encoder; on a GPU it may still be running when this returns."""
+        images = self.reader.as_signals(batch.content.to(self.device, non_blocking=True)).mean
+        views = [images, images.flip(-1)][: self.build.contents.views]
+        return batch._replace(content=[self._latents(view) for view in views])
+
+    @torch.inference_mode()
+    def _bring_back(self, batch: EncodeBatch) -> EncodeBatch:
+        dtype, keys = self.build.contents.dtype, self.reader.keys(np.array(batch.samples))
+        views = [view.map(Tensor.cpu) for view in batch.content]
+        for view in views:
+            check_range(view, dtype, keys)
+        measured = merged(measure(view, dtype) for view in views)
+        return batch._replace(content=Packed([packed(view, dtype) for view in views], measured))
+
+    def _latents(self, images: Images) -> Latents:
+        if not self.is_compiled:
+            return self.codec.encode(images)
+        latents = self._compiled(filled(images, self.batch_size))
+        return latents.map(lambda half: half[: len(images)])
+
+    @cached_property
+    def _compiled(self) -> Callable[[Images], Latents]:
+        return torch.compile(self.codec.encode, dynamic=False)
 
 
 def encode(config: EncodeConfig, progress: Progress | None = None) -> Encoded:

@@ -1,8 +1,8 @@
-"""Tasks run by several processes, none of which outlives its parent.
+"""Tasks run by several processes, none of which outlives its parent, and results prefetched by threads.
 
-Each worker holds the read end of a pipe whose write end only the parent holds. When the parent closes it, or dies in
-any way, the worker sees the end of the pipe: the current task stops at its next `stop_if_asked()`, so that it can
-remove unfinished files, and GRACE_SECONDS later the process exits.
+Each worker process holds the read end of a pipe whose write end only the parent holds. When the parent closes it, or
+dies in any way, the worker sees the end of the pipe: the current task stops at its next `stop_if_asked()`, so that it
+can remove unfinished files, and GRACE_SECONDS later the process exits.
 """
 
 import multiprocessing
@@ -10,8 +10,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -60,6 +61,28 @@ def in_processes(function: Callable[[Task], Result], tasks: Sequence[Task], work
         finally:
             leader.close()
             pool.shutdown(cancel_futures=True)
+
+
+def prefetch(
+    function: Callable[[Task], Result], items: Iterable[Task], *, threads: int = 1, depth: int = 1
+) -> Generator[Result, None, None]:
+    """Apply a function in threads and yield results in the order of the items.
+
+    At most `depth` results are computed before they are requested. Close the generator to stop early: calls that are
+    running finish, and no further call starts.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def stop_if_asked() -> None:

@@ -49,7 +49,7 @@ class Part:
     rejected: list[dict[str, Any]] = field(default_factory=list)
     # key -> digest of the source's file, in hexadecimal
     digests: dict[str, str] = field(default_factory=dict)
-    measured: dict[str, list[float]] | None = None  # sums over latents, see latents.statistics
+    measured: dict[str, list[float]] | None = None  # sums over latents, see latents.py
 
     def save(self, folder: Path) -> None:
         file = asdict(self.file) if self.file else None

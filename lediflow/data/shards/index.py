@@ -62,7 +62,7 @@ class Contents:
     has_names: bool = False  # keys are names, in index.names.npy, and not numbers
     classes: list[str] | None = None
     codec: dict[str, Any] | None = None  # for latents: the codec that made them; see Codec.record
-    statistics: dict[str, list[float]] | None = None  # for latents, per channel: see latents.statistics
+    statistics: dict[str, list[float]] | None = None  # for latents, per channel: see latents.py
     made_from: dict[str, Any] = field(default_factory=dict)  # arguments and fingerprint of the source
 
     @property

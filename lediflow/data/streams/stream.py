@@ -31,7 +31,7 @@ from torch import Tensor
 
 from lediflow.codecs import Latents
 from lediflow.data.augmentation import augmented
-from lediflow.data.latents.encoder import filled
+from lediflow.data.latents import filled
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage.retry import LONGEST_PAUSE_SECONDS
 from lediflow.data.streams.batch import (

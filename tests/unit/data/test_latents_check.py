@@ -11,7 +11,7 @@ from PIL import Image
 from lediflow.codecs import CodecConfig, PixelCodec
 from lediflow.data import encode as encode_module
 from lediflow.data.encode import EncodeConfig, encode
-from lediflow.data.latents.check import psnr, squared_error, summary
+from lediflow.data.latents import psnr, squared_error, summary
 
 
 class BrightCodec(PixelCodec):

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from lediflow.data.latents.encoder import prefetch
+from lediflow.data.workers import prefetch
 
 
 def test_results_come_in_the_order_of_their_items_however_long_each_takes():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lediflow.codecs import Latents
-from lediflow.data.latents.statistics import channel_statistics, from_json, measure, merged, to_json
+from lediflow.data.latents import channel_statistics, from_json, measure, merged, to_json
 
 
 @pytest.fixture
