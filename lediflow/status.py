@@ -20,8 +20,7 @@ from pathlib import Path
 from lediflow.cluster.slurm import SlurmError
 from lediflow.cluster.watching import logs
 from lediflow.cluster.watching.actions import await_leaving, cancel, lookup, resume, save_and_cancel
-from lediflow.cluster.watching.overview import Overview, Row
-from lediflow.cluster.watching.table import as_json, overview_table
+from lediflow.cluster.watching.overview import Overview, Row, as_json, overview_table
 from lediflow.disk import lasting_fault
 from lediflow.errors import UserError
 

@@ -28,7 +28,14 @@ from lediflow.cluster.submitting.submission import copy_code, render, submit
 from lediflow.config.composition.command_line import BAD_REQUEST, explain, unflagged
 from lediflow.config.composition.schema import SubmitCommand
 from lediflow.config.submission.pipeline_jobs import pipeline_jobs
-from lediflow.config.submission.requests import Request, check_ranks, job_record, parse_request, slurm_options, swept
+from lediflow.config.submission.requests import (
+    Request,
+    check_ranks,
+    job_record,
+    parse_request,
+    slurm_options,
+    swept,
+)
 from lediflow.errors import UserError
 
 DRY_RUN = "dry_run=true"

@@ -36,11 +36,10 @@ from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.tracker import FencedTracker, build_tracker
 from lediflow.training.exporting import export_weights
-from lediflow.training.identity import differences
+from lediflow.training.held_out_monitor import final_message
 from lediflow.training.loop import train
-from lediflow.training.resume import begin, find_newest
+from lediflow.training.resume import begin, differences, find_newest
 from lediflow.training.state import Training
-from lediflow.training.turned import final_message
 
 log = logging.getLogger(__name__)
 

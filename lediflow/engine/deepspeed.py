@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lediflow.engine.base import BaseEngine
 from lediflow.engine.ema import HALF_LIFE
-from lediflow.engine.group import Group
+from lediflow.engine.group import Group, join_group
+from lediflow.engine.local import BaseEngine
 from lediflow.engine.memory import BUCKET_ELEMENTS, bucket_elements
 from lediflow.engine.owned_state import (
     WEIGHT,
@@ -34,7 +34,6 @@ from lediflow.engine.owned_state import (
 )
 from lediflow.engine.precision import trained_in
 from lediflow.engine.protocol import EngineConfig, EngineState, StateReader
-from lediflow.engine.rendezvous import join_group
 from lediflow.engine.timings import Stopwatch, time_calls
 from lediflow.engine.zero import (
     DeviceClipping,

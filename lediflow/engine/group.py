@@ -1,4 +1,4 @@
-"""The ranks that work together, and every message that they exchange besides gradients and weights.
+"""The ranks that work together: how they meet, and every message that they exchange besides gradients and weights.
 
 Messages travel between CPUs (gloo). Numbers do not depend on the number of ranks where each is made by exactly one rank
 and the others add zero: such sums are exact. `Group()` is one rank alone: it needs no process group, and every method
@@ -6,10 +6,16 @@ returns what this rank passed.
 
 A vote (`agree`) is cast once a step and answered one step later: it travels while the next step computes, so that
 agreeing costs microseconds and all ranks still act at the same step.
+
+Rendezvous. torch waits for missing ranks for half an hour inside C++, where no Python signal handler runs. Here each
+rank registers in a store at rank 0 and polls it, and a failure names the ranks that did not join. torchrun has a
+rendezvous of its own, which is used where it started the ranks.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,12 +27,13 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from lediflow.engine.ranks import Ranks
-from lediflow.engine.rendezvous import join_group
 from lediflow.errors import UserError
 
 PATIENCE = timedelta(days=2)  # a dead rank is noticed at once; a rank that works for longer has not failed
 
 FIRST_FAILURE = "failed"  # key in the store: which rank failed outside of any `together`
+LOOK_EVERY_SECONDS = 0.05  # between two looks for missing ranks
+TRY_SECONDS = 2.0  # timeout of one attempt to reach rank 0; signals are handled between two attempts
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo")
 
 
@@ -239,3 +246,60 @@ def is_lost_connection(error: Exception) -> bool:
 def sentence(error: Exception) -> str:
     """The message of an error; its type comes first unless it is a UserError."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+# --- rendezvous
+
+
+def join_group(ranks: Ranks, backend: str, seconds: float) -> None:
+    """Make the default process group; UserError if a rank has not joined within `seconds`."""
+    os.environ.update(ranks.environment())
+    if dist.is_initialized():
+        return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        dist.init_process_group(backend)
+        return
+    store = rendezvous(ranks, seconds)
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size)
+
+
+def rendezvous(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.monotonic) -> dist.Store:
+    """A store in which every rank has registered; UserError if one has not within `seconds`."""
+    end = clock() + seconds
+    store = _connect(ranks, end, clock)
+    store.set(f"here/{ranks.rank}", "1")
+    missing = list(range(ranks.world_size))
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        if clock() > end:
+            names = ", ".join(map(str, missing))
+            raise UserError(
+                f"rank {names} of {ranks.world_size} did not come within {seconds:.0f} s (engine.join_seconds); "
+                "if it was started, its own output says why"
+            )
+        time.sleep(LOOK_EVERY_SECONDS)
+    return store
+
+
+def _connect(ranks: Ranks, end: float, clock: Callable[[], float]) -> dist.Store:
+    """Rank 0's store; rank 0 may start later than this rank."""
+    while True:
+        try:
+            return dist.TCPStore(
+                ranks.master_addr,
+                ranks.master_port,
+                is_master=ranks.is_first,
+                timeout=timedelta(seconds=TRY_SECONDS),
+                wait_for_workers=False,
+            )
+        except (dist.DistError, RuntimeError) as error:
+            if ranks.is_first:
+                raise UserError(
+                    f"rank 0 cannot listen at {ranks.master_addr}:{ranks.master_port} ({str(error).splitlines()[0]}); "
+                    "set MASTER_PORT to a port that is free on the first node"
+                ) from error
+            if clock() > end:
+                raise UserError(
+                    f"rank {ranks.rank} cannot reach rank 0 at {ranks.master_addr}:{ranks.master_port} "
+                    f"({str(error).splitlines()[0]}); is it running, and does MASTER_ADDR name its machine?"
+                ) from error
+            time.sleep(LOOK_EVERY_SECONDS)

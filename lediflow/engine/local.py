@@ -1,15 +1,25 @@
-"""Plain PyTorch in one process: the reference that every other engine must reproduce."""
+"""The common part of all engines, and the engine of one process: plain PyTorch, the reference for every other engine.
+
+BaseEngine does what does not depend on the number of ranks: set-up, learning rates, averages of the weights, frozen
+models.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from lediflow.engine.base import BaseEngine
+from lediflow.engine.ema import HALF_LIFE, Averages
 from lediflow.engine.group import Group
 from lediflow.engine.owned_state import (
+    WEIGHT,
+    HostCopies,
     Piece,
+    adamw,
     clip_gradient,
     collect,
     create_moments,
@@ -18,11 +28,90 @@ from lediflow.engine.owned_state import (
     set_steps_made,
     steps_made,
     whole_piece,
+    with_averages,
 )
-from lediflow.engine.precision import trained_in
-from lediflow.engine.protocol import EngineConfig, EngineState, StateReader
+from lediflow.engine.precision import frozen_in, resolved, trained_in
+from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, M, StateReader, accumulation_steps
+from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.engine.timings import Stopwatch
 from lediflow.errors import UserError
+
+
+class BaseEngine(ABC):
+    """Common part of the engines (see protocol.Engine).
+
+    `groups` are the optimizer's parameter groups, `betas` AdamW's, `averages` the roles of the averages to keep.
+    `fitting` finds the micro-batch on a GPU where `config.micro_batch` is 0.
+    """
+
+    module: nn.Module
+    optimizer: Any
+
+    def __init__(
+        self,
+        module: nn.Module,
+        groups: list[dict[str, Any]],
+        config: EngineConfig,
+        ranks: Ranks,
+        *,
+        global_batch: int,
+        betas: tuple[float, float],
+        averages: tuple[str, ...] = (HALF_LIFE,),
+        fitting: Fitting | None = None,
+    ) -> None:
+        self.ranks = ranks
+        self._check(config)
+        self.device = choose_device(config.device, ranks.local_rank)
+        self.config = resolved(config, self.device)
+        self.group = self._join_group()
+        micro_batch = config.micro_batch
+        if fitting and not micro_batch and self.device.type == "cuda":
+            micro_batch = fitting(self.device, ranks, self.group.smallest)
+        self.micro_batch, self.accumulation = accumulation_steps(global_batch, ranks.world_size, micro_batch)
+        self.weights = module.to(self.device)
+        self.trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+        self.base_rates = [group["lr"] for group in groups]
+        owned = self._set_up(adamw(groups, betas))
+        self.averages = Averages([piece.views[WEIGHT] for piece in owned], averages)
+        self.pieces = with_averages(owned, self.averages)
+        self.copies = HostCopies()
+
+    @abstractmethod
+    def _check(self, config: EngineConfig) -> None:
+        """Raise UserError for a configuration that the engine does not support."""
+
+    @abstractmethod
+    def _join_group(self) -> Group:
+        """Connect the ranks."""
+
+    @abstractmethod
+    def _set_up(self, optimizer: Any) -> list[Piece]:
+        """Set `module` and `optimizer`, create Adam's moments; the pieces that this rank owns."""
+
+    @abstractmethod
+    def _update_weights(self) -> Tensor:
+        """Clip the gradient, step the optimizer, clear the gradient; its norm before clipping, 0-d."""
+
+    def step(self, learning_rate_factor: float, decays: Mapping[str, float]) -> Tensor:
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * learning_rate_factor
+        norm = self._update_weights()
+        self.averages.update(decays)
+        return norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        self.averages.swap_with_weights()
+        try:
+            yield
+        finally:
+            self.averages.swap_with_weights()
+
+    def keep_best(self) -> None:
+        self.averages.keep_best()
+
+    def frozen(self, module: M) -> M:
+        return frozen_in(self.config, module, self.device)
 
 
 class LocalEngine(BaseEngine):

@@ -1,26 +1,27 @@
-"""Validation during a run: it measures held-out losses, keeps their history and reports once that they have turned.
+"""Validation during a run: measures held-out losses, keeps their history and reports once that they have turned.
 
 Each validation measures the loss under the weights of this step and under the averaged ones. Averaged weights are
-exported, so the history, the best validation and patience go by their loss.
+exported, so the history, the best validation and patience go by their loss. The messages about a loss that has turned
+stand below: of log and event, of the overview of runs, and of the last line of a run.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.ema import BEST
 from lediflow.engine.protocol import Engine
 from lediflow.stages.protocol import Stage
-from lediflow.tracking.event_log import TURNED
+from lediflow.tracking.event_log import TURNED, Event, number
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
-from lediflow.training.held_out import HeldOut
-from lediflow.training.turned import warning
+from lediflow.training.held_out import HeldOut, Point, Turn
 from lediflow.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -101,3 +102,66 @@ class HeldOutMonitor:
             "the search for the best validation starts again at %d images: %s", checkpoint.images_seen, fault
         )
         self.history = replace(known.restarted(), samples=self.history.samples)
+
+
+def warning(point: Point | Turn, config: TrainingConfig) -> str:
+    """The message of the log and of the event."""
+    return (
+        f"held-out loss was lowest, {figure(point.best_loss)}, at {point.best_images_seen:,} images and is "
+        f"{point.rise:+.2g} since (noise {point.noise:.1g}): the model memorises; use {advice(config)}"
+    )
+
+
+def advice(config: TrainingConfig) -> str:
+    """Remedies that the configuration does not use yet."""
+    options = ["train.export=best"] * (config.export != "best")
+    options += ["train.patience_images=..."] * (not config.patience_images)
+    return ", ".join([*options, "dropout", "augmentation", "or more pictures"])
+
+
+def final_message(point: Point | None, config: TrainingConfig, ran_out_of_patience: bool) -> str:
+    """The last line of a run that ended above its lowest held-out loss, or by patience; empty for others."""
+    if point is None or not (point.is_above or ran_out_of_patience):
+        return ""
+    why = (
+        f"stopped at {point.images_seen:,} images by train.patience_images={config.patience_images}: "
+        if ran_out_of_patience
+        else ""
+    )
+    ended = (
+        f"{why}held-out loss was lowest, {figure(point.best_loss)}, at {point.best_images_seen:,} images and ended "
+        f"{point.rise:+.2g} from there (noise {point.noise:.1g})"
+    )
+    if config.export == "best":
+        return f"{ended}; exported are the averaged weights of {point.best_images_seen:,} images"
+    exported = f"exported are the averaged weights of {point.images_seen:,} images"
+    return f"{ended}; {exported}" + (
+        f", which memorise: use {advice(config)}"
+        if point.is_above
+        else "; train.export=best takes the lowest"
+    )
+
+
+def remark(standing: Sequence[Event]) -> str:
+    """The remark in the overview, from the valid events; empty where the loss has not turned, or fell again."""
+    turned = [event for event in standing if event["event"] == TURNED]
+    validations = [event for event in standing if event["event"] == "validation" and "best_loss" in event]
+    if not turned or not validations:
+        return ""
+    last = validations[-1]
+    if last.get("best_images_seen") != turned[-1].get("best_images_seen"):
+        return ""
+    return f"held-out loss has turned: {since_lowest(last)}"
+
+
+def since_lowest(values: Mapping[str, Any]) -> str:
+    """`lowest -1.48 at 262,144 images, +0.12 since`, from the values of an event."""
+    loss, rise, seen = (number(values.get(key)) for key in ("best_loss", "rise", "best_images_seen"))
+    if loss is None or rise is None or seen is None:
+        return "the event log does not say when"
+    return f"lowest {figure(loss)} at {seen:,.0f} images, {rise:+.2g} since"
+
+
+def figure(loss: float) -> str:
+    """Three digits: -1.48, 0.107."""
+    return f"{loss:.3g}"

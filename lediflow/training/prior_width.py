@@ -1,4 +1,11 @@
-"""The record of a flow's width and its origin, as prior_width.json and export/config.json keep it."""
+"""The width of a flow's prior: the measurement behind `stage.prior_widening=auto`, and the record of a width's origin.
+
+Record. prior_width.json and export/config.json keep the width and, where it was measured, the measurements.
+
+Measurement. At most IMAGES held-out images, spread evenly over the set, are measured as the flow sees them in training:
+z is a draw of the encoder's posterior, the same draw each time, and the model computes in the run's precision. One rank
+computes each piece and the others add zero, so that the sums have the same bits on any number of ranks.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +13,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lediflow.flow.widening import Width
-from lediflow.stages.flow import AUTO
-from lediflow.training.identity import SCALE, WIDTH
+import numpy as np
+import torch
+from jaxtyping import Int64
 
+from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.batch import Quarantine, load_samples, ready
+from lediflow.data.streams.order import spread_over
+from lediflow.engine.protocol import Engine
+from lediflow.flow.noise import SampleNoise
+from lediflow.flow.widening import Spread, Width, log_spreads, typical_spread
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.stages.flow import AUTO
+from lediflow.stages.latents import draw_latents
+from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED, inference
+
+WIDTH, SCALE = "prior_widening", "prior_scale"  # options of stage=flow, and keys in an export
 ABOUT = "prior_width"  # key in an export, next to the number itself
 GIVEN = {"rule": "given"}
+IMAGES = 512  # images that are measured at most
+PIECE = 16  # images at once, whatever the micro-batch
+
+Samples = Int64[np.ndarray, " samples"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +88,24 @@ def describe_origin(about: Mapping[str, Any]) -> str:
         f"auto: {about['factor']:g} x the larger of the prior's typical sigma {about['sigma']:.3g} and residual "
         f"{about['residual']:.3g} on {about['images']:,} {of} images"
     )
+
+
+def measure_spread(
+    auxiliary: AuxiliaryModel, reader: ShardReader, samples: Samples, engine: Engine, most: int = IMAGES
+) -> Spread:
+    """The typical deviations of images from their prior's mean, over at most `most` of the samples.
+
+    Every rank must call it; a corrupt sample is replaced by the next one.
+    """
+    chosen, noise = spread_over(samples, most), SampleNoise(NOISE_SEED)
+    quarantine = Quarantine(reader, samples, CORRUPT_SHARE)
+    logs = torch.zeros(len(chosen), 2, dtype=torch.float64)
+    step = PIECE * engine.ranks.world_size
+    with inference(auxiliary):
+        for first in range(PIECE * engine.ranks.rank, len(chosen), step):
+            piece = slice(first, first + PIECE)
+            stored = quarantine.loaded(chosen[piece], lambda numbers: load_samples(reader, numbers, numbers))
+            batch = ready(stored, reader, noise, engine.device)
+            prior = auxiliary.decode(draw_latents(auxiliary, batch, noise))
+            logs[piece] = log_spreads(batch.images, prior.mean, prior.logvar).cpu()
+    return typical_spread(engine.group.sum(logs.flatten()).view_as(logs))

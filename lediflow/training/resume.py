@@ -1,18 +1,63 @@
-"""Where a run begins or continues: its newest whole checkpoint."""
+"""Where a run begins or continues: at image 0, or at its newest whole checkpoint.
+
+A run is continued only with the identity that it began with: the options that determine its result (stage, model, seed,
+global batch, parent). Two identities are compared value by value, and the message names those that differ.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.checkpoints.averages import HISTORY
 from lediflow.engine.ema import refuse_new_widths
 from lediflow.errors import UserError
-from lediflow.training.identity import differences, with_recorded_width
+from lediflow.stages.flow import AUTO
+from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.state import Training
 
 log = logging.getLogger(__name__)
+
+
+def differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Each differing value as a phrase: `stage.cap: 10.0, now 5.0`. Empty: the same run."""
+    then, now = dict(_dotted(found)), dict(_dotted(asked))
+    names = sorted(then.keys() | now.keys())
+    return [
+        f"{name}: {then.get(name, 'nothing')}, now {now.get(name, 'nothing')}"
+        for name in names
+        if then.get(name) != now.get(name)
+    ]
+
+
+def with_recorded_width(found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """The options `asked` of a run, without the prior's width where its record `found` does not name one.
+
+    Such a run began with 0, when 0 was the default and was not recorded. Asked for 0, or for today's default, it
+    continues with 0 and an unscaled prior. `prior_scale=auto` agrees with the scale that a run began with.
+    """
+    then, now = found.get("stage"), asked.get("stage")
+    if not isinstance(then, dict) or not isinstance(now, dict):
+        return asked
+    options = dict(now)
+    if WIDTH not in then and now.get(WIDTH) in (0, AUTO):
+        for name in (WIDTH, SCALE):
+            options.pop(name, None)
+    elif now.get(SCALE) == AUTO:
+        del options[SCALE]
+        options |= {SCALE: then[SCALE]} if SCALE in then else {}
+    return asked | {"stage": options}
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, (dict, list)):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _dotted(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
 
 
 def find_newest(run: Training) -> Checkpoint | None:

@@ -19,9 +19,8 @@ from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.exporting import IMAGES, PATIENCE
 from lediflow.training.held_out_monitor import HeldOutMonitor
-from lediflow.training.pace import Pace
+from lediflow.training.recording import Pace, Window
 from lediflow.training.saving import Saving
-from lediflow.training.window import Window
 
 
 @dataclass

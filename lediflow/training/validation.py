@@ -34,7 +34,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.ranges import bounded, check_ranges
 from lediflow.stages.protocol import Stage, StageLoss
 from lediflow.training.held_out import Losses
-from lediflow.training.totals import Totals
+from lediflow.training.recording import Totals
 
 log = logging.getLogger(__name__)
 

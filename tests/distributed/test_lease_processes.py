@@ -9,7 +9,7 @@ from harness.curves import assert_same_tensors, events, weights
 from harness.patience import SMALLEST_SHARE, share_of_core, wait_until
 from harness.processes import SECONDS, slurm_places
 
-from lediflow.engine.lease_record import read_lease
+from lediflow.engine.lease import read_lease
 
 SOON, NEVER = 0.3, 1000.0  # seconds between renewals, of an idle machine: longer than a step, by far
 LOST, REFUSED, STOPPED, KILLED = 82, 2, 75, -9

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 from lediflow import train
-from lediflow.engine import lease_record
+from lediflow.engine import lease
 
 
 def main(arguments: list[str]) -> None:
-    lease_record.INTERVAL_SECONDS = float(arguments[0])
+    lease.INTERVAL_SECONDS = float(arguments[0])
     sys.argv[1:] = arguments[1:]
     train.main()
 

@@ -18,11 +18,10 @@ from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.held_out_monitor import HeldOutMonitor
 from lediflow.training.loop import train as train_on
-from lediflow.training.pace import Pace
+from lediflow.training.recording import Pace, Window
 from lediflow.training.resume import begin, find_newest
 from lediflow.training.saving import Saving
 from lediflow.training.state import Training
-from lediflow.training.window import Window
 
 BATCH, IMAGES = 4, 40
 CONFIG = TrainingConfig(

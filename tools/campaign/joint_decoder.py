@@ -69,7 +69,7 @@ from lediflow.sampling import LeDiFlowPipeline
 from lediflow.stages.flow import AUTO, FlowStage, scale_of
 from lediflow.stages.latents import draw_latents
 from lediflow.training.clock import Clock, learning_rate_factor
-from lediflow.training.prior_spread import IMAGES
+from lediflow.training.prior_width import IMAGES
 from lediflow.training.validation import NOISE_SEED, inference
 
 STEPS = [1, 2, 4, 8]  # midpoint steps: 2, 4, 8 and 16 evaluations

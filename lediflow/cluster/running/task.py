@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 
 from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.running.rank_exits import Attempt, RankExit, find_attempt, write_exit
+from lediflow.cluster.running.attempt import Attempt, RankExit, find_attempt, write_exit
 
 CRASHED = 1
 

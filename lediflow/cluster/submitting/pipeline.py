@@ -17,7 +17,7 @@ from typing import Any
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_folder
-from lediflow.cluster.running.decision import Outcome
+from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.slurm import NEVER, Queued
 from lediflow.cluster.submitting.submission import copy_code, submit
 from lediflow.errors import UserError

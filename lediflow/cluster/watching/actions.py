@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig
-from lediflow.cluster.running.decision import Outcome
+from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.slurm import Queued
 from lediflow.cluster.submitting.submission import submit_again
 from lediflow.cluster.watching.overview import Overview, Row

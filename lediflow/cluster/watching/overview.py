@@ -1,13 +1,17 @@
-"""All jobs and runs below a folder, one row each: SLURM is queried once, everything else comes from the folders."""
+"""All jobs and runs below a folder, one row each, as a table for people and as JSON for programs.
+
+SLURM is queried once; everything else comes from the folders.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JOBS, JobFolder, JobRecord, all_jobs, job_name
@@ -22,9 +26,12 @@ from lediflow.cluster.watching.goodput import (
 from lediflow.cluster.watching.run_facts import RunFacts, file_system_time, read_run
 from lediflow.cluster.watching.states import Evidence, Kind, State, array_state, job_state, run_state
 from lediflow.errors import UserError
+from lediflow.text import aligned_table, duration
 
 # Subfolders of a run, which contain no other runs.
 INSIDE = {"checkpoints", "averages", "export", "samples", "results", "heartbeats", "stacks", "wandb", JOBS}
+
+MISSING = "\N{EN DASH}"  # an unknown value in the table
 
 
 @dataclass
@@ -230,3 +237,59 @@ def find_runs(runs: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if name not in INSIDE and not name.startswith("."))
         if "events.jsonl" in files:
             yield Path(root)
+
+
+# --- the table
+
+
+def percent(share: float | None) -> str:
+    """In percent, rounded down, so that 100 % is complete."""
+    return MISSING if share is None else f"{int(100 * share)} %"
+
+
+def speed(images_per_second: float | None) -> str:
+    if images_per_second is None:
+        return MISSING
+    return f"{images_per_second:,.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "name": lambda row: row.name,
+    "done": lambda row: percent(row.share),
+    "images/s": lambda row: speed(row.images_per_second),
+    "left": lambda row: MISSING if row.seconds_left is None else duration(row.seconds_left),
+    "GPU h": lambda row: MISSING if row.gpu_hours is None else f"{row.gpu_hours:,.1f}",
+    "goodput": lambda row: percent(row.goodput),
+    "state": lambda row: row.state.words,
+}
+LEFT_ALIGNED = ("name", "state")
+
+
+def overview_table(rows: Sequence[Row]) -> str:
+    """One line per row, numbers right-aligned; the sentence comes last, since it may be wider than the terminal."""
+    lines = [[*COLUMNS], *([show(row) for show in COLUMNS.values()] for row in rows)]
+    return aligned_table(lines, right=[title not in LEFT_ALIGNED for title in COLUMNS])
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """A row as JSON values; null for what is unknown."""
+    record, facts = row.record, row.facts
+    return {
+        "name": row.name,
+        "run": str(row.run),
+        "job": record.job_id if record else None,
+        "kind": str(row.state.kind),
+        "state": row.state.words,
+        "remark": facts.remark or None,
+        "images_seen": facts.images_seen,
+        "total_images": facts.total_images,
+        "images_per_second": row.images_per_second,
+        "seconds_left": row.seconds_left,
+        "held_seconds": row.held.seconds,
+        "training_seconds": facts.training_time.standing,
+        "lost_seconds": facts.training_time.withdrawn,
+        "goodput": row.goodput,
+        "gpu_hours": row.gpu_hours,
+        "after": record.after if record else [],
+        "pipeline": record.pipeline if record else None,
+    }

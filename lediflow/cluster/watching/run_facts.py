@@ -14,12 +14,12 @@ from pathlib import Path
 
 from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, training_time
 from lediflow.engine.hang_detection import RankState
-from lediflow.engine.lease_record import LeaseRecord, read_lease
+from lediflow.engine.lease import LeaseRecord, read_lease
 from lediflow.records import Record, RecordError, read_record, typed
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import Event, number, read_events, standing
 from lediflow.training.exporting import has_ended, trained_images
-from lediflow.training.turned import remark
+from lediflow.training.held_out_monitor import remark
 
 
 @dataclass(frozen=True)

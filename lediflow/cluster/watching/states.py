@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from lediflow.cluster.jobs import JobRecord
-from lediflow.cluster.running.decision import Outcome
+from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.slurm import DEPENDENCY, NEVER, Accounted, Queued, reason_code, why_pending
 from lediflow.cluster.watching.goodput import moment
 from lediflow.cluster.watching.run_facts import RunFacts

@@ -13,7 +13,8 @@ from lediflow.config.composition.schema import TrainCommand
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.training.exporting import LAST, has_ended, trained_images
-from lediflow.training.identity import SCALE, WIDTH, differences, with_recorded_width
+from lediflow.training.prior_width import SCALE, WIDTH
+from lediflow.training.resume import differences, with_recorded_width
 
 log = logging.getLogger(__name__)
 

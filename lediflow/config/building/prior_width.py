@@ -24,14 +24,16 @@ from lediflow.models.export import CONFIG
 from lediflow.records import object_if_any, read_dataclass, read_json
 from lediflow.run_folder import RunFolder
 from lediflow.stages.flow import AUTO, FlowStage, FlowStageConfig, given_width, scale_of
-from lediflow.training.identity import SCALE, WIDTH
-from lediflow.training.prior_spread import IMAGES, measure_spread
 from lediflow.training.prior_width import (
     ABOUT,
     GIVEN,
+    IMAGES,
+    SCALE,
+    WIDTH,
     AutomaticWidth,
     describe_origin,
     describe_start,
+    measure_spread,
     recorded_width,
 )
 from lediflow.training.state import Training

@@ -40,12 +40,11 @@ from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.held_out_monitor import HeldOutMonitor
-from lediflow.training.pace import Pace
+from lediflow.training.recording import Pace, Window
 from lediflow.training.saving import Saving
 from lediflow.training.state import Training
 from lediflow.training.throughput import Throughput, parent_flops, peak_tflops, training_flops
 from lediflow.training.validation import build_validation
-from lediflow.training.window import Window
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,13 @@ from omegaconf.errors import (
 )
 
 from lediflow.config.composition.compose import composed, conf_folder, register_schemas
-from lediflow.config.composition.literal import MULTIRUN, OVERRIDE, is_multirun, literal_arguments, shell_override
+from lediflow.config.composition.literal import (
+    MULTIRUN,
+    OVERRIDE,
+    is_multirun,
+    literal_arguments,
+    shell_override,
+)
 from lediflow.config.composition.schema import COMMANDS, TrainCommand
 from lediflow.config.composition.sweep import exclusion
 from lediflow.disk import lasting_fault

@@ -24,9 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig, job_folder, now
-from lediflow.cluster.running.decision import Outcome
-from lediflow.cluster.submitting.submission import copy_code, refuse_if_queued, submit
-from lediflow.cluster.submitting.submitit import queue_by_submitit
+from lediflow.cluster.running.attempt import Outcome
+from lediflow.cluster.submitting.submission import copy_code, queue_by_submitit, refuse_if_queued, submit
 from lediflow.config.composition.sweep import config_keys, without_excluded
 from lediflow.config.submission.requests import Request, check_ranks, job_record
 from lediflow.ranges import check_ranges

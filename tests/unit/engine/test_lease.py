@@ -11,8 +11,7 @@ from harness.saves import part, whole
 from lediflow.engine import lease as lease_module
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter, Failed, Saved
 from lediflow.engine.checkpoints.averages import Snapshots
-from lediflow.engine.lease import Lease, LeaseLostError, NoLease, leased, put
-from lediflow.engine.lease_record import encoded, own_record, read_lease
+from lediflow.engine.lease import Lease, LeaseLostError, NoLease, encoded, leased, own_record, put, read_lease
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.stop import StopReason, StopRequest
 from lediflow.errors import UserError

@@ -9,7 +9,7 @@ from lediflow.cluster.jobs import JobRecord
 from lediflow.cluster.slurm import Accounted, Queued
 from lediflow.cluster.watching.run_facts import RunFacts
 from lediflow.cluster.watching.states import Evidence, Kind, State, array_state, job_state, run_state
-from lediflow.engine.lease_record import LeaseRecord
+from lediflow.engine.lease import LeaseRecord
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
 

@@ -1,7 +1,7 @@
 """What a run is: options from after its time go without saying where they change nothing."""
 
 from lediflow.config.building.identity import without_defaults
-from lediflow.training.identity import differences
+from lediflow.training.resume import differences
 
 
 def test_a_run_from_before_dropout_is_continued():

@@ -8,8 +8,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from lediflow.config.composition.command_line import explain_unreadable
-from lediflow.config.composition.literal import QUOTED, literal_arguments, override_value, split, without_references
-from lediflow.config.composition.schema import EvaluateCommand, PrepareCommand, SampleCommand, SubmitCommand, TrainCommand
+from lediflow.config.composition.literal import (
+    QUOTED,
+    literal_arguments,
+    override_value,
+    split,
+    without_references,
+)
+from lediflow.config.composition.schema import (
+    EvaluateCommand,
+    PrepareCommand,
+    SampleCommand,
+    SubmitCommand,
+    TrainCommand,
+)
 from lediflow.errors import UserError
 
 ODD = [

@@ -6,7 +6,14 @@ import pytest
 from harness.commands import invoke
 
 from lediflow.cluster.jobs import SlurmConfig
-from lediflow.config.submission.requests import Request, check_ranks, job_record, parse_request, slurm_options, swept
+from lediflow.config.submission.requests import (
+    Request,
+    check_ranks,
+    job_record,
+    parse_request,
+    slurm_options,
+    swept,
+)
 from lediflow.errors import UserError
 
 SMOKE = ["experiment=smoke", "stage=auxiliary", "data.path=shards"]

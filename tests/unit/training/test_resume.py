@@ -2,7 +2,7 @@
 
 import pytest
 
-from lediflow.training.identity import differences, with_recorded_width
+from lediflow.training.resume import differences, with_recorded_width
 
 RUN = {
     "seed": 0,

@@ -5,8 +5,8 @@ import threading
 import pytest
 from harness.processes import free_port, slurm_places, start
 
+from lediflow.engine.group import rendezvous
 from lediflow.engine.ranks import Ranks
-from lediflow.engine.rendezvous import rendezvous
 from lediflow.errors import UserError
 
 

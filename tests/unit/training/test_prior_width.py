@@ -5,12 +5,10 @@ import torch
 from harness.thread_ranks import on_thread_ranks
 
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.batch import load_samples
 from lediflow.data.streams.order import samples_of
 from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.models import AuxiliarySpec, LevelSpec, build_model
-from lediflow.training import prior_spread
-from lediflow.training.prior_spread import measure_spread
+from lediflow.training.prior_width import measure_spread
 
 COUNT = 75  # of which the last piece holds a part only
 
@@ -40,10 +38,12 @@ def auxiliary():
     return model.requires_grad_(False)
 
 
-def measured(auxiliary, reader, world_size=1, micro_batch=4):
+def measured(auxiliary, reader, world_size=1, micro_batch=4, **limit):
     samples = samples_of("all", reader.index.table["key"], 0.0)
     return on_thread_ranks(
-        world_size, lambda engine: measure_spread(auxiliary, reader, samples, engine), micro_batch=micro_batch
+        world_size,
+        lambda engine: measure_spread(auxiliary, reader, samples, engine, **limit),
+        micro_batch=micro_batch,
     )
 
 
@@ -54,14 +54,15 @@ def test_ranks_and_micro_batches_change_no_bit(auxiliary, reader, world_size, mi
     assert alone.sigma > 0 and alone.residual > 0
 
 
-def test_a_large_set_is_represented_by_some_of_it_from_all_over(auxiliary, reader, monkeypatch):
-    seen = []
-    monkeypatch.setattr(prior_spread, "IMAGES", 25)
+class WatchedReader(ShardReader):
+    """Remembers which samples were read."""
 
-    def watched(reader, samples, ids):
-        seen.extend(samples.tolist())
-        return load_samples(reader, samples, ids)
+    def stored(self, samples, views=None):
+        self.seen = [*getattr(self, "seen", []), *samples.tolist()]
+        return super().stored(samples, views)
 
-    monkeypatch.setattr(prior_spread, "load_samples", watched)
-    measured(auxiliary, reader)
-    assert seen == list(range(0, COUNT, 3))
+
+def test_a_large_set_is_represented_by_some_of_it_from_all_over(auxiliary, reader):
+    watched = WatchedReader.open(reader.index.root)
+    measured(auxiliary, watched, most=25)
+    assert watched.seen == list(range(0, COUNT, 3))
