@@ -18,7 +18,9 @@ ROWS = [
     for side, numbers, option in ROW.findall(PAGE.read_text())
 ]
 FOURTH_LEVEL = [
-    word for word in re.findall(r"'([^'\n]+)'", PAGE.read_text()) if word.startswith("model.auxiliary.levels=")
+    word
+    for word in re.findall(r"'([^'\n]+)'", PAGE.read_text())
+    if word.startswith("model.auxiliary.levels=")
 ]
 CASES = [*ROWS, *[(2, 16, [word]) for word in FOURTH_LEVEL]]
 
