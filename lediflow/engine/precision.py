@@ -9,7 +9,7 @@ from torch import nn
 
 from lediflow.engine.protocol import EngineConfig, M
 from lediflow.errors import UserError
-from lediflow.nn.checkpointing import recompute_activations
+from lediflow.nn.levels import recompute_activations
 
 PRECISIONS = ("float32", "bfloat16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")

@@ -18,9 +18,8 @@ from lediflow.flow.gaussians import bound_logvar, sample
 from lediflow.models.specs import AuxiliarySpec, latent_reduction, latent_shape
 from lediflow.nn.dropout import number_places
 from lediflow.nn.embeddings import AugmentationEmbedding
-from lediflow.nn.hourglass import Level
+from lediflow.nn.levels import Level, TokenMerge, TokenSplit
 from lediflow.nn.norms import RMSNorm, at_least_float32
-from lediflow.nn.resample import TokenMerge, TokenSplit
 from lediflow.nn.shapes import Image, SampleKeys, Tokens
 from lediflow.nn.specs import check_channels
 

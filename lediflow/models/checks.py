@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lediflow.nn.checks import check_labels
+from lediflow.nn.shapes import check_labels
 
 LATENT_KEY, CLASSES_KEY = "model.velocity.latent_shape", "model.velocity.num_classes"
 

@@ -1,7 +1,6 @@
-"""Cost of the three models, computed from their specifications; conventions as in lediflow.nn.cost.
+"""Cost of the three models, computed from their specifications, and a table of it; conventions as in lediflow.nn.cost.
 
-from lediflow.models.cost import model_cost
-from lediflow.nn.cost import cost_table
+from lediflow.models.cost import cost_table, model_cost
 
 print(cost_table(model_cost(spec, 256, 256)))
 """
@@ -23,10 +22,23 @@ from lediflow.models.specs import (
     sampler_hourglass,
     velocity_hourglass,
 )
-from lediflow.nn.cost import Cost, LevelCost, ModelCost, hourglass_cost
-from lediflow.nn.cost.bricks import Memory, linear, norm, product
-from lediflow.nn.cost.hourglass import image_head, level_cost
+from lediflow.nn.cost import (
+    Cost,
+    LevelCost,
+    Memory,
+    ModelCost,
+    hourglass_cost,
+    image_head,
+    level_cost,
+    linear,
+    norm,
+    product,
+)
 from lediflow.nn.specs import HourglassSpec
+from lediflow.text import aligned_table
+
+FLOP_HEADS = ("projections", "core", "feed-forward", "resampling")
+HEADS = ("part", "tokens", "layers", "M parameters", "GFLOP", *FLOP_HEADS, "MB kept")
 
 
 def model_cost(
@@ -102,3 +114,32 @@ def latent_cost(spec: AuxiliarySpec, latent: tuple[int, int, int], memory: Memor
     draw = memory.statistics(2 * channels * tokens)  # standard deviation and noise
     opening = linear(tokens, channels, coarsest, memory)
     return norm(tokens, coarsest, None, memory) + mean + logvar + draw + opening
+
+
+def cost_table(cost: ModelCost) -> str:
+    """A text table of one image's forward pass, a row per level; the four columns after GFLOP add up to it."""
+    rows = [level_row(level) for level in cost.levels]
+    others = [*cost.besides.items(), ("total", cost.total)]
+    rows += [
+        [name, "", "", *figures(part), *[""] * len(FLOP_HEADS), megabytes(part)] for name, part in others
+    ]
+    return aligned_table([HEADS, *rows], right=[False] + [True] * (len(HEADS) - 1))
+
+
+def level_row(level: LevelCost) -> list[str]:
+    parts = (level.attention_projections, level.attention_core, level.feed_forward, level.resampling)
+    grid = f"{level.height}x{level.width}"
+    flops = [gigaflops(part) for part in parts]
+    return [level.name, grid, str(level.layers), *figures(level.total), *flops, megabytes(level.total)]
+
+
+def figures(cost: Cost) -> list[str]:
+    return [f"{cost.parameters / 1e6:.3f}", gigaflops(cost)]
+
+
+def gigaflops(cost: Cost) -> str:
+    return f"{cost.flops / 1e9:.3f}"
+
+
+def megabytes(cost: Cost) -> str:
+    return f"{cost.kept_bytes / 1e6:.2f}"

@@ -19,8 +19,8 @@ from torch import nn
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import count_parameters
 from lediflow.nn.embeddings import AUGMENTATION_DIM, AugmentationEmbedding, ConditionEmbedding
-from lediflow.nn.hourglass import Hourglass, Level, TransformerLayer
-from lediflow.nn.resample import TokenMerge, TokenSplit
+from lediflow.nn.hourglass import Hourglass
+from lediflow.nn.levels import Level, TokenMerge, TokenSplit, TransformerLayer
 
 Sides = dict[nn.Module, int]  # level -> pixels per side of its tokens
 

@@ -2,7 +2,7 @@
 
 Whether an entry is dropped depends only on (key of its sample, block of the model, position in the sample's tensor), so
 a sample has the same mask in any batch, on any rank, after any restart, and when its layer is recomputed
-(lediflow.nn.checkpointing). No random generator is used, so a compiled model has no graph break.
+(activation checkpointing). No random generator is used, so a compiled model has no graph break.
 
 A 32-bit word decides for two entries, 16 bits each: the rate is exact to 2^-17. The word is a hash of the position and
 two keys, which a 64-bit hash derives from sample and block: `lowbias32`, with the second key applied in its middle.

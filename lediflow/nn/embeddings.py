@@ -11,25 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lediflow.nn.checks import check_labels, check_vector
 from lediflow.nn.feedforward import FeedForward
 from lediflow.nn.norms import RMSNorm, at_least_float32
-from lediflow.nn.shapes import Condition, SampleKeys, Tokens
+from lediflow.nn.shapes import Condition, SampleKeys, Tokens, check_labels, check_vector
 from lediflow.nn.specs import HourglassSpec, MappingSpec
 
 AUGMENTATION_DIM = 9  # k-diffusion's augmentation parameters
-
-
-def time_per_sample(
-    t: Float[Tensor, ""] | Float[Tensor, " batch"] | float, x: Float[Tensor, "batch *dims"]
-) -> Float[Tensor, " batch"]:
-    """Times of shape (batch,), from a number, a scalar tensor or one time per sample."""
-    times = torch.as_tensor(t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-    if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
-        raise ValueError(
-            f"t of shape {tuple(times.shape)} for a batch of {len(x)}; give one time for all, or one for each"
-        )
-    return times.expand(len(x))
 
 
 class FourierFeatures(nn.Module):

@@ -12,55 +12,12 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lediflow.nn.attention import SelfAttention
-from lediflow.nn.checkpointing import RecomputesLayers
 from lediflow.nn.dropout import number_places
-from lediflow.nn.embeddings import ConditionEmbedding, time_per_sample
-from lediflow.nn.feedforward import FeedForward
+from lediflow.nn.embeddings import ConditionEmbedding
+from lediflow.nn.levels import Level, TokenMerge, TokenSplit, TokenSplitWithSkip
 from lediflow.nn.norms import RMSNorm
-from lediflow.nn.resample import TokenMerge, TokenSplit, TokenSplitWithSkip
-from lediflow.nn.rope import Rotation, rotation
-from lediflow.nn.shapes import Condition, Image, SampleKeys, Tokens
-from lediflow.nn.specs import HourglassSpec, LevelSpec, check_channels, check_grid
-
-
-class TransformerLayer(nn.Module):
-    """Self-attention over the tokens, then a feed-forward block on each token."""
-
-    def __init__(self, level: LevelSpec, condition_width: int | None, route: str) -> None:
-        super().__init__()
-        self.self_attn = SelfAttention(level, condition_width, route)
-        self.ff = FeedForward(level.width, level.feedforward_width, condition_width, level.dropout)
-
-    def forward(
-        self,
-        x: Tokens,
-        positions: Rotation,
-        condition: Condition | None = None,
-        keys: SampleKeys | None = None,
-    ) -> Tokens:
-        return self.ff(self.self_attn(x, positions, condition, keys), condition, keys)
-
-
-class Level(RecomputesLayers):
-    """The layers of one token grid; they share its rotary embedding."""
-
-    def __init__(
-        self, spec: LevelSpec, condition_width: int | None = None, route: str = "auto", merges: int = 0
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim, self.merges = spec.num_heads, spec.head_dim, merges
-        self.layers = nn.ModuleList(TransformerLayer(spec, condition_width, route) for _ in range(spec.depth))
-
-    def forward(
-        self, x: Tokens, condition: Condition | None = None, keys: SampleKeys | None = None
-    ) -> Tokens:
-        positions = rotation(
-            x.shape[1], x.shape[2], self.num_heads, self.head_dim, like=x, merges=self.merges
-        )
-        for layer in self.layers:
-            x = self.run(layer, x, positions, condition, keys)
-        return x
+from lediflow.nn.shapes import Condition, Image, SampleKeys, Tokens, time_per_sample
+from lediflow.nn.specs import HourglassSpec, check_channels, check_grid
 
 
 class Hourglass(nn.Module):

@@ -30,7 +30,7 @@ from subjects import KINDS, PRECISIONS, Subject, activations_dtype, built, input
 from torch import Tensor, nn
 
 from lediflow.models import parameter_groups
-from lediflow.nn.cost import cost_table
+from lediflow.models.cost import cost_table
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-6, 1e-2  # small, so that weights do not diverge in repeated steps
 

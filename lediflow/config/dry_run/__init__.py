@@ -15,7 +15,7 @@ from lediflow.config.dry_run.memory import memory_table
 from lediflow.config.dry_run.nodes import NOTE, nodes_table
 from lediflow.config.dry_run.samples import sample_facts
 from lediflow.config.dry_run.work import work_facts, work_of
-from lediflow.nn.cost import cost_table
+from lediflow.models.cost import cost_table
 from lediflow.text import facts_table, indented, number_table
 
 MEMORY_NOTE = """\

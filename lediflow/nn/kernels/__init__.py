@@ -1,8 +1,7 @@
 """Triton kernels for NVIDIA GPUs; each implements a plain PyTorch function of lediflow.nn.
 
     neighborhood   lediflow.nn.neighborhood.triton
-    heads          lediflow.nn.heads
-    geglu          lediflow.nn.geglu
+    fused          lediflow.nn.attention, lediflow.nn.feedforward
 
 Those modules register the kernels as PyTorch operators and contain the definitions that they must match, forward and
 backward. The kernel modules import Triton, which is part of PyTorch's CUDA builds, and are imported at the first use.
@@ -19,9 +18,8 @@ from torch.library import triton_op
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HAS_TRITON = find_spec("triton") is not None
 
-interpreted = (
-    False  # set by tests: Triton's interpreter (TRITON_INTERPRET=1) runs the kernels on CPUs, slowly
-)
+# set by tests: Triton's interpreter (TRITON_INTERPRET=1) runs the kernels on CPUs, slowly
+interpreted = False
 
 
 def operator(name: str) -> Callable[[Callable[..., Any]], Any]:

@@ -21,7 +21,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def first_key(query, length, KERNEL: tl.constexpr):
-    """The first key of a query's window along one axis (see lediflow.nn.neighborhood.window)."""
+    """The first key of a query's window along one axis (see lediflow.nn.neighborhood.plain)."""
     return tl.minimum(tl.maximum(query - KERNEL // 2, 0), length - KERNEL)
 
 

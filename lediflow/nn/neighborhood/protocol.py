@@ -1,7 +1,7 @@
 """Interface of the routes of neighborhood attention.
 
 Each token attends to a kernel x kernel square of tokens, centred on it as far as the border allows
-(see lediflow.nn.neighborhood.window). The dense route is the reference: every other route must match it, forward and
+(see lediflow.nn.neighborhood.plain). The dense route is the reference: every other route must match it, forward and
 backward. A route that does not support a problem says what is missing.
 """
 

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lediflow.config.building.trained_model import velocity_spec
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, build_model, latent_shape
-from lediflow.models.cost import model_cost
+from lediflow.models.cost import cost_table, model_cost
 from lediflow.models.specs import CONDITIONINGS
-from lediflow.nn.checkpointing import recompute_activations
+from lediflow.nn.levels import recompute_activations
 
 SIZE = 16
 KINDS = [
@@ -119,3 +119,16 @@ def test_a_level_of_the_decoder_costs_what_the_encoders_does_but_for_its_ends(au
         encoder, decoder = levels[f"encoder {index}"], levels[f"decoder {index}"]
         assert encoder.attention_core == decoder.attention_core
         assert encoder.feed_forward == decoder.feed_forward
+
+
+def test_the_table_has_a_row_for_each_part_and_the_total_below(specs):
+    found = model_cost(specs["classes"], SIZE, SIZE)
+    heads, *rows, total = cost_table(found).splitlines()
+    assert [row.split("  ")[0] for row in rows] == ["level 0", "level 1", "condition"]
+    assert heads.split()[:3] == ["part", "tokens", "layers"]
+    assert total.split() == [
+        "total",
+        f"{found.total.parameters / 1e6:.3f}",
+        f"{found.total.flops / 1e9:.3f}",
+        f"{found.total.kept_bytes / 1e6:.2f}",
+    ]

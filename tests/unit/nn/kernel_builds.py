@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lediflow.nn.kernels import geglu, heads, neighborhood
+from lediflow.nn.kernels import fused, neighborhood
 from lediflow.nn.neighborhood import triton as route
 
 WIDE = {"lse", "delta", "factors", "products", "cos", "sin"}  # float32 whatever the model's dtype
@@ -49,10 +49,10 @@ def attention_kernels(dtype, head_dim):
 
 
 def other_kernels(head_dim):
-    yield heads.split_and_rotate, {"EPS": 1e-6, "HEAD_DIM": head_dim, "BLOCK": 32}
-    yield heads.split_and_rotate_gradient, {"HEAD_DIM": head_dim, "BLOCK": 32}
-    yield geglu.geglu, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
-    yield geglu.geglu_gradient, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
+    yield fused.split_and_rotate, {"EPS": 1e-6, "HEAD_DIM": head_dim, "BLOCK": 32}
+    yield fused.split_and_rotate_gradient, {"HEAD_DIM": head_dim, "BLOCK": 32}
+    yield fused.geglu, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
+    yield fused.geglu_gradient, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
 
 
 def build(kernel, constants, dtype, capability):

@@ -7,9 +7,9 @@ import torch
 from harness.autograd import kept_bytes_per_image
 from torch.utils.flop_counter import FlopCounterMode
 
-from lediflow.nn.checkpointing import recompute_activations
-from lediflow.nn.cost import cost_table, hourglass_cost
+from lediflow.nn.cost import hourglass_cost
 from lediflow.nn.hourglass import Hourglass
+from lediflow.nn.levels import recompute_activations
 from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
 
 HEIGHT, WIDTH = 24, 32
@@ -112,19 +112,6 @@ def test_with_the_image_the_core_grows_linearly_for_windows_and_quadratically_fo
         for a, b in zip(small.levels, large.levels, strict=True)
     ]
     assert growth == [4, 4, 16]
-
-
-def test_the_table_has_a_row_for_each_part_and_the_total_below():
-    found = cost(SPECS["every input"])
-    heads, *rows, total = cost_table(found).splitlines()
-    assert [row.split("  ")[0] for row in rows] == ["level 0", "level 1", "condition"]
-    assert heads.split()[:3] == ["part", "tokens", "layers"]
-    assert total.split() == [
-        "total",
-        f"{found.total.parameters / 1e6:.3f}",
-        f"{found.total.flops / 1e9:.3f}",
-        f"{found.total.kept_bytes / 1e6:.2f}",
-    ]
 
 
 def test_an_image_that_the_levels_cannot_tile_is_refused():

@@ -9,9 +9,9 @@ from torch import nn
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import AuxiliarySpec, LevelSpec, MappingSpec, build_model
 from lediflow.nn.attention import SelfAttention
-from lediflow.nn.checkpointing import recompute_activations
 from lediflow.nn.dropout import DropsEntries, drop, kept_entries
 from lediflow.nn.feedforward import FeedForward
+from lediflow.nn.levels import recompute_activations
 from lediflow.nn.specs import HourglassSpec
 
 NOISE = SampleNoise(seed=3)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lediflow.nn import kernels
-from lediflow.nn.geglu import geglu, plain_geglu
-from lediflow.nn.heads import plain_heads, to_heads
+from lediflow.nn.attention import plain_heads, to_heads
+from lediflow.nn.feedforward import geglu, plain_geglu
 from lediflow.nn.rope import rotation
 
 ROUNDING = 1e-6  # float32 against float64

@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from lediflow.nn.attention import global_attention
 from lediflow.nn.neighborhood import ROUTES, natten, neighborhood_attention
-from lediflow.nn.neighborhood.window import cached_grid_mask, first_keys, grid_mask
+from lediflow.nn.neighborhood.plain import cached_grid_mask, first_keys, grid_mask
 
 CPU = torch.device("cpu")
 SHAPES = [((5, 7), 3), ((6, 6), 4), ((8, 5), 5), ((7, 7), 7)]  # odd and even kernels, up to the whole grid

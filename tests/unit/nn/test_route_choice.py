@@ -1,4 +1,4 @@
-"""Which route "auto" takes: measured once, kept in a file, told in the log."""
+"""Which route "auto" takes: measured once, cached in a file, logged."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from lediflow.nn.neighborhood import choice, neighborhood_attention, routes, sdpa
+from lediflow.nn.neighborhood import neighborhood_attention, plain, routes
 from lediflow.nn.neighborhood.memory import Memory, Verdict, default_file, key
 from lediflow.nn.neighborhood.protocol import Problem, Route
 
@@ -20,14 +20,14 @@ def anything_goes(problem):
 
 def slow(q, k, v, kernel_size, *, scale):
     time.sleep(0.02)
-    return sdpa.attention(q, k, v, kernel_size, scale=scale)
+    return plain.sdpa_attention(q, k, v, kernel_size, scale=scale)
 
 
 def broken(q, k, v, kernel_size, *, scale):
     raise RuntimeError("out of shared memory\nand more")
 
 
-SLOW, QUICK = Route(slow, anything_goes), Route(sdpa.attention, anything_goes)
+SLOW, QUICK = Route(slow, anything_goes), Route(plain.sdpa_attention, anything_goes)
 BROKEN = Route(broken, anything_goes)
 ABSENT = Route(broken, lambda problem: "not here")
 
@@ -39,42 +39,41 @@ def memory(tmp_path):
 
 def test_the_faster_route_is_taken_and_said(memory, caplog):
     with caplog.at_level(logging.INFO):
-        assert choice.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, memory) == "quick"
+        assert routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, memory) == "quick"
     (message,) = caplog.messages
     assert "8x8 tokens, 2 heads x 16, kernel 3, float32, cpu, forward and backward: quick (quick" in message
     assert "slow" in message
 
 
 def test_what_was_measured_is_not_measured_again_in_this_process_or_the_next(memory):
-    routes = {"slow": SLOW, "quick": QUICK}
-    choice.fastest_route(PROBLEM, routes, memory)
+    routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, memory)
     only_broken = {"broken": BROKEN, "quick": BROKEN}
-    assert choice.fastest_route(PROBLEM, only_broken, memory) == "quick"
-    assert choice.fastest_route(PROBLEM, only_broken, Memory(memory.file)) == "quick"
+    assert routes.fastest_route(PROBLEM, only_broken, memory) == "quick"
+    assert routes.fastest_route(PROBLEM, only_broken, Memory(memory.file)) == "quick"
 
 
 def test_directions_are_measured_apart(memory):
-    choice.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, memory)
-    choice.fastest_route(PROBLEM._replace(is_training=False), {"slow": SLOW, "absent": ABSENT}, memory)
-    routes = {entry["route"] for entry in json.loads(memory.file.read_text()).values()}
-    assert routes == {"quick", "slow"}
+    routes.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, memory)
+    routes.fastest_route(PROBLEM._replace(is_training=False), {"slow": SLOW, "absent": ABSENT}, memory)
+    measured = {entry["route"] for entry in json.loads(memory.file.read_text()).values()}
+    assert measured == {"quick", "slow"}
 
 
 def test_a_route_that_breaks_is_reported_and_left_out(memory, caplog):
-    assert choice.fastest_route(PROBLEM, {"broken": BROKEN, "slow": SLOW, "absent": ABSENT}, memory) == "slow"
+    assert routes.fastest_route(PROBLEM, {"broken": BROKEN, "slow": SLOW, "absent": ABSENT}, memory) == "slow"
     assert any("route 'broken' failed: out of shared memory" in message for message in caplog.messages)
 
 
 def test_nothing_that_works_is_an_error(memory):
     with pytest.raises(ValueError, match="no route works; tried broken, absent"):
-        choice.fastest_route(PROBLEM, {"broken": BROKEN, "absent": ABSENT}, memory)
+        routes.fastest_route(PROBLEM, {"broken": BROKEN, "absent": ABSENT}, memory)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"a": {"route": 1}}', '{"a": null, "b": []}'])
 def test_a_damaged_file_is_measured_anew(memory, content):
     memory.file.parent.mkdir()
     memory.file.write_text(content)
-    assert choice.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
+    assert routes.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
     assert Memory(memory.file).recall(PROBLEM).route == "quick"
 
 
@@ -106,7 +105,7 @@ def test_an_entry_that_does_not_hold_here_is_measured_anew(memory, monkeypatch, 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
     (tmp_path / "file").write_text("")
     memory = Memory(tmp_path / "file" / "routes.json")
-    assert choice.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
+    assert routes.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
     assert memory.recall(PROBLEM).route == "quick"
 
 
@@ -125,7 +124,7 @@ def test_measuring_leaves_the_random_state_alone(memory):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    choice.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, memory)
+    routes.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, memory)
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
