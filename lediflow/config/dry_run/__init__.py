@@ -9,12 +9,10 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf
 
 from lediflow.config.composition.schema import TrainCommand
-from lediflow.config.dry_run.disk import disk_facts
+from lediflow.config.dry_run.cost import sample_facts, work_facts, work_of
 from lediflow.config.dry_run.duration import duration_table
-from lediflow.config.dry_run.memory import memory_table
+from lediflow.config.dry_run.memory import disk_facts, memory_table
 from lediflow.config.dry_run.nodes import NOTE, nodes_table
-from lediflow.config.dry_run.samples import sample_facts
-from lediflow.config.dry_run.work import work_facts, work_of
 from lediflow.models.cost import cost_table
 from lediflow.text import facts_table, indented, number_table
 

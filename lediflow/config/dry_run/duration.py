@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from lediflow.config.composition.schema import TrainCommand
-from lediflow.config.dry_run.work import Work
+from lediflow.config.dry_run.cost import Work
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.text import PLANNED, duration

@@ -1,7 +1,7 @@
 """Estimates one run on 1, 2, 4 ... machines: ranks, batches, communication and speed.
 
-The global batch is constant, so the result of the training is. Assumptions, printed below the table: four GPUs of one
-kind per machine, 25 GB/s between machines (200 Gbit/s), 200 GB/s inside one, no loss from small batches.
+The global batch is constant, so the result of the training is. The speeds of the assumed cluster are in `Cluster` and
+printed below the table; small batches are assumed to be as fast per image as large ones.
 """
 
 from __future__ import annotations
@@ -10,20 +10,30 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from lediflow.config.composition.schema import TrainCommand
+from lediflow.config.dry_run.cost import Work, work_of
 from lediflow.config.dry_run.duration import SHARE, speed
 from lediflow.config.dry_run.memory import held_by, largest_micro_batch
-from lediflow.config.dry_run.work import Work, work_of
 from lediflow.engine.memory import BFLOAT16, FLOAT32
 from lediflow.errors import UserError
 from lediflow.text import GIB, PLANNED, duration, gibibytes
 from lediflow.training.throughput import peak_tflops
 
-GPUS_PER_NODE = 4
-GPU, MEMORY = "NVIDIA A100-SXM4-40GB", 40 * GIB
-BETWEEN, INSIDE = 25e9, 200e9  # bytes per second of a machine's network adapter and of NVLink
+
+class Cluster(NamedTuple):
+    """The cluster that the table assumes; speeds in bytes per second."""
+
+    gpus_per_node: int = 4
+    gpu: str = "NVIDIA A100-SXM4-40GB"
+    gpu_bytes: int = 40 * GIB
+    between_nodes: float = 25e9  # a node's network adapter, 200 Gbit/s
+    inside_node: float = 200e9  # NVLink
+
+
+ASSUMED = Cluster()
 HEADS = ("nodes", "ranks", "engine", "batch", "GiB", "MB sent", "sent in", "images/s", "time")
 NOTE = (
-    f"assumed: {GPUS_PER_NODE} x {GPU} per node at {SHARE:.0%} of peak, 25 GB/s between nodes, 200 GB/s inside\n"
+    f"assumed: {ASSUMED.gpus_per_node} x {ASSUMED.gpu} per node at {SHARE:.0%} of peak, "
+    f"{ASSUMED.between_nodes / 1e9:g} GB/s between nodes, {ASSUMED.inside_node / 1e9:g} GB/s inside\n"
     "engine: the lowest ZeRO stage in which a rank's whole share fits in one micro-batch, else the configured one\n"
     "batch: micro-batch x accumulation; GiB: peak per GPU; MB sent: per rank and step\n"
     "images/s: with full and with no overlap of communication and computation; small batches are slower"
@@ -46,32 +56,33 @@ def nodes_table(command: TrainCommand) -> list[list[str]]:
     return [list(HEADS), *(row(command, plan_of(command, nodes)) for nodes in counts)]
 
 
-def plan_of(command: TrainCommand, nodes: int) -> Plan:
-    ranks = nodes * (command.dry_run_ranks or GPUS_PER_NODE)
+def plan_of(command: TrainCommand, nodes: int, cluster: Cluster = ASSUMED) -> Plan:
+    """The run on so many nodes of a cluster; UserError if its ranks cannot share the global batch."""
+    ranks = nodes * (command.dry_run_ranks or cluster.gpus_per_node)
     if command.train.global_batch % ranks:
         raise UserError(
             f"nodes={nodes} are {ranks} ranks, which cannot share train.global_batch={command.train.global_batch}; "
             f"choose a multiple of {ranks} (this changes the training; adapt the learning rate), or fewer nodes"
         )
-    work = fitted(command, work_of(command, ranks))
+    work = fitted(command, work_of(command, ranks), cluster.gpu_bytes)
     sent = sent_bytes(work)
-    images_per_second = speed(work, peak_tflops(GPU, work.engine.precision) or 0.0)
+    images_per_second = speed(work, peak_tflops(cluster.gpu, work.engine.precision) or 0.0)
     return Plan(
         work,
         nodes,
         sent,
-        sent / (BETWEEN if nodes > 1 else INSIDE),
+        sent / (cluster.between_nodes if nodes > 1 else cluster.inside_node),
         command.train.global_batch / images_per_second,
     )
 
 
-def fitted(command: TrainCommand, work: Work) -> Work:
+def fitted(command: TrainCommand, work: Work, gpu_bytes: int) -> Work:
     """The work in the lowest ZeRO stage in which a rank's share fits in one micro-batch, else in the configured one."""
     for zero in (1, 2, 3):
         engine = replace(work.engine, name="deepspeed", zero=zero, offload="none")
-        if largest_micro_batch(command, work, engine, MEMORY) == work.share:
+        if largest_micro_batch(command, work, engine, gpu_bytes) == work.share:
             return replace(work, engine=engine, micro_batch=work.share, accumulation=1)
-    fitting = max(1, largest_micro_batch(command, work, work.engine, MEMORY))
+    fitting = max(1, largest_micro_batch(command, work, work.engine, gpu_bytes))
     return replace(work, micro_batch=fitting, accumulation=work.share // fitting)
 
 

@@ -17,9 +17,8 @@ from lediflow.config.building.identity import is_done
 from lediflow.config.composition.command_line import explain
 from lediflow.config.composition.compose import composed, typed
 from lediflow.config.composition.literal import without_references
-from lediflow.config.submission.pipeline_tasks import TaskRequest, task_request
-from lediflow.config.submission.pipelines import Branch, branches
-from lediflow.config.submission.requests import COMMANDS, Request, check_ranks, job_record, slurm_options
+from lediflow.config.submission.pipelines import Branch, TaskRequest, branches, task_request
+from lediflow.config.submission.requests import SUBMITTABLE, Request, check_ranks, job_record, slurm_options
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 
@@ -66,7 +65,7 @@ def naming_task(branch: Branch, task: str) -> Iterator[None]:
         raise UserError(f"{place}: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
         about = "submit" if "slurm" in str(error) else command
-        what = explain(error, about) if command in COMMANDS else str(error)
+        what = explain(error, about) if command in SUBMITTABLE else str(error)
         own = f"options of the pipeline: {', '.join(branch.config.options)}; its tasks: {', '.join(branch.tasks)}"
         raise UserError(f"{place}: {what}\n{own}") from error
 

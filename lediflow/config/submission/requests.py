@@ -14,12 +14,11 @@ from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_name
 from lediflow.config.composition.checks import check_command
 from lediflow.config.composition.compose import composed, typed
 from lediflow.config.composition.literal import literal_arguments, override_value
-from lediflow.config.composition.schema import COMMANDS as SCHEMAS
-from lediflow.config.composition.schema import SubmitCommand
+from lediflow.config.composition.schema import COMMANDS, SubmitCommand
 from lediflow.config.composition.sweep import key_of, sweep_folder
 from lediflow.errors import UserError
 
-COMMANDS = ("train", "prepare", "encode", "sample", "evaluate")
+SUBMITTABLE = ("train", "prepare", "encode", "sample", "evaluate")
 OWN = ("slurm", "command", "pipeline")  # keys that are not options of the command
 
 
@@ -42,8 +41,8 @@ def parse_request(arguments: Sequence[str]) -> Request:
         key_of(item): item.partition("=")[2] for item in arguments if key_of(item) in ("command", "pipeline")
     }
     command = own.get("command", "train")
-    if command not in COMMANDS:
-        raise UserError(f"command={command} cannot be submitted; choose one of {', '.join(COMMANDS)}")
+    if command not in SUBMITTABLE:
+        raise UserError(f"command={command} cannot be submitted; choose one of {', '.join(SUBMITTABLE)}")
     slurm = [
         item
         for item in arguments
@@ -52,7 +51,7 @@ def parse_request(arguments: Sequence[str]) -> Request:
     rest = [item for item in arguments if key_of(item).partition(".")[0] not in OWN]
     slurm = literal_arguments(slurm, [SubmitCommand], is_sweep=False)
     if "pipeline" not in own:  # a pipeline has other schemas, see pipelines.schemas_of
-        rest = literal_arguments(rest, [SCHEMAS[command]], is_sweep=True)
+        rest = literal_arguments(rest, [COMMANDS[command]], is_sweep=True)
     return Request(command, rest, slurm, own.get("pipeline"))
 
 

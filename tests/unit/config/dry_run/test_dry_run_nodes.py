@@ -3,7 +3,7 @@
 import pytest
 from harness.commands import compose, invoke
 
-from lediflow.config.dry_run.nodes import nodes_table, plan_of
+from lediflow.config.dry_run.nodes import Cluster, nodes_table, plan_of
 from lediflow.errors import UserError
 
 FLOW = ("experiment=ffhq256_rgb_flow", "data.path=", "train.global_batch=256", "engine.precision=bfloat16")
@@ -15,15 +15,13 @@ def planned(*options, nodes=4):
 
 @pytest.mark.parametrize(
     "zero, weights_and_gradients",
-    [(1, 2), (2, 1 + 8), (3, 8 * (2 + 1))],
+    [(1, 2), (2, 1 + 64), (3, 64 * (2 + 1))],
     ids=["stage 1", "stage 2", "stage 3"],
 )
-def test_what_each_rank_sends_follows_from_the_stage(monkeypatch, zero, weights_and_gradients):
-    """On 4 ranks in 8 micro-batches: a ring passes 3/4 of each bfloat16 gradient and weight on."""
-    monkeypatch.setattr("lediflow.config.dry_run.nodes.MEMORY", 0)  # nothing fits: as configured
-    monkeypatch.setattr("lediflow.config.dry_run.nodes.largest_micro_batch", lambda *_: 8)
-    plan = plan_of(planned(f"engine.zero={zero}"), 1)
-    assert (plan.work.ranks, plan.work.micro_batch, plan.work.accumulation) == (4, 8, 8)
+def test_what_each_rank_sends_follows_from_the_stage(zero, weights_and_gradients):
+    """On 4 ranks in 64 micro-batches: a ring passes 3/4 of each bfloat16 gradient and weight on."""
+    plan = plan_of(planned(f"engine.zero={zero}"), 1, Cluster(gpu_bytes=0))  # nothing fits: as configured
+    assert (plan.work.ranks, plan.work.micro_batch, plan.work.accumulation) == (4, 1, 64)
     assert plan.sent_bytes == pytest.approx(3 / 4 * 2 * plan.work.parameters * weights_and_gradients)
 
 
