@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from lediflow.data.shards.reader import ShardIndex, ShardReader
-from lediflow.data.storage import local as local_storage
+from lediflow.data.storage import folders
 from lediflow.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_labels_name_the_class_folder(reader):
 
 
 def test_more_shards_than_are_kept_open_can_be_read(shards, reader, monkeypatch):
-    monkeypatch.setattr(local_storage, "OPEN_FILES", 2)
+    monkeypatch.setattr(folders, "OPEN_FILES", 2)
     few = ShardReader.open(shards)
     order = np.random.default_rng(0).permutation(50)
     np.testing.assert_array_equal(few.signals(order).mean, reader.signals(order).mean)
