@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lediflow.data.augmentation import Draws, linear_origin, numbers_of, shift
+from lediflow.data.augmentation import Draws, linear_origin, numbers_of
 
 GOLDEN = json.loads(Path(__file__).with_name("augmentation.json").read_text())
 SIDE = GOLDEN["side"]
@@ -38,5 +38,5 @@ def test_every_pixel_goes_where_the_reference_sends_it(row, draws):
     points = torch.tensor([[0, 0], [47, 0], [0, 47], [20, 31]], dtype=torch.float64)
     sent = points @ matrix[:, :2].T + matrix[:, 2] - middle
     unflipped = sent * (1 - 2 * torch.cat((draws.mirrored, draws.inverted)))
-    origin = unflipped @ linear_origin(draws)[0].T - SIDE * shift(draws)[0] + middle
+    origin = unflipped @ linear_origin(draws)[0].T - SIDE * shift_in_sides(draws)[0] + middle
     torch.testing.assert_close(origin, points, rtol=0, atol=1e-3)  # of a pixel: the matrix has 5 decimals
