@@ -1,14 +1,14 @@
-"""How large the package's files and functions are, counted from their syntax trees.
+"""Sizes of the package's files and functions, counted from their syntax trees.
 
     python tools/count_code.py                       the working tree
-    python tools/count_code.py c1c8a74 HEAD          commits side by side
-    python tools/count_code.py c1c8a74 HEAD --keep   the same, kept as results/code.json, then
-    python tools/render_results.py                   puts it into docs/architecture.md
+    python tools/count_code.py c1c8a74 HEAD          two commits in one table
+    python tools/count_code.py c1c8a74 HEAD --keep   write the counts to results/code.json, too; then
+    python tools/render_results.py                   renders them into docs/architecture.md
 
-Only `lediflow/**/*.py` counts: no tests, tools or configuration files. Lines are all lines of a file. A function's
-lines run from `def` to its last line, docstring included and decorators left out; methods and functions inside
-functions count too. Statements are those of the syntax tree without docstrings: unlike lines, they do not depend on how
-the code is wrapped.
+Only `lediflow/**/*.py` is counted: no tests, tools or configuration files. Lines are all lines of a file. A function's
+lines are those from `def` to its last line, with its docstring and without decorators; methods and nested functions are
+counted, too. Statements are those of the syntax tree without docstrings: unlike lines, they do not depend on how the
+code is wrapped.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read(tar: tarfile.TarFile, item: tarfile.TarInfo) -> str:
 
 
 def count(sources: Sources) -> Count:
-    """Sizes of files and functions; `small_files` leaves `__init__.py` out."""
+    """Sizes of files and functions; `small_files` does not count `__init__.py`."""
     lines = {path: len(text.splitlines()) for path, text in sources.items()}
     trees = [ast.parse(text) for text in sources.values()]
     functions = [length for tree in trees for length in function_lengths(tree)]
@@ -87,7 +87,7 @@ def function_lengths(tree: ast.AST) -> Iterator[int]:
 
 
 def statements(tree: ast.AST) -> int:
-    """Number of statements, without docstrings and other strings that stand alone."""
+    """Number of statements, without docstrings and other string expressions."""
     return sum(isinstance(node, ast.stmt) and not is_text(node) for node in ast.walk(tree))
 
 
@@ -122,7 +122,12 @@ def table(counts: Sequence[Count]) -> list[str]:
 
 
 def cells(found: Count) -> list[str]:
-    numbers = (found["files"], found["lines"], found["statements"], found["file_lines"])
+    numbers: tuple[int | list[int], ...] = (
+        found["files"],
+        found["lines"],
+        found["statements"],
+        found["file_lines"],
+    )
     numbers += (found["functions"], found["function_lines"], found["small_files"])
     return [found["code"], *map(text_of, numbers)]
 
@@ -143,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--keep", action="store_true", help=f"also write {KEPT}; commits only")
     options = parser.parse_args(arguments)
     if options.keep and not options.commits:
-        parser.error("--keep needs commits: a working tree has no name")
+        parser.error("--keep needs commits, because the working tree has no hash")
     counts = [counted(name, ROOT) for name in options.commits or [WORKING_TREE]]
     print("\n".join(table(counts)))
     if options.keep:

@@ -1,8 +1,7 @@
-"""The picture of the package's layers in docs/architecture.md, from the contract in pyproject.toml.
+"""The diagram of the package's layers in docs/architecture.md, from the contract in pyproject.toml.
 
 The contract is the one of type "layers" that `lint-imports` checks: its first layer is the highest; members of a layer
-that are separated by "|" may not import each other, members separated by ":" may. The picture is a Mermaid flowchart,
-which GitHub draws.
+that are separated by "|" may not import each other, members separated by ":" may. The diagram is a Mermaid flowchart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Renders docs/configuration.md from the dataclasses of the commands' options.
+"""Render docs/configuration.md from the dataclasses of the commands' options.
 
 The description of an option is the comment at its field, so that page and code agree.
 
@@ -168,7 +168,7 @@ def default_value(field: dataclasses.Field, chosen: Any) -> Any:
 
 
 def shown_default(value: Any, hint: Any, prefix: str) -> str:
-    """A default as typed on a command line, or what sets it."""
+    """A default as it is written on a command line, or where it is set."""
     if get_origin(hint) is list and dataclasses.is_dataclass(get_args(hint)[0]):
         return "a list, see [levels](#levels)"
     if value is dataclasses.MISSING or value == "???":

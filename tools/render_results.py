@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import campaign_tables
 import count_code
 import layers
-from campaign import tables as campaign_tables
 from PIL import Image
 
 from lediflow.evaluation import views as grid_table
@@ -276,7 +276,7 @@ def rendered(text: str, inside_blocks: dict[str, str]) -> str:
     for name, inside in inside_blocks.items():
         begin, end = f"<!-- render: {name} -->", f"<!-- end: {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        text = pattern.sub(lambda _, new=f"{begin}\n{inside}\n{end}": new, text)
+        text = pattern.sub(f"{begin}\n{inside}\n{end}".replace("\\", r"\\"), text)
     return text
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from common import Row, command_line, machine, measure, table, write_json
@@ -77,7 +78,7 @@ def timed(
     """One line of the table."""
     given = getattr(chosen, name)
     config = CodecConfig(name=name, path=given or str(random_weights(name, scratch)), precision=precision)
-    row = {"codec": name, "weights": "given" if given else "random", "precision": precision}
+    row: Row = {"codec": name, "weights": "given" if given else "random", "precision": precision}
     row |= {"compiled": "yes" if is_compiled else "no", "batch": batch}
     row["device"] = on_device(build_codec(config, chosen.device), chosen, is_compiled, batch)
     if chosen.source:
@@ -118,7 +119,7 @@ def from_files(config: CodecConfig, chosen: argparse.Namespace, is_compiled: boo
 
 
 def random_weights(name: str, scratch: Path) -> Path:
-    """A folder of weights as their publishers lay them out, random and always the same."""
+    """A folder of random weights, always the same, with the file names of the published ones."""
     folder = scratch / name
     if not folder.exists():
         folder.mkdir()
@@ -131,7 +132,8 @@ def random_sd2_vae(folder: Path) -> None:
     fix_torchvision()
     from diffusers import AutoencoderKL
 
-    AutoencoderKL(**SD2).save_pretrained(folder)
+    model: Any = AutoencoderKL(**SD2)  # diffusers' decorator hides the type of the class
+    model.save_pretrained(folder)
 
 
 def random_taesd(folder: Path) -> None:

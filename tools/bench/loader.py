@@ -51,19 +51,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_line(__doc__)
-    parser.add_argument("--latents", type=int, default=20_000, help="how many; 0: none")
-    parser.add_argument("--pictures", type=int, default=2_000, help="how many drawn JPEGs; 0: none")
+    parser.add_argument("--latents", type=int, default=20_000, help="number of latents; 0: none")
+    parser.add_argument("--pictures", type=int, default=2_000, help="number of generated JPEGs; 0: none")
     parser.add_argument("--picture-shards", type=Path, help="folder of JPEG shards to read instead")
     parser.add_argument("--loaders", nargs="+", choices=LOADERS, default=[*LOADERS])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, default=5.0, help="of measuring, for each number")
-    parser.add_argument("--folder", help="where the samples are written; default: the system's temporary one")
-    parser.add_argument("--output", help="JSON file for the rows and their birth certificate")
+    parser.add_argument("--seconds", type=float, default=5.0, help="measuring time per number")
+    parser.add_argument("--folder", help="folder for the samples; default: the system's temporary folder")
+    parser.add_argument("--output", help="JSON file for the rows and their provenance")
     return parser.parse_args(arguments)
 
 
 def sets(chosen: argparse.Namespace, scratch: Path) -> dict[str, Path]:
-    """Name -> folder of tars, written if need be."""
+    """Name -> folder of tars; generated sets are written."""
     found: dict[str, Path] = {}
     if chosen.latents:
         found["latents"] = written(scratch / "latents", latents(chosen.latents), chosen.latents, "npy")
@@ -110,7 +110,7 @@ def compared(name: str, folder: Path, chosen: argparse.Namespace, scratch: Path)
     rows: list[Row] = []
     for loader in chosen.loaders:
         if not LOADERS[loader].is_installed:
-            print(f"{loader} is not installed: left out", file=sys.stderr)
+            print(f"{loader} is not installed: skipped", file=sys.stderr)
             continue
         source = folder
         if LOADERS[loader].convert:
@@ -127,7 +127,7 @@ def compared(name: str, folder: Path, chosen: argparse.Namespace, scratch: Path)
 
 
 def asked(**request: object) -> str:
-    """What a process of its own printed last."""
+    """Run loaders.py in its own process; the last line that it prints."""
     script = Path(__file__).with_name("loaders.py")
     done = subprocess.run(
         [sys.executable, script, json.dumps(request)], check=True, stdout=subprocess.PIPE, text=True

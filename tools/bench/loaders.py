@@ -12,7 +12,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -35,7 +35,7 @@ SHUFFLE_BUFFER = 1000  # webdataset's; the others shuffle in blocks of their own
 
 @dataclass(frozen=True)
 class Loader:
-    """One library's way."""
+    """How one library loads batches."""
 
     package: str
     batches: Callable[[Path, int], Iterator[Any]]  # (folder, workers)
@@ -118,7 +118,7 @@ def mosaic_batches(folder: Path, workers: int) -> Iterator[Any]:
             return decoded(super().__getitem__(index)["payload"])
 
     dataset = Decoded(local=str(folder), shuffle=True, batch_size=BATCH)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, num_workers=workers)
+    loader: Iterable[Any] = torch.utils.data.DataLoader(dataset, batch_size=BATCH, num_workers=workers)
     while True:
         yield from loader
 
@@ -179,7 +179,9 @@ def resident_bytes(process: psutil.Process) -> int:
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     if "convert" in asked:
-        LOADERS[asked["convert"]].convert(Path(asked["tars"]), Path(asked["folder"]))
+        convert = LOADERS[asked["convert"]].convert
+        assert convert is not None  # loader.py asks only loaders with a format of their own
+        convert(Path(asked["tars"]), Path(asked["folder"]))
     else:
         found = measured(asked["name"], Path(asked["folder"]), asked["workers"], asked["seconds"])
         print(json.dumps(found), flush=True)

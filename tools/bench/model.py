@@ -5,7 +5,7 @@
     python tools/bench/model.py --models paper_rgb --kinds auxiliary velocity --cost      computed, nothing runs
 
 Further arguments are overrides of the training command, such as model.velocity.augmentation=false. TFLOP/s are
-those that lediflow.nn.cost counts, three forward passes for forward and backward; on a GPU they are compared
+those that lediflow.models.cost counts, three forward passes for forward and backward; on a GPU they are compared
 with a product of two 8192 x 8192 matrices, measured in the same process.
 """
 
@@ -29,7 +29,7 @@ from common import (
 from subjects import KINDS, PRECISIONS, Subject, activations_dtype, built, inputs_of, model_names, subject
 from torch import Tensor, nn
 
-from lediflow.models import parameter_groups
+from lediflow.models import AuxiliaryOutput, parameter_groups
 from lediflow.models.cost import cost_table
 
 LEARNING_RATE, WEIGHT_DECAY = 1e-6, 1e-2  # small, so that weights do not diverge in repeated steps
@@ -92,9 +92,10 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cost", action="store_true", help="print the computed cost of the models instead of running them"
     )
-    chosen, chosen.overrides = parser.parse_known_args(arguments)
-    if unknown := [override for override in chosen.overrides if "=" not in override]:
+    chosen, overrides = parser.parse_known_args(arguments)
+    if unknown := [override for override in overrides if "=" not in override]:
         parser.error(f"unknown: {' '.join(unknown)}; overrides look like key=value")
+    chosen.overrides = overrides
     return chosen
 
 
@@ -160,7 +161,7 @@ def passes(
     return found
 
 
-def image_outputs(output: Tensor | tuple) -> list[Tensor]:
+def image_outputs(output: Tensor | AuxiliaryOutput) -> list[Tensor]:
     """The outputs that a loss uses: the velocity, or all means and log variances of the auxiliary model."""
     if isinstance(output, Tensor):
         return [output]

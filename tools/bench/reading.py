@@ -2,9 +2,9 @@
 
     python tools/bench/reading.py --mib 4 16 64 256 --output results/bench_reading.json
 
-One rank of one, or of eight, reads its share of a window of two shards, as training does. Before each measurement
-the files are removed from the page cache. The server answers each request after `--delay-ms`, like an object store on
-the local network; it runs on this machine, so its bandwidth is limited by the processor.
+One rank, the only one or one of eight, reads its share of a window of two shards, as training does. Before each
+measurement the files are removed from the page cache. The server responds to each request after `--delay-ms`, like an
+object store on the local network; it runs on this machine, so its bandwidth is limited by the processor.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def written(folder: Path, mib: int) -> Path:
-    """Four shards of about so many MiB."""
+    """Four shards of about `mib` MiB each."""
     folder.mkdir()
     random, per_shard = np.random.default_rng(0), mib * 2**20 // SAMPLE_BYTES
     for number in range(SHARDS):
@@ -105,7 +105,7 @@ def forget(folder: Path) -> None:
 
 
 def rate_of(where: str, ranks: int, method: str, seconds: float) -> float:
-    """Samples a second of the first rank, from its first request to the end of an epoch or of the time."""
+    """Samples per second of rank 0, from its first request to the end of the epoch or of the time limit."""
     reading = ReadingConfig(method=method)
     reader = ShardReader.open(where, reading)
     batch = min(BATCH, max(1, len(reader) // (4 * ranks)))

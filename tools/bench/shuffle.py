@@ -2,15 +2,15 @@
 
     python tools/bench/shuffle.py --shards 70 --shard-samples 1024 --batch 64 --output results/bench_shuffle.json
 
-Samples are taken to lie in their shards in the worst order, sorted by whatever matters (`prepare` deals them at
-random, so its sets are mixed before any window is). Columns:
+Samples are assumed to be stored in the worst order, sorted by a property of interest. (`prepare` distributes them to
+shards at random, so its sets are already mixed.) Columns:
 
-spread      standard deviation of a batch's mean place in the set, against that of batches drawn at random; 1 is a
+spread      standard deviation of a batch's mean index in the set, relative to batches drawn at random; 1 is a
             perfect shuffle, sqrt(batch) = 8 a batch of neighbours
-neighbours  how far apart in the epoch samples come that are stored side by side, against a perfect shuffle (1)
-mates       chance that two samples of one batch meet again in a batch of the next epoch, against pure chance (1)
-shards      distinct shards that a batch reads from; this many bytes ranges lie apart
-open        shards that are read at the same time; with whole-shard reading as many are read ahead
+neighbours  distance within the epoch of samples that are stored next to each other, relative to a perfect shuffle (1)
+mates       probability that two samples of one batch are in one batch again in the next epoch, relative to chance (1)
+shards      distinct shards that a batch reads from
+open        shards in use at the same time; whole-shard reading prefetches as many
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def quality(window: int, chosen: argparse.Namespace) -> Row:
-    """The measures of one window, averaged over epochs."""
+    """The columns for one window, averaged over epochs."""
     sizes = np.full(chosen.shards, chosen.shard_samples)
     places = np.arange(sizes.sum())
     orders = [

@@ -12,7 +12,7 @@ from lediflow.config.building.trained_model import velocity_spec
 from lediflow.config.composition.compose import composed, conf_folder, typed
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.precision import computing_in
-from lediflow.models import AuxiliarySpec, LatentSamplerSpec, Spec, build_model, latent_shape
+from lediflow.models import AuxiliarySpec, LatentSamplerSpec, Spec, VelocitySpec, build_model, latent_shape
 from lediflow.models.cost import model_cost
 from lediflow.nn.cost import ModelCost
 
@@ -41,7 +41,7 @@ def model_names() -> list[str]:
 
 
 def training_command(model: str, prior: str, overrides: list[str]) -> TrainCommand:
-    """What `python -m lediflow.train model=MODEL prior=PRIOR OVERRIDES...` uses."""
+    """The configuration of `python -m lediflow.train model=MODEL prior=PRIOR OVERRIDES...`."""
     chosen = ["experiment=smoke", f"model={model}", f"prior={prior}", "data.path=none"]
     return typed(composed("train", [*chosen, *overrides]))
 
@@ -77,7 +77,7 @@ def built(
             nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
     if precision == "bfloat16":
         module = module.to(torch.bfloat16)
-    # the auxiliary model draws z in float32, so that its products are taken in bfloat16 by autocast alone
+    # the auxiliary model samples z in float32, so its matrix products are in bfloat16 only with autocast
     is_autocast = precision == "autocast" or (precision == "bfloat16" and subject.kind == "auxiliary")
     if mode is not None:
         module.compile(fullgraph=True, mode=mode)
@@ -96,5 +96,6 @@ def inputs_of(subject: Subject, device: torch.device, precision: str) -> tuple[T
     t = torch.rand(batch, device=device)
     if isinstance(spec, LatentSamplerSpec):
         return torch.randn(batch, spec.latent_channels, size, size, **options), t
+    assert isinstance(spec, VelocitySpec)
     x = torch.randn(batch, spec.image_channels, size, size, **options)
     return (x, t, torch.randn(batch, *spec.latent_shape, **options)) if spec.latent_dim else (x, t)

@@ -6,9 +6,11 @@
 
 Further arguments are overrides of the training command, such as train.ema.sigma_rels=[]. Each row is measured
 in its own process, because torch.compile and DeepSpeed change global state; under torchrun the processes are the ranks,
-one engine after another.
-`ms` is the median over rounds of ten steps, begun and ended with an idle device; `ratio` compares with the first row.
-`snapshot ms` is how long training stands still while a checkpoint is copied, `state MiB` what this rank writes of it.
+and the engines follow each other.
+
+`ms` is the median over rounds of ten steps; the device is idle before and after a round. `ratio` compares with the
+first row. `snapshot ms` is the time that training waits while a checkpoint is copied, `state MiB` the size of this
+rank's part of it.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
         "--rounds", type=int, default=5, help="rounds of ten steps, of which the median is taken"
     )
     parser.add_argument("--output", help="JSON file for the rows and their provenance")
-    chosen, chosen.overrides = parser.parse_known_args(arguments)
+    chosen, overrides = parser.parse_known_args(arguments)
+    chosen.overrides = overrides
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 Every script here plans ordinary commands, each with a name, and defines how the results of finished ones are collected.
 Small models share a GPU well. Running a script again continues interrupted commands. Results are rewritten whenever a
-command ends, so that little is lost with the machine.
+command ends, so that little is lost if the machine is lost.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def facts_of_rows(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """The same with floats rounded to five decimals, far below the noise of the measurements."""
+    """`value` with all floats rounded to five decimals, which is far below the noise of the measurements."""
     if isinstance(value, dict):
         return {key: rounded(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,11 +1,11 @@
-"""Experiment: regularisation of an auxiliary model on few pictures; one model per setting, measured on other pictures.
+"""Experiment: regularisation of an auxiliary model on few pictures; one model per setting, evaluated on other pictures.
 
     python tools/campaign/memorising.py --data SHARDS --others OTHER_SHARDS --name faces600 --folder runs/memorising \
         --cures base= dropout=model.auxiliary.levels.0.dropout=0.1,model.auxiliary.levels.1.dropout=0.1 ...
 
-A cure is NAME=OVERRIDE,OVERRIDE,... Each model exports the averaged weights of its best validation (train.export=best),
-which `evaluate mode=prior` measures on `--others`; the curve of held-out losses shows the last weights. For the whole
-chain see small_sets.py. Results are written to results/campaign/memorising_NAME.json.
+A cure (a setting) is NAME=OVERRIDE,OVERRIDE,... Each model exports the averaged weights of its best validation
+(train.export=best), which `evaluate mode=prior` measures on `--others`; the curve of held-out losses shows the last
+weights. For the whole chain see small_sets.py. Results are written to results/campaign/memorising_NAME.json.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ The start is not recorded in the run: sample and evaluate it with the same start
 stage.prior_widening=s and stage.prior_scale=k.
 
 floor=f        N(mu, k^2 max(sigma, f)^2 + s^2): no entry narrower than f
-octaves=a      the noise that widens is not white: each halving of frequency has 2^a times the amplitude, and the
-               deviation is s all the same (photographs' residuals fall off so; arXiv:2509.02971 asks for noise as
-               rough as the data in every band)
-interpolant=c  x_t = (1 - t) x_0 + t y + 4 c t (1 - t) n, target y - x_0 + 4 c (1 - 2 t) n: noise of deviation c half
-               way (stochastic interpolants, Albergo et al. 2023, arXiv:2303.08797; injection, arXiv:2510.06634)
+octaves=a      the added noise is not white: each halving of frequency has 2^a times the amplitude, while the total
+               deviation is still s (the spectrum of photographs' residuals falls in this way; arXiv:2509.02971 requires
+               noise as rough as the data in every band)
+interpolant=c  x_t = (1 - t) x_0 + t y + 4 c t (1 - t) n, target y - x_0 + 4 c (1 - 2 t) n: noise of deviation c at
+               t = 1/2 (stochastic interpolants, Albergo et al. 2023, arXiv:2303.08797; injection, arXiv:2510.06634)
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def coloured(noise: Tensor, octaves: float) -> Tensor:
 
 
 class NoisyPath:
-    """Noise between the ends of every path; the velocity is the noisy path's. Draws follow torch's own seed."""
+    """A path with added noise, which is 0 at both ends, and its velocity. The noise uses torch's global seed."""
 
     def __init__(self, peak: float) -> None:
         self.peak = peak

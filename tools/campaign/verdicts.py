@@ -1,12 +1,12 @@
-"""Experiment: does `evaluate mode=stages` name the fault? Chains with faults made on purpose, and their verdicts.
+"""Experiment: does `evaluate mode=stages` identify a fault? Chains with deliberate faults, and their verdicts.
 
     python tools/campaign/verdicts.py --source PICTURES --folder runs/verdicts [--codec TAESD_FOLDER]
 
-    plain     all stages trained alike, the flow's start widened by `auto`
-    sampler   the same, with a latent sampler that was trained on 1 % of its images
+    plain     no fault: all stages trained on the same number of images, the flow's start widened by `auto`
+    sampler   as plain, with a latent sampler that was trained on 1 % of its images
     memory    all stages trained on 300 of the pictures, the auxiliary model for 500 epochs
-    narrow    plain's stages, an auxiliary model whose sigma is held below NARROW, a start that is not widened
-    codec     all stages trained on TAESD's latents of the pictures, measured against the pictures (with --codec)
+    narrow    as plain, with an auxiliary model whose log variance is at most NARROW, and a start that is not widened
+    codec     all stages trained on TAESD's latents of the pictures, evaluated against the pictures (with --codec)
 
 All are ordinary commands. Running the script again continues interrupted ones. Results are written to
 results/campaign/verdicts.json: for each chain the verdict, its parts, the rows and the losses.
@@ -38,7 +38,7 @@ OF_A_ROW = ("z", "solver", "steps", "nfe", "images", "real_images", "mmd_name", 
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """The pictures as shards, and the first of them as shards of their own."""
+    """Write shards of all pictures, of the first FEW pictures, and with a codec of their latents."""
     size, folder = f"size={options.size}", options.folder
     everything = [
         "-m",
@@ -136,7 +136,7 @@ def plan(options: argparse.Namespace) -> Jobs:
 
 
 def is_wanted(name: str, jobs: Jobs, only: list[str]) -> bool:
-    """Whether a chain that was asked for needs it."""
+    """Whether a requested chain needs the job."""
     wanted = (
         [f"{chain}_stages" for chain in only] if only else [key for key in jobs if key.endswith("_stages")]
     )
@@ -144,7 +144,7 @@ def is_wanted(name: str, jobs: Jobs, only: list[str]) -> bool:
 
 
 def collect(folder: Path, jobs: Jobs) -> dict[str, Any]:
-    """What was said of every chain that has been measured."""
+    """The verdict, rows and losses of every chain that has been measured."""
     chains = {}
     for name in ("plain", *EXPECTED):
         path = folder / f"{name}_stages" / STAGES
@@ -171,7 +171,7 @@ def collect(folder: Path, jobs: Jobs) -> dict[str, Any]:
 
 
 def seconds_before() -> dict[str, float]:
-    """What commands took by the results that are there: one that finds its work done takes less."""
+    """Seconds by command in the existing results: a command whose work is already done would take less now."""
     if not RESULTS.is_file():
         return {}
     commands = read_results(RESULTS)["results"]["commands"]
@@ -179,13 +179,13 @@ def seconds_before() -> dict[str, float]:
 
 
 def images_seen(folder: Path, jobs: Jobs) -> dict[str, int]:
-    """By each training that has begun."""
+    """Images seen by each training that has begun."""
     seen = {name: curve(folder / name / "events.jsonl", "train", "loss").images_seen for name in jobs}
     return {name: int(images[-1]) for name, images in seen.items() if len(images)}
 
 
 def nothing() -> None:
-    """Preparing leaves no numbers to keep."""
+    """Collects nothing: preparation has no results."""
 
 
 def done(failed: list[str]) -> None:
@@ -195,27 +195,35 @@ def done(failed: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument(
-        "--source", required=True, help="a folder or archive of a few thousand colour pictures"
-    )
-    parser.add_argument("--folder", type=Path, required=True, help="of shards and runs")
+    parser.add_argument("--source", required=True, help="folder or archive of a few thousand colour pictures")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for shards and runs")
     parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--images", type=int, default=200_000, help="seen by every stage of a plain chain")
-    parser.add_argument("--held-out", type=float, default=0.1, help="share of the pictures")
-    parser.add_argument("--count", type=int, default=1024, help="generated images of each row")
-    parser.add_argument("--codec", help="folder of TAESD's weights; left out: no chain with a poor codec")
-    parser.add_argument("--only", nargs="*", default=[], choices=["plain", *EXPECTED], help="these chains")
+    parser.add_argument(
+        "--images", type=int, default=200_000, help="images that every stage of a chain is trained on"
+    )
+    parser.add_argument("--held-out", type=float, default=0.1, help="fraction of the pictures")
+    parser.add_argument("--count", type=int, default=1024, help="generated images per row")
+    parser.add_argument("--codec", help="folder of TAESD's weights; without it the chain `codec` is omitted")
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=["plain", *EXPECTED], help="run only these chains"
+    )
     parser.add_argument("--experiment", default="smoke")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="for every training")
     parser.add_argument(
-        "--train-latents", nargs="*", default=[], metavar="KEY=VALUE", help="for those on latents"
+        "--train", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every training"
     )
     parser.add_argument(
-        "--evaluate", nargs="*", default=[], metavar="KEY=VALUE", help="for every measurement"
+        "--train-latents",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides of trainings on latents",
     )
-    parser.add_argument("--at-once", type=int, default=4, help="commands side by side")
+    parser.add_argument(
+        "--evaluate", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every evaluation"
+    )
+    parser.add_argument("--at-once", type=int, default=4, help="number of commands in parallel")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -4,8 +4,8 @@
 
 trains the auxiliary model and the flow-matching baseline (FM), then a latent sampler and a flow for each width s, which
 start from N(mu, sigma^2 + s^2), and measures each with `evaluate mode=stages`: images whose z comes from the latent
-sampler, from training images, from held-out images. `--widths auto` is the toolkit's automatic choice.
-`--starts` adds flows whose start is shaped in other ways, as START:s or, with other importance weights, as
+sampler, from training images and from held-out images. `--widths auto` is the toolkit's automatic choice.
+`--starts` adds flows with other starts, as START:s or, with other importance weights, as
 START:s:EXPONENT,CAP: scale=3:0 (stage.prior_scale=3), scale=1:0.3:2,100, or a start of starts.py, floor=0.2:0.
 Results are written to results/campaign/widths_NAME.json.
 """
@@ -33,7 +33,7 @@ OF_THE_PRIOR = (
 
 
 def flows(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]:
-    """The flows by name: what stands before the command's module, and the overrides of training."""
+    """The flows by name: the arguments before the command's module, and the overrides of training."""
     widened = "stage.prior_widening={}".format
     found: dict[str, tuple[list[str], list[str]]] = {
         f"s{width}": ([], [widened(width), "stage.prior_scale=1"]) for width in options.widths
@@ -53,7 +53,7 @@ def flows(options: argparse.Namespace) -> dict[str, tuple[list[str], list[str]]]
 
 
 def under(before: list[str], command: list[str]) -> list[str]:
-    """A command `-m MODULE ...` under another start: `starts.py START MODULE ...`."""
+    """A command `-m MODULE ...` with another start: `starts.py START MODULE ...`."""
     return [*before, *command[1:]] if before else command
 
 
@@ -92,7 +92,7 @@ def plan(options: argparse.Namespace) -> Jobs:
 
 
 def collect(options: argparse.Namespace) -> dict[str, Any]:
-    """The rows of every flow that has been measured, and what the runs say of themselves."""
+    """The rows of every flow that has been measured, measures of the prior, and the losses of all runs."""
     folder, names = options.folder, list(flows(options))
     runs = ("auxiliary", "fm", "sampler", *(f"flow_{name}" for name in names))
     measured = {name: folder / f"stages_{name}" / "stages.json" for name in names}
@@ -111,7 +111,7 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def width_of(run: Path) -> float:
-    """The s that a flow was trained with, also where the toolkit chose it."""
+    """The s that a flow was trained with, also if `auto` chose it."""
     return float(json.loads((run / "export/config.json").read_text())["prior_widening"])
 
 

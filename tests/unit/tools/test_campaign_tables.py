@@ -11,7 +11,7 @@ TOOLS = Path(__file__).parents[3] / "tools"
 @pytest.fixture
 def tables(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module("campaign.tables")
+    return importlib.import_module("campaign_tables")
 
 
 def rows(z, **by_setting):

@@ -1,4 +1,4 @@
-"""The tables of results/campaign/*.json in Markdown: a renderer for each kind that the scripts beside this one keep."""
+"""Markdown tables of results/campaign/*.json: a renderer for each kind of experiment in tools/campaign."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def widths_lines(document: Results) -> list[str]:
 
 
 def small_lines(document: Results) -> list[str]:
-    """A chain under several settings: quality with each source of z, on unseen photographs, losses of every model."""
+    """A chain with several settings: quality for each source of z, on unseen photographs, losses of every model."""
     results = document["results"]
     cures, widths = results["cures"], results.get("widths", {})
     names = {name: with_start(name, widths.get(name)) for name in cures}
@@ -66,7 +66,7 @@ def with_start(name: str, width: Results | None) -> str:
 
 
 def unseen(results: Results, names: dict[str, str]) -> list[str]:
-    """Quality against photographs that no model saw, and how many images lie closer to a training image than they."""
+    """MMD to photographs that no model was trained on, and how often images are closer to a training image."""
     found = results.get("unseen")
     if not found:
         return []
@@ -95,7 +95,7 @@ def unseen(results: Results, names: dict[str, str]) -> list[str]:
 
 
 def memorising_lines(document: Results) -> list[str]:
-    """Auxiliary models under each cure: lowest and last held-out loss, and the best weights on other pictures."""
+    """Auxiliary models by regularisation: lowest and last held-out loss, and the best weights on other pictures."""
     cures = document["results"]["cures"]
     heads = [
         "cure",
@@ -120,7 +120,9 @@ def memorising_lines(document: Results) -> list[str]:
                 *(number(best.get(key)) for key in ("nll_nats", "sigma_geometric_mean", "kl_nats_per_image")),
             ]
         )
-    others = next((found["best_on_others"] for found in cures.values() if "best_on_others" in found), {})
+    others: Results = next(
+        (found["best_on_others"] for found in cures.values() if "best_on_others" in found), {}
+    )
     said = f" on {others['images']:,} pictures that no model saw" if others else ""
     return [
         *table(heads, body),
@@ -131,7 +133,7 @@ def memorising_lines(document: Results) -> list[str]:
 
 
 def samplers_lines(document: Results) -> list[str]:
-    """A comparison of latent samplers: how far each was trained, its losses, and the quality where it was measured."""
+    """A comparison of latent samplers: images seen, losses, and the quality of those that were measured."""
     results, measured = document["results"], document["results"]["samplers"]
     given = asked(document["certificate"]["command"])
     solves = dict.fromkeys(key.split(", ")[1] for key in measured)
@@ -154,7 +156,7 @@ def samplers_lines(document: Results) -> list[str]:
 
 
 def joint_lines(document: Results) -> list[str]:
-    """Decoders trained on with the flow: quality by source of z, and what becomes of the prior on held-out images."""
+    """Decoders trained together with the flow: quality by source of z, and measures of the prior on held-out images."""
     results, measured = document["results"], document["results"]["settings"]
     setup, before = results["setup"], results["prior_held_out"]
     names = {name: joint_decoder(name) for name in measured}
@@ -198,7 +200,7 @@ def joint_decoder(name: str) -> str:
 
 
 def origin(results: Results) -> str:
-    """Which code was run, where the certificate could not say it, and how the numbers were collected."""
+    """The commit of the code if it differs from the certificate's, and how the numbers were collected."""
     code = results.get("code")
     known = (
         [f"The machine saw the code as changes on top of the commit named; it is that of commit {code[:7]}."]
@@ -236,7 +238,7 @@ def start(name: str, width: float) -> str:
 
 
 def quality(measured: Results, names: dict[str, str], z: str = "sampler", head: str = "start") -> list[str]:
-    """A line for each flow, of one source of z, and one for the baseline; a column for each solver and evaluations."""
+    """A row for each flow and the baseline, for one source of z; a column for each solver and number of calls."""
     lines = {name: values(found["rows"], z) for name, found in measured.items()}
     lines[BASELINE] = {
         setting: value
@@ -257,14 +259,14 @@ def quality(measured: Results, names: dict[str, str], z: str = "sampler", head: 
 
 
 def values(rows: list[Results], z: str) -> dict[Setting, float]:
-    """MMD by setting, for one source of z; the prior alone, without the flow, is left out."""
+    """MMD by setting, for one source of z, without the rows of the prior alone."""
     return {(row["nfe"], row["solver"]): row["mmd"] for row in rows if row["z"] == z and row["nfe"]}
 
 
 def close_up(
     measured: Results, names: dict[str, str], runs: dict[str, str], losses: dict[str, Results]
 ) -> list[str]:
-    """Where z comes from, at few evaluations, and the flow's losses."""
+    """MMD for each source of z at few evaluations, and the flow's losses."""
     body = [
         [
             names[name],
@@ -283,7 +285,7 @@ def close_up(
 
 
 def by_source(found: Results | None) -> str:
-    """MMD with z of training images / held-out images / the sampler; midpoint, where there are several solvers."""
+    """MMD with z of training images / held-out images / the sampler; midpoint if there are several solvers."""
     if found is None:
         return ""
     each = [values(found["rows"], z) for z in KINDS]
@@ -293,7 +295,7 @@ def by_source(found: Results | None) -> str:
 
 
 def models(losses: dict[str, Results]) -> list[str]:
-    """How far each model came."""
+    """Images seen and losses of each model."""
     body = [
         [name, f"{found['images_seen']:,}", number(found.get("training")), number(found.get("held_out"))]
         for name, found in losses.items()
@@ -303,7 +305,7 @@ def models(losses: dict[str, Results]) -> list[str]:
 
 
 def taken_on(measured: Results, z: str = "sampler") -> str:
-    """What the numbers are, in words."""
+    """The sentence below a table that says what its numbers are."""
     first = next(iter(measured.values()))
     rows = [row for found in measured.values() for row in found["rows"] if row["z"] == z]
     half = median((row["high"] - row["low"]) / 2 for row in rows)
@@ -314,7 +316,7 @@ def taken_on(measured: Results, z: str = "sampler") -> str:
 
 
 def verdicts(measured: Results) -> list[str]:
-    """What `mode=stages` said limits the quality, where the commands said it."""
+    """How often `mode=stages` named each stage as the limit of the quality."""
     said = [found["verdict"]["limits"] for found in measured.values() if found.get("verdict")]
     counted = ", ".join(f"{name} {said.count(name)} times" for name in dict.fromkeys(said))
     return ["", f"What limits the quality, as `mode=stages` names it: {counted}."] if said else []
@@ -326,7 +328,7 @@ def cell(value: float | None, best: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits."""
+    """A number with three significant digits; "" for None."""
     return "" if value is None else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
 
 
@@ -336,7 +338,7 @@ def table(heads: list[str], body: list[list[str]]) -> list[str]:
 
 
 def shift_lines(document: Results) -> list[str]:
-    """How far the photographs of a set are from others of the same source: what no model on this set needs to beat."""
+    """MMD between a set and other photographs of the same source: a lower bound for models trained on the set."""
     body = []
     for name, found in document["results"]["sets"].items():
         low, high = found["mmd_interval"]
