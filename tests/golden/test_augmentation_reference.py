@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lediflow.data.augmentation import Draws, linear_origin, numbers_of
+from lediflow.data.augmentation import Draws, linear_origin, numbers_of, shift_in_sides
 
 GOLDEN = json.loads(Path(__file__).with_name("augmentation.json").read_text())
 SIDE = GOLDEN["side"]
