@@ -5,7 +5,6 @@ import json
 import pytest
 from harness.commands import succeed
 from harness.curves import assert_near_tensors, events, loss_curve, weights
-from harness.processes import torchrun
 
 # Only the order in which gradients are summed differs: 6e-8 for a sum, 2e-5 after a dozen AdamW steps, measured.
 # A gradient averaged wrongly, a moment lost or a step miscounted is off by more than 1e-2.
@@ -38,10 +37,7 @@ def local(root):
 def as_slurm_tasks(root, forks):
     """Two SLURM tasks, nothing sharded; the first to find that the pictures must be drawn."""
     data = f"data.path={root}/shards-of-two"
-    finished = forks.run_on_ranks(2, "lediflow.train", *options(root, "zero0"), data, *on_two(zero=0))
-    assert [process.status for process in finished] == [0, 0], "\n".join(
-        process.output for process in finished
-    )
+    forks.succeed_on_ranks(2, "lediflow.train", *options(root, "zero0"), data, *on_two(zero=0))
     return root / "zero0"
 
 
@@ -72,11 +68,12 @@ MOVES = {
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_a_run_moves_to_other_ranks_and_stages_in_the_middle(root, local, move):
+def test_a_run_moves_to_other_ranks_and_stages_in_the_middle(root, local, move, forks):
     run, (before, after) = move.replace(" ", "-").replace(",", ""), MOVES[move]
     for (ranks, engine), images in ((before, 96), (after, 192)):
-        finished = torchrun(ranks, "lediflow.train", *options(root, run), *engine, f"train.images={images}")
-        assert finished.status == 0, finished.output
+        forks.succeed_on_ranks(
+            ranks, "lediflow.train", *options(root, run), *engine, f"train.images={images}"
+        )
     (resumed,) = events(root / run, "resume")
     assert (resumed["images_seen"], resumed["ranks"]) == (96, after[0])
     assert_near_tensors(weights(root / run), weights(local), relative=CLOSE)

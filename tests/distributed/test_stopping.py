@@ -7,7 +7,7 @@ import signal
 import pytest
 from harness.commands import succeed
 from harness.curves import assert_near_tensors, assert_same_tensors, events, newest_state, weights
-from harness.processes import run, start, start_on_ranks, wait_for_all
+from harness.processes import start, wait_for_all
 
 STOPPED = 75
 ENDLESS = "train.images=1000000"  # the schedule has no decay, so that the length changes no step
@@ -38,9 +38,19 @@ def images_saved(folder):
     return events(folder, "checkpoint")[-1]["images_seen"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signalled_run_saves_and_its_continuation_equals_an_undisturbed_run_bit_for_bit(tmp_path, number):
-    process = start("lediflow.train", *options(tmp_path, "stopped"), ENDLESS)
+@pytest.fixture(params=["interpreter", "fork"])
+def starting(request):
+    """Starts a command, as a shell does or as a fork (harness/forks.py)."""
+    return start if request.param == "interpreter" else request.getfixturevalue("forks").start
+
+
+@pytest.mark.parametrize(
+    ("starting", "number"), [("interpreter", signal.SIGINT), ("fork", signal.SIGTERM)], indirect=["starting"]
+)
+def test_a_signalled_run_saves_and_its_continuation_equals_an_undisturbed_run_bit_for_bit(
+    tmp_path, starting, number
+):
+    process = starting("lediflow.train", *options(tmp_path, "stopped"), ENDLESS)
     process.wait_until(is_training(tmp_path / "stopped"))
     process.send(number)
     finished = process.wait()
@@ -57,10 +67,10 @@ def test_a_signalled_run_saves_and_its_continuation_equals_an_undisturbed_run_bi
     assert_same_tensors(newest_state(tmp_path / "stopped"), newest_state(tmp_path / "undisturbed"))
 
 
-def test_one_signalled_rank_stops_both_and_one_rank_goes_on(tmp_path):
+def test_one_signalled_rank_stops_both_and_one_rank_goes_on(tmp_path, forks):
     """SLURM may warn one task only: all save together, and the run continues wherever there is room."""
     folder = tmp_path / "stopped"
-    first, second = start_on_ranks(
+    first, second = forks.start_on_ranks(
         2, "lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "engine=deepspeed", "engine.zero=2"
     )
     until_training([first, second], folder)
@@ -77,9 +87,9 @@ def test_one_signalled_rank_stops_both_and_one_rank_goes_on(tmp_path):
     assert_near_tensors(weights(folder), weights(tmp_path / "undisturbed"), relative=1e-3)
 
 
-def test_a_stop_file_stops_both_ranks_and_is_gone_for_the_next_start(tmp_path):
+def test_a_stop_file_stops_both_ranks_and_is_gone_for_the_next_start(tmp_path, forks):
     folder = tmp_path / "stopped"
-    ranks = start_on_ranks(
+    ranks = forks.start_on_ranks(
         2, "lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "engine=deepspeed", "engine.zero=3"
     )
     until_training(ranks, folder)
@@ -91,8 +101,10 @@ def test_a_stop_file_stops_both_ranks_and_is_gone_for_the_next_start(tmp_path):
     succeed("train", *options(tmp_path, "stopped"), f"train.images={images_saved(folder) + FEW}")
 
 
-def test_a_run_that_nears_its_wall_time_saves_and_says_so(tmp_path):
-    finished = run("lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "stop.wall_minutes=0.1")
+def test_a_run_that_nears_its_wall_time_saves_and_says_so(tmp_path, forks):
+    finished = forks.start(
+        "lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "stop.wall_minutes=0.02"
+    ).wait()
     assert finished.status == 79, finished.output
     assert "the wall time is near; the state is saved" in finished.output
     saved = images_saved(tmp_path / "stopped")
@@ -100,10 +112,10 @@ def test_a_run_that_nears_its_wall_time_saves_and_says_so(tmp_path):
     assert events(tmp_path / "stopped", "resume")[-1]["images_seen"] == saved
 
 
-def test_a_signal_that_comes_before_the_first_step_is_not_lost(tmp_path):
+def test_a_signal_that_comes_before_the_first_step_is_not_lost(tmp_path, forks):
     """While the model is being built, say: the run saves after its first step and ends with the same status."""
     folder = tmp_path / "stopped"
-    process = start("lediflow.train", *options(tmp_path, "stopped"), ENDLESS)
+    process = forks.start("lediflow.train", *options(tmp_path, "stopped"), ENDLESS)
     process.wait_until(folder.is_dir)
     process.send(signal.SIGTERM)
     finished = process.wait()
@@ -111,9 +123,9 @@ def test_a_signal_that_comes_before_the_first_step_is_not_lost(tmp_path):
     succeed("train", *options(tmp_path, "stopped"), f"train.images={images_saved(folder) + FEW}")
 
 
-def test_several_ranks_without_deepspeed_are_refused_in_a_sentence(tmp_path):
+def test_several_ranks_without_deepspeed_are_refused_in_a_sentence(tmp_path, forks):
     environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
-    finished = run("lediflow.train", *options(tmp_path, "run"), env=environment)
+    finished = forks.start("lediflow.train", *options(tmp_path, "run"), env=environment).wait()
     assert finished.status == 2
     assert "use engine=deepspeed" in finished.output
     assert "Traceback" not in finished.output

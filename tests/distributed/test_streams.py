@@ -5,20 +5,19 @@ The expected run is the definition: one process, one position after the other.
 
 import json
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.processes import ROOT, Started, wait_for_all
+from harness.forks import Forked
+from harness.processes import wait_for_all
 
 from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import RunOrder
 from lediflow.data.synthetic import make_synthetic_images
 
-SCRIPT = ROOT / "tests" / "harness" / "stream_rank.py"
 WINDOW, GLOBAL, SAMPLES = 2, 24, 70  # batches run across the ends of epochs
 
 
@@ -32,7 +31,7 @@ def shards(tmp_path_factory) -> Path:
     return folder / "shards"
 
 
-def start(shards, state, world_size, steps, pause_seconds=0.0, **data) -> list[Started]:
+def start(forks, shards, state, world_size, steps, pause_seconds=0.0, **data) -> list[Forked]:
     """Ranks that continue from the state in a file, if there is one; the first keeps its own there."""
     options = {
         "shards": str(shards), "state": str(state),
@@ -41,23 +40,22 @@ def start(shards, state, world_size, steps, pause_seconds=0.0, **data) -> list[S
         "pause_seconds": pause_seconds, "shuffle_window": WINDOW, **data,
     }  # fmt: skip
     return [
-        Started([sys.executable, str(SCRIPT), json.dumps(options | {"rank": rank})])
-        for rank in range(world_size)
+        forks.start("harness.stream_rank", json.dumps(options | {"rank": rank})) for rank in range(world_size)
     ]
 
 
-def images_of(ranks: list[Started]) -> list[tuple[int, str, int]]:
+def images_of(ranks: list[Forked]) -> list[tuple[int, str, int]]:
     """[position, key, checksum] of every image that any rank got."""
     lines = [line for rank in ranks for line in rank.output().splitlines() if line.endswith("]]")]
     return [tuple(image) for line in lines for image in json.loads(line)]
 
 
-def steps_done(rank: Started) -> int:
+def steps_done(rank: Forked) -> int:
     """Whole steps of two micro-batches."""
     return rank.output().count("]]\n") // 2
 
 
-def finished(ranks: list[Started]) -> list[tuple[int, str, int]]:
+def finished(ranks: list[Forked]) -> list[tuple[int, str, int]]:
     ended = wait_for_all(ranks)
     assert [rank.status for rank in ended] == [0] * len(ranks), "\n".join(rank.output for rank in ended)
     return images_of(ranks)
@@ -71,10 +69,12 @@ def expected_keys(shards, last_batch="fill", count=1000) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def chain(shards, tmp_path_factory):
+def chain(shards, tmp_path_factory, forks):
     """Three ranks, killed; then eight, then two, then one: [(position, key, checksum)] of each."""
     state = tmp_path_factory.mktemp("state") / "state.json"
-    three = start(shards, state, 3, steps=10_000, pause_seconds=0.05, threads=7)  # more loaders than shards
+    three = start(
+        forks, shards, state, 3, steps=10_000, pause_seconds=0.05, threads=7
+    )  # more loaders than shards
     three[0].wait_until(lambda: state.exists() and json.loads(state.read_text())["position"] >= 5 * GLOBAL)
     checkpoint = json.loads(state.read_text())
     for rank in three:  # a checkpoint is made when all ranks have done its steps
@@ -85,7 +85,7 @@ def chain(shards, tmp_path_factory):
     state.write_text(json.dumps(checkpoint))
     parts = [[image for image in images_of(three) if image[0] < checkpoint["position"]]]
     for world_size, threads in ((8, 1), (2, 3), (1, 2)):
-        parts.append(finished(start(shards, state, world_size, steps=4, threads=threads)))
+        parts.append(finished(start(forks, shards, state, world_size, steps=4, threads=threads)))
     return parts
 
 
@@ -111,8 +111,8 @@ def test_every_sample_came_once_an_epoch_with_its_own_pixels(chain):
             assert pixels.setdefault(key, checksum) == checksum
 
 
-def test_ranks_that_drop_the_last_batch_drop_the_same_and_none_waits(shards, tmp_path):
-    images = finished(start(shards, tmp_path / "state", 2, steps=6, last_batch="drop"))
+def test_ranks_that_drop_the_last_batch_drop_the_same_and_none_waits(shards, tmp_path, forks):
+    images = finished(start(forks, shards, tmp_path / "state", 2, steps=6, last_batch="drop"))
     keys = expected_keys(shards, "drop", 6 * GLOBAL)
     assert sorted((position, key) for position, key, _ in images) == list(enumerate(keys))
     per_epoch = SAMPLES // GLOBAL * GLOBAL

@@ -7,19 +7,26 @@ process lives (-9: ended by SIGKILL).
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
 import sys
 import traceback
 
-import deepspeed  # noqa: F401 - so that no child must
+# everything that a child would import otherwise; DeepSpeed imports its Muon late, which takes a second of torch.compile
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+import webdataset  # noqa: F401
 
+import lediflow.engine.deepspeed
 import lediflow.evaluate
 import lediflow.train  # noqa: F401
+from harness.commands import compose_raw
 
 
 def serve() -> None:
+    compose_raw("train", "experiment=smoke", "stage=auxiliary")  # fills the caches of Hydra's parser
+    gc.freeze()  # DeepSpeed collects garbage often: children need not go through all imported modules each time
     for line in sys.stdin:
         wish = json.loads(line)
         print(json.dumps(ended(wish["ended"]) if "ended" in wish else fork(**wish)), flush=True)

@@ -38,6 +38,12 @@ class Forks:
         """As `start_on_ranks`, to the end of every rank."""
         return wait_for_all(self.start_on_ranks(ranks, module, *arguments))
 
+    def succeed_on_ranks(self, ranks: int, module: str, *arguments: object) -> None:
+        """As `run_on_ranks`; fails if a rank does."""
+        finished = self.run_on_ranks(ranks, module, *arguments)
+        said = "\n".join(process.output for process in finished)
+        assert [process.status for process in finished] == [0] * ranks, said
+
     def ask(self, wish: dict[str, Any]) -> Any:
         assert self.server.stdin and self.server.stdout
         self.server.stdin.write(json.dumps(wish) + "\n")

@@ -1,4 +1,4 @@
-"""One rank of a run that only reads: `python stream_rank.py OPTIONS`, options as JSON.
+"""One rank of a run that only reads: `python -m harness.stream_rank OPTIONS`, options as JSON.
 
 Prints one line per micro-batch: [position, key, CRC-32 of the pixels] of each image. The first rank keeps the
 stream's state of whole steps in a file, as a checkpoint does. Sleeps after each step, to be killed at leisure.
