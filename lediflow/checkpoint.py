@@ -19,9 +19,9 @@ from lediflow.models.export import CONFIG, save_tensors
 from lediflow.records import object_if_any
 from lediflow.run_folder import RunFolder
 from lediflow.text import PLANNED, duration, gigabytes, megabytes, number_table
-from lediflow.training.exporting import BEST, LAST, export_weights, exported_facts
+from lediflow.training.exporting import BEST, LAST, WEIGHTS, export_weights, exported_facts
 
-WHICH = {None: None, "averaged": LAST, "best": BEST}  # --weights -> the value of train.export
+WHICH = {None: None} | {words: which for which, words in WEIGHTS.items()}  # --weights -> train.export
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ are the same file.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lediflow.models.export import publish, save_weights
 
 LAST, PATIENCE, IMAGES = "last", "patience", "images"
 EXPORTS = (LAST, BEST)
+WEIGHTS = {LAST: "averaged", BEST: "best"}  # train.export -> --weights of `lediflow.checkpoint export`
 
 
 def export_weights(
@@ -62,13 +64,25 @@ def exported_facts(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
 
 def best_validation(checkpoint: Checkpoint, best: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The best validation; UserError for a checkpoint without its weights."""
-    is_kept = any(key.startswith(f"{BEST}/") for key in checkpoint.state.shapes)
-    if best is None or not is_kept:
+    if best is None or not holds_best(checkpoint):
+        run = checkpoint.path.parent.parent
         raise UserError(
             f"{checkpoint.path} holds no weights of a best validation: the run was not trained with train.export=best, "
-            "or had no validation until there; export its last averaged weights (--weights averaged)"
+            f"or had no validation until there; export its last averaged weights: {export_command(run, LAST)}"
         )
     return best
+
+
+def holds_best(checkpoint: Checkpoint) -> bool:
+    """Whether the weights of the best validation are in the checkpoint."""
+    return any(key.startswith(f"{BEST}/") for key in checkpoint.state.shapes)
+
+
+def export_command(run: Path, which: str) -> str:
+    """The command line that exports the last or the best weights from a run's newest checkpoint."""
+    return shlex.join(
+        ["python", "-m", "lediflow.checkpoint", "export", str(run), "--weights", WEIGHTS[which]]
+    )
 
 
 def finite(loss: float) -> float | None:

@@ -21,6 +21,7 @@ from lediflow.tracking.event_log import TURNED, Event, number
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
+from lediflow.training.exporting import holds_best
 from lediflow.training.held_out import HeldOut, Point, Turn
 from lediflow.training.validation import Validation
 
@@ -91,9 +92,7 @@ class HeldOutMonitor:
         fault = ""
         if self.validation is not None and known.samples != self.history.samples:
             fault = "the held-out samples have changed"
-        elif self.config.export == BEST and not any(
-            key.startswith(f"{BEST}/") for key in checkpoint.state.shapes
-        ):
+        elif self.config.export == BEST and not holds_best(checkpoint):
             fault = "the checkpoint has no best weights, since the run was not trained with train.export=best"
         if not fault:
             self.history = known

@@ -83,6 +83,14 @@ def test_the_same_command_finds_it_finished_and_another_export_is_refused(best, 
     assert f"finished ({end} images): nothing to do" in succeed("train", *options(root, "best", *BEST)).err
     said = invoke("train", *options(root, "best", *BEST, "train.export=last"))
     assert (said.status, "train.export: best, now last" in said.err) == (REFUSED, True)
+    assert said.err.endswith(f"python -m lediflow.checkpoint export {best[0]} --weights averaged\n")
+
+
+def test_the_best_weights_of_a_run_that_did_not_keep_them_need_another_run(last, root):
+    end = facts(last[0] / "export")["trained_images"]
+    said = invoke("train", *options(root, "last"), f"train.images={end}", "train.export=best")
+    assert (said.status, "train.export: last, now best" in said.err) == (REFUSED, True)
+    assert said.err.endswith(f"train again with another run=, such as run={last[0]}-best\n")
 
 
 def test_a_watcher_knows_that_patience_ended_the_run(best, tmp_path):
@@ -120,6 +128,7 @@ def test_the_best_is_exported_again_to_the_same_file_and_others_on_request(best,
     )  # fmt: skip
     said = invoke("checkpoint", "export", last[0], "--weights", "best", "--output", tmp_path / "none")
     assert (said.status, "was not trained with train.export=best" in said.err) == (REFUSED, True)
+    assert said.err.endswith(f"python -m lediflow.checkpoint export {last[0]} --weights averaged\n")
 
 
 def test_a_child_pins_what_was_exported(best, root, tmp_path):

@@ -10,9 +10,10 @@ from typing import Any
 from lediflow.config.building.parent import Parent, has_parent
 from lediflow.config.building.warm_start import WarmStart, warm_start_hash
 from lediflow.config.composition.schema import TrainCommand
+from lediflow.engine.checkpoints import CheckpointFolder
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
-from lediflow.training.exporting import LAST, has_ended, trained_images
+from lediflow.training.exporting import BEST, LAST, export_command, has_ended, holds_best, trained_images
 from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.resume import differences, with_recorded_width
 
@@ -84,13 +85,26 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
     changed += differences(
         {"train.export": facts.get("export", LAST)}, {"train.export": command.train.export}
     )
-    if changed := changed + parent_changes(facts, command):
+    if others := changed + parent_changes(facts, command):
+        advice = "choose another run="
+        if len(others) == 1 and others[0].startswith("train.export"):
+            advice = advice_for_export(folder, command.train.export)
         raise UserError(
-            f"{folder.root} is finished, but was trained with other options ({'; '.join(changed)}); "
-            "choose another run="
+            f"{folder.root} is finished, but was trained with other options ({'; '.join(others)}); {advice}"
         )
     log.info("%s is finished (%d images): nothing to do", folder.root, trained_images(facts))
     return True
+
+
+def advice_for_export(folder: RunFolder, which: str) -> str:
+    """What to do where a finished run exported the other of the last and the best weights."""
+    newest = CheckpointFolder(folder.checkpoints).newest()
+    if newest is not None and (which == LAST or (which == BEST and holds_best(newest))):
+        return f"its newest checkpoint holds these weights: {export_command(folder.root, which)}"
+    return (
+        "its checkpoints hold no weights of a best validation, which are kept from the start of a run; train again "
+        f"with another run=, such as run={folder.root}-best"
+    )
 
 
 def verified_export(folder: RunFolder) -> dict[str, Any] | None:
