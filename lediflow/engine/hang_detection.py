@@ -33,7 +33,7 @@ from lediflow.records import UNREADABLE, read_dataclass, read_record
 
 
 class Phase(enum.StrEnum):
-    """The part of the program that a rank is in; each has a time limit of its own (WatchdogConfig)."""
+    """The part of the program that a rank is in; each has a time limit of its own (Limits)."""
 
     STARTING = "starting"  # building and compiling, until the first step is done
     DATA = "data"
@@ -118,23 +118,29 @@ def clear_earlier(folder: Path, session: str) -> None:
 
 @dataclass(kw_only=True)
 class WatchdogConfig:
-    every_seconds: float = bounded(5.0, above=0)  # between two heartbeats; each is one small file per rank
+    """The limits that depend on models and disks; the others are constants of `Limits`."""
+
     # longest building and compiling, first step included
     starting_seconds: float = bounded(3600.0, above=0)
     data_seconds: float = bounded(300.0, above=0)  # longest wait for a batch
     # longest step; NCCL ends a process after 600 s without naming the rank it waited for
     step_seconds: float = bounded(300.0, above=0)
-    saving_seconds: float = bounded(1800.0, above=0)  # longest save
-    validating_seconds: float = bounded(1800.0, above=0)  # longest validation
-    finishing_seconds: float = bounded(1800.0, above=0)  # longest time after the last step
-    # a rank whose heartbeat has not changed for this long counts as silent
-    silent_seconds: float = bounded(60.0, above=0)
-    # ranks end themselves this long after another one failed; 0: never
-    grace_seconds: float = bounded(30.0, at_least=0)
     # stalled ranks end themselves this long after their stacks were dumped; 0: never
     end_after_seconds: float = bounded(600.0, at_least=0)
 
-    def limit(self, heartbeat: Heartbeat) -> float:
+
+@dataclass(kw_only=True)
+class Limits(WatchdogConfig):
+    """All limits of the watchdog in seconds."""
+
+    every_seconds: float = 5.0  # between two heartbeats; each is one small file per rank
+    saving_seconds: float = 1800.0  # longest save
+    validating_seconds: float = 1800.0  # longest validation
+    finishing_seconds: float = 1800.0  # longest time after the last step
+    silent_seconds: float = 60.0  # a rank whose heartbeat has not changed for this long counts as silent
+    grace_seconds: float = 30.0  # ranks end themselves this long after another one failed
+
+    def of(self, heartbeat: Heartbeat) -> float:
         """Longest time in seconds that a rank may stay in its phase."""
         seconds = getattr(self, f"{heartbeat.phase}_seconds")
         return max(seconds, self.starting_seconds) if heartbeat.steps == 0 else seconds
@@ -171,22 +177,22 @@ class Trouble:
         return f"{self.kind} {self.ranks} {[(one['steps'], one['beats']) for one in self.seen]}"
 
 
-def find_trouble(sights: Sequence[Sight], config: WatchdogConfig) -> Trouble | None:
+def find_trouble(sights: Sequence[Sight], limits: Limits) -> Trouble | None:
     """The most severe trouble: failed ranks, else silent ones, else ranks that stay behind for too long; or None."""
     alive = [sight for sight in sights if sight.heartbeat.state == RankState.ALIVE]
     if failed := [sight for sight in sights if sight.heartbeat.state == RankState.FAILED]:
         words = (f"{_name(sight)} failed: {sight.heartbeat.message}" for sight in failed)
         return _trouble("rank_failed", failed, "; ".join(words))
-    if silent := [sight for sight in alive if sight.unchanged_seconds > _longest_silence(sight, config)]:
+    if silent := [sight for sight in alive if sight.unchanged_seconds > _longest_silence(sight, limits)]:
         words = (f"{sight} is {sight.silence}" for sight in silent)
         return _trouble("rank_silent", silent, "; ".join(words))
     behind = _behind(alive)
-    if all(sight.seconds_in_phase <= config.limit(sight.heartbeat) for sight in behind):
+    if all(sight.seconds_in_phase <= limits.of(sight.heartbeat) for sight in behind):
         return None
     who = ", ".join(map(str, behind))
     if len(behind) == len(alive) > 1:
         return _trouble("stall", behind, f"every rank stands at the same place: {who}")
-    longest = max(config.limit(sight.heartbeat) for sight in behind)
+    longest = max(limits.of(sight.heartbeat) for sight in behind)
     waiting = "; the other ranks wait" if len(alive) > 1 else ""
     return _trouble("stall", behind, f"{who} stays longer than the {longest:.0f} s of its phase{waiting}")
 
@@ -196,9 +202,9 @@ def _behind(alive: Sequence[Sight]) -> list[Sight]:
     return [sight for sight in alive if sight.heartbeat.place == first]
 
 
-def _longest_silence(sight: Sight, config: WatchdogConfig) -> float:
+def _longest_silence(sight: Sight, limits: Limits) -> float:
     has_begun = sight.heartbeat.written > 0
-    return config.silent_seconds if has_begun else config.starting_seconds
+    return limits.silent_seconds if has_begun else limits.starting_seconds
 
 
 def _name(sight: Sight) -> str:

@@ -97,10 +97,6 @@ class StopRequest:
         self._is_file_seen = False
         self._next_look = -float("inf")
 
-    @property
-    def is_raised(self) -> bool:
-        return self.vote() is not StopReason.NONE
-
     def vote(self) -> StopReason:
         """This rank's reason to stop now; cheap enough for every step."""
         if not self.holds():
@@ -173,6 +169,8 @@ class StopRequest:
 
 
 STEPS_UNTIL_ANSWERED = 2
+MARGIN_SECONDS = 60.0  # between the end of the last save and the wall time
+SAVE_SECONDS = 60.0  # assumed duration of a save until one was measured
 SEEN_LATELY = 256  # durations of each kind that count; older ones are forgotten
 LARGEST_SHARE = 0.05  # of the whole time: upper limit of the margin, and of the assumed duration of a save
 
@@ -181,22 +179,28 @@ LARGEST_SHARE = 0.05  # of the whole time: upper limit of the margin, and of the
 class StopConfig:
     # save and stop this long after the start; null: SLURM's limit, if any
     wall_minutes: float | None = bounded(None, above=0)
-    # between the end of the last save and the wall time, at most 5 % of it
-    margin_seconds: float = bounded(60.0, at_least=0)
-    # assumed duration of a save until one was measured, at most 5 % of the wall time
-    save_seconds: float = bounded(60.0, at_least=0)
 
 
 class Deadline:
-    """The latest moment to ask for a stop: `observe` durations, then ask `is_near`."""
+    """The latest moment to ask for a stop: `observe` durations, then ask `is_near`.
 
-    def __init__(self, end: float, config: StopConfig, clock: Callable[[], float] = time.time) -> None:
+    The margin and the assumed duration of a save are at most LARGEST_SHARE of the time from now to `end` each.
+    """
+
+    def __init__(
+        self,
+        end: float,
+        clock: Callable[[], float] = time.time,
+        *,
+        margin_seconds: float = MARGIN_SECONDS,
+        save_seconds: float = SAVE_SECONDS,
+    ) -> None:
         self.end = end
         self.clock = clock
         largest = max(0.0, LARGEST_SHARE * (end - clock()))
-        self.margin = min(config.margin_seconds, largest)
+        self.margin = min(margin_seconds, largest)
         self.seen: dict[str, deque[float]] = {}
-        self.longest = {"step": 0.0, "save": min(config.save_seconds, largest)}
+        self.longest = {"step": 0.0, "save": min(save_seconds, largest)}
         self.is_compiled = False
         self.stop_at = self._latest_stop()
 
@@ -236,7 +240,7 @@ def find_deadline(
     ends = _slurm_end(env)
     if config.wall_minutes is not None:
         ends.append(started + 60 * config.wall_minutes)
-    return Deadline(min(ends), config, clock) if ends else None
+    return Deadline(min(ends), clock) if ends else None
 
 
 def _slurm_end(env: Mapping[str, str]) -> list[float]:

@@ -25,12 +25,12 @@ from typing import NamedTuple
 
 from lediflow.engine.hang_detection import (
     Heartbeat,
+    Limits,
     Observer,
     Phase,
     RankState,
     Trouble,
     TroubleBook,
-    WatchdogConfig,
     clear_earlier,
     find_trouble,
     write_heartbeat,
@@ -65,7 +65,7 @@ class Watchdog:
         self,
         folder: Path,
         ranks: Ranks,
-        config: WatchdogConfig,
+        limits: Limits,
         report: Callable[..., None],
         *,
         session: str,
@@ -73,7 +73,7 @@ class Watchdog:
         leave: Callable[[int], None] = os._exit,
     ) -> None:
         self.folder, self.stacks = folder / "heartbeats", folder / "stacks"
-        self.ranks, self.config, self.report, self.clock, self.leave = ranks, config, report, clock, leave
+        self.ranks, self.limits, self.report, self.clock, self.leave = ranks, limits, report, clock, leave
         self.place = Place(Phase.STARTING, 0, 0, clock())
         self.heartbeat = Heartbeat(
             rank=ranks.rank, session=session, host=socket.gethostname(), pid=os.getpid()
@@ -108,7 +108,7 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.is_over.set()
-        self.thread.join(self.config.every_seconds)
+        self.thread.join(self.limits.every_seconds)
         if self.thread.is_alive():
             return  # it hangs in a write: a second writer would hang too
         with contextlib.suppress(OSError):
@@ -118,7 +118,7 @@ class Watchdog:
     def _watch(self) -> None:
         is_reported = False
         while not self.is_over.is_set():
-            self.held.put_off(self.config.silent_seconds)
+            self.held.put_off(self.limits.silent_seconds)
             try:
                 self.tick()
             except OSError as error:
@@ -127,14 +127,14 @@ class Watchdog:
                         "heartbeats cannot be written to %s (%s); training goes on", self.folder, error
                     )
                 is_reported = True
-            self.is_over.wait(self.config.every_seconds)
+            self.is_over.wait(self.limits.every_seconds)
 
     def tick(self) -> None:
         """One round: write the heartbeat, look for trouble, act on it."""
         beat = self._write()
         if (trouble := self.book.next()) is not None:
             self._react_to(trouble)
-        elif self.ranks.rank < OBSERVERS or beat.seconds > self.config.limit(beat):
+        elif self.ranks.rank < OBSERVERS or beat.seconds > self.limits.of(beat):
             self._look()
         self._leave_if_stuck()
 
@@ -154,7 +154,7 @@ class Watchdog:
         return self.heartbeat
 
     def _look(self) -> None:
-        trouble = find_trouble(self.observer.look(), self.config)
+        trouble = find_trouble(self.observer.look(), self.limits)
         if trouble is None or trouble.key in self.known:
             return
         if self.book.write(trouble):
@@ -179,7 +179,7 @@ class Watchdog:
                 log.warning("going on, %.0f s after: %s", self.clock() - since, trouble.sentence)
             self.stuck = None
             return
-        patience = self.config.grace_seconds if has_failed else self.config.end_after_seconds
+        patience = self.limits.grace_seconds if has_failed else self.limits.end_after_seconds
         if patience and self.clock() - since > patience:
             log.critical("rank %d ends: %s", self.ranks.rank, trouble.sentence)
             sys.stdout.flush()

@@ -21,15 +21,13 @@ from lediflow.ranges import bounded
 log = logging.getLogger(__name__)
 
 NAMED = 8  # samples named in a warning
+RETURNS = 3  # times that one start of the run goes back to a checkpoint before it ends with an error
 
 
 @dataclass(kw_only=True)
 class BadStepsConfig:
     # consecutive steps left out before the run goes back to its last checkpoint
     in_a_row: int = bounded(8, at_least=1)
-    returns: int = bounded(
-        3, at_least=0
-    )  # times that one start of the run goes back before it ends with an error
 
 
 @dataclass
@@ -96,9 +94,9 @@ class BadSteps:
     def count_return(self, folder: object) -> None:
         """Count one return to the last checkpoint; UserError if there were too many."""
         self.returns += 1
-        if self.returns > self.config.returns:
+        if self.returns > RETURNS:
             raise UserError(
-                f"{self.in_a_row} steps in a row had no finite gradient, again after {self.config.returns} returns to "
+                f"{self.in_a_row} steps in a row had no finite gradient, again after {RETURNS} returns to "
                 f"the last good checkpoint (in {folder}); lower train.learning_rate, raise "
                 "train.schedule.warmup_images, or look at the samples that the log names"
             )

@@ -31,7 +31,7 @@ from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.ranges import bounded, check_ranges
+from lediflow.ranges import bounded
 from lediflow.stages.protocol import Stage, StageLoss
 from lediflow.training.held_out import Losses
 from lediflow.training.recording import Totals
@@ -53,9 +53,6 @@ class ValidationConfig:
     every_images: int | None = bounded(None, at_least=0)
     # of the held-out ones, the same each time; more: less noise, longer validations
     samples: int = bounded(512, at_least=1)
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "train.validation.")
 
 
 def build_validation(

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from harness.commands import invoke, succeed
+from omegaconf import OmegaConf
 
 from lediflow.tracking.event_log import read_events
 
@@ -82,6 +83,28 @@ def test_options_that_change_nothing_of_its_identity_are_noted_when_they_change(
     assert noted["images_seen"] == 96
     changed = [change for change in noted["changed"] if not change.startswith("options.run")]  # it is a copy
     assert changed == ["options.engine.gradient_clip: 1.0, now 0.5", "options.train.images: 96, now 144"]
+
+
+REMOVED = {"stop.margin_seconds": 60.0, "train.ema.ramp": 0.1, "watchdog.grace_seconds": 30.0}
+
+
+def test_a_run_whose_record_names_options_of_an_earlier_release_continues(run, finished, tmp_path):
+    folder, command = run
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copytree(folder, undisturbed)
+    record = OmegaConf.load(folder / "config.yaml")
+    for option, value in REMOVED.items():
+        OmegaConf.update(record, option, value, force_add=True)
+    OmegaConf.save(record, folder / "config.yaml")
+
+    for place in (folder, undisturbed):
+        succeed("train", *command[:-1], f"run={place}", "train.images=144")
+    ends = [sha256(path) for path in tmp_path.glob("*/checkpoints/000000000144/slice-*")]
+    assert len(ends) == 2 and len({*ends}) == 1
+    (noted,) = [event for event in read_events(folder / "events.jsonl") if event["event"] == "options"]
+    assert {f"options.{option}: {value}, now nothing" for option, value in REMOVED.items()} <= {
+        *noted["changed"]
+    }
 
 
 def test_a_stop_file_that_came_too_late_does_not_stop_the_next_start(run):

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from harness.patience import wait_until
-from lediflow.engine.hang_detection import read_heartbeat
+from lediflow.engine.hang_detection import Limits, read_heartbeat
 from lediflow.engine.ranks import Ranks
-from lediflow.engine.watchdog import Watchdog, WatchdogConfig
+from lediflow.engine.watchdog import Watchdog
 
 FOR_EVER = 100
 
@@ -49,7 +49,7 @@ LATE_AFTER = {"data": 1.0}  # seconds; the other ways are found before anyone is
 def train(folder: Path, way: str, rank: int) -> None:
     """Three steps, then rank 1 hangs and rank 0 waits for it."""
     limit = LATE_AFTER.get(way, FOR_EVER)
-    config = WatchdogConfig(
+    limits = Limits(
         every_seconds=0.1, data_seconds=limit, step_seconds=limit, silent_seconds=2.5, grace_seconds=0.5,
         end_after_seconds=1,
     )  # fmt: skip
@@ -58,7 +58,7 @@ def train(folder: Path, way: str, rank: int) -> None:
         with (folder / "reports.jsonl").open("a") as file:
             file.write(json.dumps({"event": event, "by": rank, **values}) + "\n")
 
-    with Watchdog(folder, Ranks(rank=rank, world_size=2), config, report, session="only") as watchdog:
+    with Watchdog(folder, Ranks(rank=rank, world_size=2), limits, report, session="only") as watchdog:
         for step in range(4):
             watchdog.beat("data")
             if step == 3 and rank == 1:

@@ -6,11 +6,12 @@ from torch import nn
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.checkpoints import CheckpointConfig, CheckpointFolder, CheckpointWriter
 from lediflow.engine.ema import EMAConfig
+from lediflow.engine.hang_detection import Limits
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.stop import StopRequest
-from lediflow.engine.watchdog import Watchdog, WatchdogConfig
+from lediflow.engine.watchdog import Watchdog
 from lediflow.flow.noise import SampleNoise
 from lediflow.stages.protocol import stage_loss
 from lediflow.training.clock import Clock, ScheduleConfig
@@ -121,7 +122,7 @@ def training(
         window=Window(engine, clock, tracker),
         pace=Pace(engine, tracker),
         stop=stop,
-        watchdog=Watchdog(folder, Ranks(), WatchdogConfig(), lambda event, **values: None, session="session"),
+        watchdog=Watchdog(folder, Ranks(), Limits(), lambda event, **values: None, session="session"),
         config=config,
         identity=identity or {"seed": 0},
         history="session",

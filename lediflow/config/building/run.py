@@ -23,6 +23,7 @@ from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
 from lediflow.engine.ema import BEST, roles
+from lediflow.engine.hang_detection import Limits
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.protocol import Engine, Fitting
 from lediflow.engine.ranks import Ranks
@@ -75,7 +76,7 @@ def build_run(
     def report(event: str, **values: Any) -> None:
         tracker.record(event, clock.images_seen, **values)
 
-    watchdog = Watchdog(folder.root, ranks, command.watchdog, report, session=session)
+    watchdog = Watchdog(folder.root, ranks, Limits(**vars(command.watchdog)), report, session=session)
     checkpoints = CheckpointFolder(folder.checkpoints, command.train.checkpoint)
     snapshots = Snapshots(folder.averages, command.train.checkpoint.snapshot_every_images)
     validation = build_validation(

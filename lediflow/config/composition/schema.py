@@ -11,9 +11,9 @@ from lediflow.cluster.jobs import SlurmConfig
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig
+from lediflow.engine.hang_detection import WatchdogConfig
 from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.stop import StopConfig
-from lediflow.engine.watchdog import WatchdogConfig
 from lediflow.evaluation.config import EvaluateConfig
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.ranges import bounded, seed_field

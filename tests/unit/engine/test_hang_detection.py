@@ -7,17 +7,17 @@ import pytest
 
 from lediflow.engine.hang_detection import (
     Heartbeat,
+    Limits,
     RankState,
     Sight,
     Trouble,
     TroubleBook,
-    WatchdogConfig,
     find_trouble,
     read_heartbeat,
     write_heartbeat,
 )
 
-CONFIG = WatchdogConfig(
+LIMITS = Limits(
     starting_seconds=1000, data_seconds=100, step_seconds=100, saving_seconds=500, silent_seconds=60,
     grace_seconds=30, end_after_seconds=200,
 )  # fmt: skip
@@ -32,7 +32,7 @@ def sight(rank, phase, steps=7, beats=1, seconds=0.0, unchanged=0.0, **options):
 
 
 def named(*sights):
-    found = find_trouble(sights, CONFIG)
+    found = find_trouble(sights, LIMITS)
     return (found.kind, found.ranks) if found else None
 
 
@@ -57,7 +57,7 @@ class TestWhoIsNamed:
         assert named(sight(0, "step", steps=0, seconds=1001)) == ("stall", [0])
 
     def test_all_where_all_stand_at_the_same_place(self):
-        found = find_trouble([sight(0, "step", seconds=101), sight(1, "step", seconds=100)], CONFIG)
+        found = find_trouble([sight(0, "step", seconds=101), sight(1, "step", seconds=100)], LIMITS)
         assert (found.kind, found.ranks) == ("stall", [0, 1])
         assert "same place" in found.sentence
 
@@ -67,7 +67,7 @@ class TestWhoIsNamed:
 
     def test_a_failed_rank_before_all_others(self):
         failed = sight(2, "step", state=RankState.FAILED, message="OSError: no")
-        found = find_trouble([sight(0, "step"), sight(1, "step", unchanged=61), failed], CONFIG)
+        found = find_trouble([sight(0, "step"), sight(1, "step", unchanged=61), failed], LIMITS)
         assert (found.kind, found.ranks) == ("rank_failed", [2])
         assert found.sentence == "rank 2 on node2 failed: OSError: no"
 
@@ -75,7 +75,7 @@ class TestWhoIsNamed:
         assert named(sight(0, "finishing"), sight(1, "data", unchanged=900, state=RankState.DONE)) is None
 
     def test_with_phase_place_and_host(self):
-        found = find_trouble([sight(0, "step", beats=2), sight(1, "data", seconds=120)], CONFIG)
+        found = find_trouble([sight(0, "step", beats=2), sight(1, "data", seconds=120)], LIMITS)
         assert "rank 1 on node1 (data for 120 s, 7 steps done)" in found.sentence
 
 

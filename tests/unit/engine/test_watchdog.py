@@ -8,14 +8,14 @@ import socket
 import pytest
 
 from lediflow.engine.hang_detection import (
+    Limits,
     RankState,
-    WatchdogConfig,
     clear_earlier,
 )
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.watchdog import STALLED, Watchdog, ending
 
-CONFIG = WatchdogConfig(
+LIMITS = Limits(
     starting_seconds=1000, data_seconds=100, step_seconds=100, saving_seconds=500, silent_seconds=60,
     grace_seconds=30, end_after_seconds=200,
 )  # fmt: skip
@@ -31,7 +31,7 @@ class Run:
         (folder / "heartbeats").mkdir(exist_ok=True)
         self.dogs = [
             Watchdog(
-                folder, Ranks(rank=rank, world_size=size), CONFIG, self.reporter(rank), session=session,
+                folder, Ranks(rank=rank, world_size=size), LIMITS, self.reporter(rank), session=session,
                 clock=lambda: self.now, leave=lambda status, rank=rank: self.left.setdefault(rank, status),
             )
             for rank in range(size)

@@ -159,11 +159,11 @@ def test_too_many_bad_steps_in_a_row_lead_back_to_the_last_good_checkpoint_and_t
 
 
 def test_a_fault_that_comes_again_and_again_ends_the_run(tmp_path):
-    config = replace(CONFIG, bad_steps=BadStepsConfig(in_a_row=2, returns=2))
+    config = replace(CONFIG, bad_steps=BadStepsConfig(in_a_row=2))
     run = training(tmp_path / "run", config=config, stage=Stumbling(range(16, 40)))
-    with pytest.raises(UserError, match=r"again after 2 returns .*lower train\.learning_rate"):
+    with pytest.raises(UserError, match=r"again after 3 returns .*lower train\.learning_rate"):
         train(run)
-    assert [seen for seen, _ in run.tracker.of("resume")] == [12, 12]
+    assert [seen for seen, _ in run.tracker.of("resume")] == [12, 12, 12]
     assert [int(path.name) for path in run.checkpoints.paths()] == [12]
 
 

@@ -147,7 +147,7 @@ def test_a_parent_with_other_latents_is_refused_with_both_shapes(trained, tmp_pa
         ("engine.gradient_clip=-1", "engine.gradient_clip=-1.0 must be at least 0"),
         ("engine.micro_batch=-4", "engine.micro_batch=-4 must be at least 0"),
         ("stop.wall_minutes=nan", "stop.wall_minutes=nan must be above 0"),
-        ("watchdog.every_seconds=0", "watchdog.every_seconds=0.0 must be above 0"),
+        ("watchdog.step_seconds=0", "watchdog.step_seconds=0.0 must be above 0"),
         ("seed=-1", "seed=-1 must be at least 0 and at most 2^64 - 1"),
     ],
 )
