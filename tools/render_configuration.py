@@ -23,9 +23,10 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 
-from lediflow.config.composition.schema import COMMANDS, STAGES
+from lediflow.config.composition.schema import COMMANDS
 from lediflow.nn.specs import LevelSpec
 from lediflow.ranges import range_of
+from lediflow.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -114,9 +115,8 @@ def with_yaml_default(option: Option, chosen: dict[str, Any]) -> Option:
 
 def stages_section() -> str:
     lines = ["## Stages", "", "Options of `python -m lediflow.train` that depend on `stage=`."]
-    for config in STAGES:
-        name = config.name
-        options = [option for option in options_of(config, "stage.") if option.key != "stage.name"]
+    for name, kind in STAGES.items():
+        options = [option for option in options_of(kind.options, "stage.") if option.key != "stage.name"]
         lines += ["", f"### `stage={name}`", "", *(table(options) if options else ["No options of its own."])]
     return "\n".join(lines) + "\n"
 

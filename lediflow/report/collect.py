@@ -39,7 +39,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
     if not runs:
         raise UserError("a report needs at least one run folder")
     runs = sorted(runs, key=lambda run: run.method != LEDIFLOW)  # one order, and so one colour per method
-    flows = [run for run in runs if run.stage == "flow"]
+    flows = [run for run in runs if run.place == "flow"]
     measured = [run for run in flows if run.results]
     first = measured[0].results["results"] if measured and measured[0].results else {}
     rows = first.get("rows", [{}])

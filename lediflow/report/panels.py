@@ -10,53 +10,58 @@ from jaxtyping import Float
 
 from lediflow.report.content import BinPanel, LossPanel
 from lediflow.report.runs import HELD_OUT, RunRecord
+from lediflow.stages import STAGES, LossCurve
 from lediflow.stages.bins import TIME_BINS, sigma_edges
 from lediflow.tracking.event_log import binned_curve
 
 
 def loss_panels(runs: list[RunRecord]) -> list[LossPanel]:
-    """A plot for each stage; that of the flow compares both methods by the unweighted velocity error."""
+    """The plots that the stages declare, in the order of their table."""
     panels = []
-    for run in runs:
-        if run.stage == "auxiliary":
-            caption = "Negative log-likelihood of pixels plus KL divergence of latents, per pixel, in nats"
-            panels.append(loss_panel(run, "Auxiliary model", caption))
+    for name, kind in STAGES.items():
+        own = [run for run in runs if run.stage == name]
+        if kind.curve is not None and kind.curve.compares_methods:
+            panels += comparing_panels(own, kind.curve)
+        elif kind.curve is not None:
+            panels += [loss_panel(run, kind.curve) for run in own]
+    return panels
+
+
+def comparing_panels(runs: list[RunRecord], about: LossCurve) -> list[LossPanel]:
+    """A plot for training and one for held-out samples, if logged; a curve for each method."""
+    panels = []
     for event, samples in (("train", ""), ("validation", " of held-out samples")):
-        flows = {run.method: run.curve("velocity_mse", event) for run in runs if run.stage == "flow"}
-        flows = {method: curve for method, curve in flows.items() if len(curve.values)}
-        caption = f"Squared error of the velocity per pixel{samples}, not weighted"
-        if flows:
+        curves = {run.method: run.curve(about.key, event) for run in runs}
+        curves = {method: curve for method, curve in curves.items() if len(curve.values)}
+        if curves:
             panels.append(
                 LossPanel(
-                    title=f"Flow{samples and ', held-out samples'}",
-                    caption=caption,
-                    curves=flows,
+                    title=f"{about.title}{samples and ', held-out samples'}",
+                    caption=about.caption.format(samples=samples),
+                    curves=curves,
                     lowest=lowest_by_method(runs) if samples else {},
                     compares_methods=True,
                 )
             )
-    for run in runs:
-        if run.stage == "latent_sampler":
-            caption = "Squared error of the velocity in latent space"
-            panels.append(loss_panel(run, "Latent sampler", caption))
     return panels
 
 
-def loss_panel(run: RunRecord, title: str, caption: str) -> LossPanel:
+def loss_panel(run: RunRecord, about: LossCurve) -> LossPanel:
     """The training and held-out loss of a stage, with a ring at the lowest held-out loss."""
     lowest = {} if run.lowest is None else {HELD_OUT: run.lowest}
-    return LossPanel(title=title, caption=caption, curves=run.curves("loss"), lowest=lowest)
+    caption = about.caption.format(samples="")
+    return LossPanel(title=about.title, caption=caption, curves=run.curves(about.key), lowest=lowest)
 
 
 def lowest_by_method(runs: list[RunRecord]) -> dict[str, int]:
-    """Images seen at the lowest held-out loss of each flow, by method."""
-    places = {run.method: run.lowest for run in runs if run.stage == "flow"}
+    """Images seen at the lowest held-out loss, by method."""
+    places = {run.method: run.lowest for run in runs}
     return {method: place for method, place in places.items() if place is not None}
 
 
 def bin_panels(runs: list[RunRecord]) -> list[BinPanel]:
     """The flow's error by time for both methods, and by the deviation of the prior for LeDiFlow."""
-    flows = [run for run in runs if run.stage == "flow"]
+    flows = [run for run in runs if run.place == "flow"]
     by_time = {run.method: last_means(run, ("velocity_mse_by_time", "loss_by_time")) for run in flows}
     by_sigma = {run.method: last_means(run, ("loss_by_sigma",)) for run in flows}
     panels = [

@@ -15,6 +15,7 @@ from lediflow.evaluation.results import AGAIN, read_results
 from lediflow.records import RecordError
 from lediflow.report.curves import finite
 from lediflow.run_folder import RunFolder
+from lediflow.stages import Place, place_of
 from lediflow.tracking.event_log import Curve, curve
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
@@ -36,6 +37,11 @@ class RunRecord:
     @property
     def stage(self) -> str:
         return self.facts["stage"]
+
+    @property
+    def place(self) -> Place | None:
+        """The model of generation that the run provides."""
+        return place_of(self.stage)
 
     @property
     def method(self) -> str:

@@ -26,11 +26,13 @@ from lediflow.flow.losses import (
     variance_guided_loss,
 )
 from lediflow.flow.noise import SampleNoise
-from lediflow.models.auxiliary import Prior
+from lediflow.models.auxiliary import AuxiliaryModel, Prior
+from lediflow.models.specs import has_dropout, latent_shape
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded, check_ranges
 from lediflow.stages.bins import Binned, by_channel, by_sigma, some_pixels
 from lediflow.stages.dropout import dropout_keys
+from lediflow.stages.kind import Command, LossCurve, StageKind
 from lediflow.stages.protocol import StageLoss, stage_loss
 
 
@@ -111,3 +113,27 @@ def vgl_by_sigma(y: Image, prior: Prior) -> Binned:
     """The variance-guided loss of single pixels, binned by their predicted sigma."""
     mean, logvar = some_pixels(prior.mean), some_pixels(prior.logvar)
     return by_sigma(guided_by_variance(some_pixels(y), mean, logvar, factor=0.5, with_log_2pi=False), logvar)
+
+
+def build_auxiliary_stage(command: Command, auxiliary: AuxiliaryModel | None) -> AuxiliaryStage:
+    """The stage of a command; it has no parent."""
+    spec, size = command.model.auxiliary, command.model.image_size
+    return AuxiliaryStage(
+        command.stage,
+        latent_shape=latent_shape(spec, size, size),
+        logvar_floor=spec.logvar_floor,
+        has_dropout=has_dropout(spec),
+    )
+
+
+AUXILIARY = StageKind(
+    options=AuxiliaryStageConfig,
+    build=build_auxiliary_stage,
+    trains="auxiliary",
+    has_parent=False,
+    place="auxiliary",
+    curve=LossCurve(
+        title="Auxiliary model",
+        caption="Negative log-likelihood of pixels plus KL divergence of latents, per pixel, in nats",
+    ),
+)

@@ -11,6 +11,7 @@ classifier-free guidance (Ho & Salimans, arXiv:2207.12598).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,10 +29,12 @@ from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.times import TimeConfig, draw_times
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.specs import VelocitySpec, has_dropout, latent_shape
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
 from lediflow.stages.dropout import dropout_keys
+from lediflow.stages.kind import Command, LossCurve, StageKind
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
 
@@ -174,3 +177,35 @@ def error_by_sigma(velocity: Image, target: Image, logvar: Image) -> Binned:
     """The unweighted squared error of single pixels, binned by the prior's sigma."""
     error = (some_pixels(velocity) - some_pixels(target)).square()
     return by_sigma(error, some_pixels(logvar))
+
+
+def velocity_spec(command: Command) -> VelocitySpec:
+    """The specification of the flow model; conditioned on the auxiliary model's latent unless prior=gaussian."""
+    model = command.model
+    if command.prior == "gaussian":
+        return dataclasses.replace(model.velocity, latent_shape=[])
+    shape = latent_shape(model.auxiliary, model.image_size, model.image_size)
+    return dataclasses.replace(model.velocity, latent_shape=list(shape))
+
+
+def build_flow_stage(command: Command, auxiliary: AuxiliaryModel | None) -> FlowStage:
+    """The stage of a command; without an auxiliary model, the Gaussian baseline."""
+    spec = command.model.velocity
+    return FlowStage(command.stage, auxiliary, num_classes=spec.num_classes, has_dropout=has_dropout(spec))
+
+
+FLOW = StageKind(
+    options=FlowStageConfig,
+    build=build_flow_stage,
+    trains="velocity",
+    spec=velocity_spec,
+    calls=("encoder", "decoder"),
+    allows_gaussian_prior=True,
+    place="flow",
+    curve=LossCurve(
+        title="Flow",
+        caption="Squared error of the velocity per pixel{samples}, not weighted",
+        key="velocity_mse",
+        compares_methods=True,
+    ),
+)

@@ -17,8 +17,10 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.times import TimeConfig, draw_times
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.specs import has_dropout
 from lediflow.stages.bins import by_time
 from lediflow.stages.dropout import dropout_keys
+from lediflow.stages.kind import Command, LossCurve, StageKind
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss, stage_loss
 
@@ -52,3 +54,20 @@ class LatentSamplerStage:
         per_sample = flow_matching_loss(velocity, path_velocity(w, z))
         metrics = {"latent_mean_square": z.square().mean()}  # 1 if the latents match their target N(0, I)
         return stage_loss(per_sample, metrics, {"loss_by_time": by_time(per_sample, t)})
+
+
+def build_latent_sampler_stage(command: Command, auxiliary: AuxiliaryModel | None) -> LatentSamplerStage:
+    """The stage of a command."""
+    assert auxiliary is not None  # prior=gaussian is refused for this stage, and a missing parent, too
+    return LatentSamplerStage(command.stage, auxiliary, has_dropout=has_dropout(command.model.latent_sampler))
+
+
+LATENT_SAMPLER = StageKind(
+    options=LatentSamplerStageConfig,
+    build=build_latent_sampler_stage,
+    trains="latent_sampler",
+    calls=("encoder",),
+    on_latents=True,
+    place="latent_sampler",
+    curve=LossCurve(title="Latent sampler", caption="Squared error of the velocity in latent space"),
+)

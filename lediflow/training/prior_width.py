@@ -24,6 +24,7 @@ from lediflow.engine.protocol import Engine
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Spread, Width, log_spreads, typical_spread
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.stages import place_of
 from lediflow.stages.flow import AUTO
 from lediflow.stages.latents import draw_latents
 from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED, inference
@@ -71,7 +72,7 @@ def describe_start(width: Width) -> str:
 
 def describe_width(facts: Mapping[str, Any]) -> str | None:
     """The width in an export's facts, as `0.19 (auto: 2.75 x ...)`; None unless it is a flow from a learned prior."""
-    if facts.get("stage") != "flow" or facts.get("prior") != "learned":
+    if place_of(str(facts.get("stage"))) != "flow" or facts.get("prior") != "learned":
         return None
     about = facts.get(ABOUT) or GIVEN
     scale, added = recorded_width(facts)

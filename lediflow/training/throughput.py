@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lediflow.models.cost import model_cost
 from lediflow.models.export import Spec
 from lediflow.models.specs import AuxiliarySpec, latent_shape
+from lediflow.stages import StageKind
 
 # TFLOP/s of dense products, by a part of torch.cuda.get_device_name(): (bfloat16 summed in float32, float32). From
 # NVIDIA's data sheets and architecture white papers (Ampere GA100 and GA102, Ada, Hopper, Blackwell), halved where
@@ -62,20 +63,19 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
     return None
 
 
-def training_flops(stage: str, trained: Spec, parent: AuxiliarySpec | None, image_size: int) -> int:
-    """FLOPs of training on one image; the latent sampler computes on its latent, other models on the image."""
+def training_flops(kind: StageKind, trained: Spec, parent: AuxiliarySpec | None, image_size: int) -> int:
+    """FLOPs of training on one image; a stage on latents computes on the image's latent, others on the image."""
     size = image_size
-    if stage == "latent_sampler":
-        assert parent is not None  # it is made of the parent's latents
+    if kind.on_latents:
+        assert parent is not None  # the latents are its
         size = latent_shape(parent, image_size, image_size)[-1]
-    return model_cost(trained, size, size).training_flops + parent_flops(stage, parent, image_size)
+    return model_cost(trained, size, size).training_flops + parent_flops(kind, parent, image_size)
 
 
-def parent_flops(stage: str, parent: AuxiliarySpec | None, image_size: int) -> int:
-    """FLOPs of the frozen parent: the flow encodes and decodes each image, the latent sampler encodes it."""
-    if parent is None:
+def parent_flops(kind: StageKind, parent: AuxiliarySpec | None, image_size: int) -> int:
+    """FLOPs of the parts of the frozen parent that the stage calls for each image; 0 without a parent."""
+    if parent is None or not kind.calls:
         return 0
     cost = model_cost(parent, image_size, image_size)
-    is_called = {"flow": ("encoder", "decoder"), "latent_sampler": ("encoder",)}[stage]
-    levels = sum(level.total.flops for level in cost.levels if level.name.startswith(is_called))
+    levels = sum(level.total.flops for level in cost.levels if level.name.startswith(kind.calls))
     return levels + cost.besides["latent"].flops

@@ -6,7 +6,7 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 from harness.commands import compose, invoke
 
-from lediflow.config.composition.schema import COMMANDS, STAGES
+from lediflow.config.composition.schema import COMMANDS, stage_options
 from lediflow.config.submission.pipelines import TaskConfig
 from lediflow.errors import UserError
 from lediflow.nn.specs import HourglassSpec
@@ -38,7 +38,9 @@ def numbers(hint):
 
 def test_every_number_of_every_command_has_a_range():
     found = {
-        part for kind in (*COMMANDS.values(), *STAGES, HourglassSpec, TaskConfig) for part in kinds(kind)
+        part
+        for kind in (*COMMANDS.values(), *stage_options(), HourglassSpec, TaskConfig)
+        for part in kinds(kind)
     }
     bare = [
         f"{kind.__name__}.{name}"

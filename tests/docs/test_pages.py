@@ -92,7 +92,9 @@ def test_options_that_are_named_exist(path):
     configs = [*configuration.COMMANDS.values()]
     known = {option.key for config in configs for option in configuration.options_of(config)}
     known |= {
-        option.key for stage in configuration.STAGES for option in configuration.options_of(stage, "stage.")
+        option.key
+        for kind in configuration.STAGES.values()
+        for option in configuration.options_of(kind.options, "stage.")
     }
     codes = [code for code in inline_code(path.read_text()) if not code.endswith((".py", ".safetensors"))]
     named = [match[0] for code in codes if (match := OPTION.match(code))]

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lediflow.config.building.trained_model import velocity_spec
 from lediflow.config.composition.compose import composed, conf_folder, typed
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.precision import computing_in
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, Spec, VelocitySpec, build_model, latent_shape
 from lediflow.models.cost import model_cost
 from lediflow.nn.cost import ModelCost
+from lediflow.stages.flow import velocity_spec
 
 KINDS = ("velocity", "auxiliary", "latent_sampler")
 PRECISIONS = ("bfloat16", "autocast", "float32")

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from lediflow.config.building.inputs import Inputs, open_inputs
 from lediflow.config.building.parent import Parent
 from lediflow.config.building.pipeline import load_decoder, load_export
-from lediflow.config.building.trained_model import build_trained_model
+from lediflow.config.building.stage import build_trained_model
 from lediflow.config.composition.checks import check_command
 from lediflow.config.composition.command_line import hydra_arguments
 from lediflow.config.composition.compose import composed, typed

@@ -18,6 +18,7 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
+from lediflow.stages import stage_kind
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 
 DRAWING_SECONDS = 60.0  # a hundred times what rank 0 needs for toy pictures
@@ -46,7 +47,7 @@ def check_samples(command: TrainCommand, reader: ShardReader) -> None:
             f"model is for {model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
             f"model.image_size={found[1]}, or prepare the data at the model's size"
         )
-    if command.stage.name == "flow" and model.velocity.num_classes:
+    if stage_kind(command.stage.name).trains == "velocity" and model.velocity.num_classes:
         check_classes(reader, model.velocity.num_classes)
 
 

@@ -16,6 +16,7 @@ from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
 from lediflow.run_folder import RunFolder
+from lediflow.stages import stage_kind
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Parent:
 
 def has_parent(command: TrainCommand) -> bool:
     """Whether the stage depends on an auxiliary model."""
-    return command.stage.name != "auxiliary" and command.prior == "learned"
+    return stage_kind(command.stage.name).has_parent and command.prior == "learned"
 
 
 def load_parent(command: TrainCommand) -> Parent | None:

@@ -22,6 +22,7 @@ from lediflow.models.velocity import VelocityModel
 from lediflow.records import RecordError, changes
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.stages import place_of, stages_in
 from lediflow.training.prior_width import recorded_width
 
 
@@ -32,8 +33,8 @@ def load_pipeline(
     flow = RunFolder(Path(run))
     export = require_export(flow, "the flow model", "python -m lediflow.train stage=flow ...")
     facts = flow.exported_facts()
-    if facts["stage"] != "flow":
-        raise UserError(f"run={run} is a run of stage={facts['stage']}; give a run of stage=flow")
+    if place_of(facts["stage"]) != "flow":
+        raise UserError(f"run={run} is a run of stage={facts['stage']}; give a run of {stages_in('flow')}")
     where = choose_device(device)
     decode = load_decoder(facts["codec"], codec_path, where)
     if facts["prior"] == "gaussian":

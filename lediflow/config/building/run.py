@@ -17,8 +17,7 @@ from lediflow.config.building.micro_batch import fitted_micro_batch
 from lediflow.config.building.parent import has_parent
 from lediflow.config.building.places import parent_record, stored_path
 from lediflow.config.building.prior_width import width_facts
-from lediflow.config.building.stage import build_stage
-from lediflow.config.building.trained_model import build_trained_model, trained_spec
+from lediflow.config.building.stage import build_stage, build_trained_model, trained_spec
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
@@ -35,6 +34,7 @@ from lediflow.models.export import describe
 from lediflow.models.groups import parameter_groups
 from lediflow.models.tree import describe_model
 from lediflow.run_folder import RunFolder
+from lediflow.stages import stage_kind
 from lediflow.tracking.event_log import has_event
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
@@ -152,9 +152,9 @@ def build_engine(
 def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = False) -> Throughput:
     """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here."""
     parent = command.model.auxiliary if has_parent(command) else None
-    size = command.model.image_size
-    flops = training_flops(command.stage.name, trained_spec(command), parent, size)
-    flops -= parent_flops(command.stage.name, parent, size) if is_encoded else 0
+    kind, size = stage_kind(command.stage.name), command.model.image_size
+    flops = training_flops(kind, trained_spec(command), parent, size)
+    flops -= parent_flops(kind, parent, size) if is_encoded else 0
     peak = command.engine.peak_tflops
     if peak is None and engine.device.type == "cuda":
         peak = peak_tflops(torch.cuda.get_device_name(engine.device), engine.config.precision)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lediflow.config.building.trained_model import build_trained_model
+from lediflow.config.building.stage import build_trained_model
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError

@@ -20,6 +20,7 @@ from lediflow.config.composition.schema import TrainCommand
 from lediflow.config.composition.sweep import key_of
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
+from lediflow.stages import STAGES
 
 COMMON = (
     "data",
@@ -59,7 +60,7 @@ def continuing_command(folder: Path) -> str | None:
     names = [*(f"{name}_{end}" for end in ends), name]
     known = next((found for found in map(existing_experiment, names) if found), None)
     words = [*([f"experiment={known}"] if known else []), f"stage={stage}", f"run={hydra_text(str(folder))}"]
-    left_out = (*START_ONLY, "parent") if stage == "auxiliary" else START_ONLY
+    left_out = START_ONLY if stage in STAGES and STAGES[stage].has_parent else (*START_ONLY, "parent")
     return as_command([*words, *differing_overrides(words, relocated(options, folder), left_out)])
 
 

@@ -15,6 +15,7 @@ from lediflow.data.streams.config import conditioning_augmentation
 from lediflow.errors import UserError
 from lediflow.models.specs import latent_shape
 from lediflow.nn.specs import check_grid
+from lediflow.stages import STAGES, stage_kind
 from lediflow.stages.flow import AUTO
 from lediflow.training.exporting import BEST, EXPORTS
 
@@ -25,10 +26,13 @@ def check_command(command: TrainCommand) -> None:
     """Raise UserError for options of a training that cannot be combined."""
     if command.prior not in PRIORS:
         raise UserError(f"prior={command.prior!r} is unknown; use one of {', '.join(PRIORS)}")
-    if command.prior == "gaussian" and command.stage.name != "flow":
+    kind = stage_kind(command.stage.name)
+    if command.prior == "gaussian" and not kind.allows_gaussian_prior:
+        allowed = [name for name, other in STAGES.items() if other.allows_gaussian_prior]
+        count = "one stage" if len(allowed) == 1 else f"{len(allowed)} stages"
         raise UserError(
-            f"prior=gaussian is the flow-matching baseline and has one stage, flow; stage={command.stage.name} "
-            "belongs to the learned prior"
+            f"prior=gaussian is the flow-matching baseline and has {count}, {', '.join(allowed)}; "
+            f"stage={command.stage.name} belongs to the learned prior"
         )
     coupling = getattr(command.stage, "coupling", "independent")
     if command.prior == "learned" and coupling != "independent":
@@ -56,7 +60,7 @@ def check_command(command: TrainCommand) -> None:
 
 def check_augmentation(command: TrainCommand) -> None:
     """Reject augmentation of a model without the augmentation input: it would generate augmented images."""
-    probability, name = command.data.augment.probability, trained_key(command)
+    probability, name = command.data.augment.probability, stage_kind(command.stage.name).trains
     if probability and not getattr(command.model, name).augmentation:
         raise UserError(
             f"data.augment.probability={probability:g} transforms images, and a model without the augmentation "
@@ -82,11 +86,6 @@ def check_augmentation(command: TrainCommand) -> None:
             "stage.encode_once=true, but with data.augment.probability an image differs each time it is seen; leave "
             "stage.encode_once out, or set data.augment.probability=0"
         )
-
-
-def trained_key(command: TrainCommand) -> str:
-    """The key under `model` of the model that the stage trains."""
-    return "velocity" if command.stage.name == "flow" else str(command.stage.name)
 
 
 def check_best(command: TrainCommand) -> None:
@@ -139,12 +138,12 @@ def check_blanks(command: Any, prefix: str = "") -> None:
 
 def check_sizes(command: TrainCommand) -> None:
     """Reject levels whose tokens or windows do not divide the input of their model."""
-    model, size = command.model, command.model.image_size
-    if command.stage.name == "flow":
-        check_grid(model.velocity.levels, model.velocity.patch_size, size, size, key="model.velocity")
+    kind, size = stage_kind(command.stage.name), command.model.image_size
+    spec = getattr(command.model, kind.trains)
+    levels, patch_size, key = spec.levels, getattr(spec, "patch_size", 1), f"model.{kind.trains}"
+    if kind.trains != "auxiliary" and not kind.on_latents:
+        check_grid(levels, patch_size, size, size, key=key)
     if command.prior == "learned":
-        _, height, width = latent_shape(model.auxiliary, size, size)
-        if command.stage.name == "latent_sampler":
-            check_grid(
-                model.latent_sampler.levels, 1, height, width, key="model.latent_sampler", subject="latent"
-            )
+        _, height, width = latent_shape(command.model.auxiliary, size, size)
+        if kind.on_latents:
+            check_grid(levels, patch_size, height, width, key=key, subject="latent")

@@ -18,9 +18,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import lediflow
 from lediflow.config.composition.checks import check_blanks
-from lediflow.config.composition.schema import COMMANDS, STAGES
+from lediflow.config.composition.schema import COMMANDS
 from lediflow.errors import UserError
 from lediflow.ranges import OutOfRangeError, check_ranges
+from lediflow.stages import STAGES
 
 
 def conf_folder() -> Path:
@@ -30,14 +31,24 @@ def conf_folder() -> Path:
     return beside if (beside / "train.yaml").is_file() else package / "conf"
 
 
-@cache
 def register_schemas() -> None:
-    """Register all schemas with Hydra, once per process."""
+    """Register the schemas of all commands and stages with Hydra.
+
+    A stage without a file in conf/stage is `stage=<name>` with the defaults of its dataclass.
+    """
+    register_commands()
     store = ConfigStore.instance()
+    for name, kind in STAGES.items():  # each time, because stages may be added to the table
+        store.store(group="stage", name=f"{name}_schema", node=kind.options)
+        if not (conf_folder() / "stage" / f"{name}.yaml").is_file():
+            store.store(group="stage", name=name, node=kind.options)
+
+
+@cache
+def register_commands() -> None:
+    """Register the schemas of all commands, once per process: it takes 0.1 s."""
     for name, command in COMMANDS.items():
-        store.store(name=f"{name}_schema", node=command)
-    for stage in STAGES:
-        store.store(group="stage", name=f"{stage.name}_schema", node=stage)
+        ConfigStore.instance().store(name=f"{name}_schema", node=command)
 
 
 def composed(name: str, overrides: Sequence[str] = ()) -> DictConfig:

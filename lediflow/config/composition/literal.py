@@ -251,7 +251,9 @@ def field_types(schema: type) -> dict[str, Any]:
 
 
 def members(kind: Any) -> tuple[Any, ...]:
-    """The alternatives of a union or tuple of types; otherwise the type alone."""
+    """The alternatives of a union, of a tuple of types or of a function that returns one; otherwise the type alone."""
+    if isinstance(kind, types.FunctionType):
+        kind = kind()
     if isinstance(kind, tuple):
         return kind
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)

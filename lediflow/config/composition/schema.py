@@ -19,13 +19,14 @@ from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.ranges import bounded, seed_field
 from lediflow.sampling import SamplingOptions
 from lediflow.sampling.folder import MOST_IMAGES
-from lediflow.stages.auxiliary import AuxiliaryStageConfig
-from lediflow.stages.flow import FlowStageConfig
-from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+from lediflow.stages import STAGES
 from lediflow.tracking.tracker import TrackingConfig
 from lediflow.training.config import TrainingConfig
 
-STAGES = (AuxiliaryStageConfig, FlowStageConfig, LatentSamplerStageConfig)
+
+def stage_options() -> tuple[type, ...]:
+    """The dataclasses of the options of all stages in the table."""
+    return tuple(kind.options for kind in STAGES.values())
 
 
 @dataclass(kw_only=True)
@@ -66,7 +67,7 @@ class TrainCommand:
     # number of processes that a dry run assumes; 0: as many as were started
     dry_run_ranks: int = bounded(0, at_least=0)
     # auxiliary | flow | latent_sampler; each has options of its own
-    stage: Any = field(default=MISSING, metadata={"types": STAGES})
+    stage: Any = field(default=MISSING, metadata={"types": stage_options})
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainingConfig = field(default_factory=TrainingConfig)

@@ -8,7 +8,7 @@ import torch
 
 from lediflow.config.building.dataset import check_samples, encodes_once
 from lediflow.config.building.parent import has_parent
-from lediflow.config.building.trained_model import trained_spec
+from lediflow.config.building.stage import trained_spec
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
@@ -21,7 +21,8 @@ from lediflow.errors import UserError
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
-from lediflow.stages.flow import AUTO, scale_of
+from lediflow.stages import stage_kind
+from lediflow.stages.flow import AUTO, FlowStageConfig, scale_of
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 from lediflow.text import Facts
 from lediflow.training.throughput import parent_flops
@@ -55,7 +56,7 @@ class Work:
 
 def work_of(command: TrainCommand, ranks: int) -> Work:
     engine, size = planned(command.engine), command.model.image_size
-    if command.stage.name == "latent_sampler":
+    if stage_kind(command.stage.name).on_latents:
         size = latent_shape(command.model.auxiliary, size, size)[-1]
     dtype = torch.bfloat16 if engine.precision == "bfloat16" else torch.float32
     try:
@@ -77,15 +78,15 @@ def planned(config: EngineConfig) -> EngineConfig:
 
 
 def frozen_cost(command: TrainCommand, ranks: int) -> Cost:
-    """Cost per image of the frozen auxiliary model: encoder and decoder for the flow, encoder for the latent sampler.
+    """Cost per image of the frozen auxiliary model: of the parts that the stage calls.
 
-    A latent sampler that trains on stored latents calls neither.
+    A latent sampler that trains on stored latents calls none.
     """
     if not has_parent(command):
         return Cost()
     size = command.model.image_size
     cost = model_cost(command.model.auxiliary, size, size)
-    called = parent_flops(command.stage.name, command.model.auxiliary, size)
+    called = parent_flops(stage_kind(command.stage.name), command.model.auxiliary, size)
     return Cost(cost.total.parameters, 0 if has_encoded_before(command, ranks) else called)
 
 
@@ -109,7 +110,7 @@ def work_facts(command: TrainCommand, work: Work) -> Facts:
         ("run", f"{train.images:,} images, {-(-train.images // train.global_batch):,} steps"),
         ("precision", work.engine.precision),
     ]
-    if command.stage.name == "flow" and has_parent(command):
+    if isinstance(command.stage, FlowStageConfig) and has_parent(command):
         asked, scale = command.stage.prior_widening, scale_of(command.stage)
         found = " (measured when the run begins)" if asked == AUTO else ""
         scaled = "" if scale == 1 else f", sigma times {scale:g}"

@@ -27,6 +27,7 @@ from lediflow.evaluation.session import Session
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.run_folder import RunFolder
+from lediflow.stages import place_of
 from lediflow.training.prior_width import describe_start, recorded_width
 
 
@@ -74,7 +75,7 @@ def find_auxiliary(session: Session, run: str) -> tuple[AuxiliaryModel, dict[str
         folder = RunFolder(Path(run))
         session.models.require_export(folder, "the model", "python -m lediflow.train ...")
         facts = folder.exported_facts()
-        if facts["stage"] != "auxiliary":
+        if place_of(facts["stage"]) != "auxiliary":
             if facts["parent"] is None:
                 raise UserError(
                     f"run={run} is the Gaussian baseline, which has no learned prior; give another run"

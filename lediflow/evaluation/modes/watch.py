@@ -25,6 +25,7 @@ from lediflow.evaluation.session import RESULTS, Session
 from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record
 from lediflow.run_folder import REWRITTEN, RunFolder
+from lediflow.stages import STAGES, Place, place_of
 from lediflow.tracking.event_log import JsonlTracker, read_events
 from lediflow.training.exporting import has_ended, trained_images
 
@@ -98,7 +99,7 @@ def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpo
     if stage is None:
         return  # the training has removed it in the meantime
     session.say(f"checkpoint at {checkpoint.images_seen:,} images")
-    results = EVALUATIONS[stage](session, output)
+    results = evaluation_of(stage)(session, output)
     with session.group.together(f"writing {folder.events}"):
         if session.group.is_first:
             if not is_logged(folder, checkpoint.images_seen):
@@ -140,11 +141,24 @@ def evaluate_auxiliary(session: Session, output: Path) -> dict[str, Any]:
     return evaluate_prior(with_options(session, run=str(output), output=str(output)))
 
 
-EVALUATIONS: dict[str, Callable[[Session, Path], dict[str, Any]]] = {
+Evaluation = Callable[[Session, Path], dict[str, Any]]
+EVALUATIONS: dict[Place, Evaluation] = {
     "flow": evaluate_flow,
     "latent_sampler": evaluate_sampler,
     "auxiliary": evaluate_auxiliary,
 }
+
+
+def evaluation_of(stage: str) -> Evaluation:
+    """How checkpoints of a stage are evaluated; UserError for a stage whose model takes no part in generation."""
+    place = place_of(stage)
+    if place is None:
+        known = ", ".join(name for name, kind in STAGES.items() if kind.place)
+        raise UserError(
+            f"checkpoints of stage={stage} cannot be evaluated: its model takes no part in generation; watch a run "
+            f"of one of {known}"
+        )
+    return EVALUATIONS[place]
 
 
 def with_options(session: Session, **changes: Any) -> Session:

@@ -8,11 +8,11 @@ from harness.autograd import kept_bytes_per_image
 from harness.commands import compose
 from torch.utils.flop_counter import FlopCounterMode
 
-from lediflow.config.building.trained_model import velocity_spec
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, build_model, latent_shape
 from lediflow.models.cost import cost_table, model_cost
 from lediflow.models.specs import CONDITIONINGS
 from lediflow.nn.levels import recompute_activations
+from lediflow.stages.flow import velocity_spec
 
 SIZE = 16
 KINDS = [

@@ -6,8 +6,8 @@ import pytest
 import torch
 from harness.commands import compose
 
-from lediflow.config.building.trained_model import velocity_spec
 from lediflow.models import AuxiliarySpec, LevelSpec, MappingSpec, build_model, count_parameters, latent_shape
+from lediflow.stages.flow import velocity_spec
 
 MODELS = ("paper_rgb", "paper_sdv")
 

@@ -18,6 +18,7 @@ from lediflow.models import (
     build_model,
 )
 from lediflow.models.specs import latent_shape
+from lediflow.stages import STAGES
 from lediflow.stages.auxiliary import AuxiliaryStage, AuxiliaryStageConfig
 from lediflow.stages.flow import FlowStage, FlowStageConfig
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
@@ -61,7 +62,9 @@ def test_the_work_of_an_image_is_what_torch_counts_in_a_training_step(name):
     with counted() as counter:
         stage.loss(module, batch, SampleNoise(0)).loss.backward()
     # the input of the first maps needs no gradient, which is some percent of models as shallow as these
-    assert training_flops(name, spec, parent, SIZE) == pytest.approx(counter.get_total_flops() / 2, rel=0.05)
+    assert training_flops(STAGES[name], spec, parent, SIZE) == pytest.approx(
+        counter.get_total_flops() / 2, rel=0.05
+    )
 
 
 def test_the_parent_of_a_sampler_encodes_and_that_of_a_flow_decodes_too():
@@ -75,9 +78,9 @@ def test_the_parent_of_a_sampler_encodes_and_that_of_a_flow_decodes_too():
     opening = (
         2 * LATENT[1] * LATENT[2] * LATENT[0] * LEVEL.width
     )  # the decoder's first map, counted with the latent
-    assert parent_flops("flow", AUXILIARY, SIZE) == both
-    assert parent_flops("latent_sampler", AUXILIARY, SIZE) == encoding.get_total_flops() + opening
-    assert parent_flops("auxiliary", None, SIZE) == 0
+    assert parent_flops(STAGES["flow"], AUXILIARY, SIZE) == both
+    assert parent_flops(STAGES["latent_sampler"], AUXILIARY, SIZE) == encoding.get_total_flops() + opening
+    assert parent_flops(STAGES["auxiliary"], None, SIZE) == 0
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ from lediflow.evaluation.results import birth_certificate
 from lediflow.evaluation.session import Session
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.stages import place_of
 
 FIGURE = "stages"
 SOLVERS = ("midpoint",)  # the default of grid.solvers
@@ -148,8 +149,9 @@ def find_baseline(path: str) -> RunFolder:
     folder, command = RunFolder(Path(path)), "python -m lediflow.train stage=flow prior=gaussian ..."
     folder.require_export(f"baseline={path}", command)
     facts = folder.exported_facts()
-    if facts["stage"] != "flow" or facts["prior"] != "gaussian":
-        found = f"stage={facts['stage']}" + (" from a learned prior" if facts["stage"] == "flow" else "")
+    is_flow = place_of(facts["stage"]) == "flow"
+    if not is_flow or facts["prior"] != "gaussian":
+        found = f"stage={facts['stage']}" + (" from a learned prior" if is_flow else "")
         raise UserError(f"baseline={path} is a run of {found}; give one of stage=flow prior=gaussian")
     return folder
 

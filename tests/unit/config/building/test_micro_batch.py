@@ -6,8 +6,7 @@ from harness.commands import compose
 
 from lediflow.config.building.inputs import open_inputs
 from lediflow.config.building.micro_batch import blank_batch, fitted_micro_batch, trial_of
-from lediflow.config.building.stage import build_trial_stage
-from lediflow.config.building.trained_model import build_trained_model
+from lediflow.config.building.stage import build_trained_model, build_trial_stage
 from lediflow.engine.ranks import Ranks
 
 CPU = torch.device("cpu")

@@ -1,0 +1,160 @@
+"""A stage is added by one entry of the table: it trains, is exported, planned, sampled, measured and reported."""
+
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from harness.commands import compose, invoke, succeed
+from hydra.core.config_store import ConfigStore
+
+from lediflow.config.dry_run.cost import work_of
+from lediflow.evaluation.modes.watch import evaluation_of
+from lediflow.flow.gaussians import sample
+from lediflow.models import VelocityModel, load_as
+from lediflow.ranges import bounded, check_ranges
+from lediflow.report.panels import loss_panels
+from lediflow.report.runs import read_run
+from lediflow.stages import STAGES, LossCurve, StageKind
+from lediflow.stages.bins import by_time
+from lediflow.stages.flow import velocity_spec
+from lediflow.stages.latents import draw_latents
+from lediflow.stages.protocol import stage_loss
+
+
+@dataclass(kw_only=True)
+class ArcConfig:
+    """Options of stage=arc."""
+
+    name: str = "arc"
+    quantile: float = bounded(1.0, above=0, at_most=1)  # largest time that is trained
+    error: str = "square"  # square | absolute
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "stage.")
+
+
+class ArcStage:
+    """A flow along the arc cos(pi t / 2) x + sin(pi t / 2) y instead of the straight path."""
+
+    name = "arc"
+
+    def __init__(self, config, auxiliary):
+        self.config, self.auxiliary = config, auxiliary
+
+    def loss(self, module, batch, noise):
+        y = batch.images
+        with torch.no_grad():
+            z = draw_latents(self.auxiliary, batch, noise)
+            prior = self.auxiliary.decode(z)
+            x = sample(prior.mean, prior.logvar, noise.normal(batch.ids, "arc start", tuple(y.shape[1:])))
+        t = self.config.quantile * noise.uniform(batch.ids, "arc time")
+        angle = (math.pi / 2 * t).view(-1, 1, 1, 1)
+        velocity = math.pi / 2 * (angle.cos() * y - angle.sin() * x)
+        error = module(angle.cos() * x + angle.sin() * y, t, z=z) - velocity
+        per_sample = (error.abs() if self.config.error == "absolute" else error.square()).flatten(1).mean(1)
+        return stage_loss(
+            per_sample, {"arc_speed": velocity.square().mean()}, {"loss_by_time": by_time(per_sample, t)}
+        )
+
+
+ARC = StageKind(
+    options=ArcConfig,
+    build=lambda command, auxiliary: ArcStage(command.stage, auxiliary),
+    trains="velocity",
+    spec=velocity_spec,
+    calls=("encoder", "decoder"),
+    place="flow",
+    curve=LossCurve(title="Arc", caption="Squared error of the velocity along the arc"),
+)
+
+
+@pytest.fixture(scope="module")
+def added():
+    """The table with one entry more, which this file makes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STAGES, "arc", ARC)
+        yield
+    for name in ("arc.yaml", "arc_schema.yaml"):  # Hydra's store lasts as long as the process
+        ConfigStore.instance().repo["stage"].pop(name, None)
+
+
+def command(trained, run, *options):
+    return (
+        "train", "experiment=smoke", "stage=arc", "synthetic_images=0", f"data.path={trained.latents}",
+        "engine.device=cpu", "train.images=64", f"parent={trained.auxiliary}", f"run={run}", *options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def arc(added, trained, tmp_path_factory):
+    run = tmp_path_factory.mktemp("arc") / "run"
+    succeed(*command(trained, run, "stage.quantile=0.9"))
+    return run
+
+
+def test_it_trains_with_its_options_and_exports_a_model(arc):
+    facts = json.loads((arc / "export" / "config.json").read_text())
+    assert facts["stage"] == "arc" and facts["images_seen"] == 64
+    assert facts["identity"]["stage"] == {"name": "arc", "quantile": 0.9, "error": "square"}
+    assert load_as(VelocityModel, arc / "export").spec.latent_dim > 0  # conditioned on z, by `spec`
+
+
+def test_the_same_command_finds_it_finished_and_other_options_are_refused(arc, trained):
+    assert "nothing to do" in succeed(*command(trained, arc, "stage.quantile=0.9")).err
+    said = invoke(*command(trained, arc, "stage.quantile=0.8"))
+    assert said.status == 2 and "quantile" in said.err
+    said = invoke(*command(trained, arc.parent / "other", "stage.quantile=2"))
+    assert said.status == 2 and "stage.quantile" in said.err
+
+
+def test_a_dry_run_counts_its_work(added, trained, tmp_path):
+    said = succeed(*command(trained, tmp_path / "none", "--dry-run"))
+    assert said.out.startswith("arc (learned prior)") and "in the frozen parent" in said.out
+    # a step does what a step of the flow does, on another path
+    ours, theirs = (
+        work_of(compose(*command(trained, tmp_path / "none", f"stage={name}")), 1) for name in ("arc", "flow")
+    )
+    assert ours.flops == theirs.flops and ours.frozen == theirs.frozen
+    assert ours.frozen.flops > 0 and ours.parameters == theirs.parameters
+
+
+def test_a_file_in_a_folder_of_the_user_gives_it_other_defaults(added, trained, tmp_path):
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "short_arc.yaml").write_text("defaults: [arc_schema, _self_]\nquantile: 0.25\n")
+    options = command(trained, tmp_path / "none")
+    assert "quantile: 1.0" in succeed(*options, "--cfg", "job").out
+    said = succeed(*options, "stage=short_arc", f"--config-dir={tmp_path}", "--cfg", "job")
+    assert "name: arc\n" in said.out and "quantile: 0.25" in said.out
+
+
+def test_its_runs_take_the_place_of_a_flow(arc, trained, tmp_path):
+    runs = (f"run={arc}", f"sampler={trained.sampler}", "device=cpu")
+    succeed("sample", *runs, "count=2", "solver=heun3", f"output={tmp_path}/pictures")
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+    assert evaluation_of("arc") is evaluation_of("flow")
+
+
+def test_the_report_shows_its_loss(arc, trained, tmp_path):
+    (panel,) = loss_panels([read_run(arc)])
+    assert panel.title == "Arc" and len(panel.curves["training"].values) > 0
+    succeed("report", arc, trained.auxiliary, "--output", f"{tmp_path}/report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("Auxiliary model") < page.index("Squared error of the velocity along the arc")
+
+
+def test_what_it_does_not_declare_is_refused_with_what_is_known(added, trained, tmp_path):
+    said = invoke(*command(trained, tmp_path / "none", "prior=gaussian"))
+    assert said.status == 2 and "has one stage, flow; stage=arc" in said.err
+    said = invoke(*command(trained, tmp_path / "none", "stage.name=bow"))
+    assert (
+        said.status == 2
+        and "stage=bow is unknown; use one of auxiliary, flow, latent_sampler, arc" in said.err
+    )
+
+
+def test_without_the_entry_its_runs_are_refused_by_name(arc, trained, tmp_path, monkeypatch):
+    monkeypatch.delitem(STAGES, "arc")
+    said = invoke("sample", f"run={arc}", f"sampler={trained.sampler}", "count=1", f"output={tmp_path}/none")
+    assert said.status == 2 and "is a run of stage=arc; give a run of stage=flow" in said.err
