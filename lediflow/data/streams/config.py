@@ -31,8 +31,6 @@ class DataConfig:
     last_batch: str = "fill"  # last batch of an epoch. fill: complete it from the next epoch | drop: omit it
     # loading threads per rank; more help for shards of pictures, one is best for latents
     threads: int = bounded(2, at_least=1)
-    # micro-batches loaded in advance; more take more memory
-    batches_ahead: int = bounded(4, at_least=0)
     # fraction of samples that may be corrupt (they are replaced) before the run stops
     max_corrupt_share: float = bounded(0.001, at_least=0, at_most=1)
     reading: ReadingConfig = field(default_factory=ReadingConfig)

@@ -61,6 +61,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.ranges import check_ranges
 
 Positions = Int64[np.ndarray, " batch"]
+BATCHES_AHEAD = 4
 ORDER_RULE = 2  # increased by every change of order.py that puts other samples at the same positions
 log = logging.getLogger(__name__)
 Images = Float[Tensor, "batch channels height width"]
@@ -71,7 +72,10 @@ MOST_BYTES = 4 * 2**30  # host memory of a rank for posteriors
 
 
 class SampleStream:
-    """Micro-batches of one rank, beginning at a position of the run."""
+    """Micro-batches of one rank, beginning at a position of the run.
+
+    `batches_ahead` micro-batches are loaded in advance; it changes memory and waiting, not the batches.
+    """
 
     def __init__(
         self,
@@ -85,6 +89,7 @@ class SampleStream:
         global_batch: int,
         position: int = 0,
         device: torch.device | str = "cpu",
+        batches_ahead: int = BATCHES_AHEAD,
     ):
         check_ranges(config, "data.")
         check_batches(global_batch, world_size, micro_batch)
@@ -94,7 +99,7 @@ class SampleStream:
         self.augment = conditioning_augmentation(config)
         self.has_mirrored = reader.index.contents.views == 2
         self.rank, self.world_size = rank, world_size
-        self.micro_batch, self.global_batch = micro_batch, global_batch
+        self.micro_batch, self.global_batch, self.batches_ahead = micro_batch, global_batch, batches_ahead
         self.accumulation = global_batch // (world_size * micro_batch)
         self.noise = SampleNoise(seed)
         self.samples = training_samples(reader, config)
@@ -122,7 +127,7 @@ class SampleStream:
 
     def next_stored(self) -> StoredBatch:
         """The next micro-batch as it is stored, before the work that is done on the device."""
-        while len(self._ahead) <= self.config.batches_ahead:
+        while len(self._ahead) <= self.batches_ahead:
             self._ahead.append(self._pool.submit(self._load, next(self._places)))
         batch = self._waited_for(self._ahead.popleft())
         self._delivered += 1

@@ -16,7 +16,7 @@ SEED, GLOBAL = 11, 12
 SAMPLES = 50  # not a multiple of the global batch: batches run across the ends of epochs
 
 
-def stream_of(reader, world_size=1, rank=0, micro_batch=2, position=0, **config):
+def stream_of(reader, world_size=1, rank=0, micro_batch=2, position=0, batches_ahead=4, **config):
     return SampleStream(
         reader,
         DataConfig(**config),
@@ -26,6 +26,7 @@ def stream_of(reader, world_size=1, rank=0, micro_batch=2, position=0, **config)
         micro_batch=micro_batch,
         global_batch=GLOBAL,
         position=position,
+        batches_ahead=batches_ahead,
     )
 
 
@@ -181,7 +182,6 @@ def test_a_state_of_another_order_is_refused_with_both_named(reader, changed):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("batches_ahead", -1, "at least 0"),
         ("shuffle_window", -1, "at least 0"),
         ("threads", 0, "at least 1"),
         ("held_out_fraction", -0.1, "at least 0 and at most 1"),
