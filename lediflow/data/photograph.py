@@ -46,7 +46,6 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "webp": ("WEBP", {"lossless": True}),
     "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
 }
-Picture = UInt8[np.ndarray, "channels height width"]
 
 
 class Photograph(NamedTuple):
@@ -171,11 +170,6 @@ def _check_profile(image: Image.Image, content: bytes) -> None:
         raise OSError("its colour profile cannot be read")
 
 
-def square_picture(content: bytes, *, size: int, mode: str) -> Image.Image:
-    """Decode a file to the central square of its photograph, at size x size."""
-    return centre_square(decoded_photograph(content, size), size=size, mode=mode)
-
-
 def centre_square(photograph: Photograph, *, size: int, mode: str) -> Image.Image:
     """The largest central square of a photograph, resized to size x size. UnusableImageError if it is too small."""
     if min(photograph.width, photograph.height) < size:
@@ -200,9 +194,3 @@ def picture_bytes(picture: Image.Image, file_format: str) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, pillow_name, **options)
     return buffer.getvalue()
-
-
-def picture_pixels(content: bytes | memoryview) -> Picture:
-    """Pixels of a file that `picture_bytes` encoded."""
-    pixels = np.asarray(Image.open(io.BytesIO(content)))
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,58 +1,37 @@
 """An index for tars that another program wrote: webdataset, img2dataset, litdata, or `tar` itself.
 
-Each tar is read once, from front to back: offsets, checksums, labels and the tar's hash come from the same pass.
-Samples must be square and of one size. The index lies beside the tars, or in the user's cache folder if that folder is
-read-only. Modification times of the tars are kept in a separate file: the same tars have the same index wherever they
-were copied.
+Each tar is read once (tar_samples.py). Samples must be square and of one size. The index lies beside the tars, or in
+the user's cache folder if that folder is read-only. Modification times of the tars are kept in a separate file: the
+same tars have the same index wherever they were copied.
 """
 
 import hashlib
 import json
 import logging
 import os
-import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from lediflow.data.photograph import picture_header
-from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
-from lediflow.data.shards.payloads import (
+from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardIndex
+from lediflow.data.shards.tar_samples import (
     ARRAY_EXTENSION,
-    CHUNK_BYTES,
-    as_stream,
-    chosen_payloads,
-    files_of_tar,
-    is_link,
-    is_payload_name,
+    PayloadKind,
+    TarScan,
+    scan_tar,
 )
-from lediflow.data.sources.archive_files import check_end
 from lediflow.data.sources.listing import class_notes, numbered
 from lediflow.data.sources.names import (
     PICTURE_EXTENSIONS,
     PassedOver,
     is_hidden,
     is_picture_name,
-    passed_over,
     plain,
-    stem,
 )
-from lediflow.data.sources.pairing import (
-    is_label_name,
-    label_in,
-    paired_label,
-    partners,
-    refusals_named,
-)
-from lediflow.data.sources.protocol import Label
 from lediflow.data.storage.folders import is_remote
 from lediflow.disk import write_json
 from lediflow.errors import UserError
@@ -60,42 +39,11 @@ from lediflow.records import UNREADABLE, read_record
 
 log = logging.getLogger(__name__)
 
-SCANNERS = 4  # threads
+SCANNERS = 4  # threads that read tars
 DTYPES = ("uint8", "float16", "float32")
+# archives that are not read in place unless they are plain tars
 PACKED = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
 TIMES_NAME = "index.times.json"  # modification times of the tars when they were indexed, in nanoseconds
-
-
-class Look(NamedTuple):
-    """Kind, shape and dtype of a payload, from its header."""
-
-    extension: str  # in lower case, without the dot
-    shape: tuple[int, ...]  # () if it cannot be read
-    dtype: str
-
-    @property
-    def is_picture(self) -> bool:
-        return f".{self.extension}" != ARRAY_EXTENSION
-
-
-class Payload(NamedTuple):
-    """A file that may be a sample."""
-
-    place: tuple[int, int, int]  # offset, length, CRC-32
-    look: Look
-
-
-@dataclass
-class Scanned:
-    """What was found in one tar."""
-
-    file: ShardFile
-    passed_over: PassedOver
-    files: list[str] = field(default_factory=list)  # the samples' members
-    names: list[bytes] = field(default_factory=list)  # keys, including folders
-    places: list[tuple[int, int, int]] = field(default_factory=list)  # offset, length, CRC-32
-    labels: list[Label] = field(default_factory=list)
-    looks: Counter[Look] = field(default_factory=Counter)
 
 
 def load_or_index(where: str | Path) -> ShardIndex:
@@ -144,7 +92,7 @@ def _has_changed(root: Path, home: Path) -> bool:
     if "tars" not in made_from:
         return False
     tars = tars_of(root)
-    return made_from["tars"] != _listing(tars) or _were_written(tars, home)
+    return made_from["tars"] != _listing_hash(tars) or _were_written(tars, home)
 
 
 def _were_written(tars: list[Path], home: Path) -> bool:
@@ -155,7 +103,7 @@ def _were_written(tars: list[Path], home: Path) -> bool:
         return any(path.stat().st_mtime_ns > indexed for path in tars)
 
 
-def _listing(paths: list[Path]) -> str:
+def _listing_hash(paths: list[Path]) -> str:
     """A hash of the names and sizes of files."""
     lines = "".join(f"{path.name} {path.stat().st_size}\n" for path in paths)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
@@ -187,8 +135,8 @@ def index_tars(root: Path) -> ShardIndex:
     table["key"], table["label"] = np.arange(len(labels)), labels
     for column, values in zip(("offset", "length", "crc32"), zip(*_places(found), strict=True), strict=True):
         table[column] = values
-    contents = contents_of(root, sum((scan.looks for scan in found), Counter()), classes)
-    contents.made_from["tars"] = _listing(paths)
+    contents = contents_of(root, sum((scan.kinds for scan in found), Counter()), classes)
+    contents.made_from["tars"] = _listing_hash(paths)
     names = np.array([name for scan in found for name in scan.names])
     home.mkdir(parents=True, exist_ok=True)
     shards = [scan.file for scan in found]
@@ -208,7 +156,7 @@ def _not_read(root: Path) -> PassedOver:
     return left
 
 
-def _numbered_labels(found: list[Scanned]) -> tuple[list[int], list[str] | None]:
+def _numbered_labels(found: list[TarScan]) -> tuple[list[int], list[str] | None]:
     """Class numbers and names; notes about them are logged."""
     labels = [label for scan in found for label in scan.labels]
     numbers, classes = numbered(labels)
@@ -227,26 +175,26 @@ def _numbered_labels(found: list[Scanned]) -> tuple[list[int], list[str] | None]
     return numbers, classes
 
 
-def _places(found: list[Scanned]) -> Iterator[tuple[int, int, int]]:
+def _places(found: list[TarScan]) -> Iterator[tuple[int, int, int]]:
     return (place for scan in found for place in scan.places)
 
 
-def contents_of(root: Path, looks: Counter[Look], classes: list[str] | None) -> Contents:
+def contents_of(root: Path, kinds: Counter[PayloadKind], classes: list[str] | None) -> Contents:
     """What all samples have in common; UserError unless they have one size and type."""
-    looks = Counter({look: count for look, count in looks.items() if look.shape})
-    is_pictures = all(look.is_picture for look in looks)
+    kinds = Counter({kind: count for kind, count in kinds.items() if kind.shape})
+    is_pictures = all(kind.is_picture for kind in kinds)
     # pictures may mix grey and colour, as they are decoded to one mode; arrays must agree in channels too
-    alike = {(look.shape[1:] if is_pictures else look.shape, look.dtype, look.is_picture) for look in looks}
-    if len(alike) != 1 or not all(is_usable(look) for look in looks):
-        raise UserError(_unlike(root, looks))
-    look, _ = looks.most_common(1)[0]
-    channels, width = max(look.shape[0] for look in looks), look.shape[-1]
-    is_pixels = look.dtype == "uint8"
+    alike = {(kind.shape[1:] if is_pictures else kind.shape, kind.dtype, kind.is_picture) for kind in kinds}
+    if len(alike) != 1 or not all(is_usable(kind) for kind in kinds):
+        raise UserError(_unlike(root, kinds))
+    kind, _ = kinds.most_common(1)[0]
+    channels, width = max(kind.shape[0] for kind in kinds), kind.shape[-1]
+    is_pixels = kind.dtype == "uint8"
     return Contents(
         kind="images" if is_pictures else "latents",
-        payload=look.extension,
+        payload=kind.extension,
         shape=[channels, width, width],
-        dtype=look.dtype,
+        dtype=kind.dtype,
         image_size=width,
         mode="grey" if channels == 1 else "rgb",
         classes=classes,
@@ -254,113 +202,18 @@ def contents_of(root: Path, looks: Counter[Look], classes: list[str] | None) -> 
     )
 
 
-def is_usable(look: Look) -> bool:
+def is_usable(kind: PayloadKind) -> bool:
     """Whether it is (channels, side, side) in a dtype that models accept."""
-    return len(look.shape) == 3 and look.shape[1] == look.shape[2] and look.dtype in DTYPES
+    return len(kind.shape) == 3 and kind.shape[1] == kind.shape[2] and kind.dtype in DTYPES
 
 
-def _unlike(root: Path, looks: Counter[Look]) -> str:
+def _unlike(root: Path, kinds: Counter[PayloadKind]) -> str:
     found = "; ".join(
-        f"{'x'.join(map(str, look.shape))} {look.extension} of {look.dtype} ({count})"
-        for look, count in looks.most_common(4)
+        f"{'x'.join(map(str, kind.shape))} {kind.extension} of {kind.dtype} ({count})"
+        for kind, count in kinds.most_common(4)
     )
     return (
         f"the samples of {root} are not squares of one size and type (channels x height x width: "
         f"{found or 'none readable'}); convert pictures with python -m lediflow.prepare source={root} output=... "
         f"size=..., and write arrays in that form ({', '.join(DTYPES)}, C order, little endian)"
     )
-
-
-def scan_tar(path: Path) -> Scanned:
-    """Read one tar; UserError if it cannot be read, or if its samples are ambiguous."""
-    payloads: list[tuple[str, Payload]] = []
-    labels: list[tuple[str, Label]] = []
-    others: list[tuple[str, bool]] = []
-    with path.open("rb") as file, tar_errors_explained(path):
-        hashed = HashedReader(file)
-        with as_stream(hashed) as tar:
-            for item, content in files_of_tar(tar):
-                if is_payload_name(item.name) and not is_link(item):
-                    payloads.append((item.name, _payload(item, content)))
-                elif is_label_name(item.name) and not is_link(item):
-                    labels.append((item.name, label_in(item.name, content)))
-                else:
-                    others.append((item.name, is_link(item)))
-            check_end(path, tar.offset)
-        while hashed.read(CHUNK_BYTES):  # padding after the last member
-            pass
-    size, sha256 = path.stat().st_size, hashed.digest.hexdigest()
-    with refusals_named(path):
-        return _scanned(
-            ShardFile(name=path.name, samples=0, bytes=size, sha256=sha256), payloads, labels, others
-        )
-
-
-def _scanned(
-    file: ShardFile,
-    payloads: list[tuple[str, Payload]],
-    labels: list[tuple[str, Label]],
-    others: list[tuple[str, bool]],
-) -> Scanned:
-    """The samples in the order of the tar, with their labels."""
-    label_files, payload_of, label_of = [name for name, _ in labels], dict(payloads), dict(labels)
-    files = chosen_payloads([name for name, _ in payloads], label_files)
-    found = partners(files, label_files)
-    used = {name for each in found.values() for name in each.files}
-    left = {name for name in payload_of if name not in found} | {
-        name for name in label_of if name not in used
-    }
-    scanned = Scanned(
-        ShardFile(name=file.name, samples=len(files), bytes=file.bytes, sha256=file.sha256),
-        passed_over(files, [*((name, False) for name in left), *others]),
-        files,
-    )
-    for name in files:
-        scanned.names.append(stem(name).encode(errors="surrogateescape"))
-        scanned.places.append(payload_of[name].place)
-        scanned.labels.append(paired_label(name, found[name], label_of.__getitem__))
-        scanned.looks[payload_of[name].look] += 1
-    return scanned
-
-
-class HashedReader:
-    """A file whose bytes are hashed as they are read."""
-
-    def __init__(self, file: BinaryIO):
-        self.file, self.digest = file, hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        content = self.file.read(size)
-        self.digest.update(content)
-        return content
-
-
-@contextmanager
-def tar_errors_explained(path: Path) -> Iterator[None]:
-    """Turn a TarError into a UserError that names the file and says what to do."""
-    try:
-        yield
-    except tarfile.TarError as error:
-        raise UserError(
-            f"{path} cannot be read as an uncompressed tar ({error}); copy it again, unpack it if it is "
-            "compressed, or take it out of the folder"
-        ) from error
-
-
-def _payload(item: tarfile.TarInfo, content: bytes) -> Payload:
-    look = _look(PurePosixPath(item.name).suffix.lower()[1:], content)
-    # a length of zero marks a payload that cannot be read
-    return Payload((item.offset_data, len(content) if look.shape else 0, zlib.crc32(content)), look)
-
-
-def _look(extension: str, content: bytes) -> Look:
-    """Shape and dtype; an unreadable payload gets an empty shape, and is reported when it is read."""
-    try:
-        if f".{extension}" == ARRAY_EXTENSION:
-            array = np.load(BytesIO(content))
-            is_plain = array.flags.c_contiguous and array.dtype.isnative
-            return Look(extension, array.shape, str(array.dtype) if is_plain else "other order of bytes")
-        mode, width, height = picture_header(content)
-        return Look(extension, (1 if mode in ("1", "L", "I;16") else 3, height, width), "uint8")
-    except Exception:  # damaged bytes make decoders raise errors of any kind
-        return Look(extension, (), "")

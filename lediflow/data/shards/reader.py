@@ -23,7 +23,7 @@ from lediflow.data.photograph import PILLOW_MODES, decoded_photograph, faults_of
 from lediflow.data.pixels import UnusableImageError, opaque_srgb
 from lediflow.data.shards.foreign import load_or_index
 from lediflow.data.shards.index import ShardIndex, key_name
-from lediflow.data.shards.payloads import metadata_by_offset
+from lediflow.data.shards.tar_samples import metadata_by_offset
 from lediflow.data.storage import Read, ReadingConfig, open_storage
 from lediflow.data.storage.folders import is_remote
 from lediflow.disk import sha256_of
@@ -129,10 +129,6 @@ class ShardReader:
                 batch[place] = self._decoded(int(samples[place]), content, int(chosen[place]))
         rows = torch.from_numpy(batch)
         return rows if self.is_array else rows.permute(0, 3, 1, 2)
-
-    def array(self, sample: int) -> Stored:
-        """One sample's stored array."""
-        return self.stored(np.array([sample]))[0].numpy()
 
     def signals(self, samples: Samples) -> Latents:
         """A batch as float32: images in [-1, 1], or latents as the codec returned them."""

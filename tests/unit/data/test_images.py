@@ -10,8 +10,6 @@ from lediflow.data.photograph import (
     centre_square,
     decoded_photograph,
     picture_bytes,
-    picture_pixels,
-    square_picture,
 )
 from lediflow.data.pixels import UnusableImageError, opaque_srgb
 
@@ -20,6 +18,11 @@ def file_of(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def square_picture(content: bytes, *, size: int, mode: str) -> Image.Image:
+    """What preparing makes of a file."""
+    return centre_square(decoded_photograph(content, size), size=size, mode=mode)
 
 
 KINDS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
@@ -67,14 +70,12 @@ def test_the_centre_square_is_reduced_with_lanczos_weights(width, height, left, 
     np.testing.assert_allclose(np.asarray(picture), expected, atol=1.5)  # rounds to bytes twice
 
 
-@pytest.mark.parametrize(
-    ("file_format", "mode", "channels"), [("png", "rgb", 3), ("png", "grey", 1), ("webp", "rgb", 3)]
-)
-def test_lossless_formats_give_back_every_pixel(file_format, mode, channels):
+@pytest.mark.parametrize(("file_format", "mode"), [("png", "rgb"), ("png", "grey"), ("webp", "rgb")])
+def test_lossless_formats_give_back_every_pixel(file_format, mode):
     picture = square_picture(file_of(noise_image(20, 20)), size=16, mode=mode)
-    pixels = picture_pixels(picture_bytes(picture, file_format))
-    assert pixels.shape == (channels, 16, 16)
-    np.testing.assert_array_equal(pixels.transpose(1, 2, 0).squeeze(), np.asarray(picture))
+    found = Image.open(io.BytesIO(picture_bytes(picture, file_format)))
+    assert (found.mode, found.size) == (PILLOW_MODES[mode], (16, 16))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(picture))
 
 
 def test_a_camera_held_sideways_gives_an_upright_picture():

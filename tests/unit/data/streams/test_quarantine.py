@@ -122,9 +122,9 @@ def test_damage_that_still_decodes_is_found_by_checksums_on_demand(shards, tmp_p
     with (folder / "images-000000.tar").open("r+b") as file:  # the last byte of the PNG's end mark
         file.seek(int(index.table[3]["offset"] + index.table[3]["length"]) - 1)
         file.write(b"\x00")
-    ShardReader.open(folder).array(3)
+    ShardReader.open(folder).stored(np.array([3]))
     with pytest.raises(CorruptSampleError, match="do not have the checksum of the index"):
-        ShardReader.open(folder, CHECKED).array(3)
+        ShardReader.open(folder, CHECKED).stored(np.array([3]))
 
 
 def test_a_picture_of_another_size_is_corrupt(pictures, tmp_path, shards):
@@ -136,5 +136,5 @@ def test_a_picture_of_another_size_is_corrupt(pictures, tmp_path, shards):
     )
     (folder / "index.json").write_text(document)
     with pytest.raises(CorruptSampleError, match="it is 16x16 where the set is 32x32"):
-        ShardReader.open(folder).array(0)
+        ShardReader.open(folder).stored(np.array([0]))
     assert len(index) == 50
