@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lediflow.disk import disk_errors_explained, write_json
-from lediflow.errors import UserError
+from lediflow.disk import write_json
+from lediflow.errors import UserError, disk_errors_explained
 from lediflow.records import object_if_any
 
 CLAIM = ".lediflow.json"

@@ -9,7 +9,6 @@ replacing           only the rename: for writers that flush, hash or report erro
 replace_text        without waiting for the disk: small records that are written again and again
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -20,34 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lediflow.errors import UserError
+from lediflow.errors import disk_errors_explained
 
 PARTIAL = ".partial"  # how the names of unfinished files end
 ABANDONED_SECONDS = 3600.0  # another machine's unfinished file that rests for so long has no writer
-
-# Errors that come again however often the command is repeated, until somebody acts.
-ADVICE = {
-    errno.ENOSPC: "free some space there, or choose another output; the same command then continues",
-    errno.EDQUOT: "your quota is used up: free some space, or choose another output",
-    errno.EFBIG: "the file system or a limit (ulimit -f) allows no files of that size: lower shard_samples",
-    errno.EACCES: "mend its permissions, or choose an output you may write to",
-    errno.EPERM: "mend its permissions, or choose an output you may write to",
-    errno.EROFS: "the file system is read-only: choose another output",
-    errno.ENOTDIR: "a file stands where a folder is needed: choose another output",
-    errno.EEXIST: "something stands where a file or folder is to be made: choose another output",
-    errno.EISDIR: "a folder stands where a file is needed: choose another path",
-    errno.ENOTEMPTY: "a folder stands where a file is needed: choose another path",
-    errno.ENAMETOOLONG: "choose a shorter path",
-    errno.ELOOP: "its symbolic links lead in a circle: mend them",
-}
-
-
-def lasting_fault(error: OSError) -> str | None:
-    """A sentence about an error that will come again until somebody acts; None for any other."""
-    if error.errno not in ADVICE:
-        return None
-    place = error.filename2 or error.filename or "a file"
-    return f"cannot read or write {place}: {error.strerror}; {ADVICE[error.errno]}"
 
 
 def flush(path: Path) -> None:
@@ -57,16 +32,6 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def disk_errors_explained(path: Path) -> Iterator[None]:
-    """Turn an OSError raised while writing `path` into a UserError with a next move."""
-    try:
-        yield
-    except OSError as error:
-        advice = ADVICE.get(error.errno or 0, "check the path and the disk")
-        raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 
 @contextmanager

@@ -1,4 +1,9 @@
-"""The exception for errors that a user can correct."""
+"""The exception for errors that a user can correct, and advice on errors of disks and file systems."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -6,3 +11,38 @@ class UserError(Exception):
 
     Entry points print the message without a traceback and exit with status 2.
     """
+
+
+# by error number: errors that persist until somebody acts, so that repeating the command does not help
+ADVICE = {
+    errno.ENOSPC: "free some space there, or choose another output; the same command then continues",
+    errno.EDQUOT: "your quota is used up: free some space, or choose another output",
+    errno.EFBIG: "the file system or a limit (ulimit -f) allows no files of that size: lower shard_samples",
+    errno.EACCES: "mend its permissions, or choose an output you may write to",
+    errno.EPERM: "mend its permissions, or choose an output you may write to",
+    errno.EROFS: "the file system is read-only: choose another output",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another output",
+    errno.EEXIST: "something stands where a file or folder is to be made: choose another output",
+    errno.EISDIR: "a folder stands where a file is needed: choose another path",
+    errno.ENOTEMPTY: "a folder stands where a file is needed: choose another path",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "its symbolic links lead in a circle: mend them",
+}
+
+
+def lasting_fault(error: OSError) -> str | None:
+    """A message for an error that persists until somebody acts; None for any other."""
+    if error.errno not in ADVICE:
+        return None
+    place = error.filename2 or error.filename or "a file"
+    return f"cannot read or write {place}: {error.strerror}; {ADVICE[error.errno]}"
+
+
+@contextmanager
+def disk_errors_explained(path: Path) -> Iterator[None]:
+    """Turn an OSError raised while writing `path` into a UserError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "check the path and the disk")
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.claims import named, visible_names
-from lediflow.disk import disk_errors_explained, replace_text
-from lediflow.errors import UserError
+from lediflow.disk import replace_text
+from lediflow.errors import UserError, disk_errors_explained
 from lediflow.ranges import bounded
 from lediflow.records import UNREADABLE, RecordError, checked_types, read_dataclass, read_record, typed
 

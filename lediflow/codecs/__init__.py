@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lediflow.codecs.pixels import PixelCodec, bytes_to_signal, signal_to_bytes
-from lediflow.codecs.protocol import Codec, Latents
+from lediflow.codecs.protocol import Codec, Latents, PixelCodec, bytes_to_signal, signal_to_bytes
 from lediflow.errors import UserError
 
 __all__ = [
@@ -36,9 +35,8 @@ class CodecConfig:
 
     name: str = "pixels"  # one of CODECS
     path: str | None = None  # folder of the weights, or a name on the hub; not used by pixels
-    precision: str = (
-        "float32"  # dtype of its arithmetic; "bfloat16" and "float16" are faster on a GPU, less exact
-    )
+    # dtype of its arithmetic; "bfloat16" and "float16" are faster on a GPU, less exact
+    precision: str = "float32"
 
 
 def build_codec(config: CodecConfig, device: torch.device | str = "cpu") -> Codec:

@@ -1,14 +1,17 @@
-"""The interface of a codec: images <-> latents.
+"""The interface of a codec, images <-> latents; the codec of pixels, which changes nothing; bytes <-> signals.
 
 "Images" are float in [-1, 1], (batch, 1 or 3, height, width). "Latents" are what the models of a run are trained on,
 scaled so that the standard deviation of a channel is near 1. A stochastic encoder returns a mean and a log variance per
 element, a deterministic one returns a mean alone.
+
+A byte b in 0 ... 255 is the signal b / 127.5 - 1 in [-1, 1]; rounding makes the inverse exact.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
@@ -53,6 +56,38 @@ class Codec(Protocol):
     def record(self) -> dict[str, Any]:
         """Name and hash of the weights, for the index of shards that the codec makes."""
         ...
+
+
+class PixelCodec:
+    """Latents are the pixels themselves, RGB or grey."""
+
+    name = "pixels"
+    is_exact = True
+    is_stochastic = False
+
+    def latent_shape(self, image_size: int, image_channels: int) -> tuple[int, int, int]:
+        return image_channels, image_size, image_size
+
+    def encode(self, images: Float[Tensor, "batch channels height width"]) -> Latents:
+        return Latents(images, None)
+
+    def decode(
+        self, latents: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        return latents
+
+    def record(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+def bytes_to_signal(pixels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Map bytes 0 ... 255 to [-1, 1], float32."""
+    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def signal_to_bytes(signal: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Map [-1, 1] to bytes 0 ... 255, rounded; values outside are clipped."""
+    return signal.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def describe_codec(codec: dict[str, Any] | None) -> str:

@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lediflow.disk import disk_errors_explained, whole_or_absent
+from lediflow.disk import whole_or_absent
 from lediflow.engine.group import Group
-from lediflow.errors import UserError
+from lediflow.errors import UserError, disk_errors_explained
 from lediflow.evaluation.features import FeatureExtractor
 from lediflow.evaluation.images import NumberedImages
 from lediflow.evaluation.results import digest, features_record, refuse_other

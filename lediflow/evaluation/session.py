@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lediflow.disk import disk_errors_explained
 from lediflow.engine.group import Group
 from lediflow.engine.ranks import choose_device, find_ranks
+from lediflow.errors import disk_errors_explained
 from lediflow.evaluation.config import EvaluateConfig
 from lediflow.evaluation.features import FeatureExtractor, build_features
 from lediflow.evaluation.results import RESULTS, birth_certificate, claim_results, write_results

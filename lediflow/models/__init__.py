@@ -7,17 +7,9 @@ latent sampler    Gaussian noise w -> latent z
 
 from lediflow.models.auxiliary import AuxiliaryModel, AuxiliaryOutput, Latent, Posterior, Prior
 from lediflow.models.export import Model, Spec, build_model, load_as, load_model, read_config, save_model
-from lediflow.models.groups import parameter_groups
-from lediflow.models.latent_sampler import LatentSampler
-from lediflow.models.specs import (
-    AuxiliarySpec,
-    LatentSamplerSpec,
-    VelocitySpec,
-    count_parameters,
-    latent_shape,
-)
-from lediflow.models.tree import describe_model
-from lediflow.models.velocity import VelocityModel
+from lediflow.models.parameters import count_parameters, describe_model, parameter_groups
+from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec, latent_shape
+from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.specs import HourglassSpec, LevelSpec, MappingSpec
 

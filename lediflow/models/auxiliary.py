@@ -64,9 +64,8 @@ class Encoder(nn.Module):
         self.out_norm = RMSNorm(coarsest)
         self.to_mean = nn.Linear(coarsest, spec.latent_channels, bias=False)
         self.to_logvar = nn.Linear(coarsest, spec.latent_channels, bias=False)
-        nn.init.zeros_(
-            self.to_logvar.weight
-        )  # the posterior has unit variance at initialisation, like its target N(0, I)
+        # the posterior has unit variance at initialisation, like its target N(0, I)
+        nn.init.zeros_(self.to_logvar.weight)
         self.augmentation = AugmentationEmbedding(finest) if spec.augmentation else None
 
     def forward(
@@ -126,9 +125,7 @@ class AuxiliaryModel(nn.Module):
     ) -> Posterior:
         """q(z | y) of images; `augmentation` None means not augmented."""
         check_channels(y.shape[1], self.spec.image_channels, "model.auxiliary.image_channels")
-        latent_shape(
-            self.spec, y.shape[-2], y.shape[-1]
-        )  # ValueError for sizes that the levels do not divide
+        latent_shape(self.spec, *y.shape[-2:])  # ValueError for sizes that the levels do not divide
         return self.encoder(y, dropout, augmentation)
 
     def decode(

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from lediflow.disk import flush, replacing, sha256_of
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
-from lediflow.models.velocity import VelocityModel
+from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.specs import HourglassSpec
 from lediflow.records import EXPORT_AGAIN, RecordError, one_line, read_dataclass, read_record

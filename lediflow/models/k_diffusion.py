@@ -117,9 +117,8 @@ def from_configuration(model: Values, dataset: Values) -> Values:
         },
         "conditioning_dim": model.get("mapping_cond_dim", 0),
     }
-    if (
-        "num_classes" in dataset
-    ):  # k-diffusion adds a row for "no class"; without the key, inferred from the weights
+    # k-diffusion adds a row for "no class"; without the key, the number is inferred from the weights
+    if "num_classes" in dataset:
         values["num_classes"] = dataset["num_classes"] + 1 if dataset["num_classes"] else 0
     return values
 

@@ -9,8 +9,6 @@ import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from torch import nn
-
 from lediflow.nn.specs import (
     HourglassSpec,
     LevelSpec,
@@ -161,8 +159,3 @@ def latent_shape(spec: AuxiliarySpec, height: int, width: int) -> tuple[int, int
 def latent_reduction(spec: AuxiliarySpec) -> int:
     """Ratio of the image's to the latent's side length."""
     return spec.patch_size * math.prod(spec.factors)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of parameters of a module, without buffers."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,6 +1,7 @@
-"""The flow model: the velocity v_t(x, z) that carries a draw from the prior to an image.
+"""The two velocity models: the flow, from a draw of the prior to an image, and the latent sampler, from noise to z.
 
-The latent z is an input in one of three ways:
+The flow model gives the velocity v_t(x, z) that carries a draw from the prior to an image. The latent z is an input in
+one of three ways:
 
     vector   flattened into the hourglass's conditioning vector, which all layers use
     concat   resized to the image and appended to its channels
@@ -8,8 +9,16 @@ The latent z is an input in one of three ways:
 
 Without a latent the same network is the flow-matching baseline. Class labels run from 0 to num_classes - 1;
 num_classes means "no class", which classifier-free guidance uses.
-Source: arXiv:2505.20723, eqs. 1 and 6; guidance: Ho & Salimans, arXiv:2207.12598.
+
+The latent sampler is a flow from w ~ N(0, I) to the latents that the encoder produces, trained with plain flow matching
+(eq. 2). Integrated backwards, it maps a latent to its w, which editing uses.
+
+Inputs are checked first, so that errors name the input and the option instead of matrix sizes. No check waits for a
+GPU.
+Source: arXiv:2505.20723, eqs. 1, 2 and 6; guidance: Ho & Salimans, arXiv:2207.12598.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +26,15 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lediflow.models.checks import check_classes, check_latent
-from lediflow.models.specs import VelocitySpec, velocity_hourglass
+from lediflow.models.auxiliary import Latent
+from lediflow.models.specs import LatentSamplerSpec, VelocitySpec, sampler_hourglass, velocity_hourglass
 from lediflow.nn.hourglass import Hourglass
-from lediflow.nn.shapes import Image, SampleKeys, Tokens
+from lediflow.nn.shapes import Image, SampleKeys, Tokens, check_labels
 from lediflow.nn.specs import check_channels, check_grid
 
-KEY = "model.velocity"  # the key of this model in the configuration
-
-
-def resized(z: Image, height: int, width: int) -> Image:
-    """z on another grid: pixels are repeated to enlarge it and averaged to reduce it."""
-    return F.interpolate(z, size=(height, width), mode="area")
+# keys of the models and their options in the configuration
+FLOW_KEY, SAMPLER_KEY = "model.velocity", "model.latent_sampler"
+LATENT_KEY, CLASSES_KEY = f"{FLOW_KEY}.latent_shape", f"{FLOW_KEY}.num_classes"
 
 
 class VelocityModel(nn.Module):
@@ -72,8 +78,8 @@ class VelocityModel(nn.Module):
 
     def check_inputs(self, x: Image, z: Tensor | None, labels: Tensor | None) -> None:
         """ValueError for inputs that do not fit the model; does not wait for a GPU."""
-        check_channels(x.shape[1], self.spec.image_channels, f"{KEY}.image_channels")
-        check_grid(self.spec.levels, self.spec.patch_size, x.shape[-2], x.shape[-1], key=KEY)
+        check_channels(x.shape[1], self.spec.image_channels, f"{FLOW_KEY}.image_channels")
+        check_grid(self.spec.levels, self.spec.patch_size, x.shape[-2], x.shape[-1], key=FLOW_KEY)
         check_latent(z, self.spec.latent_shape, batch=len(x))
         check_classes(labels, self.spec.num_classes, batch=len(x))
 
@@ -91,3 +97,73 @@ class VelocityModel(nn.Module):
         # resizing first is cheaper than projecting and gives the same result
         on_grid = resized(z, x.shape[-2] // side, x.shape[-1] // side)
         return self.latent_in(rearrange(on_grid, "b c h w -> b h w c"))
+
+
+class LatentSampler(nn.Module):
+    """Velocity model of the latent sampler; an hourglass over latents."""
+
+    def __init__(self, spec: LatentSamplerSpec, attention_route: str = "auto") -> None:
+        super().__init__()
+        self.spec = spec
+        self.hourglass = Hourglass(sampler_hourglass(spec), attention_route)
+
+    def forward(
+        self,
+        w: Latent,
+        t: Float[Tensor, ""] | Float[Tensor, " batch"] | float,
+        dropout: SampleKeys | None = None,
+        augmentation: Float[Tensor, "batch 9"] | None = None,
+    ) -> Latent:
+        """The velocity at w and t; `dropout` is one key per sample, needed for training with dropout.
+
+        `augmentation` is that of the latents' images; None means not augmented.
+        """
+        check_channels(w.shape[1], self.spec.latent_channels, f"{SAMPLER_KEY}.latent_channels")
+        check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=SAMPLER_KEY, subject="latent")
+        return self.hourglass(w, t, augmentation=augmentation, dropout=dropout)
+
+
+def resized(z: Image, height: int, width: int) -> Image:
+    """z on another grid: pixels are repeated to enlarge it and averaged to reduce it."""
+    return F.interpolate(z, size=(height, width), mode="area")
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape for a message, e.g. 4x4x4."""
+    return "x".join(map(str, shape))
+
+
+def check_latent(z: Tensor | None, latent_shape: Sequence[int], batch: int) -> None:
+    """ValueError for a latent of a wrong shape or number, and for one that is missing or unexpected."""
+    if z is None and latent_shape:
+        raise ValueError(
+            f"z: none given, but this flow model is conditioned on a latent of {shape_text(latent_shape)} "
+            f"({LATENT_KEY}); give the latent of each image"
+        )
+    if z is not None and not latent_shape:
+        raise ValueError(
+            "z: given, but this flow model has no latent (the flow-matching baseline); leave z out, or build it "
+            f"with {LATENT_KEY}"
+        )
+    if z is not None and tuple(z.shape[1:]) != tuple(latent_shape):
+        raise ValueError(
+            f"z: a latent of {shape_text(z.shape[1:])} per image, but this flow model was built for "
+            f"{shape_text(latent_shape)} ({LATENT_KEY}); use the auxiliary model it was trained with"
+        )
+    if z is not None and len(z) != batch:
+        raise ValueError(
+            f"z: {len(z)} latents of {shape_text(latent_shape)} ({LATENT_KEY}) for {batch} images; give one per image"
+        )
+
+
+def check_classes(labels: Tensor | None, num_classes: int, batch: int) -> None:
+    """ValueError for labels of a model without classes, and for unknown classes."""
+    if labels is None:
+        return
+    if not num_classes:
+        raise ValueError(
+            "labels: given, but this flow model was built without classes; leave them out, or set "
+            f"{CLASSES_KEY}"
+        )
+    known = f"the classes 0 to {num_classes - 1} ({CLASSES_KEY}={num_classes}) and {num_classes} for no class"
+    check_labels(labels, num_classes + 1, batch, known)

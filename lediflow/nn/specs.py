@@ -126,9 +126,8 @@ def check_grid(
     `factors` are the reductions of the grid's sides from level to level, 2 by default. `key` is the model's key in the
     configuration; `subject` is its input: `image`, or `latent` (of the auxiliary model).
     """
-    height, width = map(
-        operator.index, (height, width)
-    )  # int() avoids symbolic sizes: a compiled model has one graph per size
+    # whole numbers instead of symbolic sizes: a compiled model has one graph per size
+    height, width = operator.index(height), operator.index(width)
     cells = [patch_size, *(factors if factors is not None else [2] * (len(levels) - 1))]
     multiple = math.prod(cells)
     if height % multiple or width % multiple:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.config.composition.command_line import BAD_REQUEST
-from lediflow.disk import disk_errors_explained, lasting_fault, whole_or_absent
-from lediflow.errors import UserError
+from lediflow.disk import whole_or_absent
+from lediflow.errors import UserError, disk_errors_explained, lasting_fault
 from lediflow.records import RecordError, read_dataclass, read_json, typed
 from lediflow.report.collect import report_data
 from lediflow.report.content import CommandRun, ReportData

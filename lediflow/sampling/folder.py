@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lediflow.claims import named, refuse_foreign, visible_names
 from lediflow.data.sources.names import is_picture_name
-from lediflow.disk import clear_abandoned, disk_errors_explained, sha256_of, write_json
-from lediflow.errors import UserError
+from lediflow.disk import clear_abandoned, sha256_of, write_json
+from lediflow.errors import UserError, disk_errors_explained
 from lediflow.records import RecordError, as_record, parse_json, read_record
 from lediflow.sampling.pictures import picture_name, save_pictures
 

@@ -28,9 +28,8 @@ from lediflow.flow.solvers import MOST_STEPS, Solution, check_solver, solve
 from lediflow.flow.widening import Width
 from lediflow.models import load_as, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
-from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import latent_shape
-from lediflow.models.velocity import VelocityModel
+from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.ranges import bounded, check_ranges, seed_field
 from lediflow.records import read_record
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
@@ -46,9 +45,8 @@ class SamplingConfig:
     solver: str = "midpoint"  # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps)
     # solver steps of the flow; 0 (with any solver): the draws of the prior
     steps: int = bounded(2, at_least=0, at_most=MOST_STEPS)
-    temperature: float = bounded(
-        1.0, at_least=0
-    )  # factor on the prior's standard deviation; lower: smoother images
+    # factor on the prior's standard deviation; lower: smoother images
+    temperature: float = bounded(1.0, at_least=0)
     latent_solver: str = "midpoint"  # solver of the latent sampler
     # solver steps of the latent sampler; 4 in the paper
     latent_steps: int = bounded(4, at_least=1, at_most=MOST_STEPS)

@@ -25,8 +25,7 @@ from lediflow.flow.couplings import COUPLINGS
 from lediflow.flow.gaussians import sample, widen
 from lediflow.flow.losses import flow_matching_loss, importance_weighted_flow_loss
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.path import path_velocity, point_on_path
-from lediflow.flow.times import TimeConfig, draw_times
+from lediflow.flow.path import TimeConfig, draw_times, path_velocity, point_on_path
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import VelocitySpec, has_dropout, latent_shape

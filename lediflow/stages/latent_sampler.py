@@ -14,8 +14,7 @@ from torch import nn
 from lediflow.data.streams.batch import Batch
 from lediflow.flow.losses import flow_matching_loss
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.path import path_velocity, point_on_path
-from lediflow.flow.times import TimeConfig, draw_times
+from lediflow.flow.path import TimeConfig, draw_times, path_velocity, point_on_path
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import has_dropout
 from lediflow.stages.bins import by_time

@@ -12,7 +12,7 @@ from lediflow.config.composition.checks import check_command
 from lediflow.config.composition.compose import conf_folder
 from lediflow.errors import UserError
 from lediflow.models import count_parameters
-from lediflow.models.groups import parameter_groups
+from lediflow.models.parameters import parameter_groups
 
 CONF = conf_folder()
 STAGES = ("auxiliary", "flow", "latent_sampler")

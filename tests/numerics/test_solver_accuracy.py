@@ -9,7 +9,7 @@ from scipy.stats import linregress
 from torchdiffeq import odeint
 
 from lediflow.flow.solvers import SOLVERS, solve
-from lediflow.flow.solvers.embedded import try_step
+from lediflow.flow.solvers.adaptive import try_step
 from lediflow.flow.solvers.fixed import FixedStep
 from lediflow.flow.solvers.problem import CountedVelocity
 from lediflow.flow.solvers.tableaus import DOPRI5

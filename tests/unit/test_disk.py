@@ -11,14 +11,13 @@ from lediflow.disk import (
     ABANDONED_SECONDS,
     PARTIAL,
     clear_abandoned,
-    disk_errors_explained,
     replace_text,
     replacing,
     sha256_of,
     whole_or_absent,
     write_json,
 )
-from lediflow.errors import UserError
+from lediflow.errors import UserError, disk_errors_explained
 
 
 def names(folder):

@@ -62,8 +62,8 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Spread, Width, automatic_width, log_spreads, typical_spread
 from lediflow.models import build_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
-from lediflow.models.latent_sampler import LatentSampler
 from lediflow.models.specs import has_dropout
+from lediflow.models.velocity import LatentSampler
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.stages.flow import AUTO, FlowStage, scale_of

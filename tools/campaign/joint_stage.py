@@ -18,7 +18,7 @@ from lediflow.flow.losses import mean_over_pixels, variance_guided_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
-from lediflow.models.groups import parameter_groups
+from lediflow.models.parameters import parameter_groups
 from lediflow.stages.flow import FlowStage, FlowStageConfig, TrainingStart
 from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss

@@ -17,8 +17,7 @@ from lediflow.errors import UserError
 from lediflow.models import load_as
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import Kind
-from lediflow.models.latent_sampler import LatentSampler
-from lediflow.models.velocity import VelocityModel
+from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.records import RecordError, changes
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline

@@ -31,8 +31,7 @@ from lediflow.engine.watchdog import Watchdog
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.export import describe
-from lediflow.models.groups import parameter_groups
-from lediflow.models.tree import describe_model
+from lediflow.models.parameters import describe_model, parameter_groups
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.tracking.event_log import has_event

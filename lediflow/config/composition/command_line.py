@@ -44,9 +44,8 @@ from lediflow.config.composition.literal import (
 )
 from lediflow.config.composition.schema import COMMANDS, TrainCommand
 from lediflow.config.composition.sweep import exclusion
-from lediflow.disk import lasting_fault
 from lediflow.engine.stop import INTERRUPTED
-from lediflow.errors import UserError
+from lediflow.errors import UserError, lasting_fault
 from lediflow.nn.neighborhood import RouteUnavailableError
 
 BAD_REQUEST = 2

@@ -26,8 +26,8 @@ from lediflow.claims import refuse_foreign, visible_names
 from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
 from lediflow.data.shards.writer import Sample, write_shard
 from lediflow.data.workers import Progress
-from lediflow.disk import clear_abandoned, disk_errors_explained, write_json, write_json_lines
-from lediflow.errors import UserError
+from lediflow.disk import clear_abandoned, write_json, write_json_lines
+from lediflow.errors import UserError, disk_errors_explained
 from lediflow.records import RecordError, changes, parse_json, read_dataclass, read_record
 
 PART_AGAIN = "delete it, and the same command makes its shard again"

@@ -25,8 +25,8 @@ from pathlib import Path
 import psutil
 
 from lediflow.data.storage.folders import LocalFolder, Read, ShortReadError, Storage
-from lediflow.disk import PARTIAL, disk_errors_explained, replacing
-from lediflow.errors import UserError
+from lediflow.disk import PARTIAL, replacing
+from lediflow.errors import UserError, disk_errors_explained
 
 Check = Callable[
     [str, Path], None

@@ -9,10 +9,8 @@ sample. If x has one axis, it is a single system with a scalar t. SOLVERS is the
 `nfe`, the number of velocity evaluations, is the cost of generation.
 """
 
-from lediflow.flow.solvers.grid import MOST_STEPS
-from lediflow.flow.solvers.ode import SOLVERS, check_solver, ignores_steps, solve
-from lediflow.flow.solvers.problem import OnStep, Solution, UnfitVelocityError, Velocity
-from lediflow.flow.solvers.round_trip import RoundTrip, round_trip_error
+from lediflow.flow.solvers.ode import SOLVERS, RoundTrip, check_solver, ignores_steps, round_trip_error, solve
+from lediflow.flow.solvers.problem import MOST_STEPS, OnStep, Solution, UnfitVelocityError, Velocity
 
 __all__ = [
     "MOST_STEPS",

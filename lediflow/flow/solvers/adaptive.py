@@ -7,28 +7,39 @@ do not move. The steps of a sample do not depend on other samples.
 
 If velocity ignores per-sample times, as x * t.cos() does with t of shape (), all samples share one step size: the one
 for the largest error. `times_of_samples` checks this with a few extra calls.
+
+Times, step sizes and errors are per sample, of shape (batch,), or scalars for a single system.
+Source: Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section II.4.
 """
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lediflow.flow.solvers.embedded import (
-    Attempt,
-    Tolerance,
-    checked_tolerance,
-    first_length,
-    rescaling,
-    try_step,
+from lediflow.flow.solvers.problem import (
+    Control,
+    CountedVelocity,
+    OnStep,
+    Solution,
+    State,
+    Times,
+    at,
+    beside,
+    shifted,
+    time_dtype,
 )
-from lediflow.flow.solvers.problem import Control, CountedVelocity, OnStep, Solution, State, Times, at, beside
 from lediflow.flow.solvers.tableaus import EmbeddedPair
 from lediflow.flow.solvers.times_of_samples import slope_at_own_times
 
+SAFETY, MOST_SHRINKING, MOST_GROWTH = 0.9, 0.2, 10.0
+SHORTEST_FIRST_STEP = 1e-6
+
 Chosen = Bool[Tensor, "*batch"]  # a mask of samples
+Lengths = Float[Tensor, "*batch"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Adaptive:
             target = at(end, x)
             while bool((walk.t != target).any()):
                 if walk.attempts == control.max_steps:
-                    raise ValueError(walk.lateness(target))
+                    raise ValueError(walk.out_of_steps(target))
                 walk.attempt(target)
                 if on_step is not None:
                     on_step(walk.t, walk.x)
@@ -68,6 +79,42 @@ class Adaptive:
                 states.append(walk.x)
         kept = torch.stack(states) if keep_states else None
         return Solution(walk.x, velocity.calls, walk.accepted, walk.rejected, kept)
+
+
+class Tolerance(NamedTuple):
+    """Error that a step may make in each entry: atol + rtol |x|."""
+
+    rtol: float
+    atol: float
+    is_common: bool = False  # samples share a step size, determined by the largest error
+
+    @torch.no_grad()  # step sizes have no gradient
+    def multiple(self, error: State, x: State, other: State | None = None) -> Float[Tensor, "*batch"]:
+        """Root mean square over each sample of error / (atol + rtol max(|x before|, |x after|))."""
+        each = self._each(error, x, other)
+        return each.amax() if self.is_common else each
+
+    def _each(self, error: State, x: State, other: State | None) -> Float[Tensor, "*batch"]:
+        largest = x.abs() if other is None else torch.maximum(x.abs(), other.abs())
+        square = (error / (self.atol + self.rtol * largest)).to(time_dtype(x)).square()
+        return square.flatten(start_dim=min(1, x.ndim - 1)).mean(dim=-1).sqrt()
+
+
+class Attempt(NamedTuple):
+    """Result of one step, before it is accepted or rejected."""
+
+    x: State
+    slope: State  # at the end of the step, reused as the first slope of the next step
+    error: State  # estimate for each entry of x
+
+
+def checked_tolerance(rtol: float, atol: float) -> Tolerance:
+    """The tolerance; ValueError for numbers that no step can meet."""
+    if not (rtol >= 0 and atol >= 0 and 0 < rtol + atol < math.inf):
+        raise ValueError(
+            f"rtol = {rtol}, atol = {atol}: neither may be below 0 or infinite, and one must be above"
+        )
+    return Tolerance(rtol, atol)
 
 
 class Walk:
@@ -129,7 +176,7 @@ class Walk:
         self.slope = torch.where(everywhere, trial.slope, self.slope)
         self.t = torch.where(is_accepted, end, self.t)
 
-    def lateness(self, target: Times) -> str:
+    def out_of_steps(self, target: Times) -> str:
         """The error message if max_steps was not enough: the first unfinished sample and its time."""
         return (
             f"{self._first(self.t != target)} after max_steps = {self.attempts} steps (rtol {self.tolerance.rtol:g}, "
@@ -157,3 +204,43 @@ class Walk:
             return f"{self.pair.name} at t = {float(self.t):.6g}"
         first = int(chosen.nonzero()[0])
         return f"{self.pair.name}, sample {first} of {len(self.t)} at t = {float(self.t[first]):.6g}"
+
+
+def try_step(
+    pair: EmbeddedPair, velocity: CountedVelocity, x: State, slope: State, start: Times, end: Times
+) -> Attempt:
+    """A step of each sample from `start` to `end`, given its first slope."""
+    step, slopes, moved = end - start, [slope], x
+    for a, c in zip(pair.a[1:], pair.c[1:], strict=True):
+        moved = shifted(x, beside(step, x), a, slopes)
+        slopes.append(velocity(moved, start + c * step))
+    error = shifted(torch.zeros_like(x), beside(step, x), pair.error, slopes)
+    return Attempt(moved, slopes[-1], error)
+
+
+@torch.no_grad()
+def first_length(
+    pair: EmbeddedPair,
+    velocity: CountedVelocity,
+    x: State,
+    slope: State,
+    t: Times,
+    span: float,
+    tolerance: Tolerance,
+) -> Lengths:
+    """Size of the first step, from x, its slope and the change of the slope (Hairer, p. 169)."""
+    size, steepness = tolerance.multiple(x, x), tolerance.multiple(slope, x)
+    probe = (0.01 * size / steepness).clamp(min=SHORTEST_FIRST_STEP)
+    probe = torch.where(torch.minimum(size, steepness) < 1e-5, SHORTEST_FIRST_STEP, probe)
+    probe = probe.clamp(max=abs(span))
+    ahead = probe if span > 0 else -probe
+    bend = velocity(x + beside(ahead, x) * slope, t + ahead) - slope
+    sharpest = torch.maximum(steepness, tolerance.multiple(bend, x) / probe)
+    by_bend = torch.where(sharpest <= 1e-15, 1e-3 * probe, (0.01 / sharpest) ** (1 / pair.order))
+    return torch.minimum(100 * probe, by_bend).nan_to_num(nan=0.0).clamp(min=SHORTEST_FIRST_STEP)
+
+
+def rescaling(pair: EmbeddedPair, error: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Factor from one step size to the next, given the error as a multiple of the tolerance."""
+    wanted = SAFETY * error.clamp(min=1e-10) ** (-1 / pair.order)
+    return wanted.nan_to_num(nan=MOST_SHRINKING).clamp(MOST_SHRINKING, MOST_GROWTH)

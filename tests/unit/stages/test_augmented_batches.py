@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lediflow.flow.times import draw_times
+from lediflow.flow.path import draw_times
 from lediflow.models import build_model
 from lediflow.stages.auxiliary import AuxiliaryStage, AuxiliaryStageConfig
 from lediflow.stages.flow import FlowStage, FlowStageConfig

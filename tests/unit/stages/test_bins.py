@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lediflow.flow.times import draw_times
+from lediflow.flow.path import draw_times
 from lediflow.stages.auxiliary import AuxiliaryStage, AuxiliaryStageConfig
 from lediflow.stages.bins import PIXELS, SIGMA_BINS, TIME_BINS, by_sigma, by_time, sigma_edges, some_pixels
 from lediflow.stages.flow import FlowStage, FlowStageConfig

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.times import draw_times
+from lediflow.flow.path import draw_times
 from lediflow.stages.flow import FlowStage, FlowStageConfig
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from lediflow.flow.times import draw_times
+from lediflow.flow.path import draw_times
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
 from lediflow.stages.latents import draw_latents
 
