@@ -79,11 +79,29 @@ def test_functions_and_classes_that_are_named_exist(path):
     assert wrong == []
 
 
-def test_every_package_and_module_at_the_top_has_its_line_in_the_architecture():
-    table = (ROOT / "docs" / "architecture.md").read_text().split("## Packages")[1].split("\n## ")[0]
-    described = {code for line in table.splitlines() if line.startswith("|") for code in inline_code(line)}
-    found = {path.stem for path in (ROOT / "lediflow").iterdir() if not path.name.startswith("_")}
-    assert found - described == set()
+def first_column(section: str) -> set[str]:
+    """The names in the first column of the table in a section of docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    return {code for cell in rows for code in inline_code(cell)}
+
+
+def test_the_architecture_has_a_line_for_every_package_and_top_module_and_for_no_others():
+    package = ROOT / "lediflow"
+    packages = {path.parent.relative_to(package).as_posix() for path in package.rglob("__init__.py")} - {"."}
+    modules = {path.stem for path in package.glob("*.py") if not path.name.startswith("_")}
+    assert first_column("Packages") == packages | modules
+
+
+def test_the_architecture_has_a_line_for_every_folder_of_the_checkout_and_for_no_others():
+    """Folders at the top, and those inside conf, results, slurm and tools."""
+    described = first_column("The checkout")
+    assert [name for name in described if not (ROOT / name).is_dir()] == []
+    inside = [path for top in ("conf", "results", "slurm", "tools") for path in (ROOT / top).iterdir()]
+    source = ("conf", "docs", "lediflow", "results", "slurm", "tests", "tools")
+    folders = {f"{path.relative_to(ROOT).as_posix()}/" for path in [*inside, *map(ROOT.joinpath, source)]
+               if path.is_dir() and not path.name.startswith("_")}  # fmt: skip
+    assert folders - described == set()
 
 
 @each_document
