@@ -166,28 +166,28 @@ def parse_arguments() -> argparse.Namespace:
     verbs = parser.add_subparsers(required=True, metavar="inspect|verify|export")
     for task, text in (
         (inspect, "print a table of the checkpoints and stored averages"),
-        (verify, "verify the hash of every file; status 2 if one is broken"),
+        (verify, "verify the hash of every file; exit status 2 if one is damaged"),
         (export, "write weights to the export folder, which sampling loads"),
     ):
         verb = verbs.add_parser(task.__name__, help=text, description=text)
         verb.add_argument("run", type=Path, metavar="RUN", help="run folder of lediflow.train")
         verb.set_defaults(task=task)
     verb.add_argument(
-        "--images", type=int, help="number of images of the checkpoint (default: the newest whole one)"
+        "--images", type=int, help="images seen at the checkpoint (default: the newest valid one)"
     )
     verb.add_argument("--output", type=Path, help="the export folder (default: RUN/export)")
     which = verb.add_mutually_exclusive_group()
     which.add_argument(
         "--weights",
         choices=["averaged", "best", "raw"],
-        help="averaged: at the end | best: averaged, at the lowest held-out loss | raw: of the last step "
+        help="averaged weights at the end | averaged weights at the lowest held-out loss | weights of the last step "
         "(default: averaged or best, according to the run's train.export)",
     )
     which.add_argument(
         "--ema",
         type=float,
         metavar="SIGMA_REL",
-        help="an average of this width, computed from the stored ones",
+        help="an average with this EDM2 width, computed from the stored averages",
     )
     return parser.parse_args()
 

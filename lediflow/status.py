@@ -1,9 +1,9 @@
 """`python -m lediflow.status [RUNS]`: status of jobs and runs; `logs`, `cancel` and `resume` by name.
 
     python -m lediflow.status                         one line for each job and run below runs/
-    python -m lediflow.status logs NAME --follow      print its log, and follow it as it grows
-    python -m lediflow.status cancel NAME --save      end it, after it has saved its state
-    python -m lediflow.status resume NAME             submit it again, with the jobs that wait for it
+    python -m lediflow.status logs NAME --follow      print the log of a job, and follow it
+    python -m lediflow.status cancel NAME --save      save the state of a run, then cancel its job
+    python -m lediflow.status resume NAME             submit a job again, with its dependents
 
 NAME is the name of a job, the folder of a run, or a SLURM job id.
 """
@@ -123,13 +123,13 @@ def table_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"), metavar="RUNS",
                         help="folder that contains the runs (default: runs)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print a JSON list of objects, for programs")
+    parser.add_argument("--json", action="store_true", help="print a list of JSON objects, for programs")
     return parser
 
 
 def named_parser(action: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lediflow.status", description=description)
-    parser.add_argument("action", choices=[action])
+    parser = argparse.ArgumentParser(prog=f"python -m lediflow.status {action}", description=description)
+    parser.add_argument("action", choices=[action], metavar=action, help=argparse.SUPPRESS)
     parser.add_argument("name", metavar="NAME", help="name of a job, folder of a run, or SLURM job id")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder that contains the runs (default: runs)"
@@ -150,7 +150,7 @@ def logs_parser() -> argparse.ArgumentParser:
 
 
 def cancel_parser() -> argparse.ArgumentParser:
-    parser = named_parser("cancel", "End a job.")
+    parser = named_parser("cancel", "Cancel a job.")
     parser.add_argument(
         "--save", action="store_true", help="request that the run saves its state first, and wait for it"
     )
@@ -160,7 +160,7 @@ def cancel_parser() -> argparse.ArgumentParser:
 def resume_parser() -> argparse.ArgumentParser:
     return named_parser(
         "resume",
-        "Submit a job again that ended before its work was done, with the jobs that waited for it.",
+        "Submit a job again that ended before its work was done, and its dependents that never started.",
     )
 
 

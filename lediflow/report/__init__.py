@@ -88,17 +88,17 @@ def write_report(path: Path, data: ReportData) -> Path:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m lediflow.report",
-        description="One HTML page about finished runs: samples, curves, metrics, priors, where the numbers come from.",
+        description="Write one HTML page about finished runs: samples, curves, metrics, priors, provenance.",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders of lediflow.train, in any order"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("report.html"), help="the page (default: report.html)"
+        "--output", type=Path, default=Path("report.html"), help="file to write (default: report.html)"
     )
-    parser.add_argument("--title", default="LeDiFlow", help="its headline")
-    parser.add_argument("--lead", default=LEAD, help="the sentences under the headline")
+    parser.add_argument("--title", default="LeDiFlow", help="title of the page")
+    parser.add_argument("--lead", default=LEAD, help="introduction below the title")
     parser.add_argument(
-        "--commands", type=Path, help="JSON list of {purpose, command, seconds} to print at the end"
+        "--commands", type=Path, help="JSON list of {purpose, command, seconds} to list at the end"
     )
     return parser.parse_args()
