@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
+from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command
-from lediflow.config.composition.compose import typed
 from lediflow.config.composition.schema import EncodeCommand
 from lediflow.config.submission import register_launchers
 from lediflow.data.encode import Encoded, encode

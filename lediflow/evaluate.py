@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from lediflow.config.building.pipeline import load_decoder, load_export, load_pipeline, pipeline_hashes
 from lediflow.config.building.places import find_parent
 from lediflow.config.composition.advice import require_export
+from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command
-from lediflow.config.composition.compose import typed
 from lediflow.config.composition.schema import EvaluateCommand
 from lediflow.config.submission import register_launchers
 from lediflow.evaluation.modes import evaluate

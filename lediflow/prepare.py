@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def run(config: DictConfig) -> None:
-    from lediflow.config.composition.compose import typed
+    from lediflow.config.composition.checks import typed
     from lediflow.config.composition.schema import PrepareCommand
     from lediflow.data.prepare import prepare
     from lediflow.data.shards.index import verified

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from lediflow.config.building.pipeline import load_pipeline, pipeline_hashes
 from lediflow.config.building.places import stored_path
+from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command
-from lediflow.config.composition.compose import typed
 from lediflow.config.composition.schema import SampleCommand
 from lediflow.config.submission import register_launchers
 from lediflow.sampling import LeDiFlowPipeline

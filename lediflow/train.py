@@ -7,7 +7,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     note_signals()
 
-import dataclasses
 import logging
 import os
 import sys
@@ -20,11 +19,9 @@ from lediflow.config.building.identity import is_done
 from lediflow.config.building.inputs import Inputs, open_inputs
 from lediflow.config.building.prior_width import settle_width
 from lediflow.config.building.run import build_run
-from lediflow.config.composition.checks import check_command
+from lediflow.config.composition.checks import check_command, typed
 from lediflow.config.composition.command_line import run_command, this_command
-from lediflow.config.composition.compose import typed
 from lediflow.config.composition.schema import TrainCommand
-from lediflow.config.composition.sweep import separate_jobs
 from lediflow.config.dry_run import dry_run, without_data
 from lediflow.config.submission import register_launchers
 from lediflow.disk import whole_or_absent
@@ -34,7 +31,6 @@ from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.engine.stop import StopReason, StopRequest, find_deadline
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.tracker import FencedTracker, build_tracker
 from lediflow.training.exporting import export_weights
 from lediflow.training.held_out_monitor import final_message
 from lediflow.training.loop import train
@@ -49,14 +45,12 @@ def main() -> None:
 
 
 def run(config: DictConfig) -> None:
-    """Run one training command: check the options, open the inputs, train, export."""
-    started = time.time()
-    separate_jobs(config)
-    ranks = find_ranks()
+    """Run one training command: check the options, open the inputs, build, resume, train, export."""
+    started, ranks = time.time(), find_ranks()
     if not ranks.is_first:
         logging.getLogger().setLevel(logging.WARNING)
     if config.dry_run:
-        answer_dry_run(config, ranks)
+        print_dry_run(config, ranks)
         return
     command: TrainCommand = typed(config)
     folder = RunFolder(Path(command.run))
@@ -71,28 +65,16 @@ def run(config: DictConfig) -> None:
             if ranks.is_first:
                 stop.file = folder.stop
                 stop.deadline = find_deadline(command.stop, os.environ, started)
-            text = OmegaConf.to_yaml(config, resolve=True)
-            reason = trained(command, inputs, folder, ranks, stop, lease, text)
+            options = OmegaConf.to_yaml(config, resolve=True)
+            training = build_run(command, inputs, ranks, stop, lease)
+            reason = trained(training, command, inputs, lease, options)
         if reason is StopReason.NONE:
             stop.consume()
         else:
             leave(reason, stop, folder, ranks)
 
 
-def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks) -> None:
-    """End the process after a stop, with a message that says how to continue."""
-    is_ours = reason is not StopReason.LEASE_LOST
-    saved = f"the state is saved in {folder.root}. To continue: {this_command()}"
-    left = f"nothing was saved; {folder.lease} names its present owner"
-    if ranks.is_first:
-        print(f"stopped: {reason.sentence}; {saved if is_ours else left}", file=sys.stderr)
-    if is_ours:
-        stop.consume()
-    stop.call_previous_handler(reason)
-    sys.exit(reason.exit_status)
-
-
-def answer_dry_run(config: DictConfig, ranks: Ranks) -> None:
+def print_dry_run(config: DictConfig, ranks: Ranks) -> None:
     """Print the report of a dry run on rank 0."""
     command: TrainCommand = typed(without_data(config))
     check_command(command)
@@ -101,52 +83,36 @@ def answer_dry_run(config: DictConfig, ranks: Ranks) -> None:
 
 
 def trained(
-    command: TrainCommand,
-    inputs: Inputs,
-    folder: RunFolder,
-    ranks: Ranks,
-    stop: StopRequest,
-    lease: Lease | NoLease,
-    config: str,
+    training: Training, command: TrainCommand, inputs: Inputs, lease: Lease | NoLease, options: str
 ) -> StopReason:
-    """Build, resume, train and export; the reason if it stopped early, else StopReason.NONE."""
-    views = build_tracker(
-        command.tracking,
-        folder.root,
-        total_images=command.train.images,
-        is_writer=ranks.is_first,
-        title=f"{command.stage.name} ({command.prior} prior)",
-        run_config=dataclasses.asdict(command),
-    )
-    tracker = FencedTracker(views, lease.holds)
-    training = build_run(command, inputs, tracker, ranks, stop)
-    training.saving.writer.fence = lease.fence
+    """Resume, train and export a run that is built; the reason if it stopped early, else StopReason.NONE."""
+    folder, is_first = RunFolder(Path(command.run)), training.engine.ranks.is_first
     try:
         lease.fence()  # if two processes started at the same moment, only one continues
         newest = find_newest(training)  # raises for a folder of another run, before changing anything in it
         with training.watchdog:
             begin(training, newest)
             settle_width(training, newest, command, inputs, folder)
-            if ranks.is_first:
-                note_options(training, folder, config)
+            if is_first:
+                note_options(training, folder, options)
             reason = train(training)
             if reason is StopReason.NONE and not lease.confirm():
                 reason = StopReason.LEASE_LOST
-            if reason is StopReason.NONE and ranks.is_first:
+            if reason is StopReason.NONE and is_first:
                 export(training, folder)
             # ranks exit together, because launchers treat the first exit as a failure
             reason = StopReason(training.engine.group.agree_now([reason])[0])
     finally:
         training.saving.leave()
-        tracker.close()
+        training.tracker.close()
         training.stream.close()
-    if reason is StopReason.NONE and ranks.is_first:
+    if reason is StopReason.NONE and is_first:
         log_ending(training)
     training.engine.close()
     return reason
 
 
-def note_options(training: Training, folder: RunFolder, config: str) -> None:
+def note_options(training: Training, folder: RunFolder, options: str) -> None:
     """Write the options of this start to config.yaml, and record changes since the previous start as an event."""
     if folder.config.is_file():
         try:
@@ -154,11 +120,11 @@ def note_options(training: Training, folder: RunFolder, config: str) -> None:
         except RecordError as error:
             log.warning("%s", error)
         else:
-            now = OmegaConf.to_container(OmegaConf.create(config))
+            now = OmegaConf.to_container(OmegaConf.create(options))
             if changed := differences({"options": before}, {"options": now}):
                 training.tracker.record("options", training.clock.images_seen, changed=changed)
     with whole_or_absent(folder.config) as stream:
-        stream.write(config.encode())
+        stream.write(options.encode())
 
 
 def export(training: Training, folder: RunFolder) -> None:
@@ -174,6 +140,19 @@ def log_ending(training: Training) -> None:
     held_out = training.held_out
     if text := final_message(held_out.history.last, training.config, held_out.is_out_of_patience):
         log.warning("%s", text)
+
+
+def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks) -> None:
+    """End the process after a stop, with a message that says how to continue."""
+    is_ours = reason is not StopReason.LEASE_LOST
+    saved = f"the state is saved in {folder.root}. To continue: {this_command()}"
+    left = f"nothing was saved; {folder.lease} names its present owner"
+    if ranks.is_first:
+        print(f"stopped: {reason.sentence}; {saved if is_ours else left}", file=sys.stderr)
+    if is_ours:
+        stop.consume()
+    stop.call_previous_handler(reason)
+    sys.exit(reason.exit_status)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from lediflow.engine.ema import EMAConfig
 from lediflow.ranges import bounded
 from lediflow.training.bad_steps import BadStepsConfig
 from lediflow.training.clock import ScheduleConfig
+from lediflow.training.exporting import EXPORTS
 from lediflow.training.validation import ValidationConfig
 
 
@@ -36,3 +37,7 @@ class TrainingConfig:
     bad_steps: BadStepsConfig = field(default_factory=BadStepsConfig)
     # averages over this many images become one point of a curve
     log_every_images: int = bounded(4_096, at_least=0)
+
+    def __post_init__(self) -> None:
+        if self.export not in EXPORTS:
+            raise ValueError(f"train.export={self.export!r} is unknown; use one of {', '.join(EXPORTS)}")

@@ -1,9 +1,14 @@
 """What cannot be done is refused with status 2 and a sentence that says what to do; never with a traceback."""
 
+import contextlib
+import io
 import re
 
 import pytest
-from harness.commands import invoke
+from harness.commands import compose_raw, invoke, logging_restored
+
+from lediflow import train
+from lediflow.config.composition.command_line import exiting_with_status
 
 REFUSED = 2
 SMOKE = ("train", "experiment=smoke", "engine.device=cpu")
@@ -14,6 +19,16 @@ def refusal(*command):
     assert said.status == REFUSED, said.err
     assert "Traceback" not in said.err
     return said.err
+
+
+def task_refusal(*command):
+    """As `refusal`, from the task on: Hydra's part of the way is the same for all options that compose."""
+    name, *overrides = command
+    err = io.StringIO()
+    with logging_restored(), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        exiting_with_status(train.run)(compose_raw(name, *overrides))
+    assert end.value.code == REFUSED, err.getvalue()
+    return err.getvalue()
 
 
 def assert_says(text, *phrases):
@@ -50,17 +65,17 @@ def test_a_mistyped_name_is_answered_with_the_nearest_that_exists(command, neare
         (("encode", "source=x"), r"output has no value"),
         (("evaluate",), r"run=FLOW_RUN .* or images=DIR with reference=DIR"),
         (("report",), "required: RUN"),
+        ((*SMOKE, "train.images=many"), r"'many' .*train\.images"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_missing_option_is_named(command, message):
+def test_a_missing_option_or_one_of_another_type_is_named(command, message):
     assert_says(refusal(*command), message)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["train.images=many"], r"'many' .*train\.images"),
         (["prior=laplace"], r"prior='laplace' is unknown; use one of learned, gaussian"),
         (["seed=-1"], r"seed=-1 must be at least 0"),
         (["engine.name=jax"], r"engine\.name='jax' is unknown; use engine=local or engine=deepspeed"),
@@ -121,7 +136,7 @@ def test_options_that_cannot_work_are_refused_with_one_that_can(options, message
         "synthetic_images=0",
         f"run={tmp_path}/run",
     )
-    assert_says(refusal(*smoke, *options), message)
+    assert_says(task_refusal(*smoke, *options), message)
 
 
 def test_data_that_is_not_there_is_named_with_the_command_that_makes_it(tmp_path):
@@ -162,7 +177,7 @@ def test_a_parent_of_another_kind_is_refused(trained, tmp_path):
 )
 @pytest.mark.parametrize("images", [64, 96], ids=["finished", "to be continued"])
 def test_a_run_is_not_taken_for_another_one(trained, change, named, images):
-    said = refusal(*trained.commands["flow"], f"train.images={images}", change)
+    said = task_refusal(*trained.commands["flow"], f"train.images={images}", change)
     assert_says(said, named, "another run=")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import importlib
 import io
 import logging
@@ -12,7 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from lediflow.config.composition.compose import composed, typed
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from lediflow.config.composition.checks import typed
+from lediflow.config.composition.compose import composed, conf_folder
 
 COMMANDS = ("prepare", "encode", "train", "checkpoint", "sample", "evaluate", "report")
 
@@ -56,9 +64,26 @@ def compose(command: str, *overrides: str) -> Any:
     return typed(compose_raw(command, *overrides))
 
 
-def compose_raw(command: str, *overrides: str) -> Any:
-    """The command's configuration as Hydra composes it."""
-    return composed(command, overrides)
+def compose_raw(command: str, *overrides: str) -> DictConfig:
+    """The command's configuration as Hydra composes it.
+
+    Files are read and merged once per process for each choice of them; values are set on a copy, by Hydra's function.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    choices = tuple(str(override.input_line) for override in parsed if is_choice(override))
+    config = copy.deepcopy(composed_from(command, choices))
+    ConfigLoaderImpl._apply_overrides_to_config([item for item in parsed if not is_choice(item)], config)
+    return config
+
+
+@functools.cache
+def composed_from(command: str, choices: tuple[str, ...]) -> DictConfig:
+    return composed(command, choices)
+
+
+def is_choice(override: Override) -> bool:
+    """Whether it chooses a file of conf/, rather than setting a value."""
+    return override.package is not None or (conf_folder() / override.key_or_group).is_dir()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lediflow.config.composition.compose import composed, conf_folder, typed
+from lediflow.config.composition.checks import typed
+from lediflow.config.composition.compose import composed, conf_folder
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.precision import computing_in
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, Spec, VelocitySpec, build_model, latent_shape

@@ -37,9 +37,9 @@ from lediflow.config.building.inputs import Inputs, open_inputs
 from lediflow.config.building.parent import Parent
 from lediflow.config.building.pipeline import load_decoder, load_export
 from lediflow.config.building.stage import build_trained_model
-from lediflow.config.composition.checks import check_command
+from lediflow.config.composition.checks import check_command, typed
 from lediflow.config.composition.command_line import hydra_arguments
-from lediflow.config.composition.compose import composed, typed
+from lediflow.config.composition.compose import composed
 from lediflow.config.composition.schema import EvaluateCommand, PathsConfig, TrainCommand
 from lediflow.data.streams.batch import Batch, load_samples, ready
 from lediflow.data.streams.order import samples_of, spread_over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
 from lediflow.engine.ema import BEST, roles
 from lediflow.engine.hang_detection import Limits
+from lediflow.engine.lease import Lease, NoLease
 from lediflow.engine.local import LocalEngine
 from lediflow.engine.protocol import Engine, Fitting
 from lediflow.engine.ranks import Ranks
@@ -35,7 +37,7 @@ from lediflow.models.parameters import describe_model, parameter_groups
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.tracking.event_log import has_event
-from lediflow.tracking.tracker import Tracker
+from lediflow.tracking.tracker import FencedTracker, Tracker, build_tracker
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
@@ -50,9 +52,13 @@ log = logging.getLogger(__name__)
 
 
 def build_run(
-    command: TrainCommand, inputs: Inputs, tracker: Tracker, ranks: Ranks, stop: StopRequest
+    command: TrainCommand, inputs: Inputs, ranks: Ranks, stop: StopRequest, lease: Lease | NoLease
 ) -> Training:
-    """Build a run: model, engine, stage, data stream, checkpoints, validation and monitoring."""
+    """Build a run: model, engine, stage, data stream, checkpoints, validation and monitoring.
+
+    Events and checkpoints are written only while the lease is held.
+    """
+    tracker = FencedTracker(tracker_of(command, is_writer=ranks.is_first), lease.holds)
     torch.manual_seed(command.seed)
     model = build_trained_model(command)
     log.info("%s", describe_model(model))
@@ -91,6 +97,7 @@ def build_run(
         is_logged=partial(has_event, folder.events),
     )
     writer = CheckpointWriter(checkpoints, ranks, session, snapshots)
+    writer.fence = lease.fence
     return Training(
         engine=engine,
         stage=stage,
@@ -108,6 +115,18 @@ def build_run(
         identity=inputs.identity,
         history=session,
         export=description | exported_facts(command, inputs),
+    )
+
+
+def tracker_of(command: TrainCommand, *, is_writer: bool) -> Tracker:
+    """The event log of the run and its views; without a writer, one that records nothing."""
+    return build_tracker(
+        command.tracking,
+        Path(command.run),
+        total_images=command.train.images,
+        is_writer=is_writer,
+        title=f"{command.stage.name} ({command.prior} prior)",
+        run_config=dataclasses.asdict(command),
     )
 
 

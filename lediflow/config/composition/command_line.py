@@ -43,7 +43,7 @@ from lediflow.config.composition.literal import (
     shell_override,
 )
 from lediflow.config.composition.schema import COMMANDS, TrainCommand
-from lediflow.config.composition.sweep import exclusion
+from lediflow.config.composition.sweep import exclusion, separate_jobs
 from lediflow.engine.stop import INTERRUPTED
 from lediflow.errors import UserError, lasting_fault
 from lediflow.nn.neighborhood import RouteUnavailableError
@@ -83,7 +83,7 @@ def run_command(
     if any("hydra/launcher" in argument for argument in sys.argv[1:]):
         register_launchers(conf_folder() / "slurm")
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(
-        exiting_with_status(task)
+        exiting_with_status(in_own_folder(task) if COMMANDS[config_name] is TrainCommand else task)
     )
     try:
         main()
@@ -151,6 +151,17 @@ def exiting_with_status(task: Callable[[DictConfig], None]) -> Callable[[DictCon
             if (fault := lasting_fault(error)) is None:
                 raise
             _refuse(fault)
+
+    return run
+
+
+def in_own_folder(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Wrap the task of a training so that each job of a sweep gets a run folder of its own."""
+
+    @functools.wraps(task)
+    def run(config: DictConfig) -> None:
+        separate_jobs(config)
+        task(config)
 
     return run
 

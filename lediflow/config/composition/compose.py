@@ -1,4 +1,4 @@
-"""From overrides to a checked dataclass: Hydra composes the files of conf/, typed() makes the command's dataclass.
+"""From overrides to a configuration: Hydra composes the files of conf/.
 
 The schemas are registered with Hydra first, so every key is a field of a dataclass and every value has its type; the
 YAML files only choose values.
@@ -6,21 +6,17 @@ YAML files only choose values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
 import lediflow
-from lediflow.config.composition.checks import check_blanks
 from lediflow.config.composition.schema import COMMANDS
-from lediflow.errors import UserError
-from lediflow.ranges import OutOfRangeError, check_ranges
 from lediflow.stages import STAGES
 
 
@@ -57,39 +53,3 @@ def composed(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return hydra.compose(name, list(overrides))
-
-
-def typed(config: DictConfig) -> Any:
-    """Convert a composed configuration to its dataclass, with interpolations resolved and numbers checked.
-
-    Raises UserError, with the full name of the option, for an invalid value.
-    """
-    try:
-        command = OmegaConf.to_object(config)
-    except ValueError as error:  # raised by a __post_init__
-        key, message = key_of_contradiction(config), str(error)
-        joint = "." if isinstance(error, OutOfRangeError) else ": "
-        raise UserError(message if message.startswith(key) else f"{key}{joint}{message}") from error
-    check_ranges(command)
-    check_blanks(command)
-    return command
-
-
-def key_of_contradiction(node: DictConfig | ListConfig, key: str = "") -> str:
-    """The key of the innermost part whose dataclass raises ValueError: model.velocity.levels[1]; "" at the root."""
-    for name, part in parts_of(node, key):
-        try:
-            OmegaConf.to_object(part)
-        except ValueError:
-            return key_of_contradiction(part, name)
-    return key
-
-
-def parts_of(node: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, DictConfig | ListConfig]]:
-    """The mappings and lists directly inside a node, with their full keys."""
-    if isinstance(node, DictConfig):
-        given = [str(name) for name in node if not OmegaConf.is_missing(node, name)]
-        named = [(f"{key}.{name}".lstrip("."), node[name]) for name in given]
-    else:
-        named = [(f"{key}[{number}]", part) for number, part in enumerate(node)]
-    return ((name, part) for name, part in named if isinstance(part, DictConfig | ListConfig))

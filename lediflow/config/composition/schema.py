@@ -23,6 +23,8 @@ from lediflow.stages import STAGES
 from lediflow.tracking.tracker import TrackingConfig
 from lediflow.training.config import TrainingConfig
 
+PRIORS = ("learned", "gaussian")
+
 
 def stage_options() -> tuple[type, ...]:
     """The dataclasses of the options of all stages in the table."""
@@ -77,6 +79,10 @@ class TrainCommand:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     per_stage: dict[str, Any] = field(default_factory=dict)  # values that an experiment sets for each stage
+
+    def __post_init__(self) -> None:
+        if self.prior not in PRIORS:
+            raise ValueError(f"prior={self.prior!r} is unknown; use one of {', '.join(PRIORS)}")
 
 
 @dataclass(kw_only=True)

@@ -24,7 +24,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lediflow.cluster.jobs import SlurmConfig
-from lediflow.config.composition.compose import composed, typed
+from lediflow.config.composition.checks import typed
+from lediflow.config.composition.compose import composed
 from lediflow.config.composition.literal import literal_arguments, override_value
 from lediflow.config.composition.schema import COMMANDS, PathsConfig, TrainCommand
 from lediflow.config.composition.sweep import key_of, part_of, suffix

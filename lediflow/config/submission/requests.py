@@ -11,8 +11,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_name
-from lediflow.config.composition.checks import check_command
-from lediflow.config.composition.compose import composed, typed
+from lediflow.config.composition.checks import check_command, typed
+from lediflow.config.composition.compose import composed
 from lediflow.config.composition.literal import literal_arguments, override_value
 from lediflow.config.composition.schema import COMMANDS, SubmitCommand
 from lediflow.config.composition.sweep import key_of, sweep_folder

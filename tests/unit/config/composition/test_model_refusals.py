@@ -5,8 +5,7 @@ import re
 import pytest
 from harness.commands import compose_raw, invoke
 
-from lediflow.config.composition.checks import check_command
-from lediflow.config.composition.compose import typed
+from lediflow.config.composition.checks import check_command, typed
 from lediflow.errors import UserError
 
 FLOW = ("stage=flow", "prior=gaussian")
