@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lediflow.evaluation.metrics import METRICS
+
 COUNT = 64
 
 
@@ -57,11 +59,13 @@ def metric_faults(folder: Path) -> list[str]:
             found.append(f"{path} is missing")
             continue
         rows: list[dict[str, Any]] = json.loads(path.read_text())["results"]["rows"]
-        for key in ("mmd_unbiased", "frechet", "ms_per_image"):
-            values = [row[key] for row in rows]
+        distances = [metric.shown_key for metric in METRICS.values() if metric.direction == "lower"]
+        scores = [metric.shown_key for metric in METRICS.values() if metric.direction == "higher"]
+        for key in (*distances, *scores, "ms_per_image"):
+            values = [row.get(key, math.nan) for row in rows]
             if not all(math.isfinite(value) for value in values):
-                found.append(f"{path}: {key} is not finite: {values}")
-            elif len(set(values)) < len(rows):
+                found.append(f"{path}: {key} is missing or not finite: {values}")
+            elif key not in scores and len(set(values)) < len(rows):  # scores may be 0 or 1 in several rows
                 found.append(f"{path}: {key} is the same for different numbers of steps: {values}")
     return found
 

@@ -26,6 +26,7 @@ import layers
 from PIL import Image
 
 from lediflow.evaluation import views as grid_table
+from lediflow.evaluation.metrics import Metric, shown_in
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
@@ -46,7 +47,6 @@ BENCHES = (
 )  # fmt: skip
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
-MEASURES = (("MMD", "mmd_unbiased", 2), ("Fréchet", "frechet", 1), ("ms/img", "ms_per_image", 1))
 COLUMNS, MOST_TILES, GAP = 16, 64, 2  # of the picture of samples
 MISSING = (
     "Not measured yet. To measure: `make demo`, then `python tools/render_results.py --collect runs/demo`."
@@ -144,16 +144,25 @@ def contact_sheet(files: list[Path]) -> Image.Image:
 def quality_block(results: Results) -> str:
     """Each number of steps a row, both methods side by side, and where the numbers come from."""
     runs = results["runs"]
-    heads = [f"{title}: {run['method']}" for title, _, _ in MEASURES for run in runs]
-    body = [table_row(rows) for rows in zip(*(run["rows"] for run in runs), strict=True)]
+    rows = [row for run in runs for row in run["rows"]]
+    shown = [metric for metric in distances() if all(metric.value(row) is not None for row in rows)]
+    titles = [*(metric.name for metric in shown), "ms/img"]
+    heads = [f"{title}: {run['method']}" for title in titles for run in runs]
+    body = [table_row(rows, shown) for rows in zip(*(run["rows"] for run in runs), strict=True)]
     table = markdown_table(["steps", "NFE", *heads], body)
     return "\n".join([*table, "", caption(runs), "", *certificates(runs)])
 
 
-def table_row(rows: Sequence[Results]) -> list[str]:
-    """One number of steps: the methods' numbers, measure by measure."""
-    numbers = [f"{row[key]:.{digits}f}" for _, key, digits in MEASURES for row in rows]
-    return [str(rows[0]["steps"]), str(rows[0]["nfe"]), *numbers]
+def distances() -> list[Metric]:
+    """The metrics of the report for which lower is better."""
+    return [metric for metric in shown_in("report") if metric.direction == "lower"]
+
+
+def table_row(rows: Sequence[Results], shown: Sequence[Metric]) -> list[str]:
+    """One number of steps: the methods' numbers, metric by metric, then their milliseconds."""
+    numbers = [f"{metric.value(row):.{metric.digits}f}" for metric in shown for row in rows]
+    times = [f"{row['ms_per_image']:.1f}" for row in rows]
+    return [str(rows[0]["steps"]), str(rows[0]["nfe"]), *numbers, *times]
 
 
 def caption(runs: list[Results]) -> str:

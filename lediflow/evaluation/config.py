@@ -1,4 +1,4 @@
-"""Options of `python -m lediflow.evaluate`; the command adds where runs lie (`paths`)."""
+"""Options of `python -m lediflow.evaluate`; the command adds the default folders of runs and data (`paths`)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lediflow.evaluation.features import FeaturesConfig
-from lediflow.evaluation.grid import GridConfig
 from lediflow.evaluation.neighbors import NEIGHBORS
-from lediflow.flow.solvers import MOST_STEPS
+from lediflow.flow.solvers import MOST_STEPS, check_solver
 from lediflow.ranges import bounded, check_ranges
 from lediflow.sampling import SamplingOptions
 
 ESTIMATORS = ("exact", "streaming")
+GRID_SOLVERS = ("euler", "midpoint", "heun3")  # the default of grid.solvers
+GRID_STEPS = (0, 1, 2, 4, 8)  # of grid.steps
 IRRELEVANT = ("paths", "output", "keep_features")  # options that no number depends on
 
 
@@ -29,6 +30,26 @@ class MetricsConfig:
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"metrics.estimator={self.estimator}: choose one of {', '.join(ESTIMATORS)}")
         check_ranges(self, "metrics.")
+
+
+@dataclass(kw_only=True)
+class GridConfig:
+    """`mode=grid` and `mode=stages`: every combination is measured; each generates `count` images."""
+
+    # null: euler, midpoint, heun3 (stages: midpoint); dopri5 once, without steps
+    solvers: list[str] | None = None
+    # 0: draws of the learned prior, once; null: 0, 1, 2, 4, 8
+    steps: list[int] | None = bounded(None, at_least=0, at_most=MOST_STEPS, is_filled=True)
+    # of the prior; lower values give smoother images
+    temperatures: list[float] = bounded(default_factory=lambda: [1.0], at_least=0, is_filled=True)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "grid.")
+        if self.solvers == []:
+            raise ValueError("grid.solvers=[] is empty; give at least one value")
+        for solver in self.solvers or GRID_SOLVERS:
+            for steps in self.steps or GRID_STEPS:
+                check_solver(solver, 1 if steps == 0 else steps)
 
 
 @dataclass(kw_only=True)

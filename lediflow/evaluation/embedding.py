@@ -76,12 +76,11 @@ class Pieces:
 
     def read(self, piece: int) -> Float[Tensor, "batch dim"]:
         try:
-            return load(self.path(piece).read_bytes())[
-                FEATURES
-            ]  # opened once, since another command may remove it
+            # one read of the whole file, since another command may remove it
+            return load(self.path(piece).read_bytes())[FEATURES]
         except (OSError, SafetensorError, LookupError) as error:
             raise RecordError(
-                f"{self.path(piece)} holds no features ({error}); delete it, and the same command makes it anew"
+                f"{self.path(piece)} holds no features ({error}); delete it, and the same command makes it again"
             ) from error
 
 
@@ -134,7 +133,7 @@ class FeatureSet:
         except (OSError, SafetensorError, *UNREADABLE) as error:
             raise RecordError(
                 f"{path} holds no features ({error}); give another file, or delete it, and the same command makes it "
-                "anew"
+                "again"
             ) from error
 
     def slice(self, numbers: range) -> Float[Tensor, "some dim"]:

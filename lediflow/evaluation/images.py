@@ -29,7 +29,7 @@ from lediflow.errors import UserError
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 Images = Float[Tensor, "batch channels height width"]
-# files that lediflow.sample and lediflow.evaluate write beside pictures
+# files that lediflow.sample and lediflow.evaluate write into folders of pictures
 OWN_RECORDS = ("samples.json", "results/results.json", "results/.lediflow.json")
 
 

@@ -46,7 +46,7 @@ class Influence(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What a metric found: entries of the row, and the influences by which two runs can be compared, if it has any."""
+    """The result of a metric: entries of the row, and influences for comparing two runs, if it has any."""
 
     row: Row
     influence: Influence | None = None
@@ -83,7 +83,7 @@ class StreamedSets(NamedTuple):
 class Metric:
     """One entry of the table."""
 
-    key: str  # in rows of results; KEY_name and KEY_interval stand beside it where there are any
+    key: str  # in rows of results, which may also have KEY_name and KEY_interval
     name: str  # in headings
     direction: Literal["lower", "higher"]  # which is better
     digits: int  # after the decimal point, in the report and in comparisons
@@ -116,7 +116,7 @@ class Metric:
         return row.get(self.shown_key)
 
     def entries(self, values: Values, features: str) -> Row:
-        """What a row of results keeps."""
+        """The entries of a row of results: the metric's name, if it depends on the features, and its values."""
         named = {} if self.home is None else {f"{self.key}_name": self.title(features)}
         return named | values.row
 
@@ -220,7 +220,7 @@ def shown_in(view: View) -> list[Metric]:
 
 
 def metric_name(key: str, features: str) -> str:
-    """What the metric is called on these features; ValueError for a key that is not in the table."""
+    """The metric's name on these features; ValueError for a key that is not in the table."""
     if key not in METRICS:
         raise ValueError(f"no metric {key!r}; there are {', '.join(map(repr, METRICS))}")
     return METRICS[key].title(features)

@@ -1,4 +1,4 @@
-"""Pictures kept beside the numbers: tensors for the report (`pictures.safetensors`) and labelled grids of images.
+"""Pictures kept with the numbers: tensors for the report (`pictures.safetensors`) and labelled grids of images.
 
 steps_<n>     the first images, generated from the same noise with n solver steps
 reals         real images, for comparison with samples

@@ -29,7 +29,7 @@ from lediflow.errors import UserError
 from lediflow.records import Record, RecordError, object_if_any, read_record
 
 SCHEMA_VERSION = 1
-AGAIN = "delete it and run `python -m lediflow.evaluate` to make it anew"
+AGAIN = "delete it and run `python -m lediflow.evaluate` to make it again"
 TYPES = {
     "results": {
         "rows": list[dict[str, Any]],
@@ -154,7 +154,7 @@ def is_folder_of_results(folder: Path) -> bool:
 
 def read_row(path: Path) -> Record:
     """The row of a setting that an earlier command wrote; RecordError for any other file."""
-    row = read_record(path, "delete it, and the same command measures the row anew", ROW_TYPES)
+    row = read_record(path, "delete it, and the same command measures the row again", ROW_TYPES)
     for key in ROW_TYPES:
         row[key]  # RecordError if it is missing
     return row

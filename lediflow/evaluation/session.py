@@ -1,4 +1,4 @@
-"""What all modes share: the options, the ranks, their device, the feature extractor, and how models are loaded."""
+"""The session that all modes share: the options, the ranks, their device, the feature extractor, the model loader."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Session:
                 claim_results(folder)
 
     def withdraw(self, folder: Path) -> None:
-        """Remove earlier results on rank 0, before new figures are written beside them."""
+        """Remove earlier results on rank 0, before new figures are written."""
         with self.group.together(f"writing {folder}"), disk_errors_explained(folder):
             if self.group.is_first:
                 (folder / RESULTS).unlink(missing_ok=True)

@@ -126,9 +126,9 @@ def cheapest(rows: Iterable[Row], worst: float) -> Row:
 
 def every_cell(rows: Sequence[Row]) -> str:
     """A line for each row of results; the best MMD of each run is bold."""
-    beside = ["to reconstructions"] if any(RECONSTRUCTIONS in row for row in rows) else []
+    to_codec = ["to reconstructions"] if any(RECONSTRUCTIONS in row for row in rows) else []
     others = [metric for metric in shown_in("table") if metric is not MAIN]
-    names = [MAIN.heading(rows[0]), *beside, *(metric.heading(rows[0]) for metric in others)]
+    names = [MAIN.heading(rows[0]), *to_codec, *(metric.heading(rows[0]) for metric in others)]
     lines = [["run", "setting", "NFE", *names, *cost_names(rows)]]
     best = {name: min(own, key=quality) for name, own in by_run(rows).items()}
     for row in rows:
@@ -139,7 +139,7 @@ def every_cell(rows: Sequence[Row]) -> str:
                 setting(row),
                 str(row["nfe"]),
                 f"**{text}**" if row is best[row["run"]] else text,
-                *(number(MAIN.value(row.get(RECONSTRUCTIONS, {}))) for _ in beside),
+                *(number(MAIN.value(row.get(RECONSTRUCTIONS, {}))) for _ in to_codec),
                 *(number(metric.value(row)) for metric in others),
                 *(f"{batch['total']:.3g}" for batch in row["cost"].values()),
             ]
@@ -234,7 +234,7 @@ def cost_of(row: dict[str, Any]) -> str:
 
 
 def quality_of(row: Row) -> str:
-    """The metrics that the terminal shows; beside the MMD also that against the codec's reconstructions."""
+    """The metrics that the terminal shows; after the MMD also the one against the codec's reconstructions."""
     parts = [
         f"{metric.heading(row)} {value_text(metric, row)}"
         for metric in shown_in("terminal")

@@ -97,9 +97,8 @@ class Measurement:
     mmd_margin: float | None = None  # half of its 95 % interval
     # with latents: distance to the codec's reconstructions of the photographs instead of the photographs
     mmd_to_reconstructions: float | None = None
-    metrics: dict[str, float] = field(
-        default_factory=dict
-    )  # the other metrics of `evaluation.metrics`, by key
+    # the other metrics of `evaluation.metrics`, by key
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -143,9 +142,8 @@ class ReportData:
     measurements: list[Measurement] = field(default_factory=list)
     mmd_name: str = "MMD"
     codec_floor: float | None = None  # the codec's reconstructions against the photographs
-    metric_names: dict[str, str] = field(
-        default_factory=dict
-    )  # by key, with the features they are computed on
+    # by key, with the features they are computed on
+    metric_names: dict[str, str] = field(default_factory=dict)
     real_mmd: float | None = None  # between two sets of photographs: what no model needs to beat
     stages: StageComparison | None = None
     images_measured: int = 0  # generated images behind each row of the measurements

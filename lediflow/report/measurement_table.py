@@ -19,9 +19,8 @@ class Column:
     number: Callable[[Measurement], float | None]
     digits: int
     best: Callable[..., float] | None = min  # which number is marked; None marks none
-    margin: Callable[[Measurement], float | None] = lambda row: (
-        None
-    )  # shown after the number, with a plus-minus
+    # shown after the number, with a plus-minus
+    margin: Callable[[Measurement], float | None] = lambda row: None
 
 
 class Cell(NamedTuple):
@@ -47,7 +46,7 @@ class Group(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What the page shows."""
+    """The table as the page shows it."""
 
     columns: list[Column]
     groups: list[Group]

@@ -76,11 +76,11 @@ class Plot:
         self.names: list[tuple[float, str, str]] = []  # value at the line's end, name, colour
 
     def name_line(self, end: float, name: str, colour: str) -> None:
-        """Write `name` beside the end of a line, once the axes' limits are known."""
+        """Write `name` at the end of a line, once the axes' limits are known."""
         self.names.append((end, name, colour))
 
     def write_names(self) -> None:
-        """Write the names beside the ends of their lines, moved apart where they would overlap."""
+        """Write the names at the ends of their lines, moved apart where they would overlap."""
         to_axes = self.axes.transData + self.axes.transAxes.inverted()
         x = self.axes.get_xlim()[1]
         ends = [float(to_axes.transform((x, end))[1]) for end, _, _ in self.names]
@@ -111,7 +111,7 @@ def loss_plot(
 ) -> Markup:
     """Smoothed curves along the image clock, over their faint raw points; logarithmic if they span decades.
 
-    The points of a curve with few points are marked; a single point has its value beside it. `lowest` maps a curve's
+    The points of a curve with few points are marked; a single point is labelled with its value. `lowest` maps a curve's
     name to images seen, where a ring is drawn if the curve has a point there.
     """
     raw = {name: thin(finite(curve)) for name, curve in curves.items()}

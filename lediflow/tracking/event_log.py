@@ -152,9 +152,8 @@ class JsonlTracker:
     def append(self, line: bytes) -> None:
         """Write the whole line with one unbuffered call."""
         if self.file.write(line) != len(line):
-            raise OSError(
-                errno.ENOSPC, os.strerror(errno.ENOSPC)
-            )  # a short write means that the disk is full
+            # a short write means that the disk is full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def open_for_append(path: Path) -> FileIO:

@@ -1,10 +1,10 @@
-"""An evaluation's numbers do not know how many ranks made them, nor how often these were killed on the way."""
+"""The numbers of an evaluation do not depend on the number of ranks, nor on kills in between."""
 
 import shutil
 import signal
 
 import pytest
-from harness.processes import torchrun, wait_for_all
+from harness.processes import wait_for_all
 
 from lediflow.evaluation.results import read_results
 
@@ -24,12 +24,13 @@ SUMMED = (
 def options(trained, output, *more):
     return (
         f"run={trained.flow}", f"sampler={trained.sampler}", f"data.path={trained.latents}", "device=cpu",
-        "step_counts=[1]", f"count={COUNT}", f"batch_size={BATCH}", f"paths.runs={output}", f"output={output}", *more,
+        "step_counts=[1]", "timed_batch=1", f"count={COUNT}", f"batch_size={BATCH}",
+        f"paths.runs={output}", f"output={output}", *more,
     )  # fmt: skip
 
 
 def quality(output):
-    """Everything in the rows but the clock's share."""
+    """The rows without times."""
     document = read_results(output / "results.json")
     rows = document["results"]["rows"]
     return [{key: value for key, value in row.items() if key not in OF_TIME} for row in rows]
@@ -48,23 +49,17 @@ def alone(forks, trained, tmp_path_factory):
     return quality(output)
 
 
-def test_two_ranks_of_torchrun_have_the_bits_of_one(trained, alone, tmp_path):
-    finished = torchrun(2, MODULE, *options(trained, tmp_path))
-    assert finished.status == 0, finished.output
-    assert quality(tmp_path) == alone
-    assert read_results(tmp_path / "results.json")["certificate"]["ranks"] == 2
-    assert finished.output.count(f"on {COUNT} images") == 1  # one rank speaks
-
-
-def test_three_tasks_of_slurm_have_the_bits_of_one(forks, trained, alone, tmp_path):
+def test_three_ranks_have_the_bits_of_one_and_rank_0_alone_prints(forks, trained, alone, tmp_path):
     finished = forks.run_on_ranks(3, MODULE, *options(trained, tmp_path))
     assert [process.status for process in finished] == [0, 0, 0], outputs(finished)
     assert quality(tmp_path) == alone
+    assert read_results(tmp_path / "results.json")["certificate"]["ranks"] == 3
+    assert outputs(finished).count(f"on {COUNT} images") == 1
 
 
 def test_the_batch_size_changes_nothing_but_roundings(forks, trained, alone, tmp_path):
-    finished = forks.run_on_ranks(2, MODULE, *options(trained, tmp_path, "batch_size=7"))
-    assert [process.status for process in finished] == [0, 0], outputs(finished)
+    finished = forks.run_on_ranks(1, MODULE, *options(trained, tmp_path, "batch_size=7"))
+    assert [process.status for process in finished] == [0], outputs(finished)
     (row,), (expected,) = quality(tmp_path), alone
     for name in ("mmd", "mmd_unbiased", "mmd_standard_error", "frechet", "kid", "density"):
         assert row[name] == pytest.approx(expected[name], rel=1e-3)  # float32 convolutions, in other orders

@@ -1,4 +1,4 @@
-"""A metric is added by one entry of the table: results, terminal, table.md, report, event log, comparison have it."""
+"""A metric is one entry of the table: results, terminal, table.md, report, event log and comparison then have it."""
 
 import pytest
 from harness.commands import succeed
@@ -33,7 +33,7 @@ def added(monkeypatch):
 
 def evaluate(trained, root, name, *runs):
     said = succeed("evaluate", *runs, f"data.path={trained.latents}", f"paths.runs={root}", f"count={COUNT}",
-                   "device=cpu", "step_counts=[1]", f"output={root}/{name}")  # fmt: skip
+                   "device=cpu", "step_counts=[1]", "timed_batch=1", f"output={root}/{name}")  # fmt: skip
     (row,) = read_results(root / name / "results.json")["results"]["rows"]
     return said, row
 
@@ -66,7 +66,7 @@ def test_every_view_has_the_added_metric(added, trained, root):
     assert f"feature level {ours['level']:.5f} against" in said.out
 
 
-def test_rows_without_the_added_metric_are_measured_anew(trained, root, request):
+def test_rows_without_the_added_metric_are_measured_again(trained, root, request):
     runs = (f"run={trained.flow}", f"sampler={trained.sampler}")
     _, before = evaluate(trained, root, "grown", *runs)
     request.getfixturevalue("added")

@@ -2,20 +2,33 @@
 
 import json
 import shutil
+import sys
+from threading import Thread
+from time import monotonic, sleep
 
 import pytest
+import torch
 from harness.commands import invoke, succeed
 from PIL import Image
+from torch import nn
 
 from lediflow.data.synthetic import make_synthetic_images
+from lediflow.evaluation.modes.compare import influence_file, read_influences
 from lediflow.evaluation.results import read_results
 from lediflow.tracking.event_log import read_events
 
 COUNT = 12
+SMALL = 16  # side of the pictures that the small extractor takes
 
 
 def common(trained, folder, *more):
     return (f"data.path={trained.latents}", f"paths.runs={folder}", f"count={COUNT}", "device=cpu", *more)
+
+
+def quick(trained, root, *more):
+    """Options of tests that look neither at EfficientNet's features nor at the times of batches."""
+    small = ("features.name=torchscript", f"features.path={root}/small.pt", f"features.size={SMALL}")
+    return common(trained, root, "timed_batch=1", *small, *more)
 
 
 def run_of(trained):
@@ -28,12 +41,34 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("modes")
+    """The folder of all outputs, with an extractor of random features."""
+    folder = tmp_path_factory.mktemp("modes")
+    torch.manual_seed(0)
+    small = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(SMALL**2 * 3 // 16, 32))
+    torch.jit.script(small).save(folder / "small.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small_options(trained, root):
+    """Options of rows of small features, with the statistics of the photographs in a file of their own."""
+    return (*run_of(trained), *quick(trained, root, f"statistics={root}/reference.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def small_rows(small_options, root):
+    """The rows of one step, then those of the same command for one more number of steps."""
+    found = []
+    for steps in ("[1]", "[1,2]"):
+        succeed("evaluate", *small_options, f"step_counts={steps}", f"output={root}/small")
+        found.append(rows(root / "small"))
+    return found
 
 
 class TestMetrics:
     @pytest.fixture(scope="class")
     def row(self, trained, root):
+        """A row of EfficientNet's features."""
         succeed("evaluate", *run_of(trained), *common(trained, root, "step_counts=[1]", f"output={root}/row"))
         return rows(root / "row")[0]
 
@@ -45,67 +80,62 @@ class TestMetrics:
         assert {"precision", "recall", "density", "coverage"} <= row.keys()
         assert row["nearest_training"]["training_images"] == 48
 
-    def test_the_cost_is_told_by_parts(self, row):
+    def test_a_row_has_the_cost_of_each_part(self, row):
         for batch in (row["cost"]["batch_1"], row["cost"]["batch_16"]):
             assert set(batch) == {"latent_sampler", "prior_decoder", "flow", "codec", "total"}
             assert all(value >= 0 for value in batch.values())
         assert row["ms_per_image"] == row["cost"]["batch_16"]["total"]
 
-    def test_a_row_says_which_weights_images_and_references_it_is_of(self, row, trained):
+    def test_a_row_records_its_weights_extractor_and_references(self, row, trained):
         weights = json.loads((trained.flow / "export" / "config.json").read_text())["weights_sha256"]
         assert row["record"]["images"]["models"]["flow"] == weights
         assert row["record"]["extractor"]["features"] == "efficientnet-lite0"
         assert list(row["record"]["references"]) == ["photographs"]
 
-    def test_a_table_and_a_plot_lie_beside_the_numbers(self, row, root):
-        assert f"{row['mmd_unbiased']:.3f}" in (root / "row" / "table.md").read_text()
-        assert Image.open(root / "row" / "pareto.png").width > 300
-
-    def test_more_rows_keep_those_that_are_there(self, row, trained, root):
-        more = common(trained, root, "step_counts=[1,2]", f"output={root}/row")
-        succeed("evaluate", *run_of(trained), *more)
-        kept, new = rows(root / "row")
-        assert kept == row
+    def test_more_rows_keep_those_that_are_there(self, small_rows):
+        (first,), (kept, new) = small_rows
+        assert kept == first
         assert new["steps"] == 2
 
-    def test_streaming_is_within_its_bound_of_the_exact_value(self, row, trained, root):
-        options = ("step_counts=[1]", "metrics.estimator=streaming", f"output={root}/streaming")
-        succeed("evaluate", *run_of(trained), *common(trained, root, *options))
-        (streamed,) = rows(root / "streaming")
-        assert abs(streamed["mmd_unbiased"] - row["mmd_unbiased"]) <= streamed["mmd_error_bound"]
-        assert streamed["frechet"] == pytest.approx(row["frechet"], rel=1e-6)
+    def test_a_table_and_a_plot_are_written_with_the_numbers(self, small_rows, root):
+        table = (root / "small" / "table.md").read_text()
+        assert all(f"{row['mmd_unbiased']:.3f}" in table for row in small_rows[-1])
+        assert Image.open(root / "small" / "pareto.png").width > 300
 
-    def test_the_split_of_the_training_is_the_reference_on_demand(self, trained, root):
-        said = invoke(
-            "evaluate",
-            *run_of(trained),
-            *common(trained, root, "data.split=heldout", f"output={root}/heldout"),
-        )
+    def test_streaming_is_within_its_bound_of_the_exact_value(self, small_rows, small_options, root):
+        options = ("step_counts=[1]", "metrics.estimator=streaming", f"output={root}/streaming")
+        succeed("evaluate", *small_options, *options)
+        (exact,), (streamed,) = small_rows[0], rows(root / "streaming")
+        assert abs(streamed["mmd_unbiased"] - exact["mmd_unbiased"]) <= streamed["mmd_error_bound"]
+        assert streamed["frechet"] == pytest.approx(exact["frechet"], rel=1e-6)
+
+    def test_a_split_that_the_training_did_not_make_cannot_be_the_reference(self, trained, root):
+        options = quick(trained, root, "data.split=heldout", f"output={root}/heldout")
+        said = invoke("evaluate", *run_of(trained), *options)
         assert said.status == 2  # nothing was held out in these trainings
         assert "data.split=heldout" in said.err and "data.split=all" in said.err
 
-    def test_statistics_of_other_photographs_are_refused_with_both_fingerprints(self, trained, root):
-        own = f"statistics={root}/reference.safetensors"
-        options = ("step_counts=[1]", own, f"output={root}/statistics")
-        succeed("evaluate", *run_of(trained), *common(trained, root, *options))
-        said = invoke("evaluate", *run_of(trained), *common(trained, root, *options, "reference_count=20"))
+    def test_statistics_of_other_photographs_are_refused_with_both_fingerprints(
+        self, small_rows, small_options, root
+    ):
+        said = invoke("evaluate", *small_options, f"output={root}/small", "reference_count=20")
         assert said.status == 2
         assert "fingerprint" in said.err and "count: 48 there, 20 asked" in said.err
 
     def test_too_few_images_are_refused_before_any_is_made(self, trained, root):
-        said = invoke("evaluate", *run_of(trained), *common(trained, root, "count=2"))
-        assert (said.status, "count=2" in said.err and "3 images at least" in said.err) == (2, True)
+        said = invoke("evaluate", *run_of(trained), *quick(trained, root, "count=2"))
+        assert (said.status, "count=2" in said.err and "at least 3 images" in said.err) == (2, True)
 
 
 class TestFolders:
-    @pytest.mark.parametrize(("size", "told"), [((20, 10), "20 x 10"), ((12, 12), "12 x 12")])
-    def test_oblong_or_mixed_pictures_are_refused_by_name(self, trained, tmp_path, size, told):
+    @pytest.mark.parametrize(("size", "expected"), [((20, 10), "20 x 10"), ((12, 12), "12 x 12")])
+    def test_oblong_or_mixed_pictures_are_refused_by_name(self, trained, tmp_path, size, expected):
         shutil.copytree(trained.pictures / "bar", tmp_path / "pictures")
         Image.new("L", size).save(tmp_path / "pictures" / "zz-other.png")
         said = invoke("evaluate", f"images={tmp_path}/pictures", f"reference={trained.pictures}/disc",
                       f"paths.runs={tmp_path}", "device=cpu")  # fmt: skip
         assert said.status == 2
-        assert "zz-other.png" in said.err and told in said.err
+        assert "zz-other.png" in said.err and expected in said.err
 
     def test_two_folders_of_different_sizes_are_not_compared(self, trained, tmp_path):
         make_synthetic_images(tmp_path / "larger", 8, size=20)
@@ -116,12 +146,11 @@ class TestFolders:
 
 class TestCompare:
     @pytest.fixture(scope="class")
-    def folders(self, trained, root):
+    def folders(self, small_rows, trained, root):
         """The run and its baseline, with the same noise."""
-        for name, run in (("ours", run_of(trained)), ("baseline", (f"run={trained.baseline}",))):
-            options = common(trained, root, "step_counts=[1,2]", f"output={root}/{name}")
-            succeed("evaluate", *run, *options)
-        return root / "ours", root / "baseline"
+        options = quick(trained, root, "step_counts=[1,2]", f"output={root}/baseline")
+        succeed("evaluate", f"run={trained.baseline}", *options)
+        return root / "small", root / "baseline"
 
     def test_a_verdict_is_given_for_every_setting(self, folders, root):
         both = f"results=[{folders[0]},{folders[1]}]"
@@ -139,12 +168,10 @@ class TestCompare:
         succeed("evaluate", "mode=compare", f"results=[{folders[0]},{folders[0]}]", f"output={root}/itself")
         assert {(row["verdict"], row["difference"]) for row in rows(root / "itself")} == {("undecided", 0.0)}
 
-    def test_another_seed_cannot_be_compared_image_by_image(self, folders, trained, root):
-        options = common(trained, root, "step_counts=[1]", "seed=1", f"output={root}/seed")
-        succeed("evaluate", *run_of(trained), *options)
-        said = invoke("evaluate", "mode=compare", f"results=[{folders[0]},{root}/seed]")
-        assert said.status == 2
-        assert "seed: 0 and 1" in said.err
+    def test_the_seed_is_kept_with_the_influences_so_that_another_one_is_refused(self, folders):
+        for folder in folders:
+            found = read_influences(influence_file(folder, rows(folder)[0]))
+            assert found["mmd"].record["seed"] == 0
 
 
 class TestGrid:
@@ -152,7 +179,7 @@ class TestGrid:
     def folder(self, trained, root):
         runs = f"runs={{Learned:[{trained.flow},{trained.sampler}],Gaussian:[{trained.baseline}]}}"
         options = ("grid.solvers=[euler]", "grid.steps=[0,1]", f"output={root}/grid")
-        succeed("evaluate", "mode=grid", runs, *common(trained, root, *options))
+        succeed("evaluate", "mode=grid", runs, *quick(trained, root, *options))
         return root / "grid"
 
     def test_every_run_has_a_row_for_each_of_its_cells(self, folder):
@@ -167,14 +194,14 @@ class TestGrid:
         assert learned["mmd"] != gaussian["mmd"]
         assert gaussian["cost"]["batch_1"]["latent_sampler"] < gaussian["cost"]["batch_1"]["flow"]
 
-    def test_tables_plots_and_pictures_lie_beside_the_numbers(self, folder):
+    def test_tables_plots_and_pictures_are_written_with_the_numbers(self, folder):
         table = (folder / "table.md").read_text()
         assert "| Learned |" in table and "| Gaussian |" in table
         pictures = ("pareto.png", "images-Learned.png", "images-Gaussian.png")
         assert all(Image.open(folder / name).width > 300 for name in pictures)
         assert "<svg" in (folder / "pareto.svg").read_text()
 
-    def test_the_shape_of_the_paths_is_told_for_each_run(self, folder):
+    def test_each_run_has_the_shape_of_its_paths(self, folder):
         paths = read_results(folder / "results.json")["results"]["paths"]
         assert set(paths) == {"Learned", "Gaussian"}
         assert all(shape["straightness"] >= 0 and shape["curvature"] >= 0 for shape in paths.values())
@@ -182,9 +209,8 @@ class TestGrid:
 
 class TestPrior:
     def test_numbers_plots_and_maps_are_written(self, trained, root):
-        said = succeed(
-            "evaluate", "mode=prior", f"run={trained.flow}", *common(trained, root, f"output={root}/prior")
-        )
+        options = quick(trained, root, f"output={root}/prior")
+        said = succeed("evaluate", "mode=prior", f"run={trained.flow}", *options)
         found = read_results(root / "prior" / "results.json")["results"]["prior"]
         assert found["images"] == 48
         assert {"nll_nats", "z_histogram", "ence", "share_at_floor", "psnr", "sigma_mean"} <= found.keys()
@@ -192,18 +218,33 @@ class TestPrior:
         assert all((root / "prior" / name).is_file() for name in ("prior.png", "prior.svg", "sigma.png"))
 
     def test_the_gaussian_baseline_has_no_learned_prior(self, trained, root):
-        said = invoke("evaluate", "mode=prior", f"run={trained.baseline}", *common(trained, root))
+        said = invoke("evaluate", "mode=prior", f"run={trained.baseline}", *quick(trained, root))
         assert (said.status, "has no learned prior" in said.err) == (2, True)
+
+
+def when_printed(text, act, seconds=60.0):
+    """Call `act` once the command in the main thread has printed `text` to stderr, or after so many seconds."""
+    deadline = monotonic() + seconds
+    while text not in getattr(sys.stderr, "getvalue", str)() and monotonic() < deadline:
+        sleep(0.02)
+    act()
 
 
 class TestWatch:
     @pytest.fixture(scope="class")
     def watched(self, trained, root):
-        """A copy of the flow's folder, whose training has ended; watched twice."""
-        shutil.copytree(trained.flow, root / "watched", ignore=shutil.ignore_patterns("results", "samples"))
-        command = ("evaluate", "--watch", root / "watched", f"sampler={trained.sampler}",
-                   *common(trained, root, "step_counts=[1]"))  # fmt: skip
+        """Watched before the run exists, then again; a copy of the flow's folder, whose training has ended."""
+        copy = shutil.ignore_patterns("results", "samples")
+        shutil.copytree(trained.flow, root / "to-be-watched", ignore=copy)
+        begin = (root / "to-be-watched").rename
+        Thread(target=when_printed, args=("waiting until", lambda: begin(root / "watched"))).start()
+        command = ("evaluate", "--watch", root / "watched", f"sampler={trained.sampler}", "watch_seconds=0.1",
+                   *quick(trained, root, "step_counts=[1]"))  # fmt: skip
         return [succeed(*command) for _ in range(2)]
+
+    def test_a_run_that_has_not_begun_is_waited_for_and_named(self, watched, root):
+        assert f"there is no run in {root}/watched yet; waiting until" in watched[0].err
+        assert watched[0].err.count("waiting") == 1
 
     def test_every_checkpoint_becomes_an_event_of_the_run(self, watched, root):
         checkpoints = [
@@ -218,20 +259,20 @@ class TestWatch:
         assert all(event["midpoint_1"]["mmd"] > 0 for event in found)
 
     @pytest.mark.parametrize(
-        ("name", "with_it", "told"),
+        ("name", "partner", "key"),
         [("sampler", "flow", "midpoint_1"), ("auxiliary", None, "prior")],
     )
-    def test_the_other_stages_are_followed_in_their_own_way(self, trained, root, name, with_it, told):
+    def test_the_other_stages_are_followed_in_their_own_way(self, trained, root, name, partner, key):
         folder = root / f"watched-{name}"
         shutil.copytree(trained.root / name, folder)
-        partner = [f"run={trained.root}/{with_it}"] if with_it else []
-        succeed("evaluate", "--watch", folder, *partner, *common(trained, root, "step_counts=[1]"))
+        flow = [f"run={trained.root}/{partner}"] if partner else []
+        succeed("evaluate", "--watch", folder, *flow, *quick(trained, root, "step_counts=[1]"))
         found = [event for event in read_events(folder / "events.jsonl") if event["event"] == "evaluation"]
-        assert found and all(event[told] for event in found)
+        assert found and all(event[key] for event in found)
 
     def test_a_latent_sampler_needs_the_flow_that_it_makes_latents_for(self, trained, root):
         shutil.copytree(trained.sampler, root / "alone")
-        said = invoke("evaluate", "--watch", root / "alone", *common(trained, root))
+        said = invoke("evaluate", "--watch", root / "alone", *quick(trained, root))
         assert (said.status, "run=FLOW_RUN" in said.err) == (2, True)
 
     def test_what_was_evaluated_is_not_evaluated_again(self, watched):
@@ -241,12 +282,18 @@ class TestWatch:
         assert "no more checkpoints to come" in second.out
 
     def test_a_folder_that_cannot_become_a_run_is_refused(self, trained, root):
-        said = invoke("evaluate", "--watch", root / "no" / "where", *common(trained, root))
+        said = invoke("evaluate", "--watch", root / "no" / "where", *quick(trained, root))
         assert (said.status, "there is no folder" in said.err) == (2, True)
+
+    def test_a_folder_of_other_files_is_refused_by_what_it_holds(self, trained, root):
+        said = invoke("evaluate", "--watch", trained.pictures, *quick(trained, root))
+        assert said.status == 2
+        assert f"watch={trained.pictures} is not a run (found bar, " in said.err
+        assert "give the run folder of lediflow.train" in said.err
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (("mode=best",), "metrics, grid, prior, stages, compare"),
         (("mode=compare", "results=[one]"), "takes two folders"),
@@ -257,6 +304,6 @@ class TestWatch:
         (("run=there", "data.path=x", "metrics.estimator=fast"), "exact, streaming"),
     ],
 )  # fmt: skip
-def test_a_request_that_cannot_be_met_is_answered_with_one_that_can(options, told):
+def test_a_request_that_cannot_be_met_is_answered_with_one_that_can(options, expected):
     said = invoke("evaluate", *options)
-    assert (said.status, told in said.err) == (2, True), said.err
+    assert (said.status, expected in said.err) == (2, True), said.err

@@ -48,8 +48,7 @@ from lediflow.engine.ema import decays_for
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.errors import UserError
 from lediflow.evaluate import MODELS
-from lediflow.evaluation.config import RealImagesConfig
-from lediflow.evaluation.grid import GridConfig
+from lediflow.evaluation.config import GridConfig, RealImagesConfig
 from lediflow.evaluation.images import ShardImages
 from lediflow.evaluation.modes import stages
 from lediflow.evaluation.modes.stages.latents import RealLatents

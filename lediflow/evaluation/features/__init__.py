@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,7 +38,6 @@ __all__ = [
     "FeaturesConfig",
     "build_features",
     "display_name",
-    "extract",
     "unit",
 ]
 
@@ -89,15 +87,3 @@ def display_name(name: str) -> str:
 def unit(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
     """Vectors scaled to length 1."""
     return torch.nn.functional.normalize(features, dim=1)
-
-
-def extract(
-    extractor: FeatureExtractor, batches: Iterable[Float[Tensor, "batch channels height width"]]
-) -> Float[Tensor, "n dim"]:
-    """Features of all batches, on the CPU."""
-    features = [extractor(images).cpu() for images in batches]
-    if not features:
-        raise UserError(
-            "no images to extract features from; check the folder or the number of samples asked for"
-        )
-    return torch.cat(features)

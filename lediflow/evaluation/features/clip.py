@@ -37,12 +37,12 @@ ARCHITECTURE = "ViT-L-14-336-quickgelu"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of OpenAI's models
 PREFIX = "open_clip:"  # before an architecture of open_clip
 HOME = "https://openaipublic.azureedge.net/clip/models/{}/ViT-L-14-336px.pt"
-NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, beside the weights
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives, but not weights
 SHA256 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"  # of OpenAI's file
 
 
 class ClipFeatures:
-    """Embeddings of a CLIP model whose weights lie in a local file: open_clip's, or OpenAI's own archive."""
+    """Embeddings of a CLIP model whose weights are in a local file: open_clip's, or OpenAI's own archive."""
 
     def __init__(
         self,

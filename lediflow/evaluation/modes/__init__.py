@@ -64,5 +64,6 @@ def check_request(command: EvaluateConfig) -> None:
         raise UserError(f"{subject} is compared with real images; give their shards: data.path=SHARDS")
     if command.count < FEWEST:
         raise UserError(
-            f"count={command.count}: a distance and its interval need {FEWEST} images at least; 1000 say more"
+            f"count={command.count}: a distance and its interval need at least {FEWEST} images; use 1,000 or more "
+            "for a reliable estimate"
         )

@@ -10,7 +10,7 @@ with x the generated images, paired by number, and y the photographs. This takes
 intervals. The interval holds the true difference in 95 of 100 cases, and in more where both runs are about as good as
 photographs: there the jackknife is too careful.
 
-The verdict of a row is that of the MMD; other metrics with influences are listed beside it.
+The verdict of a row is that of the MMD; other metrics with influences are listed after it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def write_influences(path: Path, influences: Mapping[str, Influence], record: di
 
 
 def read_influences(path: Path) -> dict[str, Measured]:
-    """What `write_influences` wrote, by metric; RecordError for a file that it did not write."""
+    """Read what `write_influences` wrote, by metric; RecordError for any other file."""
     if not path.exists():
         raise UserError(f"there is no {path} to compare with; evaluate that run first")
     try:

@@ -10,20 +10,21 @@ images-RUN.png  samples at fixed noise, a row for each setting
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
-from lediflow.evaluation.config import request
+from lediflow.evaluation.config import GRID_SOLVERS, GRID_STEPS, GridConfig, request
 from lediflow.evaluation.cost import path_shape
-from lediflow.evaluation.grid import cells
 from lediflow.evaluation.modes.rows import RowMaker, Run
 from lediflow.evaluation.pictures import labelled_grid
 from lediflow.evaluation.references import references
 from lediflow.evaluation.session import Session
 from lediflow.evaluation.views import print_rows, setting, write_views
+from lediflow.flow.solvers import ignores_steps
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 GRID_SHOWN = 8  # samples per setting in images-RUN.png
@@ -101,3 +102,25 @@ def write_images(
             picture = labelled_grid(rows, [setting(asdict(config)) for config in configs])
             with whole_or_absent(path) as stream:
                 picture.save(stream, "PNG")
+
+
+def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[SamplingConfig]:
+    """All combinations in the order of temperatures, solvers and steps, without duplicates.
+
+    0 steps are draws of the prior, with any solver, so they occur once; the Gaussian baseline has none, as its prior is
+    noise. An adaptive solver occurs once, since it ignores the number of steps.
+    """
+    chosen: dict[tuple[str, int, float], SamplingConfig] = {}
+    for temperature in grid.temperatures:
+        for solver in grid.solvers or GRID_SOLVERS:
+            for steps in sorted(grid.steps or GRID_STEPS):
+                key = (solver, steps, temperature)
+                if steps == 0:
+                    key = ("none", 0, temperature)
+                elif ignores_steps(solver):
+                    key = (solver, -1, temperature)
+                if key not in chosen and (is_learned or steps):
+                    chosen[key] = dataclasses.replace(
+                        base, solver=solver, steps=steps, temperature=temperature
+                    )
+    return list(chosen.values())

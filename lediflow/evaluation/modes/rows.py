@@ -1,6 +1,6 @@
 """A row of results for each setting of a run's sampler: its metrics against every reference, and its cost.
 
-A finished row is kept in `rows/` beside the results, under the fingerprint of all that it depends on, with the
+A finished row is kept in `rows/` in the output folder, under the fingerprint of all that it depends on, with the
 influence of every image on the metrics (for `mode=compare`). A command that was killed, or that asks for more rows,
 continues from there.
 """
@@ -107,7 +107,7 @@ class RowMaker:
         return found
 
     def quality(self, features: FeatureSet, config: SamplingConfig, path: Path) -> dict[str, Any]:
-        """Metrics against every reference; influences on those of the main one are kept beside the row."""
+        """Metrics against every reference; the influences on those against the main one are written to a file."""
         session = self.session
         options: MetricsConfig = session.command.metrics
         measured = [
@@ -119,11 +119,11 @@ class RowMaker:
             if session.group.is_first and main.influences:
                 record = main.record | {"seed": config.seed}
                 write_influences(path.with_suffix(".safetensors"), main.influences, record)
-        beside = {
+        against_others = {
             f"against_{reference.name}": other.row
             for reference, other in zip(self.references[1:], others, strict=True)
         }
-        return {"reference": self.references[0].name} | main.row | beside
+        return {"reference": self.references[0].name} | main.row | against_others
 
     def costs(self, config: SamplingConfig) -> dict[str, Any]:
         """Milliseconds and evaluations per image, measured by rank 0."""

@@ -1,11 +1,12 @@
-"""Following a run that trains: each new checkpoint is evaluated, and the result written to the run's event log.
+"""`--watch RUN`: evaluates each new checkpoint of a run that trains, and writes the result to the run's event log.
 
     {"event": "evaluation", "images_seen": 4096, "midpoint_2": {"mmd_unbiased": 1.31, "frechet": 9.6, ...}, ...}
 
 A checkpoint of a flow is measured with the given latent sampler, one of a latent sampler with the given flow, one of an
 auxiliary model by the diagnostics of its prior. The averaged weights are used, as in an export. The watcher may be
 started before, during or after the training, stopped at any time and started again: a checkpoint that was evaluated is
-not evaluated again. It ends with the last checkpoint of the training.
+not evaluated again. While there is nothing to do it prints what it waits for. It ends with the last checkpoint of the
+training.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lediflow.claims import named, visible_names
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.errors import UserError
 from lediflow.evaluation.metrics import logged_keys
@@ -24,7 +26,7 @@ from lediflow.evaluation.modes.prior import evaluate_prior
 from lediflow.evaluation.session import RESULTS, Session
 from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record
-from lediflow.run_folder import REWRITTEN, RunFolder
+from lediflow.run_folder import OWN, REWRITTEN, RunFolder
 from lediflow.stages import STAGES, Place, place_of
 from lediflow.tracking.event_log import JsonlTracker, read_events
 from lediflow.training.exporting import has_ended, trained_images
@@ -39,10 +41,10 @@ def watch(session: Session) -> None:
     folder = RunFolder(Path(session.command.watch))
     with session.group.together(f"looking at {folder.root}"):
         check_watched(session, folder)
+    last_note = ""
     while True:
-        was_finished = session.group.broadcast(
-            is_finished(folder)
-        )  # asked first: the last checkpoint may be written after `next_checkpoint` has looked
+        # before looking for a checkpoint: the training may write its last one and end in between
+        was_finished = session.group.broadcast(is_finished(folder))
         path = session.group.broadcast(next_checkpoint(folder) if session.group.is_first else None)
         if path is not None:
             evaluate_checkpoint(session, folder, Checkpoint(path))
@@ -50,15 +52,37 @@ def watch(session: Session) -> None:
             session.say(f"watched: {folder.root} has no more checkpoints to come")
             return
         else:
+            if (note := awaited(folder)) != last_note:
+                session.note(note)
+                last_note = note
             time.sleep(session.command.watch_seconds)
 
 
 def check_watched(session: Session, folder: RunFolder) -> None:
-    """UserError unless the run exists or can still begin, in a folder that exists."""
+    """UserError unless the run exists, or can still begin: in an empty or new folder, in a folder that exists."""
     if not folder.root.parent.is_dir():
         raise UserError(
             f"watch={folder.root}: there is no folder {folder.root.parent}; give the run folder of lediflow.train"
         )
+    others = [name for name in visible_names(folder.root) if name not in OWN]
+    if others and not folder.is_run:
+        raise UserError(
+            f"watch={folder.root} is not a run (found {named(others)}), and none can begin in a folder with other "
+            "files; give the run folder of lediflow.train"
+        )
+
+
+def awaited(folder: RunFolder) -> str:
+    """What the watcher waits for, as a sentence."""
+    if not folder.is_run:
+        return (
+            f"there is no run in {folder.root} yet; waiting until `python -m lediflow.train run={folder.root} ...` "
+            "begins (Ctrl-C ends this command)"
+        )
+    paths = CheckpointFolder(folder.checkpoints).paths()
+    newest = max((int(path.name) for path in paths), default=0)
+    after = f"the next one after {newest:,} images" if newest else "the first one"
+    return f"all checkpoints in {folder.root} are evaluated; waiting for {after}"
 
 
 def results_of(folder: RunFolder, images_seen: int) -> Path:

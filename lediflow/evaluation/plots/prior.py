@@ -44,7 +44,7 @@ def prior_figure(
 
 
 def beside_identity(axes: Axes, x: Sequence[float], y: Sequence[float], across: str, up: str) -> None:
-    """A curve, and the dashed identity line, on which that of a calibrated prior lies."""
+    """A curve, and the dashed identity line, which is the curve of a calibrated prior."""
     ends = [min(*x, *y), max(*x, *y)]
     axes.plot(ends, ends, color=INK, linewidth=1, dashes=(4, 3))
     axes.plot(x, y, "o-", color=COLOURS[0], markersize=4)

@@ -36,7 +36,7 @@ class Point(NamedTuple):
     value: float
     low: float  # ends of the value's interval
     high: float
-    label: str  # written beside the point
+    label: str  # written next to the point
 
 
 class Line(NamedTuple):

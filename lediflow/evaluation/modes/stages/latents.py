@@ -114,7 +114,7 @@ class Moments(NamedTuple):
 
 
 class PriorFacts(NamedTuple):
-    """What was measured on a split, as the results keep it, and the moments of its z."""
+    """Measurements on a split, as the results keep them, and the moments of its z."""
 
     summary: dict[str, Any]
     moments: Moments

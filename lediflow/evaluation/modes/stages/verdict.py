@@ -93,9 +93,8 @@ class Trend(NamedTuple):
 class Evidence:
     """The measurements that a verdict is based on; None: not known."""
 
-    curves: Mapping[
-        str, Mapping[Setting, tuple[float, Level]]
-    ]  # by source of z: (evaluations, MMD) by setting
+    # by source of z: (evaluations, MMD) by setting
+    curves: Mapping[str, Mapping[Setting, tuple[float, Level]]]
     real: Level | None = None  # photographs among themselves
     codec_floor: Level | None = None  # reconstructions against photographs
     vgl_training: float | None = None  # nats per entry
@@ -109,7 +108,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What limits the quality, as a name and as text, and the parts that it was chosen from."""
+    """The stage that limits the quality, as a name and as text, and the parts that it was chosen from."""
 
     limits: Limits
     text: str
@@ -233,7 +232,7 @@ def start_deviation(evidence: Evidence) -> float:
 
 
 def verdict_text(verdict: Verdict, evidence: Evidence) -> str:
-    """What limits the quality, the measurements that show it, what to change."""
+    """Sentences: the stage that limits the quality, the measurements that show it, what to change."""
     sentences = [
         main_sentence(verdict, evidence),
         "" if verdict.is_certain else NOT_SIGNIFICANT,
