@@ -1,4 +1,4 @@
-"""Which kind of source lies at a path, decided by content rather than by name where possible.
+"""Which kind of source lies at a path, decided by content rather than by name where possible: the table KINDS.
 
 A folder that holds pictures is a source of its own (FolderSource). A folder without pictures may hold archives:
 tars of webdataset or img2dataset, Parquet files of Hugging Face, or a mixture (Archives). Archives are parts of one
@@ -8,7 +8,7 @@ set, so their names are not classes; an image's name begins with its archive's.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +33,73 @@ from lediflow.data.sources.protocol import (
 from lediflow.data.sources.unpacking import CompressedTar, PackedArchive, is_compressed, unpacked
 from lediflow.data.workers import Progress
 
-ARCHIVE_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip", ".parquet")
-KINDS = "a folder of images or of archives, a .tar, .tar.gz, .zip, .parquet, an LMDB, or a list in a .csv"
 HEAD_BYTES = 512
 LMDB_MAGIC = bytes.fromhex("dec0efbe")  # after the page header of 16 bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceKind:
+    """A kind of source that is one file, or a folder with a file of a certain name."""
+
+    # for messages, with an article: "a .zip"
+    name: str
+    # the source in the file or folder
+    open: Callable[[Path], Opened]
+    # whether a file with this path and these first HEAD_BYTES bytes is of this kind
+    recognises: Callable[[Path, bytes], bool]
+    # a folder without pictures whose files have these suffixes is a source, too; lower case
+    suffixes: tuple[str, ...] = ()
+    # a folder with a file of this name is of this kind
+    marker: str | None = None
+
+
+# the first kind that recognises a file counts; a new kind is one entry
+KINDS: dict[str, SourceKind] = {
+    "tar": SourceKind(
+        name="a .tar",
+        open=TarSource,
+        recognises=lambda path, head: head[257:262] == b"ustar",
+        suffixes=(".tar",),
+    ),
+    "compressed tar": SourceKind(
+        name="a .tar.gz",
+        open=CompressedTar,
+        recognises=lambda path, head: is_compressed(head),
+        suffixes=(".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2"),
+    ),
+    "zip": SourceKind(
+        name="a .zip",
+        open=ZipSource,
+        recognises=lambda path, head: head.startswith((b"PK\x03\x04", b"PK\x05\x06")),
+        suffixes=(".zip",),
+    ),
+    "parquet": SourceKind(
+        name="a .parquet",
+        open=lambda path: ParquetImages(path) if image_columns(path) else ImageList(path),
+        recognises=lambda path, head: head.startswith(b"PAR1"),
+        suffixes=(".parquet",),
+    ),
+    "lmdb": SourceKind(
+        name="an LMDB",
+        open=LmdbSource,
+        recognises=lambda path, head: head[16:20] == LMDB_MAGIC,
+        marker="data.mdb",
+    ),
+    "list": SourceKind(
+        name="a list in a .csv",
+        open=ImageList,
+        recognises=lambda path, head: path.suffix.lower() in LIST_EXTENSIONS,
+    ),
+}
 
 
 def open_source(path: Path) -> Opened:
     """The source at `path`, of whichever kind; SourceError if there is none."""
     if not path.exists():
-        raise SourceError(f"source={path} does not exist; give {KINDS}")
+        *names, last = (kind.name for kind in KINDS.values())
+        raise SourceError(
+            f"source={path} does not exist; give a folder of images or of archives, {', '.join(names)}, or {last}"
+        )
     with reading_explained(path):
         return _folder(path) if path.is_dir() else _file(path)
 
@@ -60,14 +117,16 @@ def reading_explained(path: Path) -> Iterator[None]:
 
 
 def _folder(path: Path) -> Opened:
-    if (path / "data.mdb").exists():
-        return LmdbSource(path)
+    for kind in KINDS.values():
+        if kind.marker and (path / kind.marker).exists():
+            return kind.open(path)
+    suffixes = tuple(suffix for kind in KINDS.values() for suffix in kind.suffixes)
     archives: dict[str, Path] = {}
     others: list[str] = []
     for file in files_below(path):
         if is_picture_name(file.name):
             return FolderSource(path)
-        if file.name.lower().endswith(ARCHIVE_EXTENSIONS) and not is_hidden(file.name):
+        if file.name.lower().endswith(suffixes) and not is_hidden(file.name):
             archives[file.relative_to(path).as_posix()] = file
         else:
             others.append(file.relative_to(path).as_posix())
@@ -81,18 +140,9 @@ def _folder(path: Path) -> Opened:
 def _file(path: Path) -> Opened:
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
-    if head[257:262] == b"ustar":
-        return TarSource(path)
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return ZipSource(path)
-    if head.startswith(b"PAR1"):
-        return ParquetImages(path) if image_columns(path) else ImageList(path)
-    if is_compressed(head):
-        return CompressedTar(path)
-    if head[16:20] == LMDB_MAGIC:
-        return LmdbSource(path)
-    if path.suffix.lower() in LIST_EXTENSIONS:
-        return ImageList(path)
+    for kind in KINDS.values():
+        if kind.recognises(path, head):
+            return kind.open(path)
     if is_picture_name(path.name):
         raise SourceError(f"source={path} is one photograph; give its folder: source={path.parent}")
     return TarSource(path)
