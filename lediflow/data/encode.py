@@ -193,12 +193,16 @@ class ShardEncoder:
         return torch.compile(self.codec.encode, dynamic=False)
 
 
-def encode(config: EncodeConfig, progress: Progress | None = None) -> Encoded:
-    """Make the missing latent shards of this process's share, and the index if all shards are finished."""
+def encode(config: EncodeConfig, progress: Progress | None = None, codec: Codec | None = None) -> Encoded:
+    """Make the missing latent shards of this process's share, and the index if all shards are finished.
+
+    `codec` is used instead of the one that `config.codec` describes. UserError if the source holds no images, or the
+    output another set.
+    """
     _check(config)
     reader = _image_reader(config)
     device = _device(config.device)
-    codec = build_codec(config.codec, device)
+    codec = codec or build_codec(config.codec, device)
     build = ShardBuild(Path(config.output), _contents(reader.index, codec, config))
     encoder = ShardEncoder(
         reader, codec, build, device, config.batch_size, config.threads or _cores(), config.compile

@@ -87,9 +87,8 @@ class ShardIndex:
     table: Shaped[np.ndarray, " samples"]  # of dtype ROW
     # keys in the tars as bytes, if they are not numbers
     names: Shaped[np.ndarray, " samples"] | None = None
-    fingerprint: str = (
-        ""  # identifies the data exactly: SHA-256 of index.json, which holds the hash of every shard
-    )
+    # identifies the data exactly: SHA-256 of index.json, which holds the hash of every shard
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.table)

@@ -73,9 +73,8 @@ def _classes(images: list[Entry], source: Source) -> tuple[list[int], list[str] 
 def _class_folders(names: list[str]) -> list[str | None]:
     """The folder that would be each image's class; None for images outside such a folder."""
     folders = [PurePosixPath(name).parent for name in names]
-    if (
-        len({folder.is_absolute() for folder in folders}) > 1
-    ):  # a list may hold both; they have nothing in common
+    # a list may hold absolute and relative paths, which have nothing in common
+    if len({folder.is_absolute() for folder in folders}) > 1:
         return [None] * len(folders)
     shared = len(PurePosixPath(os.path.commonpath([folder.as_posix() for folder in folders])).parts)
     return [folder.parts[shared] if len(folder.parts) > shared else None for folder in folders]

@@ -90,9 +90,8 @@ def _write(archive: tarfile.TarFile, row: int, image: Any, label: Any = None) ->
     name = PurePosixPath((image.get("path") if isinstance(image, dict) else None) or "").name
     key = f"{row:08d}_{name}" if name else f"{row:08d}"
     if not is_picture_name(key):
-        key += (
-            image_extension(content) or ".jpg"
-        )  # content that is not an image is reported when it is decoded
+        # content that is not an image is reported when it is decoded
+        key += image_extension(content) or ".jpg"
     members = [(key, content)]
     if as_label(label) is not None:
         members.append((f"{key.partition('.')[0]}.cls", str(as_label(label)).encode()))

@@ -28,9 +28,8 @@ from lediflow.data.storage.folders import LocalFolder, Read, ShortReadError, Sto
 from lediflow.disk import PARTIAL, replacing
 from lediflow.errors import UserError, disk_errors_explained
 
-Check = Callable[
-    [str, Path], None
-]  # (name of a shard, path of its fresh copy); raises OSError to refuse the copy
+# (name of a shard, path of its fresh copy); raises OSError to refuse the copy
+Check = Callable[[str, Path], None]
 FETCHERS = 4  # threads that fetch shards into memory
 READ_ATTEMPTS = 10  # of a copy that other processes may evict before it is read
 OWN_FOLDER = "lediflow-shards"  # everything else in the user's folder is left alone
@@ -198,9 +197,8 @@ def make_room(folder: Path, allowed_bytes: float) -> None:
     """Remove the least recently used copies until at most `allowed_bytes` are in use."""
     # reservations are summed before the copies are listed: a copy finished in between counts twice instead of never
     reserved = sum(map(reserved_bytes, folder.glob(f"*/.*{PARTIAL}")))
-    files = sorted(
-        folder.glob("*/*.tar"), key=lambda path: path.stat().st_mtime_ns
-    )  # only this function removes copies
+    # only this function removes copies, so each can be examined
+    files = sorted(folder.glob("*/*.tar"), key=lambda path: path.stat().st_mtime_ns)
     used = reserved + sum(map(file_size, files))
     for path in files:
         if used <= allowed_bytes:

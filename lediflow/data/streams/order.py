@@ -44,9 +44,8 @@ class EpochOrder:
         self.seed, self.epoch = seed, epoch
         self.width = window or max(len(shard_sizes), 1)
         self.shards = permutation(len(shard_sizes), seed=seed, epoch=epoch, stream=0)
-        self.first = (np.cumsum(shard_sizes) - shard_sizes)[
-            self.shards
-        ]  # first sample of each shard, in shuffled order
+        # first sample of each shard, in shuffled order
+        self.first = (np.cumsum(shard_sizes) - shard_sizes)[self.shards]
         self.sizes = shard_sizes[self.shards]
         # position in the epoch at which each window ends
         self.window_ends = np.add.reduceat(self.sizes, np.arange(0, len(self.sizes), self.width)).cumsum()

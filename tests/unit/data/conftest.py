@@ -1,13 +1,9 @@
-"""Drawn pictures, the shards made of them, and a codec with known values, shared by the tests of data."""
+"""Drawn pictures and the shards made of them, shared by the tests of data."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from lediflow.codecs import Latents, PixelCodec
-from lediflow.data import encode as encode_module
 from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.synthetic import make_synthetic_images
@@ -34,28 +30,3 @@ def shards(pictures, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def reader(shards) -> ShardReader:
     return ShardReader.open(shards)
-
-
-class SlantedCodec(PixelCodec):
-    """Stochastic; the mean is the image under a slope from left to right (so mirroring matters), times `scale`."""
-
-    name = "slanted"
-    is_exact = False
-    is_stochastic = True
-    scale = 1 / 3
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def encode(self, images):
-        self.batches.append(len(images))
-        slope = torch.linspace(0.5, 1, images.shape[-1])
-        return Latents(images * slope * self.scale, torch.full_like(images, 2 * np.log(0.1)))
-
-
-@pytest.fixture
-def slanted(monkeypatch) -> SlantedCodec:
-    """The codec that `encode` builds, whatever is configured."""
-    codec = SlantedCodec()
-    monkeypatch.setattr(encode_module, "build_codec", lambda config, device: codec)
-    return codec

@@ -7,7 +7,6 @@ import torch
 import webdataset
 
 from lediflow.codecs import CodecConfig, Latents, PixelCodec
-from lediflow.data import encode as encode_module
 from lediflow.data.augmentation import AugmentConfig
 from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.shards.reader import ShardReader
@@ -29,13 +28,14 @@ class BlurryCodec(PixelCodec):
         return Latents(images / 2, torch.full_like(images, 2 * np.log(0.25)))
 
 
-@pytest.fixture
-def blurry(monkeypatch):
-    monkeypatch.setattr(encode_module, "build_codec", lambda config, device: BlurryCodec())
-
-
 def config(source, output, **changes) -> EncodeConfig:
     return EncodeConfig(source=str(source), output=str(output), batch_size=3, device="cpu", **changes)
+
+
+@pytest.fixture(scope="module")
+def blurred(shards, tmp_path_factory) -> ShardReader:
+    """The latents of BlurryCodec."""
+    return ShardReader(encode(config(shards, tmp_path_factory.mktemp("blurred")), codec=BlurryCodec()).index)
 
 
 def files(folder) -> dict[str, bytes]:
@@ -71,38 +71,31 @@ def test_the_index_holds_mean_and_deviation_of_each_channel(shards, reader, tmp_
     np.testing.assert_allclose(statistics["std"], pixels.std((0, 2, 3)), atol=1e-6)
 
 
-@pytest.mark.usefixtures("blurry")
-def test_statistics_of_a_stochastic_codec_are_those_of_its_draws(shards, reader, tmp_path):
-    statistics = encode(config(shards, tmp_path)).index.contents.statistics
+def test_statistics_of_a_stochastic_codec_are_those_of_its_draws(reader, blurred):
+    statistics = blurred.index.contents.statistics
     means = (reader.stored(np.arange(50)).numpy() / 127.5 - 1) / 2
     expected = np.sqrt(means.var((0, 2, 3)) + 0.25**2)  # law of total variance
     np.testing.assert_allclose(statistics["std"], expected, atol=1e-6)
 
 
-@pytest.mark.usefixtures("blurry")
-def test_stochastic_latents_are_drawn_anew_for_each_id_around_their_mean(shards, reader, tmp_path):
-    latents = ShardReader(encode(config(shards, tmp_path)).index)
-    assert latents.index.contents.signal_shape == (3, 16, 16)
+def test_stochastic_latents_are_drawn_anew_for_each_id_around_their_mean(reader, blurred):
+    assert blurred.index.contents.signal_shape == (3, 16, 16)
     every = np.arange(50)
-    drawn, again, other = (next(each_once(latents, every, 50, seed=seed)).images for seed in (0, 0, 1))
+    drawn, again, other = (next(each_once(blurred, every, 50, seed=seed)).images for seed in (0, 0, 1))
     assert torch.equal(drawn, again) and not torch.equal(drawn, other)
     deviation = (drawn - reader.signals(every).mean / 2).std().item()
     assert deviation == pytest.approx(0.25, abs=0.004)  # 38,400 draws: three standard errors
 
 
-@pytest.mark.usefixtures("blurry")
-def test_flips_of_latents_that_cannot_be_mirrored_are_refused(shards, tmp_path):
-    latents = ShardReader(encode(config(shards, tmp_path)).index)
+def test_flips_of_latents_that_cannot_be_mirrored_are_refused(blurred):
     with pytest.raises(UserError, match="holds latents of blurry"):
-        SampleStream(latents, DataConfig(flip_horizontal=True), seed=0, micro_batch=1, global_batch=1)
+        SampleStream(blurred, DataConfig(flip_horizontal=True), seed=0, micro_batch=1, global_batch=1)
 
 
-@pytest.mark.usefixtures("blurry")
-def test_augmentation_of_latents_is_refused_with_what_to_set(shards, tmp_path):
-    latents = ShardReader(encode(config(shards, tmp_path)).index)
+def test_augmentation_of_latents_is_refused_with_what_to_set(blurred):
     data = DataConfig(augment=AugmentConfig(probability=0.12))
     with pytest.raises(UserError, match=r"holds latents of blurry, .* set data\.augment\.probability=0"):
-        SampleStream(latents, data, seed=0, micro_batch=1, global_batch=1)
+        SampleStream(blurred, data, seed=0, micro_batch=1, global_batch=1)
 
 
 @pytest.mark.parametrize("samples_done", [8, 32])
@@ -127,11 +120,10 @@ def test_plain_webdataset_reads_the_latents(shards, reader, tmp_path):
     np.testing.assert_array_equal(np.load(io.BytesIO(samples[7]["npy"])), reader.stored(np.array([7]))[0])
 
 
-def test_another_codec_into_the_same_folder_is_refused(shards, tmp_path, monkeypatch):
+def test_another_codec_into_the_same_folder_is_refused(shards, tmp_path):
     encode(config(shards, tmp_path))
-    monkeypatch.setattr(encode_module, "build_codec", lambda config, device: BlurryCodec())
     with pytest.raises(UserError, match=r"another command \(codec: .*pixels.* then, .*blurry.* now\)"):
-        encode(config(shards, tmp_path))
+        encode(config(shards, tmp_path), codec=BlurryCodec())
 
 
 def test_latents_are_not_encoded_again(shards, tmp_path):

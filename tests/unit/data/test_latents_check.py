@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from lediflow.codecs import CodecConfig, PixelCodec
-from lediflow.data import encode as encode_module
 from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.latents import psnr, squared_error, summary
 
@@ -42,12 +41,11 @@ def test_pixels_come_back_exactly(shards, tmp_path, count):
     assert check.sentence().endswith("all come back exactly")
 
 
-def test_what_a_codec_loses_is_reported_recorded_and_drawn(shards, reader, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode_module, "build_codec", lambda config, device: BrightCodec())
+def test_what_a_codec_loses_is_reported_recorded_and_drawn(shards, reader, tmp_path):
     config = EncodeConfig(
         source=str(shards), output=str(tmp_path), codec=CodecConfig(), check=50, batch_size=7, device="cpu"
     )
-    check = encode(config).check
+    check = encode(config, codec=BrightCodec()).check
     pixels = reader.stored(np.arange(50)).numpy().astype(np.int64)
     errors = np.square(np.minimum(pixels + 4, 255) - pixels).mean((1, 2, 3))
     assert check.psnr_mean == pytest.approx(np.mean(10 * np.log10(255**2 / errors)))

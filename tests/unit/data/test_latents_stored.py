@@ -7,6 +7,7 @@ import pytest
 import torch
 import webdataset
 
+from lediflow.codecs import Latents, PixelCodec
 from lediflow.data.encode import EncodeConfig, encode
 from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
@@ -14,9 +15,31 @@ from lediflow.errors import UserError
 EVERY = np.arange(50)
 
 
-def encoded(shards, output, **options) -> ShardReader:
+class SlantedCodec(PixelCodec):
+    """Stochastic; the mean is the image under a slope from left to right (so mirroring matters), times `scale`."""
+
+    name = "slanted"
+    is_exact = False
+    is_stochastic = True
+    scale = 1 / 3
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def encode(self, images):
+        self.batches.append(len(images))
+        slope = torch.linspace(0.5, 1, images.shape[-1])
+        return Latents(images * slope * self.scale, torch.full_like(images, 2 * np.log(0.1)))
+
+
+@pytest.fixture
+def slanted() -> SlantedCodec:
+    return SlantedCodec()
+
+
+def encoded(shards, output, codec=None, **options) -> ShardReader:
     config = EncodeConfig(source=str(shards), output=str(output), batch_size=3, device="cpu", **options)
-    return ShardReader(encode(config).index)
+    return ShardReader(encode(config, codec=codec).index)
 
 
 def stored_arrays(folder) -> list[np.ndarray]:
@@ -27,8 +50,8 @@ def stored_arrays(folder) -> list[np.ndarray]:
 
 def test_float16_halves_the_file_and_float32_keeps_every_bit(shards, reader, slanted, tmp_path):
     exact = slanted.encode(reader.signals(EVERY).mean).mean
-    halved = encoded(shards, tmp_path / "float16").signals(EVERY).mean
-    kept = encoded(shards, tmp_path / "float32", dtype="float32").signals(EVERY).mean
+    halved = encoded(shards, tmp_path / "float16", slanted).signals(EVERY).mean
+    kept = encoded(shards, tmp_path / "float32", slanted, dtype="float32").signals(EVERY).mean
     assert torch.equal(kept, exact)
     assert torch.equal(halved, exact.half().float())
 
@@ -46,19 +69,21 @@ def test_latents_beyond_float16_name_the_sample_and_the_way_out(shards, reader, 
     slanted.scale = 1e6
     first = reader.keys(EVERY)[0]
     with pytest.raises(UserError, match=f"sample {first}: its latents reach .*dtype=float32"):
-        encoded(shards, tmp_path)
+        encoded(shards, tmp_path, slanted)
     assert not list(tmp_path.glob("*.tar"))
-    assert encoded(shards, tmp_path / "wide", dtype="float32").signals(EVERY).mean.abs().max() > 65504
+    assert (
+        encoded(shards, tmp_path / "wide", slanted, dtype="float32").signals(EVERY).mean.abs().max() > 65504
+    )
 
 
 def test_latents_that_are_no_numbers_are_never_stored(shards, slanted, tmp_path):
     slanted.scale = float("nan")
     with pytest.raises(UserError, match=r"not finite numbers; encode with codec\.precision=float32"):
-        encoded(shards, tmp_path, dtype="float32")
+        encoded(shards, tmp_path, slanted, dtype="float32")
 
 
 def test_flipped_stores_the_mirrored_image_s_latents_behind_the_image_s(shards, reader, slanted, tmp_path):
-    latents = encoded(shards, tmp_path, flipped=True, dtype="float32")
+    latents = encoded(shards, tmp_path, slanted, flipped=True, dtype="float32")
     assert latents.index.contents.views == 2
     images = reader.signals(EVERY).mean
     expected = [torch.cat([*slanted.encode(view)], dim=1) for view in (images, images.flip(-1))]
@@ -66,7 +91,7 @@ def test_flipped_stores_the_mirrored_image_s_latents_behind_the_image_s(shards, 
 
 
 def test_statistics_of_both_views_are_over_both(shards, reader, slanted, tmp_path):
-    statistics = encoded(shards, tmp_path, flipped=True).index.contents.statistics
+    statistics = encoded(shards, tmp_path, slanted, flipped=True).index.contents.statistics
     images = reader.signals(EVERY).mean
     means = torch.cat([slanted.encode(view).mean for view in (images, images.flip(-1))]).numpy()
     np.testing.assert_allclose(statistics["mean"], means.mean((0, 2, 3)), atol=1e-6)
@@ -74,7 +99,7 @@ def test_statistics_of_both_views_are_over_both(shards, reader, slanted, tmp_pat
 
 
 def test_webdataset_decodes_latents_and_metadata_in_three_lines(shards, reader, slanted, tmp_path):
-    encoded(shards, tmp_path)
+    encoded(shards, tmp_path, slanted)
     urls = sorted(map(str, tmp_path.glob("*.tar")))
     dataset = webdataset.WebDataset(urls, shardshuffle=False).decode().to_tuple("__key__", "npy", "json")
     keys, arrays, metadata = zip(*dataset, strict=True)
@@ -84,23 +109,23 @@ def test_webdataset_decodes_latents_and_metadata_in_three_lines(shards, reader, 
 
 
 def test_compiled_code_meets_one_shape_and_gives_the_same_latents(shards, slanted, tmp_path, monkeypatch):
-    plain = encoded(shards, tmp_path / "plain").signals(EVERY)
+    plain = encoded(shards, tmp_path / "plain", slanted).signals(EVERY)
     assert set(slanted.batches) == {3, 2}  # eight samples a shard
     slanted.batches.clear()
     monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
-    compiled = encoded(shards, tmp_path / "compiled", compile=True).signals(EVERY)
+    compiled = encoded(shards, tmp_path / "compiled", slanted, compile=True).signals(EVERY)
     assert set(slanted.batches) == {3}
     assert torch.equal(compiled.mean, plain.mean) and torch.equal(compiled.logvar, plain.logvar)
 
 
 def test_the_number_of_decoding_threads_leaves_no_trace(shards, slanted, tmp_path):
     for threads in (1, 5):
-        encoded(shards, tmp_path / str(threads), threads=threads)
+        encoded(shards, tmp_path / str(threads), slanted, threads=threads)
     one, five = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "15")
     assert one == five
 
 
 def test_a_header_says_what_the_array_is(shards, slanted, tmp_path):
-    latents = encoded(shards, tmp_path, flipped=True)
+    latents = encoded(shards, tmp_path, slanted, flipped=True)
     array = np.load(io.BytesIO(latents.payload(0)))
     assert (array.shape, array.dtype) == ((2, 6, 16, 16), np.float16)
