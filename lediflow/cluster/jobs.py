@@ -60,7 +60,7 @@ class SlurmConfig:
     cpus_per_task: int = bounded(1, at_least=1)  # cores of each rank, shared with its data workers
     mem_gb: float = bounded(0.0, at_least=0)  # memory of each node; 0: the cluster's default
     timeout_min: int = bounded(0, at_least=0)  # limit of one attempt in minutes; 0: the partition's
-    signal_delay_s: int = bounded(120, at_least=0)  # USR2, on which ranks save, comes so early
+    signal_delay_s: int = bounded(120, at_least=0)  # from USR2, on which ranks save, to the limit
     array_parallelism: int = bounded(0, at_least=0)  # tasks of an array that run at the same time; 0: all
     requeue: bool = True  # let SLURM restart the job after preemption and node failures
     max_requeues: int = bounded(100, at_least=0)  # attempts after the first, for any reason
@@ -143,7 +143,7 @@ class JobFolder:
     def write(self, record: JobRecord) -> None:
         """Replace the record atomically: readers see either the old or the new one.
 
-        UserError if the folder cannot be written, or holds files of somebody else: visible files but no record.
+        UserError if the folder cannot be written, or holds visible files but no record.
         """
         with disk_errors_explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)

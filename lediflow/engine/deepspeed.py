@@ -101,9 +101,8 @@ class DeepSpeedEngine(BaseEngine):
             self.engine.step()
 
     def _update_weights(self) -> Tensor:
-        if (
-            self.config.zero == 0
-        ):  # gradients are whole on every rank: clip and check them as LocalEngine does
+        if self.config.zero == 0:
+            # gradients are whole on every rank: clip and check them as LocalEngine does
             norm = clip_gradient(self.optimizer, self.trained.values(), self.config.gradient_clip)
             self.engine.step()
             return norm

@@ -35,7 +35,8 @@ WIDEST = 0.28  # limit of sigma_rel: there gamma approaches 0, a plain mean of a
 
 @dataclass(kw_only=True)
 class EMAConfig:
-    half_life_images: int = bounded(50_000, at_least=0)  # longer: smoother weights that lag further behind
+    # of the average `ema`; longer: smoother weights that lag behind
+    half_life_images: int = bounded(50_000, at_least=0)
     # widths of further averages, from which any other can be made later; [] keeps none and saves their memory
     sigma_rels: list[float] = bounded(
         default_factory=lambda: [0.05, 0.10], above=0, below=WIDEST, is_distinct=True

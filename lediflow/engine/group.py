@@ -61,7 +61,7 @@ class Group:
         self.ranks = ranks or Ranks()
         self.gloo, self.store = gloo, store
         self.undertakings = 0  # calls of `together`
-        self.vote: tuple[Tensor, dist.Work] | None = None  # on its way
+        self.vote: tuple[Tensor, dist.Work] | None = None  # the last one, whose all-reduce may be under way
 
     @classmethod
     def join(cls, ranks: Ranks, join_seconds: float = 600.0) -> Group:

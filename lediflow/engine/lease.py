@@ -48,10 +48,8 @@ INTERVAL_SECONDS = 5.0  # between renewals
 PATIENCE = 3  # intervals without renewal after which a lease counts as abandoned
 # constant size of the file in bytes: a renewal is one write in place, with no rest of an older text
 SIZE = 1024
-TORN_READS, TORN_SECONDS = (
-    5,
-    0.05,
-)  # tries to read a lease during whose renewal it was read, and the pause between
+# tries to read a lease that is being renewed at that moment, and the pause between them
+TORN_READS, TORN_SECONDS = 5, 0.05
 LOOK_EVERY_SECONDS = 0.1
 LEFT = ".left"  # suffix of the file that a start which lost the lease makes when it has left
 

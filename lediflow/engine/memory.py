@@ -31,8 +31,12 @@ import torch
 from lediflow.engine.protocol import EngineConfig
 from lediflow.errors import UserError
 
+log = logging.getLogger(__name__)
+
 FLOAT32, BFLOAT16 = 4, 2  # bytes
 MOMENTS = 2
+GIB = 2**30
+MARGIN = 0.06  # share of a GPU's memory left for fragmentation, kernel workspaces and NCCL
 # gradients summed in one all-reduce; larger buckets are no faster and take more memory
 BUCKET_ELEMENTS = 50_000_000
 # weights that stage 3 keeps gathered until their next use (stage3_max_live_parameters)
@@ -133,29 +137,55 @@ def reserved_bytes(parameters: int, standing: HeldMemory) -> int:
     return max(0, standing.standing + standing.buffers - 2 * FLOAT32 * parameters)
 
 
-log = logging.getLogger(__name__)
+# --- the micro-batch
 
-GIB = 2**30
-MARGIN = 0.06  # share of a GPU's memory left for fragmentation, kernel workspaces and NCCL
+
+class DeviceMemory:
+    """The memory of a device, as the trials of a micro-batch use it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __str__(self) -> str:
+        return f"{self.device} of {self.total / GIB:.1f} GiB"
+
+    @property
+    def total(self) -> int:
+        """Its size in bytes."""
+        return torch.cuda.mem_get_info(self.device)[1]
+
+    @contextmanager
+    def held_aside(self, reserve_bytes: int) -> Iterator[None]:
+        """Allocate the reserve, and a margin, inside the context."""
+        count = int(reserve_bytes + MARGIN * self.total)
+        reserve = torch.empty(count, dtype=torch.uint8, device=self.device)
+        yield
+        del reserve
+
+    def free(self) -> None:
+        """Free the memory of a trial; a failed one left tensors in the frames of its traceback."""
+        gc.collect()
+        with torch.cuda.device(self.device):
+            torch.cuda.empty_cache()
 
 
 def fit_micro_batch(
     share: int,
     trial: Callable[[int], None],
     reserve_bytes: int,
-    device: torch.device,
+    memory: DeviceMemory,
     agree: Callable[[int], int] = lambda fitting: fitting,
 ) -> int:
     """The largest of share, share/2, share/4, ... whose trial fits; `agree` gives the smallest over the ranks.
 
     `trial(n)` passes n made-up samples forward and backward. A rank where nothing fits passes 0 to `agree`. UserError
-    where nothing fits.
+    where nothing fits. On a CPU nothing is tried: the whole share is taken.
     """
-    if device.type != "cuda":
+    if memory.device.type != "cuda":
         return share
-    fitting = agree(next((n for n in halves(share) if fits(n, trial, reserve_bytes, device)), 0))
+    fitting = agree(next((n for n in halves(share) if fits(n, trial, reserve_bytes, memory)), 0))
     if not fitting:
-        raise UserError(too_large(min(halves(share)), reserve_bytes, device))
+        raise UserError(too_large(min(halves(share)), reserve_bytes, memory))
     log.info("micro-batches of %d samples fit; gradients accumulate over %d", fitting, share // fitting)
     return fitting
 
@@ -168,39 +198,23 @@ def halves(share: int) -> list[int]:
     return found
 
 
-def fits(samples: int, trial: Callable[[int], None], reserve_bytes: int, device: torch.device) -> bool:
+def fits(samples: int, trial: Callable[[int], None], reserve_bytes: int, memory: DeviceMemory) -> bool:
     """Whether the trial fits next to the reserve."""
     try:
-        with held_aside(reserve_bytes, device):
+        with memory.held_aside(reserve_bytes):
             trial(samples)
         return True
     except torch.OutOfMemoryError:
-        log.info("micro-batches of %d samples do not fit %s", samples, device)
+        log.info("micro-batches of %d samples do not fit %s", samples, memory.device)
         return False
     finally:
-        free(device)
+        memory.free()
 
 
-@contextmanager
-def held_aside(reserve_bytes: int, device: torch.device) -> Iterator[None]:
-    """Allocate the reserve, and a margin, inside the context."""
-    _, total = torch.cuda.mem_get_info(device)
-    reserve = torch.empty(int(reserve_bytes + MARGIN * total), dtype=torch.uint8, device=device)
-    yield
-    del reserve
-
-
-def free(device: torch.device) -> None:
-    """Free the memory of a trial; a failed one left tensors in the frames of its traceback."""
-    gc.collect()
-    with torch.cuda.device(device):
-        torch.cuda.empty_cache()
-
-
-def too_large(smallest: int, reserve_bytes: int, device: torch.device) -> str:
-    _, total = torch.cuda.mem_get_info(device)
+def too_large(smallest: int, reserve_bytes: int, memory: DeviceMemory) -> str:
+    """The error message where not even the smallest micro-batch fits."""
     return (
-        f"a micro-batch of {smallest} does not fit {device} of {total / GIB:.1f} GiB beside {reserve_bytes / GIB:.1f} "
+        f"a micro-batch of {smallest} does not fit {memory} beside {reserve_bytes / GIB:.1f} "
         "GiB of weights' gradients, optimizer state and averages; use engine.activation_checkpointing=true, "
         "engine=deepspeed with engine.zero=2 or 3 on more GPUs, engine.offload=cpu, or fewer train.ema.sigma_rels; "
         "a global batch with more factors of 2 for each GPU can be cut smaller"

@@ -117,7 +117,7 @@ class HostCopies:
     """Copies of device tensors in host memory, made while training goes on; the next `of` overwrites the last copies.
 
     Copies from a GPU are queued behind the step that was just launched, into page-locked memory that is kept for the
-    next time: the caller waits for microseconds, and whoever reads the copies waits for their arrival.
+    next time: the caller waits for microseconds, and the thread that reads the copies waits until they have arrived.
     """
 
     def __init__(self) -> None:

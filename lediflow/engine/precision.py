@@ -72,9 +72,7 @@ def resolved(config: EngineConfig, device: torch.device) -> EngineConfig:
     # stage 3 gathers weights in hooks, and each hook ends a compiled graph
     is_worthwhile = device.type == "cuda" and not (config.name == "deepspeed" and config.zero == 3)
     is_compiled = is_worthwhile if config.compile is None else config.compile
-    chosen_compile_mode(
-        is_compiled, config.compile_mode
-    )  # refuses an unknown mode also where nothing is compiled
+    chosen_compile_mode(is_compiled, config.compile_mode)  # UserError for an unknown mode, also if unused
     return replace(config, precision=choose_precision(config.precision, device), compile=is_compiled)
 
 

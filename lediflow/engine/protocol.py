@@ -26,27 +26,31 @@ from lediflow.ranges import bounded
 
 @dataclass(kw_only=True)
 class EngineConfig:
-    """Where and how numbers are computed, never which."""
+    """Devices, precision and parallelism. None of these options changes a result beyond the rounding of numbers."""
 
-    # plain torch in one process, the reference | deepspeed: ZeRO over any number of ranks
+    # local: plain PyTorch in one process, the reference | deepspeed: ZeRO over any number of ranks
     name: str = "local"
     device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
     precision: str = "float32"  # bfloat16: half the memory, twice the speed on GPUs | auto: where it is fast
-    # DeepSpeed's stage: what is sharded. 1: optimizer state, 2: and gradients, 3: and weights
+    # ZeRO stage of DeepSpeed: 1 shards the optimizer state, 2 also the gradients, 3 also the weights
     zero: int = bounded(0, at_least=0, at_most=3)
-    # cpu: optimizer state lives in host memory (zero 1 to 3): less GPU memory, slower steps
+    # cpu: the optimizer state stays in host memory (zero 1 to 3): less GPU memory, slower steps
     offload: str = "none"
     # torch.compile the model: a minute to start, faster steps; null: on GPUs, up to zero=2
     compile: bool | None = None
-    compile_mode: str = "default"  # reduce-overhead: CUDA graphs, where launching kernels is what takes time
-    # of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures
+    # of torch.compile; reduce-overhead uses CUDA graphs, for models limited by the launches of kernels
+    compile_mode: str = "default"
+    # implementation of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures them
     attention_route: str = "auto"
-    activation_checkpointing: bool = False  # recompute layers in backward: less memory, a third more work
-    gradient_clip: float = bounded(1.0, at_least=0)  # largest norm of the whole gradient; 0 leaves it alone
-    # samples a rank holds at once; 0: as many of its share as fit the GPU
+    activation_checkpointing: bool = (
+        False  # recompute activations in the backward pass: less memory, a third more work
+    )
+    # upper limit of the gradient's global norm; 0: no clipping
+    gradient_clip: float = bounded(1.0, at_least=0)
+    # samples of one forward pass on a rank; 0: as many of its share of the batch as fit the GPU
     micro_batch: int = bounded(0, at_least=0)
-    join_seconds: float = bounded(600.0, above=0)  # that ranks wait for each other at the start
-    # of one device, for its utilisation; null: known GPUs by their name
+    join_seconds: float = bounded(600.0, above=0)  # how long ranks wait for each other at the start
+    # peak TFLOP/s of one device, for its utilisation (mfu); null: looked up by the GPU's name
     peak_tflops: float | None = bounded(None, above=0)
 
 

@@ -94,8 +94,8 @@ def find_ranks(env: Mapping[str, str] = os.environ) -> Ranks:
         # Every task of a job computes the same port; two jobs on one node rarely share it.
         port = int(env.get("MASTER_PORT", SLURM_PORTS[job % len(SLURM_PORTS)]))
     else:
-        # Also a single task of srun: nobody else needs its address, so scontrol need not run, and its port must not be
-        # the job's, which another step of the job on the same node may use. `find_share` makes no such distinction,
+        # Also a single task of srun: no other process needs its address, so scontrol need not run. Its port must not
+        # be the job's, which another step of the job on the same node may use. `find_share` makes no such distinction,
         # since it has no address: task 0 of 1 has all the work in either case.
         return Ranks(master_port=_free_port())
     return Ranks(place.rank, place.processes, place.local_rank, address, port)

@@ -43,6 +43,15 @@ log = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 LOOK_EVERY_SECONDS = 1.0  # for the stop file: a call to a shared file system may take milliseconds
 
+STEPS_UNTIL_ANSWERED = 2  # between a vote and the save, see the module's docstring
+MARGIN_SECONDS = 60.0  # between the end of the last save and the wall time
+SAVE_SECONDS = 60.0  # assumed duration of a save until one was measured
+SEEN_LATELY = 256  # durations of each kind that count; older ones are forgotten
+LARGEST_SHARE = 0.05  # of the whole time: upper limit of the margin, and of the assumed duration of a save
+
+GRACE_SECONDS = 2.0  # after a second Ctrl-C, for an orderly end by KeyboardInterrupt, if Python code runs
+INTERRUPTED = 130  # exit status that shells use: 128 + SIGINT
+
 
 class StopReason(enum.IntEnum):
     """Why a run stops; of several reasons the largest wins.
@@ -168,11 +177,7 @@ class StopRequest:
         return self._is_file_seen
 
 
-STEPS_UNTIL_ANSWERED = 2
-MARGIN_SECONDS = 60.0  # between the end of the last save and the wall time
-SAVE_SECONDS = 60.0  # assumed duration of a save until one was measured
-SEEN_LATELY = 256  # durations of each kind that count; older ones are forgotten
-LARGEST_SHARE = 0.05  # of the whole time: upper limit of the margin, and of the assumed duration of a save
+# --- the wall time
 
 
 @dataclass(kw_only=True)
@@ -253,8 +258,7 @@ def _slurm_end(env: Mapping[str, str]) -> list[float]:
         return []
 
 
-GRACE_SECONDS = 2.0  # for an orderly end by KeyboardInterrupt, if Python code runs
-INTERRUPTED = 130  # exit status that shells use: 128 + SIGINT
+# --- a second Ctrl-C
 
 
 class Interrupts:

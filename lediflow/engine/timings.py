@@ -5,7 +5,7 @@ rank's own part: step - data - communication. All ranks take the same time for a
 in collectives: only `data` and `work` distinguish a slow rank from one that waits.
 
 A collective on a GPU returns before it has begun. Two CUDA events around it measure how long it took on the stream;
-they are read at the end of a window of steps, so that nothing waits meanwhile.
+they are read at the end of a window of steps, so that no step waits for them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Timings:
         return {name: [step.get(name, 0.0) for step in steps] for name in NAMES}
 
     def row(self) -> Float[Tensor, " values"]:
-        """Quantiles of this rank's window in seconds, to gather and pass to `table`; a new window begins."""
+        """Quantiles of this rank's window in seconds, for `seconds_by_rank`; a new window begins."""
         samples = self.samples()
         self.restart()
         quantiles = torch.tensor(list(QUANTILES.values()), dtype=torch.float64)
@@ -110,13 +110,13 @@ class Slow(NamedTuple):
         return f"rank {self.rank} takes {spent}, the others {1e3 * self.usual:.0f}"
 
 
-def stragglers(table: Mapping[str, Sequence[float]], factor: float = 1.5) -> list[Slow]:
+def stragglers(seconds_of: Mapping[str, Sequence[float]], factor: float = 1.5) -> list[Slow]:
     """Ranks that need more than `factor` times the median of the others for data or for work."""
-    step = median(table["step_p50"])
+    step = median(seconds_of["step_p50"])
     found = []
     for name, words in (("data", "waiting for data"), ("work", "its own work")):
-        for rank, seconds in enumerate(mine := table[f"{name}_p50"]):
-            usual = median([*mine[:rank], *mine[rank + 1 :]] or [seconds])
+        for rank, seconds in enumerate(of_ranks := seconds_of[f"{name}_p50"]):
+            usual = median([*of_ranks[:rank], *of_ranks[rank + 1 :]] or [seconds])
             if seconds > factor * usual and seconds - usual > SMALLEST_SHARE * step:
                 found.append(Slow(rank, words, seconds, usual))
     return found

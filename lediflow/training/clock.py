@@ -36,11 +36,11 @@ class Clock:
 
 @dataclass(kw_only=True)
 class ScheduleConfig:
-    # linear rise from zero; too short and AdamW's first steps are wild
+    # the rate rises linearly from zero over this many images; a short warm-up makes AdamW's first steps erratic
     warmup_images: int = bounded(10_000, at_least=0)
-    # the last stretch of the run, over which the rate falls; 0 keeps it constant
+    # the rate falls over this many images at the end of the run; 0: it stays constant
     decay_images: int = bounded(0, at_least=0)
-    final_factor: float = bounded(0.0, at_least=0)  # where the decay ends, as a share of the full rate
+    final_factor: float = bounded(0.0, at_least=0)  # last rate as a share of the full one
 
 
 def learning_rate_factor(config: ScheduleConfig, images_seen: int, images: int) -> float:

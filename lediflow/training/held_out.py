@@ -24,10 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-LAGS = {
-    1: 1,
-    2: 12,
-}  # validations apart -> differences needed; a long average correlates neighbours
+# Distance between the validations of a third difference -> number of such differences that are needed. The larger
+# distance is there because a long average correlates neighbouring validations.
+LAGS = {1: 1, 2: 12}
 ERRORS = 5.0  # standard deviations of noise that a rise must exceed
 SHARE = 0.05  # of the fall so far that a rise must exceed
 IN_A_ROW = 2  # validations above the lowest, until the loss has turned

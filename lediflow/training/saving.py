@@ -31,7 +31,7 @@ class PendingSave:
     """A save that is under way."""
 
     images_seen: int
-    waited_seconds: float  # how long training waited for it
+    waited_seconds: float  # training stood still for the copy, and for a save before it
 
 
 class Saving:
@@ -86,12 +86,12 @@ class Saving:
 
         `failed_save` is the agreed vote; one about an earlier save is ignored.
         """
-        somebody_failed = 0 < failed_save == self.writer.number
+        a_rank_failed = 0 < failed_save == self.writer.number
         if self.engine.ranks.is_first:
-            if somebody_failed:
+            if a_rank_failed:
                 self.writer.abandon()
             self._conclude(self.writer.poll())
-        elif somebody_failed:
+        elif a_rank_failed:
             self.writer.poll()  # this rank's part is over, too
 
     def settle(self) -> bool:

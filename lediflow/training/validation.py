@@ -51,7 +51,7 @@ class ValidationConfig:
 
     # 0: never | null: every 65536 where data.held_out_fraction is not 0
     every_images: int | None = bounded(None, at_least=0)
-    # of the held-out ones, the same each time; more: less noise, longer validations
+    # number of held-out samples, the same ones each time; more: less noise, longer validations
     samples: int = bounded(512, at_least=1)
 
 

@@ -136,7 +136,7 @@ def test_the_page_of_options_is_what_the_dataclasses_say():
 
 def test_the_comment_of_a_wrapped_field_is_found():
     comments = tool("render_configuration").field_comments(EngineConfig)
-    assert comments["attention_route"].startswith("of neighborhood attention")
+    assert comments["attention_route"].startswith("implementation of neighborhood attention")
 
 
 def test_tables_of_results_are_what_the_results_say():

@@ -13,7 +13,7 @@ from lediflow.config.building.stage import build_trial_stage
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import roles
-from lediflow.engine.memory import fit_micro_batch, held, reserved_bytes
+from lediflow.engine.memory import DeviceMemory, fit_micro_batch, held, reserved_bytes
 from lediflow.engine.precision import choose_precision, computing_in
 from lediflow.engine.protocol import accumulation_steps
 from lediflow.engine.ranks import Ranks
@@ -40,7 +40,7 @@ def fitted_micro_batch(
     share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
     stage = build_trial_stage(command, parent.model.to(device) if parent else None)
     trial = trial_of(command, module.to(device), stage, device)
-    return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), device, agree)
+    return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), DeviceMemory(device), agree)
 
 
 def averages_of(command: TrainCommand) -> int:

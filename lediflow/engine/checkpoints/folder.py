@@ -42,10 +42,10 @@ PARTIAL = ".partial"  # suffix of a folder that is not yet, or no longer, a chec
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
-    # counted in images, so that it does not depend on the number of GPUs
+    # interval, in images so that it does not depend on the number of GPUs; 0: only at the end
     every_images: int = bounded(1_048_576, at_least=0)
-    keep_last: int = bounded(2, at_least=0)  # older full states are removed; exported EMA weights stay
-    # the first state after each multiple of this is kept for ever; 0: none is
+    keep_last: int = bounded(2, at_least=0)  # older checkpoints are removed; exported weights stay
+    # the first checkpoint after each multiple of this is never removed; 0: none
     keep_every_images: int = bounded(0, at_least=0)
     # smallest distance of stored averages, from which other averages are made later; 0: none are stored
     snapshot_every_images: int = bounded(1_048_576, at_least=0)

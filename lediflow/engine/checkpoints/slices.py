@@ -30,13 +30,15 @@ def slice_name(rank: int, ranks: int) -> str:
     return f"slice-{rank:05d}-of-{ranks:05d}.safetensors"
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write contiguous CPU tensors, flush them to the disk; returns the file's SHA-256."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], chunk: int = CHUNK
+) -> str:
+    """Write CPU tensors, `chunk` bytes at a time, and flush them to the disk; returns the file's SHA-256."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for block in (_header(tensors, metadata), *map(bytes_of, tensors.values())):
-            for start in range(0, len(block), CHUNK):
-                part = block[start : start + CHUNK]
+            for start in range(0, len(block), chunk):
+                part = block[start : start + chunk]
                 file.write(part)
                 digest.update(part)
         file.flush()

@@ -1,6 +1,7 @@
 """Who may write a run folder. Processes of their own: tests/distributed/test_lease_processes.py."""
 
 import dataclasses
+import os
 import subprocess
 import time
 
@@ -8,10 +9,19 @@ import pytest
 from harness.patience import wait_until
 from harness.saves import part, whole
 
-from lediflow.engine import lease as lease_module
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter, Failed, Saved
 from lediflow.engine.checkpoints.averages import Snapshots
-from lediflow.engine.lease import Lease, LeaseLostError, NoLease, encoded, leased, own_record, put, read_lease
+from lediflow.engine.lease import (
+    Lease,
+    LeaseLostError,
+    NoLease,
+    encoded,
+    leased,
+    own_record,
+    put,
+    read_lease,
+    write,
+)
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.stop import StopReason, StopRequest
 from lediflow.errors import UserError
@@ -135,7 +145,7 @@ class TestATakeover:
         with Lease(path, record("77"), leave=lambda status: None) as older:
             newer = record("77", restart=1)
             put(path, newer)
-            lease_module.write(older.descriptor, older.record)  # had looked just before
+            write(older.descriptor, older.record)  # had looked just before
             assert read_lease(path) == newer
             assert not older.confirm()
         assert read_lease(path) == newer
@@ -168,11 +178,9 @@ class TestHolding:
         clock.now = 30.0
         assert not lease.holds()
 
-    def test_a_file_that_cannot_be_written_costs_it_after_three_intervals(self, lease, clock, monkeypatch):
-        def fail(*_):
-            raise OSError(5, "Input/output error")
-
-        monkeypatch.setattr(lease_module, "write", fail)
+    def test_a_file_that_cannot_be_written_costs_it_after_three_intervals(self, lease, clock, path):
+        with path.open() as read_only:
+            os.dup2(read_only.fileno(), lease.descriptor)
         clock.now = 29.0
         assert lease.confirm()
         clock.now = 30.0

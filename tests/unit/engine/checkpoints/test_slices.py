@@ -8,7 +8,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lediflow.engine.checkpoints import slices
 from lediflow.engine.checkpoints.slices import SlicedState, slice_name, write_slice, write_tensors
 from lediflow.engine.protocol import Extent
 
@@ -88,9 +87,8 @@ def test_a_tensor_that_does_not_lie_in_one_piece_is_written_in_its_own_order(tmp
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 2**24])
-def test_the_hash_is_that_of_the_file(tmp_path, whole, monkeypatch, chunk):
-    monkeypatch.setattr(slices, "CHUNK", chunk)
-    told = write_tensors(tmp_path / "file", whole, {"note": "x"})
+def test_the_hash_is_that_of_the_file(tmp_path, whole, chunk):
+    told = write_tensors(tmp_path / "file", whole, {"note": "x"}, chunk)
     content = (tmp_path / "file").read_bytes()
     assert told == hashlib.sha256(content).hexdigest()
     assert torch.equal(load_file(tmp_path / "file")["weight/a"], whole["weight/a"])
