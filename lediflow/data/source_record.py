@@ -32,7 +32,7 @@ from lediflow.data.duplicates import (
 from lediflow.data.shards.build import Part, ShardBuild
 from lediflow.data.shards.index import INDEX_NAME, ShardIndex, read_array
 from lediflow.data.sources import Listing, Opened, Source, list_images
-from lediflow.data.sources.listing import found_classes
+from lediflow.data.sources.labels import found_classes
 from lediflow.data.sources.names import counted, kind_of, shown
 from lediflow.data.sources.protocol import Identity
 from lediflow.data.workers import Progress

@@ -24,7 +24,7 @@ from lediflow.data.shards.tar_samples import (
     TarScan,
     scan_tar,
 )
-from lediflow.data.sources.listing import class_notes, numbered
+from lediflow.data.sources.labels import class_notes, numbered
 from lediflow.data.sources.names import (
     PICTURE_EXTENSIONS,
     PassedOver,

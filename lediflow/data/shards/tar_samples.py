@@ -24,16 +24,8 @@ import numpy as np
 
 from lediflow.data.photograph import picture_header
 from lediflow.data.shards.index import ShardFile
-from lediflow.data.sources.archive_files import check_end
-from lediflow.data.sources.names import (
-    PassedOver,
-    is_hidden,
-    is_picture_name,
-    passed_over,
-    shown,
-    stem,
-)
-from lediflow.data.sources.pairing import (
+from lediflow.data.sources.archives import check_end
+from lediflow.data.sources.labels import (
     group,
     is_label_name,
     json_object,
@@ -42,6 +34,14 @@ from lediflow.data.sources.pairing import (
     partners,
     refusals_named,
     refuse_doubles,
+)
+from lediflow.data.sources.names import (
+    PassedOver,
+    is_hidden,
+    is_picture_name,
+    passed_over,
+    shown,
+    stem,
 )
 from lediflow.data.sources.protocol import Label, SourceError
 from lediflow.errors import UserError

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.sources.archive_files import TarSource, ZipSource
-from lediflow.data.sources.image_list import LIST_EXTENSIONS, ImageList
-from lediflow.data.sources.listing import shown_classes
+from lediflow.data.sources.archives import (
+    CompressedTar,
+    PackedArchive,
+    TarSource,
+    ZipSource,
+    is_compressed,
+    unpacked,
+)
+from lediflow.data.sources.labels import shown_classes
 from lediflow.data.sources.lmdb_images import LmdbSource
 from lediflow.data.sources.names import is_hidden, is_picture_name
-from lediflow.data.sources.parquet import ParquetImages, image_columns
 from lediflow.data.sources.protocol import (
     DirectSource,
     Entry,
@@ -30,7 +35,7 @@ from lediflow.data.sources.protocol import (
     file_entry,
     files_identity,
 )
-from lediflow.data.sources.unpacking import CompressedTar, PackedArchive, is_compressed, unpacked
+from lediflow.data.sources.tables import LIST_EXTENSIONS, ImageList, ParquetImages, image_columns
 from lediflow.data.workers import Progress
 
 HEAD_BYTES = 512

@@ -1,7 +1,7 @@
 """What a source of photographs is: files that can be listed, and read in any order.
 
 Any order, because images are distributed to shards in shuffled order. An archive that can only be read from front to
-back is first written out as a plain tar, which is a source (unpacking.py).
+back is first written out as a plain tar, which is a source (archives.py).
 """
 
 import hashlib

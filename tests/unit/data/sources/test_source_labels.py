@@ -2,7 +2,7 @@
 
 import pytest
 
-from lediflow.data.sources.listing import as_label, numbered
+from lediflow.data.sources.labels import as_label, numbered
 
 
 @pytest.mark.parametrize("written", ["3", " 3\n", "3.0", "3.", "03", 3, 3.0])

@@ -1,23 +1,122 @@
-"""Which label file belongs to which picture: the one rule for archives that are prepared and tars read in place.
+"""Labels: what counts as one, the classes made of them, and which label file belongs to which picture.
 
-The label of `a.1.png` is in `a.1.cls`, or is "label" or "cls" in `a.1.json`: the file whose name equals the picture's
-without the last suffix, at any place in the archive. webdataset groups files by their name up to the first dot, so
-`a.cls` may also be the label of `a.img.png`. It is used for that picture if the group holds no other picture and no
-other label; otherwise the label is ambiguous, and the archive is refused.
+A label is a class number or a class name. Numbers are kept, so that two sets made from one data set agree although a
+class is missing in one of them. Whole numbers may be written as 3.0, as pandas does where some rows have no label.
+True and False are names.
+
+Pairing is the one rule for archives that are prepared and tars read in place. The label of `a.1.png` is in `a.1.cls`,
+or is "label" or "cls" in `a.1.json`: the file whose name equals the picture's without the last suffix, at any place in
+the archive. webdataset groups files by their name up to the first dot, so `a.cls` may also be the label of `a.img.png`.
+It is used for that picture if the group holds no other picture and no other label; otherwise the label is ambiguous,
+and the archive is refused.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lediflow.data.sources.listing import as_label
 from lediflow.data.sources.names import is_hidden, is_picture_name, plain, shown, stem
 from lediflow.data.sources.protocol import Entry, Label, SourceError
 
+LABEL_COLUMNS = ("label", "class", "cls", "category")
+MOST_NUMBERS = 100_000  # larger numbers are treated as names, such as dates
+WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
+CLASSES_SHOWN = 5
+NO_CLASSES = "no classes: no image has a label, and none lies in a folder of its class"
+LIKE_NOTHING = ("none", "null", "na", "n/a", "<na>", "-")  # what programs may write for a missing label
 LABEL_EXTENSIONS = (".cls", ".json")  # in order of precedence
+
+
+def as_label(value: Any) -> Label:
+    """The label in a table's cell or a file's content; -1, NaN and nothing mean no label."""
+    text = "" if value is None else str(value).strip()
+    if number := WHOLE_NUMBER.fullmatch(text):
+        return int(number[1]) if int(number[1]) >= 0 else None
+    return None if text.lower() in ("", "nan") else text
+
+
+def numbered(
+    labels: Sequence[Label], class_names: list[str] | None = None
+) -> tuple[list[int], list[str] | None]:
+    """Class number of each label, and the classes' names; all -1 and None unless every label is present."""
+    known = [label for label in labels if label is not None]
+    if not known or len(known) < len(labels):
+        return [-1] * len(labels), None
+    numbers = [label for label in known if isinstance(label, int) and label < MOST_NUMBERS]
+    if len(numbers) == len(known):
+        names = class_names or []
+        more = range(len(names), max(numbers) + 1)
+        return numbers, [*names, *map(str, more)]
+    sorted_names = sorted({str(label) for label in known})
+    place = {name: number for number, name in enumerate(sorted_names)}
+    return [place[str(label)] for label in known], sorted_names
+
+
+def class_notes(
+    names: Sequence[str], labels: Sequence[Label], numbers: Sequence[int], classes: list[str] | None
+) -> list[str]:
+    """Sentences about the classes made of these labels; the first says how many there are, or why there are none."""
+    if classes is not None:
+        return [found_classes(numbers, classes), *label_notes(labels)]
+    return [
+        missing_label(names, labels) if any(label is not None for label in labels) else _no_classes(names)
+    ]
+
+
+def shown_classes(classes: Sequence[str]) -> str:
+    """The first few classes, for messages."""
+    names = ", ".join(map(shown, classes[:CLASSES_SHOWN]))
+    return names + (", ..." if len(classes) > CLASSES_SHOWN else "")
+
+
+def found_classes(numbers: Sequence[int], classes: list[str]) -> str:
+    """Such as `3 classes (ant, bee, cat), of which 2 occur`."""
+    occurring = len(set(numbers))
+    count = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
+    rest = f", of which {occurring:,} occur" if occurring < len(classes) else ""
+    return f"{count} ({shown_classes(classes)}){rest}"
+
+
+def _no_classes(names: Sequence[str]) -> str:
+    """The sentence for a source without labels and class folders; backslashes may have been meant as folders."""
+    backslashed = [name for name in names if "\\" in name]
+    if not backslashed:
+        return NO_CLASSES
+    contain = "contains a backslash" if len(backslashed) == 1 else "contain backslashes"
+    return (
+        f"{NO_CLASSES} ({len(backslashed):,} of {len(names):,} names {contain}, which do not separate folders here, "
+        f"the first is {shown(backslashed[0])}; for classes separate folders by /)"
+    )
+
+
+def label_notes(labels: Sequence[Label]) -> list[str]:
+    """Sentences about suspicious labels, for a source where every image has one."""
+    notes = []
+    numbers = sorted({label for label in labels if isinstance(label, int)})
+    names = sorted({label for label in labels if isinstance(label, str)})
+    if numbers and names:
+        notes.append(
+            f"the labels mix numbers and names ({numbers[0]}, {shown(names[0])}): all are taken as names, and are "
+            "numbered in their order"
+        )
+    for name in names:
+        if name.lower() in LIKE_NOTHING:
+            notes.append(f"one class is called {name}: if that stands for no label, leave the label empty")
+    return notes
+
+
+def missing_label(names: Sequence[str], labels: Sequence[Label]) -> str:
+    """The sentence for a source where only some images have a label."""
+    missing = [name for name, label in zip(names, labels, strict=True) if label is None]
+    have = "has" if len(missing) == 1 else "have"
+    return (
+        f"no classes: {len(missing):,} of {len(names):,} images {have} no label, the first is {shown(missing[0])} "
+        "(nothing, nan, lists and negative numbers are no label); for classes every image needs one"
+    )
 
 
 class Partners(NamedTuple):
