@@ -12,7 +12,7 @@ LONG = (
 )
 
 
-def test_an_attempt_that_slurm_gave_up_leaves_the_run_to_the_next_one(cluster, runs):
+def test_an_attempt_that_slurm_gave_up_yields_the_run_to_the_next_one(cluster, runs):
     """Split brain: slurmd dies, the job restarts elsewhere, and the ranks of the first attempt live on."""
     run = submit(cluster, runs, "split", *TWO_NODES, *LONG, "train.images=40000")
     run.wait_for_progress()

@@ -79,7 +79,7 @@ def test_everything_was_queued_at_once_and_the_data_once(pipeline):
     assert all(state.startswith("submitted as") for state in pipeline.first.values())
 
 
-def test_the_chain_reaches_its_results_although_a_job_was_requeued(pipeline):
+def test_the_chain_finishes_although_a_job_was_requeued(pipeline):
     assert [end["decision"] for end in pipeline[FIRST].noted("end")] == ["requeue", "done"]
     rows = json.loads(pipeline.results("cats", 0).read_text())["results"]["rows"]
     assert [row["steps"] for row in rows] == [1, 2]

@@ -171,7 +171,7 @@ def test_a_job_whose_node_is_lost_restarts_on_another(broken: dict[str, Broken],
     assert first != second
 
 
-def test_nothing_outlives_a_power_failure(broken: dict[str, Broken]) -> None:
+def test_a_power_failure_ends_all_processes_of_a_node(broken: dict[str, Broken]) -> None:
     assert not broken["power"].is_first_alive
 
 

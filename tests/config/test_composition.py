@@ -119,7 +119,7 @@ def test_paper_experiments_have_the_papers_batches(experiment, batch):
     assert compose("train", f"experiment={experiment}", "data.path=a").train.global_batch == batch
 
 
-def test_the_flow_and_its_baseline_differ_by_what_z_tells_alone():
+def test_the_flow_and_its_baseline_differ_only_by_the_input_z():
     flow, baseline = (
         compose("train", "experiment=demo", "data.path=a", f"prior={p}") for p in ("learned", "gaussian")
     )
@@ -130,7 +130,7 @@ def test_the_flow_and_its_baseline_differ_by_what_z_tells_alone():
     assert extra == latent * flow.model.velocity.mapping.width
 
 
-def test_runs_are_named_by_what_they_are():
+def test_run_folders_are_named_by_their_options():
     command = compose("train", "experiment=demo", "data.path=a", "seed=3", "paths.runs=elsewhere")
     assert command.run == "elsewhere/demo/flow-learned-seed3"
     assert command.parent == "elsewhere/demo/auxiliary-learned-seed3"

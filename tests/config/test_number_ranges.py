@@ -79,7 +79,7 @@ def test_a_number_out_of_its_range_is_refused_by_its_name(command, option):
 
 
 @pytest.mark.parametrize("command", ["sample", "train", "submit"])
-def test_the_command_ends_with_status_2_and_one_sentence(command):
+def test_the_command_ends_with_status_2_and_one_message(command):
     wrong = WRONG[command][0]
     said = invoke(command, *REQUIRED["train" if command == "submit" else command], wrong)
     assert said.status == 2

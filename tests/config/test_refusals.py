@@ -128,7 +128,7 @@ def test_a_missing_option_or_one_of_another_type_is_named(command, message):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_options_that_cannot_work_are_refused_with_one_that_can(options, message, trained, tmp_path):
+def test_invalid_options_are_refused_with_a_valid_one(options, message, trained, tmp_path):
     smoke = (
         *SMOKE,
         "stage=auxiliary",
@@ -176,7 +176,7 @@ def test_a_parent_of_another_kind_is_refused(trained, tmp_path):
     ],
 )
 @pytest.mark.parametrize("images", [64, 96], ids=["finished", "to be continued"])
-def test_a_run_is_not_taken_for_another_one(trained, change, named, images):
+def test_runs_are_distinguished_by_their_identity(trained, change, named, images):
     said = task_refusal(*trained.commands["flow"], f"train.images={images}", change)
     assert_says(said, named, "another run=")
 
@@ -199,20 +199,20 @@ class TestSampling:
     def test_a_learned_prior_needs_its_sampler(self, trained):
         assert_says(refusal("sample", f"run={trained.flow}"), r"sampler=RUN_DIR")
 
-    def test_the_baseline_takes_none(self, trained):
+    def test_the_baseline_refuses_a_sampler(self, trained):
         said = refusal("sample", f"run={trained.baseline}", f"sampler={trained.sampler}")
         assert_says(said, "leave sampler= out")
 
-    def test_a_run_of_another_stage_is_no_flow(self, trained):
+    def test_a_run_of_another_stage_is_refused_as_flow(self, trained):
         assert_says(
             refusal("sample", f"run={trained.auxiliary}"), "stage=auxiliary; give a run of stage=flow"
         )
 
-    def test_a_flow_is_no_sampler(self, trained):
+    def test_a_flow_is_refused_as_sampler(self, trained):
         said = refusal("sample", f"run={trained.flow}", f"sampler={trained.flow}")
         assert_says(said, "give a run of stage=latent_sampler")
 
-    def test_a_run_that_is_not_there_is_named(self, tmp_path):
+    def test_a_missing_run_is_named(self, tmp_path):
         assert_says(refusal("sample", f"run={tmp_path}/none"), f"{tmp_path}/none, but there is no run there")
 
     def test_models_of_different_parents_are_refused(self, trained, tmp_path):

@@ -24,7 +24,7 @@ def options(folder, session="one", rank=0, ranks=2, **more):
     return json.dumps(common | more)
 
 
-def test_one_is_killed_inside_its_slice_and_the_next_start_saves_as_if_nothing_had_been(folder, forks):
+def test_after_a_kill_while_writing_a_slice_the_next_start_saves_normally(folder, forks):
     others = [
         forks.start(RANK, options(folder, rank=0)),
         forks.start(RANK, options(folder, rank=1, dies=True)),
@@ -42,7 +42,7 @@ def test_one_is_killed_inside_its_slice_and_the_next_start_saves_as_if_nothing_h
     assert_holds(folder.newest(), whole(96))
 
 
-def test_a_disk_that_is_full_for_a_while_costs_one_save(folder, forks):
+def test_a_temporarily_full_disk_loses_one_save(folder, forks):
     """The kernel refuses files beyond a limit during the first of two saves."""
     finished = forks.start(RANK, options(folder, ranks=1, images=[96, 144], most_bytes=1000)).wait()
     assert finished.status == 0, finished.output

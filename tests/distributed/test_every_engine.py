@@ -58,9 +58,7 @@ def runs(request, root, reference, forks):
     return root / name, reference[training]
 
 
-def test_taking_held_out_losses_of_averaged_weights_leaves_every_bit_of_training_as_it_was(
-    root, reference, forks
-):
+def test_measuring_averaged_weights_does_not_change_training_by_a_bit(root, reference, forks):
     """Weights that compute are set to the averages and back: at stage 0 swapped, else put together from all ranks."""
     kinds = [("float32", 0), ("float32", 2), ("bfloat16", 1), ("bfloat16", 3)]
     runs = [
@@ -102,7 +100,7 @@ class TestTheCurveOfOneProcess:
         found, expected = map(weights, runs)
         assert_near_tensors(found, expected, relative=CLOSE_WEIGHTS)
 
-    def test_and_the_same_state(self, runs):
+    def test_the_same_state(self, runs):
         found, expected = map(newest_state, runs)
         assert found.keys() == expected.keys()
         for are_moments, relative in ((True, CLOSE_MOMENTS), (False, CLOSE_WEIGHTS)):

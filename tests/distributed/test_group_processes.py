@@ -8,7 +8,7 @@ from lediflow.engine.group import Group, RankFailedError
 from lediflow.errors import UserError
 
 
-def test_blocks_of_any_size_go_round_the_ring_and_come_home(forks):
+def test_blocks_of_any_size_are_passed_around_the_ring_once(forks):
     finished = forks.run_on_ranks(3, "harness.group_rank", "ring")
     for rank, process in enumerate(finished):
         order = [(rank - step - 1) % 3 for step in range(3)]
@@ -46,14 +46,14 @@ def test_a_rank_that_fails_alone_is_named_by_those_who_waited_for_it(forks):
 
 
 @pytest.mark.parametrize(("victim", "culprit"), [(0, "rank 0 of 2"), (1, "a rank of 2, not the first,")])
-def test_a_killed_rank_ends_the_others_with_a_sentence(forks, victim, culprit):
+def test_a_killed_rank_ends_the_others_with_a_message(forks, victim, culprit):
     finished = forks.run_on_ranks(2, "harness.group_rank", "killed", victim)
     assert finished[victim].status == -9
     assert finished[1 - victim].status == 1
     assert f"RankFailedError: {culprit} ended without a word" in finished[1 - victim].output
 
 
-def test_torchrun_and_a_second_undertaking():
+def test_under_torchrun_a_failure_does_not_affect_the_next_section():
     said = torchrun(2, "harness.group_rank", "twice")
     assert said.status == 0
     assert said.output.count("rested") == 2

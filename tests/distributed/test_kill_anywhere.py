@@ -151,7 +151,7 @@ class TestShort:
         Kill("inside the weights of the export"),
     )
 
-    def test_ends_bit_for_bit_as_if_nothing_had_been(self, root, killable, undisturbed):
+    def test_equals_an_uninterrupted_run_bit_for_bit(self, root, killable, undisturbed):
         run = killable("short")
         killed(run, self.KILLS, [TWO] * len(self.KILLS))
         brought_to_its_end(run)
@@ -159,7 +159,9 @@ class TestShort:
         assert_every_sample_once(run, root)
         assert_clean(run)
 
-    def test_ends_as_closely_as_sums_allow_on_changing_numbers_of_ranks(self, root, killable, undisturbed):
+    def test_equals_an_uninterrupted_run_up_to_rounding_on_changing_numbers_of_ranks(
+        self, root, killable, undisturbed
+    ):
         run = killable("moving")
         kills = (
             Kill("after the rename", call=2),
@@ -186,9 +188,7 @@ class TestBest:
 
         return named
 
-    def test_a_killed_run_exports_the_best_of_an_undisturbed_one_byte_for_byte_and_warns_once(
-        self, memorising
-    ):
+    def test_a_killed_run_exports_the_best_weights_of_an_uninterrupted_one_and_warns_once(self, memorising):
         undisturbed, run = left_in_peace(memorising("best-in-peace")), memorising("best")
         turned = self.turned(undisturbed)
         kills = (
@@ -215,7 +215,7 @@ class TestBest:
         return [event["images_seen"] for event in log if event["event"] == TURNED]
 
 
-def test_under_torchrun_the_other_rank_ends_too_and_the_run_goes_on(root, killable, undisturbed):
+def test_under_torchrun_the_other_rank_exits_too_and_the_run_continues(root, killable, undisturbed):
     run = killable("torchrun")
     options = [*command(root, IMAGES), *TWO[1], f"run={run.folder}"]
     deaths = [["between backward and step", 9]]
@@ -261,12 +261,12 @@ class TestSoak:
             brought_to_its_end(quiet, engine)
         return quiet
 
-    def test_kills_everywhere_leave_no_trace(self, root, killable, seed):
+    def test_kills_anywhere_do_not_change_the_result(self, root, killable, seed):
         run = killable("soak", ENDLESS)
         self.killed_everywhere(root, run, random.Random(seed), [TWO])
         assert_equal_runs(run, left_in_peace(killable("soak-in-peace", run.newest_whole())))
 
-    def test_nor_where_the_ranks_change_from_start_to_start(self, root, killable, seed):
+    def test_kills_with_changing_ranks_change_the_result_by_rounding_only(self, root, killable, seed):
         run = killable("moving-soak", ENDLESS)
         self.killed_everywhere(root, run, random.Random(seed + 1), [TWO, *OTHERS])
         log = read_events(run.folder / "events.jsonl")

@@ -80,7 +80,7 @@ def runs(forks, tmp_path):
     found.close()
 
 
-def test_a_start_that_slept_while_slurm_started_another_leaves_without_writing_anything(runs):
+def test_a_suspended_session_exits_without_writing_after_slurm_started_another(runs):
     older = runs.start(job="77")
     runs.until_saved(older)
     os.kill(older.pid, signal.SIGSTOP)
@@ -100,7 +100,7 @@ def test_a_start_that_slept_while_slurm_started_another_leaves_without_writing_a
     assert_same_tensors(weights(runs.folder), weights(runs.root / "alone"))
 
 
-def test_all_ranks_of_a_start_that_is_replaced_leave_together_before_the_other_one_begins(runs):
+def test_all_ranks_of_a_replaced_session_exit_together_before_the_other_begins(runs):
     older = runs.start_two_ranks(job="77")
     runs.until_saved(*older)
     newer = runs.start(job="77", restart=1)
@@ -119,7 +119,7 @@ def test_all_ranks_of_a_start_that_is_replaced_leave_together_before_the_other_o
     assert places[0] > log[begins]["images_seen"]
 
 
-def test_somebody_elses_live_run_is_refused_and_goes_on(runs):
+def test_a_live_run_of_another_session_is_refused_and_continues(runs):
     older = runs.start(job="77")
     runs.until_saved(older)
     refused = runs.end(runs.start(job="78"))
@@ -142,7 +142,7 @@ def test_after_kill_9_the_next_start_on_the_same_machine_waits_for_nothing(runs)
     assert next_one.status == 0, next_one.output
 
 
-def test_whoever_removes_the_lease_of_a_run_ends_it(runs):
+def test_deleting_the_lease_of_a_run_ends_it(runs):
     older = runs.start()
     runs.until_saved(older)
     (runs.folder / "lease.json").unlink()

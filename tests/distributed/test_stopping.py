@@ -67,7 +67,7 @@ def test_a_signalled_run_saves_and_its_continuation_equals_an_undisturbed_run_bi
     assert_same_tensors(newest_state(tmp_path / "stopped"), newest_state(tmp_path / "undisturbed"))
 
 
-def test_one_signalled_rank_stops_both_and_one_rank_goes_on(tmp_path, forks):
+def test_a_signal_to_one_rank_stops_both_and_one_rank_continues_the_run(tmp_path, forks):
     """SLURM may warn one task only: all save together, and the run continues wherever there is room."""
     folder = tmp_path / "stopped"
     first, second = forks.start_on_ranks(
@@ -87,7 +87,7 @@ def test_one_signalled_rank_stops_both_and_one_rank_goes_on(tmp_path, forks):
     assert_near_tensors(weights(folder), weights(tmp_path / "undisturbed"), relative=1e-3)
 
 
-def test_a_stop_file_stops_both_ranks_and_is_gone_for_the_next_start(tmp_path, forks):
+def test_a_stop_file_stops_both_ranks_and_is_removed_for_the_next_start(tmp_path, forks):
     folder = tmp_path / "stopped"
     ranks = forks.start_on_ranks(
         2, "lediflow.train", *options(tmp_path, "stopped"), ENDLESS, "engine=deepspeed", "engine.zero=3"

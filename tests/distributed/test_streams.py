@@ -89,7 +89,7 @@ def chain(shards, tmp_path_factory, forks):
     return parts
 
 
-def test_whatever_happened_every_position_was_seen_once(chain):
+def test_every_position_is_used_once_despite_all_kills(chain):
     positions = Counter(position for part in chain for position, _, _ in part)
     assert sorted(positions) == list(range(len(positions)))
     assert set(positions.values()) == {1}
@@ -101,7 +101,7 @@ def test_every_position_showed_the_sample_of_the_definition(chain, shards):
     assert all(keys[position] == key for part in chain for position, key, _ in part)
 
 
-def test_every_sample_came_once_an_epoch_with_its_own_pixels(chain):
+def test_every_sample_occurs_once_per_epoch_with_its_own_pixels(chain):
     images = sorted(image for part in chain for image in part)
     pixels = {}
     for begin in range(0, len(images) - SAMPLES, SAMPLES):

@@ -54,7 +54,7 @@ def test_the_log_and_one_event_name_the_rank_that_the_other_waits_for(runs, way,
     assert runs.log(way).count(f"ERROR:lediflow.engine.watchdog:{report['sentence']}") == 1
 
 
-def test_stacks_of_every_rank_that_answers_say_where_it_stands(runs):
+def test_every_rank_that_responds_writes_its_stack(runs):
     stacks = runs.stacks("data")
     assert "the_collective_that_waits" in stacks["0"]
     assert "the_loader_that_hangs" in stacks["1"]
@@ -63,11 +63,11 @@ def test_stacks_of_every_rank_that_answers_say_where_it_stands(runs):
         assert "the_collective_that_waits" in runs.stacks(way)["0"]
 
 
-def test_a_rank_whose_interpreter_is_held_still_writes_its_stack(runs):
+def test_a_rank_whose_gil_is_held_still_writes_its_stack(runs):
     assert "the_extension_that_holds_the_lock" in (runs.folder / "held/heartbeats/1-held.txt").read_text()
 
 
-def test_ranks_that_wait_in_vain_end_themselves(runs):
+def test_ranks_that_wait_too_long_exit(runs):
     assert runs.statuses == {
         "data": {"0": STALLED, "1": STALLED},
         "stopped": {"0": STALLED, "1": KILLED},

@@ -35,7 +35,7 @@ def followed(tmp_path_factory):
     return folder
 
 
-def test_the_readmes_steps_lead_from_pictures_to_a_report(followed):
+def test_the_readmes_steps_produce_a_report(followed):
     made = followed / "runs" / "mine"
     assert (made / "report.html").read_text().rstrip().endswith("</html>")
     assert len(list((made / "flow" / "samples").glob("*.png"))) == 4
@@ -43,7 +43,7 @@ def test_the_readmes_steps_lead_from_pictures_to_a_report(followed):
         assert (made / run / "results" / "results.json").is_file()
 
 
-def test_the_readmes_python_draws_images_from_what_its_steps_made(followed, monkeypatch):
+def test_the_readmes_python_generates_images_with_the_models_of_its_steps(followed, monkeypatch):
     monkeypatch.chdir(followed)
     (code,) = fenced((ROOT / "README.md").read_text(), "python")
     found: dict = {}

@@ -29,13 +29,13 @@ each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path
 
 
 @each_document
-def test_links_lead_somewhere(path):
+def test_linked_files_exist(path):
     inside = [link for link in links(path.read_text()) if "://" not in link]
     assert [link for link in inside if not (path.parent / link).exists()] == []
 
 
 @each_document
-def test_links_to_sections_lead_to_headings(path):
+def test_linked_sections_exist(path):
     text = path.read_text()
     targets = [(path.parent / file if file else path, section) for file, section in section_links(text)]
     missing = [

@@ -63,7 +63,7 @@ def test_sampling_and_evaluation_use_it_by_name(added, trained, tmp_path):
     assert row["solver"] == "bosh3"
 
 
-def test_without_the_entry_the_name_is_refused_with_those_that_are_known(trained, tmp_path):
+def test_without_the_entry_the_name_is_refused_with_the_known_ones(trained, tmp_path):
     said = invoke("sample", f"run={trained.flow}", f"sampler={trained.sampler}", "solver=bosh3", "count=1",
                   f"output={tmp_path}/none")  # fmt: skip
     assert said.status and ", ".join(SOLVERS) in said.err

@@ -144,7 +144,7 @@ def test_the_report_shows_its_loss(arc, trained, tmp_path):
     assert page.index("Auxiliary model") < page.index("Squared error of the velocity along the arc")
 
 
-def test_what_it_does_not_declare_is_refused_with_what_is_known(added, trained, tmp_path):
+def test_undeclared_options_are_refused_with_the_known_ones(added, trained, tmp_path):
     said = invoke(*command(trained, tmp_path / "none", "prior=gaussian"))
     assert said.status == 2 and "has one stage, flow; stage=arc" in said.err
     said = invoke(*command(trained, tmp_path / "none", "stage.name=bow"))

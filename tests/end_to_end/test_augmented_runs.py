@@ -37,7 +37,7 @@ def weights_hash(run):
     return hashlib.sha256((run / "export/model.safetensors").read_bytes()).hexdigest()
 
 
-def test_exports_say_that_their_images_were_augmented_and_the_held_out_loss_is_taken(path):
+def test_exports_record_augmentation_and_the_held_out_loss_is_measured(path):
     root, _ = path
     for name in STAGES:
         facts = json.loads((root / name / "export/config.json").read_text())
@@ -47,7 +47,7 @@ def test_exports_say_that_their_images_were_augmented_and_the_held_out_loss_is_t
 
 
 @pytest.mark.parametrize("sampler", ["sampler", None], ids=["learned prior", "Gaussian"])
-def test_what_is_generated_does_not_depend_on_what_was_learned_of_augmented_images(path, sampler):
+def test_generation_uses_only_the_zero_augmentation_condition(path, sampler):
     """At zeros the sines of the Fourier features are 0: the weights behind them must have no say."""
     root, _ = path
     pipeline = load_pipeline(root / ("flow" if sampler else "baseline"), sampler and root / sampler)
@@ -70,7 +70,7 @@ def test_images_are_sampled_from_the_command_line(path, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["auxiliary", "flow"])
-def test_a_run_that_was_stopped_goes_on_with_the_same_augmentations(path, name, tmp_path):
+def test_a_continued_run_draws_the_same_augmentations(path, name, tmp_path):
     root, commands = path
     words = [word for word in commands[name] if not word.startswith(("run=", "train.images="))]
     for images in (32, 64):
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_augmentations(path, name, 
     assert weights_hash(tmp_path / "run") == weights_hash(root / name)
 
 
-def test_a_parent_of_images_as_they_are_is_refused_with_what_to_train(path, trained, tmp_path):
+def test_a_parent_without_augmentation_is_refused_with_the_command_to_train_one(path, trained, tmp_path):
     _, commands = path
     words = [word for word in commands["flow"] if not word.startswith(("run=", "parent="))]
     said = invoke(*words, f"parent={trained.auxiliary}", f"run={tmp_path}/run")
@@ -87,7 +87,7 @@ def test_a_parent_of_images_as_they_are_is_refused_with_what_to_train(path, trai
     assert not (tmp_path / "run").exists()
 
 
-def test_a_sampler_that_is_shown_augmented_images_does_not_keep_their_latents(path, tmp_path):
+def test_a_sampler_with_augmentation_does_not_encode_once(path, tmp_path):
     _, commands = path
     words = [word for word in commands["sampler"] if not word.startswith("run=")]
     said = invoke(*words, f"run={tmp_path}/run", "stage.encode_once=true")
@@ -95,7 +95,7 @@ def test_a_sampler_that_is_shown_augmented_images_does_not_keep_their_latents(pa
     assert "for the whole training" not in succeed(*words, f"run={tmp_path}/run", "train.images=640").err
 
 
-def test_the_input_belongs_to_what_a_run_is(trained):
+def test_the_augmentation_input_belongs_to_the_identity_of_a_run(trained):
     said = invoke(*trained.commands["auxiliary"], "model.auxiliary.augmentation=true")
     assert said.status == 2
     assert "model.auxiliary.augmentation: nothing, now True" in said.err

@@ -57,7 +57,7 @@ def test_the_export_says_which_weights_it_holds(best, last):
     assert found["held_out_loss"] == validations[-1]["averaged_loss"]
 
 
-def test_both_say_it_once_on_the_way_and_in_their_last_line(best, last):
+def test_a_turned_loss_is_reported_once_during_the_run_and_in_the_last_line(best, last):
     seen, end = (facts(best[0] / "export")[key] for key in ("images_seen", "trained_images"))
     for folder, said in (best, last):
         (event,) = [event for event in read_events(folder / "events.jsonl") if event["event"] == TURNED]
@@ -93,14 +93,14 @@ def test_the_best_weights_of_a_run_that_did_not_keep_them_need_another_run(last,
     assert said.err.endswith(f"train again with another run=, such as run={last[0]}-best\n")
 
 
-def test_a_watcher_knows_that_patience_ended_the_run(best, tmp_path):
+def test_watch_ends_when_patience_ended_the_run(best, tmp_path):
     folder = RunFolder(shutil.copytree(best[0], tmp_path / "run"))
     assert is_finished(folder)
     shutil.rmtree(folder.export)  # as before the end
     assert not is_finished(folder)
 
 
-def test_a_run_that_a_shorter_patience_ends_where_it_stands_is_finished(last, root, tmp_path):
+def test_shortening_patience_below_the_images_seen_finishes_the_run(last, root, tmp_path):
     run, end = shutil.copytree(last[0], tmp_path / "run"), facts(last[0] / "export")["trained_images"]
     longer = (
         *options(root, "last", f"run={run}"),

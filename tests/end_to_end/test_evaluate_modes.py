@@ -92,7 +92,7 @@ class TestMetrics:
         assert row["record"]["extractor"]["features"] == "efficientnet-lite0"
         assert list(row["record"]["references"]) == ["photographs"]
 
-    def test_more_rows_keep_those_that_are_there(self, small_rows):
+    def test_adding_rows_keeps_existing_ones(self, small_rows):
         (first,), (kept, new) = small_rows
         assert kept == first
         assert new["steps"] == 2
@@ -262,7 +262,7 @@ class TestWatch:
         ("name", "partner", "key"),
         [("sampler", "flow", "midpoint_1"), ("auxiliary", None, "prior")],
     )
-    def test_the_other_stages_are_followed_in_their_own_way(self, trained, root, name, partner, key):
+    def test_the_other_stages_are_evaluated_by_their_own_metrics(self, trained, root, name, partner, key):
         folder = root / f"watched-{name}"
         shutil.copytree(trained.root / name, folder)
         flow = [f"run={trained.root}/{partner}"] if partner else []
@@ -304,6 +304,6 @@ class TestWatch:
         (("run=there", "data.path=x", "metrics.estimator=fast"), "exact, streaming"),
     ],
 )  # fmt: skip
-def test_a_request_that_cannot_be_met_is_answered_with_one_that_can(options, expected):
+def test_an_impossible_request_is_refused_with_a_possible_one(options, expected):
     said = invoke("evaluate", *options)
     assert (said.status, expected in said.err) == (2, True), said.err

@@ -59,7 +59,7 @@ def test_an_export_that_was_damaged_is_made_again(run, damage):
     assert json.loads((folder / "export/config.json").read_text())["images_seen"] == 96
 
 
-def test_what_is_exported_is_where_the_run_ended_even_if_a_later_checkpoint_lies_there_broken(run):
+def test_the_export_is_of_the_end_of_the_run_even_if_a_later_damaged_checkpoint_exists(run):
     folder, command = run
     broken = folder / "checkpoints/000000000096/model.safetensors"
     broken.write_bytes(broken.read_bytes()[:-1] + b"x")
@@ -107,7 +107,7 @@ def test_a_run_whose_record_names_options_of_an_earlier_release_continues(run, f
     }
 
 
-def test_a_stop_file_that_came_too_late_does_not_stop_the_next_start(run):
+def test_a_stop_file_created_too_late_does_not_stop_the_next_start(run):
     folder, command = run
     (folder / "stop").touch()
     assert invoke("train", *command, "train.images=112").status in (0, 80)

@@ -50,7 +50,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_folder_of_somebody_elses_is_refused_and_left_as_it_is(trained, theirs, name):
+def test_a_folder_with_foreign_files_is_refused_and_unchanged(trained, theirs, name):
     before = content(theirs)
     said = invoke(*(str(word).format(theirs) for word in COMMANDS[name](trained)))
     assert said.status == 2 and str(theirs) in said.err
@@ -59,7 +59,7 @@ def test_a_folder_of_somebody_elses_is_refused_and_left_as_it_is(trained, theirs
 
 
 @pytest.mark.processes
-def test_a_killed_sampling_continues_and_leaves_no_stray_pictures(trained, tmp_path):
+def test_a_killed_sampling_continues_and_leaves_no_other_pictures(trained, tmp_path):
     command = ("sample", f"run={trained.baseline}", "steps=1", "batch_size=2", "device=cpu")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = start("lediflow.sample", *command[1:], f"output={killed}", "count=100000")
@@ -101,7 +101,7 @@ def test_figures_of_an_evaluation_that_were_deleted_are_made_again(trained, tmp_
     assert "already evaluated" in succeed(*command).out
 
 
-def test_a_killed_evaluation_leaves_no_results_beside_another_ones_figures(trained, tmp_path, monkeypatch):
+def test_a_killed_evaluation_leaves_no_results_with_figures_of_another_one(trained, tmp_path, monkeypatch):
     command = (*evaluation(trained), f"output={tmp_path}")
     succeed(*command)
     with monkeypatch.context() as patched:

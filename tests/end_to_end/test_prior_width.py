@@ -93,7 +93,7 @@ def test_it_is_measured_on_held_out_images_with_latents_as_training_draws_them(a
     assert f"on {images} held-out images" in first
 
 
-def test_the_number_is_in_file_export_checkpoint_and_log_and_the_options_say_auto(automatic):
+def test_the_width_is_in_file_export_checkpoint_and_log_and_the_options_keep_auto(automatic):
     folder, (_, second) = automatic
     about, facts = json.loads((folder / "prior_width.json").read_text()), facts_of(folder)
     assert facts["prior_width"] == about
@@ -110,7 +110,7 @@ def test_the_number_is_in_file_export_checkpoint_and_log_and_the_options_say_aut
     assert {name: event[name] for name in about} == about
 
 
-def test_an_interrupted_run_ends_as_one_that_was_left_in_peace(automatic, trained, tmp_path):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(automatic, trained, tmp_path):
     folder, _ = automatic
     succeed(*command_of(trained, tmp_path))
     assert weights_of(tmp_path) == weights_of(folder)
@@ -125,7 +125,7 @@ def early(automatic, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_killed_before_its_first_checkpoint_has_the_width_of_its_file(early, trained):
+def test_a_run_killed_before_its_first_checkpoint_reads_its_width_from_the_file(early, trained):
     """A number that no measurement gives shows that there was none."""
     file = early / "prior_width.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "prior_widening": 0.123}))
@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_used_is_made_again_from_the_checkpoint(automatic,
     assert file.read_text() == whole
 
 
-def test_with_nothing_held_out_it_says_that_memorising_goes_unseen(trained, tmp_path):
+def test_without_held_out_samples_it_warns_that_memorising_is_not_detected(trained, tmp_path):
     said = succeed(*command_of(trained, tmp_path, "data.held_out_fraction=0", "train.images=16")).err
     assert "was measured on training images" in said
     assert facts_of(tmp_path)["prior_width"]["split"] == "train"
@@ -189,7 +189,7 @@ def test_another_width_is_another_run(automatic, trained, images):
     assert "(stage.prior_widening: auto, now 0.3)" in said.err
 
 
-def test_the_report_says_the_width_and_where_it_is_from(automatic, trained, tmp_path):
+def test_the_report_shows_the_width_and_its_origin(automatic, trained, tmp_path):
     folder, _ = automatic
     width = f"{facts_of(folder)['prior_widening']:g}, sigma times 3 (auto: {FACTOR_SCALED:g} x the larger of"
     said = succeed("report", folder, trained.baseline, "--output", tmp_path / "page.html")
@@ -218,7 +218,7 @@ def test_a_dry_run_says_that_it_will_be_measured(trained, tmp_path):
 
 
 @pytest.mark.parametrize(("width", "differs"), [("0.3", True), ("auto", False)])
-def test_a_warm_start_from_another_width_is_said(automatic, trained, tmp_path, width, differs):
+def test_a_warm_start_from_another_width_is_logged(automatic, trained, tmp_path, width, differs):
     asked = (f"warm_start={automatic[0]}", f"stage.prior_widening={width}", "train.images=16")
     said = succeed(*command_of(trained, tmp_path, *asked)).err
     assert ("this run's is widened by 0.3" in said) == differs
@@ -266,7 +266,7 @@ class TestARunOfBefore:
         [(), ("stage.prior_widening=0",), ("stage.prior_widening=0", "stage.prior_scale=3")],
         ids=["not named", "0", "scaled"],
     )
-    def test_goes_on_with_0(self, run, trained, tmp_path, said):
+    def test_continues_with_0(self, run, trained, tmp_path, said):
         heard = succeed(*command_of(trained, run, "train.images=96", *said)).err
         assert ("its prior is neither widened nor scaled" in heard) == (said != ("stage.prior_widening=0",))
         facts = facts_of(run)

@@ -48,7 +48,7 @@ def test_beta_follows_the_images_seen_and_channels_add_up(straight):
         assert sum(event["kl_nats_by_channel"]) == pytest.approx(event["kl_nats"])
 
 
-def test_held_out_losses_are_compared_once_beta_is_whole(straight):
+def test_held_out_losses_are_compared_once_beta_is_full(straight):
     best = {event["images_seen"]: event["best_images_seen"] for event in events(straight, "validation")}
     assert [best[seen] for seen in (16, 32, 48, 64)] == [16, 32, 48, 64]
     assert best[80] in (64, 80) and best[96] in (64, 80, 96)

@@ -128,7 +128,7 @@ BORNE = [
 
 
 @pytest.mark.parametrize(("name", "spoil", "command"), REFUSED)
-def test_what_cannot_be_done_without_is_refused_by_name(name, spoil, command, trained, root):
+def test_damaged_required_files_are_refused_by_name(name, spoil, command, trained, root):
     with spoilt(trained.root / name, spoil):
         said = invoke(*commands(trained, root)[command])
     assert said.status == 2
@@ -141,7 +141,7 @@ def test_what_cannot_be_done_without_is_refused_by_name(name, spoil, command, tr
 
 
 @pytest.mark.parametrize(("name", "spoil", "command"), BORNE)
-def test_what_others_can_do_without_is_borne(name, spoil, command, trained, root):
+def test_damaged_optional_files_are_tolerated(name, spoil, command, trained, root):
     with spoilt(trained.root / name, spoil):
         assert invoke(*commands(trained, root)[command]).status == 0
 
@@ -159,7 +159,7 @@ def test_a_disk_that_cannot_be_written_is_status_2(trained, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("spoil", [cut, emptied, nested, binary, keyless])
-def test_a_spoilt_record_of_samples_is_refused(spoil, trained, root):
+def test_a_damaged_record_of_samples_is_refused(spoil, trained, root):
     with spoilt(root / "samples" / "samples.json", spoil):
         said = invoke(*commands(trained, root)["sample"])
     assert said.status == 2
@@ -168,7 +168,7 @@ def test_a_spoilt_record_of_samples_is_refused(spoil, trained, root):
 
 @pytest.mark.parametrize("spoil", [keyless, folder])
 @pytest.mark.parametrize("option", ["images", "reference"])
-def test_pictures_whose_record_says_nothing_are_not_measured(spoil, option, trained, root, tmp_path):
+def test_pictures_with_a_damaged_record_are_not_measured(spoil, option, trained, root, tmp_path):
     pictures = {"images": trained.root / "pictures/disc", "reference": trained.root / "pictures/bar"}
     pictures[option] = root / "samples"
     asked = [f"{name}={path}" for name, path in pictures.items()]

@@ -125,14 +125,14 @@ def plain(folder):
 
 
 class TestFaults:
-    def test_a_sampler_that_was_trained_for_a_hundredth_is_named(self, folder):
+    def test_a_sampler_trained_on_one_percent_of_the_images_is_named(self, folder):
         folder.train("hardly", "latent_sampler", 48, parent="auxiliary")
         verdict = folder.stages("hardly_stages", "flow", "hardly", "coarse")["verdict"]
         assert (verdict["limits"], verdict["is_certain"]) == ("sampler", True)
         assert verdict["parts"]["sampler"]["value"] > 10 * verdict["parts"]["flow"]["value"]
         assert "saw 64 images" in verdict["text"]  # two batches: a training ends with a whole one
 
-    def test_a_prior_whose_sigma_is_held_down_and_not_widened_is_called_too_narrow(self, folder):
+    def test_a_prior_with_a_low_sigma_ceiling_and_no_widening_is_called_too_narrow(self, folder):
         """The latent sampler of a few seconds adds more still, and is named first."""
         narrow = ("stage.beta=100", "model.auxiliary.logvar_ceiling=-6")
         folder.train("narrow_prior", "auxiliary", 1600, *narrow)
@@ -265,9 +265,7 @@ class TestFile:
 
 
 class TestImages:
-    def test_an_image_is_the_flows_from_the_posterior_of_its_source_with_the_noise_of_its_number(
-        self, folder
-    ):
+    def test_an_image_is_generated_from_the_posterior_of_its_source_with_its_own_noise(self, folder):
         root = folder.root
         pipeline = load_pipeline(f"{root}/flow", f"{root}/sampler", device="cpu")
         reader = ShardReader.open(root / "shards")
@@ -317,7 +315,7 @@ class TestRefusals:
             ("nowhere", "there is no run there"),
         ],
     )
-    def test_a_baseline_that_is_none_is_refused_before_anything_is_measured(self, folder, name, message):
+    def test_an_invalid_baseline_is_refused_before_anything_is_measured(self, folder, name, message):
         output = folder.root / "refused"
         asked = folder.asked(
             "flow", "sampler", "coarse", f"baseline={folder.root}/{name}", f"output={output}"
@@ -331,12 +329,12 @@ class TestRefusals:
                       f"data.path={trained.latents}", f"paths.runs={folder.root}")  # fmt: skip
         assert (said.status, "data.held_out_fraction=0.05" in said.err) == (2, True)
 
-    def test_a_run_of_other_data_is_named(self, trained, folder):
+    def test_a_run_on_other_data_is_refused(self, trained, folder):
         said = invoke("evaluate", *folder.asked("flow", "sampler", "coarse", f"baseline={trained.baseline}"))
         assert said.status == 2
         assert f"baseline {trained.baseline} was trained on other data" in said.err
 
-    def test_a_run_that_held_out_another_part_is_named(self, folder):
+    def test_a_run_with_another_held_out_split_is_refused(self, folder):
         folder.train(
             "other",
             "flow",

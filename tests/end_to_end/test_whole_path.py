@@ -107,24 +107,24 @@ class TestSamples:
         again = pictures(tmp_path).astype(int)
         assert np.abs(again - pictures(trained.flow / "samples")[:4]).max() <= 1  # a byte's rounding
 
-    def test_of_another_seed_are_others(self, sampled, trained, tmp_path):
+    def test_differ_between_seeds(self, sampled, trained, tmp_path):
         succeed(*sampled.command, "seed=1", f"output={tmp_path}")
         assert not (pictures(tmp_path) == pictures(trained.flow / "samples")).all(axis=(1, 2)).any()
 
-    def test_of_an_earlier_command_do_not_stay_among_the_new(self, sampled, tmp_path):
+    def test_of_an_earlier_command_are_removed(self, sampled, tmp_path):
         succeed(*sampled.command, f"output={tmp_path}")
         succeed(*sampled.command, f"output={tmp_path}", "count=2", "seed=5")
         assert [path.name for path in picture_files(tmp_path)] == ["000000.png", "000001.png"]
         assert json.loads((tmp_path / "samples.json").read_text())["count"] == 2
 
-    def test_tell_what_they_were_made_with(self, sampled, trained):
+    def test_record_their_settings(self, sampled, trained):
         facts = json.loads((trained.flow / "samples" / "samples.json").read_text())
         assert (facts["seed"], facts["solver"], facts["steps"], facts["nfe"]) == (0, "midpoint", 2, 4)
         assert set(facts["weights"]) == {"flow", "latent_sampler"}
 
 
 class TestMetrics:
-    def test_are_finite_and_carry_a_birth_certificate(self, evaluated, trained):
+    def test_are_finite_and_have_a_certificate(self, evaluated, trained):
         for run in (trained.flow, trained.baseline):
             document = results(run)
             rows = document["results"]["rows"]
@@ -144,13 +144,13 @@ class TestMetrics:
         for call in evaluated.values():
             assert "already evaluated" in succeed(*call.command).out
 
-    def test_of_finished_pictures_need_no_model(self, sampled, evaluated, trained, tmp_path):
+    def test_of_pictures_need_no_model(self, sampled, evaluated, trained, tmp_path):
         said = succeed("evaluate", f"images={trained.flow}/samples", f"reference={trained.root}/pictures/bar",
                        f"output={tmp_path}")  # fmt: skip
         assert f"on {COUNT} images" in said.out
         assert (tmp_path / "results.json").is_file()
 
-    def test_of_a_folder_stand_beside_its_pictures_unless_told_otherwise(self, evaluated, trained, tmp_path):
+    def test_of_a_folder_are_written_next_to_its_pictures_by_default(self, evaluated, trained, tmp_path):
         drawn = tmp_path / "drawn"
         succeed("sample", f"run={trained.baseline}", f"output={drawn}", "count=3", "steps=1")
         succeed("evaluate", f"images={drawn}", f"reference={trained.root}/pictures/disc")
@@ -184,7 +184,7 @@ class TestReport:
         assert "train it: python -m lediflow.train" in said.err
 
 
-def test_the_path_runs_twice_to_the_same_weights(trained, tmp_path):
+def test_repeating_the_path_gives_the_same_weights(trained, tmp_path):
     """No hidden state: the same commands elsewhere give the same models, bit for bit."""
     for name, extra in (("auxiliary", ()), ("flow", (f"parent={tmp_path}/auxiliary",))):
         succeed(*trained.commands[name], f"run={tmp_path}/{name}", *extra)

@@ -26,12 +26,12 @@ def draws(row):
     return Draws(*torch.tensor(row["draws"], dtype=torch.float64)[:, None])
 
 
-def test_a_model_is_given_the_references_numbers(row, draws):
+def test_the_augmentation_input_has_the_numbers_of_the_reference(row, draws):
     expected = torch.tensor([row["numbers"]], dtype=torch.float64)
     torch.testing.assert_close(numbers_of(draws), expected, rtol=0, atol=2e-6)  # float32 there, 6 digits kept
 
 
-def test_every_pixel_goes_where_the_reference_sends_it(row, draws):
+def test_every_pixel_is_moved_like_in_the_reference(row, draws):
     """The origin of the place that the reference sends a point to is that point; flips come last."""
     matrix = torch.tensor(row["matrix"], dtype=torch.float64)
     middle = (SIDE - 1) / 2

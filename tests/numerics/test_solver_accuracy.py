@@ -124,7 +124,7 @@ def test_dopri5_keeps_its_tolerance_and_spends_no_more_than_torchdiffeq():
     assert found.nfe <= 1.25 * len(calls)
 
 
-def test_the_exact_velocity_between_gaussians_carries_one_to_the_other():
+def test_the_exact_velocity_maps_one_gaussian_to_the_other():
     """Rectified flow from N(0, 1) to N(m, s^2), independently paired: v = E[x_1 - x_0 | x_t] is known."""
     m, s = 2.0, 0.3
 

@@ -58,7 +58,7 @@ def test_inspect_names_what_is_wrong(run):
     assert "does not match its SHA-256" in said.out
 
 
-def test_verify_is_content_with_whole_checkpoints_and_ends_with_2_where_one_is_broken(run):
+def test_verify_accepts_valid_checkpoints_and_exits_with_2_if_one_is_damaged(run):
     assert invoke("checkpoint", "verify", run).status == 0
     break_newest(run)
     said = invoke("checkpoint", "verify", run)
@@ -82,7 +82,7 @@ def test_an_earlier_checkpoint_can_be_exported(run, tmp_path):
     assert json.loads((tmp_path / "early" / "config.json").read_text())["images_seen"] == 96
 
 
-def test_a_broken_newest_checkpoint_is_passed_over(run, tmp_path):
+def test_a_damaged_newest_checkpoint_is_skipped(run, tmp_path):
     break_newest(run)
     succeed("checkpoint", "export", run, "--output", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["images_seen"] == 96
@@ -112,20 +112,20 @@ def test_an_average_of_a_stored_width_is_the_one_that_was_kept(run, tmp_path):
         (["export", "--ema", "0.5"], "must lie between 0 and"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_what_can(trained, arguments, words):
+def test_impossible_requests_are_refused_with_possible_ones(trained, arguments, words):
     verb, *options = arguments
     said = invoke("checkpoint", verb, trained, *options)
     assert said.status == 2
     assert words in said.err
 
 
-def test_a_folder_without_checkpoints_is_told_from_a_run(tmp_path):
+def test_a_folder_without_checkpoints_is_distinguished_from_a_run(tmp_path):
     said = invoke("checkpoint", "inspect", tmp_path)
     assert said.status == 2
     assert "has no checkpoints; give the run folder" in said.err
 
 
-def test_the_checkpoints_own_averages_serve_where_none_were_stored(run, tmp_path):
+def test_the_checkpoints_own_averages_are_used_if_none_were_stored(run, tmp_path):
     shutil.rmtree(run / "averages")
     said = invoke("checkpoint", "export", run, "--ema", "0.1", "--output", tmp_path / "out")
     assert said.status == 0
@@ -134,14 +134,14 @@ def test_the_checkpoints_own_averages_serve_where_none_were_stored(run, tmp_path
         torch.testing.assert_close(found[name], state[f"ema_0.100/{name}"], rtol=1e-5, atol=1e-7)
 
 
-def test_how_well_a_width_is_met_is_said_and_written_down(run, tmp_path):
+def test_the_misfit_of_a_width_is_printed_and_recorded(run, tmp_path):
     said = invoke("checkpoint", "export", run, "--ema", "0.2", "--output", tmp_path / "out")
     described = json.loads((tmp_path / "out" / "config.json").read_text())["weights"]
     assert described.startswith("averaged afterwards, sigma_rel 0.2, misfit ")
     assert described in said.out
 
 
-def test_verify_names_stored_averages_that_are_broken_and_export_does_without(run, tmp_path):
+def test_verify_names_damaged_averages_and_export_omits_them(run, tmp_path):
     path = run / "averages" / "000000000096.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     said = invoke("checkpoint", "verify", run)
@@ -160,14 +160,14 @@ def test_an_export_that_cannot_be_written_is_a_sentence(trained, tmp_path):
     assert str(tmp_path / "file") in said.err
 
 
-def test_inspect_tells_of_a_checkpoint_that_goes_while_it_looks(run):
+def test_inspect_reports_a_checkpoint_that_is_removed_meanwhile(run):
     (run / "checkpoints/000000000001").mkdir()
     (run / "checkpoints/000000000001/manifest.json").symlink_to(run / "nowhere")
     said = succeed("checkpoint", "inspect", run)
     assert re.search(r"^ *1 .*cannot be read", said.out, re.M)
 
 
-def test_files_that_desktops_leave_make_nothing_broken(run):
+def test_files_left_by_desktops_do_not_make_a_checkpoint_invalid(run):
     for path in (run / "checkpoints").iterdir():
         (path / ".DS_Store").touch()
     succeed("checkpoint", "verify", run)

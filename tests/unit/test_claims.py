@@ -20,7 +20,7 @@ def test_an_empty_folder_is_marked_before_anything_is_in_it_and_stays_its_comman
     claim(folder)
 
 
-def test_hidden_files_do_not_make_a_folder_somebody_elses(tmp_path):
+def test_hidden_files_do_not_make_a_folder_foreign(tmp_path):
     (tmp_path / ".DS_Store").touch()
     claim(tmp_path)
 
@@ -40,7 +40,7 @@ def test_a_folder_that_an_earlier_release_wrote_is_recognised(tmp_path):
     claim(tmp_path, is_ours=lambda folder: (folder / "results.json").exists())
 
 
-def test_a_file_in_its_place_is_explained(tmp_path):
+def test_a_file_in_place_of_the_folder_is_explained(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file"):
         claim(tmp_path / "file")

@@ -12,7 +12,7 @@ def run_alone(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
-def test_what_needs_torchvision_can_be_imported_after_the_mend():
+def test_modules_that_need_torchvision_can_be_imported_after_the_fix():
     code = (
         "from lediflow.compat import fix_torchvision; fix_torchvision(); fix_torchvision();"
         "import torchvision.transforms, torchvision.models"
@@ -20,7 +20,7 @@ def test_what_needs_torchvision_can_be_imported_after_the_mend():
     assert run_alone(code).stderr == ""
 
 
-def test_without_torchvision_there_is_nothing_to_mend():
+def test_without_torchvision_there_is_nothing_to_fix():
     code = (
         "import sys; sys.modules['torchvision'] = None;"  # what Python takes for not installed
         "from lediflow.compat import fix_torchvision; fix_torchvision()"

@@ -45,7 +45,7 @@ def test_an_interrupted_writer_leaves_the_file_as_it_was(tmp_path, error):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_full_disk_is_a_sentence_with_advice_for_commands_and_an_oserror_for_the_rest(tmp_path):
+def test_a_full_disk_is_a_message_for_commands_and_an_oserror_for_callers(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     advice = r"cannot write .*file: No space left on device; free some space"
     with pytest.raises(UserError, match=advice), whole_or_absent(tmp_path / "file"):
@@ -57,7 +57,7 @@ def test_a_full_disk_is_a_sentence_with_advice_for_commands_and_an_oserror_for_t
     assert names(tmp_path) == []
 
 
-def test_a_writer_may_name_its_temporary_file_so_that_killed_ones_leave_one_at_most(tmp_path):
+def test_a_named_temporary_file_is_left_at_most_once_by_killed_writers(tmp_path):
     with replacing(tmp_path / "file", ".mine") as beside:
         assert beside == tmp_path / ".mine"
         beside.touch()
@@ -80,7 +80,7 @@ def test_equal_content_gives_equal_json_and_hash(tmp_path):
     assert sha256_of(tmp_path / "a") == sha256_of(tmp_path / "b")
 
 
-def test_unfinished_files_go_once_their_writers_are_gone(tmp_path):
+def test_unfinished_files_of_dead_writers_are_removed(tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()
     mine = f".a.{socket.gethostname()}-{os.getpid()}{PARTIAL}"

@@ -24,14 +24,14 @@ def guard(request):
 
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
-def test_a_process_is_refused_to_a_test_without_the_marker(guard, start):
+def test_a_test_without_the_marker_may_not_start_processes(guard, start):
     with pytest.raises(pytest.fail.Exception, match="starts a process without the marker `processes`"):
         start()
     assert len(guard.refused) == 1  # which fails the test even if its own code catches the exception
     guard.refused.clear()
 
 
-def test_programs_that_end_in_milliseconds_are_no_processes_in_this_sense():
+def test_programs_that_end_in_milliseconds_are_allowed_without_the_marker():
     assert subprocess.run(["true"]).returncode == 0
 
 
@@ -48,5 +48,5 @@ def test_an_interpreter_is_known_by_its_name(command):
 
 
 @pytest.mark.parametrize("command", ["git status", ["bash", "-c", "python"], [b"squeue"], Path("/bin/true")])
-def test_other_programs_are_none(command):
+def test_other_programs_are_not_interpreters(command):
     assert not is_interpreter(command)

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tokenize
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -92,12 +93,18 @@ def test_every_name_that_is_imported_from_the_package_is_there():
     assert {file: names for file, names in missing.items() if names} == {}
 
 
-def test_an_import_of_a_module_or_a_name_that_is_gone_is_found(tmp_path):
+def test_an_import_of_a_removed_module_or_name_is_found(tmp_path):
     module = tmp_path / "module.py"
     module.write_text(
         "from lediflow import ranges\nfrom lediflow.ranges import no_such\nfrom lediflow.gone import x\n"
     )
     assert missing_imports(module) == ["lediflow.ranges.no_such", "lediflow.gone.x"]
+
+
+def test_test_files_have_different_names():
+    """pytest imports them by name alone and refuses to collect two of one name."""
+    counts = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in counts.items() if count > 1] == []
 
 
 @pytest.mark.processes

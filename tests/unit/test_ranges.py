@@ -71,7 +71,7 @@ def test_numbers_inside_are_accepted(values):
     check_ranges(Whole(**values))
 
 
-def test_a_range_is_said_in_words():
+def test_a_range_is_printed_in_words():
     assert str(range_of(Whole, "steps")) == "at least 0, filled, distinct"
     assert str(Range()) == "finite"
     assert range_of(Whole, "free") is None

@@ -23,14 +23,14 @@ SPOILT = {
 
 
 @pytest.mark.parametrize(("content", "fault"), SPOILT.values(), ids=SPOILT)
-def test_a_spoilt_file_is_refused_by_its_name_its_fault_and_what_to_do(content, fault, tmp_path):
+def test_a_damaged_file_is_refused_with_its_name_fault_and_remedy(content, fault, tmp_path):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"config\.json:? {fault}.*; copy it again$"):
         read_record(path, "copy it again", {"stage": str, "codec": {"name": str}})
 
 
-def test_what_is_missing_or_a_folder_is_refused(tmp_path):
+def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(
         RecordError, match=r"nothing\.json cannot be read \(No such file or directory\); copy it again"
     ):
@@ -39,7 +39,7 @@ def test_what_is_missing_or_a_folder_is_refused(tmp_path):
         read_json(tmp_path, "copy it again")
 
 
-def test_keys_that_are_not_there_are_named_when_they_are_asked_for():
+def test_requesting_a_missing_key_names_it():
     record = as_record({"a": 1, "rows": [{"b": 2}], "inner": {}}, "results.json", "measure again")
     assert record == {"a": 1, "rows": [{"b": 2}], "inner": {}}
     assert record.get("stage") is None
@@ -53,7 +53,7 @@ def test_keys_that_are_not_there_are_named_when_they_are_asked_for():
             read()
 
 
-def test_types_are_looked_at_where_the_values_are_there():
+def test_types_of_present_values_are_checked():
     """Older releases wrote less, and null where there is nothing."""
     types = {"parent": {"path": str}, "seed": int, "mmd": float | None}
     assert isinstance(as_record({"parent": None, "mmd": None}, "config.json", "", types), Record)

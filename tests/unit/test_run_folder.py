@@ -39,7 +39,7 @@ def test_an_export_is_found_with_its_facts_and_the_hash_of_its_weights(tmp_path)
         ("checkpoints", "unfinished checkpoints"),
     ],
 )
-def test_without_an_export_the_message_tells_what_is_there_and_how_to_train(tmp_path, made, found):
+def test_without_an_export_the_message_names_the_contents_and_the_command(tmp_path, made, found):
     folder = RunFolder(tmp_path / "run")
     if made:
         (folder.root / made).mkdir(parents=True)

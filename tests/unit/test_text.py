@@ -27,7 +27,7 @@ def test_planned_durations_use_days_from_one_day_on(seconds, said):
     assert duration(seconds, PLANNED) == said
 
 
-def test_numbers_stand_on_the_right_and_words_on_the_left():
+def test_numbers_are_right_aligned_and_words_left_aligned():
     assert number_table([["on", "n"], ["a", "5"], ["bcd", "1,000"]]).splitlines() == [
         "  on       n",
         "  a        5",

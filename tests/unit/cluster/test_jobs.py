@@ -117,7 +117,7 @@ def test_a_record_is_read_as_it_was_written_if_nothing_was_moved(tmp_path):
 # --- a folder of somebody else
 
 
-def test_a_record_is_not_written_among_files_of_somebody_else(tmp_path):
+def test_a_record_is_not_written_into_a_folder_with_foreign_files(tmp_path):
     (tmp_path / "letters").write_text("dear")
     with pytest.raises(UserError, match=r"is not empty \(found letters\).*choose another run folder"):
         JobFolder(tmp_path).write(JobRecord(name="a", command=["x"], run="/r"))

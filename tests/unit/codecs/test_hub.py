@@ -118,7 +118,7 @@ def test_names_lead_to_the_wanted_files_and_what_cannot_be_downloaded_is_explain
     assert "it is not in the cache and the hub does not answer" in unknown
 
 
-def test_a_folder_that_exists_is_never_looked_up(tmp_path, monkeypatch):
+def test_an_existing_folder_is_never_looked_up_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # whoever imports it fails
@@ -126,6 +126,6 @@ def test_a_folder_that_exists_is_never_looked_up(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["/no/where", "./vae", "vae", "../a/b"])
-def test_what_is_neither_a_folder_nor_a_name_is_refused(where):
+def test_a_value_that_is_neither_a_folder_nor_a_hub_name_is_refused(where):
     with pytest.raises(UserError, match=f"codec.path={where} does not exist; give the folder of the weights"):
         weights_folder(where, ["config.json"], "taesd")

@@ -65,7 +65,9 @@ def test_a_narrow_posterior_stays_narrow(codec, images):
 
 @pytest.mark.parametrize("is_safe", [True, False], ids=["safetensors", "bin"])
 @torch.no_grad()
-def test_a_pipeline_s_folder_is_as_good_as_its_autoencoder_s(codec, autoencoder, images, tmp_path, is_safe):
+def test_the_folder_of_a_pipeline_works_like_that_of_its_autoencoder(
+    codec, autoencoder, images, tmp_path, is_safe
+):
     autoencoder.save_pretrained(tmp_path / "vae", safe_serialization=is_safe)
     (tmp_path / "model_index.json").write_text("{}")
     again = build_codec(CodecConfig(name="sd2_vae", path=str(tmp_path)))

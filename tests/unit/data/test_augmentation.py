@@ -87,7 +87,7 @@ def by_scipy(image, draws):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_image_that_nothing_happens_to_keeps_its_bits(dtype):
+def test_an_untransformed_image_keeps_its_bits(dtype):
     images, nothing = noisy(3).to(dtype), Draws(*(torch.zeros(3, dtype=dtype) for _ in Draws._fields))
     assert torch.equal(transformed(images, nothing), images)
 
@@ -99,7 +99,7 @@ def test_flips_keep_the_bits_of_pixels():
     assert torch.equal(transformed(images, one(mirrored=1.0, inverted=1.0)), images.flip(-1, -2))
 
 
-def test_the_filters_undo_each_other():
+def test_upsampling_then_downsampling_is_the_identity():
     images = noisy()
     torch.testing.assert_close(
         resampled(images, linear_origin(one()), shift_in_sides(one())), images, **EXACT
@@ -114,21 +114,21 @@ def test_quarter_turns_move_whole_pixels_counterclockwise(turns):
 
 
 @pytest.mark.parametrize(("x", "y"), [(3, 0), (0, -2), (-5, 4)])
-def test_shifts_by_whole_pixels_bring_in_what_lies_mirrored_beyond_the_border(x, y):
+def test_shifts_by_whole_pixels_continue_with_the_reflected_image(x, y):
     images = noisy()
     found = transformed(images, one(shift_x=x * 8 / SIDE, shift_y=y * 8 / SIDE))
     padded = torch.nn.functional.pad(images, (8, 8, 8, 8), mode="reflect")
     torch.testing.assert_close(found, padded[..., 8 - y : 24 - y, 8 - x : 24 - x], **EXACT)
 
 
-def test_a_shift_beyond_the_side_goes_on_with_the_mirrored_image():
+def test_a_shift_by_more_than_the_side_continues_in_the_mirrored_image():
     images = noisy()
     found = transformed(images, one(shift_x=30 * 8 / SIDE))  # the period of an image and its mirror is 2 x 15
     torch.testing.assert_close(found, images, **EXACT)
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_scaling_follows_a_wave_s_closed_form_about_the_middle(factor):
+def test_scaling_a_wave_has_its_closed_form(factor):
     side = 65
     x = torch.arange(side, dtype=torch.float64) - 32
     image = (x * 2 * math.pi / 24).cos().expand(1, 1, side, side)
@@ -152,7 +152,7 @@ def test_scaling_follows_a_wave_s_closed_form_about_the_middle(factor):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_smooth_image_goes_where_k_diffusion_s_matrices_say(parameters):
+def test_smooth_images_are_transformed_like_in_k_diffusion(parameters):
     image = smooth(48)
     difference = (transformed(image, one(**parameters))[0, 0] - by_scipy(image, one(**parameters))).abs()
     # of values in [-1, 1]: linear steps of half a pixel err by 0.6 % of a wave, by more at the mirrored border's kink
@@ -179,7 +179,7 @@ def test_images_do_not_depend_on_the_batch_that_they_come_in(size):
     assert torch.equal(whole.numbers, torch.cat([part.numbers for part in parts]))
 
 
-def test_a_device_that_resamples_all_images_gives_the_bits_of_one_that_resamples_some():
+def test_resampling_all_images_or_only_some_gives_the_same_bits():
     images = noisy(10).float()
     draws = draw(torch.arange(10), NOISE, AugmentConfig(probability=0.3))
     assert 0 < draws.is_resampled.sum() < 10
@@ -193,7 +193,7 @@ def test_parts_that_bound_the_memory_change_no_bit(monkeypatch):
     assert torch.equal(transformed(images, draws), whole)
 
 
-def test_the_finer_image_goes_through_the_middle_between_equal_pixels():
+def test_upsampling_interpolates_between_equal_pixels():
     """Both phases of the upsampling keep a constant, and a slope inside the image."""
     ramp = torch.arange(12, dtype=torch.float64).expand(1, 1, 12, 12)
     fine = along_both(upsampled, ramp)

@@ -28,7 +28,7 @@ def share(values):
     return values.ne(0).float().mean().item()
 
 
-def test_each_transformation_comes_as_often_as_asked_and_the_mirror_always_to_half():
+def test_each_transformation_has_its_probability_and_the_horizontal_flip_one_half():
     drawn = draw(IDS, NOISE, AugmentConfig(probability=0.12))
     expected = dict.fromkeys(Draws._fields, 0.12) | {"mirrored": 0.5, "inverted": 0.06}
     for name, value in drawn._asdict().items():
@@ -56,7 +56,7 @@ def test_sizes_are_standard_normal_and_angles_cover_the_circle():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_leaving_a_transformation_out_leaves_the_others_as_they_are(kind):
+def test_omitting_a_transformation_does_not_change_the_others(kind):
     every = draw(IDS[:500], NOISE, AugmentConfig(probability=0.5))
     less = draw(IDS[:500], NOISE, AugmentConfig(probability=0.5, **{kind: False}))
     changed = [name for name in Draws._fields if not torch.equal(getattr(every, name), getattr(less, name))]
@@ -68,7 +68,7 @@ def test_leaving_a_transformation_out_leaves_the_others_as_they_are(kind):
     assert all(not getattr(less, name).any() for name in changed)
 
 
-def test_probability_0_does_nothing_and_says_so():
+def test_probability_0_changes_nothing_and_reports_zeros():
     drawn = draw(IDS[:500], NOISE, AugmentConfig())
     assert not numbers_of(drawn).any() and not drawn.is_resampled.any()
 

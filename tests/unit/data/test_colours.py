@@ -59,7 +59,7 @@ def test_colours_of_a_profile_become_those_of_srgb(kind, profile, expected):
     assert_levels(found, expected(LEVELS))
 
 
-def test_adobes_green_is_the_one_that_photographers_see():
+def test_adobe_rgb_green_is_converted_to_srgb():
     found = rgb_pixels(
         file_of(Image.new("RGB", (16, 16), (60, 170, 70)), "JPEG", quality=100, icc_profile=ADOBE_PROFILE)
     )
@@ -97,7 +97,7 @@ def inks(ink):
     return (0, 0, 0) if black else (55, -37, -50) if cyan else (100, 0, 0)
 
 
-def test_inks_with_a_profile_become_what_they_look_like():
+def test_cmyk_with_a_profile_is_converted_to_srgb():
     image = Image.frombytes("CMYK", (3, 1), bytes([0, 0, 0, 0, 255, 0, 0, 0, 0, 0, 0, 255]))
     found = rgb_pixels(file_of(image, "TIFF", icc_profile=cmyk_profile(inks)))
     cyan = lab_levels((round(55 * 2.55) / 2.55, -37, -50))
@@ -129,7 +129,7 @@ def test_a_profile_that_cannot_be_used_leaves_the_pixels_as_they_are(profile):
 
 
 @pytest.mark.parametrize("mode", PILLOW_MODES)
-def test_a_profile_is_applied_in_bands_without_a_trace(mode):
+def test_applying_a_profile_in_bands_changes_no_pixel(mode):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), dtype=np.uint8))
     image.info["icc_profile"] = ADOBE_PROFILE
     found = centre_square(Photograph(image, 1200, 1200), size=1200, mode=mode)

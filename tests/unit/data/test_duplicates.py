@@ -41,13 +41,13 @@ def test_every_later_image_of_equal_bytes_is_named_with_the_first(workers):
     assert find_duplicates(source, source.images, workers) == slow_oracle(contents)
 
 
-def test_images_of_a_length_of_their_own_are_not_read():
+def test_images_of_unique_length_are_not_read():
     source = Memory([b"a", b"bb", b"cc", b"ddd"])
     assert find_duplicates(source, source.images) == {}
     assert source.reads == [1, 2]
 
 
-def test_images_that_cannot_be_read_are_nobodys_duplicates():
+def test_unreadable_images_are_not_duplicates():
     source = Memory([b"", b"", b"x", b"x"])
     assert find_duplicates(source, source.images) == {3: 2}
 

@@ -78,7 +78,7 @@ def test_statistics_of_a_stochastic_codec_are_those_of_its_draws(reader, blurred
     np.testing.assert_allclose(statistics["std"], expected, atol=1e-6)
 
 
-def test_stochastic_latents_are_drawn_anew_for_each_id_around_their_mean(reader, blurred):
+def test_stochastic_latents_are_drawn_for_each_id_around_their_mean(reader, blurred):
     assert blurred.index.contents.signal_shape == (3, 16, 16)
     every = np.arange(50)
     drawn, again, other = (next(each_once(blurred, every, 50, seed=seed)).images for seed in (0, 0, 1))
@@ -155,7 +155,7 @@ def test_a_corrupt_picture_is_named_with_its_shard(shards, tmp_path, where):
         ShardImages(ShardReader.open(source), np.arange(8))(range(8))
 
 
-def test_a_shard_that_is_no_tar_any_more_is_named(shards, tmp_path):
+def test_a_shard_that_is_not_a_tar_any_more_is_named(shards, tmp_path):
     shutil.copytree(shards, tmp_path / "source")
     tar = tmp_path / "source/images-000000.tar"
     tar.write_bytes(b"x" * tar.stat().st_size)
@@ -163,7 +163,7 @@ def test_a_shard_that_is_no_tar_any_more_is_named(shards, tmp_path):
         encode(config(tmp_path / "source", tmp_path / "latents"))
 
 
-def test_a_shard_that_was_cut_is_named(shards, tmp_path):
+def test_a_truncated_shard_is_named(shards, tmp_path):
     shutil.copytree(shards, tmp_path / "source")
     with (tmp_path / "source/images-000000.tar").open("r+b") as file:
         file.truncate(2000)

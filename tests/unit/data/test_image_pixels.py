@@ -184,14 +184,14 @@ def test_a_picture_in_16_bits_is_the_picture_in_8(kind, factor):
     np.testing.assert_array_equal(rgb_pixels(buffer.getvalue())[..., 0], levels)
 
 
-def test_inks_in_a_jpeg_are_not_turned_into_their_opposite():
+def test_cmyk_jpegs_are_not_inverted():
     buffer = io.BytesIO()
     Image.new("CMYK", (16, 16), (0, 0, 0, 0)).save(buffer, "JPEG")
     assert rgb_pixels(buffer.getvalue()).min() == 255
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_several_pictures_the_first_is_taken(kind):
+def test_the_first_of_several_pictures_in_a_file_is_used(kind):
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
     buffer = io.BytesIO()
     options = {"lossless": True} if kind == "WEBP" else {}

@@ -56,7 +56,7 @@ def test_what_a_codec_loses_is_reported_recorded_and_drawn(shards, reader, tmp_p
     np.testing.assert_array_equal(np.minimum(picture[:16].astype(int) + 4, 255), picture[16:])
 
 
-def test_a_finished_set_is_checked_when_it_is_asked_for(shards, tmp_path):
+def test_a_finished_set_is_checked_on_request(shards, tmp_path):
     encode(EncodeConfig(source=str(shards), output=str(tmp_path), device="cpu"))
     again = encode(EncodeConfig(source=str(shards), output=str(tmp_path), device="cpu", check=5))
     assert again.is_reused and again.check.samples == 5

@@ -20,7 +20,7 @@ def pieces(latents: Latents, dtype: str) -> list[dict]:
     return [measure(Latents(mean, logvar), dtype) for mean, logvar in cuts]
 
 
-def test_pieces_add_up_to_the_whole_also_after_a_stay_in_json(latents):
+def test_pieces_sum_to_the_whole_also_after_json(latents):
     whole = channel_statistics(measure(latents, "float16"))
     parts = channel_statistics(merged(from_json(to_json(piece)) for piece in pieces(latents, "float16")))
     assert whole.keys() == parts.keys()

@@ -76,7 +76,7 @@ def test_latents_beyond_float16_name_the_sample_and_the_way_out(shards, reader, 
     )
 
 
-def test_latents_that_are_no_numbers_are_never_stored(shards, slanted, tmp_path):
+def test_nonfinite_latents_are_never_stored(shards, slanted, tmp_path):
     slanted.scale = float("nan")
     with pytest.raises(UserError, match=r"not finite numbers; encode with codec\.precision=float32"):
         encoded(shards, tmp_path, slanted, dtype="float32")

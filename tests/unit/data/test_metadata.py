@@ -65,7 +65,7 @@ def test_pictures_are_turned_upright(kind, orientation):
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_no_odd_tag_costs_the_picture_or_its_orientation(kind, order):
+def test_invalid_exif_tags_lose_neither_picture_nor_orientation(kind, order):
     stored = file_of(kind, exif(6, bytes(12), order=order))
     expected = rgb_pixels(file_of(kind, exif(6, order=order)))
     assert expected.shape == (6, 4, 3)
@@ -80,7 +80,7 @@ def test_no_odd_tag_costs_the_picture_or_its_orientation(kind, order):
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_no_odd_tag_of_a_tiff_costs_the_picture_or_its_orientation(order):
+def test_invalid_tiff_tags_lose_neither_picture_nor_orientation(order):
     tags = {258: [8] * 3, 262: [2], 274: [6]}
     expected = UPRIGHT[6](PIXELS)
     for entry in odd_entries(order)[::5]:
@@ -91,7 +91,7 @@ def test_no_odd_tag_of_a_tiff_costs_the_picture_or_its_orientation(order):
 
 
 @pytest.mark.parametrize(("kind", "value"), [(3, 0), (3, 9), (4, 2**31), (2, 0x36), (7, 6), (11, 6)])
-def test_an_orientation_that_is_none_leaves_the_picture_as_it_is(kind, value):
+def test_an_invalid_orientation_is_ignored(kind, value):
     entry = struct.pack("<HHII", 0x0112, kind, 1, value)
     described = exif(1).replace(struct.pack("<HHIHH", 0x0112, 3, 1, 1, 0), entry)
     np.testing.assert_array_equal(rgb_pixels(file_of("PNG", described)), PIXELS)
@@ -104,7 +104,7 @@ def test_an_orientation_in_any_whole_number_counts(kind, letter):
     np.testing.assert_array_equal(rgb_pixels(file_of("PNG", described)), UPRIGHT[6](PIXELS))
 
 
-def test_an_orientation_that_only_xmp_knows_counts():
+def test_an_orientation_given_only_in_xmp_is_applied():
     about = b"XML:com.adobe.xmp\0\0\0\0\0<rdf tiff:Orientation='6'/>"
     content = png(ROWS, 6, 8, RGB, chunk(b"iTXt", about))
     np.testing.assert_array_equal(rgb_pixels(content), UPRIGHT[6](PIXELS))
@@ -129,7 +129,7 @@ ODD_CHUNKS = {
 
 
 @pytest.mark.parametrize("odd", ODD_CHUNKS.values(), ids=ODD_CHUNKS)
-def test_no_odd_chunk_costs_the_picture_or_its_orientation(odd):
+def test_invalid_png_chunks_lose_neither_picture_nor_orientation(odd):
     content = png(ROWS, 6, 8, RGB, odd, chunk(b"eXIf", exif(6)))
     np.testing.assert_array_equal(rgb_pixels(content), UPRIGHT[6](PIXELS))
 
@@ -153,7 +153,7 @@ ODD_SEGMENTS = {
 
 
 @pytest.mark.parametrize("odd", ODD_SEGMENTS.values(), ids=ODD_SEGMENTS)
-def test_no_odd_segment_of_a_jpeg_costs_the_picture(odd):
+def test_invalid_jpeg_segments_do_not_lose_the_picture(odd):
     plain = file_of("JPEG", exif(1), quality=100)
     np.testing.assert_array_equal(rgb_pixels(plain[:2] + odd + plain[2:]), rgb_pixels(plain))
 
@@ -169,7 +169,7 @@ def test_a_profile_of_megabytes_is_applied():
     assert (found[0] != PIXELS).any()
 
 
-def test_pixels_that_are_damaged_are_refused_whatever_else_is_odd():
+def test_damaged_pixels_are_refused_with_any_metadata():
     content = png(ROWS, 6, 8, RGB, ODD_CHUNKS["a text whose checksum is wrong"])
     for cut in range(60, len(content) - 20, 5):
         with pytest.raises(UnusableImageError, match=r"^unreadable: "):

@@ -98,7 +98,7 @@ def test_another_command_into_the_same_folder_is_refused(pictures, shards):
         prepare(config(pictures, shards, size=12))
 
 
-def test_a_source_that_changed_since_is_noticed(pictures, tmp_path):
+def test_a_changed_source_is_noticed(pictures, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for number, path in enumerate(sorted(pictures.rglob("*.png"))[:3]):
@@ -109,13 +109,13 @@ def test_a_source_that_changed_since_is_noticed(pictures, tmp_path):
         prepare(config(source, tmp_path / "out"))
 
 
-def test_a_folder_of_other_things_is_not_written_into(pictures, tmp_path):
+def test_a_folder_with_other_files_is_not_written_to(pictures, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match=r"not empty \(found thesis.tex\)"):
         prepare(config(pictures, tmp_path))
 
 
-def test_what_cannot_be_used_is_counted_and_named(tmp_path):
+def test_unusable_files_are_counted_and_named(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for name, side in (("big.png", 20), ("small.png", 9), ("twin.png", 20)):
@@ -154,7 +154,7 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(pictures, tmp_path, na
 @pytest.mark.parametrize(
     ("name", "value", "least"), [("size", 0, 1), ("shard_samples", 0, 1), ("workers", -2, 0)]
 )
-def test_a_number_out_of_range_is_refused_with_the_least_value_that_is_allowed(
+def test_a_number_out_of_range_is_refused_with_the_smallest_allowed_value(
     pictures, tmp_path, name, value, least
 ):
     with pytest.raises(UserError, match=f"^{name}={value} must be at least {least}$"):
@@ -175,7 +175,7 @@ def test_grey_webp_does_not_exist(pictures, tmp_path):
         prepare(config(pictures, tmp_path, mode="grey", format="webp"))
 
 
-def test_a_full_disk_leaves_no_half_file_and_says_what_to_do(pictures, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_file_and_says_what_to_do(pictures, tmp_path, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(28, os.strerror(28))
 
@@ -213,7 +213,7 @@ def about_every_sample(folder: Path) -> list[dict]:
     return [about for shard in range(len(reader.index.shards)) for about in reader.metadata(shard)]
 
 
-def test_a_sample_says_where_it_comes_from_its_class_and_both_sizes(tmp_path):
+def test_a_sample_records_its_source_class_and_both_sizes(tmp_path):
     source = tmp_path / "source"
     for name, size in (("owl/a.png", (40, 20)), ("ant/b.png", (16, 30))):
         (source / name).parent.mkdir(parents=True)
@@ -278,7 +278,7 @@ def test_a_source_that_cannot_be_used_leaves_the_folder_free_for_the_next_comman
     assert len(prepare(config(archive, tmp_path / "out")).index) == 50
 
 
-def test_a_source_that_is_away_for_a_while_costs_no_finished_shard(pictures, tmp_path):
+def test_a_temporarily_missing_source_loses_no_finished_shard(pictures, tmp_path):
     archive = as_compressed_tar(pictures, tmp_path)
     with pytest.raises(StoppedError):
         prepare(config(archive, tmp_path / "out"), stop_after(24))

@@ -70,7 +70,7 @@ def started_quietly(source: Path, output: Path, before: str = "") -> Started:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_with_workers_nothing_stays_behind_and_the_next_run_ends_the_same(
+def test_a_stop_with_workers_leaves_no_processes_and_the_next_run_ends_the_same(
     source, expected, tmp_path, stop
 ):
     if stop is signal.SIGINT:
@@ -112,7 +112,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2)
 """
 
 
-def test_where_no_more_can_be_written_the_half_shard_goes_and_the_same_command_continues_with_room(
+def test_a_full_disk_removes_the_partial_shard_and_the_command_continues_with_room(
     source, expected, tmp_path
 ):
     shard = next(content for name, content in expected.items() if name.endswith(".tar"))
@@ -156,7 +156,7 @@ def test_memory_does_not_grow_with_the_bytes_of_the_images(tmp_path):
     assert many - few < 4  # the images hold 70 MB more
 
 
-def test_a_large_photograph_takes_its_decoded_pixels_once_and_a_large_jpeg_hardly_anything(tmp_path):
+def test_a_large_photograph_needs_memory_for_its_pixels_once_and_a_large_jpeg_little(tmp_path):
     side = 5000
     decoded = 4 * side**2 / 2**20
 

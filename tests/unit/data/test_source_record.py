@@ -169,7 +169,7 @@ def test_an_interrupted_run_keeps_its_shards_unless_their_pictures_were_edited(p
 
 
 @pytest.mark.parametrize(("seconds", "is_doubted"), [(1000, False), (3000, True)])
-def test_a_set_of_an_earlier_version_is_reused_and_doubted_where_the_source_is_newer(
+def test_a_set_of_an_earlier_version_is_reused_with_a_warning_if_the_source_is_newer(
     plain, seconds, is_doubted
 ):
     made(plain)
@@ -183,7 +183,7 @@ def test_a_set_of_an_earlier_version_is_reused_and_doubted_where_the_source_is_n
     assert any("prepare it anew" in note for note in again.notes) == is_doubted
 
 
-def test_what_was_found_is_kept_and_said_again(plain):
+def test_reported_facts_are_stored_and_reported_again(plain):
     (plain.root / "pictures/0/notes.rst").write_text("x")
     first, again = made(plain), made(plain)
     assert first.notes == again.notes == ["2 classes (0, 1)", "passed over: 1 file (1 .rst): 0/notes.rst"]
@@ -191,7 +191,7 @@ def test_what_was_found_is_kept_and_said_again(plain):
     assert (record["notes"], record["passed_over"]) == (first.notes, {".rst": 1})
 
 
-def test_one_picture_under_two_classes_is_pointed_out(plain):
+def test_one_picture_in_two_classes_is_reported(plain):
     plain.edit(1, 0)
     assert made(plain).notes[1:] == [
         "1 of the duplicates have another class than the first picture of their content, which is kept: 1/1.bmp (1) is "

@@ -64,7 +64,7 @@ make_synthetic_shards(pathlib.Path(sys.argv[1]), 12, 16, 1)
 
 @pytest.mark.processes
 @pytest.mark.parametrize("record", ["job.json", "part-000000.json"])
-def test_a_set_that_another_process_finishes_meanwhile_is_taken_as_it_is(tmp_path, monkeypatch, record):
+def test_a_set_finished_by_another_process_meanwhile_is_used(tmp_path, monkeypatch, record):
     """The other one clears the records away while this one is writing one."""
     folder, fsync, others = tmp_path / "shards", os.fsync, []
 
@@ -81,7 +81,7 @@ def test_a_set_that_another_process_finishes_meanwhile_is_taken_as_it_is(tmp_pat
     assert contents[0] == contents[1]
 
 
-def test_records_that_vanish_from_an_unfinished_set_are_missed(tmp_path, monkeypatch):
+def test_records_deleted_from_an_unfinished_set_are_noticed(tmp_path, monkeypatch):
     folder, fsync = tmp_path / "shards", os.fsync
 
     def vanish(descriptor):

@@ -41,7 +41,7 @@ def test_after_one_half_life_of_images_half_of_the_old_average_is_left():
     torch.testing.assert_close(averages.tensors["ema"][0], torch.full((3,), 0.5))
 
 
-def test_a_batch_weighs_as_much_as_its_images_whatever_its_size():
+def test_a_batch_is_weighted_by_its_number_of_images():
     once = half_life_decay(OLD, 10**6, batch=64)
     assert half_life_decay(OLD, 10**6, batch=16) ** 4 == pytest.approx(once)
 
@@ -90,7 +90,7 @@ def test_width_and_exponent_are_two_names_of_one_profile(gamma):
 
 
 @pytest.mark.parametrize("sigma_rel", [0.03, 0.05, 0.10, 0.20])
-def test_a_profile_is_as_wide_as_it_is_called(sigma_rel):
+def test_the_width_of_a_profile_is_its_sigma_rel(sigma_rel):
     gamma = gamma_of(sigma_rel)
 
     def moment(power):
@@ -151,7 +151,7 @@ def test_bfloat16_weights_are_averaged_in_float32():
     torch.testing.assert_close(averages.tensors["ema"][0], expected, rtol=1e-4, atol=0)
 
 
-def test_a_rank_that_owns_nothing_averages_nothing():
+def test_a_rank_with_an_empty_shard_has_no_averages():
     Averages([], ["ema"]).update({"ema": 0.5})
 
 
@@ -232,7 +232,7 @@ def test_a_profile_has_the_exponent_of_its_width():
 
 @pytest.mark.parametrize("places", [(1.0,), (0.5, 1.0), (0.3, 0.6, 1.0)])
 @pytest.mark.parametrize("sigma_rel", [0.02, 0.075, 0.2])
-def test_a_weight_that_stands_still_is_its_own_average_however_few_were_stored(places, sigma_rel):
+def test_the_average_of_a_constant_weight_is_the_weight_for_any_number_stored(places, sigma_rel):
     known = [profile(width, place) for width in (0.05, 0.10) for place in places]
     assert coefficients(known, profile(sigma_rel, 1.0)).sum() == pytest.approx(1.0, abs=1e-9)
 

@@ -17,7 +17,7 @@ def place():
     return lambda rank: Ranks(rank=rank, world_size=3, local_rank=rank, master_port=port)
 
 
-def test_all_meet_in_whatever_order_they_come(place):
+def test_ranks_meet_in_any_order_of_arrival(place):
     stores = {}
 
     def come(rank):
@@ -33,12 +33,12 @@ def test_all_meet_in_whatever_order_they_come(place):
     assert [stores[rank].get("word") for rank in range(3)] == [b"heard"] * 3
 
 
-def test_those_that_do_not_come_are_named(place):
+def test_missing_ranks_are_named(place):
     with pytest.raises(UserError, match=r"rank 1, 2 of 3 did not come within 0 s \(engine.join_seconds\)"):
         rendezvous(place(0), 0.2)
 
 
-def test_a_first_rank_that_does_not_come_is_named_with_its_address(place):
+def test_a_missing_rank_0_is_reported_with_its_address(place):
     with pytest.raises(UserError, match=r"rank 2 cannot reach rank 0 at 127.0.0.1:\d+"):
         rendezvous(place(2), 0.2)
 
@@ -55,7 +55,7 @@ def meet_alone(ranks):
 
 
 @pytest.mark.processes
-def test_a_training_whose_other_rank_never_starts_ends_and_says_so(tmp_path):
+def test_a_training_whose_other_rank_never_starts_ends_with_a_message(tmp_path):
     options = [
         "experiment=smoke",
         "stage=auxiliary",

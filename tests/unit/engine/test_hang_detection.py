@@ -37,10 +37,10 @@ def named(*sights):
 
 
 class TestWhoIsNamed:
-    def test_nobody_while_all_are_in_time(self):
+    def test_no_rank_while_all_are_within_their_limits(self):
         assert named(sight(0, "data", seconds=99), sight(1, "step", seconds=99)) is None
 
-    def test_the_rank_whose_data_does_not_come_not_those_that_wait_for_it_in_the_step(self):
+    def test_the_rank_that_waits_for_data_not_those_that_wait_for_it(self):
         waiting = [sight(rank, "step", beats=2, seconds=150) for rank in (0, 2, 3)]
         assert named(*waiting, sight(1, "data", beats=1, seconds=150)) == ("stall", [1])
 
@@ -48,20 +48,20 @@ class TestWhoIsNamed:
         behind = sight(1, "saving", steps=6, beats=3, seconds=600)
         assert named(sight(0, "data", steps=7, beats=1, seconds=600), behind) == ("stall", [1])
 
-    def test_nobody_while_the_others_wait_for_a_save_within_its_limit(self):
+    def test_no_rank_while_the_others_wait_for_a_save_within_its_limit(self):
         saving, waiting = sight(0, "saving", steps=6, beats=3, seconds=450), sight(1, "step", seconds=450)
         assert named(saving, waiting) is None
 
-    def test_nobody_while_the_first_step_compiles(self):
+    def test_no_rank_while_the_first_step_compiles(self):
         assert named(sight(0, "step", steps=0, seconds=900), sight(1, "step", steps=0, seconds=900)) is None
         assert named(sight(0, "step", steps=0, seconds=1001)) == ("stall", [0])
 
-    def test_all_where_all_stand_at_the_same_place(self):
+    def test_all_ranks_are_named_if_all_hang_at_the_same_point(self):
         found = find_trouble([sight(0, "step", seconds=101), sight(1, "step", seconds=100)], LIMITS)
         assert (found.kind, found.ranks) == ("stall", [0, 1])
         assert "same place" in found.sentence
 
-    def test_a_silent_rank_however_far_it_was(self):
+    def test_a_silent_rank_is_named_even_if_it_was_ahead(self):
         ahead = sight(1, "step", steps=8, unchanged=61)
         assert named(sight(0, "step"), ahead) == ("rank_silent", [1])
 
@@ -79,7 +79,7 @@ class TestWhoIsNamed:
         assert "rank 1 on node1 (data for 120 s, 7 steps done)" in found.sentence
 
 
-def test_torn_heartbeats_are_no_heartbeats(tmp_path):
+def test_incomplete_heartbeats_are_ignored(tmp_path):
     beat = sight(0, "step").heartbeat
     write_heartbeat(tmp_path, beat)
     assert read_heartbeat(tmp_path, 0, "a") == beat
@@ -97,13 +97,13 @@ def books(tmp_path):
     return [TroubleBook(tmp_path, "session") for _ in range(2)]
 
 
-def test_the_first_to_write_tells_everybody(books):
+def test_the_first_error_written_is_read_by_all_ranks(books):
     assert [book.write(TROUBLE) for book in books] == [True, False]
     assert [book.next() for book in books] == [TROUBLE] * 2
     assert [book.next() for book in books] == [None] * 2
 
 
-def test_a_disk_that_was_full_for_a_moment_leaves_nothing_in_the_way(books, monkeypatch):
+def test_a_temporarily_full_disk_does_not_block_later_writes(books, monkeypatch):
     class Full:
         def __init__(self, handle, mode):
             os.close(handle)

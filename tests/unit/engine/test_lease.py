@@ -77,29 +77,29 @@ def takes(path, mine):
 
 
 class TestWhoMayTakeIt:
-    def test_whoever_comes_first(self, path):
+    def test_is_taken_by_the_first_start(self, path):
         assert takes(path, record())
 
-    def test_whoever_comes_after_it_was_given_back(self, path):
+    def test_is_taken_after_it_was_released(self, path):
         assert takes(path, record())
         assert read_lease(path).is_given_back
         assert takes(path, record())
 
-    def test_whoever_finds_that_its_holder_is_dead_at_once(self, path):
+    def test_is_taken_at_once_if_the_holder_is_dead(self, path):
         put(path, record(pid=dead_process()))
         assert takes(path, record())  # three intervals would be a month
 
-    def test_whoever_sees_it_stand_still_for_three_intervals(self, path):
+    def test_is_taken_if_it_is_not_renewed_for_three_intervals(self, path):
         put(path, elsewhere(interval=SOON))
         started = time.monotonic()
         assert takes(path, record())
         assert time.monotonic() - started >= 3 * SOON
 
-    def test_whoever_finds_a_file_that_a_disk_has_spoilt(self, path):
+    def test_is_taken_if_the_file_is_damaged(self, path):
         path.write_text('{"token": "a", ')
         assert takes(path, record())
 
-    def test_a_later_start_of_the_same_job_even_if_it_is_live(self, path):
+    def test_is_taken_by_a_later_start_of_the_same_job_even_if_the_holder_is_alive(self, path):
         with Lease(path, record("77", restart=1, interval=SOON), leave=lambda status: None):
             assert takes(path, record("77", restart=2))
 
@@ -107,7 +107,7 @@ class TestWhoMayTakeIt:
         "newcomer", [record(), record("78", restart=2), record("77", restart=1), record("77", restart=0)],
         ids=["no job", "another job", "the same start", "an earlier start"],
     )  # fmt: skip
-    def test_nobody_else_while_it_is_renewed(self, path, newcomer):
+    def test_is_not_taken_while_it_is_renewed(self, path, newcomer):
         with Lease(path, record("77", restart=1, interval=SOON)) as lease:
             with pytest.raises(UserError, match="is being trained by SLURM job 77, process") as refused:
                 Lease(path, newcomer).__enter__()
@@ -115,7 +115,7 @@ class TestWhoMayTakeIt:
         assert "scancel 77" in str(refused.value)
         assert f"touch {path.parent}/stop" in str(refused.value)
 
-    def test_one_of_two_that_come_at_the_same_moment(self, path):
+    def test_is_taken_by_only_one_of_two_simultaneous_starts(self, path):
         with Lease(path, record()) as first:
             put(path, record())  # the second one saw no lease either
             with pytest.raises(LeaseLostError):
@@ -123,7 +123,7 @@ class TestWhoMayTakeIt:
 
 
 class TestATakeover:
-    def test_the_older_one_notices_leaves_and_is_waited_for(self, path):
+    def test_the_old_session_notices_and_exits_and_the_new_one_waits(self, path):
         left = []
         with Lease(path, record("77", interval=SOON), leave=left.append) as older:
             with Lease(path, record("77", restart=1)) as newer:
@@ -133,7 +133,7 @@ class TestATakeover:
                 assert newer.confirm()
             assert [file.name for file in path.parent.iterdir()] == ["lease.json"]
 
-    def test_one_that_leaves_in_time_is_not_ended(self, path):
+    def test_an_old_session_that_exits_in_time_is_not_killed(self, path):
         left = []
         with Lease(path, record("77", interval=SOON), leave=left.append) as older:
             put(path, record("77", restart=1))
@@ -141,7 +141,7 @@ class TestATakeover:
         older.thread.join()
         assert left == []
 
-    def test_nothing_the_older_one_does_touches_the_newer_ones_lease(self, path):
+    def test_the_old_session_cannot_change_the_new_lease(self, path):
         with Lease(path, record("77"), leave=lambda status: None) as older:
             newer = record("77", restart=1)
             put(path, newer)
@@ -150,13 +150,13 @@ class TestATakeover:
             assert not older.confirm()
         assert read_lease(path) == newer
 
-    def test_one_that_is_silent_is_waited_for_three_intervals(self, path):
+    def test_a_silent_holder_is_waited_for_three_intervals(self, path):
         put(path, elsewhere(job="77", interval=SOON))
         started = time.monotonic()
         assert takes(path, record("77", restart=1))
         assert time.monotonic() - started >= 3 * SOON
 
-    def test_one_that_is_dead_is_not_waited_for(self, path):
+    def test_a_dead_holder_is_not_waited_for(self, path):
         put(path, record("77", pid=dead_process()))
         assert takes(path, record("77", restart=1))
 
@@ -166,19 +166,19 @@ class TestHolding:
         with Lease(path, record(interval=SOON)):
             assert wait_until(lambda: read_lease(path).renewals >= 3, seconds=10)
 
-    def test_a_pause_in_which_nobody_came_costs_nothing(self, lease, clock, path):
+    def test_after_a_pause_without_a_takeover_the_lease_is_kept(self, lease, clock, path):
         clock.now = 1000.0
         assert lease.holds()
         assert read_lease(path).renewals == 1
 
-    def test_a_pause_in_which_somebody_came_costs_the_lease(self, lease, clock, path):
+    def test_after_a_pause_with_a_takeover_the_lease_is_lost(self, lease, clock, path):
         put(path, elsewhere())
         clock.now = 29.0
         assert lease.holds()  # did not look: nobody believes yet that it is abandoned
         clock.now = 30.0
         assert not lease.holds()
 
-    def test_a_file_that_cannot_be_written_costs_it_after_three_intervals(self, lease, clock, path):
+    def test_a_file_that_cannot_be_written_loses_the_lease_after_three_intervals(self, lease, clock, path):
         with path.open() as read_only:
             os.dup2(read_only.fileno(), lease.descriptor)
         clock.now = 29.0
@@ -186,13 +186,13 @@ class TestHolding:
         clock.now = 30.0
         assert not lease.confirm()
 
-    def test_a_disk_that_hangs_costs_it_after_three_intervals(self, path, clock):
+    def test_a_disk_that_hangs_loses_the_lease_after_three_intervals(self, path, clock):
         with Lease(path, record(interval=SOON), clock) as lease, lease.lock:  # held by the renewal that hangs
             assert lease.holds()
             clock.now = 3 * SOON
             assert not lease.holds()
 
-    def test_whoever_removes_the_file_ends_the_run(self, lease, path):
+    def test_deleting_the_file_ends_the_run(self, lease, path):
         path.unlink()
         assert not lease.confirm()
 
@@ -203,7 +203,7 @@ class TestHolding:
         with pytest.raises(LeaseLostError):
             lease.fence()
 
-    def test_only_the_first_rank_touches_the_file(self, path):
+    def test_only_rank_0_writes_the_file(self, path):
         with leased(path, is_first=False) as everyones:
             assert isinstance(everyones, NoLease)
             assert everyones.holds()
@@ -212,12 +212,12 @@ class TestHolding:
         with leased(path, is_first=True) as lease:
             assert read_lease(path) == lease.record
 
-    def test_a_renewal_leaves_nothing_of_the_one_before(self):
+    def test_a_renewal_overwrites_the_previous_record_completely(self):
         assert {len(encoded(record(renewals=number))) for number in (0, 10**9)} == {1024}
 
 
 class TestWhatAStartWithoutALeaseDoes:
-    def test_it_votes_to_leave_whatever_else_was_asked(self, tmp_path):
+    def test_it_votes_to_exit_with_precedence_over_other_requests(self, tmp_path):
         stop = StopRequest(file=tmp_path / "stop")
         stop.file.touch()
         assert stop.vote() is StopReason.STOP_FILE

@@ -113,7 +113,7 @@ def test_accumulated_micro_batches_are_one_big_batch(data, micro_batch):
     assert_same_weights(whole.weights, parts.weights, rtol=1e-4, atol=1e-6)  # only the order of sums differs
 
 
-def test_a_rate_of_zero_leaves_the_weights_alone(data):
+def test_a_learning_rate_of_zero_does_not_change_the_weights(data):
     engine = engine_of(Tiny())
     train(engine, data, factor=0.0)
     assert_same_weights(engine.weights, Tiny(), rtol=0, atol=0)
@@ -133,7 +133,7 @@ def test_a_loaded_state_continues_bit_for_bit(data):
         assert torch.equal(found.tensors[name], tensor), name
 
 
-def test_a_state_taken_is_not_changed_by_further_training(data):
+def test_a_captured_state_is_not_changed_by_further_training(data):
     engine = engine_of(Tiny())
     train(engine, data, slice(0, 1))
     state = engine.state()
@@ -164,7 +164,7 @@ def test_averages_follow_their_own_decays(data):
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
-def test_a_step_without_a_finite_gradient_changes_nothing_and_the_next_one_goes_on(data, poison):
+def test_a_step_without_a_finite_gradient_changes_nothing_and_training_continues(data, poison):
     engine, undisturbed = engine_of(Tiny()), engine_of(Tiny())
     train(engine, data, slice(0, 2))
     engine.backward(loss_of(engine.module, data[0][2], data[1][2]) * poison)
@@ -177,7 +177,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_the_next_one_goes_
     assert engine.state().steps == 5
 
 
-def test_moments_and_averages_that_nobody_saved_start_from_zero_and_from_the_weights(data):
+def test_moments_and_averages_that_were_not_saved_start_from_zero_and_the_weights(data):
     trained, engine = engine_of(Tiny()), engine_of(Tiny(seed=7))
     train(trained, data)
     whole = whole_state(trained)

@@ -55,7 +55,7 @@ def test_plain_training_holds_what_torch_holds():
 @pytest.mark.parametrize(
     ("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)], ids=lambda value: str(value)
 )
-def test_what_stands_is_what_the_zero_paper_counts(stage, gigabytes):
+def test_the_state_has_the_size_of_the_zero_paper(stage, gigabytes):
     """Figure 1 of arXiv:1910.02054: 7.5 billion parameters on 64 GPUs, K = 12, without averages."""
     config = zero(stage) if stage else PLAIN  # its stage 0 has 2 + 2 + 12 bytes, ours 4 + 4 + 8
     assert held(MANY, config, 64, averages=0).standing / 1e9 == pytest.approx(gigabytes, abs=0.05)
@@ -79,19 +79,19 @@ def test_more_gpus_never_hold_more_each(stage):
     assert peaks == sorted(peaks, reverse=True)
 
 
-def test_activations_and_the_optimizers_copy_are_never_there_at_once():
+def test_peak_memory_does_not_add_activations_and_the_optimizers_copy():
     alone = held(1_000, zero(1), 1)
     beside = held(1_000, zero(1), 1, activations=500)
     assert alone.peak == alone.standing + 4 * 1_000  # float32 gradients; the bucket is smaller
     assert beside.peak == beside.standing + max(beside.buffers + 500, 4 * 1_000)
 
 
-def test_buckets_are_no_larger_than_what_they_carry():
+def test_buckets_are_not_larger_than_the_gradients():
     assert held(1_000, zero(2), 1).buffers == 2 * 1_000
     assert held(10**9, zero(2), 1).buffers == 2 * BUCKET_ELEMENTS
 
 
-def test_a_frozen_parent_is_whole_on_every_rank():
+def test_a_frozen_parent_is_complete_on_every_rank():
     with_parent, without = (held(1_000, zero(3), 8, frozen=count) for count in (100, 0))
     assert with_parent.weights - without.weights == 4 * 100
 
@@ -102,11 +102,11 @@ def test_the_reserve_and_the_plain_model_make_up_the_engines_memory():
     assert reserved_bytes(1_000, held(1_000, zero(3), 1_000)) == 0  # never less than nothing
 
 
-def test_a_checkpoint_holds_weights_moments_and_averages_once_whatever_the_ranks():
+def test_a_checkpoint_holds_weights_moments_and_averages_once_for_any_number_of_ranks():
     assert saved_bytes(1_000, averages=3) == 4 * 1_000 * (1 + 2 + 3)
 
 
-def test_the_best_weights_lie_in_host_memory_and_once_more_where_a_checkpoint_is_written_from():
+def test_best_weights_are_held_in_host_memory_and_once_more_during_a_save():
     for stage in (0, 2):
         best, last = (held(1_000, zero(stage), 4, keeps_best=keeps) for keeps in (True, False))
         assert best.standing == last.standing
@@ -147,24 +147,24 @@ class SimulatedGpu(DeviceMemory):
 
 
 @pytest.mark.parametrize(("share", "expected"), [(96, [96, 48, 24, 12, 6, 3]), (1, [1]), (7, [7])])
-def test_a_share_is_halved_as_long_as_it_stays_whole(share, expected):
+def test_a_share_is_halved_while_it_is_even(share, expected):
     assert halves(share) == expected
 
 
 @pytest.mark.parametrize(("room", "fitting"), [(64_000, 64), (63_999, 32), (16_000, 16), (1_000, 1)])
-def test_the_largest_that_fits_beside_the_reserve_is_chosen(room, fitting):
+def test_the_largest_that_fits_with_the_reserve_is_chosen(room, fitting):
     gpu = SimulatedGpu(room + 500)
     assert fit_micro_batch(64, gpu.trial, 500, gpu) == fitting
     assert gpu.tried == [n for n in halves(64) if n >= fitting]
     assert gpu.freed == len(gpu.tried)  # after failures and after the success
 
 
-def test_all_ranks_take_what_the_tightest_one_can():
+def test_all_ranks_use_the_micro_batch_that_fits_on_every_rank():
     gpu = SimulatedGpu(70_000)
     assert fit_micro_batch(64, gpu.trial, 0, gpu, agree=lambda mine: min(mine, 16)) == 16
 
 
-def test_where_not_even_the_smallest_fits_the_ways_out_are_named():
+def test_if_not_even_the_smallest_fits_remedies_are_named():
     gpu = SimulatedGpu(2_999)
     with pytest.raises(
         UserError, match=r"micro-batch of 3 does not fit cuda:0.*activation_checkpointing=true"
@@ -172,19 +172,19 @@ def test_where_not_even_the_smallest_fits_the_ways_out_are_named():
         fit_micro_batch(12, gpu.trial, 0, gpu)
 
 
-def test_a_rank_whose_reserve_alone_is_too_large_tells_the_others_so():
+def test_a_rank_whose_reserve_alone_does_not_fit_reports_it_to_the_others():
     gpu, proposals = SimulatedGpu(100), []
     with pytest.raises(UserError, match="does not fit"):
         fit_micro_batch(8, gpu.trial, 101, gpu, agree=lambda mine: proposals.append(mine) or mine)
     assert proposals == [0]  # it takes part in the agreement before it ends
 
 
-def test_on_a_cpu_the_whole_share_is_taken_untried():
+def test_on_a_cpu_the_whole_share_is_used_without_a_trial():
     cpu = DeviceMemory(torch.device("cpu"))
     assert fit_micro_batch(64, lambda samples: pytest.fail("tried"), 0, cpu) == 64
 
 
-def test_errors_other_than_memory_are_not_taken_for_it():
+def test_errors_other_than_out_of_memory_are_raised():
     def trial(samples):
         raise RuntimeError("shapes")
 
@@ -192,7 +192,7 @@ def test_errors_other_than_memory_are_not_taken_for_it():
         fit_micro_batch(8, trial, 0, SimulatedGpu(100))
 
 
-def test_nothing_of_a_failed_trial_is_left_when_memory_is_given_back():
+def test_a_failed_trial_frees_all_its_memory():
     left = []
 
     class Watching(SimulatedGpu):

@@ -27,7 +27,7 @@ def test_auto_is_bfloat16_only_where_the_processor_multiplies_in_it(monkeypatch,
 
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16"])
-def test_a_named_precision_is_taken_at_its_word(asked):
+def test_an_explicit_precision_is_used(asked):
     assert choose_precision(asked, CPU) == asked
 
 

@@ -53,7 +53,7 @@ def test_a_given_master_address_needs_no_scontrol(monkeypatch):
     assert find_ranks(SLURM | {"MASTER_ADDR": "here", "MASTER_PORT": "9"}) == Ranks(3, 4, 1, "here", 9)
 
 
-def test_without_scontrol_the_way_out_is_named(monkeypatch):
+def test_without_scontrol_a_remedy_is_named(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"gpu\[03-04\].*MASTER_ADDR"):
         find_ranks(SLURM)
@@ -76,7 +76,7 @@ def test_a_single_task_of_srun_has_all_the_work_and_needs_no_address_of_others(m
     assert find_ranks(alone).master_addr == "127.0.0.1"
 
 
-def test_the_place_is_handed_on_as_torchrun_would():
+def test_ranks_get_the_variables_that_torchrun_would_set():
     assert find_ranks(Ranks(5, 8, 1, "node7", 1234).environment()) == Ranks(5, 8, 1, "node7", 1234)
 
 
@@ -90,11 +90,11 @@ def tasks(number: int, count: int, local: int) -> dict[str, str]:
     return dict(zip(names, map(str, (number, count, local, 0)), strict=True))
 
 
-def test_nobody_else_means_all_of_it():
+def test_without_variables_a_process_has_all_the_work():
     assert find_share({}) == Share(rank=0, ranks=1, local_rank=0)
 
 
-def test_torchrun_says_it_all():
+def test_torchruns_variables_take_precedence():
     env = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
     assert find_share(env) == Share(5, 8, 1)
 
@@ -132,6 +132,6 @@ def test_a_device_that_pytorch_does_not_know_is_refused():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there_is_refused_with_the_way_out():
+def test_a_missing_gpu_is_refused_with_a_remedy():
     with pytest.raises(UserError, match=r"device=cuda .*sees no CUDA GPU.*device=auto"):
         choose_device("cuda")

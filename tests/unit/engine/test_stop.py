@@ -44,7 +44,7 @@ class Job:
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
-def test_a_stop_signal_raises_the_flag_and_lets_the_work_go_on(number):
+def test_a_stop_signal_sets_the_flag_and_work_continues(number):
     with StopRequest() as stop:
         assert stop.vote() is StopReason.NONE
         signal.raise_signal(number)
@@ -63,7 +63,7 @@ with StopRequest() as stop:
 
 
 @pytest.mark.processes
-def test_a_second_ctrl_c_ends_the_process_even_where_it_waits_for_others_in_foreign_code():
+def test_a_second_ctrl_c_ends_the_process_even_while_it_waits_in_a_collective():
     process = Started([sys.executable, "-c", WAITING])
     process.wait_until(lambda: "ready" in process.output())
     for _ in range(2):
@@ -86,7 +86,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.processes
-def test_a_second_ctrl_c_interrupts_python_at_once_whatever_came_before():
+def test_a_second_ctrl_c_interrupts_python_at_once_after_any_first_request():
     process = Started([sys.executable, "-c", AT_WORK])
     process.wait_until(lambda: "stop.signal=None" in process.output())
     process.send(signal.SIGTERM)
@@ -149,7 +149,7 @@ def test_every_reason_ends_the_process_with_a_status_of_its_own():
 
 
 class TestTheStopFile:
-    def test_is_looked_for_at_once_and_then_once_a_second(self, tmp_path):
+    def test_is_checked_at_once_and_then_every_second(self, tmp_path):
         clock = Clock()
         stop = StopRequest(tmp_path / "stop", clock=clock)
         assert stop.vote() is StopReason.NONE
@@ -174,7 +174,7 @@ class TestTheStopFile:
         assert not (tmp_path / "stop").exists()
         assert StopRequest(tmp_path / "stop").vote() is StopReason.NONE
 
-    def test_stays_where_another_reason_stopped_the_run_before_it_was_seen(self, tmp_path):
+    def test_is_kept_if_another_reason_stopped_the_run_before_it_was_read(self, tmp_path):
         stop = StopRequest(tmp_path / "stop", clock=Clock())
         assert stop.vote() is StopReason.NONE
         (tmp_path / "stop").touch()
@@ -190,7 +190,7 @@ class TestTheStopFile:
         assert max(StopReason) is StopReason.LEASE_LOST  # then nothing is written any more: test_lease.py
 
 
-def test_the_wall_time_asks_when_its_deadline_is_near():
+def test_the_wall_time_requests_a_stop_near_its_deadline():
     clock = Clock()
     stop = StopRequest(deadline=Deadline(1000.0, clock, margin_seconds=10, save_seconds=30))
     clock.now = 959.9
@@ -207,7 +207,7 @@ class TestTheHandlerBefore:
         yield calls
         signal.signal(signal.SIGUSR2, before)
 
-    def test_hears_of_its_signal_when_the_state_is_saved(self, calls):
+    def test_is_called_with_its_signal_after_the_state_is_saved(self, calls):
         with StopRequest() as stop:
             signal.raise_signal(signal.SIGUSR2)
             assert calls == []
@@ -215,18 +215,18 @@ class TestTheHandlerBefore:
         assert calls == [signal.SIGUSR2]
 
     @pytest.mark.parametrize("reason", [StopReason.SIGNAL, StopReason.WALL_TIME])
-    def test_hears_of_a_warning_that_another_rank_received_or_the_clock_gave(self, calls, reason):
+    def test_is_called_if_another_rank_was_warned_or_the_wall_time_is_near(self, calls, reason):
         with StopRequest() as stop:
             stop.call_previous_handler(reason)
         assert calls == [signal.SIGUSR2]
 
-    def test_hears_nothing_of_a_stop_file_which_wants_no_continuation(self, calls):
+    def test_is_not_called_for_a_stop_file(self, calls):
         with StopRequest() as stop:
             signal.raise_signal(signal.SIGUSR2)
             stop.call_previous_handler(StopReason.STOP_FILE)
         assert calls == []
 
-    def test_hears_nothing_of_other_signals(self, calls):
+    def test_is_not_called_for_other_signals(self, calls):
         with StopRequest() as stop:
             signal.raise_signal(signal.SIGTERM)  # whose handler before was the default
             stop.call_previous_handler(StopReason.SIGNAL)
@@ -300,7 +300,7 @@ def test_one_slow_step_is_forgotten_after_many_fast_ones():
     assert found.stop_at == 10 * HOUR - 2
 
 
-def test_a_short_job_gives_up_a_tenth_at_most_to_margin_and_guess():
+def test_margin_and_assumed_save_take_at_most_a_tenth_of_a_short_job():
     assert deadline(end=100, margin_seconds=60, save_seconds=60).stop_at == pytest.approx(90)
 
 
@@ -347,7 +347,7 @@ def test_a_run_never_ends_after_the_wall_time_if_nothing_takes_longer_than_seen(
 
 
 class TestTheEnd:
-    def test_is_slurms(self):
+    def test_is_read_from_slurm(self):
         found = find_deadline(StopConfig(), {"SLURM_JOB_END_TIME": "36000"}, started=5, clock=Clock(5))
         assert found.end == 36_000
 
@@ -363,6 +363,6 @@ class TestTheEnd:
     def test_may_not_exist(self):
         assert find_deadline(StopConfig(), {}, started=0) is None
 
-    def test_is_asked_for_in_words_where_slurm_names_none(self, caplog):
+    def test_is_requested_by_a_warning_if_slurm_does_not_give_it(self, caplog):
         assert find_deadline(StopConfig(), {"SLURM_JOB_END_TIME": "UNLIMITED"}, started=0) is None
         assert "stop.wall_minutes" in caplog.text

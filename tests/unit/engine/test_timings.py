@@ -69,7 +69,7 @@ def test_micro_batches_of_one_step_add_up_even_if_one_fails(clock):
     assert timings.samples()["data"] == [3]
 
 
-def test_a_row_holds_the_quantiles_of_its_window_alone(clock):
+def test_a_row_has_the_quantiles_of_its_window_only(clock):
     timings = Timings(clock=clock)
     draw = np.random.default_rng(0)
     for _ in range(2):
@@ -107,12 +107,12 @@ class TestStragglers:
         found = stragglers({"data_p50": data, "work_p50": work, "step_p50": [step] * len(data)}, factor)
         return [str(one) for one in found]
 
-    def test_are_named_for_their_data(self):
+    def test_are_named_if_their_data_is_slow(self):
         assert self.of([0.1, 0.1, 0.4, 0.1], [0.5] * 4) == [
             "rank 2 takes 400 ms a step for waiting for data, the others 100"
         ]
 
-    def test_are_named_for_their_work(self):
+    def test_are_named_if_their_work_is_slow(self):
         assert self.of([0.1] * 3, [0.8, 0.5, 0.5]) == [
             "rank 0 takes 800 ms a step for its own work, the others 500"
         ]
@@ -124,7 +124,7 @@ class TestStragglers:
         assert self.of([0.1, 0.1], [0.5, 0.74]) == []
         assert "rank 1" in self.of([0.1, 0.1], [0.5, 0.74], factor=1.4)[0]
 
-    def test_are_not_named_for_what_is_little_of_a_step(self):
+    def test_are_not_named_for_a_small_part_of_a_step(self):
         assert self.of([0.001, 0.04], [0.5, 0.5]) == []
 
     def test_do_not_exist_on_one_rank(self):
@@ -132,7 +132,7 @@ class TestStragglers:
 
 
 class TestTimedCalls:
-    def test_give_what_the_call_gives(self, clock):
+    def test_return_the_result_of_the_call(self, clock):
         calls = SimpleNamespace(all_reduce=lambda tensor, op=None: (tensor, op))
         time_calls(calls, ["all_reduce", "all_to_all_of_another_version"], HostStopwatch(clock))
         assert calls.all_reduce(1, op=2) == (1, 2)
@@ -191,7 +191,7 @@ class Event:
         return end.at - self.at  # milliseconds
 
 
-def test_on_gpus_the_time_on_the_stream_counts_and_nobody_waits_before_the_window_ends():
+def test_on_gpus_stream_time_is_measured_without_synchronisation_within_a_window():
     events = []
 
     def make_event():

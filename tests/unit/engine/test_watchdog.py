@@ -93,14 +93,14 @@ def test_stacks_hold_the_sentence_and_the_functions_that_run(hanging):
     assert "test_stacks_hold_the_sentence_and_the_functions_that_run" in text
 
 
-def test_ranks_end_themselves_with_a_status_when_nothing_moves_on(hanging):
+def test_hanging_ranks_exit_with_their_status(hanging):
     hanging.pass_time(105 + 195)
     assert hanging.left == {}
     hanging.pass_time(15)
     assert hanging.left == {0: STALLED, 1: STALLED, 2: STALLED}
 
 
-def test_a_run_that_moves_on_is_left_alone_and_a_later_stall_is_told_again(hanging):
+def test_a_run_that_progresses_again_is_not_ended_and_a_later_stall_is_reported_again(hanging):
     hanging.pass_time(120)
     hanging.steps(1)
     hanging.pass_time(90)
@@ -114,7 +114,7 @@ def test_a_run_that_moves_on_is_left_alone_and_a_later_stall_is_told_again(hangi
     assert [[one["rank"] for one in values["ranks"]] for _, _, values in hanging.reports] == [[2], [1]]
 
 
-def test_a_rank_that_falls_silent_is_named_before_the_others_are_late(tmp_path):
+def test_a_silent_rank_is_reported_before_the_limits_of_the_others_are_reached(tmp_path):
     run = Run(tmp_path)
     run.steps(1)
     run.pass_time(10)
@@ -125,7 +125,7 @@ def test_a_rank_that_falls_silent_is_named_before_the_others_are_late(tmp_path):
     assert run.stacks() == ["rank-0.txt", "rank-2.txt"]
 
 
-def test_a_failed_rank_is_named_at_once_and_the_others_end_after_a_grace(tmp_path):
+def test_a_failed_rank_is_reported_at_once_and_the_others_exit_after_a_grace_time(tmp_path):
     run = Run(tmp_path)
     run.steps(1)
     run.pass_time(5)
@@ -139,14 +139,14 @@ def test_a_failed_rank_is_named_at_once_and_the_others_end_after_a_grace(tmp_pat
     assert run.left == {0: 1, 2: 1}
 
 
-def test_a_stop_with_the_state_saved_is_no_failure():
+def test_a_stop_with_a_saved_state_is_not_a_failure():
     assert [ending(SystemExit(code))[0] for code in (None, 0, 75, 79, 80)] == [RankState.DONE] * 5
     assert ending(None)[0] is RankState.DONE
     assert ending(SystemExit(2))[0] is RankState.FAILED
     assert ending(KeyboardInterrupt())[0] is RankState.FAILED
 
 
-def test_what_an_earlier_attempt_left_is_neither_believed_nor_kept(tmp_path):
+def test_files_of_an_earlier_attempt_are_ignored_and_removed(tmp_path):
     earlier = Run(tmp_path)
     earlier.steps(1)
     earlier.pass_time(120)

@@ -90,7 +90,7 @@ def all_but_one(count: int) -> list[torch.Tensor]:
     return [torch.arange(count) != i for i in range(count)]
 
 
-def test_pairing_sees_what_the_separate_errors_would_hide():
+def test_paired_errors_are_smaller_than_separate_ones():
     noise, y = draws(60, 3, seed=4) + 1.0, draws(70, 3, seed=5)
     a, b = measured(noise, y), measured(noise * 1.02, y)
     alone = [(run.influence_x.var() / 60 + run.influence_y.var() / 70).sqrt().item() for run in (a, b)]
@@ -130,7 +130,7 @@ def test_runs_with_other_numbers_of_samples_are_refused(good):
         compare(good, dataclasses.replace(good, influence_x=good.influence_x[1:]))
 
 
-def test_what_is_kept_in_a_file_compares_as_before(good, tmp_path):
+def test_pairs_read_from_a_file_compare_equally(good, tmp_path):
     influence_of = Influence(good.unbiased, good.influence_x, good.influence_y)
     write_influences(tmp_path / "run" / "influence.safetensors", {"mmd": influence_of}, good.record)
     back = read_influences(tmp_path / "run" / "influence.safetensors")["mmd"]
@@ -138,6 +138,6 @@ def test_what_is_kept_in_a_file_compares_as_before(good, tmp_path):
     assert compare(good, back).interval == (0.0, 0.0)
 
 
-def test_a_run_that_was_not_evaluated_is_said_to_be_so(tmp_path):
+def test_a_run_that_was_not_evaluated_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(UserError, match="evaluate that run first"):
         read_influences(tmp_path / "nothing")

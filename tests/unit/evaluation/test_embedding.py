@@ -62,7 +62,7 @@ def test_a_finished_set_is_read_and_not_made_again(tmp_path):
     assert again.made == []
 
 
-def test_a_killed_start_is_continued_where_it_stood(tmp_path):
+def test_a_killed_extraction_continues_where_it_stopped(tmp_path):
     path = tmp_path / "set.safetensors"
     with pytest.raises(UserError):
         made(path, Numbers(broken=12))
@@ -72,7 +72,7 @@ def test_a_killed_start_is_continued_where_it_stood(tmp_path):
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["set.safetensors"]
 
 
-def test_pieces_of_other_images_are_not_taken_for_these(tmp_path):
+def test_features_of_other_images_are_not_reused(tmp_path):
     path = tmp_path / "set.safetensors"
     with pytest.raises(UserError):
         made(path, Numbers("others", broken=12))
@@ -90,7 +90,7 @@ def test_features_of_something_else_are_refused_with_both_fingerprints(tmp_path)
         made(path, Numbers("b"))
 
 
-def test_features_that_are_no_numbers_are_refused_by_the_images_number(tmp_path):
+def test_nonfinite_features_are_refused_with_the_number_of_the_image(tmp_path):
     with pytest.raises(
         UserError, match=r"corner gave features that are not finite for 1 of images 10 to 14.*image 12"
     ):
@@ -137,7 +137,7 @@ class Overtaken(Numbers):
 
 
 @pytest.mark.parametrize("at", [0, 12, COUNT - 1])
-def test_a_set_that_another_command_finishes_meanwhile_is_taken(tmp_path, at):
+def test_a_set_finished_by_another_command_meanwhile_is_used(tmp_path, at):
     """The other command has removed pieces that this one made, and this one has pieces that come too late."""
     path = tmp_path / "set.safetensors"
     images = Overtaken(path, at)
@@ -147,7 +147,7 @@ def test_a_set_that_another_command_finishes_meanwhile_is_taken(tmp_path, at):
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["set.safetensors"]
 
 
-def test_pieces_that_go_while_they_are_joined_or_written_are_not_missed(tmp_path):
+def test_pieces_removed_while_they_are_joined_are_not_needed(tmp_path):
     """The folder is removed after a command looked for the finished set, and while it writes a piece."""
     path = tmp_path / "set.safetensors"
 

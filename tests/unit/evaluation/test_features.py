@@ -86,7 +86,7 @@ def unfused():
     return network
 
 
-def test_efficientnet_sees_pixels_minus_127_over_128(efficientnet, unfused):
+def test_the_input_of_efficientnet_is_pixels_minus_127_over_128(efficientnet, unfused):
     images = drawings(2, 224)  # the network's own size: nothing to resize
     pixels = torch.from_numpy(np.stack([np.asarray(as_pillow(image)) for image in images]))
     with torch.no_grad():
@@ -103,12 +103,12 @@ def test_an_empty_batch_has_no_features(efficientnet):
     assert efficientnet(torch.zeros(0, 1, 64, 64)).shape == (0, efficientnet.dim)
 
 
-def test_weights_that_are_not_there_are_named():
+def test_missing_weights_are_named():
     with pytest.raises(UserError, match=r"features\.path=nowhere\.pt is not a file"):
         build_features(FeaturesConfig(path="nowhere.pt"))
 
 
-def test_a_feature_does_not_depend_on_its_batch(efficientnet):
+def test_features_do_not_depend_on_the_batch(efficientnet):
     images = drawings(18, 64)  # more than go through at a time
     together, alone = efficientnet(images), torch.cat([efficientnet(image) for image in images.split(1)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)  # float32 convolutions
@@ -122,7 +122,7 @@ def test_a_stronger_blur_is_farther_from_the_photographs(efficientnet):
     assert 0 < distances[0] < distances[1] < distances[2]
 
 
-def test_unknown_features_are_refused_with_the_names_there_are():
+def test_unknown_features_are_refused_with_the_known_names():
     with pytest.raises(
         UserError, match=r"'resnet'.*efficientnet-lite0.*clip-vit-l14-336.*inception.*torchscript"
     ):

@@ -66,7 +66,7 @@ def test_preprocessing_is_that_of_the_golden_file(size):
 
 
 @pytest.mark.parametrize("size", [200, 336])
-def test_square_images_go_as_open_clip_itself_would_let_them_in(open_clip, size):
+def test_square_images_are_preprocessed_like_in_open_clip(open_clip, size):
     transform = open_clip.image_transform(336, is_train=False, mean=MEAN, std=STD)
     ours = preprocess(signal(drawn(size)), 336)[0]
     torch.testing.assert_close(ours, transform(Image.fromarray(drawn(size))), atol=1e-6, rtol=0)
@@ -122,7 +122,7 @@ def test_features_are_the_image_embeddings_of_the_weights_in_the_file(saved, arc
     assert extractor.record["features"] == f"open_clip:{architecture}"
 
 
-def test_nobody_is_told_of_random_weights_that_are_replaced_at_once(saved, caplog):
+def test_no_warning_about_random_weights_that_are_replaced_at_once(saved, caplog):
     _, path = saved("tiny-vit")
     caplog.clear()
     build_features(FeaturesConfig(name="open_clip:tiny-vit", path=str(path)))
@@ -135,7 +135,7 @@ def test_weights_are_found_by_name_in_the_folder_that_a_variable_names(saved, mo
     assert build_features(FeaturesConfig(name="open_clip:tiny-vit")).dim == 16
 
 
-def test_an_archive_as_openai_gives_it_is_read_without_its_numbers(saved, tmp_path):
+def test_the_archive_published_by_openai_is_read_without_its_integers(saved, tmp_path):
     network, _ = saved("tiny-vit")
     network.register_buffer("input_resolution", torch.tensor(32))
     shell = torch.nn.Module()  # only the state is read, so the archive's code may be empty
@@ -176,7 +176,7 @@ def test_an_unknown_architecture_is_refused_with_those_near_it(saved):
 
 
 @pytest.mark.parametrize("path", [None, "nowhere.pt"])
-def test_without_weights_it_is_said_where_to_get_them_and_where_to_put_them(path, monkeypatch):
+def test_without_weights_the_message_says_where_to_get_and_put_them(path, monkeypatch):
     monkeypatch.delenv("LEDIFLOW_WEIGHTS", raising=False)
     with pytest.raises(UserError, match=r"ViT-L-14-336px\.pt.*features\.path=FILE.*\$LEDIFLOW_WEIGHTS"):
         build_features(FeaturesConfig(name="clip-vit-l14-336", path=path))

@@ -55,7 +55,7 @@ def test_a_file_without_the_weights_is_named_and_refused(name, content, tmp_path
         build_features(FeaturesConfig(name=name, path=f"{tmp_path}/odd.pt"))
 
 
-def test_safetensors_that_are_none_are_refused(tmp_path):
+def test_invalid_safetensors_are_refused(tmp_path):
     (tmp_path / "odd.safetensors").write_bytes(b"no tensors, no header")
     with pytest.raises(UserError, match=r"odd\.safetensors does not hold the weights of"):
         build_features(FeaturesConfig(name="open_clip:odd-files", path=f"{tmp_path}/odd.safetensors"))
@@ -83,7 +83,7 @@ def scripted(module: nn.Module, path) -> FeaturesConfig:
 
 
 class TestTorchScript:
-    def test_a_module_sees_the_size_mean_and_deviation_it_was_promised(self, tmp_path):
+    def test_a_module_receives_images_of_the_configured_size_mean_and_deviation(self, tmp_path):
         extractor = build_features(scripted(ChannelMeans(), tmp_path / "means.pt"))
         white = torch.ones(2, 1, 40, 40)
         torch.testing.assert_close(extractor(white), torch.tensor([[1.0, 0.75, 0.5]]).expand(2, -1))
@@ -94,7 +94,7 @@ class TestTorchScript:
         with pytest.raises(UserError, match="crop them first"):
             extractor(torch.zeros(1, 3, 10, 30))
 
-    def test_its_name_tells_files_apart(self, tmp_path):
+    def test_its_name_distinguishes_files(self, tmp_path):
         names = {
             build_features(scripted(module, tmp_path / folder / "net.pt")).name
             for folder, module in (("a", ChannelMeans()), ("b", nn.Sequential(ChannelMeans(), nn.ReLU())))
@@ -104,12 +104,12 @@ class TestTorchScript:
         assert all(name.startswith("torchscript:net-") for name in names)
         assert metric_name("mmd", min(names)) == f"MMD ({min(names)})"
 
-    def test_one_vector_for_each_image_is_all_that_it_may_give(self, tmp_path):
+    def test_an_output_other_than_one_vector_per_image_is_refused(self, tmp_path):
         with pytest.raises(UserError, match=r"gave \(1, 2, 16, 16\) for 1 images.*one vector each"):
             build_features(scripted(Maps(), tmp_path / "maps.pt"))
 
     @pytest.mark.parametrize("content", [None, b"no archive"])
-    def test_a_file_that_is_no_module_is_refused(self, tmp_path, content):
+    def test_a_file_that_is_not_a_module_is_refused(self, tmp_path, content):
         if content:
             (tmp_path / "net.pt").write_bytes(content)
         with pytest.raises(UserError, match=r"needs a TorchScript module.*torch\.jit\.script"):
@@ -146,7 +146,7 @@ class TestInception:
         with pytest.raises(UserError, match="crop them first"):
             extractor(torch.zeros(1, 3, 10, 30))
 
-    def test_without_weights_it_is_said_where_to_get_them(self, monkeypatch):
+    def test_without_weights_the_message_says_where_to_get_them(self, monkeypatch):
         monkeypatch.delenv("LEDIFLOW_WEIGHTS", raising=False)
         with pytest.raises(
             UserError, match=r"https://\S+weights-inception-2015-12-05-6726825d\.pth.*features\.path"
@@ -158,7 +158,7 @@ class TestInception:
         with pytest.raises(UserError, match="does not hold the weights of Inception"):
             build_features(FeaturesConfig(name="inception", path=f"{tmp_path}/weights.pth"))
 
-    def test_a_pickle_that_would_run_code_is_not_opened(self, tmp_path):
+    def test_a_pickle_that_would_run_code_is_refused(self, tmp_path):
         (tmp_path / "weights.pth").write_bytes(pickle.dumps(Trap(), protocol=2))
         with pytest.raises(UserError, match="does not hold the weights of Inception"):
             build_features(FeaturesConfig(name="inception", path=f"{tmp_path}/weights.pth"))

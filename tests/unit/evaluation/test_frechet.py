@@ -69,7 +69,7 @@ def test_small_variances_keep_their_digits(decades):
     assert value == pytest.approx((one.sqrt() - other.sqrt()).square().sum().item(), rel=1e-9)
 
 
-def test_fewer_images_than_features_give_no_distance_to_themselves():
+def test_a_singular_covariance_gives_a_distance_of_zero_to_itself():
     few = features(10, 40, seed=2)
     assert distance(few, few.clone()) == pytest.approx(0, abs=1e-9)
 

@@ -23,24 +23,24 @@ def test_settings_are_ordered_by_temperature_then_solver_then_steps():
     ]
 
 
-def test_the_prior_alone_is_there_once_for_each_temperature_whatever_the_solvers():
+def test_the_prior_alone_has_one_row_per_temperature():
     grid = GridConfig(solvers=["euler", "heun3"], steps=[2, 0], temperatures=[1.0, 0.8])
     priors = [(temperature, steps) for temperature, _, steps in settings(grid) if steps == 0]
     assert priors == [(1.0, 0), (0.8, 0)]
     assert len(settings(grid)) == 2 * (1 + 2)
 
 
-def test_noise_alone_is_no_setting_of_the_gaussian_baseline():
+def test_zero_steps_are_not_a_setting_of_the_gaussian_baseline():
     grid = GridConfig(solvers=["euler"], steps=[0, 1, 2])
     assert settings(grid, is_learned=False) == [(1.0, "euler", 1), (1.0, "euler", 2)]
 
 
-def test_a_solver_that_chooses_its_steps_is_there_once():
+def test_an_adaptive_solver_has_one_row():
     grid = GridConfig(solvers=["dopri5", "euler"], steps=[1, 2])
     assert [solver for _, solver, _ in settings(grid)] == ["dopri5", "euler", "euler"]
 
 
-def test_what_is_asked_for_twice_is_there_once():
+def test_a_repeated_setting_is_measured_once():
     assert settings(GridConfig(solvers=["euler", "euler"], steps=[2, 2])) == [(1.0, "euler", 2)]
 
 
@@ -58,6 +58,6 @@ def test_everything_else_is_the_commands():
         ({"temperatures": []}, "at least one value"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused_before_any_work(options, complaint):
+def test_an_invalid_grid_is_refused_before_any_work(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         GridConfig(**options)

@@ -53,13 +53,13 @@ def test_slightly_changed_copies_are_flagged():
     assert result["share_closer"] > 0.99
 
 
-def test_a_difference_that_only_many_images_can_tell_is_reported_and_not_flagged():
+def test_a_difference_that_needs_many_images_is_reported_and_not_flagged():
     result = judged(draws(4000, seed=33) * 0.96, held_out=draws(4000, seed=34))
     assert result["copying_z"] < -3 and 0.5 < result["share_closer"] < 0.6
     assert not result["flag"]
 
 
-def test_a_few_copies_among_fresh_images_are_flagged_by_their_share():
+def test_a_small_share_of_copies_is_flagged():
     result = judged(torch.cat([draws(380, seed=22), TRAINING[:20]]))
     assert result["flag"]
     assert result["share_memorised"] == pytest.approx(20 / 400)
@@ -71,7 +71,7 @@ def test_copies_are_flagged_without_held_out_photographs():
     assert not judged(draws(200, seed=23), held_out=None)["flag"]
 
 
-def test_doubles_in_the_data_are_no_fault_of_the_samples():
+def test_duplicates_in_the_data_do_not_flag_the_samples():
     """Held-out photographs that have near-doubles in training set what is usual."""
     held_out = torch.cat([TRAINING[:100] + 0.01 * draws(100, seed=24), draws(300, seed=25)])
     fresh_with_as_many = torch.cat([TRAINING[100:200] + 0.01 * draws(100, seed=26), draws(300, seed=27)])
@@ -80,13 +80,13 @@ def test_doubles_in_the_data_are_no_fault_of_the_samples():
     assert not result["flag"]
 
 
-def test_a_copy_of_an_image_that_is_there_twice_is_a_copy():
+def test_a_copy_of_a_duplicated_training_image_is_a_copy():
     result = judged(TRAINING[:20], training=torch.cat([TRAINING, TRAINING[:20]]), held_out=None)
     assert result["share_memorised"] == 1
     assert result["closest"]["training"] == list(range(8))
 
 
-def test_images_like_no_photograph_are_no_copies():
+def test_images_unlike_any_photograph_are_not_copies():
     result = judged(draws(200, seed=28) * 3)
     assert result["copying_z"] > 10 and not result["flag"]
 

@@ -93,7 +93,7 @@ def test_too_few_images_are_refused_and_a_few_have_no_neighbourhoods(row):
     assert "precision" in row(drawn(12, 0), drawn(6, 1))
 
 
-def test_copies_are_told_where_the_reference_was_trained_on(row):
+def test_copies_are_reported_if_the_reference_was_trained_on(row):
     real = drawn(60, 0)
     held_out = np.arange(60) % 3 == 0
     training = real[torch.from_numpy(~held_out)]
@@ -103,7 +103,7 @@ def test_copies_are_told_where_the_reference_was_trained_on(row):
 
 
 @pytest.mark.parametrize("options", [{"estimator": "guess"}, {"neighbors": 0}])
-def test_options_that_make_no_sense_are_refused(options):
+def test_invalid_options_are_refused(options):
     (key,) = options
     with pytest.raises(ValueError, match=rf"metrics\.{key}="):
         MetricsConfig(**options)

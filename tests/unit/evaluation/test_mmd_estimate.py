@@ -64,7 +64,7 @@ def closed_form(shift: float, dim: int, sigma: float) -> float:
     return 2 * (sigma**2 / s) ** (dim / 2) * (1 - math.exp(-(shift**2) / (2 * s)))
 
 
-def test_intervals_hold_the_true_value_as_often_as_they_say_and_errors_are_the_spread():
+def test_intervals_have_their_nominal_coverage_and_errors_are_the_spread():
     dim, sigma, draws = 3, 1.0, 400
     truth = closed_form(1.0, dim, sigma)
     generator = torch.Generator().manual_seed(0)

@@ -42,12 +42,12 @@ def test_a_known_arrangement_on_a_line():
     assert found["recall"] == pytest.approx(1.0)
 
 
-def test_sets_far_apart_share_nothing():
+def test_distant_sets_have_precision_and_recall_zero():
     found = metrics(normal(40, 3, seed=2), normal(40, 3, seed=3, shift=1000.0))
     assert found == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
 
 
-def test_copies_on_the_surface_of_a_ball_are_outside_whatever_rounding_says():
+def test_copies_on_the_surface_of_a_ball_are_outside_despite_rounding():
     reference = normal(200, 30, seed=4, shift=3.0)
     found = metrics(reference, reference.clone(), neighbors=3)
     # each ball holds its centre and two neighbours; the third is on the surface
@@ -55,7 +55,7 @@ def test_copies_on_the_surface_of_a_ball_are_outside_whatever_rounding_says():
     assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
 
 
-def test_images_that_are_there_more_than_k_times_have_empty_balls():
+def test_images_that_occur_more_than_k_times_have_empty_balls():
     reference = normal(10, 30, seed=5, shift=3.0).repeat_interleave(3, dim=0)
     found = metrics(reference, reference.clone(), neighbors=2)
     assert found == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
@@ -91,7 +91,7 @@ def test_the_two_nearest_are_those_of_all_pairs():
     np.testing.assert_allclose(found.second, ordered[:, 1], rtol=1e-9)
 
 
-def test_of_equal_images_the_lowest_number_is_nearest():
+def test_the_nearest_of_equal_images_is_the_one_with_the_lowest_number():
     x = normal(5, 40, seed=11, shift=2.0)
     others = torch.cat([normal(1030, 40, seed=12), x, x])  # copies in the second tile
     found = nearest_two(whole(x), whole(others), Group())

@@ -29,7 +29,7 @@ def test_pictures_are_numbered_in_the_order_of_their_names(tmp_path):
     torch.testing.assert_close(images.mean(dim=(1, 2, 3)), expected, atol=0.01, rtol=0)  # a JPEG among them
 
 
-def test_a_folders_record_is_that_of_its_pictures(tmp_path):
+def test_the_record_of_a_folder_describes_its_pictures(tmp_path):
     for name, value in (("one", 1), ("same", 1), ("other", 2)):
         drawn(tmp_path / name, "a.png", (8, 8), value)
     one, same, other = (FolderImages(tmp_path / name).record for name in ("one", "same", "other"))
@@ -49,14 +49,14 @@ def test_pictures_of_several_sizes_are_refused_by_name(tmp_path):
         FolderImages(tmp_path)(range(2))
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
+def test_a_file_that_is_not_a_picture_is_named(tmp_path):
     drawn(tmp_path, "a.png", (8, 8))
     (tmp_path / "b.png").write_bytes(np.random.default_rng(0).bytes(50))
     with pytest.raises(UserError, match=r"b\.png is not a picture that can be read"):
         FolderImages(tmp_path)(range(2))
 
 
-def test_a_first_file_that_is_no_picture_is_named_by_its_option(tmp_path):
+def test_a_first_file_that_is_not_a_picture_is_reported_with_its_option(tmp_path):
     drawn(tmp_path, "b.png", (8, 8))
     (tmp_path / "a.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"^reference=.*: a\.png is not a picture that can be read"):
@@ -98,7 +98,7 @@ def test_a_folder_of_archives_is_refused(tmp_path):
         FolderImages(tmp_path)
 
 
-def test_what_is_passed_over_is_counted_and_named(tmp_path):
+def test_skipped_files_are_counted_and_named(tmp_path):
     for place in ("a.png", "below/b.tif", ".hidden.png"):
         drawn((tmp_path / place).parent, Path(place).name, (8, 8), 9)
     (tmp_path / "results").mkdir()
@@ -114,7 +114,7 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path):
     )
 
 
-def test_of_an_animation_the_first_picture_is_taken_and_that_is_said(tmp_path):
+def test_the_first_picture_of_an_animation_is_used_and_this_is_reported(tmp_path):
     frames = [Image.new("L", (8, 8), value) for value in (0, 255)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     images = FolderImages(tmp_path)
@@ -140,7 +140,7 @@ def test_one_picture_saved_in_many_ways_is_the_same_picture(tmp_path):
     torch.testing.assert_close(images, images[:1].expand_as(images), rtol=0, atol=0)
 
 
-def test_transparent_pictures_lie_on_white_as_prepared_ones_do(tmp_path):
+def test_transparent_pictures_are_composited_on_white_like_in_prepare(tmp_path):
     clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     clear.save(tmp_path / "a.png")
     assert (FolderImages(tmp_path)(range(1)) == 1).all()

@@ -51,7 +51,7 @@ def test_paths_of_different_constant_speeds_are_straight_each():
     assert shape(lambda x, t: torch.ones(len(x), 1) * DIRECTION) == pytest.approx((0, 0, 0), abs=EXACT)
 
 
-def test_a_straight_path_at_growing_speed_is_no_curve_but_deviates_by_a_third():
+def test_a_straight_path_at_growing_speed_has_no_curvature_but_deviates_by_a_third():
     """v = 2 t d reaches d: the mean of (1 - 2 t)^2 is 1/3; the middles of n steps give (1 - 1 / n^2) / 3."""
     found = shape(lambda x, t: 2 * t * DIRECTION.expand_as(x))
     assert found.curvature == pytest.approx(0, abs=EXACT)
@@ -89,7 +89,7 @@ def test_the_shape_is_that_of_all_samples_whatever_the_batch():
     assert shape(velocity, count=7, batch_size=3) == pytest.approx(whole, rel=1e-9)
 
 
-def test_a_flow_that_moves_nothing_has_the_shape_of_a_straight_one():
+def test_a_zero_velocity_has_the_shape_of_a_straight_path():
     assert shape(lambda x, t: torch.zeros_like(x)) == (0, 0, 0)
 
 

@@ -57,7 +57,7 @@ PANELS = {
         (point(3.0, 1.0), False),
     ],
 )
-def test_a_point_is_beaten_by_one_that_is_no_worse_in_either_way(other, beaten):
+def test_a_point_is_dominated_by_one_that_is_not_worse_in_either_direction(other, beaten):
     own = point(2.0, 2.0)
     assert is_beaten(own, [own, other]) is beaten
 
@@ -106,7 +106,7 @@ def test_the_legend_names_every_line_of_every_panel_once():
     assert all(axes.get_legend() is None for axes in figure.axes)
 
 
-def test_the_legend_hides_no_panel():
+def test_the_legend_does_not_cover_a_panel():
     runs = {
         Line("a run of a rather long name", "", f"temperature {number}"): line(number) for number in range(9)
     }

@@ -59,14 +59,14 @@ def test_a_prior_that_is_right_is_calibrated():
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_a_prior_that_is_off_by_a_factor_shows_it(factor):
+def test_calibration_shows_a_prior_whose_sigma_is_wrong_by_a_factor(factor):
     off = found(said=factor * SIGMA)
     assert off["z_variance"] == pytest.approx(1 / factor**2, rel=0.03)
     assert off["ence"] == pytest.approx(abs(1 / factor - 1), rel=0.05)
     assert off["coverage_error"] > 0.15
 
 
-def test_sharpness_is_the_deviation_that_is_said():
+def test_sharpness_is_the_predicted_deviation():
     right = found()
     assert right["sigma_mean"] == pytest.approx(2 * SIGMA)
     assert right["sigma_geometric_mean"] == pytest.approx(math.sqrt(3) * SIGMA)

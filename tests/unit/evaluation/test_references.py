@@ -28,7 +28,7 @@ def test_a_split_is_the_one_of_the_training(split, numbers):
     assert chosen_numbers(split, HELD_OUT, 5).tolist() == numbers
 
 
-def test_a_split_of_images_that_nobody_divided_is_refused():
+def test_a_split_of_images_without_a_held_out_fraction_is_refused():
     with pytest.raises(UserError, match=r"data\.split=heldout.*data\.split=all"):
         chosen_numbers("heldout", None, 5)
     with pytest.raises(UserError, match=r"data\.split=test is not known; choose one of all, train, heldout"):

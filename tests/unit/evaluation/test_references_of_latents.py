@@ -83,7 +83,7 @@ def facts(sets):
     }  # fmt: skip
 
 
-def test_the_photographs_come_first_and_the_reconstructions_beside_them(session, pipeline, facts):
+def test_photographs_are_the_first_reference_and_reconstructions_the_second(session, pipeline, facts):
     found = references(session("latents", "images"), pipeline, facts)
     assert [reference.name for reference in found] == ["photographs", "reconstructions"]
     photographs, reconstructions = (reference.rows(Group(), "cpu").values for reference in found)
@@ -103,7 +103,7 @@ def test_the_codecs_floor_is_the_distance_of_reconstructions_from_photographs(
     assert floor["mmd"] == pytest.approx(cmmd(reconstructions, photographs), rel=1e-9)
 
 
-def test_without_photographs_the_reference_is_what_it_is_called(session, pipeline, facts, capsys):
+def test_without_photographs_the_reference_is_called_reconstructions(session, pipeline, facts, capsys):
     (found,) = references(session("latents"), pipeline, facts)
     assert found.name == "reconstructions"
     assert "data.photographs=SHARDS" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_short_chains_are_repeated_until_half_a_second_has_passed(clock, monkeyp
     assert len(calls) == runs
 
 
-def test_a_gaussian_baseline_pays_for_no_latents(clock):
+def test_a_gaussian_baseline_does_not_compute_latents(clock):
     chain = TimedChain(clock, is_learned=False, latent_sampler=[100], flow=[6], codec=[2])
     found = stage_costs(chain, CONFIG, batch_size=1)["batch_1"]
     assert found == pytest.approx(

@@ -88,7 +88,7 @@ def test_the_standard_error_is_the_jackknifes_over_sources_and_photographs():
     assert measured(made, sources, real, chosen).standard_error == pytest.approx(expected**0.5, rel=1e-9)
 
 
-def test_images_of_sources_of_their_own_elsewhere_have_the_plain_estimate():
+def test_images_with_one_source_each_have_the_plain_estimate():
     made, real = sets()
     found = measured(made, 100 + np.arange(len(made)), real, np.arange(9))
     plain = cmmd_estimate(whole(unit(made.double())), whole(unit(real.double())), Group())
@@ -97,7 +97,7 @@ def test_images_of_sources_of_their_own_elsewhere_have_the_plain_estimate():
     assert measured(made, None, real, np.arange(9)).interval() == plain.interval()
 
 
-def test_copies_of_few_sources_are_not_farther_from_the_reference_on_average():
+def test_several_images_per_source_do_not_bias_the_distance():
     """Few sources drawn often: the plain estimate counts their copies as a fault, this one does not."""
     random = torch.Generator().manual_seed(1)
     pool = torch.randn(4000, DIM, generator=random)

@@ -39,7 +39,7 @@ def test_several_solvers_are_several_lines():
     assert {line.solver for line in lines if line.run == "z of training images"} == {"midpoint", "heun3"}
 
 
-def test_levels_are_drawn_and_the_prior_alone_stands_left_of_all_evaluations():
+def test_the_plot_has_lines_of_codec_and_photographs_and_the_prior_at_the_left():
     figure = stages_figure(
         stage_lines({"rows": ROWS}), "MMD (X)", heading="What", text="Because.", real=0.0, floor=0.2
     )

@@ -45,7 +45,7 @@ def test_a_few_thousand_faces_are_memorised_by_the_prior(beta):
         assert words in verdict.text
 
 
-def test_a_prior_of_300_pictures_shown_500_times_comes_before_the_sampler_that_suffers_from_it():
+def test_a_prior_that_memorises_is_named_before_the_sampler_trained_on_it():
     """Measured on 16 x 16 faces: `results/campaign/verdicts.json`, chain `memory`."""
     faces = {
         "training": [1.204, 1.169, 1.344, 1.560],
@@ -83,7 +83,7 @@ def test_the_demos_solar_cells_without_widening_have_a_prior_too_narrow():
     assert judge(cells).cause == "narrow"
 
 
-def test_the_same_faces_with_a_start_that_is_wide_enough_have_a_flow_to_train():
+def test_with_a_wide_enough_start_the_verdict_on_faces_is_the_flow():
     wide = evidence(NFE, [0.260, 0.123, 0.139, 0.177], [0.272, 0.134, 0.155, 0.196], [0.332, 0.189, 0.222, 0.269],
                     sigma=0.1, prior_widening=0.3)  # fmt: skip
     verdict = judge(wide)
@@ -91,13 +91,13 @@ def test_the_same_faces_with_a_start_that_is_wide_enough_have_a_flow_to_train():
     assert "too narrow" not in verdict.text
 
 
-def test_pets_are_not_a_fault_of_the_prior():
+def test_a_wide_start_with_bad_images_does_not_blame_the_prior():
     pets = evidence([4, 8, 16], [2.40, 1.63, 1.43], [2.49, 1.75, 1.54], [2.76, 1.93, 1.69], sigma=0.17,
                     prior_widening=0.3, vgl_training=-1.28, vgl_held_out=-1.24)  # fmt: skip
     assert judge(pets).limits in ("flow", "sampler")
 
 
-def test_a_sampler_that_was_hardly_trained_is_named_with_what_it_adds():
+def test_an_undertrained_sampler_is_named_with_its_part_of_the_distance():
     verdict = judge(evidence(NFE, [0.5, 0.3, 0.3, 0.3], [0.5, 0.31, 0.31, 0.3], [6.1, 5.9, 5.8, 5.9],
                                   sigma=0.1, sampler_images=20_000))  # fmt: skip
     assert verdict.limits == "sampler"
@@ -119,18 +119,18 @@ def test_a_poor_codec_is_named_where_its_floor_is_most_of_the_distance():
     assert judge(flows).limits == "flow"
 
 
-def test_images_that_cannot_be_told_from_photographs_are_limited_by_nothing():
+def test_the_verdict_is_nothing_for_images_that_equal_photographs_within_the_margin():
     verdict = judge(evidence(NFE, *[[0.03, 0.01, 0.0, -0.01]] * 3, real=level(0.0)))
     assert (verdict.limits, verdict.is_certain) == ("nothing", True)
 
 
-def test_a_sampler_that_memorised_with_the_prior_does_not_hide_it():
+def test_a_memorising_prior_is_found_although_the_sampler_memorised_too():
     """Its images are copies, as good as photographs; held-out ones show that the prior knows no others."""
     verdict = judge(evidence(NFE, *[[0.05] * 4, [1.2] * 4, [0.02] * 4]))
     assert (verdict.limits, verdict.cause) == ("prior", "memorising")
 
 
-def test_a_flow_that_still_gains_by_more_evaluations_is_not_called_narrow():
+def test_a_flow_that_improves_with_more_evaluations_is_not_called_narrow():
     falling = evidence(NFE, [1.9, 1.5, 1.2, 1.0], [1.9, 1.5, 1.2, 1.0], [1.9, 1.6, 1.3, 1.1], sigma=0.2)
     verdict = judge(falling)
     assert (verdict.limits, verdict.cause) == ("flow", "")
@@ -138,7 +138,7 @@ def test_a_flow_that_still_gains_by_more_evaluations_is_not_called_narrow():
 
 
 @pytest.mark.parametrize(("last", "word"), [(1.15, "no better"), (1.35, "worse")])
-def test_a_change_within_the_intervals_is_no_gain_and_beyond_them_a_loss(last, word):
+def test_differences_within_the_intervals_are_no_gain_and_outside_a_loss(last, word):
     curve = [1.3, 1.0, 1.05, last]
     verdict = judge(evidence(NFE, curve, curve, [value + 0.1 for value in curve], reach=0.2, sigma=0.1))
     assert verdict.cause == "narrow"
@@ -158,13 +158,13 @@ def test_parts_within_their_margins_are_named_with_a_caution():
     assert "larger count" in verdict.text
 
 
-def test_what_was_not_measured_alike_has_no_verdict():
+def test_a_verdict_needs_every_source_of_z_at_the_same_settings():
     lacking = evidence([2], [0.1], [None], [0.2])
     with pytest.raises(ValueError, match="training, heldout, sampler"):
         judge(lacking)
 
 
-def test_a_gap_of_the_prior_is_worth_a_word_beside_another_verdict():
+def test_a_large_gap_of_the_prior_is_mentioned_with_another_verdict():
     faces = evidence(NFE, [2.75, 2.45, 2.9, 2.9], [2.35, 1.85, 2.2, 2.2], [6.0, 5.9, 5.9, 5.9], reach=0.2,
                      vgl_training=-1.82, vgl_held_out=0.40, sigma=0.1, prior_widening=0.3)  # fmt: skip
     verdict = judge(faces)

@@ -68,7 +68,7 @@ def test_merged_streams_are_one_stream():
     )
 
 
-def test_numbers_of_batches_decide_their_groups_whoever_adds_them():
+def test_batches_are_grouped_by_their_number_on_any_rank():
     batches, other = spread(90, 8, seed=1).split(3), streamed(spread(60, 8, seed=2))
     alone = StreamingCMMD(8)
     for piece, batch in enumerate(batches):
@@ -114,7 +114,7 @@ def test_standard_error_is_near_that_of_leaving_single_rows_out():
     assert rough == pytest.approx(cmmd_estimate(whole(x), whole(y), Group()).standard_error, rel=0.4)
 
 
-def test_intervals_hold_the_true_value_about_as_often_as_they_say():
+def test_intervals_have_about_their_nominal_coverage():
     truth = cmmd(spread(6000, 4, seed=10_001), spread(6000, 4, seed=10_002, shift=0.5), unbiased=True)
     hits, draws = 0, 150
     for draw in range(draws):
@@ -135,7 +135,7 @@ def test_statistics_of_different_extractors_are_not_merged():
         StreamingCMMD(4).merge(StreamingCMMD(5))
 
 
-def test_embeddings_that_nobody_normalised_are_refused():
+def test_embeddings_that_are_not_normalised_are_refused():
     with pytest.raises(ValueError, match="normalise them first"):
         StreamingCMMD(4).update(torch.ones(2, 4))
 

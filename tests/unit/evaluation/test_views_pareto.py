@@ -26,7 +26,7 @@ def test_a_run_of_one_solver_and_temperature_is_named_by_itself():
     assert names(rows) == ["ours, prior alone", "ours", "gaussian"]
 
 
-def test_a_name_tells_apart_what_the_run_varies():
+def test_names_contain_only_what_differs_between_runs():
     rows = [row("ours", "euler", 1), row("ours", "heun3", 1), row("gaussian", "euler", 1)]
     assert names(rows) == ["ours, euler", "ours, heun3", "gaussian"]
     rows = [row("ours", "euler", 1), row("ours", "euler", 1, 0.8)]
@@ -48,7 +48,7 @@ def test_points_carry_cost_value_interval_and_steps():
     }
 
 
-def test_a_solver_that_chooses_its_steps_is_labelled_so():
+def test_an_adaptive_solver_is_labelled_as_such():
     ((point,),) = pareto_lines([row("ours", "dopri5", 1)], "nfe").values()
     assert point.label == "dopri5"
 

@@ -75,11 +75,11 @@ def test_the_speed_up_is_over_the_baselines_best_row():
     assert summary()["gaussian"]["speed-up"] == "1.00 x"
 
 
-def test_a_run_that_never_is_as_good_has_a_dash_for_its_speed_up():
+def test_a_run_that_never_reaches_the_baseline_has_no_speed_up():
     assert summary([*ROWS, row("poor", 1, 9.0, 0.1)])["poor"]["speed-up"] == "-"
 
 
-def test_without_a_baseline_nothing_is_said_of_speed_up():
+def test_without_a_baseline_no_speed_up_is_shown():
     assert {line["speed-up"] for line in summary(baseline=None).values()} == {"-"}
     assert "Speed-up" not in table_markdown(ROWS)
 
@@ -91,7 +91,7 @@ def test_the_best_row_of_each_run_is_bold_among_all_rows():
     assert bold == [("ours", "midpoint 2"), ("gaussian", "midpoint 8")]
 
 
-def test_the_tables_say_which_metric_on_how_many_images():
+def test_the_tables_state_the_metric_and_the_number_of_images():
     text = table_markdown(ROWS)
     assert text.startswith("CMMD, unbiased, times 1000")
     assert "5,000 generated images a row against 3,000 photographs" in text
@@ -136,7 +136,7 @@ def test_the_shape_of_each_runs_paths_closes_the_page():
     ]
 
 
-def test_of_latents_the_reconstructions_and_the_codecs_floor_are_told():
+def test_for_latents_reconstructions_and_the_codecs_floor_are_reported():
     rows = [row("ours", 1, 1.0, 2.0, against_reconstructions={"mmd_unbiased": 0.25})]
     floor = {"mmd_unbiased": 0.9, "mmd_interval": [0.8, 1.0]}
     text = table_markdown(rows, floor=floor)
@@ -146,7 +146,7 @@ def test_of_latents_the_reconstructions_and_the_codecs_floor_are_told():
     assert "reconstructions" not in table_markdown(ROWS, "gaussian")
 
 
-def test_the_best_within_so_many_evaluations_is_told_for_every_doubling():
+def test_the_best_row_is_shown_for_every_doubling_of_evaluations():
     """The rows' evaluations are twice their steps."""
     head, *lines = tables(table_markdown(ROWS, "gaussian"))[BUDGETS]
     assert head == ["evaluations at most", "ours", "gaussian"]

@@ -30,7 +30,7 @@ def test_every_sample_keeps_the_tolerance(t1):
     assert (error < 1e-8 * found.accepted).all()  # each step adds at most about its tolerance
 
 
-def test_a_quick_sample_takes_more_steps_than_a_calm_one():
+def test_a_sample_with_a_fast_velocity_takes_more_steps():
     accepted = solve(oscillation, starts(), solver="dopri5").accepted
     assert accepted[0] < accepted[1] < accepted[2]
 
@@ -44,7 +44,7 @@ def switched(x, t, rows=slice(None)):
 
 
 @pytest.mark.parametrize("sample", range(3))
-def test_a_samples_result_does_not_depend_on_its_companions(sample):
+def test_the_result_of_a_sample_does_not_depend_on_its_batch(sample):
     tolerances = {"rtol": 1e-4, "atol": 1e-4}
     together = solve(switched, starts(), solver="dopri5", **tolerances)
     row = slice(sample, sample + 1)
@@ -63,14 +63,14 @@ def test_a_short_part_of_the_grid_does_not_make_the_next_steps_short():
     assert torch.equal(accepted[1], accepted[0] + 1)
 
 
-def test_samples_that_have_arrived_stay_put():
+def test_samples_that_reached_the_end_do_not_change():
     seen = []
     solve(oscillation, starts(), solver="dopri5", on_step=lambda t, x: seen.append((t[0], x[0])))
     arrived = [x for t, x in seen if t == 1.0]
     assert len(arrived) > 1 and all(torch.equal(x, arrived[0]) for x in arrived)
 
 
-def test_calls_are_six_a_round_two_to_set_off_and_four_to_learn_about_the_times_of_three_samples():
+def test_calls_are_six_per_step_plus_two_at_the_start_plus_four_to_check_times():
     """The slowest sample decides how many rounds there are; the last slope of a step is the next one's first."""
     solution = solve(oscillation, starts(), solver="dopri5")
     assert solution.nfe == 6 + 6 * (solution.accepted + solution.rejected).max()
@@ -168,7 +168,7 @@ ONE_TIME_FOR_ALL = {  # the times meet the last axis; with the factor by which x
 @pytest.mark.parametrize("shape", [(2, 2), (3, 3), (8, 1, 8, 8)], ids=str)
 @pytest.mark.parametrize("case", ONE_TIME_FOR_ALL)
 @pytest.mark.parametrize("is_first_zero", [False, True])
-def test_a_velocity_of_one_time_for_all_is_given_one(case, shape, is_first_zero):
+def test_a_velocity_that_needs_one_time_for_all_samples_gets_one(case, shape, is_first_zero):
     """As many samples as entries along the last axis: times of shape (batch,) would be taken for those of columns."""
     velocity, growth = ONE_TIME_FOR_ALL[case]
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -189,7 +189,7 @@ def test_a_velocity_of_one_time_for_all_is_given_one(case, shape, is_first_zero)
     ],
     ids=["full", "format", "float"],
 )
-def test_a_velocity_that_breaks_at_times_of_samples_is_given_one(velocity):
+def test_a_velocity_that_fails_with_times_per_sample_gets_one_time(velocity):
     found = solve(velocity, starts(), solver="dopri5", rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found.x, starts() * math.exp(0.5), rtol=1e-7, atol=0)
 
@@ -198,7 +198,7 @@ def test_a_velocity_that_breaks_at_times_of_samples_is_given_one(velocity):
     "error",
     [torch.OutOfMemoryError("on the GPU"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
 )
-def test_running_out_of_memory_is_no_answer(error):
+def test_running_out_of_memory_is_raised_and_not_taken_for_refused_times(error):
     def hungry(x, t):
         if t.ndim:
             raise error
@@ -208,7 +208,7 @@ def test_running_out_of_memory_is_no_answer(error):
         solve(hungry, starts(), solver="dopri5")
 
 
-def test_the_sample_with_the_largest_error_decides_where_steps_are_shared():
+def test_the_sample_with_the_largest_error_determines_shared_steps():
     rates = torch.tensor([[0.1], [30.0]], dtype=torch.float64)
 
     def velocity(x, t):

@@ -59,7 +59,7 @@ def test_shapes_that_differ_are_refused():
         optimal_partners(images()[0], images()[1][:16])
 
 
-def test_what_is_not_finite_is_refused():
+def test_nonfinite_values_are_refused():
     x_0, x_1 = images()
     x_0[3, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):

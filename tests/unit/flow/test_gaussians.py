@@ -34,7 +34,7 @@ def test_scaling_multiplies_the_deviation_before_noise_is_added():
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
-def test_a_scale_that_is_none_is_refused(scale):
+def test_an_invalid_scale_is_refused(scale):
     with pytest.raises(ValueError, match=r"scale .*: give the factor of the standard deviation"):
         widen(torch.zeros(1), 0.3, scale)
 
@@ -51,7 +51,7 @@ def test_widening_does_not_overflow(logvar):
 
 
 @pytest.mark.parametrize("widening", [-0.1, math.nan, math.inf])
-def test_a_width_that_is_none_is_refused(widening):
+def test_an_invalid_width_is_refused(widening):
     with pytest.raises(ValueError, match=r"widening .*: give the standard deviation"):
         widen(torch.zeros(1), widening)
 
@@ -73,7 +73,7 @@ def test_the_ceiling_is_never_crossed_and_is_where_large_values_end(floor):
     assert bounded[-2:].tolist() == [2.0, 2.0]
 
 
-def test_bounds_are_hardly_felt_far_from_them():
+def test_smooth_bounds_hardly_change_values_far_from_them():
     raw = torch.linspace(-1, 1, 9, dtype=torch.float64)
     moved = (bound_logvar(raw, floor=-14.0, ceiling=14.0) - raw).abs()
     assert moved.max() < 1e-5  # e^-13 from the nearer bound, and less from the other

@@ -75,7 +75,7 @@ def test_a_widened_priors_density_is_that_of_the_sum_of_variances():
     torch.testing.assert_close(found.nats, torch.stack(expected), atol=1e-6, rtol=0)
 
 
-def test_the_start_is_where_the_flow_came_from():
+def test_the_start_of_the_path_is_recovered():
     y = drawn(3, DIM, seed=2)
     found = log_likelihood(affine, y, standard, trace="exact", **TIGHT)
     augmented = torch.zeros(DIM + 1, DIM + 1, dtype=torch.float64)
@@ -130,7 +130,7 @@ def test_several_probes_are_averaged():
     torch.testing.assert_close(nats(probes), mean)
 
 
-def test_rademacher_probes_need_no_luck_where_the_jacobian_is_diagonal():
+def test_rademacher_probes_are_exact_for_a_diagonal_jacobian():
     y = drawn(3, DIM, seed=2)
     probes = rademacher(SampleNoise(0), IDS, (DIM,))
     assert set(probes.unique().tolist()) == {-1.0, 1.0}
@@ -150,7 +150,7 @@ def test_a_velocity_that_does_not_depend_on_x_moves_the_density_as_it_is(context
     torch.testing.assert_close(found.nats, standard(y - SHIFT))
 
 
-def test_frozen_models_and_no_grad_are_no_obstacle():
+def test_frozen_models_and_no_grad_are_supported():
     y, layer = drawn(3, DIM, seed=2), torch.nn.Linear(DIM, DIM).double().requires_grad_(False)
     with torch.no_grad():
         found = log_likelihood(lambda x, t: layer(x), y, standard, trace="exact", **TIGHT)
@@ -160,7 +160,7 @@ def test_frozen_models_and_no_grad_are_no_obstacle():
 
 
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
-def test_inference_mode_is_no_obstacle(trace):
+def test_inference_mode_is_supported(trace):
     """Its tensors take part in no gradient, neither y nor the probes."""
     how = {"trace": trace, **TIGHT}
 

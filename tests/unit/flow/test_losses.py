@@ -51,7 +51,7 @@ def test_with_its_constant_summed_it_is_scipys_negative_log_likelihood():
 @pytest.mark.parametrize(
     ("factor", "constant"), [(0.5, 0.5 * math.log(2 * math.pi)), (1.0, math.log(2 * math.pi))]
 )
-def test_the_open_constants_are_a_factor_and_an_offset(factor, constant):
+def test_the_free_constants_are_a_factor_and_an_offset(factor, constant):
     gaussians = images(3)
     plain = variance_guided_loss(*gaussians)
     found = variance_guided_loss(*gaussians, factor=factor, with_log_2pi=True)
@@ -213,7 +213,7 @@ def test_an_infinite_cap_caps_nothing():
         (1.0, -2.0, r"cap -2\.0"),
     ],
 )
-def test_weights_that_make_no_sense_are_refused(exponent, cap, message):
+def test_invalid_weights_are_refused(exponent, cap, message):
     with pytest.raises(ValueError, match=message):
         importance_weighted_flow_loss(*images(3), exponent=exponent, cap=cap)
 

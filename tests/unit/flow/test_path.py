@@ -99,7 +99,7 @@ def test_a_samples_time_does_not_depend_on_its_batch(config):
 
 
 @each_law
-def test_another_seed_draws_otherwise(config):
+def test_another_seed_gives_other_draws(config):
     ids = torch.arange(50)
     assert (times(config, ids, seed=1) != times(config, ids, seed=2)).all()
 
@@ -112,7 +112,7 @@ def test_times_lie_between_the_prior_and_the_data(config):
 
 
 @pytest.mark.parametrize("strata", range(1, 200))
-def test_the_stride_meets_every_stratum(strata):
+def test_every_stratum_is_visited(strata):
     assert sorted(k * stride(strata) % strata for k in range(strata)) == list(range(strata))
 
 
@@ -125,6 +125,6 @@ def test_the_stride_meets_every_stratum(strata):
         ({"time_strata": 0}, "stage.time_strata=0 must be at least 1"),
     ],
 )
-def test_a_law_that_cannot_be_drawn_from_is_refused_with_its_key(options, message):
+def test_an_invalid_distribution_of_times_is_refused_with_its_option(options, message):
     with pytest.raises(ValueError, match=message):
         TimeConfig(**options)

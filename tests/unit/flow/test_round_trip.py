@@ -23,13 +23,13 @@ def test_the_error_is_what_eulers_steps_miss():
 
 
 @pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "euler"])
-def test_good_solvers_return_to_the_start(solver):
+def test_the_round_trip_error_of_good_solvers_is_small(solver):
     trip = round_trip_error(growth, X, solver=solver, steps=100, rtol=1e-9, atol=1e-9)
     assert (trip.relative_error < 1e-4).all()
     torch.testing.assert_close(trip.there, X * math.e, rtol=1e-4, atol=0)
 
 
-def test_a_grid_is_walked_back_the_way_it_was_come():
+def test_integrating_back_over_a_grid_of_times_returns_to_the_start():
     seen = []
 
     def watched(x, t):

@@ -105,7 +105,7 @@ def test_every_step_is_reported_up_to_the_end(solver):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("times", [[0.0, 0.1, 0.6, 1.0], [1.0, 0.7, 0.65, 0.0]], ids=["up", "down"])
-def test_a_grid_of_times_is_walked_part_by_part(solver, times):
+def test_a_grid_of_times_is_integrated_interval_by_interval(solver, times):
     options = {"solver": solver, "steps": 1, "rtol": 1e-10, "atol": 1e-10}
     whole = solve(swirl, start(), times=torch.tensor(times, dtype=torch.float64), keep_states=True, **options)
     x = start()
@@ -115,7 +115,7 @@ def test_a_grid_of_times_is_walked_part_by_part(solver, times):
     assert torch.equal(whole.states[0], start()) and torch.equal(whole.states[-1], whole.x)
 
 
-def test_a_grid_stands_for_the_steps_and_both_ends():
+def test_a_grid_of_times_replaces_steps_and_both_ends():
     given = solve(swirl, start(), solver="rk4", times=[0.2, 0.4, 0.6], steps=99, t0=5.0, t1=7.0)
     assert torch.equal(given.x, solve(swirl, start(), solver="rk4", times=(0.2, 0.4, 0.6)).x)
     torch.testing.assert_close(given.x, solve(swirl, start(), solver="rk4", steps=2, t0=0.2, t1=0.6).x)
@@ -134,7 +134,7 @@ def test_a_grid_stands_for_the_steps_and_both_ends():
     ],
 )
 @pytest.mark.parametrize("solver", ["euler", "dopri5"])
-def test_a_grid_that_is_not_monotone_is_refused_with_the_place(solver, times, message):
+def test_a_grid_of_times_that_is_not_monotone_is_refused_with_the_index(solver, times, message):
     with pytest.raises(ValueError, match=message):
         solve(swirl, start(), solver=solver, times=times)
 
@@ -177,13 +177,13 @@ def test_less_than_a_step_is_refused(solver, steps, refusing):
 
 @pytest.mark.parametrize("refusing", REFUSING, ids=["check_solver", "solve"])
 @pytest.mark.parametrize("steps", [2.5, None, "4"])
-def test_steps_that_are_no_whole_number_are_refused(steps, refusing):
+def test_steps_that_are_not_a_whole_number_are_refused(steps, refusing):
     with pytest.raises(ValueError, match=rf"'euler' with steps={steps!r}: give a whole number of steps"):
         refusing("euler", steps)
 
 
 @pytest.mark.parametrize("steps", [1, 99, None])
-def test_dopri5_takes_no_notice_of_steps(steps):
+def test_dopri5_ignores_steps(steps):
     found = solve(swirl, start(), solver="dopri5", steps=steps)
     assert torch.equal(found.x, solve(swirl, start(), solver="dopri5").x)
 

@@ -40,13 +40,13 @@ def test_the_constant_is_the_mean_logarithm_of_a_normal_draw_above_the_limit():
 
 
 @pytest.mark.parametrize("sigma", [0.03, 0.2, 7.0])
-def test_a_prior_that_is_right_leaves_what_it_says(sigma):
+def test_the_residual_of_a_calibrated_prior_is_its_sigma(sigma):
     found = spread_of(sigma * normal(), logvar(sigma))
     assert found.sigma == pytest.approx(sigma)
     assert found.residual == pytest.approx(sigma, rel=0.02)
 
 
-def test_both_are_geometric_means_where_pixels_differ():
+def test_typical_sigma_and_residual_are_geometric_means():
     widths = torch.tensor([0.05, 0.2]).repeat_interleave(16).expand(SHAPE)
     found = spread_of(widths * normal(), 2 * widths.log())
     assert found.sigma == pytest.approx(0.1)
@@ -54,7 +54,7 @@ def test_both_are_geometric_means_where_pixels_differ():
 
 
 @pytest.mark.parametrize("factor", [2.0, 4.0])
-def test_a_prior_that_is_too_sure_shows_in_the_residual_alone(factor):
+def test_an_overconfident_prior_shows_only_in_the_residual(factor):
     """E ln max(factor |n|, c) = E ln factor |n| up to the draws below c, of which there are fewer."""
     found = spread_of(factor * 0.1 * normal(), logvar(0.1))
     assert found.sigma == pytest.approx(0.1)
@@ -65,7 +65,7 @@ def test_a_prior_that_is_too_sure_shows_in_the_residual_alone(factor):
     assert automatic_width(found) == pytest.approx(FACTOR * found.residual, rel=0.05)  # two digits
 
 
-def test_pixels_that_the_mean_hits_exactly_do_not_decide():
+def test_pixels_equal_to_the_mean_do_not_dominate():
     """Half of the pixels are flat: their logarithms end at the limit, and the width is that of what the prior says."""
     flat = torch.arange(32).ge(16).expand(SHAPE)
     found = spread_of((0.1 * normal()).masked_fill(flat, 0.0), logvar(0.1))
@@ -74,7 +74,7 @@ def test_pixels_that_the_mean_hits_exactly_do_not_decide():
     assert automatic_width(found) == pytest.approx(FACTOR * 0.1, rel=0.05)
 
 
-def test_images_count_alike_and_any_division_into_batches_gives_the_same():
+def test_images_have_equal_weight_in_any_division_into_batches():
     y, said = 0.1 * normal(), logvar(0.1)
     parts = [
         log_spreads(y[i : i + 5], torch.zeros_like(y[i : i + 5]), said[i : i + 5]) for i in range(0, 16, 5)
@@ -96,11 +96,11 @@ def test_the_width_is_a_multiple_of_the_larger_one_in_two_digits(spread, width):
 
 
 @pytest.mark.parametrize(("scale", "width"), [(1.0, 0.28), (0.5, 0.28), (3.0, 0.15), (1.5, 0.15)])
-def test_beside_a_prior_that_is_multiplied_less_is_added(scale, width):
+def test_less_is_added_to_a_prior_that_is_also_multiplied(scale, width):
     assert automatic_width(Spread(0.1, 0.08), scale) == width
 
 
-def test_rounding_hides_what_devices_differ_in():
+def test_rounding_removes_differences_between_devices():
     assert automatic_width(Spread(0.0704, 0.0588)) == automatic_width(Spread(0.0704 * 1.001, 0.0588))
 
 

@@ -32,7 +32,7 @@ def called(request, auxiliary_spec, velocity_spec, latent_sampler_spec, drawn):
     return lambda numbers=None: auxiliary.decode(z, augmentation=numbers).mean
 
 
-def test_each_image_s_numbers_change_its_result_and_zeros_are_what_leaving_them_out_means(called):
+def test_augmentation_numbers_affect_their_image_and_zeros_equal_omitting_them(called):
     plain, given = called(), called(NUMBERS)
     torch.testing.assert_close(called(torch.zeros(3, 9)), plain)
     differs = (given - plain).abs().flatten(1).amax(dim=1)
@@ -64,7 +64,7 @@ def test_a_training_pass_of_the_auxiliary_model_gives_the_numbers_to_both_halves
     torch.testing.assert_close(prior, model.decode(z, augmentation=NUMBERS))
 
 
-def test_the_auxiliary_model_begins_without_a_word_of_the_numbers_and_can_learn_them(auxiliary_spec):
+def test_the_auxiliary_model_initially_ignores_the_augmentation_input_and_can_learn_it(auxiliary_spec):
     model = AuxiliaryModel(replace(auxiliary_spec, augmentation=True))
     assert torch.equal(model.encode(images(), augmentation=NUMBERS).mean, model.encode(images()).mean)
     posterior = model.encode(images(), augmentation=NUMBERS)

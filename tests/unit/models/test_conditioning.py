@@ -22,13 +22,13 @@ def entering(velocity_spec, conditioning, latent=4):
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_the_latent_steers_the_velocity(conditioning, velocity_spec, drawn):
+def test_the_velocity_depends_on_the_latent(conditioning, velocity_spec, drawn):
     model, (x, z) = drawn(VelocityModel(entering(velocity_spec, conditioning))), inputs()
     assert (model(x, 0.5, z) - model(x, 0.5, z.roll(1, dims=0))).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_samples_do_not_see_each_others_latents(conditioning, velocity_spec, drawn):
+def test_latents_do_not_influence_other_samples(conditioning, velocity_spec, drawn):
     model, (x, z) = drawn(VelocityModel(entering(velocity_spec, conditioning))), inputs()
     torch.testing.assert_close(model(x, 0.5, z)[1:2], model(x[1:2], 0.5, z[1:2]))
 
@@ -41,7 +41,7 @@ def test_samples_do_not_see_each_others_latents(conditioning, velocity_spec, dra
         ("tokens", 4 * 32),  # channels of z x width of the coarsest level
     ],
 )
-def test_each_way_in_costs_its_one_map(conditioning, extra, velocity_spec):
+def test_each_conditioning_adds_its_one_map(conditioning, extra, velocity_spec):
     baseline = VelocityModel(replace(velocity_spec, conditioning=conditioning, latent_shape=[]))
     assert count_parameters(baseline) == count_parameters(
         VelocityModel(replace(velocity_spec, latent_shape=[]))
@@ -78,7 +78,7 @@ def test_tokens_adds_each_projected_latent_pixel_to_the_coarsest_tokens_it_cover
     torch.testing.assert_close(seen[0] - seen[1], expected, atol=1e-5, rtol=1e-5)  # a difference of sums
 
 
-def test_tokens_is_silent_at_the_start_and_learns(velocity_spec, drawn):
+def test_conditioning_by_tokens_initially_has_no_effect_and_learns(velocity_spec, drawn):
     model, (x, z) = VelocityModel(entering(velocity_spec, "tokens")), inputs()
     drawn(model.hourglass)
     torch.testing.assert_close(model(x, 0.5, z), model(x, 0.5, torch.zeros_like(z)))
@@ -94,7 +94,7 @@ def test_a_latent_finer_than_the_grid_is_averaged_onto_it():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("conditioning", ["concat", "tokens"])
-def test_each_way_in_compiles_into_one_graph(conditioning, velocity_spec, drawn):
+def test_each_conditioning_compiles_into_one_graph(conditioning, velocity_spec, drawn):
     torch.compiler.reset()
     spec = replace(entering(velocity_spec, conditioning), num_classes=3)
     model, (x, z) = drawn(VelocityModel(spec)), inputs()
@@ -118,7 +118,7 @@ def test_each_way_in_compiles_into_one_graph(conditioning, velocity_spec, drawn)
         ({"patch_size": 0}, "patch_size=0 must be at least 1"),
     ],
 )
-def test_what_cannot_be_built_is_refused(fields, message, velocity_spec):
+def test_invalid_specifications_are_refused(fields, message, velocity_spec):
     given = {"image_channels": 3, "patch_size": 2, "levels": velocity_spec.levels} | fields
     with pytest.raises(ValueError, match=message):
         VelocitySpec(**given)

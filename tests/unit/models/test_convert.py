@@ -117,7 +117,7 @@ def test_any_hourglass_comes_back_and_computes_the_same(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_weights_tell_what_the_metadata_leaves_out(seed):
+def test_missing_metadata_is_inferred_from_the_weights(seed):
     module = drawn(random_spec(seed))
     weights, metadata = to_k_diffusion(module)
     told = {key: metadata[key] for key in ("levels", "mapping", "patch_size")}
@@ -137,7 +137,7 @@ def test_weights_and_metadata_go_through_a_safetensors_file(tmp_path):
         assert torch.equal(returned.state_dict()[name], weight), name
 
 
-def test_the_specification_comes_back_with_every_number_spelled_out():
+def test_the_specification_is_read_back_with_every_number():
     assert from_k_diffusion(*to_k_diffusion(drawn(CONFIGURED))).spec == CONFIGURED
 
 

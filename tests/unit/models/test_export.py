@@ -23,7 +23,7 @@ def hourglass_spec(velocity_spec):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_saved_model_comes_back_whole(name, request, tmp_path, drawn):
+def test_a_saved_model_is_loaded_completely(name, request, tmp_path, drawn):
     saved = drawn(build_model(request.getfixturevalue(name)))
     save_model(saved, tmp_path)
     loaded = load_model(tmp_path)
@@ -41,7 +41,7 @@ def test_what_the_caller_adds_is_kept_in_the_configuration(velocity_spec, tmp_pa
     assert config["spec"]["latent_shape"] == [4, 4, 4]
 
 
-def test_saving_again_replaces_both_files_and_leaves_nothing_beside(velocity_spec, tmp_path, drawn):
+def test_saving_again_replaces_both_files_and_leaves_no_others(velocity_spec, tmp_path, drawn):
     save_model(build_model(velocity_spec), tmp_path)
     newer = drawn(build_model(velocity_spec), seed=1)
     save_model(newer, tmp_path)
@@ -60,7 +60,7 @@ def test_files_of_two_exports_are_not_mixed(velocity_spec, tmp_path, drawn):
         load_model(tmp_path / "one")
 
 
-def test_a_folder_without_a_model_is_named_with_what_it_holds(tmp_path):
+def test_a_folder_without_a_model_is_reported_with_its_contents(tmp_path):
     (tmp_path / "events.jsonl").touch()
     with pytest.raises(ValueError, match=r"model\.safetensors and config\.json missing.*events\.jsonl"):
         load_model(tmp_path)
@@ -96,9 +96,7 @@ def test_an_unknown_kind_is_refused(velocity_spec, tmp_path):
     ],
     ids=["field", "level", "short level", "levels", "mapping", "value", "empty", "none"],
 )
-def test_a_specification_that_is_not_this_versions_is_refused_by_the_place(
-    change, message, velocity_spec, tmp_path
-):
+def test_a_specification_of_another_version_is_refused_with_the_key(change, message, velocity_spec, tmp_path):
     save_model(build_model(velocity_spec), tmp_path)
     config = read_config(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"spec": change(config["spec"])}))

@@ -17,7 +17,7 @@ def inputs():
     return torch.randn(3, 3, 16, 16, generator=generator), torch.randn(3, 4, 4, 4, generator=generator)
 
 
-def test_labels_steer_the_velocity(classified):
+def test_the_velocity_depends_on_the_label(classified):
     x, z = inputs()
     first, second = (classified(x, 0.5, z, torch.full((3,), label)) for label in (0, 3))
     assert (first - second).abs().max() > 1e-3
@@ -33,7 +33,7 @@ def test_labels_left_out_mean_no_class(classified):
 
 
 @pytest.mark.parametrize("stranger", [-1, 5])
-def test_a_class_that_there_is_not_is_named_with_those_there_are(stranger, classified):
+def test_an_unknown_class_is_refused_with_the_known_ones(stranger, classified):
     x, z = inputs()
     message = rf"labels: \[{stranger}\], but there are the classes 0 to 3 \(model\.velocity\.num_classes=4\)"
     with pytest.raises(ValueError, match=message):

@@ -85,7 +85,7 @@ def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
 
 
 @pytest.mark.parametrize("conditioning", ["concat", "tokens"])
-def test_the_other_ways_in_for_the_latent_are_one_graph_too(conditioning):
+def test_other_conditionings_on_the_latent_compile_into_one_graph(conditioning):
     module = drawn(replace(SPECS["velocity"], conditioning=conditioning))
     inputs = inputs_of("velocity", 3)
     with torch.no_grad():

@@ -51,7 +51,7 @@ def test_the_shipped_latent_samplers_have_the_papers_size(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_shipped_latents_have_4_channels_of_4_by_4_and_8_by_8_with_a_halving_less(model):
+def test_shipped_latents_are_4_by_4_and_with_one_halving_less_8_by_8(model):
     chosen = shipped(model).model
     size, halvings = chosen.image_size, len(chosen.auxiliary.levels) - 1
     assert latent_shape(chosen.auxiliary, size, size) == (4, 4, 4)
@@ -103,7 +103,7 @@ def test_more_halvings_than_changes_of_level_are_refused():
         ({"latent_channels": 0}, "latent_channels=0"),
     ],
 )
-def test_what_cannot_be_built_is_refused(fields, message):
+def test_invalid_specifications_are_refused(fields, message):
     given = {"image_channels": 3, "patch_size": 2, "levels": auxiliary_levels(32)} | fields
     with pytest.raises(ValueError, match=message):
         AuxiliarySpec(**given)

@@ -103,7 +103,7 @@ def test_a_window_as_large_as_the_grid_costs_what_global_attention_costs():
     assert windowed.total == hourglass_cost(spec_of(COARSE), 16, 16).total
 
 
-def test_with_the_image_the_core_grows_linearly_for_windows_and_quadratically_for_global_attention():
+def test_attention_cost_grows_linearly_for_windows_and_quadratically_for_global():
     small, large = (
         hourglass_cost(SPECS["three levels"], factor * HEIGHT, factor * WIDTH) for factor in (1, 2)
     )

@@ -86,7 +86,7 @@ def test_kept_entries_are_scaled_and_the_mean_stays():
     assert torch.equal(x, torch.ones_like(x))
 
 
-def test_a_samples_mask_does_not_depend_on_its_batch_or_on_the_shape_it_is_seen_in():
+def test_the_mask_of_a_sample_does_not_depend_on_batch_or_layout():
     x = torch.rand(5, 6, 8) + 1
     together = drop(x, 0.4, keys_of(5, 4, 3, 2, 1), 9)
     alone = drop(x[3:4].reshape(1, 48), 0.4, keys_of(2), 9)
@@ -220,7 +220,7 @@ def test_every_block_of_a_model_has_a_place_of_its_own(kind):
 
 
 @each_kind
-def test_training_without_keys_is_refused_with_both_ways_out(kind):
+def test_training_without_keys_is_refused_with_both_remedies(kind):
     with pytest.raises(
         ValueError, match=r"dropout of 0\.\d+ in training.*dropout=SampleNoise.*model\.eval\(\)"
     ):

@@ -34,7 +34,7 @@ def test_a_fresh_network_gives_zero():
     assert tiny()(*batch()).abs().max() == 0
 
 
-def test_samples_do_not_see_each_other():
+def test_samples_do_not_influence_each_other():
     module, (x, t) = drawn(tiny()), batch()
     torch.testing.assert_close(module(x, t)[1:2], module(x[1:2], t[1:2]))
 
@@ -55,13 +55,13 @@ def test_attention_routes_are_interchangeable(route):
         ({"augmentation": True}, "augmentation", (torch.zeros(3, 9), torch.ones(3, 9))),
     ],
 )
-def test_it_listens_to_every_input_its_specification_names(spec, name, values):
+def test_the_output_depends_on_every_input_of_the_specification(spec, name, values):
     module, (x, t) = drawn(tiny(**spec)), batch()
     first, second = (module(x, t, **{name: value}) for value in values)
     assert (first - second).abs().max() > 1e-3
 
 
-def test_it_listens_to_the_time():
+def test_the_output_depends_on_time():
     module, (x, t) = drawn(tiny()), batch()
     assert (module(x, t) - module(x, t + 0.3)).abs().max() > 1e-3
 
@@ -118,7 +118,7 @@ def test_inputs_that_do_not_fit_are_refused_by_their_name(spec, inputs, message)
         tiny(**spec)(x, t, **inputs)
 
 
-def test_leaving_augmentation_out_means_not_augmented():
+def test_without_the_argument_images_count_as_not_augmented():
     module, (x, t) = drawn(tiny(augmentation=True)), batch()
     torch.testing.assert_close(module(x, t), module(x, t, augmentation=torch.zeros(3, 9)))
 
@@ -137,7 +137,7 @@ def test_middle_tokens_are_added_before_the_coarsest_level():
     torch.testing.assert_close(module(x, t, middle=middle), expected)
 
 
-def test_a_missing_label_and_an_unwanted_one_are_refused():
+def test_missing_and_unexpected_labels_are_refused():
     x, t = batch()
     with pytest.raises(ValueError, match="labels: none given, but this model needs them"):
         tiny(num_classes=5)(x, t)

@@ -103,7 +103,7 @@ def test_routes_of_any_dtype_pass_gradcheck(route):
     assert torch.autograd.gradcheck(lambda *qkv: neighborhood_attention(*qkv, 3, route=route), (q, k, v))
 
 
-def test_triton_reads_projections_where_they_lie(interpreted):
+def test_triton_reads_projections_without_a_copy(interpreted):
     packed = torch.randn(2, 9, 6, 3, 2, 16, generator=torch.Generator().manual_seed(0)).to(interpreted)
     views = packed.unbind(3)
     by_head = [x.permute(0, 3, 1, 2, 4).contiguous().permute(0, 2, 3, 1, 4) for x in views]
@@ -131,7 +131,7 @@ def test_a_kernel_as_wide_as_the_grid_is_global_attention(route):
         ("flex", torch.float64, 3, False, "float32, float16 and bfloat16 only"),
     ],
 )
-def test_a_named_route_that_cannot_serve_is_an_error_that_says_why(
+def test_a_route_that_is_not_supported_is_refused_with_the_reason(
     route, dtype, kernel_size, is_training, reason
 ):
     q, k, v = (x.to(dtype).requires_grad_(is_training) for x in heads_in_float32((6, 6), 16, count=3))
@@ -164,7 +164,7 @@ def test_every_query_sees_kernel_squared_keys(grid, kernel_size):
     assert (grid_mask(*grid, kernel_size, CPU).sum(dim=1) == kernel_size**2).all()
 
 
-def test_a_mask_made_while_sampling_serves_a_backward_pass():
+def test_a_mask_that_was_created_in_inference_mode_works_in_a_backward_pass():
     q, k, v = heads((9, 6))
     with torch.inference_mode():
         neighborhood_attention(q, k, v, 3, route="sdpa")
@@ -206,7 +206,7 @@ def test_a_kernel_wider_than_the_grid_is_refused():
 
 
 @pytest.mark.parametrize("kernel_size", [3.0, (3, 3), None])
-def test_a_kernel_that_is_no_whole_number_is_refused(kernel_size):
+def test_a_kernel_that_is_not_a_whole_number_is_refused(kernel_size):
     with pytest.raises(ValueError, match=r"kernel_size=.*; give one whole number"):
         neighborhood_attention(*heads((6, 6)), kernel_size)
 

@@ -45,7 +45,7 @@ def test_the_longer_side_spans_minus_one_to_one():
     assert last_column == pytest.approx(math.cos(math.pi * 3 / 8), abs=1e-6)
 
 
-def test_frequencies_are_log_spaced_from_pi_and_dealt_out_over_the_heads():
+def test_frequencies_are_log_spaced_from_pi_and_distributed_over_the_heads():
     omega = frequencies(num_heads=3, head_dim=32, device=CPU)
     series = [math.pi * 10 ** (k / 12) for k in range(12)]
     torch.testing.assert_close(omega[1], torch.tensor(series[1::3]))

@@ -37,7 +37,7 @@ def memory(tmp_path):
     return Memory(tmp_path / "cache" / "routes.json")
 
 
-def test_the_faster_route_is_taken_and_said(memory, caplog):
+def test_the_faster_route_is_used_and_logged(memory, caplog):
     with caplog.at_level(logging.INFO):
         assert routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, memory) == "quick"
     (message,) = caplog.messages
@@ -45,7 +45,7 @@ def test_the_faster_route_is_taken_and_said(memory, caplog):
     assert "slow" in message
 
 
-def test_what_was_measured_is_not_measured_again_in_this_process_or_the_next(memory):
+def test_a_measured_route_is_reused_in_this_process_and_the_next(memory):
     routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, memory)
     only_broken = {"broken": BROKEN, "quick": BROKEN}
     assert routes.fastest_route(PROBLEM, only_broken, memory) == "quick"
@@ -59,18 +59,18 @@ def test_directions_are_measured_apart(memory):
     assert measured == {"quick", "slow"}
 
 
-def test_a_route_that_breaks_is_reported_and_left_out(memory, caplog):
+def test_a_route_that_fails_is_reported_and_omitted(memory, caplog):
     assert routes.fastest_route(PROBLEM, {"broken": BROKEN, "slow": SLOW, "absent": ABSENT}, memory) == "slow"
     assert any("route 'broken' failed: out of shared memory" in message for message in caplog.messages)
 
 
-def test_nothing_that_works_is_an_error(memory):
+def test_it_is_an_error_if_no_route_works(memory):
     with pytest.raises(ValueError, match="no route works; tried broken, absent"):
         routes.fastest_route(PROBLEM, {"broken": BROKEN, "absent": ABSENT}, memory)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"a": {"route": 1}}', '{"a": null, "b": []}'])
-def test_a_damaged_file_is_measured_anew(memory, content):
+def test_a_damaged_file_is_measured_again(memory, content):
     memory.file.parent.mkdir()
     memory.file.write_text(content)
     assert routes.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
@@ -90,7 +90,7 @@ def test_a_damaged_file_is_measured_anew(memory, content):
     ],
     ids=str,
 )
-def test_an_entry_that_does_not_hold_here_is_measured_anew(memory, monkeypatch, entry):
+def test_a_cached_route_that_is_not_valid_here_is_measured_again(memory, monkeypatch, entry):
     monkeypatch.setattr(routes, "memory", memory)
     kept = {"another problem": {"route": "sdpa", "milliseconds": {"sdpa": 1.0}}}
     memory.file.parent.mkdir()
@@ -102,7 +102,7 @@ def test_an_entry_that_does_not_hold_here_is_measured_anew(memory, monkeypatch, 
     assert entries[key(PROBLEM)]["route"] == "sdpa" and entries.items() > kept.items()
 
 
-def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
+def test_a_folder_that_cannot_be_written_is_ignored(tmp_path):
     (tmp_path / "file").write_text("")
     memory = Memory(tmp_path / "file" / "routes.json")
     assert routes.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
@@ -115,12 +115,12 @@ def test_the_first_verdict_of_several_processes_counts(memory):
     assert memory.keep(PROBLEM, Verdict("quick")).route == "slow"
 
 
-def test_the_file_lies_beside_the_compile_cache(monkeypatch, tmp_path):
+def test_the_file_is_next_to_the_compile_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     assert default_file().parent == tmp_path
 
 
-def test_measuring_leaves_the_random_state_alone(memory):
+def test_measuring_does_not_change_the_random_state(memory):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)

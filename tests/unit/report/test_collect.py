@@ -83,7 +83,7 @@ def test_the_metric_keeps_the_name_it_was_measured_under(data):
     assert (data.real_mmd, data.images_measured, data.environment["Seed"]) == (0.1, 64, "5")
 
 
-def test_pictures_belong_to_their_steps_and_photographs(data):
+def test_pictures_are_shown_with_their_steps_and_photographs(data):
     assert data.step_comparison.steps == STEPS
     assert set(data.step_comparison.pictures) == {"LeDiFlow", "Flow matching"}
     assert len(data.samples) == 1

@@ -32,7 +32,7 @@ def test_smoothing_in_logs_takes_geometric_means():
     assert np.allclose(geometric, np.exp(logs))
 
 
-def test_thinning_keeps_the_mean_and_leaves_short_curves_alone():
+def test_thinning_keeps_the_mean_and_does_not_change_short_curves():
     long = make_curve(np.arange(4000.0))
     thinned = thin(long, most=400)
     assert len(thinned.values) == 400
@@ -61,7 +61,7 @@ def test_labels_that_overlap_move_apart_around_their_mean():
     assert spread([0.5, 0.5], gap=0.2) == pytest.approx([0.4, 0.6])
 
 
-def test_labels_pushed_into_a_neighbour_take_it_along():
+def test_labels_moved_into_a_neighbour_move_it_too():
     places = spread([0.50, 0.52, 0.60, 0.10], gap=0.1)
     assert places == pytest.approx([0.44, 0.54, 0.64, 0.10])  # a crowd of three around 0.54
 

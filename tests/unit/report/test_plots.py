@@ -159,7 +159,7 @@ def test_a_curve_of_one_point_is_a_mark_with_its_value():
     assert "0.0123" in texts(plots.loss_plot({"LeDiFlow": one["LeDiFlow"]}))
 
 
-def test_a_few_points_are_marked_each_and_many_are_not():
+def test_few_points_get_markers_and_many_do_not():
     few = Curve(CURVE.images_seen[:3], CURVE.values[:3])
     assert marks(plots.loss_plot({"loss": few})) == 3
     assert marks(plots.loss_plot({"loss": CURVE})) == 0

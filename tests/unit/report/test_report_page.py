@@ -73,7 +73,7 @@ def page(data):
     return build_report(data)
 
 
-def test_the_page_begins_as_in_all_releases_so_that_it_may_be_replaced(page):
+def test_the_page_begins_like_those_of_all_releases_so_that_it_is_recognised(page):
     assert page.startswith(BEGINNING)
 
 
@@ -104,7 +104,7 @@ class Outline(HTMLParser):
             self.headings.append(text)
 
 
-def test_every_section_stands_in_its_place(page):
+def test_every_section_is_in_its_place(page):
     assert Outline(page).headings == [
         "Generated images beside photographs",
         "The same noise with more and more steps",
@@ -201,7 +201,7 @@ def test_the_same_data_gives_the_same_page(data, page):
     assert build_report(data) == page
 
 
-def test_the_page_is_written_whole(data, page, tmp_path):
+def test_the_page_is_written_atomically(data, page, tmp_path):
     path = write_report(tmp_path / "new" / "report.html", data)
     assert path.read_text(encoding="utf-8") == page
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]

@@ -55,7 +55,7 @@ def moved(made, count):
 
 @pytest.mark.parametrize("guidance", [-1.0, 0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("solver", ["euler", "heun3", "dopri5"])
-def test_the_velocity_goes_from_no_class_towards_the_class_and_beyond(solver, guidance, pipeline):
+def test_guidance_extrapolates_from_no_class_to_the_class(solver, guidance, pipeline):
     made = pipeline(3, SamplingConfig(labels=[3], guidance=guidance, solver=solver))
     expected = -0.05 + guidance * (0.3 - -0.05)
     torch.testing.assert_close(moved(made, 3), torch.full((3,), expected), atol=1e-5, rtol=0)
@@ -72,7 +72,7 @@ def test_the_cost_is_the_evaluations_that_the_model_made_for_each_image(
     assert shifts.images_seen == 5 * made.nfe
 
 
-def test_labels_are_dealt_out_in_turn_by_the_images_numbers(pipeline):
+def test_labels_are_assigned_in_turn_by_image_number(pipeline):
     config = SamplingConfig(labels=[0, 2, 3])
     made = pipeline(5, config)
     assert made.start.labels.tolist() == [0, 2, 3, 0, 2]
@@ -111,7 +111,7 @@ def test_a_models_guided_velocity_is_made_of_its_two_velocities():
     ("labels", "message"),
     [([1, 4], r"labels=\[4\]: the flow's classes are 0 to 3"), ([-1], r"labels\[0\]=-1 must be at least 0")],
 )
-def test_classes_that_there_are_not_are_refused_by_the_option(labels, message, pipeline):
+def test_unknown_classes_are_refused_with_the_option(labels, message, pipeline):
     with pytest.raises(UserError, match=message):
         pipeline(2, SamplingConfig(labels=labels))
 

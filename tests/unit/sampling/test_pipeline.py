@@ -119,7 +119,7 @@ def test_euler_along_linear_growth_is_the_compound_interest_formula():
 @pytest.mark.parametrize(
     ("solver", "evaluations"), [("euler", 3), ("midpoint", 6), ("heun3", 9), ("rk4", 12)]
 )
-def test_a_straight_path_is_exact_with_every_solver_and_its_cost_is_told(solver, evaluations):
+def test_a_straight_path_is_exact_with_every_solver_and_its_cost_is_counted(solver, evaluations):
     made = analytic(lambda x, t, z: torch.full_like(x, 0.25))(2, SamplingConfig(solver=solver, steps=3))
     torch.testing.assert_close(made.images, (noise_of(2) + 0.25).clamp(-1, 1))
     assert made.nfe == evaluations
@@ -180,7 +180,7 @@ def test_temperature_scales_the_priors_standard_deviation(learned):
     torch.testing.assert_close(starts[0.5].x - mean, 0.5 * (starts[1.0].x - mean))
 
 
-def test_temperature_zero_of_the_baseline_starts_at_nothing(gaussian):
+def test_temperature_zero_of_the_baseline_starts_at_zero(gaussian):
     assert not gaussian(2, SamplingConfig(temperature=0.0, steps=0)).images.any()
 
 
@@ -204,7 +204,7 @@ def test_latents_leave_through_the_codec():
 
 
 @pytest.mark.parametrize("kind", ["learned", "gaussian"])
-def test_a_saved_pipeline_comes_back_and_makes_the_same_images(kind, request, tmp_path):
+def test_a_loaded_pipeline_generates_the_same_images(kind, request, tmp_path):
     pipeline = request.getfixturevalue(kind)
     pipeline.save_pretrained(tmp_path / "saved")
     loaded = LeDiFlowPipeline.from_pretrained(tmp_path / "saved")
@@ -235,7 +235,7 @@ def test_models_are_frozen_and_in_evaluation_mode(learned):
         assert not any(weight.requires_grad for weight in module.parameters())
 
 
-def test_half_a_learned_prior_is_refused(learned):
+def test_a_learned_prior_needs_both_of_its_models(learned):
     with pytest.raises(ValueError, match=r"needs both the auxiliary model and the latent sampler"):
         LeDiFlowPipeline(learned.velocity, learned.auxiliary, None, image_size=SIZE)
 

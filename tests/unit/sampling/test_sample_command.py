@@ -68,7 +68,7 @@ def test_other_labels_are_not_taken_for_the_ones_that_are_there(run, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_drawn_is_refused_with_a_sentence(run, options, message, tmp_path):
+def test_invalid_sampling_options_are_refused_with_a_message(run, options, message, tmp_path):
     said = invoke("sample", f"run={run}", f"output={tmp_path}", "count=1", "device=cpu", *options)
     assert said.status == 2
     assert message in said.err and "Traceback" not in said.err

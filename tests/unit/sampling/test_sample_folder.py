@@ -42,7 +42,7 @@ def levels(root):
     return {path.name: Image.open(path).getpixel((0, 0)) for path in sorted(root.glob("*.png"))}
 
 
-def test_a_finished_folder_is_known_and_its_pictures_are_what_is_measured(tmp_path):
+def test_the_pictures_of_a_finished_folder_of_samples_are_measured(tmp_path):
     assert draw(tmp_path) == [0, 1, 2, 3]
     folder = SampleFolder(tmp_path)
     assert folder.has_all(SETTINGS, 4) and not folder.has_all(SETTINGS, 5) and not folder.has_all(OTHER, 4)
@@ -92,7 +92,7 @@ def test_an_interrupted_removal_leaves_a_record_that_covers_what_is_there(tmp_pa
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut", "replaced"])
-def test_a_picture_that_is_not_as_it_was_written_is_drawn_again(tmp_path, damage):
+def test_a_modified_picture_is_generated_again(tmp_path, damage):
     draw(tmp_path)
     path = tmp_path / picture_name(1)
     match damage:
@@ -111,13 +111,13 @@ def test_a_picture_that_is_not_as_it_was_written_is_drawn_again(tmp_path, damage
     assert levels(tmp_path)[path.name] == 1
 
 
-def test_a_picture_that_was_replaced_while_the_command_was_interrupted_is_drawn_again(tmp_path):
+def test_a_picture_replaced_during_an_interruption_is_generated_again(tmp_path):
     interrupted(tmp_path)
     (tmp_path / picture_name(0)).write_bytes((tmp_path / picture_name(1)).read_bytes())
     assert draw(tmp_path) == [0, 2, 3]
 
 
-def test_a_torn_journal_costs_the_last_batch_alone(tmp_path):
+def test_a_truncated_journal_loses_only_the_last_batch(tmp_path):
     interrupted(tmp_path)
     journal = tmp_path / JOURNAL
     journal.write_bytes(journal.read_bytes()[:-5])
@@ -172,7 +172,7 @@ def test_a_damaged_record_is_refused_with_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     "wrong", [{"count": "4"}, {"count": 10**15}, {"count": -1}, {"files": [1]}, {"count": None}, {"nfe": "x"}]
 )
-def test_a_record_with_values_of_other_types_is_refused_not_overlooked(tmp_path, wrong):
+def test_a_record_with_values_of_other_types_is_refused(tmp_path, wrong):
     draw(tmp_path)
     record = json.loads((tmp_path / RECORD).read_text()) | wrong
     (tmp_path / RECORD).write_text(
@@ -183,13 +183,13 @@ def test_a_record_with_values_of_other_types_is_refused_not_overlooked(tmp_path,
             look(tmp_path)
 
 
-def test_lines_of_a_journal_that_are_none_are_passed_over(tmp_path):
+def test_invalid_lines_of_a_journal_are_skipped(tmp_path):
     interrupted(tmp_path)
     with (tmp_path / JOURNAL).open("ab") as journal:
         journal.write(b'{"files": 3}\n[]\nnull\n{"files": {}, "nfe": "x"}\n\xff\n')
     assert draw(tmp_path) == [2, 3]
 
 
-def test_folders_without_a_record_are_measured_as_they_are(tmp_path):
+def test_folders_without_a_record_are_measured(tmp_path):
     (tmp_path / "a.png").touch()
     check_recorded(tmp_path)

@@ -55,7 +55,7 @@ def test_the_auxiliary_stage_fits_the_prior_of_augmented_images(parent, augmente
     assert (mean - other).abs().max() > 1e-3
 
 
-def test_the_flow_starts_from_the_prior_of_augmented_images_and_is_given_how(
+def test_the_flow_starts_from_the_augmented_prior_and_receives_the_numbers(
     parent, velocity, augmented, noise, z
 ):
     velocity = with_input(velocity, 2)
@@ -72,7 +72,7 @@ def test_the_flow_starts_from_the_prior_of_augmented_images_and_is_given_how(
     torch.testing.assert_close(found, (v - (y - x)).square().mean())
 
 
-def test_the_baseline_is_given_how(baseline, augmented, noise):
+def test_the_baseline_receives_the_augmentation_numbers(baseline, augmented, noise):
     baseline = with_input(baseline, 3)
     found = FlowStage(FlowStageConfig(), None).loss(baseline, augmented, noise).loss
     y, t = augmented.images, noise.uniform(augmented.ids, "time")
@@ -82,7 +82,7 @@ def test_the_baseline_is_given_how(baseline, augmented, noise):
     torch.testing.assert_close(found, (v - (y - x)).square().mean())
 
 
-def test_the_latent_sampler_learns_latents_of_augmented_images_apart(parent, sampler, augmented, noise, z):
+def test_the_latent_sampler_is_conditioned_on_the_augmentation(parent, sampler, augmented, noise, z):
     sampler, config = with_input(sampler, 4), LatentSamplerStageConfig()
     found = LatentSamplerStage(config, parent).loss(sampler, augmented, noise).loss
     w, t = noise.normal(augmented.ids, "latent noise", LATENT), draw_times(config, noise, augmented.ids)

@@ -35,7 +35,7 @@ def test_the_loss_is_eq_5_per_pixel(auxiliary, batch, noise, terms, beta):
     torch.testing.assert_close(metrics["loss"], loss.detach())
 
 
-def test_beta_nll_takes_the_place_of_the_first_term(auxiliary, batch, noise, latents, terms):
+def test_beta_nll_replaces_the_first_term(auxiliary, batch, noise, latents, terms):
     nll, kl = terms
     with torch.no_grad():
         mean, logvar = auxiliary.decode(latents)
@@ -92,7 +92,7 @@ class Engine(torch.nn.Module):
 
 
 @pytest.mark.parametrize("wrapped", [lambda model: model, Engine], ids=["model", "engine"])
-def test_held_out_samples_are_judged_with_the_whole_beta(wrapped, auxiliary, batch, noise, terms):
+def test_held_out_losses_use_the_full_beta(wrapped, auxiliary, batch, noise, terms):
     nll, kl = terms
     module = wrapped(auxiliary)
     auxiliary.eval()
@@ -112,7 +112,7 @@ def test_free_bits_of_each_entry_cost_nothing(auxiliary, batch, noise, terms, kl
     torch.testing.assert_close(found.metrics["kl_nats"], kl)  # the curve says what it is
 
 
-def test_the_divergence_is_told_apart_by_channel(auxiliary, batch, noise, kl_entries):
+def test_the_divergence_is_reported_by_channel(auxiliary, batch, noise, kl_entries):
     sums, counts = stage_of(1.0).loss(auxiliary, batch, noise).bins["kl_nats_by_channel"]
     torch.testing.assert_close(sums / counts, kl_entries.sum(dim=(2, 3)).mean(dim=0))
 
@@ -126,12 +126,12 @@ def test_the_divergence_is_told_apart_by_channel(auxiliary, batch, noise, kl_ent
         ({"nll_beta": 2.0}, r"stage\.nll_beta=2\.0 must be at least 0 and at most 1"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_with_their_key(options, message):
+def test_invalid_options_are_refused_with_their_key(options, message):
     with pytest.raises(ValueError, match=message):
         AuxiliaryStageConfig(**options)
 
 
-def test_metrics_tell_how_close_and_how_sure_the_prior_is(auxiliary, batch, noise, latents):
+def test_metrics_include_the_error_and_sigma_of_the_prior(auxiliary, batch, noise, latents):
     _, metrics, *_ = stage_of(1.0).loss(auxiliary, batch, noise)
     with torch.no_grad():
         prior = auxiliary.decode(latents)
@@ -140,7 +140,7 @@ def test_metrics_tell_how_close_and_how_sure_the_prior_is(auxiliary, batch, nois
     torch.testing.assert_close(metrics["share_at_floor"], (prior.logvar < -4.9).float().mean())
 
 
-def test_metrics_carry_no_gradients_and_the_loss_reaches_every_weight(auxiliary, batch, noise):
+def test_metrics_have_no_gradients_and_the_loss_reaches_every_weight(auxiliary, batch, noise):
     auxiliary.zero_grad()
     loss, metrics, *_ = stage_of(1.0).loss(auxiliary, batch, noise)
     loss.backward()

@@ -35,13 +35,13 @@ def test_by_sigma_is_a_histogram_over_doublings_with_open_ends():
     assert_histogram(by_sigma(values, logvar), sigma, values.numpy().ravel(), edges)
 
 
-def test_a_value_that_is_no_number_stays_in_its_bin():
+def test_a_nan_value_stays_in_its_bin():
     found = by_time(torch.tensor([1.0, torch.nan]), torch.tensor([0.05, 0.95]))
     assert found.sums[0] == 1
     assert found.sums.isnan().tolist() == [False] * 9 + [True]
 
 
-def test_places_that_are_no_number_are_counted_somewhere():
+def test_nan_places_are_counted_in_some_bin():
     found = by_sigma(torch.ones(1, 3), torch.tensor([[torch.nan, -torch.inf, torch.inf]]))
     assert found.counts.sum() == 3
 
@@ -105,7 +105,7 @@ def test_the_velocity_error_by_time_is_not_weighted(results):
 
 
 @pytest.mark.parametrize(("stage", "whole"), [("auxiliary", "vgl"), ("flow", "velocity_mse")])
-def test_the_bins_of_sigma_together_are_the_error_of_all_pixels(results, stage, whole):
+def test_the_bins_of_sigma_sum_to_the_error_of_all_pixels(results, stage, whole):
     sums, counts = results[stage].bins["loss_by_sigma"]
     assert counts.sum() == 4 * 64
     torch.testing.assert_close(sums.sum() / counts.sum(), results[stage].metrics[whole])

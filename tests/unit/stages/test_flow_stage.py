@@ -72,7 +72,9 @@ def test_the_gaussian_baseline_is_plain_flow_matching_from_noise(baseline, batch
     assert metrics.keys() == {"loss", "velocity_mse"}
 
 
-def test_both_methods_are_judged_at_the_same_times_and_noise(auxiliary, velocity, baseline, batch, noise):
+def test_both_methods_are_validated_with_the_same_times_and_noise(
+    auxiliary, velocity, baseline, batch, noise
+):
     """The comparison of their curves is fair: only where paths start and what z tells differs."""
     seen = {}
 
@@ -106,7 +108,7 @@ def test_each_samples_draws_are_its_own_whatever_batch_it_is_in(
     torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 
-def test_another_seed_draws_otherwise(auxiliary, velocity, batch, noise):
+def test_another_seed_gives_other_draws(auxiliary, velocity, batch, noise):
     stage = stage_of(auxiliary)
     assert stage.loss(velocity, batch, noise).loss != stage.loss(velocity, batch, SampleNoise(12)).loss
 
@@ -176,7 +178,7 @@ def test_no_label_or_every_label_can_be_dropped(batch, noise, share, expected):
     assert heard(config, batch, noise, num_classes=2).labels.tolist() == expected
 
 
-def test_a_samples_label_is_dropped_whatever_batch_it_is_in(batch, noise, one_by_one):
+def test_whether_a_label_is_dropped_does_not_depend_on_the_batch(batch, noise, one_by_one):
     config, crowd = config_of(label_dropout=0.5), many(batch, 40)
     whole = heard(config, crowd, noise, num_classes=2).labels
     parts = [heard(config, single, noise, num_classes=2).labels for single in one_by_one(crowd)]
@@ -220,11 +222,11 @@ def test_draws_of_the_learned_prior_are_not_exchanged(auxiliary):
         ({"time": "late"}, r"stage\.time='late'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_with_their_key(options, message):
+def test_invalid_options_are_refused_with_their_key(options, message):
     with pytest.raises(ValueError, match=message):
         FlowStageConfig(**options)
 
 
-def test_a_width_that_was_not_found_yet_is_never_taken_for_none(auxiliary, velocity, batch, noise):
+def test_a_width_that_is_not_measured_yet_is_not_taken_for_zero(auxiliary, velocity, batch, noise):
     with pytest.raises(RuntimeError, match=r"was not measured before the first step"):
         stage_of(auxiliary, prior_widening="auto").loss(velocity, batch, noise)

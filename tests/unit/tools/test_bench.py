@@ -70,7 +70,7 @@ def test_overrides_of_the_training_command_reach_the_model(bench, capsys):
     )  # one map of 768 x 768 less
 
 
-def test_a_model_that_is_not_there_is_refused_with_those_that_are(bench, capsys):
+def test_an_unknown_model_is_refused_with_the_known_ones(bench, capsys):
     with pytest.raises(SystemExit):
         bench("model").main(["--models", "paper"])
     assert "paper_rgb" in capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_a_table_is_markdown_with_a_column_for_every_key(bench):
 
 
 @pytest.mark.slow
-def test_every_route_that_serves_is_timed_in_its_directions(bench, tmp_path, capsys):
+def test_every_supported_route_is_timed_in_its_directions(bench, tmp_path, capsys):
     output = tmp_path / "rows.json"
     options = (
         "--shapes",

@@ -46,7 +46,7 @@ def test_ranges_and_whole_shards_are_timed_from_disk_and_web(bench, tmp_path):
 
 
 @pytest.mark.parametrize("batch", [4, 16])
-def test_neighbours_in_a_batch_stray_by_the_root_of_its_size(bench, batch):
+def test_batches_of_neighbours_have_a_spread_of_the_root_of_their_size(bench, batch):
     shuffle = bench("shuffle")
     stored = np.arange(64 * batch)
     assert shuffle.spread(stored, batch) == pytest.approx(np.sqrt(batch), rel=0.01)

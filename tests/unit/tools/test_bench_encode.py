@@ -23,7 +23,7 @@ def rows(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_combination_has_a_row_that_owns_up_to_random_weights(rows):
+def test_every_combination_has_a_row_that_says_the_weights_are_random(rows):
     found = [(row["precision"], row["batch"]) for row in rows]
     assert found == [("float32", 2), ("float32", 4), ("bfloat16", 2), ("bfloat16", 4)]
     assert {row["weights"] for row in rows} == {"random"}

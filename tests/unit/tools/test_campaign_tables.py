@@ -65,7 +65,7 @@ def test_evaluations_are_columns_and_the_best_of_each_is_bold(tables):
     ]
 
 
-def test_sources_of_z_stand_side_by_side_by_the_solver_that_all_have(tables):
+def test_sources_of_z_are_compared_with_a_common_solver(tables):
     lines = tables.widths_lines(widths())
     assert "| auto: s = 0.18 | 0.500 / 0.550 / 0.840 | 0.100 | 0.250 |" in lines
     assert "| sampler | 12,504 | 0.100 | 0.250 |" in lines
@@ -85,7 +85,7 @@ def test_sources_of_z_stand_side_by_side_by_the_solver_that_all_have(tables):
         ("floor0.2_s0", 0.0, "floor 0.2, s = 0"),
     ],
 )
-def test_starts_have_names_that_say_what_they_are(tables, name, width, words):
+def test_starts_are_named_in_words(tables, name, width, words):
     assert tables.start(name, width) == words
 
 
@@ -121,7 +121,7 @@ def test_cures_have_a_line_each_and_the_losses_of_all_their_models(tables):
     assert "| base_sampler | 12,504 | 0.100 | 0.250 |" in lines
 
 
-def test_a_cure_that_was_stopped_has_what_is_known_of_it(tables):
+def test_a_stopped_cure_has_the_losses_known_so_far(tables):
     """Losses of a training that is under way, and no measurement on other pictures yet."""
     loss = LOSS | {"held_out_lowest": -1.216, "held_out_lowest_at": 21000}
     best = {"images": 1200, "nll_nats": -0.119, "sigma_geometric_mean": 0.179, "kl_nats_per_image": 60.84}
@@ -132,7 +132,7 @@ def test_a_cure_that_was_stopped_has_what_is_known_of_it(tables):
     assert "measured on 1,200 pictures that no model saw" in lines[-1]
 
 
-def test_decoders_trained_on_are_compared_by_source_of_z_and_by_what_became_of_the_prior(tables):
+def test_decoders_are_compared_by_source_of_z_and_by_their_prior(tables):
     prior = {"sigma": 0.0656, "residual": 0.0601, "vgl": -1.82, "mean_moved": 0.0}
     collapsed = prior | {"sigma": 0.0007, "mean_moved": 0.12}
     frozen = flow(
@@ -179,5 +179,5 @@ def test_without_a_sampler_decoders_are_compared_on_held_out_images_alone(tables
         ("joint_nll:1", "trained on, 1 x VGL"),
     ],
 )
-def test_ways_of_training_a_decoder_have_names_that_say_what_they_are(tables, name, words):
+def test_decoder_trainings_are_named_in_words(tables, name, words):
     assert tables.joint_decoder(name) == words

@@ -80,7 +80,7 @@ def test_the_gradient_goes_through_the_draw_and_not_through_the_weights(joint, b
     torch.testing.assert_close(auxiliary.logvar.grad, (common * n * variance / (2 * wide)).sum(0))
 
 
-def test_the_variance_is_held_near_the_decoder_before_and_the_mean_is_free(joint, batch):
+def test_the_regulariser_keeps_the_variance_near_the_initial_decoders_and_the_mean_free(joint, batch):
     auxiliary, before, noise = Auxiliary(), Auxiliary(), SampleNoise(0)
     with torch.no_grad():
         auxiliary.logvar += 0.5
@@ -105,6 +105,6 @@ def test_joint_nll_adds_the_variance_guided_loss(joint, batch):
 
 
 @pytest.mark.parametrize("name", ["frozen:1", "joint", "joint:-1", "joint:x", "other:1"])
-def test_settings_that_mean_nothing_are_refused(joint, name):
+def test_meaningless_settings_are_refused(joint, name):
     with pytest.raises(argparse.ArgumentTypeError, match="give frozen, joint:L or joint_nll:L"):
         joint.Setting.read(name)

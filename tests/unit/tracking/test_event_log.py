@@ -50,7 +50,7 @@ def test_tensors_and_numpy_numbers_are_written_as_numbers(path):
     assert points(curve(path, "train", "loss")) == [(1, 0.25), (2, 0.5)]
 
 
-def test_a_loss_that_is_not_a_number_stays_in_the_log_and_the_log_stays_json(path):
+def test_a_nan_loss_is_logged_and_the_log_stays_valid_json(path):
     write(path, ("train", 1, float("nan")), ("train", 2, float("inf")))
     for line in path.read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)  # called for NaN and Infinity, which strict JSON lacks
@@ -58,7 +58,7 @@ def test_a_loss_that_is_not_a_number_stays_in_the_log_and_the_log_stays_json(pat
     assert curve(path, "train", "loss").values[1] == np.inf
 
 
-def test_a_torn_last_line_is_left_out_and_the_next_attempt_starts_a_new_one(path):
+def test_a_truncated_last_line_is_ignored_and_the_next_attempt_starts_a_new_one(path):
     write(path, ("train", 1, 0.5))
     with path.open("a") as log:
         log.write('{"time": "2026-01-01T00:00:00", "event": "tra')
@@ -119,7 +119,7 @@ def test_threads_share_the_log_and_every_line_is_whole(path):
     assert sorted(event["images_seen"] for event in read_events(path)) == list(range(200))
 
 
-def test_a_write_that_hangs_blocks_no_other_thread_and_no_event_is_lost(path, monkeypatch):
+def test_a_hanging_write_blocks_no_other_thread_and_loses_no_event(path, monkeypatch):
     monkeypatch.setattr(event_log, "LOCK_SECONDS", 0.01)
     tracker = JsonlTracker(path)
     with tracker.lock:  # as a write that does not return would hold it
@@ -145,7 +145,7 @@ def test_a_full_disk_loses_no_event_and_does_not_stop_the_run(path, caplog):
     ]
 
 
-def test_a_line_that_a_full_disk_cut_is_written_again_whole(path):
+def test_a_line_truncated_by_a_full_disk_is_written_again(path):
     class Cutting(FileIO):
         def write(self, line):
             return super().write(line[:10])
@@ -170,7 +170,7 @@ def test_a_value_by_bin_is_a_row_for_each_event_with_nan_for_empty_bins(path):
     np.testing.assert_array_equal(found.values, [[3.0, np.nan], [2.0, 4.0]])
 
 
-def test_a_run_that_changed_its_bins_keeps_the_rows_with_the_last_ones(path):
+def test_after_a_change_of_bins_only_rows_with_the_last_bins_are_kept(path):
     tracker = JsonlTracker(path)
     tracker.record("train", 1, loss_by_time=[1.0])
     tracker.record("train", 2, loss_by_time=[1.0, 2.0])

@@ -112,7 +112,7 @@ def test_a_resumed_run_counts_only_its_own_work():
     assert "10 s left" in resumed[1]
 
 
-def test_slow_work_keeps_its_digits():
+def test_slow_rates_are_printed_with_decimals():
     assert "0.25 images/s" in sentences([(0, 0), (20, 5)])[1]
 
 

@@ -25,7 +25,7 @@ class Recorder:
         self.is_closed = True
 
 
-def test_a_view_that_fails_is_named_and_dropped_while_the_run_goes_on(caplog):
+def test_a_view_that_fails_is_named_and_dropped_while_training_continues(caplog):
     event_log, fragile, sturdy = Recorder(), Recorder(fails_at=2), Recorder()
     tracker = CompositeTracker(event_log, [fragile, sturdy])
     with caplog.at_level(logging.WARNING):

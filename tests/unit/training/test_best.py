@@ -105,7 +105,7 @@ def test_the_held_out_loss_recorded_is_that_of_the_averaged_weights(undisturbed)
     assert last["loss"] != pytest.approx(expected, rel=1e-3)
 
 
-def test_taking_it_changes_no_weight(tmp_path, undisturbed):
+def test_validation_changes_no_weight(tmp_path, undisturbed):
     alone = training(tmp_path / "alone", config=BEST)
     train(alone)
     found, expected = (run.engine.state().tensors for run in (undisturbed, alone))
@@ -114,9 +114,7 @@ def test_taking_it_changes_no_weight(tmp_path, undisturbed):
 
 
 @pytest.mark.parametrize("position", [9, 61, 111, 114, 159])
-def test_a_killed_run_exports_the_same_file_and_says_once_that_the_loss_has_turned(
-    tmp_path, undisturbed, position
-):
+def test_a_killed_run_exports_the_same_file_and_reports_the_turned_loss_once(tmp_path, undisturbed, position):
     with pytest.raises(KeyboardInterrupt):
         train(run_in(tmp_path / "run", stage=dies_at(position)))
     run = run_in(tmp_path / "run")
@@ -129,7 +127,7 @@ def test_a_killed_run_exports_the_same_file_and_says_once_that_the_loss_has_turn
         ]
 
 
-def test_what_was_saved_but_not_said_is_said_by_the_next_start(tmp_path, monkeypatch, undisturbed):
+def test_a_saved_but_unreported_turn_is_reported_by_the_next_start(tmp_path, monkeypatch, undisturbed):
     run = run_in(tmp_path / "run")
 
     def die(event, images_seen, **values):
@@ -155,7 +153,7 @@ def test_the_warning_names_the_lowest_place_and_what_to_do(tmp_path, caplog):
     assert " images and is +" in text
 
 
-def test_no_best_of_a_future_that_was_lost_stays(tmp_path, undisturbed):
+def test_best_weights_after_the_restored_checkpoint_are_discarded(tmp_path, undisturbed):
     first = run_in(tmp_path / "run")
     train(first)
     early = [path for path in first.checkpoints.paths() if int(path.name) > 12]
@@ -168,7 +166,7 @@ def test_no_best_of_a_future_that_was_lost_stays(tmp_path, undisturbed):
     assert exported(run) == exported(undisturbed)
 
 
-def test_a_return_to_a_checkpoint_takes_back_the_best_too(tmp_path, undisturbed):
+def test_returning_to_a_checkpoint_restores_its_best_weights(tmp_path, undisturbed):
     class Stumbling(Regression):
         """Samples from 28 on are poisoned, until the run has gone back."""
 
@@ -194,9 +192,7 @@ class TestPatience:
         assert train(run) is StopReason.NONE
         return run
 
-    def test_ends_the_run_when_so_many_images_have_passed_since_the_best_validation(
-        self, patient, undisturbed
-    ):
+    def test_ends_the_run_that_many_images_after_the_best_validation(self, patient, undisturbed):
         weights, facts = exported(patient)
         assert patient.clock.images_seen == facts["best_images_seen"] + 64
         assert (facts["ended"], facts["trained_images"]) == ("patience", patient.clock.images_seen)
@@ -210,20 +206,20 @@ class TestPatience:
         train(run)
         assert exported(run) == exported(patient)
 
-    def test_a_run_that_is_out_of_patience_takes_no_step_more(self, tmp_path, patient):
+    def test_a_run_that_is_out_of_patience_takes_no_further_step(self, tmp_path, patient):
         for _ in range(2):
             run = run_in(tmp_path / "run", self.CONFIG)
             train(run)
         assert run.clock.images_seen == patient.clock.images_seen
 
-    def test_with_more_patience_the_same_run_goes_on_as_if_it_had_never_ended(self, tmp_path, undisturbed):
+    def test_with_more_patience_the_run_continues_like_an_uninterrupted_one(self, tmp_path, undisturbed):
         train(run_in(tmp_path / "run", self.CONFIG))
         run = run_in(tmp_path / "run", replace(self.CONFIG, patience_images=None))
         train(run)
         assert exported(run) == exported(undisturbed)
 
 
-def test_a_run_that_exports_its_best_only_now_looks_for_it_from_here_on(tmp_path, caplog):
+def test_export_best_in_a_continued_run_considers_validations_from_then_on(tmp_path, caplog):
     train(run_in(tmp_path / "run", replace(BEST, images=60, export="last")))
     run = run_in(tmp_path / "run")
     with caplog.at_level(logging.WARNING):

@@ -23,7 +23,7 @@ def test_what_is_due_every_hundred_images_happens_at_each_hundred(batch):
     assert moments(Clock(images=400, global_batch=batch), 100) == [100, 200, 300, 400]
 
 
-def test_a_batch_that_does_not_divide_the_interval_is_due_at_the_first_batch_past_it():
+def test_an_interval_that_is_no_multiple_of_the_batch_is_due_at_the_next_batch():
     assert moments(Clock(images=192, global_batch=64), 100) == [128]
     assert moments(Clock(images=210, global_batch=70), 100) == [140, 210]
 

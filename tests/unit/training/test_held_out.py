@@ -44,7 +44,7 @@ class TestTurned:
         held_out = noted([0.3, 0.1, 0.2, 0.1, 0.4])
         assert (held_out.best.images_seen, held_out.best.loss) == (2 * EVERY, pytest.approx(0.1))
 
-    def test_it_is_said_with_one_validation_of_a_run_even_if_the_loss_falls_and_turns_again(self):
+    def test_the_turn_is_reported_once_even_if_the_loss_falls_and_turns_again(self):
         chance, held_out = np.random.default_rng(0), HeldOut()
         base = chance.normal(0, 1, SAMPLES)
         means = [*EXAMPLE[:12], *np.linspace(0, -3, 12), *np.linspace(-3, 1, 12)]
@@ -55,17 +55,17 @@ class TestTurned:
         spike = [*falling(20), 0.4, *falling(20)[10:]]
         assert noted(spike).turn is None
 
-    def test_nor_is_a_rise_that_is_small_beside_the_fall(self):
+    def test_a_rise_that_is_small_relative_to_the_fall_is_not_enough(self):
         held_out = noted([*falling(20), *np.linspace(0.002, 0.04, 20)], own=0.001)
         assert held_out.last.rise > 5 * held_out.last.noise
         assert held_out.turn is None
 
-    def test_nor_is_one_within_the_samples_noise(self):
+    def test_a_rise_within_the_noise_of_the_samples_is_not_enough(self):
         held_out = noted([*falling(20), *np.linspace(0.01, 0.3, 6)], own=2.0)
         assert held_out.turn is None
         assert noted([*falling(20), *np.linspace(0.01, 0.3, 6)], own=0.02).turn is not None
 
-    def test_losses_that_are_no_numbers_count_as_above_and_are_never_the_best(self):
+    def test_nan_losses_count_as_above_and_are_never_the_best(self):
         held_out = noted([0.5, 0.4, 0.3, 0.2, math.nan, math.nan])
         assert held_out.best.loss == pytest.approx(0.2)
         assert held_out.turn.rise == math.inf
@@ -73,16 +73,16 @@ class TestTurned:
 
 
 class TestNoise:
-    def test_of_pairs_is_the_standard_error_of_the_mean_difference_however_hard_the_samples_are(self):
+    def test_of_pairs_is_the_standard_error_of_the_mean_difference(self):
         best, now = np.array([1.0, 50.0, -7.0, 3.0]), np.array([1.5, 50.1, -6.8, 3.2])
         rise, noise = rise_and_noise(now, best, [])
         assert rise == pytest.approx(0.25)
         assert noise == pytest.approx(np.std([0.5, 0.1, 0.2, 0.2], ddof=1) / 2)
 
-    def test_no_parabola_strays(self):
+    def test_a_parabola_has_no_deviation_from_smoothness(self):
         assert scatter([3.0 - 0.4 * t + 0.02 * t * t for t in range(40)]) == pytest.approx(0, abs=1e-12)
 
-    def test_straying_is_the_standard_deviation_of_white_noise_around_a_smooth_curve(self):
+    def test_the_deviation_from_smoothness_is_that_of_added_white_noise(self):
         means = falling(4000) + np.random.default_rng(0).normal(0, 0.02, 4000)
         assert scatter([*means]) == pytest.approx(
             0.02, rel=0.1
@@ -91,7 +91,7 @@ class TestNoise:
 
 @pytest.mark.parametrize("strays", [0.0, 0.002, 0.01], ids=lambda share: f"{share} of the fall")
 @pytest.mark.parametrize("memory", [0.0, 0.4], ids=["white", "as averages stray"])
-def test_an_ordinary_noisy_plateau_is_taken_for_a_turn_in_less_than_one_run_of_a_hundred(strays, memory):
+def test_a_noisy_plateau_is_called_turned_in_fewer_than_one_of_a_hundred_runs(strays, memory):
     chance, runs, validations = np.random.default_rng(1), 150, 40
     alarms = 0
     for _ in range(runs):
@@ -102,7 +102,7 @@ def test_an_ordinary_noisy_plateau_is_taken_for_a_turn_in_less_than_one_run_of_a
     assert alarms / runs < 0.01
 
 
-def test_a_record_kept_as_json_goes_on_as_if_nothing_had_been():
+def test_a_record_restored_from_json_continues_identically():
     whole = noted(EXAMPLE)
     half = HeldOut.from_state(json.loads(json.dumps(noted(EXAMPLE[:5]).state())))
     chance = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def test_a_record_kept_as_json_goes_on_as_if_nothing_had_been():
     assert half.state() == whole.state()
 
 
-def test_a_record_begun_anew_remembers_that_the_turn_was_said():
+def test_a_restarted_record_keeps_that_the_turn_was_reported():
     begun = noted(EXAMPLE).restarted()
     assert (begun.best, begun.validations) == (None, 0)
     assert begun.turn == noted(EXAMPLE).turn

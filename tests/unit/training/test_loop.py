@@ -31,7 +31,7 @@ def undisturbed(tmp_path):
     return run
 
 
-def test_checkpoints_stand_at_their_intervals_and_at_the_end(undisturbed):
+def test_checkpoints_are_written_at_their_intervals_and_at_the_end(undisturbed):
     assert [int(path.name) for path in undisturbed.checkpoints.paths()] == [12, 24, 36, 40]
 
 
@@ -67,7 +67,7 @@ def test_a_killed_run_continues_from_its_last_checkpoint_to_the_same_end(tmp_pat
     assert_equal(state_of(continued), state_of(undisturbed))
 
 
-def test_a_broken_newest_checkpoint_costs_only_the_images_since_the_one_before(tmp_path, undisturbed):
+def test_after_a_damaged_newest_checkpoint_a_run_continues_from_the_previous_one(tmp_path, undisturbed):
     train(training(tmp_path / "run"))
     for path in CheckpointFolder(tmp_path / "run").paths()[-2:]:
         next(path.glob("slice-*")).write_bytes(b"torn")
@@ -77,7 +77,7 @@ def test_a_broken_newest_checkpoint_costs_only_the_images_since_the_one_before(t
     assert_equal(state_of(continued), state_of(undisturbed))
 
 
-def test_a_finished_run_asked_for_more_images_goes_on(tmp_path):
+def test_a_finished_run_continues_with_a_larger_number_of_images(tmp_path):
     longer = replace(CONFIG, images=60, schedule=ScheduleConfig(warmup_images=16))
     shorter = replace(longer, images=IMAGES)
     train(training(tmp_path / "run", config=shorter))
@@ -127,7 +127,7 @@ class Stumbling(Regression):
         return found._replace(loss=found.loss * per_sample.mean() / per_sample.mean(), per_sample=per_sample)
 
 
-def test_a_step_with_a_bad_sample_is_left_out_and_the_sample_named(tmp_path, caplog):
+def test_a_step_with_a_nonfinite_sample_is_skipped_and_the_sample_named(tmp_path, caplog):
     run = training(tmp_path / "run", stage=Stumbling({13, 14}))
     assert train(run) is StopReason.NONE
     assert run.engine.state().steps == IMAGES // BATCH - 1
@@ -136,9 +136,7 @@ def test_a_step_with_a_bad_sample_is_left_out_and_the_sample_named(tmp_path, cap
     assert "the step that ended at 16 images was left out: the loss of 13, 14 is not finite" in caplog.text
 
 
-def test_too_many_bad_steps_in_a_row_lead_back_to_the_last_good_checkpoint_and_the_undisturbed_end(
-    tmp_path, undisturbed
-):
+def test_too_many_bad_steps_in_a_row_restore_the_checkpoint_and_reach_the_same_end(tmp_path, undisturbed):
     config = replace(CONFIG, bad_steps=BadStepsConfig(in_a_row=3))
     run = training(tmp_path / "run", config=config)
     poison, run.stage.at = poisoned_weights(run), 18  # a memory error, say: it does not come again
@@ -158,7 +156,7 @@ def test_too_many_bad_steps_in_a_row_lead_back_to_the_last_good_checkpoint_and_t
     assert_equal(state_of(run), state_of(undisturbed))
 
 
-def test_a_fault_that_comes_again_and_again_ends_the_run(tmp_path):
+def test_a_repeated_fault_ends_the_run(tmp_path):
     config = replace(CONFIG, bad_steps=BadStepsConfig(in_a_row=2))
     run = training(tmp_path / "run", config=config, stage=Stumbling(range(16, 40)))
     with pytest.raises(UserError, match=r"again after 3 returns .*lower train\.learning_rate"):
@@ -177,7 +175,7 @@ def test_a_fault_before_anything_was_saved_ends_the_run_at_once(tmp_path):
         train(run)
 
 
-def test_a_disk_that_cannot_be_written_is_explained_after_some_tries(tmp_path):
+def test_a_write_error_is_explained_after_some_attempts(tmp_path):
     (tmp_path / "file").touch()
     run = training(tmp_path / "file" / "checkpoints")
     pauses = []
@@ -190,7 +188,7 @@ def test_a_disk_that_cannot_be_written_is_explained_after_some_tries(tmp_path):
     assert len(run.tracker.of("checkpoint_failed")) >= 5
 
 
-def test_a_disk_that_is_full_for_a_while_costs_no_training(tmp_path, undisturbed):
+def test_a_temporarily_full_disk_does_not_interrupt_training(tmp_path, undisturbed):
     """The save at 12 fails; the next try comes when the clock says so, and the run ends as if nothing had been."""
 
     def make_room():

@@ -52,7 +52,7 @@ BATCHES = [([1.0], [0.05]), ([2.0, 6.0, 4.0], [0.05, 0.95, 0.95]), ([7.0, 0.0], 
 @pytest.mark.parametrize(
     "of_ranks", [[BATCHES], [BATCHES[:1], BATCHES[1:2], BATCHES[2:]]], ids=["one rank", "three ranks"]
 )
-def test_a_sample_counts_once_whatever_batch_and_rank_it_was_on(of_ranks):
+def test_a_sample_counts_once_on_any_batch_and_rank(of_ranks):
     def work(engine):
         events = Events()
         window = Window(engine, Clock(100, 6), events)
@@ -97,7 +97,7 @@ def test_speeds_are_those_of_training_without_its_pauses_and_its_start():
     assert (second["images_per_second"], second["data_wait_share"]) == (160.0, 0.4)
 
 
-def test_a_run_that_goes_back_to_a_checkpoint_counts_the_images_it_trained_on():
+def test_returning_to_a_checkpoint_keeps_the_count_of_trained_images():
     def work(engine):
         events, seconds = Events(), Seconds()
         window = Window(engine, Clock(10_000, 4, images_seen=400), events, None, seconds)
@@ -111,7 +111,7 @@ def test_a_run_that_goes_back_to_a_checkpoint_counts_the_images_it_trained_on():
     assert (images_seen, values["images_per_second"]) == (100, 2.0)
 
 
-def test_a_window_begun_anew_knows_nothing_of_the_steps_before_nor_of_the_time_until_the_next():
+def test_a_restarted_window_does_not_count_earlier_steps_or_the_pause():
     def work(engine):
         events, seconds = Events(), Seconds()
         window = Window(engine, Clock(10_000, 4, images_seen=100), events, None, seconds)
@@ -137,7 +137,7 @@ def test_ranks_share_the_images_and_each_may_wait_and_meet_corrupt_samples():
     assert (first["tflops"], first["mfu"]) == (40.0, 0.2)  # 80 images of a TFLOP, by two devices
 
 
-def test_without_a_known_cost_nothing_is_said_of_utilisation():
+def test_without_a_known_cost_no_utilisation_is_shown():
     first, _ = figures()
     assert not first.keys() & {"tflops", "mfu"}
 
@@ -159,7 +159,7 @@ def test_adding_reads_nothing_back_from_the_device():
         float(totals.sums[0])
 
 
-def test_a_batch_that_is_not_counted_changes_nothing_even_if_it_is_no_number():
+def test_an_uncounted_batch_changes_nothing_even_if_it_is_nan():
     totals = Totals()
     totals.add(result_of([torch.nan], [0.5]), is_counted=False)
     totals.add(result_of([3.0], [0.25]))
@@ -208,7 +208,7 @@ def test_a_rank_that_stays_slow_is_named_once(told):
     assert told([SLOW] * 6) == ["at 2 images: rank 1 takes 900 ms a step for its own work, the others 100"]
 
 
-def test_a_rank_that_was_slow_for_a_moment_is_not(told):
+def test_a_rank_that_was_slow_once_is_not_reported(told):
     assert told([SLOW, SLOW, FAST] * 3) == []
 
 
@@ -216,5 +216,5 @@ def test_a_rank_that_is_slow_again_later_is_named_again(told):
     assert len(told([SLOW] * 3 + [FAST] + [SLOW] * 3)) == 2
 
 
-def test_one_rank_speaks_for_all(told):
+def test_only_rank_0_logs_slow_ranks(told):
     assert told([SLOW] * 6, is_first=False) == []

@@ -21,7 +21,7 @@ def test_only_what_differs_is_named_with_its_place():
     assert differences(RUN, other) == ["levels.1.depth: 4, now 2", "stage.cap: 10.0, now 5.0"]
 
 
-def test_what_is_there_in_one_of_them_only_differs_too():
+def test_keys_present_in_only_one_differ():
     assert differences({"seed": 0}, {"seed": 0, "prior": "learned"}) == ["prior: nothing, now learned"]
     assert differences(RUN, RUN | {"levels": [{"depth": 1}]}) == ["levels.1.depth: 4, now nothing"]
 
@@ -31,11 +31,11 @@ def widened(width):
 
 
 @pytest.mark.parametrize("asked", [0, 0.0, "auto"])
-def test_a_run_that_did_not_name_the_priors_width_goes_on_as_it_began(asked):
+def test_a_run_that_began_without_the_width_option_continues_unwidened(asked):
     assert with_recorded_width(RUN, widened(asked)) == RUN
 
 
-def test_a_run_that_did_not_name_the_width_is_not_scaled_when_its_experiment_now_says_so():
+def test_a_run_that_began_without_the_width_option_ignores_a_new_scale_of_its_experiment():
     asked = widened("auto")
     assert with_recorded_width(RUN, asked | {"stage": asked["stage"] | {"prior_scale": 3.0}}) == RUN
 

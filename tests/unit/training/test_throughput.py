@@ -55,7 +55,7 @@ def stages():
 
 
 @pytest.mark.parametrize("name", ["auxiliary", "flow", "latent_sampler"])
-def test_the_work_of_an_image_is_what_torch_counts_in_a_training_step(name):
+def test_the_flops_of_an_image_are_those_torch_counts_in_a_training_step(name):
     stage, spec, parent = stages()[name]
     module, images = build_model(spec, attention_route="dense"), torch.zeros(2, 3, SIZE, SIZE)
     batch = Batch(ids=torch.arange(2), keys=["a", "b"], images=images, labels=None)
@@ -67,7 +67,7 @@ def test_the_work_of_an_image_is_what_torch_counts_in_a_training_step(name):
     )
 
 
-def test_the_parent_of_a_sampler_encodes_and_that_of_a_flow_decodes_too():
+def test_the_parent_of_a_sampler_encodes_and_that_of_a_flow_also_decodes():
     parent = build_model(AUXILIARY, attention_route="dense").requires_grad_(False)
     image = torch.zeros(1, 3, SIZE, SIZE)
     with counted() as encoding:
@@ -112,5 +112,5 @@ def test_utilisation_is_the_share_of_all_devices_peaks():
     assert Throughput(0.3e12, 300.0).at(1000.0, devices=4) == pytest.approx({"tflops": 75.0, "mfu": 0.25})
 
 
-def test_an_unknown_peak_leaves_utilisation_out():
+def test_utilisation_is_omitted_if_the_peak_is_unknown():
     assert Throughput(0.3e12).at(1000.0, devices=4) == pytest.approx({"tflops": 75.0})

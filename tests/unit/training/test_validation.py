@@ -94,7 +94,7 @@ def test_every_rank_calls_the_model_equally_often_even_without_samples(reader, s
         assert values["loss"] == pytest.approx(alone["loss"], rel=1e-6)
 
 
-def test_training_is_left_as_it_was(reader):
+def test_training_is_unchanged(reader):
     state = torch.get_rng_state()
     [(_, module)] = measured(reader)
     assert all(not training and not has_grad for training, has_grad, _ in module.calls)
@@ -103,7 +103,7 @@ def test_training_is_left_as_it_was(reader):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_samples_are_held_out_ones_from_all_over_the_set(reader):
+def test_validation_samples_are_held_out_and_spread_over_the_set(reader):
     samples = validation_of(reader, samples=5).samples
     assert set(samples) <= set(held_out(reader))
     assert len(set(samples)) == 5
@@ -125,7 +125,7 @@ def test_validation_without_held_out_samples_is_refused_with_both_options(reader
         validation_of(reader, fraction=0.0, every_images=64)
 
 
-def test_a_share_that_holds_out_no_sample_is_told(reader, caplog):
+def test_a_fraction_that_holds_out_no_sample_is_reported(reader, caplog):
     with caplog.at_level(logging.WARNING):
         assert validation_of(reader, fraction=1e-6) is None
     assert "no validation: data.held_out_fraction=1e-06 holds out none of the 50 samples" in caplog.text

@@ -36,7 +36,7 @@ def test_a_message_of_srun_gives_rank_node_and_status(line, rank, host, status):
 
 
 @pytest.mark.parametrize("line", ["srun: Force Terminated StepId=7.0", "loss 0.3", ""])
-def test_other_lines_of_srun_give_none(line):
+def test_other_lines_of_srun_are_ignored(line):
     assert exit_from_srun(line) is None
 
 
@@ -97,7 +97,7 @@ def test_a_saved_run_is_requeued_without_excluded_nodes(status, words):
     assert not decision.is_crash and not decision.excluded
 
 
-def test_ranks_that_srun_ended_after_the_first_exit_are_no_crash():
+def test_ranks_that_srun_ended_after_the_first_exit_are_not_crashes():
     """srun exits with the largest status: 143 of ranks that got TERM after the first one exited with 75."""
     saved = RankExit(rank=0, host="node1", status=75)
     assert decided(143, saved).outcome is Outcome.REQUEUE
@@ -109,7 +109,7 @@ def test_a_stop_on_a_users_request_is_not_requeued():
     assert decided(143, RankExit(rank=1, host="node1", status=80)).outcome is Outcome.STOPPED  # see above
 
 
-def test_a_request_that_cannot_be_met_is_not_requeued():
+def test_an_impossible_request_is_not_requeued():
     refused = RankExit(rank=0, host="node1", status=2, error="data.path=nowhere is no folder")
     decision = decided(2, refused)
     assert (decision.outcome, decision.reason) == (Outcome.FAILED, refused.error)

@@ -127,7 +127,7 @@ def test_a_job_is_not_done_if_srun_lost_a_node_without_an_error(supervised, tmp_
     assert (last(folder)["decision"], calls(folder)) == ("requeue", ["requeue 7"])
 
 
-def test_a_run_that_another_session_has_taken_over_is_left_to_it(supervised, tmp_path):
+def test_a_run_taken_over_by_another_session_is_left_to_it(supervised, tmp_path):
     lost = ends(tmp_path / "jobs/demo/ends/7-2", END % (0, 1, 82, "null", "null", 1))
     folder, process = supervised(f"{lost}\nexit 82")
     process.wait()

@@ -94,7 +94,7 @@ def test_a_failed_job_is_submitted_again_with_its_dependents_and_nothing_else():
         ([end("failed", job="0")], ""),  # of the submission before; the last one was never started
     ],
 )
-def test_a_repeated_submission_names_the_end_of_the_last_one(lines, why):
+def test_a_repeated_submission_shows_how_the_last_one_ended(lines, why):
     prepare = job("prepare")
     (step,) = plan([prepare], {"prepare": past(prepare, *lines)})
     assert (step.action, step.why_again) == (SUBMIT, why)

@@ -86,7 +86,7 @@ def test_a_refusal_names_the_task_and_the_same_command_continues_from_there(plac
     assert dependencies(place)[-1].startswith("--dependency=afterok:2:3 ")
 
 
-def test_a_futile_job_is_cancelled_before_it_is_submitted_again(place, jobs):
+def test_a_job_that_can_never_start_is_cancelled_before_it_is_submitted_again(place, jobs):
     submit(jobs[:2], place)
     (place / "queue").write_text("2|PENDING|DependencyNeverSatisfied||b|0|\n")
     submit(jobs[:2], place)

@@ -83,7 +83,7 @@ def test_time_held_by_the_records_is_from_start_to_end():
     assert held_by_notes(notes, signs=[]) == HeldTime(90, 360)
 
 
-def test_a_lost_attempt_held_its_machines_until_its_last_sign_of_life():
+def test_the_time_of_a_lost_attempt_ends_with_its_last_heartbeat():
     notes = [note("start", 0), note("start", 100, restart=1), note("end", 130, restart=1)]
     assert held_by_notes(notes, signs=[]) == HeldTime(30, 120)
     signs = [1_772_000_000 + seconds for seconds in (10, 40, 110, 500)]
@@ -100,7 +100,7 @@ def test_tasks_of_an_array_hold_machines_at_the_same_time():
     assert held_by_notes(notes, signs=[]) == HeldTime(120, 480)
 
 
-def test_a_run_without_a_job_holds_its_machine_from_the_first_to_the_last_event_of_each_session():
+def test_the_time_of_a_run_without_a_job_is_from_first_to_last_event_of_each_session():
     log = [
         event("start", 0, 0), trained(100, 10.0, 20), event("resume", 100, 100), trained(200, 10.0, 130),
         event("resume", 100, 135, why="too many steps in a row without a finite gradient"), trained(200, 10.0, 150),

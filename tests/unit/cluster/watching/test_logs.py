@@ -7,7 +7,7 @@ from harness.job_folders import job, trained_by_hand
 from lediflow.cluster.watching.logs import at_most_every, follow
 
 
-def test_output_between_the_last_look_and_the_end_is_shown(tmp_path):
+def test_output_between_the_last_poll_and_the_end_is_shown(tmp_path):
     log = tmp_path / "7.log"
     log.write_text("first\n")
     out, looks = io.BytesIO(), iter([False, True])

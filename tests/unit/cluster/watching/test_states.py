@@ -204,7 +204,7 @@ def test_cancelled_by_a_user_differs_from_cancelled_with_a_failed_dependency():
     )
 
 
-def test_a_run_that_goes_on_after_slurm_gave_it_up_is_running():
+def test_a_run_that_continues_after_slurm_gave_it_up_is_running():
     found = state(
         attempts=[started()], accounts=[account("NODE_FAIL")], run=RunFacts(lease=lease(), quiet_seconds=1)
     )
@@ -285,7 +285,7 @@ def test_a_held_out_loss_that_has_turned_is_a_remark_on_running_and_finished_run
     assert run_state(RunFacts(total_images=9, exported_images=9, events=turned())).words == f"done; {REMARK}"
 
 
-def test_there_is_no_such_remark_after_a_new_minimum_or_a_return_to_before():
+def test_the_remark_disappears_after_a_new_minimum_or_a_return():
     found_again = turned() + [
         event | {"images_seen": 300, "best_images_seen": 300} for event in turned()[1:2]
     ]

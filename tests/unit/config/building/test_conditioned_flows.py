@@ -10,7 +10,7 @@ from lediflow.models.specs import CONDITIONINGS
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
-def test_a_flow_told_latent_and_class_trains_and_is_guided(conditioning, trained, tmp_path):
+def test_a_flow_with_latent_and_class_trains_and_is_guided(conditioning, trained, tmp_path):
     command = [word for word in trained.commands["flow"] if not word.startswith(("run=", "data.path="))]
     options = [f"data.path={tmp_path}/data", "synthetic_images=32", "train.images=32", f"run={tmp_path}/flow"]
     options.append("other_data=true")  # the parent has learned pictures without classes

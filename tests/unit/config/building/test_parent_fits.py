@@ -53,9 +53,7 @@ def test_a_parent_of_other_data_is_refused_unless_that_is_wanted(trained, parent
     ],
     ids=["codec", "size"],
 )  # fmt: skip
-def test_a_parent_of_another_space_is_refused_whatever_is_said_of_data(
-    trained, parent, tmp_path, change, named
-):
+def test_a_parent_of_another_space_is_refused_even_with_other_data(trained, parent, tmp_path, change, named):
     change_facts(parent, **change)
     said = train_flow(trained, tmp_path, "other_data=true")
     assert said.status == 2
@@ -68,7 +66,7 @@ def test_a_parent_of_other_channels_is_refused(trained, parent, tmp_path):
     assert "trained on images of 1 channels, but model.channels=3" in said.err
 
 
-def test_a_finished_flow_does_not_pass_for_one_of_a_parent_that_was_trained_anew(trained, parent, tmp_path):
+def test_a_finished_flow_is_rejected_after_its_parent_was_retrained(trained, parent, tmp_path):
     assert train_flow(trained, tmp_path).status == 0
     assert "nothing to do" in train_flow(trained, tmp_path).err
     before = sha256_of(parent / "export" / "model.safetensors")
@@ -78,13 +76,13 @@ def test_a_finished_flow_does_not_pass_for_one_of_a_parent_that_was_trained_anew
     assert f"parent: {before}, now {sha256_of(parent / 'export' / 'model.safetensors')}" in said.err
 
 
-def test_a_finished_flow_does_not_need_its_parent_any_more(trained, parent, tmp_path):
+def test_a_finished_flow_does_not_need_its_parent(trained, parent, tmp_path):
     assert train_flow(trained, tmp_path).status == 0
     shutil.rmtree(parent)
     assert "nothing to do" in train_flow(trained, tmp_path).err
 
 
-def test_an_unfinished_flow_is_not_continued_on_a_parent_that_was_trained_anew(trained, parent, tmp_path):
+def test_an_unfinished_flow_is_not_continued_on_a_retrained_parent(trained, parent, tmp_path):
     assert train_flow(trained, tmp_path).status == 0
     retrain(parent)
     said = train_flow(trained, tmp_path, "train.images=64")
@@ -102,7 +100,7 @@ def advised(said):
     return module, words
 
 
-def test_following_the_advice_for_a_parent_that_is_not_there_trains_that_parent(trained, tmp_path):
+def test_following_the_advice_for_a_missing_parent_trains_that_parent(trained, tmp_path):
     folder = tmp_path / "with a space"
     said = train_flow(trained, folder, "seed=3")
     assert said.status == 2 and "there is no run there; train it" in said.err
@@ -126,7 +124,7 @@ def test_following_the_advice_for_an_interrupted_parent_finishes_it_with_its_own
     assert sha256_of(tmp_path / "auxiliary/export/model.safetensors") == before
 
 
-def test_exports_keep_where_their_parent_lies_in_full_and_from_the_run(trained, monkeypatch, tmp_path):
+def test_exports_keep_the_absolute_and_the_relative_path_of_their_parent(trained, monkeypatch, tmp_path):
     monkeypatch.chdir(trained.root)
     words = [word for word in trained.commands["flow"] if not word.startswith(("run=", "parent="))]
     run = tmp_path / "flow"

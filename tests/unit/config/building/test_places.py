@@ -61,21 +61,21 @@ def test_it_is_found_from_any_working_folder_after_any_move(runs, tmp_path, rele
     assert find_parent({type(cells)(relative): record}, SHA256).root.samefile(cells / "auxiliary")
 
 
-def test_a_run_that_is_a_link_to_another_disk_finds_it_beside_the_link(runs, tmp_path):
+def test_a_linked_run_finds_its_parent_next_to_the_link(runs, tmp_path):
     record = records(runs)["this release"] | {"path": "/gone/auxiliary"}
     (runs / "cells/flow").rename(tmp_path / "scratch")
     (runs / "cells/flow").symlink_to(tmp_path / "scratch")
     assert find_parent({runs / "cells/flow": record}, SHA256).root == runs / "cells/auxiliary"
 
 
-def test_it_may_lie_where_the_latent_sampler_knows_it(runs, tmp_path):
+def test_the_parent_may_be_at_the_path_that_the_latent_sampler_records(runs, tmp_path):
     moved = (runs / "cells/auxiliary").rename(tmp_path / "prior")
     run, sampler = runs / "cells/flow", runs / "cells/sampler"
     known = {run: records(runs)["this release"], sampler: parent_record(moved, SHA256, sampler)}
     assert find_parent(known, SHA256).root == moved
 
 
-def test_another_model_in_its_place_is_passed_over_and_the_message_says_what_to_do(runs, tmp_path):
+def test_another_model_at_the_path_of_the_parent_is_skipped_with_advice(runs, tmp_path):
     record = records(runs)["this release"]
     (runs / "cells/auxiliary").rename(tmp_path / "lost")
     other = exported(runs / "cells/auxiliary", b"another one")

@@ -15,5 +15,5 @@ def test_one_with_another_value_is_another_run():
     assert differences(then, without_defaults(now)) == ["levels.0.dropout: nothing, now 0.1"]
 
 
-def test_zeros_of_older_options_stay_said():
+def test_zero_values_of_older_options_are_kept():
     assert without_defaults({"nll_beta": 0.0, "warm_start": None}) == {"nll_beta": 0.0, "warm_start": None}

@@ -36,7 +36,7 @@ def test_a_run_begins_with_the_weights_and_averages_it_is_given(trained, tmp_pat
         torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-6)  # averaging rounds
 
 
-def test_what_a_run_began_with_is_recorded(trained, tmp_path):
+def test_the_initial_weights_of_a_run_are_recorded(trained, tmp_path):
     succeed(*command_of(trained, "auxiliary", tmp_path / "run", f"warm_start={trained.auxiliary}"))
     facts = json.loads((tmp_path / "run" / "export" / "config.json").read_text())
     pinned = sha256_of(trained.auxiliary / "export" / "model.safetensors")
@@ -44,7 +44,7 @@ def test_what_a_run_began_with_is_recorded(trained, tmp_path):
 
 
 @pytest.mark.parametrize("images", [32, 64], ids=["finished", "to be continued"])
-def test_a_run_that_began_otherwise_is_not_taken_for_this_one(trained, tmp_path, images):
+def test_a_run_that_began_with_other_options_is_refused(trained, tmp_path, images):
     command = command_of(trained, "auxiliary", tmp_path / "run")
     succeed(*command)
     said = invoke(*command, f"train.images={images}", f"warm_start={trained.auxiliary}")
@@ -53,7 +53,7 @@ def test_a_run_that_began_otherwise_is_not_taken_for_this_one(trained, tmp_path,
     assert f"warm_start: None, now {pinned}" in said.err and "choose another run=" in said.err
 
 
-def test_a_warm_start_goes_on_with_the_same_command(trained, tmp_path):
+def test_a_warm_started_run_is_continued_by_the_same_command(trained, tmp_path):
     command = command_of(trained, "auxiliary", tmp_path / "run", f"warm_start={trained.auxiliary}")
     succeed(*command)
     assert "nothing to do" in succeed(*command).err
@@ -87,7 +87,7 @@ def test_the_first_weight_of_another_shape_is_named(trained, options, difference
     assert re.search(difference, said) and "give the model= and prior= options" in said
 
 
-def test_options_that_leave_shapes_alone_may_differ(trained):
+def test_options_that_do_not_affect_shapes_may_differ(trained):
     command = compose(
         "train", "experiment=smoke", "data.path=a", "stage=flow", "seed=5", f"warm_start={trained.flow}",
         "model.velocity.levels.0.kernel_size=5",

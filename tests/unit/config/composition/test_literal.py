@@ -52,7 +52,7 @@ def read(argument):
     ],
     ids=["run", "parent", "cache", "source"],
 )
-def test_a_string_option_is_taken_as_it_stands(schema, key, value):
+def test_a_string_option_is_taken_literally(schema, key, value):
     (argument,) = written(f"{key}={value}", schema=schema)
     assert str(read(argument)) == value
 
@@ -65,7 +65,7 @@ def test_it_arrives_so_in_the_command():
     ]
 
 
-def test_what_hydra_reads_so_anyway_is_left_alone():
+def test_values_that_hydra_reads_literally_are_not_quoted():
     plain = ["run=runs/demo/flow-learned-seed0", "stage=flow", "seed=0", "--cfg", "job", "~parent", "+stage.x=5",
              "train.ema.sigma_rels=[0.05]", "experiment=demo", "hydra/launcher=submitit_slurm"]  # fmt: skip
     assert written(*plain) == plain
@@ -93,7 +93,7 @@ def test_references_to_other_options_keep_working(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["${x}", r"\${x}", r"a\\${", "$HOME", "a\\b", "it's", "{x}", "x\\"])
-def test_a_path_of_our_own_stands_for_itself(text):
+def test_a_generated_override_has_exactly_the_given_value(text):
     assert read(f"run={override_value(text)}") == text
     assert OmegaConf.create({"value": without_references(text)}).value == text
 
@@ -112,27 +112,27 @@ def test_a_path_of_our_own_stands_for_itself(text):
         ("seed=range(0,2)", ["0", "1"]),
     ],
 )
-def test_a_sweep_is_one_over_strings_as_they_stand(argument, values):
+def test_a_sweep_over_strings_takes_them_literally(argument, values):
     _, argument = written("-m", argument)
     sweep = OverridesParser.create().parse_override(argument)
     jobs = [OverridesParser.create().parse_override(f"x={value}") for value in sweep.sweep_string_iterator()]
     assert [str(job.value()) for job in jobs] == values
 
 
-def test_a_name_with_a_comma_that_exists_is_no_sweep(tmp_path):
+def test_an_existing_name_with_a_comma_is_not_a_sweep(tmp_path):
     old = tmp_path / "flow-learned-seed0,train.images=5"
     old.mkdir()
     assert read(written("-m", f"parent={old}")[1]) == str(old)
 
 
-def test_a_name_that_could_be_two_is_asked_for():
+def test_an_ambiguous_name_is_refused_with_the_candidates():
     with pytest.raises(UserError, match="nothing has this whole name") as refused:
         written("-m", "parent=runs/a,train.images=5")
     one = shlex.split(str(refused.value).partition("For one name write ")[2])[0].rstrip(",")
     assert read(one) == "runs/a,train.images=5"
 
 
-def test_lists_and_mappings_of_strings_are_taken_as_they_stand():
+def test_lists_and_mappings_of_strings_are_taken_literally():
     given = ["results=[/ü/a,b c]", "runs={A:[x,train.images=5],B:[007]}", "step_counts=[1,2]"]
     config = compose_raw("evaluate", *written(*given, schema=EvaluateCommand))
     assert config.results == ["/ü/a", "b c"]
@@ -162,7 +162,7 @@ def test_what_no_option_can_hold_is_refused(argument, words):
         written(argument)
 
 
-def test_a_line_that_cannot_be_read_is_answered_with_one_that_can():
+def test_an_invalid_command_line_is_refused_with_a_valid_one():
     answer = explain_unreadable("hydra.x=a b (c")
     assert read(shlex.split(answer.rpartition(": ")[2])[0]) == "a b (c"
     answer = explain_unreadable("labels=[{a b")

@@ -39,7 +39,7 @@ def refusal(*options):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_part_that_contradicts_itself_is_named_with_its_place(options, message):
+def test_an_inconsistent_part_is_named_with_its_key(options, message):
     assert re.search(message, refusal(*options))
 
 
@@ -81,7 +81,7 @@ def test_a_model_that_is_not_given_how_images_are_augmented_is_refused_with_what
     check_command(typed(given))
 
 
-def test_augmentation_without_a_kind_and_latents_kept_of_augmented_images_are_refused():
+def test_augmentation_without_a_transformation_or_with_encode_once_is_refused():
     auxiliary = ("stage=auxiliary", "model.auxiliary.augmentation=true", "data.augment.probability=0.12")
     kinds = ("flip_horizontal", "flip_vertical", "scaling", "rotation", "anisotropy", "translation")
     said = refusal(*auxiliary, *(f"data.augment.{kind}=false" for kind in kinds))
@@ -108,7 +108,7 @@ def test_augmentation_by_flips_that_the_data_makes_already_is_refused(flips):
         check_command(typed(given))
 
 
-def test_the_command_ends_with_the_sentence_and_leaves_nothing_behind(tmp_path):
+def test_the_command_ends_with_the_message_and_leaves_no_files(tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
     options = (*FLOW, "engine.device=cpu", f"run={run}", f"data.path={data}")
     said = invoke("train", "experiment=smoke", *options, "model.velocity.levels.0.kernel_size=9")

@@ -22,14 +22,14 @@ def old_run(trained, tmp_path):
     return run
 
 
-def test_a_run_with_an_option_that_is_gone_continues(old_run, trained):
+def test_a_run_with_a_removed_option_continues(old_run, trained):
     command = [*trained.commands["auxiliary"][:-1], f"run={old_run}", "train.images=96"]
     assert "continuing" in succeed(*command).err
     assert (old_run / "checkpoints" / f"{96:012d}").is_dir()
     assert REMOVED not in (old_run / "config.yaml").read_text()
 
 
-def test_the_command_that_continues_a_run_does_not_repeat_an_option_that_is_gone(old_run):
+def test_the_command_that_continues_a_run_omits_removed_options(old_run):
     command = continuing_command(old_run)
     assert command is not None
     assert "train.images=64" in command

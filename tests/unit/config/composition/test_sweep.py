@@ -9,7 +9,7 @@ from lediflow.config.composition.sweep import LONGEST, exclusion, suffix, sweep_
 RUN = "runs/demo/flow-learned-seed0"
 
 
-def test_a_folder_tells_the_options_that_its_default_name_leaves_out():
+def test_options_that_the_default_name_lacks_are_appended_to_the_folder():
     overrides = [
         "stage=flow",
         "seed=0",
@@ -22,7 +22,7 @@ def test_a_folder_tells_the_options_that_its_default_name_leaves_out():
 
 
 @pytest.mark.parametrize("overrides", [["seed=1", "stage=flow"], ["run=here", "train.images=5"], []])
-def test_a_folder_that_tells_enough_stays(overrides):
+def test_a_folder_name_that_contains_the_swept_options_is_unchanged(overrides):
     assert sweep_folder(RUN, overrides) == RUN
 
 

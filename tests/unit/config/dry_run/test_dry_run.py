@@ -45,7 +45,7 @@ def test_it_needs_neither_data_nor_parent(tmp_path):
     assert re.search(r"data\.path +not given", said.out)
 
 
-def test_a_contradiction_is_refused_as_in_earnest():
+def test_a_dry_run_refuses_contradictions_like_a_run():
     said = invoke(*SMOKE, "data.path=a", "stage=auxiliary", "dry_run_ranks=3", "--dry-run")
     assert said.status == 2
     assert "train.global_batch=16 cannot be split evenly over 3 ranks" in said.err
@@ -60,7 +60,7 @@ def test_parameters_are_those_of_the_models_that_training_builds(stage):
     assert work.frozen.parameters == parent
 
 
-def test_a_frozen_parent_costs_the_passes_that_a_stage_makes():
+def test_the_cost_of_a_frozen_parent_is_that_of_the_passes_of_the_stage():
     auxiliary, flow, sampler, baseline = (
         work_of(smoke(*options), 1)
         for options in (
@@ -78,7 +78,7 @@ def test_a_frozen_parent_costs_the_passes_that_a_stage_makes():
     ("option", "images", "is_kept"),
     [("null", 96, True), ("null", 95, False), ("true", 95, True), ("false", 96, False)],
 )
-def test_a_sampler_that_keeps_its_latents_does_not_pay_for_the_encoder(trained, option, images, is_kept):
+def test_a_sampler_that_encodes_once_has_no_encoder_cost_per_step(trained, option, images, is_kept):
     """48 images, each of which is seen twice in 96."""
     command = smoke("stage=latent_sampler", f"data.path={trained.latents}", f"stage.encode_once={option}",
                     f"train.images={images}")  # fmt: skip
@@ -97,7 +97,7 @@ def test_epochs_are_those_of_the_shards_that_are_there(trained):
     assert f"{192 / training:,.1f}" in re.search(r"epochs +(.*)", said.out)[1]
 
 
-def test_a_checkpoint_is_as_large_as_said(trained):
+def test_the_predicted_size_of_a_checkpoint_is_its_size(trained):
     """But for buffers, which are drawn once and are some dozens of numbers."""
     command = compose(*trained.commands["flow"])
     newest = sorted((trained.flow / "checkpoints").iterdir())[-1]
@@ -120,7 +120,7 @@ def test_the_disk_holds_the_kept_checkpoints_and_every_snapshot():
     assert facts["at most"] == f"{total / 1e9:,.2f} GB"
 
 
-def test_a_share_that_fits_whole_is_not_cut_and_a_small_gpu_gets_its_half():
+def test_a_share_that_fits_is_not_split_and_a_small_gpu_gets_half():
     command = compose("train", *SDV)
     work = work_of(command, 2)
     kept = work.model.total.kept_bytes
@@ -151,7 +151,7 @@ def test_speed_is_that_of_a_run_like_this_one_where_there_is_one(trained):
     assert logged_speed(command, 2) is None  # two ranks have another speed
 
 
-def test_a_run_beside_this_one_tells_too_and_another_model_does_not(trained, tmp_path):
+def test_speeds_are_also_read_from_sibling_runs_of_the_same_model(trained, tmp_path):
     shutil.copytree(trained.flow, tmp_path / "flow-seed0")
     command = replace(compose(*trained.commands["flow"]), run=f"{tmp_path}/flow-seed1", seed=1)
     assert logged_speed(command, 1).source.endswith("flow-seed0/events.jsonl")
@@ -173,12 +173,12 @@ def test_without_a_log_time_follows_from_flop_and_a_share_that_is_named():
     assert "0.3" in row[3] and "assumed" in row[3]
 
 
-def test_a_split_that_cannot_be_is_refused():
+def test_an_invalid_split_is_refused():
     with pytest.raises(UserError, match=r"micro_batch=3 does not divide"):
         work_of(smoke("stage=auxiliary", "engine.micro_batch=3"), 1)
 
 
-def test_a_gpu_that_is_not_here_can_be_reckoned_with():
+def test_a_dry_run_can_assume_a_gpu_of_another_machine():
     command = compose(
         "train", "experiment=smoke", "data.path=a", "engine.device=cuda", "engine.precision=auto"
     )

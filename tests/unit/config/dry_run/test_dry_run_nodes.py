@@ -41,7 +41,7 @@ def test_the_table_doubles_up_to_the_number_that_was_asked_for():
     assert [row[0] for row in table[1:]] == ["1", "2", "4", "8", "12"]
 
 
-def test_a_batch_that_so_many_ranks_cannot_share_is_refused():
+def test_a_batch_that_is_not_a_multiple_of_the_ranks_is_refused():
     with pytest.raises(
         UserError, match=r"nodes=128 are 512 ranks, which cannot share train.global_batch=256; choose"
     ):

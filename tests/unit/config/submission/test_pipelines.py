@@ -81,14 +81,14 @@ def test_data_sets_share_nothing():
     )
 
 
-def test_a_swept_value_parts_what_it_reaches_and_what_comes_after():
+def test_a_swept_value_separates_the_tasks_it_affects_and_their_dependents():
     found = jobs("flow.stage.cap=5,10")
     parted = {job.task for name, job in found.items() if "__flow.stage.cap-" in name}
     assert parted == {"flow", "evaluate"}
     assert len(found) == 4 + 2 * 2
 
 
-def test_a_swept_value_of_all_trainings_leaves_the_data_alone():
+def test_a_swept_value_of_all_trainings_does_not_affect_the_data():
     found = jobs("train.learning_rate=1e-3,2e-3")
     assert len(found) == 2 + 2 * 4
     parents = {option(job, "parent") for job in found.values() if job.task == "flow"}
@@ -110,14 +110,14 @@ def test_what_slurm_is_asked_for_comes_from_preset_file_command_line_and_task_in
     assert (found["evaluate"].gpus_per_node, found["evaluate"].cpus_per_task) == (1, 1)
 
 
-def test_folders_with_odd_names_arrive_whole(place):
+def test_folders_with_unusual_names_are_passed_unchanged(place):
     odd = "it's, {here}=1"
     (place / odd).mkdir()
     prepare = next(iter(pipeline_jobs(parse_request(["pipeline=smoke", r"source='it\'s, {here}=1'"]))))
     assert prepare.record.run == str(place / f"runs/smoke/{odd}/images")
 
 
-def test_a_folder_s_name_may_look_like_a_reference(place):
+def test_the_name_of_a_folder_may_look_like_a_reference(place):
     odd = r"a ${x} ü,b=c"
     (place / odd).mkdir()
     job, *others = pipeline_jobs(parse_request(["pipeline=smoke", r"source=a \${x} ü,b=c"]))
@@ -144,7 +144,7 @@ def test_a_mistake_names_the_task_and_what_to_do(arguments, words):
         jobs(*arguments)
 
 
-def test_a_training_that_its_folder_says_is_finished_is_known(trained):
+def test_a_training_that_is_finished_by_its_folder_is_recognised(trained):
     finished = [f"auxiliary.run={trained.auxiliary}", "train.images=64"]
     known = {job.task: job.is_trained for job in jobs(*finished).values()}
     assert known["auxiliary"]
@@ -157,5 +157,5 @@ def test_a_training_that_its_folder_says_is_finished_is_known(trained):
     "path, name",
     [("/data/cats", "cats"), ("cats.tar.gz", "cats"), ("cats-1.0", "cats-1.0"), ("/data/Cats.ZIP", "Cats")],
 )
-def test_a_data_set_is_named_by_its_folder_or_archive(path, name):
+def test_the_name_of_a_data_set_is_that_of_its_folder_or_archive(path, name):
     assert stem(path) == name

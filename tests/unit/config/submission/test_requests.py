@@ -19,7 +19,7 @@ from lediflow.errors import UserError
 SMOKE = ["experiment=smoke", "stage=auxiliary", "data.path=shards"]
 
 
-def test_options_of_slurm_and_of_the_command_are_told_apart():
+def test_options_of_slurm_and_of_the_command_are_separated():
     arguments = [
         "experiment=smoke",
         "slurm=one_gpu",
@@ -36,7 +36,7 @@ def test_options_of_slurm_and_of_the_command_are_told_apart():
     )
 
 
-def test_the_runs_folder_is_both_sides_business():
+def test_the_runs_folder_applies_to_both_sides():
     request = parse_request(["paths.runs=elsewhere"])
     assert request.overrides == request.slurm == ["paths.runs=elsewhere"]
 
@@ -57,7 +57,7 @@ def test_each_combination_of_a_sweep_is_a_job():
     assert [sweep for _, sweep in swept(["a=1,2", "b=x"])] == [["a=1"], ["a=2"]]
 
 
-def test_lists_and_quoted_commas_are_no_sweeps():
+def test_lists_and_quoted_commas_are_not_sweeps():
     assert len([*swept(["model.levels=[1,2]", "name='a,b'"])]) == 1
 
 

@@ -4,7 +4,7 @@ from lediflow.cluster import slurm
 from lediflow.config.submission import launchers
 
 
-def test_a_controller_that_is_silent_for_a_while_is_no_end_of_the_jobs(monkeypatch, caplog):
+def test_jobs_are_not_considered_ended_while_the_controller_does_not_respond(monkeypatch, caplog):
     answers = [
         ["a job"],
         slurm.SlurmError("squeue: no answer"),

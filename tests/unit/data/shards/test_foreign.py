@@ -68,9 +68,7 @@ def test_the_index_is_made_once(theirs, monkeypatch):
     assert ShardReader.open(folder).index.fingerprint == first.index.fingerprint
 
 
-def test_tars_where_nobody_may_write_get_their_index_in_the_cache_folder(
-    theirs, tmp_path_factory, monkeypatch
-):
+def test_read_only_tars_get_their_index_in_the_cache_folder(theirs, tmp_path_factory, monkeypatch):
     folder, _ = theirs
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(foreign.os, "access", lambda path, mode: False)  # root may write anywhere
@@ -100,7 +98,7 @@ def test_tars_of_img2dataset_are_read(tmp_path):
     assert reader.signals(np.arange(3)).mean.shape == (3, 3, 16, 16)
 
 
-def test_arrays_of_others_are_read(tmp_path):
+def test_arrays_of_other_programs_are_read(tmp_path):
     arrays = [RANDOM.standard_normal((4, 8, 8)).astype(np.float16) for _ in range(5)]
     buffers = [io.BytesIO() for _ in arrays]
     for buffer, array in zip(buffers, arrays, strict=True):
@@ -257,7 +255,7 @@ def test_a_compressed_or_truncated_tar_is_named(tmp_path):
         ShardReader.open(tmp_path)
 
 
-def test_a_set_under_construction_is_not_taken_for_tars_of_others(tmp_path):
+def test_an_unfinished_set_is_not_read_as_foreign_tars(tmp_path):
     tar_of(tmp_path / "images-000000.tar", {"0.png": picture()})
     (tmp_path / PARTS_NAME).mkdir()
     with pytest.raises(UserError, match=r"are not finished; repeat the command that makes them"):

@@ -31,12 +31,12 @@ def keys(folder) -> list[str]:
         (["a.PNG", "b.JPEG", "c.jfif"], ["a", "b", "c"]),
     ],
 )
-def test_every_picture_is_a_sample_whatever_dots_its_name_has(tmp_path, names, expected):
+def test_every_picture_is_a_sample_with_any_dots_in_its_name(tmp_path, names, expected):
     tar_of(tmp_path / "a.tar", {name: picture(kind="png") for name in names})
     assert keys(tmp_path) == expected
 
 
-def test_a_field_that_every_sample_has_is_no_picture_of_its_own_and_is_named(tmp_path, caplog):
+def test_a_field_that_every_sample_has_is_not_a_sample_and_is_reported(tmp_path, caplog):
     names = ["a.png", "a.seg.png", "a.json", "b.seg.png", "b.png", "b.emb.npy", "c.heic"]
     tar_of(tmp_path / "a.tar", {name: picture() for name in names})
     assert keys(tmp_path) == ["a", "b"]
@@ -50,7 +50,7 @@ def test_a_field_that_every_sample_has_is_no_picture_of_its_own_and_is_named(tmp
         (["a.png", "a.jpg"], r"a\.png and a\.jpg are two pictures under one name"),
     ],
 )
-def test_where_it_is_unclear_which_pictures_are_samples_the_tar_is_refused(tmp_path, names, message):
+def test_a_tar_with_ambiguous_samples_is_refused(tmp_path, names, message):
     tar_of(tmp_path / "a.tar", {name: picture() for name in names})
     with pytest.raises(UserError, match=rf"a\.tar: {message}"):
         ShardReader.open(tmp_path)
@@ -107,9 +107,7 @@ def test_an_index_of_an_earlier_version_is_taken_unless_a_tar_is_newer(
     assert len(scanned) == scans
 
 
-def test_a_copy_where_nobody_may_write_is_indexed_in_the_cache_folder(
-    tmp_path, tmp_path_factory, monkeypatch
-):
+def test_a_read_only_copy_is_indexed_in_the_cache_folder(tmp_path, tmp_path_factory, monkeypatch):
     tar_of(tmp_path / "a.tar", {"0.png": picture()})
     first = ShardReader.open(tmp_path).index.fingerprint
     written_at(tmp_path / "a.tar", 1000)
@@ -122,7 +120,7 @@ def test_a_copy_where_nobody_may_write_is_indexed_in_the_cache_folder(
     assert ShardReader.open(tmp_path).index.fingerprint == first
 
 
-def test_pictures_are_taken_as_prepare_takes_them(tmp_path):
+def test_pictures_are_selected_like_in_prepare(tmp_path):
     levels = RANDOM.integers(0, 256, (16, 16), dtype=np.uint8)
     upside_down, clear = Image.Exif(), Image.fromarray(levels)
     upside_down[0x0112] = 3
@@ -148,7 +146,7 @@ def test_pictures_are_taken_as_prepare_takes_them(tmp_path):
     assert (transparent == 255).all()
 
 
-def test_folders_in_tars_that_are_no_classes_and_tars_in_subfolders_are_named(tmp_path, caplog):
+def test_folders_in_tars_that_are_not_classes_and_tars_in_subfolders_are_reported(tmp_path, caplog):
     for place in ("a.tar", "more/b.tar"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         tar_of(tmp_path / place, {"cat/1.png": picture(), "dog/2.png": picture()})

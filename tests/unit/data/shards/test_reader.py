@@ -47,7 +47,7 @@ def test_more_shards_than_are_kept_open_can_be_read(shards, reader, monkeypatch)
     np.testing.assert_array_equal(few.signals(order).mean, reader.signals(order).mean)
 
 
-def test_a_folder_without_an_index_says_what_it_holds_and_how_to_make_one(tmp_path):
+def test_a_folder_without_an_index_is_reported_with_its_contents_and_the_command(tmp_path):
     (tmp_path / "a.jpg").write_text("")
     with pytest.raises(UserError, match=r"found a.jpg\); make them: python -m lediflow.prepare"):
         ShardIndex.load(tmp_path)

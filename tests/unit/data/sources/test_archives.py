@@ -130,9 +130,7 @@ def test_backslashes_of_windows_separate_the_folders_of_a_zip(tmp_path, find, sy
     assert not found.listing.passed_over
 
 
-def test_backslashes_of_other_systems_belong_to_the_names_and_are_named_where_there_are_no_classes(
-    tmp_path, find
-):
+def test_backslashes_outside_windows_belong_to_names_and_are_reported_without_classes(tmp_path, find):
     found = find(zipped(tmp_path / "all.zip", ["ant\\0.png", "bee\\1.png", "2.png"], UNIX))
     assert found.names == ["2.png", "ant\\0.png", "bee\\1.png"]
     (note,) = found.listing.class_notes
@@ -152,7 +150,7 @@ def test_half_a_shift_jis_character_separates_no_folders(tmp_path, find, monkeyp
     assert found.names == [name]
 
 
-def test_a_name_with_a_slash_and_with_a_backslash_is_one_name_twice(tmp_path, find):
+def test_names_with_a_slash_and_with_a_backslash_are_the_same_name(tmp_path, find):
     with pytest.raises(SourceError, match=r"occur twice under one name \(a/0.png\)"):
         find(zipped(tmp_path / "all.zip", ["a\\0.png", "a/0.png"], MSDOS))
 

@@ -43,7 +43,7 @@ def test_tars_of_one_set_are_read_as_one_source_named_after_them(tmp_path, find)
 
 
 @pytest.mark.parametrize("label", [{"cls": 3}, {"json": {"label": 3, "caption": "c"}}, {"json": {"cls": 3}}])
-def test_a_label_beside_the_image_is_its_class(tmp_path, find, label):
+def test_a_label_file_next_to_the_image_is_its_class(tmp_path, find, label):
     write_tar(
         tmp_path / "set/0.tar",
         [{"__key__": "a/x", "jpg": b"1", **label}, {"__key__": "b/y", "cls": 0, "jpg": b"2"}],
@@ -81,7 +81,7 @@ def test_parquet_files_and_compressed_tars_lie_side_by_side(tmp_path, find):
     assert found.contents == [image_file(1), image_file(0, "JPEG")]
 
 
-def test_a_folder_of_archives_is_another_source_when_one_of_them_changes(tmp_path):
+def test_changing_an_archive_changes_the_identity_of_a_folder_of_archives(tmp_path):
     identities = set()
     for content in (b"1", b"2"):
         write_tar(tmp_path / "set/0.tar", [{"__key__": "x", "jpg": content}])

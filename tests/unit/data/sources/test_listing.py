@@ -49,24 +49,24 @@ def test_other_files_are_counted_by_kind_and_the_first_are_named(write, find):
     assert str(passed_over).endswith("): .hidden.png, README, a.HEIC, ...")
 
 
-def test_captions_of_pictures_are_not_worth_a_word_but_others_are(write, find):
+def test_captions_of_pictures_are_not_reported_but_other_captions_are(write, find):
     passed_over = find(write("all", files("1.png", "1.txt", "1.json", "2.txt", "1.cls"))).listing.passed_over
     assert passed_over.kinds == {".txt": 1, ".cls": 1}
 
 
-def test_a_name_that_is_no_utf8_can_be_printed(write, find):
+def test_a_name_that_is_not_utf8_can_be_printed(write, find):
     passed_over = find(write("all", {"1.png": b"", "\udcff.xyz": b""})).listing.passed_over
     assert str(passed_over) == r"1 file (1 .xyz): \udcff.xyz"
 
 
-def test_a_folder_is_another_one_when_an_image_is_added_or_changes_its_length(write):
+def test_adding_an_image_or_changing_its_length_changes_the_identity_of_a_folder(write):
     identities = []
     for change in (files("1.png"), files("2.png"), {"1.png": b"longer than before"}):
         identities.append(str(open_source(write("all", change)).identity().record))
     assert len(set(identities)) == 3
 
 
-def test_a_source_without_images_says_what_it_holds_and_what_is_accepted(write, find):
+def test_a_source_without_images_is_refused_with_its_contents_and_the_accepted_kinds(write, find):
     folder = write("all", files("a.md", "b.md", "c"))
     with pytest.raises(
         SourceError, match=r"found 3 files \(2 \.md, 1 no extension\): a\.md, b\.md, c; images end in .*\.png"
@@ -94,14 +94,14 @@ def test_linked_folders_of_classes_are_followed(write, find):
     assert found.contents == [b"cat/1.png", b"2.png", b"young/3.png"]
 
 
-def test_a_link_that_leads_back_is_followed_once(write, find):
+def test_a_circular_link_is_followed_once(write, find):
     folder = write("all", files("cat/1.png", "dog/2.png"))
     (folder / "cat/all").symlink_to(folder)
     (folder / "dog/parent").symlink_to("..")
     assert find(folder).names == ["cat/1.png", "dog/2.png"]
 
 
-def test_a_linked_folder_that_is_away_is_named(write, find):
+def test_a_broken_link_to_a_folder_is_named(write, find):
     folder = write("all", files("cat/1.png"))
     (folder / "dog").symlink_to(folder / "not mounted")
     with pytest.raises(SourceError, match=r"source=.*all cannot be read: .*all/dog: No such file"):
@@ -151,6 +151,6 @@ def test_labels_that_some_images_lack_are_not_replaced_by_folders(write, find):
     assert find(write("all", {"list.csv": rows}) / "list.csv").listing.classes is None
 
 
-def test_paths_of_both_kinds_in_a_list_are_no_classes(write, find, tmp_path):
+def test_a_list_with_absolute_and_relative_paths_has_no_classes(write, find, tmp_path):
     rows = f"path\nx/a.png\n{tmp_path}/y/b.png\n".encode()
     assert find(write("all", {"list.csv": rows}) / "list.csv").listing.labels == [-1, -1]

@@ -133,14 +133,14 @@ DOUBLED = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", DOUBLED)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_comes_twice_is_refused(tmp_path, kind, name):
+def test_a_repeated_name_is_refused(tmp_path, kind, name):
     with pytest.raises(UserError, match=rf"set\..* occur twice under one name \({name}\)"):
         labels_by_picture(tmp_path, kind, DOUBLED[name])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe1\x00", b"\x05" + bytes(7)])
-def test_a_label_that_cannot_be_read_is_none(tmp_path, kind, content):
+def test_an_unreadable_label_counts_as_none(tmp_path, kind, content):
     files = [*pictures("a.png", "b.png"), ("a.cls", content), ("b.cls", b"1")]
     assert set(labels_by_picture(tmp_path, kind, files).values()) == {-1}
 

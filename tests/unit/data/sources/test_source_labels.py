@@ -6,7 +6,7 @@ from lediflow.data.sources.labels import as_label, numbered
 
 
 @pytest.mark.parametrize("written", ["3", " 3\n", "3.0", "3.", "03", 3, 3.0])
-def test_a_whole_number_is_that_class_however_it_is_written(written):
+def test_a_whole_number_in_any_notation_is_that_class(written):
     assert as_label(written) == 3
 
 

@@ -107,7 +107,7 @@ def test_big_endian_utf16_with_tabs_is_what_excel_calls_unicode_text(write, find
         (PLAIN.encode("latin-1"), r"the label B\\udce4r of cats/0\.png is not UTF-8"),
     ],
 )
-def test_a_list_that_is_no_text_is_refused_with_the_encoding_to_save_it_in(write, find, content, message):
+def test_a_list_that_is_not_text_is_refused_with_the_encoding_to_use(write, find, content, message):
     with pytest.raises(
         SourceError, match=rf"source=.*list\.csv.*{message}.*; save the list as (CSV in )?UTF-8"
     ):
@@ -146,7 +146,7 @@ def test_a_parquet_list_names_its_images(write, find):
     assert found.contents == [image_file(0), image_file(1)]
 
 
-def test_with_images_that_have_no_class_there_are_no_classes(write, find):
+def test_if_some_images_have_no_class_there_are_no_classes(write, find):
     folder = write("all", {"list.csv": b"path,label\na.png,cat\nb.png,\n"})
     assert find(folder / "list.csv").listing.classes is None
 

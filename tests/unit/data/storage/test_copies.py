@@ -40,7 +40,7 @@ def test_a_second_run_finds_the_copies_of_the_first(folder, tmp_path):
     assert source.calls == []
 
 
-def test_a_set_made_anew_in_the_same_place_is_not_served_from_old_copies(folder, tmp_path):
+def test_a_recreated_set_is_not_read_from_old_copies(folder, tmp_path):
     before = CachedShards(Watched(folder), tmp_path / "cache", SIZES, 100_000, identity="first")
     assert part(before, "b.tar", 0, 2) == b"bb"
     (folder / "b.tar").write_bytes(b"B" * SIZES["b.tar"])  # of the same size, as latents of another codec are
@@ -48,7 +48,7 @@ def test_a_set_made_anew_in_the_same_place_is_not_served_from_old_copies(folder,
     assert part(after, "b.tar", 0, 2) == b"BB"
 
 
-def test_the_copy_used_longest_ago_makes_room(folder, tmp_path):
+def test_the_least_recently_used_copy_is_evicted(folder, tmp_path):
     storage, _ = cached(folder, tmp_path, limit_bytes=9_500)
     for name in ("a.tar", "b.tar"):
         part(storage, name, 0, 1)
@@ -59,7 +59,7 @@ def test_the_copy_used_longest_ago_makes_room(folder, tmp_path):
     assert part(storage, "b.tar", 0, 1) == b"b"  # and comes back when it is needed
 
 
-def test_a_copy_that_vanished_is_made_again(folder, tmp_path):
+def test_a_deleted_copy_is_made_again(folder, tmp_path):
     storage, source = cached(folder, tmp_path)
     part(storage, "a.tar", 0, 1)
     for path in (tmp_path / "cache").glob("*/*/*.tar"):
@@ -69,7 +69,7 @@ def test_a_copy_that_vanished_is_made_again(folder, tmp_path):
     assert source.calls == [("copy", "a.tar")] * 2
 
 
-def test_a_failed_copy_leaves_nothing(folder, tmp_path):
+def test_a_failed_copy_leaves_no_files(folder, tmp_path):
     storage, _ = cached(folder, tmp_path, check=lambda name, path: (_ for _ in ()).throw(OSError("bad hash")))
     with pytest.raises(OSError, match="bad hash"):
         part(storage, "a.tar", 0, 1)
@@ -117,7 +117,7 @@ class FinishedMeanwhile(type(Path())):
         return iter(found)
 
 
-def test_a_copy_that_is_finished_while_room_is_made_is_not_overlooked(tmp_path):
+def test_a_copy_that_is_finished_during_eviction_is_used(tmp_path):
     copy = tmp_path / "set" / f".a.tar.5000.{os.getpid()}{PARTIAL}"
     copy.parent.mkdir()
     copy.write_bytes(bytes(5_000))

@@ -41,7 +41,7 @@ def test_a_range_fetches_no_more_than_its_bytes(server):
     assert server.requests[-1] == ("GET", "/set/a.tar", "bytes=300-349")
 
 
-def test_a_server_that_fails_now_and_then_is_asked_again(server):
+def test_requests_to_a_failing_server_are_retried(server):
     storage = open_storage(f"{server.url}/set", ReadingConfig(attempts=2))
     storage.pause_seconds = 0.001
     server.failures = 1
@@ -58,7 +58,7 @@ def test_a_server_that_keeps_failing_ends_in_one_clear_error(server):
         storage.read("a.tar")
 
 
-def test_a_server_without_ranges_is_found_out_by_the_first_of_a_batch(server, monkeypatch):
+def test_a_server_without_range_requests_is_detected_by_the_first_of_a_batch(server, monkeypatch):
     monkeypatch.setattr(server, "knows_ranges", False)
     storage = open_storage(f"{server.url}/set", ReadingConfig(method="ranges"))
     reads = [Read("a.tar", 10 * number, memoryview(bytearray(8))) for number in range(64)]

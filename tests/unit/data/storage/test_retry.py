@@ -33,7 +33,7 @@ def test_the_pause_doubles_up_to_a_limit(folder, monkeypatch):
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_the_last_failure_says_what_was_asked_what_came_back_and_what_to_do(folder):
+def test_the_last_failure_reports_request_response_and_remedy(folder):
     storage, source = patient(folder, failures=[BROKEN] * 9)
     with pytest.raises(
         UserError, match=r"cannot read .*/a.tar: Input/output error; 3 attempts failed.*repeat"
@@ -57,7 +57,7 @@ def test_a_read_that_hangs_is_abandoned_and_retried(folder):
     hang.set()
 
 
-def test_what_an_abandoned_read_still_writes_reaches_no_buffer(folder):
+def test_an_abandoned_read_writes_into_no_buffer_in_use(folder):
     hang = threading.Event()
     storage, _ = patient(folder, hang=hang, timeout_seconds=0.2)
     buffer = bytearray(3)

@@ -33,13 +33,13 @@ def test_a_copy_is_the_file(storage, tmp_path):
     assert (tmp_path / "copy").read_bytes() == CONTENTS["a.tar"]
 
 
-def test_bytes_behind_the_end_are_an_error_that_counts_them(folder):
+def test_reading_beyond_the_end_is_an_error_with_the_number_of_bytes(folder):
     for storage in (LocalFolder(folder), WholeShards(LocalFolder(folder), SIZES, 10_000)):
         with pytest.raises(ShortReadError, match=r"b.tar ends early: 1000 of 1500 bytes at offset 4000"):
             part(storage, "b.tar", 4000, 1500)
 
 
-def test_memory_asks_once_for_a_file_and_for_expected_ones_ahead(folder):
+def test_memory_storage_reads_a_file_once_and_expected_ones_in_advance(folder):
     source = Watched(folder)
     storage = WholeShards(source, SIZES, limit_bytes=100_000)
     storage.expect(["a.tar", "b.tar"])
@@ -49,7 +49,7 @@ def test_memory_asks_once_for_a_file_and_for_expected_ones_ahead(folder):
     assert sorted(source.calls) == [("read", "a.tar"), ("read", "b.tar")]
 
 
-def test_memory_stays_within_its_limit_and_gives_up_what_was_used_longest_ago(folder):
+def test_memory_storage_stays_within_its_limit_and_evicts_the_least_recently_used(folder):
     source = Watched(folder)
     storage = WholeShards(source, SIZES, limit_bytes=9_500)
     for name in ("a.tar", "b.tar", "a.tar", "c.tar"):  # 4,096 + 5,000, then 3,000 more
@@ -61,7 +61,7 @@ def test_memory_stays_within_its_limit_and_gives_up_what_was_used_longest_ago(fo
     assert [name for _, name in source.calls] == ["a.tar", "b.tar", "c.tar", "b.tar"]
 
 
-def test_memory_expects_no_more_than_fits_and_reads_the_rest_by_ranges(folder):
+def test_memory_storage_prefetches_what_fits_and_reads_the_rest_by_ranges(folder):
     source = Watched(folder)
     storage = WholeShards(source, SIZES, limit_bytes=9_500)
     storage.expect(["a.tar", "b.tar", "c.tar"])
@@ -95,6 +95,6 @@ def test_a_wrong_option_is_named(folder, changes, said):
         open_storage(folder, ReadingConfig(**changes))
 
 
-def test_a_scheme_that_nobody_knows_is_named_with_those_that_are_known():
+def test_an_unknown_address_scheme_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match=r"gopher://host/x has a scheme .*; use one of .*https.*s3"):
         open_storage("gopher://host/x")

@@ -46,9 +46,7 @@ def assert_draws_of_the_same_posteriors(reader, config, batches=30, **options):
 
 @pytest.mark.parametrize("horizontal", [False, True])
 @pytest.mark.parametrize("vertical", [False, True])
-def test_each_place_of_the_run_has_the_latents_of_its_picture_flipped_as_it_is_there(
-    reader, horizontal, vertical
-):
+def test_each_position_has_the_latents_of_its_picture_with_its_flip(reader, horizontal, vertical):
     config = DataConfig(flip_horizontal=horizontal, flip_vertical=vertical, held_out_fraction=0.1)
     assert_draws_of_the_same_posteriors(reader, config)
 
@@ -65,7 +63,7 @@ def test_pictures_that_are_stored_mirrored_too_are_read_so(shards, tmp_path):
     assert_draws_of_the_same_posteriors(reader, DataConfig(flip_horizontal=True))
 
 
-def test_ranks_and_resumed_runs_have_their_own_places(reader):
+def test_ranks_and_resumed_runs_have_their_own_positions(reader):
     config = DataConfig(flip_horizontal=True)
     for rank in (0, 1):
         assert_draws_of_the_same_posteriors(
@@ -73,7 +71,7 @@ def test_ranks_and_resumed_runs_have_their_own_places(reader):
         )
 
 
-def test_a_corrupt_picture_is_replaced_as_it_is_where_pictures_are_loaded(shards, tmp_path):
+def test_a_corrupt_picture_is_replaced_by_the_same_sample_when_encoding_once(shards, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(shards, folder)
     index = ShardReader.open(folder).index
@@ -84,7 +82,7 @@ def test_a_corrupt_picture_is_replaced_as_it_is_where_pictures_are_loaded(shards
     assert_draws_of_the_same_posteriors(ShardReader.open(folder), DataConfig(max_corrupt_share=TENTH))
 
 
-def test_the_encoder_sees_each_picture_once_each_way_in_batches_of_one_size(reader):
+def test_the_encoder_encodes_each_picture_once_per_flip_in_equal_batches(reader):
     seen = []
 
     def counting(images):
@@ -99,7 +97,7 @@ def test_the_encoder_sees_each_picture_once_each_way_in_batches_of_one_size(read
     assert seen == [4] * 26  # 50 pictures, twice, the last four filled up
 
 
-def test_encoding_once_pays_from_two_sights_of_every_picture_on():
+def test_encoding_once_is_used_from_two_epochs_on():
     plain = DataConfig()
     both = replace(plain, flip_horizontal=True, flip_vertical=True)
     options = {"latent_shape": (4, 4, 4), "world_size": 1}

@@ -58,7 +58,7 @@ def test_a_run_is_its_epochs_one_after_the_other():
     np.testing.assert_array_equal(order.samples_at(np.arange(4 * 19)), np.concatenate(epochs))
 
 
-def test_a_position_shows_its_sample_in_whatever_company_it_is_asked():
+def test_the_sample_of_a_position_does_not_depend_on_the_other_positions():
     order = RunOrder(SIZES, seed=5, window=2)
     together = order.samples_at(np.arange(100))
     alone = [int(order.samples_at(np.array([position]))[0]) for position in reversed(range(100))]
@@ -74,7 +74,7 @@ def test_ranks_share_a_global_batch_exactly(world_size):
     np.testing.assert_array_equal(np.sort(np.concatenate(shares)), np.arange(120, 132))
 
 
-def test_starting_anywhere_works_out_no_more_than_the_windows_it_needs(monkeypatch):
+def test_starting_anywhere_computes_only_the_windows_it_needs(monkeypatch):
     asked = []
     real = order_module.permutation
     monkeypatch.setattr(
@@ -99,7 +99,7 @@ def test_dropped_samples_change_from_epoch_to_epoch():
     assert seen == set(range(19))
 
 
-def test_a_batch_larger_than_the_data_cannot_drop_what_is_not_whole():
+def test_last_batch_drop_is_refused_if_the_batch_is_larger_than_the_data():
     with pytest.raises(UserError, match=r"nothing of 3 samples in batches of train.global_batch=4; use"):
         RunOrder([3], seed=0, window=1, last_batch="drop", global_batch=4)
 
@@ -121,7 +121,7 @@ def test_the_shards_wanted_are_those_of_this_window_and_the_next():
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5])
-def test_about_the_asked_fraction_is_held_out(fraction):
+def test_about_the_requested_fraction_is_held_out(fraction):
     deviation = np.sqrt(fraction * (1 - fraction) / len(KEYS))  # of a binomial share
     assert is_held_out(KEYS, fraction).mean() == pytest.approx(fraction, abs=4 * deviation)
 
@@ -135,7 +135,7 @@ def test_a_larger_fraction_contains_a_smaller_one():
     assert not (is_held_out(KEYS, 0.1) & ~is_held_out(KEYS, 0.2)).any()
 
 
-def test_a_key_is_held_out_whatever_lies_beside_it():
+def test_whether_a_key_is_held_out_does_not_depend_on_other_keys():
     shuffled = np.random.default_rng(0).permutation(KEYS)
     np.testing.assert_array_equal(is_held_out(shuffled, 0.3), is_held_out(KEYS, 0.3)[shuffled])
 

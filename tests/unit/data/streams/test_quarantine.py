@@ -72,14 +72,14 @@ def test_the_next_sample_takes_the_place_of_a_corrupt_one_and_nothing_else_chang
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_every_rank_replaces_alike(damaged, world_size):
+def test_every_rank_replaces_corrupt_samples_in_the_same_way(damaged, world_size):
     alone, together = seen(damaged), seen(damaged, world_size=world_size)
     assert {place: key for place, (key, _) in alone.items()} == {
         place: key for place, (key, _) in together.items()
     }
 
 
-def test_a_resumed_run_replaces_as_the_uninterrupted_one(damaged):
+def test_a_resumed_run_replaces_corrupt_samples_like_an_uninterrupted_one(damaged):
     alone = seen(damaged)
     resumed = seen(damaged, steps=10) | seen(damaged, steps=15, start=120, threads=4)
     assert {p: key for p, (key, _) in alone.items()} == {p: key for p, (key, _) in resumed.items()}
@@ -106,7 +106,7 @@ def test_none_allowed_means_none(damaged):
         seen(damaged, share=0.0)
 
 
-def test_a_set_of_nothing_but_corrupt_samples_ends_the_run_whatever_is_allowed(shards, tmp_path):
+def test_a_set_of_corrupt_samples_only_always_ends_the_run(shards, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(shards, folder)
     for path in folder.glob("*.tar"):

@@ -94,7 +94,7 @@ def test_a_step_that_was_not_finished_is_repeated(reader):
     assert stream.state()["position"] == GLOBAL
 
 
-def test_threads_and_loading_ahead_change_nothing(reader):
+def test_threads_and_prefetching_change_nothing(reader):
     plain, _ = steps(reader, 6, threads=1, batches_ahead=0)
     assert_same(plain, steps(reader, 6, threads=4, batches_ahead=9)[0])
 
@@ -117,7 +117,7 @@ def test_flips_mirror_about_half_of_the_images_and_leave_the_rest(reader):
     assert 0.4 < np.mean(mirrored) < 0.6  # 300 fair coins: standard deviation 0.03
 
 
-def test_augmented_images_are_the_same_on_any_number_of_ranks_in_any_micro_batches_and_after_a_return(reader):
+def test_augmented_images_do_not_depend_on_ranks_micro_batches_or_restarts(reader):
     options = {"augment": AugmentConfig(probability=0.5), "flip_vertical": True}
     first, state = steps(reader, 4, **options)
     second, _ = steps(reader, 3, world_size=2, micro_batch=3, position=state["position"], **options)
@@ -127,7 +127,7 @@ def test_augmented_images_are_the_same_on_any_number_of_ranks_in_any_micro_batch
     assert sum(not torch.equal(plain[place][1], whole[place][1]) for place in plain) > len(plain) / 2
 
 
-def test_a_batch_says_how_its_images_were_augmented_and_a_flip_of_its_own_is_left_out(reader):
+def test_a_batch_records_its_augmentation_without_the_flip_of_the_data(reader):
     config = AugmentConfig(probability=1.0)
     stream = stream_of(reader, micro_batch=12, augment=config)
     batch, plain = stream.next_batch(), stream_of(reader, micro_batch=12).next_batch()
@@ -139,7 +139,7 @@ def test_a_batch_says_how_its_images_were_augmented_and_a_flip_of_its_own_is_lef
     assert torch.equal(flipped.augmentation[:, 1:], numbers[:, 1:])
 
 
-def test_without_augmentation_images_are_as_ever_and_nothing_is_said_of_them(reader):
+def test_without_augmentation_images_and_batches_are_unchanged(reader):
     batch = stream_of(reader, augment=AugmentConfig(rotation=False)).next_batch()
     assert batch.augmentation is None
     assert torch.equal(batch.images, stream_of(reader).next_batch().images)
@@ -159,7 +159,7 @@ def test_one_pass_shows_the_chosen_samples_in_order(reader):
     assert [key for batch in batches for key in batch.keys] == reader.keys(chosen)
 
 
-def test_a_global_batch_that_cannot_be_shared_names_the_nearest_that_can(reader):
+def test_an_indivisible_global_batch_is_refused_with_the_nearest_valid_one(reader):
     with pytest.raises(UserError, match=r"global_batch=12 .* on 5 ranks; the nearest that can is 10"):
         stream_of(reader, world_size=5)
 
@@ -188,7 +188,7 @@ def test_a_state_of_another_order_is_refused_with_both_named(reader, changed):
         ("max_corrupt_share", 1.5, "at least 0 and at most 1"),
     ],
 )
-def test_numbers_that_mean_nothing_are_refused(reader, name, value, said):
+def test_meaningless_numbers_are_refused(reader, name, value, said):
     with pytest.raises(UserError, match=f"data.{name}={value} must be {said}"):
         stream_of(reader, **{name: value})
 

@@ -56,14 +56,14 @@ def test_averages_are_stored_with_checkpoints_that_are_far_enough_apart(folder, 
     assert names_in(snapshots.folder) == ["000000000048.safetensors", "000000000192.safetensors"]
 
 
-def test_a_run_that_comes_again_to_a_place_stores_there_again(folder, snapshots):
+def test_a_run_that_reaches_an_image_count_again_stores_averages_again(folder, snapshots):
     written(folder, 48, whole(1), snapshots=snapshots)
     written(folder, 48, whole(2), snapshots=snapshots)
     found = dict(tensors_in(snapshots.paths()[0], "ema_0.050"))
     assert torch.equal(found["a"], whole(2)["ema_0.050/a"].half())
 
 
-def test_a_run_that_goes_far_back_stores_where_it_did_before_and_nowhere_else(folder, snapshots):
+def test_after_a_return_averages_are_stored_at_the_same_image_counts(folder, snapshots):
     for images in (48, 96, 144, 192, 240, 288, 336, 96, 144, 192, 240):
         written(folder, images, snapshots=snapshots)
     assert places(snapshots) == [48, 192, 336]
@@ -89,7 +89,7 @@ def test_stored_averages_stay_when_their_checkpoint_goes(folder, snapshots):
 
 
 @pytest.mark.parametrize("damage", ["a flipped bit", "truncated", "empty"])
-def test_broken_ones_are_named_and_left_out(folder, snapshots, damage, caplog):
+def test_damaged_averages_are_named_and_omitted(folder, snapshots, damage, caplog):
     for images in (100, 200, 300):
         written(folder, images, snapshots=snapshots)
     path, content = snapshots.paths()[1], bytearray(snapshots.paths()[1].read_bytes())
@@ -100,7 +100,7 @@ def test_broken_ones_are_named_and_left_out(folder, snapshots, damage, caplog):
     assert str(path) in caplog.text
 
 
-def test_those_of_another_run_in_the_same_folder_are_named_and_left_out(folder, snapshots, caplog):
+def test_averages_of_another_history_are_named_and_omitted(folder, snapshots, caplog):
     written(folder, 100, snapshots=snapshots, history="the run before")
     written(folder, 150, snapshots=snapshots, history="this run")
     written(folder, 250, snapshots=snapshots, history="this run")
@@ -109,13 +109,13 @@ def test_those_of_another_run_in_the_same_folder_are_named_and_left_out(folder, 
     assert "000000000100" in caplog.text and "another run" in caplog.text
 
 
-def test_a_run_that_begins_anew_writes_over_what_the_one_before_has_left(folder, snapshots):
+def test_a_restarted_run_overwrites_files_of_the_previous_one(folder, snapshots):
     for history in ("the run before", "this run"):
         written(folder, 100, snapshots=snapshots, history=history)
     assert [int(path.stem) for path in snapshots.whole(before=301, history="this run")] == [100]
 
 
-def test_a_disk_that_fills_up_while_averages_are_stored_leaves_no_half(folder, snapshots):
+def test_a_full_disk_leaves_no_partial_file_of_averages(folder, snapshots):
     checkpoint = written(folder, 100)
     with files_of_at_most(100), pytest.raises(OSError, match="File too large"):
         snapshots.store(100, checkpoint.state, "")
@@ -167,7 +167,7 @@ def test_a_width_that_was_kept_is_the_checkpoints_own_average(run, images):
     assert made.misfit < 1e-6
 
 
-def test_a_weight_that_stands_still_stays_without_anything_stored(run, tmp_path):
+def test_the_average_of_a_constant_weight_is_the_weight_without_stored_averages(run, tmp_path):
     """Only the checkpoint's own two averages to make it of: a poor fit, and said to be, but no smaller weights."""
     folder, _, _ = run
     made = averaged_afterwards(folder.newest(), Snapshots(tmp_path / "none"), 0.2)

@@ -163,7 +163,7 @@ def test_damage_is_named(path, damage, words):
     assert words in find_fault(path)
 
 
-def test_slices_that_leave_a_gap_are_no_state(tmp_path):
+def test_slices_with_a_gap_are_refused(tmp_path):
     path = write_checkpoint(tmp_path, 64, cuts=(0, 4, 7))
     assert "elements 7 and following of weight/a are missing" in find_fault(path)
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_shows_what_is_in_it(path):
     assert torch.equal(tensors["ema/a"], -WEIGHT)
 
 
-def test_names_sort_by_images_and_other_names_are_no_checkpoints(tmp_path):
+def test_checkpoints_sort_by_images_and_other_names_are_ignored(tmp_path):
     folder = CheckpointFolder(tmp_path)
     counts = [5, 40, 300, 2_000, 10**9, 10**11]
     for images in random.Random(0).sample(counts, len(counts)):
@@ -201,7 +201,7 @@ class TestNewest:
         assert folder.newest() == Checkpoint(folder.path_at(120))
         assert caplog.messages == []
 
-    def test_passes_over_broken_ones_and_says_which_and_why(self, folder, caplog):
+    def test_skips_damaged_ones_and_logs_which_and_why(self, folder, caplog):
         flip_bit(folder.path_at(120) / FIRST, 0.5)
         (folder.path_at(64) / FIRST).unlink()
         assert folder.newest() == Checkpoint(folder.path_at(8))
@@ -209,12 +209,12 @@ class TestNewest:
         assert f"{folder.path_at(120)}: {FIRST} does not match its SHA-256" in caplog.messages[0]
         assert f"{folder.path_at(64)}: {FIRST} is missing" in caplog.messages[1]
 
-    def test_is_none_where_all_are_broken(self, folder):
+    def test_is_none_if_all_are_damaged(self, folder):
         for path in folder.paths():
             (path / "manifest.json").unlink()
         assert folder.newest() is None
 
-    def test_is_none_where_there_is_no_folder(self, tmp_path):
+    def test_is_none_without_a_folder(self, tmp_path):
         assert CheckpointFolder(tmp_path / "none").newest() is None
 
 
@@ -240,14 +240,14 @@ def saved_in_turn(folder, sequence):
         (3, 1000, [10, 20, 30, 40, 50], [30, 40, 50]),
     ],
 )
-def test_the_last_stay_and_those_that_crossed_a_multiple(tmp_path, keep_last, keep_every, sequence, left):
+def test_the_last_ones_and_those_after_a_multiple_are_kept(tmp_path, keep_last, keep_every, sequence, left):
     config = CheckpointConfig(keep_last=keep_last, keep_every_images=keep_every)
     assert saved_in_turn(CheckpointFolder(tmp_path, config), sequence) == left
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{images:012d}" for images in left]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_stays_is_what_the_whole_history_says(tmp_path, seed):
+def test_the_kept_checkpoints_follow_from_the_whole_history(tmp_path, seed):
     """Seen from the end: the last ones, and the first one in each stretch between multiples."""
     chance = random.Random(seed)
     sequence = sorted(chance.sample(range(1, 2_000), 25))
@@ -261,7 +261,7 @@ def test_what_stays_is_what_the_whole_history_says(tmp_path, seed):
     assert saved_in_turn(CheckpointFolder(tmp_path, config), sequence) == expected
 
 
-def test_broken_ones_beyond_the_newest_neither_count_nor_go(tmp_path):
+def test_damaged_checkpoints_after_the_newest_neither_count_nor_are_removed(tmp_path):
     folder = CheckpointFolder(tmp_path, CheckpointConfig(keep_last=2))
     for images in (10, 20, 30, 90):
         folder.path_at(images).mkdir()
@@ -269,7 +269,7 @@ def test_broken_ones_beyond_the_newest_neither_count_nor_go(tmp_path):
     assert [int(path.name) for path in folder.paths()] == [20, 30, 90]
 
 
-def test_what_cannot_be_removed_is_named_and_the_others_go(tmp_path, caplog):
+def test_files_that_cannot_be_removed_are_named_and_the_others_removed(tmp_path, caplog):
     (tmp_path / ".000000000010.discarded.partial").touch()  # a file: no folder can take its name
     folder = CheckpointFolder(tmp_path, CheckpointConfig(keep_last=1))
     for images in (10, 20, 30):
@@ -297,19 +297,19 @@ def test_only_what_other_sessions_left_is_cleared(tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 11])
-def test_an_attempt_is_told_from_others_of_its_session(tmp_path, number):
+def test_an_attempt_is_distinguished_from_others_of_its_session(tmp_path, number):
     for other in (1, 2, 11, 12):
         (tmp_path / f".000000000064.s.{other}.partial").mkdir()
     CheckpointFolder(tmp_path).clear_partial(keep=f"s.{number}")
     assert [path.name for path in tmp_path.iterdir()] == [f".000000000064.s.{number}.partial"]
 
 
-def test_clearing_where_nothing_is_does_nothing(tmp_path):
+def test_clearing_a_missing_folder_does_nothing(tmp_path):
     CheckpointFolder(tmp_path / "none").clear_partial(keep="s")
     assert not (tmp_path / "none").exists()
 
 
-def test_a_discarded_checkpoint_loses_its_name_before_its_files(path, monkeypatch):
+def test_a_discarded_checkpoint_is_renamed_before_its_files_are_deleted(path, monkeypatch):
     monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # killed before it began
     discard(path)
     assert CheckpointFolder(path.parent).paths() == []

@@ -48,14 +48,14 @@ class Gate:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_what_all_ranks_wrote_is_the_whole_state(folder, ranks):
+def test_the_slices_of_all_ranks_are_the_whole_state(folder, ranks):
     checkpoint = written(folder, 96, whole(7), ranks)
     assert_holds(folder.newest(), whole(7))
     assert checkpoint.progress == {"images_seen": 96, "optimizer_steps": 3}
     assert sum(name.startswith("slice-") for name in names_in(checkpoint.path)) == ranks
 
 
-def test_the_averaged_weights_lie_beside_under_the_models_own_names(folder):
+def test_the_averaged_weights_are_in_the_checkpoint_under_the_models_names(folder):
     state = whole(7)
     found = load_file(written(folder, 96, state, ranks=2).model)
     expected = {"a": state["ema/a"], "b.c": state["ema/b.c"], "f": state["buffer/f"]}
@@ -74,7 +74,7 @@ def test_the_manifest_has_the_sum_of_every_file(folder):
     assert found == sums
 
 
-def test_nothing_is_to_be_seen_before_everything_is_written(folder):
+def test_a_checkpoint_appears_only_when_everything_is_written(folder):
     first, second = writers(folder, 2)
     gate = Gate()
     first.begin(96, part(whole(7), 0, 2), PROGRESS)
@@ -89,7 +89,7 @@ def test_nothing_is_to_be_seen_before_everything_is_written(folder):
     assert len(folder.paths()) == 1
 
 
-def test_training_goes_on_while_copies_are_under_way(folder):
+def test_training_continues_while_copies_are_running(folder):
     (writer,) = writers(folder, 1)
     gate = Gate()
     writer.begin(96, replace(part(whole(7)), ready=gate), PROGRESS)
@@ -98,7 +98,7 @@ def test_training_goes_on_while_copies_are_under_way(folder):
     writer.wait_commit()
 
 
-def test_the_end_of_a_save_is_told_once(folder):
+def test_the_end_of_a_save_is_reported_once(folder):
     (writer,) = writers(folder, 1)
     assert writer.poll() is None
     writer.begin(96, part(whole(7)), PROGRESS)
@@ -145,7 +145,7 @@ EVERY_FILE = (SLICE, f".{SLICE}.mark", "model.safetensors", "progress.json", "ma
 
 @pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
 @pytest.mark.parametrize("name", EVERY_FILE)
-def test_whichever_file_no_longer_fits_the_checkpoint_before_stays_the_newest(folder, name):
+def test_a_full_disk_at_any_file_keeps_the_previous_checkpoint_as_newest(folder, name):
     written(folder, 48)
     (writer,) = writers(folder, 1)
     partial = folder.folder / ".000000000096.one.1.partial"
@@ -162,7 +162,7 @@ def test_whichever_file_no_longer_fits_the_checkpoint_before_stays_the_newest(fo
 
 
 @pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no device that is always full")
-def test_stored_averages_that_no_longer_fit_cost_the_save_they_belong_to(folder, tmp_path):
+def test_averages_that_cannot_be_stored_fail_their_save(folder, tmp_path):
     snapshots = Snapshots(tmp_path / "averages", every_images=1)
     written(folder, 48, snapshots=snapshots)
     (tmp_path / "averages" / ".000000000096.safetensors").symlink_to(FULL_DEVICE)
@@ -176,7 +176,7 @@ def test_stored_averages_that_no_longer_fit_cost_the_save_they_belong_to(folder,
     assert names_in(tmp_path / "averages") == ["000000000048.safetensors", "000000000096.safetensors"]
 
 
-def test_a_save_that_is_given_up_leaves_the_checkpoint_before_and_the_next_one_stands(folder):
+def test_an_abandoned_save_keeps_the_previous_checkpoint_and_the_next_save_works(folder):
     written(folder, 48, ranks=2)
     first, second = writers(folder, 2)
     first.begin(96, part(whole(96), 0, 2), PROGRESS)
@@ -194,7 +194,7 @@ def test_a_save_that_is_given_up_leaves_the_checkpoint_before_and_the_next_one_s
     assert_holds(folder.newest(), whole(144))
 
 
-def test_a_broken_checkpoint_at_the_same_place_is_replaced(folder):
+def test_a_damaged_checkpoint_of_the_same_image_count_is_replaced(folder):
     path = written(folder, 96, whole(1), ranks=2).path
     (path / slices.slice_name(1, 2)).unlink()
     written(folder, 96, whole(2))
@@ -203,7 +203,7 @@ def test_a_broken_checkpoint_at_the_same_place_is_replaced(folder):
 
 
 @pytest.mark.parametrize("place", ["fsync", "write_averaged", "write_flushed"])
-def test_a_full_disk_costs_the_save_and_nothing_else(folder, monkeypatch, place):
+def test_a_full_disk_loses_only_the_save(folder, monkeypatch, place):
     written(folder, 48)
     with monkeypatch.context() as patch:
         patch.setattr(slices.os if place == "fsync" else writing_module, place, full_disk)
@@ -216,7 +216,7 @@ def test_a_full_disk_costs_the_save_and_nothing_else(folder, monkeypatch, place)
     assert_holds(folder.newest(), whole(96))
 
 
-def test_a_rank_that_cannot_write_says_so_and_the_others_part_goes(folder):
+def test_a_failed_write_of_one_rank_is_reported_and_the_partial_folder_removed(folder):
     first, second = writers(folder, 2)
     first.begin(96, part(whole(7), 0, 2), PROGRESS)
     second.begin(
@@ -232,7 +232,7 @@ def test_a_rank_that_cannot_write_says_so_and_the_others_part_goes(folder):
     assert names_in(folder.folder) == []
 
 
-def test_what_a_failed_save_left_never_enters_the_next_at_the_same_place(folder):
+def test_files_of_a_failed_save_are_not_used_by_the_next_one(folder):
     """The first rank fails at once, the other writes its slice and mark of an older state after that."""
     first, second = writers(folder, 2)
     first.begin(96, replace(part(whole(1), 0, 2), ready=fails(OSError(28, "full"))), PROGRESS)
@@ -248,20 +248,20 @@ def test_what_a_failed_save_left_never_enters_the_next_at_the_same_place(folder)
     assert names_in(folder.folder) == ["000000000096"]
 
 
-def test_a_start_clears_what_killed_ones_have_left(folder):
+def test_a_start_removes_files_of_killed_ones(folder):
     for name in (".000000000096.old.1.partial", ".000000000048.discarded.partial"):
         (folder.folder / name).mkdir(parents=True)
     writers(folder, 2, session="new")
     assert names_in(folder.folder) == []
 
 
-def test_only_the_first_rank_clears(folder):
+def test_only_rank_0_clears(folder):
     (folder.folder / ".000000000096.old.1.partial").mkdir(parents=True)
     CheckpointWriter(folder, Ranks(1, 2), "new")
     assert len(names_in(folder.folder)) == 1
 
 
-def test_an_error_of_any_kind_is_a_failed_save_with_its_words(folder):
+def test_any_error_is_a_failed_save_with_its_message(folder):
     (writer,) = writers(folder, 1)
     writer.begin(96, replace(part(whole(7)), ready=fails(ValueError("odd"))), PROGRESS)
     assert reason(writer.wait_commit()) == "odd"

@@ -120,14 +120,14 @@ class TestSlicesTogether:
             assert found.shape == tensor.shape
             assert torch.equal(found, tensor), key
 
-    def test_give_any_range(self, state, whole, random):
+    def test_return_any_range(self, state, whole, random):
         for key, tensor in whole.items():
             flat, size = tensor.flatten(), math.prod(SHAPES[key])
             for _ in range(40):
                 start, stop = sorted(torch.randint(size + 1, (2,), generator=random).tolist())
                 assert torch.equal(state.read(key, start, stop), flat[start:stop]), (key, start, stop)
 
-    def test_give_the_rest_from_any_place(self, state, whole):
+    def test_return_the_rest_from_any_offset(self, state, whole):
         for start in range(36):
             assert torch.equal(state.read("weight/a", start), whole["weight/a"].flatten()[start:])
 
@@ -152,7 +152,7 @@ def test_pieces_that_do_not_tile_are_refused_by_name(tmp_path, pieces, words):
         SlicedState(write_pieces(tmp_path, *pieces))
 
 
-def test_a_tensor_of_which_no_slice_has_anything_is_not_there(tmp_path):
+def test_a_tensor_that_no_slice_contains_does_not_exist(tmp_path):
     state = SlicedState(write_pieces(tmp_path, (0, 6)))
     assert "weight/b" not in state.shapes
     with pytest.raises(KeyError, match="weight/b"):
@@ -166,7 +166,7 @@ def test_slices_that_disagree_on_a_shape_are_refused_by_name(tmp_path):
         SlicedState(paths)
 
 
-def test_slices_of_different_steps_are_no_state(tmp_path):
+def test_slices_of_different_steps_are_refused(tmp_path):
     paths = write_pieces(tmp_path, (0, 3), (3, 6))
     write_slice(paths[1], {"weight/a": torch.ones(3)}, {"weight/a": Extent(3, (6,))}, steps=2)
     with pytest.raises(ValueError, match=r"different numbers of optimizer steps, \[1, 2\]"):

@@ -15,7 +15,7 @@ def test_ranks_times_micro_batch_times_accumulation_is_the_global_batch(world_si
     assert world_size * expected[0] * expected[1] == 64
 
 
-def test_a_batch_that_ranks_cannot_share_is_refused_with_a_number_that_works():
+def test_a_batch_that_ranks_cannot_share_is_refused_with_a_valid_number():
     with pytest.raises(
         ValueError, match=r"global_batch=64 cannot be split evenly over 3 ranks; use a multiple of 3"
     ):

@@ -62,7 +62,7 @@ class WatchedReader(ShardReader):
         return super().stored(samples, views)
 
 
-def test_a_large_set_is_represented_by_some_of_it_from_all_over(auxiliary, reader):
+def test_a_large_set_is_represented_by_samples_spread_over_it(auxiliary, reader):
     watched = WatchedReader.open(reader.index.root)
     measured(auxiliary, watched, most=25)
     assert watched.seen == list(range(0, COUNT, 3))
