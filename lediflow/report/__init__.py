@@ -1,6 +1,6 @@
 """`python -m lediflow.report RUN...`: run folders -> one HTML page that needs no network.
 
-run folders --runs, panels, collect--> content --plots, measurement_table, page, templates/--> HTML
+run folders --runs, collect, training--> content --training, quality, figure, page, templates/--> HTML
 """
 
 from __future__ import annotations

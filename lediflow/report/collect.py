@@ -27,8 +27,8 @@ from lediflow.report.content import (
     StageComparison,
     StepComparison,
 )
-from lediflow.report.panels import bin_panels, loss_panels
 from lediflow.report.runs import LEDIFLOW, RESULTS, STAGE_RESULTS, RunRecord
+from lediflow.report.training import bin_panels, loss_panels
 from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
 from lediflow.training.prior_width import describe_width

@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from lediflow.report import plots
 from lediflow.report.content import CommandRun, LossPanel, Picture, PriorExample, ReportData
-from lediflow.report.measurement_table import measurement_table
+from lediflow.report.figure import SERIES, heat, heat_gradient
+from lediflow.report.quality import COSTS, dash_legend, measurement_table, quality_lines, quality_plot
+from lediflow.report.training import OTHER_SERIES, bin_plot, loss_plot
 from lediflow.text import duration
 
 # the first characters of every report, also of earlier releases: what marks a file that may be replaced
@@ -106,12 +107,10 @@ def quality(data: ReportData) -> Variables | None:
     """Quality against evaluations, and against milliseconds where these were measured; a table of all numbers."""
     if not data.measurements:
         return None
-    costs = [cost for cost in plots.COSTS if plots.quality_lines(data.measurements, cost)]
+    costs = [cost for cost in COSTS if quality_lines(data.measurements, cost)]
     return {
-        "plots": [
-            plots.quality_plot(data.measurements, cost, data.mmd_name, data.real_mmd) for cost in costs
-        ],
-        "dash_legend": plots.dash_legend(data.measurements),
+        "plots": [quality_plot(data.measurements, cost, data.mmd_name, data.real_mmd) for cost in costs],
+        "dash_legend": dash_legend(data.measurements),
         "table": measurement_table(data),
         "mmd_name": data.mmd_name,
         "real_mmd": data.real_mmd,
@@ -124,25 +123,23 @@ def stages(data: ReportData) -> Variables | None:
     if found is None:
         return None
     rows = [row for row in found.measurements if row.evaluations]
-    plot = plots.quality_plot(rows, "evaluations", found.mmd_name, found.real_mmd, found.codec_floor)
-    return {"stages": found, "plot": plot, "dash_legend": plots.dash_legend(rows)}
+    plot = quality_plot(rows, "evaluations", found.mmd_name, found.real_mmd, found.codec_floor)
+    return {"stages": found, "plot": plot, "dash_legend": dash_legend(rows)}
 
 
 def training(data: ReportData) -> Variables | None:
     """A plot of each loss."""
     shown = [
-        {"title": panel.title, "plot": loss_plot(panel), "caption": loss_caption(panel)}
+        {"title": panel.title, "plot": panel_plot(panel), "caption": loss_caption(panel)}
         for panel in data.panels
         if panel.curves
     ]
     return {"panels": shown} if shown else None
 
 
-def loss_plot(panel: LossPanel) -> Markup:
+def panel_plot(panel: LossPanel) -> Markup:
     """The panel's curves; methods keep their colours, training and held-out losses have others."""
-    return plots.loss_plot(
-        panel.curves, panel.lowest, plots.SERIES if panel.compares_methods else plots.OTHER_SERIES
-    )
+    return loss_plot(panel.curves, panel.lowest, SERIES if panel.compares_methods else OTHER_SERIES)
 
 
 def loss_caption(panel: LossPanel) -> str:
@@ -155,7 +152,7 @@ def loss_caption(panel: LossPanel) -> str:
 def bins(data: ReportData) -> Variables | None:
     """A plot of each error by bin."""
     shown = [
-        {"title": panel.title, "plot": plots.bin_plot(panel), "caption": panel.caption}
+        {"title": panel.title, "plot": bin_plot(panel), "caption": panel.caption}
         for panel in data.bin_panels
         if panel.means
     ]
@@ -174,7 +171,7 @@ def prior(data: ReportData) -> Variables | None:
         "has_results": shown[0].result is not None,
         "low": f"{low:.2f}",
         "high": f"{high:.2f}",
-        "gradient": plots.heat_gradient(),
+        "gradient": heat_gradient(),
     }
 
 
@@ -183,7 +180,7 @@ def prior_pictures(example: PriorExample, low: float, high: float) -> dict[str, 
     shown = {
         "photograph": example.photograph,
         "mean": example.mean,
-        "deviation": plots.heat(example.sigma, low, high),
+        "deviation": heat(example.sigma, low, high),
         "a draw": example.draw,
         "result": example.result,
     }

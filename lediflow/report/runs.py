@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,7 +14,6 @@ from torch import Tensor
 from lediflow.evaluation.modes.stages.record import STAGES, read_stages
 from lediflow.evaluation.results import AGAIN, read_results
 from lediflow.records import RecordError
-from lediflow.report.curves import finite
 from lediflow.run_folder import RunFolder
 from lediflow.stages import Place, place_of
 from lediflow.tracking.event_log import Curve, curve
@@ -84,3 +84,9 @@ def read_pictures(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RecordError(f"{path} cannot be read ({error}); {AGAIN}") from error
+
+
+def finite(curve: Curve) -> Curve:
+    """The points whose value is finite."""
+    known = np.isfinite(curve.values)
+    return Curve(curve.images_seen[known], curve.values[known])

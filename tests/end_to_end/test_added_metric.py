@@ -7,7 +7,7 @@ from lediflow.evaluation.metrics import METRICS, Influence, Metric, Sets, Values
 from lediflow.evaluation.results import read_results
 from lediflow.report.collect import measurement
 from lediflow.report.content import ReportData
-from lediflow.report.measurement_table import columns_of
+from lediflow.report.quality import columns_of
 
 COUNT = 12
 

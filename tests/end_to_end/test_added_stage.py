@@ -14,8 +14,8 @@ from lediflow.evaluation.modes.watch import evaluation_of
 from lediflow.flow.gaussians import sample
 from lediflow.models import VelocityModel, load_as
 from lediflow.ranges import bounded, check_ranges
-from lediflow.report.panels import loss_panels
 from lediflow.report.runs import read_run
+from lediflow.report.training import loss_panels
 from lediflow.stages import STAGES, LossCurve, StageKind
 from lediflow.stages.bins import by_time
 from lediflow.stages.flow import velocity_spec

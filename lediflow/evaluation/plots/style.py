@@ -1,6 +1,6 @@
 """The style of all plots: colours, matplotlib settings, and how figures are written to files.
 
-Files are on white, in the colours below. The report's plots (`report.plots`) use the same settings with placeholder
+Files are on white, in the colours below. The report's figures (`report.figure`) use the same settings with placeholder
 colours, which become the page's CSS variables.
 """
 

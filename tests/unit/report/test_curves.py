@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from lediflow.report.curves import finite, smooth, spans_decades, spread, thin
+from lediflow.report.figure import spans_decades, spread
+from lediflow.report.runs import finite
+from lediflow.report.training import smooth, thin
 from lediflow.tracking.event_log import Curve
 
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lediflow.report import plots
+from lediflow.report import figure, quality, training
 from lediflow.report.content import BinPanel, Measurement
 from lediflow.tracking.event_log import Curve
 
@@ -41,9 +41,9 @@ def texts(svg: str) -> list[str]:
 
 @pytest.fixture(
     params=[
-        lambda: plots.loss_plot({"LeDiFlow": CURVE, "plain": Curve(CURVE.images_seen, CURVE.values * 3)}),
-        lambda: plots.quality_plot(MEASUREMENTS, "evaluations", "CMMD", real=0.3),
-        lambda: plots.bin_plot(BY_SIGMA),
+        lambda: training.loss_plot({"LeDiFlow": CURVE, "plain": Curve(CURVE.images_seen, CURVE.values * 3)}),
+        lambda: quality.quality_plot(MEASUREMENTS, "evaluations", "CMMD", real=0.3),
+        lambda: training.bin_plot(BY_SIGMA),
     ],
     ids=["loss", "quality", "bins"],
 )
@@ -64,34 +64,34 @@ def test_the_same_data_gives_the_same_drawing(draw):
 
 
 def test_lines_are_named_where_they_end_and_nowhere_else():
-    names = texts(plots.loss_plot({"LeDiFlow": CURVE, "plain": CURVE}))
+    names = texts(training.loss_plot({"LeDiFlow": CURVE, "plain": CURVE}))
     assert {"LeDiFlow", "plain", "images seen, thousands"} <= set(names)
-    assert "loss" not in texts(plots.loss_plot({"loss": CURVE}))
+    assert "loss" not in texts(training.loss_plot({"loss": CURVE}))
 
 
 def test_bins_are_named_by_their_axis_and_where_their_lines_end():
-    assert {"LeDiFlow", "plain", "sigma", "0.25", "0.5", "1"} <= set(texts(plots.bin_plot(BY_SIGMA)))
+    assert {"LeDiFlow", "plain", "sigma", "0.25", "0.5", "1"} <= set(texts(training.bin_plot(BY_SIGMA)))
 
 
 def test_bins_that_are_all_empty_are_still_drawn():
     nothing = dataclasses.replace(BY_SIGMA, means={"LeDiFlow": MEANS * np.nan, "plain": MEANS * np.nan})
-    assert "sigma" in texts(plots.bin_plot(nothing))
+    assert "sigma" in texts(training.bin_plot(nothing))
 
 
 def test_cost_is_marked_where_it_was_measured():
-    shown = texts(plots.quality_plot(MEASUREMENTS, "evaluations", "CMMD", real=0.3))
+    shown = texts(quality.quality_plot(MEASUREMENTS, "evaluations", "CMMD", real=0.3))
     assert {"2", "4", "LeDiFlow", "Flow matching", "photographs", "CMMD, lower is better"} <= set(shown)
 
 
 def test_lines_run_from_cheap_to_expensive_and_skip_what_was_not_measured():
-    lines = plots.quality_lines(MEASUREMENTS, "ms_per_image")
+    lines = quality.quality_lines(MEASUREMENTS, "ms_per_image")
     assert [(point.cost, point.distance) for point in lines["LeDiFlow"]] == [(7.0, 2.5), (9.0, 1.5)]
     assert len(lines["Flow matching"]) == 1
 
 
 def test_solvers_are_named_where_a_method_has_several():
     heun = Measurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
-    assert set(plots.quality_lines([*MEASUREMENTS, heun], "evaluations")) == {
+    assert set(quality.quality_lines([*MEASUREMENTS, heun], "evaluations")) == {
         "LeDiFlow, midpoint",
         "LeDiFlow, heun3",
         "Flow matching",
@@ -100,48 +100,48 @@ def test_solvers_are_named_where_a_method_has_several():
 
 def test_the_dashes_of_solvers_are_explained_where_a_method_has_several():
     heun = Measurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
-    assert plots.dash_legend(MEASUREMENTS) == ""
-    assert plots.dash_legend([*MEASUREMENTS, heun]) == "Solid lines: midpoint. Dashed lines: heun3."
-    assert "stroke-dasharray" in plots.quality_plot([*MEASUREMENTS, heun, heun], "evaluations", "CMMD")
-    assert "stroke-dasharray" not in plots.quality_plot(MEASUREMENTS, "evaluations", "CMMD")
+    assert quality.dash_legend(MEASUREMENTS) == ""
+    assert quality.dash_legend([*MEASUREMENTS, heun]) == "Solid lines: midpoint. Dashed lines: heun3."
+    assert "stroke-dasharray" in quality.quality_plot([*MEASUREMENTS, heun, heun], "evaluations", "CMMD")
+    assert "stroke-dasharray" not in quality.quality_plot(MEASUREMENTS, "evaluations", "CMMD")
 
 
 def test_a_rare_outlier_does_not_flatten_the_curve():
     values = np.append(np.linspace(2, 1, 999), 1000.0)
-    low, high = plots.value_limits(values, is_log=False, from_zero=False)
+    low, high = figure.value_limits(values, is_log=False, from_zero=False)
     assert low < 1
     assert high < 3
 
 
 def test_a_curve_that_is_all_nan_is_still_drawn():
     nothing = Curve(np.array([1, 2]), np.array([np.nan, np.nan]))
-    assert "images seen" in texts(plots.loss_plot({"loss": nothing}))
+    assert "images seen" in texts(training.loss_plot({"loss": nothing}))
 
 
 def test_a_description_with_quotes_does_not_break_the_drawing():
-    texts(plots.loss_plot({'the "new" <one> & more': CURVE}))
+    texts(training.loss_plot({'the "new" <one> & more': CURVE}))
 
 
 def test_a_training_curve_is_shown_from_the_first_image_on():
-    assert "0" in texts(plots.loss_plot({"loss": CURVE}))
+    assert "0" in texts(training.loss_plot({"loss": CURVE}))
 
 
 def test_heat_runs_from_dark_to_bright():
-    ramp = plots.heat(np.array([[0.01, 0.1, 1.0]]), low=0.01, high=1.0)
+    ramp = figure.heat(np.array([[0.01, 0.1, 1.0]]), low=0.01, high=1.0)
     assert ramp.dtype == np.uint8
     assert ramp.shape == (1, 3, 3)
     assert np.all(np.diff(ramp.astype(int).sum(axis=-1)) > 0)
 
 
 def test_heat_shows_ratios():
-    middles = [plots.heat(np.array([[value]]), low, high) for low, value, high in [(1, 2, 4), (0.1, 1, 10)]]
+    middles = [figure.heat(np.array([[value]]), low, high) for low, value, high in [(1, 2, 4), (0.1, 1, 10)]]
     np.testing.assert_array_equal(*middles)  # the geometric middle, whatever the range
 
 
 @pytest.mark.parametrize("value", [0.3, 0.0])
 def test_heat_of_a_single_value_is_dark(value):
-    flat = plots.heat(np.full((2, 2), value), low=value, high=value)
-    np.testing.assert_array_equal(flat, np.broadcast_to(plots.heat(np.array([[1.0]]), 1, 2), (2, 2, 3)))
+    flat = figure.heat(np.full((2, 2), value), low=value, high=value)
+    np.testing.assert_array_equal(flat, np.broadcast_to(figure.heat(np.array([[1.0]]), 1, 2), (2, 2, 3)))
 
 
 def marks(svg: str) -> int:
@@ -154,43 +154,43 @@ def test_a_curve_of_one_point_is_a_mark_with_its_value():
         name: Curve(np.array([12_500]), np.array([value]))
         for name, value in (("LeDiFlow", 0.0123), ("plain", 0.456))
     }
-    assert marks(plots.loss_plot(one)) == 2
-    assert {"LeDiFlow 0.0123", "plain 0.456"} <= set(texts(plots.loss_plot(one)))
-    assert "0.0123" in texts(plots.loss_plot({"LeDiFlow": one["LeDiFlow"]}))
+    assert marks(training.loss_plot(one)) == 2
+    assert {"LeDiFlow 0.0123", "plain 0.456"} <= set(texts(training.loss_plot(one)))
+    assert "0.0123" in texts(training.loss_plot({"LeDiFlow": one["LeDiFlow"]}))
 
 
 def test_few_points_get_markers_and_many_do_not():
     few = Curve(CURVE.images_seen[:3], CURVE.values[:3])
-    assert marks(plots.loss_plot({"loss": few})) == 3
-    assert marks(plots.loss_plot({"loss": CURVE})) == 0
+    assert marks(training.loss_plot({"loss": few})) == 3
+    assert marks(training.loss_plot({"loss": CURVE})) == 0
 
 
 def test_a_short_training_is_counted_in_images():
     short = Curve(np.array([320, 640]), np.array([2.0, 1.0]))
-    assert "images seen" in texts(plots.loss_plot({"loss": short}))
+    assert "images seen" in texts(training.loss_plot({"loss": short}))
 
 
 def test_a_distance_below_zero_is_inside_the_axis():
     """The unbiased distance between two sets of one distribution is negative half of the time."""
-    low, high = plots.value_limits(np.array([8.6, 8.5, -0.16]), is_log=False, from_zero=True)
+    low, high = figure.value_limits(np.array([8.6, 8.5, -0.16]), is_log=False, from_zero=True)
     assert low < -0.16
     assert high > 8.6
 
 
 @pytest.mark.parametrize("value", [0.01, 40.0, -3.0])
 def test_one_value_fills_its_axis(value):
-    low, high = plots.value_limits(np.array([value]), is_log=False, from_zero=False)
+    low, high = figure.value_limits(np.array([value]), is_log=False, from_zero=False)
     assert low < value < high
     assert high - low == pytest.approx(abs(value))
 
 
 def test_the_lowest_held_out_loss_has_a_ring_where_the_curve_has_a_point():
     curve = Curve(np.arange(1, 101) * 10, np.linspace(2, 1, 100))
-    plain = plots.loss_plot({"held out": curve})
-    assert plots.loss_plot({"held out": curve}, {"held out": 15, "other": 20}).count("<use") == plain.count(
+    plain = training.loss_plot({"held out": curve})
+    assert training.loss_plot({"held out": curve}, {"held out": 15, "other": 20}).count(
         "<use"
-    )
-    ringed = plots.loss_plot({"held out": curve}, {"held out": 300})
+    ) == plain.count("<use")
+    ringed = training.loss_plot({"held out": curve}, {"held out": 300})
     assert ringed.count("<use") == plain.count("<use") + 1
 
 
@@ -199,5 +199,5 @@ def test_the_codecs_level_has_its_name_on_the_page():
         Measurement(method="m", solver="euler", steps=steps, evaluations=steps, mmd=1.0) for steps in (1, 2)
     ]
     named = "photographs", "codec"
-    assert all(f">{name}<" in plots.quality_plot(rows, "evaluations", "MMD", 0.1, 0.4) for name in named)
-    assert ">codec<" not in plots.quality_plot(rows, "evaluations", "MMD", 0.1)
+    assert all(f">{name}<" in quality.quality_plot(rows, "evaluations", "MMD", 0.1, 0.4) for name in named)
+    assert ">codec<" not in quality.quality_plot(rows, "evaluations", "MMD", 0.1)
