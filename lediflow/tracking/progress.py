@@ -21,6 +21,7 @@ from lediflow.text import duration
 from lediflow.tracking.event_log import number, plain
 
 FALLBACK_COLUMNS = 80
+LINE_SECONDS = 10.0  # between two lines of progress in a log file; a bar on a terminal ignores it
 SHOWN = {("train", "loss"): "loss", ("validation", "loss"): "held-out loss"}  # (event, key): label
 
 
@@ -81,7 +82,7 @@ class LineProgress:
         total: int,
         unit: str,
         stream: TextIO,
-        every_seconds: float = 10.0,
+        every_seconds: float = LINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.title, self.total, self.unit = title, total, unit
@@ -149,7 +150,12 @@ class ProgressTracker:
 
 
 def make_progress(
-    title: str, total: int, *, unit: str = "images", stream: TextIO | None = None, every_seconds: float = 10.0
+    title: str,
+    total: int,
+    *,
+    unit: str = "images",
+    stream: TextIO | None = None,
+    every_seconds: float = LINE_SECONDS,
 ) -> Progress:
     """A bar if `stream` (default: stderr) is a terminal, lines otherwise."""
     stream = stream or sys.stderr

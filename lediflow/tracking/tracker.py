@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lediflow.ranges import bounded
 from lediflow.tracking.event_log import JsonlTracker, standing_events
-from lediflow.tracking.progress import ProgressTracker, make_progress
+from lediflow.tracking.progress import LINE_SECONDS, ProgressTracker, make_progress
 from lediflow.tracking.wandb import WandbTracker
 
 log = logging.getLogger(__name__)
@@ -26,7 +25,6 @@ class TrackingConfig:
     """Which views of a run are shown while it trains. None changes what it learns; the event log is always written."""
 
     progress: bool = True  # a bar on a terminal, a line now and then in a log file
-    progress_seconds: float = bounded(10.0, at_least=0)  # how often that line is written; the bar ignores it
     wandb: bool = False  # also send the events to Weights & Biases
     wandb_mode: str = "offline"  # written to the run folder for a later `wandb sync`; "online" needs a login
     wandb_project: str = "lediflow"  # the W&B project the run appears under
@@ -105,6 +103,7 @@ def build_tracker(
     is_writer: bool = True,
     title: str = "training",
     run_config: dict[str, Any] | None = None,
+    progress_seconds: float = LINE_SECONDS,
 ) -> Tracker:
     """The tracker of a run; `is_writer` is true on rank 0 only, other ranks get a silent one."""
     if not is_writer:
@@ -112,7 +111,7 @@ def build_tracker(
     folder = Path(run_folder)
     views: list[Tracker] = []
     if config.progress:
-        progress = make_progress(title, total_images, every_seconds=config.progress_seconds)
+        progress = make_progress(title, total_images, every_seconds=progress_seconds)
         views.append(ProgressTracker(progress))
     if config.wandb:
         views.append(

@@ -63,7 +63,7 @@ WRONG = {
     "prepare": ["size=0", "shard_samples=-1", "workers=-2"],
     "train": ["seed=18446744073709551616", "train.images=0", "train.learning_rate=inf", "train.beta1=nan",
               "train.ema.sigma_rels=[0.1,0.1]", "train.validation.samples=0", "stage.beta=nan", "engine.zero=4",
-              "data.held_out_fraction=nan", "data.threads=0", "data.reading.attempts=0", "tracking.progress_seconds=-1",
+              "data.held_out_fraction=nan", "data.threads=0", "data.reading.attempts=0", "train.beta2=1",
               "watchdog.data_seconds=-1", "model.auxiliary.logvar_floor=nan", "model.auxiliary.levels.0.depth=0",
               "model.velocity.mapping.width=-2", "dry_run_ranks=-1", "stop.wall_minutes=inf"],
     "submit": ["slurm.nodes=0", "slurm.timeout_min=-5", "slurm.mem_gb=nan", "slurm.crash_retries=-1"],

@@ -60,14 +60,14 @@ def test_ranks_that_are_not_the_writer_touch_nothing(tmp_path):
 
 
 def test_progress_is_a_view_of_the_events(tmp_path, capsys):
-    tracker = build_tracker(TrackingConfig(progress_seconds=0.0), tmp_path, total_images=10, title="flow")
+    tracker = build_tracker(TrackingConfig(), tmp_path, total_images=10, title="flow", progress_seconds=0.0)
     tracker.record("train", 5, loss=0.25)
     tracker.close()
     assert "flow: 5 of 10 images (50%), loss 0.25" in capsys.readouterr().err
 
 
 def test_the_held_out_loss_is_shown_after_the_loss_and_lists_are_ignored(tmp_path, capsys):
-    tracker = build_tracker(TrackingConfig(progress_seconds=0.0), tmp_path, total_images=10, title="flow")
+    tracker = build_tracker(TrackingConfig(), tmp_path, total_images=10, title="flow", progress_seconds=0.0)
     tracker.record("train", 5, loss=0.25)
     tracker.record("validation", 5, loss=0.5, loss_by_time=[0.5, None])
     tracker.record("train", 6, loss=[0.125])
