@@ -37,21 +37,21 @@ def take_step(run: Training) -> Step:
         batch = next_batch(run)
         loss = run.stage.loss(engine.module, batch, run.noise)
         engine.backward(loss.loss)
-        run.window.add(loss)
+        run.recorder.add(loss)
         keys += batch.keys
         losses.append(loss.per_sample)
     clock.advance()
     factor = learning_rate_factor(config.schedule, clock.images_seen, clock.images)
     norm = engine.step(factor, decays_for(config.ema, clock.images_seen, clock.global_batch))
     run.watchdog.step_done()
-    run.stop.observe("step", run.pace.end_step())
+    run.stop.observe("step", run.recorder.end_step())
     return Step(clock.images_seen, keys, losses, *copied_to_host(norm), config.learning_rate * factor)
 
 
 def train(run: Training) -> StopReason:
     """Train from where the run is (see resume.begin) to its end, which returns NONE, or until asked to stop."""
     config, clock, held_out, saving = run.config, run.clock, run.held_out, run.saving
-    run.pace.timings.restart()
+    run.recorder.begin()
     while not run.is_over:
         step = take_step(run)
 
@@ -64,15 +64,13 @@ def train(run: Training) -> StopReason:
         # Once in a while: log the means since the last time.
         if clock.is_due(config.log_every_images) or clock.is_finished:
             corrupt = len(run.stream.quarantine)
-            run.window.record(corrupt, gradient_norm=step.norm, learning_rate=step.learning_rate)
-            run.pace.record(clock.images_seen)
+            run.recorder.record(corrupt, gradient_norm=step.norm, learning_rate=step.learning_rate)
 
-        with run.window.paused():
-            # Once in a while: validate.
+        # Once in a while: validate.
+        with run.recorder.paused():
             if held_out.is_due(clock):
                 run.watchdog.beat(Phase.VALIDATING)
                 run.stop.observe("validation", held_out.validate(run.stage, clock.images_seen))
-        run.pace.timings.restart_step()
 
         # Once in a while: save. Threads write while training goes on.
         agreed = agree(run)
@@ -101,8 +99,7 @@ def train(run: Training) -> StopReason:
 def next_batch(run: Training) -> Batch:
     """The next micro-batch; the time spent waiting for it is measured."""
     run.watchdog.beat(Phase.DATA)
-    with run.pace.timings.of("data"):
-        batch = run.window.waited(run.stream.next_batch)
+    batch = run.recorder.waited(run.stream.next_batch)
     run.watchdog.beat(Phase.STEP)
     return batch
 

@@ -191,3 +191,48 @@ class Pace:
         lasting = [one for one in found if self.slow[one.rank, one.words] == RECORDS_UNTIL_WARNING]
         if lasting:
             log.warning("at %d images: %s", images_seen, "; ".join(map(str, lasting)))
+
+
+class Recorder:
+    """Records both events of a run. Every rank makes the same calls."""
+
+    def __init__(
+        self, engine: Engine, clock: Clock, tracker: Tracker, throughput: Throughput | None = None
+    ) -> None:
+        self.clock = clock
+        self.window = Window(engine, clock, tracker, throughput)
+        self.pace = Pace(engine, tracker)
+
+    def begin(self) -> None:
+        """Time the first step from now on."""
+        self.pace.timings.restart()
+
+    def restart(self) -> None:
+        """Drop what was not recorded yet, when a run goes back to a checkpoint."""
+        self.window.restart()
+        self.pace.timings.restart()
+
+    def waited(self, fetch: Callable[[], T]) -> T:
+        """The result of `fetch`; its duration counts as waiting for data."""
+        with self.pace.timings.of("data"):
+            return self.window.waited(fetch)
+
+    def add(self, result: StageLoss) -> None:
+        """Count a micro-batch."""
+        self.window.add(result)
+
+    def end_step(self) -> float:
+        """End a step; its duration in seconds."""
+        return self.pace.end_step()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time inside, which is between two steps, does not count."""
+        with self.window.paused():
+            yield
+        self.pace.timings.restart_step()
+
+    def record(self, corrupt_samples: int, **last: Any) -> None:
+        """Write the events `train` and `ranks`; `last` are values of the last step, recorded unchanged."""
+        self.window.record(corrupt_samples, **last)
+        self.pace.record(self.clock.images_seen)

@@ -98,8 +98,7 @@ def restore_checkpoint(run: Training) -> None:
     """
     run.bad_steps.count_return(run.checkpoints.folder)
     run.saving.settle()
-    run.window.restart()
-    run.pace.timings.restart()
+    run.recorder.restart()
     if (newest := find_newest(run)) is None:
         raise UserError(
             f"{run.bad_steps.config.in_a_row} steps in a row had no finite gradient, before anything was saved; lower "

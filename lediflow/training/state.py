@@ -19,7 +19,7 @@ from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.exporting import IMAGES, PATIENCE
 from lediflow.training.held_out_monitor import HeldOutMonitor
-from lediflow.training.recording import Pace, Window
+from lediflow.training.recording import Recorder
 from lediflow.training.saving import Saving
 
 
@@ -34,8 +34,7 @@ class Training:
     clock: Clock
     tracker: Tracker
     saving: Saving
-    window: Window
-    pace: Pace
+    recorder: Recorder
     held_out: HeldOutMonitor
     stop: StopRequest
     watchdog: Watchdog

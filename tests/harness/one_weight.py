@@ -19,7 +19,7 @@ from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.held_out_monitor import HeldOutMonitor
 from lediflow.training.loop import train as train_on
-from lediflow.training.recording import Pace, Window
+from lediflow.training.recording import Recorder
 from lediflow.training.resume import begin, find_newest
 from lediflow.training.saving import Saving
 from lediflow.training.state import Training
@@ -119,8 +119,7 @@ def training(
         clock=clock,
         tracker=tracker,
         saving=Saving(CheckpointWriter(checkpoints, Ranks(), "session"), engine, tracker),
-        window=Window(engine, clock, tracker),
-        pace=Pace(engine, tracker),
+        recorder=Recorder(engine, clock, tracker),
         stop=stop,
         watchdog=Watchdog(folder, Ranks(), Limits(), lambda event, **values: None, session="session"),
         config=config,

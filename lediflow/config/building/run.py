@@ -42,7 +42,7 @@ from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.held_out_monitor import HeldOutMonitor
-from lediflow.training.recording import Pace, Window
+from lediflow.training.recording import Recorder
 from lediflow.training.saving import Saving
 from lediflow.training.state import Training
 from lediflow.training.throughput import Throughput, parent_flops, peak_tflops, training_flops
@@ -106,8 +106,7 @@ def build_run(
         clock=clock,
         tracker=tracker,
         saving=Saving(writer, engine, tracker, stop.observe),
-        window=Window(engine, clock, tracker, throughput_of(command, engine, is_encoded=is_encoded)),
-        pace=Pace(engine, tracker),
+        recorder=Recorder(engine, clock, tracker, throughput_of(command, engine, is_encoded=is_encoded)),
         held_out=held_out,
         stop=stop,
         watchdog=watchdog,
