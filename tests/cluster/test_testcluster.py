@@ -156,11 +156,11 @@ def after_the_fault(cluster: Cluster, job: str) -> Broken:
 
 
 def is_alive(cluster: Cluster, job: str) -> bool:
-    """Whether an attempt of a job that SLURM takes for completed goes on, and writes."""
+    """Whether an attempt of a job that SLURM considers completed continues to write."""
     if not cluster.processes_of(job):
         return False
     before = cluster.output(job)
-    cluster.wait_until(lambda: cluster.output(job) != before, f"job {job} goes on counting")
+    cluster.wait_until(lambda: cluster.output(job) != before, f"job {job} continues to count")
     return True
 
 
@@ -180,7 +180,7 @@ def test_tasks_outlive_their_slurmd_during_the_next_attempt(broken: dict[str, Br
 
 
 @pytest.mark.parametrize(("isolate", "accounting"), [("auto", 1), ("none", 0)])
-def test_down_leaves_nothing_behind(slurm_is_here: None, isolate: str, accounting: int) -> None:
+def test_down_leaves_no_processes_and_files(slurm_is_here: None, isolate: str, accounting: int) -> None:
     hosts = HOSTS.read_text()
     with running_cluster(isolate=isolate, accounting=accounting, nodes=1) as own:
         assert "already up" in own.control("up")

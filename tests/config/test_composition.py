@@ -16,7 +16,7 @@ from lediflow.models.parameters import parameter_groups
 
 CONF = conf_folder()
 STAGES = ("auxiliary", "flow", "latent_sampler")
-OF_JOBS = ("submit", "pipeline")  # compositions beside the commands' own
+OF_JOBS = ("submit", "pipeline")  # compositions in addition to the commands' own
 
 
 def options(group: str) -> list[str]:

@@ -139,7 +139,7 @@ def test_invalid_options_are_refused_with_a_valid_one(options, message, trained,
     assert_says(task_refusal(*smoke, *options), message)
 
 
-def test_data_that_is_not_there_is_named_with_the_command_that_makes_it(tmp_path):
+def test_missing_data_is_reported_with_the_command_that_makes_it(tmp_path):
     said = refusal(
         *SMOKE, "stage=auxiliary", "synthetic_images=0", f"data.path={tmp_path}/none", f"run={tmp_path}/run"
     )

@@ -66,6 +66,6 @@ def test_one_rank_needs_no_process_group():
     assert not issubclass(UserError, RankFailedError)
     assert group.all_gather(3) == [3]
     assert group.broadcast(3) == 3
-    assert group.agree([1, 0]) == [1, 0]  # at once: there is nobody to wait for
+    assert group.agree([1, 0]) == [1, 0]  # at once: there are no other ranks
     assert group.stack(torch.ones(2)).tolist() == [[1.0, 1.0]]
     group.close()

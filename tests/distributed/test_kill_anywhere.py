@@ -1,4 +1,4 @@
-"""A run may be killed at any moment: in a step, in a save, in the rename. It ends as if nothing had been.
+"""A run may be killed at any moment: in a step, in a save, in the rename. Its result equals an uninterrupted run's.
 
 Each attempt also checks that it began at the newest whole checkpoint, and that none which the log tells of was lost.
 `make soak` kills at every place and at random moments; LEDIFLOW_SOAK_SEED repeats what it did.
@@ -232,7 +232,7 @@ def test_under_torchrun_the_other_rank_exits_too_and_the_run_continues(root, kil
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 class TestSoak:
-    """Killed without end, then told where to end, and killed in the export."""
+    """Runs without an end that are killed repeatedly, then get an end and are killed in the export."""
 
     FEW = 64  # images from the last kill to the end
 
@@ -255,7 +255,7 @@ class TestSoak:
         assert_clean(run, images)
 
     def replayed(self, root, run, quiet):
-        """The steps that stand, made in another folder by the same engines, and nobody is killed."""
+        """The steps that count, repeated in another folder by the same engines without a kill."""
         for engine, steps in groupby(run.steps(), key=lambda step: step["engine"]):
             quiet.command = command(root, max(step["images_seen"] for step in steps))
             brought_to_its_end(quiet, engine)

@@ -1,4 +1,4 @@
-"""Real processes read a set together, are killed, and go on in other numbers: no sample is missed or repeated.
+"""Processes that read a set together, are killed and continue in another number miss and repeat no sample.
 
 The expected run is the definition: one process, one position after the other.
 """

@@ -1,4 +1,4 @@
-"""What stands in the project's Markdown files, taken apart."""
+"""Parsing of the project's Markdown files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fenced(text: str, language: str) -> list[str]:
 
 
 def inline_code(text: str) -> list[str]:
-    """What stands between single backticks, outside of blocks."""
+    """The texts between single backticks, outside of code blocks."""
     return CODE.findall(FENCE.sub("", text))
 
 

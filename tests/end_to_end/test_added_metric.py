@@ -13,7 +13,7 @@ COUNT = 12
 
 
 def level(sets: Sets) -> Values:
-    """How far the mean feature of generated images lies above that of real ones; a mean of independent images."""
+    """Difference of the mean features of generated and real images; a mean of independent images."""
     made, real = (rows.values.double().mean(dim=1) for rows in (sets.made, sets.real))
     value = (made.mean() - real.mean()).item()
     return Values({"level": value}, Influence(value, made - made.mean(), real.mean() - real))

@@ -21,7 +21,7 @@ IMAGES_MAGIC, LABELS_MAGIC = 0x803, 0x801
 
 @dataclass
 class IdxImages(DirectSource):
-    """Grey images in the IDX format of MNIST, with the classes of the file of labels beside it."""
+    """Grey images in the IDX format of MNIST, with the classes of the label file next to it."""
 
     path: Path
 

@@ -131,7 +131,7 @@ def test_the_best_is_exported_again_to_the_same_file_and_others_on_request(best,
     assert said.err.endswith(f"python -m lediflow.checkpoint export {last[0]} --weights averaged\n")
 
 
-def test_a_child_pins_what_was_exported(best, root, tmp_path):
+def test_a_dependent_run_records_the_hash_of_the_exported_weights(best, root, tmp_path):
     parent = shutil.copytree(best[0], tmp_path / "auxiliary")
     child = (*OPTIONS[:1], "stage=flow", *OPTIONS[2:6], "data.held_out_fraction=0.9", "train.images=32",
              f"data.path={root}/noise", f"run={tmp_path}/flow", f"parent={parent}")  # fmt: skip

@@ -275,7 +275,7 @@ class TestWatch:
         said = invoke("evaluate", "--watch", root / "alone", *quick(trained, root))
         assert (said.status, "run=FLOW_RUN" in said.err) == (2, True)
 
-    def test_what_was_evaluated_is_not_evaluated_again(self, watched):
+    def test_evaluated_checkpoints_are_not_evaluated_again(self, watched):
         first, second = watched
         assert "checkpoint at" in first.out
         assert "checkpoint at" not in second.out

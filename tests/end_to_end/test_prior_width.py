@@ -273,9 +273,9 @@ class TestARunOfBefore:
         assert facts["prior_widening"] == 0 and "prior_widening" not in facts["identity"]["stage"]
         assert not (run / "prior_width.json").exists()
         last = load_file(run / "checkpoints/000000000096/model.safetensors")
-        succeed(*command_of(trained, tmp_path / "anew", "train.images=96", "stage.prior_widening=0"))
-        anew = load_file(tmp_path / "anew/checkpoints/000000000096/model.safetensors")
-        assert all(torch.equal(last[name], anew[name]) for name in anew)
+        succeed(*command_of(trained, tmp_path / "again", "train.images=96", "stage.prior_widening=0"))
+        again = load_file(tmp_path / "again/checkpoints/000000000096/model.safetensors")
+        assert all(torch.equal(last[name], again[name]) for name in again)
 
     def test_takes_no_other_width(self, run, trained):
         said = invoke(*command_of(trained, run, "train.images=96", "stage.prior_widening=0.3"))

@@ -54,7 +54,7 @@ def test_held_out_losses_are_compared_once_beta_is_full(straight):
     assert best[80] in (64, 80) and best[96] in (64, 80, 96)
 
 
-def test_the_export_says_its_dropout_and_drops_nothing(straight):
+def test_an_export_records_its_dropout_and_applies_none(straight):
     model = load_model(straight / "export")
     assert [level.dropout for level in model.spec.levels] == [0.2, 0.0]
     z = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -44,7 +44,7 @@ class Coarse(nn.Module):
 
 
 class Fine(nn.Module):
-    """How strongly neighbouring pixels differ, by random filters without a mean, beside a constant."""
+    """Differences of neighbouring pixels by random filters with zero mean, and a constant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,12 +276,12 @@ class TestImages:
         start, other = images.generated(range(4, 5)).start, pipeline([4], config).start
         noise = (start.x - start.prior.mean) * (-0.5 * start.prior.logvar).exp()
         others = (other.x - other.prior.mean) * (-0.5 * other.prior.logvar).exp()
-        torch.testing.assert_close(noise, others, rtol=1e-4, atol=1e-4)  # of image 4, whatever its z
+        torch.testing.assert_close(noise, others, rtol=1e-4, atol=1e-4)  # of image 4, for any z
         posterior = pipeline.auxiliary.encode(signals.numbered([1]))  # 4 modulo 3
         distance = (start.z - posterior.mean) * (-0.5 * posterior.logvar).exp()
         assert 0 < distance.abs().max() < 6
         first, fourth = (images.generated(range(number, number + 1)).start.z for number in (1, 4))
-        assert not torch.equal(first, fourth)  # of one source, drawn anew
+        assert not torch.equal(first, fourth)  # two draws for one source
         torch.testing.assert_close(images(range(2, 6))[2:3], images(range(4, 5)))
         assert images.record != drawn.record
 

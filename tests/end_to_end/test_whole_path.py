@@ -1,6 +1,6 @@
 """Pictures -> shards -> latents -> three stages and the baseline -> samples -> metrics -> one page.
 
-The trainings are the session's (tests/conftest.py); everything goes through each command's front door.
+The trainings are shared by the session (tests/conftest.py); all commands run as typed.
 """
 
 import json
@@ -55,7 +55,7 @@ def results(run):
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_every_training_leaves_a_run_folder_that_explains_itself(trained, name):
+def test_every_training_writes_a_complete_run_folder(trained, name):
     folder = trained.root / name
     assert {"config.yaml", "events.jsonl", "checkpoints", "export"} <= {
         path.name for path in folder.iterdir()

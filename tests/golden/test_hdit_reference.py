@@ -1,4 +1,4 @@
-"""The hourglass equals k-diffusion's `image_transformer_v2`: outputs and gradients in the files beside this.
+"""The hourglass equals k-diffusion's `image_transformer_v2`: outputs and gradients, by the golden files of this folder.
 
 They were computed by the reference in float64 and stored in float32, which is what the float64 tolerance covers;
 the float32 tolerance covers rounding through some ten layers.

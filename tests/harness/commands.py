@@ -1,4 +1,4 @@
-"""The project's commands inside this process: the same front door, without two seconds of imports for each call."""
+"""Run the project's commands inside this process, without two seconds of imports for each call."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def assert_same_tensors(left: dict[str, Tensor], right: dict[str, Tensor]) -> No
 
 
 def assert_near_tensors(left: dict[str, Tensor], right: dict[str, Tensor], *, relative: float) -> None:
-    """Each tensor's difference is small beside the tensor: moments of 1e-6 are held to it as weights of 1 are."""
+    """Each tensor's difference is small relative to the tensor, for moments of 1e-6 as for weights of 1."""
     assert left.keys() == right.keys()
     away = {
         name: float((left[name] - right[name]).norm() / right[name].norm().clamp(min=1e-12)) for name in left

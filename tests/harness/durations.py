@@ -10,7 +10,7 @@ SLOWEST = 10
 
 
 class FileDurations:
-    """A pytest plugin; beside pytest-xdist it works where the reports of all workers arrive."""
+    """A pytest plugin; with pytest-xdist it runs in the controller, which gets the reports of all workers."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()

@@ -45,7 +45,7 @@ def fork(module: str, arguments: list[str], env: dict[str, str], output: str) ->
         os.dup2(written, 1)
         os.dup2(written, 2)
         sys.argv[1:] = arguments
-        sys.modules.pop(module, None)  # it is run anew, as __main__
+        sys.modules.pop(module, None)  # it is run again, as __main__
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:

@@ -13,7 +13,7 @@ from lediflow.engine.group import Group
 from lediflow.engine.ranks import find_ranks
 from lediflow.errors import UserError
 
-SLOW_SECONDS = 120.0  # a rank that is not told of a failure would work for so long
+SLOW_SECONDS = 120.0  # how long a rank works that does not learn of a failure
 
 
 def ring(group: Group) -> None:
@@ -53,7 +53,7 @@ def failing(group: Group) -> None:
 
 
 def twice(group: Group) -> None:
-    """What failed once does not haunt the next undertaking."""
+    """After a failed section the next one works."""
     try:
         failing(group)
     except UserError as error:

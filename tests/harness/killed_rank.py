@@ -29,7 +29,7 @@ from lediflow.training.state import Training
 
 ENGINES = (LocalEngine, DeepSpeedEngine)
 Call = Callable[..., Any]
-Wrap = Callable[[Call, Call], Call]  # (function, counting die) -> what stands in its place
+Wrap = Callable[[Call, Call], Call]  # (function, counting die) -> its replacement
 
 
 def before(function: Call, die: Call) -> Call:

@@ -1,7 +1,7 @@
 """Which tests run on every save, and the guard that keeps that lane free of processes.
 
 `make test-fast` leaves out two markers: `processes`, tests that start Python interpreters or fork, and `slow`. Folders
-of such tests, and tests with the fixture `forks`, get the marker here; elsewhere a test carries it itself. A test with
+of such tests, and tests with the fixture `forks`, get the marker here; other tests declare it themselves. A test with
 neither that starts a process fails, in every lane, so that none can be forgotten; a slow one may, since the compiler of
 models starts interpreters by itself. Programs that end in milliseconds (git, a shell, the stand-ins for SLURM's
 commands) are not counted.

@@ -130,7 +130,7 @@ def training(
 
 
 def train(run):
-    """What the command does: continue where the folder stands."""
+    """Continue from the newest checkpoint of the folder, like the command."""
     begin(run, find_newest(run))
     try:
         with run.stop:

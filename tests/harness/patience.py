@@ -21,7 +21,7 @@ def share_of_core(cpu_seconds: float = 0.05) -> float:
 
 
 class Patience:
-    """Whether a limit has passed; the machine's speed is measured again and again while somebody waits."""
+    """Whether a limit has passed; the machine's speed is measured repeatedly while a test waits."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from harness.patience import wait_until
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 400.0  # of an idle machine; far above what any of these takes
-# the launchers' own variables would make a child believe that it is a rank of whoever runs the tests
+# the launchers' own variables would make a child believe that it is a rank of the process that runs the tests
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -33,7 +33,7 @@ class Finished:
 
 
 class Running(ABC):
-    """A process that somebody started and must wait for."""
+    """A process that a test started and must wait for."""
 
     @abstractmethod
     def poll(self) -> int | None:
@@ -84,7 +84,7 @@ class Started(Running):
     """A process that is still running, in a group of its own."""
 
     def __init__(self, arguments: list[str], env: Mapping[str, str] | None = None) -> None:
-        # a pipe that nobody reads would stop its writer
+        # a pipe that is not read would block its writer
         self.printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
             arguments,

@@ -173,7 +173,7 @@ def test_files_left_by_desktops_do_not_make_a_checkpoint_invalid(run):
     succeed("checkpoint", "verify", run)
 
 
-def test_a_name_that_is_not_utf8_is_not_taken_for_broken_checkpoints():
+def test_a_name_that_is_not_utf8_does_not_count_as_a_damaged_checkpoint():
     said = invoke("checkpoint", "verify", "runs/a\udcff")
     assert said.status == 2
     assert "not UTF-8" in said.err and "broken" not in said.err

@@ -1,4 +1,4 @@
-"""A file is replaced as a whole or left as it was, and what killed writers left can be told from what others write."""
+"""A file is replaced completely or not at all; files of killed writers are distinguished from those of live ones."""
 
 import errno
 import os

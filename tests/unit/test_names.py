@@ -40,7 +40,7 @@ def undefined_names(*paths):
 
 
 def is_in_shape_string(file, row, column):
-    """Whether a place lies in a plain string; f-strings hold code."""
+    """Whether a position is inside a plain string; f-strings contain code."""
     tokens = tokenize.generate_tokens(io.StringIO(Path(file).read_text()).readline)
     return any(
         token.type == tokenize.STRING

@@ -73,7 +73,7 @@ class Outer:
     is_new: bool = False
 
 
-def test_dataclasses_come_back_with_what_is_inside_them():
+def test_nested_dataclasses_are_read_back():
     found = read_dataclass(Outer, {"levels": [{"width": 4.0, "share": 1}], "inner": {"width": 2}}, "spec")
     assert found == Outer(levels=[Inner(width=4, share=1)], inner=Inner(width=2))
     assert type(found.levels[0].width) is int

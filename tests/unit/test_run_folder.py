@@ -53,12 +53,12 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
         RunFolder(tmp_path / "file" / "run").create()
 
 
-def test_making_a_folder_leaves_nothing_in_it(tmp_path):
+def test_creating_a_folder_leaves_it_empty(tmp_path):
     RunFolder(tmp_path / "a" / "b").create()
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
-def test_many_ranks_may_create_it_at_once_and_leave_nothing_behind(tmp_path):
+def test_several_ranks_may_create_it_at_once(tmp_path):
     folder = RunFolder(tmp_path / "run")
     with ThreadPoolExecutor(8) as ranks:
         list(ranks.map(lambda _: folder.create(), range(400)))

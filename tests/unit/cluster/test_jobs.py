@@ -114,7 +114,7 @@ def test_a_record_is_read_as_it_was_written_if_nothing_was_moved(tmp_path):
     assert JobFolder(tmp_path / "runs/jobs/demo").read() == record
 
 
-# --- a folder of somebody else
+# --- a folder with foreign files
 
 
 def test_a_record_is_not_written_into_a_folder_with_foreign_files(tmp_path):

@@ -112,7 +112,7 @@ def test_names_lead_to_the_wanted_files_and_what_cannot_be_downloaded_is_explain
     assert cached == part
     assert "HF_HUB_OFFLINE is set and it is not in the cache" in unknown
 
-    nobody = "http://127.0.0.1:9"  # the port of a service that throws everything away: nobody listens
+    nobody = "http://127.0.0.1:9"  # the port of the discard service: no server listens
     cached, unknown = ask("owner/name/vae", "owner/other", cache=tmp_path, HF_ENDPOINT=nobody)
     assert cached == part
     assert "it is not in the cache and the hub does not answer" in unknown
@@ -121,7 +121,7 @@ def test_names_lead_to_the_wanted_files_and_what_cannot_be_downloaded_is_explain
 def test_an_existing_folder_is_never_looked_up_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # whoever imports it fails
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # importing it fails
     assert weights_folder("owner/name", ["config.json"], "taesd").samefile(tmp_path / "owner" / "name")
 
 

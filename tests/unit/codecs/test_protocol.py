@@ -13,11 +13,11 @@ def test_black_and_white_are_minus_one_and_one():
     assert bytes_to_signal(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
 
 
-def test_every_byte_comes_back():
+def test_every_byte_is_recovered():
     assert torch.equal(signal_to_bytes(bytes_to_signal(EVERY_BYTE)), EVERY_BYTE)
 
 
-def test_every_byte_comes_back_from_half_a_step_away():
+def test_every_byte_is_recovered_after_errors_of_half_a_step():
     for shift in (-0.49, 0.49):
         assert torch.equal(signal_to_bytes(bytes_to_signal(EVERY_BYTE) + shift / 127.5), EVERY_BYTE)
 

@@ -1,4 +1,4 @@
-"""A tiny AutoencoderKL with random weights stands in for Stable Diffusion 2's."""
+"""The codec `sd2_vae`, tested with a tiny AutoencoderKL with random weights."""
 
 import math
 

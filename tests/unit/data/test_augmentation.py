@@ -168,7 +168,7 @@ def test_stripes_too_fine_for_a_smaller_image_become_grey_and_do_not_alias():
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_images_do_not_depend_on_the_batch_that_they_come_in(size):
+def test_images_do_not_depend_on_their_batch(size):
     ids, config = torch.tensor([9, 1000, 3, 77, 12, 5, 6, 2**40, 8, 21]), AugmentConfig(probability=0.6)
     images = noisy(10, side=32).float()
     whole = augmented(images, ids, NOISE, config)

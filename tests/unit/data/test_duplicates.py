@@ -60,6 +60,6 @@ def test_the_answer_is_kept_for_a_run_that_continues(tmp_path):
 
 
 def test_progress_counts_what_is_read_up_to_the_whole():
-    source, told = Memory([bytes([n % 256, n // 256]) for n in range(1500)]), []
-    find_duplicates(source, source.images, 1, lambda done, total: told.append((done, total)))
-    assert told == [(1024, 1500), (1500, 1500)]
+    source, said = Memory([bytes([n % 256, n // 256]) for n in range(1500)]), []
+    find_duplicates(source, source.images, 1, lambda done, total: said.append((done, total)))
+    assert said == [(1024, 1500), (1500, 1500)]

@@ -42,7 +42,7 @@ def files(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_pixels_come_back_exactly_under_the_same_keys_in_the_same_order(shards, reader, tmp_path):
+def test_pixels_are_stored_exactly_with_the_same_keys_and_order(shards, reader, tmp_path):
     latents = ShardReader(encode(config(shards, tmp_path)).index)
     for sample in range(50):
         one = np.array([sample])
@@ -99,7 +99,7 @@ def test_augmentation_of_latents_is_refused_with_what_to_set(blurred):
 
 
 @pytest.mark.parametrize("samples_done", [8, 32])
-def test_interrupted_and_asked_again_gives_the_same_bytes(shards, tmp_path, samples_done):
+def test_an_interrupted_and_repeated_command_gives_the_same_bytes(shards, tmp_path, samples_done):
     def stop(done: int, total: int) -> None:
         if done >= samples_done:
             raise KeyboardInterrupt

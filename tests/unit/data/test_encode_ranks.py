@@ -74,7 +74,7 @@ def alone(shards, tmp_path_factory):
     return files(folder)
 
 
-def test_three_ranks_one_of_them_killed_make_what_one_makes(shards, tmp_path, alone, monkeypatch):
+def test_three_ranks_with_one_killed_give_the_result_of_one(shards, tmp_path, alone, monkeypatch):
     command = ["-m", "lediflow.encode", f"source={shards}", f"output={tmp_path}", "device=cpu"]
     array = {"ID": "12", "MIN": "10", "COUNT": "3", "STEP": "1"}
     killed = start("-c", KILLED_MIDWAY, shards, tmp_path)

@@ -121,7 +121,7 @@ def test_a_damaged_file_is_refused_with_the_same_words_each_time(cut):
 
 @pytest.mark.parametrize("name", TRUNCATED)
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.99])
-def test_a_truncated_file_is_refused_whatever_its_format(name, share):
+def test_a_truncated_file_of_any_format_is_refused(name, share):
     options = {"kind": name} | TRUNCATED[name]
     content = file_of(noise_image(64, 64), **options)
     square_picture(content, size=16, mode="rgb")

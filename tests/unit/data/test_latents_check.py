@@ -35,13 +35,13 @@ def test_mean_and_worst_are_over_the_pictures_that_changed():
 
 
 @pytest.mark.parametrize("count", [1, 20, 1000])
-def test_pixels_come_back_exactly(shards, tmp_path, count):
+def test_pixels_are_recovered_exactly(shards, tmp_path, count):
     check = encode(EncodeConfig(source=str(shards), output=str(tmp_path), check=count, device="cpu")).check
     assert check.exact == check.samples == min(count, 50)
     assert check.sentence().endswith("all come back exactly")
 
 
-def test_what_a_codec_loses_is_reported_recorded_and_drawn(shards, reader, tmp_path):
+def test_the_error_of_a_codec_is_printed_recorded_and_plotted(shards, reader, tmp_path):
     config = EncodeConfig(
         source=str(shards), output=str(tmp_path), codec=CodecConfig(), check=50, batch_size=7, device="cpu"
     )

@@ -56,7 +56,7 @@ def test_float16_halves_the_file_and_float32_keeps_every_bit(shards, reader, sla
     assert torch.equal(halved, exact.half().float())
 
 
-def test_pixels_stay_bytes_whatever_the_dtype(shards, tmp_path):
+def test_pixels_are_stored_as_bytes_for_any_dtype(shards, tmp_path):
     assert encoded(shards, tmp_path, dtype="float32").index.contents.dtype == "uint8"
 
 
@@ -65,7 +65,7 @@ def test_an_unknown_dtype_is_refused_with_the_known_ones(shards, tmp_path):
         encoded(shards, tmp_path, dtype="bfloat16")
 
 
-def test_latents_beyond_float16_name_the_sample_and_the_way_out(shards, reader, slanted, tmp_path):
+def test_latents_outside_float16_are_refused_with_the_sample_and_a_remedy(shards, reader, slanted, tmp_path):
     slanted.scale = 1e6
     first = reader.keys(EVERY)[0]
     with pytest.raises(UserError, match=f"sample {first}: its latents reach .*dtype=float32"):
@@ -118,7 +118,7 @@ def test_compiled_code_meets_one_shape_and_gives_the_same_latents(shards, slante
     assert torch.equal(compiled.mean, plain.mean) and torch.equal(compiled.logvar, plain.logvar)
 
 
-def test_the_number_of_decoding_threads_leaves_no_trace(shards, slanted, tmp_path):
+def test_the_number_of_decoding_threads_does_not_change_the_result(shards, slanted, tmp_path):
     for threads in (1, 5):
         encoded(shards, tmp_path / str(threads), slanted, threads=threads)
     one, five = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "15")

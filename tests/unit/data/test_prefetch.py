@@ -9,7 +9,7 @@ import pytest
 from lediflow.data.workers import prefetch
 
 
-def test_results_come_in_the_order_of_their_items_however_long_each_takes():
+def test_results_have_the_order_of_their_items():
     def slow_at_first(number: int) -> int:
         time.sleep(0.02 if number % 4 == 0 else 0)
         return number * number
@@ -18,7 +18,7 @@ def test_results_come_in_the_order_of_their_items_however_long_each_takes():
     assert list(squares) == [number * number for number in range(20)]
 
 
-def test_no_more_than_the_depth_is_begun_before_it_is_asked_for():
+def test_at_most_depth_items_are_started_in_advance():
     begun: list[int] = []
     results = prefetch(begun.append, range(100), threads=2, depth=3)
     next(results)

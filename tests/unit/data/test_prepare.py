@@ -64,7 +64,7 @@ def test_a_shard_holds_a_mix_of_classes_though_the_listing_is_sorted_by_class(re
 
 
 @pytest.mark.parametrize("images_done", [8, 24, 50])
-def test_interrupted_and_asked_again_gives_the_same_bytes(pictures, shards, tmp_path, images_done):
+def test_an_interrupted_and_repeated_command_gives_the_same_bytes(pictures, shards, tmp_path, images_done):
     with pytest.raises(StoppedError):
         prepare(config(pictures, tmp_path), stop_after(images_done))
     finished_before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.tar")}
@@ -82,7 +82,7 @@ def test_a_shard_lost_between_interruption_and_second_run_is_made_again(pictures
 
 
 @pytest.mark.processes
-def test_the_number_of_processes_leaves_no_trace(pictures, shards, tmp_path):
+def test_the_number_of_processes_does_not_change_the_result(pictures, shards, tmp_path):
     prepare(config(pictures, tmp_path, workers=2))
     assert files(tmp_path) == files(shards)
 

@@ -34,7 +34,7 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(source, tmp_path_factory) -> dict[str, bytes]:
-    """The shards of one process that nobody interrupts."""
+    """The shards of one uninterrupted process."""
     output = tmp_path_factory.mktemp("expected")
     prepare_in_one(source, output)
     return files(output)
@@ -95,7 +95,7 @@ def test_a_stop_with_workers_leaves_no_processes_and_the_next_run_ends_the_same(
 
 
 def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
-    """Whether they end in time; one that nobody has asked how it ended is over as well."""
+    """Whether they end in time; a zombie process counts as ended."""
 
     def has_ended(process: psutil.Process) -> bool:
         try:

@@ -18,7 +18,7 @@ EPOCH = 1_000_000_000  # a zip knows no times before 1980
 
 
 def draw(path: Path, grey: int) -> None:
-    """A picture whose file has one length whatever its grey."""
+    """A picture whose file has the same length for any grey level."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (16, 16), grey).save(path, "BMP")
 

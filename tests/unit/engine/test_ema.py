@@ -200,12 +200,12 @@ def made_afterwards(stored, sigma_rel, images=IMAGES):
 
 
 @pytest.mark.parametrize("sigma_rel", [0.05, 0.10])
-def test_a_width_that_was_kept_comes_back_exactly(stored, sigma_rel):
+def test_a_stored_width_is_reproduced_exactly(stored, sigma_rel):
     assert made_afterwards(stored, sigma_rel) == pytest.approx(kept(sigma_rel)[IMAGES], rel=1e-9)
 
 
 @pytest.mark.parametrize("sigma_rel", [0.03, 0.04, 0.07, 0.09, 0.12, 0.15])
-def test_other_widths_are_those_of_averages_that_were_kept_all_along(stored, sigma_rel):
+def test_other_widths_equal_averages_tracked_during_the_run(stored, sigma_rel):
     # the fit of twenty places leaves 2e-3 of a weight that moves over a range of 2; a wrong width is off by 0.05
     assert made_afterwards(stored, sigma_rel) == pytest.approx(kept(sigma_rel)[IMAGES], abs=2e-3)
 

@@ -174,7 +174,7 @@ class TestHolding:
     def test_after_a_pause_with_a_takeover_the_lease_is_lost(self, lease, clock, path):
         put(path, elsewhere())
         clock.now = 29.0
-        assert lease.holds()  # did not look: nobody believes yet that it is abandoned
+        assert lease.holds()  # was not read: no other start may consider it abandoned yet
         clock.now = 30.0
         assert not lease.holds()
 

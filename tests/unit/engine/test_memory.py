@@ -37,7 +37,7 @@ def bytes_of(tensors):
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def test_plain_training_holds_what_torch_holds():
+def test_the_memory_of_plain_training_is_that_of_torch():
     module = nn.Sequential(nn.Linear(7, 11), nn.Linear(11, 3))
     optimizer = torch.optim.AdamW(module.parameters())
     module(torch.zeros(2, 7)).sum().backward()

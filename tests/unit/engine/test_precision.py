@@ -36,7 +36,7 @@ def test_an_unknown_precision_is_refused_with_the_known_ones():
         choose_precision("fp8", CPU)
 
 
-def test_float32_leaves_the_module_as_it_is():
+def test_float32_does_not_wrap_the_module():
     module = nn.Linear(2, 2)
     assert computing_in("float32", module, CPU, compile_mode=None) is module
 
@@ -53,7 +53,7 @@ def test_float32_leaves_the_module_as_it_is():
         (False, "cuda", {}, False),
     ],
 )
-def test_models_are_compiled_on_gpus_unless_something_else_is_said(asked, device, engine, is_compiled):
+def test_models_are_compiled_on_gpus_by_default(asked, device, engine, is_compiled):
     config = EngineConfig(compile=asked, precision="float32", **engine)
     assert resolved(config, torch.device(device)).compile is is_compiled
 

@@ -64,7 +64,7 @@ def test_without_scontrol_a_remedy_is_named(monkeypatch):
     [{}, {key: SLURM[key] for key in SLURM if key != "SLURM_STEP_ID"}, SLURM | {"SLURM_NTASKS": "1"}],
     ids=["no launcher", "a batch script's own shell", "one task"],
 )
-def test_otherwise_a_process_is_alone_and_first(environment):
+def test_without_variables_a_process_is_rank_0_of_1(environment):
     ranks = find_ranks(environment)
     assert (ranks.rank, ranks.world_size, ranks.is_first) == (0, 1, True)
 
@@ -102,7 +102,7 @@ def test_torchruns_variables_take_precedence():
 def test_slurm_tasks_count_where_srun_started_them():
     assert find_share(tasks(2, 3, 0)) == Share(2, 3, 0)
     batch_script = {name: value for name, value in tasks(0, 3, 0).items() if name != "SLURM_STEP_ID"}
-    assert find_share(batch_script) == Share(0, 1, 0)  # one process, whatever the job asked for
+    assert find_share(batch_script) == Share(0, 1, 0)  # one process, independent of the job's resources
 
 
 @pytest.mark.parametrize(("first", "step"), [(0, 1), (1, 1), (10, 5)])

@@ -111,7 +111,7 @@ with StopRequest() as stop:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_during_the_imports_is_a_request(tmp_path, number):
+def test_a_signal_during_the_imports_is_a_stop_request(tmp_path, number):
     process = Started([sys.executable, "-c", EARLY, str(tmp_path / "go")])
     process.wait_until(lambda: "ready" in process.output())
     process.send(number)
@@ -119,7 +119,7 @@ def test_a_signal_during_the_imports_is_a_request(tmp_path, number):
     assert f"<StopReason.SIGNAL: 2> {number.name}" in process.wait().output
 
 
-def test_training_notes_signals_before_it_imports_what_takes_long():
+def test_training_records_signals_before_its_slow_imports():
     text = Path(lediflow.train.__file__).read_text()
     assert text.index("note_signals()") < text.index("import logging")
 

@@ -79,7 +79,7 @@ def test_a_row_has_the_quantiles_of_its_window_only(clock):
         spent = {"step": sum(spent.values()), **spent}
         expected = [np.quantile(spent[name], at) for name in NAMES for at in (0.5, 0.95, 1)]
         assert timings.row().tolist() == pytest.approx(expected, rel=1e-9)  # differences of sums of seconds
-        clock.now += 1000  # what lies between two windows belongs to neither
+        clock.now += 1000  # the time between two windows belongs to neither
         timings.restart()
 
 

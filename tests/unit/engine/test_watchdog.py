@@ -134,7 +134,7 @@ def test_a_failed_rank_is_reported_at_once_and_the_others_exit_after_a_grace_tim
     ((_, event, values),) = run.reports
     assert event == "rank_failed"
     assert values["sentence"] == f"rank 1 on {HERE} failed: RuntimeError: no such batch"
-    run.steps(1)  # going on does not help: the next collective hangs
+    run.steps(1)  # one more step does not help: the next collective hangs
     run.pass_time(40, silent=[1])
     assert run.left == {0: 1, 2: 1}
 

@@ -74,7 +74,7 @@ def test_two_points_have_the_closed_form():
     )  # distance 5, sigma 10
 
 
-def test_embeddings_are_taken_as_given():
+def test_embeddings_are_not_normalised_again():
     x, y = spread(20, 8, seed=4), spread(20, 8, seed=5)
     assert cmmd(3 * x, 3 * y, sigma=30.0) == pytest.approx(cmmd(x, y, sigma=10.0), abs=EXACT)
 

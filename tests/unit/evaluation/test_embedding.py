@@ -48,7 +48,7 @@ def made(path, images, batch_size: int = 5):
     return feature_set(path, images, Corner(), Group(), batch_size=batch_size)
 
 
-def test_rows_stand_in_the_order_of_the_images_whatever_the_batch(tmp_path):
+def test_rows_have_the_order_of_the_images_for_any_batch(tmp_path):
     for batch_size in (1, 5, 64):
         found = made(tmp_path / f"{batch_size}.safetensors", Numbers(), batch_size)
         rows = found.rows(Group()).values

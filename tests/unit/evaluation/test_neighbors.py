@@ -38,7 +38,7 @@ def test_a_known_arrangement_on_a_line():
     assert found["precision"] == pytest.approx(2 / 3)
     assert found["density"] == pytest.approx((2 + 1 + 0) / 3)
     assert found["coverage"] == pytest.approx(3 / 4)
-    # 0, 1 and 3 lie within 2 of a sample; 10 lies within 47.5 of 50
+    # 0, 1 and 3 are within 2 of a sample; 10 is within 47.5 of 50
     assert found["recall"] == pytest.approx(1.0)
 
 

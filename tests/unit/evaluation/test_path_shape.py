@@ -77,7 +77,7 @@ def test_the_error_falls_with_the_square_of_the_steps():
         assert coarse / fine == pytest.approx(4, rel=0.2)
 
 
-def test_the_shape_is_that_of_all_samples_whatever_the_batch():
+def test_the_shape_is_the_mean_over_all_samples_for_any_batch():
     """Half of the samples turn, half go straight on: curvature is the mean over samples."""
 
     def velocity(x, t):
@@ -94,7 +94,7 @@ def test_a_zero_velocity_has_the_shape_of_a_straight_path():
 
 
 def test_paths_without_a_chord_leave_numbers_that_json_can_write():
-    """Forth and back again, all of them; then only the first, which stands still while the others go straight."""
+    """First all samples move forth and back; then only the first, while the others move straight."""
 
     def velocity(x, t):
         is_first = torch.arange(len(x))[:, None] == 0

@@ -41,7 +41,7 @@ def test_the_picture_is_as_large_as_its_cells_and_labels():
     assert picture.size == (LABEL_WIDTH + 3 * (96 + GAP), 2 * (96 + GAP))
 
 
-def test_labels_are_ink_on_white_beside_their_row():
+def test_row_labels_are_dark_on_white():
     picture = np.asarray(labelled_grid(drawn(3, 32), LABELS))
     column = picture[:, :LABEL_WIDTH]
     for row in range(2):

@@ -1,4 +1,4 @@
-"""The pictures beside the numbers, on models whose answers are known."""
+"""Pictures of an evaluation, by models with known outputs."""
 
 from dataclasses import replace
 from types import SimpleNamespace

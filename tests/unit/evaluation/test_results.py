@@ -11,7 +11,7 @@ from lediflow.errors import UserError
 from lediflow.evaluation.results import birth_certificate, commit, read_results, read_row, write_results
 
 
-def test_results_come_back_as_written(tmp_path):
+def test_results_are_read_as_written(tmp_path):
     certificate = birth_certificate(seed=3, command=["python", "-m", "lediflow.evaluate", "output=a b"])
     path = write_results(tmp_path / "new" / "results.json", {"mmd": 1.5}, certificate)
     document = read_results(path)

@@ -1,4 +1,4 @@
-"""Rows of stages.json as a drawing: a line for each source of z, the prior alone beside them."""
+"""The plot of stages.json: a line for each source of z, and the prior alone."""
 
 import pytest
 

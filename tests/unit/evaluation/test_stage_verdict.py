@@ -105,7 +105,7 @@ def test_an_undertrained_sampler_is_named_with_its_part_of_the_distance():
     assert "adds 5.49 +- 0.03" in verdict.text and "saw 20,000 images" in verdict.text
 
 
-def test_a_poor_codec_is_named_where_its_floor_is_most_of_the_distance():
+def test_the_codec_is_named_if_its_floor_is_most_of_the_distance():
     poor = evidence(
         NFE, [1.2, 1.1, 1.1, 1.1], [1.3, 1.1, 1.1, 1.1], [1.4, 1.3, 1.3, 1.3], codec_floor=level(0.9)
     )

@@ -98,7 +98,7 @@ def test_the_tables_state_the_metric_and_the_number_of_images():
     assert "51." not in text  # the biased one
 
 
-def test_a_metric_that_was_not_taken_is_a_dash():
+def test_a_missing_metric_is_a_dash():
     head, first, *_ = tables(table_markdown(ROWS))[CELLS]
     measured = dict(zip(head, first, strict=True))
     assert (measured["FID"], measured["KID"], measured["recall"]) == ("12", "-", "-")

@@ -36,7 +36,7 @@ def test_the_cost_is_that_of_torchcfms_plan(batch):
     assert squared_distance(found, x_1) < squared_distance(x_0, x_1)
 
 
-def test_every_draw_is_used_once_even_where_all_pairs_are_alike():
+def test_every_draw_is_used_once_even_if_all_pairs_cost_the_same():
     x_0, x_1 = torch.zeros(2, 9, 5)
     assert sorted(optimal_partners(x_0, x_1).tolist()) == list(range(9))
 

@@ -57,7 +57,7 @@ def test_an_invalid_width_is_refused(widening):
 
 
 @pytest.mark.parametrize("ceiling", [None, 2.0, -6.0])
-def test_the_floor_is_never_crossed_and_is_where_small_values_end(ceiling):
+def test_the_floor_bounds_small_values_and_is_approached_by_them(ceiling):
     raw = torch.linspace(-60, 90, 300, dtype=torch.float64)
     bounded = bound_logvar(raw, floor=-7.0, ceiling=ceiling)
     assert (bounded >= -7.0 - 1e-12).all()  # rounding
@@ -66,7 +66,7 @@ def test_the_floor_is_never_crossed_and_is_where_small_values_end(ceiling):
 
 
 @pytest.mark.parametrize("floor", [-7.0, 1.0])
-def test_the_ceiling_is_never_crossed_and_is_where_large_values_end(floor):
+def test_the_ceiling_bounds_large_values_and_is_approached_by_them(floor):
     raw = torch.tensor([-60.0, 0.0, 2.0, 60.0, 1e30])
     bounded = bound_logvar(raw, floor=floor, ceiling=2.0)
     assert (bounded <= 2.0).all()

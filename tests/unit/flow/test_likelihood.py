@@ -223,6 +223,6 @@ def test_gaussian_log_density_is_torchs():
         ({"probes": torch.ones(3, 0, DIM)}, r"found shape \(3, 0, 4\)"),
     ],
 )
-def test_a_trace_that_cannot_be_taken_is_refused(options, message):
+def test_an_unknown_kind_of_trace_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         log_likelihood(affine, drawn(3, DIM), standard, **options)

@@ -68,7 +68,7 @@ def test_draws_are_the_documented_function_of_their_key(seed, sample_id):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3, 4), (0,)])
-def test_draws_have_the_shape_asked_for(kind, shape):
+def test_draws_have_the_requested_shape(kind, shape):
     drawn = getattr(SampleNoise(seed=0), kind)(torch.arange(5), "x", shape)
     assert drawn.shape == (5, *shape)
     assert drawn.dtype == torch.float32

@@ -139,7 +139,7 @@ def test_a_grid_of_times_that_is_not_monotone_is_refused_with_the_index(solver, 
         solve(swirl, start(), solver=solver, times=times)
 
 
-def test_tighter_tolerances_cost_evaluations_and_buy_accuracy():
+def test_tighter_tolerances_need_more_evaluations_and_are_more_accurate():
     exact = solve(swirl, start(), solver="rk4", steps=1000).x
     loose, tight = (solve(swirl, start(), solver="dopri5", rtol=tol, atol=tol) for tol in (1e-3, 1e-9))
     assert loose.nfe < tight.nfe

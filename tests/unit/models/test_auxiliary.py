@@ -88,7 +88,7 @@ def test_a_latent_too_small_for_a_kernel_is_refused_by_the_setting(auxiliary_spe
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 8, 8), (3, 3, 4, 4), (1, 4, 4, 4)], ids=str)
-def test_noise_that_is_no_latent_of_these_images_is_refused_with_both_shapes(shape, auxiliary_spec):
+def test_noise_of_another_shape_than_the_latent_is_refused_with_both_shapes(shape, auxiliary_spec):
     with pytest.raises(
         ValueError, match=r"noise of shape .*has shape \(3, 4, 4, 4\).*model\.auxiliary\.latent_channels"
     ) as said:

@@ -107,7 +107,7 @@ def inputs_for(spec):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_any_hourglass_comes_back_and_computes_the_same(seed):
+def test_any_converted_hourglass_computes_the_same(seed):
     spec = random_spec(seed)
     module = drawn(spec)
     returned = from_k_diffusion(*to_k_diffusion(module))
@@ -120,10 +120,12 @@ def test_any_hourglass_comes_back_and_computes_the_same(seed):
 def test_missing_metadata_is_inferred_from_the_weights(seed):
     module = drawn(random_spec(seed))
     weights, metadata = to_k_diffusion(module)
-    told = {key: metadata[key] for key in ("levels", "mapping", "patch_size")}
-    assert from_k_diffusion(weights, told).spec == from_k_diffusion(weights, metadata).spec
-    told = {key: metadata[key] for key in ("levels", "mapping")} | {"in_channels": module.spec.in_channels}
-    assert from_k_diffusion(weights, told).spec == from_k_diffusion(weights, metadata).spec
+    described = {key: metadata[key] for key in ("levels", "mapping", "patch_size")}
+    assert from_k_diffusion(weights, described).spec == from_k_diffusion(weights, metadata).spec
+    described = {key: metadata[key] for key in ("levels", "mapping")} | {
+        "in_channels": module.spec.in_channels
+    }
+    assert from_k_diffusion(weights, described).spec == from_k_diffusion(weights, metadata).spec
 
 
 def test_weights_and_metadata_go_through_a_safetensors_file(tmp_path):

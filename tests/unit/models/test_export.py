@@ -33,7 +33,7 @@ def test_a_saved_model_is_loaded_completely(name, request, tmp_path, drawn):
         assert torch.equal(loaded.state_dict()[key], value), key
 
 
-def test_what_the_caller_adds_is_kept_in_the_configuration(velocity_spec, tmp_path):
+def test_facts_added_by_the_caller_are_kept_in_the_configuration(velocity_spec, tmp_path):
     save_model(build_model(velocity_spec), tmp_path, {"images_seen": 1024})
     config = read_config(tmp_path)
     assert config["images_seen"] == 1024

@@ -112,7 +112,7 @@ def test_an_image_that_the_auxiliary_levels_cannot_tile_is_refused(auxiliary_spe
         model_cost(auxiliary_spec, 18, 18)
 
 
-def test_a_level_of_the_decoder_costs_what_the_encoders_does_but_for_its_ends(auxiliary_spec):
+def test_a_decoder_level_has_the_cost_of_the_encoder_level_except_for_its_ends(auxiliary_spec):
     levels = {level.name: level for level in model_cost(auxiliary_spec, SIZE, SIZE).levels}
     assert list(levels) == ["encoder 0", "encoder 1", "decoder 1", "decoder 0"]
     for index in (0, 1):

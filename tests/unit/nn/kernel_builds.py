@@ -15,7 +15,7 @@ from triton.compiler import ASTSource
 from lediflow.nn.kernels import fused, neighborhood
 from lediflow.nn.neighborhood import triton as route
 
-WIDE = {"lse", "delta", "factors", "products", "cos", "sin"}  # float32 whatever the model's dtype
+WIDE = {"lse", "delta", "factors", "products", "cos", "sin"}  # float32 for any dtype of the model
 NARROW = {
     "q",
     "k",

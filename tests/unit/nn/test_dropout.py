@@ -176,7 +176,7 @@ def masked_by_hand(module):
 
 
 @each_kind
-def test_masks_lie_before_the_last_projection_of_every_block(kind):
+def test_masks_are_applied_before_the_last_projection_of_every_block(kind):
     """After attention and after the gate, as k-diffusion's `image_transformer_v2` has them; in the mapping too."""
     module = drawn(kind)
     expected = output(kind, masked_by_hand(module), [4, 2])

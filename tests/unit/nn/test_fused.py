@@ -1,4 +1,4 @@
-"""The Triton kernels beside their definitions: heads from a projection, and the gate. Expected values in float64."""
+"""The Triton kernels for heads and the gate equal their definitions; expected values in float64."""
 
 import logging
 import sys
@@ -64,7 +64,7 @@ def test_float64_takes_the_definition(interpreted):
     torch.testing.assert_close(geglu(both), plain_geglu(both), rtol=0, atol=0)
 
 
-def test_operators_register_without_a_warning_where_there_is_no_triton(monkeypatch):
+def test_operators_register_without_a_warning_without_triton(monkeypatch):
     """As on a CPU with PyTorch's CPU build; PyTorch itself warns of each operator."""
     heard: list[str] = []
     handler = logging.Handler()

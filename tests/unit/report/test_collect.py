@@ -99,7 +99,7 @@ def test_the_headline_has_each_method_at_its_fewest_evaluations_in_its_colour(da
     ]
 
 
-def test_methods_have_one_order_whatever_the_order_of_the_runs(data):
+def test_methods_have_a_fixed_order_for_any_order_of_runs(data):
     (panel,) = data.panels  # the fixture names the baseline first
     assert list(panel.curves) == list(data.step_comparison.pictures) == ["LeDiFlow", "Flow matching"]
     assert panel.compares_methods

@@ -55,7 +55,7 @@ def test_a_log_scale_is_for_positive_values_far_apart(values, is_log):
     assert spans_decades([make_curve(values)]) is is_log
 
 
-def test_labels_far_apart_stay_where_they_are():
+def test_distant_labels_are_not_moved():
     assert spread([0.9, 0.1, 0.5], gap=0.1).tolist() == [0.9, 0.1, 0.5]
 
 

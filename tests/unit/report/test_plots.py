@@ -135,7 +135,7 @@ def test_heat_runs_from_dark_to_bright():
 
 def test_heat_shows_ratios():
     middles = [figure.heat(np.array([[value]]), low, high) for low, value, high in [(1, 2, 4), (0.1, 1, 10)]]
-    np.testing.assert_array_equal(*middles)  # the geometric middle, whatever the range
+    np.testing.assert_array_equal(*middles)  # the geometric middle, for any range
 
 
 @pytest.mark.parametrize("value", [0.3, 0.0])
@@ -184,7 +184,7 @@ def test_one_value_fills_its_axis(value):
     assert high - low == pytest.approx(abs(value))
 
 
-def test_the_lowest_held_out_loss_has_a_ring_where_the_curve_has_a_point():
+def test_the_lowest_held_out_loss_is_marked_with_a_ring_on_the_curve():
     curve = Curve(np.arange(1, 101) * 10, np.linspace(2, 1, 100))
     plain = training.loss_plot({"held out": curve})
     assert training.loss_plot({"held out": curve}, {"held out": 15, "other": 20}).count(

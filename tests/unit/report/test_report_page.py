@@ -150,7 +150,7 @@ def test_text_mentions_only_what_is_there():
     assert "These commands" not in page
 
 
-def test_a_prior_shows_where_the_flow_ends_if_that_is_known(data):
+def test_a_picture_of_a_prior_includes_the_result_of_the_flow_if_it_exists(data):
     prior = data.priors[0]
     ended = dataclasses.replace(prior, result=pictures(1)[0])
     pages = [build_report(ReportData(title="", lead="", priors=[shown])) for shown in (prior, ended)]

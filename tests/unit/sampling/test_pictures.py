@@ -10,7 +10,7 @@ from lediflow.sampling.pictures import picture_files, save_pictures
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_saved_pictures_come_back_to_within_half_a_grey_level(channels, tmp_path):
+def test_saved_pictures_are_read_back_within_half_a_grey_level(channels, tmp_path):
     images = torch.rand(3, channels, 4, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
     save_pictures(images, tmp_path)
     levels = np.stack(

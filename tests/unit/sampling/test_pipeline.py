@@ -51,7 +51,7 @@ class KnownPrior(nn.Module):
 
 
 class Halving(nn.Module):
-    """A latent field that carries w to w / 2 in a straight line: v = -w_0 / 2 with w = w_0 (1 - t / 2)."""
+    """A latent velocity that maps w to w / 2 in a straight line: v = -w_0 / 2 with w = w_0 (1 - t / 2)."""
 
     def forward(self, w, t):
         return -0.5 * w / (1 - t / 2)
@@ -192,7 +192,7 @@ def test_no_steps_show_draws_of_the_prior(learned):
     assert made.nfe == 0
 
 
-def test_latents_leave_through_the_codec():
+def test_latents_are_decoded_by_the_codec():
     pipeline = LeDiFlowPipeline(
         Analytic(lambda x, t, z: torch.zeros_like(x)),
         None,

@@ -36,7 +36,7 @@ def drawn(run, output, *options):
     return pictures, json.loads((output / "samples.json").read_text())
 
 
-def test_one_class_for_all_and_classes_in_turn_agree_where_they_meet(run, tmp_path):
+def test_one_class_for_all_and_classes_in_turn_agree_for_equal_classes(run, tmp_path):
     all_ones, facts = drawn(run, tmp_path / "ones", "labels=[1]")
     in_turn, _ = drawn(run, tmp_path / "turns", "labels=[0,1]")
     assert facts["labels"] == [1]
@@ -44,14 +44,14 @@ def test_one_class_for_all_and_classes_in_turn_agree_where_they_meet(run, tmp_pa
     assert not torch.equal(all_ones[::2], in_turn[::2])
 
 
-def test_guidance_is_recorded_with_its_double_cost(run, tmp_path):
+def test_guidance_is_recorded_with_twice_the_evaluations(run, tmp_path):
     plain, one = drawn(run, tmp_path / "plain", "labels=[2]")
     guided, two = drawn(run, tmp_path / "guided", "labels=[2]", "guidance=3")
     assert (two["guidance"], two["nfe"]) == (3.0, 2 * one["nfe"])
     assert not torch.equal(plain, guided)
 
 
-def test_other_labels_are_not_taken_for_the_ones_that_are_there(run, tmp_path):
+def test_pictures_with_other_labels_are_generated_again(run, tmp_path):
     first, _ = drawn(run, tmp_path, "labels=[0]")
     second, facts = drawn(run, tmp_path, "labels=[1]")
     assert facts["labels"] == [1]

@@ -1,4 +1,4 @@
-"""A folder of drawn pictures agrees with its record at any moment, and nobody else's files are touched."""
+"""A folder of samples agrees with its record at any moment, and foreign files are not changed."""
 
 import json
 
@@ -136,7 +136,7 @@ def test_pictures_that_no_record_lists_are_neither_measured_nor_drawn_over(tmp_p
 
 
 @pytest.mark.parametrize("theirs", ["000000.png", "notes.txt", RECORD])
-def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path, theirs):
+def test_a_folder_with_other_files_is_refused_and_unchanged(tmp_path, theirs):
     (tmp_path / theirs).write_text('{"mine": 1}')
     with pytest.raises(UserError, match=f"output=.* is not empty .found {theirs}., and nothing there says"):
         draw(tmp_path)

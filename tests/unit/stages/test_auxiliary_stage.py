@@ -81,7 +81,7 @@ def test_a_samples_beta_does_not_depend_on_its_batch(auxiliary, batch, noise, on
 
 
 class Engine(torch.nn.Module):
-    """As DeepSpeed's: in training mode itself, whatever its model is in."""
+    """Like DeepSpeed's wrapper: always in training mode, independently of its model."""
 
     def __init__(self, model):
         super().__init__()
@@ -107,7 +107,7 @@ def test_free_bits_of_each_entry_cost_nothing(auxiliary, batch, noise, terms, kl
     nll, kl = terms
     found = stage_with(beta=0.5, free_bits=0.3).loss(auxiliary, batch, noise)
     charged = kl_entries.clamp(min=0.3).sum(dim=(1, 2, 3)).mean()
-    assert charged > kl  # some entry lies below
+    assert charged > kl  # some entry is below
     torch.testing.assert_close(found.loss, nll + 0.5 * charged / PIXELS)
     torch.testing.assert_close(found.metrics["kl_nats"], kl)  # the curve says what it is
 
@@ -148,7 +148,7 @@ def test_metrics_have_no_gradients_and_the_loss_reaches_every_weight(auxiliary, 
     assert all(weight.grad is not None for weight in auxiliary.parameters())
 
 
-def test_each_samples_draws_are_its_own_whatever_batch_it_is_in(auxiliary, batch, noise, one_by_one):
+def test_the_draws_of_a_sample_do_not_depend_on_its_batch(auxiliary, batch, noise, one_by_one):
     whole = stage_of(1.0).loss(auxiliary, batch, noise).loss
     parts = [stage_of(1.0).loss(auxiliary, single, noise).loss for single in one_by_one(batch)]
     torch.testing.assert_close(torch.stack(parts).mean(), whole)

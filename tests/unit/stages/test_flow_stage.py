@@ -99,9 +99,7 @@ def test_the_auxiliary_model_gets_no_gradients_and_the_velocity_all(auxiliary, v
     assert all(weight.grad is not None for weight in velocity.parameters())
 
 
-def test_each_samples_draws_are_its_own_whatever_batch_it_is_in(
-    auxiliary, velocity, batch, noise, one_by_one
-):
+def test_the_draws_of_a_sample_do_not_depend_on_its_batch(auxiliary, velocity, batch, noise, one_by_one):
     stage = stage_of(auxiliary)
     whole = stage.loss(velocity, batch, noise).loss
     parts = [stage.loss(velocity, single, noise).loss for single in one_by_one(batch)]
@@ -156,7 +154,7 @@ def many(batch, count):
     )
 
 
-def test_dropped_labels_become_the_null_class_as_often_as_asked(batch, noise):
+def test_dropped_labels_become_the_null_class_with_the_given_probability(batch, noise):
     crowd = many(batch, 5000)
     labels = heard(config_of(label_dropout=0.2), crowd, noise, num_classes=2).labels
     is_dropped = labels == 2

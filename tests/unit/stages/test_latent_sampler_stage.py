@@ -46,7 +46,7 @@ def test_the_auxiliary_model_gets_no_gradients_and_the_sampler_all(auxiliary, sa
     assert all(weight.grad is not None for weight in sampler.parameters())
 
 
-def test_each_samples_draws_are_its_own_whatever_batch_it_is_in(auxiliary, sampler, batch, noise, one_by_one):
+def test_the_draws_of_a_sample_do_not_depend_on_its_batch(auxiliary, sampler, batch, noise, one_by_one):
     stage = stage_of(auxiliary)
     whole = stage.loss(sampler, batch, noise).loss
     parts = [stage.loss(sampler, single, noise).loss for single in one_by_one(batch)]

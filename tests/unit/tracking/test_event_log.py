@@ -67,7 +67,7 @@ def test_a_truncated_last_line_is_ignored_and_the_next_attempt_starts_a_new_one(
     assert points(curve(path, "train", "loss")) == [(1, 0.5), (2, 0.25)]
 
 
-def test_a_resume_discards_what_was_logged_beyond_it(path):
+def test_a_resume_discards_events_after_its_checkpoint(path):
     write(path, ("train", 100, 5.0), ("train", 200, 4.0), ("train", 250, 3.0))
     write(path, ("resume", 200, None), ("train", 300, 2.0))
     assert points(curve(path, "train", "loss")) == [(100, 5.0), (200, 4.0), (300, 2.0)]

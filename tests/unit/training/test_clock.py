@@ -19,7 +19,7 @@ def moments(clock, every_images):
 
 
 @pytest.mark.parametrize("batch", [1, 10, 50, 100])
-def test_what_is_due_every_hundred_images_happens_at_each_hundred(batch):
+def test_an_interval_of_a_hundred_images_is_due_at_each_hundred(batch):
     assert moments(Clock(images=400, global_batch=batch), 100) == [100, 200, 300, 400]
 
 

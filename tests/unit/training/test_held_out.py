@@ -90,7 +90,7 @@ class TestNoise:
 
 
 @pytest.mark.parametrize("strays", [0.0, 0.002, 0.01], ids=lambda share: f"{share} of the fall")
-@pytest.mark.parametrize("memory", [0.0, 0.4], ids=["white", "as averages stray"])
+@pytest.mark.parametrize("memory", [0.0, 0.4], ids=["white", "correlated as averages are"])
 def test_a_noisy_plateau_is_called_turned_in_fewer_than_one_of_a_hundred_runs(strays, memory):
     chance, runs, validations = np.random.default_rng(1), 150, 40
     alarms = 0

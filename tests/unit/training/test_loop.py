@@ -189,7 +189,7 @@ def test_a_write_error_is_explained_after_some_attempts(tmp_path):
 
 
 def test_a_temporarily_full_disk_does_not_interrupt_training(tmp_path, undisturbed):
-    """The save at 12 fails; the next try comes when the clock says so, and the run ends as if nothing had been."""
+    """The save at 12 fails and is retried after the pause; the result equals an uninterrupted run's."""
 
     def make_room():
         run.saving.writer.wait_slice()

@@ -27,7 +27,7 @@ class Events:
 
 
 class Seconds:
-    """A clock that stands still until it is told to go on."""
+    """A clock that advances only when the test says so."""
 
     now = 100.0
 
@@ -150,7 +150,7 @@ def test_peak_memory_is_that_of_the_process_in_gib():
 
 
 def test_adding_reads_nothing_back_from_the_device():
-    losses = torch.ones(4, device="meta")  # whoever looks at a value of such a tensor gets an error
+    losses = torch.ones(4, device="meta")  # reading a value of such a tensor raises an error
     totals = Totals()
     for _ in range(2):
         totals.add(stage_loss(losses, {"metric": losses.mean()}, {"loss_by_time": by_time(losses, losses)}))
@@ -189,7 +189,7 @@ class Gathering:
 
 
 @pytest.fixture
-def told(caplog):
+def reported(caplog):
     """Records with these seconds of the second rank -> what is said."""
 
     def after(seconds, is_first=True):
@@ -204,17 +204,19 @@ def told(caplog):
     return after
 
 
-def test_a_rank_that_stays_slow_is_named_once(told):
-    assert told([SLOW] * 6) == ["at 2 images: rank 1 takes 900 ms a step for its own work, the others 100"]
+def test_a_rank_that_stays_slow_is_named_once(reported):
+    assert reported([SLOW] * 6) == [
+        "at 2 images: rank 1 takes 900 ms a step for its own work, the others 100"
+    ]
 
 
-def test_a_rank_that_was_slow_once_is_not_reported(told):
-    assert told([SLOW, SLOW, FAST] * 3) == []
+def test_a_rank_that_was_slow_once_is_not_reported(reported):
+    assert reported([SLOW, SLOW, FAST] * 3) == []
 
 
-def test_a_rank_that_is_slow_again_later_is_named_again(told):
-    assert len(told([SLOW] * 3 + [FAST] + [SLOW] * 3)) == 2
+def test_a_rank_that_is_slow_again_later_is_named_again(reported):
+    assert len(reported([SLOW] * 3 + [FAST] + [SLOW] * 3)) == 2
 
 
-def test_only_rank_0_logs_slow_ranks(told):
-    assert told([SLOW] * 6, is_first=False) == []
+def test_only_rank_0_logs_slow_ranks(reported):
+    assert reported([SLOW] * 6, is_first=False) == []

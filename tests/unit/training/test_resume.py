@@ -50,7 +50,7 @@ def test_another_width_is_another_run(found, asked):
 
 
 @pytest.mark.parametrize(("began", "kept"), [({}, {}), ({"prior_scale": 3.0}, {"prior_scale": 3.0})])
-def test_a_scale_left_to_auto_is_the_one_that_the_run_began_with(began, kept):
+def test_an_automatic_scale_is_the_one_that_the_run_began_with(began, kept):
     then, now = widened("auto"), widened("auto")
     then["stage"] |= began
     now["stage"] |= {"prior_scale": "auto"}

@@ -34,7 +34,7 @@ def test_a_percent_sign_in_a_folder_is_taken_literally(tmp_path):
     assert found["output"].endswith("/50%%j/log/%j.log")
 
 
-def test_values_that_are_left_to_the_cluster_are_not_in_the_script(folder):
+def test_unset_values_are_not_in_the_script(folder):
     found = options(render(folder, record(), SlurmConfig()))
     assert found.keys() == {
         "nodes", "job-name", "chdir", "output", "open-mode", "ntasks-per-node", "cpus-per-task", "signal", "requeue",

@@ -122,7 +122,7 @@ def test_a_dependent_that_waits_forever_is_cancelled_before_it_is_submitted_agai
     assert [call.split()[0] for call in slurm.calls()] == ["sbatch", "scancel", "sbatch"]
 
 
-def test_dependents_that_have_run_or_have_another_failed_dependency_are_left_alone(slurm, runs, run_status):
+def test_dependents_that_ran_or_have_another_failed_dependency_are_not_resubmitted(slurm, runs, run_status):
     ended(job(runs, "first"), "failed")
     ended(job(runs, "other", "6"), "failed", job_id="6")
     job(runs, "both", "8", after=["first", "other"])

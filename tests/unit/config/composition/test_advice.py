@@ -17,7 +17,7 @@ def options(tmp_path, monkeypatch):
     return {"run": "runs/flow", "parent": "runs/aux", "data": {"path": "shards", "threads": 2}}
 
 
-def test_relative_paths_lead_where_they_led_at_the_start(options, tmp_path):
+def test_relative_paths_refer_to_the_folder_of_the_start(options, tmp_path):
     began = tmp_path / "began"
     moved = relocated(options, Path("../began/runs/flow"))
     assert moved["data"] == {"path": str(began / "shards"), "threads": 2}

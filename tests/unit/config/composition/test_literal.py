@@ -157,7 +157,7 @@ def test_options_of_slurm_are_strings_too():
         ("run=a\udcff", "not UTF-8"),
     ],
 )
-def test_what_no_option_can_hold_is_refused(argument, words):
+def test_values_that_no_option_can_have_are_refused(argument, words):
     with pytest.raises(UserError, match=words):
         written(argument)
 

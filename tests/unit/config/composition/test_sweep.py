@@ -58,7 +58,7 @@ def test_a_folder_of_the_older_form_with_another_value_is_not_continued(tmp_path
     assert found == [str(old), f"{tmp_path}/flow__stage.cap-10__train.images-5"]
 
 
-def test_inputs_name_a_folder_where_they_are_swept():
+def test_swept_inputs_are_part_of_the_folder_name():
     assert exclusion(["-m", "parent=a,b", "seed=0,1"])[0].endswith("=[data.path]")
     assert exclusion(["-m", "parent=a", "data.path=d", "seed=0,1"])[0].endswith("=[data.path,parent]")
     assert sweep_folder(RUN, ["parent=a"]) == f"{RUN}__parent-a"

@@ -25,7 +25,7 @@ def smoke(*options):
     return compose("train", "experiment=smoke", "data.path=a", "engine.device=cpu", *options)
 
 
-def test_it_is_an_answer_and_leaves_nothing_behind(tmp_path):
+def test_a_dry_run_prints_its_report_and_writes_no_files(tmp_path):
     options = ("stage=auxiliary", f"paths.runs={tmp_path}/runs", f"data.path={tmp_path}/data")
     said = succeed(*SMOKE, *options, "--dry-run")
     for title in (
@@ -138,7 +138,7 @@ def test_the_papers_models_train_on_the_gpus_of_their_experiments(family, stage,
     assert largest_micro_batch(command, work, work.engine, gibibytes * GIB) == work.share
 
 
-def test_speed_is_that_of_a_run_like_this_one_where_there_is_one(trained):
+def test_the_predicted_speed_is_that_of_a_similar_run(trained):
     command = compose(*trained.commands["flow"])
     speeds = [
         json.loads(line).get("images_per_second")

@@ -18,7 +18,7 @@ def planned(*options, nodes=4):
     [(1, 2), (2, 1 + 64), (3, 64 * (2 + 1))],
     ids=["stage 1", "stage 2", "stage 3"],
 )
-def test_what_each_rank_sends_follows_from_the_stage(zero, weights_and_gradients):
+def test_the_traffic_of_a_rank_follows_from_the_zero_stage(zero, weights_and_gradients):
     """On 4 ranks in 64 micro-batches: a ring passes 3/4 of each bfloat16 gradient and weight on."""
     plan = plan_of(planned(f"engine.zero={zero}"), 1, Cluster(gpu_bytes=0))  # nothing fits: as configured
     assert (plan.work.ranks, plan.work.micro_batch, plan.work.accumulation) == (4, 1, 64)
@@ -36,7 +36,7 @@ def test_the_smallest_stage_that_holds_a_share_at_once_is_planned():
     assert plan_of(planned("engine.zero=3"), 16).work.engine.zero == 1
 
 
-def test_the_table_doubles_up_to_the_number_that_was_asked_for():
+def test_the_table_doubles_up_to_the_requested_number():
     table = nodes_table(planned("train.global_batch=192", nodes=12))
     assert [row[0] for row in table[1:]] == ["1", "2", "4", "8", "12"]
 

@@ -102,7 +102,7 @@ def test_options_reach_the_tasks_they_are_for():
     assert not any(item.startswith("train.") for item in found["evaluate"].record.command)
 
 
-def test_what_slurm_is_asked_for_comes_from_preset_file_command_line_and_task_in_this_order():
+def test_resources_come_from_preset_file_command_line_and_task_in_this_order():
     given = ["slurm.account=me", "slurm.timeout_min=7", "flow.slurm.timeout_min=9", "evaluate.slurm=one_gpu"]
     found = {job.task: job.config for job in jobs(*given, "encode.array=3").values()}
     assert found["prepare"] == SlurmConfig(cpus_per_task=1, mem_gb=1, timeout_min=7, account="me")

@@ -61,7 +61,7 @@ def test_lists_and_quoted_commas_are_not_sweeps():
     assert len([*swept(["model.levels=[1,2]", "name='a,b'"])]) == 1
 
 
-def test_a_job_s_command_names_its_folder_wholly(tmp_path, monkeypatch):
+def test_the_command_of_a_job_has_the_absolute_path_of_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record = job_record(parse_request(SMOKE), [*SMOKE, "run=some/run"], [], Path("some"))
     assert record.name == "run"

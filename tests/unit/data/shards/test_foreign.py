@@ -79,7 +79,7 @@ def test_read_only_tars_get_their_index_in_the_cache_folder(theirs, tmp_path_fac
 
 
 def test_tars_of_img2dataset_are_read(tmp_path):
-    """Its layout: 00000.tar with KEY.jpg, KEY.json, KEY.txt, and a parquet file beside the tar."""
+    """Its layout: 00000.tar with KEY.jpg, KEY.json, KEY.txt, and a parquet file next to the tar."""
     with tarfile.open(tmp_path / "00000.tar", "w") as tar:
         for number in range(3):
             about = json.dumps(
@@ -117,7 +117,7 @@ def test_grey_pictures_among_coloured_ones_become_coloured(tmp_path):
 
 
 @pytest.mark.parametrize("files", [{"0.png": picture(16), "1.png": picture(8)}])
-def test_pictures_of_several_sizes_are_refused_with_the_way_out(tmp_path, files):
+def test_pictures_of_several_sizes_are_refused_with_a_remedy(tmp_path, files):
     tar_of(tmp_path / "a.tar", files)
     with pytest.raises(
         UserError, match=r"not squares of one size .*3x16x16 png of uint8 \(1\).*lediflow.prepare source="
@@ -164,7 +164,7 @@ def test_an_array_that_was_broken_before_it_was_indexed_is_a_corrupt_sample(tmp_
         reader.stored(np.arange(3))
 
 
-def test_sixteen_bits_of_grey_become_the_eight_that_prepare_makes_of_them(tmp_path):
+def test_sixteen_bits_of_grey_become_eight_like_in_prepare(tmp_path):
     values = RANDOM.integers(0, 65536, (16, 16), dtype=np.uint16)
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "png")
@@ -229,7 +229,7 @@ def test_a_tar_without_its_end_mark_is_not_taken_for_a_smaller_one(tmp_path, dam
         ShardReader.open(tmp_path)
 
 
-def test_a_tar_that_comes_later_is_indexed_too(theirs):
+def test_a_tar_added_later_is_indexed_too(theirs):
     folder, _ = theirs
     assert len(ShardReader.open(folder)) == 10
     tar_of(folder / "zz.tar", {"new.png": picture(), "new.cls": b"1"})

@@ -92,7 +92,7 @@ def test_a_tar_that_was_edited_in_place_is_indexed_again_and_a_copy_has_the_same
 
 
 @pytest.mark.parametrize(("tar_seconds", "scans"), [(1000, 0), (3000, 1)])
-def test_an_index_of_an_earlier_version_is_taken_unless_a_tar_is_newer(
+def test_an_index_of_an_earlier_version_is_used_unless_a_tar_is_newer(
     tmp_path, monkeypatch, tar_seconds, scans
 ):
     tar_of(tmp_path / "a.tar", {"0.png": picture()})

@@ -12,7 +12,7 @@ def files(*names: str) -> dict[str, bytes]:
     return {name: name.encode() for name in names}
 
 
-def test_a_listing_is_sorted_whatever_the_order_on_disk(write, find):
+def test_a_listing_is_sorted_for_any_order_on_disk(write, find):
     assert find(write("all", files("c.png", "a.png", "b.png"))).names == ["a.png", "b.png", "c.png"]
 
 
@@ -28,7 +28,7 @@ def test_without_a_folder_for_every_image_there_are_no_classes(write, find, name
     assert set(listing.labels) == {-1}
 
 
-def test_hidden_files_and_mac_resource_forks_are_left_out_and_counted(write, find):
+def test_hidden_files_and_mac_resource_forks_are_skipped_and_counted(write, find):
     found = find(write("all", files("1.png", "._1.png", ".cache/2.png", "__MACOSX/3.png")))
     assert found.names == ["1.png"]
     assert found.listing.passed_over.kinds == {"hidden": 3}

@@ -11,7 +11,7 @@ def test_a_whole_number_in_any_notation_is_that_class(written):
 
 
 @pytest.mark.parametrize("written", [None, "", " \n", "nan", "NaN", float("nan"), -1, "-1", -1.0, "-1.0"])
-def test_nothing_nan_and_negative_numbers_are_no_label(written):
+def test_empty_nan_and_negative_labels_count_as_none(written):
     assert as_label(written) is None
 
 

@@ -122,7 +122,7 @@ def test_one_column_needs_no_header(write, find, header):
     assert find(folder / "list.csv").contents == [image_file(0), image_file(1)]
 
 
-def test_absolute_paths_and_numbers_for_classes_stay_what_they_are(write, find, tmp_path):
+def test_absolute_paths_and_numeric_classes_are_kept(write, find, tmp_path):
     folder = write("all", {"0.png": image_file(0), "1.png": image_file(1)})
     with (tmp_path / "list.csv").open("w") as stream:
         csv.writer(stream).writerows([["path", "label"], [folder / "0.png", 3], [folder / "1.png", 1]])
@@ -192,5 +192,5 @@ def test_a_library_that_is_missing_is_named_with_its_install_command(tmp_path, l
         source.mkdir()
         (source / "data.mdb").write_bytes(b"")
     command = [sys.executable, "-c", WITHOUT, library, source, tmp_path]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert library in told and "pip install 'lediflow[sources]'" in told
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert library in said and "pip install 'lediflow[sources]'" in said

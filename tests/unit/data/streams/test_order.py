@@ -45,7 +45,7 @@ def test_every_sample_is_first_equally_often(sizes):
     assert chisquare(np.bincount(firsts, minlength=6)).pvalue > 1e-3
 
 
-def test_the_order_stays_what_it_was_when_this_was_written():
+def test_the_order_equals_the_recorded_one():
     # A changed order would make a resumed run repeat some images and miss others.
     # Who changes it on purpose raises ORDER_RULE in stream.py, by which such runs are refused.
     order = epoch_order([3, 2, 4, 3], seed=1, epoch=2, window=2)
@@ -109,7 +109,7 @@ def test_an_unknown_treatment_of_the_last_batch_is_refused_with_the_known_ones()
         RunOrder([3], seed=0, window=1, last_batch="pad")
 
 
-def test_the_shards_wanted_are_those_of_this_window_and_the_next():
+def test_the_prefetched_shards_are_those_of_this_window_and_the_next():
     order = RunOrder([10] * 8, seed=3, window=2)
     shard_of = order.samples_at(np.arange(160)) // 10
     for position in range(0, 160, 20):  # a window holds twenty samples; the next may lie in the next epoch

@@ -57,9 +57,7 @@ def seen(folder, *, world_size=1, steps=25, start=0, reading=None, share=TENTH, 
 
 
 @pytest.mark.parametrize("reading", [None, CHECKED])
-def test_the_next_sample_takes_the_place_of_a_corrupt_one_and_nothing_else_changes(
-    shards, reader, damaged, reading
-):
+def test_a_corrupt_sample_is_replaced_by_the_next_and_nothing_else_changes(shards, reader, damaged, reading):
     keys = reader.keys(np.arange(50))
     replaced = {keys[7]: keys[9], keys[8]: keys[9], keys[49]: keys[0]}
     whole, mended = seen(shards), seen(damaged, reading=reading)
@@ -88,10 +86,10 @@ def test_a_resumed_run_replaces_corrupt_samples_like_an_uninterrupted_one(damage
 def test_each_is_named_and_counted_once(damaged, caplog):
     with caplog.at_level(logging.WARNING):
         seen(damaged, threads=1)
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 3
-    assert all("is corrupt: it cannot be decoded" in line and "images-00000" in line for line in told)
-    assert "(3 of 50 samples so far, up to 5 are allowed)" in told[-1]
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3
+    assert all("is corrupt: it cannot be decoded" in line and "images-00000" in line for line in said)
+    assert "(3 of 50 samples so far, up to 5 are allowed)" in said[-1]
 
 
 def test_more_than_the_allowed_share_ends_the_run_with_their_names(damaged):

@@ -55,7 +55,7 @@ def assert_same(left, right):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_together_the_ranks_see_every_position_once_and_every_key_once_an_epoch(reader, world_size):
+def test_all_ranks_together_read_every_position_once_and_every_key_once_per_epoch(reader, world_size):
     seen, _ = steps(reader, 25, world_size)  # 300 positions: six epochs
     assert sorted(seen) == list(range(300))
     all_keys = set(reader.keys(np.arange(SAMPLES)))
@@ -99,7 +99,7 @@ def test_threads_and_prefetching_change_nothing(reader):
     assert_same(plain, steps(reader, 6, threads=4, batches_ahead=9)[0])
 
 
-def test_held_out_samples_never_come_and_all_others_once_an_epoch(reader):
+def test_held_out_samples_never_occur_and_all_others_once_per_epoch(reader):
     kept = samples_of("train", reader.index.table["key"], 0.3)
     held_out = samples_of("heldout", reader.index.table["key"], 0.3)
     assert 0 < len(held_out) < SAMPLES
@@ -108,7 +108,7 @@ def test_held_out_samples_never_come_and_all_others_once_an_epoch(reader):
     assert keys == dict.fromkeys(reader.keys(kept), 2)
 
 
-def test_flips_mirror_about_half_of_the_images_and_leave_the_rest(reader):
+def test_flips_mirror_about_half_of_the_images(reader):
     plain, _ = steps(reader, 25)
     flipped, _ = steps(reader, 25, flip_horizontal=True)
     mirrored = [torch.equal(flipped[place][1], plain[place][1].flip(-1)) for place in plain]

@@ -70,7 +70,7 @@ def test_after_a_return_averages_are_stored_at_the_same_image_counts(folder, sna
 
 
 @pytest.mark.parametrize("reason", ["zero is never", "no profiles"])
-def test_nothing_is_stored_where_nothing_is_to_be(folder, snapshots, reason):
+def test_no_averages_are_stored_with_interval_zero(folder, snapshots, reason):
     state = whole(0)
     if reason == "zero is never":
         snapshots.every_images = 0
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_no_partial_file_of_averages(folder, snapshots):
 
 
 def weight_at(images):
-    """Some wander, one drifts, one stands still."""
+    """Weights of which some fluctuate, one drifts and one is constant."""
     progress = images / IMAGES
     return torch.tensor([math.sin(8 * progress), math.cos(5 * progress), progress, 1.0])
 
@@ -149,7 +149,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize("images", [12_000, 11_400, 7_200])  # 11 400: no averages are stored there
 @pytest.mark.parametrize("sigma_rel", WANTED)
-def test_another_width_is_the_average_that_was_tracked_all_along(run, images, sigma_rel):
+def test_another_width_equals_the_average_tracked_during_the_run(run, images, sigma_rel):
     folder, snapshots, tracked = run
     made = averaged_afterwards(Checkpoint(folder.path_at(images)), snapshots, sigma_rel)
     expected = tracked[images][role_of(sigma_rel)]

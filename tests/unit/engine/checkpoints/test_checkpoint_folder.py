@@ -168,7 +168,7 @@ def test_slices_with_a_gap_are_refused(tmp_path):
     assert "elements 7 and following of weight/a are missing" in find_fault(path)
 
 
-def test_a_checkpoint_shows_what_is_in_it(path):
+def test_the_files_of_a_checkpoint_are_read(path):
     checkpoint = Checkpoint(path)
     assert checkpoint.images_seen == 64
     assert checkpoint.progress == {"clock": {"images_seen": 64}}
@@ -279,7 +279,7 @@ def test_files_that_cannot_be_removed_are_named_and_the_others_removed(tmp_path,
     assert f"{folder.path_at(10)} cannot be removed: [Errno 20] Not a directory" in caplog.messages[0]
 
 
-def test_only_what_other_sessions_left_is_cleared(tmp_path):
+def test_only_files_of_other_sessions_are_removed(tmp_path):
     names = {
         ".000000000064.one.1.partial": False,
         ".000000000064.two.1.partial": True,
@@ -316,7 +316,7 @@ def test_a_discarded_checkpoint_is_renamed_before_its_files_are_deleted(path, mo
     assert [len(list(left.iterdir())) for left in path.parent.iterdir()] == [RANKS + 3]
 
 
-def test_discarding_takes_the_place_of_what_was_half_discarded(path):
+def test_discarding_replaces_a_partially_discarded_folder(path):
     aside = path.with_name(f".{path.name}.discarded.partial")
     aside.mkdir()
     (aside / "left").touch()

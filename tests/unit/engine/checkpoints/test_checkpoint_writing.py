@@ -37,7 +37,7 @@ def full_disk(*arguments):
 
 
 class Gate:
-    """Copies that arrive when the test lets them; `reached` once somebody waits for them."""
+    """Copies that arrive when the test permits it; `reached` is set once a thread waits for them."""
 
     def __init__(self):
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -103,9 +103,9 @@ def test_the_end_of_a_save_is_reported_once(folder):
     assert writer.poll() is None
     writer.begin(96, part(whole(7)), PROGRESS)
     writer.thread.join()
-    told = writer.poll()
-    assert isinstance(told, Saved)
-    assert told.path == folder.path_at(96)
+    said = writer.poll()
+    assert isinstance(said, Saved)
+    assert said.path == folder.path_at(96)
     assert writer.poll() is None
 
 
@@ -228,7 +228,7 @@ def test_a_failed_write_of_one_rank_is_reported_and_the_partial_folder_removed(f
     first.abandon()  # what training does when it hears of the vote
     assert "another rank could not write its part" in reason(first.poll())
     assert reason(second.poll()) == "Input/output error (x)"
-    assert second.slice_error() is None  # told: the next vote is a new one
+    assert second.slice_error() is None  # reported: the next vote is a new one
     assert names_in(folder.folder) == []
 
 

@@ -80,7 +80,7 @@ def test_a_file_without_tensors_can_be_read(tmp_path):
     assert load_file(tmp_path / "file") == {}
 
 
-def test_a_tensor_that_does_not_lie_in_one_piece_is_written_in_its_own_order(tmp_path):
+def test_a_noncontiguous_tensor_is_written_in_its_logical_order(tmp_path):
     tensor = torch.arange(12.0).view(3, 4).T
     write_tensors(tmp_path / "file", {"a": tensor}, {})
     assert torch.equal(load_file(tmp_path / "file")["a"], tensor)
@@ -88,9 +88,9 @@ def test_a_tensor_that_does_not_lie_in_one_piece_is_written_in_its_own_order(tmp
 
 @pytest.mark.parametrize("chunk", [1, 100, 2**24])
 def test_the_hash_is_that_of_the_file(tmp_path, whole, chunk):
-    told = write_tensors(tmp_path / "file", whole, {"note": "x"}, chunk)
+    said = write_tensors(tmp_path / "file", whole, {"note": "x"}, chunk)
     content = (tmp_path / "file").read_bytes()
-    assert told == hashlib.sha256(content).hexdigest()
+    assert said == hashlib.sha256(content).hexdigest()
     assert torch.equal(load_file(tmp_path / "file")["weight/a"], whole["weight/a"])
 
 

@@ -16,7 +16,7 @@ def content(folder):
 
 @pytest.fixture
 def theirs(tmp_path):
-    """A folder of somebody's photographs, with names that commands would write as well."""
+    """A folder of a user's files, with names that commands would write as well."""
     folder = tmp_path / "MY PHOTOS"
     folder.mkdir()
     for name in ("000000.png", "table.md", "results.json", "config.yaml", "config.json", "model.safetensors"):

@@ -147,7 +147,7 @@ def test_damaged_optional_files_are_tolerated(name, spoil, command, trained, roo
 
 
 def test_a_disk_that_cannot_be_written_is_status_2(trained, tmp_path, monkeypatch):
-    """As with a read-only run: what the pictures' writer meets reaches the command's front door."""
+    """As with a read-only run: an error of the pictures' writer is reported by the command."""
 
     def refuse(*arguments, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "samples/000000.png")

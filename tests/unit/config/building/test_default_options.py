@@ -1,4 +1,4 @@
-"""What a run is: options from after its time go without saying where they change nothing."""
+"""The identity of a run: options added later are left out if they have their default, which changes nothing."""
 
 from lediflow.config.building.identity import without_defaults
 from lediflow.training.resume import differences
