@@ -6,8 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lediflow.config.building.pipeline import load_decoder, load_export, load_pipeline, pipeline_hashes
-from lediflow.config.building.places import find_parent
+from lediflow.config.building.models import load_export
+from lediflow.config.building.pipeline import find_parent, load_decoder, load_pipeline, pipeline_hashes
 from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lediflow.config.building.models import stored_path
 from lediflow.config.building.pipeline import load_pipeline, pipeline_hashes
-from lediflow.config.building.places import stored_path
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command
 from lediflow.config.composition.schema import SampleCommand

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lediflow.config.building.identity import is_done
-from lediflow.config.building.inputs import Inputs, open_inputs
+from lediflow.config.building.inputs import Inputs, is_done, open_inputs
 from lediflow.config.building.prior_width import settle_width
 from lediflow.config.building.run import build_run
 from lediflow.config.composition.checks import check_command, typed

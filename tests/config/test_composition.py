@@ -7,7 +7,7 @@ import pytest
 import torch
 from harness.commands import COMMANDS, compose
 
-from lediflow.config.building.stage import build_stage, build_trained_model
+from lediflow.config.building.models import build_stage, build_trained_model
 from lediflow.config.composition.checks import check_command
 from lediflow.config.composition.compose import conf_folder
 from lediflow.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from harness.commands import compose, succeed
 
-from lediflow.config.building.stage import build_trained_model
+from lediflow.config.building.models import build_trained_model
 from lediflow.config.composition.checks import check_command
 from lediflow.errors import UserError
 

@@ -247,7 +247,7 @@ class TestARunOfBefore:
         def unsaid(command):
             return {name: value for name, value in asdict(command.stage).items() if name not in YOUNG}
 
-        with mock.patch("lediflow.config.building.identity.stage_options", unsaid):
+        with mock.patch("lediflow.config.building.inputs.stage_options", unsaid):
             succeed(*command_of(trained, folder, "stage.prior_widening=0"))
         assert "prior_widening" not in facts_of(folder)["identity"]["stage"]
         return folder

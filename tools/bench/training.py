@@ -27,8 +27,9 @@ import torch
 from common import Row, command_line, machine, table, write_json
 from subjects import BATCHES, SMALL_BATCH, training_command
 
+from lediflow.config.building.micro_batch import build_trial_stage
+from lediflow.config.building.models import build_trained_model
 from lediflow.config.building.run import build_engine
-from lediflow.config.building.stage import build_trained_model, build_trial_stage
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import decays_for

@@ -34,9 +34,8 @@ from joint_stage import FROZEN, JointStage, Optimised, Setting
 from torch import Tensor, nn
 
 from lediflow.config.building.inputs import Inputs, open_inputs
-from lediflow.config.building.parent import Parent
-from lediflow.config.building.pipeline import load_decoder, load_export
-from lediflow.config.building.stage import build_trained_model
+from lediflow.config.building.models import Parent, build_trained_model, load_export
+from lediflow.config.building.pipeline import load_decoder
 from lediflow.config.composition.checks import check_command, typed
 from lediflow.config.composition.command_line import hydra_arguments
 from lediflow.config.composition.compose import composed

@@ -1,17 +1,51 @@
-"""Opens the inputs of a run (samples, parent, initial weights) and checks that they fit the options and each other."""
+"""What a run is made from: samples, parent and initial weights, and the identity that a continued run must share."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from lediflow.config.building.dataset import open_data
-from lediflow.config.building.identity import full_identity
-from lediflow.config.building.parent import Parent, check_parent_data, load_parent, warn_of_seen_images
-from lediflow.config.building.warm_start import WarmStart, load_warm_start
+from lediflow.codecs import Latents
+from lediflow.config.building.models import (
+    Parent,
+    WarmStart,
+    check_parent_data,
+    has_parent,
+    load_parent,
+    load_warm_start,
+    warm_start_hash,
+    warn_of_seen_images,
+)
 from lediflow.config.composition.schema import TrainCommand
+from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams.config import training_samples
+from lediflow.data.streams.stream import LatentStream, SampleStream, is_worthwhile
+from lediflow.data.synthetic import make_synthetic_shards
+from lediflow.engine.checkpoints import CheckpointFolder
+from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
+from lediflow.errors import UserError
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.specs import latent_shape
+from lediflow.run_folder import RunFolder
+from lediflow.stages import stage_kind
+from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+from lediflow.training.exporting import BEST, LAST, export_command, has_ended, holds_best, trained_images
+from lediflow.training.prior_width import SCALE, WIDTH
+from lediflow.training.resume import differences, with_recorded_width
+
+log = logging.getLogger(__name__)
+
+DRAWING_SECONDS = 60.0  # a hundred times what rank 0 needs for toy pictures
+INDEXING_SECONDS = 12 * 3600.0  # enough to read a whole data set once from slow storage
+
+# options added in later releases, with the values that leave training unchanged
+NEUTRAL_VALUES = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, SCALE: 1}
 
 
 @dataclass(frozen=True)
@@ -21,7 +55,7 @@ class Inputs:
     reader: ShardReader
     parent: Parent | None
     warm_start: WarmStart | None
-    identity: dict[str, Any]  # see lediflow.config.building.identity
+    identity: dict[str, Any]  # what must stay the same when the run is continued
 
 
 def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
@@ -33,3 +67,206 @@ def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
         if ranks.is_first:
             warn_of_seen_images(command, parent, reader)
     return Inputs(reader, parent, warm_start, full_identity(command, parent, warm_start))
+
+
+def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
+    """Open the shards and check them against the model; rank 0 first draws toy pictures if the run asks for them."""
+    path = command.data.path
+    if command.synthetic_images:
+        draw_toy_pictures(command, ranks)
+    if not ranks.is_first and lacks_index(path):  # rank 0 writes it
+        wait_for_index(Path(path), INDEXING_SECONDS)
+    reader = ShardReader.open(path, command.data.reading)
+    check_samples(command, reader)
+    return reader
+
+
+def check_samples(command: TrainCommand, reader: ShardReader) -> None:
+    """Reject samples of another shape, or with other classes, than the model expects."""
+    model = command.model
+    found = tuple(reader.index.contents.signal_shape)
+    if found != (model.channels, model.image_size, model.image_size):
+        raise UserError(
+            f"{command.data.path} holds samples of channels x height x width {'x'.join(map(str, found))}, but the "
+            f"model is for {model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
+            f"model.image_size={found[1]}, or prepare the data at the model's size"
+        )
+    if stage_kind(command.stage.name).trains == "velocity" and model.velocity.num_classes:
+        check_classes(reader, model.velocity.num_classes)
+
+
+def check_classes(reader: ShardReader, num_classes: int) -> None:
+    """Reject data without labels, or with more classes than the flow has embeddings for."""
+    found = len(reader.index.contents.classes or [])
+    if not 0 < found <= num_classes:
+        raise UserError(
+            f"{reader.index.root} has {found} classes, but the model is for {num_classes}; set "
+            f"model.velocity.num_classes={found}{', which trains without labels' if not found else ''}"
+        )
+
+
+def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
+    """Rank 0 draws toy pictures; the others wait for the index (there is no process group yet for a barrier)."""
+    path, model = Path(command.data.path), command.model
+    if ranks.is_first:
+        make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels)
+    wait_for_index(path, DRAWING_SECONDS)
+
+
+def wait_for_index(folder: Path, seconds: float) -> None:
+    """Wait until another process has written the index, at most `seconds`; opening the shards reports a missing one."""
+    deadline = time.monotonic() + seconds
+    while (not has_index(folder) or lacks_index(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def build_stream(
+    command: TrainCommand, reader: ShardReader, engine: Engine, encoder: AuxiliaryModel | None = None
+) -> SampleStream:
+    """The stream of this rank's samples; with an encoder, of draws of their latents."""
+    options: dict[str, Any] = {
+        "seed": command.seed,
+        "rank": engine.ranks.rank,
+        "world_size": engine.ranks.world_size,
+        "micro_batch": engine.micro_batch,
+        "global_batch": command.train.global_batch,
+        "device": engine.device,
+    }
+    if encoder is None:
+        return SampleStream(reader, command.data, **options)
+    return LatentStream(
+        reader, command.data, encode=lambda images: Latents(*encoder.encode(images)), **options
+    )
+
+
+def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) -> bool:
+    """Whether the latent sampler's images are encoded once, before training.
+
+    Raises UserError if stage.encode_once=true but the samples differ each time they are seen.
+    """
+    if not isinstance(command.stage, LatentSamplerStageConfig) or command.stage.encode_once is False:
+        return False
+    is_drawn, is_augmented = reader.index.contents.has_logvar, command.data.augment.probability > 0
+    if command.stage.encode_once and is_drawn:
+        raise UserError(
+            f"stage.encode_once=true, but {command.data.path} holds latents that are drawn again each time they "
+            "are seen; leave stage.encode_once out"
+        )
+    if command.stage.encode_once or is_drawn or is_augmented:
+        return not (is_drawn or is_augmented)
+    size = command.model.image_size
+    return is_worthwhile(
+        command.data,
+        len(training_samples(reader, command.data)),
+        latent_shape(command.model.auxiliary, size, size),
+        images=command.train.images,
+        world_size=world_size,
+    )
+
+
+def identity(command: TrainCommand) -> dict[str, Any]:
+    """The part of the identity that the options define."""
+    return {
+        "stage": stage_options(command),
+        "prior": command.prior,
+        "seed": command.seed,
+        "global_batch": command.train.global_batch,
+        "model": model_options(command),
+    }
+
+
+def model_options(command: TrainCommand) -> dict[str, Any]:
+    """Options of the models; `augmentation` is left out if it is off, because older runs do not record it."""
+    options = dataclasses.asdict(command.model)
+    for name in ("auxiliary", "latent_sampler"):
+        if not options[name]["augmentation"]:
+            del options[name]["augmentation"]
+    return without_defaults(options)
+
+
+def stage_options(command: TrainCommand) -> dict[str, Any]:
+    """Options of the stage; without the width of the prior if the prior is Gaussian."""
+    options = dataclasses.asdict(command.stage)
+    if command.prior == "gaussian":
+        options.pop(WIDTH, None), options.pop(SCALE, None)
+    return without_defaults(options)
+
+
+def without_defaults(options: Any) -> Any:
+    """The options except those at neutral values, so that runs older than these options keep their identity."""
+    if isinstance(options, list):
+        return [without_defaults(entry) for entry in options]
+    if not isinstance(options, dict):
+        return options
+    named = {name: value for name, value in options.items() if (name, value) not in NEUTRAL_VALUES.items()}
+    return {name: without_defaults(value) for name, value in named.items()}
+
+
+def full_identity(
+    command: TrainCommand, parent: Parent | None, warm_start: WarmStart | None
+) -> dict[str, Any]:
+    """The whole identity: options, and SHA-256 of the parent's and of the initial weights."""
+    return identity(command) | {
+        "parent": parent.sha256 if parent else None,
+        "warm_start": warm_start.sha256 if warm_start else None,
+    }
+
+
+def is_done(folder: RunFolder, command: TrainCommand) -> bool:
+    """Whether the folder holds this training, finished; UserError if it holds a finished one with other options."""
+    facts = verified_export(folder)
+    if facts is None or not has_ended(facts, command.train.images, command.train.patience_images):
+        return False
+    then = {"warm_start": None, **facts.get("identity", {})}
+    now = identity(command) | {"warm_start": warm_start_hash(command)}
+    now = with_recorded_width(then, now)
+    shared = then.keys() & now.keys()
+    changed = differences({key: then[key] for key in shared}, {key: now[key] for key in shared})
+    changed += differences(
+        {"train.export": facts.get("export", LAST)}, {"train.export": command.train.export}
+    )
+    if others := changed + parent_changes(facts, command):
+        advice = "choose another run="
+        if len(others) == 1 and others[0].startswith("train.export"):
+            advice = advice_for_export(folder, command.train.export)
+        raise UserError(
+            f"{folder.root} is finished, but was trained with other options ({'; '.join(others)}); {advice}"
+        )
+    log.info("%s is finished (%d images): nothing to do", folder.root, trained_images(facts))
+    return True
+
+
+def advice_for_export(folder: RunFolder, which: str) -> str:
+    """What to do where a finished run exported the other of the last and the best weights."""
+    newest = CheckpointFolder(folder.checkpoints).newest()
+    if newest is not None and (which == LAST or (which == BEST and holds_best(newest))):
+        return f"its newest checkpoint holds these weights: {export_command(folder.root, which)}"
+    return (
+        "its checkpoints hold no weights of a best validation, which are kept from the start of a run; train again "
+        f"with another run=, such as run={folder.root}-best"
+    )
+
+
+def verified_export(folder: RunFolder) -> dict[str, Any] | None:
+    """export/config.json if the weights beside it match its SHA-256; None if there is no complete export."""
+    if not folder.is_exported:
+        return None
+    try:
+        facts: dict[str, Any] = folder.exported_facts()
+        if facts["weights_sha256"] == folder.weights_hash():
+            return facts
+        fault = "its weights do not match their recorded SHA-256"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        fault = f"it cannot be read ({error})"
+    log.warning(
+        "%s is not a complete export: %s; it is written again from the checkpoints", folder.export, fault
+    )
+    return None
+
+
+def parent_changes(facts: dict[str, Any], command: TrainCommand) -> list[str]:
+    """The difference between the recorded and the present parent weights; none if the parent no longer exists."""
+    folder, then = RunFolder(Path(command.parent or "(none)")), facts.get("parent")
+    if not (then and has_parent(command) and folder.is_exported):
+        return []
+    return differences({"parent": then["sha256"]}, {"parent": folder.weights_hash()})

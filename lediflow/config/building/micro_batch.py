@@ -8,8 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lediflow.config.building.parent import Parent
-from lediflow.config.building.stage import build_trial_stage
+from lediflow.config.building.models import Parent, build_stage
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import roles
@@ -18,7 +17,10 @@ from lediflow.engine.precision import choose_precision, computing_in
 from lediflow.engine.protocol import accumulation_steps
 from lediflow.engine.ranks import Ranks
 from lediflow.flow.noise import SampleNoise
+from lediflow.flow.widening import Width
 from lediflow.models import count_parameters
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.stages.flow import FlowStage
 from lediflow.stages.protocol import Stage
 
 
@@ -41,6 +43,14 @@ def fitted_micro_batch(
     stage = build_trial_stage(command, parent.model.to(device) if parent else None)
     trial = trial_of(command, module.to(device), stage, device)
     return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), DeviceMemory(device), agree)
+
+
+def build_trial_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
+    """A stage for trial passes; an unmeasured prior width is set to 1, which changes neither time nor memory."""
+    stage = build_stage(command, auxiliary)
+    if isinstance(stage, FlowStage) and stage.width is None:
+        stage.width = Width(added=1.0)
+    return stage
 
 
 def averages_of(command: TrainCommand) -> int:

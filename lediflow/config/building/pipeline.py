@@ -1,8 +1,14 @@
-"""Loads an image pipeline from run folders, and checks that the exported models belong together."""
+"""Loads an image pipeline from run folders, and checks that the exported models belong together.
+
+The parent of flow and latent sampler is found by the hash of its weights, also after folders were moved. An export
+records its parent's absolute path and its path relative to the run's folder. Exports of earlier releases have the path
+as typed, relative to an unknown working folder. All are tried, from the run's folder and from the folders above it; the
+first folder whose weights have the recorded SHA-256 is the parent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +16,19 @@ import torch
 from torch import Tensor
 
 from lediflow.codecs import CodecConfig, build_codec
-from lediflow.config.building.places import find_parent
+from lediflow.config.building.models import absolute, load_export
 from lediflow.config.composition.advice import require_export
 from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
-from lediflow.models import load_as
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.models.export import Kind
 from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.records import RecordError, changes
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.stages import place_of, stages_in
 from lediflow.training.prior_width import recorded_width
+
+NAMED = 4  # how many places an error message lists
 
 
 def load_pipeline(
@@ -66,16 +72,6 @@ def load_pipeline(
     ).to(where)
 
 
-def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:
-    """Load an exported model of class `kind`; RecordError for a damaged export, UserError for another class."""
-    try:
-        return load_as(kind, export)
-    except RecordError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{error}; give {wanted}") from error
-
-
 def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, sampler_run: str) -> Path:
     """The export of the auxiliary model that both runs were trained with; UserError if they had different ones."""
     ours, theirs = flow["parent"], sampler.get("parent") or {}
@@ -104,3 +100,65 @@ def pipeline_hashes(run: str, sampler: str | None) -> dict[str, str]:
     """SHA-256 of each exported model, by the name of its stage."""
     named = {"flow": run, "latent_sampler": sampler}
     return {name: RunFolder(Path(path)).weights_hash() for name, path in named.items() if path is not None}
+
+
+def find_parent(runs: Mapping[Path, Mapping[str, Any]], sha256: str) -> RunFolder:
+    """The auxiliary run with these weights; `runs` maps run folders to their records of the parent.
+
+    Raises UserError, with the places that were tried, if none of them has the weights.
+    """
+    places = list(
+        dict.fromkeys(place for run, record in runs.items() for place in parent_places(run, record))
+    )
+    found: dict[Path, str] = {}
+    for place in places:
+        folder = RunFolder(place)
+        if not folder.is_exported:
+            continue
+        found[place] = weights_of(folder)
+        if found[place] == sha256:
+            return folder
+    raise UserError(not_found(runs, sha256, places, found))
+
+
+def weights_of(folder: RunFolder) -> str:
+    """The SHA-256 of the exported weights; "none" if it cannot be read."""
+    try:
+        return folder.weights_hash()
+    except RecordError:
+        return "none"
+
+
+def parent_places(run: Path, record: Mapping[str, Any]) -> Iterator[Path]:
+    """Folders where the parent may be, the likeliest first."""
+    stored = Path(record["path"])
+    if stored.is_absolute():
+        yield stored
+    for base in (absolute(run), run.resolve()):
+        for folder in (base, *base.parents):
+            if "from_run" in record:
+                yield absolute(folder / record["from_run"])
+    if not stored.is_absolute():
+        yield absolute(stored)
+    parts = [part for part in stored.parts if part not in (stored.anchor, ".", "..")]
+    for base in (absolute(run), run.resolve()):
+        for folder in base.parents:
+            for first in range(len(parts)):
+                yield folder.joinpath(*parts[first:])
+
+
+def not_found(
+    runs: Mapping[Path, Mapping[str, Any]], sha256: str, places: list[Path], found: Mapping[Path, str]
+) -> str:
+    """The error message: what was searched for, where, what was found there, and what to do."""
+    run, record = next(iter(runs.items()))
+    name = Path(record["path"]).name
+    reasons = [f"{place} has other weights ({weights[:12]})" for place, weights in found.items()]
+    reasons += [f"there is no exported run in {place}" for place in places if place not in found]
+    more = f"; {len(reasons) - NAMED} more places" if len(reasons) > NAMED else ""
+    beside = absolute(run).parent / name
+    return (
+        f"run={run} was trained on the auxiliary model {record['path']} (weights {sha256[:12]}), which was not "
+        f"found: {'; '.join(reasons[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, "
+        f"at {beside}; if they are lost, train {run} again"
+    )

@@ -12,13 +12,17 @@ from uuid import uuid4
 import torch
 from torch import nn
 
-from lediflow.config.building.dataset import build_stream, encodes_once
-from lediflow.config.building.inputs import Inputs
+from lediflow.config.building.inputs import Inputs, build_stream, encodes_once
 from lediflow.config.building.micro_batch import fitted_micro_batch
-from lediflow.config.building.parent import has_parent
-from lediflow.config.building.places import parent_record, stored_path
+from lediflow.config.building.models import (
+    build_stage,
+    build_trained_model,
+    has_parent,
+    parent_record,
+    stored_path,
+    trained_spec,
+)
 from lediflow.config.building.prior_width import width_facts
-from lediflow.config.building.stage import build_stage, build_trained_model, trained_spec
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots

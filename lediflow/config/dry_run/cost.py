@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lediflow.config.building.dataset import check_samples, encodes_once
-from lediflow.config.building.parent import has_parent
-from lediflow.config.building.stage import trained_spec
+from lediflow.config.building.inputs import check_samples, encodes_once
+from lediflow.config.building.models import has_parent, trained_spec
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader

@@ -6,7 +6,7 @@ import pytest
 import torch
 from harness.commands import compose
 
-from lediflow.config.building.stage import build_trained_model
+from lediflow.config.building.models import build_trained_model
 from lediflow.models import (
     HourglassSpec,
     LevelSpec,

@@ -1,6 +1,6 @@
 """The identity of a run: options added later are left out if they have their default, which changes nothing."""
 
-from lediflow.config.building.identity import without_defaults
+from lediflow.config.building.inputs import without_defaults
 from lediflow.training.resume import differences
 
 

@@ -5,8 +5,8 @@ import torch
 from harness.commands import compose
 
 from lediflow.config.building.inputs import open_inputs
-from lediflow.config.building.micro_batch import blank_batch, fitted_micro_batch, trial_of
-from lediflow.config.building.stage import build_trained_model, build_trial_stage
+from lediflow.config.building.micro_batch import blank_batch, build_trial_stage, fitted_micro_batch, trial_of
+from lediflow.config.building.models import build_trained_model
 from lediflow.engine.ranks import Ranks
 
 CPU = torch.device("cpu")

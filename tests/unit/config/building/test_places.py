@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from lediflow.config.building.places import find_parent, parent_record, stored_path
+from lediflow.config.building.models import parent_record, stored_path
+from lediflow.config.building.pipeline import find_parent
 from lediflow.errors import UserError
 
 WEIGHTS = b"the auxiliary model"

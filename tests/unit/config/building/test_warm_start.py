@@ -9,7 +9,7 @@ import torch
 from harness.commands import compose, invoke, succeed
 from safetensors.torch import load_file
 
-from lediflow.config.building.warm_start import load_warm_start
+from lediflow.config.building.models import load_warm_start
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.models import load_model

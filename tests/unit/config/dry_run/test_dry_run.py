@@ -9,7 +9,7 @@ import pytest
 from harness.commands import compose, invoke, succeed
 from safetensors.torch import load_file
 
-from lediflow.config.building.stage import build_trained_model
+from lediflow.config.building.models import build_trained_model
 from lediflow.config.dry_run.cost import work_of
 from lediflow.config.dry_run.duration import duration_table, logged_speed
 from lediflow.config.dry_run.memory import checkpoint_bytes, disk_facts, largest_micro_batch, snapshot_bytes

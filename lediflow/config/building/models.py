@@ -1,24 +1,136 @@
-"""Loads the auxiliary model that flow and latent sampler depend on, and checks that it fits."""
+"""The models of a run: the one that it trains, with its stage and its first weights, and the frozen parent.
+
+Initial weights (warm_start=) are those of a trained model, for a run that continues its training with other data or
+options. The weight averages start from these weights as well. Optimizer state, clock and sample order start fresh.
+The parent is the auxiliary model that flow and latent sampler depend on; records name it by the hash of its weights.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lediflow.codecs.protocol import describe_codec
-from lediflow.config.building.pipeline import load_export
 from lediflow.config.composition.advice import auxiliary_command
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.reader import ShardReader
+from lediflow.disk import sha256_of
 from lediflow.errors import UserError
+from lediflow.models import Model, Spec, build_model, load_as
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.export import WEIGHTS, Kind, describe, read_export
 from lediflow.models.specs import latent_shape
+from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
+from lediflow.stages.protocol import Stage
 
 log = logging.getLogger(__name__)
+
+
+def build_trained_model(command: TrainCommand) -> Model:
+    """Build the model that the command's stage trains, with random weights."""
+    try:
+        return build_model(trained_spec(command), command.engine.attention_route)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def trained_spec(command: TrainCommand) -> Spec:
+    """The specification of the model that the command's stage trains."""
+    return stage_kind(command.stage.name).trained_spec(command)
+
+
+def build_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
+    """The stage named by command.stage; `auxiliary` is the frozen parent, None if the stage has none."""
+    return stage_kind(command.stage.name).build(command, auxiliary)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Initial weights, identified by their hash."""
+
+    path: Path
+    sha256: str
+    weights: dict[str, Tensor]
+
+
+def load_warm_start(command: TrainCommand) -> WarmStart | None:
+    """Load the weights that warm_start= names; None if it is null. UserError if kind or shapes do not match."""
+    if command.warm_start is None:
+        return None
+    folder = export_folder(command.warm_start)
+    try:
+        config, weights = read_export(folder)
+    except ValueError as error:
+        raise UserError(f"warm_start={command.warm_start}: {error}") from error
+    with torch.device("meta"):
+        model = build_trained_model(command)
+    check_kind(command, str(config.get("kind")), model)
+    check_shapes(command, weights, model)
+    return WarmStart(folder, config["weights_sha256"], weights)
+
+
+def export_folder(path: str) -> Path:
+    """The export of a run folder; the folder itself if it has none."""
+    run = RunFolder(Path(path))
+    return run.export if run.is_exported else run.root
+
+
+def warm_start_hash(command: TrainCommand) -> str | None:
+    """SHA-256 of the weights that warm_start= names; None if it is null."""
+    if command.warm_start is None:
+        return None
+    weights = export_folder(command.warm_start) / WEIGHTS
+    if not weights.is_file():
+        raise UserError(
+            f"warm_start={command.warm_start} has no {weights.name}; give a finished run or an export folder"
+        )
+    return sha256_of(weights)
+
+
+def check_kind(command: TrainCommand, found: str, model: Model) -> None:
+    """Reject weights of another kind of model."""
+    wanted = describe(model.spec)["kind"]
+    if found != wanted:
+        raise UserError(
+            f"warm_start={command.warm_start} holds a model of kind {found}, but stage={command.stage.name} trains "
+            f"one of kind {wanted}; give a run of that stage"
+        )
+
+
+def check_shapes(command: TrainCommand, weights: dict[str, Tensor], model: Model) -> None:
+    """Reject weights of other shapes; the message names the first that differs."""
+    theirs = {name: shape_text(tensor) for name, tensor in weights.items()}
+    ours = {name: shape_text(tensor) for name, tensor in model.state_dict().items()}
+    for name in [*ours, *theirs]:
+        if theirs.get(name) != ours.get(name):
+            raise UserError(
+                f"warm_start={command.warm_start} has other weights than this model: {name} is "
+                f"{theirs.get(name, 'not there')}, here {ours.get(name, 'not there')}; give the model= and prior= "
+                "options that it was trained with"
+            )
+
+
+def shape_text(tensor: Tensor) -> str:
+    """The shape for a message, e.g. 64x3x3."""
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:
+    """Load an exported model of class `kind`; RecordError for a damaged export, UserError for another class."""
+    try:
+        return load_as(kind, export)
+    except RecordError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{error}; give {wanted}") from error
 
 
 @dataclass(frozen=True)
@@ -110,3 +222,19 @@ def warn_of_seen_images(command: TrainCommand, parent: Parent, reader: ShardRead
             "are held out here, so held-out losses are too low if it memorises; train both with the same fraction",
             parent.path, fraction, command.data.held_out_fraction,
         )  # fmt: skip
+
+
+def absolute(path: str | Path) -> Path:
+    """The absolute path without ".."; symbolic links are not resolved."""
+    return Path(os.path.normpath(Path(path).absolute()))
+
+
+def stored_path(path: str | Path) -> str:
+    """The form of a path in records: absolute if it exists; URLs and names on a hub are kept unchanged."""
+    return str(absolute(path) if os.path.lexists(path) else path)
+
+
+def parent_record(path: Path, sha256: str, run: Path) -> dict[str, str]:
+    """The record of the parent in the export of `run`."""
+    parent = str(absolute(path))
+    return {"path": parent, "sha256": sha256, "from_run": os.path.relpath(parent, absolute(run))}
