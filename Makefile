@@ -7,6 +7,9 @@
 
 .PHONY: demo demo-ci test test-fast test-cluster soak lint install install-test clean-demo
 
+# in the order of tests/harness/lanes.py: long files first
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 demo: install
 	.venv/bin/python tools/demo.py --folder runs/demo
 
@@ -15,10 +18,10 @@ demo-ci: install
 	.venv/bin/python tools/check_demo.py runs/demo-ci
 
 test: install-test
-	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	.venv/bin/python -m pytest $(PARALLEL)
 
 test-fast: install-test
-	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not processes and not slow'
+	.venv/bin/python -m pytest $(PARALLEL) -m 'not processes and not slow'
 
 test-cluster: install-test
 	slurm/testcluster/cluster.sh install

@@ -82,8 +82,10 @@ def composed_from(command: str, choices: tuple[str, ...]) -> DictConfig:
 
 
 def is_choice(override: Override) -> bool:
-    """Whether it chooses a file of conf/, rather than setting a value."""
-    return override.package is not None or (conf_folder() / override.key_or_group).is_dir()
+    """Whether it chooses a file of conf/ or is about Hydra itself, rather than setting a value."""
+    name = override.key_or_group
+    is_hydras = name.startswith(("hydra/", "hydra."))
+    return override.package is not None or is_hydras or (conf_folder() / name).is_dir()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ of such tests, and tests with the fixture `forks`, get the marker here; other te
 neither that starts a process fails, in every lane, so that none can be forgotten; a slow one may, since the compiler of
 models starts interpreters by itself. Programs that end in milliseconds (git, a shell, the stand-ins for SLURM's
 commands) are not counted.
+
+Files with such tests run first: a long file that started last would keep one worker busy while the others are idle.
 """
 
 from __future__ import annotations
@@ -50,10 +52,14 @@ class ProcessGuard:
                     item.add_marker(marker)
             if "forks" in item.fixturenames:
                 item.add_marker("processes")
+        are_long = {item.path: False for item in items}
+        for item in items:
+            are_long[item.path] |= is_left_out(item)
+        items.sort(key=lambda item: not are_long[item.path])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self.is_on_guard = not any(item.get_closest_marker(name) for name in LEFT_OUT)
+        self.is_on_guard = not is_left_out(item)
         self.refused.clear()
         try:
             return (yield)
@@ -75,6 +81,11 @@ class ProcessGuard:
         if self.is_on_guard:
             self.refused.append(f"starts a process without the marker `processes`: {what}")
             pytest.fail(self.refused[-1])
+
+
+def is_left_out(item: pytest.Item) -> bool:
+    """Whether `make test-fast` leaves the test out."""
+    return any(item.get_closest_marker(name) for name in LEFT_OUT)
 
 
 def is_interpreter(command: str | bytes | Path | Sequence[str | bytes | Path]) -> bool:
