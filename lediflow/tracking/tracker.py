@@ -1,7 +1,8 @@
 """Trackers receive the events of a run: the event log, which must not fail, and views of it, which may.
 
 An event is a name, its place on the image clock, and named values. Nothing else is tracked: curves, progress and
-dashboards are all made from events. `build_tracker` makes the tracker of a run from its configuration.
+dashboards are all made from events. `build_tracker` makes the tracker of a run from its configuration, with the views
+of the table VIEWS.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lediflow.tracking.event_log import JsonlTracker, standing_events
 from lediflow.tracking.progress import LINE_SECONDS, ProgressTracker, make_progress
@@ -95,6 +96,42 @@ class FencedTracker:
         self.tracker.close()
 
 
+class Viewed(NamedTuple):
+    """What a view may know of the run."""
+
+    config: TrackingConfig
+    folder: Path
+    title: str
+    total_images: int
+    progress_seconds: float  # how often a line of progress is written
+    run_config: dict[str, Any]  # the options of the run
+
+
+def progress_view(run: Viewed) -> Tracker | None:
+    """The progress bar or line, if it is switched on."""
+    if not run.config.progress:
+        return None
+    return ProgressTracker(make_progress(run.title, run.total_images, every_seconds=run.progress_seconds))
+
+
+def wandb_view(run: Viewed) -> Tracker | None:
+    """Weights & Biases, if it is switched on."""
+    config = run.config
+    if not config.wandb:
+        return None
+    return WandbTracker(
+        run.folder,
+        run.run_config,
+        mode=config.wandb_mode,
+        project=config.wandb_project,
+        entity=config.wandb_entity,
+    )
+
+
+# makes the view of a run, or None if it is switched off; a new view is one entry
+VIEWS: dict[str, Callable[[Viewed], Tracker | None]] = {"progress": progress_view, "wandb": wandb_view}
+
+
 def build_tracker(
     config: TrackingConfig,
     run_folder: str | Path,
@@ -108,22 +145,9 @@ def build_tracker(
     """The tracker of a run; `is_writer` is true on rank 0 only, other ranks get a silent one."""
     if not is_writer:
         return SilentTracker()
-    folder = Path(run_folder)
-    views: list[Tracker] = []
-    if config.progress:
-        progress = make_progress(title, total_images, every_seconds=progress_seconds)
-        views.append(ProgressTracker(progress))
-    if config.wandb:
-        views.append(
-            WandbTracker(
-                folder,
-                run_config or {},
-                mode=config.wandb_mode,
-                project=config.wandb_project,
-                entity=config.wandb_entity,
-            )
-        )
-    return CompositeTracker(JsonlTracker(folder / EVENT_LOG), views)
+    run = Viewed(config, Path(run_folder), title, total_images, progress_seconds, run_config or {})
+    views = [view for make in VIEWS.values() if (view := make(run)) is not None]
+    return CompositeTracker(JsonlTracker(run.folder / EVENT_LOG), views)
 
 
 def replay(path: str | Path, tracker: Tracker) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -16,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 import lediflow
+from lediflow.codecs import CODECS, CodecConfig
 from lediflow.config.composition.schema import COMMANDS
 from lediflow.stages import STAGES
 
@@ -30,14 +32,21 @@ def conf_folder() -> Path:
 def register_schemas() -> None:
     """Register the schemas of all commands and stages with Hydra.
 
-    A stage without a file in conf/stage is `stage=<name>` with the defaults of its dataclass.
+    `stage=<name>` and `codec=<name>` need no file in conf/: without one, they are the defaults of their dataclass.
     """
     register_commands()
-    store = ConfigStore.instance()
-    for name, kind in STAGES.items():  # each time, because stages may be added to the table
-        store.store(group="stage", name=f"{name}_schema", node=kind.options)
-        if not (conf_folder() / "stage" / f"{name}.yaml").is_file():
-            store.store(group="stage", name=name, node=kind.options)
+    # each time, because stages and codecs may be added to their tables
+    for name, kind in STAGES.items():
+        ConfigStore.instance().store(group="stage", name=f"{name}_schema", node=kind.options)
+        register_without_file("stage", name, kind.options)
+    for name in CODECS:
+        register_without_file("codec", name, CodecConfig(name=name))
+
+
+def register_without_file(group: str, name: str, node: Any) -> None:
+    """Register an option of a group, unless conf/ has a file of that name."""
+    if not (conf_folder() / group / f"{name}.yaml").is_file():
+        ConfigStore.instance().store(group=group, name=name, node=node)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,15 +34,15 @@ class FeatureExtractor(Protocol):
 
 __all__ = [
     "CLIP",
+    "EXTRACTORS",
     "INCEPTION",
+    "ExtractorKind",
     "FeatureExtractor",
     "FeaturesConfig",
     "build_features",
     "display_name",
     "unit",
 ]
-
-CHOICES = (*VARIANTS, CLIP, f"{PREFIX}ARCHITECTURE", INCEPTION, TORCHSCRIPT)
 
 
 @dataclass(kw_only=True)
@@ -59,29 +60,59 @@ class FeaturesConfig:
     device: str = "cpu"  # where the extractor runs
 
 
+@dataclass(frozen=True)
+class ExtractorKind:
+    """How a feature extractor is built, and what tables call it."""
+
+    build: Callable[[FeaturesConfig], FeatureExtractor]
+    # None: its name
+    title: str | None = None
+
+
+ANY_CLIP = f"{PREFIX}ARCHITECTURE"  # stands for the names with this prefix
+# by name, in the order of messages; a new extractor is one entry
+EXTRACTORS: dict[str, ExtractorKind] = {
+    **{
+        name: ExtractorKind(
+            lambda config: EfficientNetFeatures(config.name, config.path, device=config.device),
+            title=name.replace("efficientnet-lite", "EfficientNet-Lite"),
+        )
+        for name in VARIANTS
+    },
+    CLIP: ExtractorKind(
+        lambda config: ClipFeatures(config.path, device=config.device), title="CLIP ViT-L/14@336"
+    ),
+    ANY_CLIP: ExtractorKind(
+        lambda config: ClipFeatures(
+            config.path,
+            name=config.name,
+            architecture=config.name.removeprefix(PREFIX),
+            device=config.device,
+        )
+    ),
+    INCEPTION: ExtractorKind(
+        lambda config: InceptionFeatures(config.path, device=config.device), title="Inception"
+    ),
+    TORCHSCRIPT: ExtractorKind(
+        lambda config: TorchScriptFeatures(
+            config.path, size=config.size, mean=config.mean, std=config.std, device=config.device
+        )
+    ),
+}
+
+
 def build_features(config: FeaturesConfig) -> FeatureExtractor:
-    """The extractor that the configuration names."""
-    name, path, device = config.name, config.path, config.device
-    if name == CLIP:
-        return ClipFeatures(path, device=device)
-    if name.startswith(PREFIX):
-        return ClipFeatures(path, name=name, architecture=name.removeprefix(PREFIX), device=device)
-    if name in VARIANTS:
-        return EfficientNetFeatures(name, path, device=device)
-    if name == INCEPTION:
-        return InceptionFeatures(path, device=device)
-    if name == TORCHSCRIPT:
-        return TorchScriptFeatures(path, size=config.size, mean=config.mean, std=config.std, device=device)
-    raise UserError(f"no features {name!r}; choose one of {', '.join(CHOICES)}")
+    """The extractor that the configuration names; UserError for a name that is not in the table."""
+    kind = EXTRACTORS.get(ANY_CLIP if config.name.startswith(PREFIX) else config.name)
+    if kind is None:
+        raise UserError(f"no features {config.name!r}; choose one of {', '.join(EXTRACTORS)}")
+    return kind.build(config)
 
 
 def display_name(name: str) -> str:
     """The extractor's name in tables."""
-    if name == CLIP:
-        return "CLIP ViT-L/14@336"
-    if name == INCEPTION:
-        return "Inception"
-    return name.replace("efficientnet-lite", "EfficientNet-Lite").removeprefix(PREFIX)
+    title = EXTRACTORS[name].title if name in EXTRACTORS else None
+    return title or name.removeprefix(PREFIX)
 
 
 def unit(features: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
