@@ -35,6 +35,8 @@ WIDEST = 0.28  # limit of sigma_rel: there gamma approaches 0, a plain mean of a
 
 @dataclass(kw_only=True)
 class EMAConfig:
+    """Which averages of the weights a run keeps."""
+
     # of the average `ema`; longer: smoother weights that lag behind
     half_life_images: int = bounded(50_000, at_least=0)
     # widths of further averages, from which any other can be made later; [] keeps none and saves their memory

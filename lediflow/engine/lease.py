@@ -208,6 +208,7 @@ def await_silence(path: Path, theirs: LeaseRecord) -> None:
 
 
 def refusal(run: Path, live: LeaseRecord) -> str:
+    """The error message for a run folder that another process holds."""
     end = f"scancel {live.job}" if live.job else f"kill {live.pid} on {live.host}"
     return (
         f"run={run} is being trained by {live}; two starts must not write one folder. Wait for it, "
@@ -226,6 +227,7 @@ def await_departure(path: Path, older: LeaseRecord) -> None:
 
 
 def left_mark(path: Path, older: LeaseRecord) -> Path:
+    """The file by which a start that lost the lease shows that it has left."""
     return path.with_name(f".{path.name}.{older.token}{LEFT}")
 
 
@@ -233,7 +235,7 @@ def left_mark(path: Path, older: LeaseRecord) -> Path:
 
 
 class LeaseLostError(UserError):
-    """The run folder is no longer this process's to write."""
+    """This process may no longer write the run folder."""
 
 
 class Lease:
@@ -298,7 +300,8 @@ class Lease:
     def _end(self) -> None:
         """End the process unless the training loop, which learns of the loss by its vote, ends it first.
 
-        The next holder waits for this process to leave, so a loop that hangs is not waited for."""
+        The next holder waits for this process to leave, so a loop that hangs must not delay it.
+        """
         if not self.is_over.wait(self.record.interval):
             log.critical("this process ends without saving: %s", StopReason.LEASE_LOST.sentence)
             self._release()

@@ -45,6 +45,7 @@ def chosen_compile_mode(is_compiled: bool, mode: str) -> str | None:
 
 
 def multiplies_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 arithmetic in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     abilities = torch.cpu.get_capabilities()

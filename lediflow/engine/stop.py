@@ -69,11 +69,12 @@ class StopReason(enum.IntEnum):
 
     @property
     def exit_status(self) -> int:
-        """75 is EX_TEMPFAIL of sysexits.h; the others lie above its range."""
+        """The status of the process: 75 is EX_TEMPFAIL of sysexits.h; the others lie above its range."""
         return {"NONE": 0, "SIGNAL": 75, "WALL_TIME": 79, "STOP_FILE": 80, "LEASE_LOST": 82}[self.name]
 
     @property
     def sentence(self) -> str:
+        """The reason in words, for messages and the job's records."""
         return {
             "NONE": "nobody asked for a stop",
             "WALL_TIME": "the wall time is near",

@@ -26,6 +26,8 @@ RETURNS = 3  # times that one start of the run goes back to a checkpoint before 
 
 @dataclass(kw_only=True)
 class BadStepsConfig:
+    """What many steps without a finite gradient lead to."""
+
     # after this many consecutive steps without a finite gradient the run returns to its last checkpoint
     in_a_row: int = bounded(8, at_least=1)
 

@@ -36,6 +36,8 @@ class Clock:
 
 @dataclass(kw_only=True)
 class ScheduleConfig:
+    """The learning rate over the run, as a share of the full rate."""
+
     # the rate rises linearly from zero over this many images; a short warm-up makes AdamW's first steps erratic
     warmup_images: int = bounded(10_000, at_least=0)
     # the rate falls over this many images at the end of the run; 0: it stays constant

@@ -15,6 +15,8 @@ from lediflow.training.validation import ValidationConfig
 
 @dataclass(kw_only=True)
 class TrainingConfig:
+    """Length, optimizer, averages, checkpoints and validations of a run."""
+
     # number of images the run sees, repeats included; schedules and intervals count in images, too
     images: int = bounded(1_000_000, at_least=1)
     # samples per optimizer step over all ranks; changing it changes the training

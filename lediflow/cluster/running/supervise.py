@@ -261,6 +261,7 @@ def rendezvous_variables(nodes: list[str], attempt: Attempt) -> Mapping[str, str
 
 
 def main(arguments: list[str]) -> None:
+    """Supervise one attempt of the job whose folder is given; ends the process with the job's exit status."""
     folder = JobFolder(Path(arguments[0]))
     record = folder.read()
     sys.exit(Supervisor(folder, record, SlurmConfig(**record.slurm), find_attempt()).run())

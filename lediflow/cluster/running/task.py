@@ -22,6 +22,7 @@ CRASHED = 1
 
 
 def main(arguments: list[str]) -> None:
+    """Run one rank of the job whose folder is given; ends the process with the command's exit status."""
     folder, rank = JobFolder(Path(arguments[0])), int(os.environ.get("SLURM_PROCID", "0"))
     attempt = find_attempt()
     keep_caches_on_node()

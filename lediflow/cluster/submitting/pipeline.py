@@ -263,6 +263,7 @@ def plan_table(steps: Sequence[PlannedJob], ids: Iterable[str]) -> Iterator[str]
 
 
 def state_text(step: PlannedJob, job: str) -> str:
+    """The cell of the table's column "state"; `job` is the SLURM id, empty if nothing was submitted."""
     match step.action:
         case Action.DONE:
             return "done"

@@ -2,9 +2,10 @@
 
     goodput = seconds of training that the weights contain / seconds held
 
-An image counts once, with the time that its training took, if the weights have learned from it. Training that a crash
-took back counts as held only, as do startup, compilation, validation, and waiting for a lost machine. The time held is
-what SLURM accounts, else the time between the supervisor's records, or between the events of a run without a job.
+An image counts once, with the time that its training took, if the weights have learned from it. Training that was lost
+in a crash counts as time held only, as do startup, compilation, validation, and waiting for a lost machine. The time
+held is what SLURM accounts, else the time between the supervisor's records, or between the events of a run without a
+job.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ PARTIAL = ".partial"  # suffix of a folder that is not yet, or no longer, a chec
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
+    """When the state of a run is saved, and what is kept."""
+
     # interval, in images so that it does not depend on the number of GPUs; 0: only at the end
     every_images: int = bounded(1_048_576, at_least=0)
     keep_last: int = bounded(2, at_least=0)  # older checkpoints are removed; exported weights stay
