@@ -56,7 +56,7 @@ class GridConfig:
 class RealImagesConfig:
     """What generated images are compared with."""
 
-    path: str = ""  # folder of shards, photographs or latents; only needed with a run
+    path: str = ""  # folder of shards that hold photographs or latents; needed with a run
     # if path holds latents: the shards they were encoded from, to measure against both
     photographs: str | None = None
     split: str = "all"  # all | train | heldout: part of the images, as divided by the run's training
@@ -67,14 +67,14 @@ class EvaluateConfig(SamplingOptions):
     """What is evaluated, against what, and with which metrics."""
 
     mode: str = "metrics"  # metrics | grid | prior | stages | compare
-    run: str | None = None  # run folder of a flow ...
-    sampler: str | None = None  # ... and of its latent sampler
+    run: str | None = None  # run folder of the flow that is evaluated
+    sampler: str | None = None  # run folder of its latent sampler; none for a Gaussian baseline
     baseline: str | None = None  # mode=stages: run folder of a Gaussian flow to compare with
     # mode=grid: {NAME: [FLOW_RUN, SAMPLER_RUN], ...}
     runs: Any = field(default=None, metadata={"types": dict[str, list[str]]})
     results: list[str] = field(default_factory=list)  # mode=compare: two folders that this command wrote
-    images: str | None = None  # or a folder of finished pictures ...
-    reference: str | None = None  # ... and a folder of real ones
+    images: str | None = None  # instead of run: a folder of finished pictures
+    reference: str | None = None  # with images: a folder of real pictures to compare with
     watch: str | None = None  # evaluate each new checkpoint of this run while it trains; also --watch RUN
     watch_seconds: float = bounded(30.0, above=0)  # between checks for new checkpoints
     data: RealImagesConfig = field(default_factory=RealImagesConfig)

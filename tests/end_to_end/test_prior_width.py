@@ -252,6 +252,13 @@ class TestARunOfBefore:
         assert "prior_widening" not in facts_of(folder)["identity"]["stage"]
         return folder
 
+    @pytest.fixture(scope="class")
+    def uninterrupted(self, trained, tmp_path_factory):
+        """Weights of a run of today's release that names the width 0 and trains as long as the continued runs."""
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        succeed(*command_of(trained, folder, "train.images=96", "stage.prior_widening=0"))
+        return load_file(folder / "checkpoints/000000000096/model.safetensors")
+
     @pytest.fixture
     def run(self, before, tmp_path):
         shutil.copytree(before, tmp_path / "run")
@@ -266,16 +273,14 @@ class TestARunOfBefore:
         [(), ("stage.prior_widening=0",), ("stage.prior_widening=0", "stage.prior_scale=3")],
         ids=["not named", "0", "scaled"],
     )
-    def test_continues_with_0(self, run, trained, tmp_path, said):
+    def test_continues_with_0(self, run, uninterrupted, trained, said):
         heard = succeed(*command_of(trained, run, "train.images=96", *said)).err
         assert ("its prior is neither widened nor scaled" in heard) == (said != ("stage.prior_widening=0",))
         facts = facts_of(run)
         assert facts["prior_widening"] == 0 and "prior_widening" not in facts["identity"]["stage"]
         assert not (run / "prior_width.json").exists()
         last = load_file(run / "checkpoints/000000000096/model.safetensors")
-        succeed(*command_of(trained, tmp_path / "again", "train.images=96", "stage.prior_widening=0"))
-        again = load_file(tmp_path / "again/checkpoints/000000000096/model.safetensors")
-        assert all(torch.equal(last[name], again[name]) for name in again)
+        assert all(torch.equal(last[name], weights) for name, weights in uninterrupted.items())
 
     def test_takes_no_other_width(self, run, trained):
         said = invoke(*command_of(trained, run, "train.images=96", "stage.prior_widening=0.3"))

@@ -39,7 +39,7 @@ def evaluated(trained):
     """Both methods, measured on a handful of images."""
     common = (
         f"data.path={trained.latents}", f"paths.runs={trained.root}", "count=8", "reference_count=16",
-        "step_counts=[0,1]",
+        "step_counts=[0,1]", "timed_batch=1",
     )  # fmt: skip
     learned = ("evaluate", f"run={trained.flow}", f"sampler={trained.sampler}", *common)
     gaussian = ("evaluate", f"run={trained.baseline}", *common)
