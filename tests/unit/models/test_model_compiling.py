@@ -17,17 +17,23 @@ from lediflow.models import (
 )
 
 pytestmark = pytest.mark.slow
-# one layer a level keeps tracing short; every kind of operation is there
-LOCAL = LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3, dropout=0.2)
-GLOBAL = LevelSpec(depth=1, width=16, head_dim=8, dropout=0.2)
-LEVELS = [LOCAL, LOCAL]  # on two grids, whose masks one graph must tell apart
+# Tracing takes seconds a layer, so there is one layer a level, and every kind of operation in one model at least: the
+# flow model has changes of the grid and two grids, whose masks one graph must tell apart; the latent sampler has a
+# global level with dropout.
+LOCAL = LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3)
+GLOBAL = LevelSpec(depth=1, width=16, head_dim=8)
 MAPPING = MappingSpec(depth=1, width=16)
 SPECS = {
-    "auxiliary": AuxiliarySpec(image_channels=3, patch_size=2, levels=LEVELS),
+    "auxiliary": AuxiliarySpec(image_channels=3, patch_size=4, levels=[LOCAL]),
     "velocity": VelocitySpec(
-        image_channels=3, patch_size=2, levels=LEVELS, mapping=MAPPING, latent_shape=[4, 4, 4], num_classes=5
+        image_channels=3,
+        patch_size=2,
+        levels=[LOCAL, LOCAL],
+        mapping=MAPPING,
+        latent_shape=[4, 4, 4],
+        num_classes=5,
     ),
-    "latent_sampler": LatentSamplerSpec(levels=[GLOBAL], mapping=MAPPING),
+    "latent_sampler": LatentSamplerSpec(levels=[replace(GLOBAL, dropout=0.2)], mapping=MAPPING),
 }
 
 
@@ -49,10 +55,12 @@ def drawn(spec):
     return module
 
 
-def inputs_of(kind, batch_size):
+def inputs_of(kind, batch_size, height=16, width=16):
     generator = torch.Generator().manual_seed(batch_size)
-    image = torch.randn(batch_size, 3, 16, 16, generator=generator)
-    latent = torch.randn(batch_size, 4, 4, 4, generator=generator)
+    image = torch.randn(batch_size, 3, height, width, generator=generator)
+    # one token for each 4 x 4 pixels in the auxiliary model; the other models take one size of latents
+    size = (height // 4, width // 4) if kind == "auxiliary" else (4, 4)
+    latent = torch.randn(batch_size, 4, *size, generator=generator)
     t = torch.rand(batch_size, generator=generator)
     labels = torch.arange(batch_size) % 5
     keys = torch.randint(-(2**63), 2**63 - 1, (batch_size,), generator=generator)  # of dropout's masks
@@ -70,7 +78,12 @@ def loss_and_gradients(call, module, inputs):
     return [loss, *torch.autograd.grad(loss, list(module.parameters()))]
 
 
-@pytest.mark.parametrize("kind", SPECS)
+def assert_same_training_pass(call, module, inputs):
+    found, expected = (loss_and_gradients(function, module, inputs) for function in (call, module))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)  # the order of sums
+
+
+@pytest.mark.parametrize("kind", ["auxiliary", "velocity"])
 def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
     module = drawn(SPECS[kind])
     graphs = CompileCounterWithBackend("aot_eager")
@@ -79,14 +92,26 @@ def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
         inputs = inputs_of(kind, batch_size)
         for tensor in inputs:
             mark_dynamic(tensor, 0)  # an error if the graph holds for this batch size alone
-        found, expected = (loss_and_gradients(call, module, inputs) for call in (compiled, module))
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)  # the order of sums
+        assert_same_training_pass(compiled, module, inputs)
     assert graphs.frame_count == 1
 
 
-@pytest.mark.parametrize("conditioning", ["concat", "tokens"])
-def test_other_conditionings_on_the_latent_compile_into_one_graph(conditioning):
-    module = drawn(replace(SPECS["velocity"], conditioning=conditioning))
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("auxiliary", {}), ("velocity", {"conditioning": "concat", "levels": [LOCAL]})],
+    ids=["auxiliary", "velocity conditioned by concat"],
+)
+def test_a_compiled_model_takes_images_of_another_size(kind, changes):
+    module = drawn(replace(SPECS[kind], **changes))
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        for height, width in ((16, 16), (24, 40)):
+            inputs = inputs_of(kind, 2, height, width)
+            torch.testing.assert_close(compiled(*inputs), module(*inputs))
+
+
+def test_conditioning_by_latent_tokens_compiles_into_one_graph():
+    module = drawn(replace(SPECS["velocity"], conditioning="tokens", levels=[GLOBAL]))
     inputs = inputs_of("velocity", 3)
     with torch.no_grad():
         found, expected = torch.compile(module, fullgraph=True, backend="eager")(*inputs), module(*inputs)
@@ -94,10 +119,11 @@ def test_other_conditionings_on_the_latent_compile_into_one_graph(conditioning):
 
 
 def test_two_batch_sizes_are_enough_for_a_graph_of_any_size():
-    graphs = CompileCounterWithBackend("eager")
-    compiled = torch.compile(drawn(SPECS["latent_sampler"]), fullgraph=True, backend=graphs)
+    module = drawn(SPECS["latent_sampler"])
+    graphs = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(module, fullgraph=True, backend=graphs)
     for batch_size in (3, 5, 2, 7, 4):
-        compiled(*inputs_of("latent_sampler", batch_size))
+        assert_same_training_pass(compiled, module, inputs_of("latent_sampler", batch_size))
     assert graphs.frame_count == 2  # for the first size alone, then for all
 
 
@@ -107,18 +133,3 @@ def test_code_generated_for_a_model_computes_what_the_model_does():
     with torch.no_grad():
         found, expected = torch.compile(module, fullgraph=True)(*inputs), module(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # fused operations round elsewhere
-
-
-@pytest.mark.parametrize("kind", ["auxiliary", "velocity"])
-def test_a_compiled_model_takes_images_of_another_size(kind):
-    module = drawn(replace(SPECS[kind], latent_shape=[]) if kind == "velocity" else SPECS[kind]).eval()
-    compiled = torch.compile(module, fullgraph=True, backend="eager")
-    generator = torch.Generator().manual_seed(0)
-    for height, width in ((16, 16), (24, 16), (32, 40)):
-        image = torch.randn(2, 3, height, width, generator=generator)
-        rest = (
-            (torch.randn(2, 4, height // 4, width // 4, generator=generator),)
-            if kind == "auxiliary"
-            else (torch.rand(2, generator=generator),)
-        )
-        torch.testing.assert_close(compiled(image, *rest), module(image, *rest))
