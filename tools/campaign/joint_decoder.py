@@ -194,7 +194,7 @@ def train_command(options: argparse.Namespace) -> TrainCommand:
 class Trained:
     """Averaged weights, and the losses of their training."""
 
-    velocity: nn.Module
+    velocity: Any  # the averaged copy of a VelocityModel
     auxiliary: AuxiliaryModel
     losses: dict[str, float]
     seconds: float
@@ -252,7 +252,7 @@ def held_out_loss(stage: FlowStage, velocity: nn.Module, experiment: Experiment)
 
 
 class Measuring:
-    """MMD of generated images against all photographs, z of held-out images and, where one is given, of a sampler."""
+    """MMD of generated images against all photographs, for z of held-out images and of a sampler if there is one."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, options = experiment, experiment.options
@@ -271,10 +271,11 @@ class Measuring:
     def pipeline(self, trained: Trained) -> LeDiFlowPipeline:
         """The models of a setting; without a sampler, a placeholder that is never called."""
         experiment = self.experiment
+        sampler: Any = self.sampler or build_model(experiment.command.model.latent_sampler)
         return LeDiFlowPipeline(
             trained.velocity,
             trained.auxiliary,
-            self.sampler or build_model(experiment.command.model.latent_sampler),
+            sampler,
             image_size=experiment.command.model.image_size,
             decode=self.decode,
             prior_widening=experiment.width.added,
@@ -287,7 +288,7 @@ class Measuring:
         command, output = session.command, experiment.options.folder / setting.name.replace(":", "_")
         session.claim(output)
         rows = StageRows.build(session, references(session, pipeline, experiment.parent.facts), output)
-        models = {name: weights_hash(module) for name, module in pipeline.modules().items()}
+        models: dict[str, Any] = {name: weights_hash(module) for name, module in pipeline.modules().items()}
         models |= {"width": pipeline.width._asdict()}
         samples = experiment.held_out(command.count)
         signals = ShardImages(experiment.inputs.reader, samples, pipeline.decode, pipeline.device)
@@ -346,7 +347,7 @@ def kept_settings(path: Path, setup: dict[str, Any], commit: str) -> dict[str, A
 
 
 def carry_out(experiment: Experiment, measure: Callable[[Setting], dict[str, Any]]) -> None:
-    """Measure every setting that is not in the results file, which is written anew after each."""
+    """Measure every setting that is not in the results file, which is rewritten after each."""
     options = experiment.options
     path, certificate = results_path("joint", options.name), birth_certificate(seed=options.seed)
     found = kept_settings(path, experiment.setup, certificate["commit"])
@@ -366,19 +367,24 @@ def main() -> None:
     parser = set_parser(__doc__, "demo")
     parser.add_argument("--auxiliary", required=True, help="run folder")
     parser.add_argument(
-        "--sampler", help="run folder of a latent sampler; without it z of held-out images alone"
+        "--sampler", help="run folder of a latent sampler; without it only z of held-out images is used"
     )
     parser.add_argument("--settings", nargs="+", type=Setting.read, default=[Setting(FROZEN, FROZEN)])
     parser.add_argument("--widening", default=AUTO, help="s, or auto")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
-        "--images", type=int, help="of each training; the experiment's unless given, as all below"
+        "--images",
+        type=int,
+        help="images of each training; the defaults of this and the next options are the experiment's",
     )
     parser.add_argument("--batch", type=int)
     parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--half-life", type=int, help="of the averaged weights, in images")
+    parser.add_argument("--half-life", type=int, help="half-life of the averaged weights, in images")
     parser.add_argument(
-        "--decoder-rate", type=float, default=0.1, help="the decoder's share of the learning rate"
+        "--decoder-rate",
+        type=float,
+        default=0.1,
+        help="learning rate of the decoder as a fraction of the flow's",
     )
     experiment = Experiment.build(parser.parse_args())
     measuring = Measuring(experiment)

@@ -101,11 +101,11 @@ def plan(options: argparse.Namespace) -> Jobs:
             )
         pair = [f"run={folder}/{runs['flow']}", f"sampler={folder}/{runs['sampler']}"]
         needs = (runs["flow"], runs["sampler"])
-        beside = [f"baseline={folder}/{first}"] if first and not index else []
+        baseline = [f"baseline={folder}/{first}"] if first and not index else []
         stages = evaluation(
-            options, "mode=stages", *options.stages, *pair, *beside, f"output={folder}/stages_{cure.name}"
+            options, "mode=stages", *options.stages, *pair, *baseline, f"output={folder}/stages_{cure.name}"
         )
-        waits = needs + ((first,) if beside else ())
+        waits = needs + ((first,) if first and not index else ())
         jobs += [Job(f"stages_{cure.name}", stages, waits), *others(options, runs["flow"], pair, needs)]
     return by_name(jobs)
 
