@@ -87,9 +87,9 @@ def unseen(results: Results, names: dict[str, str]) -> list[str]:
     return [
         *table(["against unseen photographs", *columns, "closer to training", "copies"], body),
         "",
-        "The same metric against photographs that no model saw. Closer to training: the chance that an image is nearer "
-        "to a training image than a held-out photograph is (0.5: no copying, 1: copies). Copies: share of the images "
-        "whose nearest training image is less than a third as far away as the second.",
+        "The same metric against photographs that no model was trained on. Closer to training: the probability that an "
+        "image is nearer to a training image than a held-out photograph is (0.5: no copying, 1: copies). Copies: the "
+        "fraction of images whose nearest training image is less than a third as far away as the second nearest.",
         "",
     ]
 
@@ -123,11 +123,11 @@ def memorising_lines(document: Results) -> list[str]:
     others: Results = next(
         (found["best_on_others"] for found in cures.values() if "best_on_others" in found), {}
     )
-    said = f" on {others['images']:,} pictures that no model saw" if others else ""
+    said = f" on {others['images']:,} pictures that no model was trained on" if others else ""
     return [
         *table(heads, body),
         "",
-        "Held-out losses are those of the averaged weights. The exported weights, those of the lowest held-out loss, "
+        "Held-out losses are those of the averaged weights. The exported weights, which had the lowest held-out loss, "
         f"are measured{said}: negative log density in nats per entry, typical sigma, KL in nats per image.",
     ]
 
@@ -203,7 +203,9 @@ def origin(results: Results) -> str:
     """The commit of the code if it differs from the certificate's, and how the numbers were collected."""
     code = results.get("code")
     known = (
-        [f"The machine saw the code as changes on top of the commit named; it is that of commit {code[:7]}."]
+        [
+            f"The run had uncommitted changes on top of the named commit; its code is that of commit {code[:7]}."
+        ]
         if code
         else []
     )
@@ -319,7 +321,7 @@ def verdicts(measured: Results) -> list[str]:
     """How often `mode=stages` named each stage as the limit of the quality."""
     said = [found["verdict"]["limits"] for found in measured.values() if found.get("verdict")]
     counted = ", ".join(f"{name} {said.count(name)} times" for name in dict.fromkeys(said))
-    return ["", f"What limits the quality, as `mode=stages` names it: {counted}."] if said else []
+    return ["", f"The limit of the quality according to `mode=stages`: {counted}."] if said else []
 
 
 def cell(value: float | None, best: float) -> str:

@@ -69,7 +69,7 @@ def test_sources_of_z_are_compared_with_a_common_solver(tables):
     lines = tables.widths_lines(widths())
     assert "| auto: s = 0.18 | 0.500 / 0.550 / 0.840 | 0.100 | 0.250 |" in lines
     assert "| sampler | 12,504 | 0.100 | 0.250 |" in lines
-    assert lines[-1] == "What limits the quality, as `mode=stages` names it: flow 1 times."
+    assert lines[-1] == "The limit of the quality according to `mode=stages`: flow 1 times."
     assert "Half of a 95 % interval is 0.10 (median)" in lines[6]
 
 
@@ -129,7 +129,7 @@ def test_a_stopped_cure_has_the_losses_known_so_far(tables):
     lines = tables.memorising_lines({"results": {"cures": cures}})
     assert lines[2] == "| base | -1.22 | 21,000 | 0.250 | 0.100 | -0.119 | 0.179 | 60.84 |"
     assert lines[3] == "| decay |  |  | 0.250 | 0.100 |  |  |  |"
-    assert "measured on 1,200 pictures that no model saw" in lines[-1]
+    assert "measured on 1,200 pictures that no model was trained on" in lines[-1]
 
 
 def test_decoders_are_compared_by_source_of_z_and_by_their_prior(tables):
