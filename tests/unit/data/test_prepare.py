@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from harness.commands import succeed
+from harness.photographs import image_file
 from PIL import Image
 
 from lediflow.data.prepare import PrepareConfig, prepare
-from lediflow.data.shards.index import damaged_shards, verified
+from lediflow.data.shards.index import ShardIndex, damaged_shards, verified
 from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
 
@@ -291,3 +293,20 @@ def test_a_temporarily_missing_source_loses_no_finished_shard(pictures, tmp_path
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
     prepare(config(archive, tmp_path / "out"))
     assert before and before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_command_says_how_many_were_skipped_and_why(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    whole = image_file(0, "JPEG", side=64)
+    names = {"a": whole, "b": whole, "c": whole[:-20], "d": image_file(1, "JPEG", side=8)}
+    for name, content in names.items():
+        (folder / f"{name}.jpg").write_bytes(content)
+    said = succeed("prepare", f"source={folder}", f"output={tmp_path}/out", "size=16").out
+    assert "prepared: 1 images of 16 x 16" in said
+    assert "skipped: 3 (1 duplicate, 1 too small, 1 unreadable)" in said
+    lines = (tmp_path / "out/rejected.jsonl").read_text().splitlines()
+    reasons = {about["image"]: about["reason"] for about in map(json.loads, lines)}
+    assert reasons["b.jpg"] == "duplicate: of a.jpg"
+    assert reasons["c.jpg"].startswith("unreadable: image file is truncated")
+    assert len(ShardIndex.load(tmp_path / "out")) == 1

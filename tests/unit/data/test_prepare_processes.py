@@ -1,6 +1,5 @@
 """Properties that need real processes: interruption, continuation, a full disk, memory."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,11 +10,10 @@ import psutil
 import pytest
 from harness.patience import wait_until
 from harness.photographs import image_file
-from harness.processes import Started, run, start
+from harness.processes import Started, start
 from PIL import Image
 
 from lediflow.data.prepare import PrepareConfig, prepare
-from lediflow.data.shards.index import ShardIndex
 
 pytestmark = pytest.mark.processes
 
@@ -131,28 +129,29 @@ PEAK = """
 import sys
 from pathlib import Path
 from lediflow.data.prepare import PrepareConfig, prepare
-prepare(PrepareConfig(source=sys.argv[1], output=sys.argv[2], size=8, shard_samples=64, workers=1))
-# ru_maxrss would begin with what the parent had
-print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
+for source in sys.argv[1:]:
+    prepare(PrepareConfig(source=source, output=f"{source}.out", size=8, shard_samples=64, workers=1))
+    # ru_maxrss would begin with what the parent had
+    print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
 """
 
 
-def peak_mebibytes(source: Path) -> float:
-    """The most memory that one process has at any time while it prepares these photographs."""
-    command = [sys.executable, "-c", PEAK, source, f"{source}.out"]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
+def peaks_in_mebibytes(*sources: Path) -> list[float]:
+    """The largest memory of one process up to the end of each source, which it prepares one after the other."""
+    done = subprocess.run([sys.executable, "-c", PEAK, *sources], capture_output=True, text=True, check=True)
+    return [int(line) / 1024 for line in done.stdout.split()]
 
 
 def test_memory_does_not_grow_with_the_bytes_of_the_images(tmp_path):
-    def peak_with(images: int) -> float:
+    def folder_of(images: int) -> Path:
         folder = tmp_path / f"{images}"
         folder.mkdir()
         for number in range(images):
             # 100 kB behind the picture's end, read but never decoded
             (folder / f"{number}.png").write_bytes(image_file(number) + bytes(100_000))
-        return peak_mebibytes(folder)
+        return folder
 
-    few, many = peak_with(100), peak_with(800)
+    few, many = peaks_in_mebibytes(folder_of(100), folder_of(800))
     assert many - few < 4  # the images hold 70 MB more
 
 
@@ -160,32 +159,17 @@ def test_a_large_photograph_needs_memory_for_its_pixels_once_and_a_large_jpeg_li
     side = 5000
     decoded = 4 * side**2 / 2**20
 
-    def peak_with(name: str, image: Image.Image, **options) -> float:
+    def folder_of(name: str, image: Image.Image, **options) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         image.save(folder / name, **options)
-        return peak_mebibytes(folder)
+        return folder
 
-    small = peak_with("small.png", Image.new("RGBA", (8, 8)))
-    png = peak_with("large.png", Image.new("RGBA", (side, side)), compress_level=1)
-    jpeg = peak_with("large.jpg", Image.new("RGB", (side, side)))
+    # a peak includes those before it, so the one that may need most is last
+    small, jpeg, png = peaks_in_mebibytes(
+        folder_of("small.png", Image.new("RGBA", (8, 8))),
+        folder_of("large.jpg", Image.new("RGB", (side, side))),
+        folder_of("large.png", Image.new("RGBA", (side, side)), compress_level=1),
+    )
     assert png - small < 1.3 * decoded
     assert jpeg - small < 0.2 * decoded
-
-
-def test_the_command_says_how_many_were_skipped_and_why(tmp_path):
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    whole = image_file(0, "JPEG", side=64)
-    names = {"a": whole, "b": whole, "c": whole[:-20], "d": image_file(1, "JPEG", side=8)}
-    for name, content in names.items():
-        (folder / f"{name}.jpg").write_bytes(content)
-    done = run("lediflow.prepare", f"source={folder}", f"output={tmp_path}/out", "size=16")
-    assert done.status == 0
-    assert "prepared: 1 images of 16 x 16" in done.output
-    assert "skipped: 3 (1 duplicate, 1 too small, 1 unreadable)" in done.output
-    lines = (tmp_path / "out/rejected.jsonl").read_text().splitlines()
-    reasons = {about["image"]: about["reason"] for about in map(json.loads, lines)}
-    assert reasons["b.jpg"] == "duplicate: of a.jpg"
-    assert reasons["c.jpg"].startswith("unreadable: image file is truncated")
-    assert len(ShardIndex.load(tmp_path / "out")) == 1
