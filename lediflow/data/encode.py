@@ -36,12 +36,12 @@ from lediflow.data.latents import (
     channel_statistics,
     check_latents,
     check_range,
-    filled,
     from_json,
     measure,
     merged,
     npy_bytes,
     packed,
+    padded,
     to_json,
 )
 from lediflow.data.shards.build import Part, ShardBuild, write_part
@@ -185,7 +185,7 @@ class ShardEncoder:
     def _latents(self, images: Images) -> Latents:
         if not self.is_compiled:
             return self.codec.encode(images)
-        latents = self._compiled(filled(images, self.batch_size))
+        latents = self._compiled(padded(images, self.batch_size))
         return latents.map(lambda half: half[: len(images)])
 
     @cached_property

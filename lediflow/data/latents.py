@@ -77,7 +77,7 @@ def npy_bytes(views: Sequence[Shaped[np.ndarray, "channels height width"]]) -> b
     return buffer.getvalue()
 
 
-def filled(images: Images, count: int) -> Images:
+def padded(images: Images, count: int) -> Images:
     """Pad a batch to `count` images by repeating the last one, so that compiled code sees one shape."""
     missing = count - len(images)
     return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])]) if missing else images
@@ -190,7 +190,7 @@ def check_latents(
     check = summary(errors, images.keys(chosen))
     write_json(folder / "check.json", vars(check))
     with whole_or_absent(folder / "check.png") as stream:
-        drawn(*pair(images, latents, codec, chosen[:SHOWN], device)).save(stream, "PNG")
+        comparison_picture(*pair(images, latents, codec, chosen[:SHOWN], device)).save(stream, "PNG")
     return check
 
 
@@ -226,7 +226,7 @@ def summary(errors: list[float], keys: list[str]) -> Check:
     )
 
 
-def drawn(originals: Bytes, decoded: Bytes) -> Image.Image:
+def comparison_picture(originals: Bytes, decoded: Bytes) -> Image.Image:
     """A row of originals above a row of their reconstructions."""
     rows = rearrange([originals, decoded], "row b c h w -> (row h) (b w) c")
     pixels = rows.numpy()

@@ -33,7 +33,7 @@ from lediflow.data.shards.build import Part, ShardBuild
 from lediflow.data.shards.index import INDEX_NAME, ShardIndex, read_array
 from lediflow.data.sources import Listing, Opened, Source, list_images
 from lediflow.data.sources.labels import found_classes
-from lediflow.data.sources.names import counted, kind_of, shown
+from lediflow.data.sources.names import counted, kind_of, printable
 from lediflow.data.sources.protocol import Identity
 from lediflow.data.workers import Progress
 from lediflow.disk import whole_or_absent, write_json
@@ -93,16 +93,16 @@ def duplicates_note(listing: Listing, duplicates: dict[int, int]) -> str:
     classes, labels = listing.classes, listing.labels
     if not classes:
         return ""
-    torn = [
+    mismatched = [
         (number, first) for number, first in sorted(duplicates.items()) if labels[number] != labels[first]
     ]
-    if not torn:
+    if not mismatched:
         return ""
-    number, first = torn[0]
+    number, first = mismatched[0]
     return (
-        f"{len(torn):,} of the duplicates have another class than the first picture of their content, which is kept: "
-        f"{shown(listing.images[number].name)} ({shown(classes[labels[number]])}) is "
-        f"{shown(listing.images[first].name)} ({shown(classes[labels[first]])})"
+        f"{len(mismatched):,} of the duplicates have another class than the first picture of their content, which is "
+        f"kept: {printable(listing.images[number].name)} ({printable(classes[labels[number]])}) is "
+        f"{printable(listing.images[first].name)} ({printable(classes[labels[first]])})"
     )
 
 
@@ -157,7 +157,9 @@ def edited_images(
 def describe_edits(names: Sequence[str], images: int) -> str:
     """Such as `2 of the 50 pictures were edited since, the first is a.png`."""
     were = "was" if len(names) == 1 else "were"
-    return f"{len(names):,} of the {images:,} pictures {were} edited since, the first is {shown(names[0])}"
+    return (
+        f"{len(names):,} of the {images:,} pictures {were} edited since, the first is {printable(names[0])}"
+    )
 
 
 class Report(Protocol):

@@ -22,7 +22,7 @@ from lediflow.data.photograph import PIXEL_RULE, holds_several, rgb_pixels
 from lediflow.data.pixels import UnusableImageError
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.sources import Entry, Listing, Source, SourceError, list_images, open_source
-from lediflow.data.sources.names import shown
+from lediflow.data.sources.names import printable
 from lediflow.data.sources.opening import reading_explained
 from lediflow.data.streams.batch import each_once
 from lediflow.errors import UserError
@@ -128,7 +128,7 @@ class FolderImages:
         pixels = self.pixels(entry)
         if pixels.shape[:2] != (self.size, self.size):
             height, width = pixels.shape[:2]
-            first = shown(self.entries[0].name)
+            first = printable(self.entries[0].name)
             raise UserError(
                 f"{self.place(entry)} is {width} x {height}, {first} is {self.size} x {self.size}: pictures of several "
                 "sizes cannot be compared; bring all to one size with the same method"
@@ -153,7 +153,7 @@ class FolderImages:
 
     def place(self, entry: Entry) -> str:
         """A picture's place, for messages."""
-        return f"{self.option}={self.folder}: {shown(entry.name)}"
+        return f"{self.option}={self.folder}: {printable(entry.name)}"
 
     def side_of_first(self) -> int:
         """Side of the first picture in pixels; UserError if it is not square."""
@@ -188,7 +188,9 @@ class FolderImages:
         if self.passed_over:
             said.append(f"{where}: {len(self):,} pictures; passed over {self.passed_over}")
         if self.sequences:
-            names = ", ".join(map(shown, self.sequences[:3])) + (", ..." if len(self.sequences) > 3 else "")
+            names = ", ".join(map(printable, self.sequences[:3])) + (
+                ", ..." if len(self.sequences) > 3 else ""
+            )
             said.append(
                 f"{where}: of files that hold several pictures the first is taken: {len(self.sequences):,} ({names})"
             )

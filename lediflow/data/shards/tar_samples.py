@@ -40,7 +40,7 @@ from lediflow.data.sources.names import (
     is_hidden,
     is_picture_name,
     passed_over,
-    shown,
+    printable,
     stem,
 )
 from lediflow.data.sources.protocol import Label, SourceError
@@ -192,8 +192,9 @@ def chosen_payloads(files: Sequence[str], label_files: Sequence[str]) -> list[st
     for name, part in fields.items():
         if part and counts[part] < len(plain):
             raise SourceError(
-                f"{shown(name)} may be a picture of its own or belong to {shown(group(name))}.*: {counts[part]} of "
-                f"{len(plain)} samples have such a file; rename it without its first dot, or leave it out"
+                f"{printable(name)} may be a picture of its own or belong to {printable(group(name))}.*: "
+                f"{counts[part]} of {len(plain)} samples have such a file; rename it without its first dot, or leave "
+                "it out"
             )
     samples = [name for name in payloads if not fields.get(name)]
     _refuse_two_of_a_stem(samples)
@@ -211,8 +212,8 @@ def _refuse_two_of_a_stem(samples: list[str]) -> None:
     for name in samples:
         if (other := first.setdefault(stem(name), name)) != name:
             raise SourceError(
-                f"{shown(other)} and {shown(name)} are two pictures under one name, and which of them is the sample "
-                "is unclear; leave one kind out, or rename it"
+                f"{printable(other)} and {printable(name)} are two pictures under one name, and which of them is the "
+                "sample is unclear; leave one kind out, or rename it"
             )
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from lediflow.data.sources.names import is_hidden, is_picture_name, plain, shown, stem
+from lediflow.data.sources.names import is_hidden, is_picture_name, plain, printable, stem
 from lediflow.data.sources.protocol import Entry, Label, SourceError
 
 LABEL_COLUMNS = ("label", "class", "cls", "category")
@@ -69,7 +69,7 @@ def class_notes(
 
 def shown_classes(classes: Sequence[str]) -> str:
     """The first few classes, for messages."""
-    names = ", ".join(map(shown, classes[:CLASSES_SHOWN]))
+    names = ", ".join(map(printable, classes[:CLASSES_SHOWN]))
     return names + (", ..." if len(classes) > CLASSES_SHOWN else "")
 
 
@@ -89,7 +89,7 @@ def _no_classes(names: Sequence[str]) -> str:
     contain = "contains a backslash" if len(backslashed) == 1 else "contain backslashes"
     return (
         f"{NO_CLASSES} ({len(backslashed):,} of {len(names):,} names {contain}, which do not separate folders here, "
-        f"the first is {shown(backslashed[0])}; for classes separate folders by /)"
+        f"the first is {printable(backslashed[0])}; for classes separate folders by /)"
     )
 
 
@@ -100,7 +100,7 @@ def label_notes(labels: Sequence[Label]) -> list[str]:
     names = sorted({label for label in labels if isinstance(label, str)})
     if numbers and names:
         notes.append(
-            f"the labels mix numbers and names ({numbers[0]}, {shown(names[0])}): all are taken as names, and are "
+            f"the labels mix numbers and names ({numbers[0]}, {printable(names[0])}): all are taken as names, and are "
             "numbered in their order"
         )
     for name in names:
@@ -114,7 +114,7 @@ def missing_label(names: Sequence[str], labels: Sequence[Label]) -> str:
     missing = [name for name, label in zip(names, labels, strict=True) if label is None]
     have = "has" if len(missing) == 1 else "have"
     return (
-        f"no classes: {len(missing):,} of {len(names):,} images {have} no label, the first is {shown(missing[0])} "
+        f"no classes: {len(missing):,} of {len(names):,} images {have} no label, the first is {printable(missing[0])} "
         "(nothing, nan, lists and negative numbers are no label); for classes every image needs one"
     )
 
@@ -190,9 +190,9 @@ def paired_label(picture: str, partners: Partners, label_of: Callable[[str], Lab
             continue
         if partners.rivals:
             raise SourceError(
-                f"{shown(file)} may be the label of {shown(picture)} or of {_listed(partners.rivals)}: they share "
-                f"their name up to the first dot; give each picture a label file of its own name "
-                f"({shown(stem(picture))}.cls)"
+                f"{printable(file)} may be the label of {printable(picture)} or of {_listed(partners.rivals)}: they "
+                "share their name up to the first dot; give each picture a label file of its own name "
+                f"({printable(stem(picture))}.cls)"
             )
         return label
     return None
@@ -213,7 +213,7 @@ def label_in(name: str, content: bytes) -> Label:
 
 def _plain_label(value: object) -> Label:
     """A label in a .json file; None for lists and objects, and for text that UTF-8 cannot encode."""
-    is_plain = not isinstance(value, list | dict) and shown(str(value)) == str(value)
+    is_plain = not isinstance(value, list | dict) and printable(str(value)) == str(value)
     return as_label(value) if is_plain else None
 
 
@@ -260,4 +260,4 @@ def labelled(entries: Iterable[Entry], read: Callable[[Entry], bytes]) -> Iterat
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(map(shown, names[:3])) + (", ..." if names[3:] else "")
+    return ", ".join(map(printable, names[:3])) + (", ..." if names[3:] else "")

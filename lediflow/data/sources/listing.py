@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from lediflow.data.sources.labels import class_notes, found_classes, numbered, shown_classes
-from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, passed_over, shown
+from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, passed_over, printable
 from lediflow.data.sources.protocol import Entry, Source, SourceError
 
 
@@ -81,5 +81,5 @@ def outside_folders(names: Sequence[str], outside: Sequence[str], folders: Seque
     lie = "lies" if len(outside) == 1 else "lie"
     return (
         f"no classes: {len(outside):,} of {len(names):,} images {lie} beside the folders ({shown_classes(folders)}) "
-        f"instead of in one, the first is {shown(outside[0])}; for classes every image needs a folder"
+        f"instead of in one, the first is {printable(outside[0])}; for classes every image needs a folder"
     )

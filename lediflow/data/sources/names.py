@@ -55,7 +55,7 @@ def kind_of(name: str) -> str:
     return "hidden" if is_hidden(name) else PurePosixPath(name).suffix.lower() or "no extension"
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name for messages: bytes that are not UTF-8, which a terminal may refuse, become escapes."""
     return name.encode(errors="backslashreplace").decode()
 
@@ -84,7 +84,7 @@ class PassedOver:
         total = self.kinds.total()
         more = ", ..." if total > len(self.first) else ""
         files = "1 file" if total == 1 else f"{total:,} files"
-        return f"{files} ({counted(self.kinds)}): {', '.join(map(shown, self.first))}{more}"
+        return f"{files} ({counted(self.kinds)}): {', '.join(map(printable, self.first))}{more}"
 
 
 def passed_over(pictures: Iterable[str], others: Sequence[tuple[str, bool]]) -> PassedOver:

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from lediflow.data.sources.archives import PackedArchive
 from lediflow.data.sources.labels import LABEL_COLUMNS, as_label
-from lediflow.data.sources.names import image_extension, is_picture_name, shown
+from lediflow.data.sources.names import image_extension, is_picture_name, printable
 from lediflow.data.sources.protocol import (
     DirectSource,
     Entry,
@@ -182,10 +182,10 @@ class ImageList(DirectSource):
         is_parquet = self.path.suffix.lower() not in LIST_EXTENSIONS
         for name, *label in self._parquet_rows() if is_parquet else self._csv_rows():
             path, found = Path(name).as_posix(), as_label(label[0]) if label else None
-            if isinstance(found, str) and shown(found) != found:
+            if isinstance(found, str) and printable(found) != found:
                 raise SourceError(
-                    f"source={self.path}: the label {shown(found)} of {shown(path)} is not UTF-8; save the list as "
-                    "UTF-8"
+                    f"source={self.path}: the label {printable(found)} of {printable(path)} is not UTF-8; save the "
+                    "list as UTF-8"
                 )
             yield file_entry(path, self.path.parent / name, found)
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from lediflow.codecs import Latents
 from lediflow.data.augmentation import augmented
-from lediflow.data.latents import filled
+from lediflow.data.latents import padded
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage.retry import LONGEST_PAUSE_SECONDS
 from lediflow.data.streams.batch import (
@@ -247,10 +247,10 @@ class LatentStream(SampleStream):
     def _load(self, positions: Positions) -> StoredBatch:
         places = self.order.samples_at(positions)
         ids = torch.from_numpy(positions)
-        shown = self.quarantine.loaded(self.samples[places], lambda chosen: chosen)
+        usable = self.quarantine.loaded(self.samples[places], lambda chosen: chosen)
         batch = StoredBatch(
             ids=ids,
-            keys=self.reader.keys(shown),
+            keys=self.reader.keys(usable),
             stored=self.posteriors[self._way(ids), torch.from_numpy(places)],
             labels=None,
         )
@@ -292,6 +292,6 @@ class LatentStream(SampleStream):
             images = images.flip(DIMENSIONS["horizontal"])
         if vertical:
             images = images.flip(DIMENSIONS["vertical"])
-        posterior = encode(filled(images, self.micro_batch))
+        posterior = encode(padded(images, self.micro_batch))
         assert posterior.logvar is not None
         return torch.cat((posterior.mean, posterior.logvar), dim=1)[: len(samples)].float().cpu()
