@@ -3,8 +3,8 @@
 from lediflow.errors import UserError
 from lediflow.stages.auxiliary import AUXILIARY
 from lediflow.stages.flow import FLOW
-from lediflow.stages.kind import LossCurve, Place, StageKind
 from lediflow.stages.latent_sampler import LATENT_SAMPLER
+from lediflow.stages.protocol import LossCurve, Place, StageKind
 
 __all__ = ["STAGES", "LossCurve", "Place", "StageKind", "place_of", "stage_kind", "stages_in"]
 

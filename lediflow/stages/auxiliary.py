@@ -31,9 +31,8 @@ from lediflow.models.specs import has_dropout, latent_shape
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded, check_ranges
 from lediflow.stages.bins import Binned, by_channel, by_sigma, some_pixels
-from lediflow.stages.dropout import dropout_keys
-from lediflow.stages.kind import Command, LossCurve, StageKind
-from lediflow.stages.protocol import StageLoss, stage_loss
+from lediflow.stages.draws import dropout_keys
+from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
 
 
 @dataclass(kw_only=True)

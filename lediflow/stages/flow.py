@@ -32,10 +32,8 @@ from lediflow.models.specs import VelocitySpec, has_dropout, latent_shape
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
-from lediflow.stages.dropout import dropout_keys
-from lediflow.stages.kind import Command, LossCurve, StageKind
-from lediflow.stages.latents import draw_latents
-from lediflow.stages.protocol import StageLoss, stage_loss
+from lediflow.stages.draws import draw_latents, dropout_keys
+from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
 
 AUTO = "auto"  # measure the width on the prior and the data when the run begins
 AUTO_SCALE = 3.0  # the value of prior_scale=auto if prior_widening=auto

@@ -18,10 +18,8 @@ from lediflow.flow.path import TimeConfig, draw_times, path_velocity, point_on_p
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import has_dropout
 from lediflow.stages.bins import by_time
-from lediflow.stages.dropout import dropout_keys
-from lediflow.stages.kind import Command, LossCurve, StageKind
-from lediflow.stages.latents import draw_latents
-from lediflow.stages.protocol import StageLoss, stage_loss
+from lediflow.stages.draws import draw_latents, dropout_keys
+from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
 
 
 @dataclass(kw_only=True)

@@ -18,8 +18,8 @@ from lediflow.report.runs import read_run
 from lediflow.report.training import loss_panels
 from lediflow.stages import STAGES, LossCurve, StageKind
 from lediflow.stages.bins import by_time
+from lediflow.stages.draws import draw_latents
 from lediflow.stages.flow import velocity_spec
-from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import stage_loss
 
 

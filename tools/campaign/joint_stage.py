@@ -19,8 +19,8 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.parameters import parameter_groups
+from lediflow.stages.draws import draw_latents
 from lediflow.stages.flow import FlowStage, FlowStageConfig, TrainingStart
-from lediflow.stages.latents import draw_latents
 from lediflow.stages.protocol import StageLoss
 
 FROZEN, JOINT, JOINT_NLL = "frozen", "joint", "joint_nll"

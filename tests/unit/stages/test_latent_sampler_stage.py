@@ -3,8 +3,8 @@
 import torch
 
 from lediflow.flow.path import draw_times
+from lediflow.stages.draws import draw_latents
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
-from lediflow.stages.latents import draw_latents
 
 LATENT = (2, 4, 4)
 

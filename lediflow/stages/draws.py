@@ -1,4 +1,8 @@
-"""Latents of a batch from the frozen encoder; a sample's draw is the same in every stage and on any number of ranks."""
+"""What several stages draw for a batch: latents, and keys of dropout masks.
+
+A draw depends on the seed and on the sample's position in the run: it is the same in every stage, on any number of
+ranks and after any restart, and an image has other draws in each epoch.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from lediflow.data.streams.stream import POSTERIOR
 from lediflow.flow.gaussians import sample
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.nn.shapes import SampleKeys
 
 
 @torch.no_grad()
@@ -26,3 +31,8 @@ def draw_latents(
         posterior.logvar,
         noise.normal(batch.ids, POSTERIOR, tuple(posterior.mean.shape[1:])),
     )
+
+
+def dropout_keys(has_dropout: bool, batch: Batch, noise: SampleNoise) -> dict[str, SampleKeys]:
+    """Keyword arguments with the sample keys for a model with dropout; an empty dict for a model without."""
+    return {"dropout": noise.words(batch.ids, "dropout")} if has_dropout else {}
