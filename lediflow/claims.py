@@ -1,7 +1,8 @@
 """Output folders: a command writes only into a folder that is empty or its own.
 
-A folder is a command's own if it holds a record that the command wrote: samples.json, index.json, lease.json, ... Where
-the record comes last, `claim_folder` leaves a hidden CLAIM first, so that a killed command recognises its folder.
+A folder is a command's own if it holds a record that the command wrote: samples.json, index.json, lease.json, ... If
+the record is written last, `claim_folder` first writes a hidden file CLAIM, so that a command that was killed
+recognises its folder when it runs again.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from lediflow.errors import UserError, disk_errors_explained
 from lediflow.records import object_if_any
 
 CLAIM = ".lediflow.json"
-NAMED = 3  # files that a message names at most
+NAMED = 3  # most files that a message names
 
 
 def visible_names(folder: Path) -> list[str]:
@@ -24,7 +25,7 @@ def visible_names(folder: Path) -> list[str]:
 
 
 def named(names: Sequence[str]) -> str:
-    """The first names as text, and how many more there are."""
+    """The first NAMED names as text, and the number of the others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 

@@ -1,7 +1,7 @@
-"""Files on disks: written whole or not at all, flushed, hashed; disk errors with advice for the user.
+"""Files on disks: written whole or not at all, flushed, hashed.
 
-A file is written beside its final name and renamed, so that a reader meets the old file or the new one, never a part.
-How much more a writer does depends on the file:
+A file is written under a temporary name in the same folder and renamed, so that a reader sees the old file or the new
+one, never a part. The writers differ in what else they guarantee:
 
 whole_or_absent     flushes the content first, has a temporary name of its own on every machine and process, and reports
                     errors as a UserError: what commands write into output folders, several processes at once
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from lediflow.errors import disk_errors_explained
 
 PARTIAL = ".partial"  # how the names of unfinished files end
-ABANDONED_SECONDS = 3600.0  # another machine's unfinished file that rests for so long has no writer
+ABANDONED_SECONDS = 3600.0  # an unfinished file of another machine is abandoned when unchanged for this long
 
 
 def flush(path: Path) -> None:

@@ -2,8 +2,8 @@
 
     count: int = bounded(64, at_least=1)  # how many images
 
-`check_ranges(config)` walks a dataclass and what is nested in it. NaN and infinity are out of range unless a field says
-otherwise, and a list's range holds for each of its entries.
+`check_ranges(config)` checks a dataclass and those nested in it. NaN is always out of range, infinity unless the field
+allows it, and a list's range applies to each of its entries.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lediflow.errors import UserError
 
 KEY = "range"  # in a field's metadata
 LARGEST_SEED = 2**64 - 1  # seeds are words of 64 bits
-LARGEST_INTEGER = 2**63 - 1  # what an int64 tensor holds: for integers without an upper limit of their own
+LARGEST_INTEGER = 2**63 - 1  # of an int64 tensor: the limit of integers that have no upper limit of their own
 
 
 class OutOfRangeError(UserError, ValueError):
@@ -38,7 +38,7 @@ class Range:
     or_infinity: bool = False  # positive infinity is allowed as well
     is_filled: bool = False  # of a list: at least one entry
     is_distinct: bool = False  # of a list: no entry twice
-    entries: int | None = None  # of a list: exactly so many
+    entries: int | None = None  # of a list: its exact length
     or_word: str | None = None  # a word that is allowed instead of a number, such as auto
 
     def holds(self, value: float, is_whole: bool) -> bool:
@@ -113,21 +113,21 @@ def seed_field() -> Any:
 
 
 def range_of(kind: Any, name: str) -> Range | None:
-    """The range of a dataclass's field, None where it has none."""
+    """The range of a dataclass's field; None if it has none."""
     return {field.name: field for field in dataclasses.fields(kind)}[name].metadata.get(KEY)
 
 
 def check_ranges(config: Any, prefix: str = "") -> None:
     """Raise OutOfRangeError for the first number that is out of its range, here or in a nested dataclass or list.
 
-    `prefix` is what stands before the fields' names in the message, such as "data.".
+    `prefix` is put before the fields' names in the message, such as "data.".
     """
     for fault in faults(config, prefix):
         raise OutOfRangeError(fault)
 
 
 def faults(config: Any, prefix: str = "") -> Iterator[str]:
-    """A sentence for each number that is out of its range."""
+    """A message for each number that is out of its range."""
     kind: Any = type(config)
     for name, limits, is_whole in _fields(kind):
         value = getattr(config, name)
@@ -139,7 +139,7 @@ def faults(config: Any, prefix: str = "") -> Iterator[str]:
 
 @cache
 def _fields(kind: Hashable) -> tuple[tuple[str, Range | None, bool], ...]:
-    """(name, range, whether it takes whole numbers alone) of every field."""
+    """(name, range, whether only whole numbers are allowed) for every field."""
     assert isinstance(kind, type) and dataclasses.is_dataclass(kind)
     hints = get_type_hints(kind)
     return tuple(
@@ -176,7 +176,8 @@ def _faults_of(key: str, value: Any, limits: Range, is_whole: bool) -> Iterator[
 
 
 def _fault(key: str, value: Any, limits: Range, is_whole: bool) -> Iterator[str]:
-    if value in (None, "???", limits.or_word):  # not chosen, or a required value that is asked for elsewhere
+    # not set, or a missing required value, which is reported elsewhere
+    if value in (None, "???", limits.or_word):
         return
     if isinstance(value, bool) or not isinstance(value, Real):
         yield f"{key}={value!r} must be a {'whole ' if is_whole else ''}number, {limits}"

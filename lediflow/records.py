@@ -1,6 +1,6 @@
-"""The toolkit's own files, read again: one that is cut, altered or of another version is refused in one sentence.
+"""Reads the toolkit's own JSON files and checks them: a truncated, edited or incompatible file raises a RecordError.
 
-The sentence names the file, the place in it, what was found there and what to do. Values become dataclasses by the
+The message names the file, the place in it, what was found there and what to do. Values become dataclasses by the
 types of their fields.
 """
 
@@ -19,17 +19,17 @@ from lediflow.errors import UserError
 
 SCALARS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 EXPORT_AGAIN = "copy it again, or export the model again: python -m lediflow.checkpoint export RUN"
-UNREADABLE = (ValueError, RecursionError)  # what JSON readers raise for bytes, and for a million brackets
+UNREADABLE = (ValueError, RecursionError)  # errors of JSON readers: for invalid text, and for deep nesting
 
 
 class RecordError(UserError, ValueError):
-    """A file of the toolkit's own cannot be used. A ValueError too, for those who call the library."""
+    """A file that the toolkit wrote cannot be used. Also a ValueError, for callers of the library."""
 
 
 class Record(dict[str, Any]):
-    """An object of a JSON file; a key that it lacks is a RecordError with the file's name.
+    """An object of a JSON file; reading a missing key raises a RecordError that names the file.
 
-    Like any dict it can be made of pairs alone, as dataclasses.asdict and copies do.
+    It can be built from pairs alone, like any dict, as copies and dataclasses.asdict require.
     """
 
     def __init__(self, values: Any = (), place: str = "a record", advice: str = "make it anew") -> None:
@@ -41,15 +41,16 @@ class Record(dict[str, Any]):
 
 
 def read_record(path: Path, advice: str, types: Mapping[str, Any] | None = None) -> Record:
-    """The object of a JSON file. `types` of its values, where they are there: annotations, or a mapping of the same.
+    """The object of a JSON file; `types` gives the types of its values: annotations, or a nested mapping of them.
 
-    Raises RecordError where the file is missing, cannot be read, is no JSON object, or holds values of other types.
+    Keys of `types` may be missing from the file. Raises RecordError if the file is missing, cannot be read, is not a
+    JSON object, or has values of other types.
     """
     return as_record(read_json(path, advice), str(path), advice, types)
 
 
 def as_record(value: Any, place: str, advice: str, types: Mapping[str, Any] | None = None) -> Record:
-    """An object read from JSON as a Record, and the objects in it; checked like `read_record`."""
+    """Convert an object read from JSON, and the objects in it, to Records; checked as by `read_record`."""
     if not isinstance(value, dict):
         raise RecordError(f"{place} holds {shown(value)} where values by name belong; {advice}")
     try:
@@ -60,7 +61,7 @@ def as_record(value: Any, place: str, advice: str, types: Mapping[str, Any] | No
 
 
 def read_json(path: Path, advice: str) -> Any:
-    """The value of a JSON file; RecordError where there is none."""
+    """The value of a JSON file; RecordError if the file cannot be read or is not JSON."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -69,7 +70,7 @@ def read_json(path: Path, advice: str) -> Any:
 
 
 def object_if_any(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of unknown origin; an empty one where there is no file, or no object in it."""
+    """The object in a JSON file of unknown origin; an empty dict if there is no file or no object in it."""
     try:
         found = read_json(path, "")
     except RecordError:
@@ -78,7 +79,7 @@ def object_if_any(path: Path) -> dict[str, Any]:
 
 
 def parse_json(content: str | bytes, place: str, advice: str) -> Any:
-    """The value of a JSON text; RecordError where it is none."""
+    """The value of a JSON text; RecordError, naming `place`, if it is not JSON."""
     try:
         return json.loads(content)
     except UNREADABLE as error:
@@ -87,7 +88,7 @@ def parse_json(content: str | bytes, place: str, advice: str) -> Any:
 
 
 def read_dataclass(kind: type[Any], values: Any, place: str) -> Any:
-    """A dataclass from the values of its fields by name; ValueError with the place of what does not fit."""
+    """Build a dataclass from its fields' values by name; ValueError with the place of the value that does not fit."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{place}: found {shown(values)}; a {kind.__name__} is made of values by name")
     known = {field.name: field for field in fields(kind) if field.init}
@@ -103,7 +104,7 @@ def read_dataclass(kind: type[Any], values: Any, place: str) -> Any:
 
 
 def typed(kind: Any, value: Any, place: str) -> Any:
-    """A value read from JSON as the annotation `kind` says; ValueError with the place where it is another."""
+    """A value read from JSON as the annotation `kind`; ValueError, naming `place`, if it has another type."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return read_dataclass(kind, value, place)  # type: ignore[arg-type]
@@ -124,7 +125,7 @@ def typed(kind: Any, value: Any, place: str) -> Any:
 
 
 def checked_types(values: Mapping[str, Any], types: Mapping[str, Any], place: str) -> None:
-    """Refuse values of other types than these; a mapping of types goes one level down, None passes there."""
+    """ValueError for values of other types; a nested mapping checks the object under its key, which may be None."""
     for name in types.keys() & values.keys():
         kind, value, where = types[name], values[name], f"{place}{name}"
         if not isinstance(kind, Mapping):
@@ -134,18 +135,18 @@ def checked_types(values: Mapping[str, Any], types: Mapping[str, Any], place: st
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Where two records differ, as `size: 16 then, 12 now; ...`; empty where they agree."""
+    """The differences of two records as text, `size: 16 then, 12 now; ...`; empty if there are none."""
     changed = (name for name, value in now.items() if before.get(name) != value)
     return "; ".join(f"{name}: {before.get(name)} then, {now[name]} now" for name in changed)
 
 
 def shown(value: Any) -> str:
-    """A value in a message, however long it is."""
+    """A value for a message, shortened if it is long."""
     return reprlib.repr(value)
 
 
 def one_line(error: Exception, most: int = 300) -> str:
-    """What another library says of a file, in one line."""
+    """The message of another library's error in one line of at most `most` characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= most else f"{text[:most]}..."
 

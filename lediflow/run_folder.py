@@ -1,12 +1,14 @@
-"""The run folder is the run: named by what it is, continued by the same command.
+"""Names of the files in a run folder, and what they say about the run.
+
+The folder is the run: the same command continues it.
 
 config.yaml       resolved configuration         checkpoints/   full states
 prior_width.json  the width that a flow's stage.prior_widening=auto chose
-events.jsonl      what happened, append-only     export/        EMA weights and their configuration
-averages/         stored along the run, to make averages of other lengths from
-samples/          pictures                       results/       numbers with their origin
-heartbeats/       where each rank is             stacks/        of ranks that hung
-lease.json        who is training here           stop           make this file, and the run saves and stops
+events.jsonl      event log, append-only         export/        EMA weights and their configuration
+averages/         stored averages, from which averages of other lengths are computed
+samples/          pictures                       results/       measurements with their origin
+heartbeats/       progress of each rank          stacks/        stack traces of ranks that hung
+lease.json        the session that trains here   stop           create this file: the run saves and stops
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ FACTS: dict[str, Any] = {
     "weights_sha256": str,
 }
 
-# What may be in the folder before a run begins.
+# what the folder may contain before a run begins
 OWN = ("stop", "heartbeats", "stacks", "averages", "samples", "results")
 
 
@@ -88,7 +90,7 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether a training has begun here."""
+        """Whether training has started in this folder."""
         is_begun = self.lease.is_file() or self.events.is_file() or self.is_exported
         return is_begun or any(self.checkpoints.glob("[0-9]" * 12))
 
@@ -97,13 +99,13 @@ class RunFolder:
         return (self.export / "config.json").exists()
 
     def create(self) -> None:
-        """Make the folder. Raises UserError if it cannot be written, or holds files that belong to no run."""
+        """Create the folder. Raises UserError if it cannot be written, or contains files that are not of a run."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not self.is_run:
                 others = [name for name in visible_names(self.root) if name not in OWN]
                 refuse_foreign(self.root, "run", others)
-            # Every rank tries to write, at the same time: a unique hidden name.
+            # all ranks try to write at the same time, so each uses a unique hidden name
             with tempfile.TemporaryFile(dir=self.root, prefix="."):
                 pass
         except OSError as error:

@@ -17,9 +17,9 @@ class DurationUnits(NamedTuple):
     days: float
 
 
-# Of what has passed or is left: after rounding never more than 99 s, 59 min and 47 h.
+# for elapsed and remaining times: after rounding at most 99 s, 59 min and 47 h
 RUNNING = DurationUnits(99.5, 3_570, 171_000)
-# Of what is planned: days from one day on.
+# for planned times: days from one day on
 PLANNED = DurationUnits(120, 3_600, 86_400)
 
 

@@ -1,10 +1,10 @@
-"""TAESD: a tiny autoencoder whose latents are close to Stable Diffusion's scaled latents
-(github.com/madebyollin/taesd, MIT).
+"""TAESD: a tiny autoencoder whose latents are close to Stable Diffusion's scaled latents.
 
 4 channels at an eighth of the side, no log variance. It takes images in [0, 1]. Its weights exist in two forms: the
 original's, one file for each half with the layers' indices as names, and diffusers' `AutoencoderTiny`, one file with
 `encoder.layers.` and `decoder.layers.` before the indices. The original decoder begins with a clamp, which diffusers
 applies outside its layers: there, the decoder's indices are one lower.
+Source: github.com/madebyollin/taesd (MIT).
 """
 
 from collections.abc import Mapping
