@@ -13,9 +13,9 @@ from lediflow.config.composition.compose import conf_folder
 from lediflow.errors import UserError
 from lediflow.models import count_parameters
 from lediflow.models.parameters import parameter_groups
+from lediflow.stages import STAGES
 
 CONF = conf_folder()
-STAGES = ("auxiliary", "flow", "latent_sampler")
 OF_JOBS = ("submit", "pipeline")  # compositions in addition to the commands' own
 
 
