@@ -129,7 +129,7 @@ def chosen(folder: RunFolder, images: int | None) -> Checkpoint:
     if images is None:
         paths_of(folder)
         if (newest := checkpoints.newest()) is None:
-            raise UserError(f"{folder.root} has no whole checkpoint; `verify` says what is wrong with each")
+            raise UserError(f"{folder.root} has no valid checkpoint; `verify` prints the fault of each")
         return newest
     found = {int(path.name): path for path in paths_of(folder)}
     if images not in found:

@@ -32,7 +32,7 @@ class Record(dict[str, Any]):
     It can be built from pairs alone, like any dict, as copies and dataclasses.asdict require.
     """
 
-    def __init__(self, values: Any = (), place: str = "a record", advice: str = "make it anew") -> None:
+    def __init__(self, values: Any = (), place: str = "a record", advice: str = "make it again") -> None:
         super().__init__(values)
         self.place, self.advice = place, advice
 
@@ -83,7 +83,7 @@ def parse_json(content: str | bytes, place: str, advice: str) -> Any:
     try:
         return json.loads(content)
     except UNREADABLE as error:
-        fault = "is empty" if not content.strip() else f"is not whole, or no JSON ({error})"
+        fault = "is empty" if not content.strip() else f"is incomplete, or not JSON ({error})"
         raise RecordError(f"{place} {fault}; {advice}") from error
 
 

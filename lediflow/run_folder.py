@@ -25,7 +25,7 @@ from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.records import EXPORT_AGAIN, Record, RecordError, one_line, read_record
 
-REWRITTEN = "the next start of the training writes it anew"
+REWRITTEN = "the next start of the training writes it again"
 
 # Types of the facts in export/config.json; older releases wrote fewer of them.
 FACTS: dict[str, Any] = {

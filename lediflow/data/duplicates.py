@@ -43,11 +43,11 @@ def known_duplicates(
 
 def kept_duplicates(path: Path) -> dict[int, int]:
     """The duplicates recorded in the file `path`; RecordError if it is missing or damaged."""
-    kept = read_record(path, "delete it, and the same command makes it anew")
+    kept = read_record(path, "delete it, and the same command makes it again")
     try:
         return {int(number): typed(int, first, number) for number, first in kept.items()}
     except ValueError as error:
-        raise RecordError(f"{path} is no list of duplicates ({error})") from error
+        raise RecordError(f"{path} is not a list of duplicates ({error})") from error
 
 
 def find_duplicates(

@@ -32,7 +32,7 @@ from lediflow.data.source_record import (
     SourceRecord,
     checked_notes,
     collected_digests,
-    continue_or_start_anew,
+    continue_or_start_again,
     duplicates_note,
     save_digests,
     silent,
@@ -87,7 +87,7 @@ class Prepared:
     index: ShardIndex
     rejected: dict[str, int]  # reason -> number of images
     is_reused: bool  # the set was already finished
-    # sentences: how many classes there are or why there are none, kinds of images, what was passed over
+    # sentences: how many classes there are or why there are none, kinds of images, which files were skipped
     notes: list[str]
 
 
@@ -107,7 +107,7 @@ def prepare(config: PrepareConfig, report: Report | None = None) -> Prepared:
     try:
         source, listing = _listed(config, build, opened, report)
         record = SourceRecord.of(listing, identity.modified)
-        continue_or_start_anew(build, source, listing, record, workers, report)
+        continue_or_start_again(build, source, listing, record, workers, report)
         duplicates = known_duplicates(
             build.parts_folder / DUPLICATES_NAME, source, listing.images, workers, report("compare")
         )

@@ -55,7 +55,7 @@ class SourceRecord:
 
     modified: str  # hash of the modification times of its files
     listing: str  # hash of the images' names and classes
-    notes: list[str]  # sentences: classes, kinds of images, what was passed over
+    notes: list[str]  # sentences: classes, kinds of images, which files were skipped
     passed_over: dict[str, int]  # kind -> files that were not taken as pictures
 
     @classmethod
@@ -75,16 +75,16 @@ class SourceRecord:
         """The record in a folder; None if it is missing (as in sets of earlier versions) or damaged."""
         path = folder / RECORD_NAME
         try:
-            return read_dataclass(cls, read_record(path, "prepare the set anew"), str(path))
+            return read_dataclass(cls, read_record(path, "prepare the set again"), str(path))
         except ValueError:  # RecordError is one
             return None
 
 
 def listing_notes(listing: Listing) -> list[str]:
-    """Sentences about a listing: classes, kinds of images, what was passed over."""
+    """Sentences about a listing: classes, kinds of images, which files were skipped."""
     kinds = Counter(kind_of(image.name) for image in listing.images)
     several = [f"kinds of images: {counted(kinds)}"] if len(kinds) > 1 else []
-    left = [f"passed over: {listing.passed_over}"] if listing.passed_over else []
+    left = [f"skipped: {listing.passed_over}"] if listing.passed_over else []
     return [*listing.class_notes, *several, *left]
 
 
@@ -198,7 +198,7 @@ def _notes_without_record(index: ShardIndex, identity: Identity) -> list[str]:
     if identity.newest > (Path(index.root) / INDEX_NAME).stat().st_mtime_ns:
         notes.append(
             "the source was modified after these shards were made by an earlier version, which kept no record to "
-            f"compare with; if its pictures were edited, delete {index.root} and prepare it anew"
+            f"compare with; if its pictures were edited, delete {index.root} and prepare it again"
         )
     return notes
 
@@ -224,11 +224,11 @@ def _compare(root: Path, record: SourceRecord, opened: Opened, workers: int, rep
 def _refusal(root: Path, change: str) -> str:
     return (
         f"output={root} was made from this source, but {change}; choose another output, or delete that folder to "
-        "make it anew"
+        "make it again"
     )
 
 
-def continue_or_start_anew(
+def continue_or_start_again(
     build: ShardBuild, source: Source, listing: Listing, record: SourceRecord, workers: int, report: Report
 ) -> None:
     """Keep the shards of an interrupted run unless pictures were edited since, and record the source's state."""
@@ -236,7 +236,7 @@ def continue_or_start_anew(
     if before and before.modified != record.modified:
         log.info("files of the source were modified since the interruption; their contents are compared")
         if change := _changed_since(build, source, listing, before, record, workers, report):
-            log.warning("the shards that an interrupted run made are made anew: %s", change)
+            log.warning("the shards of an interrupted run are made again: %s", change)
             build.forget()
         (build.parts_folder / DUPLICATES_NAME).unlink(missing_ok=True)
     record.save(build.parts_folder)

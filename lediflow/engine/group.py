@@ -214,7 +214,7 @@ class Group:
 
     def _find_culprit(self) -> str:
         """A sentence about the rank that failed, after a connection broke."""
-        silent = "ended without a word (killed, or out of memory?); what started it says more"
+        silent = "ended without a message (killed, or out of memory?); its launcher may have logged more"
         assert self.store is not None
         try:
             if self.store.check([FIRST_FAILURE]):

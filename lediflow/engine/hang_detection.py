@@ -191,7 +191,7 @@ def find_trouble(sights: Sequence[Sight], limits: Limits) -> Trouble | None:
         return None
     who = ", ".join(map(str, behind))
     if len(behind) == len(alive) > 1:
-        return _trouble("stall", behind, f"every rank stands at the same place: {who}")
+        return _trouble("stall", behind, f"every rank is at the same place: {who}")
     longest = max(limits.of(sight.heartbeat) for sight in behind)
     waiting = "; the other ranks wait" if len(alive) > 1 else ""
     return _trouble("stall", behind, f"{who} stays longer than the {longest:.0f} s of its phase{waiting}")

@@ -135,7 +135,7 @@ def read_lease(path: Path) -> LeaseRecord | None:
                 raise error.__cause__ from None
             # perhaps it was read during a renewal
             time.sleep(TORN_SECONDS)
-    raise UnreadableLeaseError(errno.EBADMSG, "it is no lease", str(path))
+    raise UnreadableLeaseError(errno.EBADMSG, "it is not a lease", str(path))
 
 
 def this_machine() -> str:
@@ -273,7 +273,7 @@ class Lease:
     def fence(self) -> None:
         """Raise LeaseLostError unless the lease is held; call it before a write that two starts must not both make."""
         if not self.confirm():
-            raise LeaseLostError(f"{self.path.parent} is no longer this process's to write")
+            raise LeaseLostError(f"{self.path.parent} is no longer held by this process")
 
     def __enter__(self) -> Lease:
         self.descriptor, older = take(self.path, self.record)

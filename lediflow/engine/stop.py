@@ -76,11 +76,11 @@ class StopReason(enum.IntEnum):
     def sentence(self) -> str:
         """The reason in words, for messages and the job's records."""
         return {
-            "NONE": "nobody asked for a stop",
+            "NONE": "no stop was requested",
             "WALL_TIME": "the wall time is near",
             "SIGNAL": "a signal asked for a stop",
             "STOP_FILE": "the stop file asked for a stop",
-            "LEASE_LOST": "the run folder is no longer this start's to write",
+            "LEASE_LOST": "the run folder is no longer held by this session",
         }[self.name]
 
 
@@ -255,7 +255,9 @@ def _slurm_end(env: Mapping[str, str]) -> list[float]:
     try:
         return [float(found)]
     except ValueError:
-        log.warning("SLURM_JOB_END_TIME=%s is no time; set stop.wall_minutes to stop before the limit", found)
+        log.warning(
+            "SLURM_JOB_END_TIME=%s is not a time; set stop.wall_minutes to stop before the limit", found
+        )
         return []
 
 

@@ -51,7 +51,7 @@ class Timings:
         self.began = self.clock()
 
     def restart_step(self) -> None:
-        """Begin the current step anew: time spent between two steps counts for neither."""
+        """Restart the measurement of the current step: the time between two steps is not counted."""
         self.parts, self.began = {}, self.clock()
 
     @contextmanager

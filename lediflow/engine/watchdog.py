@@ -124,7 +124,7 @@ class Watchdog:
             except OSError as error:
                 if not is_reported:
                     log.warning(
-                        "heartbeats cannot be written to %s (%s); training goes on", self.folder, error
+                        "heartbeats cannot be written to %s (%s); training continues", self.folder, error
                     )
                 is_reported = True
             self.is_over.wait(self.limits.every_seconds)

@@ -178,15 +178,15 @@ class FolderImages:
         return total.hexdigest()
 
     def account(self) -> dict[str, Any]:
-        """Numbers of pictures used and passed over, for the results."""
+        """Numbers of pictures used and skipped, for the results."""
         kinds = dict(self.passed_over.kinds)
         return {"images": len(self), "passed_over": kinds, "first_of_several": len(self.sequences)}
 
     def notes(self) -> list[str]:
-        """Messages about pictures that were passed over or used in part; may be empty."""
+        """Messages about pictures that were skipped or used in part; may be empty."""
         said, where = [], f"{self.option}={self.folder}"
         if self.passed_over:
-            said.append(f"{where}: {len(self):,} pictures; passed over {self.passed_over}")
+            said.append(f"{where}: {len(self):,} pictures; skipped {self.passed_over}")
         if self.sequences:
             names = ", ".join(map(printable, self.sequences[:3])) + (
                 ", ..." if len(self.sequences) > 3 else ""

@@ -54,7 +54,7 @@ def refuse_other_file(path: Path) -> None:
         with path.open("rb") as stream:
             if stream.read(len(BEGINNING)) != BEGINNING.encode():
                 raise UserError(
-                    f"--output={path} exists and is no report of this command; choose another name"
+                    f"--output={path} exists and is not a report of this command; choose another name"
                 )
 
 

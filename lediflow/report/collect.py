@@ -139,7 +139,7 @@ def read_sample(path: Path) -> Picture:
         return np.asarray(Image.open(path))
     except (OSError, ValueError, SyntaxError) as error:
         raise RecordError(
-            f"{path} is no picture ({error}); delete its folder and sample again: python -m lediflow.sample"
+            f"{path} is not a picture ({error}); delete its folder and sample again: python -m lediflow.sample"
         ) from error
 
 

@@ -79,7 +79,9 @@ class CompositeTracker:
             except Exception as error:
                 with contextlib.suppress(ValueError):  # another thread may have dropped it already
                     self.views.remove(view)
-                log.warning("%s stopped listening (%s); the event log goes on", type(view).__name__, error)
+                log.warning(
+                    "%s failed (%s) and is dropped; the event log continues", type(view).__name__, error
+                )
 
 
 class FencedTracker:

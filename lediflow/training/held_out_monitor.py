@@ -85,7 +85,7 @@ class HeldOutMonitor:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue the history of a checkpoint.
 
-        It begins anew where the held-out samples differ, or where the checkpoint lacks the best weights.
+        It starts again if the held-out samples differ, or if the checkpoint lacks the best weights.
         """
         found = checkpoint.progress.get("held_out")
         known = HeldOut.from_state(found) if found else HeldOut(self.history.samples)

@@ -130,9 +130,9 @@ class Saving:
     def _describe_last_saved(self) -> str:
         saved = self.engine.group.broadcast(self.last_saved)
         return (
-            "no whole checkpoint is there"
+            "there is no valid checkpoint"
             if saved is None
-            else f"the last whole checkpoint is at {saved} images"
+            else f"the last valid checkpoint is at {saved} images"
         )
 
     def _conclude(self, outcome: Saved | Failed | None) -> None:
@@ -150,7 +150,7 @@ class Saving:
             )
             return
         log.error(
-            "NOT SAVED at %d images: %s. Training goes on, the checkpoint before stays; next try in %.0f s",
+            "NOT SAVED at %d images: %s. Training continues, the previous checkpoint is kept; next attempt in %.0f s",
             pending.images_seen,
             outcome.reason,
             self.pause,

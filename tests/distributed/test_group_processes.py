@@ -50,7 +50,7 @@ def test_a_killed_rank_ends_the_others_with_a_message(forks, victim, culprit):
     finished = forks.run_on_ranks(2, "harness.group_rank", "killed", victim)
     assert finished[victim].status == -9
     assert finished[1 - victim].status == 1
-    assert f"RankFailedError: {culprit} ended without a word" in finished[1 - victim].output
+    assert f"RankFailedError: {culprit} ended without a message" in finished[1 - victim].output
 
 
 def test_under_torchrun_a_failure_does_not_affect_the_next_section():

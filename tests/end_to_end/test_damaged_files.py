@@ -182,7 +182,10 @@ def test_pictures_with_a_damaged_record_are_not_measured(spoil, option, trained,
     ("output", "fault"),
     [
         (lambda tmp: tmp, "is a folder; give the name of a file in it"),
-        (lambda tmp: tmp / "file" / "report.html", "something stands where a file or folder is to be made"),
+        (
+            lambda tmp: tmp / "file" / "report.html",
+            "something exists where a file or folder is to be created",
+        ),
         (lambda tmp: "/dev/full", "No space left on device; free some space there"),
     ],
     ids=["folder", "below a file", "full"],

@@ -54,7 +54,7 @@ def test_a_folder_with_foreign_files_is_refused_and_unchanged(trained, theirs, n
     before = content(theirs)
     said = invoke(*(str(word).format(theirs) for word in COMMANDS[name](trained)))
     assert said.status == 2 and str(theirs) in said.err
-    assert "is not empty" in said.err or "is no report" in said.err
+    assert "is not empty" in said.err or "is not a report" in said.err
     assert content(theirs) == before
 
 

@@ -109,7 +109,7 @@ def test_an_average_of_a_stored_width_is_the_one_that_was_kept(run, tmp_path):
     ("arguments", "words"),
     [
         (["export", "--images", "97"], "there is no checkpoint at 97 images; choose one of 96, 192"),
-        (["export", "--ema", "0.5"], "must lie between 0 and"),
+        (["export", "--ema", "0.5"], "must be between 0 and"),
     ],
 )
 def test_impossible_requests_are_refused_with_possible_ones(trained, arguments, words):

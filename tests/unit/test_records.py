@@ -11,9 +11,9 @@ from lediflow.records import Record, RecordError, as_record, read_dataclass, rea
 SPOILT = {
     "empty": (b"", "is empty"),
     "blank": (b" \n", "is empty"),
-    "cut": (b'{"stage": "fl', "is not whole, or no JSON"),
-    "binary": (bytes(range(256)), "is not whole, or no JSON"),
-    "deep": (b"[" * 100_000, "is not whole, or no JSON"),
+    "cut": (b'{"stage": "fl', "is incomplete, or not JSON"),
+    "binary": (bytes(range(256)), "is incomplete, or not JSON"),
+    "deep": (b"[" * 100_000, "is incomplete, or not JSON"),
     "list": (b"[1, 2]", r"holds \[1, 2\] where values by name belong"),
     "number": (b"7", "holds 7 where values by name belong"),
     "type": (b'{"stage": 7}', "stage: found 7, not text"),

@@ -111,7 +111,7 @@ def wait_for(ids: Sequence[str]) -> None:
             is_answered = True
         except slurm.SlurmError as error:
             if is_answered:
-                log.warning("%s; the jobs go on; still waiting for them", error)
+                log.warning("%s; the jobs continue; still waiting for them", error)
             is_answered = False
         time.sleep(LOOK_EVERY_SECONDS)
 

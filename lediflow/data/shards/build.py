@@ -228,13 +228,13 @@ class ShardBuild:
         if changed := changes(before, now):
             raise UserError(
                 f"output={self.root} holds shards of another command ({changed}); "
-                "choose another output, or delete that folder to make it anew"
+                "choose another output, or delete that folder to make the set again"
             )
 
 
 def _record_or_none(path: Path) -> Any:
     try:
-        return read_record(path, f"delete {path.parent.parent}, and the same command makes it anew")
+        return read_record(path, f"delete {path.parent.parent}, and the same command makes it again")
     except RecordError:
         if path.exists():
             raise

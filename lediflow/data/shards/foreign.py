@@ -114,7 +114,7 @@ def _times(paths: list[Path]) -> dict[str, int]:
 
 
 def index_tars(root: Path) -> ShardIndex:
-    """Index every .tar of a folder; log what is passed over and which classes there are."""
+    """Index every .tar of a folder; log which files are skipped and which classes there are."""
     paths, home = tars_of(root), index_home(root)
     times, is_again = _times(paths), (home / INDEX_NAME).exists()
     why = "they changed since they were indexed, so each is read again" if is_again else "each is read once"
@@ -130,7 +130,7 @@ def index_tars(root: Path) -> ShardIndex:
         )
     labels, classes = _numbered_labels(found)
     if left:
-        log.warning("passed over in %s: %s", root, left)
+        log.warning("skipped in %s: %s", root, left)
     table = np.zeros(len(labels), dtype=ROW)
     table["key"], table["label"] = np.arange(len(labels)), labels
     for column, values in zip(("offset", "length", "crc32"), zip(*_places(found), strict=True), strict=True):

@@ -27,7 +27,7 @@ MAKE_THEM = "make them: python -m lediflow.prepare"
 INDEX_NAME = "index.json"
 TABLE_NAME = "index.offsets.npy"
 NAMES_NAME = "index.names.npy"
-AGAIN = "copy the folder again, or delete it and make it anew"
+AGAIN = "copy the folder again, or delete it and make it again"
 KINDS, MODES, DTYPES = ("images", "latents"), ("rgb", "grey"), ("uint8", "float16", "float32")
 PARTS_NAME = ".parts"  # folder of a set under construction
 ROW = np.dtype([("key", "<i8"), ("offset", "<i8"), ("length", "<u4"), ("label", "<i4"), ("crc32", "<u4")])
@@ -155,7 +155,7 @@ class ShardIndex:
         contents, shards, samples = _described(root, content)
         table = _loaded(root, TABLE_NAME, load)
         if table.dtype != ROW or table.ndim != 1:
-            raise RecordError(f"{root}/{TABLE_NAME} is no table of samples; {AGAIN}")
+            raise RecordError(f"{root}/{TABLE_NAME} is not a table of samples; {AGAIN}")
         names = _loaded(root, NAMES_NAME, load) if contents.has_names else None
         lengths = {INDEX_NAME: samples, TABLE_NAME: len(table)} | (
             {} if names is None else {NAMES_NAME: len(names)}
@@ -243,7 +243,7 @@ def _check_sizes(root: Path, shards: list[ShardFile]) -> None:
         if found != shard.bytes:
             raise UserError(
                 f"{path} has {found} bytes, the index says {shard.bytes}; "
-                "the copy is not complete: copy the folder again or make it anew"
+                "the copy is not complete: copy the folder again or make the set again"
             )
 
 
@@ -253,7 +253,7 @@ def verified(index: ShardIndex) -> str:
     if damaged:
         raise UserError(
             f"{len(damaged)} of the {len(index.shards)} shards of {index.root} differ from what was written: "
-            f"{', '.join(damaged)}; copy them again, or delete the folder and make it anew"
+            f"{', '.join(damaged)}; copy them again, or delete the folder and make the set again"
         )
     return f"verified: all {len(index.shards)} shards have the SHA-256 that {INDEX_NAME} gives"
 

@@ -189,7 +189,7 @@ def _member_name(item: zipfile.ZipInfo) -> str:
 def _zip_header(stream: BinaryIO) -> LocalHeader:
     content = stream.read(LOCAL_HEADER.size)
     if len(content) < LOCAL_HEADER.size or not content.startswith(ZIP_SIGNATURE):
-        raise OSError("the archive's directory points to something that is no file")
+        raise OSError("the archive's directory points to something that is not a file")
     return LocalHeader(*LOCAL_HEADER.unpack(content))
 
 

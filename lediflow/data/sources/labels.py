@@ -26,7 +26,7 @@ LABEL_COLUMNS = ("label", "class", "cls", "category")
 MOST_NUMBERS = 100_000  # larger numbers are treated as names, such as dates
 WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
 CLASSES_SHOWN = 5
-NO_CLASSES = "no classes: no image has a label, and none lies in a folder of its class"
+NO_CLASSES = "no classes: no image has a label, and none is in a folder of its class"
 LIKE_NOTHING = ("none", "null", "na", "n/a", "<na>", "-")  # what programs may write for a missing label
 LABEL_EXTENSIONS = (".cls", ".json")  # in order of precedence
 
@@ -105,7 +105,7 @@ def label_notes(labels: Sequence[Label]) -> list[str]:
         )
     for name in names:
         if name.lower() in LIKE_NOTHING:
-            notes.append(f"one class is called {name}: if that stands for no label, leave the label empty")
+            notes.append(f"one class is called {name}: if this means no label, leave the label empty")
     return notes
 
 
@@ -115,7 +115,7 @@ def missing_label(names: Sequence[str], labels: Sequence[Label]) -> str:
     have = "has" if len(missing) == 1 else "have"
     return (
         f"no classes: {len(missing):,} of {len(names):,} images {have} no label, the first is {printable(missing[0])} "
-        "(nothing, nan, lists and negative numbers are no label); for classes every image needs one"
+        "(empty values, nan, lists and negative numbers are not labels); for classes every image needs one"
     )
 
 

@@ -28,7 +28,7 @@ class Listing(NamedTuple):
 
 
 def list_images(source: Source, known: Collection[str] = ()) -> Listing:
-    """Every image of a source with its class; files named in `known` do not count as passed over."""
+    """Every image of a source with its class; files named in `known` do not count as skipped."""
     images: list[Entry] = []
     others: list[Entry] = []
     for entry in source.entries():
@@ -78,8 +78,8 @@ def _nothing_found(left: PassedOver) -> str:
 
 def outside_folders(names: Sequence[str], outside: Sequence[str], folders: Sequence[str]) -> str:
     """The sentence for a source where some images lie outside the class folders."""
-    lie = "lies" if len(outside) == 1 else "lie"
+    verb = "is" if len(outside) == 1 else "are"
     return (
-        f"no classes: {len(outside):,} of {len(names):,} images {lie} beside the folders ({shown_classes(folders)}) "
+        f"no classes: {len(outside):,} of {len(names):,} images {verb} next to the folders ({shown_classes(folders)}) "
         f"instead of in one, the first is {printable(outside[0])}; for classes every image needs a folder"
     )

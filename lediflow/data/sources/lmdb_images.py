@@ -1,7 +1,7 @@
 """Photographs in an LMDB: key -> content of an image file, as written by LSUN and StyleGAN's tools.
 
 This is the only module that imports lmdb. An entry's name is its key, with the image's extension if the key has none.
-Values that are not images, such as a stored length, are passed over. The file is mapped anew for each read, which takes
+Values that are not images, such as a stored length, are skipped. The file is mapped again for each read, which takes
 60 us: pages of a file that stays mapped count as this process's memory.
 """
 

@@ -1,6 +1,6 @@
 """Which files are pictures: the one rule for prepare, evaluate and tars that are read in place.
 
-A picture has one of the extensions below, in upper or lower case, and is not hidden. All other files are passed over;
+A picture has one of the extensions below, in upper or lower case, and is not hidden. All other files are skipped;
 they are counted by kind, so that commands can name them. `image_extension` recognises an image by its first bytes, for
 sources whose entries have no file names.
 """

@@ -2,7 +2,7 @@
 
 Stored averages are one file each, `averages/<images seen, 12 digits>.safetensors`: whole tensors in float16 by role and
 name, with the SHA-256 of their bytes in the metadata. They are written with checkpoints and never removed. The metadata
-also name the history that they belong to: a run that began anew in the same folder uses nothing of the one before.
+also name the history that they belong to: a run restarted in the same folder uses none of the previous one.
 Averages of any width are made from them afterwards (ema.py has the fit).
 """
 
@@ -138,7 +138,7 @@ def averaged_afterwards(checkpoint: Checkpoint, snapshots: Snapshots, sigma_rel:
     UserError for a width out of range, or where the run stored no averages.
     """
     if not 0 < sigma_rel < WIDEST:
-        raise UserError(f"sigma_rel {sigma_rel} must lie between 0 and {WIDEST}")
+        raise UserError(f"sigma_rel {sigma_rel} must be between 0 and {WIDEST}")
     stored = stored_averages(checkpoint, snapshots)
     if not stored:
         raise UserError(

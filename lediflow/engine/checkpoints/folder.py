@@ -27,7 +27,7 @@ from lediflow.records import UNREADABLE, read_record
 
 log = logging.getLogger(__name__)
 
-AGAIN = "remove this checkpoint: a run continues from the newest whole one"
+AGAIN = "remove this checkpoint: a run continues from the newest valid one"
 PROGRESS_TYPES = {
     "images_seen": int,
     "stream": dict[str, Any],
@@ -203,5 +203,5 @@ def _wrong_state(path: Path) -> str | None:
     try:
         SlicedState(sorted(path.glob("slice-*.safetensors")))
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        return f"its slices are no state ({error})"
+        return f"its slices are not a state ({error})"
     return None

@@ -12,7 +12,7 @@ from lediflow.errors import UserError
     ("content", "fault"),
     [
         ("", "is empty"),
-        ('{"name": "a', "is not whole, or no JSON"),
+        ('{"name": "a', "is incomplete, or not JSON"),
         ("[1]", "where values by name belong"),
         ("{}", "JobRecord without name, command, run"),
         (
@@ -126,5 +126,5 @@ def test_a_record_is_not_written_into_a_folder_with_foreign_files(tmp_path):
 
 def test_a_job_folder_that_cannot_be_made_is_refused_with_advice(tmp_path):
     (tmp_path / "jobs").touch()
-    with pytest.raises(UserError, match=r"a file stands where a folder is needed"):
+    with pytest.raises(UserError, match=r"a file exists where a folder is needed"):
         JobFolder(tmp_path / "jobs/a").write(JobRecord(name="a", command=["x"], run="/r"))

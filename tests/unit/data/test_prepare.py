@@ -189,7 +189,7 @@ def test_a_full_disk_leaves_no_partial_file_and_says_what_to_do(pictures, tmp_pa
 
 def test_an_output_below_a_file_is_refused(pictures, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*; a file stands where a folder is needed"):
+    with pytest.raises(UserError, match=r"cannot write .*; a file exists where a folder is needed"):
         prepare(config(pictures, tmp_path / "file/out"))
 
 

@@ -180,13 +180,13 @@ def test_a_set_of_an_earlier_version_is_reused_with_a_warning_if_the_source_is_n
     again = made(plain)
     assert again.is_reused
     assert again.notes[0] == "2 classes (0, 1)"
-    assert any("prepare it anew" in note for note in again.notes) == is_doubted
+    assert any("prepare it again" in note for note in again.notes) == is_doubted
 
 
 def test_reported_facts_are_stored_and_reported_again(plain):
     (plain.root / "pictures/0/notes.rst").write_text("x")
     first, again = made(plain), made(plain)
-    assert first.notes == again.notes == ["2 classes (0, 1)", "passed over: 1 file (1 .rst): 0/notes.rst"]
+    assert first.notes == again.notes == ["2 classes (0, 1)", "skipped: 1 file (1 .rst): 0/notes.rst"]
     record = json.loads((plain.root / "out" / RECORD_NAME).read_text())
     assert (record["notes"], record["passed_over"]) == (first.notes, {".rst": 1})
 

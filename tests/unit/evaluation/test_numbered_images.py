@@ -109,8 +109,7 @@ def test_skipped_files_are_counted_and_named(tmp_path):
     assert images.account() == {"images": 2, "passed_over": {"hidden": 1, ".txt": 1}, "first_of_several": 0}
     (note,) = images.notes()
     assert (
-        note
-        == f"images={tmp_path}: 2 pictures; passed over 2 files (1 hidden, 1 .txt): .hidden.png, notes.txt"
+        note == f"images={tmp_path}: 2 pictures; skipped 2 files (1 hidden, 1 .txt): .hidden.png, notes.txt"
     )
 
 

@@ -281,7 +281,7 @@ def test_attention_that_this_hourglass_lacks_is_refused(kind):
         (None, r"metadata with \[\]: levels and mapping network are missing; give k-diffusion's"),
         (
             {"levels": "[", "mapping": "{}"},
-            "metadata, levels is not whole, or no JSON .*; give k-diffusion's",
+            "metadata, levels is incomplete, or not JSON .*; give k-diffusion's",
         ),
         ({"levels": "3", "mapping": "{}", "patch_size": "4"}, "metadata, levels: found 3; give a list"),
         ({"config": "[]"}, r"metadata, config: found \[\]; give k-diffusion's configuration"),

@@ -165,7 +165,7 @@ def test_two_commands_at_once_are_refused(tmp_path):
 
 def test_a_damaged_record_is_refused_with_a_sentence(tmp_path):
     (tmp_path / RECORD).write_text('{"count": 4')
-    with pytest.raises(UserError, match=r"samples.json is not whole, or no JSON .*; remove it"):
+    with pytest.raises(UserError, match=r"samples.json is incomplete, or not JSON .*; remove it"):
         draw(tmp_path)
 
 

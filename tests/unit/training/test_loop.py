@@ -181,7 +181,7 @@ def test_a_write_error_is_explained_after_some_attempts(tmp_path):
     pauses = []
     run.saving.sleep = pauses.append
     with pytest.raises(
-        UserError, match=r"at 40 images could not be saved in 5 tries \(Not a directory.*no whole checkpoint"
+        UserError, match=r"at 40 images could not be saved in 5 tries \(Not a directory.*no valid checkpoint"
     ):
         train(run)
     assert len(pauses) == 4

@@ -113,15 +113,17 @@ def table(**labels: str) -> dict[str, bytes]:
     return {"list.csv": f"path,label\n{rows}".encode()}
 
 
-NO_LABEL = r"no classes: 1 of 2 images has no label, the first is b\.png \(nothing, nan, lists and negative"
+NO_LABEL = (
+    r"no classes: 1 of 2 images has no label, the first is b\.png \(empty values, nan, lists and negative"
+)
 NOTES = {
     "folders": (files("a/1.png", "b/1.png"), r"2 classes \(a, b\)$"),
     "a folder called nan": (files("nan/1.png", "cat/1.png", "None/1.png"), r"3 classes \(None, cat, nan\)$"),
     "one picture beside them": (
         files("a/1.png", "b/1.png", "stray.png"),
-        r"no classes: 1 of 3 images lies beside the folders \(a, b\) instead of in one, the first is stray\.png;",
+        r"no classes: 1 of 3 images is next to the folders \(a, b\) instead of in one, the first is stray\.png;",
     ),
-    "no folders": (files("1.png", "2.png"), "no classes: no image has a label, and none lies in a folder"),
+    "no folders": (files("1.png", "2.png"), "no classes: no image has a label, and none is in a folder"),
     "an empty label": (table(a="cat", b=""), NO_LABEL),
     "nan among names": (table(a="cat", b="nan"), NO_LABEL),
     "a negative number": (table(a="1", b="-1"), NO_LABEL),
@@ -132,7 +134,7 @@ NOTES = {
     ),
     "null among names": (
         table(a="null", b="cat"),
-        r"2 classes \(cat, null\)\none class is called null: if that",
+        r"2 classes \(cat, null\)\none class is called null: if this means",
     ),
     "many": (files(*(f"{n}/1.png" for n in range(9))), r"9 classes \(0, 1, 2, 3, 4, \.\.\.\)$"),
 }

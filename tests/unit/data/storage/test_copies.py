@@ -158,5 +158,5 @@ def test_a_limit_below_the_largest_shard_is_refused(folder, tmp_path):
 
 def test_a_cache_that_cannot_be_made_is_explained(folder, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write .*cache.*; check|stands where a folder is needed"):
+    with pytest.raises(UserError, match=r"cannot write .*cache.*; check|exists where a folder is needed"):
         cached(folder, tmp_path)

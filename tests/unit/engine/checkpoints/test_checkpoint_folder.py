@@ -138,17 +138,17 @@ DAMAGES = {
     "no folder": (shutil.rmtree, "manifest.json cannot be read"),
     "a truncated slice, signed": (
         lambda path: resigned(path, FIRST, truncate),
-        "its slices are no state",
+        "its slices are not a state",
     ),
     "an export in place of a slice, signed": (
         lambda path: resigned(path, FIRST, lambda file: write_tensors(file, {}, {})),
-        "its slices are no state",
+        "its slices are not a state",
     ),
     "a slice of places without names, signed": (
         lambda path: resigned(
             path, FIRST, lambda file: write_tensors(file, {}, {"extents": "[]", "steps": "5"})
         ),
-        "its slices are no state",
+        "its slices are not a state",
     ),
     "one slice twice, signed": (
         lambda path: resigned(path, slice_name(1, RANKS), lambda file: shutil.copy(path / FIRST, file)),
