@@ -66,7 +66,7 @@ def run(config: DictConfig) -> None:
                 stop.deadline = find_deadline(command.stop, os.environ, started)
             options = OmegaConf.to_yaml(config, resolve=True)
             training = build_run(command, inputs, ranks, stop, lease)
-            reason = trained(training, command, inputs, lease, options)
+            reason = train_and_export(training, command, inputs, lease, options)
         if reason is StopReason.NONE:
             stop.consume()
         else:
@@ -81,10 +81,10 @@ def print_dry_run(config: DictConfig, ranks: Ranks) -> None:
         print(dry_run(command, ranks.world_size))
 
 
-def trained(
+def train_and_export(
     training: Training, command: TrainCommand, inputs: Inputs, lease: Lease | NoLease, options: str
 ) -> StopReason:
-    """Resume, train and export a run that is built; the reason if it stopped early, else StopReason.NONE."""
+    """Begin or resume the run, train, and export; the reason if it stopped early, else StopReason.NONE."""
     folder, is_first = RunFolder(Path(command.run)), training.engine.ranks.is_first
     try:
         lease.fence()  # if two processes started at the same moment, only one continues

@@ -80,28 +80,12 @@ def build_run(
     is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
     stream = build_stream(command, inputs.reader, engine, frozen if is_encoded else None)
     clock = Clock(command.train.images, command.train.global_batch)
-    folder = RunFolder(Path(command.run))
 
     def report(event: str, **values: Any) -> None:
         tracker.record(event, clock.images_seen, **values)
 
-    watchdog = Watchdog(folder.root, ranks, Limits(**vars(command.watchdog)), report, session=session)
-    checkpoints = CheckpointFolder(folder.checkpoints, command.train.checkpoint)
-    snapshots = Snapshots(folder.averages, command.train.checkpoint.snapshot_every_images)
-    validation = build_validation(
-        command.train.validation, command.data, inputs.reader, engine.device, needs_validation(command.train)
-    )
-    held_out = HeldOutMonitor(
-        engine,
-        tracker,
-        command.train,
-        validation,
-        HeldOut(validation.fingerprint if validation else ""),
-        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # beta grows until then
-        is_logged=partial(has_event, folder.events),
-    )
-    writer = CheckpointWriter(checkpoints, ranks, session, snapshots)
-    writer.fence = lease.fence
+    watchdog = Watchdog(Path(command.run), ranks, Limits(**vars(command.watchdog)), report, session=session)
+    held_out = build_held_out(command, inputs, engine, tracker)
     return Training(
         engine=engine,
         stage=stage,
@@ -109,7 +93,7 @@ def build_run(
         noise=SampleNoise(command.seed),
         clock=clock,
         tracker=tracker,
-        saving=Saving(writer, engine, tracker, stop.observe),
+        saving=Saving(build_writer(command, ranks, session, lease), engine, tracker, stop.observe),
         recorder=Recorder(engine, clock, tracker, throughput_of(command, engine, is_encoded=is_encoded)),
         held_out=held_out,
         stop=stop,
@@ -130,6 +114,33 @@ def tracker_of(command: TrainCommand, *, is_writer: bool) -> Tracker:
         is_writer=is_writer,
         title=f"{command.stage.name} ({command.prior} prior)",
         run_config=dataclasses.asdict(command),
+    )
+
+
+def build_writer(
+    command: TrainCommand, ranks: Ranks, session: str, lease: Lease | NoLease
+) -> CheckpointWriter:
+    """The writer of the run's checkpoints, and of snapshots of the averages beside them."""
+    folder, config = RunFolder(Path(command.run)), command.train.checkpoint
+    snapshots = Snapshots(folder.averages, config.snapshot_every_images)
+    writer = CheckpointWriter(CheckpointFolder(folder.checkpoints, config), ranks, session, snapshots)
+    writer.fence = lease.fence
+    return writer
+
+
+def build_held_out(command: TrainCommand, inputs: Inputs, engine: Engine, tracker: Tracker) -> HeldOutMonitor:
+    """Validation on held-out samples and the history of their losses."""
+    validation = build_validation(
+        command.train.validation, command.data, inputs.reader, engine.device, needs_validation(command.train)
+    )
+    return HeldOutMonitor(
+        engine,
+        tracker,
+        command.train,
+        validation,
+        HeldOut(validation.fingerprint if validation else ""),
+        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # beta grows until then
+        is_logged=partial(has_event, RunFolder(Path(command.run)).events),
     )
 
 
