@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
-from harness.submitted import TWO_BY_TWO, assert_same_end, submit, submit_and_wait
+from harness.submitted import TWO_BY_TWO, assert_same_end, braked, submit, undisturbed
 
 LONG = (
-    "train.images=4096",
-    "train.checkpoint.every_images=128",
+    "train.images=1536",
+    "train.checkpoint.every_images=64",
     "train.log_every_images=512",
     "tracking.progress=false",
 )
 
 
-@pytest.fixture(scope="module")
-def undisturbed(cluster, runs):
-    return submit_and_wait(cluster, runs, "undisturbed", *TWO_BY_TWO, *LONG)
-
-
-def test_four_ranks_on_two_nodes_are_one_run(undisturbed):
-    (start,) = undisturbed.noted("start")
-    assert (len(start["nodes"]), start["ranks"], start["gpus"]) == (2, 4, 4)
-    assert undisturbed.checkpoint() == 4096
-    assert all(path.stat().st_size for path in undisturbed.folder.log.glob("*-rank*"))
-
-
-def test_a_run_continues_after_every_fault(cluster, runs, undisturbed):
+def test_a_run_of_four_ranks_on_two_nodes_continues_after_every_fault(cluster, runs, forks):
     """In this order: a warning signal, a preemption, a killed rank, `scontrol requeue`, a lost node."""
-    run = submit(cluster, runs, "disturbed", *TWO_BY_TWO, *LONG, "slurm.partition=low")
+    slow, release = braked(runs / "slow")
+    run = submit(cluster, runs, "disturbed", *TWO_BY_TWO, *LONG, slow, "slurm.partition=low")
     run.wait_for_progress()
+    start = run.noted("start")[0]
+    assert (len(start["nodes"]), start["ranks"], start["gpus"]) == (2, 4, 4)
     cluster.run("scancel", "--signal=USR1", run.job)
     run.wait_for_start(2)
     assert run.noted("end")[0]["decision"] == "requeue"
@@ -57,6 +47,9 @@ def test_a_run_continues_after_every_fault(cluster, runs, undisturbed):
 
     cluster.kill_node(int(run.noted("start")[4]["nodes"][0].removeprefix("node")))
     run.wait_for_start(6)
+    release.touch()
     assert run.wait_for_end()["decision"] == "done", cluster.story()
     assert run.resumes()[4] >= saved
-    assert_same_end(run, undisturbed)
+    assert run.checkpoint() == 1536
+    assert all(path.stat().st_size for path in run.folder.log.glob("*-rank*"))
+    assert_same_end(run.run, undisturbed(forks, runs, *LONG))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from harness.cluster import Cluster
-from harness.submitted import Submitted
+from harness.submitted import Submitted, command
 
 from lediflow.cluster.jobs import JobFolder, all_jobs
 from lediflow.data.synthetic import make_synthetic_images
@@ -35,8 +34,8 @@ class Pipeline:
     def submit(self, *data: str, dry: bool = False) -> dict[str, str]:
         """The state of each job of these data sets, by the job's name without the pipeline's."""
         sources = ",".join(str(self.place / name) for name in data)
-        output = self.cluster.run(
-            sys.executable, "-m", "lediflow.submit", "pipeline=smoke", f"source={sources}", "seed=0,1",
+        output = command(
+            self.cluster, "submit", "pipeline=smoke", f"source={sources}", "seed=0,1",
             f"paths.runs={self.runs}", "slurm.crash_retries=0", "auxiliary.train.images=2000", "slurm.mem_gb=0.5",
             f"++slurm.environment={{PYTHONPATH:{self.breaking.parent}}}", *["--dry-run"][: int(dry)],
         )  # fmt: skip

@@ -6,24 +6,14 @@ from pathlib import Path
 
 import pytest
 from harness.cluster import Cluster
-from harness.submitted import TWO_NODES, on_every_rank, status, status_row, submit
+from harness.submitted import TWO_NODES, braked, status, status_row, submit
 
-LONG = ("train.images=40000", "train.checkpoint.every_images=256", "train.log_every_images=320")
-# slow steps until the file is there: however slow the commands of a test are, the run does not end before them
-BRAKED = """
-import lediflow.training.loop as loop, os, time
-def take_time(*arguments, take_step=loop.take_step):
-    if not os.path.exists("{release}"):
-        time.sleep(0.5)
-    return take_step(*arguments)
-loop.take_step = take_time
-"""
+LONG = ("train.images=40000", "train.checkpoint.every_images=64", "train.log_every_images=32")
 
 
 def test_a_lost_node_does_not_end_the_job_and_counts_in_goodput(cluster: Cluster, runs: Path) -> None:
-    release = runs / "release"
-    braked = on_every_rank(runs / "braked", BRAKED.format(release=release))
-    run = submit(cluster, runs, "lost", *TWO_NODES, *LONG, "train.images=5120", braked)
+    slow, release = braked(runs / "slow-lost")
+    run = submit(cluster, runs, "lost", *TWO_NODES, *LONG, "train.images=2048", slow)
     run.wait_for_progress()
     assert status_row(run)["kind"] == "running"
     kinds = []
@@ -38,7 +28,7 @@ def test_a_lost_node_does_not_end_the_job_and_counts_in_goodput(cluster: Cluster
     release.touch()
     assert run.wait_for_end()["decision"] == "done"
     found = status_row(run)
-    assert (found["state"], found["images_seen"]) == ("done", 5120)
+    assert (found["state"], found["images_seen"]) == ("done", 2048)
     accounts = [float(line) for line in elapsed(cluster, run.job)]
     assert found["held_seconds"] == sum(accounts)
     assert found["gpu_hours"] == pytest.approx(2 * sum(accounts) / 3600)
@@ -53,7 +43,8 @@ def elapsed(cluster: Cluster, job: str) -> list[str]:
 
 
 def test_a_run_is_saved_before_it_is_cancelled_and_resumes_from_there(cluster: Cluster, runs: Path) -> None:
-    run = submit(cluster, runs, "saved", *TWO_NODES, *LONG)
+    slow, _ = braked(runs / "slow-saved")
+    run = submit(cluster, runs, "saved", *TWO_NODES, *LONG, slow)
     run.wait_for_progress()
     assert "is saved" in status(cluster, runs, "cancel", "saved", "--save")
     saved = run.checkpoint()

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from harness.submitted import TWO_BY_TWO, assert_same_end, on_every_rank, submit, submit_and_wait
+from harness.submitted import TWO_BY_TWO, assert_same_end, on_every_rank, submit, undisturbed
 
 LONG = (
-    "train.images=2048",
-    "train.checkpoint.every_images=128",
+    "train.images=1024",
+    "train.checkpoint.every_images=64",
     "train.log_every_images=512",
     "tracking.progress=false",
 )
-# half a second for each step: a run of more than a minute that uses little CPU time
+# a second for each step of the first two attempts: a run of more than a minute that uses little CPU time
 SLOW = """
-import lediflow.training.loop as loop, time
+import lediflow.training.loop as loop, os, time
 def take_time(*arguments, take_step=loop.take_step):
-    time.sleep(0.5)
+    time.sleep(int(os.environ.get("SLURM_RESTART_COUNT", 0)) < 2)
     return take_step(*arguments)
 loop.take_step = take_time
 """
 
 
-def test_a_run_continues_over_time_limits_and_a_preemption_without_a_warning(cluster, runs):
-    undisturbed = submit_and_wait(cluster, runs, "undisturbed", *TWO_BY_TWO, *LONG)
+def test_a_run_continues_over_time_limits_and_a_preemption_without_a_warning(cluster, runs, forks):
     slow = on_every_rank(runs / "slow", SLOW)
     run = submit(
         cluster, runs, "limited", *TWO_BY_TWO, *LONG, slow, "slurm.timeout_min=1", "slurm.partition=hard"
@@ -39,4 +38,4 @@ def test_a_run_continues_over_time_limits_and_a_preemption_without_a_warning(clu
     assert [end["decision"] for end in run.noted("end")[1:]] in ([], ["terminated"])
     assert run.wait_for_end()["decision"] == "done", cluster.story()
     assert run.resumes()[1] >= saved
-    assert_same_end(run, undisturbed)
+    assert_same_end(run.run, undisturbed(forks, runs, *LONG))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,15 +11,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from harness.cluster import Cluster
+from harness.commands import invoke
 from harness.curves import assert_same_tensors, newest_state, weights
+from harness.forks import Forks
+from harness.processes import ROOT
 from lediflow.cluster.jobs import JobFolder, JobRecord
 from lediflow.tracking.event_log import read_events
 
 SECONDS = 400.0  # of an idle machine, see Patience; far above what two attempts take
 RANKS = ("engine=deepspeed", "engine.device=cpu", "slurm.cpus_per_task=1", "slurm.mem_gb=1")
 TWO_BY_TWO = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=2", "slurm.gpus_per_node=2")
+BRAKED = """
+import lediflow.training.loop as loop, os, time
+def take_time(*arguments, take_step=loop.take_step):
+    if not os.path.exists("{release}"):
+        time.sleep(0.5)
+    return take_step(*arguments)
+loop.take_step = take_time
+"""
 TWO_NODES = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=1", "slurm.gpus_per_node=1")
 
 
@@ -103,10 +116,20 @@ class Submitted:
                     yield int(entry.name), env
 
 
+def command(cluster: Cluster, name: str, *arguments: str) -> str:
+    """Output of `python -m lediflow.<name>` in the cluster's environment, without seconds of imports for each call."""
+    with mock.patch.dict(os.environ, cluster.environment, clear=True), contextlib.chdir(ROOT):
+        said = invoke(name, *arguments)
+    assert said.status == 0, f"{name} {arguments}: {said.out}{said.err}"
+    return said.out
+
+
 def status(cluster: Cluster, runs: Path, *words: str) -> str:
     """Output of `python -m lediflow.status` on a folder of runs."""
     place = [f"--runs={runs}"] if words and words[0] in ("logs", "cancel", "resume") else [str(runs)]
-    return cluster.run(sys.executable, "-m", "lediflow.status", *words, *place)
+    if words[:1] == ("logs",):  # writes bytes to a real stdout
+        return cluster.run(sys.executable, "-m", "lediflow.status", *words, *place)
+    return command(cluster, "status", *words, *place)
 
 
 def status_row(run: Submitted) -> dict[str, Any]:
@@ -124,27 +147,37 @@ def on_every_rank(folder: Path, code: str) -> str:
     return f"slurm.setup=['export PYTHONPATH=$PYTHONPATH:{folder}']"
 
 
+def smoke(runs: Path, run: Path) -> list[str]:
+    """The options of a small training."""
+    return [
+        "experiment=smoke", "stage=auxiliary", f"paths.runs={runs}", f"data.path={runs}/shards", f"run={run}",
+    ]  # fmt: skip
+
+
+def braked(folder: Path) -> tuple[str, Path]:
+    """An option that adds half a second to every step until a file is there, and that file.
+
+    However slow the commands of a test are, the run does not end before them, and it leaves them the processors.
+    """
+    release = folder.with_suffix(".released")
+    return on_every_rank(folder, BRAKED.format(release=release)), release
+
+
 def submit(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
     """Submit a smoke run in RUNS/name by `python -m lediflow.submit`."""
-    common = [
-        "experiment=smoke",
-        "stage=auxiliary",
-        f"paths.runs={runs}",
-        f"data.path={runs}/shards",
-        f"run={runs}/{name}",
-    ]
-    cluster.run(sys.executable, "-m", "lediflow.submit", *common, *options)
+    command(cluster, "submit", *smoke(runs, runs / name), *options)
     return Submitted(cluster, JobFolder(runs / "jobs" / name))
 
 
-def submit_and_wait(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
-    """Submit a run without faults and wait for its end."""
-    run = submit(cluster, runs, name, *options)
-    assert run.wait_for_end()["decision"] == "done", cluster.story()
+def undisturbed(forks: Forks, runs: Path, *options: str) -> Path:
+    """The folder of the same training on four ranks without SLURM."""
+    run = runs / "undisturbed"
+    common = smoke(runs, run)
+    forks.succeed_on_ranks(4, "lediflow.train", *common, "engine=deepspeed", "engine.device=cpu", *options)
     return run
 
 
-def assert_same_end(run: Submitted, undisturbed: Submitted) -> None:
+def assert_same_end(run: Path, undisturbed: Path) -> None:
     """Compare weights and the whole state bit for bit."""
-    assert_same_tensors(newest_state(run.run), newest_state(undisturbed.run))
-    assert_same_tensors(weights(run.run), weights(undisturbed.run))
+    assert_same_tensors(newest_state(run), newest_state(undisturbed))
+    assert_same_tensors(weights(run), weights(undisturbed))
