@@ -214,8 +214,8 @@ def fits(samples: int, trial: Callable[[int], None], reserve_bytes: int, memory:
 def too_large(smallest: int, reserve_bytes: int, memory: DeviceMemory) -> str:
     """The error message where not even the smallest micro-batch fits."""
     return (
-        f"a micro-batch of {smallest} does not fit {memory} beside {reserve_bytes / GIB:.1f} "
+        f"a micro-batch of {smallest} does not fit {memory} in addition to {reserve_bytes / GIB:.1f} "
         "GiB of weights' gradients, optimizer state and averages; use engine.activation_checkpointing=true, "
         "engine=deepspeed with engine.zero=2 or 3 on more GPUs, engine.offload=cpu, or fewer train.ema.sigma_rels; "
-        "a global batch with more factors of 2 for each GPU can be cut smaller"
+        "a global batch with more factors of 2 per GPU can be split further"
     )

@@ -176,7 +176,7 @@ class Watchdog:
         has_failed = trouble.kind == "rank_failed"
         if not has_failed and self.place != place:
             if self.ranks.is_first:
-                log.warning("going on, %.0f s after: %s", self.clock() - since, trouble.sentence)
+                log.warning("the run continues, %.0f s after: %s", self.clock() - since, trouble.sentence)
             self.stuck = None
             return
         patience = self.limits.grace_seconds if has_failed else self.limits.end_after_seconds

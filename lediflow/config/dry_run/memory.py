@@ -110,7 +110,7 @@ def disk_facts(command: TrainCommand, work: Work) -> Facts:
         ("one checkpoint", f"{gigabytes(one)}, every {config.every_images:,} images"),
         (
             "kept checkpoints",
-            f"{gigabytes((last + for_ever) * one)}: {last} while saving, {for_ever} for ever",
+            f"{gigabytes((last + for_ever) * one)}: {last} while saving, {for_ever} permanently",
         ),
         (
             "snapshots of averages",

@@ -107,7 +107,7 @@ class CheckpointFolder:
         return None
 
     def drop_old(self, newest: Path) -> None:
-        """Remove checkpoints up to `newest` that are neither among the last `keep_last` nor kept for ever.
+        """Remove checkpoints up to `newest` that are neither among the last `keep_last` nor kept permanently.
 
         Later ones were skipped when the run began: they are broken and do not count.
         """

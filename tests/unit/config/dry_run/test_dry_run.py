@@ -115,7 +115,7 @@ def test_the_disk_holds_the_kept_checkpoints_and_every_snapshot():
     assert checkpoint_bytes(command, work) == 4 * parameters * (1 + 2 + 4) + 4 * parameters
     assert snapshot_bytes(command, work) == 2 * 3 * parameters
     facts = dict(disk_facts(command, work))
-    assert facts["kept checkpoints"].endswith("3 while saving, 2 for ever")
+    assert facts["kept checkpoints"].endswith("3 while saving, 2 permanently")
     total = 5 * checkpoint_bytes(command, work) + 4 * snapshot_bytes(command, work)
     assert facts["at most"] == f"{total / 1e9:,.2f} GB"
 
