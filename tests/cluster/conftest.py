@@ -12,12 +12,14 @@ from harness.commands import succeed
 from harness.patience import share_of_core
 
 HERE = Path(__file__).parent
+LONG = ("test_faults", "test_time_limits", "test_pipeline_jobs")  # minutes each: they start first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+    items.sort(key=lambda item: (*LONG, item.path.stem).index(item.path.stem))
 
 
 @pytest.fixture(scope="session")
