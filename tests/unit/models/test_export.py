@@ -112,7 +112,7 @@ def test_a_configuration_that_was_cut_off_is_refused(keep, velocity_spec, tmp_pa
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(text[:keep])
     with pytest.raises(
-        ValueError, match=r"config\.json is (empty|not whole, or no JSON).*export the model again"
+        ValueError, match=r"config\.json is (empty|incomplete, or not JSON).*export the model again"
     ):
         load_model(tmp_path)
 
