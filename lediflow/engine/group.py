@@ -93,7 +93,7 @@ class Group:
             dist.all_reduce(summed, group=self.gloo)
         return summed
 
-    def stack(self, values: Tensor) -> Float64[Tensor, "ranks *dims"]:
+    def stack(self, values: Tensor) -> Float64[Tensor, " ranks *dims"]:
         """The tensors of all ranks, by rank, float64 on the CPU; their shapes must be equal."""
         own = values.detach().to("cpu", torch.float64).contiguous()
         if self.gloo is None:

@@ -126,7 +126,7 @@ def path_shape(
 
 
 def path_sums(
-    velocity: Velocity, x_0: Float[Tensor, "batch *dims"], steps: int = PATH_STEPS
+    velocity: Velocity, x_0: Float[Tensor, " batch *dims"], steps: int = PATH_STEPS
 ) -> Float[Tensor, "5"]:
     """Sums over the batch: squared deviation, squared chord, entries, length / chord - 1, samples that moved."""
     h, x = 1 / steps, x_0
@@ -146,5 +146,5 @@ def path_sums(
     return torch.stack([off.sum(), reach.square().sum(), entries, excess.sum(), moved.double().sum()])
 
 
-def squared(x: Float[Tensor, "batch *dims"]) -> Float[Tensor, " batch"]:
+def squared(x: Float[Tensor, " batch *dims"]) -> Float[Tensor, " batch"]:
     return x.flatten(1).double().square().sum(1)

@@ -15,16 +15,18 @@ from torch import Tensor
 
 
 def sample(
-    mean: Float[Tensor, "batch *dims"],
-    logvar: Float[Tensor, "batch *dims"],
-    noise: Float[Tensor, "batch *dims"],
-) -> Float[Tensor, "batch *dims"]:
+    mean: Float[Tensor, " batch *dims"],
+    logvar: Float[Tensor, " batch *dims"],
+    noise: Float[Tensor, " batch *dims"],
+) -> Float[Tensor, " batch *dims"]:
     """mean + sigma * noise: a draw from N(mean, exp(logvar)) for standard normal noise (reparameterisation)."""
     return mean + (0.5 * logvar).exp() * noise
 
 
 def gaussian_log_density(
-    x: Float[Tensor, "batch *dims"], mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]
+    x: Float[Tensor, " batch *dims"],
+    mean: Float[Tensor, " batch *dims"],
+    logvar: Float[Tensor, " batch *dims"],
 ) -> Float[Tensor, " batch"]:
     """log N(x; mean, exp(logvar)) of each sample, in nats."""
     per_entry = logvar + (x - mean).square() * (-logvar).exp() + math.log(2 * math.pi)
@@ -68,7 +70,7 @@ def bound_logvar(
 
 
 def share_at_floor(
-    logvar: Float[Tensor, "batch *dims"], floor: float, margin: float = 0.1
+    logvar: Float[Tensor, " batch *dims"], floor: float, margin: float = 0.1
 ) -> Float[Tensor, " batch"]:
     """The fraction of each sample's entries whose logvar lies within `margin` of the floor."""
     at_floor = (logvar < floor + margin).to(torch.float32)

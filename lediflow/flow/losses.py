@@ -17,11 +17,11 @@ PerSample = Float[Tensor, " batch"]
 Reduction = Literal["mean", "sum"]
 
 
-def mean_over_pixels(x: Float[Tensor, "batch *dims"]) -> PerSample:
+def mean_over_pixels(x: Float[Tensor, " batch *dims"]) -> PerSample:
     return x.flatten(start_dim=1).mean(dim=1)
 
 
-def over_pixels(x: Float[Tensor, "batch *dims"], reduction: Reduction) -> PerSample:
+def over_pixels(x: Float[Tensor, " batch *dims"], reduction: Reduction) -> PerSample:
     """Mean or sum over the entries of each sample."""
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction {reduction!r} over pixels is unknown; use 'mean' or 'sum'")
@@ -29,9 +29,9 @@ def over_pixels(x: Float[Tensor, "batch *dims"], reduction: Reduction) -> PerSam
 
 
 def variance_guided_loss(
-    y: Float[Tensor, "batch *dims"],
-    mean: Float[Tensor, "batch *dims"],
-    logvar: Float[Tensor, "batch *dims"],
+    y: Float[Tensor, " batch *dims"],
+    mean: Float[Tensor, " batch *dims"],
+    logvar: Float[Tensor, " batch *dims"],
     *,
     factor: float = 0.5,
     with_log_2pi: bool = False,
@@ -45,9 +45,9 @@ def variance_guided_loss(
 
 
 def beta_nll_loss(
-    y: Float[Tensor, "batch *dims"],
-    mean: Float[Tensor, "batch *dims"],
-    logvar: Float[Tensor, "batch *dims"],
+    y: Float[Tensor, " batch *dims"],
+    mean: Float[Tensor, " batch *dims"],
+    logvar: Float[Tensor, " batch *dims"],
     *,
     beta: float,
     factor: float = 0.5,
@@ -66,30 +66,30 @@ def beta_nll_loss(
 
 
 def guided_by_variance(
-    y: Float[Tensor, "batch *dims"],
-    mean: Float[Tensor, "batch *dims"],
-    logvar: Float[Tensor, "batch *dims"],
+    y: Float[Tensor, " batch *dims"],
+    mean: Float[Tensor, " batch *dims"],
+    logvar: Float[Tensor, " batch *dims"],
     factor: float,
     with_log_2pi: bool,
-) -> Float[Tensor, "batch *dims"]:
+) -> Float[Tensor, " batch *dims"]:
     """Eq. 4 for each pixel, without reduction."""
     constant = math.log(2 * math.pi) if with_log_2pi else 0.0
     return factor * (logvar + (y - mean).square() * (-logvar).exp() + constant)
 
 
-def gaussian_kl(mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]) -> PerSample:
+def gaussian_kl(mean: Float[Tensor, " batch *dims"], logvar: Float[Tensor, " batch *dims"]) -> PerSample:
     """KL(N(mean, exp(logvar)) || N(0, 1)), in nats, summed over features. Second term of eq. 5."""
     return gaussian_kl_by_feature(mean, logvar).flatten(start_dim=1).sum(dim=1)
 
 
 def gaussian_kl_by_feature(
-    mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]
-) -> Float[Tensor, "batch *dims"]:
+    mean: Float[Tensor, " batch *dims"], logvar: Float[Tensor, " batch *dims"]
+) -> Float[Tensor, " batch *dims"]:
     """KL(N(mean, exp(logvar)) || N(0, 1)) of each feature, in nats; 0 where the posterior is N(0, 1)."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
 
 
-def kl_with_free_bits(kl: Float[Tensor, "batch *dims"], free_nats: float) -> PerSample:
+def kl_with_free_bits(kl: Float[Tensor, " batch *dims"], free_nats: float) -> PerSample:
     """Free bits (arXiv:1606.04934): the sum over features of max(free_nats, kl), in nats, for each sample.
 
     Features below `free_nats` have no gradient; free_nats = 0 gives the plain sum. The reference takes the maximum of
@@ -101,15 +101,15 @@ def kl_with_free_bits(kl: Float[Tensor, "batch *dims"], free_nats: float) -> Per
 
 
 def flow_matching_loss(
-    velocity: Float[Tensor, "batch *dims"], target: Float[Tensor, "batch *dims"]
+    velocity: Float[Tensor, " batch *dims"], target: Float[Tensor, " batch *dims"]
 ) -> PerSample:
     """(v - target)^2, eq. 2."""
     return mean_over_pixels((velocity - target).square())
 
 
 def importance_weight(
-    logvar: Float[Tensor, "batch *dims"], exponent: float, cap: float, *, normalize: bool = False
-) -> Float[Tensor, "batch *dims"]:
+    logvar: Float[Tensor, " batch *dims"], exponent: float, cap: float, *, normalize: bool = False
+) -> Float[Tensor, " batch *dims"]:
     """min(sigma^-exponent, cap): large where sigma is small. If normalised, each sample's weights have mean 1."""
     check_importance(exponent, cap)
     # the cap is applied to the logarithm to avoid overflow
@@ -126,9 +126,9 @@ def check_importance(exponent: float, cap: float) -> None:
 
 
 def importance_weighted_flow_loss(
-    velocity: Float[Tensor, "batch *dims"],
-    target: Float[Tensor, "batch *dims"],
-    logvar: Float[Tensor, "batch *dims"],
+    velocity: Float[Tensor, " batch *dims"],
+    target: Float[Tensor, " batch *dims"],
+    logvar: Float[Tensor, " batch *dims"],
     *,
     exponent: float,
     cap: float,

@@ -36,7 +36,7 @@ class SampleNoise:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def normal(self, ids: Ids, name: str, shape: tuple[int, ...] = ()) -> Float[Tensor, "batch *shape"]:
+    def normal(self, ids: Ids, name: str, shape: tuple[int, ...] = ()) -> Float[Tensor, " batch *shape"]:
         """Standard normal draws in float32: Box-Muller, two normals per 64-bit word."""
         count = math.prod(shape)
         words = self._words(ids, name, (count + 1) // 2)
@@ -45,7 +45,7 @@ class SampleNoise:
         pairs = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
         return pairs[:, :count].reshape(len(ids), *shape)
 
-    def uniform(self, ids: Ids, name: str, shape: tuple[int, ...] = ()) -> Float[Tensor, "batch *shape"]:
+    def uniform(self, ids: Ids, name: str, shape: tuple[int, ...] = ()) -> Float[Tensor, " batch *shape"]:
         """Uniform draws in the open interval (0, 1), float32: midpoints of 2^23 equal cells."""
         words = self._words(ids, name, math.prod(shape))
         return unit_interval(shift_right(words, 41), bits=23).reshape(len(ids), *shape)

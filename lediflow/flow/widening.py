@@ -47,7 +47,9 @@ class Width(NamedTuple):
 
 
 def log_spreads(
-    y: Float[Tensor, "batch *dims"], mean: Float[Tensor, "batch *dims"], logvar: Float[Tensor, "batch *dims"]
+    y: Float[Tensor, " batch *dims"],
+    mean: Float[Tensor, " batch *dims"],
+    logvar: Float[Tensor, " batch *dims"],
 ) -> Float64[Tensor, "batch 2"]:
     """Mean ln sigma and mean ln residual of each image; y and the prior have the same units."""
     log_sigma = 0.5 * logvar.double()

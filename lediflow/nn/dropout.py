@@ -30,8 +30,8 @@ class DropsEntries(nn.Module):
     place = 0  # 64-bit word that identifies the block in its model, see number_places
 
     def dropped(
-        self, x: Float[Tensor, "batch *dims"], keys: SampleKeys | None
-    ) -> Float[Tensor, "batch *dims"]:
+        self, x: Float[Tensor, " batch *dims"], keys: SampleKeys | None
+    ) -> Float[Tensor, " batch *dims"]:
         """x with entries dropped; x itself in evaluation mode and at rate 0."""
         if not (self.training and self.dropout):
             return x
@@ -46,8 +46,8 @@ def number_places(model: nn.Module) -> None:
 
 
 def drop(
-    x: Float[Tensor, "batch *dims"], rate: float, keys: SampleKeys, place: int
-) -> Float[Tensor, "batch *dims"]:
+    x: Float[Tensor, " batch *dims"], rate: float, keys: SampleKeys, place: int
+) -> Float[Tensor, " batch *dims"]:
     """x / (1 - rate) for kept entries, 0 for the others. Stores one byte per entry for the backward pass."""
     count = math.prod(x.shape[1:])
     kept = kept_entries(keys, place, count, rate).reshape(x.shape)

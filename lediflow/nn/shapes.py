@@ -17,7 +17,7 @@ SampleKeys = Int64[Tensor, " batch"]  # seeds of the dropout masks, see lediflow
 
 
 def time_per_sample(
-    t: Float[Tensor, ""] | Float[Tensor, " batch"] | float, x: Float[Tensor, "batch *dims"]
+    t: Float[Tensor, ""] | Float[Tensor, " batch"] | float, x: Float[Tensor, " batch *dims"]
 ) -> Float[Tensor, " batch"]:
     """Times of shape (batch,), from a number, a scalar tensor or one time per sample."""
     times = torch.as_tensor(t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)

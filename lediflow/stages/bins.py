@@ -54,7 +54,7 @@ def by_channel(values: Float[Tensor, "batch channels *grid"]) -> Binned:
     return Binned(sums, torch.full_like(sums, len(values)))
 
 
-def some_pixels(image: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch pixels"]:
+def some_pixels(image: Float[Tensor, " batch *dims"]) -> Float[Tensor, "batch pixels"]:
     """About PIXELS entries at fixed positions, all entries of a small image; an odd stride reaches every column."""
     entries = image.detach().flatten(1)
     return entries[:, :: -(-entries.shape[1] // PIXELS) | 1]

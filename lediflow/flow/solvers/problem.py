@@ -27,7 +27,7 @@ class Solution(NamedTuple):
     nfe: int  # calls of the velocity, each for the whole batch
     accepted: Int64[Tensor, "*batch"] | None = None  # number of accepted steps of each sample
     rejected: Int64[Tensor, "*batch"] | None = None  # number of rejected steps of each sample
-    states: Float[Tensor, "times *dims"] | None = None  # x at every time of the grid, if keep_states
+    states: Float[Tensor, " times *dims"] | None = None  # x at every time of the grid, if keep_states
 
 
 class Control(NamedTuple):
