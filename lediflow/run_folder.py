@@ -14,6 +14,7 @@ lease.json        the session that trains here   stop           create this file
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ FACTS: dict[str, Any] = {
     "identity": dict[str, Any],
     "weights_sha256": str,
 }
+
+IMAGES, PATIENCE = "images", "patience"  # why a run ended, the fact `ended`
 
 # what the folder may contain before a run begins
 OWN = ("stop", "heartbeats", "stacks", "averages", "samples", "results")
@@ -149,3 +152,20 @@ class RunFolder:
             return sha256_of(path)
         except OSError as error:
             raise RecordError(f"{path} cannot be read ({error.strerror}); {EXPORT_AGAIN}") from error
+
+
+def trained_images(facts: Mapping[str, Any]) -> int:
+    """Images that the run had seen; in exports of older releases, those of the weights."""
+    found = facts.get("trained_images")
+    return facts["images_seen"] if found is None else found
+
+
+def has_ended(facts: Mapping[str, Any], images: int, patience_images: int | None) -> bool:
+    """Whether the exported run is finished, by its images or by patience; older releases recorded images only."""
+    trained = trained_images(facts)
+    if trained >= images:
+        return True
+    best = facts.get("best_images_seen")
+    if facts.get("ended") != PATIENCE or best is None or not patience_images:
+        return False
+    return trained - int(best) >= patience_images

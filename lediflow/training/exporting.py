@@ -23,7 +23,7 @@ from lediflow.engine.ema import BEST
 from lediflow.errors import UserError
 from lediflow.models.export import publish, save_weights
 
-LAST, PATIENCE, IMAGES = "last", "patience", "images"
+LAST = "last"
 EXPORTS = (LAST, BEST)
 WEIGHTS = {LAST: "averaged", BEST: "best"}  # train.export -> --weights of `lediflow.checkpoint export`
 
@@ -88,20 +88,3 @@ def export_command(run: Path, which: str) -> str:
 def finite(loss: float) -> float | None:
     """The loss, or None where it is not finite: JSON has finite numbers only."""
     return loss if math.isfinite(loss) else None
-
-
-def trained_images(facts: Mapping[str, Any]) -> int:
-    """Images that the run had seen; in exports of older releases, those of the weights."""
-    found = facts.get("trained_images")
-    return facts["images_seen"] if found is None else found
-
-
-def has_ended(facts: Mapping[str, Any], images: int, patience_images: int | None) -> bool:
-    """Whether the exported run is finished, by its images or by patience; older releases recorded images only."""
-    trained = trained_images(facts)
-    if trained >= images:
-        return True
-    best = facts.get("best_images_seen")
-    if facts.get("ended") != PATIENCE or best is None or not patience_images:
-        return False
-    return trained - int(best) >= patience_images

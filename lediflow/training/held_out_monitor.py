@@ -2,22 +2,21 @@
 
 Each validation measures the loss under the weights of this step and under the averaged ones. Averaged weights are
 exported, so the history, the best validation and patience go by their loss. The messages about a loss that has turned
-stand below: of log and event, of the overview of runs, and of the last line of a run.
+stand below: of log and event, and of the last line of a run.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.ema import BEST
 from lediflow.engine.protocol import Engine
 from lediflow.stages.protocol import Stage
-from lediflow.tracking.event_log import TURNED, Event, number
+from lediflow.tracking.event_log import TURNED
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
@@ -139,26 +138,6 @@ def final_message(point: Point | None, config: TrainingConfig, ran_out_of_patien
         if point.is_above
         else "; train.export=best takes the lowest"
     )
-
-
-def remark(standing: Sequence[Event]) -> str:
-    """The remark in the overview, from the valid events; empty where the loss has not turned, or fell again."""
-    turned = [event for event in standing if event["event"] == TURNED]
-    validations = [event for event in standing if event["event"] == "validation" and "best_loss" in event]
-    if not turned or not validations:
-        return ""
-    last = validations[-1]
-    if last.get("best_images_seen") != turned[-1].get("best_images_seen"):
-        return ""
-    return f"held-out loss has turned: {since_lowest(last)}"
-
-
-def since_lowest(values: Mapping[str, Any]) -> str:
-    """`lowest -1.48 at 262,144 images, +0.12 since`, from the values of an event."""
-    loss, rise, seen = (number(values.get(key)) for key in ("best_loss", "rise", "best_images_seen"))
-    if loss is None or rise is None or seen is None:
-        return "the event log does not say when"
-    return f"lowest {figure(loss)} at {seen:,.0f} images, {rise:+.2g} since"
 
 
 def figure(loss: float) -> str:

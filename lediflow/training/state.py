@@ -12,12 +12,12 @@ from lediflow.engine.protocol import Engine
 from lediflow.engine.stop import StopRequest
 from lediflow.engine.watchdog import Watchdog
 from lediflow.flow.noise import SampleNoise
+from lediflow.run_folder import IMAGES, PATIENCE
 from lediflow.stages.protocol import Stage
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.bad_steps import BadSteps
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
-from lediflow.training.exporting import IMAGES, PATIENCE
 from lediflow.training.held_out_monitor import HeldOutMonitor
 from lediflow.training.recording import Recorder
 from lediflow.training.saving import Saving

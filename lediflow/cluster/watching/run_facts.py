@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, training_time
 from lediflow.engine.hang_detection import RankState
 from lediflow.engine.lease import LeaseRecord, read_lease
 from lediflow.records import Record, RecordError, read_record, typed
-from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import Event, number, read_events, standing
-from lediflow.training.exporting import has_ended, trained_images
-from lediflow.training.held_out_monitor import remark
+from lediflow.run_folder import RunFolder, has_ended, trained_images
+from lediflow.tracking.event_log import TURNED, Event, number, read_events, standing
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RunFacts:
     @cached_property
     def remark(self) -> str:
         """The message that the held-out loss has turned; empty if it has not."""
-        return remark(standing(self.events))
+        return turned_remark(standing(self.events))
 
     @property
     def images_per_second(self) -> float | None:
@@ -140,3 +140,23 @@ def file_system_time(folder: Path) -> float:
             return Path(file.name).stat().st_mtime
     except OSError:
         return time.time()
+
+
+def turned_remark(standing: Sequence[Event]) -> str:
+    """The remark in the overview, from the valid events; empty where the loss has not turned, or fell again."""
+    turned = [event for event in standing if event["event"] == TURNED]
+    validations = [event for event in standing if event["event"] == "validation" and "best_loss" in event]
+    if not turned or not validations:
+        return ""
+    last = validations[-1]
+    if last.get("best_images_seen") != turned[-1].get("best_images_seen"):
+        return ""
+    return f"held-out loss has turned: {since_lowest(last)}"
+
+
+def since_lowest(values: Mapping[str, Any]) -> str:
+    """`lowest -1.48 at 262,144 images, +0.12 since`, from the values of an event."""
+    loss, rise, seen = (number(values.get(key)) for key in ("best_loss", "rise", "best_images_seen"))
+    if loss is None or rise is None or seen is None:
+        return "the event log does not say when"
+    return f"lowest {loss:.3g} at {seen:,.0f} images, {rise:+.2g} since"

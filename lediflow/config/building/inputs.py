@@ -32,10 +32,10 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
-from lediflow.run_folder import RunFolder
+from lediflow.run_folder import RunFolder, has_ended, trained_images
 from lediflow.stages import stage_kind
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
-from lediflow.training.exporting import BEST, LAST, export_command, has_ended, holds_best, trained_images
+from lediflow.training.exporting import BEST, LAST, export_command, holds_best
 from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.resume import differences, with_recorded_width
 

@@ -26,10 +26,9 @@ from lediflow.evaluation.modes.prior import evaluate_prior
 from lediflow.evaluation.session import RESULTS, Session
 from lediflow.models.export import WEIGHTS, save_weights
 from lediflow.records import as_record
-from lediflow.run_folder import OWN, REWRITTEN, RunFolder
+from lediflow.run_folder import OWN, REWRITTEN, RunFolder, has_ended, trained_images
 from lediflow.stages import STAGES, Place, place_of
 from lediflow.tracking.event_log import JsonlTracker, read_events
-from lediflow.training.exporting import has_ended, trained_images
 
 COSTS = ("ms_per_image", "nfe")  # entries of a row that the event log keeps besides the metrics
 ASKED = {"train": {"images": int, "patience_images": int | None}}
