@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.claims import claim_folder
-from lediflow.config.composition.command_line import BAD_REQUEST
 from lediflow.config.composition.literal import check_utf8
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.engine.checkpoints.averages import Snapshots, averaged_afterwards, find_snapshot_fault, raw
-from lediflow.errors import UserError, lasting_fault
+from lediflow.errors import BAD_REQUEST, UserError, lasting_fault
 from lediflow.models.export import CONFIG, save_tensors
 from lediflow.records import object_if_any
 from lediflow.run_folder import RunFolder

@@ -1,15 +1,18 @@
-"""The exception for errors that a user can correct, and advice on errors of disks and file systems."""
+"""The exception for errors that a user can correct, exit statuses, and advice on errors of disks and file systems."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+BAD_REQUEST = 2  # exit status of a request that cannot be met
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells use it: 128 + SIGINT
+
 
 class UserError(Exception):
     """A request cannot be met; the message says what was requested, what was found and what to do.
 
-    Entry points print the message without a traceback and exit with status 2.
+    Entry points print the message without a traceback and exit with BAD_REQUEST.
     """
 
 

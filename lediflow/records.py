@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,13 +40,18 @@ class Record(dict[str, Any]):
         raise RecordError(f"{self.place} has no {key!r}; {self.advice}")
 
 
-def read_record(path: Path, advice: str, types: Mapping[str, Any] | None = None) -> Record:
+def read_record(
+    path: Path, advice: str, types: Mapping[str, Any] | None = None, *, is_complete: bool = False
+) -> Record:
     """The object of a JSON file; `types` gives the types of its values: annotations, or a nested mapping of them.
 
-    Keys of `types` may be missing from the file. Raises RecordError if the file is missing, cannot be read, is not a
-    JSON object, or has values of other types.
+    Keys of `types` may be missing from the file unless `is_complete`. Raises RecordError if the file is missing, cannot
+    be read, is not a JSON object, or has values of other types.
     """
-    return as_record(read_json(path, advice), str(path), advice, types)
+    record = as_record(read_json(path, advice), str(path), advice, types)
+    for key in (types or {}) if is_complete else ():
+        record[key]  # RecordError if it is missing
+    return record
 
 
 def as_record(value: Any, place: str, advice: str, types: Mapping[str, Any] | None = None) -> Record:
@@ -138,6 +143,19 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The differences of two records as text, `size: 16 then, 12 now; ...`; empty if there are none."""
     changed = (name for name, value in now.items() if before.get(name) != value)
     return "; ".join(f"{name}: {before.get(name)} then, {now[name]} now" for name in changed)
+
+
+def leaves(node: Any, key: str = "", *, in_lists: bool = False) -> Iterator[tuple[str, Any]]:
+    """Each value inside nested mappings, with its dotted key: `stage.cap`. `in_lists`: inside lists, too, by index."""
+    if isinstance(node, Mapping):
+        items: Iterable[tuple[Any, Any]] = node.items()
+    elif in_lists and isinstance(node, list):
+        items = enumerate(node)
+    else:
+        yield key, node
+        return
+    for name, value in items:
+        yield from leaves(value, f"{key}.{name}" if key else str(name), in_lists=in_lists)
 
 
 def shown(value: Any) -> str:

@@ -21,10 +21,7 @@ from lediflow.cluster.slurm import SlurmError
 from lediflow.cluster.watching import logs
 from lediflow.cluster.watching.actions import await_leaving, cancel, lookup, resume, save_and_cancel
 from lediflow.cluster.watching.overview import Overview, Row, as_json, overview_table
-from lediflow.errors import UserError, lasting_fault
-
-BAD_REQUEST = 2
-INTERRUPTED = 130
+from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, job_folder
 from lediflow.cluster.submitting.pipeline import carry_out, dry_run, known_past, plan, plan_table, requests
 from lediflow.cluster.submitting.submission import copy_code, render, submit
-from lediflow.config.composition.command_line import BAD_REQUEST, explain, unflagged
+from lediflow.config.composition.command_line import explain, unflagged
 from lediflow.config.composition.schema import SubmitCommand
 from lediflow.config.submission.pipeline_jobs import pipeline_jobs
 from lediflow.config.submission.requests import (
@@ -36,7 +36,7 @@ from lediflow.config.submission.requests import (
     slurm_options,
     swept,
 )
-from lediflow.errors import UserError
+from lediflow.errors import BAD_REQUEST, UserError
 
 DRY_RUN = "dry_run=true"
 

@@ -1,8 +1,8 @@
-"""Text for people to read: durations, sizes, and tables in columns of equal width."""
+"""Text for people to read: durations, sizes, shapes, and tables in columns of equal width."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 GIB, GB = 2**30, 10**9
@@ -84,6 +84,11 @@ def facts_table(facts: Facts) -> str:
     """An indented line for each fact: its name, and its value with the unit."""
     width = max(len(name) for name, _ in facts)
     return indented("\n".join(f"{name:{width}}  {value}" for name, value in facts))
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """A shape for a message, e.g. 64x3x3."""
+    return "x".join(map(str, shape)) or "one number"
 
 
 def indented(text: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from lediflow.errors import UserError
 
 SECONDS = 60  # limit of one command; a busy controller answers slowly
+CLEARING_SECONDS = 120  # SLURM may take this long to clear away a job that has ended
 SEPARATOR = "|"
 QUEUE_COLUMNS = ("JobArrayID", "State", "Reason", "NodeList", "Name", "RestartCnt")
 ELLIPSIS = "..."  # stands in squeue's output for the rest of a long list of tasks

@@ -36,6 +36,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from lediflow.engine import early_signals
+from lediflow.errors import INTERRUPTED
 from lediflow.ranges import bounded
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,6 @@ SEEN_LATELY = 256  # durations of each kind that count; older ones are forgotten
 LARGEST_SHARE = 0.05  # of the whole time: upper limit of the margin, and of the assumed duration of a save
 
 GRACE_SECONDS = 2.0  # after a second Ctrl-C, for an orderly end by KeyboardInterrupt, if Python code runs
-INTERRUPTED = 130  # exit status that shells use: 128 + SIGINT
 
 
 class StopReason(enum.IntEnum):

@@ -26,9 +26,10 @@ import lediflow
 from lediflow.claims import claim_folder, visible_names
 from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
-from lediflow.records import Record, RecordError, object_if_any, read_record
+from lediflow.records import Record, RecordError, leaves, object_if_any, read_record
 
 SCHEMA_VERSION = 1
+ROW_AGAIN = "delete it, and the same command measures the row again"
 AGAIN = "delete it and run `python -m lediflow.evaluate` to make it again"
 TYPES = {
     "results": {
@@ -154,10 +155,7 @@ def is_folder_of_results(folder: Path) -> bool:
 
 def read_row(path: Path) -> Record:
     """The row of a setting that an earlier command wrote; RecordError for any other file."""
-    row = read_record(path, "delete it, and the same command measures the row again", ROW_TYPES)
-    for key in ROW_TYPES:
-        row[key]  # RecordError if it is missing
-    return row
+    return read_record(path, ROW_AGAIN, ROW_TYPES, is_complete=True)
 
 
 def read_results(path: str | Path) -> Record:
@@ -187,18 +185,10 @@ def refuse_other(found: dict[str, Any], asked: dict[str, Any], path: Path) -> No
     """UserError with both fingerprints and their differences, unless they are equal."""
     if found == asked:
         return
-    there, wanted = flat(found), flat(asked)
+    there, wanted = dict(leaves(found)), dict(leaves(asked))
     keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
     differences = "; ".join(f"{key}: {there.get(key)!r} there, {wanted.get(key)!r} asked" for key in keys)
     raise UserError(
         f"{path} is of something else: fingerprint {digest(found)} there, {digest(asked)} asked ({differences}); give "
         "another file, or remove this one to have it made again"
     )
-
-
-def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested record with keys joined by dots."""
-    found: dict[str, Any] = {}
-    for key, value in record.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found

@@ -31,6 +31,7 @@ from lediflow.models.specs import LatentSamplerSpec, VelocitySpec, sampler_hourg
 from lediflow.nn.hourglass import Hourglass
 from lediflow.nn.shapes import Image, SampleKeys, Tokens, check_labels
 from lediflow.nn.specs import check_channels, check_grid
+from lediflow.text import shape_text
 
 # keys of the models and their options in the configuration
 FLOW_KEY, SAMPLER_KEY = "model.velocity", "model.latent_sampler"
@@ -126,11 +127,6 @@ class LatentSampler(nn.Module):
 def resized(z: Image, height: int, width: int) -> Image:
     """z on another grid: pixels are repeated to enlarge it and averaged to reduce it."""
     return F.interpolate(z, size=(height, width), mode="area")
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """A shape for a message, e.g. 4x4x4."""
-    return "x".join(map(str, shape))
 
 
 def check_latent(z: Tensor | None, latent_shape: Sequence[int], batch: int) -> None:

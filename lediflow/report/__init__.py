@@ -11,9 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lediflow.config.composition.command_line import BAD_REQUEST
 from lediflow.disk import whole_or_absent
-from lediflow.errors import UserError, disk_errors_explained, lasting_fault
+from lediflow.errors import BAD_REQUEST, UserError, disk_errors_explained, lasting_fault
 from lediflow.records import RecordError, read_dataclass, read_json, typed
 from lediflow.report.collect import report_data
 from lediflow.report.content import CommandRun, ReportData

@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lediflow.errors import UserError
+from lediflow.records import UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def parse_event(line: str) -> Event | None:
     """The event on a line of the log; None if the line is torn (by a crash) or not a valid event."""
     try:
         event = json.loads(line)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return None
     return event if isinstance(event, dict) and is_valid(event) else None
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import JsonlTracker, standing_events
 from lediflow.tracking.progress import LINE_SECONDS, ProgressTracker, make_progress
 from lediflow.tracking.wandb import WandbTracker
 
 log = logging.getLogger(__name__)
-
-EVENT_LOG = "events.jsonl"
 
 
 @dataclass(kw_only=True)
@@ -149,7 +148,7 @@ def build_tracker(
         return SilentTracker()
     run = Viewed(config, Path(run_folder), title, total_images, progress_seconds, run_config or {})
     views = [view for make in VIEWS.values() if (view := make(run)) is not None]
-    return CompositeTracker(JsonlTracker(run.folder / EVENT_LOG), views)
+    return CompositeTracker(JsonlTracker(RunFolder(run.folder).events), views)
 
 
 def replay(path: str | Path, tracker: Tracker) -> int:

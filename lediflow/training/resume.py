@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.checkpoints.averages import HISTORY
 from lediflow.engine.ema import refuse_new_widths
 from lediflow.errors import UserError
+from lediflow.records import leaves
 from lediflow.stages.flow import AUTO
 from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.state import Training
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """Each differing value as a phrase: `stage.cap: 10.0, now 5.0`. Empty: the same run."""
-    then, now = dict(_dotted(found)), dict(_dotted(asked))
+    then, now = (dict(leaves(options, in_lists=True)) for options in (found, asked))
     names = sorted(then.keys() | now.keys())
     return [
         f"{name}: {then.get(name, 'nothing')}, now {now.get(name, 'nothing')}"
@@ -50,14 +50,6 @@ def with_recorded_width(found: dict[str, Any], asked: dict[str, Any]) -> dict[st
         del options[SCALE]
         options |= {SCALE: then[SCALE]} if SCALE in then else {}
     return asked | {"stage": options}
-
-
-def _dotted(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, (dict, list)):
-        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _dotted(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
 
 
 def find_newest(run: Training) -> Checkpoint | None:

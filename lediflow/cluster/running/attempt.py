@@ -20,6 +20,7 @@ from typing import Any
 from lediflow.cluster.jobs import SlurmConfig
 from lediflow.disk import replace_text
 from lediflow.engine.stop import StopReason
+from lediflow.errors import BAD_REQUEST
 from lediflow.records import read_dataclass, read_record
 
 # Errors of a rank that lost the connection to another one, which failed first.
@@ -34,7 +35,6 @@ MACHINE = re.compile(
     re.I,
 )
 KILLED = 128  # exit statuses from here on are 128 + the number of a signal
-REFUSED = 2  # exit status of a request that cannot be met, as config.composition.command_line gives it
 CONTINUES = (StopReason.SIGNAL.exit_status, StopReason.WALL_TIME.exit_status)
 _TASKS = re.compile(r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$")
 
@@ -183,7 +183,7 @@ def decide(
         return Decision(Outcome.DONE, "the work is done")
     if StopReason.STOP_FILE.exit_status in (status, cause.status if cause else None):
         return Decision(Outcome.STOPPED, StopReason.STOP_FILE.sentence)
-    if cause is not None and cause.status == REFUSED:
+    if cause is not None and cause.status == BAD_REQUEST:
         return Decision(Outcome.FAILED, cause.error or "the request cannot be met; see the log")
     if cause is not None and cause.status == StopReason.LEASE_LOST.exit_status:
         return Decision(Outcome.TERMINATED, StopReason.LEASE_LOST.sentence)

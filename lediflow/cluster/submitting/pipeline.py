@@ -24,7 +24,7 @@ from lediflow.errors import UserError
 from lediflow.text import aligned_row, column_widths
 
 PENDING = "PENDING"
-LEAVING_SECONDS, LOOK_EVERY_SECONDS = 120.0, 0.5  # limit and interval while a cancelled job leaves the queue
+LOOK_EVERY_SECONDS = 0.5  # while a cancelled job leaves the queue
 WIDEST_REASON = 100
 STATE_WIDTH = len("submitted as 12345678")
 
@@ -235,7 +235,7 @@ def dry_run(steps: Sequence[PlannedJob]) -> Iterator[str]:
 def cancel_and_wait(job: str) -> None:
     """Cancel a job and wait until it has left the queue."""
     slurm.cancel(job)
-    deadline = time.monotonic() + LEAVING_SECONDS
+    deadline = time.monotonic() + slurm.CLEARING_SECONDS
     while slurm.queue([job]):
         if time.monotonic() > deadline:
             raise UserError(

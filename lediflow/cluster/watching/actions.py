@@ -19,7 +19,6 @@ from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 
 SAVE_LOOK_SECONDS = 3.0  # interval of looking whether a run has saved
-LEAVING_SECONDS = 120  # SLURM may take this long to clear away a job that has ended
 LEAVING_LOOK_SECONDS = 1.0
 
 
@@ -221,7 +220,7 @@ def never_started(row: Row) -> bool:
 
 def await_leaving(overview: Overview, row: Row) -> Overview:
     """Wait while SLURM clears away the job's last attempt; a new overview if it took time."""
-    deadline = time.monotonic() + LEAVING_SECONDS
+    deadline = time.monotonic() + slurm.CLEARING_SECONDS
     while is_leaving(overview, row) and time.monotonic() < deadline:
         time.sleep(LEAVING_LOOK_SECONDS)
         overview = Overview(overview.runs)

@@ -35,6 +35,7 @@ from lediflow.models.specs import latent_shape
 from lediflow.run_folder import RunFolder, has_ended, trained_images
 from lediflow.stages import stage_kind
 from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+from lediflow.text import shape_text
 from lediflow.training.exporting import BEST, LAST, export_command, holds_best
 from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.resume import differences, with_recorded_width
@@ -87,7 +88,7 @@ def check_samples(command: TrainCommand, reader: ShardReader) -> None:
     found = tuple(reader.index.contents.signal_shape)
     if found != (model.channels, model.image_size, model.image_size):
         raise UserError(
-            f"{command.data.path} holds samples of channels x height x width {'x'.join(map(str, found))}, but the "
+            f"{command.data.path} holds samples of channels x height x width {shape_text(found)}, but the "
             f"model is for {model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
             f"model.image_size={found[1]}, or prepare the data at the model's size"
         )

@@ -30,6 +30,7 @@ from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.stages.protocol import Stage
+from lediflow.text import shape_text
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,8 @@ def check_kind(command: TrainCommand, found: str, model: Model) -> None:
 
 def check_shapes(command: TrainCommand, weights: dict[str, Tensor], model: Model) -> None:
     """Reject weights of other shapes; the message names the first that differs."""
-    theirs = {name: shape_text(tensor) for name, tensor in weights.items()}
-    ours = {name: shape_text(tensor) for name, tensor in model.state_dict().items()}
+    theirs = {name: shape_text(tensor.shape) for name, tensor in weights.items()}
+    ours = {name: shape_text(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in [*ours, *theirs]:
         if theirs.get(name) != ours.get(name):
             raise UserError(
@@ -116,11 +117,6 @@ def check_shapes(command: TrainCommand, weights: dict[str, Tensor], model: Model
                 f"{theirs.get(name, 'not there')}, here {ours.get(name, 'not there')}; give the model= and prior= "
                 "options that it was trained with"
             )
-
-
-def shape_text(tensor: Tensor) -> str:
-    """The shape for a message, e.g. 64x3x3."""
-    return "x".join(map(str, tensor.shape)) or "one number"
 
 
 def load_export(kind: type[Kind], export: Path, wanted: str) -> Kind:
@@ -178,8 +174,8 @@ def check_latents(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -
     found, expected = (latent_shape(spec, size, size) for spec in (parent.spec, ours))
     if found != expected:
         raise UserError(
-            f"parent={folder} makes latents of {'x'.join(map(str, found))}, but model.auxiliary describes "
-            f"{'x'.join(map(str, expected))}; give the model options that the parent was trained with"
+            f"parent={folder} makes latents of {shape_text(found)}, but model.auxiliary describes "
+            f"{shape_text(expected)}; give the model options that the parent was trained with"
         )
 
 

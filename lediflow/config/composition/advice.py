@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lediflow.config.composition.compose import composed, conf_folder
 from lediflow.config.composition.literal import override_value
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.config.composition.sweep import key_of
-from lediflow.records import RecordError
+from lediflow.records import RecordError, leaves
 from lediflow.run_folder import RunFolder
 from lediflow.stages import STAGES
 
@@ -128,15 +128,6 @@ def differing_overrides(words: list[str], recorded: Mapping[str, Any], left_out:
         for key, value in then.items()
         if key in now and now[key] != value and key.partition(".")[0] not in left_out
     ]
-
-
-def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each dotted key of nested mappings with its value; a list counts as one value."""
-    if not isinstance(node, Mapping):
-        yield prefix.removesuffix("."), node
-        return
-    for key, value in node.items():
-        yield from leaves(value, f"{prefix}{key}.")
 
 
 def hydra_text(value: Any) -> str:

@@ -44,11 +44,9 @@ from lediflow.config.composition.literal import (
 )
 from lediflow.config.composition.schema import COMMANDS, TrainCommand
 from lediflow.config.composition.sweep import exclusion, separate_jobs
-from lediflow.engine.stop import INTERRUPTED
-from lediflow.errors import UserError, lasting_fault
+from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
 from lediflow.nn.neighborhood import RouteUnavailableError
 
-BAD_REQUEST = 2
 REFERENCE_HINT = "${...} refers to another option; for a name with these characters write \\${"
 REFERENCE_FAULTS = (InterpolationResolutionError, GrammarParseError)
 _typed: list[str] = []  # the command line as typed, before conversion to Hydra's grammar

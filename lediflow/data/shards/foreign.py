@@ -36,6 +36,7 @@ from lediflow.data.storage.folders import is_remote
 from lediflow.disk import write_json
 from lediflow.errors import UserError
 from lediflow.records import UNREADABLE, read_record
+from lediflow.text import shape_text
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ def is_usable(kind: PayloadKind) -> bool:
 
 def _unlike(root: Path, kinds: Counter[PayloadKind]) -> str:
     found = "; ".join(
-        f"{'x'.join(map(str, kind.shape))} {kind.extension} of {kind.dtype} ({count})"
+        f"{shape_text(kind.shape)} {kind.extension} of {kind.dtype} ({count})"
         for kind, count in kinds.most_common(4)
     )
     return (

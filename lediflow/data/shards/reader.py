@@ -28,6 +28,7 @@ from lediflow.data.storage import Read, ReadingConfig, open_storage
 from lediflow.data.storage.folders import is_remote
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError
+from lediflow.text import shape_text
 
 __all__ = ["CorruptSampleError", "ShardIndex", "ShardReader"]
 
@@ -181,7 +182,7 @@ class ShardReader:
         except UnusableImageError as error:
             raise self._corrupt(sample, f"it cannot be decoded: {error}") from error
         if pixels.shape[:2] != self.row_shape[:2]:
-            found, expected = ("x".join(map(str, shape[:2])) for shape in (pixels.shape, self.row_shape))
+            found, expected = (shape_text(shape[:2]) for shape in (pixels.shape, self.row_shape))
             raise self._corrupt(sample, f"it is {found} where the set is {expected}")
         return pixels.reshape(self.row_shape)
 

@@ -15,7 +15,6 @@ from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE, LocalJobEnvironment
 
 import lediflow.train
 from lediflow.engine.stop import (
-    INTERRUPTED,
     STOP_SIGNALS,
     Deadline,
     StopConfig,
@@ -23,6 +22,7 @@ from lediflow.engine.stop import (
     StopRequest,
     find_deadline,
 )
+from lediflow.errors import INTERRUPTED
 
 
 class Clock:

@@ -22,7 +22,7 @@ from lediflow.evaluation.mmd import FEWEST, Estimate
 from lediflow.evaluation.modes.rows import keep_row
 from lediflow.evaluation.modes.stages.estimate import Measure
 from lediflow.evaluation.references import Reference
-from lediflow.evaluation.results import ROWS, digest, features_record
+from lediflow.evaluation.results import ROW_AGAIN, ROWS, digest, features_record
 from lediflow.evaluation.session import Session
 from lediflow.records import Record, read_record
 from lediflow.sampling import SamplingConfig
@@ -150,7 +150,4 @@ def counts(images: int, samples: Numbers | None) -> Row:
 
 def read_stage_row(path: Path) -> Record:
     """Read a row that an earlier command wrote; RecordError where a field is missing or of another type."""
-    row = read_record(path, "delete it, and the same command measures the row again", ROW_TYPES)
-    for key in ROW_TYPES:
-        row[key]  # RecordError where it is missing
-    return row
+    return read_record(path, ROW_AGAIN, ROW_TYPES, is_complete=True)

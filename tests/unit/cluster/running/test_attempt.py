@@ -13,8 +13,7 @@ from lediflow.cluster.running.attempt import (
     root_cause,
     write_exit,
 )
-from lediflow.config.composition.command_line import BAD_REQUEST
-from lediflow.errors import UserError
+from lediflow.errors import BAD_REQUEST, UserError
 
 
 def exited(rank, error=None, status=1, time=0.0):
