@@ -36,17 +36,17 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path, temporary: str | None = None) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed to `path` when the block ends well, removed when it does not.
+    """A path next to `path` to write to; renamed to `path` when the block ends well, removed when it does not.
 
     The block has to flush what must survive a loss of power. `temporary` is the hidden name to use where a killed
     writer must not leave more than one file; by default the name belongs to this machine and process.
     """
-    beside = path.with_name(temporary or f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+    new = path.with_name(temporary or f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
     try:
-        yield beside
-        beside.replace(path)
+        yield new
+        new.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
 
 
@@ -58,7 +58,7 @@ def whole_or_absent(path: Path, *, is_flushed: bool = True) -> Iterator[BinaryIO
     """
     with disk_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside, beside.open("wb") as stream:
+        with replacing(path) as new, new.open("wb") as stream:
             yield stream
             stream.flush()
             if is_flushed:
@@ -67,8 +67,8 @@ def whole_or_absent(path: Path, *, is_flushed: bool = True) -> Iterator[BinaryIO
 
 def replace_text(path: Path, text: str, temporary: str | None = None) -> None:
     """Replace a small text file without waiting for the disk; see `replacing`. Raises OSError."""
-    with replacing(path, temporary) as beside:
-        beside.write_text(text)
+    with replacing(path, temporary) as new:
+        new.write_text(text)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -100,11 +100,11 @@ def _is_abandoned(partial: Path) -> bool:
     """Whether the process whose number ends the name of an unfinished file is gone."""
     host, _, process = partial.name.removesuffix(PARTIAL).rpartition("-")
     if not host.endswith(f".{socket.gethostname()}") or not process.isdigit():
-        return _seconds_at_rest(partial) > ABANDONED_SECONDS
+        return _seconds_unchanged(partial) > ABANDONED_SECONDS
     return not _is_running(int(process))
 
 
-def _seconds_at_rest(path: Path) -> float:
+def _seconds_unchanged(path: Path) -> float:
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:

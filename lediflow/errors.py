@@ -21,15 +21,15 @@ ADVICE = {
     errno.ENOSPC: "free some space there, or choose another output; the same command then continues",
     errno.EDQUOT: "your quota is used up: free some space, or choose another output",
     errno.EFBIG: "the file system or a limit (ulimit -f) allows no files of that size: lower shard_samples",
-    errno.EACCES: "mend its permissions, or choose an output you may write to",
-    errno.EPERM: "mend its permissions, or choose an output you may write to",
+    errno.EACCES: "change its permissions, or choose an output you may write to",
+    errno.EPERM: "change its permissions, or choose an output you may write to",
     errno.EROFS: "the file system is read-only: choose another output",
     errno.ENOTDIR: "a file exists where a folder is needed: choose another output",
     errno.EEXIST: "something exists where a file or folder is to be created: choose another output",
     errno.EISDIR: "a folder exists where a file is needed: choose another path",
     errno.ENOTEMPTY: "a folder exists where a file is needed: choose another path",
     errno.ENAMETOOLONG: "choose a shorter path",
-    errno.ELOOP: "its symbolic links lead in a circle: mend them",
+    errno.ELOOP: "its symbolic links lead in a circle: correct them",
 }
 
 

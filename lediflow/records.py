@@ -97,8 +97,8 @@ def read_dataclass(kind: type[Any], values: Any, place: str) -> Any:
     if not isinstance(values, Mapping):
         raise ValueError(f"{place}: found {shown(values)}; a {kind.__name__} is made of values by name")
     known = {field.name: field for field in fields(kind) if field.init}
-    if strangers := sorted(values.keys() - known.keys()):
-        raise ValueError(f"{place}: {kind.__name__} with {', '.join(strangers)}: it has {', '.join(known)}")
+    if unknown := sorted(values.keys() - known.keys()):
+        raise ValueError(f"{place}: {kind.__name__} with {', '.join(unknown)}: it has {', '.join(known)}")
     needed = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in needed if name not in values]:
         raise ValueError(

@@ -4,7 +4,7 @@ The folder is the run: the same command continues it.
 
 config.yaml       resolved configuration         checkpoints/   full states
 prior_width.json  the width that a flow's stage.prior_widening=auto chose
-events.jsonl      event log, append-only         export/        EMA weights and their configuration
+events.jsonl      event log, append-only         export/        averaged weights and facts about them
 averages/         stored averages, from which averages of other lengths are computed
 samples/          pictures                       results/       measurements with their origin
 heartbeats/       progress of each rank          stacks/        stack traces of ranks that hung
@@ -113,7 +113,7 @@ class RunFolder:
                 pass
         except OSError as error:
             raise UserError(
-                f"run={self.root} cannot be written ({error.strerror}); choose another run=, or mend its permissions"
+                f"run={self.root} cannot be written ({error.strerror}); choose another run=, or change its permissions"
             ) from error
 
     def require_export(self, role: str, how_to_train: str) -> Path:

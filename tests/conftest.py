@@ -48,7 +48,7 @@ def own_route_file(tmp_path_factory):
     """Measured attention routes are neither read from nor left in the user's cache."""
     from lediflow.nn.neighborhood import routes
 
-    routes.memory.file = tmp_path_factory.mktemp("cache") / "routes.json"
+    routes.cache.file = tmp_path_factory.mktemp("cache") / "routes.json"
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,7 @@ def edited_images(
 
 
 def describe_edits(names: Sequence[str], images: int) -> str:
-    """Such as `2 of the 50 pictures were edited since, the first is a.png`."""
+    """The edits for a message, such as `2 of the 50 pictures were edited since, the first is a.png`."""
     were = "was" if len(names) == 1 else "were"
     return (
         f"{len(names):,} of the {images:,} pictures {were} edited since, the first is {printable(names[0])}"

@@ -1,1 +1,1 @@
-"""How many machines the tensors mean: engines, ranks, checkpoints, stop requests. No other folder knows of ranks."""
+"""Everything that depends on ranks and devices: engines, communication, checkpoints, stop requests, the watchdog."""

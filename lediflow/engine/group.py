@@ -60,7 +60,7 @@ class Group:
     ) -> None:
         self.ranks = ranks or Ranks()
         self.gloo, self.store = gloo, store
-        self.undertakings = 0  # calls of `together`
+        self.together_calls = 0  # names the entry in the store where a failure of this call is written
         self.vote: tuple[Tensor, dist.Work] | None = None  # the last one, whose all-reduce may be under way
 
     @classmethod
@@ -176,8 +176,8 @@ class Group:
         A long body should call the yielded function now and then: it raises as soon as another rank has failed. The
         body must not contain collective calls, in which the other ranks would hang.
         """
-        self.undertakings += 1
-        key = f"failed/{self.undertakings}"
+        self.together_calls += 1
+        key = f"failed/{self.together_calls}"
         failure: Exception | None = None
         try:
             yield lambda: self._look(key)
@@ -196,7 +196,7 @@ class Group:
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
-        """Put it around all work: where another rank failed outside of `together`, the error names that rank.
+        """A context for all work: where another rank failed outside of `together`, the error names that rank.
 
         Such a failure breaks the collective calls of the others, whose errors do not say why.
         """
@@ -273,7 +273,7 @@ def rendezvous(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.m
         if clock() > end:
             names = ", ".join(map(str, missing))
             raise UserError(
-                f"rank {names} of {ranks.world_size} did not come within {seconds:.0f} s (engine.join_seconds); "
+                f"rank {names} of {ranks.world_size} did not join within {seconds:.0f} s (engine.join_seconds); "
                 "if it was started, its own output says why"
             )
         time.sleep(LOOK_EVERY_SECONDS)

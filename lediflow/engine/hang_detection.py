@@ -173,7 +173,7 @@ class Trouble:
 
     @property
     def key(self) -> str:
-        """Equal for all observers of the same trouble, as long as nothing changes."""
+        """An identifier that is equal for all observers of the same trouble, as long as nothing changes."""
         return f"{self.kind} {self.ranks} {[(one['steps'], one['beats']) for one in self.seen]}"
 
 
@@ -237,7 +237,7 @@ class Observer:
         self.changed = [clock()] * world_size
 
     def look(self) -> list[Sight]:
-        """Every rank by its newest heartbeat."""
+        """All ranks, each by its newest heartbeat."""
         now = self.clock()
         for rank, known in enumerate(self.newest):
             found = read_heartbeat(self.folder, rank, self.session)

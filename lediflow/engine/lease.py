@@ -139,7 +139,7 @@ def read_lease(path: Path) -> LeaseRecord | None:
 
 
 def this_machine() -> str:
-    """Equal for two processes that see each other's process ids; containers of one machine may differ."""
+    """An identifier that is equal for two processes that see each other's ids; containers of one machine may differ."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -161,7 +161,7 @@ def is_alive(pid: int) -> bool:
 
 
 def take(path: Path, mine: LeaseRecord) -> tuple[int, LeaseRecord | None]:
-    """Take the lease: the descriptor to renew it by, and the older start that must leave first, or None."""
+    """Take the lease; returns the descriptor to renew it by, and the older start that must leave first, or None."""
     theirs = look(path)
     is_free = theirs is None or theirs.is_over
     if theirs is not None and not is_free and not theirs.precedes(mine):
@@ -182,10 +182,10 @@ def look(path: Path) -> LeaseRecord | None:
 
 def put(path: Path, mine: LeaseRecord) -> int:
     """Replace the lease by a new file; its descriptor."""
-    beside = path.with_name(f".{path.name}.{mine.token}")
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    new = path.with_name(f".{path.name}.{mine.token}")
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     write(descriptor, mine)
-    beside.rename(path)
+    new.rename(path)
     return descriptor
 
 
@@ -260,7 +260,7 @@ class Lease:
         return self.is_held and self.confirm()
 
     def confirm(self) -> bool:
-        """As `holds`, after reading and renewing the file."""
+        """Whether this process may write the run folder, after reading and renewing the lease."""
         if not self.lock.acquire(timeout=self.record.interval):
             return False  # the renewing thread hangs in a disk that does not answer
         try:
@@ -350,7 +350,7 @@ class NoLease:
         return True
 
     def fence(self) -> None:
-        """There is no file to read."""
+        """Do nothing: only rank 0 reads the file."""
 
 
 def leased(path: Path, *, is_first: bool) -> contextlib.AbstractContextManager[Lease | NoLease]:

@@ -141,7 +141,7 @@ class LocalEngine(BaseEngine):
         return norm
 
     def time_communication(self, stopwatch: Stopwatch) -> None:
-        """One process exchanges no gradients."""
+        """Do nothing: one process exchanges no gradients."""
 
     def state(self) -> EngineState:
         return collect(
@@ -154,4 +154,4 @@ class LocalEngine(BaseEngine):
         set_steps_made(self.optimizer, reader.steps)
 
     def close(self) -> None:
-        """One process has no process group to leave."""
+        """Do nothing: one process has no process group."""

@@ -42,9 +42,8 @@ class EngineConfig:
     compile_mode: str = "default"
     # implementation of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures them
     attention_route: str = "auto"
-    activation_checkpointing: bool = (
-        False  # recompute activations in the backward pass: less memory, a third more work
-    )
+    # recompute activations in the backward pass: less memory, a third more work
+    activation_checkpointing: bool = False
     # upper limit of the gradient's global norm; 0: no clipping
     gradient_clip: float = bounded(1.0, at_least=0)
     # samples of one forward pass on a rank; 0: as many of its share of the batch as fit the GPU
@@ -118,7 +117,7 @@ class Engine(Protocol):
         ...
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside, `module` computes with the averaged weights (`ema`); afterwards with its own again, bit for bit.
+        """A context in which `module` computes with the averaged weights (`ema`); its own are restored bit for bit.
 
         Every rank must enter it. `step`, `state` and `load` must not be called inside.
         """

@@ -156,7 +156,7 @@ def streamed_frechet(sets: StreamedSets) -> Values:
 
 
 def kernel_distance(sets: Sets) -> Values:
-    """Its influences are not kept: two runs are compared by the MMD."""
+    """The unbiased kernel distance. No influences are kept: two runs are compared by the MMD."""
     found = estimate(kernel_sums(sets.made, sets.real, Polynomial(), sets.group))
     return Values({"kid": found.unbiased, "kid_interval": list(found.interval())})
 

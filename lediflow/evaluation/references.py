@@ -164,10 +164,10 @@ def check_signals(reader: ShardReader, facts: dict[str, Any], path: str) -> None
     """UserError for shards with samples of another codec or size than the run generates."""
     contents = reader.index.contents
     found = describe_codec(contents.codec or {"name": "pixels"}), contents.signal_shape[-1]
-    learnt = describe_codec(facts["codec"]), facts["image_size"]
-    if found != learnt:
+    made = describe_codec(facts["codec"]), facts["image_size"]
+    if found != made:
         raise UserError(
-            f"data.path={path} holds {found[0]} of side {found[1]}, the run makes {learnt[0]} of side {learnt[1]}; "
+            f"data.path={path} holds {found[0]} of side {found[1]}, the run makes {made[0]} of side {made[1]}; "
             "give shards that were prepared and encoded as those it was trained on (photographs of latents are given "
             "as data.photographs)"
         )

@@ -67,7 +67,7 @@ LETTERS = 16  # of a hash: enough to distinguish sets, few enough to read
 def birth_certificate(*, seed: int | None, command: Sequence[str] | None = None) -> dict[str, Any]:
     """The certificate of a number that this process measures now."""
     return {
-        "command": shlex.join(command or this_command()),
+        "command": shlex.join(command or command_words()),
         "commit": commit(),
         "seed": seed,
         "hardware": hardware(),
@@ -76,7 +76,7 @@ def birth_certificate(*, seed: int | None, command: Sequence[str] | None = None)
     }
 
 
-def this_command() -> list[str]:
+def command_words() -> list[str]:
     """The command line of this process without the path of the interpreter, which differs between machines."""
     return ["python", *sys.orig_argv[1:]]
 
@@ -187,8 +187,8 @@ def refuse_other(found: dict[str, Any], asked: dict[str, Any], path: Path) -> No
         return
     there, wanted = dict(leaves(found)), dict(leaves(asked))
     keys = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
-    differences = "; ".join(f"{key}: {there.get(key)!r} there, {wanted.get(key)!r} asked" for key in keys)
+    differences = "; ".join(f"{key}: {there.get(key)!r} there, {wanted.get(key)!r} requested" for key in keys)
     raise UserError(
-        f"{path} is of something else: fingerprint {digest(found)} there, {digest(asked)} asked ({differences}); give "
-        "another file, or remove this one to have it made again"
+        f"{path} was made from something else: fingerprint {digest(found)} there, {digest(asked)} requested "
+        f"({differences}); give another file, or remove this one to have it made again"
     )

@@ -55,12 +55,12 @@ def save_model(module: Model, path: str | Path, extra: dict[str, Any] | None = N
 
 def save_tensors(weights: dict[str, Tensor], path: str | Path, description: dict[str, Any]) -> None:
     """Write an export folder from a state dict; `description` is the content of config.json, without the hash."""
-    publish(lambda beside: beside.write_bytes(save(weights)), Path(path), description)
+    publish(lambda new: new.write_bytes(save(weights)), Path(path), description)
 
 
 def save_weights(weights: Path, path: str | Path, description: dict[str, Any]) -> None:
     """Write an export folder from a file of weights; `description` is the content of config.json, without the hash."""
-    publish(lambda beside: shutil.copyfile(weights, beside), Path(path), description)
+    publish(lambda new: shutil.copyfile(weights, new), Path(path), description)
 
 
 def publish(write: Callable[[Path], Any], folder: Path, description: dict[str, Any]) -> None:
@@ -68,18 +68,18 @@ def publish(write: Callable[[Path], Any], folder: Path, description: dict[str, A
     folder.mkdir(parents=True, exist_ok=True)
     for left in (*folder.glob(f".{WEIGHTS}.*"), *folder.glob(f".{CONFIG}.*")):
         left.unlink(missing_ok=True)
-    with replacing(folder / WEIGHTS) as beside:
-        write(beside)
-        config = {**description, "weights_sha256": sha256_of(beside)}
-        flush(beside)
+    with replacing(folder / WEIGHTS) as new:
+        write(new)
+        config = {**description, "weights_sha256": sha256_of(new)}
+        flush(new)
     write_description(folder, config)
 
 
 def write_description(folder: Path, config: dict[str, Any]) -> None:
     """Replace config.json; when this returns, both files of the export are durable on disk."""
-    with replacing(folder / CONFIG) as beside:
-        beside.write_text(json.dumps(config, indent=2) + "\n")
-        flush(beside)
+    with replacing(folder / CONFIG) as new:
+        new.write_text(json.dumps(config, indent=2) + "\n")
+        flush(new)
     flush(folder)
 
 

@@ -37,9 +37,9 @@ def check_labels(labels: Tensor, rows: int, batch: int, known: str) -> None:
         )
     if torch.compiler.is_compiling() or labels.device.type != "cpu":
         return
-    strangers = labels[(labels < 0) | (labels >= rows)]
-    if len(strangers):
-        raise ValueError(f"labels: {strangers.unique().tolist()}, but there are {known}")
+    unknown = labels[(labels < 0) | (labels >= rows)]
+    if len(unknown):
+        raise ValueError(f"labels: {unknown.unique().tolist()}, but there are {known}")
 
 
 def check_vector(name: str, value: Tensor, batch: int, entries: int) -> None:

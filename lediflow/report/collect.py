@@ -148,7 +148,7 @@ def real_pictures(flows: list[RunRecord]) -> list[Picture]:
 
 
 def photographs_caption(flows: list[RunRecord]) -> str:
-    """Says whether the photographs were part of the training set."""
+    """A caption that says whether the photographs were part of the training set."""
     if flows and all(run.facts["data"]["held_out_fraction"] for run in flows):
         return "Photographs that training never saw."
     return "Photographs of the training set."

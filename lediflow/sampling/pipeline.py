@@ -230,9 +230,9 @@ class LeDiFlowPipeline:
                 f"labels={config.labels}: this flow was trained without classes; leave labels out, or train one with "
                 f"model.velocity.num_classes"
             )
-        if strangers := [label for label in config.labels if not 0 <= label < num_classes]:
+        if unknown := [label for label in config.labels if not 0 <= label < num_classes]:
             raise UserError(
-                f"labels={strangers}: the flow's classes are 0 to {num_classes - 1}; choose among them"
+                f"labels={unknown}: the flow's classes are 0 to {num_classes - 1}; choose among them"
             )
 
     def save_pretrained(self, path: str | Path) -> None:

@@ -40,7 +40,7 @@ def export_weights(
     if which == LAST:  # the same file: dependent runs identify it by its hash
         save_weights(checkpoint.model, folder, facts)
     else:
-        publish(lambda beside: write_averaged(beside, checkpoint.state, BEST), folder, facts)
+        publish(lambda new: write_averaged(new, checkpoint.state, BEST), folder, facts)
     return facts
 
 

@@ -1,8 +1,8 @@
 """Validation during a run: measures held-out losses, keeps their history and reports once that they have turned.
 
 Each validation measures the loss under the weights of this step and under the averaged ones. Averaged weights are
-exported, so the history, the best validation and patience go by their loss. The messages about a loss that has turned
-stand below: of log and event, and of the last line of a run.
+exported, so the history, the best validation and patience use their loss. This module also has the messages about a
+loss that has turned: that of the log and the event, and the last line of a run.
 """
 
 from __future__ import annotations

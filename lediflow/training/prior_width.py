@@ -64,7 +64,7 @@ def recorded_width(facts: Mapping[str, Any]) -> Width:
 
 
 def describe_start(width: Width) -> str:
-    """Words that follow `the start is`."""
+    """The width for a message, such as `widened by 0.19`, in which it completes `the start is ...`."""
     if width == Width():
         return "not widened"
     return f"widened by {width.added:g}" + (f" after scaling by {width.scale:g}" if width.scale != 1 else "")

@@ -7,7 +7,7 @@ own values it has the speed; times are those of whole steps, without pauses (val
 
 images_per_second   of the run                      data_wait_share   share of the ranks' time spent waiting for samples
 tflops, mfu         of one device (throughput.py)   peak_memory_gib   largest over the ranks so far
-corrupt_samples     met by the ranks so far; a sample met by two ranks counts twice
+corrupt_samples     found by the ranks so far; a sample that two ranks found counts twice
 
 `ranks` (Pace) says how long each rank's steps took and for what; a warning names a rank that stays slow.
 """
@@ -113,7 +113,7 @@ class Window:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The time inside does not count."""
+        """Exclude the time inside from the speed."""
         before = self.seconds()
         yield
         self.started += self.seconds() - before
@@ -227,7 +227,7 @@ class Recorder:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The time inside, which is between two steps, does not count."""
+        """Exclude the time inside, which is between two steps, from all timings."""
         with self.window.paused():
             yield
         self.pace.timings.restart_step()

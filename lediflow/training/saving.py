@@ -119,7 +119,7 @@ class Saving:
         failure, standing = self.engine.group.broadcast(self.failure), self._describe_last_saved()
         raise UserError(
             f"the state at {images_seen} images could not be saved in {LAST_TRIES} tries "
-            f"({failure}); {standing}. Mend that, then repeat the command"
+            f"({failure}); {standing}. Correct that, then repeat the command"
         )
 
     def leave(self) -> None:

@@ -131,7 +131,7 @@ class Validation:
 
 @contextmanager
 def inference(module: nn.Module) -> Iterator[None]:
-    """Inside, the model is in evaluation mode, without gradients, and not compiled.
+    """A context in which the model is in evaluation mode, without gradients, and not compiled.
 
     Compiling it again, for passes without gradients, would take longer (a minute) than the passes do.
     """

@@ -120,7 +120,7 @@ class TestMetrics:
     ):
         said = invoke("evaluate", *small_options, f"output={root}/small", "reference_count=20")
         assert said.status == 2
-        assert "fingerprint" in said.err and "count: 48 there, 20 asked" in said.err
+        assert "fingerprint" in said.err and "count: 48 there, 20 requested" in said.err
 
     def test_too_few_images_are_refused_before_any_is_made(self, trained, root):
         said = invoke("evaluate", *run_of(trained), *quick(trained, root, "count=2"))

@@ -58,9 +58,9 @@ def test_a_full_disk_is_a_message_for_commands_and_an_oserror_for_callers(tmp_pa
 
 
 def test_a_named_temporary_file_is_left_at_most_once_by_killed_writers(tmp_path):
-    with replacing(tmp_path / "file", ".mine") as beside:
-        assert beside == tmp_path / ".mine"
-        beside.touch()
+    with replacing(tmp_path / "file", ".mine") as new:
+        assert new == tmp_path / ".mine"
+        new.touch()
     assert names(tmp_path) == ["file"]
     replace_text(tmp_path / "file", "text", temporary=".mine")
     assert (tmp_path / "file").read_text() == "text"

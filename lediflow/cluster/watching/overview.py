@@ -127,7 +127,7 @@ class Overview:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Sorted by name."""
+        """All rows, sorted by name."""
         jobs = [self._job_row(folder, record, {}) for folder, record in self.jobs.values()]
         kinds = {row.name: row.state.kind for row in jobs}
         with_names = [self._with_dependencies(row, kinds) for row in jobs]
@@ -143,7 +143,7 @@ class Overview:
         return entries_of(row, self.slurm.queue or [])
 
     def queued_now(self, row: Row) -> list[Queued]:
-        """As `queued`, from a new query."""
+        """Entries of the job, or of the tasks of its array, in the queue now: a new query."""
         return entries_of(row, slurm.queue())
 
     def _job_row(self, folder: JobFolder, record: JobRecord, others: Mapping[str, Kind]) -> Row:

@@ -308,7 +308,7 @@ def run_state(run: RunFacts) -> State:
 
 
 def state_by_hand(run: RunFacts) -> State:
-    """State of such a run, without the remark about its training."""
+    """State of a run that was started by hand, without the remark about its training."""
     lease, advice = run.lease, "the same command continues"
     if run.is_alive and lease is not None:
         return State(Kind.RUNNING, f"running, {lease.holder}")

@@ -156,9 +156,9 @@ def not_found(
     reasons = [f"{place} has other weights ({weights[:12]})" for place, weights in found.items()]
     reasons += [f"there is no exported run in {place}" for place in places if place not in found]
     more = f"; {len(reasons) - NAMED} more places" if len(reasons) > NAMED else ""
-    beside = absolute(run).parent / name
+    sibling = absolute(run).parent / name
     return (
         f"run={run} was trained on the auxiliary model {record['path']} (weights {sha256[:12]}), which was not "
         f"found: {'; '.join(reasons[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, "
-        f"at {beside}; if they are lost, train {run} again"
+        f"at {sibling}; if they are lost, train {run} again"
     )

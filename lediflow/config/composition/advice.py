@@ -22,16 +22,8 @@ from lediflow.records import RecordError, leaves
 from lediflow.run_folder import RunFolder
 from lediflow.stages import STAGES
 
-COMMON = (
-    "data",
-    "engine",
-    "model",
-    "name",
-    "paths",
-    "seed",
-    "synthetic_images",
-    "tracking",
-)  # options with the same value in all stages of an experiment
+# options with the same value in all stages of an experiment
+COMMON = ("data", "engine", "model", "name", "paths", "seed", "synthetic_images", "tracking")
 # options of one start of a run, which do not change its result
 START_ONLY = ("dry_run", "dry_run_ranks", "nodes", "paths", "per_stage", "run")
 PLAIN = re.compile(r"[\w./-]+")

@@ -25,8 +25,8 @@ from lediflow.stages import STAGES
 def conf_folder() -> Path:
     """The folder conf/: next to the package in a checkout, inside it when installed from a wheel."""
     package = Path(lediflow.__file__).parent
-    beside = package.parent / "conf"
-    return beside if (beside / "train.yaml").is_file() else package / "conf"
+    checkout = package.parent / "conf"
+    return checkout if (checkout / "train.yaml").is_file() else package / "conf"
 
 
 def register_schemas() -> None:

@@ -27,15 +27,8 @@ from lediflow.config.composition.literal import without_references
 # keys whose values are in the name of the default folder
 NAMED = ("name", "stage", "seed", "prior", "experiment")
 INPUTS = ("data.path", "parent")  # in the name only if they are swept
-HARMLESS = (
-    "paths",
-    "engine",
-    "tracking",
-    "hydra",
-    "dry_run",
-    "dry_run_ranks",
-    "nodes",
-)  # do not affect the result
+# keys that do not affect the result
+HARMLESS = ("paths", "engine", "tracking", "hydra", "dry_run", "dry_run_ranks", "nodes")
 JOINT = "__"
 LONGEST = 120  # of a suffix, in characters
 EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"  # Hydra's list of keys that are not part of a folder's name

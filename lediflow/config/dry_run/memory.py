@@ -103,14 +103,14 @@ def disk_facts(command: TrainCommand, work: Work) -> Facts:
     config = command.train.checkpoint
     one, snapshot = checkpoint_bytes(command, work), snapshot_bytes(command, work)
     last = config.keep_last + 1  # the oldest is deleted after the newest is complete
-    for_ever = kept_for_ever(saves_of(command), config.keep_every_images)
+    permanent = kept_permanently(saves_of(command), config.keep_every_images)
     snapshots = snapshots_of(command)
-    total = (last + for_ever) * one + snapshots * snapshot
+    total = (last + permanent) * one + snapshots * snapshot
     facts = [
         ("one checkpoint", f"{gigabytes(one)}, every {config.every_images:,} images"),
         (
             "kept checkpoints",
-            f"{gigabytes((last + for_ever) * one)}: {last} while saving, {for_ever} permanently",
+            f"{gigabytes((last + permanent) * one)}: {last} while saving, {permanent} permanently",
         ),
         (
             "snapshots of averages",
@@ -145,7 +145,7 @@ def saves_of(command: TrainCommand) -> list[int]:
     return sorted({-(-place // batch) * batch for place in multiples} | {end})
 
 
-def kept_for_ever(saves: list[int], every: int) -> int:
+def kept_permanently(saves: list[int], every: int) -> int:
     """Number of saves that are the first at or after a multiple of `every`."""
     if every <= 0:
         return 0

@@ -74,7 +74,7 @@ def shown_classes(classes: Sequence[str]) -> str:
 
 
 def found_classes(numbers: Sequence[int], classes: list[str]) -> str:
-    """Such as `3 classes (ant, bee, cat), of which 2 occur`."""
+    """The classes for a message, such as `3 classes (ant, bee, cat), of which 2 occur`."""
     occurring = len(set(numbers))
     count = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
     rest = f", of which {occurring:,} occur" if occurring < len(classes) else ""

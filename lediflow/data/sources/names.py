@@ -80,7 +80,7 @@ class PassedOver:
         return bool(self.kinds)
 
     def __str__(self) -> str:
-        """Such as `3 files (2 .txt, 1 hidden): a.txt, b.txt, .c.png`."""
+        """The files for a message, such as `3 files (2 .txt, 1 hidden): a.txt, b.txt, .c.png`."""
         total = self.kinds.total()
         more = ", ..." if total > len(self.first) else ""
         files = "1 file" if total == 1 else f"{total:,} files"
@@ -98,7 +98,7 @@ def passed_over(pictures: Iterable[str], others: Sequence[tuple[str, bool]]) -> 
 
 
 def counted(kinds: Counter[str]) -> str:
-    """Such as `2 .txt, 1 hidden`, the most frequent kind first."""
+    """The kinds for a message, such as `2 .txt, 1 hidden`, the most frequent kind first."""
     return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
 
 

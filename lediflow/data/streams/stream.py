@@ -157,7 +157,7 @@ class SampleStream:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _order_facts(self) -> dict[str, Any]:
-        """Everything but the data that determines the order; ranks and loading do not."""
+        """What determines the order besides the data. The number of ranks and the options of loading do not."""
         return {
             "rule": ORDER_RULE,
             "seed": self.noise.seed,
@@ -212,8 +212,8 @@ class SampleStream:
 
 def flips_of(config: DataConfig) -> list[Flips]:
     """The combinations of flips in which an image occurs."""
-    ways = [[False, True] if wanted else [False] for wanted in (config.flip_horizontal, config.flip_vertical)]
-    return [(horizontal, vertical) for horizontal, vertical in product(*ways)]
+    axes = [[False, True] if wanted else [False] for wanted in (config.flip_horizontal, config.flip_vertical)]
+    return [(horizontal, vertical) for horizontal, vertical in product(*axes)]
 
 
 def is_worthwhile(
@@ -251,24 +251,24 @@ class LatentStream(SampleStream):
         batch = StoredBatch(
             ids=ids,
             keys=self.reader.keys(usable),
-            stored=self.posteriors[self._way(ids), torch.from_numpy(places)],
+            stored=self.posteriors[self._flip_index(ids), torch.from_numpy(places)],
             labels=None,
         )
         return batch.pinned() if self.device.type == "cuda" else batch
 
-    def _way(self, ids: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
+    def _flip_index(self, ids: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
         """Index in `flips` of each position of the run: the horizontal flip is the higher bit."""
-        way = torch.zeros_like(ids)
+        index = torch.zeros_like(ids)
         for wanted, axis in (
             (self.config.flip_horizontal, "horizontal"),
             (self.config.flip_vertical, "vertical"),
         ):
             if wanted:
-                way = 2 * way + is_flipped(ids, self.noise, axis=axis).long()
-        return way
+                index = 2 * index + is_flipped(ids, self.noise, axis=axis).long()
+        return index
 
     @torch.no_grad()
-    def _encoded(self, encode: Encode) -> Float[Tensor, "ways samples twice_channels h w"]:
+    def _encoded(self, encode: Encode) -> Float[Tensor, "flips samples twice_channels h w"]:
         """Posterior mean and log variance of every training sample, for each combination of flips."""
         started = time.perf_counter()
         count, size = len(self.samples), self.micro_batch
@@ -276,9 +276,9 @@ class LatentStream(SampleStream):
         found = [
             torch.cat([self._posteriors(chunk, flips, encode) for chunk in chunks]) for flips in self.flips
         ]
-        ways = f" x {len(self.flips)} flips" if len(self.flips) > 1 else ""
+        per_flip = f" x {len(self.flips)} flips" if len(self.flips) > 1 else ""
         seconds = time.perf_counter() - started
-        log.info("encoded %d images%s once, for the whole training, in %.0f s", count, ways, seconds)
+        log.info("encoded %d images%s once, for the whole training, in %.0f s", count, per_flip, seconds)
         return torch.stack(found)
 
     def _posteriors(

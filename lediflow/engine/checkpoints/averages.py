@@ -37,11 +37,11 @@ class Snapshots:
         self.folder, self.every_images = folder, every_images
 
     def paths(self) -> list[Path]:
-        """Oldest first."""
+        """The files of stored averages, oldest first."""
         return sorted(path for path in self.folder.glob("[0-9]*.safetensors") if path.stem.isdecimal())
 
     def whole(self, before: int, history: str) -> list[Path]:
-        """Whole files of this history before so many images; others are named in the log and skipped."""
+        """Valid files of this history before `before` images; others are named in the log and skipped."""
         paths = [path for path in self.paths() if int(path.stem) < before]
         faults = {path: find_snapshot_fault(path) or _foreign(path, history) for path in paths}
         for path, fault in faults.items():
@@ -58,8 +58,8 @@ class Snapshots:
         path = self.folder / f"{images_seen:012d}.safetensors"
         averages = {key: state.whole(key).to(torch.float16) for key in keys}
         # A temporary name of the file, not of the process: however often a start is killed here, one is left at most.
-        with replacing(path, temporary=f".{path.name}") as beside:
-            write_tensors(beside, averages, {SUM: _sum_of(averages), HISTORY: history})
+        with replacing(path, temporary=f".{path.name}") as new:
+            write_tensors(new, averages, {SUM: _sum_of(averages), HISTORY: history})
         flush(self.folder)
 
     def _is_near(self, images_seen: int, history: str) -> bool:

@@ -149,8 +149,8 @@ class CheckpointWriter:
         partial.mkdir(parents=True, exist_ok=True)
         name = slice_name(self.ranks.rank, self.ranks.world_size)
         digest = write_slice(partial / name, state.tensors, state.extents, state.steps)
-        with replacing(partial / f"{name}.mark", temporary=f".{name}.mark") as beside:
-            write_flushed(beside, {name: digest})
+        with replacing(partial / f"{name}.mark", temporary=f".{name}.mark") as new:
+            write_flushed(new, {name: digest})
 
     def _commit(self, partial: Path, final: Path, progress: dict[str, Any]) -> None:
         names = [slice_name(rank, self.ranks.world_size) for rank in range(self.ranks.world_size)]

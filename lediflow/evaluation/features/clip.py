@@ -1,4 +1,4 @@
-"""Image embeddings of CLIP models; CMMD is defined on those of ViT-L/14@336. The only home of open_clip.
+"""Image embeddings of CLIP models; CMMD is defined on those of ViT-L/14@336. The only module that imports open_clip.
 
 Preprocessing as in CMMD's reference: a square image to the model's size by Pillow's bicubic filter, nothing cropped,
 then CLIP's own mean and standard deviation. OpenAI's weights want the quick GELU; loaded from a file, open_clip applies
@@ -129,7 +129,7 @@ def load_network(architecture: str, weights: Path) -> Any:
         first = str(error).splitlines()[:2]
         raise UserError(
             f"{weights} does not hold the weights of {architecture}: {' '.join(map(str.strip, first))}; give another "
-            "file, or the architecture that it is of: features.name=open_clip:ARCHITECTURE"
+            "file, or name its architecture: features.name=open_clip:ARCHITECTURE"
         ) from error
     return network
 

@@ -1,4 +1,4 @@
-"""Features of Inception-v3, the ones FID and KID are defined on. The only home of torch-fidelity.
+"""Features of Inception-v3, which FID and KID are defined on. The only module that imports torch-fidelity.
 
 The network and its resizing to 299 x 299 are torch-fidelity's, which agree with the original in TensorFlow. Its weights
 are converted from there and are given as a file.

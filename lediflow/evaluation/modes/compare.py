@@ -2,7 +2,7 @@
 
 Rows of the same solver, steps and temperature are compared. Both runs are measured against the same photographs, and
 image i of both starts from the same noise. What the two estimates share cancels in their difference D = A - B; its
-uncertainty is that of the differences of each image's influence (delete-one jackknife, `distances.mmd`):
+uncertainty is that of the differences of each image's influence (delete-one jackknife, `evaluation.mmd`):
 
     se(D)^2 = var(a_x - b_x) / n + var(a_y - b_y) / m
 

@@ -45,5 +45,5 @@ def write_figure(figure: Figure, path: Path) -> None:
     """Write `path`.png and `path`.svg (`path` has no suffix); each file is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for suffix, options in ((".png", {"dpi": DOTS_PER_INCH}), (".svg", {"metadata": NO_METADATA})):
-        with replacing(path.with_suffix(suffix)) as beside:
-            figure.savefig(beside, format=suffix[1:], facecolor="white", **options)
+        with replacing(path.with_suffix(suffix)) as new:
+            figure.savefig(new, format=suffix[1:], facecolor="white", **options)

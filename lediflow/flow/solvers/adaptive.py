@@ -27,8 +27,8 @@ from lediflow.flow.solvers.problem import (
     Solution,
     State,
     Times,
-    at,
-    beside,
+    as_time,
+    by_sample,
     shifted,
     time_dtype,
 )
@@ -68,7 +68,7 @@ class Adaptive:
         walk = Walk(self.pair, velocity, x, times, checked_tolerance(control.rtol, control.atol))
         states = [x]
         for end in times[1:]:
-            target = at(end, x)
+            target = as_time(end, x)
             while bool((walk.t != target).any()):
                 if walk.attempts == control.max_steps:
                     raise ValueError(walk.out_of_steps(target))
@@ -100,7 +100,7 @@ class Tolerance(NamedTuple):
         return square.flatten(start_dim=min(1, x.ndim - 1)).mean(dim=-1).sqrt()
 
 
-class Attempt(NamedTuple):
+class Trial(NamedTuple):
     """Result of one step, before it is accepted or rejected."""
 
     x: State
@@ -129,7 +129,7 @@ class Walk:
         tolerance: Tolerance,
     ) -> None:
         self.pair, self.velocity, self.tolerance, self.attempts = pair, velocity, tolerance, 0
-        self.x, self.t = x, at(times[0], x, tuple(x.shape[:1]) if x.ndim > 1 else ())
+        self.x, self.t = x, as_time(times[0], x, tuple(x.shape[:1]) if x.ndim > 1 else ())
         # a shorter step would vanish in the rounding of the times
         self.shortest = 4 * torch.finfo(self.t.dtype).eps * max(abs(t) for t in times)
         if len(times) > 1:  # a single time needs no evaluation
@@ -147,7 +147,7 @@ class Walk:
         if slope is not None:
             return slope
         if is_batch:
-            self.t, self.tolerance = at(times[0], self.x), self.tolerance._replace(is_common=True)
+            self.t, self.tolerance = as_time(times[0], self.x), self.tolerance._replace(is_common=True)
         return self.velocity(self.x, self.t)
 
     def attempt(self, target: Times) -> None:
@@ -170,8 +170,8 @@ class Walk:
         self.rejected = self.rejected + (is_walking & ~is_accepted)
         self._refuse_standstill(is_walking & ~is_accepted & (self.length < self.shortest), error)
 
-    def _accept(self, is_accepted: Chosen, trial: Attempt, end: Times) -> None:
-        everywhere = beside(is_accepted, self.x)
+    def _accept(self, is_accepted: Chosen, trial: Trial, end: Times) -> None:
+        everywhere = by_sample(is_accepted, self.x)
         self.x = torch.where(everywhere, trial.x, self.x)
         self.slope = torch.where(everywhere, trial.slope, self.slope)
         self.t = torch.where(is_accepted, end, self.t)
@@ -208,14 +208,14 @@ class Walk:
 
 def try_step(
     pair: EmbeddedPair, velocity: CountedVelocity, x: State, slope: State, start: Times, end: Times
-) -> Attempt:
+) -> Trial:
     """A step of each sample from `start` to `end`, given its first slope."""
     step, slopes, moved = end - start, [slope], x
     for a, c in zip(pair.a[1:], pair.c[1:], strict=True):
-        moved = shifted(x, beside(step, x), a, slopes)
+        moved = shifted(x, by_sample(step, x), a, slopes)
         slopes.append(velocity(moved, start + c * step))
-    error = shifted(torch.zeros_like(x), beside(step, x), pair.error, slopes)
-    return Attempt(moved, slopes[-1], error)
+    error = shifted(torch.zeros_like(x), by_sample(step, x), pair.error, slopes)
+    return Trial(moved, slopes[-1], error)
 
 
 @torch.no_grad()
@@ -234,7 +234,7 @@ def first_length(
     probe = torch.where(torch.minimum(size, steepness) < 1e-5, SHORTEST_FIRST_STEP, probe)
     probe = probe.clamp(max=abs(span))
     ahead = probe if span > 0 else -probe
-    bend = velocity(x + beside(ahead, x) * slope, t + ahead) - slope
+    bend = velocity(x + by_sample(ahead, x) * slope, t + ahead) - slope
     sharpest = torch.maximum(steepness, tolerance.multiple(bend, x) / probe)
     by_bend = torch.where(sharpest <= 1e-15, 1e-3 * probe, (0.01 / sharpest) ** (1 / pair.order))
     return torch.minimum(100 * probe, by_bend).nan_to_num(nan=0.0).clamp(min=SHORTEST_FIRST_STEP)

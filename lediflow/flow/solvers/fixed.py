@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from lediflow.flow.solvers.problem import Control, CountedVelocity, OnStep, Solution, State, at, shifted
+from lediflow.flow.solvers.problem import Control, CountedVelocity, OnStep, Solution, State, as_time, shifted
 from lediflow.flow.solvers.tableaus import Tableau
 
 
@@ -38,7 +38,7 @@ class FixedStep:
             if keep_states:
                 states.append(x)
             if on_step is not None:
-                on_step(at(end, x), x)
+                on_step(as_time(end, x), x)
         # read once at the end, because reading it at each step would synchronise with the device each time
         refuse_non_finite(torch.stack(is_finite).tolist(), times, tableau.name)
         return Solution(x, velocity.calls, states=torch.stack(states) if keep_states else None)
@@ -48,7 +48,7 @@ def stage_slopes(tableau: Tableau, velocity: CountedVelocity, x: State, t: float
     """The slopes k_1, k_2, ... of one step."""
     slopes: list[State] = []
     for a, c in zip(tableau.a, tableau.c, strict=True):
-        slopes.append(velocity(shifted(x, step, a, slopes), at(t + c * step, x)))
+        slopes.append(velocity(shifted(x, step, a, slopes), as_time(t + c * step, x)))
     return slopes
 
 

@@ -83,12 +83,12 @@ def time_dtype(x: State) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def at(t: float, x: State, shape: tuple[int, ...] = ()) -> Times:
+def as_time(t: float, x: State, shape: tuple[int, ...] = ()) -> Times:
     """The time as a tensor on the device of x, created there without a copy from the host."""
     return torch.full(shape, t, dtype=time_dtype(x), device=x.device)
 
 
-def beside(values: Float[Tensor, "*batch"] | Bool[Tensor, "*batch"], x: State) -> Tensor:
+def by_sample(values: Float[Tensor, "*batch"] | Bool[Tensor, "*batch"], x: State) -> Tensor:
     """One value per sample, in x's dtype, with axes of length one appended to broadcast with x."""
     values = values if values.dtype == torch.bool else values.to(x.dtype)
     return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))

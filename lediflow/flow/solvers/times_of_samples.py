@@ -10,7 +10,7 @@ could give equal slopes at different times.
 import torch
 from torch import Tensor
 
-from lediflow.flow.solvers.problem import CountedVelocity, State, UnfitVelocityError, at, beside
+from lediflow.flow.solvers.problem import CountedVelocity, State, UnfitVelocityError, as_time, by_sample
 
 EARLY, LATE = 0.1180340, 0.9270510  # fractions of the interval
 FINAL = (UnfitVelocityError, torch.OutOfMemoryError)  # errors that do not depend on the shape of t
@@ -20,7 +20,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 def slope_at_own_times(velocity: CountedVelocity, x: State, start: float, end: float) -> State | None:
     """The slope at the start, for times of shape (batch,); None if velocity does not accept one time per sample."""
     try:
-        slope = velocity(x, at(start, x, (len(x),)))
+        slope = velocity(x, as_time(start, x, (len(x),)))
         return slope if accepts_time_per_sample(velocity, without_zeros(x), start, end) else None
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # shapes or types that do not match
         if isinstance(error, FINAL) or any(words in str(error) for words in OUT_OF_MEMORY):
@@ -31,11 +31,11 @@ def slope_at_own_times(velocity: CountedVelocity, x: State, start: float, end: f
 @torch.no_grad()
 def accepts_time_per_sample(velocity: CountedVelocity, x: State, start: float, end: float) -> bool:
     """Whether each sample's slope depends on its own time only, in every pattern of early and late samples."""
-    early, late = (at(start + part * (end - start), x, (len(x),)) for part in (EARLY, LATE))
+    early, late = (as_time(start + part * (end - start), x, (len(x),)) for part in (EARLY, LATE))
     slope_early, slope_late = velocity(x, early), velocity(x, late)
     for is_late in patterns(len(x), x.device):
         found = velocity(x, torch.where(is_late, late, early))
-        expected = torch.where(beside(is_late, x), slope_late, slope_early)
+        expected = torch.where(by_sample(is_late, x), slope_late, slope_early)
         tolerance = torch.finfo(found.dtype).eps ** 0.5
         if not torch.allclose(found, expected, rtol=tolerance, atol=0.0, equal_nan=True):
             return False

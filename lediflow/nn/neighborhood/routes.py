@@ -20,8 +20,8 @@ from difflib import get_close_matches
 import torch
 
 from lediflow.nn.neighborhood import flex, natten, plain, triton
-from lediflow.nn.neighborhood.memory import Memory, Verdict, default_file
 from lediflow.nn.neighborhood.protocol import Problem, Route, RouteUnavailableError
+from lediflow.nn.neighborhood.route_cache import RouteCache, RouteChoice, default_file
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ ROUTES = {
 }
 CANDIDATES = {name: route for name, route in ROUTES.items() if name != "dense"}
 AUTO = "auto"
-memory = Memory(default_file())
+cache = RouteCache(default_file())
 
 FILLING_NUMBERS = {"cuda": 2**25, "cpu": 2**15}  # entries of q that saturate a device
 REPEATS = 5  # timings, of which the median is taken
@@ -76,13 +76,13 @@ def named(name: str, problem: Problem) -> str:
 
 def fastest(problem: Problem, is_compiling: bool) -> str:
     """The route for "auto"; measured again if the cached one is unsupported or no longer exists."""
-    verdict = memory.recall(problem)
-    if verdict is not None and (
-        verdict.route not in ROUTES or ROUTES[verdict.route].missing(problem) is not None
+    choice = cache.recall(problem)
+    if choice is not None and (
+        choice.route not in ROUTES or ROUTES[choice.route].missing(problem) is not None
     ):
-        memory.forget(problem)
+        cache.forget(problem)
     can_measure = {name: route for name, route in CANDIDATES.items() if not (is_compiling and route.compiles)}
-    return fastest_route(problem, can_measure, memory)
+    return fastest_route(problem, can_measure, cache)
 
 
 def check_route(name: str) -> None:
@@ -93,16 +93,16 @@ def check_route(name: str) -> None:
         raise ValueError(f"attention route {name!r}: known are {AUTO}, {', '.join(ROUTES)}; {hint}")
 
 
-def fastest_route(problem: Problem, routes: Mapping[str, Route], memory: Memory) -> str:
+def fastest_route(problem: Problem, routes: Mapping[str, Route], cache: RouteCache) -> str:
     """The name of the fastest route for the problem, from the cache or by measurement."""
-    verdict = memory.recall(problem)
-    if verdict is None:
-        verdict = memory.keep(problem, measure(problem, routes))
-        log.info("neighborhood attention, %s: %s", problem, verdict)
-    return verdict.route
+    choice = cache.recall(problem)
+    if choice is None:
+        choice = cache.keep(problem, measure(problem, routes))
+        log.info("neighborhood attention, %s: %s", problem, choice)
+    return choice.route
 
 
-def measure(problem: Problem, routes: Mapping[str, Route]) -> Verdict:
+def measure(problem: Problem, routes: Mapping[str, Route]) -> RouteChoice:
     """Measure every route that supports the problem (median milliseconds); failing routes are logged and skipped."""
     milliseconds: dict[str, float] = {}
     for name, route in routes.items():
@@ -116,7 +116,7 @@ def measure(problem: Problem, routes: Mapping[str, Route]) -> Verdict:
         raise ValueError(f"neighborhood attention, {problem}: no route works; tried {', '.join(routes)}")
     first, best = next(iter(milliseconds)), min(milliseconds, key=milliseconds.__getitem__)
     is_clear = milliseconds[best] < CLEARLY_FASTER * milliseconds[first]
-    return Verdict(best if is_clear else first, milliseconds)
+    return RouteChoice(best if is_clear else first, milliseconds)
 
 
 def time_route(problem: Problem, route: Route, best: float) -> float:

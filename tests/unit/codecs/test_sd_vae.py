@@ -10,7 +10,7 @@ from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 
 fix_torchvision()
-from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
+from diffusers import AutoencoderKL  # noqa: E402  its import needs the workaround
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from lediflow.compat import fix_torchvision
 from lediflow.errors import UserError
 
 fix_torchvision()
-from diffusers import AutoencoderTiny  # noqa: E402  its import needs the mend
+from diffusers import AutoencoderTiny  # noqa: E402  its import needs the workaround
 
 
 def original_name(name: str, shift: int) -> str:

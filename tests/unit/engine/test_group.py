@@ -34,7 +34,7 @@ def test_ranks_meet_in_any_order_of_arrival(place):
 
 
 def test_missing_ranks_are_named(place):
-    with pytest.raises(UserError, match=r"rank 1, 2 of 3 did not come within 0 s \(engine.join_seconds\)"):
+    with pytest.raises(UserError, match=r"rank 1, 2 of 3 did not join within 0 s \(engine.join_seconds\)"):
         rendezvous(place(0), 0.2)
 
 

@@ -85,7 +85,8 @@ def test_features_of_something_else_are_refused_with_both_fingerprints(tmp_path)
     path = tmp_path / "set.safetensors"
     made(path, Numbers("a"))
     with pytest.raises(
-        UserError, match=r"fingerprint \w{16} there, \w{16} asked \(images\.images: 'a' there, 'b' asked\)"
+        UserError,
+        match=r"fingerprint \w{16} there, \w{16} requested \(images\.images: 'a' there, 'b' requested\)",
     ):
         made(path, Numbers("b"))
 
@@ -183,5 +184,5 @@ def test_a_set_of_something_else_that_appears_meanwhile_is_refused(tmp_path):
     pieces = Pieces(tmp_path / "pieces", COUNT, 5, path)
     embed(pieces, Numbers("a"), Corner(), Group())
     made(path, Numbers("b"))
-    with pytest.raises(UserError, match="is of something else"):
+    with pytest.raises(UserError, match="was made from something else"):
         gathered(pieces, {"images": {"images": "a"}}, Group())

@@ -23,7 +23,7 @@ from lediflow.evaluation.session import Session
 from lediflow.flow.widening import Width
 
 fix_torchvision()
-from diffusers import AutoencoderKL  # noqa: E402  its import needs the mend
+from diffusers import AutoencoderKL  # noqa: E402  its import needs the workaround
 
 COUNT, SIZE = 10, 32
 

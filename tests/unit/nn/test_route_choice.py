@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lediflow.nn.neighborhood import neighborhood_attention, plain, routes
-from lediflow.nn.neighborhood.memory import Memory, Verdict, default_file, key
 from lediflow.nn.neighborhood.protocol import Problem, Route
+from lediflow.nn.neighborhood.route_cache import RouteCache, RouteChoice, default_file, key
 
 PROBLEM = Problem(8, 8, 2, 16, 3, torch.float32, torch.device("cpu"), is_training=True)
 
@@ -33,48 +33,48 @@ ABSENT = Route(broken, lambda problem: "not here")
 
 
 @pytest.fixture
-def memory(tmp_path):
-    return Memory(tmp_path / "cache" / "routes.json")
+def cache(tmp_path):
+    return RouteCache(tmp_path / "cache" / "routes.json")
 
 
-def test_the_faster_route_is_used_and_logged(memory, caplog):
+def test_the_faster_route_is_used_and_logged(cache, caplog):
     with caplog.at_level(logging.INFO):
-        assert routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, memory) == "quick"
+        assert routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, cache) == "quick"
     (message,) = caplog.messages
     assert "8x8 tokens, 2 heads x 16, kernel 3, float32, cpu, forward and backward: quick (quick" in message
     assert "slow" in message
 
 
-def test_a_measured_route_is_reused_in_this_process_and_the_next(memory):
-    routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, memory)
+def test_a_measured_route_is_reused_in_this_process_and_the_next(cache):
+    routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, cache)
     only_broken = {"broken": BROKEN, "quick": BROKEN}
-    assert routes.fastest_route(PROBLEM, only_broken, memory) == "quick"
-    assert routes.fastest_route(PROBLEM, only_broken, Memory(memory.file)) == "quick"
+    assert routes.fastest_route(PROBLEM, only_broken, cache) == "quick"
+    assert routes.fastest_route(PROBLEM, only_broken, RouteCache(cache.file)) == "quick"
 
 
-def test_directions_are_measured_apart(memory):
-    routes.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, memory)
-    routes.fastest_route(PROBLEM._replace(is_training=False), {"slow": SLOW, "absent": ABSENT}, memory)
-    measured = {entry["route"] for entry in json.loads(memory.file.read_text()).values()}
+def test_directions_are_measured_apart(cache):
+    routes.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, cache)
+    routes.fastest_route(PROBLEM._replace(is_training=False), {"slow": SLOW, "absent": ABSENT}, cache)
+    measured = {entry["route"] for entry in json.loads(cache.file.read_text()).values()}
     assert measured == {"quick", "slow"}
 
 
-def test_a_route_that_fails_is_reported_and_omitted(memory, caplog):
-    assert routes.fastest_route(PROBLEM, {"broken": BROKEN, "slow": SLOW, "absent": ABSENT}, memory) == "slow"
+def test_a_route_that_fails_is_reported_and_omitted(cache, caplog):
+    assert routes.fastest_route(PROBLEM, {"broken": BROKEN, "slow": SLOW, "absent": ABSENT}, cache) == "slow"
     assert any("route 'broken' failed: out of shared memory" in message for message in caplog.messages)
 
 
-def test_it_is_an_error_if_no_route_works(memory):
+def test_it_is_an_error_if_no_route_works(cache):
     with pytest.raises(ValueError, match="no route works; tried broken, absent"):
-        routes.fastest_route(PROBLEM, {"broken": BROKEN, "absent": ABSENT}, memory)
+        routes.fastest_route(PROBLEM, {"broken": BROKEN, "absent": ABSENT}, cache)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"a": {"route": 1}}', '{"a": null, "b": []}'])
-def test_a_damaged_file_is_measured_again(memory, content):
-    memory.file.parent.mkdir()
-    memory.file.write_text(content)
-    assert routes.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
-    assert Memory(memory.file).recall(PROBLEM).route == "quick"
+def test_a_damaged_file_is_measured_again(cache, content):
+    cache.file.parent.mkdir()
+    cache.file.write_text(content)
+    assert routes.fastest_route(PROBLEM, {"quick": QUICK}, cache) == "quick"
+    assert RouteCache(cache.file).recall(PROBLEM).route == "quick"
 
 
 @pytest.mark.parametrize(
@@ -90,29 +90,29 @@ def test_a_damaged_file_is_measured_again(memory, content):
     ],
     ids=str,
 )
-def test_a_cached_route_that_is_not_valid_here_is_measured_again(memory, monkeypatch, entry):
-    monkeypatch.setattr(routes, "memory", memory)
+def test_a_cached_route_that_is_not_valid_here_is_measured_again(cache, monkeypatch, entry):
+    monkeypatch.setattr(routes, "cache", cache)
     kept = {"another problem": {"route": "sdpa", "milliseconds": {"sdpa": 1.0}}}
-    memory.file.parent.mkdir()
-    memory.file.write_text(json.dumps({key(PROBLEM): entry} | kept))
+    cache.file.parent.mkdir()
+    cache.file.write_text(json.dumps({key(PROBLEM): entry} | kept))
     q, k, v = torch.randn(3, 1, 8, 8, 2, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     found = neighborhood_attention(q, k, v, 3)
     torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="sdpa"), rtol=0, atol=0)
-    entries = json.loads(memory.file.read_text())
+    entries = json.loads(cache.file.read_text())
     assert entries[key(PROBLEM)]["route"] == "sdpa" and entries.items() > kept.items()
 
 
 def test_a_folder_that_cannot_be_written_is_ignored(tmp_path):
     (tmp_path / "file").write_text("")
-    memory = Memory(tmp_path / "file" / "routes.json")
-    assert routes.fastest_route(PROBLEM, {"quick": QUICK}, memory) == "quick"
-    assert memory.recall(PROBLEM).route == "quick"
+    cache = RouteCache(tmp_path / "file" / "routes.json")
+    assert routes.fastest_route(PROBLEM, {"quick": QUICK}, cache) == "quick"
+    assert cache.recall(PROBLEM).route == "quick"
 
 
-def test_the_first_verdict_of_several_processes_counts(memory):
-    other = Memory(memory.file)
-    other.keep(PROBLEM, Verdict("slow"))
-    assert memory.keep(PROBLEM, Verdict("quick")).route == "slow"
+def test_the_first_verdict_of_several_processes_counts(cache):
+    other = RouteCache(cache.file)
+    other.keep(PROBLEM, RouteChoice("slow"))
+    assert cache.keep(PROBLEM, RouteChoice("quick")).route == "slow"
 
 
 def test_the_file_is_next_to_the_compile_cache(monkeypatch, tmp_path):
@@ -120,17 +120,17 @@ def test_the_file_is_next_to_the_compile_cache(monkeypatch, tmp_path):
     assert default_file().parent == tmp_path
 
 
-def test_measuring_does_not_change_the_random_state(memory):
+def test_measuring_does_not_change_the_random_state(cache):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    routes.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, memory)
+    routes.fastest_route(PROBLEM, {"quick": QUICK, "slow": SLOW}, cache)
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
-def test_auto_on_a_cpu_trains_by_sdpa(memory, monkeypatch):
-    monkeypatch.setattr(routes, "memory", memory)
+def test_auto_on_a_cpu_trains_by_sdpa(cache, monkeypatch):
+    monkeypatch.setattr(routes, "cache", cache)
     q, k, v = torch.randn(3, 1, 8, 8, 2, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     found = neighborhood_attention(q, k, v, 3)
     torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="sdpa"), rtol=0, atol=0)
-    assert memory.recall(PROBLEM).route == "sdpa"
+    assert cache.recall(PROBLEM).route == "sdpa"

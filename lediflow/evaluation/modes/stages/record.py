@@ -45,7 +45,7 @@ LIMITS = {
 
 
 def write_stages(path: Path, results: dict[str, Any], certificate: dict[str, Any]) -> None:
-    """The file is whole or absent; UserError where it cannot be written."""
+    """Write stages.json; the file is whole or absent. UserError where it cannot be written."""
     document = {"schema_version": VERSION, "certificate": certificate, **results}
     with whole_or_absent(path) as stream:
         stream.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())

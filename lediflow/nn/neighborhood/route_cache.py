@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RouteChoice:
     """The chosen route and the measured times."""
 
     route: str
@@ -47,51 +47,51 @@ def default_file() -> Path:
     return Path(folder) / "lediflow_attention_routes.json"
 
 
-class Memory:
-    """Cached verdicts by problem."""
+class RouteCache:
+    """Cached choices by problem."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.verdicts: dict[Problem, Verdict] = {}
+        self.choices: dict[Problem, RouteChoice] = {}
 
-    def recall(self, problem: Problem) -> Verdict | None:
-        """The verdict of this process, else that in the file; None if there is none."""
-        if problem not in self.verdicts and (entry := self._read().get(key(problem))) is not None:
-            self.verdicts[problem] = Verdict(**entry)
-        return self.verdicts.get(problem)
+    def recall(self, problem: Problem) -> RouteChoice | None:
+        """The choice of this process, else that in the file; None if there is none."""
+        if problem not in self.choices and (entry := self._read().get(key(problem))) is not None:
+            self.choices[problem] = RouteChoice(**entry)
+        return self.choices.get(problem)
 
-    def keep(self, problem: Problem, verdict: Verdict) -> Verdict:
-        """Store a verdict and return it; if another process stored one first, return that."""
+    def keep(self, problem: Problem, choice: RouteChoice) -> RouteChoice:
+        """Store a choice and return it; if another process stored one first, return that."""
         entries = self._read()
-        entry = entries.setdefault(key(problem), asdict(verdict))
+        entry = entries.setdefault(key(problem), asdict(choice))
         self._write(entries)
-        self.verdicts[problem] = Verdict(**entry)
-        return self.verdicts[problem]
+        self.choices[problem] = RouteChoice(**entry)
+        return self.choices[problem]
 
     def forget(self, problem: Problem) -> None:
-        """Remove a verdict that is not valid here."""
-        self.verdicts.pop(problem, None)
+        """Remove a choice that is not valid here."""
+        self.choices.pop(problem, None)
         self._write({name: entry for name, entry in self._read().items() if name != key(problem)})
 
     def _read(self) -> dict[str, dict]:
         try:
             entries = json.loads(self.file.read_text())
-            return {name: entry for name, entry in entries.items() if is_verdict(entry)}
+            return {name: entry for name, entry in entries.items() if is_choice(entry)}
         except (OSError, *UNREADABLE, AttributeError):
             return {}
 
     def _write(self, entries: dict[str, dict]) -> None:
-        beside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        new = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
-            beside.replace(self.file)
+            new.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
+            new.replace(self.file)
         except OSError as error:
             log.debug("%s: not written (%s); attention routes are measured by each process", self.file, error)
 
 
-def is_verdict(entry: object) -> bool:
-    """Whether an entry of the file has the form of a verdict."""
+def is_choice(entry: object) -> bool:
+    """Whether an entry of the file has the form of a choice."""
     match entry:
         case {"route": str(), "milliseconds": dict(times), **others}:
             return not others and all(isinstance(ms, int | float) for ms in times.values())
