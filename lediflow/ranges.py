@@ -1,4 +1,4 @@
-"""The range of a number, declared beside its field and checked wherever the dataclass is used.
+"""The range of a number, declared with its field and checked wherever the dataclass is used.
 
     count: int = bounded(64, at_least=1)  # how many images
 
@@ -98,7 +98,7 @@ def bounded(
         entries=entries,
         or_word=or_word,
     )
-    # a word beside numbers needs no quotes on a command line: see lediflow.config.composition.literal
+    # a word that is allowed besides numbers needs no quotes on a command line: see lediflow.config.composition.literal
     options: dict[str, Any] = {"metadata": {KEY: limits} | ({"types": float} if or_word else {})}
     if default_factory is not dataclasses.MISSING:
         options["default_factory"] = default_factory

@@ -17,7 +17,7 @@ SECONDS = 60  # limit of one command; a busy controller answers slowly
 CLEARING_SECONDS = 120  # SLURM may take this long to clear away a job that has ended
 SEPARATOR = "|"
 QUEUE_COLUMNS = ("JobArrayID", "State", "Reason", "NodeList", "Name", "RestartCnt")
-ELLIPSIS = "..."  # stands in squeue's output for the rest of a long list of tasks
+ELLIPSIS = "..."  # replaces the rest of a long list of tasks in squeue's output
 
 # Environment variables of an enclosing job, which sbatch and srun would take for options; all but KEPT are removed.
 SWEPT = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")

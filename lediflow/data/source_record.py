@@ -1,6 +1,6 @@
 """What a set of shards records about its source, and whether the source has changed since.
 
-`source.json` and `source.digests.npy` lie beside the index. The index identifies the source by what can be found
+`source.json` and `source.digests.npy` are next to the index. The index identifies the source by what can be found
 without opening an image: names and sizes. An image edited in place may keep both, so modification times and a digest
 of every image's content are recorded too. Times that differ prove nothing (`touch`, a copy): then contents are
 compared, and only different content counts as a change. Times are not part of the index: the same images give the same
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRecord:
-    """Facts about a source, recorded beside the index."""
+    """Facts about a source, recorded next to the index."""
 
     modified: str  # hash of the modification times of its files
     listing: str  # hash of the images' names and classes
@@ -126,7 +126,7 @@ def collected_digests(parts: Iterable[Part], images: int, duplicates: dict[int, 
 
 
 def save_digests(digests: Digests, folder: Path) -> None:
-    """Write the digests beside the record."""
+    """Write the digests next to the record."""
     with whole_or_absent(folder / DIGESTS_NAME) as stream:
         np.save(stream, digests)
 

@@ -43,7 +43,7 @@ _TASKS = re.compile(r"^srun: error: (\S+): tasks? ([\d,-]+): (.+)$")
 class Attempt:
     """One start of a job by SLURM."""
 
-    job: str  # id as scontrol takes it: 1234, or 1234_5 for a task of an array
+    job: str  # id in the form of scontrol: 1234, or 1234_5 for a task of an array
     restart: int = 0  # number of times SLURM has requeued the job
     array_task: int | None = None
     nodes: str = ""  # gpu[03-04]

@@ -201,7 +201,7 @@ class Srun:
         self.exits: list[RankExit] = []
 
     def run(self) -> int:
-        """Run to the end; the exit status, as a shell has it. srun's messages are passed on to stderr."""
+        """Run to the end; returns the exit status in the form of a shell. srun's messages are passed on to stderr."""
         environment = {**os.environ, **self.variables}
         with subprocess.Popen(self.command, stderr=subprocess.PIPE, env=environment) as srun:
             listener = threading.Thread(target=self._listen, args=(srun.stderr,), daemon=True)

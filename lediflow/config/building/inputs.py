@@ -249,7 +249,7 @@ def advice_for_export(folder: RunFolder, which: str) -> str:
 
 
 def verified_export(folder: RunFolder) -> dict[str, Any] | None:
-    """export/config.json if the weights beside it match its SHA-256; None if there is no complete export."""
+    """export/config.json if the weights next to it match its SHA-256; None if there is no complete export."""
     if not folder.is_exported:
         return None
     try:

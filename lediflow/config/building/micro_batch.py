@@ -32,7 +32,7 @@ def fitted_micro_batch(
     ranks: Ranks,
     agree: Callable[[int], int],
 ) -> int:
-    """The micro-batch for engine.micro_batch=0: the largest that fits beside the state of the engine.
+    """The micro-batch for engine.micro_batch=0: the largest that fits next to the state of the engine.
 
     `agree` returns the minimum over ranks, so that all ranks use the same micro-batch.
     """

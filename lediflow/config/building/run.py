@@ -120,7 +120,7 @@ def tracker_of(command: TrainCommand, *, is_writer: bool) -> Tracker:
 def build_writer(
     command: TrainCommand, ranks: Ranks, session: str, lease: Lease | NoLease
 ) -> CheckpointWriter:
-    """The writer of the run's checkpoints, and of snapshots of the averages beside them."""
+    """The writer of the run's checkpoints, and of snapshots of the averages next to them."""
     folder, config = RunFolder(Path(command.run)), command.train.checkpoint
     snapshots = Snapshots(folder.averages, config.snapshot_every_images)
     writer = CheckpointWriter(CheckpointFolder(folder.checkpoints, config), ranks, session, snapshots)

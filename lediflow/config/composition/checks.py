@@ -1,6 +1,6 @@
 """From a composed configuration to a dataclass whose values are checked, before anything is built.
 
-`typed` checks each field: its type, the range that is declared beside it (see lediflow.ranges) and its __post_init__.
+`typed` checks each field: its type, the range that is declared with it (see lediflow.ranges) and its __post_init__.
 `check_command` checks options of a training against each other.
 """
 

@@ -1,6 +1,6 @@
 """An index for tars that another program wrote: webdataset, img2dataset, litdata, or `tar` itself.
 
-Each tar is read once (tar_samples.py). Samples must be square and of one size. The index lies beside the tars, or in
+Each tar is read once (tar_samples.py). Samples must be square and of one size. The index is next to the tars, or in
 the user's cache folder if that folder is read-only. Modification times of the tars are kept in a separate file: the
 same tars have the same index wherever they were copied.
 """

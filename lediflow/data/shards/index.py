@@ -1,4 +1,4 @@
-"""The index beside the shards: `index.json` for people and programs, `index.offsets.npy` for random reads.
+"""The index next to the shards: `index.json` for people and programs, `index.offsets.npy` for random reads.
 
 The table has one row of 28 bytes per sample, in the order of the shards: key (its index in the source's listing),
 offset and length of its payload inside its tar, label (-1 for none), CRC-32 of the payload. A row's shard follows from

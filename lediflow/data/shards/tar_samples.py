@@ -1,6 +1,6 @@
 """The samples of one tar that another program wrote: which members they are, and what the tar says about them.
 
-Every picture is a sample, unless it is a field in webdataset's sense: `x.seg.png` beside `x.jpg` is a field if every
+Every picture is a sample, unless it is a field in webdataset's sense: `x.seg.png` next to `x.jpg` is a field if every
 sample of the tar has a `.seg.png`. In `a.png, a.1.png` the second is a sample of its own, and so is any picture with a
 label file of its own name. A tar where this is undecided is refused.
 An array (`.npy`) is a sample if no picture shares its name up to the first dot.

@@ -1,4 +1,4 @@
-"""The images of a source, sorted by name, with their classes, and what else lies there.
+"""The images of a source, sorted by name, with their classes, and its other files.
 
 The same source always gives the same images in the same order, so an image's index in the listing can serve as its key.
 

@@ -137,7 +137,7 @@ def _folder(path: Path) -> Opened:
             others.append(file.relative_to(path).as_posix())
     if not archives:
         return FolderSource(path)
-    # img2dataset puts a table of addresses and captions beside each tar
+    # img2dataset puts a table of addresses and captions next to each tar
     tables = {name for name in archives if name.removesuffix(".parquet") + ".tar" in archives}
     return Archives({name: _file(archives[name]) for name in sorted(archives.keys() - tables)}, others)
 

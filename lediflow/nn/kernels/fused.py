@@ -5,7 +5,7 @@ Arithmetic is in float32 whatever the tensors' dtype.
 `geglu` is value * gelu(gate); its gradient kernel computes the gradients of both halves in one pass. torch.compile's
 code for the gradient evaluates the gate twice, once for each half, because both halves are in one tensor.
 
-`split_and_rotate` is what stands between projection and attention: split into heads, scale queries and keys, rotate
+`split_and_rotate` is the step between projection and attention: split into heads, scale queries and keys, rotate
 them. With a query or key x, the length factor f = sqrt(s / (|x|^2 + eps)) and the rotation R of its position,
 
     y = f R x,    dx = f R' (dy - y (y . dy) / s),    ds = sum of y . dy / (2 s),
