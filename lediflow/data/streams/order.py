@@ -1,8 +1,8 @@
 """Which samples are held out, and the order of the others: pure functions, whatever the number of ranks and threads.
 
 Held out: a sample's key is hashed to a number in [0, 1) and held out if that is below the fraction. So the split does
-not depend on shards, seed or codec, and a larger fraction contains a smaller one. Hash: the finaliser of splitmix64
-(Steele, Lea, Flood 2014).
+not depend on shards, seed or codec, and a larger fraction contains a smaller one. Hash of key k: output k of
+splitmix64 (Steele, Lea, Flood 2014) for the seed 0, counted from 0.
 
 Order: position k counts the images of the whole run. With n samples per epoch it lies in epoch k // n, and each epoch
 shows every sample once: shards are permuted, then samples are permuted within windows of a few consecutive shards, so
@@ -19,15 +19,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64
 
 from lediflow.errors import UserError
+from lediflow.flow.noise import GOLDEN_GAMMA, mix, shift_right
 
 Numbers = Int64[np.ndarray, " count"]
 WINDOWS_KEPT = 4
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-FIRST = np.uint64(0xBF58476D1CE4E5B9)
-SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def permutation(count: int, *, seed: int, epoch: int, stream: int) -> Numbers:
@@ -135,11 +134,8 @@ def share_of_rank(block_start: int, *, global_batch: int, rank: int, world_size:
 
 def is_held_out(keys: Int64[np.ndarray, " samples"], fraction: float) -> Bool[np.ndarray, " samples"]:
     """Whether each key is held out: true for about `fraction` of the keys."""
-    bits = keys.astype(np.uint64) * GOLDEN + GOLDEN
-    bits = (bits ^ (bits >> np.uint64(30))) * FIRST
-    bits = (bits ^ (bits >> np.uint64(27))) * SECOND
-    bits ^= bits >> np.uint64(31)
-    return (bits >> np.uint64(11)) * 2.0**-53 < fraction
+    words = mix(torch.from_numpy(keys.astype(np.int64)) * GOLDEN_GAMMA + GOLDEN_GAMMA)
+    return shift_right(words, 11).numpy() * 2.0**-53 < fraction
 
 
 def samples_of(

@@ -126,6 +126,16 @@ def test_about_the_requested_fraction_is_held_out(fraction):
     assert is_held_out(KEYS, fraction).mean() == pytest.approx(fraction, abs=4 * deviation)
 
 
+@pytest.mark.parametrize(
+    ("key", "output"),
+    enumerate((0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC)),
+)
+def test_keys_are_hashed_to_the_published_outputs_of_splitmix64(key, output):
+    limit = (output >> 11) * 2.0**-53  # outputs of Vigna's splitmix64.c for the seed 0
+    assert is_held_out(np.array([key]), np.nextafter(limit, 1))
+    assert not is_held_out(np.array([key]), limit)
+
+
 def test_none_and_all_are_exact():
     assert not is_held_out(KEYS, 0.0).any()
     assert is_held_out(KEYS, 1.0).all()
