@@ -1,6 +1,6 @@
 """Running averages of the weights, and averages of any width made from them after the run.
 
-Averages are kept in float32, over whatever part of the weights this rank owns, on the image clock. `ema` is an
+Averages are kept in float32, over the part of the weights that this rank owns, on the image clock. `ema` is an
 exponential average whose half-life grows with the run's age, so that the first, poor weights are forgotten: half-life
 = min(half_life_images, RAMP * images seen). `ema_<sigma_rel>` are the power-function averages of EDM2 (section 3): the
 weight of time tau in the average at t is proportional to tau^gamma, and sigma_rel is the width of this profile

@@ -145,7 +145,7 @@ class GatheredRole:
         }
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """A whole weight, flat float32 on the device; `key` is `weight/<name>` whatever the role."""
+        """A whole weight, flat float32 on the device; `key` is `weight/<name>` for every role."""
         name = key.partition("/")[2]
         size = math.prod(self.shapes[key])
         whole = torch.zeros(size, dtype=torch.float32, device=self.device)

@@ -2,7 +2,7 @@
 
     y = x * scale / sqrt(mean(x^2) + eps)
 
-Statistics are computed in at least float32, whatever the input's dtype. No mean is subtracted, no bias added.
+Statistics are computed in at least float32, for inputs of any dtype. No mean is subtracted, no bias added.
 Source: Zhang & Sennrich, arXiv:1910.07467; conditioned form: HDiT, arXiv:2401.11605.
 """
 

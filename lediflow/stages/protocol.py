@@ -1,7 +1,8 @@
 """What a stage is: a loss for each batch, and a declaration of what the rest of the toolkit has to know of it.
 
 A stage declares itself as one `StageKind`, entered in the table `lediflow.stages.STAGES`. Configuration, `--dry-run`,
-throughput, evaluation and report read the declaration; none of them asks for the name of a stage.
+throughput, evaluation and report read the declaration; none of them looks at the name of a stage. Options that only the
+shipped stages have (the prior's width, encode_once, beta_warmup_images, coupling) are read from their dataclasses.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ WIDTH, SCALE = "prior_widening", "prior_scale"  # options of stage=flow, and key
 ABOUT = "prior_width"  # key in an export, next to the number itself
 GIVEN = {"rule": "given"}
 IMAGES = 512  # images that are measured at most
-PIECE = 16  # images at once, whatever the micro-batch
+PIECE = 16  # images at once, independent of the micro-batch
 
 Samples = Int64[np.ndarray, " samples"]
 

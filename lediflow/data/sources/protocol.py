@@ -83,7 +83,7 @@ class Opened(ABC):
 
     @abstractmethod
     def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
-        """The source; whatever cannot be read in any order is first unpacked into the folder `scratch`."""
+        """The source; what cannot be read in any order is first unpacked into the folder `scratch`."""
 
 
 class DirectSource(Opened, Source):

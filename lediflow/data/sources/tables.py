@@ -193,7 +193,7 @@ class ImageList(DirectSource):
         return (self.path.parent / entry.name).read_bytes()
 
     def is_image(self, entry: Entry) -> bool:
-        return True  # every listed file is an image, whatever its name
+        return True  # every listed file is an image, also without a picture's extension
 
     def _parquet_rows(self) -> Iterable[list[Any]]:
         columns = table_columns(self.path)

@@ -1,4 +1,4 @@
-"""Which samples are held out, and the order of the others: pure functions, whatever the number of ranks and threads.
+"""Which samples are held out, and the order of the others: pure functions that do not depend on ranks or threads.
 
 Held out: a sample's key is hashed to a number in [0, 1) and held out if that is below the fraction. So the split does
 not depend on shards, seed or codec, and a larger fraction contains a smaller one. Hash of key k: output k of

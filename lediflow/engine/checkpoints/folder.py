@@ -1,8 +1,8 @@
 """The checkpoints of a run: which exist, which are whole, which may be removed.
 
 A checkpoint is whole if it has exactly the files of its manifest, bit for bit, and if its slices make the whole state.
-A fault is a phrase for a message, "slice-00000-of-00002.safetensors is missing". `find_fault` raises nothing, whatever
-the folder holds: a file that cannot be read is a fault too.
+A fault is a phrase for a message, "slice-00000-of-00002.safetensors is missing". `find_fault` never raises: a
+file that cannot be read is a fault, too.
 """
 
 from __future__ import annotations

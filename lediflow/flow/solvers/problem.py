@@ -58,7 +58,7 @@ class Solver(Protocol):
 
 
 class UnfitVelocityError(ValueError):
-    """The velocity does not fit, whatever the shape of its times."""
+    """The velocity does not fit for times of any shape."""
 
 
 class CountedVelocity:

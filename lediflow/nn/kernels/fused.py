@@ -1,6 +1,6 @@
 """Triton kernels that do several elementwise operations in one pass: the feed-forward gate, and attention's heads.
 
-Arithmetic is in float32 whatever the tensors' dtype.
+Arithmetic is in float32 for tensors of any dtype.
 
 `geglu` is value * gelu(gate); its gradient kernel computes the gradients of both halves in one pass. torch.compile's
 code for the gradient evaluates the gate twice, once for each half, because both halves are in one tensor.
