@@ -17,7 +17,7 @@ from lediflow.models.export import CONFIG, save_tensors
 from lediflow.records import object_if_any
 from lediflow.run_folder import RunFolder
 from lediflow.text import PLANNED, duration, gigabytes, megabytes, number_table
-from lediflow.training.exporting import BEST, LAST, WEIGHTS, export_weights, exported_facts
+from lediflow.training.exporting import BEST, LAST, WEIGHTS, export_weights, facts_of_weights
 
 WHICH = {None: None} | {words: which for which, words in WEIGHTS.items()}  # --weights -> train.export
 
@@ -114,7 +114,7 @@ def export(folder: RunFolder, arguments: argparse.Namespace) -> None:
 
 def facts_of_others(checkpoint: Checkpoint, origin: str) -> dict[str, Any]:
     """Facts for the export of weights that were not validated."""
-    return exported_facts(checkpoint, LAST) | {"held_out_loss": None, "weights": origin}
+    return facts_of_weights(checkpoint, LAST) | {"held_out_loss": None, "weights": origin}
 
 
 def is_export(folder: Path) -> bool:

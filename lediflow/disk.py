@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
+
 from lediflow.errors import disk_errors_explained
 
 PARTIAL = ".partial"  # how the names of unfinished files end
@@ -101,7 +103,7 @@ def _is_abandoned(partial: Path) -> bool:
     host, _, process = partial.name.removesuffix(PARTIAL).rpartition("-")
     if not host.endswith(f".{socket.gethostname()}") or not process.isdigit():
         return _seconds_unchanged(partial) > ABANDONED_SECONDS
-    return not _is_running(int(process))
+    return not process_exists(int(process))
 
 
 def _seconds_unchanged(path: Path) -> float:
@@ -111,11 +113,11 @@ def _seconds_unchanged(path: Path) -> float:
         return 0.0
 
 
-def _is_running(process: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether a process of this id runs on this machine; one that waits to be reaped does not, a reused id does."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:  # another user's process
+    except psutil.Error:  # another user's process
         return True
-    return True

@@ -36,8 +36,7 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-import psutil
-
+from lediflow.disk import process_exists
 from lediflow.engine.stop import StopReason
 from lediflow.errors import UserError
 from lediflow.records import read_dataclass, read_record
@@ -84,7 +83,7 @@ class LeaseRecord:
     @property
     def is_over(self) -> bool:
         """Whether its holder is known to be gone."""
-        return self.is_given_back or (self.machine == this_machine() and not is_alive(self.pid))
+        return self.is_given_back or (self.machine == this_machine() and not process_exists(self.pid))
 
     def precedes(self, other: LeaseRecord) -> bool:
         """Whether `other` is a later start of the same SLURM job."""
@@ -145,16 +144,6 @@ def this_machine() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return socket.gethostname()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this id exists; a reused id counts as alive."""
-    try:
-        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True
 
 
 # --- taking the lease

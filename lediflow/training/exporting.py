@@ -36,7 +36,7 @@ def export_weights(
     Raises UserError where the best weights are not in the checkpoint.
     """
     which = which or checkpoint.progress.get("exports", LAST)
-    facts = exported_facts(checkpoint, which) | more
+    facts = facts_of_weights(checkpoint, which) | more
     if which == LAST:  # the same file: dependent runs identify it by its hash
         save_weights(checkpoint.model, folder, facts)
     else:
@@ -44,7 +44,7 @@ def export_weights(
     return facts
 
 
-def exported_facts(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
+def facts_of_weights(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
     """The facts in config.json about the weights."""
     progress = checkpoint.progress
     found = progress.get("held_out") or {}

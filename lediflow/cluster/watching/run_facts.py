@@ -81,7 +81,7 @@ def read_run(root: Path, now: float | None = None) -> RunFacts:
     folder = RunFolder(root)
     lease, renewed = lease_and_time(folder.lease)
     requested, patience = (requested_images(folder, name) for name in ("images", "patience_images"))
-    facts = exported_facts(folder)
+    facts = readable_facts(folder)
     is_finished = facts is not None and requested is not None and has_ended(facts, requested, patience)
     trained = trained_images(facts) if facts else None
     return RunFacts(
@@ -104,7 +104,7 @@ def lease_and_time(path: Path) -> tuple[LeaseRecord | None, float]:
         return None, 0.0
 
 
-def exported_facts(folder: RunFolder) -> Record | None:
+def readable_facts(folder: RunFolder) -> Record | None:
     """The facts in the export; None if there is no export or they cannot be read."""
     try:
         facts = folder.exported_facts()

@@ -101,7 +101,7 @@ def build_run(
         config=command.train,
         identity=inputs.identity,
         history=session,
-        export=description | exported_facts(command, inputs),
+        export=description | facts_for_export(command, inputs),
     )
 
 
@@ -193,7 +193,7 @@ def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = F
     return Throughput(flops, peak)
 
 
-def exported_facts(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
+def facts_for_export(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
     """The facts in export/config.json that sampling and dependent runs need besides the weights."""
     index, parent, warm = inputs.reader.index, inputs.parent, inputs.warm_start
     return {

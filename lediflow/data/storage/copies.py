@@ -22,10 +22,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 from lediflow.data.storage.folders import LocalFolder, Read, ShortReadError, Storage
-from lediflow.disk import PARTIAL, replacing
+from lediflow.disk import PARTIAL, process_exists, replacing
 from lediflow.errors import UserError, disk_errors_explained
 
 # (name of a shard, path of its fresh copy); raises OSError to refuse the copy
@@ -224,7 +222,7 @@ def mark_used(path: Path) -> None:
 def reserved_bytes(partial: Path) -> int:
     """Size that an unfinished copy reserves; a copy whose process is gone is removed."""
     size, process = partial.name.removesuffix(PARTIAL).split(".")[-2:]
-    if psutil.pid_exists(int(process)):
+    if process_exists(int(process)):
         return int(size)
     partial.unlink(missing_ok=True)
     return 0
