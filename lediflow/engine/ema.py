@@ -2,7 +2,7 @@
 
 Averages are kept in float32, over the part of the weights that this rank owns, on the image clock. `ema` is an
 exponential average whose half-life grows with the run's age, so that the first, poor weights are forgotten: half-life
-= min(half_life_images, RAMP * images seen). `ema_<sigma_rel>` are the power-function averages of EDM2 (section 3): the
+= min(half_life_images, ramp * images seen). `ema_<sigma_rel>` are the power-function averages of EDM2 (section 3): the
 weight of time tau in the average at t is proportional to tau^gamma, and sigma_rel is the width of this profile
 relative to the run's length. `best` is a copy of `ema` at the best validation, in host memory.
 
@@ -29,7 +29,6 @@ from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
 HALF_LIFE, BEST = "ema", "best"
-RAMP = 0.1  # cap on the half-life as a share of the images seen so far
 WIDEST = 0.28  # limit of sigma_rel: there gamma approaches 0, a plain mean of all weights
 
 
@@ -39,6 +38,8 @@ class EMAConfig:
 
     # of the average `ema`; longer: smoother weights that lag behind
     half_life_images: int = bounded(50_000, at_least=0)
+    # largest half-life of a young run, as a share of the images seen so far
+    ramp: float = bounded(0.1, at_least=0)
     # widths of further averages, from which any other can be made later; [] keeps none and saves their memory
     sigma_rels: list[float] = bounded(
         default_factory=lambda: [0.05, 0.10], above=0, below=WIDEST, is_distinct=True
@@ -73,7 +74,7 @@ def roles(config: EMAConfig) -> tuple[str, ...]:
 
 def decays_for(config: EMAConfig, images_seen: int, batch: int) -> dict[str, float]:
     """Weight of each old average after a batch of `batch` images that ends at `images_seen`, in [0, 1)."""
-    half_life = min(config.half_life_images, RAMP * images_seen)
+    half_life = min(config.half_life_images, config.ramp * images_seen)
     decays = {HALF_LIFE: 0.5 ** (batch / half_life) if half_life > 0 else 0.0}
     rest = 1 - batch / images_seen
     return decays | {role_of(width): rest ** (gamma_of(width) + 1) for width in config.sigma_rels}

@@ -85,7 +85,7 @@ def test_options_that_change_nothing_of_its_identity_are_noted_when_they_change(
     assert changed == ["options.engine.gradient_clip: 1.0, now 0.5", "options.train.images: 96, now 144"]
 
 
-REMOVED = {"stop.margin_seconds": 60.0, "train.ema.ramp": 0.1, "watchdog.grace_seconds": 30.0}
+REMOVED = {"stop.margin_seconds": 60.0, "watchdog.grace_seconds": 30.0}
 
 
 def test_a_run_whose_record_names_options_of_an_earlier_release_continues(run, finished, tmp_path):

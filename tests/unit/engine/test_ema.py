@@ -25,7 +25,7 @@ from lediflow.engine.ema import (
     sigma_rel_of,
 )
 
-OLD = EMAConfig(half_life_images=1000)  # of a run of 10^6 images, so old that the ramp does not bind
+OLD = EMAConfig(half_life_images=1000, ramp=1e9)  # a run so old that the ramp does not bind
 
 
 def half_life_decay(config, images_seen, batch):
@@ -47,7 +47,7 @@ def test_a_batch_is_weighted_by_its_number_of_images():
 
 
 def test_a_young_run_remembers_only_its_own_recent_share():
-    config = EMAConfig(half_life_images=50_000)
+    config = EMAConfig(half_life_images=50_000, ramp=0.1)
     assert half_life_decay(config, images_seen=640, batch=64) == pytest.approx(0.5)  # half-life 64 images
     assert half_life_decay(config, images_seen=10**7, batch=50_000) == pytest.approx(
         0.5
@@ -61,22 +61,23 @@ def test_power_function_averages_forget_the_start_with_the_first_batch():
 
 def test_the_half_life_average_is_the_loop_written_by_hand():
     """From the first step through the ramp and beyond its end, with batches of 32 images."""
-    config, random = EMAConfig(half_life_images=200, sigma_rels=[]), torch.Generator().manual_seed(0)
+    config, random = (
+        EMAConfig(half_life_images=500, ramp=0.25, sigma_rels=[]),
+        torch.Generator().manual_seed(0),
+    )
     history = torch.randn(100, 4, generator=random, dtype=torch.float64)
     weight = history[0].float()
     averages, expected = Averages([weight], roles(config)), weight.double()
     for step, values in enumerate(history, start=1):
         weight.copy_(values)
         averages.update(decays_for(config, images_seen=32 * step, batch=32))
-        share = 2.0 ** (-32 / min(200, 0.1 * 32 * step))
+        share = 2.0 ** (-32 / min(500, 0.25 * 32 * step))
         expected = share * expected + (1 - share) * weight.double()
     torch.testing.assert_close(averages.tensors["ema"][0].double(), expected, rtol=0, atol=1e-6)  # float32
 
 
 @pytest.mark.parametrize("batch", [1, 64, 10_000])
-@pytest.mark.parametrize(
-    "config", [EMAConfig(), EMAConfig(half_life_images=0), EMAConfig(sigma_rels=[0.001, 0.279])]
-)
+@pytest.mark.parametrize("config", [EMAConfig(), EMAConfig(ramp=0.0), EMAConfig(sigma_rels=[0.001, 0.279])])
 def test_decays_lie_between_zero_and_one_at_every_age(config, batch):
     for steps in (1, 2, 3, 10, 1000, 10**5):
         decays = decays_for(config, images_seen=steps * batch, batch=batch)

@@ -66,4 +66,4 @@ def test_a_training_whose_other_rank_never_starts_ends_with_a_message(tmp_path):
     paths = [f"data.path={tmp_path}/shards", f"run={tmp_path}/run", "engine.join_seconds=0.5"]
     finished = start("lediflow.train", *options, *paths, env=slurm_places(2)[0]).wait()
     assert finished.status == 2
-    assert "rank 1 of 2 did not come" in finished.output
+    assert "rank 1 of 2 did not join" in finished.output
