@@ -105,8 +105,9 @@ class RunFolder:
         """Create the folder. Raises UserError if it cannot be written, or contains files that are not of a run."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            # listed before the question whether a run has begun: another rank may begin it between the two
+            others = [name for name in visible_names(self.root) if name not in OWN]
             if not self.is_run:
-                others = [name for name in visible_names(self.root) if name not in OWN]
                 refuse_foreign(self.root, "run", others)
             # all ranks try to write at the same time, so each uses a unique hidden name
             with tempfile.TemporaryFile(dir=self.root, prefix="."):

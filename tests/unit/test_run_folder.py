@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lediflow.claims import visible_names
 from lediflow.errors import UserError
 from lediflow.models import AuxiliarySpec, LevelSpec, build_model, save_model
 from lediflow.run_folder import RunFolder
@@ -56,6 +57,17 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
 def test_creating_a_folder_leaves_it_empty(tmp_path):
     RunFolder(tmp_path / "a" / "b").create()
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_rank_that_lists_the_folder_while_another_begins_the_run_is_not_refused(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+
+    def names_after_the_other_began(root):
+        folder.lease.write_text("{}")
+        return visible_names(root)
+
+    monkeypatch.setattr("lediflow.run_folder.visible_names", names_after_the_other_began)
+    folder.create()
 
 
 def test_several_ranks_may_create_it_at_once(tmp_path):
