@@ -13,7 +13,7 @@ RANK = "harness.checkpoint_rank"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Of a run that has saved at 48 images."""
+    """The checkpoints of a run that has saved at 48 images."""
     folder = CheckpointFolder(tmp_path / "checkpoints")
     written(folder, 48)
     return folder

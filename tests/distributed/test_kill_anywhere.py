@@ -123,7 +123,7 @@ def assert_every_sample_once(run, root, images=IMAGES):
 
 
 def losses(run):
-    """Of the standing events."""
+    """The logged training losses by images seen, without the events that a later start replaced."""
     standing = standing_events(run.folder / "events.jsonl")
     return {event["images_seen"]: event["loss"] for event in standing if event["event"] == "train"}
 

@@ -66,7 +66,7 @@ def quoted_commands():
 
 
 def first_value(argument: str) -> str:
-    """Of a sweep; lists and dictionaries are one value."""
+    """The first value of a sweep `key=a,b`; a list or a dictionary counts as one value."""
     return argument if set("[{") & set(argument) else argument.split(",")[0]
 
 

@@ -61,7 +61,7 @@ class Attempt:
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """Of all ranks: the samples of each step, and who made it."""
+        """The samples of each step on every rank, with the engine that made it."""
         return [line | {"engine": self.engine} for record in self.records for line in record if "ids" in line]
 
 
@@ -130,7 +130,7 @@ class Killed:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Of a record; one still being written is left out."""
+    """The complete lines of a record file; a line that is still being written is left out."""
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
 
 

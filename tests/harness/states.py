@@ -38,5 +38,5 @@ class Assembled:
 
 
 def whole_state(engine) -> Assembled:
-    """Of an engine of one rank."""
+    """The whole state of an engine that has one rank."""
     return Assembled([engine.state()])

@@ -37,7 +37,7 @@ def record(job=None, restart=0, interval=NEVER, **changes):
 
 
 def elsewhere(**options):
-    """Of a process whose end cannot be seen from here."""
+    """The lease of a process on another machine, whose end cannot be seen from here."""
     return record(host="node7", machine="another", **options)
 
 

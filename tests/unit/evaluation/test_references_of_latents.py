@@ -76,7 +76,7 @@ def pipeline(sets):
 
 @pytest.fixture(scope="module")
 def facts(sets):
-    """Of a run that was trained on such latents, but not on these."""
+    """The facts of a run that was trained on latents of this codec, but on another set."""
     codec = json.loads((sets / "latents" / "index.json").read_text())["codec"]
     return {
         "data": {"fingerprint": "another set's", "held_out_fraction": 0.0}, "image_size": SIZE // 8, "codec": codec,

@@ -56,7 +56,7 @@ def stage_with(**options):
 
 @pytest.fixture
 def kl_entries(auxiliary, batch):
-    """Of each latent entry, in nats."""
+    """The KL divergence of each latent entry, in nats, by torch.distributions."""
     with torch.no_grad():
         posterior = auxiliary.encode(batch.images)
     q = Normal(posterior.mean, posterior.logvar.exp().sqrt())

@@ -68,7 +68,7 @@ def test_without_a_regulariser_the_loss_is_the_toolkits(joint, batch, setting):
 
 
 def test_the_gradient_goes_through_the_draw_and_not_through_the_weights(joint, batch):
-    """Of mean w (y - x)^2 with x = mu + sqrt(exp(l) + s^2) n: 2 w (x - y) dx, w held."""
+    """The gradient of mean w (y - x)^2, with x = mu + sqrt(exp(l) + s^2) n: 2 w (x - y) dx, w held."""
     auxiliary, noise = Auxiliary(), SampleNoise(0)
     stage_of(joint, "joint:0", auxiliary).loss(Still(), batch, noise).loss.backward()
     n = noise.normal(batch.ids, "prior", (1, 4, 4))
