@@ -260,10 +260,11 @@ def join_group(ranks: Ranks, backend: str, seconds: float) -> None:
         dist.init_process_group(backend)
         return
     store = rendezvous(ranks, seconds)
+    os.environ["MASTER_PORT"] = str(store.port)
     dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size)
 
 
-def rendezvous(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.monotonic) -> dist.Store:
+def rendezvous(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.monotonic) -> dist.TCPStore:
     """A store in which every rank has registered; UserError if one has not within `seconds`."""
     end = clock() + seconds
     store = _connect(ranks, end, clock)
@@ -280,7 +281,7 @@ def rendezvous(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.m
     return store
 
 
-def _connect(ranks: Ranks, end: float, clock: Callable[[], float]) -> dist.Store:
+def _connect(ranks: Ranks, end: float, clock: Callable[[], float]) -> dist.TCPStore:
     """Rank 0's store; rank 0 may start later than this rank."""
     while True:
         try:

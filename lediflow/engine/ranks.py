@@ -12,7 +12,6 @@ without torch.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_PORT = 29_400
+ANY_PORT = 0  # whichever is free when rank 0 listens, for a group of one
 # Below the ephemeral range (32768 and up), so that no outgoing connection can occupy it.
 SLURM_PORTS = range(20_000, 30_000)
 
@@ -97,7 +97,7 @@ def find_ranks(env: Mapping[str, str] = os.environ) -> Ranks:
         # Also a single task of srun: no other process needs its address, so scontrol need not run. Its port must not
         # be the job's, which another step of the job on the same node may use. `find_share` makes no such distinction,
         # since it has no address: task 0 of 1 has all the work in either case.
-        return Ranks(master_port=_free_port())
+        return Ranks(master_port=ANY_PORT)
     return Ranks(place.rank, place.processes, place.local_rank, address, port)
 
 
@@ -135,12 +135,6 @@ def _first_slurm_host(nodelist: str) -> str:
             f"`{' '.join(command)}` failed ({error}), so this task cannot tell where the first one runs; "
             "set MASTER_ADDR to the first node's name (inside a container SLURM's own tools are often missing)"
         ) from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def choose_device(requested: str, local_rank: int = 0) -> torch.device:

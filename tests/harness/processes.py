@@ -1,11 +1,14 @@
 """Real processes: `python -m lediflow.X`, one alone or several as ranks, with what they printed and how they ended.
 
-Nothing outlives its time limit: the whole process group is killed then, and the test fails with the output so far.
+Nothing outlives its time limit: every process that is left prints the stacks of its threads and is killed with its
+group, and the test fails with what all of them printed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,8 +22,10 @@ from pathlib import Path
 from harness.patience import wait_until
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 400.0  # of an idle machine; far above what any of these takes
+SECONDS = 120.0  # of an idle machine; far above what any of these takes, and below pytest's own limit
+STACKS_SECONDS = 5.0  # for a process to print its stacks
 # the launchers' own variables would make a child believe that it is a rank of the process that runs the tests
+PORTS = range(10_000, 20_000)  # none that lediflow.engine.ranks chooses by itself
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -50,10 +55,7 @@ class Running(ABC):
         """End its whole process group, if it has not ended."""
 
     def wait(self, seconds: float = SECONDS) -> Finished:
-        if not wait_until(self.has_ended, seconds):
-            self.kill()
-            raise AssertionError(f"{self} did not end in {seconds} s:\n{self.output()}")
-        return self.finished()
+        return wait_for_all([self], seconds)[0]
 
     def has_ended(self) -> bool:
         return self.poll() is not None
@@ -72,6 +74,13 @@ class Running(ABC):
         if not is_met:
             self.kill()
             raise AssertionError(f"{self} never got there:\n{self.output()}")
+
+    def abort(self) -> None:
+        """End it so that Python prints the stacks of its threads (`faulthandler`), if it has not ended."""
+        if self.poll() is None:
+            self.send(signal.SIGABRT)
+            wait_until(self.has_ended, STACKS_SECONDS)
+        self.kill()
 
     def finished(self) -> Finished:
         """How it ended; it must have."""
@@ -162,10 +171,16 @@ def slurm_places(ranks: int) -> list[dict[str, str]]:
     return [job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(ranks)]
 
 
-def wait_for_all(started: Sequence[Running]) -> list[Finished]:
+def wait_for_all(started: Sequence[Running], seconds: float = SECONDS) -> list[Finished]:
     """The end of every process; none is left behind if one of them hangs."""
     try:
-        return [process.wait() for process in started]
+        if not wait_until(lambda: all(process.has_ended() for process in started), seconds):
+            left = [process for process in started if not process.has_ended()]
+            for process in left:
+                process.abort()
+            said = "\n".join(f"--- {process}:\n{process.output()}" for process in started)
+            raise AssertionError(f"{len(left)} of {len(started)} did not end in {seconds} s\n{said}")
+        return [process.finished() for process in started]
     finally:
         for process in started:
             process.kill()
@@ -177,10 +192,15 @@ def clean_environment() -> dict[str, str]:
         key: value for key, value in os.environ.items() if key not in FOREIGN and not key.startswith("SLURM_")
     }
     path = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return kept | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": path}
+    own = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONFAULTHANDLER": "1"}
+    return kept | own | {"PYTHONPATH": path}
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port to listen at later. Below the range from which systems give ports to outgoing connections (32768 and up):
+    one of that range may be in use by the time its listener starts, and the ranks then wait for each other."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
