@@ -27,9 +27,9 @@ from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
 from lediflow.engine.ema import BEST, roles
+from lediflow.engine.engines import engine_kind
 from lediflow.engine.hang_detection import Limits
 from lediflow.engine.lease import Lease, NoLease
-from lediflow.engine.local import LocalEngine
 from lediflow.engine.protocol import Engine, Fitting
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.stop import StopRequest
@@ -169,16 +169,9 @@ def build_engine(
         "fitting": fitting,
     }
     try:
-        match config.name:
-            case "local":
-                return LocalEngine(module, groups, config, ranks, **options)
-            case "deepspeed":
-                from lediflow.engine.deepspeed import DeepSpeedEngine  # slow to import
-
-                return DeepSpeedEngine(module, groups, config, ranks, **options)
+        return engine_kind(config.name).build(module, groups, config, ranks, **options)
     except ValueError as error:
         raise UserError(str(error)) from error
-    raise UserError(f"engine.name={config.name!r} is unknown; use engine=local or engine=deepspeed")
 
 
 def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = False) -> Throughput:

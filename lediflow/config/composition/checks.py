@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.config import conditioning_augmentation
+from lediflow.engine.engines import engine_kind
 from lediflow.errors import UserError
 from lediflow.models.specs import latent_shape
 from lediflow.nn.specs import check_grid
@@ -77,6 +78,7 @@ def parts_of(node: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, Dic
 
 def check_command(command: TrainCommand) -> None:
     """Raise UserError for options of a training that cannot be combined."""
+    engine_kind(command.engine.name)  # raises for a name that is not in the table
     kind = stage_kind(command.stage.name)
     if command.prior == "gaussian" and not kind.allows_gaussian_prior:
         allowed = [name for name, other in STAGES.items() if other.allows_gaussian_prior]

@@ -19,6 +19,8 @@ from omegaconf import DictConfig
 import lediflow
 from lediflow.codecs import CODECS, CodecConfig
 from lediflow.config.composition.schema import COMMANDS
+from lediflow.engine.engines import ENGINES
+from lediflow.engine.protocol import EngineConfig
 from lediflow.stages import STAGES
 
 
@@ -32,15 +34,18 @@ def conf_folder() -> Path:
 def register_schemas() -> None:
     """Register the schemas of all commands and stages with Hydra.
 
-    `stage=<name>` and `codec=<name>` need no file in conf/: without one, they are the defaults of their dataclass.
+    `stage=<name>`, `codec=<name>` and `engine=<name>` need no file in conf/: without one, they are the defaults of
+    their dataclass.
     """
     register_commands()
-    # each time, because stages and codecs may be added to their tables
+    # each time, because entries may be added to the tables
     for name, kind in STAGES.items():
         ConfigStore.instance().store(group="stage", name=f"{name}_schema", node=kind.options)
         register_without_file("stage", name, kind.options)
     for name in CODECS:
         register_without_file("codec", name, CodecConfig(name=name))
+    for name in ENGINES:
+        register_without_file("engine", name, EngineConfig(name=name))
 
 
 def register_without_file(group: str, name: str, node: Any) -> None:

@@ -16,6 +16,7 @@ from lediflow.config.composition.compose import composed
 from lediflow.config.composition.literal import literal_arguments, override_value
 from lediflow.config.composition.schema import COMMANDS, SubmitCommand
 from lediflow.config.composition.sweep import key_of, sweep_folder
+from lediflow.engine.engines import engine_kind
 from lediflow.errors import UserError
 
 SUBMITTABLE = ("train", "prepare", "encode", "sample", "evaluate")
@@ -103,7 +104,8 @@ def check_ranks(request: Request, overrides: Sequence[str], config: SlurmConfig)
         raise UserError(
             f"command={request.command} is one process, but {asked}; choose slurm=one_gpu or slurm=cpu"
         )
-    if composed("train", overrides).engine.name == "local":
+    name = composed("train", overrides).engine.name
+    if engine_kind(name).is_one_process:
         raise UserError(
-            f"engine=local is one process, but {asked}; add engine=deepspeed, or choose slurm=one_gpu"
+            f"engine={name} is one process, but {asked}; add engine=deepspeed, or choose slurm=one_gpu"
         )
