@@ -32,7 +32,7 @@ from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded, check_ranges
 from lediflow.stages.bins import Binned, by_channel, by_sigma, some_pixels
 from lediflow.stages.draws import dropout_keys
-from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
+from lediflow.stages.protocol import Command, LossCurve, LossWarmup, StageKind, StageLoss, stage_loss
 
 
 @dataclass(kw_only=True)
@@ -130,6 +130,7 @@ AUXILIARY = StageKind(
     build=build_auxiliary_stage,
     trains="auxiliary",
     has_parent=False,
+    warmup=LossWarmup(option="beta_warmup_images", grows="beta"),
     place="auxiliary",
     curve=LossCurve(
         title="Auxiliary model",

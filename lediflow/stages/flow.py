@@ -26,7 +26,6 @@ from lediflow.flow.gaussians import sample, widen
 from lediflow.flow.losses import flow_matching_loss, importance_weighted_flow_loss
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import TimeConfig, draw_times, path_velocity, point_on_path
-from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import VelocitySpec, has_dropout, latent_shape
 from lediflow.nn.shapes import Image
@@ -34,9 +33,7 @@ from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
 from lediflow.stages.draws import draw_latents, dropout_keys
 from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
-
-AUTO = "auto"  # measure the width on the prior and the data when the run begins
-AUTO_SCALE = 3.0  # the value of prior_scale=auto if prior_widening=auto
+from lediflow.stages.widening import AUTO, given_width
 
 
 @dataclass(kw_only=True)
@@ -66,18 +63,19 @@ class FlowStageConfig(TimeConfig):
             )
 
 
-def scale_of(config: FlowStageConfig) -> float:
-    """k in N(mu, (k sigma)^2 + s^2); `auto` is 1 if s is a number: prior_widening=s gives N(mu, sigma^2 + s^2)."""
-    if config.prior_scale != AUTO:
-        return float(config.prior_scale)
-    return AUTO_SCALE if config.prior_widening == AUTO else 1.0
+def check_flow_options(command: Command) -> None:
+    """Reject a coupling with the learned prior."""
+    if command.prior == "learned":
+        check_independent(command.stage.coupling)
 
 
-def given_width(config: FlowStageConfig) -> Width | None:
-    """The width given by the options; None for `auto`, which is measured at the start of the run."""
-    if config.prior_widening == AUTO:
-        return None
-    return Width(scale_of(config), float(config.prior_widening))
+def check_independent(coupling: str) -> None:
+    """Reject a coupling that exchanges draws between images: a draw of the learned prior belongs to its image."""
+    if coupling != "independent":
+        raise UserError(
+            f"stage.coupling={coupling} needs prior=gaussian: it exchanges draws between images, but a draw of the "
+            "learned prior belongs to its image; use stage.coupling=independent, or prior=gaussian"
+        )
 
 
 class TrainingStart(NamedTuple):
@@ -101,11 +99,8 @@ class FlowStage:
         num_classes: int = 0,
         has_dropout: bool = False,
     ) -> None:
-        if auxiliary is not None and config.coupling != "independent":
-            raise UserError(
-                f"stage.coupling={config.coupling} exchanges draws between images, but a draw of the learned prior "
-                "belongs to its image; use stage.coupling=independent, or prior=gaussian"
-            )
+        if auxiliary is not None:
+            check_independent(config.coupling)
         self.config = config
         self.exponent, self.cap = config.exponent, config.cap
         self.couple = COUPLINGS[config.coupling]
@@ -197,7 +192,9 @@ FLOW = StageKind(
     trains="velocity",
     spec=velocity_spec,
     calls=("encoder", "decoder"),
+    check=check_flow_options,
     allows_gaussian_prior=True,
+    widens_prior=True,
     place="flow",
     curve=LossCurve(
         title="Flow",

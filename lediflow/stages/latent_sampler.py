@@ -65,6 +65,7 @@ LATENT_SAMPLER = StageKind(
     trains="latent_sampler",
     calls=("encoder",),
     on_latents=True,
+    can_encode_once=True,
     place="latent_sampler",
     curve=LossCurve(title="Latent sampler", caption="Squared error of the velocity in latent space"),
 )

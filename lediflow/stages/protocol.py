@@ -1,21 +1,23 @@
 """What a stage is: a loss for each batch, and a declaration of what the rest of the toolkit has to know of it.
 
 A stage declares itself as one `StageKind`, entered in the table `lediflow.stages.STAGES`. Configuration, `--dry-run`,
-throughput, evaluation and report read the declaration; none of them looks at the name of a stage. Options that only the
-shipped stages have (the prior's width, encode_once, beta_warmup_images, coupling) are read from their dataclasses.
+throughput, evaluation and report read the declaration; none of them looks at the name of a stage or at the class of its
+options. A declaration may require options: `widens_prior` those of lediflow/stages/widening.py, `can_encode_once` the
+option `encode_once`, and `warmup` the option that it names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lediflow.data.streams.batch import Batch
 from lediflow.flow.noise import SampleNoise
+from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import Spec
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
@@ -50,6 +52,13 @@ class Stage(Protocol):
     name: str
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss: ...
+
+
+class WideningStage(Stage, Protocol):
+    """A stage that starts from the learned prior, widened."""
+
+    auxiliary: AuxiliaryModel | None  # frozen; None: the Gaussian baseline
+    width: Width | None  # None: to be measured and set before the first step
 
 
 # the models that generation consists of
@@ -94,6 +103,20 @@ class LossCurve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossWarmup:
+    """A part of the loss that grows when a run begins; held-out losses are compared only after that."""
+
+    # the option with the number of images over which it grows
+    option: str
+    # what grows, in messages
+    grows: str
+
+
+def accept(command: Command) -> None:
+    """The check of a stage whose options go with any others."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageKind:
     """A stage, as the rest of the toolkit sees it."""
 
@@ -113,6 +136,15 @@ class StageKind:
     allows_gaussian_prior: bool = False
     # whether its model computes on latents of the auxiliary model, not on images
     on_latents: bool = False
+    # raises UserError for options of the stage that cannot be combined with others of the command
+    check: Callable[[Command], None] = accept
+    # whether it starts from the learned prior, widened by its options prior_widening and prior_scale
+    widens_prior: bool = False
+    # whether the latents of its images can be encoded before training, where its option encode_once (a bool, or None
+    # for "if that saves work") allows it; `draw_latents` then receives them
+    can_encode_once: bool = False
+    # the part of its loss that grows when a run begins; None: none
+    warmup: LossWarmup | None = None
     # the model of generation that a run of this stage provides, for sampling and evaluation; None: none
     place: Place | None = None
     # its plot in the report; None: none
@@ -122,3 +154,15 @@ class StageKind:
         """The specification of the model that the command trains."""
         spec: Spec = self.spec(command) if self.spec else getattr(command.model, self.trains)
         return spec
+
+    def has_width(self, stage: Stage) -> TypeGuard[WideningStage]:
+        """Whether a stage of this kind starts from a prior with a width to be set."""
+        return self.widens_prior
+
+    def encode_once(self, options: Any) -> bool | None:
+        """The option encode_once; False for a stage without it."""
+        return options.encode_once if self.can_encode_once else False
+
+    def warmup_images(self, options: Any) -> int:
+        """Images over which a part of the loss grows; 0 for a stage without a warm-up."""
+        return getattr(options, self.warmup.option) if self.warmup else 0

@@ -1,7 +1,12 @@
-"""A stage is added by one entry of the table: it trains, is exported, planned, sampled, measured and reported."""
+"""A stage is added by one entry of the table: it trains, is exported, planned, sampled, measured and reported.
+
+What the shipped stages declare besides, an added stage can declare too: a widened prior, images that are encoded once,
+a loss that grows at first, and a check of its own.
+"""
 
 import json
 import math
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -10,8 +15,10 @@ from harness.commands import compose, invoke, succeed
 from hydra.core.config_store import ConfigStore
 
 from lediflow.config.dry_run.cost import work_of
+from lediflow.errors import UserError
 from lediflow.evaluation.modes.watch import evaluation_of
-from lediflow.flow.gaussians import sample
+from lediflow.flow.gaussians import sample, widen
+from lediflow.flow.path import TimeConfig
 from lediflow.models import VelocityModel, load_as
 from lediflow.ranges import bounded, check_ranges
 from lediflow.report.runs import read_run
@@ -20,7 +27,9 @@ from lediflow.stages import STAGES, LossCurve, StageKind
 from lediflow.stages.bins import by_time
 from lediflow.stages.draws import draw_latents
 from lediflow.stages.flow import velocity_spec
-from lediflow.stages.protocol import stage_loss
+from lediflow.stages.latent_sampler import LatentSamplerStage
+from lediflow.stages.protocol import LossWarmup, stage_loss
+from lediflow.stages.widening import AUTO, given_width
 
 
 @dataclass(kw_only=True)
@@ -30,6 +39,8 @@ class ArcConfig:
     name: str = "arc"
     quantile: float = bounded(1.0, above=0, at_most=1)  # largest time that is trained
     error: str = "square"  # square | absolute
+    prior_widening: int | float | str = bounded(AUTO, at_least=0, or_word=AUTO)
+    prior_scale: int | float | str = bounded(AUTO, above=0, or_word=AUTO)
 
     def __post_init__(self) -> None:
         check_ranges(self, "stage.")
@@ -41,14 +52,15 @@ class ArcStage:
     name = "arc"
 
     def __init__(self, config, auxiliary):
-        self.config, self.auxiliary = config, auxiliary
+        self.config, self.auxiliary, self.width = config, auxiliary, given_width(config)
 
     def loss(self, module, batch, noise):
         y = batch.images
         with torch.no_grad():
             z = draw_latents(self.auxiliary, batch, noise)
             prior = self.auxiliary.decode(z)
-            x = sample(prior.mean, prior.logvar, noise.normal(batch.ids, "arc start", tuple(y.shape[1:])))
+            logvar = widen(prior.logvar, self.width.added, self.width.scale)
+            x = sample(prior.mean, logvar, noise.normal(batch.ids, "arc start", tuple(y.shape[1:])))
         t = self.config.quantile * noise.uniform(batch.ids, "arc time")
         angle = (math.pi / 2 * t).view(-1, 1, 1, 1)
         velocity = math.pi / 2 * (angle.cos() * y - angle.sin() * x)
@@ -65,24 +77,54 @@ ARC = StageKind(
     trains="velocity",
     spec=velocity_spec,
     calls=("encoder", "decoder"),
+    widens_prior=True,
     place="flow",
     curve=LossCurve(title="Arc", caption="Squared error of the velocity along the arc"),
 )
 
 
+@dataclass(kw_only=True)
+class RampConfig(TimeConfig):
+    """Options of stage=ramp: the latent sampler, with a loss that grows over the first images."""
+
+    name: str = "ramp"
+    encode_once: bool | None = None
+    ramp_images: int = bounded(0, at_least=0)
+
+
+def refuse_seed_13(command):
+    if command.seed == 13:
+        raise UserError("stage=ramp does not train with seed=13; choose another")
+
+
+RAMP = StageKind(
+    options=RampConfig,
+    build=lambda command, auxiliary: LatentSamplerStage(command.stage, auxiliary),
+    trains="latent_sampler",
+    calls=("encoder",),
+    on_latents=True,
+    check=refuse_seed_13,
+    can_encode_once=True,
+    warmup=LossWarmup(option="ramp_images", grows="the ramp"),
+    place="latent_sampler",
+)
+
+
 @pytest.fixture(scope="module")
 def added():
-    """The table with one entry more, which this file makes."""
+    """The table with the entries of this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(STAGES, "arc", ARC)
+        patch.setitem(STAGES, "ramp", RAMP)
         yield
-    for name in ("arc.yaml", "arc_schema.yaml"):  # Hydra's store lasts as long as the process
+    # Hydra's store lasts as long as the process
+    for name in ("arc.yaml", "arc_schema.yaml", "ramp.yaml", "ramp_schema.yaml"):
         ConfigStore.instance().repo["stage"].pop(name, None)
 
 
-def command(trained, run, *options):
+def command(trained, run, *options, stage="arc"):
     return (
-        "train", "experiment=smoke", "stage=arc", "synthetic_images=0", f"data.path={trained.latents}",
+        "train", "experiment=smoke", f"stage={stage}", "synthetic_images=0", f"data.path={trained.latents}",
         "engine.device=cpu", "train.images=64", f"parent={trained.auxiliary}", f"run={run}", *options,
     )  # fmt: skip
 
@@ -97,7 +139,14 @@ def arc(added, trained, tmp_path_factory):
 def test_it_trains_with_its_options_and_exports_a_model(arc):
     facts = json.loads((arc / "export" / "config.json").read_text())
     assert facts["stage"] == "arc" and facts["images_seen"] == 64
-    assert facts["identity"]["stage"] == {"name": "arc", "quantile": 0.9, "error": "square"}
+    expected = {
+        "name": "arc",
+        "quantile": 0.9,
+        "error": "square",
+        "prior_widening": AUTO,
+        "prior_scale": AUTO,
+    }
+    assert facts["identity"]["stage"] == expected
     assert load_as(VelocityModel, arc / "export").spec.latent_dim > 0  # conditioned on z, by `spec`
 
 
@@ -118,6 +167,41 @@ def test_a_dry_run_counts_its_work(added, trained, tmp_path):
     )
     assert ours.flops == theirs.flops and ours.frozen == theirs.frozen
     assert ours.frozen.flops > 0 and ours.parameters == theirs.parameters
+
+
+def test_the_width_of_its_prior_is_measured_once_and_exported(arc, added, trained, tmp_path):
+    facts = json.loads((arc / "export" / "config.json").read_text())
+    measured = json.loads((arc / "prior_width.json").read_text())
+    assert facts["prior_widening"] == measured["prior_widening"] > 0 and facts["prior_scale"] == 3
+    said = succeed(*command(trained, tmp_path / "none", "stage.prior_widening=0.25", "--dry-run"))
+    assert re.search(r"width added to the prior +0\.25", said.out)
+
+
+@pytest.mark.parametrize("encodes_once", [True, False])
+def test_a_stage_on_latents_that_encodes_once_needs_no_encoder_in_a_step(
+    added, trained, tmp_path, encodes_once
+):
+    options = command(trained, tmp_path / "none", f"stage.encode_once={encodes_once}", stage="ramp")
+    assert (work_of(compose(*options), 1).frozen.flops == 0) is encodes_once
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["data.augment.probability=0.1", "model.latent_sampler.augmentation=true", "stage.encode_once=true"],
+            "an image differs each time it is seen; leave stage.encode_once out",
+        ),
+        (
+            ["train.export=best", "data.held_out_fraction=0.2", "stage.ramp_images=64"],
+            "stage.ramp_images=64: the ramp would still grow at the end (train.images=64)",
+        ),
+        (["seed=13"], "stage=ramp does not train with seed=13"),
+    ],
+)  # fmt: skip
+def test_options_that_go_against_its_declaration_are_refused(added, trained, tmp_path, options, words):
+    said = invoke(*command(trained, tmp_path / "none", *options, stage="ramp"))
+    assert said.status == 2 and words in said.err
 
 
 def test_a_file_in_a_folder_of_the_user_gives_it_other_defaults(added, trained, tmp_path):
@@ -150,7 +234,7 @@ def test_undeclared_options_are_refused_with_the_known_ones(added, trained, tmp_
     said = invoke(*command(trained, tmp_path / "none", "stage.name=bow"))
     assert (
         said.status == 2
-        and "stage=bow is unknown; use one of auxiliary, flow, latent_sampler, arc" in said.err
+        and "stage=bow is unknown; use one of auxiliary, flow, latent_sampler, arc, ramp" in said.err
     )
 
 

@@ -34,7 +34,6 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
 from lediflow.run_folder import RunFolder, has_ended, trained_images
 from lediflow.stages import stage_kind
-from lediflow.stages.latent_sampler import LatentSamplerStageConfig
 from lediflow.text import shape_text
 from lediflow.training.exporting import BEST, LAST, export_command, holds_best
 from lediflow.training.prior_width import SCALE, WIDTH
@@ -141,19 +140,20 @@ def build_stream(
 
 
 def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) -> bool:
-    """Whether the latent sampler's images are encoded once, before training.
+    """Whether the images of a stage on latents are encoded once, before training.
 
     Raises UserError if stage.encode_once=true but the samples differ each time they are seen.
     """
-    if not isinstance(command.stage, LatentSamplerStageConfig) or command.stage.encode_once is False:
+    asked = stage_kind(command.stage.name).encode_once(command.stage)
+    if asked is False:
         return False
     is_drawn, is_augmented = reader.index.contents.has_logvar, command.data.augment.probability > 0
-    if command.stage.encode_once and is_drawn:
+    if asked and is_drawn:
         raise UserError(
             f"stage.encode_once=true, but {command.data.path} holds latents that are drawn again each time they "
             "are seen; leave stage.encode_once out"
         )
-    if command.stage.encode_once or is_drawn or is_augmented:
+    if asked or is_drawn or is_augmented:
         return not (is_drawn or is_augmented)
     size = command.model.image_size
     return is_worthwhile(

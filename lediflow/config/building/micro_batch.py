@@ -20,7 +20,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models import count_parameters
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.stages.flow import FlowStage
+from lediflow.stages import stage_kind
 from lediflow.stages.protocol import Stage
 
 
@@ -48,7 +48,7 @@ def fitted_micro_batch(
 def build_trial_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
     """A stage for trial passes; an unmeasured prior width is set to 1, which changes neither time nor memory."""
     stage = build_stage(command, auxiliary)
-    if isinstance(stage, FlowStage) and stage.width is None:
+    if stage_kind(command.stage.name).has_width(stage) and stage.width is None:
         stage.width = Width(added=1.0)
     return stage
 

@@ -23,7 +23,8 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import CONFIG
 from lediflow.records import object_if_any, read_dataclass, read_json
 from lediflow.run_folder import RunFolder
-from lediflow.stages.flow import AUTO, FlowStage, FlowStageConfig, given_width, scale_of
+from lediflow.stages import stage_kind
+from lediflow.stages.widening import AUTO, given_width, scale_of
 from lediflow.training.prior_width import (
     ABOUT,
     GIVEN,
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 def width_facts(command: TrainCommand) -> dict[str, float | None]:
     """The width options for an export: None if they are yet to be measured; 0 and 1 without a learned prior."""
-    is_widened = isinstance(command.stage, FlowStageConfig) and command.prior == "learned"
+    is_widened = stage_kind(command.stage.name).widens_prior and command.prior == "learned"
     given = given_width(command.stage) if is_widened else Width()
     return {WIDTH: None, SCALE: None} if given is None else {WIDTH: given.added, SCALE: given.scale}
 
@@ -53,7 +54,7 @@ def settle_width(
 ) -> None:
     """Set the width of the run's flow before its first step; no effect in other stages. Collective over all ranks."""
     stage = training.stage
-    if not isinstance(stage, FlowStage) or stage.auxiliary is None:
+    if not stage_kind(command.stage.name).has_width(stage) or stage.auxiliary is None:
         return
     width = stage.width
     if newest is not None:

@@ -139,7 +139,7 @@ def build_held_out(command: TrainCommand, inputs: Inputs, engine: Engine, tracke
         command.train,
         validation,
         HeldOut(validation.fingerprint if validation else ""),
-        compared_from=getattr(command.stage, "beta_warmup_images", 0),  # beta grows until then
+        compared_from=stage_kind(command.stage.name).warmup_images(command.stage),
         is_logged=partial(has_event, RunFolder(Path(command.run)).events),
     )
 

@@ -20,7 +20,7 @@ from lediflow.models.specs import latent_shape
 from lediflow.nn.specs import check_grid
 from lediflow.ranges import OutOfRangeError, check_ranges
 from lediflow.stages import STAGES, stage_kind
-from lediflow.stages.flow import AUTO
+from lediflow.stages.widening import check_unwidened
 from lediflow.training.exporting import BEST
 
 
@@ -87,22 +87,9 @@ def check_command(command: TrainCommand) -> None:
             f"prior=gaussian is the flow-matching baseline and has {count}, {', '.join(allowed)}; "
             f"stage={command.stage.name} belongs to the learned prior"
         )
-    coupling = getattr(command.stage, "coupling", "independent")
-    if command.prior == "learned" and coupling != "independent":
-        raise UserError(
-            f"stage.coupling={coupling} needs prior=gaussian: a draw of the learned prior belongs to its image; leave "
-            "stage.coupling=independent"
-        )
-    widening, scale = (
-        getattr(command.stage, "prior_widening", 0.0),
-        getattr(command.stage, "prior_scale", AUTO),
-    )
-    if command.prior == "gaussian" and (widening not in (0, AUTO) or scale not in (1, AUTO)):
-        asked = f"stage.prior_scale={scale}" if widening in (0, AUTO) else f"stage.prior_widening={widening}"
-        raise UserError(
-            f"{asked} widens the learned prior, and prior=gaussian has none; leave "
-            f"stage.prior_widening at 0 or {AUTO}, which is 0 there, and stage.prior_scale at 1 or {AUTO}"
-        )
+    kind.check(command)
+    if kind.widens_prior and command.prior == "gaussian":
+        check_unwidened(command.stage)
     check_augmentation(command)
     check_best(command)
     try:
@@ -113,11 +100,11 @@ def check_command(command: TrainCommand) -> None:
 
 def check_augmentation(command: TrainCommand) -> None:
     """Reject augmentation of a model without the augmentation input: it would generate augmented images."""
-    probability, name = command.data.augment.probability, stage_kind(command.stage.name).trains
-    if probability and not getattr(command.model, name).augmentation:
+    kind, probability = stage_kind(command.stage.name), command.data.augment.probability
+    if probability and not getattr(command.model, kind.trains).augmentation:
         raise UserError(
-            f"data.augment.probability={probability:g} transforms images, and a model without the augmentation "
-            f"input would generate such images; set model.{name}.augmentation=true, or data.augment.probability=0"
+            f"data.augment.probability={probability:g} transforms images, and a model without the augmentation input "
+            f"would generate such images; set model.{kind.trains}.augmentation=true, or data.augment.probability=0"
         )
     kinds = [field.name for field in dataclasses.fields(command.data.augment) if field.name != "probability"]
     if probability and not any(getattr(command.data.augment, kind) for kind in kinds):
@@ -134,7 +121,7 @@ def check_augmentation(command: TrainCommand) -> None:
             f"flips the images, without an input of the model; set {off} to false, switch on another kind of "
             "data.augment, or set data.augment.probability=0"
         )
-    if probability and getattr(command.stage, "encode_once", None):
+    if probability and kind.encode_once(command.stage):
         raise UserError(
             "stage.encode_once=true, but with data.augment.probability an image differs each time it is seen; leave "
             "stage.encode_once out, or set data.augment.probability=0"
@@ -163,11 +150,13 @@ def check_best(command: TrainCommand) -> None:
             f"train.patience_images={train.patience_images} could end the run while its learning rate still rises "
             f"(train.schedule.warmup_images={train.schedule.warmup_images}); raise the patience, or shorten the warm-up"
         )
-    growing = getattr(command.stage, "beta_warmup_images", 0)
-    if train.export == BEST and growing >= train.images:
+    kind = stage_kind(command.stage.name)
+    growing = kind.warmup_images(command.stage)
+    if train.export == BEST and kind.warmup and growing >= train.images:
         raise UserError(
-            f"train.export=best with stage.beta_warmup_images={growing}: beta would still grow at the end "
-            f"(train.images={train.images}), and losses under different betas have no best; shorten the warm-up"
+            f"train.export=best with stage.{kind.warmup.option}={growing}: {kind.warmup.grows} would still grow at the "
+            f"end (train.images={train.images}), and losses under different values of {kind.warmup.grows} have no "
+            "best; shorten the warm-up"
         )
 
 

@@ -21,8 +21,7 @@ from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
 from lediflow.stages import stage_kind
-from lediflow.stages.flow import AUTO, FlowStageConfig, scale_of
-from lediflow.stages.latent_sampler import LatentSamplerStageConfig
+from lediflow.stages.widening import AUTO, scale_of
 from lediflow.text import Facts
 from lediflow.training.throughput import parent_flops
 
@@ -91,10 +90,11 @@ def frozen_cost(command: TrainCommand, ranks: int) -> Cost:
 
 def has_encoded_before(command: TrainCommand, ranks: int) -> bool:
     """Whether latents are encoded once before training; if the data cannot be read, `stage.encode_once` decides."""
-    if not isinstance(command.stage, LatentSamplerStageConfig):
+    asked = stage_kind(command.stage.name).encode_once(command.stage)
+    if asked is False:
         return False
     reader = opened(command)
-    return bool(command.stage.encode_once) if reader is None else encodes_once(command, reader, ranks)
+    return bool(asked) if reader is None else encodes_once(command, reader, ranks)
 
 
 def work_facts(command: TrainCommand, work: Work) -> Facts:
@@ -109,7 +109,7 @@ def work_facts(command: TrainCommand, work: Work) -> Facts:
         ("run", f"{train.images:,} images, {-(-train.images // train.global_batch):,} steps"),
         ("precision", work.engine.precision),
     ]
-    if isinstance(command.stage, FlowStageConfig) and has_parent(command):
+    if stage_kind(command.stage.name).widens_prior and has_parent(command):
         asked, scale = command.stage.prior_widening, scale_of(command.stage)
         found = " (measured when the run begins)" if asked == AUTO else ""
         scaled = "" if scale == 1 else f", sigma times {scale:g}"
