@@ -18,7 +18,7 @@ from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.folder import Drawing, SampleFolder
 from lediflow.tracking.progress import make_progress
 
-IRRELEVANT = ("batch_size", "device", "paths")  # options that images do not depend on
+IRRELEVANT = ("batch_size", "device", "paths", "runtime")  # options that images do not depend on
 # paths: images depend on the weights there, which are identified by their hashes
 PLACES = (
     "run",
@@ -41,7 +41,8 @@ def run(config: DictConfig) -> None:
         command.run, command.sampler, device=command.device, codec_path=command.codec_path
     )
     pipeline.check_labels(command)
-    asked = settings(command)
+    pipeline.use(command.runtime, command.precision, images=command.count)
+    asked = settings(command, pipeline.runtime.precision)
     if folder.has_all(asked, command.count):
         print(f"already sampled: {command.count} images in {folder.root}")
         return
@@ -53,11 +54,11 @@ def run(config: DictConfig) -> None:
     print(f"sampled: {command.count} images with {nfe} evaluations of the flow model each, in {folder.root}")
 
 
-def settings(command: SampleCommand) -> dict[str, Any]:
+def settings(command: SampleCommand, precision: str) -> dict[str, Any]:
     """The settings and weights that an image depends on, besides its number."""
     left_out = (*IRRELEVANT, *PLACES, "count")
     options = {key: value for key, value in dataclasses.asdict(command).items() if key not in left_out}
-    return options | {"weights": pipeline_hashes(command.run, command.sampler)}
+    return options | {"precision": precision, "weights": pipeline_hashes(command.run, command.sampler)}
 
 
 def places(command: SampleCommand) -> dict[str, str | None]:

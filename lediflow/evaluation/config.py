@@ -14,7 +14,7 @@ from lediflow.sampling import SamplingOptions
 ESTIMATORS = ("exact", "streaming")
 GRID_SOLVERS = ("euler", "midpoint", "heun3")  # the default of grid.solvers
 GRID_STEPS = (0, 1, 2, 4, 8)  # of grid.steps
-IRRELEVANT = ("paths", "output", "keep_features")  # options that no number depends on
+IRRELEVANT = ("paths", "output", "keep_features", "runtime")  # options that no number depends on
 
 
 @dataclass(kw_only=True)
@@ -95,7 +95,7 @@ class EvaluateConfig(SamplingOptions):
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
 
-def request(command: EvaluateConfig) -> dict[str, Any]:
-    """The options that the numbers of results.json depend on, as it records them."""
-    options = asdict(command)
+def request(command: EvaluateConfig, precision: str) -> dict[str, Any]:
+    """The options that the numbers of results.json depend on, as it records them, with the precision chosen."""
+    options = asdict(command) | {"precision": precision}
     return {"options": {key: value for key, value in options.items() if key not in IRRELEVANT}}

@@ -52,7 +52,10 @@ class GeneratedImages:
     ) -> None:
         self.pipeline, self.config, self.count = pipeline, config, count
         names = [field.name for field in dataclasses.fields(SamplingConfig)]
-        self.record = {"models": models, "sampling": {name: getattr(config, name) for name in names}}
+        settings = {name: getattr(config, name) for name in names}
+        if pipeline.runtime.precision != "float32":  # which is that of records without an entry
+            settings["precision"] = pipeline.runtime.precision
+        self.record = {"models": models, "sampling": settings}
 
     def __len__(self) -> int:
         return self.count

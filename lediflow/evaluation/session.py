@@ -22,6 +22,7 @@ from lediflow.evaluation.results import RESULTS, birth_certificate, claim_result
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.runtime import choose_precision
 from lediflow.tracking.progress import make_progress
 
 
@@ -60,12 +61,19 @@ class Session:
             extractor = build_features(dataclasses.replace(command.features, device=str(device)))
         return cls(command, runs, models, group, device, extractor)
 
+    @property
+    def precision(self) -> str:
+        """In which images are generated."""
+        return choose_precision(self.command.precision, self.device)
+
     def pipeline(self, run: str, sampler: str | None) -> LeDiFlowPipeline:
         """Load the models of a run on this rank's device."""
         with self.group.together(f"loading {run}"):
-            return self.models.pipeline(
-                run, sampler, device=str(self.device), codec_path=self.command.codec_path
+            command = self.command
+            pipeline = self.models.pipeline(
+                run, sampler, device=str(self.device), codec_path=command.codec_path
             )
+            return pipeline.use(command.runtime, command.precision, images=command.count)
 
     def progress(self, title: str, total: int) -> tuple[Callable[[int], None], Callable[[], None]]:
         """Functions (advance by a number of images, close) of a progress bar that rank 0 shows for all ranks."""

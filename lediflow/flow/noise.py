@@ -37,32 +37,45 @@ class SampleNoise:
         self.seed = seed
 
     def normal(self, ids: Ids, name: str, shape: tuple[int, ...] = ()) -> Float[Tensor, " batch *shape"]:
-        """Standard normal draws in float32: Box-Muller, two normals per 64-bit word."""
-        count = math.prod(shape)
-        words = self._words(ids, name, (count + 1) // 2)
-        radius = (-2 * unit_interval(shift_right(words, 32), bits=32).log()).sqrt()
-        angle = 2 * math.pi * unit_interval(words & 0xFFFFFFFF, bits=32)
-        pairs = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
-        return pairs[:, :count].reshape(len(ids), *shape)
+        """Standard normal draws in float32."""
+        return normal_draws(self.stream(name), ids, shape)
 
     def uniform(self, ids: Ids, name: str, shape: tuple[int, ...] = ()) -> Float[Tensor, " batch *shape"]:
         """Uniform draws in the open interval (0, 1), float32: midpoints of 2^23 equal cells."""
-        words = self._words(ids, name, math.prod(shape))
+        words = hashed_words(self.stream(name), ids, math.prod(shape))
         return unit_interval(shift_right(words, 41), bits=23).reshape(len(ids), *shape)
 
     def words(self, ids: Ids, name: str) -> Int[Tensor, " batch"]:
         """One 64-bit word per sample: the key of random choices inside a model (dropout)."""
-        return self._words(ids, name, 1)[:, 0]
+        return hashed_words(self.stream(name), ids, 1)[:, 0]
 
-    def _words(self, ids: Ids, name: str, count: int) -> Int[Tensor, "batch count"]:
-        key_1 = mix(self._stream(name) + GOLDEN_GAMMA * (ids.long() + 1))
-        key_2 = mix(key_1 + GOLDEN_GAMMA)
-        counters = GOLDEN_GAMMA * torch.arange(1, count + 1, device=ids.device)
-        return mix(mix(key_1[:, None] + counters) + key_2[:, None])
-
-    def _stream(self, name: str) -> int:
+    def stream(self, name: str) -> int:
+        """The number that stands for (seed, name) in the draws of a stream."""
         seed = torch.tensor(signed(self.seed))
         return int(mix(mix(seed) + zlib.crc32(name.encode())))
+
+
+def normal_draws(
+    stream: int | Int[Tensor, ""], ids: Ids, shape: tuple[int, ...]
+) -> Float[Tensor, " batch *shape"]:
+    """Standard normal draws in float32: Box-Muller, two normals per 64-bit word.
+
+    As a tensor on the device of `ids`, `stream` is an input of whatever records the computation, not a constant.
+    """
+    count = math.prod(shape)
+    words = hashed_words(stream, ids, (count + 1) // 2)
+    radius = (-2 * unit_interval(shift_right(words, 32), bits=32).log()).sqrt()
+    angle = 2 * math.pi * unit_interval(words & 0xFFFFFFFF, bits=32)
+    pairs = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
+    return pairs[:, :count].reshape(len(ids), *shape)
+
+
+def hashed_words(stream: int | Int[Tensor, ""], ids: Ids, count: int) -> Int[Tensor, "batch count"]:
+    """`count` 64-bit words per sample."""
+    key_1 = mix(stream + GOLDEN_GAMMA * (ids.long() + 1))
+    key_2 = mix(key_1 + GOLDEN_GAMMA)
+    counters = GOLDEN_GAMMA * torch.arange(1, count + 1, device=ids.device)
+    return mix(mix(key_1[:, None] + counters) + key_2[:, None])
 
 
 def mix(words: Words) -> Words:

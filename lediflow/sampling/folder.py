@@ -63,6 +63,7 @@ class SampleFolder:
         if not 1 <= found["count"] <= MOST_IMAGES:
             raise RecordError(f"{path}: count is {found['count']}, not 1 to {MOST_IMAGES}; {AGAIN}")
         found["count"] = int(found["count"])
+        found.setdefault("precision", "float32")  # of all images before it was an option
         if found.get("unfinished"):
             for line in journal_lines(self.root / JOURNAL):
                 found["files"] = found.get("files", {}) | line["files"]

@@ -7,14 +7,12 @@ Source: Ho & Salimans, arXiv:2207.12598, where g = 1 is the velocity of the clas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-
-from lediflow.models.velocity import VelocityModel
 
 Images = Float[Tensor, "batch channels height width"]
 
@@ -23,10 +21,11 @@ Images = Float[Tensor, "batch channels height width"]
 class GuidedVelocity:
     """Velocity function for a solver: binds the latents and classes of a batch, with guidance."""
 
-    model: VelocityModel
+    model: Callable[[Images, Tensor, Tensor | None, Tensor | None], Images]  # (x, t, z, labels) -> velocity
     z: Float[Tensor, "batch latent_channels h w"] | None
     labels: Int64[Tensor, " batch"] | None  # None: no class
     guidance: float
+    no_class: int = 0  # the label that means "no class", for guidance
 
     @property
     def evaluations(self) -> int:
@@ -36,19 +35,17 @@ class GuidedVelocity:
     def __call__(self, x: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
         if self.evaluations == 2:
             return self.extrapolated(x, t)
-        if self.labels is None or self.guidance == 0:
-            return self.model(x, t, z=self.z)
-        return self.model(x, t, z=self.z, labels=self.labels)
+        return self.model(x, t, self.z, None if self.guidance == 0 else self.labels)
 
     def extrapolated(self, x: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
         """The velocities without and with class, computed as one batch of twice the size."""
         assert self.labels is not None
-        no_class = torch.full_like(self.labels, self.model.spec.num_classes)
+        no_class = torch.full_like(self.labels, self.no_class)
         without, given = self.model(
             torch.cat((x, x)),
             t if t.ndim == 0 else torch.cat((t, t)),
-            z=None if self.z is None else torch.cat((self.z, self.z)),
-            labels=torch.cat((no_class, self.labels)),
+            None if self.z is None else torch.cat((self.z, self.z)),
+            torch.cat((no_class, self.labels)),
         ).chunk(2)
         return torch.lerp(without, given, self.guidance)
 

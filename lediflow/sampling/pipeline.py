@@ -12,8 +12,8 @@ Source: arXiv:2505.20723, section 3; the temperature is from the authors' sample
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,59 +24,18 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.flow.gaussians import sample, temper, widen
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.solvers import MOST_STEPS, Solution, check_solver, solve
+from lediflow.flow.solvers import Finiteness, Solution, ignores_steps, solve
 from lediflow.flow.widening import Width
 from lediflow.models import load_as, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.specs import latent_shape
 from lediflow.models.velocity import LatentSampler, VelocityModel
-from lediflow.ranges import bounded, check_ranges, seed_field
 from lediflow.records import read_record
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
+from lediflow.sampling.options import SamplingConfig
+from lediflow.sampling.runtime import Inputs, Runtime, choose_precision, choose_runtime
 
 PIPELINE = "pipeline.json"
-
-
-@dataclass(kw_only=True)
-class SamplingConfig:
-    """Settings that an image depends on."""
-
-    seed: int = seed_field()  # image i depends only on (weights, seed, i) and these settings
-    solver: str = "midpoint"  # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps)
-    # solver steps of the flow; 0 (with any solver): the draws of the prior
-    steps: int = bounded(2, at_least=0, at_most=MOST_STEPS)
-    # factor on the prior's standard deviation; lower: smoother images
-    temperature: float = bounded(1.0, at_least=0)
-    latent_solver: str = "midpoint"  # solver of the latent sampler
-    # solver steps of the latent sampler; 4 in the paper
-    latent_steps: int = bounded(4, at_least=1, at_most=MOST_STEPS)
-    # image i has class labels[i % len(labels)]; []: no class
-    labels: list[int] = bounded(default_factory=list, at_least=0)
-    # scale of classifier-free guidance; 1: none; higher: images more typical of the class, less varied
-    guidance: float = bounded(1.0)
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.steps != 0:
-            check_solver(self.solver, self.steps)
-        try:
-            check_solver(self.latent_solver, self.latent_steps)
-        except ValueError as error:
-            raise ValueError(f"latent_solver, latent_steps: {error}") from error
-        if self.guidance != 1 and not self.labels:
-            raise ValueError(
-                f"guidance={self.guidance} without labels: it scales the effect of a class; give labels=[...], or "
-                f"leave guidance at 1"
-            )
-
-
-@dataclass(kw_only=True)
-class SamplingOptions(SamplingConfig):
-    """SamplingConfig, with batch size, device and codec."""
-
-    batch_size: int = bounded(64, at_least=1)  # images per batch; affects speed and memory, not the images
-    device: str = "auto"  # auto: the GPU if there is one
-    codec_path: str | None = None  # weights of the codec that encoded the data; not needed for pixels
 
 
 class Start(NamedTuple):
@@ -96,8 +55,27 @@ class Generated(NamedTuple):
     nfe: int
 
 
+class Course(NamedTuple):
+    """One pass through the chain, before the codec."""
+
+    start: Start
+    solution: Solution
+    checks: list[Finiteness]  # of both solvers, not yet read from the device
+
+
+class Asked(NamedTuple):
+    """The arguments of `LeDiFlowPipeline.use`, to be repeated on another device."""
+
+    runtime: str
+    precision: str
+    images: int
+
+
 class LeDiFlowPipeline:
-    """Three models and the decoder of a codec; call it with image numbers."""
+    """Three models and the decoder of a codec; call it with image numbers.
+
+    `use` says how the models are run: eagerly in float32 at first.
+    """
 
     def __init__(
         self,
@@ -126,6 +104,23 @@ class LeDiFlowPipeline:
         self.decode = decode or (lambda latents: latents)
         for module in self.modules().values():
             module.eval().requires_grad_(False)
+        self.use("eager", "float32")
+
+    def use(self, runtime: str = "auto", precision: str = "auto", *, images: int = 1) -> LeDiFlowPipeline:
+        """Run the models by this runtime, in this precision (`SamplingOptions`); returns the pipeline.
+
+        `images` is how many images will be made, from which `auto` judges what pays. A runtime that was asked for by
+        name raises UserError when a model cannot be compiled; `auto` warns once and continues eagerly.
+        """
+        self.asked = Asked(runtime, precision, images)
+        self.runtime = Runtime(
+            choose_runtime(runtime, self.device, images),
+            dict(self.modules()),
+            choose_precision(precision, self.device),
+            self.device,
+            is_required=runtime != "auto",
+        )
+        return self
 
     @property
     def prior_widening(self) -> float:
@@ -151,7 +146,7 @@ class LeDiFlowPipeline:
     def to(self, device: torch.device | str) -> LeDiFlowPipeline:
         for module in self.modules().values():
             module.to(device)
-        return self
+        return self.use(self.asked.runtime, self.asked.precision, images=self.asked.images)
 
     @torch.no_grad()
     def __call__(self, indices: int | Sequence[int], config: SamplingConfig | None = None) -> Generated:
@@ -164,9 +159,12 @@ class LeDiFlowPipeline:
         self.check_labels(config)
         numbers = range(indices) if isinstance(indices, int) else indices
         ids = torch.as_tensor(list(numbers), dtype=torch.int64, device=self.device)
-        start = self.start(ids, config)
-        solution = self.integrate(start, config)
-        return Generated(self.decode(solution.x).clamp(-1, 1), start, solution.nfe)
+        inputs = Inputs(ids, labels_of(ids, config.labels), SampleNoise(config.seed))
+        course = self.runtime.run(recorded_kind(config), lambda given: self._course(given, config), inputs)
+        for finiteness in course.checks:
+            finiteness.check()
+        solution = course.solution
+        return Generated(self.decode(solution.x).clamp(-1, 1), course.start, solution.nfe)
 
     @torch.no_grad()
     def start(self, ids: Int64[Tensor, " batch"], config: SamplingConfig) -> Start:
@@ -181,44 +179,76 @@ class LeDiFlowPipeline:
         config: SamplingConfig,
     ) -> Start:
         """A draw of the prior for each number, from given latents (None for the Gaussian baseline)."""
-        noise = SampleNoise(config.seed)
-        shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
-        gaussian = noise.normal(ids, "prior", shape)
-        labels = labels_of(ids, config.labels)
-        if self.auxiliary is None or z is None:
-            return Start(config.temperature * gaussian, None, None, labels)
-        prior = self.prior(z)
-        return Start(sample(prior.mean, temper(prior.logvar, config.temperature), gaussian), z, prior, labels)
+        inputs = Inputs(ids, labels_of(ids, config.labels), SampleNoise(config.seed))
+        with self.runtime.ready():
+            return self._start_from(inputs, z, config)
 
     @torch.no_grad()
     def prior(self, z: Float[Tensor, "batch latent_channels h w"]) -> Prior:
         """The distribution that the flow starts from, N(mu(z), (k sigma(z))^2 + s^2)."""
-        assert self.auxiliary is not None
-        decoded = self.auxiliary.decode(z)
-        return decoded._replace(logvar=widen(decoded.logvar, self.width.added, self.width.scale))
+        with self.runtime.ready():
+            return self._prior(z)
 
     @torch.no_grad()
     def latents(
         self, ids: Int64[Tensor, " batch"], config: SamplingConfig
     ) -> Float[Tensor, "batch channels h w"]:
         """Draw w and map it to z with the latent sampler."""
-        assert self.auxiliary is not None and self.latent_sampler is not None
-        shape = latent_shape(self.auxiliary.spec, self.image_size, self.image_size)
-        w = SampleNoise(config.seed).normal(ids, "latent noise", shape)
-        return solve(self.latent_sampler, w, solver=config.latent_solver, steps=config.latent_steps).x
+        with self.runtime.ready():
+            return checked(self._latents(Inputs(ids, None, SampleNoise(config.seed)), config)).x
 
     @torch.no_grad()
     def integrate(self, start: Start, config: SamplingConfig) -> Solution:
         """Integrate x to y along the velocity field; `nfe` counts model evaluations per image."""
-        if config.steps == 0:
-            return Solution(start.x, 0)
-        velocity = self.velocity_from(start, config)
-        solution = solve(velocity, start.x, solver=config.solver, steps=config.steps)
-        return solution._replace(nfe=solution.nfe * velocity.evaluations)
+        with self.runtime.ready():
+            return checked(self._integrate(start, config))
 
     def velocity_from(self, start: Start, config: SamplingConfig) -> GuidedVelocity:
         """The velocity function of these starts, for a solver."""
-        return GuidedVelocity(self.velocity, start.z, start.labels, config.guidance)
+        no_class = self.velocity.spec.num_classes if start.labels is not None else 0
+        return GuidedVelocity(
+            self.runtime.networks.velocity, start.z, start.labels, config.guidance, no_class
+        )
+
+    def _course(self, inputs: Inputs, config: SamplingConfig) -> Course:
+        """The whole chain without waiting for the device."""
+        mapped = self._latents(inputs, config) if self.auxiliary is not None else None
+        start = self._start_from(inputs, None if mapped is None else mapped.x, config)
+        solution = self._integrate(start, config)
+        checks = [
+            one.finiteness for one in (mapped, solution) if one is not None and one.finiteness is not None
+        ]
+        return Course(start, solution, checks)
+
+    def _latents(self, inputs: Inputs, config: SamplingConfig) -> Solution:
+        assert self.auxiliary is not None and self.runtime.networks.latent_velocity is not None
+        shape = latent_shape(self.auxiliary.spec, self.image_size, self.image_size)
+        w = inputs.noise.normal(inputs.ids, "latent noise", shape)
+        return solve(
+            self.runtime.networks.latent_velocity, w,
+            solver=config.latent_solver, steps=config.latent_steps, is_checked=False,
+        )  # fmt: skip
+
+    def _start_from(self, inputs: Inputs, z: Tensor | None, config: SamplingConfig) -> Start:
+        shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
+        gaussian = inputs.noise.normal(inputs.ids, "prior", shape)
+        if self.auxiliary is None or z is None:
+            return Start(config.temperature * gaussian, None, None, inputs.labels)
+        prior = self._prior(z)
+        x = sample(prior.mean, temper(prior.logvar, config.temperature), gaussian)
+        return Start(x, z, prior, inputs.labels)
+
+    def _prior(self, z: Tensor) -> Prior:
+        assert self.runtime.networks.prior is not None
+        mean, logvar = self.runtime.networks.prior(z)
+        return Prior(mean, widen(logvar, self.width.added, self.width.scale))
+
+    def _integrate(self, start: Start, config: SamplingConfig) -> Solution:
+        if config.steps == 0:
+            return Solution(start.x, 0)
+        velocity = self.velocity_from(start, config)
+        solution = solve(velocity, start.x, solver=config.solver, steps=config.steps, is_checked=False)
+        return solution._replace(nfe=solution.nfe * velocity.evaluations)
 
     def check_labels(self, config: SamplingConfig) -> None:
         """UserError for classes that the flow was not trained on."""
@@ -271,3 +301,21 @@ class LeDiFlowPipeline:
             prior_widening=about.get("prior_widening", 0.0),  # absent in folders older than the options
             prior_scale=about.get("prior_scale", 1.0),
         )
+
+
+def checked(solution: Solution) -> Solution:
+    """The solution; ValueError if it is not finite."""
+    if solution.finiteness is not None:
+        solution.finiteness.check()
+    return solution
+
+
+def recorded_kind(config: SamplingConfig) -> Hashable | None:
+    """What a recording of the chain depends on, besides the batch size; None if it cannot be recorded.
+
+    Seed and classes are inputs of the recording. Adaptive solvers read their errors on the way, so they have none.
+    """
+    if ignores_steps(config.latent_solver) or (config.steps and ignores_steps(config.solver)):
+        return None
+    names = [field.name for field in fields(SamplingConfig) if field.name not in ("seed", "labels")]
+    return (*(getattr(config, name) for name in names), bool(config.labels))

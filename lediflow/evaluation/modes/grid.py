@@ -47,7 +47,12 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
         facts[run.name] = maker.facts()
         paths[run.name] = shape(session, pipeline)
         write_images(session, pipeline, configs, output / f"images-{run.name}.png")
-    results = {"asked": request(session.command), "rows": rows, "paths": paths, "runs": facts}
+    results = {
+        "asked": request(session.command, session.precision),
+        "rows": rows,
+        "paths": paths,
+        "runs": facts,
+    }
     baseline = next((run.name for run in runs if run.facts["prior"] == "gaussian"), None)
     write_views(
         session,

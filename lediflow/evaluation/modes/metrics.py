@@ -52,7 +52,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     output = Path(command.output or f"{command.run}/results")
     pipeline = session.pipeline(run.flow, run.sampler)
     reader = open_shards(session, command.data.path)
-    asked = request(command) | {
+    asked = request(command, session.precision) | {
         "weights": session.models.hashes(run.flow, run.sampler),
         "data": reader.index.fingerprint,
         **table_record(),

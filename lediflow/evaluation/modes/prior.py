@@ -55,7 +55,7 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
     )
     close()
     results = {
-        "asked": request(command),
+        "asked": request(command, "float32"),
         "data": reader.index.fingerprint,
         "prior": prior,
         "prior_widening": recorded_width(facts).added,

@@ -10,11 +10,19 @@ sample. If x has one axis, it is a single system with a scalar t. SOLVERS is the
 """
 
 from lediflow.flow.solvers.ode import SOLVERS, RoundTrip, check_solver, ignores_steps, round_trip_error, solve
-from lediflow.flow.solvers.problem import MOST_STEPS, OnStep, Solution, UnfitVelocityError, Velocity
+from lediflow.flow.solvers.problem import (
+    MOST_STEPS,
+    Finiteness,
+    OnStep,
+    Solution,
+    UnfitVelocityError,
+    Velocity,
+)
 
 __all__ = [
     "MOST_STEPS",
     "SOLVERS",
+    "Finiteness",
     "OnStep",
     "RoundTrip",
     "Solution",

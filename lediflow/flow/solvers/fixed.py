@@ -9,7 +9,16 @@ from typing import ClassVar
 
 import torch
 
-from lediflow.flow.solvers.problem import Control, CountedVelocity, OnStep, Solution, State, as_time, shifted
+from lediflow.flow.solvers.problem import (
+    Control,
+    CountedVelocity,
+    Finiteness,
+    OnStep,
+    Solution,
+    State,
+    as_time,
+    shifted,
+)
 from lediflow.flow.solvers.tableaus import Tableau
 
 
@@ -39,9 +48,12 @@ class FixedStep:
                 states.append(x)
             if on_step is not None:
                 on_step(as_time(end, x), x)
-        # read once at the end, because reading it at each step would synchronise with the device each time
-        refuse_non_finite(torch.stack(is_finite).tolist(), times, tableau.name)
-        return Solution(x, velocity.calls, states=torch.stack(states) if keep_states else None)
+        return Solution(
+            x,
+            velocity.calls,
+            states=torch.stack(states) if keep_states else None,
+            finiteness=Finiteness(tableau.name, times, torch.stack(is_finite)),
+        )
 
 
 def stage_slopes(tableau: Tableau, velocity: CountedVelocity, x: State, t: float, step: float) -> list[State]:
@@ -50,16 +62,3 @@ def stage_slopes(tableau: Tableau, velocity: CountedVelocity, x: State, t: float
     for a, c in zip(tableau.a, tableau.c, strict=True):
         slopes.append(velocity(shifted(x, step, a, slopes), as_time(t + c * step, x)))
     return slopes
-
-
-def refuse_non_finite(is_finite: list[bool], times: list[float], solver: str) -> None:
-    """ValueError naming the step after which x is no longer finite."""
-    if all(is_finite):
-        return
-    step = is_finite.index(False)
-    if step == 0:
-        raise ValueError(f"{solver}: x is not finite at the start, t = {times[0]:.6g}; check its source")
-    raise ValueError(
-        f"{solver}: x is no longer finite after step {step} of {len(times) - 1}, from t = {times[step - 1]:.6g} to "
-        f"{times[step]:.6g}; check that the velocity is finite, or take more steps"
-    )

@@ -63,17 +63,20 @@ def solve(
     max_steps: int = 1000,
     keep_states: bool = False,
     on_step: OnStep | None = None,
+    is_checked: bool = True,
 ) -> Solution:
     """Integrate x from t0 to t1 in `steps` equal steps, or along `times`, which replaces t0, t1 and steps.
 
     An adaptive solver ignores `steps`: it adapts its steps to rtol and atol, and raises ValueError after `max_steps`.
     With `keep_states`, the result has x at every time of the grid. `on_step(t, x)` is called after every step.
+    ValueError if x is not finite after a step. The check waits for the device once, at the end; without `is_checked`
+    it is left to the caller, as `Solution.finiteness`.
     """
     check_solver(solver, steps)
     method = SOLVERS[solver]
     equal = 1 if method.ignores_steps else steps
     grid = equal_steps(t0, t1, equal) if times is None else checked_times(times)
-    return method.integrate(
+    solution = method.integrate(
         CountedVelocity(velocity),
         x,
         grid,
@@ -81,6 +84,9 @@ def solve(
         keep_states=keep_states,
         on_step=on_step,
     )
+    if is_checked and solution.finiteness is not None:
+        solution.finiteness.check()
+    return solution
 
 
 def ignores_steps(solver: str) -> bool:

@@ -20,6 +20,30 @@ Velocity = Callable[[State, Times], State]  # (x, t) -> dx/dt
 OnStep = Callable[[Times, State], None]  # (t, x) after each step
 
 
+class Finiteness(NamedTuple):
+    """Whether x was finite at each time of the grid: known to the device, and to the host after `check`."""
+
+    solver: str
+    times: list[float]
+    flags: Bool[Tensor, " times"]
+
+    def check(self) -> None:
+        """ValueError naming the step after which x is no longer finite; waits for the device."""
+        is_finite = self.flags.tolist()
+        if all(is_finite):
+            return
+        step = is_finite.index(False)
+        if step == 0:
+            raise ValueError(
+                f"{self.solver}: x is not finite at the start, t = {self.times[0]:.6g}; check its source"
+            )
+        raise ValueError(
+            f"{self.solver}: x is no longer finite after step {step} of {len(self.times) - 1}, from t = "
+            f"{self.times[step - 1]:.6g} to {self.times[step]:.6g}; check that the velocity is finite, or take more "
+            "steps"
+        )
+
+
 class Solution(NamedTuple):
     """x at the end, and the cost. `accepted` and `rejected` are None for fixed-step solvers."""
 
@@ -28,6 +52,7 @@ class Solution(NamedTuple):
     accepted: Int64[Tensor, "*batch"] | None = None  # number of accepted steps of each sample
     rejected: Int64[Tensor, "*batch"] | None = None  # number of rejected steps of each sample
     states: Float[Tensor, " times *dims"] | None = None  # x at every time of the grid, if keep_states
+    finiteness: Finiteness | None = None  # None: the solver has checked it on its way
 
 
 class Control(NamedTuple):

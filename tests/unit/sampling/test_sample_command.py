@@ -58,6 +58,22 @@ def test_pictures_with_other_labels_are_generated_again(run, tmp_path):
     assert not torch.equal(first, second)
 
 
+def test_pictures_in_another_precision_are_generated_again(run, tmp_path):
+    first, facts = drawn(run, tmp_path)
+    assert facts["precision"] == "float32"  # what auto means on a CPU
+    second, facts = drawn(run, tmp_path, "precision=bfloat16")
+    assert facts["precision"] == "bfloat16"
+    assert not torch.equal(first, second)
+
+
+def test_pictures_of_releases_without_the_option_are_in_float32(run, tmp_path):
+    _, facts = drawn(run, tmp_path)
+    del facts["precision"]
+    (tmp_path / "samples.json").write_text(json.dumps(facts))
+    arguments = (f"run={run}", f"output={tmp_path}", "count=4", "device=cpu")
+    assert "already sampled" in invoke("sample", *arguments).out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -65,6 +81,8 @@ def test_pictures_with_other_labels_are_generated_again(run, tmp_path):
         (["guidance=2"], "guidance=2.0 without labels"),
         (["latent_steps=0"], "latent_steps=0 must be at least 1"),
         (["conditioning=x"], "conditioning"),
+        (["runtime=fast"], "runtime='fast' is unknown; use one of auto, eager, compiled, exported"),
+        (["precision=half"], "precision='half' is unknown; use one of auto, float32, bfloat16"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -1,0 +1,103 @@
+"""Which runtime and which precision are used where, and the runtime of a pipeline."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from lediflow.engine.precision import multiplies_in_bfloat16
+from lediflow.errors import UserError
+from lediflow.records import one_line
+from lediflow.sampling.runtime.copies import WorkingCopy
+from lediflow.sampling.runtime.graphs import Inputs, Recordings
+from lediflow.sampling.runtime.networks import Networks, eager_networks
+
+log = logging.getLogger(__name__)
+
+PAYS_FROM_IMAGES = 4096  # compiling takes longer than it saves on fewer
+Models = dict[str, nn.Module]
+Result = TypeVar("Result")
+
+
+def choose_runtime(requested: str, device: torch.device, images: int) -> str:
+    """`auto`: compiled on GPUs for many images, else eager."""
+    if requested != "auto":
+        return requested
+    return "compiled" if device.type == "cuda" and images >= PAYS_FROM_IMAGES else "eager"
+
+
+def choose_precision(requested: str, device: torch.device) -> str:
+    """`auto`: bfloat16 on GPUs that multiply in it, else float32."""
+    if requested != "auto":
+        return requested
+    return "bfloat16" if device.type == "cuda" and multiplies_in_bfloat16(device) else "float32"
+
+
+class Runtime:
+    """The networks of a pipeline, prepared to be run in one way.
+
+    `is_required`: a network that cannot be compiled is a UserError, else one warning, and eager from then on.
+    """
+
+    def __init__(
+        self, name: str, models: Models, precision: str, device: torch.device, *, is_required: bool = True
+    ) -> None:
+        self.name, self.precision, self.is_required = name, precision, is_required
+        self.copies: dict[str, WorkingCopy] = {}
+        self.recordings = Recordings() if name != "eager" and device.type == "cuda" else None
+        self.lock = threading.RLock()
+        self.has_failed = False
+        self.networks = self._networks(models)
+
+    def _networks(self, models: Models) -> Networks:
+        if self.name == "eager":
+            return eager_networks(models, self.precision)
+        self.copies = {name: WorkingCopy(model, self.precision) for name, model in models.items()}
+        # imported here, because PyTorch's compiler takes a second to import
+        if self.name == "exported":
+            from lediflow.sampling.runtime.packages import packaged_networks
+
+            return packaged_networks(self.copies, self.precision, self._report)
+        from lediflow.sampling.runtime.compiled import compiled_networks
+
+        return compiled_networks(self.copies, self.precision, self._report)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Around every use of the networks: one thread at a time, with the models' present weights."""
+        if self.name == "eager":
+            yield
+            return
+        with self.lock:
+            self.refresh()
+            yield
+
+    def refresh(self, force: bool = False) -> None:
+        """Bring the copies up to date; `force` also after writes that PyTorch does not count (`.data`)."""
+        for copied in self.copies.values():
+            copied.refresh(force)
+
+    def run(self, kind: Hashable | None, chain: Callable[[Inputs], Result], inputs: Inputs) -> Result:
+        """The chain's result, by a CUDA graph where there is one for its kind; None: it cannot be recorded."""
+        with self.ready():
+            if self.recordings is None or kind is None:
+                return chain(inputs)
+            found: Result = self.recordings.run((kind, len(inputs.ids)), chain, inputs)
+            return found
+
+    def _report(self, error: Exception) -> None:
+        cause = getattr(error, "inner_exception", error)  # PyTorch's own message is advice for its developers
+        reason = f"{type(cause).__name__}: {one_line(cause)}"
+        if self.is_required:
+            raise UserError(
+                f"runtime={self.name}: a network could not be compiled ({reason}); mend that, or use runtime=eager"
+            ) from error
+        if not self.has_failed:
+            log.warning("runtime %s failed (%s); sampling eagerly", self.name, reason)
+        self.has_failed = True

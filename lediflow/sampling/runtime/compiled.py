@@ -1,0 +1,68 @@
+"""Networks compiled by torch.compile, one graph each, and what happens where compiling fails.
+
+The first batch size is compiled alone, another one as a graph for any size, a single image once more: three at most,
+for any number of batch sizes. PyTorch keeps what it compiled in TORCHINDUCTOR_CACHE_DIR, so that later starts take
+seconds.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.exc import InductorError
+
+from lediflow.sampling.runtime.copies import WorkingCopy
+from lediflow.sampling.runtime.networks import KINDS, Networks, networks_of
+
+# PyTorch's default, 8 compilations per function, is less than what a process with several models needs; above the
+# limit it would fail, because a graph is whole or not at all
+MOST_COMPILATIONS = 256
+# raised for a missing compiler, a full or read-only cache, a folder without execution rights, and the compiler's faults
+COMPILE_ERRORS = (
+    TorchDynamoException,
+    InductorError,
+    OSError,
+    ImportError,
+    subprocess.SubprocessError,
+)
+
+Report = Callable[[Exception], None]  # raises, or returns to continue eagerly
+
+
+class Guarded:
+    """A fast form of a part; if it fails to compile, `report` decides whether the eager form serves from then on."""
+
+    def __init__(self, fast: Callable[..., Any], eager: Callable[..., Any], report: Report) -> None:
+        self.fast: Callable[..., Any] | None = fast
+        self.eager, self.report = eager, report
+
+    def __call__(self, *inputs: Any) -> Any:
+        if self.fast is not None:
+            try:
+                return self.fast(*inputs)
+            except COMPILE_ERRORS as error:
+                self.report(error)
+                self.fast = None
+        return self.eager(*inputs)
+
+
+def compiled_networks(copies: dict[str, WorkingCopy], precision: str, report: Report) -> Networks:
+    """Each part compiled at its first call."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_COMPILATIONS)
+
+    def compiled(name: str, module: nn.Module) -> Guarded:
+        part = KINDS[name](module, precision)
+        graphs = torch.compile(part, fullgraph=True)
+        return Guarded(lambda *inputs: graphs(*map(own, inputs)), part, report)
+
+    return networks_of({name: copied.module for name, copied in copies.items()}, compiled)
+
+
+def own(tensor: Tensor | None) -> Tensor | None:
+    """The tensor, copied if it is a view of another: the compiler makes graphs of their own for views."""
+    return tensor.clone() if tensor is not None and tensor._is_view() else tensor

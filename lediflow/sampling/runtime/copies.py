@@ -1,0 +1,42 @@
+"""Copies of models to compute with: weights of matrix products in the precision, brought up to date in place.
+
+Compiled code and CUDA graphs read weights at fixed addresses. A copy keeps its addresses while the model that it was
+made from is trained, reloaded, moved or swapped for an average; `refresh` copies what has changed since. Changes are
+seen by PyTorch's version counters, which writes through `.data` do not touch: after those, call `refresh(force=True)`.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class WorkingCopy:
+    """A copy of a model's structure and weights for a precision."""
+
+    def __init__(self, source: nn.Module, precision: str) -> None:
+        self.source = source
+        self.module = copy.deepcopy(source).requires_grad_(False)
+        if precision == "bfloat16":
+            for layer in self.module.modules():
+                if isinstance(layer, nn.Linear):  # what autocast would round at each call
+                    layer.to(torch.bfloat16)
+        self.seen = self.versions()
+
+    def versions(self) -> list[tuple[int, int]]:
+        return [(tensor.data_ptr(), tensor._version) for tensor in tensors_of(self.source)]
+
+    @torch.no_grad()
+    def refresh(self, force: bool = False) -> None:
+        """Copy the weights of the source if any has changed."""
+        if (found := self.versions()) == self.seen and not force:
+            return
+        for source, target in zip(tensors_of(self.source), tensors_of(self.module), strict=True):
+            target.copy_(source)
+        self.seen = found
+
+
+def tensors_of(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -1,0 +1,76 @@
+"""The networks of a chain as functions of tensors, with float32 results, and their eager form.
+
+    velocity(x, t, z, labels)   velocity of the flow; z is None for the Gaussian baseline, labels None for no class
+    prior(z)                    mean and log variance that the auxiliary model predicts
+    latent_velocity(w, t)       velocity of the latent sampler
+
+t is a scalar in float32 in every precision: times that differ in the third digit are equal in bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Networks(NamedTuple):
+    """What a chain calls; prior and latent_velocity are None for the Gaussian baseline."""
+
+    velocity: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+    prior: Callable[[Tensor], tuple[Tensor, Tensor]] | None
+    latent_velocity: Callable[[Tensor, Tensor], Tensor] | None
+
+
+class Part(nn.Module):
+    """A model as a chain calls it, under bfloat16 autocast if that is the precision."""
+
+    def __init__(self, model: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.model, self.is_rounded = model, precision == "bfloat16"
+
+    def autocast(self, like: Tensor) -> torch.autocast:
+        return torch.autocast(like.device.type, torch.bfloat16, enabled=self.is_rounded)
+
+
+class VelocityPart(Part):
+    def forward(self, x: Tensor, t: Tensor, z: Tensor | None, labels: Tensor | None) -> Tensor:
+        classes = {} if labels is None else {"labels": labels}  # models without classes take none
+        with self.autocast(x):
+            slope: Tensor = self.model(x, t, z=z, **classes)
+        return slope.float()
+
+
+class PriorPart(Part):
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # a plain tuple: what packages can return
+        with self.autocast(z):
+            mean, logvar = self.model.decode(z)  # type: ignore[operator]
+        return mean.float(), logvar.float()
+
+
+class LatentVelocityPart(Part):
+    def forward(self, w: Tensor, t: Tensor) -> Tensor:
+        with self.autocast(w):
+            slope: Tensor = self.model(w, t)
+        return slope.float()
+
+
+KINDS: dict[str, type[Part]] = {
+    "velocity": VelocityPart,
+    "prior": PriorPart,
+    "latent_velocity": LatentVelocityPart,
+}
+MODELS = {"velocity": "velocity", "prior": "auxiliary", "latent_velocity": "latent_sampler"}  # part -> model
+
+
+def networks_of(models: Mapping[str, nn.Module], prepare: Callable[[str, nn.Module], Any]) -> Networks:
+    """`prepare(name, model)` of each part whose model exists; `models` are those of a pipeline by name."""
+    prepared = {name: prepare(name, models[model]) for name, model in MODELS.items() if model in models}
+    return Networks(prepared["velocity"], prepared.get("prior"), prepared.get("latent_velocity"))
+
+
+def eager_networks(models: Mapping[str, nn.Module], precision: str) -> Networks:
+    """The models themselves, without copies: changes of their weights take effect at once."""
+    return networks_of(models, lambda name, model: KINDS[name](model, precision))

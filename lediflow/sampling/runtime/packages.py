@@ -1,0 +1,175 @@
+"""Networks compiled ahead of time by AOTInductor and kept as files, so that a later process starts in seconds.
+
+FOLDER/<part>-<key>/
+  network.pt2      compiled code, without weights: they are inputs of each call
+  package.json     the facts that it holds for, and its SHA-256
+
+The key is a hash of the facts: specification, shapes, range of batch sizes, precision, PyTorch, device, and the code
+that defines the models. If one of them differs, the package is built again under another key; a package that is damaged
+is replaced. Because weights are inputs, a package serves any weights of its specification and cannot hold old ones.
+There is one package for single images and one for all larger batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lediflow
+from lediflow.disk import sha256_of, whole_or_absent, write_json
+from lediflow.records import RecordError, read_record
+from lediflow.sampling.runtime.compiled import Guarded, Report
+from lediflow.sampling.runtime.copies import WorkingCopy
+from lediflow.sampling.runtime.networks import KINDS, Networks, Part, networks_of
+
+log = logging.getLogger(__name__)
+
+NETWORK, RECORD = "network.pt2", "package.json"
+LARGEST_BATCH = 4096
+CODE = ("nn", "models", "flow/gaussians.py")  # what a network's function depends on, below lediflow/
+
+Facts = dict[str, Any]
+
+
+def default_folder() -> Path:
+    """LEDIFLOW_CACHE, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("LEDIFLOW_CACHE") or Path(base) / "lediflow") / "packages"
+
+
+@cache
+def code_hash() -> str:
+    """SHA-256 of the modules that define the models."""
+    root = Path(lediflow.__file__).parent
+    files = [
+        path
+        for name in CODE
+        for path in ([root / name] if name.endswith(".py") else (root / name).rglob("*.py"))
+    ]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(files))).hexdigest()
+
+
+def device_name(device: torch.device) -> str:
+    """The device as far as generated code depends on it."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"{torch.cuda.get_device_name(device)}, compute capability {major}.{minor}"
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def facts_of(name: str, part: Part, inputs: tuple[Tensor | None, ...], precision: str) -> Facts:
+    """What a package of this part, for batches like these inputs, depends on."""
+    first = inputs[0]
+    assert first is not None
+    return {
+        "part": name,
+        "spec": asdict(part.model.spec),  # type: ignore[call-overload]
+        "inputs": [None if one is None else [str(one.dtype), *one.shape[1:]] for one in inputs],
+        "batch": [1, 1] if len(first) == 1 else [2, LARGEST_BATCH],
+        "precision": precision,
+        "torch": torch.__version__,
+        "device": device_name(first.device),
+        "code": code_hash(),
+    }
+
+
+def key_of(facts: Facts) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class WithWeights(nn.Module):
+    """A part whose weights are inputs, so that its compiled form has none of its own."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, weights: dict[str, Tensor], *inputs: Tensor | None) -> Any:
+        return torch.func.functional_call(self.part, weights, inputs, strict=True)
+
+
+class Package:
+    """The compiled forms of one part, by kind of input; each is loaded, or built, at its first call."""
+
+    def __init__(self, name: str, part: Part, precision: str, folder: Path) -> None:
+        self.name, self.part, self.precision, self.folder = name, part, precision, folder
+        self.weights = dict([*part.named_parameters(), *part.named_buffers()])
+        self.loaded: dict[str, Callable[..., Any]] = {}
+
+    def __call__(self, *inputs: Tensor | None) -> Any:
+        facts = facts_of(self.name, self.part, inputs, self.precision)
+        key = key_of(facts)
+        if key not in self.loaded:
+            self.loaded[key] = self.load(self.folder / f"{self.name}-{key}", facts, inputs)
+        return self.loaded[key](self.weights, *inputs)
+
+    def load(self, place: Path, facts: Facts, inputs: tuple[Tensor | None, ...]) -> Callable[..., Any]:
+        """The package of these facts, from its file if that is whole."""
+        if (reason := why_unusable(place, facts)) is not None:
+            log.info("%s %s: building it, which takes a minute or two", place, reason)
+            build(place, facts, self.part, self.weights, inputs)
+        # CUDA graphs do not record the synchronisation of several threads; Runtime lets one in at a time
+        return torch._inductor.aoti_load_package(str(place / NETWORK), run_single_threaded=True)
+
+
+def why_unusable(place: Path, facts: Facts) -> str | None:
+    """Why the package there cannot be loaded; None if it can."""
+    if not (place / RECORD).exists():
+        return "does not exist yet"
+    try:
+        record = read_record(place / RECORD, "it is built again", {"facts": dict[str, Any], "sha256": str})
+    except RecordError:
+        return f"has an unreadable {RECORD}"
+    if differing := [
+        name for name in facts if record["facts"].get(name) != json.loads(json.dumps(facts[name]))
+    ]:
+        return f"was built for another {', '.join(differing)}"
+    if not (place / NETWORK).exists() or sha256_of(place / NETWORK) != record["sha256"]:
+        return f"has a damaged {NETWORK}"
+    return None
+
+
+def build(
+    place: Path, facts: Facts, part: nn.Module, weights: dict[str, Tensor], inputs: tuple[Tensor | None, ...]
+) -> None:
+    """Compile a part for batches like these inputs; two processes may build the same package at once."""
+    is_single = facts["batch"] == [1, 1]
+    batch = torch.export.Dim("batch", min=2, max=LARGEST_BATCH)
+    shapes = {
+        "weights": dict.fromkeys(weights),
+        "inputs": tuple(
+            {0: batch} if one is not None and one.ndim and not is_single else None for one in inputs
+        ),
+    }
+    exported = torch.export.export(WithWeights(part), (weights, *inputs), dynamic_shapes=shapes, strict=True)
+    place.mkdir(parents=True, exist_ok=True)
+    with whole_or_absent(place / NETWORK) as stream:
+        torch._inductor.aoti_compile_and_package(exported, package_path=stream)
+    write_record(place, facts)
+
+
+def write_record(place: Path, facts: Facts) -> None:
+    write_json(place / RECORD, {"facts": facts, "sha256": sha256_of(place / NETWORK)})
+
+
+def packaged_networks(
+    copies: dict[str, WorkingCopy], precision: str, report: Report, folder: Path | None = None
+) -> Networks:
+    """Each part from its package."""
+
+    def packaged(name: str, module: nn.Module) -> Guarded:
+        part = KINDS[name](module, precision)
+        return Guarded(Package(name, part, precision, folder or default_folder()), part, report)
+
+    return networks_of({name: copied.module for name, copied in copies.items()}, packaged)

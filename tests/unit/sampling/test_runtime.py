@@ -1,0 +1,243 @@
+"""Every runtime makes the eager one's images, with the present weights, for any batch size, or says why it cannot."""
+
+import threading
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from lediflow.errors import UserError
+from lediflow.models import (
+    AuxiliarySpec,
+    LatentSamplerSpec,
+    LevelSpec,
+    MappingSpec,
+    VelocitySpec,
+    build_model,
+)
+from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.sampling.runtime import packages
+
+pytestmark = pytest.mark.slow  # compiles models
+SIZE = 8
+GLOBAL = LevelSpec(depth=1, width=16, head_dim=8)
+LOCAL = LevelSpec(depth=1, width=16, head_dim=8, kernel_size=3)  # its mask is a constant of compiled code
+MAPPING = MappingSpec(depth=1, width=16)
+SPECS = (
+    VelocitySpec(
+        image_channels=3, patch_size=2, levels=[LOCAL], mapping=MAPPING, latent_shape=[2, 4, 4], num_classes=3
+    ),
+    AuxiliarySpec(image_channels=3, patch_size=2, levels=[GLOBAL], latent_channels=2),
+    LatentSamplerSpec(latent_channels=2, levels=[GLOBAL], mapping=MAPPING),
+)
+NUMBERS = [0, 5, 7]
+CONFIG = SamplingConfig(seed=3, solver="heun3", steps=2, latent_steps=2, labels=[0, 2])
+
+
+def drawn(spec, seed):
+    torch.manual_seed(seed)
+    model = build_model(spec)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+def chain(seed=0):
+    models = [drawn(spec, seed + place) for place, spec in enumerate(SPECS)]
+    return LeDiFlowPipeline(*models, image_size=SIZE, prior_widening=0.1)
+
+
+def take_weights(pipeline, other):
+    """Give a pipeline the weights of another, in place."""
+    for name, module in pipeline.modules().items():
+        module.load_state_dict(other.modules()[name].state_dict())
+
+
+def levels_apart(found, expected):
+    """Largest difference, in levels of a byte."""
+    return 127.5 * float((found.images - expected.images).abs().max())
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """torch.compile traces as always, but generates no code, which takes most of the time; counts the graphs."""
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    yield counter
+    torch.compiler.reset()
+
+
+class TestGeneratedCode:
+    """One chain for both runtimes; packages are built once, in the first test that needs them."""
+
+    @pytest.fixture(scope="class", params=["compiled", "exported"])
+    def runtime(self, request, tmp_path_factory):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LEDIFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+            yield chain().use(request.param, "float32")
+
+    def test_makes_the_eager_images(self, runtime):
+        found, expected = runtime(NUMBERS, CONFIG), chain()(NUMBERS, CONFIG)
+        assert levels_apart(found, expected) < 0.05
+        assert torch.equal(found.start.labels, expected.start.labels)
+        assert found.nfe == expected.nfe == 6
+
+    def test_uses_the_present_weights(self, runtime):
+        before = runtime(NUMBERS, CONFIG)
+        take_weights(runtime, chain(seed=9))
+        after = runtime(NUMBERS, CONFIG)
+        assert levels_apart(after, chain(seed=9)(NUMBERS, CONFIG)) < 0.05
+        assert levels_apart(after, before) > 1
+        take_weights(runtime, chain())
+        assert torch.equal(runtime(NUMBERS, CONFIG).images, before.images)
+
+    def test_of_another_chain_in_the_same_process_is_its_own(self, runtime):
+        other = chain(seed=9).use(runtime.runtime.name, "float32")
+        assert levels_apart(other(NUMBERS, CONFIG), chain(seed=9)(NUMBERS, CONFIG)) < 0.05
+        assert levels_apart(runtime(NUMBERS, CONFIG), chain()(NUMBERS, CONFIG)) < 0.05
+
+
+def test_twelve_batch_sizes_take_three_graphs_of_a_network_at_most(graphs):
+    compiled, eager = chain().use("compiled", "float32"), chain()
+    for count in (4, 9, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12):
+        found, expected = (pipeline.latents(torch.arange(count), CONFIG) for pipeline in (compiled, eager))
+        torch.testing.assert_close(found, expected)
+    assert graphs.frame_count <= 3
+
+
+def test_bfloat16_weights_round_as_autocast_does(graphs):
+    compiled, eager = (chain().use(runtime, "bfloat16") for runtime in ("compiled", "eager"))
+    assert torch.equal(compiled(NUMBERS, CONFIG).images, eager(NUMBERS, CONFIG).images)
+    assert 0 < levels_apart(eager(NUMBERS, CONFIG), chain()(NUMBERS, CONFIG)) < 40
+
+
+def test_times_that_bfloat16_cannot_tell_apart_differ():
+    velocity = chain().use("eager", "bfloat16").runtime.networks.velocity
+    x, z = torch.ones(1, 3, SIZE, SIZE), torch.ones(1, 2, 4, 4)
+    early, late = (velocity(x, torch.tensor(t), z, None) for t in (0.750, 0.751))
+    assert not torch.equal(early, late)
+
+
+def test_averages_swapped_in_place_are_used_and_writes_through_data_after_a_refresh(graphs):
+    compiled = chain().use("compiled", "bfloat16")
+    before = compiled(NUMBERS, CONFIG)
+    with torch.no_grad():
+        for parameter in compiled.velocity.parameters():
+            parameter.mul_(0.5)
+    swapped = compiled(NUMBERS, CONFIG)
+    assert levels_apart(swapped, before) > 1
+    for parameter in compiled.velocity.parameters():
+        parameter.data.mul_(2.0)
+    compiled.runtime.refresh(force=True)
+    assert torch.equal(compiled(NUMBERS, CONFIG).images, before.images)
+
+
+def test_threads_that_sample_at_once_get_what_each_gets_alone(graphs):
+    compiled = chain().use("compiled", "float32")
+    configs = [SamplingConfig(seed=seed, labels=[1]) for seed in (1, 2)]
+    alone = [compiled(NUMBERS, config).images for config in configs]
+    together = {}
+
+    def sample(number):
+        together[number] = [compiled(NUMBERS, configs[number]).images for _ in range(3)]
+
+    threads = [threading.Thread(target=sample, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, expected in enumerate(alone):
+        assert all(torch.equal(found, expected) for found in together[number])
+
+
+def test_results_that_are_kept_do_not_change(graphs):
+    compiled = chain().use("compiled", "float32")
+    kept = [compiled([number, number + 1], CONFIG) for number in range(3)]
+    copies = [one.images.clone() for one in kept]
+    compiled([8, 9], CONFIG)
+    assert all(torch.equal(one.images, copy) for one, copy in zip(kept, copies, strict=True))
+
+
+class TestWhatCannotBeCompiled:
+    @pytest.fixture(autouse=True)
+    def broken(self, monkeypatch):
+        def no_compiler(graph, inputs):
+            raise RuntimeError("no C++ compiler")
+
+        torch.compiler.reset()
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=no_compiler))
+        yield
+        torch.compiler.reset()
+
+    def test_is_an_error_where_compiling_was_asked_for(self):
+        with pytest.raises(UserError, match=r"runtime=compiled.*no C\+\+ compiler.*runtime=eager"):
+            chain().use("compiled", "float32")(NUMBERS, CONFIG)
+
+    def test_is_one_warning_and_eager_images_where_it_was_not(self, monkeypatch, caplog):
+        expected = chain()(NUMBERS, CONFIG)
+        monkeypatch.setattr("lediflow.sampling.pipeline.choose_runtime", lambda *asked: "compiled")
+        found = chain().use("auto", "float32")(NUMBERS, CONFIG)
+        assert torch.equal(found.images, expected.images)
+        assert [record.levelname for record in caplog.records if record.name.startswith("lediflow")] == [
+            "WARNING"
+        ]
+
+
+class TestPackage:
+    FACTS: ClassVar = {"part": "velocity", "torch": "2.13.0", "batch": [2, 4096]}
+
+    @pytest.fixture
+    def place(self, tmp_path):
+        (tmp_path / packages.NETWORK).write_bytes(b"code")
+        packages.write_record(tmp_path, self.FACTS)
+        return tmp_path
+
+    def test_that_is_whole_is_used(self, place):
+        assert packages.why_unusable(place, self.FACTS) is None
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda place: (place / packages.NETWORK).write_bytes(b"c0de"), "damaged network.pt2"),
+            (lambda place: (place / packages.NETWORK).unlink(), "damaged network.pt2"),
+            (lambda place: (place / packages.RECORD).write_text("{"), "unreadable package.json"),
+            (lambda place: (place / packages.RECORD).unlink(), "does not exist"),
+        ],
+        ids=["code changed", "code lost", "record torn", "record lost"],
+    )
+    def test_that_is_damaged_is_built_again(self, place, change, reason):
+        change(place)
+        assert reason in packages.why_unusable(place, self.FACTS)
+
+    def test_of_other_facts_is_named_by_what_differs(self, place):
+        assert "another torch" in packages.why_unusable(place, self.FACTS | {"torch": "2.14.0"})
+
+    def test_has_a_key_for_each_combination_of_facts(self):
+        part = chain().runtime.networks.velocity
+        x, t, z, labels = (
+            torch.ones(2, 3, SIZE, SIZE),
+            torch.ones(()),
+            torch.ones(2, 2, 4, 4),
+            torch.ones(2).long(),
+        )
+        kinds = [(x, t, z, labels), (x, t, z, None), (x[:1], t, z[:1], labels[:1])]
+        facts = [packages.facts_of("velocity", part, one, "float32") for one in kinds]
+        facts.append(packages.facts_of("velocity", part, kinds[0], "bfloat16"))
+        assert len({packages.key_of(one) for one in facts}) == 4
+        larger = packages.facts_of(
+            "velocity", part, (x.repeat(3, 1, 1, 1), t, z.repeat(3, 1, 1, 1), labels.repeat(3)), "float32"
+        )
+        assert packages.key_of(larger) == packages.key_of(facts[0])
+
+    def test_lies_where_the_environment_says(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("LEDIFLOW_CACHE", str(tmp_path))
+        assert packages.default_folder() == tmp_path / "packages"
+        monkeypatch.delenv("LEDIFLOW_CACHE")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert packages.default_folder() == Path(tmp_path) / "lediflow" / "packages"
