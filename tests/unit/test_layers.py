@@ -1,4 +1,4 @@
-"""Imports point downwards only: the contract of pyproject.toml."""
+"""Imports point downwards only, the contract of pyproject.toml; commands import no library that they may not need."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ import pytest
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = ("train", "sample", "encode", "prepare", "submit", "status", "checkpoint")
 
 
 def test_imports_point_downwards_only():
@@ -19,3 +20,13 @@ def test_imports_point_downwards_only():
     ]
     found = subprocess.run([*check, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_commands_on_runs_import_neither_the_compiler_nor_what_few_runs_need():
+    """Importing PyTorch's compiler takes as long as importing PyTorch; it is imported by what compiles."""
+    heavy = {"torch._dynamo", "torch._inductor", "triton", "natten", "torchvision", "deepspeed", "diffusers"}
+    heavy |= {"huggingface_hub", "open_clip", "torch_fidelity", "wandb", "matplotlib", "scipy", "webdataset"}
+    commands = ", ".join(f"lediflow.{name}" for name in COMMANDS)
+    code = f"import sys, {commands}; print(sorted({heavy} & {{*sys.modules}}))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

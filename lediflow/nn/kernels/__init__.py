@@ -3,17 +3,20 @@
     neighborhood   lediflow.nn.neighborhood.triton
     fused          lediflow.nn.attention, lediflow.nn.feedforward
 
-Those modules register the kernels as PyTorch operators and contain the definitions that they must match, forward and
-backward. The kernel modules import Triton, which is part of PyTorch's CUDA builds, and are imported at the first use.
+Those modules make the kernels PyTorch operators and contain the definitions that they must match, forward and backward.
+The kernel modules import Triton, which is part of PyTorch's CUDA builds, and are imported at the first use.
 """
 
-import logging
+import threading
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch.library import triton_op
+
+from lediflow.nn.compiler import constant_in_graphs
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HAS_TRITON = find_spec("triton") is not None
@@ -22,25 +25,53 @@ HAS_TRITON = find_spec("triton") is not None
 interpreted = False
 
 
-def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Register a function that starts Triton kernels as the PyTorch operator `lediflow::name`.
+class Operator:
+    """The PyTorch operator `lediflow::name`, which starts Triton kernels; compiled models have no graph break there.
 
-    Without Triton, PyTorch warns about each operator. These warnings are suppressed, because `missing` gives the reason
-    when a kernel is requested.
+    Registering an operator imports Triton and PyTorch's compiler, which takes as long as importing PyTorch. Therefore
+    operators are registered by the first call of any of them, in eager mode or while the compiler traces it, and all
+    together: a backward operator is first called in another thread, or inside a tracing.
     """
 
-    def registered(function: Callable[..., Any]) -> Any:
-        logger = logging.getLogger("torch._library.triton")
-        was_disabled, logger.disabled = logger.disabled, logger.disabled or not HAS_TRITON
-        try:
-            return triton_op(f"lediflow::{name}", function, mutates_args={})
-        finally:
-            logger.disabled = was_disabled
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name, self.function = name, function
+        self.gradient: tuple[Callable[..., Any], Callable[..., None]] | None = None
+        _unregistered.append(self)
 
-    return registered
+    def register_autograd(
+        self, differentiate: Callable[..., Any], *, setup_context: Callable[..., None]
+    ) -> None:
+        """Set the backward pass, as `torch.library.register_autograd` does; before the first call."""
+        self.gradient = (differentiate, setup_context)
+
+    def __call__(self, *arguments: Any) -> Any:
+        register_operators()
+        return getattr(torch.ops.lediflow, self.name).default(*arguments)
 
 
-@torch.compiler.assume_constant_result
+_unregistered: list[Operator] = []
+_registration = threading.Lock()
+
+
+def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:
+    """Decorator: the function becomes the operator `lediflow::name`; its annotations give the operator's schema."""
+    return partial(Operator, name)
+
+
+@constant_in_graphs
+def register_operators() -> None:
+    """Register the operators that are declared and not yet registered."""
+    with _registration:
+        while _unregistered:
+            declared = _unregistered[-1]
+            registered: Any = triton_op(f"lediflow::{declared.name}", declared.function, mutates_args={})
+            if declared.gradient is not None:
+                differentiate, setup_context = declared.gradient
+                registered.register_autograd(differentiate, setup_context=setup_context)
+            _unregistered.pop()
+
+
+@constant_in_graphs
 def missing(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why Triton kernels do not support such tensors; None if they do."""
     if device.type != "cuda" and not interpreted:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from lediflow.nn.compiler import constant_in_graphs
 from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.shapes import Heads
 
@@ -138,7 +139,7 @@ def block_mask(grid: Grid, kernel_size: int, device: torch.device) -> BlockMask:
     )
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def tables(height: int, width: int, kernel_size: int, device: torch.device) -> tuple[Tensor, ...]:
     """Counts and indices of the key blocks of each query block, then of the query blocks of each key block."""
     return _tables(Grid(height, width), kernel_size, device)

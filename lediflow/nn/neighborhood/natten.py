@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import torch
 
+from lediflow.nn.compiler import constant_in_graphs
 from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.shapes import Heads
 
@@ -51,7 +52,7 @@ def missing(problem: Problem) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def chosen_backend(head_dim: int, dtype: torch.dtype, device: torch.device, is_training: bool) -> str | None:
     """The preferred backend among those that support the problem; None if there is none."""
     return _chosen_backend(head_dim, dtype, device, is_training)

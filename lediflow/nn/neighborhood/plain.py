@@ -21,6 +21,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from lediflow.nn.compiler import constant_in_graphs
 from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.shapes import Heads
 
@@ -80,7 +81,7 @@ def cached_grid_mask(height: int, width: int, kernel_size: int, device: torch.de
     return _constant_mask(height, width, kernel_size, device)[0]
 
 
-@torch.compiler.assume_constant_result  # compiled graphs hold the cached mask
+@constant_in_graphs  # compiled graphs hold the cached mask
 def _constant_mask(height: int, width: int, kernel_size: int, device: torch.device) -> tuple[Mask]:
     """The cached mask, in a tuple: the compiler gives bare tensors of one function the same name, and grids collide."""
     return (_kept_mask(height, width, kernel_size, device),)

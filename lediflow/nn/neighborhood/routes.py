@@ -19,6 +19,7 @@ from difflib import get_close_matches
 
 import torch
 
+from lediflow.nn.compiler import constant_in_graphs
 from lediflow.nn.neighborhood import flex, natten, plain, triton
 from lediflow.nn.neighborhood.protocol import Problem, Route, RouteUnavailableError
 from lediflow.nn.neighborhood.route_cache import RouteCache, RouteChoice, default_file
@@ -45,7 +46,7 @@ HOPELESS = 4
 CLEARLY_FASTER = 0.9
 
 
-@torch.compiler.assume_constant_result  # decided during compilation: a graph contains one route
+@constant_in_graphs  # decided during compilation: a graph contains one route
 def route_for(
     name: str,
     height: int,
