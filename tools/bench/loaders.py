@@ -47,8 +47,11 @@ class Loader:
 
 
 def lediflow_batches(folder: Path, workers: int) -> Iterator[Any]:
-    """Our stream, with threads as workers; with 0 workers one thread loads while the caller waits."""
-    config = DataConfig(path=str(folder), threads=max(workers, 1))
+    """Our stream, with threads as workers; with 0 workers one thread loads while the caller waits.
+
+    Pictures are decoded at every use, as by the other loaders.
+    """
+    config = DataConfig(path=str(folder), threads=max(workers, 1), decoded_gib=0)
     options: dict[str, Any] = {} if workers else {"batches_ahead": 0}
     stream = SampleStream(
         ShardReader.open(folder), config, seed=0, micro_batch=BATCH, global_batch=BATCH, **options

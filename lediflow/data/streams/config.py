@@ -31,6 +31,8 @@ class DataConfig:
     last_batch: str = "fill"  # last batch of an epoch. fill: complete it from the next epoch | drop: omit it
     # loading threads per rank; more help for shards of pictures, one is best for latents
     threads: int = bounded(2, at_least=1)
+    # host memory of a rank for pictures that are decoded once, if all of a set fit; 0: decode them at every use
+    decoded_gib: float = bounded(4.0, at_least=0)
     # fraction of samples that may be corrupt (they are replaced) before the run stops
     max_corrupt_share: float = bounded(0.001, at_least=0, at_most=1)
     reading: ReadingConfig = field(default_factory=ReadingConfig)

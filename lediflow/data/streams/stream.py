@@ -39,7 +39,8 @@ from lediflow.data.streams.batch import (
     Batch,
     Quarantine,
     StoredBatch,
-    flipped,
+    Uploads,
+    flip,
     is_flipped,
     load_samples,
     ready,
@@ -54,6 +55,7 @@ from lediflow.data.streams.config import (
     conditioning_augmentation,
     training_samples,
 )
+from lediflow.data.streams.decoded import decoded_pictures
 from lediflow.data.streams.order import RunOrder, share_of_rank
 from lediflow.errors import UserError
 from lediflow.flow.gaussians import sample
@@ -103,6 +105,8 @@ class SampleStream:
         self.accumulation = global_batch // (world_size * micro_batch)
         self.noise = SampleNoise(seed)
         self.samples = training_samples(reader, config)
+        self.decoded = decoded_pictures(reader, config.decoded_gib)
+        self._upload = Uploads(self.device) if self.device.type == "cuda" else lambda batch: batch
         self.quarantine = Quarantine(reader, self.samples, config.max_corrupt_share)
         ends = np.searchsorted(self.samples, reader.index.shard_ends)
         self.order = RunOrder(
@@ -115,14 +119,9 @@ class SampleStream:
     def next_batch(self) -> Batch:
         """The next micro-batch of this rank, on the device. The stream is endless."""
         batch = ready(self.next_stored(), self.reader, self.noise, self.device)
-        images = batch.images
-        if self.config.flip_horizontal and not self.has_mirrored:
-            images = flipped(images, batch.ids, self.noise, axis="horizontal")
-        if self.config.flip_vertical:
-            images = flipped(images, batch.ids, self.noise, axis="vertical")
         if not self.augment.probability:
-            return replace(batch, images=images)
-        images, numbers = augmented(images, batch.ids, self.noise, self.augment)
+            return batch
+        images, numbers = augmented(batch.images, batch.ids, self.noise, self.augment)
         return replace(batch, images=images, augmentation=numbers)
 
     def next_stored(self) -> StoredBatch:
@@ -193,9 +192,14 @@ class SampleStream:
             mirrored = is_flipped(torch.from_numpy(positions), self.noise, axis="horizontal")
             views = mirrored.numpy().astype(np.int64)
         batch = self.quarantine.loaded(
-            samples, lambda chosen: load_samples(self.reader, chosen, positions, views)
+            samples, lambda chosen: load_samples(self.reader, chosen, positions, views, self.decoded)
         )
-        return batch.pinned() if self.device.type == "cuda" else batch
+        # flipped as stored: converting to numbers treats every pixel alike
+        if self.config.flip_horizontal and not self.has_mirrored:
+            flip(batch.stored, batch.ids, self.noise, axis="horizontal")
+        if self.config.flip_vertical:
+            flip(batch.stored, batch.ids, self.noise, axis="vertical")
+        return self._upload(batch)
 
     def _waited_for(self, batch: Future[StoredBatch]) -> StoredBatch:
         reading = self.config.reading
@@ -234,11 +238,13 @@ class LatentStream(SampleStream):
     def __init__(self, reader: ShardReader, config: DataConfig, *, encode: Encode, **options: Any) -> None:
         """`encode` is always called with `micro_batch` images on the device; `options` are those of SampleStream."""
         super().__init__(reader, config, **options)
+        self.decoded = None  # the posteriors are kept instead
         self.flips = flips_of(config)
         self.posteriors = self._encoded(encode)
 
     def next_batch(self) -> Batch:
         stored = self.next_stored()
+        stored.await_copies()
         ids, posterior = (part.to(self.device, non_blocking=True) for part in (stored.ids, stored.stored))
         mean, logvar = posterior.chunk(2, dim=1)
         z = sample(mean, logvar, self.noise.normal(ids, POSTERIOR, tuple(mean.shape[1:])))
@@ -248,13 +254,14 @@ class LatentStream(SampleStream):
         places = self.order.samples_at(positions)
         ids = torch.from_numpy(positions)
         usable = self.quarantine.loaded(self.samples[places], lambda chosen: chosen)
+        rows = self._flip_index(ids) * len(self.samples) + torch.from_numpy(places)
         batch = StoredBatch(
             ids=ids,
             keys=self.reader.keys(usable),
-            stored=self.posteriors[self._flip_index(ids), torch.from_numpy(places)],
+            stored=self.posteriors.flatten(0, 1).index_select(0, rows),
             labels=None,
         )
-        return batch.pinned() if self.device.type == "cuda" else batch
+        return self._upload(batch)
 
     def _flip_index(self, ids: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
         """Index in `flips` of each position of the run: the horizontal flip is the higher bit."""
