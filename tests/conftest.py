@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ COUNT, SIZE = 48, 16
 
 # a shell's background job ignores Ctrl-C, and every process that its tests start would, too
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# code that tests compile is neither read from nor left in the user's cache
+os.environ.setdefault("LEDIFLOW_CACHE", str(Path(tempfile.gettempdir()) / f"lediflow-tests-{getuser()}"))
 torch.set_num_threads(1)  # models this small lose more to threads than they gain
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported; kernels serve CPUs where a test asks

@@ -34,6 +34,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from lediflow.caches import keep_compiled
 from lediflow.config.composition.compose import composed, conf_folder, register_schemas
 from lediflow.config.composition.literal import (
     MULTIRUN,
@@ -77,6 +78,7 @@ def run_command(
     except UserError as error:
         _refuse(str(error))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # pass exceptions on instead of printing them
+    keep_compiled()
     register_schemas()
     if any("hydra/launcher" in argument for argument in sys.argv[1:]):
         register_launchers(conf_folder() / "slurm")

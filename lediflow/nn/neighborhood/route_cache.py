@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
-from getpass import getuser
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from lediflow.caches import compile_cache
 from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.records import UNREADABLE
 
@@ -39,12 +38,8 @@ class RouteChoice:
 
 
 def default_file() -> Path:
-    """The cache file, in TORCHINDUCTOR_CACHE_DIR or PyTorch's default for it."""
-    folder = (
-        os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-        or Path(tempfile.gettempdir()) / f"torchinductor_{getuser()}"
-    )
-    return Path(folder) / "lediflow_attention_routes.json"
+    """The cache file, next to compiled code."""
+    return compile_cache() / "lediflow_attention_routes.json"
 
 
 class RouteCache:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import lediflow
+from lediflow.caches import cache_folder
 from lediflow.disk import sha256_of, whole_or_absent, write_json
 from lediflow.records import RecordError, read_record
 from lediflow.sampling.runtime.compiled import Guarded, Report
@@ -40,12 +40,6 @@ LARGEST_BATCH = 4096
 CODE = ("nn", "models", "flow/gaussians.py")  # what a network's function depends on, below lediflow/
 
 Facts = dict[str, Any]
-
-
-def default_folder() -> Path:
-    """LEDIFLOW_CACHE, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("LEDIFLOW_CACHE") or Path(base) / "lediflow") / "packages"
 
 
 @cache
@@ -170,6 +164,6 @@ def packaged_networks(
 
     def packaged(name: str, module: nn.Module) -> Guarded:
         part = KINDS[name](module, precision)
-        return Guarded(Package(name, part, precision, folder or default_folder()), part, report)
+        return Guarded(Package(name, part, precision, folder or cache_folder() / "packages"), part, report)
 
     return networks_of({name: copied.module for name, copied in copies.items()}, packaged)
