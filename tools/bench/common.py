@@ -34,12 +34,15 @@ def measure(
     fn: Callable[[], Any], *, device: torch.device | str, warmup: int = 3, seconds: float = 1.0
 ) -> float:
     """Median milliseconds per call: `warmup` calls (at least one) first, then calls for about `seconds`."""
-    device = torch.device(device)
+    return statistics.median(laps_of(fn, device=torch.device(device), warmup=warmup, seconds=seconds))
+
+
+def laps_of(fn: Callable[[], Any], *, device: torch.device, warmup: int, seconds: float) -> list[float]:
+    """Milliseconds of each call, after the `warmup` calls (at least one)."""
     for _ in range(max(warmup, 1)):
         estimate = seconds_taken(fn, device)
     calls = max(LEAST_CALLS, round(seconds / max(estimate, 1e-9)))
-    laps = cuda_laps(fn, calls, device) if device.type == "cuda" else cpu_laps(fn, calls)
-    return statistics.median(laps)
+    return cuda_laps(fn, calls, device) if device.type == "cuda" else cpu_laps(fn, calls)
 
 
 def seconds_taken(call: Callable[[], Any], device: torch.device) -> float:

@@ -62,13 +62,11 @@ def activations_dtype(precision: str) -> torch.dtype:
     return torch.float32 if precision == "float32" else torch.bfloat16
 
 
-def built(
-    subject: Subject, *, device: torch.device, precision: str, route: str, recompute: bool, mode: str | None
-) -> nn.Module:
-    """The model as it will be called; `mode` is torch.compile's, None leaves it uncompiled.
+def random_model(subject: Subject, device: torch.device, route: str) -> nn.Module:
+    """The model with weights that are always the same.
 
-    With bfloat16 weights are bfloat16, with autocast float32. All matrices are random: a new model has zeros in
-    some, and products of zeros take less power, so that a GPU would run faster than in training.
+    All matrices are random: a new model has zeros in some, and products of zeros take less power, so that a GPU would
+    run faster than with trained weights. Their deviation keeps the outputs finite.
     """
     torch.manual_seed(0)
     with device:
@@ -76,6 +74,17 @@ def built(
     for parameter in module.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    return module
+
+
+def built(
+    subject: Subject, *, device: torch.device, precision: str, route: str, recompute: bool, mode: str | None
+) -> nn.Module:
+    """The model as it will be called; `mode` is torch.compile's, None leaves it uncompiled.
+
+    With bfloat16 weights are bfloat16, with autocast float32.
+    """
+    module = random_model(subject, device, route)
     if precision == "bfloat16":
         module = module.to(torch.bfloat16)
     # the auxiliary model samples z in float32, so its matrix products are in bfloat16 only with autocast

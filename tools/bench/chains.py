@@ -1,0 +1,167 @@
+"""Chains of generation with random weights, and their parts as functions to measure.
+
+    call       pipeline(...): the chain, its preparation, and the host's wait for the images
+    chain      w -> z -> prior -> x -> y: the networks, the noise and the steps of the solvers
+    sampler    w -> z
+    decoder    z -> prior -> x, with the draw
+    flow       x -> y
+
+The flow-matching baseline has neither sampler nor decoder: its chain starts from Gaussian noise. All parts but `call`
+run as they do inside of a pipeline's chain: where a pipeline replays that as one CUDA graph, each part is a graph, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from common import wait_for
+from subjects import KINDS, random_model, subject
+from torch import Tensor
+
+from lediflow.flow.noise import SampleNoise
+from lediflow.flow.solvers import SOLVERS, solve
+from lediflow.flow.solvers.fixed import FixedStep
+from lediflow.sampling.options import SamplingConfig
+from lediflow.sampling.pipeline import LeDiFlowPipeline, Start
+from lediflow.sampling.runtime import Inputs, Runtime
+from lediflow.sampling.runtime.graphs import Recording
+
+FM, LEDIFLOW = "FM", "LeDiFlow"
+PRIORS = {LEDIFLOW: "learned", FM: "gaussian"}
+PARTS = ("call", "chain", "sampler", "decoder", "flow")
+
+
+class Evaluations(NamedTuple):
+    """A fixed-step solver, and how often it evaluates the model for an image."""
+
+    solver: str
+    nfe: int
+
+    @property
+    def steps(self) -> int:
+        return self.nfe // stages(self.solver)
+
+
+class Part(NamedTuple):
+    """A function of a chain's inputs, and the evaluations in it: the sampler's for `sampler`, else the flow's."""
+
+    name: str
+    evaluations: Evaluations | None  # None: the decoder, which is one pass
+    function: Callable[[Inputs], Any]
+
+
+def stages(solver: str) -> int:
+    """Evaluations per step of a fixed-step solver; KeyError for any other name."""
+    method = SOLVERS[solver]
+    if not isinstance(method, FixedStep):
+        raise KeyError(solver)
+    return method.tableau.stages
+
+
+def evaluations(text: str) -> Evaluations:
+    """An option such as midpoint:4."""
+    solver, _, count = text.partition(":")
+    try:
+        chosen, per_step = Evaluations(solver, int(count)), stages(solver)
+    except (KeyError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a fixed-step solver and its evaluations per image, such as midpoint:4"
+        ) from error
+    if chosen.nfe < per_step or chosen.nfe % per_step:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: {solver} takes {per_step} evaluations a step, so their number is a multiple of {per_step}"
+        )
+    return chosen
+
+
+def random_pipeline(
+    model: str, method: str, device: torch.device, route: str, overrides: list[str]
+) -> LeDiFlowPipeline:
+    """The chain of a file in conf/model with random weights, always the same, without a codec."""
+    kinds = KINDS if method == LEDIFLOW else ("velocity",)
+    subjects = {
+        kind: subject(model, kind, batch=None, prior=PRIORS[method], overrides=overrides) for kind in kinds
+    }
+    models: dict[str, Any] = {kind: random_model(each, device, route) for kind, each in subjects.items()}
+    return LeDiFlowPipeline(
+        models["velocity"],
+        models.get("auxiliary"),
+        models.get("latent_sampler"),
+        image_size=subjects["velocity"].size,
+    )
+
+
+def config_of(flow: Evaluations) -> SamplingConfig:
+    return SamplingConfig(solver=flow.solver, steps=flow.steps)
+
+
+def inputs_of(pipeline: LeDiFlowPipeline, batch: int) -> Inputs:
+    return Inputs(torch.arange(batch, device=pipeline.device), None, SampleNoise(0))
+
+
+@torch.no_grad()
+def parts_of(pipeline: LeDiFlowPipeline, flows: Sequence[Evaluations], batch: int) -> list[Part]:
+    """The parts of a chain: those with a flow once for each of `flows`, `call` for the first of them alone."""
+    config = config_of(flows[0])
+
+    def call(given: Inputs) -> None:
+        pipeline(batch, config)
+        wait_for(pipeline.device)
+
+    start = pipeline.start(inputs_of(pipeline, batch).ids, config)
+    found = [Part("call", flows[0], call)]
+    for each in flows:
+        found.append(Part("chain", each, chain_of(pipeline, config_of(each))))
+        found.append(Part("flow", each, flow_of(pipeline, start, config_of(each))))
+    if start.z is not None:
+        steps = Evaluations(config.latent_solver, config.latent_steps * stages(config.latent_solver))
+        found.append(Part("sampler", steps, lambda given: sampled(pipeline, given, config)))
+        found.append(Part("decoder", None, lambda given: pipeline.start_from(given.ids, start.z, config).x))
+    return found
+
+
+def chain_of(pipeline: LeDiFlowPipeline, config: SamplingConfig) -> Callable[[Inputs], Tensor]:
+    """The parts one after the other: the images of a pipeline before its codec."""
+
+    def chain(inputs: Inputs) -> Tensor:
+        z = sampled(pipeline, inputs, config) if pipeline.auxiliary is not None else None
+        return integrated(pipeline, pipeline.start_from(inputs.ids, z, config), config)
+
+    return chain
+
+
+def flow_of(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig) -> Callable[[Inputs], Tensor]:
+    """The flow from given starts."""
+    return lambda inputs: integrated(pipeline, start, config)
+
+
+def sampled(pipeline: LeDiFlowPipeline, inputs: Inputs, config: SamplingConfig) -> Tensor:
+    """z of each number, without the wait for the device that `pipeline.latents` ends with."""
+    velocity = pipeline.runtime.networks.latent_velocity
+    assert velocity is not None
+    w = inputs.noise.normal(inputs.ids, "latent noise", tuple(pipeline.velocity.spec.latent_shape))
+    return solve(velocity, w, solver=config.latent_solver, steps=config.latent_steps, is_checked=False).x
+
+
+def integrated(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig) -> Tensor:
+    """y of each start, without the wait for the device that `pipeline.integrate` ends with."""
+    velocity = pipeline.velocity_from(start, config)
+    return solve(velocity, start.x, solver=config.solver, steps=config.steps, is_checked=False).x
+
+
+@torch.no_grad()
+def runnable(part: Part, runtime: Runtime, inputs: Inputs) -> Callable[[], object]:
+    """The part, compiled and recorded where the runtime does so."""
+    if runtime.recordings is None or part.name == "call":
+        return lambda: part.function(inputs)
+    part.function(inputs)  # compiles what there is to compile
+    recording = Recording(part.function, inputs, runtime.recordings.pool)
+
+    def replay() -> Part:
+        recording.graph.replay()
+        return part  # held here: the graph reads tensors of its function
+
+    return replay
