@@ -12,7 +12,7 @@ from typing import Any
 
 from lediflow.disk import whole_or_absent
 from lediflow.evaluation.metrics import MAIN, Metric, Row, shown_in
-from lediflow.evaluation.plots import Line, Point
+from lediflow.evaluation.plots.points import Line, Point
 from lediflow.evaluation.session import Session
 from lediflow.flow.solvers import ignores_steps
 
@@ -264,7 +264,8 @@ def write_views(
     """Write table.md and the plots on rank 0; `baseline` and `floor` as in `table_markdown`."""
     with session.group.together(f"writing {output}"):
         if session.group.is_first:
-            from lediflow.evaluation.plots import pareto_figure, write_figure
+            from lediflow.evaluation.plots.quality import pareto_figure
+            from lediflow.evaluation.plots.style import write_figure
 
             with whole_or_absent(output / TABLE) as stream:
                 stream.write(table_markdown(rows, baseline, paths=paths, floor=floor).encode())

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "sample", "encode", "prepare", "submit", "status", "checkpoint")
+COMMANDS = ("train", "sample", "evaluate", "encode", "prepare", "submit", "status", "checkpoint")
 
 
 def test_imports_point_downwards_only():

@@ -96,7 +96,8 @@ def write_pictures(
     """Write prior.png, prior.svg and sigma.png on rank 0."""
     with session.group.together(f"writing {output}"):
         if session.group.is_first:
-            from lediflow.evaluation.plots import prior_figure, write_figure
+            from lediflow.evaluation.plots.prior import prior_figure
+            from lediflow.evaluation.plots.style import write_figure
 
             histogram, calibration, coverage = (
                 prior[key] for key in ("z_histogram", "calibration", "coverage")

@@ -1,7 +1,4 @@
-"""Figures of quality against cost: Pareto panels of `mode=metrics` and `mode=grid`, and the figure of `mode=stages`.
-
-A figure has lines (`Line`: what their points have in common) of points (`Point`: cost, distance and its interval).
-"""
+"""Figures of quality against cost: Pareto panels of `mode=metrics` and `mode=grid`, and the figure of `mode=stages`."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+from lediflow.evaluation.plots.points import Line, Point, is_beaten
 from lediflow.evaluation.plots.style import COLOURS, INK, MUTED, STYLE
 
 DASHES = ("-", "--", ":", "-.")
@@ -27,28 +25,6 @@ BELOW: dict[str, Any] = SMALL | {"xytext": (-4, -4), "ha": "right", "va": "top"}
 DECADE = 10
 STAGES_WIDTH, TEXT_COLUMNS = 7.2, 98  # inches; characters of a line below the heading
 LABEL_POINTS = 12  # height of a label with its distance from the point, in typographic points
-
-
-class Point(NamedTuple):
-    """One setting of a run's sampler."""
-
-    cost: float
-    value: float
-    low: float  # ends of the value's interval
-    high: float
-    label: str  # written next to the point
-
-
-class Line(NamedTuple):
-    """What the points of a line have in common; `solver` and `variant` may be empty."""
-
-    run: str  # chooses the colour
-    solver: str = ""  # chooses the dash
-    variant: str = ""  # chooses the marker
-
-    @property
-    def name(self) -> str:
-        return ", ".join(filter(None, self))
 
 
 class Look(NamedTuple):
@@ -216,16 +192,6 @@ def legend_below(figure: Figure) -> None:
         ncols=min(columns, len(handles)),
         frameon=False,
         fontsize=9,
-    )
-
-
-def is_beaten(point: Point, others: Sequence[Point]) -> bool:
-    """Whether another point is at least as good and as cheap, and better or cheaper (Pareto dominance)."""
-    return any(
-        other.cost <= point.cost
-        and other.value <= point.value
-        and (other.cost, other.value) != (point.cost, point.value)
-        for other in others
     )
 
 

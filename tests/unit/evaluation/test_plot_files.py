@@ -8,15 +8,10 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lediflow.evaluation.plots import (
-    COLOURS,
-    Line,
-    Point,
-    is_beaten,
-    pareto_figure,
-    prior_figure,
-    write_figure,
-)
+from lediflow.evaluation.plots.points import Line, Point, is_beaten
+from lediflow.evaluation.plots.prior import prior_figure
+from lediflow.evaluation.plots.quality import pareto_figure
+from lediflow.evaluation.plots.style import COLOURS, write_figure
 
 
 def point(cost: float, value: float) -> Point:

@@ -3,7 +3,8 @@
 import pytest
 
 from lediflow.evaluation.modes.stages.record import run_losses, stage_lines
-from lediflow.evaluation.plots import Line, Point, stages_figure
+from lediflow.evaluation.plots.points import Line, Point
+from lediflow.evaluation.plots.quality import stages_figure
 
 
 def row(z, solver, steps, nfe, mmd):

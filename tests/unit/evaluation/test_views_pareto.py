@@ -1,6 +1,6 @@
 """A grid's rows as lines of quality against cost."""
 
-from lediflow.evaluation.plots import Line, Point
+from lediflow.evaluation.plots.points import Line, Point
 from lediflow.evaluation.views import COSTS, line_of, pareto_lines, pareto_panels
 
 

@@ -314,7 +314,8 @@ def write(session: Session, output: Path, results: dict[str, Any]) -> None:
     """Write the figure, then stages.json, on rank 0."""
     with session.group.together(f"writing {output / STAGES}"):
         if session.group.is_first:
-            from lediflow.evaluation.plots import stages_figure, write_figure
+            from lediflow.evaluation.plots.quality import stages_figure
+            from lediflow.evaluation.plots.style import write_figure
 
             (output / STAGES).unlink(missing_ok=True)  # remove the old numbers before the new figure exists
             figure = stages_figure(

@@ -9,7 +9,7 @@ from typing import Any
 
 from lediflow.disk import whole_or_absent
 from lediflow.evaluation.modes.stages.verdict import Evidence, Level, Setting, Verdict
-from lediflow.evaluation.plots import Line, Point
+from lediflow.evaluation.plots.points import Line, Point
 from lediflow.evaluation.results import AGAIN
 from lediflow.flow.solvers import ignores_steps
 from lediflow.records import Record, RecordError, read_record
