@@ -3,8 +3,8 @@
     inductor    PyTorch's compiled code, and the measured attention routes
     packages    networks compiled ahead of time (sampling/runtime/packages.py)
 
-`LEDIFLOW_CACHE` names another folder than `~/.cache/lediflow`. PyTorch's own default for compiled code is below /tmp, which
-many systems empty at a restart.
+`LEDIFLOW_CACHE` names another folder than `~/.cache/lediflow`. PyTorch's own default for compiled code is below /tmp,
+which many systems empty at a restart.
 """
 
 from __future__ import annotations

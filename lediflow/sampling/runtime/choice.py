@@ -58,6 +58,13 @@ class Runtime:
     def _networks(self, models: Models) -> Networks:
         if self.name == "eager":
             return eager_networks(models, self.precision)
+        try:
+            return self._fast_networks(models)
+        except (OSError, ImportError) as error:  # PyTorch's compiler cannot be imported, e.g. its cache is read-only
+            self._report(error)
+            return eager_networks(models, self.precision)
+
+    def _fast_networks(self, models: Models) -> Networks:
         self.copies = {name: WorkingCopy(model, self.precision) for name, model in models.items()}
         # imported here, because PyTorch's compiler takes a second to import
         if self.name == "exported":

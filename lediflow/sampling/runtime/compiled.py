@@ -7,8 +7,10 @@ seconds.
 
 from __future__ import annotations
 
+import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ COMPILE_ERRORS = (
     subprocess.SubprocessError,
 )
 
+# PyTorch logs an error of its cache with a traceback, and raises it besides
+CACHE_LOG = logging.getLogger("torch._inductor.codecache")
 Report = Callable[[Exception], None]  # raises, or returns to continue eagerly
 
 
@@ -44,11 +48,22 @@ class Guarded:
     def __call__(self, *inputs: Any) -> Any:
         if self.fast is not None:
             try:
-                return self.fast(*inputs)
+                with without_tracebacks():
+                    return self.fast(*inputs)
             except COMPILE_ERRORS as error:
                 self.report(error)
                 self.fast = None
         return self.eager(*inputs)
+
+
+@contextmanager
+def without_tracebacks() -> Iterator[None]:
+    """Without warnings of PyTorch's cache, whose errors are reported when they are raised."""
+    before, CACHE_LOG.disabled = CACHE_LOG.disabled, True
+    try:
+        yield
+    finally:
+        CACHE_LOG.disabled = before
 
 
 def compiled_networks(copies: dict[str, WorkingCopy], precision: str, report: Report) -> Networks:
