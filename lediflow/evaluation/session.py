@@ -73,7 +73,8 @@ class Session:
             pipeline = self.models.pipeline(
                 run, sampler, device=str(self.device), codec_path=command.codec_path
             )
-            return pipeline.use(command.runtime, command.precision, images=command.count)
+            images = command.count * len(command.step_counts)
+            return pipeline.use(command.runtime, command.precision, images=images)
 
     def progress(self, title: str, total: int) -> tuple[Callable[[int], None], Callable[[], None]]:
         """Functions (advance by a number of images, close) of a progress bar that rank 0 shows for all ranks."""

@@ -137,6 +137,7 @@ class RowMaker:
                     "nfe": self.pipeline(1, config).nfe,
                     "ms_per_image": batch["total"],
                     "cost": cost,
+                    "runtime": self.pipeline.runtime.name,
                 }
         return group.broadcast(found)
 

@@ -19,7 +19,7 @@ from lediflow.models import (
     build_model,
 )
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
-from lediflow.sampling.runtime import packages
+from lediflow.sampling.runtime import choose_runtime, packages
 
 pytestmark = pytest.mark.slow  # compiles models
 SIZE = 8
@@ -186,6 +186,14 @@ class TestWhatCannotBeCompiled:
         assert [record.levelname for record in caplog.records if record.name.startswith("lediflow")] == [
             "WARNING"
         ]
+
+
+@pytest.mark.parametrize(
+    ("device", "images", "runtime"), [("cpu", 10**6, "eager"), ("cuda", 10**6, "compiled"), ("cuda", 64, "eager")]
+)
+def test_auto_compiles_on_gpus_for_many_images(device, images, runtime):
+    assert choose_runtime("auto", torch.device(device), images) == runtime
+    assert choose_runtime("exported", torch.device(device), images) == "exported"
 
 
 class TestPackage:
