@@ -91,6 +91,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hash_key(text: str, digits: int = 16) -> str:
+    """Key of a cache, or the part of a file's name that identifies a text: the first digits of its SHA-256.
+
+    The number of digits is part of names on disk. See `shown_hash` in text.py for hashes in messages.
+    """
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:digits]
+
+
 def clear_abandoned(folder: Path) -> None:
     """Remove the unfinished files of `whole_or_absent` whose writers are gone."""
     for path in folder.glob(f".*{PARTIAL}"):

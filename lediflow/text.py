@@ -1,4 +1,4 @@
-"""Text for people to read: durations, sizes, shapes, and tables in columns of equal width."""
+"""Text for people to read: durations, sizes, shapes, hashes, and tables in columns of equal width."""
 
 from __future__ import annotations
 
@@ -89,6 +89,11 @@ def facts_table(facts: Facts) -> str:
 def shape_text(shape: Iterable[int]) -> str:
     """A shape for a message, e.g. 64x3x3."""
     return "x".join(map(str, shape)) or "one number"
+
+
+def shown_hash(sha256: object) -> str:
+    """The first 12 digits of a hash: enough for people to tell two apart. See `hash_key` in disk.py for keys."""
+    return str(sha256)[:12]
 
 
 def indented(text: str) -> str:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lediflow.text import shown_hash
+
 
 class Latents(NamedTuple):
     """A Gaussian over latents, N(mean, exp(logvar)); a point mass at the mean if logvar is None."""
@@ -96,5 +98,5 @@ def describe_codec(codec: dict[str, Any] | None) -> str:
         return "an unknown codec's latents"
     if codec["name"] == "pixels":
         return "pixels"
-    pinned = [f"{key} {str(codec[key])[:12]}" for key in ("weights", "scaling_factor") if key in codec]
+    pinned = [f"{key} {shown_hash(codec[key])}" for key in ("weights", "scaling_factor") if key in codec]
     return f"latents of {' '.join([codec['name'], *pinned])}"

@@ -29,6 +29,7 @@ from lediflow.evaluation.results import digest, features_record
 from lediflow.evaluation.session import Session
 from lediflow.evaluation.tiles import Rows
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.text import shown_hash
 
 SPLITS = ("all", "train", "heldout")
 
@@ -178,8 +179,8 @@ def check_source(latents: ShardReader, photographs: ShardReader, path: str, phot
     made_from, found = latents.index.contents.made_from.get("images"), photographs.index.fingerprint
     if made_from != found:
         raise UserError(
-            f"data.photographs={photographs_path} ({found[:16]}) are not what the latents in {path} were made from "
-            f"({str(made_from)[:16]}); give the folder that lediflow.encode had as its source"
+            f"data.photographs={photographs_path} ({shown_hash(found)}) are not what the latents in {path} were made "
+            f"from ({shown_hash(made_from)}); give the folder that lediflow.encode had as its source"
         )
 
 

@@ -6,7 +6,6 @@ measure it again. A fingerprint is a record of all that a set of numbers depends
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ import torch
 
 import lediflow
 from lediflow.claims import claim_folder, visible_names
-from lediflow.disk import whole_or_absent
+from lediflow.disk import hash_key, whole_or_absent
 from lediflow.errors import UserError
 from lediflow.records import Record, RecordError, leaves, object_if_any, read_record
 
@@ -61,7 +60,6 @@ ROW_TYPES = {
 }
 INNERMOST, LINE_BREAK = re.compile(r"\{[^{}\[\]]*\}"), re.compile(r"\n *")
 RECORDED_PACKAGES = ("torch", "numpy", "natten", "deepspeed", "diffusers", "open_clip_torch", "webdataset")
-LETTERS = 16  # of a hash: enough to distinguish sets, few enough to read
 
 
 def birth_certificate(*, seed: int | None, command: Sequence[str] | None = None) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def read_results(path: str | Path) -> Record:
 
 def digest(record: dict[str, Any]) -> str:
     """Shortened SHA-256 of a record; independent of the order of its keys."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:LETTERS]
+    return hash_key(json.dumps(record, sort_keys=True))
 
 
 def features_record(images: dict[str, Any], extractor: dict[str, Any], count: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ does not count.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import Quarantine, StoredBatch, load_samples, ready
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.order import samples_of, spread_over
+from lediflow.disk import hash_key
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
@@ -114,7 +114,7 @@ class Validation:
     def fingerprint(self) -> str:
         """A hash of the samples' keys."""
         keys = self.reader.keys(self.samples)
-        return hashlib.sha256("\n".join(keys).encode(errors="surrogateescape")).hexdigest()[:16]
+        return hash_key("\n".join(keys))
 
     def _passes(self, engine: Engine, stage: Stage) -> Iterator[tuple[Samples, StageLoss]]:
         """This rank's batches: places in `samples` (empty where other ranks have more batches) and the stage's loss."""

@@ -11,6 +11,7 @@ from lediflow.disk import (
     ABANDONED_SECONDS,
     PARTIAL,
     clear_abandoned,
+    hash_key,
     replace_text,
     replacing,
     sha256_of,
@@ -78,6 +79,12 @@ def test_equal_content_gives_equal_json_and_hash(tmp_path):
     write_json(tmp_path / "a", {"x": 1, "y": [2.5]})
     write_json(tmp_path / "b", {"y": [2.5], "x": 1})
     assert sha256_of(tmp_path / "a") == sha256_of(tmp_path / "b")
+
+
+def test_the_key_of_a_text_is_the_beginning_of_its_sha256():
+    assert hash_key("abc") == "ba7816bf8f01cfea"  # FIPS 180-4, example of one block
+    assert hash_key("abc", digits=10) == "ba7816bf8f"
+    assert hash_key("caf\udce9")  # a path whose bytes are not UTF-8
 
 
 def test_unfinished_files_of_dead_writers_are_removed(tmp_path):

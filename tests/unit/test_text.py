@@ -2,7 +2,7 @@
 
 import pytest
 
-from lediflow.text import PLANNED, aligned_row, aligned_table, duration, facts_table, number_table
+from lediflow.text import PLANNED, aligned_row, aligned_table, duration, facts_table, number_table, shown_hash
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,11 @@ def test_durations_are_readable(seconds, said):
 )  # fmt: skip
 def test_planned_durations_use_days_from_one_day_on(seconds, said):
     assert duration(seconds, PLANNED) == said
+
+
+def test_people_see_twelve_digits_of_a_hash_and_the_word_for_a_missing_one():
+    assert shown_hash("ba7816bf8f01cfea414140de") == "ba7816bf8f01"
+    assert shown_hash(None) == "None"
 
 
 def test_numbers_are_right_aligned_and_words_left_aligned():

@@ -33,6 +33,7 @@ from lediflow.cluster.running.attempt import find_attempt
 from lediflow.cluster.running.task import redirect_output
 from lediflow.cluster.slurm import SlurmError, message_of, option_to_change
 from lediflow.errors import UserError
+from lediflow.text import shown_hash
 
 LARGEST_SHARE = 0.1  # of the time limit: the warning comes no earlier than this before the end
 CODE_FOLDERS = ("lediflow", "conf")  # the package, and in a checkout the YAML files next to it
@@ -191,7 +192,7 @@ def content_hash(files: dict[Path, bytes]) -> str:
     digest = hashlib.sha256()
     for path, content in files.items():
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:12]
+    return shown_hash(digest.hexdigest())
 
 
 def _move(partial: Path, target: Path) -> None:

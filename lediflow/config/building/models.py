@@ -30,7 +30,7 @@ from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.stages.protocol import Stage
-from lediflow.text import shape_text
+from lediflow.text import shape_text, shown_hash
 
 log = logging.getLogger(__name__)
 
@@ -202,9 +202,9 @@ def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader
     if data.get("fingerprint") != reader.index.fingerprint and not command.other_data:
         raise UserError(
             f"parent={parent.path} was trained on other data, {data.get('path')} (fingerprint "
-            f"{str(data.get('fingerprint'))[:12]}), than data.path={command.data.path} "
-            f"({reader.index.fingerprint[:12]}): its prior may not fit. Train a parent on this data (stage=auxiliary), "
-            "or set other_data=true"
+            f"{shown_hash(data.get('fingerprint'))}), than data.path={command.data.path} "
+            f"({shown_hash(reader.index.fingerprint)}): its prior may not fit. Train a parent on this data "
+            "(stage=auxiliary), or set other_data=true"
         )
 
 

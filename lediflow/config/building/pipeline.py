@@ -26,6 +26,7 @@ from lediflow.records import RecordError, changes
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.stages import place_of, stages_in
+from lediflow.text import shown_hash
 from lediflow.training.prior_width import recorded_width
 
 NAMED = 4  # how many places an error message lists
@@ -77,8 +78,9 @@ def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, samp
     ours, theirs = flow["parent"], sampler.get("parent") or {}
     if ours["sha256"] != theirs.get("sha256"):
         raise UserError(
-            f"run={run} was trained on the auxiliary model {ours['path']} ({ours['sha256'][:12]}), "
-            f"sampler={sampler_run} on {theirs.get('path')} ({str(theirs.get('sha256'))[:12]}); use runs of one parent"
+            f"run={run} was trained on the auxiliary model {ours['path']} ({shown_hash(ours['sha256'])}), "
+            f"sampler={sampler_run} on {theirs.get('path')} ({shown_hash(theirs.get('sha256'))}); use runs of one "
+            "parent"
         )
     return find_parent({Path(run): ours, Path(sampler_run): theirs}, ours["sha256"]).export
 
@@ -153,12 +155,12 @@ def not_found(
     """The error message: what was searched for, where, what was found there, and what to do."""
     run, record = next(iter(runs.items()))
     name = Path(record["path"]).name
-    reasons = [f"{place} has other weights ({weights[:12]})" for place, weights in found.items()]
+    reasons = [f"{place} has other weights ({shown_hash(weights)})" for place, weights in found.items()]
     reasons += [f"there is no exported run in {place}" for place in places if place not in found]
     more = f"; {len(reasons) - NAMED} more places" if len(reasons) > NAMED else ""
     sibling = absolute(run).parent / name
     return (
-        f"run={run} was trained on the auxiliary model {record['path']} (weights {sha256[:12]}), which was not "
+        f"run={run} was trained on the auxiliary model {record['path']} (weights {shown_hash(sha256)}), which was not "
         f"found: {'; '.join(reasons[:NAMED])}{more}. Put the run folder with these weights, or a symbolic link to it, "
         f"at {sibling}; if they are lost, train {run} again"
     )

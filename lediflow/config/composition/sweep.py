@@ -8,7 +8,6 @@ of the override then keeps names distinct. Folders of earlier releases, `...,tra
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lediflow.config.composition.literal import without_references
+from lediflow.disk import hash_key
 
 # keys whose values are in the name of the default folder
 NAMED = ("name", "stage", "seed", "prior", "experiment")
@@ -31,6 +31,7 @@ INPUTS = ("data.path", "parent")  # in the name only if they are swept
 HARMLESS = ("paths", "engine", "tracking", "hydra", "dry_run", "dry_run_ranks", "nodes")
 JOINT = "__"
 LONGEST = 120  # of a suffix, in characters
+HASH_DIGITS = 10
 EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"  # Hydra's list of keys that are not part of a folder's name
 
 
@@ -102,7 +103,7 @@ def affects_result(override: str) -> bool:
 def suffix(overrides: Iterable[str]) -> str:
     """The suffix of a folder's name for these overrides, independent of their order; "" if there are none."""
     text = "".join(f"{JOINT}{part}" for part in sorted(map(part_of, overrides)))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 12]}{JOINT}{short_hash(text)}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 12]}{JOINT}{hash_key(text, HASH_DIGITS)}"
 
 
 def part_of(override: str) -> str:
@@ -110,18 +111,15 @@ def part_of(override: str) -> str:
     key, value = key_of(override).replace("/", "."), value_of(override)
     written = re.sub(r"[^A-Za-z0-9.-]+|_+", "_", value).strip("_")
     is_whole = written == value and len(value) < LONGEST // 2
-    return f"{key}-{value}" if is_whole else f"{key}-{written[: LONGEST // 2]}_{short_hash(f'{key}={value}')}"
+    if is_whole:
+        return f"{key}-{value}"
+    return f"{key}-{written[: LONGEST // 2]}_{hash_key(f'{key}={value}', HASH_DIGITS)}"
 
 
 def value_of(override: str) -> str:
     """The value without Hydra's quotes."""
     value = OverridesParser.create().parse_override(override)._value
     return value.text if isinstance(value, QuotedString) else override.partition("=")[2]
-
-
-def short_hash(text: str) -> str:
-    """The first 10 hexadecimal digits of the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def older_suffixes(overrides: Sequence[str]) -> list[str]:

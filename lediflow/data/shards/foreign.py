@@ -33,7 +33,7 @@ from lediflow.data.sources.names import (
     plain,
 )
 from lediflow.data.storage.folders import is_remote
-from lediflow.disk import write_json
+from lediflow.disk import hash_key, write_json
 from lediflow.errors import UserError
 from lediflow.records import UNREADABLE, read_record
 from lediflow.text import shape_text
@@ -78,7 +78,7 @@ def index_home(root: Path) -> Path:
     """The folder of a set's index: its own, or one in the user's cache if its own is read-only."""
     if not root.is_dir():
         return root
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    name = hash_key(str(root.resolve()))
     cached = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lediflow", "indexes", name)
     for home in (root, cached):
         if (home / INDEX_NAME).exists() and not _has_changed(root, home):

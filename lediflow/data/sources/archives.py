@@ -15,7 +15,6 @@ run finds and keeps it. Memory holds one chunk of the archive. CompressedTar is 
 
 import bz2
 import gzip
-import hashlib
 import lzma
 import math
 import os
@@ -33,7 +32,7 @@ from typing import Any, BinaryIO, NamedTuple
 from lediflow.data.sources.labels import labelled, refusals_named
 from lediflow.data.sources.protocol import DirectSource, Entry, Identity, Opened, SourceError, file_identity
 from lediflow.data.workers import Progress
-from lediflow.disk import whole_or_absent
+from lediflow.disk import hash_key, whole_or_absent
 
 TAR_CHUNK_BYTES = 2**20
 ZIP_CHUNK_BYTES = 2**16
@@ -251,7 +250,7 @@ def _target_name(number: int, archive: PackedArchive) -> str:
     """A name that changes when the archive is replaced."""
     status = archive.path.stat()
     state = f"{archive.path.name} {status.st_size} {status.st_mtime_ns}"
-    return f"unpacked-{number:05d}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.tar"
+    return f"unpacked-{number:05d}-{hash_key(state)}.tar"
 
 
 def _report(progress: Progress | None, done: float, total: float) -> None:

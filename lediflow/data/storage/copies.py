@@ -12,7 +12,6 @@ stays readable there.
 """
 
 import fcntl
-import hashlib
 import os
 import threading
 import time
@@ -23,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lediflow.data.storage.folders import LocalFolder, Read, ShortReadError, Storage
-from lediflow.disk import PARTIAL, process_exists, replacing
+from lediflow.disk import PARTIAL, hash_key, process_exists, replacing
 from lediflow.errors import UserError, disk_errors_explained
 
 # (name of a shard, path of its fresh copy); raises OSError to refuse the copy
@@ -125,7 +124,7 @@ class CachedShards:
     ):
         self.source, self.sizes, self.limit_bytes, self.check = source, sizes, limit_bytes, check
         self.folder = folder / OWN_FOLDER
-        self.copies = self.folder / hashlib.sha256(f"{source.where}\n{identity}".encode()).hexdigest()[:16]
+        self.copies = self.folder / hash_key(f"{source.where}\n{identity}")
         largest = max(sizes.values(), default=0)
         if largest > limit_bytes:
             raise UserError(

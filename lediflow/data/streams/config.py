@@ -14,6 +14,7 @@ from lediflow.data.streams.order import samples_of
 from lediflow.errors import UserError
 from lediflow.ranges import bounded
 from lediflow.records import changes
+from lediflow.text import shown_hash
 
 
 @dataclass(kw_only=True)
@@ -106,7 +107,8 @@ def check_data(before: str, index: ShardIndex) -> None:
     if before != index.fingerprint:
         raise UserError(
             f"the run was trained on other data than data.path={index.root} "
-            f"(index {before[:12]} then, {index.fingerprint[:12]} now); give the old data or start another run"
+            f"(index {shown_hash(before)} then, {shown_hash(index.fingerprint)} now); give the old data or start "
+            "another run"
         )
 
 

@@ -14,7 +14,7 @@ from lediflow.evaluation.features.clip import is_torchscript
 from lediflow.evaluation.features.inputs import check_square, resize, rgb_pixels, standardise, weights_record
 
 NAME = "torchscript"
-LETTERS = 8  # of the file's hash, in the name
+DIGITS = 8  # of the file's hash, in the name
 
 
 class TorchScriptFeatures:
@@ -33,7 +33,7 @@ class TorchScriptFeatures:
         self.device, self.size = torch.device(device), size
         self.mean, self.std = tuple(mean), tuple(std)
         self.network = torch.jit.load(weights, map_location=self.device).eval()
-        self.name = f"{NAME}:{weights.stem}-{sha256_of(weights)[:LETTERS]}"
+        self.name = f"{NAME}:{weights.stem}-{sha256_of(weights)[:DIGITS]}"
         self.dim = self(torch.zeros(1, 3, size, size)).shape[1]
         how = f"bicubic {size}, antialiased; mean {self.mean}, std {self.std}"
         self.record = weights_record(self.name, weights, how, self.dim)

@@ -46,6 +46,7 @@ from lediflow.evaluation.session import Session
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.stages import place_of
+from lediflow.text import shown_hash
 
 FIGURE = "stages"
 SOLVERS = ("midpoint",)  # the default of grid.solvers
@@ -164,8 +165,9 @@ def check_trained_on(chain: Chain, reader: ShardReader, path: str) -> None:
         if data["fingerprint"] != reader.index.fingerprint:
             raise UserError(
                 f"{name} {folder.root} was trained on other data than data.path={path} (index "
-                f"{data['fingerprint'][:12]} and {reader.index.fingerprint[:12]}), so none of these images is known "
-                "to be of its training or held out; give the shards of its training, or train all stages on these"
+                f"{shown_hash(data['fingerprint'])} and {shown_hash(reader.index.fingerprint)}), so none of these "
+                "images is known to be of its training or held out; give the shards of its training, or train all "
+                "stages on these"
             )
         if data["held_out_fraction"] != fraction:
             raise UserError(
