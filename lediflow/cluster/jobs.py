@@ -20,6 +20,7 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,10 +34,12 @@ from lediflow.records import UNREADABLE, RecordError, checked_types, read_datacl
 
 AGAIN = "remove the folder and submit again"
 
+AttemptLine = dict[str, Any]  # one valid line of attempts.jsonl
+
 JOBS = "jobs"  # subfolder of RUNS
 CODE = ".code"  # subfolder of JOBS with the copies of the code
 
-# Lines of attempts.jsonl: types of the values that are read, and defaults of those that may be missing.
+# Types of the values that are read from a line of attempts.jsonl, and defaults of those that may be missing.
 ATTEMPT_TYPES = {"event": str, "job": str, "restart": int, "gpus": int, "decision": str, "reason": str}
 ATTEMPT_DEFAULTS: dict[str, Any] = {"restart": 0, "array_task": None, "gpus": 0, "reason": ""}
 
@@ -160,16 +163,35 @@ class JobFolder:
         with self.attempts_file.open("ab", buffering=0) as file:
             file.write(line.encode())
 
-    def attempts(self) -> list[dict[str, Any]]:
-        """All valid lines of attempts.jsonl, oldest first; damaged lines are skipped."""
+    def attempts(self, job: str | None = None) -> list[AttemptLine]:
+        """All valid lines of attempts.jsonl, oldest first; damaged lines are skipped.
+
+        With `job`, only those under this SLURM id: of one submission, and in an array (1234_5) of one task.
+        """
         try:
             lines = self.attempts_file.read_text(errors="replace").splitlines()
         except OSError:
             return []
-        return [entry for line in lines if (entry := _parsed(line))]
+        entries = [entry for line in lines if (entry := _parsed(line))]
+        return [entry for entry in entries if job is None or entry["job"] == job]
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def newest_attempt(lines: Sequence[AttemptLine]) -> list[AttemptLine]:
+    """The lines of the newest attempt among those under one SLURM id.
+
+    A superseded attempt may still write its end record later; it is left out.
+    """
+    newest = max((line["restart"] for line in lines), default=0)
+    return [line for line in lines if line["restart"] == newest]
+
+
+def newest_end(lines: Sequence[AttemptLine]) -> AttemptLine | None:
+    """End record of the newest attempt among the lines under one SLURM id; None while it has none."""
+    ends = [line for line in newest_attempt(lines) if line["event"] == "end"]
+    return ends[-1] if ends else None
+
+
+def _parsed(line: str) -> AttemptLine | None:
     try:
         entry = typed(dict[str, Any], json.loads(line), "line")
         checked_types(entry, ATTEMPT_TYPES, "")

@@ -87,13 +87,9 @@ class Supervisor:
             cause,
             self.config,
             restarts=self.attempt.restart,
-            crashes=crashes_in_a_row(self.own_attempts(), newest_checkpoint(self.record)),
+            crashes=crashes_in_a_row(self.folder.attempts(self.attempt.job), newest_checkpoint(self.record)),
             is_terminated=self.is_terminated,
         )
-
-    def own_attempts(self) -> list[dict[str, Any]]:
-        """Entries of the attempt log under this SLURM id: of this submission and this task of an array."""
-        return [entry for entry in self.folder.attempts() if entry["job"] == self.attempt.job]
 
     def is_superseded(self) -> bool:
         """Whether SLURM has requeued the job while this attempt went on without its knowledge."""

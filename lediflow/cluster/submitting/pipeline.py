@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lediflow.cluster import slurm
-from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_folder
+from lediflow.cluster.jobs import AttemptLine, JobRecord, SlurmConfig, job_folder, newest_attempt
 from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.slurm import NEVER, Queued
 from lediflow.cluster.submitting.submission import copy_code, submit
@@ -51,7 +50,7 @@ class Past:
     """What is known of earlier submissions under the same name."""
 
     record: JobRecord | None = None  # of the last submission
-    attempts: Sequence[Mapping[str, Any]] = ()  # lines of attempts.jsonl
+    attempts: Sequence[AttemptLine] = ()  # lines of attempts.jsonl
     queued: Sequence[Queued] = ()  # tasks of the last submission that are in the queue
     has_output: bool = False
 
@@ -63,19 +62,13 @@ class Past:
     def is_waiting(self) -> bool:
         return all(entry.state == PENDING for entry in self.queued)
 
-    def last_entries(self) -> dict[int | None, Mapping[str, Any]]:
-        """Last line of the newest attempt in the last submission, by task of the array.
-
-        A superseded attempt may still write its end record later; it is ignored.
-        """
-        job, found = self.record.job_id if self.record else None, dict[int | None, Mapping[str, Any]]()
+    def last_entries(self) -> dict[int | None, AttemptLine]:
+        """Last line of the newest attempt in the last submission, by task of the array."""
+        job, tasks = self.record.job_id if self.record else None, dict[int | None, list[AttemptLine]]()
         for line in self.attempts:
-            if job is None or job not in (line["job"], str(line["job"]).partition("_")[0]):
-                continue
-            task = line.get("array_task")
-            if line.get("restart", 0) >= found.get(task, line).get("restart", 0):
-                found[task] = line
-        return found
+            if job is not None and job in (line["job"], line["job"].partition("_")[0]):
+                tasks.setdefault(line["array_task"], []).append(line)
+        return {task: newest_attempt(lines)[-1] for task, lines in tasks.items()}
 
     def outcomes(self) -> list[str]:
         """Outcome of each task of the last submission."""

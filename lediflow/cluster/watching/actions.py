@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 
 from lediflow.cluster import slurm
-from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig
+from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig, newest_end
 from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.slurm import Queued
 from lediflow.cluster.submitting.submission import submit_again
@@ -109,21 +109,21 @@ def await_end(
         if all(entry.is_waiting for entry in entries):
             slurm.cancel(entries[0].job.partition("_[")[0])
             stop.unlink(missing_ok=True)  # else the next attempt would stop at once
-            return f"{folder.name} was requeued meanwhile, and is cancelled now; {last_end(folder)}"
+            return f"{folder.name} was requeued meanwhile, and is cancelled now; {how_it_ended(folder)}"
         pause()
     stop.unlink(missing_ok=True)
-    last = folder.attempts()[-1]
-    if last.get("decision") == Outcome.STOPPED:
-        return f"{folder.name} is saved, {last['images'] or 0:,} images seen, and has stopped"
-    return f"{folder.name} has ended; {last_end(folder)}"
+    end = newest_end(folder.attempts(folder.read().job_id))
+    if end and end["decision"] == Outcome.STOPPED:
+        return f"{folder.name} is saved, {end['images'] or 0:,} images seen, and has stopped"
+    return f"{folder.name} has ended; {how_it_ended(folder)}"
 
 
-def last_end(folder: JobFolder) -> str:
-    """How the last attempt ended, and what is saved."""
-    ends = [entry for entry in folder.attempts() if entry["event"] == "end"]
-    if not ends:
+def how_it_ended(folder: JobFolder) -> str:
+    """How the newest attempt ended, and what is saved."""
+    end = newest_end(folder.attempts(folder.read().job_id))
+    if end is None:
         return "its attempt ended without a record"
-    return f"{ends[-1]['reason']}; its newest checkpoint has seen {ends[-1]['images'] or 0:,} images"
+    return f"{end['reason']}; its newest checkpoint has seen {end['images'] or 0:,} images"
 
 
 # --- resume

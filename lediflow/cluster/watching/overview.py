@@ -178,7 +178,7 @@ class Overview:
     def _evidence(self, folder: JobFolder, record: JobRecord, job: str | None, facts: RunFacts) -> Evidence:
         return Evidence(
             record=record,
-            attempts=[entry for entry in folder.attempts() if entry["job"] == job],
+            attempts=folder.attempts(job) if job else [],
             before=self._before(record),
             queued=self.slurm.queued(job),
             accounts=self.slurm.accounted(job),

@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from lediflow.cluster.jobs import JobRecord
+from lediflow.cluster.jobs import AttemptLine, JobRecord, newest_end
 from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.slurm import DEPENDENCY, NEVER, Accounted, Queued, reason_code, why_pending
 from lediflow.cluster.watching.goodput import moment
@@ -77,7 +76,7 @@ class Evidence:
     """What is known of one job, or of one task of an array."""
 
     record: JobRecord
-    attempts: Sequence[dict[str, Any]] = ()  # lines of the attempt log under the current SLURM id
+    attempts: Sequence[AttemptLine] = ()  # lines of the attempt log under the current SLURM id
     before: Sequence[str] = ()  # direct and indirect dependencies, direct ones first
     queued: Queued | None = None
     accounts: Sequence[Accounted] = ()  # attempts under the current SLURM id, oldest first
@@ -86,14 +85,9 @@ class Evidence:
     now: float = field(default_factory=time.time)
 
     @property
-    def last_end(self) -> dict[str, Any] | None:
-        """End record of the newest attempt, if there is one.
-
-        A superseded attempt may still write its end record later; it is ignored.
-        """
-        newest = max((entry["restart"] for entry in self.attempts), default=0)
-        ends = [entry for entry in self.attempts if entry["event"] == "end" and entry["restart"] == newest]
-        return ends[-1] if ends else None
+    def last_end(self) -> AttemptLine | None:
+        """End record of the newest attempt, if there is one."""
+        return newest_end(self.attempts)
 
     @property
     def account(self) -> Accounted | None:
@@ -235,7 +229,7 @@ def why_lost(found: Evidence) -> str:
     return (found.last_end or {}).get("reason") or WORDS.get(account.state if account else "", "it was lost")
 
 
-def final_state(end: dict[str, Any]) -> State:
+def final_state(end: AttemptLine) -> State:
     """State of a job whose supervisor decided that it has failed or was stopped."""
     advice = "" if "resume" in end["reason"] else RESUME
     return State(FINAL[end["decision"]], joined(f"{end['decision']}: {end['reason']}", advice))

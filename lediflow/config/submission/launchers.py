@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lediflow.cluster import slurm
-from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig, job_folder, now
+from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig, job_folder, newest_end, now
 from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.submitting.submission import copy_code, queue_by_submitit, refuse_if_queued, submit
 from lediflow.config.composition.sweep import config_keys, without_excluded
@@ -118,12 +118,12 @@ def wait_for(ids: Sequence[str]) -> None:
 
 def fault_of(folder: JobFolder, job: str) -> str | None:
     """Why a job that left the queue has not done its work; None if it has."""
-    ends = [entry for entry in folder.attempts() if entry["event"] == "end" and entry["job"] == job]
-    if not ends:
+    end = newest_end(folder.attempts(job))
+    if end is None:
         return f"{folder.name}: job {job} ended without a record; see {folder.log} and `sacct --jobs {job}`"
-    if ends[-1]["decision"] == Outcome.DONE:
+    if end["decision"] == Outcome.DONE:
         return None
-    return f"{folder.name}: job {job} {ends[-1]['decision']}: {ends[-1]['reason']}"
+    return f"{folder.name}: job {job} {end['decision']}: {end['reason']}"
 
 
 def register_launchers(presets: Path) -> None:

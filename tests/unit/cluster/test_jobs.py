@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lediflow.cluster.jobs import JobFolder, JobRecord
+from lediflow.cluster.jobs import JobFolder, JobRecord, newest_attempt, newest_end
 from lediflow.errors import UserError
 
 
@@ -59,6 +59,21 @@ def test_a_damaged_line_of_the_attempt_log_is_skipped(line, tmp_path):
         file.write(line + "\n")
     (note,) = job.attempts()
     assert (note["job"], note["restart"], note["gpus"]) == ("7", 1, 4)
+
+
+def test_the_newest_end_is_that_of_the_newest_attempt_under_an_id(tmp_path):
+    job = JobFolder(tmp_path)
+    job.note("end", job="6", restart=5, decision="done")  # an earlier submission
+    assert newest_end(job.attempts("7")) is None
+    job.note("start", job="7", restart=0)
+    job.note("start", job="7", restart=1)
+    job.note("end", job="7", restart=0, decision="terminated")  # superseded
+    assert newest_end(job.attempts("7")) is None
+    job.note("end", job="7", restart=1, decision="failed")
+    job.note("end", job="7", restart=0, decision="terminated")
+    assert newest_end(job.attempts("7"))["decision"] == "failed"
+    assert [line["event"] for line in newest_attempt(job.attempts("7"))] == ["start", "end"]
+    assert len(job.attempts()) == 6
 
 
 # --- a folder of runs that was moved

@@ -88,7 +88,7 @@ def test_a_failed_job_is_submitted_again_with_its_dependents_and_nothing_else():
         ([end("stopped")], "stopped: because"),
         ([end("terminated")], "terminated: because"),
         (
-            [end("requeue"), {"event": "start", "job": "1", "array_task": None}],
+            [end("requeue"), {"event": "start", "job": "1", "array_task": None, "restart": 0}],
             "lost: it ended without a record",
         ),
         ([end("failed", job="0")], ""),  # of the submission before; the last one was never started
