@@ -32,8 +32,7 @@ from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
 from lediflow.stages.draws import draw_latents, dropout_keys
-from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
-from lediflow.stages.widening import AUTO, given_width
+from lediflow.stages.protocol import AUTO, Command, LossCurve, StageKind, StageLoss, given_width, stage_loss
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,7 @@
 
 A stage declares itself as one `StageKind`, entered in the table `lediflow.stages.STAGES`. Configuration, `--dry-run`,
 throughput, evaluation and report read the declaration; none of them looks at the name of a stage or at the class of its
-options. A declaration may require options: `widens_prior` those of lediflow/stages/widening.py, `can_encode_once` the
+options. A declaration may require options: `widens_prior` those of `WideningOptions`, `can_encode_once` the
 option `encode_once`, and `warmup` the option that it names.
 """
 
@@ -16,12 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lediflow.data.streams.batch import Batch
+from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import Spec
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.stages.bins import Binned
+
+AUTO = "auto"  # of prior_widening and prior_scale: measure the width on the prior and the data when the run begins
+AUTO_SCALE = 3.0  # the value of prior_scale=auto if prior_widening=auto
 
 
 class StageLoss(NamedTuple):
@@ -87,6 +91,41 @@ class Command(Protocol):
     def prior(self) -> str: ...  # learned | gaussian
     @property
     def model(self) -> ModelOptions: ...
+
+
+class WideningOptions(Protocol):
+    """s and k of the widened prior N(mu, (k sigma)^2 + s^2), each `auto` or a number."""
+
+    @property
+    def prior_widening(self) -> int | float | str: ...
+    @property
+    def prior_scale(self) -> int | float | str: ...
+
+
+def scale_of(options: WideningOptions) -> float:
+    """k in N(mu, (k sigma)^2 + s^2); `auto` is 1 if s is a number: prior_widening=s gives N(mu, sigma^2 + s^2)."""
+    if options.prior_scale != AUTO:
+        return float(options.prior_scale)
+    return AUTO_SCALE if options.prior_widening == AUTO else 1.0
+
+
+def given_width(options: WideningOptions) -> Width | None:
+    """The width given by the options; None for `auto`, which is measured at the start of the run."""
+    if options.prior_widening == AUTO:
+        return None
+    return Width(scale_of(options), float(options.prior_widening))
+
+
+def check_unwidened(options: WideningOptions) -> None:
+    """Reject a width of the learned prior where there is none."""
+    widening, scale = options.prior_widening, options.prior_scale
+    if widening in (0, AUTO) and scale in (1, AUTO):
+        return
+    asked = f"stage.prior_scale={scale}" if widening in (0, AUTO) else f"stage.prior_widening={widening}"
+    raise UserError(
+        f"{asked} widens the learned prior, and prior=gaussian has none; leave "
+        f"stage.prior_widening at 0 or {AUTO}, which is 0 there, and stage.prior_scale at 1 or {AUTO}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

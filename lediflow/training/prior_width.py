@@ -26,7 +26,7 @@ from lediflow.flow.widening import Spread, Width, log_spreads, typical_spread
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.stages import place_of
 from lediflow.stages.draws import draw_latents
-from lediflow.stages.widening import AUTO
+from lediflow.stages.protocol import AUTO
 from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED, inference
 
 WIDTH, SCALE = "prior_widening", "prior_scale"  # options of stage=flow, and keys in an export

@@ -15,7 +15,7 @@ from lediflow.engine.checkpoints.averages import HISTORY
 from lediflow.engine.ema import refuse_new_widths
 from lediflow.errors import UserError
 from lediflow.records import leaves
-from lediflow.stages.widening import AUTO
+from lediflow.stages.protocol import AUTO
 from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.state import Training
 

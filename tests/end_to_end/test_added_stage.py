@@ -28,8 +28,7 @@ from lediflow.stages.bins import by_time
 from lediflow.stages.draws import draw_latents
 from lediflow.stages.flow import velocity_spec
 from lediflow.stages.latent_sampler import LatentSamplerStage
-from lediflow.stages.protocol import LossWarmup, stage_loss
-from lediflow.stages.widening import AUTO, given_width
+from lediflow.stages.protocol import AUTO, LossWarmup, given_width, stage_loss
 
 
 @dataclass(kw_only=True)

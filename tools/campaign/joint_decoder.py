@@ -66,7 +66,7 @@ from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.stages.draws import draw_latents
 from lediflow.stages.flow import FlowStage
-from lediflow.stages.widening import AUTO, scale_of
+from lediflow.stages.protocol import AUTO, scale_of
 from lediflow.training.clock import Clock, learning_rate_factor
 from lediflow.training.prior_width import IMAGES
 from lediflow.training.validation import NOISE_SEED, inference

@@ -24,7 +24,7 @@ from lediflow.models.export import CONFIG
 from lediflow.records import object_if_any, read_dataclass, read_json
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
-from lediflow.stages.widening import AUTO, given_width, scale_of
+from lediflow.stages.protocol import AUTO, given_width, scale_of
 from lediflow.training.prior_width import (
     ABOUT,
     GIVEN,

@@ -20,7 +20,7 @@ from lediflow.models.specs import latent_shape
 from lediflow.nn.specs import check_grid
 from lediflow.ranges import OutOfRangeError, check_ranges
 from lediflow.stages import STAGES, stage_kind
-from lediflow.stages.widening import check_unwidened
+from lediflow.stages.protocol import check_unwidened
 from lediflow.training.exporting import BEST
 
 

@@ -21,7 +21,7 @@ from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
 from lediflow.stages import stage_kind
-from lediflow.stages.widening import AUTO, scale_of
+from lediflow.stages.protocol import AUTO, scale_of
 from lediflow.text import Facts
 from lediflow.training.throughput import parent_flops
 
