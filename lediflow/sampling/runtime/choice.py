@@ -20,7 +20,9 @@ from lediflow.sampling.runtime.networks import Networks, eager_networks
 
 log = logging.getLogger(__name__)
 
-PAYS_FROM_IMAGES = 50_000  # a minute or two of compiling, against about a millisecond an image in large batches
+PAYS_FROM_IMAGES = (
+    50_000  # a minute or two of compiling, against about a millisecond an image in large batches
+)
 Models = dict[str, nn.Module]
 Result = TypeVar("Result")
 
@@ -60,7 +62,10 @@ class Runtime:
             return eager_networks(models, self.precision)
         try:
             return self._fast_networks(models)
-        except (OSError, ImportError) as error:  # PyTorch's compiler cannot be imported, e.g. its cache is read-only
+        except (
+            OSError,
+            ImportError,
+        ) as error:  # PyTorch's compiler cannot be imported, e.g. its cache is read-only
             self._report(error)
             return eager_networks(models, self.precision)
 

@@ -189,7 +189,8 @@ class TestWhatCannotBeCompiled:
 
 
 @pytest.mark.parametrize(
-    ("device", "images", "runtime"), [("cpu", 10**6, "eager"), ("cuda", 10**6, "compiled"), ("cuda", 64, "eager")]
+    ("device", "images", "runtime"),
+    [("cpu", 10**6, "eager"), ("cuda", 10**6, "compiled"), ("cuda", 64, "eager")],
 )
 def test_auto_compiles_on_gpus_for_many_images(device, images, runtime):
     assert choose_runtime("auto", torch.device(device), images) == runtime
