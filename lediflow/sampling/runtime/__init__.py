@@ -1,15 +1,16 @@
 """How the networks of a chain are run: eagerly, by torch.compile, or as packages that were compiled before.
 
     networks   what a chain calls: three functions of tensors, and their eager form
-    compiled   torch.compile of each, computing with copies of the weights
+    copies     copies of the weights, for compiled networks to compute with
+    compiled   torch.compile of each
     packages   the same, compiled ahead of time by AOTInductor and kept in files
     graphs     CUDA graphs of a whole chain, from the numbers of the images to the images
-    choice     which of them is used where
+    runtime    one of them, prepared for a pipeline; which of them `auto` takes
 
 Whichever runs, an image is the same up to the rounding of sums, because noise and solver steps are shared.
 """
 
-from lediflow.sampling.runtime.choice import Runtime, choose_precision, choose_runtime
 from lediflow.sampling.runtime.graphs import Inputs
+from lediflow.sampling.runtime.runtime import Runtime, choose_precision, choose_runtime
 
 __all__ = ["Inputs", "Runtime", "choose_precision", "choose_runtime"]

@@ -1,4 +1,4 @@
-"""Which runtime and which precision are used where, and the runtime of a pipeline."""
+"""The runtime of a pipeline, and what `auto` means for runtime and precision."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from lediflow.sampling.runtime.networks import Networks, eager_networks
 
 log = logging.getLogger(__name__)
 
-PAYS_FROM_IMAGES = (
-    50_000  # a minute or two of compiling, against about a millisecond an image in large batches
-)
+# compiling takes a minute or two, and saves about a millisecond an image in large batches
+PAYS_FROM_IMAGES = 50_000
 Models = dict[str, nn.Module]
 Result = TypeVar("Result")
 
