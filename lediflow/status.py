@@ -20,7 +20,7 @@ from pathlib import Path
 from lediflow.cluster.slurm import SlurmError
 from lediflow.cluster.watching import logs
 from lediflow.cluster.watching.actions import await_leaving, cancel, lookup, resume, save_and_cancel
-from lediflow.cluster.watching.overview import Overview, Row, as_json, overview_table
+from lediflow.cluster.watching.overview import JobRow, Overview, as_json, overview_table
 from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
 
 
@@ -71,7 +71,7 @@ def show_log(arguments: argparse.Namespace) -> None:
         logs.show(choose(), out, logs.missing_log(row, job, arguments.rank))
 
 
-def has_left(overview: Overview, row: Row) -> bool:
+def has_left(overview: Overview, row: JobRow) -> bool:
     """Whether the job has left the queue; False if the controller does not answer."""
     try:
         return not overview.queued_now(row)

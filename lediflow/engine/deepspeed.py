@@ -45,7 +45,7 @@ from lediflow.engine.zero import (
 )
 from lediflow.errors import UserError
 
-STAGES = (0, 1, 2, 3)
+ZERO_STAGES = (0, 1, 2, 3)
 OFFLOADS = ("none", "cpu")
 COLLECTIVES = (
     "all_reduce", "all_reduce_coalesced", "all_gather", "all_gather_into_tensor", "all_gather_coalesced",
@@ -59,8 +59,8 @@ class DeepSpeedEngine(BaseEngine):
     """Same contract as LocalEngine; `backward` and `step` go through DeepSpeed's engine."""
 
     def _check(self, config: EngineConfig) -> None:
-        if config.zero not in STAGES:
-            raise UserError(f"engine.zero={config.zero} is not offered; use one of {STAGES}")
+        if config.zero not in ZERO_STAGES:
+            raise UserError(f"engine.zero={config.zero} is not offered; use one of {ZERO_STAGES}")
         if config.offload not in OFFLOADS:
             raise UserError(f"engine.offload={config.offload!r} is unknown; use one of {', '.join(OFFLOADS)}")
         if config.offload != "none" and config.zero == 0:

@@ -5,12 +5,12 @@ files instead of sending messages: a process whose main thread hangs in a collec
 two machines are never compared: a rank writes how long it has been in its phase, and a reader notes by its own clock
 when the file last changed. `session` distinguishes the files of this start from those of an earlier one.
 
-Stalls (`find_trouble`, a pure function). A collective makes every rank wait for the slowest, so most ranks of a
+Stalls (`find_fault`, a pure function). A collective makes every rank wait for the slowest, so most ranks of a
 stalled run only wait. The rank that is behind all others in the program is the one they wait for, and its phase says
 how long that may take. A rank that waits in a step for another rank's save is no stall until the save takes too long.
 
-Troubles. `trouble-<session>-<number>.json` is created by the rank that sees trouble first and read by all, so that
-every rank dumps its stacks and the trouble is reported once.
+Faults. `trouble-<session>-<number>.json` is created by the rank that sees a fault first and read by all, so that
+every rank dumps its stacks and the fault is reported once.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Limits(WatchdogConfig):
         return max(seconds, self.starting_seconds) if heartbeat.steps == 0 else seconds
 
 
-class Sight(NamedTuple):
+class RankView(NamedTuple):
     """A rank as another rank sees it."""
 
     heartbeat: Heartbeat
@@ -163,7 +163,7 @@ class Sight(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trouble:
+class Fault:
     """What is wrong with which ranks; `kind` is `rank_failed`, `rank_silent` or `stall`."""
 
     kind: str
@@ -173,57 +173,57 @@ class Trouble:
 
     @property
     def key(self) -> str:
-        """An identifier that is equal for all observers of the same trouble, as long as nothing changes."""
+        """An identifier that is equal for all observers of the same fault, as long as nothing changes."""
         return f"{self.kind} {self.ranks} {[(one['steps'], one['beats']) for one in self.seen]}"
 
 
-def find_trouble(sights: Sequence[Sight], limits: Limits) -> Trouble | None:
-    """The most severe trouble: failed ranks, else silent ones, else ranks that stay behind for too long; or None."""
-    alive = [sight for sight in sights if sight.heartbeat.state == RankState.ALIVE]
-    if failed := [sight for sight in sights if sight.heartbeat.state == RankState.FAILED]:
-        words = (f"{_name(sight)} failed: {sight.heartbeat.message}" for sight in failed)
-        return _trouble("rank_failed", failed, "; ".join(words))
-    if silent := [sight for sight in alive if sight.unchanged_seconds > _longest_silence(sight, limits)]:
-        words = (f"{sight} is {sight.silence}" for sight in silent)
-        return _trouble("rank_silent", silent, "; ".join(words))
+def find_fault(views: Sequence[RankView], limits: Limits) -> Fault | None:
+    """The most severe fault: failed ranks, else silent ones, else ranks that stay behind for too long; or None."""
+    alive = [view for view in views if view.heartbeat.state == RankState.ALIVE]
+    if failed := [view for view in views if view.heartbeat.state == RankState.FAILED]:
+        words = (f"{_name(view)} failed: {view.heartbeat.message}" for view in failed)
+        return _fault("rank_failed", failed, "; ".join(words))
+    if silent := [view for view in alive if view.unchanged_seconds > _longest_silence(view, limits)]:
+        words = (f"{view} is {view.silence}" for view in silent)
+        return _fault("rank_silent", silent, "; ".join(words))
     behind = _behind(alive)
-    if all(sight.seconds_in_phase <= limits.of(sight.heartbeat) for sight in behind):
+    if all(view.seconds_in_phase <= limits.of(view.heartbeat) for view in behind):
         return None
     who = ", ".join(map(str, behind))
     if len(behind) == len(alive) > 1:
-        return _trouble("stall", behind, f"every rank is at the same place: {who}")
-    longest = max(limits.of(sight.heartbeat) for sight in behind)
+        return _fault("stall", behind, f"every rank is at the same place: {who}")
+    longest = max(limits.of(view.heartbeat) for view in behind)
     waiting = "; the other ranks wait" if len(alive) > 1 else ""
-    return _trouble("stall", behind, f"{who} stays longer than the {longest:.0f} s of its phase{waiting}")
+    return _fault("stall", behind, f"{who} stays longer than the {longest:.0f} s of its phase{waiting}")
 
 
-def _behind(alive: Sequence[Sight]) -> list[Sight]:
-    first = min((sight.heartbeat.place for sight in alive), default=None)
-    return [sight for sight in alive if sight.heartbeat.place == first]
+def _behind(alive: Sequence[RankView]) -> list[RankView]:
+    first = min((view.heartbeat.place for view in alive), default=None)
+    return [view for view in alive if view.heartbeat.place == first]
 
 
-def _longest_silence(sight: Sight, limits: Limits) -> float:
-    has_begun = sight.heartbeat.written > 0
+def _longest_silence(view: RankView, limits: Limits) -> float:
+    has_begun = view.heartbeat.written > 0
     return limits.silent_seconds if has_begun else limits.starting_seconds
 
 
-def _name(sight: Sight) -> str:
-    return f"rank {sight.heartbeat.rank} on {sight.heartbeat.host}"
+def _name(view: RankView) -> str:
+    return f"rank {view.heartbeat.rank} on {view.heartbeat.host}"
 
 
-def _trouble(kind: str, sights: Sequence[Sight], sentence: str) -> Trouble:
+def _fault(kind: str, views: Sequence[RankView], sentence: str) -> Fault:
     seen = [
         {
-            "rank": sight.heartbeat.rank,
-            "host": sight.heartbeat.host,
-            "phase": sight.heartbeat.phase,
-            "steps": sight.heartbeat.steps,
-            "beats": sight.heartbeat.beats,
-            "seconds": round(sight.seconds_in_phase, 1),
+            "rank": view.heartbeat.rank,
+            "host": view.heartbeat.host,
+            "phase": view.heartbeat.phase,
+            "steps": view.heartbeat.steps,
+            "beats": view.heartbeat.beats,
+            "seconds": round(view.seconds_in_phase, 1),
         }
-        for sight in sights
+        for view in views
     ]
-    return Trouble(kind=kind, ranks=[sight.heartbeat.rank for sight in sights], sentence=sentence, seen=seen)
+    return Fault(kind=kind, ranks=[view.heartbeat.rank for view in views], sentence=sentence, seen=seen)
 
 
 class Observer:
@@ -236,7 +236,7 @@ class Observer:
         self.newest = [dataclasses.replace(absent, rank=rank) for rank in range(world_size)]
         self.changed = [clock()] * world_size
 
-    def look(self) -> list[Sight]:
+    def look(self) -> list[RankView]:
         """All ranks, each by its newest heartbeat."""
         now = self.clock()
         for rank, known in enumerate(self.newest):
@@ -244,25 +244,27 @@ class Observer:
             if found is not None and found != known:
                 self.newest[rank], self.changed[rank] = found, now
         return [
-            self._sight(beat, now - changed) for beat, changed in zip(self.newest, self.changed, strict=True)
+            self._view(beat, now - changed) for beat, changed in zip(self.newest, self.changed, strict=True)
         ]
 
-    def _sight(self, beat: Heartbeat, unchanged_seconds: float) -> Sight:
+    def _view(self, beat: Heartbeat, unchanged_seconds: float) -> RankView:
         if not beat.written:
-            return Sight(beat, unchanged_seconds, "silent: it never started")
-        return Sight(beat, unchanged_seconds, describe_silence(beat, self.host) if unchanged_seconds else "")
+            return RankView(beat, unchanged_seconds, "silent: it never started")
+        return RankView(
+            beat, unchanged_seconds, describe_silence(beat, self.host) if unchanged_seconds else ""
+        )
 
 
-class TroubleBook:
-    """The troubles that all ranks share, in the order in which they were written; `next` returns each once."""
+class FaultLog:
+    """The faults that all ranks share, in the order in which they were written; `next` returns each once."""
 
     def __init__(self, folder: Path, session: str) -> None:
         self.folder, self.session = folder, session
         self.number = 0
 
-    def write(self, trouble: Trouble) -> bool:
-        """Write the next trouble; False if another rank has just written one."""
-        text = json.dumps(dataclasses.asdict(trouble) | {"session": self.session})
+    def write(self, fault: Fault) -> bool:
+        """Write the next fault; False if another rank has just written one."""
+        text = json.dumps(dataclasses.asdict(fault) | {"session": self.session})
         try:
             handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
@@ -270,21 +272,21 @@ class TroubleBook:
         try:
             with os.fdopen(handle, "w") as file:
                 file.write(text)
-        except OSError:  # a half-written file would block all later troubles
+        except OSError:  # a half-written file would block all later faults
             self._path.unlink(missing_ok=True)
             raise
         return True
 
-    def next(self) -> Trouble | None:
-        """The next trouble; None while there is none that is complete."""
+    def next(self) -> Fault | None:
+        """The next fault; None while there is none that is complete."""
         try:
             found = dict(read_record(self._path, "it is left out"))
             found.pop("session", None)
-            trouble: Trouble = read_dataclass(Trouble, found, "trouble")
+            fault: Fault = read_dataclass(Fault, found, "fault")
         except ValueError:
             return None
         self.number += 1
-        return trouble
+        return fault
 
     @property
     def _path(self) -> Path:

@@ -1,7 +1,7 @@
 """Notices a hanging run, names the rank that it waits for, and ends it, so that no GPU idles until the time limit.
 
-A daemon thread in every rank writes where its main thread is and looks for trouble (hang_detection.py). All ranks learn
-of a trouble through files: each dumps its Python stacks to `RUN/stacks/`, the rank that saw it first logs it, rank 0
+A daemon thread in every rank writes where its main thread is and looks for faults (hang_detection.py). All ranks learn
+of a fault through files: each dumps its Python stacks to `RUN/stacks/`, the rank that saw it first logs it, rank 0
 reports it as an event. This thread calls no collective. In a rank whose interpreter lock is held by foreign code this
 thread cannot run either: there faulthandler's C code writes the stacks, to `heartbeats/`.
 """
@@ -24,15 +24,15 @@ from types import TracebackType
 from typing import NamedTuple
 
 from lediflow.engine.hang_detection import (
+    Fault,
+    FaultLog,
     Heartbeat,
     Limits,
     Observer,
     Phase,
     RankState,
-    Trouble,
-    TroubleBook,
     clear_earlier,
-    find_trouble,
+    find_fault,
     write_heartbeat,
 )
 from lediflow.engine.ranks import Ranks
@@ -46,7 +46,7 @@ FAILED = 1  # exit status of a rank that ended itself because another one failed
 OBSERVERS = 2
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Position of the main thread in the program."""
 
     phase: str
@@ -58,7 +58,7 @@ class Place(NamedTuple):
 class Watchdog:
     """`with Watchdog(...) as watchdog`; then the main thread of every rank calls `beat` at the same places.
 
-    `report(event, **values)` is called in the watchdog's thread, on rank 0 only, once for each trouble.
+    `report(event, **values)` is called in the watchdog's thread, on rank 0 only, once for each fault.
     """
 
     def __init__(
@@ -74,26 +74,26 @@ class Watchdog:
     ) -> None:
         self.folder, self.stacks = folder / "heartbeats", folder / "stacks"
         self.ranks, self.limits, self.report, self.clock, self.leave = ranks, limits, report, clock, leave
-        self.place = Place(Phase.STARTING, 0, 0, clock())
+        self.place = Position(Phase.STARTING, 0, 0, clock())
         self.heartbeat = Heartbeat(
             rank=ranks.rank, session=session, host=socket.gethostname(), pid=os.getpid()
         )
         self.observer = Observer(self.folder, ranks.world_size, session, clock)
-        self.book = TroubleBook(self.folder, session)
-        self.known: set[str] = set()  # keys of troubles
-        # newest trouble, this rank's place then, and the time
-        self.stuck: tuple[Trouble, Place, float] | None = None
+        self.book = FaultLog(self.folder, session)
+        self.known: set[str] = set()  # keys of faults
+        # newest fault, this rank's place then, and the time
+        self.stuck: tuple[Fault, Position, float] | None = None
         self.is_over = threading.Event()
 
     def beat(self, phase: Phase | str) -> None:
         """The main thread enters `phase`, or enters it again."""
         place = self.place
-        self.place = Place(phase, place.steps, place.beats + 1, self.clock())
+        self.place = Position(phase, place.steps, place.beats + 1, self.clock())
 
     def step_done(self) -> None:
         """Count one more finished optimizer step."""
         place = self.place
-        self.place = Place(place.phase, place.steps + 1, 0, self.clock())
+        self.place = Position(place.phase, place.steps + 1, 0, self.clock())
 
     def __enter__(self) -> Watchdog:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -130,10 +130,10 @@ class Watchdog:
             self.is_over.wait(self.limits.every_seconds)
 
     def tick(self) -> None:
-        """One round: write the heartbeat, look for trouble, act on it."""
+        """One round: write the heartbeat, look for faults, act on it."""
         beat = self._write()
-        if (trouble := self.book.next()) is not None:
-            self._react_to(trouble)
+        if (fault := self.book.next()) is not None:
+            self._react_to(fault)
         elif self.ranks.rank < OBSERVERS or beat.seconds > self.limits.of(beat):
             self._look()
         self._leave_if_stuck()
@@ -154,34 +154,34 @@ class Watchdog:
         return self.heartbeat
 
     def _look(self) -> None:
-        trouble = find_trouble(self.observer.look(), self.limits)
-        if trouble is None or trouble.key in self.known:
+        fault = find_fault(self.observer.look(), self.limits)
+        if fault is None or fault.key in self.known:
             return
-        if self.book.write(trouble):
-            log.error("%s. Stacks of all ranks that still answer: %s", trouble.sentence, self.stacks)
+        if self.book.write(fault):
+            log.error("%s. Stacks of all ranks that still answer: %s", fault.sentence, self.stacks)
         if (written := self.book.next()) is not None:
             self._react_to(written)
 
-    def _react_to(self, trouble: Trouble) -> None:
-        self.known.add(trouble.key)
-        self.stuck = trouble, self.place, self.clock()
-        dump_stacks(self.stacks, self.ranks.rank, trouble.sentence)
+    def _react_to(self, fault: Fault) -> None:
+        self.known.add(fault.key)
+        self.stuck = fault, self.place, self.clock()
+        dump_stacks(self.stacks, self.ranks.rank, fault.sentence)
         if self.ranks.is_first:
-            self.report(trouble.kind, sentence=trouble.sentence, ranks=trouble.seen)
+            self.report(fault.kind, sentence=fault.sentence, ranks=fault.seen)
 
     def _leave_if_stuck(self) -> None:
         if self.stuck is None:
             return
-        trouble, place, since = self.stuck
-        has_failed = trouble.kind == "rank_failed"
+        fault, place, since = self.stuck
+        has_failed = fault.kind == "rank_failed"
         if not has_failed and self.place != place:
             if self.ranks.is_first:
-                log.warning("the run continues, %.0f s after: %s", self.clock() - since, trouble.sentence)
+                log.warning("the run continues, %.0f s after: %s", self.clock() - since, fault.sentence)
             self.stuck = None
             return
         patience = self.limits.grace_seconds if has_failed else self.limits.end_after_seconds
         if patience and self.clock() - since > patience:
-            log.critical("rank %d ends: %s", self.ranks.rank, trouble.sentence)
+            log.critical("rank %d ends: %s", self.ranks.rank, fault.sentence)
             sys.stdout.flush()
             sys.stderr.flush()
             self.leave(FAILED if has_failed else STALLED)

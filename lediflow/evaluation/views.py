@@ -12,7 +12,7 @@ from typing import Any
 
 from lediflow.disk import whole_or_absent
 from lediflow.evaluation.metrics import MAIN, Metric, Row, shown_in
-from lediflow.evaluation.plots.points import Line, Point
+from lediflow.evaluation.plots.points import CostLine, CostPoint
 from lediflow.evaluation.session import Session
 from lediflow.flow.solvers import ignores_steps
 
@@ -191,30 +191,30 @@ def markdown(lines: list[list[str]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body])
 
 
-def pareto_panels(rows: Sequence[Row]) -> dict[str, dict[Line, list[Point]]]:
+def pareto_panels(rows: Sequence[Row]) -> dict[str, dict[CostLine, list[CostPoint]]]:
     """For each cost the lines of runs, solvers and temperatures; a cost without points is left out."""
     panels = {title: pareto_lines(rows, key) for key, title in COSTS.items()}
     return {title: found for title, found in panels.items() if found}
 
 
-def pareto_lines(rows: Sequence[Row], cost: str) -> dict[Line, list[Point]]:
+def pareto_lines(rows: Sequence[Row], cost: str) -> dict[CostLine, list[CostPoint]]:
     """Lines of points labelled with their steps; rows of cost 0 cannot be drawn on a logarithmic axis."""
-    found: dict[Line, list[Point]] = {}
+    found: dict[CostLine, list[CostPoint]] = {}
     for row in rows:
         if row[cost] > 0:
             low, high = row["mmd_interval"]
             label = row["solver"] if ignores_steps(row["solver"]) and row["steps"] else str(row["steps"])
-            point = Point(row[cost], row["mmd_unbiased"], low, high, label)
+            point = CostPoint(row[cost], row["mmd_unbiased"], low, high, label)
             found.setdefault(line_of(row, rows), []).append(point)
     return found
 
 
-def line_of(row: Row, rows: Sequence[Row]) -> Line:
+def line_of(row: Row, rows: Sequence[Row]) -> CostLine:
     """The run, with solver and temperature where its lines differ in them."""
     own = [other for other in rows if other["run"] == row["run"]]
     solvers = {other["solver"] for other in own if other["steps"]}
     temperatures = {other["temperature"] for other in own}
-    return Line(
+    return CostLine(
         row["run"],
         "prior alone" if not row["steps"] else row["solver"] if len(solvers) > 1 else "",
         f"temperature {row['temperature']:g}" if len(temperatures) > 1 else "",

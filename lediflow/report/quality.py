@@ -144,25 +144,25 @@ class Cell(NamedTuple):
     is_best: bool = False
 
 
-class Row(NamedTuple):
+class SettingRow(NamedTuple):
     """One way of sampling."""
 
     label: str
     cells: list[Cell]
 
 
-class Group(NamedTuple):
+class MethodRows(NamedTuple):
     """All rows of a method."""
 
     method: str
-    rows: list[Row]
+    rows: list[SettingRow]
 
 
 class Table(NamedTuple):
     """The table as the page shows it."""
 
     columns: list[Column]
-    groups: list[Group]
+    groups: list[MethodRows]
     caption: str
 
 
@@ -171,7 +171,7 @@ def measurement_table(data: ReportData) -> Table:
     rows = data.measurements
     columns = [column for column in columns_of(data) if any(column.number(row) is not None for row in rows)]
     groups = [
-        Group(method, [table_row(row, columns, rows) for row in rows if row.method == method])
+        MethodRows(method, [table_row(row, columns, rows) for row in rows if row.method == method])
         for method in methods(rows)
     ]
     return Table(columns, groups, caption(data))
@@ -204,11 +204,11 @@ def title_and_small_print(metric: str) -> tuple[str, str]:
     return title, features.rstrip(")")
 
 
-def table_row(row: Measurement, columns: Sequence[Column], rows: Sequence[Measurement]) -> Row:
+def table_row(row: Measurement, columns: Sequence[Column], rows: Sequence[Measurement]) -> SettingRow:
     """The row's cells; its label names the solver where the table has several."""
     steps = "1 step" if row.steps == 1 else f"{row.steps} steps"
     solver = f", {row.solver}" if len(solvers(rows)) > 1 else ""
-    return Row(steps + solver, [cell(row, column, rows) for column in columns])
+    return SettingRow(steps + solver, [cell(row, column, rows) for column in columns])
 
 
 def cell(row: Measurement, column: Column, rows: Sequence[Measurement]) -> Cell:

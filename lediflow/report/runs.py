@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lediflow.evaluation.modes.stages.record import STAGES, read_stages
+from lediflow.evaluation.modes.stages.record import STAGES_FILE, read_stages
 from lediflow.evaluation.results import AGAIN, read_results
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
@@ -19,7 +19,7 @@ from lediflow.stages import Place, place_of
 from lediflow.tracking.event_log import Curve, curve
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
-STAGE_RESULTS = Path("results/stages") / STAGES
+STAGE_RESULTS = Path("results/stages") / STAGES_FILE
 LEDIFLOW, BASELINE = "LeDiFlow", "Flow matching"
 HELD_OUT = "held out"
 

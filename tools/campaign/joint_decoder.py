@@ -51,7 +51,7 @@ from lediflow.evaluation.config import GridConfig, RealImagesConfig
 from lediflow.evaluation.images import ShardImages
 from lediflow.evaluation.modes import stages
 from lediflow.evaluation.modes.stages.latents import RealLatents
-from lediflow.evaluation.modes.stages.rows import Row, StageRows
+from lediflow.evaluation.modes.stages.rows import StageRow, StageRows
 from lediflow.evaluation.references import references
 from lediflow.evaluation.results import birth_certificate, read_results, write_results
 from lediflow.evaluation.session import Session
@@ -283,7 +283,7 @@ class Measuring:
             prior_scale=experiment.width.scale,
         ).to(experiment.device)
 
-    def __call__(self, setting: Setting, trained: Trained) -> list[Row]:
+    def __call__(self, setting: Setting, trained: Trained) -> list[StageRow]:
         experiment, pipeline = self.experiment, self.pipeline(trained)
         session = stages.with_larger_batches(self.session, pipeline)
         command, output = session.command, experiment.options.folder / setting.name.replace(":", "_")

@@ -25,7 +25,7 @@ from jobs import ROOT, Job, Jobs, work_through
 from PIL import Image
 
 from lediflow.data.shards.reader import ShardReader
-from lediflow.evaluation.modes.stages.record import STAGES, read_stages
+from lediflow.evaluation.modes.stages.record import STAGES_FILE, read_stages
 from lediflow.evaluation.results import birth_certificate, read_results, write_results
 from lediflow.tracking.event_log import curve
 
@@ -147,7 +147,7 @@ def collect(folder: Path, jobs: Jobs) -> dict[str, Any]:
     """The verdict, rows and losses of every chain that has been measured."""
     chains = {}
     for name in ("plain", *EXPECTED):
-        path = folder / f"{name}_stages" / STAGES
+        path = folder / f"{name}_stages" / STAGES_FILE
         if path.is_file():
             found = read_stages(path)
             chains[name] = {

@@ -13,8 +13,8 @@ from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig, newest_end
 from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.slurm import Queued
 from lediflow.cluster.submitting.submission import submit_again
-from lediflow.cluster.watching.overview import Overview, Row
-from lediflow.cluster.watching.states import Kind
+from lediflow.cluster.watching.overview import JobRow, Overview
+from lediflow.cluster.watching.states import StateKind
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 
@@ -30,7 +30,7 @@ def wait_a_little() -> None:
 # --- lookup
 
 
-def lookup(rows: Sequence[Row], name: str) -> Row:
+def lookup(rows: Sequence[JobRow], name: str) -> JobRow:
     """The row of a job or run by the job's name, the path of a folder, or a SLURM id.
 
     UserError with the nearest names if there is none.
@@ -55,11 +55,11 @@ def lookup(rows: Sequence[Row], name: str) -> Row:
     )
 
 
-def ids(row: Row) -> list[str]:
+def ids(row: JobRow) -> list[str]:
     return row.record.job_ids if row.record else []
 
 
-def is_folder_of(row: Row, path: str) -> bool:
+def is_folder_of(row: JobRow, path: str) -> bool:
     """Whether a path is that of the run folder or of the job folder."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links are not resolved, nor are they in the record
     return absolute in (row.run, row.job.root if row.job else None)
@@ -68,7 +68,7 @@ def is_folder_of(row: Row, path: str) -> bool:
 # --- cancel
 
 
-def cancel(overview: Overview, row: Row) -> str:
+def cancel(overview: Overview, row: JobRow) -> str:
     """Cancel a job at once; a sentence about the outcome. UserError if the job is not in the queue."""
     entries = overview.queued(row)
     if not entries or row.record is None or row.record.job_id is None:
@@ -82,7 +82,7 @@ def cancel(overview: Overview, row: Row) -> str:
     return f"{row.name}: job {row.record.job_id} is cancelled{also}"
 
 
-def save_and_cancel(overview: Overview, row: Row, pause: Callable[[], None] = wait_a_little) -> str:
+def save_and_cancel(overview: Overview, row: JobRow, pause: Callable[[], None] = wait_a_little) -> str:
     """Request that the run saves its state and stops, and wait for it; a sentence about the outcome.
 
     `pause` is called between two looks. UserError for a job that is not a training.
@@ -129,7 +129,7 @@ def how_it_ended(folder: JobFolder) -> str:
 # --- resume
 
 
-def resume(overview: Overview, row: Row) -> list[JobRecord]:
+def resume(overview: Overview, row: JobRow) -> list[JobRecord]:
     """Submit a job again, then the dependents that SLURM cancelled because of it; their records with the new ids.
 
     UserError if the job is done or continues by itself.
@@ -140,14 +140,14 @@ def resume(overview: Overview, row: Row) -> list[JobRecord]:
     fresh = {row.name: submit_again(folder, record, SlurmConfig(**record.slurm), waits_for(record, rows, {}))}
     for other in cancelled_dependents(row.name, overview.rows):
         folder, record = job_of(other)
-        if other.state.kind is Kind.PENDING and record.job_id:
+        if other.state.kind is StateKind.PENDING and record.job_id:
             slurm.cancel(record.job_id)  # waits for an id that has failed
         after = waits_for(record, rows, fresh)
         fresh[other.name] = submit_again(folder, record, SlurmConfig(**record.slurm), after)
     return [*fresh.values()]
 
 
-def job_of(row: Row) -> tuple[JobFolder, JobRecord]:
+def job_of(row: JobRow) -> tuple[JobFolder, JobRecord]:
     """Folder and record of a row; UserError for a run without a job."""
     if row.job is None or row.record is None:
         raise UserError(
@@ -156,12 +156,12 @@ def job_of(row: Row) -> tuple[JobFolder, JobRecord]:
     return row.job, row.record
 
 
-def refuse_unless_ended(row: Row) -> None:
+def refuse_unless_ended(row: JobRow) -> None:
     """UserError if the job is done, may be in the queue, or continues by itself."""
     kind = row.state.kind
-    if kind is Kind.DONE:
+    if kind is StateKind.DONE:
         raise UserError(f"{row.name} is done; there is nothing to resume")
-    if kind is Kind.UNKNOWN:
+    if kind is StateKind.UNKNOWN:
         raise UserError(
             f"it is unknown whether {row.name} is in the queue: {row.state.words}; try again later"
         )
@@ -172,7 +172,7 @@ def refuse_unless_ended(row: Row) -> None:
         )
 
 
-def waits_for(record: JobRecord, rows: Mapping[str, Row], fresh: Mapping[str, JobRecord]) -> list[str]:
+def waits_for(record: JobRecord, rows: Mapping[str, JobRow], fresh: Mapping[str, JobRecord]) -> list[str]:
     """SLURM ids of its dependencies that are not done. UserError if one of them failed and is not submitted again."""
     found = []
     for name in record.after:
@@ -182,19 +182,19 @@ def waits_for(record: JobRecord, rows: Mapping[str, Row], fresh: Mapping[str, Jo
                 f"{record.name} depends on {name}, which is {rows[name].state.kind}; "
                 f"`python -m lediflow.status resume {name}` resumes both"
             )
-        is_done = name not in fresh and name in rows and rows[name].state.kind is Kind.DONE
+        is_done = name not in fresh and name in rows and rows[name].state.kind is StateKind.DONE
         if before is not None and before.job_id and not is_done:
             found.append(before.job_id)
     return found
 
 
-def cancelled_dependents(name: str, rows: Sequence[Row]) -> list[Row]:
+def cancelled_dependents(name: str, rows: Sequence[JobRow]) -> list[JobRow]:
     """Direct and indirect dependents of a job that never started, each after its own dependencies.
 
     Those that also depend on another job that failed are left out.
     """
     broken = {row.name for row in rows if row.state.kind.is_broken}
-    found: list[Row] = []
+    found: list[JobRow] = []
     taken = {name}
     while dependents := [row for row in rows if is_dependent(row, taken, broken)]:
         found += dependents
@@ -202,7 +202,7 @@ def cancelled_dependents(name: str, rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def is_dependent(row: Row, taken: Set[str], broken: Set[str]) -> bool:
+def is_dependent(row: JobRow, taken: Set[str], broken: Set[str]) -> bool:
     """Whether a job depends on one of `taken`, on no other broken job, and never started."""
     after = {*row.record.after} if row.record else set()
     return (
@@ -210,15 +210,15 @@ def is_dependent(row: Row, taken: Set[str], broken: Set[str]) -> bool:
     )
 
 
-def never_started(row: Row) -> bool:
+def never_started(row: JobRow) -> bool:
     """Whether there was no attempt under the current SLURM id."""
     folder, record = job_of(row)
-    is_over = row.state.kind in (Kind.DONE, Kind.RUNNING)
+    is_over = row.state.kind in (StateKind.DONE, StateKind.RUNNING)
     started = [entry["job"].partition("_")[0] for entry in folder.attempts()]
     return not is_over and (record.job_id or "").partition("_")[0] not in started
 
 
-def await_leaving(overview: Overview, row: Row) -> Overview:
+def await_leaving(overview: Overview, row: JobRow) -> Overview:
     """Wait while SLURM clears away the job's last attempt; a new overview if it took time."""
     deadline = time.monotonic() + slurm.CLEARING_SECONDS
     while is_leaving(overview, row) and time.monotonic() < deadline:
@@ -227,6 +227,6 @@ def await_leaving(overview: Overview, row: Row) -> Overview:
     return overview
 
 
-def is_leaving(overview: Overview, row: Row) -> bool:
+def is_leaving(overview: Overview, row: JobRow) -> bool:
     states = [entry.state for entry in overview.queued(row)]
     return bool(states) and all(state == "COMPLETING" for state in states)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lediflow.cluster.jobs import JobFolder
-from lediflow.cluster.watching.overview import Row
+from lediflow.cluster.watching.overview import JobRow
 from lediflow.errors import UserError
 
 FILE_SECONDS = 1.0  # between two looks at a file
@@ -17,7 +17,7 @@ QUEUE_SECONDS = 5.0  # between two queries of the controller, which serves all u
 CHUNK = 1 << 20  # bytes
 
 
-def log_id(row: Row, name: str, task: int | None) -> str:
+def log_id(row: JobRow, name: str, task: int | None) -> str:
     """The SLURM id in the name of the log; for an array that of the task in `name` or `task`, UserError without one."""
     job = row.record.job_id if row.record else None
     assert job is not None
@@ -40,7 +40,7 @@ def log_chooser(folder: JobFolder, job: str, rank: int) -> Callable[[], Path | N
     return lambda: job_log(folder, job)
 
 
-def missing_log(row: Row, job: str, rank: int) -> str:
+def missing_log(row: JobRow, job: str, rank: int) -> str:
     """Error message for a log that does not exist."""
     if not rank or row.job is None:
         return f"{row.name}, job {job}, has no output yet: {row.state.words}"

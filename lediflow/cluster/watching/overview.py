@@ -24,7 +24,7 @@ from lediflow.cluster.watching.goodput import (
     moments,
 )
 from lediflow.cluster.watching.run_facts import RunFacts, file_system_time, read_run
-from lediflow.cluster.watching.states import Evidence, Kind, State, array_state, job_state, run_state
+from lediflow.cluster.watching.states import JobFacts, JobState, StateKind, array_state, job_state, run_state
 from lediflow.errors import UserError
 from lediflow.text import aligned_table, duration
 
@@ -72,12 +72,12 @@ def query_slurm(records: Sequence[JobRecord]) -> SlurmSnapshot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class JobRow:
     """One line of the overview: a job, or a run without one."""
 
     name: str
     run: Path
-    state: State
+    state: JobState
     facts: RunFacts
     held: HeldTime
     job: JobFolder | None = None
@@ -92,7 +92,7 @@ class Row:
     @property
     def images_per_second(self) -> float | None:
         """Training speed; None unless it runs."""
-        return self.facts.images_per_second if self.state.kind is Kind.RUNNING else None
+        return self.facts.images_per_second if self.state.kind is StateKind.RUNNING else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -126,7 +126,7 @@ class Overview:
         self.file_time = file_system_time(self.runs)
 
     @cached_property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[JobRow]:
         """All rows, sorted by name."""
         jobs = [self._job_row(folder, record, {}) for folder, record in self.jobs.values()]
         kinds = {row.name: row.state.kind for row in jobs}
@@ -135,21 +135,21 @@ class Overview:
         others = [self._run_row(run) for run in find_runs(self.runs) if run not in taken]
         return sorted([*with_names, *others], key=lambda row: row.name)
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> JobRow:
         return next(row for row in self.rows if row.name == name)
 
-    def queued(self, row: Row) -> list[Queued]:
+    def queued(self, row: JobRow) -> list[Queued]:
         """Entries of the job, or of the tasks of its array, in the queue when the overview was made."""
         return entries_of(row, self.slurm.queue or [])
 
-    def queued_now(self, row: Row) -> list[Queued]:
+    def queued_now(self, row: JobRow) -> list[Queued]:
         """Entries of the job, or of the tasks of its array, in the queue now: a new query."""
         return entries_of(row, slurm.queue())
 
-    def _job_row(self, folder: JobFolder, record: JobRecord, others: Mapping[str, Kind]) -> Row:
+    def _job_row(self, folder: JobFolder, record: JobRecord, others: Mapping[str, StateKind]) -> JobRow:
         facts = read_run(Path(record.run), self.file_time)
         state = self.state(folder, record, facts, others)
-        return Row(
+        return JobRow(
             name=folder.name,
             run=Path(record.run),
             state=state,
@@ -159,24 +159,24 @@ class Overview:
             record=record,
         )
 
-    def _with_dependencies(self, row: Row, kinds: Mapping[str, Kind]) -> Row:
+    def _with_dependencies(self, row: JobRow, kinds: Mapping[str, StateKind]) -> JobRow:
         """The row with a state that takes account of the jobs it depends on."""
         if not (row.job and row.record and row.record.after):
             return row
         return replace(row, state=self.state(row.job, row.record, row.facts, kinds))
 
     def state(
-        self, folder: JobFolder, record: JobRecord, facts: RunFacts, others: Mapping[str, Kind]
-    ) -> State:
+        self, folder: JobFolder, record: JobRecord, facts: RunFacts, others: Mapping[str, StateKind]
+    ) -> JobState:
         """State of a job or array; `others` are the kinds of other jobs by name."""
         if record.array is None:
-            return job_state(self._evidence(folder, record, record.job_id, facts), others)
+            return job_state(self._job_facts(folder, record, record.job_id, facts), others)
         ids = {task: f"{record.job_id}_{task}" for task in range(record.array)}
-        found = {task: self._evidence(folder, record, job, facts) for task, job in ids.items()}
-        return array_state({task: job_state(evidence, others) for task, evidence in found.items()})
+        found = {task: self._job_facts(folder, record, job, facts) for task, job in ids.items()}
+        return array_state({task: job_state(known, others) for task, known in found.items()})
 
-    def _evidence(self, folder: JobFolder, record: JobRecord, job: str | None, facts: RunFacts) -> Evidence:
-        return Evidence(
+    def _job_facts(self, folder: JobFolder, record: JobRecord, job: str | None, facts: RunFacts) -> JobFacts:
+        return JobFacts(
             record=record,
             attempts=folder.attempts(job) if job else [],
             before=self._before(record),
@@ -195,25 +195,25 @@ class Overview:
             names += [other for other in behind if other not in names]
         return names
 
-    def _held(self, folder: JobFolder, record: JobRecord, facts: RunFacts, state: State) -> HeldTime:
+    def _held(self, folder: JobFolder, record: JobRecord, facts: RunFacts, state: JobState) -> HeldTime:
         """Time of all attempts under all SLURM ids: by SLURM's accounting, else by the supervisor's records."""
         ids = {id_ for job in record.job_ids for id_ in (job, *tasks(job, record.array))}
         accounts = [account for account in self.slurm.accounts if account.job in ids]
         accounted = {account.job for account in accounts if account.seconds}
         noted = [entry for entry in folder.attempts() if entry["job"] not in accounted]
-        signs = [*moments(facts.events), *([self.now] if state.kind is Kind.RUNNING else [])]
+        signs = [*moments(facts.events), *([self.now] if state.kind is StateKind.RUNNING else [])]
         gpus = max((entry["gpus"] for entry in folder.attempts() if entry["event"] == "start"), default=0)
         return held_by_accounts(accounts, gpus) + held_by_notes(noted, signs)
 
-    def _run_row(self, run: Path) -> Row:
+    def _run_row(self, run: Path) -> JobRow:
         facts = read_run(run, self.file_time)
         state = run_state(facts)
-        now = self.now if state.kind is Kind.RUNNING else None
+        now = self.now if state.kind is StateKind.RUNNING else None
         held = held_by_events(facts.events, now)
-        return Row(name=job_name(run, self.runs), run=run, state=state, facts=facts, held=held)
+        return JobRow(name=job_name(run, self.runs), run=run, state=state, facts=facts, held=held)
 
 
-def entries_of(row: Row, queue: Sequence[Queued]) -> list[Queued]:
+def entries_of(row: JobRow, queue: Sequence[Queued]) -> list[Queued]:
     """Entries of the queue under the job's current SLURM id."""
     job = (row.record.job_id if row.record else None) or ""
     ids = [job, *tasks(job, row.record.array if row.record else None)]
@@ -253,7 +253,7 @@ def speed(images_per_second: float | None) -> str:
     return f"{images_per_second:,.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: dict[str, Callable[[JobRow], str]] = {
     "name": lambda row: row.name,
     "done": lambda row: percent(row.share),
     "images/s": lambda row: speed(row.images_per_second),
@@ -265,13 +265,13 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 LEFT_ALIGNED = ("name", "state")
 
 
-def overview_table(rows: Sequence[Row]) -> str:
+def overview_table(rows: Sequence[JobRow]) -> str:
     """One line per row, numbers right-aligned; the sentence comes last, since it may be wider than the terminal."""
     lines = [[*COLUMNS], *([show(row) for show in COLUMNS.values()] for row in rows)]
     return aligned_table(lines, right=[title not in LEFT_ALIGNED for title in COLUMNS])
 
 
-def as_json(row: Row) -> dict[str, Any]:
+def as_json(row: JobRow) -> dict[str, Any]:
     """A row as JSON values; null for what is unknown."""
     record, facts = row.record, row.facts
     return {

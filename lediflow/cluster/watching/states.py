@@ -38,7 +38,7 @@ RESUME = "`lediflow.status resume` continues"
 RESUMES_TOO = "`lediflow.status resume {}` resumes this one too"
 
 
-class Kind(enum.StrEnum):
+class StateKind(enum.StrEnum):
     """The state in one word, in order of precedence for an array: the first kind of any task is the array's."""
 
     RUNNING = "running"
@@ -52,27 +52,27 @@ class Kind(enum.StrEnum):
     @property
     def is_open(self) -> bool:
         """Whether it may still succeed by itself."""
-        return self in (Kind.RUNNING, Kind.PENDING, Kind.UNKNOWN)
+        return self in (StateKind.RUNNING, StateKind.PENDING, StateKind.UNKNOWN)
 
     @property
     def is_broken(self) -> bool:
         """Whether it ended without success."""
-        return self in (Kind.FAILED, Kind.CANCELLED, Kind.STOPPED)
+        return self in (StateKind.FAILED, StateKind.CANCELLED, StateKind.STOPPED)
 
 
-FINAL = {Outcome.FAILED: Kind.FAILED, Outcome.STOPPED: Kind.STOPPED}
+FINAL = {Outcome.FAILED: StateKind.FAILED, Outcome.STOPPED: StateKind.STOPPED}
 
 
 @dataclass(frozen=True)
-class State:
+class JobState:
     """A kind, and a sentence for people."""
 
-    kind: Kind
+    kind: StateKind
     words: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class JobFacts:
     """What is known of one job, or of one task of an array."""
 
     record: JobRecord
@@ -106,67 +106,69 @@ def joined(*parts: str) -> str:
 # --- a job
 
 
-def job_state(found: Evidence, others: Mapping[str, Kind] | None = None) -> State:
+def job_state(found: JobFacts, others: Mapping[str, StateKind] | None = None) -> JobState:
     """State of a job; `others` are the kinds of the jobs it depends on, by name."""
     state = state_of_job(found, others or {})
     return with_remark(state, found.run) if found.is_training and not found.record.array else state
 
 
-def state_of_job(found: Evidence, others: Mapping[str, Kind]) -> State:
+def state_of_job(found: JobFacts, others: Mapping[str, StateKind]) -> JobState:
     """State of a job, without the remark about its training."""
     if found.queued is not None:
         return state_in_queue(found, found.queued, others)
     if (found.last_end and found.last_end["decision"] == Outcome.DONE) or found.run.is_done:
-        return State(Kind.DONE, found.run.done)
+        return JobState(StateKind.DONE, found.run.done)
     if found.run.is_alive:
         holder = found.run.lease and found.run.lease.holder
-        return State(Kind.RUNNING, f"trained outside the queue, by {holder}")
+        return JobState(StateKind.RUNNING, f"trained outside the queue, by {holder}")
     if found.last_end and found.last_end["decision"] in FINAL:
         return final_state(found.last_end)
     if not found.is_slurm_known:
-        return State(Kind.UNKNOWN, words_without_slurm(found))
+        return JobState(StateKind.UNKNOWN, words_without_slurm(found))
     if is_being_requeued(found):
-        return State(Kind.PENDING, f"lost: {why_lost(found)}; SLURM is requeueing it")
+        return JobState(StateKind.PENDING, f"lost: {why_lost(found)}; SLURM is requeueing it")
     return state_after_queue(found, others)
 
 
-def with_remark(state: State, run: RunFacts) -> State:
+def with_remark(state: JobState, run: RunFacts) -> JobState:
     """The state, followed by the remark about the training if there is one."""
-    return State(state.kind, joined(state.words, run.remark))
+    return JobState(state.kind, joined(state.words, run.remark))
 
 
 # --- a job in the queue
 
 
-def state_in_queue(found: Evidence, queued: Queued, others: Mapping[str, Kind]) -> State:
+def state_in_queue(found: JobFacts, queued: Queued, others: Mapping[str, StateKind]) -> JobState:
     """State of a job that squeue lists."""
     again = f"requeued {times(queued.restarts)}" if queued.restarts else ""
     if queued.is_waiting:
         again_because = ", last time: ".join(filter(None, (again, last_reason(found))))
-        return State(Kind.PENDING, joined(again_because, words_pending(queued, found.record, others)))
+        return JobState(StateKind.PENDING, joined(again_because, words_pending(queued, found.record, others)))
     end = found.last_end
     if end and end["restart"] == queued.restarts:
-        return State(Kind.RUNNING, joined(f"ending: {end['reason']}", again))
+        return JobState(StateKind.RUNNING, joined(f"ending: {end['reason']}", again))
     if queued.state in RESTARTED:
-        return State(Kind.PENDING, joined(again, f"lost: {WORDS[queued.state]}; SLURM is requeueing it"))
+        return JobState(
+            StateKind.PENDING, joined(again, f"lost: {WORDS[queued.state]}; SLURM is requeueing it")
+        )
     if queued.state == "COMPLETING":
-        return State(Kind.RUNNING, joined("ending", again))
-    return State(Kind.RUNNING, joined(words_running(found, queued), again))
+        return JobState(StateKind.RUNNING, joined("ending", again))
+    return JobState(StateKind.RUNNING, joined(words_running(found, queued), again))
 
 
-def words_pending(queued: Queued, record: JobRecord, others: Mapping[str, Kind]) -> str:
+def words_pending(queued: Queued, record: JobRecord, others: Mapping[str, StateKind]) -> str:
     """What a pending job waits for; dependencies are named."""
     reason = reason_code(queued)
     if reason == NEVER:
         broken = [name for name in record.after if name in others and others[name].is_broken] or record.after
         return f"never starts: {' and '.join(broken)} did not succeed; `lediflow.status resume` that"
     if reason == DEPENDENCY:
-        missing = [name for name in record.after if others.get(name) is not Kind.DONE]
+        missing = [name for name in record.after if others.get(name) is not StateKind.DONE]
         return f"pending: waits for {' and '.join(missing) or 'other jobs'}"
     return why_pending(queued)
 
 
-def words_running(found: Evidence, queued: Queued) -> str:
+def words_running(found: JobFacts, queued: Queued) -> str:
     """What a job does that SLURM calls running: starting, running, or without sign of life."""
     starts = [entry for entry in found.attempts if entry["restart"] == queued.restarts]
     if not starts:
@@ -183,13 +185,13 @@ def words_running(found: Evidence, queued: Queued) -> str:
     return f"running {lasts}"
 
 
-def raw(found: Evidence) -> list[str]:
+def raw(found: JobFacts) -> list[str]:
     """The lease's job id for a task of an array: SLURM's internal number, which its commands do not show."""
     lease = found.run.lease
     return [lease.job] if lease and lease.job and "_" in (found.record.job_id or "") else []
 
 
-def last_reason(found: Evidence) -> str:
+def last_reason(found: JobFacts) -> str:
     """Why the last attempt ended: by the supervisor's record, or by SLURM's accounting if SLURM ended it."""
     if found.last_end and found.last_end["decision"] != Outcome.TERMINATED:
         return found.last_end["reason"]
@@ -204,7 +206,7 @@ def times(count: int) -> str:
 # --- a job that has left the queue
 
 
-def is_being_requeued(found: Evidence) -> bool:
+def is_being_requeued(found: JobFacts) -> bool:
     """Whether SLURM may still be requeueing the job: then the end in its accounting is not final."""
     if not found.record.slurm.get("requeue", True):
         return False
@@ -224,36 +226,36 @@ def end_time(account: Accounted, now: float) -> float:
         return now
 
 
-def why_lost(found: Evidence) -> str:
+def why_lost(found: JobFacts) -> str:
     account = found.account
     return (found.last_end or {}).get("reason") or WORDS.get(account.state if account else "", "it was lost")
 
 
-def final_state(end: AttemptLine) -> State:
+def final_state(end: AttemptLine) -> JobState:
     """State of a job whose supervisor decided that it has failed or was stopped."""
     advice = "" if "resume" in end["reason"] else RESUME
-    return State(FINAL[end["decision"]], joined(f"{end['decision']}: {end['reason']}", advice))
+    return JobState(FINAL[end["decision"]], joined(f"{end['decision']}: {end['reason']}", advice))
 
 
-def state_after_queue(found: Evidence, others: Mapping[str, Kind]) -> State:
+def state_after_queue(found: JobFacts, others: Mapping[str, StateKind]) -> JobState:
     """State of a job that has left the queue for good, without a final decision of its supervisor."""
     end, account = found.last_end, found.account
     if account is not None and account.state == "COMPLETED":
-        return State(Kind.DONE, found.run.done)
+        return JobState(StateKind.DONE, found.run.done)
     if account is not None and account.state == "CANCELLED":
-        return State(Kind.CANCELLED, words_cancelled(found, others))
+        return JobState(StateKind.CANCELLED, words_cancelled(found, others))
     if account is not None and account.state in WORDS and not (end and account.state == "FAILED"):
-        return State(Kind.FAILED, joined(f"lost: {WORDS[account.state]}", unsaved(found), RESUME))
+        return JobState(StateKind.FAILED, joined(f"lost: {WORDS[account.state]}", unsaved(found), RESUME))
     if end:
-        return State(Kind.FAILED, f"not requeued: {end['reason']}; {RESUME}")
+        return JobState(StateKind.FAILED, f"not requeued: {end['reason']}; {RESUME}")
     if found.attempts:
-        return State(Kind.FAILED, joined("lost: it ended without a record", unsaved(found), RESUME))
+        return JobState(StateKind.FAILED, joined("lost: it ended without a record", unsaved(found), RESUME))
     if found.record.job_id is None:
-        return State(Kind.CANCELLED, "not submitted: SLURM refused it")
-    return State(Kind.CANCELLED, words_cancelled(found, others))
+        return JobState(StateKind.CANCELLED, "not submitted: SLURM refused it")
+    return JobState(StateKind.CANCELLED, words_cancelled(found, others))
 
 
-def unsaved(found: Evidence) -> str:
+def unsaved(found: JobFacts) -> str:
     """Why the last checkpoint could not be written; on a full disk the supervisor cannot write its record either."""
     saves = [event for event in found.run.events if event["event"] in ("checkpoint", "checkpoint_failed")]
     if saves and "reason" in saves[-1]:
@@ -261,7 +263,7 @@ def unsaved(found: Evidence) -> str:
     return ""
 
 
-def words_cancelled(found: Evidence, others: Mapping[str, Kind]) -> str:
+def words_cancelled(found: JobFacts, others: Mapping[str, StateKind]) -> str:
     """Whether a user cancelled the job, or SLURM did because a dependency failed."""
     if found.attempts:
         return f"cancelled; {RESUME}"
@@ -271,7 +273,7 @@ def words_cancelled(found: Evidence, others: Mapping[str, Kind]) -> str:
     return f"cancelled before it started; {RESUME}"
 
 
-def words_without_slurm(found: Evidence) -> str:
+def words_without_slurm(found: JobFacts) -> str:
     """What the supervisor's records say, if SLURM does not answer."""
     if not found.attempts:
         return "submitted; SLURM does not answer"
@@ -283,36 +285,36 @@ def words_without_slurm(found: Evidence) -> str:
 # --- an array, and a run without a job
 
 
-def array_state(tasks: Mapping[int, State]) -> State:
+def array_state(tasks: Mapping[int, JobState]) -> JobState:
     """State of a whole array: the number of tasks of each kind, and the sentence of the first task that failed."""
     counts = Counter(state.kind for state in tasks.values())
-    if len(counts) == 1 and Kind.DONE in counts:
-        return State(Kind.DONE, f"done, {len(tasks)} tasks")
-    parts = [f"{counts[kind]} {kind}" for kind in reversed(Kind) if counts[kind]]
+    if len(counts) == 1 and StateKind.DONE in counts:
+        return JobState(StateKind.DONE, f"done, {len(tasks)} tasks")
+    parts = [f"{counts[kind]} {kind}" for kind in reversed(StateKind) if counts[kind]]
     words = f"tasks: {', '.join(parts)}"
-    failed = [number for number, state in tasks.items() if state.kind is Kind.FAILED]
+    failed = [number for number, state in tasks.items() if state.kind is StateKind.FAILED]
     if failed:
         words += f"; task {failed[0]} {tasks[failed[0]].words}"
-    return State(next(kind for kind in Kind if counts[kind]), words)
+    return JobState(next(kind for kind in StateKind if counts[kind]), words)
 
 
-def run_state(run: RunFacts) -> State:
+def run_state(run: RunFacts) -> JobState:
     """State of a run that was started by hand, in a terminal or by the user's own script."""
     return with_remark(state_by_hand(run), run)
 
 
-def state_by_hand(run: RunFacts) -> State:
+def state_by_hand(run: RunFacts) -> JobState:
     """State of a run that was started by hand, without the remark about its training."""
     lease, advice = run.lease, "the same command continues"
     if run.is_alive and lease is not None:
-        return State(Kind.RUNNING, f"running, {lease.holder}")
+        return JobState(StateKind.RUNNING, f"running, {lease.holder}")
     if run.is_done:
-        return State(Kind.DONE, run.done)
+        return JobState(StateKind.DONE, run.done)
     if run.failure:
-        return State(Kind.FAILED, f"failed: {run.failure}; {advice}")
+        return JobState(StateKind.FAILED, f"failed: {run.failure}; {advice}")
     if lease is None:
-        return State(Kind.STOPPED, f"not finished; {advice}")
+        return JobState(StateKind.STOPPED, f"not finished; {advice}")
     if lease.is_given_back:
-        return State(Kind.STOPPED, f"stopped; {advice}")
+        return JobState(StateKind.STOPPED, f"stopped; {advice}")
     quiet = f"no sign of life for {duration(run.quiet_seconds)}"
-    return State(Kind.FAILED, f"lost: {quiet}, last from {lease.holder}; {advice}")
+    return JobState(StateKind.FAILED, f"lost: {quiet}, last from {lease.holder}; {advice}")

@@ -69,6 +69,9 @@ def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
     return Inputs(reader, parent, warm_start, full_identity(command, parent, warm_start))
 
 
+# --- samples
+
+
 def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
     """Open the shards and check them against the model; rank 0 first draws toy pictures if the run asks for them."""
     path = command.data.path
@@ -165,6 +168,9 @@ def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) ->
     )
 
 
+# --- identity
+
+
 def identity(command: TrainCommand) -> dict[str, Any]:
     """The part of the identity that the options define."""
     return {
@@ -211,6 +217,9 @@ def full_identity(
         "parent": parent.sha256 if parent else None,
         "warm_start": warm_start.sha256 if warm_start else None,
     }
+
+
+# --- a finished run
 
 
 def is_done(folder: RunFolder, command: TrainCommand) -> bool:

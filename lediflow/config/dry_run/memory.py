@@ -17,7 +17,7 @@ from lediflow.text import GIB, Facts, gibibytes, gigabytes
 
 FLOAT16 = BFLOAT16  # bytes of a number
 GPUS = (24, 40, 80)  # GiB: RTX 3090 and 4090, A100, H100 and the larger A100
-STAGES = ((0, "none"), (1, "none"), (1, "cpu"), (2, "none"), (2, "cpu"), (3, "none"), (3, "cpu"))
+SHARDINGS = ((0, "none"), (1, "none"), (1, "cpu"), (2, "none"), (2, "cpu"), (3, "none"), (3, "cpu"))
 HEADS = (
     "engine",
     "weights",
@@ -36,7 +36,7 @@ HEADS = (
 def memory_table(command: TrainCommand, work: Work) -> list[list[str]]:
     """Rows of the section "Memory": one for each ZeRO stage and offload."""
     rows = [list(HEADS)]
-    for zero, offload in STAGES:
+    for zero, offload in SHARDINGS:
         config = replace(work.engine, zero=zero, offload=offload)
         rows.append(
             [

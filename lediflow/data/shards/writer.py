@@ -27,7 +27,7 @@ class Sample(NamedTuple):
     name: str = ""  # its key in the tar, if that is not its number
 
 
-class Row(NamedTuple):
+class SampleRow(NamedTuple):
     """A sample's row of the table; the fields of index.ROW."""
 
     key: int
@@ -41,7 +41,7 @@ class WrittenShard(NamedTuple):
     """A shard on disk, and its rows of the table."""
 
     file: ShardFile
-    rows: list[Row]
+    rows: list[SampleRow]
 
 
 class Written(NamedTuple):
@@ -78,10 +78,10 @@ def _write_tar(stream: BinaryIO, samples: Iterable[Sample], payload: str) -> lis
     return written
 
 
-def _rows(path: Path, written: list[Written], payload: str) -> list[Row]:
+def _rows(path: Path, written: list[Written], payload: str) -> list[SampleRow]:
     with tarfile.open(path, "r:") as tar:
         places = [(item.offset_data, item.size) for item in tar if item.name.endswith(f".{payload}")]
     return [
-        Row(sample.key, offset, length, sample.label, sample.crc32)
+        SampleRow(sample.key, offset, length, sample.label, sample.crc32)
         for sample, (offset, length) in zip(written, places, strict=True)
     ]

@@ -31,7 +31,7 @@ from torch import Tensor
 from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluation.config import EvaluateConfig
-from lediflow.evaluation.metrics import MAIN, METRICS, Influence
+from lediflow.evaluation.metrics import MAIN, METRICS, Influence, Row
 from lediflow.evaluation.mmd import mean_variance
 from lediflow.evaluation.results import (
     RESULTS,
@@ -47,7 +47,6 @@ from lediflow.records import UNREADABLE, RecordError
 LEVEL = 0.95
 VALUE, X, Y = "unbiased", "influence_x", "influence_y"
 
-Row = dict[str, Any]
 Setting = tuple[str, int, float]  # solver, steps, temperature
 
 

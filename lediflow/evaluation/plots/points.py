@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Point(NamedTuple):
+class CostPoint(NamedTuple):
     """One setting of a run's sampler."""
 
     cost: float
@@ -18,7 +18,7 @@ class Point(NamedTuple):
     label: str  # written next to the point
 
 
-class Line(NamedTuple):
+class CostLine(NamedTuple):
     """What the points of a line have in common; `solver` and `variant` may be empty."""
 
     run: str  # chooses the colour
@@ -30,7 +30,7 @@ class Line(NamedTuple):
         return ", ".join(filter(None, self))
 
 
-def is_beaten(point: Point, others: Sequence[Point]) -> bool:
+def is_beaten(point: CostPoint, others: Sequence[CostPoint]) -> bool:
     """Whether another point is at least as good and as cheap, and better or cheaper (Pareto dominance)."""
     return any(
         other.cost <= point.cost

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from lediflow.evaluation.plots.points import Line, Point, is_beaten
+from lediflow.evaluation.plots.points import CostLine, CostPoint, is_beaten
 from lediflow.evaluation.plots.style import COLOURS, INK, MUTED, STYLE
 
 DASHES = ("-", "--", ":", "-.")
@@ -38,7 +38,7 @@ class Look(NamedTuple):
 
 @mpl.rc_context(STYLE)
 def pareto_figure(
-    panels: Mapping[str, Mapping[Line, Sequence[Point]]],
+    panels: Mapping[str, Mapping[CostLine, Sequence[CostPoint]]],
     metric: str,
     real: float | None = None,
 ) -> Figure:
@@ -66,7 +66,7 @@ def pareto_figure(
 
 @mpl.rc_context(STYLE)
 def stages_figure(
-    lines: Mapping[Line, Sequence[Point]],
+    lines: Mapping[CostLine, Sequence[CostPoint]],
     metric: str,
     *,
     heading: str,
@@ -116,7 +116,7 @@ def stages_figure(
 # --- parts of figures ---
 
 
-def looks_of_lines(lengths: Mapping[Line, int]) -> dict[Line, Look]:
+def looks_of_lines(lengths: Mapping[CostLine, int]) -> dict[CostLine, Look]:
     """A colour for each run; when colours are used up, the dash changes too.
 
     `lengths` has the number of points of each line: a single point needs no dash, so longer lines choose first.
@@ -125,7 +125,7 @@ def looks_of_lines(lengths: Mapping[Line, int]) -> dict[Line, Look]:
         numbered(parts) for parts in ([line.run for line in lengths], [x.variant for x in lengths])
     )
     solvers = numbered(line.solver for line in sorted(lengths, key=lambda line: lengths[line] == 1))
-    looks: dict[Line, Look] = {}
+    looks: dict[CostLine, Look] = {}
     for number, line in enumerate(lengths):
         turn, colour = divmod(runs[line.run], len(COLOURS))
         dash = DASHES[(turn + solvers[line.solver]) % len(DASHES)]
@@ -155,8 +155,8 @@ def distance_axis(axes: Axes, values: Sequence[float]) -> bool:
 
 def draw_lines(
     axes: Axes,
-    lines: Mapping[Line, Sequence[Point]],
-    looks: Mapping[Line, Look],
+    lines: Mapping[CostLine, Sequence[CostPoint]],
+    looks: Mapping[CostLine, Look],
     *,
     is_labelled: bool = True,
 ) -> None:
@@ -205,7 +205,9 @@ def doubling_axis(axes: Axes, costs: Sequence[float]) -> None:
     axes.set_xlim(2 ** (low - 0.3), 2 ** (high + 0.6))
 
 
-def draw_labels(axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: Mapping[Line, Look]) -> None:
+def draw_labels(
+    axes: Axes, lines: Mapping[CostLine, Sequence[CostPoint]], looks: Mapping[CostLine, Look]
+) -> None:
     """Label points with their steps. Points whose labels would overlap share one, above the highest of them."""
     dots = [(point, looks[line].colour) for line, points in lines.items() for point in points]
     for cost in sorted({point.cost for point, _ in dots}):
@@ -217,11 +219,11 @@ def draw_labels(axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: Mappin
             axes.annotate(" / ".join(labels), (cost, group[-1][0].value), color=colour, **ABOVE)
 
 
-def groups_of(column: Sequence[tuple[Point, str]], axes: Axes) -> list[list[tuple[Point, str]]]:
+def groups_of(column: Sequence[tuple[CostPoint, str]], axes: Axes) -> list[list[tuple[CostPoint, str]]]:
     """Split points of one cost, in rising order, where the distance to the next one has room for a label."""
     axes.autoscale_view()  # the limits, and so the distances, depend on all that was drawn
     room = LABEL_POINTS * axes.figure.dpi / 72
-    groups: list[list[tuple[Point, str]]] = []
+    groups: list[list[tuple[CostPoint, str]]] = []
     below = -math.inf
     for point, colour in column:
         _, height = axes.transData.transform((point.cost, point.value))
@@ -233,7 +235,7 @@ def groups_of(column: Sequence[tuple[Point, str]], axes: Axes) -> list[list[tupl
 
 
 def draw_alone(
-    axes: Axes, lines: Mapping[Line, Sequence[Point]], looks: dict[Line, Look], edge: float
+    axes: Axes, lines: Mapping[CostLine, Sequence[CostPoint]], looks: dict[CostLine, Look], edge: float
 ) -> None:
     """Draw the prior alone as separate points, not joined to the line of its flow."""
     for line, points in lines.items():

@@ -8,17 +8,17 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lediflow.evaluation.plots.points import Line, Point, is_beaten
+from lediflow.evaluation.plots.points import CostLine, CostPoint, is_beaten
 from lediflow.evaluation.plots.prior import prior_figure
 from lediflow.evaluation.plots.quality import pareto_figure
 from lediflow.evaluation.plots.style import COLOURS, write_figure
 
 
-def point(cost: float, value: float) -> Point:
-    return Point(cost, value, value - 0.5, value + 0.5, f"{cost:g}")
+def point(cost: float, value: float) -> CostPoint:
+    return CostPoint(cost, value, value - 0.5, value + 0.5, f"{cost:g}")
 
 
-def line(offset: float) -> list[Point]:
+def line(offset: float) -> list[CostPoint]:
     return [point(cost, offset + 1 / cost) for cost in (4.0, 1.0, 2.0)]
 
 
@@ -33,11 +33,11 @@ def look(each: mpl.lines.Line2D) -> tuple[str, str, str]:
 
 PANELS = {
     "milliseconds": {
-        Line("ours", "prior alone"): [point(1.0, 3.0)],
-        Line("ours"): line(0.0),
-        Line("gaussian"): line(1.0),
+        CostLine("ours", "prior alone"): [point(1.0, 3.0)],
+        CostLine("ours"): line(0.0),
+        CostLine("gaussian"): line(1.0),
     },
-    "evaluations": {Line("ours"): line(0.0), Line("gaussian"): line(1.0)},
+    "evaluations": {CostLine("ours"): line(0.0), CostLine("gaussian"): line(1.0)},
 }
 
 
@@ -59,7 +59,9 @@ def test_a_point_is_dominated_by_one_that_is_not_worse_in_either_direction(other
 
 def test_more_lines_than_colours_are_all_drawn_and_all_differ():
     names = [f"run {number}" for number in range(2 * len(COLOURS) + 1)]
-    figure = pareto_figure({"cost": {Line(name): line(place) for place, name in enumerate(names)}}, "CMMD")
+    figure = pareto_figure(
+        {"cost": {CostLine(name): line(place) for place, name in enumerate(names)}}, "CMMD"
+    )
     found = drawn_lines(figure.axes[0])
     assert list(found) == names
     assert len({look(each) for each in found.values()}) == len(names)
@@ -68,8 +70,10 @@ def test_more_lines_than_colours_are_all_drawn_and_all_differ():
 def test_a_run_has_one_colour_a_solver_one_dash_and_a_temperature_one_marker():
     """For as many solvers and temperatures as grids usually have."""
     parts = (("ours", "gaussian", "coupled"), ("euler", "midpoint", "heun3", "rk4"), ("1", "0.9", "0.8"))
-    all_lines = [Line(*each) for each in itertools.product(*parts)]
-    drawn = {Line("ours", "prior alone", "1"): [point(1.0, 3.0)]} | {each: line(0.0) for each in all_lines}
+    all_lines = [CostLine(*each) for each in itertools.product(*parts)]
+    drawn = {CostLine("ours", "prior alone", "1"): [point(1.0, 3.0)]} | {
+        each: line(0.0) for each in all_lines
+    }
     found = drawn_lines(pareto_figure({"cost": drawn}, "CMMD").axes[0])
     for part in range(3):
         signs = {(each[part], look(found[each.name])[part]) for each in all_lines}
@@ -82,8 +86,10 @@ def test_a_run_has_one_colour_a_solver_one_dash_and_a_temperature_one_marker():
 )
 def test_distances_that_span_a_decade_have_a_logarithmic_axis(values, scale, has_photographs):
     """The distance between photographs, about 0, is not drawn there."""
-    points = [Point(cost, value, value - 0.1, value + 0.1, "") for cost, value in enumerate(values, start=1)]
-    (axes,) = pareto_figure({"cost": {Line("ours"): points}}, "CMMD", real=-0.001).axes
+    points = [
+        CostPoint(cost, value, value - 0.1, value + 0.1, "") for cost, value in enumerate(values, start=1)
+    ]
+    (axes,) = pareto_figure({"cost": {CostLine("ours"): points}}, "CMMD", real=-0.001).axes
     assert axes.get_yscale() == scale
     assert ("photographs among themselves" in drawn_lines(axes)) is has_photographs
 
@@ -103,7 +109,8 @@ def test_the_legend_names_every_line_of_every_panel_once():
 
 def test_the_legend_does_not_cover_a_panel():
     runs = {
-        Line("a run of a rather long name", "", f"temperature {number}"): line(number) for number in range(9)
+        CostLine("a run of a rather long name", "", f"temperature {number}"): line(number)
+        for number in range(9)
     }
     figure = pareto_figure({"milliseconds": runs, "evaluations": runs}, "CMMD", real=0.3)
     figure.draw_without_rendering()
@@ -119,7 +126,7 @@ def test_points_are_joined_in_the_order_of_their_cost():
 
 
 def test_ticks_are_doublings_around_all_costs():
-    axes = pareto_figure({"cost": {Line("ours"): [point(3.0, 1.0), point(20.0, 0.5)]}}, "CMMD").axes[0]
+    axes = pareto_figure({"cost": {CostLine("ours"): [point(3.0, 1.0), point(20.0, 0.5)]}}, "CMMD").axes[0]
     assert list(axes.get_xticks()) == [2, 4, 8, 16, 32]
 
 

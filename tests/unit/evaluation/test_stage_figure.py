@@ -3,7 +3,7 @@
 import pytest
 
 from lediflow.evaluation.modes.stages.record import run_losses, stage_lines
-from lediflow.evaluation.plots.points import Line, Point
+from lediflow.evaluation.plots.points import CostLine, CostPoint
 from lediflow.evaluation.plots.quality import stages_figure
 
 
@@ -28,11 +28,11 @@ ROWS = [
 
 def test_each_source_is_a_line_by_its_name():
     lines = stage_lines({"rows": ROWS})
-    assert lines[Line("z of training images")] == [
-        Point(0, 6.0, pytest.approx(5.9), pytest.approx(6.1), "0"),
-        Point(4, 0.5, pytest.approx(0.4), pytest.approx(0.6), "2"),
+    assert lines[CostLine("z of training images")] == [
+        CostPoint(0, 6.0, pytest.approx(5.9), pytest.approx(6.1), "0"),
+        CostPoint(4, 0.5, pytest.approx(0.4), pytest.approx(0.6), "2"),
     ]
-    assert list(lines) == [Line("z of training images"), Line("Gaussian noise (flow matching)")]
+    assert list(lines) == [CostLine("z of training images"), CostLine("Gaussian noise (flow matching)")]
 
 
 def test_several_solvers_are_several_lines():

@@ -5,14 +5,14 @@ Measured ones: MMD (EfficientNet-Lite0) times 1000 of models of three sets of ph
 
 import pytest
 
-from lediflow.evaluation.modes.stages.verdict import Evidence, Level, judge
+from lediflow.evaluation.modes.stages.verdict import Evidence, MmdInterval, judge
 
 REACH = 0.02
 NFE = [2, 4, 8, 16]
 
 
 def level(value, reach=REACH):
-    return Level(value, value - reach, value + reach)
+    return MmdInterval(value, value - reach, value + reach)
 
 
 def evidence(nfe, training, heldout, sampler, reach=REACH, **more):
@@ -153,7 +153,9 @@ def test_how_wide_is_wide_enough_follows_the_larger_of_sigma_and_residual(wideni
 
 
 def test_parts_within_their_margins_are_named_with_a_caution():
-    verdict = judge(evidence(NFE, [0.2] * 4, [0.25] * 4, [0.5] * 4, reach=0.3, real=Level(0.0, -0.01, 0.01)))
+    verdict = judge(
+        evidence(NFE, [0.2] * 4, [0.25] * 4, [0.5] * 4, reach=0.3, real=MmdInterval(0.0, -0.01, 0.01))
+    )
     assert (verdict.limits, verdict.is_certain) == ("sampler", False)
     assert "larger count" in verdict.text
 

@@ -1,6 +1,6 @@
 """A grid's rows as lines of quality against cost."""
 
-from lediflow.evaluation.plots.points import Line, Point
+from lediflow.evaluation.plots.points import CostLine, CostPoint
 from lediflow.evaluation.views import COSTS, line_of, pareto_lines, pareto_panels
 
 
@@ -36,15 +36,15 @@ def test_names_contain_only_what_differs_between_runs():
 def test_draws_of_the_prior_at_two_temperatures_are_two_lines():
     rows = [row("ours", "euler", 0), row("ours", "euler", 0, 0.8)]
     assert list(pareto_lines(rows, "ms_per_image")) == [
-        Line("ours", "prior alone", "temperature 1"),
-        Line("ours", "prior alone", "temperature 0.8"),
+        CostLine("ours", "prior alone", "temperature 1"),
+        CostLine("ours", "prior alone", "temperature 0.8"),
     ]
 
 
 def test_points_carry_cost_value_interval_and_steps():
     rows = [row("ours", "euler", 2, ms=3.0), row("ours", "euler", 4, ms=6.0)]
     assert pareto_lines(rows, "ms_per_image") == {
-        Line("ours"): [Point(3.0, 1.5, 1.25, 1.75, "2"), Point(6.0, 1.5, 1.25, 1.75, "4")]
+        CostLine("ours"): [CostPoint(3.0, 1.5, 1.25, 1.75, "2"), CostPoint(6.0, 1.5, 1.25, 1.75, "4")]
     }
 
 
@@ -55,8 +55,8 @@ def test_an_adaptive_solver_is_labelled_as_such():
 
 def test_the_prior_alone_has_milliseconds_and_no_place_among_evaluations():
     panels = pareto_panels([row("ours", "euler", 0), row("ours", "euler", 1)])
-    assert list(panels[COSTS["ms_per_image"]]) == [Line("ours", "prior alone"), Line("ours")]
-    assert list(panels[COSTS["nfe"]]) == [Line("ours")]
+    assert list(panels[COSTS["ms_per_image"]]) == [CostLine("ours", "prior alone"), CostLine("ours")]
+    assert list(panels[COSTS["nfe"]]) == [CostLine("ours")]
 
 
 def test_priors_alone_make_no_empty_panel():

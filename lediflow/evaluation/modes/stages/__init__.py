@@ -30,7 +30,7 @@ from lediflow.evaluation.modes.stages.latents import (
     prior_facts,
 )
 from lediflow.evaluation.modes.stages.record import (
-    STAGES,
+    STAGES_FILE,
     evidence_of,
     heading,
     run_losses,
@@ -38,7 +38,7 @@ from lediflow.evaluation.modes.stages.record import (
     verdict_record,
     write_stages,
 )
-from lediflow.evaluation.modes.stages.rows import Row, Source, StageRows
+from lediflow.evaluation.modes.stages.rows import LatentSource, StageRow, StageRows
 from lediflow.evaluation.modes.stages.verdict import judge
 from lediflow.evaluation.references import check_signals, open_shards, references
 from lediflow.evaluation.results import birth_certificate
@@ -93,7 +93,7 @@ def evaluate_stages(session: Session) -> dict[str, Any]:
     for row in found:
         session.say(describe_stage(row))
     session.say(f"limits: {verdict.limits}. {verdict.text}")
-    session.say(f"written: {output}/{STAGES}, {FIGURE}.png, {FIGURE}.svg")
+    session.say(f"written: {output}/{STAGES_FILE}, {FIGURE}.png, {FIGURE}.svg")
     return results
 
 
@@ -204,7 +204,7 @@ def real_latents(
 
 def sources(
     session: Session, pipeline: LeDiFlowPipeline, chain: Chain, real: dict[str, RealLatents]
-) -> Iterator[Source]:
+) -> Iterator[LatentSource]:
     """Every source of z with its settings; the baseline's weights are loaded last, when they are needed."""
     command = session.command
     codec = {"codec": chain.flow.exported_facts()["codec"]}
@@ -226,7 +226,7 @@ def from_real(
     models: dict[str, Any],
     command: EvaluateConfig,
     configs: list[SamplingConfig],
-) -> Source:
+) -> LatentSource:
     """A source of images generated from the encoder's draws."""
 
     def images(config: SamplingConfig) -> ImagesFromReal:
@@ -235,7 +235,7 @@ def from_real(
     def evaluations(config: SamplingConfig) -> int:
         return images(config).generated(range(1)).nfe
 
-    return Source(name, configs, images, evaluations, latents.sources(command.count))
+    return LatentSource(name, configs, images, evaluations, latents.sources(command.count))
 
 
 def from_pipeline(
@@ -244,13 +244,13 @@ def from_pipeline(
     models: dict[str, Any],
     command: EvaluateConfig,
     configs: list[SamplingConfig],
-) -> Source:
+) -> LatentSource:
     """A source of images that a whole pipeline generates."""
 
     def images(config: SamplingConfig) -> GeneratedImages:
         return GeneratedImages(pipeline, config, command.count, models)
 
-    return Source(name, configs, images, lambda config: pipeline(1, config).nfe)
+    return LatentSource(name, configs, images, lambda config: pipeline(1, config).nfe)
 
 
 def settings(command: EvaluateConfig, *, is_learned: bool) -> list[SamplingConfig]:
@@ -297,13 +297,13 @@ def stage_losses(
     }
 
 
-def levels(results: dict[str, Any]) -> dict[str, Row]:
+def levels(results: dict[str, Any]) -> dict[str, StageRow]:
     """MMD between halves of the photographs and of the codec, where they were measured."""
     named = {"real": results["real"], "floor": results["codec_floor"]}
     return {name: found for name, found in named.items() if found is not None}
 
 
-def describe_stage(row: Row) -> str:
+def describe_stage(row: StageRow) -> str:
     """One line about a row, for the terminal."""
     setting = (
         f"{row['solver']} {row['steps']} steps ({row['nfe']:g} NFE)" if row["steps"] else "the prior alone"
@@ -314,12 +314,14 @@ def describe_stage(row: Row) -> str:
 
 def write(session: Session, output: Path, results: dict[str, Any]) -> None:
     """Write the figure, then stages.json, on rank 0."""
-    with session.group.together(f"writing {output / STAGES}"):
+    with session.group.together(f"writing {output / STAGES_FILE}"):
         if session.group.is_first:
             from lediflow.evaluation.plots.quality import stages_figure
             from lediflow.evaluation.plots.style import write_figure
 
-            (output / STAGES).unlink(missing_ok=True)  # remove the old numbers before the new figure exists
+            (output / STAGES_FILE).unlink(
+                missing_ok=True
+            )  # remove the old numbers before the new figure exists
             figure = stages_figure(
                 stage_lines(results),
                 results["rows"][0]["mmd_name"],
@@ -329,4 +331,4 @@ def write(session: Session, output: Path, results: dict[str, Any]) -> None:
             )
             write_figure(figure, output / FIGURE)
             certificate = birth_certificate(seed=session.command.seed) | {"ranks": session.group.world_size}
-            write_stages(output / STAGES, results, certificate)
+            write_stages(output / STAGES_FILE, results, certificate)

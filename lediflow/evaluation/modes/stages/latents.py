@@ -96,7 +96,7 @@ class ImagesFromReal:
         return Generated(pipeline.decode(solution.x).clamp(-1, 1), start, solution.nfe)
 
 
-class Moments(NamedTuple):
+class LatentMoments(NamedTuple):
     """Mean and variance of z over images, for each entry."""
 
     mean: Float[Tensor, "channels h w"]
@@ -117,7 +117,7 @@ class PriorFacts(NamedTuple):
     """Measurements on a split, as the results keep them, and the moments of its z."""
 
     summary: dict[str, Any]
-    moments: Moments
+    moments: LatentMoments
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ def latent_moments(
     device: torch.device,
     group: Group,
     batch_size: int,
-) -> Moments:
+) -> LatentMoments:
     """Moments of latents 0 ... count - 1, where `draw` makes z of given ids. Every rank must call it."""
 
     def sums_for(numbers: range) -> Vector:
@@ -187,7 +187,7 @@ def entry_kl(mean: Latents, logvar: Latents) -> Float[Tensor, "channels h w"]:
     return entries.reshape(mean.shape).sum(dim=0)
 
 
-def compare_moments(sampler: Moments, encoder: Moments) -> dict[str, float]:
+def compare_moments(sampler: LatentMoments, encoder: LatentMoments) -> dict[str, float]:
     """Shift (0 where equal) and variance ratio (1 where equal) of the sampler's z against the encoder's draws."""
     shift = (sampler.mean - encoder.mean) / encoder.variance.sqrt()
     ratio = (sampler.variance / encoder.variance).log().mean().exp()
@@ -202,10 +202,10 @@ def sums_of(z: Latents) -> Vector:
     return torch.cat([z.sum(dim=0).flatten(), z.square().sum(dim=0).flatten()]).cpu()
 
 
-def moments_of(powers: Vector, count: int, shape: tuple[int, ...]) -> Moments:
+def moments_of(powers: Vector, count: int, shape: tuple[int, ...]) -> LatentMoments:
     first, second = (powers / count).reshape(2, *shape)
     variance = (second - first.square()).clamp(min=0) * count / max(count - 1, 1)
-    return Moments(first, variance)
+    return LatentMoments(first, variance)
 
 
 def sum_over_batches(

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
-from lediflow.evaluation.modes.stages.verdict import Evidence, Level, Setting, Verdict
-from lediflow.evaluation.plots.points import Line, Point
+from lediflow.evaluation.modes.stages.verdict import Evidence, MmdInterval, Setting, Verdict
+from lediflow.evaluation.plots.points import CostLine, CostPoint
 from lediflow.evaluation.results import AGAIN
 from lediflow.flow.solvers import ignores_steps
 from lediflow.records import Record, RecordError, read_record
 from lediflow.tracking.event_log import curve
 
-STAGES = "stages.json"
+STAGES_FILE = "stages.json"
 VERSION = 1
 TYPES = {
     "rows": list[dict[str, Any]],
@@ -75,16 +75,16 @@ def run_losses(events: Path) -> dict[str, Any]:
     return found
 
 
-def stage_lines(document: Mapping[str, Any]) -> dict[Line, list[Point]]:
+def stage_lines(document: Mapping[str, Any]) -> dict[CostLine, list[CostPoint]]:
     """A line for each source of z, and for each of several solvers; the prior alone belongs to the first solver."""
     rows = document["rows"]
     solvers = list(dict.fromkeys(row["solver"] for row in rows if row["steps"]))
-    found: dict[Line, list[Point]] = {}
+    found: dict[CostLine, list[CostPoint]] = {}
     for row in rows:
         solver = row["solver"] if row["steps"] else solvers[0]
         label = solver if ignores_steps(solver) else str(row["steps"])
-        point = Point(row["nfe"], row["mmd"], row["low"], row["high"], label)
-        found.setdefault(Line(NAMES[row["z"]], solver if len(solvers) > 1 else ""), []).append(point)
+        point = CostPoint(row["nfe"], row["mmd"], row["low"], row["high"], label)
+        found.setdefault(CostLine(NAMES[row["z"]], solver if len(solvers) > 1 else ""), []).append(point)
     return found
 
 
@@ -95,7 +95,7 @@ def heading(document: Mapping[str, Any]) -> str:
 
 def evidence_of(document: Mapping[str, Any]) -> Evidence:
     """Read the evidence from the contents of stages.json: rows, losses, real, codec_floor."""
-    curves: dict[str, dict[Setting, tuple[float, Level]]] = {}
+    curves: dict[str, dict[Setting, tuple[float, MmdInterval]]] = {}
     for row in document["rows"]:
         curves.setdefault(row["z"], {})[(row["solver"], row["steps"])] = (row["nfe"], level_of(row))
     losses = document["losses"]
@@ -114,8 +114,8 @@ def evidence_of(document: Mapping[str, Any]) -> Evidence:
     )
 
 
-def level_of(row: Mapping[str, Any]) -> Level:
-    return Level(row["mmd"], row["low"], row["high"])
+def level_of(row: Mapping[str, Any]) -> MmdInterval:
+    return MmdInterval(row["mmd"], row["low"], row["high"])
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:

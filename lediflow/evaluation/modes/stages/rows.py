@@ -27,7 +27,7 @@ from lediflow.evaluation.session import Session
 from lediflow.records import Record, read_record
 from lediflow.sampling import SamplingConfig
 
-Row = dict[str, Any]
+StageRow = dict[str, Any]
 ALONE = "none"  # the solver of a row of the prior itself
 ROW_TYPES = {
     "z": str,
@@ -43,7 +43,7 @@ ROW_TYPES = {
 
 
 @dataclass(frozen=True)
-class Source:
+class LatentSource:
     """A source of z and the images generated from it."""
 
     name: str  # training | heldout | sampler | gaussian
@@ -70,11 +70,11 @@ class StageRows:
             )
         return cls(session, references, Measure.build(main, session.group, session.device), output)
 
-    def rows_for(self, source: Source) -> list[Row]:
+    def rows_for(self, source: LatentSource) -> list[StageRow]:
         """Rows in the order of the settings; rows that an earlier command finished are read."""
         return [self.row(source, config) for config in source.settings]
 
-    def row(self, source: Source, config: SamplingConfig) -> Row:
+    def row(self, source: LatentSource, config: SamplingConfig) -> StageRow:
         group = self.session.group
         images = source.images(config)
         record = self.record(images)
@@ -117,7 +117,7 @@ class StageRows:
         close()
         return found
 
-    def distance(self, estimate: Estimate) -> Row:
+    def distance(self, estimate: Estimate) -> StageRow:
         """The MMD, unbiased, times 1000, with its 95 % interval."""
         low, high = estimate.interval()
         name = metric_name("mmd", self.session.extractor.name)
@@ -140,7 +140,7 @@ class StageRows:
         return found
 
 
-def counts(images: int, samples: Numbers | None) -> Row:
+def counts(images: int, samples: Numbers | None) -> StageRow:
     """Number of images of a row; of images from real ones also the number of real ones and the most draws of each."""
     if samples is None:
         return {"images": images}

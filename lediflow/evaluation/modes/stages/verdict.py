@@ -35,13 +35,13 @@ RISE = 0.1  # how much worse with more evaluations, as a share of the best, coun
 ENOUGH = 2.0  # widening in typical deviations; the best found were 2.5 to 3
 GAP = 0.5  # nats per entry: held-out VGL above training VGL where the prior memorises; 0.04 and 0.18 on larger sets
 
-Limits = Literal["prior", "sampler", "flow", "codec", "nothing"]
+LimitingStage = Literal["prior", "sampler", "flow", "codec", "nothing"]
 Setting = tuple[str, int]  # solver, steps
 SOURCES = ("training", "heldout", "sampler")
 NOT_SIGNIFICANT = "The difference is not significant for this number of images; measure with a larger count."
 
 
-class Level(NamedTuple):
+class MmdInterval(NamedTuple):
     """An MMD with its 95 % interval."""
 
     value: float
@@ -57,10 +57,10 @@ class Level(NamedTuple):
         return f"{self.value:.2f}" if abs(self.value) >= 1 else f"{self.value:.3f}"
 
 
-ZERO = Level(0.0, 0.0, 0.0)
+ZERO = MmdInterval(0.0, 0.0, 0.0)
 
 
-class Part(NamedTuple):
+class Contribution(NamedTuple):
     """How much of the distance a stage adds, and the 95 % margin of that."""
 
     value: float
@@ -74,9 +74,9 @@ class Part(NamedTuple):
 class Trend(NamedTuple):
     """MMD with z of training images: at the most evaluations, and the best at half as many or fewer."""
 
-    best: Level
+    best: MmdInterval
     best_nfe: float
-    last: Level
+    last: MmdInterval
     last_nfe: float
 
     @property
@@ -94,9 +94,9 @@ class Evidence:
     """The measurements that a verdict is based on; None: not known."""
 
     # by source of z: (evaluations, MMD) by setting
-    curves: Mapping[str, Mapping[Setting, tuple[float, Level]]]
-    real: Level | None = None  # photographs among themselves
-    codec_floor: Level | None = None  # reconstructions against photographs
+    curves: Mapping[str, Mapping[Setting, tuple[float, MmdInterval]]]
+    real: MmdInterval | None = None  # photographs among themselves
+    codec_floor: MmdInterval | None = None  # reconstructions against photographs
     vgl_training: float | None = None  # nats per entry
     vgl_held_out: float | None = None
     sigma: float | None = None  # typical, of the auxiliary model's prior on held-out images
@@ -110,16 +110,16 @@ class Evidence:
 class Verdict:
     """The stage that limits the quality, as a name and as text, and the parts that it was chosen from."""
 
-    limits: Limits
+    limits: LimitingStage
     text: str
     setting: Setting  # where the parts were taken
-    parts: dict[str, Part]
+    parts: dict[str, Contribution]
     is_certain: bool  # the part is larger than its margin
     cause: str  # memorising | narrow | "": what is wrong with the prior
 
 
-def difference(above: Level, below: Level) -> Part:
-    return Part(above.value - below.value, math.hypot(above.reach, below.reach))
+def difference(above: MmdInterval, below: MmdInterval) -> Contribution:
+    return Contribution(above.value - below.value, math.hypot(above.reach, below.reach))
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -131,7 +131,7 @@ def judge(evidence: Evidence) -> Verdict:
     training, held_out, sampler = (evidence.curves[name][setting][1] for name in SOURCES)
     floor = evidence.real if evidence.real is not None and evidence.real.value > 0 else ZERO
     parts = parts_of(training, held_out, sampler, floor, evidence.codec_floor)
-    limits: Limits = max(parts, key=lambda name: parts[name].value)  # type: ignore[arg-type,assignment]
+    limits: LimitingStage = max(parts, key=lambda name: parts[name].value)  # type: ignore[arg-type,assignment]
     trend, cause = trend_of(evidence), ""
     if is_indistinguishable(evidence, held_out, sampler, floor):
         limits = "nothing"
@@ -160,8 +160,12 @@ def best_setting(evidence: Evidence) -> Setting:
 
 
 def parts_of(
-    training: Level, held_out: Level, sampler: Level, floor: Level, codec_floor: Level | None
-) -> dict[str, Part]:
+    training: MmdInterval,
+    held_out: MmdInterval,
+    sampler: MmdInterval,
+    floor: MmdInterval,
+    codec_floor: MmdInterval | None,
+) -> dict[str, Contribution]:
     """How much MMD each stage adds; no entry for a codec that was not measured."""
     parts = {}
     below = floor
@@ -175,7 +179,9 @@ def parts_of(
     }
 
 
-def is_indistinguishable(evidence: Evidence, held_out: Level, sampler: Level, floor: Level) -> bool:
+def is_indistinguishable(
+    evidence: Evidence, held_out: MmdInterval, sampler: MmdInterval, floor: MmdInterval
+) -> bool:
     """Whether the images' MMD exceeds that between photographs by no more than the margin."""
     real = evidence.real or ZERO
     return all(
@@ -199,7 +205,7 @@ def trend_of(evidence: Evidence) -> Trend | None:
     return Trend(best, best_nfe, last, last_nfe)
 
 
-def memorises(parts: Mapping[str, Part], evidence: Evidence) -> bool:
+def memorises(parts: Mapping[str, Contribution], evidence: Evidence) -> bool:
     """Whether held-out z are worse by MMD, beyond the margin, and by VGL, by GAP or more."""
     gap = vgl_gap(evidence)
     return parts["prior"].is_certain and gap is not None and gap >= GAP
@@ -346,7 +352,7 @@ def width_text(evidence: Evidence) -> str:
     )
 
 
-def mmd(verdict: Verdict, evidence: Evidence, source: str) -> Level:
+def mmd(verdict: Verdict, evidence: Evidence, source: str) -> MmdInterval:
     assert verdict.setting is not None
     return evidence.curves[source][verdict.setting][1]
 
@@ -357,7 +363,7 @@ def setting_text(verdict: Verdict) -> str:
     return f"{solver}, {steps} step{'s' if steps != 1 else ''}"
 
 
-def part_text(part: Part) -> str:
+def part_text(part: Contribution) -> str:
     return (
         f"{part.value:.2f} +- {part.margin:.2f}"
         if abs(part.value) >= 1

@@ -8,7 +8,7 @@ import pytest
 from lediflow.cluster.jobs import JobRecord
 from lediflow.cluster.slurm import Accounted, Queued
 from lediflow.cluster.watching.run_facts import RunFacts
-from lediflow.cluster.watching.states import Evidence, Kind, State, array_state, job_state, run_state
+from lediflow.cluster.watching.states import JobFacts, JobState, StateKind, array_state, job_state, run_state
 from lediflow.engine.lease import LeaseRecord
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
@@ -59,7 +59,7 @@ def state(others=None, command="train", after=(), requeue=True, **evidence):
         name="demo", command=[f"lediflow.{command}"], run="/runs/demo", job_ids=["6", "7"], after=[*after],
         slurm={"requeue": requeue},
     )  # fmt: skip
-    return job_state(Evidence(record=record, now=NOW, **evidence), others)
+    return job_state(JobFacts(record=record, now=NOW, **evidence), others)
 
 
 # --- in the queue
@@ -82,17 +82,17 @@ def state(others=None, command="train", after=(), requeue=True, **evidence):
     ],
 )
 def test_a_pending_job_shows_what_it_waits_for(reason, words):
-    assert state(queued=queued("PENDING", reason)) == State(Kind.PENDING, words)
+    assert state(queued=queued("PENDING", reason)) == JobState(StateKind.PENDING, words)
 
 
 def test_a_dependent_job_names_the_dependencies_that_are_not_done():
-    others = {"encode": Kind.DONE, "auxiliary": Kind.RUNNING}
+    others = {"encode": StateKind.DONE, "auxiliary": StateKind.RUNNING}
     found = state(others, after=["encode", "auxiliary"], queued=queued("PENDING", "Dependency"))
     assert found.words == "pending: waits for auxiliary"
 
 
 def test_a_job_with_a_failed_dependency_names_the_one_to_resume():
-    others = {"encode": Kind.DONE, "auxiliary": Kind.FAILED}
+    others = {"encode": StateKind.DONE, "auxiliary": StateKind.FAILED}
     found = state(others, after=["encode", "auxiliary"], queued=queued("PENDING", "DependencyNeverSatisfied"))
     assert found.words == "never starts: auxiliary did not succeed; `lediflow.status resume` that"
 
@@ -101,7 +101,7 @@ def test_a_requeued_job_shows_how_often_and_why():
     found = state(
         attempts=[started(), ended("requeue", "the state is saved")], queued=queued("PENDING", "BeginTime", 3)
     )
-    assert found.kind is Kind.PENDING
+    assert found.kind is StateKind.PENDING
     assert found.words.startswith(
         "requeued 3 times, last time: the state is saved; pending: waits for SLURM to restart it"
     )
@@ -110,7 +110,7 @@ def test_a_requeued_job_shows_how_often_and_why():
 def test_a_running_job_shows_since_when_and_where():
     run = RunFacts(lease=lease(restart=1), quiet_seconds=3)
     found = state(attempts=[started(700), started(restart=1)], queued=queued("RUNNING", restarts=1), run=run)
-    assert found == State(Kind.RUNNING, "running for 10 min on n[1-2]; requeued once")
+    assert found == JobState(StateKind.RUNNING, "running for 10 min on n[1-2]; requeued once")
 
 
 def test_a_job_whose_ranks_have_no_lease_yet_is_starting():
@@ -140,38 +140,38 @@ def test_a_running_job_whose_lease_is_not_renewed_is_without_a_sign_of_life():
 @pytest.mark.parametrize("decision", ["requeue", "done"])
 def test_a_job_that_leaves_its_nodes_is_ending(decision):
     found = state(attempts=[started(), ended(decision)], queued=queued("COMPLETING"))
-    assert found == State(Kind.RUNNING, "ending: a reason")
+    assert found == JobState(StateKind.RUNNING, "ending: a reason")
 
 
 # --- no longer in the queue
 
 
 def test_a_job_is_done_by_its_supervisors_record_or_by_the_exported_weights():
-    assert state(attempts=[started(), ended("done")], accounts=[account("COMPLETED")]).kind is Kind.DONE
-    assert state(run=RunFacts(total_images=100, exported_images=100)).kind is Kind.DONE
-    assert state(run=RunFacts(total_images=200, exported_images=100)).kind is not Kind.DONE
+    assert state(attempts=[started(), ended("done")], accounts=[account("COMPLETED")]).kind is StateKind.DONE
+    assert state(run=RunFacts(total_images=100, exported_images=100)).kind is StateKind.DONE
+    assert state(run=RunFacts(total_images=200, exported_images=100)).kind is not StateKind.DONE
 
 
-@pytest.mark.parametrize("decision, kind", [("failed", Kind.FAILED), ("stopped", Kind.STOPPED)])
+@pytest.mark.parametrize("decision, kind", [("failed", StateKind.FAILED), ("stopped", StateKind.STOPPED)])
 @pytest.mark.parametrize("slurm_state", ["FAILED", "CANCELLED", "NODE_FAIL"])
 def test_the_supervisors_decision_takes_precedence_over_slurms_state(decision, kind, slurm_state):
     found = state(attempts=[started(), ended(decision)], accounts=[account(slurm_state)])
-    assert found == State(kind, f"{decision}: a reason; `lediflow.status resume` continues")
+    assert found == JobState(kind, f"{decision}: a reason; `lediflow.status resume` continues")
 
 
 @pytest.mark.parametrize("slurm_state", ["NODE_FAIL", "PREEMPTED", "REQUEUED"])
 def test_a_lost_job_is_pending_while_slurm_may_be_requeueing_it(slurm_state):
     lost = {"attempts": [started()], "accounts": [account(slurm_state)]}
-    assert state(**lost).kind is Kind.PENDING
+    assert state(**lost).kind is StateKind.PENDING
     assert "SLURM is requeueing it" in state(**lost).words
-    assert state(**lost, requeue=False).kind is Kind.FAILED
+    assert state(**lost, requeue=False).kind is StateKind.FAILED
     late = state(attempts=[started()], accounts=[account(slurm_state, seconds_ago=3600)])
-    assert late.kind is Kind.FAILED
+    assert late.kind is StateKind.FAILED
     assert "resume" in late.words
 
 
 def test_a_requeue_that_slurm_does_not_show_yet_is_not_an_end():
-    assert state(attempts=[started(), ended("requeue", seconds_ago=5)]).kind is Kind.PENDING
+    assert state(attempts=[started(), ended("requeue", seconds_ago=5)]).kind is StateKind.PENDING
     late = state(attempts=[started(), ended("requeue", seconds_ago=5000)], accounts=[account("FAILED")])
     assert late.words == "not requeued: a reason; `lediflow.status resume` continues"
 
@@ -189,17 +189,17 @@ def test_a_requeue_that_slurm_does_not_show_yet_is_not_an_end():
 )
 def test_a_job_without_an_end_record_has_failed_with_slurms_reason(slurm_state, words):
     found = state(attempts=[started()], accounts=[account(slurm_state)])
-    assert found.kind is Kind.FAILED
+    assert found.kind is StateKind.FAILED
     assert words in found.words
 
 
 def test_cancelled_by_a_user_differs_from_cancelled_with_a_failed_dependency():
     assert state(attempts=[started()], accounts=[account("CANCELLED")]).words.startswith("cancelled;")
     assert state(accounts=[account("CANCELLED")]).words.startswith("cancelled before it started")
-    others = {"auxiliary": Kind.CANCELLED, "encode": Kind.FAILED}
+    others = {"auxiliary": StateKind.CANCELLED, "encode": StateKind.FAILED}
     found = state(others, before=["auxiliary", "encode"], accounts=[account("CANCELLED")])
-    assert found == State(
-        Kind.CANCELLED,
+    assert found == JobState(
+        StateKind.CANCELLED,
         "not started: encode did not succeed; `lediflow.status resume encode` resumes this one too",
     )
 
@@ -208,7 +208,7 @@ def test_a_run_that_continues_after_slurm_gave_it_up_is_running():
     found = state(
         attempts=[started()], accounts=[account("NODE_FAIL")], run=RunFacts(lease=lease(), quiet_seconds=1)
     )
-    assert found.kind is Kind.RUNNING
+    assert found.kind is StateKind.RUNNING
     assert "outside the queue, by SLURM job 7, process 5 on n1" in found.words
 
 
@@ -220,8 +220,8 @@ def test_the_end_record_of_a_superseded_attempt_is_ignored():
 
 def test_without_slurm_the_records_alone_give_the_state():
     found = state(is_slurm_known=False, attempts=[started()])
-    assert found == State(Kind.UNKNOWN, "started, 10 min ago; SLURM does not answer")
-    assert state(is_slurm_known=False, attempts=[started(), ended("failed")]).kind is Kind.FAILED
+    assert found == JobState(StateKind.UNKNOWN, "started, 10 min ago; SLURM does not answer")
+    assert state(is_slurm_known=False, attempts=[started(), ended("failed")]).kind is StateKind.FAILED
 
 
 # --- runs without a job
@@ -234,8 +234,8 @@ def test_the_state_of_a_run_started_by_hand_comes_from_its_folder():
     assert run_state(RunFacts(total_images=9, exported_images=9)).words == "done"
     assert run_state(RunFacts(lease=lease(is_given_back=True))).words == "stopped; the same command continues"
     failed = RunFacts(lease=lease(is_given_back=True), failure="rank 1: OSError: disk")
-    assert run_state(failed) == State(
-        Kind.FAILED, "failed: rank 1: OSError: disk; the same command continues"
+    assert run_state(failed) == JobState(
+        StateKind.FAILED, "failed: rank 1: OSError: disk; the same command continues"
     )
     silent = run_state(RunFacts(lease=lease(job=None), quiet_seconds=300))
     assert (
@@ -248,11 +248,13 @@ def test_the_state_of_a_run_started_by_hand_comes_from_its_folder():
 
 
 def test_an_array_counts_its_tasks_and_names_one_that_failed():
-    done, running = State(Kind.DONE, "done"), State(Kind.RUNNING, "running for 1 s")
-    assert array_state({0: done, 1: done}) == State(Kind.DONE, "done, 2 tasks")
-    assert array_state({0: done, 1: running, 2: done}) == State(Kind.RUNNING, "tasks: 2 done, 1 running")
-    found = array_state({0: done, 1: State(Kind.FAILED, "failed: full disk")})
-    assert found == State(Kind.FAILED, "tasks: 1 done, 1 failed; task 1 failed: full disk")
+    done, running = JobState(StateKind.DONE, "done"), JobState(StateKind.RUNNING, "running for 1 s")
+    assert array_state({0: done, 1: done}) == JobState(StateKind.DONE, "done, 2 tasks")
+    assert array_state({0: done, 1: running, 2: done}) == JobState(
+        StateKind.RUNNING, "tasks: 2 done, 1 running"
+    )
+    found = array_state({0: done, 1: JobState(StateKind.FAILED, "failed: full disk")})
+    assert found == JobState(StateKind.FAILED, "tasks: 1 done, 1 failed; task 1 failed: full disk")
 
 
 # --- remarks about the training
@@ -296,5 +298,5 @@ def test_the_remark_disappears_after_a_new_minimum_or_a_return():
 
 def test_a_run_that_patience_has_ended_is_done_by_patience():
     run = RunFacts(total_images=9, exported_images=5, is_finished=True, is_early=True)
-    assert run_state(run) == State(Kind.DONE, "done (patience)")
-    assert state(attempts=[started(), ended("done")], run=run) == State(Kind.DONE, "done (patience)")
+    assert run_state(run) == JobState(StateKind.DONE, "done (patience)")
+    assert state(attempts=[started(), ended("done")], run=run) == JobState(StateKind.DONE, "done (patience)")
