@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -152,16 +153,22 @@ def integrated(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig)
     return solve(velocity, start.x, solver=config.solver, steps=config.steps, is_checked=False).x
 
 
+@dataclass(frozen=True)
+class Replay:
+    """A recorded part; it holds the part, whose function owns tensors that the graph reads."""
+
+    part: Part
+    recording: Recording
+
+    def __call__(self) -> Any:
+        self.recording.graph.replay()
+        return self.recording.results
+
+
 @torch.no_grad()
-def runnable(part: Part, runtime: Runtime, inputs: Inputs) -> Callable[[], object]:
-    """The part, compiled and recorded where the runtime does so."""
+def runnable(part: Part, runtime: Runtime, inputs: Inputs) -> Callable[[], Any]:
+    """The part, compiled and recorded where the runtime does so; the next replay overwrites the results of one."""
     if runtime.recordings is None or part.name == "call":
         return lambda: part.function(inputs)
     part.function(inputs)  # compiles what there is to compile
-    recording = Recording(part.function, inputs, runtime.recordings.pool)
-
-    def replay() -> Part:
-        recording.graph.replay()
-        return part  # held here: the graph reads tensors of its function
-
-    return replay
+    return Replay(part, Recording(part.function, inputs, runtime.recordings.pool))

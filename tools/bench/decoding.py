@@ -52,6 +52,7 @@ def decoding_cases(
 ) -> Iterator[Case]:
     """A case for each precision, layout and runtime; graphs only on a GPU."""
     latents = torch.randn(batch, CHANNELS, side, side, device=device)
+    pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
     for precision, layout in itertools.product(precisions, LAYOUTS):
         codec = random_codec(name, precision, layout, device)
         for runtime in runtimes:
@@ -59,12 +60,12 @@ def decoding_cases(
                 continue
             about = {"part": "codec", "codec": name, "batch": batch, "side": 8 * side}
             about |= {"runtime": runtime, "precision": precision, "layout": layout}
-            yield Case(about, batch, decoding(codec, runtime, latents), device)
+            yield Case(about, batch, decoding(codec, runtime, latents, pool), device)
 
 
 @torch.no_grad()
-def decoding(codec: Codec, runtime: str, latents: Tensor) -> Callable[[], object]:
-    """Decode these latents, by one of RUNTIMES."""
+def decoding(codec: Codec, runtime: str, latents: Tensor, pool: Any) -> Callable[[], object]:
+    """Decode these latents, by one of RUNTIMES; graphs share the memory of `pool`."""
     if runtime == "eager":
         return lambda: codec.decode(latents)
     compiled = torch.compile(codec.decode, dynamic=False)
@@ -72,7 +73,7 @@ def decoding(codec: Codec, runtime: str, latents: Tensor) -> Callable[[], object
         return lambda: compiled(latents)
     compiled(latents)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         images = compiled(latents)
 
     def replay() -> Tensor:

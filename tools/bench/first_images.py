@@ -55,18 +55,17 @@ def run_start(arguments: Sequence[str], environment: dict[str, str]) -> Stamps:
 
 def start_rows(
     model: str,
-    runtimes: Sequence[str],
+    runtime: str,
     arguments: Sequence[str],
     run: Callable[[Sequence[str], dict[str, str]], Stamps] = run_start,
 ) -> Iterator[tuple[Row, Row]]:
-    """What a row is about and its seconds, for each runtime with empty caches and then with those that this filled."""
-    for runtime in runtimes:
-        with TemporaryDirectory() as scratch:
-            environment = {name: str(Path(scratch) / name.lower()) for name in CACHES}
-            for caches in ("cold", "warm"):
-                stamps = run(["--model", model, "--runtime", runtime, *arguments], environment)
-                about = {"part": "first image", "model": model, "runtime": runtime, "caches": caches}
-                yield about, seconds_of(stamps)
+    """What a row is about and its seconds, with empty caches and then with those that the first start has filled."""
+    with TemporaryDirectory() as scratch:
+        environment = {name: str(Path(scratch) / name.lower()) for name in CACHES}
+        for caches in ("cold", "warm"):
+            stamps = run(["--model", model, "--runtime", runtime, *arguments], environment)
+            about = {"part": "first image", "model": model, "runtime": runtime, "caches": caches}
+            yield about, seconds_of(stamps)
 
 
 def seconds_of(stamps: Stamps) -> Row:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from common import Row, certificate, laps_of
 
+from lediflow.errors import UserError
 from lediflow.evaluation.results import write_results
+from lediflow.records import one_line
 
 WARM_UP = 3  # calls before a case is measured for the first time
+LONGEST_REASON = 500  # characters of an error in a row
 
 
 @dataclass
@@ -56,6 +61,17 @@ class Journal:
         self.known[tuple(about.items())] = {**about, **numbers}
         if self.path is not None:
             write_results(self.path, {"rows": self.rows}, self.certificate)
+
+
+@contextmanager
+def kept_going(about: Row, journal: Journal) -> Iterator[None]:
+    """An error becomes a row: what else there is to measure is still worth its time."""
+    try:
+        yield
+    except (UserError, RuntimeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        journal.put(about, {"error": reason[:LONGEST_REASON]})
+        print(f"{about}: {reason}", file=sys.stderr, flush=True)
 
 
 @torch.no_grad()

@@ -45,13 +45,12 @@ from common import Row, command_line, machine, seconds_taken
 from decoding import BUILDERS, decoding_cases
 from decoding import RUNTIMES as CODEC_RUNTIMES
 from first_images import start_rows
-from interleaved import Case, Journal, measure_alone, measure_in_turns
+from interleaved import Case, Journal, kept_going, measure_alone, measure_in_turns
 from sampling_tables import summary, table_of_parts
 from subjects import model_names
 
 from lediflow.codecs import PRECISIONS
 from lediflow.codecs.taesd import CHANNELS
-from lediflow.errors import UserError
 from lediflow.evaluation.results import read_results
 from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.pipeline import LeDiFlowPipeline
@@ -63,8 +62,9 @@ RUNTIMES = ("eager", "compiled", "exported")
 def main(arguments: list[str] | None = None) -> None:
     chosen = options(arguments)
     if chosen.table:
-        rows = [row for path in chosen.table for row in read_results(path)["results"]["rows"]]
-        print(f"{table_of_parts(rows)}\n\n{summary(rows, chosen.decode_by)}")
+        runs = [read_results(path)["results"]["rows"] for path in chosen.table]
+        tables = [*map(table_of_parts, runs), summary(runs, chosen.decode_by)]
+        print("\n\n".join(table for table in tables if table))
         return
     journal, device = Journal(chosen.output), torch.device(chosen.device)
     print(machine(), flush=True)
@@ -76,7 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
             measure_codec(name, batch, chosen, device, journal)
     for model in chosen.starts:
         measure_starts(model, chosen, journal)
-    print(f"\n{summary(journal.rows, chosen.decode_by)}")
+    if closing := summary([journal.rows], chosen.decode_by):
+        print(f"\n{closing}")
     if chosen.output:
         print(f"\nwritten to {chosen.output}")
     if any("error" in row for row in journal.rows):
@@ -189,17 +190,10 @@ def measure_chains(
             if not flows:
                 continue
             about = {"model": model, "batch": batch, "runtime": runtime, "method": method}
-            try:
+            with kept_going(about, journal):
                 for case in chain_cases(about, flows, chosen, device):
                     measure_alone(case, chosen.seconds / chosen.rounds, journal)
                     cases.append(case)
-            except (
-                UserError,
-                RuntimeError,
-                ValueError,
-            ) as error:  # of one runtime; the others are still worth their time
-                journal.put(about, {"error": f"{type(error).__name__}: {error}"[:500]})
-                print(f"{model}, batch {batch}, {runtime}, {method}: {error}", file=sys.stderr, flush=True)
     measure_in_turns(cases, chosen.seconds, chosen.rounds, journal)
     here = [row for row in journal.rows if (row.get("model"), row.get("batch")) == (model, batch)]
     print(f"\n{table_of_parts(here)}", flush=True)
@@ -247,20 +241,22 @@ def measure_codec(
 ) -> None:
     """The rows of one codec and batch size, in turns."""
     forget()
-    cases = []
-    for case in decoding_cases(
-        name, batch, chosen.latent_side, chosen.codec_precisions, chosen.codec_runtimes, device
-    ):
-        measure_alone(case, chosen.seconds / chosen.rounds, journal)
-        cases.append(case)
+    kinds = (chosen.codec_precisions, chosen.codec_runtimes)
+    cases: list[Case] = []
+    with kept_going({"part": "codec", "codec": name, "batch": batch}, journal):
+        for case in decoding_cases(name, batch, chosen.latent_side, *kinds, device):
+            measure_alone(case, chosen.seconds / chosen.rounds, journal)
+            cases.append(case)
     measure_in_turns(cases, chosen.seconds, chosen.rounds, journal)
 
 
 def measure_starts(model: str, chosen: argparse.Namespace, journal: Journal) -> None:
     """The rows of a model's first images."""
     options = ["--precision", chosen.precision, "--device", chosen.device, "--route", chosen.route]
-    for about, seconds in start_rows(model, chosen.runtimes, [*options, *chosen.overrides]):
-        journal.put(about, seconds)
+    for runtime in chosen.runtimes:
+        with kept_going({"part": "first image", "model": model, "runtime": runtime}, journal):
+            for about, seconds in start_rows(model, runtime, [*options, *chosen.overrides]):
+                journal.put(about, seconds)
 
 
 def forget() -> None:

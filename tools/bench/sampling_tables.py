@@ -23,24 +23,27 @@ PART_COLUMNS = (
     "rounds",
     "error",
 )
-CODEC_COLUMNS = ("codec", "batch", "side", "precision", "layout", "runtime", *TIMES, "rounds")
-START_COLUMNS = ("model", "runtime", "caches", "imports s", "models s", "image s", "total s")
+CODEC_COLUMNS = ("codec", "batch", "side", "precision", "layout", "runtime", *TIMES, "rounds", "error")
+START_COLUMNS = ("model", "runtime", "caches", "imports s", "models s", "image s", "total s", "error")
 COMPONENTS = ("sampler", "decoder", "flow", "codec")
 FACTOR = f"{FM} / {LEDIFLOW}"
 PAPER_COLUMNS = ("model", "method", "solver", "NFE", *COMPONENTS, "total", FACTOR)
 
 
-def summary(rows: Sequence[Row], decode_by: str) -> str:
-    """The tables over all models: the paper's for each runtime and batch size, codecs, first images.
+def summary(runs: Sequence[Sequence[Row]], decode_by: str) -> str:
+    """The paper's tables, then codecs and first images, of the rows of one run or of several.
 
-    The paper's tables take the codec's time from its rows of the runtime `decode_by`.
+    A paper's table has the chains of one run, because those were measured in turns; the time of the codec is from the
+    rows of the runtime `decode_by` in any run.
     """
-    tables = [paper_table(rows, runtime, batch, decode_by) for runtime, batch in conditions(rows)]
-    tables.append(
-        titled("Codecs", columns(CODEC_COLUMNS, (row for row in rows if row.get("part") == "codec")))
-    )
-    starts = (row for row in rows if row.get("part") == "first image")
-    tables.append(titled("Seconds until the first image", columns(START_COLUMNS, starts)))
+    rows = [row for run in runs for row in run]
+    codecs = [row for row in rows if row.get("part") == "codec"]
+    starts = [row for row in rows if row.get("part") == "first image"]
+    tables = [
+        *(paper_table(run, *condition, codecs, decode_by) for run in runs for condition in conditions(run)),
+        titled("Codecs", columns(CODEC_COLUMNS, codecs)),
+        titled("Seconds until the first image", columns(START_COLUMNS, starts)),
+    ]
     return "\n\n".join(table for table in tables if table)
 
 
@@ -90,11 +93,11 @@ def conditions(rows: Sequence[Row]) -> list[tuple[str, int]]:
     return [condition for condition, methods in found.items() if methods == {FM, LEDIFLOW}]
 
 
-def paper_table(rows: Sequence[Row], runtime: str, batch: int, decode_by: str) -> str:
+def paper_table(rows: Sequence[Row], runtime: str, batch: int, codecs: Sequence[Row], decode_by: str) -> str:
     """Milliseconds per image as in the paper's table 1, by component: a row for each model, method and solver."""
     parts = [row for row in rows if "space" in row and (row["runtime"], row["batch"]) == (runtime, batch)]
     chains = [row for row in parts if row["part"] == "chain"]
-    lines = [paper_line(chain, parts, codec_time(chain, rows, decode_by)) for chain in chains]
+    lines = [paper_line(chain, parts, codec_time(chain, codecs, decode_by)) for chain in chains]
     baselines = {(line["model"], line["solver"]): line["total"] for line in lines if line["method"] == FM}
     for line in lines:
         if line["method"] == LEDIFLOW and (baseline := baselines.get((line["model"], line["solver"]))):
@@ -116,7 +119,7 @@ def paper_line(chain: Row, parts: Sequence[Row], codec: float | None) -> Row:
     return line
 
 
-def codec_time(chain: Row, rows: Sequence[Row], decode_by: str) -> float | None:
+def codec_time(chain: Row, codecs: Sequence[Row], decode_by: str) -> float | None:
     """Milliseconds per image of Stable Diffusion 2's decoder after this chain, in its precision, channels last.
 
     None for models of pixels, and where the codec was not measured.
@@ -124,12 +127,11 @@ def codec_time(chain: Row, rows: Sequence[Row], decode_by: str) -> float | None:
     if chain["space"] == "pixels":
         return None
     wanted = {
-        "part": "codec",
         "codec": "sd2_vae",
         "batch": chain["batch"],
         "precision": chain["precision"],
         "layout": "channels last",
         "runtime": decode_by,
     }
-    found = [row["ms/img"] for row in rows if wanted.items() <= row.items()]
+    found = [row["ms/img"] for row in codecs if wanted.items() <= row.items()]
     return found[0] if found else None

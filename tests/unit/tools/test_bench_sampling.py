@@ -48,8 +48,8 @@ def row(part, milliseconds, **more):
 
 
 def lines_of(table):
-    """The words of each line below the heads."""
-    return [line.split() for line in table.splitlines()[3:]]
+    """The words of each line below the heads of the first table."""
+    return [line.split() for line in table.split("\n\n")[1].splitlines()[1:]]
 
 
 def test_every_part_of_both_methods_and_the_codec_are_timed(bench, tmp_path, capsys):
@@ -89,6 +89,24 @@ def test_the_parts_one_after_the_other_make_the_images_of_the_pipeline(bench, me
     for name, found in made.items():
         found = found.clamp(-1, 1) if name in ("chain", "flow") else found
         assert torch.equal(found, expected[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", ["LeDiFlow", "FM"])
+def test_recorded_parts_make_the_images_of_the_pipeline(bench, method):
+    chains = bench("chains")
+    pipeline = chains.random_pipeline("smoke", method, torch.device("cuda"), "auto", [])
+    expected = pipeline(3, SamplingConfig(solver="heun3", steps=2))
+    pipeline.use("compiled", "float32")
+    inputs = chains.inputs_of(pipeline, 3)
+    for part in chains.parts_of(pipeline, [chains.Evaluations("heun3", 6)], 3):
+        run = chains.runnable(part, pipeline.runtime, inputs)
+        assert isinstance(run, chains.Replay) == (part.name != "call")
+        if part.name in ("chain", "flow"):
+            torch.testing.assert_close(
+                run().clamp(-1, 1), expected.images, rtol=0, atol=1e-3
+            )  # sums are reordered
 
 
 @pytest.mark.parametrize("text", ["midpoint:3", "heun3:0", "dopri5:6", "midpoint", "leapfrog:2"])
@@ -154,7 +172,7 @@ class TestThePapersTable:
     )  # fmt: skip
 
     def test_of_latents(self, bench):
-        table = bench("sampling_tables").paper_table(self.ROWS, "compiled", 4, "eager")
+        table = bench("sampling_tables").summary([self.ROWS[:-1], self.ROWS[-1:]], "eager")
         assert lines_of(table) == [
             ["paper_sdv", "FM", "midpoint", "16", "9.5", "2", "12"],
             ["paper_sdv", "LeDiFlow", "midpoint", "4", "1", "0.5", "2.5", "2", "6", "2"],
@@ -162,16 +180,20 @@ class TestThePapersTable:
 
     def test_of_pixels(self, bench):
         rows = [{**one, "space": "pixels"} if "space" in one else one for one in self.ROWS]
-        table = bench("sampling_tables").paper_table(rows, "compiled", 4, "eager")
+        table = bench("sampling_tables").summary([rows], "eager")
         assert lines_of(table) == [
             ["paper_sdv", "FM", "midpoint", "16", "9.5", "10"],
             ["paper_sdv", "LeDiFlow", "midpoint", "4", "1", "0.5", "2.5", "4", "2.5"],
         ]
 
-    def test_exists_where_both_methods_were_measured(self, bench):
+    def test_exists_where_one_run_measured_both_methods(self, bench):
         tables = bench("sampling_tables")
+        assert tables.summary([self.ROWS[:4], self.ROWS[4:6]], "eager") == ""
         assert tables.conditions(self.ROWS) == [("compiled", 4)]
-        assert tables.conditions(self.ROWS[:4]) == []
+
+    def test_lacks_a_codec_that_was_measured_in_another_way(self, bench):
+        table = bench("sampling_tables").summary([self.ROWS], "compiled")
+        assert [line[-1] for line in lines_of(table)] == ["10", "2.5"]
 
 
 def test_first_images_are_timed_from_the_start_of_a_process_with_cold_and_warm_caches(bench):
@@ -182,12 +204,10 @@ def test_first_images_are_timed_from_the_start_of_a_process_with_cold_and_warm_c
         seen.append((arguments, environment["TORCHINDUCTOR_CACHE_DIR"]))
         return stamps
 
-    found = list(
-        bench("first_images").start_rows("smoke", ["compiled", "exported"], ["--device", "cpu"], run)
-    )
-    abouts = [(about["runtime"], about["caches"]) for about, _ in found]
-    assert abouts == [("compiled", "cold"), ("compiled", "warm"), ("exported", "cold"), ("exported", "warm")]
-    assert found[0][1] == {"imports s": 2.0, "models s": 0.5, "image s": 6.5, "total s": 9.0}
+    for runtime in ("compiled", "exported"):
+        cold, warm = bench("first_images").start_rows("smoke", runtime, ["--device", "cpu"], run)
+        assert (cold[0]["caches"], warm[0]["caches"]) == ("cold", "warm")
+        assert cold[1] == {"imports s": 2.0, "models s": 0.5, "image s": 6.5, "total s": 9.0}
     assert seen[0][0] == ["--model", "smoke", "--runtime", "compiled", "--device", "cpu"]
     caches = [folder for _, folder in seen]
     assert caches[0] == caches[1] != caches[2] == caches[3]
