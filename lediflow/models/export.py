@@ -135,7 +135,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def describe(spec: Spec) -> dict[str, Any]:
     """Kind and specification of a model, for JSON."""
     kind = next(name for name, cls in SPECS.items() if type(spec) is cls)
-    return {"kind": kind, "spec": asdict(spec)}
+    values = asdict(spec)
+    if not values.get("is_flow_map", True):  # as in exports from before there were flow maps
+        del values["is_flow_map"]
+    return {"kind": kind, "spec": values}
 
 
 def spec_from_config(config: dict[str, Any], place: str = CONFIG) -> Spec:

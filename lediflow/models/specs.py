@@ -76,6 +76,8 @@ class VelocitySpec:
     # number of classes, without "no class"; 0: no class labels
     num_classes: int = bounded(0, at_least=0)
     augmentation: bool = False  # take the nine numbers of data.augment as an input: +0.6 M parameters
+    # whether the model is a flow map, with a second time; training sets it by stage.objective
+    is_flow_map: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -90,6 +92,7 @@ class VelocitySpec:
                 f"latent_shape {list(self.latent_shape)} (model.velocity.latent_shape): give channels, height and "
                 f"width, each 1 or more, or [] for the flow-matching baseline, which has no latent"
             )
+        check_flow_map(self.is_flow_map, self.levels, "model.velocity")
 
     @property
     def latent_dim(self) -> int:
@@ -112,10 +115,22 @@ class LatentSamplerSpec:
     )
     mapping: MappingSpec = field(default_factory=lambda: MappingSpec(width=384))
     augmentation: bool = False  # take the nine numbers of data.augment as an input
+    # whether the model is a flow map, with a second time; training sets it by stage.objective
+    is_flow_map: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self)
         check_levels(self.levels)
+        check_flow_map(self.is_flow_map, self.levels, "model.latent_sampler")
+
+
+def check_flow_map(is_flow_map: bool, levels: list[LevelSpec], key: str) -> None:
+    """ValueError for a flow map with a single layer, which has no place for its second time."""
+    if is_flow_map and len(levels) == 1 and levels[0].depth < 2:
+        raise ValueError(
+            f"a flow map uses its first time in the first half of its layers and the second in the other, but {key} "
+            f"has one layer; set {key}.levels[0].depth to 2 or more, in its teacher, too"
+        )
 
 
 def has_dropout(spec: AuxiliarySpec | VelocitySpec | LatentSamplerSpec | HourglassSpec) -> bool:

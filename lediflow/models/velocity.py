@@ -10,6 +10,9 @@ one of three ways:
 Without a latent the same network is the flow-matching baseline. Class labels run from 0 to num_classes - 1;
 num_classes means "no class", which classifier-free guidance uses.
 
+Both can be flow maps: with a second time s they give the mean velocity u(x, t, s) between t and s, and
+x + (s - t) u(x, t, s) is the state at s. Without s, or with s = t, a flow map gives the velocity.
+
 The latent sampler is a flow from w ~ N(0, I) to the latents that the encoder produces, trained with plain flow matching
 (eq. 2). Integrated backwards, it maps a latent to its w, which editing uses.
 
@@ -58,13 +61,15 @@ class VelocityModel(nn.Module):
         labels: Int[Tensor, " batch"] | None = None,
         dropout: SampleKeys | None = None,
         augmentation: Float[Tensor, "batch 9"] | None = None,
+        s: Float[Tensor, ""] | Float[Tensor, " batch"] | float | None = None,
     ) -> Image:
-        """The velocity at x and t, given the latent z.
+        """The velocity at x and t, given the latent z; with `s`, of a flow map only, the mean velocity from t to s.
 
         `labels` None means "no class" for a class-conditional model; `augmentation` None means not augmented;
         `dropout` is one key per sample, needed for training with dropout.
         """
         self.check_inputs(x, z, labels)
+        check_second_time(s, self.spec.is_flow_map)
         if self.spec.num_classes and labels is None:
             labels = torch.full((len(x),), self.spec.num_classes, device=x.device)
         return self.hourglass(
@@ -75,6 +80,7 @@ class VelocityModel(nn.Module):
             augmentation=augmentation,
             middle=self.latent_tokens(x, z),
             dropout=dropout,
+            s=s,
         )
 
     def check_inputs(self, x: Image, z: Tensor | None, labels: Tensor | None) -> None:
@@ -114,14 +120,17 @@ class LatentSampler(nn.Module):
         t: Float[Tensor, ""] | Float[Tensor, " batch"] | float,
         dropout: SampleKeys | None = None,
         augmentation: Float[Tensor, "batch 9"] | None = None,
+        s: Float[Tensor, ""] | Float[Tensor, " batch"] | float | None = None,
     ) -> Latent:
-        """The velocity at w and t; `dropout` is one key per sample, needed for training with dropout.
+        """The velocity at w and t; with `s`, of a flow map only, the mean velocity from t to s.
 
-        `augmentation` is that of the latents' images; None means not augmented.
+        `dropout` is one key per sample, needed for training with dropout. `augmentation` is that of the latents'
+        images; None means not augmented.
         """
         check_channels(w.shape[1], self.spec.latent_channels, f"{SAMPLER_KEY}.latent_channels")
         check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=SAMPLER_KEY, subject="latent")
-        return self.hourglass(w, t, augmentation=augmentation, dropout=dropout)
+        check_second_time(s, self.spec.is_flow_map)
+        return self.hourglass(w, t, augmentation=augmentation, dropout=dropout, s=s)
 
 
 def resized(z: Image, height: int, width: int) -> Image:
@@ -149,6 +158,15 @@ def check_latent(z: Tensor | None, latent_shape: Sequence[int], batch: int) -> N
     if z is not None and len(z) != batch:
         raise ValueError(
             f"z: {len(z)} latents of {shape_text(latent_shape)} ({LATENT_KEY}) for {batch} images; give one per image"
+        )
+
+
+def check_second_time(s: object, is_flow_map: bool) -> None:
+    """ValueError for a second time of a model that has one time only."""
+    if s is not None and not is_flow_map:
+        raise ValueError(
+            "s: given, but this model is a velocity, with one time t; leave s out, or distil a flow map from it: "
+            "stage.objective=flow_map"
         )
 
 

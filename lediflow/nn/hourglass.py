@@ -3,7 +3,12 @@
     image -> patches -> [level -> merge] ... -> middle -> ... [split, mix with skip -> level] -> image
 
 The auxiliary model's encoder and decoder use the same levels without a condition.
-Source: HDiT, arXiv:2401.11605; equal to k-diffusion's `image_transformer_v2` output for output.
+
+A flow map has a second time s: the levels on the way down and the first half of the middle use the condition of t, the
+second half of the middle and the levels on the way up that of s. It has no parameters of its own, and with s = t it
+computes what the hourglass without s computes.
+Sources: HDiT, arXiv:2401.11605; equal to k-diffusion's `image_transformer_v2` output for output. Two times: Decoupled
+MeanFlow, arXiv:2510.24474.
 """
 
 from itertools import pairwise
@@ -56,17 +61,21 @@ class Hourglass(nn.Module):
         augmentation: Float[Tensor, "batch 9"] | None = None,
         middle: Tokens | None = None,
         dropout: SampleKeys | None = None,
+        s: Float[Tensor, ""] | Float[Tensor, " batch"] | float | None = None,
     ) -> Image:
         """`t`, a scalar or one per sample, is the Fourier features' input: flow time, or k-diffusion's log(sigma) / 4.
 
         `middle` is added to the tokens that enter the coarsest level; the reference has no such input. `dropout` is
         one key per sample (`SampleNoise.words`), needed for training with dropout and ignored in evaluation mode.
+        `s` is the second time of a flow map; None is s = t.
         """
         check_channels(x.shape[1], self.spec.in_channels, "in_channels")
         check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])
-        condition = self.condition(time_per_sample(t, x), labels, conditioning, augmentation, dropout)
+        inputs = labels, conditioning, augmentation, dropout
+        condition = self.condition(time_per_sample(t, x), *inputs)
+        later = None if s is None else self.condition(time_per_sample(s, x, name="s"), *inputs)
         tokens = self.patch_in(rearrange(x, "b c h w -> b h w c"))
-        tokens = self.through_levels(tokens, condition, middle, dropout)
+        tokens = self.through_levels(tokens, condition, middle, dropout, later)
         return rearrange(self.patch_out(self.out_norm(tokens)), "b h w c -> b c h w")
 
     def through_levels(
@@ -75,14 +84,16 @@ class Hourglass(nn.Module):
         condition: Condition,
         middle: Tokens | None = None,
         keys: SampleKeys | None = None,
+        later: Condition | None = None,
     ) -> Tokens:
+        """`later` is the condition from the second half of the middle level on; None: `condition` everywhere."""
         skips = []
         for level, merge in zip(self.down_levels, self.merges, strict=True):
             x = level(x, condition, keys)
             skips.append(x)
             x = merge(x)
-        x = self.mid_level(x if middle is None else x + middle, condition, keys)
+        x = self.mid_level(x if middle is None else x + middle, condition, keys, later)
         ways_up = zip(self.splits, skips, self.up_levels, strict=True)
         for split, skip, level in reversed(list(ways_up)):
-            x = level(split(x, skip), condition, keys)
+            x = level(split(x, skip), condition if later is None else later, keys)
         return x

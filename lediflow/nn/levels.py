@@ -63,13 +63,19 @@ class Level(RecomputesLayers):
         self.layers = nn.ModuleList(TransformerLayer(spec, condition_width, route) for _ in range(spec.depth))
 
     def forward(
-        self, x: Tokens, condition: Condition | None = None, keys: SampleKeys | None = None
+        self,
+        x: Tokens,
+        condition: Condition | None = None,
+        keys: SampleKeys | None = None,
+        later: Condition | None = None,
     ) -> Tokens:
+        """The tokens after all layers; the second half of them uses the condition `later` if one is given."""
         positions = rotation(
             x.shape[1], x.shape[2], self.num_heads, self.head_dim, like=x, merges=self.merges
         )
-        for layer in self.layers:
-            x = self.run(layer, x, positions, condition, keys)
+        half = (len(self.layers) + 1) // 2
+        for place, layer in enumerate(self.layers):
+            x = self.run(layer, x, positions, condition if later is None or place < half else later, keys)
         return x
 
 

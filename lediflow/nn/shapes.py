@@ -17,13 +17,13 @@ SampleKeys = Int64[Tensor, " batch"]  # seeds of the dropout masks, see lediflow
 
 
 def time_per_sample(
-    t: Float[Tensor, ""] | Float[Tensor, " batch"] | float, x: Float[Tensor, " batch *dims"]
+    t: Float[Tensor, ""] | Float[Tensor, " batch"] | float, x: Float[Tensor, " batch *dims"], name: str = "t"
 ) -> Float[Tensor, " batch"]:
-    """Times of shape (batch,), from a number, a scalar tensor or one time per sample."""
+    """Times of shape (batch,), from a number, a scalar tensor or one time per sample; `name` is for the error."""
     times = torch.as_tensor(t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     if times.ndim > 1 or (times.ndim == 1 and len(times) != len(x)):
         raise ValueError(
-            f"t of shape {tuple(times.shape)} for a batch of {len(x)}; give one time for all, or one for each"
+            f"{name} of shape {tuple(times.shape)} for a batch of {len(x)}; give one time for all, or one for each"
         )
     return times.expand(len(x))
 

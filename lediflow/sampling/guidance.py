@@ -2,6 +2,7 @@
 
     v = v_0 + g (v_class - v_0)        v_0: the velocity without a class
 
+The mean velocities of a flow map are scaled in the same way, which is exact in the limit of short jumps only.
 Source: Ho & Salimans, arXiv:2207.12598, where g = 1 is the velocity of the class without guidance.
 """
 
@@ -21,7 +22,8 @@ Images = Float[Tensor, "batch channels height width"]
 class GuidedVelocity:
     """Velocity function for a solver: binds the latents and classes of a batch, with guidance."""
 
-    model: Callable[[Images, Tensor, Tensor | None, Tensor | None], Images]  # (x, t, z, labels) -> velocity
+    # (x, t, z, labels) -> velocity; of a flow map (x, t, z, labels, s) -> mean velocity from t to s
+    model: Callable[..., Images]
     z: Float[Tensor, "batch latent_channels h w"] | None
     labels: Int64[Tensor, " batch"] | None  # None: no class
     guidance: float
@@ -32,20 +34,24 @@ class GuidedVelocity:
         """Model evaluations per image in one call: 1 or 2."""
         return 2 if self.labels is not None and self.guidance not in (0, 1) else 1
 
-    def __call__(self, x: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
+    def __call__(self, x: Images, *times: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
+        """The velocity at time t, or, for the times t and s, the mean velocity between them."""
         if self.evaluations == 2:
-            return self.extrapolated(x, t)
-        return self.model(x, t, self.z, None if self.guidance == 0 else self.labels)
+            return self.extrapolated(x, *times)
+        t, *later = times
+        return self.model(x, t, self.z, None if self.guidance == 0 else self.labels, *later)
 
-    def extrapolated(self, x: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
+    def extrapolated(self, x: Images, *times: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
         """The velocities without and with class, computed as one batch of twice the size."""
         assert self.labels is not None
         no_class = torch.full_like(self.labels, self.no_class)
+        t, *later = (time if time.ndim == 0 else torch.cat((time, time)) for time in times)
         without, given = self.model(
             torch.cat((x, x)),
-            t if t.ndim == 0 else torch.cat((t, t)),
+            t,
             None if self.z is None else torch.cat((self.z, self.z)),
             torch.cat((no_class, self.labels)),
+            *later,
         ).chunk(2)
         return torch.lerp(without, given, self.guidance)
 

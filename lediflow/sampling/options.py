@@ -16,13 +16,14 @@ class SamplingConfig:
     """Settings that an image depends on."""
 
     seed: int = seed_field()  # image i depends only on (weights, seed, i) and these settings
-    solver: str = "midpoint"  # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps)
-    # solver steps of the flow; 0 (with any solver): the draws of the prior
+    # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps) | jump (of a flow map, and only of one)
+    solver: str = "midpoint"
+    # solver steps, or jumps, of the flow; 0 (with any solver): the draws of the prior
     steps: int = bounded(2, at_least=0, at_most=MOST_STEPS)
     # factor on the prior's standard deviation; lower: smoother images
     temperature: float = bounded(1.0, at_least=0)
-    latent_solver: str = "midpoint"  # solver of the latent sampler
-    # solver steps of the latent sampler; 4 in the paper
+    latent_solver: str = "midpoint"  # solver of the latent sampler; jump if that is a flow map
+    # solver steps, or jumps, of the latent sampler; 4 midpoint steps in the paper
     latent_steps: int = bounded(4, at_least=1, at_most=MOST_STEPS)
     # image i has class labels[i % len(labels)]; []: no class
     labels: list[int] = bounded(default_factory=list, at_least=0)

@@ -2,7 +2,8 @@
 
 w ~ N(0, I); the latent sampler maps w to z (4 midpoint steps in the paper); the auxiliary decoder maps z to the prior
 N(mu, sigma^2), or N(mu, (k sigma)^2 + s^2) if the flow was trained with a widened prior; x is a draw from it; a few
-solver steps along the velocity field map x to y. The baseline (no auxiliary model) starts from N(0, I).
+solver steps along the velocity field map x to y. A flow map, in place of the flow or of the latent sampler, is run by
+jumps instead of a solver (flow/solvers/jumps.py). The baseline (no auxiliary model) starts from N(0, I).
 Image i is a function of (weights, seed, i) and the solver's settings.
 A class affects only the velocity; z is drawn without it. With guidance g the velocity is v_0 + g (v_class - v_0), where
 v_0 has no class; this takes two evaluations of the model unless g is 0 or 1.
@@ -24,7 +25,7 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.flow.gaussians import sample, temper, widen
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.solvers import Finiteness, Solution, ignores_steps, solve
+from lediflow.flow.solvers import JUMP, Finiteness, Solution, ignores_steps, jump, solve
 from lediflow.flow.widening import Width
 from lediflow.models import load_as, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
@@ -224,10 +225,9 @@ class LeDiFlowPipeline:
         assert self.auxiliary is not None and self.runtime.networks.latent_velocity is not None
         shape = latent_shape(self.auxiliary.spec, self.image_size, self.image_size)
         w = inputs.noise.normal(inputs.ids, "latent noise", shape)
-        return solve(
-            self.runtime.networks.latent_velocity, w,
-            solver=config.latent_solver, steps=config.latent_steps, is_checked=False,
-        )  # fmt: skip
+        solver, steps = config.latent_solver, config.latent_steps
+        check_method("latent_", solver, is_flow_map(self.latent_sampler))
+        return run_method(self.runtime.networks.latent_velocity, w, solver, steps)
 
     def _start_from(self, inputs: Inputs, z: Tensor | None, config: SamplingConfig) -> Start:
         shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
@@ -246,8 +246,9 @@ class LeDiFlowPipeline:
     def _integrate(self, start: Start, config: SamplingConfig) -> Solution:
         if config.steps == 0:
             return Solution(start.x, 0)
+        check_method("", config.solver, is_flow_map(self.velocity))
         velocity = self.velocity_from(start, config)
-        solution = solve(velocity, start.x, solver=config.solver, steps=config.steps, is_checked=False)
+        solution = run_method(velocity, start.x, config.solver, config.steps)
         return solution._replace(nfe=solution.nfe * velocity.evaluations)
 
     def check_labels(self, config: SamplingConfig) -> None:
@@ -308,6 +309,33 @@ def checked(solution: Solution) -> Solution:
     if solution.finiteness is not None:
         solution.finiteness.check()
     return solution
+
+
+def run_method(velocity: Callable[..., Tensor], x: Tensor, solver: str, steps: int) -> Solution:
+    """x at t = 1, by jumps of a flow map or by a solver; not checked, so that nothing waits for the device."""
+    if solver == JUMP:
+        return jump(velocity, x, steps=steps, is_checked=False)
+    return solve(velocity, x, solver=solver, steps=steps, is_checked=False)
+
+
+def is_flow_map(model: torch.nn.Module | None) -> bool:
+    """Whether a model is a flow map, which has a second time."""
+    return getattr(getattr(model, "spec", None), "is_flow_map", False)
+
+
+def check_method(prefix: str, solver: str, is_map: bool) -> None:
+    """UserError for a solver on a flow map, and for jumps of a velocity; `prefix` is that of the options."""
+    model = "latent sampler" if prefix else "flow"
+    if is_map and solver != JUMP:
+        raise UserError(
+            f"{prefix}solver={solver}: this {model} is a flow map, which is run by jumps; use {prefix}solver={JUMP} "
+            f"{prefix}steps=1 (or 2, or 4)"
+        )
+    if not is_map and solver == JUMP:
+        raise UserError(
+            f"{prefix}solver={JUMP}: this {model} is a velocity, which has no jumps; use {prefix}solver=midpoint, or "
+            "distil a flow map from its run: stage.objective=flow_map teacher=RUN"
+        )
 
 
 def recorded_kind(config: SamplingConfig) -> Hashable | None:

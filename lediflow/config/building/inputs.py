@@ -45,7 +45,7 @@ DRAWING_SECONDS = 60.0  # a hundred times what rank 0 needs for toy pictures
 INDEXING_SECONDS = 12 * 3600.0  # enough to read a whole data set once from slow storage
 
 # options added in later releases, with the values that leave training unchanged
-NEUTRAL_VALUES = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, SCALE: 1}
+NEUTRAL_VALUES = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, "is_flow_map": False, SCALE: 1}
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ Fixed-step solvers ("euler", "midpoint", "heun2", "heun3", "rk4") take `steps` e
 between the given `times`, and call velocity(x, t) with a scalar t. The adaptive solver "dopri5" fits each sample's
 step size to `rtol` and `atol`, and calls velocity(x, t) with t of shape (batch,) if the velocity accepts one time per
 sample. If x has one axis, it is a single system with a scalar t. SOLVERS is the table of them all.
-`nfe`, the number of velocity evaluations, is the cost of generation.
+`nfe`, the number of velocity evaluations, is the cost of generation. A flow map has no solver of this table: `jump`
+goes from time to time, and options name it "jump".
 """
 
+from lediflow.flow.solvers.jumps import JUMP, FlowMap, jump
 from lediflow.flow.solvers.ode import SOLVERS, RoundTrip, check_solver, ignores_steps, round_trip_error, solve
 from lediflow.flow.solvers.problem import (
     MOST_STEPS,
@@ -20,9 +22,11 @@ from lediflow.flow.solvers.problem import (
 )
 
 __all__ = [
+    "JUMP",
     "MOST_STEPS",
     "SOLVERS",
     "Finiteness",
+    "FlowMap",
     "OnStep",
     "RoundTrip",
     "Solution",
@@ -30,6 +34,7 @@ __all__ = [
     "Velocity",
     "check_solver",
     "ignores_steps",
+    "jump",
     "round_trip_error",
     "solve",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lediflow.flow.solvers.adaptive import Adaptive
 from lediflow.flow.solvers.fixed import FixedStep
+from lediflow.flow.solvers.jumps import JUMP
 from lediflow.flow.solvers.problem import (
     Control,
     CountedVelocity,
@@ -72,6 +73,10 @@ def solve(
     ValueError if x is not finite after a step. The check waits for the device once, at the end; without `is_checked`
     it is left to the caller, as `Solution.finiteness`.
     """
+    if solver == JUMP:
+        raise ValueError(
+            f"solver {JUMP!r} is for flow maps: call lediflow.flow.solvers.jump, or choose one of {', '.join(SOLVERS)}"
+        )
     check_solver(solver, steps)
     method = SOLVERS[solver]
     equal = 1 if method.ignores_steps else steps
@@ -95,10 +100,12 @@ def ignores_steps(solver: str) -> bool:
 
 
 def check_solver(solver: str, steps: int) -> None:
-    """ValueError for an unknown solver or an invalid number of steps."""
-    if solver not in SOLVERS:
-        nearest = get_close_matches(solver, SOLVERS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"solver {solver!r}: known are {', '.join(SOLVERS)}; did you mean {nearest!r}?")
+    """ValueError for an unknown solver or an invalid number of steps; "jump" is known, too."""
+    if solver not in SOLVERS and solver != JUMP:
+        nearest = get_close_matches(solver, [*SOLVERS, JUMP], n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"solver {solver!r}: known are {', '.join(SOLVERS)}, and {JUMP} for flow maps; did you mean {nearest!r}?"
+        )
     if not ignores_steps(solver) and not isinstance(steps, Integral):
         raise ValueError(f"solver {solver!r} with steps={steps!r}: give a whole number of steps, 1 or more")
     if isinstance(steps, Real) and steps < 1:

@@ -1,10 +1,11 @@
 """The networks of a chain as functions of tensors, with float32 results, and their eager form.
 
-    velocity(x, t, z, labels)   velocity of the flow; z is None for the Gaussian baseline, labels None for no class
-    prior(z)                    mean and log variance that the auxiliary model predicts
-    latent_velocity(w, t)       velocity of the latent sampler
+    velocity(x, t, z, labels, s)   velocity of the flow; z is None for the Gaussian baseline, labels None for no class
+    prior(z)                       mean and log variance that the auxiliary model predicts
+    latent_velocity(w, t, s)       velocity of the latent sampler
 
-t is a scalar in float32 in every precision: times that differ in the third digit are equal in bfloat16.
+s, the second time, is given to flow maps only, and left out otherwise. Times are scalars in float32 in every precision:
+times that differ in the third digit are equal in bfloat16.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 class Networks(NamedTuple):
     """What a chain calls; prior and latent_velocity are None for the Gaussian baseline."""
 
-    velocity: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+    velocity: Callable[..., Tensor]
     prior: Callable[[Tensor], tuple[Tensor, Tensor]] | None
-    latent_velocity: Callable[[Tensor, Tensor], Tensor] | None
+    latent_velocity: Callable[..., Tensor] | None
 
 
 class Part(nn.Module):
@@ -36,10 +37,12 @@ class Part(nn.Module):
 
 
 class VelocityPart(Part):
-    def forward(self, x: Tensor, t: Tensor, z: Tensor | None, labels: Tensor | None) -> Tensor:
-        classes = {} if labels is None else {"labels": labels}  # models without classes take none
+    def forward(
+        self, x: Tensor, t: Tensor, z: Tensor | None, labels: Tensor | None, s: Tensor | None = None
+    ) -> Tensor:
+        more = {name: value for name, value in (("labels", labels), ("s", s)) if value is not None}
         with self.autocast(x):
-            slope: Tensor = self.model(x, t, z=z, **classes)
+            slope: Tensor = self.model(x, t, z=z, **more)
         return slope.float()
 
 
@@ -51,9 +54,9 @@ class PriorPart(Part):
 
 
 class LatentVelocityPart(Part):
-    def forward(self, w: Tensor, t: Tensor) -> Tensor:
+    def forward(self, w: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
         with self.autocast(w):
-            slope: Tensor = self.model(w, t)
+            slope: Tensor = self.model(w, t) if s is None else self.model(w, t, s=s)
         return slope.float()
 
 

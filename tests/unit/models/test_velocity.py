@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,3 +40,25 @@ def test_the_latent_sampler_moves_latents_with_time(latent_sampler_spec, drawn):
 def test_the_latent_sampler_refuses_latents_of_other_channels(latent_sampler_spec):
     with pytest.raises(ValueError, match=r"3 channels: .* \(model\.latent_sampler\.latent_channels\)"):
         LatentSampler(latent_sampler_spec)(torch.zeros(1, 3, 4, 4), 0.5)
+
+
+def test_a_flow_map_has_two_times_and_the_weights_of_its_velocity(velocity_spec, latent_sampler_spec, drawn):
+    x, z = inputs()
+    latent_sampler_spec.levels[0].depth = 2
+    for kind, spec, given in (
+        (VelocityModel, velocity_spec, {"x": x, "z": z}),
+        (LatentSampler, latent_sampler_spec, {"w": z}),
+    ):
+        velocity, flow_map = kind(spec), kind(replace(spec, is_flow_map=True))
+        flow_map.load_state_dict(drawn(velocity).state_dict())
+        assert torch.equal(flow_map(**given, t=0.25, s=0.25), velocity(**given, t=0.25))
+        assert (flow_map(**given, t=0.25, s=0.75) - velocity(**given, t=0.25)).abs().max() > 1e-3
+        with pytest.raises(ValueError, match=r"is a velocity, with one time t.*objective=flow_map"):
+            velocity(**given, t=0.25, s=0.75)
+
+
+def test_a_flow_map_of_one_layer_is_refused(latent_sampler_spec):
+    with pytest.raises(
+        ValueError, match=r"has one layer; set model\.latent_sampler\.levels\[0\]\.depth to 2"
+    ):
+        replace(latent_sampler_spec, is_flow_map=True)

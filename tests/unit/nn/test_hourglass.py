@@ -197,3 +197,28 @@ def test_bfloat16_autocast_stays_near_float32():
         rounded = module(x, t)
     exact = module(x, t)
     assert (rounded - exact).norm() / exact.norm() < 0.06  # eight bits of mantissa through a few layers
+
+
+def test_with_equal_times_a_flow_map_is_the_velocity_to_the_bit():
+    module, (x, t) = drawn(tiny()), batch()
+    assert torch.equal(module(x, t, s=t), module(x, t))
+
+
+def test_of_two_times_the_first_half_uses_the_first_and_the_second_half_the_second():
+    """Seen by the conditions of the layers: the way down, two layers of the middle; two more, and the way up."""
+    levels = [LevelSpec(depth=1, width=16, head_dim=8), LevelSpec(depth=4, width=32, head_dim=16)]
+    module, (x, t) = drawn(tiny(levels=levels)), batch()
+    s, seen = 1 - t, []
+    for level in (*module.down_levels, module.mid_level, *module.up_levels):
+        for layer in level.layers:
+            layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
+    module(x, t, s=s)
+    early, late = module.condition(t), module.condition(s)
+    for found, expected in zip(seen, [early] * 3 + [late] * 3, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert (module(x, t, s=s) - module(x, t)).abs().max() > 1e-3
+
+
+def test_a_second_time_of_another_shape_is_named():
+    with pytest.raises(ValueError, match=r"s of shape \(2,\) for a batch of 3"):
+        tiny()(*batch(), s=torch.zeros(2))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lediflow.errors import UserError
 from lediflow.flow.gaussians import gaussian_log_density
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import (
@@ -238,6 +239,67 @@ def test_models_are_frozen_and_in_evaluation_mode(learned):
 def test_a_learned_prior_needs_both_of_its_models(learned):
     with pytest.raises(ValueError, match=r"needs both the auxiliary model and the latent sampler"):
         LeDiFlowPipeline(learned.velocity, learned.auxiliary, None, image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def maps():
+    """Flow and latent sampler as flow maps."""
+    two = LevelSpec(depth=2, width=16, head_dim=8)
+    velocity = VelocitySpec(
+        image_channels=1,
+        patch_size=2,
+        levels=[two],
+        mapping=MAPPING,
+        latent_shape=[2, 4, 4],
+        is_flow_map=True,
+    )
+    sampler = LatentSamplerSpec(latent_channels=2, levels=[two], mapping=MAPPING, is_flow_map=True)
+    return LeDiFlowPipeline(drawn(velocity, 1), drawn(AUXILIARY, 2), drawn(sampler, 3), image_size=SIZE)
+
+
+def jumps(**options):
+    return SamplingConfig(
+        **{"solver": "jump", "steps": 1, "latent_solver": "jump", "latent_steps": 1} | options
+    )
+
+
+def test_flow_maps_jump_from_time_to_time(maps):
+    made = maps(2, jumps(steps=2))
+    with torch.no_grad():
+        w = SampleNoise(0).normal(torch.arange(2), "latent noise", (2, 4, 4))
+        z = w + maps.latent_sampler(w, 0.0, s=1.0)
+        middle = made.start.x + 0.5 * maps.velocity(made.start.x, 0.0, z, s=0.5)
+        y = middle + 0.5 * maps.velocity(middle, 0.5, z, s=1.0)
+    torch.testing.assert_close(made.start.z, z)
+    torch.testing.assert_close(made.images, y.clamp(-1, 1))
+    assert made.nfe == 2
+
+
+def test_a_loaded_flow_map_is_one(maps, tmp_path):
+    maps.save_pretrained(tmp_path)
+    loaded = LeDiFlowPipeline.from_pretrained(tmp_path)
+    assert torch.equal(loaded(2, jumps()).images, maps(2, jumps()).images)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "midpoint"}, "solver=midpoint: this flow is a flow map, .* use solver=jump steps=1"),
+        (
+            {"latent_solver": "heun3"},
+            "latent sampler is a flow map, .* use latent_solver=jump latent_steps=1",
+        ),
+    ],
+)
+def test_a_solver_on_a_flow_map_is_refused(maps, options, message):
+    with pytest.raises(UserError, match=message):
+        maps(1, jumps(**options))
+
+
+@pytest.mark.parametrize("name", ["solver", "latent_solver"])
+def test_jumps_of_a_velocity_are_refused(learned, name):
+    with pytest.raises(UserError, match=f"{name}=jump: .* is a velocity, .* use {name}=midpoint, or distil"):
+        learned(1, SamplingConfig(**{name: "jump"}))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Every runtime makes the eager one's images, with the present weights, for any batch size, or says why it cannot."""
 
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -35,6 +36,9 @@ SPECS = (
 )
 NUMBERS = [0, 5, 7]
 CONFIG = SamplingConfig(seed=3, solver="heun3", steps=2, latent_steps=2, labels=[0, 2])
+TWO_LAYERS = LevelSpec(depth=2, width=16, head_dim=8)
+MAP = LatentSamplerSpec(latent_channels=2, levels=[TWO_LAYERS], mapping=MAPPING, is_flow_map=True)
+JUMPS = replace(CONFIG, latent_solver="jump")
 
 
 def drawn(spec, seed):
@@ -46,9 +50,13 @@ def drawn(spec, seed):
     return model
 
 
-def chain(seed=0):
-    models = [drawn(spec, seed + place) for place, spec in enumerate(SPECS)]
+def chain(seed=0, specs=SPECS):
+    models = [drawn(spec, seed + place) for place, spec in enumerate(specs)]
     return LeDiFlowPipeline(*models, image_size=SIZE, prior_widening=0.1)
+
+
+def jumping_chain(seed=0):
+    return chain(seed, (*SPECS[:2], MAP))
 
 
 def take_weights(pipeline, other):
@@ -73,33 +81,33 @@ def graphs(monkeypatch):
 
 
 class TestGeneratedCode:
-    """One chain for both runtimes; packages are built once, in the first test that needs them."""
+    """One chain for both runtimes, its latent sampler a flow map; packages are built once, in the first test."""
 
     @pytest.fixture(scope="class", params=["compiled", "exported"])
     def runtime(self, request, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LEDIFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
-            yield chain().use(request.param, "float32")
+            yield jumping_chain().use(request.param, "float32")
 
     def test_makes_the_eager_images(self, runtime):
-        found, expected = runtime(NUMBERS, CONFIG), chain()(NUMBERS, CONFIG)
+        found, expected = runtime(NUMBERS, JUMPS), jumping_chain()(NUMBERS, JUMPS)
         assert levels_apart(found, expected) < 0.05
         assert torch.equal(found.start.labels, expected.start.labels)
         assert found.nfe == expected.nfe == 6
 
     def test_uses_the_present_weights(self, runtime):
-        before = runtime(NUMBERS, CONFIG)
-        take_weights(runtime, chain(seed=9))
-        after = runtime(NUMBERS, CONFIG)
-        assert levels_apart(after, chain(seed=9)(NUMBERS, CONFIG)) < 0.05
+        before = runtime(NUMBERS, JUMPS)
+        take_weights(runtime, jumping_chain(seed=9))
+        after = runtime(NUMBERS, JUMPS)
+        assert levels_apart(after, jumping_chain(seed=9)(NUMBERS, JUMPS)) < 0.05
         assert levels_apart(after, before) > 1
-        take_weights(runtime, chain())
-        assert torch.equal(runtime(NUMBERS, CONFIG).images, before.images)
+        take_weights(runtime, jumping_chain())
+        assert torch.equal(runtime(NUMBERS, JUMPS).images, before.images)
 
     def test_of_another_chain_in_the_same_process_is_its_own(self, runtime):
-        other = chain(seed=9).use(runtime.runtime.name, "float32")
-        assert levels_apart(other(NUMBERS, CONFIG), chain(seed=9)(NUMBERS, CONFIG)) < 0.05
-        assert levels_apart(runtime(NUMBERS, CONFIG), chain()(NUMBERS, CONFIG)) < 0.05
+        other = jumping_chain(seed=9).use(runtime.runtime.name, "float32")
+        assert levels_apart(other(NUMBERS, JUMPS), jumping_chain(seed=9)(NUMBERS, JUMPS)) < 0.05
+        assert levels_apart(runtime(NUMBERS, JUMPS), jumping_chain()(NUMBERS, JUMPS)) < 0.05
 
 
 def test_twelve_batch_sizes_take_three_graphs_of_a_network_at_most(graphs):
