@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +86,7 @@ def sigma_rel_of(gamma: float) -> float:
     return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
+@lru_cache
 def gamma_of(sigma_rel: float) -> float:
     """The exponent of a profile of width `sigma_rel`: the root of a cubic (see `sigma_rel_of`), by bisection."""
     low, high = 0.0, 1 / sigma_rel  # sigma_rel(gamma) falls, and is below 1 / gamma
@@ -99,12 +101,13 @@ class Averages:
 
     def __init__(self, weights: Sequence[Tensor], roles: Sequence[str]) -> None:
         self.weights = [weight.detach() for weight in weights]
+        self.are_float32 = all(weight.dtype == torch.float32 for weight in self.weights)
         self.tensors = {role: [initial_average(weight, role) for weight in self.weights] for role in roles}
 
     @torch.no_grad()
     def update(self, decays: Mapping[str, float]) -> None:
         """average <- decay * average + (1 - decay) * weight, for every role."""
-        weights = [weight.float() for weight in self.weights]  # no copy where they are float32
+        weights = self.weights if self.are_float32 else [weight.float() for weight in self.weights]
         for role, kept in self.tensors.items():
             if kept and role != BEST:
                 torch._foreach_lerp_(kept, weights, 1 - decays[role])
