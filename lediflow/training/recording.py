@@ -2,14 +2,16 @@
 
 `train` (Window) has means over samples and ranks since the last record. They do not depend on how the samples were
 split into batches and ranks: everything a stage reports about a batch is added to one vector of sums on the device,
-which costs a few small kernels and waits for nothing, and the vectors of the ranks are summed once. Besides the stage's
-own values it has the speed; times are those of whole steps, without pauses (validation):
+which costs four small kernels and waits for nothing, and the vectors of the ranks are summed once. Besides the stage's
+own values it has the speed; times are those of whole steps, without pauses (validation) and the step that compiles:
 
 images_per_second   of the run                      data_wait_share   share of the ranks' time spent waiting for samples
 tflops, mfu         of one device (throughput.py)   peak_memory_gib   largest over the ranks so far
 corrupt_samples     found by the ranks so far; a sample that two ranks found counts twice
 
-`ranks` (Pace) says how long each rank's steps took and for what; a warning names a rank that stays slow.
+`ranks` (Pace) says how long each rank's steps took and for what; a warning names a rank that stays slow. `compiled`
+says once in each start of a compiled run how long its first step took, without waiting for data: most of that is
+torch.compile.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from lediflow.engine.protocol import Engine
@@ -46,6 +48,9 @@ class Totals:
 
     def __init__(self) -> None:
         self.sums: Float64[Tensor, " entries"] | None = None
+        # number of samples of a batch, on the device, and on the host
+        self.count: Float32[Tensor, "1"] | None = None
+        self.count_of = 0
 
     def add(self, result: StageLoss, is_counted: bool = True) -> None:
         """Add a batch. A batch that is not counted adds zeros, on ranks that have fewer samples than others."""
@@ -55,14 +60,17 @@ class Totals:
         if self.sums is None:
             self.names = [*result.metrics]
             self.bins = {key: len(bins.sums) for key, bins in result.bins.items()}
-            self.sums = torch.zeros_like(entries)
-        self.sums += entries
+            self.sums = torch.zeros_like(entries, dtype=torch.float64)
+        self.sums += entries  # converts to float64 in the same kernel
 
-    def entries(self, result: StageLoss) -> Float64[Tensor, " entries"]:
+    def entries(self, result: StageLoss) -> Float32[Tensor, " entries"]:
         """The batch's sums in one vector: number of samples, metrics, then sums and counts of the bins."""
         samples = len(result.per_sample)
-        metrics = torch.stack([torch.ones_like(result.loss.detach()), *result.metrics.values()]) * samples
-        return torch.cat([metrics, *(part for bins in result.bins.values() for part in bins)]).double()
+        if self.count is None or self.count_of != samples:
+            self.count = torch.full((1,), float(samples), device=result.per_sample.device)
+            self.count_of = samples
+        metrics = torch.stack([*result.metrics.values()]) * samples
+        return torch.cat([self.count, metrics, *(part for bins in result.bins.values() for part in bins)])
 
     def with_extra(self, values: list[float]) -> Float64[Tensor, " extra_and_entries"]:
         """`values` followed by this rank's sums, for one message to the others."""
@@ -86,6 +94,14 @@ class Totals:
         return means
 
 
+class Excluded(NamedTuple):
+    """What a window does not count for its speed."""
+
+    samples: int = 0  # over all ranks
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+
 class Window:
     """`add` every micro-batch; `record` writes one event and begins the next window. Every rank must call it."""
 
@@ -100,6 +116,7 @@ class Window:
         self.engine, self.clock, self.tracker = engine, clock, tracker
         self.throughput, self.seconds = throughput, seconds
         self.has_begun = False
+        self.wait_seconds = 0.0
         self._begin_next()
 
     def waited(self, fetch: Callable[[], T]) -> T:
@@ -121,20 +138,32 @@ class Window:
     def add(self, result: StageLoss) -> None:
         """Count a micro-batch; it does not wait for the device."""
         self.totals.add(result)
+        self.has_more = True
+
+    def exclude(self, samples: int) -> None:
+        """Leave the samples so far, of all ranks, and the time that they took out of the speed."""
+        self.excluded = Excluded(samples, self.seconds() - self.started, self.wait_seconds)
+        self.has_more = False
 
     def record(self, corrupt_samples: int = 0, **last: Any) -> None:
         """Write one event; `last` are values of the last step, recorded unchanged."""
-        own = [self.wait_seconds, float(corrupt_samples), peak_memory_gib(self.engine.device)]
+        excluded = self._excluded_now()
+        own = [
+            self.wait_seconds - excluded.wait_seconds,
+            float(corrupt_samples),
+            peak_memory_gib(self.engine.device),
+        ]
         ranks = self.engine.group.stack(self.totals.with_extra(own))
         waits, corrupt, memory = ranks[:, : len(own)].unbind(1)
         total = ranks[:, len(own) :].sum(0)
-        seconds = self.seconds() - self.started
+        seconds = self.seconds() - self.started - excluded.seconds
+        samples = self.totals.samples(total) - excluded.samples
         self.tracker.record(
             "train",
             self.clock.images_seen,
             **self.totals.means(total),
             **last,
-            **self._speed(self.totals.samples(total) / seconds, len(ranks)),
+            **self._speed(samples / seconds, len(ranks)),
             data_wait_share=float(waits.mean()) / seconds,
             peak_memory_gib=float(memory.max()),
             corrupt_samples=int(corrupt.sum()),
@@ -150,8 +179,12 @@ class Window:
         use = self.throughput.at(images_per_second, devices) if self.throughput else {}
         return {"images_per_second": images_per_second, **use}
 
+    def _excluded_now(self) -> Excluded:
+        """Nothing is excluded where nothing else would be left."""
+        return self.excluded if self.has_more else Excluded()
+
     def _begin_next(self) -> None:
-        self.totals = Totals()
+        self.totals, self.excluded, self.has_more = Totals(), Excluded(), False
         self.wait_seconds, self.started = 0.0, self.seconds()
 
 
@@ -176,6 +209,11 @@ class Pace:
         self.timings.end_step()
         return self.timings.steps[-1]["step"]
 
+    @property
+    def working_seconds(self) -> float:
+        """Seconds of the last step without waiting for data."""
+        return self.timings.steps[-1]["step"] - self.timings.steps[-1].get("data", 0.0)
+
     def record(self, images_seen: int) -> None:
         """Record the quantiles of every rank since the last record, in seconds. Every rank must call it."""
         if not self.timings.steps:
@@ -199,12 +237,14 @@ class Recorder:
     def __init__(
         self, engine: Engine, clock: Clock, tracker: Tracker, throughput: Throughput | None = None
     ) -> None:
-        self.clock = clock
+        self.engine, self.clock, self.tracker = engine, clock, tracker
+        self.is_compiling = False
         self.window = Window(engine, clock, tracker, throughput)
         self.pace = Pace(engine, tracker)
 
     def begin(self) -> None:
-        """Time the first step from now on."""
+        """Time the first step from now on; it compiles, if the engine does."""
+        self.is_compiling = bool(self.engine.config.compile)
         self.pace.timings.restart()
 
     def restart(self) -> None:
@@ -223,7 +263,18 @@ class Recorder:
 
     def end_step(self) -> float:
         """End a step; its duration in seconds."""
-        return self.pace.end_step()
+        seconds = self.pace.end_step()
+        if self.is_compiling:
+            self._end_compiling()
+        return seconds
+
+    def _end_compiling(self) -> None:
+        """Report how long the first step took, and leave it out of the speed."""
+        self.is_compiling = False
+        seconds = self.pace.working_seconds
+        self.window.exclude(self.clock.global_batch)
+        self.tracker.record("compiled", self.clock.images_seen, seconds=seconds)
+        log.info("compiled in %.0f s", seconds)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from lediflow.engine.timings import NAMES
 from lediflow.stages.bins import by_time
 from lediflow.stages.protocol import stage_loss
 from lediflow.training.clock import Clock
-from lediflow.training.recording import Pace, Totals, Window
+from lediflow.training.recording import Pace, Recorder, Totals, Window
 from lediflow.training.throughput import Throughput
 
 
@@ -95,6 +95,46 @@ def test_speeds_are_those_of_training_without_its_pauses_and_its_start():
     first, second = figures()
     assert (first["images_per_second"], first["data_wait_share"]) == (80.0, 0.2)
     assert (second["images_per_second"], second["data_wait_share"]) == (160.0, 0.4)
+
+
+def recorded(steps, *, compiles):
+    """The events of steps of 4 samples: the first takes 40 s after 1 s of waiting, further ones 2 s each."""
+
+    def work(engine):
+        engine.config, engine.time_communication = SimpleNamespace(compile=compiles), lambda stopwatch: None
+        events, seconds = Events(), Seconds()
+        recorder = Recorder(engine, Clock(10_000, 4), events)
+        recorder.window.seconds = recorder.pace.timings.clock = seconds
+        recorder.begin()
+        for step in range(steps):
+            recorder.waited(lambda step=step: seconds.take(0 if step else 1.0))
+            recorder.add(result_of([1.0 + step] * 4, [0.5] * 4))
+            seconds.take(2.0 if step else 40.0)
+            recorder.clock.advance()
+            recorder.end_step()
+        recorder.record(0)
+        return {event: values for event, _, values in events.heard}
+
+    return on_thread_ranks(1, work)[0]
+
+
+def test_compiling_is_reported_and_not_part_of_the_speed(caplog):
+    caplog.set_level(logging.INFO)
+    events = recorded(6, compiles=True)
+    assert events["compiled"] == {"seconds": 40.0}
+    assert (events["train"]["images_per_second"], events["train"]["data_wait_share"]) == (2.0, 0.0)
+    assert events["train"]["loss"] == 3.5  # the mean of all six steps
+    assert caplog.messages == ["compiled in 40 s"]
+
+
+def test_without_compiling_every_step_is_part_of_the_speed():
+    events = recorded(6, compiles=False)
+    assert "compiled" not in events
+    assert events["train"]["images_per_second"] == pytest.approx(24 / 51)
+
+
+def test_a_window_with_no_other_step_has_the_speed_of_the_compiling_one():
+    assert recorded(1, compiles=True)["train"]["images_per_second"] == pytest.approx(4 / 41)
 
 
 def test_returning_to_a_checkpoint_keeps_the_count_of_trained_images():
