@@ -3,6 +3,7 @@
     python tools/bench/training.py                                                  the demo's flow stage on a CPU
     python tools/bench/training.py --model paper_sdv --engines local deepspeed:0 deepspeed:1 deepspeed:2
     torchrun --nproc_per_node=2 tools/bench/training.py --model paper_sdv --engines deepspeed:1 deepspeed:2
+    python tools/bench/training.py --breakdown --model campaign64 --batch 256 engine.precision=bfloat16
 
 Further arguments are overrides of the training command, such as train.ema.sigma_rels=[]. Each row is measured
 in its own process, because torch.compile and DeepSpeed change global state; under torchrun the processes are the ranks,
@@ -24,6 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from breakdown import breakdown
 from common import Row, command_line, machine, table, write_json
 from subjects import BATCHES, SMALL_BATCH, training_command
 
@@ -34,7 +36,7 @@ from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import decays_for
 from lediflow.engine.protocol import Engine
-from lediflow.engine.ranks import find_ranks
+from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import build_model
 
@@ -45,6 +47,9 @@ WARM_UP = 3
 def main(arguments: list[str] | None = None) -> None:
     chosen = options(arguments)
     ranks = find_ranks()
+    if chosen.breakdown:
+        show(breakdown(loop_overrides(chosen), chosen.steps), chosen.output, ranks)
+        return
     rows: list[Row] = []
     for name in chosen.engines:
         rows.append(row_of(name, chosen))
@@ -52,11 +57,16 @@ def main(arguments: list[str] | None = None) -> None:
             print(table(rows[-1:]), flush=True)
     for row in rows:
         row["ratio"] = row["ms"] / rows[0]["ms"]
+    show(rows, chosen.output, ranks)
+
+
+def show(rows: list[Row], output: str | None, ranks: Ranks) -> None:
+    """Print the table on rank 0, and write it if asked."""
     if not ranks.is_first:
         return
     print(f"\n{machine()}\n\n{table(rows)}")
-    if chosen.output:
-        print(f"\nwritten to {write_json(chosen.output, rows)}")
+    if output:
+        print(f"\nwritten to {write_json(output, rows)}")
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
@@ -69,6 +79,8 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds of ten steps, of which the median is taken"
     )
+    parser.add_argument("--breakdown", action="store_true", help="show the parts of a step of the whole loop")
+    parser.add_argument("--steps", type=int, default=200, help="measured steps of a breakdown")
     parser.add_argument("--output", help="JSON file for the rows and their provenance")
     chosen, overrides = parser.parse_known_args(arguments)
     chosen.overrides = overrides
@@ -100,6 +112,16 @@ def row_of(name: str, chosen: argparse.Namespace) -> Row:
     del engine, step
     forget()
     return row
+
+
+def loop_overrides(chosen: argparse.Namespace) -> list[str]:
+    """The overrides of the training command whose loop is measured."""
+    engine, _, zero = chosen.engines[0].partition(":")
+    batch = (chosen.batch or BATCHES.get(chosen.model, SMALL_BATCH)) * find_ranks().world_size
+    return [
+        f"model={chosen.model}", f"prior={chosen.prior}", f"stage={chosen.stage}", f"engine={engine}",
+        f"engine.zero={zero or 0}", f"train.global_batch={batch}", *chosen.overrides,
+    ]  # fmt: skip
 
 
 def command_of(name: str, chosen: argparse.Namespace) -> TrainCommand:
