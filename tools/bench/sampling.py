@@ -13,7 +13,8 @@ The paper's table of times, milliseconds per image of flow matching and LeDiFlow
 Weights are random; speed does not depend on them. chains.py says what the parts are. All rows of a model and a batch
 size are measured in turns, so runtimes and methods can be compared. On a GPU times are those of CUDA events, and
 compiled and exported parts are CUDA graphs; only `call` is by the wall clock, with Python and the wait for the images.
-"peak GiB" and "first call" are those of whole calls of a pipeline, in the first of its rows.
+"peak GiB" and "first call" (with the caches of compiled code as they are) are those of whole calls of a pipeline; they
+stand in the first of its rows. --starts times first images in new processes, with empty and with filled caches.
 
 The file of --output is written anew with each row: an interrupted run keeps what it has measured. Rows of 0 rounds were
 measured alone, before the turns. A network that cannot be compiled leaves a row with its error, and exit status 1.
@@ -213,11 +214,11 @@ def chain_cases(
     for part in parts_of(pipeline, flows, about["batch"]):
         if part.name not in chosen.parts:
             continue
-        solver, nfe = part.evaluations or ("", None)
-        run = runnable(part, pipeline.runtime, inputs)
+        row = {**about, "part": part.name}
+        if part.evaluations is not None:
+            row |= {"solver": part.evaluations.solver, "NFE": part.evaluations.nfe}
         clock = torch.device("cpu") if part.name == "call" else device
-        row = {**about, "part": part.name, "solver": solver, "NFE": nfe}
-        yield Case(row, about["batch"], run, clock, notes)
+        yield Case(row, about["batch"], runnable(part, pipeline.runtime, inputs), clock, notes)
         notes = {}
 
 
@@ -262,7 +263,8 @@ def measure_starts(model: str, chosen: argparse.Namespace, journal: Journal) -> 
 def forget() -> None:
     """Free the models and the compiled code of the rows before."""
     gc.collect()
-    torch.compiler.reset()
+    if "torch._dynamo" in sys.modules:  # which takes seconds to import
+        torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
