@@ -65,7 +65,8 @@ class DeepSpeedEngine(BaseEngine):
             raise UserError(f"engine.offload={config.offload!r} is unknown; use one of {', '.join(OFFLOADS)}")
         if config.offload != "none" and config.zero == 0:
             raise UserError(
-                "engine.offload=cpu moves what ZeRO shards, and engine.zero=0 shards nothing; use 1 to 3"
+                f"engine.offload={config.offload} moves what ZeRO shards, and engine.zero=0 shards nothing; use "
+                "engine.zero=1 to 3, or engine.offload=none"
             )
 
     def _join_group(self) -> Group:

@@ -275,7 +275,7 @@ def rendezvous(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.m
             names = ", ".join(map(str, missing))
             raise UserError(
                 f"rank {names} of {ranks.world_size} did not join within {seconds:.0f} s (engine.join_seconds); "
-                "if it was started, its own output says why"
+                "read its own output, or raise engine.join_seconds if it was only slow"
             )
         time.sleep(LOOK_EVERY_SECONDS)
     return store
@@ -301,6 +301,7 @@ def _connect(ranks: Ranks, end: float, clock: Callable[[], float]) -> dist.TCPSt
             if clock() > end:
                 raise UserError(
                     f"rank {ranks.rank} cannot reach rank 0 at {ranks.master_addr}:{ranks.master_port} "
-                    f"({str(error).splitlines()[0]}); is it running, and does MASTER_ADDR name its machine?"
+                    f"({str(error).splitlines()[0]}); check that rank 0 is running and that MASTER_ADDR names its "
+                    "machine"
                 ) from error
             time.sleep(LOOK_EVERY_SECONDS)

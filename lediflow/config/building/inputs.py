@@ -90,7 +90,7 @@ def check_samples(command: TrainCommand, reader: ShardReader) -> None:
     found = tuple(reader.index.contents.signal_shape)
     if found != (model.channels, model.image_size, model.image_size):
         raise UserError(
-            f"{command.data.path} holds samples of channels x height x width {shape_text(found)}, but the "
+            f"data.path={command.data.path} holds samples of channels x height x width {shape_text(found)}, but the "
             f"model is for {model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
             f"model.image_size={found[1]}, or prepare the data at the model's size"
         )
@@ -103,7 +103,7 @@ def check_classes(reader: ShardReader, num_classes: int) -> None:
     found = len(reader.index.contents.classes or [])
     if not 0 < found <= num_classes:
         raise UserError(
-            f"{reader.index.root} has {found} classes, but the model is for {num_classes}; set "
+            f"data.path={reader.index.root} has {found} classes, but the model is for {num_classes}; set "
             f"model.velocity.num_classes={found}{', which trains without labels' if not found else ''}"
         )
 
@@ -153,8 +153,8 @@ def encodes_once(command: TrainCommand, reader: ShardReader, world_size: int) ->
     is_drawn, is_augmented = reader.index.contents.has_logvar, command.data.augment.probability > 0
     if asked and is_drawn:
         raise UserError(
-            f"stage.encode_once=true, but {command.data.path} holds latents that are drawn again each time they "
-            "are seen; leave stage.encode_once out"
+            f"stage.encode_once=true, but data.path={command.data.path} holds latents that are drawn again each time "
+            "they are seen; leave stage.encode_once out"
         )
     if asked or is_drawn or is_augmented:
         return not (is_drawn or is_augmented)
@@ -240,7 +240,7 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
         if len(others) == 1 and others[0].startswith("train.export"):
             advice = advice_for_export(folder, command.train.export)
         raise UserError(
-            f"{folder.root} is finished, but was trained with other options ({'; '.join(others)}); {advice}"
+            f"run={folder.root} is finished, but was trained with other options ({'; '.join(others)}); {advice}"
         )
     log.info("%s is finished (%d images): nothing to do", folder.root, trained_images(facts))
     return True

@@ -150,7 +150,8 @@ def load_parent(command: TrainCommand) -> Parent | None:
         return None
     if command.parent is None:
         raise UserError(
-            f"stage={command.stage.name} builds on a trained auxiliary model; give its run folder: parent=RUN_DIR"
+            f"stage={command.stage.name} builds on a trained auxiliary model, but parent= is not given; give the run "
+            "folder of one: parent=RUN_DIR"
         )
     folder = RunFolder(Path(command.parent))
     if not folder.is_exported:

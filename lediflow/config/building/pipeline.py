@@ -45,7 +45,9 @@ def load_pipeline(
     decode = load_decoder(facts["codec"], codec_path, where)
     if facts["prior"] == "gaussian":
         if sampler is not None:
-            raise UserError(f"run={run} is the Gaussian baseline, which has no latents; leave sampler= out")
+            raise UserError(
+                f"run={run} is the Gaussian baseline, which has no latents for sampler={sampler}; leave sampler= out"
+            )
         return LeDiFlowPipeline(
             load_export(VelocityModel, export, "a run of stage=flow"),
             None,
@@ -55,7 +57,8 @@ def load_pipeline(
         ).to(where)
     if sampler is None:
         raise UserError(
-            f"run={run} starts from a learned prior; give the run of its latent sampler: sampler=RUN_DIR"
+            f"run={run} starts from a learned prior, but sampler= is not given; give the run of its latent sampler: "
+            "sampler=RUN_DIR"
         )
     latent = RunFolder(Path(sampler))
     latent_export = require_export(

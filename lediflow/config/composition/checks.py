@@ -53,7 +53,7 @@ def check_blanks(command: Any, prefix: str = "") -> None:
             if field.default is None:
                 raise UserError(f"{key}= is empty; give a value, or {key}=null for no value")
             if not prefix and field.default in (dataclasses.MISSING, MISSING):
-                raise UserError(f"{key}= is empty; give a value")
+                raise UserError(f"{key}= is empty, and it has no default; give a value")
 
 
 def key_of_contradiction(node: DictConfig | ListConfig, key: str = "") -> str:
@@ -123,8 +123,8 @@ def check_augmentation(command: TrainCommand) -> None:
         )
     if probability and kind.encode_once(command.stage):
         raise UserError(
-            "stage.encode_once=true, but with data.augment.probability an image differs each time it is seen; leave "
-            "stage.encode_once out, or set data.augment.probability=0"
+            f"stage.encode_once=true, but with data.augment.probability={probability:g} an image differs each time it "
+            "is seen; leave stage.encode_once out, or set data.augment.probability=0"
         )
 
 
@@ -156,7 +156,7 @@ def check_best(command: TrainCommand) -> None:
         raise UserError(
             f"train.export=best with stage.{kind.warmup.option}={growing}: {kind.warmup.grows} would still grow at the "
             f"end (train.images={train.images}), and losses under different values of {kind.warmup.grows} have no "
-            "best; shorten the warm-up"
+            f"best; shorten the warm-up: lower stage.{kind.warmup.option}, or train longer"
         )
 
 

@@ -45,7 +45,8 @@ def jobs_of(branch: Branch, check: Callable[[TaskRequest], PipelineJob]) -> Iter
             after = list(branch.config.tasks[name].after)
             if unknown := [other for other in after if other not in jobs]:
                 raise UserError(
-                    f"after: {', '.join(unknown)} is not above it; above it: {', '.join(jobs) or 'no tasks'}"
+                    f"after: {', '.join(unknown)} is not above it; above it: {', '.join(jobs) or 'no tasks'}; name "
+                    "one of these, or move the task below the one that it waits for"
                 )
             before[name] = {*after}.union(*(before[other] for other in after))
             branch.config.made = {other: without_references(jobs[other].record.run) for other in before[name]}

@@ -129,7 +129,10 @@ def branch(request: Request, known: DictConfig, overrides: Sequence[str], sweep:
     config = pipeline_config(str(request.pipeline), [*sorted_["options"], *sorted_["paths"], *arrays])
     given: Any = OmegaConf.to_container(config.options, resolve=False)
     if missing := [key for key, value in given.items() if value == MISSING]:
-        raise UserError(f"pipeline={request.pipeline} needs {' '.join(f'{key}=...' for key in missing)}")
+        needed = " ".join(f"{key}=..." for key in missing)
+        raise UserError(
+            f"pipeline={request.pipeline} needs {needed}, which has no value; add it to the command"
+        )
     tasks = {name: [item for item in own if key_of(item) != "array"] for name, own in tasks.items()}
     others = [item for item in sweep if key_of(item) not in options]
     return Branch(config, sorted_["paths"], request.slurm, sorted_["training"], tasks, others)

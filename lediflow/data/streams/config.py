@@ -56,8 +56,8 @@ def check_batches(global_batch: int, world_size: int, micro_batch: int) -> None:
     if global_batch < 1 or global_batch % per_step:
         nearest = max(1, round(global_batch / per_step)) * per_step
         raise UserError(
-            f"global_batch={global_batch} cannot be split into micro-batches of {micro_batch} "
-            f"on {world_size} ranks; the nearest that can is {nearest}, or choose another micro_batch"
+            f"train.global_batch={global_batch} cannot be split into micro-batches of {micro_batch} on {world_size} "
+            f"ranks; the nearest that can is {nearest}, or choose another engine.micro_batch"
         )
 
 
@@ -68,10 +68,11 @@ def check_flips(reader: ShardReader, config: DataConfig) -> None:
     if codec == "pixels":
         return
     if config.flip_vertical or (config.flip_horizontal and contents.views < 2):
+        asked = "data.flip_vertical=true" if config.flip_vertical else "data.flip_horizontal=true"
         raise UserError(
-            f"data.flip_... is set, but {reader.index.root} holds latents of {codec}, "
-            "and mirrored latents are not the latents of the mirrored image; turn flips off, or encode with "
-            "flipped=true and use data.flip_horizontal=true"
+            f"{asked}, but data.path={reader.index.root} holds latents of {codec}, and mirrored latents are not the "
+            f"latents of the mirrored image; set {asked.replace('true', 'false')}, or encode with flipped=true and use "
+            "data.flip_horizontal=true"
         )
 
 

@@ -138,11 +138,15 @@ def averaged_afterwards(checkpoint: Checkpoint, snapshots: Snapshots, sigma_rel:
     UserError for a width out of range, or where the run stored no averages.
     """
     if not 0 < sigma_rel < WIDEST:
-        raise UserError(f"sigma_rel {sigma_rel} must be between 0 and {WIDEST}")
+        raise UserError(
+            f"an average of width sigma_rel={sigma_rel:g} cannot be made: the width must be between 0 and {WIDEST:g}; "
+            "give another one"
+        )
     stored = stored_averages(checkpoint, snapshots)
     if not stored:
         raise UserError(
-            f"{checkpoint.path} and {snapshots.folder} hold no averages to make others from; train with "
+            f"an average of width sigma_rel={sigma_rel:g} is made from stored ones, and {checkpoint.path} and "
+            f"{snapshots.folder} hold none; train with "
             "train.ema.sigma_rels=[0.05,0.10] and train.checkpoint.snapshot_every_images above 0"
         )
     profiles, wanted = [one.profile for one in stored], profile(sigma_rel, checkpoint.images_seen)
