@@ -52,6 +52,10 @@ MISSING = (
     "Not measured yet. To measure: `make demo`, then `python tools/render_results.py --collect runs/demo`."
 )
 MODEL_COLUMNS = ("model", "batch", "compile", "pass", "ms/img", "img/s", "TFLOP/s", "% of peak", "GiB")
+SAMPLING_COLUMNS = (
+    "model", "batch", "method", "part", "solver", "NFE", "runtime", "precision",
+    "p50 ms", "p95 ms", "ms/img", "peak GiB",
+)  # fmt: skip
 PACKAGE_FOLDER = re.compile(r"[^=\s]*/elpv_dataset/data/images")
 
 Results = dict[str, Any]
@@ -217,15 +221,23 @@ def steps_block(results: Results) -> str:
 
 
 def bench_block(document: Results) -> str:
-    """A benchmark's rows: routes of attention side by side, passes over a model, or all that the rows hold."""
+    """A benchmark's rows, with those columns that a reader compares; routes of attention side by side."""
     rows = document["results"]["rows"]
     if "route" in rows[0] and "shape" in rows[0]:
         heads, body = attention_table(rows)
     else:
-        every = dict.fromkeys(column for row in rows for column in row)
-        heads = [*MODEL_COLUMNS] if "% of peak" in rows[0] else [*every]
+        heads = columns_of(rows)
         body = [[figure(row.get(column, "")) for column in heads] for row in rows]
     return "\n".join([*markdown_table(heads, body), "", certificate_line(document["certificate"])])
+
+
+def columns_of(rows: list[Results]) -> list[str]:
+    """Columns of passes over a model, of parts of a chain, or all that the rows hold."""
+    if "% of peak" in rows[0]:
+        return [*MODEL_COLUMNS]
+    if "method" in rows[0]:
+        return [*SAMPLING_COLUMNS]
+    return [*dict.fromkeys(column for row in rows for column in row)]
 
 
 def attention_table(rows: list[Results]) -> tuple[list[str], list[list[str]]]:

@@ -152,6 +152,30 @@ def test_a_table_of_results_shows_both_methods_side_by_side():
     assert "commit 0123456789ab-dirty, seed 0" in table
 
 
+def test_a_table_of_sampling_shows_parts_and_their_times():
+    part = {
+        "model": "demo",
+        "batch": 2,
+        "runtime": "eager",
+        "method": "FM",
+        "precision": "float32",
+        "part": "call",
+    }
+    row = {
+        **part,
+        "solver": "heun3",
+        "NFE": 3,
+        "p50 ms": 4.0,
+        "p95 ms": 5.0,
+        "ms/img": 2.0,
+        "calls": 9,
+        "rounds": 1,
+    }
+    certificate = measured("FM", 1.0, 1.0)["certificate"]
+    table = tool("render_results").bench_block({"results": {"rows": [row]}, "certificate": certificate})
+    assert "| demo | 2 | FM | call | heun3 | 3 | eager | float32 | 4 | 5 | 2 |  |" in table
+
+
 def measured(method: str, mmd: float, milliseconds: float) -> dict:
     """One method's part of a results file."""
     row = {
