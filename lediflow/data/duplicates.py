@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from lediflow.data.sources import Entry, Source
-from lediflow.data.workers import Progress, in_processes, stop_if_asked
+from lediflow.data.workers import OnProgress, in_processes, stop_if_asked
 from lediflow.disk import write_json
 from lediflow.records import RecordError, read_record, typed
 
@@ -31,7 +31,7 @@ class HashTask:
 
 
 def known_duplicates(
-    path: Path, source: Source, images: list[Entry], workers: int, progress: Progress | None = None
+    path: Path, source: Source, images: list[Entry], workers: int, progress: OnProgress | None = None
 ) -> dict[int, int]:
     """The result of `find_duplicates`, computed once and kept in the file `path`."""
     try:
@@ -51,7 +51,7 @@ def kept_duplicates(path: Path) -> dict[int, int]:
 
 
 def find_duplicates(
-    source: Source, images: list[Entry], workers: int = 1, progress: Progress | None = None
+    source: Source, images: list[Entry], workers: int = 1, progress: OnProgress | None = None
 ) -> dict[int, int]:
     """Index of each repeated image -> index of the first image with the same bytes."""
     suspects = _of_shared_length(images)
@@ -62,7 +62,7 @@ def find_duplicates(
 
 
 def digests_of(
-    source: Source, images: list[Entry], workers: int = 1, progress: Progress | None = None
+    source: Source, images: list[Entry], workers: int = 1, progress: OnProgress | None = None
 ) -> Shaped[np.ndarray, " images"]:
     """Digests of the images' contents, in the images' order; several processes share the reading."""
     digests = np.empty(len(images), f"V{DIGEST_BYTES}")

@@ -30,8 +30,8 @@ from torch import Tensor
 from lediflow.codecs import Codec, CodecConfig, Latents, build_codec
 from lediflow.data.latents import (
     DTYPES,
-    Check,
-    Measured,
+    ChannelSums,
+    ReconstructionCheck,
     Stored,
     channel_statistics,
     check_latents,
@@ -48,7 +48,7 @@ from lediflow.data.shards.build import Part, ShardBuild, write_part
 from lediflow.data.shards.index import Contents, ShardIndex
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.shards.writer import Sample
-from lediflow.data.workers import Progress, prefetch
+from lediflow.data.workers import OnProgress, prefetch
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
@@ -84,7 +84,7 @@ class Encoded:
     index: ShardIndex | None  # None while other processes still make shards
     is_reused: bool  # the set was already finished
     missing: int = 0  # shards that other processes have yet to make
-    check: Check | None = None
+    check: ReconstructionCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Packed(NamedTuple):
     """Encoded samples, ready to be written to a tar."""
 
     views: list[Stored]
-    measured: Measured
+    measured: ChannelSums
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,17 @@ class ShardEncoder:
                 yield self._written(task, encoded, about)
 
     def _written(self, task: EncodeTask, encoded: Iterator[EncodeBatch], about: list[dict[str, Any]]) -> Part:
-        measured: list[Measured] = []
+        measured: list[ChannelSums] = []
         samples = self._samples(encoded, iter(about), measured)
         part = write_part(self.build.root, self.build.contents, task.number, samples, handled=len(task))
         part.measured = to_json(merged(measured))
         return part
 
     def _samples(
-        self, encoded: Iterator[EncodeBatch], about: Iterator[dict[str, Any]], measured: list[Measured]
+        self,
+        encoded: Iterator[EncodeBatch],
+        about: Iterator[dict[str, Any]],
+        measured: list[ChannelSums],
     ) -> Iterator[Sample]:
         for batch in encoded:
             measured.append(batch.content.measured)
@@ -193,7 +196,7 @@ class ShardEncoder:
         return torch.compile(self.codec.encode, dynamic=False)
 
 
-def encode(config: EncodeConfig, progress: Progress | None = None, codec: Codec | None = None) -> Encoded:
+def encode(config: EncodeConfig, progress: OnProgress | None = None, codec: Codec | None = None) -> Encoded:
     """Make the missing latent shards of this process's share, and the index if all shards are finished.
 
     `codec` is used instead of the one that `config.codec` describes. UserError if the source holds no images, or the
@@ -216,7 +219,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None, codec: Codec 
 
 
 def _completed(
-    config: EncodeConfig, build: ShardBuild, encoder: ShardEncoder, progress: Progress | None
+    config: EncodeConfig, build: ShardBuild, encoder: ShardEncoder, progress: OnProgress | None
 ) -> Encoded:
     if index := build.finished():
         return Encoded(index, is_reused=True)

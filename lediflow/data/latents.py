@@ -39,7 +39,8 @@ from lediflow.errors import UserError
 DTYPES = ("float16", "float32")  # dtypes in which latents of an autoencoder may be stored
 Stored = Shaped[np.ndarray, "batch channels height width"]
 Images = Float[Tensor, "batch channels height width"]
-Measured = dict[str, Float64[Tensor, " channels"]]  # maxima if the name begins with "max", otherwise sums
+# sums, and maxima where the name begins with "max"
+ChannelSums = dict[str, Float64[Tensor, " channels"]]
 SHOWN = 8  # pictures in check.png
 Samples = Int64[np.ndarray, " chosen"]
 Bytes = UInt8[Tensor, "batch channels height width"]
@@ -83,7 +84,7 @@ def padded(images: Images, count: int) -> Images:
     return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])]) if missing else images
 
 
-def measure(latents: Latents, stored_dtype: str) -> Measured:
+def measure(latents: Latents, stored_dtype: str) -> ChannelSums:
     """Sums and maxima over a batch."""
     mean = latents.mean.double()
     squares = mean.square()
@@ -102,12 +103,12 @@ def measure(latents: Latents, stored_dtype: str) -> Measured:
     return measured
 
 
-def merged(pieces: Iterable[Measured]) -> Measured:
+def merged(pieces: Iterable[ChannelSums]) -> ChannelSums:
     """Sums and maxima over all pieces."""
     return functools.reduce(_merge, pieces)
 
 
-def channel_statistics(measured: Measured) -> dict[str, list[float]]:
+def channel_statistics(measured: ChannelSums) -> dict[str, list[float]]:
     """The statistics described at the top of this module, from sums and maxima over the whole set."""
     elements = measured["elements"]
     mean = measured["sum"] / elements
@@ -121,17 +122,17 @@ def channel_statistics(measured: Measured) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in statistics.items()}
 
 
-def to_json(measured: Measured) -> dict[str, list[float]]:
+def to_json(measured: ChannelSums) -> dict[str, list[float]]:
     """Sums and maxima as lists, for the record of a shard."""
     return {name: values.tolist() for name, values in measured.items()}
 
 
-def from_json(lists: dict[str, list[float]]) -> Measured:
+def from_json(lists: dict[str, list[float]]) -> ChannelSums:
     """Sums and maxima from what `to_json` made."""
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in lists.items()}
 
 
-def _rounding(half: str, values: Images) -> Measured:
+def _rounding(half: str, values: Images) -> ChannelSums:
     error = (values.to(torch.float16).double() - values.double()).abs()
     return {
         f"max_{half}_error": reduce(error, "b c h w -> c", "max"),
@@ -139,7 +140,7 @@ def _rounding(half: str, values: Images) -> Measured:
     }
 
 
-def _merge(left: Measured, right: Measured) -> Measured:
+def _merge(left: ChannelSums, right: ChannelSums) -> ChannelSums:
     return {
         name: torch.maximum(values, right[name]) if name.startswith("max") else values + right[name]
         for name, values in left.items()
@@ -152,7 +153,7 @@ def _over(values: Tensor, unit: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class ReconstructionCheck:
     """Reconstruction quality of decoded samples; the fields of check.json."""
 
     samples: int
@@ -181,7 +182,7 @@ def check_latents(
     batch_size: int,
     device: torch.device,
     folder: Path,
-) -> Check:
+) -> ReconstructionCheck:
     """Decode `count` samples spread evenly over the set; check.json and check.png are written to `folder`."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
     errors: list[float] = []
@@ -213,11 +214,11 @@ def psnr(squared_error: float) -> float:
     return 10 * math.log10(255**2 / squared_error)
 
 
-def summary(errors: list[float], keys: list[str]) -> Check:
+def summary(errors: list[float], keys: list[str]) -> ReconstructionCheck:
     """Mean and worst PSNR of pictures, from their mean squared errors."""
     ratios = {key: psnr(error) for key, error in zip(keys, errors, strict=True) if error > 0}
     worst = min(ratios, key=lambda key: ratios[key], default=None)
-    return Check(
+    return ReconstructionCheck(
         samples=len(errors),
         exact=len(errors) - len(ratios),
         psnr_mean=sum(ratios.values()) / len(ratios) if ratios else None,

@@ -28,7 +28,7 @@ from lediflow.data.shards.build import Part, ShardBuild, write_part
 from lediflow.data.shards.index import Contents, ShardIndex
 from lediflow.data.shards.writer import Sample
 from lediflow.data.source_record import (
-    Report,
+    PhaseReport,
     SourceRecord,
     checked_notes,
     collected_digests,
@@ -91,7 +91,7 @@ class Prepared:
     notes: list[str]
 
 
-def prepare(config: PrepareConfig, report: Report | None = None) -> Prepared:
+def prepare(config: PrepareConfig, report: PhaseReport | None = None) -> Prepared:
     """Make the shards that are missing. UserError if the output holds a set of another source or other options."""
     _check(config)
     report = report or silent
@@ -161,7 +161,7 @@ def _contents(config: PrepareConfig, identity: Identity) -> Contents:
 
 
 def _listed(
-    config: PrepareConfig, build: ShardBuild, opened: Opened, report: Report
+    config: PrepareConfig, build: ShardBuild, opened: Opened, report: PhaseReport
 ) -> tuple[Source, Listing]:
     source = opened.ready(build.parts_folder, report("unpack", unit="MiB"))
     with reading_explained(Path(config.source)):

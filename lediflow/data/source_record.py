@@ -35,7 +35,7 @@ from lediflow.data.sources import Listing, Opened, Source, list_images
 from lediflow.data.sources.labels import found_classes
 from lediflow.data.sources.names import counted, kind_of, printable
 from lediflow.data.sources.protocol import Identity
-from lediflow.data.workers import Progress
+from lediflow.data.workers import OnProgress
 from lediflow.disk import whole_or_absent, write_json
 from lediflow.errors import UserError
 from lediflow.records import UNREADABLE, RecordError, read_dataclass, read_record
@@ -146,7 +146,7 @@ def edited_images(
     numbers: Sequence[int],
     digests: Digests,
     workers: int,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> list[str]:
     """Names of those images, of `numbers`, whose content differs from their digest."""
     images = [listing.images[number] for number in numbers]
@@ -162,19 +162,19 @@ def describe_edits(names: Sequence[str], images: int) -> str:
     )
 
 
-class Report(Protocol):
+class PhaseReport(Protocol):
     """Starts the progress display of a phase: `report(title, unit=...)(done, total)`."""
 
-    def __call__(self, title: str, *, unit: str = "images") -> Progress: ...
+    def __call__(self, title: str, *, unit: str = "images") -> OnProgress: ...
 
 
-def silent(title: str, *, unit: str = "images") -> Progress:
+def silent(title: str, *, unit: str = "images") -> OnProgress:
     """A Report that shows nothing."""
     return lambda done, total: None
 
 
 def checked_notes(
-    index: ShardIndex, opened: Opened, identity: Identity, workers: int, report: Report
+    index: ShardIndex, opened: Opened, identity: Identity, workers: int, report: PhaseReport
 ) -> list[str]:
     """The notes of a finished set about its source. UserError if pictures were edited since it was made."""
     root = Path(index.root)
@@ -203,7 +203,7 @@ def _notes_without_record(index: ShardIndex, identity: Identity) -> list[str]:
     return notes
 
 
-def _compare(root: Path, record: SourceRecord, opened: Opened, workers: int, report: Report) -> None:
+def _compare(root: Path, record: SourceRecord, opened: Opened, workers: int, report: PhaseReport) -> None:
     """UserError if a finished set's pictures, their names or their classes differ from those of the source."""
     build = ShardBuild(root, ShardIndex.load(root).contents)
     try:
@@ -229,7 +229,12 @@ def _refusal(root: Path, change: str) -> str:
 
 
 def continue_or_start_again(
-    build: ShardBuild, source: Source, listing: Listing, record: SourceRecord, workers: int, report: Report
+    build: ShardBuild,
+    source: Source,
+    listing: Listing,
+    record: SourceRecord,
+    workers: int,
+    report: PhaseReport,
 ) -> None:
     """Keep the shards of an interrupted run unless pictures were edited since, and record the source's state."""
     before = SourceRecord.load(build.parts_folder)
@@ -249,7 +254,7 @@ def _changed_since(
     before: SourceRecord,
     record: SourceRecord,
     workers: int,
-    report: Report,
+    report: PhaseReport,
 ) -> str:
     """Why the shards of an interrupted run are outdated; empty if they are not."""
     if before.listing != record.listing:

@@ -16,11 +16,11 @@ from PIL import Image
 from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.data.shards.index import ShardIndex
 
-Grid = Float[np.ndarray, "size size"]
+PixelGrid = Float[np.ndarray, "size size"]
 
 DRAWN_AT = 0  # modification time in seconds, fixed so that pictures drawn again are the same files
 
-SHAPES: dict[str, Callable[[Grid, Grid, float], Grid]] = {
+SHAPES: dict[str, Callable[[PixelGrid, PixelGrid, float], PixelGrid]] = {
     "bar": lambda u, v, radius: radius / 3 - np.abs(u),
     "disc": lambda u, v, radius: radius - np.hypot(u, v),
     "ring": lambda u, v, radius: radius / 4 - np.abs(np.hypot(u, v) - radius),
@@ -61,7 +61,7 @@ def make_synthetic_shards(folder: Path, count: int, size: int, channels: int, *,
         return prepare(options).index
 
 
-def _turned_grid(size: int, centre: Float[np.ndarray, " 2"], angle: float) -> tuple[Grid, Grid]:
+def _turned_grid(size: int, centre: Float[np.ndarray, " 2"], angle: float) -> tuple[PixelGrid, PixelGrid]:
     pixels = (np.arange(size) + 0.5) / size
     x, y = np.meshgrid(pixels - centre[0], pixels - centre[1])
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from lediflow.errors import UserError
 
-Progress = Callable[[int, int], None]  # (done, total)
+OnProgress = Callable[[int, int], None]  # (done, total)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

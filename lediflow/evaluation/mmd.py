@@ -30,7 +30,7 @@ from torch import Tensor
 from lediflow.engine.group import Group
 from lediflow.evaluation.tiles import TILE, Rows, check_count, check_sets, place, tiles, visits
 
-Tile = tuple[int, Float[Tensor, "height dim"]]
+RowBlock = tuple[int, Float[Tensor, "height dim"]]
 FEWEST = 3  # rows of a set: the jackknife leaves one out, and the unbiased mean needs two of the rest
 
 
@@ -119,7 +119,7 @@ def within(rows: Rows, kernel: Kernel, group: Group) -> Within:
     return Within(group.sum(others).sum(dim=1), group.sum(itself))
 
 
-def pairs_once(own: list[Tile], rows: Rows, group: Group) -> Iterator[tuple[Tile, Tile]]:
+def pairs_once(own: list[RowBlock], rows: Rows, group: Group) -> Iterator[tuple[RowBlock, RowBlock]]:
     """This rank's share of the pairs of tiles of one set, lower number first, each pair on one rank only.
 
     Pair (i, j), i <= j, goes to the owner of i if i + j is even, else to the owner of j.
@@ -132,7 +132,7 @@ def pairs_once(own: list[Tile], rows: Rows, group: Group) -> Iterator[tuple[Tile
                     yield low, high
 
 
-def number_of(tile: Tile) -> int:
+def number_of(tile: RowBlock) -> int:
     return tile[0]
 
 

@@ -20,10 +20,10 @@ from lediflow.records import RecordError, read_dataclass
 from lediflow.report.content import (
     CommandRun,
     Fact,
-    Measurement,
     Picture,
     PriorExample,
     ReportData,
+    SettingMeasurement,
     StageComparison,
     StepComparison,
 )
@@ -66,7 +66,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
     )
 
 
-def measurements(run: RunRecord) -> list[Measurement]:
+def measurements(run: RunRecord) -> list[SettingMeasurement]:
     """The rows of a run's results. RecordError if they cannot be read as measurements."""
     assert run.results is not None
     try:
@@ -79,7 +79,7 @@ def measurements(run: RunRecord) -> list[Measurement]:
         ) from error
 
 
-def measurement(method: str, row: dict[str, Any]) -> Measurement:
+def measurement(method: str, row: dict[str, Any]) -> SettingMeasurement:
     values = {
         "method": method,
         "solver": row["solver"],
@@ -95,7 +95,7 @@ def measurement(method: str, row: dict[str, Any]) -> Measurement:
             if metric is not MAIN and (value := metric.value(row)) is not None
         },
     }
-    found: Measurement = read_dataclass(Measurement, values, "row")
+    found: SettingMeasurement = read_dataclass(SettingMeasurement, values, "row")
     return found
 
 
@@ -190,7 +190,7 @@ def stage_comparison(flows: list[RunRecord]) -> StageComparison | None:
         ) from error
 
 
-def stage_measurement(row: dict[str, Any]) -> Measurement:
+def stage_measurement(row: dict[str, Any]) -> SettingMeasurement:
     """A row of `mode=stages` as a measurement; its method is the source of z."""
     values = {
         "method": SHORT[row["z"]],
@@ -200,7 +200,7 @@ def stage_measurement(row: dict[str, Any]) -> Measurement:
         "mmd": row["mmd"],
         "mmd_margin": (row["high"] - row["low"]) / 2,
     }
-    found: Measurement = read_dataclass(Measurement, values, "row")
+    found: SettingMeasurement = read_dataclass(SettingMeasurement, values, "row")
     return found
 
 

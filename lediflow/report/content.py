@@ -85,7 +85,7 @@ class BinPanel:
 
 
 @dataclass(kw_only=True)
-class Measurement:
+class SettingMeasurement:
     """Cost and quality of one way of sampling."""
 
     method: str
@@ -107,13 +107,13 @@ class StageComparison:
 
     heading: str
     text: str  # the verdict and the measurements that show it
-    measurements: list[Measurement]
+    measurements: list[SettingMeasurement]
     mmd_name: str
     real_mmd: float | None = None  # between two sets of photographs
     codec_floor: float | None = None  # the codec's reconstructions against the photographs
 
 
-def methods(measurements: Sequence[Measurement]) -> list[str]:
+def methods(measurements: Sequence[SettingMeasurement]) -> list[str]:
     """Each method once, in the order of the page's colours."""
     return list(dict.fromkeys(row.method for row in measurements))
 
@@ -139,7 +139,7 @@ class ReportData:
     photographs: list[Picture] = field(default_factory=list)
     photographs_caption: str = "Photographs."
     step_comparison: StepComparison | None = None
-    measurements: list[Measurement] = field(default_factory=list)
+    measurements: list[SettingMeasurement] = field(default_factory=list)
     mmd_name: str = "MMD"
     codec_floor: float | None = None  # the codec's reconstructions against the photographs
     # by key, with the features they are computed on

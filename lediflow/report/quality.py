@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from lediflow.evaluation.metrics import MAIN, Metric, shown_in
-from lediflow.report.content import Measurement, ReportData, methods
+from lediflow.report.content import ReportData, SettingMeasurement, methods
 from lediflow.report.figure import INK, MUTED, SERIES, STYLE, Plot, spans_decades, value_axis
 from lediflow.tracking.event_log import Curve
 
@@ -30,7 +30,7 @@ MISSING = "\N{EN DASH}"
 
 @mpl.rc_context(STYLE)
 def quality_plot(
-    measurements: Sequence[Measurement],
+    measurements: Sequence[SettingMeasurement],
     cost: str,
     metric: str,
     real: float | None = None,
@@ -75,7 +75,7 @@ class QualityPoint(NamedTuple):
     margin: float | None
 
 
-def quality_lines(measurements: Sequence[Measurement], cost: str) -> dict[str, list[QualityPoint]]:
+def quality_lines(measurements: Sequence[SettingMeasurement], cost: str) -> dict[str, list[QualityPoint]]:
     """The points of each line by its name, cheapest first. Measurements without the cost or the MMD are left out."""
     lines: dict[str, list[QualityPoint]] = {}
     for row in measurements:
@@ -86,19 +86,19 @@ def quality_lines(measurements: Sequence[Measurement], cost: str) -> dict[str, l
     return {name: sorted(points, key=lambda point: point.cost) for name, points in lines.items()}
 
 
-def line_name(row: Measurement, measurements: Sequence[Measurement]) -> str:
+def line_name(row: SettingMeasurement, measurements: Sequence[SettingMeasurement]) -> str:
     """The method, and the solver if the method was measured with several."""
     solvers = {other.solver for other in measurements if other.method == row.method}
     return f"{row.method}, {row.solver}" if len(solvers) > 1 else row.method
 
 
-def dashes_of_solvers(measurements: Sequence[Measurement]) -> dict[str, str]:
+def dashes_of_solvers(measurements: Sequence[SettingMeasurement]) -> dict[str, str]:
     """The name of each solver's dash, in the order measured; from the fifth solver on, dashes repeat."""
     solvers = dict.fromkeys(row.solver for row in measurements)
     return dict(zip(solvers, cycle(DASHES), strict=False))
 
 
-def dash_legend(measurements: Sequence[Measurement]) -> str:
+def dash_legend(measurements: Sequence[SettingMeasurement]) -> str:
     """Which dash stands for which solver; empty if no method has several."""
     if all(line_name(row, measurements) == row.method for row in measurements):
         return ""
@@ -129,11 +129,11 @@ class Column:
 
     title: str
     small_print: str
-    number: Callable[[Measurement], float | None]
+    number: Callable[[SettingMeasurement], float | None]
     digits: int
     best: Callable[..., float] | None = min  # which number is marked; None marks none
     # shown after the number, with a plus-minus
-    margin: Callable[[Measurement], float | None] = lambda row: None
+    margin: Callable[[SettingMeasurement], float | None] = lambda row: None
 
 
 class Cell(NamedTuple):
@@ -204,14 +204,16 @@ def title_and_small_print(metric: str) -> tuple[str, str]:
     return title, features.rstrip(")")
 
 
-def table_row(row: Measurement, columns: Sequence[Column], rows: Sequence[Measurement]) -> SettingRow:
+def table_row(
+    row: SettingMeasurement, columns: Sequence[Column], rows: Sequence[SettingMeasurement]
+) -> SettingRow:
     """The row's cells; its label names the solver where the table has several."""
     steps = "1 step" if row.steps == 1 else f"{row.steps} steps"
     solver = f", {row.solver}" if len(solvers(rows)) > 1 else ""
     return SettingRow(steps + solver, [cell(row, column, rows) for column in columns])
 
 
-def cell(row: Measurement, column: Column, rows: Sequence[Measurement]) -> Cell:
+def cell(row: SettingMeasurement, column: Column, rows: Sequence[SettingMeasurement]) -> Cell:
     """One number; marked as best if no row has a better one."""
     number, margin = column.number(row), column.margin(row)
     if number is None:
@@ -228,7 +230,7 @@ def signed(number: float, digits: int = 2) -> str:
     return f"{number:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def best_number(column: Column, rows: Sequence[Measurement]) -> float | None:
+def best_number(column: Column, rows: Sequence[SettingMeasurement]) -> float | None:
     """The column's best number; None if the column has no best, or all of several rows are equal."""
     if column.best is None:
         return None
@@ -236,7 +238,7 @@ def best_number(column: Column, rows: Sequence[Measurement]) -> float | None:
     return None if len(rows) > 1 and len(known) < 2 else column.best(known)
 
 
-def solvers(rows: Sequence[Measurement]) -> list[str]:
+def solvers(rows: Sequence[SettingMeasurement]) -> list[str]:
     """Every solver that was measured, sorted."""
     return sorted({row.solver for row in rows})
 

@@ -25,7 +25,7 @@ from jaxtyping import Shaped
 from lediflow.claims import refuse_foreign, visible_names
 from lediflow.data.shards.index import AGAIN, INDEX_NAME, PARTS_NAME, ROW, Contents, ShardFile, ShardIndex
 from lediflow.data.shards.writer import Sample, write_shard
-from lediflow.data.workers import Progress
+from lediflow.data.workers import OnProgress
 from lediflow.disk import clear_abandoned, write_json, write_json_lines
 from lediflow.errors import UserError, disk_errors_explained
 from lediflow.records import RecordError, changes, parse_json, read_dataclass, read_record
@@ -118,7 +118,7 @@ class ShardBuild:
         return None
 
     def complete(
-        self, tasks: Sequence[T], make: Callable[[list[T]], Iterable[Part]], progress: Progress | None
+        self, tasks: Sequence[T], make: Callable[[list[T]], Iterable[Part]], progress: OnProgress | None
     ) -> list[Part]:
         """The parts of these tasks; `make` is called for those that no earlier run finished."""
         self.claim()

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from lediflow.data.sources.labels import labelled, refusals_named
 from lediflow.data.sources.protocol import DirectSource, Entry, Identity, Opened, SourceError, file_identity
-from lediflow.data.workers import Progress
+from lediflow.data.workers import OnProgress
 from lediflow.disk import hash_key, whole_or_absent
 
 TAR_CHUNK_BYTES = 2**20
@@ -223,12 +223,12 @@ class PackedArchive(Opened):
     def identity(self) -> Identity:
         return file_identity(self.path)
 
-    def ready(self, scratch: Path, progress: Progress | None = None) -> TarSource:
+    def ready(self, scratch: Path, progress: OnProgress | None = None) -> TarSource:
         return unpacked([self], scratch, progress)[0]
 
 
 def unpacked(
-    archives: Sequence[PackedArchive], scratch: Path, progress: Progress | None = None
+    archives: Sequence[PackedArchive], scratch: Path, progress: OnProgress | None = None
 ) -> list[TarSource]:
     """Unpack each archive to a tar in `scratch`; progress counts MiB of the archives."""
     targets = [scratch / _target_name(number, archive) for number, archive in enumerate(archives)]
@@ -253,7 +253,7 @@ def _target_name(number: int, archive: PackedArchive) -> str:
     return f"unpacked-{number:05d}-{hash_key(state)}.tar"
 
 
-def _report(progress: Progress | None, done: float, total: float) -> None:
+def _report(progress: OnProgress | None, done: float, total: float) -> None:
     if progress:
         progress(math.ceil(done / MEBIBYTE), math.ceil(total / MEBIBYTE))
 

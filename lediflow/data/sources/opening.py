@@ -36,7 +36,7 @@ from lediflow.data.sources.protocol import (
     files_identity,
 )
 from lediflow.data.sources.tables import LIST_EXTENSIONS, ImageList, ParquetImages, image_columns
-from lediflow.data.workers import Progress
+from lediflow.data.workers import OnProgress
 
 HEAD_BYTES = 512
 LMDB_MAGIC = bytes.fromhex("dec0efbe")  # after the page header of 16 bytes
@@ -210,7 +210,7 @@ class Archives(Opened):
             newest=max(identity.newest for identity in identities.values()),
         )
 
-    def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
+    def ready(self, scratch: Path, progress: OnProgress | None = None) -> Source:
         packed = [member for member in self.members.values() if isinstance(member, PackedArchive)]
         tars = iter(unpacked(packed, scratch, progress))
         sources = [

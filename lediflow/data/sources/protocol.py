@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lediflow.data.sources.names import is_picture_name
-from lediflow.data.workers import Progress
+from lediflow.data.workers import OnProgress
 from lediflow.errors import UserError
 
 # read from each end of an archive: enough to distinguish it from another of the same length
@@ -82,14 +82,14 @@ class Opened(ABC):
         """Facts that distinguish it from other sources, and from itself after a change."""
 
     @abstractmethod
-    def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
+    def ready(self, scratch: Path, progress: OnProgress | None = None) -> Source:
         """The source; what cannot be read in any order is first unpacked into the folder `scratch`."""
 
 
 class DirectSource(Opened, Source):
     """A source that is read in place."""
 
-    def ready(self, scratch: Path, progress: Progress | None = None) -> Source:
+    def ready(self, scratch: Path, progress: OnProgress | None = None) -> Source:
         return self
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lediflow.data.storage.copies import CachedShards, Check, WholeShards
+from lediflow.data.storage.copies import CachedShards, CopyCheck, WholeShards
 from lediflow.data.storage.folders import LocalFolder, Read, RemoteFolder, Storage, is_remote
 from lediflow.data.storage.retry import RetryingStorage
 from lediflow.errors import UserError
@@ -55,7 +55,7 @@ def open_storage(
     where: str | Path,
     config: ReadingConfig | None = None,
     sizes: Mapping[str, int] | None = None,
-    check: Check | None = None,
+    check: CopyCheck | None = None,
     identity: str = "",
 ) -> Storage:
     """The storage of a set. `sizes` are the bytes of its shards by name; they are unknown before the index is read.

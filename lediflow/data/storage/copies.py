@@ -26,7 +26,7 @@ from lediflow.disk import PARTIAL, hash_key, process_exists, replacing
 from lediflow.errors import UserError, disk_errors_explained
 
 # (name of a shard, path of its fresh copy); raises OSError to refuse the copy
-Check = Callable[[str, Path], None]
+CopyCheck = Callable[[str, Path], None]
 FETCHERS = 4  # threads that fetch shards into memory
 READ_ATTEMPTS = 10  # of a copy that other processes may evict before it is read
 OWN_FOLDER = "lediflow-shards"  # everything else in the user's folder is left alone
@@ -119,7 +119,7 @@ class CachedShards:
         folder: Path,
         sizes: dict[str, int],
         limit_bytes: float,
-        check: Check | None = None,
+        check: CopyCheck | None = None,
         identity: str = "",
     ):
         self.source, self.sizes, self.limit_bytes, self.check = source, sizes, limit_bytes, check

@@ -115,7 +115,7 @@ def _sum_of(tensors: dict[str, Tensor]) -> str:
 Weights = dict[str, Tensor]
 
 
-class Stored(NamedTuple):
+class StoredAverage(NamedTuple):
     """A stored average: its density, and a function that reads its tensors one after another."""
 
     profile: Profile
@@ -155,19 +155,21 @@ def averaged_afterwards(checkpoint: Checkpoint, snapshots: Snapshots, sigma_rel:
     return Averaged(weights, misfit(profiles, wanted, shares))
 
 
-def stored_averages(checkpoint: Checkpoint, snapshots: Snapshots) -> list[Stored]:
+def stored_averages(checkpoint: Checkpoint, snapshots: Snapshots) -> list[StoredAverage]:
     """All power-function averages of the run up to the checkpoint, oldest first."""
     state, end = checkpoint.state, checkpoint.images_seen
     earlier = [
-        Stored(profile(width_of(role), int(path.stem)), partial(tensors_in, path, role))
+        StoredAverage(profile(width_of(role), int(path.stem)), partial(tensors_in, path, role))
         for path in snapshots.whole(before=end, history=checkpoint.progress.get(HISTORY, ""))
         for role in roles_in(path)
     ]
     own = sorted({key.partition("/")[0] for key in state.shapes if key.startswith("ema_")})
-    return earlier + [Stored(profile(width_of(role), end), partial(tensors_of, state, role)) for role in own]
+    return earlier + [
+        StoredAverage(profile(width_of(role), end), partial(tensors_of, state, role)) for role in own
+    ]
 
 
-def summed(stored: list[Stored], shares: list[float]) -> Weights:
+def summed(stored: list[StoredAverage], shares: list[float]) -> Weights:
     """The sum of the stored averages, each times its share."""
     total: Weights = {}
     for one, share in zip(stored, shares, strict=True):

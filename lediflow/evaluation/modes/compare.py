@@ -51,7 +51,7 @@ Setting = tuple[str, int, float]  # solver, steps, temperature
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRun:
     """One run's estimate of a metric with each image's influence on it."""
 
     unbiased: float
@@ -76,7 +76,7 @@ def write_influences(path: Path, influences: Mapping[str, Influence], record: di
         stream.write(save(tensors, metadata))
 
 
-def read_influences(path: Path) -> dict[str, Measured]:
+def read_influences(path: Path) -> dict[str, MeasuredRun]:
     """Read what `write_influences` wrote, by metric; RecordError for any other file."""
     if not path.exists():
         raise UserError(f"there is no {path} to compare with; evaluate that run first")
@@ -89,7 +89,7 @@ def read_influences(path: Path) -> dict[str, Measured]:
                 if key.endswith(VALUE)
             ]
             return {
-                key: Measured(
+                key: MeasuredRun(
                     metadata[prefix(key) + VALUE],
                     file.get_tensor(prefix(key) + X),
                     file.get_tensor(prefix(key) + Y),
@@ -118,7 +118,7 @@ class Comparison:
 
 
 def compare(
-    a: Measured, b: Measured, level: float = LEVEL, direction: Literal["lower", "higher"] = "lower"
+    a: MeasuredRun, b: MeasuredRun, level: float = LEVEL, direction: Literal["lower", "higher"] = "lower"
 ) -> Comparison:
     """A against B, where `direction` is better; undecided while the interval of the difference contains 0."""
     refuse_unpaired(a, b)
@@ -139,7 +139,7 @@ def verdict_of(low: float, high: float, direction: Literal["lower", "higher"]) -
     return "better" if (high < 0) == (direction == "lower") else "worse"
 
 
-def refuse_unpaired(a: Measured, b: Measured) -> None:
+def refuse_unpaired(a: MeasuredRun, b: MeasuredRun) -> None:
     """UserError unless both runs were measured in the same way, so that images can be paired by number."""
     found, other = (
         run.record | {"samples": len(run.influence_x), "photographs": len(run.influence_y)} for run in (a, b)

@@ -10,7 +10,7 @@ from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd_estimate
 from lediflow.evaluation.metrics import Influence
-from lediflow.evaluation.modes.compare import Measured, compare, read_influences, write_influences
+from lediflow.evaluation.modes.compare import MeasuredRun, compare, read_influences, write_influences
 from lediflow.evaluation.tiles import whole
 
 RECORD = {"reference": "1f0c", "features": "efficientnet-lite0", "seed": 0, "count": 60}
@@ -40,12 +40,12 @@ def influence(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return left.mean() - left  # (n - 1) times a mean over n - 1
 
 
-def measured(x: torch.Tensor, y: torch.Tensor) -> Measured:
-    return Measured(unbiased_mmd(x, y), influence(x, y), influence(y, x), dict(RECORD))
+def measured(x: torch.Tensor, y: torch.Tensor) -> MeasuredRun:
+    return MeasuredRun(unbiased_mmd(x, y), influence(x, y), influence(y, x), dict(RECORD))
 
 
 @pytest.fixture(scope="module")
-def good() -> Measured:
+def good() -> MeasuredRun:
     return measured(draws(60, 3, seed=0), draws(70, 3, seed=1))
 
 
@@ -81,7 +81,7 @@ def test_estimates_of_cmmd_are_compared_as_those_of_the_definition():
     estimates = (
         cmmd_estimate(whole(x), whole(y), Group(), sigma=math.sqrt(SIGMA_SQUARED), scale=1) for x in sets
     )
-    runs = (Measured(e.unbiased, e.influence_x, e.influence_y, RECORD) for e in estimates)
+    runs = (MeasuredRun(e.unbiased, e.influence_x, e.influence_y, RECORD) for e in estimates)
     found, expected = compare(*runs), compare(*(measured(x, y) for x in sets))
     assert found.interval == pytest.approx(expected.interval, rel=1e-9)
 

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from lediflow.report import figure, quality, training
-from lediflow.report.content import BinPanel, Measurement
+from lediflow.report.content import BinPanel, SettingMeasurement
 from lediflow.tracking.event_log import Curve
 
 CURVE = Curve(np.arange(1, 200) * 1000, np.exp(-np.arange(1, 200) / 20) + 0.01)
 
 
 def measured(method, evaluations, mmd, **others):
-    return Measurement(method=method, solver="midpoint", steps=1, evaluations=evaluations, mmd=mmd, **others)
+    return SettingMeasurement(
+        method=method, solver="midpoint", steps=1, evaluations=evaluations, mmd=mmd, **others
+    )
 
 
 MEASUREMENTS = [
@@ -90,7 +92,7 @@ def test_lines_run_from_cheap_to_expensive_and_skip_what_was_not_measured():
 
 
 def test_solvers_are_named_where_a_method_has_several():
-    heun = Measurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
+    heun = SettingMeasurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
     assert set(quality.quality_lines([*MEASUREMENTS, heun], "evaluations")) == {
         "LeDiFlow, midpoint",
         "LeDiFlow, heun3",
@@ -99,7 +101,7 @@ def test_solvers_are_named_where_a_method_has_several():
 
 
 def test_the_dashes_of_solvers_are_explained_where_a_method_has_several():
-    heun = Measurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
+    heun = SettingMeasurement(method="LeDiFlow", solver="heun3", steps=1, evaluations=3, mmd=1.0)
     assert quality.dash_legend(MEASUREMENTS) == ""
     assert quality.dash_legend([*MEASUREMENTS, heun]) == "Solid lines: midpoint. Dashed lines: heun3."
     assert "stroke-dasharray" in quality.quality_plot([*MEASUREMENTS, heun, heun], "evaluations", "CMMD")
@@ -196,7 +198,8 @@ def test_the_lowest_held_out_loss_is_marked_with_a_ring_on_the_curve():
 
 def test_the_codecs_level_has_its_name_on_the_page():
     rows = [
-        Measurement(method="m", solver="euler", steps=steps, evaluations=steps, mmd=1.0) for steps in (1, 2)
+        SettingMeasurement(method="m", solver="euler", steps=steps, evaluations=steps, mmd=1.0)
+        for steps in (1, 2)
     ]
     named = "photographs", "codec"
     assert all(f">{name}<" in quality.quality_plot(rows, "evaluations", "MMD", 0.1, 0.4) for name in named)

@@ -17,9 +17,9 @@ from lediflow.report.content import (
     CommandRun,
     Fact,
     LossPanel,
-    Measurement,
     PriorExample,
     ReportData,
+    SettingMeasurement,
     StepComparison,
 )
 from lediflow.report.page import BEGINNING, build_report, png_uri
@@ -32,8 +32,10 @@ def pictures(count: int, channels: int = 3) -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8))
 
 
-def measurement(method: str, mmd: float | None) -> Measurement:
-    return Measurement(method=method, solver="midpoint", steps=2, evaluations=4, ms_per_image=9.5, mmd=mmd)
+def measurement(method: str, mmd: float | None) -> SettingMeasurement:
+    return SettingMeasurement(
+        method=method, solver="midpoint", steps=2, evaluations=4, ms_per_image=9.5, mmd=mmd
+    )
 
 
 @pytest.fixture(scope="module")

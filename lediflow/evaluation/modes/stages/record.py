@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
-from lediflow.evaluation.modes.stages.verdict import Evidence, MmdInterval, Setting, Verdict
+from lediflow.evaluation.modes.stages.verdict import Evidence, MmdInterval, SolverSteps, Verdict
 from lediflow.evaluation.plots.points import CostLine, CostPoint
 from lediflow.evaluation.results import AGAIN
 from lediflow.flow.solvers import ignores_steps
@@ -95,7 +95,7 @@ def heading(document: Mapping[str, Any]) -> str:
 
 def evidence_of(document: Mapping[str, Any]) -> Evidence:
     """Read the evidence from the contents of stages.json: rows, losses, real, codec_floor."""
-    curves: dict[str, dict[Setting, tuple[float, MmdInterval]]] = {}
+    curves: dict[str, dict[SolverSteps, tuple[float, MmdInterval]]] = {}
     for row in document["rows"]:
         curves.setdefault(row["z"], {})[(row["solver"], row["steps"])] = (row["nfe"], level_of(row))
     losses = document["losses"]

@@ -36,7 +36,7 @@ ENOUGH = 2.0  # widening in typical deviations; the best found were 2.5 to 3
 GAP = 0.5  # nats per entry: held-out VGL above training VGL where the prior memorises; 0.04 and 0.18 on larger sets
 
 LimitingStage = Literal["prior", "sampler", "flow", "codec", "nothing"]
-Setting = tuple[str, int]  # solver, steps
+SolverSteps = tuple[str, int]  # solver, steps
 SOURCES = ("training", "heldout", "sampler")
 NOT_SIGNIFICANT = "The difference is not significant for this number of images; measure with a larger count."
 
@@ -94,7 +94,7 @@ class Evidence:
     """The measurements that a verdict is based on; None: not known."""
 
     # by source of z: (evaluations, MMD) by setting
-    curves: Mapping[str, Mapping[Setting, tuple[float, MmdInterval]]]
+    curves: Mapping[str, Mapping[SolverSteps, tuple[float, MmdInterval]]]
     real: MmdInterval | None = None  # photographs among themselves
     codec_floor: MmdInterval | None = None  # reconstructions against photographs
     vgl_training: float | None = None  # nats per entry
@@ -112,7 +112,7 @@ class Verdict:
 
     limits: LimitingStage
     text: str
-    setting: Setting  # where the parts were taken
+    setting: SolverSteps  # where the parts were taken
     parts: dict[str, Contribution]
     is_certain: bool  # the part is larger than its margin
     cause: str  # memorising | narrow | "": what is wrong with the prior
@@ -144,7 +144,7 @@ def judge(evidence: Evidence) -> Verdict:
     return replace(found, text=verdict_text(found, evidence))
 
 
-def best_setting(evidence: Evidence) -> Setting:
+def best_setting(evidence: Evidence) -> SolverSteps:
     """The setting with the lowest MMD of the sampler's images, among those that all sources were measured at."""
     shared = [
         setting
