@@ -99,11 +99,16 @@ class LeaseRecord:
         return f"{self.holder}, since {since} by its clock"
 
 
+def new_token() -> str:
+    """A random name for one start of a run, by which its files differ from those of other starts."""
+    return uuid4().hex[:12]
+
+
 def own_record(env: Mapping[str, str] = os.environ) -> LeaseRecord:
     """The record that this process writes when it takes the lease."""
     now = time.time()
     return LeaseRecord(
-        token=uuid4().hex[:12],
+        token=new_token(),
         job=env.get("SLURM_JOB_ID"),
         restart=int(env.get("SLURM_RESTART_COUNT", "0")),
         host=socket.gethostname(),

@@ -7,7 +7,6 @@ import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import nn
@@ -29,7 +28,7 @@ from lediflow.engine.checkpoints.averages import Snapshots
 from lediflow.engine.ema import BEST, roles
 from lediflow.engine.engines import engine_kind
 from lediflow.engine.hang_detection import Limits
-from lediflow.engine.lease import Lease, NoLease
+from lediflow.engine.lease import Lease, NoLease, new_token
 from lediflow.engine.protocol import Engine, Fitting
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.stop import StopRequest
@@ -74,7 +73,7 @@ def build_run(
         command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent)
     )
     # identifies this start of the run, so that files left by a killed start have another name
-    session = engine.group.broadcast(uuid4().hex[:12])
+    session = engine.group.broadcast(new_token())
     frozen = engine.frozen(inputs.parent.model) if inputs.parent else None
     stage = build_stage(command, frozen)
     is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
