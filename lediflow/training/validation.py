@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 EVERY_IMAGES = 65_536  # 2 x 512 forward passes in so many training images are 0.5 % of the work
 NOISE_SEED = 0
+KEPT_BYTES = 2**30  # of samples that are kept in memory from the first validation on
 CORRUPT_SHARE = 0.5  # tolerated share of unreadable samples: they cost only precision
 
 Samples = Int64[np.ndarray, " samples"]
@@ -91,6 +92,8 @@ class Validation:
         self.samples = spread_over(held_out, config.samples)
         self.noise = SampleNoise(NOISE_SEED)
         self.quarantine = Quarantine(reader, held_out, CORRUPT_SHARE)
+        self.keeps = len(self.samples) * reader.row_bytes <= KEPT_BYTES
+        self.kept: dict[bytes, StoredBatch] = {}  # by the numbers of its samples
 
     def measure(self, engine: Engine, stage: Stage) -> dict[str, Any]:
         """The values of the event `validation`: means and bins as in training. Every rank must call it."""
@@ -126,7 +129,13 @@ class Validation:
                 yield part, stage.loss(engine.module, batch, self.noise)
 
     def _load(self, samples: Samples) -> StoredBatch:
-        return self.quarantine.loaded(samples, lambda chosen: load_samples(self.reader, chosen, chosen))
+        """A batch of these samples, which are the same in every validation: read and decoded once, if they fit."""
+        if (known := self.kept.get(samples.tobytes())) is not None:
+            return known
+        batch = self.quarantine.loaded(samples, lambda chosen: load_samples(self.reader, chosen, chosen))
+        if self.keeps:
+            self.kept[samples.tobytes()] = batch
+        return batch
 
 
 @contextmanager

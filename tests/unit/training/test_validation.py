@@ -16,6 +16,7 @@ from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.stages.flow import FlowStage, FlowStageConfig
+from lediflow.training import validation
 from lediflow.training.validation import NOISE_SEED, ValidationConfig, build_validation
 
 CPU, HALF = torch.device("cpu"), 0.5
@@ -92,6 +93,28 @@ def test_every_rank_calls_the_model_equally_often_even_without_samples(reader, s
     for values, module in measured(reader, 3, 2, samples=samples):
         assert len(module.calls) == calls
         assert values["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("limit", "reads"), [(None, 1), (0, 4)], ids=["kept", "too large to keep"])
+def test_repeated_validations_read_the_samples_once_and_find_the_same(reader, monkeypatch, limit, reads):
+    read = []
+    stored = ShardReader.stored
+    monkeypatch.setattr(
+        ShardReader, "stored", lambda self, samples, views=None: read.extend(samples) or stored(self, samples)
+    )
+    if limit is not None:
+        monkeypatch.setattr(validation, "KEPT_BYTES", limit)
+
+    def work(engine):
+        engine.module = Velocity()
+        of_run = validation_of(reader)
+        pairs = [(of_run.measure(engine, STAGE)["loss"], of_run.losses(engine, STAGE)) for _ in range(2)]
+        return of_run.samples, pairs
+
+    [(samples, [(loss, losses), (loss_again, losses_again)])] = on_thread_ranks(1, work, micro_batch=4)
+    assert loss == loss_again
+    assert np.array_equal(losses, losses_again)
+    assert sorted(read) == sorted([*samples] * reads)
 
 
 def test_training_is_unchanged(reader):
