@@ -84,6 +84,8 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", help="JSON file for the rows and their provenance")
     chosen, overrides = parser.parse_known_args(arguments)
     chosen.overrides = overrides
+    if chosen.breakdown and find_ranks().world_size > 1:
+        parser.error("--breakdown measures one rank: start it without torchrun")
     return chosen
 
 

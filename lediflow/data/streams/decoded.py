@@ -6,12 +6,14 @@ so pictures are decoded in the first epoch only, if all of them fit in `data.dec
 """
 
 import numpy as np
+import psutil
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from lediflow.data.shards.reader import ShardReader
 
+FREE_SHARE = 0.5  # of the free memory, at most, for the pictures of one rank
 Samples = Int64[np.ndarray, " batch"]
 
 
@@ -43,6 +45,11 @@ class DecodedPictures:
 
 
 def decoded_pictures(reader: ShardReader, gib: float) -> DecodedPictures | None:
-    """The decoded pictures of a set; None for a set of arrays, and for one that is larger than `gib` decoded."""
-    is_small = len(reader) * reader.row_bytes <= gib * 2**30
-    return DecodedPictures(reader) if is_small and not reader.is_array else None
+    """The decoded pictures of a set; None for a set of arrays.
+
+    None also for a set that is larger, decoded, than `gib` or than half of the memory that is free on this machine.
+    """
+    size = len(reader) * reader.row_bytes
+    if reader.is_array or size > min(gib * 2**30, FREE_SHARE * psutil.virtual_memory().available):
+        return None
+    return DecodedPictures(reader)

@@ -33,6 +33,14 @@ def test_the_parts_of_a_step_add_up_to_it(bench, tmp_path, capsys, monkeypatch, 
     assert breakdown.local.clip_gradient.__module__ == "lediflow.engine.owned_state"  # no timed one is left
 
 
+def test_several_ranks_are_refused(bench, monkeypatch, capsys):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        bench("training").main(["--breakdown"])
+    assert "--breakdown measures one rank" in capsys.readouterr().err
+
+
 def runtime(name, moment, correlation):
     return {"cat": "cuda_runtime", "name": name, "ts": moment, "dur": 1, "args": {"correlation": correlation}}
 

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from lediflow.data.shards.reader import ShardReader
+from lediflow.data.streams import decoded
 from lediflow.data.streams.batch import Uploads, load_samples, ready
 from lediflow.data.streams.config import DataConfig
 from lediflow.data.streams.decoded import decoded_pictures
@@ -40,9 +42,9 @@ def batches_of(reader, **config):
 
 def test_a_run_sees_the_same_bits_and_reads_each_sample_once(reader):
     counting, again = Counting(reader.index), Counting(reader.index)
-    for kept, decoded in zip(batches_of(counting), batches_of(again, decoded_gib=0), strict=True):
-        assert kept.keys == decoded.keys
-        assert torch.equal(kept.images, decoded.images)
+    for kept, read in zip(batches_of(counting), batches_of(again, decoded_gib=0), strict=True):
+        assert kept.keys == read.keys
+        assert torch.equal(kept.images, read.images)
     assert set(counting.reads.values()) == {1}
     assert min(again.reads.values()) >= EPOCHS
 
@@ -56,15 +58,19 @@ def test_a_set_that_does_not_fit_and_arrays_are_read_at_every_use(reader, monkey
     gib = len(reader) * reader.row_bytes / 2**30
     assert decoded_pictures(reader, gib) is not None
     assert decoded_pictures(reader, 0.99 * gib) is None
+    free = SimpleNamespace(available=1.99 * gib * 2**30)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded.psutil, "virtual_memory", lambda: free)
+        assert decoded_pictures(reader, gib) is None
     monkeypatch.setattr(reader, "is_array", True)
     assert decoded_pictures(reader, gib) is None
 
 
 def test_a_batch_is_the_callers_own(reader):
-    decoded = decoded_pictures(reader, 1.0)
+    pictures = decoded_pictures(reader, 1.0)
     some = np.arange(4)
-    decoded.stored(some).zero_()
-    assert torch.equal(decoded.stored(some), reader.stored(some))
+    pictures.stored(some).zero_()
+    assert torch.equal(pictures.stored(some), reader.stored(some))
 
 
 class Stream:
