@@ -42,6 +42,7 @@ FACTS: dict[str, Any] = {
     "codec": {"name": str},
     "data": {"path": str, "fingerprint": str, "samples": int, "held_out_fraction": float},
     "parent": {"path": str, "sha256": str},
+    "teacher": {"path": str, "sha256": str},
     "prior_widening": float,
     "prior_scale": float,
     "prior_width": dict[str, Any],

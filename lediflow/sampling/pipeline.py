@@ -329,7 +329,7 @@ def check_method(prefix: str, solver: str, is_map: bool) -> None:
     if is_map and solver != JUMP:
         raise UserError(
             f"{prefix}solver={solver}: this {model} is a flow map, which is run by jumps; use {prefix}solver={JUMP} "
-            f"{prefix}steps=1 (or 2, or 4)"
+            f"{prefix}steps=1 (or 2, or 4{'' if prefix else '; in a grid, grid.solvers=[jump]'})"
         )
     if not is_map and solver == JUMP:
         raise UserError(

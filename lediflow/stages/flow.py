@@ -5,6 +5,7 @@ x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. A widened prior is N(m
 draws and in the weights, because the velocity of a narrow prior is too steep to learn. With prior=gaussian it is the
 flow-matching baseline: x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images
 inside a micro-batch.
+With stage.objective=reflow or flow_map it learns from a finished run instead (lediflow/stages/distillation.py).
 In training, a class-conditional model gets the null class for a fraction of the images, so that sampling can use
 classifier-free guidance (Ho & Salimans, arXiv:2207.12598).
 """
@@ -23,20 +24,31 @@ from lediflow.data.streams.batch import Batch
 from lediflow.errors import UserError
 from lediflow.flow.couplings import COUPLINGS
 from lediflow.flow.gaussians import sample, widen
-from lediflow.flow.losses import flow_matching_loss, importance_weighted_flow_loss
+from lediflow.flow.losses import PerSample, flow_matching_loss, importance_weighted_flow_loss
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.path import TimeConfig, draw_times, path_velocity, point_on_path
+from lediflow.flow.path import draw_times, path_velocity, point_on_path
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import VelocitySpec, has_dropout, latent_shape
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
+from lediflow.stages.distillation import (
+    FLOW_MAP,
+    REFLOW,
+    Inputs,
+    ObjectiveConfig,
+    flow_map_loss,
+    map_metrics,
+    run_model,
+    teacher_ends,
+    teacher_jumps,
+)
 from lediflow.stages.draws import draw_latents, dropout_keys
 from lediflow.stages.protocol import AUTO, Command, LossCurve, StageKind, StageLoss, given_width, stage_loss
 
 
 @dataclass(kw_only=True)
-class FlowStageConfig(TimeConfig):
+class FlowStageConfig(ObjectiveConfig):
     """Options of stage=flow."""
 
     name: str = "flow"
@@ -107,35 +119,54 @@ class FlowStage:
         self.auxiliary = auxiliary  # frozen; None: the Gaussian baseline
         self.has_dropout = has_dropout
         self.width = given_width(config)  # None until `auto` is measured
+        self.teacher: nn.Module | None = None  # frozen; set where the objective has one
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
-        y = batch.images
         start = self._start(batch, noise)
+        inputs: Inputs = {
+            "z": start.z,
+            "labels": self._labels(batch, noise),
+            "augmentation": batch.augmentation,
+            **dropout_keys(self.has_dropout, batch, noise),
+        }
+        y, jumps, objective = batch.images, [], self.config.objective
+        if objective == REFLOW:
+            y = teacher_ends(self.teacher, start.x, self.config.teacher_steps, inputs)
+        elif objective == FLOW_MAP:
+            jumps = teacher_jumps(self.teacher, self.config, start.x, inputs, noise, batch.ids)
+
         t = draw_times(self.config, noise, batch.ids)
-        labels = self._labels(batch, noise)
-        keys = dropout_keys(self.has_dropout, batch, noise)
-        x, numbers = point_on_path(start.x, y, t), batch.augmentation
-        velocity = module(x, t, z=start.z, labels=labels, augmentation=numbers, **keys).float()
+        velocity, means = run_model(module, point_on_path(start.x, y, t), t, jumps, inputs)
         target = path_velocity(start.x, y)
         plain = flow_matching_loss(velocity, target)
-        metrics = {"velocity_mse": plain.mean()}
-        if start.logvar is None:
-            return stage_loss(plain, metrics, {"loss_by_time": by_time(plain, t)})
-        weighted = importance_weighted_flow_loss(
+        weighted = plain if start.logvar is None else self._weighted(velocity, target, start.logvar)
+        loss = weighted
+        if objective == FLOW_MAP:
+            pairs = zip(means, jumps, strict=True)
+            loss = flow_map_loss(
+                weighted, [self._weighted(mean, jump.mean_velocity, start.logvar) for mean, jump in pairs]
+            )
+
+        metrics = {"velocity_mse": plain.mean(), **map_metrics(jumps, means)}
+        bins = {"loss_by_time": by_time(weighted, t)}
+        if start.logvar is not None:
+            metrics["prior_sigma"] = (0.5 * start.logvar).exp().mean()
+            bins["velocity_mse_by_time"] = by_time(plain, t)
+            bins["loss_by_sigma"] = error_by_sigma(velocity, target, start.logvar)
+        return stage_loss(loss, metrics, bins)
+
+    def _weighted(self, velocity: Image, target: Image, logvar: Image | None) -> PerSample:
+        """The squared error with the weights of eq. 6; without a learned prior, the plain one."""
+        if logvar is None:
+            return flow_matching_loss(velocity, target)
+        return importance_weighted_flow_loss(
             velocity,
             target,
-            start.logvar,
+            logvar,
             exponent=self.exponent,
             cap=self.cap,
             normalize=self.config.normalize_weights,
         )
-        metrics["prior_sigma"] = (0.5 * start.logvar).exp().mean()
-        bins = {
-            "loss_by_time": by_time(weighted, t),
-            "velocity_mse_by_time": by_time(plain, t),
-            "loss_by_sigma": error_by_sigma(velocity, target, start.logvar),
-        }
-        return stage_loss(weighted, metrics, bins)
 
     @torch.no_grad()
     def _start(self, batch: Batch, noise: SampleNoise) -> TrainingStart:
@@ -172,11 +203,13 @@ def error_by_sigma(velocity: Image, target: Image, logvar: Image) -> Binned:
 
 def velocity_spec(command: Command) -> VelocitySpec:
     """The specification of the flow model; conditioned on the auxiliary model's latent unless prior=gaussian."""
-    model = command.model
-    if command.prior == "gaussian":
-        return dataclasses.replace(model.velocity, latent_shape=[])
-    shape = latent_shape(model.auxiliary, model.image_size, model.image_size)
-    return dataclasses.replace(model.velocity, latent_shape=list(shape))
+    model, shape = command.model, list[int]()
+    if command.prior != "gaussian":
+        shape = [*latent_shape(model.auxiliary, model.image_size, model.image_size)]
+    is_map = (
+        getattr(command.stage, "objective", None) == FLOW_MAP
+    )  # other stages with this model have no objectives
+    return dataclasses.replace(model.velocity, latent_shape=shape, is_flow_map=is_map)
 
 
 def build_flow_stage(command: Command, auxiliary: AuxiliaryModel | None) -> FlowStage:
@@ -192,6 +225,7 @@ FLOW = StageKind(
     spec=velocity_spec,
     calls=("encoder", "decoder"),
     check=check_flow_options,
+    distils=True,
     allows_gaussian_prior=True,
     widens_prior=True,
     place="flow",

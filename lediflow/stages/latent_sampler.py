@@ -3,10 +3,12 @@
 Loss: plain flow matching, eq. 2 of arXiv:2505.20723, with w ~ N(0, I) at t = 0 and z ~ q(z|y) at t = 1.
 The encoder costs more than the sampler. If images are used several times, each is encoded once
 (lediflow/data/streams/stream.py), which makes training several times faster.
+With stage.objective=reflow or flow_map it learns from a finished run instead (lediflow/stages/distillation.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from torch import nn
@@ -14,16 +16,27 @@ from torch import nn
 from lediflow.data.streams.batch import Batch
 from lediflow.flow.losses import flow_matching_loss
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.path import TimeConfig, draw_times, path_velocity, point_on_path
+from lediflow.flow.path import draw_times, path_velocity, point_on_path
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.models.specs import has_dropout
+from lediflow.models.specs import LatentSamplerSpec, has_dropout
 from lediflow.stages.bins import by_time
+from lediflow.stages.distillation import (
+    FLOW_MAP,
+    REFLOW,
+    Inputs,
+    ObjectiveConfig,
+    flow_map_loss,
+    map_metrics,
+    run_model,
+    teacher_ends,
+    teacher_jumps,
+)
 from lediflow.stages.draws import draw_latents, dropout_keys
 from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
 
 
 @dataclass(kw_only=True)
-class LatentSamplerStageConfig(TimeConfig):
+class LatentSamplerStageConfig(ObjectiveConfig):
     """Options of stage=latent_sampler."""
 
     name: str = "latent_sampler"
@@ -41,16 +54,37 @@ class LatentSamplerStage:
         self.config = config
         self.auxiliary = auxiliary  # frozen
         self.has_dropout = has_dropout
+        self.teacher: nn.Module | None = None  # frozen; set where the objective has one
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         z = draw_latents(self.auxiliary, batch, noise)
         w = noise.normal(batch.ids, "latent noise", tuple(z.shape[1:]))
-        t = draw_times(self.config, noise, batch.ids)
-        keys = dropout_keys(self.has_dropout, batch, noise)
-        velocity = module(point_on_path(w, z, t), t, augmentation=batch.augmentation, **keys).float()
-        per_sample = flow_matching_loss(velocity, path_velocity(w, z))
         metrics = {"latent_mean_square": z.square().mean()}  # 1 if the latents match their target N(0, I)
-        return stage_loss(per_sample, metrics, {"loss_by_time": by_time(per_sample, t)})
+        inputs: Inputs = {
+            "augmentation": batch.augmentation,
+            **dropout_keys(self.has_dropout, batch, noise),
+        }
+        jumps, objective = [], self.config.objective
+        if objective == REFLOW:
+            z = teacher_ends(self.teacher, w, self.config.teacher_steps, inputs)
+        elif objective == FLOW_MAP:
+            jumps = teacher_jumps(self.teacher, self.config, w, inputs, noise, batch.ids)
+
+        t = draw_times(self.config, noise, batch.ids)
+        velocity, means = run_model(module, point_on_path(w, z, t), t, jumps, inputs)
+        error = flow_matching_loss(velocity, path_velocity(w, z))
+        bins = {"loss_by_time": by_time(error, t)}
+        if objective != FLOW_MAP:
+            return stage_loss(error, metrics, bins)
+        pairs = zip(means, jumps, strict=True)
+        loss = flow_map_loss(error, [flow_matching_loss(mean, jump.mean_velocity) for mean, jump in pairs])
+        return stage_loss(loss, metrics | {"velocity_mse": error.mean()} | map_metrics(jumps, means), bins)
+
+
+def latent_sampler_spec(command: Command) -> LatentSamplerSpec:
+    """The specification of the latent sampler."""
+    is_map = command.stage.objective == FLOW_MAP
+    return dataclasses.replace(command.model.latent_sampler, is_flow_map=is_map)
 
 
 def build_latent_sampler_stage(command: Command, auxiliary: AuxiliaryModel | None) -> LatentSamplerStage:
@@ -63,6 +97,8 @@ LATENT_SAMPLER = StageKind(
     options=LatentSamplerStageConfig,
     build=build_latent_sampler_stage,
     trains="latent_sampler",
+    spec=latent_sampler_spec,
+    distils=True,
     calls=("encoder",),
     on_latents=True,
     can_encode_once=True,

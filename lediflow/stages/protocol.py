@@ -2,8 +2,8 @@
 
 A stage declares itself as one `StageKind`, entered in the table `lediflow.stages.STAGES`. Configuration, `--dry-run`,
 throughput, evaluation and report read the declaration; none of them looks at the name of a stage or at the class of its
-options. A declaration may require options: `widens_prior` those of `WideningOptions`, `can_encode_once` the
-option `encode_once`, and `warmup` the option that it names.
+options. A declaration may require options: `widens_prior` those of `WideningOptions`, `distils` those of
+lediflow/stages/distillation.py, `can_encode_once` the option `encode_once`, and `warmup` the option that it names.
 """
 
 from __future__ import annotations
@@ -63,6 +63,12 @@ class WideningStage(Stage, Protocol):
 
     auxiliary: AuxiliaryModel | None  # frozen; None: the Gaussian baseline
     width: Width | None  # None: to be measured and set before the first step
+
+
+class DistillingStage(Stage, Protocol):
+    """A stage that can learn from a finished run of its own."""
+
+    teacher: nn.Module | None  # frozen; None: the objective has none, or it is yet to be set
 
 
 # the models that generation consists of
@@ -179,6 +185,8 @@ class StageKind:
     check: Callable[[Command], None] = accept
     # whether it starts from the learned prior, widened by its options prior_widening and prior_scale
     widens_prior: bool = False
+    # whether it can learn from a finished run, by its options objective, teacher_steps and teacher_pairs
+    distils: bool = False
     # whether the latents of its images can be encoded before training, where its option encode_once (a bool, or None
     # for "if that saves work") allows it; `draw_latents` then receives them
     can_encode_once: bool = False
@@ -197,6 +205,18 @@ class StageKind:
     def has_width(self, stage: Stage) -> TypeGuard[WideningStage]:
         """Whether a stage of this kind starts from a prior with a width to be set."""
         return self.widens_prior
+
+    def can_have_teacher(self, stage: Stage) -> TypeGuard[DistillingStage]:
+        """Whether a stage of this kind has a teacher to be set, for some objectives."""
+        return self.distils
+
+    def has_teacher(self, options: Any) -> bool:
+        """Whether the options ask for an objective with a teacher."""
+        return self.distils and options.has_teacher
+
+    def passes(self, options: Any) -> tuple[int, int]:
+        """Forward passes for each image: of the trained model, of the teacher."""
+        return (options.trained_passes, options.teacher_passes) if self.distils else (1, 0)
 
     def encode_once(self, options: Any) -> bool | None:
         """The option encode_once; False for a stage without it."""

@@ -63,13 +63,24 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
     return None
 
 
-def training_flops(kind: StageKind, trained: Spec, parent: AuxiliarySpec | None, image_size: int) -> int:
-    """FLOPs of training on one image; a stage on latents computes on the image's latent, others on the image."""
+def training_flops(
+    kind: StageKind,
+    trained: Spec,
+    parent: AuxiliarySpec | None,
+    image_size: int,
+    passes: tuple[int, int] = (1, 0),
+) -> int:
+    """FLOPs of training on one image; a stage on latents computes on the image's latent, others on the image.
+
+    `passes` are those of the trained model and of its teacher, a model of the same specification.
+    """
     size = image_size
     if kind.on_latents:
         assert parent is not None  # the latents are its
         size = latent_shape(parent, image_size, image_size)[-1]
-    return model_cost(trained, size, size).training_flops + parent_flops(kind, parent, image_size)
+    cost, (trained_passes, teacher_passes) = model_cost(trained, size, size), passes
+    own = trained_passes * cost.training_flops + teacher_passes * cost.total.flops
+    return own + parent_flops(kind, parent, image_size)
 
 
 def parent_flops(kind: StageKind, parent: AuxiliarySpec | None, image_size: int) -> int:

@@ -10,6 +10,8 @@ TRAININGS = {  # two of them with dropout, whose masks are the samples' own
     "latent_sampler": ["stage=latent_sampler"],
     "baseline": ["stage=flow", "prior=gaussian", "model.velocity.levels.1.dropout=0.2"],
 }
+# learns from the reference's flow; its model has two passes of the mapping network, which stage 3 gathers twice
+FLOW_MAP = ["stage=flow", "stage.objective=flow_map", "teacher={root}/local-flow", "stage.teacher_steps=2"]
 STAGES = (0, 1, 2, 3)
 # (ranks, training, ZeRO stage), pairwise: every training at every stage, on two ranks or on four; every training and
 # every stage on one, two and four ranks
@@ -17,6 +19,7 @@ CASES = [
     *((4 if (number + zero) % 4 == 2 else 2, training, zero)
       for number, training in enumerate(TRAININGS) for zero in STAGES),
     *((1, training, zero) for zero, training in enumerate(TRAININGS)),
+    (2, "flow_map", 3),
 ]  # fmt: skip
 STEPS = [16, 32, 48, 64, 80, 96]  # images seen at each of six steps
 
@@ -27,10 +30,11 @@ CLOSE_LOSSES, CLOSE_WEIGHTS, CLOSE_MOMENTS = 1e-5, 2e-4, 1e-3
 
 
 def options(root, training, run):
+    own = [word.format(root=root) for word in (TRAININGS | {"flow_map": FLOW_MAP})[training]]
     return [
         "experiment=smoke", "engine.device=cpu", f"data.path={root}/shards", f"parent={root}/local-auxiliary",
         f"run={root}/{run}", "train.images=96", "train.log_every_images=16", "train.checkpoint.every_images=48",
-        "data.held_out_fraction=0.2", "train.validation.every_images=32", "train.export=best", *TRAININGS[training],
+        "data.held_out_fraction=0.2", "train.validation.every_images=32", "train.export=best", *own,
     ]  # fmt: skip
 
 
@@ -42,9 +46,9 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reference(root):
     """Plain torch, one process: all trainings."""
-    for training in TRAININGS:
+    for training in (*TRAININGS, "flow_map"):
         succeed("train", *options(root, training, f"local-{training}"))
-    return {training: root / f"local-{training}" for training in TRAININGS}
+    return {training: root / f"local-{training}" for training in (*TRAININGS, "flow_map")}
 
 
 @pytest.fixture(scope="module", params=CASES, ids="{0[0]} ranks-{0[1]}-zero {0[2]}".format)

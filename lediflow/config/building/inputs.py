@@ -20,6 +20,7 @@ from lediflow.config.building.models import (
     warm_start_hash,
     warn_of_seen_images,
 )
+from lediflow.config.building.teacher import Teacher, check_teacher_data, load_teacher, teacher_hash
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
@@ -34,6 +35,7 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
 from lediflow.run_folder import RunFolder, has_ended, trained_images
 from lediflow.stages import stage_kind
+from lediflow.stages.distillation import TEACHER_OPTIONS, VELOCITY
 from lediflow.text import shape_text
 from lediflow.training.exporting import BEST, LAST, export_command, holds_best
 from lediflow.training.prior_width import SCALE, WIDTH
@@ -55,18 +57,22 @@ class Inputs:
     reader: ShardReader
     parent: Parent | None
     warm_start: WarmStart | None
+    teacher: Teacher | None
     identity: dict[str, Any]  # what must stay the same when the run is continued
 
 
 def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
     """Open samples, parent and initial weights before anything is written; UserError if one does not fit."""
     parent, warm_start = load_parent(command), load_warm_start(command)
+    teacher = load_teacher(command) if command.teacher is not None else None
     reader = open_data(command, ranks)
     if parent:
         check_parent_data(command, parent, reader)
         if ranks.is_first:
             warn_of_seen_images(command, parent, reader)
-    return Inputs(reader, parent, warm_start, full_identity(command, parent, warm_start))
+    if teacher:
+        check_teacher_data(command, teacher, parent, reader)
+    return Inputs(reader, parent, warm_start, teacher, full_identity(command, parent, warm_start, teacher))
 
 
 # --- samples
@@ -192,8 +198,11 @@ def model_options(command: TrainCommand) -> dict[str, Any]:
 
 
 def stage_options(command: TrainCommand) -> dict[str, Any]:
-    """Options of the stage; without the width of the prior if the prior is Gaussian."""
+    """Options of the stage; without the width of the prior if that is Gaussian, or those of a teacher without one."""
     options = dataclasses.asdict(command.stage)
+    if options.get("objective", VELOCITY) == VELOCITY:
+        for name in ("objective", *TEACHER_OPTIONS):
+            options.pop(name, None)
     if command.prior == "gaussian":
         options.pop(WIDTH, None), options.pop(SCALE, None)
     return without_defaults(options)
@@ -210,13 +219,17 @@ def without_defaults(options: Any) -> Any:
 
 
 def full_identity(
-    command: TrainCommand, parent: Parent | None, warm_start: WarmStart | None
+    command: TrainCommand, parent: Parent | None, warm_start: WarmStart | None, teacher: Teacher | None
 ) -> dict[str, Any]:
-    """The whole identity: options, and SHA-256 of the parent's and of the initial weights."""
-    return identity(command) | {
-        "parent": parent.sha256 if parent else None,
-        "warm_start": warm_start.sha256 if warm_start else None,
-    }
+    """The whole identity: options, and SHA-256 of the weights of the parent, of the start and of a teacher, if any."""
+    return (
+        identity(command)
+        | {
+            "parent": parent.sha256 if parent else None,
+            "warm_start": warm_start.sha256 if warm_start else None,
+        }
+        | ({"teacher": teacher.sha256} if teacher else {})
+    )
 
 
 # --- a finished run
@@ -229,6 +242,8 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
         return False
     then = {"warm_start": None, **facts.get("identity", {})}
     now = identity(command) | {"warm_start": warm_start_hash(command)}
+    if command.teacher is not None and (pinned := teacher_hash(command)) is not None:
+        now |= {"teacher": pinned}
     now = with_recorded_width(then, now)
     shared = then.keys() & now.keys()
     changed = differences({key: then[key] for key in shared}, {key: now[key] for key in shared})

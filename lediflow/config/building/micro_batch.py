@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lediflow.config.building.models import Parent, build_stage
+from lediflow.config.building.teacher import Teacher, set_teacher
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import roles
@@ -31,6 +32,7 @@ def fitted_micro_batch(
     device: torch.device,
     ranks: Ranks,
     agree: Callable[[int], int],
+    teacher: Teacher | None = None,
 ) -> int:
     """The micro-batch for engine.micro_batch=0: the largest that fits next to the state of the engine.
 
@@ -41,6 +43,8 @@ def fitted_micro_batch(
     engine = held(parameters, config, ranks.world_size, averages=averages_of(command))
     share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
     stage = build_trial_stage(command, parent.model.to(device) if parent else None)
+    if teacher:
+        set_teacher(command, stage, teacher, teacher.model.to(device))
     trial = trial_of(command, module.to(device), stage, device)
     return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), DeviceMemory(device), agree)
 

@@ -22,6 +22,7 @@ from lediflow.config.building.models import (
     trained_spec,
 )
 from lediflow.config.building.prior_width import width_facts
+from lediflow.config.building.teacher import set_teacher
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
@@ -68,14 +69,22 @@ def build_run(
     if inputs.warm_start:
         model.load_state_dict(inputs.warm_start.weights)
         log.info("beginning with the weights of %s", inputs.warm_start.path)
+    elif inputs.teacher:
+        model.load_state_dict(inputs.teacher.model.state_dict())
+        log.info("learning from %s, beginning with its weights", inputs.teacher.path)
     description = describe(model.spec)
     engine = build_engine(
-        command, model, ranks, fitting=partial(fitted_micro_batch, command, model, inputs.parent)
+        command,
+        model,
+        ranks,
+        fitting=partial(fitted_micro_batch, command, model, inputs.parent, teacher=inputs.teacher),
     )
     # identifies this start of the run, so that files left by a killed start have another name
     session = engine.group.broadcast(new_token())
     frozen = engine.frozen(inputs.parent.model) if inputs.parent else None
     stage = build_stage(command, frozen)
+    if inputs.teacher:
+        set_teacher(command, stage, inputs.teacher, engine.frozen(inputs.teacher.model))
     is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
     stream = build_stream(command, inputs.reader, engine, frozen if is_encoded else None)
     clock = Clock(command.train.images, command.train.global_batch)
@@ -177,7 +186,7 @@ def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = F
     """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here."""
     parent = command.model.auxiliary if has_parent(command) else None
     kind, size = stage_kind(command.stage.name), command.model.image_size
-    flops = training_flops(kind, trained_spec(command), parent, size)
+    flops = training_flops(kind, trained_spec(command), parent, size, kind.passes(command.stage))
     flops -= parent_flops(kind, parent, size) if is_encoded else 0
     peak = command.engine.peak_tflops
     if peak is None and engine.device.type == "cuda":
@@ -187,8 +196,8 @@ def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = F
 
 def facts_for_export(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
     """The facts in export/config.json that sampling and dependent runs need besides the weights."""
-    index, parent, warm = inputs.reader.index, inputs.parent, inputs.warm_start
-    return {
+    index, parent, warm, teacher = inputs.reader.index, inputs.parent, inputs.warm_start, inputs.teacher
+    facts = {
         "stage": command.stage.name,
         "prior": command.prior,
         **width_facts(command),  # None until measured, at the start of the run
@@ -206,3 +215,6 @@ def facts_for_export(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
         "seed": command.seed,
         "identity": inputs.identity,
     }
+    if teacher:
+        facts["teacher"] = parent_record(Path(teacher.path), teacher.sha256, Path(command.run))
+    return facts

@@ -88,6 +88,7 @@ def check_command(command: TrainCommand) -> None:
             f"stage={command.stage.name} belongs to the learned prior"
         )
     kind.check(command)
+    check_teacher(command)
     if kind.widens_prior and command.prior == "gaussian":
         check_unwidened(command.stage)
     check_augmentation(command)
@@ -96,6 +97,22 @@ def check_command(command: TrainCommand) -> None:
         check_sizes(command)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def check_teacher(command: TrainCommand) -> None:
+    """Reject a teacher without an objective that has one, and such an objective without a teacher."""
+    kind, stage = stage_kind(command.stage.name), command.stage
+    if command.teacher is None and kind.has_teacher(stage):
+        raise UserError(
+            f"stage.objective={stage.objective} learns from a finished run of stage={stage.name}; give it: teacher=RUN"
+        )
+    if command.teacher is not None and not kind.has_teacher(stage):
+        able = " and ".join(name for name, other in STAGES.items() if other.distils)
+        advice = "set stage.objective=flow_map or reflow" if kind.distils else f"those of {able} can have one"
+        raise UserError(
+            f"teacher={command.teacher}, but this training of stage={stage.name} has no teacher; {advice}, or leave "
+            "teacher= out"
+        )
 
 
 def check_augmentation(command: TrainCommand) -> None:

@@ -60,6 +60,8 @@ class TrainCommand:
     other_data: bool = False  # accept a parent that was trained on data other than data.path
     # run or export folder with the initial weights of the model; null: random weights
     warm_start: str | None = None
+    # run folder of the finished run that stage.objective=reflow and flow_map learn from
+    teacher: str | None = None
     # first draw this many toy pictures into data.path (for smoke tests)
     synthetic_images: int = bounded(0, at_least=0)
     # print the memory, disk space and time that the run needs, and start nothing; also --dry-run

@@ -36,6 +36,10 @@ class Work:
     accumulation: int
     model: ModelCost
     frozen: Cost  # of the frozen parent: all its parameters, FLOPs of the parts that a step calls
+    passes: tuple[int, int] = (
+        1,
+        0,
+    )  # forward passes for each image: of the model, of a teacher of the same size
 
     @property
     def share(self) -> int:
@@ -49,7 +53,13 @@ class Work:
     @property
     def flops(self) -> int:
         """FLOPs of training on one image."""
-        return self.model.training_flops + self.frozen.flops
+        trained, taught = self.passes
+        return trained * self.model.training_flops + taught * self.model.total.flops + self.frozen.flops
+
+    @property
+    def frozen_parameters(self) -> int:
+        """Parameters of the parent and of the teacher."""
+        return self.frozen.parameters + (self.parameters if self.passes[1] else 0)
 
 
 def work_of(command: TrainCommand, ranks: int) -> Work:
@@ -64,7 +74,8 @@ def work_of(command: TrainCommand, ranks: int) -> Work:
     model = model_cost(
         trained_spec(command), size, size, dtype=dtype, recompute=engine.activation_checkpointing
     )
-    return Work(engine, ranks, *split, model, frozen_cost(command, ranks))
+    passes = stage_kind(command.stage.name).passes(command.stage)
+    return Work(engine, ranks, *split, model, frozen_cost(command, ranks), passes)
 
 
 def planned(config: EngineConfig) -> EngineConfig:
@@ -111,11 +122,12 @@ def work_facts(command: TrainCommand, work: Work) -> Facts:
     ]
     if stage_kind(command.stage.name).widens_prior and has_parent(command):
         asked, scale = command.stage.prior_widening, scale_of(command.stage)
-        found = " (measured when the run begins)" if asked == AUTO else ""
+        origin = "the teacher's" if work.passes[1] else "measured when the run begins"
+        found = f" ({origin})" if asked == AUTO else ""
         scaled = "" if scale == 1 else f", sigma times {scale:g}"
         facts.append(("width added to the prior", f"{asked}{found}{scaled}"))
-    if work.frozen.parameters:
-        facts.insert(1, ("frozen parameters", f"{work.frozen.parameters:,}"))
+    if work.frozen_parameters:
+        facts.insert(1, ("frozen parameters", f"{work.frozen_parameters:,}"))
     return facts
 
 

@@ -75,8 +75,8 @@ def held_by(command: TrainCommand, work: Work, config: EngineConfig, micro_batch
         work.ranks,
         averages=averages_of(command),
         keeps_best=command.train.export == BEST,
-        frozen=work.frozen.parameters,
-        activations=micro_batch * work.model.total.kept_bytes,
+        frozen=work.frozen_parameters,
+        activations=micro_batch * work.passes[0] * work.model.total.kept_bytes,
     )
 
 

@@ -1,0 +1,151 @@
+"""The frozen teacher of stage.objective=reflow and flow_map: the averaged weights of a finished run of the same stage.
+
+The student has the teacher's specification and begins with its weights. Prior, parent, codec and image size must be
+the teacher's, too: paths of another prior, or in another latent space, are no paths of the student. The flow of a
+student starts from a prior as wide as the teacher's. Records name the teacher by the hash of its weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lediflow.codecs.protocol import describe_codec
+from lediflow.config.building.models import Parent, load_export, trained_spec
+from lediflow.config.composition.advice import require_export
+from lediflow.config.composition.schema import TrainCommand
+from lediflow.data.shards.reader import ShardReader
+from lediflow.errors import UserError
+from lediflow.flow.widening import Width
+from lediflow.models import LatentSampler, Spec, VelocityModel
+from lediflow.records import Record
+from lediflow.run_folder import RunFolder
+from lediflow.stages import stage_kind
+from lediflow.stages.protocol import AUTO, Stage, given_width, scale_of
+from lediflow.training.prior_width import recorded_width
+from lediflow.training.resume import differences
+
+PIXELS = {"name": "pixels"}
+MODELS: dict[str, type[VelocityModel] | type[LatentSampler]] = {
+    "velocity": VelocityModel,
+    "latent_sampler": LatentSampler,
+}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen model of the kind that the run trains, identified by the hash of its weights."""
+
+    model: VelocityModel | LatentSampler
+    path: str
+    sha256: str
+    facts: Record  # its export/config.json
+
+    @property
+    def width(self) -> Width:
+        """The width of the prior that its paths start from; not widened for a latent sampler."""
+        return recorded_width(self.facts)
+
+
+def has_teacher(command: TrainCommand) -> bool:
+    """Whether the command's objective learns from a teacher."""
+    return stage_kind(command.stage.name).has_teacher(command.stage)
+
+
+def load_teacher(command: TrainCommand) -> Teacher | None:
+    """Load the teacher; None if the objective has none. UserError for a run that cannot be one of this run."""
+    if not has_teacher(command):
+        return None
+    folder, stage = RunFolder(Path(str(command.teacher))), command.stage.name
+    role = f"the teacher of stage.objective={command.stage.objective}"
+    export = require_export(folder, role, f"python -m lediflow.train stage={stage} run={folder.root} ...")
+    facts = folder.exported_facts()
+    if facts["stage"] != stage or facts["prior"] != command.prior:
+        raise UserError(
+            f"teacher={folder.root} is a run of stage={facts['stage']} prior={facts['prior']}, and this is one of "
+            f"stage={stage} prior={command.prior}; give a run of the same stage and prior"
+        )
+    model = load_export(MODELS[stage_kind(stage).trains], export, f"a run of stage={stage}")
+    if model.spec.is_flow_map:
+        source = (facts.get("teacher") or {}).get("path", "the run that it was distilled from")
+        raise UserError(f"teacher={folder.root} is itself a flow map; give its own teacher: {source}")
+    check_same_model(folder.root, model.spec, trained_spec(command))
+    teacher = Teacher(model.eval().requires_grad_(False), str(folder.root), folder.weights_hash(), facts)
+    check_same_width(command, teacher)
+    return teacher
+
+
+def teacher_hash(command: TrainCommand) -> str | None:
+    """SHA-256 of the teacher's weights; None if there is no teacher, or no longer."""
+    if not has_teacher(command) or not (folder := RunFolder(Path(str(command.teacher)))).is_exported:
+        return None
+    return folder.weights_hash()
+
+
+def check_same_model(folder: Path, found: Spec, asked: Spec) -> None:
+    """Reject a teacher of another specification; dropout may differ."""
+    theirs, ours = (without_dropout(dataclasses.asdict(spec)) for spec in (found, asked))
+    del theirs["is_flow_map"], ours["is_flow_map"]
+    if changed := differences(theirs, ours):
+        raise UserError(
+            f"teacher={folder} has another model ({'; '.join(changed)}); a student begins with its teacher's weights, "
+            "so give the model= options of the teacher"
+        )
+
+
+def without_dropout(options: Any) -> Any:
+    """The options of a model without its dropout rates."""
+    if isinstance(options, dict):
+        return {name: without_dropout(value) for name, value in options.items() if name != "dropout"}
+    return [without_dropout(entry) for entry in options] if isinstance(options, list) else options
+
+
+def check_same_width(command: TrainCommand, teacher: Teacher) -> None:
+    """Reject a width of the prior other than the teacher's; `auto` is the teacher's."""
+    if not stage_kind(command.stage.name).widens_prior or command.prior != "learned":
+        return
+    options, width = command.stage, teacher.width
+    given = given_width(options)
+    has_other_scale = options.prior_scale != AUTO and scale_of(options) != width.scale
+    if (given is not None and given != width) or has_other_scale:
+        raise UserError(
+            f"teacher={teacher.path} starts from a prior with stage.prior_widening={width.added:g} "
+            f"stage.prior_scale={width.scale:g}, this run from one with {options.prior_widening} and "
+            f"{options.prior_scale}; leave both at {AUTO}, which is the teacher's"
+        )
+
+
+def check_teacher_data(
+    command: TrainCommand, teacher: Teacher, parent: Parent | None, reader: ShardReader
+) -> None:
+    """Reject a teacher that was trained at another size, with another codec, or on another auxiliary model."""
+    facts, size = teacher.facts, command.model.image_size
+    if facts["image_size"] != size:
+        raise UserError(
+            f"teacher={teacher.path} was trained at image_size {facts['image_size']}, but model.image_size={size}; "
+            "give a teacher of this size"
+        )
+    theirs, ours = describe_codec(facts["codec"]), describe_codec(reader.index.contents.codec or PIXELS)
+    if theirs != ours:
+        raise UserError(
+            f"teacher={teacher.path} was trained on {theirs}, but data.path={command.data.path} holds {ours}; give "
+            "data of the teacher's codec, or a teacher of this data"
+        )
+    pinned = facts.get("parent") or {}
+    if parent is not None and pinned.get("sha256") != parent.sha256:
+        raise UserError(
+            f"teacher={teacher.path} was trained on the auxiliary model {pinned.get('path')} "
+            f"({str(pinned.get('sha256'))[:12]}), but parent={parent.path} ({parent.sha256[:12]}) has other weights; "
+            "give the teacher's parent"
+        )
+
+
+def set_teacher(command: TrainCommand, stage: Stage, teacher: Teacher, model: Any) -> None:
+    """Give a stage its teacher, `model` as the engine runs it, and the width of the prior of the teacher's paths."""
+    kind = stage_kind(command.stage.name)
+    if kind.can_have_teacher(stage):
+        stage.teacher = model
+    if kind.has_width(stage) and stage.auxiliary is not None:
+        stage.width = teacher.width

@@ -1,0 +1,70 @@
+"""What a flow map learns from the paths of a frozen teacher, and the loss of it.
+
+A flow map is the mean velocity u(x, t, s) between two times of a path (lediflow/flow/solvers/jumps.py). For the states
+x_0, ..., x_N of a path that a teacher's velocity is integrated along,
+
+    u(x_i, t_i, t_j) = (x_j - x_i) / (t_j - t_i)        for all i < j
+
+is plain regression on known numbers, without derivatives of the network. All states of a path cost 2 N calls of the
+teacher and give N (N + 1) / 2 pairs.
+Sources: regression on a teacher's paths: arXiv:2509.24526 (CMT), arXiv:2511.13019; adaptive weights: arXiv:2505.13447.
+"""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lediflow.flow.losses import PerSample
+from lediflow.flow.noise import Ids, SampleNoise
+from lediflow.flow.path import align
+from lediflow.flow.solvers import Velocity
+
+Times = Float[Tensor, "batch times"]
+RESIDUAL_SHARE = (
+    0.1  # of the velocity's loss: errors of the map far below this have the weight of a plain square
+)
+
+
+def midpoint_path(
+    velocity: Velocity, x_0: Float[Tensor, " batch *dims"], times: Times
+) -> Float[Tensor, " times batch *dims"]:
+    """The states of each sample at its own times, by the midpoint rule; t of velocity(x, t) has shape (batch,)."""
+    states = [x_0]
+    for start, end in zip(times.T[:-1], times.T[1:], strict=True):
+        x, step = states[-1], align(end - start, x_0)
+        middle = x + 0.5 * step * velocity(x, start)
+        states.append(x + step * velocity(middle, 0.5 * (start + end)))
+    return torch.stack(states)
+
+
+def draw_path_times(noise: SampleNoise, ids: Ids, steps: int) -> Times:
+    """steps + 1 times from 0 to 1; those between are equally spaced, shifted by up to half a step for each sample.
+
+    So a map learns jumps between any times, and those from 0 to 1 exactly.
+    """
+    shift = noise.uniform(ids, "path times") - 0.5
+    inner = (torch.arange(1, steps, device=ids.device) + shift[:, None]) / steps
+    ends = torch.tensor([0.0, 1.0], device=ids.device).expand(len(ids), 2)
+    return torch.cat((ends[:, :1], inner, ends[:, 1:]), dim=1)
+
+
+def draw_pairs(
+    noise: SampleNoise, ids: Ids, steps: int, count: int
+) -> tuple[Int64[Tensor, "count batch"], Int64[Tensor, "count batch"]]:
+    """`count` pairs i < j of places on a path for each sample: the whole path (0, steps), then any pair, all alike."""
+    known = torch.triu_indices(steps + 1, steps + 1, offset=1, device=ids.device)
+    drawn = (noise.uniform(ids, "path pairs", (count,)) * known.shape[1]).long().T
+    drawn[0] = steps - 1  # of the pairs (0, 1), (0, 2), ..., (0, steps), (1, 2), ...
+    return known[0][drawn], known[1][drawn]
+
+
+def adaptive_loss(error: PerSample, scale: PerSample) -> PerSample:
+    """error scale / (error + RESIDUAL_SHARE scale), the denominator without gradient.
+
+    The error of a map falls by orders of magnitude while it is trained. Its weight grows as it falls, so that it keeps
+    counting as much as `scale`, the loss of the velocity; below a share of that it grows no more. A weight without this
+    end lets rounding and noise of the map outweigh the velocity.
+    """
+    scale = scale.detach()
+    smallest = torch.finfo(scale.dtype).tiny
+    return error * scale / (error.detach() + RESIDUAL_SHARE * scale).clamp(min=smallest)

@@ -1,0 +1,153 @@
+"""Flow maps and reflow: what a student learns from a frozen teacher, written out by hand."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lediflow.flow.maps import adaptive_loss, draw_pairs, draw_path_times, midpoint_path
+from lediflow.models import LevelSpec, build_model
+from lediflow.stages.flow import FlowStage, FlowStageConfig
+from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
+
+LATENT = (2, 4, 4)
+MAP = {"objective": "flow_map", "teacher_steps": 3, "teacher_pairs": 3}
+
+
+def deeper(model, seed):
+    """A model of the same kind with two layers, drawn, and the flow map with its weights."""
+    torch.manual_seed(seed)
+    spec = replace(model.spec, levels=[LevelSpec(depth=2, width=16, head_dim=8)])
+    teacher, student = build_model(spec), build_model(replace(spec, is_flow_map=True))
+    for parameter in teacher.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    student.load_state_dict(teacher.state_dict())
+    return teacher.eval().requires_grad_(False), student
+
+
+@pytest.fixture(scope="module")
+def flows(velocity):
+    return deeper(velocity, 6)
+
+
+@pytest.fixture(scope="module")
+def samplers(sampler):
+    return deeper(sampler, 7)
+
+
+def flow_stage(auxiliary, teacher, **options):
+    stage = FlowStage(FlowStageConfig(prior_widening=0.3, **options), auxiliary)
+    stage.teacher = teacher
+    return stage
+
+
+def sampler_stage(auxiliary, teacher, **options):
+    stage = LatentSamplerStage(LatentSamplerStageConfig(**options), auxiliary)
+    stage.teacher = teacher
+    return stage
+
+
+def test_the_loss_of_a_flow_map_is_half_eq_2_and_half_the_error_on_the_teachers_paths(
+    auxiliary, samplers, batch, noise, latents
+):
+    teacher, student = samplers
+    ids = batch.ids
+    t, w = noise.uniform(ids, "time"), noise.normal(ids, "latent noise", LATENT)
+    align = t[:, None, None, None]
+    times = draw_path_times(noise, ids, 3)
+    with torch.no_grad():
+        error = student((1 - align) * w + align * latents, t) - (latents - w)
+        velocity_loss = error.square().mean((1, 2, 3))
+        states, found = midpoint_path(teacher, w, times), []
+        for i, j in zip(*draw_pairs(noise, ids, 3, 3), strict=True):
+            for row, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True)):
+                start, end = times[row, a], times[row, b]
+                mean = (states[b, row] - states[a, row]) / (end - start)
+                found.append((student(states[a, row][None], start, s=end)[0] - mean).square().mean())
+    errors = torch.stack(found).view(3, 4)
+    expected = 0.5 * velocity_loss + 0.5 * adaptive_loss(errors, velocity_loss).mean(0)
+    stage = sampler_stage(auxiliary, teacher, **MAP)
+    loss, metrics, per_sample, _ = stage.loss(student, batch, noise)
+    torch.testing.assert_close(per_sample, expected)
+    torch.testing.assert_close(loss, expected.mean())
+    torch.testing.assert_close(metrics["velocity_mse"], velocity_loss.mean())
+    torch.testing.assert_close(metrics["map_mse"], errors.mean())
+    torch.testing.assert_close(metrics["whole_jump_mse"], errors[0].mean())
+
+
+def test_at_the_first_step_a_flow_maps_velocity_is_its_teachers(auxiliary, flows, batch, noise):
+    teacher, student = flows
+    as_map = flow_stage(auxiliary, teacher, **MAP).loss(student, batch, noise)
+    plain = flow_stage(auxiliary, None).loss(teacher, batch, noise)
+    for name in ("velocity_mse", "prior_sigma"):
+        torch.testing.assert_close(as_map.metrics[name], plain.metrics[name])
+    torch.testing.assert_close(as_map.bins["loss_by_sigma"], plain.bins["loss_by_sigma"])
+
+
+def test_a_flow_is_taught_on_paths_from_its_prior_with_its_latents_and_weights(
+    auxiliary, flows, batch, noise, latents
+):
+    """Seen by the teacher's inputs; with a teacher that stands still the mean velocity of a student is its error."""
+    _, student = flows
+    seen = []
+
+    def still(x, t, **given):
+        seen.append((x, given))
+        return torch.zeros_like(x)
+
+    stage = flow_stage(auxiliary, still, **MAP, exponent=2.0, cap=3.0)
+    loss = stage.loss(student, batch, noise)
+    with torch.no_grad():
+        mean, logvar = auxiliary.decode(latents)
+        variance = logvar.exp() + 0.3**2
+        x_0 = mean + variance.sqrt() * noise.normal(batch.ids, "prior", (1, 8, 8))
+    assert len(seen) == 2 * 3
+    torch.testing.assert_close(seen[0][0], x_0)
+    torch.testing.assert_close(seen[0][1]["z"], latents)
+    with torch.no_grad():
+        whole = student(x_0, 0.0, latents, s=1.0)
+    torch.testing.assert_close(loss.metrics["whole_jump_mse"], whole.square().mean())
+
+
+@pytest.mark.parametrize("kind", ["flow", "sampler"])
+def test_reflow_goes_straight_to_where_the_teacher_arrives(kind, request, auxiliary, batch, noise):
+    """A teacher that moves by 0.5 in any state: a model that says so has no loss, whatever the images are."""
+    build = flow_stage if kind == "flow" else sampler_stage
+    stage = build(
+        auxiliary, lambda x, t, **given: torch.full_like(x, 0.5), objective="reflow", teacher_steps=2
+    )
+
+    def straight(x, t, **given):
+        return torch.full_like(x, 0.5).requires_grad_()
+
+    assert stage.loss(straight, batch, noise).loss.item() == pytest.approx(0, abs=1e-10)
+
+
+def test_the_draws_of_a_sample_do_not_depend_on_its_batch(auxiliary, flows, batch, noise, one_by_one):
+    teacher, student = flows
+    stage = flow_stage(auxiliary, teacher, **MAP)
+    whole = stage.loss(student, batch, noise).per_sample
+    parts = [stage.loss(student, single, noise).per_sample for single in one_by_one(batch)]
+    torch.testing.assert_close(torch.cat(parts), whole)
+
+
+def test_the_student_gets_all_gradients_and_the_teacher_none(auxiliary, flows, batch, noise):
+    teacher, student = flows
+    student = copy.deepcopy(student).train()
+    flow_stage(auxiliary, teacher, **MAP).loss(student, batch, noise).loss.backward()
+    assert all(weight.grad is not None for weight in student.parameters())
+    assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def test_a_teacher_that_was_not_set_is_missed(auxiliary, flows, batch, noise):
+    with pytest.raises(RuntimeError, match="learns from a teacher, which was not set"):
+        flow_stage(auxiliary, None, **MAP).loss(flows[1], batch, noise)
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(
+        ValueError, match=r"stage.objective='meanflow' is unknown; use one of velocity, reflow"
+    ):
+        FlowStageConfig(objective="meanflow")
