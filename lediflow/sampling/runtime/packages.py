@@ -7,7 +7,7 @@ FOLDER/<part>-<key>/
 The key is a hash of the facts: specification, shapes, range of batch sizes, precision, PyTorch, device, and the code
 that defines the models. If one of them differs, the package is built again under another key; a package that is damaged
 is replaced. Because weights are inputs, a package serves any weights of its specification and cannot hold old ones.
-There is one package for single images and one for all larger batches.
+There is one package for single images, and one for each larger range of batch sizes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 import lediflow
 from lediflow.caches import cache_folder
-from lediflow.disk import sha256_of, whole_or_absent, write_json
+from lediflow.disk import hash_key, sha256_of, whole_or_absent, write_json
+from lediflow.errors import UserError
 from lediflow.records import RecordError, read_record
 from lediflow.sampling.runtime.compiled import Guarded, Report
 from lediflow.sampling.runtime.copies import WorkingCopy
@@ -36,7 +37,8 @@ from lediflow.sampling.runtime.networks import KINDS, Networks, Part, networks_o
 log = logging.getLogger(__name__)
 
 NETWORK, RECORD = "network.pt2", "package.json"
-LARGEST_BATCH = 4096
+# sizes of batches that share a package: entries of up to 256 images can be counted in 32 bits, which is faster
+BATCH_RANGES = ((1, 1), (2, 256), (257, 4096))
 CODE = ("nn", "models", "flow/gaussians.py")  # what a network's function depends on, below lediflow/
 
 Facts = dict[str, Any]
@@ -69,8 +71,8 @@ def facts_of(name: str, part: Part, inputs: tuple[Tensor | None, ...], precision
     return {
         "part": name,
         "spec": asdict(part.model.spec),  # type: ignore[call-overload]
-        "inputs": [None if one is None else [str(one.dtype), *one.shape[1:]] for one in inputs],
-        "batch": [1, 1] if len(first) == 1 else [2, LARGEST_BATCH],
+        "inputs": [None if one is None else [str(one.dtype), one.ndim, *one.shape[1:]] for one in inputs],
+        "batch": batch_range(len(first)),
         "precision": precision,
         "torch": torch.__version__,
         "device": device_name(first.device),
@@ -78,8 +80,19 @@ def facts_of(name: str, part: Part, inputs: tuple[Tensor | None, ...], precision
     }
 
 
+def batch_range(size: int) -> list[int]:
+    """The smallest and the largest batch of the package for batches of this size."""
+    for smallest, largest in BATCH_RANGES:
+        if size <= largest:
+            return [smallest, largest]
+    raise UserError(
+        f"runtime=exported with a batch of {size} images: packages are for up to {BATCH_RANGES[-1][1]}; use smaller "
+        "batches (with guidance, a batch counts twice)"
+    )
+
+
 def key_of(facts: Facts) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return hash_key(json.dumps(facts, sort_keys=True))
 
 
 class WithWeights(nn.Module):
@@ -138,8 +151,9 @@ def build(
     place: Path, facts: Facts, part: nn.Module, weights: dict[str, Tensor], inputs: tuple[Tensor | None, ...]
 ) -> None:
     """Compile a part for batches like these inputs; two processes may build the same package at once."""
-    is_single = facts["batch"] == [1, 1]
-    batch = torch.export.Dim("batch", min=2, max=LARGEST_BATCH)
+    smallest, largest = facts["batch"]
+    is_single = largest == 1
+    batch = torch.export.Dim("batch", min=max(2, smallest), max=max(2, largest))
     shapes = {
         "weights": dict.fromkeys(weights),
         "inputs": tuple(

@@ -242,14 +242,30 @@ class TestPackage:
             torch.ones(2, 2, 4, 4),
             torch.ones(2).long(),
         )
-        kinds = [(x, t, z, labels), (x, t, z, None), (x[:1], t, z[:1], labels[:1])]
+        per_sample = torch.ones(2)
+        kinds = [
+            (x, t, z, labels),
+            (x, t, z, None),
+            (x[:1], t, z[:1], labels[:1]),
+            (x, per_sample, z, labels),
+        ]
         facts = [packages.facts_of("velocity", part, one, "float32") for one in kinds]
         facts.append(packages.facts_of("velocity", part, kinds[0], "bfloat16"))
-        assert len({packages.key_of(one) for one in facts}) == 4
+        assert len({packages.key_of(one) for one in facts}) == 5
         larger = packages.facts_of(
             "velocity", part, (x.repeat(3, 1, 1, 1), t, z.repeat(3, 1, 1, 1), labels.repeat(3)), "float32"
         )
         assert packages.key_of(larger) == packages.key_of(facts[0])
+
+    def test_is_for_a_range_of_batch_sizes(self):
+        assert [packages.batch_range(size) for size in (1, 2, 256, 257)] == [
+            [1, 1],
+            [2, 256],
+            [2, 256],
+            [257, 4096],
+        ]
+        with pytest.raises(UserError, match="batch of 5000 images: packages are for up to 4096"):
+            packages.batch_range(5000)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
