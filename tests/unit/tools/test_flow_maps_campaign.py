@@ -1,0 +1,42 @@
+"""The campaign of flow maps plans commands that compose, each after those that make its runs."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from harness.commands import compose
+
+TOOLS = Path(__file__).parents[3] / "tools" / "campaign"
+
+
+@pytest.fixture
+def plan(monkeypatch, tmp_path):
+    """The jobs of a command line."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    campaign, found = importlib.import_module("flow_maps"), []
+    monkeypatch.setattr(campaign, "carry_out", lambda options, kind, jobs, collect: found.append(jobs))
+
+    def planned(*words):
+        fixed = ["--data", "shards", "--name", "x", "--folder", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["flow_maps.py", *fixed, *words])
+        campaign.main()
+        return found[-1]
+
+    return planned
+
+
+def test_every_command_composes_and_waits_for_its_runs(plan):
+    jobs = plan("--maps", "base=", "four=stage.teacher_steps=4", "--reflow")
+    for job in jobs.values():
+        _, module, *words = job.arguments
+        compose(module.removeprefix("lediflow."), *words)
+        assert {*job.needs} <= {*jobs}
+    assert {*jobs["sampler_four"].needs} == {"sampler"}
+    assert {*jobs["quality_both_base"].needs} == {"flow_base", "sampler_base"}
+
+
+def test_given_teachers_are_not_trained(plan):
+    jobs = plan("--chain", "a", "b", "c", "--baseline", "d")
+    assert not {"auxiliary", "flow", "sampler", "fm"} & {*jobs}
+    assert "teacher=c" in jobs["sampler_base"].arguments and jobs["sampler_base"].needs == ()
