@@ -27,7 +27,6 @@ from lediflow.engine.owned_state import (
     restore_buffers,
     set_steps_made,
     steps_made,
-    update_weights,
     whole_piece,
     with_averages,
 )
@@ -137,7 +136,8 @@ class LocalEngine(BaseEngine):
 
     def _update_weights(self) -> Tensor:
         norm = clip_gradient(self.optimizer, self.trained.values(), self.config.gradient_clip)
-        update_weights(self.optimizer)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def time_communication(self, stopwatch: Stopwatch) -> None:

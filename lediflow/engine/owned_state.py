@@ -169,53 +169,12 @@ def set_steps_made(optimizer: torch.optim.Optimizer, steps: int) -> None:
 def skip_unless_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
     """Make the optimizer leave out its next step if the norm is not finite; stays on the device."""
     optimizer.grad_scale = None  # type: ignore[attr-defined]
-    # x - x is 0 for a finite x, else NaN: half as many kernels as isfinite
-    optimizer.found_inf = (norm - norm).isnan().to(torch.float32)  # type: ignore[attr-defined]
+    optimizer.found_inf = (~norm.isfinite()).to(torch.float32)  # type: ignore[attr-defined]
 
 
 @torch.no_grad()
 def clip_gradient(optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter], most: float) -> Tensor:
-    """Scale the whole gradient to a norm of at most `most` (0: no limit); the norm before, 0-d on the device.
-
-    The operations of `nn.utils.clip_grad_norm_`, for weights on one device.
-    """
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    """Scale the whole gradient to a norm of at most `most` (0: no limit); the norm before, 0-d on the device."""
+    norm = nn.utils.clip_grad_norm_(weights, most or torch.inf)
     skip_unless_finite(optimizer, norm)
-    if most:
-        torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm
-
-
-@torch.no_grad()
-def update_weights(optimizer: torch.optim.AdamW) -> None:
-    """The step of an optimizer made by `adamw`, and clear the gradient.
-
-    The operations of its own `step`, which sorts tensors by device and type, and prepares for options that are not
-    used, at each call: half of a step of a small model on the host.
-    """
-    for group in optimizer.param_groups:
-        weights = [weight for weight in group["params"] if weight.grad is not None]
-        states = [optimizer.state[weight] for weight in weights]
-        steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1)
-        torch._fused_adamw_(
-            weights,
-            [weight.grad for weight in weights],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],  # of amsgrad
-            steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-            grad_scale=None,
-            found_inf=optimizer.found_inf,  # type: ignore[attr-defined]
-        )
-        torch._foreach_sub_(steps, [optimizer.found_inf] * len(steps))  # type: ignore[attr-defined]
-        for weight in weights:
-            weight.grad = None
