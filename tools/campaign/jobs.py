@@ -93,8 +93,9 @@ def training(options: argparse.Namespace, *arguments: str) -> list[str]:
 
 
 def evaluation(options: argparse.Namespace, *arguments: str) -> list[str]:
-    """An evaluation command."""
+    """An evaluation command. Every campaign measures in float32, so that its numbers compare with earlier ones."""
     fixed = [f"data.path={options.data}", f"paths.runs={options.folder}", f"seed={options.seed}"]
+    fixed += ["precision=float32"]
     return ["-m", "lediflow.evaluate", *fixed, f"count={options.count}", *options.evaluate, *arguments]
 
 

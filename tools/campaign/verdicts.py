@@ -100,6 +100,7 @@ def plan(options: argparse.Namespace) -> Jobs:
             f"sampler={folder}/{sampler}",
         ]
         given += [f"data.path={folder}/{shards}", f"output={folder}/{name}_stages", f"count={options.count}"]
+        given += ["precision=float32"]
         given += [f"paths.runs={folder}", f"device={options.device}", f"seed={options.seed}", *more]
         jobs[f"{name}_stages"] = Job(f"{name}_stages", given + options.evaluate, (auxiliary, flow, sampler))
 
