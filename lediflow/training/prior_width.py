@@ -32,6 +32,7 @@ from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED, inference
 WIDTH, SCALE = "prior_widening", "prior_scale"  # options of stage=flow, and keys in an export
 ABOUT = "prior_width"  # key in an export, next to the number itself
 GIVEN = {"rule": "given"}
+OF_TEACHER = {"rule": "teacher"}  # that of the run that a flow map or reflow learns from
 IMAGES = 512  # images that are measured at most
 PIECE = 16  # images at once, independent of the micro-batch
 
@@ -81,9 +82,9 @@ def describe_width(facts: Mapping[str, Any]) -> str | None:
 
 
 def describe_origin(about: Mapping[str, Any]) -> str:
-    """Whether the width was given or measured, and from which measurements."""
+    """Whether the width was given, a teacher's, or measured, and from which measurements."""
     if about.get("rule") != AUTO:
-        return "given"
+        return "its teacher's" if about.get("rule") == OF_TEACHER["rule"] else "given"
     of = "held-out" if about["split"] == "heldout" else "training"
     return (
         f"auto: {about['factor']:g} x the larger of the prior's typical sigma {about['sigma']:.3g} and residual "

@@ -46,6 +46,7 @@ def test_the_export_is_a_flow_map_with_its_teacher_and_the_teachers_width(traine
     assert facts["teacher"]["path"] == str(trained.flow)
     assert facts["teacher"]["sha256"] == sha256_of(trained.flow / "export/model.safetensors")
     assert facts["parent"]["sha256"] == teachers["parent"]["sha256"]
+    assert facts["prior_width"] == {"rule": "teacher"}
     for name in ("prior_widening", "prior_scale"):
         assert facts[name] == teachers[name]
     (first, *_) = [event for event in read_events(distilled / "events.jsonl") if event["event"] == "train"]

@@ -42,16 +42,20 @@ def fitted_micro_batch(
     config = replace(command.engine, precision=choose_precision(command.engine.precision, device))
     engine = held(parameters, config, ranks.world_size, averages=averages_of(command))
     share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
-    stage = build_trial_stage(command, parent.model.to(device) if parent else None)
+    stage = build_trial_stage(command, parent.model.to(device) if parent else None, teacher)
     if teacher:
-        set_teacher(command, stage, teacher, teacher.model.to(device))
+        teacher.model.to(device)
     trial = trial_of(command, module.to(device), stage, device)
     return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), DeviceMemory(device), agree)
 
 
-def build_trial_stage(command: TrainCommand, auxiliary: AuxiliaryModel | None) -> Stage:
+def build_trial_stage(
+    command: TrainCommand, auxiliary: AuxiliaryModel | None, teacher: Teacher | None = None
+) -> Stage:
     """A stage for trial passes; an unmeasured prior width is set to 1, which changes neither time nor memory."""
     stage = build_stage(command, auxiliary)
+    if teacher:
+        set_teacher(command, stage, teacher, teacher.model)
     if stage_kind(command.stage.name).has_width(stage) and stage.width is None:
         stage.width = Width(added=1.0)
     return stage

@@ -29,6 +29,7 @@ from lediflow.training.prior_width import (
     ABOUT,
     GIVEN,
     IMAGES,
+    OF_TEACHER,
     SCALE,
     WIDTH,
     AutomaticWidth,
@@ -62,7 +63,7 @@ def settle_width(
         width, about = recorded_width(facts), facts.get(ABOUT, GIVEN)
         log_kept_width(width, command, training)
     elif width is not None:
-        about = GIVEN
+        about = OF_TEACHER if inputs.teacher else GIVEN
     else:
         found = find_width(training, stage.auxiliary, command, inputs, folder)
         width, about = found.width, dataclasses.asdict(found)

@@ -12,12 +12,13 @@ from lediflow.engine.ranks import Ranks
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["auxiliary", "flow", "baseline", "sampler"])
+@pytest.mark.parametrize("name", ["auxiliary", "flow", "baseline", "sampler", "flow map"])
 def test_every_stage_passes_made_up_samples_as_it_passes_real_ones(trained, name):
-    command = compose(*trained.commands[name])
+    distilling = ("stage.objective=flow_map", f"teacher={trained.flow}") if name == "flow map" else ()
+    command = compose(*trained.commands[name.split()[0]], *distilling)
     inputs = open_inputs(command, Ranks())
     model = build_trained_model(command)
-    stage = build_trial_stage(command, inputs.parent.model if inputs.parent else None)
+    stage = build_trial_stage(command, inputs.parent.model if inputs.parent else None, inputs.teacher)
     trained_weights = [weight for weight in model.parameters() if weight.requires_grad]
     before = [weight.clone() for weight in trained_weights]
     gradients = []
