@@ -44,8 +44,8 @@ def draw_path_times(noise: SampleNoise, ids: Ids, steps: int) -> Times:
     """
     shift = noise.uniform(ids, "path times") - 0.5
     inner = (torch.arange(1, steps, device=ids.device) + shift[:, None]) / steps
-    ends = torch.tensor([0.0, 1.0], device=ids.device).expand(len(ids), 2)
-    return torch.cat((ends[:, :1], inner, ends[:, 1:]), dim=1)
+    start = torch.zeros_like(shift)[:, None]
+    return torch.cat((start, inner, start + 1), dim=1)
 
 
 def draw_pairs(

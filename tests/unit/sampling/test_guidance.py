@@ -23,7 +23,7 @@ class Shifts(nn.Module):
         self.unused = nn.Parameter(torch.zeros(1))  # tells the pipeline its device
         self.images_seen = 0
 
-    def forward(self, x, t, z=None, labels=None):
+    def forward(self, x, t, z=None, labels=None, s=None):
         self.images_seen += len(x)
         none = torch.full((len(x),), NUM_CLASSES) if labels is None else labels
         shift = torch.where(none == NUM_CLASSES, -0.05, 0.1 * none)
@@ -51,6 +51,13 @@ def moved(made, count):
     return torch.stack(
         [(image - x)[mask].mean() for image, x, mask in zip(made.images, start, inside, strict=True)]
     )
+
+
+def test_the_jumps_of_a_flow_map_are_guided_likewise(shifts, pipeline):
+    shifts.spec.is_flow_map = True
+    made = pipeline(3, SamplingConfig(labels=[3], guidance=2.0, solver="jump", steps=2))
+    torch.testing.assert_close(moved(made, 3), torch.full((3,), -0.05 + 2 * 0.35))
+    assert made.nfe == 4 and shifts.images_seen == 3 * 4
 
 
 @pytest.mark.parametrize("guidance", [-1.0, 0.0, 0.5, 1.0, 2.0])
