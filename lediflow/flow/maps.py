@@ -20,9 +20,9 @@ from lediflow.flow.path import align
 from lediflow.flow.solvers import Velocity
 
 Times = Float[Tensor, "batch times"]
-RESIDUAL_SHARE = (
-    0.1  # of the velocity's loss: errors of the map far below this have the weight of a plain square
-)
+LARGEST_SHIFT = 0.4  # of the times of a path, in steps: neighbours stay a fifth of a step apart
+# share of the velocity's loss below which the weight of a map's error grows no more
+RESIDUAL_SHARE = 0.1
 
 
 def midpoint_path(
@@ -38,13 +38,13 @@ def midpoint_path(
 
 
 def draw_path_times(noise: SampleNoise, ids: Ids, steps: int) -> Times:
-    """steps + 1 times from 0 to 1; those between are equally spaced, shifted by up to half a step for each sample.
+    """steps + 1 rising times from 0 to 1, equally spaced; each one between is shifted by up to LARGEST_SHIFT steps.
 
-    So a map learns jumps between any times, and those from 0 to 1 exactly.
+    So a map learns jumps of any length between any times, and those from 0 to 1 exactly.
     """
-    shift = noise.uniform(ids, "path times") - 0.5
-    inner = (torch.arange(1, steps, device=ids.device) + shift[:, None]) / steps
-    start = torch.zeros_like(shift)[:, None]
+    shift = LARGEST_SHIFT * (2 * noise.uniform(ids, "path times", (steps - 1,)) - 1)
+    inner = (torch.arange(1, steps, device=ids.device) + shift) / steps
+    start = inner.new_zeros(len(ids), 1)
     return torch.cat((start, inner, start + 1), dim=1)
 
 
