@@ -254,11 +254,12 @@ class LatentStream(SampleStream):
         places = self.order.samples_at(positions)
         ids = torch.from_numpy(positions)
         usable = self.quarantine.loaded(self.samples[places], lambda chosen: chosen)
-        rows = self._flip_index(ids) * len(self.samples) + torch.from_numpy(places)
         batch = StoredBatch(
             ids=ids,
             keys=self.reader.keys(usable),
-            stored=self.posteriors.flatten(0, 1).index_select(0, rows),
+            # indexing keeps the encoder's memory layout, which `index_select` does not: sums over a batch add in the
+            # same order as where images are encoded each time
+            stored=self.posteriors[self._flip_index(ids), torch.from_numpy(places)],
             labels=None,
         )
         return self._upload(batch)

@@ -51,6 +51,19 @@ def test_each_position_has_the_latents_of_its_picture_with_its_flip(reader, hori
     assert_draws_of_the_same_posteriors(reader, config)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_latents_have_the_memory_layout_of_the_encoder(reader, layout):
+    """A mean over a batch adds in the order of memory: it must not depend on when the images were encoded."""
+
+    def encoder(images):
+        return Latents(*(part.contiguous(memory_format=layout) for part in encoded(images)))
+
+    options = {"seed": SEED, "micro_batch": 4, "global_batch": GLOBAL}
+    stream = LatentStream(reader, DataConfig(flip_horizontal=True), encode=encoder, **options)
+    assert stream.next_batch().images.is_contiguous(memory_format=layout)
+    stream.close()
+
+
 def test_pictures_that_are_stored_mirrored_too_are_read_so(shards, tmp_path):
     """A set that has both views, as autoencoders' latents do; here of pixels."""
     encode(
