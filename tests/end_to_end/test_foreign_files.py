@@ -101,6 +101,17 @@ def test_figures_of_an_evaluation_that_were_deleted_are_made_again(trained, tmp_
     assert "already evaluated" in succeed(*command).out
 
 
+def test_results_from_before_the_option_precision_are_those_of_float32(trained, tmp_path):
+    command = (*evaluation(trained), f"output={tmp_path}")
+    succeed(*command, "precision=float32")
+    path = tmp_path / "results.json"
+    written = json.loads(path.read_text())
+    del written["results"]["asked"]["options"]["precision"]
+    path.write_text(json.dumps(written))
+    assert "already evaluated" in succeed(*command, "precision=float32").out
+    assert "already evaluated" not in succeed(*command, "precision=bfloat16").out
+
+
 def test_a_killed_evaluation_leaves_no_results_with_figures_of_another_one(trained, tmp_path, monkeypatch):
     command = (*evaluation(trained), f"output={tmp_path}")
     succeed(*command)

@@ -79,7 +79,15 @@ def finished_results(output: Path, asked: dict[str, Any]) -> dict[str, Any] | No
     if not all((output / name).is_file() for name in (RESULTS, PICTURES, *VIEWS)):
         return None
     found = read_results(output / RESULTS)["results"]
-    return found if without_places(found.get("asked")) == without_places(asked) else None
+    return found if without_places(recorded_request(found)) == without_places(asked) else None
+
+
+def recorded_request(results: dict[str, Any]) -> Any:
+    """What results were asked for; before `precision` was an option, all images were made in float32."""
+    asked = results.get("asked")
+    if not isinstance(asked, dict) or not isinstance(options := asked.get("options"), dict):
+        return asked
+    return asked | {"options": {"precision": "float32"} | options}
 
 
 def without_places(asked: Any) -> Any:
