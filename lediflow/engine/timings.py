@@ -47,12 +47,13 @@ class Timings:
         """Drop the window, and begin the first step of a new one now."""
         self.steps: list[dict[str, float]] = []
         self.communication.steps.clear()
-        self.parts: dict[str, float] = {}
-        self.began = self.clock()
+        self.restart_step()
 
     def restart_step(self) -> None:
         """Restart the measurement of the current step: the time between two steps is not counted."""
-        self.parts, self.began = {}, self.clock()
+        self.communication.restart_step()
+        self.parts: dict[str, float] = {}
+        self.began = self.clock()
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
@@ -132,6 +133,10 @@ class Stopwatch(Protocol):
 
     def stop(self, started: Any) -> None: ...
 
+    def restart_step(self) -> None:
+        """Drop the spans of the step that has not ended."""
+        ...
+
     def end_step(self) -> None: ...
 
     def seconds(self) -> list[float]:
@@ -154,6 +159,9 @@ class HostStopwatch:
 
     def stop(self, started: float) -> None:
         self.current += self.clock() - started
+
+    def restart_step(self) -> None:
+        self.current = 0.0
 
     def end_step(self) -> None:
         self.steps.append(self.current)
@@ -178,6 +186,9 @@ class CudaStopwatch:
 
     def stop(self, started: Any) -> None:
         self.current.append((started, self._happening()))
+
+    def restart_step(self) -> None:
+        self.current = []
 
     def end_step(self) -> None:
         self.steps.append(self.current)

@@ -58,6 +58,20 @@ def test_a_step_is_data_communication_and_work(clock):
     assert timings.samples() == {"step": [7, 56], "data": [1, 8], "communication": [2, 16], "work": [4, 32]}
 
 
+@pytest.mark.parametrize("pause", [Timings.restart, Timings.restart_step])
+def test_messages_between_two_steps_belong_to_neither(clock, pause):
+    """A validation sends messages: counted in the next step, they left less than nothing for its own work."""
+    timings = Timings(clock=clock)
+    make_step(timings, clock, data=1, communication=2, work=4)
+    calls = SimpleNamespace(all_gather=clock.passing(1000))
+    time_calls(calls, ["all_gather"], timings.communication)
+    calls.all_gather()
+    pause(timings)
+    make_step(timings, clock, data=8, communication=16, work=32)
+    last = {name: seconds[-1] for name, seconds in timings.samples().items()}
+    assert last == {"step": 56, "data": 8, "communication": 16, "work": 32}
+
+
 def test_micro_batches_of_one_step_add_up_even_if_one_fails(clock):
     timings = Timings(clock=clock)
     with timings.of("data"):
@@ -204,6 +218,8 @@ def test_on_gpus_stream_time_is_measured_without_synchronisation_within_a_window
     stopwatch = CudaStopwatch(make_event)
     calls = SimpleNamespace(all_reduce=all_reduce)
     time_calls(calls, ["all_reduce"], stopwatch)
+    calls.all_reduce(1000)
+    stopwatch.restart_step()
     for milliseconds in (30, 50):
         calls.all_reduce(milliseconds)
         Event.stream += 1000
