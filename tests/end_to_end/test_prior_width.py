@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 from harness.commands import invoke, succeed
 from safetensors.torch import load_file
 
+from lediflow.config.building.inputs import stage_options
 from lediflow.config.building.pipeline import load_pipeline
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import each_once
@@ -245,7 +246,7 @@ class TestARunOfBefore:
         folder = tmp_path_factory.mktemp("before") / "run"
 
         def unsaid(command):
-            return {name: value for name, value in asdict(command.stage).items() if name not in YOUNG}
+            return {name: value for name, value in stage_options(command).items() if name not in YOUNG}
 
         with mock.patch("lediflow.config.building.inputs.stage_options", unsaid):
             succeed(*command_of(trained, folder, "stage.prior_widening=0"))
