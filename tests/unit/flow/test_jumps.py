@@ -9,7 +9,7 @@ MEAN, SIGMA, TAU = 0.7, 0.5, 2.0  # from N(0, SIGMA^2) to N(MEAN, TAU^2)
 
 
 def deviation(t):
-    """Of x_t on the straight path between independent draws."""
+    """The standard deviation of x_t on the straight path between independent draws."""
     return ((1 - t) ** 2 * SIGMA**2 + t**2 * TAU**2) ** 0.5
 
 

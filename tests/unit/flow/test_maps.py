@@ -12,7 +12,7 @@ X_0 = SIGMA * torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
 
 def deviation(t):
-    """Of x_t on the straight path between independent draws."""
+    """The standard deviation of x_t on the straight path between independent draws."""
     return ((1 - t) ** 2 * SIGMA**2 + t**2 * TAU**2) ** 0.5
 
 
