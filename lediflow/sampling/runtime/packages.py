@@ -4,10 +4,10 @@ FOLDER/<part>-<key>/
   network.pt2      compiled code, without weights: they are inputs of each call
   package.json     the facts that it holds for, and its SHA-256
 
-The key is a hash of the facts: specification, shapes, range of batch sizes, precision, PyTorch, device, and the code
-that defines the models. If one of them differs, the package is built again under another key; a package that is damaged
-is replaced. Because weights are inputs, a package serves any weights of its specification and cannot hold old ones.
-There is one package for single images, and one for each larger range of batch sizes.
+The key is a hash of the facts: specification, shapes, range of batch sizes, precision, routes of attention, PyTorch,
+device, and the code that defines the models. If one of them differs, the package is built again under another key; a
+package that is damaged is replaced. Because weights are inputs, a package serves any weights of its specification and
+cannot hold old ones. There is one package for single images, and one for each larger range of batch sizes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import lediflow
 from lediflow.caches import cache_folder
 from lediflow.disk import hash_key, sha256_of, whole_or_absent, write_json
 from lediflow.errors import UserError
+from lediflow.nn.attention import SelfAttention
 from lediflow.records import RecordError, read_record
 from lediflow.sampling.runtime.compiled import Guarded, Report
 from lediflow.sampling.runtime.copies import WorkingCopy
@@ -74,6 +75,7 @@ def facts_of(name: str, part: Part, inputs: tuple[Tensor | None, ...], precision
         "inputs": [None if one is None else [str(one.dtype), one.ndim, *one.shape[1:]] for one in inputs],
         "batch": batch_range(len(first)),
         "precision": precision,
+        "routes": sorted({module.route for module in part.modules() if isinstance(module, SelfAttention)}),
         "torch": torch.__version__,
         "device": device_name(first.device),
         "code": code_hash(),

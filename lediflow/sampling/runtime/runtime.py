@@ -41,43 +41,45 @@ def choose_precision(requested: str, device: torch.device) -> str:
 
 
 class Runtime:
-    """The networks of a pipeline, prepared to be run in one way.
+    """The networks of a pipeline, prepared to be run in one way; `name` is the way that they are run now.
 
-    `is_required`: a network that cannot be compiled is a UserError, else one warning, and eager from then on.
+    `is_required`: a network that cannot be compiled is a UserError, else one warning, and all are eager from then on.
     """
 
     def __init__(
         self, name: str, models: Models, precision: str, device: torch.device, *, is_required: bool = True
     ) -> None:
-        self.name, self.precision, self.is_required = name, precision, is_required
-        self.copies: dict[str, WorkingCopy] = {}
-        self.recordings = Recordings() if name != "eager" and device.type == "cuda" else None
+        self.asked, self.models, self.precision, self.is_required = name, models, precision, is_required
         self.lock = threading.RLock()
-        self.has_failed = False
-        self.networks = self._networks(models)
-
-    def _networks(self, models: Models) -> Networks:
-        if self.name == "eager":
-            return eager_networks(models, self.precision)
+        self._run_eagerly()
+        if name == "eager":
+            return
         try:
-            return self._fast_networks(models)
-        except (
-            OSError,
-            ImportError,
-        ) as error:  # PyTorch's compiler cannot be imported, e.g. its cache is read-only
+            self._prepare(name, device)
+        except (OSError, ImportError) as error:  # of PyTorch's compiler, e.g. because its cache is read-only
             self._report(error)
-            return eager_networks(models, self.precision)
 
-    def _fast_networks(self, models: Models) -> Networks:
-        self.copies = {name: WorkingCopy(model, self.precision) for name, model in models.items()}
+    def _run_eagerly(self) -> None:
+        self.name = "eager"
+        self.copies: dict[str, WorkingCopy] = {}
+        self.recordings: Recordings | None = None
+        self.networks = eager_networks(self.models, self.precision)
+
+    def _prepare(self, name: str, device: torch.device) -> None:
+        copies = {model: WorkingCopy(module, self.precision) for model, module in self.models.items()}
+        self.networks = self._fast_networks(name, copies)
+        self.name, self.copies = name, copies
+        self.recordings = Recordings() if device.type == "cuda" else None
+
+    def _fast_networks(self, name: str, copies: dict[str, WorkingCopy]) -> Networks:
         # imported here, because PyTorch's compiler takes a second to import
-        if self.name == "exported":
+        if name == "exported":
             from lediflow.sampling.runtime.packages import packaged_networks
 
-            return packaged_networks(self.copies, self.precision, self._report)
+            return packaged_networks(copies, self.precision, self._report)
         from lediflow.sampling.runtime.compiled import compiled_networks
 
-        return compiled_networks(self.copies, self.precision, self._report)
+        return compiled_networks(copies, self.precision, self._report)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -107,8 +109,7 @@ class Runtime:
         reason = f"{type(cause).__name__}: {one_line(cause)}"
         if self.is_required:
             raise UserError(
-                f"runtime={self.name}: a network could not be compiled ({reason}); mend that, or use runtime=eager"
+                f"runtime={self.asked}: a network could not be compiled ({reason}); mend that, or use runtime=eager"
             ) from error
-        if not self.has_failed:
-            log.warning("runtime %s failed (%s); sampling eagerly", self.name, reason)
-        self.has_failed = True
+        log.warning("runtime %s failed (%s); sampling eagerly", self.asked, reason)
+        self._run_eagerly()

@@ -189,8 +189,9 @@ class TestWhatCannotBeCompiled:
     def test_is_one_warning_and_eager_images_where_it_was_not(self, monkeypatch, caplog):
         expected = chain()(NUMBERS, CONFIG)
         monkeypatch.setattr("lediflow.sampling.pipeline.choose_runtime", lambda *asked: "compiled")
-        found = chain().use("auto", "float32")(NUMBERS, CONFIG)
-        assert torch.equal(found.images, expected.images)
+        pipeline = chain().use("auto", "float32")
+        assert torch.equal(pipeline(NUMBERS, CONFIG).images, expected.images)
+        assert pipeline.runtime.name == "eager"  # what results record
         assert [record.levelname for record in caplog.records if record.name.startswith("lediflow")] == [
             "WARNING"
         ]
