@@ -51,17 +51,24 @@ class GeneratedImages:
         self, pipeline: LeDiFlowPipeline, config: SamplingConfig, count: int, models: dict[str, Any]
     ) -> None:
         self.pipeline, self.config, self.count = pipeline, config, count
-        names = [field.name for field in dataclasses.fields(SamplingConfig)]
-        settings = {name: getattr(config, name) for name in names}
-        if pipeline.runtime.precision != "float32":  # which is that of records without an entry
-            settings["precision"] = pipeline.runtime.precision
-        self.record = {"models": models, "sampling": settings}
+        self.record = {"models": models, "sampling": sampling_record(pipeline, config)}
 
     def __len__(self) -> int:
         return self.count
 
     def __call__(self, numbers: range) -> Images:
         return self.pipeline(numbers, self.config).images
+
+
+def sampling_record(pipeline: LeDiFlowPipeline, config: SamplingConfig) -> dict[str, Any]:
+    """What images depend on besides the models: settings, and the precision unless it is float32.
+
+    Records from before there was a choice have no entry for it, and were made in float32.
+    """
+    precision = pipeline.runtime.precision
+    names = [field.name for field in dataclasses.fields(SamplingConfig)]
+    settings = {name: getattr(config, name) for name in names}
+    return settings if precision == "float32" else settings | {"precision": precision}
 
 
 class ShardImages:

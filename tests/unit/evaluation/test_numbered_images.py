@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import torch
 from PIL import Image
 
 from lediflow.errors import UserError
-from lediflow.evaluation.images import FolderImages
+from lediflow.evaluation.images import FolderImages, sampling_record
+from lediflow.sampling import SamplingConfig
 
 
 def drawn(folder, name: str, size: tuple[int, int], value: int = 0):
@@ -143,3 +146,13 @@ def test_transparent_pictures_are_composited_on_white_like_in_prepare(tmp_path):
     clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     clear.save(tmp_path / "a.png")
     assert (FolderImages(tmp_path)(range(1)) == 1).all()
+
+
+def test_a_precision_other_than_float32_is_part_of_what_images_are():
+    config = SamplingConfig(seed=3)
+    single, half = (
+        sampling_record(SimpleNamespace(runtime=SimpleNamespace(precision=precision)), config)
+        for precision in ("float32", "bfloat16")
+    )
+    assert single == asdict(config)  # as in records from before it was an option
+    assert half == single | {"precision": "bfloat16"}

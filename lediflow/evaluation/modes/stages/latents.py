@@ -12,7 +12,6 @@ of the number of ranks.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lediflow.engine.group import Group
-from lediflow.evaluation.images import ShardImages
+from lediflow.evaluation.images import ShardImages, sampling_record
 from lediflow.flow.gaussians import sample
 from lediflow.flow.losses import gaussian_kl, variance_guided_loss
 from lediflow.flow.noise import SampleNoise
@@ -72,8 +71,8 @@ class ImagesFromReal:
         self, latents: RealLatents, config: SamplingConfig, count: int, models: dict[str, Any]
     ) -> None:
         self.latents, self.config, self.count = latents, config, count
-        names = [field.name for field in dataclasses.fields(SamplingConfig)]
-        used = {name: getattr(config, name) for name in names if not name.startswith("latent_")}
+        asked = sampling_record(latents.pipeline, config)
+        used = {name: value for name, value in asked.items() if not name.startswith("latent_")}
         sources = hashlib.sha256(latents.sources(count).tobytes()).hexdigest()
         self.record = {
             "models": models,
