@@ -33,6 +33,7 @@ from lediflow.ranges import bounded, check_ranges
 from lediflow.stages.bins import Binned, by_channel, by_sigma, some_pixels
 from lediflow.stages.draws import dropout_keys
 from lediflow.stages.protocol import Command, LossCurve, LossWarmup, StageKind, StageLoss, stage_loss
+from lediflow.tracking.metrics import BY_SIGMA, LOSS, lower
 
 
 @dataclass(kw_only=True)
@@ -136,4 +137,8 @@ AUXILIARY = StageKind(
         title="Auxiliary model",
         caption="Negative log-likelihood of pixels plus KL divergence of latents, per pixel, in nats",
     ),
+    values={
+        "loss": lower(LOSS, "loss", "nats per pixel"),
+        "loss_by_sigma/*": lower(BY_SIGMA, "variance-guided loss, sigma bin {}", "nats per pixel"),
+    },
 )

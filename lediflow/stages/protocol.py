@@ -9,7 +9,7 @@ lediflow/stages/distillation.py, `can_encode_once` the option `encode_once`, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard
 
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import Spec
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.stages.bins import Binned
+from lediflow.tracking.metrics import Values
 
 AUTO = "auto"  # of prior_widening and prior_scale: measure the width on the prior and the data when the run begins
 AUTO_SCALE = 3.0  # the value of prior_scale=auto if prior_widening=auto
@@ -196,6 +197,8 @@ class StageKind:
     place: Place | None = None
     # its plot in the report; None: none
     curve: LossCurve | None = None
+    # title, unit and direction of values that it reports, by key, besides those of tracking/metrics.py:STAGE_VALUES
+    values: Values = field(default_factory=dict)
 
     def trained_spec(self, command: Command) -> Spec:
         """The specification of the model that the command trains."""

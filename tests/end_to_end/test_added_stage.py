@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 
 from lediflow.config.dry_run.cost import work_of
 from lediflow.errors import UserError
+from lediflow.evaluation.logged import logged_values
 from lediflow.evaluation.modes.watch import evaluation_of
 from lediflow.flow.gaussians import sample, widen
 from lediflow.flow.path import TimeConfig
@@ -29,6 +30,8 @@ from lediflow.stages.draws import draw_latents
 from lediflow.stages.flow import velocity_spec
 from lediflow.stages.latent_sampler import LatentSamplerStage
 from lediflow.stages.protocol import AUTO, LossWarmup, given_width, stage_loss
+from lediflow.tracking.event_log import standing_events
+from lediflow.tracking.metrics import LOSS, neutral, unknown_names
 
 
 @dataclass(kw_only=True)
@@ -79,6 +82,7 @@ ARC = StageKind(
     widens_prior=True,
     place="flow",
     curve=LossCurve(title="Arc", caption="Squared error of the velocity along the arc"),
+    values={"arc_speed": neutral(LOSS, "squared speed along the arc")},
 )
 
 
@@ -225,6 +229,12 @@ def test_the_report_shows_its_loss(arc, trained, tmp_path):
     succeed("report", arc, trained.auxiliary, "--output", f"{tmp_path}/report.html")
     page = (tmp_path / "report.html").read_text()
     assert page.index("Auxiliary model") < page.index("Squared error of the velocity along the arc")
+
+
+def test_the_values_that_it_declares_have_an_entry_in_training_and_on_held_out_samples(arc, added):
+    assert unknown_names(standing_events(arc / "events.jsonl")) == ["train/arc_speed"]
+    assert unknown_names(standing_events(arc / "events.jsonl"), logged_values("arc")) == []
+    assert logged_values()["validation/arc_speed"].title == "held-out squared speed along the arc"
 
 
 def test_undeclared_options_are_refused_with_the_known_ones(added, trained, tmp_path):

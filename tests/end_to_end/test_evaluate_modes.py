@@ -13,9 +13,11 @@ from PIL import Image
 from torch import nn
 
 from lediflow.data.synthetic import make_synthetic_images
+from lediflow.evaluation.logged import logged_values
 from lediflow.evaluation.modes.compare import influence_file, read_influences
 from lediflow.evaluation.results import read_results
 from lediflow.tracking.event_log import read_events
+from lediflow.tracking.metrics import unknown_names
 
 COUNT = 12
 SMALL = 16  # side of the pictures that the small extractor takes
@@ -257,6 +259,7 @@ class TestWatch:
         ]
         assert [event["images_seen"] for event in found] == sorted(checkpoints)
         assert all(event["midpoint_1"]["mmd"] > 0 for event in found)
+        assert unknown_names(found, logged_values()) == []
 
     @pytest.mark.parametrize(
         ("name", "partner", "key"),
@@ -269,6 +272,7 @@ class TestWatch:
         succeed("evaluate", "--watch", folder, *flow, *quick(trained, root, "step_counts=[1]"))
         found = [event for event in read_events(folder / "events.jsonl") if event["event"] == "evaluation"]
         assert found and all(event[key] for event in found)
+        assert unknown_names(found, logged_values()) == []
 
     def test_a_latent_sampler_needs_the_flow_that_it_makes_latents_for(self, trained, root):
         shutil.copytree(trained.sampler, root / "alone")

@@ -9,6 +9,7 @@ from harness.commands import invoke, succeed
 from lediflow.disk import sha256_of
 from lediflow.models import load_model
 from lediflow.tracking.event_log import read_events
+from lediflow.tracking.metrics import unknown_names
 
 
 def command_of(trained, run, *options):
@@ -51,6 +52,7 @@ def test_the_export_is_a_flow_map_with_its_teacher_and_the_teachers_width(traine
         assert facts[name] == teachers[name]
     (first, *_) = [event for event in read_events(distilled / "events.jsonl") if event["event"] == "train"]
     assert {"velocity_mse", "map_mse", "whole_jump_mse"} <= first.keys()
+    assert unknown_names([first]) == []
 
 
 def test_it_is_sampled_by_jumps(trained, distilled, tmp_path):
