@@ -17,7 +17,7 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -221,11 +221,17 @@ def has_event(path: str | Path, event: str) -> bool:
 
 def standing(events: Iterable[Event]) -> list[Event]:
     """The events that no later resume has discarded."""
-    left: list[Event] = []
-    for event in events:
+    events = list(events)
+    return [events[place] for place in standing_places(events)]
+
+
+def standing_places(events: Sequence[Event]) -> list[int]:
+    """Indices of the events that no later resume has discarded, in ascending order."""
+    left: list[int] = []
+    for place, event in enumerate(events):
         if event["event"] == RESUME:
-            left = [earlier for earlier in left if earlier["images_seen"] <= event["images_seen"]]
-        left.append(event)
+            left = [index for index in left if events[index]["images_seen"] <= event["images_seen"]]
+        left.append(place)
     return left
 
 
