@@ -70,9 +70,9 @@ def _cleaned_list(items: list[Any] | tuple[Any, ...], known: list[str]) -> list[
     """A list of arguments, too: the one after `--token` is a secret."""
     found: list[Any] = []
     for place, item in enumerate(items):
-        before = items[place - 1] if place else None
-        is_value = isinstance(before, str) and before.startswith("-") and "=" not in before
-        is_secret = is_value and isinstance(item, str) and SECRET_NAME.fullmatch(before.lstrip("-"))
+        flag = items[place - 1] if place else None
+        is_flag = isinstance(flag, str) and flag.startswith("-") and SECRET_NAME.fullmatch(flag.lstrip("-"))
+        is_secret = is_flag and isinstance(item, str)
         found.append(HIDDEN if is_secret else _cleaned(item, known))
     return found
 
