@@ -43,6 +43,7 @@ FACTS: dict[str, Any] = {
     "data": {"path": str, "fingerprint": str, "samples": int, "held_out_fraction": float},
     "parent": {"path": str, "sha256": str},
     "teacher": {"path": str, "sha256": str},
+    "sampler": {"path": str, "sha256": str},
     "prior_widening": float,
     "prior_scale": float,
     "prior_width": dict[str, Any],

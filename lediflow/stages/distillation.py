@@ -120,15 +120,22 @@ def teacher_jumps(
 
 
 def run_model(
-    module: nn.Module, x: States, t: Float[Tensor, " batch"], jumps: list[Jump], inputs: Inputs
+    module: nn.Module,
+    x: States,
+    t: Float[Tensor, " batch"],
+    inputs: Inputs,
+    jumps: list[Jump],
+    path_inputs: Inputs,
 ) -> Velocities:
-    """The velocity at x and t, and the mean velocity of each jump, by one call of the model."""
+    """The velocity at x and t, and the mean velocity of each jump, by one call of the model.
+
+    `path_inputs` are the inputs along the paths of the jumps; they differ from `inputs` where a path starts from a
+    latent other than the image's.
+    """
     if not jumps:
         return Velocities(module(x, t, **inputs).float(), [])
     count = 1 + len(jumps)
-    repeated = {
-        name: value if value is None else torch.cat((value,) * count) for name, value in inputs.items()
-    }
+    repeated = {name: repeat(value, path_inputs[name], len(jumps)) for name, value in inputs.items()}
     found = module(
         torch.cat((x, *(jump.x for jump in jumps))),
         torch.cat((t, *(jump.t for jump in jumps))),
@@ -137,6 +144,11 @@ def run_model(
     )
     velocity, *means = found.float().chunk(count)
     return Velocities(velocity, means)
+
+
+def repeat(value: Tensor | None, path_value: Tensor | None, times: int) -> Tensor | None:
+    """An input of a batch, followed by its counterparts on the paths of several jumps; None for none."""
+    return None if value is None or path_value is None else torch.cat((value, *(path_value,) * times))
 
 
 def flow_map_loss(velocity_loss: PerSample, errors: list[PerSample]) -> PerSample:

@@ -1,4 +1,4 @@
-"""What several stages draw for a batch: latents, and keys of dropout masks.
+"""What several stages draw for a batch: latents of its images or of a latent sampler, and keys of dropout masks.
 
 A draw depends on the seed and on the sample's position in the run: it is the same in every stage, on any number of
 ranks and after any restart, and an image has other draws in each epoch.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lediflow.data.streams.batch import Batch
 from lediflow.data.streams.stream import POSTERIOR
 from lediflow.flow.gaussians import sample
-from lediflow.flow.noise import SampleNoise
+from lediflow.flow.noise import Ids, SampleNoise
+from lediflow.flow.solvers import jump, solve
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.nn.shapes import SampleKeys
+
+SAMPLER_STEPS = 4  # midpoint steps of a latent sampler, as in sampling by default
 
 
 @torch.no_grad()
@@ -31,6 +34,25 @@ def draw_latents(
         posterior.logvar,
         noise.normal(batch.ids, POSTERIOR, tuple(posterior.mean.shape[1:])),
     )
+
+
+@torch.no_grad()
+def sampled_latents(
+    sampler: nn.Module, shape: tuple[int, ...], noise: SampleNoise, ids: Ids, *, is_flow_map: bool
+) -> Float[Tensor, "batch latent_channels h w"]:
+    """Latents that a frozen latent sampler generates: by one jump of a flow map, by midpoint steps of a velocity.
+
+    Their noise is not that of `lediflow.sample`, so that no generated image has a start that was trained on.
+    """
+    w = noise.normal(ids, "sampled latents", shape)
+
+    def velocity(x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
+        found: Tensor = sampler(x, t) if s is None else sampler(x, t, s=s)
+        return found.float()
+
+    if is_flow_map:
+        return jump(velocity, w, steps=1, is_checked=False).x
+    return solve(velocity, w, solver="midpoint", steps=SAMPLER_STEPS, is_checked=False).x
 
 
 def dropout_keys(has_dropout: bool, batch: Batch, noise: SampleNoise) -> dict[str, SampleKeys]:

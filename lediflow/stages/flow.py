@@ -5,7 +5,8 @@ x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. A widened prior is N(m
 draws and in the weights, because the velocity of a narrow prior is too steep to learn. With prior=gaussian it is the
 flow-matching baseline: x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images
 inside a micro-batch.
-With stage.objective=reflow or flow_map it learns from a finished run instead (lediflow/stages/distillation.py).
+With stage.objective=reflow or flow_map it learns from a finished run instead (lediflow/stages/distillation.py), whose
+paths can begin from latents of a latent sampler, as they do in use.
 In training, a class-conditional model gets the null class for a fraction of the images, so that sampling can use
 classifier-free guidance (Ho & Salimans, arXiv:2207.12598).
 """
@@ -29,6 +30,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import draw_times, path_velocity, point_on_path
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import VelocitySpec, has_dropout, latent_shape
+from lediflow.models.velocity import LatentSampler
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
@@ -43,7 +45,7 @@ from lediflow.stages.distillation import (
     teacher_ends,
     teacher_jumps,
 )
-from lediflow.stages.draws import draw_latents, dropout_keys
+from lediflow.stages.draws import draw_latents, dropout_keys, sampled_latents
 from lediflow.stages.protocol import AUTO, Command, LossCurve, StageKind, StageLoss, given_width, stage_loss
 
 
@@ -65,6 +67,8 @@ class FlowStageConfig(ObjectiveConfig):
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
     # fraction of images trained without their class, which classifier-free guidance needs
     label_dropout: float = bounded(0.1, at_least=0, at_most=1)
+    # reflow, flow_map: share of the teacher's paths that start from latents of the sampler that sampler= names
+    sampled_share: float = bounded(0.5, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,11 +93,17 @@ def check_independent(coupling: str) -> None:
         )
 
 
+class Given(NamedTuple):
+    """The latents that paths start from, and the augmentation that they belong to; each may be None."""
+
+    z: Float[Tensor, "batch latent_channels h w"] | None
+    augmentation: Float[Tensor, "batch 9"] | None
+
+
 class TrainingStart(NamedTuple):
-    """Start of a path: the draw x, the latent z for the velocity, and the (widened) prior's log variance."""
+    """Start of a path: the draw x, and the (widened) prior's log variance, None for the Gaussian baseline."""
 
     x: Image
-    z: Float[Tensor, "batch latent_channels h w"] | None
     logvar: Image | None
 
 
@@ -120,23 +130,27 @@ class FlowStage:
         self.has_dropout = has_dropout
         self.width = given_width(config)  # None until `auto` is measured
         self.teacher: nn.Module | None = None  # frozen; set where the objective has one
+        self.latent_sampler: LatentSampler | None = None  # frozen; set where paths start from its latents
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
-        start = self._start(batch, noise)
-        inputs: Inputs = {
-            "z": start.z,
-            "labels": self._labels(batch, noise),
-            "augmentation": batch.augmentation,
-            **dropout_keys(self.has_dropout, batch, noise),
-        }
-        y, jumps, objective = batch.images, [], self.config.objective
+        objective, given = self.config.objective, self._given(batch, noise)
+        path_given = self._with_sampled(given, batch, noise)
+        if objective == REFLOW:
+            given = path_given
+        start = path_start = self._start(given, batch, noise)
+        if objective == FLOW_MAP and path_given is not given:
+            path_start = self._start(path_given, batch, noise)
+        common = {"labels": self._labels(batch, noise), **dropout_keys(self.has_dropout, batch, noise)}
+        inputs: Inputs = common | given._asdict()
+        path_inputs: Inputs = common | path_given._asdict()
+        y, jumps = batch.images, []
         if objective == REFLOW:
             y = teacher_ends(self.teacher, start.x, self.config.teacher_steps, inputs)
         elif objective == FLOW_MAP:
-            jumps = teacher_jumps(self.teacher, self.config, start.x, inputs, noise, batch.ids)
+            jumps = teacher_jumps(self.teacher, self.config, path_start.x, path_inputs, noise, batch.ids)
 
         t = draw_times(self.config, noise, batch.ids)
-        velocity, means = run_model(module, point_on_path(start.x, y, t), t, jumps, inputs)
+        velocity, means = run_model(module, point_on_path(start.x, y, t), t, inputs, jumps, path_inputs)
         target = path_velocity(start.x, y)
         plain = flow_matching_loss(velocity, target)
         weighted = plain if start.logvar is None else self._weighted(velocity, target, start.logvar)
@@ -144,7 +158,8 @@ class FlowStage:
         if objective == FLOW_MAP:
             pairs = zip(means, jumps, strict=True)
             loss = flow_map_loss(
-                weighted, [self._weighted(mean, jump.mean_velocity, start.logvar) for mean, jump in pairs]
+                weighted,
+                [self._weighted(mean, jump.mean_velocity, path_start.logvar) for mean, jump in pairs],
             )
 
         metrics = {"velocity_mse": plain.mean(), **map_metrics(jumps, means)}
@@ -168,20 +183,42 @@ class FlowStage:
             normalize=self.config.normalize_weights,
         )
 
+    def _given(self, batch: Batch, noise: SampleNoise) -> Given:
+        """The latents of the images; none for the Gaussian baseline."""
+        z = draw_latents(self.auxiliary, batch, noise) if self.auxiliary is not None else None
+        return Given(z, batch.augmentation)
+
+    def _with_sampled(self, given: Given, batch: Batch, noise: SampleNoise) -> Given:
+        """The latents with a share of them drawn by the latent sampler; as they are without one.
+
+        A sampler draws latents of images that are not augmented. It runs on all samples, so that shapes stay fixed.
+        """
+        if self.latent_sampler is None or given.z is None:
+            return given
+        is_map = self.latent_sampler.spec.is_flow_map
+        drawn = sampled_latents(
+            self.latent_sampler, tuple(given.z.shape[1:]), noise, batch.ids, is_flow_map=is_map
+        )
+        is_drawn = noise.uniform(batch.ids, "sampled share") < self.config.sampled_share
+        z = torch.where(is_drawn[:, None, None, None], drawn, given.z)
+        augmentation = given.augmentation
+        if augmentation is not None:
+            augmentation = augmentation.masked_fill(is_drawn[:, None], 0)
+        return Given(z, augmentation)
+
     @torch.no_grad()
-    def _start(self, batch: Batch, noise: SampleNoise) -> TrainingStart:
+    def _start(self, given: Given, batch: Batch, noise: SampleNoise) -> TrainingStart:
         y = batch.images
         gaussian = noise.normal(batch.ids, "prior", tuple(y.shape[1:]))
-        if self.auxiliary is None:
-            return TrainingStart(self.couple(gaussian, y), None, None)
-        z = draw_latents(self.auxiliary, batch, noise)
-        prior = self.auxiliary.decode(z, augmentation=batch.augmentation)
+        if self.auxiliary is None or given.z is None:
+            return TrainingStart(self.couple(gaussian, y), None)
+        prior = self.auxiliary.decode(given.z, augmentation=given.augmentation)
         if self.width is None:
             raise RuntimeError(
                 "stage.prior_widening=auto was not measured before the first step; set `width`"
             )
         logvar = widen(prior.logvar, self.width.added, self.width.scale)
-        return TrainingStart(sample(prior.mean, logvar, gaussian), z, logvar)
+        return TrainingStart(sample(prior.mean, logvar, gaussian), logvar)
 
     def _labels(self, batch: Batch, noise: SampleNoise) -> Int64[Tensor, " batch"] | None:
         """Each image's class, or the null class where dropped; None for a model without classes."""
@@ -226,6 +263,7 @@ FLOW = StageKind(
     calls=("encoder", "decoder"),
     check=check_flow_options,
     distils=True,
+    samples_latents=True,
     allows_gaussian_prior=True,
     widens_prior=True,
     place="flow",

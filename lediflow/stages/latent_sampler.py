@@ -71,7 +71,7 @@ class LatentSamplerStage:
             jumps = teacher_jumps(self.teacher, self.config, w, inputs, noise, batch.ids)
 
         t = draw_times(self.config, noise, batch.ids)
-        velocity, means = run_model(module, point_on_path(w, z, t), t, jumps, inputs)
+        velocity, means = run_model(module, point_on_path(w, z, t), t, inputs, jumps, inputs)
         error = flow_matching_loss(velocity, path_velocity(w, z))
         bins = {"loss_by_time": by_time(error, t)}
         if objective != FLOW_MAP:

@@ -22,6 +22,7 @@ from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import Spec
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
+from lediflow.models.velocity import LatentSampler
 from lediflow.stages.bins import Binned
 from lediflow.tracking.metrics import Values
 
@@ -70,6 +71,12 @@ class DistillingStage(Stage, Protocol):
     """A stage that can learn from a finished run of its own."""
 
     teacher: nn.Module | None  # frozen; None: the objective has none, or it is yet to be set
+
+
+class SamplingStage(Stage, Protocol):
+    """A stage whose teacher's paths can start from latents that a latent sampler generates."""
+
+    latent_sampler: LatentSampler | None  # frozen; None: the paths start from latents of the images
 
 
 # the models that generation consists of
@@ -188,6 +195,8 @@ class StageKind:
     widens_prior: bool = False
     # whether it can learn from a finished run, by its options objective, teacher_steps and teacher_pairs
     distils: bool = False
+    # whether its teacher's paths can start from latents of a latent sampler, by its option sampled_share
+    samples_latents: bool = False
     # whether the latents of its images can be encoded before training, where its option encode_once (a bool, or None
     # for "if that saves work") allows it; `draw_latents` then receives them
     can_encode_once: bool = False
@@ -212,6 +221,10 @@ class StageKind:
     def can_have_teacher(self, stage: Stage) -> TypeGuard[DistillingStage]:
         """Whether a stage of this kind has a teacher to be set, for some objectives."""
         return self.distils
+
+    def can_sample_latents(self, stage: Stage) -> TypeGuard[SamplingStage]:
+        """Whether a stage of this kind has a latent sampler to be set, for paths of its teacher."""
+        return self.samples_latents
 
     def has_teacher(self, options: Any) -> bool:
         """Whether the options ask for an objective with a teacher."""

@@ -10,8 +10,10 @@ TRAININGS = {  # two of them with dropout, whose masks are the samples' own
     "latent_sampler": ["stage=latent_sampler"],
     "baseline": ["stage=flow", "prior=gaussian", "model.velocity.levels.1.dropout=0.2"],
 }
-# learns from the reference's flow; its model has two passes of the mapping network, which stage 3 gathers twice
-FLOW_MAP = ["stage=flow", "stage.objective=flow_map", "teacher={root}/local-flow", "stage.teacher_steps=2"]
+# learns from the reference's flow, half from latents of its sampler; its model has two passes of the mapping network,
+# which stage 3 gathers twice
+FLOW_MAP = ["stage=flow", "stage.objective=flow_map", "teacher={root}/local-flow", "stage.teacher_steps=2",
+            "sampler={root}/local-latent_sampler"]  # fmt: skip
 STAGES = (0, 1, 2, 3)
 # (ranks, training, ZeRO stage), pairwise: every training at every stage, on two ranks or on four; every training and
 # every stage on one, two and four ranks

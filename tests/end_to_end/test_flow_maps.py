@@ -14,7 +14,8 @@ from lediflow.tracking.metrics import unknown_names
 
 def command_of(trained, run, *options):
     words = [word for word in trained.commands["flow"] if not word.startswith("run=")]
-    return [*words, f"run={run}", f"teacher={trained.flow}", "stage.teacher_steps=2", *options]
+    named = [f"run={run}", f"teacher={trained.flow}", f"sampler={trained.sampler}"]
+    return [*words, *named, "stage.teacher_steps=2", *options]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,7 @@ def test_the_export_is_a_flow_map_with_its_teacher_and_the_teachers_width(traine
     assert "is_flow_map" not in teachers["spec"]
     assert facts["teacher"]["path"] == str(trained.flow)
     assert facts["teacher"]["sha256"] == sha256_of(trained.flow / "export/model.safetensors")
+    assert facts["sampler"]["sha256"] == sha256_of(trained.sampler / "export/model.safetensors")
     assert facts["parent"]["sha256"] == teachers["parent"]["sha256"]
     assert facts["prior_width"] == {"rule": "teacher"}
     for name in ("prior_widening", "prior_scale"):

@@ -5,7 +5,10 @@
 
 The teachers are the three models of the experiment and the baseline; `--chain AUXILIARY FLOW SAMPLER` and `--baseline`
 take finished runs instead. Each map is NAME=OVERRIDE,OVERRIDE,...: of the latent sampler, of the flow and of the
-baseline. Everything is sampled at 1, 2 and 4 calls, so that a row of one call stands next to the teacher's of one, two
+baseline. With `--sampled teacher` or `map`, paths of the flow's teacher also start from latents of the sampler, or of
+its map of the same name (`stage.sampled_share`).
+
+Everything is sampled at 1, 2 and 4 calls, so that a row of one call stands next to the teacher's of one, two
 and four evaluations. With `--reflow`, straightened flows are trained, too. Rows are measured against the photographs in
 --data; results are written to results/campaign/flow_maps_NAME.json.
 """
@@ -76,6 +79,7 @@ def student_jobs(options: argparse.Namespace, teachers: Teachers, known: set[str
         "flow": ["stage=flow", f"parent={teachers.auxiliary}", f"teacher={teachers.flow}"],
         "fm": ["stage=flow", "prior=gaussian", f"teacher={teachers.baseline}"],
     }
+    samplers = {"teacher": teachers.sampler, "map": f"{options.folder}/sampler_{{}}"}
     objectives = {name: ("flow_map", own) for name, own in named_overrides(options.maps).items()}
     if options.reflow:
         objectives["reflow"] = ("reflow", [])
@@ -85,9 +89,12 @@ def student_jobs(options: argparse.Namespace, teachers: Teachers, known: set[str
             if (name, kind) == ("reflow", "sampler"):
                 continue
             words = [*given, f"stage.objective={objective}", *options.distil, *own]
-            job = f"{kind}_{name}"
-            needs = tuple({kind} & known)
-            jobs.append(Job(job, training(options, *words, f"run={options.folder}/{job}"), needs))
+            job, needs = f"{kind}_{name}", [*({kind} & known)]
+            if kind == "flow" and options.sampled:
+                source = "teacher" if name == "reflow" else options.sampled
+                words.append(f"sampler={samplers[source].format(name)}")
+                needs += [f"sampler_{name}"] if source == "map" else [*({"sampler"} & known)]
+            jobs.append(Job(job, training(options, *words, f"run={options.folder}/{job}"), tuple(needs)))
     return jobs
 
 
@@ -153,6 +160,9 @@ def main() -> None:
     parser.add_argument("--distil", nargs="*", default=[], metavar="KEY=VALUE", help="of every map")
     parser.add_argument("--chain", nargs=3, metavar=("AUXILIARY", "FLOW", "SAMPLER"), help="finished runs")
     parser.add_argument("--baseline", metavar="RUN", help="a finished flow with prior=gaussian")
+    parser.add_argument(
+        "--sampled", choices=("teacher", "map"), help="where latents of the flow's paths are drawn, too"
+    )
     parser.add_argument("--reflow", action="store_true", help="train straightened flows, too")
     options = parser.parse_args()
     carry_out(options, "flow_maps", plan(options), lambda: collect(options))

@@ -19,8 +19,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.parameters import parameter_groups
-from lediflow.stages.draws import draw_latents
-from lediflow.stages.flow import FlowStage, FlowStageConfig, TrainingStart
+from lediflow.stages.flow import FlowStage, FlowStageConfig, Given, TrainingStart
 from lediflow.stages.protocol import StageLoss
 
 FROZEN, JOINT, JOINT_NLL = "frozen", "joint", "joint_nll"
@@ -88,15 +87,14 @@ class JointStage(FlowStage):
             held = self.before.decode(z, augmentation=batch.augmentation).logvar
         return mean_over_pixels((prior.logvar - held).square())
 
-    def _start(self, batch: Batch, noise: SampleNoise) -> TrainingStart:
+    def _start(self, given: Given, batch: Batch, noise: SampleNoise) -> TrainingStart:
         """As FlowStage's, with gradients through x; the importance weights have none."""
-        assert self.auxiliary is not None and self.width is not None
-        z = draw_latents(self.auxiliary, batch, noise)
-        prior = self.auxiliary.decode(z, augmentation=batch.augmentation)
+        assert self.auxiliary is not None and self.width is not None and given.z is not None
+        prior = self.auxiliary.decode(given.z, augmentation=given.augmentation)
         logvar = widen(prior.logvar, self.width.added, self.width.scale)
         gaussian = noise.normal(batch.ids, "prior", tuple(batch.images.shape[1:]))
-        self.decoded = z, prior
-        return TrainingStart(sample(prior.mean, logvar, gaussian), z, logvar.detach())
+        self.decoded = given.z, prior
+        return TrainingStart(sample(prior.mean, logvar, gaussian), logvar.detach())
 
 
 class Optimised:

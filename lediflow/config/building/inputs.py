@@ -20,7 +20,14 @@ from lediflow.config.building.models import (
     warm_start_hash,
     warn_of_seen_images,
 )
-from lediflow.config.building.teacher import Teacher, check_teacher_data, load_teacher, teacher_hash
+from lediflow.config.building.teacher import (
+    Teacher,
+    check_teacher_data,
+    draws_latents,
+    identity_of,
+    load_teacher,
+    pinned_hashes,
+)
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
@@ -203,6 +210,8 @@ def stage_options(command: TrainCommand) -> dict[str, Any]:
     if options.get("objective", VELOCITY) == VELOCITY:
         for name in ("objective", *TEACHER_OPTIONS):
             options.pop(name, None)
+    if command.sampler is None or not draws_latents(command):
+        options.pop("sampled_share", None)
     if command.prior == "gaussian":
         options.pop(WIDTH, None), options.pop(SCALE, None)
     return without_defaults(options)
@@ -221,14 +230,14 @@ def without_defaults(options: Any) -> Any:
 def full_identity(
     command: TrainCommand, parent: Parent | None, warm_start: WarmStart | None, teacher: Teacher | None
 ) -> dict[str, Any]:
-    """The whole identity: options, and SHA-256 of the weights of the parent, of the start and of a teacher, if any."""
+    """The whole identity: options, and SHA-256 of the weights of the parent, of the start and of a teacher's models."""
     return (
         identity(command)
         | {
             "parent": parent.sha256 if parent else None,
             "warm_start": warm_start.sha256 if warm_start else None,
         }
-        | ({"teacher": teacher.sha256} if teacher else {})
+        | (identity_of(teacher) if teacher else {})
     )
 
 
@@ -242,8 +251,8 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
         return False
     then = {"warm_start": None, **facts.get("identity", {})}
     now = identity(command) | {"warm_start": warm_start_hash(command)}
-    if command.teacher is not None and (pinned := teacher_hash(command)) is not None:
-        now |= {"teacher": pinned}
+    if command.teacher is not None:
+        now |= pinned_hashes(command)
     now = with_recorded_width(then, now)
     shared = then.keys() & now.keys()
     changed = differences({key: then[key] for key in shared}, {key: now[key] for key in shared})

@@ -44,7 +44,8 @@ def fitted_micro_batch(
     share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
     stage = build_trial_stage(command, parent.model.to(device) if parent else None, teacher)
     if teacher:
-        teacher.model.to(device)
+        for frozen in teacher.models:
+            frozen.to(device)
     trial = trial_of(command, module.to(device), stage, device)
     return fit_micro_batch(share, trial, reserved_bytes(parameters, engine), DeviceMemory(device), agree)
 
@@ -55,7 +56,7 @@ def build_trial_stage(
     """A stage for trial passes; an unmeasured prior width is set to 1, which changes neither time nor memory."""
     stage = build_stage(command, auxiliary)
     if teacher:
-        set_teacher(command, stage, teacher, teacher.model)
+        set_teacher(command, stage, teacher, lambda model: model)
     if stage_kind(command.stage.name).has_width(stage) and stage.width is None:
         stage.width = Width(added=1.0)
     return stage

@@ -22,7 +22,7 @@ from lediflow.config.building.models import (
     trained_spec,
 )
 from lediflow.config.building.prior_width import width_facts
-from lediflow.config.building.teacher import set_teacher
+from lediflow.config.building.teacher import latents_cost, set_teacher
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
@@ -38,6 +38,7 @@ from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.export import describe
 from lediflow.models.parameters import describe_model, parameter_groups
+from lediflow.models.specs import LatentSamplerSpec
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.tracking.event_log import has_event
@@ -84,7 +85,7 @@ def build_run(
     frozen = engine.frozen(inputs.parent.model) if inputs.parent else None
     stage = build_stage(command, frozen)
     if inputs.teacher:
-        set_teacher(command, stage, inputs.teacher, engine.frozen(inputs.teacher.model))
+        set_teacher(command, stage, inputs.teacher, engine.frozen)
     is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
     stream = build_stream(command, inputs.reader, engine, frozen if is_encoded else None)
     clock = Clock(command.train.images, command.train.global_batch)
@@ -94,6 +95,10 @@ def build_run(
 
     watchdog = Watchdog(Path(command.run), ranks, Limits(**vars(command.watchdog)), report, session=session)
     held_out = build_held_out(command, inputs, engine, tracker)
+    latents = inputs.teacher.latents if inputs.teacher else None
+    throughput = throughput_of(
+        command, engine, is_encoded=is_encoded, sampler=latents.model.spec if latents else None
+    )
     return Training(
         engine=engine,
         stage=stage,
@@ -102,7 +107,7 @@ def build_run(
         clock=clock,
         tracker=tracker,
         saving=Saving(build_writer(command, ranks, session, lease), engine, tracker, stop.observe),
-        recorder=Recorder(engine, clock, tracker, throughput_of(command, engine, is_encoded=is_encoded)),
+        recorder=Recorder(engine, clock, tracker, throughput),
         held_out=held_out,
         stop=stop,
         watchdog=watchdog,
@@ -182,12 +187,22 @@ def build_engine(
         raise UserError(str(error)) from error
 
 
-def throughput_of(command: TrainCommand, engine: Engine, *, is_encoded: bool = False) -> Throughput:
-    """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here."""
+def throughput_of(
+    command: TrainCommand,
+    engine: Engine,
+    *,
+    is_encoded: bool = False,
+    sampler: LatentSamplerSpec | None = None,
+) -> Throughput:
+    """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here.
+
+    `sampler` is the specification of the latent sampler that draws latents in training, if one does.
+    """
     parent = command.model.auxiliary if has_parent(command) else None
     kind, size = stage_kind(command.stage.name), command.model.image_size
     flops = training_flops(kind, trained_spec(command), parent, size, kind.passes(command.stage))
     flops -= parent_flops(kind, parent, size) if is_encoded else 0
+    flops += latents_cost(command, sampler).flops if sampler else 0
     peak = command.engine.peak_tflops
     if peak is None and engine.device.type == "cuda":
         peak = peak_tflops(torch.cuda.get_device_name(engine.device), engine.config.precision)
@@ -217,4 +232,6 @@ def facts_for_export(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
     }
     if teacher:
         facts["teacher"] = parent_record(Path(teacher.path), teacher.sha256, Path(command.run))
+        if drawn := teacher.latents:
+            facts["sampler"] = parent_record(Path(drawn.path), drawn.sha256, Path(command.run))
     return facts

@@ -3,11 +3,15 @@
 The student has the teacher's specification and begins with its weights. Prior, parent, codec and image size must be
 the teacher's, too: paths of another prior, or in another latent space, are no paths of the student. The flow of a
 student starts from a prior as wide as the teacher's. Records name the teacher by the hash of its weights.
+
+A flow's teacher may start from latents that a latent sampler (sampler=RUN) generates, as it does in use: the sampler is
+pinned likewise, and has the same parent. It may be a flow map.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,19 +23,35 @@ from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
 from lediflow.flow.widening import Width
-from lediflow.models import LatentSampler, Spec, VelocityModel
+from lediflow.models import LatentSampler, LatentSamplerSpec, Spec, VelocityModel
+from lediflow.models.cost import model_cost
+from lediflow.models.specs import latent_shape
+from lediflow.nn.cost import Cost
 from lediflow.records import Record
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
+from lediflow.stages.distillation import FLOW_MAP
+from lediflow.stages.draws import SAMPLER_STEPS
 from lediflow.stages.protocol import AUTO, Stage, given_width, scale_of
 from lediflow.training.prior_width import recorded_width
 from lediflow.training.resume import differences
+from lediflow.training.throughput import parent_flops
 
 PIXELS = {"name": "pixels"}
 MODELS: dict[str, type[VelocityModel] | type[LatentSampler]] = {
     "velocity": VelocityModel,
     "latent_sampler": LatentSampler,
 }
+
+
+@dataclass(frozen=True)
+class LatentSource:
+    """A frozen latent sampler, identified by the hash of its weights."""
+
+    model: LatentSampler
+    path: str
+    sha256: str
+    facts: Record  # its export/config.json
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,12 @@ class Teacher:
     path: str
     sha256: str
     facts: Record  # its export/config.json
+    latents: LatentSource | None = None  # of a share of its paths; None: all latents are the images'
+
+    @property
+    def models(self) -> list[VelocityModel | LatentSampler]:
+        """All frozen models."""
+        return [self.model, *([self.latents.model] if self.latents else [])]
 
     @property
     def width(self) -> Width:
@@ -72,16 +98,59 @@ def load_teacher(command: TrainCommand) -> Teacher | None:
         source = (facts.get("teacher") or {}).get("path", "the run that it was distilled from")
         raise UserError(f"teacher={folder.root} is itself a flow map; give its own teacher: {source}")
     check_same_model(folder.root, model.spec, trained_spec(command))
-    teacher = Teacher(model.eval().requires_grad_(False), str(folder.root), folder.weights_hash(), facts)
+    teacher = Teacher(
+        model.eval().requires_grad_(False),
+        str(folder.root),
+        folder.weights_hash(),
+        facts,
+        load_latent_source(command),
+    )
     check_same_width(command, teacher)
     return teacher
 
 
-def teacher_hash(command: TrainCommand) -> str | None:
-    """SHA-256 of the teacher's weights; None if there is no teacher, or no longer."""
-    if not has_teacher(command) or not (folder := RunFolder(Path(str(command.teacher)))).is_exported:
+def load_latent_source(command: TrainCommand) -> LatentSource | None:
+    """Load the latent sampler of the teacher's paths; None if none of them starts from its latents."""
+    if not draws_latents(command):
         return None
-    return folder.weights_hash()
+    folder = RunFolder(Path(str(command.sampler)))
+    export = require_export(
+        folder, "the latent sampler", f"python -m lediflow.train stage=latent_sampler run={folder.root} ..."
+    )
+    model = load_export(LatentSampler, export, "sampler=RUN, a run of stage=latent_sampler")
+    return LatentSource(
+        model.eval().requires_grad_(False), str(folder.root), folder.weights_hash(), folder.exported_facts()
+    )
+
+
+def draws_latents(command: TrainCommand) -> bool:
+    """Whether a share of the teacher's paths starts from latents of a latent sampler."""
+    return command.sampler is not None and has_teacher(command) and command.stage.sampled_share > 0
+
+
+def latents_cost(command: TrainCommand, sampler: LatentSamplerSpec) -> Cost:
+    """Parameters of the sampler, and FLOPs per image of drawing a latent, for a flow map also of decoding it."""
+    parent, size = command.model.auxiliary, command.model.image_size
+    cost = model_cost(sampler, *latent_shape(parent, size, size)[1:])
+    calls = 1 if sampler.is_flow_map else 2 * SAMPLER_STEPS
+    decoding = 0
+    if command.stage.objective == FLOW_MAP:
+        decoder = dataclasses.replace(stage_kind(command.stage.name), calls=("decoder",))
+        decoding = parent_flops(decoder, parent, size)
+    return Cost(cost.total.parameters, calls * cost.total.flops + decoding)
+
+
+def pinned_hashes(command: TrainCommand) -> dict[str, str]:
+    """SHA-256 of the weights of the teacher, and of the sampler of its latents; without those that no longer exist."""
+    named = {"teacher": command.teacher if has_teacher(command) else None}
+    named["sampler"] = command.sampler if draws_latents(command) else None
+    folders = {name: RunFolder(Path(path)) for name, path in named.items() if path is not None}
+    return {name: folder.weights_hash() for name, folder in folders.items() if folder.is_exported}
+
+
+def identity_of(teacher: Teacher) -> dict[str, str]:
+    """The part of a run's identity that a teacher adds, as `pinned_hashes`."""
+    return {"teacher": teacher.sha256} | ({"sampler": teacher.latents.sha256} if teacher.latents else {})
 
 
 def check_same_model(folder: Path, found: Spec, asked: Spec) -> None:
@@ -140,12 +209,32 @@ def check_teacher_data(
             f"({str(pinned.get('sha256'))[:12]}), but parent={parent.path} ({parent.sha256[:12]}) has other weights; "
             "give the teacher's parent"
         )
+    if parent is not None and teacher.latents is not None:
+        check_latent_source(teacher.latents, parent)
 
 
-def set_teacher(command: TrainCommand, stage: Stage, teacher: Teacher, model: Any) -> None:
-    """Give a stage its teacher, `model` as the engine runs it, and the width of the prior of the teacher's paths."""
+def check_latent_source(latents: LatentSource, parent: Parent) -> None:
+    """Reject a latent sampler of another auxiliary model: its latents mean other images."""
+    pinned = latents.facts.get("parent") or {}
+    if pinned.get("sha256") != parent.sha256:
+        raise UserError(
+            f"sampler={latents.path} was trained on the auxiliary model {pinned.get('path')} "
+            f"({str(pinned.get('sha256'))[:12]}), but parent={parent.path} ({parent.sha256[:12]}) has other weights; "
+            "give a latent sampler of this parent"
+        )
+
+
+def set_teacher(
+    command: TrainCommand, stage: Stage, teacher: Teacher, run_frozen: Callable[[Any], Any]
+) -> None:
+    """Give a stage its teacher, the sampler of the teacher's latents, and the width of the prior of its paths.
+
+    `run_frozen` prepares a frozen model to be run by the engine.
+    """
     kind = stage_kind(command.stage.name)
     if kind.can_have_teacher(stage):
-        stage.teacher = model
+        stage.teacher = run_frozen(teacher.model)
+    if kind.can_sample_latents(stage) and teacher.latents is not None:
+        stage.latent_sampler = run_frozen(teacher.latents.model)
     if kind.has_width(stage) and stage.auxiliary is not None:
         stage.width = teacher.width

@@ -113,6 +113,16 @@ def check_teacher(command: TrainCommand) -> None:
             f"teacher={command.teacher}, but this training of stage={stage.name} has no teacher; {advice}, or leave "
             "teacher= out"
         )
+    if command.sampler is not None and not (kind.samples_latents and kind.has_teacher(stage)):
+        raise UserError(
+            f"sampler={command.sampler} draws latents for a flow's teacher to start from, and this training of "
+            f"stage={stage.name} has no such paths; leave sampler= out, or train stage=flow "
+            "stage.objective=flow_map teacher=RUN"
+        )
+    if command.sampler is not None and command.prior == "gaussian":
+        raise UserError(
+            f"sampler={command.sampler} draws latents, and the Gaussian baseline has none; leave sampler= out"
+        )
 
 
 def check_augmentation(command: TrainCommand) -> None:

@@ -62,6 +62,9 @@ class TrainCommand:
     warm_start: str | None = None
     # run folder of the finished run that stage.objective=reflow and flow_map learn from
     teacher: str | None = None
+    # stage=flow with a teacher: run folder of the latent sampler whose latents stage.sampled_share of its paths start
+    # from; null: all start from latents of the images
+    sampler: str | None = None
     # first draw this many toy pictures into data.path (for smoke tests)
     synthetic_images: int = bounded(0, at_least=0)
     # print the memory, disk space and time that the run needs, and start nothing; also --dry-run

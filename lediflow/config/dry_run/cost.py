@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from lediflow.config.building.inputs import check_samples, encodes_once
-from lediflow.config.building.models import has_parent, trained_spec
+from lediflow.config.building.models import has_parent, load_export, trained_spec
+from lediflow.config.building.teacher import draws_latents, latents_cost
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
 from lediflow.data.shards.reader import ShardReader
@@ -17,9 +19,11 @@ from lediflow.engine.precision import choose_precision
 from lediflow.engine.protocol import EngineConfig, accumulation_steps
 from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
+from lediflow.models import LatentSampler, LatentSamplerSpec
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
+from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.stages.protocol import AUTO, scale_of
 from lediflow.text import Facts
@@ -35,11 +39,10 @@ class Work:
     micro_batch: int
     accumulation: int
     model: ModelCost
-    frozen: Cost  # of the frozen parent: all its parameters, FLOPs of the parts that a step calls
-    passes: tuple[int, int] = (
-        1,
-        0,
-    )  # forward passes for each image: of the model, of a teacher of the same size
+    # of the frozen parent, and of a sampler that draws latents: all parameters, FLOPs of the parts that a step calls
+    frozen: Cost
+    # forward passes for each image: of the model, of a teacher of the same size
+    passes: tuple[int, int] = (1, 0)
 
     @property
     def share(self) -> int:
@@ -58,7 +61,7 @@ class Work:
 
     @property
     def frozen_parameters(self) -> int:
-        """Parameters of the parent and of the teacher."""
+        """Parameters of the parent, of the teacher and of a sampler that draws latents."""
         return self.frozen.parameters + (self.parameters if self.passes[1] else 0)
 
 
@@ -75,7 +78,19 @@ def work_of(command: TrainCommand, ranks: int) -> Work:
         trained_spec(command), size, size, dtype=dtype, recompute=engine.activation_checkpointing
     )
     passes = stage_kind(command.stage.name).passes(command.stage)
-    return Work(engine, ranks, *split, model, frozen_cost(command, ranks), passes)
+    frozen = frozen_cost(command, ranks)
+    if draws_latents(command):
+        drawn = latents_cost(command, sampler_spec(command))
+        frozen = Cost(frozen.parameters + drawn.parameters, frozen.flops + drawn.flops)
+    return Work(engine, ranks, *split, model, frozen, passes)
+
+
+def sampler_spec(command: TrainCommand) -> LatentSamplerSpec:
+    """The specification of the sampler that sampler= names; without its export, that of the command's models."""
+    folder = RunFolder(Path(str(command.sampler)))
+    if not folder.is_exported:
+        return command.model.latent_sampler
+    return load_export(LatentSampler, folder.export, "sampler=RUN, a run of stage=latent_sampler").spec
 
 
 def planned(config: EngineConfig) -> EngineConfig:
@@ -111,7 +126,8 @@ def has_encoded_before(command: TrainCommand, ranks: int) -> bool:
 def work_facts(command: TrainCommand, work: Work) -> Facts:
     train = command.train
     batch = f"{work.ranks} ranks x micro-batch {work.micro_batch} x accumulation {work.accumulation}"
-    of_parent = f", of which {work.frozen.flops / 1e9:.2f} in the frozen parent" if work.frozen.flops else ""
+    frozen = "the frozen parent" + " and the latent sampler" * draws_latents(command)
+    of_parent = f", of which {work.frozen.flops / 1e9:.2f} in {frozen}" if work.frozen.flops else ""
     facts = [
         ("trained parameters", f"{work.parameters:,}"),
         ("FLOP per image", f"{work.flops / 1e9:,.2f} G{of_parent}"),

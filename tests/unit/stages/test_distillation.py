@@ -8,7 +8,7 @@ import torch
 
 from lediflow.flow.maps import adaptive_loss, draw_pairs, draw_path_times, midpoint_path
 from lediflow.models import LevelSpec, build_model
-from lediflow.stages.flow import FlowStage, FlowStageConfig
+from lediflow.stages.flow import FlowStage, FlowStageConfig, Given
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
 
 LATENT = (2, 4, 4)
@@ -139,6 +139,117 @@ def test_the_student_gets_all_gradients_and_the_teacher_none(auxiliary, flows, b
     flow_stage(auxiliary, teacher, **MAP).loss(student, batch, noise).loss.backward()
     assert all(weight.grad is not None for weight in student.parameters())
     assert all(weight.grad is None for weight in teacher.parameters())
+
+
+@pytest.fixture(params=[False, True], ids=["velocity", "map"])
+def source(request, sampler):
+    """A latent sampler with its latents by hand: of four midpoint steps, or of one jump."""
+    velocity, flow_map = deeper(sampler, 7)
+    model = flow_map.eval().requires_grad_(False) if request.param else velocity
+
+    @torch.no_grad()
+    def latents(noise, ids):
+        w = noise.normal(ids, "sampled latents", LATENT)
+        if request.param:
+            return w + model(w, 0.0, s=1.0)
+        for k in range(4):
+            w = w + model(w + model(w, k / 4) / 8, (k + 0.5) / 4) / 4
+        return w
+
+    return model, latents
+
+
+def starts_of(auxiliary, z, batch, noise):
+    """Draws of the widened prior of latents."""
+    with torch.no_grad():
+        mean, logvar = auxiliary.decode(z)
+    return mean + (logvar.exp() + 0.3**2).sqrt() * noise.normal(batch.ids, "prior", (1, 8, 8))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.8, 1.0])
+def test_a_share_of_the_paths_starts_from_latents_of_the_sampler(
+    auxiliary, flows, source, batch, noise, latents, share
+):
+    """Seen by the inputs of the teacher; the velocity is learned on the images' own latents all the same."""
+    _, student = flows
+    sampler, drawn = source
+    seen = []
+
+    def still(x, t, **given):
+        seen.append((x, given))
+        return torch.zeros_like(x)
+
+    stage = flow_stage(auxiliary, still, **MAP, sampled_share=share)
+    plain = stage.loss(student, batch, noise).metrics["velocity_mse"]
+    stage.latent_sampler = sampler
+    torch.testing.assert_close(stage.loss(student, batch, noise).metrics["velocity_mse"], plain)
+    x, given = seen[-1]
+    is_drawn = noise.uniform(batch.ids, "sampled share") < share
+    expected = torch.where(is_drawn[:, None, None, None], drawn(noise, batch.ids), latents)
+    torch.testing.assert_close(given["z"], expected)
+    torch.testing.assert_close(x, starts_of(auxiliary, expected, batch, noise))
+
+
+def test_a_sampled_latent_has_the_weights_of_its_own_prior(auxiliary, flows, source, batch, noise):
+    _, student = flows
+    stage = flow_stage(auxiliary, lambda x, t, **given: torch.zeros_like(x), **MAP, sampled_share=1.0)
+    stage.latent_sampler, drawn = source
+    z = drawn(noise, batch.ids)
+    x_0 = starts_of(auxiliary, z, batch, noise)
+    with torch.no_grad():
+        logvar = (auxiliary.decode(z).logvar.exp() + 0.3**2).log()
+        weights = torch.exp(-0.5 * logvar).clamp(max=10)
+        wrong = student(x_0, 0.0, z, s=1.0).square()
+    seen = []
+    weighted = stage._weighted
+    stage._weighted = lambda *given: seen.append(weighted(*given)) or seen[-1]
+    stage.loss(student, batch, noise)
+    torch.testing.assert_close(seen[1], (weights * wrong).mean((1, 2, 3)))  # of the first jump, from 0 to 1
+
+
+def test_reflow_goes_from_the_samplers_latents_to_where_the_teacher_takes_them(
+    auxiliary, flows, source, batch, noise
+):
+    stage = flow_stage(
+        auxiliary,
+        lambda x, t, **given: torch.full_like(x, 0.5),
+        objective="reflow",
+        teacher_steps=2,
+        sampled_share=1.0,
+    )
+    stage.latent_sampler, drawn = source
+    seen = []
+
+    def straight(x, t, **given):
+        seen.append((x, t, given["z"]))
+        return torch.full_like(x, 0.5).requires_grad_()
+
+    assert stage.loss(straight, batch, noise).loss.item() == pytest.approx(0, abs=1e-10)
+    ((x, t, z),) = seen
+    expected = drawn(noise, batch.ids)
+    torch.testing.assert_close(z, expected)
+    torch.testing.assert_close(x, starts_of(auxiliary, expected, batch, noise) + 0.5 * t[:, None, None, None])
+
+
+def test_sampled_latents_are_of_images_that_are_not_augmented(auxiliary, flows, source, batch, noise):
+    stage = flow_stage(auxiliary, flows[0], **MAP, sampled_share=0.8)
+    stage.latent_sampler, _ = source
+    given = stage._with_sampled(Given(torch.zeros(4, *LATENT), torch.ones(4, 9)), batch, noise)
+    is_drawn = given.z.flatten(1).any(1)
+    assert 0 < is_drawn.sum() < 4
+    assert given.augmentation[is_drawn].eq(0).all() and given.augmentation[~is_drawn].eq(1).all()
+
+
+def test_the_draws_of_a_sample_with_a_sampler_do_not_depend_on_its_batch(
+    auxiliary, flows, source, batch, noise, one_by_one
+):
+    teacher, student = flows
+    stage = flow_stage(auxiliary, teacher, **MAP, sampled_share=0.8)
+    stage.latent_sampler, _ = source
+    whole = stage.loss(student, batch, noise).per_sample
+    parts = [stage.loss(student, single, noise).per_sample for single in one_by_one(batch)]
+    # products of a batch round otherwise than those of one sample, in some 20 calls of models one after the other
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=0)
 
 
 def test_a_teacher_that_was_not_set_is_missed(auxiliary, flows, batch, noise):

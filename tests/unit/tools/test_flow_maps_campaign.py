@@ -36,6 +36,17 @@ def test_every_command_composes_and_waits_for_its_runs(plan):
     assert {*jobs["quality_both_base"].needs} == {"flow_base", "sampler_base"}
 
 
+@pytest.mark.parametrize(("source", "run"), [("teacher", "sampler"), ("map", "sampler_base")])
+def test_paths_of_the_flow_can_start_from_latents_of_the_sampler_or_of_its_map(plan, tmp_path, source, run):
+    jobs = plan("--sampled", source, "--reflow")
+    assert f"sampler={tmp_path}/{run}" in jobs["flow_base"].arguments
+    assert {*jobs["flow_base"].needs} == {"flow", run}
+    assert f"sampler={tmp_path}/sampler" in jobs["flow_reflow"].arguments
+    assert not any(word.startswith("sampler=") for word in jobs["fm_base"].arguments)
+    for job in ("flow_base", "flow_reflow"):
+        compose("train", *jobs[job].arguments[2:])
+
+
 def test_given_teachers_are_not_trained(plan):
     jobs = plan("--chain", "a", "b", "c", "--baseline", "d")
     assert not {"auxiliary", "flow", "sampler", "fm"} & {*jobs}

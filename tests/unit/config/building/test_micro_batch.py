@@ -14,7 +14,8 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("name", ["auxiliary", "flow", "baseline", "sampler", "flow map"])
 def test_every_stage_passes_made_up_samples_as_it_passes_real_ones(trained, name):
-    distilling = ("stage.objective=flow_map", f"teacher={trained.flow}") if name == "flow map" else ()
+    named = (f"teacher={trained.flow}", f"sampler={trained.sampler}")
+    distilling = ("stage.objective=flow_map", *named) if name == "flow map" else ()
     command = compose(*trained.commands[name.split()[0]], *distilling)
     inputs = open_inputs(command, Ranks())
     model = build_trained_model(command)

@@ -8,12 +8,23 @@ from dataclasses import replace
 import pytest
 from harness.commands import compose
 
+from lediflow.config.building.inputs import stage_options
 from lediflow.config.building.models import load_parent
-from lediflow.config.building.teacher import check_teacher_data, load_teacher, teacher_hash
+from lediflow.config.building.teacher import (
+    check_latent_source,
+    check_teacher_data,
+    identity_of,
+    load_teacher,
+    pinned_hashes,
+)
 from lediflow.config.composition.checks import check_command
+from lediflow.config.dry_run.cost import work_of
 from lediflow.data.shards.reader import ShardReader
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError
+from lediflow.models import load_model
+from lediflow.models.cost import model_cost
+from lediflow.models.specs import latent_shape
 
 
 def command_of(trained, teacher, *options):
@@ -46,7 +57,7 @@ def test_a_teacher_is_pinned_by_its_hash(trained):
     command = command_of(trained, trained.flow)
     pinned = sha256_of(trained.flow / "export/model.safetensors")
     teacher = load_teacher(command)
-    assert teacher.sha256 == teacher_hash(command) == pinned
+    assert pinned_hashes(command) == {"teacher": teacher.sha256} == {"teacher": pinned}
     assert not any(weight.requires_grad for weight in teacher.model.parameters())
 
 
@@ -82,6 +93,66 @@ def test_a_stage_that_has_no_teacher_says_which_do(trained):
 )  # fmt: skip
 def test_a_run_that_cannot_be_the_teacher_is_refused(trained, teacher, options, message):
     assert re.search(message, refusal(trained, trained.root / teacher, *options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["stage.objective=velocity", "teacher=null"],
+            r"this training of stage=flow has no such paths; leave",
+        ),
+        (["prior=gaussian"], r"the Gaussian baseline has none; leave sampler= out"),
+        (["stage=latent_sampler"], r"this training of stage=latent_sampler has no such paths"),
+    ],
+)
+def test_a_sampler_without_paths_that_start_from_its_latents_is_refused(trained, options, message):
+    with pytest.raises(UserError, match=message):
+        check_command(command_of(trained, trained.flow, f"sampler={trained.sampler}", *options))
+
+
+def test_the_sampler_of_the_paths_is_pinned_and_a_part_of_the_identity(trained):
+    command = command_of(trained, trained.flow, f"sampler={trained.sampler}")
+    teacher = load_teacher(command)
+    pinned = sha256_of(trained.sampler / "export/model.safetensors")
+    assert pinned_hashes(command) == identity_of(teacher) == {"teacher": teacher.sha256, "sampler": pinned}
+    assert stage_options(command)["sampled_share"] == 0.5
+    assert not any(weight.requires_grad for weight in teacher.latents.model.parameters())
+
+
+@pytest.mark.parametrize("options", [["sampler=null"], ["stage.sampled_share=0"]])
+def test_without_sampled_latents_a_run_is_what_it_was(trained, options):
+    command = command_of(trained, trained.flow, f"sampler={trained.sampler}", *options)
+    assert load_teacher(command).latents is None
+    assert "sampler" not in pinned_hashes(command) and "sampled_share" not in stage_options(command)
+
+
+def test_a_sampler_that_is_none_or_of_another_parent_is_refused(trained):
+    said = refusal(trained, trained.flow, f"sampler={trained.baseline}")
+    assert "give sampler=RUN, a run of stage=latent_sampler" in said
+    said = refusal(trained, trained.flow, "sampler=nothing")
+    assert re.search("the latent sampler is to be read from .*there is no run", said)
+    command = command_of(trained, trained.flow, f"sampler={trained.sampler}")
+    source, parent = load_teacher(command).latents, load_parent(command)
+    other = replace(
+        source, facts=type(source.facts)({**source.facts, "parent": {"path": "a", "sha256": "1"}})
+    )
+    with pytest.raises(
+        UserError, match=r"trained on the auxiliary model a \(1\), .* give a latent sampler of"
+    ):
+        check_latent_source(other, parent)
+
+
+def test_drawing_latents_counts_in_the_cost(trained):
+    words = ["train.global_batch=16", "engine.micro_batch=16"]
+    plain, drawing = (
+        work_of(command_of(trained, trained.flow, f"sampler={sampler}", *words), 1)
+        for sampler in ("null", trained.sampler)
+    )
+    spec = load_model(trained.sampler / "export").spec
+    sampler = model_cost(spec, *latent_shape(load_model(trained.auxiliary / "export").spec, 16, 16)[1:])
+    assert drawing.frozen_parameters - plain.frozen_parameters == sampler.total.parameters
+    assert drawing.flops - plain.flops > 8 * sampler.total.flops  # and the decoder's
 
 
 def test_dropout_may_differ(trained):
