@@ -59,7 +59,12 @@ def quoted_commands():
     for path in DOCUMENTS:
         for block in fenced(path.read_text(), "bash"):
             for name, arguments in lediflow_commands(block):
-                if name not in ("report", "checkpoint", "status"):  # these take words, not overrides
+                if name not in (
+                    "report",
+                    "checkpoint",
+                    "status",
+                    "dashboard",
+                ):  # these take words, not overrides
                     point = [first_value(word) for word in arguments if word not in ("-m", "--dry-run")]
                     found.setdefault((name, *point), pytest.param(name, point, id=f"{path.stem}-{name}"))
     return found.values()
