@@ -1,6 +1,7 @@
 """`python -m lediflow.status [RUNS]`: status of jobs and runs; `logs`, `cancel` and `resume` by name.
 
     python -m lediflow.status                         one line for each job and run below runs/
+    python -m lediflow.status --watch                 the same, drawn again every few seconds until Ctrl-C
     python -m lediflow.status logs NAME --follow      print the log of a job, and follow it
     python -m lediflow.status cancel NAME --save      save the state of a run, then cancel its job
     python -m lediflow.status resume NAME             submit a job again, with its dependents
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lediflow.cluster.slurm import SlurmError
-from lediflow.cluster.watching import logs
+from lediflow.cluster.watching import live, logs
 from lediflow.cluster.watching.actions import await_leaving, cancel, lookup, resume, save_and_cancel
 from lediflow.cluster.watching.overview import JobRow, Overview, as_json, overview_table
 from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
@@ -45,6 +46,9 @@ def main() -> None:
 
 
 def show_table(arguments: argparse.Namespace) -> None:
+    if arguments.watch:
+        overview_of(arguments.runs)  # refuses a folder that does not exist, before anything is drawn
+        live.watch(lambda: Overview(arguments.runs), arguments.every)
     overview = overview_of(arguments.runs)
     if arguments.json:
         print(json.dumps([as_json(row) for row in overview.rows], indent=2))
@@ -120,8 +124,23 @@ def table_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="?", type=Path, default=Path("runs"), metavar="RUNS",
                         help="folder that contains the runs (default: runs)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print a list of JSON objects, for programs")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print a list of JSON objects, for programs")
+    shown.add_argument("--watch", action="store_true", help="draw the table again and again, until Ctrl-C")
+    parser.add_argument("--every", type=positive_seconds, default=5.0, metavar="SECONDS",
+                        help="pause between two tables of --watch (default: 5)")  # fmt: skip
     return parser
+
+
+def positive_seconds(text: str) -> float:
+    """A number of seconds above zero; argparse shows the message of the error."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
 
 
 def named_parser(action: str, description: str) -> argparse.ArgumentParser:

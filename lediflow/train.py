@@ -21,6 +21,7 @@ from lediflow.config.building.run import build_run
 from lediflow.config.composition.checks import check_command, typed
 from lediflow.config.composition.command_line import run_command, this_command
 from lediflow.config.composition.schema import TrainCommand
+from lediflow.config.composition.summary import summary
 from lediflow.config.dry_run import dry_run, without_data
 from lediflow.config.submission import register_launchers
 from lediflow.disk import whole_or_absent
@@ -28,6 +29,7 @@ from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.lease import Lease, NoLease, leased
 from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.engine.stop import StopReason, StopRequest, find_deadline
+from lediflow.errors import UserError
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.training.exporting import export_weights
@@ -36,7 +38,7 @@ from lediflow.training.loop import train
 from lediflow.training.resume import begin, differences, find_newest
 from lediflow.training.state import Training
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("lediflow.train")  # not __main__
 
 
 def main() -> None:
@@ -67,10 +69,11 @@ def run(config: DictConfig) -> None:
             options = OmegaConf.to_yaml(config, resolve=True)
             training = build_run(command, inputs, ranks, stop, lease)
             reason = train_and_export(training, command, inputs, lease, options)
-        if reason is StopReason.NONE:
-            stop.consume()
-        else:
+        if reason is not StopReason.NONE:
             leave(reason, stop, folder, ranks)
+        stop.consume()
+    if ranks.is_first:
+        print_summary(command, time.time() - started)
 
 
 def print_dry_run(config: DictConfig, ranks: Ranks) -> None:
@@ -139,6 +142,14 @@ def log_ending(training: Training) -> None:
     held_out = training.held_out
     if text := final_message(held_out.history.last, training.config, held_out.is_out_of_patience):
         log.warning("%s", text)
+
+
+def print_summary(command: TrainCommand, seconds: float) -> None:
+    """Print what came out and what comes next. Training has succeeded, whatever happens here."""
+    try:
+        print(summary(command, seconds))
+    except (OSError, UserError) as error:
+        log.warning("there is no summary: %s", error)
 
 
 def leave(reason: StopReason, stop: StopRequest, folder: RunFolder, ranks: Ranks) -> None:

@@ -1,4 +1,4 @@
-"""Progress of a task: a bar on a terminal, a line every few seconds everywhere else.
+"""Progress of a task: a bar on a terminal (rich), a line every few seconds everywhere else.
 
 In a log file each line can be understood by itself:
 
@@ -11,16 +11,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any, Protocol, TextIO
-
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lediflow.text import duration
 from lediflow.tracking.event_log import number, plain
 
-FALLBACK_COLUMNS = 80
+WITHOUT_CONTROL = ("", "dumb", "unknown")  # values of TERM where a cursor cannot be moved
 LINE_SECONDS = 10.0  # between two lines of progress in a log file; a bar on a terminal ignores it
 SHOWN = {("train", "loss"): "loss", ("validation", "loss"): "held-out loss"}  # (event, key): label
 
@@ -35,42 +31,27 @@ class Progress(Protocol):
         """Show the last state once and stop; later updates are ignored."""
 
 
-class BarProgress:
-    """A tqdm bar that appears at the first update (which may not be 0) and keeps its last state.
+class Pace:
+    """Amount, rate and time left of a task, as phrases. Rates count from the first update."""
 
-    While it is shown, log lines are written above it.
-    """
+    def __init__(self, total: int, unit: str):
+        self.total, self.unit = total, unit
+        self.started: tuple[float, int] | None = None  # time of the first update, units done by then
 
-    def __init__(self, title: str, total: int, unit: str, stream: TextIO):
-        self.arguments: dict[str, Any] = {"desc": title, "total": total, "unit": f" {unit}", "file": stream}
-        width = {"dynamic_ncols": True} if has_width(stream) else {"ncols": FALLBACK_COLUMNS}
-        self.arguments |= width
-        self.bar: Any = None
-        self.is_closed = False
-        self.shown = ExitStack()
+    def phrases(self, now: float, done: int) -> list[str]:
+        """Rate, and time left or taken; empty until a second update allows to compute them."""
+        self.started = self.started or (now, done)
+        began, done_before = self.started
+        if done <= done_before or now <= began:
+            return []
+        rate = (done - done_before) / (now - began)
+        shown_rate = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        if done >= self.total:
+            return [f"{shown_rate} {self.unit}/s", f"took {duration(now - began)}"]
+        return [f"{shown_rate} {self.unit}/s", f"{duration((self.total - done) / rate)} left"]
 
-    def update(self, done: int, note: str = "") -> None:
-        if self.is_closed:
-            return
-        if self.bar is None:
-            self.shown.enter_context(logging_redirect_tqdm())
-            self.bar = tqdm(initial=done, unit_scale=True, **self.arguments)
-        self.bar.set_postfix_str(note, refresh=False)
-        self.bar.update(done - self.bar.n)
-
-    def close(self) -> None:
-        self.is_closed = True
-        if self.bar is not None:
-            self.bar.close()
-        self.shown.close()
-
-
-def has_width(stream: TextIO) -> bool:
-    """Whether the terminal reports its width; inside a container it may be 0, and tqdm then draws no bar."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
-    except (OSError, ValueError):
-        return False
+    def amount(self, done: int) -> str:
+        return f"{done:,} of {self.total:,} {self.unit}"
 
 
 class LineProgress:
@@ -85,9 +66,8 @@ class LineProgress:
         every_seconds: float = LINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.title, self.total, self.unit = title, total, unit
+        self.title, self.total, self.pace = title, total, Pace(total, unit)
         self.stream, self.every_seconds, self.clock = stream, every_seconds, clock
-        self.started: tuple[float, int] | None = None  # time of the first update, units done by then
         self.last_line_at = -float("inf")
         # time when the total was reached, units done, newest note
         self.finished: tuple[float, int, str] | None = None
@@ -97,7 +77,7 @@ class LineProgress:
         if self.is_closed:
             return
         now = self.clock()
-        self.started = self.started or (now, done)
+        self.pace.phrases(now, done)
         if done >= self.total:
             self.finished = (self.finished[0] if self.finished else now, done, note)
         elif now - self.last_line_at >= self.every_seconds:
@@ -105,24 +85,10 @@ class LineProgress:
             self.write(now, done, note)
 
     def write(self, now: float, done: int, note: str) -> None:
-        print(self.sentence(now, done, note), file=self.stream, flush=True)
-
-    def sentence(self, now: float, done: int, note: str) -> str:
-        """The line to print at time `now`."""
+        """Print the line of time `now`."""
         share = f" ({done / self.total:.0%})" if self.total else ""
-        parts = [f"{self.title}: {done:,} of {self.total:,} {self.unit}{share}", *self.pace(now, done), note]
-        return ", ".join(part for part in parts if part)
-
-    def pace(self, now: float, done: int) -> list[str]:
-        """Rate and time left; empty until a second update allows to compute them."""
-        began, done_before = self.started or (now, done)
-        if done <= done_before or now <= began:
-            return []
-        rate = (done - done_before) / (now - began)
-        shown_rate = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-        if done >= self.total:
-            return [f"{shown_rate} {self.unit}/s", f"took {duration(now - began)}"]
-        return [f"{shown_rate} {self.unit}/s", f"{duration((self.total - done) / rate)} left"]
+        parts = [f"{self.title}: {self.pace.amount(done)}{share}", *self.pace.phrases(now, done), note]
+        print(", ".join(part for part in parts if part), file=self.stream, flush=True)
 
     def close(self) -> None:
         """Print the last line of finished work; unfinished work has no last line."""
@@ -157,11 +123,19 @@ def make_progress(
     stream: TextIO | None = None,
     every_seconds: float = LINE_SECONDS,
 ) -> Progress:
-    """A bar if `stream` (default: stderr) is a terminal, lines otherwise."""
+    """A bar if `stream` (default: stderr) is a terminal whose cursor can be moved, lines otherwise."""
     stream = stream or sys.stderr
-    if stream.isatty():
-        return BarProgress(title, total, unit, stream)
+    if is_interactive(stream):
+        # here, because importing rich takes longer than some commands
+        from lediflow.tracking.bar import BarProgress
+
+        return BarProgress(title, Pace(total, unit), stream)
     return LineProgress(title, total, unit, stream, every_seconds)
+
+
+def is_interactive(stream: TextIO) -> bool:
+    """Whether the stream is a terminal on which something can be drawn again in place."""
+    return stream.isatty() and os.environ.get("TERM", "") not in WITHOUT_CONTROL
 
 
 def progress_callback(title: str, *, unit: str = "images") -> Callable[[int, int], None]:

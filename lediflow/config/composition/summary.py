@@ -1,0 +1,142 @@
+"""The summary at the end of a training: what came out, and the commands that use the run.
+
+flow (learned prior) in runs/mine/flow is finished: 1,000,000 of 1,000,000 images in 3 h 05 min
+  loss      0.0412, held out 0.0437 (lowest 0.0431 at 917,504 images)
+  speed     812 images/s
+  weights   runs/mine/flow/export
+
+next:
+  # images
+  python -m lediflow.sample run=runs/mine/flow sampler=runs/mine/sampler output=runs/mine/flow/samples
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lediflow.config.composition.advice import as_command, existing_experiment, hydra_text, shared_overrides
+from lediflow.config.composition.schema import TrainCommand
+from lediflow.records import RecordError
+from lediflow.run_folder import RunFolder
+from lediflow.stages import Place, place_of
+from lediflow.text import Facts, duration, facts_table
+from lediflow.tracking.event_log import Event, number, parse_event
+
+TAIL_BYTES = 2**18  # of the event log: enough for the last events, at any length of the run
+NAMES = {"flow": "flow", "latent_sampler": "sampler"}  # of the folder that a command suggests
+
+Steps = list[tuple[str, str]]  # purpose and command
+
+
+def summary(command: TrainCommand, seconds: float) -> str:
+    """The summary of a training that has just ended in its run folder; `seconds` since the command started."""
+    folder = RunFolder(Path(command.run))
+    facts = folder.exported_facts()
+    seen, wanted = facts.get("trained_images") or facts["images_seen"], command.train.images
+    head = (
+        f"{command.stage.name} ({command.prior} prior) in {folder.root} is finished: "
+        f"{seen:,} of {wanted:,} images; this start took {duration(seconds)}"
+    )
+    results = facts_table([*last_numbers(last_events(folder.events)), ("weights", str(folder.export))])
+    steps = "\n".join(f"  # {purpose}\n  {line}" for purpose, line in next_steps(command, facts))
+    return f"\n{head}\n{results}\n\nnext:\n{steps}"
+
+
+def last_events(path: Path) -> dict[str, Event]:
+    """The newest event of each name in the last TAIL_BYTES of the log."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    return {event["event"]: event for line in lines if (event := parse_event(line)) is not None}
+
+
+def last_numbers(events: Mapping[str, Event]) -> Facts:
+    """Losses and speed of the last events, as far as they are known."""
+    trained, validated = events.get("train", {}), events.get("validation", {})
+    losses = [] if (loss := number(trained.get("loss"))) is None else [f"{loss:.4g}"]
+    if (held_out := number(validated.get("averaged_loss", validated.get("loss")))) is not None:
+        losses.append(f"held out {held_out:.4g}{lowest(validated)}")
+    found = [("loss", ", ".join(losses))] if losses else []
+    if (speed := number(trained.get("images_per_second"))) is not None:
+        found.append(("speed", f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s"))
+    return found
+
+
+def lowest(validated: Event) -> str:
+    """The lowest held-out loss and its place, in brackets; empty if it is the last one or unknown."""
+    best, seen = number(validated.get("best_loss")), validated.get("best_images_seen")
+    is_known = best is not None and isinstance(seen, int) and seen != validated["images_seen"]
+    return f" (lowest {best:.4g} at {seen:,} images)" if is_known else ""
+
+
+def next_steps(command: TrainCommand, facts: Mapping[str, Any]) -> Steps:
+    """Commands that use the run, with the folders of its partners where they are found next to it."""
+    run, place = Path(command.run), place_of(command.stage.name)
+    has_parent = command.parent is not None and place != "auxiliary" and command.prior != "gaussian"
+    shown = [Path(str(command.parent)), run] if has_parent else [run]
+    if place == "auxiliary":
+        steps = [
+            ("the flow from this prior", training(command, "flow")),
+            ("the sampler of its latents", training(command, "latent_sampler")),
+        ]
+    elif place is None:
+        steps = []
+    elif command.prior == "gaussian":
+        steps = generating(command, run, None)
+    else:
+        other: Place = "latent_sampler" if place == "flow" else "flow"
+        found = partner(run, other, facts)
+        steps = [] if found else [("the model that it samples with", training(command, other))]
+        pair = {place: run, other: found or run.parent / NAMES[other]}
+        steps += generating(command, pair["flow"], pair["latent_sampler"])
+        shown += [found] if found else []
+    report = python("report", *map(str, shown), "--output", str(run / "report.html"))
+    return [*steps, ("curves, pictures and the time line, as a page", report)]
+
+
+def training(command: TrainCommand, stage: str) -> str:
+    """The command that trains a dependent stage on the same data, in a folder next to the run."""
+    parent = command.run if command.stage.name == "auxiliary" else command.parent
+    experiment = existing_experiment(f"{command.name}_{stage}") or existing_experiment(command.name)
+    words = [f"experiment={experiment}"] * bool(experiment)
+    words += [f"stage={stage}", f"parent={hydra_text(str(parent))}", *shared_overrides(command)]
+    return as_command([*words, f"run={hydra_text(str(Path(command.run).parent / NAMES[stage]))}"])
+
+
+def generating(command: TrainCommand, flow: Path, sampler: Path | None) -> Steps:
+    """Commands that sample and evaluate."""
+    runs = [f"run={hydra_text(str(flow))}"]
+    runs += [] if sampler is None else [f"sampler={hydra_text(str(sampler))}"]
+    data = f"data.path={hydra_text(str(command.data.path))}"
+    return [
+        ("images", python("sample", *runs, f"output={hydra_text(str(flow / 'samples'))}", "count=64")),
+        ("quality against cost", python("evaluate", *runs, data)),
+    ]
+
+
+def python(command: str, *words: str) -> str:
+    """A command line, quoted for a shell."""
+    return shlex.join(["python", "-m", f"lediflow.{command}", *words])
+
+
+def partner(run: Path, place: Place, facts: Mapping[str, Any]) -> Path | None:
+    """A finished run next to this one that provides `place` and has the same parent; the newest, None if none."""
+    found = []
+    for folder in map(RunFolder, sorted(run.parent.iterdir())):
+        try:
+            other = folder.exported_facts() if folder.is_exported else {}
+        except RecordError:
+            continue
+        if place_of(other.get("stage", "")) == place and same_parent(other, facts):
+            found.append(folder.root)
+    return max(found, key=lambda root: (root / "export").stat().st_mtime, default=None)
+
+
+def same_parent(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two runs were trained with the same auxiliary model."""
+    hashes = [(facts.get("parent") or {}).get("sha256") for facts in (first, second)]
+    return hashes[0] is not None and hashes[0] == hashes[1]
