@@ -7,10 +7,11 @@ models.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lediflow.engine.ema import HALF_LIFE, Averages
@@ -30,8 +31,17 @@ from lediflow.engine.owned_state import (
     whole_piece,
     with_averages,
 )
+from lediflow.engine.passes import Recording
 from lediflow.engine.precision import frozen_in, resolved, trained_in
-from lediflow.engine.protocol import EngineConfig, EngineState, Fitting, M, StateReader, accumulation_steps
+from lediflow.engine.protocol import (
+    EngineConfig,
+    EngineState,
+    Fitting,
+    M,
+    StateReader,
+    T,
+    accumulation_steps,
+)
 from lediflow.engine.ranks import Ranks, choose_device
 from lediflow.engine.timings import Stopwatch
 from lediflow.errors import UserError
@@ -46,6 +56,7 @@ class BaseEngine(ABC):
 
     module: nn.Module
     optimizer: Any
+    is_recorded = False  # whether gradients are written by a recording, into tensors that stay
 
     def __init__(
         self,
@@ -92,6 +103,13 @@ class BaseEngine(ABC):
     def _update_weights(self) -> Tensor:
         """Clip the gradient, step the optimizer, clear the gradient; its norm before clipping, 0-d."""
 
+    def recorded(self, passes: Callable[[], T]) -> Callable[[], T]:
+        raise RuntimeError("this engine records no passes")
+
+    def forget_recording(self) -> None:
+        self.is_recorded = False
+        self.optimizer.zero_grad(set_to_none=True)
+
     def step(self, learning_rate_factor: float, decays: Mapping[str, float]) -> Tensor:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * learning_rate_factor
@@ -134,10 +152,22 @@ class LocalEngine(BaseEngine):
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulation).backward()
 
+    def recorded(self, passes: Callable[[], T]) -> Callable[[], T]:
+        # each call writes the gradients into the tensors of the recording; with accumulation it adds to these zeros
+        self.is_recorded = True
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.accumulation > 1:
+            for weight in self.trained.values():
+                weight.grad = torch.zeros_like(weight)
+        return Recording(passes)
+
     def _update_weights(self) -> Tensor:
         norm = clip_gradient(self.optimizer, self.trained.values(), self.config.gradient_clip)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if not self.is_recorded:
+            self.optimizer.zero_grad(set_to_none=True)
+        elif self.accumulation > 1:
+            self.optimizer.zero_grad(set_to_none=False)
         return norm
 
     def time_communication(self, stopwatch: Stopwatch) -> None:

@@ -74,7 +74,27 @@ def resolved(config: EngineConfig, device: torch.device) -> EngineConfig:
     is_worthwhile = device.type == "cuda" and not (config.name == "deepspeed" and config.zero == 3)
     is_compiled = is_worthwhile if config.compile is None else config.compile
     chosen_compile_mode(is_compiled, config.compile_mode)  # UserError for an unknown mode, also if unused
-    return replace(config, precision=choose_precision(config.precision, device), compile=is_compiled)
+    return replace(
+        config,
+        precision=choose_precision(config.precision, device),
+        compile=is_compiled,
+        cuda_graphs=records_passes(config, device, bool(is_compiled)),
+    )
+
+
+def records_passes(config: EngineConfig, device: torch.device, is_compiled: bool) -> bool:
+    """Whether forward and backward pass are recorded as a CUDA graph; UserError where that is asked and impossible."""
+    has_own_graphs = is_compiled and config.compile_mode in ("reduce-overhead", "max-autotune")
+    obstacles = {
+        f"engine={config.name}, whose communication between ranks is not recorded": config.name
+        == "deepspeed",
+        f"engine.compile_mode={config.compile_mode}, which has CUDA graphs of its own": has_own_graphs,
+        f"a device of type {device.type}": device.type != "cuda",
+    }
+    found = [words for words, is_met in obstacles.items() if is_met]
+    if found and config.cuda_graphs:
+        raise UserError(f"engine.cuda_graphs=true does not go with {found[0]}; leave it at null")
+    return not found if config.cuda_graphs is None else config.cuda_graphs
 
 
 def trained_in(config: EngineConfig, module: nn.Module, device: torch.device) -> nn.Module:

@@ -38,8 +38,11 @@ class EngineConfig:
     offload: str = "none"
     # torch.compile the model: a minute to start, faster steps; null: on GPUs, up to zero=2
     compile: bool | None = None
-    # of torch.compile; reduce-overhead uses CUDA graphs, for models limited by the launches of kernels
+    # of torch.compile; reduce-overhead has CUDA graphs of its own, one for each pass of a model
     compile_mode: str = "default"
+    # record forward and backward pass once and repeat them as a CUDA graph, for models limited by the launches of
+    # kernels; null: where possible, which is engine=local on a GPU
+    cuda_graphs: bool | None = None
     # implementation of neighborhood attention: dense | sdpa | triton | natten | flex; auto measures them
     attention_route: str = "auto"
     # recompute activations in the backward pass: less memory, a third more work
@@ -85,6 +88,7 @@ class StateReader(Protocol):
         ...
 
 
+T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
 # (device, ranks, function that returns the smallest number over ranks) -> micro-batch that fits the device
 Fitting = Callable[[torch.device, Ranks, Callable[[int], int]], int]
@@ -107,6 +111,18 @@ class Engine(Protocol):
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a micro-batch's mean loss, weighted by 1 / accumulation."""
+        ...
+
+    def recorded(self, passes: Callable[[], T]) -> Callable[[], T]:
+        """A recording of `passes`, which must call `backward` once; only where `config.cuda_graphs` is true.
+
+        Call it between two steps. The results of a call are overwritten by the next one. RuntimeError if `passes` does
+        what cannot be recorded; then `forget_recording` must follow.
+        """
+        ...
+
+    def forget_recording(self) -> None:
+        """Go on as if nothing had been recorded."""
         ...
 
     def step(self, learning_rate_factor: float, decays: Mapping[str, float]) -> Tensor:

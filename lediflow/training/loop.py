@@ -1,7 +1,7 @@
 """The training loop.
 
     until all images are seen, or patience ends:
-        next batch, loss, backward, step
+        next batch, forward and backward pass, step
         once in a while: log, validate, save
         stop, with the state saved, if all ranks agree on it
 
@@ -35,8 +35,7 @@ def take_step(run: Training) -> Step:
     losses: list[torch.Tensor] = []
     for _ in range(engine.accumulation):
         batch = next_batch(run)
-        loss = run.stage.loss(engine.module, batch, run.noise)
-        engine.backward(loss.loss)
+        loss = run.passes(batch)
         run.recorder.add(loss)
         keys += batch.keys
         losses.append(loss.per_sample)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lediflow.data.streams.batch import Batch
 from lediflow.data.streams.stream import SampleStream
 from lediflow.engine.checkpoints import CheckpointFolder
 from lediflow.engine.checkpoints.averages import HISTORY
+from lediflow.engine.passes import Passes
 from lediflow.engine.protocol import Engine
 from lediflow.engine.stop import StopRequest
 from lediflow.engine.watchdog import Watchdog
 from lediflow.flow.noise import SampleNoise
 from lediflow.run_folder import IMAGES, PATIENCE
-from lediflow.stages.protocol import Stage
+from lediflow.stages.protocol import Stage, StageLoss
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.bad_steps import BadSteps
 from lediflow.training.clock import Clock
@@ -42,9 +44,13 @@ class Training:
     identity: dict[str, Any]  # what a continued run must have in common with its start: seed, stage, parent
     history: str  # names all steps since the run's first one; kept when the run is continued
     export: dict[str, Any] = field(default_factory=dict)  # facts about exported weights
+    passes: Passes[Batch, StageLoss] = field(init=False)
     bad_steps: BadSteps = field(init=False)
 
     def __post_init__(self) -> None:
+        self.passes = Passes(
+            self.engine, lambda batch: self.stage.loss(self.engine.module, batch, self.noise)
+        )
         self.bad_steps = BadSteps(self.config.bad_steps)
 
     @property

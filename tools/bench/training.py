@@ -35,13 +35,15 @@ from lediflow.config.building.run import build_engine
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.batch import Batch
 from lediflow.engine.ema import decays_for
+from lediflow.engine.passes import Passes
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks, find_ranks
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import build_model
+from lediflow.stages.protocol import StageLoss
 
 STEPS = 10  # per round
-WARM_UP = 3
+WARM_UP = 5  # a recording begins after three steps
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,12 +153,13 @@ def step_of(command: TrainCommand) -> tuple[Engine, Iterator[None]]:
     ids = torch.arange(count, device=engine.device)
     batch = Batch(ids=ids, keys=[str(i) for i in range(count)], images=images, labels=None)
     noise = SampleNoise(0)
+    passes: Passes[Batch, StageLoss] = Passes(engine, lambda batch: stage.loss(engine.module, batch, noise))
     decays = decays_for(command.train.ema, 1_000_000, command.train.global_batch)
 
     def steps() -> Iterator[None]:
         while True:
             for _ in range(engine.accumulation):
-                engine.backward(stage.loss(engine.module, batch, noise).loss)
+                passes(batch)
             engine.step(1e-3, decays)
             engine.group.agree([0, 0, 0])
             yield

@@ -42,6 +42,36 @@ def test_float32_does_not_wrap_the_module():
 
 
 @pytest.mark.parametrize(
+    ("asked", "device", "engine", "is_recorded"),
+    [
+        (None, "cuda", {}, True),
+        (None, "cuda", {"compile": False}, True),
+        (False, "cuda", {}, False),
+        (None, "cpu", {}, False),
+        (None, "cuda", {"name": "deepspeed"}, False),
+        (None, "cuda", {"compile_mode": "reduce-overhead"}, False),
+    ],
+)
+def test_passes_are_recorded_by_default_where_that_is_possible(asked, device, engine, is_recorded):
+    config = EngineConfig(cuda_graphs=asked, precision="float32", **engine)
+    assert resolved(config, torch.device(device)).cuda_graphs is is_recorded
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "obstacle"),
+    [
+        ("cpu", {}, "a device of type cpu"),
+        ("cuda", {"name": "deepspeed"}, "engine=deepspeed, whose communication"),
+        ("cuda", {"compile_mode": "max-autotune"}, "engine.compile_mode=max-autotune, which has CUDA graphs"),
+    ],
+)
+def test_recording_is_refused_where_it_is_asked_and_impossible(device, engine, obstacle):
+    config = EngineConfig(cuda_graphs=True, precision="float32", **engine)
+    with pytest.raises(UserError, match=f"engine.cuda_graphs=true does not go with {obstacle}"):
+        resolved(config, torch.device(device))
+
+
+@pytest.mark.parametrize(
     ("asked", "device", "engine", "is_compiled"),
     [
         (None, "cuda", {}, True),
