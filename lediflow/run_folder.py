@@ -6,7 +6,8 @@ config.yaml       resolved configuration         checkpoints/   full states
 prior_width.json  the width that a flow's stage.prior_widening=auto chose
 events.jsonl      event log, append-only         export/        averaged weights and facts about them
 averages/         stored averages, from which averages of other lengths are computed
-samples/          pictures                       results/       measurements with their origin
+samples/          generated images               results/       measurements with their origin
+pictures/         what the weights make while the run trains: <images seen, 12 digits>/<name>.png
 heartbeats/       progress of each rank          stacks/        stack traces of ranks that hung
 lease.json        the session that trains here   stop           create this file: the run saves and stops
 """
@@ -76,6 +77,10 @@ class RunFolder:
     @property
     def averages(self) -> Path:
         return self.root / "averages"
+
+    @property
+    def pictures(self) -> Path:
+        return self.root / "pictures"
 
     @property
     def prior_width(self) -> Path:

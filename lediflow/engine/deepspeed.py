@@ -123,10 +123,18 @@ class DeepSpeedEngine(BaseEngine):
         finally:
             self._compute_with(WEIGHT)
 
+    def averaged_weights(self) -> dict[str, Tensor] | None:
+        if self.config.zero == 0:
+            return super().averaged_weights()
+        gathered = self._gathered(HALF_LIFE).on_host(is_kept=self.ranks.is_first)
+        return gathered | dict(self.weights.named_buffers()) if self.ranks.is_first else None
+
     def _compute_with(self, role: str) -> None:
         """Set the weights of the next forward pass from a role's pieces on all ranks."""
-        whole = GatheredRole(self.pieces, role, self.trained, self.device, self.deepspeed.comm.all_reduce)
-        set_forward_weights(self.config.zero, self.deepspeed, self.trained, whole)
+        set_forward_weights(self.config.zero, self.deepspeed, self.trained, self._gathered(role))
+
+    def _gathered(self, role: str) -> GatheredRole:
+        return GatheredRole(self.pieces, role, self.trained, self.device, self.deepspeed.comm.all_reduce)
 
     def time_communication(self, stopwatch: Stopwatch) -> None:
         time_calls(self.deepspeed.comm.comm.cdb, COLLECTIVES, stopwatch)

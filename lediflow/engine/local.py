@@ -125,6 +125,12 @@ class BaseEngine(ABC):
         finally:
             self.averages.swap_with_weights()
 
+    def averaged_weights(self) -> dict[str, Tensor] | None:
+        if not self.ranks.is_first:
+            return None
+        whole = {piece.name: piece.views[HALF_LIFE].view(piece.extent.shape) for piece in self.pieces}
+        return whole | dict(self.weights.named_buffers())
+
     def keep_best(self) -> None:
         self.averages.keep_best()
 

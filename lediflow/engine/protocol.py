@@ -139,6 +139,14 @@ class Engine(Protocol):
         """
         ...
 
+    def averaged_weights(self) -> dict[str, Tensor] | None:
+        """On rank 0 the averaged weights (`ema`) and the buffers by name, in float32; None on the other ranks.
+
+        Every rank must call it. The tensors may be the engine's own: do not change them, and do not keep them beyond
+        the next step.
+        """
+        ...
+
     def keep_best(self) -> None:
         """Keep a copy of the averaged weights as role `best`, if the engine has that role."""
         ...

@@ -155,6 +155,18 @@ class GatheredRole:
         self.all_reduce(whole.view(torch.int32))
         return whole[start:stop]
 
+    def on_host(self, is_kept: bool) -> dict[str, Tensor]:
+        """All weights by name, in host memory; empty where they are not kept.
+
+        The device never holds more than one whole weight. Every rank must call it.
+        """
+        kept = {}
+        for key, shape in self.shapes.items():
+            whole = self.read(key)
+            if is_kept:
+                kept[key.partition("/")[2]] = whole.view(shape).cpu()
+        return kept
+
 
 class InitialWeights:
     """A StateReader of a model's float32 weights before DeepSpeed rounds them: the masters start from these."""

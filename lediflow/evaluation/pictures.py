@@ -1,4 +1,4 @@
-"""Pictures kept with the numbers: tensors for the report (`pictures.safetensors`) and labelled grids of images.
+"""Pictures kept with the numbers: tensors for the report (`pictures.safetensors`).
 
 steps_<n>     the first images, generated from the same noise with n solver steps
 reals         real images, for comparison with samples
@@ -8,12 +8,10 @@ prior_mean, prior_sigma, prior_draw, prior_result   the flow's (widened) prior, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lediflow.flow.gaussians import sample, widen
@@ -21,13 +19,11 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
-from lediflow.sampling.pictures import picture_arrays
 from lediflow.sampling.pipeline import Start
 
 SHOWN = 12  # images of a row
 
 Images = Float[Tensor, "batch channels height width"]
-LABEL_WIDTH, GAP, SMALLEST = 150, 4, 96  # pixels; smaller images are enlarged by whole factors
 
 
 @torch.no_grad()
@@ -63,21 +59,3 @@ def prior_pictures(
     }
     sigma = {"prior_sigma": (0.5 * prior.logvar).exp().cpu()}
     return {name: decode(image).clamp(-1, 1).cpu() for name, image in shown.items()} | sigma
-
-
-def labelled_grid(
-    rows: Sequence[Float[Tensor, "columns channels height width"]], labels: Sequence[str]
-) -> Image.Image:
-    """A row for each setting, with its label on the left, a column for each sample number; images in [-1, 1]."""
-    side = rows[0].shape[-1]
-    factor = max(1, -(-SMALLEST // side))
-    cell = side * factor + GAP
-    canvas = Image.new("RGB", (LABEL_WIDTH + cell * len(rows[0]), cell * len(rows)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
-    for place, (images, label) in enumerate(zip(rows, labels, strict=True)):
-        draw.multiline_text((6, place * cell + 6), label.replace(", ", "\n"), fill="#1d1b19", font=font)
-        for column, array in enumerate(picture_arrays(images)):
-            picture = Image.fromarray(np.broadcast_to(array, (*array.shape[:2], 3)).copy())
-            enlarged = picture.resize((side * factor, side * factor), Image.Resampling.NEAREST)
-            canvas.paste(enlarged, (LABEL_WIDTH + column * cell, place * cell))
-    return canvas

@@ -107,6 +107,7 @@ LOOP_VALUES: Values = {
     "compiled/seconds": neutral(RUN, "duration of the step that compiles", "s", "max", "last"),
     "bad_step/norm": neutral(RUN, "gradient norm of a step that was left out"),
     "pictures/seconds": neutral(RUN, "duration of making pictures", "s", "max", "last"),
+    "pictures/share": neutral(RUN, "share of the time that pictures took", "", "max", "last"),
     "prior_width/prior_widening": neutral(PRIOR, "width added to the prior"),
     "prior_width/prior_scale": neutral(PRIOR, "factor of the prior's sigma"),
     "prior_width/factor": neutral(PRIOR, "width: factor of the measured deviation"),

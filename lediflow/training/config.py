@@ -10,12 +10,13 @@ from lediflow.ranges import bounded
 from lediflow.training.bad_steps import BadStepsConfig
 from lediflow.training.clock import ScheduleConfig
 from lediflow.training.exporting import EXPORTS
+from lediflow.training.pictures.schedule import PicturesConfig
 from lediflow.training.validation import ValidationConfig
 
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """Length, optimizer, averages, checkpoints and validations of a run."""
+    """Length, optimizer, averages, checkpoints, validations and pictures of a run."""
 
     # number of images the run sees, repeats included; schedules and intervals count in images, too
     images: int = bounded(1_000_000, at_least=1)
@@ -36,6 +37,7 @@ class TrainingConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
     bad_steps: BadStepsConfig = field(default_factory=BadStepsConfig)
     # images per point of the curves, each a mean over these images; 0: only at the end
     log_every_images: int = bounded(4_096, at_least=0)

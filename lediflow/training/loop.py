@@ -2,7 +2,7 @@
 
     until all images are seen, or patience ends:
         next batch, forward and backward pass, step
-        once in a while: log, validate, save
+        once in a while: log, validate, make pictures, save
         stop, with the state saved, if all ranks agree on it
 
 Every rank runs it and takes the same branches: what only one rank knows (a signal, a failed write) reaches the others
@@ -65,11 +65,14 @@ def train(run: Training) -> StopReason:
             corrupt = len(run.stream.quarantine)
             run.recorder.record(corrupt, gradient_norm=step.norm, learning_rate=step.learning_rate)
 
-        # Once in a while: validate.
+        # Once in a while: validate, and make pictures.
         with run.recorder.paused():
             if held_out.is_due(clock):
                 run.watchdog.beat(Phase.VALIDATING)
                 run.stop.observe("validation", held_out.validate(run.stage, clock.images_seen))
+            if run.pictures.are_due(clock, is_last=run.is_over):
+                run.watchdog.beat(Phase.VALIDATING)
+                run.stop.observe("pictures", run.pictures.make(run.stage, clock.images_seen))
 
         # Once in a while: save. Threads write while training goes on.
         agreed = agree(run)

@@ -21,6 +21,7 @@ from lediflow.training.bad_steps import BadSteps
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out_monitor import HeldOutMonitor
+from lediflow.training.pictures.monitor import TrainingPictures
 from lediflow.training.recording import Recorder
 from lediflow.training.saving import Saving
 
@@ -38,6 +39,7 @@ class Training:
     saving: Saving
     recorder: Recorder
     held_out: HeldOutMonitor
+    pictures: TrainingPictures
     stop: StopRequest
     watchdog: Watchdog
     config: TrainingConfig

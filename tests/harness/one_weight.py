@@ -19,6 +19,7 @@ from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.held_out_monitor import HeldOutMonitor
 from lediflow.training.loop import train as train_on
+from lediflow.training.pictures.monitor import TrainingPictures
 from lediflow.training.recording import Recorder
 from lediflow.training.resume import begin, find_newest
 from lediflow.training.saving import Saving
@@ -126,6 +127,7 @@ def training(
         identity=identity or {"seed": 0},
         history="session",
         held_out=HeldOutMonitor(engine, tracker, config, validation, history or HeldOut(), **more),
+        pictures=TrainingPictures(engine, tracker, config.pictures, config.log_every_images),
     )
 
 

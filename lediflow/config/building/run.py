@@ -21,6 +21,7 @@ from lediflow.config.building.models import (
     stored_path,
     trained_spec,
 )
+from lediflow.config.building.pictures import build_pictures
 from lediflow.config.building.prior_width import width_facts
 from lediflow.config.building.teacher import latents_cost, set_teacher
 from lediflow.config.composition.schema import TrainCommand
@@ -109,6 +110,7 @@ def build_run(
         saving=Saving(build_writer(command, ranks, session, lease), engine, tracker, stop.observe),
         recorder=Recorder(engine, clock, tracker, throughput),
         held_out=held_out,
+        pictures=build_pictures(command, inputs, engine, frozen, tracker, lease.holds),
         stop=stop,
         watchdog=watchdog,
         config=command.train,

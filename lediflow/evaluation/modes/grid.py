@@ -20,12 +20,12 @@ from lediflow.errors import UserError
 from lediflow.evaluation.config import GRID_SOLVERS, GRID_STEPS, GridConfig, request
 from lediflow.evaluation.cost import path_shape
 from lediflow.evaluation.modes.rows import RowMaker, Run
-from lediflow.evaluation.pictures import labelled_grid
 from lediflow.evaluation.references import references
 from lediflow.evaluation.session import Session
 from lediflow.evaluation.views import print_rows, setting, write_views
 from lediflow.flow.solvers import ignores_steps
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.sampling.grids import labelled_grid
 
 GRID_SHOWN = 8  # samples per setting in images-RUN.png
 PATHS = 64  # samples whose paths are measured

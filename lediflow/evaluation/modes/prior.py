@@ -20,13 +20,14 @@ from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
 from lediflow.evaluation.config import request
 from lediflow.evaluation.images import ShardImages
-from lediflow.evaluation.pictures import SHOWN, labelled_grid, prior_pictures
+from lediflow.evaluation.pictures import SHOWN, prior_pictures
 from lediflow.evaluation.prior import diagnose
 from lediflow.evaluation.references import check_signals, chosen_numbers, held_out_samples, open_shards
 from lediflow.evaluation.session import Session
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.run_folder import RunFolder
+from lediflow.sampling.grids import labelled_grid
 from lediflow.stages import place_of
 from lediflow.training.prior_width import describe_start, recorded_width
 

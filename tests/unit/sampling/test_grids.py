@@ -1,11 +1,18 @@
-"""The picture of every setting: where each image and label is found in it."""
+"""Labelled grids: where each image and label is found; sigma in colours."""
 
 import numpy as np
 import pytest
 import torch
 
-from lediflow.evaluation.pictures import GAP, LABEL_WIDTH, SMALLEST, labelled_grid
 from lediflow.flow.noise import SampleNoise
+from lediflow.sampling.grids import (
+    GAP,
+    LABEL_WIDTH,
+    SIGMA_LIMITS,
+    SMALLEST,
+    labelled_grid,
+    sigma_colours,
+)
 from lediflow.sampling.pictures import picture_arrays
 
 LABELS = ["midpoint 2", "euler 1, temperature 0.8"]
@@ -54,3 +61,26 @@ def test_row_labels_are_dark_on_white():
 def test_each_row_needs_its_label():
     with pytest.raises(ValueError, match="zip"):
         labelled_grid(drawn(3, 32), LABELS[:1])
+
+
+def test_bytes_are_shown_as_they_are_and_small_rows_at_the_size_of_the_others():
+    small = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    picture = np.asarray(labelled_grid([drawn(3, 96)[0], small], LABELS))
+    for column, expected in enumerate(small):
+        assert (cell(picture, 1, column, 96) == expected.repeat(3, axis=0).repeat(3, axis=1)).all()
+
+
+def test_sigma_is_brighter_where_it_is_larger_and_never_leaves_the_scale():
+    low, high = SIGMA_LIMITS
+    sigma = np.geomspace(low / 2, 2 * high, 200)[None, None]
+    brightness = sigma_colours(sigma).astype(float).sum(axis=-1)[0, 0]
+    assert (np.diff(brightness) >= 0).all()
+    assert sigma_colours(np.array([[[low / 9, high * 9]]])).tolist() == [[[[0, 0, 3], [251, 252, 191]]]]
+
+
+def test_sigmas_colours_are_those_of_the_report():
+    from lediflow.report.figure import heat
+
+    sigma = np.geomspace(*SIGMA_LIMITS, 64)[None]
+    far = np.abs(sigma_colours(sigma[None])[0].astype(int) - heat(sigma, *SIGMA_LIMITS).astype(int))
+    assert far.max() <= 10  # nine colours and straight lines between them, instead of 256 colours

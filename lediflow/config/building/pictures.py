@@ -1,0 +1,172 @@
+"""Pictures while training: from options to the object that makes them.
+
+Named runs and the codec are checked when a run begins, where a mistake costs nothing. When a run is continued, they are
+only reported: pictures never stop a training.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lediflow.config.building.inputs import Inputs
+from lediflow.config.building.models import load_export, trained_spec
+from lediflow.config.building.pipeline import load_decoder
+from lediflow.config.composition.advice import require_export
+from lediflow.config.composition.schema import TrainCommand
+from lediflow.engine.precision import frozen_in
+from lediflow.engine.protocol import Engine
+from lediflow.errors import UserError
+from lediflow.flow.widening import Width
+from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.velocity import LatentSampler, VelocityModel
+from lediflow.run_folder import RunFolder
+from lediflow.stages import Place, place_of, stage_kind, stages_in
+from lediflow.stages.protocol import Stage
+from lediflow.text import shown_hash
+from lediflow.tracking.tracker import Tracker
+from lediflow.training.pictures.chain import Chain, Display, FixedImages
+from lediflow.training.pictures.drawings import Scene
+from lediflow.training.pictures.monitor import PictureMaker, TrainingPictures
+from lediflow.training.prior_width import recorded_width
+
+log = logging.getLogger(__name__)
+
+PIXELS = {"name": "pixels"}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What pictures have besides the models that the run trains or builds on; only rank 0 loads it."""
+
+    display: Display
+    sampler: LatentSampler | None = None
+    velocity: VelocityModel | None = None
+    # of the named velocity's prior
+    width: Width = field(default_factory=Width)
+
+
+def build_pictures(
+    command: TrainCommand,
+    inputs: Inputs,
+    engine: Engine,
+    auxiliary: AuxiliaryModel | None,
+    tracker: Tracker,
+    holds: Callable[[], bool],
+) -> TrainingPictures:
+    """The pictures of a run; `auxiliary` is the frozen parent. Every rank must call it.
+
+    UserError if a named run or codec cannot be used and the run has no checkpoint yet.
+    """
+    config, place = command.train.pictures, stage_kind(command.stage.name).place
+    pictures = TrainingPictures(engine, tracker, config, command.train.log_every_images, holds=holds)
+    if place is None or not config.every_images:
+        return pictures
+    folder, extras = RunFolder(Path(command.run)), agreed_extras(command, inputs, engine)
+    images = FixedImages(inputs.reader, command.data.held_out_fraction, engine.device)
+    size = command.model.image_size
+
+    def scene(model: Any, stage: Stage, images_seen: int) -> Scene:
+        return Scene(
+            chain=chain_of(command, model, auxiliary, stage, extras),
+            place=place,
+            images=images,
+            display=extras.display,
+            shape=(command.model.channels, size, size),
+            device=engine.device,
+            images_seen=images_seen,
+        )
+
+    pictures.maker = PictureMaker(trained_spec(command), scene, folder.pictures)
+    return pictures
+
+
+def chain_of(
+    command: TrainCommand, model: Any, auxiliary: AuxiliaryModel | None, stage: Stage, extras: Extras
+) -> Chain:
+    """The models of generation, with the averaged `model` in its place."""
+    kind = stage_kind(command.stage.name)
+    match kind.place:
+        case "auxiliary":
+            return Chain(auxiliary=model, velocity=None, sampler=None)
+        case "flow":
+            width = stage.width if kind.has_width(stage) else None
+            return Chain(auxiliary=auxiliary, velocity=model, sampler=extras.sampler, width=width or Width())
+        case _:
+            return Chain(auxiliary=auxiliary, velocity=extras.velocity, sampler=model, width=extras.width)
+
+
+def agreed_extras(command: TrainCommand, inputs: Inputs, engine: Engine) -> Extras:
+    """What rank 0 could load, or a UserError on every rank."""
+    extras, fault, is_begun = Extras(Display(codec_of(inputs)["name"])), "", False
+    if engine.ranks.is_first:
+        is_begun = any(RunFolder(Path(command.run)).checkpoints.glob("[0-9]" * 12))
+        try:
+            extras = load_extras(command, inputs, engine, extras)
+        except (UserError, ValueError) as error:
+            fault = str(error)
+    fault, is_begun = engine.group.broadcast((fault, is_begun))
+    if fault and not is_begun:
+        raise UserError(fault)
+    if fault and engine.ranks.is_first:
+        log.warning("pictures are made without it: %s", fault)
+    return extras
+
+
+def codec_of(inputs: Inputs) -> dict[str, Any]:
+    """The record of the codec that the data was encoded with."""
+    return inputs.reader.index.contents.codec or PIXELS
+
+
+def load_extras(command: TrainCommand, inputs: Inputs, engine: Engine, extras: Extras) -> Extras:
+    """The named run and the codec of the options; UserError for one that cannot be used."""
+    config, codec = command.train.pictures, codec_of(inputs)
+    parent = inputs.parent.sha256 if inputs.parent else None
+    if config.codec_path is not None and codec["name"] != "pixels":
+        decode = load_decoder(codec, config.codec_path, engine.device)
+        extras = replace(extras, display=Display(codec["name"], decode))
+    if config.sampler is not None:
+        check_use(command, "sampler", "flow")
+        facts_of("sampler", config.sampler, "latent_sampler", parent)
+        sampler = load_export(LatentSampler, RunFolder(Path(config.sampler)).export, "a latent sampler")
+        extras = replace(extras, sampler=frozen(sampler, engine))
+    if config.flow is not None:
+        check_use(command, "flow", "latent_sampler")
+        facts = facts_of("flow", config.flow, "flow", parent)
+        velocity = load_export(VelocityModel, RunFolder(Path(config.flow)).export, "a flow")
+        extras = replace(extras, velocity=frozen(velocity, engine), width=recorded_width(facts))
+    return extras
+
+
+def frozen(model: Any, engine: Engine) -> Any:
+    """The model as the engine computes, but not compiled."""
+    return frozen_in(replace(engine.config, compile=False), model, engine.device)
+
+
+def check_use(command: TrainCommand, option: str, place: Place) -> None:
+    """Reject a named run that pictures of this stage do not use."""
+    kind = stage_kind(command.stage.name)
+    if kind.place != place or command.prior == "gaussian":
+        raise UserError(
+            f"train.pictures.{option} is for {stages_in(place)} with a learned prior, and this is "
+            f"stage={command.stage.name} prior={command.prior}; leave it out"
+        )
+
+
+def facts_of(option: str, path: str, place: Place, parent_sha256: str | None) -> dict[str, Any]:
+    """The facts of a named run's export; UserError if there is none, or it is of another stage or parent."""
+    asked, folder = f"train.pictures.{option}={path}", RunFolder(Path(path))
+    require_export(folder, f"the {option} of the pictures", f"python -m lediflow.train stage={place} ...")
+    facts = folder.exported_facts()
+    if place_of(facts["stage"]) != place:
+        raise UserError(f"{asked} is a run of stage={facts['stage']}; give a run of {stages_in(place)}")
+    found = (facts.get("parent") or {}).get("sha256")
+    if found is None or found != parent_sha256:
+        raise UserError(
+            f"{asked} was trained on the auxiliary model {shown_hash(found)}, this run on {shown_hash(parent_sha256)}; "
+            "give a run of the same parent, or leave the option out"
+        )
+    return facts
