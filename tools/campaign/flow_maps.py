@@ -8,9 +8,12 @@ take finished runs instead. Each map is NAME=OVERRIDE,OVERRIDE,...: of the laten
 baseline. With `--sampled teacher` or `map`, paths of the flow's teacher also start from latents of the sampler, or of
 its map of the same name (`stage.sampled_share`).
 
+With `--reflow`, straightened flows are trained, too; with `--widths wide=stage.prior_scale=3,stage.prior_widening=0.5` a
+flow of another width, and its map.
+
 Everything is sampled at 1, 2 and 4 calls, so that a row of one call stands next to the teacher's of one, two
-and four evaluations. With `--reflow`, straightened flows are trained, too. Rows are measured against the photographs in
---data; results are written to results/campaign/flow_maps_NAME.json.
+and four evaluations. Rows are measured against the photographs in --data; results are written to
+results/campaign/flow_maps_NAME.json.
 """
 
 from __future__ import annotations
@@ -98,6 +101,24 @@ def student_jobs(options: argparse.Namespace, teachers: Teachers, known: set[str
     return jobs
 
 
+def width_jobs(options: argparse.Namespace, teachers: Teachers, known: set[str]) -> list[Job]:
+    """For each further width of the learned prior: a flow, and its map with the options of the first map."""
+    jobs, parent = [], f"parent={teachers.auxiliary}"
+    _, first = next(iter(named_overrides(options.maps).items()))
+    for name, width in named_overrides(options.widths).items():
+        flow = f"{options.folder}/teacher_{name}"
+        start = training(options, "stage=flow", parent, *width, f"run={flow}")
+        jobs.append(Job(f"teacher_{name}", start, tuple({"auxiliary"} & known)))
+        words = ["stage=flow", parent, f"teacher={flow}", "stage.objective=flow_map", *options.distil, *first]
+        needs = [f"teacher_{name}"]
+        if options.sampled:
+            words.append(f"sampler={teachers.sampler}")
+            needs += [*({"sampler"} & known)]
+        run = f"run={options.folder}/flow_{name}"
+        jobs.append(Job(f"flow_{name}", training(options, *words, *width, run), tuple(needs)))
+    return jobs
+
+
 def comparison(options: argparse.Namespace, teachers: Teachers) -> dict[str, Measured]:
     """Every row's runs and settings, by name."""
     folder, flow, sampler, fm = options.folder, teachers.flow, teachers.sampler, teachers.baseline
@@ -114,6 +135,9 @@ def comparison(options: argparse.Namespace, teachers: Teachers) -> dict[str, Mea
         rows[f"flow_{name}"] = Measured(flow_map, sampler, (JUMPS,))
         rows[f"both_{name}"] = Measured(flow_map, sampler_map, (JUMPS, *ONE_JUMP))
         rows[f"fm_{name}"] = Measured(f"{folder}/fm_{name}", None, (JUMPS,))
+    for name in named_overrides(options.widths):
+        rows[f"teacher_{name}"] = Measured(f"{folder}/teacher_{name}", sampler, (MIDPOINT,))
+        rows[f"flow_{name}"] = Measured(f"{folder}/flow_{name}", sampler, (JUMPS,))
     if options.reflow:
         rows["flow_reflow"] = Measured(f"{folder}/flow_reflow", sampler, (EULER,))
         rows["fm_reflow"] = Measured(f"{folder}/fm_reflow", None, (EULER,))
@@ -124,7 +148,8 @@ def plan(options: argparse.Namespace) -> Jobs:
     """Every command, by its name."""
     teachers = teachers_of(options)
     jobs = teacher_jobs(options, teachers)
-    jobs += student_jobs(options, teachers, {job.name for job in jobs})
+    known = {job.name for job in jobs}
+    jobs += [*student_jobs(options, teachers, known), *width_jobs(options, teachers, known)]
     trained = {f"{options.folder}/{job.name}": job.name for job in jobs}
     for name, row in comparison(options, teachers).items():
         runs = [run for run in (row.flow, row.sampler) if run is not None]
@@ -162,6 +187,13 @@ def main() -> None:
     parser.add_argument("--baseline", metavar="RUN", help="a finished flow with prior=gaussian")
     parser.add_argument(
         "--sampled", choices=("teacher", "map"), help="where latents of the flow's paths are drawn, too"
+    )
+    parser.add_argument(
+        "--widths",
+        nargs="*",
+        default=[],
+        metavar="NAME=OVERRIDE,...",
+        help="further widths of the prior, each with a flow and its map",
     )
     parser.add_argument("--reflow", action="store_true", help="train straightened flows, too")
     options = parser.parse_args()

@@ -36,6 +36,17 @@ def test_every_command_composes_and_waits_for_its_runs(plan):
     assert {*jobs["quality_both_base"].needs} == {"flow_base", "sampler_base"}
 
 
+def test_a_flow_of_another_width_is_trained_and_distilled(plan, tmp_path):
+    jobs = plan("--widths", "wide=stage.prior_scale=3,stage.prior_widening=0.5", "--sampled", "teacher")
+    for name in ("teacher_wide", "flow_wide"):
+        compose("train", *jobs[name].arguments[2:])
+    assert "stage.prior_widening=0.5" in jobs["teacher_wide"].arguments
+    assert f"teacher={tmp_path}/teacher_wide" in jobs["flow_wide"].arguments
+    assert {*jobs["flow_wide"].needs} == {"teacher_wide", "sampler"}
+    assert jobs["teacher_wide"].needs == ("auxiliary",)
+    assert {*jobs["quality_flow_wide"].needs} == {"flow_wide", "sampler"}
+
+
 @pytest.mark.parametrize(("source", "run"), [("teacher", "sampler"), ("map", "sampler_base")])
 def test_paths_of_the_flow_can_start_from_latents_of_the_sampler_or_of_its_map(plan, tmp_path, source, run):
     jobs = plan("--sampled", source, "--reflow")
