@@ -41,6 +41,7 @@ def run(config: DictConfig) -> None:
         command.run, command.sampler, device=command.device, codec_path=command.codec_path
     )
     pipeline.check_labels(command)
+    command = pipeline.resolved(command)
     pipeline.use(command.runtime, command.precision, images=command.count)
     asked = settings(command, pipeline.runtime.precision)
     if folder.has_all(asked, command.count):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lediflow.evaluation.features import FeaturesConfig
 from lediflow.evaluation.neighbors import NEIGHBORS
-from lediflow.flow.solvers import MOST_STEPS, check_solver
+from lediflow.flow.solvers import JUMP, MOST_STEPS, check_solver
 from lediflow.ranges import bounded, check_ranges
 from lediflow.sampling import SamplingOptions
 
 ESTIMATORS = ("exact", "streaming")
-GRID_SOLVERS = ("euler", "midpoint", "heun3")  # the default of grid.solvers
+GRID_SOLVERS = ("euler", "midpoint", "heun3")  # the default of grid.solvers for a velocity
 GRID_STEPS = (0, 1, 2, 4, 8)  # of grid.steps
 IRRELEVANT = ("paths", "output", "keep_features", "runtime")  # options that no number depends on
 
@@ -36,7 +37,8 @@ class MetricsConfig:
 class GridConfig:
     """`mode=grid` and `mode=stages`: every combination is measured; each generates `count` images."""
 
-    # null: euler, midpoint, heun3 (stages: midpoint); dopri5 once, without steps
+    # null: jump of a flow map, else euler, midpoint, heun3 (stages: midpoint); dopri5 once, without steps. With several
+    # runs each is measured with those that fit it
     solvers: list[str] | None = None
     # 0: draws of the learned prior, once; null: 0, 1, 2, 4, 8
     steps: list[int] | None = bounded(None, at_least=0, at_most=MOST_STEPS, is_filled=True)
@@ -50,6 +52,20 @@ class GridConfig:
         for solver in self.solvers or GRID_SOLVERS:
             for steps in self.steps or GRID_STEPS:
                 check_solver(solver, 1 if steps == 0 else steps)
+
+
+def fitting_solvers(
+    asked: list[str] | None, default: Sequence[str], *, is_flow_map: bool, is_alone: bool
+) -> list[str]:
+    """The solvers of grid.solvers that a flow is measured with.
+
+    If it is measured alone, all that were asked for: those that do not fit are refused. Next to other runs, those that
+    fit it; all, to be refused, where none does.
+    """
+    if asked is None:
+        return [JUMP] if is_flow_map else [*default]
+    fitting = [solver for solver in asked if (solver == JUMP) == is_flow_map]
+    return asked if is_alone or not fitting else fitting
 
 
 @dataclass(kw_only=True)

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from lediflow.flow.solvers import MOST_STEPS, check_solver
+from lediflow.flow.solvers import JUMP, MOST_STEPS, check_solver
 from lediflow.ranges import bounded, check_ranges, seed_field
 
 RUNTIMES = ("auto", "eager", "compiled", "exported")
 PRECISIONS = ("auto", "float32", "bfloat16")
+# of solver and latent_solver: what a model is run with by default
+AUTO = "auto"
+MIDPOINT = "midpoint"  # a velocity
+LATENT_STEPS, LATENT_JUMPS = (
+    4,
+    1,
+)  # of a latent sampler by default: of midpoint as in the paper, or of a flow map
+
+
+class Method(NamedTuple):
+    """How a model is run: a solver and its steps, or jumps of a flow map."""
+
+    solver: str
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.solver} {self.steps}"
 
 
 @dataclass(kw_only=True)
@@ -17,14 +35,15 @@ class SamplingConfig:
 
     seed: int = seed_field()  # image i depends only on (weights, seed, i) and these settings
     # euler | midpoint | heun2 | heun3 | rk4 | dopri5 (adaptive, ignores steps) | jump (of a flow map, and only of one)
-    solver: str = "midpoint"
+    # | auto: midpoint, or jump of a flow map
+    solver: str = AUTO
     # solver steps, or jumps, of the flow; 0 (with any solver): the draws of the prior
     steps: int = bounded(2, at_least=0, at_most=MOST_STEPS)
     # factor on the prior's standard deviation; lower: smoother images
     temperature: float = bounded(1.0, at_least=0)
-    latent_solver: str = "midpoint"  # solver of the latent sampler; jump if that is a flow map
-    # solver steps, or jumps, of the latent sampler; 4 midpoint steps in the paper
-    latent_steps: int = bounded(4, at_least=1, at_most=MOST_STEPS)
+    latent_solver: str = AUTO  # solver of the latent sampler, like solver
+    # solver steps, or jumps, of the latent sampler; null: 4 steps, as in the paper, or 1 jump of a flow map
+    latent_steps: int | None = bounded(None, at_least=1, at_most=MOST_STEPS)
     # image i has class labels[i % len(labels)]; []: no class
     labels: list[int] = bounded(default_factory=list, at_least=0)
     # scale of classifier-free guidance; 1: none; higher: images more typical of the class, less varied
@@ -32,10 +51,11 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.steps != 0:
+        if self.steps != 0 and self.solver != AUTO:
             check_solver(self.solver, self.steps)
         try:
-            check_solver(self.latent_solver, self.latent_steps)
+            if self.latent_solver != AUTO:
+                check_solver(self.latent_solver, self.latent_steps or LATENT_STEPS)
         except ValueError as error:
             raise ValueError(f"latent_solver, latent_steps: {error}") from error
         if self.guidance != 1 and not self.labels:
@@ -43,6 +63,22 @@ class SamplingConfig:
                 f"guidance={self.guidance} without labels: it scales the effect of a class; give labels=[...], or "
                 f"leave guidance at 1"
             )
+
+    def method(self, is_flow_map: bool) -> Method:
+        """How the flow is run."""
+        return Method(chosen_solver(self.solver, is_flow_map), self.steps)
+
+    def latent_method(self, is_flow_map: bool) -> Method:
+        """How the latent sampler is run."""
+        steps = self.latent_steps or (LATENT_JUMPS if is_flow_map else LATENT_STEPS)
+        return Method(chosen_solver(self.latent_solver, is_flow_map), steps)
+
+
+def chosen_solver(asked: str, is_flow_map: bool) -> str:
+    """The solver asked for; `auto` is midpoint for a velocity, and jumps for a flow map."""
+    if asked != AUTO:
+        return asked
+    return JUMP if is_flow_map else MIDPOINT
 
 
 @dataclass(kw_only=True)

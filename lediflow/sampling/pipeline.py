@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -37,6 +37,7 @@ from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.runtime import Inputs, Runtime, choose_precision, choose_runtime
 
 PIPELINE = "pipeline.json"
+Config = TypeVar("Config", bound=SamplingConfig)
 
 
 class Start(NamedTuple):
@@ -225,8 +226,9 @@ class LeDiFlowPipeline:
         assert self.auxiliary is not None and self.runtime.networks.latent_velocity is not None
         shape = latent_shape(self.auxiliary.spec, self.image_size, self.image_size)
         w = inputs.noise.normal(inputs.ids, "latent noise", shape)
-        solver, steps = config.latent_solver, config.latent_steps
-        check_method("latent_", solver, is_flow_map(self.latent_sampler))
+        is_map = is_flow_map(self.latent_sampler)
+        solver, steps = config.latent_method(is_map)
+        check_method("latent_", solver, is_map)
         return run_method(self.runtime.networks.latent_velocity, w, solver, steps)
 
     def _start_from(self, inputs: Inputs, z: Tensor | None, config: SamplingConfig) -> Start:
@@ -246,10 +248,26 @@ class LeDiFlowPipeline:
     def _integrate(self, start: Start, config: SamplingConfig) -> Solution:
         if config.steps == 0:
             return Solution(start.x, 0)
-        check_method("", config.solver, is_flow_map(self.velocity))
+        is_map = is_flow_map(self.velocity)
+        solver, steps = config.method(is_map)
+        check_method("", solver, is_map)
         velocity = self.velocity_from(start, config)
-        solution = run_method(velocity, start.x, config.solver, config.steps)
+        solution = run_method(velocity, start.x, solver, steps)
         return solution._replace(nfe=solution.nfe * velocity.evaluations)
+
+    def resolved(self, config: Config) -> Config:
+        """The settings with `auto` and null replaced by what these models are run with, for records.
+
+        UserError for a solver that does not fit a model, so that it is refused before any work.
+        """
+        is_map, is_latent_map = is_flow_map(self.velocity), is_flow_map(self.latent_sampler)
+        solver, steps = config.method(is_map)
+        latent_solver, latent_steps = config.latent_method(is_latent_map)
+        if steps:
+            check_method("", solver, is_map)
+        if self.latent_sampler is not None:
+            check_method("latent_", latent_solver, is_latent_map)
+        return replace(config, solver=solver, latent_solver=latent_solver, latent_steps=latent_steps)
 
     def check_labels(self, config: SamplingConfig) -> None:
         """UserError for classes that the flow was not trained on."""
@@ -329,7 +347,7 @@ def check_method(prefix: str, solver: str, is_map: bool) -> None:
     if is_map and solver != JUMP:
         raise UserError(
             f"{prefix}solver={solver}: this {model} is a flow map, which is run by jumps; use {prefix}solver={JUMP} "
-            f"{prefix}steps=1 (or 2, or 4{'' if prefix else '; in a grid, grid.solvers=[jump]'})"
+            f"{prefix}steps=1 (or 2, or 4{'' if prefix else '; in a grid, grid.solvers=[jump]'}), or leave it out"
         )
     if not is_map and solver == JUMP:
         raise UserError(

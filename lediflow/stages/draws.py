@@ -18,7 +18,8 @@ from lediflow.flow.solvers import jump, solve
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.nn.shapes import SampleKeys
 
-SAMPLER_STEPS = 4  # midpoint steps of a latent sampler, as in sampling by default
+# midpoint steps of a latent sampler, as in sampling by default (lediflow/sampling/options.py)
+SAMPLER_STEPS = 4
 
 
 @torch.no_grad()

@@ -136,6 +136,14 @@ def test_run_folders_are_named_by_their_options():
     assert command.parent == "elsewhere/demo/auxiliary-learned-seed3"
 
 
+@pytest.mark.parametrize("objective", ["flow_map", "reflow"])
+@pytest.mark.parametrize("stage", ["flow", "latent_sampler"])
+def test_a_student_is_not_trained_in_the_folder_of_its_teacher(stage, objective):
+    command = compose("train", f"stage={stage}", f"stage.objective={objective}", "teacher=a", "data.path=b")
+    assert command.run == f"runs/demo/{stage}-learned-{objective}-seed0"
+    assert command.parent == "runs/demo/auxiliary-learned-seed0"
+
+
 def test_the_paper_experiments_of_one_family_find_their_parent_by_default():
     auxiliary = compose("train", "experiment=ffhq256_sdv_auxiliary", "data.path=a")
     flow = compose("train", "experiment=ffhq256_sdv_flow", "data.path=a")

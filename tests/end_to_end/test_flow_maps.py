@@ -4,9 +4,12 @@ import json
 import shutil
 
 import pytest
+import torch
 from harness.commands import invoke, succeed
+from torch import nn
 
 from lediflow.disk import sha256_of
+from lediflow.evaluation.results import read_results
 from lediflow.models import load_model
 from lediflow.tracking.event_log import read_events
 from lediflow.tracking.metrics import unknown_names
@@ -59,12 +62,37 @@ def test_the_export_is_a_flow_map_with_its_teacher_and_the_teachers_width(traine
 
 def test_it_is_sampled_by_jumps(trained, distilled, tmp_path):
     command = ["sample", f"run={distilled}", f"sampler={trained.sampler}", "count=2"]
-    succeed(*command, f"output={tmp_path}/a", "solver=jump", "steps=1")
+    succeed(*command, f"output={tmp_path}/a", "steps=1")
     record = json.loads((tmp_path / "a/samples.json").read_text())
-    assert "jump" in json.dumps(record)
-    said = invoke(*command, f"output={tmp_path}/b")
+    assert (record["solver"], record["nfe"]) == ("jump", 1)
+    assert (record["latent_solver"], record["latent_steps"]) == ("midpoint", 4)
+    said = invoke(*command, f"output={tmp_path}/b", "solver=euler")
     assert said.status == 2
     assert "this flow is a flow map, which is run by jumps; use solver=jump steps=1" in said.err
+
+
+def test_a_grid_measures_a_map_by_jumps_next_to_its_teacher(trained, distilled, tmp_path):
+    """Each run with the solvers that fit it; alone, a map is refused one that does not, before any row is made."""
+    torch.jit.script(nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, 8))).save(
+        tmp_path / "small.pt"
+    )
+    quick = ["evaluate", "mode=grid", f"data.path={trained.latents}", "count=4", "device=cpu", "timed_batch=1",
+             f"paths.runs={tmp_path}", f"output={tmp_path}/grid", "features.name=torchscript",
+             f"features.path={tmp_path}/small.pt", "features.size=16", "grid.steps=[1]"]  # fmt: skip
+    runs = f"runs={{map:[{distilled},{trained.sampler}],teacher:[{trained.flow},{trained.sampler}]}}"
+    succeed(*quick, runs, "grid.solvers=[euler,jump]")
+    rows = read_results(tmp_path / "grid/results.json")["results"]["rows"]
+    assert [(row["run"], row["solver"], row["nfe"]) for row in rows] == [
+        ("map", "jump", 1),
+        ("teacher", "euler", 1),
+    ]
+    alone = [*quick, f"run={distilled}", f"sampler={trained.sampler}", f"output={tmp_path}/alone"]
+    said = invoke(*alone, "grid.solvers=[jump,euler]")
+    assert (
+        said.status == 2
+        and "use solver=jump steps=1 (or 2, or 4; in a grid, grid.solvers=[jump])" in said.err
+    )
+    assert not (tmp_path / "alone/rows").exists()
 
 
 def test_a_run_is_not_continued_with_another_teacher(trained, distilled, tmp_path):

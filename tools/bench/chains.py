@@ -118,7 +118,8 @@ def parts_of(pipeline: LeDiFlowPipeline, flows: Sequence[Evaluations], batch: in
         found.append(Part("chain", each, chain_of(pipeline, config_of(each))))
         found.append(Part("flow", each, flow_of(pipeline, start, config_of(each))))
     if start.z is not None:
-        steps = Evaluations(config.latent_solver, config.latent_steps * stages(config.latent_solver))
+        solver, count = config.latent_method(is_flow_map=False)
+        steps = Evaluations(solver, count * stages(solver))
         found.append(Part("sampler", steps, lambda given: sampled(pipeline, given, config)))
         found.append(Part("decoder", None, lambda given: pipeline.start_from(given.ids, start.z, config).x))
     return found
@@ -144,7 +145,8 @@ def sampled(pipeline: LeDiFlowPipeline, inputs: Inputs, config: SamplingConfig) 
     velocity = pipeline.runtime.networks.latent_velocity
     assert velocity is not None
     w = inputs.noise.normal(inputs.ids, "latent noise", tuple(pipeline.velocity.spec.latent_shape))
-    return solve(velocity, w, solver=config.latent_solver, steps=config.latent_steps, is_checked=False).x
+    solver, steps = config.latent_method(is_flow_map=False)
+    return solve(velocity, w, solver=solver, steps=steps, is_checked=False).x
 
 
 def integrated(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig) -> Tensor:

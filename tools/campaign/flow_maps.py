@@ -8,8 +8,8 @@ take finished runs instead. Each map is NAME=OVERRIDE,OVERRIDE,...: of the laten
 baseline. With `--sampled teacher` or `map`, paths of the flow's teacher also start from latents of the sampler, or of
 its map of the same name (`stage.sampled_share`).
 
-With `--reflow`, straightened flows are trained, too; with `--widths wide=stage.prior_scale=3,stage.prior_widening=0.5` a
-flow of another width, and its map.
+With `--reflow`, straightened flows are trained, too; with `--widths wide=stage.prior_scale=3,stage.prior_widening=0.5`
+a flow of another width, and its map.
 
 Everything is sampled at 1, 2 and 4 calls, so that a row of one call stands next to the teacher's of one, two
 and four evaluations. Rows are measured against the photographs in --data; results are written to

@@ -293,7 +293,7 @@ class Measuring:
         models |= {"width": pipeline.width._asdict()}
         samples = experiment.held_out(command.count)
         signals = ShardImages(experiment.inputs.reader, samples, pipeline.decode, pipeline.device)
-        configs = stages.settings(command, is_learned=True)
+        configs = stages.settings(command, pipeline)
         real = RealLatents(pipeline, signals, command.seed)
         sources = [stages.from_real("heldout", real, models, command, configs)]
         if self.sampler is not None:

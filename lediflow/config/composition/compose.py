@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import lediflow
 from lediflow.codecs import CODECS, CodecConfig
@@ -38,6 +38,7 @@ def register_schemas() -> None:
     their dataclass.
     """
     register_commands()
+    OmegaConf.register_new_resolver("suffix_unless", suffix_unless, replace=True)
     # each time, because entries may be added to the tables
     for name, kind in STAGES.items():
         ConfigStore.instance().store(group="stage", name=f"{name}_schema", node=kind.options)
@@ -52,6 +53,11 @@ def register_without_file(group: str, name: str, node: Any) -> None:
     """Register an option of a group, unless conf/ has a file of that name."""
     if not (conf_folder() / group / f"{name}.yaml").is_file():
         ConfigStore.instance().store(group=group, name=name, node=node)
+
+
+def suffix_unless(usual: str, value: str) -> str:
+    """A resolver for names in conf/: "-value", or nothing for the usual value."""
+    return "" if value == usual else f"-{value}"
 
 
 @cache

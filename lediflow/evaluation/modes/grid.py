@@ -10,14 +10,21 @@ images-RUN.png  samples at fixed noise, a row for each setting
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError
-from lediflow.evaluation.config import GRID_SOLVERS, GRID_STEPS, GridConfig, request
+from lediflow.evaluation.config import (
+    GRID_SOLVERS,
+    GRID_STEPS,
+    EvaluateConfig,
+    GridConfig,
+    fitting_solvers,
+    request,
+)
 from lediflow.evaluation.cost import path_shape
 from lediflow.evaluation.modes.rows import RowMaker, Run
 from lediflow.evaluation.references import references
@@ -26,6 +33,7 @@ from lediflow.evaluation.views import print_rows, setting, write_views
 from lediflow.flow.solvers import ignores_steps
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.grids import labelled_grid
+from lediflow.sampling.pipeline import is_flow_map
 
 GRID_SHOWN = 8  # samples per setting in images-RUN.png
 PATHS = 64  # samples whose paths are measured
@@ -41,7 +49,7 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
         pipeline = session.pipeline(run.flow, run.sampler)
         session.claim(output)
         session.withdraw(output)
-        configs = cells(session.command, session.command.grid, is_learned=pipeline.auxiliary is not None)
+        configs = settings_of(session.command, pipeline, is_alone=len(runs) == 1)
         maker = RowMaker.build(session, run, pipeline, references(session, pipeline, run.facts), output)
         rows += maker.rows(configs)
         facts[run.name] = maker.facts()
@@ -109,6 +117,24 @@ def write_images(
                 picture.save(stream, "PNG")
 
 
+def settings_of(
+    command: EvaluateConfig,
+    pipeline: LeDiFlowPipeline,
+    *,
+    is_alone: bool,
+    default: Sequence[str] = GRID_SOLVERS,
+) -> list[SamplingConfig]:
+    """The settings that a pipeline is measured at; UserError, before any work, for one that does not fit its models.
+
+    `is_alone` as in `fitting_solvers`; `default` are the solvers of a velocity if none are given.
+    """
+    is_map, is_learned = is_flow_map(pipeline.velocity), pipeline.auxiliary is not None
+    solvers = fitting_solvers(command.grid.solvers, default, is_flow_map=is_map, is_alone=is_alone)
+    base = SamplingConfig(**{field.name: getattr(command, field.name) for field in fields(SamplingConfig)})
+    chosen = cells(base, replace(command.grid, solvers=solvers), is_learned=is_learned)
+    return [pipeline.resolved(config) for config in chosen]
+
+
 def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[SamplingConfig]:
     """All combinations in the order of temperatures, solvers and steps, without duplicates.
 
@@ -125,7 +151,5 @@ def cells(base: SamplingConfig, grid: GridConfig, *, is_learned: bool) -> list[S
                 elif ignores_steps(solver):
                     key = (solver, -1, temperature)
                 if key not in chosen and (is_learned or steps):
-                    chosen[key] = dataclasses.replace(
-                        base, solver=solver, steps=steps, temperature=temperature
-                    )
+                    chosen[key] = replace(base, solver=solver, steps=steps, temperature=temperature)
     return list(chosen.values())

@@ -51,6 +51,8 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     run = Run(Path(command.run).name, command.run, command.sampler)
     output = Path(command.output or f"{command.run}/results")
     pipeline = session.pipeline(run.flow, run.sampler)
+    command = pipeline.resolved(command)
+    session = dataclasses.replace(session, command=command)
     reader = open_shards(session, command.data.path)
     asked = request(command, session.precision) | {
         "weights": session.models.hashes(run.flow, run.sampler),

@@ -21,7 +21,6 @@ from lediflow.data.streams.batch import Batch, Quarantine, StoredBatch, load_sam
 from lediflow.data.streams.order import samples_of, spread_over
 from lediflow.flow.gaussians import sample, widen
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.solvers import JUMP
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel, Latent, Prior
 from lediflow.models.velocity import LatentSampler, VelocityModel
@@ -29,6 +28,7 @@ from lediflow.nn.shapes import Image
 from lediflow.sampling import SamplingConfig
 from lediflow.sampling.grids import Bytes, sigma_colours
 from lediflow.sampling.guidance import GuidedVelocity
+from lediflow.sampling.options import Method
 from lediflow.sampling.pictures import picture_arrays
 from lediflow.sampling.pipeline import checked, is_flow_map, run_method
 from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED
@@ -39,17 +39,6 @@ DEFAULTS = SamplingConfig()
 
 Samples = Int64[np.ndarray, " samples"]
 Ids = Int64[Tensor, " batch"]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A solver and its steps."""
-
-    solver: str
-    steps: int
-
-    def __str__(self) -> str:
-        return f"{self.solver} {self.steps}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +59,11 @@ class Chain:
     @property
     def method(self) -> Method:
         """How the velocity is integrated: as `lediflow.sample` does by default."""
-        return Method(JUMP if is_flow_map(self.velocity) else DEFAULTS.solver, DEFAULTS.steps)
+        return DEFAULTS.method(is_flow_map(self.velocity))
 
     @property
     def latent_method(self) -> Method:
-        return Method(JUMP if is_flow_map(self.sampler) else DEFAULTS.latent_solver, DEFAULTS.latent_steps)
+        return DEFAULTS.latent_method(is_flow_map(self.sampler))
 
     def latents_from(self, w: Latent) -> Latent:
         """The latent sampler's z; ValueError if it is not finite."""

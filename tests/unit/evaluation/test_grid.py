@@ -2,7 +2,7 @@
 
 import pytest
 
-from lediflow.evaluation.config import GridConfig
+from lediflow.evaluation.config import GRID_SOLVERS, GridConfig, fitting_solvers
 from lediflow.evaluation.modes.grid import cells
 from lediflow.sampling import SamplingConfig
 
@@ -46,6 +46,25 @@ def test_a_repeated_setting_is_measured_once():
 
 def test_everything_else_is_the_commands():
     assert {(cell.seed, cell.latent_steps) for cell in cells(BASE, GridConfig(), is_learned=True)} == {(3, 7)}
+
+
+ASKED = ["euler", "jump"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_flow_map", "is_alone", "expected"),
+    [
+        (None, False, True, ["euler", "midpoint", "heun3"]),
+        (None, True, True, ["jump"]),
+        (ASKED, False, False, ["euler"]),
+        (ASKED, True, False, ["jump"]),
+        (ASKED, True, True, ASKED),  # to be refused, because euler does not fit
+        (["euler"], True, False, ["euler"]),
+    ],
+)
+def test_a_run_is_measured_with_the_solvers_that_fit_it(asked, is_flow_map, is_alone, expected):
+    found = fitting_solvers(asked, GRID_SOLVERS, is_flow_map=is_flow_map, is_alone=is_alone)
+    assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,23 @@ def test_flow_maps_jump_from_time_to_time(maps):
     assert made.nfe == 2
 
 
+def test_a_flow_map_is_run_by_jumps_and_a_velocity_by_midpoint_by_default(maps, learned):
+    assert torch.equal(maps(2, SamplingConfig(steps=1)).images, maps(2, jumps()).images)
+    midpoint = SamplingConfig(solver="midpoint", latent_solver="midpoint", latent_steps=4)
+    assert torch.equal(learned(2).images, learned(2, midpoint).images)
+
+
+def test_resolved_settings_are_those_that_the_models_are_run_with(maps, learned, gaussian):
+    """They are what records hold, and the same as before there was a default for each kind of model."""
+    for pipeline, expected in ((maps, ("jump", "jump", 1)), (learned, ("midpoint", "midpoint", 4))):
+        found = pipeline.resolved(SamplingConfig(seed=4))
+        assert (found.solver, found.latent_solver, found.latent_steps) == expected
+        assert (found.seed, found.steps) == (4, 2)
+    assert gaussian.resolved(SamplingConfig(latent_solver="jump")).solver == "midpoint"  # it has no latents
+    given = SamplingConfig(solver="heun3", latent_solver="euler", latent_steps=2)
+    assert learned.resolved(given) == given
+
+
 def test_a_loaded_flow_map_is_one(maps, tmp_path):
     maps.save_pretrained(tmp_path)
     loaded = LeDiFlowPipeline.from_pretrained(tmp_path)
@@ -292,8 +309,9 @@ def test_a_loaded_flow_map_is_one(maps, tmp_path):
     ],
 )
 def test_a_solver_on_a_flow_map_is_refused(maps, options, message):
-    with pytest.raises(UserError, match=message):
-        maps(1, jumps(**options))
+    for use in (maps.resolved, lambda config: maps(1, config)):
+        with pytest.raises(UserError, match=message):
+            use(jumps(**options))
 
 
 @pytest.mark.parametrize("name", ["solver", "latent_solver"])

@@ -21,7 +21,7 @@ from lediflow.errors import UserError
 from lediflow.evaluation.config import GRID_STEPS, EvaluateConfig, request
 from lediflow.evaluation.images import GeneratedImages, ShardImages
 from lediflow.evaluation.mmd import FEWEST
-from lediflow.evaluation.modes.grid import cells
+from lediflow.evaluation.modes.grid import settings_of
 from lediflow.evaluation.modes.stages.latents import (
     ImagesFromReal,
     RealLatents,
@@ -49,7 +49,7 @@ from lediflow.stages import place_of
 from lediflow.text import shown_hash
 
 FIGURE = "stages"
-SOLVERS = ("midpoint",)  # the default of grid.solvers
+SOLVERS = ("midpoint",)  # the default of grid.solvers for a velocity
 GPU_BATCH, GPU_PIXELS = 512, 2**21  # images at once on a GPU, and how many pixels they have at most
 
 
@@ -209,7 +209,7 @@ def sources(
     command = session.command
     codec = {"codec": chain.flow.exported_facts()["codec"]}
     flow = {"flow": chain.flow.weights_hash(), "width": pipeline.width._asdict()} | codec
-    learned = settings(command, is_learned=True)
+    learned = settings(command, pipeline)
     for name, latents in real.items():
         yield from_real(name, latents, flow, command, learned)
     both = flow | {"latent_sampler": chain.sampler.weights_hash()}
@@ -217,7 +217,7 @@ def sources(
     if chain.baseline is not None:
         baseline = session.pipeline(str(chain.baseline.root), None)
         models = {"flow": chain.baseline.weights_hash()} | codec
-        yield from_pipeline("gaussian", baseline, models, command, settings(command, is_learned=False))
+        yield from_pipeline("gaussian", baseline, models, command, settings(command, baseline))
 
 
 def from_real(
@@ -253,17 +253,12 @@ def from_pipeline(
     return LatentSource(name, configs, images, lambda config: pipeline(1, config).nfe)
 
 
-def settings(command: EvaluateConfig, *, is_learned: bool) -> list[SamplingConfig]:
+def settings(command: EvaluateConfig, pipeline: LeDiFlowPipeline) -> list[SamplingConfig]:
     """The prior alone, then each solver at each number of steps."""
-    names = [field.name for field in dataclasses.fields(SamplingConfig)]
-    base = SamplingConfig(**{name: getattr(command, name) for name in names})
-    chosen = dataclasses.replace(
-        command.grid,
-        solvers=command.grid.solvers or [*SOLVERS],
-        steps=sorted({0, *(command.grid.steps or GRID_STEPS)}),
-        temperatures=[command.temperature],
-    )
-    return cells(base, chosen, is_learned=is_learned)
+    steps = sorted({0, *(command.grid.steps or GRID_STEPS)})
+    grid = dataclasses.replace(command.grid, steps=steps, temperatures=[command.temperature])
+    asked = dataclasses.replace(command, grid=grid)
+    return settings_of(asked, pipeline, is_alone=command.baseline is None, default=SOLVERS)
 
 
 def stage_losses(
@@ -277,7 +272,7 @@ def stage_losses(
         advance, close = session.progress(f"the prior on {name} images", len(latents.signals))
         facts[name] = prior_facts(latents, session.group, command.batch_size, advance)
         close()
-    base = settings(command, is_learned=True)[0]
+    base = settings(command, pipeline)[0]
     moments = latent_moments(
         lambda ids: pipeline.latents(ids, base),
         command.count,

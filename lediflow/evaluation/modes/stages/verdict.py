@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from lediflow.flow.solvers import JUMP
 from lediflow.flow.widening import WIDEST
 
 RISE = 0.1  # how much worse with more evaluations, as a share of the best, counts as worse
@@ -190,9 +191,12 @@ def is_indistinguishable(
 
 
 def trend_of(evidence: Evidence) -> Trend | None:
-    """Trend of the solver with the most settings, z of training images; None without a row of half the evaluations."""
+    """Trend of the solver with the most settings, z of training images; None without a row of half the evaluations.
+
+    Jumps of a flow map have none: each of them is learned, so that more of them need not be better.
+    """
     curve = {setting: point for setting, point in evidence.curves["training"].items() if setting[1]}
-    solvers = [solver for solver, _ in curve]
+    solvers = [solver for solver, _ in curve if solver != JUMP]
     if not solvers:
         return None
     solver = max(dict.fromkeys(solvers), key=solvers.count)
