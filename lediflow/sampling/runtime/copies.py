@@ -8,6 +8,7 @@ seen by PyTorch's version counters, which writes through `.data` do not touch: a
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -23,10 +24,13 @@ class WorkingCopy:
             for layer in self.module.modules():
                 if isinstance(layer, nn.Linear):  # what autocast would round at each call
                     layer.to(torch.bfloat16)
+        self.places = places_of(source)
         self.seen = self.versions()
 
     def versions(self) -> list[tuple[int, int]]:
-        return [(tensor.data_ptr(), tensor._version) for tensor in tensors_of(self.source)]
+        """What changes with the weights; called for every batch, so it walks no modules."""
+        found = [tensors[name] for tensors, name in self.places]
+        return [(tensor.data_ptr(), tensor._version) for tensor in found if tensor is not None]
 
     @torch.no_grad()
     def refresh(self, force: bool = False) -> None:
@@ -36,6 +40,16 @@ class WorkingCopy:
         for source, target in zip(tensors_of(self.source), tensors_of(self.module), strict=True):
             target.copy_(source)
         self.seen = found
+
+
+def places_of(module: nn.Module) -> list[tuple[Mapping[str, torch.Tensor | None], str]]:
+    """Where the module's parameters and buffers are found: a dictionary of a submodule, and a name in it."""
+    return [
+        (tensors, name)
+        for part in module.modules()
+        for tensors in (part._parameters, part._buffers)
+        for name in tensors
+    ]
 
 
 def tensors_of(module: nn.Module) -> list[torch.Tensor]:
