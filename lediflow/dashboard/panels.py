@@ -119,9 +119,6 @@ COMMON: dict[str, list[Panel]] = {
         Panel("held-out loss of the averaged weights", ("validation/averaged_loss", "validation/best_loss")),
         Panel("rise of the held-out loss, and its noise", ("validation/rise", "validation/noise")),
     ],
-    PICTURES: [
-        Panel(title, (f"pictures/{name}",), kind="pictures") for name, title in SHOWN_PICTURES.items()
-    ],
     OPTIMISER: [
         Panel("gradient norm", ("train/gradient_norm",), is_log=True),
         Panel("learning rate", ("train/learning_rate",)),
@@ -145,6 +142,7 @@ COMMON: dict[str, list[Panel]] = {
         Panel("checkpoints: writing, and training stopped", ("checkpoint/seconds", "checkpoint/waited_seconds")),
         Panel("starts: loading a checkpoint, compiling", ("resume/seconds", "compiled/seconds")),
         Panel("validations and pictures", ("validation/seconds", "pictures/seconds")),
+        Panel("share of the time that pictures took", ("pictures/share",)),
         Panel("corrupt samples", ("train/corrupt_samples",)),
     ],
 }  # fmt: skip
@@ -192,7 +190,7 @@ STAGE_PANELS: dict[str, dict[str, list[Panel]]] = {
 def dashboard_of(stage: str) -> Dashboard:
     """The dashboard of a stage; UserError for one that is not in the table."""
     kind = stage_kind(stage)
-    parts = [COMMON, STAGE_PANELS.get(stage, {}), quality_panels(kind)]
+    parts = [COMMON, STAGE_PANELS.get(stage, {}), picture_panels(kind), quality_panels(kind)]
     if stage not in STAGE_PANELS:
         parts.append(declared_panels(kind))
     sections = [Section(name, [panel for part in parts for panel in part.get(name, [])]) for name in ORDER]
@@ -212,6 +210,12 @@ def declared_panels(kind: StageKind) -> dict[str, list[Panel]]:
         panels = apart(title, key.removesuffix("/*")) if key.endswith("/*") else [both(title, key)]
         found.setdefault(value.section if value.section in ORDER else LOSS, []).extend(panels)
     return found
+
+
+def picture_panels(kind: StageKind) -> dict[str, list[Panel]]:
+    """The pictures that are made while the stage trains; a stage on latents shows no held-out images."""
+    names = [name for name in SHOWN_PICTURES if not (kind.on_latents and name == "heldout")]
+    return {PICTURES: [Panel(SHOWN_PICTURES[name], (f"pictures/{name}",), kind="pictures") for name in names]}
 
 
 def quality_panels(kind: StageKind) -> dict[str, list[Panel]]:

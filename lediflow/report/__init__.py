@@ -18,6 +18,7 @@ from lediflow.report.collect import report_data
 from lediflow.report.content import CommandRun, ReportData
 from lediflow.report.page import BEGINNING, build_report
 from lediflow.report.runs import read_run
+from lediflow.tracking.tables import write_csv
 from lediflow.training.prior_width import describe_width
 
 LEAD = (
@@ -29,6 +30,12 @@ LEAD = (
 def main() -> None:
     arguments = parse_arguments()
     try:
+        if arguments.csv:
+            print(
+                f"table: {write_csv(arguments.runs, arguments.output or Path('report.csv'))}", file=sys.stderr
+            )
+            return
+        arguments.output = arguments.output or Path("report.html")
         refuse_other_file(arguments.output)
         commands = read_commands(arguments.commands) if arguments.commands else []
         runs = [read_run(path) for path in arguments.runs]
@@ -93,7 +100,12 @@ def parse_arguments() -> argparse.Namespace:
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders of lediflow.train, in any order"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("report.html"), help="file to write (default: report.html)"
+        "--output", type=Path, help="file to write (default: report.html; report.csv with --csv)"
+    )
+    parser.add_argument(
+        "--csv",
+        action="store_true",
+        help="write the numbers of all events as a table instead, also of unfinished runs",
     )
     parser.add_argument("--title", default="LeDiFlow", help="title of the page")
     parser.add_argument("--lead", default=LEAD, help="introduction below the title")

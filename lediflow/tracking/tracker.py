@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import JsonlTracker, standing_events
 from lediflow.tracking.progress import LINE_SECONDS, ProgressTracker, make_progress
+from lediflow.tracking.tensorboard import TensorboardTracker
 from lediflow.tracking.wandb import WandbTracker
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class TrackingConfig:
     wandb_mode: str = "offline"  # written to the run folder for a later `wandb sync`; "online" needs a login
     wandb_project: str = "lediflow"  # the W&B project the run appears under
     wandb_entity: str | None = None  # the W&B team; None is the account's default
+    tensorboard: bool = False  # also write the events for TensorBoard, to RUN/tensorboard
 
 
 class Tracker(Protocol):
@@ -129,8 +131,17 @@ def wandb_view(run: Viewed) -> Tracker | None:
     )
 
 
+def tensorboard_view(run: Viewed) -> Tracker | None:
+    """TensorBoard, if it is switched on."""
+    return TensorboardTracker(run.folder) if run.config.tensorboard else None
+
+
 # makes the view of a run, or None if it is switched off; a new view is one entry
-VIEWS: dict[str, Callable[[Viewed], Tracker | None]] = {"progress": progress_view, "wandb": wandb_view}
+VIEWS: dict[str, Callable[[Viewed], Tracker | None]] = {
+    "progress": progress_view,
+    "wandb": wandb_view,
+    "tensorboard": tensorboard_view,
+}
 
 
 def build_tracker(
