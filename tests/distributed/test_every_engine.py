@@ -1,8 +1,10 @@
 """Every training gives the same curve and weights on every engine: local, ZeRO 0 to 3, on one, two and four ranks."""
 
+import numpy as np
 import pytest
 from harness.commands import succeed
 from harness.curves import assert_near_tensors, assert_same_tensors, events, loss_curve, newest_state, weights
+from PIL import Image
 
 TRAININGS = {  # two of them with dropout, whose masks are the samples' own
     "auxiliary": ["stage=auxiliary", "model.auxiliary.levels.0.dropout=0.2", "stage.beta_warmup_images=64"],
@@ -36,8 +38,15 @@ def options(root, training, run):
     return [
         "experiment=smoke", "engine.device=cpu", f"data.path={root}/shards", f"parent={root}/local-auxiliary",
         f"run={root}/{run}", "train.images=96", "train.log_every_images=16", "train.checkpoint.every_images=48",
-        "data.held_out_fraction=0.2", "train.validation.every_images=32", "train.export=best", *own,
+        "data.held_out_fraction=0.2", "train.validation.every_images=32", "train.export=best",
+        "train.pictures.time_share=1", *own,
     ]  # fmt: skip
+
+
+def pictures(run):
+    """The pixels of every picture by clock and name."""
+    paths = sorted((run / "pictures").glob("*/*.png"))
+    return {f"{path.parent.name}/{path.stem}": np.asarray(Image.open(path)) for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +73,11 @@ def runs(request, root, reference, forks):
     return root / name, reference[training]
 
 
-def test_measuring_averaged_weights_does_not_change_training_by_a_bit(root, reference, forks):
-    """Weights that compute are set to the averages and back: at stage 0 swapped, else put together from all ranks."""
+def test_validation_and_pictures_do_not_change_training_by_a_bit(root, reference, forks):
+    """Weights that compute are set to the averages and back: at stage 0 swapped, else put together from all ranks.
+
+    Pictures put the averages together on rank 0, which then works alone.
+    """
     kinds = [("float32", 0), ("float32", 2), ("bfloat16", 1), ("bfloat16", 3)]
     runs = [
         (f"{precision}-{zero}-{every}", precision, zero, every)
@@ -76,11 +88,15 @@ def test_measuring_averaged_weights_does_not_change_training_by_a_bit(root, refe
         forks.succeed_on_ranks(
             2, "lediflow.train", *options(root, "auxiliary", name), "train.images=48", "train.export=last",
             "engine=deepspeed", f"engine.zero={zero}", f"engine.precision={precision}",
-            f"train.validation.every_images={every}",
+            f"train.validation.every_images={every}", f"train.pictures.every_images={every}",
         )  # fmt: skip
     for precision, zero in kinds:
         without, taken = (newest_state(root / f"{precision}-{zero}-{every}") for every in (0, 16))
         assert_same_tensors(taken, without)
+        assert sorted(pictures(root / f"{precision}-{zero}-16")) == sorted(
+            f"{seen:012d}/{name}" for seen in (16, 32, 48) for name in ("samples", "heldout", "interpolation")
+        )
+        assert not (root / f"{precision}-{zero}-0/pictures").exists()
 
 
 class TestTheCurveOfOneProcess:
@@ -101,6 +117,14 @@ class TestTheCurveOfOneProcess:
     def test_with_its_gradient_norms(self, runs):
         found, expected = ([event["gradient_norm"] for event in events(run, "train")] for run in runs)
         assert found == pytest.approx(expected, rel=CLOSE_WEIGHTS)
+
+    def test_with_its_pictures_of_the_averaged_weights(self, runs):
+        found, expected = map(pictures, runs)
+        assert found.keys() == expected.keys() and len(expected) >= 2
+        for name, picture in expected.items():
+            assert (
+                np.abs(found[name].astype(int) - picture).max() <= 1
+            )  # a value between two bytes may go either way
 
     def test_to_the_same_weights(self, runs):
         found, expected = map(weights, runs)

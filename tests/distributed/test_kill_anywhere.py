@@ -47,7 +47,7 @@ def command(root, images):
         "experiment=smoke", "stage=auxiliary", "engine.device=cpu", f"data.path={root}/shards",
         f"train.images={images}", "train.checkpoint.every_images=48", "tracking.progress=false",
         f"train.log_every_images={BATCH}", "train.checkpoint.snapshot_every_images=96",
-        "model.auxiliary.levels.1.dropout=0.2",
+        "model.auxiliary.levels.1.dropout=0.2", "train.pictures.every_images=96", "train.pictures.time_share=1",
     ]  # fmt: skip
 
 
@@ -90,8 +90,17 @@ def snapshots(run):
     return {path.name: load_file(path) for path in (run.folder / "averages").iterdir()}
 
 
+def pictures(run):
+    """The pictures of the standing events, by file; each event stands once."""
+    log = standing_events(run.folder / "events.jsonl")
+    standing = {event["images_seen"]: event["pictures"] for event in log if event["event"] == "pictures"}
+    assert len(standing) == sum(event["event"] == "pictures" for event in log)
+    files = [about["file"] for found in standing.values() for about in found.values()]
+    return {file: (run.folder / file).read_bytes() for file in files}
+
+
 def assert_equal_runs(run, undisturbed):
-    """Bit for bit: weights, moments, averages, what is exported, what was stored along the way, and the losses."""
+    """Bit for bit: weights, moments, averages, the export, what was stored along the way, losses and pictures."""
     assert_same_tensors(newest_state(run.folder), newest_state(undisturbed.folder))
     assert_same_tensors(weights(run.folder), weights(undisturbed.folder))
     found, expected = snapshots(run), snapshots(undisturbed)
@@ -99,6 +108,7 @@ def assert_equal_runs(run, undisturbed):
     for name in expected:
         assert_same_tensors(found[name], expected[name])
     assert losses(run) == losses(undisturbed)
+    assert pictures(run) == pictures(undisturbed) != {}
 
 
 def assert_near_runs(run, undisturbed, relative):

@@ -25,6 +25,7 @@ from lediflow.engine.ranks import find_ranks
 from lediflow.models import export
 from lediflow.tracking.event_log import JsonlTracker
 from lediflow.training import exporting, loop, resume
+from lediflow.training.pictures import monitor
 from lediflow.training.state import Training
 
 ENGINES = (LocalEngine, DeepSpeedEngine)
@@ -134,6 +135,7 @@ PLACES = {
     "after the rename": Place(((Path, "rename", where(named(folder.PARTIAL), after)),)),
     "while an old checkpoint is removed": Place(((folder.shutil, "rmtree", where(of_checkpoints, half_removed)),)),
     "inside the stored averages": Place(((averages, "write_tensors", half_written),), often=1),
+    "inside a picture": Place(((monitor, "write_picture", half_written),)),
     "before the export": Place(((train, "export", before),), often=1),
     "inside the weights of the export": Place(
         ((export.shutil, "copyfile", half_copied), (exporting, "write_averaged", half_written)), often=1

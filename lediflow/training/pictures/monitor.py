@@ -148,17 +148,11 @@ class TrainingPictures:
             scene.chain.models[0]
         ):  # the frozen auxiliary model may be compiled, the others are not
             drawing = draw()
-        labels, rows = zip(*drawing.rows, strict=True)
-        content, about = io.BytesIO(), PngInfo()
-        about.add_itxt("Description", drawing.caption)
-        labelled_grid(rows, labels).save(content, "PNG", pnginfo=about)
         if not self.holds():
             raise OSError("another process holds the run folder")
-        with whole_or_absent(path) as stream:
-            stream.write(content.getbuffer())
         return {
             "file": f"{path.parent.parent.name}/{path.parent.name}/{path.name}",
-            "sha256": hashlib.sha256(content.getbuffer()).hexdigest(),
+            "sha256": write_picture(path, drawing),
             "caption": drawing.caption,
         }
 
@@ -185,3 +179,14 @@ class TrainingPictures:
             level = logging.INFO if key == "put off" else logging.WARNING
             log.log(level, message, *values)
         self.said.add(key)
+
+
+def write_picture(path: Path, drawing: Drawing) -> str:
+    """Write a PNG file, whole or not at all; its SHA-256. UserError if it cannot be written."""
+    labels, rows = zip(*drawing.rows, strict=True)
+    content, about = io.BytesIO(), PngInfo()
+    about.add_itxt("Description", drawing.caption)
+    labelled_grid(rows, labels).save(content, "PNG", pnginfo=about)
+    with whole_or_absent(path) as stream:
+        stream.write(content.getbuffer())
+    return hashlib.sha256(content.getbuffer()).hexdigest()
