@@ -27,6 +27,7 @@ from lediflow.report.content import (
     StageComparison,
     StepComparison,
 )
+from lediflow.report.pictures import pictures_of
 from lediflow.report.runs import LEDIFLOW, RESULTS, STAGE_RESULTS, RunRecord
 from lediflow.report.training import bin_panels, loss_panels
 from lediflow.sampling.folder import check_recorded
@@ -61,6 +62,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         priors=prior_examples(flows),
         panels=loss_panels(runs),
         bin_panels=bin_panels(runs),
+        training_pictures=pictures_of(runs),
         environment=widths(flows) | environment(measured),
         commands=commands,
     )

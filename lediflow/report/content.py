@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from lediflow.report.pictures import RunPictures
 from lediflow.tracking.event_log import Curve
 
 Picture = UInt8[np.ndarray, "height width *channels"]
@@ -150,5 +151,6 @@ class ReportData:
     priors: list[PriorExample] = field(default_factory=list)
     panels: list[LossPanel] = field(default_factory=list)
     bin_panels: list[BinPanel] = field(default_factory=list)
+    training_pictures: list[RunPictures] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     commands: list[CommandRun] = field(default_factory=list)

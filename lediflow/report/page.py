@@ -187,6 +187,11 @@ def prior_pictures(example: PriorExample, low: float, high: float) -> dict[str, 
     return {name: pixels for name, pixels in shown.items() if pixels is not None}
 
 
+def pictures(data: ReportData) -> Variables | None:
+    """The newest pictures that each run made while it was trained."""
+    return {"runs": data.training_pictures} if data.training_pictures else None
+
+
 def origin(data: ReportData) -> Variables | None:
     """The commands that made the page, and where the numbers were measured."""
     if not data.environment and not data.commands:
@@ -214,5 +219,6 @@ SECTIONS: dict[str, tuple[str, Callable[[ReportData], Variables | None]]] = {
     "training": ("Training", training),
     "bins": ("Remaining error", bins),
     "prior": ("Prior", prior),
+    "pictures": ("Pictures", pictures),
     "origin": ("Commands", origin),
 }
