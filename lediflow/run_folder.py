@@ -10,6 +10,7 @@ samples/          generated images               results/       measurements wit
 pictures/         what the weights make while the run trains: <images seen, 12 digits>/<name>.png
 heartbeats/       progress of each rank          stacks/        stack traces of ranks that hung
 lease.json        the session that trains here   stop           create this file: the run saves and stops
+wandb/            runs for W&B, and what was sent to it
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from lediflow.claims import claim_folder, visible_names
 from lediflow.disk import hash_key, whole_or_absent
 from lediflow.errors import UserError
 from lediflow.records import Record, RecordError, leaves, object_if_any, read_record
+from lediflow.tracking.session import commit
 
 SCHEMA_VERSION = 1
 ROW_AGAIN = "delete it, and the same command measures the row again"
@@ -77,19 +77,6 @@ def birth_certificate(*, seed: int | None, command: Sequence[str] | None = None)
 def command_words() -> list[str]:
     """The command line of this process without the path of the interpreter, which differs between machines."""
     return ["python", *sys.orig_argv[1:]]
-
-
-def commit() -> str:
-    """The commit of the running code, with "-dirty" if files differ from it.
-
-    Outside a checkout, as in a container, the value of LEDIFLOW_COMMIT, or else the release.
-    """
-    folder = Path(lediflow.__file__).parent
-    git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("LEDIFLOW_COMMIT") or f"release {lediflow.__version__}"
 
 
 def hardware() -> dict[str, Any]:

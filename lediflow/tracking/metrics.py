@@ -101,6 +101,8 @@ LOOP_VALUES: Values = {
     "held_out_turned/noise": neutral(LOSS, "turn: noise of the rise"),
     "start/ranks": neutral(RUN, "ranks at the start", "ranks"),
     "resume/ranks": neutral(RUN, "ranks after a requeue", "ranks"),
+    "start/restart": neutral(RUN, "restarts of the SLURM job before the start"),
+    "resume/restart": neutral(RUN, "restarts of the SLURM job before the requeue"),
     "resume/seconds": neutral(RUN, "duration of loading a checkpoint", "s", "max", "last"),
     "checkpoint/seconds": neutral(RUN, "duration of writing a checkpoint", "s", "max", "last"),
     "checkpoint/waited_seconds": neutral(RUN, "training stopped for a checkpoint", "s", "max", "last"),

@@ -16,7 +16,8 @@ from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import JsonlTracker, standing_events
 from lediflow.tracking.progress import LINE_SECONDS, ProgressTracker, make_progress
 from lediflow.tracking.tensorboard import TensorboardTracker
-from lediflow.tracking.wandb import WandbTracker
+from lediflow.tracking.wandb.follower import Follower, OfflineHint, check_wandb, follower_command
+from lediflow.tracking.wandb.record import Target
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,9 @@ class TrackingConfig:
     """Which views of a run are shown while it trains. None changes what it learns; the event log is always written."""
 
     progress: bool = True  # a bar on a terminal, a line now and then in a log file
-    wandb: bool = False  # also send the events to Weights & Biases
-    wandb_mode: str = "offline"  # written to the run folder for a later `wandb sync`; "online" needs a login
+    wandb: bool = False  # the run also appears in Weights & Biases
+    # "online" sends while training, and needs a login; "offline" leaves it to `python -m lediflow.sync RUN`
+    wandb_mode: str = "offline"
     wandb_project: str = "lediflow"  # the W&B project the run appears under
     wandb_entity: str | None = None  # the W&B team; None is the account's default
     tensorboard: bool = False  # also write the events for TensorBoard, to RUN/tensorboard
@@ -122,13 +124,11 @@ def wandb_view(run: Viewed) -> Tracker | None:
     config = run.config
     if not config.wandb:
         return None
-    return WandbTracker(
-        run.folder,
-        run.run_config,
-        mode=config.wandb_mode,
-        project=config.wandb_project,
-        entity=config.wandb_entity,
-    )
+    target = Target(config.wandb_mode, config.wandb_project, config.wandb_entity)
+    check_wandb(target)
+    if target.mode == "offline":
+        return OfflineHint(run.folder)
+    return Follower(follower_command(run.folder, target), run.folder)
 
 
 def tensorboard_view(run: Viewed) -> Tracker | None:

@@ -16,6 +16,7 @@ from lediflow.engine.ema import refuse_new_widths
 from lediflow.errors import UserError
 from lediflow.records import leaves
 from lediflow.stages.protocol import AUTO
+from lediflow.tracking.session import session_facts
 from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.state import Training
 
@@ -78,9 +79,14 @@ def find_newest(run: Training) -> Checkpoint | None:
 def begin(run: Training, newest: Checkpoint | None) -> None:
     """Continue from the checkpoint that `find_newest` found, or begin at image 0."""
     if newest is None:
-        run.tracker.record("start", 0, ranks=run.engine.ranks.world_size)
+        run.tracker.record("start", 0, ranks=run.engine.ranks.world_size, **origin(run))
     else:
         continue_from(run, newest, why="start")
+
+
+def origin(run: Training) -> dict[str, Any]:
+    """Code, host and job of this attempt, for the event log; rank 0 alone writes it."""
+    return session_facts() if run.engine.ranks.is_first else {}
 
 
 def restore_checkpoint(run: Training) -> None:
@@ -113,6 +119,7 @@ def continue_from(run: Training, checkpoint: Checkpoint, why: str) -> None:
         ranks=run.engine.ranks.world_size,
         why=why,
         seconds=time.perf_counter() - started,
+        **origin(run),
     )
     log.info("continuing at %d of %d images", run.clock.images_seen, run.clock.images)
     run.held_out.report_turn(run.clock.images_seen)  # in case it was saved, but not reported
