@@ -1,0 +1,183 @@
+"""One W&B run, open for rows. The only module that imports wandb, and only when it is used.
+
+wandb is told to collect nothing by itself (git, command line, packages, system metrics, console): what a view shows
+comes from the run folder and is free of secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+
+from lediflow.errors import UserError
+from lediflow.tracking.wandb.facts import Model
+from lediflow.tracking.wandb.record import Target
+from lediflow.tracking.wandb.rows import Row
+
+log = logging.getLogger(__name__)
+
+MODES = ("offline", "online")
+INIT_SECONDS = 60.0  # a server that does not answer for so long is taken to be away
+SETTINGS: dict[str, Any] = {
+    "quiet": True,
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "symlink": False,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+    "init_timeout": INIT_SECONDS,
+    "finish_timeout_raises": True,
+}
+# folders that wandb writes to besides the run's, by default in HOME, which may be full or read-only
+FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR")
+
+
+class LoginError(UserError):
+    """W&B refuses the account: trying again does not help."""
+
+
+def import_wandb() -> ModuleType:
+    """The wandb package, or a UserError that says how to install it."""
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("wandb")
+    raise UserError(
+        "tracking.wandb=true, but wandb is not installed; `pip install wandb` or set tracking.wandb=false"
+    )
+
+
+def check_mode(mode: str) -> None:
+    """UserError for a mode that does not exist."""
+    if mode not in MODES:
+        raise UserError(f"tracking.wandb_mode is {mode!r}; choose one of {', '.join(MODES)}")
+
+
+class WandbRun:
+    """A run that is open at W&B, or as a file. Its methods raise wandb's exceptions."""
+
+    def __init__(
+        self, target: Target, run_id: str, *, folder: Path, name: str, config: dict[str, Any], finish_seconds: float = 0
+    ) -> None:
+        """Open the run, which continues if it exists; its files are written below `folder`.
+
+        `finish_seconds` bounds how long `close` waits for uploads; 0 is no bound. LoginError if W&B refuses the account.
+        """
+        self.wandb = import_wandb()
+        for variable in FOLDERS:
+            os.environ.setdefault(variable, str(folder / "wandb-files"))
+        try:
+            self.run = self.wandb.init(
+                project=target.project,
+                entity=target.entity,
+                mode=target.mode,
+                id=run_id,
+                resume="allow",
+                name=name,
+                group=name,
+                dir=folder,
+                config=config,
+                allow_val_change=True,
+                settings=SETTINGS | {"finish_timeout": float(finish_seconds)},
+            )
+        except (self.wandb.errors.UsageError, self.wandb.errors.AuthenticationError) as error:
+            raise LoginError(
+                f"W&B refuses to open the run ({error}); `wandb login`, or WANDB_API_KEY, or --mode offline"
+            ) from error
+        except BaseException:
+            self.drop()  # wandb-core keeps the id of a run that it could not open
+            raise
+        self.run.define_metric("images_seen", hidden=True)
+        # summaries are those of the log
+        self.run.define_metric("*", step_metric="images_seen", summary="none")
+
+    @property
+    def next_step(self) -> int:
+        """The step after the last one that the server has; 0 for a new run, and offline."""
+        return int(self.run.starting_step)
+
+    @property
+    def url(self) -> str | None:
+        return self.run.url  # type: ignore[no-any-return]
+
+    @property
+    def files(self) -> Path:
+        """The folder in which wandb keeps what it writes for this run."""
+        return Path(self.run.dir).parent
+
+    def send(self, rows: Iterable[Row], pictures: Path) -> None:
+        """Send rows; files of pictures are relative to `pictures`, and one that is gone is left out."""
+        for row in rows:
+            images = {
+                name: self.wandb.Image(str(pictures / about["file"]), caption=about.get("caption"))
+                for name, about in row.pictures.items()
+                if (pictures / about["file"]).is_file()
+            }
+            values = {"images_seen": row.images_seen, "_timestamp": row.timestamp, **row.values, **images}
+            self.run.log(values, step=row.step, commit=True)
+            if row.alert:
+                title, text = row.alert
+                self.run.alert(title=title, text=text)
+
+    def summarise(self, summary: dict[str, Any]) -> None:
+        self.run.summary.update(summary)
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        self.run.config.update(config, allow_val_change=True)
+
+    def add_model(self, model: Model) -> None:
+        """Send an exported model as an artifact of this run."""
+        aliases = ["latest", f"images-{model.facts.get('images_seen', 0)}"]
+        self.run.log_artifact(self._model(model), aliases=aliases)
+
+    def use_model(self, model: Model) -> None:
+        """Declare an exported model of another run as an input of this one; it is sent if W&B does not have it.
+
+        The public `use_artifact` needs a server; the record that it writes does not.
+        """
+        send = getattr(self.run, "_log_artifact", None)
+        if send is None:
+            log.warning("this wandb cannot record that the run uses %s; its hash is in the configuration", model.name)
+            return
+        send(self._model(model), aliases=[], is_user_created=True, use_after_commit=True)
+
+    def add_results(self, name: str, root: Path, files: Iterable[Path]) -> None:
+        """Send files of results as one artifact."""
+        artifact = self.wandb.Artifact(name, "results")
+        for path in files:
+            artifact.add_file(str(path), name=str(path.relative_to(root)), policy="immutable")
+        self.run.log_artifact(artifact)
+
+    def _model(self, model: Model) -> Any:
+        artifact = self.wandb.Artifact(model.name, "model", metadata=model.facts)
+        for path in model.files:
+            artifact.add_file(str(path), policy="immutable")
+        return artifact
+
+    def close(self) -> None:
+        """Finish the run; TimeoutError if uploads do not end in time."""
+        self.run.finish()
+
+    def drop(self) -> None:
+        """Forget the run without waiting for uploads; the next run gets a wandb-core process of its own."""
+        end_service()
+        with contextlib.suppress(Exception, SystemExit):  # it exits with the status of wandb-core
+            self.wandb.teardown(exit_code=1)
+
+
+def end_service() -> None:
+    """Kill the wandb-core processes that this process started: one of them may be hanging."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "wandb-core":
+                process.kill()

@@ -1,0 +1,130 @@
+"""Follows a log that grows: sends what is new every few seconds, through outages of the network and of wandb.
+
+A fault drops what is open, and the next attempt begins with what the server has. So the followed run is complete in the
+end, however often its connection was lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from lediflow.records import one_line
+from lediflow.run_folder import RunFolder
+from lediflow.tracking.event_log import read_events
+from lediflow.tracking.wandb.client import LoginError, end_service
+from lediflow.tracking.wandb.record import (
+    BusyError,
+    Target,
+    only_writer,
+    read_sync_record,
+    renewed,
+    save_record,
+)
+from lediflow.tracking.wandb.sending import (
+    OnlineSession,
+    is_finished,
+    require_log,
+    synchronise,
+    write_offline,
+)
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 2.0  # between two looks at the log
+SHARE = 0.05  # of the time that following may take: looking at a long log is slower
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 10.0, 600.0  # after a fault; doubled with each in a row
+FINISH_SECONDS = 8.0  # for uploads, when the training has ended
+LEAVE_SECONDS = 10.0  # from the end of the training until the process ends in any case
+
+Stopped = Callable[[float], bool]  # waits so many seconds, or less if following is to end; whether it is
+
+
+def follow(folder: RunFolder, target: Target, *, is_renewed: bool = False) -> None:
+    """Follow a run until its training has ended; Ctrl-C ends it at any time."""
+    require_log(folder)
+    with only_writer(folder):
+        if is_renewed:
+            save_record(folder, renewed(folder, read_sync_record(folder)))
+
+        def stopped(seconds: float) -> bool:
+            time.sleep(seconds)
+            return is_finished(folder, read_events(folder.events))
+
+        keep_sending(folder, target, stopped)
+
+
+def follow_parent(folder: RunFolder, target: Target) -> bool:
+    """Follow the run of the process that started this one, until that closes our standard input or ends.
+
+    Ends within LEAVE_SECONDS after that, whatever W&B does. Returns whether everything was sent.
+    """
+    ended = threading.Event()
+
+    def await_end() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while sys.stdin.buffer.read(1):
+                pass
+        ended.set()
+        time.sleep(LEAVE_SECONDS)
+        end_service()
+        os._exit(1)
+
+    threading.Thread(target=await_end, daemon=True).start()
+    while not folder.events.is_file():
+        if ended.wait(EVERY_SECONDS):
+            return True
+    while True:
+        try:
+            with only_writer(folder):
+                return keep_sending(folder, target, ended.wait, finish_seconds=FINISH_SECONDS)
+        except BusyError:  # the follower of the start before this one is about to end
+            if ended.wait(EVERY_SECONDS):
+                return False
+
+
+def keep_sending(
+    folder: RunFolder, target: Target, stopped: Stopped, *, finish_seconds: float = 0
+) -> bool:
+    """Send what is new until told to stop, and begin again after faults; whether everything was sent."""
+    retry = FIRST_RETRY_SECONDS
+    while True:
+        began = time.monotonic()
+        try:
+            send_until(folder, target, stopped, finish_seconds)
+            return True
+        except LoginError:
+            raise
+        except Exception as error:
+            if time.monotonic() - began > LAST_RETRY_SECONDS:
+                retry = FIRST_RETRY_SECONDS
+            log.warning("W&B failed (%s); the event log has everything", one_line(error) or type(error).__name__)
+        if stopped(0.0) or stopped(retry):
+            return False
+        log.info("connecting to W&B again")
+        retry = min(2 * retry, LAST_RETRY_SECONDS)
+
+
+def send_until(folder: RunFolder, target: Target, stopped: Stopped, finish_seconds: float) -> None:
+    """Send what is new until told to stop, and then finish the W&B run."""
+    if target.mode == "offline":
+        while not paused(stopped, lambda: write_offline(folder, target, read_sync_record(folder))):
+            pass
+        return
+    record = read_sync_record(folder)
+    with OnlineSession.opened(folder, target, record, finish_seconds=finish_seconds) as session:
+        while not paused(stopped, session.update):
+            pass
+        session.update(is_last=True)
+
+
+def paused(stopped: Stopped, update: Callable[[], object]) -> bool:
+    """Update, and wait until the next time; whether following is to end."""
+    before = time.monotonic()
+    update()
+    return stopped(max(EVERY_SECONDS, (time.monotonic() - before) / SHARE))

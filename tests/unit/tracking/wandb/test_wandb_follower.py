@@ -1,0 +1,101 @@
+"""The W&B view of a training: a process beside it, whose faults cost the training nothing."""
+
+import logging
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from harness.patience import share_of_core, wait_until
+from harness.wandb_server import standing_in
+
+from lediflow.errors import UserError
+from lediflow.tracking.tracker import TrackingConfig, build_tracker
+from lediflow.tracking.wandb.follower import Follower, follower_command
+from lediflow.tracking.wandb.record import Target
+
+# the follower's command, with a second instead of ten to leave
+HURRIED = """
+import sys
+from lediflow import sync
+from lediflow.tracking.wandb import following
+following.LEAVE_SECONDS, following.EVERY_SECONDS = 1.0, 0.1
+sync.main()
+"""
+
+
+def config(**options):
+    return TrackingConfig(progress=False, wandb=True, **options)
+
+
+def test_offline_nothing_is_written_while_training_and_the_end_says_how(tmp_path, caplog):
+    tracker = build_tracker(config(), tmp_path, total_images=1)
+    tracker.record("train", 1, loss=0.5)
+    with caplog.at_level(logging.INFO):
+        tracker.close()
+    assert f"python -m lediflow.sync {tmp_path}" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
+
+
+def test_an_unknown_mode_and_a_missing_package_are_refused_at_the_start(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"'sometimes'.*offline, online"):
+        build_tracker(config(wandb_mode="sometimes"), tmp_path, total_images=1)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        build_tracker(config(), tmp_path, total_images=1)
+
+
+def test_the_followers_command_says_where_the_run_appears(tmp_path):
+    words = follower_command(tmp_path, Target("online", "cells", "team"))
+    assert words[1:4] == ["-m", "lediflow.sync", str(tmp_path)]
+    assert " ".join(words).endswith("--mode online --project cells --entity team")
+
+
+@pytest.mark.processes
+def test_tracking_imports_neither_wandb_nor_matplotlib():
+    code = "import sys, lediflow.tracking.tracker; print({'wandb', 'matplotlib'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
+
+
+@pytest.mark.processes
+def test_a_follower_that_died_is_named_once_and_recording_goes_on(tmp_path, caplog):
+    view = Follower([sys.executable, "-c", ""], tmp_path)
+    view.process.wait()
+    view.process.returncode = -15
+    with caplog.at_level(logging.WARNING):
+        view.looked = -1e9
+        view.record("train", 1, loss=0.5)
+        view.record("train", 2, loss=0.5)
+        view.close()
+    assert caplog.text.count("python -m lediflow.sync") == 1
+
+
+def follow_badly(folder, behaviour, monkeypatch):
+    """A training of an instant with a server of this behaviour; seconds to record, and to close."""
+    with standing_in() as state:
+        state.behaviour = behaviour
+        monkeypatch.setenv("WANDB_BASE_URL", state.url)
+        tracker = build_tracker(config(), folder, total_images=1)
+        words = follower_command(folder, Target("online"))
+        tracker.views = [Follower([sys.executable, "-c", HURRIED, *words[3:]], folder)]
+        began = time.monotonic()
+        for place in range(200):
+            tracker.record("train", place, loss=0.5)
+        recorded = time.monotonic()
+        assert wait_until(lambda: state.bodies, 60)
+        closing = time.monotonic()
+        tracker.close()
+        return recorded - began, time.monotonic() - closing
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("behaviour", ["refuses", "hangs", "dies"])
+def test_a_server_that_does_not_work_delays_neither_training_nor_its_end(behaviour, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    recording, closing = follow_badly(tmp_path, behaviour, monkeypatch)
+    assert recording < 2.0 / share_of_core()  # 200 events; a request would wait for much longer
+    assert closing < 12.0 / share_of_core()  # the follower leaves after 1 s
+    assert "W&B did not get everything" in caplog.text
+    assert not [child for child in psutil.Process().children(recursive=True) if child.name() == "wandb-core"]

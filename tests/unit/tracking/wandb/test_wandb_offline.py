@@ -1,0 +1,148 @@
+"""The offline run that `lediflow.sync` writes, read back with wandb's own tool and compared with the event log."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from harness.event_logs import requeued_twice
+from harness.wandb_files import offline_runs, read_wandb_file
+from PIL import Image
+
+from lediflow.run_folder import RunFolder
+from lediflow.tracking.event_log import numbers, read_events, standing_events
+from lediflow.tracking.wandb.client import SETTINGS
+from lediflow.tracking.wandb.record import Target, read_sync_record, record_path, run_id_of
+from lediflow.tracking.wandb.rows import summaries
+from lediflow.tracking.wandb.sending import synchronise
+
+pytestmark = pytest.mark.processes
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+PICTURE = "pictures/000000000100/samples.png"
+
+
+def export(folder, content, **facts):
+    folder.export.mkdir(parents=True)
+    (folder.export / "model.safetensors").write_bytes(content)
+    config = {"weights_sha256": folder.weights_hash(), "images_seen": 200, **facts}
+    (folder.export / "config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run after two requeues, with a token in its options, a parent, pictures, late results and an export."""
+    root = tmp_path_factory.mktemp("runs")
+    parent, run = RunFolder(root / "aux"), RunFolder(root / "flow <script>")
+    log = requeued_twice(run.root)
+    log.event("train", 210, loss="nan", loss_by_time=["inf", None, "-inf"])
+    log.event("evaluation", 50, midpoint_2={"mmd_unbiased": 3.0})
+    log.event("pictures", 100, pictures={"samples": {"file": PICTURE, "caption": "step 100"}}, seconds=0.5)
+    (run.root / PICTURE).parent.mkdir(parents=True)
+    Image.fromarray(PIXELS).save(run.root / PICTURE)
+    run.config.write_text(f"data:\n  path: https://me:{TOKEN}@store.example.org/shards\nseed: 3\n")
+    export(parent, b"auxiliary")
+    export(run, b"flow", parent={"path": str(parent.root), "sha256": parent.weights_hash()})
+    (run.root / "results").mkdir()
+    rows = [{"solver": "euler", "steps": 1, "temperature": 1.0, "mmd_unbiased": 2.0}]
+    (run.root / "results" / "results.json").write_text(json.dumps({"results": {"rows": rows}}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def written(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", "/dev/null")  # no folder, so nothing can be written there
+        patch.setenv("WANDB_DIR", "/dev/full")
+        patch.setenv("WANDB_API_KEY", TOKEN)
+        for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR"):
+            patch.setenv(name, str(folder.root / "unused"))
+        synchronise(folder, Target())
+    (path,) = offline_runs(folder.root)
+    return read_wandb_file(path)
+
+
+def test_every_number_that_stands_is_there_once_at_its_place(folder, written):
+    found = [
+        (row["images_seen"], name, float(value))
+        for row in written.rows
+        for name, value in row.items()
+        if "/" in name and not name.startswith("pictures/samples") and "euler" not in name
+    ]
+    standing = {}
+    for event in standing_events(folder.events):
+        values = {key: value for key, value in event.items() if key not in ("time", "event", "images_seen", "pictures")}
+        for name, value in numbers(event["event"], values):
+            standing[event["images_seen"], name] = value
+    assert len(found) == len(standing)
+    for images_seen, name, value in found:
+        assert value == pytest.approx(standing.pop((images_seen, name)), nan_ok=True)
+
+
+def test_steps_grow_while_late_results_keep_their_places(written):
+    steps = [row["_step"] for row in written.rows]
+    assert steps == sorted(set(steps))
+    late = {name: row["images_seen"] for row in written.rows[-3:] for name in row}
+    assert late["evaluation/midpoint_2/mmd_unbiased"] == 50
+    assert late["evaluation/euler_1/mmd_unbiased"] == 200
+
+
+def test_the_summary_is_that_of_the_log(folder, written):
+    assert written.summary["train/loss"] == {"min": 1 / 200, "max": 1 / 10, "last": "NaN"}
+    whole = summaries(read_events(folder.events), [])
+    assert {name: written.summary[name] for name in whole} == whole
+    assert written.summary["evaluation/euler_1/mmd_unbiased"]["last"] == 2.0
+
+
+def test_a_picture_is_the_file_of_the_run_folder(folder, written):
+    (row,) = [row for row in written.rows if "pictures/samples.path" in row]
+    copied = written.files / row["pictures/samples.path"]
+    assert copied.read_bytes() == (folder.root / PICTURE).read_bytes()
+    assert np.array_equal(np.asarray(Image.open(copied)), PIXELS)
+    assert (row["images_seen"], row["pictures/samples.caption"]) == (100, "step 100")
+
+
+def test_configuration_and_origin_are_there_without_any_secret(folder, written):
+    about = written.config["run_facts"]
+    assert written.config["seed"] == 3
+    assert (about["commit"], about["slurm_jobs"]) == ("c1", ["17"])
+    assert about["parents"]["parent"]["sha256"] == RunFolder(folder.root.parent / "aux").weights_hash()
+    for path in record_path(folder).parent.rglob("*"):
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes()
+
+
+def test_the_model_is_an_artifact_and_its_parents_model_an_input(folder, written):
+    artifacts = {artifact["name"]: artifact for artifact in written.artifacts}
+    used = artifacts[run_id_of(RunFolder(folder.root.parent / "aux"))]
+    assert used["use_after_commit"] and used["type"] == "model"
+    own = artifacts[run_id_of(folder)]
+    assert "use_after_commit" not in own
+    assert set(own["aliases"]) == {"latest", "images-200"}
+    assert {entry["path"] for entry in own["manifest"]["contents"]} == {"model.safetensors", "config.json"}
+    results = artifacts[f"{run_id_of(folder)}-results"]
+    assert [entry["path"] for entry in results["manifest"]["contents"]] == ["results.json"]
+
+
+def test_again_nothing_is_written_and_after_news_one_whole_run_is(folder, written, tmp_path):
+    copy = RunFolder(tmp_path / "flow <script>")
+    shutil.copytree(folder.root, copy.root)
+    before = offline_runs(copy.root)
+    assert not synchronise(copy, Target()).is_new
+    assert offline_runs(copy.root) == before
+    with copy.events.open("a") as stream:
+        stream.write('{"time": "2026-03-02T00:00:00+00:00", "event": "train", "images_seen": 220, "loss": 0.5}\n')
+    record_path(copy).with_name(".unfinished-killed").mkdir()  # of a killed process
+    assert synchronise(copy, Target()).is_new
+    (path,) = offline_runs(copy.root)
+    again = read_wandb_file(path)
+    assert again.run["run_id"] == written.run["run_id"] == read_sync_record(folder).run_id
+    assert [row["_step"] for row in again.rows[:-1]] == [row["_step"] for row in written.rows]
+    assert again.rows[-1]["train/loss"] == 0.5
+    assert not list(record_path(copy).parent.glob(".unfinished*"))
+
+
+def test_wandb_knows_every_setting():
+    from wandb import Settings
+
+    assert SETTINGS.keys() <= Settings.model_fields.keys()
