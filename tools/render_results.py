@@ -39,11 +39,12 @@ DOCUMENTS = (
     Path("docs/evaluation.md"),
     Path("docs/results.md"),
     Path("docs/architecture.md"),
+    Path("docs/tracking.md"),
 )
 BENCHES = (
     "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
     "bench_training_h200", "bench_training_h100", "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
-    "bench_cmmd", "bench_cmmd_h100",
+    "bench_cmmd", "bench_cmmd_h100", "bench_tracking",
 )  # fmt: skip
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo

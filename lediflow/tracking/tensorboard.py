@@ -15,7 +15,6 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -37,22 +36,22 @@ CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # by PIL's mode
 
 
 class TensorboardTracker:
-    """Writes events to RUN/tensorboard. Thread-safe."""
+    """Writes events to RUN/tensorboard. The first event of a continued run takes a while: see `background`."""
 
     def __init__(self, run_folder: Path, values: Values = VALUES) -> None:
         self.run_folder, self.folder, self.values = run_folder, run_folder / FOLDER, values
         self.event_pb2 = import_tensorboard("compat.proto.event_pb2")
         self.types_pb2 = import_tensorboard("compat.proto.types_pb2")
         self.records = import_tensorboard("summary.writer.record_writer")
-        self.lock = Lock()
+        self.known: set[tuple[str, int]] = set()  # events that were in the log when the file was last rebuilt
         self.seconds = 0.0  # of the newest event, since 1970
         self.file: Any = None  # opened at the first event, when the run owns its folder
 
     def record(self, event: str, images_seen: int, **values: Any) -> None:
-        with self.lock:
-            is_valid = self.file is not None and not self.is_again(event, images_seen)
-            if not is_valid and (event, images_seen) in self.rebuild():
-                return
+        """Show an event, which the log of the run has already."""
+        if self.file is None or self.is_again(event, images_seen):
+            self.rebuild()
+        if (event, images_seen) not in self.known:
             self.seconds = max(self.seconds, time.time())
             self.write({"event": event, "images_seen": images_seen, **plain(values)}, self.seconds)
             self.file.flush()
@@ -63,17 +62,17 @@ class TensorboardTracker:
         self.close()
 
     def close(self) -> None:
-        with self.lock:
-            if self.file is not None:
-                self.file.close()
+        if self.file is not None:
+            self.file.close()
 
     def is_again(self, event: str, images_seen: int) -> bool:
         """Whether points that were written are no longer valid."""
-        last = max(self.places.values(), default=-1) if event == RESUME else self.places.get(event, -1)
-        return images_seen < last or (images_seen == last and event != RESUME)
+        if event == RESUME:
+            return images_seen < max(self.places.values(), default=-1)
+        return (event, images_seen) not in self.known and images_seen <= self.places.get(event, -1)
 
-    def rebuild(self) -> set[tuple[str, int]]:
-        """Write a new event file from the log, then empty the older one; names and places of the log's events."""
+    def rebuild(self) -> None:
+        """Write a new event file from the log, then empty the older one."""
         if self.file is not None:
             self.file.close()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +87,7 @@ class TensorboardTracker:
         partial.rename(final)  # the open file moves along
         for path in older:
             empty_or_remove(path)
-        return {(entry["event"], entry["images_seen"]) for entry in logged}
+        self.known = {(entry["event"], entry["images_seen"]) for entry in logged}
 
     def begin_file(self, path: Path) -> None:
         """Open a file that tells its readers to drop all points that they know."""

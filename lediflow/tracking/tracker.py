@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lediflow.run_folder import RunFolder
+from lediflow.tracking.background import BackgroundView
 from lediflow.tracking.event_log import JsonlTracker, standing_events
 from lediflow.tracking.progress import LINE_SECONDS, ProgressTracker, make_progress
 from lediflow.tracking.tensorboard import TensorboardTracker
@@ -133,7 +134,7 @@ def wandb_view(run: Viewed) -> Tracker | None:
 
 def tensorboard_view(run: Viewed) -> Tracker | None:
     """TensorBoard, if it is switched on."""
-    return TensorboardTracker(run.folder) if run.config.tensorboard else None
+    return BackgroundView(TensorboardTracker(run.folder)) if run.config.tensorboard else None
 
 
 # makes the view of a run, or None if it is switched off; a new view is one entry

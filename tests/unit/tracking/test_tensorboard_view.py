@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from threading import Event
 
 import numpy as np
 import pytest
@@ -76,6 +77,29 @@ def test_a_return_to_a_checkpoint_within_a_start_leaves_out_what_is_discarded(tm
     tracker.record("train", 16, loss=2.0)
     assert points(loaded(tmp_path), "train/loss") == [(8, 1.0), (16, 2.0)]
     assert points(loaded(tmp_path), "resume/ranks") == [(8, 1.0)]
+
+
+def test_a_second_return_to_the_same_checkpoint_counts_too(tmp_path):
+    tracker = begun(tmp_path)
+    tracker.record("start", 0)
+    tracker.record("train", 8, loss=1.0)
+    for loss in (2.0, 3.0, 4.0):
+        tracker.record("train", 16, loss=loss)
+        tracker.record("resume", 8, ranks=1)
+    tracker.record("train", 24, loss=5.0)
+    assert points(loaded(tmp_path), "train/loss") == [(8, 1.0), (24, 5.0)]
+
+
+def test_events_that_are_told_late_are_there_once(tmp_path):
+    """As from a queue: the log is ahead of the view, through a return to a checkpoint."""
+    log, view = JsonlTracker(tmp_path / "events.jsonl"), TensorboardTracker(tmp_path)
+    told = [("start", 0, 0.0), ("train", 8, 1.0), ("train", 16, 1.0), ("train", 24, 1.0)]
+    told += [("resume", 8, 0.0), ("train", 16, 2.0)]
+    for event, place, loss in told:
+        log.record(event, place, loss=loss)
+    for event, place, loss in told:
+        view.record(event, place, loss=loss)
+    assert points(loaded(tmp_path), "train/loss") == [(8, 1.0), (16, 2.0)]
 
 
 def test_a_run_that_begins_again_without_a_checkpoint_shows_its_last_start_only(tmp_path):
@@ -173,6 +197,17 @@ def test_a_disk_that_is_full_drops_the_view_and_not_the_run(tmp_path, caplog):
     tracker.close()
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 2
     assert caplog.text.count("TensorboardTracker failed") == 1
+
+
+def test_training_does_not_wait_for_a_long_log(tmp_path, monkeypatch):
+    """The view of a configuration is in a thread of its own."""
+    released = Event()
+    monkeypatch.setattr(TensorboardTracker, "rebuild", lambda view: released.wait(10))
+    tracker = build_tracker(TrackingConfig(progress=False, tensorboard=True), tmp_path, total_images=1)
+    tracker.record("start", 0)
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 1
+    released.set()
+    tracker.close()
 
 
 def test_it_is_a_view_only_if_configured_and_writes_nothing_before_the_first_event(tmp_path):

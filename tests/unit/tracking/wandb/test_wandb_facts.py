@@ -23,15 +23,21 @@ TOKEN = "0123456789abcdef0123456789abcdef01234567"
 def export(folder, sha256, **facts):
     folder.export.mkdir(parents=True)
     (folder.export / "model.safetensors").write_bytes(b"weights")
-    (folder.export / "config.json").write_text(json.dumps({"weights_sha256": sha256, "images_seen": 200, **facts}))
+    (folder.export / "config.json").write_text(
+        json.dumps({"weights_sha256": sha256, "images_seen": 200, **facts})
+    )
 
 
 @pytest.fixture
 def folder(tmp_path):
     parent, run = RunFolder(tmp_path / "aux"), RunFolder(tmp_path / "flow")
     log = requeued_twice(run.root)
-    log.event("resume", 200, job="18", restart=0, commit="c2", command=f"python -m lediflow.train hub.token={TOKEN}")
-    run.config.write_text(f"data:\n  path: https://me:{TOKEN}@store.example.org/shards\nparent: {parent.root}\nseed: 0\n")
+    log.event(
+        "resume", 200, job="18", restart=0, commit="c2", command=f"python -m lediflow.train hub.token={TOKEN}"
+    )
+    run.config.write_text(
+        f"data:\n  path: https://me:{TOKEN}@store.example.org/shards\nparent: {parent.root}\nseed: 0\n"
+    )
     export(parent, "p1")
     return run
 
@@ -77,7 +83,11 @@ def test_results_get_the_names_of_evaluations_in_the_log(folder):
         (place / "results.json").write_text(json.dumps({"results": {"rows": rows}}))
     (results / "features.safetensors").write_bytes(b"0")
     (results / "rows" / "a.json").write_text("{}")
-    assert set(find_results(folder)) == {"results/results.json", "results/grid/results.json", "results/rows/results.json"}
+    assert set(find_results(folder)) == {
+        "results/results.json",
+        "results/grid/results.json",
+        "results/rows/results.json",
+    }
     assert read_result(folder, "results/results.json", 200) == (
         200,
         {

@@ -92,7 +92,9 @@ def follow_badly(folder, behaviour, monkeypatch):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("behaviour", ["refuses", "hangs", "dies"])
-def test_a_server_that_does_not_work_delays_neither_training_nor_its_end(behaviour, tmp_path, monkeypatch, caplog):
+def test_a_server_that_does_not_work_delays_neither_training_nor_its_end(
+    behaviour, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     recording, closing = follow_badly(tmp_path, behaviour, monkeypatch)
     assert recording < 2.0 / share_of_core()  # 200 events; a request would wait for much longer

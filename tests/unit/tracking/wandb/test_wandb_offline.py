@@ -72,7 +72,11 @@ def test_every_number_that_stands_is_there_once_at_its_place(folder, written):
     ]
     standing = {}
     for event in standing_events(folder.events):
-        values = {key: value for key, value in event.items() if key not in ("time", "event", "images_seen", "pictures")}
+        values = {
+            key: value
+            for key, value in event.items()
+            if key not in ("time", "event", "images_seen", "pictures")
+        }
         for name, value in numbers(event["event"], values):
             standing[event["images_seen"], name] = value
     assert len(found) == len(standing)
@@ -131,7 +135,9 @@ def test_again_nothing_is_written_and_after_news_one_whole_run_is(folder, writte
     assert not synchronise(copy, Target()).is_new
     assert offline_runs(copy.root) == before
     with copy.events.open("a") as stream:
-        stream.write('{"time": "2026-03-02T00:00:00+00:00", "event": "train", "images_seen": 220, "loss": 0.5}\n')
+        stream.write(
+            '{"time": "2026-03-02T00:00:00+00:00", "event": "train", "images_seen": 220, "loss": 0.5}\n'
+        )
     record_path(copy).with_name(".unfinished-killed").mkdir()  # of a killed process
     assert synchronise(copy, Target()).is_new
     (path,) = offline_runs(copy.root)

@@ -47,7 +47,11 @@ def test_another_training_in_the_same_place_has_another_id(folder):
 
 def test_a_record_is_read_as_it_was_written(folder):
     record = SyncRecord(
-        "a-1", project="p", results=[SentResult(3, "results/results.json", "ab")], skipped=[[1, 2]], artifacts={"model": "c"}
+        "a-1",
+        project="p",
+        results=[SentResult(3, "results/results.json", "ab")],
+        skipped=[[1, 2]],
+        artifacts={"model": "c"},
     )
     save_record(folder, record)
     assert read_sync_record(folder) == record

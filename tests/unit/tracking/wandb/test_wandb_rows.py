@@ -16,7 +16,9 @@ def losses(rows):
 
 
 def expected(path):
-    return [(event["images_seen"], event["loss"]) for event in standing_events(path) if event["event"] == "train"]
+    return [
+        (event["images_seen"], event["loss"]) for event in standing_events(path) if event["event"] == "train"
+    ]
 
 
 def test_after_two_crashes_every_standing_event_has_one_row(tmp_path):
