@@ -17,6 +17,7 @@ from lediflow.evaluation.metrics import MAIN, shown_in
 from lediflow.evaluation.modes.stages.record import SHORT, heading
 from lediflow.evaluation.results import AGAIN
 from lediflow.records import RecordError, read_dataclass
+from lediflow.report.configurations import configurations
 from lediflow.report.content import (
     CommandRun,
     Fact,
@@ -27,8 +28,10 @@ from lediflow.report.content import (
     StageComparison,
     StepComparison,
 )
+from lediflow.report.curves import chart_groups
 from lediflow.report.pictures import pictures_of
-from lediflow.report.runs import LEDIFLOW, RESULTS, STAGE_RESULTS, RunRecord
+from lediflow.report.run_table import run_row, run_timeline
+from lediflow.report.runs import RESULTS, STAGE_RESULTS, RunRecord, told_apart
 from lediflow.report.training import bin_panels, loss_panels
 from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
@@ -39,7 +42,10 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
     """The content of a page about these runs; what they do not have stays empty. UserError without runs."""
     if not runs:
         raise UserError("a report needs at least one run folder")
-    runs = sorted(runs, key=lambda run: run.method != LEDIFLOW)  # one order, and so one colour per method
+    runs = sorted(
+        told_apart(runs), key=lambda run: run.is_baseline
+    )  # one order, and so one colour per method
+    histories = [run_timeline(run) for run in runs]
     flows = [run for run in runs if run.place == "flow"]
     measured = [run for run in flows if run.results]
     first = measured[0].results["results"] if measured and measured[0].results else {}
@@ -63,6 +69,10 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         panels=loss_panels(runs),
         bin_panels=bin_panels(runs),
         training_pictures=pictures_of(runs),
+        chart_groups=chart_groups(runs),
+        runs=[run_row(run, history) for run, history in zip(runs, histories, strict=True)],
+        timelines=[history for history in histories if history.sessions],
+        configurations=configurations(runs),
         environment=widths(flows) | environment(measured),
         commands=commands,
     )

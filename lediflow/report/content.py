@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from lediflow.report.charts import Chart
 from lediflow.report.pictures import RunPictures
+from lediflow.report.timeline import Timeline
 from lediflow.tracking.event_log import Curve
 
 Picture = UInt8[np.ndarray, "height width *channels"]
@@ -120,6 +122,37 @@ def methods(measurements: Sequence[SettingMeasurement]) -> list[str]:
 
 
 @dataclass(kw_only=True)
+class ChartGroup:
+    """The interactive curves of all numbers that the runs of a stage logged."""
+
+    title: str
+    runs: list[str]
+    charts: list[Chart]
+
+
+@dataclass(kw_only=True)
+class RunRow:
+    """A run in the table of runs: its name, and texts by column; missing ones are dashes."""
+
+    name: str
+    cells: dict[str, str]
+
+
+@dataclass(kw_only=True)
+class Configuration:
+    """The options of the runs of one stage.
+
+    `differing` maps an option to its value in each of `runs`, None where a run does not have it. `options` has all
+    options of each run.
+    """
+
+    title: str
+    runs: list[str]
+    differing: dict[str, list[str | None]]
+    options: list[dict[str, str]]
+
+
+@dataclass(kw_only=True)
 class CommandRun:
     """A command that contributed to the report."""
 
@@ -152,5 +185,9 @@ class ReportData:
     panels: list[LossPanel] = field(default_factory=list)
     bin_panels: list[BinPanel] = field(default_factory=list)
     training_pictures: list[RunPictures] = field(default_factory=list)
+    chart_groups: list[ChartGroup] = field(default_factory=list)
+    runs: list[RunRow] = field(default_factory=list)
+    timelines: list[Timeline] = field(default_factory=list)
+    configurations: list[Configuration] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     commands: list[CommandRun] = field(default_factory=list)

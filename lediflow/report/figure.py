@@ -20,10 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lediflow.evaluation.plots.style import NO_METADATA, base_style
-from lediflow.tracking.event_log import Curve
 
 INK, MUTED, RULE = "#010101", "#020202", "#030303"  # placeholders, replaced in `page_svg`
-SERIES = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04")  # of methods, in the order of `methods`
+SERIES = tuple(f"#0a0a{number:02d}" for number in range(1, 7))  # of methods, in the order of `methods`
 CSS_COLOURS = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
     placeholder: f"--series-{number}" for number, placeholder in enumerate(SERIES, start=1)
 }
@@ -134,12 +133,6 @@ def plain_numbers(axis: Axis) -> None:
     """Labels like 0.03 instead of 3 x 10^-2, and none at minor ticks."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "\N{MINUS SIGN}")))
     axis.set_minor_formatter(NullFormatter())
-
-
-def spans_decades(curves: list[Curve], factor: float = 12.0) -> bool:
-    """Whether a logarithmic axis shows the curves better: all values positive, largest / smallest above `factor`."""
-    values = np.concatenate([curve.values for curve in curves])
-    return bool(values.size and values.min() > 0 and values.max() / values.min() > factor)
 
 
 def spread(

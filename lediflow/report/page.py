@@ -1,12 +1,16 @@
-"""The report of a run as one HTML file: no script, no network, light and dark, at any width.
+"""The report of a run as one HTML file: no network, light and dark, at any width.
 
 The markup is in templates/ (Jinja2, autoescaped). Each section has a template and a function here that returns the
-template's variables, or None where there is no data: the section is then left out.
+template's variables, or None where there is no data: the section is then left out. Curves are figures that a script in
+the page (uPlot, in templates/vendored) replaces by interactive ones; without scripts the page shows the main ones
+still. A policy in the page allows its own scripts by their hashes, pictures inside the page, and no request.
 """
 
 import base64
+import hashlib
 import io
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from lediflow.report.charts import Chart, by_name, charts_json
 from lediflow.report.content import CommandRun, LossPanel, Picture, PriorExample, ReportData
 from lediflow.report.figure import SERIES, heat, heat_gradient
+from lediflow.report.history import history_variables
 from lediflow.report.quality import COSTS, dash_legend, measurement_table, quality_lines, quality_plot
 from lediflow.report.training import OTHER_SERIES, bin_plot, loss_plot
 from lediflow.text import duration
@@ -27,6 +33,9 @@ BEGINNING = """<!doctype html>
 MAX_PICTURES = 36  # in each grid of the first section
 MAX_PRIORS = 6  # more say nothing new and make the page long
 SAMPLES_CAPTION = "Generated. Not selected: the first ones drawn."
+
+UPLOT = "uPlot-1.6.32"  # MIT licence, https://github.com/leeoniya/uPlot
+METHOD_COLOURS, OTHER_COLOURS = (1, 2, 3, 4, 5, 6), (3, 4, 5, 6, 1, 2)  # of lines, by their order
 
 Variables = Mapping[str, Any]
 
@@ -42,13 +51,40 @@ class Section(NamedTuple):
 def build_report(data: ReportData) -> str:
     """The whole page."""
     templates = template_environment()
+    charts: list[Chart] = []
+
+    def chart_number(chart: Chart) -> int:
+        charts.append(chart)
+        return len(charts) - 1
+
+    templates.filters["chart_number"] = chart_number
     sections = []
     for name, (label, variables_of) in SECTIONS.items():
         variables = variables_of(data)
         if variables is not None:
             html = templates.get_template(f"sections/{name}.html").render(variables)
             sections.append(Section(name, label, Markup(html)))
-    return templates.get_template("page.html").render(data=data, sections=sections) + "\n"
+    scripts = [Markup(template_file(name)) for name in (f"vendored/{UPLOT}.iife.min.js", "report.js")]
+    page = {
+        "data": data,
+        "sections": sections,
+        "charts": charts_json(charts),
+        "scripts": scripts,
+        "hashes": [script_hash(script) for script in scripts],
+        "styles": Markup(template_file(f"vendored/{UPLOT}.min.css")),
+        "licence": Markup(template_file(f"vendored/{UPLOT}.LICENSE")),
+    }
+    return templates.get_template("page.html").render(page) + "\n"
+
+
+def template_file(name: str) -> str:
+    """The text of a file in templates/, which is not read as a template."""
+    return (files("lediflow.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def script_hash(script: str) -> str:
+    """The hash of a script as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def template_environment() -> Environment:
@@ -130,7 +166,12 @@ def stages(data: ReportData) -> Variables | None:
 def training(data: ReportData) -> Variables | None:
     """A plot of each loss."""
     shown = [
-        {"title": panel.title, "plot": panel_plot(panel), "caption": loss_caption(panel)}
+        {
+            "title": panel.title,
+            "plot": panel_plot(panel),
+            "caption": loss_caption(panel),
+            "chart": panel_chart(panel),
+        }
         for panel in data.panels
         if panel.curves
     ]
@@ -140,6 +181,29 @@ def training(data: ReportData) -> Variables | None:
 def panel_plot(panel: LossPanel) -> Markup:
     """The panel's curves; methods keep their colours, training and held-out losses have others."""
     return loss_plot(panel.curves, panel.lowest, SERIES if panel.compares_methods else OTHER_SERIES)
+
+
+def panel_chart(panel: LossPanel) -> Chart:
+    """The same curves for the script."""
+    colours = METHOD_COLOURS if panel.compares_methods else OTHER_COLOURS
+    return Chart(title=panel.title, lines=by_name(panel.curves, panel.lowest, colours))
+
+
+def curves(data: ReportData) -> Variables | None:
+    """Every number that was logged, by stage."""
+    return {"groups": data.chart_groups} if data.chart_groups else None
+
+
+def runs(data: ReportData) -> Variables | None:
+    """The runs side by side, and the history of each."""
+    if not data.timelines:
+        return None
+    return {"runs": data.runs, **history_variables(data.timelines)}
+
+
+def configuration(data: ReportData) -> Variables | None:
+    """Options that differ between the runs of a stage, and all options."""
+    return {"groups": data.configurations} if data.configurations else None
 
 
 def loss_caption(panel: LossPanel) -> str:
@@ -220,5 +284,8 @@ SECTIONS: dict[str, tuple[str, Callable[[ReportData], Variables | None]]] = {
     "bins": ("Remaining error", bins),
     "prior": ("Prior", prior),
     "pictures": ("Pictures", pictures),
+    "curves": ("All curves", curves),
+    "runs": ("Runs", runs),
+    "configuration": ("Configuration", configuration),
     "origin": ("Commands", origin),
 }

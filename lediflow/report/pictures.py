@@ -17,9 +17,10 @@ from typing import Any
 from PIL import Image
 
 from lediflow.report.runs import RunRecord
-from lediflow.tracking.event_log import Event, standing_events
+from lediflow.tracking.event_log import Event
 
 EVENT = "pictures"
+
 NEWEST = 3  # clocks of a run that are shown
 SECTION_BYTES = 1_500_000  # of all files in the section; base64 makes them a third longer
 SMALLEST_WIDTH = 400  # pixels; a narrower picture could not be read
@@ -70,21 +71,22 @@ class Room:
 
 def pictures_of(runs: Sequence[RunRecord]) -> list[RunPictures]:
     """The newest pictures of the runs that have some."""
-    logged = [(run.folder.root, picture_events(run.folder.events)) for run in runs]
-    logged = [(root, events) for root, events in logged if events]
-    found = [RunPictures(run=root.name, count=len(events)) for root, events in logged]
+    logged = [(run, picture_events(run)) for run in runs]
+    logged = [(run, events) for run, events in logged if events]
+    found = [RunPictures(run=run.title, count=len(events)) for run, events in logged]
     room = Room()
     for place in range(NEWEST):
-        for shown, (root, events) in zip(found, logged, strict=True):
+        for shown, (run, events) in zip(found, logged, strict=True):
             if place < len(events):
-                shown.clocks.append(shown_clock(root, events[place], room))
+                shown.clocks.append(shown_clock(run.folder.root, events[place], room))
     return found
 
 
-def picture_events(log: Path) -> list[Event]:
+def picture_events(run: RunRecord) -> list[Event]:
     """The standing events with pictures, one for each clock, newest first."""
-    standing = [event for event in standing_events(log) if event["event"] == EVENT]
-    by_clock = {event["images_seen"]: event for event in standing if isinstance(event.get(EVENT), dict)}
+    by_clock = {
+        event["images_seen"]: event for event in run.log.pictures if isinstance(event.get(EVENT), dict)
+    }
     return [by_clock[seen] for seen in sorted(by_clock, reverse=True)]
 
 

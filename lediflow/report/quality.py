@@ -17,7 +17,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from lediflow.evaluation.metrics import MAIN, Metric, shown_in
 from lediflow.report.content import ReportData, SettingMeasurement, methods
-from lediflow.report.figure import INK, MUTED, SERIES, STYLE, Plot, spans_decades, value_axis
+from lediflow.report.figure import INK, MUTED, SERIES, STYLE, Plot, value_axis
+from lediflow.report.smoothing import spans_decades
 from lediflow.tracking.event_log import Curve
 
 COSTS = {"evaluations": "evaluations of the flow model per image", "ms_per_image": "milliseconds per image"}

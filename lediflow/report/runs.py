@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -14,9 +15,11 @@ from torch import Tensor
 from lediflow.evaluation.modes.stages.record import STAGES_FILE, read_stages
 from lediflow.evaluation.results import AGAIN, read_results
 from lediflow.records import RecordError
+from lediflow.report.run_log import RunLog, read_log
+from lediflow.report.smoothing import finite
 from lediflow.run_folder import RunFolder
-from lediflow.stages import Place, place_of
-from lediflow.tracking.event_log import Curve, curve
+from lediflow.stages import STAGES, Place, place_of
+from lediflow.tracking.event_log import Curve
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
 STAGE_RESULTS = Path("results/stages") / STAGES_FILE
@@ -33,6 +36,8 @@ class RunRecord:
     results: dict[str, Any] | None
     pictures: dict[str, Tensor]
     stages: dict[str, Any] | None = None  # results of `mode=stages`
+    log: RunLog = field(default_factory=RunLog)
+    label: str = ""  # distinguishes it from other runs of the page; empty: its kind does
 
     @property
     def stage(self) -> str:
@@ -44,11 +49,22 @@ class RunRecord:
         return place_of(self.stage)
 
     @property
+    def is_baseline(self) -> bool:
+        return self.facts["prior"] == "gaussian"
+
+    @property
     def method(self) -> str:
-        return BASELINE if self.facts["prior"] == "gaussian" else LEDIFLOW
+        """The name of the run where methods are compared."""
+        return self.label or (BASELINE if self.is_baseline else LEDIFLOW)
+
+    @property
+    def title(self) -> str:
+        """The name of the run on the page: the method where methods are compared, else its folder."""
+        kind = STAGES[self.stage].curve if self.stage in STAGES else None
+        return self.method if kind and kind.compares_methods else self.label or self.folder.root.name
 
     def curve(self, key: str, event: str = "train") -> Curve:
-        return curve(self.folder.events, event, key)
+        return self.log.curve(event, key)
 
     def curves(self, key: str) -> dict[str, Curve]:
         """Curves of training and of held-out samples, if logged; held-out losses of the averaged weights if logged."""
@@ -75,7 +91,23 @@ def read_run(path: Path) -> RunRecord:
         results=read_results(results) if results.exists() else None,
         pictures=read_pictures(pictures) if pictures.exists() else {},
         stages=read_stages(stages) if stages.exists() else None,
+        log=read_log(folder.events),
     )
+
+
+def told_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs with labels where several have one stage and method: the ends of their paths that tell all apart."""
+    kinds = Counter((run.stage, run.is_baseline) for run in runs)
+    paths = {run.folder.root: run.folder.root.absolute().parts for run in runs}
+    length = 1
+    while len({parts[-length:] for parts in paths.values()}) < len(paths):
+        length += 1
+    return [
+        replace(run, label="/".join(paths[run.folder.root][-length:]))
+        if kinds[run.stage, run.is_baseline] > 1
+        else run
+        for run in runs
+    ]
 
 
 def read_pictures(path: Path) -> dict[str, Tensor]:
@@ -84,9 +116,3 @@ def read_pictures(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RecordError(f"{path} cannot be read ({error}); {AGAIN}") from error
-
-
-def finite(curve: Curve) -> Curve:
-    """The points whose value is finite."""
-    known = np.isfinite(curve.values)
-    return Curve(curve.images_seen[known], curve.values[known])

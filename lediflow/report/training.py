@@ -13,16 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lediflow.report.content import BinPanel, LossPanel
-from lediflow.report.figure import SERIES, STYLE, Plot, spans_decades, value_axis
-from lediflow.report.runs import HELD_OUT, RunRecord, finite
+from lediflow.report.figure import SERIES, STYLE, Plot, value_axis
+from lediflow.report.runs import HELD_OUT, RunRecord
+from lediflow.report.smoothing import finite, smooth, spans_decades, thin
 from lediflow.stages import STAGES, LossCurve
 from lediflow.stages.bins import TIME_BINS, sigma_edges
-from lediflow.tracking.event_log import Curve, binned_curve
+from lediflow.tracking.event_log import Curve
 
-OTHER_SERIES = SERIES[2:]  # colours of curves that are not methods
+OTHER_SERIES = SERIES[2:] + SERIES[:2]  # colours of curves that are not methods
 MARKED_POINTS = 12  # curves with at most this many points have a mark at each point
-MAX_POINTS = 1200  # more than a plot has pixels
-WINDOW = 0.015  # standard deviation of the smoothing window, as a share of the curve's length
 
 
 def loss_panels(runs: list[RunRecord]) -> list[LossPanel]:
@@ -96,7 +95,7 @@ def bin_panels(runs: list[RunRecord]) -> list[BinPanel]:
 
 def last_means(run: RunRecord, keys: Sequence[str]) -> Float[np.ndarray, " bins"]:
     """Means over the last quarter of the training, of the first of `keys` that the run logged; empty if none."""
-    recorded = (binned_curve(run.folder.events, "train", key).values for key in keys)
+    recorded = (run.log.binned_curve("train", key).values for key in keys)
     rows = next((values for values in recorded if len(values)), np.empty((0, 0)))
     return np.ma.masked_invalid(rows[-max(1, len(rows) // 4) :]).mean(0).filled(np.nan)
 
@@ -180,26 +179,3 @@ def bin_plot(panel: BinPanel) -> Markup:
     plot.axes.margins(x=0.0)
     plot.axes.set_xlabel(panel.axis)
     return plot.svg(f"{panel.title}: {', '.join(panel.means)}")
-
-
-def thin(curve: Curve, most: int = MAX_POINTS) -> Curve:
-    """At most `most` points, each the mean of a run of neighbours."""
-    if len(curve.values) <= most:
-        return curve
-    parts = [np.array_split(values, most) for values in curve]
-    return Curve(*(np.array([part.mean() for part in split]) for split in parts))
-
-
-def smooth(curve: Curve, window: float = WINDOW, in_logs: bool = False) -> Curve:
-    """Replace each value by the mean of the values around it, weighted by a centred Gaussian, so without lag.
-
-    `window` is the Gaussian's standard deviation as a share of the curve's length. `in_logs` takes geometric means,
-    which lie in the middle of the raw points on a logarithmic axis.
-    """
-    if len(curve.values) < 3:
-        return curve
-    x = curve.images_seen.astype(np.float64)
-    weights = np.exp(-0.5 * ((x[:, None] - x[None, :]) / max(window * np.ptp(x), 1e-9)) ** 2)
-    weights /= weights.sum(axis=1, keepdims=True)
-    values = np.exp(weights @ np.log(curve.values)) if in_logs else weights @ curve.values
-    return Curve(curve.images_seen, values)

@@ -191,13 +191,6 @@ class Curve(NamedTuple):
     values: Float[np.ndarray, " points"]
 
 
-class BinnedCurve(NamedTuple):
-    """A value per bin along the image clock, in order; NaN where a bin was empty."""
-
-    images_seen: Int[np.ndarray, " points"]
-    values: Float[np.ndarray, "points bins"]
-
-
 def read_events(path: str | Path) -> list[Event]:
     """All events of the log in the order written, without torn lines; an empty list if there is no log yet."""
     path = Path(path)
@@ -248,20 +241,3 @@ def logged_points(path: str | Path, event: str, key: str) -> Iterator[tuple[int,
         value = number(entry.get(key)) if entry["event"] == event else None
         if value is not None:
             yield entry["images_seen"], value
-
-
-def binned_curve(path: str | Path, event: str, key: str) -> BinnedCurve:
-    """The list under `key` of every event named `event`; lists of another length than the last one are left out."""
-    newest = {
-        entry["images_seen"]: entry[key]
-        for entry in standing_events(path)
-        if entry["event"] == event and isinstance(entry.get(key), list)
-    }
-    bins = len([*newest.values()][-1]) if newest else 0
-    places = sorted(place for place, values in newest.items() if len(values) == bins)
-    known = [
-        [np.nan if (value := number(item)) is None else value for item in newest[place]] for place in places
-    ]
-    return BinnedCurve(
-        np.array(places, dtype=np.int64), np.array(known, dtype=np.float64).reshape(len(places), bins)
-    )

@@ -171,7 +171,8 @@ class TestReport:
         assert page.rstrip().endswith("</html>")
         addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
         assert [address for address in addresses if not address.startswith(("data:", "#"))] == []
-        assert "<script" not in page and "@import" not in page
+        assert "<script src" not in page and "@import" not in page
+        assert "default-src 'none'" in page
 
     def test_shows_both_methods_and_where_the_numbers_come_from(self, page, trained):
         for phrase in ("Shapes", "LeDiFlow", "Flow matching", "MMD (EfficientNet-Lite0)"):

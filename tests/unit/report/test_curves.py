@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from lediflow.report.figure import spans_decades, spread
-from lediflow.report.runs import finite
-from lediflow.report.training import smooth, thin
+from lediflow.report.figure import spread
+from lediflow.report.smoothing import finite, smooth, spans_decades, thin
 from lediflow.tracking.event_log import Curve
 
 

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 from lediflow.report.content import ReportData
 from lediflow.report.page import build_report
 from lediflow.report.pictures import NEWEST, pictures_of
+from lediflow.report.run_log import read_log
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import JsonlTracker
 
@@ -25,6 +25,17 @@ def png(width, height, seed=0):
     return buffer.getvalue()
 
 
+class Run:
+    """What `read_run` knows of a run folder; its log is read when it is asked for."""
+
+    def __init__(self, root):
+        self.folder, self.title = RunFolder(root), root.name
+
+    @property
+    def log(self):
+        return read_log(self.folder.events)
+
+
 def make_run(root, clocks, width=60, height=40):
     """A run with a picture at each clock; what `read_run` knows of it."""
     log = JsonlTracker(root / "events.jsonl")
@@ -35,7 +46,7 @@ def make_run(root, clocks, width=60, height=40):
         about = {"file": file, "sha256": hashlib.sha256(content).hexdigest(), "caption": f"At <{seen}>."}
         log.record("pictures", seen, pictures={"samples": about}, seconds=0.1)
     log.close()
-    return SimpleNamespace(folder=RunFolder(root))
+    return Run(root)
 
 
 def decoded(picture):
@@ -87,7 +98,7 @@ def test_events_of_another_form_are_left_out(tmp_path):
     log.record("pictures", 1024, pictures=["samples"])
     log.record("pictures", 2048, pictures={"samples": "a.png"})
     log.close()
-    [found] = pictures_of([SimpleNamespace(folder=RunFolder(tmp_path))])
+    [found] = pictures_of([Run(tmp_path)])
     assert [clock.pictures for clock in found.clocks] == [[]]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from lediflow.errors import UserError
 from lediflow.tracking import event_log
-from lediflow.tracking.event_log import JsonlTracker, binned_curve, curve, read_events, standing_events
+from lediflow.tracking.event_log import JsonlTracker, curve, read_events, standing_events
 from lediflow.tracking.tracker import replay
 
 
@@ -156,23 +156,3 @@ def test_a_line_truncated_by_a_full_disk_is_written_again(path):
     tracker.file = disk
     tracker.record("train", 2)
     assert [event["images_seen"] for event in read_events(path)] == [1, 2]
-
-
-def test_a_value_by_bin_is_a_row_for_each_event_with_nan_for_empty_bins(path):
-    tracker = JsonlTracker(path)
-    tracker.record("train", 200, loss_by_time=[1.0, None])
-    tracker.record("train", 100, loss_by_time=[3.0, "nan"])
-    tracker.record("validation", 100, loss_by_time=[9.0, 9.0])
-    tracker.record("train", 200, loss_by_time=[2.0, 4.0])  # the newest counts
-    tracker.record("train", 300, loss=1.0)
-    found = binned_curve(path, "train", "loss_by_time")
-    assert found.images_seen.tolist() == [100, 200]
-    np.testing.assert_array_equal(found.values, [[3.0, np.nan], [2.0, 4.0]])
-
-
-def test_after_a_change_of_bins_only_rows_with_the_last_bins_are_kept(path):
-    tracker = JsonlTracker(path)
-    tracker.record("train", 1, loss_by_time=[1.0])
-    tracker.record("train", 2, loss_by_time=[1.0, 2.0])
-    assert binned_curve(path, "train", "loss_by_time").values.tolist() == [[1.0, 2.0]]
-    assert binned_curve(path, "train", "loss_by_sigma").values.shape == (0, 0)
