@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from harness.commands import invoke, succeed
+from harness.curves import events
 from PIL import Image
 from torch import nn
 
@@ -164,13 +165,28 @@ class TestFaults:
             "model.auxiliary.patch_size=1",
             "model.velocity.patch_size=1",
         )
-        folder.train("codec_prior", "auxiliary", 800, *of_latents, shards="latents")
+        shown = "train.pictures.time_share=1"
+        folder.train("codec_prior", "auxiliary", 800, *of_latents, shown, shards="latents")
+        decoded = (*of_latents, shown, f"train.pictures.codec_path={root}/taesd")
+        folder.train("pictures_flow", "flow", 32, *decoded, parent="codec_prior", shards="latents")
+        check_pictures(root / "codec_prior", root / "pictures_flow")
         for name, stage in (("codec_flow", "flow"), ("codec_sampler", "latent_sampler")):
             folder.train(name, stage, 800, *of_latents, parent="codec_prior", shards="latents")
         found = folder.stages("codec_stages", "codec_flow", "codec_sampler", "coarse", f"data.photographs={root}/large",
                               f"codec_path={root}/taesd", "count=32", shards="latents")  # fmt: skip
         assert found["verdict"]["limits"] == "codec"
         assert found["codec_floor"]["low"] > found["real"]["high"]
+
+
+def check_pictures(plain: Path, decoded: Path) -> None:
+    """Pictures while training show latents as colours, and images where the codec is at hand."""
+    for run, note in ((plain, "Latents of taesd, not decoded"), (decoded, "Decoded by taesd.")):
+        [event] = events(run, "pictures")
+        assert note in event["pictures"]["heldout"]["caption"]
+        pixels = np.asarray(Image.open(run / event["pictures"]["heldout"]["file"]))[:96, 150:]
+        # a latent is 24 pixels wide, a decoded pixel 3
+        is_coarse = (pixels[:, :96:24] == pixels[:, 12:96:24]).all()
+        assert is_coarse == (run == plain)
 
 
 def save_codec(folder: Path) -> None:

@@ -281,6 +281,7 @@ def as_json(row: JobRow) -> dict[str, Any]:
         "kind": str(row.state.kind),
         "state": row.state.words,
         "remark": facts.remark or None,
+        "pictures": facts.newest_pictures or None,
         "images_seen": facts.images_seen,
         "total_images": facts.total_images,
         "images_per_second": row.images_per_second,

@@ -62,6 +62,15 @@ class RunFacts:
         return turned_remark(standing(self.events))
 
     @property
+    def newest_pictures(self) -> list[str]:
+        """Files of the newest pictures made while training, relative to the run folder."""
+        made = [event["pictures"] for event in standing(self.events) if event["event"] == "pictures"]
+        newest = made[-1] if made and isinstance(made[-1], dict) else {}
+        return [
+            str(about["file"]) for about in newest.values() if isinstance(about, dict) and "file" in about
+        ]
+
+    @property
     def images_per_second(self) -> float | None:
         """Speed in the last logged window of the current session."""
         for event in reversed(self.events):

@@ -3,6 +3,7 @@
 flow (learned prior) in runs/mine/flow is finished: 1,000,000 of 1,000,000 images in 3 h 05 min
   loss      0.0412, held out 0.0437 (lowest 0.0431 at 917,504 images)
   speed     812 images/s
+  pictures  runs/mine/flow/pictures/000001000000
   weights   runs/mine/flow/export
 
 next:
@@ -41,7 +42,10 @@ def summary(command: TrainCommand, seconds: float) -> str:
         f"{command.stage.name} ({command.prior} prior) in {folder.root} is finished: "
         f"{seen:,} of {wanted:,} images; this start took {duration(seconds)}"
     )
-    results = facts_table([*last_numbers(last_events(folder.events)), ("weights", str(folder.export))])
+    events = last_events(folder.events)
+    results = facts_table(
+        [*last_numbers(events), *newest_pictures(events, folder), ("weights", str(folder.export))]
+    )
     steps = "\n".join(f"  # {purpose}\n  {line}" for purpose, line in next_steps(command, facts))
     return f"\n{head}\n{results}\n\nnext:\n{steps}"
 
@@ -64,6 +68,12 @@ def last_numbers(events: Mapping[str, Event]) -> Facts:
     if (speed := number(trained.get("images_per_second"))) is not None:
         found.append(("speed", f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s"))
     return found
+
+
+def newest_pictures(events: Mapping[str, Event], folder: RunFolder) -> Facts:
+    """The folder of the newest pictures made while training; empty if none is known."""
+    made = events.get("pictures")
+    return [] if made is None else [("pictures", str(folder.pictures / f"{made['images_seen']:012d}"))]
 
 
 def lowest(validated: Event) -> str:

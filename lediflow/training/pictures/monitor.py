@@ -106,6 +106,9 @@ class TrainingPictures:
         if weights is None:  # rank 0 goes on alone
             return time.perf_counter() - started
         made = self._made(self.maker, weights, stage, images_seen)
+        if self.engine.device.type == "cuda":
+            # pictures have other shapes than training: their cached blocks would fragment its memory
+            torch.cuda.empty_cache()
         seconds = time.perf_counter() - started
         self.limit.note(seconds)
         self._record(made, images_seen, seconds)
@@ -127,9 +130,6 @@ class TrainingPictures:
                     self._warn(name, images_seen, error)
         except Exception as error:
             self._warn("pictures", images_seen, error)
-        if self.engine.device.type == "cuda":
-            # pictures have other shapes than training: their cached blocks would fragment its memory
-            torch.cuda.empty_cache()
         return made
 
     def averaged_model(self, spec: Spec, weights: Mapping[str, Tensor]) -> Model:

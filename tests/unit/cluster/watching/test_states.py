@@ -300,3 +300,19 @@ def test_a_run_that_patience_has_ended_is_done_by_patience():
     run = RunFacts(total_images=9, exported_images=5, is_finished=True, is_early=True)
     assert run_state(run) == JobState(StateKind.DONE, "done (patience)")
     assert state(attempts=[started(), ended("done")], run=run) == JobState(StateKind.DONE, "done (patience)")
+
+
+def test_the_newest_pictures_of_a_run_are_those_of_its_last_standing_event():
+    def made(seen):
+        file = f"pictures/{seen:012d}/samples.png"
+        return {
+            "time": at(0),
+            "event": "pictures",
+            "images_seen": seen,
+            "pictures": {"samples": {"file": file}},
+        }
+
+    assert RunFacts().newest_pictures == []
+    assert RunFacts(events=[made(100), made(200)]).newest_pictures == ["pictures/000000000200/samples.png"]
+    gone_back = [made(100), made(200), {"time": at(0), "event": "resume", "images_seen": 150}]
+    assert RunFacts(events=gone_back).newest_pictures == ["pictures/000000000100/samples.png"]

@@ -17,6 +17,7 @@ def finished(root, stage, parent="a" * 64, **facts):
     (root / "export" / "config.json").write_text(json.dumps(facts))
     log = JsonlTracker(root / "events.jsonl")
     log.record("train", 192, loss=0.25, images_per_second=812.4)
+    log.record("pictures", 128, pictures={})
     log.record("validation", 192, loss=0.5, averaged_loss=0.375, best_loss=0.3, best_images_seen=96)
     log.close()
 
@@ -33,8 +34,9 @@ def test_losses_speed_and_folder_are_shown(command, tmp_path):
     finished(tmp_path / "aux", "auxiliary")
     text = summary.summary(command("stage=auxiliary", f"run={tmp_path}/aux"), seconds=61)
     assert "auxiliary (learned prior)" in text and "192 of 192 images; this start took 61 s" in text
-    assert "loss     0.25, held out 0.375 (lowest 0.3 at 96 images)" in text
+    assert "loss      0.25, held out 0.375 (lowest 0.3 at 96 images)" in text
     assert "812 images/s" in text and f"{tmp_path}/aux/export" in text
+    assert f"{tmp_path}/aux/pictures/000000000128" in text
     assert len(text.splitlines()) < 24 and f"stage=flow parent={tmp_path}/aux " in text
 
 
