@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 START, RESUME = "start", "resume"
+PICTURES = "pictures"  # the event, and the key of its files
 TURNED = "held_out_turned"  # the held-out loss has begun to rise; at most once in a run, with a message
 
 LOCK_SECONDS = 1.0  # how long a thread waits for another thread's write
@@ -105,6 +106,28 @@ def numbers(key: str, value: Any) -> Iterator[tuple[str, float]]:
             yield from numbers(f"{key}/{name}", item)
     elif (known := number(value)) is not None:
         yield key, known
+
+
+class LoggedPicture(NamedTuple):
+    """A file that an event `pictures` names."""
+
+    name: str
+    path: Path
+    caption: str | None
+
+
+def logged_pictures(event: Event, run_folder: Path) -> list[LoggedPicture]:
+    """The pictures of an event whose files are inside the run folder, whether they exist or not."""
+    pictures, root = event.get(PICTURES), run_folder.resolve()
+    if event["event"] != PICTURES or not isinstance(pictures, dict):
+        return []
+    found = []
+    for name, about in pictures.items():
+        file, caption = (about.get("file"), about.get("caption")) if isinstance(about, dict) else (None, None)
+        path = run_folder / str(file or "")
+        if file and path.resolve().is_relative_to(root):
+            found.append(LoggedPicture(name, path, caption if isinstance(caption, str) else None))
+    return found
 
 
 # --- Writing -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,16 @@ from PIL import Image
 from lediflow.disk import PARTIAL
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import RESUME, START, Event, numbers, plain, standing_events
+from lediflow.tracking.event_log import (
+    PICTURES,
+    RESUME,
+    START,
+    Event,
+    logged_pictures,
+    numbers,
+    plain,
+    standing_events,
+)
 from lediflow.tracking.metrics import VALUES, Values, value_of
 from lediflow.tracking.tables import distinct_events, values_of
 
@@ -31,7 +40,6 @@ log = logging.getLogger(__name__)
 
 FOLDER = "tensorboard"
 NAME = "events.out.tfevents."  # how names of event files begin; TensorBoard reads them in alphabetical order
-PICTURES = "pictures"  # the event, and the key of its files
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # by PIL's mode
 
 
@@ -105,9 +113,8 @@ class TensorboardTracker:
         record = self.event_pb2.Event(wall_time=seconds, step=place)
         for tag, value in numbers(name, values_of(entry)):
             self.add_number(record.summary, tag, value)
-        if name == PICTURES:
-            for tag, path in picture_files(self.run_folder, entry):
-                self.add_picture(record.summary, tag, path)
+        for picture in logged_pictures(entry, self.run_folder):
+            self.add_picture(record.summary, f"{PICTURES}/{picture.name}", picture.path)
         if record.summary.value:
             self.file.write(record.SerializeToString())
 
@@ -159,17 +166,6 @@ def following_name(older: list[Path]) -> str:
     """A name that comes after all older ones, even if the clock was set back."""
     numbers_used = [int(path.name.split(".")[3]) for path in older if path.name.split(".")[3].isdigit()]
     return f"{NAME}{max([int(time.time()), *(number + 1 for number in numbers_used)]):010d}.{os.getpid()}"
-
-
-def picture_files(run_folder: Path, entry: Event) -> list[tuple[str, Path]]:
-    """(tag, file) of each picture of an event `pictures` whose file is inside the run folder."""
-    pictures, root = entry.get(PICTURES), run_folder.resolve()
-    found = []
-    for name, about in pictures.items() if isinstance(pictures, dict) else ():
-        path = run_folder / str(about.get("file") if isinstance(about, dict) else "")
-        if path.resolve().is_relative_to(root):
-            found.append((f"{PICTURES}/{name}", path))
-    return found
 
 
 def import_tensorboard(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from lediflow.errors import UserError
+from lediflow.tracking.event_log import PICTURES, Event, logged_pictures
 from lediflow.tracking.wandb.facts import Model
 from lediflow.tracking.wandb.record import Target
 from lediflow.tracking.wandb.rows import Row
@@ -67,11 +68,19 @@ class WandbRun:
     """A run that is open at W&B, or as a file. Its methods raise wandb's exceptions."""
 
     def __init__(
-        self, target: Target, run_id: str, *, folder: Path, name: str, config: dict[str, Any], finish_seconds: float = 0
+        self,
+        target: Target,
+        run_id: str,
+        *,
+        folder: Path,
+        name: str,
+        config: dict[str, Any],
+        finish_seconds: float = 0,
     ) -> None:
         """Open the run, which continues if it exists; its files are written below `folder`.
 
-        `finish_seconds` bounds how long `close` waits for uploads; 0 is no bound. LoginError if W&B refuses the account.
+        `finish_seconds` bounds how long `close` waits for uploads; 0 is no bound. Raises LoginError if W&B refuses
+        the account.
         """
         self.wandb = import_wandb()
         for variable in FOLDERS:
@@ -115,19 +124,23 @@ class WandbRun:
         """The folder in which wandb keeps what it writes for this run."""
         return Path(self.run.dir).parent
 
-    def send(self, rows: Iterable[Row], pictures: Path) -> None:
-        """Send rows; files of pictures are relative to `pictures`, and one that is gone is left out."""
+    def send(self, rows: Iterable[Row], run_folder: Path) -> None:
+        """Send rows, with the pictures that lie in the run folder."""
         for row in rows:
-            images = {
-                name: self.wandb.Image(str(pictures / about["file"]), caption=about.get("caption"))
-                for name, about in row.pictures.items()
-                if (pictures / about["file"]).is_file()
-            }
+            images = dict(self._images(row.pictures, run_folder)) if row.pictures else {}
             values = {"images_seen": row.images_seen, "_timestamp": row.timestamp, **row.values, **images}
             self.run.log(values, step=row.step, commit=True)
             if row.alert:
                 title, text = row.alert
                 self.run.alert(title=title, text=text)
+
+    def _images(self, event: Event, run_folder: Path) -> Iterator[tuple[str, Any]]:
+        """The pictures of an event; one that cannot be read is named in the log and left out."""
+        for name, path, caption in logged_pictures(event, run_folder):
+            try:
+                yield f"{PICTURES}/{name}", self.wandb.Image(str(path), caption=caption)
+            except (OSError, ValueError, SyntaxError) as error:  # what PIL raises for a damaged file
+                log.warning("W&B gets no %s/%s: %s", PICTURES, name, error)
 
     def summarise(self, summary: dict[str, Any]) -> None:
         self.run.summary.update(summary)
@@ -147,7 +160,9 @@ class WandbRun:
         """
         send = getattr(self.run, "_log_artifact", None)
         if send is None:
-            log.warning("this wandb cannot record that the run uses %s; its hash is in the configuration", model.name)
+            log.warning(
+                "this wandb cannot record that the run uses %s; its hash is in the configuration", model.name
+            )
             return
         send(self._model(model), aliases=[], is_user_created=True, use_after_commit=True)
 

@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 from lediflow.records import one_line
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import read_events
 from lediflow.tracking.wandb.client import LoginError, end_service
 from lediflow.tracking.wandb.record import (
     BusyError,
@@ -30,7 +29,6 @@ from lediflow.tracking.wandb.sending import (
     OnlineSession,
     is_finished,
     require_log,
-    synchronise,
     write_offline,
 )
 
@@ -40,6 +38,7 @@ EVERY_SECONDS = 2.0  # between two looks at the log
 SHARE = 0.05  # of the time that following may take: looking at a long log is slower
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 10.0, 600.0  # after a fault; doubled with each in a row
 FINISH_SECONDS = 8.0  # for uploads, when the training has ended
+LOWEST_PRIORITY = 19  # of processes; the training goes first
 LEAVE_SECONDS = 10.0  # from the end of the training until the process ends in any case
 
 Stopped = Callable[[float], bool]  # waits so many seconds, or less if following is to end; whether it is
@@ -54,7 +53,7 @@ def follow(folder: RunFolder, target: Target, *, is_renewed: bool = False) -> No
 
         def stopped(seconds: float) -> bool:
             time.sleep(seconds)
-            return is_finished(folder, read_events(folder.events))
+            return is_finished(folder)
 
         keep_sending(folder, target, stopped)
 
@@ -75,6 +74,7 @@ def follow_parent(folder: RunFolder, target: Target) -> bool:
         end_service()
         os._exit(1)
 
+    os.nice(LOWEST_PRIORITY)
     threading.Thread(target=await_end, daemon=True).start()
     while not folder.events.is_file():
         if ended.wait(EVERY_SECONDS):
@@ -88,9 +88,7 @@ def follow_parent(folder: RunFolder, target: Target) -> bool:
                 return False
 
 
-def keep_sending(
-    folder: RunFolder, target: Target, stopped: Stopped, *, finish_seconds: float = 0
-) -> bool:
+def keep_sending(folder: RunFolder, target: Target, stopped: Stopped, *, finish_seconds: float = 0) -> bool:
     """Send what is new until told to stop, and begin again after faults; whether everything was sent."""
     retry = FIRST_RETRY_SECONDS
     while True:
@@ -103,7 +101,9 @@ def keep_sending(
         except Exception as error:
             if time.monotonic() - began > LAST_RETRY_SECONDS:
                 retry = FIRST_RETRY_SECONDS
-            log.warning("W&B failed (%s); the event log has everything", one_line(error) or type(error).__name__)
+            log.warning(
+                "W&B failed (%s); the event log has everything", one_line(error) or type(error).__name__
+            )
         if stopped(0.0) or stopped(retry):
             return False
         log.info("connecting to W&B again")

@@ -16,18 +16,17 @@ queue does not count, and a clock that is set back does not turn it back; `_time
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from lediflow.tracking.event_log import RESUME, START, TURNED, Event, numbers, standing_places
+from lediflow.tracking.event_log import PICTURES, RESUME, START, TURNED, Event, numbers, standing_places
+from lediflow.tracking.tables import distinct_events, values_of
 from lediflow.tracking.wandb.facts import Result
 from lediflow.tracking.wandb.record import SentResult
 
 ALERTS = {TURNED: "held-out loss has turned"}  # title of the alert that W&B sends for an event
-PICTURES = "pictures"  # the event, and its key, that name files of pictures
 NOT_TRAINING = ("evaluation",)  # events that other processes write into the log, at any later time
-FACTS = ("time", "event", "images_seen")
 
 
 class Row(NamedTuple):
@@ -37,7 +36,7 @@ class Row(NamedTuple):
     images_seen: int
     timestamp: float  # seconds since the epoch
     values: dict[str, float]
-    pictures: dict[str, dict[str, Any]] = {}  # by name: file relative to the run folder, caption
+    pictures: Event | None = None  # the event that names them
     alert: tuple[str, str] | None = None  # title and text
 
     @property
@@ -80,7 +79,11 @@ def plan_rows(
     later = {place: index for place, index in newest.items() if steps[index] >= first_step}
     chosen = {index for place, index in later.items() if place not in sent}
     moments = timeline(events)
-    rows = [row_of(events[index], steps[index], moments[index]) for index in sorted(chosen)]
+    rows = [
+        row_of(event, steps[newest[place_of(event)]], moments[newest[place_of(event)]])
+        for event in standing_rows(events)
+        if newest[place_of(event)] in chosen
+    ]
     now = moments[-1] if moments else Moment(0.0, 0.0)
     rows += [
         Row(sent.after + number, result.images_seen, now.timestamp, result.values)
@@ -124,31 +127,28 @@ def stretches(steps: Iterable[int]) -> list[list[int]]:
     return found
 
 
+def standing_rows(events: Sequence[Event]) -> list[Event]:
+    """The events that stand, one for each place."""
+    return distinct_events(events[index] for index in standing_places(events))
+
+
 def row_of(event: Event, step: int, moment: Moment) -> Row:
     """The row of one event; empty if it has nothing that W&B shows."""
-    values = {key: value for key, value in event.items() if key not in FACTS}
-    pictures = values.pop(PICTURES, None) if event["event"] == PICTURES else None
-    found = dict(numbers(event["event"], values))
+    found = dict(numbers_of(event))
     title = ALERTS.get(event["event"])
     return Row(
         step=step,
         images_seen=event["images_seen"],
         timestamp=moment.timestamp,
         values=found | ({"elapsed_seconds": moment.elapsed} if found else {}),
-        pictures={f"{PICTURES}/{name}": picture for name, picture in known_pictures(pictures).items()},
+        pictures=event if event["event"] == PICTURES else None,
         alert=(title, str(event.get("message", ""))) if title else None,
     )
 
 
-def known_pictures(pictures: Any) -> dict[str, dict[str, Any]]:
-    """The pictures of an event that name a file."""
-    if not isinstance(pictures, dict):
-        return {}
-    return {
-        name: picture
-        for name, picture in pictures.items()
-        if isinstance(picture, dict) and isinstance(picture.get("file"), str)
-    }
+def numbers_of(event: Event) -> Iterator[tuple[str, float]]:
+    """The numbers of an event, by the names that views show."""
+    return numbers(event["event"], {key: value for key, value in values_of(event).items() if key != PICTURES})
 
 
 def timeline(events: Sequence[Event]) -> list[Moment]:
@@ -171,19 +171,17 @@ def summaries(events: Sequence[Event], results: Iterable[Result]) -> dict[str, A
 
     Minimum and maximum are those of the finite values.
     """
-    newest = {place_of(events[index]): index for index in standing_places(events)}
     curves: dict[str, list[float]] = {}
-    for _, index in sorted(newest.items(), key=lambda entry: entry[0][1]):
-        event = events[index]
-        for name, value in row_of(event, 0, Moment(0.0, 0.0)).values.items():
+    standing = standing_rows(events)
+    for event in standing:
+        for name, value in numbers_of(event):
             curves.setdefault(name, []).append(value)
-    curves.pop("elapsed_seconds", None)
     for result in sorted(results, key=lambda result: result.images_seen):
         for name, value in result.values.items():
             curves.setdefault(name, []).append(value)
     found: dict[str, Any] = {name: summary(values) for name, values in curves.items()}
-    if events:
-        found["images_seen"] = max(seen for _, seen in newest)
+    if standing:
+        found["images_seen"] = standing[-1]["images_seen"]
         found["elapsed_seconds"] = timeline(events)[-1].elapsed
     return found
 

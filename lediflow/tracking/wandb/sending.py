@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,8 +94,8 @@ def synchronise(folder: RunFolder, target: Target, *, is_renewed: bool = False) 
             raise
         except Exception as error:  # wandb's own, and those of its connections
             raise UserError(
-                f"W&B failed while {folder.root} was sent ({one_line(error) or type(error).__name__}); the event log has "
-                "everything, and the same command sends what is missing"
+                f"W&B failed while {folder.root} was sent ({one_line(error) or type(error).__name__}); the event log "
+                "has everything, and the same command sends what is missing"
             ) from error
 
 
@@ -130,7 +130,11 @@ def write_offline(folder: RunFolder, target: Target, record: SyncRecord) -> Sent
     plan = plan_rows(content.events, content.results)
     with own_files(folder) as inside:
         run = WandbRun(
-            target, record.run_id, folder=inside, name=folder.root.name, config=run_config(folder, content.events)
+            target,
+            record.run_id,
+            folder=inside,
+            name=folder.root.name,
+            config=run_config(folder, content.events),
         )
         try:
             run.send(plan.rows, folder.root)
@@ -197,7 +201,12 @@ class OnlineSession:
         config = run_config(folder, read_events(folder.events))
         with own_files(folder) as inside:
             run = WandbRun(
-                target, record.run_id, folder=inside, name=folder.root.name, config=config, finish_seconds=finish_seconds
+                target,
+                record.run_id,
+                folder=inside,
+                name=folder.root.name,
+                config=config,
+                finish_seconds=finish_seconds,
             )
             try:
                 session = cls(folder, record, run, run.next_step, finish_seconds=finish_seconds)
@@ -228,7 +237,6 @@ class OnlineSession:
                 self.record = replace(self.record, artifacts=artifacts)  # recorded once the run has finished
         return Sent(len(plan.rows), self.repeated, self.run.url, is_new=bool(plan.rows))
 
-
     def has_time_for_artifacts(self) -> bool:
         """Whether artifacts can be sent before `close` gives up; says how to send them otherwise."""
         models = [*used_models(self.folder), *filter(None, [exported_model(self.folder)])]
@@ -256,8 +264,10 @@ def send_artifacts(run: WandbRun, folder: RunFolder, known: dict[str, str]) -> d
     return found
 
 
-def is_finished(folder: RunFolder, events: Sequence[Event]) -> bool:
+def is_finished(folder: RunFolder) -> bool:
     """Whether the training has ended and exported its weights."""
     facts = exported(folder)
-    trained = [event["images_seen"] for event in events if event["event"] == "train"]
-    return facts.get("ended") is not None and facts.get("trained_images") == max(trained, default=None)
+    if facts.get("ended") is None:
+        return False
+    trained = [event["images_seen"] for event in read_events(folder.events) if event["event"] == "train"]
+    return bool(facts.get("trained_images") == max(trained, default=None))

@@ -75,7 +75,7 @@ def test_a_parent_whose_weights_have_changed_is_not_an_input(folder):
 def test_results_get_the_names_of_evaluations_in_the_log(folder):
     results, deeper = folder.root / "results", folder.root / "results" / "grid"
     rows = [
-        {"solver": "midpoint", "steps": 2, "temperature": 1.0, "mmd_unbiased": 0.5, "nfe": 4, "mmd_name": "MMD", "is_x": True},
+        {"solver": "midpoint", "steps": 2, "temperature": 1.0, "mmd_unbiased": 0.5, "nfe": 4, "mmd_name": "MMD"},
         {"solver": "euler", "steps": 1, "temperature": 0.9, "mmd_unbiased": 1.5, "mmd_interval": [1, 2]},
     ]  # fmt: skip
     for place in (results, deeper, results / "checkpoints" / "000000000100", results / "rows"):

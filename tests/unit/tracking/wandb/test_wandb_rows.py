@@ -118,6 +118,6 @@ def test_pictures_and_alerts_belong_to_a_row(tmp_path):
     log.event("pictures", 64, pictures={"samples": about}, seconds=0.5)
     log.event("held_out_turned", 64, rise=0.1, message="held-out loss was lowest, ...")
     pictures, alert = plan_rows(read_events(log.path), []).rows
-    assert pictures.pictures == {"pictures/samples": about}
+    assert pictures.pictures["pictures"] == {"samples": about}
     assert set(pictures.values) == {"pictures/seconds", "elapsed_seconds"}
     assert alert.alert == ("held-out loss has turned", "held-out loss was lowest, ...")
