@@ -182,11 +182,14 @@ class TrainingPictures:
 
 
 def write_picture(path: Path, drawing: Drawing) -> str:
-    """Write a PNG file, whole or not at all; its SHA-256. UserError if it cannot be written."""
+    """Write a PNG file, whole or not at all; its SHA-256. UserError if it cannot be written.
+
+    Training does not wait for the disk: after a loss of power the file may be empty, which its SHA-256 tells.
+    """
     labels, rows = zip(*drawing.rows, strict=True)
     content, about = io.BytesIO(), PngInfo()
     about.add_itxt("Description", drawing.caption)
     labelled_grid(rows, labels).save(content, "PNG", pnginfo=about)
-    with whole_or_absent(path) as stream:
+    with whole_or_absent(path, is_flushed=False) as stream:
         stream.write(content.getbuffer())
     return hashlib.sha256(content.getbuffer()).hexdigest()
