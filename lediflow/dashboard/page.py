@@ -20,8 +20,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lediflow.dashboard.panels import Dashboard, Panel, Section
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import Event, numbers, standing_events
+from lediflow.tracking.event_log import PICTURES, logged_pictures, numbers, standing_events
 from lediflow.tracking.metrics import Values, value_of
+from lediflow.tracking.tables import distinct_events, values_of
 
 BUCKETS = 200  # along the x axis of a plot; the smallest and the largest value of each are drawn
 NAMED = 6  # curves named below a plot
@@ -101,38 +102,24 @@ def sketches(dashboard: Dashboard, run: RunNumbers | None) -> list[tuple[Section
 def read_numbers(path: Path) -> RunNumbers:
     """The numbers and newest pictures of a run. UserError for a folder without an event log."""
     folder = RunFolder(path)
-    events = standing_events(folder.events)
+    events = distinct_events(standing_events(folder.events))
     if not events:
         raise UserError(f"--run={path} has no events; give the run folder of lediflow.train")
-    found: dict[str, dict[int, float]] = {}
+    found: dict[str, list[tuple[int, float]]] = {}
+    pictures: dict[str, Path] = {}
     for event in events:
-        for name, value in event_numbers(event):
-            found.setdefault(name, {})[event["images_seen"]] = (
-                value  # of two at the same place the newest counts
-            )
-    curves = {name: np.array(sorted(points.items()), dtype=np.float64) for name, points in found.items()}
-    return RunNumbers(folder.root.resolve().name, curves, newest_pictures(folder.root, events))
+        for name, value in numbers(event["event"], values_of(event)):
+            found.setdefault(name, []).append((event["images_seen"], value))
+        for picture in logged_pictures(event, folder.root):
+            if picture.path.is_file():
+                pictures[f"{PICTURES}/{picture.name}"] = picture.path
+    curves = {name: np.array(points, dtype=np.float64) for name, points in found.items()}
+    shown = {key: png_uri(file) for key, file in pictures.items()}
+    return RunNumbers(folder.root.resolve().name, curves, shown)
 
 
-def event_numbers(event: Event) -> list[tuple[str, float]]:
-    """The numbers of an event with their names."""
-    values = {key: value for key, value in event.items() if key not in ("time", "event", "images_seen")}
-    return list(numbers(event["event"], values))
-
-
-def newest_pictures(root: Path, events: list[Event]) -> dict[str, str]:
-    """The newest picture of each name whose file is there, by the key that views show it under."""
-    found = {}
-    for event in events:
-        pictures = event.get("pictures") if event["event"] == "pictures" else None
-        for name, about in pictures.items() if isinstance(pictures, dict) else ():
-            file = root / str(about.get("file"))
-            if file.is_file() and file.resolve().is_relative_to(root.resolve()):
-                found[f"pictures/{name}"] = file
-    return {
-        key: "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
-        for key, file in found.items()
-    }
+def png_uri(file: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
 # --- plots ---

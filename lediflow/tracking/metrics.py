@@ -139,7 +139,7 @@ def rank_values() -> Values:
     }
 
 
-def of_stage(values: Values) -> Values:
+def of_stage(values: Values) -> dict[str, LoggedValue]:
     """The names and entries of a stage's values in the events `train` and `validation`."""
     held_out = {key: replace(value, title=f"held-out {value.title}") for key, value in values.items()}
     trained = {f"train/{key}": value for key, value in values.items()}

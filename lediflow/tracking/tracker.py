@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.background import BackgroundView
 from lediflow.tracking.event_log import JsonlTracker, standing_events
+from lediflow.tracking.metrics import VALUES, Values
 from lediflow.tracking.progress import LINE_SECONDS, ProgressTracker, make_progress
 from lediflow.tracking.tensorboard import TensorboardTracker
 from lediflow.tracking.wandb.follower import Follower, OfflineHint, check_wandb, follower_command
@@ -111,6 +112,7 @@ class Viewed(NamedTuple):
     total_images: int
     progress_seconds: float  # how often a line of progress is written
     run_config: dict[str, Any]  # the options of the run
+    values: Values  # titles and units of the numbers that it logs
 
 
 def progress_view(run: Viewed) -> Tracker | None:
@@ -134,7 +136,7 @@ def wandb_view(run: Viewed) -> Tracker | None:
 
 def tensorboard_view(run: Viewed) -> Tracker | None:
     """TensorBoard, if it is switched on."""
-    return BackgroundView(TensorboardTracker(run.folder)) if run.config.tensorboard else None
+    return BackgroundView(TensorboardTracker(run.folder, run.values)) if run.config.tensorboard else None
 
 
 # makes the view of a run, or None if it is switched off; a new view is one entry
@@ -154,11 +156,12 @@ def build_tracker(
     title: str = "training",
     run_config: dict[str, Any] | None = None,
     progress_seconds: float = LINE_SECONDS,
+    values: Values = VALUES,
 ) -> Tracker:
     """The tracker of a run; `is_writer` is true on rank 0 only, other ranks get a silent one."""
     if not is_writer:
         return SilentTracker()
-    run = Viewed(config, Path(run_folder), title, total_images, progress_seconds, run_config or {})
+    run = Viewed(config, Path(run_folder), title, total_images, progress_seconds, run_config or {}, values)
     views = [view for make in VIEWS.values() if (view := make(run)) is not None]
     return CompositeTracker(JsonlTracker(RunFolder(run.folder).events), views)
 

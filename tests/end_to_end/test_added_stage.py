@@ -135,7 +135,7 @@ def command(trained, run, *options, stage="arc"):
 @pytest.fixture(scope="module")
 def arc(added, trained, tmp_path_factory):
     run = tmp_path_factory.mktemp("arc") / "run"
-    succeed(*command(trained, run, "stage.quantile=0.9"))
+    succeed(*command(trained, run, "stage.quantile=0.9", "tracking=tensorboard"))
     return run
 
 
@@ -235,6 +235,8 @@ def test_the_values_that_it_declares_have_an_entry_in_training_and_on_held_out_s
     assert unknown_names(standing_events(arc / "events.jsonl")) == ["train/arc_speed"]
     assert unknown_names(standing_events(arc / "events.jsonl"), logged_values("arc")) == []
     assert logged_values()["validation/arc_speed"].title == "held-out squared speed along the arc"
+    (shown,) = (arc / "tensorboard").iterdir()
+    assert b"squared speed along the arc" in shown.read_bytes()  # the description of its curve
 
 
 def test_undeclared_options_are_refused_with_the_known_ones(added, trained, tmp_path):

@@ -43,6 +43,7 @@ from lediflow.models.specs import LatentSamplerSpec
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.tracking.event_log import has_event
+from lediflow.tracking.metrics import VALUES, of_stage
 from lediflow.tracking.tracker import FencedTracker, Tracker, build_tracker
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
@@ -129,6 +130,7 @@ def tracker_of(command: TrainCommand, *, is_writer: bool) -> Tracker:
         is_writer=is_writer,
         title=f"{command.stage.name} ({command.prior} prior)",
         run_config=dataclasses.asdict(command),
+        values=VALUES | of_stage(stage_kind(command.stage.name).values),
     )
 
 

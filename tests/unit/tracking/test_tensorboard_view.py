@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from lediflow.errors import UserError
 from lediflow.tracking import tensorboard
 from lediflow.tracking.event_log import JsonlTracker
+from lediflow.tracking.tables import write_csv
 from lediflow.tracking.tensorboard import TensorboardTracker
 from lediflow.tracking.tracker import CompositeTracker, TrackingConfig, build_tracker
 
@@ -218,6 +219,17 @@ def test_it_is_a_view_only_if_configured_and_writes_nothing_before_the_first_eve
         tracker.record("start", 0, ranks=1)
         tracker.close()
         assert (tmp_path / str(is_on) / "tensorboard").exists() is is_on
+
+
+def test_texts_of_events_which_may_hold_a_token_are_not_shown(tmp_path):
+    tracker = begun(tmp_path)
+    tracker.record("start", 0, command="train --token=s3cr3t", ranks=1)
+    tracker.record("options", 8, changed=["data.token: s3cr3t, now s3cr3t"])
+    tracker.record("pictures", 8, pictures={"samples": {"file": "none.png", "caption": "s3cr3t"}})
+    tracker.close()
+    (shown,) = (tmp_path / "tensorboard").iterdir()
+    assert b"start/ranks" in shown.read_bytes() and b"s3cr3t" not in shown.read_bytes()
+    assert "s3cr3t" not in write_csv([tmp_path], tmp_path / "out.csv").read_text()
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
