@@ -17,9 +17,7 @@ from typing import Any
 from PIL import Image
 
 from lediflow.report.runs import RunRecord
-from lediflow.tracking.event_log import Event
-
-EVENT = "pictures"
+from lediflow.tracking.event_log import PICTURES, Event
 
 NEWEST = 3  # clocks of a run that are shown
 SECTION_BYTES = 1_500_000  # of all files in the section; base64 makes them a third longer
@@ -85,14 +83,14 @@ def pictures_of(runs: Sequence[RunRecord]) -> list[RunPictures]:
 def picture_events(run: RunRecord) -> list[Event]:
     """The standing events with pictures, one for each clock, newest first."""
     by_clock = {
-        event["images_seen"]: event for event in run.log.pictures if isinstance(event.get(EVENT), dict)
+        event["images_seen"]: event for event in run.log.pictures if isinstance(event.get(PICTURES), dict)
     }
     return [by_clock[seen] for seen in sorted(by_clock, reverse=True)]
 
 
 def shown_clock(root: Path, event: Event, room: Room) -> PictureClock:
     """The pictures of an event that says what a picture's file is."""
-    named = {str(name): about for name, about in event[EVENT].items() if isinstance(about, dict)}
+    named = {str(name): about for name, about in event[PICTURES].items() if isinstance(about, dict)}
     return PictureClock(
         images_seen=event["images_seen"],
         pictures=[shown_picture(root, name, about, room) for name, about in named.items()],

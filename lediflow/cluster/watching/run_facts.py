@@ -19,7 +19,7 @@ from lediflow.engine.hang_detection import RankState
 from lediflow.engine.lease import LeaseRecord, read_lease
 from lediflow.records import Record, RecordError, read_record, typed
 from lediflow.run_folder import RunFolder, has_ended, trained_images
-from lediflow.tracking.event_log import TURNED, Event, number, read_events, standing
+from lediflow.tracking.event_log import PICTURES, TURNED, Event, number, read_events, standing
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class RunFacts:
     @property
     def newest_pictures(self) -> list[str]:
         """Files of the newest pictures made while training, relative to the run folder."""
-        made = [event["pictures"] for event in standing(self.events) if event["event"] == "pictures"]
+        made = [event.get(PICTURES) for event in standing(self.events) if event["event"] == PICTURES]
         newest = made[-1] if made and isinstance(made[-1], dict) else {}
         return [
             str(about["file"]) for about in newest.values() if isinstance(about, dict) and "file" in about

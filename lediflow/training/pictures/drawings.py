@@ -94,16 +94,16 @@ def drawings(scene: Scene) -> dict[str, Callable[[], Drawing]]:
 def samples(scene: Scene) -> Drawing:
     """Generated images, or the means of their priors where there is no flow."""
     rows: list[tuple[str, Bytes]] = []
-    starts_from_images = scene.place == "flow" and scene.chain.auxiliary and not scene.chain.sampler
-    if starts_from_images:
+    chain = scene.chain
+    if scene.place == "flow" and chain.auxiliary is not None and chain.sampler is None:
         batch = scene.images.batch()
-        z = latents_of(scene.chain, batch)
+        z = latents_of(chain, batch)
         rows = [*results(scene, "image's z", z, batch.ids, batch.labels, NOISES)]
     else:
         for start in range(0, GROUPS * COLUMNS, COLUMNS):
             ids = torch.arange(start, start + COLUMNS, device=scene.device)
             name = f"{start_name(scene)} {start} to {start + COLUMNS - 1}"
-            rows += results(scene, name, generated_latents(scene, ids), ids, scene.chain.classes_of(ids))
+            rows += results(scene, name, generated_latents(scene, ids), ids, chain.classes_of(ids))
     return Drawing(rows, scene.caption(about_samples(scene)))
 
 

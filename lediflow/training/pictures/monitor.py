@@ -31,6 +31,7 @@ from lediflow.engine.protocol import Engine
 from lediflow.models.export import Model, Spec, build_model
 from lediflow.sampling.grids import labelled_grid
 from lediflow.stages.protocol import Stage
+from lediflow.tracking.event_log import PICTURES
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.clock import Clock
 from lediflow.training.pictures.drawings import Drawing, Scene, drawings
@@ -38,8 +39,6 @@ from lediflow.training.pictures.schedule import PicturesConfig, TimeLimit, is_du
 from lediflow.training.validation import inference
 
 log = logging.getLogger(__name__)
-
-EVENT = "pictures"
 
 
 class SceneMaker(Protocol):
@@ -160,7 +159,7 @@ class TrainingPictures:
         if not made:
             return
         share = self.limit.share_spent
-        self.tracker.record(EVENT, images_seen, pictures=made, seconds=seconds, share=share)
+        self.tracker.record(PICTURES, images_seen, pictures=made, seconds=seconds, share=share)
         log.info(
             "pictures at %d images: %s in %.1f s; pictures took %.2f %% of the training time so far",
             images_seen, ", ".join(made), seconds, 100 * share,
