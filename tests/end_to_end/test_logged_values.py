@@ -3,6 +3,7 @@
 import pytest
 from harness.commands import succeed
 
+from lediflow.dashboard.panels import dashboard_of
 from lediflow.evaluation.logged import logged_values
 from lediflow.evaluation.metrics import METRICS, logged_keys
 from lediflow.tracking.event_log import Event, read_events
@@ -19,17 +20,36 @@ def test_every_number_of_a_run_has_an_entry(trained, run):
     assert unknown_names(events, logged_values()) == []
 
 
-def test_every_number_of_a_run_that_validates_has_an_entry(trained, tmp_path):
+@pytest.fixture(scope="module")
+def observed(trained, tmp_path_factory):
+    """Events of a run that validates and makes pictures."""
+    run = tmp_path_factory.mktemp("observed") / "run"
+    command = [word for word in trained.commands["auxiliary"] if not word.startswith("run=")]
     options = (
         "data.held_out_fraction=0.25",
         "train.validation.every_images=32",
         "train.validation.samples=4",
     )
-    command = [word for word in trained.commands["auxiliary"] if not word.startswith("run=")]
-    succeed(*command, *options, f"run={tmp_path}/run", "stage.beta_warmup_images=16")
-    events = read_events(tmp_path / "run" / "events.jsonl")
-    assert {"start", "train", "ranks", "validation", "checkpoint"} <= {event["event"] for event in events}
-    assert unknown_names(events, logged_values("auxiliary")) == []
+    succeed(*command, *options, f"run={run}", "stage.beta_warmup_images=16", "train.pictures.time_share=1")
+    return read_events(run / "events.jsonl")
+
+
+def test_every_number_of_a_run_that_validates_and_makes_pictures_has_an_entry(observed):
+    found = {event["event"] for event in observed}
+    assert {"start", "train", "ranks", "validation", "checkpoint", "pictures"} <= found
+    assert unknown_names(observed, logged_values("auxiliary")) == []
+
+
+def test_the_dashboard_of_a_stage_shows_the_pictures_that_it_makes(observed):
+    (made, *_) = [event["pictures"] for event in observed if event["event"] == "pictures"]
+    shown = [
+        number
+        for section in dashboard_of("auxiliary").sections
+        for panel in section.panels
+        if panel.kind == "pictures"
+        for number in panel.numbers
+    ]
+    assert shown == [f"pictures/{name}" for name in made]
 
 
 def test_every_number_of_an_evaluation_has_an_entry():
