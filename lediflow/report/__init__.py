@@ -94,7 +94,7 @@ def write_report(path: Path, data: ReportData) -> Path:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m lediflow.report",
-        description="Write one HTML page about finished runs: samples, curves, metrics, priors, provenance.",
+        description="Write one HTML page about runs: samples, interactive curves, metrics, history, configurations.",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders of lediflow.train, in any order"

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 from markupsafe import Markup
 
 from lediflow.report.smoothing import finite, smooth, spans_decades, thin
 from lediflow.tracking.event_log import Curve
 
-ALL_POINTS = 90_000  # of all curves of a page: about 2 MB
 MOST_POINTS, FEWEST_POINTS = 1200, 60  # of a curve
 SMOOTHED_POINTS = 200
 LISTED_FAULTS = 40  # points of a curve that are not finite, with their places; the others are only counted
@@ -34,9 +32,10 @@ class Line:
 
     name: str
     curve: Curve
-    colour: int  # number of the page's colour, from 1
+    colour: int  # number of the page's colour, from 1; 0: the grey of a level to compare with
     is_dashed: bool = False
-    lowest: int | None = None  # images seen where a ring is drawn, if the curve has a point there
+    rings: Sequence[float] = ()  # places where a ring is drawn, if the curve has a point there
+    margins: Sequence[float] | None = None  # of each point, up and down
 
     @property
     def faults(self) -> str:
@@ -54,12 +53,16 @@ class Line:
 
 @dataclass(kw_only=True)
 class Chart:
-    """An interactive plot of curves along the image clock."""
+    """An interactive plot of curves along the image clock, or along another axis."""
 
     title: str
     unit: str = ""
     lines: list[Line] = field(default_factory=list)
-    caption: str = ""
+    axis: str = "images seen"
+    place: str = "{} images"  # in words, of a number on the axis
+    is_log_x: bool = False
+    from_zero: bool = True  # the axis begins there
+    ticks: Sequence[float] = ()  # places with a tick; empty: round ones
 
     @property
     def is_log(self) -> bool:
@@ -67,16 +70,15 @@ class Chart:
         return spans_decades([smooth(thin(finite(line.curve), SMOOTHED_POINTS)) for line in self.lines])
 
 
-def charts_json(charts: Sequence[Chart]) -> Markup:
-    """The charts as JSON for a script element: strict, and without a character that could end the element."""
-    most = points_per_curve(sum(len(chart.lines) for chart in charts))
+def charts_json(charts: Sequence[Chart], points: int) -> Markup:
+    """The charts as JSON for a script element: strict, and without a character that could end the element.
+
+    `points` is how many of all curves are kept; a hundred thousand take about 2 MB.
+    """
+    curves = sum(len(chart.lines) for chart in charts)
+    most = max(FEWEST_POINTS, min(MOST_POINTS, points // max(1, curves)))
     text = json.dumps([chart_values(chart, most) for chart in charts], allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def points_per_curve(curves: int) -> int:
-    """How many points of each curve a page keeps."""
-    return max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(1, curves)))
 
 
 def chart_values(chart: Chart, most: int) -> dict[str, Any]:
@@ -86,6 +88,11 @@ def chart_values(chart: Chart, most: int) -> dict[str, Any]:
         "title": chart.title,
         "unit": chart.unit,
         "log": is_log,
+        "logX": chart.is_log_x,
+        "axis": chart.axis,
+        "place": chart.place,
+        "fromZero": chart.from_zero,
+        "ticks": list(chart.ticks),
         "lines": [line_values(line, most, is_log) for line in chart.lines],
     }
 
@@ -109,7 +116,8 @@ def line_values(line: Line, most: int, is_log: bool) -> dict[str, Any]:
             [int(line.curve.images_seen[place]), fault_name(float(line.curve.values[place]))]
             for place in faults[:LISTED_FAULTS].tolist()
         ],
-        "lowest": lowest_point(known, line.lowest),
+        "rings": ring_points(known, line.rings),
+        "margins": None if line.margins is None else [rounded(margin) for margin in line.margins],
     }
 
 
@@ -140,10 +148,12 @@ def keep_extremes(curve: Curve, most: int) -> Curve:
     return Curve(curve.images_seen[chosen], curve.values[chosen])
 
 
-def lowest_point(curve: Curve, images_seen: int | None) -> list[float] | None:
-    """The point of a curve at `images_seen`, if there is one."""
-    found = np.flatnonzero(curve.images_seen == images_seen)
-    return [int(curve.images_seen[found[0]]), rounded(float(curve.values[found[0]]))] if found.size else None
+def ring_points(curve: Curve, places: Sequence[float]) -> list[list[float]]:
+    """The points of a curve at these places, as far as there are some."""
+    found = np.flatnonzero(np.isin(curve.images_seen, np.asarray(places)))
+    return [
+        [rounded(float(curve.images_seen[place])), rounded(float(curve.values[place]))] for place in found
+    ]
 
 
 def fault_name(value: float) -> str:
@@ -151,8 +161,9 @@ def fault_name(value: float) -> str:
     return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def places(images_seen: Int[np.ndarray, " points"]) -> list[int]:
-    return [round(place) for place in images_seen.tolist()]
+def places(images_seen: np.ndarray[Any, Any]) -> list[float]:
+    """Places on the axis; whole numbers where they are large."""
+    return [round(place) if place >= 1000 else rounded(place) for place in images_seen.tolist()]
 
 
 def numbers(values: np.ndarray[Any, Any]) -> list[float | None]:
@@ -174,7 +185,7 @@ def by_name(curves: Mapping[str, Curve], lowest: Mapping[str, int], colours: Seq
             curve=curve,
             colour=colours[place % len(colours)],
             is_dashed=place >= len(colours),
-            lowest=lowest.get(name),
+            rings=[lowest[name]] if name in lowest else [],
         )
         for place, (name, curve) in enumerate(curves.items())
     ]

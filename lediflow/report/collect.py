@@ -5,6 +5,7 @@ Nothing is measured here: curves come from events.jsonl, pictures and numbers fr
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from lediflow.report.runs import RESULTS, STAGE_RESULTS, RunRecord, told_apart
 from lediflow.report.training import bin_panels, loss_panels
 from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
+from lediflow.tracking.secrets import without_secrets
 from lediflow.training.prior_width import describe_width
 
 
@@ -73,8 +75,8 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         runs=[run_row(run, history) for run, history in zip(runs, histories, strict=True)],
         timelines=[history for history in histories if history.sessions],
         configurations=configurations(runs),
-        environment=widths(flows) | environment(measured),
-        commands=commands,
+        environment=without_secrets(widths(flows) | environment(measured)),
+        commands=[replace(run, command=without_secrets(run.command)) for run in commands],
     )
 
 

@@ -19,10 +19,25 @@ from markupsafe import Markup
 from PIL import Image
 
 from lediflow.report.charts import Chart, by_name, charts_json
-from lediflow.report.content import CommandRun, LossPanel, Picture, PriorExample, ReportData
+from lediflow.report.content import (
+    CommandRun,
+    LossPanel,
+    Picture,
+    PriorExample,
+    ReportData,
+    SettingMeasurement,
+)
 from lediflow.report.figure import SERIES, heat, heat_gradient
 from lediflow.report.history import history_variables
-from lediflow.report.quality import COSTS, dash_legend, measurement_table, quality_lines, quality_plot
+from lediflow.report.limits import LIMITS, PAGE_BYTES, limited
+from lediflow.report.pareto import quality_chart
+from lediflow.report.quality import (
+    COSTS,
+    dash_legend,
+    measurement_table,
+    quality_lines,
+    quality_plot,
+)
 from lediflow.report.training import OTHER_SERIES, bin_plot, loss_plot
 from lediflow.text import duration
 
@@ -30,7 +45,6 @@ from lediflow.text import duration
 BEGINNING = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\
 <meta name="color-scheme" content="light dark"><title>"""
-MAX_PICTURES = 36  # in each grid of the first section
 MAX_PRIORS = 6  # more say nothing new and make the page long
 SAMPLES_CAPTION = "Generated. Not selected: the first ones drawn."
 
@@ -49,7 +63,16 @@ class Section(NamedTuple):
 
 
 def build_report(data: ReportData) -> str:
-    """The whole page."""
+    """The whole page, of at most PAGE_BYTES: one of large pictures or many curves shows less of them."""
+    for limits in LIMITS:
+        page = build_page(limited(data, limits), limits.points)
+        if len(page.encode()) <= PAGE_BYTES:
+            break
+    return page
+
+
+def build_page(data: ReportData, points: int) -> str:
+    """The page of this content, with this many points of curves."""
     templates = template_environment()
     charts: list[Chart] = []
 
@@ -68,7 +91,7 @@ def build_report(data: ReportData) -> str:
     page = {
         "data": data,
         "sections": sections,
-        "charts": charts_json(charts),
+        "charts": charts_json(charts, points),
         "scripts": scripts,
         "hashes": [script_hash(script) for script in scripts],
         "styles": Markup(template_file(f"vendored/{UPLOT}.min.css")),
@@ -116,13 +139,12 @@ def samples(data: ReportData) -> Variables | None:
     """Generated images, and as many photographs where there are some."""
     if not data.samples:
         return None
-    count = min(len(data.samples), len(data.photographs) or len(data.samples), MAX_PICTURES)
     return {
-        "samples": data.samples[:count],
+        "samples": data.samples,
         "samples_caption": SAMPLES_CAPTION,
-        "photographs": data.photographs[:count],
+        "photographs": data.photographs,
         "photographs_caption": data.photographs_caption,
-        "columns": 4 if count <= 16 else 6,
+        "columns": 4 if len(data.samples) <= 16 else 6,
     }
 
 
@@ -145,7 +167,7 @@ def quality(data: ReportData) -> Variables | None:
         return None
     costs = [cost for cost in COSTS if quality_lines(data.measurements, cost)]
     return {
-        "plots": [quality_plot(data.measurements, cost, data.mmd_name, data.real_mmd) for cost in costs],
+        "plots": [drawn_twice(data.measurements, cost, data.mmd_name, data.real_mmd) for cost in costs],
         "dash_legend": dash_legend(data.measurements),
         "table": measurement_table(data),
         "mmd_name": data.mmd_name,
@@ -159,8 +181,13 @@ def stages(data: ReportData) -> Variables | None:
     if found is None:
         return None
     rows = [row for row in found.measurements if row.evaluations]
-    plot = quality_plot(rows, "evaluations", found.mmd_name, found.real_mmd, found.codec_floor)
-    return {"stages": found, "plot": plot, "dash_legend": dash_legend(rows)}
+    plot = drawn_twice(rows, "evaluations", found.mmd_name, found.real_mmd, found.codec_floor)
+    return {"stages": found, **plot, "dash_legend": dash_legend(rows)}
+
+
+def drawn_twice(rows: list[SettingMeasurement], *about: Any) -> Variables:
+    """Quality against a cost as a drawing, and as what the script replaces it by."""
+    return {"plot": quality_plot(rows, *about), "chart": quality_chart(rows, *about)}
 
 
 def training(data: ReportData) -> Variables | None:

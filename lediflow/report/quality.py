@@ -44,7 +44,7 @@ def quality_plot(
     """
     lines = quality_lines(measurements, cost)
     points = [point for line in lines.values() for point in line]
-    colours = dict(zip(methods(measurements), SERIES, strict=False))
+    colours = dict(zip(methods(measurements), cycle(SERIES), strict=False))
     dashes = {solver: DASHES[dash] for solver, dash in dashes_of_solvers(measurements).items()}
     plot = Plot([*lines, PHOTOGRAPHS], has_title=True)
     for name, line in lines.items():

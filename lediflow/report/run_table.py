@@ -12,6 +12,7 @@ from lediflow.report.content import RunRow
 from lediflow.report.runs import RunRecord
 from lediflow.report.timeline import LOST, TRAINING, WAITING, Session, Timeline, timeline
 from lediflow.text import duration
+from lediflow.tracking.secrets import without_secrets
 
 HEADS = (
     "stage",
@@ -56,6 +57,7 @@ def ends_of_sessions(sessions: Sequence[Session], job: JobFolder | None) -> list
         if entry["event"] == "end":
             before = [session for session in sessions if moment({"time": session.begun}) <= moment(entry)]
             reason = f"{entry['decision']}: {entry['reason']}" if entry["reason"] else str(entry["decision"])
+            reason = without_secrets(reason)
             found += [(before[-1], reason)] if before else []
     return found
 
@@ -67,14 +69,19 @@ def run_row(run: RunRecord, history: Timeline) -> RunRow:
     seen = max((session.to_images for session in history.sessions), default=None)
     cells = {
         "stage": run.stage,
-        "images": MISSING if seen is None else f"{seen:,}",
+        "images": MISSING if seen is None else f"{seen:,}" if run.folder.is_exported else f"{seen:,} so far",
         "training": duration(history.seconds[TRAINING]),
         "waiting": duration(history.seconds[WAITING]),
         "lost": duration(history.seconds[LOST]),
         "goodput": MISSING if history.goodput is None else f"{history.goodput:.0%}",
         "images/s": f"{speed[-1]:,.4g}" if speed.size else MISSING,
-        "loss": f"{loss[-1]:.4g}" if loss.size else MISSING,
-        "held-out loss": f"{held_out[-1]:.4g}" if held_out.size else MISSING,
+        "loss": with_minus(loss[-1]) if loss.size else MISSING,
+        "held-out loss": with_minus(held_out[-1]) if held_out.size else MISSING,
         "lowest at": MISSING if run.lowest is None else f"{run.lowest:,}",
     }
     return RunRow(name=run.title, cells={head: cells[head] for head in HEADS})
+
+
+def with_minus(loss: float) -> str:
+    """Four digits, with a typographic minus sign."""
+    return f"{loss:.4g}".replace("-", "\N{MINUS SIGN}")

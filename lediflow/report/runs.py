@@ -81,13 +81,12 @@ class RunRecord:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Read a finished run. UserError or RecordError names a file that is missing or cannot be read."""
+    """Read a run, finished or not. UserError or RecordError names a file that is missing or cannot be read."""
     folder = RunFolder(path)
-    folder.require_export("a trained model", "python -m lediflow.train ...")
     results, pictures, stages = (folder.root / name for name in (RESULTS, PICTURES, STAGE_RESULTS))
     return RunRecord(
         folder=folder,
-        facts=folder.exported_facts(),
+        facts=facts_of(folder),
         results=read_results(results) if results.exists() else None,
         pictures=read_pictures(pictures) if pictures.exists() else {},
         stages=read_stages(stages) if stages.exists() else None,
@@ -95,12 +94,34 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
+def facts_of(folder: RunFolder) -> dict[str, Any]:
+    """The facts in the export; for a run that has not ended, the same ones from its options.
+
+    UserError for a folder without either.
+    """
+    if not folder.is_exported and folder.events.is_file() and folder.config.is_file():
+        options = folder.recorded_options()
+        try:
+            return {
+                "stage": str(options["stage"]["name"]),
+                "prior": str(options["prior"]),
+                "data": {"held_out_fraction": options["data"]["held_out_fraction"]},
+            }
+        except (LookupError, TypeError) as error:
+            raise RecordError(
+                f"{folder.config} does not hold the options of a training: {error!r}"
+            ) from error
+    folder.require_export("a trained model", "python -m lediflow.train ...")
+    return folder.exported_facts()
+
+
 def told_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs with labels where several have one stage and method: the ends of their paths that tell all apart."""
     kinds = Counter((run.stage, run.is_baseline) for run in runs)
     paths = {run.folder.root: run.folder.root.absolute().parts for run in runs}
+    different = len(set(paths.values()))  # a run may be named twice
     length = 1
-    while len({parts[-length:] for parts in paths.values()}) < len(paths):
+    while len({parts[-length:] for parts in paths.values()}) < different:
         length += 1
     return [
         replace(run, label="/".join(paths[run.folder.root][-length:]))

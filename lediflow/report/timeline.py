@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from lediflow.tracking.event_log import RESUME, START, TURNED, Event, number
+from lediflow.tracking.secrets import without_secrets
 
 TRAINING, LOST, OVERHEAD, WAITING = "training", "lost", "overhead", "waiting"
 VALIDATION, PICTURES = "validation", "pictures"
@@ -262,4 +263,4 @@ def described(event: Event) -> str:
     )
     what = WHAT.get(event["event"], event["event"].replace("_", " "))
     text = "; ".join(map(str, more)) if isinstance(more, list) else str(more)
-    return f"{what}: {text}" if text else what
+    return f"{what}: {without_secrets(text)}" if text else what

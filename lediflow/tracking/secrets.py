@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 HIDDEN = "***"
+WORKING_FOLDER = "PWD"  # every shell sets it
 SHORTEST = 8  # characters; shorter values of environment variables are too likely to occur in other text
 
 NAME = (
@@ -47,7 +48,10 @@ def without_secrets(value: Any, env: Mapping[str, str] = os.environ) -> Any:
 
 def secret_values(env: Mapping[str, str]) -> list[str]:
     """Values of environment variables whose names say that they are secret, the longest first."""
-    found = {value for name, value in env.items() if SECRET_NAME.fullmatch(name) and len(value) >= SHORTEST}
+    named = {
+        name: value for name, value in env.items() if SECRET_NAME.fullmatch(name) and name != WORKING_FOLDER
+    }
+    found = {value for value in named.values() if len(value) >= SHORTEST}
     return sorted(found, key=len, reverse=True)
 
 

@@ -5,14 +5,15 @@
   const charts = JSON.parse(document.getElementById("charts").textContent);
   const drawn = new Map(); // figure -> state of its chart
   const HEIGHT = 250;
-  const FEW = 12; // curves with at most this many points have a mark at each
+  const FEW = 12; // a chart whose curves all have at most this many points has a mark at each
   const OUTLIERS = 0.005; // share of values at either end that an axis may leave out
   const MUCH = 4; // ... where they would make it this many times as long
 
   // --- texts ---
 
   const colour = (name) => getComputedStyle(page).getPropertyValue(name).trim();
-  const seriesColour = (line) => colour(`--series-${line.colour}`);
+  const variable = (line) => (line.colour ? `--series-${line.colour}` : "--muted");
+  const seriesColour = (line) => colour(variable(line));
 
   function numberText(value) {
     if (value == null) return "–";
@@ -82,10 +83,11 @@
 
   // --- drawing ---
 
-  function seriesOf(owner) {
+  function seriesOf(owner, chart) {
     const { line, isSmooth } = owner;
     const isFaint = !isSmooth && line.smooth;
-    const isFew = line.y.length <= FEW;
+    const areFew = chart.lines.every((other) => other.y.length <= FEW);
+    const isFew = line.y.length === 1 || (areFew && line.colour);
     const isolated = (plot, index) => {
       const values = plot.data[index];
       const places = [...values.keys()].filter((place) => values[place] != null);
@@ -117,14 +119,24 @@
     for (const line of state.chart.lines.filter((line) => !state.hidden.has(line))) {
       ctx.strokeStyle = ctx.fillStyle = seriesColour(line);
       ctx.lineWidth = 2 * ratio;
-      if (line.lowest) {
-        const [x, y] = [plot.valToPos(line.lowest[0], "x", true), plot.valToPos(line.lowest[1], "y", true)];
-        if (isInside(x)) {
-          ctx.beginPath();
-          ctx.arc(x, y, 6 * ratio, 0, 2 * Math.PI);
-          ctx.stroke();
-        }
+      for (const [place, value] of line.rings) {
+        const [x, y] = [plot.valToPos(place, "x", true), plot.valToPos(value, "y", true)];
+        if (!isInside(x)) continue;
+        ctx.beginPath();
+        ctx.arc(x, y, 6 * ratio, 0, 2 * Math.PI);
+        ctx.stroke();
       }
+      (line.margins || []).forEach((margin, index) => {
+        const [low, high] = [line.y[index] - margin, line.y[index] + margin];
+        const x = plot.valToPos(line.x[index], "x", true);
+        if (!isInside(x) || !margin) return;
+        ctx.globalAlpha = 0.6;
+        ctx.beginPath();
+        ctx.moveTo(x, state.isLog && low <= 0 ? bottom : Math.min(bottom, plot.valToPos(low, "y", true)));
+        ctx.lineTo(x, Math.max(top, plot.valToPos(high, "y", true)));
+        ctx.stroke();
+        ctx.globalAlpha = 1;
+      });
       const { min, max } = plot.scales.y;
       line.x.forEach((place, index) => {
         const value = line.y[index];
@@ -184,6 +196,8 @@
     const usual = state.showsAll ? null : usualValues(chart);
     state.isClipped = usual != null && !isLog;
     const inUsual = (low, high) => (state.isClipped ? [Math.max(low, usual[0]), Math.min(high, usual[1])] : [low, high]);
+    const isTick = (low, high) => chart.ticks.filter((tick) => tick >= low && tick <= high);
+    const measured = chart.ticks.length ? { splits: (plot, index, low, high) => isTick(low, high) } : {};
     const group = state.figure.closest("details, section");
     return {
       width,
@@ -200,17 +214,18 @@
         x: {
           time: false,
           distr: isLogX ? 3 : 1,
-          range: (plot, low, high) => (isLogX ? valueRange(low, high, true) : [0, high > 0 ? high : 1]),
+          range: (plot, low, high) =>
+            isLogX || !chart.fromZero ? valueRange(low, high, isLogX) : [0, high > 0 ? high : 1],
         },
         y: { distr: isLog ? 3 : 1, range: (plot, low, high) => valueRange(...inUsual(low, high), isLog) },
       },
       axes: [
-        axis(isLogX, { label: "images seen", labelSize: 20, labelFont: "12px system-ui, sans-serif", size: 28, space: 60,
+        axis(isLogX, { ...measured, label: chart.axis, labelSize: 20, labelFont: "12px system-ui, sans-serif", size: 28, space: 60,
                values: (plot, places) => places.map((place) => (place == null ? null : placeText(place))) }),
         axis(isLog, { size: 58, space: 32,
                values: (plot, values) => values.map((value) => (value == null ? null : numberText(value))) }),
       ],
-      series: [{}, ...owners.map(seriesOf)],
+      series: [{}, ...owners.map((owner) => seriesOf(owner, chart))],
       hooks: {
         draw: [(plot) => drawMarks(plot, state)],
         setCursor: [(plot) => showValues(plot, state)],
@@ -221,7 +236,8 @@
   // The values at the cursor, or the last ones, in the keys below the plot.
   function showValues(plot, state) {
     const index = plot.cursor.idx;
-    state.place.textContent = index == null ? "" : `at ${plot.data[0][index].toLocaleString("en")} images`;
+    const shown = (place) => state.chart.place.replace("{}", place.toLocaleString("en"));
+    state.place.textContent = index == null ? "" : `at ${shown(plot.data[0][index])}`;
     state.owners.forEach((owner, number) => {
       if (owner.isSmooth) return;
       const column = plot.data[number + 1];
@@ -275,7 +291,7 @@
       state.plot.setScale("x", { min: Math.max(0, middle - half), max: Math.min(last, middle + half) });
     };
     add("isLog", "log y", "logarithmic axis of values", toggle("isLog"));
-    add("isLogX", "log x", "logarithmic axis of images", toggle("isLogX"));
+    add("isLogX", "log x", `logarithmic axis of ${state.chart.axis}`, toggle("isLogX"));
     add("showsAll", "spikes", "show outliers whole, not as arrows at the edge", toggle("showsAll"));
     add("closer", "+", "zoom in; or drag over the plot", zoom(0.5));
     add("farther", "−", "zoom out", zoom(2));
@@ -292,7 +308,7 @@
     for (const line of state.chart.lines) {
       const button = element("button", { type: "button", "aria-pressed": "true", title: "show or hide" });
       const mark = element("span", { class: line.dashed ? "mark dashed" : "mark", "aria-hidden": "true" });
-      mark.style.color = `var(--series-${line.colour})`;
+      mark.style.color = `var(${variable(line)})`;
       const value = element("output");
       button.append(mark, element("span", {}, line.name), value);
       button.addEventListener("click", () => {
@@ -312,7 +328,7 @@
     if (drawn.has(figure)) return;
     const chart = charts[Number(figure.dataset.chart)];
     const state = {
-      figure, chart, isLog: chart.log, isLogX: false, showsAll: false, isZoomed: false,
+      figure, chart, isLog: chart.log, isLogX: chart.logX, showsAll: false, isZoomed: false,
       hidden: new Set(), values: new Map(), buttons: {}, canvas: element("div", { class: "canvas" }),
     };
     drawn.set(figure, state);
@@ -320,7 +336,9 @@
     figure.prepend(state.canvas, keys(state));
     const head = element("div", { class: "head" });
     figure.before(head);
-    head.append(head.previousElementSibling, toolbar(state)); // the title, and the controls beside it
+    const title = head.previousElementSibling;
+    if (title && title.matches("h3")) head.append(title);
+    head.append(toolbar(state));
     draw(state);
     state.plot.over.addEventListener("mousedown", () => (state.isZoomed = true));
     new ResizeObserver(() => {

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from harness.run_logs import windows, write_run
 
-from lediflow.report.charts import ALL_POINTS, MOST_POINTS, Chart, Line, charts_json, keep_extremes
+from lediflow.records import RecordError
+from lediflow.report.charts import MOST_POINTS, Chart, Line, charts_json, keep_extremes
 from lediflow.report.collect import report_data
 from lediflow.report.configurations import configurations
 from lediflow.report.curves import chart_groups
@@ -30,7 +31,7 @@ def noisy(points, seed=0):
 
 def drawn(*curves):
     lines = [Line(name=f"run {place}", curve=curve, colour=1) for place, curve in enumerate(curves)]
-    return strict(charts_json([Chart(title="loss", lines=lines)]))[0]["lines"]
+    return strict(charts_json([Chart(title="loss", lines=lines)], 10_000))[0]["lines"]
 
 
 @pytest.mark.parametrize("place", [0, 1, 123_456, 999_998, 999_999])
@@ -53,9 +54,9 @@ def test_a_short_curve_keeps_all_of_its_points():
 def test_a_page_of_many_long_curves_stays_below_five_megabytes():
     curve = noisy(10_000)
     charts = [Chart(title="loss", lines=[Line(name="run", curve=curve, colour=1)] * 6) for _ in range(20)]
-    text = charts_json(charts)
+    text = charts_json(charts, 90_000)
     assert len(text) < 3_000_000
-    assert sum(len(line["x"]) for chart in strict(text) for line in chart["lines"]) <= ALL_POINTS * 1.1
+    assert sum(len(line["x"]) for chart in strict(text) for line in chart["lines"]) <= 99_000
 
 
 def test_values_that_are_no_finite_numbers_are_marked_and_interrupt_the_line():
@@ -82,7 +83,7 @@ def test_one_point_is_drawn_and_nothing_but_nan_too():
 
 def test_names_cannot_end_the_script_element():
     name = "</script><script>alert(1)</script><!--"
-    text = charts_json([Chart(title=name, lines=[Line(name=name, curve=noisy(3), colour=1)])])
+    text = charts_json([Chart(title=name, lines=[Line(name=name, curve=noisy(3), colour=1)])], 100)
     assert "<" not in text and strict(text)[0]["title"] == name
 
 
@@ -116,6 +117,7 @@ def runs(tmp_path):
 def test_runs_of_one_kind_are_told_apart_by_their_paths(runs):
     assert [run.title for run in told_apart(runs)] == ["a/flow", "b/flow", "Flow matching", "aux"]
     assert [run.title for run in told_apart(runs[1:])] == ["LeDiFlow", "Flow matching", "aux"]
+    assert [run.title for run in told_apart([runs[0], runs[0]])] == ["flow", "flow"]
 
 
 def test_every_number_has_a_chart_with_a_line_for_each_run_and_its_held_out_samples(runs):
@@ -142,3 +144,14 @@ def test_options_that_differ_are_listed_and_secrets_are_not_shown(runs):
         "train.new": [None, "1", None],
     }
     assert "abc" not in str(flow.options) and auxiliary.differing == {}
+
+
+def test_a_run_that_has_not_ended_is_shown_with_what_it_has(tmp_path):
+    options = "stage: {name: flow}\nprior: gaussian\ndata: {held_out_fraction: 0.1}\n"
+    folder = write_run(tmp_path / "flow", windows(2), options=options)
+    (folder / "export" / "config.json").unlink()
+    data = report_data([read_run(folder)], title="", lead="", commands=[])
+    assert data.runs[0].cells["images"] == "200 so far" and data.chart_groups[0].title == "Flow"
+    (folder / "config.yaml").write_text("other: 1\n")
+    with pytest.raises(RecordError, match="does not hold the options of a training"):
+        read_run(folder)

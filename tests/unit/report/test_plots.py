@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lediflow.report import figure, quality, training
+from lediflow.report import figure, pareto, quality, training
 from lediflow.report.content import BinPanel, SettingMeasurement
 from lediflow.tracking.event_log import Curve
 
@@ -204,3 +204,25 @@ def test_the_codecs_level_has_its_name_on_the_page():
     named = "photographs", "codec"
     assert all(f">{name}<" in quality.quality_plot(rows, "evaluations", "MMD", 0.1, 0.4) for name in named)
     assert ">codec<" not in quality.quality_plot(rows, "evaluations", "MMD", 0.1)
+
+
+def test_points_on_the_pareto_front_have_rings():
+    """A point is off the front if another one is as good or better at the same or a lower cost."""
+    rows = [
+        measured("a", 2, 5.0),
+        measured("a", 4, 3.0),
+        measured("b", 2, 6.0),
+        measured("b", 8, 3.0),
+        measured("b", 9, 1.0),
+    ]
+    chart = pareto.quality_chart(rows, "evaluations", "CMMD", real=0.2)
+    rings = {line.name: list(line.rings) for line in chart.lines}
+    assert rings == {"a": [2, 4], "b": [9], "photographs": []}
+    assert (chart.axis, chart.ticks, chart.is_log_x) == (quality.COSTS["evaluations"], [2, 4, 8, 9], True)
+    assert chart.lines[-1].curve.values.tolist() == [0.2, 0.2]
+
+
+def test_more_methods_than_colours_are_still_drawn():
+    rows = [measured(f"method {number}", 2, 1.0 + number) for number in range(8)]
+    assert len(pareto.quality_chart(rows, "evaluations", "CMMD").lines) == 8
+    assert "method 7" in texts(quality.quality_plot(rows, "evaluations", "CMMD"))

@@ -252,3 +252,16 @@ def test_only_methods_have_the_methods_colours(data):
     flow, sampler = (build_report(ReportData(title="", lead="", panels=[panel])) for panel in panels)
     assert "stroke: var(--series-1)" in flow and "stroke: var(--series-3)" not in flow
     assert "stroke: var(--series-3)" in sampler and "stroke: var(--series-1)" not in sampler
+
+
+def test_a_page_of_large_pictures_stays_below_five_megabytes():
+    large = list(np.random.default_rng(0).integers(0, 256, (4, 256, 256, 3), dtype=np.uint8))
+    sigma = np.ones((256, 256))
+    priors = [
+        PriorExample(photograph=large[0], mean=large[1], sigma=sigma, draw=large[2], result=large[3])
+    ] * 2
+    comparison = StepComparison(steps=[1, 2], pictures={"LeDiFlow": [large, large]}, solver="euler")
+    shown = {"samples": large * 2, "photographs": large * 2, "step_comparison": comparison, "priors": priors}
+    page = build_report(ReportData(title="", lead="", **shown))
+    assert 1_000_000 < len(page) < 5_000_000
+    assert page.count('alt="Generated image') == 8 and 'width="128"' in page

@@ -97,14 +97,14 @@ def test_checkpoints_faults_and_notes_are_marked_where_they_happened(tmp_path):
             (10, "checkpoint", 100, {}),
             (20, "checkpoint_failed", 200, {"reason": "disk full"}),
             (30, "stall", 200, {"sentence": "rank 1 hangs", "ranks": []}),
-            (40, "options", 200, {"changed": ["train.images: 1, now 2"]}),
+            (40, "options", 200, {"changed": ["train.images: 1, now 2", "hub.token: hf_secret0, now null"]}),
         ],
     )
     texts = {mark.elapsed: (mark.kind, mark.text) for mark in found.marks}
     assert texts[10] == ("checkpoint", "checkpoint")
     assert texts[20] == ("fault", "checkpoint that could not be written: disk full")
     assert texts[30] == ("fault", "stall: rank 1 hangs")
-    assert texts[40] == ("note", "options changed: train.images: 1, now 2")
+    assert texts[40] == ("note", "options changed: train.images: 1, now 2; hub.token: ***, now null")
     assert len(found.faults) == 3
 
 

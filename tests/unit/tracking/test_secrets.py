@@ -41,6 +41,10 @@ def test_the_value_of_a_secret_environment_variable_is_removed_wherever_it_stand
     ]
 
 
+def test_the_working_folder_is_no_secret():
+    assert without_secrets("/home/me/runs/a", {"PWD": "/home/me"}) == "/home/me/runs/a"
+
+
 def test_the_rest_of_a_text_stays():
     text = f"https://user:pass-word@host.example.org/a.git token={KEY} seed=0"
     assert without_secrets(text, {}) == "https://***@host.example.org/a.git token=*** seed=0"
