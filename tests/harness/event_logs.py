@@ -1,4 +1,4 @@
-"""Writes event logs with chosen times: a run that crashes and is requeued, in minutes since its start."""
+"""Writes run folders without a training: event logs with chosen times, in minutes since the start, and exports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from lediflow.run_folder import RunFolder
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -42,3 +44,11 @@ def requeued_twice(folder: Path) -> EventLog:
     log.event("resume", 100, ranks=2, job="17", restart=2, commit="c1", host="n1")
     log.train(*range(110, 210, 10))
     return log
+
+
+def export(folder: RunFolder, content: bytes, **facts: Any) -> None:
+    """RUN/export as after 200 images, with other facts where given."""
+    folder.export.mkdir(parents=True)
+    (folder.export / "model.safetensors").write_bytes(content)
+    known = {"weights_sha256": folder.weights_hash(), "images_seen": 200}
+    (folder.export / "config.json").write_text(json.dumps(known | facts))

@@ -1,4 +1,5 @@
-"""A stand-in for W&B's server on localhost, with as much of its interface as a run needs: no accounts, no artifacts.
+"""A stand-in for W&B's server on localhost, with as much of its interface as a run needs, without accounts and without
+uploads of files.
 
 It keeps the history of every run by line, as the real one does, and answers what it holds when a run is resumed. Its
 behaviour can be changed while it runs: refuse, hang, or close the connection in the middle of an answer.
@@ -41,13 +42,15 @@ class StoredRun:
 
 
 class StandIn:
-    """The server's state; `behaviour` is one of works, refuses, hangs, dies."""
+    """The server's state; `behaviour` is one of works, refuses, hangs, dies, full."""
 
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
         self.behaviour = "works"
         self.released = threading.Event()  # ends requests that hang
         self.requests: list[str] = []
+        self.artifacts: dict[str, str] = {}  # digests by name
+        self.used: list[tuple[str, str]] = []  # run, and artifact that it used
         self.bodies: list[bytes] = []
         self.port = 0
 
@@ -65,10 +68,23 @@ class StandIn:
             }
         if operation == "UpsertBucket":
             return {"upsertBucket": self.upserted(variables)}
+        if operation == "ArtifactType":
+            return {"project": {"artifact": None}}
+        if operation == "CreateArtifact":
+            return {"createArtifact": {"artifact": self.kept(variables["input"])}}
+        if operation == "UseArtifact":
+            self.used.append((variables["input"]["runName"], variables["input"]["artifactID"]))
+            return {"useArtifact": {"artifact": {"id": variables["input"]["artifactID"]}}}
         if operation == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in variables["files"]]
             return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
         return {}
+
+    def kept(self, artifact: dict[str, Any]) -> dict[str, Any]:
+        """An artifact as one whose files the server has already, so that nobody uploads them."""
+        name = artifact["artifactCollectionName"]
+        self.artifacts[name] = artifact["digest"]
+        return {"id": name, "state": "COMMITTED", "artifactSequence": {"latestArtifact": {"id": name}}}
 
     def resumed(self, name: str) -> dict[str, Any] | None:
         run = self.runs.get(name)
@@ -139,6 +155,8 @@ class Handler(BaseHTTPRequestHandler):
             state.requests.append(operation)
             return self.reply(200, {"data": state.answer(operation, content.get("variables") or {})})
         state.requests.append(self.path)
+        if self.path.endswith("/file_stream") and state.behaviour == "full":
+            return self.reply(402, {"error": "quota exceeded"})
         if self.path.endswith("/file_stream"):
             return self.reply(200, state.stream(self.path.split("/")[-2], content))
         return self.reply(200, {})

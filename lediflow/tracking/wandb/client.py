@@ -41,8 +41,10 @@ SETTINGS: dict[str, Any] = {
     "init_timeout": INIT_SECONDS,
     "finish_timeout_raises": True,
 }
-# folders that wandb writes to besides the run's, by default in HOME, which may be full or read-only
-FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR")
+
+
+# how a file becomes part of an artifact: without a copy in HOME, which may be full or read-only
+AS_IT_IS: dict[str, Any] = {"policy": "immutable", "skip_cache": True}
 
 
 class LoginError(UserError):
@@ -51,6 +53,7 @@ class LoginError(UserError):
 
 def import_wandb() -> ModuleType:
     """The wandb package, or a UserError that says how to install it."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # reports of its faults, which go to its makers
     with contextlib.suppress(ImportError):
         return importlib.import_module("wandb")
     raise UserError(
@@ -83,8 +86,6 @@ class WandbRun:
         the account.
         """
         self.wandb = import_wandb()
-        for variable in FOLDERS:
-            os.environ.setdefault(variable, str(folder / "wandb-files"))
         try:
             self.run = self.wandb.init(
                 project=target.project,
@@ -93,7 +94,6 @@ class WandbRun:
                 id=run_id,
                 resume="allow",
                 name=name,
-                group=name,
                 dir=folder,
                 config=config,
                 allow_val_change=True,
@@ -170,13 +170,13 @@ class WandbRun:
         """Send files of results as one artifact."""
         artifact = self.wandb.Artifact(name, "results")
         for path in files:
-            artifact.add_file(str(path), name=str(path.relative_to(root)), policy="immutable")
+            artifact.add_file(str(path), name=str(path.relative_to(root)), **AS_IT_IS)
         self.run.log_artifact(artifact)
 
     def _model(self, model: Model) -> Any:
         artifact = self.wandb.Artifact(model.name, "model", metadata=model.facts)
         for path in model.files:
-            artifact.add_file(str(path), policy="immutable")
+            artifact.add_file(str(path), **AS_IT_IS)
         return artifact
 
     def close(self) -> None:

@@ -25,12 +25,7 @@ from lediflow.tracking.wandb.record import (
     renewed,
     save_record,
 )
-from lediflow.tracking.wandb.sending import (
-    OnlineSession,
-    is_finished,
-    require_log,
-    write_offline,
-)
+from lediflow.tracking.wandb.sending import Session, is_finished, require_log, settled_record
 
 log = logging.getLogger(__name__)
 
@@ -112,12 +107,9 @@ def keep_sending(folder: RunFolder, target: Target, stopped: Stopped, *, finish_
 
 def send_until(folder: RunFolder, target: Target, stopped: Stopped, finish_seconds: float) -> None:
     """Send what is new until told to stop, and then finish the W&B run."""
-    if target.mode == "offline":
-        while not paused(stopped, lambda: write_offline(folder, target, read_sync_record(folder))):
-            pass
-        return
-    record = read_sync_record(folder)
-    with OnlineSession.opened(folder, target, record, finish_seconds=finish_seconds) as session:
+    record = settled_record(folder, target)
+    with Session.opened(folder, target, record, finish_seconds=finish_seconds) as session:
+        log.info("W&B shows %s at %s", folder.root, session.place or "files, when the run has ended")
         while not paused(stopped, session.update):
             pass
         session.update(is_last=True)

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lediflow.disk import hash_key, write_json
@@ -48,16 +48,31 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """What one place has: a project of a server, or the files of offline runs."""
+
+    project: str | None = None
+    entity: str | None = None
+    next_step: int = 0  # of the next row; a server is asked for it
+    # first and last step of each stretch of the log that was not sent, because later lines replace it
+    skipped: list[list[int]] = field(default_factory=list)
+    artifacts: dict[str, str] = field(default_factory=dict)  # hashes by name
+    config: str | None = None  # hash of the options
+    folders: list[str] = field(default_factory=list)  # names of the offline runs, oldest first
+
+    def is_for(self, target: Target) -> bool:
+        return (self.project, self.entity) == (target.project, target.entity)
+
+
+@dataclass(frozen=True)
 class SyncRecord:
     run_id: str
     copies: int = 1  # W&B runs made of this folder; a second one has an id of its own
-    project: str | None = None  # of the server's run, whose steps `skipped` are
-    entity: str | None = None
     results: list[SentResult] = field(default_factory=list)
-    # first and last step of each stretch of the log that was not sent, because later lines replace it
-    skipped: list[list[int]] = field(default_factory=list)
-    artifacts: dict[str, str] = field(default_factory=dict)  # hashes of what the server's run has
-    written: str | None = None  # hash of what the offline run was written from
+    online: Progress = field(default_factory=Progress)
+    offline: Progress = field(default_factory=Progress)
+    # of the files that are about to be put in place: true as soon as they are
+    pending: Progress | None = None
 
 
 def record_path(folder: RunFolder) -> Path:
@@ -96,13 +111,6 @@ def renewed(folder: RunFolder, record: SyncRecord) -> SyncRecord:
     copies = record.copies + 1
     first = read_events(folder.events)[:1]
     return SyncRecord(run_id=derived_id(folder, first, copies), copies=copies)
-
-
-def for_target(record: SyncRecord, target: Target) -> SyncRecord:
-    """The record for the server's run in this project; what belongs to another project is forgotten."""
-    if (record.project, record.entity) == (target.project, target.entity):
-        return record
-    return replace(record, project=target.project, entity=target.entity, skipped=[], artifacts={})
 
 
 @contextmanager

@@ -51,6 +51,7 @@ class Plan(NamedTuple):
     next_step: int  # of what comes later
     skipped: list[list[int]]  # all stretches of steps without a row, with earlier ones
     repeated: int  # standing events whose place was sent before, from an attempt that was discarded
+    outdated: int  # places that were sent before and have no event, or another one, that stands
 
 
 class Moment(NamedTuple):
@@ -71,8 +72,8 @@ def plan_rows(
     steps = event_steps(len(events), [sent.after for sent, _ in results])
     left_out = {step for first, last in skipped for step in range(first, min(last, first_step - 1) + 1)}
     sent = {
-        place_of(event)
-        for event, step in zip(events, steps, strict=True)
+        place_of(event): index
+        for index, (event, step) in enumerate(zip(events, steps, strict=True))
         if step < first_step and step not in left_out
     }
     newest = {place_of(events[index]): index for index in standing_places(events)}
@@ -96,6 +97,7 @@ def plan_rows(
         next_step=max(first_step, len(events) + len(results)),
         skipped=stretches(sorted(left_out | set(omitted))),
         repeated=len(later) - len(chosen),
+        outdated=sum(newest.get(place) != index for place, index in sent.items()),
     )
 
 

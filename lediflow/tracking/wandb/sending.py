@@ -1,23 +1,20 @@
 """Synchronises run folders with W&B: once, or again and again while the log grows.
 
-Online, rows are appended to one run at W&B, whose last step says what it has. Offline, one `.wandb` file holds all that
-stands: it is written again, whole, when something is new, because a later upload of a longer file replaces the rows of
-a shorter one, while `wandb sync` would put a file of additional rows in their place.
+Online, rows are appended to one run at W&B, whose last step says what it has. Offline, each file of a run has what was
+new when it was written, and the record says what that was. If nothing was uploaded yet and a crash has made rows
+outdated, the files are written anew, whole, so that they are exactly what stands.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-from lediflow.disk import hash_key, sha256_of
+from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.records import one_line
 from lediflow.run_folder import RunFolder
@@ -34,11 +31,19 @@ from lediflow.tracking.wandb.facts import (
     run_config,
     used_models,
 )
+from lediflow.tracking.wandb.files import (
+    free_name,
+    is_in_place,
+    own_files,
+    put_in_place,
+    remove_other_runs,
+    was_uploaded,
+)
 from lediflow.tracking.wandb.record import (
+    Progress,
     SentResult,
     SyncRecord,
     Target,
-    for_target,
     only_writer,
     read_sync_record,
     record_path,
@@ -49,9 +54,7 @@ from lediflow.tracking.wandb.rows import plan_rows, summaries
 
 log = logging.getLogger(__name__)
 
-OFFLINE_RUN = "offline-run-*"
 QUICK_BYTES = 32 * 2**20  # of models that a training sends before it exits
-UNFINISHED = ".unfinished-"  # how the folders begin in which wandb writes
 
 
 class Sent(NamedTuple):
@@ -59,7 +62,7 @@ class Sent(NamedTuple):
 
     rows: int
     repeated: int = 0  # points that W&B keeps with the values of an attempt that was discarded
-    place: str | None = None  # address of the run, or folder of the offline run
+    place: str | None = None  # address of the run, or folder of the newest offline run
     is_new: bool = True  # whether there was anything to write
 
 
@@ -81,15 +84,10 @@ def synchronise(folder: RunFolder, target: Target, *, is_renewed: bool = False) 
     check_mode(target.mode)
     require_log(folder)
     with only_writer(folder):
-        record = read_sync_record(folder)
         if is_renewed:
-            record = renewed(folder, record)
-            save_record(folder, record)
+            save_record(folder, renewed(folder, read_sync_record(folder)))
         try:
-            if target.mode == "offline":
-                return write_offline(folder, target, record)
-            with OnlineSession.opened(folder, target, record) as session:
-                return session.update(is_last=True)
+            return synchronise_once(folder, target)
         except (UserError, OSError):
             raise
         except Exception as error:  # wandb's own, and those of its connections
@@ -97,6 +95,16 @@ def synchronise(folder: RunFolder, target: Target, *, is_renewed: bool = False) 
                 f"W&B failed while {folder.root} was sent ({one_line(error) or type(error).__name__}); the event log "
                 "has everything, and the same command sends what is missing"
             ) from error
+
+
+def synchronise_once(folder: RunFolder, target: Target) -> Sent:
+    """As `synchronise`, for the process that holds the lock; raises wandb's exceptions too."""
+    record = settled_record(folder, target)
+    if target.mode == "offline" and not has_news(folder, record):
+        return Sent(0, place=offline_place(folder, record.offline), is_new=False)
+    with Session.opened(folder, target, record) as session:
+        sent = session.update(is_last=True)
+    return sent._replace(place=session.place)
 
 
 def require_log(folder: RunFolder) -> None:
@@ -116,87 +124,68 @@ def gather(folder: RunFolder, record: SyncRecord) -> tuple[Content, SyncRecord]:
     return Content(events, [(sent, current.get((sent.file, sent.sha256))) for sent in record.results]), record
 
 
-# --- offline
+def settled_record(folder: RunFolder, target: Target) -> SyncRecord:
+    """The record as it counts for a target, with its new files of results."""
+    record = read_sync_record(folder)
+    if record.pending is not None:
+        is_done = is_in_place(folder, record.pending.folders[-1])
+        record = replace(record, offline=record.pending if is_done else record.offline, pending=None)
+    fresh = Progress(target.project, target.entity)
+    if target.mode == "online":
+        return record if record.online.is_for(target) else replace(record, online=fresh)
+    progress = record.offline
+    is_same = progress.is_for(target)
+    if not is_same or (is_outdated(folder, record) and not was_uploaded(folder, progress)):
+        record = replace(record, offline=fresh)
+        save_record(folder, record)
+    remove_other_runs(folder, record)  # also those of a process that was killed here
+    return record
 
 
-def write_offline(folder: RunFolder, target: Target, record: SyncRecord) -> Sent:
-    """Write the offline run, if anything is new since it was written; its folder takes the place of the last one."""
-    content, record = gather(folder, record)
-    written = digest(folder, target, record, content)
-    before = sorted(record_path(folder).parent.glob(f"{OFFLINE_RUN}-{record.run_id}"))
-    if record.written == written and len(before) == 1:
-        return Sent(0, place=str(before[0]), is_new=False)
-    save_record(folder, record)
-    plan = plan_rows(content.events, content.results)
-    with own_files(folder) as inside:
-        run = WandbRun(
-            target,
-            record.run_id,
-            folder=inside,
-            name=folder.root.name,
-            config=run_config(folder, content.events),
-        )
-        try:
-            run.send(plan.rows, folder.root)
-            run.summarise(summaries(content.events, content.measured))
-            send_artifacts(run, folder, {})
-            source = run.files
-            run.close()
-        except BaseException:
-            run.drop()
-            raise
-        for path in before:
-            shutil.rmtree(path)
-        source.replace(target_folder := record_path(folder).parent / source.name)
-    save_record(folder, replace(record, written=written))
-    return Sent(len(plan.rows), place=str(target_folder))
+def is_outdated(folder: RunFolder, record: SyncRecord) -> bool:
+    """Whether the offline runs hold rows that a later resume has discarded."""
+    progress = record.offline
+    content, _ = gather(folder, record)
+    return plan_rows(content.events, content.results, progress.next_step, progress.skipped).outdated > 0
 
 
-def digest(folder: RunFolder, target: Target, record: SyncRecord, content: Content) -> str:
-    """Hash of all that an offline run is written from."""
-    model = exported_model(folder)
-    about = [
-        [target.project, target.entity, record.run_id, len(content.events)],
-        [[sent.file, sent.sha256] for sent, _ in content.results],
-        [[str(path.relative_to(folder.root)), path.stat().st_size] for path in result_files(folder)],
-        model.sha256 if model else None,
-        sha256_of(folder.config) if folder.config.is_file() else None,
-    ]
-    return hash_key(json.dumps(about), digits=64)
+def has_news(folder: RunFolder, record: SyncRecord) -> bool:
+    """Whether anything is not in the offline runs."""
+    progress = record.offline
+    content, _ = gather(folder, record)
+    plan = plan_rows(content.events, content.results, progress.next_step, progress.skipped)
+    known = progress.artifacts
+    is_known = all(known.get(name) == sha256 for name, sha256, _ in artifacts_of(folder))
+    return bool(plan.rows) or not is_known or progress.config != config_hash(folder) or not progress.folders
 
 
-@contextmanager
-def own_files(folder: RunFolder) -> Iterator[Path]:
-    """A folder for what wandb writes, removed at the end; those of killed processes are removed first."""
-    root = record_path(folder).parent
-    root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=root, ignore_cleanup_errors=True) as inside:
-        yield Path(inside)
+def offline_place(folder: RunFolder, progress: Progress) -> str | None:
+    return str(record_path(folder).with_name(progress.folders[-1])) if progress.folders else None
 
 
-# --- online
+def config_hash(folder: RunFolder) -> str | None:
+    return sha256_of(folder.config) if folder.config.is_file() else None
 
 
 @dataclass
-class OnlineSession:
-    """A run that is open at a server, and what was sent to it."""
+class Session:
+    """A W&B run that is open, at a server or as a file, and what was sent to it."""
 
     folder: RunFolder
+    target: Target
     record: SyncRecord
     run: WandbRun
     next_step: int
-    repeated: int = 0
     finish_seconds: float = 0  # for uploads at the end; 0: no bound
+    repeated: int = 0
+    place: str | None = None
 
     @classmethod
     @contextmanager
     def opened(
         cls, folder: RunFolder, target: Target, record: SyncRecord, *, finish_seconds: float = 0
-    ) -> Iterator[OnlineSession]:
-        """Open the run at the server, and finish it at the end of the block, or drop it if that raises."""
-        record = for_target(record, target)
+    ) -> Iterator[Session]:
+        """Open the run, and finish it at the end of the block, or drop it if that raises."""
         save_record(folder, record)
         config = run_config(folder, read_events(folder.events))
         with own_files(folder) as inside:
@@ -208,23 +197,34 @@ class OnlineSession:
                 config=config,
                 finish_seconds=finish_seconds,
             )
+            next_step = run.next_step if target.mode == "online" else record.offline.next_step
+            session = cls(folder, target, record, run, next_step, finish_seconds, place=run.url)
             try:
-                session = cls(folder, record, run, run.next_step, finish_seconds=finish_seconds)
                 yield session
-                run.close()
-                save_record(folder, session.record)
+                session.finish()
             except BaseException:
                 run.drop()
                 raise
 
+    @property
+    def progress(self) -> Progress:
+        return self.record.online if self.target.mode == "online" else self.record.offline
+
+    def note(self, **changes: Any) -> None:
+        """Change the progress in the record, which `finish` saves."""
+        progress = replace(self.progress, **changes)
+        if self.target.mode == "online":
+            self.record = replace(self.record, online=progress)
+        else:
+            self.record = replace(self.record, offline=progress)
+
     def update(self, *, is_last: bool = False) -> Sent:
         """Send what is new in the run folder; artifacts only in the last update."""
-        content, record = gather(self.folder, self.record)
-        plan = plan_rows(content.events, content.results, self.next_step, record.skipped)
-        record = replace(record, skipped=plan.skipped)
-        if record != self.record:
-            save_record(self.folder, record)  # before anything is sent that it describes
-        self.record = record
+        content, self.record = gather(self.folder, self.record)
+        plan = plan_rows(content.events, content.results, self.next_step, self.progress.skipped)
+        self.note(skipped=plan.skipped, next_step=plan.next_step)
+        if self.target.mode == "online":
+            save_record(self.folder, self.record)  # before anything is sent that it describes
         self.run.send(plan.rows, self.folder.root)
         if plan.rows or is_last:
             self.run.summarise(summaries(content.events, content.measured))
@@ -233,12 +233,25 @@ class OnlineSession:
         if is_last:
             self.run.reconfigure(run_config(self.folder, content.events))
             if self.has_time_for_artifacts():
-                artifacts = send_artifacts(self.run, self.folder, self.record.artifacts)
-                self.record = replace(self.record, artifacts=artifacts)  # recorded once the run has finished
-        return Sent(len(plan.rows), self.repeated, self.run.url, is_new=bool(plan.rows))
+                self.note(artifacts=send_artifacts(self.run, self.folder, self.progress.artifacts))
+        return Sent(len(plan.rows), self.repeated, self.place, is_new=bool(plan.rows))
+
+    def finish(self) -> None:
+        """Finish the run, put its files in place, and save the record."""
+        written = self.run.files
+        self.run.close()
+        if self.target.mode == "offline":
+            name = free_name(self.folder, written)
+            self.note(folders=[*self.progress.folders, name], config=config_hash(self.folder))
+            before = read_sync_record(self.folder)
+            pending = replace(before, results=self.record.results, pending=self.progress)
+            save_record(self.folder, pending)
+            put_in_place(self.folder, written, name)
+            self.place = offline_place(self.folder, self.progress)
+        save_record(self.folder, self.record)
 
     def has_time_for_artifacts(self) -> bool:
-        """Whether artifacts can be sent before `close` gives up; says how to send them otherwise."""
+        """Whether artifacts can be sent before `finish` gives up; says how to send them otherwise."""
         models = [*used_models(self.folder), *filter(None, [exported_model(self.folder)])]
         size = sum(path.stat().st_size for model in models for path in model.files)
         if not self.finish_seconds or size <= QUICK_BYTES:
@@ -247,20 +260,39 @@ class OnlineSession:
         return False
 
 
-def send_artifacts(run: WandbRun, folder: RunFolder, known: dict[str, str]) -> dict[str, str]:
-    """Send models and results whose hashes are not known yet; returns the hashes of all."""
-    found = dict(known)
-    model, files = exported_model(folder), result_files(folder)
+# --- artifacts
+
+
+def artifacts_of(folder: RunFolder) -> Iterator[tuple[str, str, Callable[[WandbRun], None]]]:
+    """(name, hash, how to send it) of each artifact of a run."""
     for used in used_models(folder):
-        if found.get(used.name) != used.sha256:
-            run.use_model(used)
-            found[used.name] = used.sha256
-    if model is not None and found.get("model") != model.sha256:
-        run.add_model(model)
-        found["model"] = model.sha256
-    if files and found.get("results") != (sha256 := hash_of_files(files)):
-        run.add_results(f"{read_sync_record(folder).run_id}-results", folder.root / "results", files)
-        found["results"] = sha256
+        yield used.name, used.sha256, partial(WandbRun.use_model, model=used)
+    if (model := exported_model(folder)) is not None:
+        yield "model", model.sha256, partial(WandbRun.add_model, model=model)
+    if files := result_files(folder):
+        name, root = f"{read_sync_record(folder).run_id}-results", folder.root / "results"
+        yield (
+            "results",
+            hash_of_files(files),
+            partial(WandbRun.add_results, name=name, root=root, files=files),
+        )
+
+
+def send_artifacts(run: WandbRun, folder: RunFolder, known: dict[str, str]) -> dict[str, str]:
+    """Send the artifacts whose hashes are not known yet; returns the hashes of all that W&B has.
+
+    A fault leaves an artifact out, with a warning: the rows must arrive nevertheless.
+    """
+    found = dict(known)
+    for name, sha256, send in artifacts_of(folder):
+        if found.get(name) == sha256:
+            continue
+        try:
+            send(run)
+            found[name] = sha256
+        except Exception as error:
+            fault = one_line(error) or type(error).__name__
+            log.warning("W&B does not take the artifact %s (%s); the same command tries again", name, fault)
     return found
 
 

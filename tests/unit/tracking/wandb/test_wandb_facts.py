@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from harness.event_logs import requeued_twice
+from harness.event_logs import export, requeued_twice
 
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import read_events
@@ -20,14 +20,6 @@ from lediflow.tracking.wandb.record import run_id_of
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 
 
-def export(folder, sha256, **facts):
-    folder.export.mkdir(parents=True)
-    (folder.export / "model.safetensors").write_bytes(b"weights")
-    (folder.export / "config.json").write_text(
-        json.dumps({"weights_sha256": sha256, "images_seen": 200, **facts})
-    )
-
-
 @pytest.fixture
 def folder(tmp_path):
     parent, run = RunFolder(tmp_path / "aux"), RunFolder(tmp_path / "flow")
@@ -38,7 +30,7 @@ def folder(tmp_path):
     run.config.write_text(
         f"data:\n  path: https://me:{TOKEN}@store.example.org/shards\nparent: {parent.root}\nseed: 0\n"
     )
-    export(parent, "p1")
+    export(parent, b"p", weights_sha256="p1")
     return run
 
 
@@ -67,7 +59,12 @@ def test_the_parents_export_is_the_artifact_that_the_parent_itself_sends(folder)
 
 
 def test_a_parent_whose_weights_have_changed_is_not_an_input(folder):
-    export(folder, "f1", parent={"path": str(folder.root.parent / "aux"), "sha256": "before"})
+    export(
+        folder,
+        b"f",
+        weights_sha256="f1",
+        parent={"path": str(folder.root.parent / "aux"), "sha256": "before"},
+    )
     assert used_models(folder) == []
     assert exported_model(folder).sha256 == "f1"
 

@@ -5,14 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
-from harness.event_logs import requeued_twice
+from harness.event_logs import export, requeued_twice
 from harness.wandb_files import offline_runs, read_wandb_file
 from PIL import Image
 
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import numbers, read_events, standing_events
+from lediflow.tracking.wandb import sending
 from lediflow.tracking.wandb.client import SETTINGS
-from lediflow.tracking.wandb.record import Target, read_sync_record, record_path, run_id_of
+from lediflow.tracking.wandb.record import Target, record_path, run_id_of
 from lediflow.tracking.wandb.rows import summaries
 from lediflow.tracking.wandb.sending import synchronise
 
@@ -21,13 +22,6 @@ pytestmark = pytest.mark.processes
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 PICTURE = "pictures/000000000100/samples.png"
-
-
-def export(folder, content, **facts):
-    folder.export.mkdir(parents=True)
-    (folder.export / "model.safetensors").write_bytes(content)
-    config = {"weights_sha256": folder.weights_hash(), "images_seen": 200, **facts}
-    (folder.export / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +50,6 @@ def written(folder):
         patch.setenv("HOME", "/dev/null")  # no folder, so nothing can be written there
         patch.setenv("WANDB_DIR", "/dev/full")
         patch.setenv("WANDB_API_KEY", TOKEN)
-        for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR"):
-            patch.setenv(name, str(folder.root / "unused"))
         synchronise(folder, Target())
     (path,) = offline_runs(folder.root)
     return read_wandb_file(path)
@@ -128,24 +120,72 @@ def test_the_model_is_an_artifact_and_its_parents_model_an_input(folder, written
     assert [entry["path"] for entry in results["manifest"]["contents"]] == ["results.json"]
 
 
-def test_again_nothing_is_written_and_after_news_one_whole_run_is(folder, written, tmp_path):
-    copy = RunFolder(tmp_path / "flow <script>")
-    shutil.copytree(folder.root, copy.root)
-    before = offline_runs(copy.root)
+def add_to(folder, *losses):
+    """More events `train`, at 220, 230, ... images."""
+    for place, loss in enumerate(losses):
+        line = {
+            "time": "2026-03-02T00:00:00+00:00",
+            "event": "train",
+            "images_seen": 220 + 10 * place,
+            "loss": loss,
+        }
+        with folder.events.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+@pytest.fixture
+def copy(folder, written, tmp_path):
+    """The run folder as after `written`, elsewhere."""
+    shutil.copytree(folder.root, tmp_path / folder.root.name)
+    return RunFolder(tmp_path / folder.root.name)
+
+
+def test_again_only_what_is_new_is_written(copy, written):
     assert not synchronise(copy, Target()).is_new
-    assert offline_runs(copy.root) == before
-    with copy.events.open("a") as stream:
-        stream.write(
-            '{"time": "2026-03-02T00:00:00+00:00", "event": "train", "images_seen": 220, "loss": 0.5}\n'
-        )
+    add_to(copy, 0.5)
     record_path(copy).with_name(".unfinished-killed").mkdir()  # of a killed process
-    assert synchronise(copy, Target()).is_new
-    (path,) = offline_runs(copy.root)
-    again = read_wandb_file(path)
-    assert again.run["run_id"] == written.run["run_id"] == read_sync_record(folder).run_id
-    assert [row["_step"] for row in again.rows[:-1]] == [row["_step"] for row in written.rows]
-    assert again.rows[-1]["train/loss"] == 0.5
+    assert synchronise(copy, Target()).rows == 1
+    assert not synchronise(copy, Target()).is_new
+    _, path = offline_runs(copy.root)
+    news = read_wandb_file(path)
+    assert news.run["run_id"] == written.run["run_id"] and news.run["resume"]
+    assert [(row["train/loss"], row["_step"]) for row in news.rows] == [(0.5, written.rows[-1]["_step"] + 1)]
+    assert news.artifacts == []
+    assert news.summary["train/loss"] == {"min": 1 / 200, "max": 0.5, "last": 0.5}
     assert not list(record_path(copy).parent.glob(".unfinished*"))
+
+
+def test_what_was_written_and_then_discarded_is_written_anew_unless_it_was_uploaded(copy, written):
+    with copy.events.open("a") as stream:
+        stream.write('{"time": "2026-03-01T09:00:00+00:00", "event": "resume", "images_seen": 100}\n')
+    add_to(copy, 0.5)
+    (uploaded,) = offline_runs(copy.root)
+    mark = uploaded.with_name(f"{uploaded.name}.synced")
+    mark.touch()
+    assert synchronise(copy, Target())[:2] == (1, 1)  # rows, and repeated ones: the resume
+    mark.unlink()
+    add_to(copy, 0.25)
+    synchronise(copy, Target())
+    (path,) = offline_runs(copy.root)
+    places = [row["images_seen"] for row in read_wandb_file(path).rows if "train/loss" in row]
+    assert places == [*range(10, 110, 10), 220]
+
+
+def test_a_kill_around_the_last_step_writes_nothing_twice(copy, monkeypatch):
+    add_to(copy, 0.5)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sending, "put_in_place", killed)
+        synchronise(copy, Target())
+    assert len(offline_runs(copy.root)) == 1
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sending, "offline_place", killed)  # in place, and not recorded as such
+        synchronise(copy, Target())
+    assert len(offline_runs(copy.root)) == 2
+    assert not synchronise(copy, Target()).is_new
 
 
 def test_wandb_knows_every_setting():

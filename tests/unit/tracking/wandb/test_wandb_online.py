@@ -5,11 +5,11 @@ import threading
 
 import psutil
 import pytest
-import wandb
-from harness.event_logs import EventLog
+from harness.event_logs import EventLog, export
 from harness.patience import wait_until
 from harness.wandb_server import standing_in
 
+import wandb
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import standing_events
@@ -28,8 +28,7 @@ def server(monkeypatch, tmp_path):
     with standing_in() as state:
         monkeypatch.setenv("WANDB_BASE_URL", state.url)
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-        for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_ARTIFACT_DIR"):
-            monkeypatch.setenv(name, str(tmp_path / "wandb-files"))
+        monkeypatch.setenv("HOME", "/dev/null")  # no folder, so nothing can be written there
         yield state
         wandb.teardown()
 
@@ -88,6 +87,38 @@ def test_a_server_that_refuses_is_an_error_that_says_what_to_do(server, log, tmp
     assert synchronise(RunFolder(tmp_path / "flow"), TARGET).rows == 16
 
 
+def test_a_run_is_connected_with_its_parent_by_one_artifact(server, log, tmp_path):
+    parent, folder = RunFolder(tmp_path / "aux"), RunFolder(tmp_path / "flow")
+    EventLog(parent.root).event("start", 0, ranks=1)
+    export(parent, b"auxiliary")
+    export(folder, b"flow", parent={"path": str(parent.root), "sha256": parent.weights_hash()})
+    synchronise(folder, TARGET)
+    assert server.used == [(run_id_of(folder), run_id_of(parent))]
+    sent = dict(server.artifacts)
+    synchronise(parent, TARGET)
+    synchronise(folder, TARGET)
+    assert server.artifacts == sent and sent.keys() == {run_id_of(folder), run_id_of(parent)}
+    assert server.requests.count("CreateArtifact") == 3
+
+
+def test_a_full_quota_loses_nothing_for_good(server, log, tmp_path):
+    server.behaviour = "full"
+    folder = RunFolder(tmp_path / "flow")
+    synchronise(folder, TARGET)
+    assert losses(server, folder) == {}
+    server.behaviour = "works"
+    assert synchronise(folder, TARGET).rows == 16
+    assert list(losses(server, folder)) == list(range(10, 160, 10))
+
+
+def test_a_finished_run_is_followed_to_its_end(server, log, tmp_path, monkeypatch):
+    monkeypatch.setattr(following, "EVERY_SECONDS", 0.05)
+    folder = RunFolder(tmp_path / "flow")
+    export(folder, b"flow", images_seen=150, trained_images=150, ended="images")
+    following.follow(folder, TARGET)
+    assert list(losses(server, folder)) == list(range(10, 160, 10))
+
+
 def test_following_survives_the_death_of_wandb_and_misses_nothing(server, log, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(following, "EVERY_SECONDS", 0.05)
     monkeypatch.setattr(following, "FIRST_RETRY_SECONDS", 0.05)
@@ -113,4 +144,4 @@ def test_following_survives_the_death_of_wandb_and_misses_nothing(server, log, t
     thread.join()
     assert "W&B failed" in caplog.text
     assert list(losses(server, folder)) == list(range(10, 200, 10))
-    assert read_sync_record(folder).project == "cells"
+    assert read_sync_record(folder).online.project == "cells"

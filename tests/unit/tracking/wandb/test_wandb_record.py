@@ -8,10 +8,10 @@ from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.wandb.record import (
     BusyError,
+    Progress,
     SentResult,
     SyncRecord,
     Target,
-    for_target,
     only_writer,
     read_sync_record,
     record_path,
@@ -46,13 +46,9 @@ def test_another_training_in_the_same_place_has_another_id(folder):
 
 
 def test_a_record_is_read_as_it_was_written(folder):
-    record = SyncRecord(
-        "a-1",
-        project="p",
-        results=[SentResult(3, "results/results.json", "ab")],
-        skipped=[[1, 2]],
-        artifacts={"model": "c"},
-    )
+    progress = Progress("p", None, 7, [[1, 2]], {"model": "c"}, None, ["offline-run-1"])
+    results = [SentResult(3, "results/results.json", "ab")]
+    record = SyncRecord("a-1", results=results, online=progress, pending=progress)
     save_record(folder, record)
     assert read_sync_record(folder) == record
 
@@ -64,12 +60,15 @@ def test_a_damaged_record_is_named_with_what_to_do(folder):
         read_sync_record(folder)
 
 
-def test_another_project_and_another_copy_begin_from_nothing(folder):
-    record = SyncRecord("a-1", project="p", skipped=[[1, 2]], artifacts={"model": "c"})
-    assert for_target(record, Target(project="p")) == record
-    assert for_target(record, Target(project="q")) == SyncRecord("a-1", project="q")
-    again = renewed(folder, record)
-    assert again.run_id != renewed(folder, again).run_id and again.skipped == []
+def test_another_copy_has_another_id_and_begins_from_nothing(folder):
+    again = renewed(folder, SyncRecord("a-1", online=Progress("p", next_step=7)))
+    assert again.run_id != renewed(folder, again).run_id
+    assert again.online == again.offline == Progress()
+
+
+def test_progress_belongs_to_one_project():
+    assert Progress("p").is_for(Target(project="p"))
+    assert not Progress("p").is_for(Target(project="p", entity="team"))
 
 
 def test_one_process_writes_at_a_time(folder):

@@ -46,7 +46,7 @@ def test_what_was_sent_while_it_stood_is_not_sent_again_and_the_rest_is(tmp_path
     log.train(*range(110, 180, 10), scale=50.0)
     second = plan_rows(read_events(log.path), [], first.next_step, first.skipped)
     assert losses(second.rows) == [(160, 50 / 160), (170, 50 / 170)]
-    assert second.repeated == 5
+    assert (second.repeated, second.outdated) == (5, 5)
     places = [place for place, _ in losses(first.rows + second.rows)]
     assert places == sorted(set(places))
 
