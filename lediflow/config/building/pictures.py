@@ -17,7 +17,6 @@ from lediflow.config.building.models import load_export, trained_spec
 from lediflow.config.building.pipeline import load_decoder
 from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.schema import TrainCommand
-from lediflow.engine.precision import frozen_in
 from lediflow.engine.protocol import Engine
 from lediflow.errors import UserError
 from lediflow.flow.widening import Width
@@ -30,7 +29,7 @@ from lediflow.text import shown_hash
 from lediflow.tracking.tracker import Tracker
 from lediflow.training.pictures.chain import Chain, Display, FixedImages
 from lediflow.training.pictures.drawings import Scene
-from lediflow.training.pictures.monitor import PictureMaker, TrainingPictures
+from lediflow.training.pictures.monitor import PictureMaker, TrainingPictures, for_pictures
 from lediflow.training.prior_width import recorded_width
 
 log = logging.getLogger(__name__)
@@ -132,18 +131,13 @@ def load_extras(command: TrainCommand, inputs: Inputs, engine: Engine, extras: E
         check_use(command, "sampler", "flow")
         facts_of("sampler", config.sampler, "latent_sampler", parent)
         sampler = load_export(LatentSampler, RunFolder(Path(config.sampler)).export, "a latent sampler")
-        extras = replace(extras, sampler=frozen(sampler, engine))
+        extras = replace(extras, sampler=for_pictures(sampler, engine))
     if config.flow is not None:
         check_use(command, "flow", "latent_sampler")
         facts = facts_of("flow", config.flow, "flow", parent)
         velocity = load_export(VelocityModel, RunFolder(Path(config.flow)).export, "a flow")
-        extras = replace(extras, velocity=frozen(velocity, engine), width=recorded_width(facts))
+        extras = replace(extras, velocity=for_pictures(velocity, engine), width=recorded_width(facts))
     return extras
-
-
-def frozen(model: Any, engine: Engine) -> Any:
-    """The model as the engine computes, but not compiled."""
-    return frozen_in(replace(engine.config, compile=False), model, engine.device)
 
 
 def check_use(command: TrainCommand, option: str, place: Place) -> None:

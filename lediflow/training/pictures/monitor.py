@@ -17,7 +17,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lediflow.disk import whole_or_absent
 from lediflow.engine.precision import frozen_in
-from lediflow.engine.protocol import Engine
+from lediflow.engine.protocol import Engine, EngineConfig, M
 from lediflow.models.export import Model, Spec, build_model
 from lediflow.sampling.grids import labelled_grid
 from lediflow.stages.protocol import Stage
@@ -132,7 +132,7 @@ class TrainingPictures:
         return made
 
     def averaged_model(self, spec: Spec, weights: Mapping[str, Tensor]) -> Model:
-        """A model with these weights on the engine's device, in its precision, not compiled.
+        """A model with these weights, as pictures are made with it.
 
         Weights that are there already, in float32, are not copied. Nothing is drawn: the model has no values of its own
         before.
@@ -140,7 +140,7 @@ class TrainingPictures:
         with torch.device("meta"):
             model = build_model(spec, self.engine.config.attention_route)
         model.load_state_dict(weights, assign=True)
-        return frozen_in(replace(self.engine.config, compile=False), model, self.engine.device)
+        return for_pictures(model, self.engine)
 
     def _written(self, draw: Callable[[], Drawing], scene: Scene, path: Path) -> dict[str, str]:
         with inference(
@@ -178,6 +178,15 @@ class TrainingPictures:
             level = logging.INFO if key == "put off" else logging.WARNING
             log.log(level, message, *values)
         self.said.add(key)
+
+
+def for_pictures(model: M, engine: Engine) -> M:
+    """A frozen model on the engine's device, in its precision, without what makes only training faster.
+
+    Compiling it for the few batches of a clock would take longer than these.
+    """
+    plain = EngineConfig(precision=engine.config.precision, compile=False)
+    return frozen_in(plain, model, engine.device)
 
 
 def write_picture(path: Path, drawing: Drawing) -> str:
