@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 from lediflow.ranges import bounded
 from lediflow.training.clock import Clock
@@ -42,14 +44,14 @@ def is_due(clock: Clock, every_images: int) -> bool:
 class TimeLimit:
     """The time that pictures may take, as a share of the time since `begin`, which includes theirs.
 
-    Pictures are assumed to take as long as the last ones did.
+    Pictures are assumed to take as long as the last ones did, by the median of three: one may have waited for a disk.
     """
 
     def __init__(self, share: float, seconds: Callable[[], float] = time.monotonic) -> None:
         self.share, self.seconds = share, seconds
         self.began: tuple[float, int] | None = None
         self.spent = 0.0
-        self.last: float | None = None
+        self.last: deque[float] = deque(maxlen=3)
 
     def begin(self, images_seen: int) -> None:
         """Begin to count the time of training, unless that was done."""
@@ -61,7 +63,8 @@ class TimeLimit:
 
     def note(self, seconds: float) -> None:
         """Pictures took this long."""
-        self.spent, self.last = self.spent + seconds, seconds
+        self.spent += seconds
+        self.last.append(seconds)
 
     @property
     def share_spent(self) -> float:
@@ -72,7 +75,7 @@ class TimeLimit:
         return self.seconds() - self.began[0] if self.began else 0.0
 
     def _assumed(self, images_seen: int) -> float:
-        if self.last is not None:
-            return self.last
+        if self.last:
+            return median(self.last)
         images = images_seen - self.began[1] if self.began else 0
         return FIRST_COST_SECONDS + FIRST_COST_IMAGES * self._elapsed() / max(images, 1)

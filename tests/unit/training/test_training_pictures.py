@@ -75,6 +75,13 @@ class TestTime:
         limit.note(5.0)
         assert not limit.allows_pictures(10_000)
 
+    def test_of_one_that_waited_for_a_disk_is_not_expected_again(self):
+        limit = TimeLimit(0.02, lambda: 1000.0)
+        limit.began = (0.0, 0)
+        for seconds in (1.0, 1.0, 10.0):
+            limit.note(seconds)
+        assert limit.allows_pictures(10_000)  # 12 s and 1 s of 20 s
+
     def test_is_not_limited_by_a_share_of_one(self):
         made, _ = self.run(1.0, 10)
         assert len(made) == 99
