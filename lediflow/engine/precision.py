@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from lediflow.engine.float8 import check_float8, use_float8
 from lediflow.engine.protocol import EngineConfig, M
 from lediflow.errors import UserError
 from lediflow.nn.levels import recompute_activations
@@ -59,8 +60,11 @@ def computing_in(
     *,
     compile_mode: str | None,
     recompute: bool = False,
+    float8: bool = False,
 ) -> nn.Module:
     """The module as the training loop calls it: recomputing or compiled if asked, under autocast if bfloat16."""
+    if float8:
+        use_float8(module)
     if recompute:
         recompute_activations(module)
     if compile_mode is not None:
@@ -74,9 +78,17 @@ def resolved(config: EngineConfig, device: torch.device) -> EngineConfig:
     is_worthwhile = device.type == "cuda" and not (config.name == "deepspeed" and config.zero == 3)
     is_compiled = is_worthwhile if config.compile is None else config.compile
     chosen_compile_mode(is_compiled, config.compile_mode)  # UserError for an unknown mode, also if unused
+    precision = choose_precision(config.precision, device)
+    if config.float8:
+        if precision != "bfloat16":
+            raise UserError(
+                f"engine.float8=true rounds products of bfloat16, but engine.precision is {precision}; use "
+                "engine.precision=bfloat16"
+            )
+        check_float8(device)
     return replace(
         config,
-        precision=choose_precision(config.precision, device),
+        precision=precision,
         compile=is_compiled,
         cuda_graphs=records_passes(config, device, bool(is_compiled)),
     )
@@ -105,6 +117,7 @@ def trained_in(config: EngineConfig, module: nn.Module, device: torch.device) ->
         device,
         compile_mode=chosen_compile_mode(bool(config.compile), config.compile_mode),
         recompute=config.activation_checkpointing,
+        float8=config.float8,
     )
 
 

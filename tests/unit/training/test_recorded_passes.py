@@ -136,7 +136,8 @@ def gpu_state(folder, stage, is_recorded):
     options = [
         "experiment=smoke", "synthetic_images=256", f"data.path={folder}/shards", f"stage={stage}", f"run={run_folder}",
         *(["prior=gaussian"] if stage == "flow" else []), "train.images=1600", "train.global_batch=32",
-        "engine.micro_batch=8", "engine.compile=false", f"engine.cuda_graphs={str(is_recorded).lower()}", "engine.gradient_clip=0.1",
+        "engine.micro_batch=8", f"engine.cuda_graphs={str(is_recorded).lower()}", "engine.compile=false",
+        "engine.gradient_clip=0.1",
         "model.auxiliary.levels.0.dropout=0.1", "model.velocity.levels.0.dropout=0.1",
     ]  # fmt: skip
     command = typed(composed("train", options))
