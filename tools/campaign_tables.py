@@ -199,6 +199,46 @@ def joint_decoder(name: str) -> str:
     return f"trained on, {weight} x {'VGL' if kind == 'joint_nll' else 'log variance moved, squared'}"
 
 
+def flow_map_lines(document: Results) -> list[str]:
+    """Teachers and their flow maps: a row for each pair of flow and latent sampler, a column for each number of calls."""
+    results = document["results"]
+    rows = results["rows"]
+    lines = {name: {row["nfe"]: row["mmd_unbiased"] for row in found} for name, found in rows.items()}
+    calls = sorted({nfe for line in lines.values() for nfe in line})
+    best = {nfe: min(line[nfe] for line in lines.values() if nfe in line) for nfe in calls}
+    body = [
+        [*flow_and_sampler(name), *(cell(lines[name].get(nfe), best[nfe]) for nfe in calls)] for name in lines
+    ]
+    half = median((high - low) / 2 for found in rows.values() for row in found for low, high in [row["mmd_interval"]])
+    return [
+        *table(["flow", "calls of the sampler", *(f"{nfe}" for nfe in calls)], body),
+        "",
+        f"{results['mmd_name']}, unbiased, times 1000, by calls of the flow: {results['images']:,} generated images "
+        f"against all {results['reference_images']:,} photographs; lower is better. Half of a 95 % interval is "
+        f"{half:.2f} (median). The best of a column is bold.",
+        "",
+        *models({name: found for name, found in results["losses"].items() if name in rows or "_" not in name}),
+    ]
+
+
+SOLVED = {"euler": "Euler", "midpoint": "midpoint", "reflow": "straightened, Euler"}
+EIGHT, ONE, NONE = "8", "1 (map)", ""
+
+
+def flow_and_sampler(name: str) -> list[str]:
+    """What a row of a campaign of flow maps measures, in words: the flow, and calls of the latent sampler."""
+    kind, _, rest = name.partition("_")
+    method, _, precision = rest.partition("_")
+    solved = SOLVED.get(method, "") + (f", in {precision}" if precision else "")
+    if kind == "fm":
+        return [f"FM, {solved}" if solved else "flow map of FM", NONE]
+    if kind == "teacher":
+        return [f"teacher `{rest}`, midpoint", EIGHT]
+    if kind == "sampler":
+        return ["LeDiFlow, midpoint", ONE]
+    return [f"LeDiFlow, {solved}" if solved else f"flow map `{rest}`", ONE if kind == "both" else EIGHT]
+
+
 def origin(results: Results) -> str:
     """The commit of the code if it differs from the certificate's, and how the numbers were collected."""
     code = results.get("code")
@@ -357,4 +397,5 @@ LINES: dict[str, Callable[[Results], list[str]]] = {
     "shift": shift_lines,
     "memorising": memorising_lines,
     "joint": joint_lines,
+    "flow_maps": flow_map_lines,
 }

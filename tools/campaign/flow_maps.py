@@ -167,9 +167,21 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
         name: options.folder / f"quality_{name}" / "results.json" for name in comparison(options, teachers)
     }
     runs = [job for job in plan(options) if not job.startswith("quality_")]
+    finished = [path for path in measured.values() if path.is_file()]
     return {
+        **(facts_of(finished[0]) if finished else {}),
         "rows": {name: rows_of(path) for name, path in measured.items() if path.is_file()},
         "losses": {run: losses(options.folder / run) for run in runs},
+    }
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What all rows have in common, from a finished evaluation."""
+    row = read_results(path)["results"]["rows"][0]
+    return {
+        "mmd_name": row["mmd_name"],
+        "images": row["sample_images"],
+        "reference_images": row["reference_images"],
     }
 
 
