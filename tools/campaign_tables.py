@@ -200,7 +200,7 @@ def joint_decoder(name: str) -> str:
 
 
 def flow_map_lines(document: Results) -> list[str]:
-    """Teachers and their flow maps: a row for each pair of flow and latent sampler, a column for each number of calls."""
+    """Teachers and their flow maps: a row for each flow and sampler, a column for each number of calls."""
     results = document["results"]
     rows = results["rows"]
     lines = {name: {row["nfe"]: row["mmd_unbiased"] for row in found} for name, found in rows.items()}
@@ -209,7 +209,9 @@ def flow_map_lines(document: Results) -> list[str]:
     body = [
         [*flow_and_sampler(name), *(cell(lines[name].get(nfe), best[nfe]) for nfe in calls)] for name in lines
     ]
-    half = median((high - low) / 2 for found in rows.values() for row in found for low, high in [row["mmd_interval"]])
+    half = median(
+        (high - low) / 2 for found in rows.values() for row in found for low, high in [row["mmd_interval"]]
+    )
     return [
         *table(["flow", "calls of the sampler", *(f"{nfe}" for nfe in calls)], body),
         "",
@@ -217,7 +219,9 @@ def flow_map_lines(document: Results) -> list[str]:
         f"against all {results['reference_images']:,} photographs; lower is better. Half of a 95 % interval is "
         f"{half:.2f} (median). The best of a column is bold.",
         "",
-        *models({name: found for name, found in results["losses"].items() if name in rows or "_" not in name}),
+        *models(
+            {name: found for name, found in results["losses"].items() if name in rows or "_" not in name}
+        ),
     ]
 
 

@@ -111,7 +111,7 @@ class EvaluateConfig(SamplingOptions):
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
 
-def request(command: EvaluateConfig, precision: str) -> dict[str, Any]:
-    """The options that the numbers of results.json depend on, as it records them, with the precision chosen."""
-    options = asdict(command) | {"precision": precision}
+def request(command: EvaluateConfig) -> dict[str, Any]:
+    """The options that the numbers of results.json depend on, as it records them."""
+    options = asdict(command)
     return {"options": {key: value for key, value in options.items() if key not in IRRELEVANT}}

@@ -22,7 +22,6 @@ from lediflow.evaluation.results import RESULTS, birth_certificate, claim_result
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
-from lediflow.sampling.runtime import choose_precision
 from lediflow.tracking.progress import make_progress
 
 
@@ -60,11 +59,6 @@ class Session:
             device = choose_device(command.device, group.ranks.local_rank)
             extractor = build_features(dataclasses.replace(command.features, device=str(device)))
         return cls(command, runs, models, group, device, extractor)
-
-    @property
-    def precision(self) -> str:
-        """In which images are generated."""
-        return choose_precision(self.command.precision, self.device)
 
     def pipeline(self, run: str, sampler: str | None) -> LeDiFlowPipeline:
         """Load the models of a run on this rank's device."""

@@ -34,7 +34,7 @@ from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.records import read_record
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
 from lediflow.sampling.options import SamplingConfig
-from lediflow.sampling.runtime import Inputs, Runtime, choose_precision, choose_runtime
+from lediflow.sampling.runtime import Inputs, Runtime, choose_runtime
 
 PIPELINE = "pipeline.json"
 Config = TypeVar("Config", bound=SamplingConfig)
@@ -108,7 +108,7 @@ class LeDiFlowPipeline:
             module.eval().requires_grad_(False)
         self.use("eager", "float32")
 
-    def use(self, runtime: str = "auto", precision: str = "auto", *, images: int = 1) -> LeDiFlowPipeline:
+    def use(self, runtime: str = "auto", precision: str = "float32", *, images: int = 1) -> LeDiFlowPipeline:
         """Run the models by this runtime, in this precision (`SamplingOptions`); returns the pipeline.
 
         `images` is how many images will be made, from which `auto` judges what pays. A runtime that was asked for by
@@ -118,7 +118,7 @@ class LeDiFlowPipeline:
         self.runtime = Runtime(
             choose_runtime(runtime, self.device, images),
             dict(self.modules()),
-            choose_precision(precision, self.device),
+            precision,
             self.device,
             is_required=runtime != "auto",
         )

@@ -21,6 +21,8 @@ import torch
 from chains import LEDIFLOW, random_pipeline
 from common import Row, command_line
 
+from lediflow.sampling.options import PRECISIONS
+
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "LEDIFLOW_CACHE")
 Stamps = dict[str, float]  # a time of the system's clock for each phase's end
 
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = command_line(__doc__)
     parser.add_argument("--model", default="demo", help="a file of conf/model")
     parser.add_argument("--runtime", default="eager", choices=["eager", "compiled", "exported"])
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--route", default="auto", help="of neighborhood attention")
     chosen, overrides = parser.parse_known_args(arguments)

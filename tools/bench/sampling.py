@@ -50,10 +50,10 @@ from interleaved import Case, Journal, kept_going, measure_alone, measure_in_tur
 from sampling_tables import summary, table_of_parts
 from subjects import model_names
 
-from lediflow.codecs import PRECISIONS
+from lediflow.codecs import PRECISIONS as CODEC_PRECISIONS
 from lediflow.codecs.taesd import CHANNELS
 from lediflow.evaluation.results import read_results
-from lediflow.sampling.options import SamplingConfig
+from lediflow.sampling.options import PRECISIONS, SamplingConfig
 from lediflow.sampling.pipeline import LeDiFlowPipeline
 from lediflow.text import GIB
 
@@ -127,7 +127,7 @@ def add_chain_options(parser: argparse.ArgumentParser, has_gpu: bool) -> None:
     parser.add_argument(
         "--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES), help="side by side"
     )
-    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument("--precision", default="bfloat16" if has_gpu else "float32", choices=PRECISIONS)
     parser.add_argument("--route", default="auto", help="of neighborhood attention")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
@@ -159,7 +159,7 @@ def add_codec_options(parser: argparse._ArgumentGroup, has_gpu: bool) -> None:
     parser.add_argument(
         "--codec_precisions",
         nargs="+",
-        choices=[*PRECISIONS],
+        choices=[*CODEC_PRECISIONS],
         default=["bfloat16", "float32"] if has_gpu else ["float32"],
     )
     parser.add_argument(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -77,7 +78,9 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--stage", default="flow", choices=["auxiliary", "flow", "latent_sampler"])
     parser.add_argument("--prior", default="learned", choices=["learned", "gaussian"])
     parser.add_argument("--batch", type=int, help="samples per step and rank")
-    parser.add_argument("--engines", nargs="+", default=["local"], metavar="local|deepspeed:ZERO[:cpu]")
+    parser.add_argument(
+        "--engines", nargs="+", type=engine_name, default=["local"], metavar="local|deepspeed:ZERO[:cpu]"
+    )
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds of ten steps, of which the median is taken"
     )
@@ -89,6 +92,16 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     if chosen.breakdown and find_ranks().world_size > 1:
         parser.error("--breakdown measures one rank: start it without torchrun")
     return chosen
+
+
+def engine_name(text: str) -> str:
+    """A value of --engines, which must not swallow the overrides behind it."""
+    if not re.fullmatch(r"local|deepspeed:[0-3](:cpu)?", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no engine: give local, deepspeed:ZERO or deepspeed:ZERO:cpu, and overrides before another "
+            "option, such as --rounds"
+        )
+    return text
 
 
 def row_of(name: str, chosen: argparse.Namespace) -> Row:

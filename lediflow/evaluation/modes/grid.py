@@ -56,7 +56,7 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
         paths[run.name] = shape(session, pipeline)
         write_images(session, pipeline, configs, output / f"images-{run.name}.png")
     results = {
-        "asked": request(session.command, session.precision),
+        "asked": request(session.command),
         "rows": rows,
         "paths": paths,
         "runs": facts,

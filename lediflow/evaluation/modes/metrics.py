@@ -54,7 +54,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     command = pipeline.resolved(command)
     session = dataclasses.replace(session, command=command)
     reader = open_shards(session, command.data.path)
-    asked = request(command, session.precision) | {
+    asked = request(command) | {
         "weights": session.models.hashes(run.flow, run.sampler),
         "data": reader.index.fingerprint,
         **table_record(),

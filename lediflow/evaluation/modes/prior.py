@@ -9,6 +9,7 @@ from.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
     )
     close()
     results = {
-        "asked": request(command, "float32"),
+        "asked": request(dataclasses.replace(command, precision="float32")),
         "data": reader.index.fingerprint,
         "prior": prior,
         "prior_widening": recorded_width(facts).added,

@@ -1,4 +1,4 @@
-"""The runtime of a pipeline, and what `auto` means for runtime and precision."""
+"""The runtime of a pipeline, and what `auto` means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from lediflow.engine.precision import multiplies_in_bfloat16
 from lediflow.errors import UserError
 from lediflow.records import one_line
 from lediflow.sampling.runtime.copies import WorkingCopy
@@ -31,13 +30,6 @@ def choose_runtime(requested: str, device: torch.device, images: int) -> str:
     if requested != "auto":
         return requested
     return "compiled" if device.type == "cuda" and images >= PAYS_FROM_IMAGES else "eager"
-
-
-def choose_precision(requested: str, device: torch.device) -> str:
-    """`auto`: bfloat16 on GPUs that multiply in it, else float32."""
-    if requested != "auto":
-        return requested
-    return "bfloat16" if device.type == "cuda" and multiplies_in_bfloat16(device) else "float32"
 
 
 class Runtime:

@@ -82,7 +82,7 @@ def test_pictures_of_releases_without_the_option_are_in_float32(run, tmp_path):
         (["latent_steps=0"], "latent_steps=0 must be at least 1"),
         (["conditioning=x"], "conditioning"),
         (["runtime=fast"], "runtime='fast' is unknown; use one of auto, eager, compiled, exported"),
-        (["precision=half"], "precision='half' is unknown; use one of auto, float32, bfloat16"),
+        (["precision=half"], "precision='half' is unknown; use one of float32, bfloat16"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -87,7 +87,7 @@ def evaluate_stages(session: Session) -> dict[str, Any]:
     rows = StageRows.build(session, references(session, pipeline, chain.flow.exported_facts()), output)
     found = [row for source in sources(session, pipeline, chain, real) for row in rows.rows_for(source)]
     losses = stage_losses(session, pipeline, chain, real)
-    results = {"asked": request(command, session.precision), "rows": found, **rows.facts(), "losses": losses}
+    results = {"asked": request(command), "rows": found, **rows.facts(), "losses": losses}
     verdict = judge(evidence_of(results))
     write(session, output, results | {"verdict": verdict_record(verdict)})
     for row in found:
