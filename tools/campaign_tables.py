@@ -363,9 +363,15 @@ def taken_on(measured: Results, z: str = "sampler") -> str:
 
 def verdicts(measured: Results) -> list[str]:
     """How often `mode=stages` named each stage as the limit of the quality."""
-    said = [found["verdict"]["limits"] for found in measured.values() if found.get("verdict")]
+    said = [named(found["verdict"]) for found in measured.values() if found.get("verdict")]
     counted = ", ".join(f"{name} {said.count(name)} times" for name in dict.fromkeys(said))
     return ["", f"The limit of the quality according to `mode=stages`: {counted}."] if said else []
+
+
+def named(verdict: Results) -> str:
+    """The stage, with what is wrong with it; earlier results have no cause."""
+    cause = verdict.get("cause")
+    return f"{verdict['limits']} ({cause})" if cause else str(verdict["limits"])
 
 
 def cell(value: float | None, best: float) -> str:

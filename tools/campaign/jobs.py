@@ -24,7 +24,7 @@ from lediflow.tracking.event_log import curve
 
 ROOT = Path(__file__).parents[2]
 OF_A_ROW = ("z", "solver", "steps", "nfe", "mmd", "low", "high")
-OF_A_VERDICT = ("limits", "text", "is_certain")
+OF_A_VERDICT = ("limits", "cause", "text", "is_certain")
 
 
 @dataclass

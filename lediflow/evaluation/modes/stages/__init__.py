@@ -5,7 +5,8 @@ stages.png     the rows as lines, under the verdict; also stages.svg
 rows/          finished rows, reused by the same command
 
 This file is the mode: its options, the runs, the sources of z. `latents` makes images from z of real ones, `rows`
-measures them, `estimate` is their MMD, `verdict` the decision rule with its text, `record` reads and writes the file.
+measures them, `estimate` is their MMD, `evidence` what a verdict is based on, `verdict` the decision rule with its
+text, `record` reads and writes the file.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
-from lediflow.evaluation.modes.stages.verdict import Evidence, MmdInterval, SolverSteps, Verdict
+from lediflow.evaluation.modes.stages.evidence import Evidence, FlowLoss, MmdInterval, SolverSteps
+from lediflow.evaluation.modes.stages.verdict import Verdict
 from lediflow.evaluation.plots.points import CostLine, CostPoint
 from lediflow.evaluation.results import AGAIN
 from lediflow.flow.solvers import ignores_steps
@@ -111,7 +112,14 @@ def evidence_of(document: Mapping[str, Any]) -> Evidence:
         prior_widening=losses.get("prior_widening", 0.0),
         prior_scale=losses.get("prior_scale", 1.0),
         sampler_images=losses.get("sampler", {}).get("images_seen"),
+        flow_loss=flow_loss(losses.get("flow", {})),
     )
+
+
+def flow_loss(losses: Mapping[str, Any]) -> FlowLoss | None:
+    """The flow's losses as `run_losses` has them; None where one is missing."""
+    known = [losses.get(name) for name in ("training", "held_out", "held_out_minimum", "held_out_minimum_at")]
+    return None if None in known else FlowLoss(*known)  # type: ignore[arg-type]
 
 
 def level_of(row: Mapping[str, Any]) -> MmdInterval:

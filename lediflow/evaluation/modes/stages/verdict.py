@@ -6,7 +6,7 @@ two halves of the photographs, C that of the codec's reconstructions (F and C: 0
 
     codec   C - F            flow   T - max(C, F)            prior   H - T            sampler   S - H
 
-The largest part names the stage, with three exceptions.
+The largest part names the stage, with four exceptions.
 - `nothing`: neither S nor H is above F by more than the 95 % margin of that difference.
 - `prior` instead of `flow`, where the prior is too narrow: the flow's start is widened by less than ENOUGH times the
   prior's typical deviation, and with z of training images the MMD at the most evaluations is worse than the best at
@@ -17,6 +17,8 @@ The largest part names the stage, with three exceptions.
 - `prior` instead of `flow` or `sampler`, where the prior memorises: held-out z are worse than training z beyond the
   margin, and VGL on held-out images is GAP or more above that on training images. The stages that are trained on such
   a prior get worse with it (a sampler learns the latents of few images), so the prior is to be corrected first.
+- `flow` instead of `prior`, where H - T is the largest part but that gap of VGL is below GAP: the prior describes
+  held-out images as well as training images, so it is the flow that memorises which image belongs to which z.
 A difference's margin is the square root of the sum of the squares of both half intervals, as if they were independent;
 since they share the reference and the noise, it is conservative. The largest part is named even within its margin, and
 the text then says that it is not significant.
@@ -27,84 +29,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from lediflow.evaluation.modes.stages.evidence import (
+    ZERO,
+    Contribution,
+    Evidence,
+    FlowLoss,
+    MmdInterval,
+    SolverSteps,
+    Trend,
+    difference,
+)
 from lediflow.flow.solvers import JUMP
 from lediflow.flow.widening import WIDEST
 
-RISE = 0.1  # how much worse with more evaluations, as a share of the best, counts as worse
 ENOUGH = 2.0  # widening in typical deviations; the best found were 2.5 to 3
 GAP = 0.5  # nats per entry: held-out VGL above training VGL where the prior memorises; 0.04 and 0.18 on larger sets
 
 LimitingStage = Literal["prior", "sampler", "flow", "codec", "nothing"]
-SolverSteps = tuple[str, int]  # solver, steps
 SOURCES = ("training", "heldout", "sampler")
+SHOWN_BY = {"narrow": "flow", "memorising": "prior"}  # cause -> the part that shows it
 NOT_SIGNIFICANT = "The difference is not significant for this number of images; measure with a larger count."
-
-
-class MmdInterval(NamedTuple):
-    """An MMD with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def reach(self) -> float:
-        """Half of the interval."""
-        return (self.high - self.low) / 2
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f}" if abs(self.value) >= 1 else f"{self.value:.3f}"
-
-
-ZERO = MmdInterval(0.0, 0.0, 0.0)
-
-
-class Contribution(NamedTuple):
-    """How much of the distance a stage adds, and the 95 % margin of that."""
-
-    value: float
-    margin: float
-
-    @property
-    def is_certain(self) -> bool:
-        return self.value > self.margin
-
-
-class Trend(NamedTuple):
-    """MMD with z of training images: at the most evaluations, and the best at half as many or fewer."""
-
-    best: MmdInterval
-    best_nfe: float
-    last: MmdInterval
-    last_nfe: float
-
-    @property
-    def gets_worse(self) -> bool:
-        change = difference(self.last, self.best)
-        return change.is_certain and change.value >= RISE * max(self.best.value, 0.0)
-
-    @property
-    def does_not_improve(self) -> bool:
-        return not difference(self.best, self.last).is_certain
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """The measurements that a verdict is based on; None: not known."""
-
-    # by source of z: (evaluations, MMD) by setting
-    curves: Mapping[str, Mapping[SolverSteps, tuple[float, MmdInterval]]]
-    real: MmdInterval | None = None  # photographs among themselves
-    codec_floor: MmdInterval | None = None  # reconstructions against photographs
-    vgl_training: float | None = None  # nats per entry
-    vgl_held_out: float | None = None
-    sigma: float | None = None  # typical, of the auxiliary model's prior on held-out images
-    residual: float | None = None  # typical deviation of held-out images from the prior's mean
-    prior_widening: float = 0.0
-    prior_scale: float = 1.0
-    sampler_images: int | None = None  # that the latent sampler was trained on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +61,8 @@ class Verdict:
     text: str
     setting: SolverSteps  # where the parts were taken
     parts: dict[str, Contribution]
-    is_certain: bool  # the part is larger than its margin
-    cause: str  # memorising | narrow | "": what is wrong with the prior
-
-
-def difference(above: MmdInterval, below: MmdInterval) -> Contribution:
-    return Contribution(above.value - below.value, math.hypot(above.reach, below.reach))
+    is_certain: bool  # the part that shows it is larger than its margin
+    cause: str  # memorising (prior or flow) | narrow (prior) | ""
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -136,11 +78,13 @@ def judge(evidence: Evidence) -> Verdict:
     trend, cause = trend_of(evidence), ""
     if is_indistinguishable(evidence, held_out, sampler, floor):
         limits = "nothing"
+    elif limits == "prior" and is_good_on_held_out_images(evidence):
+        limits, cause = "flow", "memorising"
     elif limits == "prior" or (limits in ("flow", "sampler") and memorises(parts, evidence)):
         limits, cause = "prior", "memorising"
     elif limits == "flow" and parts["flow"].is_certain and is_too_narrow(trend, evidence):
         limits, cause = "prior", "narrow"
-    is_certain = limits == "nothing" or parts["flow" if cause == "narrow" else limits].is_certain
+    is_certain = limits == "nothing" or parts[SHOWN_BY.get(cause, limits)].is_certain
     found = Verdict(limits=limits, text="", setting=setting, parts=parts, is_certain=is_certain, cause=cause)
     return replace(found, text=verdict_text(found, evidence))
 
@@ -215,6 +159,12 @@ def memorises(parts: Mapping[str, Contribution], evidence: Evidence) -> bool:
     return parts["prior"].is_certain and gap is not None and gap >= GAP
 
 
+def is_good_on_held_out_images(evidence: Evidence) -> bool:
+    """Whether the prior's VGL is known to be less than GAP above that on training images."""
+    gap = vgl_gap(evidence)
+    return gap is not None and gap < GAP
+
+
 def vgl_gap(evidence: Evidence) -> float | None:
     """VGL on held-out images minus VGL on training images, in nats per entry; None where one is not known."""
     if evidence.vgl_training is None or evidence.vgl_held_out is None:
@@ -254,6 +204,8 @@ def verdict_text(verdict: Verdict, evidence: Evidence) -> str:
 def main_sentence(verdict: Verdict, evidence: Evidence) -> str:
     if verdict.cause == "narrow":
         return narrow_text(verdict, evidence)
+    if (verdict.limits, verdict.cause) == ("flow", "memorising"):
+        return flow_memorising_text(verdict, evidence)
     return {
         "nothing": nothing_text,
         "codec": codec_text,
@@ -265,10 +217,27 @@ def main_sentence(verdict: Verdict, evidence: Evidence) -> str:
 
 def memorising_text(verdict: Verdict, evidence: Evidence) -> str:
     return (
-        f"The prior memorises: {vgl_text(evidence)}MMD {mmd(verdict, evidence, 'training')} with z of training images, "
-        f"{mmd(verdict, evidence, 'heldout')} with z of held-out images ({setting_text(verdict)}). Stop the auxiliary "
-        "model earlier (train.export=best, train.patience_images), regularise it (dropout, augmentation, stage.beta), "
+        f"The prior memorises: {vgl_text(evidence)}{sources_text(verdict, evidence)}. Stop the auxiliary model earlier "
+        "(train.export=best, train.patience_images), regularise it (dropout, augmentation, stage.beta), "
         "or give it more pictures; then train the flow and the sampler again."
+    )
+
+
+def flow_memorising_text(verdict: Verdict, evidence: Evidence) -> str:
+    measured = "" if evidence.flow_loss is None else f" {loss_text(evidence.flow_loss)}."
+    return (
+        f"The flow memorises which image belongs to which z: {sources_text(verdict, evidence)}.{measured} The prior "
+        f"does not: {vgl_text(evidence).rstrip('; ')}. Train the flow again: export the weights of its lowest held-out "
+        "loss (train.export=best) or end there (train.patience_images), augment its images (data.augment.probability, "
+        "for the auxiliary model as well), or give it more pictures; with few, a wider start (stage.prior_widening) "
+        "helps, too."
+    )
+
+
+def loss_text(loss: FlowLoss) -> str:
+    return (
+        f"The flow's loss is {loss.training:.3g} in training and {loss.held_out:.3g} on held-out images (lowest: "
+        f"{loss.lowest:.3g} at {loss.lowest_at:,} images seen)"
     )
 
 
@@ -359,6 +328,13 @@ def width_text(evidence: Evidence) -> str:
 def mmd(verdict: Verdict, evidence: Evidence, source: str) -> MmdInterval:
     assert verdict.setting is not None
     return evidence.curves[source][verdict.setting][1]
+
+
+def sources_text(verdict: Verdict, evidence: Evidence) -> str:
+    return (
+        f"MMD {mmd(verdict, evidence, 'training')} with z of training images, {mmd(verdict, evidence, 'heldout')} "
+        f"with z of held-out images ({setting_text(verdict)})"
+    )
 
 
 def setting_text(verdict: Verdict) -> str:
