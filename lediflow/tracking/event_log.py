@@ -17,7 +17,7 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -238,16 +238,21 @@ def has_event(path: str | Path, event: str) -> bool:
 def standing(events: Iterable[Event]) -> list[Event]:
     """The events that no later resume has discarded."""
     events = list(events)
-    return [events[place] for place in standing_places(events)]
+    return [
+        events[index]
+        for index in standing_indices((event["event"], event["images_seen"]) for event in events)
+    ]
 
 
-def standing_places(events: Sequence[Event]) -> list[int]:
-    """Indices of the events that no later resume has discarded, in ascending order."""
+def standing_indices(places: Iterable[tuple[str, int]]) -> list[int]:
+    """Indices of the events that no later resume has discarded, ascending, from name and place of all events."""
     left: list[int] = []
-    for place, event in enumerate(events):
-        if event["event"] == RESUME:
-            left = [index for index in left if events[index]["images_seen"] <= event["images_seen"]]
-        left.append(place)
+    seen: list[int] = []
+    for index, (name, images_seen) in enumerate(places):
+        if name == RESUME:
+            left = [earlier for earlier in left if seen[earlier] <= images_seen]
+        seen.append(images_seen)
+        left.append(index)
     return left
 
 

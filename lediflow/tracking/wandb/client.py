@@ -117,22 +117,25 @@ class WandbRun:
 
     @property
     def url(self) -> str | None:
-        return self.run.url  # type: ignore[no-any-return]
+        return None if self.run.offline else self.run.url
 
     @property
     def files(self) -> Path:
         """The folder in which wandb keeps what it writes for this run."""
         return Path(self.run.dir).parent
 
-    def send(self, rows: Iterable[Row], run_folder: Path) -> None:
-        """Send rows, with the pictures that lie in the run folder."""
+    def send(self, rows: Iterable[Row], run_folder: Path) -> int:
+        """Send rows, with the pictures that lie in the run folder; their number."""
+        count = 0
         for row in rows:
+            count += 1
             images = dict(self._images(row.pictures, run_folder)) if row.pictures else {}
             values = {"images_seen": row.images_seen, "_timestamp": row.timestamp, **row.values, **images}
             self.run.log(values, step=row.step, commit=True)
             if row.alert:
                 title, text = row.alert
                 self.run.alert(title=title, text=text)
+        return count
 
     def _images(self, event: Event, run_folder: Path) -> Iterator[tuple[str, Any]]:
         """The pictures of an event; one that cannot be read is named in the log and left out."""

@@ -5,15 +5,16 @@ Every text passes `without_secrets`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lediflow.disk import hash_key, sha256_of
 from lediflow.records import Record, RecordError, object_if_any
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import RESUME, START, Event, numbers
+from lediflow.tracking.event_log import RESUME, START, numbers
 from lediflow.tracking.secrets import without_secrets
+from lediflow.tracking.wandb.log_index import IndexedLog
 from lediflow.tracking.wandb.record import run_id_of
 
 EVALUATION = "evaluation"  # the event of `evaluate --watch`; results of other evaluations join its curves
@@ -49,13 +50,13 @@ class Model(NamedTuple):
 # --- options and origin
 
 
-def run_config(folder: RunFolder, events: Sequence[Event]) -> dict[str, Any]:
+def run_config(folder: RunFolder, log: IndexedLog) -> dict[str, Any]:
     """The options of the run, and under `run_facts` its folder, code, attempts and the weights it depends on."""
     try:
         options: dict[str, Any] = folder.recorded_options()
     except RecordError:  # training has not begun, or stopped before it wrote them
         options = {}
-    starts = attempts(events)
+    starts = attempts(log)
     newest = starts[-1] if starts else {}
     about = {
         "folder": str(folder.root.resolve()),
@@ -70,13 +71,12 @@ def run_config(folder: RunFolder, events: Sequence[Event]) -> dict[str, Any]:
     return found
 
 
-def attempts(events: Iterable[Event]) -> list[dict[str, Any]]:
+def attempts(log: IndexedLog) -> list[dict[str, Any]]:
     """Place and origin of every start of the run, in their order."""
     return [
         {"images_seen": event["images_seen"], "time": event["time"]}
         | {name: event[name] for name in ATTEMPT if event.get(name) is not None}
-        for event in events
-        if event["event"] in (START, RESUME)
+        for event in log.named(START, RESUME)
     ]
 
 

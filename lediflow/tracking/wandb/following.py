@@ -17,6 +17,7 @@ from collections.abc import Callable
 from lediflow.records import one_line
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.wandb.client import LoginError, end_service
+from lediflow.tracking.wandb.log_index import IndexedLog
 from lediflow.tracking.wandb.record import (
     BusyError,
     Target,
@@ -107,8 +108,9 @@ def keep_sending(folder: RunFolder, target: Target, stopped: Stopped, *, finish_
 
 def send_until(folder: RunFolder, target: Target, stopped: Stopped, finish_seconds: float) -> None:
     """Send what is new until told to stop, and then finish the W&B run."""
-    record = settled_record(folder, target)
-    with Session.opened(folder, target, record, finish_seconds=finish_seconds) as session:
+    log_index = IndexedLog(folder.events)
+    record = settled_record(folder, target, log_index)
+    with Session.opened(folder, target, record, log_index, finish_seconds=finish_seconds) as session:
         log.info("W&B shows %s at %s", folder.root, session.place or "files, when the run has ended")
         while not paused(stopped, session.update):
             pass

@@ -18,7 +18,7 @@ from lediflow.disk import hash_key, write_json
 from lediflow.errors import UserError
 from lediflow.records import read_dataclass, read_record
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import Event, read_events
+from lediflow.tracking.wandb.log_index import first_event
 
 UNUSUAL = re.compile(r"[^A-Za-z0-9_-]+")  # characters that ids at W&B may not have, and others
 NAME_LENGTH = 48  # of the part of an id that people read
@@ -83,7 +83,7 @@ def read_sync_record(folder: RunFolder) -> SyncRecord:
     """The record of a run folder; a new one where there is none. RecordError if it cannot be read."""
     path = record_path(folder)
     if not path.exists():
-        return SyncRecord(run_id=derived_id(folder, read_events(folder.events)[:1]))
+        return SyncRecord(run_id=derived_id(folder))
     record: SyncRecord = read_dataclass(SyncRecord, read_record(path, AGAIN), str(path))
     return record
 
@@ -93,10 +93,10 @@ def save_record(folder: RunFolder, record: SyncRecord) -> None:
     write_json(record_path(folder), asdict(record))
 
 
-def derived_id(folder: RunFolder, first: list[Event], copies: int = 1) -> str:
+def derived_id(folder: RunFolder, copies: int = 1) -> str:
     """The W&B id of a run: its name, and a hash of its place and of the time of its first event."""
-    place = str(folder.root.resolve())
-    key = hash_key("\n".join([place, *(event["time"] for event in first)]), digits=8)
+    first = first_event(folder.events)
+    key = hash_key("\n".join([str(folder.root.resolve()), *([first["time"]] if first else [])]), digits=8)
     name = UNUSUAL.sub("-", folder.root.resolve().name).strip("-")[:NAME_LENGTH] or "run"
     return f"{name}-{key}" if copies == 1 else f"{name}-{key}-{copies}"
 
@@ -109,8 +109,7 @@ def run_id_of(folder: RunFolder) -> str:
 def renewed(folder: RunFolder, record: SyncRecord) -> SyncRecord:
     """The record for another W&B run of the same folder, to which nothing was sent yet."""
     copies = record.copies + 1
-    first = read_events(folder.events)[:1]
-    return SyncRecord(run_id=derived_id(folder, first, copies), copies=copies)
+    return SyncRecord(run_id=derived_id(folder, copies), copies=copies)
 
 
 @contextmanager

@@ -15,14 +15,15 @@ queue does not count, and a clock that is set back does not turn it back; `_time
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
-from lediflow.tracking.event_log import PICTURES, RESUME, START, TURNED, Event, numbers, standing_places
-from lediflow.tracking.tables import distinct_events, values_of
+from lediflow.tracking.event_log import PICTURES, RESUME, START, TURNED, Event, numbers, standing_indices
+from lediflow.tracking.tables import values_of
 from lediflow.tracking.wandb.facts import Result
+from lediflow.tracking.wandb.log_index import IndexedLog, Place
 from lediflow.tracking.wandb.record import SentResult
 
 ALERTS = {TURNED: "held-out loss has turned"}  # title of the alert that W&B sends for an event
@@ -47,7 +48,9 @@ class Row(NamedTuple):
 class Plan(NamedTuple):
     """The rows to send after a step, and what they leave out."""
 
-    rows: list[Row]
+    indices: list[int]  # of the events, ascending
+    steps: list[int]  # theirs
+    results: list[tuple[int, Result]]  # step, and numbers of a file
     next_step: int  # of what comes later
     skipped: list[list[int]]  # all stretches of steps without a row, with earlier ones
     repeated: int  # standing events whose place was sent before, from an attempt that was discarded
@@ -59,51 +62,61 @@ class Moment(NamedTuple):
     elapsed: float
 
 
+Results = Sequence[tuple[SentResult, Result | None]]
+
+
 def plan_rows(
-    events: Sequence[Event],
-    results: Sequence[tuple[SentResult, Result | None]],
-    first_step: int = 0,
-    skipped: Sequence[Sequence[int]] = (),
+    log: IndexedLog, results: Results, first_step: int = 0, skipped: Sequence[Sequence[int]] = ()
 ) -> Plan:
-    """The rows from `first_step` on. `skipped` are stretches below it that were not sent.
+    """What to send from `first_step` on. `skipped` are stretches of steps below it that were not sent.
 
     `results` are the files of results in the order in which they were first seen; None for one that is gone.
     """
-    steps = event_steps(len(events), [sent.after for sent, _ in results])
+    steps = event_steps(len(log), [sent.after for sent, _ in results])
     left_out = {step for first, last in skipped for step in range(first, min(last, first_step - 1) + 1)}
     sent = {
-        place_of(event): index
-        for index, (event, step) in enumerate(zip(events, steps, strict=True))
+        log.place(index): index
+        for index, step in enumerate(steps)
         if step < first_step and step not in left_out
     }
-    newest = {place_of(events[index]): index for index in standing_places(events)}
+    newest = newest_standing(log)
     later = {place: index for place, index in newest.items() if steps[index] >= first_step}
     chosen = {index for place, index in later.items() if place not in sent}
-    moments = timeline(events)
-    rows = [
-        row_of(event, steps[newest[place_of(event)]], moments[newest[place_of(event)]])
-        for event in standing_rows(events)
-        if newest[place_of(event)] in chosen
-    ]
-    now = moments[-1] if moments else Moment(0.0, 0.0)
-    rows += [
-        Row(sent.after + number, result.images_seen, now.timestamp, result.values)
-        for number, (sent, result) in enumerate(results)
-        if result is not None and sent.after + number >= first_step
-    ]
     omitted = [step for index, step in enumerate(steps) if step >= first_step and index not in chosen]
     return Plan(
-        rows=sorted((row for row in rows if not row.is_empty), key=lambda row: row.step),
-        next_step=max(first_step, len(events) + len(results)),
+        indices=sorted(chosen),
+        steps=[steps[index] for index in sorted(chosen)],
+        results=[
+            (sent_result.after + number, result)
+            for number, (sent_result, result) in enumerate(results)
+            if result is not None and sent_result.after + number >= first_step
+        ],
+        next_step=max(first_step, len(log) + len(results)),
         skipped=stretches(sorted(left_out | set(omitted))),
         repeated=len(later) - len(chosen),
         outdated=sum(newest.get(place) != index for place, index in sent.items()),
     )
 
 
-def place_of(event: Event) -> tuple[str, int]:
-    """The point of a curve that an event is; of two events at one place the newest counts."""
-    return event["event"], event["images_seen"]
+def rows_of(log: IndexedLog, plan: Plan) -> Iterator[Row]:
+    """The rows of a plan, in the order of their steps."""
+    moments = timeline(log)
+    from_events = (
+        row_of(event, step, moments[index])
+        for index, step, event in zip(plan.indices, plan.steps, log.events(plan.indices), strict=True)
+    )
+    now = moments[-1] if moments else Moment(0.0, 0.0)
+    from_results = (
+        Row(step, result.images_seen, now.timestamp, result.values) for step, result in plan.results
+    )
+    merged = heapq.merge(from_events, from_results, key=lambda row: row.step)
+    return (row for row in merged if not row.is_empty)
+
+
+def newest_standing(log: IndexedLog) -> dict[Place, int]:
+    """Index of the newest event at each place that no resume has discarded."""
+    places = map(log.place, range(len(log)))
+    return {log.place(index): index for index in standing_indices(places)}
 
 
 def event_steps(events: int, results_after: Sequence[int]) -> list[int]:
@@ -129,11 +142,6 @@ def stretches(steps: Iterable[int]) -> list[list[int]]:
     return found
 
 
-def standing_rows(events: Sequence[Event]) -> list[Event]:
-    """The events that stand, one for each place."""
-    return distinct_events(events[index] for index in standing_places(events))
-
-
 def row_of(event: Event, step: int, moment: Moment) -> Row:
     """The row of one event; empty if it has nothing that W&B shows."""
     found = dict(numbers_of(event))
@@ -153,45 +161,62 @@ def numbers_of(event: Event) -> Iterator[tuple[str, float]]:
     return numbers(event["event"], {key: value for key, value in values_of(event).items() if key != PICTURES})
 
 
-def timeline(events: Sequence[Event]) -> list[Moment]:
+def timeline(log: IndexedLog) -> list[Moment]:
     """When each event happened, by a clock that never falls, and the seconds trained until then."""
     found: list[Moment] = []
     before, elapsed, newest = None, 0.0, -math.inf
-    for event in events:
-        time = datetime.fromisoformat(event["time"]).timestamp()
+    for index, time in enumerate(log.times):
         newest = max(newest, time)
-        if event["event"] not in NOT_TRAINING:
-            is_new_attempt = event["event"] in (START, RESUME)
+        if log.name(index) not in NOT_TRAINING:
+            is_new_attempt = log.name(index) in (START, RESUME)
             elapsed += 0.0 if before is None or is_new_attempt else max(0.0, time - before)
             before = time
         found.append(Moment(newest, elapsed))
     return found
 
 
-def summaries(events: Sequence[Event], results: Iterable[Result]) -> dict[str, Any]:
+class Extremes(NamedTuple):
+    """Of one number: the smallest and the largest finite value, and the value at the last place."""
+
+    low: float
+    high: float
+    last: float
+    place: int
+
+
+def summaries(log: IndexedLog, results: Iterable[Result]) -> dict[str, Any]:
     """Minimum, maximum and last value of every number, over what stands; JSON has no NaN, so it is a text there.
 
     Minimum and maximum are those of the finite values.
     """
-    curves: dict[str, list[float]] = {}
-    standing = standing_rows(events)
-    for event in standing:
+    found: dict[str, Extremes] = {}
+    newest = newest_standing(log)
+    for event in log.events(sorted(newest.values())):
         for name, value in numbers_of(event):
-            curves.setdefault(name, []).append(value)
-    for result in sorted(results, key=lambda result: result.images_seen):
+            found[name] = joined(found.get(name), value, event["images_seen"])
+    for result in results:
         for name, value in result.values.items():
-            curves.setdefault(name, []).append(value)
-    found: dict[str, Any] = {name: summary(values) for name, values in curves.items()}
-    if standing:
-        found["images_seen"] = standing[-1]["images_seen"]
-        found["elapsed_seconds"] = timeline(events)[-1].elapsed
-    return found
+            found[name] = joined(found.get(name), value, result.images_seen)
+    shown: dict[str, Any] = {name: summary(extremes) for name, extremes in found.items()}
+    if newest:
+        shown["images_seen"] = max(images_seen for _, images_seen in newest)
+        shown["elapsed_seconds"] = timeline(log)[-1].elapsed
+    return shown
 
 
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    finite = [value for value in values if math.isfinite(value)] or [math.nan]
-    found = {"min": min(finite), "max": max(finite), "last": values[-1]}
-    return {name: marked(value) for name, value in found.items()}
+def joined(known: Extremes | None, value: float, place: int) -> Extremes:
+    """What is known of a number, with one more value."""
+    low, high, last, last_place = known or Extremes(math.inf, -math.inf, value, place)
+    if math.isfinite(value):
+        low, high = min(low, value), max(high, value)
+    return Extremes(low, high, *((value, place) if place >= last_place else (last, last_place)))
+
+
+def summary(extremes: Extremes) -> dict[str, Any]:
+    """Minimum, maximum and last value; NaN where no value is finite."""
+    is_known = extremes.low <= extremes.high
+    low, high = (extremes.low, extremes.high) if is_known else (math.nan, math.nan)
+    return {"min": marked(low), "max": marked(high), "last": marked(extremes.last)}
 
 
 def marked(value: float) -> float | str:

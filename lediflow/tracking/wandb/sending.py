@@ -8,6 +8,7 @@ outdated, the files are written anew, whole, so that they are exactly what stand
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,6 @@ from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.records import one_line
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import Event, read_events
 from lediflow.tracking.wandb.client import WandbRun, check_mode
 from lediflow.tracking.wandb.facts import (
     Result,
@@ -39,6 +39,7 @@ from lediflow.tracking.wandb.files import (
     remove_other_runs,
     was_uploaded,
 )
+from lediflow.tracking.wandb.log_index import IndexedLog
 from lediflow.tracking.wandb.record import (
     Progress,
     SentResult,
@@ -50,10 +51,11 @@ from lediflow.tracking.wandb.record import (
     renewed,
     save_record,
 )
-from lediflow.tracking.wandb.rows import plan_rows, summaries
+from lediflow.tracking.wandb.rows import Plan, plan_rows, rows_of, summaries
 
 log = logging.getLogger(__name__)
 
+SUMMARY_SHARE = 0.02  # of the time that may go into the summary, which is of the whole log, while following
 QUICK_BYTES = 32 * 2**20  # of models that a training sends before it exits
 
 
@@ -69,7 +71,7 @@ class Sent(NamedTuple):
 class Content(NamedTuple):
     """What there is to send."""
 
-    events: list[Event]
+    log: IndexedLog
     results: list[tuple[SentResult, Result | None]]
 
     @property
@@ -99,10 +101,11 @@ def synchronise(folder: RunFolder, target: Target, *, is_renewed: bool = False) 
 
 def synchronise_once(folder: RunFolder, target: Target) -> Sent:
     """As `synchronise`, for the process that holds the lock; raises wandb's exceptions too."""
-    record = settled_record(folder, target)
-    if target.mode == "offline" and not has_news(folder, record):
+    log_index = IndexedLog(folder.events)
+    record = settled_record(folder, target, log_index)
+    if target.mode == "offline" and not has_news(folder, record, log_index):
         return Sent(0, place=offline_place(folder, record.offline), is_new=False)
-    with Session.opened(folder, target, record) as session:
+    with Session.opened(folder, target, record, log_index) as session:
         sent = session.update(is_last=True)
     return sent._replace(place=session.place)
 
@@ -112,20 +115,21 @@ def require_log(folder: RunFolder) -> None:
         raise UserError(f"{folder.root} has no events.jsonl; give the run folder of lediflow.train")
 
 
-def gather(folder: RunFolder, record: SyncRecord) -> tuple[Content, SyncRecord]:
+def gather(folder: RunFolder, record: SyncRecord, log_index: IndexedLog) -> tuple[Content, SyncRecord]:
     """What there is to send, and the record with files of results that were not known before."""
-    events = read_events(folder.events)
+    log_index.refresh()
     now = find_results(folder)
     known = {sent.file: sent.sha256 for sent in record.results}
-    added = [SentResult(len(events), file, sha) for file, sha in now.items() if known.get(file) != sha]
+    added = [SentResult(len(log_index), file, sha) for file, sha in now.items() if known.get(file) != sha]
     record = replace(record, results=[*record.results, *added])
-    place = exported(folder).get("images_seen", max((event["images_seen"] for event in events), default=0))
+    place = exported(folder).get("images_seen", max(log_index.places, default=0))
     current = {(file, sha): read_result(folder, file, place) for file, sha in now.items()}
-    return Content(events, [(sent, current.get((sent.file, sent.sha256))) for sent in record.results]), record
+    results = [(sent, current.get((sent.file, sent.sha256))) for sent in record.results]
+    return Content(log_index, results), record
 
 
-def settled_record(folder: RunFolder, target: Target) -> SyncRecord:
-    """The record as it counts for a target, with its new files of results."""
+def settled_record(folder: RunFolder, target: Target, log_index: IndexedLog) -> SyncRecord:
+    """The record as it counts for a target: of offline runs, what lies in its place and is not outdated."""
     record = read_sync_record(folder)
     if record.pending is not None:
         is_done = is_in_place(folder, record.pending.folders[-1])
@@ -133,30 +137,29 @@ def settled_record(folder: RunFolder, target: Target) -> SyncRecord:
     fresh = Progress(target.project, target.entity)
     if target.mode == "online":
         return record if record.online.is_for(target) else replace(record, online=fresh)
-    progress = record.offline
-    is_same = progress.is_for(target)
-    if not is_same or (is_outdated(folder, record) and not was_uploaded(folder, progress)):
+    is_outdated = offline_plan(folder, record, log_index).outdated and not was_uploaded(
+        folder, record.offline
+    )
+    if is_outdated or not record.offline.is_for(target):
         record = replace(record, offline=fresh)
         save_record(folder, record)
     remove_other_runs(folder, record)  # also those of a process that was killed here
     return record
 
 
-def is_outdated(folder: RunFolder, record: SyncRecord) -> bool:
-    """Whether the offline runs hold rows that a later resume has discarded."""
-    progress = record.offline
-    content, _ = gather(folder, record)
-    return plan_rows(content.events, content.results, progress.next_step, progress.skipped).outdated > 0
+def offline_plan(folder: RunFolder, record: SyncRecord, log_index: IndexedLog) -> Plan:
+    """What the next offline run would hold."""
+    content, _ = gather(folder, record, log_index)
+    return plan_rows(content.log, content.results, record.offline.next_step, record.offline.skipped)
 
 
-def has_news(folder: RunFolder, record: SyncRecord) -> bool:
+def has_news(folder: RunFolder, record: SyncRecord, log_index: IndexedLog) -> bool:
     """Whether anything is not in the offline runs."""
     progress = record.offline
-    content, _ = gather(folder, record)
-    plan = plan_rows(content.events, content.results, progress.next_step, progress.skipped)
-    known = progress.artifacts
-    is_known = all(known.get(name) == sha256 for name, sha256, _ in artifacts_of(folder))
-    return bool(plan.rows) or not is_known or progress.config != config_hash(folder) or not progress.folders
+    rows = rows_of(log_index, offline_plan(folder, record, log_index))
+    is_known = all(progress.artifacts.get(name) == sha256 for name, sha256, _ in artifacts_of(folder))
+    is_complete = is_known and progress.config == config_hash(folder) and bool(progress.folders)
+    return not is_complete or next(rows, None) is not None
 
 
 def offline_place(folder: RunFolder, progress: Progress) -> str | None:
@@ -175,19 +178,27 @@ class Session:
     target: Target
     record: SyncRecord
     run: WandbRun
+    log_index: IndexedLog
     next_step: int
     finish_seconds: float = 0  # for uploads at the end; 0: no bound
     repeated: int = 0
     place: str | None = None
+    next_summary: float = 0.0  # when the summary is worth its time again
 
     @classmethod
     @contextmanager
     def opened(
-        cls, folder: RunFolder, target: Target, record: SyncRecord, *, finish_seconds: float = 0
+        cls,
+        folder: RunFolder,
+        target: Target,
+        record: SyncRecord,
+        log_index: IndexedLog,
+        *,
+        finish_seconds: float = 0,
     ) -> Iterator[Session]:
         """Open the run, and finish it at the end of the block, or drop it if that raises."""
         save_record(folder, record)
-        config = run_config(folder, read_events(folder.events))
+        config = run_config(folder, log_index)
         with own_files(folder) as inside:
             run = WandbRun(
                 target,
@@ -198,7 +209,7 @@ class Session:
                 finish_seconds=finish_seconds,
             )
             next_step = run.next_step if target.mode == "online" else record.offline.next_step
-            session = cls(folder, target, record, run, next_step, finish_seconds, place=run.url)
+            session = cls(folder, target, record, run, log_index, next_step, finish_seconds, place=run.url)
             try:
                 yield session
                 session.finish()
@@ -220,21 +231,23 @@ class Session:
 
     def update(self, *, is_last: bool = False) -> Sent:
         """Send what is new in the run folder; artifacts only in the last update."""
-        content, self.record = gather(self.folder, self.record)
-        plan = plan_rows(content.events, content.results, self.next_step, self.progress.skipped)
+        content, self.record = gather(self.folder, self.record, self.log_index)
+        plan = plan_rows(content.log, content.results, self.next_step, self.progress.skipped)
         self.note(skipped=plan.skipped, next_step=plan.next_step)
         if self.target.mode == "online":
             save_record(self.folder, self.record)  # before anything is sent that it describes
-        self.run.send(plan.rows, self.folder.root)
-        if plan.rows or is_last:
-            self.run.summarise(summaries(content.events, content.measured))
+        count = self.run.send(rows_of(content.log, plan), self.folder.root)
+        if is_last or (count and time.monotonic() >= self.next_summary):
+            began = time.monotonic()
+            self.run.summarise(summaries(content.log, content.measured))
+            self.next_summary = began + (time.monotonic() - began) / SUMMARY_SHARE
         self.next_step = plan.next_step
         self.repeated += plan.repeated
         if is_last:
-            self.run.reconfigure(run_config(self.folder, content.events))
+            self.run.reconfigure(run_config(self.folder, content.log))
             if self.has_time_for_artifacts():
                 self.note(artifacts=send_artifacts(self.run, self.folder, self.progress.artifacts))
-        return Sent(len(plan.rows), self.repeated, self.place, is_new=bool(plan.rows))
+        return Sent(count, self.repeated, self.place, is_new=bool(count))
 
     def finish(self) -> None:
         """Finish the run, put its files in place, and save the record."""
@@ -301,5 +314,5 @@ def is_finished(folder: RunFolder) -> bool:
     facts = exported(folder)
     if facts.get("ended") is None:
         return False
-    trained = [event["images_seen"] for event in read_events(folder.events) if event["event"] == "train"]
+    trained = [event["images_seen"] for event in IndexedLog(folder.events).named("train")]
     return bool(facts.get("trained_images") == max(trained, default=None))

@@ -6,7 +6,6 @@ import pytest
 from harness.event_logs import export, requeued_twice
 
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import read_events
 from lediflow.tracking.wandb.facts import (
     exported_model,
     find_results,
@@ -15,6 +14,7 @@ from lediflow.tracking.wandb.facts import (
     run_config,
     used_models,
 )
+from lediflow.tracking.wandb.log_index import IndexedLog
 from lediflow.tracking.wandb.record import run_id_of
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 def test_configuration_attempts_jobs_and_parents(folder):
-    config = run_config(folder, read_events(folder.events))
+    config = run_config(folder, IndexedLog(folder.events))
     about = config["run_facts"]
     assert config["seed"] == 0
     assert about["commit"] == "c2"
@@ -45,7 +45,7 @@ def test_configuration_attempts_jobs_and_parents(folder):
 
 
 def test_no_token_is_in_the_configuration(folder):
-    shown = json.dumps(run_config(folder, read_events(folder.events)))
+    shown = json.dumps(run_config(folder, IndexedLog(folder.events)))
     assert TOKEN not in shown
     assert "store.example.org/shards" in shown
 

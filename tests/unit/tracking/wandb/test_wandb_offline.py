@@ -10,9 +10,10 @@ from harness.wandb_files import offline_runs, read_wandb_file
 from PIL import Image
 
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.event_log import numbers, read_events, standing_events
+from lediflow.tracking.event_log import numbers, standing_events
 from lediflow.tracking.wandb import sending
 from lediflow.tracking.wandb.client import SETTINGS
+from lediflow.tracking.wandb.log_index import IndexedLog
 from lediflow.tracking.wandb.record import Target, record_path, run_id_of
 from lediflow.tracking.wandb.rows import summaries
 from lediflow.tracking.wandb.sending import synchronise
@@ -86,7 +87,7 @@ def test_steps_grow_while_late_results_keep_their_places(written):
 
 def test_the_summary_is_that_of_the_log(folder, written):
     assert written.summary["train/loss"] == {"min": 1 / 200, "max": 1 / 10, "last": "NaN"}
-    whole = summaries(read_events(folder.events), [])
+    whole = summaries(IndexedLog(folder.events), [])
     assert {name: written.summary[name] for name in whole} == whole
     assert written.summary["evaluation/euler_1/mmd_unbiased"]["last"] == 2.0
 
