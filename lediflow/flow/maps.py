@@ -7,7 +7,14 @@ x_0, ..., x_N of a path that a teacher's velocity is integrated along,
 
 is plain regression on known numbers, without derivatives of the network. All states of a path cost 2 N calls of the
 teacher and give N (N + 1) / 2 pairs.
-Sources: regression on a teacher's paths: arXiv:2509.24526 (CMT), arXiv:2511.13019; adaptive weights: arXiv:2505.13447.
+
+For comparison, the Eulerian identity of MeanFlow gives a target at any point of space and time, with a derivative of
+the map itself along a path:
+
+    u = v + (s - t) du/dt,        du/dt = du/dx v + du/dt        (+, because data are at t = 1)
+
+Sources: regression on a teacher's paths: arXiv:2509.24526 (CMT), arXiv:2511.13019; adaptive weights and MeanFlow:
+arXiv:2505.13447.
 """
 
 import torch
@@ -56,6 +63,22 @@ def draw_pairs(
     drawn = (noise.uniform(ids, "path pairs", (count,)) * known.shape[1]).long().T
     drawn[0] = steps - 1  # of the pairs (0, 1), (0, 2), ..., (0, steps), (1, 2), ...
     return known[0][drawn], known[1][drawn]
+
+
+def draw_interval(noise: SampleNoise, ids: Ids) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Times t < s of each sample: two uniform draws in order."""
+    first, second = noise.uniform(ids, "interval", (2,)).unbind(1)
+    return torch.minimum(first, second), torch.maximum(first, second)
+
+
+def eulerian_target(
+    velocity: Float[Tensor, " batch *dims"],
+    derivative: Float[Tensor, " batch *dims"],
+    t: Float[Tensor, " batch"],
+    s: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch *dims"]:
+    """v + (s - t) du/dt: what u(x, t, s) is, given its derivative along the path through x, at t."""
+    return velocity + align(s - t, velocity) * derivative
 
 
 def adaptive_loss(error: PerSample, scale: PerSample) -> PerSample:

@@ -1,18 +1,19 @@
-"""Objectives of the stages that train a velocity; two of them learn from a frozen teacher, a finished run of the stage.
+"""Objectives of the stages that train a velocity; three learn from a frozen teacher, a finished run of the stage.
 
     velocity   flow matching: the velocity of straight paths from draws of the start to data
     reflow     the same, from draws of the start to where the teacher takes them (arXiv:2209.03003): straighter paths
     flow_map   half the velocity's loss, half the error of the mean velocity u(x, t, s) on the teacher's paths
                (lediflow/flow/maps.py)
+    meanflow   for comparison: as flow_map, with MeanFlow's target in place of the paths, which needs the derivative of
+               the trained model along a path
 
-A stage with the declaration `distils` has the options of `ObjectiveConfig` and an attribute `teacher`, which is set
-when the run is built. The teacher's paths begin at the stage's own draws, with the latent and the class of the sample.
-All choices are keyed by sample.
+A stage with the declaration `distils` has the options of `ObjectiveConfig` and the attributes `teacher` and
+`derivative`, which are set when the run is built. The teacher's paths begin at the stage's own draws, with the latent
+and the class of the sample. All choices are keyed by sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,24 +22,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lediflow.flow.losses import PerSample
-from lediflow.flow.maps import adaptive_loss, draw_pairs, draw_path_times, midpoint_path
+from lediflow.flow.maps import (
+    adaptive_loss,
+    draw_interval,
+    draw_pairs,
+    draw_path_times,
+    eulerian_target,
+    midpoint_path,
+)
 from lediflow.flow.noise import Ids, SampleNoise
-from lediflow.flow.path import TimeConfig
+from lediflow.flow.path import TimeConfig, point_on_path
 from lediflow.ranges import bounded
+from lediflow.stages.derivatives import Inputs, PathDerivative
 
-VELOCITY, REFLOW, FLOW_MAP = "velocity", "reflow", "flow_map"
-OBJECTIVES = (VELOCITY, REFLOW, FLOW_MAP)
+VELOCITY, REFLOW, FLOW_MAP, MEAN_FLOW = "velocity", "reflow", "flow_map", "meanflow"
+OBJECTIVES = (VELOCITY, REFLOW, FLOW_MAP, MEAN_FLOW)
 TEACHER_OPTIONS = ("teacher_steps", "teacher_pairs")  # without effect on objective=velocity
+DERIVATIVE_PASSES = 2  # a derivative along a direction costs as much as two forward passes
 
 States = Float[Tensor, " batch *dims"]
-Inputs = Mapping[str, Tensor | None]  # of a network besides x and times, by name; None for none
 
 
 @dataclass(kw_only=True)
 class ObjectiveConfig(TimeConfig):
     """What is learned, and how the teacher's paths are used."""
 
-    # velocity | reflow | flow_map; the last two learn from the finished run that teacher= names
+    # velocity | reflow | flow_map | meanflow (for comparison); the last three learn from the finished run that teacher=
+    # names
     objective: str = VELOCITY
     # midpoint steps along the teacher's paths, of two calls each; more: paths closer to the teacher's ODE
     teacher_steps: int = bounded(8, at_least=1)
@@ -57,14 +67,31 @@ class ObjectiveConfig(TimeConfig):
         return self.objective != VELOCITY
 
     @property
+    def is_map(self) -> bool:
+        """Whether a flow map is trained, with a second time."""
+        return self.objective in (FLOW_MAP, MEAN_FLOW)
+
+    @property
+    def needs_derivatives(self) -> bool:
+        """Whether the loss contains derivatives of the trained model."""
+        return self.objective == MEAN_FLOW
+
+    @property
+    def follows_paths(self) -> bool:
+        """Whether the teacher's paths are followed from the prior, for which no image is needed."""
+        return self.objective in (REFLOW, FLOW_MAP)
+
+    @property
     def trained_passes(self) -> int:
-        """Forward passes of the trained model for each image."""
-        return 1 + self.teacher_pairs if self.objective == FLOW_MAP else 1
+        """Forward passes of the trained model for each image that have a backward pass."""
+        return 1 + {FLOW_MAP: self.teacher_pairs, MEAN_FLOW: 1}.get(self.objective, 0)
 
     @property
     def teacher_passes(self) -> int:
-        """Forward passes of the teacher for each image."""
-        return 2 * self.teacher_steps if self.has_teacher else 0
+        """Forward passes for each image without a backward pass, of the teacher or a model of its size."""
+        if self.objective == MEAN_FLOW:
+            return 1 + DERIVATIVE_PASSES
+        return 2 * self.teacher_steps if self.follows_paths else 0
 
 
 class Jump(NamedTuple):
@@ -84,14 +111,21 @@ class Velocities(NamedTuple):
 
 
 @torch.no_grad()
+def teacher_velocity(teacher: nn.Module, x: States, t: Float[Tensor, " batch"], inputs: Inputs) -> States:
+    """The teacher's velocity. A frozen model has no dropout, so it needs no keys."""
+    given = {name: value for name, value in inputs.items() if name != "dropout"}
+    found: States = teacher(x, t, **given)
+    return found.float()
+
+
+@torch.no_grad()
 def teacher_states(
     teacher: nn.Module | None, x_0: States, times: Float[Tensor, "batch times"], inputs: Inputs
 ) -> Float[Tensor, " times batch *dims"]:
-    """States of the teacher's paths from x_0. A frozen model has no dropout, so it needs no keys."""
+    """States of the teacher's paths from x_0."""
     if teacher is None:
         raise RuntimeError("this objective learns from a teacher, which was not set; set `teacher`")
-    given = {name: value for name, value in inputs.items() if name != "dropout"}
-    return midpoint_path(lambda x, t: teacher(x, t, **given).float(), x_0, times)
+    return midpoint_path(lambda x, t: teacher_velocity(teacher, x, t, inputs), x_0, times)
 
 
 def teacher_ends(teacher: nn.Module | None, x_0: States, steps: int, inputs: Inputs) -> States:
@@ -117,6 +151,24 @@ def teacher_jumps(
         length = (s - t).view(-1, *(1,) * (x_0.ndim - 1))
         jumps.append(Jump(states[i, rows], t, s, (states[j, rows] - states[i, rows]) / length))
     return jumps
+
+
+def mean_flow_jump(
+    derivative: PathDerivative | None,
+    teacher: nn.Module | None,
+    x_0: States,
+    x_1: States,
+    inputs: Inputs,
+    noise: SampleNoise,
+    ids: Ids,
+) -> Jump:
+    """A jump from a point between x_0 and x_1, with MeanFlow's target: v + (s - t) du/dt along the teacher's v."""
+    if derivative is None or teacher is None:
+        raise RuntimeError("this objective needs a teacher and derivatives; set `teacher` and `derivative`")
+    t, s = draw_interval(noise, ids)
+    x = point_on_path(x_0, x_1, t)
+    v = teacher_velocity(teacher, x, t, inputs)
+    return Jump(x, t, s, eulerian_target(v, derivative(x, t, s, v, inputs), t, s))
 
 
 def run_model(

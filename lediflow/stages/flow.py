@@ -5,8 +5,8 @@ x ~ N(mu(z), sigma(z)^2) from the frozen auxiliary model. A widened prior is N(m
 draws and in the weights, because the velocity of a narrow prior is too steep to learn. With prior=gaussian it is the
 flow-matching baseline: x ~ N(0, I), no z, no weights (eq. 2), and a choice of coupling, which pairs draws and images
 inside a micro-batch.
-With stage.objective=reflow or flow_map it learns from a finished run instead (lediflow/stages/distillation.py), whose
-paths can begin from latents of a latent sampler, as they do in use.
+With stage.objective=reflow, flow_map or meanflow it learns from a finished run instead
+(lediflow/stages/distillation.py), whose paths can begin from latents of a latent sampler, as they do in use.
 In training, a class-conditional model gets the null class for a fraction of the images, so that sampling can use
 classifier-free guidance (Ho & Salimans, arXiv:2207.12598).
 """
@@ -34,13 +34,15 @@ from lediflow.models.velocity import LatentSampler
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
+from lediflow.stages.derivatives import Inputs, PathDerivative
 from lediflow.stages.distillation import (
     FLOW_MAP,
+    MEAN_FLOW,
     REFLOW,
-    Inputs,
     ObjectiveConfig,
     flow_map_loss,
     map_metrics,
+    mean_flow_jump,
     run_model,
     teacher_ends,
     teacher_jumps,
@@ -130,6 +132,7 @@ class FlowStage:
         self.has_dropout = has_dropout
         self.width = given_width(config)  # None until `auto` is measured
         self.teacher: nn.Module | None = None  # frozen; set where the objective has one
+        self.derivative: PathDerivative | None = None  # of the trained model; set with the teacher
         self.latent_sampler: LatentSampler | None = None  # frozen; set where paths start from its latents
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
@@ -148,6 +151,8 @@ class FlowStage:
             y = teacher_ends(self.teacher, start.x, self.config.teacher_steps, inputs)
         elif objective == FLOW_MAP:
             jumps = teacher_jumps(self.teacher, self.config, path_start.x, path_inputs, noise, batch.ids)
+        elif objective == MEAN_FLOW:
+            jumps = [mean_flow_jump(self.derivative, self.teacher, start.x, y, inputs, noise, batch.ids)]
 
         t = draw_times(self.config, noise, batch.ids)
         velocity, means = run_model(module, point_on_path(start.x, y, t), t, inputs, jumps, path_inputs)
@@ -155,7 +160,7 @@ class FlowStage:
         plain = flow_matching_loss(velocity, target)
         weighted = plain if start.logvar is None else self._weighted(velocity, target, start.logvar)
         loss = weighted
-        if objective == FLOW_MAP:
+        if self.config.is_map:
             pairs = zip(means, jumps, strict=True)
             loss = flow_map_loss(
                 weighted,
@@ -243,9 +248,7 @@ def velocity_spec(command: Command) -> VelocitySpec:
     model, shape = command.model, list[int]()
     if command.prior != "gaussian":
         shape = [*latent_shape(model.auxiliary, model.image_size, model.image_size)]
-    is_map = (
-        getattr(command.stage, "objective", None) == FLOW_MAP
-    )  # other stages with this model have no objectives
+    is_map = getattr(command.stage, "is_map", False)  # other stages with this model have no objectives
     return dataclasses.replace(model.velocity, latent_shape=shape, is_flow_map=is_map)
 
 

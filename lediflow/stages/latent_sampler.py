@@ -3,7 +3,8 @@
 Loss: plain flow matching, eq. 2 of arXiv:2505.20723, with w ~ N(0, I) at t = 0 and z ~ q(z|y) at t = 1.
 The encoder costs more than the sampler. If images are used several times, each is encoded once
 (lediflow/data/streams/stream.py), which makes training several times faster.
-With stage.objective=reflow or flow_map it learns from a finished run instead (lediflow/stages/distillation.py).
+With stage.objective=reflow, flow_map or meanflow it learns from a finished run instead
+(lediflow/stages/distillation.py).
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from lediflow.flow.path import draw_times, path_velocity, point_on_path
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import LatentSamplerSpec, has_dropout
 from lediflow.stages.bins import by_time
+from lediflow.stages.derivatives import Inputs, PathDerivative
 from lediflow.stages.distillation import (
     FLOW_MAP,
+    MEAN_FLOW,
     REFLOW,
-    Inputs,
     ObjectiveConfig,
     flow_map_loss,
     map_metrics,
+    mean_flow_jump,
     run_model,
     teacher_ends,
     teacher_jumps,
@@ -55,6 +58,7 @@ class LatentSamplerStage:
         self.auxiliary = auxiliary  # frozen
         self.has_dropout = has_dropout
         self.teacher: nn.Module | None = None  # frozen; set where the objective has one
+        self.derivative: PathDerivative | None = None  # of the trained model; set with the teacher
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         z = draw_latents(self.auxiliary, batch, noise)
@@ -69,12 +73,14 @@ class LatentSamplerStage:
             z = teacher_ends(self.teacher, w, self.config.teacher_steps, inputs)
         elif objective == FLOW_MAP:
             jumps = teacher_jumps(self.teacher, self.config, w, inputs, noise, batch.ids)
+        elif objective == MEAN_FLOW:
+            jumps = [mean_flow_jump(self.derivative, self.teacher, w, z, inputs, noise, batch.ids)]
 
         t = draw_times(self.config, noise, batch.ids)
         velocity, means = run_model(module, point_on_path(w, z, t), t, inputs, jumps, inputs)
         error = flow_matching_loss(velocity, path_velocity(w, z))
         bins = {"loss_by_time": by_time(error, t)}
-        if objective != FLOW_MAP:
+        if not self.config.is_map:
             return stage_loss(error, metrics, bins)
         pairs = zip(means, jumps, strict=True)
         loss = flow_map_loss(error, [flow_matching_loss(mean, jump.mean_velocity) for mean, jump in pairs])
@@ -83,8 +89,7 @@ class LatentSamplerStage:
 
 def latent_sampler_spec(command: Command) -> LatentSamplerSpec:
     """The specification of the latent sampler."""
-    is_map = command.stage.objective == FLOW_MAP
-    return dataclasses.replace(command.model.latent_sampler, is_flow_map=is_map)
+    return dataclasses.replace(command.model.latent_sampler, is_flow_map=command.stage.is_map)
 
 
 def build_latent_sampler_stage(command: Command, auxiliary: AuxiliaryModel | None) -> LatentSamplerStage:

@@ -24,6 +24,7 @@ from lediflow.models.export import Spec
 from lediflow.models.specs import AuxiliarySpec, LatentSamplerSpec, VelocitySpec
 from lediflow.models.velocity import LatentSampler
 from lediflow.stages.bins import Binned
+from lediflow.stages.derivatives import PathDerivative
 from lediflow.tracking.metrics import Values
 
 AUTO = "auto"  # of prior_widening and prior_scale: measure the width on the prior and the data when the run begins
@@ -71,6 +72,8 @@ class DistillingStage(Stage, Protocol):
     """A stage that can learn from a finished run of its own."""
 
     teacher: nn.Module | None  # frozen; None: the objective has none, or it is yet to be set
+    # of the trained model along paths; None as for `teacher`
+    derivative: PathDerivative | None
 
 
 class SamplingStage(Stage, Protocol):
@@ -225,6 +228,14 @@ class StageKind:
     def can_sample_latents(self, stage: Stage) -> TypeGuard[SamplingStage]:
         """Whether a stage of this kind has a latent sampler to be set, for paths of its teacher."""
         return self.samples_latents
+
+    def follows_paths(self, options: Any) -> bool:
+        """Whether the teacher's paths can start from latents of a latent sampler, with these options."""
+        return self.samples_latents and options.follows_paths
+
+    def needs_derivatives(self, options: Any) -> bool:
+        """Whether the loss contains derivatives of the trained model, which need its whole weights."""
+        return self.distils and options.needs_derivatives
 
     def has_teacher(self, options: Any) -> bool:
         """Whether the options ask for an objective with a teacher."""

@@ -16,6 +16,9 @@ TRAININGS = {  # two of them with dropout, whose masks are the samples' own
 # which stage 3 gathers twice
 FLOW_MAP = ["stage=flow", "stage.objective=flow_map", "teacher={root}/local-flow", "stage.teacher_steps=2",
             "sampler={root}/local-latent_sampler"]  # fmt: skip
+# its derivatives are the bare model's, its gradients the engine's; stage 3 is refused
+MEAN_FLOW = ["stage=flow", "stage.objective=meanflow", "teacher={root}/local-flow"]
+DISTILLING = {"flow_map": FLOW_MAP, "meanflow": MEAN_FLOW}
 STAGES = (0, 1, 2, 3)
 # (ranks, training, ZeRO stage), pairwise: every training at every stage, on two ranks or on four; every training and
 # every stage on one, two and four ranks
@@ -23,7 +26,7 @@ CASES = [
     *((4 if (number + zero) % 4 == 2 else 2, training, zero)
       for number, training in enumerate(TRAININGS) for zero in STAGES),
     *((1, training, zero) for zero, training in enumerate(TRAININGS)),
-    (2, "flow_map", 3),
+    (2, "flow_map", 3), (2, "meanflow", 2),
 ]  # fmt: skip
 STEPS = [16, 32, 48, 64, 80, 96]  # images seen at each of six steps
 
@@ -34,7 +37,7 @@ CLOSE_LOSSES, CLOSE_WEIGHTS, CLOSE_MOMENTS = 1e-5, 2e-4, 1e-3
 
 
 def options(root, training, run):
-    own = [word.format(root=root) for word in (TRAININGS | {"flow_map": FLOW_MAP})[training]]
+    own = [word.format(root=root) for word in (TRAININGS | DISTILLING)[training]]
     return [
         "experiment=smoke", "engine.device=cpu", f"data.path={root}/shards", f"parent={root}/local-auxiliary",
         f"run={root}/{run}", "train.images=96", "train.log_every_images=16", "train.checkpoint.every_images=48",
@@ -57,9 +60,9 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reference(root):
     """Plain torch, one process: all trainings."""
-    for training in (*TRAININGS, "flow_map"):
+    for training in TRAININGS | DISTILLING:
         succeed("train", *options(root, training, f"local-{training}"))
-    return {training: root / f"local-{training}" for training in (*TRAININGS, "flow_map")}
+    return {training: root / f"local-{training}" for training in TRAININGS | DISTILLING}
 
 
 @pytest.fixture(scope="module", params=CASES, ids="{0[0]} ranks-{0[1]}-zero {0[2]}".format)

@@ -120,6 +120,20 @@ def changed(run, folder):
     return data
 
 
+def test_meanflow_is_a_flow_map(trained, tmp_path):
+    words = [word for word in command_of(trained, tmp_path / "map") if not word.startswith("sampler=")]
+    succeed(*words, "stage.objective=meanflow")
+    succeed(
+        "sample",
+        f"run={tmp_path}/map",
+        f"sampler={trained.sampler}",
+        "count=1",
+        f"output={tmp_path}/out",
+        "steps=1",
+    )
+    assert json.loads((tmp_path / "out/samples.json").read_text())["solver"] == "jump"
+
+
 def test_reflow_is_a_velocity_again(trained, tmp_path):
     succeed(*command_of(trained, tmp_path / "reflow", "stage.objective=reflow"))
     assert not load_model(tmp_path / "reflow/export").spec.is_flow_map

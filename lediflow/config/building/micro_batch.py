@@ -42,7 +42,7 @@ def fitted_micro_batch(
     config = replace(command.engine, precision=choose_precision(command.engine.precision, device))
     engine = held(parameters, config, ranks.world_size, averages=averages_of(command))
     share, _ = accumulation_steps(command.train.global_batch, ranks.world_size, 0)
-    stage = build_trial_stage(command, parent.model.to(device) if parent else None, teacher)
+    stage = build_trial_stage(command, parent.model.to(device) if parent else None, teacher, module)
     if teacher:
         for frozen in teacher.models:
             frozen.to(device)
@@ -51,12 +51,15 @@ def fitted_micro_batch(
 
 
 def build_trial_stage(
-    command: TrainCommand, auxiliary: AuxiliaryModel | None, teacher: Teacher | None = None
+    command: TrainCommand,
+    auxiliary: AuxiliaryModel | None,
+    teacher: Teacher | None = None,
+    student: nn.Module | None = None,
 ) -> Stage:
-    """A stage for trial passes; an unmeasured prior width is set to 1, which changes neither time nor memory."""
+    """A stage for trial passes of a student; an unmeasured width is set to 1, which changes neither time nor memory."""
     stage = build_stage(command, auxiliary)
-    if teacher:
-        set_teacher(command, stage, teacher, lambda model: model)
+    if teacher and student is not None:
+        set_teacher(command, stage, teacher, student, lambda model: model)
     if stage_kind(command.stage.name).has_width(stage) and stage.width is None:
         stage.width = Width(added=1.0)
     return stage

@@ -23,7 +23,7 @@ from lediflow.config.building.models import (
 )
 from lediflow.config.building.pictures import build_pictures
 from lediflow.config.building.prior_width import width_facts
-from lediflow.config.building.teacher import latents_cost, set_teacher
+from lediflow.config.building.teacher import check_derivatives, latents_cost, set_teacher
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
@@ -87,7 +87,8 @@ def build_run(
     frozen = engine.frozen(inputs.parent.model) if inputs.parent else None
     stage = build_stage(command, frozen)
     if inputs.teacher:
-        set_teacher(command, stage, inputs.teacher, engine.frozen)
+        check_derivatives(command, inputs.teacher, engine.device)
+        set_teacher(command, stage, inputs.teacher, model, engine.frozen)
     is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
     stream = build_stream(command, inputs.reader, engine, frozen if is_encoded else None)
     clock = Clock(command.train.images, command.train.global_batch)

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from lediflow.codecs.protocol import describe_codec
-from lediflow.config.building.models import Parent, load_export, trained_spec
+from lediflow.config.building.models import Parent, build_trained_model, load_export, trained_spec
 from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.reader import ShardReader
@@ -30,6 +33,7 @@ from lediflow.nn.cost import Cost
 from lediflow.records import Record
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
+from lediflow.stages.derivatives import PathDerivative
 from lediflow.stages.distillation import FLOW_MAP
 from lediflow.stages.draws import SAMPLER_STEPS
 from lediflow.stages.protocol import AUTO, Stage, given_width, scale_of
@@ -125,7 +129,8 @@ def load_latent_source(command: TrainCommand) -> LatentSource | None:
 
 def draws_latents(command: TrainCommand) -> bool:
     """Whether a share of the teacher's paths starts from latents of a latent sampler."""
-    return command.sampler is not None and has_teacher(command) and command.stage.sampled_share > 0
+    is_able = stage_kind(command.stage.name).follows_paths(command.stage)
+    return command.sampler is not None and is_able and command.stage.sampled_share > 0
 
 
 def latents_cost(command: TrainCommand, sampler: LatentSamplerSpec) -> Cost:
@@ -224,16 +229,38 @@ def check_latent_source(latents: LatentSource, parent: Parent) -> None:
         )
 
 
+def check_derivatives(command: TrainCommand, teacher: Teacher, device: torch.device) -> None:
+    """RuntimeError if an objective needs derivatives of the model along paths, and they come out wrong here.
+
+    Checked on a copy in float32, which holds the teacher's weights.
+    """
+    if not stage_kind(command.stage.name).needs_derivatives(command.stage):
+        return
+    copy = build_trained_model(command).to(device)
+    copy.load_state_dict(teacher.model.state_dict())
+    size, inputs = command.model.image_size, dict[str, Tensor | None]()
+    shape = (command.model.channels, size, size)
+    if isinstance(copy, LatentSampler):
+        shape = latent_shape(command.model.auxiliary, size, size)
+    elif isinstance(copy, VelocityModel) and copy.spec.latent_shape:
+        inputs["z"] = torch.ones(2, *copy.spec.latent_shape, device=device)
+    PathDerivative(copy).check((2, *shape), inputs)
+
+
 def set_teacher(
-    command: TrainCommand, stage: Stage, teacher: Teacher, run_frozen: Callable[[Any], Any]
+    command: TrainCommand,
+    stage: Stage,
+    teacher: Teacher,
+    student: nn.Module,
+    run_frozen: Callable[[Any], Any],
 ) -> None:
     """Give a stage its teacher, the sampler of the teacher's latents, and the width of the prior of its paths.
 
-    `run_frozen` prepares a frozen model to be run by the engine.
+    `student` is the trained model without a wrapper; `run_frozen` prepares a frozen model to be run by the engine.
     """
     kind = stage_kind(command.stage.name)
     if kind.can_have_teacher(stage):
-        stage.teacher = run_frozen(teacher.model)
+        stage.teacher, stage.derivative = run_frozen(teacher.model), PathDerivative(student)
     if kind.can_sample_latents(stage) and teacher.latents is not None:
         stage.latent_sampler = run_frozen(teacher.latents.model)
     if kind.has_width(stage) and stage.auxiliary is not None:

@@ -113,7 +113,12 @@ def check_teacher(command: TrainCommand) -> None:
             f"teacher={command.teacher}, but this training of stage={stage.name} has no teacher; {advice}, or leave "
             "teacher= out"
         )
-    if command.sampler is not None and not (kind.samples_latents and kind.has_teacher(stage)):
+    if kind.needs_derivatives(stage) and command.engine.name == "deepspeed" and command.engine.zero == 3:
+        raise UserError(
+            f"stage.objective={stage.objective} differentiates the model forward, which is impossible where ZeRO 3 "
+            "shards the weights; use engine.zero=0 to 2, or stage.objective=flow_map"
+        )
+    if command.sampler is not None and not kind.follows_paths(stage):
         raise UserError(
             f"sampler={command.sampler} draws latents for a flow's teacher to start from, and this training of "
             f"stage={stage.name} has no such paths; leave sampler= out, or train stage=flow "

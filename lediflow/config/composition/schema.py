@@ -60,7 +60,7 @@ class TrainCommand:
     other_data: bool = False  # accept a parent that was trained on data other than data.path
     # run or export folder with the initial weights of the model; null: random weights
     warm_start: str | None = None
-    # run folder of the finished run that stage.objective=reflow and flow_map learn from
+    # run folder of the finished run that stage.objective=reflow, flow_map and meanflow learn from
     teacher: str | None = None
     # stage=flow with a teacher: run folder of the latent sampler whose latents stage.sampled_share of its paths start
     # from; null: all start from latents of the images

@@ -17,6 +17,7 @@ import torch
 from torch.library import triton_op
 
 from lediflow.nn.compiler import constant_in_graphs
+from lediflow.nn.forward_mode import is_forward_mode
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HAS_TRITON = find_spec("triton") is not None
@@ -74,6 +75,8 @@ def register_operators() -> None:
 @constant_in_graphs
 def missing(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why Triton kernels do not support such tensors; None if they do."""
+    if is_forward_mode():
+        return "the Triton kernels have no forward-mode derivative"
     if device.type != "cuda" and not interpreted:
         return f"Triton kernels run on GPUs, not on {device.type}"
     if dtype not in DTYPES:

@@ -14,6 +14,7 @@ Source: arXiv:2204.07143.
 
 import torch
 
+from lediflow.nn import forward_mode
 from lediflow.nn.neighborhood.protocol import Problem, RouteUnavailableError
 from lediflow.nn.neighborhood.routes import AUTO, ROUTES, check_route, route_for
 from lediflow.nn.shapes import Heads
@@ -40,6 +41,7 @@ def neighborhood_attention(
     scale = head_dim**-0.5 if scale is None else scale
     is_training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     problem = (int(height), int(width), num_heads, head_dim, kernel_size, q.dtype, q.device, is_training)
+    route = forward_mode.ROUTE if forward_mode.is_forward_mode() else route
     name = route_for(route, *problem, torch.compiler.is_compiling())
     return ROUTES[name].attention(q, k, v, kernel_size, scale=scale)
 

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from lediflow.flow.maps import RESIDUAL_SHARE, adaptive_loss, draw_pairs, draw_path_times, midpoint_path
+from lediflow.flow.maps import (
+    RESIDUAL_SHARE,
+    adaptive_loss,
+    draw_interval,
+    draw_pairs,
+    draw_path_times,
+    eulerian_target,
+    midpoint_path,
+)
 from lediflow.flow.noise import SampleNoise
 
 MEAN, SIGMA, TAU = 0.7, 0.5, 1.5  # from N(0, SIGMA^2) to N(MEAN, TAU^2)
@@ -66,6 +74,22 @@ def test_the_first_pair_is_the_whole_path_and_the_others_are_any():
     counts = torch.stack((i[1], j[1])).unique(dim=1, return_counts=True)
     assert counts[0].T.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     assert ((counts[1] - 2000 / 6).abs() < 5 * (2000 / 6) ** 0.5).all()
+
+
+def test_the_exact_flow_map_fulfils_the_eulerian_identity():
+    """u = v + (s - t) du/dt, with the sign that belongs to data at t = 1; the derivative is exact."""
+    x = X_0.double()
+    t, s = (torch.full((5,), time, dtype=torch.float64) for time in (0.2, 0.9))
+    v = velocity(x, t)
+    change = torch.func.jvp(lambda x, t: flow_map(x, t, s), (x, t), (v, torch.ones_like(t)))[1]
+    torch.testing.assert_close(eulerian_target(v, change, t, s), flow_map(x, t, s))
+
+
+def test_an_interval_is_two_uniform_draws_in_order():
+    t, s = draw_interval(NOISE, torch.arange(20_000))
+    assert (t < s).all()
+    assert t.mean() == pytest.approx(1 / 3, abs=0.01) and s.mean() == pytest.approx(2 / 3, abs=0.01)
+    assert torch.equal(draw_interval(NOISE, IDS[2:3])[1], draw_interval(NOISE, IDS)[1][2:3])
 
 
 def test_the_adaptive_loss_counts_as_much_as_its_scale_until_the_error_is_small():

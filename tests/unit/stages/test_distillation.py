@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lediflow.flow.maps import adaptive_loss, draw_pairs, draw_path_times, midpoint_path
+from lediflow.flow.maps import adaptive_loss, draw_interval, draw_pairs, draw_path_times, midpoint_path
 from lediflow.models import LevelSpec, build_model
+from lediflow.nn.forward_mode import derivative
+from lediflow.stages import derivatives
+from lediflow.stages.derivatives import PathDerivative
 from lediflow.stages.flow import FlowStage, FlowStageConfig, Given
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
 
@@ -258,7 +261,66 @@ def test_a_teacher_that_was_not_set_is_missed(auxiliary, flows, batch, noise):
 
 
 def test_an_unknown_objective_is_refused():
-    with pytest.raises(
-        ValueError, match=r"stage.objective='meanflow' is unknown; use one of velocity, reflow"
-    ):
-        FlowStageConfig(objective="meanflow")
+    with pytest.raises(ValueError, match=r"stage.objective='maps' is unknown; use one of velocity, reflow"):
+        FlowStageConfig(objective="maps")
+
+
+def mean_flow(build, auxiliary, teacher, student):
+    stage = build(auxiliary, teacher, objective="meanflow")
+    stage.derivative = PathDerivative(student)
+    return stage
+
+
+def test_meanflow_learns_its_target_at_points_between_draws_and_data(
+    auxiliary, samplers, batch, noise, latents
+):
+    teacher, student = samplers
+    w, (t, s) = noise.normal(batch.ids, "latent noise", LATENT), draw_interval(noise, batch.ids)
+    align = t[:, None, None, None]
+    x = (1 - align) * w + align * latents
+    with torch.no_grad():
+        v, step = teacher(x, t), 3e-4
+        ahead, behind = (student(x + sign * step * v, t + sign * step, s=s) for sign in (1, -1))
+        target = v + (s - t)[:, None, None, None] * (ahead - behind) / (2 * step)
+        error = (student(x, t, s=s) - target).square().mean((1, 2, 3))
+    found = mean_flow(sampler_stage, auxiliary, teacher, student).loss(student, batch, noise)
+    # a difference in float32, of functions whose features of time turn fast
+    torch.testing.assert_close(found.metrics["map_mse"], error.mean(), rtol=1e-2, atol=0)
+    velocity_loss = sampler_stage(auxiliary, None).loss(teacher, batch, noise).per_sample
+    expected = 0.5 * velocity_loss + 0.5 * adaptive_loss(error, velocity_loss)
+    torch.testing.assert_close(found.per_sample, expected, rtol=1e-2, atol=0)
+
+
+def test_the_target_of_meanflow_has_no_gradient(auxiliary, flows, batch, noise):
+    """The derivative's model gets none; the module that is called, here a copy of it, gets all."""
+    teacher, student = flows
+    module = copy.deepcopy(student)
+    mean_flow(flow_stage, auxiliary, teacher, student).loss(module, batch, noise).loss.backward()
+    assert all(weight.grad is not None for weight in module.parameters())
+    assert all(weight.grad is None for weight in (*student.parameters(), *teacher.parameters()))
+
+
+def test_a_derivative_that_is_lost_is_noticed(flows, monkeypatch):
+    """As by PyTorch, which leaves out tangents of operations without a forward mode: here, of one of two inputs."""
+    path_derivative, inputs = PathDerivative(flows[1]), {"z": torch.ones(2, *LATENT)}
+    path_derivative.check((2, 1, 8, 8), inputs)
+
+    def lossy(function, at, directions):
+        return derivative(function, at, (directions[0], 0 * directions[1]))
+
+    monkeypatch.setattr(derivatives, "derivative", lossy)
+    with pytest.raises(RuntimeError, match=r"loses tangents on the way; use stage\.objective=flow_map"):
+        path_derivative.check((2, 1, 8, 8), inputs)
+
+
+def test_the_derivative_of_a_model_in_bfloat16_is_the_one_in_float32_rounded(auxiliary, flows, batch, noise):
+    teacher, student = flows
+    stage = mean_flow(flow_stage, auxiliary, teacher, copy.deepcopy(student).bfloat16())
+    exact = mean_flow(flow_stage, auxiliary, teacher, student)
+    found = [each.loss(student, batch, noise).metrics["map_mse"] for each in (stage, exact)]
+    torch.testing.assert_close(*found, rtol=0.1, atol=0)
+
+
+def test_meanflow_needs_the_trained_model(auxiliary, flows, batch, noise):
+    with pytest.raises(RuntimeError, match="needs a teacher and derivatives"):
+        flow_stage(auxiliary, flows[0], objective="meanflow").loss(flows[1], batch, noise)

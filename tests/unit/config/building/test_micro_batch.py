@@ -12,14 +12,15 @@ from lediflow.engine.ranks import Ranks
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["auxiliary", "flow", "baseline", "sampler", "flow map"])
+@pytest.mark.parametrize("name", ["auxiliary", "flow", "baseline", "sampler", "flow_map", "meanflow"])
 def test_every_stage_passes_made_up_samples_as_it_passes_real_ones(trained, name):
-    named = (f"teacher={trained.flow}", f"sampler={trained.sampler}")
-    distilling = ("stage.objective=flow_map", *named) if name == "flow map" else ()
-    command = compose(*trained.commands[name.split()[0]], *distilling)
+    named = {"flow_map": [f"sampler={trained.sampler}"], "meanflow": []}
+    words = [f"stage.objective={name}", f"teacher={trained.flow}", *named[name]] if name in named else []
+    command = compose(*trained.commands["flow" if words else name], *words)
     inputs = open_inputs(command, Ranks())
     model = build_trained_model(command)
-    stage = build_trial_stage(command, inputs.parent.model if inputs.parent else None, inputs.teacher)
+    auxiliary = inputs.parent.model if inputs.parent else None
+    stage = build_trial_stage(command, auxiliary, inputs.teacher, model)
     trained_weights = [weight for weight in model.parameters() if weight.requires_grad]
     before = [weight.clone() for weight in trained_weights]
     gradients = []

@@ -6,11 +6,13 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from harness.commands import compose
 
 from lediflow.config.building.inputs import stage_options
 from lediflow.config.building.models import load_parent
 from lediflow.config.building.teacher import (
+    check_derivatives,
     check_latent_source,
     check_teacher_data,
     identity_of,
@@ -25,6 +27,7 @@ from lediflow.errors import UserError
 from lediflow.models import load_model
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import latent_shape
+from lediflow.stages import derivatives
 
 
 def command_of(trained, teacher, *options):
@@ -73,6 +76,14 @@ def test_teacher_and_objective_belong_together(trained, options, message):
         check_command(command_of(trained, trained.flow, *options))
 
 
+def test_derivatives_of_sharded_weights_are_refused(trained):
+    words = ["stage.objective=meanflow", "engine=deepspeed", "engine.zero=3"]
+    with pytest.raises(
+        UserError, match=r"ZeRO 3 shards the weights; use engine.zero=0 to 2, or stage.objective"
+    ):
+        check_command(command_of(trained, trained.flow, *words))
+
+
 def test_a_stage_that_has_no_teacher_says_which_do(trained):
     command = compose("train", "experiment=smoke", "data.path=a", "stage=auxiliary", "teacher=b")
     with pytest.raises(UserError, match="those of flow and latent_sampler can have one"):
@@ -104,6 +115,7 @@ def test_a_run_that_cannot_be_the_teacher_is_refused(trained, teacher, options, 
         ),
         (["prior=gaussian"], r"the Gaussian baseline has none; leave sampler= out"),
         (["stage=latent_sampler"], r"this training of stage=latent_sampler has no such paths"),
+        (["stage.objective=meanflow"], r"this training of stage=flow has no such paths"),
     ],
 )
 def test_a_sampler_without_paths_that_start_from_its_latents_is_refused(trained, options, message):
@@ -141,6 +153,18 @@ def test_a_sampler_that_is_none_or_of_another_parent_is_refused(trained):
         UserError, match=r"trained on the auxiliary model a \(1\), .* give a latent sampler of"
     ):
         check_latent_source(other, parent)
+
+
+@pytest.mark.parametrize("stage", ["flow", "latent_sampler"])
+def test_derivatives_are_compared_with_differences_when_a_run_begins(trained, stage, monkeypatch):
+    run = {"flow": trained.flow, "latent_sampler": trained.sampler}[stage]
+    command = command_of(trained, run, f"stage={stage}", "stage.objective=meanflow")
+    teacher, device = load_teacher(command), torch.device("cpu")
+    check_derivatives(command, teacher, device)
+    monkeypatch.setattr(derivatives, "derivative", lambda mean, at, directions: torch.zeros_like(at[0]))
+    with pytest.raises(RuntimeError, match="loses tangents on the way"):
+        check_derivatives(command, teacher, device)
+    check_derivatives(command_of(trained, run, f"stage={stage}"), teacher, device)  # flow_map has none
 
 
 def test_drawing_latents_counts_in_the_cost(trained):
