@@ -5,11 +5,11 @@ import threading
 
 import psutil
 import pytest
+import wandb
 from harness.event_logs import EventLog, export
 from harness.patience import wait_until
 from harness.wandb_server import standing_in
 
-import wandb
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import standing_events
