@@ -155,16 +155,14 @@ def test_a_sampler_that_is_none_or_of_another_parent_is_refused(trained):
         check_latent_source(other, parent)
 
 
-@pytest.mark.parametrize("stage", ["flow", "latent_sampler"])
-def test_derivatives_are_compared_with_differences_when_a_run_begins(trained, stage, monkeypatch):
-    run = {"flow": trained.flow, "latent_sampler": trained.sampler}[stage]
-    command = command_of(trained, run, f"stage={stage}", "stage.objective=meanflow")
+def test_derivatives_are_compared_with_differences_when_a_run_begins(trained, monkeypatch):
+    command = command_of(trained, trained.flow, "stage.objective=meanflow")
     teacher, device = load_teacher(command), torch.device("cpu")
     check_derivatives(command, teacher, device)
     monkeypatch.setattr(derivatives, "derivative", lambda mean, at, directions: torch.zeros_like(at[0]))
     with pytest.raises(RuntimeError, match="loses tangents on the way"):
         check_derivatives(command, teacher, device)
-    check_derivatives(command_of(trained, run, f"stage={stage}"), teacher, device)  # flow_map has none
+    check_derivatives(command_of(trained, trained.flow), teacher, device)  # flow_map has none
 
 
 def test_drawing_latents_counts_in_the_cost(trained):
