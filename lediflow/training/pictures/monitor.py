@@ -181,12 +181,11 @@ class TrainingPictures:
 
 
 def for_pictures(model: M, engine: Engine) -> M:
-    """A frozen model on the engine's device, in its precision, without what makes only training faster.
+    """A frozen model on the engine's device, in float32 as in `lediflow.sample`, and not compiled.
 
     Compiling it for the few batches of a clock would take longer than these.
     """
-    plain = EngineConfig(precision=engine.config.precision, compile=False)
-    return frozen_in(plain, model, engine.device)
+    return frozen_in(EngineConfig(precision="float32", compile=False), model, engine.device)
 
 
 def write_picture(path: Path, drawing: Drawing) -> str:
