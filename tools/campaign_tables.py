@@ -243,19 +243,6 @@ def flow_and_sampler(name: str) -> list[str]:
     return [f"LeDiFlow, {solved}" if solved else f"flow map `{rest}`", ONE if kind == "both" else EIGHT]
 
 
-def origin(results: Results) -> str:
-    """The commit of the code if it differs from the certificate's, and how the numbers were collected."""
-    code = results.get("code")
-    known = (
-        [
-            f"The run had uncommitted changes on top of the named commit; its code is that of commit {code[:7]}."
-        ]
-        if code
-        else []
-    )
-    return " ".join(known + ([f"Collected {results['collected']}."] if "collected" in results else []))
-
-
 def asked(command: str) -> dict[str, str]:
     """The overrides of each sampler, by its name, as the command gave them."""
     words = shlex.split(command)

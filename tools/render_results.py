@@ -122,7 +122,7 @@ def campaign_block(kind: str, document: Results) -> str:
     """The tables of a campaign, and where they come from."""
     lines = campaign_tables.LINES[kind](document)
     certificate = document["certificate"]
-    where = f"{about_run(certificate)}. {campaign_tables.origin(document['results'])}".rstrip()
+    where = f"{about_run(certificate)}. {origin(document['results'])}".rstrip()
     command = [
         "<details><summary>command</summary>",
         "",
@@ -133,6 +133,30 @@ def campaign_block(kind: str, document: Results) -> str:
         "</details>",
     ]
     return "\n".join([*lines, "", where, "", *command])
+
+
+def origin(results: Results) -> str:
+    """The commit of the code if it differs from the certificate's, how long it ran, how the numbers were collected."""
+    code = results.get("code")
+    known = (
+        [
+            f"The run had uncommitted changes on top of the named commit; its code is that of commit {code[:7]}."
+        ]
+        if code
+        else []
+    )
+    known += duration(results.get("sessions", []))
+    return " ".join(known + ([f"Collected {results['collected']}."] if "collected" in results else []))
+
+
+def duration(sessions: list[Results]) -> list[str]:
+    """Wall and GPU minutes of the script, over all its sessions; none where they were not recorded."""
+    if not sessions:
+        return []
+    wall = sum(session["wall_minutes"] for session in sessions)
+    gpus = sum(session["wall_minutes"] * len(session["gpus"]) for session in sessions)
+    at_once = max(session["at_once"] for session in sessions)
+    return [f"{wall:.1f} minutes of wall time, {gpus:.1f} GPU minutes, up to {at_once} commands at once."]
 
 
 def contact_sheet(files: list[Path]) -> Image.Image:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lediflow.evaluation.results import birth_certificate, write_results
-from lediflow.tracking.event_log import curve
+from lediflow.evaluation.results import birth_certificate, read_results, write_results
+from lediflow.tracking.event_log import TURNED, curve
 
 ROOT = Path(__file__).parents[2]
 OF_A_ROW = ("z", "solver", "steps", "nfe", "mmd", "low", "high")
@@ -113,16 +113,36 @@ def carry_out(
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     results = results_path(kind, options.name)
     certificate = birth_certificate(seed=options.seed)
+    sessions = session_clock(results, certificate, options.at_once)
 
     def keep() -> None:
         commands = [{"command": job.command, "seconds": job.seconds} for job in jobs.values()]
-        found = {"data": options.name, "experiment": options.experiment} | collect()
+        found = {"data": options.name, "experiment": options.experiment, "sessions": sessions()} | collect()
         write_results(results, rounded(found | {"commands": commands}), certificate, is_slim=True)
 
     failed = work_through(jobs, folder, options.at_once, keep)
     keep()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}; their output is in {folder}/NAME.log")
+
+
+def session_clock(
+    results: Path, certificate: dict[str, Any], at_once: int
+) -> Callable[[], list[dict[str, Any]]]:
+    """A function that returns every session of this command, the last one until now.
+
+    A session is one start of the script: its wall minutes, the number of commands in parallel, and the GPUs that they
+    share. Wall minutes times GPUs are the GPU minutes. Earlier sessions are kept if the same
+    command wrote `results`.
+    """
+    earlier: list[dict[str, Any]] = []
+    if results.is_file():
+        document = read_results(results)
+        is_same = document["certificate"]["command"] == certificate["command"]
+        earlier = document["results"].get("sessions", []) if is_same else []
+    facts = {"date": certificate["date"], "at_once": at_once, "gpus": certificate["hardware"]["gpus"]}
+    began = time.monotonic()
+    return lambda: [*earlier, facts | {"wall_minutes": (time.monotonic() - began) / 60}]
 
 
 def work_through(jobs: Jobs, folder: Path, at_once: int, keep: Callable[[], None]) -> list[str]:
@@ -199,8 +219,9 @@ def rounded(value: Any) -> Any:
 
 
 def losses(run: Path, held_out_name: str = "loss") -> dict[str, Any]:
-    """The last training and held-out losses, the lowest held-out loss, and the speed.
+    """The last training and held-out losses, the lowest held-out loss, where it turned, and the speed.
 
+    `turned_at`: the images seen when the run reported that its held-out loss had turned; None if it has not.
     `held_out_name` is `loss` (of the weights in training) or `averaged_loss` (of the averaged weights).
     """
     events = run / "events.jsonl"
@@ -212,5 +233,7 @@ def losses(run: Path, held_out_name: str = "loss") -> dict[str, Any]:
         place = int(held_out.values.argmin())
         found["held_out_lowest"] = float(held_out.values[place])
         found["held_out_lowest_at"] = int(held_out.images_seen[place])
+    turned = curve(events, TURNED, "best_images_seen").images_seen
+    found["turned_at"] = int(turned[0]) if len(turned) else None
     found["images_seen"] = int(training.images_seen[-1]) if len(training.images_seen) else 0
     return found | ({"images_per_second": float(sorted(speed)[len(speed) // 2])} if len(speed) else {})

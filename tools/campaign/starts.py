@@ -8,8 +8,8 @@ stage.prior_widening=s and stage.prior_scale=k.
 
 floor=f        N(mu, k^2 max(sigma, f)^2 + s^2): no entry narrower than f
 octaves=a      the added noise is not white: each halving of frequency has 2^a times the amplitude, while the total
-               deviation is still s (the spectrum of photographs' residuals falls in this way; arXiv:2509.02971 requires
-               noise as rough as the data in every band)
+               deviation is still s (a guess of how the spectrum of the prior's residual falls, which was not measured;
+               arXiv:2509.02971 requires noise as rough as the data in every band)
 interpolant=c  x_t = (1 - t) x_0 + t y + 4 c t (1 - t) n, target y - x_0 + 4 c (1 - 2 t) n: noise of deviation c at
                t = 1/2 (stochastic interpolants, Albergo et al. 2023, arXiv:2303.08797; injection, arXiv:2510.06634)
 """

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jobs import ROOT, Job, Jobs, work_through
+from jobs import ROOT, Job, Jobs, session_clock, work_through
 from PIL import Image
 
 from lediflow.data.shards.reader import ShardReader
@@ -231,9 +231,10 @@ def main() -> None:
     prepare(options)
     jobs = plan(options)
     certificate = birth_certificate(seed=options.seed)
+    sessions = session_clock(RESULTS, certificate, options.at_once)
 
     def keep() -> None:
-        write_results(RESULTS, collect(options.folder, jobs), certificate)
+        write_results(RESULTS, {"sessions": sessions()} | collect(options.folder, jobs), certificate)
 
     failed = work_through(jobs, options.folder, options.at_once, keep)
     keep()

@@ -181,3 +181,13 @@ def test_without_a_sampler_decoders_are_compared_on_held_out_images_alone(tables
 )
 def test_decoder_trainings_are_named_in_words(tables, name, words):
     assert tables.joint_decoder(name) == words
+
+
+def test_a_verdict_is_counted_with_its_cause(tables):
+    verdicts = [
+        {"limits": "flow", "cause": "memorising"},
+        {"limits": "flow", "cause": ""},
+        {"limits": "flow"},
+    ]
+    lines = tables.verdicts({str(number): {"verdict": each} for number, each in enumerate(verdicts)})
+    assert lines[-1].endswith("flow (memorising) 1 times, flow 2 times.")
