@@ -86,6 +86,8 @@ def sentence(sent: Sent, target: Target) -> str:
     """What was done, and what to do next."""
     if target.mode == "offline":
         done = f"wrote {sent.rows:,} rows to {sent.place}" if sent.is_new else f"nothing new in {sent.place}"
+        if sent.is_online_too:
+            return f"{done}; W&B has rows of this run already and would get them twice: use --mode online to upload"
         return f"{done}; to upload it: wandb sync {sent.place}, or --mode online where W&B can be reached"
     done = f"sent {sent.rows:,} rows to {sent.place}" if sent.is_new else f"nothing new at {sent.place}"
     if not sent.repeated:

@@ -111,7 +111,6 @@ class Viewed(NamedTuple):
     title: str
     total_images: int
     progress_seconds: float  # how often a line of progress is written
-    run_config: dict[str, Any]  # the options of the run
     values: Values  # titles and units of the numbers that it logs
 
 
@@ -154,14 +153,13 @@ def build_tracker(
     total_images: int,
     is_writer: bool = True,
     title: str = "training",
-    run_config: dict[str, Any] | None = None,
     progress_seconds: float = LINE_SECONDS,
     values: Values = VALUES,
 ) -> Tracker:
     """The tracker of a run; `is_writer` is true on rank 0 only, other ranks get a silent one."""
     if not is_writer:
         return SilentTracker()
-    run = Viewed(config, Path(run_folder), title, total_images, progress_seconds, run_config or {}, values)
+    run = Viewed(config, Path(run_folder), title, total_images, progress_seconds, values)
     views = [view for make in VIEWS.values() if (view := make(run)) is not None]
     return CompositeTracker(JsonlTracker(RunFolder(run.folder).events), views)
 

@@ -78,4 +78,5 @@ def test_one_run_is_followed_at_a_time(tmp_path, monkeypatch, capsys):
 def test_the_sentence_says_what_to_do_next():
     assert "wandb sync there" in sync.sentence(Sent(3, place="there"), Target())
     assert "nothing new" in sync.sentence(Sent(0, place="there", is_new=False), Target("online"))
+    assert "--mode online" in sync.sentence(Sent(3, place="there", is_online_too=True), Target())
     assert "--new" in sync.sentence(Sent(3, 5, "there"), Target("online"))

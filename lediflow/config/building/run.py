@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from functools import partial
 from pathlib import Path
@@ -130,7 +129,6 @@ def tracker_of(command: TrainCommand, *, is_writer: bool) -> Tracker:
         total_images=command.train.images,
         is_writer=is_writer,
         title=f"{command.stage.name} ({command.prior} prior)",
-        run_config=dataclasses.asdict(command),
         values=VALUES | of_stage(stage_kind(command.stage.name).values),
     )
 

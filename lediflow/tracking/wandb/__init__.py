@@ -7,6 +7,7 @@ rows       events.jsonl -> the rows that are still to be sent, each with a step 
 facts      configuration, parents, code versions and SLURM jobs; results of evaluations; exported models
 record     RUN/wandb/sync.json: the run's id, and what cannot be read from the log
 client     the only module that imports wandb, when it is used
+artifacts  models and results
 files      the folders that wandb writes to, and where finished files lie
 sending    one synchronisation, or one after another while the log grows
 following  the same again and again, through faults

@@ -5,7 +5,7 @@ Every text passes `without_secrets`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,14 +120,17 @@ def find_results(folder: RunFolder) -> dict[str, str]:
     return {str(path.relative_to(folder.root)): sha256_of(path) for path in paths}
 
 
-def read_result(folder: RunFolder, file: str, images_seen: int) -> Result | None:
-    """The numbers of a file of results under the names of the event `evaluation`; None if it has none."""
+def read_result(folder: RunFolder, file: str, images_seen: int, logged: Container[str] = ()) -> Result | None:
+    """The numbers of a file of results under the names of the event `evaluation`; None if it has none.
+
+    Those in `logged` are left out: the log has them at the same place.
+    """
     found = object_if_any(folder.root / file).get("results")
     if not isinstance(found, dict):
         return None
     inner = Path(file).parent.relative_to("results")
     prefix = "/".join([EVALUATION, *inner.parts])
-    values = dict(numbers(prefix, measured(found)))
+    values = {name: value for name, value in numbers(prefix, measured(found)) if name not in logged}
     return Result(images_seen, values) if values else None
 
 

@@ -74,7 +74,7 @@ def has_unsent(path: Path) -> bool:
 
 
 def remove_other_runs(folder: RunFolder, record: SyncRecord) -> None:
-    """Remove offline runs that the record does not know, and that were not uploaded."""
+    """Remove offline runs of this W&B run that the record does not know, and that were not uploaded."""
     for path in record_path(folder).parent.glob(f"{OFFLINE}*-{record.run_id}"):
         if path.name not in record.offline.folders and has_unsent(path):
             shutil.rmtree(path, ignore_errors=True)

@@ -18,15 +18,8 @@ from lediflow.records import one_line
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.wandb.client import LoginError, end_service
 from lediflow.tracking.wandb.log_index import IndexedLog
-from lediflow.tracking.wandb.record import (
-    BusyError,
-    Target,
-    only_writer,
-    read_sync_record,
-    renewed,
-    save_record,
-)
-from lediflow.tracking.wandb.sending import Session, is_finished, require_log, settled_record
+from lediflow.tracking.wandb.record import BusyError, Target, only_writer
+from lediflow.tracking.wandb.sending import Session, begin_again, is_finished, require_log, settled_record
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +38,7 @@ def follow(folder: RunFolder, target: Target, *, is_renewed: bool = False) -> No
     require_log(folder)
     with only_writer(folder):
         if is_renewed:
-            save_record(folder, renewed(folder, read_sync_record(folder)))
+            begin_again(folder)
 
         def stopped(seconds: float) -> bool:
             time.sleep(seconds)

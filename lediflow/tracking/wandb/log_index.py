@@ -77,6 +77,14 @@ class IndexedLog:
         kinds = {number for number, name in enumerate(self.names) if name in names}
         return self.events(index for index, kind in enumerate(self.kinds) if kind in kinds)
 
+    def at(self, name: str, images_seen: int) -> Iterator[Event]:
+        """Whole events of this name and place."""
+        kinds = {number for number, known in enumerate(self.names) if known == name}
+        places = zip(self.kinds, self.places, strict=True)
+        return self.events(
+            index for index, (kind, seen) in enumerate(places) if seen == images_seen and kind in kinds
+        )
+
 
 def first_event(path: Path) -> Event | None:
     """The first valid event of a log; None if it has none."""

@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.records import one_line
 from lediflow.run_folder import RunFolder
+from lediflow.tracking.wandb.artifacts import artifacts_of, bytes_of_models, send_artifacts
 from lediflow.tracking.wandb.client import WandbRun, check_mode
 from lediflow.tracking.wandb.facts import (
+    EVALUATION,
     Result,
     exported,
-    exported_model,
     find_results,
-    hash_of_files,
     read_result,
-    result_files,
     run_config,
-    used_models,
 )
 from lediflow.tracking.wandb.files import (
     free_name,
@@ -51,7 +48,7 @@ from lediflow.tracking.wandb.record import (
     renewed,
     save_record,
 )
-from lediflow.tracking.wandb.rows import Plan, plan_rows, rows_of, summaries
+from lediflow.tracking.wandb.rows import Plan, numbers_of, plan_rows, rows_of, summaries
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +63,7 @@ class Sent(NamedTuple):
     repeated: int = 0  # points that W&B keeps with the values of an attempt that was discarded
     place: str | None = None  # address of the run, or folder of the newest offline run
     is_new: bool = True  # whether there was anything to write
+    is_online_too: bool = False  # whether a server has rows that offline runs hold
 
 
 class Content(NamedTuple):
@@ -87,7 +85,7 @@ def synchronise(folder: RunFolder, target: Target, *, is_renewed: bool = False) 
     require_log(folder)
     with only_writer(folder):
         if is_renewed:
-            save_record(folder, renewed(folder, read_sync_record(folder)))
+            begin_again(folder)
         try:
             return synchronise_once(folder, target)
         except (UserError, OSError):
@@ -99,6 +97,13 @@ def synchronise(folder: RunFolder, target: Target, *, is_renewed: bool = False) 
             ) from error
 
 
+def begin_again(folder: RunFolder) -> None:
+    """Make the record that of another W&B run; offline runs that were not uploaded are removed."""
+    record = read_sync_record(folder)
+    save_record(folder, renewed(folder, record))
+    remove_other_runs(folder, replace(record, offline=Progress()))
+
+
 def synchronise_once(folder: RunFolder, target: Target) -> Sent:
     """As `synchronise`, for the process that holds the lock; raises wandb's exceptions too."""
     log_index = IndexedLog(folder.events)
@@ -107,7 +112,8 @@ def synchronise_once(folder: RunFolder, target: Target) -> Sent:
         return Sent(0, place=offline_place(folder, record.offline), is_new=False)
     with Session.opened(folder, target, record, log_index) as session:
         sent = session.update(is_last=True)
-    return sent._replace(place=session.place)
+    is_both = target.mode == "offline" and record.online.is_for(target) and record.online.next_step > 0
+    return sent._replace(place=session.place, is_online_too=is_both)
 
 
 def require_log(folder: RunFolder) -> None:
@@ -123,7 +129,8 @@ def gather(folder: RunFolder, record: SyncRecord, log_index: IndexedLog) -> tupl
     added = [SentResult(len(log_index), file, sha) for file, sha in now.items() if known.get(file) != sha]
     record = replace(record, results=[*record.results, *added])
     place = exported(folder).get("images_seen", max(log_index.places, default=0))
-    current = {(file, sha): read_result(folder, file, place) for file, sha in now.items()}
+    logged = {name for event in log_index.at(EVALUATION, place) for name, _ in numbers_of(event)}
+    current = {(file, sha): read_result(folder, file, place, logged) for file, sha in now.items()}
     results = [(sent, current.get((sent.file, sent.sha256))) for sent in record.results]
     return Content(log_index, results), record
 
@@ -137,10 +144,8 @@ def settled_record(folder: RunFolder, target: Target, log_index: IndexedLog) -> 
     fresh = Progress(target.project, target.entity)
     if target.mode == "online":
         return record if record.online.is_for(target) else replace(record, online=fresh)
-    is_outdated = offline_plan(folder, record, log_index).outdated and not was_uploaded(
-        folder, record.offline
-    )
-    if is_outdated or not record.offline.is_for(target):
+    is_outdated = offline_plan(folder, record, log_index).outdated > 0
+    if not record.offline.is_for(target) or (is_outdated and not was_uploaded(folder, record.offline)):
         record = replace(record, offline=fresh)
         save_record(folder, record)
     remove_other_runs(folder, record)  # also those of a process that was killed here
@@ -261,52 +266,18 @@ class Session:
             save_record(self.folder, pending)
             put_in_place(self.folder, written, name)
             self.place = offline_place(self.folder, self.progress)
+        elif self.record.offline.is_for(self.target) and not was_uploaded(self.folder, self.record.offline):
+            # W&B has these rows now, and would get them twice
+            self.record = replace(self.record, offline=Progress())
         save_record(self.folder, self.record)
+        remove_other_runs(self.folder, self.record)
 
     def has_time_for_artifacts(self) -> bool:
         """Whether artifacts can be sent before `finish` gives up; says how to send them otherwise."""
-        models = [*used_models(self.folder), *filter(None, [exported_model(self.folder)])]
-        size = sum(path.stat().st_size for model in models for path in model.files)
-        if not self.finish_seconds or size <= QUICK_BYTES:
+        if not self.finish_seconds or bytes_of_models(self.folder) <= QUICK_BYTES:
             return True
         log.info("to send the exported model too: python -m lediflow.sync %s --mode online", self.folder.root)
         return False
-
-
-# --- artifacts
-
-
-def artifacts_of(folder: RunFolder) -> Iterator[tuple[str, str, Callable[[WandbRun], None]]]:
-    """(name, hash, how to send it) of each artifact of a run."""
-    for used in used_models(folder):
-        yield used.name, used.sha256, partial(WandbRun.use_model, model=used)
-    if (model := exported_model(folder)) is not None:
-        yield "model", model.sha256, partial(WandbRun.add_model, model=model)
-    if files := result_files(folder):
-        name, root = f"{read_sync_record(folder).run_id}-results", folder.root / "results"
-        yield (
-            "results",
-            hash_of_files(files),
-            partial(WandbRun.add_results, name=name, root=root, files=files),
-        )
-
-
-def send_artifacts(run: WandbRun, folder: RunFolder, known: dict[str, str]) -> dict[str, str]:
-    """Send the artifacts whose hashes are not known yet; returns the hashes of all that W&B has.
-
-    A fault leaves an artifact out, with a warning: the rows must arrive nevertheless.
-    """
-    found = dict(known)
-    for name, sha256, send in artifacts_of(folder):
-        if found.get(name) == sha256:
-            continue
-        try:
-            send(run)
-            found[name] = sha256
-        except Exception as error:
-            fault = one_line(error) or type(error).__name__
-            log.warning("W&B does not take the artifact %s (%s); the same command tries again", name, fault)
-    return found
 
 
 def is_finished(folder: RunFolder) -> bool:

@@ -93,6 +93,8 @@ def test_results_get_the_names_of_evaluations_in_the_log(folder):
             "evaluation/euler_1_temperature_0.9/mmd_unbiased": 1.5,
         },
     )
+    logged = {"evaluation/midpoint_2/nfe"}
+    assert not logged & read_result(folder, "results/results.json", 200, logged).values.keys()
     assert "evaluation/grid/midpoint_2/nfe" in read_result(folder, "results/grid/results.json", 200).values
     shown = [str(path.relative_to(results)) for path in result_files(folder)]
     assert shown == ["checkpoints/000000000100/results.json", "grid/results.json", "results.json"]

@@ -21,6 +21,9 @@ def test_it_has_the_events_of_the_log_and_those_that_are_appended(tmp_path):
         (e["event"], e["images_seen"]) for e in events
     ]
     assert [*index.named("start", "resume")] == [e for e in events if e["event"] in ("start", "resume")]
+    assert [*index.at("train", 110)] == [
+        e for e in events if (e["event"], e["images_seen"]) == ("train", 110)
+    ]
     assert first_event(log.path) == events[0]
 
 

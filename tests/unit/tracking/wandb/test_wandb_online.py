@@ -8,6 +8,7 @@ import pytest
 import wandb
 from harness.event_logs import EventLog, export
 from harness.patience import wait_until
+from harness.wandb_files import offline_runs
 from harness.wandb_server import standing_in
 
 from lediflow.errors import UserError
@@ -99,6 +100,18 @@ def test_a_run_is_connected_with_its_parent_by_one_artifact(server, log, tmp_pat
     synchronise(folder, TARGET)
     assert server.artifacts == sent and sent.keys() == {run_id_of(folder), run_id_of(parent)}
     assert server.requests.count("CreateArtifact") == 3
+
+
+def test_rows_that_were_sent_are_not_kept_in_files_for_an_upload(server, log, tmp_path):
+    folder = RunFolder(tmp_path / "flow")
+    synchronise(folder, Target("offline", "cells"))
+    assert len(offline_runs(folder.root)) == 1
+    synchronise(folder, TARGET)
+    assert offline_runs(folder.root) == []
+    again = synchronise(folder, Target("offline", "cells"))
+    assert again.rows == 16 and again.is_online_too
+    synchronise(folder, Target("offline", "cells"), is_renewed=True)
+    assert len(offline_runs(folder.root)) == 1
 
 
 def test_a_full_quota_loses_nothing_for_good(server, log, tmp_path):
