@@ -13,9 +13,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from lediflow.nn.joined_norms import join_norms
+
 
 class WorkingCopy:
-    """A copy of a model's structure and weights for a precision."""
+    """A copy of a model's structure and weights for a precision, with its norms joined."""
 
     def __init__(self, source: nn.Module, precision: str) -> None:
         self.source = source
@@ -24,6 +26,8 @@ class WorkingCopy:
             for layer in self.module.modules():
                 if isinstance(layer, nn.Linear):  # what autocast would round at each call
                     layer.to(torch.bfloat16)
+        self.targets = tensors_of(self.module)
+        join_norms(self.module)
         self.places = places_of(source)
         self.seen = self.versions()
 
@@ -37,7 +41,7 @@ class WorkingCopy:
         """Copy the weights of the source if any has changed."""
         if (found := self.versions()) == self.seen and not force:
             return
-        for source, target in zip(tensors_of(self.source), tensors_of(self.module), strict=True):
+        for source, target in zip(tensors_of(self.source), self.targets, strict=True):
             target.copy_(source)
         self.seen = found
 
