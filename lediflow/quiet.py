@@ -21,6 +21,9 @@ SILENT_WARNINGS: tuple[tuple[type[Warning], str, str], ...] = (
     # building packages for `runtime=exported`: torch about code of its own
     (UserWarning, "While compiling, we found certain side effects happened in the model.forward", "torch"),
     (FutureWarning, "`isinstance(treespec, LeafSpec)` is deprecated", ""),
+    # DeepSpeed's calls, with ZeRO in every step and from every rank
+    (FutureWarning, "`torch.distributed.all_gather_into_tensor` is deprecated", ""),
+    (FutureWarning, "`torch.distributed.reduce_scatter_tensor` is deprecated", ""),
 )
 
 
