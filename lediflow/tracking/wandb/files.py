@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from lediflow.disk import flush
+from lediflow.errors import disk_errors_explained
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.wandb.record import Progress, SyncRecord, record_path
 
 # variables of folders that wandb writes to, by default in HOME, which may be full or read-only
 FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")
+PROBE_BYTES = 2**20  # that must be free after a run was written
 UNFINISHED = ".unfinished-"  # how the folders begin in which wandb writes
 # names of the folders of offline runs, by wandb's convention: offline-run-20260301_093000-ID
 OFFLINE, TIME = "offline-run-", "%Y%m%d_%H%M%S"
@@ -50,6 +53,15 @@ def free_name(folder: RunFolder, written: Path) -> str:
     ).exists():
         time += timedelta(seconds=1)
     return name
+
+
+def check_space(inside: Path) -> None:
+    """UserError if the disk is full, which wandb does not report: its files may be incomplete then."""
+    probe = inside / "probe"
+    with disk_errors_explained(inside.parent), probe.open("wb") as stream:
+        stream.write(bytes(PROBE_BYTES))
+        flush(probe)
+    probe.unlink()
 
 
 def put_in_place(folder: RunFolder, written: Path, name: str) -> None:

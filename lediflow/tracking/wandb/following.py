@@ -34,14 +34,17 @@ Stopped = Callable[[float], bool]  # waits so many seconds, or less if following
 
 
 def follow(folder: RunFolder, target: Target, *, is_renewed: bool = False) -> None:
-    """Follow a run until its training has ended; Ctrl-C ends it at any time."""
+    """Follow a run until its training has ended, or until Ctrl-C; what is there by then is sent."""
     require_log(folder)
     with only_writer(folder):
         if is_renewed:
             begin_again(folder)
 
         def stopped(seconds: float) -> bool:
-            time.sleep(seconds)
+            try:
+                time.sleep(seconds)
+            except KeyboardInterrupt:
+                return True
             return is_finished(folder)
 
         keep_sending(folder, target, stopped)

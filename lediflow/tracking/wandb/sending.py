@@ -29,6 +29,7 @@ from lediflow.tracking.wandb.facts import (
     run_config,
 )
 from lediflow.tracking.wandb.files import (
+    check_space,
     free_name,
     is_in_place,
     own_files,
@@ -259,6 +260,7 @@ class Session:
         written = self.run.files
         self.run.close()
         if self.target.mode == "offline":
+            check_space(written)
             name = free_name(self.folder, written)
             self.note(folders=[*self.progress.folders, name], config=config_hash(self.folder))
             before = read_sync_record(self.folder)

@@ -1,5 +1,6 @@
 """The offline run that `lediflow.sync` writes, read back with wandb's own tool and compared with the event log."""
 
+import errno
 import json
 import shutil
 
@@ -9,9 +10,10 @@ from harness.event_logs import export, requeued_twice
 from harness.wandb_files import offline_runs, read_wandb_file
 from PIL import Image
 
+from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import numbers, standing_events
-from lediflow.tracking.wandb import sending
+from lediflow.tracking.wandb import files, sending
 from lediflow.tracking.wandb.client import SETTINGS
 from lediflow.tracking.wandb.log_index import IndexedLog
 from lediflow.tracking.wandb.record import Target, record_path, run_id_of
@@ -187,6 +189,19 @@ def test_a_kill_around_the_last_step_writes_nothing_twice(copy, monkeypatch):
         synchronise(copy, Target())
     assert len(offline_runs(copy.root)) == 2
     assert not synchronise(copy, Target()).is_new
+
+
+def full_disk(path):
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_a_full_disk_is_an_error_and_the_next_sync_writes_everything(copy, monkeypatch):
+    add_to(copy, 0.5)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="free some space"):
+        patch.setattr(files, "flush", full_disk)
+        synchronise(copy, Target())
+    assert len(offline_runs(copy.root)) == 1
+    assert synchronise(copy, Target()).rows == 1
 
 
 def test_wandb_knows_every_setting():
