@@ -1,4 +1,4 @@
-"""Pictures while training: from options to the object that makes them.
+"""Pictures while training: from options to what the pictures of a clock are made of.
 
 Named runs and the codec are checked when a run begins, where a mistake costs nothing. When a run is continued, they are
 only reported: pictures never stop a training.
@@ -7,13 +7,12 @@ only reported: pictures never stop a training.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lediflow.config.building.inputs import Inputs
-from lediflow.config.building.models import load_export, trained_spec
+from lediflow.config.building.models import load_export
 from lediflow.config.building.pipeline import load_decoder
 from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.schema import TrainCommand
@@ -26,10 +25,9 @@ from lediflow.run_folder import RunFolder
 from lediflow.stages import Place, place_of, stage_kind, stages_in
 from lediflow.stages.protocol import Stage
 from lediflow.text import shown_hash
-from lediflow.tracking.tracker import Tracker
 from lediflow.training.pictures.chain import Chain, Display, FixedImages
 from lediflow.training.pictures.drawings import Scene
-from lediflow.training.pictures.monitor import PictureMaker, TrainingPictures, for_pictures
+from lediflow.training.pictures.monitor import for_pictures
 from lediflow.training.prior_width import recorded_width
 
 log = logging.getLogger(__name__)
@@ -48,39 +46,42 @@ class Extras:
     width: Width = field(default_factory=Width)
 
 
-def build_pictures(
-    command: TrainCommand,
-    inputs: Inputs,
-    engine: Engine,
-    auxiliary: AuxiliaryModel | None,
-    tracker: Tracker,
-    holds: Callable[[], bool],
-) -> TrainingPictures:
-    """The pictures of a run; `auxiliary` is the frozen parent. Every rank must call it.
+@dataclass
+class PictureScenes:
+    """Makes the scene of a clock (monitor.SceneMaker); `auxiliary` is the frozen parent.
 
-    UserError if a named run or codec cannot be used and the run has no checkpoint yet.
+    Every rank must construct it at the same place. UserError if a named run or codec cannot be used and the run has no
+    checkpoint yet.
     """
-    config, place = command.train.pictures, stage_kind(command.stage.name).place
-    pictures = TrainingPictures(engine, tracker, config, command.train.log_every_images, holds=holds)
-    if place is None or not config.every_images:
-        return pictures
-    folder, extras = RunFolder(Path(command.run)), agreed_extras(command, inputs, engine)
-    images = FixedImages(inputs.reader, command.data.held_out_fraction, engine.device)
-    size = command.model.image_size
 
-    def scene(model: Any, stage: Stage, images_seen: int) -> Scene:
+    command: TrainCommand
+    inputs: Inputs
+    engine: Engine
+    auxiliary: AuxiliaryModel | None
+    extras: Extras = field(init=False)
+    images: FixedImages = field(init=False)
+
+    def __post_init__(self) -> None:
+        config = self.command.train.pictures
+        self.extras = Extras(Display((self.inputs.reader.index.contents.codec or PIXELS)["name"]))
+        if any(named is not None for named in (config.sampler, config.flow, config.codec_path)):
+            self.extras = agreed_extras(self.command, self.inputs, self.engine, self.extras)
+        self.images = FixedImages(self.inputs.reader, self.command.data.held_out_fraction, self.engine.device)
+
+    def __call__(self, model: Any, stage: Stage, images_seen: int) -> Scene:
+        """The scene of a clock; `model` is the averaged one that the run trains."""
+        command, size = self.command, self.command.model.image_size
+        place = stage_kind(command.stage.name).place
+        assert place is not None
         return Scene(
-            chain=chain_of(command, model, auxiliary, stage, extras),
+            chain=chain_of(command, model, self.auxiliary, stage, self.extras),
             place=place,
-            images=images,
-            display=extras.display,
+            images=self.images,
+            display=self.extras.display,
             shape=(command.model.channels, size, size),
-            device=engine.device,
+            device=self.engine.device,
             images_seen=images_seen,
         )
-
-    pictures.maker = PictureMaker(trained_spec(command), scene, folder.pictures)
-    return pictures
 
 
 def chain_of(
@@ -98,9 +99,9 @@ def chain_of(
             return Chain(auxiliary=auxiliary, velocity=extras.velocity, sampler=model, width=extras.width)
 
 
-def agreed_extras(command: TrainCommand, inputs: Inputs, engine: Engine) -> Extras:
-    """What rank 0 could load, or a UserError on every rank."""
-    extras, fault, is_begun = Extras(Display(codec_of(inputs)["name"])), "", False
+def agreed_extras(command: TrainCommand, inputs: Inputs, engine: Engine, extras: Extras) -> Extras:
+    """What rank 0 could load besides `extras`, or a UserError on every rank."""
+    fault, is_begun = "", False
     if engine.ranks.is_first:
         is_begun = any(RunFolder(Path(command.run)).checkpoints.glob("[0-9]" * 12))
         try:
@@ -115,14 +116,9 @@ def agreed_extras(command: TrainCommand, inputs: Inputs, engine: Engine) -> Extr
     return extras
 
 
-def codec_of(inputs: Inputs) -> dict[str, Any]:
-    """The record of the codec that the data was encoded with."""
-    return inputs.reader.index.contents.codec or PIXELS
-
-
 def load_extras(command: TrainCommand, inputs: Inputs, engine: Engine, extras: Extras) -> Extras:
     """The named run and the codec of the options; UserError for one that cannot be used."""
-    config, codec = command.train.pictures, codec_of(inputs)
+    config, codec = command.train.pictures, inputs.reader.index.contents.codec or PIXELS
     parent = inputs.parent.sha256 if inputs.parent else None
     if config.codec_path is not None and codec["name"] != "pixels":
         decode = load_decoder(codec, config.codec_path, engine.device)

@@ -20,7 +20,7 @@ from lediflow.config.building.models import (
     stored_path,
     trained_spec,
 )
-from lediflow.config.building.pictures import build_pictures
+from lediflow.config.building.pictures import PictureScenes
 from lediflow.config.building.prior_width import width_facts
 from lediflow.config.building.teacher import check_derivatives, latents_cost, set_teacher
 from lediflow.config.composition.schema import TrainCommand
@@ -36,6 +36,7 @@ from lediflow.engine.stop import StopRequest
 from lediflow.engine.watchdog import Watchdog
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
+from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import describe
 from lediflow.models.parameters import describe_model, parameter_groups
 from lediflow.models.specs import LatentSamplerSpec
@@ -48,6 +49,7 @@ from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.held_out_monitor import HeldOutMonitor
+from lediflow.training.pictures.monitor import PictureMaker, TrainingPictures
 from lediflow.training.recording import Recorder
 from lediflow.training.saving import Saving
 from lediflow.training.state import Training
@@ -111,7 +113,14 @@ def build_run(
         saving=Saving(build_writer(command, ranks, session, lease), engine, tracker, stop.observe),
         recorder=Recorder(engine, clock, tracker, throughput),
         held_out=held_out,
-        pictures=build_pictures(command, inputs, engine, frozen, tracker, lease.holds),
+        pictures=TrainingPictures(
+            engine,
+            tracker,
+            command.train.pictures,
+            command.train.log_every_images,
+            picture_maker(command, inputs, engine, frozen),
+            lease.holds,
+        ),
         stop=stop,
         watchdog=watchdog,
         config=command.train,
@@ -158,6 +167,16 @@ def build_held_out(command: TrainCommand, inputs: Inputs, engine: Engine, tracke
         compared_from=stage_kind(command.stage.name).warmup_images(command.stage),
         is_logged=partial(has_event, RunFolder(Path(command.run)).events),
     )
+
+
+def picture_maker(
+    command: TrainCommand, inputs: Inputs, engine: Engine, auxiliary: AuxiliaryModel | None
+) -> PictureMaker | None:
+    """How the run makes pictures; None if they are switched off, or if its model has no place in generation."""
+    if stage_kind(command.stage.name).place is None or not command.train.pictures.every_images:
+        return None
+    scenes = PictureScenes(command, inputs, engine, auxiliary)
+    return PictureMaker(trained_spec(command), scenes, RunFolder(Path(command.run)).pictures)
 
 
 def kept_roles(config: TrainingConfig) -> tuple[str, ...]:
