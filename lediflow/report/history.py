@@ -165,11 +165,13 @@ def session_row(number: int, sessions: Sequence[Session]) -> SessionRow:
     """The table's row of a session."""
     session = sessions[number]
     is_last = number + 1 == len(sessions)
+    ended = session.ended or ("last session" if is_last else "resumed by the next")
+    returns = f"; went back to a checkpoint by itself: {session.returns}" if session.returns else ""
     return SessionRow(
         begun=session.begun[:16].replace("T", " "),
         took=duration(session.end - session.start),
         images=f"{session.from_images:,} to {session.to_images:,}",
         lost=f"{session.lost_images:,}" if session.lost_images else "",
         ranks="" if session.ranks is None else str(session.ranks),
-        ended=session.ended or ("last session" if is_last else "resumed by the next"),
+        ended=ended + returns,
     )

@@ -105,13 +105,22 @@ class RunLog:
         if name in WITHOUT_CURVES:
             return
         for key, value in event.items():
-            if key in NOT_VALUES:
+            if key in NOT_VALUES or isinstance(value, bool):
                 continue
             if isinstance(value, list):
                 self.add_list(f"{name}/{key}", place, value)
-            elif not isinstance(value, bool):
+            elif type(value) is float:
+                self.add_number(f"{name}/{key}", place, value)
+            else:
                 for full_name, known in numbers(f"{name}/{key}", value):
-                    self.numbers.setdefault(full_name, Column(1)).append(place, [known])
+                    self.add_number(full_name, place, known)
+
+    def add_number(self, name: str, place: int, value: float) -> None:
+        column = self.numbers.get(name)
+        if column is None:
+            column = self.numbers[name] = Column(1)
+        column.places.append(place)
+        column.values.append(value)
 
     def add_list(self, name: str, place: int, items: list[Any]) -> None:
         """Add a list of numbers, NaN where an item is not one; a list of another length replaces all before it."""

@@ -24,6 +24,8 @@ VALIDATION, PICTURES = "validation", "pictures"
 # the kind of the time that ends with an event; until any other event the run trained
 KINDS = {"validation": VALIDATION, "pictures": PICTURES, "compiled": OVERHEAD, "prior_width": OVERHEAD}
 CHECKPOINT, FAULT, NOTE = "checkpoint", "fault", "note"
+# events that other processes add to the log, at any time: they say nothing about the training
+FOREIGN = ("evaluation",)
 # events that are marked on the time line
 MARKED = {
     "checkpoint": CHECKPOINT,
@@ -113,6 +115,8 @@ class History:
     def add(self, event: Event) -> None:
         """Add the next event of the log."""
         name, seen = event["event"], event["images_seen"]
+        if name in FOREIGN:
+            return
         moment = datetime.fromisoformat(event["time"]).timestamp()
         passed = 0.0 if self._last_time is None else moment - self._last_time
         self._last_time = moment
@@ -235,10 +239,6 @@ class Timeline:
         """Training that the weights contain over the time without waiting; None for an empty log."""
         held = self.elapsed - self.seconds[WAITING]
         return self.seconds[TRAINING] / held if held > 0 else None
-
-    @property
-    def faults(self) -> list[Mark]:
-        return [mark for mark in self.marks if mark.kind == FAULT]
 
 
 def timeline(name: str, history: History) -> Timeline:

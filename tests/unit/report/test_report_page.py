@@ -158,7 +158,8 @@ def test_text_is_escaped(page):
 
 
 def test_parts_without_data_leave_their_section_out():
-    assert Outline(build_report(ReportData(title="Nothing yet", lead=""))).headings == []
+    page = build_report(ReportData(title="Nothing yet", lead=""))
+    assert Outline(page).headings == [] and "There is nothing to show yet" in page
 
 
 def test_text_mentions_only_what_is_there():

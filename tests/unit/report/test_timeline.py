@@ -79,6 +79,8 @@ def test_training_beyond_where_a_run_resumed_is_lost_as_in_the_table_of_jobs(tmp
     assert known.withdrawn == pytest.approx(15 + 15)
     first, second = found.sessions
     assert (first.lost_images, first.to_images, second.returns) == (150, 400, 1)
+    (view,) = history_variables([found])["histories"]
+    assert view.sessions[1].ended == "last session; went back to a checkpoint by itself: 1"
     lost = [(stretch.start, stretch.end) for stretch in found.stretches if stretch.kind == LOST]
     assert lost == [(25, 40), (115, 130)]
 
@@ -86,6 +88,12 @@ def test_training_beyond_where_a_run_resumed_is_lost_as_in_the_table_of_jobs(tmp
 def test_a_start_without_a_checkpoint_loses_everything_before(tmp_path):
     found = history(tmp_path, [(0, "start", 0, {}), *windows(2), (60, "start", 0, {}), *windows(1, since=60)])
     assert (found.seconds[TRAINING], found.seconds[LOST], found.seconds[WAITING]) == (10, 20, 40)
+
+
+def test_a_late_evaluation_is_no_part_of_the_training(tmp_path):
+    late = (100_000, "evaluation", 100, {"midpoint_4": {"mmd": 0.5}})
+    found = history(tmp_path, [(0, "start", 0, {}), *windows(2), late])
+    assert (found.elapsed, found.seconds[TRAINING]) == (20, 20)
 
 
 def test_checkpoints_faults_and_notes_are_marked_where_they_happened(tmp_path):
@@ -105,7 +113,7 @@ def test_checkpoints_faults_and_notes_are_marked_where_they_happened(tmp_path):
     assert texts[20] == ("fault", "checkpoint that could not be written: disk full")
     assert texts[30] == ("fault", "stall: rank 1 hangs")
     assert texts[40] == ("note", "options changed: train.images: 1, now 2; hub.token: ***, now null")
-    assert len(found.faults) == 3
+    assert [mark.kind for mark in found.marks].count("fault") == 3
 
 
 def test_the_bar_of_a_run_of_any_length_has_a_bounded_number_of_parts(tmp_path):
