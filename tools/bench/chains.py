@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,11 +22,12 @@ from common import wait_for
 from subjects import KINDS, random_model, subject
 from torch import Tensor
 
+from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.solvers import SOLVERS, solve
+from lediflow.flow.solvers import JUMP, SOLVERS
 from lediflow.flow.solvers.fixed import FixedStep
 from lediflow.sampling.options import SamplingConfig
-from lediflow.sampling.pipeline import LeDiFlowPipeline, Start
+from lediflow.sampling.pipeline import LeDiFlowPipeline, Start, is_flow_map, run_method
 from lediflow.sampling.runtime import Inputs, Runtime
 from lediflow.sampling.runtime.graphs import Recording
 
@@ -46,6 +47,9 @@ class Evaluations(NamedTuple):
         return self.nfe // stages(self.solver)
 
 
+PAPERS = Evaluations("midpoint", 8)  # of the latent sampler
+
+
 class Part(NamedTuple):
     """A function of a chain's inputs, and the evaluations in it: the sampler's for `sampler`, else the flow's."""
 
@@ -55,7 +59,9 @@ class Part(NamedTuple):
 
 
 def stages(solver: str) -> int:
-    """Evaluations per step of a fixed-step solver; KeyError for any other name."""
+    """Evaluations per step of a fixed-step solver, or of the jumps of a flow map; KeyError for any other name."""
+    if solver == JUMP:
+        return 1
     method = SOLVERS[solver]
     if not isinstance(method, FixedStep):
         raise KeyError(solver)
@@ -69,7 +75,7 @@ def evaluations(text: str) -> Evaluations:
         chosen, per_step = Evaluations(solver, int(count)), stages(solver)
     except (KeyError, ValueError) as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r}: give a fixed-step solver and its evaluations per image, such as midpoint:4"
+            f"{text!r}: give a fixed-step solver and its evaluations per image, such as midpoint:4, or jump:1"
         ) from error
     if chosen.nfe < per_step or chosen.nfe % per_step:
         raise argparse.ArgumentTypeError(
@@ -79,13 +85,19 @@ def evaluations(text: str) -> Evaluations:
 
 
 def random_pipeline(
-    model: str, method: str, device: torch.device, route: str, overrides: list[str]
+    model: str, method: str, device: torch.device, route: str, overrides: list[str], maps: Sequence[str] = ()
 ) -> LeDiFlowPipeline:
-    """The chain of a file in conf/model with random weights, always the same, without a codec."""
+    """The chain of a file in conf/model with random weights, always the same, without a codec.
+
+    The models named by `maps` (velocity, latent_sampler) are flow maps.
+    """
     kinds = KINDS if method == LEDIFLOW else ("velocity",)
     subjects = {
         kind: subject(model, kind, batch=None, prior=PRIORS[method], overrides=overrides) for kind in kinds
     }
+    for kind in {*maps} & {*kinds}:
+        spec: Any = subjects[kind].spec
+        subjects[kind] = replace(subjects[kind], spec=replace(spec, is_flow_map=True))
     models: dict[str, Any] = {kind: random_model(each, device, route) for kind, each in subjects.items()}
     return LeDiFlowPipeline(
         models["velocity"],
@@ -95,8 +107,20 @@ def random_pipeline(
     )
 
 
-def config_of(flow: Evaluations) -> SamplingConfig:
-    return SamplingConfig(solver=flow.solver, steps=flow.steps)
+def maps_of(flows: Sequence[Evaluations], sampler: Evaluations) -> list[str]:
+    """The models that are flow maps, because they are run by jumps."""
+    kinds = {"velocity": {each.solver for each in flows}, "latent_sampler": {sampler.solver}}
+    if mixed := [kind for kind, solvers in kinds.items() if JUMP in solvers and len(solvers) > 1]:
+        raise UserError(
+            f"{', '.join(mixed)}: a flow map is run by jumps only; measure jumps and solvers in two runs"
+        )
+    return [kind for kind, solvers in kinds.items() if JUMP in solvers]
+
+
+def config_of(flow: Evaluations, sampler: Evaluations) -> SamplingConfig:
+    return SamplingConfig(
+        solver=flow.solver, steps=flow.steps, latent_solver=sampler.solver, latent_steps=sampler.steps
+    )
 
 
 def inputs_of(pipeline: LeDiFlowPipeline, batch: int) -> Inputs:
@@ -104,9 +128,11 @@ def inputs_of(pipeline: LeDiFlowPipeline, batch: int) -> Inputs:
 
 
 @torch.no_grad()
-def parts_of(pipeline: LeDiFlowPipeline, flows: Sequence[Evaluations], batch: int) -> list[Part]:
+def parts_of(
+    pipeline: LeDiFlowPipeline, flows: Sequence[Evaluations], batch: int, sampler: Evaluations = PAPERS
+) -> list[Part]:
     """The parts of a chain: those with a flow once for each of `flows`, `call` for the first of them alone."""
-    config = config_of(flows[0])
+    config = config_of(flows[0], sampler)
 
     def call(given: Inputs) -> None:
         pipeline(batch, config)
@@ -115,12 +141,10 @@ def parts_of(pipeline: LeDiFlowPipeline, flows: Sequence[Evaluations], batch: in
     start = pipeline.start(inputs_of(pipeline, batch).ids, config)
     found = [Part("call", flows[0], call)]
     for each in flows:
-        found.append(Part("chain", each, chain_of(pipeline, config_of(each))))
-        found.append(Part("flow", each, flow_of(pipeline, start, config_of(each))))
+        found.append(Part("chain", each, chain_of(pipeline, config_of(each, sampler))))
+        found.append(Part("flow", each, flow_of(pipeline, start, config_of(each, sampler))))
     if start.z is not None:
-        solver, count = config.latent_method(is_flow_map=False)
-        steps = Evaluations(solver, count * stages(solver))
-        found.append(Part("sampler", steps, lambda given: sampled(pipeline, given, config)))
+        found.append(Part("sampler", sampler, lambda given: sampled(pipeline, given, config)))
         found.append(Part("decoder", None, lambda given: pipeline.start_from(given.ids, start.z, config).x))
     return found
 
@@ -145,14 +169,14 @@ def sampled(pipeline: LeDiFlowPipeline, inputs: Inputs, config: SamplingConfig) 
     velocity = pipeline.runtime.networks.latent_velocity
     assert velocity is not None
     w = inputs.noise.normal(inputs.ids, "latent noise", tuple(pipeline.velocity.spec.latent_shape))
-    solver, steps = config.latent_method(is_flow_map=False)
-    return solve(velocity, w, solver=solver, steps=steps, is_checked=False).x
+    solver, steps = config.latent_method(is_flow_map(pipeline.latent_sampler))
+    return run_method(velocity, w, solver, steps).x
 
 
 def integrated(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig) -> Tensor:
     """y of each start, without the wait for the device that `pipeline.integrate` ends with."""
     velocity = pipeline.velocity_from(start, config)
-    return solve(velocity, start.x, solver=config.solver, steps=config.steps, is_checked=False).x
+    return run_method(velocity, start.x, config.solver, config.steps).x
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
     python tools/bench/sampling.py                                   the demo's chain on a CPU; the paper's on a GPU
     python tools/bench/sampling.py --models paper_rgb --runtimes compiled --codecs --output rgb.json       no codecs
     python tools/bench/sampling.py --models --codecs --starts paper_sdv                   first images and no more
+    python tools/bench/sampling.py --lediflow jump:1 --sampler jump:1 --fm             flow maps: one call of each
     python tools/bench/sampling.py --table rgb.json sdv.json                     tables of what was measured before
 
 The paper's table of times, milliseconds per image of flow matching and LeDiFlow at the evaluations that each needs:
@@ -33,11 +34,13 @@ import torch
 from chains import (
     FM,
     LEDIFLOW,
+    PAPERS,
     PARTS,
     Evaluations,
     config_of,
     evaluations,
     inputs_of,
+    maps_of,
     parts_of,
     random_pipeline,
     runnable,
@@ -146,6 +149,9 @@ def add_chain_options(parser: argparse.ArgumentParser, has_gpu: bool) -> None:
         metavar="SOLVER:NFE",
         help="of flow matching, which starts from Gaussian noise; without any: no flow matching",
     )
+    parser.add_argument(
+        "--sampler", type=evaluations, default=PAPERS, metavar="SOLVER:NFE", help="of the latent sampler"
+    )
 
 
 def add_codec_options(parser: argparse._ArgumentGroup, has_gpu: bool) -> None:
@@ -205,13 +211,14 @@ def chain_cases(
 ) -> Iterator[Case]:
     """The chosen parts of one chain."""
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    pipeline = random_pipeline(about["model"], about["method"], device, chosen.route, chosen.overrides)
+    maps = maps_of(flows, chosen.sampler)
+    pipeline = random_pipeline(about["model"], about["method"], device, chosen.route, chosen.overrides, maps)
     pipeline.use(about["runtime"], chosen.precision)
     space = "latents" if pipeline.velocity.spec.image_channels == CHANNELS else "pixels"
     about = {**about, "precision": pipeline.runtime.precision, "space": space}
-    notes = first_calls(pipeline, about["batch"], config_of(flows[0]), held)
+    notes = first_calls(pipeline, about["batch"], config_of(flows[0], chosen.sampler), held)
     inputs = inputs_of(pipeline, about["batch"])
-    for part in parts_of(pipeline, flows, about["batch"]):
+    for part in parts_of(pipeline, flows, about["batch"], chosen.sampler):
         if part.name not in chosen.parts:
             continue
         row = {**about, "part": part.name}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lediflow.errors import UserError
 from lediflow.sampling import SamplingConfig
 
 BENCH = Path(__file__).parents[3] / "tools" / "bench"
@@ -220,3 +221,15 @@ def test_a_process_says_when_its_first_image_was_there(bench):
     options = ["--model", "smoke", "--runtime", "eager", "--device", "cpu", "--route", "sdpa"]
     stamps = bench("first_images").run_start(options, {})
     assert stamps["start"] < stamps["imports"] < stamps["models"] < stamps["image"]
+
+
+def test_flow_maps_are_run_by_jumps_and_not_together_with_solvers(bench, tmp_path):
+    output = tmp_path / "rows.json"
+    jumps = ("--lediflow", "jump:1", "--sampler", "jump:1", "--fm", "--parts", "sampler", "flow")
+    deeper = "model.latent_sampler.levels.0.depth=2"
+    bench("sampling").main([*TINY, *jumps, "--output", str(output), deeper])
+    found = [(row["part"], row["solver"], row["NFE"]) for row in rows_of(output)]
+    assert found == [("flow", "jump", 1), ("sampler", "jump", 1)]
+    chains = bench("chains")
+    with pytest.raises(UserError, match="velocity: a flow map is run by jumps only"):
+        chains.maps_of([chains.evaluations("jump:1"), chains.evaluations("euler:1")], chains.PAPERS)
