@@ -19,7 +19,7 @@ SHORTEST = 8  # characters; shorter values of environment variables are too like
 NAME = (
     r"(?:[A-Za-z0-9_.\-]*[_.\-])?"  # a prefix: WANDB_API_KEY, data.reading.token, --hub-token
     r"(?:api[_\-]?key|access[_\-]?key(?:[_\-]?id)?|secret(?:[_\-]?(?:access[_\-]?)?key)?|private[_\-]?key"
-    r"|token|auth[_\-]?token|password|passwd|pwd|passphrase|credentials?)"
+    r"|token|auth[_\-]?token|password|passwd|passphrase|credentials?)"
 )
 SECRET_NAME = re.compile(rf"(?i){NAME}")
 CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)[^/\s@'\"]+@")
@@ -27,7 +27,8 @@ QUERY = re.compile(
     r"(?i)(?P<name>[?&](?:[a-z0-9_\-]*(?:token|key|secret|signature|password|credential)|sig|auth)=)[^&\s'\"#]+"
 )
 ASSIGNED = re.compile(
-    rf"(?i)(?P<name>(?<![A-Za-z0-9]){NAME}[\"']?\s*[=:]\s*)(?P<quote>[\"']?)[^\s\"',;&}}\]]+(?P=quote)"
+    rf"(?i)(?P<name>(?<![A-Za-z0-9]){NAME}[\"']?\s*[=:]\s*)"
+    r"(?:(?P<quote>[\"'])[^\"']+(?P=quote)|[^\s\"',;&}\]]+)"
 )
 FLAG = re.compile(rf"(?i)(?P<name>(?<!\S)--?{NAME}[\"',]*\s+[\"']?)[^\s\"',\-][^\s\"',]*")
 HEADER = re.compile(r"(?i)\b(?P<name>(?:bearer|basic)\s+)[A-Za-z0-9._~+/\-]{8,}=*")
@@ -88,5 +89,11 @@ def clean_text(text: str, known: list[str]) -> str:
     text = CREDENTIALS.sub(rf"\g<scheme>{HIDDEN}@", text)
     for pattern in (QUERY, FLAG, HEADER):
         text = pattern.sub(rf"\g<name>{HIDDEN}", text)
-    text = ASSIGNED.sub(rf"\g<name>\g<quote>{HIDDEN}\g<quote>", text)
+    text = ASSIGNED.sub(_without_value, text)
     return FORMS.sub(HIDDEN, text)
+
+
+def _without_value(assigned: re.Match[str]) -> str:
+    """An assignment with its value hidden, in the quotes that it had."""
+    quote = assigned["quote"] or ""
+    return f"{assigned['name']}{quote}{HIDDEN}{quote}"

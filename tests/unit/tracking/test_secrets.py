@@ -18,6 +18,7 @@ HIDDEN = {
     "flag": f"python -m lediflow.sync RUN --api-key {KEY}",
     "flag with an equals sign": f"python -m lediflow.sync RUN --api-key={KEY}",
     "JSON": f'{{"secret_access_key": "{KEY}"}}',
+    "quoted words": "password: 'correct-horse battery' seed=0",
     "header": f"Authorization: Bearer {KEY}",
     "token by its form": "hub hf_abcdefghijklmnopqrstuv",
     "list of arguments": ["train", "--token", KEY],
@@ -43,6 +44,17 @@ def test_the_value_of_a_secret_environment_variable_is_removed_wherever_it_stand
 
 def test_the_working_folder_is_no_secret():
     assert without_secrets("/home/me/runs/a", {"PWD": "/home/me"}) == "/home/me/runs/a"
+
+
+def test_paths_and_other_values_of_the_environment_stay():
+    env = {
+        "PWD": "/home/someone/project",
+        "OLDPWD": "/home/someone",
+        "USER": "someone-here",
+        "TOKENIZERS": "parallel",
+    }
+    text = "/home/someone/project/runs/flow of someone-here, parallel"
+    assert without_secrets(text, env) == text
 
 
 def test_the_rest_of_a_text_stays():

@@ -80,7 +80,7 @@ def test_another_run_from_the_log_alone_has_the_values_that_stand(server, log, t
 
 
 def test_a_server_that_refuses_is_an_error_that_says_what_to_do(server, log, tmp_path, monkeypatch):
-    monkeypatch.setitem(client.SETTINGS, "init_timeout", 1.0)
+    monkeypatch.setitem(client.SETTINGS, "init_timeout", 0.3)
     server.behaviour = "refuses"
     with pytest.raises(UserError, match="the same command sends what is missing"):
         synchronise(RunFolder(tmp_path / "flow"), TARGET)
