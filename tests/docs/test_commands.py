@@ -18,6 +18,8 @@ SHORTER = {
     "count=256": ["count=8", "device=cpu", "step_counts=[1,2]"],
 }
 
+TAKE_WORDS = ("report", "checkpoint", "status", "dashboard", "sync")  # and no overrides
+
 
 def shortened(arguments: list[str]) -> list[str]:
     return [word for argument in arguments for word in SHORTER.get(argument, [argument])]
@@ -59,12 +61,7 @@ def quoted_commands():
     for path in DOCUMENTS:
         for block in fenced(path.read_text(), "bash"):
             for name, arguments in lediflow_commands(block):
-                if name not in (
-                    "report",
-                    "checkpoint",
-                    "status",
-                    "dashboard",
-                ):  # these take words, not overrides
+                if name not in TAKE_WORDS:
                     point = [first_value(word) for word in arguments if word not in ("-m", "--dry-run")]
                     found.setdefault((name, *point), pytest.param(name, point, id=f"{path.stem}-{name}"))
     return found.values()
