@@ -26,7 +26,7 @@ CASES = [
     *((4 if (number + zero) % 4 == 2 else 2, training, zero)
       for number, training in enumerate(TRAININGS) for zero in STAGES),
     *((1, training, zero) for zero, training in enumerate(TRAININGS)),
-    (2, "flow_map", 3), (2, "meanflow", 2),
+    *((2, "flow_map", zero) for zero in STAGES), (2, "meanflow", 2),
 ]  # fmt: skip
 STEPS = [16, 32, 48, 64, 80, 96]  # images seen at each of six steps
 

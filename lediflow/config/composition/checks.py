@@ -118,6 +118,11 @@ def check_teacher(command: TrainCommand) -> None:
             f"stage.objective={stage.objective} differentiates the model forward, which is impossible where ZeRO 3 "
             "shards the weights; use engine.zero=0 to 2, or stage.objective=flow_map"
         )
+    if kind.needs_derivatives(stage) and command.engine.float8:
+        raise UserError(
+            f"stage.objective={stage.objective} differentiates the model forward, which products in 8 bits do not "
+            "support; use engine.float8=false"
+        )
     if command.sampler is not None and not kind.follows_paths(stage):
         raise UserError(
             f"sampler={command.sampler} draws latents for a flow's teacher to start from, and this training of "

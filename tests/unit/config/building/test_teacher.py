@@ -76,12 +76,19 @@ def test_teacher_and_objective_belong_together(trained, options, message):
         check_command(command_of(trained, trained.flow, *options))
 
 
-def test_derivatives_of_sharded_weights_are_refused(trained):
-    words = ["stage.objective=meanflow", "engine=deepspeed", "engine.zero=3"]
-    with pytest.raises(
-        UserError, match=r"ZeRO 3 shards the weights; use engine.zero=0 to 2, or stage.objective"
-    ):
-        check_command(command_of(trained, trained.flow, *words))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["engine=deepspeed", "engine.zero=3"],
+            r"ZeRO 3 shards the weights; use engine.zero=0 to 2, or stage",
+        ),
+        (["engine.float8=true"], r"products in 8 bits do not support; use engine.float8=false"),
+    ],
+)
+def test_weights_that_cannot_be_differentiated_forward_are_refused(trained, options, message):
+    with pytest.raises(UserError, match=message):
+        check_command(command_of(trained, trained.flow, "stage.objective=meanflow", *options))
 
 
 def test_a_stage_that_has_no_teacher_says_which_do(trained):
