@@ -184,6 +184,11 @@ def override_value(text: str) -> str:
     return quoted(without_references(text))
 
 
+def double_quoted(text: str) -> str:
+    """Like `override_value`, in the kind of quotes that a shell does not quote again."""
+    return QuotedString(without_references(text), Quote.double).with_quotes()
+
+
 def without_references(text: str) -> str:
     """The text with `${` escaped, so that OmegaConf does not interpolate it."""
     return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.config.composition.advice import as_command, existing_experiment, hydra_text, shared_overrides
+from lediflow.config.composition.literal import double_quoted
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
@@ -113,19 +114,25 @@ def training(command: TrainCommand, stage: str) -> str:
     parent = command.run if command.stage.name == "auxiliary" else command.parent
     experiment = existing_experiment(f"{command.name}_{stage}") or existing_experiment(command.name)
     words = [f"experiment={experiment}"] * bool(experiment)
-    words += [f"stage={stage}", f"parent={hydra_text(str(parent))}", *shared_overrides(command)]
-    return as_command([*words, f"run={hydra_text(str(Path(command.run).parent / NAMES[stage]))}"])
+    words += [f"stage={stage}", option("parent", parent), *shared_overrides(command)]
+    return as_command([*words, option("run", Path(command.run).parent / NAMES[stage])])
 
 
 def generating(command: TrainCommand, flow: Path, sampler: Path | None) -> Steps:
     """Commands that sample and evaluate."""
-    runs = [f"run={hydra_text(str(flow))}"]
-    runs += [] if sampler is None else [f"sampler={hydra_text(str(sampler))}"]
-    data = f"data.path={hydra_text(str(command.data.path))}"
+    runs = [option("run", flow)]
+    runs += [] if sampler is None else [option("sampler", sampler)]
+    data = option("data.path", command.data.path)
     return [
-        ("images", python("sample", *runs, f"output={hydra_text(str(flow / 'samples'))}", "count=64")),
+        ("images", python("sample", *runs, option("output", flow / "samples"), "count=64")),
         ("quality against cost", python("evaluate", *runs, data)),
     ]
+
+
+def option(key: str, path: Path | str | None) -> str:
+    """An override with a path, which a shell's quotes do not make unreadable."""
+    text = hydra_text(str(path))
+    return f"{key}={text}" if text == str(path) else f"{key}={double_quoted(str(path))}"
 
 
 def python(command: str, *words: str) -> str:

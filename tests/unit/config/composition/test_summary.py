@@ -60,10 +60,11 @@ def test_the_baseline_needs_no_sampler(command, tmp_path):
     assert f"lediflow.sample run={tmp_path}/fm output=" in text and "sampler" not in text
 
 
-def test_paths_are_quoted_for_a_shell(command, tmp_path):
+def test_paths_are_quoted_for_a_shell_and_for_hydra(command, tmp_path):
     finished(tmp_path / "a run", "flow", prior="gaussian")
     text = summary.summary(command("stage=flow", "prior=gaussian", f"run='{tmp_path}/a run'"), 1)
     assert f"lediflow.report '{tmp_path}/a run'" in text
+    assert f"""lediflow.sample 'run="{tmp_path}/a run"'""" in text
 
 
 def test_only_the_end_of_a_long_log_is_read(tmp_path, monkeypatch):
