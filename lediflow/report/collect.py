@@ -5,6 +5,7 @@ Nothing is measured here: curves come from events.jsonl, pictures and numbers fr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from lediflow.report.curves import chart_groups
 from lediflow.report.pictures import pictures_of
 from lediflow.report.run_table import run_row, run_timeline
 from lediflow.report.runs import RESULTS, STAGE_RESULTS, RunRecord, told_apart
+from lediflow.report.timeline import Timeline
 from lediflow.report.training import bin_panels, loss_panels
 from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
@@ -76,7 +78,11 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         timelines=[history for history in histories if history.sessions],
         configurations=configurations(runs),
         environment=without_secrets(widths(flows) | environment(measured)),
-        commands=[replace(run, command=without_secrets(run.command)) for run in commands],
+        commands=[
+            replace(run, command=without_secrets(run.command))
+            for run in commands or training_commands(histories)
+        ],
+        are_all_commands=bool(commands),
     )
 
 
@@ -254,6 +260,14 @@ def environment(measured: list[RunRecord]) -> dict[str, str]:
         "Date": certificate["date"],
         **certificate["versions"],
     }
+
+
+def training_commands(histories: Sequence[Timeline]) -> list[CommandRun]:
+    """The command that each run was started with, the last one where there were several."""
+    last = {found.name: found.sessions[-1].facts.get("command") for found in histories if found.sessions}
+    return [
+        CommandRun(purpose=f"Train {name}.", command=command) for name, command in last.items() if command
+    ]
 
 
 def as_pictures(images: Tensor) -> list[Picture]:

@@ -191,3 +191,4 @@ class ReportData:
     configurations: list[Configuration] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     commands: list[CommandRun] = field(default_factory=list)
+    are_all_commands: bool = True  # whether `commands` made everything; otherwise they only trained the runs

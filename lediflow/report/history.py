@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -73,6 +73,8 @@ class SessionRow(NamedTuple):
     images: str
     lost: str
     ranks: str
+    where: str
+    commit: str
     ended: str
 
 
@@ -173,5 +175,21 @@ def session_row(number: int, sessions: Sequence[Session]) -> SessionRow:
         images=f"{session.from_images:,} to {session.to_images:,}",
         lost=f"{session.lost_images:,}" if session.lost_images else "",
         ranks="" if session.ranks is None else str(session.ranks),
+        where=where(session.facts),
+        commit=shown_commit(session.facts.get("commit", "")),
         ended=ended + returns,
     )
+
+
+def where(facts: Mapping[str, str]) -> str:
+    """Host and SLURM job of a session, as far as they are known."""
+    job = f"job {facts['job']}" if "job" in facts else ""
+    requeue = f"requeue {facts['restart']}" if facts.get("restart", "0") != "0" else ""
+    return ", ".join(filter(None, [facts.get("host", ""), job, requeue]))
+
+
+def shown_commit(commit: str) -> str:
+    """The first digits of a commit, and whether files differed from it."""
+    number, _, changed = commit.partition("-")
+    is_number = len(number) == 40
+    return f"{number[:9]}{' with changes' if changed else ''}" if is_number else commit

@@ -291,7 +291,10 @@ def origin(data: ReportData) -> Variables | None:
         {"purpose": run.purpose, "command": run.command, "took": time_and_memory(run)}
         for run in data.commands
     ]
-    return {"commands": commands, "environment": data.environment}
+    lead = "These commands, in this order, made everything on this page."
+    if not data.are_all_commands:
+        lead = "These commands trained the runs, as their logs have them."
+    return {"commands": commands, "environment": data.environment, "lead": lead}
 
 
 def time_and_memory(run: CommandRun) -> str:

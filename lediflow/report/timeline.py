@@ -23,6 +23,7 @@ TRAINING, LOST, OVERHEAD, WAITING = "training", "lost", "overhead", "waiting"
 VALIDATION, PICTURES = "validation", "pictures"
 # the kind of the time that ends with an event; until any other event the run trained
 KINDS = {"validation": VALIDATION, "pictures": PICTURES, "compiled": OVERHEAD, "prior_width": OVERHEAD}
+SESSION_FACTS = ("job", "restart", "host", "commit", "command")  # of the events `start` and `resume`
 CHECKPOINT, FAULT, NOTE = "checkpoint", "fault", "note"
 # events that other processes add to the log, at any time: they say nothing about the training
 FOREIGN = ("evaluation",)
@@ -87,6 +88,7 @@ class Session:
     )
     returns: int = 0  # how often it went back to a checkpoint by itself
     ended: str = ""  # why, if its supervisor recorded it
+    facts: dict[str, str] = field(default_factory=dict)  # see `session_facts`; older logs have none
     seconds: dict[str, float] = field(default_factory=dict)  # by kind: TRAINING, VALIDATION, ..., LOST
 
     @property
@@ -147,6 +149,7 @@ class History:
             event["time"], self.elapsed, event["images_seen"], ranks if isinstance(ranks, int) else None
         )
         begun.end, begun.to_images = self.elapsed, event["images_seen"]
+        begun.facts = {key: without_secrets(str(event[key])) for key in SESSION_FACTS if key in event}
         self.sessions.append(begun)
         self._place = event["images_seen"]
 

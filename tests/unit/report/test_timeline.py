@@ -7,6 +7,7 @@ from harness.job_folders import ended, job
 from harness.run_logs import windows, write_events, write_run
 
 from lediflow.cluster.watching.goodput import training_time
+from lediflow.report.collect import report_data
 from lediflow.report.history import CELLS, history_variables
 from lediflow.report.run_log import read_log
 from lediflow.report.run_table import run_row, run_timeline
@@ -138,6 +139,27 @@ def test_the_supervisors_reason_is_in_the_row_of_its_session(tmp_path):
     ended(folder, "requeue", "the wall time")
     run = read_run(tmp_path / "demo" / "flow")
     assert [session.ended for session in run_timeline(run).sessions] == ["requeue: the wall time"]
+
+
+def test_a_session_says_where_it_ran_with_which_code_and_command(tmp_path):
+    facts = {
+        "host": "n1",
+        "commit": "c" * 40 + "-dirty",
+        "command": "python -m lediflow.train hub.token=hf_secret0",
+    }
+    entries = [
+        (0, "start", 0, {"job": "18", "restart": 0, **facts}),
+        *windows(2),
+        (60, "resume", 200, {"job": "18", "restart": 1, "host": "n2", "commit": "c" * 40}),
+    ]
+    run = read_run(write_run(tmp_path / "flow", entries))
+    (view,) = history_variables([run_timeline(run)])["histories"]
+    assert [(row.where, row.commit) for row in view.sessions] == [
+        ("n1, job 18", "ccccccccc with changes"), ("n2, job 18, requeue 1", "ccccccccc"),
+    ]  # fmt: skip
+    again = read_run(write_run(tmp_path / "again", entries[:3]))
+    data = report_data([again], title="", lead="", commands=[])
+    assert [command.command for command in data.commands] == ["python -m lediflow.train hub.token=***"]
 
 
 def test_a_run_has_a_row_of_its_main_numbers(tmp_path):
