@@ -22,7 +22,7 @@ from lediflow.config.building.models import (
 )
 from lediflow.config.building.pictures import PictureScenes
 from lediflow.config.building.prior_width import width_facts
-from lediflow.config.building.teacher import check_derivatives, latents_cost, set_teacher
+from lediflow.config.building.teacher import Teacher, check_derivatives, latents_cost, set_teacher
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
@@ -39,7 +39,6 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import describe
 from lediflow.models.parameters import describe_model, parameter_groups
-from lediflow.models.specs import LatentSamplerSpec
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.tracking.event_log import has_event
@@ -70,12 +69,7 @@ def build_run(
     torch.manual_seed(command.seed)
     model = build_trained_model(command)
     log.info("%s", describe_model(model))
-    if inputs.warm_start:
-        model.load_state_dict(inputs.warm_start.weights)
-        log.info("beginning with the weights of %s", inputs.warm_start.path)
-    elif inputs.teacher:
-        model.load_state_dict(inputs.teacher.model.state_dict())
-        log.info("learning from %s, beginning with its weights", inputs.teacher.path)
+    set_first_weights(model, inputs)
     description = describe(model.spec)
     engine = build_engine(
         command,
@@ -99,10 +93,7 @@ def build_run(
 
     watchdog = Watchdog(Path(command.run), ranks, Limits(**vars(command.watchdog)), report, session=session)
     held_out = build_held_out(command, inputs, engine, tracker)
-    latents = inputs.teacher.latents if inputs.teacher else None
-    throughput = throughput_of(
-        command, engine, is_encoded=is_encoded, sampler=latents.model.spec if latents else None
-    )
+    throughput = throughput_of(command, engine, is_encoded=is_encoded, teacher=inputs.teacher)
     return Training(
         engine=engine,
         stage=stage,
@@ -113,13 +104,8 @@ def build_run(
         saving=Saving(build_writer(command, ranks, session, lease), engine, tracker, stop.observe),
         recorder=Recorder(engine, clock, tracker, throughput),
         held_out=held_out,
-        pictures=TrainingPictures(
-            engine,
-            tracker,
-            command.train.pictures,
-            command.train.log_every_images,
-            picture_maker(command, inputs, engine, frozen),
-            lease.holds,
+        pictures=build_pictures(
+            command, engine, tracker, lease, picture_maker(command, inputs, engine, frozen)
         ),
         stop=stop,
         watchdog=watchdog,
@@ -128,6 +114,16 @@ def build_run(
         history=session,
         export=description | facts_for_export(command, inputs),
     )
+
+
+def set_first_weights(model: nn.Module, inputs: Inputs) -> None:
+    """Give a model with random weights those that the run begins with: of warm_start=, or of its teacher."""
+    if inputs.warm_start:
+        model.load_state_dict(inputs.warm_start.weights)
+        log.info("beginning with the weights of %s", inputs.warm_start.path)
+    elif inputs.teacher:
+        model.load_state_dict(inputs.teacher.model.state_dict())
+        log.info("learning from %s, beginning with its weights", inputs.teacher.path)
 
 
 def tracker_of(command: TrainCommand, *, is_writer: bool) -> Tracker:
@@ -167,6 +163,18 @@ def build_held_out(command: TrainCommand, inputs: Inputs, engine: Engine, tracke
         compared_from=stage_kind(command.stage.name).warmup_images(command.stage),
         is_logged=partial(has_event, RunFolder(Path(command.run)).events),
     )
+
+
+def build_pictures(
+    command: TrainCommand,
+    engine: Engine,
+    tracker: Tracker,
+    lease: Lease | NoLease,
+    maker: PictureMaker | None,
+) -> TrainingPictures:
+    """Pictures while training; only the holder of the lease writes them."""
+    train = command.train
+    return TrainingPictures(engine, tracker, train.pictures, train.log_every_images, maker, lease.holds)
 
 
 def picture_maker(
@@ -214,17 +222,15 @@ def throughput_of(
     engine: Engine,
     *,
     is_encoded: bool = False,
-    sampler: LatentSamplerSpec | None = None,
+    teacher: Teacher | None = None,
 ) -> Throughput:
-    """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here.
-
-    `sampler` is the specification of the latent sampler that draws latents in training, if one does.
-    """
+    """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here."""
     parent = command.model.auxiliary if has_parent(command) else None
     kind, size = stage_kind(command.stage.name), command.model.image_size
     flops = training_flops(kind, trained_spec(command), parent, size, kind.passes(command.stage))
     flops -= parent_flops(kind, parent, size) if is_encoded else 0
-    flops += latents_cost(command, sampler).flops if sampler else 0
+    if teacher and teacher.latents:
+        flops += latents_cost(command, teacher.latents.model.spec).flops
     peak = command.engine.peak_tflops
     if peak is None and engine.device.type == "cuda":
         peak = peak_tflops(torch.cuda.get_device_name(engine.device), engine.config.precision)
