@@ -5,6 +5,7 @@
   const charts = JSON.parse(document.getElementById("charts").textContent);
   const drawn = new Map(); // figure -> state of its chart
   const HEIGHT = 250;
+  const AT_ONCE = 8; // charts that are drawn when the page opens
   const FEW = 12; // a chart whose curves all have at most this many points has a mark at each
   const OUTLIERS = 0.005; // share of values at either end that an axis may leave out
   const MUCH = 4; // ... where they would make it this many times as long
@@ -353,7 +354,20 @@
     { rootMargin: "300px" },
   );
   figures.forEach((figure) => watcher.observe(figure));
-  addEventListener("beforeprint", () => figures.forEach((figure) => figure.offsetParent && begin(figure)));
+  // the first ones at once, the others while nothing else is to do; those in closed parts when these open
+  const waiting = [...figures].filter((figure) => !figure.closest("details:not([open])"));
+  waiting.splice(0, AT_ONCE).forEach(begin);
+  const idle = window.requestIdleCallback || setTimeout;
+  const drawNext = () => {
+    const figure = waiting.shift();
+    if (!figure) return;
+    begin(figure);
+    idle(drawNext);
+  };
+  idle(drawNext);
+  addEventListener("beforeprint", () => {
+    figures.forEach((figure) => figure.closest("details:not([open])") || begin(figure));
+  });
 
   // --- light and dark ---
 
