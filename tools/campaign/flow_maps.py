@@ -6,7 +6,7 @@
 The teachers are the three models of the experiment and the baseline; `--chain AUXILIARY FLOW SAMPLER` and `--baseline`
 take finished runs instead. Each map is NAME=OVERRIDE,OVERRIDE,...: of the latent sampler, of the flow and of the
 baseline. With `--sampled teacher` or `map`, paths of the flow's teacher also start from latents of the sampler, or of
-its map of the same name (`stage.sampled_share`).
+its map of the same name (`stage.sampled_share`); not those of a map NAME=stage.objective=meanflow, which has no paths.
 
 With `--reflow`, straightened flows are trained, too; with `--widths wide=stage.prior_scale=3,stage.prior_widening=0.5`
 a flow of another width, and its map.
@@ -29,6 +29,7 @@ from lediflow.evaluation.results import read_results
 CALLS = "step_counts=[1,2,4]"
 JUMPS, EULER, MIDPOINT = (f"solver={name}" for name in ("jump", "euler", "midpoint"))
 ONE_JUMP = ("latent_solver=jump", "latent_steps=1")
+MEAN_FLOW = "stage.objective=meanflow"
 QUALITY = ("steps", "nfe", "solver", "mmd_unbiased", "mmd_interval", "precision", "recall")
 
 
@@ -93,7 +94,7 @@ def student_jobs(options: argparse.Namespace, teachers: Teachers, known: set[str
                 continue
             words = [*given, f"stage.objective={objective}", *options.distil, *own]
             job, needs = f"{kind}_{name}", [*({kind} & known)]
-            if kind == "flow" and options.sampled:
+            if kind == "flow" and options.sampled and MEAN_FLOW not in own:
                 source = "teacher" if name == "reflow" else options.sampled
                 words.append(f"sampler={samplers[source].format(name)}")
                 needs += [f"sampler_{name}"] if source == "map" else [*({"sampler"} & known)]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from harness.commands import compose
 
+from lediflow.config.composition.checks import check_command
+
 TOOLS = Path(__file__).parents[3] / "tools" / "campaign"
 
 
@@ -56,6 +58,15 @@ def test_paths_of_the_flow_can_start_from_latents_of_the_sampler_or_of_its_map(p
     assert not any(word.startswith("sampler=") for word in jobs["fm_base"].arguments)
     for job in ("flow_base", "flow_reflow"):
         compose("train", *jobs[job].arguments[2:])
+
+
+def test_meanflow_is_a_map_without_paths(plan):
+    jobs = plan("--maps", "base=", "mean=stage.objective=meanflow", "--sampled", "map")
+    assert not any(word.startswith("sampler=") for word in jobs["flow_mean"].arguments)
+    for kind in ("flow", "sampler", "fm"):
+        command = compose("train", *jobs[f"{kind}_mean"].arguments[2:])
+        assert command.stage.objective == "meanflow"
+        check_command(command)
 
 
 def test_given_teachers_are_not_trained(plan):
