@@ -2,10 +2,11 @@
 # make test    all tests
 # make test-fast    those that start no process and are not slow, for every save: three minutes on two cores
 # make test-cluster    SLURM: a cluster of four nodes on this machine (root on Debian or Ubuntu installs it); minutes
+# make test-browser    the report in Chromium, which is installed as root on Debian or Ubuntu; seconds
 # make soak    kill a training at every place and at random, fifty times: ten minutes and more
 # Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
 
-.PHONY: demo demo-ci test test-fast test-cluster soak lint install install-test clean-demo
+.PHONY: demo demo-ci test test-fast test-cluster test-browser soak lint install install-test clean-demo
 
 # in the order of tests/harness/lanes.py: long files first
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -26,6 +27,11 @@ test-fast: install-test
 test-cluster: install-test
 	slurm/testcluster/cluster.sh install
 	.venv/bin/python -m pytest -m cluster --timeout=900 -n 3 --dist loadfile --no-loadscope-reorder tests/cluster
+
+test-browser: install-test
+	@command -v chromium >/dev/null || [ -n "$$LEDIFLOW_BROWSER" ] || [ "$$(id -u)" != 0 ] || \
+	  { apt-get update -q && apt-get install -q --yes --no-install-recommends chromium; }
+	.venv/bin/python -m pytest -m browser tests/unit
 
 soak: install-test
 	.venv/bin/python -m pytest -m soak -s tests/distributed/test_kill_anywhere.py

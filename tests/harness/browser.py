@@ -1,7 +1,7 @@
 """A headless Chromium under test: what a page shows, says and asks for. Speaks Chromium's DevTools protocol over pipes.
 
-A test that needs it fails where there is none, so that it cannot be left out unnoticed: install it (Debian and Ubuntu:
-`apt install chromium`), name another one in LEDIFLOW_BROWSER, or set LEDIFLOW_BROWSER=none to leave these tests out.
+A test that needs it has the marker `browser` and fails where there is none: install it (Debian and Ubuntu: `apt install
+chromium`), or name another one in LEDIFLOW_BROWSER.
 """
 
 from __future__ import annotations
@@ -37,10 +37,8 @@ FLAGS = (
 
 
 def find_browser() -> str:
-    """The program; fails or skips the test as the module says."""
+    """The program; fails the test if there is none."""
     chosen = os.environ.get("LEDIFLOW_BROWSER", "")
-    if chosen == "none":
-        pytest.skip("LEDIFLOW_BROWSER=none")
     found = [path for name in ([chosen] if chosen else NAMES) if (path := shutil.which(name))]
     if not found:
         pytest.fail(f"no browser: {__doc__}", pytrace=False)

@@ -11,7 +11,7 @@ from lediflow.report import write_report
 from lediflow.report.collect import report_data
 from lediflow.report.runs import read_run
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.browser, pytest.mark.processes]
 
 NAME = "</script><script>alert('a run')</script>"
 
