@@ -102,7 +102,8 @@ def first_comment(path: Path) -> str:
 def command_section(name: str, command: type) -> str:
     chosen = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     options = [with_yaml_default(option, chosen) for option in options_of(command)]
-    return "\n".join([f"## `python -m lediflow.{name}`", "", *table(options)]) + "\n"
+    words = name.replace("_", " ")  # of edit, the second is its first argument
+    return "\n".join([f"## `python -m lediflow.{words}`", "", *table(options)]) + "\n"
 
 
 def with_yaml_default(option: Option, chosen: dict[str, Any]) -> Option:

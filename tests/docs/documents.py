@@ -92,7 +92,10 @@ def lediflow_commands(block: str) -> list[tuple[str, list[str]]]:
             if word.startswith("lediflow.") and words[place - 1] == "-m"
         ]
         if modules:
-            found.append((words[modules[0]].removeprefix("lediflow."), words[modules[0] + 1 :]))
+            name, arguments = words[modules[0]].removeprefix("lediflow."), words[modules[0] + 1 :]
+            if name == "edit":  # its first argument is a part of the name of its options
+                name, arguments = f"edit_{arguments[0]}", arguments[1:]
+            found.append((name, arguments))
     return found
 
 

@@ -11,6 +11,7 @@ from lediflow.cluster.jobs import SlurmConfig
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig
+from lediflow.editing.config import InpaintConfig, InterpolateConfig, VaryConfig
 from lediflow.engine.hang_detection import WatchdogConfig
 from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.stop import StopConfig
@@ -125,6 +126,27 @@ class EvaluateCommand(EvaluateConfig):
 
 
 @dataclass(kw_only=True)
+class InterpolateCommand(InterpolateConfig):
+    """`python -m lediflow.edit interpolate`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
+class VaryCommand(VaryConfig):
+    """`python -m lediflow.edit vary`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
+class InpaintCommand(InpaintConfig):
+    """`python -m lediflow.edit inpaint`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
 class SubmitCommand:
     """`python -m lediflow.submit`: options of the SLURM job."""
 
@@ -138,5 +160,8 @@ COMMANDS: dict[str, type] = {
     "train": TrainCommand,
     "sample": SampleCommand,
     "evaluate": EvaluateCommand,
+    "edit_interpolate": InterpolateCommand,
+    "edit_vary": VaryCommand,
+    "edit_inpaint": InpaintCommand,
     "submit": SubmitCommand,
 }

@@ -1,0 +1,126 @@
+"""Options of `python -m lediflow.edit`: one dataclass per command; the schema adds the default folders (`paths`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from lediflow.ranges import LARGEST_SEED, bounded
+from lediflow.sampling import SamplingOptions
+from lediflow.sampling.folder import MOST_IMAGES
+
+SPACES = ("w", "z")
+PATHS = ("linear", "spherical")
+KEPT = ("z", "x")
+SOURCES_OF_Z = ("image", "masked", "sampler")
+FEWEST_CORNERS = 3
+
+
+@dataclass(kw_only=True)
+class EditOptions(SamplingOptions):
+    """What all editing commands have."""
+
+    run: str = MISSING  # run folder of a flow with a learned prior
+    sampler: str | None = None  # run folder of its latent sampler
+    output: str = MISSING  # folder for 000000.png ... and edit.json
+    # write the origin of every picture (hashes of the models, seed, settings) into its file; also --no-metadata
+    metadata: bool = True
+    # warn if an image that is mapped to noise and back is off by more than this share of its norm
+    round_trip_warning: float = bounded(0.05, above=0)
+
+
+@dataclass(kw_only=True)
+class InterpolateConfig(EditOptions):
+    """Frames between two images, or two seeds."""
+
+    images: list[str] = field(default_factory=list)  # the two pictures; or leave them out and give seeds
+    # two seeds: each stands for the first image that lediflow.sample makes with it, up to the noise of x
+    seeds: list[int] = bounded(default_factory=list, at_least=0, at_most=LARGEST_SEED)
+    # w: through the noise of the latent sampler, as in the paper | z: straight between the latents
+    space: str = "w"
+    path: str = "linear"  # linear | spherical (of w only: keeps the norm of the noise)
+    frames: int = bounded(9, at_least=2, at_most=1000)  # number of pictures, with both ends
+    frame_seconds: float = bounded(0.1, at_least=0.02, at_most=60)  # duration of a frame in strip.gif
+    # solver of the latent sampler, in both directions: dopri5 returns to the same z, fixed steps only nearly
+    latent_solver: str = "dopri5"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("space", self.space, SPACES)
+        check_choice("path", self.path, PATHS)
+        if self.path == "spherical" and self.space == "z":
+            raise ValueError(
+                "path=spherical in space=z: latents have no common norm that it could keep; use space=w, or path=linear"
+            )
+        if bool(self.images) == bool(self.seeds):
+            raise ValueError("give two pictures, images=[A,B], or two seeds, seeds=[0,1]")
+        ends = self.images or self.seeds
+        if len(ends) != 2:
+            name = "images" if self.images else "seeds"
+            raise ValueError(f"{name} has {len(ends)} entries; frames are made between two")
+        check_integrated(self.steps)
+
+
+@dataclass(kw_only=True)
+class VaryConfig(EditOptions):
+    """Other versions of an image."""
+
+    image: str = MISSING  # the picture
+    # what stays. z: what the encoder sees; x is drawn anew | x: where the flow starts; z is drawn anew
+    keep: str = "z"
+    count: int = bounded(8, at_least=1, at_most=MOST_IMAGES)  # number of pictures
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("keep", self.keep, KEPT)
+        check_integrated(self.steps)
+
+
+@dataclass(kw_only=True)
+class InpaintConfig(EditOptions):
+    """New pixels inside a mask; give one of mask, rectangle and polygon."""
+
+    image: str = MISSING  # the picture, of exactly the models' size
+    # a picture of the same size. White: repaint; black: keep; grey: in part. Or a picture with an alpha channel
+    mask: str | None = None
+    # instead of a mask: left, top, right, bottom in pixels; right and bottom are not included
+    rectangle: list[int] = bounded(default_factory=list, at_least=0)
+    polygon: list[int] = bounded(
+        default_factory=list, at_least=0
+    )  # instead of a mask: its corners x1,y1,x2,y2,...
+    # softens the border of the mask: standard deviation in pixels; what is within reach changes in part
+    blur: float = bounded(0.0, at_least=0, at_most=1000)
+    # where z is from. image: the whole image, z has seen what is hidden | masked: what is visible of it | sampler:
+    # drawn anew for each picture
+    z_from: str = "masked"
+    count: int = bounded(4, at_least=1, at_most=MOST_IMAGES)  # number of pictures
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("z_from", self.z_from, SOURCES_OF_Z)
+        check_integrated(self.steps)
+        given = [name for name in ("mask", "rectangle", "polygon") if getattr(self, name)]
+        if len(given) != 1:
+            found = " and ".join(f"{name}=" for name in given) or "none of them"
+            raise ValueError(
+                f"give one of mask=FILE, rectangle=[left,top,right,bottom] and polygon=[x1,y1,...]; found {found}"
+            )
+        if self.rectangle and len(self.rectangle) != 4:
+            raise ValueError(f"rectangle={self.rectangle}: give four numbers, [left,top,right,bottom]")
+        if self.polygon and (len(self.polygon) % 2 or len(self.polygon) < 2 * FEWEST_CORNERS):
+            raise ValueError(
+                f"polygon={self.polygon}: give x and y of three corners or more, [x1,y1,x2,y2,x3,y3,...]"
+            )
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """ValueError for a value that is not among the known ones."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(known)}")
+
+
+def check_integrated(steps: int) -> None:
+    """ValueError for steps=0, which leaves draws of the prior: nothing to edit with."""
+    if steps == 0:
+        raise ValueError("steps=0 leaves draws of the prior, without the flow; give 1 or more")

@@ -1,0 +1,90 @@
+"""The output of an editing command: numbered pictures, strips, and edit.json, which lists them with their origin.
+
+edit.json is written first, as unfinished and with the names of all files, and last in full. A command that finds one
+removes the files that it lists; other files in the folder make it refuse. Every picture carries its origin: hashes of
+the models and of the input pictures, seed and settings, as JSON in the PNG's text chunk KEY or the GIF's comment. It
+holds no paths. `metadata=false` leaves it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lediflow.claims import claim_folder
+from lediflow.disk import whole_or_absent, write_json
+from lediflow.errors import disk_errors_explained
+from lediflow.records import object_if_any
+from lediflow.sampling.pictures import picture_name
+
+RECORD, KEY = "edit.json", "lediflow"
+GIF_TICK = 0.01  # seconds; GIFs count in hundredths
+
+Origin = dict[str, Any]
+Bytes = UInt8[np.ndarray, "batch height width channels"]
+
+
+@dataclass
+class EditFolder:
+    """Files of one edit, held in memory until `write`."""
+
+    root: Path
+    origin: Origin | None  # written into each picture; None: nothing is
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def add_numbered(self, arrays: Bytes, first: int = 0) -> None:
+        """Add pictures as numbered PNG files."""
+        for number, array in enumerate(arrays, start=first):
+            self.add_picture(picture_name(number), as_image(array), {"number": number})
+
+    def add_strip(self, name: str, arrays: Bytes) -> None:
+        """Add one PNG file with all pictures side by side."""
+        self.add_picture(name, as_image(np.concatenate(arrays, axis=1)))
+
+    def add_picture(self, name: str, picture: Image.Image, more: dict[str, Any] | None = None) -> None:
+        """Add a PNG file."""
+        content, text = BytesIO(), PngInfo()
+        if self.origin is not None:
+            text.add_text(KEY, json.dumps({**self.origin, **(more or {})}, sort_keys=True))
+        picture.save(content, "PNG", pnginfo=text)
+        self.files[name] = content.getvalue()
+
+    def add_animation(self, name: str, arrays: Bytes, seconds: float) -> None:
+        """Add a GIF that shows each frame for `seconds` and repeats; equal neighbours become one frame of the sum."""
+        frames = [as_image(array) for array in arrays]
+        content = BytesIO()
+        comment = {} if self.origin is None else {"comment": json.dumps(self.origin, sort_keys=True).encode()}
+        duration = round(seconds / GIF_TICK) * 10
+        frames[0].save(
+            content, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0, **comment
+        )
+        self.files[name] = content.getvalue()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write all files and edit.json, and remove those of an earlier edit. UserError if the folder is not ours."""
+        claim_folder(self.root, "output", "lediflow.edit", lambda folder: (folder / RECORD).is_file())
+        old = [name for name in object_if_any(self.root / RECORD).get("files", {}) if Path(name).name == name]
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
+        listed = {**dict.fromkeys(old), **hashes}
+        write_json(self.root / RECORD, {**record, "files": listed, "unfinished": True})
+        with disk_errors_explained(self.root):
+            for name in {*old} - {*hashes}:
+                (self.root / name).unlink(missing_ok=True)
+        for name, content in self.files.items():
+            with whole_or_absent(self.root / name, is_flushed=False) as stream:
+                stream.write(content)
+        write_json(self.root / RECORD, {**record, "files": hashes})
+
+
+def as_image(array: UInt8[np.ndarray, "height width channels"]) -> Image.Image:
+    """Bytes with channels last as a picture, grey or RGB."""
+    return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else np.ascontiguousarray(array))

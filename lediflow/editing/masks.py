@@ -1,0 +1,168 @@
+"""Masks: one level per pixel, 0 keeps it, 255 repaints it, levels between do so in part (M = level / 255 in eq. 7).
+
+White is repainted. A file may be black and white in any mode (1 bit, grey, palette, RGB), or have an alpha channel:
+
+- all pixels opaque: the brightness is the level;
+- the visible pixels are in colour, as in a photograph with a hole: what is transparent is repainted;
+- else, as painted on a transparent ground: brightness times alpha; if nothing white is visible, what is transparent.
+
+JPEG changes levels near edges, so such a mask is taken as black or white, with a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageDraw, ImageFilter
+from torch import Tensor
+
+from lediflow.data.photograph import decoded_photograph
+from lediflow.data.pixels import UnusableImageError, plain_mode
+from lediflow.editing.photographs import read_content
+from lediflow.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Levels = UInt8[np.ndarray, "height width"]
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+FULL, HALF = 255, 128
+GREY_WITHIN = 16  # channels that differ by more are a colour
+
+
+class Mask(NamedTuple):
+    """The levels of a mask, and how they were found."""
+
+    levels: Levels
+    origin: str
+
+    @property
+    def amount(self) -> Float[Tensor, "1 1 height width"]:
+        """M of eq. 7, in [0, 1]."""
+        return torch.from_numpy(self.levels.astype(np.float32) / FULL)[None, None]
+
+    def record(self) -> dict[str, Any]:
+        """For edit.json: how the mask was made, a hash of its levels, and the share of pixels that may change."""
+        digest = hashlib.sha256(self.levels.tobytes()).hexdigest()
+        return {"origin": self.origin, "sha256": digest, "repainted": float(self.is_repainted.mean())}
+
+    @property
+    def is_repainted(self) -> Bool[np.ndarray, "height width"]:
+        """Where pixels change, in full or in part."""
+        return self.levels > 0
+
+
+def mask_of(
+    size: int,
+    *,
+    file: str | None = None,
+    rectangle: Sequence[int] = (),
+    polygon: Sequence[int] = (),
+    blur: float = 0.0,
+) -> Mask:
+    """The mask for pictures of `size` x `size` from a file, a rectangle or a polygon (as in InpaintConfig).
+
+    UserError if the file is unusable or of another size, a shape lies outside, or nothing or everything is repainted.
+    """
+    if file is not None:
+        mask = mask_from_file(file, size)
+    elif rectangle:
+        mask = mask_of_rectangle(rectangle, size)
+    else:
+        corners = [(float(x), float(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
+        mask = drawn(size, f"polygon {polygon}", lambda draw: draw.polygon(corners, fill=FULL, outline=FULL))
+    return finished(mask, blur)
+
+
+def mask_from(image: Image.Image, blur: float = 0.0) -> Mask:
+    """The mask of a picture; UserError if it repaints nothing or everything."""
+    return finished(Mask(*levels_of(image)), blur)
+
+
+def finished(mask: Mask, blur: float) -> Mask:
+    """The mask, blurred on request; UserError if it repaints nothing or everything."""
+    if blur:
+        soft = Image.fromarray(mask.levels).filter(ImageFilter.GaussianBlur(blur))
+        mask = Mask(np.asarray(soft), f"{mask.origin}, blurred by {blur:g} pixels")
+    check_extent(mask)
+    return mask
+
+
+def mask_from_file(file: str, size: int) -> Mask:
+    content = read_content(file, "mask")
+    try:
+        image = decoded_photograph(content).image
+    except UnusableImageError as error:
+        raise UserError(f"mask={file} is {error}; give a black and white picture, best as PNG") from error
+    if image.size != (size, size):
+        raise UserError(
+            f"mask={file} has {image.width} x {image.height} pixels, the image {size} x {size}; give a mask of the "
+            "image's size, where white is repainted"
+        )
+    levels, origin = levels_of(image)
+    if content.startswith(JPEG_SIGNATURE):
+        log.warning(
+            "mask=%s is a JPEG, which changes levels near edges: taken as black or white, at half brightness; save "
+            "masks as PNG",
+            file,
+        )
+        levels, origin = (
+            np.where(levels >= HALF, FULL, 0).astype(np.uint8),
+            f"{origin} of a JPEG, black or white",
+        )
+    return Mask(levels, origin)
+
+
+def levels_of(image: Image.Image) -> tuple[Levels, str]:
+    """The level of each pixel, and the rule that gave it (see the top of the file)."""
+    plain = plain_mode(image)
+    if not plain.has_transparency_data:
+        return np.asarray(plain.convert("RGB").convert("L")), "brightness"
+    pixels = np.asarray(plain.convert("RGBA")).astype(np.int64)
+    colours, alpha = pixels[..., :3], pixels[..., 3]
+    if (alpha == FULL).all():
+        return np.asarray(plain.convert("RGB").convert("L")), "brightness"
+    visible = colours[alpha > 0]
+    transparent = (FULL - alpha).astype(np.uint8), "transparency"
+    if visible.size and (np.ptp(visible, axis=-1) > GREY_WITHIN).any():
+        return transparent
+    brightness = np.asarray(plain.convert("RGBA").convert("RGB").convert("L")).astype(np.int64)
+    painted = np.rint(brightness * alpha / FULL).astype(np.uint8)
+    return (painted, "brightness times alpha") if painted.any() else transparent
+
+
+def mask_of_rectangle(rectangle: Sequence[int], size: int) -> Mask:
+    left, top, right, bottom = rectangle
+    if not (left < right and top < bottom):
+        raise UserError(
+            f"rectangle={rectangle} has no pixels; give [left,top,right,bottom] with left < right and top < bottom"
+        )
+    if right > size or bottom > size:
+        raise UserError(f"rectangle={rectangle} reaches beyond the image, which has {size} x {size} pixels")
+    shape = (left, top, right - 1, bottom - 1)
+    return drawn(size, f"rectangle {rectangle}", lambda draw: draw.rectangle(shape, fill=FULL))
+
+
+def drawn(size: int, origin: str, draw_shape: Callable[[ImageDraw.ImageDraw], None]) -> Mask:
+    """A mask drawn with Pillow on a black ground."""
+    canvas = Image.new("L", (size, size), 0)
+    draw_shape(ImageDraw.Draw(canvas))
+    return Mask(np.asarray(canvas), origin)
+
+
+def check_extent(mask: Mask) -> None:
+    """UserError for a mask that repaints nothing or everything."""
+    if not mask.is_repainted.any():
+        raise UserError(
+            f"the mask ({mask.origin}) repaints nothing: no pixel is white; paint white what is to be repainted"
+        )
+    if mask.is_repainted.all():
+        raise UserError(
+            f"the mask ({mask.origin}) leaves no pixel as it is; paint black what is to stay, or make whole images: "
+            "lediflow.sample, lediflow.edit vary"
+        )

@@ -1,0 +1,154 @@
+"""The editing commands as methods of a pipeline, with the names that diffusers uses.
+
+    pipeline = EditingPipeline.from_pretrained("exported")
+    images = pipeline.inpaint(image=photograph, mask_image=mask, num_inference_steps=8, generator=7)
+
+Pictures are PIL images. Masks: white is repainted, as in files. `generator` is a seed, or a torch.Generator whose
+initial seed is taken: pictures are functions of (weights, seed, number). `output_type` is "pil", or "pt" for a tensor
+in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lediflow.codecs import bytes_to_signal
+from lediflow.data.photograph import PILLOW_MODES, Photograph, centre_square
+from lediflow.data.pixels import UnusableImageError, opaque_srgb
+from lediflow.editing.config import KEPT, SOURCES_OF_Z, check_choice
+from lediflow.editing.folder import as_image
+from lediflow.editing.inpainting import inpaint
+from lediflow.editing.interpolation import Ends, frames_along, noise_of_seeds
+from lediflow.editing.inversion import encoded, latents_to_noise, noise_to_latents
+from lediflow.editing.masks import mask_from
+from lediflow.editing.photographs import MODES, as_pixels
+from lediflow.editing.variation import start_of, with_latent_of, with_start
+from lediflow.errors import UserError
+from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.options import AUTO, SamplingConfig
+from lediflow.sampling.pictures import picture_arrays
+from lediflow.sampling.pipeline import is_flow_map
+
+OutputType = Literal["pil", "pt"]
+Pictures = list[Image.Image] | Tensor
+Generator = int | torch.Generator | None
+
+
+class EditingPipeline(LeDiFlowPipeline):
+    """A pipeline of pixels with a learned prior that edits pictures; UserError for pictures that do not fit."""
+
+    def inpaint(
+        self,
+        *,
+        image: Image.Image,
+        mask_image: Image.Image,
+        num_inference_steps: int = 2,
+        solver: str = AUTO,
+        generator: Generator = None,
+        num_images_per_prompt: int = 1,
+        z_from: str = "masked",
+        blur: float = 0.0,
+        output_type: OutputType = "pil",
+    ) -> Pictures:
+        """New pixels where the mask is white, the image's own elsewhere (eq. 7); both of the models' size."""
+        self._check_models()
+        check_choice("z_from", z_from, SOURCES_OF_Z)
+        size = (self.image_size, self.image_size)
+        for name, given in (("image", image), ("mask_image", mask_image)):
+            if given.size != size:
+                raise UserError(f"{name} has {given.size} pixels, the models {size}; crop and scale it first")
+        pixels = as_pixels(opaque_srgb(image).convert(PILLOW_MODES[self._mode]))
+        mask = mask_from(mask_image, blur)
+        config = self._config(generator, num_inference_steps, solver)
+        made = inpaint(self, pixels, mask.amount, list(range(num_images_per_prompt)), config, z_from)
+        return returned(bytes_to_signal(made.pixels), output_type)
+
+    def interpolate(
+        self,
+        *,
+        image: tuple[Image.Image, Image.Image] | list[Image.Image] | None = None,
+        seeds: tuple[int, int] | list[int] | None = None,
+        num_frames: int = 9,
+        space: str = "w",
+        path: str = "linear",
+        num_inference_steps: int = 2,
+        solver: str = AUTO,
+        generator: Generator = None,
+        output_type: OutputType = "pil",
+    ) -> Pictures:
+        """Frames between two images or two seeds, by the latent sampler's dopri5 in both directions."""
+        self._check_models()
+        config = self._config(generator, num_inference_steps, solver, "dopri5")
+        method = config.latent_method(is_flow_map=False)
+        if (image is None) == (seeds is None) or len(image or seeds or ()) != 2:
+            raise UserError("interpolate: give two pictures as image=[first, last], or two seeds=[0, 1]")
+        if image is not None:
+            z = encoded(self, torch.cat([self._signal(one) for one in image]))
+            ends = Ends(latents_to_noise(self, z, method).noise, z)
+        else:
+            w = noise_of_seeds(self, list(seeds or ()))
+            ends = Ends(w, noise_to_latents(self, w, method))
+        made = frames_along(self, ends, f"{space}, {path}", num_frames, config, num_frames)
+        return returned(made.images, output_type)
+
+    def vary(
+        self,
+        *,
+        image: Image.Image,
+        keep: str = "z",
+        num_images_per_prompt: int = 1,
+        num_inference_steps: int = 2,
+        solver: str = AUTO,
+        generator: Generator = None,
+        output_type: OutputType = "pil",
+    ) -> Pictures:
+        """Other versions of an image, with its z or from its x."""
+        self._check_models()
+        check_choice("keep", keep, KEPT)
+        config = self._config(generator, num_inference_steps, solver)
+        ids = torch.arange(num_images_per_prompt, device=self.device)
+        signal = self._signal(image)
+        if keep == "z":
+            made = with_latent_of(self, signal, ids, config)
+        else:
+            made = with_start(self, start_of(self, signal, config).noise, ids, config)
+        return returned(made.images, output_type)
+
+    @property
+    def _mode(self) -> str:
+        return MODES[self.velocity.spec.image_channels]
+
+    def _signal(self, image: Image.Image) -> Tensor:
+        """The central square of a picture in the models' size, in [-1, 1], as a batch of one."""
+        try:
+            square = centre_square(Photograph(image, *image.size), size=self.image_size, mode=self._mode)
+        except UnusableImageError as error:
+            raise UserError(f"image is {error}; give another picture") from error
+        return bytes_to_signal(as_pixels(square))[None]
+
+    def _check_models(self) -> None:
+        if self.auxiliary is None:
+            raise UserError(
+                "the Gaussian baseline has no latent z to edit with; load a pipeline with a learned prior"
+            )
+        if is_flow_map(self.velocity) or is_flow_map(self.latent_sampler):
+            raise UserError("a flow map has no velocity to follow backwards; load its teacher's models")
+
+    def _config(
+        self, generator: Generator, steps: int, solver: str, latent_solver: str = AUTO
+    ) -> SamplingConfig:
+        seed = generator.initial_seed() if isinstance(generator, torch.Generator) else generator or 0
+        return self.resolved(
+            SamplingConfig(seed=seed % 2**64, steps=steps, solver=solver, latent_solver=latent_solver)
+        )
+
+
+def returned(images: Tensor, output_type: OutputType) -> Pictures:
+    """Images in [-1, 1] as asked for: PIL images or the tensor."""
+    if output_type == "pt":
+        return images
+    return [as_image(array) for array in picture_arrays(images)]

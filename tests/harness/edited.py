@@ -1,0 +1,71 @@
+"""Run folders with nothing but exports of tiny models with random weights, for the editing commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lediflow.models import (
+    AuxiliarySpec,
+    LatentSamplerSpec,
+    LevelSpec,
+    MappingSpec,
+    VelocitySpec,
+    build_model,
+    save_model,
+)
+from lediflow.run_folder import RunFolder
+from lediflow.sampling import LeDiFlowPipeline
+
+SIZE = 16
+LEVEL = LevelSpec(depth=2, width=16, head_dim=8)
+MAPPING = MappingSpec(depth=1, width=16)
+
+
+def specs(channels: int, is_flow_map: bool = False) -> dict:
+    auxiliary = AuxiliarySpec(image_channels=channels, patch_size=4, levels=[LEVEL], latent_channels=2)
+    velocity = VelocitySpec(
+        image_channels=channels,
+        patch_size=4,
+        levels=[LEVEL],
+        mapping=MAPPING,
+        latent_shape=[2, 4, 4],
+        is_flow_map=is_flow_map,
+    )
+    sampler = LatentSamplerSpec(latent_channels=2, levels=[LEVEL], mapping=MAPPING, is_flow_map=is_flow_map)
+    return {"auxiliary": auxiliary, "flow": velocity, "sampler": sampler}
+
+
+def drawn(spec, seed: int):
+    """A model with random weights; those of a latent sampler are smaller, so that dopri5 needs few steps."""
+    std = 0.05 if isinstance(spec, LatentSamplerSpec) else 0.1
+    torch.manual_seed(seed)
+    model = build_model(spec)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=std, generator=generator)
+    return model
+
+
+def tiny_pipeline(channels: int = 1) -> LeDiFlowPipeline:
+    models = {name: drawn(spec, seed) for seed, (name, spec) in enumerate(specs(channels).items())}
+    return LeDiFlowPipeline(models["flow"], models["auxiliary"], models["sampler"], image_size=SIZE)
+
+
+def save_tiny_runs(
+    root: Path, channels: int = 1, *, is_flow_map: bool = False, codec: str = "pixels"
+) -> Path:
+    """Runs auxiliary, flow and sampler in `root`, with one parent."""
+    facts = {"prior": "learned", "image_size": SIZE, "codec": {"name": codec}}
+    stages = {"auxiliary": "auxiliary", "flow": "flow", "sampler": "latent_sampler"}
+    parent = None
+    for seed, (name, spec) in enumerate(specs(channels, is_flow_map).items()):
+        save_model(
+            drawn(spec, seed), root / name / "export", {**facts, "stage": stages[name], "parent": parent}
+        )
+        if name == "auxiliary":
+            parent = {"path": str(root / name), "sha256": RunFolder(root / name).weights_hash()}
+    return root

@@ -1,0 +1,50 @@
+"""The methods make what the functions behind the commands make, from and to PIL images."""
+
+import numpy as np
+import pytest
+import torch
+from harness.edited import SIZE, drawn, specs
+from PIL import Image
+
+from lediflow.editing.pipeline import EditingPipeline
+from lediflow.errors import UserError
+
+PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), dtype=np.uint8))
+MASK = Image.new("1", (SIZE, SIZE))
+MASK.paste(1, (4, 5, 11, 12))
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    models = {name: drawn(spec, seed) for seed, (name, spec) in enumerate(specs(1).items())}
+    return EditingPipeline(models["flow"], models["auxiliary"], models["sampler"], image_size=SIZE)
+
+
+def test_inpainting_keeps_pixels_and_follows_the_generator(pipeline):
+    options = {"image": PHOTOGRAPH, "mask_image": MASK, "num_images_per_prompt": 2}
+    made = pipeline.inpaint(**options, generator=torch.Generator().manual_seed(5))
+    outside = ~np.asarray(MASK)
+    assert all(np.array_equal(np.asarray(one)[outside], np.asarray(PHOTOGRAPH)[outside]) for one in made)
+    again = pipeline.inpaint(**options, generator=5)
+    assert np.array_equal(*(np.stack(pictures) for pictures in (made, again)))
+    assert not np.array_equal(np.asarray(made[0]), np.asarray(made[1]))
+
+
+def test_frames_and_versions(pipeline):
+    frames = pipeline.interpolate(seeds=[0, 1], num_frames=3, path="spherical", output_type="pt")
+    assert frames.shape == (3, 1, SIZE, SIZE) and frames.abs().max() <= 1
+    assert [one.size for one in pipeline.vary(image=PHOTOGRAPH, num_images_per_prompt=2)] == [
+        (SIZE, SIZE)
+    ] * 2
+    assert len(pipeline.vary(image=PHOTOGRAPH, keep="x")) == 1
+    assert len(pipeline.interpolate(image=[PHOTOGRAPH, PHOTOGRAPH], num_frames=2)) == 2
+
+
+def test_what_does_not_fit_is_refused(pipeline):
+    with pytest.raises(UserError, match="mask_image has"):
+        pipeline.inpaint(image=PHOTOGRAPH, mask_image=MASK.resize((8, 8)))
+    with pytest.raises(UserError, match="give two pictures"):
+        pipeline.interpolate()
+    baseline = EditingPipeline(drawn(specs(1)["flow"], 0), None, None, image_size=SIZE)
+    with pytest.raises(UserError, match="Gaussian baseline"):
+        baseline.vary(image=PHOTOGRAPH)

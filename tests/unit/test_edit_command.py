@@ -1,0 +1,202 @@
+"""`python -m lediflow.edit` on exported tiny models: what is written, and what is refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from harness.commands import compose, invoke, succeed
+from harness.edited import SIZE, drawn, save_tiny_runs, specs
+from PIL import Image
+
+from lediflow.errors import UserError
+from lediflow.models import MappingSpec, VelocitySpec, save_model
+
+RECTANGLE = "rectangle=[4,5,11,12]"
+OUTSIDE = np.ones((SIZE, SIZE), dtype=bool)
+OUTSIDE[5:12, 4:11] = False
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Runs of tiny models, and two photographs."""
+    root = save_tiny_runs(tmp_path_factory.mktemp("edit"))
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        Image.fromarray(generator.integers(0, 256, (SIZE, SIZE), dtype=np.uint8)).save(root / f"{name}.png")
+    return root
+
+
+def arguments(root, task, output, *options):
+    return (
+        "edit", task, f"run={root}/flow", f"sampler={root}/sampler", f"output={output}", "device=cpu", *options,
+    )  # fmt: skip
+
+
+def edited(root, task, output, *options):
+    """The record of a successful edit."""
+    succeed(*arguments(root, task, output, *options))
+    return json.loads((output / "edit.json").read_text())
+
+
+def refused(root, task, output, *options):
+    said = invoke(*arguments(root, task, output, *options))
+    assert said.status == 2, said
+    assert "Traceback" not in said.err
+    return said.err
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_interpolation_writes_frames_strips_and_numbers(root, tmp_path):
+    pair = f"images=[{root}/a.png,{root}/b.png]"
+    record = edited(root, "interpolate", tmp_path, pair, "frames=3", "frame_seconds=0.2")
+    frames = [pixels(tmp_path / f"{number:06d}.png") for number in range(3)]
+    assert np.array_equal(pixels(tmp_path / "strip.png"), np.concatenate(frames, axis=1))
+    with Image.open(tmp_path / "strip.gif") as gif:
+        assert gif.n_frames == 3
+        assert gif.info["duration"] == 200
+        assert json.loads(gif.info["comment"])["weights"] == record["weights"]
+    assert set(record["ways"]) == {"w, linear", "z, linear", "w, spherical"}
+    assert [set(end["round_trip"]) for end in record["ends"]] == [{"dopri5", "midpoint 4"}] * 2
+    assert set(record["files"]) == {path.name for path in tmp_path.glob("[!.]*")} - {"edit.json"}
+    assert record["settings"]["solver"] == "midpoint"
+
+
+def test_an_image_to_itself_lasts_as_long_as_its_frames(root, tmp_path):
+    same = f"images=[{root}/a.png,{root}/a.png]"
+    record = edited(root, "interpolate", tmp_path, same, "frames=10", "path=spherical")
+    first = pixels(tmp_path / "000000.png").astype(int)
+    assert all(np.abs(pixels(tmp_path / f"{k:06d}.png") - first).max() <= 1 for k in range(10))
+    numbers = [value for way in record["ways"].values() for values in way.values() for value in values]
+    assert np.isfinite(numbers).all()
+    total = 0
+    with Image.open(tmp_path / "strip.gif") as gif:
+        for frame in range(gif.n_frames):
+            gif.seek(frame)
+            total += gif.info["duration"]
+    assert total == 10 * 100
+
+
+def test_the_ends_of_seeds_are_what_sample_makes_with_them(root, tmp_path):
+    options = ("latent_solver=heun3", "latent_steps=8", "steps=3")
+    edited(root, "interpolate", tmp_path / "edit", "seeds=[7,8]", "seed=7", "frames=2", *options)
+    succeed(
+        "sample", f"run={root}/flow", f"sampler={root}/sampler", f"output={tmp_path}/sample", "device=cpu",
+        "seed=7", "count=1", *options,
+    )  # fmt: skip
+    made, drawn_ = pixels(tmp_path / "edit" / "000000.png"), pixels(tmp_path / "sample" / "000000.png")
+    assert np.abs(made.astype(int) - drawn_).max() <= 1
+
+
+@pytest.mark.parametrize("keep", ["z", "x"])
+def test_variations_differ_and_are_listed(keep, root, tmp_path):
+    record = edited(root, "vary", tmp_path, f"image={root}/a.png", f"keep={keep}", "count=3", "batch_size=2")
+    made = [pixels(tmp_path / f"{number:06d}.png") for number in range(3)]
+    assert not np.array_equal(made[0], made[1]) and not np.array_equal(made[1], made[2])
+    assert np.array_equal(
+        pixels(tmp_path / "strip.png"), np.concatenate([pixels(root / "a.png"), *made], axis=1)
+    )
+    assert ("round_trip" in record["image"]) == (keep == "x")
+
+
+def test_inpainting_keeps_the_bytes_outside_and_counts(root, tmp_path):
+    record = edited(root, "inpaint", tmp_path, f"image={root}/a.png", RECTANGLE, "count=3", "solver=heun3")
+    made = [pixels(tmp_path / f"{number:06d}.png") for number in range(3)]
+    assert all(np.array_equal(one[OUTSIDE], pixels(root / "a.png")[OUTSIDE]) for one in made)
+    assert not np.array_equal(made[0], made[1])
+    assert record["mask"]["repainted"] == pytest.approx(49 / 256)
+    assert record["line_error"] < 1e-5
+    assert record["nfe"] == 6
+
+
+def test_z_of_the_whole_image_comes_with_a_warning(root, tmp_path):
+    said = succeed(
+        *arguments(root, "inpaint", tmp_path, f"image={root}/a.png", RECTANGLE, "count=1", "z_from=image")
+    )
+    assert "has seen what the mask hides" in said.err
+    assert json.loads((tmp_path / "edit.json").read_text())["warnings"]
+
+
+def test_pictures_carry_their_origin_without_paths_unless_it_is_left_out(root, tmp_path):
+    options = (f"image={root}/a.png", RECTANGLE, "count=1", "seed=3")
+    record = edited(root, "inpaint", tmp_path / "with", *options)
+    text = Image.open(tmp_path / "with" / "000000.png").text["lediflow"]
+    origin = json.loads(text)
+    assert origin["weights"] == record["weights"]
+    assert set(origin["weights"]) == {"flow", "auxiliary", "latent_sampler"}
+    assert (origin["settings"]["seed"], origin["number"]) == (3, 0)
+    assert str(root) not in text and str(tmp_path) not in text
+    edited(root, "inpaint", tmp_path / "without", *options, "--no-metadata")
+    assert Image.open(tmp_path / "without" / "000000.png").text == {}
+    assert np.array_equal(*(pixels(tmp_path / name / "000000.png") for name in ("with", "without")))
+
+
+def test_an_edit_replaces_the_files_of_the_one_before_and_no_others(root, tmp_path):
+    edited(root, "vary", tmp_path / "out", f"image={root}/a.png", "count=3")
+    edited(root, "vary", tmp_path / "out", f"image={root}/a.png", "count=1")
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"000000.png", "strip.png"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "holiday.png").write_bytes(b"")
+    assert "is not empty" in refused(root, "vary", tmp_path / "mine", f"image={root}/a.png", "count=1")
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [("interpolate", ["images=[a.png]"], "between two"),
+     ("interpolate", [], "give two pictures"),
+     ("interpolate", ["seeds=[0,1]", "space=z", "path=spherical"], "use space=w"),
+     ("interpolate", ["seeds=[0,1]", "steps=0"], "steps=0"),
+     ("interpolate", ["seeds=[0,1]", "frames=1"], "frames=1 must be at least 2"),
+     ("vary", ["image=a.png", "keep=y"], "one of z, x"),
+     ("inpaint", ["image=a.png"], "none of them"),
+     ("inpaint", ["image=a.png", RECTANGLE, "mask=m.png"], "mask= and rectangle="),
+     ("inpaint", ["image=a.png", "rectangle=[1,2,3]"], "four numbers"),
+     ("inpaint", ["image=a.png", "polygon=[1,2,3,4]"], "three corners"),
+     ("inpaint", ["image=a.png", RECTANGLE, "solver=rk5"], "did you mean 'rk4'"),
+     ("inpaint", ["image=a.png", RECTANGLE, "z_from=mask"], "one of image, masked, sampler"),
+     ("inpaint", ["image=a.png", RECTANGLE, "blur=nan"], "blur=nan must be"),
+     ("inpaint", ["image=a.png", RECTANGLE, "runtime=fast"], "use one of auto")],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(task, options, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        compose(f"edit_{task}", "run=r", "sampler=s", "output=o", *options)
+
+
+def test_jumps_of_a_velocity_and_a_picture_in_the_output_are_refused(root, tmp_path):
+    options = (f"image={root}/a.png", RECTANGLE)
+    assert "has no jumps" in refused(root, "inpaint", tmp_path, *options, "solver=jump")
+    assert "lies in output" in refused(root, "inpaint", root, *options)
+    assert "image has no value" in refused(root, "vary", tmp_path)
+
+
+@pytest.mark.parametrize("word", ["inpant", "interpolate=1"])
+def test_an_unknown_task_is_answered_with_the_nearest(word):
+    said = invoke("edit", word, "run=r")
+    assert said.status == 2
+    assert "did you mean in" in said.err
+
+
+def test_a_baseline_a_flow_map_and_another_codec_are_refused(root, tmp_path):
+    options = (f"image={root}/a.png", RECTANGLE)
+    levels = specs(1)["flow"].levels
+    baseline = VelocitySpec(
+        image_channels=1, patch_size=4, levels=levels, mapping=MappingSpec(depth=1, width=16)
+    )
+    facts = {
+        "stage": "flow",
+        "prior": "gaussian",
+        "image_size": SIZE,
+        "codec": {"name": "pixels"},
+        "parent": None,
+    }
+    save_model(drawn(baseline, 0), tmp_path / "baseline" / "flow" / "export", facts)
+    said = refused(tmp_path / "baseline", "inpaint", tmp_path / "out", *options)
+    assert "Gaussian baseline" in said and "prior=learned" in said
+    maps = save_tiny_runs(tmp_path / "maps", is_flow_map=True)
+    assert "is a flow map" in refused(maps, "inpaint", tmp_path / "out", *options)
+    assert "is a flow map" in refused(maps, "interpolate", tmp_path / "out", "seeds=[0,1]")
+    latents = save_tiny_runs(tmp_path / "latents", codec="taesd")
+    assert "codec=taesd" in refused(latents, "inpaint", tmp_path / "out", *options)
