@@ -51,7 +51,7 @@ def derivative(
 def central_difference(
     function: Callable[..., Tensor], inputs: tuple[Tensor, ...], directions: tuple[Tensor, ...], step: float
 ) -> Tensor:
-    """What `derivative` approaches as `step` falls, by two calls of the function as it is outside of `forward_mode`."""
+    """What `derivative` is the limit of as `step` falls, by two calls of the function."""
     ahead, behind = (
         function(*(x + sign * step * d for x, d in zip(inputs, directions, strict=True))) for sign in (1, -1)
     )

@@ -232,18 +232,18 @@ def check_latent_source(latents: LatentSource, parent: Parent) -> None:
 def check_derivatives(command: TrainCommand, teacher: Teacher, device: torch.device) -> None:
     """RuntimeError if an objective needs derivatives of the model along paths, and they come out wrong here.
 
-    Checked on a copy in float32, which holds the teacher's weights.
+    Checked on a copy in float64, which holds the teacher's weights.
     """
     if not stage_kind(command.stage.name).needs_derivatives(command.stage):
         return
-    copy = build_trained_model(command).to(device)
+    copy = build_trained_model(command).to(device, torch.float64)
     copy.load_state_dict(teacher.model.state_dict())
     size, inputs = command.model.image_size, dict[str, Tensor | None]()
     shape = (command.model.channels, size, size)
     if isinstance(copy, LatentSampler):
         shape = latent_shape(command.model.auxiliary, size, size)
     elif isinstance(copy, VelocityModel) and copy.spec.latent_shape:
-        inputs["z"] = torch.ones(2, *copy.spec.latent_shape, device=device)
+        inputs["z"] = torch.ones(2, *copy.spec.latent_shape, dtype=torch.float64, device=device)
     PathDerivative(copy).check((2, *shape), inputs)
 
 

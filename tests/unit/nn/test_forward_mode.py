@@ -78,6 +78,7 @@ def test_each_route_of_attention_is_differentiated_forward(route, dtype, step, t
     assert (found - expected).norm() < tolerance * expected.norm()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("route", ["dense", "sdpa"])
 def test_the_compiled_derivative_is_the_eager_one(route):
     """In float64; without forward_mode that of sdpa would be lost in the compiler's code, without an error."""
