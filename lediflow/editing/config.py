@@ -8,13 +8,13 @@ from omegaconf import MISSING
 
 from lediflow.ranges import LARGEST_SEED, bounded
 from lediflow.sampling import SamplingOptions
-from lediflow.sampling.folder import MOST_IMAGES
 
 SPACES = ("w", "z")
 PATHS = ("linear", "spherical")
 KEPT = ("z", "x")
 SOURCES_OF_Z = ("image", "masked", "sampler")
 FEWEST_CORNERS = 3
+MOST_PICTURES = 10_000  # of one edit, because their files are held in memory until all are made
 
 
 @dataclass(kw_only=True)
@@ -69,7 +69,7 @@ class VaryConfig(EditOptions):
     image: str = MISSING  # the picture
     # what stays. z: what the encoder sees; x is drawn anew | x: where the flow starts; z is drawn anew
     keep: str = "z"
-    count: int = bounded(8, at_least=1, at_most=MOST_IMAGES)  # number of pictures
+    count: int = bounded(8, at_least=1, at_most=MOST_PICTURES)  # number of pictures
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +94,7 @@ class InpaintConfig(EditOptions):
     # where z is from. image: the whole image, z has seen what is hidden | masked: what is visible of it | sampler:
     # drawn anew for each picture
     z_from: str = "masked"
-    count: int = bounded(4, at_least=1, at_most=MOST_IMAGES)  # number of pictures
+    count: int = bounded(4, at_least=1, at_most=MOST_PICTURES)  # number of pictures
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -112,6 +112,19 @@ def test_inpainting_keeps_the_bytes_outside_and_counts(root, tmp_path):
     assert record["nfe"] == 6
 
 
+def test_a_turned_colour_jpeg_comes_out_upright(tmp_path):
+    colours = save_tiny_runs(tmp_path / "colours", channels=3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    photograph = Image.fromarray(np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
+    path = tmp_path / "фото 写真.jpg"
+    photograph.save(path, exif=exif)
+    edited(colours, "inpaint", tmp_path / "out", f"image={path}", RECTANGLE, "count=1")
+    upright = pixels(path).swapaxes(0, 1)[:, ::-1]
+    assert np.array_equal(pixels(tmp_path / "out" / "000000.png")[OUTSIDE], upright[OUTSIDE])
+    assert not Image.open(tmp_path / "out" / "000000.png").getexif()
+
+
 def test_z_of_the_whole_image_comes_with_a_warning(root, tmp_path):
     said = succeed(
         *arguments(root, "inpaint", tmp_path, f"image={root}/a.png", RECTANGLE, "count=1", "z_from=image")

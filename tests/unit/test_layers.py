@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "sample", "evaluate", "encode", "prepare", "submit", "status", "checkpoint")
+COMMANDS = ("train", "sample", "evaluate", "edit", "encode", "prepare", "submit", "status", "checkpoint")
 # the functions of a network that have another form in compiled graphs
 EAGER = """
 import torch
