@@ -1,8 +1,8 @@
 """The event log of a run, read in one pass: its numbers as columns, and the history of its sessions.
 
 A log may have a million events, so that nothing is kept of one but its numbers. Only numbers that stand are kept (see
-`tracking.event_log`): a resume discards what was logged beyond its place, and of two values at a place the newest
-counts.
+`tracking.event_log`): a start or resume discards what was logged beyond its place, and of two values at a place the
+newest counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lediflow.report.timeline import PICTURES, History
-from lediflow.tracking.event_log import RESUME, Curve, Event, number, numbers, parse_event
+from lediflow.tracking.event_log import BEGINNINGS, Curve, Event, number, numbers, parse_event
 
 NOT_VALUES = ("time", "event", "images_seen")
 WITHOUT_CURVES = ("ranks",)  # a number for each rank and quantile: W&B and TensorBoard show them
@@ -95,7 +95,7 @@ class RunLog:
     def add(self, event: Event) -> None:
         """Add the next event of the log."""
         name, place = event["event"], event["images_seen"]
-        if name == RESUME:
+        if name in BEGINNINGS:
             for column in (*self.numbers.values(), *self.lists.values()):
                 column.discard_beyond(place)
             self.pictures = [earlier for earlier in self.pictures if earlier["images_seen"] <= place]

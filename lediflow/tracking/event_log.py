@@ -7,8 +7,9 @@ One event is one JSON object on one line:
 The log stays strict JSON: a loss that is NaN is written as the string "nan", which `float` reads.
 
 A resumed run appends to the log it finds; no line is ever removed. Readers therefore follow two rules: a "resume"
-event discards what was logged beyond the place it resumed at, and of two values at the same place on the image clock
-the newest counts.
+event discards what was logged beyond the place it resumed at, a "start" (an attempt that ended before its first
+checkpoint, begun again) what was logged beyond 0 images; and of two values at the same place on the image clock the
+newest counts.
 """
 
 import errno
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 START, RESUME = "start", "resume"
+BEGINNINGS = (START, RESUME)  # of a session; what was logged beyond its place is discarded
 PICTURES = "pictures"  # the event, and the key of its files
 TURNED = "held_out_turned"  # the held-out loss has begun to rise; at most once in a run, with a message
 
@@ -224,7 +226,7 @@ def read_events(path: str | Path) -> list[Event]:
 
 
 def standing_events(path: str | Path) -> list[Event]:
-    """The events of the log at `path` that no later resume has discarded."""
+    """The events of the log at `path` that no later start or resume has discarded."""
     return standing(read_events(path))
 
 
@@ -236,7 +238,7 @@ def has_event(path: str | Path, event: str) -> bool:
 
 
 def standing(events: Iterable[Event]) -> list[Event]:
-    """The events that no later resume has discarded."""
+    """The events that no later start or resume has discarded."""
     events = list(events)
     return [
         events[index]
@@ -245,11 +247,11 @@ def standing(events: Iterable[Event]) -> list[Event]:
 
 
 def standing_indices(places: Iterable[tuple[str, int]]) -> list[int]:
-    """Indices of the events that no later resume has discarded, ascending, from name and place of all events."""
+    """Ascending indices of the events that no later start or resume has discarded, from all names and places."""
     left: list[int] = []
     seen: list[int] = []
     for index, (name, images_seen) in enumerate(places):
-        if name == RESUME:
+        if name in BEGINNINGS:  # a start that follows an attempt without a checkpoint is at 0 images
             left = [earlier for earlier in left if seen[earlier] <= images_seen]
         seen.append(images_seen)
         left.append(index)

@@ -24,8 +24,8 @@ from lediflow.disk import PARTIAL
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import (
+    BEGINNINGS,
     PICTURES,
-    RESUME,
     START,
     Event,
     logged_pictures,
@@ -75,7 +75,7 @@ class TensorboardTracker:
 
     def is_again(self, event: str, images_seen: int) -> bool:
         """Whether points that were written are no longer valid."""
-        if event == RESUME:
+        if event in BEGINNINGS:
             return images_seen < max(self.places.values(), default=-1)
         return (event, images_seen) not in self.known and images_seen <= self.places.get(event, -1)
 

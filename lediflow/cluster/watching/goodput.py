@@ -16,9 +16,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from lediflow.cluster.slurm import Accounted
-from lediflow.tracking.event_log import RESUME, Event, number
+from lediflow.tracking.event_log import BEGINNINGS, RESUME, Event, number
 
-BEGINNINGS = ("start", RESUME)
 HOUR = 3600
 
 

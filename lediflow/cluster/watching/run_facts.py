@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lediflow.cluster.watching.goodput import BEGINNINGS, TrainingTime, training_time
+from lediflow.cluster.watching.goodput import TrainingTime, training_time
 from lediflow.engine.hang_detection import RankState
 from lediflow.engine.lease import LeaseRecord, read_lease
 from lediflow.records import Record, RecordError, read_record, typed
 from lediflow.run_folder import RunFolder, has_ended, trained_images
-from lediflow.tracking.event_log import PICTURES, TURNED, Event, number, read_events, standing
+from lediflow.tracking.event_log import BEGINNINGS, PICTURES, TURNED, Event, number, read_events, standing
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,13 @@ def test_a_resume_discards_events_after_its_checkpoint(path):
     assert len(read_events(path)) == 5  # nothing is taken back from the file
 
 
+def test_a_start_discards_an_attempt_that_left_no_checkpoint(path):
+    write(path, ("start", 0, None), ("train", 100, 5.0), ("train", 200, 4.0))
+    write(path, ("start", 0, None), ("train", 100, 6.0))
+    assert points(curve(path, "train", "loss")) == [(100, 6.0)]
+    assert [event["event"] for event in standing_events(path)] == ["start", "start", "train"]
+
+
 def test_the_newest_of_two_values_at_one_place_counts(path):
     write(path, ("evaluate", 100, 5.0), ("evaluate", 300, 3.0), ("evaluate", 100, 4.0))
     assert points(curve(path, "evaluate", "loss")) == [(100, 4.0), (300, 3.0)]
