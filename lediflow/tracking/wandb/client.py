@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from lediflow.errors import UserError
+from lediflow.records import one_line
 from lediflow.tracking.event_log import PICTURES, Event, logged_pictures
 from lediflow.tracking.wandb.facts import Model
 from lediflow.tracking.wandb.record import Target
@@ -101,7 +102,8 @@ class WandbRun:
             )
         except (self.wandb.errors.UsageError, self.wandb.errors.AuthenticationError) as error:
             raise LoginError(
-                f"W&B refuses to open the run ({error}); `wandb login`, or WANDB_API_KEY, or --mode offline"
+                f"W&B refuses to open the run ({one_line(error)}); `wandb login`, or set WANDB_API_KEY, or stay "
+                "offline: tracking.wandb_mode=offline for a training, --mode offline for lediflow.sync"
             ) from error
         except BaseException:
             self.drop()  # wandb-core keeps the id of a run that it could not open

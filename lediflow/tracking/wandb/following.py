@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ SHARE = 0.05  # of the time that following may take: looking at a long log is sl
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 10.0, 600.0  # after a fault; doubled with each in a row
 FINISH_SECONDS = 8.0  # for uploads, when the training has ended
 LOWEST_PRIORITY = 19  # of processes; the training goes first
+STANDARD_INPUT = 0  # descriptor
 LEAVE_SECONDS = 10.0  # from the end of the training until the process ends in any case
 
 Stopped = Callable[[float], bool]  # waits so many seconds, or less if following is to end; whether it is
@@ -58,8 +58,9 @@ def follow_parent(folder: RunFolder, target: Target) -> bool:
     ended = threading.Event()
 
     def await_end() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while sys.stdin.buffer.read(1):
+        # not sys.stdin: a thread that waits there holds its lock, and then Python aborts at exit
+        with contextlib.suppress(OSError):  # there is no standard input
+            while os.read(STANDARD_INPUT, 1):
                 pass
         ended.set()
         time.sleep(LEAVE_SECONDS)

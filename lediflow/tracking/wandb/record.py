@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lediflow.disk import hash_key, write_json
 from lediflow.errors import UserError
-from lediflow.records import read_dataclass, read_record
+from lediflow.records import RecordError, read_dataclass, read_record
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.wandb.log_index import first_event
 
@@ -84,7 +84,12 @@ def read_sync_record(folder: RunFolder) -> SyncRecord:
     path = record_path(folder)
     if not path.exists():
         return SyncRecord(run_id=derived_id(folder))
-    record: SyncRecord = read_dataclass(SyncRecord, read_record(path, AGAIN), str(path))
+    try:
+        record: SyncRecord = read_dataclass(SyncRecord, read_record(path, AGAIN), str(path))
+    except RecordError:
+        raise
+    except ValueError as error:  # a value of another type
+        raise RecordError(f"{error}; {AGAIN}") from error
     return record
 
 

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 
 import psutil
 import pytest
+from harness.event_logs import EventLog
 from harness.patience import share_of_core, wait_until
 from harness.wandb_server import standing_in
 
-from lediflow.errors import UserError
+from lediflow.errors import BAD_REQUEST, UserError
 from lediflow.tracking.tracker import TrackingConfig, build_tracker
 from lediflow.tracking.wandb.follower import Follower, follower_command
 from lediflow.tracking.wandb.record import Target
@@ -23,6 +24,18 @@ import sys
 from lediflow import sync
 from lediflow.tracking.wandb import following
 following.LEAVE_SECONDS, following.EVERY_SECONDS = 1.0, 0.1
+sync.main()
+"""
+
+# a follower whose account is refused while it waits for the end of the training
+REFUSED = """
+import time
+from lediflow import sync
+from lediflow.tracking.wandb import client, following
+def refuse(*_, **__):
+    time.sleep(0.5)
+    raise client.LoginError("W&B refuses the account")
+following.keep_sending = refuse
 sync.main()
 """
 
@@ -72,6 +85,16 @@ def test_a_follower_that_died_is_named_once_and_recording_goes_on(tmp_path, capl
         view.record("train", 2, loss=0.5)
         view.close()
     assert caplog.text.count("python -m lediflow.sync") == 1
+
+
+@pytest.mark.processes
+def test_a_follower_that_is_refused_ends_with_an_error_and_without_aborting(tmp_path):
+    EventLog(tmp_path).event("start", 0)
+    words = [sys.executable, "-c", REFUSED, str(tmp_path), "--until-eof", "--mode", "online"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.wait(60) == BAD_REQUEST  # its standard input is open
+    _, shown = process.communicate()
+    assert shown == "error: W&B refuses the account\n"
 
 
 @pytest.mark.processes

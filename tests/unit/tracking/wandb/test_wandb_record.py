@@ -53,9 +53,10 @@ def test_a_record_is_read_as_it_was_written(folder):
     assert read_sync_record(folder) == record
 
 
-def test_a_damaged_record_is_named_with_what_to_do(folder):
+@pytest.mark.parametrize("content", ['{"run_id": ', '{"run_id": 5}', '{"run_id": "a-1", "more": 1}', "{}"])
+def test_a_damaged_record_is_named_with_what_to_do(folder, content):
     record_path(folder).parent.mkdir()
-    record_path(folder).write_text('{"run_id": ')
+    record_path(folder).write_text(content)
     with pytest.raises(RecordError, match=r"sync\.json.*--new"):
         read_sync_record(folder)
 
