@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.wandb.client import MODES
+from lediflow.tracking.wandb.client import MODES, check_mode
 from lediflow.tracking.wandb.following import follow, follow_parent
 from lediflow.tracking.wandb.record import Target
 from lediflow.tracking.wandb.sending import Sent, require_log, synchronise
@@ -68,7 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def target_of(folder: RunFolder, arguments: argparse.Namespace) -> Target:
-    """Mode, project and entity: from the command line, wandb's variables, or the run's options, in this order."""
+    """Mode, project and entity: from the command line, wandb's variables, or the run's options, in this order.
+
+    UserError if none of these gives a mode that exists.
+    """
     if not arguments.until_eof:
         require_log(folder)
     try:
@@ -76,7 +80,9 @@ def target_of(folder: RunFolder, arguments: argparse.Namespace) -> Target:
     except RecordError:
         recorded = None
     options = recorded if isinstance(recorded, dict) else {}
-    mode = arguments.mode or os.environ.get("WANDB_MODE") or options.get("wandb_mode") or Target.mode
+    variable = os.environ.get("WANDB_MODE")
+    mode = arguments.mode or variable or options.get("wandb_mode") or Target.mode
+    check_mode(mode, "WANDB_MODE" if variable else "tracking.wandb_mode of the run")
     project = arguments.project or os.environ.get("WANDB_PROJECT") or options.get("wandb_project")
     entity = arguments.entity or os.environ.get("WANDB_ENTITY") or options.get("wandb_entity")
     return Target(mode, project or Target.project, entity)
@@ -88,7 +94,8 @@ def sentence(sent: Sent, target: Target) -> str:
         done = f"wrote {sent.rows:,} rows to {sent.place}" if sent.is_new else f"nothing new in {sent.place}"
         if sent.is_online_too:
             return f"{done}; W&B has rows of this run already and would get them twice: use --mode online to upload"
-        return f"{done}; to upload it: wandb sync {sent.place}, or --mode online where W&B can be reached"
+        place = shlex.quote(str(sent.place))
+        return f"{done}; to upload it: wandb sync {place}, or --mode online where W&B can be reached"
     done = f"sent {sent.rows:,} rows to {sent.place}" if sent.is_new else f"nothing new at {sent.place}"
     if not sent.repeated:
         return done

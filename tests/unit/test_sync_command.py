@@ -1,5 +1,7 @@
 """`python -m lediflow.sync`: where it sends runs, what it refuses and what it says."""
 
+import sys
+
 import pytest
 from harness.event_logs import EventLog
 
@@ -69,6 +71,25 @@ def test_a_folder_without_a_log_is_refused(tmp_path, monkeypatch, capsys):
     assert "no events.jsonl" in capsys.readouterr().err
 
 
+def test_a_mode_that_does_not_exist_is_refused_with_its_source(sent, tmp_path, monkeypatch, capsys):
+    run = run_folder(tmp_path / "a", "{wandb_mode: sometimes}")
+    assert command(monkeypatch, run) == BAD_REQUEST
+    assert "error: tracking.wandb_mode of the run is 'sometimes'" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert command(monkeypatch, run) == BAD_REQUEST
+    assert "error: WANDB_MODE is 'disabled'; choose one of offline, online" in capsys.readouterr().err
+    assert command(monkeypatch, run, "--mode", "offline") == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--follow",)])
+def test_without_wandb_the_command_says_how_to_install_it(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert command(monkeypatch, run_folder(tmp_path / "a"), *words) == BAD_REQUEST
+    shown = capsys.readouterr().err
+    assert "error: wandb is not installed; `pip install 'lediflow[studio]'`" in shown
+
+
 def test_one_run_is_followed_at_a_time(tmp_path, monkeypatch, capsys):
     runs = [run_folder(tmp_path / name) for name in "ab"]
     assert command(monkeypatch, *runs, "--follow") == BAD_REQUEST
@@ -76,7 +97,8 @@ def test_one_run_is_followed_at_a_time(tmp_path, monkeypatch, capsys):
 
 
 def test_the_sentence_says_what_to_do_next():
-    assert "wandb sync there" in sync.sentence(Sent(3, place="there"), Target())
+    assert "wandb sync there," in sync.sentence(Sent(3, place="there"), Target())
+    assert "wandb sync 'run 1'," in sync.sentence(Sent(3, place="run 1"), Target())
     assert "nothing new" in sync.sentence(Sent(0, place="there", is_new=False), Target("online"))
     assert "--mode online" in sync.sentence(Sent(3, place="there", is_online_too=True), Target())
     assert "--new" in sync.sentence(Sent(3, 5, "there"), Target("online"))

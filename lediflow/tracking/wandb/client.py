@@ -27,6 +27,7 @@ from lediflow.tracking.wandb.rows import Row
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online")
+INSTALL = "pip install 'lediflow[studio]'"
 INIT_SECONDS = 60.0  # a server that does not answer for so long is taken to be away
 SETTINGS: dict[str, Any] = {
     "quiet": True,
@@ -57,15 +58,13 @@ def import_wandb() -> ModuleType:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # reports of its faults, which go to its makers
     with contextlib.suppress(ImportError):
         return importlib.import_module("wandb")
-    raise UserError(
-        "tracking.wandb=true, but wandb is not installed; `pip install wandb` or set tracking.wandb=false"
-    )
+    raise UserError(f"wandb is not installed; `{INSTALL}`")
 
 
-def check_mode(mode: str) -> None:
-    """UserError for a mode that does not exist."""
+def check_mode(mode: str, source: str = "tracking.wandb_mode") -> None:
+    """UserError for a mode that does not exist; `source` is the option or variable that gave it."""
     if mode not in MODES:
-        raise UserError(f"tracking.wandb_mode is {mode!r}; choose one of {', '.join(MODES)}")
+        raise UserError(f"{source} is {mode!r}; choose one of {', '.join(MODES)}")
 
 
 class WandbRun:
@@ -127,25 +126,32 @@ class WandbRun:
         return Path(self.run.dir).parent
 
     def send(self, rows: Iterable[Row], run_folder: Path) -> int:
-        """Send rows, with the pictures that lie in the run folder; their number."""
-        count = 0
+        """Send rows, with the pictures that lie in the run folder; the number of rows.
+
+        Pictures that cannot be read are left out; one warning says how many, and names the first.
+        """
+        count, faults = 0, list[str]()
         for row in rows:
             count += 1
-            images = dict(self._images(row.pictures, run_folder)) if row.pictures else {}
+            images = dict(self._images(row.pictures, run_folder, faults)) if row.pictures else {}
             values = {"images_seen": row.images_seen, "_timestamp": row.timestamp, **row.values, **images}
             self.run.log(values, step=row.step, commit=True)
             if row.alert:
                 title, text = row.alert
                 self.run.alert(title=title, text=text)
+        if faults:
+            log.warning(
+                "W&B does not get pictures that cannot be read (%d); the first is %s", len(faults), faults[0]
+            )
         return count
 
-    def _images(self, event: Event, run_folder: Path) -> Iterator[tuple[str, Any]]:
-        """The pictures of an event; one that cannot be read is named in the log and left out."""
+    def _images(self, event: Event, run_folder: Path, faults: list[str]) -> Iterator[tuple[str, Any]]:
+        """The pictures of an event; each that cannot be read is appended to `faults` and left out."""
         for name, path, caption in logged_pictures(event, run_folder):
             try:
                 yield f"{PICTURES}/{name}", self.wandb.Image(str(path), caption=caption)
             except (OSError, ValueError, SyntaxError) as error:  # what PIL raises for a damaged file
-                log.warning("W&B gets no %s/%s: %s", PICTURES, name, error)
+                faults.append(f"{PICTURES}/{name} at {event['images_seen']:,} images: {one_line(error)}")
 
     def summarise(self, summary: dict[str, Any]) -> None:
         self.run.summary.update(summary)

@@ -14,6 +14,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.errors import UserError
-from lediflow.tracking.wandb.client import check_mode
+from lediflow.tracking.wandb.client import INSTALL, check_mode
 from lediflow.tracking.wandb.record import Target
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def check_wandb(target: Target) -> None:
         if importlib.util.find_spec("wandb") is not None:
             return
     raise UserError(
-        "tracking.wandb=true, but wandb is not installed; `pip install wandb` or set tracking.wandb=false"
+        f"tracking.wandb=true, but wandb is not installed; `{INSTALL}`, or set tracking.wandb=false"
     )
 
 
@@ -60,7 +61,7 @@ class OfflineHint:
         pass
 
     def close(self) -> None:
-        log.info("to write the W&B run: python -m lediflow.sync %s", self.folder)
+        log.info("to write the W&B run: python -m lediflow.sync %s", shlex.quote(str(self.folder)))
 
 
 class Follower:
@@ -103,5 +104,5 @@ class Follower:
         if status != 0:
             log.warning(
                 "W&B did not get everything; the event log has it: python -m lediflow.sync %s --mode online sends it",
-                self.folder,
+                shlex.quote(str(self.folder)),
             )

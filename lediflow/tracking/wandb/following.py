@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from lediflow.records import one_line
 from lediflow.run_folder import RunFolder
-from lediflow.tracking.wandb.client import LoginError, end_service
+from lediflow.tracking.wandb.client import LoginError, end_service, import_wandb
 from lediflow.tracking.wandb.log_index import IndexedLog
 from lediflow.tracking.wandb.record import BusyError, Target, only_writer
 from lediflow.tracking.wandb.sending import Session, begin_again, is_finished, require_log, settled_record
@@ -36,6 +36,7 @@ Stopped = Callable[[float], bool]  # waits so many seconds, or less if following
 def follow(folder: RunFolder, target: Target, *, is_renewed: bool = False) -> None:
     """Follow a run until its training has ended, or until Ctrl-C; what is there by then is sent."""
     require_log(folder)
+    import_wandb()  # its absence is an error at once, and not a fault after which to try again
     with only_writer(folder):
         if is_renewed:
             begin_again(folder)

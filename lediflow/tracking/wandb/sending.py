@@ -8,6 +8,7 @@ outdated, the files are written anew, whole, so that they are exactly what stand
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from lediflow.errors import UserError
 from lediflow.records import one_line
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.wandb.artifacts import artifacts_of, bytes_of_models, send_artifacts
-from lediflow.tracking.wandb.client import WandbRun, check_mode
+from lediflow.tracking.wandb.client import WandbRun
 from lediflow.tracking.wandb.facts import (
     EVALUATION,
     Result,
@@ -82,7 +83,6 @@ class Content(NamedTuple):
 
 def synchronise(folder: RunFolder, target: Target, *, is_renewed: bool = False) -> Sent:
     """Bring the W&B run of a folder up to date. UserError if there is no log, or if another process does it."""
-    check_mode(target.mode)
     require_log(folder)
     with only_writer(folder):
         if is_renewed:
@@ -278,7 +278,8 @@ class Session:
         """Whether artifacts can be sent before `finish` gives up; says how to send them otherwise."""
         if not self.finish_seconds or bytes_of_models(self.folder) <= QUICK_BYTES:
             return True
-        log.info("to send the exported model too: python -m lediflow.sync %s --mode online", self.folder.root)
+        path = shlex.quote(str(self.folder.root))
+        log.info("to send the exported model too: python -m lediflow.sync %s --mode online", path)
         return False
 
 

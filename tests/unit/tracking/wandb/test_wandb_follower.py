@@ -45,19 +45,20 @@ def config(**options):
 
 
 def test_offline_nothing_is_written_while_training_and_the_end_says_how(tmp_path, caplog):
-    tracker = build_tracker(config(), tmp_path, total_images=1)
+    folder = tmp_path / "run 1"
+    tracker = build_tracker(config(), folder, total_images=1)
     tracker.record("train", 1, loss=0.5)
     with caplog.at_level(logging.INFO):
         tracker.close()
-    assert f"python -m lediflow.sync {tmp_path}" in caplog.text
-    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
+    assert f"python -m lediflow.sync '{folder}'" in caplog.text
+    assert [path.name for path in folder.iterdir()] == ["events.jsonl"]
 
 
 def test_an_unknown_mode_and_a_missing_package_are_refused_at_the_start(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"'sometimes'.*offline, online"):
         build_tracker(config(wandb_mode="sometimes"), tmp_path, total_images=1)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match="pip install wandb"):
+    with pytest.raises(UserError, match=r"pip install 'lediflow\[studio\]'.*tracking.wandb=false"):
         build_tracker(config(), tmp_path, total_images=1)
 
 

@@ -191,6 +191,17 @@ def test_a_kill_around_the_last_step_writes_nothing_twice(copy, monkeypatch):
     assert not synchronise(copy, Target()).is_new
 
 
+def test_pictures_that_cannot_be_read_are_counted_in_one_warning(copy, caplog):
+    with copy.events.open("a") as stream:
+        for place in (220, 230):
+            about = {"samples": {"file": f"pictures/{place}.png"}}
+            line = {"time": "2026-03-02T00:00:00+00:00", "event": "pictures", "images_seen": place}
+            stream.write(json.dumps(line | {"pictures": about, "seconds": 0.5}) + "\n")
+    synchronise(copy, Target())
+    (warning,) = [record.getMessage() for record in caplog.records if "W&B" in record.getMessage()]
+    assert "cannot be read (2)" in warning and "pictures/samples at 220 images" in warning
+
+
 def full_disk(path):
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
