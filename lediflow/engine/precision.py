@@ -74,24 +74,46 @@ def computing_in(
 
 def resolved(config: EngineConfig, device: torch.device) -> EngineConfig:
     """The configuration with `auto` and null replaced by their values on this device."""
-    # stage 3 gathers weights in hooks, and each hook ends a compiled graph
-    is_worthwhile = device.type == "cuda" and not (config.name == "deepspeed" and config.zero == 3)
-    is_compiled = is_worthwhile if config.compile is None else config.compile
+    is_compiled = compiles(config, device)
     chosen_compile_mode(is_compiled, config.compile_mode)  # UserError for an unknown mode, also if unused
     precision = choose_precision(config.precision, device)
     if config.float8:
-        if precision != "bfloat16":
-            raise UserError(
-                f"engine.float8=true rounds products of bfloat16, but engine.precision is {precision}; use "
-                "engine.precision=bfloat16"
-            )
+        check_rounded(precision)
         check_float8(device)
     return replace(
         config,
         precision=precision,
         compile=is_compiled,
-        cuda_graphs=records_passes(config, device, bool(is_compiled)),
+        cuda_graphs=records_passes(config, device, is_compiled),
     )
+
+
+def check_options(config: EngineConfig) -> None:
+    """UserError for options that no device allows, so that they are refused in a dry run and before a job starts."""
+    gpu = torch.device("cuda")
+    if config.precision != "auto":
+        precision = choose_precision(config.precision, gpu)
+        if config.float8:
+            check_rounded(precision)
+    is_compiled = compiles(config, gpu)
+    chosen_compile_mode(is_compiled, config.compile_mode)
+    records_passes(config, gpu, is_compiled)
+
+
+def check_rounded(precision: str) -> None:
+    """UserError for a precision whose products are not rounded to 8 bits."""
+    if precision != "bfloat16":
+        raise UserError(
+            f"engine.float8=true rounds products of bfloat16, but engine.precision is {precision}; use "
+            "engine.precision=bfloat16"
+        )
+
+
+def compiles(config: EngineConfig, device: torch.device) -> bool:
+    """Whether modules are compiled; by default on a GPU, but not with ZeRO 3."""
+    # stage 3 gathers weights in hooks, and each hook ends a compiled graph
+    is_worthwhile = device.type == "cuda" and not (config.name == "deepspeed" and config.zero == 3)
+    return is_worthwhile if config.compile is None else config.compile
 
 
 def records_passes(config: EngineConfig, device: torch.device, is_compiled: bool) -> bool:

@@ -82,6 +82,15 @@ def test_a_missing_option_or_one_of_another_type_is_named(command, message):
         (["engine.precision=fp8"], r"use auto, float32 or bfloat16"),
         (["engine.attention_route=sdap"], r"known are auto, dense, sdpa, triton.*did you mean 'sdpa'"),
         (["engine.attention_route=natten"], r"natten has no backward pass on CPUs; fix that, or use route"),
+        (["engine.float8=true", "engine.precision=float32", "dry_run=true"], r"engine\.precision is float32"),
+        (
+            ["engine=deepspeed", "engine.cuda_graphs=true", "dry_run=true"],
+            r"cuda_graphs=true does not go with",
+        ),
+        (
+            ["stage=latent_sampler", "stage.objective=flow_map", "teacher=x"],
+            r"a flow map uses its first time.*levels\[0\]\.depth to 2 or more",
+        ),
         (["engine.compile_mode=fast"], r"engine\.compile_mode='fast' is unknown; use one of default"),
         (["prior=learned", "stage=flow", "stage.coupling=optimal_transport"], r"needs prior=gaussian"),
         (

@@ -15,6 +15,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.streams.config import conditioning_augmentation
 from lediflow.engine.engines import engine_kind
+from lediflow.engine.precision import check_options
 from lediflow.errors import UserError
 from lediflow.models.specs import latent_shape
 from lediflow.nn.specs import check_grid
@@ -93,8 +94,10 @@ def check_command(command: TrainCommand) -> None:
         check_unwidened(command.stage)
     check_augmentation(command)
     check_best(command)
+    check_options(command.engine)
     try:
         check_sizes(command)
+        kind.trained_spec(command)  # refuses a flow map of one layer
     except ValueError as error:
         raise UserError(str(error)) from error
 

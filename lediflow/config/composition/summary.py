@@ -85,7 +85,7 @@ def lowest(validated: Event) -> str:
 
 
 def next_steps(command: TrainCommand, facts: Mapping[str, Any]) -> Steps:
-    """Commands that use the run, with the folders of its partners where they are found next to it."""
+    """Commands that use the run, with the partner that its training used, or one that is found next to it."""
     run, place = Path(command.run), place_of(command.stage.name)
     has_parent = command.parent is not None and place != "auxiliary" and command.prior != "gaussian"
     shown = [Path(str(command.parent)), run] if has_parent else [run]
@@ -100,7 +100,7 @@ def next_steps(command: TrainCommand, facts: Mapping[str, Any]) -> Steps:
         steps = generating(command, run, None)
     else:
         other: Place = "latent_sampler" if place == "flow" else "flow"
-        found = partner(run, other, facts)
+        found = given_partner(command, other) or partner(run, other, facts)
         steps = [] if found else [("the model that it samples with", training(command, other))]
         pair = {place: run, other: found or run.parent / NAMES[other]}
         steps += generating(command, pair["flow"], pair["latent_sampler"])
@@ -138,6 +138,13 @@ def option(key: str, path: Path | str | None) -> str:
 def python(command: str, *words: str) -> str:
     """A command line, quoted for a shell."""
     return shlex.join(["python", "-m", f"lediflow.{command}", *words])
+
+
+def given_partner(command: TrainCommand, place: Place) -> Path | None:
+    """The run that provides `place`, as the training or its pictures used it; None if they used none."""
+    pictures = command.train.pictures
+    given = pictures.flow if place == "flow" else command.sampler or pictures.sampler
+    return None if given is None else Path(given)
 
 
 def partner(run: Path, place: Place, facts: Mapping[str, Any]) -> Path | None:

@@ -17,6 +17,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -118,17 +119,19 @@ class TrainingPictures:
     ) -> dict[str, dict[str, str]]:
         """Make and write all pictures; the values of the event, without those that failed."""
         made: dict[str, dict[str, str]] = {}
+        folder = maker.folder / f"{images_seen:012d}"
         try:
             scene = maker.scene(self.averaged_model(maker.spec, weights), stage, images_seen)
             for name, draw in drawings(scene).items():
                 try:
-                    made[name] = self._written(
-                        draw, scene, maker.folder / f"{images_seen:012d}" / f"{name}.png"
-                    )
+                    made[name] = self._written(draw, scene, folder / f"{name}.png")
                 except Exception as error:
                     self._warn(name, images_seen, error)
         except Exception as error:
             self._warn("pictures", images_seen, error)
+        if not made:
+            with suppress(OSError):  # not there, or not empty
+                folder.rmdir()
         return made
 
     def averaged_model(self, spec: Spec, weights: Mapping[str, Tensor]) -> Model:

@@ -184,6 +184,12 @@ class TestFailure:
         assert pictures.tracker.events == []
         assert list(tmp_path.rglob("*.png")) == []
 
+    def test_to_write_any_leaves_no_folder(self, tmp_path, pictures, monkeypatch):
+        monkeypatch.setattr("pathlib.Path.replace", lambda self, target: no_space())
+        pictures.make(None, 1024)
+        assert pictures.tracker.events == []
+        assert not (tmp_path / "pictures/000000001024").exists()
+
     def test_of_the_model_is_one_too(self, pictures, monkeypatch, caplog):
         def out_of_memory(self, spec, weights):
             raise torch.OutOfMemoryError("CUDA out of memory")

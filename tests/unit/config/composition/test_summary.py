@@ -54,6 +54,23 @@ def test_a_flow_is_sampled_with_the_sampler_of_the_same_parent_next_to_it(comman
     assert "stage=latent_sampler" not in text
 
 
+def test_the_partner_that_the_training_used_comes_before_one_next_to_it(command, tmp_path):
+    finished(tmp_path / "flow", "flow")
+    finished(tmp_path / "chosen", "latent_sampler")
+    parent = f"parent={tmp_path}/aux"
+    of_flow = ("stage=flow", f"run={tmp_path}/flow", parent)
+    for given in ("sampler=elsewhere/used", "train.pictures.sampler=elsewhere/used"):
+        assert "sampler=elsewhere/used output=" in summary.summary(command(*of_flow, given), 1)
+    of_sampler = (
+        "stage=latent_sampler",
+        f"run={tmp_path}/chosen",
+        parent,
+        "train.pictures.flow=elsewhere/used",
+    )
+    text = summary.summary(command(*of_sampler), 1)
+    assert f"lediflow.sample run=elsewhere/used sampler={tmp_path}/chosen " in text
+
+
 def test_the_baseline_needs_no_sampler(command, tmp_path):
     finished(tmp_path / "fm", "flow", prior="gaussian")
     text = summary.summary(command("stage=flow", "prior=gaussian", f"run={tmp_path}/fm"), 1)
