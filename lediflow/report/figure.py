@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lediflow.evaluation.plots.style import NO_METADATA, base_style
+from lediflow.report.smoothing import LARGEST, SMALLEST
 
 INK, MUTED, RULE = "#010101", "#020202", "#030303"  # placeholders, replaced in `page_svg`
 SERIES = tuple(f"#0a0a{number:02d}" for number in range(1, 7))  # of methods, in the order of `methods`
@@ -28,6 +29,8 @@ CSS_COLOURS = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
 }
 HEAT = "magma"
 MIN_DEVIATION = 1e-6  # smaller deviations look the same, because the colour scale is logarithmic
+# decorator: no warnings about ticks that would lie beyond the largest float64, which are not drawn
+QUIET = np.errstate(over="ignore")
 OUTLIERS = 0.005  # share of values at either end that an axis may leave out
 PIXELS_PER_INCH = 72
 LETTER_WIDTH, LINE_HEIGHT = 6.6, 16  # of the labels, in pixels
@@ -86,6 +89,7 @@ class Plot:
                 va="center",
             )
 
+    @QUIET
     def svg(self, description: str) -> Markup:
         """The drawing as an element of the page."""
         self.write_names()
@@ -105,6 +109,7 @@ def page_svg(svg: str, description: str) -> Markup:
     return Markup(re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', lambda _: label, svg, count=1))
 
 
+@QUIET
 def value_axis(
     axes: Axes, values: Float[np.ndarray, " points"], is_log: bool, from_zero: bool = False
 ) -> None:
@@ -120,12 +125,17 @@ def value_axis(
 
 
 def value_limits(values: Float[np.ndarray, " points"], is_log: bool, from_zero: bool) -> tuple[float, float]:
-    """Lowest and highest value shown: the middle 99 % of 200 values or more, all of fewer, and a margin."""
+    """Lowest and highest value shown: the middle 99 % of 200 values or more, all of fewer, and a margin.
+
+    They are finite and differ, also for the losses of a run that diverged, near the largest float64.
+    """
+    values = np.clip(values, SMALLEST if is_log else -LARGEST, LARGEST)
     outliers = OUTLIERS if values.size >= 1 / OUTLIERS else 0.0
     low, high = np.quantile(np.log(values) if is_log else values, (outliers, 1 - outliers))
     margin = 0.08 * (high - low) or (0.5 if is_log else 0.5 * abs(low) or 0.5)
     if is_log:
-        return float(np.exp(low - margin)), float(np.exp(high + margin))
+        ends = np.clip((low - margin, high + margin), np.log(SMALLEST / 10), np.log(LARGEST * 10))
+        return float(np.exp(ends[0])), float(np.exp(ends[1]))
     return (0.0 if from_zero and low >= 0 else float(low - margin)), float(high + margin)
 
 

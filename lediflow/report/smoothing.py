@@ -6,6 +6,8 @@ import numpy as np
 
 from lediflow.tracking.event_log import Curve
 
+# drawn values come no nearer to the ends of float64, so that their sums and the ends of axes are finite
+SMALLEST, LARGEST = 1e-300, 1e300
 MAX_POINTS = 1200  # more than a plot has pixels
 WINDOW = 0.015  # standard deviation of the smoothing window, as a share of the curve's length
 
@@ -19,14 +21,14 @@ def finite(curve: Curve) -> Curve:
 def spans_decades(curves: Sequence[Curve], factor: float = 12.0) -> bool:
     """Whether a logarithmic axis shows the curves better: all values positive, largest / smallest above `factor`."""
     values = np.concatenate([curve.values for curve in curves])
-    return bool(values.size and values.min() > 0 and values.max() / values.min() > factor)
+    return bool(values.size and values.min() > 0 and values.max() / factor > values.min())
 
 
 def thin(curve: Curve, most: int = MAX_POINTS) -> Curve:
     """At most `most` points, each the mean of a run of neighbours."""
     if len(curve.values) <= most:
         return curve
-    parts = [np.array_split(values, most) for values in curve]
+    parts = [np.array_split(np.clip(values, -LARGEST, LARGEST), most) for values in curve]
     return Curve(*(np.array([part.mean() for part in split]) for split in parts))
 
 

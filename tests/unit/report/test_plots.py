@@ -120,6 +120,16 @@ def test_a_curve_that_is_all_nan_is_still_drawn():
     assert "images seen" in texts(training.loss_plot({"loss": nothing}))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("losses", [[1.0, 1e300, 1e308], [1e308, 1.7e308], [1e-320, 1.0], [1.5e308] * 4000])
+def test_losses_near_the_ends_of_float64_are_still_drawn(losses):
+    curve = Curve(np.arange(1, len(losses) + 1), np.array(losses))
+    assert "images seen" in " ".join(texts(training.loss_plot({"loss": curve})))
+    for is_log in (True, False):
+        low, high = figure.value_limits(curve.values, is_log=is_log, from_zero=False)
+        assert -np.inf < low < high < np.inf
+
+
 def test_a_description_with_quotes_does_not_break_the_drawing():
     texts(training.loss_plot({'the "new" <one> & more': CURVE}))
 
