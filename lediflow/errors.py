@@ -1,6 +1,7 @@
 """The exception for errors that a user can correct, exit statuses, and advice on errors of disks and file systems."""
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,25 @@ def lasting_fault(error: OSError) -> str | None:
         return None
     place = error.filename2 or error.filename or "a file"
     return f"cannot read or write {place}: {error.strerror}; {ADVICE[error.errno]}"
+
+
+@contextmanager
+def exit_on_errors(interrupted: str = "interrupted") -> Iterator[None]:
+    """End the process without a traceback, with a message, for an error that a user can correct, and after Ctrl-C."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
+    except KeyboardInterrupt:
+        if interrupted:
+            print(interrupted, file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        if (fault := lasting_fault(error)) is None:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(BAD_REQUEST)
 
 
 @contextmanager

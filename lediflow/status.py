@@ -22,27 +22,18 @@ from lediflow.cluster.slurm import SlurmError
 from lediflow.cluster.watching import live, logs
 from lediflow.cluster.watching.actions import await_leaving, cancel, lookup, resume, save_and_cancel
 from lediflow.cluster.watching.overview import JobRow, Overview, as_json, overview_table
-from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
+from lediflow.errors import UserError, exit_on_errors
 
 
 def main() -> None:
     words = sys.argv[1:]
     action, parser = ACTIONS[words[0]] if words and words[0] in ACTIONS else (show_table, table_parser)
     arguments = parser().parse_args(words)
-    try:
-        action(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if (fault := lasting_fault(error)) is None:
-            raise
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
+    with exit_on_errors(interrupted=""):
+        try:
+            action(arguments)
+        except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_table(arguments: argparse.Namespace) -> None:

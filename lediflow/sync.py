@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
+from lediflow.errors import BAD_REQUEST, UserError, exit_on_errors
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.wandb.client import MODES, check_mode
@@ -30,19 +30,8 @@ from lediflow.tracking.wandb.sending import Sent, require_log, synchronise
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = parser().parse_args()
-    try:
+    with exit_on_errors("interrupted; the same command continues"):
         sys.exit(run(arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except OSError as error:
-        if (fault := lasting_fault(error)) is None:
-            raise
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
 
 
 def run(arguments: argparse.Namespace) -> int:

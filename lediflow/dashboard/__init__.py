@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from lediflow.dashboard.workspace import (
     update,
 )
 from lediflow.disk import whole_or_absent
-from lediflow.errors import BAD_REQUEST, UserError, lasting_fault
+from lediflow.errors import UserError, exit_on_errors
 from lediflow.records import as_record
 from lediflow.run_folder import REWRITTEN, RunFolder
 from lediflow.stages import STAGES
@@ -33,16 +32,8 @@ ACTIONS = {"create": create, "update": update}
 
 def main() -> None:
     arguments = parse_arguments()
-    try:
+    with exit_on_errors():
         run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
-    except OSError as error:
-        if (fault := lasting_fault(error)) is None:
-            raise
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lediflow.disk import whole_or_absent
-from lediflow.errors import BAD_REQUEST, UserError, disk_errors_explained, lasting_fault
+from lediflow.errors import UserError, disk_errors_explained, exit_on_errors
 from lediflow.records import RecordError, read_dataclass, read_json, typed
 from lediflow.report.collect import report_data
 from lediflow.report.content import CommandRun, ReportData
@@ -29,7 +29,7 @@ LEAD = (
 
 def main() -> None:
     arguments = parse_arguments()
-    try:
+    with exit_on_errors():
         if arguments.csv:
             print(
                 f"table: {write_csv(arguments.runs, arguments.output or Path('report.csv'))}", file=sys.stderr
@@ -44,14 +44,6 @@ def main() -> None:
         for run in runs:
             if (width := describe_width(run.facts)) is not None:
                 print(f"{run.folder.root}: width added to the prior {width}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
-    except OSError as error:
-        if (fault := lasting_fault(error)) is None:
-            raise
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(BAD_REQUEST)
 
 
 def refuse_other_file(path: Path) -> None:
