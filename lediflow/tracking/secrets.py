@@ -2,7 +2,7 @@
 
 A secret is recognised by its place (the credentials of a URL, a value after a name such as `token` or `api_key`), by
 the form that its service gives it (`hf_...`, `ghp_...`), or because it is the value of an environment variable with
-such a name. What cannot be told from other text, such as a bare word in a comment, stays.
+such a name. What cannot be distinguished from other text, such as a bare word in a comment, stays.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One W&B run, open for rows. The only module that imports wandb, and only when it is used.
 
-wandb is told to collect nothing by itself (git, command line, packages, system metrics, console): what a view shows
+wandb is set to collect nothing by itself (git, command line, packages, system metrics, console): what a view shows
 comes from the run folder and is free of secrets.
 """
 

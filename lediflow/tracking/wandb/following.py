@@ -83,7 +83,7 @@ def follow_parent(folder: RunFolder, target: Target) -> bool:
 
 
 def keep_sending(folder: RunFolder, target: Target, stopped: Stopped, *, finish_seconds: float = 0) -> bool:
-    """Send what is new until told to stop, and begin again after faults; whether everything was sent."""
+    """Send what is new until asked to stop, and begin again after faults; whether everything was sent."""
     retry = FIRST_RETRY_SECONDS
     while True:
         began = time.monotonic()
@@ -105,7 +105,7 @@ def keep_sending(folder: RunFolder, target: Target, stopped: Stopped, *, finish_
 
 
 def send_until(folder: RunFolder, target: Target, stopped: Stopped, finish_seconds: float) -> None:
-    """Send what is new until told to stop, and then finish the W&B run."""
+    """Send what is new until asked to stop, and then finish the W&B run."""
     log_index = IndexedLog(folder.events)
     record = settled_record(folder, target, log_index)
     with Session.opened(folder, target, record, log_index, finish_seconds=finish_seconds) as session:

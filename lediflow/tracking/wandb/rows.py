@@ -176,7 +176,7 @@ def timeline(log: IndexedLog) -> list[Moment]:
 
 
 class Extremes(NamedTuple):
-    """Of one number: the smallest and the largest finite value, and the value at the last place."""
+    """The smallest and the largest finite value of a number, and its value at the last place."""
 
     low: float
     high: float
