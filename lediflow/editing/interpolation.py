@@ -20,10 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.editing.inversion import latents_to_noise, noise_to_latents
+from lediflow.editing.strength import drawn_noise
 from lediflow.errors import UserError
 from lediflow.flow.gaussians import gaussian_log_density
-from lediflow.flow.noise import SampleNoise
-from lediflow.models.specs import latent_shape
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.options import SamplingConfig
 
@@ -86,10 +85,8 @@ def shares(ends: Vectors, frames: int) -> Float[Tensor, " frames *ones"]:
 
 def noise_of_seeds(pipeline: LeDiFlowPipeline, seeds: list[int]) -> Vectors:
     """w of the first image that is sampled with each seed."""
-    assert pipeline.auxiliary is not None
-    shape = latent_shape(pipeline.auxiliary.spec, pipeline.image_size, pipeline.image_size)
     first = torch.zeros(1, dtype=torch.int64, device=pipeline.device)
-    return torch.cat([SampleNoise(seed).normal(first, "latent noise", shape) for seed in seeds])
+    return torch.cat([drawn_noise(pipeline, first, seed) for seed in seeds])
 
 
 @torch.no_grad()
