@@ -27,7 +27,7 @@ from lediflow.editing.inpainting import inpaint
 from lediflow.editing.interpolation import WAYS, Ends, frames_along, noise_of_seeds
 from lediflow.editing.inversion import encoded, latents_to_noise, noise_to_latents
 from lediflow.editing.masks import mask_of
-from lediflow.editing.photographs import centred, exact, refuse_inside
+from lediflow.editing.photographs import READERS, centred, refuse_inside
 from lediflow.editing.variation import start_of, with_latent_of, with_start
 from lediflow.errors import BAD_REQUEST, UserError
 from lediflow.run_folder import RunFolder
@@ -159,9 +159,14 @@ def run_inpaint(config: DictConfig) -> None:
     pipeline = load_editor(command, command.count, inverts_flow=True)
     command = pipeline.resolved(command)
     size, channels = pipeline.image_size, pipeline.velocity.spec.image_channels
-    picture = exact(command.image, "image", size, channels)
+    picture = READERS[command.fit](command.image, "image", size, channels)
     mask = mask_of(
-        size, file=command.mask, rectangle=command.rectangle, polygon=command.polygon, blur=command.blur
+        picture.source_size,
+        file=command.mask,
+        rectangle=command.rectangle,
+        polygon=command.polygon,
+        blur=command.blur,
+        side=size,
     )
     warnings = [LEAK] if command.z_from == "image" else []
     for warning in warnings:

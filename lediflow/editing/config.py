@@ -13,6 +13,7 @@ SPACES = ("w", "z")
 PATHS = ("linear", "spherical")
 KEPT = ("z", "x")
 SOURCES_OF_Z = ("image", "masked", "sampler")
+FITS = ("exact", "centre")
 FEWEST_CORNERS = 3
 MOST_PICTURES = 10_000  # of one edit, because their files are held in memory until all are made
 
@@ -81,10 +82,13 @@ class VaryConfig(EditOptions):
 class InpaintConfig(EditOptions):
     """New pixels inside a mask; give one of mask, rectangle and polygon."""
 
-    image: str = MISSING  # the picture, of exactly the models' size
-    # a picture of the same size. White: repaint; black: keep; grey: in part. Or a picture with an alpha channel
+    image: str = MISSING  # the picture
+    # exact: pixels stay as they are, so the picture must have the models' size | centre: the central square of picture
+    # and mask, scaled to the models' size
+    fit: str = "exact"
+    # a picture of the image's size. White: repaint; black: keep; grey: in part. Or a picture with an alpha channel
     mask: str | None = None
-    # instead of a mask: left, top, right, bottom in pixels; right and bottom are not included
+    # instead of a mask: left, top, right, bottom in pixels of the image; right and bottom are not included
     rectangle: list[int] = bounded(default_factory=list, at_least=0)
     polygon: list[int] = bounded(
         default_factory=list, at_least=0
@@ -99,6 +103,7 @@ class InpaintConfig(EditOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("z_from", self.z_from, SOURCES_OF_Z)
+        check_choice("fit", self.fit, FITS)
         check_integrated(self.steps)
         given = [name for name in ("mask", "rectangle", "polygon") if getattr(self, name)]
         if len(given) != 1:

@@ -30,6 +30,7 @@ from lediflow.errors import UserError
 log = logging.getLogger(__name__)
 
 Levels = UInt8[np.ndarray, "height width"]
+Size = tuple[int, int]  # width, height
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 FULL, HALF = 255, 128
 GREY_WITHIN = 16  # channels that differ by more are a colour
@@ -58,15 +59,17 @@ class Mask(NamedTuple):
 
 
 def mask_of(
-    size: int,
+    size: Size,
     *,
     file: str | None = None,
     rectangle: Sequence[int] = (),
     polygon: Sequence[int] = (),
     blur: float = 0.0,
+    side: int | None = None,
 ) -> Mask:
-    """The mask for pictures of `size` x `size` from a file, a rectangle or a polygon (as in InpaintConfig).
+    """The mask for a picture of this size from a file, a rectangle or a polygon (as in InpaintConfig).
 
+    With `side`: its central square, scaled to side x side as the picture is, and then blurred.
     UserError if the file is unusable or of another size, a shape lies outside, or nothing or everything is repainted.
     """
     if file is not None:
@@ -76,7 +79,22 @@ def mask_of(
     else:
         corners = [(float(x), float(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
         mask = drawn(size, f"polygon {polygon}", lambda draw: draw.polygon(corners, fill=FULL, outline=FULL))
-    return finished(mask, blur)
+    return finished(mask if side is None else centred_mask(mask, side), blur)
+
+
+def centred_mask(mask: Mask, side: int) -> Mask:
+    """The central square in side x side pixels, each with the highest level inside it: a thin line is not lost."""
+    height, width = mask.levels.shape
+    if (height, width) == (side, side):
+        return mask
+    square = min(height, width)
+    left, top = (width - square) // 2, (height - square) // 2
+    levels = mask.levels[top : top + square, left : left + square]
+    # first and past-the-last row (or column) that a pixel of the result covers, also in part
+    covered = [(place * square // side, -(-(place + 1) * square // side)) for place in range(side)]
+    rows = np.stack([levels[first:last].max(axis=0) for first, last in covered])
+    scaled = np.stack([rows[:, first:last].max(axis=1) for first, last in covered], axis=1)
+    return Mask(scaled, f"{mask.origin}, the central square of {width} x {height} pixels")
 
 
 def mask_from(image: Image.Image, blur: float = 0.0) -> Mask:
@@ -93,16 +111,16 @@ def finished(mask: Mask, blur: float) -> Mask:
     return mask
 
 
-def mask_from_file(file: str, size: int) -> Mask:
+def mask_from_file(file: str, size: Size) -> Mask:
     content = read_content(file, "mask")
     try:
         image = decoded_photograph(content).image
     except UnusableImageError as error:
         raise UserError(f"mask={file} is {error}; give a black and white picture, best as PNG") from error
-    if image.size != (size, size):
+    if image.size != size:
         raise UserError(
-            f"mask={file} has {image.width} x {image.height} pixels, the image {size} x {size}; give a mask of the "
-            "image's size, where white is repainted"
+            f"mask={file} has {image.width} x {image.height} pixels, the image {size[0]} x {size[1]}; give a mask of "
+            "the image's size, where white is repainted"
         )
     levels, origin = levels_of(image)
     if content.startswith(JPEG_SIGNATURE):
@@ -136,21 +154,23 @@ def levels_of(image: Image.Image) -> tuple[Levels, str]:
     return (painted, "brightness times alpha") if painted.any() else transparent
 
 
-def mask_of_rectangle(rectangle: Sequence[int], size: int) -> Mask:
+def mask_of_rectangle(rectangle: Sequence[int], size: Size) -> Mask:
     left, top, right, bottom = rectangle
     if not (left < right and top < bottom):
         raise UserError(
             f"rectangle={rectangle} has no pixels; give [left,top,right,bottom] with left < right and top < bottom"
         )
-    if right > size or bottom > size:
-        raise UserError(f"rectangle={rectangle} reaches beyond the image, which has {size} x {size} pixels")
+    if right > size[0] or bottom > size[1]:
+        raise UserError(
+            f"rectangle={rectangle} reaches beyond the image, which has {size[0]} x {size[1]} pixels"
+        )
     shape = (left, top, right - 1, bottom - 1)
     return drawn(size, f"rectangle {rectangle}", lambda draw: draw.rectangle(shape, fill=FULL))
 
 
-def drawn(size: int, origin: str, draw_shape: Callable[[ImageDraw.ImageDraw], None]) -> Mask:
+def drawn(size: Size, origin: str, draw_shape: Callable[[ImageDraw.ImageDraw], None]) -> Mask:
     """A mask drawn with Pillow on a black ground."""
-    canvas = Image.new("L", (size, size), 0)
+    canvas = Image.new("L", size, 0)
     draw_shape(ImageDraw.Draw(canvas))
     return Mask(np.asarray(canvas), origin)
 

@@ -1,7 +1,8 @@
 """Pictures that a user gives, as bytes of the models' size and channels, decoded by the functions that `prepare` uses.
 
 Files come out upright, in sRGB, in 8 bits. `centred` crops and scales them as `prepare` does. `exact` takes a picture
-only if its pixels are used as they are: of the models' size, opaque, of 8 bits, in the models' colours.
+only if its pixels are used as they are: of the models' size, opaque, of 8 bits, in the models' colours. READERS has
+both, by the value of the option `fit`.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ BYTE = 8
 
 
 class Picture(NamedTuple):
-    """A picture of the models' size, with the SHA-256 of its file."""
+    """A picture of the models' size, with the SHA-256 of its file and the upright width and height of it."""
 
     pixels: UInt8[Tensor, "channels height width"]
     sha256: str
+    source_size: tuple[int, int]
 
     @property
     def signal(self) -> Float[Tensor, "1 channels height width"]:
@@ -56,10 +58,12 @@ def centred(path: str, option: str, size: int, channels: int) -> Picture:
     """The central square of a photograph, scaled to `size`; UserError if it is unusable, or smaller than that."""
     content = read_content(path, option)
     try:
-        square = centre_square(decoded_photograph(content, size), size=size, mode=MODES[channels])
+        photograph = decoded_photograph(content, size)
+        square = centre_square(photograph, size=size, mode=MODES[channels])
     except UnusableImageError as error:
         raise UserError(f"{option}={path} is {error}; give another picture") from error
-    return Picture(as_pixels(square), hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(content).hexdigest()
+    return Picture(as_pixels(square), digest, (photograph.width, photograph.height))
 
 
 def exact(path: str, option: str, size: int, channels: int) -> Picture:
@@ -71,8 +75,8 @@ def exact(path: str, option: str, size: int, channels: int) -> Picture:
         if photograph.image.size != (size, size):
             raise UserError(
                 f"{option}={path} has {photograph.width} x {photograph.height} pixels, the models {size} x {size}, and "
-                f"pixels outside of the mask stay as they are; crop and scale it first (lediflow.prepare size={size} "
-                "does so, too)"
+                "pixels outside of the mask stay as they are; crop and scale it first, or give fit=centre for its "
+                f"central square, scaled to {size} x {size}"
             )
         if (bits := bits_per_channel(content)) > BYTE:
             raise UserError(
@@ -90,9 +94,11 @@ def exact(path: str, option: str, size: int, channels: int) -> Picture:
         raise UserError(
             f"{option}={path} is a colour picture, and these models make grey ones; convert it to grey first"
         )
-    return Picture(
-        as_pixels(opaque.convert(PILLOW_MODES[MODES[channels]])), hashlib.sha256(content).hexdigest()
-    )
+    digest = hashlib.sha256(content).hexdigest()
+    return Picture(as_pixels(opaque.convert(PILLOW_MODES[MODES[channels]])), digest, (size, size))
+
+
+READERS = {"exact": exact, "centre": centred}
 
 
 def bits_per_channel(content: bytes) -> int:

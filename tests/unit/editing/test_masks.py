@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lediflow.editing.masks import mask_of
+from lediflow.editing.masks import Mask, centred_mask, mask_of
 from lediflow.errors import UserError
 
 SIZE = 16
@@ -46,29 +46,29 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_mask_in_every_mode_is_the_same(kind, tmp_path):
     KINDS[kind]().save(tmp_path / "mask.png")
-    mask = mask_of(SIZE, file=str(tmp_path / "mask.png"))
+    mask = mask_of((SIZE, SIZE), file=str(tmp_path / "mask.png"))
     assert np.array_equal(mask.levels, WHITE)
 
 
 def test_a_jpeg_becomes_black_or_white_with_a_warning(tmp_path, caplog):
     Image.fromarray(WHITE).save(tmp_path / "mask.jpg", quality=60)
     with caplog.at_level(logging.WARNING):
-        mask = mask_of(SIZE, file=str(tmp_path / "mask.jpg"))
+        mask = mask_of((SIZE, SIZE), file=str(tmp_path / "mask.jpg"))
     assert np.array_equal(mask.levels, WHITE)
     assert "save masks as PNG" in caplog.text
 
 
 def test_grey_levels_repaint_in_part(tmp_path):
     Image.fromarray(WHITE // 3).save(tmp_path / "mask.png")
-    assert mask_of(SIZE, file=str(tmp_path / "mask.png")).amount.max() == pytest.approx(1 / 3)
+    assert mask_of((SIZE, SIZE), file=str(tmp_path / "mask.png")).amount.max() == pytest.approx(1 / 3)
 
 
 def test_a_rectangle_ends_before_its_right_and_bottom():
-    assert np.array_equal(mask_of(SIZE, rectangle=[4, 3, 12, 9]).is_repainted, INSIDE)
+    assert np.array_equal(mask_of((SIZE, SIZE), rectangle=[4, 3, 12, 9]).is_repainted, INSIDE)
 
 
 def test_a_polygon_holds_its_corners_and_inside():
-    mask = mask_of(SIZE, polygon=[4, 3, 11, 3, 11, 8, 4, 8])
+    mask = mask_of((SIZE, SIZE), polygon=[4, 3, 11, 3, 11, 8, 4, 8])
     assert np.array_equal(mask.is_repainted, INSIDE)
 
 
@@ -76,11 +76,31 @@ def test_a_line_of_one_pixel_is_repainted_whole(tmp_path):
     line = np.zeros((SIZE, SIZE), dtype=np.uint8)
     line[7] = 255
     Image.fromarray(line).save(tmp_path / "line.png")
-    assert np.array_equal(mask_of(SIZE, file=str(tmp_path / "line.png")).levels, line)
+    assert np.array_equal(mask_of((SIZE, SIZE), file=str(tmp_path / "line.png")).levels, line)
+
+
+@pytest.mark.parametrize("width", [16, 37, 160])
+def test_a_line_of_one_pixel_stays_in_the_scaled_central_square(width):
+    for row in range(0, width, 7):
+        mask = mask_of((width, width + 9), rectangle=[0, 4 + row, width, 5 + row], side=SIZE)
+        touched = mask.is_repainted.any(axis=1).nonzero()[0]
+        assert mask.is_repainted[touched].all()
+        low, high = row * SIZE / width, (row + 1) * SIZE / width
+        assert touched[0] == int(low) and touched[-1] == np.ceil(high - 1e-9) - 1
+
+
+def test_a_scaled_mask_keeps_grey_levels_and_ends_of_the_longer_side_are_cut():
+    levels = np.zeros((32, 64), dtype=np.uint8)
+    levels[:, :15], levels[8:16, 32:40] = 255, 100
+    scaled = centred_mask(Mask(levels, "painted"), SIZE)
+    expected = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    expected[4:8, 8:12] = 100
+    assert np.array_equal(scaled.levels, expected)
+    assert scaled.origin == "painted, the central square of 64 x 32 pixels"
 
 
 def test_a_blurred_mask_is_soft_and_keeps_what_is_far():
-    mask = mask_of(SIZE, rectangle=[0, 0, 4, 4], blur=1.0)
+    mask = mask_of((SIZE, SIZE), rectangle=[0, 0, 4, 4], blur=1.0)
     assert len(np.unique(mask.levels)) > 2
     assert mask.levels[0, 0] > 200
     assert not mask.is_repainted[10:, 10:].any()
@@ -103,11 +123,11 @@ def save(tmp_path, array, name="mask.png"):
 )  # fmt: skip
 def test_unfit_masks_are_refused(given, words, tmp_path):
     with pytest.raises(UserError, match=words):
-        mask_of(SIZE, **given(tmp_path))
+        mask_of((SIZE, SIZE), **given(tmp_path))
 
 
 def test_a_damaged_file_is_refused(tmp_path):
     path = save(tmp_path, WHITE)
     (tmp_path / "mask.png").write_bytes((tmp_path / "mask.png").read_bytes()[:50])
     with pytest.raises(UserError, match="best as PNG"):
-        mask_of(SIZE, file=path)
+        mask_of((SIZE, SIZE), file=path)

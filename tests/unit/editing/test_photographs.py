@@ -43,7 +43,8 @@ def test_a_larger_photograph_is_cropped_and_scaled_unless_it_must_be_exact(tmp_p
     picture = centred(str(tmp_path / "large.png"), "image", SIZE, 1)
     assert torch.equal(picture.pixels, torch.full((1, SIZE, SIZE), 90, dtype=torch.uint8))
     assert picture.signal.shape == (1, 1, SIZE, SIZE)
-    with pytest.raises(UserError, match="has 42 x 64 pixels, the models 16 x 16"):
+    assert picture.source_size == (42, 64)
+    with pytest.raises(UserError, match=r"has 42 x 64 pixels, the models 16 x 16.* give fit=centre"):
         exact(str(tmp_path / "large.png"), "image", SIZE, 1)
 
 
