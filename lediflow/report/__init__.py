@@ -39,7 +39,9 @@ def main() -> None:
         refuse_other_file(arguments.output)
         commands = read_commands(arguments.commands) if arguments.commands else []
         runs = [read_run(path) for path in arguments.runs]
-        data = report_data(runs, title=arguments.title, lead=arguments.lead, commands=commands)
+        data = report_data(
+            runs, title=arguments.title, lead=arguments.lead, commands=commands, edits=arguments.edits
+        )
         print(f"report: {write_report(arguments.output, data)}")
         for run in runs:
             if (width := describe_width(run.facts)) is not None:
@@ -103,5 +105,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lead", default=LEAD, help="introduction below the title")
     parser.add_argument(
         "--commands", type=Path, help="JSON list of {purpose, command, seconds} to list at the end"
+    )
+    parser.add_argument(
+        "--edits",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="output folders of lediflow.edit, whose pictures and numbers are shown",
     )
     return parser.parse_args()

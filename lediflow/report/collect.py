@@ -31,6 +31,7 @@ from lediflow.report.content import (
     StepComparison,
 )
 from lediflow.report.curves import chart_groups
+from lediflow.report.edits import edits_of
 from lediflow.report.pictures import pictures_of
 from lediflow.report.run_table import run_row, run_timeline
 from lediflow.report.runs import RESULTS, STAGE_RESULTS, RunRecord, told_apart
@@ -42,8 +43,13 @@ from lediflow.tracking.secrets import without_secrets
 from lediflow.training.prior_width import describe_width
 
 
-def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[CommandRun]) -> ReportData:
-    """The content of a page about these runs; what they do not have stays empty. UserError without runs."""
+def report_data(
+    runs: list[RunRecord], *, title: str, lead: str, commands: list[CommandRun], edits: Sequence[Path] = ()
+) -> ReportData:
+    """The content of a page about these runs; what they do not have stays empty. UserError without runs.
+
+    `edits` are output folders of `lediflow.edit`.
+    """
     if not runs:
         raise UserError("a report needs at least one run folder")
     runs = sorted(
@@ -68,6 +74,7 @@ def report_data(runs: list[RunRecord], *, title: str, lead: str, commands: list[
         real_mmd=first.get("real_mmd"),
         codec_floor=first.get("codec_floor", {}).get("mmd_unbiased"),
         stages=stage_comparison(flows),
+        edits=edits_of(edits),
         images_measured=rows[0].get("sample_images", 0),
         priors=prior_examples(flows),
         panels=loss_panels(runs),

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from lediflow.report.charts import Chart
+from lediflow.report.edits import ShownEdit
 from lediflow.report.pictures import RunPictures
 from lediflow.report.timeline import Timeline
 from lediflow.tracking.event_log import Curve
@@ -180,6 +181,7 @@ class ReportData:
     metric_names: dict[str, str] = field(default_factory=dict)
     real_mmd: float | None = None  # between two sets of photographs: what no model needs to beat
     stages: StageComparison | None = None
+    edits: list[ShownEdit] = field(default_factory=list)
     images_measured: int = 0  # generated images behind each row of the measurements
     priors: list[PriorExample] = field(default_factory=list)
     panels: list[LossPanel] = field(default_factory=list)

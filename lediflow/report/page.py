@@ -190,6 +190,11 @@ def drawn_twice(rows: list[SettingMeasurement], *about: Any) -> Variables:
     return {"plot": quality_plot(rows, *about), "chart": quality_chart(rows, *about)}
 
 
+def edits(data: ReportData) -> Variables | None:
+    """What `lediflow.edit` made of photographs."""
+    return {"edits": data.edits} if data.edits else None
+
+
 def training(data: ReportData) -> Variables | None:
     """A plot of each loss."""
     shown = [
@@ -310,6 +315,7 @@ SECTIONS: dict[str, tuple[str, Callable[[ReportData], Variables | None]]] = {
     "steps": ("Steps", steps),
     "quality": ("Quality", quality),
     "stages": ("Limits", stages),
+    "edits": ("Edits", edits),
     "training": ("Training", training),
     "bins": ("Remaining error", bins),
     "prior": ("Prior", prior),

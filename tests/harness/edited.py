@@ -1,12 +1,14 @@
-"""Run folders with nothing but exports of tiny models with random weights, for the editing commands."""
+"""Run folders with nothing but exports of tiny models with random weights, and folders of edits without models."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from lediflow.editing.folder import EditFolder
 from lediflow.models import (
     AuxiliarySpec,
     LatentSamplerSpec,
@@ -68,4 +70,12 @@ def save_tiny_runs(
         )
         if name == "auxiliary":
             parent = {"path": str(root / name), "sha256": RunFolder(root / name).weights_hash()}
+    return root
+
+
+def make_edit(root: Path, record: dict, frames: np.ndarray) -> Path:
+    """The output folder of an edit with this record, and a strip of these pictures."""
+    folder = EditFolder(root, origin=None)
+    folder.add_strip("strip.png", frames)
+    folder.write(record)
     return root

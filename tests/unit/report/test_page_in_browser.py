@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from harness.browser import running_browser
+from harness.edited import make_edit
 from harness.run_logs import windows, write_run
 
 from lediflow.report import write_report
@@ -32,7 +33,12 @@ def page(tmp_path_factory):
         write_run(root / NAME.replace("/", "%"), entries, options="train: {images: 2}\n"),
         write_run(root / "baseline", one, prior="gaussian"),
     ]
-    data = report_data([read_run(folder) for folder in folders], title=NAME, lead="", commands=[])
+    ways = {NAME: {"prior_nll": [0.0] * 9, "w_nll": [1.0] * 9, "w_norm": [8.0] * 9}}
+    record = {"command": "interpolate", "settings": {"path": NAME}, "ways": ways, "warnings": [NAME]}
+    edit = make_edit(root / "edit", record, np.zeros((9, 64, 64, 1), dtype=np.uint8))
+    data = report_data(
+        [read_run(folder) for folder in folders], title=NAME, lead="", commands=[], edits=[edit]
+    )
     data.runs[0].name = NAME
     return write_report(root / "report.html", data)
 
