@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from demo import EDITS
 from PIL import Image
 
 from lediflow.evaluation.metrics import METRICS
 
 COUNT = 64
+LARGEST_LINE_ERROR = 1e-4  # rounding of float32 over a few steps
 
 
 def faults(folder: Path) -> list[str]:
@@ -21,6 +23,7 @@ def faults(folder: Path) -> list[str]:
         *report_faults(folder / "report.html"),
         *sample_faults(folder / "flow" / "samples"),
         *metric_faults(folder),
+        *edit_faults(folder),
     ]
 
 
@@ -70,7 +73,26 @@ def metric_faults(folder: Path) -> list[str]:
     return found
 
 
+def edit_faults(folder: Path) -> list[str]:
+    """Faults of the edits: likelihoods that are not finite, and kept pixels that left their line."""
+    found = []
+    for name in EDITS:
+        path = folder / name / "edit.json"
+        if not path.is_file():
+            found.append(f"{path} is missing")
+            continue
+        record: dict[str, Any] = json.loads(path.read_text())
+        likelihoods = [
+            value for way in record.get("ways", {}).values() for values in way.values() for value in values
+        ]
+        if not all(map(math.isfinite, likelihoods)):
+            found.append(f"{path}: numbers that are not finite: {likelihoods}")
+        if not record.get("line_error", 0.0) <= LARGEST_LINE_ERROR:
+            found.append(f"{path}: line_error is {record['line_error']}, above {LARGEST_LINE_ERROR}")
+    return found
+
+
 if __name__ == "__main__":
     problems = faults(Path(sys.argv[1]))
-    print("\n".join(problems) or f"{sys.argv[1]}: report, samples and metrics are all there")
+    print("\n".join(problems) or f"{sys.argv[1]}: report, samples, metrics and edits are all there")
     sys.exit(bool(problems))

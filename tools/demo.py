@@ -1,7 +1,7 @@
 """The demo: all commands on real photographs, one after the other.
 
     photographs -> shards -> codec -> auxiliary model -> flow and its baseline -> latent sampler -> samples,
-    metrics -> report.html
+    metrics, edited photographs -> report.html
 
 Every step is an ordinary command that you can type yourself; what is finished is reused. The photographs are the
 2,624 solar cells of the PyPI package elpv-dataset (Buerhop et al. 2018, CC BY-NC-SA 4.0).
@@ -22,6 +22,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 STOPPED = 75  # exit status of a training that was stopped with its state saved
+# photographs that the demo's models are not trained on: data.held_out_fraction chooses them by their number
+DARK, BRIGHT, SCRATCHED = "cell0143.png", "cell1185.png", "cell0054.png"
+SCRATCH = [0, 0, 300, 90]  # left, top, right, bottom of what is hidden in the last one, in its pixels
+EDITS = ("interpolated", "inpainted")  # folders of the edits
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ FULL = Scale(
         "sampler": 100,
         "sample": 5,
         "evaluate": 70,
+        "edit": 7,
     },
 )
 SHORT = Scale(
@@ -69,6 +74,7 @@ SHORT = Scale(
         "sampler": 18,
         "sample": 5,
         "evaluate": 18,
+        "edit": 7,
     },
 )
 
@@ -129,8 +135,29 @@ def steps(folder: Path, photographs: Path, scale: Scale, clip: str | None) -> li
         ("Draw 64 new images", "sample", ["lediflow.sample", *pair, "count=64", "steps=4"]),
         ("Measure LeDiFlow", "evaluate", [*evaluate, *pair]),
         ("Measure the baseline", "evaluate", [*evaluate, f"run={runs['baseline']}"]),
+        *edits(folder, photographs, pair),
     ]
     return [Step(purpose, arguments, scale.estimates[key]) for purpose, key, arguments in listed]
+
+
+def edits(folder: Path, photographs: Path, pair: list[str]) -> list[tuple[str, str, list[str]]]:
+    """The commands on held-out photographs: purpose, kind, arguments."""
+    interpolated, inpainted = (f"output={folder / name}" for name in EDITS)
+    ends = f"images=[{photographs / DARK},{photographs / BRIGHT}]"
+    hidden = f"rectangle=[{','.join(map(str, SCRATCH))}]"
+    image = f"image={photographs / SCRATCHED}"
+    return [
+        (
+            "Interpolate between two held-out photographs",
+            "edit",
+            ["lediflow.edit", "interpolate", *pair, interpolated, ends, "steps=4"],
+        ),
+        (
+            "Inpaint a held-out photograph",
+            "edit",
+            ["lediflow.edit", "inpaint", *pair, inpainted, image, "fit=centre", hidden, "steps=8"],
+        ),
+    ]
 
 
 def main() -> None:
@@ -222,8 +249,18 @@ def write_report(folder: Path, record: Path) -> None:
         "LeDiFlow starts its flow from a prior that it has learned for each image; the baseline, the same network "
         "trained on as many images, starts from Gaussian noise."
     )
+    edited = ["--edits", *(str(folder / name) for name in EDITS)]
     subprocess.run(
-        [*command, "--title", "Solar cells in a few steps", "--lead", lead, "--commands", str(record)],
+        [
+            *command,
+            *edited,
+            "--title",
+            "Solar cells in a few steps",
+            "--lead",
+            lead,
+            "--commands",
+            str(record),
+        ],
         check=True,
     )
 

@@ -58,7 +58,7 @@ SAMPLING_COLUMNS = (
     "model", "batch", "method", "part", "solver", "NFE", "runtime", "precision",
     "p50 ms", "p95 ms", "ms/img", "peak GiB",
 )  # fmt: skip
-PACKAGE_FOLDER = re.compile(r"[^=\s]*/elpv_dataset/data/images")
+PACKAGE_FOLDER = re.compile(r"[^=,\[\s]*/elpv_dataset/data/images")
 
 Results = dict[str, Any]
 
