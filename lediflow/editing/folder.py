@@ -9,6 +9,7 @@ holds no paths. `metadata=false` leaves it out.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.GifImagePlugin import getdata, getheader
 from PIL.PngImagePlugin import PngInfo
 
 from lediflow.claims import claim_folder
@@ -27,7 +29,7 @@ from lediflow.records import object_if_any
 from lediflow.sampling.pictures import picture_name
 
 RECORD, KEY = "edit.json", "lediflow"
-GIF_TICK = 0.01  # seconds; GIFs count in hundredths
+GIF_TICK, GIF_END = 0.01, b";"  # GIFs count in hundredths of a second
 
 Origin = dict[str, Any]
 Bytes = UInt8[np.ndarray, "batch height width channels"]
@@ -59,15 +61,10 @@ class EditFolder:
         self.files[name] = content.getvalue()
 
     def add_animation(self, name: str, arrays: Bytes, seconds: float) -> None:
-        """Add a GIF that shows each frame for `seconds` and repeats; equal neighbours become one frame of the sum."""
-        frames = [as_image(array) for array in arrays]
-        content = BytesIO()
-        comment = {} if self.origin is None else {"comment": json.dumps(self.origin, sort_keys=True).encode()}
-        duration = round(seconds / GIF_TICK) * 10
-        frames[0].save(
-            content, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0, **comment
-        )
-        self.files[name] = content.getvalue()
+        """Add a GIF that shows each frame for `seconds` and repeats."""
+        comment = "" if self.origin is None else json.dumps(self.origin, sort_keys=True)
+        milliseconds = round(seconds / GIF_TICK) * 10
+        self.files[name] = gif_bytes([as_image(array) for array in arrays], milliseconds, comment)
 
     def write(self, record: dict[str, Any]) -> None:
         """Write all files and edit.json, and remove those of an earlier edit. UserError if the folder is not ours."""
@@ -83,6 +80,18 @@ class EditFolder:
             with whole_or_absent(self.root / name, is_flushed=False) as stream:
                 stream.write(content)
         write_json(self.root / RECORD, {**record, "files": hashes})
+
+
+def gif_bytes(frames: list[Image.Image], milliseconds: int, comment: str) -> bytes:
+    """A repeating GIF with every frame.
+
+    Image.save would merge equal neighbours into one frame, and fail where that one lasts longer than a GIF can say (655
+    seconds); so the file is put together of its parts here.
+    """
+    indexed = [frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+    header, _ = getheader(indexed[0], info={"loop": 0, "duration": milliseconds, "comment": comment})
+    blocks = [getdata(frame, duration=milliseconds, include_color_table=True) for frame in indexed]
+    return b"".join(itertools.chain(header, *blocks)) + GIF_END
 
 
 def as_image(array: UInt8[np.ndarray, "height width channels"]) -> Image.Image:

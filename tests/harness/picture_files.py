@@ -8,8 +8,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1}  # of TIFF's types, in bytes
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG's types of colour
@@ -164,3 +167,13 @@ def profile(kind: bytes, space: bytes, connection: bytes, tags: dict[bytes, byte
     head += struct.pack(">3i", *(round(value * 65536) for value in D50))
     content = head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
     return struct.pack(">I", len(content)) + content[4:]
+
+
+def gif_durations(source: Path | BytesIO) -> list[int]:
+    """Milliseconds of each frame of a GIF."""
+    with Image.open(source) as gif:
+        found = []
+        for frame in range(gif.n_frames):
+            gif.seek(frame)
+            found.append(gif.info["duration"])
+        return found
