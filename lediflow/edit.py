@@ -1,4 +1,4 @@
-"""`python -m lediflow.edit interpolate|vary|inpaint`: edit photographs with trained models (see `editing`)."""
+"""`python -m lediflow.edit interpolate|vary|inpaint|anonymise`: edit photographs with trained models."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from lediflow.claims import NAMED
 from lediflow.config.building.models import stored_path
 from lediflow.config.building.pipeline import load_pipeline, pipeline_hashes
 from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command
-from lediflow.config.composition.schema import InpaintCommand, InterpolateCommand, VaryCommand
+from lediflow.config.composition.schema import (
+    AnonymiseCommand,
+    InpaintCommand,
+    InterpolateCommand,
+    VaryCommand,
+)
 from lediflow.config.submission import register_launchers
+from lediflow.editing.anonymisation.run import anonymise_folder, read_request
 from lediflow.editing.config import EditOptions
 from lediflow.editing.folder import EditFolder, Origin
 from lediflow.editing.inpainting import inpaint
@@ -41,6 +48,11 @@ log = logging.getLogger(__name__)
 # options that results do not depend on, or that name places; records have the latter apart
 IRRELEVANT = ("batch_size", "device", "paths", "runtime", "metadata", "round_trip_warning")
 PLACES = ("run", "sampler", "output", "codec_path", "image", "images", "mask")
+PRIVATE = ("source", "masks", "key", "persons", "mapping")  # places that no record has
+SEEN = (
+    "below 1, the surrogate is made from the latent of the face itself, which identifies the person; it may resemble "
+    "them. Measure it before such pictures leave the house"
+)
 HIDDEN = torch.tensor(128)  # the level of hidden pixels in strip.png
 LEAK = (
     "z_from=image: z was encoded from the whole image, so it has seen what the mask hides, and results may show it "
@@ -53,6 +65,8 @@ Edit photographs with trained models.
   python -m lediflow.edit vary        run=FLOW_RUN sampler=SAMPLER_RUN output=DIR image=FILE      other versions
   python -m lediflow.edit inpaint     run=FLOW_RUN sampler=SAMPLER_RUN output=DIR image=FILE mask=FILE
                                                                                                   new pixels in a mask
+  python -m lediflow.edit anonymise   run=FLOW_RUN sampler=SAMPLER_RUN output=DIR source=DIR masks=DIR key=FILE
+                                                                                                  other faces
 Each has --help."""
 
 
@@ -186,10 +200,33 @@ def run_inpaint(config: DictConfig) -> None:
     print(f"inpainted: {command.count} images, and strip.png (image, hidden part, results) in {folder.root}")
 
 
+def run_anonymise(config: DictConfig) -> None:
+    """Other faces on the photographs of a folder; nothing that is written says whose they were."""
+    command: AnonymiseCommand = typed(config)
+    request = read_request(command)
+    pipeline = load_editor(
+        command, len(request.sources), inverts_sampler=command.strength < 1, inverts_flow=True
+    )
+    command = pipeline.resolved(command)
+    if command.strength < 1:
+        log.warning("strength=%g: %s", command.strength, SEEN)
+    record = record_of("anonymise", command, {"warnings": [SEEN] if command.strength < 1 else []})
+    del record["places"]
+    outcome = anonymise_folder(pipeline, command, request, record, origin_of("anonymise", command, {}))
+    kept = f", and {outcome.kept} of an earlier start kept" if outcome.kept else ""
+    print(f"anonymised: {outcome.made} photographs{kept}, edit.json in {command.output}")
+    if outcome.passed_over:
+        raise UserError(
+            f"{len(outcome.passed_over)} of {len(request.sources)} photographs have no result: "
+            f"{named_sentences(outcome.passed_over)}"
+        )
+
+
 TASKS: dict[str, Callable[[DictConfig], None]] = {
     "interpolate": run_interpolate,
     "vary": run_vary,
     "inpaint": run_inpaint,
+    "anonymise": run_anonymise,
 }
 
 
@@ -232,6 +269,12 @@ def load_editor(
     return pipeline.use(command.runtime, command.precision, images=images)
 
 
+def named_sentences(messages: list[str]) -> str:
+    """The first few of many messages, for one sentence."""
+    more = f"; and {len(messages) - NAMED} more, see above" if len(messages) > NAMED else ""
+    return "; ".join(messages[:NAMED]) + more
+
+
 def batches(command: VaryCommand | InpaintCommand) -> Iterator[list[int]]:
     """The numbers of the pictures, in batches."""
     for first in range(0, command.count, command.batch_size):
@@ -245,7 +288,7 @@ def channels_last(pixels: torch.Tensor) -> np.ndarray:
 
 def settings_of(command: EditOptions) -> dict[str, Any]:
     """The options that results depend on, without places."""
-    left_out = (*IRRELEVANT, *PLACES)
+    left_out = (*IRRELEVANT, *PLACES, *PRIVATE)
     return {key: value for key, value in dataclasses.asdict(command).items() if key not in left_out}
 
 

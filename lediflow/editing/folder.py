@@ -54,11 +54,8 @@ class EditFolder:
 
     def add_picture(self, name: str, picture: Image.Image, more: dict[str, Any] | None = None) -> None:
         """Add a PNG file."""
-        content, text = BytesIO(), PngInfo()
-        if self.origin is not None:
-            text.add_text(KEY, json.dumps({**self.origin, **(more or {})}, sort_keys=True))
-        picture.save(content, "PNG", pnginfo=text)
-        self.files[name] = content.getvalue()
+        origin = None if self.origin is None else {**self.origin, **(more or {})}
+        self.files[name] = png_bytes(picture, origin)
 
     def add_animation(self, name: str, arrays: Bytes, seconds: float) -> None:
         """Add a GIF that shows each frame for `seconds` and repeats."""
@@ -92,6 +89,15 @@ def gif_bytes(frames: list[Image.Image], milliseconds: int, comment: str) -> byt
     header, _ = getheader(indexed[0], info={"loop": 0, "duration": milliseconds, "comment": comment})
     blocks = [getdata(frame, duration=milliseconds, include_color_table=True) for frame in indexed]
     return b"".join(itertools.chain(header, *blocks)) + GIF_END
+
+
+def png_bytes(picture: Image.Image, origin: Origin | None) -> bytes:
+    """A PNG file with nothing but the pixels and, unless it is None, their origin."""
+    content, text = BytesIO(), PngInfo()
+    if origin is not None:
+        text.add_text(KEY, json.dumps(origin, sort_keys=True))
+    picture.save(content, "PNG", pnginfo=text)
+    return content.getvalue()
 
 
 def as_image(array: UInt8[np.ndarray, "height width channels"]) -> Image.Image:

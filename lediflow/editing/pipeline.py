@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,6 +20,10 @@ from torch import Tensor
 from lediflow.codecs import bytes_to_signal
 from lediflow.data.photograph import PILLOW_MODES, Photograph, centre_square
 from lediflow.data.pixels import UnusableImageError, opaque_srgb
+from lediflow.editing.anonymisation.config import FRAMING
+from lediflow.editing.anonymisation.faces import faces_of_mask
+from lediflow.editing.anonymisation.keys import Key
+from lediflow.editing.anonymisation.surrogates import replace_faces
 from lediflow.editing.config import KEPT, SOURCES_OF_Z, check_choice
 from lediflow.editing.folder import as_image
 from lediflow.editing.inpainting import inpaint
@@ -117,6 +122,40 @@ class EditingPipeline(LeDiFlowPipeline):
         else:
             made = with_start(self, start_of(self, signal, config).noise, ids, config)
         return returned(made.images, output_type)
+
+    def anonymise(
+        self,
+        *,
+        image: Image.Image,
+        mask_image: Image.Image,
+        key: bytes,
+        persons: list[str],
+        strength: float = 1.0,
+        framing: float = FRAMING,
+        num_inference_steps: int = 2,
+        solver: str = AUTO,
+        generator: Generator = None,
+        output_type: OutputType = "pil",
+    ) -> Pictures:
+        """Another face in each white region of the mask, both of any size: one name for each, from left to right.
+
+        One key gives a name one face. `strength` and `framing` as in AnonymiseConfig.
+        """
+        self._check_models()
+        if mask_image.size != image.size:
+            raise UserError(
+                f"mask_image has {mask_image.size} pixels, image {image.size}; give a mask of its size"
+            )
+        pixels = np.array(opaque_srgb(image).convert(PILLOW_MODES[self._mode]))
+        pixels = pixels.reshape(image.height, image.width, -1)
+        faces = faces_of_mask(mask_from(mask_image).levels, self.image_size, framing)
+        if len(faces) != len(persons):
+            raise UserError(
+                f"the mask has {len(faces)} regions, persons {len(persons)} names; give one for each"
+            )
+        config = self._config(generator, num_inference_steps, solver, "dopri5")
+        made, _ = replace_faces(self, pixels, faces, persons, Key(key), strength, config)
+        return returned(bytes_to_signal(torch.from_numpy(made).permute(2, 0, 1))[None], output_type)
 
     @property
     def _mode(self) -> str:

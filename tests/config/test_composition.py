@@ -65,6 +65,7 @@ def test_every_command_composes_and_is_one(command):
         "edit_interpolate": ["run=a", "output=b", "seeds=[0,1]"],
         "edit_vary": ["run=a", "output=b", "image=c"],
         "edit_inpaint": ["run=a", "output=b", "image=c", "mask=d"],
+        "edit_anonymise": ["run=a", "output=b", "source=c", "masks=d", "key=e"],
     }
     compose(command, *required[command])
 

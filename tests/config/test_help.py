@@ -16,6 +16,7 @@ MENTIONED = {
     "edit interpolate": ["lediflow.edit interpolate", "images=[A.jpg,B.jpg]", "space: w", "frames:", "solver:"],
     "edit vary": ["lediflow.edit vary", "keep=x", "count:", "latent_solver:"],
     "edit inpaint": ["lediflow.edit inpaint", "white: repaint", "rectangle:", "z_from:", "dopri5"],
+    "edit anonymise": ["lediflow.edit anonymise", "masks:", "key:", "strength: 1.0", "head -c 32 /dev/urandom"],
     "submit": ["python -m lediflow.submit", "slurm=PRESET", "pipeline=NAME", "--dry-run", "seed=0,1"],
     "status": ["python -m lediflow.status", "logs NAME --follow", "cancel NAME --save", "resume NAME", "--json"],
     "report": ["python -m lediflow.report", "--output", "--title"],

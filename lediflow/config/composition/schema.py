@@ -11,6 +11,7 @@ from lediflow.cluster.jobs import SlurmConfig
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig
+from lediflow.editing.anonymisation.config import AnonymiseConfig
 from lediflow.editing.config import InpaintConfig, InterpolateConfig, VaryConfig
 from lediflow.engine.hang_detection import WatchdogConfig
 from lediflow.engine.protocol import EngineConfig
@@ -147,6 +148,13 @@ class InpaintCommand(InpaintConfig):
 
 
 @dataclass(kw_only=True)
+class AnonymiseCommand(AnonymiseConfig):
+    """`python -m lediflow.edit anonymise`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
 class SubmitCommand:
     """`python -m lediflow.submit`: options of the SLURM job."""
 
@@ -163,5 +171,6 @@ COMMANDS: dict[str, type] = {
     "edit_interpolate": InterpolateCommand,
     "edit_vary": VaryCommand,
     "edit_inpaint": InpaintCommand,
+    "edit_anonymise": AnonymiseCommand,
     "submit": SubmitCommand,
 }

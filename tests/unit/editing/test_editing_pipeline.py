@@ -40,6 +40,21 @@ def test_frames_and_versions(pipeline):
     assert len(pipeline.interpolate(image=[PHOTOGRAPH, PHOTOGRAPH], num_frames=2)) == 2
 
 
+def test_faces_of_a_larger_picture_are_replaced_by_key_and_name(pipeline):
+    picture, mask = PHOTOGRAPH.resize((40, 30)), Image.new("1", (40, 30))
+    for left in (3, 22):
+        mask.paste(1, (left, 5, left + 12, 22))
+    secret = {"key": bytes(range(32)), "image": picture, "mask_image": mask}
+    (made,) = pipeline.anonymise(**secret, persons=["anna", "ben"])
+    (again,) = pipeline.anonymise(**secret, persons=["anna", "carl"])
+    made, again, given, hidden = (np.asarray(one) for one in (made, again, picture, mask))
+    assert np.array_equal(made[~hidden], given[~hidden])
+    left = hidden & (np.arange(40) < 20)
+    assert np.array_equal(made[left], again[left]) and not np.array_equal(made, again)
+    with pytest.raises(UserError, match="2 regions, persons 1"):
+        pipeline.anonymise(**secret, persons=["anna"])
+
+
 def test_what_does_not_fit_is_refused(pipeline):
     with pytest.raises(UserError, match="mask_image has"):
         pipeline.inpaint(image=PHOTOGRAPH, mask_image=MASK.resize((8, 8)))

@@ -1,0 +1,13 @@
+"""Anonymisation of faces: inside a mask, new pixels from a latent that a secret key and a person's name determine.
+
+config          options of the command
+keys            the key file; key and person -> w, and digests that only the key's owner can compute
+people          which person a face shows: from file names, folders or a table
+sources         the photographs of a folder and their masks
+faces           masks -> faces, each with the square around it that the models see
+surrogates      w, mixed with the face's own w below strength 1 -> z -> new pixels by eq. 7
+folder          numbered pictures and edit.json, photograph by photograph, so that a killed run continues
+run             a folder of photographs from beginning to end
+
+Source: arXiv:2505.20723, section 4.2 (w plus a small random vector) and eq. 7.
+"""

@@ -1,0 +1,42 @@
+"""Options of `python -m lediflow.edit anonymise`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from lediflow.editing.config import EditOptions, check_integrated
+from lediflow.ranges import bounded
+
+FRAMING = 1.25
+
+
+@dataclass(kw_only=True)
+class AnonymiseConfig(EditOptions):
+    """New faces for the persons in a folder of photographs."""
+
+    source: str = MISSING  # folder of photographs, with its subfolders
+    # folder of masks, named as the photographs (the suffix may differ). White: replace; each connected region is a face
+    masks: str = MISSING
+    # file of at least 16 random bytes: one key gives a person one surrogate, and nobody without it can recompute it
+    key: str = MISSING
+    # who is on a photograph. files: somebody else on every file | folders: each folder holds one person | the path of a
+    # table: CSV with the columns file, face, person
+    persons: str = "files"
+    # file to write which number is which photograph, outside of output; null: nowhere
+    mapping: str | None = None
+    # 1: a face from the key alone | below: a mixture with the face's own latent, which has seen the person | 0: its own
+    strength: float = bounded(1.0, at_least=0, at_most=1)
+    # side of the square that the models see, as a multiple of the longer side of the face's mask
+    framing: float = bounded(FRAMING, at_least=1, at_most=8)
+    # also write photographs without a face, with their metadata removed; else they are listed and passed over
+    keep_faceless: bool = False
+    # solver of the latent sampler, in both directions: dopri5 returns to the same z, fixed steps only nearly
+    latent_solver: str = "dopri5"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integrated(self.steps)
+        if not self.persons:
+            raise ValueError("persons is empty; use files, folders, or the path of a CSV file")
