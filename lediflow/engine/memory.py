@@ -151,8 +151,9 @@ class DeviceMemory:
 
     @property
     def total(self) -> int:
-        """Its size in bytes."""
-        return torch.cuda.mem_get_info(self.device)[1]
+        """Bytes that this process may allocate: less than its size after `set_per_process_memory_fraction`."""
+        allowed = torch.cuda.get_per_process_memory_fraction(self.device)
+        return int(allowed * torch.cuda.mem_get_info(self.device)[1])
 
     @contextmanager
     def held_aside(self, reserve_bytes: int) -> Iterator[None]:

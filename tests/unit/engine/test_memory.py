@@ -14,6 +14,7 @@ from torch import nn
 
 from lediflow.engine.memory import (
     BUCKET_ELEMENTS,
+    GIB,
     DeviceMemory,
     fit_micro_batch,
     halves,
@@ -177,6 +178,12 @@ def test_a_rank_whose_reserve_alone_does_not_fit_reports_it_to_the_others():
     with pytest.raises(UserError, match="does not fit"):
         fit_micro_batch(8, gpu.trial, 101, gpu, agree=lambda mine: proposals.append(mine) or mine)
     assert proposals == [0]  # it takes part in the agreement before it ends
+
+
+def test_a_limit_of_the_process_counts_as_the_size_of_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.25)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50, 80 * GIB))
+    assert str(DeviceMemory(torch.device("cuda", 1))) == "cuda:1 of 20.0 GiB"
 
 
 def test_on_a_cpu_the_whole_share_is_used_without_a_trial():
