@@ -129,7 +129,12 @@ def plan(options: argparse.Namespace) -> Jobs:
     whole("narrow", "many", images, images, f"model.auxiliary.logvar_ceiling={NARROW}", wide="0")
     chain("narrow", "narrow_auxiliary", "narrow_flow", "narrow_sampler", "many")
     if options.codec:
-        of_latents = [f"model.image_size={options.size // 8}", "model.channels=4", *options.train_latents]
+        of_latents = [
+            f"model.image_size={options.size // 8}",
+            "model.channels=4",
+            "data.flip_horizontal=false",
+        ]
+        of_latents += options.train_latents
         whole("codec", "latents", images, images, *of_latents)
         chain("codec", "codec_auxiliary", "codec_flow", "codec_sampler", "latents",
               f"data.photographs={folder}/many", f"codec_path={options.codec}")  # fmt: skip

@@ -53,7 +53,7 @@ def test_a_few_thousand_faces_are_memorised_by_the_prior(beta):
 
 
 def test_a_prior_that_memorises_is_named_before_the_sampler_trained_on_it():
-    """Measured on 16 x 16 faces: `results/campaign/verdicts.json`, chain `memory`."""
+    """Measured on 16 x 16 faces: `results/campaign/verdicts_memory.json`, chain `memory`."""
     faces = {
         "training": [1.204, 1.169, 1.344, 1.560],
         "heldout": [1.981, 1.853, 2.004, 2.251],
