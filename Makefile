@@ -26,12 +26,12 @@ test-fast: install-test
 
 test-cluster: install-test
 	slurm/testcluster/cluster.sh install
-	.venv/bin/python -m pytest -m cluster --timeout=900 -n 3 --dist loadfile --no-loadscope-reorder tests/cluster
+	.venv/bin/python -m pytest -m cluster --timeout=900 -n 4 --dist loadfile --no-loadscope-reorder tests/cluster
 
 test-browser: install-test
 	@command -v chromium >/dev/null || [ -n "$$LEDIFLOW_BROWSER" ] || [ "$$(id -u)" != 0 ] || \
 	  { apt-get update -q && apt-get install -q --yes --no-install-recommends chromium; }
-	.venv/bin/python -m pytest -m browser tests/unit
+	.venv/bin/python -m pytest -m browser $$(grep -rl --include='*.py' mark.browser tests)
 
 soak: install-test
 	.venv/bin/python -m pytest -m soak -s tests/distributed/test_kill_anywhere.py

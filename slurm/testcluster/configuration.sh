@@ -69,7 +69,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 # a preempted job gets the signal that it requested (--signal), not TERM
 SlurmctldParameters=preempt_send_user_signal
-SchedulerParameters=bf_interval=2,batch_sched_delay=0,sched_interval=5
+SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_interval=5
 CONF
 }
 

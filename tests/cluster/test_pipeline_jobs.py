@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.cluster import Cluster
-from harness.submitted import Submitted, command
+from harness.submitted import RANK_CODE, Submitted, command
 
 from lediflow.cluster.jobs import JobFolder, all_jobs
 from lediflow.data.synthetic import make_synthetic_images
@@ -16,8 +16,7 @@ from lediflow.data.synthetic import make_synthetic_images
 BREAKING = """
 import os, sys
 is_dogs = any(word.endswith("dogs.latents") for word in sys.orig_argv)
-is_rank = "lediflow.cluster.running.task" in sys.orig_argv
-if is_dogs and is_rank and os.environ.get("SLURM_ARRAY_TASK_ID") == "1":
+if is_dogs and os.environ.get("SLURM_ARRAY_TASK_ID") == "1":
     os._exit(1)
 """
 FIRST, SECOND = "cats.auxiliary-learned-seed0", "cats.auxiliary-learned-seed1"
@@ -29,7 +28,7 @@ class Pipeline:
 
     def __init__(self, cluster: Cluster, place: Path) -> None:
         self.cluster, self.place = cluster, place
-        self.runs, self.breaking = place / "runs", place / "broken/sitecustomize.py"
+        self.runs, self.breaking = place / "runs", place / "breaking.py"
 
     def submit(self, *data: str, dry: bool = False) -> dict[str, str]:
         """The state of each job of these data sets, by the job's name without the pipeline's."""
@@ -37,7 +36,7 @@ class Pipeline:
         output = command(
             self.cluster, "submit", "pipeline=smoke", f"source={sources}", "seed=0,1",
             f"paths.runs={self.runs}", "slurm.crash_retries=0", "auxiliary.train.images=2000", "slurm.mem_gb=0.5",
-            f"++slurm.environment={{PYTHONPATH:{self.breaking.parent}}}", *["--dry-run"][: int(dry)],
+            f"++slurm.environment={{{RANK_CODE}:{self.breaking}}}", *["--dry-run"][: int(dry)],
         )  # fmt: skip
         rows = [line.split("smoke.", 1)[1].split() for line in output.splitlines() if " smoke." in line]
         return {name: "done" if state[0] == "done" else " ".join(state[:2]) for name, *state in rows}
@@ -62,7 +61,6 @@ def pipeline(cluster, tmp_path_factory):
     for number, name in enumerate(("cats", "dogs")):
         make_synthetic_images(place / name, 40, size=16, seed=number)
     found = Pipeline(cluster, place)
-    found.breaking.parent.mkdir()
     found.breaking.write_text(BREAKING)
     (found.runs / "smoke/cats").mkdir(parents=True)
     (found.runs / f"smoke/{SECOND.replace('.', '/')}").write_text("in the way")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.submitted import TWO_BY_TWO, assert_same_end, on_every_rank, submit, undisturbed
+from harness.submitted import TWO_NODES, assert_same_end, on_every_rank, submit, undisturbed
 
 LONG = (
     "train.images=1024",
@@ -23,7 +23,7 @@ loop.take_step = take_time
 def test_a_run_continues_over_time_limits_and_a_preemption_without_a_warning(cluster, runs, forks):
     slow = on_every_rank(runs / "slow", SLOW)
     run = submit(
-        cluster, runs, "limited", *TWO_BY_TWO, *LONG, slow, "slurm.timeout_min=1", "slurm.partition=hard"
+        cluster, runs, "limited", *TWO_NODES, *LONG, slow, "slurm.timeout_min=1", "slurm.partition=hard"
     )
     run.wait_for_start(2)
     first = run.noted("end")[0]
@@ -38,4 +38,4 @@ def test_a_run_continues_over_time_limits_and_a_preemption_without_a_warning(clu
     assert [end["decision"] for end in run.noted("end")[1:]] in ([], ["terminated"])
     assert run.wait_for_end()["decision"] == "done", cluster.story()
     assert run.resumes()[1] >= saved
-    assert_same_end(run.run, undisturbed(forks, runs, *LONG))
+    assert_same_end(run.run, undisturbed(forks, runs, *LONG, ranks=2))

@@ -44,9 +44,7 @@ class Cluster:
         self.options = {"TESTCLUSTER_DIR": str(folder), **options}
         self.environment = clean_environment() | {
             "SLURM_CONF": str(folder / "slurm.conf"),
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-            # nothing is compiled here, but the import of DeepSpeed would look for a compiler, which takes a second
-            "TORCHDYNAMO_DISABLE": "1",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/harness/nodes'}",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
 

@@ -24,6 +24,7 @@ from lediflow.tracking.event_log import read_events
 SECONDS = 400.0  # of an idle machine, see Patience; far above what two attempts take
 RANKS = ("engine=deepspeed", "engine.device=cpu", "slurm.cpus_per_task=1", "slurm.mem_gb=1")
 TWO_BY_TWO = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=2", "slurm.gpus_per_node=2")
+RANK_CODE = "LEDIFLOW_TEST_RANK_CODE"  # names the file in nodes/sitecustomize.py
 BRAKED = """
 import lediflow.training.loop as loop, os, time
 def take_time(*arguments, take_step=loop.take_step):
@@ -139,12 +140,11 @@ def status_row(run: Submitted) -> dict[str, Any]:
 
 
 def on_every_rank(folder: Path, code: str) -> str:
-    """The option that makes every rank run this code before its command."""
+    """The option that makes every rank run this code before its command (harness/nodes/sitecustomize.py)."""
     folder.mkdir()
-    guard = 'if "lediflow.cluster.running.task" in " ".join(sys.orig_argv):'
-    indented = "\n".join(f"    {line}" for line in code.strip().splitlines())
-    (folder / "sitecustomize.py").write_text(f"import sys\n{guard}\n{indented}\n")
-    return f"slurm.setup=['export PYTHONPATH=$PYTHONPATH:{folder}']"
+    file = folder / "every_rank.py"
+    file.write_text(code)
+    return f"slurm.setup=['export {RANK_CODE}={file}']"
 
 
 def smoke(runs: Path, run: Path) -> list[str]:
@@ -169,11 +169,13 @@ def submit(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
     return Submitted(cluster, JobFolder(runs / "jobs" / name))
 
 
-def undisturbed(forks: Forks, runs: Path, *options: str) -> Path:
-    """The folder of the same training on four ranks without SLURM."""
+def undisturbed(forks: Forks, runs: Path, *options: str, ranks: int = 4) -> Path:
+    """The folder of the same training without SLURM."""
     run = runs / "undisturbed"
     common = smoke(runs, run)
-    forks.succeed_on_ranks(4, "lediflow.train", *common, "engine=deepspeed", "engine.device=cpu", *options)
+    forks.succeed_on_ranks(
+        ranks, "lediflow.train", *common, "engine=deepspeed", "engine.device=cpu", *options
+    )
     return run
 
 
