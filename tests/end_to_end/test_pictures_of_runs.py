@@ -140,6 +140,7 @@ class TestNamedRuns:
             ("flow", "sampler={root}/nothing", "there is no run there; train it"),
             ("baseline", "sampler={root}/sampler", "is for stage=flow with a learned prior"),
             ("sampler", "flow={root}/baseline", "was trained on the auxiliary model None"),
+            ("auxiliary", "codec_path={root}", "holds pixels; leave it out"),
         ],
     )
     def test_that_does_not_fit_is_refused_before_the_first_step(

@@ -120,7 +120,12 @@ def load_extras(command: TrainCommand, inputs: Inputs, engine: Engine, extras: E
     """The named run and the codec of the options; UserError for one that cannot be used."""
     config, codec = command.train.pictures, inputs.reader.index.contents.codec or PIXELS
     parent = inputs.parent.sha256 if inputs.parent else None
-    if config.codec_path is not None and codec["name"] != "pixels":
+    if config.codec_path is not None:
+        if codec["name"] == "pixels":
+            raise UserError(
+                f"train.pictures.codec_path={config.codec_path} decodes latents, and data.path={command.data.path} "
+                "holds pixels; leave it out"
+            )
         decode = load_decoder(codec, config.codec_path, engine.device)
         extras = replace(extras, display=Display(codec["name"], decode))
     if config.sampler is not None:

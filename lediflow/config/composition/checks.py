@@ -90,6 +90,7 @@ def check_command(command: TrainCommand) -> None:
         )
     kind.check(command)
     check_teacher(command)
+    check_sampler(command)
     if kind.widens_prior and command.prior == "gaussian":
         check_unwidened(command.stage)
     check_augmentation(command)
@@ -125,6 +126,18 @@ def check_teacher(command: TrainCommand) -> None:
         raise UserError(
             f"stage.objective={stage.objective} differentiates the model forward, which products in 8 bits do not "
             "support; use engine.float8=false"
+        )
+
+
+def check_sampler(command: TrainCommand) -> None:
+    """Reject a latent sampler without paths that start from its latents, and a share of paths without a sampler."""
+    kind, stage = stage_kind(command.stage.name), command.stage
+    has_share = kind.samples_latents and stage.sampled_share not in (0, type(stage).sampled_share)
+    if command.sampler is None and has_share:
+        raise UserError(
+            f"stage.sampled_share={stage.sampled_share:g} is the share of a teacher's paths that start from latents of "
+            "a latent sampler, and this training has none; give it, sampler=RUN with stage.objective=flow_map or "
+            "reflow, or leave stage.sampled_share out"
         )
     if command.sampler is not None and not kind.follows_paths(stage):
         raise UserError(

@@ -123,9 +123,17 @@ def test_a_run_that_cannot_be_the_teacher_is_refused(trained, teacher, options, 
         (["prior=gaussian"], r"the Gaussian baseline has none; leave sampler= out"),
         (["stage=latent_sampler"], r"this training of stage=latent_sampler has no such paths"),
         (["stage.objective=meanflow"], r"this training of stage=flow has no such paths"),
+        (
+            ["sampler=null", "stage.sampled_share=0.3"],
+            r"sampled_share=0\.3 .* this training has none; give it, samp",
+        ),
+        (
+            ["sampler=null", "stage.objective=velocity", "teacher=null", "stage.sampled_share=1"],
+            r"sampled_share=1 .* or leave stage\.sampled_share out",
+        ),
     ],
 )
-def test_a_sampler_without_paths_that_start_from_its_latents_is_refused(trained, options, message):
+def test_a_sampler_and_paths_that_start_from_its_latents_belong_together(trained, options, message):
     with pytest.raises(UserError, match=message):
         check_command(command_of(trained, trained.flow, f"sampler={trained.sampler}", *options))
 
