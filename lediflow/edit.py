@@ -1,9 +1,11 @@
-"""`python -m lediflow.edit interpolate|vary|inpaint|anonymise`: edit photographs with trained models."""
+"""`python -m lediflow.edit interpolate|vary|inpaint|anonymise|attribute`: edit photographs with trained models."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -15,40 +17,38 @@ import torch
 from omegaconf import DictConfig
 
 from lediflow.claims import NAMED
-from lediflow.config.building.models import stored_path
-from lediflow.config.building.pipeline import load_pipeline, pipeline_hashes
-from lediflow.config.composition.advice import require_export
+from lediflow.config.building.editor import load_editor, origin_of, record_of, weights_of
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command
 from lediflow.config.composition.schema import (
     AnonymiseCommand,
+    AttributeCommand,
     InpaintCommand,
     InterpolateCommand,
     VaryCommand,
 )
 from lediflow.config.submission import register_launchers
 from lediflow.editing.anonymisation.run import anonymise_folder, read_request
-from lediflow.editing.config import EditOptions
-from lediflow.editing.folder import EditFolder, Origin
+from lediflow.editing.attributes import Found, described, found_between, moved_along
+from lediflow.editing.direction_files import FILE, direction_bytes, read_direction
+from lediflow.editing.folder import EditFolder
 from lediflow.editing.inpainting import inpaint
 from lediflow.editing.interpolation import WAYS, Ends, frames_along, noise_of_seeds
-from lediflow.editing.inversion import encoded, latents_to_noise, noise_to_latents
+from lediflow.editing.inversion import data_to_start, encoded, latents_to_noise, noise_to_latents
 from lediflow.editing.masks import mask_of
 from lediflow.editing.photographs import READERS, centred, refuse_inside
-from lediflow.editing.variation import start_of, with_latent_of, with_start
+from lediflow.editing.picture_sets import read_set
+from lediflow.editing.variation import with_latent_of, with_start
 from lediflow.errors import BAD_REQUEST, UserError
-from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.grids import labelled_grid
 from lediflow.sampling.pictures import picture_arrays
-from lediflow.sampling.pipeline import is_flow_map
 
 log = logging.getLogger(__name__)
 
-# options that results do not depend on, or that name places; records have the latter apart
-IRRELEVANT = ("batch_size", "device", "paths", "runtime", "metadata", "round_trip_warning")
-PLACES = ("run", "sampler", "output", "codec_path", "image", "images", "mask")
-PRIVATE = ("source", "masks", "key", "persons", "mapping")  # places that no record has
+# words of the command line that are no names of options in Python
+WRITTEN = {"--no-metadata": "metadata=false"}
+BEGINNINGS = {"with=": "with_images=", "without=": "without_images="}
 SEEN = (
     "below 1, the surrogate is made from the latent of the face itself, which identifies the person; it may resemble "
     "them. Measure it before such pictures leave the house"
@@ -67,6 +67,8 @@ Edit photographs with trained models.
                                                                                                   new pixels in a mask
   python -m lediflow.edit anonymise   run=FLOW_RUN sampler=SAMPLER_RUN output=DIR source=DIR masks=DIR key=FILE
                                                                                                   other faces
+  python -m lediflow.edit attribute   run=FLOW_RUN sampler=SAMPLER_RUN output=DIR with=DIR without=DIR image=FILE
+                                                                                      more and less of an attribute
 Each has --help."""
 
 
@@ -83,8 +85,16 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(BAD_REQUEST)
-    sys.argv[1:] = ["metadata=false" if word == "--no-metadata" else word for word in arguments]
+    sys.argv[1:] = [as_option(word) for word in arguments]
     run_command(f"edit_{name}", TASKS[name], register_launchers)
+
+
+def as_option(word: str) -> str:
+    """A word of the command line with the name that the option has in Python."""
+    for beginning, name in BEGINNINGS.items():
+        if word.startswith(beginning):
+            return name + word.removeprefix(beginning)
+    return WRITTEN.get(word, word)
 
 
 def run_interpolate(config: DictConfig) -> None:
@@ -144,7 +154,7 @@ def run_vary(config: DictConfig) -> None:
     warnings: list[str] = []
     x = None
     if command.keep == "x":
-        back = start_of(pipeline, picture.signal, command)
+        back = data_to_start(pipeline, picture.signal, command)
         x, about["image"]["round_trip"] = back.noise, back.record(0)
         warnings = back.warnings([command.image], command.round_trip_warning)
     folder = EditFolder(Path(command.output), origin_of("vary", command, about))
@@ -222,51 +232,81 @@ def run_anonymise(config: DictConfig) -> None:
         )
 
 
+def run_attribute(config: DictConfig) -> None:
+    """A photograph along a direction between two sets of pictures."""
+    command: AttributeCommand = typed(config)
+    files = [("image", command.image), ("direction", command.direction)]
+    refuse_inside(command.output, [(option, path) for option, path in files if path is not None])
+    stored = None
+    if command.direction is not None:
+        stored = read_direction(command.direction, weights_of(command))
+        command = dataclasses.replace(command, space=stored[0].space, estimator=stored[0].estimator)
+    pipeline = load_editor(
+        command,
+        2 * len(command.strengths),
+        inverts_sampler=command.space == "w",
+        inverts_flow=command.x_from == "image",
+    )
+    command = pipeline.resolved(command)
+    picture = centred(command.image, "image", pipeline.image_size, pipeline.velocity.spec.image_channels)
+    found = Found(*stored) if stored else direction_of_sets(command, pipeline)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    move = functools.partial(
+        moved_along, pipeline, direction=found.direction, strengths=command.strengths, config=command,
+        x_from=command.x_from, batch_size=command.batch_size,
+    )  # fmt: skip
+    along = move(picture.pixels[None])
+    trips = along.inverted
+    worse = [trip.warnings([command.image], command.round_trip_warning) for trip in trips.values()]
+    about = {
+        "image": {
+            "sha256": picture.sha256,
+            "round_trip": {name: trip.record(0) for name, trip in trips.items()},
+        },
+        "direction": {**found.direction.record(), "sets": found.sets},
+    }
+    folder = EditFolder(Path(command.output), origin_of("attribute", command, about))
+    arrays = picture_arrays(along.images[0])
+    folder.add_numbered(arrays)
+    folder.add_strip("strip.png", np.concatenate([picture_arrays(picture.signal), arrays]))
+    folder.files[FILE] = direction_bytes(found.direction, weights_of(command), found.sets)
+    rows = {"strengths": along.rows(command.strengths)}
+    if found.held_out is not None:
+        rows["held_out"] = move(found.held_out).rows(command.strengths)
+    warnings = [*found.warnings, *itertools.chain(*worse)]
+    result = {**about, **rows, "passed_over": found.passed_over, "warnings": warnings}
+    folder.write(record_of("attribute", command, result))
+    print(
+        f"moved along the attribute: {len(arrays)} images, strip.png (image first), {FILE} in {folder.root}"
+    )
+    print("\n".join(described(found.direction, rows)))
+
+
+def direction_of_sets(command: AttributeCommand, pipeline: LeDiFlowPipeline) -> Found:
+    """The direction between the pictures of with= and those of without=."""
+    shape = pipeline.image_size, pipeline.velocity.spec.image_channels
+    assert command.with_images is not None and command.without_images is not None
+    having = read_set(command.with_images, "with", *shape)
+    lacking = read_set(command.without_images, "without", *shape)
+    return found_between(
+        pipeline,
+        having,
+        lacking,
+        command,
+        space=command.space,
+        estimator=command.estimator,
+        batch_size=command.batch_size,
+    )
+
+
 TASKS: dict[str, Callable[[DictConfig], None]] = {
     "interpolate": run_interpolate,
     "vary": run_vary,
     "inpaint": run_inpaint,
     "anonymise": run_anonymise,
+    "attribute": run_attribute,
 }
-
-
-def load_editor(
-    command: EditOptions,
-    images: int,
-    *,
-    inverts_sampler: bool = False,
-    inverts_flow: bool = False,
-    reads_images: bool = True,
-) -> LeDiFlowPipeline:
-    """The pipeline; UserError for models that this edit is impossible with: what it inverts must be a velocity."""
-    flow = RunFolder(Path(command.run))
-    require_export(flow, "the flow model", "python -m lediflow.train stage=flow ...")
-    facts = flow.exported_facts()
-    if facts["prior"] == "gaussian":
-        raise UserError(
-            f"run={command.run} is a Gaussian baseline: it has no latent z of an image to edit with; give a flow with "
-            "a learned prior (prior=learned) and sampler="
-        )
-    if reads_images and facts["codec"]["name"] != "pixels":
-        raise UserError(
-            f"run={command.run} was trained on latents of codec={facts['codec']['name']}; photographs are edited with "
-            "models of pixels only (codec=pixels). interpolate seeds=[0,1] needs no photograph"
-        )
-    pipeline = load_pipeline(
-        command.run, command.sampler, device=command.device, codec_path=command.codec_path
-    )
-    checked = [
-        ("run", inverts_flow, pipeline.velocity),
-        ("sampler", inverts_sampler, pipeline.latent_sampler),
-    ]
-    for option, is_inverted, model in checked:
-        if is_inverted and is_flow_map(model):
-            raise UserError(
-                f"{option}={getattr(command, option)} is a flow map, which has no velocity to follow from image to "
-                "noise or along known pixels; give its teacher, or another run without stage.objective=flow_map"
-            )
-    pipeline.check_labels(command)
-    return pipeline.use(command.runtime, command.precision, images=images)
 
 
 def named_sentences(messages: list[str]) -> str:
@@ -284,47 +324,6 @@ def batches(command: VaryCommand | InpaintCommand) -> Iterator[list[int]]:
 def channels_last(pixels: torch.Tensor) -> np.ndarray:
     """Bytes, batch x channels x height x width, as arrays with channels last."""
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def settings_of(command: EditOptions) -> dict[str, Any]:
-    """The options that results depend on, without places."""
-    left_out = (*IRRELEVANT, *PLACES, *PRIVATE)
-    return {key: value for key, value in dataclasses.asdict(command).items() if key not in left_out}
-
-
-def weights_of(command: EditOptions) -> dict[str, str]:
-    """SHA-256 of the weights of the three models."""
-    parent = RunFolder(Path(command.run)).exported_facts()["parent"]["sha256"]
-    return {**pipeline_hashes(command.run, command.sampler), "auxiliary": parent}
-
-
-def origin_of(name: str, command: EditOptions, about: dict[str, Any]) -> Origin | None:
-    """What is written into every picture; None if metadata=false."""
-    if not command.metadata:
-        return None
-    return {
-        "command": f"lediflow.edit {name}",
-        "settings": settings_of(command),
-        "weights": weights_of(command),
-        **about,
-    }
-
-
-def record_of(name: str, command: EditOptions, result: dict[str, Any]) -> dict[str, Any]:
-    """The content of edit.json, except for the names of the files."""
-    options = dataclasses.asdict(command)
-    places = {key: options[key] for key in PLACES if options.get(key)}
-    stored = {
-        key: [stored_path(path) for path in value] if isinstance(value, list) else stored_path(value)
-        for key, value in places.items()
-    }
-    return {
-        "command": name,
-        "settings": settings_of(command),
-        "weights": weights_of(command),
-        "places": stored,
-        **result,
-    }
 
 
 if __name__ == "__main__":

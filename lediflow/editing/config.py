@@ -14,6 +14,8 @@ PATHS = ("linear", "spherical")
 KEPT = ("z", "x")
 SOURCES_OF_Z = ("image", "masked", "sampler")
 FITS = ("exact", "centre")
+SOURCES_OF_X = ("image", "prior")
+ESTIMATORS = ("means", "probe")
 FEWEST_CORNERS = 3
 MOST_PICTURES = 10_000  # of one edit, because their files are held in memory until all are made
 
@@ -116,6 +118,49 @@ class InpaintConfig(EditOptions):
         if self.polygon and (len(self.polygon) % 2 or len(self.polygon) < 2 * FEWEST_CORNERS):
             raise ValueError(
                 f"polygon={self.polygon}: give x and y of three corners or more, [x1,y1,x2,y2,x3,y3,...]"
+            )
+
+
+@dataclass(kw_only=True)
+class AttributeConfig(EditOptions):
+    """A photograph along a direction from pictures without an attribute to pictures with it."""
+
+    image: str = MISSING  # the picture
+    # folder or archive of pictures that have the attribute; also written with=
+    with_images: str | None = None
+    # of pictures that lack it, and differ in nothing else; also written without=
+    without_images: str | None = None
+    # instead of the two: direction.safetensors of an earlier edit with the same models
+    direction: str | None = None
+    # w: the noise of the latent sampler | z: the latents. With direction=, space and estimator are those of the file
+    space: str = "w"
+    # means: the difference of the sets' means | probe: of a linear classifier
+    estimator: str = "means"
+    # how far, in standard deviations of the pictures of one set along the direction; one picture each
+    strengths: list[float] = bounded(
+        default_factory=lambda: [-2.0, -1.0, 0.0, 1.0, 2.0], at_least=-100, at_most=100, is_filled=True
+    )
+    # where the flow starts. image: x with the photograph's own noise, strength 0 returns it | prior: a draw
+    x_from: str = "image"
+    # solver of the latent sampler, in both directions: dopri5 returns to the same z, fixed steps only nearly
+    latent_solver: str = "dopri5"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("space", self.space, SPACES)
+        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_choice("x_from", self.x_from, SOURCES_OF_X)
+        check_integrated(self.steps)
+        sets = [name for name in ("with", "without") if getattr(self, f"{name}_images")]
+        if self.direction is not None and sets:
+            raise ValueError(
+                f"direction= and {sets[0]}= are both given; give two sets to make a direction, or the file of one"
+            )
+        if self.direction is None and len(sets) < 2:
+            found = f"found only {sets[0]}=" if sets else "found none of them"
+            raise ValueError(
+                f"give with=DIR and without=DIR, pictures that have the attribute and pictures that lack it, or "
+                f"direction=FILE; {found}"
             )
 
 

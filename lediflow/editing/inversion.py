@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lediflow.flow.solvers import ignores_steps, round_trip_error, solve
 from lediflow.sampling import LeDiFlowPipeline
-from lediflow.sampling.options import LATENT_STEPS, MIDPOINT, Method
+from lediflow.sampling.options import LATENT_STEPS, MIDPOINT, Method, SamplingConfig
 
 log = logging.getLogger(__name__)
 ADAPTIVE = Method("dopri5", 1)
@@ -66,11 +66,32 @@ def latents_to_noise(pipeline: LeDiFlowPipeline, z: Latents, method: Method) -> 
 
 
 @torch.no_grad()
+def noise_of_latents(pipeline: LeDiFlowPipeline, z: Latents, method: Method) -> Latents:
+    """w of latents without round trips, for many pictures."""
+    assert pipeline.runtime.networks.latent_velocity is not None
+    velocity = pipeline.runtime.networks.latent_velocity
+    with pipeline.runtime.ready():
+        return solve(velocity, z, solver=method.solver, steps=method.steps, t0=1.0, t1=0.0).x
+
+
+@torch.no_grad()
 def noise_to_latents(pipeline: LeDiFlowPipeline, w: Latents, method: Method) -> Latents:
     """z of noise, by the latent sampler's ODE from t = 0 to 1."""
     assert pipeline.runtime.networks.latent_velocity is not None
     with pipeline.runtime.ready():
         return solve(pipeline.runtime.networks.latent_velocity, w, solver=method.solver, steps=method.steps).x
+
+
+@torch.no_grad()
+def data_to_start(
+    pipeline: LeDiFlowPipeline, images: Float[Tensor, "batch channels height width"], config: SamplingConfig
+) -> Inverted:
+    """x of images, by the flow's reverse ODE with their own z; round trips by dopri5 and by the method of `config`."""
+    y = images.to(pipeline.device)
+    ids = torch.zeros(len(y), dtype=torch.int64, device=y.device)
+    own = pipeline.start_from(ids, encoded(pipeline, y), config)
+    with pipeline.runtime.ready():
+        return inverted(pipeline.velocity_from(own, config), y, ADAPTIVE, config.method(is_flow_map=False))
 
 
 def inverted(

@@ -28,10 +28,10 @@ from lediflow.editing.config import KEPT, SOURCES_OF_Z, check_choice
 from lediflow.editing.folder import as_image
 from lediflow.editing.inpainting import inpaint
 from lediflow.editing.interpolation import Ends, frames_along, noise_of_seeds
-from lediflow.editing.inversion import encoded, latents_to_noise, noise_to_latents
+from lediflow.editing.inversion import data_to_start, encoded, latents_to_noise, noise_to_latents
 from lediflow.editing.masks import mask_from
 from lediflow.editing.photographs import MODES, as_pixels
-from lediflow.editing.variation import start_of, with_latent_of, with_start
+from lediflow.editing.variation import with_latent_of, with_start
 from lediflow.errors import UserError
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.options import AUTO, SamplingConfig
@@ -120,7 +120,7 @@ class EditingPipeline(LeDiFlowPipeline):
         if keep == "z":
             made = with_latent_of(self, signal, ids, config)
         else:
-            made = with_start(self, start_of(self, signal, config).noise, ids, config)
+            made = with_start(self, data_to_start(self, signal, config).noise, ids, config)
         return returned(made.images, output_type)
 
     def anonymise(

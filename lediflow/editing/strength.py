@@ -16,11 +16,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.editing.inversion import Inverted, Latents, latents_to_noise, noise_to_latents
+from lediflow.editing.inversion import (
+    Inverted,
+    Latents,
+    data_to_start,
+    encoded,
+    latents_to_noise,
+    noise_to_latents,
+)
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.specs import latent_shape
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.options import SamplingConfig
+from lediflow.sampling.pipeline import Start
+
+Images = Float[Tensor, "batch channels height width"]
 
 
 class MixedLatents(NamedTuple):
@@ -28,6 +38,13 @@ class MixedLatents(NamedTuple):
 
     z: Latents
     inverted: Inverted | None
+
+
+class OwnNoise(NamedTuple):
+    """(x - mean(z)) / sigma(z) of images, which is N(0, I) for draws of the prior, and how x was found."""
+
+    noise: Images
+    inverted: Inverted
 
 
 def mix_noise(
@@ -60,3 +77,21 @@ def mixed_latents(
     found = latents_to_noise(pipeline, z, method)
     w = mix_noise(found.noise, drawn_noise(pipeline, ids, config.seed), strength)
     return MixedLatents(noise_to_latents(pipeline, w, method), found)
+
+
+@torch.no_grad()
+def own_noise(pipeline: LeDiFlowPipeline, images: Images, config: SamplingConfig) -> OwnNoise:
+    """The noise of images in [-1, 1] (latents, with a codec), by the flow's reverse ODE with their own z."""
+    back = data_to_start(pipeline, images, config)
+    prior = pipeline.prior(encoded(pipeline, images))
+    return OwnNoise((back.noise - prior.mean) * torch.exp(-prior.logvar / 2), back)
+
+
+def start_near(start: Start, own: Images, strength: float) -> Start:
+    """The start with x of mixed noise; strength 1 leaves it, 0 gives the images that `own` is the noise of.
+
+    The temperature of the start's fresh draw applies to that alone.
+    """
+    assert start.prior is not None
+    mean, sigma = start.prior.mean, torch.exp(start.prior.logvar / 2)
+    return start._replace(x=mean + mix_noise(sigma * own, start.x - mean, strength))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.editing.inversion import ADAPTIVE, Inverted, encoded, inverted
+from lediflow.editing.inversion import encoded
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.pipeline import Start
@@ -38,18 +38,6 @@ def with_latent_of(
     """An image for each number, from the z of the given image."""
     z = encoded(pipeline, image).repeat(len(ids), 1, 1, 1)
     return finished(pipeline, pipeline.start_from(ids, z, config), config)
-
-
-@torch.no_grad()
-def start_of(
-    pipeline: LeDiFlowPipeline, image: Float[Tensor, "1 channels height width"], config: SamplingConfig
-) -> Inverted:
-    """x of an image, by the flow's reverse ODE with its own z; round trips by dopri5 and by the method of `config`."""
-    y = image.to(pipeline.device)
-    z = encoded(pipeline, y)
-    own = pipeline.start_from(torch.zeros(1, dtype=torch.int64, device=y.device), z, config)
-    with pipeline.runtime.ready():
-        return inverted(pipeline.velocity_from(own, config), y, ADAPTIVE, config.method(is_flow_map=False))
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from lediflow.edit import as_option
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
@@ -94,7 +96,7 @@ def lediflow_commands(block: str) -> list[tuple[str, list[str]]]:
         if modules:
             name, arguments = words[modules[0]].removeprefix("lediflow."), words[modules[0] + 1 :]
             if name == "edit":  # its first argument is a part of the name of its options
-                name, arguments = f"edit_{arguments[0]}", arguments[1:]
+                name, arguments = f"edit_{arguments[0]}", [as_option(word) for word in arguments[1:]]
             found.append((name, arguments))
     return found
 

@@ -58,13 +58,13 @@ def tiny_pipeline(channels: int = 1) -> LeDiFlowPipeline:
 
 
 def save_tiny_runs(
-    root: Path, channels: int = 1, *, is_flow_map: bool = False, codec: str = "pixels"
+    root: Path, channels: int = 1, *, is_flow_map: bool = False, codec: str = "pixels", first_seed: int = 0
 ) -> Path:
     """Runs auxiliary, flow and sampler in `root`, with one parent."""
     facts = {"prior": "learned", "image_size": SIZE, "codec": {"name": codec}}
     stages = {"auxiliary": "auxiliary", "flow": "flow", "sampler": "latent_sampler"}
     parent = None
-    for seed, (name, spec) in enumerate(specs(channels, is_flow_map).items()):
+    for seed, (name, spec) in enumerate(specs(channels, is_flow_map).items(), start=first_seed):
         save_model(
             drawn(spec, seed), root / name / "export", {**facts, "stage": stages[name], "parent": parent}
         )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -16,6 +17,19 @@ from lediflow.models import MappingSpec, VelocitySpec, save_model
 RECTANGLE = "rectangle=[4,5,11,12]"
 OUTSIDE = np.ones((SIZE, SIZE), dtype=bool)
 OUTSIDE[5:12, 4:11] = False
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Ten bright and ten dark pictures, and a file that is none."""
+    root, generator = tmp_path_factory.mktemp("sets"), np.random.default_rng(1)
+    for name, level in (("bright", 190), ("dark", 60)):
+        (root / name).mkdir()
+        for number in range(10):
+            array = np.clip(level + generator.normal(0, 20, (SIZE, SIZE)), 0, 255).astype(np.uint8)
+            Image.fromarray(array).save(root / name / f"{number}.png")
+    (root / "dark" / "broken.png").write_text("no picture")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +143,35 @@ def test_z_of_the_whole_image_comes_with_a_warning(root, tmp_path):
     assert json.loads((tmp_path / "edit.json").read_text())["warnings"]
 
 
+def test_an_attribute_gives_a_picture_for_each_strength_and_a_direction_to_use_again(root, sets, tmp_path):
+    given = (f"with={sets}/bright", f"without={sets}/dark", f"image={root}/a.png")
+    options = ("latent_solver=midpoint", "strengths=[-1,0,1]", "x_from=prior")
+    record = edited(root, "attribute", tmp_path / "made", *given, *options)
+    made = [pixels(tmp_path / "made" / f"{number:06d}.png") for number in range(3)]
+    strip = pixels(tmp_path / "made" / "strip.png")
+    assert np.array_equal(strip, np.concatenate([pixels(root / "a.png"), *made], axis=1))
+    assert not np.array_equal(made[0], made[2])
+    assert record["direction"]["test"]["auc"] == 1
+    assert [row["strength"] for row in record["strengths"]] == [-1, 0, 1]
+    assert record["held_out"][1]["drift"] == pytest.approx(0, abs=1e-4)
+    assert record["passed_over"] == [{"set": "without", "file": "broken.png", "reason": ANY}]
+    text = Image.open(tmp_path / "made" / "000000.png").text["lediflow"]
+    assert "broken" not in text and str(sets) not in text
+    assert "direction.safetensors" in record["files"]
+    stored = f"direction={tmp_path}/made/direction.safetensors"
+    again = edited(root, "attribute", tmp_path / "again", stored, f"image={root}/a.png", *options)
+    assert again["direction"] == record["direction"] and "held_out" not in again
+    assert np.array_equal(pixels(tmp_path / "again" / "strip.png"), strip)
+    assert "lies in output" in refused(root, "attribute", tmp_path / "made", stored, f"image={root}/a.png")
+    other = save_tiny_runs(tmp_path / "other", first_seed=7)
+    assert "another auxiliary" in refused(other, "attribute", tmp_path / "no", stored, f"image={root}/a.png")
+
+
+def test_sets_that_share_pictures_are_refused(root, sets, tmp_path):
+    same = (f"with={sets}/dark", f"without={sets}/dark", f"image={root}/a.png")
+    assert "have 10 pictures in common" in refused(root, "attribute", tmp_path, *same, "space=z")
+
+
 def test_pictures_carry_their_origin_without_paths_unless_it_is_left_out(root, tmp_path):
     options = (f"image={root}/a.png", RECTANGLE, "count=1", "seed=3")
     record = edited(root, "inpaint", tmp_path / "with", *options)
@@ -161,6 +204,12 @@ def test_an_edit_replaces_the_files_of_the_one_before_and_no_others(root, tmp_pa
      ("interpolate", ["seeds=[0,1]", "frames=1"], "frames=1 must be at least 2"),
      ("vary", ["image=a.png", "keep=y"], "one of z, x"),
      ("inpaint", ["image=a.png"], "none of them"),
+     ("attribute", ["image=a.png"], "found none of them"),
+     ("attribute", ["image=a.png", "with_images=a"], "found only with="),
+     ("attribute", ["image=a.png", "with_images=a", "direction=b"], "both given"),
+     ("attribute", ["image=a.png", "direction=b", "space=x"], "one of w, z"),
+     ("attribute", ["image=a.png", "direction=b", "estimator=svm"], "one of means, probe"),
+     ("attribute", ["image=a.png", "direction=b", "strengths=[]"], "strengths"),
      ("inpaint", ["image=a.png", RECTANGLE, "mask=m.png"], "mask= and rectangle="),
      ("inpaint", ["image=a.png", "rectangle=[1,2,3]"], "four numbers"),
      ("inpaint", ["image=a.png", "polygon=[1,2,3,4]"], "three corners"),

@@ -12,7 +12,7 @@ from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig
 from lediflow.editing.anonymisation.config import AnonymiseConfig
-from lediflow.editing.config import InpaintConfig, InterpolateConfig, VaryConfig
+from lediflow.editing.config import AttributeConfig, InpaintConfig, InterpolateConfig, VaryConfig
 from lediflow.engine.hang_detection import WatchdogConfig
 from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.stop import StopConfig
@@ -155,6 +155,13 @@ class AnonymiseCommand(AnonymiseConfig):
 
 
 @dataclass(kw_only=True)
+class AttributeCommand(AttributeConfig):
+    """`python -m lediflow.edit attribute`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
 class SubmitCommand:
     """`python -m lediflow.submit`: options of the SLURM job."""
 
@@ -172,5 +179,6 @@ COMMANDS: dict[str, type] = {
     "edit_vary": VaryCommand,
     "edit_inpaint": InpaintCommand,
     "edit_anonymise": AnonymiseCommand,
+    "edit_attribute": AttributeCommand,
     "submit": SubmitCommand,
 }

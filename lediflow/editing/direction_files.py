@@ -1,0 +1,62 @@
+"""A direction as a safetensors file: the vector, and as metadata what it means and which models' space it lies in.
+
+A direction in z belongs to one auxiliary model, one in w to one latent sampler as well; with other weights the same
+numbers mean something else, so such a file is refused. The flow may be another one of the same auxiliary model.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from lediflow.editing.directions import Direction
+from lediflow.errors import UserError
+from lediflow.text import shown_hash
+
+FILE, VECTOR, KEY = "direction.safetensors", "direction", "lediflow"
+# whose weights define the space, by the names of `weights`
+MODELS = {"z": ("auxiliary",), "w": ("auxiliary", "latent_sampler")}
+OPTIONS = {"auxiliary": "run", "latent_sampler": "sampler"}
+
+
+def direction_bytes(direction: Direction, weights: dict[str, str], sets: dict[str, Any]) -> bytes:
+    """The content of a file; `weights` are the SHA-256 of the models, `sets` a record of the pictures."""
+    about = {
+        **direction.record(),
+        "weights": {name: weights[name] for name in MODELS[direction.space]},
+        "sets": sets,
+    }
+    return save({VECTOR: direction.vector.contiguous().cpu()}, {KEY: json.dumps(about, sort_keys=True)})
+
+
+def read_direction(path: str, weights: dict[str, str]) -> tuple[Direction, dict[str, Any]]:
+    """The direction of a file and the record of its pictures.
+
+    UserError if it cannot be read, is no direction, or belongs to models with other weights.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            vector = file.get_tensor(VECTOR)
+            about = json.loads((file.metadata() or {})[KEY])
+        names = [name for name in Direction._fields if name != "vector"]
+        direction = Direction(vector, **{name: about[name] for name in names})
+        models, sets = about["weights"], about["sets"]
+        if direction.space not in MODELS:
+            raise KeyError(direction.space)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"direction={path} is not a file that `lediflow.edit attribute` wrote ({error}); give its {FILE}"
+        ) from error
+    for name in MODELS[direction.space]:
+        if (
+            name in weights and models.get(name) != weights[name]
+        ):  # without sampler=, loading the models says so
+            raise UserError(
+                f"direction={path} lies in the {direction.space} of another {name.replace('_', ' ')} "
+                f"({shown_hash(models.get(name))}) than {OPTIONS[name]}= has ({shown_hash(weights[name])}); give the "
+                "models that it was made with, or make one for these: with=DIR without=DIR"
+            )
+    return direction, sets
