@@ -31,12 +31,12 @@ from lediflow.config.submission import register_launchers
 from lediflow.editing.anonymisation.run import anonymise_folder, read_request
 from lediflow.editing.attributes import Found, described, found_between, moved_along
 from lediflow.editing.direction_files import FILE, direction_bytes, read_direction
-from lediflow.editing.folder import EditFolder
+from lediflow.editing.folder import EditFolder, as_image
 from lediflow.editing.inpainting import inpaint
 from lediflow.editing.interpolation import WAYS, Ends, frames_along, noise_of_seeds
 from lediflow.editing.inversion import data_to_start, encoded, latents_to_noise, noise_to_latents
-from lediflow.editing.masks import mask_of
-from lediflow.editing.photographs import READERS, centred, refuse_inside
+from lediflow.editing.pairs import paired_files, read_pairs
+from lediflow.editing.photographs import centred, refuse_inside
 from lediflow.editing.picture_sets import read_set
 from lediflow.editing.variation import with_latent_of, with_start
 from lediflow.errors import BAD_REQUEST, UserError
@@ -53,7 +53,7 @@ SEEN = (
     "below 1, the surrogate is made from the latent of the face itself, which identifies the person; it may resemble "
     "them. Measure it before such pictures leave the house"
 )
-HIDDEN = torch.tensor(128)  # the level of hidden pixels in strip.png
+MOST_ROWS = 32  # of strip.png where several photographs are inpainted
 LEAK = (
     "z_from=image: z was encoded from the whole image, so it has seen what the mask hides, and results may show it "
     "again; to remove an object use z_from=masked or z_from=sampler"
@@ -178,36 +178,39 @@ def run_vary(config: DictConfig) -> None:
 def run_inpaint(config: DictConfig) -> None:
     """New pixels inside a mask."""
     command: InpaintCommand = typed(config)
-    given = [("image", command.image), ("mask", command.mask)]
-    refuse_inside(command.output, [(option, path) for option, path in given if path is not None])
-    pipeline = load_editor(command, command.count, inverts_flow=True)
+    files = paired_files(command)
+    given = [("image", pair.image) for pair in files] + [("mask", pair.mask) for pair in files if pair.mask]
+    refuse_inside(command.output, given)
+    pipeline = load_editor(command, command.count * len(files), inverts_flow=True)
     command = pipeline.resolved(command)
-    size, channels = pipeline.image_size, pipeline.velocity.spec.image_channels
-    picture = READERS[command.fit](command.image, "image", size, channels)
-    mask = mask_of(
-        picture.source_size,
-        file=command.mask,
-        rectangle=command.rectangle,
-        polygon=command.polygon,
-        blur=command.blur,
-        side=size,
-    )
+    pairs = read_pairs(command, files, pipeline.image_size, pipeline.velocity.spec.image_channels)
     warnings = [LEAK] if command.z_from == "image" else []
     for warning in warnings:
         log.warning("%s", warning)
-    about = {"image": {"sha256": picture.sha256}, "mask": mask.record()}
-    folder = EditFolder(Path(command.output), origin_of("inpaint", command, about))
-    shown = torch.where(mask.amount[0] == 0, picture.pixels, HIDDEN).to(torch.uint8)
-    rows, nfe, line_error = [channels_last(picture.pixels[None]), channels_last(shown[None])], 0, 0.0
-    for numbers in batches(command):
-        made = inpaint(pipeline, picture.pixels, mask.amount, numbers, command, command.z_from)
-        rows.append(channels_last(made.pixels))
-        folder.add_numbered(rows[-1], numbers[0])
-        nfe, line_error = made.nfe, max(line_error, made.line_error)
-    folder.add_strip("strip.png", np.concatenate(rows))
-    result = {**about, "nfe": nfe, "line_error": line_error, "warnings": warnings}
-    folder.write(record_of("inpaint", command, result))
-    print(f"inpainted: {command.count} images, and strip.png (image, hidden part, results) in {folder.root}")
+    folder = EditFolder(Path(command.output), origin_of("inpaint", command, {}))
+    rows, records, nfe = [], [], 0
+    for place, pair in enumerate(pairs):
+        made = [
+            inpaint(pipeline, pair.picture.pixels, pair.mask.amount, numbers, command, command.z_from)
+            for numbers in batches(command)
+        ]
+        arrays = channels_last(torch.cat([one.pixels for one in made]))
+        names = folder.add_numbered(arrays, before=place * command.count, more=pair.record())
+        rows.append(np.concatenate([channels_last(pair.shown), arrays]))
+        line_error = max(one.line_error for one in made)
+        records.append({**pair.record(), "files": names, "line_error": line_error})
+        nfe = max(nfe, *(one.nfe for one in made))
+    is_single = command.image is not None
+    about: dict[str, Any] = pairs[0].record() if is_single else {"pictures": records}
+    strip = np.concatenate([np.concatenate(row, axis=1) for row in rows[:MOST_ROWS]])
+    folder.add_picture(
+        "strip.png", as_image(strip), about if is_single else {"pictures": records[:MOST_ROWS]}
+    )
+    result = {"nfe": nfe, "line_error": max(one["line_error"] for one in records), "warnings": warnings}
+    folder.write(record_of("inpaint", command, {**about, **result}))
+    print(
+        f"inpainted: {command.count * len(pairs)} images, and strip.png (image, hidden part, results) in {folder.root}"
+    )
 
 
 def run_anonymise(config: DictConfig) -> None:

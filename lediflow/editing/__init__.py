@@ -3,6 +3,7 @@
 config          options of the commands
 photographs     files of pictures and masks, as tensors of the models' size
 masks           which pixels are repainted: from a file, a rectangle or a polygon, blurred on request
+pairs           photographs and their masks: one of each, lists, folders
 inversion       z -> w by the sampler's reverse ODE, y -> x by the flow's, and the error of the way there and back
 strength        how much noise is drawn anew: the photograph's own mixed with a fresh draw
 interpolation   frames between two images or seeds, in w or in z, and how likely they are

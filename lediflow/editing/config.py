@@ -82,14 +82,18 @@ class VaryConfig(EditOptions):
 
 @dataclass(kw_only=True)
 class InpaintConfig(EditOptions):
-    """New pixels inside a mask; give one of mask, rectangle and polygon."""
+    """New pixels inside a mask; give one of mask, masks, rectangle and polygon."""
 
-    image: str = MISSING  # the picture
+    image: str | None = None  # the picture
+    # or several pictures, or folders of them: each is repainted as if it was given alone
+    images: list[str] = field(default_factory=list)
     # exact: pixels stay as they are, so the picture must have the models' size | centre: the central square of picture
     # and mask, scaled to the models' size
     fit: str = "exact"
     # a picture of the image's size. White: repaint; black: keep; grey: in part. Or a picture with an alpha channel
     mask: str | None = None
+    # instead of a mask: one for each of images, in their order; or a folder of masks with the names of the images
+    masks: list[str] = field(default_factory=list)
     # instead of a mask: left, top, right, bottom in pixels of the image; right and bottom are not included
     rectangle: list[int] = bounded(default_factory=list, at_least=0)
     polygon: list[int] = bounded(
@@ -100,19 +104,25 @@ class InpaintConfig(EditOptions):
     # where z is from. image: the whole image, z has seen what is hidden | masked: what is visible of it | sampler:
     # drawn anew for each picture
     z_from: str = "masked"
-    count: int = bounded(4, at_least=1, at_most=MOST_PICTURES)  # number of pictures
+    count: int = bounded(4, at_least=1, at_most=MOST_PICTURES)  # number of results for each picture
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("z_from", self.z_from, SOURCES_OF_Z)
         check_choice("fit", self.fit, FITS)
         check_integrated(self.steps)
-        given = [name for name in ("mask", "rectangle", "polygon") if getattr(self, name)]
+        if bool(self.image) == bool(self.images):
+            found = "both" if self.image else "neither"
+            raise ValueError(f"give image=FILE, or images=[FILE,...] or images=[FOLDER]; found {found}")
+        given = [name for name in ("mask", "masks", "rectangle", "polygon") if getattr(self, name)]
         if len(given) != 1:
             found = " and ".join(f"{name}=" for name in given) or "none of them"
             raise ValueError(
-                f"give one of mask=FILE, rectangle=[left,top,right,bottom] and polygon=[x1,y1,...]; found {found}"
+                "give one of mask=FILE, masks=[FILE,...], rectangle=[left,top,right,bottom] and polygon=[x1,y1,...]; "
+                f"found {found}"
             )
+        if self.masks and self.image:
+            raise ValueError("masks= belong to images=[FILE,...]; give mask=FILE with image=FILE")
         if self.rectangle and len(self.rectangle) != 4:
             raise ValueError(f"rectangle={self.rectangle}: give four numbers, [left,top,right,bottom]")
         if self.polygon and (len(self.polygon) % 2 or len(self.polygon) < 2 * FEWEST_CORNERS):

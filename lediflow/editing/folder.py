@@ -43,10 +43,18 @@ class EditFolder:
     origin: Origin | None  # written into each picture; None: nothing is
     files: dict[str, bytes] = field(default_factory=dict)
 
-    def add_numbered(self, arrays: Bytes, first: int = 0) -> None:
-        """Add pictures as numbered PNG files."""
+    def add_numbered(
+        self, arrays: Bytes, first: int = 0, *, before: int = 0, more: Origin | None = None
+    ) -> list[str]:
+        """Add pictures as numbered PNG files, and return their names.
+
+        Numbers in the origin begin with `first`, those in names with `first` + `before`; `more` is added to the origin.
+        """
+        names = []
         for number, array in enumerate(arrays, start=first):
-            self.add_picture(picture_name(number), as_image(array), {"number": number})
+            names.append(picture_name(before + number))
+            self.add_picture(names[-1], as_image(array), {"number": number, **(more or {})})
+        return names
 
     def add_strip(self, name: str, arrays: Bytes) -> None:
         """Add one PNG file with all pictures side by side."""

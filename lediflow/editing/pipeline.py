@@ -10,7 +10,8 @@ in [-1, 1].
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,28 +50,37 @@ class EditingPipeline(LeDiFlowPipeline):
     def inpaint(
         self,
         *,
-        image: Image.Image,
-        mask_image: Image.Image,
+        image: Image.Image | Sequence[Image.Image],
+        mask_image: Image.Image | Sequence[Image.Image],
         num_inference_steps: int = 2,
         solver: str = AUTO,
-        generator: Generator = None,
+        generator: Generator | Sequence[Generator] = None,
         num_images_per_prompt: int = 1,
         z_from: str = "masked",
         blur: float = 0.0,
         output_type: OutputType = "pil",
     ) -> Pictures:
-        """New pixels where the mask is white, the image's own elsewhere (eq. 7); both of the models' size."""
+        """New pixels where the mask is white, the image's own elsewhere (eq. 7); both of the models' size.
+
+        Lists have a mask, and if wanted a generator, for each image; one alone serves all. The results of an image are
+        those that it has alone, and all of them come before those of the next image.
+        """
         self._check_models()
         check_choice("z_from", z_from, SOURCES_OF_Z)
-        size = (self.image_size, self.image_size)
-        for name, given in (("image", image), ("mask_image", mask_image)):
-            if given.size != size:
-                raise UserError(f"{name} has {given.size} pixels, the models {size}; crop and scale it first")
-        pixels = as_pixels(opaque_srgb(image).convert(PILLOW_MODES[self._mode]))
-        mask = mask_from(mask_image, blur)
-        config = self._config(generator, num_inference_steps, solver)
-        made = inpaint(self, pixels, mask.amount, list(range(num_images_per_prompt)), config, z_from)
-        return returned(bytes_to_signal(made.pixels), output_type)
+        images = [image] if isinstance(image, Image.Image) else list(image)
+        if not images:
+            raise UserError("image is an empty list; give one picture or more")
+        masks = for_each("mask_image", mask_image, len(images))
+        made = []
+        for one, mask, seed in zip(images, masks, for_each("generator", generator, len(images)), strict=True):
+            self._check_size("image", one)
+            self._check_size("mask_image", mask)
+            pixels = as_pixels(opaque_srgb(one).convert(PILLOW_MODES[self._mode]))
+            config = self._config(seed, num_inference_steps, solver)
+            numbers = list(range(num_images_per_prompt))
+            amount = mask_from(mask, blur).amount
+            made.append(inpaint(self, pixels, amount, numbers, config, z_from).pixels)
+        return returned(bytes_to_signal(torch.cat(made)), output_type)
 
     def interpolate(
         self,
@@ -169,6 +179,11 @@ class EditingPipeline(LeDiFlowPipeline):
             raise UserError(f"image is {error}; give another picture") from error
         return bytes_to_signal(as_pixels(square))[None]
 
+    def _check_size(self, name: str, image: Image.Image) -> None:
+        size = (self.image_size, self.image_size)
+        if image.size != size:
+            raise UserError(f"{name} has {image.size} pixels, the models {size}; crop and scale it first")
+
     def _check_models(self) -> None:
         if self.auxiliary is None:
             raise UserError(
@@ -184,6 +199,17 @@ class EditingPipeline(LeDiFlowPipeline):
         return self.resolved(
             SamplingConfig(seed=seed % 2**64, steps=steps, solver=solver, latent_solver=latent_solver)
         )
+
+
+def for_each(name: str, given: Any, count: int) -> list[Any]:
+    """The values of a list for each of `count` images, or one value for all of them. UserError for another length."""
+    if not isinstance(given, Sequence):
+        return [given] * count
+    if len(given) != count:
+        raise UserError(
+            f"{name} has {len(given)} entries for {count} images; give one for each, or one for all"
+        )
+    return list(given)
 
 
 def returned(images: Tensor, output_type: OutputType) -> Pictures:

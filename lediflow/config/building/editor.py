@@ -19,7 +19,7 @@ from lediflow.sampling.pipeline import is_flow_map
 # options that results do not depend on, or that name places; records have the latter apart
 IRRELEVANT = ("batch_size", "device", "paths", "runtime", "metadata", "round_trip_warning")
 PLACES = (
-    "run", "sampler", "output", "codec_path", "image", "images", "mask",
+    "run", "sampler", "output", "codec_path", "image", "images", "mask", "masks",
     "with_images", "without_images", "direction",
 )  # fmt: skip
 PRIVATE = ("source", "masks", "key", "persons", "mapping")  # places that no record has

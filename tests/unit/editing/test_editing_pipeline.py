@@ -30,6 +30,24 @@ def test_inpainting_keeps_pixels_and_follows_the_generator(pipeline):
     assert not np.array_equal(np.asarray(made[0]), np.asarray(made[1]))
 
 
+def test_each_image_of_a_list_is_repainted_as_if_it_was_alone(pipeline):
+    generator = np.random.default_rng(1)
+    images = [Image.fromarray(generator.integers(0, 256, (SIZE, SIZE), dtype=np.uint8)) for _ in range(4)]
+    masks = [MASK.rotate(90 * turn) for turn in range(4)]
+    options = {"num_images_per_prompt": 2, "output_type": "pt"}
+    together = pipeline.inpaint(image=images, mask_image=masks, generator=[0, 1, 2, 3], **options)
+    assert together.shape == (8, 1, SIZE, SIZE)
+    for place in range(4):
+        alone = pipeline.inpaint(image=images[place], mask_image=masks[place], generator=place, **options)
+        assert (together[2 * place : 2 * place + 2] - alone).abs().max() <= 2 / 255
+    assert len(pipeline.inpaint(image=images, mask_image=MASK)) == 4
+    for bad in ({"mask_image": masks[:3]}, {"mask_image": MASK, "generator": [1, 2]}):
+        with pytest.raises(UserError, match="entries for 4 images"):
+            pipeline.inpaint(image=images, **bad)
+    with pytest.raises(UserError, match="empty list"):
+        pipeline.inpaint(image=[], mask_image=[])
+
+
 def test_frames_and_versions(pipeline):
     frames = pipeline.interpolate(seeds=[0, 1], num_frames=3, path="spherical", output_type="pt")
     assert frames.shape == (3, 1, SIZE, SIZE) and frames.abs().max() <= 1
