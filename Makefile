@@ -2,7 +2,7 @@
 # make test    all tests
 # make test-fast    those that start no process and are not slow, for every save: three minutes on two cores
 # make test-cluster    SLURM: a cluster of four nodes on this machine (root on Debian or Ubuntu installs it); minutes
-# make test-browser    the report in Chromium, which is installed as root on Debian or Ubuntu; seconds
+# make test-browser    the report and the studio in Chromium, which is installed as root on Debian or Ubuntu; seconds
 # make soak    kill a training at every place and at random, fifty times: ten minutes and more
 # Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from lediflow.data.metadata import PROFILE, Bare, orientation, tiff_tags, without_descriptions
 from lediflow.data.pixels import BAND_PIXELS, UnusableImageError, eight_bits, opaque_srgb, sixteen_bit_planes
@@ -39,6 +39,9 @@ TURNS = {
 }
 ON_ITS_SIDE = (5, 6, 7, 8)  # orientations that swap width and height
 SEQUENCES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # not MPO, whose second picture is a preview
+# grey TIFFs whose levels are multiplied by their alpha, which Pillow reads by itself from version 13 on
+for _order in (b"II", b"MM"):
+    TiffImagePlugin.OPEN_INFO.setdefault((_order, 1, (1,), 1, (8, 8), (1,)), ("La", "La"))
 PILLOW_MODES = {"rgb": "RGB", "grey": "L"}
 CHANNELS = {"rgb": 3, "grey": 1}
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -62,6 +62,7 @@ def test_every_command_composes_and_is_one(command):
         "encode": ["source=a", "output=b"],
         "sample": ["run=a"],
         "evaluate": ["images=a", "reference=b", "output=c"],
+        "studio": ["run=a", "sampler=b"],
         "edit_interpolate": ["run=a", "output=b", "seeds=[0,1]"],
         "edit_vary": ["run=a", "output=b", "image=c"],
         "edit_inpaint": ["run=a", "output=b", "image=c", "mask=d"],

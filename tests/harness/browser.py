@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,8 @@ class Browser:
         elif method == "Network.requestWillBeSent":
             url = event["request"]["url"]
             self.requests += [] if url.startswith("data:") else [url]
+        elif method == "Network.webSocketCreated":
+            self.requests.append(event["url"])
         elif method == "Page.loadEventFired":
             self.is_loaded = True
 
@@ -101,15 +104,15 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path, *, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
-        """Load a file in a window of this size, with the system's colours light or dark."""
+    def open(self, path: Path | str, *, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
+        """Load a file or an address in a window of this size, with the system's colours light or dark."""
         self.console, self.requests, self.is_loaded = [], [], False
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=width < 500,
         )  # fmt: skip
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.call("Page.navigate", url=path if isinstance(path, str) else path.absolute().as_uri())
         while not self.is_loaded:
             self.receive()
         self.settle()
@@ -124,6 +127,38 @@ class Browser:
         found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    def wait_for(self, script: str, seconds: float = 30.0) -> Any:
+        """The first true value of an expression in the page; fails the test after some seconds."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.run(script)):
+            assert time.monotonic() < deadline, f"still not true: {script}; console: {self.console}"
+            time.sleep(0.05)
+        return found
+
+    def click(self, selector: str) -> None:
+        """Click the middle of an element, which is scrolled into view."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        self.settle()
+        box = self.run(
+            f"(box => [box.x + box.width / 2, box.y + box.height / 2])({element}.getBoundingClientRect())"
+        )
+        self.drag([tuple(box)])
+
+    def drag(self, places: list[tuple[float, float]]) -> None:
+        """Press the mouse at the first place, move it to the others and release it."""
+        self.mouse("mouseMoved", *places[0])
+        self.mouse("mousePressed", *places[0], button="left", clickCount=1)
+        for place in places[1:]:
+            self.mouse("mouseMoved", *place, button="left", buttons=1)
+        self.mouse("mouseReleased", *places[-1], button="left", clickCount=1)
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Give a file to a file field, as its dialogue does."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
     def screenshot(self, path: Path | None = None, *, whole: bool = False) -> np.ndarray[Any, Any]:
         """The window, or the whole page, as RGB bytes; written to `path` if one is given."""

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.compose import composed, conf_folder
 
-COMMANDS = ("prepare", "encode", "train", "checkpoint", "sample", "evaluate", "edit", "report")
+COMMANDS = ("prepare", "encode", "train", "checkpoint", "sample", "evaluate", "edit", "studio", "report")
 
 
 @dataclass(frozen=True)

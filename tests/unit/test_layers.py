@@ -9,7 +9,18 @@ import pytest
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "sample", "evaluate", "edit", "encode", "prepare", "submit", "status", "checkpoint")
+COMMANDS = (
+    "train",
+    "sample",
+    "evaluate",
+    "edit",
+    "studio",
+    "encode",
+    "prepare",
+    "submit",
+    "status",
+    "checkpoint",
+)
 # the functions of a network that have another form in compiled graphs
 EAGER = """
 import torch
@@ -34,7 +45,7 @@ def test_commands_and_eager_networks_import_neither_the_compiler_nor_what_few_ru
     """Importing PyTorch's compiler takes as long as importing PyTorch; it is imported by what compiles."""
     heavy = {"torch._dynamo", "torch._inductor", "triton", "natten", "torchvision", "deepspeed", "diffusers"}
     heavy |= {"huggingface_hub", "open_clip", "torch_fidelity", "wandb", "matplotlib", "scipy", "webdataset"}
-    heavy |= {"tensorboard", "wandb_workspaces"}
+    heavy |= {"tensorboard", "wandb_workspaces", "gradio"}
     commands = ", ".join(f"lediflow.{name}" for name in COMMANDS)
     code = f"import sys, {commands}\n{EAGER}\nprint(sorted({heavy} & {{*sys.modules}}))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

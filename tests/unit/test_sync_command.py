@@ -87,7 +87,7 @@ def test_without_wandb_the_command_says_how_to_install_it(tmp_path, monkeypatch,
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert command(monkeypatch, run_folder(tmp_path / "a"), *words) == BAD_REQUEST
     shown = capsys.readouterr().err
-    assert "error: wandb is not installed; `pip install 'lediflow[studio]'`" in shown
+    assert "error: wandb is not installed; `pip install 'lediflow[wandb]'`" in shown
 
 
 def test_one_run_is_followed_at_a_time(tmp_path, monkeypatch, capsys):

@@ -120,6 +120,20 @@ class SampleCommand(SamplingOptions):
 
 
 @dataclass(kw_only=True)
+class StudioCommand(SamplingOptions):
+    """`python -m lediflow.studio`. The options of sampling are where its sliders start."""
+
+    run: str = MISSING  # run folder of a flow
+    sampler: str | None = None  # run folder of the latent sampler; null for the Gaussian baseline
+    port: int = bounded(7860, at_least=0, at_most=65_535)  # port of the page; 0: any free one
+    # address of the page; only this machine's own is accepted, as the page has no password
+    host: str = "127.0.0.1"
+    # write the origin of every picture (hashes of the models, seed, settings) into its file; also --no-metadata
+    metadata: bool = True
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
 class EvaluateCommand(EvaluateConfig):
     """`python -m lediflow.evaluate`."""
 
@@ -174,6 +188,7 @@ COMMANDS: dict[str, type] = {
     "encode": EncodeCommand,
     "train": TrainCommand,
     "sample": SampleCommand,
+    "studio": StudioCommand,
     "evaluate": EvaluateCommand,
     "edit_interpolate": InterpolateCommand,
     "edit_vary": VaryCommand,

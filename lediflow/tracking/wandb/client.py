@@ -27,7 +27,7 @@ from lediflow.tracking.wandb.rows import Row
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online")
-INSTALL = "pip install 'lediflow[studio]'"
+INSTALL = "pip install 'lediflow[wandb]'"
 INIT_SECONDS = 60.0  # a server that does not answer for so long is taken to be away
 SETTINGS: dict[str, Any] = {
     "quiet": True,

@@ -58,7 +58,7 @@ def test_an_unknown_mode_and_a_missing_package_are_refused_at_the_start(tmp_path
     with pytest.raises(UserError, match=r"'sometimes'.*offline, online"):
         build_tracker(config(wandb_mode="sometimes"), tmp_path, total_images=1)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install 'lediflow\[studio\]'.*tracking.wandb=false"):
+    with pytest.raises(UserError, match=r"pip install 'lediflow\[wandb\]'.*tracking.wandb=false"):
         build_tracker(config(), tmp_path, total_images=1)
 
 
