@@ -57,11 +57,14 @@ class InterpolateConfig(EditOptions):
                 "path=spherical in space=z: latents have no common norm that it could keep; use space=w, or path=linear"
             )
         if bool(self.images) == bool(self.seeds):
-            raise ValueError("give two pictures, images=[A,B], or two seeds, seeds=[0,1]")
+            found = "both" if self.images else "neither"
+            raise ValueError(f"give two pictures, images=[A,B], or two seeds, seeds=[0,1]; found {found}")
         ends = self.images or self.seeds
         if len(ends) != 2:
             name = "images" if self.images else "seeds"
-            raise ValueError(f"{name} has {len(ends)} entries; frames are made between two")
+            raise ValueError(
+                f"{name} has {len(ends)} entries; frames are made between two: {name}=[FIRST,LAST]"
+            )
         check_integrated(self.steps)
 
 

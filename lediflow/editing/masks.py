@@ -33,6 +33,7 @@ Levels = UInt8[np.ndarray, "height width"]
 Size = tuple[int, int]  # width, height
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 FULL, HALF = 255, 128
+FAINT = 8  # a mask whose brightest level is below was meant as 0 and 1, or holds numbers of classes
 GREY_WITHIN = 16  # channels that differ by more are a colour
 
 
@@ -73,13 +74,13 @@ def mask_of(
     UserError if the file is unusable or of another size, a shape lies outside, or nothing or everything is repainted.
     """
     if file is not None:
-        mask = mask_from_file(file, size)
+        mask, name = mask_from_file(file, size), f"mask={file}"
+        check_visible(mask, name)
     elif rectangle:
-        mask = mask_of_rectangle(rectangle, size)
+        mask, name = mask_of_rectangle(rectangle, size), f"rectangle={list(rectangle)}"
     else:
-        corners = [(float(x), float(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
-        mask = drawn(size, f"polygon {polygon}", lambda draw: draw.polygon(corners, fill=FULL, outline=FULL))
-    return finished(mask if side is None else centred_mask(mask, side), blur)
+        mask, name = mask_of_polygon(polygon, size), f"polygon={list(polygon)}"
+    return finished(mask if side is None else centred_mask(mask, side), blur, name)
 
 
 def centred_mask(mask: Mask, side: int) -> Mask:
@@ -99,15 +100,25 @@ def centred_mask(mask: Mask, side: int) -> Mask:
 
 def mask_from(image: Image.Image, blur: float = 0.0) -> Mask:
     """The mask of a picture; UserError if it repaints nothing or everything."""
-    return finished(Mask(*levels_of(image)), blur)
+    mask = Mask(*levels_of(image))
+    check_visible(mask, "mask_image")
+    return finished(mask, blur, "mask_image")
 
 
-def finished(mask: Mask, blur: float) -> Mask:
+def finished(mask: Mask, blur: float, name: str) -> Mask:
     """The mask, blurred on request; UserError if it repaints nothing or everything."""
     if blur:
         soft = Image.fromarray(mask.levels).filter(ImageFilter.GaussianBlur(blur))
         mask = Mask(np.asarray(soft), f"{mask.origin}, blurred by {blur:g} pixels")
-    check_extent(mask)
+    if not mask.is_repainted.any():
+        raise UserError(
+            f"{name} repaints nothing ({mask.origin}); give a larger one inside the central square, or less blur"
+        )
+    if mask.is_repainted.all():
+        raise UserError(
+            f"{name} leaves no pixel as it is ({mask.origin}); keep some (in a file: paint them black), or make whole "
+            "images: lediflow.sample, lediflow.edit vary"
+        )
     return mask
 
 
@@ -168,6 +179,14 @@ def mask_of_rectangle(rectangle: Sequence[int], size: Size) -> Mask:
     return drawn(size, f"rectangle {rectangle}", lambda draw: draw.rectangle(shape, fill=FULL))
 
 
+def mask_of_polygon(polygon: Sequence[int], size: Size) -> Mask:
+    corners = [(float(x), float(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
+    mask = drawn(size, f"polygon {polygon}", lambda draw: draw.polygon(corners, fill=FULL, outline=FULL))
+    if not mask.is_repainted.any():
+        raise UserError(f"polygon={polygon} lies outside the image, which has {size[0]} x {size[1]} pixels")
+    return mask
+
+
 def drawn(size: Size, origin: str, draw_shape: Callable[[ImageDraw.ImageDraw], None]) -> Mask:
     """A mask drawn with Pillow on a black ground."""
     canvas = Image.new("L", size, 0)
@@ -175,14 +194,12 @@ def drawn(size: Size, origin: str, draw_shape: Callable[[ImageDraw.ImageDraw], N
     return Mask(np.asarray(canvas), origin)
 
 
-def check_extent(mask: Mask) -> None:
-    """UserError for a mask that repaints nothing or everything."""
-    if not mask.is_repainted.any():
+def check_visible(mask: Mask, name: str) -> None:
+    """UserError for a picture without a bright pixel, which would repaint nothing that can be seen."""
+    brightest = int(mask.levels.max(initial=0))
+    if not brightest:
+        raise UserError(f"{name} repaints nothing: no pixel is white; paint white what is to be repainted")
+    if brightest < FAINT:
         raise UserError(
-            f"the mask ({mask.origin}) repaints nothing: no pixel is white; paint white what is to be repainted"
-        )
-    if mask.is_repainted.all():
-        raise UserError(
-            f"the mask ({mask.origin}) leaves no pixel as it is; paint black what is to stay, or make whole images: "
-            "lediflow.sample, lediflow.edit vary"
+            f"{name} has no level above {brightest} of 255, where 255 is white and repaints; multiply its levels"
         )

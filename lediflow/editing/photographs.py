@@ -72,6 +72,11 @@ def exact(path: str, option: str, size: int, channels: int) -> Picture:
     content = read_content(path, option)
     try:
         photograph = decoded_photograph(content)
+        if min(photograph.image.size) < size:
+            raise UserError(
+                f"{option}={path} has {photograph.width} x {photograph.height} pixels, the models {size} x {size}; "
+                "give a larger one: pictures are not enlarged"
+            )
         if photograph.image.size != (size, size):
             raise UserError(
                 f"{option}={path} has {photograph.width} x {photograph.height} pixels, the models {size} x {size}, and "

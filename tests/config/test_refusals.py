@@ -48,6 +48,7 @@ def assert_says(text, *phrases):
         (("sample", "stpes=3"), "nearest valid names: steps"),
         (("evaluate", "features.nmae=x"), r"nearest valid names: features\.name"),
         (("prepare", "siz=3"), "nearest valid names: size"),
+        (("evaluate", "step_counts=4"), r"step_counts=4 is not a list; write 'step_counts=\[4\]'"),
         (("sample", "run=x", "solver=rk5"), "did you mean 'rk4'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -54,6 +54,7 @@ _typed: list[str] = []  # the command line as typed, before conversion to Hydra'
 
 _SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # schemas in Hydra's lists of choices, which users do not choose
 _INTERNALS = re.compile(r"\n\s+full_key: (\S+)(?:\n\s+(?:reference|object)_type=.*)*")  # added by OmegaConf
+_NO_LIST = re.compile(r"merging override ([^=\s]+)=(.*)\n.* is not a ListConfig")
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")
 _GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^']+':((?:\s*\n\t\S+)+)")
 
@@ -189,6 +190,8 @@ def explain(error: Exception, config_name: str) -> str:
     message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     message = _SCHEMAS.sub("", message.partition("\nConfig search path:")[0])
     message = _INTERNALS.sub(r" (option \1)", message)
+    if match := _NO_LIST.search(message):
+        return f"{match[1]}={match[2]} is not a list; write {shlex.quote(f'{match[1]}=[{match[2]}]')}"
     if match := _OVERRIDE.search(message):
         asked, known = match[1], option_names(config_name)
     elif match := _GROUP.search(message):

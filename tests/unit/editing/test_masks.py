@@ -113,13 +113,16 @@ def save(tmp_path, array, name="mask.png"):
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [(lambda path: {"file": save(path, np.zeros((SIZE, SIZE), np.uint8))}, "repaints nothing"),
-     (lambda path: {"file": save(path, np.full((SIZE, SIZE), 255, np.uint8))}, "leaves no pixel"),
+    [(lambda path: {"file": save(path, np.zeros((SIZE, SIZE), np.uint8))}, r"mask\.png repaints nothing"),
+     (lambda path: {"file": save(path, np.full((SIZE, SIZE), 255, np.uint8))}, r"mask\.png leaves no pixel"),
+     (lambda path: {"file": save(path, WHITE // 255)}, "no level above 1 of 255"),
+     (lambda path: {"rectangle": [0, 0, SIZE, SIZE]}, r"rectangle=.* leaves no pixel"),
+     (lambda path: {"rectangle": [3, 3, 4, 4], "blur": 900}, "or less blur"),
      (lambda path: {"file": save(path, np.zeros((SIZE, 8), np.uint8))}, "8 x 16 pixels, the image 16 x 16"),
      (lambda path: {"file": str(path / "none.png")}, "cannot be read"),
      (lambda path: {"rectangle": [0, 0, 17, 4]}, "beyond the image"),
      (lambda path: {"rectangle": [4, 0, 4, 4]}, "has no pixels"),
-     (lambda path: {"polygon": [40, 40, 50, 40, 50, 50]}, "repaints nothing")],
+     (lambda path: {"polygon": [40, 40, 50, 40, 50, 50]}, "lies outside the image")],
 )  # fmt: skip
 def test_unfit_masks_are_refused(given, words, tmp_path):
     with pytest.raises(UserError, match=words):

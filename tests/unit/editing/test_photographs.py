@@ -81,6 +81,8 @@ def test_a_picture_smaller_than_the_models_is_refused(tmp_path):
     saved(tmp_path / "small.png", UPRIGHT[:8])
     with pytest.raises(UserError, match="too small: 16x8"):
         centred(str(tmp_path / "small.png"), "image", SIZE, 3)
+    with pytest.raises(UserError, match="has 16 x 8 pixels, the models 16 x 16; give a larger one"):
+        exact(str(tmp_path / "small.png"), "image", SIZE, 3)
 
 
 def test_a_picture_in_the_output_folder_is_refused(tmp_path):
