@@ -56,6 +56,8 @@ class LoginError(UserError):
 def import_wandb() -> ModuleType:
     """The wandb package, or a UserError that says how to install it."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # reports of its faults, which go to its makers
+    # its debug.log on a full disk: a traceback for each line, before the error that says what is wrong
+    logging.raiseExceptions = False
     with contextlib.suppress(ImportError):
         return importlib.import_module("wandb")
     raise UserError(f"wandb is not installed; `{INSTALL}`")

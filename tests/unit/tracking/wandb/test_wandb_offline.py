@@ -1,7 +1,9 @@
 """The offline run that `lediflow.sync` writes, read back with wandb's own tool and compared with the event log."""
 
 import errno
+import io
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -14,7 +16,7 @@ from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import numbers, standing_events
 from lediflow.tracking.wandb import files, sending
-from lediflow.tracking.wandb.client import SETTINGS
+from lediflow.tracking.wandb.client import SETTINGS, import_wandb
 from lediflow.tracking.wandb.log_index import IndexedLog
 from lediflow.tracking.wandb.record import Target, record_path, run_id_of
 from lediflow.tracking.wandb.rows import summaries
@@ -213,6 +215,22 @@ def test_a_full_disk_is_an_error_and_the_next_sync_writes_everything(copy, monke
         synchronise(copy, Target())
     assert len(offline_runs(copy.root)) == 1
     assert synchronise(copy, Target()).rows == 1
+
+
+class FullFile(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_of_wandbs_own_that_cannot_be_written_prints_no_traceback(capsys):
+    import_wandb()
+    logger, handler = logging.getLogger("wandb.sdk"), logging.StreamHandler(FullFile())
+    logger.addHandler(handler)
+    try:
+        logger.critical("restore done")
+    finally:
+        logger.removeHandler(handler)
+    assert "Logging error" not in capsys.readouterr().err
 
 
 def test_wandb_knows_every_setting():
