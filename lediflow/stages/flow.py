@@ -86,6 +86,11 @@ def check_flow_options(command: Command) -> None:
         check_independent(command.stage.coupling)
 
 
+def has_coupling(options: FlowStageConfig) -> bool:
+    """Whether draws and images are paired; POT does that on the CPU."""
+    return options.coupling != "independent"
+
+
 def check_independent(coupling: str) -> None:
     """Reject a coupling that exchanges draws between images: a draw of the learned prior belongs to its image."""
     if coupling != "independent":
@@ -265,6 +270,7 @@ FLOW = StageKind(
     spec=velocity_spec,
     calls=("encoder", "decoder"),
     check=check_flow_options,
+    waits_for_cpu=has_coupling,
     distils=True,
     samples_latents=True,
     allows_gaussian_prior=True,

@@ -172,6 +172,11 @@ def accept(command: Command) -> None:
     """The check of a stage whose options go with any others."""
 
 
+def never(options: Any) -> bool:
+    """The answer of a stage none of whose options waits for the CPU."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageKind:
     """A stage, as the rest of the toolkit sees it."""
@@ -194,6 +199,8 @@ class StageKind:
     on_latents: bool = False
     # raises UserError for options of the stage that cannot be combined with others of the command
     check: Callable[[Command], None] = accept
+    # whether a step waits for results from the CPU with these options: its passes cannot be recorded as a CUDA graph
+    waits_for_cpu: Callable[[Any], bool] = never
     # whether it starts from the learned prior, widened by its options prior_widening and prior_scale
     widens_prior: bool = False
     # whether it can learn from a finished run, by its options objective, teacher_steps and teacher_pairs

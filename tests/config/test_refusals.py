@@ -89,6 +89,16 @@ def test_a_missing_option_or_one_of_another_type_is_named(command, message):
             r"cuda_graphs=true does not go with",
         ),
         (
+            [
+                "stage=flow",
+                "prior=gaussian",
+                "stage.coupling=optimal_transport",
+                "engine.cuda_graphs=true",
+                "dry_run=true",
+            ],
+            r"cuda_graphs=true records the passes.*wait for the CPU.*leave it at null",
+        ),
+        (
             ["stage=latent_sampler", "stage.objective=flow_map", "teacher=x"],
             r"a flow map uses its first time.*levels\[0\]\.depth to 2 or more",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from lediflow.engine.ema import BEST, roles
 from lediflow.engine.engines import engine_kind
 from lediflow.engine.hang_detection import Limits
 from lediflow.engine.lease import Lease, NoLease, new_token
-from lediflow.engine.protocol import Engine, Fitting
+from lediflow.engine.protocol import Engine, EngineConfig, Fitting
 from lediflow.engine.ranks import Ranks
 from lediflow.engine.stop import StopRequest
 from lediflow.engine.watchdog import Watchdog
@@ -203,7 +204,7 @@ def build_engine(
     command: TrainCommand, module: nn.Module, ranks: Ranks, fitting: Fitting | None = None
 ) -> Engine:
     """The engine named by engine.name; `fitting` finds the micro-batch if engine.micro_batch is 0."""
-    train, config = command.train, command.engine
+    train, config = command.train, engine_options(command)
     groups = parameter_groups(module, train.learning_rate, train.weight_decay)
     options: dict[str, Any] = {
         "global_batch": train.global_batch,
@@ -215,6 +216,13 @@ def build_engine(
         return engine_kind(config.name).build(module, groups, config, ranks, **options)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def engine_options(command: TrainCommand) -> EngineConfig:
+    """The engine's options; engine.cuda_graphs=null is false for a stage that waits for the CPU in every step."""
+    is_waiting = stage_kind(command.stage.name).waits_for_cpu(command.stage)
+    is_open = command.engine.cuda_graphs is None
+    return replace(command.engine, cuda_graphs=False) if is_waiting and is_open else command.engine
 
 
 def throughput_of(

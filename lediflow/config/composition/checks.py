@@ -95,6 +95,11 @@ def check_command(command: TrainCommand) -> None:
         check_unwidened(command.stage)
     check_augmentation(command)
     check_best(command)
+    if command.engine.cuda_graphs and kind.waits_for_cpu(command.stage):
+        raise UserError(
+            f"engine.cuda_graphs=true records the passes of stage={command.stage.name}, which wait for the CPU with "
+            "these options (as stage.coupling=optimal_transport does); leave it at null"
+        )
     check_options(command.engine)
     try:
         check_sizes(command)

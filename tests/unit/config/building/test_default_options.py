@@ -1,6 +1,10 @@
-"""The identity of a run: options added later are left out if they have their default, which changes nothing."""
+"""Options at their defaults: what of them is a part of a run's identity, and one whose default depends on others."""
+
+import pytest
+from harness.commands import compose
 
 from lediflow.config.building.inputs import without_defaults
+from lediflow.config.building.run import engine_options
 from lediflow.training.resume import differences
 
 
@@ -17,3 +21,12 @@ def test_one_with_another_value_is_another_run():
 
 def test_zero_values_of_older_options_are_kept():
     assert without_defaults({"nll_beta": 0.0, "warm_start": None}) == {"nll_beta": 0.0, "warm_start": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "is_recorded"),
+    [([], None), (["stage.coupling=optimal_transport"], False), (["engine.cuda_graphs=true"], True)],
+)
+def test_passes_are_recorded_by_default_unless_they_wait_for_the_cpu(options, is_recorded):
+    command = compose("train", "experiment=smoke", "stage=flow", "prior=gaussian", *options)
+    assert engine_options(command).cuda_graphs is is_recorded
