@@ -9,12 +9,13 @@ import importlib
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -44,12 +45,20 @@ def invoke(command: str, *arguments: object) -> Said:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "argv", argv),
+        mock.patch.object(Hydra, "get_mode", mode_of),
     ):
         try:
             main()
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
     return Said(status, out.getvalue(), err.getvalue())
+
+
+def mode_of(
+    hydra: Hydra, config_name: str, overrides: list[str], find_mode: Callable[..., Any] = Hydra.get_mode
+) -> Any:
+    """Hydra composes the whole configuration to see hydra.mode, and again to run: half of a short command's time."""
+    return find_mode(hydra, config_name, overrides) if "hydra.mode" in " ".join(overrides) else None
 
 
 def succeed(command: str, *arguments: object) -> Said:
