@@ -322,7 +322,7 @@ def by_source(found: Results | None) -> str:
     if found is None:
         return ""
     each = [values(found["rows"], z) for z in KINDS]
-    solvers = [solver for nfe, solver in each[0] if nfe == CLOSE_UP]
+    solvers = [solver for line in each for nfe, solver in line if nfe == CLOSE_UP]
     solver = "midpoint" if "midpoint" in solvers else solvers[0]
     return " / ".join(number(line.get((CLOSE_UP, solver))) for line in each)
 
