@@ -45,7 +45,8 @@ BENCHES = (
     "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
     "bench_training_h200", "bench_training_h100", "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
     "bench_cmmd", "bench_cmmd_h100", "bench_tracking", "bench_steps_h200",
-    "bench_sampling_sdv_h200", "bench_sampling_sdv_h200_x2", "bench_sampling_rgb_h200",
+    "bench_training_flow_h200", "bench_training_rgb_h200",
+    "bench_sampling_sdv_h200", "bench_sampling_sdv_h200_x2", "bench_sampling_rgb_h200", "bench_sampling_jump_h200",
 )  # fmt: skip
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo

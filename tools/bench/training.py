@@ -2,12 +2,11 @@
 
     python tools/bench/training.py                                                  the demo's flow stage on a CPU
     python tools/bench/training.py --model paper_sdv --engines local deepspeed:0 deepspeed:1 deepspeed:2
-    torchrun --nproc_per_node=2 tools/bench/training.py --model paper_sdv --engines deepspeed:1 deepspeed:2
+    torchrun --nproc_per_node=2 tools/bench/training.py --model paper_sdv --engines deepspeed:1
     python tools/bench/training.py --breakdown --model campaign64 --batch 256 engine.precision=bfloat16
 
-Further arguments are overrides of the training command, such as train.ema.sigma_rels=[]. Each row is measured
-in its own process, because torch.compile and DeepSpeed change global state; under torchrun the processes are the ranks,
-and the engines follow each other.
+Further arguments are overrides of the training command, such as train.ema.sigma_rels=[]. Under torchrun the
+processes are the ranks, and they measure one engine: a process joins one process group only.
 
 `ms` is the median over rounds of ten steps; the device is idle before and after a round. `ratio` compares with the
 first row. `snapshot ms` is the time that training waits while a checkpoint is copied, `state MiB` the size of this
@@ -91,6 +90,11 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     chosen.overrides = overrides
     if chosen.breakdown and find_ranks().world_size > 1:
         parser.error("--breakdown measures one rank: start it without torchrun")
+    if len(chosen.engines) > 1 and find_ranks().world_size > 1:
+        parser.error(
+            f"--engines names {len(chosen.engines)}, but ranks join a process group once: start torchrun for each of "
+            "them"
+        )
     return chosen
 
 
