@@ -23,8 +23,8 @@ from pathlib import Path
 
 STOPPED = 75  # exit status of a training that was stopped with its state saved
 # photographs that the demo's models are not trained on: data.held_out_fraction chooses them by their number
-DARK, BRIGHT, SCRATCHED = "cell0143.png", "cell1185.png", "cell0054.png"
-SCRATCH = [0, 0, 300, 90]  # left, top, right, bottom of what is hidden in the last one, in its pixels
+EVEN, BROKEN, DARK = "cell1377.png", "cell1672.png", "cell0250.png"
+CORNER = [120, 60, 300, 220]  # left, top, right, bottom of what is hidden in the last one, in its pixels
 EDITS = ("interpolated", "inpainted")  # folders of the edits
 
 
@@ -143,9 +143,9 @@ def steps(folder: Path, photographs: Path, scale: Scale, clip: str | None) -> li
 def edits(folder: Path, photographs: Path, pair: list[str]) -> list[tuple[str, str, list[str]]]:
     """The commands on held-out photographs: purpose, kind, arguments."""
     interpolated, inpainted = (f"output={folder / name}" for name in EDITS)
-    ends = f"images=[{photographs / DARK},{photographs / BRIGHT}]"
-    hidden = f"rectangle=[{','.join(map(str, SCRATCH))}]"
-    image = f"image={photographs / SCRATCHED}"
+    ends = f"images=[{photographs / EVEN},{photographs / BROKEN}]"
+    hidden = f"rectangle=[{','.join(map(str, CORNER))}]"
+    image = f"image={photographs / DARK}"
     return [
         (
             "Interpolate between two held-out photographs",

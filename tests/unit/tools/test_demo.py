@@ -32,7 +32,7 @@ def test_the_commands_on_photographs_compose(tools, tmp_path):
 def test_the_edited_photographs_are_held_out(tools):
     demo, _ = tools
     fraction = compose("train", "experiment=demo", "stage=flow", "data.path=x").data.held_out_fraction
-    names = (demo.DARK, demo.BRIGHT, demo.SCRATCHED)
+    names = (demo.EVEN, demo.BROKEN, demo.DARK)
     # a sample's key is its place in the sorted listing, which begins with cell0001.png
     keys = np.array([int(name.removeprefix("cell").removesuffix(".png")) - 1 for name in names])
     assert is_held_out(keys, fraction).all()
