@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -30,15 +29,17 @@ from lediflow.config.composition.schema import (
 from lediflow.config.submission import register_launchers
 from lediflow.editing.anonymisation.run import anonymise_folder, read_request
 from lediflow.editing.attributes import Found, described, found_between, moved_along
+from lediflow.editing.codec_space import data_of, picture_shape
 from lediflow.editing.direction_files import FILE, direction_bytes, read_direction
 from lediflow.editing.folder import EditFolder, as_image
-from lediflow.editing.inpainting import inpaint
+from lediflow.editing.inpainting import inpaint, measures, prepared
 from lediflow.editing.interpolation import WAYS, Ends, frames_along, noise_of_seeds
-from lediflow.editing.inversion import data_to_start, encoded, latents_to_noise, noise_to_latents
+from lediflow.editing.inversion import encoded, latents_to_noise, noise_to_latents
 from lediflow.editing.pairs import paired_files, read_pairs
 from lediflow.editing.photographs import centred, refuse_inside
 from lediflow.editing.picture_sets import read_set
-from lediflow.editing.variation import with_latent_of, with_start
+from lediflow.editing.strength import own_of
+from lediflow.editing.variation import parts_of, varied
 from lediflow.errors import BAD_REQUEST, UserError
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.grids import labelled_grid
@@ -57,6 +58,10 @@ MOST_ROWS = 32  # of strip.png where several photographs are inpainted
 LEAK = (
     "z_from=image: z was encoded from the whole image, so it has seen what the mask hides, and results may show it "
     "again; to remove an object use z_from=masked or z_from=sampler"
+)
+SEEN_BY_STRENGTH = (
+    "strength below 1: the start is mixed with the noise of the whole image, which has seen what the mask hides, and "
+    "results may show it again; to remove an object use strength=1"
 )
 USAGE = """\
 Edit photographs with trained models.
@@ -101,7 +106,7 @@ def run_interpolate(config: DictConfig) -> None:
     """Frames between two images or seeds: the chosen way as pictures, all ways in comparison.png."""
     command: InterpolateCommand = typed(config)
     refuse_inside(command.output, [("images", path) for path in command.images])
-    pipeline = load_editor(command, command.frames, inverts_sampler=True, reads_images=bool(command.images))
+    pipeline = load_editor(command, command.frames, inverts_sampler=True)
     command = pipeline.resolved(command)
     ends, about, warnings = ends_of(command, pipeline)
     made = {
@@ -132,9 +137,8 @@ def ends_of(
     if command.seeds:
         w = noise_of_seeds(pipeline, command.seeds)
         return Ends(w, noise_to_latents(pipeline, w, method)), [{"seed": seed} for seed in command.seeds], []
-    shape = pipeline.image_size, pipeline.velocity.spec.image_channels
-    pictures = [centred(path, "images", *shape) for path in command.images]
-    z = encoded(pipeline, torch.cat([picture.signal for picture in pictures]))
+    pictures = [centred(path, "images", *picture_shape(pipeline)) for path in command.images]
+    z = encoded(pipeline, data_of(pipeline, torch.cat([picture.signal for picture in pictures])))
     back = latents_to_noise(pipeline, z, method)
     about = [
         {"sha256": picture.sha256, "round_trip": back.record(number)}
@@ -147,24 +151,19 @@ def run_vary(config: DictConfig) -> None:
     """Other versions of an image."""
     command: VaryCommand = typed(config)
     refuse_inside(command.output, [("image", command.image)])
-    pipeline = load_editor(command, command.count, inverts_flow=command.keep == "x")
+    parts = parts_of(command.keep, command.strength)
+    pipeline = load_editor(command, command.count, inverts_flow="x" in parts, inverts_sampler="w" in parts)
     command = pipeline.resolved(command)
-    picture = centred(command.image, "image", pipeline.image_size, pipeline.velocity.spec.image_channels)
-    about: dict[str, Any] = {"image": {"sha256": picture.sha256}}
-    warnings: list[str] = []
-    x = None
-    if command.keep == "x":
-        back = data_to_start(pipeline, picture.signal, command)
-        x, about["image"]["round_trip"] = back.noise, back.record(0)
-        warnings = back.warnings([command.image], command.round_trip_warning)
+    picture = centred(command.image, "image", *picture_shape(pipeline))
+    own = own_of(pipeline, data_of(pipeline, picture.signal), command, parts)
+    trips = {"round_trip": own.round_trips()} if parts else {}
+    about: dict[str, Any] = {"image": {"sha256": picture.sha256, **trips}}
+    warnings = own.warnings(command.image, command.round_trip_warning)
     folder = EditFolder(Path(command.output), origin_of("vary", command, about))
     rows, nfe = [picture_arrays(picture.signal)], 0
     for numbers in batches(command):
         ids = torch.tensor(numbers, dtype=torch.int64, device=pipeline.device)
-        if x is None:
-            made = with_latent_of(pipeline, picture.signal, ids, command)
-        else:
-            made = with_start(pipeline, x, ids, command)
+        made = varied(pipeline, own, ids, command, keep=command.keep, strength=command.strength)
         rows.append(picture_arrays(made.images))
         folder.add_numbered(rows[-1], numbers[0])
         nfe = made.nfe
@@ -181,30 +180,36 @@ def run_inpaint(config: DictConfig) -> None:
     files = paired_files(command)
     given = [("image", pair.image) for pair in files] + [("mask", pair.mask) for pair in files if pair.mask]
     refuse_inside(command.output, given)
-    pipeline = load_editor(command, command.count * len(files), inverts_flow=True)
+    is_mixed = command.z_from == "sampler" and command.strength < 1
+    pipeline = load_editor(command, command.count * len(files), inverts_flow=True, inverts_sampler=is_mixed)
     command = pipeline.resolved(command)
-    pairs = read_pairs(command, files, pipeline.image_size, pipeline.velocity.spec.image_channels)
+    pairs = read_pairs(command, files, *picture_shape(pipeline))
     warnings = [LEAK] if command.z_from == "image" else []
+    if command.strength < 1:
+        warnings.append(SEEN_BY_STRENGTH)
     for warning in warnings:
         log.warning("%s", warning)
     folder = EditFolder(Path(command.output), origin_of("inpaint", command, {}))
     rows, records, nfe = [], [], 0
     for place, pair in enumerate(pairs):
-        made = [
-            inpaint(pipeline, pair.picture.pixels, pair.mask.amount, numbers, command, command.z_from)
-            for numbers in batches(command)
-        ]
-        arrays = channels_last(torch.cat([one.pixels for one in made]))
+        task = prepared(
+            pipeline, pair.picture.pixels, pair.mask.amount, command, command.z_from,
+            strength=command.strength, is_pasted=command.paste,
+        )  # fmt: skip
+        made = [inpaint(pipeline, task, numbers, command) for numbers in batches(command)]
+        pixels = torch.cat([one.pixels for one in made])
+        arrays = channels_last(pixels)
         names = folder.add_numbered(arrays, before=place * command.count, more=pair.record())
         rows.append(np.concatenate([channels_last(pair.shown), arrays]))
         line_error = max(one.line_error for one in made)
-        records.append({**pair.record(), "files": names, "line_error": line_error})
+        records.append({**pair.record(), "files": names, "line_error": line_error, **measures(task, pixels)})
+        warnings += task.own.warnings(files[place].image, command.round_trip_warning)
         nfe = max(nfe, *(one.nfe for one in made))
     is_single = command.image is not None
-    about: dict[str, Any] = pairs[0].record() if is_single else {"pictures": records}
+    about: dict[str, Any] = records[0] if is_single else {"pictures": records}
     strip = np.concatenate([np.concatenate(row, axis=1) for row in rows[:MOST_ROWS]])
     folder.add_picture(
-        "strip.png", as_image(strip), about if is_single else {"pictures": records[:MOST_ROWS]}
+        "strip.png", as_image(strip), pairs[0].record() if is_single else {"pictures": records[:MOST_ROWS]}
     )
     result = {"nfe": nfe, "line_error": max(one["line_error"] for one in records), "warnings": warnings}
     folder.write(record_of("inpaint", command, {**about, **result}))
@@ -218,7 +223,11 @@ def run_anonymise(config: DictConfig) -> None:
     command: AnonymiseCommand = typed(config)
     request = read_request(command)
     pipeline = load_editor(
-        command, len(request.sources), inverts_sampler=command.strength < 1, inverts_flow=True
+        command,
+        len(request.sources),
+        inverts_sampler=command.strength < 1,
+        inverts_flow=True,
+        is_of_pixels=True,
     )
     command = pipeline.resolved(command)
     if command.strength < 1:
@@ -251,7 +260,7 @@ def run_attribute(config: DictConfig) -> None:
         inverts_flow=command.x_from == "image",
     )
     command = pipeline.resolved(command)
-    picture = centred(command.image, "image", pipeline.image_size, pipeline.velocity.spec.image_channels)
+    picture = centred(command.image, "image", *picture_shape(pipeline))
     found = Found(*stored) if stored else direction_of_sets(command, pipeline)
     for warning in found.warnings:
         log.warning("%s", warning)
@@ -260,12 +269,11 @@ def run_attribute(config: DictConfig) -> None:
         x_from=command.x_from, batch_size=command.batch_size,
     )  # fmt: skip
     along = move(picture.pixels[None])
-    trips = along.inverted
-    worse = [trip.warnings([command.image], command.round_trip_warning) for trip in trips.values()]
+    warnings = [*found.warnings, *along.own.warnings(command.image, command.round_trip_warning)]
     about = {
         "image": {
             "sha256": picture.sha256,
-            "round_trip": {name: trip.record(0) for name, trip in trips.items()},
+            "round_trip": along.own.round_trips(),
         },
         "direction": {**found.direction.record(), "sets": found.sets},
     }
@@ -277,7 +285,6 @@ def run_attribute(config: DictConfig) -> None:
     rows = {"strengths": along.rows(command.strengths)}
     if found.held_out is not None:
         rows["held_out"] = move(found.held_out).rows(command.strengths)
-    warnings = [*found.warnings, *itertools.chain(*worse)]
     result = {**about, **rows, "passed_over": found.passed_over, "warnings": warnings}
     folder.write(record_of("attribute", command, result))
     print(
@@ -288,7 +295,7 @@ def run_attribute(config: DictConfig) -> None:
 
 def direction_of_sets(command: AttributeCommand, pipeline: LeDiFlowPipeline) -> Found:
     """The direction between the pictures of with= and those of without=."""
-    shape = pipeline.image_size, pipeline.velocity.spec.image_channels
+    shape = picture_shape(pipeline)
     assert command.with_images is not None and command.without_images is not None
     having = read_set(command.with_images, "with", *shape)
     lacking = read_set(command.without_images, "without", *shape)

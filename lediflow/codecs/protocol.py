@@ -40,6 +40,7 @@ class Codec(Protocol):
     name: str
     is_exact: bool  # latents are the pixels themselves, which shards store as uint8
     is_stochastic: bool  # encode returns a logvar
+    reduction: int  # pixels per side of a latent
 
     def latent_shape(self, image_size: int, image_channels: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of a square image."""
@@ -66,6 +67,7 @@ class PixelCodec:
     name = "pixels"
     is_exact = True
     is_stochastic = False
+    reduction = 1
 
     def latent_shape(self, image_size: int, image_channels: int) -> tuple[int, int, int]:
         return image_channels, image_size, image_size

@@ -93,6 +93,7 @@ class TAESD:
     name = "taesd"
     is_exact = False
     is_stochastic = False
+    reduction = REDUCTION
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, weights: str):
         self.encoder = encoder.eval().requires_grad_(False)

@@ -24,17 +24,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.codecs import bytes_to_signal
+from lediflow.editing.codec_space import data_of
 from lediflow.editing.directions import Direction, doubts, fitted, scores, with_test
-from lediflow.editing.inversion import (
-    Inverted,
-    Latents,
-    encoded,
-    latents_to_noise,
-    noise_of_latents,
-    noise_to_latents,
-)
+from lediflow.editing.inversion import Latents, encoded, noise_of_latents, noise_to_latents
 from lediflow.editing.picture_sets import PictureSet, Pixels, near_duplicates, refuse_overlap
-from lediflow.editing.strength import own_noise, start_near
+from lediflow.editing.strength import Own, mixed_start, own_of
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.options import SamplingConfig
 
@@ -58,7 +52,7 @@ class Along(NamedTuple):
 
     images: Float[Tensor, "pictures strengths channels height width"]
     measures: dict[str, Float[Tensor, "pictures strengths"]]  # moved, drift, pixel_change
-    inverted: dict[str, Inverted]  # w and x of the pictures, where they were needed
+    own: Own  # of the first batch: z of the pictures, w and x where they were needed
 
     def rows(self, strengths: Sequence[float]) -> list[dict[str, float]]:
         """The mean over the pictures of each measure, for each strength."""
@@ -106,10 +100,11 @@ def halves_of(
     pipeline: LeDiFlowPipeline, pictures: PictureSet, config: SamplingConfig, space: str, batch_size: int
 ) -> tuple[Latents, Latents]:
     """Features of the pictures to fit on and of those to test on."""
-    parts = pictures.pixels.split(batch_size)
-    features = torch.cat(
-        [features_of(pipeline, encoded(pipeline, bytes_to_signal(part)), space, config) for part in parts]
-    )
+    parts = []
+    for pixels in pictures.pixels.split(batch_size):
+        z = encoded(pipeline, data_of(pipeline, bytes_to_signal(pixels)))
+        parts.append(features_of(pipeline, z, space, config))
+    features = torch.cat(parts)
     return features[: pictures.fitted], features[pictures.fitted :]
 
 
@@ -135,16 +130,7 @@ def moved_along(
         moved_together(pipeline, part, direction, strengths, config, x_from) for part in pixels.split(each)
     ]
     measures = {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures}
-    inverted = {name: joined([part.inverted[name] for part in parts]) for name in parts[0].inverted}
-    return Along(torch.cat([part.images for part in parts]), measures, inverted)
-
-
-def joined(parts: Sequence[Inverted]) -> Inverted:
-    """Batches of inversions as one."""
-    errors = {
-        method: [error for part in parts for error in part.errors[method]] for method in parts[0].errors
-    }
-    return Inverted(torch.cat([part.noise for part in parts]), errors)
+    return Along(torch.cat([part.images for part in parts]), measures, parts[0].own)
 
 
 def moved_together(
@@ -156,30 +142,28 @@ def moved_together(
     x_from: str,
 ) -> Along:
     """`moved_along` of one batch; strength 0, which the measures start from, is always made, too."""
-    signal = bytes_to_signal(pixels).to(pipeline.device)
+    y = data_of(pipeline, bytes_to_signal(pixels))
     method = config.latent_method(is_flow_map=False)
-    inverted: dict[str, Inverted] = {}
-    origin, own = encoded(pipeline, signal), None
-    if x_from == "image":
-        own, inverted["x"] = own_noise(pipeline, signal, config)
-    if direction.space == "w":
-        inverted["w"] = latents_to_noise(pipeline, origin, method)
-        origin = inverted["w"].noise
+    parts = ("x" if x_from == "image" else "") + ("w" if direction.space == "w" else "")
+    own = own_of(pipeline, y, config, parts)
+    origin = own.inverted["w"].noise if direction.space == "w" else own.z
     steps = torch.tensor([0.0, *strengths], device=origin.device) * direction.unit
     places = origin[:, None] + steps[:, None, None, None] * direction.vector.to(origin.device)
     z = places.flatten(0, 1)
     if direction.space == "w":
         z = noise_to_latents(pipeline, z, method)
-    made = images_from(pipeline, z, None if own is None else own.repeat_interleave(len(steps), dim=0), config)
+    if own.x_noise is not None:
+        own = own._replace(x_noise=own.x_noise.repeat_interleave(len(steps), dim=0))
+    made = images_from(pipeline, z, own, config)
     measures = measured(pipeline, made, direction, config, len(pixels))
-    return Along(made.unflatten(0, (len(pixels), -1))[:, 1:], measures, inverted)
+    return Along(made.unflatten(0, (len(pixels), -1))[:, 1:], measures, own)
 
 
-def images_from(pipeline: LeDiFlowPipeline, z: Latents, own: Images | None, config: SamplingConfig) -> Images:
-    """Images in [-1, 1] of latents, from given noise, or all from that of image 0."""
+def images_from(pipeline: LeDiFlowPipeline, z: Latents, own: Own, config: SamplingConfig) -> Images:
+    """Images in [-1, 1] of latents, from the noise of x in `own`; without that, all from the noise of image 0."""
     start = pipeline.start_from(torch.zeros(len(z), dtype=torch.int64, device=z.device), z, config)
-    if own is not None:
-        start = start_near(start, own, 0.0)
+    if own.x_noise is not None:
+        start = mixed_start(start, own, 0.0)
     return pipeline.decode(pipeline.integrate(start, config).x).clamp(-1, 1)
 
 
@@ -187,7 +171,7 @@ def measured(
     pipeline: LeDiFlowPipeline, made: Images, direction: Direction, config: SamplingConfig, pictures: int
 ) -> dict[str, Float[Tensor, "pictures strengths"]]:
     """The measures of images, ordered by picture and strength, against the first of each picture, of strength 0."""
-    features = features_of(pipeline, encoded(pipeline, made), direction.space, config)
+    features = features_of(pipeline, encoded(pipeline, data_of(pipeline, made)), direction.space, config)
     by_strength = features.unflatten(0, (pictures, -1)).flatten(2).double()
     change = by_strength[:, 1:] - by_strength[:, :1]
     along = scores(direction, change.flatten(0, 1)).unflatten(0, change.shape[:2])

@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from lediflow.ranges import LARGEST_SEED, bounded
 from lediflow.sampling import SamplingOptions
+from lediflow.sampling.options import AUTO
 
 SPACES = ("w", "z")
 PATHS = ("linear", "spherical")
@@ -17,6 +18,7 @@ FITS = ("exact", "centre")
 SOURCES_OF_X = ("image", "prior")
 ESTIMATORS = ("means", "probe")
 FEWEST_CORNERS = 3
+ADAPTIVE_SOLVER = "dopri5"
 MOST_PICTURES = 10_000  # of one edit, because their files are held in memory until all are made
 
 
@@ -75,12 +77,16 @@ class VaryConfig(EditOptions):
     image: str = MISSING  # the picture
     # what stays. z: what the encoder sees; x is drawn anew | x: where the flow starts; z is drawn anew
     keep: str = "z"
+    # how much of what is drawn anew is new. 1: all of it; below: mixed with the photograph's own, which 0 returns
+    strength: float = bounded(1.0, at_least=0, at_most=1)
     count: int = bounded(8, at_least=1, at_most=MOST_PICTURES)  # number of pictures
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("keep", self.keep, KEPT)
         check_integrated(self.steps)
+        if self.keep == "x":
+            self.latent_solver = returning_solver(self.latent_solver, self.strength)
 
 
 @dataclass(kw_only=True)
@@ -107,6 +113,11 @@ class InpaintConfig(EditOptions):
     # where z is from. image: the whole image, z has seen what is hidden | masked: what is visible of it | sampler:
     # drawn anew for each picture
     z_from: str = "masked"
+    # how much of what is drawn anew is new. 1: all of it; below: mixed with the photograph's own noise, which has seen
+    # what is hidden; 0 nearly returns the photograph
+    strength: float = bounded(1.0, at_least=0, at_most=1)
+    # models of latents: pixels outside of the mask are the photograph's own; false: the codec's version of them
+    paste: bool = True
     count: int = bounded(4, at_least=1, at_most=MOST_PICTURES)  # number of results for each picture
 
     def __post_init__(self) -> None:
@@ -114,6 +125,8 @@ class InpaintConfig(EditOptions):
         check_choice("z_from", self.z_from, SOURCES_OF_Z)
         check_choice("fit", self.fit, FITS)
         check_integrated(self.steps)
+        if self.z_from == "sampler":
+            self.latent_solver = returning_solver(self.latent_solver, self.strength)
         if bool(self.image) == bool(self.images):
             found = "both" if self.image else "neither"
             raise ValueError(f"give image=FILE, or images=[FILE,...] or images=[FOLDER]; found {found}")
@@ -181,6 +194,11 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """ValueError for a value that is not among the known ones."""
     if value not in known:
         raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(known)}")
+
+
+def returning_solver(solver: str, strength: float) -> str:
+    """The latent sampler's solver: `auto` is dopri5 below strength 1, where it must return to the z that it is from."""
+    return ADAPTIVE_SOLVER if solver == AUTO and strength < 1 else solver
 
 
 def check_integrated(steps: int) -> None:

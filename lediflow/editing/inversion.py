@@ -84,12 +84,14 @@ def noise_to_latents(pipeline: LeDiFlowPipeline, w: Latents, method: Method) -> 
 
 @torch.no_grad()
 def data_to_start(
-    pipeline: LeDiFlowPipeline, images: Float[Tensor, "batch channels height width"], config: SamplingConfig
+    pipeline: LeDiFlowPipeline,
+    images: Float[Tensor, "batch channels height width"],
+    z: Latents,
+    config: SamplingConfig,
 ) -> Inverted:
-    """x of images, by the flow's reverse ODE with their own z; round trips by dopri5 and by the method of `config`."""
+    """x of images, by the flow's reverse ODE with z; round trips by dopri5 and by the method of `config`."""
     y = images.to(pipeline.device)
-    ids = torch.zeros(len(y), dtype=torch.int64, device=y.device)
-    own = pipeline.start_from(ids, encoded(pipeline, y), config)
+    own = pipeline.start_from(torch.zeros(len(y), dtype=torch.int64, device=y.device), z, config)
     with pipeline.runtime.ready():
         return inverted(pipeline.velocity_from(own, config), y, ADAPTIVE, config.method(is_flow_map=False))
 

@@ -98,6 +98,15 @@ def centred_mask(mask: Mask, side: int) -> Mask:
     return Mask(scaled, f"{mask.origin}, the central square of {width} x {height} pixels")
 
 
+class MaskProcessor:
+    """What diffusers' pipelines call `mask_processor`."""
+
+    @staticmethod
+    def blur(image: Image.Image, blur_factor: float = 4.0) -> Image.Image:
+        """A mask with a soft border, by a Gaussian of `blur_factor` pixels, as grey levels."""
+        return Image.fromarray(levels_of(image)[0]).filter(ImageFilter.GaussianBlur(blur_factor))
+
+
 def mask_from(image: Image.Image, blur: float = 0.0) -> Mask:
     """The mask of a picture; UserError if it repaints nothing or everything."""
     mask = Mask(*levels_of(image))
@@ -108,7 +117,7 @@ def mask_from(image: Image.Image, blur: float = 0.0) -> Mask:
 def finished(mask: Mask, blur: float, name: str) -> Mask:
     """The mask, blurred on request; UserError if it repaints nothing or everything."""
     if blur:
-        soft = Image.fromarray(mask.levels).filter(ImageFilter.GaussianBlur(blur))
+        soft = MaskProcessor.blur(Image.fromarray(mask.levels), blur)
         mask = Mask(np.asarray(soft), f"{mask.origin}, blurred by {blur:g} pixels")
     if not mask.is_repainted.any():
         raise UserError(

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from lediflow.data.photograph import centre_square, decoded_photograph
+from lediflow.data.photograph import Photograph, centre_square, decoded_photograph
 from lediflow.data.pixels import UnusableImageError
 from lediflow.data.sources.listing import list_images
 from lediflow.data.sources.opening import open_source
@@ -68,11 +70,27 @@ def read_set(path: str, option: str, size: int, channels: int) -> PictureSet:
 
     UserError if it has none, or fewer than FEWEST usable ones for each half; damaged files are listed, not refused.
     """
+    named = (
+        (name, partial(decoded_photograph, content, size)) for name, content in contents_of(path, option)
+    )
+    return collected(named, option, f"{option}={path}", size, channels)
+
+
+def set_of_pictures(images: Sequence[Image.Image], option: str, size: int, channels: int) -> PictureSet:
+    """The same of pictures in memory, named by their numbers."""
+    named = ((str(place), partial(Photograph, image, *image.size)) for place, image in enumerate(images))
+    return collected(named, option, option, size, channels)
+
+
+def collected(
+    named: Iterable[tuple[str, Callable[[], Photograph]]], option: str, where: str, size: int, channels: int
+) -> PictureSet:
+    """The set of photographs that are decoded one by one."""
     found: dict[str, tuple[str, UInt8[Tensor, "channels height width"]]] = {}
     repeated, unusable = 0, []
-    for name, content in contents_of(path, option):
+    for name, decoded in named:
         try:
-            square = centre_square(decoded_photograph(content, size), size=size, mode=MODES[channels])
+            square = centre_square(decoded(), size=size, mode=MODES[channels])
         except UnusableImageError as error:
             unusable.append({"file": name, "reason": str(error)})
             continue
@@ -83,7 +101,7 @@ def read_set(path: str, option: str, size: int, channels: int) -> PictureSet:
     if len(found) < 2 * FEWEST:
         bad = "".join(f"; {one['file']} is {one['reason']}" for one in unusable[:NAMES_SHOWN])
         raise UserError(
-            f"{option}={path} has {len(found)} different usable pictures ({repeated} repeated, {len(unusable)} unusable"
+            f"{where} has {len(found)} different usable pictures ({repeated} repeated, {len(unusable)} unusable"
             f"{bad}); give {2 * FEWEST} or more, since one half fits the direction and the other tests it"
         )
     return set_of(option, found, repeated, unusable)
@@ -130,7 +148,7 @@ def refuse_overlap(having: PictureSet, lacking: PictureSet) -> None:
     if both:
         shown = ", ".join([*both[:NAMES_SHOWN], *(["..."] if len(both) > NAMES_SHOWN else [])])
         raise UserError(
-            f"{having.option}= and {lacking.option}= have {len(both)} pictures in common ({shown}): a picture either "
+            f"{having.option} and {lacking.option} have {len(both)} pictures in common ({shown}): a picture either "
             "has the attribute or lacks it; leave them out of one set"
         )
 

@@ -25,14 +25,27 @@ from lediflow.editing.anonymisation.config import FRAMING
 from lediflow.editing.anonymisation.faces import faces_of_mask
 from lediflow.editing.anonymisation.keys import Key
 from lediflow.editing.anonymisation.surrogates import replace_faces
-from lediflow.editing.config import KEPT, SOURCES_OF_Z, check_choice
+from lediflow.editing.attributes import found_between, moved_along
+from lediflow.editing.codec_space import codec_of, data_of, picture_shape
+from lediflow.editing.config import (
+    ESTIMATORS,
+    KEPT,
+    SOURCES_OF_X,
+    SOURCES_OF_Z,
+    SPACES,
+    check_choice,
+    returning_solver,
+)
+from lediflow.editing.directions import Direction
 from lediflow.editing.folder import as_image
-from lediflow.editing.inpainting import inpaint
+from lediflow.editing.inpainting import inpaint, prepared
 from lediflow.editing.interpolation import Ends, frames_along, noise_of_seeds
-from lediflow.editing.inversion import data_to_start, encoded, latents_to_noise, noise_to_latents
-from lediflow.editing.masks import mask_from
+from lediflow.editing.inversion import encoded, latents_to_noise, noise_to_latents
+from lediflow.editing.masks import MaskProcessor, mask_from
 from lediflow.editing.photographs import MODES, as_pixels
-from lediflow.editing.variation import with_latent_of, with_start
+from lediflow.editing.picture_sets import set_of_pictures
+from lediflow.editing.strength import own_of
+from lediflow.editing.variation import parts_of, varied
 from lediflow.errors import UserError
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.options import AUTO, SamplingConfig
@@ -45,7 +58,12 @@ Generator = int | torch.Generator | None
 
 
 class EditingPipeline(LeDiFlowPipeline):
-    """A pipeline of pixels with a learned prior that edits pictures; UserError for pictures that do not fit."""
+    """A pipeline with a learned prior that edits pictures; UserError for pictures that do not fit.
+
+    Models of latents need their codec: `from_pretrained(..., codec=...)`. `mask_processor.blur` softens masks.
+    """
+
+    mask_processor = MaskProcessor()
 
     def inpaint(
         self,
@@ -57,11 +75,14 @@ class EditingPipeline(LeDiFlowPipeline):
         generator: Generator | Sequence[Generator] = None,
         num_images_per_prompt: int = 1,
         z_from: str = "masked",
+        strength: float = 1.0,
         blur: float = 0.0,
+        paste: bool = True,
         output_type: OutputType = "pil",
     ) -> Pictures:
         """New pixels where the mask is white, the image's own elsewhere (eq. 7); both of the models' size.
 
+        `z_from`, `strength` and `paste` as in InpaintConfig.
         Lists have a mask, and if wanted a generator, for each image; one alone serves all. The results of an image are
         those that it has alone, and all of them come before those of the next image.
         """
@@ -76,10 +97,11 @@ class EditingPipeline(LeDiFlowPipeline):
             self._check_size("image", one)
             self._check_size("mask_image", mask)
             pixels = as_pixels(opaque_srgb(one).convert(PILLOW_MODES[self._mode]))
-            config = self._config(seed, num_inference_steps, solver)
-            numbers = list(range(num_images_per_prompt))
+            latent_solver = returning_solver(AUTO, strength) if z_from == "sampler" else AUTO
+            config = self._config(seed, num_inference_steps, solver, latent_solver)
             amount = mask_from(mask, blur).amount
-            made.append(inpaint(self, pixels, amount, numbers, config, z_from).pixels)
+            task = prepared(self, pixels, amount, config, z_from, strength=strength, is_pasted=paste)
+            made.append(inpaint(self, task, list(range(num_images_per_prompt)), config).pixels)
         return returned(bytes_to_signal(torch.cat(made)), output_type)
 
     def interpolate(
@@ -102,7 +124,7 @@ class EditingPipeline(LeDiFlowPipeline):
         if (image is None) == (seeds is None) or len(image or seeds or ()) != 2:
             raise UserError("interpolate: give two pictures as image=[first, last], or two seeds=[0, 1]")
         if image is not None:
-            z = encoded(self, torch.cat([self._signal(one) for one in image]))
+            z = encoded(self, torch.cat([self._data(one) for one in image]))
             ends = Ends(latents_to_noise(self, z, method).noise, z)
         else:
             w = noise_of_seeds(self, list(seeds or ()))
@@ -115,23 +137,64 @@ class EditingPipeline(LeDiFlowPipeline):
         *,
         image: Image.Image,
         keep: str = "z",
+        strength: float = 1.0,
         num_images_per_prompt: int = 1,
         num_inference_steps: int = 2,
         solver: str = AUTO,
         generator: Generator = None,
         output_type: OutputType = "pil",
     ) -> Pictures:
-        """Other versions of an image, with its z or from its x."""
+        """Other versions of an image, with its z or from its x; `strength` as in VaryConfig."""
         self._check_models()
         check_choice("keep", keep, KEPT)
-        config = self._config(generator, num_inference_steps, solver)
+        latent_solver = returning_solver(AUTO, strength) if keep == "x" else AUTO
+        config = self._config(generator, num_inference_steps, solver, latent_solver)
+        own = own_of(self, self._data(image), config, parts_of(keep, strength))
         ids = torch.arange(num_images_per_prompt, device=self.device)
-        signal = self._signal(image)
-        if keep == "z":
-            made = with_latent_of(self, signal, ids, config)
-        else:
-            made = with_start(self, data_to_start(self, signal, config).noise, ids, config)
+        made = varied(self, own, ids, config, keep=keep, strength=strength)
         return returned(made.images, output_type)
+
+    def find_direction(
+        self,
+        *,
+        with_images: Sequence[Image.Image],
+        without_images: Sequence[Image.Image],
+        space: str = "w",
+        estimator: str = "means",
+        batch_size: int = 64,
+    ) -> Direction:
+        """The direction from pictures without an attribute to pictures with it; its `test` is on held-out halves."""
+        self._check_models()
+        check_choice("space", space, SPACES)
+        check_choice("estimator", estimator, ESTIMATORS)
+        shape = picture_shape(self)
+        having = set_of_pictures(with_images, "with_images", *shape)
+        lacking = set_of_pictures(without_images, "without_images", *shape)
+        config = self._config(None, 1, AUTO, "dopri5")
+        return found_between(
+            self, having, lacking, config, space=space, estimator=estimator, batch_size=batch_size
+        ).direction
+
+    def attribute(
+        self,
+        *,
+        image: Image.Image,
+        direction: Direction,
+        strengths: Sequence[float] = (-2.0, -1.0, 0.0, 1.0, 2.0),
+        x_from: str = "image",
+        num_inference_steps: int = 2,
+        solver: str = AUTO,
+        generator: Generator = None,
+        output_type: OutputType = "pil",
+    ) -> Pictures:
+        """An image at each strength along a direction of `find_direction`."""
+        self._check_models()
+        check_choice("x_from", x_from, SOURCES_OF_X)
+        config = self._config(generator, num_inference_steps, solver, "dopri5")
+        pixels = self._pixels(image)[None]
+        size = len(strengths) + 1
+        made = moved_along(self, pixels, direction, strengths, config, x_from=x_from, batch_size=size)
+        return returned(made.images[0], output_type)
 
     def anonymise(
         self,
@@ -152,6 +215,8 @@ class EditingPipeline(LeDiFlowPipeline):
         One key gives a name one face. `strength` and `framing` as in AnonymiseConfig.
         """
         self._check_models()
+        if not codec_of(self).is_exact:
+            raise UserError("anonymise needs models of pixels; these were trained on latents of a codec")
         if mask_image.size != image.size:
             raise UserError(
                 f"mask_image has {mask_image.size} pixels, image {image.size}; give a mask of its size"
@@ -169,18 +234,24 @@ class EditingPipeline(LeDiFlowPipeline):
 
     @property
     def _mode(self) -> str:
-        return MODES[self.velocity.spec.image_channels]
+        return MODES[picture_shape(self)[1]]
 
-    def _signal(self, image: Image.Image) -> Tensor:
-        """The central square of a picture in the models' size, in [-1, 1], as a batch of one."""
+    def _pixels(self, image: Image.Image) -> Tensor:
+        """The central square of a picture in the models' size, as bytes."""
         try:
-            square = centre_square(Photograph(image, *image.size), size=self.image_size, mode=self._mode)
+            square = centre_square(
+                Photograph(image, *image.size), size=picture_shape(self)[0], mode=self._mode
+            )
         except UnusableImageError as error:
             raise UserError(f"image is {error}; give another picture") from error
-        return bytes_to_signal(as_pixels(square))[None]
+        return as_pixels(square)
+
+    def _data(self, image: Image.Image) -> Tensor:
+        """The same as the models know it, as a batch of one."""
+        return data_of(self, bytes_to_signal(self._pixels(image))[None])
 
     def _check_size(self, name: str, image: Image.Image) -> None:
-        size = (self.image_size, self.image_size)
+        size = (picture_shape(self)[0],) * 2
         if image.size != size:
             raise UserError(f"{name} has {image.size} pixels, the models {size}; crop and scale it first")
 

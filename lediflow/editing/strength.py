@@ -4,7 +4,7 @@
 
 If both are draws of N(0, I), so is their mix: its squared norm stays d on average, which the models were trained on. A
 sum own + s fresh, or a linear interpolation, would be too long, or too short. The photograph's own noise is found by
-the reverse ODEs: w of its z by the latent sampler's, and x, (x - mean) / sigma as noise, by the flow's.
+the reverse ODEs: w of its z by the latent sampler's, and (x - mean(z)) / sigma(z) by the flow's, which gives x.
 """
 
 from __future__ import annotations
@@ -33,18 +33,24 @@ from lediflow.sampling.pipeline import Start
 Images = Float[Tensor, "batch channels height width"]
 
 
-class MixedLatents(NamedTuple):
-    """Latents of a strength, and how the own noise was found (None at strength 1, which needs none)."""
+class Own(NamedTuple):
+    """What the models make a photograph from: its z, and the noise that was asked for."""
 
     z: Latents
-    inverted: Inverted | None
+    inverted: dict[str, Inverted]  # w of the latent sampler and x of the flow, by these letters
+    x_noise: Images | None = None  # (x - mean(z)) / sigma(z), which is N(0, I) for draws of the prior
 
+    def round_trips(self, image: int = 0) -> dict[str, dict[str, float]]:
+        """The errors of the ways to the noise and back, for edit.json."""
+        return {name: inverted.record(image) for name, inverted in self.inverted.items()}
 
-class OwnNoise(NamedTuple):
-    """(x - mean(z)) / sigma(z) of images, which is N(0, I) for draws of the prior, and how x was found."""
-
-    noise: Images
-    inverted: Inverted
+    def warnings(self, name: str, threshold: float) -> list[str]:
+        """A sentence for each way of a single image whose error exceeds the threshold."""
+        return [
+            sentence
+            for inverted in self.inverted.values()
+            for sentence in inverted.warnings([name], threshold)
+        ]
 
 
 def mix_noise(
@@ -64,34 +70,45 @@ def drawn_noise(pipeline: LeDiFlowPipeline, ids: Tensor, seed: int) -> Latents:
 
 
 @torch.no_grad()
-def mixed_latents(
-    pipeline: LeDiFlowPipeline, z: Latents, ids: Tensor, config: SamplingConfig, strength: float
-) -> MixedLatents:
-    """Latents for each number: w of `z` (of one image, or of one for each number) mixed with fresh draws.
+def own_of(
+    pipeline: LeDiFlowPipeline,
+    images: Images,
+    config: SamplingConfig,
+    parts: str,
+    z: Latents | None = None,
+) -> Own:
+    """What the models make images from; `parts` names the noise that is needed: "", "w", "x" or "xw".
 
-    At strength 1 they are those that `lediflow.sample` draws, and nothing is inverted.
+    x belongs to a z: the images' own, or the given one.
     """
-    if strength == 1:
-        return MixedLatents(pipeline.latents(ids, config), None)
-    method = config.latent_method(is_flow_map=False)
-    found = latents_to_noise(pipeline, z, method)
-    w = mix_noise(found.noise, drawn_noise(pipeline, ids, config.seed), strength)
-    return MixedLatents(noise_to_latents(pipeline, w, method), found)
+    z, inverted, x_noise = encoded(pipeline, images) if z is None else z, {}, None
+    if "x" in parts:
+        inverted["x"] = data_to_start(pipeline, images, z, config)
+        prior = pipeline.prior(z)
+        x_noise = (inverted["x"].noise - prior.mean) * torch.exp(-prior.logvar / 2)
+    if "w" in parts:
+        inverted["w"] = latents_to_noise(pipeline, z, config.latent_method(is_flow_map=False))
+    return Own(z, inverted, x_noise)
 
 
 @torch.no_grad()
-def own_noise(pipeline: LeDiFlowPipeline, images: Images, config: SamplingConfig) -> OwnNoise:
-    """The noise of images in [-1, 1] (latents, with a codec), by the flow's reverse ODE with their own z."""
-    back = data_to_start(pipeline, images, config)
-    prior = pipeline.prior(encoded(pipeline, images))
-    return OwnNoise((back.noise - prior.mean) * torch.exp(-prior.logvar / 2), back)
+def mixed_latents(
+    pipeline: LeDiFlowPipeline, own: Own, ids: Tensor, config: SamplingConfig, strength: float
+) -> Latents:
+    """Latents for each number, of the photograph's own w mixed with fresh draws; at strength 1 as in sampling."""
+    if strength == 1:
+        return pipeline.latents(ids, config)
+    w = mix_noise(own.inverted["w"].noise, drawn_noise(pipeline, ids, config.seed), strength)
+    return noise_to_latents(pipeline, w, config.latent_method(is_flow_map=False))
 
 
-def start_near(start: Start, own: Images, strength: float) -> Start:
-    """The start with x of mixed noise; strength 1 leaves it, 0 gives the images that `own` is the noise of.
+def mixed_start(start: Start, own: Own, strength: float) -> Start:
+    """The start with x of mixed noise; at strength 1 unchanged, at 0 that of the photograph.
 
     The temperature of the start's fresh draw applies to that alone.
     """
-    assert start.prior is not None
+    if strength == 1:
+        return start
+    assert start.prior is not None and own.x_noise is not None
     mean, sigma = start.prior.mean, torch.exp(start.prior.logvar / 2)
-    return start._replace(x=mean + mix_noise(sigma * own, start.x - mean, strength))
+    return start._replace(x=mean + mix_noise(sigma * own.x_noise, start.x - mean, strength))

@@ -3,6 +3,9 @@
 keep=z  what the encoder sees of the image stays; x is drawn anew from p(. | z): details differ.
 keep=x  x is where the flow starts: the image is mapped back to it by the flow's reverse ODE, with the image's own z.
         Then the flow runs from this x with latents that the latent sampler draws: what x alone decides stays.
+
+With a strength below 1, what is drawn anew is mixed with the image's own (strength.py): the noise of x with keep=z, w
+with keep=x. At strength 0 both return the image, up to the round trips.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.editing.inversion import encoded
+from lediflow.editing.strength import Own, mixed_latents, mixed_start
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.pipeline import Start
@@ -28,28 +31,24 @@ class Varied(NamedTuple):
     nfe: int
 
 
-@torch.no_grad()
-def with_latent_of(
-    pipeline: LeDiFlowPipeline,
-    image: Float[Tensor, "1 channels height width"],
-    ids: Tensor,
-    config: SamplingConfig,
-) -> Varied:
-    """An image for each number, from the z of the given image."""
-    z = encoded(pipeline, image).repeat(len(ids), 1, 1, 1)
-    return finished(pipeline, pipeline.start_from(ids, z, config), config)
+def parts_of(keep: str, strength: float) -> str:
+    """What of the image's own noise is needed, for `own_of`."""
+    if keep == "z":
+        return "" if strength == 1 else "x"
+    return "x" if strength == 1 else "xw"
 
 
 @torch.no_grad()
-def with_start(
-    pipeline: LeDiFlowPipeline,
-    x: Float[Tensor, "1 channels height width"],
-    ids: Tensor,
-    config: SamplingConfig,
+def varied(
+    pipeline: LeDiFlowPipeline, own: Own, ids: Tensor, config: SamplingConfig, *, keep: str, strength: float
 ) -> Varied:
-    """An image for each number, from x and the z that the latent sampler draws for the number."""
-    drawn = pipeline.start_from(ids, pipeline.latents(ids, config), config)
-    return finished(pipeline, drawn._replace(x=x.repeat(len(ids), 1, 1, 1)), config)
+    """An image for each number that keeps z or x of the image that `own` was found of."""
+    if keep == "z":
+        start = pipeline.start_from(ids, own.z.repeat(len(ids), 1, 1, 1), config)
+        return finished(pipeline, mixed_start(start, own, strength), config)
+    drawn = pipeline.start_from(ids, mixed_latents(pipeline, own, ids, config, strength), config)
+    x = own.inverted["x"].noise.repeat(len(ids), 1, 1, 1)
+    return finished(pipeline, drawn._replace(x=x), config)
 
 
 def finished(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig) -> Varied:

@@ -125,7 +125,7 @@ def number_name(key: str) -> str:
     if "round trip" in parts:
         place = parts.index("round trip")
         whose = " ".join(parts[:place]).replace("ends", "image")
-        return f"round-trip error of {whose}, {parts[-1]}"
+        return f"round-trip error of {whose}, {' '.join(parts[place + 1 :])}"
     return ", ".join(parts)
 
 

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lediflow.codecs import Codec, PixelCodec
 from lediflow.errors import UserError
 from lediflow.flow.gaussians import sample, temper, widen
 from lediflow.flow.noise import SampleNoise
@@ -87,10 +88,14 @@ class LeDiFlowPipeline:
         *,
         image_size: int,
         decode: Callable[[Tensor], Tensor] | None = None,
+        codec: Codec | None = None,
         prior_widening: float = 0.0,
         prior_scale: float = 1.0,
     ) -> None:
-        """The flow starts from N(mu, (prior_scale sigma)^2 + prior_widening^2), as in its training."""
+        """The flow starts from N(mu, (prior_scale sigma)^2 + prior_widening^2), as in its training.
+
+        Models of latents need `decode`, or the whole codec, with which photographs can be edited, too.
+        """
         if (auxiliary is None) != (latent_sampler is None):
             raise ValueError(
                 "a learned prior needs both the auxiliary model and the latent sampler, the Gaussian baseline neither"
@@ -103,7 +108,8 @@ class LeDiFlowPipeline:
                 "widen"
             )
         self.image_size = image_size
-        self.decode = decode or (lambda latents: latents)
+        self.codec = codec or (PixelCodec() if decode is None else None)
+        self.decode = decode or (codec or PixelCodec()).decode
         for module in self.modules().values():
             module.eval().requires_grad_(False)
         self.use("eager", "float32")
@@ -303,9 +309,13 @@ class LeDiFlowPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, decode: Callable[[Tensor], Tensor] | None = None
+        cls,
+        path: str | Path,
+        *,
+        decode: Callable[[Tensor], Tensor] | None = None,
+        codec: Codec | None = None,
     ) -> LeDiFlowPipeline:
-        """Load what `save_pretrained` wrote; `decode` is the codec's decoder if the models were trained on latents."""
+        """Load what `save_pretrained` wrote; models that were trained on latents need the codec, or its decoder."""
         path = Path(path)
         about = read_record(
             path / PIPELINE, "save the pipeline again", {"image_size": int, "models": list[str]}
@@ -317,6 +327,7 @@ class LeDiFlowPipeline:
             load_as(LatentSampler, path / "latent_sampler") if is_learned else None,
             image_size=about["image_size"],
             decode=decode,
+            codec=codec,
             prior_widening=about.get("prior_widening", 0.0),  # absent in folders older than the options
             prior_scale=about.get("prior_scale", 1.0),
         )

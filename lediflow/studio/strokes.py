@@ -54,7 +54,7 @@ def painted_mask(value: Mapping[str, Any] | None, size: int, blur: float = 0.0) 
     levels = np.zeros((size, size), np.uint8)
     for layer in layers:
         levels = np.maximum(levels, touched(layer[..., 3], enlargement(size)))
-    return finished(Mask(levels, "painted"), blur)
+    return finished(Mask(levels, "painted"), blur, "the mask")
 
 
 def touched(alpha: Levels, factor: int) -> Levels:

@@ -25,12 +25,13 @@ from jaxtyping import UInt8
 
 from lediflow.editing.config import KEPT, SOURCES_OF_Z, check_choice, check_integrated
 from lediflow.editing.folder import EditFolder
-from lediflow.editing.inpainting import inpaint
+from lediflow.editing.inpainting import inpaint, prepared
 from lediflow.editing.interpolation import Ends, frames_along, noise_of_seeds
-from lediflow.editing.inversion import Inverted, data_to_start, encoded, latents_to_noise, noise_to_latents
+from lediflow.editing.inversion import Inverted, encoded, latents_to_noise, noise_to_latents
 from lediflow.editing.masks import mask_of
 from lediflow.editing.photographs import Picture, centred, exact
-from lediflow.editing.variation import with_latent_of, with_start
+from lediflow.editing.strength import own_of
+from lediflow.editing.variation import parts_of, varied
 from lediflow.errors import UserError
 from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.pictures import picture_arrays
@@ -162,10 +163,8 @@ class Studio:
                 with named_as_uploaded(mask_file):
                     mask = mask_of(picture.source_size, file=mask_file, blur=blur, side=self.models.size)
             numbers = batches(int(count), self.models.command.batch_size)
-            made = [
-                inpaint(self.models.pipeline, picture.pixels, mask.amount, part, config, z_from)
-                for part in numbers
-            ]
+            task = prepared(self.models.pipeline, picture.pixels, mask.amount, config, z_from)
+            made = [inpaint(self.models.pipeline, task, part, config) for part in numbers]
         arrays = np.concatenate([one.pixels.permute(0, 2, 3, 1).cpu().numpy() for one in made])
         origin = {"image": {"sha256": picture.sha256}, "mask": mask.record(), "z_from": z_from}
         files = self.written("inpaint", config, origin, arrays)
@@ -187,17 +186,16 @@ class Studio:
             pipeline = self.models.pipeline
             if keep == "x" and is_flow_map(pipeline.velocity):
                 raise UserError(FLOW_MAP.format(option="run", run=self.models.command.run))
-            picture, warnings = self.centred(photograph), []
+            picture = self.centred(photograph)
             origin: dict[str, Any] = {"image": {"sha256": picture.sha256}, "keep": keep}
             ids = torch.arange(int(count), device=pipeline.device)
-            if keep == "z":
-                made = with_latent_of(pipeline, picture.signal, ids, config)
-            else:
-                back = data_to_start(pipeline, picture.signal, config)
-                warnings, origin["image"]["round_trip"] = warnings_of(back, ["photograph"]), back.record(0)
-                made = with_start(pipeline, back.noise, ids, config)
+            own = own_of(pipeline, picture.signal, config, parts_of(keep, 1.0))
+            if own.inverted:
+                origin["image"]["round_trip"] = own.round_trips()
+            made = varied(pipeline, own, ids, config, keep=keep, strength=1.0)
         files = self.written("vary", config, origin, picture_arrays(made.images))
-        return Made(files, f"{counted(len(files))} that keep {keep}; {seconds()}.", warnings)
+        text = f"{counted(len(files))} that keep {keep}; {seconds()}."
+        return Made(files, text, own.warnings("photograph", ROUND_TRIP))
 
     def shown(self, photograph: str | None, is_cropped: bool) -> UInt8[np.ndarray, "height width channels"]:
         """The photograph that would be inpainted, as bytes of the models' size."""

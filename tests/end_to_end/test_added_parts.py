@@ -22,6 +22,7 @@ class BlockCodec:
 
     name = "blocks"
     is_exact = is_stochastic = False
+    reduction = 2
 
     def latent_shape(self, image_size, image_channels):
         return 4 * image_channels, image_size // 2, image_size // 2

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from lediflow.codecs import taesd
 from lediflow.editing.folder import EditFolder
 from lediflow.models import (
     AuxiliarySpec,
@@ -52,9 +54,25 @@ def drawn(spec, seed: int):
     return model
 
 
-def tiny_pipeline(channels: int = 1) -> LeDiFlowPipeline:
+def tiny_pipeline(channels: int = 1, codec=None) -> LeDiFlowPipeline:
     models = {name: drawn(spec, seed) for seed, (name, spec) in enumerate(specs(channels).items())}
-    return LeDiFlowPipeline(models["flow"], models["auxiliary"], models["sampler"], image_size=SIZE)
+    return LeDiFlowPipeline(
+        models["flow"], models["auxiliary"], models["sampler"], image_size=SIZE, codec=codec
+    )
+
+
+def save_random_taesd(folder: Path) -> Path:
+    """Weights of a TAESD that has learned nothing, but passes some of an image on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(5)
+    for name, half in (("encoder", taesd.encoder()), ("decoder", taesd.decoder())):
+        weights = {
+            key: torch.randn(value.shape, generator=generator)
+            * (0.7 / value[0].numel() ** 0.5 if value.ndim > 1 else 0.1)
+            for key, value in half.state_dict().items()
+        }
+        save_file(weights, folder / f"taesd_{name}.safetensors")
+    return folder
 
 
 def save_tiny_runs(

@@ -7,7 +7,7 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 from harness.commands import compose, invoke, succeed
-from harness.edited import SIZE, drawn, save_tiny_runs, specs
+from harness.edited import SIZE, drawn, save_random_taesd, save_tiny_runs, specs
 from harness.picture_files import gif_durations
 from PIL import Image
 
@@ -203,6 +203,8 @@ def test_an_edit_replaces_the_files_of_the_one_before_and_no_others(root, tmp_pa
      ("interpolate", ["seeds=[0,1]", "steps=0"], "steps=0"),
      ("interpolate", ["seeds=[0,1]", "frames=1"], "frames=1 must be at least 2"),
      ("vary", ["image=a.png", "keep=y"], "one of z, x"),
+     ("vary", ["image=a.png", "strength=1.5"], "strength=1.5 must be"),
+     ("inpaint", ["image=a.png", RECTANGLE, "strength=-1"], "strength=-1"),
      ("inpaint", ["image=a.png"], "none of them"),
      ("attribute", ["image=a.png"], "found none of them"),
      ("attribute", ["image=a.png", "with_images=a"], "found only with="),
@@ -237,7 +239,52 @@ def test_an_unknown_task_is_answered_with_the_nearest(word):
     assert "did you mean in" in said.err
 
 
-def test_a_baseline_a_flow_map_and_another_codec_are_refused(root, tmp_path):
+def test_models_of_latents_edit_photographs_of_their_codec(tmp_path):
+    runs, weights = save_tiny_runs(tmp_path, channels=4, codec="taesd"), save_random_taesd(tmp_path / "taesd")
+    side = 8 * SIZE
+    pictures = np.random.default_rng(1).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    for name, array in zip("ab", pictures, strict=True):
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    image, codec = f"image={tmp_path}/a.png", f"codec_path={weights}"
+    rectangle = "rectangle=[41,30,90,70]"
+    record = edited(runs, "inpaint", tmp_path / "inpaint", image, codec, rectangle, "count=1")
+    outside = np.ones((side, side), dtype=bool)
+    outside[30:70, 41:90] = False
+    assert np.array_equal(pixels(tmp_path / "inpaint" / "000000.png")[outside], pictures[0][outside])
+    assert len(record["seam"]["results"]) == 1 and record["line_error"] < 1e-4
+    edited(runs, "inpaint", tmp_path / "whole", image, codec, rectangle, "count=1", "paste=false")
+    assert not np.array_equal(pixels(tmp_path / "whole" / "000000.png")[outside], pictures[0][outside])
+    edited(runs, "vary", tmp_path / "vary", image, codec, "count=1")
+    both = f"images=[{tmp_path}/a.png,{tmp_path}/b.png]"
+    edited(runs, "interpolate", tmp_path / "between", both, codec, "frames=2", "latent_solver=midpoint")
+    assert pixels(tmp_path / "between" / "000001.png").shape == (side, side, 3)
+    assert "needs its weights" in refused(runs, "vary", tmp_path / "no", image)
+
+
+@pytest.mark.parametrize(("task", "option"), [("vary", "keep=z"), ("vary", "keep=x"), ("inpaint", RECTANGLE)])
+def test_a_strength_below_one_finds_the_photographs_noise_and_comes_nearer_to_it(
+    root, tmp_path, task, option
+):
+    given = (f"image={root}/a.png", option, "count=1", "solver=rk4", "steps=4")
+    distances = []
+    for strength in (0.1, 1):
+        record = edited(root, task, tmp_path / str(strength), *given, f"strength={strength}")
+        made = pixels(tmp_path / str(strength) / "000000.png").astype(int)
+        distances.append(np.abs(made - pixels(root / "a.png")).mean())
+        trips = record.get("round_trip") or record["image"].get("round_trip", {})
+        expected = {
+            ("keep=z", 1): set(),
+            ("keep=x", 1): {"x"},
+            ("keep=x", 0.1): {"x", "w"},
+            (RECTANGLE, 1): set(),
+        }
+        assert set(trips) == expected.get((option, strength), {"x"})
+    assert distances[0] < distances[1] / 2
+    if task == "inpaint":
+        assert "strength below 1" in json.loads((tmp_path / "0.1" / "edit.json").read_text())["warnings"][0]
+
+
+def test_a_baseline_and_a_flow_map_are_refused(root, tmp_path):
     options = (f"image={root}/a.png", RECTANGLE)
     levels = specs(1)["flow"].levels
     baseline = VelocitySpec(
@@ -256,5 +303,3 @@ def test_a_baseline_a_flow_map_and_another_codec_are_refused(root, tmp_path):
     maps = save_tiny_runs(tmp_path / "maps", is_flow_map=True)
     assert "is a flow map" in refused(maps, "inpaint", tmp_path / "out", *options)
     assert "is a flow map" in refused(maps, "interpolate", tmp_path / "out", "seeds=[0,1]")
-    latents = save_tiny_runs(tmp_path / "latents", codec="taesd")
-    assert "codec=taesd" in refused(latents, "inpaint", tmp_path / "out", *options)

@@ -31,9 +31,12 @@ def load_editor(
     *,
     inverts_sampler: bool = False,
     inverts_flow: bool = False,
-    reads_images: bool = True,
+    is_of_pixels: bool = False,
 ) -> LeDiFlowPipeline:
-    """The pipeline; UserError for models that this edit is impossible with: what it inverts must be a velocity."""
+    """The pipeline; UserError for models that this edit is impossible with: what it inverts must be a velocity.
+
+    `is_of_pixels`: the edit has no way through a codec.
+    """
     flow = RunFolder(Path(command.run))
     require_export(flow, "the flow model", "python -m lediflow.train stage=flow ...")
     facts = flow.exported_facts()
@@ -42,10 +45,10 @@ def load_editor(
             f"run={command.run} is a Gaussian baseline: it has no latent z of an image to edit with; give a flow with "
             "a learned prior (prior=learned) and sampler="
         )
-    if reads_images and facts["codec"]["name"] != "pixels":
+    if is_of_pixels and facts["codec"]["name"] != "pixels":
         raise UserError(
-            f"run={command.run} was trained on latents of codec={facts['codec']['name']}; photographs are edited with "
-            "models of pixels only (codec=pixels). interpolate seeds=[0,1] needs no photograph"
+            f"run={command.run} was trained on latents of codec={facts['codec']['name']}; this edit needs models of "
+            "pixels (codec=pixels)"
         )
     pipeline = load_pipeline(
         command.run, command.sampler, device=command.device, codec_path=command.codec_path

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lediflow.codecs import CodecConfig, build_codec
+from lediflow.codecs import Codec, CodecConfig, build_codec
 from lediflow.config.building.models import absolute, load_export
 from lediflow.config.composition.advice import require_export
 from lediflow.engine.ranks import choose_device
@@ -42,7 +42,7 @@ def load_pipeline(
     if place_of(facts["stage"]) != "flow":
         raise UserError(f"run={run} is a run of stage={facts['stage']}; give a run of {stages_in('flow')}")
     where = choose_device(device)
-    decode = load_decoder(facts["codec"], codec_path, where)
+    codec = load_codec(facts["codec"], codec_path, where)
     if facts["prior"] == "gaussian":
         if sampler is not None:
             raise UserError(
@@ -53,7 +53,7 @@ def load_pipeline(
             None,
             None,
             image_size=facts["image_size"],
-            decode=decode,
+            codec=codec,
         ).to(where)
     if sampler is None:
         raise UserError(
@@ -70,7 +70,7 @@ def load_pipeline(
         load_export(AuxiliaryModel, parent, "a run of stage=auxiliary"),
         load_export(LatentSampler, latent_export, "a run of stage=latent_sampler"),
         image_size=facts["image_size"],
-        decode=decode,
+        codec=codec,
         prior_widening=recorded_width(facts).added,
         prior_scale=recorded_width(facts).scale,
     ).to(where)
@@ -91,14 +91,19 @@ def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, samp
 def load_decoder(
     record: dict[str, Any], path: str | None, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """The decoder of the codec that encoded a run's data; UserError if the weights are not the recorded ones."""
+    """The decoder of `load_codec`."""
+    return load_codec(record, path, device).decode
+
+
+def load_codec(record: dict[str, Any], path: str | None, device: torch.device) -> Codec:
+    """The codec that encoded a run's data; UserError if the weights are not the recorded ones."""
     codec = build_codec(CodecConfig(name=record["name"], path=path or record.get("path")), device)
     if changed := changes({**codec.record(), **record}, codec.record()):
         raise UserError(
             f"codec_path={path} holds other weights of {record['name']} than the run's data was encoded with "
             f"({changed}); give the codec.path that lediflow.encode was run with"
         )
-    return codec.decode
+    return codec
 
 
 def pipeline_hashes(run: str, sampler: str | None) -> dict[str, str]:

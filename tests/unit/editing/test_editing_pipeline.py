@@ -6,6 +6,8 @@ import torch
 from harness.edited import SIZE, drawn, specs
 from PIL import Image
 
+from lediflow.codecs import bytes_to_signal
+from lediflow.editing.photographs import as_pixels
 from lediflow.editing.pipeline import EditingPipeline
 from lediflow.errors import UserError
 
@@ -71,6 +73,43 @@ def test_faces_of_a_larger_picture_are_replaced_by_key_and_name(pipeline):
     assert np.array_equal(made[left], again[left]) and not np.array_equal(made, again)
     with pytest.raises(UserError, match="2 regions, persons 1"):
         pipeline.anonymise(**secret, persons=["anna"])
+
+
+def test_a_strength_of_zero_gives_the_photograph_back(pipeline):
+    """Up to the two steps of the solver, with networks of random weights."""
+    options = {"image": PHOTOGRAPH, "solver": "dopri5", "output_type": "pt"}
+    near, new = (pipeline.vary(**options, keep="z", strength=strength) for strength in (0.0, 1.0))
+    photograph = bytes_to_signal(as_pixels(PHOTOGRAPH))
+    assert (near - photograph).abs().max() < 0.05 < (new - photograph).abs().mean()
+    repainted = pipeline.inpaint(**options, mask_image=MASK, strength=0.0)
+    assert (repainted - photograph).abs().mean() < 0.05
+
+
+def test_the_mask_processor_softens_masks(pipeline):
+    soft = pipeline.mask_processor.blur(MASK, blur_factor=2)
+    assert soft.mode == "L" and 0 < np.asarray(soft)[3, 7] < 255
+    made = [
+        pipeline.inpaint(image=PHOTOGRAPH, mask_image=mask, blur=blur)[0]
+        for mask, blur in ((soft, 0), (MASK, 2))
+    ]
+    assert np.array_equal(*(np.asarray(one) for one in made))
+
+
+def test_an_attribute_is_found_and_applied(pipeline):
+    generator = np.random.default_rng(3)
+    bright, dark = (
+        [
+            Image.fromarray(np.clip(level + generator.normal(0, 20, (SIZE, SIZE)), 0, 255).astype(np.uint8))
+            for _ in range(8)
+        ]
+        for level in (190, 60)
+    )
+    direction = pipeline.find_direction(with_images=bright, without_images=dark, space="z")
+    assert direction.test["auc"] == 1
+    made = pipeline.attribute(image=PHOTOGRAPH, direction=direction, strengths=[-1.0, 1.0], x_from="prior")
+    assert len(made) == 2 and not np.array_equal(*(np.asarray(one) for one in made))
+    with pytest.raises(UserError, match="without_images has 3 different"):
+        pipeline.find_direction(with_images=bright, without_images=dark[:3])
 
 
 def test_what_does_not_fit_is_refused(pipeline):

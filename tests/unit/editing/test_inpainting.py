@@ -5,7 +5,8 @@ import torch
 from harness.edited import SIZE, tiny_pipeline
 
 from lediflow.editing import inpainting
-from lediflow.editing.inpainting import InpaintingVelocity, filled, inpaint
+from lediflow.editing.codec_space import filled
+from lediflow.editing.inpainting import InpaintingVelocity, inpaint, prepared
 from lediflow.editing.inversion import encoded
 from lediflow.flow.solvers import SOLVERS, solve
 from lediflow.sampling import SamplingConfig
@@ -22,6 +23,11 @@ def pipeline():
 @pytest.fixture(scope="module")
 def image():
     return torch.randint(0, 256, (1, SIZE, SIZE), dtype=torch.uint8, generator=torch.manual_seed(0))
+
+
+def repainted(pipeline, image, amount, numbers, config, z_from, **options):
+    task = prepared(pipeline, image, amount, config, z_from, **options)
+    return inpaint(pipeline, task, numbers, config)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -45,11 +51,31 @@ def test_kept_pixels_are_on_their_line_at_every_call(solver):
     assert (end - known)[~kept].abs().max() > 0.1
 
 
+@pytest.mark.parametrize("times", [torch.tensor(0.25), torch.tensor([0.25, 0.5])])
+def test_every_call_is_measured_with_known_and_repainted_pixels_at_one_time(times):
+    x, known = torch.randn(2, 2, 1, SIZE, SIZE, generator=torch.manual_seed(1))
+    eq7 = InpaintingVelocity(lambda state, t: state, x, known, AMOUNT)
+    state = torch.lerp(x, known, times.expand(2).reshape(2, 1, 1, 1))
+    state[1, :, AMOUNT[0, 0] == 1] += 9
+    eq7(state, times)
+    state[1, :, 0, 0] += 0.5
+    eq7(state, times)
+    assert eq7.deviations == pytest.approx([0.0, 0.5], abs=1e-6)
+
+
+def test_what_dopri5_asks_before_its_first_step_is_not_measured():
+    x, known = torch.randn(2, 2, 1, SIZE, SIZE, generator=torch.manual_seed(1))
+    eq7 = InpaintingVelocity(lambda state, t: state * t.reshape(-1, 1, 1, 1), x, known, AMOUNT)
+    made = solve(eq7, x, solver="dopri5")
+    assert max(eq7.deviations) < 1e-5
+    assert made.nfe - 5 < len(eq7.deviations) < made.nfe  # asked: early, late, and one pattern of two samples
+
+
 @pytest.mark.parametrize("z_from", ["image", "masked", "sampler"])
 @pytest.mark.parametrize(("solver", "steps"), [*((name, 1) for name in SOLVERS), ("euler", 7), ("heun3", 3)])
 def test_bytes_outside_the_mask_are_those_of_the_image(pipeline, image, solver, steps, z_from):
     config = SamplingConfig(solver=solver, steps=steps)
-    made = inpaint(pipeline, image, AMOUNT, [0, 1], config, z_from)
+    made = repainted(pipeline, image, AMOUNT, [0, 1], config, z_from)
     kept = (AMOUNT[0] == 0).expand_as(image)
     assert all(torch.equal(one[kept], image[kept]) for one in made.pixels)
     assert not torch.equal(made.pixels[0], made.pixels[1])
@@ -57,13 +83,15 @@ def test_bytes_outside_the_mask_are_those_of_the_image(pipeline, image, solver, 
 
 
 def test_each_picture_alone_is_that_of_the_batch(pipeline, image):
-    together = inpaint(pipeline, image, AMOUNT, [0, 1, 2], SamplingConfig(), "masked").pixels
-    alone = inpaint(pipeline, image, AMOUNT, [2], SamplingConfig(), "masked").pixels
+    together = repainted(pipeline, image, AMOUNT, [0, 1, 2], SamplingConfig(), "masked").pixels
+    alone = repainted(pipeline, image, AMOUNT, [2], SamplingConfig(), "masked").pixels
     assert (together[2:].int() - alone.int()).abs().max() <= 1
 
 
 def test_seeds_differ(pipeline, image):
-    one, two = (inpaint(pipeline, image, AMOUNT, [0], SamplingConfig(seed=seed), "masked") for seed in (0, 1))
+    one, two = (
+        repainted(pipeline, image, AMOUNT, [0], SamplingConfig(seed=seed), "masked") for seed in (0, 1)
+    )
     assert not torch.equal(one.pixels, two.pixels)
 
 
@@ -71,7 +99,7 @@ def test_seeds_differ(pipeline, image):
 def test_only_z_from_image_sees_what_is_hidden(pipeline, image, z_from, leaks):
     other = torch.where(AMOUNT[0] == 1, 255 - image, image)
     pictures = [
-        inpaint(pipeline, one, AMOUNT, [0], SamplingConfig(), z_from).pixels for one in (image, other)
+        repainted(pipeline, one, AMOUNT, [0], SamplingConfig(), z_from).pixels for one in (image, other)
     ]
     assert torch.equal(*pictures) != leaks
 
@@ -97,7 +125,8 @@ def test_a_soft_mask_differs_from_a_hard_one_and_keeps_what_it_does_not_touch(pi
     soft = AMOUNT.clone()
     soft[..., 4, 5:12] = 0.4
     hard, blurred = (
-        inpaint(pipeline, image, amount, [0], SamplingConfig(), "sampler").pixels for amount in (AMOUNT, soft)
+        repainted(pipeline, image, amount, [0], SamplingConfig(), "sampler").pixels
+        for amount in (AMOUNT, soft)
     )
     assert not torch.equal(hard, blurred)
     kept = (soft[0] == 0).expand_as(image)

@@ -87,7 +87,7 @@ def test_pictures_in_both_sets_are_counted_and_refused(tmp_path):
     refuse_overlap(read(having), read(lacking, "without"))
     for number in range(5):
         shutil.copy(having / f"{number}.png", lacking / f"other{number}.png")
-    with pytest.raises(UserError, match=r"with= and without= have 5 pictures in common \(.*other.*\.\.\.\)"):
+    with pytest.raises(UserError, match=r"with and without have 5 pictures in common \(.*other.*\.\.\.\)"):
         refuse_overlap(read(having), read(lacking, "without"))
 
 
