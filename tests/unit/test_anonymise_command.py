@@ -9,6 +9,7 @@ import unicodedata
 import numpy as np
 import pytest
 from harness.commands import compose, invoke, succeed
+from harness.drawn_faces import drawn_face
 from harness.edited import SIZE, save_tiny_runs
 from harness.marked import MARKER, bytes_of, marked_jpeg, marked_mpo
 from harness.processes import Started
@@ -116,7 +117,32 @@ def test_three_faces_of_a_large_photograph_become_three_unlike_ones(models, root
     distances = [np.abs(patches[a] - patches[b]).mean() for a, b in ((0, 1), (0, 2), (1, 2))]
     assert min(distances) > 10  # of 255
     faces = record["photographs"][0]["faces"]
-    assert [(face["square"], face["enlarged"]) for face in faces] == [(28, False), (30, False), (29, False)]
+    assert [(face["square"], face["small"]) for face in faces] == [(28, False), (30, False), (29, False)]
+
+
+def test_without_masks_faces_are_found_counted_and_replaced(models, root):
+    group = Image.new("RGB", (420, 200), (96, 120, 140))
+    for x, y, side in ((10, 60, 100), (130, 20, 128), (290, 40, 110)):
+        group.paste(drawn_face(side), (x, y))
+    group.save(root / "photographs/group.png")
+    Image.new("RGB", (60, 40), (20, 90, 30)).save(root / "photographs/meadow.png")
+    drawn_face(128).rotate(90).save(root / "photographs/turned.png")
+    options = ("masks=null", "framing=1.3")
+    said = invoke(*arguments(models, root, *options))
+    assert said.status == 2 and "meadow.png: no face: none is found" in said.err
+    record = json.loads((root / "out/edit.json").read_text())
+    assert [len(row["faces"]) for row in record["photographs"]] == [3, 0, 1]
+    assert [face["turned"] for row in record["photographs"] for face in row["faces"]] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    changed = (result(root, 0) != np.asarray(group)).any(axis=-1)
+    assert changed[60:110, 170:215].mean() > 0.9 and not changed[:, :8].any()
+    assert not (root / "out/000001.png").exists()
+    succeed(*arguments(models, root, *options, "keep_faceless=true"))
+    assert (result(root, 1) == (20, 90, 30)).all()
 
 
 def test_what_is_hidden_never_matters_at_strength_1_and_leaves_no_trace(models, root):

@@ -45,7 +45,7 @@ def test_commands_and_eager_networks_import_neither_the_compiler_nor_what_few_ru
     """Importing PyTorch's compiler takes as long as importing PyTorch; it is imported by what compiles."""
     heavy = {"torch._dynamo", "torch._inductor", "triton", "natten", "torchvision", "deepspeed", "diffusers"}
     heavy |= {"huggingface_hub", "open_clip", "torch_fidelity", "wandb", "matplotlib", "scipy", "webdataset"}
-    heavy |= {"tensorboard", "wandb_workspaces", "gradio"}
+    heavy |= {"tensorboard", "wandb_workspaces", "gradio", "onnxruntime", "dlib"}
     commands = ", ".join(f"lediflow.{name}" for name in COMMANDS)
     code = f"import sys, {commands}\n{EAGER}\nprint(sorted({heavy} & {{*sys.modules}}))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,7 +4,9 @@ config          options of the command
 keys            the key file; key and person -> w, and digests that only the key's owner can compute
 people          which person a face shows: from file names, folders or a table
 sources         the photographs of a folder and their masks
-faces           masks -> faces, each with the square around it that the models see
+detection       where faces are, without masks
+faces           masks or boxes -> faces, each with the square around it that the models see
+photographs     bytes of a photograph, or the reason why it is passed over
 surrogates      w, mixed with the face's own w below strength 1 -> z -> new pixels by eq. 7
 folder          numbered pictures and edit.json, photograph by photograph, so that a killed run continues
 run             a folder of photographs from beginning to end

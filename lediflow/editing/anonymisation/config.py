@@ -17,8 +17,14 @@ class AnonymiseConfig(EditOptions):
     """New faces for the persons in a folder of photographs."""
 
     source: str = MISSING  # folder of photographs, with its subfolders
-    # folder of masks, named as the photographs (the suffix may differ). White: replace; each connected region is a face
-    masks: str = MISSING
+    # folder of masks, named as the photographs (the suffix may differ). White: replace; each connected region is a
+    # face. null: faces are found by a detector (the extra lediflow[faces])
+    masks: str | None = None
+    # without masks: replace what the detector takes for a face with at least this certainty; lower: fewer are missed,
+    # and more is replaced that is none
+    certainty: float = bounded(0.3, above=0, below=1)
+    # without masks: the axes of the ellipse that is replaced, as multiples of the sides of the face's box
+    margin: float = bounded(1.15, at_least=1, at_most=3)
     # file of at least 16 random bytes: one key gives a person one surrogate, and nobody without it can recompute it
     key: str = MISSING
     # who is on a photograph. files: somebody else on every file | folders: each folder holds one person | the path of a
@@ -28,8 +34,9 @@ class AnonymiseConfig(EditOptions):
     mapping: str | None = None
     # 1: a face from the key alone | below: a mixture with the face's own latent, which has seen the person | 0: its own
     strength: float = bounded(1.0, at_least=0, at_most=1)
-    # side of the square that the models see, as a multiple of the longer side of the face's mask
-    framing: float = bounded(FRAMING, at_least=1, at_most=8)
+    # side of the square that the models see, as a multiple of the longer side of the face (of its mask, or box).
+    # null: 1.25 with masks; without, as in pictures that the models make, measured
+    framing: float | None = bounded(None, at_least=1, at_most=8)
     # also write photographs without a face, with their metadata removed; else they are listed and passed over
     keep_faceless: bool = False
     # solver of the latent sampler, in both directions: dopri5 returns to the same z, fixed steps only nearly

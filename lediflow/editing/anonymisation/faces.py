@@ -18,6 +18,8 @@ from torch.nn.functional import adaptive_max_pool2d, interpolate
 from lediflow.editing.masks import FULL, Levels
 
 Pixels = UInt8[np.ndarray, "height width channels"]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+SOFT = 0.08  # width of an ellipse's border, outside of it, as a share of its radius
 TOUCHING = np.ones((3, 3), dtype=int)  # pixels that touch at a corner belong to one region
 
 
@@ -27,6 +29,7 @@ class Square(NamedTuple):
     left: int
     top: int
     side: int
+    turns: int = 0  # quarter turns counter-clockwise that the models see it with, so that the face is upright
 
 
 class Face(NamedTuple):
@@ -34,45 +37,74 @@ class Face(NamedTuple):
 
     levels: Levels  # of the photograph's size
     square: Square
+    is_cut: bool = False  # the face reaches beyond the photograph
 
     def record(self, size: int) -> dict[str, Any]:
-        """For edit.json: the side of the square, whether it is enlarged for the models, and how much is replaced."""
+        """For edit.json: the side of the square, whether it is small (enlarged for the models), turned or cut, and the
+        share of the photograph that is replaced."""
         return {
             "square": self.square.side,
-            "enlarged": self.square.side < size,
+            "small": self.square.side < size,
+            "turned": self.square.turns != 0,
+            "cut": self.is_cut,
             "replaced": float((self.levels > 0).mean()),
         }
 
 
 def faces_of_mask(levels: Levels, size: int, framing: float) -> list[Face]:
-    """A face for each connected region of a mask, from left to right.
-
-    A photograph of the models' size is seen whole: it is framed already as the models know faces.
-    """
+    """A face for each connected region of a mask, from left to right."""
     from scipy import ndimage
 
-    height, width = levels.shape
     regions, count = ndimage.label(levels > 0, structure=TOUCHING)
     faces = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(regions), start=1):
         own = np.where(regions == number, levels, 0).astype(np.uint8)
-        if (width, height) == (size, size):
-            square = Square(0, 0, size)
-        else:
-            box = (columns.start, rows.start, columns.stop, rows.stop)
-            square = square_around(box, framing, width, height)
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        square = square_around(
+            box, framing * max(columns.stop - columns.start, rows.stop - rows.start), levels, size
+        )
         faces.append((columns.start, rows.start, Face(own, square)))
     assert len(faces) == count
     return [face for _, _, face in sorted(faces, key=lambda found: found[:2])]
 
 
-def square_around(box: tuple[int, int, int, int], framing: float, width: int, height: int) -> Square:
-    """The square with the centre of a box (left, top, right, bottom), `framing` times as long as its longer side.
+def face_of_box(
+    box: Box, turns: int, shape: tuple[int, int], size: int, framing: float, margin: float
+) -> Face | None:
+    """A face for a detected box: an ellipse `margin` times as wide and high, with a soft border inside its square.
 
-    It is moved into the photograph where it fits.
+    None if no pixel of the photograph (height, width) is in it.
     """
+    height, width = shape
     left, top, right, bottom = box
-    side = max(1, round(framing * max(right - left, bottom - top)))
+    rows, columns = np.ogrid[:height, :width]
+    # distance from the centre, 1 on the ellipse
+    distance = np.hypot(
+        (columns + 0.5 - (left + right) / 2) / (margin * (right - left) / 2),
+        (rows + 0.5 - (top + bottom) / 2) / (margin * (bottom - top) / 2),
+    )
+    levels = np.rint(FULL * np.clip((1 + SOFT - distance) / SOFT, 0, 1)).astype(np.uint8)
+    if not levels.any():
+        return None
+    found_rows, found_columns = (np.flatnonzero(levels.any(axis=axis)) for axis in (1, 0))
+    replaced = (found_columns[0], found_rows[0], found_columns[-1] + 1, found_rows[-1] + 1)
+    side = framing * max(right - left, bottom - top)
+    square = square_around(tuple(map(int, replaced)), side, levels, size)
+    is_cut = left < 0 or top < 0 or right > width or bottom > height
+    return Face(levels, square._replace(turns=turns), is_cut)
+
+
+def square_around(box: tuple[int, ...], side: float, levels: Levels, size: int) -> Square:
+    """The square around the centre of a box (left, top, right, bottom), of a side, larger if the box is.
+
+    It is moved into the photograph where it fits. A photograph of the models' size is seen whole: it is framed already
+    as the models know faces.
+    """
+    height, width = levels.shape
+    if (width, height) == (size, size):
+        return Square(0, 0, size)
+    left, top, right, bottom = box
+    side = max(round(side), right - left, bottom - top)
     corner = [round((low + high - side) / 2) for low, high in ((left, right), (top, bottom))]
     inside = [
         min(max(start, 0), length - side) if side <= length else start
@@ -119,9 +151,9 @@ def scaled(part: Pixels, size: int) -> UInt8[Tensor, "channels size size"]:
 
 def pasted(pixels: Pixels, face: Face, made: UInt8[Tensor, "channels size size"]) -> Pixels:
     """The photograph with new pixels where the face's mask is above 0; the bytes of all others are those before."""
-    left, top, side = face.square
+    left, top, side, turns = face.square
     height, width = pixels.shape[:2]
-    new = np.stack([resized(channel.numpy(), side) for channel in made], axis=-1)
+    new = np.rot90(np.stack([resized(channel.numpy(), side) for channel in made], axis=-1), -turns)
     rows, columns = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
     here = new[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     share = face.levels[rows, columns, None].astype(np.float32) / FULL
@@ -133,16 +165,17 @@ def pasted(pixels: Pixels, face: Face, made: UInt8[Tensor, "channels size size"]
 
 
 def padded(array: np.ndarray, square: Square, mode: Any) -> np.ndarray:
-    """The square's part of an array (height x width, and channels), continued beyond the borders by np.pad's `mode`."""
+    """The square's part of an array (height x width, and channels), continued beyond the borders by np.pad's `mode`,
+    and turned."""
     height, width = array.shape[:2]
-    left, top, side = square
+    left, top, side, turns = square
     before_and_after = [
         (max(-start, 0), max(start + side - length, 0)) for start, length in ((top, height), (left, width))
     ]
     rest = [(0, 0)] * (array.ndim - 2)
     rows = slice(max(top, 0), max(min(top + side, height), 0))
     columns = slice(max(left, 0), max(min(left + side, width), 0))
-    return np.pad(array[rows, columns], before_and_after + rest, mode=mode)
+    return np.rot90(np.pad(array[rows, columns], before_and_after + rest, mode=mode), turns)
 
 
 def resized(channel: UInt8[np.ndarray, "rows columns"], side: int) -> UInt8[np.ndarray, "side side"]:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from lediflow.data.sources.names import printable
 from lediflow.disk import write_json
-from lediflow.editing.anonymisation.config import AnonymiseConfig
-from lediflow.editing.anonymisation.faces import Face, Pixels, faces_of_mask
+from lediflow.editing.anonymisation.config import FRAMING, AnonymiseConfig
+from lediflow.editing.anonymisation.detection import FaceDetector, measured_framing
+from lediflow.editing.anonymisation.faces import Face, Pixels, face_of_box, faces_of_mask
 from lediflow.editing.anonymisation.folder import AnonymisedFolder, Row
 from lediflow.editing.anonymisation.keys import Key, read_key
 from lediflow.editing.anonymisation.people import People, people_of
@@ -49,7 +50,8 @@ class Request(NamedTuple):
     sources: list[Source]
     key: Key
     people: People
-    masks: dict[str, list[Path]]
+    masks: dict[str, list[Path]] | None
+    detector: FaceDetector | None  # without masks
 
 
 class Outcome(NamedTuple):
@@ -64,14 +66,15 @@ def read_request(command: AnonymiseConfig) -> Request:
     """Check places, read the key and the table of persons, list the files. UserError for what cannot be used."""
     refuse_overlap(
         command.output,
-        {"source": command.source, "masks": command.masks},
+        {"source": command.source} | ({"masks": command.masks} if command.masks else {}),
         {"key": command.key, "persons": command.persons, "mapping": command.mapping},
     )
     return Request(
         photographs_in(command.source),
         read_key(command.key),
         people_of(command.persons),
-        masks_in(command.masks),
+        masks_in(command.masks) if command.masks else None,
+        None if command.masks else FaceDetector(command.certainty),
     )
 
 
@@ -83,15 +86,18 @@ class Anonymiser:
     command: AnonymiseConfig
     request: Request
     settings: str
+    framing: float
     origin: Origin | None  # written into each picture; None: nothing is
 
     def row(self, source: Source, folder: AnonymisedFolder) -> Row:
         """Write the result of a photograph, unless it is there already; PassedOverError if there is none to write."""
         with passed_over(UNREADABLE):
             content = read_content(str(source.path), "source")
-        with passed_over(MASK):
-            mask = mask_for(source, self.request.masks)
-        parts = (content, mask.read_bytes(), self.request.people.known(source.name))
+        mask = None
+        if self.request.masks is not None:
+            with passed_over(MASK):
+                mask = mask_for(source, self.request.masks)
+        parts = (content, mask.read_bytes() if mask else b"", self.request.people.known(source.name))
         digest = self.request.key.digest(self.settings, str(source.number), *parts)
         if (earlier := folder.earlier_row(digest)) is not None:
             return earlier
@@ -108,19 +114,34 @@ class Anonymiser:
             "faces": records,
         }
 
-    def faces(self, mask: Path, pixels: Pixels) -> list[Face]:
+    def faces(self, mask: Path | None, pixels: Pixels) -> list[Face]:
         """The faces of a photograph; none only if such photographs are to be written, else PassedOverError."""
+        faces = self.found(pixels) if mask is None else self.masked(mask, pixels)
+        if not faces and not self.command.keep_faceless:
+            how = "none is found" if mask is None else "the mask is black"
+            raise PassedOverError(
+                NO_FACE,
+                f"no face: {how}; give a mask that shows it, or keep_faceless=true to write it as it is",
+            )
+        return faces
+
+    def masked(self, mask: Path, pixels: Pixels) -> list[Face]:
         height, width = pixels.shape[:2]
         with passed_over(MASK):
             levels = mask_from_file(str(mask), (width, height)).levels
         if levels.all():
             raise PassedOverError(MASK, "the mask leaves no pixel as it is; paint black what is no face")
-        faces = faces_of_mask(levels, self.pipeline.image_size, self.command.framing)
-        if not faces and not self.command.keep_faceless:
-            raise PassedOverError(
-                NO_FACE, "no face: the mask is black; keep_faceless=true writes it without metadata"
-            )
-        return faces
+        return faces_of_mask(levels, self.pipeline.image_size, self.framing)
+
+    def found(self, pixels: Pixels) -> list[Face]:
+        assert self.request.detector is not None
+        size, margin = self.pipeline.image_size, self.command.margin
+        shape = (pixels.shape[0], pixels.shape[1])
+        faces = (
+            face_of_box(one.box, one.quarter_turns, shape, size, self.framing, margin)
+            for one in self.request.detector(pixels)
+        )
+        return [face for face in faces if face is not None]
 
     def replaced(self, name: str, pixels: Pixels, faces: list[Face]) -> tuple[Pixels, list[dict[str, Any]]]:
         """The photograph with a surrogate for each face, and records of the faces."""
@@ -155,8 +176,11 @@ def anonymise_folder(
     folder = AnonymisedFolder(Path(command.output), record, len(request.sources))
     if command.mapping is not None:
         write_json(Path(command.mapping), {source.number: source.name for source in request.sources})
-    settings = json.dumps([record, origin is not None], sort_keys=True)
-    anonymiser = Anonymiser(pipeline, command, request, settings, origin)
+    framing = command.framing or FRAMING
+    if command.framing is None and request.detector is not None:
+        framing = measured_framing(pipeline, command, request.detector)
+    settings = json.dumps([record, framing, origin is not None], sort_keys=True)
+    anonymiser = Anonymiser(pipeline, command, request, settings, framing, origin)
     messages = []
     for source in request.sources:
         try:
@@ -169,7 +193,13 @@ def anonymise_folder(
         if len(folder.rows) % LOGGED_EVERY == 0:
             log.info("%d of %d photographs", len(folder.rows), len(request.sources))
     results = Counter(row["result"] for row in folder.rows.values())
-    folder.finish({"results": results, "faces": sum(len(row["faces"]) for row in folder.rows.values())})
+    folder.finish(
+        {
+            "framing": framing,
+            "results": results,
+            "faces": sum(len(row["faces"]) for row in folder.rows.values()),
+        }
+    )
     return Outcome(results[WRITTEN] - folder.kept, folder.kept, messages)
 
 

@@ -3,9 +3,12 @@
     w' = sqrt(1 - s^2) w_face + s w_key        s = strength
 
 w_key is standard normal and a function of (key, person, seed). At s = 1 nothing of the face enters: its pixels are
-neither encoded nor known to eq. 7. Below, w_face is the face's own noise (z by the encoder, w by the latent sampler's
+neither encoded nor known to eq. 7. Below 1, w_face is the face's own noise (z by the encoder, w by the latent sampler's
 reverse ODE), and for small s, w' is the paper's w plus a small random vector. Both terms have unit variance under the
 model, and so has w': it stays as likely as a draw.
+
+Outside of the mask, z is that of the visible pixels, so that light, hair and background continue: a cell of z is mixed
+by the share of it that the mask covers.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from lediflow.codecs import bytes_to_signal, signal_to_bytes
 from lediflow.editing.anonymisation.faces import Face, Pixels, pasted, seen, seen_without
 from lediflow.editing.anonymisation.keys import Key
-from lediflow.editing.inpainting import Amount, integrated
+from lediflow.editing.inpainting import Amount, integrated, latents_of_known
 from lediflow.editing.inversion import Inverted, encoded, latents_to_noise, noise_to_latents
 from lediflow.models.specs import latent_shape
 from lediflow.sampling import LeDiFlowPipeline
@@ -98,11 +102,14 @@ def surrogate(
     if strength < 1:
         own = latents_to_noise(pipeline, encoded(pipeline, bytes_to_signal(view.whole)[None]), method)
         w = mixed(own.noise, w, strength)
-    z = noise_to_latents(pipeline, w, method)
+    z, amount = noise_to_latents(pipeline, w, method), view.amount.to(device)
+    known = bytes_to_signal(view.known.to(device))[None]
+    if not amount.all():
+        inside = adaptive_avg_pool2d(amount, (z.shape[-2], z.shape[-1]))
+        z = torch.lerp(latents_of_known(pipeline, known, amount), z, inside)
     start = pipeline.start_from(torch.tensor([key.number(person, seed)], device=device), z, config)
-    if view.amount.all():
+    if amount.all():
         solution = pipeline.integrate(start, config)
         return Surrogate(signal_to_bytes(solution.x)[0].cpu(), own, solution.nfe, 0.0)
-    known = bytes_to_signal(view.known.to(device))[None]
-    made = integrated(pipeline, start, known, view.amount.to(device), config, view.known)
+    made = integrated(pipeline, start, known, amount, config, view.known)
     return Surrogate(made.pixels[0].cpu(), own, made.nfe, made.line_error)

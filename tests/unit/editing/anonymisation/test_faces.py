@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from lediflow.editing.anonymisation.faces import Face, Square, faces_of_mask, pasted, seen, seen_without
+from lediflow.editing.anonymisation.faces import (
+    Face,
+    Square,
+    face_of_box,
+    faces_of_mask,
+    pasted,
+    seen,
+    seen_without,
+)
 
 GENERATOR = np.random.default_rng(0)
 
@@ -38,7 +46,7 @@ def test_a_square_holds_its_whole_face(framing):
         x, y = (np.sort(GENERATOR.choice(length + 1, 2, replace=False)) for length in (60, 40))
         mask = levels((x[0], y[0], x[1], y[1]))
         (face,) = faces_of_mask(mask, 16, framing)
-        left, top, side = face.square
+        left, top, side, _ = face.square
         assert left <= x[0] and top <= y[0] and x[1] <= left + side and y[1] <= top + side
         assert side > 40 or (top >= 0 and top + side <= 40)
 
@@ -68,6 +76,30 @@ def test_what_is_pasted_was_made_and_the_rest_keeps_its_bytes(square):
     assert np.array_equal(result[mask == 0], pixels[mask == 0])
     # Lanczos mixes over the border of M when it scales back: a border pixel may be grey, its inside may not
     assert (result[22:25, 22:24] > 200).all()
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_square_is_seen_upright_and_pasted_back(turns):
+    pixels, mask = photograph(), levels((20, 10, 34, 24))
+    square = Square(18, 8, 18, turns)
+    there = seen(pixels, square, 18)
+    upright = np.rot90(pixels[8:26, 18:36], turns).transpose(2, 0, 1)
+    assert np.array_equal(there.numpy(), upright)
+    assert np.array_equal(pasted(pixels, Face(mask, square), there), pixels)
+
+
+def test_an_ellipse_replaces_a_box_and_its_square_holds_it():
+    for box in ((10.2, 8.0, 30.0, 33.5), (-8.0, 5.0, 14.0, 30.0), (40.0, 20.0, 70.0, 50.0)):
+        face = face_of_box(box, 0, (40, 60), 16, framing=1.1, margin=1.2)
+        left, top, right, bottom = box
+        centre = round((top + bottom) / 2), round(min(max((left + right) / 2, 0), 59))
+        assert face.levels[min(centre[0], 39), centre[1]] == 255
+        assert face.is_cut == (left < 0 or bottom > 40)
+        rows, columns = np.nonzero(face.levels)
+        square = face.square
+        assert square.left <= columns.min() and columns.max() < square.left + square.side
+        assert square.top <= rows.min() and rows.max() < square.top + square.side
+    assert face_of_box((80.0, 5.0, 90.0, 15.0), 0, (40, 60), 16, 1.1, 1.2) is None
 
 
 def test_levels_between_mix():
