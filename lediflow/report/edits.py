@@ -1,7 +1,7 @@
 """The report's section on edits: the pictures, numbers and settings of folders that `lediflow.edit` wrote.
 
-Everything comes from edit.json, so commands that this module does not know are shown, too: their strip, every number
-of the record, and the settings. A picture is shown only if it has the hash that the record lists.
+Everything comes from edit.json, so commands that this module does not know are shown, too: their strip, the numbers of
+the record, lists of them as tables, and the settings. A picture is shown only if it has the hash that the record lists.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lediflow.editing.folder import RECORD
 from lediflow.editing.interpolation import WAYS
@@ -29,17 +29,35 @@ CAPTIONS = {
         "flow with the same noise, so they differ by z alone.",
     ),
     "vary": ("Variations", "The image on the left, and other versions of it."),
+    "attribute": ("An attribute", "The image on the left, and the same with less and more of the attribute."),
+    "anonymise": ("Anonymised", "The first photograph."),
     "inpaint": (
         "Inpainting",
-        "From left to right: the image, the same with its hidden part in grey, and results. Pixels that the mask does "
+        "From left to right: an image, the same with its hidden part in grey, and results. Pixels that the mask does "
         "not touch keep the bytes of the file.",
     ),
 }
+# numbers of the record by dotted key, those that are shown first
 NAMES = {
     "nfe": "evaluations of the flow for each picture",
     "line_error": "largest distance of a kept pixel from its straight line (values span 2)",
     "mask.repainted": "share of pixels repainted",
+    "seam.photograph": "seam in the photograph (differences across the mask's border over those beside it)",
+    "seam.results": "seam in each result",
+    "direction.test.auc": "AUC on pictures that the direction was not fitted on",
+    "direction.test.auc_low": "lower end of its 95 % interval",
+    "direction.test.auc_high": "upper end of its 95 % interval",
+    "direction.separation": "distance between the sets in units of strength",
 }
+# lists of the record that are shown as tables
+TITLES = {
+    "ends": "the images at the ends",
+    "pictures": "photographs",
+    "strengths": "the photograph",
+    "held_out": "mean over held-out pictures",
+}
+HEADS = ("strength",)  # columns that name the row; without one, rows are numbered
+MOST_ROWS, MISSING = 20, "\N{EN DASH}"  # of a table; a number that a list does not have
 NOT_NUMBERS = (
     "settings",
     "weights",
@@ -65,14 +83,23 @@ TYPES = {
 }
 
 
+class NumberTable(NamedTuple):
+    """Texts in rows by name, each with a cell for every column; `head` is what names the rows."""
+
+    title: str
+    head: str
+    columns: list[str]
+    rows: dict[str, list[str]]
+
+
 @dataclass(kw_only=True)
 class ShownEdit:
-    """One edit as the page shows it: texts by name, and `ways` as rows of a table by column."""
+    """One edit as the page shows it, texts by name."""
 
     title: str
     picture: ShownPicture
+    tables: list[NumberTable] = field(default_factory=list)
     numbers: dict[str, str] = field(default_factory=dict)
-    ways: dict[str, dict[str, str]] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -96,55 +123,86 @@ def shown_edit(folder: Path, room: Room) -> ShownEdit:
     record = read_record(folder / RECORD, advice, TYPES)
     command, files = record["command"], record["files"]
     title, caption = CAPTIONS.get(command, (command.capitalize(), ""))
-    ways = record.get("ways", {})
-    name = next((name for name in SHOWN if name in files), "strip.png")
+    name = next((name for name in (*SHOWN, *sorted(files)) if name in files), SHOWN[-1])
     about = {"file": name, "sha256": files.get(name), "caption": caption}
     return ShownEdit(
         title=title,
         picture=shown_picture(folder, title, about, room),
-        numbers=dict(list(numbers(record))[:MOST_NUMBERS]),
-        ways={way: way_columns(values) for way, values in sorted(ways.items(), key=as_in_picture)},
+        tables=list(tables(record)),
+        numbers=numbers(record),
         settings=settings(record),
         warnings=record.get("warnings", []),
     )
 
 
-def numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every number of the record outside of its settings, with what it is."""
-    results = {key: value for key, value in record.items() if key not in NOT_NUMBERS}
-    for key, value in leaves(results, in_lists=True):
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield number_name(key), f"{value:.3g}"
+def tables(record: Mapping[str, Any]) -> Iterator[NumberTable]:
+    """The ways of an interpolation, and every list of the record whose entries have numbers."""
+    if ways := record.get("ways"):
+        known = [way for way in WAYS if way in ways]  # in the order of comparison.png
+        rows = {way: way_cells(ways[way]) for way in (*known, *(ways.keys() - known))}
+        yield NumberTable("", "way", [ENDS, MIDDLE, HIGHEST, NOISE, NORM], rows)
+    for name, entries in record.items():
+        if name not in NOT_NUMBERS and isinstance(entries, list):
+            found = [numbers_in(entry) for entry in entries if isinstance(entry, dict)][:MOST_ROWS]
+            if any(found):
+                yield list_table(TITLES.get(name, name.replace("_", " ")), found)
+
+
+def list_table(title: str, entries: Sequence[Mapping[str, str]]) -> NumberTable:
+    """A row for each entry of a list, under its HEADS or its number."""
+    keys = list(dict.fromkeys(key for entry in entries for key in entry))
+    head = next((key for key in HEADS if key in keys), "")
+    columns = [key for key in keys if key != head]
+    names = [entry.get(head, str(number)) for number, entry in enumerate(entries, start=1)]
+    cells = [[entry.get(key, "") for key in columns] for entry in entries]
+    return NumberTable(title, head, list(map(number_name, columns)), dict(zip(names, cells, strict=True)))
+
+
+def numbers(record: Mapping[str, Any]) -> dict[str, str]:
+    """The numbers of the record by what they are, those with NAMES first."""
+    found = numbers_in({key: value for key, value in record.items() if key not in NOT_NUMBERS})
+    order = [key for key in NAMES if key in found] + [key for key in found if key not in NAMES]
+    return {number_name(key): found[key] for key in order[:MOST_NUMBERS]}
+
+
+def numbers_in(values: Mapping[str, Any]) -> dict[str, str]:
+    """Every number, and list of numbers, inside nested mappings, as text by dotted key."""
+    shown = {key: number_text(value) for key, value in leaves(values)}
+    return {key: text for key, text in shown.items() if text}
+
+
+def number_text(value: Any) -> str:
+    """A number, or the numbers of a list; empty for other values."""
+    if isinstance(value, list):
+        texts = [number_text(one) or MISSING for one in value]
+        is_shown = len(texts) <= MOST_NUMBERS and {*texts} - {MISSING}
+        return ", ".join(texts) if is_shown else ""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.3g}" if is_number else ""
 
 
 def number_name(key: str) -> str:
-    """What the number under a dotted key is: `ends.1.round_trip.dopri5` is an error of the second image."""
+    """What the number under a dotted key is."""
     if key in NAMES:
         return NAMES[key]
-    parts = [str(int(part) + 1) if part.isdigit() else part.replace("_", " ") for part in key.split(".")]
-    if "round trip" in parts:
-        place = parts.index("round trip")
-        whose = " ".join(parts[:place]).replace("ends", "image")
-        return f"round-trip error of {whose}, {' '.join(parts[place + 1 :])}"
-    return ", ".join(parts)
+    words = key.replace("_", " ").split(".")
+    if "round trip" in words:
+        place = words.index("round trip")
+        return ", ".join(["round-trip error", *words[:place], *words[place + 1 :]])
+    return ", ".join(words)
 
 
-def as_in_picture(way: tuple[str, Any]) -> int:
-    """The row of a way in comparison.png."""
-    return WAYS.index(way[0]) if way[0] in WAYS else len(WAYS)
-
-
-def way_columns(values: Mapping[str, Sequence[float]]) -> dict[str, str]:
+def way_cells(values: Mapping[str, Sequence[float]]) -> list[str]:
     """The cells of one way of interpolation, from numbers of its frames."""
     prior, middle = values["prior_nll"], len(values["prior_nll"]) // 2
-    cells = {
-        ENDS: (prior[0] + prior[-1]) / 2,
-        MIDDLE: prior[middle],
-        HIGHEST: max(prior),
-        NOISE: values["w_nll"][middle],
-        NORM: values["w_norm"][middle],
-    }
-    return {name: f"{value:.3f}" for name, value in cells.items()}
+    found = (
+        (prior[0] + prior[-1]) / 2,
+        prior[middle],
+        max(prior),
+        values["w_nll"][middle],
+        values["w_norm"][middle],
+    )
+    return [f"{value:.3f}" for value in found]
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, str]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from harness.edited import make_edit
 
-from lediflow.editing.folder import RECORD
+from lediflow.editing.folder import RECORD, EditFolder
 from lediflow.errors import UserError
 from lediflow.report.content import ReportData
-from lediflow.report.edits import ENDS, HIGHEST, MIDDLE, edits_of
+from lediflow.report.edits import ENDS, HIGHEST, MIDDLE, NOISE, NORM, edits_of
 from lediflow.report.page import build_report
 
 FRAMES = np.zeros((3, 8, 8, 1), dtype=np.uint8)
@@ -31,29 +31,58 @@ INPAINTED = {
     "mask": {"origin": "rectangle", "repainted": 0.25},
     "nfe": 16,
     "line_error": 2.4e-7,
+    "seam": {"results": [1.02, None, 1.2]},
     "warnings": [],
 }
 
 
 def test_the_ways_of_an_interpolation_are_compared_by_their_numbers(tmp_path):
     [edit] = edits_of([make_edit(tmp_path, INTERPOLATED, FRAMES)])
-    cells = edit.ways["w, linear"]
-    assert (cells[ENDS], cells[MIDDLE], cells[HIGHEST]) == ("-1.500", "-0.250", "-0.250")
-    assert list(edit.ways) == ["w, linear", "z, linear", "w, spherical"]
-    assert edit.numbers["round-trip error of image 2, dopri5"] == "0.0012"
+    ways, ends = edit.tables
+    assert list(ways.rows) == ["w, linear", "z, linear", "w, spherical"]
+    assert dict(zip(ways.columns, ways.rows["w, linear"], strict=True)) == {
+        ENDS: "-1.500", MIDDLE: "-0.250", HIGHEST: "-0.250", NOISE: "0.900", NORM: "6.000",
+    }  # fmt: skip
+    assert ends.columns == ["round-trip error, dopri5", "round-trip error, midpoint 4"]
+    assert ends.rows == {"1": ["0.0012", "0.03"], "2": ["0.0012", "0.03"]}
     assert edit.settings == {"images": "a.png, b <1>.png", "steps": "4", "path": "linear"}
 
 
 def test_inpainting_shows_its_strip_and_how_well_known_pixels_stayed_on_their_line(tmp_path):
     [edit] = edits_of([make_edit(tmp_path, INPAINTED, FRAMES)])
-    assert list(edit.numbers.values()) == ["2.4e-07", "0.25", "16"]
+    assert list(edit.numbers.values()) == ["16", "2.4e-07", "0.25", "1.02, \N{EN DASH}, 1.2"]
     assert (edit.picture.width, edit.picture.height, edit.picture.note) == (24, 8, "")
 
 
+def test_several_photographs_have_a_row_each(tmp_path):
+    one = {"image": {"sha256": "cd"}, "mask": {"repainted": 0.25}, "files": ["000000.png"], "line_error": 0.5}
+    record = {**INPAINTED, "pictures": [one, {**one, "line_error": 1.0}]}
+    [table] = edits_of([make_edit(tmp_path, record, FRAMES)])[0].tables
+    assert table.title == "photographs"
+    assert sorted(table.rows["2"]) == ["0.25", "1"]
+
+
 def test_a_command_that_this_page_does_not_know_is_shown_with_its_numbers(tmp_path):
-    record = {"command": "sharpen", "settings": {}, "gain": [{"db": 3.0}], "is_sharp": True}
-    [edit] = edits_of([make_edit(tmp_path, record, FRAMES)])
-    assert (edit.title, edit.numbers) == ("Sharpen", {"gain, 1, db": "3"})
+    record = {
+        "command": "sharpen",
+        "settings": {},
+        "gain": [{"db": 3.0}],
+        "lost": {"detail": 2},
+        "is_sharp": True,
+    }
+    rows = [{"strength": -1.0, "moved": -0.9}, {"strength": 1.0, "moved": 0.8}]
+    [edit] = edits_of([make_edit(tmp_path, {**record, "strengths": rows}, FRAMES)])
+    assert (edit.title, edit.numbers) == ("Sharpen", {"lost, detail": "2"})
+    gain, strengths = sorted(edit.tables)
+    assert gain == ("gain", "", ["db"], {"1": ["3"]})
+    assert strengths == ("the photograph", "strength", ["moved"], {"-1": ["-0.9"], "1": ["0.8"]})
+
+
+def test_an_edit_without_a_strip_shows_its_first_picture(tmp_path):
+    folder = EditFolder(tmp_path, None)
+    folder.add_numbered(FRAMES)
+    folder.write({"command": "anonymise", "settings": {}})
+    assert edits_of([tmp_path])[0].picture.width == 8
 
 
 def test_the_page_shows_edits_as_text_and_pictures_of_its_own(tmp_path):
