@@ -249,10 +249,10 @@ def run_attribute(config: DictConfig) -> None:
     command: AttributeCommand = typed(config)
     files = [("image", command.image), ("direction", command.direction)]
     refuse_inside(command.output, [(option, path) for option, path in files if path is not None])
-    stored = None
-    if command.direction is not None:
-        stored = read_direction(command.direction, weights_of(command))
-        command = dataclasses.replace(command, space=stored[0].space, estimator=stored[0].estimator)
+    stored = None if command.direction is None else read_direction(command.direction)
+    if stored is not None:
+        known = stored.direction
+        command = dataclasses.replace(command, space=known.space, estimator=known.estimator)
     pipeline = load_editor(
         command,
         2 * len(command.strengths),
@@ -261,7 +261,10 @@ def run_attribute(config: DictConfig) -> None:
     )
     command = pipeline.resolved(command)
     picture = centred(command.image, "image", *picture_shape(pipeline))
-    found = Found(*stored) if stored else direction_of_sets(command, pipeline)
+    weights = weights_of(command)
+    if stored is not None:
+        stored.check_models(weights)
+    found = Found(stored.direction, stored.sets) if stored else direction_of_sets(command, pipeline)
     for warning in found.warnings:
         log.warning("%s", warning)
     move = functools.partial(
@@ -281,7 +284,7 @@ def run_attribute(config: DictConfig) -> None:
     arrays = picture_arrays(along.images[0])
     folder.add_numbered(arrays)
     folder.add_strip("strip.png", np.concatenate([picture_arrays(picture.signal), arrays]))
-    folder.files[FILE] = direction_bytes(found.direction, weights_of(command), found.sets)
+    folder.files[FILE] = direction_bytes(found.direction, weights, found.sets)
     rows = {"strengths": along.rows(command.strengths)}
     if found.held_out is not None:
         rows["held_out"] = move(found.held_out).rows(command.strengths)
@@ -299,6 +302,7 @@ def direction_of_sets(command: AttributeCommand, pipeline: LeDiFlowPipeline) -> 
     assert command.with_images is not None and command.without_images is not None
     having = read_set(command.with_images, "with", *shape)
     lacking = read_set(command.without_images, "without", *shape)
+    log.info("encoding %d pictures with the attribute, %d without", len(having.hashes), len(lacking.hashes))
     return found_between(
         pipeline,
         having,

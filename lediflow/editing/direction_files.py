@@ -7,7 +7,7 @@ numbers mean something else, so such a file is refused. The flow may be another 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -32,31 +32,37 @@ def direction_bytes(direction: Direction, weights: dict[str, str], sets: dict[st
     return save({VECTOR: direction.vector.contiguous().cpu()}, {KEY: json.dumps(about, sort_keys=True)})
 
 
-def read_direction(path: str, weights: dict[str, str]) -> tuple[Direction, dict[str, Any]]:
-    """The direction of a file and the record of its pictures.
+class Stored(NamedTuple):
+    """The content of a file."""
 
-    UserError if it cannot be read, is no direction, or belongs to models with other weights.
-    """
+    path: str
+    direction: Direction
+    sets: dict[str, Any]  # record of the pictures
+    models: dict[str, str]  # SHA-256 of the models in whose space it lies
+
+    def check_models(self, weights: dict[str, str]) -> None:
+        """UserError if the direction belongs to models with other weights than these."""
+        for name in MODELS[self.direction.space]:
+            if self.models.get(name) != weights[name]:
+                raise UserError(
+                    f"direction={self.path} lies in the {self.direction.space} of another {name.replace('_', ' ')} "
+                    f"({shown_hash(self.models.get(name))}) than {OPTIONS[name]}= has ({shown_hash(weights[name])}); "
+                    "give the models that it was made with, or make one for these: with=DIR without=DIR"
+                )
+
+
+def read_direction(path: str) -> Stored:
+    """The content of a file. UserError if it cannot be read, or is no direction."""
     try:
         with safe_open(path, framework="pt") as file:
             vector = file.get_tensor(VECTOR)
             about = json.loads((file.metadata() or {})[KEY])
         names = [name for name in Direction._fields if name != "vector"]
         direction = Direction(vector, **{name: about[name] for name in names})
-        models, sets = about["weights"], about["sets"]
         if direction.space not in MODELS:
             raise KeyError(direction.space)
+        return Stored(path, direction, about["sets"], about["weights"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"direction={path} is not a file that `lediflow.edit attribute` wrote ({error}); give its {FILE}"
         ) from error
-    for name in MODELS[direction.space]:
-        if (
-            name in weights and models.get(name) != weights[name]
-        ):  # without sampler=, loading the models says so
-            raise UserError(
-                f"direction={path} lies in the {direction.space} of another {name.replace('_', ' ')} "
-                f"({shown_hash(models.get(name))}) than {OPTIONS[name]}= has ({shown_hash(weights[name])}); give the "
-                "models that it was made with, or make one for these: with=DIR without=DIR"
-            )
-    return direction, sets

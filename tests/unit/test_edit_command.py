@@ -300,6 +300,8 @@ def test_a_baseline_and_a_flow_map_are_refused(root, tmp_path):
     save_model(drawn(baseline, 0), tmp_path / "baseline" / "flow" / "export", facts)
     said = refused(tmp_path / "baseline", "inpaint", tmp_path / "out", *options)
     assert "Gaussian baseline" in said and "prior=learned" in said
+    sets = (f"with={root}", f"without={root}", f"image={root}/a.png")
+    assert "Gaussian baseline" in refused(tmp_path / "baseline", "attribute", tmp_path / "out", *sets)
     maps = save_tiny_runs(tmp_path / "maps", is_flow_map=True)
     assert "is a flow map" in refused(maps, "inpaint", tmp_path / "out", *options)
     assert "is a flow map" in refused(maps, "interpolate", tmp_path / "out", "seeds=[0,1]")
