@@ -16,7 +16,7 @@ from lediflow.config.submission import register_launchers
 from lediflow.errors import UserError
 from lediflow.studio.folder import private_folder
 from lediflow.studio.models import load_models
-from lediflow.studio.server import check_host, chosen_port, set_environment, start
+from lediflow.studio.server import check_host, chosen_port, set_environment, start, stop
 from lediflow.studio.tasks import Studio
 
 INSTALL = "the studio needs Gradio, which is not installed: pip install 'lediflow[studio]'"
@@ -44,7 +44,7 @@ def run(config: DictConfig) -> None:
         except KeyboardInterrupt:
             print("studio: ended; uploads and pictures are removed", flush=True)
         finally:
-            page.close(verbose=False)
+            stop(page)
 
 
 def import_pages() -> ModuleType:

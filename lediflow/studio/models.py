@@ -8,6 +8,7 @@ from pathlib import Path
 from lediflow.config.building.pipeline import load_pipeline, pipeline_hashes
 from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.schema import StudioCommand
+from lediflow.editing.codec_space import picture_shape
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.pipeline import is_flow_map
@@ -17,10 +18,6 @@ SAMPLE, INTERPOLATE, INPAINT, VARY = "Sample", "Interpolate", "Inpaint", "Vary"
 BASELINE = (
     "run={run} is a Gaussian baseline: it has no latent z of an image to edit with. Start the studio with a flow that "
     "has a learned prior (prior=learned) and its sampler= to use this tab."
-)
-LATENTS = (
-    "run={run} was trained on latents of codec={codec}; photographs are edited with models of pixels only "
-    "(codec=pixels)."
 )
 FLOW_MAP = (
     "{option}={run} is a flow map, which has no velocity to follow from image to noise or along known pixels. Start "
@@ -39,12 +36,12 @@ class Models:
 
     @property
     def size(self) -> int:
-        """Side of the pictures in pixels, for models of pixels."""
-        return self.pipeline.image_size
+        """Side of the pictures in pixels."""
+        return picture_shape(self.pipeline)[0]
 
     @property
     def channels(self) -> int:
-        return self.pipeline.velocity.spec.image_channels
+        return picture_shape(self.pipeline)[1]
 
     def reason_against(self, tab: str) -> str | None:
         """Why a tab cannot be used with these models; None if it can."""
@@ -58,11 +55,7 @@ class Models:
             is_map, option = is_flow_map(self.pipeline.velocity), "run"
         if is_map and tab != VARY:
             return FLOW_MAP.format(option=option, run=getattr(self.command, option))
-        return self.reason_against_photographs() if tab != INTERPOLATE else None
-
-    def reason_against_photographs(self) -> str | None:
-        """Why photographs cannot be given to these models; None if they can."""
-        return None if self.codec == "pixels" else LATENTS.format(run=self.command.run, codec=self.codec)
+        return None
 
     def table(self) -> list[list[str]]:
         """A row for each model: what it is, its number of parameters, and the SHA-256 of its weights."""
@@ -84,8 +77,9 @@ class Models:
         """The models in one line, for the terminal."""
         parts = [f"{stage.replace('_', ' ')} {shown_hash(digest)}" for stage, digest in self.weights.items()]
         kind = "a learned prior" if self.pipeline.auxiliary is not None else "the Gaussian baseline"
-        colours = {1: "grey", 3: "RGB"}.get(self.channels, f"{self.channels} channels")
-        return f"{kind}, {self.size} x {self.size} {colours}, {', '.join(parts)}"
+        colours = {1: "grey", 3: "RGB"}[self.channels]
+        codec = "" if self.codec == "pixels" else f", latents of {self.codec}"
+        return f"{kind}, {self.size} x {self.size} {colours}{codec}, {', '.join(parts)}"
 
 
 def load_models(command: StudioCommand) -> Models:

@@ -13,8 +13,11 @@ from lediflow.studio.tasks import Studio
 TITLE = "LeDiFlow studio"
 CSS = """
 .pixels img { image-rendering: pixelated; }
-#strip img, #animation img { width: 100%; }
-#animation { max-width: 320px; }
+#strip img, #animation img { height: auto; object-fit: contain !important; }
+#strip img { width: 100%; }
+#animation img { width: 256px; }
+.results { position: sticky; top: 8px; align-self: flex-start; }
+.results pre code { white-space: pre-wrap; }
 .gradio-container { max-width: 1200px !important; }
 """
 # names of fonts that systems have: Gradio's default theme would load others from the web

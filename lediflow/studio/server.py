@@ -57,7 +57,7 @@ def set_environment(folder: Path, env: MutableMapping[str, str] = os.environ) ->
         log.warning("%s is ignored by the studio", name)
         del env[name]
     env.update({f"{PREFIX}ANALYTICS_ENABLED": "False", f"{PREFIX}TEMP_DIR": str(folder)})
-    env.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1")
+    env.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1", OTEL_SDK_DISABLED="true")
     for name in PROXY_EXCEPTIONS:  # Gradio asks its own page at the start
         env[name] = ",".join(filter(None, [env.get(name), *OWN_NAMES]))
 
@@ -89,6 +89,13 @@ def start(page: Any, port: int, looks: dict[str, Any]) -> str:
         **looks,
     )
     return f"http://{ADDRESS}:{port}"
+
+
+def stop(page: Any) -> None:
+    """End the server at once: open pages hold connections that would not end by themselves."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it reports each of them with a traceback
+    page.server.force_exit = True
+    page.close(verbose=False)
 
 
 class WithPolicy:

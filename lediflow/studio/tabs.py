@@ -13,7 +13,7 @@ from lediflow.editing.config import KEPT, SOURCES_OF_Z
 from lediflow.editing.interpolation import WAYS
 from lediflow.studio.controls import QUEUE, connect, count_slider, explained, results, sliders, upload
 from lediflow.studio.strokes import enlargement
-from lediflow.studio.tasks import Made, Sliders, Studio
+from lediflow.studio.tasks import PHOTOGRAPH, Made, Sliders, Studio
 
 SEEDS, PHOTOGRAPHS = "two seeds", "two photographs"
 LARGEST_SEED, MOST_FRAMES = 9999, 15
@@ -21,8 +21,10 @@ BRUSH = ("rgb(255, 40, 120)", 0.5)
 MEANING_OF_WAYS = "in the sampler's noise w, in the latents z, or on an arc in w, which keeps its length"
 
 
-def pictures(made: Made) -> tuple[list[str], str]:
-    return [str(file) for file in made.files], made.text
+def pictures(made: Made) -> tuple[list[tuple[str, str | None]], str]:
+    """Entries of a gallery, in which a photograph has a caption, and the text."""
+    captions = ("photograph" if file.name.endswith(PHOTOGRAPH) else None for file in made.files)
+    return list(zip(map(str, made.files), captions, strict=True)), made.text
 
 
 def sample_tab(page: gr.Blocks, studio: Studio) -> None:
@@ -30,12 +32,12 @@ def sample_tab(page: gr.Blocks, studio: Studio) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             gr.Markdown("New pictures from noise. Picture *i* depends on the seed and these settings alone.")
+            with gr.Row():
+                button = gr.Button("Draw", variant="primary", elem_id="sample-draw", min_width=120)
+                another = gr.Button("New seed", min_width=120)
             given = sliders(studio.models, "sample", fewest_steps=0)
             count = count_slider(8)
-            with gr.Row():
-                button = gr.Button("Draw", variant="primary", elem_id="sample-draw")
-                another = gr.Button("Another seed")
-        with gr.Column(scale=2):
+        with gr.Column(scale=2, elem_classes="results"):
             gallery, text = results("Pictures", "sample-pictures"), gr.Markdown(elem_id="sample-text")
 
     def task(seed: float, steps: float, solver: str, temperature: float, number: float) -> Made:
@@ -50,27 +52,27 @@ def sample_tab(page: gr.Blocks, studio: Studio) -> None:
 
 def interpolate_tab(studio: Studio) -> None:
     """Frames between two seeds or two photographs, as a strip and an animation."""
-    why_not = studio.models.reason_against_photographs()
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             gr.Markdown("Frames between two seeds, or two photographs, of which the central square is used.")
-            source = gr.Radio([SEEDS] if why_not else [SEEDS, PHOTOGRAPHS], value=SEEDS, label="Between")
-            if why_not:
-                gr.Markdown(why_not)
+            source = gr.Radio([SEEDS, PHOTOGRAPHS], value=SEEDS, label="Between")
             with gr.Column() as of_seeds:
                 first = gr.Slider(0, LARGEST_SEED, 0, step=1, label="Seed A")
                 second = gr.Slider(0, LARGEST_SEED, 1, step=1, label="Seed B")
             with gr.Row(visible=False) as of_photographs:
                 files = [upload("Photograph A", "photograph-a"), upload("Photograph B", "photograph-b")]
+            button = gr.Button("Interpolate", variant="primary", elem_id="interpolate-draw")
             way = gr.Radio([*WAYS], value=WAYS[0], label="Way", info=MEANING_OF_WAYS)
             frames = gr.Slider(3, MOST_FRAMES, 9, step=1, label="Frames")
             given = sliders(
                 studio.models, "interpolate", seed_meaning="of the noise that all frames start with"
             )
-            button = gr.Button("Interpolate", variant="primary", elem_id="interpolate-draw")
-        with gr.Column(scale=2):
-            strip = picture("Strip", "strip")
-            moving = picture("Animation", "animation")
+        with gr.Column(scale=2, elem_classes="results"):
+            strip, moving = picture("Strip", "strip"), picture("Animation", "animation")
+            with gr.Row():
+                downloads = [
+                    gr.DownloadButton(f"Download the {name}", size="sm") for name in ("strip", "animation")
+                ]
             text = gr.Markdown(elem_id="interpolate-text")
     source.change(
         lambda chosen: (gr.update(visible=chosen == SEEDS), gr.update(visible=chosen == PHOTOGRAPHS)),
@@ -85,8 +87,8 @@ def interpolate_tab(studio: Studio) -> None:
     inputs = [source, first, second, *files, way, frames, *given]
     live = [first, second, way, frames, *given]
     connect(
-        task, inputs, [strip, moving, text], button=button, live=live,
-        shown=lambda made: (*(str(file) for file in made.files), made.text),
+        task, inputs, [strip, moving, *downloads, text], button=button, live=live,
+        shown=lambda made: (*map(str, made.files), *map(str, made.files), made.text),
     )  # fmt: skip
 
 
@@ -103,14 +105,14 @@ def inpaint_tab(studio: Studio) -> None:
             photograph = upload("Photograph", "inpaint-photograph")
             crop = gr.Checkbox(label="Crop and scale the photograph first", value=False)
             mask = upload("Mask, instead of painting", "inpaint-mask")
+            button = gr.Button("Inpaint", variant="primary", elem_id="inpaint-draw")
             z_from = gr.Radio(
                 [*SOURCES_OF_Z], value="masked", label="z from",
                 info="the visible part; the sampler; or the whole image, which has seen what is hidden",
             )  # fmt: skip
             blur = gr.Slider(0, 8, 0, step=0.5, label="Blur of the mask", info="in pixels of the models")
             count, given = count_slider(4), sliders(studio.models, "inpaint")
-            button = gr.Button("Inpaint", variant="primary", elem_id="inpaint-draw")
-        with gr.Column(scale=2):
+        with gr.Column(scale=2, elem_classes="results"):
             editor = gr.ImageEditor(
                 label="Photograph, enlarged: paint here", type="numpy", image_mode="RGBA", format="png",
                 sources=[], transforms=[], layers=False, canvas_size=(side, side), buttons=[],
@@ -148,13 +150,13 @@ def vary_tab(studio: Studio) -> None:
         with gr.Column(scale=1, min_width=300):
             gr.Markdown("Other versions of a photograph, of which the central square is used.")
             photograph = upload("Photograph", "vary-photograph")
+            button = gr.Button("Vary", variant="primary", elem_id="vary-draw")
             keep = gr.Radio(
                 [*KEPT], value="z", label="Keep",
                 info="z: what the encoder sees stays, details change | x: the start of the flow stays",
             )  # fmt: skip
             count, given = count_slider(8), sliders(studio.models, "vary")
-            button = gr.Button("Vary", variant="primary", elem_id="vary-draw")
-        with gr.Column(scale=2):
+        with gr.Column(scale=2, elem_classes="results"):
             gallery, text = results("Versions", "vary-pictures"), gr.Markdown(elem_id="vary-text")
 
     def task(file: Any, kept: str, number: float, *values: Any) -> Made:
@@ -167,6 +169,6 @@ def vary_tab(studio: Studio) -> None:
 def picture(label: str, elem_id: str) -> gr.Image:
     """One picture file as it was written."""
     return gr.Image(
-        label=label, type="filepath", format="png", interactive=False, elem_id=elem_id, elem_classes="pixels",
-        buttons=["download", "fullscreen"],
+        label=label, show_label=False, type="filepath", format="png", interactive=False, buttons=[],
+        elem_id=elem_id, elem_classes="pixels",
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The functions behind the page: settings in, files of pictures with their provenance and a sentence out.
 
 They give what the commands give: image i of `sample` has the pixels of `lediflow.sample` with these settings, and the
-edits are those of `lediflow.edit`. Known pixels of a photograph are always read from the uploaded file. Nothing is kept
-between calls, and one call at a time uses the models, so pages that are open at once do not affect each other.
+edits are those of `lediflow.edit`. Known pixels of a photograph are always read from the uploaded file. Results depend
+on the arguments alone, and one call at a time uses the models, so pages that are open at once do not affect each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shlex
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from lediflow.editing.config import KEPT, SOURCES_OF_Z, check_choice, check_integrated
-from lediflow.editing.folder import EditFolder
+from lediflow.editing.codec_space import data_of
+from lediflow.editing.config import ADAPTIVE_SOLVER, KEPT, SOURCES_OF_Z, check_choice, check_integrated
+from lediflow.editing.folder import EditFolder, as_image
 from lediflow.editing.inpainting import inpaint, prepared
 from lediflow.editing.interpolation import Ends, frames_along, noise_of_seeds
 from lediflow.editing.inversion import Inverted, encoded, latents_to_noise, noise_to_latents
@@ -42,7 +43,7 @@ from lediflow.studio.strokes import NothingGivenError, painted_mask
 ROUND_TRIP = 0.05  # as in lediflow.edit: a larger relative error is mentioned
 FRAME_SECONDS = 0.1
 SHOWN = ("seed", "solver", "steps", "temperature")  # settings that the command of `sample` names
-STRIP, ANIMATION = "strip.png", "strip.gif"
+STRIP, ANIMATION, PHOTOGRAPH = "strip.png", "strip.gif", "photograph.png"
 # settings that pictures depend on
 RECORDED = [field.name for field in dataclasses.fields(SamplingConfig)]
 LEAK = "z_from=image: z has seen what the mask hides, and it may return; to remove an object use masked or sampler."
@@ -73,6 +74,8 @@ class Studio:
     models: Models
     folder: Path
     lock: threading.Lock = field(default_factory=threading.Lock)
+    # the last photographs that were mapped to noise, since frames are made anew for every change of a slider
+    last_inverted: dict[Hashable, Inverted] = field(default_factory=dict)
 
     def sample(self, sliders: Sliders, count: float) -> Made:
         """New pictures: the first `count` of `lediflow.sample` with these settings."""
@@ -108,7 +111,8 @@ class Studio:
     ) -> Made:
         """A strip and an animation between two photographs, or between two seeds if no photographs are given."""
         with self.timed() as seconds:
-            config = self.config(sliders, latent_solver="dopri5")
+            # only photographs are mapped to noise, from where fixed steps return to nearly the same z
+            config = self.config(sliders, **({"latent_solver": ADAPTIVE_SOLVER} if photographs else {}))
             check_integrated(config.steps)
             warnings: list[str] = []
             if photographs:
@@ -125,15 +129,23 @@ class Studio:
         files = self.written("interpolate", config, origin, picture_arrays(made.images), is_strip=True)
         middle = {name: made.numbers[name][int(frames) // 2] for name in ("w_nll", "prior_nll")}
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in middle.items())
-        return Made(files, f"In the middle {numbers} nats per dimension; {seconds()}.", warnings)
+        text = (
+            f"The frame in the middle: {numbers} nats per dimension (the lower, the likelier); {seconds()}."
+        )
+        return Made(files, text, warnings)
 
     def ends_of_photographs(
         self, photographs: Sequence[str | None], config: SamplingConfig
     ) -> tuple[Ends, list[dict[str, Any]], list[str]]:
         """Latents and noise of two photographs, their hashes, and warnings about the way to noise and back."""
         pictures = [self.centred(path, name) for path, name in zip(photographs, ("A", "B"), strict=True)]
-        z = encoded(self.models.pipeline, torch.cat([picture.signal for picture in pictures]))
-        back = latents_to_noise(self.models.pipeline, z, config.latent_method(is_flow_map=False))
+        pipeline, method = self.models.pipeline, config.latent_method(is_flow_map=False)
+        z = encoded(pipeline, data_of(pipeline, torch.cat([picture.signal for picture in pictures])))
+        key = (method, *(picture.sha256 for picture in pictures))
+        if key not in self.last_inverted:
+            self.last_inverted.clear()
+            self.last_inverted[key] = latents_to_noise(pipeline, z, method)
+        back = self.last_inverted[key]
         about = [
             {"sha256": picture.sha256, "round_trip": back.record(place)}
             for place, picture in enumerate(pictures)
@@ -178,7 +190,7 @@ class Studio:
         return Made(files, text, warnings)
 
     def vary(self, sliders: Sliders, photograph: str | None, keep: str, count: float) -> Made:
-        """The photograph as the models see it, and other versions with its z or from its x."""
+        """The photograph as the models see it, then other versions with its z or from its x."""
         with self.timed() as seconds:
             config = self.config(sliders)
             check_integrated(config.steps)
@@ -189,12 +201,13 @@ class Studio:
             picture = self.centred(photograph)
             origin: dict[str, Any] = {"image": {"sha256": picture.sha256}, "keep": keep}
             ids = torch.arange(int(count), device=pipeline.device)
-            own = own_of(pipeline, picture.signal, config, parts_of(keep, 1.0))
+            own = own_of(pipeline, data_of(pipeline, picture.signal), config, parts_of(keep, 1.0))
             if own.inverted:
                 origin["image"]["round_trip"] = own.round_trips()
             made = varied(pipeline, own, ids, config, keep=keep, strength=1.0)
-        files = self.written("vary", config, origin, picture_arrays(made.images))
-        text = f"{counted(len(files))} that keep {keep}; {seconds()}."
+        arrays = picture_arrays(made.images)
+        files = self.written("vary", config, origin, arrays, photograph=picture_arrays(picture.signal)[0])
+        text = f"The photograph, and {counted(len(arrays))} that keep {keep}; {seconds()}."
         return Made(files, text, own.warnings("photograph", ROUND_TRIP))
 
     def shown(self, photograph: str | None, is_cropped: bool) -> UInt8[np.ndarray, "height width channels"]:
@@ -227,6 +240,7 @@ class Studio:
         arrays: UInt8[np.ndarray, "batch height width channels"],
         *,
         is_strip: bool = False,
+        photograph: UInt8[np.ndarray, "height width channels"] | None = None,
     ) -> list[Path]:
         """Write pictures, or their strip and animation, into a folder of their own; each carries its provenance."""
         settings = dataclasses.asdict(config)
@@ -238,6 +252,8 @@ class Studio:
         }
         root = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
         made = EditFolder(root, origin if self.models.command.metadata else None)
+        if photograph is not None:
+            made.add_picture(PHOTOGRAPH, as_image(photograph))
         if is_strip:
             made.add_strip(STRIP, arrays)
             made.add_animation(ANIMATION, arrays, FRAME_SECONDS)

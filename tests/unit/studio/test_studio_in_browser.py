@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import signal
 import time
 
 import numpy as np
@@ -30,21 +31,26 @@ def folder(tmp_path_factory):
 def studio(folder):
     with served(folder) as found:
         yield found
+        status, _ = found.end(signal.SIGINT)  # Ctrl-C; the tests have uploaded photographs
+        assert status == 0 and list(found.temporary.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def chromium(studio, tmp_path_factory):
+    with running_browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 @pytest.fixture
-def browser(studio, tmp_path):
-    """A page of a fresh browser, with its first pictures; nothing may have been asked of another machine at the end."""
-    with running_browser(tmp_path / "profile") as found:
-        found.open(studio.url, height=1000)
-        shown(found, "#sample-pictures", COUNT)
-        yield found
-        asked = [url for url in found.requests if not url.startswith(("blob:", studio.url))]
-        assert len(found.requests) > 20 and asked == []
-        errors = [
-            text for text in found.console if "Content Security Policy" in text or "Failed to load" in text
-        ]
-        assert errors == []
+def browser(chromium, studio):
+    """The page with its first pictures; at the end of the test nothing may have been asked of another machine."""
+    chromium.open(studio.url, height=1000)
+    shown(chromium, "#sample-pictures", COUNT)
+    yield chromium
+    asked = [url for url in chromium.requests if not url.startswith(("blob:", studio.url))]
+    assert len(chromium.requests) > 20 and asked == []
+    refused = ("Content Security Policy", "Failed to load")
+    assert [text for text in chromium.console if any(words in text for words in refused)] == []
 
 
 def shown(browser, place, count):
