@@ -14,6 +14,7 @@ directions      a direction that separates two sets, and its test on pictures th
 direction_files directions as files
 attributes      a photograph moved along a direction, and what else changes
 folder          the output folder, pictures with their provenance, edit.json
+given           what a caller of the pipeline's methods gives: pictures, numbers, generators
 pipeline        the same as methods with the names of diffusers
 
 Source: arXiv:2505.20723, section 4.2 and eq. 7.

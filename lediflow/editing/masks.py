@@ -107,11 +107,11 @@ class MaskProcessor:
         return Image.fromarray(levels_of(image)[0]).filter(ImageFilter.GaussianBlur(blur_factor))
 
 
-def mask_from(image: Image.Image, blur: float = 0.0) -> Mask:
-    """The mask of a picture; UserError if it repaints nothing or everything."""
+def mask_from(image: Image.Image, blur: float = 0.0, side: int | None = None) -> Mask:
+    """The mask of a picture, as `mask_of` makes it of a file; UserError if it repaints nothing or everything."""
     mask = Mask(*levels_of(image))
     check_visible(mask, "mask_image")
-    return finished(mask, blur, "mask_image")
+    return finished(mask if side is None else centred_mask(mask, side), blur, "mask_image")
 
 
 def finished(mask: Mask, blur: float, name: str) -> Mask:

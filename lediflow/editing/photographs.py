@@ -67,40 +67,48 @@ def centred(path: str, option: str, size: int, channels: int) -> Picture:
 
 
 def exact(path: str, option: str, size: int, channels: int) -> Picture:
-    """A picture whose pixels are used unchanged; UserError if it is not of this size, opaque, of 8 bits, or in colour
-    for models of grey pictures."""
+    """A picture whose pixels are used unchanged; UserError if it is unusable, or not as `exact_pixels` demands."""
     content = read_content(path, option)
     try:
-        photograph = decoded_photograph(content)
-        if min(photograph.image.size) < size:
-            raise UserError(
-                f"{option}={path} has {photograph.width} x {photograph.height} pixels, the models {size} x {size}; "
-                "give a larger one: pictures are not enlarged"
-            )
-        if photograph.image.size != (size, size):
-            raise UserError(
-                f"{option}={path} has {photograph.width} x {photograph.height} pixels, the models {size} x {size}, and "
-                "pixels outside of the mask stay as they are; crop and scale it first, or give fit=centre for its "
-                f"central square, scaled to {size} x {size}"
-            )
-        if (bits := bits_per_channel(content)) > BYTE:
-            raise UserError(
-                f"{option}={path} has {bits} bits per channel, and results have 8; save it with 8 bits first"
-            )
-        if photograph.image.has_transparency_data:
-            raise UserError(
-                f"{option}={path} has transparent pixels; save it without transparency. To repaint where it is "
-                f"transparent, give the file as mask= as well"
-            )
-        opaque = opaque_srgb(photograph.image)
+        image = decoded_photograph(content).image
+        bits = bits_per_channel(content)
     except UnusableImageError as error:
         raise UserError(f"{option}={path} is {error}; give another picture") from error
+    pixels = exact_pixels(image, f"{option}={path}", size, channels, bits)
+    return Picture(pixels, hashlib.sha256(content).hexdigest(), (size, size))
+
+
+def exact_pixels(
+    image: Image.Image, name: str, size: int, channels: int, bits: int = BYTE
+) -> UInt8[Tensor, "channels height width"]:
+    """The bytes of an upright picture of `bits` bits per channel, unchanged.
+
+    UserError if it is not of this size, opaque, of 8 bits, or in colour for models of grey pictures.
+    """
+    found = f"{name} has {image.width} x {image.height} pixels, the models {size} x {size}"
+    if min(image.size) < size:
+        raise UserError(f"{found}; give a larger one: pictures are not enlarged")
+    if image.size != (size, size):
+        raise UserError(
+            f"{found}, and pixels outside of the mask stay as they are; crop and scale it first, or give fit=centre "
+            f"for its central square, scaled to {size} x {size}"
+        )
+    if bits > BYTE:
+        raise UserError(f"{name} has {bits} bits per channel, and results have 8; save it with 8 bits first")
+    if image.has_transparency_data:
+        raise UserError(
+            f"{name} has transparent pixels; save it without transparency. To repaint where it is transparent, give it "
+            "as the mask as well"
+        )
+    try:
+        opaque = opaque_srgb(image)
+    except UnusableImageError as error:
+        raise UserError(f"{name} is {error}; give another picture") from error
     if channels == 1 and is_coloured(opaque):
         raise UserError(
-            f"{option}={path} is a colour picture, and these models make grey ones; convert it to grey first"
+            f"{name} is a colour picture, and these models make grey ones; convert it to grey first"
         )
-    digest = hashlib.sha256(content).hexdigest()
-    return Picture(as_pixels(opaque.convert(PILLOW_MODES[MODES[channels]])), digest, (size, size))
+    return as_pixels(opaque.convert(PILLOW_MODES[MODES[channels]]))
 
 
 READERS = {"exact": exact, "centre": centred}

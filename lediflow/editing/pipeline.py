@@ -3,15 +3,15 @@
     pipeline = EditingPipeline.from_pretrained("exported")
     images = pipeline.inpaint(image=photograph, mask_image=mask, num_inference_steps=8, generator=7)
 
-Pictures are PIL images. Masks: white is repainted, as in files. `generator` is a seed, or a torch.Generator whose
-initial seed is taken: pictures are functions of (weights, seed, number). `output_type` is "pil", or "pt" for a tensor
-in [-1, 1].
+Pictures are PIL images, turned as their EXIF orientation says. Masks: white is repainted, as in files. `generator` is a
+seed, or a torch.Generator whose initial seed is taken: pictures are functions of (weights, seed, number). `output_type`
+is "pil", or "pt" for a tensor in [-1, 1].
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from lediflow.editing.attributes import found_between, moved_along
 from lediflow.editing.codec_space import codec_of, data_of, picture_shape
 from lediflow.editing.config import (
     ESTIMATORS,
+    FITS,
     KEPT,
     SOURCES_OF_X,
     SOURCES_OF_Z,
@@ -38,11 +39,21 @@ from lediflow.editing.config import (
 )
 from lediflow.editing.directions import Direction
 from lediflow.editing.folder import as_image
+from lediflow.editing.given import (
+    OUTPUTS,
+    Amounts,
+    Generator,
+    OutputType,
+    for_each,
+    is_deep,
+    seed_of,
+    upright,
+)
 from lediflow.editing.inpainting import inpaint, prepared
 from lediflow.editing.interpolation import Ends, frames_along, noise_of_seeds
 from lediflow.editing.inversion import encoded, latents_to_noise, noise_to_latents
 from lediflow.editing.masks import MaskProcessor, mask_from
-from lediflow.editing.photographs import MODES, as_pixels
+from lediflow.editing.photographs import BYTE, MODES, as_pixels, exact_pixels
 from lediflow.editing.picture_sets import set_of_pictures
 from lediflow.editing.strength import own_of
 from lediflow.editing.variation import parts_of, varied
@@ -52,9 +63,7 @@ from lediflow.sampling.options import AUTO, SamplingConfig
 from lediflow.sampling.pictures import picture_arrays
 from lediflow.sampling.pipeline import is_flow_map
 
-OutputType = Literal["pil", "pt"]
 Pictures = list[Image.Image] | Tensor
-Generator = int | torch.Generator | None
 
 
 class EditingPipeline(LeDiFlowPipeline):
@@ -78,28 +87,30 @@ class EditingPipeline(LeDiFlowPipeline):
         strength: float = 1.0,
         blur: float = 0.0,
         paste: bool = True,
+        fit: str = "exact",
         output_type: OutputType = "pil",
     ) -> Pictures:
-        """New pixels where the mask is white, the image's own elsewhere (eq. 7); both of the models' size.
+        """New pixels where the mask is white, the image's own elsewhere (eq. 7).
 
-        `z_from`, `strength` and `paste` as in InpaintConfig.
+        `z_from`, `strength`, `paste` and `fit` as in InpaintConfig: fit="centre" takes the central squares of image and
+        mask, scaled; otherwise both have the models' size.
         Lists have a mask, and if wanted a generator, for each image; one alone serves all. The results of an image are
         those that it has alone, and all of them come before those of the next image.
         """
         self._check_models()
         check_choice("z_from", z_from, SOURCES_OF_Z)
-        images = [image] if isinstance(image, Image.Image) else list(image)
+        check_choice("fit", fit, FITS)
+        check_choice("output_type", output_type, OUTPUTS)
+        Amounts(num_images_per_prompt=num_images_per_prompt, blur=blur)
+        images: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
         if not images:
             raise UserError("image is an empty list; give one picture or more")
         masks = for_each("mask_image", mask_image, len(images))
         made = []
         for one, mask, seed in zip(images, masks, for_each("generator", generator, len(images)), strict=True):
-            self._check_size("image", one)
-            self._check_size("mask_image", mask)
-            pixels = as_pixels(opaque_srgb(one).convert(PILLOW_MODES[self._mode]))
+            pixels, amount = self._repainted(one, mask, blur, fit)
             latent_solver = returning_solver(AUTO, strength) if z_from == "sampler" else AUTO
             config = self._config(seed, num_inference_steps, solver, latent_solver)
-            amount = mask_from(mask, blur).amount
             task = prepared(self, pixels, amount, config, z_from, strength=strength, is_pasted=paste)
             made.append(inpaint(self, task, list(range(num_images_per_prompt)), config).pixels)
         return returned(bytes_to_signal(torch.cat(made)), output_type)
@@ -119,9 +130,12 @@ class EditingPipeline(LeDiFlowPipeline):
     ) -> Pictures:
         """Frames between two images or two seeds, by the latent sampler's dopri5 in both directions."""
         self._check_models()
+        check_choice("output_type", output_type, OUTPUTS)
+        Amounts(num_frames=num_frames)
         config = self._config(generator, num_inference_steps, solver, "dopri5")
         method = config.latent_method(is_flow_map=False)
-        if (image is None) == (seeds is None) or len(image or seeds or ()) != 2:
+        given = image if seeds is None else seeds
+        if (image is None) == (seeds is None) or not isinstance(given, list | tuple) or len(given) != 2:
             raise UserError("interpolate: give two pictures as image=[first, last], or two seeds=[0, 1]")
         if image is not None:
             z = encoded(self, torch.cat([self._data(one) for one in image]))
@@ -147,6 +161,8 @@ class EditingPipeline(LeDiFlowPipeline):
         """Other versions of an image, with its z or from its x; `strength` as in VaryConfig."""
         self._check_models()
         check_choice("keep", keep, KEPT)
+        check_choice("output_type", output_type, OUTPUTS)
+        Amounts(num_images_per_prompt=num_images_per_prompt)
         latent_solver = returning_solver(AUTO, strength) if keep == "x" else AUTO
         config = self._config(generator, num_inference_steps, solver, latent_solver)
         own = own_of(self, self._data(image), config, parts_of(keep, strength))
@@ -217,6 +233,7 @@ class EditingPipeline(LeDiFlowPipeline):
         self._check_models()
         if not codec_of(self).is_exact:
             raise UserError("anonymise needs models of pixels; these were trained on latents of a codec")
+        image, mask_image = upright(image, "image"), upright(mask_image, "mask_image")
         if mask_image.size != image.size:
             raise UserError(
                 f"mask_image has {mask_image.size} pixels, image {image.size}; give a mask of its size"
@@ -239,8 +256,9 @@ class EditingPipeline(LeDiFlowPipeline):
     def _pixels(self, image: Image.Image) -> Tensor:
         """The central square of a picture in the models' size, as bytes."""
         try:
+            photograph = upright(image, "image")
             square = centre_square(
-                Photograph(image, *image.size), size=picture_shape(self)[0], mode=self._mode
+                Photograph(photograph, *photograph.size), size=picture_shape(self)[0], mode=self._mode
             )
         except UnusableImageError as error:
             raise UserError(f"image is {error}; give another picture") from error
@@ -250,10 +268,21 @@ class EditingPipeline(LeDiFlowPipeline):
         """The same as the models know it, as a batch of one."""
         return data_of(self, bytes_to_signal(self._pixels(image))[None])
 
-    def _check_size(self, name: str, image: Image.Image) -> None:
-        size = (picture_shape(self)[0],) * 2
-        if image.size != size:
-            raise UserError(f"{name} has {image.size} pixels, the models {size}; crop and scale it first")
+    def _repainted(
+        self, image: Image.Image, mask_image: Image.Image, blur: float, fit: str
+    ) -> tuple[Tensor, Tensor]:
+        """The bytes of a picture, and the amount of its mask, in the models' size; `fit` as in InpaintConfig."""
+        side, channels = picture_shape(self)
+        photograph, mask = upright(image, "image"), upright(mask_image, "mask_image")
+        if fit == "centre":
+            pixels = self._pixels(photograph)
+        else:
+            pixels = exact_pixels(photograph, "image", side, channels, 2 * BYTE if is_deep(image) else BYTE)
+        if mask.size != photograph.size:
+            raise UserError(
+                f"mask_image has {mask.size} pixels, the image {photograph.size}; give a mask of its size"
+            )
+        return pixels, mask_from(mask, blur, side).amount
 
     def _check_models(self) -> None:
         if self.auxiliary is None:
@@ -266,21 +295,9 @@ class EditingPipeline(LeDiFlowPipeline):
     def _config(
         self, generator: Generator, steps: int, solver: str, latent_solver: str = AUTO
     ) -> SamplingConfig:
-        seed = generator.initial_seed() if isinstance(generator, torch.Generator) else generator or 0
         return self.resolved(
-            SamplingConfig(seed=seed % 2**64, steps=steps, solver=solver, latent_solver=latent_solver)
+            SamplingConfig(seed=seed_of(generator), steps=steps, solver=solver, latent_solver=latent_solver)
         )
-
-
-def for_each(name: str, given: Any, count: int) -> list[Any]:
-    """The values of a list for each of `count` images, or one value for all of them. UserError for another length."""
-    if not isinstance(given, Sequence):
-        return [given] * count
-    if len(given) != count:
-        raise UserError(
-            f"{name} has {len(given)} entries for {count} images; give one for each, or one for all"
-        )
-    return list(given)
 
 
 def returned(images: Tensor, output_type: OutputType) -> Pictures:
