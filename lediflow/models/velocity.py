@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from lediflow.models.auxiliary import Latent
 from lediflow.models.specs import LatentSamplerSpec, VelocitySpec, sampler_hourglass, velocity_hourglass
 from lediflow.nn.hourglass import Hourglass
-from lediflow.nn.shapes import Image, SampleKeys, Tokens, check_labels
+from lediflow.nn.shapes import Condition, Image, SampleKeys, Tokens, check_labels
 from lediflow.nn.specs import check_channels, check_grid
 from lediflow.text import shape_text
 
@@ -83,6 +83,23 @@ class VelocityModel(nn.Module):
             s=s,
         )
 
+    @property
+    def condition_depends_on_z(self) -> bool:
+        """Whether z is part of the condition; if not, the condition is one for all samples."""
+        return self.spec.conditioning == "vector" and self.spec.latent_shape is not None
+
+    def condition(self, t: Float[Tensor, " batch"], z: Latent | None = None) -> Condition:
+        """The condition of all layers at times t, without class and augmentation; one row for each time."""
+        return self.hourglass.condition(t, None, z.flatten(1) if z is not None else None)
+
+    def conditioned(
+        self, x: Image, condition: Condition, later: Condition | None = None, z: Latent | None = None
+    ) -> Image:
+        """As `forward`, for conditions that were made of t, and of s, before; of one row if it is for all samples."""
+        self.check_inputs(x, z, None)
+        middle = self.latent_tokens(x, z)
+        return self.hourglass.conditioned(self.with_latent_channels(x, z), condition, later, middle)
+
     def check_inputs(self, x: Image, z: Tensor | None, labels: Tensor | None) -> None:
         """ValueError for inputs that do not fit the model; does not wait for a GPU."""
         check_channels(x.shape[1], self.spec.image_channels, f"{FLOW_KEY}.image_channels")
@@ -127,10 +144,23 @@ class LatentSampler(nn.Module):
         `dropout` is one key per sample, needed for training with dropout. `augmentation` is that of the latents'
         images; None means not augmented.
         """
-        check_channels(w.shape[1], self.spec.latent_channels, f"{SAMPLER_KEY}.latent_channels")
-        check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=SAMPLER_KEY, subject="latent")
+        self.check_inputs(w)
         check_second_time(s, self.spec.is_flow_map)
         return self.hourglass(w, t, augmentation=augmentation, dropout=dropout, s=s)
+
+    def condition(self, t: Float[Tensor, " batch"]) -> Condition:
+        """The condition of all layers at times t, without augmentation; one row for each time."""
+        return self.hourglass.condition(t)
+
+    def conditioned(self, w: Latent, condition: Condition, later: Condition | None = None) -> Latent:
+        """As `forward`, for conditions that were made of t, and of s, before; each has one row, for all samples."""
+        self.check_inputs(w)
+        return self.hourglass.conditioned(w, condition, later)
+
+    def check_inputs(self, w: Latent) -> None:
+        """ValueError for a latent that does not fit the model."""
+        check_channels(w.shape[1], self.spec.latent_channels, f"{SAMPLER_KEY}.latent_channels")
+        check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=SAMPLER_KEY, subject="latent")
 
 
 def resized(z: Image, height: int, width: int) -> Image:

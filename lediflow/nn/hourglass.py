@@ -69,11 +69,22 @@ class Hourglass(nn.Module):
         one key per sample (`SampleNoise.words`), needed for training with dropout and ignored in evaluation mode.
         `s` is the second time of a flow map; None is s = t.
         """
-        check_channels(x.shape[1], self.spec.in_channels, "in_channels")
-        check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])
         inputs = labels, conditioning, augmentation, dropout
         condition = self.condition(time_per_sample(t, x), *inputs)
         later = None if s is None else self.condition(time_per_sample(s, x, name="s"), *inputs)
+        return self.conditioned(x, condition, later, middle, dropout)
+
+    def conditioned(
+        self,
+        x: Image,
+        condition: Condition,
+        later: Condition | None = None,
+        middle: Tokens | None = None,
+        dropout: SampleKeys | None = None,
+    ) -> Image:
+        """The same for finished conditions, one per sample or one for all; `later` is that of the second time."""
+        check_channels(x.shape[1], self.spec.in_channels, "in_channels")
+        check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])
         tokens = self.patch_in(rearrange(x, "b c h w -> b h w c"))
         tokens = self.through_levels(tokens, condition, middle, dropout, later)
         return rearrange(self.patch_out(self.out_norm(tokens)), "b h w c -> b c h w")

@@ -34,6 +34,7 @@ from lediflow.models.specs import latent_shape
 from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.records import read_record
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
+from lediflow.sampling.known_times import at_known_times
 from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.runtime import Inputs, Runtime, choose_runtime
 
@@ -235,7 +236,8 @@ class LeDiFlowPipeline:
         is_map = is_flow_map(self.latent_sampler)
         solver, steps = config.latent_method(is_map)
         check_method("latent_", solver, is_map)
-        return run_method(self.runtime.networks.latent_velocity, w, solver, steps)
+        network = self.runtime.networks.latent_velocity
+        return run_method(at_known_times(network, network, solver, steps), w, solver, steps)
 
     def _start_from(self, inputs: Inputs, z: Tensor | None, config: SamplingConfig) -> Start:
         shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
@@ -258,7 +260,11 @@ class LeDiFlowPipeline:
         solver, steps = config.method(is_map)
         check_method("", solver, is_map)
         velocity = self.velocity_from(start, config)
-        solution = run_method(velocity, start.x, solver, steps)
+        prepared: Callable[..., Tensor] = velocity
+        if start.labels is None:
+            network = self.runtime.networks.velocity
+            prepared = at_known_times(velocity, network, solver, steps, start.z)
+        solution = run_method(prepared, start.x, solver, steps)
         return solution._replace(nfe=solution.nfe * velocity.evaluations)
 
     def resolved(self, config: Config) -> Config:

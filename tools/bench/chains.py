@@ -26,6 +26,7 @@ from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import JUMP, SOLVERS
 from lediflow.flow.solvers.fixed import FixedStep
+from lediflow.sampling.known_times import at_known_times
 from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.pipeline import LeDiFlowPipeline, Start, is_flow_map, run_method
 from lediflow.sampling.runtime import Inputs, Runtime
@@ -170,12 +171,18 @@ def sampled(pipeline: LeDiFlowPipeline, inputs: Inputs, config: SamplingConfig) 
     assert velocity is not None
     w = inputs.noise.normal(inputs.ids, "latent noise", tuple(pipeline.velocity.spec.latent_shape))
     solver, steps = config.latent_method(is_flow_map(pipeline.latent_sampler))
-    return run_method(velocity, w, solver, steps).x
+    return run_method(at_known_times(velocity, velocity, solver, steps), w, solver, steps).x
 
 
 def integrated(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig) -> Tensor:
     """y of each start, without the wait for the device that `pipeline.integrate` ends with."""
-    velocity = pipeline.velocity_from(start, config)
+    velocity = at_known_times(
+        pipeline.velocity_from(start, config),
+        pipeline.runtime.networks.velocity,
+        config.solver,
+        config.steps,
+        start.z,
+    )
     return run_method(velocity, start.x, config.solver, config.steps).x
 
 

@@ -11,7 +11,15 @@ goes from time to time, and options name it "jump".
 """
 
 from lediflow.flow.solvers.jumps import JUMP, FlowMap, jump
-from lediflow.flow.solvers.ode import SOLVERS, RoundTrip, check_solver, ignores_steps, round_trip_error, solve
+from lediflow.flow.solvers.ode import (
+    SOLVERS,
+    RoundTrip,
+    check_solver,
+    evaluation_times,
+    ignores_steps,
+    round_trip_error,
+    solve,
+)
 from lediflow.flow.solvers.problem import (
     MOST_STEPS,
     Finiteness,
@@ -19,6 +27,7 @@ from lediflow.flow.solvers.problem import (
     Solution,
     UnfitVelocityError,
     Velocity,
+    as_time,
 )
 
 __all__ = [
@@ -32,7 +41,9 @@ __all__ = [
     "Solution",
     "UnfitVelocityError",
     "Velocity",
+    "as_time",
     "check_solver",
+    "evaluation_times",
     "ignores_steps",
     "jump",
     "round_trip_error",

@@ -49,6 +49,10 @@ class Adaptive:
     pair: EmbeddedPair
     ignores_steps: ClassVar[bool] = True
 
+    def evaluation_times(self, times: list[float]) -> list[float]:
+        """None: they depend on the velocity."""
+        return []
+
     def integrate(
         self,
         velocity: CountedVelocity,

@@ -29,6 +29,11 @@ class FixedStep:
     tableau: Tableau
     ignores_steps: ClassVar[bool] = False
 
+    def evaluation_times(self, times: list[float]) -> list[float]:
+        """The times at which `integrate` evaluates the velocity along a grid, in order."""
+        steps = pairwise(times)
+        return [time for t, end in steps for time in stage_times(self.tableau, t, end - t)]
+
     def integrate(
         self,
         velocity: CountedVelocity,
@@ -59,6 +64,11 @@ class FixedStep:
 def stage_slopes(tableau: Tableau, velocity: CountedVelocity, x: State, t: float, step: float) -> list[State]:
     """The slopes k_1, k_2, ... of one step."""
     slopes: list[State] = []
-    for a, c in zip(tableau.a, tableau.c, strict=True):
-        slopes.append(velocity(shifted(x, step, a, slopes), as_time(t + c * step, x)))
+    for a, time in zip(tableau.a, stage_times(tableau, t, step), strict=True):
+        slopes.append(velocity.at(shifted(x, step, a, slopes), time))
     return slopes
+
+
+def stage_times(tableau: Tableau, t: float, step: float) -> list[float]:
+    """The times of the slopes of one step."""
+    return [t + c * step for c in tableau.c]

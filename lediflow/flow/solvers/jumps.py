@@ -18,7 +18,7 @@ from lediflow.flow.solvers.problem import (
     Solution,
     State,
     Times,
-    as_time,
+    at_times,
     checked_times,
     equal_steps,
 )
@@ -53,7 +53,7 @@ def jump(
         )
     is_finite = [x.isfinite().all()]
     for start, end in pairwise(grid):
-        x = x + (end - start) * flow_map(x, as_time(start, x), as_time(end, x))
+        x = x + (end - start) * at_times(flow_map, x, start, end)
         is_finite.append(x.isfinite().all())
     finiteness = Finiteness(JUMP, grid, torch.stack(is_finite))
     if is_checked:

@@ -94,6 +94,16 @@ def solve(
     return solution
 
 
+def evaluation_times(solver: str, steps: int) -> list[float]:
+    """The times at which `steps` equal steps, or jumps, from 0 to 1 evaluate a model, each once.
+
+    Empty for a solver that chooses its own steps.
+    """
+    if solver == JUMP:
+        return equal_steps(0.0, 1.0, steps)
+    return [*dict.fromkeys(SOLVERS[solver].evaluation_times(equal_steps(0.0, 1.0, steps)))]
+
+
 def ignores_steps(solver: str) -> bool:
     """Whether the solver of this name chooses its own steps; False for a name that is not in the table."""
     return solver in SOLVERS and SOLVERS[solver].ignores_steps

@@ -69,6 +69,9 @@ class Solver(Protocol):
     # whether it chooses its own steps, so that the number of steps does not matter
     ignores_steps: ClassVar[bool]
 
+    def evaluation_times(self, times: list[float]) -> list[float]:
+        """The times at which the velocity is evaluated along a grid, in order; none if they are not known before."""
+
     def integrate(
         self,
         velocity: "CountedVelocity",
@@ -94,11 +97,18 @@ class CountedVelocity:
 
     def __call__(self, x: State, t: Times) -> State:
         self.calls += 1
-        slope = self.velocity(x, t)
+        return self._checked(x, self.velocity(x, t), tuple(t.shape))
+
+    def at(self, x: State, t: float) -> State:
+        """The velocity at a time that is known on the host."""
+        self.calls += 1
+        return self._checked(x, at_times(self.velocity, x, t), ())
+
+    def _checked(self, x: State, slope: State, shape_of_time: tuple[int, ...]) -> State:
         if slope.shape != x.shape:
             raise ValueError(
                 f"velocity(x, t) gave shape {tuple(slope.shape)} for x of {tuple(x.shape)} and t of "
-                f"{tuple(t.shape)}; it must return the shape of x, and accept a scalar time or one per sample"
+                f"{shape_of_time}; it must return the shape of x, and accept a scalar time or one per sample"
             )
         return slope
 
@@ -111,6 +121,14 @@ def time_dtype(x: State) -> torch.dtype:
 def as_time(t: float, x: State, shape: tuple[int, ...] = ()) -> Times:
     """The time as a tensor on the device of x, created there without a copy from the host."""
     return torch.full(shape, t, dtype=time_dtype(x), device=x.device)
+
+
+def at_times(velocity: Callable[..., State], x: State, *times: float) -> State:
+    """velocity(x, *times) for times that are known on the host; by the method `at` of a velocity that has it."""
+    if (at := getattr(velocity, "at", None)) is not None:
+        found: State = at(x, *times)
+        return found
+    return velocity(x, *(as_time(t, x) for t in times))
 
 
 def by_sample(values: Float[Tensor, "*batch"] | Bool[Tensor, "*batch"], x: State) -> Tensor:

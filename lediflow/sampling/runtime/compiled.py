@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,17 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.exc import InductorError
 
+from lediflow.flow.solvers import as_time
+from lediflow.sampling.runtime.conditions import Conditions, Known
 from lediflow.sampling.runtime.copies import WorkingCopy
-from lediflow.sampling.runtime.networks import KINDS, Networks, networks_of
+from lediflow.sampling.runtime.networks import (
+    KINDS,
+    MODELS,
+    ConditionedPart,
+    Networks,
+    Part,
+    networks_of,
+)
 
 # PyTorch's default, 8 compilations per function, is less than what a process with several models needs; above the
 # limit it would fail, because a graph is whole or not at all
@@ -56,6 +65,38 @@ class Guarded:
         return self.eager(*inputs)
 
 
+class Timed(Guarded):
+    """A compiled velocity that can also be evaluated at times that are known before, without classes."""
+
+    def __init__(
+        self,
+        part: Part,
+        at: Callable[..., Tensor],
+        conditions: Conditions,
+        report: Report,
+    ) -> None:
+        super().__init__(as_graph(part), part, report)
+        self.inputs, self.fast_at, self.conditions = part.inputs, at, conditions
+
+    def prepare(self, times: Sequence[float], z: Tensor | None = None) -> Known:
+        """What `at` needs at these times, for samples with these latents."""
+        return self.conditions.at(times, z)
+
+    def at(self, x: Tensor, times: Sequence[float], known: Known, z: Tensor | None = None) -> Tensor:
+        """The velocity at a time, or the mean velocity between two."""
+        if self.fast is not None:
+            conditions = [known[time] for time in times]
+            inputs = x, conditions[0], conditions[1] if len(conditions) == 2 else None, z
+            try:
+                with without_tracebacks():
+                    return self.fast_at(*inputs)
+            except COMPILE_ERRORS as error:
+                self.report(error)
+                self.fast = None
+        found: Tensor = self(*self.inputs(x, [as_time(time, x) for time in times], z))
+        return found
+
+
 @contextmanager
 def without_tracebacks() -> Iterator[None]:
     """Without warnings of PyTorch's cache, whose errors are reported when they are raised."""
@@ -72,10 +113,23 @@ def compiled_networks(copies: dict[str, WorkingCopy], precision: str, report: Re
 
     def compiled(name: str, module: nn.Module) -> Guarded:
         part = KINDS[name](module, precision)
-        graphs = torch.compile(part, fullgraph=True)
-        return Guarded(lambda *inputs: graphs(*map(own, inputs)), part, report)
+        if name == "prior" or has_classes(module):
+            return Guarded(as_graph(part), part, report)
+        conditioned = ConditionedPart(module, precision)
+        return Timed(part, as_graph(conditioned), Conditions(conditioned, copies[MODELS[name]]), report)
 
     return networks_of({name: copied.module for name, copied in copies.items()}, compiled)
+
+
+def as_graph(part: nn.Module) -> Callable[..., Any]:
+    """A part compiled as one graph, at its first call."""
+    graphs = torch.compile(part, fullgraph=True)
+    return lambda *inputs: graphs(*map(own, inputs))
+
+
+def has_classes(module: nn.Module) -> bool:
+    """Whether the condition of a velocity depends on classes, too."""
+    return bool(getattr(module.spec, "num_classes", 0))
 
 
 def own(tensor: Tensor | None) -> Tensor | None:

@@ -8,7 +8,7 @@ seen by PyTorch's version counters, which writes through `.data` do not touch: a
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ class WorkingCopy:
         join_norms(self.module)
         self.places = places_of(source)
         self.seen = self.versions()
+        self.followers: list[Callable[[], None]] = []  # called when the weights have changed
 
     def versions(self) -> list[tuple[int, int]]:
         """What changes with the weights; called for every batch, so it walks no modules."""
@@ -43,6 +44,8 @@ class WorkingCopy:
             return
         for source, target in zip(tensors_of(self.source), self.targets, strict=True):
             target.copy_(source)
+        for follow in self.followers:
+            follow()
         self.seen = found
 
 

@@ -4,13 +4,15 @@
     prior(z)                       mean and log variance that the auxiliary model predicts
     latent_velocity(w, t, s)       velocity of the latent sampler
 
+The velocities of a compiled network also have `prepare` and `at`, for times that are known before (compiled.py).
+
 s, the second time, is given to flow maps only, and left out otherwise. Times are scalars in float32 in every precision:
 times that differ in the third digit are equal in bfloat16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +37,16 @@ class Part(nn.Module):
     def autocast(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, torch.bfloat16, enabled=self.is_rounded)
 
+    def inputs(self, x: Tensor, times: Sequence[Tensor], z: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The inputs of a velocity's `forward` at a time, or between two, without classes."""
+        return x, *times
+
 
 class VelocityPart(Part):
+    def inputs(self, x: Tensor, times: Sequence[Tensor], z: Tensor | None) -> tuple[Tensor | None, ...]:
+        t, *later = times
+        return x, t, z, None, *later
+
     def forward(
         self, x: Tensor, t: Tensor, z: Tensor | None, labels: Tensor | None, s: Tensor | None = None
     ) -> Tensor:
@@ -58,6 +68,26 @@ class LatentVelocityPart(Part):
         with self.autocast(w):
             slope: Tensor = self.model(w, t) if s is None else self.model(w, t, s=s)
         return slope.float()
+
+
+class ConditionedPart(Part):
+    """A velocity at conditions that were computed before; see conditions.py."""
+
+    def forward(
+        self, x: Tensor, condition: Tensor, later: Tensor | None = None, z: Tensor | None = None
+    ) -> Tensor:
+        more = {} if z is None else {"z": z}
+        with self.autocast(x):
+            slope: Tensor = self.model.conditioned(x, condition, later, **more)  # type: ignore[operator]
+        return slope.float()
+
+    @torch.no_grad()
+    def conditions(self, times: Tensor, z: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The condition at each time, one row for each z, or one row if there is none."""
+        rows, more = (1, ()) if z is None else (len(z), (z.repeat(len(times), *[1] * (z.ndim - 1)),))
+        with self.autocast(times):
+            found: Tensor = self.model.condition(times.repeat_interleave(rows), *more)  # type: ignore[operator]
+        return found.unflatten(0, (len(times), rows)).unbind()
 
 
 KINDS: dict[str, type[Part]] = {
