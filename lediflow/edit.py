@@ -1,4 +1,4 @@
-"""`python -m lediflow.edit interpolate|vary|inpaint|anonymise|attribute`: edit photographs with trained models."""
+"""`python -m lediflow.edit interpolate|vary|inpaint|anonymise|anonymity|attribute`: edit photographs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command
 from lediflow.config.composition.schema import (
     AnonymiseCommand,
+    AnonymityCommand,
     AttributeCommand,
     InpaintCommand,
     InterpolateCommand,
     VaryCommand,
 )
 from lediflow.config.submission import register_launchers
-from lediflow.editing.anonymisation.run import anonymise_folder, read_request
+from lediflow.editing.anonymisation.anonymity import measured_anonymity, write_report
+from lediflow.editing.anonymisation.detection import FaceDetector
+from lediflow.editing.anonymisation.embedding import dlib_embedder
+from lediflow.editing.anonymisation.finding import finder_for, read_request
+from lediflow.editing.anonymisation.run import anonymise_folder
 from lediflow.editing.attributes import Found, described, found_between, moved_along
 from lediflow.editing.codec_space import data_of, picture_shape
 from lediflow.editing.direction_files import FILE, direction_bytes, read_direction
@@ -72,6 +77,8 @@ Edit photographs with trained models.
                                                                                                   new pixels in a mask
   python -m lediflow.edit anonymise   run=FLOW_RUN sampler=SAMPLER_RUN output=DIR source=DIR masks=DIR key=FILE
                                                                                                   other faces
+  python -m lediflow.edit anonymity   run=FLOW_RUN sampler=SAMPLER_RUN output=DIR source=DIR key=FILE
+                                                                                                  how well they hide
   python -m lediflow.edit attribute   run=FLOW_RUN sampler=SAMPLER_RUN output=DIR with=DIR without=DIR image=FILE
                                                                                       more and less of an attribute
 Each has --help."""
@@ -244,6 +251,22 @@ def run_anonymise(config: DictConfig) -> None:
         )
 
 
+def run_anonymity(config: DictConfig) -> None:
+    """How well surrogates hide the persons of a folder: anonymity.json and a table."""
+    command: AnonymityCommand = typed(config)
+    request = read_request(command)
+    detector, embedder = request.detector or FaceDetector(command.certainty), dlib_embedder()
+    pipeline = load_editor(
+        command, len(request.sources), inverts_sampler=True, inverts_flow=True, is_of_pixels=True
+    )
+    command = pipeline.resolved(command)
+    finder = finder_for(pipeline, command, request)
+    result = measured_anonymity(pipeline, command, finder, detector, embedder)
+    record = record_of("anonymity", command, result)
+    del record["places"]
+    print(write_report(Path(command.output), record))
+
+
 def run_attribute(config: DictConfig) -> None:
     """A photograph along a direction between two sets of pictures."""
     command: AttributeCommand = typed(config)
@@ -319,6 +342,7 @@ TASKS: dict[str, Callable[[DictConfig], None]] = {
     "vary": run_vary,
     "inpaint": run_inpaint,
     "anonymise": run_anonymise,
+    "anonymity": run_anonymity,
     "attribute": run_attribute,
 }
 

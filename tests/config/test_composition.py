@@ -67,6 +67,7 @@ def test_every_command_composes_and_is_one(command):
         "edit_vary": ["run=a", "output=b", "image=c"],
         "edit_inpaint": ["run=a", "output=b", "image=c", "mask=d"],
         "edit_anonymise": ["run=a", "output=b", "source=c", "masks=d", "key=e"],
+        "edit_anonymity": ["run=a", "output=b", "source=c", "key=e"],
         "edit_attribute": ["run=a", "output=b", "image=c", "with_images=d", "without_images=e"],
     }
     compose(command, *required[command])

@@ -15,7 +15,7 @@ from harness.marked import MARKER, bytes_of, marked_jpeg, marked_mpo
 from harness.processes import Started
 from PIL import Image
 
-from lediflow.editing.anonymisation.run import read_request
+from lediflow.editing.anonymisation.finding import read_request
 from lediflow.errors import UserError
 
 SECRET = bytes(range(60, 92))

@@ -11,7 +11,7 @@ from lediflow.cluster.jobs import SlurmConfig
 from lediflow.data.encode import EncodeConfig
 from lediflow.data.prepare import PrepareConfig
 from lediflow.data.streams.config import DataConfig
-from lediflow.editing.anonymisation.config import AnonymiseConfig
+from lediflow.editing.anonymisation.config import AnonymiseConfig, AnonymityConfig
 from lediflow.editing.config import AttributeConfig, InpaintConfig, InterpolateConfig, VaryConfig
 from lediflow.engine.hang_detection import WatchdogConfig
 from lediflow.engine.protocol import EngineConfig
@@ -162,6 +162,13 @@ class InpaintCommand(InpaintConfig):
 
 
 @dataclass(kw_only=True)
+class AnonymityCommand(AnonymityConfig):
+    """`python -m lediflow.edit anonymity`."""
+
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass(kw_only=True)
 class AnonymiseCommand(AnonymiseConfig):
     """`python -m lediflow.edit anonymise`."""
 
@@ -194,6 +201,7 @@ COMMANDS: dict[str, type] = {
     "edit_vary": VaryCommand,
     "edit_inpaint": InpaintCommand,
     "edit_anonymise": AnonymiseCommand,
+    "edit_anonymity": AnonymityCommand,
     "edit_attribute": AttributeCommand,
     "submit": SubmitCommand,
 }

@@ -1,4 +1,4 @@
-"""Options of `python -m lediflow.edit anonymise`."""
+"""Options of `python -m lediflow.edit anonymise` and `anonymity`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ FRAMING = 1.25
 
 
 @dataclass(kw_only=True)
-class AnonymiseConfig(EditOptions):
-    """New faces for the persons in a folder of photographs."""
+class FaceOptions(EditOptions):
+    """Where faces are, whose they are, and how the models see them."""
 
     source: str = MISSING  # folder of photographs, with its subfolders
     # folder of masks, named as the photographs (the suffix may differ). White: replace; each connected region is a
@@ -27,18 +27,12 @@ class AnonymiseConfig(EditOptions):
     margin: float = bounded(1.15, at_least=1, at_most=3)
     # file of at least 16 random bytes: one key gives a person one surrogate, and nobody without it can recompute it
     key: str = MISSING
-    # who is on a photograph. files: somebody else on every file | folders: each folder holds one person | the path of a
-    # table: CSV with the columns file, face, person
+    # who is on a photograph. files: somebody else on every file | folders: the largest face on each photograph of a
+    # folder is one person | the path of a table: CSV with the columns file, face, person
     persons: str = "files"
-    # file to write which number is which photograph, outside of output; null: nowhere
-    mapping: str | None = None
-    # 1: a face from the key alone | below: a mixture with the face's own latent, which has seen the person | 0: its own
-    strength: float = bounded(1.0, at_least=0, at_most=1)
     # side of the square that the models see, as a multiple of the longer side of the face (of its mask, or box).
     # null: 1.25 with masks; without, as in pictures that the models make, measured
     framing: float | None = bounded(None, at_least=1, at_most=8)
-    # also write photographs without a face, with their metadata removed; else they are listed and passed over
-    keep_faceless: bool = False
     # solver of the latent sampler, in both directions: dopri5 returns to the same z, fixed steps only nearly
     latent_solver: str = "dopri5"
 
@@ -47,3 +41,29 @@ class AnonymiseConfig(EditOptions):
         check_integrated(self.steps)
         if not self.persons:
             raise ValueError("persons is empty; use files, folders, or the path of a CSV file")
+
+
+@dataclass(kw_only=True)
+class AnonymiseConfig(FaceOptions):
+    """New faces for the persons in a folder of photographs."""
+
+    # file to write which number is which photograph, outside of output; null: nowhere
+    mapping: str | None = None
+    # 1: a face from the key alone | below: a mixture with the face's own latent, which has seen the person | 0: its own
+    strength: float = bounded(1.0, at_least=0, at_most=1)
+    # also write photographs without a face, with their metadata removed; else they are listed and passed over
+    keep_faceless: bool = False
+
+
+@dataclass(kw_only=True)
+class AnonymityConfig(FaceOptions):
+    """How well surrogates hide the persons of a folder: numbers, no pictures."""
+
+    # strengths that are measured; see anonymise
+    strengths: list[float] = bounded(
+        default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0],
+        at_least=0,
+        at_most=1,
+        is_filled=True,
+        is_distinct=True,
+    )

@@ -79,9 +79,18 @@ class FaceDetector:
 
     def __call__(self, pixels: Pixels) -> list[Detection]:
         """The faces, from left to right."""
-        image = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
+        image = as_rgb(pixels)
         found = [detection for view in views(image) for detection in self.in_view(*view)]
         return sorted(distinct(found), key=lambda one: (one.box[0], one.box[1]))
+
+    def nearest(self, pixels: Pixels, point: tuple[float, float]) -> Detection | None:
+        """The most certain face whose box holds a point (x, y), in one view of the surroundings of an upright face."""
+        image = as_rgb(pixels)
+        x, y = point
+        found = distinct(list(self.in_view(image, max(image.size), 0)))
+        return next(
+            (one for one in found if one.box[0] < x < one.box[2] and one.box[1] < y < one.box[3]), None
+        )
 
     def in_view(self, image: Image.Image, long_side: int, turns: int) -> Iterator[Detection]:
         """The faces in one size of a photograph that was turned, in the coordinates of the photograph."""
@@ -124,6 +133,11 @@ def measured_framing(pipeline: LeDiFlowPipeline, config: SamplingConfig, detecto
         )
     longer = [max(right - left, bottom - top) for left, top, right, bottom in boxes]
     return max(1.0, pipeline.image_size / float(np.median(longer)))
+
+
+def as_rgb(pixels: Pixels) -> Image.Image:
+    """Grey or RGB pixels as an RGB picture."""
+    return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
 
 
 def views(image: Image.Image) -> Iterator[tuple[Image.Image, int, int]]:
@@ -178,7 +192,12 @@ def load_network() -> Any:
             "'lediflow[faces]'. Or draw masks yourself and give masks=DIR"
         ) from error
     onnxruntime.set_default_logger_severity(3)  # it warns of each of 200 weights that are also inputs
-    return onnxruntime.InferenceSession(of_any_size(content), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # other processes need the cores, too
+    return onnxruntime.InferenceSession(of_any_size(content), options, providers=["CPUExecutionProvider"])
 
 
 def of_any_size(content: bytes) -> bytes:

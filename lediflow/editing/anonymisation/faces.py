@@ -39,6 +39,11 @@ class Face(NamedTuple):
     square: Square
     is_cut: bool = False  # the face reaches beyond the photograph
 
+    @property
+    def pixels(self) -> int:
+        """The number of pixels that are replaced."""
+        return int((self.levels > 0).sum())
+
     def record(self, size: int) -> dict[str, Any]:
         """For edit.json: the side of the square, whether it is small (enlarged for the models), turned or cut, and the
         share of the photograph that is replaced."""

@@ -1,7 +1,7 @@
 """Which person a face shows, as text that the key turns into noise: equal text, equal surrogate.
 
 files      somebody else on every photograph: its path without the suffix, and the number of the face
-folders    everybody in a folder is one person, or, on photographs with several faces, one for each number
+folders    the largest face on every photograph of a folder is one person; the second largest another, and so on
 a table    CSV with a header and the columns file, face, person; a file's path is relative to the source
 """
 
@@ -27,7 +27,7 @@ class People:
     table: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def person(self, name: str, face: int) -> str:
-        """Who face number `face` of a photograph is; UserError if the table does not say so."""
+        """Who a face is: its number from left to right, with `folders` by size. UserError if the table lacks it."""
         name = same_spelling(name)
         if self.rule == FILES:
             return f"file {stem(name)} face {face}"
@@ -39,6 +39,14 @@ class People:
                 "left to right)"
             )
         return f"person {self.table[name, face]}"
+
+    def persons(self, name: str, pixels: list[int]) -> list[str]:
+        """Who the faces of a photograph are, from left to right; `pixels`: their sizes. UserError as in `person`."""
+        numbers = range(len(pixels))
+        if self.rule == FOLDERS:
+            by_size = sorted(numbers, key=lambda number: -pixels[number])
+            return [self.person(name, by_size.index(number)) for number in numbers]
+        return [self.person(name, number) for number in numbers]
 
     def known(self, name: str) -> str:
         """All that is known about a photograph, to notice when it changes."""

@@ -85,14 +85,16 @@ def test_the_most_certain_of_overlapping_boxes_stays():
     assert distinct([sure, inside, other]) == [inside, other]
 
 
-def test_models_that_make_no_faces_are_refused(detector):
+def test_models_that_make_no_faces_are_refused(detector, monkeypatch):
+    monkeypatch.setattr(detection, "SAMPLES", 3)
     with pytest.raises(UserError, match="may not be models of faces"):
         measured_framing(tiny_pipeline(), SamplingConfig(), detector)
 
 
 def test_framing_is_the_side_of_a_picture_in_faces(detector, monkeypatch):
     """A pipeline whose pictures are drawn: the face is 0.72 of them high."""
-    drawn = np.stack([np.asarray(drawn_face(128))] * detection.SAMPLES)
+    monkeypatch.setattr(detection, "SAMPLES", 2)
+    drawn = np.stack([np.asarray(drawn_face(128))] * 2)
     monkeypatch.setattr(detection, "picture_arrays", lambda images: images)
 
     class Drawn:

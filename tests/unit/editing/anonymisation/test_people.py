@@ -28,6 +28,13 @@ def test_by_folder_files_of_a_folder_share_a_person():
     )
 
 
+def test_in_a_folder_the_largest_face_is_the_same_person_wherever_it_stands():
+    people = people_of("folders")
+    assert people.persons("anna/1.jpg", [10, 90, 20])[1] == people.persons("anna/2.jpg", [80])[0]
+    assert people.persons("anna/1.jpg", [10, 90, 20])[2] == people.persons("anna/2.jpg", [80, 70])[1]
+    assert people_of("files").persons("a.jpg", [10, 90]) == ["file a face 0", "file a face 1"]
+
+
 def test_a_table_names_persons_across_files_whatever_the_spelling(tmp_path):
     people = table(tmp_path, "person,file,face\nZoë,a/Zo\u00eb.jpg,0\nBen,a/Zo\u00eb.jpg,1\nZoë,b.jpg,0\n")
     assert people.person("a/Zoe\u0308.jpg", 0) == people.person("b.jpg", 0)
