@@ -196,6 +196,7 @@ def run_inpaint(config: DictConfig) -> None:
         warnings.append(SEEN_BY_STRENGTH)
     for warning in warnings:
         log.warning("%s", warning)
+    warnings += dict.fromkeys(pair.mask.warning for pair in pairs if pair.mask.warning)  # logged already
     folder = EditFolder(Path(command.output), origin_of("inpaint", command, {}))
     rows, records, nfe = [], [], 0
     for place, pair in enumerate(pairs):

@@ -15,6 +15,7 @@ from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
 
 OUTPUTS = ("pil", "pt")
+JPEGS = ("JPEG", "MPO")  # formats of Pillow
 OutputType = Literal["pil", "pt"]
 Generator = int | torch.Generator | None
 

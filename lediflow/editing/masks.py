@@ -38,10 +38,11 @@ GREY_WITHIN = 16  # channels that differ by more are a colour
 
 
 class Mask(NamedTuple):
-    """The levels of a mask, and how they were found."""
+    """The levels of a mask, and how they were found; `warning` is for the user, empty if there is nothing to say."""
 
     levels: Levels
     origin: str
+    warning: str = ""
 
     @property
     def amount(self) -> Float[Tensor, "1 1 height width"]:
@@ -95,7 +96,8 @@ def centred_mask(mask: Mask, side: int) -> Mask:
     covered = [(place * square // side, -(-(place + 1) * square // side)) for place in range(side)]
     rows = np.stack([levels[first:last].max(axis=0) for first, last in covered])
     scaled = np.stack([rows[:, first:last].max(axis=1) for first, last in covered], axis=1)
-    return Mask(scaled, f"{mask.origin}, the central square of {width} x {height} pixels")
+    origin = f"{mask.origin}, the central square of {width} x {height} pixels"
+    return mask._replace(levels=scaled, origin=origin)
 
 
 class MaskProcessor:
@@ -107,9 +109,13 @@ class MaskProcessor:
         return Image.fromarray(levels_of(image)[0]).filter(ImageFilter.GaussianBlur(blur_factor))
 
 
-def mask_from(image: Image.Image, blur: float = 0.0, side: int | None = None) -> Mask:
+def mask_from(
+    image: Image.Image, blur: float = 0.0, side: int | None = None, *, is_jpeg: bool = False
+) -> Mask:
     """The mask of a picture, as `mask_of` makes it of a file; UserError if it repaints nothing or everything."""
     mask = Mask(*levels_of(image))
+    if is_jpeg:
+        mask = without_grey(mask, "mask_image")
     check_visible(mask, "mask_image")
     return finished(mask if side is None else centred_mask(mask, side), blur, "mask_image")
 
@@ -118,7 +124,7 @@ def finished(mask: Mask, blur: float, name: str) -> Mask:
     """The mask, blurred on request; UserError if it repaints nothing or everything."""
     if blur:
         soft = MaskProcessor.blur(Image.fromarray(mask.levels), blur)
-        mask = Mask(np.asarray(soft), f"{mask.origin}, blurred by {blur:g} pixels")
+        mask = mask._replace(levels=np.asarray(soft), origin=f"{mask.origin}, blurred by {blur:g} pixels")
     if not mask.is_repainted.any():
         raise UserError(
             f"{name} repaints nothing ({mask.origin}); give a larger one inside the central square, or less blur"
@@ -142,18 +148,19 @@ def mask_from_file(file: str, size: Size) -> Mask:
             f"mask={file} has {image.width} x {image.height} pixels, the image {size[0]} x {size[1]}; give a mask of "
             "the image's size, where white is repainted"
         )
-    levels, origin = levels_of(image)
-    if content.startswith(JPEG_SIGNATURE):
-        log.warning(
-            "mask=%s is a JPEG, which changes levels near edges: taken as black or white, at half brightness; save "
-            "masks as PNG",
-            file,
-        )
-        levels, origin = (
-            np.where(levels >= HALF, FULL, 0).astype(np.uint8),
-            f"{origin} of a JPEG, black or white",
-        )
-    return Mask(levels, origin)
+    mask = Mask(*levels_of(image))
+    return without_grey(mask, f"mask={file}") if content.startswith(JPEG_SIGNATURE) else mask
+
+
+def without_grey(mask: Mask, name: str) -> Mask:
+    """The mask of a JPEG, whose levels near edges are not those that were painted, as black or white; logs so."""
+    warning = (
+        f"{name} is a JPEG, which changes levels near edges: taken as black or white, at half brightness; save "
+        "masks as PNG"
+    )
+    log.warning("%s", warning)
+    levels = np.where(mask.levels >= HALF, FULL, 0).astype(np.uint8)
+    return Mask(levels, f"{mask.origin} of a JPEG, black or white", warning)
 
 
 def levels_of(image: Image.Image) -> tuple[Levels, str]:

@@ -40,6 +40,7 @@ from lediflow.editing.config import (
 from lediflow.editing.directions import Direction
 from lediflow.editing.folder import as_image
 from lediflow.editing.given import (
+    JPEGS,
     OUTPUTS,
     Amounts,
     Generator,
@@ -282,7 +283,7 @@ class EditingPipeline(LeDiFlowPipeline):
             raise UserError(
                 f"mask_image has {mask.size} pixels, the image {photograph.size}; give a mask of its size"
             )
-        return pixels, mask_from(mask, blur, side).amount
+        return pixels, mask_from(mask, blur, side, is_jpeg=mask_image.format in JPEGS).amount
 
     def _check_models(self) -> None:
         if self.auxiliary is None:

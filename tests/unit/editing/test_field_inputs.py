@@ -92,6 +92,7 @@ def test_one_mask_in_every_mode_gives_one_result_and_a_jpeg_a_warning(root, tmp_
     assert all(np.array_equal(one, results[0]) for one in results)
     assert {one["mask"]["sha256"] for one in record["pictures"]} == {record["pictures"][0]["mask"]["sha256"]}
     assert said.count("save masks as PNG") == 1 and "lossy.jpg is a JPEG" in said
+    assert len(record["warnings"]) == 1 and "lossy.jpg is a JPEG" in record["warnings"][0]
     [blurred], _, _ = inpainted(root, tmp_path / "soft", [image], masks[:1], "blur=1.5")
     assert not np.array_equal(blurred, results[0])
 

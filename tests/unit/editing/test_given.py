@@ -43,6 +43,14 @@ def test_16_bits_keep_their_tones(tmp_path):
             assert np.array_equal(np.asarray(upright(given, "image").convert("L")), LEVELS)
 
 
+def test_a_mask_that_is_a_jpeg_is_black_or_white(pipeline, tmp_path, caplog):
+    MASK.save(tmp_path / "mask.jpg", quality=60)
+    with Image.open(tmp_path / "mask.jpg") as opened:
+        made = [pipeline.inpaint(image=PHOTOGRAPH, mask_image=mask)[0] for mask in (MASK, opened)]
+    assert np.array_equal(*made)
+    assert "mask_image is a JPEG" in caplog.text
+
+
 def test_a_large_picture_and_its_mask_are_scaled_together(pipeline):
     size = (6 * SIZE, 4 * SIZE)
     made = pipeline.inpaint(
