@@ -59,9 +59,7 @@ def test_unmixed_latents_return_to_the_image_and_mixed_ones_leave_it(pipeline, i
     own = own_of(pipeline, image, DOPRI5, "w")
     kept = mixed_latents(pipeline, own, IDS, DOPRI5, 0.0)
     torch.testing.assert_close(kept, own.z.expand(2, -1, -1, -1), rtol=0, atol=1e-2)
-    distances = [
-        (mixed_latents(pipeline, own, IDS, DOPRI5, s) - own.z).norm().item() for s in (0.1, 0.4, 0.9)
-    ]
+    distances = [(mixed_latents(pipeline, own, IDS, DOPRI5, s) - own.z).norm().item() for s in (0.1, 0.9)]
     assert distances == sorted(distances) and distances[0] > 0.01
     assert list(own.round_trips()["w"]) == ["dopri5", "midpoint 4"]
 
@@ -101,14 +99,14 @@ def test_a_repainted_photograph_of_strength_zero_is_nearly_the_photograph(pipeli
     amount = torch.zeros(1, 1, SIZE, SIZE)
     amount[..., 4:9, 5:12] = 1
     made = {}
-    for strength in (0.0, 0.5, 1.0):
+    for strength in (0.0, 1.0):
         task = prepared(pipeline, pixels, amount, config, z_from, strength=strength)
         made[strength] = inpaint(pipeline, task, [0], config)
         assert torch.equal(made[strength].pixels[0][amount[0] == 0], pixels[amount[0] == 0])
         assert made[strength].line_error < 1e-4
         assert bool(task.own.inverted) == (strength < 1)
     changes = [(one.pixels[0].int() - pixels.int()).abs().max().item() for one in made.values()]
-    assert changes[0] <= 16 and min(changes[1:]) > 3 * changes[0]
+    assert changes[0] <= 16 and changes[1] > 3 * changes[0]
 
 
 def test_fresh_noise_depends_on_seed_and_number_alone(pipeline):
