@@ -33,8 +33,7 @@ CAPTIONS = {
     "anonymise": ("Anonymised", "The first photograph."),
     "inpaint": (
         "Inpainting",
-        "From left to right: an image, the same with its hidden part in grey, and results. Pixels that the mask does "
-        "not touch keep the bytes of the file.",
+        "From left to right: an image, the same with its hidden part in grey, and results.",
     ),
 }
 # numbers of the record by dotted key, those that are shown first
