@@ -306,10 +306,13 @@ def run_attribute(config: DictConfig) -> None:
     }
     folder = EditFolder(Path(command.output), origin_of("attribute", command, about))
     arrays = picture_arrays(along.images[0])
-    folder.add_numbered(arrays)
+    names = folder.add_numbered(arrays)
     folder.add_strip("strip.png", np.concatenate([picture_arrays(picture.signal), arrays]))
     folder.files[FILE] = direction_bytes(found.direction, weights, found.sets)
-    rows = {"strengths": along.rows(command.strengths)}
+    own_rows = along.rows(command.strengths)
+    rows: dict[str, list[dict[str, Any]]] = {
+        "strengths": [{"file": name, **row} for name, row in zip(names, own_rows, strict=True)]
+    }
     if found.held_out is not None:
         rows["held_out"] = move(found.held_out).rows(command.strengths)
     result = {**about, **rows, "passed_over": found.passed_over, "warnings": warnings}

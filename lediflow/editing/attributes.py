@@ -186,7 +186,7 @@ def measured(
     return {name: values.float().cpu() for name, values in found.items()}
 
 
-def described(direction: Direction, rows: dict[str, list[dict[str, float]]]) -> list[str]:
+def described(direction: Direction, rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Lines about a direction and its edits, for the terminal: of held-out pictures if there are any."""
     auc, low, high = (direction.test[name] for name in ("auc", "auc_low", "auc_high"))
     shown, pictures = (

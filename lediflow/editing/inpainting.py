@@ -29,6 +29,7 @@ from lediflow.editing.codec_space import Amount, Images, codec_of, data_of, fill
 from lediflow.editing.inversion import Latents, encoded
 from lediflow.editing.seam import seams
 from lediflow.editing.strength import Own, mixed_latents, mixed_start, own_of
+from lediflow.errors import UserError
 from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.solvers import Velocity, solve
 from lediflow.flow.solvers.times_of_samples import without_zeros
@@ -99,13 +100,18 @@ def prepared(
     strength: float = 1.0,
     is_pasted: bool = True,
 ) -> Task:
-    """What all results of an image share; options as in InpaintConfig."""
+    """What all results of an image share; options as in InpaintConfig. UserError for one that would be ignored."""
+    is_exact = codec_of(pipeline).is_exact
+    if is_exact and not is_pasted:
+        raise UserError(
+            "paste=false: these are models of pixels, and eq. 7 itself keeps those outside of the mask; leave it out"
+        )
     amount = amount.to(pipeline.device)
     photograph = bytes_to_signal(image.to(pipeline.device))[None]
     y_amount = pooled(pipeline, amount)
     y = data_of(pipeline, photograph)
     known = y
-    if not codec_of(pipeline).is_exact and z_from != "image" and strength == 1:
+    if not is_exact and z_from != "image" and strength == 1:
         known = data_of(pipeline, filled(photograph, surroundings(photograph, amount), amount))
     z = latents_of_known(pipeline, known, y_amount) if z_from == "masked" else None
     parts = "" if strength == 1 else "xw" if z_from == "sampler" else "x"

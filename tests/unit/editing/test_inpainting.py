@@ -8,6 +8,7 @@ from lediflow.editing import inpainting
 from lediflow.editing.codec_space import filled
 from lediflow.editing.inpainting import InpaintingVelocity, inpaint, prepared
 from lediflow.editing.inversion import encoded
+from lediflow.errors import UserError
 from lediflow.flow.solvers import SOLVERS, solve
 from lediflow.sampling import SamplingConfig
 
@@ -80,6 +81,11 @@ def test_bytes_outside_the_mask_are_those_of_the_image(pipeline, image, solver, 
     assert all(torch.equal(one[kept], image[kept]) for one in made.pixels)
     assert not torch.equal(made.pixels[0], made.pixels[1])
     assert made.line_error < 1e-5
+
+
+def test_leaving_out_the_paste_is_refused_where_nothing_is_pasted(pipeline, image):
+    with pytest.raises(UserError, match="models of pixels"):
+        prepared(pipeline, image, AMOUNT, SamplingConfig(), "masked", is_pasted=False)
 
 
 def test_each_picture_alone_is_that_of_the_batch(pipeline, image):
