@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.editing.inversion import latents_to_noise, noise_to_latents
+from lediflow.editing.inversion import noise_of_latents, noise_to_latents
 from lediflow.editing.strength import drawn_noise
 from lediflow.errors import UserError
 from lediflow.flow.gaussians import gaussian_log_density
@@ -99,7 +99,7 @@ def frames_along(
     method = config.latent_method(is_flow_map=False)
     if way == "z, linear":
         z = linear(ends.z, frames)
-        w = torch.cat([latents_to_noise(pipeline, part, method).noise for part in z.split(batch_size)])
+        w = torch.cat([noise_of_latents(pipeline, part, method) for part in z.split(batch_size)])
     else:
         w = (linear if way == "w, linear" else spherical)(ends.w, frames)
         z = torch.cat([noise_to_latents(pipeline, part, method) for part in w.split(batch_size)])

@@ -27,12 +27,16 @@ THEME = gr.themes.Soft(
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
 )
+HOUR, DAY = (
+    3600,
+    86_400,
+)  # how often, and from which age on, Gradio's copies of pictures are removed, in seconds
 LOOKS: dict[str, Any] = {"theme": THEME, "css": CSS}  # arguments of Blocks.launch
 
 
 def build(studio: Studio) -> gr.Blocks:
     """The page of a studio."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, DAY)) as page:
         gr.Markdown(f"# {TITLE}\nTry a model: everything is computed on this machine, and nothing leaves it.")
         with gr.Tabs():
             with gr.Tab(SAMPLE):

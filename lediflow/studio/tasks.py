@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
+import shutil
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +44,7 @@ from lediflow.studio.strokes import NothingGivenError, painted_mask
 
 ROUND_TRIP = 0.05  # as in lediflow.edit: a larger relative error is mentioned
 FRAME_SECONDS = 0.1
+KEPT_FOLDERS = 100  # of results
 SHOWN = ("seed", "solver", "steps", "temperature")  # settings that the command of `sample` names
 STRIP, ANIMATION, PHOTOGRAPH = "strip.png", "strip.gif", "photograph.png"
 # settings that pictures depend on
@@ -74,6 +77,7 @@ class Studio:
     models: Models
     folder: Path
     lock: threading.Lock = field(default_factory=threading.Lock)
+    written_folders: deque[Path] = field(default_factory=deque)
     # the last photographs that were mapped to noise, since frames are made anew for every change of a slider
     last_inverted: dict[Hashable, Inverted] = field(default_factory=dict)
 
@@ -251,6 +255,9 @@ class Studio:
             **about,
         }
         root = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+        self.written_folders.append(root)
+        if len(self.written_folders) > KEPT_FOLDERS:  # pages have copies of their own
+            shutil.rmtree(self.written_folders.popleft(), ignore_errors=True)
         made = EditFolder(root, origin if self.models.command.metadata else None)
         if photograph is not None:
             made.add_picture(PHOTOGRAPH, as_image(photograph))

@@ -11,6 +11,7 @@ from harness.studios import canvas, save_photograph, stroke, tiny_studio
 from PIL import Image
 
 from lediflow.errors import UserError
+from lediflow.studio import tasks
 from lediflow.studio.strokes import enlargement
 from lediflow.studio.tasks import Sliders
 
@@ -137,6 +138,12 @@ def test_files_say_where_they_are_from_without_paths(studio, folder):
 def test_metadata_can_be_left_out(tmp_path):
     made = tiny_studio(tmp_path, metadata=False).sample(SLIDERS, 1)
     assert Image.open(made.files[0]).info == {}
+
+
+def test_folders_of_old_pictures_are_removed(studio, monkeypatch):
+    monkeypatch.setattr(tasks, "KEPT_FOLDERS", 2)
+    first, *_, last = [studio.sample(SLIDERS, 1).files[0] for _ in range(len(studio.written_folders) + 3)]
+    assert last.exists() and not first.exists()
 
 
 def test_two_at_once_give_what_each_gives_alone(studio):
