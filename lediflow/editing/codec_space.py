@@ -45,9 +45,17 @@ def data_of(pipeline: LeDiFlowPipeline, photographs: Images) -> Images:
 
 
 def pooled(pipeline: LeDiFlowPipeline, amount: Amount) -> Amount:
-    """M of eq. 7 for the models' data: the largest among the pixels of each latent."""
+    """M of eq. 7 for the models' data: the largest among the pixels of each latent. UserError if no latent is kept."""
     reduction = codec_of(pipeline).reduction
-    return amount if reduction == 1 else max_pool2d(amount, reduction)
+    if reduction == 1:
+        return amount
+    largest = max_pool2d(amount, reduction)
+    if (largest > 0).all():
+        raise UserError(
+            f"the mask leaves no latent as it is: each stands for {reduction} x {reduction} pixels, and is repainted "
+            "if any of them is; paint less, or make whole images: lediflow.sample, lediflow.edit vary"
+        )
+    return largest
 
 
 def filled(known: Images, fill: Images, amount: Amount) -> Images:

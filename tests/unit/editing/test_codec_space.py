@@ -1,14 +1,17 @@
 """Photographs through a codec: masks of latents, fills that hide, bytes outside for every solver."""
 
+import numpy as np
 import pytest
 import torch
 from harness.edited import SIZE, save_random_taesd, tiny_pipeline
+from PIL import Image
 
 from lediflow.codecs import CodecConfig, PixelCodec, build_codec, bytes_to_signal
 from lediflow.editing.attributes import moved_along
 from lediflow.editing.codec_space import codec_of, data_of, picture_shape, pooled, surroundings
 from lediflow.editing.directions import Direction
 from lediflow.editing.inpainting import inpaint, measures, prepared
+from lediflow.editing.pipeline import EditingPipeline
 from lediflow.editing.strength import own_of
 from lediflow.editing.variation import varied
 from lediflow.errors import UserError
@@ -54,6 +57,13 @@ def test_a_latent_is_repainted_if_any_of_its_pixels_is(pipeline):
     assert pooled(pipeline, dot).nonzero()[:, 2:].tolist() == [[2, 12]]
     assert pooled(pipeline, dot).max() == 0.25
     assert torch.equal(pooled(tiny_pipeline(), AMOUNT), AMOUNT)
+
+
+def test_a_mask_that_keeps_pixels_but_no_latent_is_refused(pipeline, image):
+    dots = torch.zeros(1, 1, SIDE, SIDE)
+    dots[..., 3::8, 5::8] = 1
+    with pytest.raises(UserError, match="leaves no latent as it is: each stands for 8 x 8 pixels"):
+        prepared(pipeline, image, dots, CONFIG, "masked")
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -131,6 +141,19 @@ def test_versions_and_attributes_go_through_the_codec(pipeline, image):
     direction = Direction(vector, "z", "means", 0.5, 1.0, 1.0, {})
     along = moved_along(pipeline, image[None], direction, [1.0], CONFIG, x_from="prior", batch_size=4)
     assert along.images.shape == (1, 1, 3, SIDE, SIDE)
+
+
+def test_the_methods_of_a_saved_pipeline_take_its_codec(pipeline, image, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    loaded = EditingPipeline.from_pretrained(tmp_path, codec=pipeline.codec)
+    photograph = Image.fromarray(image.permute(1, 2, 0).numpy())
+    mask = Image.fromarray((AMOUNT[0, 0] * 255).to(torch.uint8).numpy())
+    (made,) = loaded.inpaint(image=photograph, mask_image=mask)
+    kept = AMOUNT[0, 0].numpy() == 0
+    assert np.array_equal(np.asarray(made)[kept], np.asarray(photograph)[kept])
+    assert loaded.vary(image=photograph)[0].size == (SIDE, SIDE)
+    with pytest.raises(UserError, match="needs models of pixels"):
+        loaded.anonymise(image=photograph, mask_image=mask, key=b"0" * 32, persons=["a"])
 
 
 def test_a_pipeline_with_a_decoder_alone_cannot_read_photographs(pipeline, image):
