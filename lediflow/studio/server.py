@@ -57,7 +57,7 @@ def set_environment(folder: Path, env: MutableMapping[str, str] = os.environ) ->
         log.warning("%s is ignored by the studio", name)
         del env[name]
     env.update({f"{PREFIX}ANALYTICS_ENABLED": "False", f"{PREFIX}TEMP_DIR": str(folder)})
-    env.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1", OTEL_SDK_DISABLED="true")
+    env.update(HF_HUB_DISABLE_TELEMETRY="1", OTEL_SDK_DISABLED="true")
     for name in PROXY_EXCEPTIONS:  # Gradio asks its own page at the start
         env[name] = ",".join(filter(None, [env.get(name), *OWN_NAMES]))
 

@@ -121,7 +121,7 @@ def paint_cross(browser):
         x, y = browser.run(
             f"(box => [box.x + box.width / 2, box.y + box.height / 2])({canvas}.getBoundingClientRect())"
         )
-        steps = [distance * 10 for distance in range(-10, 11)]
+        steps = range(-100, 101, 40)
         browser.drag([(x + step, y) for step in steps])
         browser.drag([(x, y + step) for step in steps])
         time.sleep(0.5)
