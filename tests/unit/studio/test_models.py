@@ -1,12 +1,16 @@
 """What a run's models cannot do is said in the tab, and the rest works."""
 
+import numpy as np
 import pytest
-from harness.edited import SIZE, drawn, save_tiny_runs, specs
+from harness.edited import SIZE, drawn, save_random_taesd, save_tiny_runs, specs, tiny_pipeline
+from harness.studios import canvas, stroke
+from PIL import Image
 
+from lediflow.codecs import CodecConfig, build_codec
 from lediflow.config.composition.schema import StudioCommand
 from lediflow.errors import UserError
 from lediflow.models import VelocitySpec, save_model
-from lediflow.studio.models import INPAINT, INTERPOLATE, SAMPLE, VARY, load_models
+from lediflow.studio.models import INPAINT, INTERPOLATE, SAMPLE, VARY, Models, load_models
 from lediflow.studio.tasks import Sliders, Studio
 
 TABS = (SAMPLE, INTERPOLATE, INPAINT, VARY)
@@ -48,10 +52,31 @@ def test_a_gaussian_baseline_samples_and_says_why_it_does_nothing_else(tmp_path)
     assert len(made.files) == 2 and len(found.table()) == 1 and "sampler=" not in made.text
 
 
-def test_flow_maps_and_latents_of_another_codec_have_their_reasons(tmp_path):
+def test_flow_maps_have_their_reasons(tmp_path):
     maps = models(save_tiny_runs(tmp_path / "maps", is_flow_map=True))
     assert maps.reason_against(SAMPLE) is None and maps.reason_against(VARY) is None
     assert "sampler=" in maps.reason_against(INTERPOLATE) and "run=" in maps.reason_against(INPAINT)
     (tmp_path / "made").mkdir()
     with pytest.raises(UserError, match="is a flow map"):
         Studio(maps, tmp_path / "made").vary(Sliders(0, 1, "jump", 1.0), "a.png", "x", 1)
+
+
+def test_models_of_latents_work_on_photographs_of_the_codecs_size(tmp_path):
+    codec = build_codec(CodecConfig(name="taesd", path=str(save_random_taesd(tmp_path / "taesd"))))
+    found = Models(
+        tiny_pipeline(channels=4, codec=codec), StudioCommand(run="flow", device="cpu"), "taesd", {}
+    )
+    side = 8 * SIZE
+    assert found.size == side and f"{side} x {side} RGB, latents of taesd" in found.line()
+    assert [found.reason_against(tab) for tab in TABS] == [None] * 4
+    photograph = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    studio, sliders, file = Studio(found, tmp_path), Sliders(0, 2, "midpoint", 1.0), str(tmp_path / "a.png")
+    painted = canvas(stroke(slice(128, 256), slice(192, 320)))  # 4 times as large as the photograph
+    made = studio.inpaint(sliders, file, False, painted, None, 0.0, "masked", 1)
+    outside = np.ones((side, side), bool)
+    outside[32:64, 48:80] = False
+    result = np.asarray(Image.open(made.files[0]))
+    assert np.array_equal(result[outside], photograph[outside])
+    assert not np.array_equal(result[~outside], photograph[~outside])
+    assert np.asarray(Image.open(studio.vary(sliders, file, "z", 1).files[1])).shape == (side, side, 3)
