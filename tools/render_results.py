@@ -2,6 +2,7 @@
 
     python tools/render_results.py --collect runs/demo    store a finished demo's numbers and picture, then render
     python tools/render_results.py --bench FILE.json      store the FILE.json of tools/bench, then render
+    python tools/render_results.py --anonymity FOLDER NAME    store what `lediflow.edit anonymity` wrote, then render
     python tools/render_results.py --grid FOLDER          store results of `lediflow.evaluate mode=grid`, then render
     python tools/render_results.py                        render the stored results
     python tools/render_results.py --check                exit 1 if a document is out of date
@@ -25,8 +26,10 @@ import count_code
 import layers
 from PIL import Image
 
+from lediflow.editing.anonymisation import anonymity
 from lediflow.evaluation import views as grid_table
 from lediflow.evaluation.metrics import Metric, shown_in
+from lediflow.evaluation.results import birth_certificate
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
@@ -36,6 +39,7 @@ DOCUMENTS = (
     Path("README.md"),
     Path("docs/demo.md"),
     Path("docs/performance.md"),
+    Path("docs/anonymising.md"),
     Path("docs/evaluation.md"),
     Path("docs/results.md"),
     Path("docs/architecture.md"),
@@ -48,6 +52,8 @@ BENCHES = (
     "bench_training_flow_h200", "bench_training_rgb_h200",
     "bench_sampling_sdv_h200", "bench_sampling_sdv_h200_x2", "bench_sampling_rgb_h200", "bench_sampling_jump_h200",
 )  # fmt: skip
+
+ANONYMITY_OPTIONS = ("seed", "solver", "steps", "strengths")
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
 COLUMNS, MOST_TILES, GAP = 16, 64, 2  # of the picture of samples
@@ -103,6 +109,22 @@ def keep_grid(folder: Path, root: Path) -> None:
     for name in GRID_PICTURES:
         picture = Image.open(folder / name).convert("RGB").quantize(64)
         picture.save(root / "docs" / "images" / f"grid-{name}", optimize=True)
+
+
+def keep_anonymity(folder: Path, name: str, root: Path) -> None:
+    """Keep the numbers of `lediflow.edit anonymity`, whose file names neither command nor place, and its command."""
+    record = json.loads((folder / "anonymity.json").read_text())
+    options = {key: value for key, value in record["settings"].items() if key in ANONYMITY_OPTIONS}
+    words = [f"{key}={value}".replace(" ", "") for key, value in options.items()]
+    command = ["python", "-m", "lediflow.edit", "anonymity", "persons=folders", *words]
+    certificate = birth_certificate(seed=options["seed"], command=command)
+    document = {"certificate": certificate, "results": record}
+    (root / "results" / f"anonymity_{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def anonymity_block(document: Results) -> str:
+    """How well surrogates hide persons, and where the numbers come from."""
+    return f"{anonymity.page(document['results'])}\n{certificate_line(document['certificate'])}"
 
 
 def grid_block(document: Results) -> str:
@@ -307,6 +329,8 @@ def blocks(root: Path) -> dict[str, str]:
             found[name] = bench_block(document)
     if document := kept(root / GRID):
         found["grid"] = grid_block(document)
+    for file in sorted((root / "results").glob("anonymity_*.json")):
+        found[file.stem] = anonymity_block(json.loads(file.read_text()))
     for kind in campaign_tables.LINES:
         for file in sorted((root / "results/campaign").glob(f"{kind}_*.json")):
             found[file.stem] = campaign_block(kind, json.loads(file.read_text()))
@@ -345,6 +369,7 @@ def main() -> None:
         "--check", action="store_true", help="write nothing; exit 1 if a document is out of date"
     )
     parser.add_argument("--grid", type=Path, metavar="FOLDER", help="keep a grid")
+    parser.add_argument("--anonymity", nargs=2, metavar=("FOLDER", "NAME"), help="keep numbers of anonymity")
     options = parser.parse_args()
     if options.collect and not options.check:
         collect(options.collect, ROOT)
@@ -352,6 +377,8 @@ def main() -> None:
         keep_bench(file, ROOT)
     if options.grid:
         keep_grid(options.grid, ROOT)
+    if options.anonymity:
+        keep_anonymity(Path(options.anonymity[0]), options.anonymity[1], ROOT)
     stale = outdated(ROOT)
     if options.check and stale:
         names = ", ".join(path.name for path in stale)

@@ -29,7 +29,7 @@ from lediflow.editing.anonymisation.detection import FaceDetector
 from lediflow.editing.anonymisation.embedding import Embedder, Embedding
 from lediflow.editing.anonymisation.faces import Box, Face, Pixels, Square, padded, pasted, resized
 from lediflow.editing.anonymisation.finding import Finder
-from lediflow.editing.anonymisation.measures import Seen, chance, row_of
+from lediflow.editing.anonymisation.measures import Pose, Seen, chance, row_of
 from lediflow.editing.anonymisation.photographs import (
     NO_FACE,
     NO_PERSON,
@@ -254,7 +254,8 @@ def table(result: dict[str, Any]) -> str:
     ]
     for row in result["rows"]:
         low, high = row["rank_1_interval"]
-        kept = ", ".join("-" if value is None else f"{value:.2f}" for value in row["kept"].values())
+        values = [row["kept"][name] for name in Pose._fields]  # records are sorted by name
+        kept = ", ".join("-" if value is None else f"{value:.2f}" for value in values)
         error = "-" if row["landmark_error"] is None else f"{row['landmark_error']:.3f}"
         cells = (
             row["name"], f"{row['rank_1']:.1%}", f"{low:.1%} to {high:.1%}", f"{row['distance']:.2f}",

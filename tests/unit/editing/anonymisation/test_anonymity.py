@@ -91,7 +91,8 @@ def test_every_way_is_a_row_and_unchanged_persons_are_found(pipeline, command, t
     assert result["rows"][2]["distance"] > result["rows"][4]["distance"]
     text = write_report(tmp_path / "out", result)
     assert json.loads((tmp_path / "out/anonymity.json").read_text()) == json.loads(json.dumps(result))
-    assert text == (tmp_path / "out/anonymity.md").read_text() == page(result)
+    stored = json.loads((tmp_path / "out/anonymity.json").read_text())
+    assert text == (tmp_path / "out/anonymity.md").read_text() == page(result) == page(stored)
     assert "| strength 1 |" in text and not any(name in text for name in (*SKINS, str(tmp_path)))
 
 
