@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
 import logging
@@ -35,7 +34,7 @@ from lediflow.editing.anonymisation.finding import finder_for, read_request
 from lediflow.editing.anonymisation.run import anonymise_folder
 from lediflow.editing.attributes import Found, described, found_between, moved_along
 from lediflow.editing.codec_space import data_of, picture_shape
-from lediflow.editing.direction_files import FILE, direction_bytes, read_direction
+from lediflow.editing.direction_files import FILE, direction_bytes, read_direction, with_estimation
 from lediflow.editing.folder import EditFolder, as_image
 from lediflow.editing.inpainting import inpaint, measures, prepared
 from lediflow.editing.interpolation import WAYS, Ends, frames_along, noise_of_seeds
@@ -274,9 +273,7 @@ def run_attribute(config: DictConfig) -> None:
     files = [("image", command.image), ("direction", command.direction)]
     refuse_inside(command.output, [(option, path) for option, path in files if path is not None])
     stored = None if command.direction is None else read_direction(command.direction)
-    if stored is not None:
-        known = stored.direction
-        command = dataclasses.replace(command, space=known.space, estimator=known.estimator)
+    command = with_estimation(command, None if stored is None else stored.direction)
     pipeline = load_editor(
         command,
         2 * len(command.strengths),
@@ -315,6 +312,8 @@ def run_attribute(config: DictConfig) -> None:
     }
     if found.held_out is not None:
         rows["held_out"] = move(found.held_out).rows(command.strengths)
+    for file in found.passed_over:
+        log.warning("%s=: passed over %s, %s", file["set"], file["file"], file["reason"])
     result = {**about, **rows, "passed_over": found.passed_over, "warnings": warnings}
     folder.write(record_of("attribute", command, result))
     print(

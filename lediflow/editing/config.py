@@ -158,10 +158,10 @@ class AttributeConfig(EditOptions):
     without_images: str | None = None
     # instead of the two: direction.safetensors of an earlier edit with the same models
     direction: str | None = None
-    # w: the noise of the latent sampler | z: the latents. With direction=, space and estimator are those of the file
-    space: str = "w"
-    # means: the difference of the sets' means | probe: of a linear classifier
-    estimator: str = "means"
+    # w: the noise of the latent sampler | z: the latents | auto: w, or that of the file direction=
+    space: str = AUTO
+    # means: the difference of the sets' means | probe: of a linear classifier | auto: means, or that of the file
+    estimator: str = AUTO
     # how far, in standard deviations of the pictures of one set along the direction; one picture each
     strengths: list[float] = bounded(
         default_factory=lambda: [-2.0, -1.0, 0.0, 1.0, 2.0], at_least=-100, at_most=100, is_filled=True
@@ -173,8 +173,8 @@ class AttributeConfig(EditOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("space", self.space, SPACES)
-        check_choice("estimator", self.estimator, ESTIMATORS)
+        check_choice("space", self.space, (AUTO, *SPACES))
+        check_choice("estimator", self.estimator, (AUTO, *ESTIMATORS))
         check_choice("x_from", self.x_from, SOURCES_OF_X)
         check_integrated(self.steps)
         sets = [name for name in ("with", "without") if getattr(self, f"{name}_images")]

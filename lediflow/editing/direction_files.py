@@ -6,20 +6,24 @@ numbers mean something else, so such a file is refused. The flow may be another 
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from lediflow.editing.config import ESTIMATORS, SPACES, AttributeConfig
 from lediflow.editing.directions import Direction
 from lediflow.errors import UserError
+from lediflow.sampling.options import AUTO
 from lediflow.text import shown_hash
 
 FILE, VECTOR, KEY = "direction.safetensors", "direction", "lediflow"
 # whose weights define the space, by the names of `weights`
 MODELS = {"z": ("auxiliary",), "w": ("auxiliary", "latent_sampler")}
 OPTIONS = {"auxiliary": "run", "latent_sampler": "sampler"}
+Command = TypeVar("Command", bound=AttributeConfig)
 
 
 def direction_bytes(direction: Direction, weights: dict[str, str], sets: dict[str, Any]) -> bytes:
@@ -66,3 +70,21 @@ def read_direction(path: str) -> Stored:
         raise UserError(
             f"direction={path} is not a file that `lediflow.edit attribute` wrote ({error}); give its {FILE}"
         ) from error
+
+
+def with_estimation(command: Command, stored: Direction | None) -> Command:
+    """The command with `auto` replaced: by what a stored direction is of, which other values must not contradict."""
+    if stored is None:
+        space, estimator = SPACES[0], ESTIMATORS[0]
+        return dataclasses.replace(
+            command,
+            space=space if command.space == AUTO else command.space,
+            estimator=estimator if command.estimator == AUTO else command.estimator,
+        )
+    for name, value in (("space", stored.space), ("estimator", stored.estimator)):
+        if (asked := getattr(command, name)) not in (AUTO, value):
+            raise UserError(
+                f"{name}={asked}, but direction={command.direction} is of {name}={value}; leave {name} out, or make "
+                "another direction with with= and without="
+            )
+    return dataclasses.replace(command, space=stored.space, estimator=stored.estimator)

@@ -164,6 +164,9 @@ def test_an_attribute_gives_a_picture_for_each_strength_and_a_direction_to_use_a
     assert np.array_equal(pixels(tmp_path / "again" / "strip.png"), strip)
     assert "lies in output" in refused(root, "attribute", tmp_path / "made", stored, f"image={root}/a.png")
     other = save_tiny_runs(tmp_path / "other", first_seed=7)
+    assert "is of space=w; leave space out" in refused(
+        root, "attribute", tmp_path / "no", stored, f"image={root}/a.png", "space=z"
+    )
     assert "another auxiliary" in refused(other, "attribute", tmp_path / "no", stored, f"image={root}/a.png")
 
 
@@ -209,8 +212,8 @@ def test_an_edit_replaces_the_files_of_the_one_before_and_no_others(root, tmp_pa
      ("attribute", ["image=a.png"], "found none of them"),
      ("attribute", ["image=a.png", "with_images=a"], "found only with="),
      ("attribute", ["image=a.png", "with_images=a", "direction=b"], "both given"),
-     ("attribute", ["image=a.png", "direction=b", "space=x"], "one of w, z"),
-     ("attribute", ["image=a.png", "direction=b", "estimator=svm"], "one of means, probe"),
+     ("attribute", ["image=a.png", "direction=b", "space=x"], "one of auto, w, z"),
+     ("attribute", ["image=a.png", "direction=b", "estimator=svm"], "one of auto, means, probe"),
      ("attribute", ["image=a.png", "direction=b", "strengths=[]"], "strengths"),
      ("inpaint", ["image=a.png", RECTANGLE, "mask=m.png"], "mask= and rectangle="),
      ("inpaint", ["image=a.png", "rectangle=[1,2,3]"], "four numbers"),
