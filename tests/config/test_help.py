@@ -19,7 +19,6 @@ MENTIONED = {
     "edit anonymise": ["lediflow.edit anonymise", "masks:", "key:", "strength: 1.0", "head -c 32 /dev/urandom"],
     "edit attribute": ["lediflow.edit attribute", "with=DIR without=DIR", "strengths:", "space: w", "direction="],
     "studio": ["lediflow.studio run=FLOW_RUN", "port: 7860", "host: 127.0.0.1", "seed:", "lediflow[studio]"],
-    "edit anonymity": ["lediflow.edit anonymity", "strengths:", "persons=folders", "no pictures"],
     "submit": ["python -m lediflow.submit", "slurm=PRESET", "pipeline=NAME", "--dry-run", "seed=0,1"],
     "status": ["python -m lediflow.status", "logs NAME --follow", "cancel NAME --save", "resume NAME", "--json"],
     "report": ["python -m lediflow.report", "--output", "--title"],

@@ -125,10 +125,10 @@ def anonymise_folder(
     `origin` goes into each picture; neither may name a place or a person. Photographs that cannot be used are passed
     over.
     """
+    finder = finder_for(pipeline, command, request)
     folder = AnonymisedFolder(Path(command.output), record, len(request.sources))
     if command.mapping is not None:
         write_json(Path(command.mapping), {source.number: source.name for source in request.sources})
-    finder = finder_for(pipeline, command, request)
     settings = json.dumps([record, finder.framing, origin is not None], sort_keys=True)
     anonymiser = Anonymiser(pipeline, command, finder, settings, origin)
     messages = []
