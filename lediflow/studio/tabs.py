@@ -13,7 +13,7 @@ from lediflow.editing.config import KEPT, SOURCES_OF_Z
 from lediflow.editing.interpolation import WAYS
 from lediflow.studio.controls import QUEUE, connect, count_slider, explained, results, sliders, upload
 from lediflow.studio.strokes import enlargement
-from lediflow.studio.tasks import PHOTOGRAPH, Made, Sliders, Studio
+from lediflow.studio.tasks import CROP, PHOTOGRAPH, Made, Sliders, Studio
 
 SEEDS, PHOTOGRAPHS = "two seeds", "two photographs"
 LARGEST_SEED, MOST_FRAMES = 9999, 15
@@ -103,7 +103,7 @@ def inpaint_tab(studio: Studio) -> None:
                 "A mask as a file is white where to repaint."
             )
             photograph = upload("Photograph", "inpaint-photograph")
-            crop = gr.Checkbox(label="Crop and scale the photograph first", value=False)
+            crop = gr.Checkbox(label=CROP, value=False)
             mask = upload("Mask, instead of painting", "inpaint-mask")
             button = gr.Button("Inpaint", variant="primary", elem_id="inpaint-draw")
             z_from = gr.Radio(

@@ -49,6 +49,7 @@ SHOWN = ("seed", "solver", "steps", "temperature")  # settings that the command 
 STRIP, ANIMATION, PHOTOGRAPH = "strip.png", "strip.gif", "photograph.png"
 # settings that pictures depend on
 RECORDED = [field.name for field in dataclasses.fields(SamplingConfig)]
+CROP = "Crop and scale the photograph first"  # the option of the page that is fit=centre of the command
 LEAK = "z_from=image: z has seen what the mask hides, and it may return; to remove an object use masked or sampler."
 INSTEAD_OF_STROKES = "The uploaded mask is used; what was painted is not."
 
@@ -233,8 +234,11 @@ class Studio:
 
     def exact(self, path: str | None) -> Picture:
         """An uploaded photograph whose pixels are used unchanged."""
-        with named_as_uploaded(path) as found:
-            return exact(found, "photograph", self.models.size, self.models.channels)
+        try:
+            with named_as_uploaded(path) as found:
+                return exact(found, "photograph", self.models.size, self.models.channels)
+        except UserError as error:
+            raise UserError(str(error).replace("give fit=centre", f'set "{CROP}"')) from error
 
     def written(
         self,

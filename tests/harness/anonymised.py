@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness.edited import SIZE
 
-SECRET = bytes(range(60, 92))
+SECRET = bytes(range(160, 192))
 BOX = (4, 5, 12, 13)
 INSIDE = np.zeros((SIZE, SIZE), dtype=bool)
 INSIDE[5:13, 4:12] = True

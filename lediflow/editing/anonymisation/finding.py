@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +11,14 @@ from lediflow.editing.anonymisation.config import FRAMING, FaceOptions
 from lediflow.editing.anonymisation.detection import FaceDetector, measured_framing
 from lediflow.editing.anonymisation.faces import Face, Pixels, face_of_box, faces_of_mask
 from lediflow.editing.anonymisation.keys import Key, read_key
-from lediflow.editing.anonymisation.people import People, people_of
+from lediflow.editing.anonymisation.people import People, people_of, without_photograph
 from lediflow.editing.anonymisation.photographs import MASK, UNREADABLE, PassedOverError, passed_over
 from lediflow.editing.anonymisation.sources import Source, mask_for, masks_in, photographs_in, refuse_overlap
 from lediflow.editing.masks import mask_from_file
 from lediflow.editing.photographs import read_content
 from lediflow.sampling import LeDiFlowPipeline
+
+log = logging.getLogger(__name__)
 
 
 class Request(NamedTuple):
@@ -35,10 +38,16 @@ def read_request(command: FaceOptions) -> Request:
         {"source": command.source} | ({"masks": command.masks} if command.masks else {}),
         {"key": command.key, "persons": command.persons, "mapping": getattr(command, "mapping", None)},
     )
+    sources, people = photographs_in(command.source), people_of(command.persons)
+    if unknown := without_photograph(people, (source.name for source in sources)):
+        log.warning(
+            "persons=%s names %d files that are no photographs in source=%s, first %s; correct them",
+            command.persons, len(unknown), command.source, unknown[0],
+        )  # fmt: skip
     return Request(
-        photographs_in(command.source),
+        sources,
         read_key(command.key),
-        people_of(command.persons),
+        people,
         masks_in(command.masks) if command.masks else None,
         None if command.masks else FaceDetector(command.certainty),
     )

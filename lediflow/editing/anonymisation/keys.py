@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import logging
 import math
+import re
 import stat
 import unicodedata
 from pathlib import Path
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 SHORTEST_BYTES = 16
 FEWEST_VALUES = 8  # different bytes; 16 random ones have fewer with probability below 1e-9
+TEXT = range(ord(" "), ord("~") + 1)
+HEXADECIMAL, BASE64 = rb"[0-9a-fA-F]{32,}", rb"[A-Za-z0-9+/_-]{22,}={0,2}"
 ADVICE = "make one with: head -c 32 /dev/urandom > face.key && chmod 600 face.key"
 WORDS_PER_BLOCK = 4
 BITS = 53  # of a float64's significand
@@ -46,6 +49,8 @@ class Key:
             )
         if len(set(secret)) < FEWEST_VALUES:
             raise UserError(f"{name} has {len(set(secret))} different bytes, so it is not random; {ADVICE}")
+        if is_guessable_text(secret):
+            raise UserError(f"{name} is text, which can be guessed as passwords are; {ADVICE}")
         self._secret = secret
 
     def tag(self, *parts: str | bytes) -> bytes:
@@ -70,6 +75,16 @@ class Key:
     def number(self, person: str, seed: int) -> int:
         """The number of the draw of x, of 63 bits: one person's faces start from one noise."""
         return int.from_bytes(self.tag("x", str(seed), same_spelling(person))[:8], "big") >> 1
+
+
+def is_guessable_text(secret: bytes) -> bool:
+    """Whether all bytes are text, and not the hexadecimal or base64 form of SHORTEST_BYTES random ones."""
+    text = secret.strip()
+    if not all(byte in TEXT for byte in text) or re.fullmatch(HEXADECIMAL, text):
+        return False
+    return not (
+        re.fullmatch(BASE64, text) and all(re.search(kind, text) for kind in (b"[0-9]", b"[a-z]", b"[A-Z]"))
+    )
 
 
 def encode(*parts: str | bytes) -> bytes:

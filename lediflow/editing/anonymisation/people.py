@@ -8,6 +8,7 @@ a table    CSV with a header and the columns file, face, person; a file's path i
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -53,6 +54,12 @@ class People:
         name = same_spelling(name)
         rows = [f"{face} {person}" for (file, face), person in sorted(self.table.items()) if file == name]
         return "\n".join([self.person(name, 0)] if self.rule in (FILES, FOLDERS) else rows)
+
+
+def without_photograph(people: People, names: Iterable[str]) -> list[str]:
+    """The files of a table that are none of these photographs, each once."""
+    known = {same_spelling(name) for name in names}
+    return sorted({file for file, _ in people.table} - known)
 
 
 def people_of(persons: str) -> People:

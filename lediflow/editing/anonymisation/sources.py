@@ -85,3 +85,8 @@ def refuse_overlap(output: str, folders: dict[str, str], files: dict[str, str | 
             raise UserError(
                 f"{option}={file} lies in output={output}, which is to hold nothing that says who is who; move it"
             )
+    key, source = files.get("key"), folders.get("source")
+    if key and source and Path(os.path.realpath(source)) in Path(os.path.realpath(key)).parents:
+        raise UserError(
+            f"key={key} lies in source={source}, whose files may be known to others; keep the key elsewhere"
+        )

@@ -13,7 +13,6 @@ by the share of it that the mask covers.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from lediflow.editing.anonymisation.faces import Face, Pixels, pasted, seen, see
 from lediflow.editing.anonymisation.keys import Key
 from lediflow.editing.inpainting import Amount, integrated, latents_of_known
 from lediflow.editing.inversion import Inverted, encoded, latents_to_noise, noise_to_latents
+from lediflow.editing.strength import mix_noise
 from lediflow.models.specs import latent_shape
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.sampling.options import SamplingConfig
@@ -52,11 +52,6 @@ class Surrogate(NamedTuple):
     own: Inverted | None
     nfe: int
     line_error: float  # see Inpainted
-
-
-def mixed(own: Noise, keyed: Noise, strength: float) -> Noise:
-    """sqrt(1 - s^2) own + s keyed, exactly `own` at 0 and `keyed` at 1."""
-    return math.sqrt(1 - strength**2) * own + strength * keyed
 
 
 def replace_faces(
@@ -101,7 +96,7 @@ def surrogate(
     w, own = key.noise(person, seed, shape)[None].to(device), None
     if strength < 1:
         own = latents_to_noise(pipeline, encoded(pipeline, bytes_to_signal(view.whole)[None]), method)
-        w = mixed(own.noise, w, strength)
+        w = mix_noise(own.noise, w, strength)
     z, amount = noise_to_latents(pipeline, w, method), view.amount.to(device)
     known = bytes_to_signal(view.known.to(device))[None]
     if not amount.all():

@@ -158,7 +158,10 @@ def test_two_at_once_give_what_each_gives_alone(studio):
     ("content", "expected"),
     [
         (b"no picture", "photograph=p.png is .*give another picture"),
-        (32, "photograph=p.png has 32 x 32 pixels, the models 16 x 16.*crop and scale it"),
+        (
+            32,
+            "photograph=p.png has 32 x 32 pixels, the models 16 x 16.*set .Crop and scale the photograph first",
+        ),
     ],
 )
 def test_unusable_photographs_are_named_as_uploaded(studio, tmp_path, content, expected):

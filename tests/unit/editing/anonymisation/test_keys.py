@@ -12,7 +12,7 @@ from scipy import stats
 from lediflow.editing.anonymisation.keys import Key, encode, read_key
 from lediflow.errors import UserError
 
-SECRET = bytes(range(40, 72))
+SECRET = bytes(range(140, 172))
 KEY = Key(SECRET)
 
 
@@ -57,7 +57,14 @@ def test_different_parts_never_make_one_message():
 
 
 @pytest.mark.parametrize(
-    ("secret", "words"), [(b"", "0 bytes"), (SECRET[:15], "15 bytes"), (b"x" * 40, "not random")]
+    ("secret", "words"),
+    [
+        (b"", "0 bytes"),
+        (SECRET[:15], "15 bytes"),
+        (b"x" * 40, "not random"),
+        (b"my secret password 12345\n", "is text"),
+        (b"correcthorsebatterystaple", "is text"),
+    ],
 )
 def test_keys_that_can_be_guessed_are_refused(secret, words, tmp_path):
     (tmp_path / "face.key").write_bytes(secret)
@@ -75,7 +82,7 @@ def test_a_key_that_others_may_read_is_taken_with_a_warning_and_never_shown(tmp_
     path.chmod(0o644)
     key = read_key(str(path))
     assert "chmod 600" in caplog.text
-    assert SECRET.decode() not in repr(key) + caplog.text
+    assert SECRET.decode("latin-1") not in repr(key) + caplog.text
 
 
 def test_a_missing_key_is_refused(tmp_path):

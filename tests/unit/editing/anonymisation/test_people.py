@@ -2,7 +2,7 @@
 
 import pytest
 
-from lediflow.editing.anonymisation.people import people_of
+from lediflow.editing.anonymisation.people import people_of, without_photograph
 from lediflow.errors import UserError
 
 
@@ -63,3 +63,11 @@ def test_a_missing_table_and_one_that_is_not_text_are_refused(tmp_path):
     for path in (tmp_path / "people.csv", tmp_path / "none.csv"):
         with pytest.raises(UserError, match="cannot be read"):
             people_of(str(path))
+
+
+def test_rows_of_no_photograph_are_found(tmp_path):
+    people = table(
+        tmp_path, "file,face,person\na.png,0,anna\nZoe\u0308.png,0,zoe\nb.png,0,ben\nb.png,1,carl\n"
+    )
+    assert without_photograph(people, ["a.png", "Zo\u00eb.png", "c.png"]) == ["b.png"]
+    assert without_photograph(people_of("files"), ["a.png"]) == []

@@ -147,6 +147,7 @@ def test_masks_are_found_whatever_the_spelling_of_their_names(pipeline, root):
      (["output={root}"], "lie in each other"),
      (["mapping={root}/out/who.json"], "who is who"),
      (["key={root}/out/face.key"], "who is who"),
+     (["key={root}/photographs/a.png"], "keep the key elsewhere"),
      (["source={root}/none"], "is not a folder"),
      (["source={root}/face.key"], "is not a folder"),
      (["masks={root}/empty"], "holds no pictures"),

@@ -5,7 +5,7 @@ import torch
 from harness.edited import SIZE, tiny_pipeline
 
 from lediflow.editing.anonymisation.keys import Key
-from lediflow.editing.anonymisation.surrogates import View, mixed, surrogate
+from lediflow.editing.anonymisation.surrogates import View, surrogate
 from lediflow.sampling import SamplingConfig
 
 KEY, OTHER_KEY = Key(bytes(range(32))), Key(bytes(range(100, 132)))
@@ -58,21 +58,3 @@ def test_at_strength_0_the_face_s_own_z_comes_back(pipeline):
 def test_a_view_that_is_hidden_wholly_becomes_a_whole_picture(pipeline):
     made = surrogate(pipeline, view(amount=torch.ones_like(AMOUNT)), KEY, "anna", 1.0, CONFIG)
     assert made.pixels.shape == (1, SIZE, SIZE) and made.line_error == 0
-
-
-def test_mixing_keeps_the_variance_and_reaches_both_ends():
-    generator = torch.manual_seed(0)
-    own, keyed = (
-        torch.randn(1, 4, 200, 200, generator=generator),
-        torch.randn(1, 4, 200, 200, generator=generator),
-    )
-    assert torch.equal(mixed(own, keyed, 0.0), own)
-    assert torch.equal(mixed(own, keyed, 1.0), keyed)
-    for strength in (0.1, 0.5, 0.9):
-        assert mixed(own, keyed, strength).std() == pytest.approx(
-            1, abs=0.01
-        )  # 5 deviations of 160,000 draws
-    step = 1e-3
-    assert torch.allclose(
-        mixed(own, keyed, step), own + step * keyed, atol=1e-5
-    )  # the paper's w + a small vector
