@@ -90,9 +90,9 @@ def main() -> None:
         sys.exit(0 if words else BAD_REQUEST)
     name, *arguments = words
     if name not in TASKS:
-        nearest = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
+        near = [f"; did you mean {word}?" for word in difflib.get_close_matches(name, TASKS, n=1)]
         print(
-            f"error: lediflow.edit {name}: the first word is one of {', '.join(TASKS)}; did you mean {nearest}?",
+            f"error: lediflow.edit {name}: the first word is one of {', '.join(TASKS)}{''.join(near)}",
             file=sys.stderr,
         )
         sys.exit(BAD_REQUEST)

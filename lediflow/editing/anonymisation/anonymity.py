@@ -54,6 +54,7 @@ AROUND, CUTOUT = (
 BLUR, BLOCKS = 0.1, 8  # standard deviation in sides of the square; pixels along the side
 FEWEST_PROBES = 2
 ORIGINAL, RANDOM, BLURRED, PIXELATED = "original", "random face", "blur", "pixels"
+FEWEST_PERSONS = 10  # for a verdict
 TELLS_APART = 0.8  # rank 1 of unchanged probes, below which the embedder says nothing about these photographs
 TIMES_CHANCE, DETECTED = 2.0, 0.95  # the goal
 
@@ -116,7 +117,7 @@ def measured_anonymity(
         "framing": finder.framing,
         "chance": expected,
         "rows": rows,
-        "verdict": verdict(rows, expected),
+        "verdict": verdict(rows, expected, len({*gallery_persons, *persons}), divided.views),
     }
 
 
@@ -227,7 +228,7 @@ def seen_face(pixels: Pixels, face: Face, detector: FaceDetector, embedder: Embe
     return Seen(found, embedding)
 
 
-def verdict(rows: list[dict[str, Any]], expected: float) -> dict[str, Any]:
+def verdict(rows: list[dict[str, Any]], expected: float, persons: int, mirrored: int) -> dict[str, Any]:
     """Whether the goal is met at the last strength: rank 1 at most twice chance, with 95 % of faces detected."""
     original = rows[0]["rank_1"]
     reached = [row for row in rows if row["name"].startswith("strength")][-1]
@@ -243,7 +244,12 @@ def verdict(rows: list[dict[str, Any]], expected: float) -> dict[str, Any]:
             f"{expected:.1%}, unchanged {original:.1%}; {reached['detected']:.1%} of the faces are detected. The goal, "
             f"at most twice chance and at least {DETECTED:.0%}, is {'met' if is_met else 'not met'}"
         )
-    return {"is_met": bool(is_met and original >= TELLS_APART), "text": text}
+    if persons < FEWEST_PERSONS:
+        text += f"; {persons} persons are too few to judge it, take {FEWEST_PERSONS} or more"
+    if mirrored:
+        text += f"; {mirrored} photographs were compared with their own mirror images"
+    is_judged = original >= TELLS_APART and persons >= FEWEST_PERSONS
+    return {"is_met": bool(is_met and is_judged), "text": text}
 
 
 def table(result: dict[str, Any]) -> str:
