@@ -142,11 +142,11 @@ def standard_error(auc: float, having: int, lacking: int) -> float:
 
 
 def doubts(direction: Direction) -> list[str]:
-    """A warning if the test does not tell the sets apart."""
+    """A warning if the direction does not separate the held-out pictures."""
     auc, low, high = (direction.test[name] for name in ("auc", "auc_low", "auc_high"))
     if low > 0.5:
         return []
-    below = "the sets are told apart the wrong way round" if high < 0.5 else "0.5 is chance"
+    below = "held-out pictures with the attribute lie on the other side" if high < 0.5 else "0.5 is chance"
     return [
         f"this direction carries nothing that held-out pictures show: AUC {auc:.2f} (95 % interval {low:.2f} to "
         f"{high:.2f}; {below}). Give more pictures, sets that differ in nothing else, or the other method or space"

@@ -34,6 +34,10 @@ FEW, EPOCHS, SHARE = 300, 500, 0.01
 NARROW = -6.0  # ceiling of the narrow prior's log-variance: sigma at most 0.05
 EXPECTED = {"sampler": "sampler", "memory": "prior", "narrow": "prior", "codec": "codec"}
 CAUSES = {"memory": "memorising", "narrow": "narrow"}
+OF_LATENTS = (
+    "model.channels=4",
+    "data.flip_horizontal=false",
+)  # mirrored latents are not those of mirrored pictures
 OF_A_ROW = ("z", "solver", "steps", "nfe", "images", "real_images", "mmd_name", "mmd", "low", "high")
 
 
@@ -129,12 +133,7 @@ def plan(options: argparse.Namespace) -> Jobs:
     whole("narrow", "many", images, images, f"model.auxiliary.logvar_ceiling={NARROW}", wide="0")
     chain("narrow", "narrow_auxiliary", "narrow_flow", "narrow_sampler", "many")
     if options.codec:
-        of_latents = [
-            f"model.image_size={options.size // 8}",
-            "model.channels=4",
-            "data.flip_horizontal=false",
-        ]
-        of_latents += options.train_latents
+        of_latents = [f"model.image_size={options.size // 8}", *OF_LATENTS, *options.train_latents]
         whole("codec", "latents", images, images, *of_latents)
         chain("codec", "codec_auxiliary", "codec_flow", "codec_sampler", "latents",
               f"data.photographs={folder}/many", f"codec_path={options.codec}")  # fmt: skip

@@ -119,7 +119,7 @@ def test_brightness_is_found_and_held_out_pictures_are_never_fitted_on(pipeline,
     other = found_between(pipeline, *swapped, CONFIG, **options)
     torch.testing.assert_close(other.direction.vector, found.direction.vector, rtol=0, atol=1e-4)
     assert other.direction.test["auc"] == 0
-    assert "wrong way round" in other.warnings[0]
+    assert "on the other side" in other.warnings[0]
 
 
 def test_near_identical_pictures_are_warned_about(pipeline):

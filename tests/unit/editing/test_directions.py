@@ -129,7 +129,7 @@ def test_sets_that_do_not_differ_are_doubted():
     turned = with_test(
         fitted(planted(40, 2.0, 0), planted(40, 0.0, 1), space="w", estimator="means"), *swapped
     )
-    assert "wrong way round" in doubts(turned)[0]
+    assert "on the other side" in doubts(turned)[0]
 
 
 def test_the_tested_half_changes_the_auc_and_not_the_direction():
