@@ -169,7 +169,6 @@ def test_a_missing_recogniser_is_named_with_the_extra(monkeypatch):
 
 
 def test_the_recogniser_gives_a_face_its_numbers():
-    pytest.importorskip("dlib")  # a hundred megabytes, not in the extra of the tests
     embed = dlib_embedder()
     face = np.asarray(drawn_face(200))
     one, again = (embed(face, (40.0, 30.0, 155.0, 178.0)) for _ in range(2))
