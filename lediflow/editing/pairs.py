@@ -64,8 +64,8 @@ def paired_files(options: InpaintConfig) -> list[Files]:
     masks = listed(options.masks, "masks")
     if len(masks) != len(images):
         raise UserError(
-            f"masks= are {len(masks)}, images= {len(images)}; give a mask for each image in the same order, a folder "
-            "of masks with the images' names, or mask=FILE for all"
+            f"masks= are {len(masks)}, images= {len(images)}; give a mask for each image in the same order, "
+            "masks=[DIR] with masks that have the images' names, or mask=FILE for all"
         )
     return [Files(image, mask) for image, mask in zip(images, masks, strict=True)]
 
