@@ -34,8 +34,11 @@ class Conditions:
         if self.needs_z:
             return dict(zip(times, self.part.conditions(self.clock(times), z), strict=True))
         if missing := [time for time in times if time not in self.kept]:
-            made = self.part.conditions(self.clock(missing))
-            self.kept |= {time: row.clone() for time, row in zip(missing, made, strict=True)}
+            with torch.inference_mode(
+                False
+            ):  # a caller's inference mode would forbid `recompute` outside of it
+                made = self.part.conditions(self.clock(missing))
+                self.kept |= {time: row.clone() for time, row in zip(missing, made, strict=True)}
         return {time: self.kept[time] for time in times}
 
     def clock(self, times: Sequence[float]) -> Tensor:

@@ -19,6 +19,7 @@ from lediflow.nn.joined_norms import join_norms
 class WorkingCopy:
     """A copy of a model's structure and weights for a precision, with its norms joined."""
 
+    @torch.inference_mode(False)  # a caller's inference mode would forbid `refresh` outside of it
     def __init__(self, source: nn.Module, precision: str) -> None:
         self.source = source
         self.module = copy.deepcopy(source).requires_grad_(False)

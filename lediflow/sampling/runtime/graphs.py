@@ -49,9 +49,12 @@ class Recording:
     """A chain for one batch size and one group of settings, as a CUDA graph."""
 
     def __init__(self, chain: Callable[[Inputs], Any], like: Inputs, pool: Any) -> None:
-        labels = None if like.labels is None else like.labels.clone()
-        self.noise = StreamNoise(like.ids.device)
-        self.inputs = Inputs(like.ids.clone(), labels, self.noise)
+        with torch.inference_mode(
+            False
+        ):  # a caller's inference mode would forbid writing to them outside of it
+            labels = None if like.labels is None else like.labels.clone()
+            self.noise = StreamNoise(like.ids.device)
+            self.inputs = Inputs(like.ids.clone(), labels, self.noise)
         self.noise.follow(like.noise)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=pool):

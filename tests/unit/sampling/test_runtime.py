@@ -145,6 +145,15 @@ def test_averages_swapped_in_place_are_used_and_writes_through_data_after_a_refr
     assert torch.equal(compiled(NUMBERS, CONFIG).images, before.images)
 
 
+def test_weights_can_change_outside_of_the_inference_mode_in_which_images_were_made(graphs):
+    compiled = chain()
+    with torch.inference_mode():
+        compiled.use("compiled", "float32")
+        compiled(NUMBERS, CONFIG)
+    take_weights(compiled, chain(seed=9))
+    assert levels_apart(compiled(NUMBERS, CONFIG), chain(seed=9)(NUMBERS, CONFIG)) < 0.05
+
+
 def test_threads_that_sample_at_once_get_what_each_gets_alone(graphs):
     compiled = chain().use("compiled", "float32")
     configs = [SamplingConfig(seed=seed, labels=[1]) for seed in (1, 2)]
