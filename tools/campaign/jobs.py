@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from lediflow.tracking.event_log import TURNED, curve
 ROOT = Path(__file__).parents[2]
 OF_A_ROW = ("z", "solver", "steps", "nfe", "mmd", "low", "high")
 OF_A_VERDICT = ("limits", "cause", "text", "is_certain")
+BETWEEN = re.compile(r",(?![^\[]*\])")  # a comma outside of [...], so that an override's value may be a list
 
 
 @dataclass
@@ -58,7 +60,7 @@ def listed(values: Iterable[object]) -> str:
 def named_overrides(given: Iterable[str]) -> dict[str, list[str]]:
     """Parse NAME=OVERRIDE,OVERRIDE,... into lists by name."""
     pairs = (each.split("=", 1) for each in given)
-    return {name: overrides.split(",") if overrides else [] for name, overrides in pairs}
+    return {name: BETWEEN.split(overrides) if overrides else [] for name, overrides in pairs}
 
 
 def set_parser(description: str | None, experiment: str) -> argparse.ArgumentParser:

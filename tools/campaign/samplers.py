@@ -4,8 +4,9 @@
         --auxiliary AUXILIARY_RUN --flow FLOW_RUN \
         --samplers base= long=train.images=4000000 wide=model.latent_sampler.levels.0.width=512 ...
 
-Each sampler is NAME=OVERRIDE,OVERRIDE,...; each solve of w -> z in --solves is SOLVER:STEPS. Results are
-written to results/campaign/samplers_NAME.json.
+Each sampler is NAME=OVERRIDE,OVERRIDE,...; each solve of w -> z in --solves is SOLVER:STEPS. The override
+`targets:means` trains on the posteriors' means instead of draws (latent_means.py). Results are written to
+results/campaign/samplers_NAME.json.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ from jobs import (
     training,
 )
 
+MEANS, ON_MEANS = "targets:means", "tools/campaign/latent_means.py"
+
 
 def plan(options: argparse.Namespace) -> Jobs:
     """Every command, by its name."""
     folder, jobs = options.folder, []
     for name, overrides in named_overrides(options.samplers).items():
         run = f"{folder}/sampler_{name}"
-        train = training(
-            options, "stage=latent_sampler", f"parent={options.auxiliary}", *overrides, f"run={run}"
-        )
-        jobs.append(Job(f"sampler_{name}", train))
+        given = [override for override in overrides if override != MEANS]
+        train = training(options, "stage=latent_sampler", f"parent={options.auxiliary}", *given, f"run={run}")
+        jobs.append(Job(f"sampler_{name}", [ON_MEANS, *train[1:]] if MEANS in overrides else train))
         for solve in options.solves:
             solver, steps = solve.split(":")
             how = [f"latent_solver={solver}", f"latent_steps={steps}", *options.stages]

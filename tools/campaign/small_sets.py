@@ -17,6 +17,7 @@ well against photographs that they were copied from. Results are written to resu
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from lediflow.records import read_json
 
 STAGES = {"aux": "auxiliary", "flow": "flow", "sampler": "latent_sampler"}
 SAME = "of:"  # prefix that names the earlier cure whose auxiliary model and sampler are used
+MEANT = re.compile(r"(?:(all|aux|flow|sampler):)?(.*)", re.DOTALL)  # the stage, the override for it
 QUALITY = ("steps", "nfe", "solver", "mmd_unbiased", "mmd_interval", "precision", "recall")
 COPIES = ("steps", "nearest_training")
 
@@ -71,7 +73,7 @@ def cures_of(options: argparse.Namespace) -> list[Cure]:
 
 def meant_for(stage: str, overrides: list[str]) -> list[str]:
     """The overrides of a stage; without a prefix they are for the auxiliary model and the flow."""
-    split = [override.split(":", 1) if ":" in override else ["", override] for override in overrides]
+    split = [MEANT.fullmatch(override).groups() for override in overrides]  # type: ignore[union-attr]
     return [value for to, value in split if to in (stage, "all") or (not to and stage != "sampler")]
 
 
