@@ -145,7 +145,9 @@ class RunFolder:
         return facts
 
     def recorded_options(self) -> dict[str, Any]:
-        """The resolved configuration of the last session; RecordError if it cannot be read."""
+        """The resolved configuration of the last session; RecordError if there is none, or it cannot be read."""
+        if not self.config.is_file():
+            raise RecordError(f"{self.root} has no {self.config.name}; give the run folder of lediflow.train")
         try:
             found = OmegaConf.to_container(OmegaConf.create(self.config.read_text()))
         except Exception as error:  # YAML, OmegaConf and the disk each raise their own

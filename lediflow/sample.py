@@ -47,6 +47,8 @@ def run(config: DictConfig) -> None:
     if folder.has_all(asked, command.count):
         print(f"already sampled: {command.count} images in {folder.root}")
         return
+    if replaced := folder.replaced(asked, command.count):
+        print(replaced)
     with folder.drawing(asked, places(command), command.count) as drawing:
         if there := command.count - len(drawing.missing):
             print(f"{there} of {command.count} images are in {folder.root} already; generating the others")

@@ -25,7 +25,8 @@ from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, job_folder
 from lediflow.cluster.submitting.pipeline import carry_out, dry_run, known_past, plan, plan_table, requests
 from lediflow.cluster.submitting.submission import copy_code, render, submit
-from lediflow.config.composition.command_line import explain, unflagged
+from lediflow.config.composition.command_line import unflagged
+from lediflow.config.composition.explanations import explain
 from lediflow.config.composition.schema import SubmitCommand
 from lediflow.config.submission.pipeline_jobs import pipeline_jobs
 from lediflow.config.submission.requests import (
@@ -45,7 +46,7 @@ def main() -> None:
     arguments = unflagged(sys.argv[1:], ["dry_run"])
     if not arguments or {"-h", "--help"} & {*arguments}:
         print(__doc__.replace("`", ""))
-        return
+        sys.exit(0 if arguments else BAD_REQUEST)
     is_dry = DRY_RUN in arguments
     request = None
     try:

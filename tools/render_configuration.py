@@ -42,7 +42,8 @@ INTRODUCTION = """\
 Rendered by `tools/render_configuration.py` from the comments at the dataclasses' fields; do not edit by hand.
 
 Every command accepts `key=value` (set an option) and `group=name` (choose a file of `conf/`). `--cfg job` prints the
-configuration of a command line, `--help` the options. An unknown name is rejected, with the nearest known names.
+configuration of a command line, `--help` the options. An unknown name is rejected, with the nearest known names;
+an option of the command line that has no effect with the others is named in a warning.
 
 String options (folders, files, names) are taken literally: `output=2024_05_03`, `source=/data/ü (1)`,
 `run=runs/a,b=c`; quote the argument if the shell needs it. Exceptions: `null` is no value (a folder of that name is

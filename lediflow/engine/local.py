@@ -72,7 +72,7 @@ class BaseEngine(ABC):
     ) -> None:
         self.ranks = ranks
         self._check(config)
-        self.device = choose_device(config.device, ranks.local_rank)
+        self.device = choose_device(config.device, ranks.local_rank, option="engine.device")
         self.config = resolved(config, self.device)
         self.group = self._join_group()
         micro_batch = config.micro_batch

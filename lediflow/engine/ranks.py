@@ -137,8 +137,11 @@ def _first_slurm_host(nodelist: str) -> str:
         ) from error
 
 
-def choose_device(requested: str, local_rank: int = 0) -> torch.device:
-    """`auto`: the `local_rank`-th GPU where there is one, else the CPU. UserError for a device that is not there."""
+def choose_device(requested: str, local_rank: int = 0, *, option: str = "device") -> torch.device:
+    """`auto`: the `local_rank`-th GPU where there is one, else the CPU. UserError for a device that is not there.
+
+    `option` is the name of the option in messages.
+    """
     import torch
 
     if requested == "auto":
@@ -146,11 +149,11 @@ def choose_device(requested: str, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(requested)
     except RuntimeError as error:
-        raise UserError(f"device={requested} is not known to PyTorch; use auto, cpu or cuda") from error
+        raise UserError(f"{option}={requested} is not known to PyTorch; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"device={requested} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA GPU; "
-            "install a CUDA build of torch, or use device=auto"
+            f"{option}={requested} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA GPU; "
+            f"install a CUDA build of torch, or use {option}=auto"
         )
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", local_rank % torch.cuda.device_count())

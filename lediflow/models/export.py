@@ -87,7 +87,9 @@ def load_as(kind: type[Kind], path: str | Path) -> Kind:
     """`load_model`, with a ValueError if the export is of another class."""
     module = load_model(path)
     if not isinstance(module, kind):
-        raise ValueError(f"{path} holds a {type(module).__name__}; a {kind.__name__} is needed here")
+        raise ValueError(
+            f"{path} holds a model of class {type(module).__name__}; {kind.__name__} is needed here"
+        )
     return module
 
 

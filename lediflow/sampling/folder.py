@@ -26,7 +26,7 @@ from lediflow.claims import named, refuse_foreign, visible_names
 from lediflow.data.sources.names import is_picture_name
 from lediflow.disk import clear_abandoned, sha256_of, write_json
 from lediflow.errors import UserError, disk_errors_explained
-from lediflow.records import RecordError, as_record, parse_json, read_record
+from lediflow.records import RecordError, as_record, changes, parse_json, read_record
 from lediflow.sampling.pictures import picture_name, save_pictures
 
 RECORD, JOURNAL = "samples.json", ".samples.journal"
@@ -104,6 +104,16 @@ class SampleFolder:
             and not self.uncovered(record)
             and all(self.is_intact(record, name) for name in names_of(record))
         )
+
+    def replaced(self, settings: Mapping[str, Any], count: int) -> str:
+        """A sentence about the pictures that `drawing` would remove, with the reason; "" if there are none."""
+        record = self.record()
+        if record is None:
+            return ""
+        if changed := changes(record, json.loads(json.dumps(settings))):
+            return f"removing {record['count']} images of other settings from {self.root} ({changed})"
+        excess = record["count"] - count
+        return f"removing {excess} images beyond count={count} from {self.root}" if excess > 0 else ""
 
     @contextmanager
     def drawing(self, settings: Mapping[str, Any], about: Mapping[str, Any], count: int) -> Iterator[Drawing]:

@@ -44,12 +44,21 @@ def assert_says(text, *phrases):
         (("train", "experiment=smok"), "nearest valid names: smoke"),
         (("train", "stage=flwo"), "nearest valid names: flow"),
         (("train", "experiment=smoke", "engine=deepsped"), "nearest valid names: deepspeed"),
+        (
+            ("train", "experiment=smoke", "stage=auxiliary", "stage.cap=3"),
+            r"'stage\.cap'.*is an option of stage=flow",
+        ),
+        (
+            ("train", "experiment=smoke", "stage=auxiliary", "stage.bta=3"),
+            r"nearest valid names: stage\.beta",
+        ),
         (("encode", "codec=pixel"), "nearest valid names: pixels"),
         (("sample", "stpes=3"), "nearest valid names: steps"),
         (("evaluate", "features.nmae=x"), r"nearest valid names: features\.name"),
         (("prepare", "siz=3"), "nearest valid names: size"),
         (("evaluate", "step_counts=4"), r"step_counts=4 is not a list; write 'step_counts=\[4\]'"),
         (("sample", "run=x", "solver=rk5"), "did you mean 'rk4'"),
+        (("prepare", "--size=3"), r"--size is not a flag.* as in size=3"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -65,6 +74,10 @@ def test_a_mistyped_name_is_answered_with_the_nearest_that_exists(command, neare
         (("sample",), r"run has no value.*run=\.\.\."),
         (("encode", "source=x"), r"output has no value"),
         (("evaluate",), r"run=FLOW_RUN .* or images=DIR with reference=DIR"),
+        (("evaluate", "runs={a:[b]}", "data.path=x"), "runs= is an option of mode=grid only"),
+        (("evaluate", "mode=grid", "runs=x", "data.path=y"), r"runs=x is not a mapping; write 'runs=\{NAME"),
+        (("evaluate", "--watch"), "--watch has no value; give it one: --watch WATCH"),
+        (("evaluate", "mode=compare", "results=[/a,/b]"), r"/a has no results\.json; give folders that"),
         (("report",), "required: RUN"),
         ((*SMOKE, "train.images=many"), r"'many' .*train\.images"),
     ],
@@ -177,7 +190,7 @@ def test_a_missing_parent_is_named_with_the_command_that_trains_it(stage, tmp_pa
 
 def test_a_parent_of_another_kind_is_refused(trained, tmp_path):
     said = refusal(*SMOKE, "stage=flow", f"parent={trained.flow}", f"run={tmp_path}/run")
-    assert_says(said, "holds a VelocityModel.*give the run of stage=auxiliary")
+    assert_says(said, "holds a model of class VelocityModel.*give the run of stage=auxiliary")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import pytest
 from harness.commands import invoke, succeed
 from omegaconf import OmegaConf
 
+from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.tracking.event_log import read_events
 
 OPTIONS = (
@@ -40,6 +42,15 @@ def test_it_is_left_alone(run):
     before = sha256(folder / "events.jsonl")
     assert "nothing to do" in succeed("train", *command, "train.images=96").err
     assert sha256(folder / "events.jsonl") == before
+
+
+def test_other_data_with_its_name_are_refused(run, tmp_path):
+    _, command = run
+    make_synthetic_shards(tmp_path / "other", 4, size=16, channels=1, seed=1)
+    said = invoke("train", *command, f"data.path={tmp_path}/other", "train.images=96")
+    assert said.status == 2
+    assert re.search(r"other options \(data: \w+, now \w+ in .*/other\); choose another run=", said.err)
+    assert "nothing to do" in succeed("train", *command, "data.path=/gone", "train.images=96").err
 
 
 @pytest.mark.parametrize("damage", ["no weights", "half the weights", "an empty description"])

@@ -30,7 +30,9 @@ from lediflow.config.building.teacher import (
 )
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
+from lediflow.data.shards.index import ShardIndex
 from lediflow.data.shards.reader import ShardReader
+from lediflow.data.storage import is_remote
 from lediflow.data.streams.config import training_samples
 from lediflow.data.streams.stream import LatentStream, SampleStream, is_worthwhile
 from lediflow.data.synthetic import make_synthetic_shards
@@ -43,7 +45,7 @@ from lediflow.models.specs import latent_shape
 from lediflow.run_folder import RunFolder, has_ended, trained_images
 from lediflow.stages import stage_kind
 from lediflow.stages.distillation import TEACHER_OPTIONS, VELOCITY
-from lediflow.text import shape_text
+from lediflow.text import shape_text, shown_hash
 from lediflow.training.exporting import BEST, LAST, export_command, holds_best
 from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.resume import differences, with_recorded_width
@@ -259,7 +261,7 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
     changed += differences(
         {"train.export": facts.get("export", LAST)}, {"train.export": command.train.export}
     )
-    if others := changed + parent_changes(facts, command):
+    if others := changed + parent_changes(facts, command) + data_changes(facts, command):
         advice = "choose another run="
         if len(others) == 1 and others[0].startswith("train.export"):
             advice = advice_for_export(folder, command.train.export)
@@ -304,3 +306,19 @@ def parent_changes(facts: dict[str, Any], command: TrainCommand) -> list[str]:
     if not (then and has_parent(command) and folder.is_exported):
         return []
     return differences({"parent": then["sha256"]}, {"parent": folder.weights_hash()})
+
+
+def data_changes(facts: dict[str, Any], command: TrainCommand) -> list[str]:
+    """The difference between the recorded data and those in the folder data.path; none if they cannot be read now."""
+    then, path = facts.get("data", {}).get("fingerprint"), command.data.path
+    if then is None or is_remote(path) or not has_index(path):
+        return []
+    try:
+        now = ShardIndex.load(path).fingerprint
+    except UserError:
+        return []
+    return (
+        differences({"data": shown_hash(then)}, {"data": f"{shown_hash(now)} in {path}"})
+        if now != then
+        else []
+    )

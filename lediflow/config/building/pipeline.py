@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lediflow.codecs import Codec, CodecConfig, build_codec
+from lediflow.codecs import Codec, CodecConfig, PixelCodec, build_codec
 from lediflow.config.building.models import absolute, load_export
 from lediflow.config.composition.advice import require_export
 from lediflow.engine.ranks import choose_device
@@ -96,7 +96,9 @@ def load_decoder(
 
 
 def load_codec(record: dict[str, Any], path: str | None, device: torch.device) -> Codec:
-    """The codec that encoded a run's data; UserError if the weights are not the recorded ones."""
+    """The codec that encoded a run's data; UserError if the weights are not the recorded ones, or not needed."""
+    if path is not None and record["name"] == PixelCodec.name:
+        raise UserError(f"codec_path={path} decodes latents, and the run was trained on pixels; leave it out")
     codec = build_codec(CodecConfig(name=record["name"], path=path or record.get("path")), device)
     if changed := changes({**codec.record(), **record}, codec.record()):
         raise UserError(

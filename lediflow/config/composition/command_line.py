@@ -14,49 +14,32 @@ Exit status:
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    GrammarParseError,
-    InterpolationResolutionError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lediflow.caches import keep_compiled
-from lediflow.config.composition.compose import composed, conf_folder, register_schemas
-from lediflow.config.composition.literal import (
-    MULTIRUN,
-    OVERRIDE,
-    is_multirun,
-    literal_arguments,
-    shell_override,
-)
+from lediflow.config.composition.compose import conf_folder, register_schemas
+from lediflow.config.composition.explanations import explain, explain_missing
+from lediflow.config.composition.idle_options import idle_options
+from lediflow.config.composition.literal import MULTIRUN, is_multirun, literal_arguments
 from lediflow.config.composition.schema import COMMANDS, TrainCommand
 from lediflow.config.composition.sweep import exclusion, separate_jobs
+from lediflow.engine.ranks import find_share
 from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
 from lediflow.nn.neighborhood import RouteUnavailableError
 
-REFERENCE_HINT = "${...} refers to another option; for a name with these characters write \\${"
-REFERENCE_FAULTS = (InterpolationResolutionError, GrammarParseError)
 _typed: list[str] = []  # the command line as typed, before conversion to Hydra's grammar
-
-_SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # schemas in Hydra's lists of choices, which users do not choose
-_INTERNALS = re.compile(r"\n\s+full_key: (\S+)(?:\n\s+(?:reference|object)_type=.*)*")  # added by OmegaConf
-_NO_LIST = re.compile(r"merging override ([^=\s]+)=(.*)\n.* is not a ListConfig")
-_OVERRIDE = re.compile(r"Could not override '([^']+)'")
-_GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^']+':((?:\s*\n\t\S+)+)")
 
 
 def run_command(
@@ -75,6 +58,7 @@ def run_command(
     _typed[:] = sys.argv[1:]
     try:
         plain = unflagged(undashed(sys.argv[1:], dashed), flags)
+        check_dashes(plain)
         sys.argv[1:] = hydra_arguments(plain, COMMANDS[config_name])
     except UserError as error:
         _refuse(str(error))
@@ -83,6 +67,7 @@ def run_command(
     register_schemas()
     if any("hydra/launcher" in argument for argument in sys.argv[1:]):
         register_launchers(conf_folder() / "slurm")
+    task = warning_of_idle_options(config_name, task)
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(
         exiting_with_status(in_own_folder(task) if COMMANDS[config_name] is TrainCommand else task)
     )
@@ -111,7 +96,10 @@ def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
     for argument in left:
         flag, equals, value = argument.partition("=")
         if flag in known:
-            argument = f"{known[flag]}={value if equals else next(left, '')}"
+            value = value if equals else next(left, "")
+            if not value:
+                raise UserError(f"{flag} has no value; give it one: {flag} {known[flag].upper()}")
+            argument = f"{known[flag]}={value}"
         overrides.append(argument)
     return overrides
 
@@ -120,6 +108,18 @@ def unflagged(arguments: list[str], names: Iterable[str]) -> list[str]:
     """Rewrite `--some-name` as the override `some_name=true`."""
     known = {f"--{name.replace('_', '-')}": f"{name}=true" for name in names}
     return [known.get(argument, argument) for argument in arguments]
+
+
+def check_dashes(arguments: Iterable[str]) -> None:
+    """UserError for an argument such as `--size`, or `--size=64`, that neither Hydra nor this command has."""
+    known = get_args_parser()._option_string_actions
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name.startswith("--") and len(name) > 2 and name not in known:
+            raise UserError(
+                f"{name} is not a flag of this command; options are written key=value, as in "
+                f"{name[2:].replace('-', '_')}={value or '...'}, and --help lists them"
+            )
 
 
 def this_command() -> str:
@@ -147,11 +147,26 @@ def exiting_with_status(task: Callable[[DictConfig], None]) -> Callable[[DictCon
         except (UserError, RouteUnavailableError) as error:
             _refuse(str(error))
         except MissingMandatoryValue as error:
-            _refuse(_explain_missing(error))
+            _refuse(explain_missing(error))
         except OSError as error:
             if (fault := lasting_fault(error)) is None:
                 raise
             _refuse(fault)
+
+    return run
+
+
+def warning_of_idle_options(
+    config_name: str, task: Callable[[DictConfig], None]
+) -> Callable[[DictConfig], None]:
+    """Wrap the task so that options of the command line without an effect are named first, by one of the processes."""
+
+    @functools.wraps(task)
+    def run(config: DictConfig) -> None:
+        if find_share().rank == 0:
+            for sentence in idle_options(config_name, config, HydraConfig.get().overrides.task):
+                print(f"warning: {sentence}", file=sys.stderr, flush=True)
+        task(config)
 
     return run
 
@@ -170,56 +185,3 @@ def in_own_folder(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], 
 def _refuse(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(BAD_REQUEST)
-
-
-def _explain_missing(error: MissingMandatoryValue) -> str:
-    key = getattr(error, "full_key", None) or str(error)
-    return f"{key} has no value; give one on the command line: {key}=..."
-
-
-def explain(error: Exception, config_name: str) -> str:
-    """Hydra's message, with the nearest valid names if a name was mistyped."""
-    if isinstance(error, OverrideParseException):
-        return explain_unreadable(error.override)
-    reference = next(
-        (fault for fault in (error, error.__cause__) if isinstance(fault, REFERENCE_FAULTS)), None
-    )
-    if reference is not None:
-        key = getattr(reference, "full_key", None)
-        return f"{f'{key}: ' if key else ''}{str(reference).partition(chr(10))[0]}; {REFERENCE_HINT}"
-    message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
-    message = _SCHEMAS.sub("", message.partition("\nConfig search path:")[0])
-    message = _INTERNALS.sub(r" (option \1)", message)
-    if match := _NO_LIST.search(message):
-        return f"{match[1]}={match[2]} is not a list; write {shlex.quote(f'{match[1]}=[{match[2]}]')}"
-    if match := _OVERRIDE.search(message):
-        asked, known = match[1], option_names(config_name)
-    elif match := _GROUP.search(message):
-        asked, known = match[1], match[2].split()
-    else:
-        return message
-    nearest = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
-    return f"{message}\nnearest valid names: {', '.join(nearest)}" if nearest else message
-
-
-def explain_unreadable(argument: str) -> str:
-    """The message for an argument that Hydra cannot parse, with the corrected argument quoted for a shell."""
-    if (found := OVERRIDE.fullmatch(argument)) is None:
-        return f"{shlex.quote(argument)} is not an option; options are written key=value, --help lists them"
-    key, value = f"{found['sign']}{found['key']}", found["value"]
-    if value[:1] in ("[", "{"):
-        example = {"[": f'{key}=["a b",c]', "{": f'{key}={{a:"b c"}}'}[value[0]]
-        return f"{argument} cannot be read as a list or mapping; write it as in {shlex.quote(example)}"
-    return f"{argument} cannot be read; a value in quotes is taken literally: {shell_override(key, value)}"
-
-
-def option_names(config_name: str) -> list[str]:
-    """Every dotted option of a command with its default groups."""
-    return list(_dotted(OmegaConf.to_container(composed(config_name), resolve=False)))
-
-
-def _dotted(node: Any, prefix: str = "") -> Iterable[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(value, f"{prefix}{key}.")

@@ -96,7 +96,7 @@ def sampler_spec(command: TrainCommand) -> LatentSamplerSpec:
 def planned(config: EngineConfig) -> EngineConfig:
     """The engine options with precision=auto resolved; a GPU that is not present is assumed to support bfloat16."""
     is_elsewhere = config.device.startswith("cuda") and not torch.cuda.is_available()
-    device = torch.device("cpu") if is_elsewhere else choose_device(config.device)
+    device = torch.device("cpu") if is_elsewhere else choose_device(config.device, option="engine.device")
     precision = config.precision if config.precision != "auto" or not is_elsewhere else "bfloat16"
     return replace(config, precision=choose_precision(precision, device))
 

@@ -15,8 +15,8 @@ from lediflow.cluster.jobs import JobRecord, SlurmConfig
 from lediflow.cluster.submitting.pipeline import PipelineJob
 from lediflow.config.building.inputs import is_done
 from lediflow.config.composition.checks import typed
-from lediflow.config.composition.command_line import explain
 from lediflow.config.composition.compose import composed
+from lediflow.config.composition.explanations import explain
 from lediflow.config.composition.literal import without_references
 from lediflow.config.submission.pipelines import Branch, TaskRequest, branches, task_request
 from lediflow.config.submission.requests import SUBMITTABLE, Request, check_ranks, job_record, slurm_options

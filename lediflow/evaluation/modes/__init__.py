@@ -57,6 +57,10 @@ def check_request(command: EvaluateConfig) -> None:
             f"baseline={command.baseline} is an option of mode=stages only, but mode={command.mode}; leave it "
             "out, or give the runs of mode=grid as 'runs={NAME:[FLOW_RUN,SAMPLER_RUN],BASELINE:[FLOW_RUN]}'"
         )
+    if command.runs is not None and command.mode != "grid":
+        raise UserError(
+            f"runs= is an option of mode=grid only, but mode={command.mode}; give run= and sampler="
+        )
     if command.images is not None and command.reference is None:
         raise UserError("images=DIR is compared with a folder of real pictures; give reference=DIR as well")
     if command.images is None and not command.data.path:

@@ -181,6 +181,10 @@ def compare_results(command: EvaluateConfig) -> dict[str, Any]:
 
 def rows_of(folder: Path) -> dict[Setting, Row]:
     """Rows by setting; UserError for results of several runs, which cannot be distinguished here."""
+    if not (folder / RESULTS).is_file():
+        raise UserError(
+            f"{folder} has no {RESULTS}; give folders that lediflow.evaluate wrote, such as RUN/results"
+        )
     rows = read_results(folder / RESULTS)["results"]["rows"]
     found = {(row["solver"], row["steps"], row["temperature"]): row for row in rows if "solver" in row}
     if not found or len(found) < len(rows):

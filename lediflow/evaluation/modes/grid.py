@@ -10,7 +10,7 @@ images-RUN.png  samples at fixed noise, a row for each setting
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -82,14 +82,18 @@ def chosen_runs(session: Session) -> list[Run]:
     command = session.command
     if command.run is not None:
         return [Run(Path(command.run).name, command.run, command.sampler)]
-    for name, folders in (command.runs or {}).items():
-        if not 1 <= len(folders) <= 2:
+    if not isinstance(command.runs, Mapping):
+        raise UserError(
+            f"runs={command.runs} is not a mapping; write 'runs={{NAME:[FLOW_RUN,SAMPLER_RUN],BASELINE:[FLOW_RUN]}}'"
+        )
+    for name, folders in command.runs.items():
+        if isinstance(folders, str) or not 1 <= len(folders) <= 2:
             raise UserError(
                 f"runs.{name}={folders}: give [FLOW_RUN,SAMPLER_RUN], or [FLOW_RUN] for a Gaussian baseline"
             )
     return [
         Run(name, folders[0], folders[1] if len(folders) == 2 else None)
-        for name, folders in (command.runs or {}).items()
+        for name, folders in command.runs.items()
     ]
 
 

@@ -1,6 +1,7 @@
 """A folder of samples agrees with its record at any moment, and foreign files are not changed."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -70,6 +71,15 @@ def test_pictures_of_other_settings_do_not_stay(tmp_path):
     interrupted(tmp_path, count=5, stop_after=4)
     assert draw(tmp_path, OTHER, count=2) == [0, 1]
     assert levels(tmp_path) == {picture_name(0): 100, picture_name(1): 101}
+
+
+def test_pictures_that_will_be_removed_are_announced_with_the_reason(tmp_path):
+    folder = SampleFolder(tmp_path)
+    assert folder.replaced(SETTINGS, 5) == ""
+    draw(tmp_path, count=5)
+    assert folder.replaced(SETTINGS, 8) == ""
+    assert "removing 3 images beyond count=2" in folder.replaced(SETTINGS, 2)
+    assert re.search(r"removing 5 images of other settings .*\(.* then, .* now\)", folder.replaced(OTHER, 5))
 
 
 def test_an_interrupted_removal_leaves_a_record_that_covers_what_is_there(tmp_path, monkeypatch):

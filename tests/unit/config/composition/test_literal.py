@@ -7,7 +7,7 @@ from harness.commands import compose_raw
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from lediflow.config.composition.command_line import explain_unreadable
+from lediflow.config.composition.explanations import explain_unreadable
 from lediflow.config.composition.literal import (
     QUOTED,
     literal_arguments,
