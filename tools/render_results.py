@@ -35,13 +35,16 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
 PICTURE = Path("docs/images/samples.png")
 GRID, GRID_PICTURES = Path("results/grid.json"), ("pareto.png", "images-LeDiFlow.png")
+RESULTS_PAGES = (
+    "results", "results_widths", "results_sampler", "results_few_pictures", "results_settings", "results_flow_maps",
+)  # fmt: skip
 DOCUMENTS = (
     Path("README.md"),
     Path("docs/demo.md"),
     Path("docs/performance.md"),
     Path("docs/anonymising.md"),
     Path("docs/evaluation.md"),
-    Path("docs/results.md"),
+    *(Path(f"docs/{name}.md") for name in RESULTS_PAGES),
     Path("docs/architecture.md"),
     Path("docs/tracking.md"),
 )
