@@ -12,13 +12,13 @@ Source: HDiT, arXiv:2401.11605; dropout as in k-diffusion's `image_transformer_v
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.library import wrap_triton
 
 from lediflow.nn import kernels
+from lediflow.nn.dot_product import dot_product_attention
 from lediflow.nn.dropout import DropsEntries
 from lediflow.nn.neighborhood import check_route, neighborhood_attention
 from lediflow.nn.norms import EPS, at_least_float32, norm_for
@@ -69,7 +69,7 @@ def global_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     """Every token attends to every token; logits are not scaled by 1 / sqrt(head_dim)."""
     height = q.shape[1]
     q, k, v = (rearrange(x, "b h w heads d -> b heads (h w) d") for x in (q, k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    mixed = dot_product_attention(q, k, v, scale=1.0)
     return rearrange(mixed, "b heads (h w) d -> b h w heads d", h=height)
 
 

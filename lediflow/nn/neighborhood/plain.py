@@ -16,16 +16,14 @@ Source: NATTEN, arXiv:2204.07143, equation 2 and its released code.
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from einops import einsum, rearrange
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from lediflow.nn.compiler import constant_in_graphs
+from lediflow.nn.dot_product import Mask, dot_product_attention
 from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.shapes import Heads
-
-Mask = Bool[Tensor, "queries keys"]
 
 
 def missing(problem: Problem) -> None:
@@ -53,7 +51,7 @@ def sdpa_attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: flo
     height, width = q.shape[1:3]
     mask = cached_grid_mask(height, width, kernel_size, q.device)
     q, k, v = (rearrange(x, "b h w n d -> b n (h w) d") for x in (q, k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    mixed = dot_product_attention(q, k, v, mask=mask, scale=scale)
     return rearrange(mixed, "b n (h w) d -> b h w n d", h=height)
 
 

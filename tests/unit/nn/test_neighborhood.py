@@ -120,6 +120,24 @@ def test_a_kernel_as_wide_as_the_grid_is_global_attention(route):
     torch.testing.assert_close(found, global_attention(q, k, v))
 
 
+@pytest.mark.parametrize("kernel_size", [3, None])
+def test_attention_of_bfloat16_on_a_cpu_is_the_float32_one_rounded(kernel_size):
+    def attend(q, k, v):
+        if kernel_size is None:
+            return global_attention(q, k, v)
+        return neighborhood_attention(q, k, v, kernel_size, scale=1.0, route="sdpa")
+
+    narrow = [x.to(torch.bfloat16).requires_grad_() for x in heads((5, 7))]
+    wide = [x.detach().float().requires_grad_() for x in narrow]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(*narrow)
+    expected = attend(*wide)
+    assert torch.equal(found, expected.bfloat16())
+    found.float().sum().backward(), expected.sum().backward()
+    for x, exact in zip(narrow, wide, strict=True):
+        assert torch.equal(x.grad, exact.grad.bfloat16())
+
+
 @pytest.mark.parametrize(
     ("route", "dtype", "kernel_size", "is_training", "reason"),
     [
