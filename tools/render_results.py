@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import campaign_tables
+import comparison_figures
+import comparison_goals
+import comparison_tables
 import count_code
 import layers
 from PIL import Image
@@ -35,19 +38,11 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
 PICTURE = Path("docs/images/samples.png")
 GRID, GRID_PICTURES = Path("results/grid.json"), ("pareto.png", "images-LeDiFlow.png")
-RESULTS_PAGES = (
-    "results", "results_widths", "results_sampler", "results_few_pictures", "results_settings", "results_flow_maps",
+PAGES = (
+    "demo", "performance", "anonymising", "evaluation", "results", "results_widths", "results_sampler",
+    "results_few_pictures", "results_settings", "results_flow_maps", "architecture", "tracking",
 )  # fmt: skip
-DOCUMENTS = (
-    Path("README.md"),
-    Path("docs/demo.md"),
-    Path("docs/performance.md"),
-    Path("docs/anonymising.md"),
-    Path("docs/evaluation.md"),
-    *(Path(f"docs/{name}.md") for name in RESULTS_PAGES),
-    Path("docs/architecture.md"),
-    Path("docs/tracking.md"),
-)
+DOCUMENTS = (Path("README.md"), *(Path(f"docs/{name}.md") for name in PAGES))
 BENCHES = (
     "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
     "bench_training_h200", "bench_training_h100", "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
@@ -56,6 +51,7 @@ BENCHES = (
     "bench_sampling_sdv_h200", "bench_sampling_sdv_h200_x2", "bench_sampling_rgb_h200", "bench_sampling_jump_h200",
 )  # fmt: skip
 
+CAMPAIGNS = campaign_tables.LINES | {"comparison": comparison_tables.campaign_lines}
 ANONYMITY_OPTIONS = ("seed", "solver", "steps", "strengths")
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
@@ -146,7 +142,7 @@ def grid_block(document: Results) -> str:
 
 def campaign_block(kind: str, document: Results) -> str:
     """The tables of a campaign, and where they come from."""
-    lines = campaign_tables.LINES[kind](document)
+    lines = CAMPAIGNS[kind](document)
     certificate = document["certificate"]
     where = f"{about_run(certificate)}. {origin(document['results'])}".rstrip()
     command = [
@@ -334,9 +330,10 @@ def blocks(root: Path) -> dict[str, str]:
         found["grid"] = grid_block(document)
     for file in sorted((root / "results").glob("anonymity_*.json")):
         found[file.stem] = anonymity_block(json.loads(file.read_text()))
-    for kind in campaign_tables.LINES:
+    for kind in CAMPAIGNS:
         for file in sorted((root / "results/campaign").glob(f"{kind}_*.json")):
             found[file.stem] = campaign_block(kind, json.loads(file.read_text()))
+    found |= comparison_goals.blocks(root)
     if document := kept(root / count_code.KEPT):
         found["code"] = count_code.block(document)
     return found | {"layers": layers.block(root)}
@@ -383,11 +380,13 @@ def main() -> None:
     if options.anonymity:
         keep_anonymity(Path(options.anonymity[0]), options.anonymity[1], ROOT)
     stale = outdated(ROOT)
-    if options.check and stale:
-        names = ", ".join(path.name for path in stale)
+    if options.check and (stale or comparison_figures.outdated(ROOT)):
+        names = ", ".join(path.name for path in [*stale, *comparison_figures.outdated(ROOT)])
         sys.exit(f"out of date: {names}; run: python tools/render_results.py")
     for path, text in stale.items():
         path.write_text(text)
+    if not options.check:
+        comparison_figures.draw_outdated(ROOT)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,142 @@
+"""The comparison's tables, goals and figures, from results written for the test."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[3] / "tools"
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    names = ("comparison_tables", "comparison_goals", "comparison_figures")
+    return [importlib.import_module(name) for name in names]
+
+
+def row(solver, nfe, mmd, half=0.01):
+    return {"solver": solver, "nfe": nfe, "mmd_unbiased": mmd, "mmd_interval": [mmd - half, mmd + half]}
+
+
+def unseen(solver, nfe, mmd, held_out, copied):
+    return row(solver, nfe, mmd) | {"held_out": held_out, "share_memorised": copied, "share_closer": 0.5}
+
+
+def seed(**methods):
+    facts = {"images": 4096, "reference_images": 10_890, "held_out_images": 545, "mmd_name": "MMD (x)"}
+    return facts | {
+        "methods": {name: {"k": 3.0, "s": 0.5, "rows": rows} for name, rows in methods.items()},
+        "losses": {},
+    }
+
+
+def write(root, name, results, command="python x.py"):
+    path = root / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"certificate": {"command": command}, "results": results}))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """One set of the new campaign, with a second seed of flow matching, and one of the two earlier campaigns."""
+    fm = [
+        unseen("midpoint", 8, 1.0, 1.25, 0.001),
+        unseen("midpoint", 16, 0.80, 1.1, 0.002),
+        row("euler", 8, 0.1),
+    ]
+    first = seed(fm=fm, auto=[unseen("midpoint", 2, 0.9, 1.0, 0.0), unseen("midpoint", 4, 0.799, 1.0, 0.0)],
+                 wide_map=[unseen("jump", 1, 1.01, 1.2, 0.0)])  # fmt: skip
+    write(tmp_path, "campaign/comparison_scenes64", {"seeds": {"0": first}})
+    again = seed(fm=[unseen("midpoint", 16, 0.82, 1.2, 0.0)])
+    write(tmp_path, "campaign/comparison_scenes64_seed1", {"seeds": {"1": again}})
+    words = "--widths wide=stage.prior_scale=3,stage.prior_widening=0.6"
+    maps = {"fm_euler": [row("euler", 1, 5.0), row("euler", 2, 0.1)], "fm_midpoint": [row("midpoint", 8, 2.0)],
+            "flow_wide": [row("jump", 1, 3.0)]}  # fmt: skip
+    facts = {"images": 3072, "reference_images": 12_000, "mmd_name": "MMD (x)", "rows": maps}
+    write(tmp_path, "campaign/flow_maps_pets64", facts, words)
+    rows = [{"solver": "midpoint", "nfe": 16, "z": z, "mmd": value, "low": value, "high": value + 0.1}
+            for z, value in (("gaussian", 1.5), ("sampler", 1.9), ("training", 1.0))]  # fmt: skip
+    write(tmp_path, "campaign/widths_pets64", {"flows": {"s0": {"rows": rows}}})
+    return tmp_path
+
+
+def test_sets_of_both_kinds_of_campaigns(tools, root):
+    tables, *_ = tools
+    pets, scenes = tables.compared_sets(root)
+    assert {nfe: cell.value for nfe, cell in pets.cells["fm"].items()} == {1: 5.0, 8: 2.0, 16: 1.5}
+    assert pets.cells["paper"][16].value == 1.9 and pets.starts["wide_map"] == (3.0, 0.6)
+    assert scenes.cells["fm"][16] == (pytest.approx(0.81), pytest.approx(0.01), pytest.approx(1.15), 2)
+    assert 8 in scenes.cells["fm"] and scenes.cells["fm"][8].value == 1.0  # Euler steps have no column at 8
+    lines = tables.quality_lines(scenes)
+    assert lines[3].startswith("| LeDiFlow, default start (3 sigma, s = 0.5) |  | **0.900** |")
+    assert lines[0] == "| method | 1 | 2 | 4 | 8 | 16 |"
+    assert lines[2] == "| FM (Gaussian noise) |  |  |  | **1.00** | **0.810** |"
+    assert "Means over 2 trainings of FM (Gaussian noise), one of each other method" in "\n".join(
+        tables.set_lines(scenes)
+    )
+
+
+def test_held_out_photographs_and_the_highest_share_of_copies(tools, root):
+    tables, *_ = tools
+    text = tables.unseen_block(root)
+    assert "#### Landscapes and streets, 545 held-out photographs" in text and "Cats" not in text
+    assert "| FM (Gaussian noise) |  |  |  | **1.25** | **1.15** | 0.2 % | 50.0 % |" in text
+
+
+def test_goals_are_decided_by_the_intervals(tools, root):
+    _, goals, _ = tools
+    lines = goals.goals_block(root).splitlines()
+    two, four, one = lines[2:5]
+    assert (
+        "| not measured | yes: 0.900 / 1.00 | **open**: on 1 of 1 measured sets; the goal is 4 of 6 |" in two
+    )
+    assert "no: 0.799 / 0.810" in four  # lower, but not by more than the intervals
+    assert "no: 3.00 / 2.00 | yes: 1.01 / 1.00" in one  # higher, but not by more than the intervals
+
+
+def test_milliseconds_at_equal_quality(tools, root):
+    _, goals, _ = tools
+    bench = [("FM", "chain", "midpoint", 16, 16.0), ("FM", "chain", "midpoint", 8, 8.0),
+             ("LeDiFlow", "flow", "jump", 1, 1.0), ("LeDiFlow", "flow", "midpoint", 2, 1.5),
+             ("LeDiFlow", "flow", "midpoint", 4, 3.5),
+             ("LeDiFlow", "sampler", "midpoint", 8, 0.4), ("LeDiFlow", "decoder", None, None, 0.1)]  # fmt: skip
+    rows = [
+        {"method": method, "part": part, "batch": 1, "ms/img": spent}
+        | ({"solver": solver, "NFE": nfe} if solver else {})
+        for method, part, solver, nfe, spent in bench
+    ]
+    write(root, goals.BENCHES[0], {"rows": rows})
+    text = goals.factors_block(root)
+    map_call = "1.5 (flow map of LeDiFlow, wide start, 1)"
+    assert (
+        f"| Landscapes and streets | 1.00 (FM at 8) | 1 | 8 (FM (Gaussian noise), 8) | {map_call} | 5.3 |"
+        in text
+    )
+    four = "4 (LeDiFlow, default start, 4)"
+    assert (
+        f"| Landscapes and streets | 0.810 (FM at 16) | 1 | 16 (FM (Gaussian noise), 16) | {four} | 4 |"
+        in text
+    )
+    assert (
+        "| Cats and dogs | 2.00 (FM at 8) | 1 | 8 (FM (Gaussian noise), 8) | quality not reached |  |" in text
+    )
+    assert "batch 1 | no: quality not reached | yes: 4 |" in goals.goals_block(root)
+
+
+def test_figures_are_drawn_again_only_for_other_numbers(tools, root):
+    *_, figures = tools
+    (root / figures.FOLDER).mkdir(parents=True)
+    assert figures.outdated(root) == [figures.FOLDER / "comparison.png"]
+    figures.draw_outdated(root)
+    drawn = (root / figures.FOLDER / "comparison.png").read_bytes()
+    assert figures.outdated(root) == []
+    write(
+        root,
+        "campaign/comparison_scenes64_seed1",
+        {"seeds": {"1": seed(fm=[unseen("midpoint", 16, 0.9, 1.2, 0.0)])}},
+    )
+    assert figures.outdated(root) == [figures.FOLDER / "comparison.png"]
+    figures.draw_outdated(root)
+    assert (root / figures.FOLDER / "comparison.png").read_bytes() != drawn

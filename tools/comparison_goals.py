@@ -1,0 +1,243 @@
+"""The comparison's goals, and milliseconds at equal quality, from the tables of comparison_tables.py.
+
+Two rules decide, with h the root of the sum of squares of half a 95 % interval of both numbers: A is *as good as* B if
+it is not above B by more than h, and *better than* B if it is below B by more than h.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from math import hypot
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from campaign_tables import number, table
+from comparison_tables import (
+    FLOWS,
+    MAPS,
+    METHODS,
+    OTHER_SETS,
+    Cell,
+    Compared,
+    compared_sets,
+    comparison_block,
+    unseen_block,
+)
+
+BENCHES = ("bench_sampling_campaign64_h200", "bench_sampling_campaign64_maps_h200")
+BATCHES = (1, 64)
+PLANNED = 6  # sets
+FACTOR = 3.75  # milliseconds at equal quality in the paper
+SAMPLER_CALLS = 8
+WITH_MAPS = (*FLOWS, *MAPS)
+
+
+class Choice(NamedTuple):
+    """A method at a number of evaluations."""
+
+    method: str
+    nfe: int
+    cell: Cell
+
+    def __str__(self) -> str:
+        return f"{number(self.cell.value)} ({METHODS[self.method]}, {self.nfe})"
+
+
+def as_good(one: Cell, other: Cell) -> bool:
+    return one.value <= other.value + hypot(one.half, other.half)
+
+
+def better(one: Cell, other: Cell) -> bool:
+    return one.value < other.value - hypot(one.half, other.half)
+
+
+def best_at(one: Compared, methods: Iterable[str], nfe: int) -> Choice | None:
+    """The best of these methods at a number of evaluations; None if none was measured there."""
+    found = [Choice(method, nfe, cell) for method in methods if (cell := one.cell(method, nfe))]
+    return min(found, key=lambda choice: choice.cell.value, default=None)
+
+
+class Goal(NamedTuple):
+    """LeDiFlow's best method at some evaluations against flow matching at more, on at least `needed` sets."""
+
+    words: str
+    methods: tuple[str, ...]
+    nfe: int
+    fm_nfe: int
+    is_reached: Callable[[Cell, Cell], bool]
+    needed: int
+
+
+GOALS = (
+    Goal("LeDiFlow at 2 evaluations as good as FM at 8", WITH_MAPS, 2, 8, as_good, 4),
+    Goal("LeDiFlow at 4 evaluations better than FM at 16", WITH_MAPS, 4, 16, better, 3),
+    Goal("one call of a flow map as good as FM at 8", MAPS, 1, 8, as_good, 2),
+    Goal("without a flow map: LeDiFlow at 2 evaluations as good as FM at 8", FLOWS, 2, 8, as_good, 4),
+    Goal("without a flow map: LeDiFlow at 4 evaluations better than FM at 16", FLOWS, 4, 16, better, 3),
+)
+
+
+def goal_row(goal: Goal, sets: list[Compared]) -> list[str]:
+    """A goal's numbers on each set, and on how many it is reached."""
+    cells, reached, measured = [], 0, 0
+    for one in sets:
+        ours, theirs = best_at(one, goal.methods, goal.nfe), one.cell("fm", goal.fm_nfe)
+        if ours is None or theirs is None:
+            cells.append("not measured")
+            continue
+        is_reached = goal.is_reached(ours.cell, theirs)
+        reached, measured = reached + is_reached, measured + 1
+        cells.append(f"{'yes' if is_reached else 'no'}: {number(ours.cell.value)} / {number(theirs.value)}")
+    return [goal.words, *cells, verdict(reached, goal.needed, measured)]
+
+
+def verdict(reached: int, needed: int, measured: int) -> str:
+    """Whether a goal is reached; open where the sets that were not measured could still decide."""
+    could_be = reached + PLANNED - measured
+    word = "yes" if reached >= needed else "open" if could_be >= needed else "no"
+    return f"**{word}**: on {reached} of {measured} measured sets; the goal is {needed} of {PLANNED}"
+
+
+def goals_block(root: Path) -> str:
+    """Every goal with its numbers: LeDiFlow's / flow matching's."""
+    sets = compared_sets(root)
+    if not sets:
+        return "Not measured yet."
+    times = read_times(root)
+    rows = [goal_row(goal, sets) for goal in GOALS]
+    rows += [factor_row(batch, sets, times) for batch in BATCHES] if times else []
+    heads = ["goal", *(one.title for one in sets), "reached"]
+    return "\n".join(
+        [
+            *table(heads, rows),
+            "",
+            "Each cell: MMD of the best LeDiFlow method / of flow matching. As good: not above it by more than h; "
+            "better: below it by more than h, where h is the root of the sum of squares of half their 95 % intervals. "
+            f"The methods are {', '.join(METHODS[each] for each in WITH_MAPS)}; choosing the best of them by the same "
+            f"numbers favours LeDiFlow a little. The other two sets of the plan, {' and '.join(OTHER_SETS)}, were not "
+            "measured.",
+        ]
+    )
+
+
+Times = dict[tuple[str, int, str, int], float]  # (part, batch, solver, evaluations) -> milliseconds an image
+
+
+def read_times(root: Path) -> Times:
+    """Milliseconds of the chains and their parts; FM's parts begin with `fm `. Empty without benchmarks."""
+    found: Times = {}
+    for name in BENCHES:
+        path = root / "results" / f"{name}.json"
+        rows: list[dict[str, Any]] = json.loads(path.read_text())["results"]["rows"] if path.is_file() else []
+        for row in rows:
+            if "ms/img" in row and row["part"] != "call":
+                part = f"fm {row['part']}" if row["method"] == "FM" else row["part"]
+                found[part, row["batch"], row.get("solver", ""), row.get("NFE", 0)] = row["ms/img"]
+    return found
+
+
+def milliseconds(times: Times, method: str, nfe: int, batch: int) -> float | None:
+    """Milliseconds an image of a method's whole chain; None if a part was not measured."""
+    solver = "jump" if "map" in method else {1: "euler", 6: "heun3", 12: "heun3"}.get(nfe, "midpoint")
+    if method in ("fm", "ot", "fm_map"):
+        return times.get(("fm chain", batch, solver, nfe))
+    if method == "both_maps":
+        return times.get(("chain", batch, solver, nfe))
+    sampler = times.get(("sampler", batch, "midpoint", SAMPLER_CALLS))
+    parts = [sampler, times.get(("decoder", batch, "", 0)), times.get(("flow", batch, solver, nfe))]
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def fastest(
+    one: Compared, methods: Iterable[str], target: Cell, times: Times, batch: int
+) -> tuple[float, Choice] | None:
+    """The quickest of these methods' settings that is as good as `target`."""
+    found = [
+        (spent, Choice(method, nfe, cell))
+        for method in methods
+        for nfe, cell in one.cells.get(method, {}).items()
+        if as_good(cell, target) and (spent := milliseconds(times, method, nfe, batch)) is not None
+    ]
+    return min(found, key=lambda pair: pair[0], default=None)
+
+
+def factor_row(batch: int, sets: list[Compared], times: Times) -> list[str]:
+    """Flow matching's milliseconds for its best quality, divided by those of LeDiFlow for the same."""
+    cells, reached, measured = [], 0, 0
+    for one in sets:
+        line = one.cells["fm"]
+        target = min(line.values(), key=lambda cell: cell.value)
+        theirs, ours = (fastest(one, methods, target, times, batch) for methods in (("fm",), WITH_MAPS))
+        if theirs is None:
+            cells.append("not measured")
+            continue
+        factor = theirs[0] / ours[0] if ours else 0.0
+        reached, measured = reached + (factor >= FACTOR), measured + 1
+        cells.append(
+            f"{'yes' if factor >= FACTOR else 'no'}: {factor:.2g}" if ours else "no: quality not reached"
+        )
+    return [
+        f"{FACTOR} times as fast as FM at its best quality, batch {batch}",
+        *cells,
+        verdict(reached, 3, measured),
+    ]
+
+
+def factors_block(root: Path) -> str:
+    """For each set and batch: how long both take for flow matching's quality at 8 evaluations and at its best."""
+    times, body = read_times(root), []
+    if not times:
+        return "Not measured yet."
+    for one in compared_sets(root):
+        line = one.cells["fm"]
+        best = min(line, key=lambda nfe: line[nfe].value)
+        for nfe in dict.fromkeys((8, best)):
+            for batch in BATCHES:
+                target = line.get(nfe)
+                pair = (
+                    [fastest(one, methods, target, times, batch) for methods in (("fm",), WITH_MAPS)]
+                    if target
+                    else [None]
+                )
+                if pair[0] is None:
+                    continue
+                theirs, ours = pair
+                ratio = f"{theirs[0] / ours[0]:.2g}" if ours else ""
+                body.append(
+                    [
+                        one.title,
+                        f"{number(target.value)} (FM at {nfe})",
+                        f"{batch}",
+                        spent_on(theirs),
+                        spent_on(ours),
+                        ratio,
+                    ]
+                )
+    heads = ["set", "quality", "batch", "FM: ms an image", "LeDiFlow: ms an image", "factor"]
+    return "\n".join(
+        [
+            *table(heads, body),
+            "",
+            "The quickest setting of each that is as good as the named quality, by the rule above. One H200, float32 "
+            "(as the images whose quality was measured), networks compiled and replayed as CUDA graphs; LeDiFlow's "
+            "time has the latent sampler and the decoder in it.",
+        ]
+    )
+
+
+def spent_on(found: tuple[float, Choice] | None) -> str:
+    if found is None:
+        return "quality not reached"
+    spent, choice = found
+    return f"{spent:.3g} ({METHODS[choice.method]}, {choice.nfe})"
+
+
+def blocks(root: Path) -> dict[str, str]:
+    """The comparison's blocks by name."""
+    return {
+        "comparison": comparison_block(root),
+        "comparison_goals": goals_block(root),
+        "comparison_factors": factors_block(root),
+        "comparison_unseen": unseen_block(root),
+    }

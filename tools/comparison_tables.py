@@ -1,0 +1,310 @@
+"""The comparison of all methods as tables: quality by set, method and evaluations, seen and held-out photographs.
+
+Sets of the campaign tools/campaign/comparison.py are read from results/campaign/comparison_NAME.json, with further
+seeds from comparison_NAME_seed*.json. The sets that were measured before that campaign are put together from
+widths_NAME.json and flow_maps_NAME.json, which followed the same protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+from campaign_tables import models, number, table
+
+Results = dict[str, Any]
+SETS = {
+    "faces64": "Faces",
+    "pets64": "Cats and dogs",
+    "anime64": "Drawn faces",
+    "scenes64": "Landscapes and streets",
+}
+SMALL = {"scenes64_small": "Landscapes and streets, small models"}
+OTHER_SETS = ("landscapes at 128 x 128", "faces at 256 x 256 as latents")  # planned, never measured
+METHODS = {
+    "fm": "FM (Gaussian noise)",
+    "ot": "OT-CFM",
+    "paper": "LeDiFlow as in the paper",
+    "auto": "LeDiFlow, default start",
+    "wide": "LeDiFlow, wide start",
+    "fm_map": "flow map of FM",
+    "fm_reflow": "FM, straightened",
+    "auto_map": "flow map of LeDiFlow, default start",
+    "wide_map": "flow map of LeDiFlow, wide start",
+    "both_maps": "flow maps of LeDiFlow (wide start) and of its sampler",
+}
+FLOWS, MAPS = ("auto", "wide"), ("auto_map", "wide_map", "both_maps")  # LeDiFlow with what was found
+COLUMNS = {1: "euler", 2: "midpoint", 4: "midpoint", 6: "heun3", 8: "midpoint", 12: "heun3", 16: "midpoint"}
+MAP_CALLS = (1, 2, 4)
+# methods of the two earlier campaigns, by the names of their rows
+FROM_MAPS = {
+    "fm": ("fm_euler", "fm_midpoint"),
+    "auto": ("flow_euler", "flow_midpoint"),
+    "wide": ("teacher_wide",),
+    "fm_map": ("fm_base",),
+    "auto_map": ("flow_base",),
+    "wide_map": ("flow_wide",),
+}
+WIDE = re.compile(r"wide=stage\.prior_scale=([\d.]+),stage\.prior_widening=([\d.]+)")
+FROM_WIDTHS = {"paper": ("s0", "sampler"), "fm": ("s0", "gaussian")}
+
+
+class Cell(NamedTuple):
+    """The MMD of a method at a number of evaluations: a mean over seeds."""
+
+    value: float
+    half: float  # of a 95 % interval
+    held_out: float | None = None  # against held-out photographs
+    seeds: int = 1
+
+
+@dataclass
+class Compared:
+    """A set, and its methods by number of evaluations."""
+
+    name: str
+    title: str
+    cells: dict[str, dict[int, Cell]]
+    images: int
+    reference_images: int
+    mmd_name: str
+    held_out_images: int = 0
+    starts: dict[str, tuple[float, float]] = field(default_factory=dict)  # k and s
+    copies: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # the highest shares over a method's settings
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title}, {self.reference_images:,} photographs"
+
+    def cell(self, method: str, nfe: int) -> Cell | None:
+        return self.cells.get(method, {}).get(nfe)
+
+
+def compared_sets(root: Path, names: dict[str, str] = SETS) -> list[Compared]:
+    """The measured sets, in the order of `names`."""
+    folder = root / "results/campaign"
+    found = [
+        from_campaign(folder, name, title) or from_earlier(folder, name, title)
+        for name, title in names.items()
+    ]
+    return [each for each in found if each is not None and each.cells]
+
+
+def from_campaign(folder: Path, name: str, title: str) -> Compared | None:
+    """A set of the campaign of the comparison; None if it was not measured by it."""
+    files = [*folder.glob(f"comparison_{name}.json"), *sorted(folder.glob(f"comparison_{name}_seed*.json"))]
+    seeds = [one for file in files for one in read(file)["seeds"].values() if one["methods"]]
+    if not seeds:
+        return None
+    rows = {
+        method: [row for one in seeds for row in one["methods"].get(method, {"rows": []})["rows"]]
+        for method in METHODS
+    }
+    first = seeds[0]
+    return Compared(
+        name,
+        title,
+        {method: cells_of(found) for method, found in rows.items() if found},
+        first["images"],
+        first["reference_images"],
+        first["mmd_name"],
+        first["held_out_images"],
+        {method: (found["k"], found["s"]) for method, found in first["methods"].items()},
+        {method: highest_shares(found) for method, found in rows.items() if found},
+    )
+
+
+def from_earlier(folder: Path, name: str, title: str) -> Compared | None:
+    """A set put together from the campaigns of widths and of flow maps; None without them."""
+    maps, widths = folder / f"flow_maps_{name}.json", folder / f"widths_{name}.json"
+    if not (maps.is_file() and widths.is_file()):
+        return None
+    first, second = read(maps), read(widths)
+    cells: dict[str, dict[int, Cell]] = {}
+    for method, (flow, z) in FROM_WIDTHS.items():
+        rows = [row for row in second["flows"][flow]["rows"] if row["z"] == z]
+        cells[method] = cells_of(
+            [row | {"mmd_unbiased": row["mmd"], "mmd_interval": (row["low"], row["high"])} for row in rows]
+        )
+    for method, parts in FROM_MAPS.items():
+        rows = [row for part in parts for row in first["rows"].get(part, [])]
+        if rows:  # where both have a cell, it is that of the campaign of flow maps
+            cells[method] = cells.get(method, {}) | cells_of(rows)
+    widened = WIDE.search(json.loads(maps.read_text())["certificate"]["command"])
+    starts = dict.fromkeys(("wide", "wide_map"), (float(widened[1]), float(widened[2]))) if widened else {}
+    images, of = first["images"], first["reference_images"]
+    return Compared(name, title, cells, images, of, first["mmd_name"], starts=starts)
+
+
+def read(path: Path) -> Results:
+    found: Results = json.loads(path.read_text())["results"]
+    return found
+
+
+def cells_of(rows: Iterable[Results]) -> dict[int, Cell]:
+    """Cells by number of evaluations: those with the solver of the column, and jumps of a map."""
+    by_nfe: dict[int, list[Results]] = {}
+    for row in rows:
+        if row["solver"] in (COLUMNS.get(row["nfe"]), "jump"):
+            by_nfe.setdefault(row["nfe"], []).append(row)
+    return {nfe: cell_of(found) for nfe, found in sorted(by_nfe.items())}
+
+
+def cell_of(rows: list[Results]) -> Cell:
+    """One cell of the rows of all seeds."""
+    halves = [(row["mmd_interval"][1] - row["mmd_interval"][0]) / 2 for row in rows]
+    held_out = [row["held_out"] for row in rows if "held_out" in row]
+    return Cell(
+        mean(row["mmd_unbiased"] for row in rows),
+        mean(halves),
+        mean(held_out) if held_out else None,
+        len(rows),
+    )
+
+
+def highest_shares(rows: list[Results]) -> dict[str, float]:
+    return {
+        key: max(row[key] for row in rows if key in row)
+        for key in ("share_memorised", "share_closer")
+        if any(key in row for row in rows)
+    }
+
+
+def quality_lines(one: Compared) -> list[str]:
+    """A set's table: a row for each method, a column for each number of evaluations; the best of a column is bold."""
+    columns = [nfe for nfe in COLUMNS if any(nfe in line for line in one.cells.values())]
+    best = {nfe: min(line[nfe].value for line in one.cells.values() if nfe in line) for nfe in columns}
+    body = [
+        [named(one, method), *(shown(one.cell(method, nfe), best[nfe]) for nfe in columns)]
+        for method in METHODS
+        if method in one.cells
+    ]
+    return table(["method", *(f"{nfe}" for nfe in columns)], body)
+
+
+def named(one: Compared, method: str) -> str:
+    """A method's name, with its start if that is known and not the paper's."""
+    if method not in one.starts or method not in (*FLOWS, *MAPS):
+        return METHODS[method]
+    k, s = one.starts[method]
+    return f"{METHODS[method]} ({k:g} sigma, s = {s:.2g})"
+
+
+def shown(cell: Cell | None, best: float) -> str:
+    if cell is None:
+        return ""
+    text = number(cell.value)
+    return f"**{text}**" if cell.value == best else text
+
+
+def set_lines(one: Compared) -> list[str]:
+    """A set's heading, table and what its numbers are."""
+    halves = [cell.half for line in one.cells.values() for cell in line.values()]
+    missing = sum(nfe not in one.cells.get(method, {}) for method, nfe in expected(one))
+    seeds = [cell.seeds for line in one.cells.values() for cell in line.values()]
+    several = sorted(
+        {method for method, line in one.cells.items() if max(cell.seeds for cell in line.values()) > 1}
+    )
+    trained = (
+        "Each method was trained once"
+        if max(seeds) == 1
+        else f"Means over {max(seeds)} trainings of {joined(several)}"
+    )
+    return [
+        f"#### {one.heading}",
+        "",
+        *quality_lines(one),
+        "",
+        f"{one.images:,} generated images against all photographs; half of a 95 % interval is {median(halves):.3f} "
+        f"(median). {trained}. {missing} of {len(expected(one))} cells of the plan were not measured.",
+        "",
+    ]
+
+
+def joined(methods: Iterable[str]) -> str:
+    return ", ".join(METHODS[method] for method in methods) + ", one of each other method"
+
+
+def expected(one: Compared) -> list[tuple[str, int]]:
+    """The cells of the plan: five flows at all evaluations, two maps at 1, 2 and 4 calls."""
+    flows = ("fm", "ot", "paper", "auto", "wide")
+    return [
+        *((each, nfe) for each in flows for nfe in COLUMNS),
+        *((each, nfe) for each in ("fm_map", "wide_map") for nfe in MAP_CALLS),
+    ]
+
+
+def comparison_block(root: Path) -> str:
+    """The tables of all sets."""
+    sets = compared_sets(root)
+    if not sets:
+        return "Not measured yet."
+    head = (
+        f"{sets[0].mmd_name}, unbiased, times 1000, by evaluations of the flow model; lower is better, and the best of "
+        "a column is bold. 1 is an Euler step, 2, 4, 8 and 16 are midpoint steps, 6 and 12 Heun3, all calls of a flow "
+        "map are jumps. LeDiFlow's latents come from its sampler: 8 evaluations of a smaller model, which count in the "
+        "milliseconds but not here."
+    )
+    return "\n".join([head, "", *(line for one in sets for line in set_lines(one))]).rstrip()
+
+
+def unseen_block(root: Path) -> str:
+    """The same against held-out photographs, and copies, where that was measured."""
+    lines = []
+    for one in compared_sets(root, SETS | SMALL):
+        if not one.held_out_images:
+            continue
+        columns = [nfe for nfe in COLUMNS if any(nfe in line for line in one.cells.values())]
+        values = {
+            (method, nfe): cell.held_out
+            for method, line in one.cells.items()
+            for nfe, cell in line.items()
+            if cell.held_out is not None
+        }
+        best = {nfe: min(value for (_, at), value in values.items() if at == nfe) for nfe in columns}
+        body = []
+        for method in [each for each in METHODS if each in one.cells]:
+            found = [values.get((method, nfe)) for nfe in columns]
+            cells = [
+                "" if value is None else bold(value, best[nfe])
+                for value, nfe in zip(found, columns, strict=True)
+            ]
+            shares = one.copies.get(method, {})
+            body.append(
+                [
+                    METHODS[method],
+                    *cells,
+                    *(percent(shares.get(key)) for key in ("share_memorised", "share_closer")),
+                ]
+            )
+        heads = ["method", *(f"{nfe}" for nfe in columns), "copies", "closer to training"]
+        lines += [
+            f"#### {one.title}, {one.held_out_images:,} held-out photographs",
+            "",
+            *table(heads, body),
+            "",
+        ]
+    return "\n".join(lines).rstrip() or "Not measured yet."
+
+
+def campaign_lines(document: Results) -> list[str]:
+    """Images seen and losses of the models of a comparison, by seed."""
+    lines: list[str] = []
+    for seed, one in document["results"]["seeds"].items():
+        lines += [f"Models of seed {seed}:", "", *models(one["losses"]), ""]
+    return lines[:-1]
+
+
+def bold(value: float, best: float) -> str:
+    return f"**{number(value)}**" if value == best else number(value)
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
