@@ -1,20 +1,26 @@
 """Figures of the comparison, drawn from the stored results: quality against evaluations, and against milliseconds.
 
+    python tools/comparison_figures.py --samples runs/scenes64     grids of the images that a campaign generated
+
 tools/render_results.py draws docs/images/comparison.png and comparison_milliseconds.png where they are missing or were
 drawn from other numbers, of which a figure holds a hash.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 from comparison_goals import BATCHES, Times, milliseconds, read_times
 from comparison_tables import METHODS, Compared, compared_sets
 from PIL import Image
+
+from lediflow.sampling.grids import labelled_grid
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -44,7 +50,19 @@ STYLES = {
     "wide_map": Style("#35978f", "D", is_map=True),
     "both_maps": Style("#b2182b", "P", is_map=True),
 }
-Points = list[tuple[float, float]]
+ROOT, COLUMNS = Path(__file__).parents[1], 10  # of the grids of samples
+SHORT = {"fm": "FM", "auto": "LeDiFlow", "wide_map": "flow map of LeDiFlow"}
+SAMPLES = {
+    "comparison_samples": [
+        ("fm", "euler", 1), ("auto", "euler", 1), ("wide_map", "jump", 1),
+        ("fm", "midpoint", 1), ("auto", "midpoint", 1), ("wide_map", "jump", 2),
+        ("fm", "midpoint", 2), ("auto", "midpoint", 2), ("wide_map", "jump", 4),
+        ("fm", "midpoint", 4), ("auto", "midpoint", 4),
+    ],
+    "comparison_samples_few": [
+        ("fm", "midpoint", 1), ("fm", "midpoint", 4), ("auto", "midpoint", 1), ("wide_map", "jump", 1),
+    ],
+}  # fmt: skip
 
 
 def quality_figure(sets: list[Compared]) -> Figure:
@@ -158,3 +176,33 @@ def draw_outdated(root: Path) -> None:
     for path in outdated(root):
         numbers, drawn = known[path]
         drawn().savefig(root / path, dpi=130, metadata={"Software": None, NUMBERS: numbers})
+
+
+def samples_grid(folder: Path, settings: list[tuple[str, str, int]]) -> Image.Image:
+    """The first images of each setting (method, solver, steps), not selected: a row each, a seed in each column."""
+    rows, labels = [], []
+    for method, solver, steps in settings:
+        path = folder / f"quality_{method}/pictures/{solver}-{steps}.png"
+        strip = np.asarray(Image.open(path).convert("RGB"))
+        rows.append(np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))[:COLUMNS])
+        labels.append(f"{SHORT[method]}, {evaluations(solver, steps)}")
+    return labelled_grid(rows, labels)
+
+
+def evaluations(solver: str, steps: int) -> str:
+    count = steps * {"midpoint": 2, "heun3": 3}.get(solver, 1)
+    return "1 evaluation" if count == 1 else f"{count} evaluations"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--samples", type=Path, required=True, metavar="FOLDER", help="of tools/campaign/comparison.py"
+    )
+    folder = parser.parse_args().samples
+    for name, settings in SAMPLES.items():
+        samples_grid(folder, settings).save(ROOT / FOLDER / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

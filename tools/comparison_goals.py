@@ -22,6 +22,7 @@ from comparison_tables import (
     Compared,
     compared_sets,
     comparison_block,
+    photographs_block,
     unseen_block,
 )
 
@@ -240,4 +241,5 @@ def blocks(root: Path) -> dict[str, str]:
         "comparison_goals": goals_block(root),
         "comparison_factors": factors_block(root),
         "comparison_unseen": unseen_block(root),
+        "comparison_photographs": photographs_block(root),
     }
