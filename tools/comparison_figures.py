@@ -24,6 +24,7 @@ from lediflow.sampling.grids import labelled_grid
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -75,7 +76,7 @@ def quality_figure(sets: list[Compared]) -> Figure:
         axis.set_title(one.heading, fontsize=10)
         axis.set_xlabel("evaluations of the flow model", fontsize=9)
         with_ticks(axis, [1, 2, 4, 8, 16])
-    return finished(figure, axes, len(sets))
+    return finished(figure, len(sets))
 
 
 def milliseconds_figure(sets: list[Compared], times: Times) -> Figure:
@@ -87,7 +88,7 @@ def milliseconds_figure(sets: list[Compared], times: Times) -> Figure:
             axis.set_title(f"{one.title}, batch {batch}", fontsize=10)
             axis.set_xlabel("milliseconds an image", fontsize=9)
             with_ticks(axis, [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50])
-    return finished(figure, axes, len(sets) * len(BATCHES))
+    return finished(figure, len(sets) * len(BATCHES))
 
 
 def draw(axis: Axes, one: Compared, place: Callable[[str, int], float | None]) -> None:
@@ -124,9 +125,9 @@ def with_ticks(axis: Axes, places: list[float]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def finished(figure: Figure, axes: object, panels: int) -> Figure:
+def finished(figure: Figure, panels: int) -> Figure:
     """One legend below all panels, and no empty panels."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for number, axis in enumerate(figure.axes):
         if number >= panels:
             axis.set_axis_off()

@@ -187,34 +187,15 @@ def factor_row(batch: int, sets: list[Compared], times: Times) -> list[str]:
 
 def factors_block(root: Path) -> str:
     """For each set and batch: how long both take for flow matching's quality at 8 evaluations and at its best."""
-    times, body = read_times(root), []
+    times, body = read_times(root), list[list[str]]()
     if not times:
         return "Not measured yet."
     for one in compared_sets(root):
         line = one.cells["fm"]
         best = min(line, key=lambda nfe: line[nfe].value)
-        for nfe in dict.fromkeys((8, best)):
-            for batch in BATCHES:
-                target = line.get(nfe)
-                pair = (
-                    [fastest(one, methods, target, times, batch) for methods in (("fm",), WITH_MAPS)]
-                    if target
-                    else [None]
-                )
-                if pair[0] is None:
-                    continue
-                theirs, ours = pair
-                ratio = f"{theirs[0] / ours[0]:.2g}" if ours else ""
-                body.append(
-                    [
-                        one.title,
-                        f"{number(target.value)} (FM at {nfe})",
-                        f"{batch}",
-                        spent_on(theirs),
-                        spent_on(ours),
-                        ratio,
-                    ]
-                )
+        targets = [nfe for nfe in dict.fromkeys((8, best)) if nfe in line]
+        rows = [factor_cells(one, nfe, batch, times) for nfe in targets for batch in BATCHES]
+        body += [row for row in rows if row is not None]
     heads = ["set", "quality", "batch", "FM: ms an image", "LeDiFlow: ms an image", "factor"]
     return "\n".join(
         [
@@ -225,6 +206,17 @@ def factors_block(root: Path) -> str:
             "time has the latent sampler and the decoder in it.",
         ]
     )
+
+
+def factor_cells(one: Compared, nfe: int, batch: int, times: Times) -> list[str] | None:
+    """What both take for flow matching's quality at `nfe` evaluations; None if its time was not measured."""
+    target = one.cells["fm"][nfe]
+    theirs, ours = (fastest(one, methods, target, times, batch) for methods in (("fm",), WITH_MAPS))
+    if theirs is None:
+        return None
+    ratio = f"{theirs[0] / ours[0]:.2g}" if ours else ""
+    quality = f"{number(target.value)} (FM at {nfe})"
+    return [one.title, quality, f"{batch}", spent_on(theirs), spent_on(ours), ratio]
 
 
 def spent_on(found: tuple[float, Choice] | None) -> str:
