@@ -68,10 +68,6 @@ class Cluster:
         assert not check or ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
         return ended.stdout
 
-    def on_node(self, number: int, *command: object, check: bool = True) -> str:
-        """Output of a command on a node."""
-        return self.run(SCRIPT, "exec", number, *command, check=check)
-
     # --- jobs
 
     def sbatch(self, commands: str, *options: str) -> str:

@@ -39,6 +39,7 @@ def register_schemas() -> None:
     """
     register_commands()
     OmegaConf.register_new_resolver("suffix_unless", suffix_unless, replace=True)
+    OmegaConf.register_new_resolver("choices", choices, replace=True)
     # each time, because entries may be added to the tables
     for name, kind in STAGES.items():
         ConfigStore.instance().store(group="stage", name=f"{name}_schema", node=kind.options)
@@ -53,6 +54,13 @@ def register_without_file(group: str, name: str, node: Any) -> None:
     """Register an option of a group, unless conf/ has a file of that name."""
     if not (conf_folder() / group / f"{name}.yaml").is_file():
         ConfigStore.instance().store(group=group, name=name, node=node)
+
+
+def choices(group: str) -> str:
+    """A resolver for --help: what `group=` can be, those of its table first, then the other files of its folder."""
+    table = {"stage": STAGES, "codec": CODECS, "engine": ENGINES}.get(group, {})
+    files = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+    return ", ".join(dict.fromkeys([*table, *files]))
 
 
 def suffix_unless(usual: str, value: str) -> str:
