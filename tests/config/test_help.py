@@ -7,9 +7,9 @@ MENTIONED = {
     "prepare": ["python -m lediflow.prepare", "source:", "output:", "size:", "mode:"],
     "encode": ["python -m lediflow.encode", "codec: pixels, sd2_vae, taesd", "source:", "batch_size:"],
     "train": [
-        "python -m lediflow.train", "torchrun --nproc_per_node=2", "hydra/launcher=submitit_slurm", "stage: auxiliary, flow, latent_sampler\n",
-        "experiment: campaign64, demo,", "engine: local, deepspeed,", "images:", "learning_rate:", "zero:", "prior:", "parent:",
-        "same command again continues",
+        "python -m lediflow.train", "torchrun --nproc_per_node=2", "hydra/launcher=submitit_slurm",
+        "stage: auxiliary, flow, latent_sampler\n", "experiment: campaign64, demo,", "engine: local, deepspeed,",
+        "images:", "learning_rate:", "zero:", "prior:", "parent:", "same command again continues",
     ],
     "sample": ["python -m lediflow.sample", "midpoint", "dopri5", "steps:", "temperature:", "count:", "seed:"],
     "evaluate": ["python -m lediflow.evaluate", "images=DIR reference=DIR", "features:", "step_counts:"],

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
+from harness.drawn_models import drawn_model
 from lediflow.codecs import taesd
 from lediflow.editing.folder import EditFolder
 from lediflow.models import (
@@ -17,7 +17,6 @@ from lediflow.models import (
     LevelSpec,
     MappingSpec,
     VelocitySpec,
-    build_model,
     save_model,
 )
 from lediflow.run_folder import RunFolder
@@ -45,13 +44,7 @@ def specs(channels: int, is_flow_map: bool = False) -> dict:
 def drawn(spec, seed: int):
     """A model with random weights; those of a latent sampler are smaller, so that dopri5 needs few steps."""
     std = 0.05 if isinstance(spec, LatentSamplerSpec) else 0.1
-    torch.manual_seed(seed)
-    model = build_model(spec)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=std, generator=generator)
-    return model
+    return drawn_model(spec, seed, std=std)
 
 
 def tiny_pipeline(channels: int = 1, codec=None) -> LeDiFlowPipeline:

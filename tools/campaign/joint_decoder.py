@@ -49,9 +49,10 @@ from lediflow.errors import UserError
 from lediflow.evaluate import MODELS
 from lediflow.evaluation.config import GridConfig, RealImagesConfig
 from lediflow.evaluation.images import ShardImages
-from lediflow.evaluation.modes import stages
 from lediflow.evaluation.modes.stages.latents import RealLatents
+from lediflow.evaluation.modes.stages.mode import describe_stage, with_larger_batches
 from lediflow.evaluation.modes.stages.rows import StageRow, StageRows
+from lediflow.evaluation.modes.stages.sources import from_pipeline, from_real, settings
 from lediflow.evaluation.references import references
 from lediflow.evaluation.results import birth_certificate, read_results, write_results
 from lediflow.evaluation.session import Session
@@ -285,7 +286,7 @@ class Measuring:
 
     def __call__(self, setting: Setting, trained: Trained) -> list[StageRow]:
         experiment, pipeline = self.experiment, self.pipeline(trained)
-        session = stages.with_larger_batches(self.session, pipeline)
+        session = with_larger_batches(self.session, pipeline)
         command, output = session.command, experiment.options.folder / setting.name.replace(":", "_")
         session.claim(output)
         rows = StageRows.build(session, references(session, pipeline, experiment.parent.facts), output)
@@ -293,14 +294,14 @@ class Measuring:
         models |= {"width": pipeline.width._asdict()}
         samples = experiment.held_out(command.count)
         signals = ShardImages(experiment.inputs.reader, samples, pipeline.decode, pipeline.device)
-        configs = stages.settings(command, pipeline)
+        configs = settings(command, pipeline)
         real = RealLatents(pipeline, signals, command.seed)
-        sources = [stages.from_real("heldout", real, models, command, configs)]
+        sources = [from_real("heldout", real, models, command, configs)]
         if self.sampler is not None:
-            sources.append(stages.from_pipeline("sampler", pipeline, models, command, configs))
+            sources.append(from_pipeline("sampler", pipeline, models, command, configs))
         found = [row for source in sources for row in rows.rows_for(source)]
         for row in found:
-            print(f"{setting.name}: {stages.describe_stage(row)}", flush=True)
+            print(f"{setting.name}: {describe_stage(row)}", flush=True)
         return found
 
 

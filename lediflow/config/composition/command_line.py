@@ -31,6 +31,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from lediflow.caches import keep_compiled
 from lediflow.config.composition.compose import conf_folder, register_schemas
 from lediflow.config.composition.explanations import explain, explain_missing
+from lediflow.config.composition.help import FLAGS, help_page
 from lediflow.config.composition.idle_options import idle_options
 from lediflow.config.composition.literal import MULTIRUN, is_multirun, literal_arguments
 from lediflow.config.composition.schema import COMMANDS, TrainCommand
@@ -72,6 +73,9 @@ def run_command(
         exiting_with_status(in_own_folder(task) if COMMANDS[config_name] is TrainCommand else task)
     )
     try:
+        if {*FLAGS} & {*sys.argv[1:]}:
+            print(help_page(config_name, sys.argv[1:]))
+            return
         main()
     except UserError as error:  # raised by a launcher
         _refuse(str(error))

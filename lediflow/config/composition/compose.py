@@ -6,7 +6,7 @@ YAML files only choose values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,9 @@ def register_without_file(group: str, name: str, node: Any) -> None:
 
 def choices(group: str) -> str:
     """A resolver for --help: what `group=` can be, those of its table first, then the other files of its folder."""
-    table = {"stage": STAGES, "codec": CODECS, "engine": ENGINES}.get(group, {})
+    tables: dict[str, Mapping[str, Any]] = {"stage": STAGES, "codec": CODECS, "engine": ENGINES}
     files = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-    return ", ".join(dict.fromkeys([*table, *files]))
+    return ", ".join(dict.fromkeys([*tables.get(group, ()), *files]))
 
 
 def suffix_unless(usual: str, value: str) -> str:

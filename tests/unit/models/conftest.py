@@ -1,7 +1,7 @@
 """Tiny specifications of the three models, for 16 x 16 images with a 4 x 4 x 4 latent."""
 
 import pytest
-import torch
+from harness.drawn_models import draw_matrices
 
 from lediflow.models import AuxiliarySpec, LatentSamplerSpec, LevelSpec, MappingSpec, VelocitySpec
 
@@ -34,12 +34,4 @@ def latent_sampler_spec():
 @pytest.fixture
 def drawn():
     """Draws every weight matrix of a module, so that nothing stays at its zero initialisation."""
-
-    def draw(module, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        for parameter in module.parameters():
-            if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.2, generator=generator)
-        return module
-
-    return draw
+    return draw_matrices

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from harness.drawn_models import drawn_model
 from torch._dynamo import mark_dynamic
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -13,7 +14,6 @@ from lediflow.models import (
     LevelSpec,
     MappingSpec,
     VelocitySpec,
-    build_model,
 )
 
 pytestmark = pytest.mark.slow
@@ -43,16 +43,6 @@ def fresh_compiler():
     torch.compiler.reset()
     yield
     torch.compiler.reset()
-
-
-def drawn(spec):
-    """A model whose weights are all drawn, none left at zero."""
-    torch.manual_seed(0)
-    module = build_model(spec)
-    for parameter in module.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return module
 
 
 def inputs_of(kind, batch_size, height=16, width=16):
@@ -85,7 +75,7 @@ def assert_same_training_pass(call, module, inputs):
 
 @pytest.mark.parametrize("kind", ["auxiliary", "velocity"])
 def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
-    module = drawn(SPECS[kind])
+    module = drawn_model(SPECS[kind])
     graphs = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(module, fullgraph=True, backend=graphs)
     for batch_size in (3, 5, 2):
@@ -102,7 +92,7 @@ def test_a_model_is_one_graph_for_any_batch_size_forward_and_backward(kind):
     ids=["auxiliary", "velocity conditioned by concat"],
 )
 def test_a_compiled_model_takes_images_of_another_size(kind, changes):
-    module = drawn(replace(SPECS[kind], **changes))
+    module = drawn_model(replace(SPECS[kind], **changes))
     compiled = torch.compile(module, fullgraph=True, backend="eager")
     with torch.no_grad():
         for height, width in ((16, 16), (24, 40)):
@@ -111,7 +101,7 @@ def test_a_compiled_model_takes_images_of_another_size(kind, changes):
 
 
 def test_conditioning_by_latent_tokens_compiles_into_one_graph():
-    module = drawn(replace(SPECS["velocity"], conditioning="tokens", levels=[GLOBAL]))
+    module = drawn_model(replace(SPECS["velocity"], conditioning="tokens", levels=[GLOBAL]))
     inputs = inputs_of("velocity", 3)
     with torch.no_grad():
         found, expected = torch.compile(module, fullgraph=True, backend="eager")(*inputs), module(*inputs)
@@ -119,7 +109,7 @@ def test_conditioning_by_latent_tokens_compiles_into_one_graph():
 
 
 def test_two_batch_sizes_are_enough_for_a_graph_of_any_size():
-    module = drawn(SPECS["latent_sampler"])
+    module = drawn_model(SPECS["latent_sampler"])
     graphs = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(module, fullgraph=True, backend=graphs)
     for batch_size in (3, 5, 2, 7, 4):
@@ -128,7 +118,7 @@ def test_two_batch_sizes_are_enough_for_a_graph_of_any_size():
 
 
 def test_code_generated_for_a_model_computes_what_the_model_does():
-    module = drawn(SPECS["latent_sampler"])
+    module = drawn_model(SPECS["latent_sampler"])
     inputs = inputs_of("latent_sampler", 3)
     with torch.no_grad():
         found, expected = torch.compile(module, fullgraph=True)(*inputs), module(*inputs)

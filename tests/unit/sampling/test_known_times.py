@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
+from harness.drawn_models import drawn_model
 
 from lediflow.flow.solvers import JUMP, SOLVERS, evaluation_times, jump, solve
-from lediflow.models import LatentSamplerSpec, LevelSpec, MappingSpec, VelocitySpec, build_model
+from lediflow.models import LatentSamplerSpec, LevelSpec, MappingSpec, VelocitySpec
 from lediflow.sampling.known_times import at_known_times
 from lediflow.sampling.runtime.conditions import Conditions
 from lediflow.sampling.runtime.copies import WorkingCopy
@@ -20,15 +20,6 @@ FIXED = [name for name, solver in SOLVERS.items() if not solver.ignores_steps]
 def velocity_spec(conditioning, **options):
     latent = {"latent_shape": [2, 4, 4], "conditioning": conditioning} if conditioning else {}
     return VelocitySpec(image_channels=3, patch_size=2, **SHARED, **latent, **options)
-
-
-def drawn(spec, seed=0):
-    torch.manual_seed(seed)
-    model = build_model(spec)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.15)
-    return model
 
 
 def inputs_of(kind, count=3):
@@ -51,7 +42,7 @@ def inputs_of(kind, count=3):
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_velocity_at_prepared_conditions_is_that_of_the_model(kind, spec, precision):
-    model, (x, z) = drawn(spec), inputs_of(kind)
+    model, (x, z) = drawn_model(spec, std=0.15), inputs_of(kind)
     z = z if getattr(spec, "latent_shape", None) else None
     copied = WorkingCopy(model, precision)
     part, conditioned = KINDS[kind](model, precision), ConditionedPart(copied.module, precision)
@@ -66,7 +57,9 @@ def test_a_velocity_at_prepared_conditions_is_that_of_the_model(kind, spec, prec
 
 
 def test_conditions_follow_the_weights_at_their_addresses():
-    model, other = (drawn(LatentSamplerSpec(latent_channels=2, **SHARED), seed) for seed in (0, 1))
+    model, other = (
+        drawn_model(LatentSamplerSpec(latent_channels=2, **SHARED), seed, std=0.15) for seed in (0, 1)
+    )
     copied, fresh = (WorkingCopy(one, "float32") for one in (model, other))
     conditions = Conditions(ConditionedPart(copied.module, "float32"), copied)
     before = conditions.at(TIMES, None)

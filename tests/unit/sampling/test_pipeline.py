@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from harness.drawn_models import drawn_model
 from torch import nn
 
 from lediflow.errors import UserError
@@ -18,7 +19,6 @@ from lediflow.models import (
     MappingSpec,
     Prior,
     VelocitySpec,
-    build_model,
 )
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
@@ -58,16 +58,6 @@ class Halving(nn.Module):
         return -0.5 * w / (1 - t / 2)
 
 
-def drawn(spec, seed):
-    torch.manual_seed(seed)  # of the buffers
-    model = build_model(spec)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.1, generator=generator)
-    return model
-
-
 @pytest.fixture(scope="module")
 def learned():
     """The three models, with weights drawn."""
@@ -75,13 +65,18 @@ def learned():
         image_channels=1, patch_size=2, levels=[LEVEL], mapping=MAPPING, latent_shape=[2, 4, 4]
     )
     sampler = LatentSamplerSpec(latent_channels=2, levels=[LEVEL], mapping=MAPPING)
-    return LeDiFlowPipeline(drawn(velocity, 1), drawn(AUXILIARY, 2), drawn(sampler, 3), image_size=SIZE)
+    return LeDiFlowPipeline(
+        drawn_model(velocity, 1, std=0.1),
+        drawn_model(AUXILIARY, 2, std=0.1),
+        drawn_model(sampler, 3, std=0.1),
+        image_size=SIZE,
+    )
 
 
 @pytest.fixture(scope="module")
 def gaussian():
     spec = VelocitySpec(image_channels=1, patch_size=2, levels=[LEVEL], mapping=MAPPING)
-    return LeDiFlowPipeline(drawn(spec, 4), None, None, image_size=SIZE)
+    return LeDiFlowPipeline(drawn_model(spec, 4, std=0.1), None, None, image_size=SIZE)
 
 
 def analytic(formula):
@@ -254,7 +249,12 @@ def maps():
         is_flow_map=True,
     )
     sampler = LatentSamplerSpec(latent_channels=2, levels=[two], mapping=MAPPING, is_flow_map=True)
-    return LeDiFlowPipeline(drawn(velocity, 1), drawn(AUXILIARY, 2), drawn(sampler, 3), image_size=SIZE)
+    return LeDiFlowPipeline(
+        drawn_model(velocity, 1, std=0.1),
+        drawn_model(AUXILIARY, 2, std=0.1),
+        drawn_model(sampler, 3, std=0.1),
+        image_size=SIZE,
+    )
 
 
 def jumps(**options):

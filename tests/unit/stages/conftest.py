@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from harness.drawn_models import drawn_model
 
 from lediflow.data.streams.batch import Batch
 from lediflow.flow.noise import SampleNoise
@@ -11,21 +12,9 @@ from lediflow.models import (
     LevelSpec,
     MappingSpec,
     VelocitySpec,
-    build_model,
 )
 
 LATENT = (2, 4, 4)
-
-
-def drawn(spec, seed):
-    """A model with all its matrices drawn, so that nothing it computes is trivially zero."""
-    torch.manual_seed(seed)  # of the buffers
-    model = build_model(spec)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2, generator=generator)
-    return model
 
 
 def level():
@@ -37,7 +26,7 @@ def auxiliary():
     spec = AuxiliarySpec(
         image_channels=1, patch_size=2, levels=[level()], latent_channels=2, logvar_floor=-5.0
     )
-    return drawn(spec, seed=1)
+    return drawn_model(spec, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +38,7 @@ def velocity():
         mapping=MappingSpec(depth=1, width=16),
         latent_shape=list(LATENT),
     )
-    return drawn(spec, seed=2)
+    return drawn_model(spec, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +46,13 @@ def baseline():
     spec = VelocitySpec(
         image_channels=1, patch_size=2, levels=[level()], mapping=MappingSpec(depth=1, width=16)
     )
-    return drawn(spec, seed=3)
+    return drawn_model(spec, seed=3)
 
 
 @pytest.fixture(scope="module")
 def sampler():
     spec = LatentSamplerSpec(latent_channels=2, levels=[level()], mapping=MappingSpec(depth=1, width=16))
-    return drawn(spec, seed=4)
+    return drawn_model(spec, seed=4)
 
 
 @pytest.fixture

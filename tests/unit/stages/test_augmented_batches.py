@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from harness.drawn_models import drawn_model
 
 from lediflow.flow.path import draw_times
-from lediflow.models import build_model
 from lediflow.stages.auxiliary import AuxiliaryStage, AuxiliaryStageConfig
 from lediflow.stages.flow import FlowStage, FlowStageConfig
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
@@ -19,12 +19,7 @@ NUMBERS = torch.tensor(
 
 def with_input(model, seed):
     """The same kind of model with the input, all its matrices drawn."""
-    torch.manual_seed(seed)
-    larger = build_model(replace(model.spec, augmentation=True))
-    for parameter in larger.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return larger
+    return drawn_model(replace(model.spec, augmentation=True), seed)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from harness.drawn_models import drawn_model
 
 from lediflow.flow.maps import adaptive_loss, draw_interval, draw_pairs, draw_path_times, midpoint_path
 from lediflow.models import LevelSpec, build_model
@@ -20,12 +21,8 @@ MAP = {"objective": "flow_map", "teacher_steps": 3, "teacher_pairs": 3}
 
 def deeper(model, seed):
     """A model of the same kind with two layers, drawn, and the flow map with its weights."""
-    torch.manual_seed(seed)
     spec = replace(model.spec, levels=[LevelSpec(depth=2, width=16, head_dim=8)])
-    teacher, student = build_model(spec), build_model(replace(spec, is_flow_map=True))
-    for parameter in teacher.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
+    teacher, student = drawn_model(spec, seed), build_model(replace(spec, is_flow_map=True))
     student.load_state_dict(teacher.state_dict())
     return teacher.eval().requires_grad_(False), student
 

@@ -1,0 +1,6 @@
+"""`python -m lediflow.edit`."""
+
+from lediflow.edit import main
+
+if __name__ == "__main__":
+    main()
