@@ -31,7 +31,6 @@ from lediflow.config.composition.schema import SubmitCommand
 from lediflow.config.submission.pipeline_jobs import pipeline_jobs
 from lediflow.config.submission.requests import (
     Request,
-    check_ranks,
     job_record,
     parse_request,
     slurm_options,
@@ -69,8 +68,7 @@ def submit_jobs(request: Request, is_dry: bool) -> None:
     runs = Path(options.paths.runs)
     jobs = []
     for overrides, sweep in swept(request.overrides):
-        check_ranks(request, overrides, options.slurm)
-        jobs.append(job_record(request, overrides, sweep, runs))
+        jobs.append(job_record(request, overrides, sweep, runs, options.slurm))
     if is_dry:
         for job in jobs:
             print(render(job_folder(job.name, runs), job, options.slurm))

@@ -27,7 +27,7 @@ from lediflow.cluster.jobs import JobFolder, JobRecord, SlurmConfig, job_folder,
 from lediflow.cluster.running.attempt import Outcome
 from lediflow.cluster.submitting.submission import copy_code, queue_by_submitit, refuse_if_queued, submit
 from lediflow.config.composition.sweep import config_keys, without_excluded
-from lediflow.config.submission.requests import Request, check_ranks, job_record
+from lediflow.config.submission.requests import Request, job_record
 from lediflow.ranges import check_ranges
 
 log = logging.getLogger(__name__)
@@ -63,9 +63,8 @@ class QueueLauncher(Launcher):
 
     def record(self, overrides: list[str], runs: Path) -> JobRecord:
         request = Request(str(self.config.hydra.job.name), overrides, [])
-        check_ranks(request, overrides, self.slurm)
         telling = without_excluded(overrides, config_keys(self.config.hydra))
-        return job_record(request, overrides, telling, runs)
+        return job_record(request, overrides, telling, runs, self.slurm)
 
     def queue(self, folders: Sequence[JobFolder], records: Sequence[JobRecord]) -> None:
         for folder, record in zip(folders, records, strict=True):

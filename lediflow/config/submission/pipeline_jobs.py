@@ -19,7 +19,7 @@ from lediflow.config.composition.compose import composed
 from lediflow.config.composition.explanations import explain
 from lediflow.config.composition.literal import without_references
 from lediflow.config.submission.pipelines import Branch, TaskRequest, branches, task_request
-from lediflow.config.submission.requests import SUBMITTABLE, Request, check_ranks, job_record, slurm_options
+from lediflow.config.submission.requests import SUBMITTABLE, Request, job_record, slurm_options
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 
@@ -75,8 +75,7 @@ def naming_task(branch: Branch, task: str) -> Iterator[None]:
 def checked_job(request: TaskRequest) -> PipelineJob:
     """The job of a task, composed and checked as it would be when it starts."""
     command, config = Request(request.command, [], []), slurm_config(request.slurm)
-    check_ranks(command, request.overrides, config)
-    record = job_record(command, request.overrides, [], request.runs)
+    record = job_record(command, request.overrides, [], request.runs, config)
     record.after, record.array, record.pipeline = [*request.after], request.array or None, request.pipeline
     if request.command == "prepare":
         check_source(record.command)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from lediflow.cluster.jobs import JobRecord, SlurmConfig, job_name
 from lediflow.config.composition.checks import check_command, typed
@@ -74,9 +75,12 @@ def slurm_options(overrides: Sequence[str]) -> SubmitCommand:
     return typed(composed("submit", overrides))
 
 
-def job_record(request: Request, overrides: Sequence[str], sweep: Sequence[str], runs: Path) -> JobRecord:
+def job_record(
+    request: Request, overrides: Sequence[str], sweep: Sequence[str], runs: Path, slurm: SlurmConfig
+) -> JobRecord:
     """The record of one job: its command is checked as it would be at its start, its folder made absolute."""
     config = composed(request.command, overrides)
+    check_ranks(request.command, config, slurm)
     key = "run" if request.command == "train" else "output"
     command: Any = typed(config)
     folder = getattr(command, key)
@@ -95,16 +99,14 @@ def job_record(request: Request, overrides: Sequence[str], sweep: Sequence[str],
     )
 
 
-def check_ranks(request: Request, overrides: Sequence[str], config: SlurmConfig) -> None:
+def check_ranks(command: str, config: DictConfig, slurm: SlurmConfig) -> None:
     """Reject a request for more processes than the command uses, which would waste GPU hours."""
-    asked = f"{config.nodes} nodes x {config.tasks_per_node} tasks are requested"
-    if config.nodes * config.tasks_per_node == 1 or request.command in ("encode", "evaluate"):
+    asked = f"{slurm.nodes} nodes x {slurm.tasks_per_node} tasks are requested"
+    if slurm.nodes * slurm.tasks_per_node == 1 or command in ("encode", "evaluate"):
         return
-    if request.command != "train":
-        raise UserError(
-            f"command={request.command} is one process, but {asked}; choose slurm=one_gpu or slurm=cpu"
-        )
-    name = composed("train", overrides).engine.name
+    if command != "train":
+        raise UserError(f"command={command} is one process, but {asked}; choose slurm=one_gpu or slurm=cpu")
+    name = config.engine.name
     if engine_kind(name).is_one_process:
         raise UserError(
             f"engine={name} is one process, but {asked}; add engine=deepspeed, or choose slurm=one_gpu"

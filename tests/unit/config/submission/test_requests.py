@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from harness.commands import invoke
+from harness.commands import compose_raw, invoke
 
 from lediflow.cluster.jobs import SlurmConfig
 from lediflow.config.submission.requests import (
@@ -63,7 +63,7 @@ def test_lists_and_quoted_commas_are_not_sweeps():
 
 def test_the_command_of_a_job_has_the_absolute_path_of_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    record = job_record(parse_request(SMOKE), [*SMOKE, "run=some/run"], [], Path("some"))
+    record = job_record(parse_request(SMOKE), [*SMOKE, "run=some/run"], [], Path("some"), SlurmConfig())
     assert record.name == "run"
     assert record.run == str(tmp_path / "some/run")
     assert record.command == ["lediflow.train", *SMOKE, f"run='{tmp_path}/some/run'"]
@@ -72,7 +72,7 @@ def test_the_command_of_a_job_has_the_absolute_path_of_its_folder(tmp_path, monk
 
 def test_jobs_of_a_sweep_do_not_share_a_folder(tmp_path):
     sweep = [*swept([*SMOKE, f"paths.runs={tmp_path}", "train.ema.half_life_images=10,20"])]
-    names = [job_record(parse_request(SMOKE), *both, tmp_path).name for both in sweep]
+    names = [job_record(parse_request(SMOKE), *both, tmp_path, SlurmConfig()).name for both in sweep]
     assert len({*names}) == 2
     assert names[0].endswith("__train.ema.half_life_images-10")
 
@@ -96,7 +96,7 @@ def test_every_preset_is_whole(preset):
 )
 def test_processes_that_would_do_nothing_are_refused(command, overrides, words):
     with pytest.raises(UserError, match=words):
-        check_ranks(Request(command, overrides, []), overrides, SlurmConfig(tasks_per_node=4))
+        check_ranks(command, compose_raw(command, *overrides), SlurmConfig(tasks_per_node=4))
 
 
 def test_the_script_is_shown_without_slurm(tmp_path):
