@@ -5,10 +5,12 @@ import io
 import re
 
 import pytest
+import torch
 from harness.commands import compose_raw, invoke, logging_restored
 
 from lediflow import train
 from lediflow.config.composition.command_line import exiting_with_status
+from lediflow.flow.solvers import solve
 
 REFUSED = 2
 SMOKE = ("train", "experiment=smoke", "engine.device=cpu")
@@ -85,6 +87,19 @@ def test_a_mistyped_name_is_answered_with_the_nearest_that_exists(command, neare
 )
 def test_a_missing_option_or_one_of_another_type_is_named(command, message):
     assert_says(refusal(*command), message)
+
+
+def test_a_solver_that_does_not_arrive_ends_a_command_with_a_sentence(capsys):
+    def task(config):
+        solve(lambda x, t: 40 * x, torch.ones(1), solver="dopri5", max_steps=2)
+
+    with pytest.raises(SystemExit) as end:
+        exiting_with_status(task)(None)
+    assert end.value.code == REFUSED
+    assert_says(
+        capsys.readouterr().err,
+        r"error: dopri5 .*after max_steps = 2 steps.*latent_solver= and latent_steps=",
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from lediflow.config.composition.schema import COMMANDS, TrainCommand
 from lediflow.config.composition.sweep import exclusion, separate_jobs
 from lediflow.engine.ranks import find_share
 from lediflow.errors import BAD_REQUEST, INTERRUPTED, UserError, lasting_fault
+from lediflow.flow.solvers import UnsolvedError
 from lediflow.nn.neighborhood import RouteUnavailableError
 
 _typed: list[str] = []  # the command line as typed, before conversion to Hydra's grammar
@@ -150,6 +151,10 @@ def exiting_with_status(task: Callable[[DictConfig], None]) -> Callable[[DictCon
             sys.exit(INTERRUPTED)
         except (UserError, RouteUnavailableError) as error:
             _refuse(str(error))
+        except UnsolvedError as error:
+            _refuse(
+                f"{error}. The options: solver= and steps= of the flow, latent_solver= and latent_steps= of z"
+            )
         except MissingMandatoryValue as error:
             _refuse(explain_missing(error))
         except OSError as error:

@@ -26,6 +26,7 @@ from lediflow.flow.solvers.problem import (
     OnStep,
     Solution,
     UnfitVelocityError,
+    UnsolvedError,
     Velocity,
     as_time,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "RoundTrip",
     "Solution",
     "UnfitVelocityError",
+    "UnsolvedError",
     "Velocity",
     "as_time",
     "check_solver",

@@ -27,6 +27,7 @@ from lediflow.flow.solvers.problem import (
     Solution,
     State,
     Times,
+    UnsolvedError,
     as_time,
     by_sample,
     shifted,
@@ -65,7 +66,7 @@ class Adaptive:
     ) -> Solution:
         """Integrate x along the grid of times; all samples reach a time of the grid before any goes on.
 
-        ValueError for a tolerance or max_steps that cannot be met, or that were not enough.
+        ValueError for a tolerance or max_steps that cannot be met; UnsolvedError for those that were not enough.
         """
         if control.max_steps < 1:
             raise ValueError(f"max_steps = {control.max_steps}: {self.pair.name} needs 1 or more")
@@ -75,7 +76,7 @@ class Adaptive:
             target = as_time(end, x)
             while bool((walk.t != target).any()):
                 if walk.attempts == control.max_steps:
-                    raise ValueError(walk.out_of_steps(target))
+                    raise UnsolvedError(walk.out_of_steps(target))
                 walk.attempt(target)
                 if on_step is not None:
                     on_step(walk.t, walk.x)
@@ -190,13 +191,13 @@ class Walk:
     def _refuse_non_finite(self) -> None:
         is_finite = self.slope.isfinite().flatten(start_dim=min(1, self.x.ndim - 1)).all(dim=-1)
         if not bool(is_finite.all()):
-            raise ValueError(f"{self._first(~is_finite)}: x or the velocity is not finite at the start")
+            raise UnsolvedError(f"{self._first(~is_finite)}: x or the velocity is not finite at the start")
 
     def _refuse_standstill(self, is_stuck: Chosen, error: Times) -> None:
-        """ValueError if steps are too short to change t: the velocity is not finite, or far from smooth."""
+        """UnsolvedError if steps are too short to change t: the velocity is not finite, or far from smooth."""
         if bool(is_stuck.any()):
             length, missed = (float(values[is_stuck][0]) for values in (self.length, error))
-            raise ValueError(
+            raise UnsolvedError(
                 f"{self._first(is_stuck)}: a step of {length:.2g} is too short to continue, and the last error was "
                 f"{missed:.3g} times the tolerance; check that the velocity is finite, loosen rtol and atol, "
                 "or use a fixed-step solver"

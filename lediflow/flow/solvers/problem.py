@@ -20,6 +20,10 @@ Velocity = Callable[[State, Times], State]  # (x, t) -> dx/dt
 OnStep = Callable[[Times, State], None]  # (t, x) after each step
 
 
+class UnsolvedError(ValueError):
+    """A solver could not go on: x or the velocity is not finite, or the steps that are allowed were not enough."""
+
+
 class Finiteness(NamedTuple):
     """Whether x was finite at each time of the grid: known to the device, and to the host after `check`."""
 
@@ -28,16 +32,16 @@ class Finiteness(NamedTuple):
     flags: Bool[Tensor, " times"]
 
     def check(self) -> None:
-        """ValueError naming the step after which x is no longer finite; waits for the device."""
+        """UnsolvedError naming the step after which x is no longer finite; waits for the device."""
         is_finite = self.flags.tolist()
         if all(is_finite):
             return
         step = is_finite.index(False)
         if step == 0:
-            raise ValueError(
+            raise UnsolvedError(
                 f"{self.solver}: x is not finite at the start, t = {self.times[0]:.6g}; check its source"
             )
-        raise ValueError(
+        raise UnsolvedError(
             f"{self.solver}: x is no longer finite after step {step} of {len(self.times) - 1}, from t = "
             f"{self.times[step - 1]:.6g} to {self.times[step]:.6g}; check that the velocity is finite, or take more "
             "steps"
