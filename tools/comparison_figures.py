@@ -1,6 +1,6 @@
 """Figures of the comparison, drawn from the stored results: quality against evaluations, and against milliseconds.
 
-    python tools/comparison_figures.py --samples runs/scenes64     grids of the images that a campaign generated
+    python tools/comparison_figures.py --samples runs/scenes64        comparison_samples*.png, from a campaign's images
 
 tools/render_results.py draws docs/images/comparison.png and comparison_milliseconds.png where they are missing or were
 drawn from other numbers, of which a figure holds a hash.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from comparison_goals import BATCHES, Times, milliseconds, read_times
+from comparison_goals import BATCHES, Times, read_times
 from comparison_tables import METHODS, Compared, compared_sets
 from PIL import Image
 
@@ -51,19 +52,13 @@ STYLES = {
     "wide_map": Style("#35978f", "D", is_map=True),
     "both_maps": Style("#b2182b", "P", is_map=True),
 }
-ROOT, COLUMNS = Path(__file__).parents[1], 10  # of the grids of samples
-SHORT = {"fm": "FM", "auto": "LeDiFlow", "wide_map": "flow map of LeDiFlow"}
+ROOT, COLUMNS = Path(__file__).parents[1], 8  # of the grids of samples
+SHORT = {"fm": "FM", "auto": "LeDiFlow"}
+SETTINGS = (("euler", 1), ("midpoint", 1), ("midpoint", 2), ("midpoint", 4))
 SAMPLES = {
-    "comparison_samples": [
-        ("fm", "euler", 1), ("auto", "euler", 1), ("wide_map", "jump", 1),
-        ("fm", "midpoint", 1), ("auto", "midpoint", 1), ("wide_map", "jump", 2),
-        ("fm", "midpoint", 2), ("auto", "midpoint", 2), ("wide_map", "jump", 4),
-        ("fm", "midpoint", 4), ("auto", "midpoint", 4),
-    ],
-    "comparison_samples_few": [
-        ("fm", "midpoint", 1), ("fm", "midpoint", 4), ("auto", "midpoint", 1), ("wide_map", "jump", 1),
-    ],
-}  # fmt: skip
+    "comparison_samples": SETTINGS,
+    "comparison_samples_few": SETTINGS[1:3],
+}  # solvers and steps by picture
 
 
 def quality_figure(sets: list[Compared]) -> Figure:
@@ -84,7 +79,7 @@ def milliseconds_figure(sets: list[Compared], times: Times) -> Figure:
     figure, axes = pyplot.subplots(len(sets), len(BATCHES), figsize=(9.2, 2.9 * len(sets)), squeeze=False)
     for line, one in zip(axes, sets, strict=True):
         for axis, batch in zip(line, BATCHES, strict=True):
-            draw(axis, one, lambda method, nfe, batch=batch: milliseconds(times, method, nfe, batch))  # type: ignore[misc]
+            draw(axis, one, lambda method, nfe, batch=batch: times.chain(method, nfe, batch))  # type: ignore[misc]
             axis.set_title(f"{one.title}, batch {batch}", fontsize=10)
             axis.set_xlabel("milliseconds an image", fontsize=9)
             with_ticks(axis, [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50])
@@ -126,7 +121,7 @@ def with_ticks(axis: Axes, places: list[float]) -> None:
 
 
 def finished(figure: Figure, panels: int) -> Figure:
-    """One legend below all panels, and no empty panels."""
+    """One legend, in an empty panel or below all panels."""
     handles: dict[str, Artist] = {}
     for number, axis in enumerate(figure.axes):
         if number >= panels:
@@ -134,11 +129,13 @@ def finished(figure: Figure, panels: int) -> Figure:
         lines, labels = axis.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
     order = [name for name in METHODS.values() if name in handles]
-    figure.legend(
-        [handles[name] for name in order], order, loc="lower center", ncols=2, fontsize=8.5, frameon=False
-    )
-    height = figure.get_figheight()
-    figure.tight_layout(rect=(0, (0.25 * -(-len(order) // 2) + 0.1) / height, 1, 1))
+    shown = [handles[name] for name in order]
+    if panels < len(figure.axes):
+        figure.axes[panels].legend(shown, order, loc="center", fontsize=9.5, frameon=False, labelspacing=0.8)
+        figure.tight_layout()
+        return figure
+    figure.legend(shown, order, loc="lower center", ncols=2, fontsize=8.5, frameon=False)
+    figure.tight_layout(rect=(0, (0.25 * -(-len(order) // 2) + 0.1) / figure.get_figheight(), 1, 1))
     return figure
 
 
@@ -148,14 +145,15 @@ def figures(root: Path) -> dict[Path, tuple[str, Callable[[], Figure]]]:
     found: dict[Path, tuple[str, Callable[[], Figure]]] = {}
     if sets:
         found[FOLDER / "comparison.png"] = (digest(sets), lambda: quality_figure(sets))
-    if sets and times:
+    if sets and times and times.about["model"] == "campaign64":  # the networks whose quality is drawn
         name = FOLDER / "comparison_milliseconds.png"
-        found[name] = (digest((sets, sorted(times.items()))), lambda: milliseconds_figure(sets, times))
+        found[name] = (digest((sets, times)), lambda: milliseconds_figure(sets, times))
     return found
 
 
 def digest(numbers: object) -> str:
-    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:16]
+    """A hash of the numbers and of how they are drawn."""
+    return hashlib.sha256(repr((numbers, METHODS, STYLES)).encode()).hexdigest()[:16]
 
 
 def outdated(root: Path) -> list[Path]:
@@ -179,20 +177,17 @@ def draw_outdated(root: Path) -> None:
         drawn().savefig(root / path, dpi=130, metadata={"Software": None, NUMBERS: numbers})
 
 
-def samples_grid(folder: Path, settings: list[tuple[str, str, int]]) -> Image.Image:
-    """The first images of each setting (method, solver, steps), not selected: a row each, a seed in each column."""
+def samples_grid(folder: Path, settings: Sequence[tuple[str, int]]) -> Image.Image:
+    """The first images of each setting, not selected: a row each, a seed in each column."""
     rows, labels = [], []
-    for method, solver, steps in settings:
-        path = folder / f"quality_{method}/pictures/{solver}-{steps}.png"
-        strip = np.asarray(Image.open(path).convert("RGB"))
+    for (solver, steps), method in product(settings, SHORT):
+        strip = np.asarray(
+            Image.open(folder / f"quality_{method}/pictures/{solver}-{steps}.png").convert("RGB")
+        )
         rows.append(np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))[:COLUMNS])
-        labels.append(f"{SHORT[method]}, {evaluations(solver, steps)}")
+        count = steps * (1 if solver == "euler" else 2)
+        labels.append(f"{SHORT[method]}\n{count} evaluation{'' if count == 1 else 's'}")
     return labelled_grid(rows, labels)
-
-
-def evaluations(solver: str, steps: int) -> str:
-    count = steps * {"midpoint": 2, "heun3": 3}.get(solver, 1)
-    return "1 evaluation" if count == 1 else f"{count} evaluations"
 
 
 def main() -> None:
