@@ -127,8 +127,9 @@ def goals_block(root: Path) -> str:
             "Each cell: MMD of the best LeDiFlow method / of flow matching. As good: not above it by more than h; "
             "better: below it by more than h, where h is the root of the sum of squares of half their 95 % intervals. "
             f"The methods are {', '.join(METHODS[each] for each in WITH_MAPS)}; choosing the best of them by the same "
-            f"numbers favours LeDiFlow a little. The other two sets of the plan, {' and '.join(OTHER_SETS)}, were not "
-            "measured.",
+            "numbers favours LeDiFlow a little. Intervals cover the sampling of images, not the variation between "
+            "trainings, which was not measured on these sets: small differences could turn with another seed. "
+            f"The other two sets of the plan, {' and '.join(OTHER_SETS)}, were not measured.",
         ]
     )
 
