@@ -140,6 +140,8 @@ def samplers_lines(document: Results) -> list[str]:
     finished = {command["command"].split("run=")[-1]: command["seconds"] for command in results["commands"]}
     body = []
     for name, found in results["losses"].items():
+        if not found["images_seen"]:
+            continue
         ended = next((time for run, time in finished.items() if run.endswith(f"/sampler_{name}")), None)
         seen = f"{found['images_seen']:,}" + ("" if ended else ", cut off")
         lowest = f"{found['held_out_lowest']:.3f} at {found['held_out_lowest_at']:,}"
