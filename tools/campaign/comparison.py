@@ -47,7 +47,10 @@ class Method(NamedTuple):
 
 
 def methods_of(options: argparse.Namespace) -> dict[str, Method]:
-    """The chosen methods by name; those that come early in this table are trained first."""
+    """The chosen methods by name; those that come early in this table are trained first.
+
+    SystemExit for an unknown name, and for a method without the one whose flow it needs.
+    """
     wide = ("stage.prior_scale=3", f"stage.prior_widening={options.wide}")
     table = {
         "fm": Method(GAUSSIAN, sampler=None),
@@ -62,7 +65,12 @@ def methods_of(options: argparse.Namespace) -> dict[str, Method]:
     }
     if unknown := {*options.methods} - {*table}:
         raise SystemExit(f"--methods {' '.join(sorted(unknown))}: not known; choose of {', '.join(table)}")
-    return {name: method for name, method in table.items() if name in options.methods}
+    chosen = {name: method for name, method in table.items() if name in options.methods}
+    for name, method in chosen.items():
+        for needed in (method.teacher, method.run):
+            if needed and needed not in chosen:
+                raise SystemExit(f"--methods: {name} needs the flow of {needed}; add {needed}")
+    return chosen
 
 
 def of_seed(options: argparse.Namespace, seed: int) -> argparse.Namespace:
@@ -192,7 +200,10 @@ def main() -> None:
     parser.add_argument("--distil", nargs="*", default=[], metavar="KEY=VALUE", help="of every distillation")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="instead of --seed")
     parser.set_defaults(count=4096)
+    parser.set_defaults(seed=None)
     options = parser.parse_args()
+    if options.seed is not None:
+        parser.error(f"--seed {options.seed}: give --seeds {options.seed}")
     options.seed, options.folder = options.seeds[0], Path(options.folder)
     carry_out(options, "comparison", plan(options), lambda: collect(options))
 

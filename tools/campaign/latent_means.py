@@ -7,6 +7,7 @@ The run does not record this. Its losses, held-out ones too, are on means, and d
 
 from __future__ import annotations
 
+import argparse
 import runpy
 import sys
 from unittest.mock import patch
@@ -23,10 +24,13 @@ def mean_of(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
 
 
 def main() -> None:
-    module = sys.argv[1]
-    sys.argv = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("module", choices=["lediflow.train"])
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="of lediflow.train")
+    chosen = parser.parse_args()
+    sys.argv[1:] = chosen.options
     with patch(DRAWN[0], mean_of), patch(DRAWN[1], mean_of):
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        runpy.run_module(chosen.module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

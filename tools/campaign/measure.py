@@ -4,8 +4,8 @@
         output=FOLDER count=4096
 
 A solver is NAME:STEPS. The rest are options of lediflow.evaluate, which would load the models and generate the images
-once for each solver and split; its step_counts, solver, steps and data.split are not used. Finished rows are not
-measured again. Files in the output folder, rewritten or added after each row:
+once for each solver and split; its step_counts, solver and steps are not used, other modes and data.split are refused.
+Finished rows are not measured again. Files in the output folder, rewritten or added after each row:
 
 results.json          rows of lediflow.evaluate, without the Fréchet distance and KID, which take most of its time;
                       `against_heldout` has the metrics against the held-out photographs
@@ -29,11 +29,15 @@ from lediflow.config.composition.checks import typed
 from lediflow.config.composition.command_line import run_command
 from lediflow.config.submission import register_launchers
 from lediflow.disk import whole_or_absent
+from lediflow.errors import UserError
 from lediflow.evaluate import MODELS
+from lediflow.evaluation.config import EvaluateConfig
 from lediflow.evaluation.metrics import FRECHET, KID, METRICS
+from lediflow.evaluation.modes import check_request
 from lediflow.evaluation.modes.rows import RowMaker, Run
 from lediflow.evaluation.references import Reference, chosen_numbers, references
 from lediflow.evaluation.session import Session
+from lediflow.flow.solvers import check_solver
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.pictures import picture_arrays
 
@@ -46,6 +50,10 @@ def setting(text: str) -> tuple[str, int]:
     solver, _, steps = text.partition(":")
     if not steps.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r}: give a solver and its steps, such as midpoint:4")
+    try:
+        check_solver(solver, int(steps))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return solver, int(steps)
 
 
@@ -54,6 +62,7 @@ def measure_settings(config: DictConfig, settings: list[tuple[str, int]]) -> Non
     for metric in (FRECHET, KID):
         METRICS.pop(metric.key, None)  # rows record which metrics they have
     command = typed(config)
+    check(command)
     session = Session.start(command, Path(command.paths.runs), MODELS)
     run = Run(Path(command.run).name, command.run, command.sampler)
     pipeline, output = session.pipeline(run.flow, run.sampler), Path(command.output)
@@ -69,6 +78,18 @@ def measure_settings(config: DictConfig, settings: list[tuple[str, int]]) -> Non
         session.write(output, {"rows": rows, **width}, command.seed)
         session.say(f"{chosen.solver}, {chosen.steps} steps: MMD {rows[-1]['mmd_unbiased']:.3f}")
         write_picture(pipeline, chosen, output / "pictures" / f"{chosen.solver}-{chosen.steps}.png")
+
+
+def check(command: EvaluateConfig) -> None:
+    """UserError for a request that is not one run, measured into a folder, against all photographs."""
+    check_request(command)
+    if command.run is None or command.output is None:
+        raise UserError("one run is measured into a folder; give run=RUN output=FOLDER")
+    if command.mode != "metrics" or command.data.split != "all":
+        raise UserError(
+            f"mode={command.mode} data.split={command.data.split}: rows are measured against all photographs and "
+            "against the held-out ones; leave mode and data.split out"
+        )
 
 
 def held_out_part(reference: Reference) -> Reference:

@@ -77,6 +77,19 @@ def test_unknown_methods_are_refused(plan):
         plan("--methods", "fm", "flow")
 
 
+def test_methods_without_the_flow_that_they_need_are_refused(plan):
+    with pytest.raises(SystemExit, match="wide_map needs the flow of wide; add wide"):
+        plan("--methods", "wide_map")
+    with pytest.raises(SystemExit, match="both_maps needs the flow of wide_map"):
+        plan("--methods", "wide", "both_maps")
+
+
+def test_the_seed_of_other_campaigns_is_not_ignored(plan, capsys):
+    with pytest.raises(SystemExit):
+        plan("--methods", "fm", "--seed", "3")
+    assert "give --seeds 3" in capsys.readouterr().err
+
+
 def test_what_is_kept_of_a_measurement(campaign):
     row = {
         "solver": "euler", "steps": 1, "nfe": 1, "mmd_unbiased": 4.0, "mmd_interval": [3.9, 4.1], "ms_per_image": 3.0,
@@ -102,3 +115,5 @@ def test_settings_are_a_solver_and_its_steps(monkeypatch):
     assert measure.setting("midpoint:4") == ("midpoint", 4)
     with pytest.raises(ArgumentTypeError, match="a solver and its steps"):
         measure.setting("midpoint")
+    with pytest.raises(ArgumentTypeError, match="did you mean 'midpoint'"):
+        measure.setting("midpont:4")
