@@ -56,7 +56,7 @@ and infinity only if "inf" is listed.
 
 The column "default" is the value unless an experiment or another file of `conf/` sets one: `experiment=demo`, for
 instance, sets the length of the run for each stage.
-`python -m lediflow.report` is the one command without Hydra: see `python -m lediflow.report --help`.
+`checkpoint`, `dashboard`, `report`, `status` and `sync` have flags instead of these options: see their `--help`.
 """
 
 
@@ -95,9 +95,11 @@ def groups_section() -> str:
 
 
 def first_comment(path: Path) -> str:
-    """The first comment line of a YAML file, except @package."""
-    comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines() if line.startswith("#")]
-    return next((comment for comment in comments if not comment.startswith("@package")), "")
+    """The comment at the beginning of a YAML file, up to the first line that ends a sentence; not @package."""
+    lines = [line.lstrip("# ").strip() for line in path.read_text().splitlines() if line.startswith("#")]
+    lines = [line for line in lines if not line.startswith("@package")]
+    last = next((number for number, line in enumerate(lines) if line.endswith(".")), 0)
+    return " ".join(lines[: last + 1])
 
 
 def command_section(name: str, command: type) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from harness.drawn_models import drawn_model
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from lediflow.errors import UserError
@@ -17,6 +17,7 @@ from lediflow.models import (
     LevelSpec,
     MappingSpec,
     VelocitySpec,
+    build_model,
 )
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.runtime import choose_runtime, packages
@@ -40,8 +41,17 @@ MAP = LatentSamplerSpec(latent_channels=2, levels=[TWO_LAYERS], mapping=MAPPING,
 JUMPS = replace(CONFIG, latent_solver="jump")
 
 
+def drawn(spec, seed):
+    torch.manual_seed(seed)
+    model = build_model(spec)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.15)
+    return model
+
+
 def chain(seed=0, specs=SPECS):
-    models = [drawn_model(spec, seed + place, std=0.15) for place, spec in enumerate(specs)]
+    models = [drawn(spec, seed + place) for place, spec in enumerate(specs)]
     return LeDiFlowPipeline(*models, image_size=SIZE, prior_widening=0.1)
 
 
