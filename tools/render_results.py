@@ -27,6 +27,7 @@ import comparison_goals
 import comparison_tables
 import count_code
 import layers
+import paper_times
 from PIL import Image
 
 from lediflow.editing.anonymisation import anonymity
@@ -49,6 +50,7 @@ BENCHES = (
     "bench_cmmd", "bench_cmmd_h100", "bench_tracking", "bench_steps_h200",
     "bench_training_flow_h200", "bench_training_rgb_h200",
     "bench_sampling_sdv_h200", "bench_sampling_sdv_h200_x2", "bench_sampling_rgb_h200", "bench_sampling_jump_h200",
+    "bench_sampling_one_h200", "bench_sampling_batch_h200", "bench_decoding_h200",
 )  # fmt: skip
 
 CAMPAIGNS = campaign_tables.LINES | {"comparison": comparison_tables.campaign_lines}
@@ -326,6 +328,8 @@ def blocks(root: Path) -> dict[str, str]:
     for name in BENCHES:
         if document := kept(root / "results" / f"{name}.json"):
             found[name] = bench_block(document)
+    if times := paper_times.lines(root):
+        found["paper_times"] = "\n".join(markdown_table(paper_times.HEADS, times))
     if document := kept(root / GRID):
         found["grid"] = grid_block(document)
     for file in sorted((root / "results").glob("anonymity_*.json")):

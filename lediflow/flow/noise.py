@@ -11,6 +11,7 @@ stored in int64 tensors, whose sums and products wrap around like those of unsig
 import math
 import zlib
 from functools import lru_cache
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +31,9 @@ GOLDEN_GAMMA = signed(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads consec
 MULTIPLIER_1 = signed(0xBF58476D1CE4E5B9)
 MULTIPLIER_2 = signed(0x94D049BB133111EB)
 
+HAS_TRITON = find_spec("triton") is not None
+BLOCK = 512  # words of a program of the kernel
+
 
 class SampleNoise:
     """The random draws of a run, by sample id. Streams with different names are independent."""
@@ -43,8 +47,7 @@ class SampleNoise:
 
     def uniform(self, ids: Ids, name: str, shape: tuple[int, ...] = ()) -> Float[Tensor, " batch *shape"]:
         """Uniform draws in the open interval (0, 1), float32: midpoints of 2^23 equal cells."""
-        words = hashed_words(self.stream(name), ids, math.prod(shape))
-        return unit_interval(shift_right(words, 41), bits=23).reshape(len(ids), *shape)
+        return uniform_draws(self.stream(name), ids, shape)
 
     def words(self, ids: Ids, name: str) -> Int[Tensor, " batch"]:
         """One 64-bit word per sample: the key of random choices inside a model (dropout)."""
@@ -68,12 +71,49 @@ def normal_draws(
 
     As a tensor on the device of `ids`, `stream` is an input of whatever records the computation, not a constant.
     """
+    if has_kernel(ids):
+        return drawn_by_kernel(stream, ids, shape, is_normal=True)
     count = math.prod(shape)
     words = hashed_words(stream, ids, (count + 1) // 2)
     radius = (-2 * unit_interval(shift_right(words, 32), bits=32).log()).sqrt()
     angle = 2 * math.pi * unit_interval(words & 0xFFFFFFFF, bits=32)
     pairs = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
     return pairs[:, :count].reshape(len(ids), *shape)
+
+
+def uniform_draws(
+    stream: int | Int[Tensor, ""], ids: Ids, shape: tuple[int, ...]
+) -> Float[Tensor, " batch *shape"]:
+    """Uniform draws in the open interval (0, 1), float32; `stream` as in `normal_draws`."""
+    if has_kernel(ids):
+        return drawn_by_kernel(stream, ids, shape, is_normal=False)
+    words = hashed_words(stream, ids, math.prod(shape))
+    return unit_interval(shift_right(words, 41), bits=23).reshape(len(ids), *shape)
+
+
+def has_kernel(ids: Ids) -> bool:
+    """Whether the Triton kernel serves: on GPUs, and not inside a function that is being compiled."""
+    return ids.is_cuda and HAS_TRITON and not torch.compiler.is_compiling()
+
+
+def drawn_by_kernel(
+    stream: int | Int[Tensor, ""], ids: Ids, shape: tuple[int, ...], *, is_normal: bool
+) -> Float[Tensor, " batch *shape"]:
+    """The draws by the kernel of noise_kernel.py."""
+    from lediflow.flow.noise_kernel import draws
+
+    count = math.prod(shape)
+    words = (count + 1) // 2 if is_normal else count
+    out = torch.empty(len(ids), *shape, device=ids.device)
+    if not out.numel():
+        return out
+    in_tensor = isinstance(stream, Tensor)
+    with torch.cuda.device_of(ids):
+        draws[len(ids), -(-words // BLOCK)](
+            ids.contiguous(), stream if in_tensor else ids, out, 0 if in_tensor else stream, count, words,
+            IS_NORMAL=is_normal, IN_TENSOR=in_tensor, BLOCK=BLOCK, num_warps=4,
+        )  # fmt: skip
+    return out
 
 
 def hashed_words(stream: int | Int[Tensor, ""], ids: Ids, count: int) -> Int[Tensor, "batch count"]:

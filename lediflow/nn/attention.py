@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.library import wrap_triton
 
-from lediflow.nn import kernels
+from lediflow.nn import kernels, one_image
 from lediflow.nn.dot_product import dot_product_attention
 from lediflow.nn.dropout import DropsEntries
 from lediflow.nn.neighborhood import check_route, neighborhood_attention
@@ -55,8 +55,12 @@ class SelfAttention(DropsEntries):
         condition: Condition | None = None,
         keys: SampleKeys | None = None,
     ) -> Tokens:
-        qkv = self.qkv_proj(self.norm(x, condition))
-        mixed = self.attend(*to_heads(qkv, self.scale, positions, self.head_dim))
+        if self.head_dim == one_image.HEAD_DIM and one_image.serves(x, self.qkv_proj):
+            scale, offset = self.norm.factors(condition)
+            heads = one_image.norm_heads(x, scale, offset, self.qkv_proj.weight, self.scale, positions)
+        else:
+            heads = to_heads(self.qkv_proj(self.norm(x, condition)), self.scale, positions, self.head_dim)
+        mixed = self.attend(*heads)
         return x + self.out_proj(self.dropped(rearrange(mixed, "b h w heads d -> b h w (heads d)"), keys))
 
     def attend(self, q: Heads, k: Heads, v: Heads) -> Heads:

@@ -10,13 +10,15 @@ Source: Su et al., arXiv:2104.09864; axial form: HDiT, arXiv:2401.11605.
 """
 
 import math
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from jaxtyping import Float32
 from torch import Tensor
 
+from lediflow.nn.compiler import constant_in_graphs
 from lediflow.nn.shapes import Heads
 
 
@@ -65,9 +67,45 @@ def rotation(
     height: int, width: int, num_heads: int, head_dim: int, like: Tensor, merges: int = 0
 ) -> Rotation:
     """Rotations of a height x width grid that was halved `merges` times; device and least precision as of `like`."""
-    angle = angles(height, width, num_heads, head_dim, like.device, merges)
-    angle = angle.to(torch.promote_types(like.dtype, angle.dtype))
-    return Rotation(angle.cos(), angle.sin())
+    grid = height, width, num_heads, head_dim, merges, like.dtype, like.device
+    return Rotation(
+        *(constant_rotations(*grid) if torch.compiler.is_compiling() else computed_rotations(*grid))
+    )
+
+
+def computed_rotations(
+    height: int,
+    width: int,
+    num_heads: int,
+    head_dim: int,
+    merges: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, in at least float32."""
+    angle = angles(height, width, num_heads, head_dim, device, merges)
+    angle = angle.to(torch.promote_types(dtype, angle.dtype))
+    return angle.cos(), angle.sin()
+
+
+@constant_in_graphs  # a compiled graph holds them, instead of computing them in each call
+def constant_rotations(
+    height: int,
+    width: int,
+    num_heads: int,
+    head_dim: int,
+    merges: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """The same, kept for graphs of the same grid."""
+    return kept_rotations(height, width, num_heads, head_dim, merges, dtype, device)
+
+
+@lru_cache(maxsize=64)
+def kept_rotations(*grid: Any) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False), torch.no_grad():  # they must also work in a backward pass
+        return computed_rotations(*grid)
 
 
 def rotate(x: Heads, by: Rotation) -> Heads:

@@ -116,13 +116,16 @@ def compiled_networks(copies: dict[str, WorkingCopy], precision: str, report: Re
         if name == "prior" or has_classes(module):
             return Guarded(as_graph(part), part, report)
         conditioned = ConditionedPart(module, precision)
-        return Timed(part, as_graph(conditioned), Conditions(conditioned, copies[MODELS[name]]), report)
+        compute = Guarded(as_graph(conditioned.conditions), conditioned.conditions, report)
+        return Timed(
+            part, as_graph(conditioned), Conditions(conditioned, copies[MODELS[name]], compute), report
+        )
 
     return networks_of({name: copied.module for name, copied in copies.items()}, compiled)
 
 
-def as_graph(part: nn.Module) -> Callable[..., Any]:
-    """A part compiled as one graph, at its first call."""
+def as_graph(part: Callable[..., Any]) -> Callable[..., Any]:
+    """A part, or a method of one, compiled as one graph at its first call."""
     graphs = torch.compile(part, fullgraph=True)
     return lambda *inputs: graphs(*map(own, inputs))
 

@@ -7,7 +7,7 @@ kept, at addresses that CUDA graphs read, and are computed again when the weight
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,10 +19,15 @@ Known = dict[float, Tensor]  # time -> condition, one row for all samples or one
 
 
 class Conditions:
-    """The conditions of a network by time."""
+    """The conditions of a network by time; `compiled` computes those with z as `part.conditions` does."""
 
-    def __init__(self, part: ConditionedPart, copied: WorkingCopy) -> None:
-        self.part = part
+    def __init__(
+        self,
+        part: ConditionedPart,
+        copied: WorkingCopy,
+        compiled: Callable[..., tuple[Tensor, ...]] | None = None,
+    ) -> None:
+        self.part, self.compiled = part, compiled or part.conditions
         self.needs_z = getattr(part.model, "condition_depends_on_z", False)
         self.kept: Known = {}  # without z
         # times as tensors: they could not be copied to the device while a CUDA graph is recorded
@@ -32,7 +37,7 @@ class Conditions:
     def at(self, times: Sequence[float], z: Tensor | None) -> Known:
         """The conditions at the times. New times must not come while a CUDA graph is recorded."""
         if self.needs_z:
-            return dict(zip(times, self.part.conditions(self.clock(times), z), strict=True))
+            return dict(zip(times, self.compiled(self.clock(times), z), strict=True))
         if missing := [time for time in times if time not in self.kept]:
             with torch.inference_mode(
                 False

@@ -86,7 +86,8 @@ class ConditionedPart(Part):
         """The condition at each time, one row for each z, or one row if there is none."""
         rows, more = (1, ()) if z is None else (len(z), (z.repeat(len(times), *[1] * (z.ndim - 1)),))
         with self.autocast(times):
-            found: Tensor = self.model.condition(times.repeat_interleave(rows), *more)  # type: ignore[operator]
+            repeated = times[:, None].expand(-1, rows).flatten()
+            found: Tensor = self.model.condition(repeated, *more)  # type: ignore[operator]
         return found.unflatten(0, (len(times), rows)).unbind()
 
 

@@ -6,7 +6,16 @@ import zlib
 import pytest
 import torch
 
-from lediflow.flow.noise import MULTIPLIER_1, SampleNoise, mix, shift_right, signed
+from lediflow.flow.noise import (
+    MULTIPLIER_1,
+    SampleNoise,
+    drawn_by_kernel,
+    mix,
+    normal_draws,
+    shift_right,
+    signed,
+    uniform_draws,
+)
 
 KINDS = ["normal", "uniform"]
 
@@ -45,6 +54,18 @@ def test_seed_name_and_id_each_change_the_draw(kind, other):
         return getattr(SampleNoise(seed), kind)(torch.tensor([sample_id]), name, (64,))
 
     assert (draw(3, "x", 0) != draw(*other)).all()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 5, 7), (1500,), (0,)])
+@pytest.mark.parametrize("is_tensor", [False, True])
+def test_the_kernels_draws_are_those_of_the_definition(shape, is_tensor, interpreted):
+    ids, stream = torch.tensor([0, 5, 2**40]), SampleNoise(3).stream("x")
+    given = torch.tensor(stream, device=interpreted) if is_tensor else stream
+    uniform, normal = (
+        drawn_by_kernel(given, ids.to(interpreted), shape, is_normal=kind).cpu() for kind in (False, True)
+    )
+    assert torch.equal(uniform, uniform_draws(stream, ids, shape))
+    torch.testing.assert_close(normal, normal_draws(stream, ids, shape), rtol=1e-5, atol=2e-6)
 
 
 def first_word(seed, name, sample_id):

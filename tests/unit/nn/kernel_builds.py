@@ -12,10 +12,21 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lediflow.nn.kernels import fused, neighborhood
+from lediflow.flow import noise, noise_kernel
+from lediflow.nn import one_image as one_image_operators
+from lediflow.nn.kernels import fused, neighborhood, one_image
 from lediflow.nn.neighborhood import triton as route
 
-WIDE = {"lse", "delta", "factors", "products", "cos", "sin"}  # float32 for any dtype of the model
+INTEGERS = {"ids", "stream"}  # of 64 bits
+WIDE = {
+    "lse",
+    "delta",
+    "factors",
+    "products",
+    "cos",
+    "sin",
+    "head_scale",
+}  # float32 for any dtype of the model
 NARROW = {
     "q",
     "k",
@@ -32,6 +43,8 @@ NARROW = {
     "out",
     "grad_out",
     "grad_both",
+    "x",
+    "weight",
 }
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 CAPABILITIES = {"RTX 3090": 86, "H100": 90}
@@ -55,6 +68,15 @@ def other_kernels(head_dim):
     yield fused.geglu_gradient, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
 
 
+def kernels_of_one_image():
+    """In bfloat16 only."""
+    rows, columns, step = one_image_operators.ROWS, one_image_operators.COLUMNS, one_image_operators.STEP
+    common = {"WIDTH": 384, "OFFSET": 1.0, "BM": rows, "BK": step, "num_warps": 4, "num_stages": 4}
+    yield one_image.norm_gate, {**common, "HIDDEN": 1152, "EPS": 1e-6, "BN": columns}
+    yield one_image.norm_heads, {**common, "HEADS": 6, "HEAD_DIM": 64, "NORM_EPS": 1e-6, "HEAD_EPS": 1e-6}
+    yield noise_kernel.draws, {"IS_NORMAL": True, "IN_TENSOR": False, "BLOCK": noise.BLOCK}
+
+
 def build(kernel, constants, dtype, capability):
     """Bytes of shared memory that a block of the built kernel takes."""
     options = {name: constants[name] for name in ("num_warps", "num_stages") if name in constants}
@@ -65,17 +87,22 @@ def build(kernel, constants, dtype, capability):
             return "constexpr"
         if name in WIDE:
             return "*fp32"
+        if name in INTEGERS:
+            return "*i64"
         return f"*{NAMES[dtype]}" if name in NARROW else "i32"
 
     kinds = {name: kind(name) for name in signature(kernel.fn).parameters}
-    source = ASTSource(fn=kernel, signature=kinds, constexprs=constants)
+    aligned = [["tt.divisibility", 16]]  # as PyTorch's allocations are; pipelines need it
+    attributes = {(place,): aligned for place, kind in enumerate(kinds.values()) if kind.startswith("*")}
+    source = ASTSource(fn=kernel, signature=kinds, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).metadata.shared
 
 
 def main():
     warnings.simplefilter("ignore")
     for gpu, dtype, head_dim in CASES:
-        for kernel, constants in (*attention_kernels(dtype, head_dim), *other_kernels(head_dim)):
+        narrow = kernels_of_one_image() if dtype == torch.bfloat16 else ()
+        for kernel, constants in (*attention_kernels(dtype, head_dim), *other_kernels(head_dim), *narrow):
             shared = build(kernel, constants, dtype, CAPABILITIES[gpu])
             about = {"kernel": kernel.fn.__name__, "gpu": gpu, "dtype": NAMES[dtype], "head_dim": head_dim}
             print(json.dumps({**about, "shared_bytes": shared}), flush=True)

@@ -33,6 +33,24 @@ def test_rotation_keeps_lengths_and_leaves_half_the_head_alone():
     torch.testing.assert_close(turned[..., 8:], x[..., 8:], atol=0, rtol=0)
 
 
+def test_compiled_graphs_hold_the_rotations_of_each_grid():
+    def both(x):
+        fine, coarse = rotation(4, 6, 1, 8, like=x), rotation(2, 3, 2, 8, like=x, merges=1)
+        return [x * part for part in (*fine, *coarse)]
+
+    operations = []
+
+    def note(graph, _):
+        operations.extend(node.name for node in graph.graph.nodes if node.op.startswith("call_"))
+        return graph
+
+    x = torch.ones(1)
+    compiled = torch.compile(both, backend=note, fullgraph=True)
+    for found, expected in zip(compiled(x), both(x), strict=True):
+        assert torch.equal(found, expected)
+    assert operations == ["mul", "mul_1", "mul_2", "mul_3"]
+
+
 def test_a_coarser_grids_centres_are_the_means_of_the_four_it_merged():
     fine, coarse = centres(12, 0.6, CPU), centres(6, 0.6, CPU)
     torch.testing.assert_close(fine.view(6, 2).mean(dim=1), coarse)
