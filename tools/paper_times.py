@@ -6,9 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-FILES = ("bench_sampling_one_h200", "bench_sampling_batch_h200")
-DECODING = "bench_decoding_h200"
-HEADS = ["batch", "method", "solver", "NFE", "sampler", "decoder", "flow", "chain", "FM / LeDiFlow", "with SD2-VAE"]
+CHAINS, DECODING = "bench_sampling_batch_h200", "bench_decoding_h200"
+HEADS = [
+    "batch",
+    "method",
+    "solver",
+    "NFE",
+    "sampler",
+    "decoder",
+    "flow",
+    "chain",
+    "FM / LeDiFlow",
+    "with SD2-VAE",
+]
 FM, LEDIFLOW = "FM", "LeDiFlow"
 
 Row = dict[str, Any]
@@ -16,7 +26,7 @@ Row = dict[str, Any]
 
 def lines(root: Path) -> list[list[str]]:
     """Rows of the table, batch by batch; [] where nothing has been measured."""
-    rows = [row for name in FILES for row in rows_of(root / f"results/{name}.json")]
+    rows = rows_of(root / f"results/{CHAINS}.json")
     codecs = rows_of(root / f"results/{DECODING}.json")
     chains = sorted((row for row in rows if row["part"] == "chain"), key=place)
     totals = {(row["batch"], row["solver"], row["method"]): row["ms/img"] for row in chains}

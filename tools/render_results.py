@@ -49,8 +49,8 @@ BENCHES = (
     "bench_training_h200", "bench_training_h100", "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
     "bench_cmmd", "bench_cmmd_h100", "bench_tracking", "bench_steps_h200",
     "bench_training_flow_h200", "bench_training_rgb_h200",
-    "bench_sampling_sdv_h200", "bench_sampling_sdv_h200_x2", "bench_sampling_rgb_h200", "bench_sampling_jump_h200",
-    "bench_sampling_one_h200", "bench_sampling_batch_h200", "bench_decoding_h200",
+    "bench_sampling_sdv_h200", "bench_sampling_rgb_h200", "bench_sampling_jump_h200",
+    "bench_sampling_known_h200", "bench_sampling_batch_h200", "bench_decoding_h200",
 )  # fmt: skip
 
 CAMPAIGNS = campaign_tables.LINES | {"comparison": comparison_tables.campaign_lines}
