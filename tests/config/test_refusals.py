@@ -78,6 +78,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest_that_exists(command, neare
         (("evaluate",), r"run=FLOW_RUN .* or images=DIR with reference=DIR"),
         (("evaluate", "runs={a:[b]}", "data.path=x"), "runs= is an option of mode=grid only"),
         (("evaluate", "mode=grid", "runs=x", "data.path=y"), r"runs=x is not a mapping; write 'runs=\{NAME"),
+        (("evaluate", "mode=grid", "runs={a:b}", "data.path=y"), r"runs\.a=b: give \[FLOW_RUN,SAMPLER_RUN\]"),
         (("evaluate", "--watch"), "--watch has no value; give it one: --watch WATCH"),
         (("evaluate", "mode=compare", "results=[/a,/b]"), r"/a has no results\.json; give folders that"),
         (("report",), "required: RUN"),

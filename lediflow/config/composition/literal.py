@@ -121,7 +121,7 @@ def literal_choices(value: str) -> str:
 def literal_container(value: str, kind: Any) -> str:
     """[a,b] or {a:b} with their strings quoted; other values and unclosed brackets are returned unchanged."""
     opening, inner = value[0], value[1:-1]
-    if value[-1:] != CLOSING[opening] or (opening == "{") != (get_origin(kind) is dict):
+    if value[-1:] != CLOSING.get(opening) or (opening == "{") != (get_origin(kind) is dict):
         return value
     (*_, entry) = get_args(kind)
     parts = [part.strip() for part in split(inner)] if inner.strip() else []

@@ -87,7 +87,7 @@ def chosen_runs(session: Session) -> list[Run]:
             f"runs={command.runs} is not a mapping; write 'runs={{NAME:[FLOW_RUN,SAMPLER_RUN],BASELINE:[FLOW_RUN]}}'"
         )
     for name, folders in command.runs.items():
-        if isinstance(folders, str) or not 1 <= len(folders) <= 2:
+        if not isinstance(folders, list) or not 1 <= len(folders) <= 2:
             raise UserError(
                 f"runs.{name}={folders}: give [FLOW_RUN,SAMPLER_RUN], or [FLOW_RUN] for a Gaussian baseline"
             )
