@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.stages.protocol import Stage
 from lediflow.text import shape_text, shown_hash
+from lediflow.training.resume import differences
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,7 @@ def load_parent(command: TrainCommand) -> Parent | None:
         folder.require_export(role, auxiliary_command(command, folder.root))
     model = load_export(AuxiliaryModel, folder.export, "the run of stage=auxiliary")
     check_latents(command, model, folder.root)
+    name_own_options(command, model, folder.root)
     return Parent(
         model.eval().requires_grad_(False), str(folder.root), folder.weights_hash(), folder.exported_facts()
     )
@@ -178,6 +180,13 @@ def check_latents(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -
             f"parent={folder} makes latents of {shape_text(found)}, but model.auxiliary describes "
             f"{shape_text(expected)}; give the model options that the parent was trained with"
         )
+
+
+def name_own_options(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -> None:
+    """Log the options of model.auxiliary that the trained parent has other values of, which are the ones that count."""
+    theirs, ours = ({"model.auxiliary": asdict(spec)} for spec in (parent.spec, command.model.auxiliary))
+    if changed := differences(theirs, ours):
+        log.info("parent=%s keeps its own options: %s has no effect here", folder, "; ".join(changed))
 
 
 def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader) -> None:

@@ -66,6 +66,14 @@ def test_a_parent_of_other_channels_is_refused(trained, parent, tmp_path):
     assert "trained on images of 1 channels, but model.channels=3" in said.err
 
 
+def test_options_that_only_the_parents_training_had_are_named(trained, parent, tmp_path):
+    said = train_flow(trained, tmp_path, "model.auxiliary.logvar_floor=-3")
+    assert said.status == 0
+    assert (
+        "keeps its own options: model.auxiliary.logvar_floor: -7.0, now -3.0 has no effect here" in said.err
+    )
+
+
 def test_a_finished_flow_is_rejected_after_its_parent_was_retrained(trained, parent, tmp_path):
     assert train_flow(trained, tmp_path).status == 0
     assert "nothing to do" in train_flow(trained, tmp_path).err
