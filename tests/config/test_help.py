@@ -33,6 +33,12 @@ def test_help_mentions_examples_and_the_main_options(command):
         assert phrase in said.out
 
 
+def test_help_may_be_asked_for_in_front_of_any_command_line():
+    said = invoke("sample", "--help", "--cfg", "job", "count=3")
+    assert said.status == 0
+    assert "\ncount: 3\n" in said.out
+
+
 def test_the_whole_configuration_can_be_printed():
     said = invoke("train", "experiment=smoke", "stage=auxiliary", "--cfg", "job")
     assert said.status == 0

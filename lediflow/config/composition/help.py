@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from string import Template
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
@@ -19,8 +20,8 @@ FLAGS = ("--help", "-h")
 
 
 def help_page(config_name: str, arguments: Iterable[str]) -> str:
-    """The page of a command; `arguments` are those of the command line, whose flags are left out."""
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    """The page of a command; `arguments` are those of the command line, whose flags and their values are left out."""
+    overrides = get_args_parser().parse_known_args([*arguments])[0].overrides
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = hydra.compose(config_name, overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(config)  # the text may refer to it
