@@ -60,6 +60,8 @@ def test_an_option_without_an_effect_is_named_with_the_reason(command, others, i
         ("encode", ("codec=sd2_vae", "codec.path=x", "dtype=float32")),
         ("sample", ("sampler=x", "latent_steps=3", "steps=4")),
         ("evaluate", ("run=x", "sampler=y", "data.path=z", "step_counts=[1]", "count=9")),
+        ("sample", ("solver=dopri5", "steps=0")),
+        ("edit_anonymity", ("masks=x", "certainty=0.5")),
         ("evaluate", ("mode=stages", "run=x", "sampler=y", "grid.steps=[1]", "temperature=0.5")),
     ],
 )

@@ -166,7 +166,11 @@ ENCODE = (
         "codec=pixels stores the bytes of the pictures and has no network",
     ),
 )
-STEPS = Idle(("steps",), lambda config: ignores_steps(config.solver), "this solver chooses its own steps")
+STEPS = Idle(
+    ("steps",),
+    lambda config: ignores_steps(config.solver) and config.steps != 0,  # 0: the prior alone, by any solver
+    "this solver chooses its own steps",
+)
 LATENT_STEPS = Idle(
     ("latent_steps",),
     lambda config: ignores_steps(config.latent_solver),
@@ -201,7 +205,18 @@ EVALUATE = (
     Idle(("watch_seconds",), lambda config: config.watch is None, "it belongs to --watch"),
     Idle(("results",), lambda config: config.mode != "compare", "it belongs to mode=compare"),
     Idle(
-        (*SAMPLING, "step_counts", "grid", "count", "features", "metrics", "keep_features", "sampler"),
+        (
+            *SAMPLING,
+            "step_counts",
+            "grid",
+            "count",
+            "features",
+            "metrics",
+            "keep_features",
+            "sampler",
+            "runtime",
+            "precision",
+        ),
         in_mode("prior"),
         "mode=prior generates no images; data.split and reference_count choose the real ones",
     ),
@@ -216,10 +231,10 @@ EVALUATE = (
         "mode=compare reads finished results",
     ),
 )
-ANONYMISE = (
-    *SAMPLE,
-    Idle(("certainty", "margin"), lambda config: config.masks is not None, "masks= says where the faces are"),
-)
+MASKS = "masks= says where the faces are"
+ANONYMISE = (*SAMPLE, Idle(("certainty", "margin"), lambda config: config.masks is not None, MASKS))
+# its measures find the faces again, with this certainty
+ANONYMITY = (*SAMPLE, Idle(("margin",), lambda config: config.masks is not None, MASKS))
 IDLE = {
     "train": TRAIN,
     "encode": ENCODE,
@@ -231,7 +246,7 @@ IDLE = {
     "edit_inpaint": SAMPLE,
     "edit_attribute": SAMPLE,
     "edit_anonymise": ANONYMISE,
-    "edit_anonymity": ANONYMISE,
+    "edit_anonymity": ANONYMITY,
 }
 
 
