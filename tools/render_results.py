@@ -28,6 +28,7 @@ import comparison_tables
 import count_code
 import layers
 import paper_times
+import temperature_tables
 from PIL import Image
 
 from lediflow.editing.anonymisation import anonymity
@@ -53,7 +54,9 @@ BENCHES = (
     "bench_sampling_known_h200", "bench_sampling_batch_h200", "bench_decoding_h200",
 )  # fmt: skip
 
-CAMPAIGNS = campaign_tables.LINES | {"comparison": comparison_tables.campaign_lines}
+CAMPAIGNS = (
+    campaign_tables.LINES | temperature_tables.LINES | {"comparison": comparison_tables.campaign_lines}
+)
 ANONYMITY_OPTIONS = ("seed", "solver", "steps", "strengths")
 
 METHODS = {"LeDiFlow": "flow", "Flow matching": "baseline"}  # name in tables -> folder in the demo
@@ -224,8 +227,8 @@ def caption(runs: list[Results]) -> str:
     return (
         f"Lower is better. {row['mmd_name']}, unbiased, times 1000; {row['frechet_name']}. "
         f"{row['sample_images']:,} generated images per row against {row['reference_images']:,} photographs, two "
-        f"halves of which have an MMD of {real:.2f}; {row['solver']} solver. NFE counts evaluations of the flow model "
-        "per image; time includes everything else."
+        f"halves of which have an MMD of {real:.2f}; {row['solver']} solver{temperature_tables.of_methods(runs)}. "
+        "NFE counts evaluations of the flow model per image; time includes everything else."
     )
 
 

@@ -147,7 +147,10 @@ def test_tables_of_results_are_what_the_results_say():
 def test_a_table_of_results_shows_both_methods_side_by_side():
     results = tool("render_results")
     rows = [("LeDiFlow", 1.25, 9.5), ("Flow matching", 3.5, 5.25)]
-    table = results.quality_block({"runs": [measured(*row) for row in rows]})
+    runs = [measured(*row) for row in rows]
+    runs[0]["rows"][0]["temperature"] = 0.8
+    table = results.quality_block({"runs": runs})
+    assert "midpoint solver; LeDiFlow at a temperature of 0.8. NFE" in table
     assert "| 1 | 2 | 1.25 | 3.50 | 60.0 | 60.0 | 9.5 | 5.2 |" in table
     assert "commit 0123456789ab-dirty, seed 0" in table
 
