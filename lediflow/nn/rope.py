@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Float32
 from torch import Tensor
 
+from lediflow.nn.cached_tensors import ordinary_tensors
 from lediflow.nn.compiler import constant_in_graphs
 from lediflow.nn.shapes import Heads
 
@@ -104,7 +105,7 @@ def constant_rotations(
 
 @lru_cache(maxsize=64)
 def kept_rotations(*grid: Any) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False), torch.no_grad():  # they must also work in a backward pass
+    with ordinary_tensors():
         return computed_rotations(*grid)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from lediflow.nn.cached_tensors import ordinary_tensors
 from lediflow.nn.compiler import constant_in_graphs
 from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.shapes import Heads
@@ -147,7 +148,7 @@ def tables(height: int, width: int, kernel_size: int, device: torch.device) -> t
 
 @lru_cache(maxsize=32)
 def _tables(grid: Grid, kernel_size: int, device: torch.device) -> tuple[Tensor, ...]:
-    with torch.inference_mode(False):
+    with ordinary_tensors():
         mask = create_block_mask(
             visibility(grid, kernel_size), None, None, grid.tokens, grid.tokens, str(device), BLOCK_SIZE=BLOCK
         )

@@ -20,6 +20,7 @@ from einops import einsum, rearrange
 from jaxtyping import Int
 from torch import Tensor
 
+from lediflow.nn.cached_tensors import ordinary_tensors
 from lediflow.nn.compiler import constant_in_graphs
 from lediflow.nn.dot_product import Mask, dot_product_attention
 from lediflow.nn.neighborhood.protocol import Problem
@@ -87,5 +88,5 @@ def _constant_mask(height: int, width: int, kernel_size: int, device: torch.devi
 
 @lru_cache(maxsize=32)
 def _kept_mask(height: int, width: int, kernel_size: int, device: torch.device) -> Mask:
-    with torch.inference_mode(False):  # a mask created in inference mode must also work in a backward pass
+    with ordinary_tensors():
         return grid_mask(height, width, kernel_size, device)
