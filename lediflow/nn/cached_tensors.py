@@ -3,8 +3,8 @@
 Such a tensor must serve later calls in every mode, whatever the mode of the first one:
 
 - One created in inference mode cannot take part in a backward pass.
-- One created inside a transform of `torch.func` (jvp, vmap) is wrapped by that transform and stays so after its end; the
-  compiler then refuses graphs that contain it.
+- One created inside a transform of `torch.func` (jvp, vmap) is wrapped by that transform, and stays so after it has
+  ended; the compiler then refuses graphs that contain it.
 """
 
 from collections.abc import Iterator

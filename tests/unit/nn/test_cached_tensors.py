@@ -7,6 +7,8 @@ from lediflow.nn import rope
 from lediflow.nn.neighborhood import flex, plain
 
 CPU = torch.device("cpu")
+
+
 def made_inside_a_transform_and_inference_mode(make):
     """What `make` returns when it is called within torch.func.jvp in inference mode."""
     made = []
