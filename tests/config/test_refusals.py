@@ -58,6 +58,7 @@ def assert_says(text, *phrases):
         (("sample", "stpes=3"), "nearest valid names: steps"),
         (("evaluate", "features.nmae=x"), r"nearest valid names: features\.name"),
         (("prepare", "siz=3"), "nearest valid names: size"),
+        (("evaluate", "features=inception"), "features is a group of options; set one of features.name, "),
         (("evaluate", "step_counts=4"), r"step_counts=4 is not a list; write 'step_counts=\[4\]'"),
         (("sample", "run=x", "solver=rk5"), "did you mean 'rk4'"),
         (("prepare", "--size=3"), r"--size is not a flag.* as in size=3"),

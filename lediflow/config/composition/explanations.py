@@ -25,6 +25,7 @@ _SCHEMAS = re.compile(r"\n\t\S+_schema\b")  # schemas in Hydra's lists of choice
 _APPENDING = re.compile(r"\nTo append to your config use .*(?=\nKey '[^']+' not in ')")
 _INTERNALS = re.compile(r"\n\s+full_key: (\S+)(?:\n\s+(?:reference|object)_type=.*)*")  # added by OmegaConf
 _NO_LIST = re.compile(r"merging override ([^=\s]+)=(.*)\n.* is not a ListConfig")
+_NO_GROUP = re.compile(r"merging override ([^=\s]+)=(.*)\nInvalid type assigned: .* is not a subclass of")
 _OVERRIDE = re.compile(r"Could not override '([^']+)'")
 _GROUP = re.compile(r"Could not find '[^']+/([^']+)'\s+Available options in '[^']+':((?:\s*\n\t\S+)+)")
 
@@ -49,6 +50,9 @@ def explain(error: Exception, config_name: str) -> str:
     message = _APPENDING.sub("", _INTERNALS.sub(r" (option \1)", message))
     if match := _NO_LIST.search(message):
         return f"{match[1]}={match[2]} is not a list; write {shlex.quote(f'{match[1]}=[{match[2]}]')}"
+    if match := _NO_GROUP.search(message):
+        below = [name for name in option_names(config_name) if name.startswith(f"{match[1]}.")]
+        return f"{match[1]}={match[2]}: {match[1]} is a group of options; set one of {', '.join(below)}"
     if match := _OVERRIDE.search(message):
         if stages := stages_with(match[1]):
             return f"{message}\nit is an option of {stages}"
