@@ -39,6 +39,8 @@ def found(command, *overrides):
         ("evaluate", ("mode=prior",), "solver=euler", "no images"),
         ("evaluate", ("images=x", "reference=y"), "count=9", "finished pictures"),
         ("evaluate", (), "grid.steps=[1]", "mode=grid"),
+        ("evaluate", ("watch=x",), "mode=grid", "modes of their own"),
+        ("evaluate", ("watch=x",), "images=y", "checkpoints of that run"),
         ("edit_anonymise", ("masks=x",), "margin=2", "masks="),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -61,6 +63,7 @@ def test_an_option_without_an_effect_is_named_with_the_reason(command, others, i
         ("sample", ("sampler=x", "latent_steps=3", "steps=4")),
         ("evaluate", ("run=x", "sampler=y", "data.path=z", "step_counts=[1]", "count=9")),
         ("sample", ("solver=dopri5", "steps=0")),
+        ("evaluate", ("watch=x", "run=y", "mode=metrics")),  # the flow of a watched latent sampler
         ("edit_anonymity", ("masks=x", "certainty=0.5")),
         ("evaluate", ("mode=stages", "run=x", "sampler=y", "grid.steps=[1]", "temperature=0.5")),
     ],

@@ -110,9 +110,13 @@ def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
 
 
 def unflagged(arguments: list[str], names: Iterable[str]) -> list[str]:
-    """Rewrite `--some-name` as the override `some_name=true`."""
-    known = {f"--{name.replace('_', '-')}": f"{name}=true" for name in names}
-    return [known.get(argument, argument) for argument in arguments]
+    """Rewrite `--some-name` as the override `some_name=true`, and `--some-name=value` as `some_name=value`."""
+    known = {f"--{name.replace('_', '-')}": name for name in names}
+    parts = [(argument, *argument.partition("=")) for argument in arguments]
+    return [
+        f"{known[flag]}={value if equals else 'true'}" if flag in known else argument
+        for argument, flag, equals, value in parts
+    ]
 
 
 def check_dashes(arguments: Iterable[str]) -> None:

@@ -51,7 +51,10 @@ def in_mode(*modes: str) -> Callable[[Any], bool]:
 
 
 def mode_of(config: Any) -> str:
-    return "images" if config.images is not None else "watch" if config.watch is not None else config.mode
+    """The first of them that `evaluate` would choose."""
+    if config.mode == "compare":
+        return "compare"
+    return "watch" if config.watch is not None else "images" if config.images is not None else config.mode
 
 
 TRAIN = (
@@ -202,6 +205,12 @@ EVALUATE = (
         lambda config: config.metrics.estimator == "streaming",
         "metrics.estimator=streaming has no neighbours",
     ),
+    Idle(
+        ("mode",),
+        lambda config: config.mode != mode_of(config) and config.mode != "metrics",
+        "--watch and images=DIR are modes of their own",
+    ),
+    Idle(("images", "reference"), in_mode("watch"), "--watch RUN evaluates the checkpoints of that run"),
     Idle(("watch_seconds",), lambda config: config.watch is None, "it belongs to --watch"),
     Idle(("results",), lambda config: config.mode != "compare", "it belongs to mode=compare"),
     Idle(
