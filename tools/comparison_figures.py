@@ -181,20 +181,27 @@ def samples_grid(folder: Path, settings: Sequence[tuple[str, int]]) -> Image.Ima
     """The first images of each setting, not selected: a row each, a seed in each column."""
     rows, labels = [], []
     for (solver, steps), method in product(settings, SHORT):
-        strip = np.asarray(
-            Image.open(folder / f"quality_{method}/pictures/{solver}-{steps}.png").convert("RGB")
-        )
+        strip = np.asarray(Image.open(pictures_of(folder, method, solver, steps)).convert("RGB"))
         rows.append(np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))[:COLUMNS])
         count = steps * (1 if solver == "euler" else 2)
         labels.append(f"{SHORT[method]}\n{count} evaluation{'' if count == 1 else 's'}")
     return labelled_grid(rows, labels)
 
 
+def pictures_of(folder: Path, method: str, solver: str, steps: int) -> Path:
+    """The strip of images that a campaign kept of a method with a solver."""
+    path = folder / f"quality_{method}/pictures/{solver}-{steps}.png"
+    if not path.is_file():
+        raise SystemExit(
+            f"no pictures {path}: --samples is the --folder of a finished tools/campaign/comparison.py"
+        )
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument(
-        "--samples", type=Path, required=True, metavar="FOLDER", help="of tools/campaign/comparison.py"
-    )
+    help_text = "the --folder of a finished tools/campaign/comparison.py"
+    parser.add_argument("--samples", type=Path, required=True, metavar="FOLDER", help=help_text)
     folder = parser.parse_args().samples
     for name, settings in SAMPLES.items():
         samples_grid(folder, settings).save(ROOT / FOLDER / f"{name}.png", optimize=True)
