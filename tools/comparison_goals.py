@@ -142,7 +142,7 @@ class Times:
     about: Results  # a row of the benchmark
 
     def chain(self, method: str, nfe: int, batch: int) -> float | None:
-        """A method's whole chain; None if it cannot be told.
+        """A method's whole chain; None if it is unknown.
 
         Flows that were not measured at `nfe` evaluations take as long for each as those that were, which differ by 1 %.
         """

@@ -58,7 +58,7 @@ def main():
 
 
 def kernels_without_gradient():
-    """Of a layer in bfloat16, by the shape of its tokens."""
+    """Kernels in the graphs of a layer in bfloat16, by the shape of its tokens."""
     layer = TransformerLayer(LevelSpec(depth=1, width=64, head_dim=64), None, "triton").to(torch.bfloat16)
     graphs = {}
     for shape in ((1, 4, 4, 64), (2, 4, 4, 64), (1, 4, 5, 64)):
