@@ -18,7 +18,7 @@ from lediflow.tracking.progress import progress_callback
 
 
 def main() -> None:
-    run_command("encode", run, register_launchers, dashed=["check"])
+    run_command("encode", run, register_launchers, dashed={"check": "SAMPLES"})
 
 
 def run(config: DictConfig) -> None:

@@ -28,7 +28,7 @@ MODELS = ModelLoader(
 
 
 def main() -> None:
-    run_command("evaluate", run, register_launchers, dashed=("watch",))
+    run_command("evaluate", run, register_launchers, dashed={"watch": "RUN"})
 
 
 def run(config: DictConfig) -> None:

@@ -44,7 +44,7 @@ DRY_RUN = "dry_run=true"
 def main() -> None:
     arguments = unflagged(sys.argv[1:], ["dry_run"])
     if not arguments or {"-h", "--help"} & {*arguments}:
-        print(__doc__.replace("`", ""))
+        print(__doc__.replace("`", "").rstrip())
         sys.exit(0 if arguments else BAD_REQUEST)
     is_dry = DRY_RUN in arguments
     request = None

@@ -51,7 +51,7 @@ class BaseEngine(ABC):
     """Common part of the engines (see protocol.Engine).
 
     `groups` are the optimizer's parameter groups, `betas` AdamW's, `averages` the roles of the averages to keep.
-    `fitting` finds the micro-batch on a GPU where `config.micro_batch` is 0.
+    `fitting` finds the micro-batch where `config.micro_batch` is 0.
     """
 
     module: nn.Module
@@ -76,7 +76,7 @@ class BaseEngine(ABC):
         self.config = resolved(config, self.device)
         self.group = self._join_group()
         micro_batch = config.micro_batch
-        if fitting and not micro_batch and self.device.type == "cuda":
+        if fitting and not micro_batch:
             micro_batch = fitting(self.device, ranks, self.group.smallest)
         self.micro_batch, self.accumulation = accumulation_steps(global_batch, ranks.world_size, micro_batch)
         self.weights = module.to(self.device)

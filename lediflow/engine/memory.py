@@ -14,7 +14,8 @@ Source: Rajbhandari et al. 2020 (arXiv:1910.02054, figure 1), with what DeepSpee
 of a rank's gradients while Adam steps, and masters of their own in float32 too.
 
 The micro-batch is found by trials before anything is distributed: a rank's share of the global batch is halved until
-its forward and backward pass fit next to as many bytes as the engine will hold. Results do not depend on the
+its forward and backward pass fit next to as many bytes as the engine will hold. On a CPU, where the kernel kills a
+process that takes too much, the bytes of its activations are estimated instead. Results do not depend on the
 micro-batch beyond the rounding of sums, so a smaller one costs only speed.
 """
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 FLOAT32, BFLOAT16 = 4, 2  # bytes
 MOMENTS = 2
 GIB = 2**30
+HOST_SHARE = 0.75  # share of the free main memory that activations may take in training on a CPU
 MARGIN = 0.06  # share of a GPU's memory left for fragmentation, kernel workspaces and NCCL
 # gradients summed in one all-reduce; larger buckets are no faster and take more memory
 BUCKET_ELEMENTS = 50_000_000
@@ -180,14 +182,42 @@ def fit_micro_batch(
     """The largest of share, share/2, share/4, ... whose trial fits; `agree` gives the smallest over the ranks.
 
     `trial(n)` passes n made-up samples forward and backward. A rank where nothing fits passes 0 to `agree`. UserError
-    where nothing fits. On a CPU nothing is tried: the whole share is taken.
+    where nothing fits.
     """
-    if memory.device.type != "cuda":
-        return share
     fitting = agree(next((n for n in halves(share) if fits(n, trial, reserve_bytes, memory)), 0))
     if not fitting:
         raise UserError(too_large(min(halves(share)), reserve_bytes, memory))
     log.info("micro-batches of %d samples fit; gradients accumulate over %d", fitting, share // fitting)
+    return fitting
+
+
+def fit_host(
+    share: int,
+    sample_bytes: int,
+    free_bytes: int,
+    agree: Callable[[int], int] = lambda fitting: fitting,
+) -> int:
+    """The largest of share, share/2, share/4, ... whose activations probably fit the free memory of a CPU.
+
+    `sample_bytes` are the activations of one sample. Temporary tensors and batches that are loaded ahead take a part of
+    the rest. UserError where nothing fits.
+    """
+    room = HOST_SHARE * free_bytes
+    fitting = agree(next((n for n in halves(share) if n * sample_bytes <= room), 0))
+    if not fitting:
+        smallest = min(halves(share))
+        raise UserError(
+            f"the activations of a micro-batch of {smallest} samples would take about "
+            f"{smallest * sample_bytes / GIB:.1f} GiB, and {free_bytes / GIB:.1f} GiB of memory are free for this "
+            "rank; choose a train.global_batch with more factors of 2 per rank, or give engine.micro_batch, which "
+            "is not checked"
+        )
+    if fitting < share:
+        log.info(
+            "micro-batches of %d samples, for the free memory; gradients accumulate over %d",
+            fitting,
+            share // fitting,
+        )
     return fitting
 
 

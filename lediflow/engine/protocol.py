@@ -52,7 +52,7 @@ class EngineConfig:
     activation_checkpointing: bool = False
     # upper limit of the gradient's global norm; 0: no clipping
     gradient_clip: float = bounded(1.0, at_least=0)
-    # samples of one forward pass on a rank; 0: as many of its share of the batch as fit the GPU
+    # samples of one forward pass on a rank; 0: as many of its share of the batch as fit its memory
     micro_batch: int = bounded(0, at_least=0)
     join_seconds: float = bounded(600.0, above=0)  # how long ranks wait for each other at the start
     # peak TFLOP/s of one device, for its utilisation (mfu); null: looked up by the GPU's name

@@ -90,17 +90,9 @@ def computed_rotations(
 
 
 @constant_in_graphs  # a compiled graph holds them, instead of computing them in each call
-def constant_rotations(
-    height: int,
-    width: int,
-    num_heads: int,
-    head_dim: int,
-    merges: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """The same, kept for graphs of the same grid."""
-    return kept_rotations(height, width, num_heads, head_dim, merges, dtype, device)
+def constant_rotations(*grid: Any) -> tuple[Tensor, Tensor]:
+    """The same, kept for graphs of the same grid; the arguments of `computed_rotations`."""
+    return kept_rotations(*grid)
 
 
 @lru_cache(maxsize=64)

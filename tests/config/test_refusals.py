@@ -62,6 +62,7 @@ def assert_says(text, *phrases):
         (("evaluate", "step_counts=4"), r"step_counts=4 is not a list; write 'step_counts=\[4\]'"),
         (("sample", "run=x", "solver=rk5"), "did you mean 'rk4'"),
         (("prepare", "--size=3"), r"--size is not a flag.* as in size=3"),
+        (("train", "--dryrun"), r"--dryrun is not a flag.* did you mean --dry-run\?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -80,7 +81,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest_that_exists(command, neare
         (("evaluate", "runs={a:[b]}", "data.path=x"), "runs= is an option of mode=grid only"),
         (("evaluate", "mode=grid", "runs=x", "data.path=y"), r"runs=x is not a mapping; write 'runs=\{NAME"),
         (("evaluate", "mode=grid", "runs={a:b}", "data.path=y"), r"runs\.a=b: give \[FLOW_RUN,SAMPLER_RUN\]"),
-        (("evaluate", "--watch"), "--watch has no value; give it one: --watch WATCH"),
+        (("evaluate", "--watch"), "--watch has no value; give it one: --watch RUN"),
         (("evaluate", "mode=compare", "results=[/a,/b]"), r"/a has no results\.json; give folders that"),
         (("report",), "required: RUN"),
         ((*SMOKE, "train.images=many"), r"'many' .*train\.images"),

@@ -80,4 +80,4 @@ def test_every_command_in_the_documents_composes(name, arguments, tmp_path, monk
             (tmp_path / source.removeprefix("source=")).mkdir(parents=True)
         succeed("submit", *arguments, "--dry-run")
         return
-    compose_raw(name, *(undashed(arguments, ("watch",)) if name == "evaluate" else arguments))
+    compose_raw(name, *(undashed(arguments, {"watch": "RUN"}) if name == "evaluate" else arguments))

@@ -18,8 +18,10 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -49,18 +51,19 @@ def run_command(
     task: Callable[[DictConfig], None],
     register_launchers: Callable[[Path], None],
     *,
-    dashed: Iterable[str] = (),
+    dashed: Mapping[str, str] = MappingProxyType({}),
     flags: Iterable[str] = (),
 ) -> None:
     """Compose `config_name` with the command line, then run the task.
 
     `register_launchers` gets the folder of SLURM presets; it is called only if the command line names a launcher.
-    Options in `dashed` may also be written as `--name value`. Options in `flags` may be written as `--name` for true.
+    Options in `dashed` may also be written as `--name value`, where messages call the value as `dashed` does. Options
+    in `flags` may be written as `--name` for true.
     """
     _typed[:] = sys.argv[1:]
     try:
         plain = unflagged(undashed(sys.argv[1:], dashed), flags)
-        check_dashes(plain)
+        check_dashes(plain, [*dashed, *flags])
         sys.argv[1:] = hydra_arguments(plain, COMMANDS[config_name])
     except UserError as error:
         _refuse(str(error))
@@ -94,7 +97,7 @@ def hydra_arguments(arguments: list[str], command: type) -> list[str]:
     return [MULTIRUN[-1], *others, *(exclusion(others) if command is TrainCommand else [])]
 
 
-def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
+def undashed(arguments: list[str], names: Mapping[str, str]) -> list[str]:
     """Rewrite `--name value` and `--name=value` as the override `name=value`."""
     known, left = {f"--{name}": name for name in names}, iter(arguments)
     overrides = []
@@ -103,7 +106,7 @@ def undashed(arguments: list[str], names: Iterable[str]) -> list[str]:
         if flag in known:
             value = value if equals else next(left, "")
             if not value:
-                raise UserError(f"{flag} has no value; give it one: {flag} {known[flag].upper()}")
+                raise UserError(f"{flag} has no value; give it one: {flag} {names[known[flag]]}")
             argument = f"{known[flag]}={value}"
         overrides.append(argument)
     return overrides
@@ -119,16 +122,23 @@ def unflagged(arguments: list[str], names: Iterable[str]) -> list[str]:
     ]
 
 
-def check_dashes(arguments: Iterable[str]) -> None:
-    """UserError for an argument such as `--size`, or `--size=64`, that neither Hydra nor this command has."""
+def check_dashes(arguments: Iterable[str], names: Iterable[str] = ()) -> None:
+    """UserError for an argument such as `--size`, or `--size=64`, that neither Hydra nor this command has.
+
+    `names` are the options that this command also takes as flags.
+    """
     known = get_args_parser()._option_string_actions
+    own = [f"--{name.replace('_', '-')}" for name in names]
     for argument in arguments:
         name, _, value = argument.partition("=")
-        if name.startswith("--") and len(name) > 2 and name not in known:
-            raise UserError(
-                f"{name} is not a flag of this command; options are written key=value, as in "
-                f"{name[2:].replace('-', '_')}={value or '...'}, and --help lists them"
-            )
+        if not name.startswith("--") or len(name) == 2 or name in known:
+            continue
+        if near := get_close_matches(name, [*own, *known], n=1, cutoff=0.8):
+            raise UserError(f"{name} is not a flag of this command; did you mean {near[0]}?")
+        raise UserError(
+            f"{name} is not a flag of this command; options are written key=value, as in "
+            f"{name[2:].replace('-', '_')}={value or '...'}, and --help lists them"
+        )
 
 
 def this_command() -> str:

@@ -28,4 +28,4 @@ def help_page(config_name: str, arguments: Iterable[str]) -> str:
     text = config.hydra.help.template
     with open_dict(config):
         del config["hydra"]
-    return Template(text).substitute(CONFIG=OmegaConf.to_yaml(config))
+    return Template(text).substitute(CONFIG=OmegaConf.to_yaml(config)).rstrip()

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from lediflow.config.building.inputs import check_samples, encodes_once
-from lediflow.config.building.models import has_parent, load_export, trained_spec
+from lediflow.config.building.micro_batch import cost_of
+from lediflow.config.building.models import has_parent, load_export
 from lediflow.config.building.teacher import draws_latents, latents_cost
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
@@ -21,7 +22,6 @@ from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
 from lediflow.models import LatentSampler, LatentSamplerSpec
 from lediflow.models.cost import model_cost
-from lediflow.models.specs import latent_shape
 from lediflow.nn.cost import Cost, ModelCost
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
@@ -66,17 +66,12 @@ class Work:
 
 
 def work_of(command: TrainCommand, ranks: int) -> Work:
-    engine, size = planned(command.engine), command.model.image_size
-    if stage_kind(command.stage.name).on_latents:
-        size = latent_shape(command.model.auxiliary, size, size)[-1]
-    dtype = torch.bfloat16 if engine.precision == "bfloat16" else torch.float32
+    engine = planned(command.engine)
     try:
         split = accumulation_steps(command.train.global_batch, ranks, engine.micro_batch)
     except ValueError as error:
         raise UserError(str(error)) from error
-    model = model_cost(
-        trained_spec(command), size, size, dtype=dtype, recompute=engine.activation_checkpointing
-    )
+    model = cost_of(command, engine)
     passes = stage_kind(command.stage.name).passes(command.stage)
     frozen = frozen_cost(command, ranks)
     if draws_latents(command):

@@ -6,12 +6,12 @@ so pictures are decoded in the first epoch only, if all of them fit in `data.dec
 """
 
 import numpy as np
-import psutil
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from lediflow.data.shards.reader import ShardReader
+from lediflow.host_memory import free_memory
 
 FREE_SHARE = 0.5  # of the free memory, at most, for the pictures of one rank
 Samples = Int64[np.ndarray, " batch"]
@@ -47,9 +47,9 @@ class DecodedPictures:
 def decoded_pictures(reader: ShardReader, gib: float) -> DecodedPictures | None:
     """The decoded pictures of a set; None for a set of arrays.
 
-    None also for a set that is larger, decoded, than `gib` or than half of the memory that is free on this machine.
+    None also for a set that is larger, decoded, than `gib` or than half of the memory that is free.
     """
     size = len(reader) * reader.row_bytes
-    if reader.is_array or size > min(gib * 2**30, FREE_SHARE * psutil.virtual_memory().available):
+    if reader.is_array or size > min(gib * 2**30, FREE_SHARE * free_memory()):
         return None
     return DecodedPictures(reader)

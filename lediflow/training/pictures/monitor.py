@@ -96,8 +96,8 @@ class TrainingPictures:
         if self.are_put_off:
             self._say_once(
                 "put off",
-                "pictures at %d images would take more than %.3g %% of the training time (train.pictures.time_share): "
-                "they are put off",
+                "no pictures at %d images: they would take more than %.3g %% of the training time so far "
+                "(train.pictures.time_share)",
                 images_seen,
                 100 * self.limit.share,
             )

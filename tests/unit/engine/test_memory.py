@@ -1,4 +1,4 @@
-"""Memory by ZeRO stage, against real tensors and the ZeRO paper's example; the largest micro-batch that fits a GPU.
+"""Memory by ZeRO stage, against real tensors and the ZeRO paper's example; the largest micro-batch that fits.
 
 The GPU is simulated.
 """
@@ -16,6 +16,7 @@ from lediflow.engine.memory import (
     BUCKET_ELEMENTS,
     GIB,
     DeviceMemory,
+    fit_host,
     fit_micro_batch,
     halves,
     held,
@@ -186,9 +187,16 @@ def test_a_limit_of_the_process_counts_as_the_size_of_the_gpu(monkeypatch):
     assert str(DeviceMemory(torch.device("cuda", 1))) == "cuda:1 of 20.0 GiB"
 
 
-def test_on_a_cpu_the_whole_share_is_used_without_a_trial():
-    cpu = DeviceMemory(torch.device("cpu"))
-    assert fit_micro_batch(64, lambda samples: pytest.fail("tried"), 0, cpu) == 64
+@pytest.mark.parametrize(("free", "fitting"), [(85_400, 64), (85_200, 32), (1_400, 1)])
+def test_on_a_cpu_activations_take_at_most_three_quarters_of_the_free_memory(free, fitting):
+    assert fit_host(64, SAMPLE_BYTES, free) == fitting
+
+
+def test_a_batch_that_cannot_be_split_to_fit_a_cpu_is_refused_on_every_rank():
+    proposals = []
+    with pytest.raises(UserError, match=r"of 3 samples would take about 3.0 GiB, and 2.0 GiB of memory"):
+        fit_host(12, GIB, 2 * GIB, agree=lambda mine: proposals.append(mine) or mine)
+    assert proposals == [0]
 
 
 def test_errors_other_than_out_of_memory_are_raised():

@@ -216,8 +216,8 @@ class TestTooExpensive:
             late.make(None, seen)
         assert late.tracker.events == [] and late.engine.gathered == 0
         assert [record.getMessage() for record in caplog.records] == [
-            "pictures at 1024 images would take more than 2 % of the training time (train.pictures.time_share): they "
-            "are put off"
+            "no pictures at 1024 images: they would take more than 2 % of the training time so far "
+            "(train.pictures.time_share)"
         ]
 
     def test_they_are_tried_again_at_every_point_of_the_curves_and_not_forgotten(self, late):

@@ -4,10 +4,19 @@ import pytest
 import torch
 from harness.commands import compose
 
+from lediflow.config.building import micro_batch
 from lediflow.config.building.inputs import open_inputs
-from lediflow.config.building.micro_batch import blank_batch, build_trial_stage, fitted_micro_batch, trial_of
+from lediflow.config.building.micro_batch import (
+    activation_bytes,
+    blank_batch,
+    build_trial_stage,
+    fitted_micro_batch,
+    trial_of,
+)
 from lediflow.config.building.models import build_trained_model
+from lediflow.engine.memory import HOST_SHARE
 from lediflow.engine.ranks import Ranks
+from lediflow.flow.noise import SampleNoise
 
 CPU = torch.device("cpu")
 
@@ -39,7 +48,27 @@ def test_made_up_samples_have_the_shape_of_the_shards(trained):
     assert batch.ids.shape == batch.labels.shape == (5,)
 
 
-def test_a_rank_on_a_cpu_takes_its_whole_share(trained):
+def test_ranks_on_a_cpu_take_their_whole_share_unless_the_free_memory_is_too_small(trained, monkeypatch):
     command = compose(*trained.commands["auxiliary"])
     model = build_trained_model(command)
-    assert fitted_micro_batch(command, model, None, CPU, Ranks(world_size=4), min) == 16 // 4
+    assert fitted_micro_batch(command, model, None, CPU, Ranks(world_size=4), int) == 16 // 4
+    room = 4 * 3 * activation_bytes(command, CPU) / HOST_SHARE  # 3 samples on each of 4 ranks
+    monkeypatch.setattr(micro_batch, "free_memory", lambda: int(room))
+    assert fitted_micro_batch(command, model, None, CPU, Ranks(world_size=4), int) == 2
+
+
+def test_the_estimated_activations_are_those_that_autograd_keeps(trained):
+    command = compose(*trained.commands["baseline"])
+    model = build_trained_model(command)
+    stage, kept = build_trial_stage(command, None), {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = sum(weight.untyped_storage().nbytes() for weight in model.parameters())
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = stage.loss(model, blank_batch(command, 64, CPU), SampleNoise(0)).loss
+    # beyond the model: path, loss and its logs; the weights are saved, too
+    assert 64 * activation_bytes(command, CPU) == pytest.approx(sum(kept.values()) - weights, rel=0.3), loss

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,9 +57,8 @@ def test_a_set_that_does_not_fit_and_arrays_are_read_at_every_use(reader, monkey
     gib = len(reader) * reader.row_bytes / 2**30
     assert decoded_pictures(reader, gib) is not None
     assert decoded_pictures(reader, 0.99 * gib) is None
-    free = SimpleNamespace(available=1.99 * gib * 2**30)
     with monkeypatch.context() as patch:
-        patch.setattr(decoded.psutil, "virtual_memory", lambda: free)
+        patch.setattr(decoded, "free_memory", lambda: 1.99 * gib * 2**30)
         assert decoded_pictures(reader, gib) is None
     monkeypatch.setattr(reader, "is_array", True)
     assert decoded_pictures(reader, gib) is None
