@@ -51,6 +51,10 @@ class Gaussian:
 
     sigma: float = 10.0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"sigma={self.sigma}: the width of a Gaussian kernel is a positive number")
+
     def __call__(
         self, a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"]
     ) -> Float[Tensor, "rows columns"]:

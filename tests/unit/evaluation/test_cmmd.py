@@ -94,6 +94,12 @@ def test_unbiased_value_averages_to_zero_over_samples_of_one_distribution():
     assert biased.mean() > 10 * standard_error
 
 
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
+def test_a_kernel_without_a_width_is_refused(sigma):
+    with pytest.raises(ValueError, match="positive number"):
+        cmmd(torch.rand(4, 8), torch.rand(4, 8), sigma=sigma)
+
+
 def test_sets_from_different_extractors_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 8\) and \(4, 9\).*one feature extractor"):
         cmmd(torch.zeros(4, 8), torch.zeros(4, 9))
