@@ -114,6 +114,8 @@ class LatentSamplerSpec:
         default_factory=lambda: [LevelSpec(depth=8, width=384, d_ff=768, head_dim=64)]
     )
     mapping: MappingSpec = field(default_factory=lambda: MappingSpec(width=384))
+    # number of classes, without "no class"; 0: latents are drawn without a class
+    num_classes: int = bounded(0, at_least=0)
     augmentation: bool = False  # take the nine numbers of data.augment as an input
     # whether the model is a flow map, with a second time; training sets it by stage.objective
     is_flow_map: bool = False
@@ -146,7 +148,7 @@ def velocity_hourglass(spec: VelocitySpec) -> HourglassSpec:
         patch_size=spec.patch_size,
         levels=spec.levels,
         mapping=spec.mapping,
-        num_classes=spec.num_classes + 1 if spec.num_classes else 0,  # the last row is "no class"
+        num_classes=label_rows(spec),
         conditioning_dim=spec.latent_dim if spec.conditioning == "vector" else 0,
         augmentation=spec.augmentation,
     )
@@ -160,8 +162,14 @@ def sampler_hourglass(spec: LatentSamplerSpec) -> HourglassSpec:
         patch_size=1,
         levels=spec.levels,
         mapping=spec.mapping,
+        num_classes=label_rows(spec),
         augmentation=spec.augmentation,
     )
+
+
+def label_rows(spec: VelocitySpec | LatentSamplerSpec) -> int:
+    """Rows of the embedding of classes, the last of which is "no class"; 0 without classes."""
+    return spec.num_classes + 1 if spec.num_classes else 0
 
 
 def latent_shape(spec: AuxiliarySpec, height: int, width: int) -> tuple[int, int, int]:

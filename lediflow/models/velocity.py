@@ -7,8 +7,10 @@ one of three ways:
     concat   resized to the image and appended to its channels
     tokens   resized to the coarsest token grid, projected, and added to the tokens there
 
-Without a latent the same network is the flow-matching baseline. Class labels run from 0 to num_classes - 1;
-num_classes means "no class", which classifier-free guidance uses.
+Without a latent the same network is the flow-matching baseline.
+
+Both can be conditioned on classes: labels run from 0 to num_classes - 1, and num_classes means "no class", which
+classifier-free guidance uses.
 
 Both can be flow maps: with a second time s they give the mean velocity u(x, t, s) between t and s, and
 x + (s - t) u(x, t, s) is the state at s. Without s, or with s = t, a flow map gives the velocity.
@@ -38,7 +40,7 @@ from lediflow.text import shape_text
 
 # keys of the models and their options in the configuration
 FLOW_KEY, SAMPLER_KEY = "model.velocity", "model.latent_sampler"
-LATENT_KEY, CLASSES_KEY = f"{FLOW_KEY}.latent_shape", f"{FLOW_KEY}.num_classes"
+LATENT_KEY = f"{FLOW_KEY}.latent_shape"
 
 
 class VelocityModel(nn.Module):
@@ -70,12 +72,10 @@ class VelocityModel(nn.Module):
         """
         self.check_inputs(x, z, labels)
         check_second_time(s, self.spec.is_flow_map)
-        if self.spec.num_classes and labels is None:
-            labels = torch.full((len(x),), self.spec.num_classes, device=x.device)
         return self.hourglass(
             self.with_latent_channels(x, z),
             t,
-            labels=labels,
+            labels=with_no_class(labels, self.spec.num_classes, x),
             conditioning=z.flatten(1) if z is not None and self.spec.conditioning == "vector" else None,
             augmentation=augmentation,
             middle=self.latent_tokens(x, z),
@@ -105,7 +105,7 @@ class VelocityModel(nn.Module):
         check_channels(x.shape[1], self.spec.image_channels, f"{FLOW_KEY}.image_channels")
         check_grid(self.spec.levels, self.spec.patch_size, x.shape[-2], x.shape[-1], key=FLOW_KEY)
         check_latent(z, self.spec.latent_shape, batch=len(x))
-        check_classes(labels, self.spec.num_classes, batch=len(x))
+        check_classes(labels, self.spec.num_classes, batch=len(x), key=FLOW_KEY)
 
     def with_latent_channels(self, x: Image, z: Image | None) -> Image:
         """x, with the channels of z appended if conditioning is "concat"."""
@@ -138,29 +138,32 @@ class LatentSampler(nn.Module):
         dropout: SampleKeys | None = None,
         augmentation: Float[Tensor, "batch 9"] | None = None,
         s: Float[Tensor, ""] | Float[Tensor, " batch"] | float | None = None,
+        labels: Int[Tensor, " batch"] | None = None,
     ) -> Latent:
         """The velocity at w and t; with `s`, of a flow map only, the mean velocity from t to s.
 
         `dropout` is one key per sample, needed for training with dropout. `augmentation` is that of the latents'
-        images; None means not augmented.
+        images; None means not augmented. `labels` None means "no class" for a class-conditional model.
         """
-        self.check_inputs(w)
+        self.check_inputs(w, labels)
         check_second_time(s, self.spec.is_flow_map)
-        return self.hourglass(w, t, augmentation=augmentation, dropout=dropout, s=s)
+        labels = with_no_class(labels, self.spec.num_classes, w)
+        return self.hourglass(w, t, labels=labels, augmentation=augmentation, dropout=dropout, s=s)
 
     def condition(self, t: Float[Tensor, " batch"]) -> Condition:
-        """The condition of all layers at times t, without augmentation; one row for each time."""
+        """The condition of all layers at times t, without class and augmentation; one row for each time."""
         return self.hourglass.condition(t)
 
     def conditioned(self, w: Latent, condition: Condition, later: Condition | None = None) -> Latent:
         """As `forward`, for conditions that were made of t, and of s, before; each has one row, for all samples."""
-        self.check_inputs(w)
+        self.check_inputs(w, None)
         return self.hourglass.conditioned(w, condition, later)
 
-    def check_inputs(self, w: Latent) -> None:
-        """ValueError for a latent that does not fit the model."""
+    def check_inputs(self, w: Latent, labels: Tensor | None) -> None:
+        """ValueError for inputs that do not fit the model; does not wait for a GPU."""
         check_channels(w.shape[1], self.spec.latent_channels, f"{SAMPLER_KEY}.latent_channels")
         check_grid(self.spec.levels, 1, w.shape[-2], w.shape[-1], key=SAMPLER_KEY, subject="latent")
+        check_classes(labels, self.spec.num_classes, batch=len(w), key=SAMPLER_KEY)
 
 
 def resized(z: Image, height: int, width: int) -> Image:
@@ -200,14 +203,21 @@ def check_second_time(s: object, is_flow_map: bool) -> None:
         )
 
 
-def check_classes(labels: Tensor | None, num_classes: int, batch: int) -> None:
+def with_no_class(labels: Tensor | None, num_classes: int, like: Tensor) -> Tensor | None:
+    """The labels; where a class-conditional model got none, "no class" for each sample of `like`."""
+    if labels is None and num_classes:
+        return torch.full((len(like),), num_classes, device=like.device)
+    return labels
+
+
+def check_classes(labels: Tensor | None, num_classes: int, batch: int, key: str) -> None:
     """ValueError for labels of a model without classes, and for unknown classes."""
     if labels is None:
         return
+    option = f"{key}.num_classes"
     if not num_classes:
         raise ValueError(
-            "labels: given, but this flow model was built without classes; leave them out, or set "
-            f"{CLASSES_KEY}"
+            f"labels: given, but this model was built without classes ({option}=0); leave them out, or set {option}"
         )
-    known = f"the classes 0 to {num_classes - 1} ({CLASSES_KEY}={num_classes}) and {num_classes} for no class"
+    known = f"the classes 0 to {num_classes - 1} ({option}={num_classes}) and {num_classes} for no class"
     check_labels(labels, num_classes + 1, batch, known)

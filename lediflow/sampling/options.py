@@ -46,8 +46,9 @@ class SamplingConfig:
     latent_steps: int | None = bounded(None, at_least=1, at_most=MOST_STEPS)
     # image i has class labels[i % len(labels)]; []: no class
     labels: list[int] = bounded(default_factory=list, at_least=0)
-    # scale of classifier-free guidance; 1: none; higher: images more typical of the class, less varied
+    # scale of classifier-free guidance of the flow; 1: none; higher: images more typical of the class, less varied
     guidance: float = bounded(1.0)
+    latent_guidance: float = bounded(1.0)  # the same for the latent sampler
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -58,11 +59,12 @@ class SamplingConfig:
                 check_solver(self.latent_solver, self.latent_steps or LATENT_STEPS)
         except ValueError as error:
             raise ValueError(f"latent_solver, latent_steps: {error}") from error
-        if self.guidance != 1 and not self.labels:
-            raise ValueError(
-                f"guidance={self.guidance} without labels: it scales the effect of a class; give labels=[...], or "
-                f"leave guidance at 1"
-            )
+        for name in ("guidance", "latent_guidance"):
+            if (scale := getattr(self, name)) != 1 and not self.labels:
+                raise ValueError(
+                    f"{name}={scale} without labels: it scales the effect of a class; give labels=[...], or leave "
+                    f"{name} at 1"
+                )
 
     def method(self, is_flow_map: bool) -> Method:
         """How the flow is run."""

@@ -5,14 +5,15 @@ N(mu, sigma^2), or N(mu, (k sigma)^2 + s^2) if the flow was trained with a widen
 solver steps along the velocity field map x to y. A flow map, in place of the flow or of the latent sampler, is run by
 jumps instead of a solver (flow/solvers/jumps.py). The baseline (no auxiliary model) starts from N(0, I).
 Image i is a function of (weights, seed, i) and the solver's settings.
-A class affects only the velocity; z is drawn without it. With guidance g the velocity is v_0 + g (v_class - v_0), where
-v_0 has no class; this takes two evaluations of the model unless g is 0 or 1.
+A class is an input of the flow and of the latent sampler, of each if it was trained with classes. With guidance g their
+velocity is v_0 + g (v_class - v_0), where v_0 has no class; this takes two evaluations of the model unless g is 0 or 1.
 Source: arXiv:2505.20723, section 3; the temperature is from the authors' sampler; guidance: arXiv:2207.12598.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.runtime import Inputs, Runtime, choose_runtime
 
 PIPELINE = "pipeline.json"
+log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=SamplingConfig)
 
 
@@ -48,7 +50,7 @@ class Start(NamedTuple):
     x: Float[Tensor, "batch channels height width"]
     z: Float[Tensor, "batch latent_channels h w"] | None
     prior: Prior | None  # distribution of x before the temperature, widened as in training
-    labels: Int64[Tensor, " batch"] | None = None  # the class of each image; None: no class
+    labels: Int64[Tensor, " batch"] | None = None  # the class of each image for the flow; None: no class
 
 
 class Generated(NamedTuple):
@@ -108,6 +110,7 @@ class LeDiFlowPipeline:
                 f"prior_widening {prior_widening}, prior_scale {prior_scale}: the Gaussian baseline has no prior to "
                 "widen"
             )
+        self.num_classes = common_classes(velocity, latent_sampler)
         self.image_size = image_size
         self.codec = codec or (PixelCodec() if decode is None else None)
         self.decode = decode or (codec or PixelCodec()).decode
@@ -203,8 +206,9 @@ class LeDiFlowPipeline:
         self, ids: Int64[Tensor, " batch"], config: SamplingConfig
     ) -> Float[Tensor, "batch channels h w"]:
         """Draw w and map it to z with the latent sampler."""
+        inputs = Inputs(ids, labels_of(ids, config.labels), SampleNoise(config.seed))
         with self.runtime.ready():
-            return checked(self._latents(Inputs(ids, None, SampleNoise(config.seed)), config)).x
+            return checked(self._latents(inputs, config)).x
 
     @torch.no_grad()
     def integrate(self, start: Start, config: SamplingConfig) -> Solution:
@@ -236,17 +240,25 @@ class LeDiFlowPipeline:
         is_map = is_flow_map(self.latent_sampler)
         solver, steps = config.latent_method(is_map)
         check_method("latent_", solver, is_map)
-        network = self.runtime.networks.latent_velocity
-        return run_method(at_known_times(network, network, solver, steps), w, solver, steps)
+        network, no_class = self.runtime.networks.latent_velocity, classes_of(self.latent_sampler)
+        if inputs.labels is None or not no_class:
+            return run_method(at_known_times(network, network, solver, steps), w, solver, steps)
+
+        def velocity(w: Tensor, t: Tensor, z: None, labels: Tensor, s: Tensor | None = None) -> Tensor:
+            return network(w, t, s, labels)
+
+        guided = GuidedVelocity(velocity, None, inputs.labels, config.latent_guidance, no_class)
+        return run_method(guided, w, solver, steps)
 
     def _start_from(self, inputs: Inputs, z: Tensor | None, config: SamplingConfig) -> Start:
         shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
         gaussian = inputs.noise.normal(inputs.ids, "prior", shape)
+        labels = inputs.labels if classes_of(self.velocity) else None
         if self.auxiliary is None or z is None:
-            return Start(config.temperature * gaussian, None, None, inputs.labels)
+            return Start(config.temperature * gaussian, None, None, labels)
         prior = self._prior(z)
         x = sample(prior.mean, temper(prior.logvar, config.temperature), gaussian)
-        return Start(x, z, prior, inputs.labels)
+        return Start(x, z, prior, labels)
 
     def _prior(self, z: Tensor) -> Prior:
         assert self.runtime.networks.prior is not None
@@ -270,7 +282,8 @@ class LeDiFlowPipeline:
     def resolved(self, config: Config) -> Config:
         """The settings with `auto` and null replaced by what these models are run with, for records.
 
-        UserError for a solver that does not fit a model, so that it is refused before any work.
+        UserError for a solver that does not fit a model, so that it is refused before any work. Names a latent sampler
+        that makes no use of the given classes.
         """
         is_map, is_latent_map = is_flow_map(self.velocity), is_flow_map(self.latent_sampler)
         solver, steps = config.method(is_map)
@@ -279,22 +292,37 @@ class LeDiFlowPipeline:
             check_method("", solver, is_map)
         if self.latent_sampler is not None:
             check_method("latent_", latent_solver, is_latent_map)
+            if config.labels and not classes_of(self.latent_sampler):
+                log.warning(
+                    "labels=%s: the latent sampler was trained without classes, so z may belong to another class than "
+                    "the label that the flow is given; for z of a class, train one with "
+                    "model.latent_sampler.num_classes",
+                    list(config.labels),
+                )
         return replace(config, solver=solver, latent_solver=latent_solver, latent_steps=latent_steps)
 
     def check_labels(self, config: SamplingConfig) -> None:
-        """UserError for classes that the flow was not trained on."""
+        """UserError for classes that the models were not trained on, and for guidance of one without classes."""
         if not config.labels:
             return
-        num_classes = self.velocity.spec.num_classes
-        if not num_classes:
+        if not self.num_classes:
             raise UserError(
-                f"labels={config.labels}: this flow was trained without classes; leave labels out, or train one with "
-                f"model.velocity.num_classes"
+                f"labels={config.labels}: these models were trained without classes; leave labels out, or train them "
+                "with model.velocity.num_classes"
             )
-        if unknown := [label for label in config.labels if not 0 <= label < num_classes]:
+        if unknown := [label for label in config.labels if not 0 <= label < self.num_classes]:
             raise UserError(
-                f"labels={unknown}: the flow's classes are 0 to {num_classes - 1}; choose among them"
+                f"labels={unknown}: the classes are 0 to {self.num_classes - 1}; choose among them"
             )
+        guided = {
+            "guidance": (self.velocity, "flow"),
+            "latent_guidance": (self.latent_sampler, "latent sampler"),
+        }
+        for name, (model, called) in guided.items():
+            if (scale := getattr(config, name)) != 1 and not classes_of(model):
+                raise UserError(
+                    f"{name}={scale}: there is no {called} that was trained with classes; leave {name} at 1"
+                )
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder with all models, for `from_pretrained`."""
@@ -356,6 +384,21 @@ def run_method(velocity: Callable[..., Tensor], x: Tensor, solver: str, steps: i
 def is_flow_map(model: torch.nn.Module | None) -> bool:
     """Whether a model is a flow map, which has a second time."""
     return getattr(getattr(model, "spec", None), "is_flow_map", False)
+
+
+def classes_of(model: torch.nn.Module | None) -> int:
+    """Number of classes of a velocity or a latent sampler, without "no class"; 0: none, or no model."""
+    return getattr(getattr(model, "spec", None), "num_classes", 0)
+
+
+def common_classes(velocity: VelocityModel, latent_sampler: LatentSampler | None) -> int:
+    """Number of classes of a pair of models; each may have none. ValueError if both have, of different numbers."""
+    of_flow, of_sampler = classes_of(velocity), classes_of(latent_sampler)
+    if of_flow and of_sampler and of_flow != of_sampler:
+        raise ValueError(
+            f"the flow has {of_flow} classes and the latent sampler {of_sampler}; use models of the same classes"
+        )
+    return of_flow or of_sampler
 
 
 def check_method(prefix: str, solver: str, is_map: bool) -> None:

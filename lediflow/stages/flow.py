@@ -7,8 +7,6 @@ flow-matching baseline: x ~ N(0, I), no z, no weights (eq. 2), and a choice of c
 inside a micro-batch.
 With stage.objective=reflow, flow_map or meanflow it learns from a finished run instead
 (lediflow/stages/distillation.py), whose paths can begin from latents of a latent sampler, as they do in use.
-In training, a class-conditional model gets the null class for a fraction of the images, so that sampling can use
-classifier-free guidance (Ho & Salimans, arXiv:2207.12598).
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import draw_times, path_velocity, point_on_path
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import VelocitySpec, has_dropout, latent_shape
-from lediflow.models.velocity import LatentSampler
+from lediflow.models.velocity import FLOW_KEY, LatentSampler
 from lediflow.nn.shapes import Image
 from lediflow.ranges import bounded
 from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
@@ -47,12 +45,12 @@ from lediflow.stages.distillation import (
     teacher_ends,
     teacher_jumps,
 )
-from lediflow.stages.draws import draw_latents, dropout_keys, sampled_latents
+from lediflow.stages.draws import LabelConfig, draw_latents, drawn_labels, dropout_keys, sampled_latents
 from lediflow.stages.protocol import AUTO, Command, LossCurve, StageKind, StageLoss, given_width, stage_loss
 
 
 @dataclass(kw_only=True)
-class FlowStageConfig(ObjectiveConfig):
+class FlowStageConfig(LabelConfig, ObjectiveConfig):
     """Options of stage=flow."""
 
     name: str = "flow"
@@ -67,8 +65,6 @@ class FlowStageConfig(ObjectiveConfig):
     # k: factor of the prior's sigma; higher: a wider start for every pixel | auto: 3 with prior_widening=auto, else 1
     prior_scale: int | float | str = bounded(AUTO, above=0, or_word=AUTO)
     coupling: str = "independent"  # independent | optimal_transport (shorter paths; prior=gaussian only)
-    # fraction of images trained without their class, which classifier-free guidance needs
-    label_dropout: float = bounded(0.1, at_least=0, at_most=1)
     # reflow, flow_map: share of the teacher's paths that start from latents of the sampler that sampler= names
     sampled_share: float = bounded(0.5, at_least=0, at_most=1)
 
@@ -142,13 +138,14 @@ class FlowStage:
 
     def loss(self, module: nn.Module, batch: Batch, noise: SampleNoise) -> StageLoss:
         objective, given = self.config.objective, self._given(batch, noise)
-        path_given = self._with_sampled(given, batch, noise)
+        labels = self._labels(batch, noise)
+        path_given = self._with_sampled(given, labels, batch, noise)
         if objective == REFLOW:
             given = path_given
         start = path_start = self._start(given, batch, noise)
         if objective == FLOW_MAP and path_given is not given:
             path_start = self._start(path_given, batch, noise)
-        common = {"labels": self._labels(batch, noise), **dropout_keys(self.has_dropout, batch, noise)}
+        common = {"labels": labels, **dropout_keys(self.has_dropout, batch, noise)}
         inputs: Inputs = common | given._asdict()
         path_inputs: Inputs = common | path_given._asdict()
         y, jumps = batch.images, []
@@ -198,16 +195,23 @@ class FlowStage:
         z = draw_latents(self.auxiliary, batch, noise) if self.auxiliary is not None else None
         return Given(z, batch.augmentation)
 
-    def _with_sampled(self, given: Given, batch: Batch, noise: SampleNoise) -> Given:
+    def _with_sampled(
+        self, given: Given, labels: Int64[Tensor, " batch"] | None, batch: Batch, noise: SampleNoise
+    ) -> Given:
         """The latents with a share of them drawn by the latent sampler; as they are without one.
 
         A sampler draws latents of images that are not augmented. It runs on all samples, so that shapes stay fixed.
         """
         if self.latent_sampler is None or given.z is None:
             return given
-        is_map = self.latent_sampler.spec.is_flow_map
+        spec = self.latent_sampler.spec
         drawn = sampled_latents(
-            self.latent_sampler, tuple(given.z.shape[1:]), noise, batch.ids, is_flow_map=is_map
+            self.latent_sampler,
+            tuple(given.z.shape[1:]),
+            noise,
+            batch.ids,
+            is_flow_map=spec.is_flow_map,
+            labels=labels if spec.num_classes else None,
         )
         is_drawn = noise.uniform(batch.ids, "sampled share") < self.config.sampled_share
         z = torch.where(is_drawn[:, None, None, None], drawn, given.z)
@@ -232,14 +236,13 @@ class FlowStage:
 
     def _labels(self, batch: Batch, noise: SampleNoise) -> Int64[Tensor, " batch"] | None:
         """Each image's class, or the null class where dropped; None for a model without classes."""
-        if not self.num_classes:
-            return None
-        if batch.labels is None:
-            raise UserError(
-                f"model.velocity.num_classes={self.num_classes}, but the data has no labels; use 0, or data with them"
-            )
-        is_dropped = noise.uniform(batch.ids, "label dropout") < self.config.label_dropout
-        return batch.labels.masked_fill(is_dropped, self.num_classes)
+        return drawn_labels(
+            batch,
+            noise,
+            num_classes=self.num_classes,
+            label_dropout=self.config.label_dropout,
+            key=FLOW_KEY,
+        )
 
 
 def error_by_sigma(velocity: Image, target: Image, logvar: Image) -> Binned:

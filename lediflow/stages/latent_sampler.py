@@ -20,6 +20,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.path import draw_times, path_velocity, point_on_path
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import LatentSamplerSpec, has_dropout
+from lediflow.models.velocity import SAMPLER_KEY
 from lediflow.stages.bins import by_time
 from lediflow.stages.derivatives import Inputs, PathDerivative
 from lediflow.stages.distillation import (
@@ -34,12 +35,12 @@ from lediflow.stages.distillation import (
     teacher_ends,
     teacher_jumps,
 )
-from lediflow.stages.draws import draw_latents, dropout_keys
+from lediflow.stages.draws import LabelConfig, draw_latents, drawn_labels, dropout_keys
 from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
 
 
 @dataclass(kw_only=True)
-class LatentSamplerStageConfig(ObjectiveConfig):
+class LatentSamplerStageConfig(LabelConfig, ObjectiveConfig):
     """Options of stage=latent_sampler."""
 
     name: str = "latent_sampler"
@@ -52,9 +53,15 @@ class LatentSamplerStage:
     name = "latent_sampler"
 
     def __init__(
-        self, config: LatentSamplerStageConfig, auxiliary: AuxiliaryModel, *, has_dropout: bool = False
+        self,
+        config: LatentSamplerStageConfig,
+        auxiliary: AuxiliaryModel,
+        *,
+        num_classes: int = 0,
+        has_dropout: bool = False,
     ) -> None:
         self.config = config
+        self.num_classes = num_classes  # also the index of the null class; 0: no labels
         self.auxiliary = auxiliary  # frozen
         self.has_dropout = has_dropout
         self.teacher: nn.Module | None = None  # frozen; set where the objective has one
@@ -64,8 +71,16 @@ class LatentSamplerStage:
         z = draw_latents(self.auxiliary, batch, noise)
         w = noise.normal(batch.ids, "latent noise", tuple(z.shape[1:]))
         metrics = {"latent_mean_square": z.square().mean()}  # 1 if the latents match their target N(0, I)
+        labels = drawn_labels(
+            batch,
+            noise,
+            num_classes=self.num_classes,
+            label_dropout=self.config.label_dropout,
+            key=SAMPLER_KEY,
+        )
         inputs: Inputs = {
             "augmentation": batch.augmentation,
+            **({} if labels is None else {"labels": labels}),
             **dropout_keys(self.has_dropout, batch, noise),
         }
         jumps, objective = [], self.config.objective
@@ -95,7 +110,10 @@ def latent_sampler_spec(command: Command) -> LatentSamplerSpec:
 def build_latent_sampler_stage(command: Command, auxiliary: AuxiliaryModel | None) -> LatentSamplerStage:
     """The stage of a command."""
     assert auxiliary is not None  # prior=gaussian is refused for this stage, and a missing parent, too
-    return LatentSamplerStage(command.stage, auxiliary, has_dropout=has_dropout(command.model.latent_sampler))
+    spec = command.model.latent_sampler
+    return LatentSamplerStage(
+        command.stage, auxiliary, num_classes=spec.num_classes, has_dropout=has_dropout(spec)
+    )
 
 
 LATENT_SAMPLER = StageKind(

@@ -57,6 +57,12 @@ INDEXING_SECONDS = 12 * 3600.0  # enough to read a whole data set once from slow
 
 # options added in later releases, with the values that leave training unchanged
 NEUTRAL_VALUES = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, "is_flow_map": False, SCALE: 1}
+# the same for options of one model; 0 or false: off
+LATER_OPTIONS = (
+    ("auxiliary", "augmentation"),
+    ("latent_sampler", "augmentation"),
+    ("latent_sampler", "num_classes"),
+)
 
 
 @dataclass(frozen=True)
@@ -109,17 +115,18 @@ def check_samples(command: TrainCommand, reader: ShardReader) -> None:
             f"model is for {model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
             f"model.image_size={found[1]}, or prepare the data at the model's size"
         )
-    if stage_kind(command.stage.name).trains == "velocity" and model.velocity.num_classes:
-        check_classes(reader, model.velocity.num_classes)
+    trains = stage_kind(command.stage.name).trains
+    if num_classes := getattr(getattr(model, trains), "num_classes", 0):
+        check_classes(reader, num_classes, f"model.{trains}.num_classes")
 
 
-def check_classes(reader: ShardReader, num_classes: int) -> None:
-    """Reject data without labels, or with more classes than the flow has embeddings for."""
+def check_classes(reader: ShardReader, num_classes: int, option: str) -> None:
+    """Reject data without labels, or with more classes than the model has embeddings for."""
     found = len(reader.index.contents.classes or [])
     if not 0 < found <= num_classes:
         raise UserError(
             f"data.path={reader.index.root} has {found} classes, but the model is for {num_classes}; set "
-            f"model.velocity.num_classes={found}{', which trains without labels' if not found else ''}"
+            f"{option}={found}{', which trains without labels' if not found else ''}"
         )
 
 
@@ -198,11 +205,11 @@ def identity(command: TrainCommand) -> dict[str, Any]:
 
 
 def model_options(command: TrainCommand) -> dict[str, Any]:
-    """Options of the models; `augmentation` is left out if it is off, because older runs do not record it."""
+    """Options of the models, without those that are off and that older runs do not record."""
     options = dataclasses.asdict(command.model)
-    for name in ("auxiliary", "latent_sampler"):
-        if not options[name]["augmentation"]:
-            del options[name]["augmentation"]
+    for model, name in LATER_OPTIONS:
+        if not options[model][name]:
+            del options[model][name]
     return without_defaults(options)
 
 
@@ -216,6 +223,8 @@ def stage_options(command: TrainCommand) -> dict[str, Any]:
         options.pop("sampled_share", None)
     if command.prior == "gaussian":
         options.pop(WIDTH, None), options.pop(SCALE, None)
+    if command.stage.name == "latent_sampler" and not command.model.latent_sampler.num_classes:
+        options.pop("label_dropout")
     return without_defaults(options)
 
 

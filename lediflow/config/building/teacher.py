@@ -122,6 +122,12 @@ def load_latent_source(command: TrainCommand) -> LatentSource | None:
         folder, "the latent sampler", f"python -m lediflow.train stage=latent_sampler run={folder.root} ..."
     )
     model = load_export(LatentSampler, export, "sampler=RUN, a run of stage=latent_sampler")
+    ours, theirs = command.model.velocity.num_classes, model.spec.num_classes
+    if theirs not in (0, ours):
+        raise UserError(
+            f"sampler={folder.root} generates latents of {theirs} classes, but model.velocity.num_classes={ours}; give "
+            "a latent sampler of these classes, or one without"
+        )
     return LatentSource(
         model.eval().requires_grad_(False), str(folder.root), folder.weights_hash(), folder.exported_facts()
     )

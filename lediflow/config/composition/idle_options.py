@@ -101,8 +101,8 @@ TRAIN = (
     ),
     Idle(
         ("stage.label_dropout",),
-        lambda config: not config.model.velocity.num_classes,
-        "model.velocity.num_classes=0: the flow has no classes",
+        lambda config: not config.model.velocity.num_classes and not config.model.latent_sampler.num_classes,
+        "model.velocity.num_classes=0: the models have no classes",
     ),
     Idle(
         tuple(f"data.augment.{field.name}" for field in fields(AugmentConfig) if field.name != "probability"),

@@ -246,9 +246,10 @@ class LatentStream(SampleStream):
         stored = self.next_stored()
         stored.await_copies()
         ids, posterior = (part.to(self.device, non_blocking=True) for part in (stored.ids, stored.stored))
+        labels = None if stored.labels is None else stored.labels.to(self.device, non_blocking=True)
         mean, logvar = posterior.chunk(2, dim=1)
         z = sample(mean, logvar, self.noise.normal(ids, POSTERIOR, tuple(mean.shape[1:])))
-        return Batch(ids=ids, keys=stored.keys, images=z, labels=None, is_encoded=True)
+        return Batch(ids=ids, keys=stored.keys, images=z, labels=labels, is_encoded=True)
 
     def _load(self, positions: Positions) -> StoredBatch:
         places = self.order.samples_at(positions)
@@ -260,7 +261,7 @@ class LatentStream(SampleStream):
             # indexing keeps the encoder's memory layout, which `index_select` does not: sums over a batch add in the
             # same order as where images are encoded each time
             stored=self.posteriors[self._flip_index(ids), torch.from_numpy(places)],
-            labels=None,
+            labels=self.reader.labels(usable),
         )
         return self._upload(batch)
 

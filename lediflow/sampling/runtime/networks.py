@@ -1,13 +1,13 @@
 """The networks of a chain as functions of tensors, with float32 results, and their eager form.
 
-    velocity(x, t, z, labels, s)   velocity of the flow; z is None for the Gaussian baseline, labels None for no class
-    prior(z)                       mean and log variance that the auxiliary model predicts
-    latent_velocity(w, t, s)       velocity of the latent sampler
+    velocity(x, t, z, labels, s)       velocity of the flow; z is None for the Gaussian baseline
+    prior(z)                           mean and log variance that the auxiliary model predicts
+    latent_velocity(w, t, s, labels)   velocity of the latent sampler
 
 The velocities of a compiled network also have `prepare` and `at`, for times that are known before (compiled.py).
 
-s, the second time, is given to flow maps only, and left out otherwise. Times are scalars in float32 in every precision:
-times that differ in the third digit are equal in bfloat16.
+Labels are None for no class. s, the second time, is for flow maps only, and None or left out otherwise. Times are
+scalars in float32 in every precision: times that differ in the third digit are equal in bfloat16.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ class PriorPart(Part):
 
 
 class LatentVelocityPart(Part):
-    def forward(self, w: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
+    def forward(self, w: Tensor, t: Tensor, s: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        more = {name: value for name, value in (("labels", labels), ("s", s)) if value is not None}
         with self.autocast(w):
-            slope: Tensor = self.model(w, t) if s is None else self.model(w, t, s=s)
+            slope: Tensor = self.model(w, t, **more)
         return slope.float()
 
 

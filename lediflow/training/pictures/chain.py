@@ -30,7 +30,7 @@ from lediflow.sampling.grids import Bytes, sigma_colours
 from lediflow.sampling.guidance import GuidedVelocity
 from lediflow.sampling.options import Method
 from lediflow.sampling.pictures import picture_arrays
-from lediflow.sampling.pipeline import checked, is_flow_map, run_method
+from lediflow.sampling.pipeline import checked, classes_of, is_flow_map, run_method
 from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED
 
 COLUMNS = 8  # images of a row
@@ -65,13 +65,14 @@ class Chain:
     def latent_method(self) -> Method:
         return DEFAULTS.latent_method(is_flow_map(self.sampler))
 
-    def latents_from(self, w: Latent) -> Latent:
+    def latents_from(self, w: Latent, labels: Ids | None) -> Latent:
         """The latent sampler's z; ValueError if it is not finite."""
         assert self.sampler is not None
         model, method = self.sampler, self.latent_method
+        known = labels if classes_of(model) else None
 
         def velocity(x: Latent, t: Tensor, s: Tensor | None = None) -> Latent:
-            return model(x, t, s=s)
+            return model(x, t, s=s, labels=known)
 
         return checked(run_method(velocity, w, method.solver, method.steps)).x
 
@@ -88,7 +89,8 @@ class Chain:
     def flow(self, x: Image, z: Latent | None, labels: Ids | None) -> Image:
         """The image that the velocity makes of a draw; ValueError if it is not finite."""
         assert self.velocity is not None
-        velocity = GuidedVelocity(self._velocity, z, self._known(labels), guidance=1.0)
+        known = labels if classes_of(self.velocity) else None
+        velocity = GuidedVelocity(self._velocity, z, known, guidance=1.0)
         return checked(run_method(velocity, x, self.method.solver, self.method.steps)).x
 
     def _velocity(
@@ -97,12 +99,9 @@ class Chain:
         assert self.velocity is not None
         return self.velocity(x, t, z=z, labels=labels, s=s)
 
-    def _known(self, labels: Ids | None) -> Ids | None:
-        return labels if self.velocity is not None and self.velocity.spec.num_classes else None
-
-    def classes_of(self, ids: Ids) -> Ids | None:
-        """Classes in turn, for generated images; None for a velocity without classes."""
-        count = self.velocity.spec.num_classes if self.velocity is not None else 0
+    def labels_of(self, ids: Ids) -> Ids | None:
+        """Classes in turn, for generated images; None for models without classes."""
+        count = classes_of(self.velocity) or classes_of(self.sampler)
         return ids % count if count else None
 
 

@@ -103,16 +103,17 @@ def samples(scene: Scene) -> Drawing:
         for start in range(0, GROUPS * COLUMNS, COLUMNS):
             ids = torch.arange(start, start + COLUMNS, device=scene.device)
             name = f"{start_name(scene)} {start} to {start + COLUMNS - 1}"
-            rows += results(scene, name, generated_latents(scene, ids), ids, chain.classes_of(ids))
+            labels = chain.labels_of(ids)
+            rows += results(scene, name, generated_latents(scene, ids, labels), ids, labels)
     return Drawing(rows, scene.caption(about_samples(scene)))
 
 
-def generated_latents(scene: Scene, ids: Ids) -> Latent | None:
+def generated_latents(scene: Scene, ids: Ids, labels: Ids | None) -> Latent | None:
     """z from w by the latent sampler; w itself without one; None without latents."""
     if scene.chain.auxiliary is None:
         return None
     w = scene.latent_noise(ids)
-    return scene.chain.latents_from(w) if scene.chain.sampler is not None else w
+    return scene.chain.latents_from(w, labels) if scene.chain.sampler is not None else w
 
 
 def start_name(scene: Scene) -> str:
@@ -223,7 +224,7 @@ def ends(scene: Scene) -> tuple[Latent | None, Image, Ids | None, str]:
     """For each frame: z (None without latents), the noise of the draw, a class; and what the ends are."""
     chain, ids = scene.chain, torch.arange(2, device=scene.device)
     first, last = scene.noise(ids)
-    labels = chain.classes_of(torch.zeros(COLUMNS, dtype=torch.int64, device=scene.device))
+    labels = chain.labels_of(torch.zeros(COLUMNS, dtype=torch.int64, device=scene.device))
     if chain.auxiliary is None:
         text = "From one noise, number 0, to another, number 1, on a quarter of an ellipse."
         return None, between(first, last, frames=COLUMNS, is_noise=True), labels, text
@@ -232,7 +233,7 @@ def ends(scene: Scene) -> tuple[Latent | None, Image, Ids | None, str]:
         start, end = scene.latent_noise(ids)
         w = between(start, end, frames=COLUMNS, is_noise=True)
         text = "From one noise w, number 0, to another, number 1, on a quarter of an ellipse, by the latent sampler."
-        return chain.latents_from(w), noise, labels, text
+        return chain.latents_from(w, labels), noise, labels, text
     batch = scene.images.batch()
     z = latents_of(chain, batch)
     text = f"On the line between the latents of the first and the last of the {scene.images.name}."

@@ -1,9 +1,9 @@
-"""Classes of the flow model: one row each, and one for "no class"."""
+"""Classes of the flow model and of the latent sampler: one row each, and one for "no class"."""
 
 import pytest
 import torch
 
-from lediflow.models import VelocityModel
+from lediflow.models import LatentSampler, LatentSamplerSpec, VelocityModel
 
 
 @pytest.fixture
@@ -55,3 +55,20 @@ def test_labels_of_a_model_without_classes_are_refused(velocity_spec):
         ValueError, match=r"labels: given, .* built without classes.*model\.velocity\.num_classes"
     ):
         VelocityModel(velocity_spec)(x, 0.5, z, torch.zeros(3, dtype=torch.long))
+
+
+class TestLatentSampler:
+    @pytest.fixture
+    def sampler(self, velocity_spec, drawn):
+        levels, mapping = velocity_spec.levels[-1:], velocity_spec.mapping
+        return drawn(LatentSampler(LatentSamplerSpec(levels=levels, mapping=mapping, num_classes=4)))
+
+    def test_the_velocity_depends_on_the_label_and_none_is_no_class(self, sampler):
+        w = inputs()[1]
+        first, none = (sampler(w, 0.5, labels=torch.full((3,), label)) for label in (0, 4))
+        assert (first - none).abs().max() > 1e-3
+        torch.testing.assert_close(sampler(w, 0.5), none)
+
+    def test_an_unknown_class_is_refused_with_the_option(self, sampler):
+        with pytest.raises(ValueError, match=r"labels: \[5\].* \(model\.latent_sampler\.num_classes=4\)"):
+            sampler(inputs()[1], 0.5, labels=torch.tensor([0, 5, 4]))

@@ -8,10 +8,20 @@ from torch import nn
 
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
-from lediflow.models import LevelSpec, MappingSpec, VelocitySpec, build_model
+from lediflow.models import (
+    AuxiliaryModel,
+    AuxiliarySpec,
+    LevelSpec,
+    MappingSpec,
+    VelocitySpec,
+    build_model,
+)
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 SIZE, NUM_CLASSES = 8, 4
+AUXILIARY = AuxiliarySpec(
+    image_channels=1, patch_size=2, levels=[LevelSpec(depth=1, width=16, head_dim=8)], latent_channels=2
+)
 
 
 class Shifts(nn.Module):
@@ -116,19 +126,65 @@ def test_a_models_guided_velocity_is_made_of_its_two_velocities():
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([1, 4], r"labels=\[4\]: the flow's classes are 0 to 3"), ([-1], r"labels\[0\]=-1 must be at least 0")],
+    [([1, 4], r"labels=\[4\]: the classes are 0 to 3"), ([-1], r"labels\[0\]=-1 must be at least 0")],
 )
 def test_unknown_classes_are_refused_with_the_option(labels, message, pipeline):
     with pytest.raises(UserError, match=message):
         pipeline(2, SamplingConfig(labels=labels))
 
 
-def test_labels_for_a_flow_without_classes_are_refused(shifts, pipeline):
+def test_labels_for_models_without_classes_are_refused(shifts):
     shifts.spec.num_classes = 0
-    with pytest.raises(UserError, match=r"labels=\[1\]: this flow was trained without classes"):
-        pipeline(2, SamplingConfig(labels=[1]))
+    with pytest.raises(UserError, match=r"labels=\[1\]: these models were trained without classes"):
+        LeDiFlowPipeline(shifts, None, None, image_size=SIZE)(2, SamplingConfig(labels=[1]))
 
 
-def test_guidance_without_labels_is_refused():
-    with pytest.raises(ValueError, match=r"guidance=2\.0 without labels: .*give labels=\[\.\.\.\]"):
-        SamplingConfig(guidance=2.0)
+@pytest.mark.parametrize("name", ["guidance", "latent_guidance"])
+def test_guidance_without_labels_is_refused(name):
+    with pytest.raises(ValueError, match=rf"^{name}=2\.0 without labels: .*give labels=\[\.\.\.\]"):
+        SamplingConfig(**{name: 2.0})
+
+
+class TestLatents:
+    """A latent sampler that `Shifts` latents by class, before a flow that shifts images, from a decoder of zeros."""
+
+    @pytest.fixture
+    def chain(self):
+        def build(flow_classes, sampler_classes):
+            flow, sampler = Shifts(), Shifts()
+            flow.spec.num_classes, sampler.spec.num_classes = flow_classes, sampler_classes
+            auxiliary = AuxiliaryModel(AUXILIARY)
+            return LeDiFlowPipeline(flow, auxiliary, sampler, image_size=SIZE)
+
+        return build
+
+    @pytest.mark.parametrize(
+        ("labels", "scale", "expected"),
+        [([1, 3], 1.0, [0.1, 0.3, 0.1]), ([1, 3], 2.0, [0.25, 0.65, 0.25]), ([], 1.0, [-0.05] * 3)],
+    )
+    def test_z_is_drawn_with_its_class_and_its_own_guidance(self, labels, scale, expected, chain):
+        config = SamplingConfig(labels=labels, latent_guidance=scale, latent_solver="euler", latent_steps=1)
+        made = chain(NUM_CLASSES, NUM_CLASSES)(3, config)
+        w = SampleNoise(0).normal(torch.arange(3), "latent noise", tuple(made.start.z.shape[1:]))
+        torch.testing.assert_close((made.start.z - w).mean((1, 2, 3)), torch.tensor(expected))
+        assert (made.start.labels is None) == (not labels)
+
+    def test_either_model_may_have_no_classes(self, chain, caplog):
+        config = SamplingConfig(labels=[2], latent_solver="euler", latent_steps=1)
+        only_sampler = chain(0, NUM_CLASSES)
+        assert only_sampler(2, only_sampler.resolved(config)).start.labels is None
+        assert caplog.text == ""
+        only_flow = chain(NUM_CLASSES, 0)
+        made = only_flow(2, only_flow.resolved(config))
+        assert made.start.labels.tolist() == [2, 2]
+        assert "labels=[2]: the latent sampler was trained without classes" in caplog.text
+        w = SampleNoise(0).normal(torch.arange(2), "latent noise", tuple(made.start.z.shape[1:]))
+        torch.testing.assert_close((made.start.z - w).mean(), torch.tensor(-0.05))
+        with pytest.raises(
+            UserError, match=r"latent_guidance=2\.0: there is no latent sampler .* with classes"
+        ):
+            only_flow(1, SamplingConfig(labels=[2], latent_guidance=2.0))
+
+    def test_models_of_different_classes_are_refused(self, chain):
+        with pytest.raises(ValueError, match="the flow has 4 classes and the latent sampler 3"):
+            chain(4, 3)

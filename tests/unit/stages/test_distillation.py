@@ -234,7 +234,7 @@ def test_reflow_goes_from_the_samplers_latents_to_where_the_teacher_takes_them(
 def test_sampled_latents_are_of_images_that_are_not_augmented(auxiliary, flows, source, batch, noise):
     stage = flow_stage(auxiliary, flows[0], **MAP, sampled_share=0.8)
     stage.latent_sampler, _ = source
-    given = stage._with_sampled(Given(torch.zeros(4, *LATENT), torch.ones(4, 9)), batch, noise)
+    given = stage._with_sampled(Given(torch.zeros(4, *LATENT), torch.ones(4, 9)), None, batch, noise)
     is_drawn = given.z.flatten(1).any(1)
     assert 0 < is_drawn.sum() < 4
     assert given.augmentation[is_drawn].eq(0).all() and given.augmentation[~is_drawn].eq(1).all()

@@ -1,7 +1,11 @@
 """Plain flow matching in latent space, written out by hand."""
 
+import dataclasses
+
+import pytest
 import torch
 
+from lediflow.errors import UserError
 from lediflow.flow.path import draw_times
 from lediflow.stages.draws import draw_latents
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
@@ -31,6 +35,42 @@ def test_times_follow_the_law_that_is_configured(auxiliary, sampler, batch, nois
     handle.remove()
     assert torch.equal(seen[0], draw_times(config, noise, batch.ids))
     assert torch.equal(seen[0], (0.3 + 0.5 * noise.normal(batch.ids, "time")).sigmoid())
+
+
+def heard_labels(auxiliary, sampler, batch, noise, **options):
+    """The labels that the model is called with; the sampler itself has no classes."""
+    heard = {}
+
+    def listen(w, t, **inputs):
+        heard.update(inputs)
+        return sampler(w, t)
+
+    num_classes = options.pop("num_classes")
+    stage = LatentSamplerStage(LatentSamplerStageConfig(**options), auxiliary, num_classes=num_classes)
+    stage.loss(listen, batch, noise)
+    return heard.get("labels")
+
+
+def test_classes_are_inputs_and_are_dropped_for_the_same_images_as_in_the_flow(
+    auxiliary, sampler, batch, noise
+):
+    crowd = dataclasses.replace(
+        batch,
+        ids=torch.arange(400),
+        keys=[""] * 400,
+        images=batch.images[:1].expand(400, -1, -1, -1),
+        labels=torch.arange(400) % 2,
+    )
+    labels = heard_labels(auxiliary, sampler, crowd, noise, num_classes=2, label_dropout=0.2)
+    is_dropped = noise.uniform(crowd.ids, "label dropout") < 0.2
+    assert is_dropped.any() and torch.equal(labels, torch.where(is_dropped, 2, crowd.labels))
+    assert heard_labels(auxiliary, sampler, crowd, noise, num_classes=0) is None
+
+
+def test_a_class_conditional_sampler_needs_data_with_labels(auxiliary, sampler, batch, noise):
+    unlabelled = dataclasses.replace(batch, labels=None)
+    with pytest.raises(UserError, match=r"model\.latent_sampler\.num_classes=2, but the data has no labels"):
+        heard_labels(auxiliary, sampler, unlabelled, noise, num_classes=2)
 
 
 def test_a_sample_has_the_same_latent_in_every_stage_and_batch(auxiliary, batch, noise, latents, one_by_one):

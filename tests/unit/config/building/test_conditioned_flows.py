@@ -1,4 +1,4 @@
-"""Every way in which latent and class reach the flow trains and samples from the command line."""
+"""Every way in which latent and class reach flow and latent sampler trains and samples from the command line."""
 
 import json
 
@@ -11,16 +11,40 @@ from lediflow.models.specs import CONDITIONINGS
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_a_flow_with_latent_and_class_trains_and_is_guided(conditioning, trained, tmp_path):
-    command = [word for word in trained.commands["flow"] if not word.startswith(("run=", "data.path="))]
-    options = [f"data.path={tmp_path}/data", "synthetic_images=32", "train.images=32", f"run={tmp_path}/flow"]
-    options.append("other_data=true")  # the parent has learned pictures without classes
     model = [f"model.velocity.conditioning={conditioning}", "model.velocity.num_classes=2"]
-    succeed(*command, *options, *model)
+    train(trained.commands["flow"], tmp_path, "flow", *model)
     spec = load_model(tmp_path / "flow" / "export").spec
     assert (spec.conditioning, spec.latent_shape, spec.num_classes) == (conditioning, [2, 4, 4], 2)
 
-    runs = (f"run={tmp_path}/flow", f"sampler={trained.sampler}", f"output={tmp_path}/samples")
-    succeed("sample", *runs, "count=2", "device=cpu", "labels=[0,1]", "guidance=2", "solver=euler", "steps=3")
-    facts = json.loads((tmp_path / "samples" / "samples.json").read_text())
+    facts = sampled(tmp_path, trained.sampler, "labels=[0,1]", "guidance=2")
     assert (facts["labels"], facts["guidance"], facts["nfe"]) == ([0, 1], 2.0, 6)
     assert len(list((tmp_path / "samples").glob("*.png"))) == 2
+
+
+def test_one_option_gives_flow_and_latent_sampler_their_classes(trained, tmp_path):
+    for name in ("flow", "sampler"):
+        train(
+            trained.commands[name],
+            tmp_path,
+            name,
+            "model.velocity.num_classes=2",
+            "stage.label_dropout=0.2",
+        )
+    assert load_model(tmp_path / "sampler" / "export").spec.num_classes == 2
+    facts = sampled(tmp_path, tmp_path / "sampler", "labels=[1]", "latent_guidance=3")
+    assert (facts["labels"], facts["latent_guidance"], facts["nfe"]) == ([1], 3.0, 3)
+
+
+def train(command, folder, name, *options):
+    """Repeat a training of the session, on pictures of two classes."""
+    words = [word for word in command if not word.startswith(("run=", "data.path="))]
+    # the parent has learned pictures without classes
+    words += [f"data.path={folder}/data", "synthetic_images=32", "train.images=32", "other_data=true"]
+    succeed(*words, f"run={folder}/{name}", *options)
+
+
+def sampled(folder, sampler, *options):
+    """The record of two images of the flow."""
+    runs = (f"run={folder}/flow", f"sampler={sampler}", f"output={folder}/samples")
+    succeed("sample", *runs, "count=2", "device=cpu", "solver=euler", "steps=3", *options)
+    return json.loads((folder / "samples" / "samples.json").read_text())

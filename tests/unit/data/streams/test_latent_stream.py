@@ -39,6 +39,7 @@ def assert_draws_of_the_same_posteriors(reader, config, batches=30, **options):
         n = SampleNoise(SEED).normal(shown.ids, "posterior", tuple(mean.shape[1:]))
         assert batch.is_encoded and not shown.is_encoded
         assert batch.keys == shown.keys and torch.equal(batch.ids, shown.ids)
+        assert batch.labels is shown.labels is None or torch.equal(batch.labels, shown.labels)
         torch.testing.assert_close(batch.images, mean + logvar.exp().sqrt() * n)
     assert latents.state() == images.state()
     images.close(), latents.close()
