@@ -77,7 +77,7 @@ def test_pictures_of_releases_without_the_option_are_in_float32(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["labels=[3]"], "labels=[3]: the flow's classes are 0 to 2"),
+        (["labels=[3]"], "labels=[3]: the classes are 0 to 2"),
         (["guidance=2"], "guidance=2.0 without labels"),
         (["latent_steps=0"], "latent_steps=0 must be at least 1"),
         (["conditioning=x"], "conditioning"),
