@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,12 +52,23 @@ STYLES = {
     "both_maps": Style("#b2182b", "P", is_map=True),
 }
 ROOT, COLUMNS = Path(__file__).parents[1], 8  # of the grids of samples
-SHORT = {"fm": "FM", "auto": "LeDiFlow"}
-SETTINGS = (("euler", 1), ("midpoint", 1), ("midpoint", 2), ("midpoint", 4))
-SAMPLES = {
-    "comparison_samples": SETTINGS,
-    "comparison_samples_few": SETTINGS[1:3],
-}  # solvers and steps by picture
+SHORT = {"fm": "FM", "wide": "LeDiFlow", "wide_map": "LeDiFlow, flow map"}
+# by picture, a method, solver and steps for each row
+SAMPLES: dict[str, list[tuple[str, str, int]]] = {
+    "comparison_samples": [
+        *(("fm", "euler", 1), ("wide", "euler", 1), ("wide_map", "jump", 1)),
+        *(("fm", "midpoint", 1), ("wide", "midpoint", 1), ("wide_map", "jump", 2)),
+        *(("fm", "midpoint", 2), ("wide", "midpoint", 2), ("wide_map", "jump", 4)),
+        *(("fm", "midpoint", 4), ("wide", "midpoint", 4)),
+    ],
+    "comparison_samples_few": [
+        ("fm", "midpoint", 1),
+        ("fm", "midpoint", 4),
+        ("wide", "midpoint", 2),
+        ("wide_map", "jump", 1),
+        ("wide_map", "jump", 2),
+    ],
+}
 
 
 def quality_figure(sets: list[Compared]) -> Figure:
@@ -177,14 +187,14 @@ def draw_outdated(root: Path) -> None:
         drawn().savefig(root / path, dpi=130, metadata={"Software": None, NUMBERS: numbers})
 
 
-def samples_grid(folder: Path, settings: Sequence[tuple[str, int]]) -> Image.Image:
+def samples_grid(folder: Path, settings: Sequence[tuple[str, str, int]]) -> Image.Image:
     """The first images of each setting, not selected: a row each, a seed in each column."""
     rows, labels = [], []
-    for (solver, steps), method in product(settings, SHORT):
+    for method, solver, steps in settings:
         strip = np.asarray(Image.open(pictures_of(folder, method, solver, steps)).convert("RGB"))
         rows.append(np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))[:COLUMNS])
-        count = steps * (1 if solver == "euler" else 2)
-        labels.append(f"{SHORT[method]}\n{count} evaluation{'' if count == 1 else 's'}")
+        count, noun = steps * (2 if solver == "midpoint" else 1), "call" if solver == "jump" else "evaluation"
+        labels.append(f"{SHORT[method]}\n{count} {noun}{'' if count == 1 else 's'}")
     return labelled_grid(rows, labels)
 
 

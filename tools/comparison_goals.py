@@ -14,6 +14,7 @@ from statistics import median
 from typing import NamedTuple
 
 from campaign_tables import number, table
+from comparison_photographs import photographs_block
 from comparison_tables import (
     FLOWS,
     MAPS,
@@ -24,8 +25,8 @@ from comparison_tables import (
     Results,
     compared_sets,
     comparison_block,
-    photographs_block,
     read,
+    repeats_block,
     unseen_block,
 )
 
@@ -296,5 +297,6 @@ def blocks(root: Path) -> dict[str, str]:
         "comparison_goals": goals_block(root),
         "comparison_factors": factors_block(root),
         "comparison_unseen": unseen_block(root),
+        "comparison_repeats": repeats_block(root),
         "comparison_photographs": photographs_block(root),
     }

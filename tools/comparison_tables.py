@@ -1,8 +1,9 @@
 """The comparison of all methods as tables: quality by set, method and evaluations, seen and held-out photographs.
 
-Sets of the campaign tools/campaign/comparison.py are read from results/campaign/comparison_NAME.json, with further
-seeds from comparison_NAME_seed*.json. The sets that were measured before that campaign are put together from
-widths_NAME.json and flow_maps_NAME.json, which followed the same protocol.
+Sets of the campaign tools/campaign/comparison.py are read from results/campaign/comparison_NAME.json, with methods that
+were trained later from comparison_NAME_maps.json, and further seeds from comparison_NAME_seed*.json. What several files
+have was trained several times: the numbers are means. The sets that were measured before that campaign are put
+together from widths_NAME.json and flow_maps_NAME.json, which followed the same protocol.
 """
 
 from __future__ import annotations
@@ -100,15 +101,16 @@ def compared_sets(root: Path, names: dict[str, str] = SETS) -> list[Compared]:
 
 def from_campaign(folder: Path, name: str, title: str) -> Compared | None:
     """A set of the campaign of the comparison; None if it was not measured by it."""
-    files = [*folder.glob(f"comparison_{name}.json"), *sorted(folder.glob(f"comparison_{name}_seed*.json"))]
-    seeds = [one for file in files for one in read(file)["seeds"].values() if one["methods"]]
+    seeds = trainings_of(folder, name)
     if not seeds:
         return None
     rows = {
         method: [row for one in seeds for row in one["methods"].get(method, {"rows": []})["rows"]]
         for method in METHODS
     }
-    first = seeds[0]
+    first, starts = seeds[0], dict[str, tuple[float, float]]()
+    for one in reversed(seeds):
+        starts |= {method: (found["k"], found["s"]) for method, found in one["methods"].items()}
     return Compared(
         name,
         title,
@@ -117,9 +119,16 @@ def from_campaign(folder: Path, name: str, title: str) -> Compared | None:
         first["reference_images"],
         first["mmd_name"],
         first["held_out_images"],
-        {method: (found["k"], found["s"]) for method, found in first["methods"].items()},
+        starts,
         {method: highest_shares(found) for method, found in rows.items() if found},
     )
+
+
+def trainings_of(folder: Path, name: str) -> list[Results]:
+    """What every training of a set gave: one entry for each seed of each of its files."""
+    files = [folder / f"comparison_{name}.json", folder / f"comparison_{name}_maps.json"]
+    files += sorted(folder.glob(f"comparison_{name}_seed*.json"))
+    return [one for file in files if file.is_file() for one in read(file)["seeds"].values() if one["methods"]]
 
 
 def from_earlier(folder: Path, name: str, title: str) -> Compared | None:
@@ -307,6 +316,33 @@ def unseen_block(root: Path) -> str:
     return "\n".join(lines).rstrip() or "Not measured yet."
 
 
+def repeats_block(root: Path) -> str:
+    """Methods that were trained more than once: the numbers of each training, which the tables show the means of."""
+    body: list[list[str]] = []
+    differences: list[float] = []
+    for name, title in SETS.items():
+        seeds = [one["methods"] for one in trainings_of(root / "results/campaign", name)]
+        for method in METHODS:
+            trained = [cells_of(one[method]["rows"]) for one in seeds if method in one]
+            shared = {nfe for nfe in COLUMNS if sum(nfe in cells for cells in trained) > 1}
+            if not shared:
+                continue
+            values = {nfe: [cells[nfe].value for cells in trained if nfe in cells] for nfe in shared}
+            differences += [(max(found) - min(found)) / mean(found) for found in values.values()]
+            cells = [" / ".join(map(number, values.get(nfe, []))) for nfe in COLUMNS]
+            body.append([title, METHODS[method], *cells])
+    if not body:
+        return "No method was trained more than once."
+    return "\n".join(
+        [
+            *table(["set", "method", *(f"{nfe}" for nfe in COLUMNS)], body),
+            "",
+            f"The trainings of a method differ by {100 * median(differences):.1f} % of their mean (median), at most by "
+            f"{100 * max(differences):.1f} %.",
+        ]
+    )
+
+
 def campaign_lines(document: Results) -> list[str]:
     """Images seen and losses of the models of a comparison, by seed."""
     lines: list[str] = []
@@ -321,46 +357,3 @@ def bold(value: float, best: float) -> str:
 
 def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %"
-
-
-FACES = ("small_wide_faces1000", "small_wide_faces4000", "small_faces64")  # campaigns with the same settings
-START, FIRST_CHAIN = (
-    "k3s0.5",
-    "base",
-)  # of LeDiFlow's flow; the chain whose auxiliary model and sampler it has
-BY_PHOTOGRAPHS = (("fm", 8), ("fm", 16), ("flow", 2), ("flow", 4))
-
-
-def photographs_block(root: Path) -> str:
-    """Quality by the number of photographs that all models are trained on."""
-    files = [root / "results/campaign" / f"{name}.json" for name in FACES]
-    body = [photographs_row(read(path)) for path in files if path.is_file()]
-    settings = [f"{'FM' if which == 'fm' else 'LeDiFlow'} {nfe}" for which, nfe in BY_PHOTOGRAPHS]
-    heads = [
-        "faces",
-        "images seen: FM / LeDiFlow's flow",
-        *settings,
-        *(f"{each}, other faces" for each in settings),
-    ]
-    return "\n".join(table(heads, body)) if body else "Not measured yet."
-
-
-def photographs_row(results: Results) -> list[str]:
-    """MMD against the photographs of training, then against faces that no model saw, where that was measured."""
-    cures, unseen, losses = results["cures"], results["unseen"], results["losses"]
-    baseline = next(run for run in losses if run.startswith("fm"))
-    chosen = {"fm": (FIRST_CHAIN, "gaussian", baseline), "flow": (START, "sampler", START)}
-    images = [losses[run]["images_seen"] for run in (baseline, f"{START}_flow")]
-    seen, others = [], []
-    for which, nfe in BY_PHOTOGRAPHS:
-        cure, z, run = chosen[which]
-        own = {row["nfe"]: row["mmd"] for row in cures[cure]["rows"] if row["z"] == z}
-        other = {row["nfe"]: row["mmd_unbiased"] for row in unseen.get(run, [])}
-        seen.append(number(own.get(nfe)))
-        others.append(number(other.get(nfe)))
-    return [
-        f"{cures[START]['reference_images']:,}",
-        " / ".join(f"{count:,}" for count in images),
-        *seen,
-        *others,
-    ]

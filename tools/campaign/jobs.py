@@ -224,7 +224,8 @@ def losses(run: Path, held_out_name: str = "loss") -> dict[str, Any]:
     """The last training and held-out losses, the lowest held-out loss, where it turned, and the speed.
 
     `turned_at`: the images seen when the run reported that its held-out loss had turned; None if it has not.
-    `held_out_name` is `loss` (of the weights in training) or `averaged_loss` (of the averaged weights).
+    `velocity_mse`: the squared error of the velocity on held-out images, of a flow with a learned prior and of a flow map;
+    that of other flows and of a sampler is their loss. `held_out_name` is `loss` (of the weights in training) or `averaged_loss` (of the averaged weights).
     """
     events = run / "events.jsonl"
     training, held_out = curve(events, "train", "loss"), curve(events, "validation", held_out_name)
@@ -235,6 +236,9 @@ def losses(run: Path, held_out_name: str = "loss") -> dict[str, Any]:
         place = int(held_out.values.argmin())
         found["held_out_lowest"] = float(held_out.values[place])
         found["held_out_lowest_at"] = int(held_out.images_seen[place])
+    velocity = curve(events, "validation", "velocity_mse").values
+    if len(velocity):
+        found["velocity_mse"] = float(velocity[-1])
     turned = curve(events, TURNED, "best_images_seen").images_seen
     found["turned_at"] = int(turned[0]) if len(turned) else None
     found["images_seen"] = int(training.images_seen[-1]) if len(training.images_seen) else 0

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 TOOLS = Path(__file__).parents[3] / "tools"
 
@@ -87,6 +88,19 @@ def test_sets_of_both_kinds_of_campaigns(tools, root):
     assert "Means over 2 trainings of FM, one of each other method" in "\n".join(tables.set_lines(scenes))
 
 
+def test_methods_that_were_trained_later_and_again(tools, root):
+    """The numbers of several trainings are means in the tables, and each is listed."""
+    tables, *_ = tools
+    later = seed(fm=[unseen("midpoint", 8, 1.2, 1.3, 0.0)], both_maps=[unseen("jump", 1, 0.7, 0.8, 0.0)])
+    write(root, "campaign/comparison_scenes64_maps", {"seeds": {"0": later}})
+    scenes = tables.compared_sets(root)[1]
+    assert scenes.cells["fm"][8].value == pytest.approx(1.1) and scenes.cells["both_maps"][1].seeds == 1
+    assert scenes.starts["both_maps"] == (3.0, 0.5)
+    text = tables.repeats_block(root)
+    assert "| Landscapes and streets | FM |  |  |  |  | 1.00 / 1.20 |  | 0.800 / 0.820 |" in text
+    assert "differ by 10.3 % of their mean (median), at most by 18.2 %" in text
+
+
 def test_held_out_photographs_and_the_highest_share_of_copies(tools, root):
     tables, *_ = tools
     text = tables.unseen_block(root)
@@ -158,3 +172,16 @@ def test_figures_are_drawn_again_only_for_other_numbers(tools, root):
     assert figures.outdated(root) == [figures.FOLDER / "comparison.png"]
     figures.draw_outdated(root)
     assert (root / figures.FOLDER / "comparison.png").read_bytes() != drawn
+
+
+def test_a_row_of_samples_for_each_setting(tools, tmp_path, monkeypatch):
+    *_, figures = tools
+    strip = Image.new("RGB", (16 * 8, 8), "red")
+    for method, solver, steps in (("fm", "midpoint", 4), ("wide_map", "jump", 1)):
+        path = tmp_path / f"quality_{method}/pictures/{solver}-{steps}.png"
+        path.parent.mkdir(parents=True)
+        strip.save(path)
+    grid = figures.samples_grid(tmp_path, [("fm", "midpoint", 4), ("wide_map", "jump", 1)])
+    assert grid.getpixel((grid.width - 60, 40)) == grid.getpixel((grid.width - 60, 140)) == (255, 0, 0)
+    with pytest.raises(SystemExit, match=r"no pictures .*euler-1\.png: --samples is the --folder"):
+        figures.samples_grid(tmp_path, [("fm", "euler", 1)])
