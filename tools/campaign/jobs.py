@@ -224,8 +224,9 @@ def losses(run: Path, held_out_name: str = "loss") -> dict[str, Any]:
     """The last training and held-out losses, the lowest held-out loss, where it turned, and the speed.
 
     `turned_at`: the images seen when the run reported that its held-out loss had turned; None if it has not.
-    `velocity_mse`: the squared error of the velocity on held-out images, of a flow with a learned prior and of a flow map;
-    that of other flows and of a sampler is their loss. `held_out_name` is `loss` (of the weights in training) or `averaged_loss` (of the averaged weights).
+    `velocity_mse`: the squared error of the velocity on held-out images, of a flow with a learned prior and of a map;
+    that of other flows and of a sampler is their loss.
+    `held_out_name` is `loss` (of the weights in training) or `averaged_loss` (of the averaged weights).
     """
     events = run / "events.jsonl"
     training, held_out = curve(events, "train", "loss"), curve(events, "validation", held_out_name)

@@ -119,6 +119,19 @@ def test_goals_are_decided_by_the_intervals(tools, root):
     assert "no: 3.00 / 2.00 | yes: 1.01 / 1.00" in one  # higher, but not by more than the intervals
 
 
+def test_what_a_map_keeps_of_its_teacher(tools, root):
+    maps = importlib.import_module("comparison_maps")
+    calls = [row("jump", 1, 1.0), row("jump", 2, 0.9), row("jump", 4, 1.1)]
+    one = seed(wide=[unseen("midpoint", 2, 1.005, 1.0, 0.0)],
+               wide_map=[each | {"held_out": 1.0, "held_out_interval": [0.9, 1.1]} for each in calls])  # fmt: skip
+    one["losses"] = {"wide": {"held_out": 9.0, "velocity_mse": 0.1}, "wide_map": {"velocity_mse": 0.103}}
+    write(root, "campaign/comparison_anime64", {"seeds": {"0": one}})
+    text = maps.maps_block(root)
+    line = "| Drawn faces | flow map of LeDiFlow, wide start | 1.00 | 1.00 | 0.900 | 1.10 | yes | no |"
+    assert f"{line} 0.1000 -> 0.1030 (+3.0 %) |" in text
+    assert "| Cats and dogs | flow map of LeDiFlow, wide start |  | 3.00 |  |  |  |  |  |" in text
+
+
 def test_milliseconds_at_equal_quality(tools, root):
     _, goals, _ = tools
     bench = [("FM", "chain", "midpoint", 16, 16.0), ("FM", "chain", "midpoint", 8, 8.0),
