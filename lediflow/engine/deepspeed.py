@@ -170,7 +170,23 @@ def _import_deepspeed(device: torch.device) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # otherwise the CPU backend compiles a shared-memory extension, which takes 20 s
     __compatible_ops__["deepspeed_shm_comm"] = False
+    _import_muon()
     return deepspeed
+
+
+def _import_muon() -> None:
+    """Import DeepSpeed's optimizer Muon, as `deepspeed.initialize` would, without PyTorch's compiler.
+
+    It is not used here, but its functions are decorated with torch.compile, which takes 1.5 s of every rank's start.
+    """
+    from deepspeed.runtime import compiler
+
+    compile_function = compiler.compile
+    compiler.compile = lambda: compiler.dummy_decorator
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    finally:
+        compiler.compile = compile_function
 
 
 def _deepspeed_config(

@@ -83,18 +83,6 @@ def test_output_and_gradients_by_triton_kernels_are_the_references(case, interpr
         assert relative_error(parameters[our_name(name)].grad, expected) < TOLERANCE[torch.float32], name
 
 
-@pytest.mark.slow
-def test_compiled_whole_its_output_and_gradient_are_the_references():
-    golden, metadata = load("hdit_a", torch.float32)  # a local and a global level
-    module = from_k_diffusion(below("weights.", golden), metadata)
-    golden["x"].requires_grad_()
-    torch.compiler.reset()
-    y = run(torch.compile(module, fullgraph=True, backend="aot_eager"), golden)
-    y.backward(golden["cotangent"])
-    assert relative_error(y, golden["y"]) < TOLERANCE[torch.float32]
-    assert relative_error(golden["x"].grad, golden["grad_x"]) < TOLERANCE[torch.float32]
-
-
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("case", CASES)

@@ -14,18 +14,21 @@ import runpy
 import sys
 import traceback
 
-# everything that a child would import otherwise; DeepSpeed imports its Muon late, which takes a second of torch.compile
-import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+# everything that a child would import otherwise; torch imports its compiler when an optimizer is made
+import deepspeed  # noqa: F401
+import torch._dynamo  # noqa: F401
 import webdataset  # noqa: F401
+from hydra._internal.hydra import Hydra
 
 import lediflow.engine.deepspeed
 import lediflow.evaluate
 import lediflow.train  # noqa: F401
-from harness.commands import compose_raw
+from harness.commands import compose_raw, mode_of
 
 
 def serve() -> None:
     compose_raw("train", "experiment=smoke", "stage=auxiliary")  # fills the caches of Hydra's parser
+    Hydra.get_mode = mode_of
     gc.freeze()  # DeepSpeed collects garbage often: children need not go through all imported modules each time
     for line in sys.stdin:
         wish = json.loads(line)

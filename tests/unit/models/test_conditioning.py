@@ -92,17 +92,6 @@ def test_a_latent_finer_than_the_grid_is_averaged_onto_it():
     torch.testing.assert_close(resized(z, 4, 4), expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("conditioning", ["concat", "tokens"])
-def test_each_conditioning_compiles_into_one_graph(conditioning, velocity_spec, drawn):
-    torch.compiler.reset()
-    spec = replace(entering(velocity_spec, conditioning), num_classes=3)
-    model, (x, z) = drawn(VelocityModel(spec)), inputs()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    labels = torch.tensor([0, 3, 2])
-    torch.testing.assert_close(compiled(x, 0.5, z, labels), model(x, 0.5, z, labels))
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -184,13 +184,6 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         LevelSpec(depth=1, width=96)
 
 
-@pytest.mark.slow
-def test_the_whole_network_compiles_into_one_graph():
-    module, (x, t) = drawn(tiny()), batch()
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x, t), module(x, t))
-
-
 def test_bfloat16_autocast_stays_near_float32():
     module, (x, t) = drawn(tiny()), batch()
     with torch.autocast("cpu", torch.bfloat16):

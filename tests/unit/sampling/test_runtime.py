@@ -1,6 +1,7 @@
 """Every runtime makes the eager one's images, with the present weights, for any batch size, or says why it cannot."""
 
 import threading
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -55,6 +56,11 @@ def chain(seed=0, specs=SPECS):
     return LeDiFlowPipeline(*models, image_size=SIZE, prior_widening=0.1)
 
 
+def baseline(seed=0):
+    """Its flow model alone, from Gaussian noise."""
+    return LeDiFlowPipeline(drawn(replace(SPECS[0], latent_shape=[]), seed), None, None, image_size=SIZE)
+
+
 def jumping_chain(seed=0):
     return chain(seed, (*SPECS[:2], MAP))
 
@@ -80,34 +86,61 @@ def graphs(monkeypatch):
     torch.compiler.reset()
 
 
-class TestGeneratedCode:
-    """One chain for both runtimes, its latent sampler a flow map; packages are built once, in the first test."""
+@contextmanager
+def tracing_only():
+    """Networks are traced and exported as always, and no code is generated for them, which takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        patch.setattr(
+            torch._inductor,
+            "aoti_compile_and_package",
+            lambda program, package_path: torch.export.save(program, package_path),
+        )
+        patch.setattr(
+            torch._inductor, "aoti_load_package", lambda path, **options: torch.export.load(path).module()
+        )
+        yield
+
+
+class TestEveryRuntime:
+    """With generated code for one network, and traced for a whole chain whose latent sampler is a flow map."""
+
+    CHAINS: ClassVar = {"generated": (nullcontext, baseline), "traced": (tracing_only, jumping_chain)}
+
+    @pytest.fixture(scope="class", params=CHAINS)
+    def make(self, request):
+        torch.compiler.reset()
+        context, make = self.CHAINS[request.param]
+        with context():
+            yield make
+        torch.compiler.reset()
 
     @pytest.fixture(scope="class", params=["compiled", "exported"])
-    def runtime(self, request, tmp_path_factory):
+    def runtime(self, request, make, tmp_path_factory):
+        """Packages are built once, in the first test."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LEDIFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
-            yield jumping_chain().use(request.param, "float32")
+            yield make().use(request.param, "float32")
 
-    def test_makes_the_eager_images(self, runtime):
-        found, expected = runtime(NUMBERS, JUMPS), jumping_chain()(NUMBERS, JUMPS)
+    def test_makes_the_eager_images(self, runtime, make):
+        found, expected = runtime(NUMBERS, JUMPS), make()(NUMBERS, JUMPS)
         assert levels_apart(found, expected) < 0.05
         assert torch.equal(found.start.labels, expected.start.labels)
         assert found.nfe == expected.nfe == 6
 
-    def test_uses_the_present_weights(self, runtime):
+    def test_uses_the_present_weights(self, runtime, make):
         before = runtime(NUMBERS, JUMPS)
-        take_weights(runtime, jumping_chain(seed=9))
+        take_weights(runtime, make(seed=9))
         after = runtime(NUMBERS, JUMPS)
-        assert levels_apart(after, jumping_chain(seed=9)(NUMBERS, JUMPS)) < 0.05
+        assert levels_apart(after, make(seed=9)(NUMBERS, JUMPS)) < 0.05
         assert levels_apart(after, before) > 1
-        take_weights(runtime, jumping_chain())
+        take_weights(runtime, make())
         assert torch.equal(runtime(NUMBERS, JUMPS).images, before.images)
 
-    def test_of_another_chain_in_the_same_process_is_its_own(self, runtime):
-        other = jumping_chain(seed=9).use(runtime.runtime.name, "float32")
-        assert levels_apart(other(NUMBERS, JUMPS), jumping_chain(seed=9)(NUMBERS, JUMPS)) < 0.05
-        assert levels_apart(runtime(NUMBERS, JUMPS), jumping_chain()(NUMBERS, JUMPS)) < 0.05
+    def test_of_another_chain_in_the_same_process_is_its_own(self, runtime, make):
+        other = make(seed=9).use(runtime.runtime.name, "float32")
+        assert levels_apart(other(NUMBERS, JUMPS), make(seed=9)(NUMBERS, JUMPS)) < 0.05
+        assert levels_apart(runtime(NUMBERS, JUMPS), make()(NUMBERS, JUMPS)) < 0.05
 
 
 def test_twelve_batch_sizes_take_three_graphs_of_a_network_at_most(graphs):
@@ -134,7 +167,7 @@ def test_times_that_bfloat16_cannot_tell_apart_differ():
 
 
 def test_averages_swapped_in_place_are_used_and_writes_through_data_after_a_refresh(graphs):
-    compiled = chain().use("compiled", "bfloat16")
+    compiled = baseline().use("compiled", "bfloat16")
     before = compiled(NUMBERS, CONFIG)
     with torch.no_grad():
         for parameter in compiled.velocity.parameters():
@@ -148,12 +181,12 @@ def test_averages_swapped_in_place_are_used_and_writes_through_data_after_a_refr
 
 
 def test_weights_can_change_outside_of_the_inference_mode_in_which_images_were_made(graphs):
-    compiled = chain()
+    compiled = baseline()
     with torch.inference_mode():
         compiled.use("compiled", "float32")
         compiled(NUMBERS, CONFIG)
-    take_weights(compiled, chain(seed=9))
-    assert levels_apart(compiled(NUMBERS, CONFIG), chain(seed=9)(NUMBERS, CONFIG)) < 0.05
+    take_weights(compiled, baseline(seed=9))
+    assert levels_apart(compiled(NUMBERS, CONFIG), baseline(seed=9)(NUMBERS, CONFIG)) < 0.05
 
 
 def test_threads_that_sample_at_once_get_what_each_gets_alone(graphs):
@@ -175,7 +208,7 @@ def test_threads_that_sample_at_once_get_what_each_gets_alone(graphs):
 
 
 def test_results_that_are_kept_do_not_change(graphs):
-    compiled = chain().use("compiled", "float32")
+    compiled = baseline().use("compiled", "float32")
     kept = [compiled([number, number + 1], CONFIG) for number in range(3)]
     copies = [one.images.clone() for one in kept]
     compiled([8, 9], CONFIG)
