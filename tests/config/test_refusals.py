@@ -84,6 +84,11 @@ def test_a_mistyped_name_is_answered_with_the_nearest_that_exists(command, neare
         (("evaluate", "--watch"), "--watch has no value; give it one: --watch RUN"),
         (("evaluate", "mode=compare", "results=[/a,/b]"), r"/a has no results\.json; give folders that"),
         (("report",), "required: RUN"),
+        (
+            (*SMOKE, "stage=auxiliary", "+train.imagess=5"),
+            r"\+train\.imagess: there is no option train\.imagess",
+        ),
+        ((*SMOKE, "stage=auxiliary", "synthetic_images=0", "data.path="), r"data\.path= is empty"),
         ((*SMOKE, "train.images=many"), r"'many' .*train\.images"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

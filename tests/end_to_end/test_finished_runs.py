@@ -44,6 +44,17 @@ def test_it_is_left_alone(run):
     assert sha256(folder / "events.jsonl") == before
 
 
+def test_options_that_would_have_given_other_weights_are_named_or_refused(run):
+    _, command = run
+    said = succeed(
+        "train", *command, "train.images=96", "train.learning_rate=1e-4", "train.log_every_images=48"
+    )
+    assert "of other options (train.learning_rate: 0.002, now 0.0001); choose another run=" in said.err
+    said = invoke("train", *command, "train.images=96", "data.held_out_fraction=0.1")
+    assert said.status == 2
+    assert "other options (data.held_out_fraction: 0.0, now 0.1); choose another run=" in said.err
+
+
 def test_other_data_with_its_name_are_refused(run, tmp_path):
     _, command = run
     make_synthetic_shards(tmp_path / "other", 4, size=16, channels=1, seed=1)

@@ -42,6 +42,7 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
+from lediflow.records import RecordError, leaves
 from lediflow.run_folder import RunFolder, has_ended, trained_images
 from lediflow.stages import stage_kind
 from lediflow.stages.distillation import TEACHER_OPTIONS, VELOCITY
@@ -96,6 +97,8 @@ def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
 def open_data(command: TrainCommand, ranks: Ranks) -> ShardReader:
     """Open the shards and check them against the model; rank 0 first draws toy pictures if the run asks for them."""
     path = command.data.path
+    if not path.strip():  # allowed in dry runs
+        raise UserError("data.path= is empty; give the folder of the shards")
     if command.synthetic_images:
         draw_toy_pictures(command, ranks)
     if not ranks.is_first and lacks_index(path):  # rank 0 writes it
@@ -254,6 +257,12 @@ def full_identity(
 
 # --- a finished run
 
+# options that a run may be continued with, and that its weights depend on
+CHANGEABLE = (
+    "train.learning_rate", "train.weight_decay", "train.beta", "train.schedule.", "train.ema.", "engine.gradient_clip",
+    "data.flip_", "data.augment.",
+)  # fmt: skip
+
 
 def is_done(folder: RunFolder, command: TrainCommand) -> bool:
     """Whether the folder holds this training, finished; UserError if it holds a finished one with other options."""
@@ -278,7 +287,20 @@ def is_done(folder: RunFolder, command: TrainCommand) -> bool:
             f"run={folder.root} is finished, but was trained with other options ({'; '.join(others)}); {advice}"
         )
     log.info("%s is finished (%d images): nothing to do", folder.root, trained_images(facts))
+    if unused := unused_changes(folder, command):
+        log.warning("its weights are of other options (%s); choose another run= to train with these", unused)
     return True
+
+
+def unused_changes(folder: RunFolder, command: TrainCommand) -> str:
+    """The options that differ from those that a finished run was last trained with, as a phrase; "" if none does."""
+    try:
+        then = dict(leaves(folder.recorded_options(), in_lists=True))
+    except RecordError:
+        return ""
+    now = dict(leaves(dataclasses.asdict(command), in_lists=True))
+    names = [name for name in then.keys() & now.keys() if name.startswith(CHANGEABLE)]
+    return "; ".join(differences({name: then[name] for name in names}, {name: now[name] for name in names}))
 
 
 def advice_for_export(folder: RunFolder, which: str) -> str:
@@ -318,8 +340,16 @@ def parent_changes(facts: dict[str, Any], command: TrainCommand) -> list[str]:
 
 
 def data_changes(facts: dict[str, Any], command: TrainCommand) -> list[str]:
-    """The difference between the recorded data and those in the folder data.path; none if they cannot be read now."""
-    then, path = facts.get("data", {}).get("fingerprint"), command.data.path
+    """The differences between the recorded data and those of the command, as far as these can be read now."""
+    recorded, path = facts.get("data", {}), command.data.path
+    then, share = (
+        recorded.get("fingerprint"),
+        recorded.get("held_out_fraction", command.data.held_out_fraction),
+    )
+    if share != command.data.held_out_fraction:
+        return differences(
+            {"data.held_out_fraction": share}, {"data.held_out_fraction": command.data.held_out_fraction}
+        )
     if then is None or is_remote(path) or not has_index(path):
         return []
     try:

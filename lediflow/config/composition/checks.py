@@ -36,9 +36,22 @@ def typed(config: DictConfig) -> Any:
         key, message = key_of_contradiction(config), str(error)
         joint = "." if isinstance(error, OutOfRangeError) else ": "
         raise UserError(message if message.startswith(key) else f"{key}{joint}{message}") from error
+    check_names(config)
     check_ranges(command)
     check_blanks(command)
     return command
+
+
+def check_names(node: DictConfig | ListConfig, key: str = "") -> None:
+    """Reject options that no dataclass has, which Hydra adds for a leading + and nothing would read."""
+    kind = OmegaConf.get_type(node)
+    if dataclasses.is_dataclass(kind) and (
+        added := {*node} - {field.name for field in dataclasses.fields(kind)}
+    ):
+        name = f"{key}.{min(added)}".lstrip(".")
+        raise UserError(f"+{name}: there is no option {name}; --help lists those that exist")
+    for name, part in parts_of(node, key):
+        check_names(part, name)
 
 
 def check_blanks(command: Any, prefix: str = "") -> None:
