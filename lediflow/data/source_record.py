@@ -100,7 +100,7 @@ def duplicates_note(listing: Listing, duplicates: dict[int, int]) -> str:
         return ""
     number, first = mismatched[0]
     return (
-        f"{len(mismatched):,} of the duplicates have another class than the first picture of their content, which is "
+        f"duplicates of another class than the first picture of their content: {len(mismatched):,}; the first is "
         f"kept: {printable(listing.images[number].name)} ({printable(classes[labels[number]])}) is "
         f"{printable(listing.images[first].name)} ({printable(classes[labels[first]])})"
     )

@@ -150,7 +150,8 @@ class Saving:
             )
             return
         log.error(
-            "NOT SAVED at %d images: %s. Training continues, the previous checkpoint is kept; next attempt in %.0f s",
+            "NOT SAVED at %d images: %s. Training continues, the previous checkpoint is kept; next attempt in %.0f s "
+            "at the latest",
             pending.images_seen,
             outcome.reason,
             self.pause,

@@ -58,11 +58,13 @@ INDEXING_SECONDS = 12 * 3600.0  # enough to read a whole data set once from slow
 
 # options added in later releases, with the values that leave training unchanged
 NEUTRAL_VALUES = {"dropout": 0, "beta_warmup_images": 0, "free_bits": 0, "is_flow_map": False, SCALE: 1}
+# classes of a latent sampler, which in conf/ are those of the flow; other stages do not depend on them
+CLASSES = ("latent_sampler", "num_classes")
 # the same for options of one model; 0 or false: off
 LATER_OPTIONS = (
     ("auxiliary", "augmentation"),
     ("latent_sampler", "augmentation"),
-    ("latent_sampler", "num_classes"),
+    CLASSES,
 )
 
 
@@ -208,10 +210,12 @@ def identity(command: TrainCommand) -> dict[str, Any]:
 
 
 def model_options(command: TrainCommand) -> dict[str, Any]:
-    """Options of the models, without those that are off and that older runs do not record."""
+    """Options of the models, without those that older runs do not record and that are off or of another stage."""
     options = dataclasses.asdict(command.model)
+    trains = stage_kind(command.stage.name).trains
     for model, name in LATER_OPTIONS:
-        if not options[model][name]:
+        is_of_another_stage = (model, name) == CLASSES and model != trains
+        if is_of_another_stage or not options[model][name]:
             del options[model][name]
     return without_defaults(options)
 

@@ -126,7 +126,7 @@ def index_tars(root: Path) -> ShardIndex:
     found = [scan for scan in scans if scan.places]
     if not found:
         raise UserError(
-            f"the {len(paths)} tars of {root} hold no samples: found {left or 'nothing'}; samples end in "
+            f"{root} holds no samples in its tars ({len(paths)}): found {left or 'nothing'}; samples end in "
             f"{', '.join(PICTURE_EXTENSIONS)} or {ARRAY_EXTENSION}"
         )
     labels, classes = _numbered_labels(found)

@@ -194,7 +194,7 @@ def test_reported_facts_are_stored_and_reported_again(plain):
 def test_one_picture_in_two_classes_is_reported(plain):
     plain.edit(1, 0)
     assert made(plain).notes[1:] == [
-        "1 of the duplicates have another class than the first picture of their content, which is kept: 1/1.bmp (1) is "
+        "duplicates of another class than the first picture of their content: 1; the first is kept: 1/1.bmp (1) is "
         "0/0.bmp (0)"
     ]
 

@@ -15,6 +15,9 @@ def test_a_flow_with_latent_and_class_trains_and_is_guided(conditioning, trained
     train(trained.commands["flow"], tmp_path, "flow", *model)
     spec = load_model(tmp_path / "flow" / "export").spec
     assert (spec.conditioning, spec.latent_shape, spec.num_classes) == (conditioning, [2, 4, 4], 2)
+    # flows from before latent samplers had classes must remain the same runs
+    identity = json.loads((tmp_path / "flow/export/config.json").read_text())["identity"]
+    assert "num_classes" not in identity["model"]["latent_sampler"]
 
     facts = sampled(tmp_path, trained.sampler, "labels=[0,1]", "guidance=2")
     assert (facts["labels"], facts["guidance"], facts["nfe"]) == ([0, 1], 2.0, 6)

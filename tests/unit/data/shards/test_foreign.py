@@ -239,7 +239,8 @@ def test_a_tar_added_later_is_indexed_too(theirs):
 def test_tars_without_samples_say_what_is_looked_for(tmp_path):
     tar_of(tmp_path / "a.tar", {"0.txt": b"words"})
     with pytest.raises(
-        UserError, match=r"hold no samples: found 1 file \(1 \.txt\): 0\.txt; samples end in .*npy"
+        UserError,
+        match=r"holds no samples in its tars \(1\): found 1 file \(1 \.txt\): 0\.txt; samples end in .*npy",
     ):
         ShardReader.open(tmp_path)
 
