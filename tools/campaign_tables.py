@@ -32,10 +32,12 @@ def widths_lines(document: Results) -> list[str]:
         "",
         f"{taken_on(flows)} {BOLD} {held_out}",
         "",
-        *close_up(flows, names, {name: f"flow_{name}" for name in flows}, results["losses"]),
-        "",
-        *models({name: results["losses"][name] for name in ("auxiliary", "sampler", "fm")}),
-        *verdicts(flows),
+        *folded(
+            *close_up(flows, names, {name: f"flow_{name}" for name in flows}, results["losses"]),
+            "",
+            *models({name: results["losses"][name] for name in ("auxiliary", "sampler", "fm")}),
+            *verdicts(flows),
+        ),
     ]
 
 
@@ -50,10 +52,23 @@ def small_lines(document: Results) -> list[str]:
         f"{taken_on(cures)} {BOLD}",
         "",
         *unseen(results, names),
-        *close_up(cures, names, {name: f"{name}_flow" for name in cures}, results["losses"]),
+        *folded(
+            *close_up(cures, names, {name: f"{name}_flow" for name in cures}, results["losses"]),
+            "",
+            *models({name: found for name, found in results["losses"].items() if not name.endswith("_flow")}),
+            *verdicts(cures),
+        ),
+    ]
+
+
+def folded(*lines: str) -> list[str]:
+    """Lines that a reader opens with a click: from which stage the quality comes."""
+    return [
+        "<details><summary>by source of z, and losses of the models</summary>",
         "",
-        *models({name: found for name, found in results["losses"].items() if not name.endswith("_flow")}),
-        *verdicts(cures),
+        *lines,
+        "",
+        "</details>",
     ]
 
 
