@@ -184,7 +184,14 @@ def duration(sessions: list[Results]) -> list[str]:
     wall = sum(session["wall_minutes"] for session in sessions)
     gpus = sum(session["wall_minutes"] * len(session["gpus"]) for session in sessions)
     at_once = max(session["at_once"] for session in sessions)
-    return [f"{wall:.1f} minutes of wall time, {gpus:.1f} GPU minutes, up to {at_once} commands at once."]
+    said = [f"{wall:.1f} minutes of wall time, {gpus:.1f} GPU minutes, up to {at_once} commands at once."]
+    if beside := sorted({name for session in sessions for name in session.get("beside", [])}):
+        said.append(f"The minutes and the commands include those of {', '.join(beside)}, on the same GPU.")
+    if stood := sum(session.get("stood_seconds", 0) for session in sessions):
+        said.append(
+            f"All commands stood still for {stood:.0f} seconds, while other measurements had the GPU."
+        )
+    return said
 
 
 def contact_sheet(files: list[Path]) -> Image.Image:

@@ -58,6 +58,17 @@ def test_the_time_of_a_campaign_is_that_of_all_its_sessions_on_all_their_gpus(mo
     said = "10.5 minutes of wall time, 19.0 GPU minutes, up to 8 commands at once."
     assert origin({"sessions": sessions}) == said
     assert origin({}) == ""
+    shared = {
+        "wall_minutes": 1.0,
+        "at_once": 7,
+        "gpus": ["H200"],
+        "beside": ["scenes64"],
+        "stood_seconds": 72.9,
+    }
+    assert origin({"sessions": [shared]}).endswith(
+        "up to 7 commands at once. The minutes and the commands include those of scenes64, on the same GPU. All "
+        "commands stood still for 73 seconds, while other measurements had the GPU."
+    )
 
 
 def test_losses_say_at_how_many_images_the_held_out_loss_turned(jobs, tmp_path):
