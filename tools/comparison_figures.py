@@ -144,8 +144,8 @@ def finished(figure: Figure, panels: int) -> Figure:
         figure.axes[panels].legend(shown, order, loc="center", fontsize=9.5, frameon=False, labelspacing=0.8)
         figure.tight_layout()
         return figure
-    figure.legend(shown, order, loc="lower center", ncols=2, fontsize=8.5, frameon=False)
-    figure.tight_layout(rect=(0, (0.25 * -(-len(order) // 2) + 0.1) / figure.get_figheight(), 1, 1))
+    figure.legend(shown, order, loc="lower center", ncols=3, fontsize=8.5, frameon=False)
+    figure.tight_layout(rect=(0, (0.19 * -(-len(order) // 3) + 0.1) / figure.get_figheight(), 1, 1))
     return figure
 
 

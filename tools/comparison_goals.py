@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from campaign_tables import number, table
 from comparison_photographs import photographs_block
+from comparison_repeats import repeats_block
 from comparison_tables import (
     FLOWS,
     MAPS,
@@ -26,7 +27,6 @@ from comparison_tables import (
     compared_sets,
     comparison_block,
     read,
-    repeats_block,
     unseen_block,
 )
 

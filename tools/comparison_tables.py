@@ -42,6 +42,12 @@ METHODS = {
 FLOWS, MAPS = ("auto", "wide"), ("auto_map", "wide_map", "both_maps")  # LeDiFlow with what was found
 COLUMNS = {1: "euler", 2: "midpoint", 4: "midpoint", 6: "heun3", 8: "midpoint", 12: "heun3", 16: "midpoint"}
 MAP_CALLS = (1, 2, 4)
+STAGE_SOURCES = {
+    "training": "training images",
+    "heldout": "held-out images",
+    "sampler": "the latent sampler",
+    "gaussian": "no z: FM",
+}
 # methods of the two earlier campaigns, by the names of their rows
 FROM_MAPS = {
     "fm": ("fm_euler", "fm_midpoint"),
@@ -83,7 +89,12 @@ class Compared:
 
     @property
     def heading(self) -> str:
-        return f"{self.title}, {self.reference_images:,} photographs"
+        return f"{self.title}, {self.reference_images:,} {self.noun}"
+
+    @property
+    def noun(self) -> str:
+        """What its images are."""
+        return "drawings" if self.name == "anime64" else "photographs"
 
     def cell(self, method: str, nfe: int) -> Cell | None:
         return self.cells.get(method, {}).get(nfe)
@@ -237,7 +248,7 @@ def set_lines(one: Compared) -> list[str]:
         "",
         *quality_lines(one),
         "",
-        f"{one.images:,} generated images against all photographs; half of a 95 % interval is {median(halves):.3f} "
+        f"{one.images:,} generated images against all {one.noun}; half of a 95 % interval is {median(halves):.3f} "
         f"(median). {trained}. {missing} of {len(expected(one))} cells of the plan were not measured.",
         "",
     ]
@@ -302,53 +313,42 @@ def unseen_block(root: Path) -> str:
         heads = ["method", *(f"{nfe}" for nfe in columns), "copies", "closer to training"]
         half = median(cell.held_out_half for line in one.cells.values() for cell in line.values())
         lines += [
-            f"#### {one.title}, {one.held_out_images:,} held-out photographs",
+            f"#### {one.title}, {one.held_out_images:,} held-out {one.noun}",
             "",
             *table(heads, body),
             "",
-            f"Half of a 95 % interval is {half:.3f} (median); the photographs, and so most of this uncertainty, are "
+            f"Half of a 95 % interval is {half:.3f} (median); the {one.noun}, and so most of this uncertainty, are "
             "the same for all methods. Copies: the share of images whose nearest training image is less than a third "
             "as far away as the second nearest. Closer to training: the probability that an image is nearer to a "
-            "training image than a held-out photograph is (50 %: no copying). Both are the highest of a method's "
+            "training image than a held-out one is (50 %: no copying). Both are the highest of a method's "
             "settings.",
             "",
         ]
     return "\n".join(lines).rstrip() or "Not measured yet."
 
 
-def repeats_block(root: Path) -> str:
-    """Methods that were trained more than once: the numbers of each training, which the tables show the means of."""
-    body: list[list[str]] = []
-    differences: list[float] = []
-    for name, title in SETS.items():
-        seeds = [one["methods"] for one in trainings_of(root / "results/campaign", name)]
-        for method in METHODS:
-            trained = [cells_of(one[method]["rows"]) for one in seeds if method in one]
-            shared = {nfe for nfe in COLUMNS if sum(nfe in cells for cells in trained) > 1}
-            if not shared:
-                continue
-            values = {nfe: [cells[nfe].value for cells in trained if nfe in cells] for nfe in shared}
-            differences += [(max(found) - min(found)) / mean(found) for found in values.values()]
-            cells = [" / ".join(map(number, values.get(nfe, []))) for nfe in COLUMNS]
-            body.append([title, METHODS[method], *cells])
-    if not body:
-        return "No method was trained more than once."
-    return "\n".join(
-        [
-            *table(["set", "method", *(f"{nfe}" for nfe in COLUMNS)], body),
-            "",
-            f"The trainings of a method differ by {100 * median(differences):.1f} % of their mean (median), at most by "
-            f"{100 * max(differences):.1f} %.",
-        ]
-    )
-
-
 def campaign_lines(document: Results) -> list[str]:
-    """Images seen and losses of the models of a comparison, by seed."""
+    """Images seen and losses of the models of a comparison, by seed, and which stage limits the quality."""
     lines: list[str] = []
     for seed, one in document["results"]["seeds"].items():
         lines += [f"Models of seed {seed}:", "", *models(one["losses"]), ""]
-    return lines[:-1]
+    return [*lines[:-1], *stage_lines(document["results"].get("stages"))]
+
+
+def stage_lines(stages: Results | None) -> list[str]:
+    """The quality with latents from each source, and the verdict of `evaluate mode=stages`."""
+    if stages is None:
+        return []
+    sources = dict.fromkeys(row["z"] for row in stages["rows"])
+    values = {(row["z"], row["nfe"]): row["mmd"] for row in stages["rows"]}
+    counts = sorted({nfe for _, nfe in values})
+    heads = ["z of", *(f"{nfe}" if nfe else "prior alone" for nfe in counts)]
+    body = [[STAGE_SOURCES[z], *(number(values.get((z, nfe))) for nfe in counts)] for z in sources]
+    head = (
+        f"Which stage limits the quality (`evaluate mode=stages` of `wide`, {stages['images']:,} images of each "
+        "source), by evaluations of the flow model:"
+    )
+    return ["", head, "", *table(heads, body), "", f"> {stages['verdict']['text']}"]
 
 
 def bold(value: float, best: float) -> str:

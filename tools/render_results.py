@@ -25,6 +25,7 @@ import campaign_tables
 import comparison_figures
 import comparison_goals
 import comparison_maps
+import comparison_starts
 import comparison_tables
 import count_code
 import layers
@@ -348,7 +349,9 @@ def blocks(root: Path) -> dict[str, str]:
     for kind in CAMPAIGNS:
         for file in sorted((root / "results/campaign").glob(f"{kind}_*.json")):
             found[file.stem] = campaign_block(kind, json.loads(file.read_text()))
-    found |= comparison_goals.blocks(root) | {"comparison_maps": comparison_maps.maps_block(root)}
+    found |= comparison_goals.blocks(root)
+    found["comparison_maps"] = comparison_maps.maps_block(root)
+    found["comparison_starts"] = comparison_starts.starts_block(root)
     if document := kept(root / count_code.KEPT):
         found["code"] = count_code.block(document)
     return found | {"layers": layers.block(root)}

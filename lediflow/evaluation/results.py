@@ -12,7 +12,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -138,9 +138,13 @@ def is_folder_of_results(folder: Path) -> bool:
     return is_ours or {*visible_names(folder)} <= INNER
 
 
-def read_row(path: Path) -> Record:
-    """The row of a setting that an earlier command wrote; RecordError for any other file."""
-    return read_record(path, ROW_AGAIN, ROW_TYPES, is_complete=True)
+def read_row(path: Path, lacking: Collection[str] = ()) -> Record:
+    """The row of a setting that an earlier command wrote; RecordError for any other file.
+
+    `lacking`: keys of metrics that were taken out of the table, which rows do not have.
+    """
+    types = {key: kind for key, kind in ROW_TYPES.items() if key.removesuffix("_name") not in lacking}
+    return read_record(path, ROW_AGAIN, types, is_complete=True)
 
 
 def read_results(path: str | Path) -> Record:

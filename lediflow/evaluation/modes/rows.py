@@ -19,7 +19,7 @@ from lediflow.evaluation.config import MetricsConfig
 from lediflow.evaluation.cost import stage_costs
 from lediflow.evaluation.embedding import FeatureSet, feature_set
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
-from lediflow.evaluation.metrics import halves_mmd, measure, table_record
+from lediflow.evaluation.metrics import FIRST, METRICS, halves_mmd, measure, table_record
 from lediflow.evaluation.modes.compare import write_influences
 from lediflow.evaluation.references import Reference
 from lediflow.evaluation.results import ROWS, digest, features_record, read_row
@@ -82,7 +82,7 @@ class RowMaker:
         is_exact = self.session.command.metrics.estimator != "streaming"
         if not path.exists() or (is_exact and not path.with_suffix(".safetensors").exists()):
             return None
-        return read_row(path)
+        return read_row(path, lacking={metric.key for metric in FIRST} - {*METRICS})
 
     def record(self, images: NumberedImages) -> dict[str, Any]:
         """All that a row depends on: the images, the references, the metrics, the device that is timed."""

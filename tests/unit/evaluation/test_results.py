@@ -94,3 +94,14 @@ def test_a_kept_row_of_other_types_is_refused(changes, fault, tmp_path):
     (tmp_path / "row.json").write_text(json.dumps({key: row[key] for key in row if key != "nfe"}))
     with pytest.raises(UserError, match="has no 'nfe'; delete it"):
         read_row(tmp_path / "row.json")
+
+
+def test_a_row_without_a_metric_is_read_where_the_table_lacks_it(tmp_path):
+    row = {
+        "solver": "euler", "steps": 1, "temperature": 1.0, "nfe": 1, "ms_per_image": 2.0, "mmd_name": "MMD",
+        "mmd_unbiased": 1.5, "mmd_interval": [1.0, 2.0], "sample_images": 8,
+    }  # fmt: skip
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    assert read_row(tmp_path / "row.json", lacking={"frechet", "kid"}) == row
+    with pytest.raises(UserError, match="has no 'frechet_name'; delete it"):
+        read_row(tmp_path / "row.json")

@@ -96,7 +96,7 @@ def test_methods_that_were_trained_later_and_again(tools, root):
     scenes = tables.compared_sets(root)[1]
     assert scenes.cells["fm"][8].value == pytest.approx(1.1) and scenes.cells["both_maps"][1].seeds == 1
     assert scenes.starts["both_maps"] == (3.0, 0.5)
-    text = tables.repeats_block(root)
+    text = importlib.import_module("comparison_repeats").repeats_block(root)
     assert "| Landscapes and streets | FM |  |  |  |  | 1.00 / 1.20 |  | 0.800 / 0.820 |" in text
     assert "differ by 10.3 % of their mean (median), at most by 18.2 %" in text
 
@@ -130,6 +130,43 @@ def test_what_a_map_keeps_of_its_teacher(tools, root):
     line = "| Drawn faces | flow map of LeDiFlow, wide start | 1.00 | 1.00 | 0.900 | 1.10 | yes | no |"
     assert f"{line} 0.1000 -> 0.1030 (+3.0 %) |" in text
     assert "| Cats and dogs | flow map of LeDiFlow, wide start |  | 3.00 |  |  |  |  |  |" in text
+
+
+def test_the_wide_start_against_the_default_one(tools, root):
+    starts = importlib.import_module("comparison_starts")
+    both = seed(auto=[unseen("midpoint", 2, 1.0, 1.0, 0.0), unseen("midpoint", 8, 1.0, 1.0, 0.0)],
+                wide=[unseen("midpoint", 2, 1.01, 1.0, 0.0), unseen("midpoint", 8, 0.9, 1.0, 0.0)])  # fmt: skip
+    write(root, "campaign/comparison_anime64", {"seeds": {"0": both}})
+    lines = starts.starts_block(root).splitlines()
+    assert lines[0] == "| set, s of both starts | 2 | 8 |"
+    assert lines[2] == "| Drawn faces, 0.5 / 0.5 | +1 % | **-10 %** |"
+
+
+def test_losses_of_the_same_seed_on_another_machine(tools, root):
+    repeats = importlib.import_module("comparison_repeats")
+    run = {
+        "set": "anime64",
+        "model": "fm",
+        "images_seen": 608_000,
+        "training": [0.1, 0.1],
+        "held_out": [0.2, 0.3],
+    }
+    write(root, "campaign/repeated_trainings", {"runs": [run]})
+    assert repeats.repeats_block(root).endswith(
+        "| Drawn faces | fm | 608,000 | 0.10000 / 0.10000 | 0.20000 / 0.30000 |"
+    )
+
+
+def test_sources_of_z_and_the_stage_that_limits(tools):
+    tables, *_ = tools
+    rows = [{"z": "training", "nfe": 0, "mmd": 9.0}, {"z": "training", "nfe": 2, "mmd": 1.0},
+            {"z": "gaussian", "nfe": 2, "mmd": 3.0}]  # fmt: skip
+    lines = tables.stage_lines({"rows": rows, "images": 1024, "verdict": {"text": "The flow."}})
+    assert lines[3:] == [
+        "| z of | prior alone | 2 |", "| --- | ---: | ---: |", "| training images | 9.00 | 1.00 |",
+        "| no z: FM |  | 3.00 |", "", "> The flow.",
+    ]  # fmt: skip
+    assert tables.stage_lines(None) == []
 
 
 def test_milliseconds_at_equal_quality(tools, root):
