@@ -14,8 +14,10 @@ both_maps    wide_map with latents from a flow map of the latent sampler
 fm_reflow    `fm`, straightened
 
 Each is measured by measure.py: at 1, 2, 4, 8, 16 evaluations (Euler, then midpoint) and 6, 12 (Heun3), maps at 1, 2, 4
-calls, against all photographs and against the held-out ones, with the share of copies among its images. `--seeds`
-trains and measures everything once for each seed. Results are written to results/campaign/comparison_NAME.json.
+calls, against all photographs and against the held-out ones, with the share of copies among its images. `--unmeasured`
+names methods that are trained as teachers only: with a seed and a kind of GPU that they were measured with before, they
+are the same models. `--seeds` trains and measures everything once for each seed. Results are written to
+results/campaign/comparison_NAME.json.
 """
 
 from __future__ import annotations
@@ -66,6 +68,8 @@ def methods_of(options: argparse.Namespace) -> dict[str, Method]:
     if unknown := {*options.methods} - {*table}:
         raise SystemExit(f"--methods {' '.join(sorted(unknown))}: not known; choose of {', '.join(table)}")
     chosen = {name: method for name, method in table.items() if name in options.methods}
+    if unknown := {*options.unmeasured} - {*chosen}:
+        raise SystemExit(f"--unmeasured {' '.join(sorted(unknown))}: not among --methods {' '.join(chosen)}")
     for name, method in chosen.items():
         for needed in (method.teacher, method.run):
             if needed and needed not in chosen:
@@ -137,9 +141,11 @@ def trainings(options: argparse.Namespace) -> list[Job]:
 
 
 def measurements(options: argparse.Namespace) -> list[Job]:
-    """A command of measure.py for each method."""
+    """A command of measure.py for each method that is measured."""
     folder, jobs = options.folder, []
     for name, method in methods_of(options).items():
+        if name in options.unmeasured:
+            continue
         run = method.run or name
         pair = [f"run={folder}/{run}", *([f"sampler={folder}/{method.sampler}"] if method.sampler else [])]
         words = evaluation(options, *pair, f"output={folder}/quality_{name}")[2:]
@@ -196,6 +202,9 @@ def main() -> None:
     parser = parser_of(__doc__, "campaign64")
     every = ["fm", "ot", "paper", "auto", "wide", "wide_map", "fm_map"]
     parser.add_argument("--methods", nargs="+", default=every, metavar="METHOD")
+    parser.add_argument(
+        "--unmeasured", nargs="*", default=[], metavar="METHOD", help="of --methods: train only"
+    )
     parser.add_argument("--wide", default="0.55", metavar="S", help="s of `wide`")
     parser.add_argument("--distil", nargs="*", default=[], metavar="KEY=VALUE", help="of every distillation")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="instead of --seed")

@@ -61,6 +61,13 @@ def test_methods_without_latents_need_no_auxiliary_model(plan):
     assert {*plan("--methods", "fm")} == {"fm", "quality_fm"}
 
 
+def test_teachers_that_were_measured_before_are_only_trained(plan):
+    jobs = plan("--methods", "wide", "wide_map", "--unmeasured", "wide")
+    assert {*jobs} == {"auxiliary", "sampler", "wide", "wide_map", "quality_wide_map"}
+    with pytest.raises(SystemExit, match="--unmeasured auto: not among --methods wide"):
+        plan("--methods", "wide", "--unmeasured", "auto")
+
+
 def test_every_seed_has_models_of_its_own(plan, tmp_path):
     jobs = plan("--methods", "auto", "--seeds", "0", "7")
     assert {*jobs["quality_auto_7"].needs} == {"auto_7", "sampler_7"}
