@@ -12,14 +12,19 @@ from harness.commands import succeed
 from harness.patience import share_of_core
 
 HERE = Path(__file__).parent
-LONG = ("test_faults", "test_time_limits", "test_pipeline_jobs")  # minutes each: they start first
+# The order in which workers of pytest-xdist take files. A worker with two tests left takes its next file, so the files
+# of one or two long tests, with which four workers begin, are followed by a short file each.
+ORDER = (
+    "test_faults", "test_unnoticed_losses", "test_pipeline_jobs", "test_time_limits",
+    "test_plain_scripts", "test_testcluster", "test_hydra_launchers", "test_submitted_runs", "test_status",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-    items.sort(key=lambda item: (*LONG, item.path.stem).index(item.path.stem))
+    items.sort(key=lambda item: (*ORDER, item.path.stem).index(item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 from harness.cluster import Cluster
-from harness.submitted import TWO_NODES, braked, status, status_row, submit
+from harness.forks import Forks
+from harness.submitted import TWO_NODES, assert_same_end, braked, status, status_row, submit, undisturbed
 
 LONG = ("train.images=40000", "train.checkpoint.every_images=64", "train.log_every_images=32")
+SHORTER = "train.images=2048"
 
 
-def test_a_lost_node_does_not_end_the_job_and_counts_in_goodput(cluster: Cluster, runs: Path) -> None:
+def test_a_lost_node_does_not_end_the_job_and_counts_in_goodput(
+    cluster: Cluster, runs: Path, forks: Forks
+) -> None:
     slow, release = braked(runs / "slow-lost")
-    run = submit(cluster, runs, "lost", *TWO_NODES, *LONG, "train.images=2048", slow)
-    run.wait_for_progress()
+    run = submit(cluster, runs, "lost", *TWO_NODES, *LONG, SHORTER, slow)
+    saved = run.wait_for_progress()
     assert status_row(run)["kind"] == "running"
     kinds = []
 
@@ -27,6 +31,8 @@ def test_a_lost_node_does_not_end_the_job_and_counts_in_goodput(cluster: Cluster
     assert {*kinds} <= {"running", "pending"}
     release.touch()
     assert run.wait_for_end()["decision"] == "done"
+    assert run.resumes()[0] >= saved
+    assert_same_end(run.run, undisturbed(forks, runs, *LONG, SHORTER))
     found = status_row(run)
     assert (found["state"], found["images_seen"]) == ("done", 2048)
     accounts = [float(line) for line in elapsed(cluster, run.job)]

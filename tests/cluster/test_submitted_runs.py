@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from harness.submitted import TWO_NODES, on_every_rank, status, status_row, submit
+from harness.submitted import TWO_BY_TWO, TWO_NODES, on_every_rank, status, status_row, submit
 
 LONG = (
     "train.images=8000",
@@ -18,18 +18,22 @@ BREAKING = """
 import os, lediflow.training.loop as loop
 def break_down(run):
     raise ValueError("a mistake")
-if os.environ["SLURM_PROCID"] == "1":
+if os.environ["SLURM_PROCID"] == "2":
     loop.take_step = break_down
 """
 
 
-def test_a_rank_that_raises_ends_the_job_and_is_reported_once_with_its_traceback(cluster, runs):
+def test_one_of_four_ranks_on_two_nodes_that_raises_ends_the_job_and_is_reported_once_with_its_traceback(
+    cluster, runs
+):
     broken = on_every_rank(runs / "broken", BREAKING)
-    options = (*TWO_NODES, *LONG, broken, "slurm.crash_retries=0")
+    options = (*TWO_BY_TWO, *LONG, broken, "slurm.crash_retries=0")
     run = submit(cluster, runs, "raising", *options)
     end = run.wait_for_end()
     assert (end["decision"], cluster.state(run.job)) == ("failed", "FAILED")
-    assert end["reason"].startswith(f"rank 1 on {run.noted('start')[0]['nodes'][1]}: ValueError: a mistake")
+    start = run.noted("start")[0]
+    assert (len(start["nodes"]), start["ranks"], start["gpus"]) == (2, 4, 4)
+    assert end["reason"].startswith(f"rank 2 on {start['nodes'][1]}: ValueError: a mistake")
     log = (run.folder.log / f"{run.job}.log").read_text()
     assert log.count("ValueError: a mistake\n") == 1
     assert "in break_down" in log

@@ -38,4 +38,4 @@ def test_a_run_continues_over_time_limits_and_a_preemption_without_a_warning(clu
     assert [end["decision"] for end in run.noted("end")[1:]] in ([], ["terminated"])
     assert run.wait_for_end()["decision"] == "done", cluster.story()
     assert run.resumes()[1] >= saved
-    assert_same_end(run.run, undisturbed(forks, runs, *LONG, ranks=2))
+    assert_same_end(run.run, undisturbed(forks, runs, *LONG))

@@ -169,13 +169,11 @@ def submit(cluster: Cluster, runs: Path, name: str, *options: str) -> Submitted:
     return Submitted(cluster, JobFolder(runs / "jobs" / name))
 
 
-def undisturbed(forks: Forks, runs: Path, *options: str, ranks: int = 4) -> Path:
-    """The folder of the same training without SLURM."""
+def undisturbed(forks: Forks, runs: Path, *options: str) -> Path:
+    """The folder of the same training, by as many ranks as TWO_NODES, without SLURM."""
     run = runs / "undisturbed"
     common = smoke(runs, run)
-    forks.succeed_on_ranks(
-        ranks, "lediflow.train", *common, "engine=deepspeed", "engine.device=cpu", *options
-    )
+    forks.succeed_on_ranks(2, "lediflow.train", *common, "engine=deepspeed", "engine.device=cpu", *options)
     return run
 
 
