@@ -22,9 +22,9 @@ from lediflow.errors import BAD_REQUEST, UserError, exit_on_errors
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.wandb.client import MODES, check_mode
-from lediflow.tracking.wandb.following import follow, follow_parent
 from lediflow.tracking.wandb.record import Target
 from lediflow.tracking.wandb.sending import Sent, require_log, synchronise
+from lediflow.tracking.wandb.sync_loop import follow, follow_parent
 
 
 def main() -> None:

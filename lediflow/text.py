@@ -1,4 +1,4 @@
-"""Text for people to read: durations, sizes, shapes, hashes, and tables in columns of equal width."""
+"""Text for people to read: durations, rates, sizes, shapes, hashes, and tables in columns of equal width."""
 
 from __future__ import annotations
 
@@ -33,6 +33,29 @@ def duration(seconds: float, units: DurationUnits = RUNNING) -> str:
     if seconds < units.days:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+class Rate:
+    """Amount, rate and time left of a task, as phrases. Rates count from the first update."""
+
+    def __init__(self, total: int, unit: str):
+        self.total, self.unit = total, unit
+        self.started: tuple[float, int] | None = None  # time of the first update, units done by then
+
+    def phrases(self, now: float, done: int) -> list[str]:
+        """Rate, and time left or taken; empty until a second update allows to compute them."""
+        self.started = self.started or (now, done)
+        began, done_before = self.started
+        if done <= done_before or now <= began:
+            return []
+        rate = (done - done_before) / (now - began)
+        shown_rate = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        if done >= self.total:
+            return [f"{shown_rate} {self.unit}/s", f"took {duration(now - began)}"]
+        return [f"{shown_rate} {self.unit}/s", f"{duration((self.total - done) / rate)} left"]
+
+    def amount(self, done: int) -> str:
+        return f"{done:,} of {self.total:,} {self.unit}"
 
 
 def gibibytes(count: float) -> str:

@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 from lediflow.config.building.editor import load_editor, origin_of, record_of
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.schema import InpaintCommand
-from lediflow.edit.batches import batches
 from lediflow.editing.codec_space import picture_shape
 from lediflow.editing.folder import EditFolder, as_image
 from lediflow.editing.inpainting import inpaint, measures, prepared
 from lediflow.editing.pairs import paired_files, read_pairs
 from lediflow.editing.photographs import refuse_inside
+from lediflow.sampling.options import batches
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,14 @@ def run(config: DictConfig) -> None:
         log.warning("%s", warning)
     warnings += dict.fromkeys(pair.mask.warning for pair in pairs if pair.mask.warning)  # logged already
     folder = EditFolder(Path(command.output), origin_of("inpaint", command, {}))
+    groups = batches(command.count, command.batch_size)
     rows, records, nfe = [], [], 0
     for place, pair in enumerate(pairs):
         task = prepared(
             pipeline, pair.picture.pixels, pair.mask.amount, command, command.z_from,
             strength=command.strength, is_pasted=command.paste,
         )  # fmt: skip
-        made = [inpaint(pipeline, task, numbers, command) for numbers in batches(command)]
+        made = [inpaint(pipeline, task, numbers, command) for numbers in groups]
         pixels = torch.cat([one.pixels for one in made])
         arrays = channels_last(pixels)
         names = folder.add_numbered(arrays, before=place * command.count, more=pair.record())

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from lediflow.config.building.editor import load_editor, origin_of, record_of
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.schema import VaryCommand
-from lediflow.edit.batches import batches
 from lediflow.editing.codec_space import data_of, picture_shape
 from lediflow.editing.folder import EditFolder
 from lediflow.editing.photographs import centred, refuse_inside
 from lediflow.editing.strength import own_of
 from lediflow.editing.variation import parts_of, varied
+from lediflow.sampling.options import batches
 from lediflow.sampling.pictures import picture_arrays
 
 
@@ -35,7 +35,7 @@ def run(config: DictConfig) -> None:
     warnings = own.warnings(command.image, command.round_trip_warning)
     folder = EditFolder(Path(command.output), origin_of("vary", command, about))
     rows, nfe = [picture_arrays(picture.signal)], 0
-    for numbers in batches(command):
+    for numbers in batches(command.count, command.batch_size):
         ids = torch.tensor(numbers, dtype=torch.int64, device=pipeline.device)
         made = varied(pipeline, own, ids, command, keep=command.keep, strength=command.strength)
         rows.append(picture_arrays(made.images))

@@ -17,6 +17,7 @@ gives the photograph again, up to the round trips and to what the straight line 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -120,7 +121,9 @@ def prepared(
 
 
 @torch.no_grad()
-def inpaint(pipeline: LeDiFlowPipeline, task: Task, numbers: list[int], config: SamplingConfig) -> Inpainted:
+def inpaint(
+    pipeline: LeDiFlowPipeline, task: Task, numbers: Sequence[int], config: SamplingConfig
+) -> Inpainted:
     """Repaint the image once for each number; draws depend on seed and number alone."""
     ids = torch.tensor(numbers, dtype=torch.int64, device=pipeline.device)
     z = latents_for(pipeline, task, ids, config)

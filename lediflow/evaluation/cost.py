@@ -34,6 +34,7 @@ from torch import Tensor
 
 from lediflow.flow.solvers import Velocity
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.sampling.options import batches
 
 PARTS = ("latent_sampler", "prior_decoder", "flow", "codec")
 FEWEST, MOST = 3, 25  # repeats
@@ -117,8 +118,8 @@ def path_shape(
 ) -> PathShape:
     """Averages over the paths of samples 0 ... count - 1."""
     sums = torch.zeros(5, dtype=torch.float64)
-    for first in range(0, count, batch_size):
-        ids = torch.arange(first, min(first + batch_size, count), device=pipeline.device)
+    for numbers in batches(count, batch_size):
+        ids = torch.tensor(numbers, device=pipeline.device)
         start = pipeline.start(ids, config)
         sums += path_sums(pipeline.velocity_from(start, config), start.x, steps).cpu()
     off, chord, entries, excess, samples = sums.tolist()

@@ -30,6 +30,7 @@ from lediflow.engine.group import Group
 from lediflow.flow.gaussians import share_at_floor
 from lediflow.flow.losses import gaussian_kl_by_feature
 from lediflow.models.auxiliary import AuxiliaryModel, Posterior, Prior
+from lediflow.sampling.options import batches
 
 Z_EDGES = torch.linspace(-5, 5, 101, dtype=torch.float64)
 LEVELS = [step / 20 for step in range(1, 20)]  # probabilities of central intervals: 5 % ... 95 %
@@ -130,7 +131,7 @@ def diagnose(
     advance: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
     """Diagnostics on images (or latents) 0 ... count - 1. One rank computes each batch; every rank must call it."""
-    pieces = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    pieces = batches(count, batch_size)
     like = sums_of(auxiliary, images(range(0, 1)))
     table = torch.zeros(len(pieces), len(packed(like)), dtype=torch.float64)
     with group.together("looking at the prior") as others:

@@ -13,10 +13,13 @@ PRECISIONS = ("float32", "bfloat16")
 # of solver and latent_solver: what a model is run with by default
 AUTO = "auto"
 MIDPOINT = "midpoint"  # a velocity
-LATENT_STEPS, LATENT_JUMPS = (
-    4,
-    1,
-)  # of a latent sampler by default: of midpoint as in the paper, or of a flow map
+# of a latent sampler by default: of midpoint as in the paper, or of a flow map
+LATENT_STEPS, LATENT_JUMPS = 4, 1
+
+
+def batches(count: int, size: int) -> list[range]:
+    """The numbers 0 ... count - 1 in batches of `size`; the last may be smaller."""
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 class Method(NamedTuple):

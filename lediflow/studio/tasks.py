@@ -36,7 +36,7 @@ from lediflow.editing.photographs import Picture, centred, exact
 from lediflow.editing.strength import own_of
 from lediflow.editing.variation import parts_of, varied
 from lediflow.errors import UserError
-from lediflow.sampling.options import SamplingConfig
+from lediflow.sampling.options import SamplingConfig, batches
 from lediflow.sampling.pictures import picture_arrays
 from lediflow.sampling.pipeline import is_flow_map
 from lediflow.studio.models import FLOW_MAP, Models
@@ -301,11 +301,6 @@ def named_as_uploaded(path: str | None) -> Iterator[str]:
 def warnings_of(back: Inverted, names: list[str]) -> list[str]:
     """A sentence for each photograph that comes back from noise with a large error."""
     return back.warnings(names, ROUND_TRIP)
-
-
-def batches(count: int, size: int) -> list[list[int]]:
-    """The numbers 0 ... count - 1 in batches."""
-    return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
 
 
 def counted(count: int) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from lediflow.tracking.progress import Pace
+from lediflow.text import Rate
 
 REFRESHES_PER_SECOND = 2  # a refresh takes a millisecond or two, in which no Python code trains
 
@@ -24,8 +24,8 @@ class BarProgress:
     a terminal that works.
     """
 
-    def __init__(self, title: str, pace: Pace, stream: TextIO):
-        self.title, self.pace = title, pace
+    def __init__(self, title: str, rate: Rate, stream: TextIO):
+        self.title, self.rate = title, rate
         self.console = SteadyConsole(file=stream, force_terminal=True)
         self.bars = BarWithNumbers(
             TextColumn("{task.description}", markup=False),
@@ -47,13 +47,13 @@ class BarProgress:
         if self.is_closed:
             return
         if self.task is None:
-            self.task = self.bars.add_task(self.title, total=self.pace.total)
+            self.task = self.bars.add_task(self.title, total=self.rate.total)
             self.shown.enter_context(self.bars)
             self.shown.enter_context(logs_above(self.console))
         now = self.finished_at or time.monotonic()
-        if done >= self.pace.total:
+        if done >= self.rate.total:
             self.finished_at = now
-        numbers = [self.pace.amount(done), *self.pace.phrases(now, done), note]
+        numbers = [self.rate.amount(done), *self.rate.phrases(now, done), note]
         self.bars.numbers = ", ".join(filter(None, numbers))
         self.bars.update(self.task, completed=done)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
-from lediflow.text import duration
+from lediflow.text import Rate
 from lediflow.tracking.event_log import number, plain
 
 WITHOUT_CONTROL = ("", "dumb", "unknown")  # values of TERM where a cursor cannot be moved
@@ -31,29 +31,6 @@ class Progress(Protocol):
         """Show the last state once and stop; later updates are ignored."""
 
 
-class Pace:
-    """Amount, rate and time left of a task, as phrases. Rates count from the first update."""
-
-    def __init__(self, total: int, unit: str):
-        self.total, self.unit = total, unit
-        self.started: tuple[float, int] | None = None  # time of the first update, units done by then
-
-    def phrases(self, now: float, done: int) -> list[str]:
-        """Rate, and time left or taken; empty until a second update allows to compute them."""
-        self.started = self.started or (now, done)
-        began, done_before = self.started
-        if done <= done_before or now <= began:
-            return []
-        rate = (done - done_before) / (now - began)
-        shown_rate = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
-        if done >= self.total:
-            return [f"{shown_rate} {self.unit}/s", f"took {duration(now - began)}"]
-        return [f"{shown_rate} {self.unit}/s", f"{duration((self.total - done) / rate)} left"]
-
-    def amount(self, done: int) -> str:
-        return f"{done:,} of {self.total:,} {self.unit}"
-
-
 class LineProgress:
     """A line every few seconds, and a last one on `close`: updates after the total may still change the note."""
 
@@ -66,7 +43,7 @@ class LineProgress:
         every_seconds: float = LINE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.title, self.total, self.pace = title, total, Pace(total, unit)
+        self.title, self.total, self.rate = title, total, Rate(total, unit)
         self.stream, self.every_seconds, self.clock = stream, every_seconds, clock
         self.last_line_at = -float("inf")
         # time when the total was reached, units done, newest note
@@ -77,7 +54,7 @@ class LineProgress:
         if self.is_closed:
             return
         now = self.clock()
-        self.pace.phrases(now, done)
+        self.rate.phrases(now, done)
         if done >= self.total:
             self.finished = (self.finished[0] if self.finished else now, done, note)
         elif now - self.last_line_at >= self.every_seconds:
@@ -87,7 +64,7 @@ class LineProgress:
     def write(self, now: float, done: int, note: str) -> None:
         """Print the line of time `now`."""
         share = f" ({done / self.total:.0%})" if self.total else ""
-        parts = [f"{self.title}: {self.pace.amount(done)}{share}", *self.pace.phrases(now, done), note]
+        parts = [f"{self.title}: {self.rate.amount(done)}{share}", *self.rate.phrases(now, done), note]
         print(", ".join(part for part in parts if part), file=self.stream, flush=True)
 
     def close(self) -> None:
@@ -129,7 +106,7 @@ def make_progress(
         # here, because importing rich takes longer than some commands
         from lediflow.tracking.bar import BarProgress
 
-        return BarProgress(title, Pace(total, unit), stream)
+        return BarProgress(title, Rate(total, unit), stream)
     return LineProgress(title, total, unit, stream, every_seconds)
 
 

@@ -18,8 +18,8 @@ from lediflow.tracking.event_log import JsonlTracker, standing_events
 from lediflow.tracking.metrics import VALUES, Values
 from lediflow.tracking.progress import LINE_SECONDS, ProgressTracker, make_progress
 from lediflow.tracking.tensorboard import TensorboardTracker
-from lediflow.tracking.wandb.follower import Follower, OfflineHint, check_wandb, follower_command
 from lediflow.tracking.wandb.record import Target
+from lediflow.tracking.wandb.training_view import Follower, OfflineHint, check_wandb, follower_command
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,6 @@ client     the only module that imports wandb, when it is used
 artifacts  models and results
 files      the folders that wandb writes to, and where finished files lie
 sending    one synchronisation, or one after another while the log grows
-following  the same again and again, through faults
-follower   the view of a training: a process of its own, which cannot slow the training down
+sync_loop  the same again and again, through faults
+training_view  what a training has of it: a process of its own, which cannot slow the training down
 """

@@ -30,6 +30,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import log_spreads
 from lediflow.models.auxiliary import Posterior
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.sampling.options import batches
 from lediflow.sampling.pipeline import Generated
 
 Numbers = Int64[np.ndarray, " images"]
@@ -215,7 +216,7 @@ def sum_over_batches(
     advance: Callable[[int], None] = lambda images: None,
 ) -> Vector:
     """Sum of `sums_for` over images 0 ... count - 1. One rank computes each batch; the order of addition is fixed."""
-    pieces = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    pieces = batches(count, batch_size)
     table: Float[Tensor, "pieces values"] | None = None
     with group.together("looking at latents") as others:
         for piece in range(group.rank, len(pieces), group.world_size):

@@ -14,7 +14,7 @@ from harness.wandb_server import standing_in
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import standing_events
-from lediflow.tracking.wandb import client, following
+from lediflow.tracking.wandb import client, sync_loop
 from lediflow.tracking.wandb.record import Target, read_sync_record, record_path, run_id_of
 from lediflow.tracking.wandb.sending import synchronise
 
@@ -125,16 +125,16 @@ def test_a_full_quota_loses_nothing_for_good(server, log, tmp_path):
 
 
 def test_a_finished_run_is_followed_to_its_end(server, log, tmp_path, monkeypatch):
-    monkeypatch.setattr(following, "EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(sync_loop, "EVERY_SECONDS", 0.05)
     folder = RunFolder(tmp_path / "flow")
     export(folder, b"flow", images_seen=150, trained_images=150, ended="images")
-    following.follow(folder, TARGET)
+    sync_loop.follow(folder, TARGET)
     assert list(losses(server, folder)) == list(range(10, 160, 10))
 
 
 def test_following_survives_the_death_of_wandb_and_misses_nothing(server, log, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(following, "EVERY_SECONDS", 0.05)
-    monkeypatch.setattr(following, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(sync_loop, "EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(sync_loop, "FIRST_RETRY_SECONDS", 0.05)
     folder, ended = RunFolder(tmp_path / "flow"), threading.Event()
     others = set(psutil.Process().children(recursive=True))
 
@@ -153,7 +153,7 @@ def test_following_survives_the_death_of_wandb_and_misses_nothing(server, log, t
     thread = threading.Thread(target=disturb)
     thread.start()
     with caplog.at_level(logging.WARNING):
-        assert following.keep_sending(folder, TARGET, ended.wait)
+        assert sync_loop.keep_sending(folder, TARGET, ended.wait)
     thread.join()
     assert "W&B failed" in caplog.text
     assert list(losses(server, folder)) == list(range(10, 200, 10))

@@ -15,15 +15,15 @@ from harness.wandb_server import standing_in
 
 from lediflow.errors import BAD_REQUEST, UserError
 from lediflow.tracking.tracker import TrackingConfig, build_tracker
-from lediflow.tracking.wandb.follower import Follower, follower_command
 from lediflow.tracking.wandb.record import Target
+from lediflow.tracking.wandb.training_view import Follower, follower_command
 
 # the follower's command, with a second instead of ten to leave
 HURRIED = """
 import sys
 from lediflow import sync
-from lediflow.tracking.wandb import following
-following.LEAVE_SECONDS, following.EVERY_SECONDS = 1.0, 0.1
+from lediflow.tracking.wandb import sync_loop
+sync_loop.LEAVE_SECONDS, sync_loop.EVERY_SECONDS = 1.0, 0.1
 sync.main()
 """
 
@@ -31,11 +31,11 @@ sync.main()
 REFUSED = """
 import time
 from lediflow import sync
-from lediflow.tracking.wandb import client, following
+from lediflow.tracking.wandb import client, sync_loop
 def refuse(*_, **__):
     time.sleep(0.5)
     raise client.LoginError("W&B refuses the account")
-following.keep_sending = refuse
+sync_loop.keep_sending = refuse
 sync.main()
 """
 
