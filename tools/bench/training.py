@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     rows: list[Row] = []
     for name in chosen.engines:
-        rows.append(row_of(name, chosen))
+        rows.append(row_of(name, chosen, ranks))
         if ranks.is_first:
             print(table(rows[-1:]), flush=True)
     for row in rows:
@@ -108,10 +108,10 @@ def engine_name(text: str) -> str:
     return text
 
 
-def row_of(name: str, chosen: argparse.Namespace) -> Row:
+def row_of(name: str, chosen: argparse.Namespace, ranks: Ranks) -> Row:
     """Build, measure and close one engine."""
     command = command_of(name, chosen)
-    engine, step = step_of(command)
+    engine, step = step_of(command, ranks)
     for _ in range(WARM_UP):
         next(step)
     laps = [round_ms(step, engine.device) for _ in range(chosen.rounds)]
@@ -157,10 +157,13 @@ def command_of(name: str, chosen: argparse.Namespace) -> TrainCommand:
     return replace(command, engine=config, train=replace(command.train, global_batch=batch))
 
 
-def step_of(command: TrainCommand) -> tuple[Engine, Iterator[None]]:
-    """An engine, and an endless iterator of its steps on random samples."""
+def step_of(command: TrainCommand, ranks: Ranks) -> tuple[Engine, Iterator[None]]:
+    """An engine, and an endless iterator of its steps on random samples.
+
+    `ranks` are those of the start: an engine that joins a group sets the variables by which they are found.
+    """
     torch.manual_seed(0)
-    engine = build_engine(command, build_trained_model(command), find_ranks())
+    engine = build_engine(command, build_trained_model(command), ranks)
     auxiliary: Any = None
     if command.stage.name != "auxiliary" and command.prior == "learned":
         auxiliary = engine.frozen(build_model(command.model.auxiliary, command.engine.attention_route))
