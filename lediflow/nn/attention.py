@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.library import wrap_triton
 
-from lediflow.nn import kernels, one_image
+from lediflow.nn import kernels
 from lediflow.nn.dot_product import dot_product_attention
 from lediflow.nn.dropout import DropsEntries
 from lediflow.nn.neighborhood import check_route, neighborhood_attention
@@ -55,11 +55,8 @@ class SelfAttention(DropsEntries):
         condition: Condition | None = None,
         keys: SampleKeys | None = None,
     ) -> Tokens:
-        if self.head_dim == one_image.HEAD_DIM and one_image.serves(x, self.qkv_proj):
-            scale, offset = self.norm.factors(condition)
-            heads = one_image.norm_heads(x, scale, offset, self.qkv_proj.weight, self.scale, positions)
-        else:
-            heads = to_heads(self.qkv_proj(self.norm(x, condition)), self.scale, positions, self.head_dim)
+        qkv, is_global = self.qkv_proj(self.norm(x, condition)), self.kernel_size is None
+        heads = to_heads(qkv, self.scale, positions, self.head_dim, by_token=is_global)
         mixed = self.attend(*heads)
         return x + self.out_proj(self.dropped(rearrange(mixed, "b h w heads d -> b h w (heads d)"), keys))
 
@@ -90,10 +87,15 @@ def to_heads(
     scale: Float[Tensor, " heads"],
     positions: Rotation,
     head_dim: int,
+    by_token: bool = False,
 ) -> QueryKeyValue:
-    """Queries, keys and values for attention with scale 1, by the Triton kernel if it can be used."""
+    """Queries, keys and values for attention with scale 1, by the Triton kernel if it can be used.
+
+    In memory it keeps each head's tokens together, as neighborhood attention reads them, or each token's heads
+    (`by_token`): cuDNN's attention lays out its result as the queries, and the next projection reads it by token.
+    """
     if kernels.missing(qkv.device, qkv.dtype) is None and head_dim in HEAD_DIMS:
-        q, k, v, _ = _split_heads(qkv, scale, positions.cos, positions.sin)
+        q, k, v, _ = _split_heads(qkv, scale, positions.cos, positions.sin, by_token)
         return QueryKeyValue(q, k, v)
     return plain_heads(qkv, scale, positions, head_dim)
 
@@ -119,11 +121,11 @@ def to_length_sqrt(x: Heads, scale: Float[Tensor, " heads"]) -> Heads:
 
 @kernels.operator("to_heads")
 def _split_heads(
-    qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor
+    qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor, by_token: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from lediflow.nn.kernels import fused as kernel
 
-    q, k, v, factors = empty_outputs(qkv, len(scale))
+    q, k, v, factors = empty_outputs(qkv, len(scale), by_token)
     wrap_triton(kernel.split_and_rotate)[programs(q)](
         qkv.contiguous(), scale, cos.contiguous(), sin.contiguous(), q, k, v, factors,
         *strides(q), *sizes(q), EPS=EPS, HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=4,
@@ -156,7 +158,7 @@ def _split_heads_backward(
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-    _, scale, cos, sin = inputs
+    _, scale, cos, sin, _ = inputs
     q, k, _, factors = output
     ctx.save_for_backward(q, k, scale, cos, sin, factors)
 
@@ -165,17 +167,22 @@ def _differentiate(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor, _: Tensor) -> t
     q, k, scale, cos, sin, factors = ctx.saved_tensors
     dqkv, products = _split_heads_backward(q, k, dq, dk, dv, scale, cos, sin, factors)
     by_scale = products.sum(dim=(0, 1, 2, 3)) / (2 * scale)
-    return dqkv, by_scale.to(scale.dtype), None, None
+    return dqkv, by_scale.to(scale.dtype), None, None, None
 
 
 _split_heads.register_autograd(_differentiate, setup_context=_save)
 
 
-def empty_outputs(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """Uninitialised q, k and v, with each head's tokens contiguous as attention reads them, and length factors."""
+def empty_outputs(qkv: Tensor, heads: int, by_token: bool) -> tuple[Tensor, ...]:
+    """Uninitialised q, k and v, with each token's heads contiguous or each head's tokens, and length factors."""
     batch, height, width, channels = qkv.shape
-    shape = (batch, heads, height, width, channels // (3 * heads))
-    q, k, v = (qkv.new_empty(shape).permute(0, 2, 3, 1, 4) for _ in range(3))
+    head_dim = channels // (3 * heads)
+    if by_token:
+        q, k, v = (qkv.new_empty(batch, height, width, heads, head_dim) for _ in range(3))
+    else:
+        q, k, v = (
+            qkv.new_empty(batch, heads, height, width, head_dim).permute(0, 2, 3, 1, 4) for _ in range(3)
+        )
     return q, k, v, qkv.new_empty((batch, height, width, 2, heads), dtype=torch.float32)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.library import wrap_triton
 
-from lediflow.nn import kernels, one_image
+from lediflow.nn import kernels
 from lediflow.nn.dropout import DropsEntries
 from lediflow.nn.norms import norm_for
 from lediflow.nn.shapes import Condition, SampleKeys
@@ -42,10 +42,7 @@ class FeedForward(DropsEntries):
         condition: Condition | None = None,
         keys: SampleKeys | None = None,
     ) -> Float[Tensor, "*batch channels"]:
-        if one_image.serves(x, self.up_proj):
-            gated = one_image.norm_gate(x, *self.norm.factors(condition), self.up_proj.weight)
-        else:
-            gated = geglu(self.up_proj(self.norm(x, condition)))
+        gated = geglu(self.up_proj(self.norm(x, condition)))
         return x + self.down_proj(self.dropped(gated, keys))
 
 

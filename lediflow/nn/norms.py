@@ -41,10 +41,6 @@ class RMSNorm(nn.Module):
     ) -> Float[Tensor, "*batch channels"]:
         return rms_norm(x, self.scale)
 
-    def factors(self, condition: Condition | None = None) -> tuple[Tensor, float]:
-        """The scale of one sample's tokens as a vector and a number to add to it."""
-        return self.scale, 0.0
-
 
 class AdaRMSNorm(nn.Module):
     """RMS norm whose scale is 1 + a linear map of the condition, initialised to zero."""
@@ -58,11 +54,6 @@ class AdaRMSNorm(nn.Module):
         self, x: Float[Tensor, "batch height width channels"], condition: Condition
     ) -> Float[Tensor, "batch height width channels"]:
         return rms_norm(x, rearrange(self.linear(condition), "b c -> b 1 1 c") + 1)
-
-    def factors(self, condition: Condition | None) -> tuple[Tensor, float]:
-        """The scale of one sample's tokens as a vector and a number to add to it."""
-        scale: Tensor = self.linear(condition)[0]
-        return scale, 1.0
 
 
 def norm_for(width: int, condition_width: int | None) -> RMSNorm | AdaRMSNorm:

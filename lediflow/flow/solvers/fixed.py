@@ -17,6 +17,7 @@ from lediflow.flow.solvers.problem import (
     Solution,
     State,
     as_time,
+    largest_number,
     shifted,
 )
 from lediflow.flow.solvers.tableaus import Tableau
@@ -45,10 +46,10 @@ class FixedStep:
         on_step: OnStep | None = None,
     ) -> Solution:
         """Integrate x along the grid of times."""
-        tableau, states, is_finite = self.tableau, [x], [x.isfinite().all()]
+        tableau, states, largest = self.tableau, [x], [largest_number(x)]
         for start, end in pairwise(times):
             x = shifted(x, end - start, tableau.b, stage_slopes(tableau, velocity, x, start, end - start))
-            is_finite.append(x.isfinite().all())
+            largest.append(largest_number(x))
             if keep_states:
                 states.append(x)
             if on_step is not None:
@@ -57,7 +58,7 @@ class FixedStep:
             x,
             velocity.calls,
             states=torch.stack(states) if keep_states else None,
-            finiteness=Finiteness(tableau.name, times, torch.stack(is_finite)),
+            finiteness=Finiteness(tableau.name, times, torch.stack(largest)),
         )
 
 

@@ -21,6 +21,7 @@ from lediflow.flow.solvers.problem import (
     at_times,
     checked_times,
     equal_steps,
+    largest_number,
 )
 
 JUMP = "jump"  # the name among the names of solvers
@@ -51,11 +52,11 @@ def jump(
             f"{JUMP} from t = {grid[0]:g} to {grid[-1]:g}: a flow map is trained for jumps towards data; integrate its "
             "velocity, u(x, t, t), with another solver to run backwards"
         )
-    is_finite = [x.isfinite().all()]
+    largest = [largest_number(x)]
     for start, end in pairwise(grid):
         x = x + (end - start) * at_times(flow_map, x, start, end)
-        is_finite.append(x.isfinite().all())
-    finiteness = Finiteness(JUMP, grid, torch.stack(is_finite))
+        largest.append(largest_number(x))
+    finiteness = Finiteness(JUMP, grid, torch.stack(largest))
     if is_checked:
         finiteness.check()
     return Solution(x, len(grid) - 1, finiteness=finiteness)

@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from lediflow.flow.solvers import SOLVERS, check_solver, solve
 from lediflow.flow.solvers.fixed import FixedStep
+from lediflow.flow.solvers.problem import largest_number
 from lediflow.flow.solvers.tableaus import DOPRI5, EmbeddedPair
 
 FIXED_STEP = [solver.tableau for solver in SOLVERS.values() if isinstance(solver, FixedStep)]
@@ -216,3 +219,13 @@ def test_the_step_in_which_x_stops_being_finite_is_named():
 
     with pytest.raises(ValueError, match=r"midpoint: .* after step 3 of 4, from t = 0.5 to 0.75"):
         solve(breaking, start(), solver="midpoint", steps=4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 5000])
+def test_one_number_that_is_not_finite_is_found(bad, place):
+    x = torch.full((2, 3000), -2.0)
+    assert float(largest_number(x)) == 2
+    x.view(-1)[place] = bad
+    assert not largest_number(x).isfinite()
+    assert largest_number(x[:0]).isfinite()

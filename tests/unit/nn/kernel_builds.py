@@ -13,8 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lediflow.flow import noise, noise_kernel
-from lediflow.nn import one_image as one_image_operators
-from lediflow.nn.kernels import fused, neighborhood, one_image
+from lediflow.nn.kernels import fused, neighborhood
 from lediflow.nn.neighborhood import triton as route
 
 INTEGERS = {"ids", "stream"}  # of 64 bits
@@ -25,7 +24,6 @@ WIDE = {
     "products",
     "cos",
     "sin",
-    "head_scale",
 }  # float32 for any dtype of the model
 NARROW = {
     "q",
@@ -43,8 +41,6 @@ NARROW = {
     "out",
     "grad_out",
     "grad_both",
-    "x",
-    "weight",
 }
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 CAPABILITIES = {"RTX 3090": 86, "H100": 90}
@@ -66,14 +62,6 @@ def other_kernels(head_dim):
     yield fused.split_and_rotate_gradient, {"HEAD_DIM": head_dim, "BLOCK": 32}
     yield fused.geglu, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
     yield fused.geglu_gradient, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
-
-
-def kernels_of_one_image():
-    """In bfloat16 only."""
-    rows, columns, step = one_image_operators.ROWS, one_image_operators.COLUMNS, one_image_operators.STEP
-    common = {"WIDTH": 384, "OFFSET": 1.0, "BM": rows, "BK": step, "num_warps": 4, "num_stages": 4}
-    yield one_image.norm_gate, {**common, "HIDDEN": 1152, "EPS": 1e-6, "BN": columns}
-    yield one_image.norm_heads, {**common, "HEADS": 6, "HEAD_DIM": 64, "NORM_EPS": 1e-6, "HEAD_EPS": 1e-6}
     yield noise_kernel.draws, {"IS_NORMAL": True, "IN_TENSOR": False, "BLOCK": noise.BLOCK}
 
 
@@ -101,8 +89,7 @@ def build(kernel, constants, dtype, capability):
 def main():
     warnings.simplefilter("ignore")
     for gpu, dtype, head_dim in CASES:
-        narrow = kernels_of_one_image() if dtype == torch.bfloat16 else ()
-        for kernel, constants in (*attention_kernels(dtype, head_dim), *other_kernels(head_dim), *narrow):
+        for kernel, constants in (*attention_kernels(dtype, head_dim), *other_kernels(head_dim)):
             shared = build(kernel, constants, dtype, CAPABILITIES[gpu])
             about = {"kernel": kernel.fn.__name__, "gpu": gpu, "dtype": NAMES[dtype], "head_dim": head_dim}
             print(json.dumps({**about, "shared_bytes": shared}), flush=True)

@@ -14,10 +14,8 @@ from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from lediflow.nn import kernels
 from lediflow.nn.attention import to_heads
 from lediflow.nn.feedforward import geglu
-from lediflow.nn.levels import TransformerLayer
 from lediflow.nn.neighborhood import neighborhood_attention
 from lediflow.nn.rope import rotation
-from lediflow.nn.specs import LevelSpec
 
 
 class NothingRunsHereError(Exception):
@@ -54,21 +52,6 @@ def main():
     with suppress(NothingRunsHereError):
         torch.compile(block, fullgraph=True, backend=backend)(*inputs)
     print(json.dumps(graphs))
-    print(json.dumps(kernels_without_gradient()))
-
-
-def kernels_without_gradient():
-    """Kernels in the graphs of a layer in bfloat16, by the shape of its tokens."""
-    layer = TransformerLayer(LevelSpec(depth=1, width=64, head_dim=64), None, "triton").to(torch.bfloat16)
-    graphs = {}
-    for shape in ((1, 4, 4, 64), (2, 4, 4, 64), (1, 4, 5, 64)):
-        name = "x".join(map(str, shape[:3]))
-        backend = aot_autograd(fw_compiler=recorder(name, graphs), inference_compiler=recorder(name, graphs))
-        torch.compiler.reset()
-        x = torch.ones(shape, dtype=torch.bfloat16)
-        with suppress(NothingRunsHereError), torch.no_grad():
-            torch.compile(layer, fullgraph=True, backend=backend)(x, rotation(*shape[1:3], 1, 64, like=x))
-    return graphs
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -29,15 +30,19 @@ def drawn(*shape, device, seed):
 
 
 @pytest.mark.parametrize(
-    ("grid", "num_heads", "head_dim"), [((8, 6), 3, 16), ((9, 7), 2, 64), ((5, 4), 4, 8)]
+    ("grid", "num_heads", "head_dim", "by_token"),
+    [((8, 6), 3, 16, False), ((9, 7), 2, 64, True), ((5, 4), 4, 8, False)],
 )
-def test_heads_kernel_is_the_definition_forward_and_backward(grid, num_heads, head_dim, interpreted):
+def test_heads_kernel_is_the_definition_forward_and_backward(
+    grid, num_heads, head_dim, by_token, interpreted
+):
     height, width = grid
     qkv = drawn(2, height, width, 3 * num_heads * head_dim, device=interpreted, seed=0)
     scale = drawn(num_heads, device=interpreted, seed=1).exp()
     cotangents = list(drawn(3, 2, height, width, num_heads, head_dim, device=interpreted, seed=2))
     results = []
-    for function, dtype in ((plain_heads, torch.float64), (to_heads, torch.float32)):
+    kernel = partial(to_heads, by_token=by_token)
+    for function, dtype in ((plain_heads, torch.float64), (kernel, torch.float32)):
         inputs = [x.to(dtype).requires_grad_() for x in (qkv, scale)]
         positions = rotation(height, width, num_heads, head_dim, like=inputs[0])
         results.append(
@@ -48,6 +53,14 @@ def test_heads_kernel_is_the_definition_forward_and_backward(grid, num_heads, he
             )
         )
     assert largest_error(results[1], results[0]) < ROUNDING
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_heads_are_laid_out_by_token_or_by_head(by_token, interpreted):
+    qkv = drawn(2, 4, 3, 3 * 2 * 16, device=interpreted, seed=0)
+    heads = to_heads(qkv, torch.ones(2, device=interpreted), rotation(4, 3, 2, 16, like=qkv), 16, by_token)
+    places = [x if by_token else x.permute(0, 3, 1, 2, 4) for x in heads]
+    assert all(x.is_contiguous() for x in places)
 
 
 @pytest.mark.parametrize("width", [40, 96])
