@@ -33,7 +33,7 @@ from comparison_tables import (
 # of the compared networks, or if these were not measured, of the paper's
 BENCHES = (
     ("bench_sampling_campaign64_h200", "bench_sampling_campaign64_maps_h200"),
-    ("bench_sampling_batch_h200",),
+    ("bench_sampling_batch_h200", "bench_sampling_one_h200", "bench_sampling_jump_h200"),
 )
 BATCHES = (1, 64)
 FM, JUMP = "FM", "jump"
@@ -265,8 +265,8 @@ def call_ratio(times: Times) -> str:
         f"LeDiFlow at {count}; the chains on the GPU alone, from which the factors are, {alone:.2f} times."
         for (kind, batch, solver, nfe), theirs in calls.items()
         if kind == FM
-        for (other, size, _, count), ours in calls.items()
-        if (other, size) == ("LeDiFlow", batch)
+        for (other, size, method, count), ours in calls.items()
+        if (other, size, method) == ("LeDiFlow", batch, solver)
         for alone in [(times.chain("fm", nfe, batch) or 0) / (times.chain("auto", count, batch) or 1)]
     ]
     return "".join(said)

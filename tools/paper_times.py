@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-CHAINS, DECODING = "bench_sampling_batch_h200", "bench_decoding_h200"
+CHAINS = ("bench_sampling_one_h200", "bench_sampling_batch_h200", "bench_sampling_rgb_h200")
+DECODING = "bench_decoding_h200"
 HEADS = [
+    "model",
     "batch",
     "method",
     "solver",
@@ -25,11 +27,15 @@ Row = dict[str, Any]
 
 
 def lines(root: Path) -> list[list[str]]:
-    """Rows of the table, batch by batch; [] where nothing has been measured."""
-    rows = rows_of(root / f"results/{CHAINS}.json")
+    """Rows of the table, file by file; [] where nothing has been measured."""
     codecs = rows_of(root / f"results/{DECODING}.json")
+    return [line for name in CHAINS for line in lines_of(rows_of(root / f"results/{name}.json"), codecs)]
+
+
+def lines_of(rows: list[Row], codecs: list[Row]) -> list[list[str]]:
+    """The chains of a file, which were measured in turns."""
     chains = sorted((row for row in rows if row["part"] == "chain"), key=place)
-    totals = {(row["batch"], row["solver"], row["method"]): row["ms/img"] for row in chains}
+    totals = {place(row): row["ms/img"] for row in chains}
     return [line_of(chain, rows, totals, codecs) for chain in chains]
 
 
@@ -39,23 +45,23 @@ def rows_of(path: Path) -> list[Row]:
 
 
 def place(row: Row) -> tuple[Any, ...]:
-    return row["batch"], row["solver"], row["method"]
+    return row["model"], row["batch"], row["solver"], row["method"]
 
 
 def line_of(
-    chain: Row, rows: list[Row], totals: dict[tuple[int, str, str], float], codecs: list[Row]
+    chain: Row, rows: list[Row], totals: dict[tuple[Any, ...], float], codecs: list[Row]
 ) -> list[str]:
     """A chain by component, its gain over flow matching by the same solver, and its time with the codec's decoder."""
-    batch, solver, method = chain["batch"], chain["solver"], chain["method"]
-    same = [row for row in rows if (row["batch"], row["method"]) == (batch, method)]
+    model, batch, solver, method = place(chain)
+    same = [row for row in rows if (row["model"], row["batch"], row["method"]) == (model, batch, method)]
     parts = {row["part"]: row["ms/img"] for row in same if row["part"] in ("sampler", "decoder")}
     flow = next(row["ms/img"] for row in same if row["part"] == "flow" and row["solver"] == solver)
-    rival = totals.get((batch, solver, FM))
+    rival = totals.get((model, batch, solver, FM))
     gain = f"{rival / chain['ms/img']:.2f}" if method == LEDIFLOW and rival else ""
-    decode = decoding(codecs, batch)
+    decode = decoding(codecs, batch) if chain["space"] == "latents" else None
     times = [parts.get("sampler"), parts.get("decoder"), flow, chain["ms/img"]]
     whole = chain["ms/img"] + decode if decode else None
-    return [str(batch), method, solver, str(chain["NFE"]), *map(shown, times), gain, shown(whole)]
+    return [model, str(batch), method, solver, str(chain["NFE"]), *map(shown, times), gain, shown(whole)]
 
 
 def decoding(codecs: list[Row], batch: int) -> float | None:

@@ -30,6 +30,7 @@ import comparison_tables
 import count_code
 import layers
 import paper_times
+import speed_goals
 import temperature_tables
 from PIL import Image
 
@@ -42,18 +43,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/demo.json")
 PICTURE = Path("docs/images/samples.png")
 GRID, GRID_PICTURES = Path("results/grid.json"), ("pareto.png", "images-LeDiFlow.png")
-PAGES = (
-    "demo", "performance", "anonymising", "evaluation", "results", "results_widths", "results_sampler",
-    "results_few_pictures", "results_settings", "results_flow_maps", "architecture", "tracking",
-)  # fmt: skip
-DOCUMENTS = (Path("README.md"), *(Path(f"docs/{name}.md") for name in PAGES))
 BENCHES = (
-    "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100",
-    "bench_training_h200", "bench_training_h100", "bench_encode_h100", "bench_loader", "bench_reading", "bench_shuffle",
-    "bench_cmmd", "bench_cmmd_h100", "bench_tracking", "bench_steps_h200",
-    "bench_training_flow_h200", "bench_training_rgb_h200",
-    "bench_sampling_sdv_h200", "bench_sampling_rgb_h200", "bench_sampling_jump_h200",
-    "bench_sampling_known_h200", "bench_sampling_batch_h200", "bench_decoding_h200",
+    "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100", "bench_encode_h100", "bench_loader",
+    "bench_reading", "bench_shuffle", "bench_cmmd", "bench_cmmd_h100", "bench_tracking", "bench_steps_h200",
+    "bench_training_deepspeed_h200", "bench_training_rgb_h200", "bench_training_float8_losses_h200",
+    "bench_sampling_one_h200", "bench_sampling_jump_h200", "bench_sampling_batch_h200", "bench_sampling_rgb_h200",
+    "bench_sampling_options_h200", "bench_decoding_h200",
 )  # fmt: skip
 
 CAMPAIGNS = (
@@ -290,7 +285,9 @@ def bench_block(document: Results) -> str:
     else:
         heads = columns_of(rows)
         body = [[figure(row.get(column, "")) for column in heads] for row in rows]
-    return "\n".join([*markdown_table(heads, body), "", certificate_line(document["certificate"])])
+    code = document["results"].get("code")
+    known = f"; its code is that of commit {short(code)}" if code else ""
+    return "\n".join([*markdown_table(heads, body), "", certificate_line(document["certificate"]) + known])
 
 
 def columns_of(rows: list[Results]) -> list[str]:
@@ -342,6 +339,7 @@ def blocks(root: Path) -> dict[str, str]:
             found[name] = bench_block(document)
     if times := paper_times.lines(root):
         found["paper_times"] = "\n".join(markdown_table(paper_times.HEADS, times))
+    found["speed_goals"] = "\n".join(markdown_table(speed_goals.HEADS, speed_goals.lines(root)))
     if document := kept(root / GRID):
         found["grid"] = grid_block(document)
     for file in sorted((root / "results").glob("anonymity_*.json")):
@@ -373,7 +371,8 @@ def rendered(text: str, inside_blocks: dict[str, str]) -> str:
 def outdated(root: Path) -> dict[Path, str]:
     """Documents that say something else than the results -> what they should say."""
     inside = blocks(root)
-    wanted = {root / name: rendered((root / name).read_text(), inside) for name in DOCUMENTS}
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    wanted = {path: rendered(path.read_text(), inside) for path in pages}
     return {path: text for path, text in wanted.items() if path.read_text() != text}
 
 

@@ -1,7 +1,7 @@
 """Attention by PyTorch's fused kernels: softmax(scale q k^T) v over all keys, or over those that a mask allows.
 
 On CPUs inputs in bfloat16 are computed in float32. PyTorch's CPU kernel for bfloat16 is slower, its backward pass about
-three times (docs/performance.md).
+three times (docs/performance_experiments.md).
 """
 
 import torch

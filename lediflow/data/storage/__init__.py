@@ -12,7 +12,7 @@ retry    another storage with repeated attempts, time limits and one clear error
 | at an address       | fetched whole into memory                       | byte ranges            |
 | with a cache folder | copied there whole, whatever their size         |                        |
 
-The boundary comes from measurements: docs/performance.md.
+The boundary comes from measurements: docs/performance_data.md.
 """
 
 from collections.abc import Mapping

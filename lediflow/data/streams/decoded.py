@@ -1,8 +1,8 @@
 """Pictures of a set, each decoded once and then kept in host memory.
 
-Decoding a PNG of 64 x 64 pixels takes 140 us of a CPU core, copying its pixels 3 us (docs/performance.md), and a part
-of the 140 us holds the interpreter lock, for which the training loop then waits. A run shows each picture many times,
-so pictures are decoded in the first epoch only, if all of them fit in `data.decoded_gib`.
+Decoding a PNG of 64 x 64 pixels takes 140 us of a CPU core, copying its pixels 3 us (docs/performance_data.md), and a
+part of the 140 us holds the interpreter lock, for which the training loop then waits. A run shows each picture many
+times, so pictures are decoded in the first epoch only, if all of them fit in `data.decoded_gib`.
 """
 
 import numpy as np

@@ -15,7 +15,7 @@ from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.shapes import Heads
 
 # On an H100 the older CUTLASS kernels are faster than the Hopper ones at kernel 7, most clearly in the backward pass
-# (docs/performance.md).
+# (docs/performance_experiments.md).
 PREFERENCE = ("blackwell-fna", "cutlass-fna", "hopper-fna", "flex-fna")
 SMALLEST_KERNEL = 2
 HOW = "a wheel for your GPU and PyTorch is listed at https://natten.org/install"

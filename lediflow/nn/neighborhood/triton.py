@@ -31,7 +31,7 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-# the fastest of 54 tilings on an H100 at head dim 64 in bfloat16 (docs/performance.md)
+# the fastest of 54 tilings on an H100 at head dim 64 in bfloat16 (docs/performance_experiments.md)
 FORWARD = Tile(height=8, width=8, step_rows=2, num_warps=4, num_stages=3)
 QUERY_GRADIENT = FORWARD._replace(step_rows=4)
 KEY_VALUE_GRADIENT = FORWARD

@@ -16,7 +16,7 @@ def paper_times(monkeypatch):
 
 
 def part(name, method, per_image, solver=None, nfe=None):
-    row = {"batch": 64, "method": method, "part": name, "ms/img": per_image}
+    row = {"model": "m", "space": "latents", "batch": 64, "method": method, "part": name, "ms/img": per_image}
     return row | ({} if solver is None else {"solver": solver, "NFE": nfe})
 
 
@@ -44,13 +44,22 @@ def written(root, name, rows):
     ("codecs", "last"), [([], ["", "", ""]), ([{**CODEC, "ms/img": 2.0}], ["3.5", "6", "3"])]
 )
 def test_chains_by_component_with_their_gain_and_the_decoder(tmp_path, paper_times, codecs, last):
-    written(tmp_path, paper_times.CHAINS, CHAINS)
+    written(tmp_path, paper_times.CHAINS[0], CHAINS)
     written(tmp_path, paper_times.DECODING, codecs)
     assert paper_times.lines(tmp_path) == [
-        ["64", "LeDiFlow", "heun3", "6", "0.15", "0.05", "1.3", "1.5", "", last[0]],
-        ["64", "FM", "midpoint", "16", "", "", "3.9", "4", "", last[1]],
-        ["64", "LeDiFlow", "midpoint", "4", "0.15", "0.05", "0.8", "1", "4.00", last[2]],
+        ["m", "64", "LeDiFlow", "heun3", "6", "0.15", "0.05", "1.3", "1.5", "", last[0]],
+        ["m", "64", "FM", "midpoint", "16", "", "", "3.9", "4", "", last[1]],
+        ["m", "64", "LeDiFlow", "midpoint", "4", "0.15", "0.05", "0.8", "1", "4.00", last[2]],
     ]
+
+
+def test_each_file_has_its_own_gain_and_pixels_no_decoder(tmp_path, paper_times):
+    written(tmp_path, paper_times.CHAINS[0], CHAINS)
+    written(tmp_path, paper_times.CHAINS[1], [{**row, "model": "n", "space": "pixels"} for row in CHAINS[2:]])
+    written(tmp_path, paper_times.DECODING, [{**CODEC, "ms/img": 2.0}])
+    lines = paper_times.lines(tmp_path)
+    assert [line[0] for line in lines] == ["m", "m", "m", "n", "n"]
+    assert [line[-1] for line in lines] == ["3.5", "6", "3", "", ""]
 
 
 def test_nothing_measured_is_no_table(tmp_path, paper_times):
