@@ -4,10 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from harness.drawn_models import drawn_model
 
+from lediflow.data.streams.batch import Batch
 from lediflow.errors import UserError
 from lediflow.flow.path import draw_times
-from lediflow.stages.draws import draw_latents
+from lediflow.models import LatentSamplerSpec, LevelSpec, MappingSpec
+from lediflow.stages.draws import draw_latents, sampled_latents
 from lediflow.stages.latent_sampler import LatentSamplerStage, LatentSamplerStageConfig
 
 LATENT = (2, 4, 4)
@@ -91,3 +94,32 @@ def test_the_draws_of_a_sample_do_not_depend_on_its_batch(auxiliary, sampler, ba
     whole = stage.loss(sampler, batch, noise).loss
     parts = [stage.loss(sampler, single, noise).loss for single in one_by_one(batch)]
     torch.testing.assert_close(torch.stack(parts).mean(), whole)
+
+
+def test_a_trained_sampler_draws_latents_of_the_class(auxiliary, noise):
+    """Classes lie at -1 and 1; "no class" draws both."""
+    spec = LatentSamplerSpec(
+        latent_channels=2,
+        levels=[LevelSpec(depth=1, width=16, head_dim=8)],
+        mapping=MappingSpec(depth=1, width=16),
+        num_classes=2,
+    )
+    sampler = drawn_model(spec, seed=5)
+    stage = LatentSamplerStage(LatentSamplerStageConfig(), auxiliary, num_classes=2)
+    optimizer = torch.optim.Adam(sampler.parameters(), lr=1e-2)
+    for step in range(150):
+        ids = torch.arange(64) + 64 * step
+        z = (2.0 * (ids % 2) - 1)[:, None, None, None] + 0.1 * noise.normal(ids, "spread", LATENT)
+        batch = Batch(ids=ids, keys=[""] * 64, images=z, labels=ids % 2, is_encoded=True)
+        optimizer.zero_grad()
+        stage.loss(sampler, batch, noise).loss.backward()
+        optimizer.step()
+    ids = torch.arange(200)
+    by_class = [
+        sampled_latents(
+            sampler, LATENT, noise, ids, is_flow_map=False, labels=torch.full((200,), label)
+        ).mean((1, 2, 3))
+        for label in (0, 1, 2)
+    ]
+    assert (by_class[0] < 0).float().mean() > 0.95 and (by_class[1] > 0).float().mean() > 0.95
+    assert 0.25 < (by_class[2] > 0).float().mean() < 0.75
