@@ -55,7 +55,7 @@ class EMAConfig:
 
 def refuse_new_widths(config: EMAConfig, kept: Iterable[str]) -> None:
     """UserError for widths that a continued run did not average from its start; `kept` are keys of its state."""
-    roles_kept = {key.partition("/")[0] for key in kept}
+    roles_kept = {role for key in kept if (role := key.partition("/")[0]).startswith(HALF_LIFE)}
     if new := [width for width in config.sigma_rels if role_of(width) not in roles_kept]:
         raise UserError(
             f"train.ema.sigma_rels: {new} were not kept from the start of this run (kept: {sorted(roles_kept)}). Leave "

@@ -50,6 +50,10 @@ def test_options_that_would_have_given_other_weights_are_named_or_refused(run):
         "train", *command, "train.images=96", "train.learning_rate=1e-4", "train.log_every_images=48"
     )
     assert "of other options (train.learning_rate: 0.002, now 0.0001); choose another run=" in said.err
+    assert (
+        "other options (train.images: 96, now 48); choose"
+        in succeed("train", *command, "train.images=48").err
+    )
     said = invoke("train", *command, "train.images=96", "data.held_out_fraction=0.1")
     assert said.status == 2
     assert "other options (data.held_out_fraction: 0.0, now 0.1); choose another run=" in said.err

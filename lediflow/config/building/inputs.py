@@ -263,8 +263,8 @@ def full_identity(
 
 # options that a run may be continued with, and that its weights depend on
 CHANGEABLE = (
-    "train.learning_rate", "train.weight_decay", "train.beta", "train.schedule.", "train.ema.", "engine.gradient_clip",
-    "data.flip_", "data.augment.",
+    "train.images", "train.learning_rate", "train.weight_decay", "train.beta", "train.schedule.", "train.ema.",
+    "engine.gradient_clip", "data.flip_", "data.augment.",
 )  # fmt: skip
 
 
