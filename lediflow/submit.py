@@ -95,9 +95,8 @@ def submit_all(jobs: Sequence[JobRecord], options: SubmitCommand, runs: Path) ->
 def submit_pipeline(request: Request, is_dry: bool) -> None:
     """Submit the jobs of a pipeline that are neither done nor queued; all are checked before the first is submitted."""
     runs = Path(slurm_options(request.slurm).paths.runs)
-    queue = queue_now(
-        is_dry
-    )  # read before the folders, so that a job that ends in between is not reported as lost
+    # read before the folders, so that a job that ends in between is not reported as lost
+    queue = queue_now(is_dry)
     jobs = pipeline_jobs(request)
     steps = plan(jobs, known_past(jobs, runs, queue))
     for line in plan_table(steps, dry_run(steps) if is_dry else carry_out(steps, runs)):

@@ -19,9 +19,8 @@ def contract_layers(root: Path) -> list[str]:
     content = tomllib.loads((root / "pyproject.toml").read_text())
     contracts = content["tool"]["importlinter"]["contracts"]
     layered = [contract for contract in contracts if contract["type"] == "layers"]
-    (layers,) = (
-        contract["layers"] for contract in layered if "containers" not in contract
-    )  # of the whole package
+    # of the whole package
+    (layers,) = (contract["layers"] for contract in layered if "containers" not in contract)
     return [layer.replace(PACKAGE, "") for layer in layers]
 
 

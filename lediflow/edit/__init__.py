@@ -1,7 +1,6 @@
 """`python -m lediflow.edit interpolate|vary|inpaint|anonymise|anonymity|attribute`: edit photographs.
 
 command      the first word, which chooses the task
-batches      what several tasks need
 interpolate  frames between two photographs, or two seeds
 vary         other versions of a photograph
 inpaint      new pixels inside a mask

@@ -105,9 +105,8 @@ class InpaintConfig(EditOptions):
     masks: list[str] = field(default_factory=list)
     # instead of a mask: left, top, right, bottom in pixels of the image; right and bottom are not included
     rectangle: list[int] = bounded(default_factory=list, at_least=0)
-    polygon: list[int] = bounded(
-        default_factory=list, at_least=0
-    )  # instead of a mask: its corners x1,y1,x2,y2,...
+    # instead of a mask: its corners x1,y1,x2,y2,...
+    polygon: list[int] = bounded(default_factory=list, at_least=0)
     # softens the border of the mask: standard deviation in pixels; what is within reach changes in part
     blur: float = bounded(0.0, at_least=0, at_most=1000)
     # where z is from. image: the whole image, z has seen what is hidden | masked: what is visible of it | sampler:

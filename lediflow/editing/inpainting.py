@@ -50,9 +50,8 @@ class InpaintingVelocity:
     x: Images  # where the flow starts, and with it the known pixels' line
     known: Images  # y
     amount: Amount
-    deviations: list[Tensor] = field(
-        default_factory=list
-    )  # of each call: how far a kept pixel is from its line
+    # of each call: how far a kept pixel is from its line
+    deviations: list[Tensor] = field(default_factory=list)
 
     def __call__(self, state: Images, t: Float[Tensor, ""] | Float[Tensor, " batch"]) -> Images:
         if not self.is_question(state, t):

@@ -52,9 +52,8 @@ def report_data(
     """
     if not runs:
         raise UserError("a report needs at least one run folder")
-    runs = sorted(
-        told_apart(runs), key=lambda run: run.is_baseline
-    )  # one order, and so one colour per method
+    # one order, and so one colour per method
+    runs = sorted(told_apart(runs), key=lambda run: run.is_baseline)
     histories = [run_timeline(run) for run in runs]
     flows = [run for run in runs if run.place == "flow"]
     measured = [run for run in flows if run.results]

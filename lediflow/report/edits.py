@@ -57,6 +57,7 @@ TITLES = {
 }
 HEADS = ("strength",)  # columns that name the row; without one, rows are numbered
 MOST_ROWS, MISSING = 20, "\N{EN DASH}"  # of a table; a number that a list does not have
+# parts of the record shown otherwise
 NOT_NUMBERS = (
     "settings",
     "weights",
@@ -64,7 +65,7 @@ NOT_NUMBERS = (
     "places",
     "ways",
     "warnings",
-)  # parts of the record shown otherwise
+)
 # columns of the table of ways
 ENDS, MIDDLE, HIGHEST, NOISE, NORM = (
     "prior NLL at the ends",

@@ -23,11 +23,8 @@ from lediflow.report.timeline import (
 from lediflow.text import duration
 
 CELLS = 600  # of a bar
-MOST_SESSIONS, MOST_MARKS, MOST_CHECKPOINTS = (
-    200,
-    100,
-    200,
-)  # in the page; tables and captions have the whole number
+# in the page; tables and captions have the whole number
+MOST_SESSIONS, MOST_MARKS, MOST_CHECKPOINTS = 200, 100, 200
 # kinds of time in the order of the bar, with what they are called
 KINDS = {
     TRAINING: "training",

@@ -27,10 +27,8 @@ THEME = gr.themes.Soft(
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
 )
-HOUR, DAY = (
-    3600,
-    86_400,
-)  # how often, and from which age on, Gradio's copies of pictures are removed, in seconds
+# how often, and from which age on, Gradio's copies of pictures are removed, in seconds
+HOUR, DAY = 3600, 86_400
 LOOKS: dict[str, Any] = {"theme": THEME, "css": CSS}  # arguments of Blocks.launch
 
 

@@ -22,9 +22,8 @@ def test_an_attempt_that_slurm_gave_up_yields_the_run_to_the_next_one(cluster, r
     first = run.noted("start")[0]["nodes"]
     for node in first:
         cluster.kill_slurmd(int(node.removeprefix("node")))
-    cluster.wait_until(
-        run.resumes, "another attempt resumes", 120
-    )  # srun may fail at once where a node was just lost
+    # srun may fail at once where a node was just lost
+    cluster.wait_until(run.resumes, "another attempt resumes", 120)
     second = run.noted("start")[-1]
     assert not {*second["nodes"]} & {*first}
     run.wait_for_progress()

@@ -26,9 +26,8 @@ def test_every_rank_has_the_bits_of_one(forks, ranks, alone):
 
 
 def test_every_rank_names_the_first_broken_row_of_the_whole_set(forks):
-    said = reported_lines(
-        forks.run_on_ranks(2, MODULE, 3000), "refusal"
-    )  # the first rank has rows below 2048 only
+    # the first rank has rows below 2048 only
+    said = reported_lines(forks.run_on_ranks(2, MODULE, 3000), "refusal")
     assert len(set(said)) == 1
     assert "2 of 4700 embeddings are not finite, the first is row 3000" in said[0]
 

@@ -11,6 +11,7 @@ from lediflow.evaluation.results import read_results
 MODULE = "lediflow.evaluate"
 COUNT, BATCH = 40, 4
 OF_TIME = ("cost", "ms_per_image")
+# float64, in the order of ranks
 SUMMED = (
     "nll_nats",
     "z_variance",
@@ -18,7 +19,7 @@ SUMMED = (
     "coverage_error",
     "sigma_mean",
     "psnr",
-)  # float64, in the order of ranks
+)
 
 
 def options(trained, output, *more):

@@ -125,9 +125,8 @@ class TestTheCurveOfOneProcess:
         found, expected = map(pictures, runs)
         assert found.keys() == expected.keys() and len(expected) >= 2
         for name, picture in expected.items():
-            assert (
-                np.abs(found[name].astype(int) - picture).max() <= 1
-            )  # a value between two bytes may go either way
+            # a value between two bytes may go either way
+            assert np.abs(found[name].astype(int) - picture).max() <= 1
 
     def test_to_the_same_weights(self, runs):
         found, expected = map(weights, runs)

@@ -72,9 +72,8 @@ def expected_keys(shards, last_batch="fill", count=1000) -> list[str]:
 def chain(shards, tmp_path_factory, forks):
     """Three ranks, killed; then eight, then two, then one: [(position, key, checksum)] of each."""
     state = tmp_path_factory.mktemp("state") / "state.json"
-    three = start(
-        forks, shards, state, 3, steps=10_000, pause_seconds=0.05, threads=7
-    )  # more loaders than shards
+    # more loaders than shards
+    three = start(forks, shards, state, 3, steps=10_000, pause_seconds=0.05, threads=7)
     three[0].wait_until(lambda: state.exists() and json.loads(state.read_text())["position"] >= 5 * GLOBAL)
     checkpoint = json.loads(state.read_text())
     for rank in three:  # a checkpoint is made when all ranks have done its steps

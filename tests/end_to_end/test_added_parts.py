@@ -75,9 +75,8 @@ def added(view):
         patch.setitem(VIEWS, "kept", lambda run: view if run.title.startswith("flow") else None)
         patch.setitem(EXTRACTORS, "colours", ExtractorKind(lambda config: Colours(), title="Colours"))
         yield
-    ConfigStore.instance().repo["codec"].pop(
-        "blocks.yaml", None
-    )  # Hydra's store lasts as long as the process
+    # Hydra's store lasts as long as the process
+    ConfigStore.instance().repo["codec"].pop("blocks.yaml", None)
 
 
 @pytest.fixture(scope="module")

@@ -42,9 +42,8 @@ def miss(tolerance):
 
 def test_it_keeps_its_tolerance_on_an_equation_with_a_closed_form(added):
     loose, tight = miss(1e-4), miss(1e-7)
-    assert (
-        loose[0] < 1e-3 and tight[0] < 1e-6
-    )  # ten times the tolerance, for errors that add up along the way
+    # ten times the tolerance, for errors that add up along the way
+    assert loose[0] < 1e-3 and tight[0] < 1e-6
     # third order: a thousandth of the error takes ten times the steps
     assert tight[1] / loose[1] == pytest.approx(10, rel=0.3)
 

@@ -99,9 +99,8 @@ def test_the_width_is_in_file_export_checkpoint_and_log_and_the_options_keep_aut
     about, facts = json.loads((folder / "prior_width.json").read_text()), facts_of(folder)
     assert facts["prior_width"] == about
     assert facts["prior_widening"] == about["prior_widening"]
-    for checkpoint in (
-        folder / "checkpoints"
-    ).iterdir():  # what `checkpoint export` and `evaluate --watch` go by
+    # what `checkpoint export` and `evaluate --watch` go by
+    for checkpoint in (folder / "checkpoints").iterdir():
         kept = json.loads((checkpoint / "progress.json").read_text())["export"]
         assert (kept["prior_widening"], kept["prior_width"]) == (about["prior_widening"], about)
     assert facts["identity"]["stage"]["prior_widening"] == "auto"

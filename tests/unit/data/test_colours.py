@@ -44,9 +44,8 @@ def in_p3(levels):
 
 
 def assert_levels(found, expected):
-    np.testing.assert_allclose(
-        found.astype(float), expected, atol=1.5
-    )  # profiles hold 16 bits, results are rounded
+    # profiles hold 16 bits, results are rounded
+    np.testing.assert_allclose(found.astype(float), expected, atol=1.5)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])

@@ -77,9 +77,8 @@ PNGS = {
 
 @pytest.mark.parametrize(("content", "expected"), PNGS.values(), ids=PNGS)
 def test_every_depth_and_transparency_of_png_has_its_right_pixels(content, expected):
-    assert (
-        np.abs(np.array(pixels_of(content)) - expected).max() <= 1
-    )  # of compositing; a wrong value is far off
+    # of compositing; a wrong value is far off
+    assert np.abs(np.array(pixels_of(content)) - expected).max() <= 1
 
 
 def short(values, order: str) -> bytes:
@@ -152,9 +151,8 @@ CASES += [(name, *case) for name, case in LITTLE_ENDIAN_ONLY.items()]
     ("content", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_every_kind_of_tiff_has_its_right_pixels(content, expected):
-    assert (
-        np.abs(np.array(pixels_of(content)) - expected).max() <= 1.5
-    )  # of compositing and of CIELAB's bytes
+    # of compositing and of CIELAB's bytes
+    assert np.abs(np.array(pixels_of(content)) - expected).max() <= 1.5
 
 
 @pytest.mark.parametrize("order", "<>")

@@ -124,9 +124,8 @@ def test_a_large_photograph_of_any_depth_is_refused_by_name_or_keeps_its_tones(r
     assert re.search(r"eight\.png has 427 x 641 pixels, the models 16 x 16.*fit=centre", said.err)
     results, record, _ = inpainted(root, tmp_path / "out", [eight, sixteen], [mask] * 2, "fit=centre")
     assert np.array_equal(*results)
-    kept = slice(
-        -(-(300 - 107) * SIZE // 427), None
-    )  # rows below the mask; 107 rows above the square are cut off
+    # rows below the mask; 107 rows above the square are cut off
+    kept = slice(-(-(300 - 107) * SIZE // 427), None)
     expected = centred(str(eight), "image", SIZE, 1).pixels[0].numpy()
     assert np.array_equal(results[0][kept], expected[kept])
     assert abs(expected.mean() - levels[107:534].mean()) < 0.5

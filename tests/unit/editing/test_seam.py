@@ -24,9 +24,8 @@ def test_noise_has_no_seam_and_a_flat_picture_no_measure():
     noise = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8, generator=torch.manual_seed(0))
     amount = torch.zeros(1, 1, 96, 96)
     amount[..., 20:70, 30:80] = 1
-    assert seams(noise, amount)[0] == pytest.approx(
-        1, abs=0.1
-    )  # 600 differences, each with a deviation of 0.7
+    # 600 differences, each with a deviation of 0.7
+    assert seams(noise, amount)[0] == pytest.approx(1, abs=0.1)
     assert seams(torch.full((1, 1, SIZE, SIZE), 7, dtype=torch.uint8), AMOUNT) == [None]
 
 

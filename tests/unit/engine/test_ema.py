@@ -49,9 +49,8 @@ def test_a_batch_is_weighted_by_its_number_of_images():
 def test_a_young_run_remembers_only_its_own_recent_share():
     config = EMAConfig(half_life_images=50_000, ramp=0.1)
     assert half_life_decay(config, images_seen=640, batch=64) == pytest.approx(0.5)  # half-life 64 images
-    assert half_life_decay(config, images_seen=10**7, batch=50_000) == pytest.approx(
-        0.5
-    )  # the ramp has ended
+    # the ramp has ended
+    assert half_life_decay(config, images_seen=10**7, batch=50_000) == pytest.approx(0.5)
 
 
 def test_power_function_averages_forget_the_start_with_the_first_batch():

@@ -93,9 +93,8 @@ def assert_same_weights(left, right, **tolerance):
 def test_steps_are_those_of_adamw_with_each_groups_own_rate(data, factor):
     engine = engine_of(Tiny())
     train(engine, data, factor=factor)
-    assert_same_weights(
-        engine.weights, by_hand(Tiny(), data, factor), rtol=1e-5, atol=1e-7
-    )  # float32 rounding
+    # float32 rounding
+    assert_same_weights(engine.weights, by_hand(Tiny(), data, factor), rtol=1e-5, atol=1e-7)
 
 
 def test_the_whole_gradient_is_clipped_and_its_norm_before_that_reported(data):

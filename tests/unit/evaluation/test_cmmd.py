@@ -69,9 +69,8 @@ def test_float32_embeddings_lose_nothing_to_cancellation():
 
 def test_two_points_have_the_closed_form():
     x, y = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])
-    assert cmmd(x, y) == pytest.approx(
-        1000 * 2 * (1 - math.exp(-25 / 200)), abs=EXACT
-    )  # distance 5, sigma 10
+    # distance 5, sigma 10
+    assert cmmd(x, y) == pytest.approx(1000 * 2 * (1 - math.exp(-25 / 200)), abs=EXACT)
 
 
 def test_embeddings_are_not_normalised_again():

@@ -58,9 +58,8 @@ def test_an_overconfident_prior_shows_only_in_the_residual(factor):
     """E ln max(factor |n|, c) = E ln factor |n| up to the draws below c, of which there are fewer."""
     found = spread_of(factor * 0.1 * normal(), logvar(0.1))
     assert found.sigma == pytest.approx(0.1)
-    below = (
-        2 * norm.pdf(0) * LEAST * (1 - 1 / factor)
-    )  # what the limit adds to m and no longer to these draws
+    # what the limit adds to m and no longer to these draws
+    below = 2 * norm.pdf(0) * LEAST * (1 - 1 / factor)
     assert found.residual == pytest.approx(0.1 * factor * math.exp(-below), rel=0.02)
     assert automatic_width(found) == pytest.approx(FACTOR * found.residual, rel=0.05)  # two digits
 

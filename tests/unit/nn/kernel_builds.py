@@ -17,6 +17,7 @@ from lediflow.nn.kernels import fused, neighborhood
 from lediflow.nn.neighborhood import triton as route
 
 INTEGERS = {"ids", "stream"}  # of 64 bits
+# float32 for any dtype of the model
 WIDE = {
     "lse",
     "delta",
@@ -24,7 +25,7 @@ WIDE = {
     "products",
     "cos",
     "sin",
-}  # float32 for any dtype of the model
+}
 NARROW = {
     "q",
     "k",

@@ -20,9 +20,8 @@ def test_products_depend_on_the_difference_of_positions_alone():
     q, k = rotated_everywhere(query, 6, 6), rotated_everywhere(key, 6, 6)
     product = torch.einsum("ijnd,klnd->ijkln", q, k)
     shifted_by_one = product[1:, 1:, 1:, 1:]
-    torch.testing.assert_close(
-        product[:-1, :-1, :-1, :-1], shifted_by_one, atol=1e-4, rtol=0
-    )  # float32 angles
+    # float32 angles
+    torch.testing.assert_close(product[:-1, :-1, :-1, :-1], shifted_by_one, atol=1e-4, rtol=0)
 
 
 def test_rotation_keeps_lengths_and_leaves_half_the_head_alone():

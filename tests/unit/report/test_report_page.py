@@ -135,10 +135,11 @@ def test_only_the_pages_own_scripts_may_run_and_nothing_may_be_requested(page):
 
 
 def test_what_is_vendored_is_what_its_authors_published():
+    # of npm's uplot-1.6.32.tgz
     published = {
         "iife.min.js": "19c8d4c6ad88929a",
         "min.css": "df630c6a8d6f8eea",
-    }  # of npm's uplot-1.6.32.tgz
+    }
     for ending, start in published.items():
         text = template_file(f"vendored/{UPLOT}.{ending}")
         assert hashlib.sha256(text.encode()).hexdigest().startswith(start)

@@ -48,9 +48,8 @@ def test_nan_places_are_counted_in_some_bin():
 
 @pytest.mark.parametrize("shape", [(3, 256, 256), (4, 32, 32), (1, 100, 60)])
 def test_pixels_are_taken_from_all_rows_columns_and_channels(shape):
-    places = torch.stack(
-        torch.meshgrid(*map(torch.arange, shape), indexing="ij")
-    )  # coordinates of each entry
+    # coordinates of each entry
+    places = torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij"))
     chosen = some_pixels(places.reshape(len(shape), *shape))
     assert PIXELS / 2 <= chosen.shape[1] <= PIXELS
     for axis, size in enumerate(shape):

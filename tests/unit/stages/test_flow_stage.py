@@ -65,9 +65,8 @@ def test_the_gaussian_baseline_is_plain_flow_matching_from_noise(baseline, batch
     x = noise.normal(batch.ids, "prior", (1, 8, 8))
     with torch.no_grad():
         error = (baseline((1 - t) * x + t * y, t.flatten()) - (y - x)) ** 2
-    loss, metrics, *_ = stage_of(None, exponent=3.0, cap=0.1).loss(
-        baseline, batch, noise
-    )  # weights mean nothing here
+    # weights mean nothing here
+    loss, metrics, *_ = stage_of(None, exponent=3.0, cap=0.1).loss(baseline, batch, noise)
     torch.testing.assert_close(loss, error.mean())
     assert metrics.keys() == {"loss", "velocity_mse"}
 

@@ -65,9 +65,8 @@ def test_costs_are_printed_without_running_the_model(bench, capsys):
 def test_overrides_of_the_training_command_reach_the_model(bench, capsys):
     bench("model").main(["--models", "paper_rgb", "--cost", "model.velocity.augmentation=false"])
     total = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("total"))
-    assert float(total.split()[1]) == pytest.approx(
-        160.460 - 0.768**2, abs=0.001
-    )  # one map of 768 x 768 less
+    # one map of 768 x 768 less
+    assert float(total.split()[1]) == pytest.approx(160.460 - 0.768**2, abs=0.001)
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones(bench, capsys):

@@ -105,9 +105,8 @@ def test_recorded_parts_make_the_images_of_the_pipeline(bench, method):
         run = chains.runnable(part, pipeline.runtime, inputs)
         assert isinstance(run, chains.Replay) == (part.name != "call")
         if part.name in ("chain", "flow"):
-            torch.testing.assert_close(
-                run().clamp(-1, 1), expected.images, rtol=0, atol=1e-3
-            )  # sums are reordered
+            # sums are reordered
+            torch.testing.assert_close(run().clamp(-1, 1), expected.images, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("text", ["midpoint:3", "heun3:0", "dopri5:6", "midpoint", "leapfrog:2"])

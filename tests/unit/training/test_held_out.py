@@ -10,13 +10,14 @@ from lediflow.training.held_out import HeldOut, rise_and_noise, scatter
 
 SAMPLES = 128
 EVERY = 65_536
+# 3,578 faces of the campaign
 EXAMPLE = [
     -0.2,
     -1.1,
     -1.4,
     -1.48,
     *(-1.48 + 0.16 * step for step in range(1, 20)),
-]  # 3,578 faces of the campaign
+]
 
 
 def noted(means, chance=None, own=0.2, hardness=1.0):
@@ -84,9 +85,8 @@ class TestNoise:
 
     def test_the_deviation_from_smoothness_is_that_of_added_white_noise(self):
         means = falling(4000) + np.random.default_rng(0).normal(0, 0.02, 4000)
-        assert scatter([*means]) == pytest.approx(
-            0.02, rel=0.1
-        )  # of a median over neighbours that share terms
+        # of a median over neighbours that share terms
+        assert scatter([*means]) == pytest.approx(0.02, rel=0.1)
 
 
 @pytest.mark.parametrize("strays", [0.0, 0.002, 0.01], ids=lambda share: f"{share} of the fall")

@@ -75,9 +75,8 @@ def test_the_parent_of_a_sampler_encodes_and_that_of_a_flow_also_decodes():
     with counted() as decoding:
         parent.decode(z)
     both = encoding.get_total_flops() + decoding.get_total_flops()
-    opening = (
-        2 * LATENT[1] * LATENT[2] * LATENT[0] * LEVEL.width
-    )  # the decoder's first map, counted with the latent
+    # the decoder's first map, counted with the latent
+    opening = 2 * LATENT[1] * LATENT[2] * LATENT[0] * LEVEL.width
     assert parent_flops(STAGES["flow"], AUXILIARY, SIZE) == both
     assert parent_flops(STAGES["latent_sampler"], AUXILIARY, SIZE) == encoding.get_total_flops() + opening
     assert parent_flops(STAGES["auxiliary"], None, SIZE) == 0

@@ -158,9 +158,8 @@ def write(session: Session, output: Path, results: dict[str, Any]) -> None:
             from lediflow.evaluation.plots.quality import stages_figure
             from lediflow.evaluation.plots.style import write_figure
 
-            (output / STAGES_FILE).unlink(
-                missing_ok=True
-            )  # remove the old numbers before the new figure exists
+            # remove the old numbers before the new figure exists
+            (output / STAGES_FILE).unlink(missing_ok=True)
             figure = stages_figure(
                 stage_lines(results),
                 results["rows"][0]["mmd_name"],

@@ -67,9 +67,8 @@ def test_rank_0_writes_to_the_job_log_and_other_ranks_to_their_own(task):
 
 
 def test_compiled_kernels_are_kept_on_the_node_unless_a_variable_says_otherwise(task, tmp_path, monkeypatch):
-    monkeypatch.delenv(
-        "TORCHINDUCTOR_CACHE_DIR", raising=False
-    )  # torch sets it where it has compiled something
+    # torch sets it where it has compiled something
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     finished, _, _ = task("prints_its_caches", TMPDIR=str(tmp_path), TRITON_CACHE_DIR="/mine")
     assert finished.output.split() == ["/mine", f"{tmp_path}/lediflow-{os.getuid()}/inductor"]
 
