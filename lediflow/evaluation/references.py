@@ -8,14 +8,14 @@ the codec, the best that a model of its latents can reach. The distance between 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lediflow.codecs.protocol import describe_codec
@@ -109,6 +109,8 @@ def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, An
             f"data.photographs={data.photographs}, but {data.path} holds the pixels themselves; leave it out"
         )
     samples = np.arange(min(len(reader), session.command.reference_count or len(reader)))
+    if absent := absent_classes(session.command.labels, reader.index.table["label"][samples]):
+        session.note(absent)
     held_out = held_out_samples(reader, facts, len(samples))
     decoded = ShardImages(reader, samples, pipeline.decode, pipeline.device)
     sets = {"photographs" if is_exact else "reconstructions": decoded}
@@ -130,6 +132,17 @@ def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, An
         )
         for place, (name, images) in enumerate(sets.items())
     ]
+
+
+def absent_classes(labels: Sequence[int], found: Int[np.ndarray, " samples"]) -> str:
+    """What to know where generated images are of fewer classes than the reference; "" if they are not."""
+    present = {*found.tolist()} - {-1}
+    if not labels or not present - {*labels}:
+        return ""
+    return (
+        f"labels={[*labels]} generates {len(present & {*labels})} of the {len(present)} classes of the reference, so "
+        "the distances count the others as missing; to judge these classes alone, give shards that hold no others"
+    )
 
 
 def reference_features(

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.embedding import FeatureSet
-from lediflow.evaluation.references import Reference, chosen_numbers
+from lediflow.evaluation.references import Reference, absent_classes, chosen_numbers
 
 HELD_OUT = np.array([False, True, False, False, True])
 
@@ -53,3 +53,18 @@ def test_other_splits_have_other_fingerprints(features):
 def test_images_that_the_run_was_not_trained_on_cannot_be_memorised(features):
     reference = Reference("photographs", features, np.arange(5), None)
     assert reference.training(Group(), "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "found", "note"),
+    [
+        ([1], [0, 1, 2, 1], "generates 1 of the 3 classes"),
+        ([2, 0], [0, 1, 2, 1], "generates 2 of the 3 classes"),
+        ([0, 1, 2], [0, 1, 2, 1], None),
+        ([0], [-1, -1], None),
+        ([], [0, 1], None),
+    ],
+)
+def test_classes_of_the_reference_that_are_not_generated_are_noted(labels, found, note):
+    text = absent_classes(labels, np.array(found, dtype=np.int32))
+    assert note in text if note else text == ""
