@@ -32,8 +32,8 @@ class EngineConfig:
     name: str = "local"
     device: str = "auto"  # auto: the GPU where there is one | cpu | cuda
     precision: str = "float32"  # bfloat16: half the memory, twice the speed on GPUs | auto: where it is fast
-    # products of large layers in 8 bits, with precision=bfloat16 on Ada, Hopper and newer GPUs: faster for wide
-    # models, noisier
+    # products of large layers in 8 bits, with precision=bfloat16 on Ada, Hopper and newer GPUs: less memory, and slower
+    # in the steps that were measured
     float8: bool = False
     # ZeRO stage of DeepSpeed: 1 shards the optimizer state, 2 also the gradients, 3 also the weights
     zero: int = bounded(0, at_least=0, at_most=3)
