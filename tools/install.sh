@@ -39,7 +39,8 @@ else
   [ -x .venv/bin/python ] || "$python" -m venv .venv ||
     fail "python's venv module does not work; install it (Debian, Ubuntu: apt-get install python3-venv)"
   export PIP_CONSTRAINT=$PWD/constraints.txt PIP_BUILD_CONSTRAINT=$PWD/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1
-  install() { .venv/bin/python -m pip install --quiet "$@"; }
+  # without --no-compile half of the time goes into modules that are never imported
+  install() { .venv/bin/python -m pip install --quiet --no-compile "$@"; }
   pins=()
 fi
 index=()
