@@ -115,7 +115,7 @@ def shape_text(shape: Iterable[int]) -> str:
 
 
 def shown_hash(sha256: object) -> str:
-    """The first 12 digits of a hash: enough for people to tell two apart. See `hash_key` in disk.py for keys."""
+    """The first 12 digits of a hash: enough for people to distinguish two. See `hash_key` in disk.py for keys."""
     return str(sha256)[:12]
 
 

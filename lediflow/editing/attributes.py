@@ -77,7 +77,7 @@ def found_between(
     """The direction from pictures without an attribute to pictures with it, tested on the halves it has not seen.
 
     UserError for pictures that are in both sets, and for sets that do not differ. Warns of near-identical pictures in
-    both halves, and of a test that does not tell the sets apart.
+    both halves, and of a test that does not separate the sets.
     """
     refuse_overlap(having, lacking)
     halves = [halves_of(pipeline, one, config, space, batch_size) for one in (having, lacking)]

@@ -34,7 +34,7 @@ from lediflow.report.curves import chart_groups
 from lediflow.report.edits import edits_of
 from lediflow.report.pictures import pictures_of
 from lediflow.report.run_table import run_row, run_timeline
-from lediflow.report.runs import RESULTS, STAGE_RESULTS, RunRecord, told_apart
+from lediflow.report.runs import RESULTS, STAGE_RESULTS, RunRecord, with_distinct_titles
 from lediflow.report.timeline import Timeline
 from lediflow.report.training import bin_panels, loss_panels
 from lediflow.sampling.folder import check_recorded
@@ -53,7 +53,7 @@ def report_data(
     if not runs:
         raise UserError("a report needs at least one run folder")
     # one order, and so one colour per method
-    runs = sorted(told_apart(runs), key=lambda run: run.is_baseline)
+    runs = sorted(with_distinct_titles(runs), key=lambda run: run.is_baseline)
     histories = [run_timeline(run) for run in runs]
     flows = [run for run in runs if run.place == "flow"]
     measured = [run for run in flows if run.results]

@@ -1,7 +1,7 @@
-"""The report's section on pictures while training: those of the newest clocks of each run, inside the page.
+"""The report's section on pictures while training: those of the newest milestones of each run, inside the page.
 
 A picture is embedded as its file is, byte for byte, while the section has room; after that it is halved until it fits,
-or only named. The newest clock of every run comes first. A file is shown only if it has the hash of its event.
+or only named. The newest milestone of every run comes first. A file is shown only if it has the hash of its event.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from PIL import Image
 from lediflow.report.runs import RunRecord
 from lediflow.tracking.event_log import PICTURES, Event
 
-NEWEST = 3  # clocks of a run that are shown
+NEWEST = 3  # milestones of a run that are shown
 SECTION_BYTES = 1_500_000  # of all files in the section; base64 makes them a third longer
 SMALLEST_WIDTH = 400  # pixels; a narrower picture could not be read
 
 
 @dataclass(kw_only=True)
 class ShownPicture:
-    """A picture of one clock; without a `uri` it is only named. `note` says what is not as in the file."""
+    """A picture of one milestone; without a `uri` it is only named. `note` says what is not as in the file."""
 
     name: str
     caption: str
@@ -37,8 +37,8 @@ class ShownPicture:
 
 
 @dataclass(kw_only=True)
-class PictureClock:
-    """The pictures that a run made at one clock."""
+class Milestone:
+    """The pictures that a run made at one milestone."""
 
     images_seen: int
     pictures: list[ShownPicture]
@@ -46,11 +46,11 @@ class PictureClock:
 
 @dataclass(kw_only=True)
 class RunPictures:
-    """The newest clocks of a run, newest first, and the number of its clocks that have pictures."""
+    """The newest milestones of a run, newest first, and the number of its milestones that have pictures."""
 
     run: str
     count: int
-    clocks: list[PictureClock] = field(default_factory=list)
+    milestones: list[Milestone] = field(default_factory=list)
 
 
 @dataclass
@@ -76,22 +76,22 @@ def pictures_of(runs: Sequence[RunRecord]) -> list[RunPictures]:
     for place in range(NEWEST):
         for shown, (run, events) in zip(found, logged, strict=True):
             if place < len(events):
-                shown.clocks.append(shown_clock(run.folder.root, events[place], room))
+                shown.milestones.append(shown_milestone(run.folder.root, events[place], room))
     return found
 
 
 def picture_events(run: RunRecord) -> list[Event]:
-    """The standing events with pictures, one for each clock, newest first."""
-    by_clock = {
+    """The standing events with pictures, one for each milestone, newest first."""
+    by_milestone = {
         event["images_seen"]: event for event in run.log.pictures if isinstance(event.get(PICTURES), dict)
     }
-    return [by_clock[seen] for seen in sorted(by_clock, reverse=True)]
+    return [by_milestone[seen] for seen in sorted(by_milestone, reverse=True)]
 
 
-def shown_clock(root: Path, event: Event, room: Room) -> PictureClock:
+def shown_milestone(root: Path, event: Event, room: Room) -> Milestone:
     """The pictures of an event that says what a picture's file is."""
     named = {str(name): about for name, about in event[PICTURES].items() if isinstance(about, dict)}
-    return PictureClock(
+    return Milestone(
         images_seen=event["images_seen"],
         pictures=[shown_picture(root, name, about, room) for name, about in named.items()],
     )

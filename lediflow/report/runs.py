@@ -115,8 +115,8 @@ def facts_of(folder: RunFolder) -> dict[str, Any]:
     return folder.exported_facts()
 
 
-def told_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs with labels where several have one stage and method: the ends of their paths that tell all apart."""
+def with_distinct_titles(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs; those that share stage and method are labelled by the ends of their paths, long enough to differ."""
     kinds = Counter((run.stage, run.is_baseline) for run in runs)
     paths = {run.folder.root: run.folder.root.absolute().parts for run in runs}
     different = len(set(paths.values()))  # a run may be named twice

@@ -47,7 +47,7 @@ def labelled_grid(rows: Sequence[Signals | Bytes], labels: Sequence[str]) -> Ima
 def sigma_colours(sigma: Float[np.ndarray, "columns height width"]) -> Bytes:
     """Standard deviations as colours, the brighter the larger, on a logarithmic scale with the limits SIGMA_LIMITS.
 
-    The limits are fixed, so that maps of different clocks can be compared; values outside have the colour of the limit.
+    The limits are fixed, so that maps of two milestones can be compared; values outside have the colour of the limit.
     """
     low, high = (math.log(limit) for limit in SIGMA_LIMITS)
     shares = (np.log(np.clip(sigma, *SIGMA_LIMITS)) - low) / (high - low)

@@ -88,7 +88,7 @@ def test_a_run_with_pictures_learns_what_one_without_learns_bit_for_bit(trained,
 
 
 def test_a_continued_run_makes_the_same_pictures_and_none_twice(trained, run_of, root):
-    """Stopped at its first clock and continued: the standing event and its files stay as they are."""
+    """Stopped at its first milestone and continued: the standing event and its files stay as they are."""
     again = root / "again"
     succeed(*command_of(trained, "flow", again, "train.images=32"))
     first = {path: path.stat().st_mtime_ns for path in again.rglob("pictures/**/*.png")}

@@ -1,4 +1,4 @@
-"""Pictures while training: from options to what the pictures of a clock are made of.
+"""Pictures while training: from options to what the pictures of a milestone are made of.
 
 Named runs and the codec are checked when a run begins, where a mistake costs nothing. When a run is continued, they are
 only reported: pictures never stop a training.
@@ -48,7 +48,7 @@ class Extras:
 
 @dataclass
 class PictureScenes:
-    """Makes the scene of a clock (monitor.SceneMaker); `auxiliary` is the frozen parent.
+    """Makes the scene of a milestone (monitor.SceneMaker); `auxiliary` is the frozen parent.
 
     Every rank must construct it at the same place. UserError if a named run or codec cannot be used and the run has no
     checkpoint yet.
@@ -69,7 +69,7 @@ class PictureScenes:
         self.images = FixedImages(self.inputs.reader, self.command.data.held_out_fraction, self.engine.device)
 
     def __call__(self, model: Any, stage: Stage, images_seen: int) -> Scene:
-        """The scene of a clock; `model` is the averaged one that the run trains."""
+        """The scene of a milestone; `model` is the averaged one that the run trains."""
         command, size = self.command, self.command.model.image_size
         place = stage_kind(command.stage.name).place
         assert place is not None

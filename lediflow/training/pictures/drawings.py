@@ -1,4 +1,4 @@
-"""The pictures of a clock, as labelled rows of bytes.
+"""The pictures of a milestone, as labelled rows of bytes.
 
 samples         generated from fixed noise: from w where a latent sampler is at hand, from latents z ~ N(0, I) while the
                 auxiliary model trains, else from the latents of the fixed images; the baseline starts from noise alone
@@ -51,7 +51,7 @@ class Drawing(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """What the pictures of one clock are made of."""
+    """What the pictures of one milestone are made of."""
 
     chain: Chain
     # the model that the run trains

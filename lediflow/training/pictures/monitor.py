@@ -1,6 +1,6 @@
-"""The pictures of a run: made at their clocks, kept as files, recorded as events.
+"""The pictures of a run: made at milestones, kept as files, recorded as events.
 
-All ranks agree at a clock on whether pictures are made, and put the averaged weights together (with ZeRO they are
+All ranks agree at a milestone on whether pictures are made, and put the averaged weights together (with ZeRO they are
 spread over the ranks). From there rank 0 works alone, on a copy of the model that is neither compiled nor sharded, so
 that the other ranks neither make calls for it nor compile anything again; they go on and meet rank 0 in the next step.
 A picture that fails is left out, and its first failure is logged.
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class SceneMaker(Protocol):
-    """Makes the scene of a clock from the averaged model of the run."""
+    """Makes the scene of a milestone from the averaged model of the run."""
 
     def __call__(self, model: Model, stage: Stage, images_seen: int) -> Scene: ...
 
@@ -185,7 +185,7 @@ class TrainingPictures:
 def for_pictures(model: M, engine: Engine) -> M:
     """A frozen model on the engine's device, in float32 as in `lediflow.sample`, and not compiled.
 
-    Compiling it for the few batches of a clock would take longer than these.
+    Compiling it for the few batches of a milestone would take longer than these.
     """
     return frozen_in(EngineConfig(precision="float32", compile=False), model, engine.device)
 

@@ -1,4 +1,4 @@
-"""When pictures are made: their options, the clocks, and the limit on the time that they take."""
+"""When pictures are made: their options, the milestones (images seen), and the limit on the time that they take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statistics import median
 from lediflow.ranges import bounded
 from lediflow.training.clock import Clock
 
-FIRST_IMAGES = 1_024  # the first clock; a power of two
+FIRST_IMAGES = 1_024  # the first milestone; a power of two
 # What the first pictures are assumed to take: as long as training on this many images, and this many seconds.
 FIRST_COST_IMAGES, FIRST_COST_SECONDS = 64, 0.5
 
@@ -33,7 +33,7 @@ class PicturesConfig:
 
 
 def is_due(clock: Clock, every_images: int) -> bool:
-    """Whether the last batch crossed a clock of pictures: a power of two below `every_images`, or a multiple of it."""
+    """Whether the last batch crossed a milestone: a power of two below `every_images`, or a multiple of it."""
     if not every_images:
         return False
     power = 1 << (clock.images_seen.bit_length() - 1)

@@ -11,7 +11,7 @@ from lediflow.report.charts import MOST_POINTS, Chart, Line, charts_json, keep_e
 from lediflow.report.collect import report_data
 from lediflow.report.configurations import configurations
 from lediflow.report.curves import chart_groups
-from lediflow.report.runs import read_run, told_apart
+from lediflow.report.runs import read_run, with_distinct_titles
 from lediflow.tracking.event_log import Curve
 
 
@@ -114,14 +114,14 @@ def runs(tmp_path):
     ]
 
 
-def test_runs_of_one_kind_are_told_apart_by_their_paths(runs):
-    assert [run.title for run in told_apart(runs)] == ["a/flow", "b/flow", "Flow matching", "aux"]
-    assert [run.title for run in told_apart(runs[1:])] == ["LeDiFlow", "Flow matching", "aux"]
-    assert [run.title for run in told_apart([runs[0], runs[0]])] == ["flow", "flow"]
+def test_runs_of_one_kind_are_labelled_by_their_paths(runs):
+    assert [run.title for run in with_distinct_titles(runs)] == ["a/flow", "b/flow", "Flow matching", "aux"]
+    assert [run.title for run in with_distinct_titles(runs[1:])] == ["LeDiFlow", "Flow matching", "aux"]
+    assert [run.title for run in with_distinct_titles([runs[0], runs[0]])] == ["flow", "flow"]
 
 
 def test_every_number_has_a_chart_with_a_line_for_each_run_and_its_held_out_samples(runs):
-    auxiliary, flow = chart_groups(told_apart(runs))
+    auxiliary, flow = chart_groups(with_distinct_titles(runs))
     assert (auxiliary.title, flow.title) == ("Auxiliary model", "Flow")
     assert [chart.title for chart in flow.charts] == ["Loss", "Held-out loss, averaged weights", "Throughput"]
     assert flow.charts[2].unit == "images/s"
@@ -136,7 +136,7 @@ def test_both_runs_of_a_method_are_in_the_plots_of_the_page(runs):
 
 
 def test_options_that_differ_are_listed_and_secrets_are_not_shown(runs):
-    flow, auxiliary = configurations(told_apart(runs))
+    flow, auxiliary = configurations(with_distinct_titles(runs))
     assert flow.runs == ["a/flow", "b/flow", "Flow matching"]
     assert flow.differing == {
         "train.learning_rate": ["0.1", "0.2", "0.1"],

@@ -1,4 +1,4 @@
-"""Pictures while training: their clocks, their share of the time, and what happens to one that fails."""
+"""Pictures while training: their milestones, their share of the time, and what happens to one that fails."""
 
 import logging
 from dataclasses import replace
@@ -29,7 +29,7 @@ ROW = ("a row", np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3))
 
 
 class TestClocks:
-    def clocks(self, batch, every, images):
+    def milestones(self, batch, every, images):
         clock, found = Clock(images, batch), []
         while not clock.is_finished:
             clock.advance()
@@ -37,13 +37,13 @@ class TestClocks:
         return found
 
     def test_are_powers_of_two_first_then_multiples(self):
-        assert self.clocks(256, 8192, 30_000) == [1024, 2048, 4096, 8192, 16384, 24576]
+        assert self.milestones(256, 8192, 30_000) == [1024, 2048, 4096, 8192, 16384, 24576]
 
     def test_of_a_large_batch_are_the_steps_that_cross_them(self):
-        assert self.clocks(3000, 10_000, 21_000) == [3000, 6000, 9000, 12_000, 21_000]
+        assert self.milestones(3000, 10_000, 21_000) == [3000, 6000, 9000, 12_000, 21_000]
 
     def test_do_not_exist_where_pictures_are_off(self):
-        assert self.clocks(256, 0, 5000) == []
+        assert self.milestones(256, 0, 5000) == []
 
 
 class TestTime:
@@ -244,7 +244,7 @@ class TestOtherRanks:
         assert pictures.engine.gathered == 2
         assert pictures.tracker.events == []
 
-    def test_have_the_same_clocks_after_pictures_were_put_off(self, pictures):
+    def test_have_the_same_milestones_after_pictures_were_put_off(self, pictures):
         pictures.engine = StandInEngine(rank=1, answers=[False])
         pictures.make(None, 1024)
         assert pictures.are_due(Clock(10_000, 4, images_seen=1032), is_last=False)
