@@ -60,9 +60,9 @@ from lediflow.editing.strength import own_of
 from lediflow.editing.variation import parts_of, varied
 from lediflow.errors import UserError
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.methods import is_flow_map
 from lediflow.sampling.options import AUTO, SamplingConfig
 from lediflow.sampling.pictures import picture_arrays
-from lediflow.sampling.pipeline import is_flow_map
 
 Pictures = list[Image.Image] | Tensor
 

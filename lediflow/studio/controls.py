@@ -10,7 +10,7 @@ import gradio as gr
 
 from lediflow.errors import UserError
 from lediflow.flow.solvers import JUMP, SOLVERS
-from lediflow.sampling.pipeline import is_flow_map
+from lediflow.sampling.methods import is_flow_map
 from lediflow.studio.models import Models
 from lediflow.studio.strokes import NothingGivenError
 from lediflow.studio.tasks import Made

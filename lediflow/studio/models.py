@@ -11,7 +11,7 @@ from lediflow.config.composition.schema import StudioCommand
 from lediflow.editing.codec_space import picture_shape
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
-from lediflow.sampling.pipeline import is_flow_map
+from lediflow.sampling.methods import is_flow_map
 from lediflow.text import shown_hash
 
 SAMPLE, INTERPOLATE, INPAINT, VARY = "Sample", "Interpolate", "Inpaint", "Vary"

@@ -36,9 +36,9 @@ from lediflow.editing.photographs import Picture, centred, exact
 from lediflow.editing.strength import own_of
 from lediflow.editing.variation import parts_of, varied
 from lediflow.errors import UserError
+from lediflow.sampling.methods import is_flow_map
 from lediflow.sampling.options import SamplingConfig, batches
 from lediflow.sampling.pictures import picture_arrays
-from lediflow.sampling.pipeline import is_flow_map
 from lediflow.studio.models import FLOW_MAP, Models
 from lediflow.studio.strokes import NothingGivenError, painted_mask
 

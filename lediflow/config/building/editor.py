@@ -14,7 +14,7 @@ from lediflow.editing.folder import Origin
 from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
-from lediflow.sampling.pipeline import is_flow_map
+from lediflow.sampling.methods import is_flow_map
 
 # options that results do not depend on, or that name places; records have the latter apart
 IRRELEVANT = ("batch_size", "device", "paths", "runtime", "metadata", "round_trip_warning")

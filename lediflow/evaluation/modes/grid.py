@@ -33,7 +33,7 @@ from lediflow.evaluation.views import print_rows, setting, write_views
 from lediflow.flow.solvers import ignores_steps
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.grids import labelled_grid
-from lediflow.sampling.pipeline import is_flow_map
+from lediflow.sampling.methods import is_flow_map
 
 GRID_SHOWN = 8  # samples per setting in images-RUN.png
 PATHS = 64  # samples whose paths are measured

@@ -28,9 +28,9 @@ from lediflow.nn.shapes import Image
 from lediflow.sampling import SamplingConfig
 from lediflow.sampling.grids import Bytes, sigma_colours
 from lediflow.sampling.guidance import GuidedVelocity
+from lediflow.sampling.methods import checked, classes_of, is_flow_map, run_method
 from lediflow.sampling.options import Method
 from lediflow.sampling.pictures import picture_arrays
-from lediflow.sampling.pipeline import checked, classes_of, is_flow_map, run_method
 from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED
 
 COLUMNS = 8  # images of a row
