@@ -8,10 +8,13 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+from markdown_tables import cell, folded, number, table
+
 Results = dict[str, Any]
 Setting = tuple[int, str]  # evaluations, solver
 BASELINE = "FM (Gaussian noise)"
 CLOSE_UP = 4  # evaluations at which the sources of z are compared
+SOURCES = "by source of z, and losses of the models"  # summary of what is folded
 BOLD = "z from the latent sampler; the best of a column is bold."
 KINDS = ("training", "heldout", "sampler")
 START = re.compile(r"(?:(?P<kind>[a-z]+)(?P<value>[\d.]+)_)?s(?P<width>auto|[\d.]+)")
@@ -33,6 +36,7 @@ def widths_lines(document: Results) -> list[str]:
         f"{taken_on(flows)} {BOLD} {held_out}",
         "",
         *folded(
+            SOURCES,
             *close_up(flows, names, {name: f"flow_{name}" for name in flows}, results["losses"]),
             "",
             *models({name: results["losses"][name] for name in ("auxiliary", "sampler", "fm")}),
@@ -53,22 +57,12 @@ def small_lines(document: Results) -> list[str]:
         "",
         *unseen(results, names),
         *folded(
+            SOURCES,
             *close_up(cures, names, {name: f"{name}_flow" for name in cures}, results["losses"]),
             "",
             *models({name: found for name, found in results["losses"].items() if not name.endswith("_flow")}),
             *verdicts(cures),
         ),
-    ]
-
-
-def folded(*lines: str) -> list[str]:
-    """Lines that a reader opens with a click: from which stage the quality comes."""
-    return [
-        "<details><summary>by source of z, and losses of the models</summary>",
-        "",
-        *lines,
-        "",
-        "</details>",
     ]
 
 
@@ -376,21 +370,6 @@ def named(verdict: Results) -> str:
     """The stage, with what is wrong with it; earlier results have no cause."""
     cause = verdict.get("cause")
     return f"{verdict['limits']} ({cause})" if cause else str(verdict["limits"])
-
-
-def cell(value: float | None, best: float) -> str:
-    text = number(value)
-    return f"**{text}**" if text and value == best else text
-
-
-def number(value: float | None) -> str:
-    """A number with three significant digits; "" for None."""
-    return "" if value is None else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
-
-
-def table(heads: list[str], body: list[list[str]]) -> list[str]:
-    rules = ["---" if index == 0 else "---:" for index, _ in enumerate(heads)]
-    return ["| " + " | ".join(row) + " |" for row in (heads, rules, *body)]
 
 
 def shift_lines(document: Results) -> list[str]:

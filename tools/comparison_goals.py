@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from campaign_tables import number, table
 from comparison_photographs import photographs_block
 from comparison_repeats import repeats_block
 from comparison_tables import (
@@ -29,6 +28,7 @@ from comparison_tables import (
     read,
     unseen_block,
 )
+from markdown_tables import number, table
 
 # of the compared networks, or if these were not measured, of the paper's
 BENCHES = (

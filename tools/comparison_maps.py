@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from campaign_tables import number, table
 from comparison_goals import as_good
 from comparison_tables import MAP_CALLS, METHODS, Compared, Results, compared_sets, trainings_of
+from markdown_tables import number, table
 
 TAUGHT = {"fm_map": "fm", "auto_map": "auto", "wide_map": "wide"}  # maps by name, and their teachers
 

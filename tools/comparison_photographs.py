@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from campaign_tables import number, table
 from comparison_tables import Results, read
+from markdown_tables import number, table
 
 FACES = ("small_wide_faces1000", "small_wide_faces4000", "small_faces64")  # campaigns with the same settings
 START, FIRST_CHAIN = (

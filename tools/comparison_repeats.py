@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean, median
 
-from campaign_tables import number, table
 from comparison_tables import COLUMNS, METHODS, SETS, cells_of, read, trainings_of
+from markdown_tables import number, table
 
 LOSSES = ("training", "held_out")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from campaign_tables import table
 from comparison_goals import as_good, better
 from comparison_tables import COLUMNS, Compared, compared_sets
+from markdown_tables import table
 
 
 def starts_block(root: Path) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
-from campaign_tables import models, number, table
+from campaign_tables import models
+from markdown_tables import number, table
 
 Results = dict[str, Any]
 SETS = {

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import bench_tables
 import campaign_tables
 import comparison_figures
 import comparison_goals
@@ -32,6 +33,7 @@ import layers
 import paper_times
 import speed_goals
 import temperature_tables
+from markdown_tables import table
 from PIL import Image
 
 from lediflow.editing.anonymisation import anonymity
@@ -61,11 +63,6 @@ COLUMNS, MOST_TILES, GAP = 16, 64, 2  # of the picture of samples
 MISSING = (
     "Not measured yet. To measure: `make demo`, then `python tools/render_results.py --collect runs/demo`."
 )
-MODEL_COLUMNS = ("model", "batch", "compile", "pass", "ms/img", "img/s", "TFLOP/s", "% of peak", "GiB")
-SAMPLING_COLUMNS = (
-    "model", "batch", "method", "part", "solver", "NFE", "runtime", "precision",
-    "p50 ms", "p95 ms", "ms/img", "peak GiB",
-)  # fmt: skip
 PACKAGE_FOLDER = re.compile(r"[^=,\[\s]*/elpv_dataset/data/images")
 
 Results = dict[str, Any]
@@ -210,8 +207,8 @@ def quality_block(results: Results) -> str:
     titles = [*(metric.name for metric in shown), "ms/img"]
     heads = [f"{title}: {run['method']}" for title in titles for run in runs]
     body = [table_row(rows, shown) for rows in zip(*(run["rows"] for run in runs), strict=True)]
-    table = markdown_table(["steps", "NFE", *heads], body)
-    return "\n".join([*table, "", caption(runs), "", *certificates(runs)])
+    lines = table(["steps", "NFE", *heads], body)
+    return "\n".join([*lines, "", caption(runs), "", *certificates(runs)])
 
 
 def distances() -> list[Metric]:
@@ -274,57 +271,20 @@ def steps_block(results: Results) -> str:
     commands = ["```bash", *(step["command"] for step in steps), "```"]
     hardware = results["runs"][0]["certificate"]["hardware"]
     machine = f"Measured on {hardware['processor']}, {hardware['cores']} cores; memory is the largest process's peak."
-    return "\n".join([*markdown_table(["step", "time", "peak memory"], body), "", machine, "", *commands])
+    return "\n".join([*table(["step", "time", "peak memory"], body), "", machine, "", *commands])
 
 
 def bench_block(document: Results) -> str:
     """A benchmark's rows, with those columns that a reader compares; routes of attention side by side."""
     rows = document["results"]["rows"]
     if "route" in rows[0] and "shape" in rows[0]:
-        heads, body = attention_table(rows)
+        heads, body = bench_tables.attention_table(rows)
     else:
-        heads = columns_of(rows)
-        body = [[figure(row.get(column, "")) for column in heads] for row in rows]
+        heads = bench_tables.columns_of(rows)
+        body = [[bench_tables.figure(row.get(column, "")) for column in heads] for row in rows]
     code = document["results"].get("code")
     known = f"; its code is that of commit {short(code)}" if code else ""
-    return "\n".join([*markdown_table(heads, body), "", certificate_line(document["certificate"]) + known])
-
-
-def columns_of(rows: list[Results]) -> list[str]:
-    """Columns of passes over a model, of parts of a chain, or all that the rows hold."""
-    if "% of peak" in rows[0]:
-        return [*MODEL_COLUMNS]
-    if "method" in rows[0]:
-        return [*SAMPLING_COLUMNS]
-    return [*dict.fromkeys(column for row in rows for column in row)]
-
-
-def attention_table(rows: list[Results]) -> tuple[list[str], list[list[str]]]:
-    """Milliseconds: forward / forward and backward, a column for each route."""
-    routes = list(dict.fromkeys(row["route"] for row in rows))
-    times = {(row["shape"], row["route"], row["pass"]): row["ms"] for row in rows}
-    body = [
-        [shape, *(both_directions(times, shape, route) for route in routes)]
-        for shape in dict.fromkeys(row["shape"] for row in rows)
-    ]
-    return ["batch x tokens x heads x head dim", *routes], body
-
-
-def both_directions(times: dict[tuple[str, str, str], float], shape: str, route: str) -> str:
-    passes = (times.get((shape, route, name)) for name in ("forward", "forward + backward"))
-    return " / ".join("none" if each is None else f"{each:.3g}" for each in passes)
-
-
-def figure(value: Any) -> str:
-    """Three digits of a number; words as they are."""
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def markdown_table(heads: list[str], body: list[list[str]]) -> list[str]:
-    rules = ["---" if index == 0 else "---:" for index, _ in enumerate(heads)]
-    return ["| " + " | ".join(row) + " |" for row in (heads, rules, *body)]
+    return "\n".join([*table(heads, body), "", certificate_line(document["certificate"]) + known])
 
 
 BLOCKS: dict[str, Callable[[Results], str]] = {"quality": quality_block, "steps": steps_block}
@@ -338,8 +298,8 @@ def blocks(root: Path) -> dict[str, str]:
         if document := kept(root / "results" / f"{name}.json"):
             found[name] = bench_block(document)
     if times := paper_times.lines(root):
-        found["paper_times"] = "\n".join(markdown_table(paper_times.HEADS, times))
-    found["speed_goals"] = "\n".join(markdown_table(speed_goals.HEADS, speed_goals.lines(root)))
+        found["paper_times"] = "\n".join(table(paper_times.HEADS, times))
+    found["speed_goals"] = "\n".join(table(speed_goals.HEADS, speed_goals.lines(root)))
     if document := kept(root / GRID):
         found["grid"] = grid_block(document)
     for file in sorted((root / "results").glob("anonymity_*.json")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from campaign_tables import number, table
+from markdown_tables import number, table
 
 Results = dict[str, Any]
 
