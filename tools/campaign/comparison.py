@@ -8,8 +8,10 @@ fm           flow matching from Gaussian noise
 ot           OT-CFM: the same with noise and images paired within a micro-batch (stage.coupling=optimal_transport)
 paper        LeDiFlow as in the paper: the flow starts from the prior as it is
 auto         LeDiFlow with the default start
-wide         LeDiFlow with a start of 3 sigma and s = `--wide`
+wide         LeDiFlow with a start of `--wide-scale` (3) sigma and s = `--wide`
 wide_map     flow map of `wide`, and fm_map of `fm`, distilled with the overrides of `--distil`
+long_map     wide_map, distilled with the overrides of `--longer` in addition
+wide_mean    wide_map by MeanFlow's identity in place of the teacher's paths, with the overrides of `--distil`
 both_maps    wide_map with latents from a flow map of the latent sampler
 fm_reflow    `fm`, straightened
 
@@ -46,6 +48,7 @@ class Method(NamedTuple):
     sampler: str | None = "sampler"  # None: no latents
     solvers: tuple[str, ...] = SOLVED
     run: str | None = None  # the method whose flow this is; None: its own
+    distilled: tuple[str, ...] = ()  # overrides of its distillation, after those of --distil
 
 
 def methods_of(options: argparse.Namespace) -> dict[str, Method]:
@@ -53,7 +56,7 @@ def methods_of(options: argparse.Namespace) -> dict[str, Method]:
 
     SystemExit for an unknown name, and for a method without the one whose flow it needs.
     """
-    wide = ("stage.prior_scale=3", f"stage.prior_widening={options.wide}")
+    wide = (f"stage.prior_scale={options.wide_scale}", f"stage.prior_widening={options.wide}")
     table = {
         "fm": Method(GAUSSIAN, sampler=None),
         "wide": Method(wide),
@@ -62,6 +65,8 @@ def methods_of(options: argparse.Namespace) -> dict[str, Method]:
         "paper": Method(("stage.prior_scale=1", "stage.prior_widening=0")),
         "fm_map": Method(GAUSSIAN, teacher="fm", sampler=None, solvers=JUMPS),
         "ot": Method((*GAUSSIAN, "stage.coupling=optimal_transport"), sampler=None),
+        "long_map": Method(wide, teacher="wide", solvers=JUMPS, distilled=(*options.longer,)),
+        "wide_mean": Method(wide, teacher="wide", objective="meanflow", solvers=JUMPS),
         "both_maps": Method(sampler="sampler_map", solvers=JUMPS, run="wide_map"),
         "fm_reflow": Method(GAUSSIAN, teacher="fm", objective="reflow", sampler=None, solvers=STRAIGHT),
     }
@@ -124,9 +129,11 @@ def trainings(options: argparse.Namespace) -> list[Job]:
                 f"stage.objective={method.objective}",
                 f"teacher={folder}/{method.teacher}",
                 *options.distil,
+                *method.distilled,
             ]
             needs.append(method.teacher)
-        if method.teacher and method.sampler:  # half of the teacher's paths start from latents of the sampler
+        if method.sampler and method.teacher and method.objective == "flow_map":
+            # half of the teacher's paths start from latents of the sampler
             words.append(f"sampler={folder}/sampler")
             needs.append("sampler")
         jobs.append(job(options, name, training(options, *words, f"run={folder}/{name}"), *needs))
@@ -181,21 +188,31 @@ def facts_of(measured: dict[str, Any]) -> dict[str, Any]:
             "images": row["sample_images"],
             "reference_images": row["reference_images"],
             "held_out_images": row["against_heldout"]["reference_images"],
+            **({"codec_floor": found["codec_floor"]["mmd_unbiased"]} if "codec_floor" in found else {}),
         }
     return {}
 
 
 def method_of(found: dict[str, Any]) -> dict[str, Any]:
-    """The start of a flow and its rows; `held_out` and `held_out_interval` are the MMD to held-out photographs."""
+    """The start of a flow and its rows.
+
+    `held_out` and `held_out_interval` are the MMD to held-out photographs, `decoded` and `decoded_interval` that to a
+    codec's reconstructions of all photographs.
+    """
     rows = []
     for row in found["rows"]:
         other, copies = row["against_heldout"], row.get("nearest_training", {})
         rows.append(
             {key: row[key] for key in OF_A_ROW if key in row}
             | {"held_out": other["mmd_unbiased"], "held_out_interval": other["mmd_interval"]}
+            | decoded(row.get("against_reconstructions"))
             | {key: copies[key] for key in OF_COPIES if key in copies}
         )
     return {"k": found["prior_scale"], "s": found["prior_widening"], "rows": rows}
+
+
+def decoded(found: dict[str, Any] | None) -> dict[str, Any]:
+    return {"decoded": found["mmd_unbiased"], "decoded_interval": found["mmd_interval"]} if found else {}
 
 
 def main() -> None:
@@ -206,7 +223,11 @@ def main() -> None:
         "--unmeasured", nargs="*", default=[], metavar="METHOD", help="of --methods: train only"
     )
     parser.add_argument("--wide", default="0.55", metavar="S", help="s of `wide`")
+    parser.add_argument("--wide-scale", default="3", metavar="K", help="multiple of sigma of `wide`")
     parser.add_argument("--distil", nargs="*", default=[], metavar="KEY=VALUE", help="of every distillation")
+    parser.add_argument(
+        "--longer", nargs="*", default=[], metavar="KEY=VALUE", help="of long_map, in addition to --distil"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="instead of --seed")
     parser.set_defaults(count=4096)
     parser.set_defaults(seed=None)

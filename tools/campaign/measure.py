@@ -8,7 +8,9 @@ once for each solver and split; its step_counts, solver and steps are not used, 
 Finished rows are not measured again. Files in the output folder, rewritten or added after each row:
 
 results.json          rows of lediflow.evaluate, without the Fréchet distance and KID, which take most of its time;
-                      `against_heldout` has the metrics against the held-out photographs
+                      `against_heldout` has the metrics against the held-out photographs. For a run on latents with
+                      data.photographs=IMAGE_SHARDS, `against_reconstructions` has those against the codec's
+                      reconstructions, and `codec_floor` those of the reconstructions against the photographs
 pictures/NAME-N.png   the first images of each setting (N steps), not selected, side by side
 """
 
@@ -69,13 +71,16 @@ def measure_settings(config: DictConfig, settings: list[tuple[str, int]]) -> Non
     session.claim(output)
     base = SamplingConfig(**{field.name: getattr(command, field.name) for field in fields(SamplingConfig)})
     configs = [pipeline.resolved(replace(base, solver=solver, steps=steps)) for solver, steps in settings]
-    everything, *_ = references(session, pipeline, run.facts)
-    maker = RowMaker.build(session, run, pipeline, [everything, held_out_part(everything)], output)
-    width = {"prior_scale": pipeline.width.scale, "prior_widening": pipeline.width.added}
+    everything, *decoded = references(session, pipeline, run.facts)
+    maker = RowMaker.build(session, run, pipeline, [everything, held_out_part(everything), *decoded], output)
+    common = {"prior_scale": pipeline.width.scale, "prior_widening": pipeline.width.added}
+    if decoded:
+        facts = RowMaker.build(session, run, pipeline, [everything, *decoded], output).facts()
+        common["codec_floor"] = facts["codec_floor"]
     rows: list[dict[str, Any]] = []
     for chosen in configs:
         rows.append(maker.row(chosen))
-        session.write(output, {"rows": rows, **width}, command.seed)
+        session.write(output, {"rows": rows, **common}, command.seed)
         session.say(f"{chosen.solver}, {chosen.steps} steps: MMD {rows[-1]['mmd_unbiased']:.3f}")
         write_picture(pipeline, chosen, output / "pictures" / f"{chosen.solver}-{chosen.steps}.png")
 

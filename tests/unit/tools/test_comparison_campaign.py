@@ -11,7 +11,19 @@ from harness.commands import compose
 from lediflow.config.composition.checks import check_command
 
 TOOLS = Path(__file__).parents[3] / "tools" / "campaign"
-EVERY = ("fm", "ot", "paper", "auto", "wide", "wide_map", "fm_map", "both_maps", "fm_reflow")
+EVERY = (
+    "fm",
+    "ot",
+    "paper",
+    "auto",
+    "wide",
+    "wide_map",
+    "fm_map",
+    "both_maps",
+    "fm_reflow",
+    "long_map",
+    "wide_mean",
+)
 
 
 @pytest.fixture
@@ -55,6 +67,32 @@ def test_every_training_composes_and_every_command_waits_for_its_runs(plan, tmp_
         *EVERY,
         *(f"quality_{name}" for name in EVERY),
     } - {"both_maps"}
+
+
+def test_a_longer_distillation_and_meanflow_learn_from_the_same_teacher(plan, tmp_path):
+    given = (
+        "--distil",
+        "train.images=64",
+        "--longer",
+        "train.images=128",
+        "--wide",
+        "0.8",
+        "--wide-scale",
+        "1",
+    )
+    jobs = plan("--methods", "wide", "wide_map", "long_map", "wide_mean", *given)
+    images = {
+        name: [word for word in jobs[name].arguments if word.startswith("train.images=")]
+        for name in ("wide_map", "long_map", "wide_mean")
+    }
+    assert {name: words[-1] for name, words in images.items()} == {
+        "wide_map": "train.images=64", "long_map": "train.images=128", "wide_mean": "train.images=64",
+    }  # fmt: skip
+    for name in images:
+        assert f"teacher={tmp_path}/wide" in jobs[name].arguments
+        assert {"stage.prior_scale=1", "stage.prior_widening=0.8"} <= {*jobs[name].arguments}
+    samplers = {name for name in images if f"sampler={tmp_path}/sampler" in jobs[name].arguments}
+    assert samplers == {"wide_map", "long_map"}, "MeanFlow has no paths that begin at latents of the sampler"
 
 
 def test_methods_without_latents_need_no_auxiliary_model(plan):
@@ -114,6 +152,19 @@ def test_what_is_kept_of_a_measurement(campaign):
             }
         ],
     }  # fmt: skip
+
+
+def test_distances_to_a_codec_are_kept(campaign):
+    row = {
+        "solver": "jump", "steps": 1, "nfe": 1, "mmd_name": "MMD", "sample_images": 8, "reference_images": 120,
+        "mmd_unbiased": 1.4, "mmd_interval": [1.3, 1.5],
+        "against_heldout": {"mmd_unbiased": 1.5, "mmd_interval": [1.0, 2.0], "reference_images": 6},
+        "against_reconstructions": {"mmd_unbiased": 0.6, "mmd_interval": [0.5, 0.7], "reference_images": 120},
+    }  # fmt: skip
+    found = {"prior_scale": 1.0, "prior_widening": 0.8, "rows": [row], "codec_floor": {"mmd_unbiased": 0.9}}
+    (kept,) = campaign.method_of(found)["rows"]
+    assert (kept["decoded"], kept["decoded_interval"]) == (0.6, [0.5, 0.7])
+    assert campaign.facts_of({"wide_map": found})["codec_floor"] == 0.9
 
 
 def test_settings_are_a_solver_and_its_steps(monkeypatch):
