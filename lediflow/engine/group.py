@@ -14,6 +14,7 @@ rendezvous of its own, which is used where it started the ranks.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,11 +30,13 @@ from torch import Tensor
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 
+MEETING = timedelta(minutes=30)  # to wait for an entry of torchrun's store
 PATIENCE = timedelta(days=2)  # a dead rank is noticed at once; a rank that works for longer has not failed
 
 FIRST_FAILURE = "failed"  # key in the store: which rank failed outside of any `together`
 LOOK_EVERY_SECONDS = 0.05  # between two looks for missing ranks
 TRY_SECONDS = 2.0  # timeout of one attempt to reach rank 0; signals are handled between two attempts
+joined = itertools.count()  # groups that this process has joined; the same on all ranks
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo")
 
 
@@ -256,12 +259,24 @@ def join_group(ranks: Ranks, backend: str, seconds: float) -> None:
     os.environ.update(ranks.environment())
     if dist.is_initialized():
         return
+    store: dist.Store
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        dist.init_process_group(backend)
-        return
-    store = rendezvous(ranks, seconds)
-    os.environ["MASTER_PORT"] = str(store.port)
+        store = torchrun_store()
+    else:
+        store = rendezvous(ranks, seconds)
+        os.environ["MASTER_PORT"] = str(store.port)
     dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size)
+
+
+def torchrun_store() -> dist.Store:
+    """torchrun's store, in which each group of this process has keys of its own.
+
+    The store outlives a group: without a prefix the next one would find the addresses of the last one's connections.
+    """
+    from torch.distributed.rendezvous import rendezvous as meet
+
+    store, _, _ = next(meet("env://", timeout=MEETING))
+    return dist.PrefixStore(f"group {next(joined)}", store)
 
 
 def rendezvous(ranks: Ranks, seconds: float, clock: Callable[[], float] = time.monotonic) -> dist.TCPStore:

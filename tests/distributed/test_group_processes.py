@@ -53,10 +53,11 @@ def test_a_killed_rank_ends_the_others_with_a_message(forks, victim, culprit):
     assert f"RankFailedError: {culprit} ended without a message" in finished[1 - victim].output
 
 
-def test_under_torchrun_a_failure_does_not_affect_the_next_section():
+def test_under_torchrun_a_failure_does_not_affect_the_next_section_and_the_ranks_can_join_again():
     said = torchrun(2, "harness.group_rank", "twice")
     assert said.status == 0
     assert said.output.count("rested") == 2
+    assert said.output.count("met again: 2.0") == 2
 
 
 def test_one_rank_needs_no_process_group():

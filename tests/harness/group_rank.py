@@ -53,7 +53,7 @@ def failing(group: Group) -> None:
 
 
 def twice(group: Group) -> None:
-    """After a failed section the next one works."""
+    """After a failed section the next one works, and after the group its ranks join another."""
     try:
         failing(group)
     except UserError as error:
@@ -61,6 +61,10 @@ def twice(group: Group) -> None:
     with group.together("resting") as others:
         others()
     print("rested", flush=True)
+    group.close()
+    later = Group.join(group.ranks)
+    print("met again:", later.sum(torch.ones(1)).item(), flush=True)
+    later.close()
 
 
 def lonely(group: Group) -> None:

@@ -2,15 +2,15 @@
 
     python tools/bench/training.py                                                  the demo's flow stage on a CPU
     python tools/bench/training.py --model paper_sdv --engines local deepspeed:0 deepspeed:1 deepspeed:2
-    torchrun --nproc_per_node=2 tools/bench/training.py --model paper_sdv --engines deepspeed:1
+    torchrun --nproc_per_node=2 tools/bench/training.py --model paper_sdv --engines deepspeed:0 deepspeed:1
     python tools/bench/training.py --breakdown --model campaign64 --batch 256 engine.precision=bfloat16
 
 Further arguments are overrides of the training command, such as train.ema.sigma_rels=[]. Under torchrun the
-processes are the ranks, and they measure one engine: a process joins one process group only.
+processes are the ranks of each engine in turn. `--output` is written after each engine.
 
 `ms` is the median over rounds of ten steps; the device is idle before and after a round. `ratio` compares with the
 first row. `snapshot ms` is the time that training waits while a checkpoint is copied, `state MiB` the size of this
-rank's part of it.
+rank's part of it, `collectives ms` the time of rank 0's collectives in a step, in which it also waits for other ranks.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from lediflow.engine.ema import decays_for
 from lediflow.engine.passes import Passes
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks, find_ranks
+from lediflow.engine.timings import Stopwatch, Timings
 from lediflow.flow.noise import SampleNoise
 from lediflow.models import build_model
 from lediflow.stages.protocol import StageLoss
@@ -54,11 +55,12 @@ def main(arguments: list[str] | None = None) -> None:
         return
     rows: list[Row] = []
     for name in chosen.engines:
-        rows.append(row_of(name, chosen, ranks))
+        row = row_of(name, chosen, ranks)
+        rows.append(row | {"ratio": row["ms"] / (rows or [row])[0]["ms"]})
         if ranks.is_first:
             print(table(rows[-1:]), flush=True)
-    for row in rows:
-        row["ratio"] = row["ms"] / rows[0]["ms"]
+            if chosen.output:
+                write_json(chosen.output, rows)
     show(rows, chosen.output, ranks)
 
 
@@ -90,11 +92,8 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     chosen.overrides = overrides
     if chosen.breakdown and find_ranks().world_size > 1:
         parser.error("--breakdown measures one rank: start it without torchrun")
-    if len(chosen.engines) > 1 and find_ranks().world_size > 1:
-        parser.error(
-            f"--engines names {len(chosen.engines)}, but ranks join a process group once: start torchrun for each of "
-            "them"
-        )
+    if "local" in chosen.engines and find_ranks().world_size > 1:
+        parser.error("--engines local is one process: leave it out under torchrun")
     return chosen
 
 
@@ -112,9 +111,11 @@ def row_of(name: str, chosen: argparse.Namespace, ranks: Ranks) -> Row:
     """Build, measure and close one engine."""
     command = command_of(name, chosen)
     engine, step = step_of(command, ranks)
+    communication = Timings(engine.device).communication
+    engine.time_communication(communication)
     for _ in range(WARM_UP):
         next(step)
-    laps = [round_ms(step, engine.device) for _ in range(chosen.rounds)]
+    laps = [round_ms(step, engine.device, communication) for _ in range(chosen.rounds)]
     milliseconds = statistics.median(laps)
     standing, size = snapshot(engine)
     engine.close()
@@ -126,6 +127,7 @@ def row_of(name: str, chosen: argparse.Namespace, ranks: Ranks) -> Row:
         "batch": command.train.global_batch,
         "ms": milliseconds,
         "img/s": 1000 * command.train.global_batch / milliseconds,
+        "collectives ms": 1000 * statistics.median(communication.seconds()) if ranks.world_size > 1 else None,
         "peak GiB": torch.cuda.max_memory_allocated() / 2**30 if engine.device.type == "cuda" else None,
         "snapshot ms": standing,
         "state MiB": size,
@@ -187,12 +189,14 @@ def step_of(command: TrainCommand, ranks: Ranks) -> tuple[Engine, Iterator[None]
     return engine, steps()
 
 
-def round_ms(step: Iterator[None], device: torch.device) -> float:
+def round_ms(step: Iterator[None], device: torch.device, communication: Stopwatch) -> float:
     """Mean milliseconds per step over one round."""
     wait(device)
+    communication.restart_step()
     started = time.perf_counter()
     for _ in range(STEPS):
         next(step)
+        communication.end_step()
     wait(device)
     return 1000 * (time.perf_counter() - started) / STEPS
 
