@@ -17,14 +17,18 @@ from comparison_photographs import photographs_block
 from comparison_repeats import repeats_block
 from comparison_tables import (
     FLOWS,
+    FROM_NOISE,
     MAPS,
     METHODS,
-    OTHER_SETS,
+    SETS,
     Cell,
     Compared,
     Results,
+    against_decoded,
     compared_sets,
     comparison_block,
+    others_block,
+    quality_lines,
     read,
     unseen_block,
 )
@@ -129,10 +133,34 @@ def goals_block(root: Path) -> str:
             "better: below it by more than h, where h is the root of the sum of squares of half their 95 % intervals. "
             f"The methods are {', '.join(METHODS[each] for each in WITH_MAPS)}; choosing the best of them by the same "
             "numbers favours LeDiFlow a little. Intervals cover the sampling of images, not the variation between "
-            "trainings, which was not measured on these sets: small differences could turn with another seed. "
-            f"The other two sets of the plan, {' and '.join(OTHER_SETS)}, were not measured.",
+            "trainings, which was not measured on these sets: small differences could turn with another seed."
+            + unmeasured(sets),
         ]
     )
+
+
+def unmeasured(sets: list[Compared]) -> str:
+    """The sets of the plan that are missing, as a sentence."""
+    missing = [title for name, title in SETS.items() if name not in {one.name for one in sets}]
+    return f" Not measured: {'; '.join(missing)}." if missing else ""
+
+
+def decoded_block(root: Path) -> str:
+    """Sets of latents against the codec's reconstructions of their photographs: tables and goals."""
+    lines: list[str] = []
+    for one in [each for each in compared_sets(root) if each.codec_floor is not None]:
+        other = against_decoded(one)
+        decided = [f"{goal.words}: {goal_row(goal, [other])[1]}" for goal in GOALS]
+        lines += [
+            f"#### {one.title}, against the codec's reconstructions",
+            "",
+            *quality_lines(other),
+            "",
+            "The reconstructions are the best that a model of the latents can reach; their own MMD to the photographs, "
+            f"the codec's floor, is {number(one.codec_floor)}. The goals by these numbers: {'; '.join(decided)}.",
+            "",
+        ]
+    return "\n".join(lines).rstrip() or "Not measured yet."
 
 
 @dataclass
@@ -174,7 +202,7 @@ class Times:
 
 def kind_of(method: str) -> str:
     """The chain of a method, as the benchmark names it."""
-    return FM if method in ("fm", "ot", "fm_map", "fm_reflow") else "LeDiFlow"
+    return FM if method in FROM_NOISE else "LeDiFlow"
 
 
 def read_times(root: Path) -> Times | None:
@@ -294,6 +322,8 @@ def blocks(root: Path) -> dict[str, str]:
     """The comparison's blocks by name."""
     return {
         "comparison": comparison_block(root),
+        "comparison_others": others_block(root),
+        "comparison_decoded": decoded_block(root),
         "comparison_goals": goals_block(root),
         "comparison_factors": factors_block(root),
         "comparison_unseen": unseen_block(root),

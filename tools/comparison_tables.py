@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -25,9 +25,14 @@ SETS = {
     "pets64": "Cats and dogs",
     "anime64": "Drawn faces",
     "scenes64": "Landscapes and streets",
+    "landscapes128": "Landscapes, 128 x 128",
+    "faces256c": "Faces, 256 x 256 as latents",
 }
-SMALL = {"scenes64_small": "Landscapes and streets, small models"}
-OTHER_SETS = ("landscapes at 128 x 128", "faces at 256 x 256 as latents")  # planned, never measured
+# of a set, with other models
+OTHERS = {
+    "scenes64_classes": "Landscapes and streets, by class",
+    "scenes64_small": "Landscapes and streets, small models",
+}
 METHODS = {
     "fm": "FM",
     "ot": "OT-CFM",
@@ -39,8 +44,11 @@ METHODS = {
     "auto_map": "flow map of LeDiFlow, default start",
     "wide_map": "flow map of LeDiFlow, wide start",
     "both_maps": "flow maps of LeDiFlow (wide start) and of its sampler",
+    "long_map": "flow map of LeDiFlow, wide start, distilled on three times as many images",
+    "wide_mean": "flow map of LeDiFlow, wide start, by MeanFlow",
 }
 FLOWS, MAPS = ("auto", "wide"), ("auto_map", "wide_map", "both_maps")  # LeDiFlow with what was found
+FROM_NOISE = ("fm", "ot", "fm_map", "fm_reflow")
 COLUMNS = {1: "euler", 2: "midpoint", 4: "midpoint", 6: "heun3", 8: "midpoint", 12: "heun3", 16: "midpoint"}
 MAP_CALLS = (1, 2, 4)
 STAGE_SOURCES = {
@@ -70,6 +78,8 @@ class Cell(NamedTuple):
     held_out: float | None = None  # against held-out photographs
     held_out_half: float = 0.0
     seeds: int = 1
+    decoded: float | None = None  # against a codec's reconstructions
+    decoded_half: float = 0.0
 
 
 @dataclass
@@ -87,6 +97,7 @@ class Compared:
     copies: dict[str, dict[str, float]] = field(
         default_factory=dict
     )  # the highest shares over a method's settings
+    codec_floor: float | None = None  # of the photographs to their reconstructions; None: a set of pixels
 
     @property
     def heading(self) -> str:
@@ -133,7 +144,21 @@ def from_campaign(folder: Path, name: str, title: str) -> Compared | None:
         first["held_out_images"],
         starts,
         {method: highest_shares(found) for method, found in rows.items() if found},
+        first.get("codec_floor"),
     )
+
+
+def against_decoded(one: Compared) -> Compared:
+    """A set of latents with its distances to the codec's reconstructions instead of those to the photographs."""
+    cells = {
+        method: {
+            nfe: Cell(cell.decoded, cell.decoded_half)
+            for nfe, cell in line.items()
+            if cell.decoded is not None
+        }
+        for method, line in one.cells.items()
+    }
+    return replace(one, cells=cells)
 
 
 def trainings_of(folder: Path, name: str) -> list[Results]:
@@ -185,11 +210,12 @@ def cell_of(rows: list[Results]) -> Cell:
         mean(row["mmd_unbiased"] for row in rows),
         mean(half_of(row["mmd_interval"]) for row in rows),
     )
-    unseen = [row for row in rows if "held_out" in row]
-    if not unseen:
-        return Cell(value, half, seeds=len(rows))
-    held_out = mean(row["held_out"] for row in unseen)
-    return Cell(value, half, held_out, mean(half_of(row["held_out_interval"]) for row in unseen), len(rows))
+    cell = Cell(value, half, seeds=len(rows))
+    for name in ("held_out", "decoded"):
+        if found := [row for row in rows if name in row]:
+            other = mean(half_of(row[f"{name}_interval"]) for row in found)
+            cell = cell._replace(**{name: mean(row[name] for row in found), f"{name}_half": other})
+    return cell
 
 
 def half_of(interval: tuple[float, float]) -> float:
@@ -218,7 +244,7 @@ def quality_lines(one: Compared) -> list[str]:
 
 def named(one: Compared, method: str) -> str:
     """A method's name, with its start if that is known and not the paper's."""
-    if method not in one.starts or method not in (*FLOWS, *MAPS):
+    if method not in one.starts or method in (*FROM_NOISE, "paper"):
         return METHODS[method]
     k, s = one.starts[method]
     return f"{METHODS[method]} ({k:g} sigma, s = {s:.2g})"
@@ -282,10 +308,16 @@ def comparison_block(root: Path) -> str:
     return "\n".join([head, "", *(line for one in sets for line in set_lines(one))]).rstrip()
 
 
+def others_block(root: Path) -> str:
+    """The same for other models of some sets."""
+    lines = [line for one in compared_sets(root, OTHERS) for line in set_lines(one)]
+    return "\n".join(lines).rstrip() or "Not measured yet."
+
+
 def unseen_block(root: Path) -> str:
     """The same against held-out photographs, and copies, where that was measured."""
     lines = []
-    for one in compared_sets(root, SETS | SMALL):
+    for one in compared_sets(root, SETS | OTHERS):
         if not one.held_out_images:
             continue
         columns = [nfe for nfe in COLUMNS if any(nfe in line for line in one.cells.values())]
@@ -314,7 +346,7 @@ def unseen_block(root: Path) -> str:
         heads = ["method", *(f"{nfe}" for nfe in columns), "copies", "closer to training"]
         half = median(cell.held_out_half for line in one.cells.values() for cell in line.values())
         lines += [
-            f"#### {one.title}, {one.held_out_images:,} held-out {one.noun}",
+            f"### {one.title}, {one.held_out_images:,} held-out {one.noun}",
             "",
             *table(heads, body),
             "",
