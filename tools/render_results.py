@@ -31,6 +31,7 @@ import comparison_tables
 import count_code
 import layers
 import paper_times
+import several_gpus
 import speed_goals
 import temperature_tables
 from markdown_tables import table
@@ -282,9 +283,14 @@ def bench_block(document: Results) -> str:
     else:
         heads = bench_tables.columns_of(rows)
         body = [[bench_tables.figure(row.get(column, "")) for column in heads] for row in rows]
+    return "\n".join([*table(heads, body), "", bench_origin(document)])
+
+
+def bench_origin(document: Results) -> str:
+    """Where a benchmark's numbers come from, and the commit of its code if the certificate's differs."""
     code = document["results"].get("code")
     known = f"; its code is that of commit {short(code)}" if code else ""
-    return "\n".join([*table(heads, body), "", certificate_line(document["certificate"]) + known])
+    return certificate_line(document["certificate"]) + known
 
 
 BLOCKS: dict[str, Callable[[Results], str]] = {"quality": quality_block, "steps": steps_block}
@@ -297,6 +303,7 @@ def blocks(root: Path) -> dict[str, str]:
     for name in BENCHES:
         if document := kept(root / "results" / f"{name}.json"):
             found[name] = bench_block(document)
+    found |= several_gpus.blocks(root, bench_origin)
     if times := paper_times.lines(root):
         found["paper_times"] = "\n".join(table(paper_times.HEADS, times))
     found["speed_goals"] = "\n".join(table(speed_goals.HEADS, speed_goals.lines(root)))
