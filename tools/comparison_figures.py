@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from comparison_goals import BATCHES, Times, read_times
+from comparison_goals import BATCHES, Times, read_times, timed
 from comparison_tables import METHODS, Compared, compared_sets
 from PIL import Image
 
@@ -86,7 +86,7 @@ def quality_figure(sets: list[Compared]) -> Figure:
 
 def milliseconds_figure(sets: list[Compared], times: Times) -> Figure:
     """A row for each set, a column for each batch size: MMD against milliseconds an image."""
-    figure, axes = pyplot.subplots(len(sets), len(BATCHES), figsize=(9.2, 2.9 * len(sets)), squeeze=False)
+    figure, axes = pyplot.subplots(len(sets), len(BATCHES), figsize=(9.2, 2.5 * len(sets)), squeeze=False)
     for line, one in zip(axes, sets, strict=True):
         for axis, batch in zip(line, BATCHES, strict=True):
             draw(axis, one, lambda method, nfe, batch=batch: times.chain(method, nfe, batch))  # type: ignore[misc]
@@ -157,7 +157,8 @@ def figures(root: Path) -> dict[Path, tuple[str, Callable[[], Figure]]]:
         found[FOLDER / "comparison.png"] = (digest(sets), lambda: quality_figure(sets))
     if sets and times and times.about["model"] == "campaign64":  # the networks whose quality is drawn
         name = FOLDER / "comparison_milliseconds.png"
-        found[name] = (digest((sets, times)), lambda: milliseconds_figure(sets, times))
+        shown = timed(sets)
+        found[name] = (digest((shown, times)), lambda: milliseconds_figure(shown, times))
     return found
 
 

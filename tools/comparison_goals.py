@@ -36,7 +36,7 @@ from markdown_tables import number, table
 
 # of the compared networks, or if these were not measured, of the paper's
 BENCHES = (
-    ("bench_sampling_campaign64_h200", "bench_sampling_campaign64_maps_h200"),
+    tuple(f"bench_sampling_campaign64{part}_h200" for part in ("", "_one", "_maps", "_maps_one")),
     ("bench_sampling_batch_h200", "bench_sampling_one_h200", "bench_sampling_jump_h200"),
 )
 BATCHES = (1, 64)
@@ -175,13 +175,16 @@ class Times:
 
         Flows that were not measured at `nfe` evaluations take as long for each as those that were, which differ by 1 %.
         """
-        kind, is_map = kind_of(method), method.endswith(("_map", "_maps"))
+        kind, is_map = kind_of(method), method.endswith(("_map", "_maps", "_mean"))
         measured = {
             solver: spent
             for (part, whose, size, solver, count), spent in self.rows.items()
             if (part, whose, size, count) == ("chain", kind, batch, nfe) and (solver == JUMP) == is_map
         }
-        if method != "wide_map" and measured:  # whose sampler is not a map, as in the measured chain of a map
+        is_of_parts = (
+            kind != FM and is_map and method != "both_maps"
+        )  # measured chains of maps have a sampler's map
+        if measured and not is_of_parts:
             return median(measured.values())
         flows = {
             count: spent
@@ -239,6 +242,9 @@ def factor_row(batch: int, sets: list[Compared], times: Times) -> list[str]:
     """Flow matching's milliseconds for its best quality, divided by those of LeDiFlow for the same."""
     cells, reached, measured = [], 0, 0
     for one in sets:
+        if not timed([one]):
+            cells.append("not timed")
+            continue
         line = one.cells["fm"]
         target = min(line.values(), key=lambda cell: cell.value)
         theirs, ours = (fastest(one, methods, target, times, batch) for methods in (("fm",), WITH_MAPS))
@@ -259,12 +265,17 @@ def factor_row(batch: int, sets: list[Compared], times: Times) -> list[str]:
     ]
 
 
+def timed(sets: list[Compared]) -> list[Compared]:
+    """Sets of pixels: the benchmarks' chains have no codec."""
+    return [one for one in sets if one.codec_floor is None]
+
+
 def factors_block(root: Path) -> str:
     """For each set and batch: how long both take for flow matching's quality at 8 evaluations and at its best."""
     times, body = read_times(root), list[list[str]]()
     if not times:
         return "Not measured yet."
-    for one in compared_sets(root):
+    for one in timed(compared_sets(root)):
         line = one.cells["fm"]
         best = min(line, key=lambda nfe: line[nfe].value)
         targets = [nfe for nfe in dict.fromkeys((8, best)) if nfe in line]

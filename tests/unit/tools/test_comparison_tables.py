@@ -225,6 +225,17 @@ def test_evaluations_that_were_not_timed_take_as_long_as_those_that_were(tools):
     assert times.chain("wide_map", 1, 64) is None and times.chain("fm", 16, 1) is None
 
 
+def test_measured_chains_of_maps_have_a_map_of_the_sampler(tools):
+    _, goals, _ = tools
+    rows = {("chain", "LeDiFlow", 1, "jump", 1): 1.2, ("chain", "LeDiFlow", 1, "midpoint", 4): 4.0,
+            ("chain", "FM", 1, "jump", 1): 0.9, ("flow", "LeDiFlow", 1, "jump", 1): 0.9,
+            ("sampler", "LeDiFlow", 1, "midpoint", 8): 2.0, ("decoder", "LeDiFlow", 1, "", 0): 0.1}  # fmt: skip
+    times = goals.Times(rows, {})
+    assert times.chain("both_maps", 1, 1) == 1.2 and times.chain("fm_map", 1, 1) == 0.9
+    assert times.chain("auto_map", 1, 1) == times.chain("wide_map", 1, 1) == pytest.approx(3.0)
+    assert times.chain("wide", 4, 1) == 4.0
+
+
 def test_figures_are_drawn_again_only_for_other_numbers(tools, root):
     *_, figures = tools
     (root / figures.FOLDER).mkdir(parents=True)
