@@ -176,9 +176,15 @@ def duration(sessions: list[Results]) -> list[str]:
     if not sessions:
         return []
     wall = sum(session["wall_minutes"] for session in sessions)
-    gpus = sum(session["wall_minutes"] * len(session["gpus"]) for session in sessions)
+    gpus = sum(
+        session.get("gpu_minutes", session["wall_minutes"] * len(session["gpus"])) for session in sessions
+    )
     at_once = max(session["at_once"] for session in sessions)
     said = [f"{wall:.1f} minutes of wall time, {gpus:.1f} GPU minutes, up to {at_once} commands at once."]
+    if any("gpu_minutes" in session for session in sessions):
+        said.append(
+            "Commands of other sets shared the GPUs; a second of a command counts 1 / n where n ran on its GPU."
+        )
     if beside := sorted({name for session in sessions for name in session.get("beside", [])}):
         said.append(f"The minutes and the commands include those of {', '.join(beside)}, on the same GPU.")
     if stood := sum(session.get("stood_seconds", 0) for session in sessions):
