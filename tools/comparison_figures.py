@@ -73,12 +73,13 @@ SAMPLES: dict[str, list[tuple[str, str, int]]] = {
 
 def quality_figure(sets: list[Compared]) -> Figure:
     """A panel for each set: MMD against evaluations of the flow model."""
-    columns = 2 if len(sets) > 1 else 1
+    columns = min(len(sets), 3 if len(sets) > 4 else 2)
+    width = 3.7 if columns == 3 else 4.6
     rows = -(-len(sets) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(4.6 * columns, 3.1 * rows), squeeze=False)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(width * columns, 3.1 * rows), squeeze=False)
     for axis, one in zip(axes.flat, sets, strict=False):
         draw(axis, one, lambda method, nfe: nfe)
-        axis.set_title(one.heading, fontsize=10)
+        axis.set_title(one.heading, fontsize=10 if columns < 3 else 9)
         axis.set_xlabel("evaluations of the flow model", fontsize=9)
         with_ticks(axis, [1, 2, 4, 8, 16])
     return finished(figure, len(sets))

@@ -266,8 +266,8 @@ def factor_row(batch: int, sets: list[Compared], times: Times) -> list[str]:
 
 
 def timed(sets: list[Compared]) -> list[Compared]:
-    """Sets of pixels: the benchmarks' chains have no codec."""
-    return [one for one in sets if one.codec_floor is None]
+    """Sets of pixels on which flow matching was measured: the benchmarks' chains have no codec."""
+    return [one for one in sets if one.codec_floor is None and "fm" in one.cells]
 
 
 def factors_block(root: Path) -> str:
