@@ -3,13 +3,17 @@
 import dataclasses
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
-from harness.commands import COMMANDS, compose
+from harness.commands import COMMANDS, compose, load_cached
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from lediflow.config.building.models import build_stage, build_trained_model
 from lediflow.config.composition.checks import check_command
-from lediflow.config.composition.compose import conf_folder
+from lediflow.config.composition.compose import conf_folder, register_schemas
 from lediflow.errors import UserError
 from lediflow.models import count_parameters
 from lediflow.models.parameters import parameter_groups
@@ -180,3 +184,39 @@ def test_each_stage_of_an_experiment_can_have_a_weight_decay_of_its_own(experime
         for stage in STAGES
     ]
     assert found == [0.3, 0.2, 0.01]
+
+
+@pytest.fixture
+def loader():
+    register_schemas()
+    with hydra.initialize_config_dir(str(CONF), job_name="train", version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=smoke"],
+        ["train.images=3", "experiment=demo", "+data.cache.x=1", "stage=flow", "~parent", "hydra.mode=RUN"],
+        ["stage=latent_sampler", "stage.label_dropout=0.5", "engine=deepspeed", "data.path='b c'"],
+    ],
+)
+def test_commands_that_tests_run_get_what_hydra_composes(loader, overrides):
+    """harness.commands keeps what a choice of files gives; the second call has it from there."""
+    expected = loader.load_configuration("train", overrides, RunMode.RUN)
+    for _ in range(2):
+        found = load_cached(loader, "train", overrides, RunMode.RUN)
+        assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
+        assert OmegaConf.is_struct(found)
+
+
+@pytest.mark.parametrize(
+    "override", ["train.imagse=1", "stage=nothing", "train.images=a,b", "train.images=a", "a"]
+)
+def test_commands_that_tests_run_are_refused_in_hydras_words(loader, override):
+    messages = []
+    for load in (loader.load_configuration, lambda *given: load_cached(loader, *given)):
+        with pytest.raises(Exception) as refused:
+            load("train", ["experiment=smoke", override], RunMode.RUN)
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]

@@ -8,20 +8,26 @@ import functools
 import importlib
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from lediflow.codecs import CODECS
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.compose import composed, conf_folder
+from lediflow.engine.engines import ENGINES
+from lediflow.stages import STAGES
 
 COMMANDS = ("prepare", "encode", "train", "checkpoint", "sample", "evaluate", "edit", "studio", "report")
 
@@ -46,6 +52,7 @@ def invoke(command: str, *arguments: object) -> Said:
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "argv", argv),
         mock.patch.object(Hydra, "get_mode", mode_of),
+        mock.patch.object(ConfigLoaderImpl, "_load_configuration_impl", load_cached),
     ):
         try:
             main()
@@ -59,6 +66,53 @@ def mode_of(
 ) -> Any:
     """Hydra composes the whole configuration to see hydra.mode, and again to run: half of a short command's time."""
     return find_mode(hydra, config_name, overrides) if "hydra.mode" in " ".join(overrides) else None
+
+
+# --- composition: by Hydra once for each choice of files, since it is more than half of a short command's time
+
+_loaded: dict[Any, DictConfig] = {}
+
+
+def load_cached(
+    loader: ConfigLoaderImpl,
+    config_name: str,
+    overrides: list[str],
+    run_mode: RunMode,
+    from_shell: bool = True,
+    load: Callable[..., DictConfig] = ConfigLoaderImpl._load_configuration_impl,
+    **options: bool,
+) -> DictConfig:
+    """As Hydra's own method: it reads and merges files once for each choice of them, values are set on a copy.
+
+    What Hydra refuses is given to Hydra whole, so that its messages are those that a user gets.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        if run_mode is not RunMode.RUN or any(item.is_sweep_override() for item in parsed):
+            raise NotImplementedError("left to Hydra")
+        chosen = [item.input_line for item in parsed if is_choice(item)]
+        key = (
+            config_name,
+            JobRuntime().get("name"),
+            *chosen,
+            *map(str, loader.get_sources()),
+            *CODECS,
+            *ENGINES,
+        )
+        key += tuple((name, kind.options) for name, kind in STAGES.items())
+        if key not in _loaded:
+            _loaded[key] = load(loader, config_name, chosen, run_mode, from_shell, **options)
+        config = copy.deepcopy(_loaded[key])
+        loader._apply_overrides_to_config([item for item in parsed if not is_choice(item)], config)
+        of_command = [item for item in parsed if not item.is_hydra_override()]
+        config.hydra.overrides.task = [item.input_line for item in of_command]
+        config.hydra.job.override_dirname = get_overrides_dirname(
+            of_command, **config.hydra.job.config.override_dirname
+        )
+        config.hydra.runtime.cwd = os.getcwd()  # noqa: PTH109 - as Hydra
+    except Exception:
+        return load(loader, config_name, overrides, run_mode, from_shell, **options)
+    return config
 
 
 def succeed(command: str, *arguments: object) -> Said:

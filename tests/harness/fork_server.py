@@ -7,6 +7,7 @@ process lives (-9: ended by SIGKILL).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -16,27 +17,44 @@ import traceback
 
 # everything that a child would import otherwise; torch imports its compiler when an optimizer is made
 import deepspeed  # noqa: F401
+import hydra
 import torch._dynamo  # noqa: F401
 import webdataset  # noqa: F401
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 import lediflow.engine.deepspeed
 import lediflow.evaluate
 import lediflow.train  # noqa: F401
-from harness.commands import compose_raw, mode_of
+from harness.commands import compose_raw, load_cached, mode_of
+from lediflow.config.composition.compose import conf_folder
 
 
 def serve() -> None:
     compose_raw("train", "experiment=smoke", "stage=auxiliary")  # fills the caches of Hydra's parser
     Hydra.get_mode = mode_of
+    ConfigLoaderImpl._load_configuration_impl = load_cached
     gc.freeze()  # DeepSpeed collects garbage often: children need not go through all imported modules each time
     for line in sys.stdin:
         wish = json.loads(line)
         print(json.dumps(ended(wish["ended"]) if "ended" in wish else fork(**wish)), flush=True)
 
 
+def compose_training(arguments: list[str]) -> None:
+    """Compose the files that a training's options choose, for children to set values on a copy; others are ignored."""
+    with (
+        contextlib.suppress(Exception),
+        hydra.initialize_config_dir(str(conf_folder()), job_name="train", version_base="1.3"),
+    ):
+        overrides = [*(word for word in arguments if "=" in word), "hydra.mode=RUN"]  # which Hydra adds
+        GlobalHydra.instance().config_loader().load_configuration("train", overrides, RunMode.RUN)
+
+
 def fork(module: str, arguments: list[str], env: dict[str, str], output: str) -> int:
     """Start a child in a process group of its own; its process id."""
+    compose_training(arguments)
     if child := os.fork():
         return child
     status = 1
