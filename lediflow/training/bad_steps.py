@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from lediflow.ranges import bounded
 log = logging.getLogger(__name__)
 
 NAMED = 8  # samples named in a warning
+ALL_FINITE = "every loss is finite, the gradient is not"
 RETURNS = 3  # times that one start of the run goes back to a checkpoint before it ends with an error
 
 
@@ -115,8 +116,12 @@ class BadSteps:
         return step
 
 
+def name_some(samples: Sequence[str]) -> str:
+    """The first samples of a list, for a message."""
+    return ", ".join(samples[:NAMED]) + (", ..." if len(samples) > NAMED else "")
+
+
 def describe_bad_step(step: Step, suspects: list[str]) -> str:
     """A sentence for the log about a step that was left out."""
-    names = ", ".join(suspects[:NAMED]) + (", ..." if len(suspects) > NAMED else "")
-    why = f"the loss of {names} is not finite" if suspects else "every loss is finite, the gradient is not"
+    why = f"the loss of {name_some(suspects)} is not finite" if suspects else ALL_FINITE
     return f"the step that ended at {step.images_seen} images was left out: {why}"

@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.ema import BEST
 from lediflow.engine.protocol import Engine
 from lediflow.stages.protocol import Stage
 from lediflow.tracking.event_log import TURNED
 from lediflow.tracking.tracker import Tracker
+from lediflow.training.bad_steps import name_some
 from lediflow.training.clock import Clock
 from lediflow.training.config import TrainingConfig
 from lediflow.training.exporting import holds_best
@@ -58,6 +61,9 @@ class HeldOutMonitor:
         found = self.validation.measure(self.engine, stage)
         with self.engine.averaged():
             losses = self.validation.losses(self.engine, stage)
+        if (bad := ~np.isfinite(losses)).any() and self.engine.ranks.is_first:
+            names = name_some(self.validation.keys_at(bad))
+            log.warning("validation at %d images: the loss of %s is not finite", images_seen, names)
         if self.history.last and self.history.last.images_seen < self.compared_from:
             self.history = self.history.restarted()
         point = self.history.note(images_seen, losses)

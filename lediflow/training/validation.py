@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from lediflow.data.shards.reader import ShardReader
@@ -112,6 +112,10 @@ class Validation:
         for places, values in found:  # copied here, so that no batch waits for the device
             losses[places] = values.to("cpu", torch.float64)
         return engine.group.sum(losses).numpy()
+
+    def keys_at(self, chosen: Bool[np.ndarray, " samples"]) -> list[str]:
+        """Keys of the chosen samples."""
+        return self.reader.keys(self.samples[chosen])
 
     @property
     def fingerprint(self) -> str:

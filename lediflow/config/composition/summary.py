@@ -13,6 +13,7 @@ next:
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from lediflow.run_folder import RunFolder
 from lediflow.stages import Place, place_of
 from lediflow.text import Facts, duration, facts_table
 from lediflow.tracking.event_log import Event, number, parse_event
+from lediflow.training.bad_steps import ALL_FINITE, name_some
 
 TAIL_BYTES = 2**18  # of the event log: enough for the last events, at any length of the run
 NAMES = {"flow": "flow", "latent_sampler": "sampler"}  # of the folder that a command suggests
@@ -62,13 +64,22 @@ def last_events(path: Path) -> dict[str, Event]:
 def last_numbers(events: Mapping[str, Event]) -> Facts:
     """Losses and speed of the last events, as far as they are known."""
     trained, validated = events.get("train", {}), events.get("validation", {})
-    losses = [] if (loss := number(trained.get("loss"))) is None else [f"{loss:.4g}"]
+    losses = [] if (loss := number(trained.get("loss"))) is None else [shown_loss(loss, trained)]
     if (held_out := number(validated.get("averaged_loss", validated.get("loss")))) is not None:
-        losses.append(f"held out {held_out:.4g}{lowest(validated)}")
+        losses.append(f"held out {shown_loss(held_out, validated)}{lowest(validated)}")
     found = [("loss", ", ".join(losses))] if losses else []
+    if (bad := events.get("bad_step")) is not None:
+        samples = name_some(bad.get("samples") or []) or ALL_FINITE
+        found.append(
+            ("skipped", f"steps without a finite gradient, last at {bad['images_seen']:,} images: {samples}")
+        )
     if (speed := number(trained.get("images_per_second"))) is not None:
         found.append(("speed", f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s"))
     return found
+
+
+def shown_loss(loss: float, event: Event) -> str:
+    return f"{loss:.4g}" if math.isfinite(loss) else f"{loss} (not finite) at {event['images_seen']:,} images"
 
 
 def newest_pictures(events: Mapping[str, Event], folder: RunFolder) -> Facts:

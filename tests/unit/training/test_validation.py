@@ -1,6 +1,7 @@
 """The loss on held-out samples: the same on any ranks, of the samples that training never sees."""
 
 import logging
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.stages.flow import FlowStage, FlowStageConfig
 from lediflow.training import validation
+from lediflow.training.config import TrainingConfig
+from lediflow.training.held_out_monitor import HeldOutMonitor
 from lediflow.training.validation import NOISE_SEED, ValidationConfig, build_validation
 
 CPU, HALF = torch.device("cpu"), 0.5
@@ -152,6 +155,22 @@ def test_a_fraction_that_holds_out_no_sample_is_reported(reader, caplog):
     with caplog.at_level(logging.WARNING):
         assert validation_of(reader, fraction=1e-6) is None
     assert "no validation: data.held_out_fraction=1e-06 holds out none of the 50 samples" in caplog.text
+
+
+def test_held_out_samples_whose_loss_is_not_finite_are_named(reader, caplog):
+    """In the log of rank 0, once."""
+
+    def work(engine):
+        engine.module = Velocity()
+        engine.module.scale.data.fill_(float("nan"))
+        engine.keep_best = lambda: None
+        found = validation_of(reader, samples=3)
+        HeldOutMonitor(engine, mock.Mock(), TrainingConfig(images=1), found).validate(STAGE, 96)
+        return reader.keys(found.samples)
+
+    (names, _) = on_thread_ranks(2, work, micro_batch=2)
+    message = f"validation at 96 images: the loss of {', '.join(names)} is not finite"
+    assert [record.message for record in caplog.records] == [message]
 
 
 def test_a_held_out_sample_that_cannot_be_read_is_replaced_by_the_next(tmp_path, reader):

@@ -1,12 +1,12 @@
 """The summary at the end of a training names what came out, and commands that work on this run."""
 
 import json
+import math
 
 import pytest
+from harness.commands import compose
 
 from lediflow.config.composition import summary
-from lediflow.config.composition.checks import typed
-from lediflow.config.composition.compose import composed
 from lediflow.tracking.event_log import JsonlTracker
 
 
@@ -25,7 +25,7 @@ def finished(root, stage, parent="a" * 64, **facts):
 @pytest.fixture
 def command(tmp_path):
     def make(*overrides):
-        return typed(composed("train", ["experiment=smoke", f"paths.runs={tmp_path}", *overrides]))
+        return compose("train", "experiment=smoke", f"paths.runs={tmp_path}", *overrides)
 
     return make
 
@@ -38,6 +38,18 @@ def test_losses_speed_and_folder_are_shown(command, tmp_path):
     assert "812 images/s" in text and f"{tmp_path}/aux/export" in text
     assert f"{tmp_path}/aux/pictures/000000000128" in text
     assert len(text.splitlines()) < 24 and f"stage=flow parent={tmp_path}/aux " in text
+
+
+def test_a_number_that_is_not_finite_is_named_with_its_place_and_the_samples(command, tmp_path):
+    finished(tmp_path / "aux", "auxiliary")
+    log = JsonlTracker(tmp_path / "aux/events.jsonl")
+    log.record("bad_step", 144, norm=math.nan, samples=["cell7", "cell9"])
+    log.record("train", 192, loss=math.nan)
+    log.record("validation", 180, loss=0.5, averaged_loss=math.inf)
+    log.close()
+    text = summary.summary(command("stage=auxiliary", f"run={tmp_path}/aux"), seconds=61)
+    assert "loss      nan (not finite) at 192 images, held out inf (not finite) at 180 images" in text
+    assert "skipped   steps without a finite gradient, last at 144 images: cell7, cell9" in text
 
 
 def test_a_flow_is_sampled_with_the_sampler_of_the_same_parent_next_to_it(command, tmp_path):
