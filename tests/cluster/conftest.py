@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from harness.cluster import Cluster
 from harness.cluster_start import is_root_on_debian, missing_slurm, running_cluster
-from harness.commands import succeed
 from harness.patience import share_of_core
+
+from lediflow.data.synthetic import make_synthetic_shards
 
 HERE = Path(__file__).parent
 # The order in which workers of pytest-xdist take files. A worker with two tests left takes its next file, so the files
@@ -50,10 +51,9 @@ def cluster(slurm_is_here: None) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of runs, with images to train on and a run that was started by hand."""
+    """The folder of runs, with images to train on: those that experiment=smoke would draw."""
     folder = tmp_path_factory.mktemp("runs")
-    options = ["experiment=smoke", "stage=auxiliary", "train.images=16", "engine.device=cpu"]
-    succeed("train", *options, f"data.path={folder}/shards", f"run={folder}/by_hand")
+    make_synthetic_shards(folder / "shards", 96, 16, 1)
     return folder
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from lediflow.tracking.event_log import read_events
 
-SMALL = ("--nodes=2", "--ntasks-per-node=2", "--gres=gpu:2", "--cpus-per-task=1", "--mem=1000")
+# several ranks on each node: test_submitted_runs
+TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gres=gpu:1", "--cpus-per-task=1", "--mem=1000")
 ONE = ("--nodes=1", "--ntasks-per-node=1", "--gres=gpu:1", "--cpus-per-task=1", "--mem=1000")
 SMOKE = (
     "experiment=smoke", "engine=deepspeed", "engine.device=cpu", "train.checkpoint.every_images=256",
@@ -37,7 +38,7 @@ def resumes(run):
 def test_a_training_with_a_saved_state_is_requeued_and_reaches_its_end(cluster, sbatch, tmp_path):
     run = tmp_path / "run"
     paths = (f"data.path={tmp_path}/shards", f"run={run}", "stage=auxiliary", "train.images=3000")
-    job = sbatch("train.sbatch", SMALL, (*SMOKE, *paths))
+    job = sbatch("train.sbatch", TWO_NODES, (*SMOKE, *paths))
     cluster.wait_until(lambda: [*run.glob("checkpoints/[0-9]*")], "a checkpoint", 120)
     cluster.run("scancel", "--signal=USR1", job)
     cluster.wait_until(lambda: resumes(run), "the second attempt", 120)
@@ -45,7 +46,7 @@ def test_a_training_with_a_saved_state_is_requeued_and_reaches_its_end(cluster, 
     assert cluster.job(job)["Restarts"] == "1"
     assert [
         event["ranks"] for event in read_events(run / "events.jsonl") if event["event"] in ("start", "resume")
-    ] == [4, 4]
+    ] == [2, 2]
     assert (run / "export/model.safetensors").is_file()
 
 

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from harness.submitted import TWO_BY_TWO, TWO_NODES, on_every_rank, status, status_row, submit
+from harness.submitted import ONE_RANK, TWO_BY_TWO, TWO_NODES, on_every_rank, status, status_row, submit
 
 LONG = (
     "train.images=8000",
@@ -46,7 +46,7 @@ def test_one_of_four_ranks_on_two_nodes_that_raises_ends_the_job_and_is_reported
 )
 def test_a_run_that_cannot_continue_fails_with_its_reason_and_is_not_requeued(cluster, runs, option, reason):
     run = submit(
-        cluster, runs, f"hopeless-{option[:5]}", *TWO_NODES, *LONG, f"data.path={runs}/nowhere", option
+        cluster, runs, f"hopeless-{option[:5]}", *ONE_RANK, *LONG, f"data.path={runs}/nowhere", option
     )
     end = run.wait_for_end()
     assert (end["decision"], cluster.state(run.job)) == ("failed", "FAILED")

@@ -33,6 +33,7 @@ def take_time(*arguments, take_step=loop.take_step):
     return take_step(*arguments)
 loop.take_step = take_time
 """
+ONE_RANK = (*RANKS, "slurm.nodes=1", "slurm.tasks_per_node=1", "slurm.gpus_per_node=1")
 TWO_NODES = (*RANKS, "slurm.nodes=2", "slurm.tasks_per_node=1", "slurm.gpus_per_node=1")
 
 
