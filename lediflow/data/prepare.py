@@ -25,7 +25,7 @@ from lediflow.data.photograph import (
 )
 from lediflow.data.pixels import UnusableImageError
 from lediflow.data.shards.build import Part, ShardBuild, write_part
-from lediflow.data.shards.index import Contents, ShardIndex
+from lediflow.data.shards.index import INDEX_NAME, Contents, ShardIndex
 from lediflow.data.shards.writer import Sample
 from lediflow.data.source_record import (
     PhaseReport,
@@ -38,11 +38,12 @@ from lediflow.data.source_record import (
     silent,
 )
 from lediflow.data.sources import Entry, Listing, Opened, Source, SourceError, list_images, open_source
-from lediflow.data.sources.opening import reading_explained
+from lediflow.data.sources.opening import Archives, reading_explained
 from lediflow.data.sources.protocol import Identity
 from lediflow.data.workers import available_workers, in_processes, stop_if_asked
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
+from lediflow.records import RecordError, read_record
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,8 @@ def prepare(config: PrepareConfig, report: PhaseReport | None = None) -> Prepare
     _check(config)
     report = report or silent
     opened = open_source(Path(config.source))
+    if isinstance(opened, Archives):
+        opened.class_names = prepared_classes(Path(config.source))
     with reading_explained(Path(config.source)):
         identity = opened.identity()
     build = ShardBuild(Path(config.output), _contents(config, identity))
@@ -128,6 +131,15 @@ def prepare(config: PrepareConfig, report: PhaseReport | None = None) -> Prepare
     save_digests(collected_digests(parts, len(listing.images), duplicates), build.root)
     index = build.finish(parts)
     return Prepared(index, build.rejections(), is_reused=False, notes=record.notes)
+
+
+def prepared_classes(folder: Path) -> list[str] | None:
+    """Names of the classes where the folder is a set that was prepared before: its tars have numbers as labels."""
+    try:
+        is_ours = "schema_version" in read_record(folder / INDEX_NAME, "copy the folder again")
+    except RecordError:
+        return None  # no index, or that of another program
+    return ShardIndex.load(folder).contents.classes if is_ours else None
 
 
 def _check(config: PrepareConfig) -> None:

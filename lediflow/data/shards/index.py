@@ -255,7 +255,8 @@ def verified(index: ShardIndex) -> str:
             f"{len(damaged)} of the {len(index.shards)} shards of {index.root} differ from what was written: "
             f"{', '.join(damaged)}; copy them again, or delete the folder and make the set again"
         )
-    return f"verified: all {len(index.shards)} shards have the SHA-256 that {INDEX_NAME} gives"
+    shards = "its shard has" if len(index.shards) == 1 else f"all {len(index.shards)} shards have"
+    return f"verified: {shards} the SHA-256 that {INDEX_NAME} gives"
 
 
 def damaged_shards(index: ShardIndex) -> list[str]:

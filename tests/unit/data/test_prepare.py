@@ -227,6 +227,25 @@ def test_a_sample_records_its_source_class_and_both_sizes(tmp_path):
     ]
 
 
+def test_a_set_prepared_from_a_prepared_set_has_its_classes_by_name(shards, tmp_path):
+    first = ShardIndex.load(shards)
+    again = prepare(config(shards, tmp_path / "again", size=8))
+    assert again.index.contents.classes == first.contents.classes
+    assert sorted(again.index.table["label"]) == sorted(first.table["label"])
+    assert again.notes[0].startswith(f"{len(first.contents.classes)} classes ({first.contents.classes[0]}, ")
+
+
+@pytest.mark.parametrize("index", ["{}", "no JSON", '{"__kind__": "wids-shard-index-v1"}'])
+def test_the_index_of_another_program_names_no_classes(shards, tmp_path, index):
+    foreign = tmp_path / "foreign"
+    shutil.copytree(shards, foreign)
+    (foreign / "index.json").write_text(index)
+    made = prepare(config(foreign, tmp_path / "again", size=8))
+    assert made.index.contents.classes == [
+        str(n) for n in range(len(ShardIndex.load(shards).contents.classes))
+    ]
+
+
 def test_without_classes_the_label_is_null(pictures, tmp_path):
     prepare(config(pictures / "bar", tmp_path))
     assert {about["label"] for about in about_every_sample(tmp_path)} == {None}
