@@ -14,8 +14,9 @@ and the class of the sample. All choices are keyed by sample.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -103,6 +104,24 @@ class Jump(NamedTuple):
     mean_velocity: States
 
 
+class Student(Protocol):
+    """What a stage has for its objective; teacher and derivative are None where it has none."""
+
+    @property
+    def config(self) -> ObjectiveConfig: ...
+    @property
+    def teacher(self) -> nn.Module | None: ...
+    @property
+    def derivative(self) -> PathDerivative | None: ...
+
+
+class Targets(NamedTuple):
+    """What a batch is trained on: where the straight paths end, and jumps for the mean velocity of a flow map."""
+
+    x_1: States
+    jumps: list[Jump]
+
+
 class Velocities(NamedTuple):
     """What a model gives for a batch: the velocity, and the mean velocity of each jump."""
 
@@ -126,6 +145,30 @@ def teacher_states(
     if teacher is None:
         raise RuntimeError("this objective learns from a teacher, which was not set; set `teacher`")
     return midpoint_path(lambda x, t: teacher_velocity(teacher, x, t, inputs), x_0, times)
+
+
+def draw_targets(
+    student: Student,
+    x_0: States,
+    x_1: States,
+    inputs: Inputs,
+    noise: SampleNoise,
+    ids: Ids,
+    path: tuple[States, Inputs] | None = None,
+) -> Targets:
+    """The targets of the student's objective, for draws x_0 and data x_1.
+
+    `path`: where the teacher's paths of a flow map begin, and their inputs, if not x_0 and `inputs`.
+    """
+    config, teacher = student.config, student.teacher
+    if config.objective == REFLOW:
+        return Targets(teacher_ends(teacher, x_0, config.teacher_steps, inputs), [])
+    if config.objective == FLOW_MAP:
+        path_x_0, path_inputs = path or (x_0, inputs)
+        return Targets(x_1, teacher_jumps(teacher, config, path_x_0, path_inputs, noise, ids))
+    if config.objective == MEAN_FLOW:
+        return Targets(x_1, [mean_flow_jump(student.derivative, teacher, x_0, x_1, inputs, noise, ids)])
+    return Targets(x_1, [])
 
 
 def teacher_ends(teacher: nn.Module | None, x_0: States, steps: int, inputs: Inputs) -> States:
@@ -203,9 +246,17 @@ def repeat(value: Tensor | None, path_value: Tensor | None, times: int) -> Tenso
     return None if value is None or path_value is None else torch.cat((value, *(path_value,) * times))
 
 
-def flow_map_loss(velocity_loss: PerSample, errors: list[PerSample]) -> PerSample:
-    """Half the loss of the velocity, half the adaptive loss of the jumps, whose errors are given."""
-    adaptive = [adaptive_loss(error, velocity_loss) for error in errors]
+def with_jumps(
+    velocity_loss: PerSample,
+    means: list[States],
+    jumps: list[Jump],
+    error: Callable[[States, States], PerSample],
+) -> PerSample:
+    """Half the loss of the velocity, half the adaptive loss of the jumps' errors; without jumps the former alone."""
+    if not jumps:
+        return velocity_loss
+    errors = [error(mean, jump.mean_velocity) for mean, jump in zip(means, jumps, strict=True)]
+    adaptive = [adaptive_loss(found, velocity_loss) for found in errors]
     return 0.5 * velocity_loss + 0.5 * torch.stack(adaptive).mean(0)
 
 

@@ -35,15 +35,12 @@ from lediflow.stages.bins import Binned, by_sigma, by_time, some_pixels
 from lediflow.stages.derivatives import Inputs, PathDerivative
 from lediflow.stages.distillation import (
     FLOW_MAP,
-    MEAN_FLOW,
     REFLOW,
     ObjectiveConfig,
-    flow_map_loss,
+    draw_targets,
     map_metrics,
-    mean_flow_jump,
     run_model,
-    teacher_ends,
-    teacher_jumps,
+    with_jumps,
 )
 from lediflow.stages.draws import LabelConfig, draw_latents, drawn_labels, dropout_keys, sampled_latents
 from lediflow.stages.protocol import AUTO, Command, LossCurve, StageKind, StageLoss, given_width, stage_loss
@@ -148,26 +145,17 @@ class FlowStage:
         common = {"labels": labels, **dropout_keys(self.has_dropout, batch, noise)}
         inputs: Inputs = common | given._asdict()
         path_inputs: Inputs = common | path_given._asdict()
-        y, jumps = batch.images, []
-        if objective == REFLOW:
-            y = teacher_ends(self.teacher, start.x, self.config.teacher_steps, inputs)
-        elif objective == FLOW_MAP:
-            jumps = teacher_jumps(self.teacher, self.config, path_start.x, path_inputs, noise, batch.ids)
-        elif objective == MEAN_FLOW:
-            jumps = [mean_flow_jump(self.derivative, self.teacher, start.x, y, inputs, noise, batch.ids)]
+        path = (path_start.x, path_inputs)
+        y, jumps = draw_targets(self, start.x, batch.images, inputs, noise, batch.ids, path)
 
         t = draw_times(self.config, noise, batch.ids)
         velocity, means = run_model(module, point_on_path(start.x, y, t), t, inputs, jumps, path_inputs)
         target = path_velocity(start.x, y)
         plain = flow_matching_loss(velocity, target)
         weighted = plain if start.logvar is None else self._weighted(velocity, target, start.logvar)
-        loss = weighted
-        if self.config.is_map:
-            pairs = zip(means, jumps, strict=True)
-            loss = flow_map_loss(
-                weighted,
-                [self._weighted(mean, jump.mean_velocity, path_start.logvar) for mean, jump in pairs],
-            )
+        loss = with_jumps(
+            weighted, means, jumps, lambda mean, target: self._weighted(mean, target, path_start.logvar)
+        )
 
         metrics = {"velocity_mse": plain.mean(), **map_metrics(jumps, means)}
         bins = {"loss_by_time": by_time(weighted, t)}

@@ -23,18 +23,7 @@ from lediflow.models.specs import LatentSamplerSpec, has_dropout
 from lediflow.models.velocity import SAMPLER_KEY
 from lediflow.stages.bins import by_time
 from lediflow.stages.derivatives import Inputs, PathDerivative
-from lediflow.stages.distillation import (
-    FLOW_MAP,
-    MEAN_FLOW,
-    REFLOW,
-    ObjectiveConfig,
-    flow_map_loss,
-    map_metrics,
-    mean_flow_jump,
-    run_model,
-    teacher_ends,
-    teacher_jumps,
-)
+from lediflow.stages.distillation import ObjectiveConfig, draw_targets, map_metrics, run_model, with_jumps
 from lediflow.stages.draws import LabelConfig, draw_latents, drawn_labels, dropout_keys
 from lediflow.stages.protocol import Command, LossCurve, StageKind, StageLoss, stage_loss
 
@@ -83,23 +72,15 @@ class LatentSamplerStage:
             **({} if labels is None else {"labels": labels}),
             **dropout_keys(self.has_dropout, batch, noise),
         }
-        jumps, objective = [], self.config.objective
-        if objective == REFLOW:
-            z = teacher_ends(self.teacher, w, self.config.teacher_steps, inputs)
-        elif objective == FLOW_MAP:
-            jumps = teacher_jumps(self.teacher, self.config, w, inputs, noise, batch.ids)
-        elif objective == MEAN_FLOW:
-            jumps = [mean_flow_jump(self.derivative, self.teacher, w, z, inputs, noise, batch.ids)]
+        z, jumps = draw_targets(self, w, z, inputs, noise, batch.ids)
 
         t = draw_times(self.config, noise, batch.ids)
         velocity, means = run_model(module, point_on_path(w, z, t), t, inputs, jumps, inputs)
         error = flow_matching_loss(velocity, path_velocity(w, z))
         bins = {"loss_by_time": by_time(error, t)}
-        if not self.config.is_map:
-            return stage_loss(error, metrics, bins)
-        pairs = zip(means, jumps, strict=True)
-        loss = flow_map_loss(error, [flow_matching_loss(mean, jump.mean_velocity) for mean, jump in pairs])
-        return stage_loss(loss, metrics | {"velocity_mse": error.mean()} | map_metrics(jumps, means), bins)
+        if jumps:
+            metrics |= {"velocity_mse": error.mean()} | map_metrics(jumps, means)
+        return stage_loss(with_jumps(error, means, jumps, flow_matching_loss), metrics, bins)
 
 
 def latent_sampler_spec(command: Command) -> LatentSamplerSpec:
