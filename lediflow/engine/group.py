@@ -9,13 +9,16 @@ agreeing costs microseconds and all ranks still act at the same step.
 
 Rendezvous. torch waits for missing ranks for half an hour inside C++, where no Python signal handler runs. Here each
 rank registers in a store at rank 0 and polls it, and a failure names the ranks that did not join. torchrun has a
-rendezvous of its own, which is used where it started the ranks.
+rendezvous of its own, which is used where it started the ranks. There a rank ends when torchrun ends while it joins, since
+the store, for which torch would wait, has gone with torchrun.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,10 +34,14 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 
 MEETING = timedelta(minutes=30)  # to wait for an entry of torchrun's store
+LAUNCHER = (
+    os.getppid()
+)  # of this process when it began; later it may be gone, and its place be taken by another
 PATIENCE = timedelta(days=2)  # a dead rank is noticed at once; a rank that works for longer has not failed
 
 FIRST_FAILURE = "failed"  # key in the store: which rank failed outside of any `together`
 LOOK_EVERY_SECONDS = 0.05  # between two looks for missing ranks
+LAUNCHER_SECONDS = 0.5  # between two looks whether torchrun is there
 TRY_SECONDS = 2.0  # timeout of one attempt to reach rank 0; signals are handled between two attempts
 joined = itertools.count()  # groups that this process has joined; the same on all ranks
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo")
@@ -259,13 +266,38 @@ def join_group(ranks: Ranks, backend: str, seconds: float) -> None:
     os.environ.update(ranks.environment())
     if dist.is_initialized():
         return
-    store: dist.Store
+    options: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.world_size}
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        store = torchrun_store()
-    else:
-        store = rendezvous(ranks, seconds)
-        os.environ["MASTER_PORT"] = str(store.port)
-    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size)
+        with ending_with(LAUNCHER):
+            dist.init_process_group(backend, store=torchrun_store(), **options)
+        return
+    store = rendezvous(ranks, seconds)
+    os.environ["MASTER_PORT"] = str(store.port)
+    dist.init_process_group(backend, store=store, **options)
+
+
+@contextmanager
+def ending_with(launcher: int) -> Iterator[None]:
+    """A context in which this process ends, at once, when its parent `launcher` has ended.
+
+    torch waits inside C++, where no exception reaches it. The lease of a process that is gone can be taken at once.
+    """
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(LAUNCHER_SECONDS):
+            if os.getppid() != launcher:
+                print("error: torchrun has ended while its ranks were joining; start again", file=sys.stderr)
+                sys.stderr.flush()
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, name="launcher", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
 
 
 def torchrun_store() -> dist.Store:

@@ -1,8 +1,16 @@
 """Ranks that measure together: a ring, exact sums, and one rank's failure ends all and is named."""
 
+import contextlib
+import os
+import signal
+import socket
+import sys
+
+import psutil
 import pytest
 import torch
-from harness.processes import torchrun
+from harness.patience import wait_until
+from harness.processes import SECONDS, Started, torchrun
 
 from lediflow.engine.group import Group, RankFailedError
 from lediflow.errors import UserError
@@ -58,6 +66,27 @@ def test_under_torchrun_a_failure_does_not_affect_the_next_section_and_the_ranks
     assert said.status == 0
     assert said.output.count("rested") == 2
     assert said.output.count("met again: 2.0") == 2
+
+
+def test_a_rank_ends_at_once_when_torchrun_is_killed_while_it_joins():
+    """torchrun is a shell here, whose store takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as store:
+        store.settimeout(SECONDS)
+        place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
+        place |= {"MASTER_PORT": str(store.getsockname()[1]), "TORCHELASTIC_RUN_ID": "a run"}
+        place |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+        command = f"{sys.executable} -m harness.group_rank sums & echo rank $!; wait"
+        launcher = Started(["sh", "-c", command], place)
+        try:
+            store.accept()  # the rank is joining
+            launcher.process.kill()
+            rank = int(launcher.output().split()[1])
+            assert wait_until(lambda: not psutil.pid_exists(rank), SECONDS)
+            assert "error: torchrun has ended while its ranks were joining" in launcher.output()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launcher.process.pid, signal.SIGKILL)
+            launcher.process.wait()
 
 
 def test_one_rank_needs_no_process_group():
