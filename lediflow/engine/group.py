@@ -9,8 +9,8 @@ agreeing costs microseconds and all ranks still act at the same step.
 
 Rendezvous. torch waits for missing ranks for half an hour inside C++, where no Python signal handler runs. Here each
 rank registers in a store at rank 0 and polls it, and a failure names the ranks that did not join. torchrun has a
-rendezvous of its own, which is used where it started the ranks. There a rank ends when torchrun ends while it joins, since
-the store, for which torch would wait, has gone with torchrun.
+rendezvous of its own, which is used where it started the ranks. There a rank ends when torchrun ends while it joins,
+since the store, for which torch would wait, has gone with torchrun.
 """
 
 from __future__ import annotations
