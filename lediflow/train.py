@@ -15,7 +15,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lediflow.config.building.inputs import Inputs, is_done, open_inputs
+from lediflow.config.building.finished import is_done
+from lediflow.config.building.inputs import Inputs, open_inputs
 from lediflow.config.building.prior_width import settle_width
 from lediflow.config.building.run import build_run
 from lediflow.config.composition.checks import check_command, typed
@@ -55,7 +56,7 @@ def run(config: DictConfig) -> None:
         return
     command: TrainCommand = typed(config)
     folder = RunFolder(Path(command.run))
-    if is_done(folder, command):
+    if folder.is_exported and is_done(folder, command):
         return
     check_command(command)
     with StopRequest() as stop:  # from here on a signal is a request to stop, handled at the end of a step

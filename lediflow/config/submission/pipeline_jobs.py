@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lediflow.cluster.jobs import JobRecord, SlurmConfig
 from lediflow.cluster.submitting.pipeline import PipelineJob
-from lediflow.config.building.inputs import is_done
+from lediflow.config.building.finished import is_done
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.compose import composed
 from lediflow.config.composition.explanations import explain
