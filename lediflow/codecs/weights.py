@@ -96,10 +96,10 @@ def weights_folder(where: str, files: Sequence[str], codec: str) -> Path:
         )
     prefix = name["subfolder"].removeprefix("/")
     wanted = [f"{prefix}/{file}" if prefix else file for file in files]
-    return _downloaded(name["repository"], wanted, where, codec) / prefix
+    return _download(name["repository"], wanted, where, codec) / prefix
 
 
-def _downloaded(repository: str, files: list[str], where: str, codec: str) -> Path:
+def _download(repository: str, files: list[str], where: str, codec: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:

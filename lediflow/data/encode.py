@@ -140,9 +140,11 @@ class ShardEncoder:
             metadata = stage(self.reader.metadata, [task.number for task in tasks])
             by_task = groupby(finished, key=lambda batch: batch.task)
             for (task, encoded), about in zip(by_task, metadata, strict=True):
-                yield self._written(task, encoded, about)
+                yield self._write_shard(task, encoded, about)
 
-    def _written(self, task: EncodeTask, encoded: Iterator[EncodeBatch], about: list[dict[str, Any]]) -> Part:
+    def _write_shard(
+        self, task: EncodeTask, encoded: Iterator[EncodeBatch], about: list[dict[str, Any]]
+    ) -> Part:
         measured: list[ChannelSums] = []
         samples = self._samples(encoded, iter(about), measured)
         part = write_part(self.build.root, self.build.contents, task.number, samples, handled=len(task))
@@ -210,7 +212,7 @@ def encode(config: EncodeConfig, progress: OnProgress | None = None, codec: Code
     encoder = ShardEncoder(
         reader, codec, build, device, config.batch_size, config.threads or _cores(), config.compile
     )
-    encoded = _completed(config, build, encoder, progress)
+    encoded = _complete(config, build, encoder, progress)
     if encoded.index is None or not config.check:
         return encoded
     latents = ShardReader(encoded.index)
@@ -218,7 +220,7 @@ def encode(config: EncodeConfig, progress: OnProgress | None = None, codec: Code
     return replace(encoded, check=check_latents(reader, latents, codec, config.check, **options))
 
 
-def _completed(
+def _complete(
     config: EncodeConfig, build: ShardBuild, encoder: ShardEncoder, progress: OnProgress | None
 ) -> Encoded:
     if index := build.finished():

@@ -89,7 +89,7 @@ class Studio:
             numbers = batches(int(count), self.models.command.batch_size)
             made = [self.models.pipeline(part, config) for part in numbers]
         arrays = np.concatenate([picture_arrays(one.images) for one in made])
-        files = self.written("sample", config, {}, arrays)
+        files = self.write("sample", config, {}, arrays)
         text = f"{counted(len(files))}, {made[0].nfe} evaluations of the flow each, {seconds()}."
         command = self.sample_command(config, len(files))
         return Made(files, f"{text} The same from a terminal:\n```bash\n{command}\n```")
@@ -131,7 +131,7 @@ class Studio:
                 self.models.pipeline, ends, way, int(frames), config, self.models.command.batch_size
             )
         origin = {"ends": about, "way": way, "frames": int(frames)}
-        files = self.written("interpolate", config, origin, picture_arrays(made.images), is_strip=True)
+        files = self.write("interpolate", config, origin, picture_arrays(made.images), is_strip=True)
         middle = {name: made.numbers[name][int(frames) // 2] for name in ("w_nll", "prior_nll")}
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in middle.items())
         text = (
@@ -184,7 +184,7 @@ class Studio:
             made = [inpaint(self.models.pipeline, task, part, config) for part in numbers]
         arrays = np.concatenate([one.pixels.permute(0, 2, 3, 1).cpu().numpy() for one in made])
         origin = {"image": {"sha256": picture.sha256}, "mask": mask.record(), "z_from": z_from}
-        files = self.written("inpaint", config, origin, arrays)
+        files = self.write("inpaint", config, origin, arrays)
         text = (
             f"{counted(len(files))}; the mask ({mask.origin}) repaints {mask.is_repainted.sum():,} of "
             f"{self.models.size**2:,} pixels, all others have the photograph's bytes; {seconds()}."
@@ -211,7 +211,7 @@ class Studio:
                 origin["image"]["round_trip"] = own.round_trips()
             made = varied(pipeline, own, ids, config, keep=keep, strength=1.0)
         arrays = picture_arrays(made.images)
-        files = self.written("vary", config, origin, arrays, photograph=picture_arrays(picture.signal)[0])
+        files = self.write("vary", config, origin, arrays, photograph=picture_arrays(picture.signal)[0])
         text = f"The photograph, and {counted(len(arrays))} that keep {keep}; {seconds()}."
         return Made(files, text, own.warnings("photograph", ROUND_TRIP))
 
@@ -240,7 +240,7 @@ class Studio:
         except UserError as error:
             raise UserError(str(error).replace("give fit=centre", f'set "{CROP}"')) from error
 
-    def written(
+    def write(
         self,
         name: str,
         config: SamplingConfig,

@@ -36,18 +36,20 @@ class RetryingStorage:
         return self.source.where
 
     def read(self, name: str) -> bytes:
-        return self._retried(name, lambda: self.source.read(name))
+        return self._with_retries(name, lambda: self.source.read(name))
 
     def read_into(self, reads: Sequence[Read]) -> None:
         if not reads:
             return
         if self.timeout_seconds is None:
-            return self._retried(reads, lambda: self.source.read_into(reads))
-        for read, content in zip(reads, self._retried(reads, lambda: self._read_apart(reads)), strict=True):
+            return self._with_retries(reads, lambda: self.source.read_into(reads))
+        for read, content in zip(
+            reads, self._with_retries(reads, lambda: self._read_apart(reads)), strict=True
+        ):
             read.buffer[:] = content
 
     def copy_to(self, name: str, path: Path) -> None:
-        self._retried(name, lambda: self.source.copy_to(name, path))
+        self._with_retries(name, lambda: self.source.copy_to(name, path))
 
     def expect(self, names: Sequence[str]) -> None:
         self.source.expect(names)
@@ -58,7 +60,7 @@ class RetryingStorage:
         self.source.read_into(apart)
         return [read.buffer for read in apart]
 
-    def _retried(self, wanted: str | Sequence[Read], attempt: Callable[[], T]) -> T:
+    def _with_retries(self, wanted: str | Sequence[Read], attempt: Callable[[], T]) -> T:
         for number in range(1, self.attempts + 1):
             try:
                 return within(self.timeout_seconds, attempt)

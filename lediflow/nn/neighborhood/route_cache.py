@@ -99,10 +99,10 @@ def key(problem: Problem) -> str:
     device = (
         torch.cuda.get_device_name(problem.device) if problem.device.type == "cuda" else problem.device.type
     )
-    return f"{problem} | {device} | torch {torch.__version__} | natten {installed('natten')}"
+    return f"{problem} | {device} | torch {torch.__version__} | natten {installed_version('natten')}"
 
 
-def installed(package: str) -> str:
+def installed_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -105,7 +105,7 @@ class TrainingPictures:
         weights = self.engine.averaged_weights()
         if weights is None:  # rank 0 goes on alone
             return time.perf_counter() - started
-        made = self._made(self.maker, weights, stage, images_seen)
+        made = self._make_and_write(self.maker, weights, stage, images_seen)
         if self.engine.device.type == "cuda":
             # pictures have other shapes than training: their cached blocks would fragment its memory
             torch.cuda.empty_cache()
@@ -114,7 +114,7 @@ class TrainingPictures:
         self._record(made, images_seen, seconds)
         return seconds
 
-    def _made(
+    def _make_and_write(
         self, maker: PictureMaker, weights: Mapping[str, Tensor], stage: Stage, images_seen: int
     ) -> dict[str, dict[str, str]]:
         """Make and write all pictures; the values of the event, without those that failed."""
@@ -124,7 +124,7 @@ class TrainingPictures:
             scene = maker.scene(self.averaged_model(maker.spec, weights), stage, images_seen)
             for name, draw in drawings(scene).items():
                 try:
-                    made[name] = self._written(draw, scene, folder / f"{name}.png")
+                    made[name] = self._write(draw, scene, folder / f"{name}.png")
                 except Exception as error:
                     self._warn(name, images_seen, error)
         except Exception as error:
@@ -145,7 +145,7 @@ class TrainingPictures:
         model.load_state_dict(weights, assign=True)
         return for_pictures(model, self.engine)
 
-    def _written(self, draw: Callable[[], Drawing], scene: Scene, path: Path) -> dict[str, str]:
+    def _write(self, draw: Callable[[], Drawing], scene: Scene, path: Path) -> dict[str, str]:
         # the frozen auxiliary model may be compiled, the others are not
         with inference(scene.chain.models[0]):
             drawing = draw()
