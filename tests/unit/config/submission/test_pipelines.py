@@ -1,6 +1,8 @@
 """A pipeline's file and a command line become jobs; a mistake in one task stops them all before the first."""
 
 import pytest
+from harness.commands import load_cached
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from lediflow.cluster.jobs import SlurmConfig
 from lediflow.config.submission.pipeline_jobs import pipeline_jobs
@@ -11,7 +13,8 @@ from lediflow.errors import UserError
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """A folder with two data sets to be prepared."""
+    """A folder with two data sets to be prepared. Files are read once for all tests: a pipeline has up to 20 jobs."""
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", load_cached)
     monkeypatch.chdir(tmp_path)
     for name in ("cats", "dogs.tar"):
         (tmp_path / name).mkdir()
