@@ -176,6 +176,7 @@ BLOCKS: dict[str, Callable[[Row], list[str]]] = {
     "bench_several_training_h200": lambda results: training_lines(results["rows"]),
     "bench_several_run_h200": run_lines,
     "bench_several_losses_h200": lambda results: losses_lines(results["experiments"]),
+    "bench_several_losses_cpu": lambda results: losses_lines(results["experiments"]),
     "bench_several_data_h200": lambda results: data_lines(results["rows"]),
 }
 
