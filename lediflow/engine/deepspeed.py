@@ -39,6 +39,7 @@ from lediflow.engine.zero import (
     DeviceClipping,
     GatheredRole,
     InitialWeights,
+    leave_out_averaging,
     owned_pieces,
     plain_optimizer,
     set_forward_weights,
@@ -89,6 +90,8 @@ class DeepSpeedEngine(BaseEngine):
         self.module = self.engine
         if config.zero in (1, 2) and config.offload == "none":
             DeviceClipping(self.optimizer, self.deepspeed.comm.all_reduce, config.gradient_clip)
+            if self.ranks.world_size == 1:
+                leave_out_averaging(self.optimizer)
         if config.zero == 0 and self.ranks.world_size == 1:
             self.engine.enable_backward_allreduce = False  # it would copy gradients there and back
         self._keep_buffers_float32(initial)

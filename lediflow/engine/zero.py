@@ -70,6 +70,14 @@ def _pieces_of_parameters(optimizer: Any, trained: Mapping[str, nn.Parameter]) -
         yield Piece(name, Extent(start, tuple(sharded.ds_shape)), views)
 
 
+def leave_out_averaging(optimizer: Any) -> None:
+    """Let stages 1 and 2 on one rank take gradients as they are.
+
+    DeepSpeed divides them by 1 and copies them to a second buffer and back, to exchange them with nobody.
+    """
+    optimizer.average_tensor = lambda gradients, dtype: None
+
+
 class DeviceClipping:
     """Gradient norm, clipping and the check for NaN and infinity in stages 1 and 2, computed on the device.
 
