@@ -10,7 +10,6 @@ Source: arXiv:2505.20723, eq. 3; the blocks are those of the hourglass, without 
 from itertools import pairwise
 from typing import NamedTuple
 
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from lediflow.nn.dropout import number_places
 from lediflow.nn.embeddings import AugmentationEmbedding
 from lediflow.nn.levels import Level, TokenMerge, TokenSplit
 from lediflow.nn.norms import RMSNorm, at_least_float32
-from lediflow.nn.shapes import Image, SampleKeys, Tokens
+from lediflow.nn.shapes import Image, SampleKeys, Tokens, image_of, tokens_of
 from lediflow.nn.specs import check_channels
 
 Augmentation = Float[Tensor, "batch 9"]
@@ -71,12 +70,12 @@ class Encoder(nn.Module):
     def forward(
         self, y: Image, keys: SampleKeys | None = None, augmentation: Augmentation | None = None
     ) -> Posterior:
-        x = self.patch_in(rearrange(y, "b c h w -> b h w c"))
+        x = self.patch_in(tokens_of(y))
         x = with_augmentation(self.augmentation, x, augmentation)
         for level, merge in zip(self.levels, [*self.merges, nn.Identity()], strict=True):
             x = merge(level(x, keys=keys))
         x = self.out_norm(x)
-        mean, logvar = (rearrange(head(x), "b h w c -> b c h w") for head in (self.to_mean, self.to_logvar))
+        mean, logvar = (image_of(head(x)) for head in (self.to_mean, self.to_logvar))
         return Posterior(at_least_float32(mean), at_least_float32(logvar))
 
 
@@ -101,12 +100,11 @@ class Decoder(nn.Module):
     def forward(
         self, z: Latent, keys: SampleKeys | None = None, augmentation: Augmentation | None = None
     ) -> Prior:
-        x = self.latent_in(rearrange(z, "b c h w -> b h w c"))
+        x = self.latent_in(tokens_of(z))
         x = with_augmentation(self.augmentation, x, augmentation)
         for level, split in zip(self.levels, [*self.splits, nn.Identity()], strict=True):
             x = split(level(x, keys=keys))
-        both = rearrange(self.patch_out(self.out_norm(x)), "b h w (two c) -> two b c h w", two=2)
-        mean, raw_logvar = at_least_float32(both)
+        mean, raw_logvar = at_least_float32(image_of(self.patch_out(self.out_norm(x)))).chunk(2, dim=1)
         return Prior(mean, bound_logvar(raw_logvar, self.logvar_floor, self.logvar_ceiling))
 
 

@@ -27,14 +27,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lediflow.models.auxiliary import Latent
 from lediflow.models.specs import LatentSamplerSpec, VelocitySpec, sampler_hourglass, velocity_hourglass
 from lediflow.nn.hourglass import Hourglass
-from lediflow.nn.shapes import Condition, Image, SampleKeys, Tokens, check_labels
+from lediflow.nn.shapes import Condition, Image, SampleKeys, Tokens, check_labels, tokens_of
 from lediflow.nn.specs import check_channels, check_grid
 from lediflow.text import shape_text
 
@@ -120,7 +119,7 @@ class VelocityModel(nn.Module):
         side = self.spec.patch_size * 2 ** (len(self.spec.levels) - 1)  # pixels per coarsest token
         # resizing first is cheaper than projecting and gives the same result
         on_grid = resized(z, x.shape[-2] // side, x.shape[-1] // side)
-        return self.latent_in(rearrange(on_grid, "b c h w -> b h w c"))
+        return self.latent_in(tokens_of(on_grid))
 
 
 class LatentSampler(nn.Module):

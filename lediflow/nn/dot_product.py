@@ -9,8 +9,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lediflow.nn.shapes import Heads
+
 Sequences = Float[Tensor, "batch heads tokens head_dim"]
 Mask = Bool[Tensor, "queries keys"]
+
+
+def grid_attention(q: Heads, k: Heads, v: Heads, *, scale: float, mask: Mask | None = None) -> Heads:
+    """`dot_product_attention` of the tokens of a grid, row by row."""
+    sequences = (x.flatten(1, 2).transpose(1, 2) for x in (q, k, v))
+    mixed = dot_product_attention(*sequences, scale=scale, mask=mask)
+    return mixed.transpose(1, 2).unflatten(1, q.shape[1:3])
 
 
 def dot_product_attention(

@@ -13,7 +13,6 @@ MeanFlow, arXiv:2510.24474.
 
 from itertools import pairwise
 
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ from lediflow.nn.dropout import number_places
 from lediflow.nn.embeddings import ConditionEmbedding
 from lediflow.nn.levels import Level, TokenMerge, TokenSplit, TokenSplitWithSkip
 from lediflow.nn.norms import RMSNorm
-from lediflow.nn.shapes import Condition, Image, SampleKeys, Tokens, time_per_sample
+from lediflow.nn.shapes import Condition, Image, SampleKeys, Tokens, image_of, time_per_sample, tokens_of
 from lediflow.nn.specs import HourglassSpec, check_channels, check_grid
 
 
@@ -85,9 +84,9 @@ class Hourglass(nn.Module):
         """The same for finished conditions, one per sample or one for all; `later` is that of the second time."""
         check_channels(x.shape[1], self.spec.in_channels, "in_channels")
         check_grid(self.spec.levels, self.spec.patch_size, *x.shape[-2:])
-        tokens = self.patch_in(rearrange(x, "b c h w -> b h w c"))
+        tokens = self.patch_in(tokens_of(x))
         tokens = self.through_levels(tokens, condition, middle, dropout, later)
-        return rearrange(self.patch_out(self.out_norm(tokens)), "b h w c -> b c h w")
+        return image_of(self.patch_out(self.out_norm(tokens)))
 
     def through_levels(
         self,

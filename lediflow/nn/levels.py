@@ -10,7 +10,6 @@ Sources: HDiT, arXiv:2401.11605; activation checkpointing: Chen et al., arXiv:16
 """
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -79,6 +78,11 @@ class Level(RecomputesLayers):
         return x
 
 
+def blocks_of(x: Tokens, factor: int) -> Tokens:
+    """One token for each factor x factor block, with the channels of its tokens row by row."""
+    return x.unflatten(2, (-1, factor)).unflatten(1, (-1, factor)).transpose(2, 3).flatten(3)
+
+
 class TokenMerge(nn.Module):
     """Each factor x factor block of tokens becomes one token."""
 
@@ -88,7 +92,7 @@ class TokenMerge(nn.Module):
         self.proj = nn.Linear(in_width * factor**2, out_width, bias=False)
 
     def forward(self, x: Tokens) -> Tokens:
-        return self.proj(rearrange(x, "b (h p) (w q) c -> b h w (p q c)", p=self.factor, q=self.factor))
+        return self.proj(blocks_of(x, self.factor))
 
 
 class TokenSplit(nn.Module):
@@ -100,7 +104,8 @@ class TokenSplit(nn.Module):
         self.proj = nn.Linear(in_width, out_width * factor**2, bias=False)
 
     def forward(self, x: Tokens) -> Tokens:
-        return rearrange(self.proj(x), "b h w (p q c) -> b (h p) (w q) c", p=self.factor, q=self.factor)
+        blocks = self.proj(x).unflatten(3, (self.factor, self.factor, -1)).transpose(2, 3)
+        return blocks.flatten(3, 4).flatten(1, 2)
 
 
 class TokenSplitWithSkip(TokenSplit):

@@ -7,7 +7,6 @@ Source: Zhang & Sennrich, arXiv:1910.07467; conditioned form: HDiT, arXiv:2401.1
 """
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -53,7 +52,7 @@ class AdaRMSNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch height width channels"], condition: Condition
     ) -> Float[Tensor, "batch height width channels"]:
-        return rms_norm(x, rearrange(self.linear(condition), "b c -> b 1 1 c") + 1)
+        return rms_norm(x, self.linear(condition)[:, None, None, :] + 1)
 
 
 def norm_for(width: int, condition_width: int | None) -> RMSNorm | AdaRMSNorm:

@@ -3,6 +3,9 @@
 The checks raise ValueErrors that name the input instead of a matrix size. Shapes and dtypes are always checked. Values
 are checked only where that needs no device synchronisation: labels on a CPU, outside of a compiled graph. On a GPU,
 torch itself fails for a label out of range.
+
+Layers rearrange by methods of tensors, not by einops: torch.compile traces the parser of its patterns, which was most
+of the time of a start with a filled cache.
 """
 
 import torch
@@ -14,6 +17,16 @@ Tokens = Float[Tensor, "batch height width channels"]
 Heads = Float[Tensor, "batch height width heads head_dim"]
 Condition = Float[Tensor, "batch condition_width"]
 SampleKeys = Int64[Tensor, " batch"]  # seeds of the dropout masks, see lediflow.nn.dropout
+
+
+def tokens_of(x: Image) -> Tokens:
+    """The pixels of an image, or of a latent, as tokens."""
+    return x.permute(0, 2, 3, 1)
+
+
+def image_of(x: Tokens) -> Image:
+    """The inverse of `tokens_of`."""
+    return x.permute(0, 3, 1, 2)
 
 
 def time_per_sample(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lediflow.nn.cached_tensors import ordinary_tensors
 from lediflow.nn.compiler import constant_in_graphs
-from lediflow.nn.dot_product import Mask, dot_product_attention
+from lediflow.nn.dot_product import Mask, grid_attention
 from lediflow.nn.neighborhood.protocol import Problem
 from lediflow.nn.shapes import Heads
 
@@ -51,9 +51,7 @@ def sdpa_attention(q: Heads, k: Heads, v: Heads, kernel_size: int, *, scale: flo
     """softmax(scale q k^T) v, with the keys outside each query's window masked out."""
     height, width = q.shape[1:3]
     mask = cached_grid_mask(height, width, kernel_size, q.device)
-    q, k, v = (rearrange(x, "b h w n d -> b n (h w) d") for x in (q, k, v))
-    mixed = dot_product_attention(q, k, v, mask=mask, scale=scale)
-    return rearrange(mixed, "b n (h w) d -> b h w n d", h=height)
+    return grid_attention(q, k, v, mask=mask, scale=scale)
 
 
 def first_keys(length: int, kernel_size: int, device: torch.device) -> Int[Tensor, " length"]:

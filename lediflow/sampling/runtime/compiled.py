@@ -116,7 +116,7 @@ def compiled_networks(copies: dict[str, WorkingCopy], precision: str, report: Re
         if name == "prior" or has_classes(module):
             return Guarded(as_graph(part), part, report)
         conditioned = ConditionedPart(module, precision)
-        compute = Guarded(as_graph(conditioned.conditions), conditioned.conditions, report)
+        compute = Guarded(as_graph(conditioned, conditioned.conditions), conditioned.conditions, report)
         return Timed(
             part, as_graph(conditioned), Conditions(conditioned, copies[MODELS[name]], compute), report
         )
@@ -124,10 +124,15 @@ def compiled_networks(copies: dict[str, WorkingCopy], precision: str, report: Re
     return networks_of({name: copied.module for name, copied in copies.items()}, compiled)
 
 
-def as_graph(part: Callable[..., Any]) -> Callable[..., Any]:
-    """A part, or a method of one, compiled as one graph at its first call."""
-    graphs = torch.compile(part, fullgraph=True)
-    return lambda *inputs: graphs(*map(own, inputs))
+def as_graph(part: Part, method: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """A part, or a method of it, compiled as one graph at its first call."""
+    graphs = torch.compile(method or part, fullgraph=True)
+
+    def call(first: Tensor, *inputs: Tensor | None) -> Any:
+        with part.autocast(first):
+            return graphs(own(first), *map(own, inputs))
+
+    return call
 
 
 def has_classes(module: nn.Module) -> bool:

@@ -13,6 +13,7 @@ scalars in float32 in every precision: times that differ in the third digit are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,10 @@ class Part(nn.Module):
         super().__init__()
         self.model, self.is_rounded = model, precision == "bfloat16"
 
-    def autocast(self, like: Tensor) -> torch.autocast:
+    def autocast(self, like: Tensor) -> AbstractContextManager[Any]:
+        """The networks' precision; outside of graphs of torch.compile, because PyTorch caches none that enters it."""
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            return nullcontext()
         return torch.autocast(like.device.type, torch.bfloat16, enabled=self.is_rounded)
 
     def inputs(self, x: Tensor, times: Sequence[Tensor], z: Tensor | None) -> tuple[Tensor | None, ...]:

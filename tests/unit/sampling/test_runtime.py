@@ -151,6 +151,13 @@ def test_twelve_batch_sizes_take_three_graphs_of_a_network_at_most(graphs):
     assert graphs.frame_count <= 3
 
 
+def test_graphs_do_not_enter_autocast_because_pytorch_caches_none_that_does(graphs):
+    pipeline = chain().use("compiled", "float32")
+    pipeline.runtime.networks.prior(torch.zeros(2, 2, 4, 4))
+    [graph] = graphs.graphs
+    assert not [node for node in graph.graph.nodes if "autocast" in str(node.target)]
+
+
 def test_bfloat16_weights_round_as_autocast_does(graphs):
     compiled, eager = (chain().use(runtime, "bfloat16") for runtime in ("compiled", "eager"))
     found = eager(NUMBERS, CONFIG).images
