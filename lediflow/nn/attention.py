@@ -12,13 +12,12 @@ Source: HDiT, arXiv:2401.11605; dropout as in k-diffusion's `image_transformer_v
 from typing import Any, NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.library import wrap_triton
 
-from lediflow.nn import kernels
-from lediflow.nn.dot_product import dot_product_attention
+from lediflow.nn import few_tokens, kernels, projected
+from lediflow.nn.dot_product import grid_attention
 from lediflow.nn.dropout import DropsEntries
 from lediflow.nn.neighborhood import check_route, neighborhood_attention
 from lediflow.nn.norms import EPS, at_least_float32, norm_for
@@ -27,7 +26,7 @@ from lediflow.nn.shapes import Condition, Heads, SampleKeys, Tokens
 from lediflow.nn.specs import LevelSpec
 
 INITIAL_SCALE = 10.0
-BLOCK = 32  # tokens per program of the Triton kernels
+BLOCK, WARPS = 16, 2  # tokens and warps per program of the Triton kernels
 HEAD_DIMS = (8, 16, 32, 64, 128)  # of the Triton kernels, whose blocks must be powers of two
 
 
@@ -55,23 +54,25 @@ class SelfAttention(DropsEntries):
         condition: Condition | None = None,
         keys: SampleKeys | None = None,
     ) -> Tokens:
-        qkv, is_global = self.qkv_proj(self.norm(x, condition)), self.kernel_size is None
-        heads = to_heads(qkv, self.scale, positions, self.head_dim, by_token=is_global)
-        mixed = self.attend(*heads)
-        return x + self.out_proj(self.dropped(rearrange(mixed, "b h w heads d -> b h w (heads d)"), keys))
+        mixed = self.attend(self.qkv_proj(self.norm(x, condition)), positions)
+        return x + self.out_proj(self.dropped(mixed.flatten(3), keys))
 
-    def attend(self, q: Heads, k: Heads, v: Heads) -> Heads:
+    def attend(self, qkv: Float[Tensor, "batch height width three_widths"], positions: Rotation) -> Heads:
+        """Each token's mixed values, from the projection's output."""
+        if self.kernel_size is None and projected.serves(qkv, self.head_dim):
+            return projected.attend(qkv, self.scale, positions, self.head_dim)
         if self.kernel_size is None:
-            return global_attention(q, k, v)
+            return global_attention(*to_heads(qkv, self.scale, positions, self.head_dim, by_token=True))
+        q, k, v = to_heads(qkv, self.scale, positions, self.head_dim)
         return neighborhood_attention(q, k, v, self.kernel_size, scale=1.0, route=self.route)
 
 
 def global_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     """Every token attends to every token; logits are not scaled by 1 / sqrt(head_dim)."""
-    height = q.shape[1]
-    q, k, v = (rearrange(x, "b h w heads d -> b heads (h w) d") for x in (q, k, v))
-    mixed = dot_product_attention(q, k, v, scale=1.0)
-    return rearrange(mixed, "b heads (h w) d -> b h w heads d", h=height)
+    if few_tokens.serves(q):
+        mixed: Heads = few_tokens.attend(q, k, v)
+        return mixed
+    return grid_attention(q, k, v, scale=1.0)
 
 
 class QueryKeyValue(NamedTuple):
@@ -107,7 +108,7 @@ def plain_heads(
     head_dim: int,
 ) -> QueryKeyValue:
     """The definition of `to_heads`, in plain PyTorch."""
-    q, k, v = rearrange(qkv, "b h w (three heads d) -> three b h w heads d", three=3, d=head_dim)
+    q, k, v = qkv.unflatten(3, (3, -1, head_dim)).unbind(3)
     q, k = (rotate(to_length_sqrt(side, scale), positions) for side in (q, k))
     return QueryKeyValue(q, k, v)
 
@@ -128,7 +129,7 @@ def _split_heads(
     q, k, v, factors = empty_outputs(qkv, len(scale), by_token)
     wrap_triton(kernel.split_and_rotate)[programs(q)](
         qkv.contiguous(), scale, cos.contiguous(), sin.contiguous(), q, k, v, factors,
-        *strides(q), *sizes(q), EPS=EPS, HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=4,
+        *kernels.strides(q), *sizes(q), EPS=EPS, HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip
     return q, k, v, factors
 
@@ -147,12 +148,12 @@ def _split_heads_backward(
 ) -> tuple[Tensor, Tensor]:
     from lediflow.nn.kernels import fused as kernel
 
-    dq, dk, dv = (by_position(x) for x in (dq, dk, dv))
+    dq, dk, dv = (kernels.by_position(x) for x in (dq, dk, dv))
     dqkv, products = empty_gradients(q, factors)
     wrap_triton(kernel.split_and_rotate_gradient)[programs(q)](
         q, k, dq, dk, dv, scale, cos.contiguous(), sin.contiguous(), factors, dqkv, products,
-        *strides(q), *strides(dq), *strides(dk), *strides(dv), *sizes(q),
-        HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=4,
+        *kernels.strides(q, dq, dk, dv), *sizes(q),
+        HEAD_DIM=q.shape[-1], BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip
     return dqkv, products
 
@@ -192,21 +193,10 @@ def empty_gradients(q: Tensor, factors: Tensor) -> tuple[Tensor, ...]:
     return q.new_empty((batch, height, width, 3 * heads * head_dim)), torch.empty_like(factors)
 
 
-def by_position(x: Tensor) -> Tensor:
-    """x, copied unless its tokens have one common stride and its channels are contiguous."""
-    is_regular = x.stride(-1) == 1 and x.stride(1) == x.shape[2] * x.stride(2)
-    return x if is_regular else x.contiguous()
-
-
-def programs(x: Tensor) -> tuple[int, int]:
+def programs(x: Tensor) -> tuple[int]:
     """Grid of programs: one for each block of tokens of each head."""
     batch, height, width, heads, _ = x.shape
-    return -(-batch * height * width // BLOCK), heads
-
-
-def strides(x: Tensor) -> tuple[int, int, int]:
-    """Strides from image to image, position to position, and head to head."""
-    return x.stride(0), x.stride(2), x.stride(3)
+    return (-(-batch * height * width // BLOCK) * heads,)
 
 
 def sizes(x: Tensor) -> tuple[int, int, int]:

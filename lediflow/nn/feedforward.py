@@ -20,7 +20,8 @@ from lediflow.nn.dropout import DropsEntries
 from lediflow.nn.norms import norm_for
 from lediflow.nn.shapes import Condition, SampleKeys
 
-ROWS, COLUMNS = 8, 256  # block size of a program of the Triton kernels
+# rows and columns of a program of the Triton kernels; a single image has too few rows for large ones
+BLOCK, BLOCK_OF_ONE = (8, 256), (2, 512)
 
 
 class FeedForward(DropsEntries):
@@ -65,7 +66,7 @@ def _geglu(both: Tensor) -> Tensor:
 
     both = both.contiguous()
     out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
-    wrap_triton(kernel.geglu)[programs(out)](both, out, *sizes(out), ROWS, COLUMNS, num_warps=4)
+    wrap_triton(kernel.geglu)[programs(out)](both, out, *sizes(out), *block(out), num_warps=4)
     return out
 
 
@@ -76,7 +77,7 @@ def _geglu_backward(both: Tensor, grad_out: Tensor) -> Tensor:
     both, grad_out = both.contiguous(), grad_out.contiguous()
     grad_both = torch.empty_like(both)
     wrap_triton(kernel.geglu_gradient)[programs(grad_out)](
-        both, grad_out, grad_both, *sizes(grad_out), ROWS, COLUMNS, num_warps=4
+        both, grad_out, grad_both, *sizes(grad_out), *block(grad_out), num_warps=4
     )
     return grad_both
 
@@ -86,10 +87,15 @@ def sizes(out: Tensor) -> tuple[int, int]:
     return out.numel() // out.shape[-1], out.shape[-1]
 
 
-def programs(out: Tensor) -> tuple[int, int]:
+def programs(out: Tensor) -> tuple[int]:
     """Grid of programs: one for each block of rows and columns."""
-    rows, width = sizes(out)
-    return -(-rows // ROWS), -(-width // COLUMNS)
+    (rows, width), (most_rows, most_columns) = sizes(out), block(out)
+    return (-(-rows // most_rows) * -(-width // most_columns),)
+
+
+def block(out: Tensor) -> tuple[int, int]:
+    """Rows and columns of a program."""
+    return BLOCK_OF_ONE if out.shape[0] == 1 else BLOCK
 
 
 def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:

@@ -2,6 +2,8 @@
 
     neighborhood   lediflow.nn.neighborhood.triton
     fused          lediflow.nn.attention, lediflow.nn.feedforward
+    few_tokens     lediflow.nn.few_tokens
+    projected      lediflow.nn.projected
 
 Those modules make the kernels PyTorch operators and contain the definitions that they must match, forward and backward.
 The kernel modules import Triton, which is part of PyTorch's CUDA builds, and are imported at the first use.
@@ -14,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.library import triton_op
 
 from lediflow.nn.compiler import constant_in_graphs
@@ -84,3 +87,14 @@ def missing(device: torch.device, dtype: torch.dtype) -> str | None:
     if not HAS_TRITON:
         return "Triton is not installed; PyTorch's CUDA builds bring it"
     return None
+
+
+def by_position(x: Tensor) -> Tensor:
+    """Heads, "batch height width heads head_dim", copied unless tokens have one stride and channels are contiguous."""
+    is_regular = x.stride(-1) == 1 and x.stride(1) == x.shape[2] * x.stride(2)
+    return x if is_regular else x.contiguous()
+
+
+def strides(*tensors: Tensor) -> list[int]:
+    """Strides from image to image, position to position, and head to head, of each tensor of heads."""
+    return [stride for x in tensors for stride in (x.stride(0), x.stride(2), x.stride(3))]

@@ -1,6 +1,7 @@
 """Triton kernels that do several elementwise operations in one pass: the feed-forward gate, and attention's heads.
 
-Arithmetic is in float32 for tensors of any dtype.
+Arithmetic is in float32 for tensors of any dtype. Programs are numbered along a token first, so that those that run at
+the same time read and write neighbouring memory.
 
 `geglu` is value * gelu(gate); its gradient kernel computes the gradients of both halves in one pass. torch.compile's
 code for the gradient evaluates the gate twice, once for each half, because both halves are in one tensor.
@@ -25,8 +26,9 @@ DENSITY_AT_ZERO = tl.constexpr(0.3989422804014327)  # 1 / sqrt(2 pi)
 @triton.jit
 def entries(rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Offsets of this program's block in the output and of its values in the input, and a mask of valid entries."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    across = tl.cdiv(WIDTH, COLUMNS)
+    row = (tl.program_id(0) // across).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     return row * WIDTH + column, row * (2 * WIDTH) + column, (row < rows) & (column < WIDTH)
 
 
@@ -81,8 +83,8 @@ def split_and_rotate(
     EPS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """q, k, v and the factors f of one head for a block of tokens."""
-    head = tl.program_id(1)
-    token = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    head = tl.program_id(0) % heads
+    token = (tl.program_id(0) // heads).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     exists = token < tokens
     position = token % positions
     channel, partner, pair, sign, is_rotated = channels(HEAD_DIM)
@@ -127,8 +129,8 @@ def split_and_rotate_gradient(
     HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the projection's output, and y . dy for the gradient of the scale."""
-    head = tl.program_id(1)
-    token = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    head = tl.program_id(0) % heads
+    token = (tl.program_id(0) // heads).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     exists = token < tokens
     channel, partner, pair, sign, is_rotated = channels(HEAD_DIM)
     cosine, sine = waves(

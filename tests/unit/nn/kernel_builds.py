@@ -13,7 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lediflow.flow import noise, noise_kernel
-from lediflow.nn.kernels import fused, neighborhood
+from lediflow.nn import projected as joint
+from lediflow.nn.few_tokens import HEAD_DIMS, MOST_TOKENS
+from lediflow.nn.kernels import few_tokens, fused, neighborhood, projected
 from lediflow.nn.neighborhood import triton as route
 
 INTEGERS = {"ids", "stream"}  # of 64 bits
@@ -45,7 +47,10 @@ NARROW = {
 }
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 CAPABILITIES = {"RTX 3090": 86, "H100": 90}
-CASES = [("RTX 3090", torch.bfloat16, 64), ("RTX 3090", torch.float32, 128), ("H100", torch.bfloat16, 64)]
+CASES = [
+    ("RTX 3090", torch.bfloat16, 64), ("RTX 3090", torch.bfloat16, 128), ("RTX 3090", torch.float32, 128),
+    ("H100", torch.bfloat16, 64),
+]  # fmt: skip
 
 
 def attention_kernels(dtype, head_dim):
@@ -58,11 +63,23 @@ def attention_kernels(dtype, head_dim):
         yield kernel, route.constants(x, 7, 1.0, tile, reach=reach)
 
 
+def joint_kernels(dtype, head_dim):
+    """Those of attention from the projection's output, which serve 16-bit numbers only."""
+    if dtype == torch.float32:
+        return
+    for tokens, is_single in ((256, True), (64, False)):
+        tile = joint.tile(tokens, head_dim, is_single=is_single)
+        yield projected.attend_projected, {"EPS": 1e-6, "HEAD_DIM": head_dim, "PRECISION": "tf32", **tile}
+
+
 def other_kernels(head_dim):
-    yield fused.split_and_rotate, {"EPS": 1e-6, "HEAD_DIM": head_dim, "BLOCK": 32}
-    yield fused.split_and_rotate_gradient, {"HEAD_DIM": head_dim, "BLOCK": 32}
+    yield fused.split_and_rotate, {"EPS": 1e-6, "HEAD_DIM": head_dim, "BLOCK": 16, "num_warps": 2}
+    yield fused.split_and_rotate_gradient, {"HEAD_DIM": head_dim, "BLOCK": 16, "num_warps": 2}
     yield fused.geglu, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
     yield fused.geglu_gradient, {"WIDTH": 768, "ROWS": 8, "COLUMNS": 256}
+    if head_dim in HEAD_DIMS:
+        for kernel in (few_tokens.attend, few_tokens.attend_gradient):
+            yield kernel, {"BLOCK": MOST_TOKENS, "HEAD_DIM": head_dim, "num_warps": 4}
     yield noise_kernel.draws, {"IS_NORMAL": True, "IN_TENSOR": False, "BLOCK": noise.BLOCK}
 
 
@@ -90,7 +107,8 @@ def build(kernel, constants, dtype, capability):
 def main():
     warnings.simplefilter("ignore")
     for gpu, dtype, head_dim in CASES:
-        for kernel, constants in (*attention_kernels(dtype, head_dim), *other_kernels(head_dim)):
+        found = [*attention_kernels(dtype, head_dim), *other_kernels(head_dim)]
+        for kernel, constants in (*found, *joint_kernels(dtype, head_dim)):
             shared = build(kernel, constants, dtype, CAPABILITIES[gpu])
             about = {"kernel": kernel.fn.__name__, "gpu": gpu, "dtype": NAMES[dtype], "head_dim": head_dim}
             print(json.dumps({**about, "shared_bytes": shared}), flush=True)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.processes
 LARGEST_BLOCK = {"RTX 3090": 99 * 1024, "H100": 227 * 1024}  # bytes of shared memory; CUDA programming guide
 KERNELS = {
     "attention", "query_gradient", "key_value_gradient", "split_and_rotate", "split_and_rotate_gradient", "geglu",
-    "geglu_gradient", "draws",
+    "geglu_gradient", "attend", "attend_gradient", "attend_projected", "draws",
 }  # fmt: skip
 
 
