@@ -78,20 +78,10 @@ def plan(options: argparse.Namespace) -> Jobs:
     jobs: Jobs = {}
 
     def train(name: str, stage: str, shards: str, count: int, *more: str, parent: str | None = None) -> None:
-        given = [
-            "-m",
-            "lediflow.train",
-            f"experiment={options.experiment}",
-            f"stage={stage}",
-            f"run={folder}/{name}",
-        ]
-        given += [
-            f"data.path={folder}/{shards}",
-            f"train.images={count}",
-            f"data.held_out_fraction={options.held_out}",
-        ]
-        given += [f"engine.device={options.device}", f"seed={options.seed}", "synthetic_images=0"]
-        given += [*options.train, *more]
+        given = ["-m", "lediflow.train", f"experiment={options.experiment}", f"stage={stage}"]
+        given += [f"run={folder}/{name}", f"data.path={folder}/{shards}", f"train.images={count}"]
+        given += [f"data.held_out_fraction={options.held_out}", "synthetic_images=0"]
+        given += [f"engine.device={options.device}", f"seed={options.seed}", *options.train, *more]
         given += [f"parent={folder}/{parent}"] if parent else []
         jobs[name] = Job(name, given, (parent,) if parent else ())
 
