@@ -89,7 +89,10 @@ def test_a_finished_step_is_reused_and_says_so(trained, name):
 
 @pytest.mark.parametrize("name", ["shards", "latents"])
 def test_a_finished_set_is_compared_with_its_hashes_on_demand(trained, name):
-    assert "have the SHA-256 that index.json gives" in succeed(*trained.commands[name], "verify=true").out
+    assert (
+        "verified: its shard has the SHA-256 that index.json gives"
+        in succeed(*trained.commands[name], "verify=true").out
+    )
 
 
 class TestSamples:
