@@ -282,6 +282,8 @@ def factors_block(root: Path) -> str:
         rows = [factor_cells(one, nfe, batch, times) for nfe in targets for batch in BATCHES]
         body += [row for row in rows if row is not None]
     about = times.about
+    has_maps = any(solver == JUMP for *_, solver, _ in times.rows)
+    untimed = "" if has_maps else " Maps are left out: only flows were timed."
     heads = ["set", "quality", "batch", "FM: ms an image", "LeDiFlow: ms an image", "factor"]
     return "\n".join(
         [
@@ -290,25 +292,25 @@ def factors_block(root: Path) -> str:
             f"The quickest setting of each that is as good as the named quality, by the rule above. Times are those of "
             f"`{about['model']}` in {about['precision']} on one H200, compiled and replayed as CUDA graphs; LeDiFlow's "
             "has the latent sampler and the decoder in it. Where a number of evaluations was not measured, each takes "
-            "as long as in the measured flows. Quality was measured in float32. Settings without a time are left out: "
-            "all maps, where only flows were measured." + call_ratio(times),
+            "as long as in the measured flows. Quality was measured in float32."
+            + untimed
+            + call_overhead(times),
         ]
     )
 
 
-def call_ratio(times: Times) -> str:
-    """Whole calls of both methods, by the wall clock, where they were measured."""
-    calls = {key[1:]: spent for key, spent in times.rows.items() if key[0] == "call"}
-    said = [
-        f" Whole calls at batch {batch}, by the wall clock: FM at {nfe} takes {theirs / ours:.2f} times as long as "
-        f"LeDiFlow at {count}; the chains on the GPU alone, from which the factors are, {alone:.2f} times."
-        for (kind, batch, solver, nfe), theirs in calls.items()
-        if kind == FM
-        for (other, size, method, count), ours in calls.items()
-        if (other, size, method) == ("LeDiFlow", batch, solver)
-        for alone in [(times.chain("fm", nfe, batch) or 0) / (times.chain("auto", count, batch) or 1)]
-    ]
-    return "".join(said)
+def call_overhead(times: Times) -> str:
+    """What Python and the wait for the images add to a chain, by batch size, where both were measured."""
+    added: dict[int, list[float]] = {}
+    for (part, kind, batch, solver, nfe), spent in times.rows.items():
+        chain = times.rows.get(("chain", kind, batch, solver, nfe))
+        if part == "call" and chain is not None:
+            added.setdefault(batch, []).append(batch * (spent - chain))
+    return "".join(
+        f" By the wall clock a call at batch {batch} takes {min(found):.1f} to {max(found):.1f} ms longer than its "
+        "chain on the GPU alone, from which the factors are."
+        for batch, found in sorted(added.items())
+    )
 
 
 def factor_cells(one: Compared, nfe: int, batch: int, times: Times) -> list[str] | None:

@@ -44,12 +44,12 @@ def same_seed_lines(root: Path) -> list[str]:
     if not path.is_file():
         return []
     body = [
-        [SETS[run["set"]], run["model"], f"{run['images_seen']:,}", *(pair_of(run[key]) for key in LOSSES)]
+        [SETS[run["set"]], run["model"], f"{run['images_seen']:,}", *(values_of(run[key]) for key in LOSSES)]
         for run in read(path)["runs"]
     ]
     return table(["set", "model", "images seen", "loss, training", "loss, held-out"], body)
 
 
-def pair_of(values: list[float]) -> str:
-    """Both values, to the five decimals that results keep."""
+def values_of(values: list[float]) -> str:
+    """The value of each training, to the five decimals that results keep."""
     return " / ".join(f"{value:.5f}" for value in values)

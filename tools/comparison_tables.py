@@ -70,6 +70,14 @@ WIDE = re.compile(r"wide=stage\.prior_scale=([\d.]+),stage\.prior_widening=([\d.
 FROM_WIDTHS = {"paper": ("s0", "sampler"), "fm": ("s0", "gaussian")}
 
 
+COPIES = (
+    "Copies: the share of images whose nearest training image is less than a third as far away as the second nearest. "
+    "Closer to training: the probability that an image is nearer to a training image than a held-out one is (50 %: no "
+    "copying). Both are the highest of a method's settings.",
+    "",
+)
+
+
 class Cell(NamedTuple):
     """The MMD of a method at a number of evaluations: a mean over seeds."""
 
@@ -270,13 +278,16 @@ def set_lines(one: Compared) -> list[str]:
         if max(seeds) == 1
         else f"Means over {max(seeds)} trainings of {joined(several)}"
     )
+    planned = (
+        f"{missing} of {len(expected(one))} cells of the plan were not measured." if one.name in SETS else ""
+    )
     return [
         f"#### {one.heading}",
         "",
         *quality_lines(one),
         "",
         f"{one.images:,} generated images against all {one.noun}; half of a 95 % interval is {median(halves):.3f} "
-        f"(median). {trained}. {missing} of {len(expected(one))} cells of the plan were not measured.",
+        f"(median). {trained}. {planned}".rstrip(),
         "",
     ]
 
@@ -351,13 +362,10 @@ def unseen_block(root: Path) -> str:
             *table(heads, body),
             "",
             f"Half of a 95 % interval is {half:.3f} (median); the {one.noun}, and so most of this uncertainty, are "
-            "the same for all methods. Copies: the share of images whose nearest training image is less than a third "
-            "as far away as the second nearest. Closer to training: the probability that an image is nearer to a "
-            "training image than a held-out one is (50 %: no copying). Both are the highest of a method's "
-            "settings.",
+            "the same for all methods.",
             "",
         ]
-    return "\n".join(lines).rstrip() or "Not measured yet."
+    return "\n".join([*COPIES, *lines]).rstrip() if lines else "Not measured yet."
 
 
 def campaign_lines(document: Results) -> list[str]:

@@ -210,7 +210,8 @@ def test_milliseconds_at_equal_quality(tools, root):
     assert "batch 1 | no: quality not reached | open, FM at 12 was not measured: 4 |" in goals.goals_block(
         root
     )
-    assert "FM at 16 takes 3.40 times as long as LeDiFlow at 4; the chains on the GPU alone" in text
+    longer = "a call at batch 1 takes 1.0 to 1.0 ms longer than its chain"
+    assert longer in text and "Maps are left out" not in text
 
 
 def test_evaluations_that_were_not_timed_take_as_long_as_those_that_were(tools):
