@@ -1,6 +1,9 @@
 """Figures of the comparison, drawn from the stored results: quality against evaluations, and against milliseconds.
 
-    python tools/comparison_figures.py --samples runs/scenes64        comparison_samples*.png, from a campaign's images
+    python tools/comparison_figures.py --samples runs/scenes64 --pictures comparison_samples comparison_samples_few
+    python tools/comparison_figures.py --samples runs/scenes64_classes --pictures comparison_samples_classes
+
+The commands draw the first images of a finished campaign.
 
 tools/render_results.py draws docs/images/comparison.png and comparison_milliseconds.png where they are missing or were
 drawn from other numbers, of which a figure holds a hash.
@@ -67,6 +70,13 @@ SAMPLES: dict[str, list[tuple[str, str, int]]] = {
         ("wide", "midpoint", 2),
         ("wide_map", "jump", 1),
         ("wide_map", "jump", 2),
+    ],
+    "comparison_samples_classes": [
+        ("fm", "midpoint", 1),
+        ("fm", "midpoint", 4),
+        ("wide", "midpoint", 1),
+        ("wide", "midpoint", 2),
+        ("wide", "midpoint", 4),
     ],
 }
 
@@ -214,9 +224,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     help_text = "the --folder of a finished tools/campaign/comparison.py"
     parser.add_argument("--samples", type=Path, required=True, metavar="FOLDER", help=help_text)
-    folder = parser.parse_args().samples
-    for name, settings in SAMPLES.items():
-        samples_grid(folder, settings).save(ROOT / FOLDER / f"{name}.png", optimize=True)
+    parser.add_argument("--pictures", nargs="+", choices=[*SAMPLES], required=True, help="which of them")
+    options = parser.parse_args()
+    for name in options.pictures:
+        samples_grid(options.samples, SAMPLES[name]).save(ROOT / FOLDER / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
