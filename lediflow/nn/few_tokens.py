@@ -1,7 +1,7 @@
 """Attention over all tokens of a small grid, forward and backward in one launch each.
 
-PyTorch's fused kernels work in tiles of 64 or 128 queries and keys and in several launches; for grids of up to 64
-tokens, as of the coarse levels of small images, most of their time is not spent on the tokens. Equals
+PyTorch's fused kernels work in tiles of 64 or 128 queries and keys and in several launches. For 64 tokens, as in the
+coarse levels of small images, both passes take a third of their time (docs/performance_experiments.md). Equals
 `dot_product_attention` with scale 1, to rounding.
 """
 
@@ -48,18 +48,9 @@ def _attend_backward(q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor) -> tuple
     q, k, v, grad_out = map(kernels.by_position, (q, k, v, grad_out))
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     wrap_triton(kernel.attend_gradient)[(programs(q),)](
-        q,
-        k,
-        v,
-        grad_out,
-        dq,
-        dk,
-        dv,
-        *kernels.strides(q, k, v, grad_out),
-        *sizes(q),
-        HEAD_DIM=q.shape[-1],
-        num_warps=4,
-    )
+        q, k, v, grad_out, dq, dk, dv, *kernels.strides(q, k, v, grad_out), *sizes(q),
+        HEAD_DIM=q.shape[-1], num_warps=4,
+    )  # fmt: skip
     return dq, dk, dv
 
 

@@ -47,10 +47,7 @@ NARROW = {
 }
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 CAPABILITIES = {"RTX 3090": 86, "H100": 90}
-CASES = [
-    ("RTX 3090", torch.bfloat16, 64), ("RTX 3090", torch.bfloat16, 128), ("RTX 3090", torch.float32, 128),
-    ("H100", torch.bfloat16, 64),
-]  # fmt: skip
+CASES = [("RTX 3090", torch.bfloat16, 64), ("RTX 3090", torch.float32, 128), ("H100", torch.bfloat16, 64)]
 
 
 def attention_kernels(dtype, head_dim):
@@ -63,10 +60,8 @@ def attention_kernels(dtype, head_dim):
         yield kernel, route.constants(x, 7, 1.0, tile, reach=reach)
 
 
-def joint_kernels(dtype, head_dim):
-    """Those of attention from the projection's output, which serve 16-bit numbers only."""
-    if dtype == torch.float32:
-        return
+def joint_kernels(head_dim):
+    """Attention from the projection's output, for 16-bit numbers only."""
     for tokens, is_single in ((256, True), (64, False)):
         tile = joint.tile(tokens, head_dim, is_single=is_single)
         yield projected.attend_projected, {"EPS": 1e-6, "HEAD_DIM": head_dim, "PRECISION": "tf32", **tile}
@@ -108,7 +103,8 @@ def main():
     warnings.simplefilter("ignore")
     for gpu, dtype, head_dim in CASES:
         found = [*attention_kernels(dtype, head_dim), *other_kernels(head_dim)]
-        for kernel, constants in (*found, *joint_kernels(dtype, head_dim)):
+        joint_of = joint_kernels(head_dim) if dtype != torch.float32 else ()
+        for kernel, constants in (*found, *joint_of):
             shared = build(kernel, constants, dtype, CAPABILITIES[gpu])
             about = {"kernel": kernel.fn.__name__, "gpu": gpu, "dtype": NAMES[dtype], "head_dim": head_dim}
             print(json.dumps({**about, "shared_bytes": shared}), flush=True)
