@@ -63,7 +63,8 @@ def twice(group: Group) -> None:
     print("rested", flush=True)
     group.close()
     later = Group.join(group.ranks)
-    print("met again:", later.sum(torch.ones(1)).item(), flush=True)
+    # in one piece: ranks share their output
+    print(f"met again: {later.sum(torch.ones(1)).item()}", flush=True)
     later.close()
 
 
