@@ -27,7 +27,7 @@ COUNT, SIZE = 48, 16
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # code that tests compile is neither read from nor left in the user's cache
 os.environ.setdefault("LEDIFLOW_CACHE", str(Path(tempfile.gettempdir()) / f"lediflow-tests-{getuser()}"))
-os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # on a GPU more would be processes, which few tests may start
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more would be processes, which few tests may start
 torch.set_num_threads(1)  # models this small lose more to threads than they gain
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported; kernels serve CPUs where a test asks
