@@ -34,9 +34,7 @@ from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 
 MEETING = timedelta(minutes=30)  # to wait for an entry of torchrun's store
-LAUNCHER = (
-    os.getppid()
-)  # of this process when it began; later it may be gone, and its place be taken by another
+LAUNCHER = os.getppid()  # when this process began; a parent that ends is replaced by another
 PATIENCE = timedelta(days=2)  # a dead rank is noticed at once; a rank that works for longer has not failed
 
 FIRST_FAILURE = "failed"  # key in the store: which rank failed outside of any `together`
