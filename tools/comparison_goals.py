@@ -181,9 +181,8 @@ class Times:
             for (part, whose, size, solver, count), spent in self.rows.items()
             if (part, whose, size, count) == ("chain", kind, batch, nfe) and (solver == JUMP) == is_map
         }
-        is_of_parts = (
-            kind != FM and is_map and method != "both_maps"
-        )  # measured chains of maps have a sampler's map
+        # measured chains of LeDiFlow's maps have a sampler's map
+        is_of_parts = kind != FM and is_map and method != "both_maps"
         if measured and not is_of_parts:
             return median(measured.values())
         flows = {

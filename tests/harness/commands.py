@@ -89,7 +89,7 @@ def load_cached(
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         if run_mode is not RunMode.RUN or any(item.is_sweep_override() for item in parsed):
-            raise NotImplementedError("left to Hydra")
+            return load(loader, config_name, overrides, run_mode, from_shell, **options)
         chosen = [item.input_line for item in parsed if is_choice(item)]
         key = (
             config_name,
