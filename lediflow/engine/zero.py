@@ -73,9 +73,12 @@ def _pieces_of_parameters(optimizer: Any, trained: Mapping[str, nn.Parameter]) -
 def leave_out_averaging(optimizer: Any) -> None:
     """Let stages 1 and 2 on one rank take gradients as they are.
 
-    DeepSpeed divides them by 1 and copies them to a second buffer and back, to exchange them with nobody.
+    To exchange them with nobody, DeepSpeed copies every gradient to a bucket, divides by 1, and copies it to a second
+    buffer: two launches and two dozen Python calls for each parameter. Without buckets, the epilogue of the backward
+    pass finds the gradients where autograd left them.
     """
-    optimizer.average_tensor = lambda gradients, dtype: None
+    optimizer.reduce_ready_partitions_and_remove_grads = lambda weight, group: None
+    optimizer.average_tensor = lambda gradients, dtype: None  # of an empty bucket
 
 
 class DeviceClipping:
