@@ -17,25 +17,12 @@ import torch
 from torch import nn
 
 from lediflow.errors import UserError
-
-# projections of tokens; embeddings, conditioning and the first and last layer stay as they are
-LAYERS = ("qkv_proj", "out_proj", "up_proj", "down_proj")
-MULTIPLE = 16  # of both widths, for the hardware
-SMALLEST_WIDTH = 256  # below, rounding takes longer than the product saves
-CAPABILITY = (8, 9)  # Ada and Hopper are the first GPUs with these products
-
-
-def is_large(module: nn.Module, name: str) -> bool:
-    """Whether a layer's products are computed in 8 bits."""
-    if not isinstance(module, nn.Linear) or name.rpartition(".")[2] not in LAYERS:
-        return False
-    widths = module.in_features, module.out_features
-    return min(widths) >= SMALLEST_WIDTH and not any(width % MULTIPLE for width in widths)
+from lediflow.nn.low_precision import is_large, multiplies_in_float8
 
 
 def check_float8(device: torch.device) -> None:
     """UserError for a device without 8-bit products."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABILITY:
+    if device.type == "cuda" and multiplies_in_float8(device):
         return
     found = torch.cuda.get_device_name(device) if device.type == "cuda" else f"a device of type {device.type}"
     raise UserError(

@@ -32,6 +32,7 @@ class FeedForward(DropsEntries):
     ) -> None:
         super().__init__()
         self.dropout = dropout
+        self.gate = geglu
         self.norm = norm_for(width, condition_width)
         self.up_proj = nn.Linear(width, 2 * d_ff, bias=False)
         self.down_proj = nn.Linear(d_ff, width, bias=False)
@@ -43,7 +44,7 @@ class FeedForward(DropsEntries):
         condition: Condition | None = None,
         keys: SampleKeys | None = None,
     ) -> Float[Tensor, "*batch channels"]:
-        gated = geglu(self.up_proj(self.norm(x, condition)))
+        gated = self.gate(self.up_proj(self.norm(x, condition)))
         return x + self.down_proj(self.dropped(gated, keys))
 
 
@@ -54,6 +55,14 @@ def geglu(both: Float[Tensor, "*batch two_widths"]) -> Float[Tensor, "*batch wid
     return plain_geglu(both)
 
 
+def geglu_in_float8(both: Float[Tensor, "*batch two_widths"]) -> Float[Tensor, "*batch width"]:
+    """`geglu` rounded to E4M3 (nn/low_precision.py), without a gradient; numbers beyond 448 become 448."""
+    if kernels.missing(both.device, both.dtype) is None:
+        gated: Tensor = _geglu_in_float8(both)
+        return gated
+    return plain_geglu(both).clamp(-448, 448).to(torch.float8_e4m3fn)
+
+
 def plain_geglu(both: Float[Tensor, "*batch two_widths"]) -> Float[Tensor, "*batch width"]:
     """The definition of `geglu`, in plain PyTorch."""
     value, gate = both.chunk(2, dim=-1)
@@ -62,11 +71,20 @@ def plain_geglu(both: Float[Tensor, "*batch two_widths"]) -> Float[Tensor, "*bat
 
 @kernels.operator("geglu")
 def _geglu(both: Tensor) -> Tensor:
+    return _run_geglu(both, both.dtype)
+
+
+@kernels.operator("geglu_in_float8")
+def _geglu_in_float8(both: Tensor) -> Tensor:
+    return _run_geglu(both, torch.float8_e4m3fn)
+
+
+def _run_geglu(both: Tensor, dtype: torch.dtype) -> Tensor:
     from lediflow.nn.kernels import fused as kernel
 
     both = both.contiguous()
-    out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
-    wrap_triton(kernel.geglu)[programs(out)](both, out, *sizes(out), *block(out), num_warps=4)
+    out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2, dtype=dtype)
+    wrap_triton(kernel.geglu)[programs(out)](both, out, *sizes(out), *block(out), largest(dtype), num_warps=4)
     return out
 
 
@@ -91,6 +109,11 @@ def programs(out: Tensor) -> tuple[int]:
     """Grid of programs: one for each block of rows and columns."""
     (rows, width), (most_rows, most_columns) = sizes(out), block(out)
     return (-(-rows // most_rows) * -(-width // most_columns),)
+
+
+def largest(dtype: torch.dtype) -> float:
+    """The largest number in 8 bits, beyond which a conversion may give NaN; 0 for wider numbers."""
+    return torch.finfo(dtype).max if dtype.itemsize == 1 else 0.0
 
 
 def block(out: Tensor) -> tuple[int, int]:

@@ -24,7 +24,7 @@ class JoinedScales(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self, *inputs: Tensor | None) -> Condition:
-        return nn.functional.linear(self.condition(*inputs), self.weight)
+        return nn.functional.linear(self.condition(*inputs).to(self.weight.dtype), self.weight)
 
 
 class Columns(nn.Module):

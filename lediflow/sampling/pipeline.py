@@ -134,7 +134,7 @@ class LeDiFlowPipeline:
         """
         self.asked = Asked(runtime, precision, images)
         self.runtime = Runtime(
-            choose_runtime(runtime, self.device, images),
+            choose_runtime(runtime, self.device, images, precision),
             dict(self.modules()),
             precision,
             self.device,

@@ -33,12 +33,17 @@ def entries(rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 
 
 @triton.jit
-def geglu(both, out, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def geglu(
+    both, out, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LARGEST: tl.constexpr
+):
     of_out, of_value, exists = entries(rows, WIDTH, ROWS, COLUMNS)
     value = tl.load(both + of_value, mask=exists, other=0.0).to(tl.float32)
     gate = tl.load(both + of_value + WIDTH, mask=exists, other=0.0).to(tl.float32)
     share = 0.5 + 0.5 * tl.erf(gate * ROOT_HALF)  # gelu(x) = x * P(normal < x)
-    tl.store(out + of_out, (value * gate * share).to(out.dtype.element_ty), mask=exists)
+    gated = value * gate * share
+    if LARGEST > 0:
+        gated = tl.minimum(tl.maximum(gated, -LARGEST), LARGEST)
+    tl.store(out + of_out, gated.to(out.dtype.element_ty), mask=exists)
 
 
 @triton.jit

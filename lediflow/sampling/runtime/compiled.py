@@ -107,15 +107,15 @@ def without_tracebacks() -> Iterator[None]:
         CACHE_LOG.disabled = before
 
 
-def compiled_networks(copies: dict[str, WorkingCopy], precision: str, report: Report) -> Networks:
+def compiled_networks(copies: dict[str, WorkingCopy], report: Report) -> Networks:
     """Each part compiled at its first call."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_COMPILATIONS)
 
     def compiled(name: str, module: nn.Module) -> Guarded:
-        part = KINDS[name](module, precision)
+        part = KINDS[name](module)
         if name == "prior" or has_classes(module):
             return Guarded(as_graph(part), part, report)
-        conditioned = ConditionedPart(module, precision)
+        conditioned = ConditionedPart(module)
         compute = Guarded(as_graph(conditioned, conditioned.conditions), conditioned.conditions, report)
         return Timed(
             part, as_graph(conditioned), Conditions(conditioned, copies[MODELS[name]], compute), report
@@ -129,8 +129,7 @@ def as_graph(part: Part, method: Callable[..., Any] | None = None) -> Callable[.
     graphs = torch.compile(method or part, fullgraph=True)
 
     def call(first: Tensor, *inputs: Tensor | None) -> Any:
-        with part.autocast(first):
-            return graphs(own(first), *map(own, inputs))
+        return graphs(own(first), *map(own, inputs))
 
     return call
 

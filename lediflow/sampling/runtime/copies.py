@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lediflow.nn.joined_norms import join_norms
+from lediflow.nn.low_precision import to_bfloat16, to_float8
 
 
 class WorkingCopy:
@@ -23,11 +24,11 @@ class WorkingCopy:
     def __init__(self, source: nn.Module, precision: str) -> None:
         self.source = source
         self.module = copy.deepcopy(source).requires_grad_(False)
-        if precision == "bfloat16":
-            for layer in self.module.modules():
-                if isinstance(layer, nn.Linear):  # what autocast would round at each call
-                    layer.to(torch.bfloat16)
-        self.targets = tensors_of(self.module)
+        large = to_float8(self.module) if precision == "float8" else {}
+        if precision != "float32":
+            to_bfloat16(self.module)
+        own = named_tensors_of(self.module)
+        self.targets = [large.get(name) or own[name] for name in named_tensors_of(source)]
         join_norms(self.module)
         self.places = places_of(source)
         self.seen = self.versions()
@@ -43,7 +44,7 @@ class WorkingCopy:
         """Copy the weights of the source if any has changed."""
         if (found := self.versions()) == self.seen and not force:
             return
-        for source, target in zip(tensors_of(self.source), self.targets, strict=True):
+        for source, target in zip(named_tensors_of(self.source).values(), self.targets, strict=True):
             target.copy_(source)
         for follow in self.followers:
             follow()
@@ -60,5 +61,5 @@ def places_of(module: nn.Module) -> list[tuple[Mapping[str, torch.Tensor | None]
     ]
 
 
-def tensors_of(module: nn.Module) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]
+def named_tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    return dict([*module.named_parameters(), *module.named_buffers()])

@@ -29,17 +29,15 @@ class Networks(NamedTuple):
 
 
 class Part(nn.Module):
-    """A model as a chain calls it, under bfloat16 autocast if that is the precision."""
+    """A model as a chain calls it; a model that is not a working copy, under bfloat16 autocast if `is_rounded`."""
 
-    def __init__(self, model: nn.Module, precision: str) -> None:
+    def __init__(self, model: nn.Module, is_rounded: bool = False) -> None:
         super().__init__()
-        self.model, self.is_rounded = model, precision == "bfloat16"
+        self.model, self.is_rounded = model, is_rounded
 
     def autocast(self, like: Tensor) -> AbstractContextManager[Any]:
-        """The networks' precision; outside of graphs of torch.compile, because PyTorch caches none that enters it."""
-        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            return nullcontext()
-        return torch.autocast(like.device.type, torch.bfloat16, enabled=self.is_rounded)
+        # not entered for nothing: PyTorch caches no graph that enters it
+        return torch.autocast(like.device.type, torch.bfloat16) if self.is_rounded else nullcontext()
 
     def inputs(self, x: Tensor, times: Sequence[Tensor], z: Tensor | None) -> tuple[Tensor | None, ...]:
         """The inputs of a velocity's `forward` at a time, or between two, without classes."""
@@ -112,4 +110,4 @@ def networks_of(models: Mapping[str, nn.Module], prepare: Callable[[str, nn.Modu
 
 def eager_networks(models: Mapping[str, nn.Module], precision: str) -> Networks:
     """The models themselves, without copies: changes of their weights take effect at once."""
-    return networks_of(models, lambda name, model: KINDS[name](model, precision))
+    return networks_of(models, lambda name, model: KINDS[name](model, is_rounded=precision == "bfloat16"))

@@ -179,7 +179,7 @@ def packaged_networks(
     """Each part from its package."""
 
     def packaged(name: str, module: nn.Module) -> Guarded:
-        part = KINDS[name](module, precision)
+        part = KINDS[name](module)
         return Guarded(Package(name, part, precision, folder or cache_folder() / "packages"), part, report)
 
     return networks_of({name: copied.module for name, copied in copies.items()}, packaged)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lediflow.errors import UserError
+from lediflow.nn.low_precision import multiplies_in_float8
 from lediflow.records import one_line
 from lediflow.sampling.runtime.copies import WorkingCopy
 from lediflow.sampling.runtime.graphs import Inputs, Recordings
@@ -25,11 +26,27 @@ Models = dict[str, nn.Module]
 Result = TypeVar("Result")
 
 
-def choose_runtime(requested: str, device: torch.device, images: int) -> str:
-    """`auto`: compiled on GPUs for many images, else eager."""
+def choose_runtime(requested: str, device: torch.device, images: int, precision: str = "float32") -> str:
+    """`auto`: compiled on GPUs for many images and for float8, else eager."""
     if requested != "auto":
         return requested
+    if precision == "float8":
+        return "compiled"
     return "compiled" if device.type == "cuda" and images >= PAYS_FROM_IMAGES else "eager"
+
+
+def check_float8(runtime: str, device: torch.device) -> None:
+    """UserError for a runtime or a device that cannot compute in 8 bits."""
+    if runtime == "eager":
+        raise UserError(
+            "precision=float8 with runtime=eager, which runs the models themselves: 8-bit weights are copies; use "
+            "runtime=compiled, or precision=bfloat16"
+        )
+    if not multiplies_in_float8(device):
+        raise UserError(
+            "precision=float8 needs a GPU with products of 8-bit numbers (Ada, Hopper or newer), not "
+            f"{torch.cuda.get_device_name(device)}; use precision=bfloat16"
+        )
 
 
 class Runtime:
@@ -41,7 +58,10 @@ class Runtime:
     def __init__(
         self, name: str, models: Models, precision: str, device: torch.device, *, is_required: bool = True
     ) -> None:
-        self.asked, self.models, self.precision, self.is_required = name, models, precision, is_required
+        if precision == "float8":
+            check_float8(name, device)
+        self.asked, self.models, self.precision = name, models, precision
+        self.is_required = is_required or precision == "float8"  # eager networks are of another precision
         self.lock = threading.RLock()
         self._run_eagerly()
         if name == "eager":
@@ -71,7 +91,7 @@ class Runtime:
             return packaged_networks(copies, self.precision, self._report)
         from lediflow.sampling.runtime.compiled import compiled_networks
 
-        return compiled_networks(copies, self.precision, self._report)
+        return compiled_networks(copies, self._report)
 
     @contextmanager
     def ready(self) -> Iterator[None]:

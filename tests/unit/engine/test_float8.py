@@ -9,6 +9,7 @@ from lediflow.engine.protocol import EngineConfig
 from lediflow.errors import UserError
 from lediflow.models import build_model
 from lediflow.models.specs import VelocitySpec
+from lediflow.nn.low_precision import LAYERS
 from lediflow.nn.specs import LevelSpec
 
 WIDTH = 256
@@ -27,12 +28,9 @@ def test_large_projections_of_tokens_are_rounded_and_nothing_else(models):
     kinds = {
         name: type(part).__name__ for name, part in rounded.named_modules() if isinstance(part, nn.Linear)
     }
-    assert {name.rpartition(".")[2] for name, kind in kinds.items() if kind == "Float8Linear"} == {
-        *float8.LAYERS
-    }
-    assert not any(
-        name.rpartition(".")[2] in float8.LAYERS for name, kind in kinds.items() if kind == "Linear"
-    )
+    of_tokens = {name for name in kinds if name.endswith(LAYERS) and "mapping" not in name}
+    assert of_tokens == {name for name, kind in kinds.items() if kind == "Float8Linear"}
+    assert {name.rpartition(".")[2] for name in of_tokens} == {*LAYERS}
 
 
 def test_the_parameters_keep_their_names(models):

@@ -45,7 +45,7 @@ def test_a_velocity_at_prepared_conditions_is_that_of_the_model(kind, spec, prec
     model, (x, z) = drawn_model(spec, std=0.15), inputs_of(kind)
     z = z if getattr(spec, "latent_shape", None) else None
     copied = WorkingCopy(model, precision)
-    part, conditioned = KINDS[kind](model, precision), ConditionedPart(copied.module, precision)
+    part, conditioned = KINDS[kind](model, precision == "bfloat16"), ConditionedPart(copied.module)
     known = Conditions(conditioned, copied).at(TIMES, z)
     pairs = [(t, s) for t in TIMES for s in TIMES if s > t] if spec.is_flow_map else [(t,) for t in TIMES]
     for times in pairs:
@@ -61,12 +61,12 @@ def test_conditions_follow_the_weights_at_their_addresses():
         drawn_model(LatentSamplerSpec(latent_channels=2, **SHARED), seed, std=0.15) for seed in (0, 1)
     )
     copied, fresh = (WorkingCopy(one, "float32") for one in (model, other))
-    conditions = Conditions(ConditionedPart(copied.module, "float32"), copied)
+    conditions = Conditions(ConditionedPart(copied.module), copied)
     before = conditions.at(TIMES, None)
     places = [row.data_ptr() for row in before.values()]
     model.load_state_dict(other.state_dict())
     copied.refresh()
-    expected = Conditions(ConditionedPart(fresh.module, "float32"), fresh).at(TIMES, None)
+    expected = Conditions(ConditionedPart(fresh.module), fresh).at(TIMES, None)
     after = conditions.at(TIMES, None)
     assert [row.data_ptr() for row in after.values()] == places
     for time in TIMES:

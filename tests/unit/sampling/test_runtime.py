@@ -22,6 +22,7 @@ from lediflow.models import (
 )
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.runtime import choose_runtime, packages
+from lediflow.sampling.runtime.runtime import check_float8
 
 pytestmark = pytest.mark.slow  # compiles models
 SIZE = 8
@@ -164,6 +165,52 @@ def test_bfloat16_weights_round_as_autocast_does(graphs):
     assert torch.equal(compiled(NUMBERS, CONFIG).images, found)
     # single pixels of random weights may go anywhere
     assert 0 < 127.5 * float((found - chain()(NUMBERS, CONFIG).images).square().mean().sqrt()) < 15
+
+
+def test_packages_compute_in_bfloat16_as_autocast_does(monkeypatch, tmp_path):
+    monkeypatch.setenv("LEDIFLOW_CACHE", str(tmp_path))
+    with tracing_only():
+        found = baseline().use("exported", "bfloat16")(NUMBERS, CONFIG)
+    torch.testing.assert_close(found.images, baseline().use("eager", "bfloat16")(NUMBERS, CONFIG).images)
+
+
+class TestFloat8:
+    """Layers 256 wide, which are the smallest in 8 bits."""
+
+    WIDE = LevelSpec(depth=1, width=256, head_dim=32)
+    SPEC = replace(SPECS[0], levels=[WIDE], latent_shape=[])
+
+    def chain(self, seed=0):
+        flow = drawn(self.SPEC, seed)
+        for parameter in flow.parameters():
+            parameter.data.mul_(0.3)  # the images of `drawn` are noise at this width
+        return LeDiFlowPipeline(flow, None, None, image_size=SIZE)
+
+    def test_changes_images_by_the_rounding(self, graphs):
+        exact, found = (
+            self.chain().use(*how)(NUMBERS, CONFIG).images for how in (("eager",), ("auto", "float8"))
+        )
+        error = float((found - exact).norm() / exact.norm())
+        assert 0.003 < error < 0.1
+
+    def test_follows_the_weights(self, graphs):
+        pipeline = self.chain().use("compiled", "float8")
+        before = pipeline(NUMBERS, CONFIG).images
+        take_weights(pipeline, self.chain(seed=9))
+        fresh = self.chain(seed=9).use("compiled", "float8")
+        assert torch.equal(pipeline(NUMBERS, CONFIG).images, fresh(NUMBERS, CONFIG).images)
+        take_weights(pipeline, self.chain())
+        assert torch.equal(pipeline(NUMBERS, CONFIG).images, before)
+
+    def test_is_refused_where_the_models_themselves_are_run(self):
+        with pytest.raises(UserError, match=r"precision=float8 with runtime=eager.*use runtime=compiled"):
+            self.chain().use("eager", "float8")
+
+    def test_is_refused_by_a_gpu_without_such_products(self, monkeypatch):
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 6))
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA GeForce RTX 3090")
+        with pytest.raises(UserError, match=r"float8 needs a GPU .* not NVIDIA GeForce RTX 3090"):
+            check_float8("compiled", torch.device("cuda"))
 
 
 def test_times_that_bfloat16_cannot_tell_apart_differ():
