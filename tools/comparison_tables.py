@@ -1,8 +1,8 @@
 """The comparison of all methods as tables: quality by set, method and evaluations, seen and held-out photographs.
 
 Sets of the campaign tools/campaign/comparison.py are read from results/campaign/comparison_NAME.json, with methods that
-were trained later from comparison_NAME_maps.json, and further seeds from comparison_NAME_seed*.json. What several files
-have was trained several times: the numbers are means. The sets that were measured before that campaign are put
+were trained later from comparison_NAME_maps*.json, and further seeds from comparison_NAME_seed*.json. What several
+files have was trained several times: the numbers are means. The sets that were measured before that campaign are put
 together from widths_NAME.json and flow_maps_NAME.json, which followed the same protocol.
 """
 
@@ -49,6 +49,7 @@ METHODS = {
 }
 FLOWS, MAPS = ("auto", "wide"), ("auto_map", "wide_map", "both_maps")  # LeDiFlow with what was found
 FROM_NOISE = ("fm", "ot", "fm_map", "fm_reflow")
+STRAIGHT = ("fm_reflow",)  # sampled by Euler steps
 COLUMNS = {1: "euler", 2: "midpoint", 4: "midpoint", 6: "heun3", 8: "midpoint", 12: "heun3", 16: "midpoint"}
 MAP_CALLS = (1, 2, 4)
 STAGE_SOURCES = {
@@ -145,7 +146,7 @@ def from_campaign(folder: Path, name: str, title: str) -> Compared | None:
     return Compared(
         name,
         title,
-        {method: cells_of(found) for method, found in rows.items() if found},
+        {method: cells_of(found, method in STRAIGHT) for method, found in rows.items() if found},
         first["images"],
         first["reference_images"],
         first["mmd_name"],
@@ -171,8 +172,9 @@ def against_decoded(one: Compared) -> Compared:
 
 def trainings_of(folder: Path, name: str) -> list[Results]:
     """What every training of a set gave: one entry for each seed of each of its files."""
-    files = [folder / f"comparison_{name}.json", folder / f"comparison_{name}_maps.json"]
-    files += sorted(folder.glob(f"comparison_{name}_seed*.json"))
+    files = [folder / f"comparison_{name}.json"]
+    for later in ("maps", "seed"):
+        files += sorted(folder.glob(f"comparison_{name}_{later}*.json"))
     return [one for file in files if file.is_file() for one in read(file)["seeds"].values() if one["methods"]]
 
 
@@ -203,11 +205,11 @@ def read(path: Path) -> Results:
     return found
 
 
-def cells_of(rows: Iterable[Results]) -> dict[int, Cell]:
-    """Cells by number of evaluations: those with the solver of the column, and jumps of a map."""
+def cells_of(rows: Iterable[Results], is_straight: bool = False) -> dict[int, Cell]:
+    """Cells by number of evaluations: the column's solver, or Euler if straightened, and jumps of a map."""
     by_nfe: dict[int, list[Results]] = {}
     for row in rows:
-        if row["solver"] in (COLUMNS.get(row["nfe"]), "jump"):
+        if row["solver"] in ("euler" if is_straight else COLUMNS.get(row["nfe"]), "jump"):
             by_nfe.setdefault(row["nfe"], []).append(row)
     return {nfe: cell_of(found) for nfe, found in sorted(by_nfe.items())}
 
@@ -313,8 +315,8 @@ def comparison_block(root: Path) -> str:
     head = (
         f"{sets[0].mmd_name}, unbiased, times 1000, by evaluations of the flow model; lower is better, and the best of "
         "a column is bold. 1 is an Euler step, 2, 4, 8 and 16 are midpoint steps, 6 and 12 Heun3, all calls of a flow "
-        "map are jumps. LeDiFlow's latents come from its sampler: 8 evaluations of a smaller model, which count in the "
-        "milliseconds but not here."
+        "map are jumps, all of a straightened flow Euler steps. LeDiFlow's latents come from its sampler: 8 "
+        "evaluations of a smaller model, which count in the milliseconds but not here."
     )
     return "\n".join([head, "", *(line for one in sets for line in set_lines(one))]).rstrip()
 

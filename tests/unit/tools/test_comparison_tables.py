@@ -93,9 +93,12 @@ def test_methods_that_were_trained_later_and_again(tools, root):
     tables, *_ = tools
     later = seed(fm=[unseen("midpoint", 8, 1.2, 1.3, 0.0)], both_maps=[unseen("jump", 1, 0.7, 0.8, 0.0)])
     write(root, "campaign/comparison_scenes64_maps", {"seeds": {"0": later}})
+    straight = [unseen("euler", 2, 2.0, 2.1, 0.0), unseen("midpoint", 2, 9.0, 9.0, 0.0)]
+    write(root, "campaign/comparison_scenes64_maps_later", {"seeds": {"0": seed(fm_reflow=straight)}})
     scenes = tables.compared_sets(root)[1]
     assert scenes.cells["fm"][8].value == pytest.approx(1.1) and scenes.cells["both_maps"][1].seeds == 1
     assert scenes.starts["both_maps"] == (3.0, 0.5)
+    assert scenes.cells["fm_reflow"][2].value == 2.0  # its Euler steps are measured, not midpoint's
     text = importlib.import_module("comparison_repeats").repeats_block(root)
     assert "| Landscapes and streets | FM |  |  |  |  | 1.00 / 1.20 |  | 0.800 / 0.820 |" in text
     assert "differ by 10.3 % of their mean (median), at most by 18.2 %" in text

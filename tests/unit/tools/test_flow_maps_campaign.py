@@ -73,3 +73,12 @@ def test_given_teachers_are_not_trained(plan):
     jobs = plan("--chain", "a", "b", "c", "--baseline", "d")
     assert not {"auxiliary", "flow", "sampler", "fm"} & {*jobs}
     assert "teacher=c" in jobs["sampler_base"].arguments and jobs["sampler_base"].needs == ()
+
+
+def test_a_campaign_that_goes_on_keeps_its_earlier_sessions(plan, tmp_path):
+    jobs, file = sys.modules["jobs"], tmp_path / "flow_maps_x.json"
+    certificate = {"command": "c", "date": "today", "hardware": {"gpus": []}}
+    found = {"rows": {"flow_euler": []}, "sessions": [{"wall_minutes": 3.0}]}
+    jobs.write_results(file, found, certificate)
+    assert jobs.session_clock(file, certificate, 2)()[0]["wall_minutes"] == 3.0
+    assert len(jobs.session_clock(file, certificate | {"command": "another"}, 2)()) == 1
