@@ -25,7 +25,7 @@ from lediflow.data.photograph import (
 )
 from lediflow.data.pixels import UnusableImageError
 from lediflow.data.shards.build import Part, ShardBuild, write_part
-from lediflow.data.shards.index import INDEX_NAME, Contents, ShardIndex
+from lediflow.data.shards.index import INDEX_NAME, TABLE_NAME, Contents, ShardIndex
 from lediflow.data.shards.writer import Sample
 from lediflow.data.source_record import (
     PhaseReport,
@@ -38,12 +38,13 @@ from lediflow.data.source_record import (
     silent,
 )
 from lediflow.data.sources import Entry, Listing, Opened, Source, SourceError, list_images, open_source
+from lediflow.data.sources.archives import TarSource
 from lediflow.data.sources.opening import Archives, reading_explained
 from lediflow.data.sources.protocol import Identity
 from lediflow.data.workers import available_workers, in_processes, stop_if_asked
 from lediflow.errors import UserError
 from lediflow.ranges import bounded, check_ranges
-from lediflow.records import RecordError, read_record
+from lediflow.records import read_json
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,7 @@ def prepare(config: PrepareConfig, report: PhaseReport | None = None) -> Prepare
     _check(config)
     report = report or silent
     opened = open_source(Path(config.source))
-    if isinstance(opened, Archives):
-        opened.class_names = prepared_classes(Path(config.source))
+    name_classes(opened)
     with reading_explained(Path(config.source)):
         identity = opened.identity()
     build = ShardBuild(Path(config.output), _contents(config, identity))
@@ -133,13 +133,35 @@ def prepare(config: PrepareConfig, report: PhaseReport | None = None) -> Prepare
     return Prepared(index, build.rejections(), is_reused=False, notes=record.notes)
 
 
-def prepared_classes(folder: Path) -> list[str] | None:
-    """Names of the classes where the folder is a set that was prepared before: its tars have numbers as labels."""
-    try:
-        is_ours = "schema_version" in read_record(folder / INDEX_NAME, "copy the folder again")
-    except RecordError:
+def name_classes(opened: Opened) -> None:
+    """Give tars of sets that were prepared before the names of their classes: labels in the tars are numbers."""
+    tars = opened.members.values() if isinstance(opened, Archives) else [opened]
+    sets: dict[Path, ShardIndex | None] = {}
+    for tar in tars:
+        if not isinstance(tar, TarSource):
+            continue
+        folder = tar.path.parent
+        if folder not in sets:
+            sets[folder] = prepared_set(folder)
+        index = sets[folder]
+        if index and tar.path.name in index.file_sizes:
+            tar.class_names = index.contents.classes
+
+
+def prepared_set(folder: Path) -> ShardIndex | None:
+    """The set that `prepare` made in a folder; None if there is none. RecordError if its index is lost or damaged."""
+    path, table = folder / INDEX_NAME, folder / TABLE_NAME
+    if not path.exists() and not table.exists():
+        return None
+    found = read_json(
+        path,
+        f"copy the folder again; if the tars next to it are not a set of lediflow.prepare, move {INDEX_NAME} and "
+        f"{TABLE_NAME} elsewhere",
+    )
+    if not isinstance(found, dict) or "schema_version" not in found:
         return None  # no index, or that of another program
-    return ShardIndex.load(folder).contents.classes if is_ours else None
+    index = ShardIndex.load(folder)
+    return index if "tars" not in index.contents.made_from else None  # else tars of another program, indexed
 
 
 def _check(config: PrepareConfig) -> None:

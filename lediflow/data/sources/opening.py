@@ -199,7 +199,6 @@ class Archives(Opened):
 
     members: dict[str, Opened]
     others: list[str]  # files that are not archives
-    class_names: list[str] | None = None  # of numeric labels, where the members do not name them
 
     def identity(self) -> Identity:
         identities = {name: member.identity() for name, member in self.members.items()}
@@ -218,7 +217,7 @@ class Archives(Opened):
             next(tars) if isinstance(member, PackedArchive) else member.ready(scratch)
             for member in self.members.values()
         ]
-        return ArchivesSource(list(self.members), sources, self.others, self.class_names)
+        return ArchivesSource(list(self.members), sources, self.others)
 
 
 def _digest(content: Any) -> str:
@@ -232,7 +231,6 @@ class ArchivesSource(Source):
     names: list[str]
     sources: list[Source]
     others: list[str]
-    class_names: list[str] | None = None
 
     def __post_init__(self) -> None:
         named = {
@@ -247,7 +245,7 @@ class ArchivesSource(Source):
                     f"{first} and {name} number different classes ({shown_classes(named[first])}; "
                     f"{shown_classes(class_names)}), so that one label means two things; prepare them one by one"
                 )
-        self.class_names = named.get(first, self.class_names)
+        self.class_names = named.get(first)
 
     def entries(self) -> Iterator[Entry]:
         yield from (Entry(name, 0) for name in self.others)

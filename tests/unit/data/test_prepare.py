@@ -14,7 +14,9 @@ from PIL import Image
 from lediflow.data.prepare import PrepareConfig, prepare
 from lediflow.data.shards.index import ShardIndex, damaged_shards, verified
 from lediflow.data.shards.reader import ShardReader
+from lediflow.data.sources import SourceError
 from lediflow.errors import UserError
+from lediflow.records import RecordError
 
 
 def config(source: Path, output: Path, **changes) -> PrepareConfig:
@@ -235,7 +237,7 @@ def test_a_set_prepared_from_a_prepared_set_has_its_classes_by_name(shards, tmp_
     assert again.notes[0].startswith(f"{len(first.contents.classes)} classes ({first.contents.classes[0]}, ")
 
 
-@pytest.mark.parametrize("index", ["{}", "no JSON", '{"__kind__": "wids-shard-index-v1"}'])
+@pytest.mark.parametrize("index", ["{}", '{"__kind__": "wids-shard-index-v1"}'])
 def test_the_index_of_another_program_names_no_classes(shards, tmp_path, index):
     foreign = tmp_path / "foreign"
     shutil.copytree(shards, foreign)
@@ -244,6 +246,37 @@ def test_the_index_of_another_program_names_no_classes(shards, tmp_path, index):
     assert made.index.contents.classes == [
         str(n) for n in range(len(ShardIndex.load(shards).contents.classes))
     ]
+
+
+def two_sets_of_other_classes(folder):
+    """Prepared sets whose labels are 0 and 1, and mean other classes."""
+    for place, names in enumerate((("ant", "bee"), ("cat", "dog"))):
+        for number, name in enumerate(names):
+            path = folder / f"photographs{place}" / name / "0.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(image_file(10 * place + number))
+        prepare(config(folder / f"photographs{place}", folder / f"sets/{place}", size=8))
+    return folder / "sets"
+
+
+def test_prepared_sets_that_number_other_classes_are_not_merged(tmp_path):
+    sets = two_sets_of_other_classes(tmp_path)
+    with pytest.raises(SourceError, match=r"number different classes \(ant, bee; cat, dog\).*one by one"):
+        prepare(config(sets, tmp_path / "merged", size=8))
+    tar = next((sets / "1").glob("*.tar"))
+    assert prepare(config(tar, tmp_path / "one", size=8)).index.contents.classes == ["cat", "dog"]
+
+
+def test_a_damaged_index_of_a_prepared_set_is_refused(shards, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(shards, damaged)
+    index = damaged / "index.json"
+    index.write_text(index.read_text()[:100])  # as an interrupted copy leaves it: its classes have no names
+    with pytest.raises(RecordError, match=r"index.json is incomplete, or not JSON.*copy the folder again"):
+        prepare(config(damaged, tmp_path / "again", size=8))
+    index.unlink()
+    with pytest.raises(RecordError, match=r"index.json cannot be read.*copy the folder again"):
+        prepare(config(damaged, tmp_path / "again", size=8))
 
 
 def test_without_classes_the_label_is_null(pictures, tmp_path):
