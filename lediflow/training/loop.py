@@ -72,7 +72,8 @@ def train(run: Training) -> StopReason:
                 run.stop.observe("validation", held_out.validate(run.stage, clock.images_seen))
             if run.pictures.are_due(clock, is_last=run.is_over):
                 run.watchdog.beat(Phase.VALIDATING)
-                run.stop.observe("pictures", run.pictures.make(run.stage, clock.images_seen))
+                seconds = run.pictures.make(run.stage, clock.images_seen, is_last=run.is_over)
+                run.stop.observe("pictures", seconds)
 
         # Once in a while: save. Threads write while training goes on.
         agreed = agree(run)

@@ -84,23 +84,24 @@ class TrainingPictures:
         is_retry = self.are_put_off and clock.is_due(self.retry_images)
         return is_last or is_retry or is_due(clock, self.config.every_images)
 
-    def make(self, stage: Stage, images_seen: int) -> float:
+    def make(self, stage: Stage, images_seen: int, *, is_last: bool = False) -> float:
         """Make and record pictures, unless they would take too much time; the seconds that it took.
 
-        Every rank must call it.
+        Every rank must call it. At the end of a run nothing can be put off, so that is not logged.
         """
         assert self.maker is not None
         started = time.perf_counter()
         allows = self.limit.allows_pictures(images_seen) if self.engine.ranks.is_first else None
         self.are_put_off = not self.engine.group.broadcast(allows)
         if self.are_put_off:
-            self._say_once(
-                "put off",
-                "no pictures at %d images: they would take more than %.3g %% of the training time so far "
-                "(train.pictures.time_share)",
-                images_seen,
-                100 * self.limit.share,
-            )
+            if not is_last:
+                self._say_once(
+                    "put off",
+                    "no pictures at %d images: they would take more than %.3g %% of the training time so far "
+                    "(train.pictures.time_share)",
+                    images_seen,
+                    100 * self.limit.share,
+                )
             return time.perf_counter() - started
         weights = self.engine.averaged_weights()
         if weights is None:  # rank 0 goes on alone

@@ -211,7 +211,9 @@ class TestTooExpensive:
         pictures.limit.share, pictures.limit.began = 0.02, (pictures.limit.seconds(), 0)
         return pictures
 
-    def test_they_are_put_off_and_this_is_said_once(self, late, caplog):
+    def test_they_are_put_off_and_this_is_said_once_but_not_at_the_end(self, late, caplog):
+        late.make(None, 512, is_last=True)
+        assert caplog.records == []
         for seen in (1024, 2048):
             late.make(None, seen)
         assert late.tracker.events == [] and late.engine.gathered == 0
