@@ -8,7 +8,7 @@ the codec, the best that a model of its latents can reach. The distance between 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,18 @@ def absent_classes(labels: Sequence[int], found: Int[np.ndarray, " samples"]) ->
     return (
         f"labels={[*labels]} generates {len(present & {*labels})} of the {len(present)} classes of the reference, so "
         "the distances count the others as missing; to judge these classes alone, give shards that hold no others"
+    )
+
+
+def seen_by_sampler(flow: Mapping[str, Any], sampler: Mapping[str, Any]) -> str:
+    """What to know where the sampler was trained on images that the flow held out, from `data` of both exports."""
+    own, theirs = (data.get("held_out_fraction") or 0.0 for data in (flow, sampler))
+    if flow.get("fingerprint") != sampler.get("fingerprint") or theirs >= own:
+        return ""
+    return (
+        f"the sampler was trained with data.held_out_fraction={theirs:g}, the flow with {own:g}: images that the flow "
+        "held out are training images of the sampler, so they do not measure what is new; train both with the same "
+        "fraction"
     )
 
 

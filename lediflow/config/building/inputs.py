@@ -76,10 +76,16 @@ def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
     reader = open_data(command, ranks)
     if parent:
         check_parent_data(command, parent, reader)
-        if ranks.is_first:
-            warn_of_seen_images(command, parent, reader)
     if teacher:
         check_teacher_data(command, teacher, parent, reader)
+    if ranks.is_first:
+        models = {
+            "parent": parent,
+            "warm_start": warm_start,
+            "teacher": teacher,
+            "sampler": teacher.latents if teacher else None,
+        }
+        warn_of_seen_images(command, reader, models)
     return Inputs(reader, parent, warm_start, teacher, full_identity(command, parent, warm_start, teacher))
 
 

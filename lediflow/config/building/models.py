@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -61,6 +62,7 @@ class WarmStart:
     path: Path
     sha256: str
     weights: dict[str, Tensor]
+    facts: dict[str, Any]  # its config.json
 
 
 def load_warm_start(command: TrainCommand) -> WarmStart | None:
@@ -76,7 +78,7 @@ def load_warm_start(command: TrainCommand) -> WarmStart | None:
         model = build_trained_model(command)
     check_kind(command, str(config.get("kind")), model)
     check_shapes(command, weights, model)
-    return WarmStart(folder, config["weights_sha256"], weights)
+    return WarmStart(folder, config["weights_sha256"], weights, config)
 
 
 def export_folder(path: str) -> Path:
@@ -218,16 +220,29 @@ def check_parent_data(command: TrainCommand, parent: Parent, reader: ShardReader
         )
 
 
-def warn_of_seen_images(command: TrainCommand, parent: Parent, reader: ShardReader) -> None:
-    """Warn if the parent was trained on images that this run holds out."""
-    data = parent.facts.get("data", {})
-    fraction = data.get("held_out_fraction") or 0.0
-    if data.get("fingerprint") == reader.index.fingerprint and fraction < command.data.held_out_fraction:
-        log.warning(
-            "parent=%s was trained with data.held_out_fraction=%g, this run with %g: its parent has seen images that "
-            "are held out here, so held-out losses are too low if it memorises; train both with the same fraction",
-            parent.path, fraction, command.data.held_out_fraction,
-        )  # fmt: skip
+class TrainedBefore(Protocol):
+    """A model that the run is made from: where its export is, and its config.json."""
+
+    @property
+    def path(self) -> str | Path: ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+
+def warn_of_seen_images(
+    command: TrainCommand, reader: ShardReader, models: Mapping[str, TrainedBefore | None]
+) -> None:
+    """Warn for each model, by the option that names it, that was trained on images that this run holds out."""
+    for option, model in models.items():
+        data = (model.facts.get("data") if model else None) or {}
+        fraction = data.get("held_out_fraction") or 0.0
+        if data.get("fingerprint") == reader.index.fingerprint and fraction < command.data.held_out_fraction:
+            log.warning(
+                "%s=%s was trained with data.held_out_fraction=%g, this run with %g: it has seen images that are held "
+                "out here, so held-out losses are too low if it memorises; train both with the same fraction",
+                option, model.path if model else "", fraction, command.data.held_out_fraction,
+            )  # fmt: skip
 
 
 def absolute(path: str | Path) -> Path:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.embedding import FeatureSet
-from lediflow.evaluation.references import Reference, absent_classes, chosen_numbers
+from lediflow.evaluation.references import Reference, absent_classes, chosen_numbers, seen_by_sampler
 
 HELD_OUT = np.array([False, True, False, False, True])
 
@@ -68,3 +68,18 @@ def test_images_that_the_run_was_not_trained_on_cannot_be_memorised(features):
 def test_classes_of_the_reference_that_are_not_generated_are_noted(labels, found, note):
     text = absent_classes(labels, np.array(found, dtype=np.int32))
     assert note in text if note else text == ""
+
+
+@pytest.mark.parametrize(
+    ("flow", "sampler", "is_noted"),
+    [
+        (("a", 0.1), ("a", 0.05), True),
+        (("a", 0.1), ("a", 0), True),
+        (("a", 0.1), ("a", 0.1), False),
+        (("a", 0.1), ("a", 0.2), False),  # a larger held-out set contains a smaller one
+        (("a", 0.1), ("b", 0), False),
+    ],
+)
+def test_a_sampler_that_has_seen_held_out_images_is_noted(flow, sampler, is_noted):
+    data = ({"fingerprint": index, "held_out_fraction": share} for index, share in (flow, sampler))
+    assert bool(seen_by_sampler(*data)) == is_noted

@@ -9,7 +9,7 @@ import pytest
 import torch
 from harness.commands import compose
 
-from lediflow.config.building.inputs import stage_options
+from lediflow.config.building.inputs import open_inputs, stage_options
 from lediflow.config.building.models import load_parent
 from lediflow.config.building.teacher import (
     check_derivatives,
@@ -23,6 +23,7 @@ from lediflow.config.composition.checks import check_command
 from lediflow.config.dry_run.cost import work_of
 from lediflow.data.shards.reader import ShardReader
 from lediflow.disk import sha256_of
+from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.models import load_model
 from lediflow.models.cost import model_cost
@@ -218,3 +219,10 @@ def test_a_teacher_of_other_data_or_another_parent_is_refused(trained, facts, me
     other = replace(teacher, facts=type(teacher.facts)({**teacher.facts, **facts}))
     with pytest.raises(UserError, match=message):
         check_teacher_data(command, other, load_parent(command), reader)
+
+
+def test_a_teacher_and_a_sampler_that_have_seen_held_out_images_are_named(trained, caplog):
+    options = (f"sampler={trained.sampler}", "data.held_out_fraction=0.5", "synthetic_images=0")
+    open_inputs(command_of(trained, trained.flow, *options), Ranks())
+    for option, run in (("teacher", trained.flow), ("sampler", trained.sampler)):
+        assert f"{option}={run} was trained with data.held_out_fraction=" in caplog.text

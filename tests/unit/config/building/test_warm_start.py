@@ -36,8 +36,10 @@ def test_a_run_begins_with_the_weights_and_averages_it_is_given(trained, tmp_pat
         torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-6)  # averaging rounds
 
 
-def test_the_initial_weights_of_a_run_are_recorded(trained, tmp_path):
-    succeed(*command_of(trained, "auxiliary", tmp_path / "run", f"warm_start={trained.auxiliary}"))
+def test_the_initial_weights_of_a_run_are_recorded_and_what_they_have_seen(trained, tmp_path):
+    options = (f"warm_start={trained.auxiliary}", "data.held_out_fraction=0.5")
+    said = succeed(*command_of(trained, "auxiliary", tmp_path / "run", *options)).err
+    assert "this run with 0.5: it has seen images that are held out here" in said
     facts = json.loads((tmp_path / "run" / "export" / "config.json").read_text())
     pinned = sha256_of(trained.auxiliary / "export" / "model.safetensors")
     assert facts["warm_start"] == {"path": str(trained.auxiliary / "export"), "sha256": pinned}
