@@ -111,6 +111,17 @@ class TestMetrics:
         assert abs(streamed["mmd_unbiased"] - exact["mmd_unbiased"]) <= streamed["mmd_error_bound"]
         assert streamed["frechet"] == pytest.approx(exact["frechet"], rel=1e-6)
 
+    def test_results_of_another_extractor_at_the_same_path_are_not_reused(self, trained, root, tmp_path):
+        file, numbers = tmp_path / "module.pt", []
+        options = [word for word in quick(trained, root, "step_counts=[0]") if "features.path" not in word]
+        for factor in (1.0, 2.0):
+            module = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(SMALL**2 * 3 // 16, 8))
+            nn.init.constant_(module[-1].weight, factor)
+            torch.jit.script(module).save(file)
+            succeed("evaluate", *run_of(trained), *options, f"features.path={file}", f"output={tmp_path}/out")
+            numbers.append(rows(tmp_path / "out")[0]["frechet"])
+        assert numbers[1] == pytest.approx(4 * numbers[0], rel=1e-3)  # its unit is that of squared features
+
     def test_a_split_that_the_training_did_not_make_cannot_be_the_reference(self, trained, root):
         options = quick(trained, root, "data.split=heldout", f"output={root}/heldout")
         said = invoke("evaluate", *run_of(trained), *options)

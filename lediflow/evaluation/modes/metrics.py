@@ -54,9 +54,12 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     command = pipeline.resolved(command)
     session = dataclasses.replace(session, command=command)
     reader = open_shards(session, command.data.path)
+    photographs = command.data.photographs
     asked = request(command) | {
         "weights": session.models.hashes(run.flow, run.sampler),
         "data": reader.index.fingerprint,
+        "data_of_photographs": open_shards(session, photographs).index.fingerprint if photographs else None,
+        "extractor": session.extractor.record,
         **table_record(),
     }
     if found := session.group.broadcast(finished_results(output, asked)):
