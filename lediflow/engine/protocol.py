@@ -26,7 +26,11 @@ from lediflow.ranges import bounded
 
 @dataclass(kw_only=True)
 class EngineConfig:
-    """Devices, precision and parallelism. None of these options changes a result beyond the rounding of numbers."""
+    """Devices, precision and parallelism.
+
+    Only `gradient_clip` changes a result beyond the rounding of numbers, and `micro_batch` where a coupling pairs the
+    samples of a micro-batch.
+    """
 
     # local: plain PyTorch in one process, the reference | deepspeed: ZeRO over any number of ranks
     name: str = "local"

@@ -27,9 +27,14 @@ PRODUCT = 1024  # side length of the matrices in the measurement of a CPU's spee
 ALIKE = (
     "stage.name",
     "stage.encode_once",
+    "stage.objective",
+    "stage.teacher_steps",
+    "stage.teacher_pairs",
     "prior",
     "model",
     "train.global_batch",
+    "engine.precision",
+    "engine.activation_checkpointing",
 )
 
 
