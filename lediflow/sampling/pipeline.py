@@ -105,6 +105,7 @@ class LeDiFlowPipeline:
     ) -> None:
         """The flow starts from N(mu, (prior_scale sigma)^2 + prior_widening^2), as in its training.
 
+        Both numbers are in the flow's export/config.json; `config/building/pipeline.py:load_pipeline` reads them.
         Models of latents need `decode`, or the whole codec, with which photographs can be edited, too.
         """
         if (auxiliary is None) != (latent_sampler is None):

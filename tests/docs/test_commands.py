@@ -8,6 +8,7 @@ from harness.commands import compose_raw, succeed
 
 from lediflow.config.composition.command_line import undashed
 from lediflow.data.synthetic import make_synthetic_images
+from lediflow.run_folder import RunFolder
 
 # the README's values -> ones that take seconds; everything else stays as it is written
 SHORTER = {
@@ -51,8 +52,10 @@ def test_the_readmes_python_generates_images_with_the_models_of_its_steps(follow
     monkeypatch.chdir(followed)
     (code,) = fenced((ROOT / "README.md").read_text(), "python")
     found: dict = {}
-    exec(code.replace("image_size=64", "image_size=16"), found)
+    exec(code, found)
     assert found["images"].shape == (16, 1, 16, 16)
+    facts = RunFolder(followed / "runs/mine/flow").exported_facts()
+    assert found["pipeline"].width == (facts["prior_scale"], facts["prior_widening"]) != (1, 0)
 
 
 def quoted_commands():
