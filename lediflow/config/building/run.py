@@ -16,14 +16,13 @@ from lediflow.config.building.micro_batch import fitted_micro_batch
 from lediflow.config.building.models import (
     build_stage,
     build_trained_model,
-    has_parent,
     parent_record,
     stored_path,
     trained_spec,
 )
 from lediflow.config.building.pictures import PictureScenes
 from lediflow.config.building.prior_width import width_facts
-from lediflow.config.building.teacher import Teacher, check_derivatives, latents_cost, set_teacher
+from lediflow.config.building.teacher import check_derivatives, latents_cost, set_teacher
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.checkpoints import CheckpointFolder, CheckpointWriter
 from lediflow.engine.checkpoints.averages import Snapshots
@@ -94,7 +93,7 @@ def build_run(
 
     watchdog = Watchdog(Path(command.run), ranks, Limits(**vars(command.watchdog)), report, session=session)
     held_out = build_held_out(command, inputs, engine, tracker)
-    throughput = throughput_of(command, engine, is_encoded=is_encoded, teacher=inputs.teacher)
+    throughput = throughput_of(command, inputs, engine, is_encoded=is_encoded)
     return Training(
         engine=engine,
         stage=stage,
@@ -226,19 +225,15 @@ def engine_options(command: TrainCommand) -> EngineConfig:
 
 
 def throughput_of(
-    command: TrainCommand,
-    engine: Engine,
-    *,
-    is_encoded: bool = False,
-    teacher: Teacher | None = None,
+    command: TrainCommand, inputs: Inputs, engine: Engine, *, is_encoded: bool = False
 ) -> Throughput:
     """FLOPs per image and the device's peak; `is_encoded`: latents were computed before training, without cost here."""
-    parent = command.model.auxiliary if has_parent(command) else None
+    parent, teacher = inputs.parent.model.spec if inputs.parent else None, inputs.teacher
     kind, size = stage_kind(command.stage.name), command.model.image_size
     flops = training_flops(kind, trained_spec(command), parent, size, kind.passes(command.stage))
     flops -= parent_flops(kind, parent, size) if is_encoded else 0
     if teacher and teacher.latents:
-        flops += latents_cost(command, teacher.latents.model.spec).flops
+        flops += latents_cost(command, teacher.latents.model.spec, parent).flops
     peak = command.engine.peak_tflops
     if peak is None and engine.device.type == "cuda":
         peak = peak_tflops(torch.cuda.get_device_name(engine.device), engine.config.precision)

@@ -28,7 +28,7 @@ from lediflow.errors import UserError
 from lediflow.flow.widening import Width
 from lediflow.models import LatentSampler, LatentSamplerSpec, Spec, VelocityModel
 from lediflow.models.cost import model_cost
-from lediflow.models.specs import latent_shape
+from lediflow.models.specs import AuxiliarySpec, latent_shape
 from lediflow.nn.cost import Cost
 from lediflow.records import Record
 from lediflow.run_folder import RunFolder
@@ -139,9 +139,14 @@ def draws_latents(command: TrainCommand) -> bool:
     return command.sampler is not None and is_able and command.stage.sampled_share > 0
 
 
-def latents_cost(command: TrainCommand, sampler: LatentSamplerSpec) -> Cost:
-    """Parameters of the sampler, and FLOPs per image of drawing a latent, for a flow map also of decoding it."""
-    parent, size = command.model.auxiliary, command.model.image_size
+def latents_cost(
+    command: TrainCommand, sampler: LatentSamplerSpec, parent: AuxiliarySpec | None = None
+) -> Cost:
+    """Parameters of the sampler, and FLOPs per image of drawing a latent, for a flow map also of decoding it.
+
+    Without the parent's specification, that of the command counts.
+    """
+    parent, size = parent or command.model.auxiliary, command.model.image_size
     cost = model_cost(sampler, *latent_shape(parent, size, size)[1:])
     calls = 1 if sampler.is_flow_map else 2 * SAMPLER_STEPS
     decoding = 0

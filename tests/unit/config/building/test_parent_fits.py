@@ -3,12 +3,17 @@
 import json
 import shlex
 import shutil
+from types import SimpleNamespace
 
 import pytest
-from harness.commands import invoke, succeed
+import torch
+from harness.commands import compose, invoke, succeed
 from safetensors.torch import load_file, save_file
 
+from lediflow.config.building.inputs import open_inputs
+from lediflow.config.building.run import throughput_of
 from lediflow.disk import sha256_of
+from lediflow.engine.ranks import Ranks
 
 
 @pytest.fixture
@@ -72,6 +77,16 @@ def test_options_that_only_the_parents_training_had_are_named(trained, parent, t
     assert (
         "keeps its own options: model.auxiliary.logvar_floor: -7.0, now -3.0 has no effect here" in said.err
     )
+
+
+def test_the_work_of_an_image_is_that_of_the_parent_that_runs(trained):
+    words = [word for word in trained.commands["flow"] if not word.startswith("synthetic_images")]
+    engine = SimpleNamespace(device=torch.device("cpu"))
+    commands = [
+        compose(*words, *more, "synthetic_images=0") for more in ((), ("model.auxiliary.levels.0.depth=9",))
+    ]
+    usual, other = (throughput_of(command, open_inputs(command, Ranks()), engine) for command in commands)
+    assert other.flops_per_image == usual.flops_per_image > 0
 
 
 def test_a_finished_flow_is_rejected_after_its_parent_was_retrained(trained, parent, tmp_path):
