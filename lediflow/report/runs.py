@@ -19,11 +19,13 @@ from lediflow.report.run_log import RunLog, read_log
 from lediflow.report.smoothing import finite
 from lediflow.run_folder import RunFolder
 from lediflow.stages import STAGES, Place, place_of
+from lediflow.stages.distillation import FLOW_MAP, MEAN_FLOW, REFLOW
 from lediflow.tracking.event_log import Curve
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
 STAGE_RESULTS = Path("results/stages") / STAGES_FILE
-LEDIFLOW, BASELINE = "LeDiFlow", "Flow matching"
+LEDIFLOW, BASELINE, COUPLED = "LeDiFlow", "Flow matching", "OT-CFM"
+OBJECTIVES = {REFLOW: "reflow", FLOW_MAP: "flow map", MEAN_FLOW: "MeanFlow"}
 HELD_OUT = "held out"
 
 
@@ -55,7 +57,7 @@ class RunRecord:
     @property
     def method(self) -> str:
         """The name of the run where methods are compared."""
-        return self.label or (BASELINE if self.is_baseline else LEDIFLOW)
+        return self.label or method_of(self.facts)
 
     @property
     def title(self) -> str:
@@ -78,6 +80,16 @@ class RunRecord:
         """Images seen at the (first) lowest held-out loss of the averaged weights; None if none was logged."""
         seen, losses = finite(self.curve("averaged_loss", "validation"))
         return int(seen[losses.argmin()]) if len(losses) else None
+
+
+def method_of(facts: dict[str, Any]) -> str:
+    """The method by which a run was trained: its prior, its coupling, and its objective unless that is the velocity."""
+    options = (facts.get("identity") or {}).get("stage") or {}
+    name = BASELINE if facts["prior"] == "gaussian" else LEDIFLOW
+    if options.get("coupling") == "optimal_transport":
+        name = COUPLED
+    objective = OBJECTIVES.get(options.get("objective", ""))
+    return f"{name}, {objective}" if objective else name
 
 
 def read_run(path: Path) -> RunRecord:
@@ -106,6 +118,7 @@ def facts_of(folder: RunFolder) -> dict[str, Any]:
                 "stage": str(options["stage"]["name"]),
                 "prior": str(options["prior"]),
                 "data": {"held_out_fraction": options["data"]["held_out_fraction"]},
+                "identity": {"stage": options["stage"]},
             }
         except (LookupError, TypeError) as error:
             raise RecordError(
@@ -117,7 +130,7 @@ def facts_of(folder: RunFolder) -> dict[str, Any]:
 
 def with_distinct_titles(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs; those that share stage and method are labelled by the ends of their paths, long enough to differ."""
-    kinds = Counter((run.stage, run.is_baseline) for run in runs)
+    kinds = Counter((run.stage, run.method) for run in runs)
     paths = {run.folder.root: run.folder.root.absolute().parts for run in runs}
     different = len(set(paths.values()))  # a run may be named twice
     length = 1
@@ -125,7 +138,7 @@ def with_distinct_titles(runs: Sequence[RunRecord]) -> list[RunRecord]:
         length += 1
     return [
         replace(run, label="/".join(paths[run.folder.root][-length:]))
-        if kinds[run.stage, run.is_baseline] > 1
+        if kinds[run.stage, run.method] > 1
         else run
         for run in runs
     ]

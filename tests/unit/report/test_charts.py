@@ -11,7 +11,7 @@ from lediflow.report.charts import MOST_POINTS, Chart, Line, charts_json, keep_e
 from lediflow.report.collect import report_data
 from lediflow.report.configurations import configurations
 from lediflow.report.curves import chart_groups
-from lediflow.report.runs import read_run, with_distinct_titles
+from lediflow.report.runs import method_of, read_run, with_distinct_titles
 from lediflow.tracking.event_log import Curve
 
 
@@ -118,6 +118,20 @@ def test_runs_of_one_kind_are_labelled_by_their_paths(runs):
     assert [run.title for run in with_distinct_titles(runs)] == ["a/flow", "b/flow", "Flow matching", "aux"]
     assert [run.title for run in with_distinct_titles(runs[1:])] == ["LeDiFlow", "Flow matching", "aux"]
     assert [run.title for run in with_distinct_titles([runs[0], runs[0]])] == ["flow", "flow"]
+
+
+@pytest.mark.parametrize(
+    ("prior", "options", "name"),
+    [
+        ("gaussian", {}, "Flow matching"),
+        ("gaussian", {"coupling": "optimal_transport"}, "OT-CFM"),
+        ("gaussian", {"objective": "flow_map"}, "Flow matching, flow map"),
+        ("learned", {"coupling": "independent", "objective": "velocity"}, "LeDiFlow"),
+        ("learned", {"objective": "meanflow"}, "LeDiFlow, MeanFlow"),
+    ],
+)
+def test_a_run_is_named_after_the_method_that_trained_it(prior, options, name):
+    assert method_of({"prior": prior, "identity": {"stage": options}}) == name
 
 
 def test_every_number_has_a_chart_with_a_line_for_each_run_and_its_held_out_samples(runs):
