@@ -2,6 +2,7 @@
 
 import pytest
 from harness.commands import succeed
+from harness.small_features import small_features
 
 from lediflow.evaluation.metrics import METRICS, Influence, Metric, Sets, Values, logged_keys
 from lediflow.evaluation.results import read_results
@@ -33,7 +34,8 @@ def added(monkeypatch):
 
 def evaluate(trained, root, name, *runs):
     said = succeed("evaluate", *runs, f"data.path={trained.latents}", f"paths.runs={root}", f"count={COUNT}",
-                   "device=cpu", "step_counts=[1]", "timed_batch=1", f"output={root}/{name}")  # fmt: skip
+                   "device=cpu", "step_counts=[1]", "timed_batch=1", f"output={root}/{name}",
+                   *small_features(root))  # fmt: skip
     (row,) = read_results(root / name / "results.json")["results"]["rows"]
     return said, row
 

@@ -9,6 +9,7 @@ from time import monotonic, sleep
 import pytest
 import torch
 from harness.commands import invoke, succeed
+from harness.small_features import SIDE, small_features
 from PIL import Image
 from torch import nn
 
@@ -20,7 +21,6 @@ from lediflow.tracking.event_log import read_events
 from lediflow.tracking.metrics import unknown_names
 
 COUNT = 12
-SMALL = 16  # side of the pictures that the small extractor takes
 
 
 def common(trained, folder, *more):
@@ -29,8 +29,7 @@ def common(trained, folder, *more):
 
 def quick(trained, root, *more):
     """Options of tests that look neither at EfficientNet's features nor at the times of batches."""
-    small = ("features.name=torchscript", f"features.path={root}/small.pt", f"features.size={SMALL}")
-    return common(trained, root, "timed_batch=1", *small, *more)
+    return common(trained, root, "timed_batch=1", *small_features(root), *more)
 
 
 def run_of(trained):
@@ -43,12 +42,8 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """The folder of all outputs, with an extractor of random features."""
-    folder = tmp_path_factory.mktemp("modes")
-    torch.manual_seed(0)
-    small = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(SMALL**2 * 3 // 16, 32))
-    torch.jit.script(small).save(folder / "small.pt")
-    return folder
+    """The folder of all outputs."""
+    return tmp_path_factory.mktemp("modes")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +110,7 @@ class TestMetrics:
         file, numbers = tmp_path / "module.pt", []
         options = [word for word in quick(trained, root, "step_counts=[0]") if "features.path" not in word]
         for factor in (1.0, 2.0):
-            module = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(SMALL**2 * 3 // 16, 8))
+            module = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(SIDE**2 * 3 // 16, 8))
             nn.init.constant_(module[-1].weight, factor)
             torch.jit.script(module).save(file)
             succeed("evaluate", *run_of(trained), *options, f"features.path={file}", f"output={tmp_path}/out")

@@ -4,9 +4,8 @@ import json
 import shutil
 
 import pytest
-import torch
 from harness.commands import invoke, succeed
-from torch import nn
+from harness.small_features import small_features
 
 from lediflow.disk import sha256_of
 from lediflow.evaluation.results import read_results
@@ -73,12 +72,9 @@ def test_it_is_sampled_by_jumps(trained, distilled, tmp_path):
 
 def test_a_grid_measures_a_map_by_jumps_next_to_its_teacher(trained, distilled, tmp_path):
     """Each run with the solvers that fit it; alone, a map is refused one that does not, before any row is made."""
-    torch.jit.script(nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, 8))).save(
-        tmp_path / "small.pt"
-    )
     quick = ["evaluate", "mode=grid", f"data.path={trained.latents}", "count=4", "device=cpu", "timed_batch=1",
-             f"paths.runs={tmp_path}", f"output={tmp_path}/grid", "features.name=torchscript",
-             f"features.path={tmp_path}/small.pt", "features.size=16", "grid.steps=[1]"]  # fmt: skip
+             f"paths.runs={tmp_path}", f"output={tmp_path}/grid", *small_features(tmp_path),
+             "grid.steps=[1]"]  # fmt: skip
     runs = f"runs={{map:[{distilled},{trained.sampler}],teacher:[{trained.flow},{trained.sampler}]}}"
     succeed(*quick, runs, "grid.solvers=[euler,jump]")
     rows = read_results(tmp_path / "grid/results.json")["results"]["rows"]

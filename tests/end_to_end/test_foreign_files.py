@@ -6,6 +6,7 @@ import signal
 import pytest
 from harness.commands import invoke, succeed
 from harness.processes import start
+from harness.small_features import small_features
 from PIL import Image
 
 
@@ -26,7 +27,7 @@ def theirs(tmp_path):
 
 def evaluation(trained):
     return ("evaluate", f"run={trained.baseline}", f"data.path={trained.latents}", "count=8", "step_counts=[0]",
-            "reference_count=16", f"paths.runs={trained.root}")  # fmt: skip
+            "reference_count=16", f"paths.runs={trained.root}", *small_features(trained.root))  # fmt: skip
 
 
 COMMANDS = {
