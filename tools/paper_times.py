@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-CHAINS = ("bench_sampling_one_h200", "bench_sampling_batch_h200", "bench_sampling_rgb_h200")
+CHAINS = (
+    "bench_sampling_one_h200",
+    "bench_sampling_batch_h200",
+    "bench_sampling_rgb_one_h200",
+    "bench_sampling_rgb_h200",
+)
 DECODING = "bench_decoding_h200"
 HEADS = [
     "model",

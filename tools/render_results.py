@@ -49,9 +49,10 @@ GRID, GRID_PICTURES = Path("results/grid.json"), ("pareto.png", "images-LeDiFlow
 BENCHES = (
     "bench_attention_h100", "bench_model_rgb_h100", "bench_model_sdv_h100", "bench_encode_h100", "bench_loader",
     "bench_reading", "bench_shuffle", "bench_cmmd", "bench_cmmd_h100", "bench_tracking", "bench_steps_h200",
-    "bench_training_deepspeed_h200", "bench_training_sdv_h200", "bench_training_campaign64_h200",
+    "bench_training_deepspeed_h200", "bench_training_campaign64_h200",
     "bench_training_rgb_h200", "bench_training_float8_losses_h200",
     "bench_sampling_one_h200", "bench_sampling_jump_h200", "bench_sampling_batch_h200", "bench_sampling_rgb_h200",
+    "bench_sampling_rgb_one_h200", "bench_sampling_float8_h200", "bench_precision_scenes64_h200",
     "bench_sampling_options_h200", "bench_decoding_h200",
 )  # fmt: skip
 

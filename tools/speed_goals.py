@@ -56,17 +56,18 @@ def chain(part: str, batch: int, solver: str = "midpoint", nfe: int = 4) -> Row:
     return {"method": LEDIFLOW, "part": part, "batch": batch, "solver": solver, "NFE": nfe}
 
 
+def in_float8(model: str) -> Row:
+    return {"model": model, "precision": "float8"} | chain("flow", 64)
+
+
 def step(model: str, **more: Any) -> Row:
     return {"model": model, **more}
 
 
 ONE, BATCH, JUMP = "bench_sampling_one_h200", "bench_sampling_batch_h200", "bench_sampling_jump_h200"
 RGB_BATCH, STEPS = "bench_sampling_rgb_h200", "bench_steps_h200"
-RGB_STEPS, SDV_STEPS, ZERO = (
-    "bench_training_rgb_h200",
-    "bench_training_sdv_h200",
-    "bench_training_deepspeed_h200",
-)
+RGB_STEPS, SDV_STEPS = "bench_training_rgb_h200", "bench_training_deepspeed_h200"
+FLOAT8 = "bench_sampling_float8_h200"
 AUXILIARY = {"stage": "auxiliary", "batch": 512, "passes": "recorded"}
 LEARNED, GAUSSIAN = (
     {"stage": "flow", "prior": prior, "passes": "recorded"} for prior in ("learned", "gaussian")
@@ -78,8 +79,11 @@ GOALS = (
     ms("one call of each map instead", JUMP, chain("chain", 1, "jump", 1), "p50 ms", 1.5),
     ms("SDV, 64 images, the same chain, each", BATCH, chain("chain", 64), "ms/img", 1.0),
     ms("of it the flow", BATCH, chain("flow", 64), "ms/img", 0.75),
+    ms("the flow in float8", FLOAT8, in_float8(SDV), "ms/img", 0.75),
     ms("an evaluation, SDV, each of 64 images", BATCH, chain("flow", 64), "ms/img", 0.2, per="NFE"),
-    ms("the same, RGB", RGB_BATCH, chain("flow", 64), "ms/img", 0.35, per="NFE"),
+    ms("the same in float8", FLOAT8, in_float8(SDV), "ms/img", 0.2, per="NFE"),
+    ms("an evaluation, RGB, each of 64 images", RGB_BATCH, chain("flow", 64), "ms/img", 0.35, per="NFE"),
+    ms("the same in float8", FLOAT8, in_float8(RGB), "ms/img", 0.35, per="NFE"),
     images("training step, SDV flow, 64 images", SDV_STEPS, step(SDV, engine="local"), 1700),
     images("training step, RGB flow, 32 images", RGB_STEPS, step(RGB), 1050),
     images("training step, 19M auxiliary model", STEPS, step(SMALL, **AUXILIARY), 19_400),
@@ -89,7 +93,7 @@ GOALS = (
         "share of the GPU's peak, 31M flow", STEPS, step(SMALL, **LEARNED), "mfu %", 30, " %", is_least=True
     ),
     Goal("DeepSpeed stage 1, one rank: longer by", SDV_STEPS, {"engine": "deepspeed:1"}, "longer %", 5, " %"),
-    Goal("DeepSpeed stage 2: longer by", ZERO, {"engine": "deepspeed:2"}, "longer %", 5, " %"),
+    Goal("DeepSpeed stage 2: longer by", SDV_STEPS, {"engine": "deepspeed:2"}, "longer %", 5, " %"),
 )
 
 
