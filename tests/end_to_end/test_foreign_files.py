@@ -57,6 +57,9 @@ def test_a_folder_with_foreign_files_is_refused_and_unchanged(trained, theirs, n
     assert said.status == 2 and str(theirs) in said.err
     assert "is not empty" in said.err or "is not a report" in said.err
     assert content(theirs) == before
+    if name == "toy pictures":
+        assert f"data.path={theirs}" in said.err and "set synthetic_images=0" in said.err
+        assert "empty this one" not in said.err  # it may hold photographs
 
 
 @pytest.mark.processes

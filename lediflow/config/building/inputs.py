@@ -135,7 +135,16 @@ def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
     """Rank 0 draws toy pictures; the others wait for the index (there is no process group yet for a barrier)."""
     path, model = Path(command.data.path), command.model
     if ranks.is_first:
-        make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels)
+        try:
+            make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels)
+        except (
+            UserError
+        ) as error:  # it names an option of `prepare`, and may advise to empty a folder of photographs
+            found = str(error).replace("output=", "data.path=", 1).partition("; choose another")[0]
+            raise UserError(
+                f"{found}. synthetic_images={command.synthetic_images} draws toy pictures there: to train on shards "
+                "that are there, set synthetic_images=0, else choose another data.path"
+            ) from error
     wait_for_index(path, DRAWING_SECONDS)
 
 
