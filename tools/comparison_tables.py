@@ -1,9 +1,8 @@
 """The comparison of all methods as tables: quality by set, method and evaluations, seen and held-out photographs.
 
 Sets of the campaign tools/campaign/comparison.py are read from results/campaign/comparison_NAME.json, with methods that
-were trained later from comparison_NAME_maps*.json, and further seeds from comparison_NAME_seed*.json. What several
-files have was trained several times: the numbers are means. The sets that were measured before that campaign are put
-together from widths_NAME.json and flow_maps_NAME.json, which followed the same protocol.
+were trained later from comparison_NAME_maps*.json, and further seeds from comparison_NAME_seed*.json. Numbers
+that several files have are means. Sets of an earlier campaign are from widths_NAME.json and flow_maps_NAME.json.
 """
 
 from __future__ import annotations
@@ -69,7 +68,6 @@ FROM_MAPS = {
 }
 WIDE = re.compile(r"wide=stage\.prior_scale=([\d.]+),stage\.prior_widening=([\d.]+)")
 FROM_WIDTHS = {"paper": ("s0", "sampler"), "fm": ("s0", "gaussian")}
-
 
 COPIES = (
     "Copies: the share of images whose nearest training image is less than a third as far away as the second nearest. "
