@@ -26,7 +26,6 @@ import campaign_tables
 import comparison_figures
 import comparison_goals
 import comparison_maps
-import comparison_precisions
 import comparison_starts
 import comparison_tables
 import count_code
@@ -325,7 +324,6 @@ def blocks(root: Path) -> dict[str, str]:
             found[file.stem] = campaign_block(kind, json.loads(file.read_text()))
     found |= comparison_goals.blocks(root)
     found["comparison_maps"] = comparison_maps.maps_block(root)
-    found["comparison_precisions"] = comparison_precisions.precisions_block(root)
     found["comparison_starts"] = comparison_starts.starts_block(root)
     if document := kept(root / count_code.KEPT):
         found["code"] = count_code.block(document)

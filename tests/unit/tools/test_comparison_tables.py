@@ -153,14 +153,6 @@ def test_what_a_map_keeps_of_its_teacher(tools, root):
     assert "| Cats and dogs | flow map of LeDiFlow, wide start |  | 3.00 |  |  |  |  |  |" in text
 
 
-def test_precisions_are_next_to_float32(tools, root):
-    rows = [row("midpoint", 8, 1.5), row("midpoint", 16, 0.82)]
-    write(root, "campaign/precisions_scenes64", {"methods": {"fm": {"float8": rows}}})
-    text = importlib.import_module("comparison_precisions").precisions_block(root)
-    assert "| Landscapes and streets | FM | float32 |  |  | 1.00 | 0.810 |" in text
-    assert "| Landscapes and streets | FM | float8 |  |  | **1.50** | 0.820 |" in text
-
-
 def test_the_wide_start_against_the_default_one(tools, root):
     starts = importlib.import_module("comparison_starts")
     both = seed(auto=[unseen("midpoint", 2, 1.0, 1.0, 0.0), unseen("midpoint", 8, 1.0, 1.0, 0.0)],
