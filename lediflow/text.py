@@ -114,6 +114,11 @@ def shape_text(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
+def steps_text(count: int) -> str:
+    """A number of solver steps: 1 step, 4 steps."""
+    return "1 step" if count == 1 else f"{count} steps"
+
+
 def shown_hash(sha256: object) -> str:
     """The first 12 digits of a hash: enough for people to distinguish two. See `hash_key` in disk.py for keys."""
     return str(sha256)[:12]

@@ -15,6 +15,7 @@ from lediflow.evaluation.metrics import MAIN, Metric, Row, shown_in
 from lediflow.evaluation.plots.points import CostLine, CostPoint
 from lediflow.evaluation.session import Session
 from lediflow.flow.solvers import ignores_steps
+from lediflow.text import steps_text
 
 RECONSTRUCTIONS = "against_reconstructions"  # a row's metrics against the codec's reconstructions
 BAR = r"\|"
@@ -230,7 +231,8 @@ def cost_of(row: dict[str, Any]) -> str:
     if "steps" not in row:
         return ""
     tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
-    return f"{row['solver']} {row['steps']} steps{tempered} ({row['nfe']} NFE, {row['ms_per_image']:.1f} ms/img): "
+    steps = "" if ignores_steps(row["solver"]) and row["steps"] else f" {steps_text(row['steps'])}"
+    return f"{row['solver']}{steps}{tempered} ({row['nfe']} NFE, {row['ms_per_image']:.1f} ms/img): "
 
 
 def quality_of(row: Row) -> str:

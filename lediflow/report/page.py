@@ -39,7 +39,7 @@ from lediflow.report.quality import (
     quality_plot,
 )
 from lediflow.report.training import OTHER_SERIES, bin_plot, loss_plot
-from lediflow.text import duration
+from lediflow.text import duration, steps_text
 
 # the first characters of every report, also of earlier releases: what marks a file that may be replaced
 BEGINNING = """<!doctype html>
@@ -155,7 +155,7 @@ def steps(data: ReportData) -> Variables | None:
         return None
     return {
         "solver": comparison.solver,
-        "labels": ["1 step" if count == 1 else f"{count} steps" for count in comparison.steps],
+        "labels": [steps_text(count) for count in comparison.steps],
         "pictures": comparison.pictures,
         "images": comparison.images,
     }

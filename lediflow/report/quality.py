@@ -19,6 +19,7 @@ from lediflow.evaluation.metrics import MAIN, Metric, shown_in
 from lediflow.report.content import ReportData, SettingMeasurement, methods
 from lediflow.report.figure import INK, MUTED, SERIES, STYLE, Plot, value_axis
 from lediflow.report.smoothing import spans_decades
+from lediflow.text import steps_text
 from lediflow.tracking.event_log import Curve
 
 COSTS = {"evaluations": "evaluations of the flow model per image", "ms_per_image": "milliseconds per image"}
@@ -209,9 +210,8 @@ def table_row(
     row: SettingMeasurement, columns: Sequence[Column], rows: Sequence[SettingMeasurement]
 ) -> SettingRow:
     """The row's cells; its label names the solver where the table has several."""
-    steps = "1 step" if row.steps == 1 else f"{row.steps} steps"
     solver = f", {row.solver}" if len(solvers(rows)) > 1 else ""
-    return SettingRow(steps + solver, [cell(row, column, rows) for column in columns])
+    return SettingRow(steps_text(row.steps) + solver, [cell(row, column, rows) for column in columns])
 
 
 def cell(row: SettingMeasurement, column: Column, rows: Sequence[SettingMeasurement]) -> Cell:

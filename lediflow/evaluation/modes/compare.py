@@ -43,6 +43,7 @@ from lediflow.evaluation.results import (
     write_results,
 )
 from lediflow.records import UNREADABLE, RecordError
+from lediflow.text import steps_text
 
 LEVEL = 0.95
 VALUE, X, Y = "unbiased", "influence_x", "influence_y"
@@ -216,7 +217,7 @@ def compare_rows(first: Path, ours: Row, second: Path, theirs: Row) -> Row:
 def sentences(row: Row) -> list[str]:
     """A line for the MMD, and one for each other metric."""
     main = {"name": row["mmd_name"], "a": row["mmd_a"], "b": row["mmd_b"], **row}
-    setting = f"{row['solver']} {row['steps']} steps"
+    setting = f"{row['solver']} {steps_text(row['steps'])}"
     found = {MAIN.key: main} | row.get("metrics", {})
     return [f"{setting}: {comparison_text(entry, METRICS[key].digits + 1)}" for key, entry in found.items()]
 

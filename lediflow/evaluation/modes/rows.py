@@ -26,6 +26,7 @@ from lediflow.evaluation.results import ROWS, digest, features_record, read_row
 from lediflow.evaluation.session import Session
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
+from lediflow.text import steps_text
 
 
 class Run(NamedTuple):
@@ -180,8 +181,7 @@ def settings(config: SamplingConfig) -> dict[str, Any]:
 
 def title(name: str, config: SamplingConfig) -> str:
     """Title of the progress bar."""
-    steps = "step" if config.steps == 1 else "steps"
-    return f"{name}, {config.solver}, {config.steps} {steps}, temperature {config.temperature:g}"
+    return f"{name}, {config.solver}, {steps_text(config.steps)}, temperature {config.temperature:g}"
 
 
 def keep_row(session: Session, path: Path, row: dict[str, Any], features: FeatureSet) -> None:

@@ -31,6 +31,7 @@ from lediflow.evaluation.references import check_signals, open_shards, reference
 from lediflow.evaluation.results import birth_certificate
 from lediflow.evaluation.session import Session
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.text import steps_text
 
 FIGURE = "stages"
 GPU_BATCH, GPU_PIXELS = 512, 2**21  # images at once on a GPU, and how many pixels they have at most
@@ -145,7 +146,9 @@ def levels(results: dict[str, Any]) -> dict[str, StageRow]:
 def describe_stage(row: StageRow) -> str:
     """One line about a row, for the terminal."""
     setting = (
-        f"{row['solver']} {row['steps']} steps ({row['nfe']:g} NFE)" if row["steps"] else "the prior alone"
+        f"{row['solver']} {steps_text(row['steps'])} ({row['nfe']:g} NFE)"
+        if row["steps"]
+        else "the prior alone"
     )
     of = f"{row['images']} images" + (f" of {row['real_images']} real ones" if "real_images" in row else "")
     return f"z={row['z']}, {setting}: {row['mmd_name']} {row['mmd']:.3f} [{row['low']:.3f}, {row['high']:.3f}] on {of}"

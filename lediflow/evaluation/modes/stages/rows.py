@@ -26,6 +26,7 @@ from lediflow.evaluation.results import ROW_AGAIN, ROWS, digest, features_record
 from lediflow.evaluation.session import Session
 from lediflow.records import Record, read_record
 from lediflow.sampling import SamplingConfig
+from lediflow.text import steps_text
 
 StageRow = dict[str, Any]
 ALONE = "none"  # the solver of a row of the prior itself
@@ -108,7 +109,7 @@ class StageRows:
             / f"{digest(features_record(images.record, extractor.record, len(images)))}.safetensors"
         )
         title = f"z={name}, " + (
-            f"{config.solver}, {config.steps} steps" if config.steps else "the prior alone"
+            f"{config.solver}, {steps_text(config.steps)}" if config.steps else "the prior alone"
         )
         advance, close = self.session.progress(title, len(images))
         found = feature_set(
