@@ -42,7 +42,7 @@ def geglu(
     share = 0.5 + 0.5 * tl.erf(gate * ROOT_HALF)  # gelu(x) = x * P(normal < x)
     gated = value * gate * share
     if LARGEST > 0:
-        gated = tl.minimum(tl.maximum(gated, -LARGEST), LARGEST)
+        gated = tl.where(gated > LARGEST, LARGEST, tl.where(gated < -LARGEST, -LARGEST, gated))  # keeps NaN
     tl.store(out + of_out, gated.to(out.dtype.element_ty), mask=exists)
 
 

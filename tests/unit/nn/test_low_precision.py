@@ -6,7 +6,7 @@ from torch import nn
 
 from lediflow.models import build_model
 from lediflow.models.specs import LatentSamplerSpec
-from lediflow.nn.feedforward import FeedForward, geglu_in_float8
+from lediflow.nn.feedforward import FeedForward, block, geglu_in_float8, programs, sizes
 from lediflow.nn.low_precision import Float8Linear, rounded, to_bfloat16, to_float8
 from lediflow.nn.specs import LevelSpec, MappingSpec
 
@@ -61,6 +61,17 @@ def test_the_gate_in_eight_bits_is_the_definition_up_to_the_largest_number(width
     assert found[0, 0, :2].float().tolist() == [448.0, -448.0]
     expected = (value * gate.clamp(min=0)).clamp(-448, 448)
     torch.testing.assert_close(found.float().cpu(), expected, rtol=0, atol=0)
+
+
+def test_the_gate_does_not_make_the_largest_number_of_nan(interpreted):
+    """With a result in float32, because Triton's interpreter makes numbers of NaN when it rounds to 8 bits."""
+    from lediflow.nn.kernels import fused
+
+    both = torch.tensor([[torch.nan, 1e30, -1e30, 2.0, 8.0, 8.0, 8.0, 8.0]], device=interpreted)
+    out = both.new_empty(1, 4)
+    fused.geglu[programs(out)](both, out, *sizes(out), *block(out), 448.0)
+    expected = torch.tensor([[torch.nan, 448.0, -448.0, 16.0]])
+    torch.testing.assert_close(out.cpu(), expected, rtol=1e-6, atol=0, equal_nan=True)
 
 
 def test_large_projections_of_tokens_alone_are_in_eight_bits():
