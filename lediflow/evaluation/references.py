@@ -111,6 +111,9 @@ def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, An
     samples = np.arange(min(len(reader), session.command.reference_count or len(reader)))
     if absent := absent_classes(session.command.labels, reader.index.table["label"][samples]):
         session.note(absent)
+    trained = facts["data"].get("classes") or []
+    if other := other_names(session.command.labels, trained, reader.index.contents.classes or []):
+        session.note(other)
     held_out = held_out_samples(reader, facts, len(samples))
     decoded = ShardImages(reader, samples, pipeline.decode, pipeline.device)
     sets = {"photographs" if is_exact else "reconstructions": decoded}
@@ -142,6 +145,19 @@ def absent_classes(labels: Sequence[int], found: Int[np.ndarray, " samples"]) ->
     return (
         f"labels={[*labels]} generates {len(present & {*labels})} of the {len(present)} classes of the reference, so "
         "the distances count the others as missing; to judge these classes alone, give shards that hold no others"
+    )
+
+
+def other_names(labels: Sequence[int], trained: Sequence[str], found: Sequence[str]) -> str:
+    """What to know where the reference's classes have other names than those of the training; "" if none has."""
+    known = [label for label in labels if label < min(len(trained), len(found))]
+    differing = [label for label in known if trained[label] != found[label]]
+    if not differing:
+        return ""
+    first = differing[0]
+    return (
+        f"labels={[*labels]}: the reference has other names for classes than the training ({first} is {found[first]}, was "
+        f"{trained[first]}); give shards with the classes of the training"
     )
 
 

@@ -16,6 +16,7 @@ from lediflow.config.building.models import (
     check_parent_data,
     load_parent,
     load_warm_start,
+    warn_of_other_classes,
     warn_of_seen_images,
 )
 from lediflow.config.building.teacher import (
@@ -86,6 +87,7 @@ def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
             "sampler": teacher.latents if teacher else None,
         }
         warn_of_seen_images(command, reader, models)
+        warn_of_other_classes(reader, models)
     return Inputs(reader, parent, warm_start, teacher, full_identity(command, parent, warm_start, teacher))
 
 

@@ -36,6 +36,8 @@ from lediflow.training.resume import differences
 
 log = logging.getLogger(__name__)
 
+NAMED = 3  # classes named in a warning
+
 
 def build_trained_model(command: TrainCommand) -> Model:
     """Build the model that the command's stage trains, with random weights."""
@@ -242,6 +244,25 @@ def warn_of_seen_images(
                 "%s=%s was trained with data.held_out_fraction=%g, this run with %g: it has seen images that are held "
                 "out here, so held-out losses are too low if it memorises; train both with the same fraction",
                 option, model.path if model else "", fraction, command.data.held_out_fraction,
+            )  # fmt: skip
+
+
+def warn_of_other_classes(reader: ShardReader, models: Mapping[str, TrainedBefore | None]) -> None:
+    """Warn for each model, by the option that names it, that knows classes by other names than the data has for them.
+
+    Exports of earlier releases do not hold the names.
+    """
+    ours = reader.index.contents.classes or []
+    for option, model in models.items():
+        if model is None or not (model.facts.get("spec") or {}).get("num_classes"):
+            continue
+        theirs = (model.facts.get("data") or {}).get("classes") or []
+        pairs = enumerate(zip(theirs, ours, strict=False))
+        if differing := [f"{n} was {then}, here it is {now}" for n, (then, now) in pairs if then != now]:
+            log.warning(
+                "%s=%s was trained on classes of other names (%d of %d differ: %s), so a label means something else to "
+                "it; prepare the data with the classes of its training, unless it is to learn these anew",
+                option, model.path, len(differing), len(ours), "; ".join(differing[:NAMED]),
             )  # fmt: skip
 
 

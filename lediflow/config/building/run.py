@@ -253,6 +253,7 @@ def facts_for_export(command: TrainCommand, inputs: Inputs) -> dict[str, Any]:
             "path": stored_path(command.data.path),
             "fingerprint": index.fingerprint,
             "samples": len(inputs.reader),
+            "classes": index.contents.classes,
             "held_out_fraction": command.data.held_out_fraction,
             "augmented": command.data.augment.probability > 0,
         },

@@ -10,7 +10,13 @@ from safetensors.torch import save_file
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.embedding import FeatureSet
-from lediflow.evaluation.references import Reference, absent_classes, chosen_numbers, seen_by_sampler
+from lediflow.evaluation.references import (
+    Reference,
+    absent_classes,
+    chosen_numbers,
+    other_names,
+    seen_by_sampler,
+)
 
 HELD_OUT = np.array([False, True, False, False, True])
 
@@ -83,3 +89,18 @@ def test_classes_of_the_reference_that_are_not_generated_are_noted(labels, found
 def test_a_sampler_that_has_seen_held_out_images_is_noted(flow, sampler, is_noted):
     data = ({"fingerprint": index, "held_out_fraction": share} for index, share in (flow, sampler))
     assert bool(seen_by_sampler(*data)) == is_noted
+
+
+@pytest.mark.parametrize(
+    ("labels", "found", "note"),
+    [
+        ([0, 1], ["ant", "cat"], "(1 is cat, was bee)"),
+        ([0], ["ant", "cat"], ""),
+        ([2], ["ant", "cat"], ""),
+        ([1], [], ""),
+        ([], ["cat"], ""),
+    ],
+)
+def test_classes_of_the_reference_with_other_names_are_noted(labels, found, note):
+    text = other_names(labels, ["ant", "bee", "cat"], found)
+    assert note in text and bool(text) == bool(note)

@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from harness.commands import compose, invoke, succeed
 from safetensors.torch import load_file
 
-from lediflow.config.building.models import load_warm_start
+from lediflow.config.building.models import load_warm_start, warn_of_other_classes
 from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.models import load_model
@@ -106,3 +107,24 @@ def test_weights_that_do_not_belong_to_their_configuration_are_refused(trained, 
     shutil.copytree(trained.auxiliary / "export", tmp_path / "export")
     shutil.copy(trained.flow / "export" / "model.safetensors", tmp_path / "export")
     assert "are from different exports" in refusal(f"warm_start={tmp_path}", "stage=auxiliary")
+
+
+def with_classes(names, num_classes=3):
+    return SimpleNamespace(path="a", facts={"spec": {"num_classes": num_classes}, "data": {"classes": names}})
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (with_classes(["ant", "bee", "cat"]), "1 of 2 differ: 1 was bee, here it is cat"),
+        (with_classes(["ant", "cat", "dog"]), ""),  # the data lacks the last one
+        (with_classes(["ant", "bee"], num_classes=0), ""),
+        (with_classes(None), ""),  # of an earlier release
+        (None, ""),
+    ],
+)
+def test_a_model_that_knows_other_classes_is_named(model, said, caplog):
+    """Names as labels are numbered in sorted order: a set without bees numbers the cats as another one its bees."""
+    reader = SimpleNamespace(index=SimpleNamespace(contents=SimpleNamespace(classes=["ant", "cat"])))
+    warn_of_other_classes(reader, {"warm_start": model})
+    assert said in caplog.text and bool(caplog.text) == bool(said)
