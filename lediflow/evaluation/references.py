@@ -156,8 +156,8 @@ def other_names(labels: Sequence[int], trained: Sequence[str], found: Sequence[s
         return ""
     first = differing[0]
     return (
-        f"labels={[*labels]}: the reference has other names for classes than the training ({first} is {found[first]}, was "
-        f"{trained[first]}); give shards with the classes of the training"
+        f"labels={[*labels]}: the reference has other names for classes than the training ({first} is {found[first]}, "
+        f"was {trained[first]}); give shards with the classes of the training"
     )
 
 
