@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -345,6 +345,7 @@ class LeDiFlowPipeline:
                     "models": list(self.modules()),
                     "prior_widening": self.width.added,
                     "prior_scale": self.width.scale,
+                    "codec": self.codec.record() if self.codec else None,
                 }
             )
             + "\n"
@@ -363,6 +364,8 @@ class LeDiFlowPipeline:
         about = read_record(
             path / PIPELINE, "save the pipeline again", {"image_size": int, "models": list[str]}
         )
+        if "codec" in about and decode is None:  # absent in folders older than this entry
+            check_codec(path, about["codec"], codec)
         is_learned = "auxiliary" in about["models"]
         return cls(
             load_as(VelocityModel, path / "velocity"),
@@ -373,6 +376,15 @@ class LeDiFlowPipeline:
             codec=codec,
             prior_widening=about.get("prior_widening", 0.0),  # absent in folders older than the options
             prior_scale=about.get("prior_scale", 1.0),
+        )
+
+
+def check_codec(path: Path, recorded: dict[str, Any] | None, codec: Codec | None) -> None:
+    """UserError unless the codec is that of the saved models; `recorded` None: they had a decoder alone."""
+    if codec is None if recorded is None else (codec or PixelCodec()).record() != recorded:
+        raise UserError(
+            f"{path} holds models of latents of {recorded or 'a codec'}, given is {codec and codec.record()}; "
+            "give the codec that encoded their training data (codec=...), or its decoder (decode=...)"
         )
 
 

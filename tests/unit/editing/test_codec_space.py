@@ -145,6 +145,8 @@ def test_versions_and_attributes_go_through_the_codec(pipeline, image):
 
 def test_the_methods_of_a_saved_pipeline_take_its_codec(pipeline, image, tmp_path):
     pipeline.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"holds models of latents of .*, given is None; give the codec"):
+        EditingPipeline.from_pretrained(tmp_path)
     loaded = EditingPipeline.from_pretrained(tmp_path, codec=pipeline.codec)
     photograph = Image.fromarray(image.permute(1, 2, 0).numpy())
     mask = Image.fromarray((AMOUNT[0, 0] * 255).to(torch.uint8).numpy())

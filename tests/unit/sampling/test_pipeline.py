@@ -208,6 +208,16 @@ def test_a_loaded_pipeline_generates_the_same_images(kind, request, tmp_path):
     assert torch.equal(loaded(3).images, pipeline(3).images)
 
 
+def test_a_pipeline_of_latents_is_not_loaded_as_one_of_pixels(gaussian, tmp_path):
+    pipeline = LeDiFlowPipeline(gaussian.velocity, None, None, image_size=SIZE, decode=torch.neg)
+    pipeline.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"models of latents of a codec, given is None.*decode="):
+        LeDiFlowPipeline.from_pretrained(tmp_path)
+    assert torch.equal(
+        LeDiFlowPipeline.from_pretrained(tmp_path, decode=torch.neg)(2).images, pipeline(2).images
+    )
+
+
 def test_a_saved_pipeline_keeps_its_width_and_older_ones_have_none(learned, tmp_path):
     widened = LeDiFlowPipeline(**learned.modules(), image_size=SIZE, prior_widening=0.3, prior_scale=3.0)
     widened.save_pretrained(tmp_path)
