@@ -16,6 +16,8 @@ import hashlib
 import json
 import logging
 import platform
+import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -40,6 +42,9 @@ log = logging.getLogger(__name__)
 NETWORK, RECORD = "network.pt2", "package.json"
 # sizes of batches that share a package: entries of up to 256 images can be counted in 32 bits, which is faster
 BATCH_RANGES = ((1, 1), (2, 256), (257, 4096))
+# a package must use the C++ library of PyTorch. Some compilers link one of their own into it; with two of them in the
+# process, PyTorch's loader looks a facet of the locale up in the wrong one and ends in a segmentation fault
+CPP_LIBRARY = "libstdc++.so.6" if sys.platform == "linux" else None
 CODE = ("nn", "models", "flow/gaussians.py")  # what a network's function depends on, below lediflow/
 
 Facts = dict[str, Any]
@@ -128,6 +133,7 @@ class Package:
         if (reason := why_unusable(place, facts)) is not None:
             log.info("%s %s: building it, which takes a minute or two", place, reason)
             build(place, facts, self.part, self.weights, inputs)
+            check_cpp_library(place / NETWORK)
         # CUDA graphs do not record the synchronisation of several threads; Runtime lets one in at a time
         return torch._inductor.aoti_load_package(str(place / NETWORK), run_single_threaded=True)
 
@@ -146,7 +152,28 @@ def why_unusable(place: Path, facts: Facts) -> str | None:
         return f"was built for another {', '.join(differing)}"
     if not (place / NETWORK).exists() or sha256_of(place / NETWORK) != record["sha256"]:
         return f"has a damaged {NETWORK}"
+    if brings_cpp_library(place / NETWORK):
+        return "brings a C++ library of its own"
     return None
+
+
+def check_cpp_library(package: Path) -> None:
+    """UserError for a package that PyTorch cannot load beside its own C++ library."""
+    if brings_cpp_library(package):
+        raise UserError(
+            f"{package} was built with a C++ library of its own instead of {CPP_LIBRARY}, which is PyTorch's, and "
+            "cannot be loaded; set CXX to a compiler that does not link its C++ library statically, such as the "
+            "system's g++, or use runtime=compiled"
+        )
+
+
+def brings_cpp_library(package: Path) -> bool:
+    """Whether a shared library in the package does not name PyTorch's C++ library as needed."""
+    if CPP_LIBRARY is None:
+        return False
+    with zipfile.ZipFile(package) as archive:
+        libraries = [name for name in archive.namelist() if name.endswith(".so")]
+        return any(CPP_LIBRARY.encode() not in archive.read(name) for name in libraries)
 
 
 def build(
@@ -162,10 +189,12 @@ def build(
             {0: batch} if one is not None and one.ndim and not is_single else None for one in inputs
         ),
     }
+    # by its file name, and before what the compiler adds by itself
+    settings = {"aot_inductor.custom_op_libs": [f":{CPP_LIBRARY}"]} if CPP_LIBRARY else {}
     exported = torch.export.export(WithWeights(part), (weights, *inputs), dynamic_shapes=shapes, strict=True)
     place.mkdir(parents=True, exist_ok=True)
     with whole_or_absent(place / NETWORK) as stream:
-        torch._inductor.aoti_compile_and_package(exported, package_path=stream)
+        torch._inductor.aoti_compile_and_package(exported, package_path=stream, inductor_configs=settings)
     write_record(place, facts)
 
 

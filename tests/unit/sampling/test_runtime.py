@@ -1,15 +1,20 @@
 """Every runtime makes the eager one's images, with the present weights, for any batch size, or says why it cannot."""
 
+import sys
+import tempfile
 import threading
-from contextlib import contextmanager, nullcontext
+import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor.cpp_builder import get_cpp_compiler
 
 from lediflow.errors import UserError
 from lediflow.models import (
@@ -95,7 +100,7 @@ def tracing_only():
         patch.setattr(
             torch._inductor,
             "aoti_compile_and_package",
-            lambda program, package_path: torch.export.save(program, package_path),
+            lambda program, package_path, **settings: torch.export.save(program, package_path),
         )
         patch.setattr(
             torch._inductor, "aoti_load_package", lambda path, **options: torch.export.load(path).module()
@@ -103,10 +108,24 @@ def tracing_only():
         yield
 
 
+@contextmanager
+def generating():
+    """Code is generated, by a C++ compiler that links its own C++ library into everything, as some do."""
+    with tempfile.TemporaryDirectory() as folder:
+        usual = get_cpp_compiler()
+        compiler = Path(folder) / "g++"
+        compiler.write_text(
+            f'#!/bin/sh\ncase " $* " in *" -shared "*) exec {usual} -static-libstdc++ "$@";; esac\nexec {usual} "$@"\n'
+        )
+        compiler.chmod(0o755)
+        with torch._inductor.config.patch({"cpp.cxx": (None, str(compiler))}):
+            yield
+
+
 class TestEveryRuntime:
     """With generated code for one network, and traced for a whole chain whose latent sampler is a flow map."""
 
-    CHAINS: ClassVar = {"generated": (nullcontext, baseline), "traced": (tracing_only, jumping_chain)}
+    CHAINS: ClassVar = {"generated": (generating, baseline), "traced": (tracing_only, jumping_chain)}
 
     @pytest.fixture(scope="class", params=CHAINS)
     def make(self, request):
@@ -309,9 +328,13 @@ class TestPackage:
 
     @pytest.fixture
     def place(self, tmp_path):
-        (tmp_path / packages.NETWORK).write_bytes(b"code")
-        packages.write_record(tmp_path, self.FACTS)
+        self.write(tmp_path, b"code that needs libstdc++.so.6")
         return tmp_path
+
+    def write(self, place, code):
+        with zipfile.ZipFile(place / packages.NETWORK, "w") as archive:
+            archive.writestr("data/wrapper.so", code)
+        packages.write_record(place, self.FACTS)
 
     def test_that_is_whole_is_used(self, place):
         assert packages.why_unusable(place, self.FACTS) is None
@@ -329,6 +352,15 @@ class TestPackage:
     def test_that_is_damaged_is_built_again(self, place, change, reason):
         change(place)
         assert reason in packages.why_unusable(place, self.FACTS)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names the C++ library of Linux")
+    def test_with_a_cpp_library_of_its_own_is_built_again_and_never_loaded(self, place):
+        self.write(place, b"code with everything linked statically")
+        assert "C++ library of its own" in packages.why_unusable(place, self.FACTS)
+        with pytest.raises(
+            UserError, match=r"network.pt2 was built with a C\+\+ library of its own.*set CXX"
+        ):
+            packages.check_cpp_library(place / packages.NETWORK)
 
     def test_of_other_facts_is_named_by_what_differs(self, place):
         assert "another torch" in packages.why_unusable(place, self.FACTS | {"torch": "2.14.0"})
