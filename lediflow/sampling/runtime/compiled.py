@@ -42,6 +42,10 @@ COMPILE_ERRORS = (
     subprocess.SubprocessError,
 )
 
+# PyTorch pads products of unaligned widths where a GPU's arithmetic is their limit. Ours are aligned, or a handful of
+# channels wide. To decide it, it would bind each graph to the batch sizes on one side of that limit
+OPTIONS = {"shape_padding": False}
+
 # PyTorch logs an error of its cache with a traceback, and raises it besides
 CACHE_LOG = logging.getLogger("torch._inductor.codecache")
 Report = Callable[[Exception], None]  # raises, or returns to continue eagerly
@@ -126,7 +130,7 @@ def compiled_networks(copies: dict[str, WorkingCopy], report: Report) -> Network
 
 def as_graph(part: Part, method: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """A part, or a method of it, compiled as one graph at its first call."""
-    graphs = torch.compile(method or part, fullgraph=True)
+    graphs = torch.compile(method or part, fullgraph=True, options=dict(OPTIONS))
 
     def call(first: Tensor, *inputs: Tensor | None) -> Any:
         return graphs(own(first), *map(own, inputs))

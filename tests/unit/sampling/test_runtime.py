@@ -6,7 +6,6 @@ import threading
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -82,12 +81,18 @@ def levels_apart(found, expected):
     return 127.5 * float((found.images - expected.images).abs().max())
 
 
+def compile_by(backend):
+    """torch.compile by another backend, which does not know the options of the usual one."""
+    usual = torch.compile
+    return lambda function, options=None, **more: usual(function, backend=backend, **more)
+
+
 @pytest.fixture
 def graphs(monkeypatch):
     """torch.compile traces as always, but generates no code, which takes most of the time; counts the graphs."""
     torch.compiler.reset()
     counter = CompileCounterWithBackend("eager")
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    monkeypatch.setattr(torch, "compile", compile_by(counter))
     yield counter
     torch.compiler.reset()
 
@@ -96,7 +101,7 @@ def graphs(monkeypatch):
 def tracing_only():
     """Networks are traced and exported as always, and no code is generated for them, which takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        patch.setattr(torch, "compile", compile_by("eager"))
         patch.setattr(
             torch._inductor,
             "aoti_compile_and_package",
@@ -295,7 +300,7 @@ class TestWhatCannotBeCompiled:
             raise RuntimeError("no C++ compiler")
 
         torch.compiler.reset()
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=no_compiler))
+        monkeypatch.setattr(torch, "compile", compile_by(no_compiler))
         yield
         torch.compiler.reset()
 
