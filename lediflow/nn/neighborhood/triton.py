@@ -35,6 +35,7 @@ class Tile(NamedTuple):
 FORWARD = Tile(height=8, width=8, step_rows=2, num_warps=4, num_stages=3)
 QUERY_GRADIENT = FORWARD._replace(step_rows=4)
 KEY_VALUE_GRADIENT = FORWARD
+LEAST_KEYS = 16  # of a step: products of Triton sum over 16 numbers or more
 NARROW = 16  # heads of at most this many channels take more rows per step
 
 
@@ -142,7 +143,8 @@ def constants(
 ) -> dict[str, int | float | str]:
     """Compile-time constants of a kernel."""
     width, tile = x.shape[2], fitting(tile, x)
-    columns = max(reach(start, tile.width, width, kernel_size) for start in range(0, width, tile.width))
+    reached = max(reach(start, tile.width, width, kernel_size) for start in range(0, width, tile.width))
+    columns = 1 << (reached - 1).bit_length()
     return {
         "SCALE": scale,
         "KERNEL": kernel_size,
@@ -150,8 +152,8 @@ def constants(
         "PRECISION": "ieee" if x.dtype == torch.float32 else "tf32",
         "TILE_HEIGHT": tile.height,
         "TILE_WIDTH": tile.width,
-        "STEP_ROWS": tile.step_rows,
-        "COLUMNS": 1 << (columns - 1).bit_length(),
+        "STEP_ROWS": max(tile.step_rows, LEAST_KEYS // columns),
+        "COLUMNS": columns,
         "num_warps": tile.num_warps,
         "num_stages": tile.num_stages,
     }

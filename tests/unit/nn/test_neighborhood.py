@@ -9,7 +9,7 @@ from torch._dynamo import mark_dynamic
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from lediflow.nn.attention import global_attention
-from lediflow.nn.neighborhood import ROUTES, natten, neighborhood_attention
+from lediflow.nn.neighborhood import ROUTES, natten, neighborhood_attention, triton
 from lediflow.nn.neighborhood.plain import cached_grid_mask, first_keys, grid_mask
 
 CPU = torch.device("cpu")
@@ -95,6 +95,17 @@ def assert_is_the_oracle(route, kernel_size, drawn, device):
             gradients, torch.autograd.grad(expected, exact, cotangent.double()), strict=True
         ):
             assert relative_error(ours, theirs) < ROUNDING
+
+
+def test_triton_takes_grids_of_a_few_columns(interpreted):
+    drawn = heads_in_float32((5, 4), 16, count=4, batch=1, num_heads=1)
+    assert_is_the_oracle("triton", 3, drawn, interpreted)
+    for width in range(3, 9):  # on a GPU, though not in the interpreter, a product sums over 16 keys or more
+        for head_dim in triton.HEAD_DIMS:
+            made = triton.constants(
+                torch.empty(1, 4, width, 1, head_dim), 3, 1.0, triton.FORWARD, reach=triton.key_reach
+            )
+            assert made["STEP_ROWS"] * made["COLUMNS"] >= 16
 
 
 @pytest.mark.parametrize("route", ["dense", "sdpa"])
