@@ -161,14 +161,14 @@ def other_names(labels: Sequence[int], trained: Sequence[str], found: Sequence[s
     )
 
 
-def seen_by_sampler(flow: Mapping[str, Any], sampler: Mapping[str, Any]) -> str:
-    """What to know where the sampler was trained on images that the flow held out, from `data` of both exports."""
-    own, theirs = (data.get("held_out_fraction") or 0.0 for data in (flow, sampler))
-    if flow.get("fingerprint") != sampler.get("fingerprint") or theirs >= own:
+def seen_held_out(name: str, model: Mapping[str, Any], flow: Mapping[str, Any]) -> str:
+    """What to know where a model was trained on images that the flow held out, from `data` of both exports."""
+    theirs, own = (data.get("held_out_fraction") or 0.0 for data in (model, flow))
+    if flow.get("fingerprint") != model.get("fingerprint") or theirs >= own:
         return ""
     return (
-        f"the sampler was trained with data.held_out_fraction={theirs:g}, the flow with {own:g}: images that the flow "
-        "held out are training images of the sampler, so they do not measure what is new; train both with the same "
+        f"the {name} was trained with data.held_out_fraction={theirs:g}, the flow with {own:g}: images that the flow "
+        f"held out are training images of the {name}, so they do not measure what is new; train both with the same "
         "fraction"
     )
 

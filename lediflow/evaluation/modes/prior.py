@@ -23,7 +23,13 @@ from lediflow.evaluation.config import request
 from lediflow.evaluation.images import ShardImages
 from lediflow.evaluation.pictures import SHOWN, prior_pictures
 from lediflow.evaluation.prior import diagnose
-from lediflow.evaluation.references import check_signals, chosen_numbers, held_out_samples, open_shards
+from lediflow.evaluation.references import (
+    check_signals,
+    chosen_numbers,
+    held_out_samples,
+    open_shards,
+    seen_held_out,
+)
 from lediflow.evaluation.session import Session
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
@@ -83,6 +89,9 @@ def find_auxiliary(session: Session, run: str) -> tuple[AuxiliaryModel, dict[str
                     f"run={run} is the Gaussian baseline, which has no learned prior; give another run"
                 )
             folder = session.models.find_parent({folder.root: facts["parent"]}, facts["parent"]["sha256"])
+        data = folder.exported_facts().get("data") or {}
+        if seen := seen_held_out("auxiliary model", data, facts.get("data") or {}):
+            session.note(seen)
         model = session.models.auxiliary(folder.export)
         return model.to(session.device).eval().requires_grad_(False), facts
 

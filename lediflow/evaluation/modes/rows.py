@@ -21,7 +21,7 @@ from lediflow.evaluation.embedding import FeatureSet, feature_set
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
 from lediflow.evaluation.metrics import FIRST, METRICS, halves_mmd, measure, table_record
 from lediflow.evaluation.modes.compare import write_influences
-from lediflow.evaluation.references import Reference, seen_by_sampler
+from lediflow.evaluation.references import Reference, seen_held_out
 from lediflow.evaluation.results import ROWS, digest, features_record, read_row
 from lediflow.evaluation.session import Session
 from lediflow.run_folder import RunFolder
@@ -58,7 +58,7 @@ class RowMaker:
     ) -> RowMaker:
         if run.sampler:
             sampler = RunFolder(Path(run.sampler)).exported_facts()
-            if seen := seen_by_sampler(run.facts.get("data") or {}, sampler.get("data") or {}):
+            if seen := seen_held_out("sampler", sampler.get("data") or {}, run.facts.get("data") or {}):
                 session.note(seen)
         models = session.models.hashes(run.flow, run.sampler) | {"codec": run.facts["codec"]}
         return cls(session, run.name, pipeline, models, references, output)

@@ -15,7 +15,7 @@ from lediflow.evaluation.references import (
     absent_classes,
     chosen_numbers,
     other_names,
-    seen_by_sampler,
+    seen_held_out,
 )
 
 HELD_OUT = np.array([False, True, False, False, True])
@@ -77,7 +77,7 @@ def test_classes_of_the_reference_that_are_not_generated_are_noted(labels, found
 
 
 @pytest.mark.parametrize(
-    ("flow", "sampler", "is_noted"),
+    ("flow", "model", "is_noted"),
     [
         (("a", 0.1), ("a", 0.05), True),
         (("a", 0.1), ("a", 0), True),
@@ -86,9 +86,9 @@ def test_classes_of_the_reference_that_are_not_generated_are_noted(labels, found
         (("a", 0.1), ("b", 0), False),
     ],
 )
-def test_a_sampler_that_has_seen_held_out_images_is_noted(flow, sampler, is_noted):
-    data = ({"fingerprint": index, "held_out_fraction": share} for index, share in (flow, sampler))
-    assert bool(seen_by_sampler(*data)) == is_noted
+def test_a_model_that_has_seen_held_out_images_is_noted(flow, model, is_noted):
+    data = ({"fingerprint": index, "held_out_fraction": share} for index, share in (model, flow))
+    assert ("training images of the sampler" in seen_held_out("sampler", *data)) == is_noted
 
 
 @pytest.mark.parametrize(
