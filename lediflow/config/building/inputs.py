@@ -139,9 +139,8 @@ def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:
     if ranks.is_first:
         try:
             make_synthetic_shards(path, command.synthetic_images, model.image_size, model.channels)
-        except (
-            UserError
-        ) as error:  # it names an option of `prepare`, and may advise to empty a folder of photographs
+        except UserError as error:
+            # the message names an option of `prepare`, and may advise to empty a folder of photographs
             found = str(error).replace("output=", "data.path=", 1).partition("; choose another")[0]
             raise UserError(
                 f"{found}. synthetic_images={command.synthetic_images} draws toy pictures there: to train on shards "
