@@ -27,6 +27,7 @@ class WorkingCopy:
         large = to_float8(self.module) if precision == "float8" else {}
         if precision != "float32":
             to_bfloat16(self.module)
+        self.layers_in_float8 = len(large)
         own = named_tensors_of(self.module)
         self.targets = [large.get(name) or own[name] for name in named_tensors_of(source)]
         join_norms(self.module)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lediflow.errors import UserError
-from lediflow.nn.low_precision import multiplies_in_float8
+from lediflow.nn.low_precision import SMALLEST_WIDTH, multiplies_in_float8
 from lediflow.records import one_line
 from lediflow.sampling.runtime.copies import WorkingCopy
 from lediflow.sampling.runtime.graphs import Inputs, Recordings
@@ -79,6 +79,11 @@ class Runtime:
 
     def _prepare(self, name: str, device: torch.device) -> None:
         copies = {model: WorkingCopy(module, self.precision) for model, module in self.models.items()}
+        if self.precision == "float8" and not any(copied.layers_in_float8 for copied in copies.values()):
+            raise UserError(
+                f"precision=float8 rounds projections of {SMALLEST_WIDTH} channels or more, and these models "
+                f"({', '.join(copies)}) have none; use precision=bfloat16"
+            )
         self.networks = self._fast_networks(name, copies)
         self.name, self.copies = name, copies
         self.recordings = Recordings() if device.type == "cuda" else None

@@ -185,6 +185,10 @@ class TestFloat8:
         with pytest.raises(UserError, match=r"precision=float8 with runtime=eager.*use runtime=compiled"):
             self.chain().use("eager", "float8")
 
+    def test_is_refused_where_no_layer_would_be_rounded(self):
+        with pytest.raises(UserError, match=r"256 channels or more, and these models \(velocity\) have none"):
+            baseline().use("compiled", "float8")
+
     def test_is_refused_by_a_gpu_without_such_products(self, monkeypatch):
         monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 6))
         monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA GeForce RTX 3090")
