@@ -26,7 +26,7 @@ from lediflow.errors import UserError
 from lediflow.models import Model, Spec, build_model, load_as
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import WEIGHTS, Kind, describe, read_export
-from lediflow.models.specs import latent_shape
+from lediflow.models.specs import AuxiliarySpec, latent_shape
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
@@ -162,12 +162,26 @@ def load_parent(command: TrainCommand) -> Parent | None:
     if not folder.is_exported:
         role = f"the auxiliary model that stage={command.stage.name} builds on"
         folder.require_export(role, auxiliary_command(command, folder.root))
-    model = load_export(AuxiliaryModel, folder.export, "the run of stage=auxiliary")
-    check_latents(command, model, folder.root)
-    name_own_options(command, model, folder.root)
+    model = load_trained_parent(command, folder)
     return Parent(
         model.eval().requires_grad_(False), str(folder.root), folder.weights_hash(), folder.exported_facts()
     )
+
+
+def load_trained_parent(command: TrainCommand, folder: RunFolder) -> AuxiliaryModel:
+    """Load the auxiliary model of a finished run; UserError if its images or latents have another shape than ours."""
+    model = load_export(AuxiliaryModel, folder.export, "the run of stage=auxiliary")
+    check_latents(command, model, folder.root)
+    name_own_options(command, model, folder.root)
+    return model
+
+
+def parent_spec(command: TrainCommand) -> AuxiliarySpec:
+    """The specification of the parent: that of its trained model, which counts in a run, or of the options before."""
+    folder = RunFolder(Path(str(command.parent)))
+    if command.parent is None or not folder.is_exported:
+        return command.model.auxiliary
+    return load_trained_parent(command, folder).spec
 
 
 def check_latents(command: TrainCommand, parent: AuxiliaryModel, folder: Path) -> None:

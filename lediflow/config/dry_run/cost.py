@@ -9,7 +9,7 @@ import torch
 
 from lediflow.config.building.inputs import check_samples, encodes_once
 from lediflow.config.building.micro_batch import cost_of
-from lediflow.config.building.models import has_parent, load_export
+from lediflow.config.building.models import has_parent, load_export, parent_spec
 from lediflow.config.building.teacher import draws_latents, latents_cost
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.foreign import has_index, lacks_index
@@ -20,7 +20,7 @@ from lediflow.engine.precision import choose_precision
 from lediflow.engine.protocol import EngineConfig, accumulation_steps
 from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
-from lediflow.models import LatentSampler, LatentSamplerSpec
+from lediflow.models import AuxiliarySpec, LatentSampler, LatentSamplerSpec
 from lediflow.models.cost import model_cost
 from lediflow.nn.cost import Cost, ModelCost
 from lediflow.run_folder import RunFolder
@@ -73,9 +73,10 @@ def work_of(command: TrainCommand, ranks: int) -> Work:
         raise UserError(str(error)) from error
     model = cost_of(command, engine)
     passes = stage_kind(command.stage.name).passes(command.stage)
-    frozen = frozen_cost(command, ranks)
+    parent = parent_spec(command) if has_parent(command) else None
+    frozen = frozen_cost(command, parent, ranks)
     if draws_latents(command):
-        drawn = latents_cost(command, sampler_spec(command))
+        drawn = latents_cost(command, sampler_spec(command), parent)
         frozen = Cost(frozen.parameters + drawn.parameters, frozen.flops + drawn.flops)
     return Work(engine, ranks, *split, model, frozen, passes)
 
@@ -96,16 +97,16 @@ def planned(config: EngineConfig) -> EngineConfig:
     return replace(config, precision=choose_precision(precision, device))
 
 
-def frozen_cost(command: TrainCommand, ranks: int) -> Cost:
-    """Cost per image of the frozen auxiliary model: of the parts that the stage calls.
+def frozen_cost(command: TrainCommand, parent: AuxiliarySpec | None, ranks: int) -> Cost:
+    """Cost per image of the frozen auxiliary model, if there is one: of the parts that the stage calls.
 
     A latent sampler that trains on stored latents calls none.
     """
-    if not has_parent(command):
+    if parent is None:
         return Cost()
     size = command.model.image_size
-    cost = model_cost(command.model.auxiliary, size, size)
-    called = parent_flops(stage_kind(command.stage.name), command.model.auxiliary, size)
+    cost = model_cost(parent, size, size)
+    called = parent_flops(stage_kind(command.stage.name), parent, size)
     return Cost(cost.total.parameters, 0 if has_encoded_before(command, ranks) else called)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lediflow.config.building.inputs import open_inputs
 from lediflow.config.building.run import throughput_of
+from lediflow.config.dry_run.cost import work_of
 from lediflow.disk import sha256_of
 from lediflow.engine.ranks import Ranks
 
@@ -79,7 +80,7 @@ def test_options_that_only_the_parents_training_had_are_named(trained, parent, t
     )
 
 
-def test_the_work_of_an_image_is_that_of_the_parent_that_runs(trained):
+def test_the_work_of_an_image_is_that_of_the_parent_that_runs_also_in_a_dry_run(trained):
     words = [word for word in trained.commands["flow"] if not word.startswith("synthetic_images")]
     engine = SimpleNamespace(device=torch.device("cpu"))
     commands = [
@@ -87,6 +88,10 @@ def test_the_work_of_an_image_is_that_of_the_parent_that_runs(trained):
     ]
     usual, other = (throughput_of(command, open_inputs(command, Ranks()), engine) for command in commands)
     assert other.flops_per_image == usual.flops_per_image > 0
+    # a dry run foretells what the run reports
+    planned, other_planned = (work_of(command, 1) for command in commands)
+    assert other_planned.flops == planned.flops == usual.flops_per_image
+    assert other_planned.frozen_parameters == planned.frozen_parameters
 
 
 def test_a_finished_flow_is_rejected_after_its_parent_was_retrained(trained, parent, tmp_path):
