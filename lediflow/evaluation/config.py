@@ -15,7 +15,8 @@ from lediflow.sampling import SamplingOptions
 ESTIMATORS = ("exact", "streaming")
 GRID_SOLVERS = ("euler", "midpoint", "heun3")  # the default of grid.solvers for a velocity
 GRID_STEPS = (0, 1, 2, 4, 8)  # of grid.steps
-IRRELEVANT = ("paths", "output", "keep_features", "runtime")  # options that no number depends on
+# options that no number depends on, besides times on the runtime, which each row names
+IRRELEVANT = ("paths", "output", "keep_features", "runtime")
 
 
 @dataclass(kw_only=True)

@@ -94,6 +94,22 @@ class TestMetrics:
         assert kept == first
         assert new["steps"] == 2
 
+    def test_times_of_another_runtime_are_measured_again_and_nothing_else(
+        self, small_rows, small_options, root, tmp_path
+    ):
+        folder, kept = shutil.copytree(root / "small", tmp_path / "small"), small_rows[-1]
+        for path in (folder / "results.json", *(folder / "rows").glob("*.json")):
+            path.write_text(path.read_text().replace('"runtime": "eager"', '"runtime": "compiled"'))
+        command = ("evaluate", *small_options, "step_counts=[1,2]", f"output={folder}")
+        assert "already evaluated" not in succeed(*command).out
+        timed = ("runtime", "ms_per_image", "cost")
+        for row, before in zip(rows(folder), kept, strict=True):
+            assert row["runtime"] == "eager" and row["cost"] != before["cost"]
+            assert {key: row[key] for key in row if key not in timed} == {
+                key: before[key] for key in before if key not in timed
+            }
+        assert "already evaluated" in succeed(*command).out
+
     def test_a_table_and_a_plot_are_written_with_the_numbers(self, small_rows, root):
         table = (root / "small" / "table.md").read_text()
         assert all(f"{row['mmd_unbiased']:.3f}" in table for row in small_rows[-1])

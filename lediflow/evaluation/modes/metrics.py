@@ -29,7 +29,7 @@ from lediflow.errors import UserError
 from lediflow.evaluation.config import EvaluateConfig, request
 from lediflow.evaluation.images import FolderImages
 from lediflow.evaluation.metrics import check_counts, measure, table_record
-from lediflow.evaluation.modes.rows import RowMaker, Run
+from lediflow.evaluation.modes.rows import RowMaker, Run, is_timed_by
 from lediflow.evaluation.pictures import SHOWN, prior_pictures, step_pictures
 from lediflow.evaluation.references import Reference, open_shards, reference_features, references
 from lediflow.evaluation.results import RESULTS, read_results
@@ -62,7 +62,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
         "extractor": session.extractor.record,
         **table_record(),
     }
-    if found := session.group.broadcast(finished_results(output, asked)):
+    if found := session.group.broadcast(finished_results(output, asked, pipeline)):
         session.say(f"already evaluated: {output / RESULTS}")
         print_rows(session, found)
         return found
@@ -79,12 +79,15 @@ def evaluate_run(session: Session) -> dict[str, Any]:
     return results
 
 
-def finished_results(output: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Existing results, if their figures are there and weights and options are the same; else None."""
+def finished_results(
+    output: Path, asked: dict[str, Any], pipeline: LeDiFlowPipeline
+) -> dict[str, Any] | None:
+    """Existing results, if their figures are there and weights, options and runtime are the same; else None."""
     if not all((output / name).is_file() for name in (RESULTS, PICTURES, *VIEWS)):
         return None
     found = read_results(output / RESULTS)["results"]
-    return found if without_places(recorded_request(found)) == without_places(asked) else None
+    is_same = without_places(recorded_request(found)) == without_places(asked)
+    return found if is_same and all(is_timed_by(row, pipeline) for row in found["rows"]) else None
 
 
 def recorded_request(results: dict[str, Any]) -> Any:

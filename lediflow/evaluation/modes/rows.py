@@ -2,12 +2,12 @@
 
 A finished row is kept in `rows/` in the output folder, under the fingerprint of all that it depends on, with the
 influence of every image on the metrics (for `mode=compare`). A command that was killed, or that asks for more rows,
-continues from there.
+continues from there. Only the cost depends on the runtime, so that alone is measured again for another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ class RowMaker:
         record = self.record(images)
         path = self.output / ROWS / f"{digest(record)}.json"
         if found := group.broadcast(self.finished(path)):
-            return {"run": self.name} | found
+            return {"run": self.name} | self.timed_as_run(found, config, path)
         features = self.features(images, config)
         row = (
             settings(config) | self.costs(config) | self.quality(features, config, path) | {"record": record}
@@ -88,6 +88,16 @@ class RowMaker:
         if not path.exists() or (is_exact and not path.with_suffix(".safetensors").exists()):
             return None
         return read_row(path, lacking={metric.key for metric in FIRST} - {*METRICS})
+
+    def timed_as_run(self, row: dict[str, Any], config: SamplingConfig, path: Path) -> dict[str, Any]:
+        """A finished row; its cost is measured again if that of another runtime was measured."""
+        if is_timed_by(row, self.pipeline):
+            return row
+        found = row | self.costs(config)
+        with self.session.group.together(f"writing {path}"):
+            if self.session.group.is_first:
+                write_json(path, found)
+        return found
 
     def record(self, images: NumberedImages) -> dict[str, Any]:
         """All that a row depends on: the images, the references, the metrics, the device that is timed."""
@@ -167,6 +177,11 @@ class RowMaker:
             )
             found["codec_floor"] = floor.row
         return found
+
+
+def is_timed_by(row: Mapping[str, Any], pipeline: LeDiFlowPipeline) -> bool:
+    """Whether a row's cost is that of the pipeline's runtime; False for rows of earlier releases, which name none."""
+    return row.get("runtime") == pipeline.runtime.name
 
 
 def settings(config: SamplingConfig) -> dict[str, Any]:
