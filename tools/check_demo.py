@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo import EDITS
 from PIL import Image
 
+from demo import EDITS
 from lediflow.evaluation.metrics import METRICS
 
 COUNT = 64

@@ -24,6 +24,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pages.markdown import table
+
 ROOT = Path(__file__).parents[1]
 KEPT = Path("results/code.json")
 PACKAGE = "lediflow"
@@ -115,10 +117,9 @@ def counted(name: str, root: Path) -> Count:
     return {"code": f"{commit}, {date}", **count(sources_at(commit, root))}
 
 
-def table(counts: Sequence[Count]) -> list[str]:
+def lines(counts: Sequence[Count]) -> list[str]:
     """The counts as a Markdown table."""
-    rows = [HEADS, ["---", *["---:"] * (len(HEADS) - 1)], *map(cells, counts)]
-    return ["| " + " | ".join(row) + " |" for row in rows]
+    return table(HEADS, map(cells, counts))
 
 
 def cells(found: Count) -> list[str]:
@@ -139,7 +140,7 @@ def text_of(number: int | list[int]) -> str:
 def block(document: Mapping[str, Any]) -> str:
     """The part of docs/architecture.md that `render_results.py` writes."""
     command = f"Counted by `{document['command']}`; without arguments it counts the working tree."
-    return "\n".join([*table(document["counts"]), "", command])
+    return "\n".join([*lines(document["counts"]), "", command])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.keep and not options.commits:
         parser.error("--keep needs commits, because the working tree has no hash")
     counts = [counted(name, ROOT) for name in options.commits or [WORKING_TREE]]
-    print("\n".join(table(counts)))
+    print("\n".join(lines(counts)))
     if options.keep:
         commits = " ".join(found["code"].partition(",")[0] for found in counts)
         kept = {"command": f"python tools/count_code.py {commits}", "counts": counts}

@@ -50,7 +50,7 @@ def test_wall_minutes_and_gpus_of_every_session_of_a_command_are_kept(carry_out)
 
 def test_the_time_of_a_campaign_is_that_of_all_its_sessions_on_all_their_gpus(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS.parent))
-    origin = importlib.import_module("render_results").origin
+    origin = importlib.import_module("pages.origins").of_experiment
     sessions = [
         {"wall_minutes": 9.5, "at_once": 8, "gpus": ["H200", "H200"]},
         {"wall_minutes": 1.0, "at_once": 4, "gpus": []},

@@ -68,6 +68,6 @@ def test_the_picture_has_a_box_for_each_layer_and_arrows_downwards(tool, tmp_pat
         type = "forbidden"
         """
     )
-    picture = tool("layers").block(tmp_path)
+    picture = tool("pages.layers").block(tmp_path)
     assert 'layer0["train | sample"]' in picture and 'layer1["flow"]' in picture
     assert picture.count("-->") == 1 and "layer0 --> layer1" in picture

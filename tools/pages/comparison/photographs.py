@@ -1,0 +1,48 @@
+"""The table of quality by the number of photographs that all models are trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pages.markdown import NOT_YET, number, table
+from pages.stored import CAMPAIGN, Results, results
+
+FACES = ("small_wide_faces1000", "small_wide_faces4000", "small_faces64")  # campaigns with the same settings
+START = "k3s0.5"  # of LeDiFlow's flow
+FIRST_CHAIN = "base"  # whose auxiliary model and sampler it has
+BY_PHOTOGRAPHS = (("fm", 8), ("fm", 16), ("flow", 2), ("flow", 4))
+
+
+def block(root: Path) -> str:
+    """Quality by the number of photographs that all models are trained on."""
+    files = [root / CAMPAIGN / f"{name}.json" for name in FACES]
+    body = [photographs_row(results(path)) for path in files if path.is_file()]
+    settings = [f"{'FM' if which == 'fm' else 'LeDiFlow'} {nfe}" for which, nfe in BY_PHOTOGRAPHS]
+    heads = [
+        "faces",
+        "images seen: FM / LeDiFlow's flow",
+        *settings,
+        *(f"{each}, other faces" for each in settings),
+    ]
+    return "\n".join(table(heads, body)) if body else NOT_YET
+
+
+def photographs_row(found: Results) -> list[str]:
+    """MMD against the photographs of training, then against faces that no model saw, where that was measured."""
+    cures, unseen, losses = found["cures"], found["unseen"], found["losses"]
+    baseline = next(run for run in losses if run.startswith("fm"))
+    chosen = {"fm": (FIRST_CHAIN, "gaussian", baseline), "flow": (START, "sampler", START)}
+    images = [losses[run]["images_seen"] for run in (baseline, f"{START}_flow")]
+    seen, others = [], []
+    for which, nfe in BY_PHOTOGRAPHS:
+        cure, z, run = chosen[which]
+        own = {row["nfe"]: row["mmd"] for row in cures[cure]["rows"] if row["z"] == z}
+        other = {row["nfe"]: row["mmd_unbiased"] for row in unseen.get(run, [])}
+        seen.append(number(own.get(nfe)))
+        others.append(number(other.get(nfe)))
+    return [
+        f"{cures[START]['reference_images']:,}",
+        " / ".join(f"{count:,}" for count in images),
+        *seen,
+        *others,
+    ]

@@ -1,0 +1,60 @@
+"""Tables of results/campaign/small_*.json: chains with several settings, on few photographs."""
+
+from __future__ import annotations
+
+from pages.experiments.quality import BOLD, by_flow, folded_sources, heading, settings_of, taken_on
+from pages.markdown import best_in_bold, number, table
+from pages.stored import Results
+
+SHARES = {"share_closer": "closer to training", "share_memorised": "copies"}
+
+
+def lines(document: Results) -> list[str]:
+    """A chain with several settings: quality for each source of z, on unseen photographs, losses of every model."""
+    results = document["results"]
+    cures, losses, widths = results["cures"], results["losses"], results.get("widths", {})
+    names = {name: with_start(name, widths.get(name)) for name in cures}
+    models = {name: f"{name}_flow" for name in cures}
+    return [
+        *by_flow(cures, names),
+        "",
+        f"{taken_on(cures)} {BOLD}",
+        "",
+        *unseen(results, names),
+        *folded_sources(
+            cures, names, models, [name for name in losses if not name.endswith("_flow")], losses
+        ),
+    ]
+
+
+def with_start(name: str, width: Results | None) -> str:
+    """The name of a setting with the start of its flow."""
+    if width is None:
+        return name
+    scale = "" if width["k"] == 1 else f"{width['k']:g} sigma, "
+    return f"{name} ({scale}s = {width['s']:g})"
+
+
+def unseen(results: Results, names: dict[str, str]) -> list[str]:
+    """MMD to photographs that no model was trained on, and how often images are closer to a training image."""
+    found = results.get("unseen")
+    if not found:
+        return []
+    measured = {
+        name: {(row["nfe"], row["solver"]): row["mmd_unbiased"] for row in rows}
+        for name, rows in found.items()
+    }
+    settings = settings_of(measured)
+    body = []
+    for name, cells in best_in_bold(measured, settings).items():
+        copies = results["copies"].get(name)
+        nearest = copies[0]["nearest_training"] if copies else {}
+        body.append([names.get(name, name), *cells, *(number(nearest.get(key)) for key in SHARES)])
+    return [
+        *table(["against unseen photographs", *map(heading, settings), *SHARES.values()], body),
+        "",
+        "The same metric against photographs that no model was trained on. Closer to training: the probability that an "
+        "image is nearer to a training image than a held-out photograph is (0.5: no copying, 1: copies). Copies: the "
+        "fraction of images whose nearest training image is less than a third as far away as the second nearest.",
+        "",
+    ]

@@ -1,0 +1,1 @@
+"""Tables of tools/bench: each benchmark's own, times by component, goals, several GPUs."""
