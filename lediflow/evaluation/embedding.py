@@ -167,6 +167,33 @@ class FeatureSet:
         return found[torch.from_numpy(wanted - wanted[0])]
 
 
+@dataclass(frozen=True)
+class ChosenFeatures:
+    """Some images of a set of features, as a set of their own."""
+
+    features: FeatureSet
+    numbers: Numbers  # of the images in the whole set, increasing
+
+    @property
+    def count(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def dim(self) -> int:
+        return self.features.dim
+
+    def slice(self, numbers: range) -> Float[Tensor, "some dim"]:
+        return self.features.at(self.numbers[numbers.start : numbers.stop])
+
+    def rows(self, group: Group, device: torch.device | str = "cpu") -> Rows:
+        """This rank's share of all rows."""
+        return self.features.chosen(self.numbers, group, device)
+
+    def batches(self, size: int) -> Iterator[tuple[int, Float[Tensor, "batch dim"]]]:
+        """(number, rows) of each batch."""
+        return self.features.batches(size, self.numbers)
+
+
 def gathered(pieces: Pieces, fingerprint: dict[str, Any], group: Group) -> FeatureSet:
     """Join the finished pieces into one file, unless another command already has, and remove the pieces."""
     with group.together("writing features"), disk_errors_explained(pieces.whole):

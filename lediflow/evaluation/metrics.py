@@ -24,10 +24,10 @@ from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import StreamingCMMD, cmmd_estimate
 from lediflow.evaluation.config import MetricsConfig
-from lediflow.evaluation.embedding import FeatureSet
+from lediflow.evaluation.embedding import ChosenFeatures, FeatureSet
 from lediflow.evaluation.features import CLIP, INCEPTION, display_name, unit
 from lediflow.evaluation.frechet import FeatureStatistics, FeatureSums, feature_statistics, frechet_distance
-from lediflow.evaluation.mmd import FEWEST, Polynomial, estimate, kernel_sums
+from lediflow.evaluation.mmd import FEWEST, Estimate, Polynomial, estimate, kernel_sums
 from lediflow.evaluation.neighbors import manifold_metrics, nearest_training
 from lediflow.evaluation.references import Reference
 from lediflow.evaluation.tiles import TILE, Rows
@@ -123,14 +123,18 @@ class Metric:
 
 def exact_mmd(sets: Sets) -> Values:
     found = cmmd_estimate(unit_rows(sets.made), unit_rows(sets.real), sets.group)
-    row = {
+    row = mmd_entries(found) | {"estimator": "exact"}
+    return Values(row, Influence(found.unbiased, found.influence_x, found.influence_y))
+
+
+def mmd_entries(found: Estimate) -> Row:
+    """The entries of an exact MMD in a row of results."""
+    return {
         "mmd": found.biased,
         "mmd_unbiased": found.unbiased,
         "mmd_standard_error": found.standard_error,
         "mmd_interval": list(found.interval()),
-        "estimator": "exact",
     }
-    return Values(row, Influence(found.unbiased, found.influence_x, found.influence_y))
 
 
 def streamed_mmd(sets: StreamedSets) -> Values:
@@ -228,7 +232,7 @@ def metric_name(key: str, features: str) -> str:
 
 def measure(
     reference: Reference,
-    samples: FeatureSet,
+    samples: FeatureSet | ChosenFeatures,
     features: str,
     group: Group,
     device: torch.device | str,
@@ -292,7 +296,9 @@ def halves_mmd(reference: Reference, group: Group, device: torch.device | str) -
     return cmmd_estimate(unit_rows(first), unit_rows(second), group).unbiased
 
 
-def streaming_row(reference: Reference, samples: FeatureSet, features: str, group: Group) -> Row:
+def streaming_row(
+    reference: Reference, samples: FeatureSet | ChosenFeatures, features: str, group: Group
+) -> Row:
     """The metrics that sums suffice for. Features are read from their files one batch at a time."""
     real, real_raw = streamed(reference.batches, len(reference.chosen), reference.features.dim, group)
     made, made_raw = streamed(samples.batches, samples.count, samples.dim, group)

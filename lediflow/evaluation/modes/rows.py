@@ -17,11 +17,12 @@ from lediflow.disk import write_json
 from lediflow.engine.ranks import device_name
 from lediflow.evaluation.config import MetricsConfig
 from lediflow.evaluation.cost import stage_costs
-from lediflow.evaluation.embedding import FeatureSet, feature_set
+from lediflow.evaluation.embedding import ChosenFeatures, FeatureSet, feature_set
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
-from lediflow.evaluation.metrics import FIRST, METRICS, halves_mmd, measure, table_record
+from lediflow.evaluation.metrics import FIRST, METRICS, halves_mmd, measure, mmd_entries, table_record
 from lediflow.evaluation.modes.compare import write_influences
 from lediflow.evaluation.references import Reference, seen_held_out
+from lediflow.evaluation.related import Measure
 from lediflow.evaluation.results import ROWS, digest, features_record, read_row
 from lediflow.evaluation.session import Session
 from lediflow.run_folder import RunFolder
@@ -167,16 +168,24 @@ class RowMaker:
             "prior_scale": self.pipeline.width.scale,
         }
         for other in others:
-            floor = measure(
-                main,
-                other.features,
-                session.extractor.name,
-                session.group,
-                session.device,
-                session.command.metrics,
-            )
-            found["codec_floor"] = floor.row
+            found["codec_floor"] = self.floor(main, other)
         return found
+
+    def floor(self, photographs: Reference, reconstructions: Reference) -> dict[str, Any]:
+        """Metrics of the codec's reconstructions of the reference's photographs.
+
+        A reconstruction is similar to its photograph, so these pairs are left out of the exact MMD; nor is it compared
+        with its photograph as if it might be a copy.
+        """
+        session = self.session
+        group, device, metrics = session.group, session.device, session.command.metrics
+        decoded = ChosenFeatures(reconstructions.features, photographs.chosen)
+        row = measure(photographs, decoded, session.extractor.name, group, device, metrics).row
+        row.pop("nearest_training", None)
+        if metrics.estimator == "exact":
+            distance = Measure.build(photographs, group, device)(decoded, photographs.chosen)
+            row |= mmd_entries(distance)
+        return row
 
 
 def is_timed_by(row: Mapping[str, Any], pipeline: LeDiFlowPipeline) -> bool:

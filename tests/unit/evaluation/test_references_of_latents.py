@@ -1,8 +1,10 @@
 """Runs on latents are held against the photographs and against their reconstructions; the codec's floor is between."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from harness.commands import succeed
@@ -91,16 +93,31 @@ def test_photographs_are_the_first_reference_and_reconstructions_the_second(sess
     assert not torch.allclose(photographs, reconstructions, atol=0.1)  # an untrained codec loses much
 
 
-def test_the_codecs_floor_is_the_distance_of_reconstructions_from_photographs(
-    session, pipeline, facts, tmp_path
+@pytest.mark.parametrize(("split", "chosen"), [("all", range(COUNT)), ("train", range(1, COUNT, 2))])
+def test_the_codecs_floor_is_the_distance_of_reconstructions_from_other_photographs(
+    session, pipeline, facts, tmp_path, split, chosen
 ):
-    asked = session("latents", "images")
+    """By its definition: means over pairs of two images, in which no image is compared with its own reconstruction."""
+    asked, chosen = session("latents", "images"), [*chosen]
     found = references(asked, pipeline, facts)
-    floor = RowMaker(asked, "run", pipeline, {}, found, tmp_path).facts()["codec_floor"]
-    photographs, reconstructions = (
-        unit(reference.rows(Group(), "cpu").values.double()) for reference in found
-    )
-    assert floor["mmd"] == pytest.approx(cmmd(reconstructions, photographs), rel=1e-9)
+    real, decoded = (unit(reference.rows(Group(), "cpu").values.double())[chosen] for reference in found)
+    is_held_out = ~np.isin(np.arange(COUNT), chosen)
+    split_so = [
+        replace(reference, chosen=np.array(chosen), is_held_out=is_held_out if split == "train" else None)
+        for reference in found
+    ]
+    floor = RowMaker(asked, "run", pipeline, {}, split_so, tmp_path).facts()["codec_floor"]
+
+    def mean(a, b):
+        values = (torch.cdist(a, b).square() / -200).exp()
+        return (values.sum() - values.diagonal().sum()) / (len(a) * (len(a) - 1))
+
+    expected = 1000 * (mean(decoded, decoded) + mean(real, real) - 2 * mean(decoded, real)).item()
+    assert floor["mmd_unbiased"] == pytest.approx(expected, rel=1e-6)
+    assert floor["mmd_interval"][0] < expected < floor["mmd_interval"][1]
+    assert floor["mmd"] == pytest.approx(cmmd(decoded, real), rel=1e-9)
+    assert floor["sample_images"] == floor["reference_images"] == len(chosen)
+    assert "nearest_training" not in floor
 
 
 def test_without_photographs_the_reference_is_called_reconstructions(session, pipeline, facts, capsys):

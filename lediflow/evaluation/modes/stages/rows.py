@@ -15,13 +15,13 @@ import numpy as np
 
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd_estimate
-from lediflow.evaluation.embedding import FeatureSet, Numbers, feature_set
+from lediflow.evaluation.embedding import ChosenFeatures, FeatureSet, Numbers, feature_set
 from lediflow.evaluation.images import NumberedImages
 from lediflow.evaluation.metrics import metric_name, unit_rows
 from lediflow.evaluation.mmd import FEWEST, Estimate
 from lediflow.evaluation.modes.rows import keep_row
-from lediflow.evaluation.modes.stages.estimate import Measure
 from lediflow.evaluation.references import Reference
+from lediflow.evaluation.related import Measure
 from lediflow.evaluation.results import ROW_AGAIN, ROWS, digest, features_record
 from lediflow.evaluation.session import Session
 from lediflow.records import Record, read_record
@@ -136,8 +136,8 @@ class StageRows:
         if min(first.total, second.total) >= FEWEST:
             found["real"] = self.distance(cmmd_estimate(unit_rows(first), unit_rows(second), session.group))
         for other in self.references[1:]:
-            samples = np.arange(other.features.count)
-            found["codec_floor"] = self.distance(self.measure(other.features, samples))
+            decoded = ChosenFeatures(other.features, main.chosen)
+            found["codec_floor"] = self.distance(self.measure(decoded, main.chosen))
         return found
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import SCALE, SIGMA
-from lediflow.evaluation.embedding import FeatureSet, Numbers
+from lediflow.evaluation.embedding import ChosenFeatures, FeatureSet, Numbers
 from lediflow.evaluation.features import unit
 from lediflow.evaluation.metrics import unit_rows
 from lediflow.evaluation.mmd import (
@@ -66,7 +66,7 @@ class Measure:
         real = unit_rows(reference.rows(group, device))
         return cls(reference, real, within(real, Gaussian(SIGMA), group), group)
 
-    def __call__(self, made: FeatureSet, sources: Numbers | None = None) -> Estimate:
+    def __call__(self, made: FeatureSet | ChosenFeatures, sources: Numbers | None = None) -> Estimate:
         """The unbiased squared MMD, times 1000; `sources`: numbers of the real samples that the images come from."""
         images = unit_rows(made.rows(self.group, self.real.values.device))
         check_sets(images, self.real, self.group)
@@ -83,7 +83,7 @@ class Measure:
         return estimate_by_source(sums, self.group.broadcast(found), SCALE)
 
 
-def related(made: FeatureSet, reference: Reference, sources: Numbers) -> Related:
+def related(made: FeatureSet | ChosenFeatures, reference: Reference, sources: Numbers) -> Related:
     """Images of the same source, and sources, of all images; one rank reads them from the files."""
     kernel = Gaussian(SIGMA)
     x = unit(made.slice(range(made.count)).double())

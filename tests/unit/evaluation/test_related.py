@@ -7,7 +7,7 @@ import torch
 from lediflow.engine.group import Group
 from lediflow.evaluation.cmmd import cmmd_estimate
 from lediflow.evaluation.features import unit
-from lediflow.evaluation.modes.stages.estimate import Measure
+from lediflow.evaluation.related import Measure
 from lediflow.evaluation.tiles import whole
 
 DIM = 6
