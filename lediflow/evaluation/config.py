@@ -100,7 +100,8 @@ class EvaluateConfig(SamplingOptions):
     statistics: str | None = None
     keep_features: bool = False  # keep the features of generated images with the results
     count: int = bounded(1024, at_least=1)  # generated images per row; metrics on few images are noisy
-    reference_count: int = bounded(0, at_least=0)  # real images; 0 takes all
+    # real images, evenly spaced over the shards; 0 takes all
+    reference_count: int = bounded(0, at_least=0)
     # numbers of solver steps, each measured
     step_counts: list[int] = bounded(
         default_factory=lambda: [1, 2, 4, 8], at_least=0, at_most=MOST_STEPS, is_filled=True, is_distinct=True

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lediflow.codecs.protocol import describe_codec
 from lediflow.data.shards.reader import ShardReader
-from lediflow.data.streams.order import is_held_out
+from lediflow.data.streams.order import is_held_out, spread_over
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.embedding import FeatureSet, Numbers, feature_set
@@ -108,13 +108,13 @@ def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, An
         raise UserError(
             f"data.photographs={data.photographs}, but {data.path} holds the pixels themselves; leave it out"
         )
-    samples = np.arange(min(len(reader), session.command.reference_count or len(reader)))
+    samples = reference_samples(reader, session.command.reference_count)
     if absent := absent_classes(session.command.labels, reader.index.table["label"][samples]):
         session.note(absent)
     trained = facts["data"].get("classes") or []
     if other := other_names(session.command.labels, trained, reader.index.contents.classes or []):
         session.note(other)
-    held_out = held_out_samples(reader, facts, len(samples))
+    held_out = held_out_samples(reader, facts, samples)
     decoded = ShardImages(reader, samples, pipeline.decode, pipeline.device)
     sets = {"photographs" if is_exact else "reconstructions": decoded}
     if data.photographs:
@@ -192,14 +192,19 @@ def reference_features(
     return found
 
 
+def reference_samples(reader: ShardReader, most: int) -> Numbers:
+    """At most `most` samples (0: all), evenly spaced: tars of other programs may be in the order of their classes."""
+    return spread_over(np.arange(len(reader)), most or len(reader))
+
+
 def held_out_samples(
-    reader: ShardReader, facts: dict[str, Any], count: int
+    reader: ShardReader, facts: dict[str, Any], samples: Numbers
 ) -> Bool[np.ndarray, " samples"] | None:
-    """Which of the first samples training held out; None if the run was trained on other data."""
+    """Which of the samples training held out; None if the run was trained on other data."""
     trained = facts["data"]
     if trained["fingerprint"] != reader.index.fingerprint:
         return None
-    return is_held_out(reader.index.table["key"][:count], trained["held_out_fraction"])
+    return is_held_out(reader.index.table["key"][samples], trained["held_out_fraction"])
 
 
 def check_signals(reader: ShardReader, facts: dict[str, Any], path: str) -> None:

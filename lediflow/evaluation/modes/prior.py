@@ -28,6 +28,7 @@ from lediflow.evaluation.references import (
     chosen_numbers,
     held_out_samples,
     open_shards,
+    reference_samples,
     seen_held_out,
 )
 from lediflow.evaluation.session import Session
@@ -48,9 +49,9 @@ def evaluate_prior(session: Session) -> dict[str, Any]:
     check_signals(reader, facts, command.data.path)
     output = Path(command.output or f"{command.run}/results/prior")
     session.claim(output)
-    count = min(len(reader), command.reference_count or len(reader))
-    samples = chosen_numbers(command.data.split, held_out_samples(reader, facts, count), count)
-    signals = ShardImages(reader, samples, device=session.device)
+    samples = reference_samples(reader, command.reference_count)
+    chosen = chosen_numbers(command.data.split, held_out_samples(reader, facts, samples), len(samples))
+    signals = ShardImages(reader, samples[chosen], device=session.device)
     advance, close = session.progress("prior", len(signals))
     prior = diagnose(
         auxiliary,

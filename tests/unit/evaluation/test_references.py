@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from harness.tars import picture, tar_of
 from safetensors.torch import save_file
 
+from lediflow.data.shards.reader import ShardReader
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.embedding import FeatureSet
@@ -14,7 +16,9 @@ from lediflow.evaluation.references import (
     Reference,
     absent_classes,
     chosen_numbers,
+    held_out_samples,
     other_names,
+    reference_samples,
     seen_held_out,
 )
 
@@ -39,6 +43,20 @@ def test_a_split_of_images_without_a_held_out_fraction_is_refused():
         chosen_numbers("heldout", None, 5)
     with pytest.raises(UserError, match=r"data\.split=test is not known; choose one of all, train, heldout"):
         chosen_numbers("test", HELD_OUT, 5)
+
+
+def test_some_images_of_a_tar_in_the_order_of_its_classes_are_of_all_classes(tmp_path):
+    """As webdataset tars are: `reference_count=3` of three classes, two of whose images are held out."""
+    files = {f"{n}.{kind}": picture() if kind == "png" else str(n // 4).encode()
+             for n in range(12) for kind in ("png", "cls")}  # fmt: skip
+    tar_of(tmp_path / "all.tar", files)
+    reader = ShardReader.open(tmp_path)
+    chosen = reference_samples(reader, 3)
+    assert reader.labels(chosen).tolist() == [0, 1, 2]
+    assert reference_samples(reader, 0).tolist() == reference_samples(reader, 99).tolist() == [*range(12)]
+    facts = {"data": {"fingerprint": reader.index.fingerprint, "held_out_fraction": 0.3}}
+    whole = held_out_samples(reader, facts, np.arange(12))
+    assert held_out_samples(reader, facts, chosen).tolist() == whole[chosen].tolist()
 
 
 def test_parts_are_rows_of_the_one_set(features):
