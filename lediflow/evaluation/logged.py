@@ -28,7 +28,7 @@ COSTS: Values = {
 }
 # under evaluation/prior: what evaluation/prior.py measures and the log keeps
 DIAGNOSTICS: Values = {
-    "nll_nats": lower(PRIOR, "negative log-likelihood of the prior", "nats per pixel"),
+    "nll_nats": lower(PRIOR, "negative log-likelihood of the prior", "nats per pixel and channel"),
     "nll_bits_per_byte": lower(PRIOR, "negative log-likelihood of the prior", "bits per byte"),
     "kl_nats_per_image": neutral(PRIOR, "KL of the latents", "nats per image"),
     "z_mean": neutral(PRIOR, "mean of the prior's z-scores"),
@@ -39,7 +39,7 @@ DIAGNOSTICS: Values = {
     "sigma_mean": neutral(PRIOR, "mean sigma"),
     "sigma_geometric_mean": neutral(PRIOR, "geometric mean of sigma"),
     "sigma_rms": neutral(PRIOR, "root mean square of sigma"),
-    "share_at_floor": neutral(PRIOR, "share of held-out pixels at the floor of sigma", "", "max", "last"),
+    "share_at_floor": neutral(PRIOR, "share of evaluated pixels at the floor of sigma", "", "max", "last"),
     "psnr": higher(PRIOR, "PSNR of the prior's mean", "dB"),
     "psnr_of_mean_error": higher(PRIOR, "PSNR of the mean error", "dB"),
 }

@@ -8,7 +8,7 @@ coverage_error   mean over levels of |observed - nominal| share of entries withi
                  2018, arXiv:1807.00263)
 sharpness        mean, root mean square, geometric mean of sigma: of two calibrated priors the sharper one leaves less
                  to the flow
-psnr             of the prior's mean as a reconstruction, mean over images in dB
+psnr             of the prior's mean as a reconstruction, mean over images in dB; for pixels, as latents have no peak
 active_units     latent entries whose posterior mean varies between images, variance above 0.01 (Burda et al. 2016,
                  arXiv:1509.00519); the decoder gets no information from the others
 
@@ -155,11 +155,15 @@ def diagnostics(sums: PriorSums, is_pixels: bool = True) -> dict[str, Any]:
     variance = square - mean**2
     central = fourth - 4 * mean * cube + 6 * mean**2 * square - 3 * mean**4
     observed = (sums.inside / entries).tolist()
-    byte = {"nll_bits_per_byte": nll / math.log(2) + math.log2(127.5)} if is_pixels else {}
+    of_pixels = {
+        "nll_bits_per_byte": nll / math.log(2) + math.log2(127.5),
+        "psnr": sums.psnr.item() / images,
+        "psnr_of_mean_error": psnr(sums.squared_error / entries).item(),
+    }
     return {
         "images": int(images),
         "nll_nats": nll,
-        **byte,
+        **(of_pixels if is_pixels else {}),
         "kl_nats_per_image": sums.kl.sum().item() / images,
         "kl_nats_by_channel": (sums.kl / images).tolist(),
         "latent_entries": sums.latent.shape[1],
@@ -173,8 +177,6 @@ def diagnostics(sums: PriorSums, is_pixels: bool = True) -> dict[str, Any]:
         "sigma_geometric_mean": math.exp(0.5 * sums.logvar.item() / entries),
         "sigma_rms": math.sqrt(sums.sigma[1].item() / entries),
         "share_at_floor": sums.at_floor.item() / entries,
-        "psnr": sums.psnr.item() / images,
-        "psnr_of_mean_error": psnr(sums.squared_error / entries).item(),
         "z_histogram": {"edges": Z_EDGES.tolist(), "counts": sums.z_histogram.tolist()},
         "coverage": {"nominal": LEVELS, "observed": observed},
         "calibration": calibration(sums),

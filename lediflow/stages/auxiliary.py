@@ -135,10 +135,12 @@ AUXILIARY = StageKind(
     place="auxiliary",
     curve=LossCurve(
         title="Auxiliary model",
-        caption="Negative log-likelihood of pixels plus KL divergence of latents, per pixel, in nats",
+        caption="Negative log-likelihood of pixels plus KL divergence of latents, per pixel and channel, in nats",
     ),
     values={
-        "loss": lower(LOSS, "loss", "nats per pixel"),
-        "loss_by_sigma/*": lower(BY_SIGMA, "variance-guided loss, sigma bin {}", "nats per pixel"),
+        "loss": lower(LOSS, "loss", "nats per pixel and channel"),
+        "loss_by_sigma/*": lower(
+            BY_SIGMA, "variance-guided loss, sigma bin {}", "nats per pixel and channel"
+        ),
     },
 )

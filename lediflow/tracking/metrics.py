@@ -62,7 +62,7 @@ def neutral(section: str, title: str, unit: str = "", *summaries: Summary) -> Lo
 # what stages report for a batch: means in the events `train` and `validation`
 STAGE_VALUES: Values = {
     "loss": lower(LOSS, "loss"),
-    "vgl": lower(LOSS, "variance-guided loss", "nats per pixel"),
+    "vgl": lower(LOSS, "variance-guided loss", "nats per pixel and channel"),
     "velocity_mse": lower(LOSS, "squared error of the velocity"),
     "map_mse": lower(LOSS, "squared error of the mean velocity"),
     "whole_jump_mse": lower(LOSS, "squared error of the jump from 0 to 1"),

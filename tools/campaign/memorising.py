@@ -48,7 +48,7 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
         results = options.folder / f"{name}_prior" / "results.json"
         if results.is_file():
             prior = read_results(results)["results"]["prior"]
-            found[name]["best_on_others"] = {key: prior[key] for key in OF_THE_PRIOR}
+            found[name]["best_on_others"] = {key: prior[key] for key in OF_THE_PRIOR if key in prior}
     return {"cures": found}
 
 

@@ -153,7 +153,7 @@ def describe(prior: dict[str, Any]) -> str:
     """The main diagnostics in a line."""
     parts = {
         "nll": f"{prior['nll_nats']:.3f} nats",
-        "PSNR": f"{prior['psnr']:.1f} dB",
+        **({"PSNR": f"{prior['psnr']:.1f} dB"} if "psnr" in prior else {}),
         "latent": f"{prior['kl_nats_per_image']:.1f} nats, "
         f"{prior['active_units']} of {prior['latent_entries']} entries in use",
         "variance of z": f"{prior['z_variance']:.2f}",

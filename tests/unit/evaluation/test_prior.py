@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lediflow.engine.group import Group
+from lediflow.evaluation.modes.prior import describe
 from lediflow.evaluation.prior import diagnose
 from lediflow.models.auxiliary import Posterior, Prior
 
@@ -82,6 +83,15 @@ def test_psnr_is_of_the_mean():
     images = drawn(range(COUNT))
     mse = images.square().flatten(1).mean(1)
     assert found()["psnr"] == pytest.approx((10 * torch.log10(4 / mse)).mean().item(), rel=1e-5)
+
+
+def test_latents_have_neither_bytes_nor_a_peak():
+    """Decibels are relative to the largest difference of two signals, 2 for pixels; latents have none."""
+    pixels, latents = (
+        diagnose(KnownPrior(SIGMA), drawn, COUNT, Group(), is_pixels=is_pixels) for is_pixels in (True, False)
+    )
+    assert pixels.keys() - latents.keys() == {"nll_bits_per_byte", "psnr", "psnr_of_mean_error"}
+    assert "dB" in describe(pixels) and "dB" not in describe(latents)
 
 
 def test_the_posteriors_divergence_has_its_closed_form():
