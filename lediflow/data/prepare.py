@@ -34,6 +34,7 @@ from lediflow.data.source_record import (
     collected_digests,
     continue_or_start_again,
     duplicates_note,
+    emptied_classes_note,
     save_digests,
     silent,
 )
@@ -118,8 +119,6 @@ def prepare(config: PrepareConfig, report: PhaseReport | None = None) -> Prepare
         if not any(build.root.glob("*.tar")):
             build.abandon()  # leave the folder free for the corrected command
         raise
-    if note := duplicates_note(listing, duplicates):
-        record.notes.append(note)
     if listing.classes is None:
         log.info("%s", listing.class_notes[0])
     tasks = _tasks(config, build, source, listing, duplicates)
@@ -127,6 +126,9 @@ def prepare(config: PrepareConfig, report: PhaseReport | None = None) -> Prepare
     if not any(len(part.rows) for part in parts):
         build.abandon()
         raise UserError(_nothing_usable(config, parts))
+    labels = np.concatenate([part.rows["label"] for part in parts])
+    more = (duplicates_note(listing, duplicates), emptied_classes_note(listing, labels.tolist()))
+    record.notes.extend(note for note in more if note)
     record.save(build.root)
     save_digests(collected_digests(parts, len(listing.images), duplicates), build.root)
     index = build.finish(parts)

@@ -32,7 +32,7 @@ from lediflow.data.duplicates import (
 from lediflow.data.shards.build import Part, ShardBuild
 from lediflow.data.shards.index import INDEX_NAME, ShardIndex, read_array
 from lediflow.data.sources import Listing, Opened, Source, list_images
-from lediflow.data.sources.labels import found_classes
+from lediflow.data.sources.labels import found_classes, shown_classes
 from lediflow.data.sources.names import counted, kind_of, printable
 from lediflow.data.sources.protocol import Identity
 from lediflow.data.workers import OnProgress
@@ -103,6 +103,18 @@ def duplicates_note(listing: Listing, duplicates: dict[int, int]) -> str:
         f"duplicates of another class than the first picture of their content: {len(mismatched):,}; the first is "
         f"kept: {printable(listing.images[number].name)} ({printable(classes[labels[number]])}) is "
         f"{printable(listing.images[first].name)} ({printable(classes[labels[first]])})"
+    )
+
+
+def emptied_classes_note(listing: Listing, kept: Iterable[int]) -> str:
+    """A sentence about classes all of whose images were skipped, given the labels of those kept; empty without any."""
+    emptied = sorted({*listing.labels} - {*kept}) if listing.classes else []
+    if not emptied:
+        return ""
+    names = [(listing.classes or [])[label] for label in emptied]
+    return (
+        f"classes whose images were all skipped: {len(emptied):,} ({shown_classes(names)}); they keep their numbers, "
+        "but a model learns nothing about them"
     )
 
 

@@ -6,7 +6,7 @@ Both files are written under temporary names and renamed; the hash shows whether
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,21 @@ MODELS: dict[type[Any], Any] = {
     LatentSamplerSpec: LatentSampler,
     HourglassSpec: Hourglass,
 }
+
+
+def exported_classes(facts: Mapping[str, Any]) -> int:
+    """Number of classes that an export's model has embeddings for, by its config.json; 0: none."""
+    return (facts.get("spec") or {}).get("num_classes") or 0
+
+
+def renamed_classes(facts: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Labels that mean another class in `names` than to an export's model, such as `1 was bee, here it is cat`.
+
+    Empty for a model without classes, and for exports of earlier releases, which do not hold the names.
+    """
+    known = (facts.get("data") or {}).get("classes") or [] if exported_classes(facts) else []
+    pairs = enumerate(zip(known, names, strict=False))
+    return [f"{n} was {then}, here it is {now}" for n, (then, now) in pairs if then != now]
 
 
 def build_model(spec: Spec, attention_route: str = "auto") -> Model:

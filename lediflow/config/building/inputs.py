@@ -11,6 +11,7 @@ from typing import Any
 
 from lediflow.codecs import Latents
 from lediflow.config.building.models import (
+    NAMED,
     Parent,
     WarmStart,
     check_parent_data,
@@ -88,6 +89,7 @@ def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
         }
         warn_of_seen_images(command, reader, models)
         warn_of_other_classes(reader, models)
+        warn_of_empty_classes(command, reader)
     return Inputs(reader, parent, warm_start, teacher, full_identity(command, parent, warm_start, teacher))
 
 
@@ -118,9 +120,13 @@ def check_samples(command: TrainCommand, reader: ShardReader) -> None:
             f"model is for {model.channels}x{model.image_size}x{model.image_size}; set model.channels={found[0]} "
             f"model.image_size={found[1]}, or prepare the data at the model's size"
         )
-    trains = stage_kind(command.stage.name).trains
-    if num_classes := getattr(getattr(model, trains), "num_classes", 0):
-        check_classes(reader, num_classes, f"model.{trains}.num_classes")
+    if num_classes := trained_classes(command):
+        check_classes(reader, num_classes, f"model.{stage_kind(command.stage.name).trains}.num_classes")
+
+
+def trained_classes(command: TrainCommand) -> int:
+    """Number of classes of the model that the command's stage trains; 0: none."""
+    return getattr(getattr(command.model, stage_kind(command.stage.name).trains), "num_classes", 0)
 
 
 def check_classes(reader: ShardReader, num_classes: int, option: str) -> None:
@@ -131,6 +137,22 @@ def check_classes(reader: ShardReader, num_classes: int, option: str) -> None:
             f"data.path={reader.index.root} has {found} classes, but the model is for {num_classes}; set "
             f"{option}={found}{', which trains without labels' if not found else ''}"
         )
+
+
+def warn_of_empty_classes(command: TrainCommand, reader: ShardReader) -> None:
+    """Warn of classes of the model that no training image has, whose labels it does not learn."""
+    if not (num_classes := trained_classes(command)):
+        return
+    samples = training_samples(reader, command.data)
+    found = {*reader.index.table["label"][samples].tolist()}
+    names = dict(enumerate(reader.index.contents.classes or []))
+    if empty := [label for label in range(num_classes) if label not in found]:
+        log.warning(
+            "%d of the model's %d classes (%s%s) have no image among the %d that it is trained on: what is generated "
+            "for their labels belongs to no class; prepare images of them, or leave their labels out when sampling",
+            len(empty), num_classes, ", ".join(f"{n}: {names.get(n, 'no name')}" for n in empty[:NAMED]),
+            ", ..." if empty[NAMED:] else "", len(samples),
+        )  # fmt: skip
 
 
 def draw_toy_pictures(command: TrainCommand, ranks: Ranks) -> None:

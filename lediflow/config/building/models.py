@@ -25,7 +25,7 @@ from lediflow.disk import sha256_of
 from lediflow.errors import UserError
 from lediflow.models import Model, Spec, build_model, load_as
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.models.export import WEIGHTS, Kind, describe, read_export
+from lediflow.models.export import WEIGHTS, Kind, describe, read_export, renamed_classes
 from lediflow.models.specs import AuxiliarySpec, latent_shape
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
@@ -262,17 +262,10 @@ def warn_of_seen_images(
 
 
 def warn_of_other_classes(reader: ShardReader, models: Mapping[str, TrainedBefore | None]) -> None:
-    """Warn for each model, by the option that names it, that knows classes by other names than the data has for them.
-
-    Exports of earlier releases do not hold the names.
-    """
+    """Warn for each model, by the option that names it, that knows classes by other names than the data has."""
     ours = reader.index.contents.classes or []
     for option, model in models.items():
-        if model is None or not (model.facts.get("spec") or {}).get("num_classes"):
-            continue
-        theirs = (model.facts.get("data") or {}).get("classes") or []
-        pairs = enumerate(zip(theirs, ours, strict=False))
-        if differing := [f"{n} was {then}, here it is {now}" for n, (then, now) in pairs if then != now]:
+        if model is not None and (differing := renamed_classes(model.facts, ours)):
             log.warning(
                 "%s=%s was trained on classes of other names (%d of %d differ: %s), so a label means something else to "
                 "it; prepare the data with the classes of its training, unless it is to learn these anew",

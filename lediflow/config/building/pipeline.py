@@ -8,6 +8,7 @@ first folder whose weights have the recorded SHA-256 is the parent.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lediflow.config.composition.advice import require_export
 from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.export import exported_classes, renamed_classes
 from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.records import RecordError, changes
 from lediflow.run_folder import RunFolder
@@ -28,6 +30,8 @@ from lediflow.sampling import LeDiFlowPipeline
 from lediflow.stages import place_of, stages_in
 from lediflow.text import shown_hash
 from lediflow.training.prior_width import recorded_width
+
+log = logging.getLogger(__name__)
 
 NAMED = 4  # how many places an error message lists
 
@@ -65,6 +69,7 @@ def load_pipeline(
         latent, "the latent sampler", "python -m lediflow.train stage=latent_sampler ..."
     )
     parent = _common_parent(facts, latent.exported_facts(), run, sampler)
+    check_common_classes(facts, latent.exported_facts(), run, sampler)
     return LeDiFlowPipeline(
         load_export(VelocityModel, export, "a run of stage=flow"),
         load_export(AuxiliaryModel, parent, "a run of stage=auxiliary"),
@@ -86,6 +91,24 @@ def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, samp
             "parent"
         )
     return find_parent({Path(run): ours, Path(sampler_run): theirs}, ours["sha256"]).export
+
+
+def check_common_classes(
+    flow: Mapping[str, Any], sampler: Mapping[str, Any], run: str, sampler_run: str
+) -> None:
+    """UserError if both models have classes, but of different numbers; a warning if their names differ."""
+    ours, theirs = exported_classes(flow), exported_classes(sampler)
+    if ours and theirs and ours != theirs:
+        raise UserError(
+            f"run={run} was trained with {ours} classes, sampler={sampler_run} with {theirs}; use runs of the same "
+            "classes"
+        )
+    if ours and (renamed := renamed_classes(sampler, (flow.get("data") or {}).get("classes") or [])):
+        log.warning(
+            "sampler=%s was trained on classes of other names than run=%s (%d of %d differ: %s), so a label is one "
+            "class to the sampler and another to the flow; use runs that were trained on the same classes",
+            sampler_run, run, len(renamed), ours, "; ".join(renamed[:NAMED]),
+        )  # fmt: skip
 
 
 def load_decoder(

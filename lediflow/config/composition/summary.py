@@ -23,6 +23,7 @@ from typing import Any
 from lediflow.config.composition.advice import as_command, existing_experiment, hydra_text, shared_overrides
 from lediflow.config.composition.literal import double_quoted
 from lediflow.config.composition.schema import TrainCommand
+from lediflow.models.export import exported_classes, renamed_classes
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.stages import Place, place_of
@@ -159,14 +160,18 @@ def given_partner(command: TrainCommand, place: Place) -> Path | None:
 
 
 def partner(run: Path, place: Place, facts: Mapping[str, Any]) -> Path | None:
-    """A finished run next to this one that provides `place` and has the same parent; the newest, None if none."""
+    """The newest finished run next to this one for `place`, with the same parent and classes; None if none."""
     found = []
     for folder in map(RunFolder, sorted(run.parent.iterdir())):
         try:
             other = folder.exported_facts() if folder.is_exported else {}
         except RecordError:
             continue
-        if place_of(other.get("stage", "")) == place and same_parent(other, facts):
+        if (
+            place_of(other.get("stage", "")) == place
+            and same_parent(other, facts)
+            and same_classes(other, facts)
+        ):
             found.append(folder.root)
     return max(found, key=lambda root: (root / "export").stat().st_mtime, default=None)
 
@@ -175,3 +180,9 @@ def same_parent(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two runs were trained with the same auxiliary model."""
     hashes = [(facts.get("parent") or {}).get("sha256") for facts in (first, second)]
     return hashes[0] is not None and hashes[0] == hashes[1]
+
+
+def same_classes(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether a label means the same to the models of two runs, as far as both have classes."""
+    numbers = {exported_classes(facts) for facts in (first, second)} - {0}
+    return len(numbers) < 2 and not renamed_classes(first, (second.get("data") or {}).get("classes") or [])

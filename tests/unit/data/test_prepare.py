@@ -229,6 +229,18 @@ def test_a_sample_records_its_source_class_and_both_sizes(tmp_path):
     ]
 
 
+def test_a_class_whose_images_were_all_skipped_is_named(tmp_path):
+    for name, side in (("ant/a.png", 16), ("bee/a.png", 15), ("bee/b.png", 8), ("cat/a.png", 17)):
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (side, side), side).save(tmp_path / "source" / name)
+    for _ in ("made", "already made"):
+        made = prepare(config(tmp_path / "source", tmp_path / "out"))
+        assert made.index.contents.classes == ["ant", "bee", "cat"]
+        assert made.notes[-1].startswith(
+            "classes whose images were all skipped: 1 (bee); they keep their numbers"
+        )
+
+
 def test_a_set_prepared_from_a_prepared_set_has_its_classes_by_name(shards, tmp_path):
     first = ShardIndex.load(shards)
     again = prepare(config(shards, tmp_path / "again", size=8))

@@ -1,10 +1,16 @@
 """Every way in which latent and class reach flow and latent sampler trains and samples from the command line."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from harness.commands import succeed
+from harness.commands import compose, succeed
 
+from lediflow.config.building.inputs import warn_of_empty_classes
+from lediflow.config.building.pipeline import check_common_classes
+from lediflow.data.streams.order import is_held_out
+from lediflow.errors import UserError
 from lediflow.models import load_model
 from lediflow.models.specs import CONDITIONINGS
 
@@ -36,6 +42,45 @@ def test_one_option_gives_flow_and_latent_sampler_their_classes(trained, tmp_pat
     assert load_model(tmp_path / "sampler" / "export").spec.num_classes == 2
     facts = sampled(tmp_path, tmp_path / "sampler", "labels=[1]", "latent_guidance=3")
     assert (facts["labels"], facts["latent_guidance"], facts["nfe"]) == ([1], 3.0, 3)
+
+
+def of_classes(*names):
+    return {"spec": {"num_classes": len(names)}, "data": {"classes": list(names)}}
+
+
+def test_a_flow_and_a_sampler_of_other_classes_are_refused_or_named(caplog):
+    flow = of_classes("ant", "bee")
+    for harmless in (flow, of_classes(), {}):  # without classes; of an earlier release
+        check_common_classes(flow, harmless, "f", "s")
+    check_common_classes(of_classes(), flow, "f", "s")
+    assert not caplog.text
+    with pytest.raises(UserError, match="run=f was trained with 2 classes, sampler=s with 1"):
+        check_common_classes(flow, of_classes("ant"), "f", "s")
+    check_common_classes(flow, of_classes("ant", "cat"), "f", "s")
+    assert "1 of 2 differ: 1 was cat, here it is bee" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("classes", "held_out", "said"),
+    [
+        (3, 0, "1 of the model's 3 classes (2: cat) have no image among the 4 "),
+        (5, 0, "3 of the model's 5 classes (2: cat, 3: no name, 4: no name) have no image among the 4 "),
+        (2, 0, ""),
+        (0, 0, ""),
+        (2, 0.5, "1 of the model's 2 classes (0: ant) have no image among the "),
+    ],
+)
+def test_classes_that_no_training_image_has_are_named(classes, held_out, said, caplog):
+    keys = np.arange(4)
+    labels = np.where(is_held_out(keys, 0.5), 0, 1)  # all ants are held out
+    assert {*labels} == {0, 1}
+    contents = SimpleNamespace(classes=["ant", "bee", "cat"])
+    index = SimpleNamespace(table={"key": keys, "label": labels}, contents=contents)
+    options = (f"model.velocity.num_classes={classes}", f"data.held_out_fraction={held_out}")
+    warn_of_empty_classes(
+        compose("train", "experiment=smoke", "stage=flow", *options), SimpleNamespace(index=index)
+    )
+    assert said in caplog.text and bool(caplog.text) == bool(said)
 
 
 def train(command, folder, name, *options):

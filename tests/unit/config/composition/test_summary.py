@@ -83,6 +83,21 @@ def test_the_partner_that_the_training_used_comes_before_one_next_to_it(command,
     assert f"lediflow.sample run=elsewhere/used sampler={tmp_path}/chosen " in text
 
 
+def of_classes(*names):
+    return {"spec": {"num_classes": len(names)}, "data": {"classes": list(names)}}
+
+
+def test_a_flow_is_not_suggested_with_a_sampler_of_other_classes(command, tmp_path):
+    finished(tmp_path / "flow", "flow", **of_classes("ant", "bee"))
+    finished(tmp_path / "none", "latent_sampler")
+    for name, others in (("renamed", ("ant", "cat")), ("more", ("ant", "bee", "cat"))):
+        finished(tmp_path / name, "latent_sampler", **of_classes(*others))
+    of_flow = command("stage=flow", f"run={tmp_path}/flow", f"parent={tmp_path}/aux")
+    assert f"sampler={tmp_path}/none output=" in summary.summary(of_flow, 1)
+    finished(tmp_path / "same", "latent_sampler", **of_classes("ant", "bee"))
+    assert f"sampler={tmp_path}/same output=" in summary.summary(of_flow, 1)
+
+
 def test_the_baseline_needs_no_sampler(command, tmp_path):
     finished(tmp_path / "fm", "flow", prior="gaussian")
     text = summary.summary(command("stage=flow", "prior=gaussian", f"run={tmp_path}/fm"), 1)
