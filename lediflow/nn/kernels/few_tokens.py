@@ -13,8 +13,10 @@ import triton.language as tl
 
 
 @triton.jit
-def places(image_stride, position_stride, head_stride, heads, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr):
-    """Offsets of the tokens of this program's head."""
+def head_offsets(
+    image_stride, position_stride, head_stride, heads, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr
+):
+    """Offsets of this program's head in a tensor, "tokens head_dim"."""
     image = (tl.program_id(0) // heads).to(tl.int64)
     head = tl.program_id(0) % heads
     position, channel = tl.arange(0, BLOCK), tl.arange(0, HEAD_DIM)
@@ -23,8 +25,24 @@ def places(image_stride, position_stride, head_stride, heads, BLOCK: tl.constexp
 
 
 @triton.jit
-def shares(q, k, exists):
-    """Softmax of the logits of every query over the keys that exist."""
+def load_head(
+    x, image_stride, position_stride, head_stride, exists, heads, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr
+):
+    """This program's head of a tensor with these strides, "tokens head_dim"; zeros after the last token."""
+    offsets = head_offsets(image_stride, position_stride, head_stride, heads, BLOCK, HEAD_DIM)
+    return tl.load(x + offsets, mask=exists[:, None], other=0.0)
+
+
+@triton.jit
+def result_offsets(tokens, heads, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Offsets of this program's head in a result, which has each token's heads together."""
+    width = heads * HEAD_DIM
+    return head_offsets(tokens * width, width, HEAD_DIM, heads, BLOCK, HEAD_DIM)
+
+
+@triton.jit
+def softmax_weights(q, k, exists):
+    """Softmax of the logits q k' of every query over the keys that exist."""
     logits = tl.dot(q, tl.trans(k), input_precision="ieee")
     logits = tl.where(exists[None, :], logits, float("-inf"))
     weights = tl.exp(logits - tl.max(logits, 1)[:, None])
@@ -39,16 +57,15 @@ def attend(
     v_image, v_position, v_head,
     tokens, heads, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
-    """The mean of the values of each query; the result has each token's heads together."""
+    """The mean of the values of each query."""
     exists = tl.arange(0, BLOCK) < tokens
-    there = exists[:, None]
-    query = tl.load(q + places(q_image, q_position, q_head, heads, BLOCK, HEAD_DIM), mask=there, other=0.0)
-    key = tl.load(k + places(k_image, k_position, k_head, heads, BLOCK, HEAD_DIM), mask=there, other=0.0)
-    value = tl.load(v + places(v_image, v_position, v_head, heads, BLOCK, HEAD_DIM), mask=there, other=0.0)
-    mixed = tl.dot(shares(query, key, exists).to(value.dtype), value, input_precision="ieee")
-    width = heads * HEAD_DIM
-    target = out + places(tokens * width, width, HEAD_DIM, heads, BLOCK, HEAD_DIM)
-    tl.store(target, mixed.to(out.dtype.element_ty), mask=there)
+    query = load_head(q, q_image, q_position, q_head, exists, heads, BLOCK, HEAD_DIM)
+    key = load_head(k, k_image, k_position, k_head, exists, heads, BLOCK, HEAD_DIM)
+    value = load_head(v, v_image, v_position, v_head, exists, heads, BLOCK, HEAD_DIM)
+    weights = softmax_weights(query, key, exists).to(value.dtype)
+    mixed = tl.dot(weights, value, input_precision="ieee")
+    target = out + result_offsets(tokens, heads, BLOCK, HEAD_DIM)
+    tl.store(target, mixed.to(out.dtype.element_ty), mask=exists[:, None])
 
 
 @triton.jit
@@ -60,23 +77,19 @@ def attend_gradient(
     g_image, g_position, g_head,
     tokens, heads, BLOCK: tl.constexpr, HEAD_DIM: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of queries, keys and values, with each token's heads together."""
+    """Gradients of queries, keys and values."""
     exists = tl.arange(0, BLOCK) < tokens
-    there = exists[:, None]
-    query = tl.load(q + places(q_image, q_position, q_head, heads, BLOCK, HEAD_DIM), mask=there, other=0.0)
-    key = tl.load(k + places(k_image, k_position, k_head, heads, BLOCK, HEAD_DIM), mask=there, other=0.0)
-    value = tl.load(v + places(v_image, v_position, v_head, heads, BLOCK, HEAD_DIM), mask=there, other=0.0)
-    gradient = tl.load(
-        grad_out + places(g_image, g_position, g_head, heads, BLOCK, HEAD_DIM), mask=there, other=0.0
-    )
-    width = heads * HEAD_DIM
-    target = places(tokens * width, width, HEAD_DIM, heads, BLOCK, HEAD_DIM)
-    share = shares(query, key, exists)
-    of_value = tl.dot(tl.trans(share.to(gradient.dtype)), gradient, input_precision="ieee")
-    tl.store(dv + target, of_value.to(dv.dtype.element_ty), mask=there)
-    by_share = tl.dot(gradient, tl.trans(value), input_precision="ieee")
-    slope = (share * (by_share - tl.sum(share * by_share, 1)[:, None])).to(query.dtype)
-    of_query = tl.dot(slope, key, input_precision="ieee")
-    tl.store(dq + target, of_query.to(dq.dtype.element_ty), mask=there)
-    of_key = tl.dot(tl.trans(slope), query, input_precision="ieee")
-    tl.store(dk + target, of_key.to(dk.dtype.element_ty), mask=there)
+    query = load_head(q, q_image, q_position, q_head, exists, heads, BLOCK, HEAD_DIM)
+    key = load_head(k, k_image, k_position, k_head, exists, heads, BLOCK, HEAD_DIM)
+    value = load_head(v, v_image, v_position, v_head, exists, heads, BLOCK, HEAD_DIM)
+    gradient = load_head(grad_out, g_image, g_position, g_head, exists, heads, BLOCK, HEAD_DIM)
+    target, is_token = result_offsets(tokens, heads, BLOCK, HEAD_DIM), exists[:, None]
+    weights = softmax_weights(query, key, exists)
+    by_value = tl.dot(tl.trans(weights.to(gradient.dtype)), gradient, input_precision="ieee")
+    tl.store(dv + target, by_value.to(dv.dtype.element_ty), mask=is_token)
+    by_weight = tl.dot(gradient, tl.trans(value), input_precision="ieee")
+    by_logit = (weights * (by_weight - tl.sum(weights * by_weight, 1)[:, None])).to(query.dtype)
+    by_query = tl.dot(by_logit, key, input_precision="ieee")
+    tl.store(dq + target, by_query.to(dq.dtype.element_ty), mask=is_token)
+    by_key = tl.dot(tl.trans(by_logit), query, input_precision="ieee")
+    tl.store(dk + target, by_key.to(dk.dtype.element_ty), mask=is_token)

@@ -46,11 +46,14 @@ def sees(query_row, query_column, key_row, key_column, height, width, KERNEL: tl
 
 
 @triton.jit
-def tile_origin(width, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr):
-    """Row and column of the first token of this program's tile."""
+def tile_of_program(height, width, TILE_HEIGHT: tl.constexpr, TILE_WIDTH: tl.constexpr):
+    """Row and column of the first token of this program's tile; of each token; whether that is on the grid."""
     tiles_across = tl.cdiv(width, TILE_WIDTH)
     tile = tl.program_id(0)
-    return (tile // tiles_across) * TILE_HEIGHT, (tile % tiles_across) * TILE_WIDTH
+    top, left = (tile // tiles_across) * TILE_HEIGHT, (tile % tiles_across) * TILE_WIDTH
+    inside = tl.arange(0, TILE_HEIGHT * TILE_WIDTH)
+    row, column = top + inside // TILE_WIDTH, left + inside % TILE_WIDTH
+    return top, left, row, column, (row < height) & (column < width)
 
 
 @triton.jit
@@ -77,6 +80,21 @@ def store_heads(x, value, row, column, stride_row, stride_column, is_on_grid, HE
 
 
 @triton.jit
+def add_keys(logits, values, largest, total, mixed, PRECISION: tl.constexpr):
+    """One step of the online softmax: more keys, with logits in units of log 2, and -inf where a query sees none.
+
+    For each query: the largest logit so far, and relative to it the sum of the weights and of the weighted values.
+    """
+    larger = tl.maximum(largest, tl.max(logits, 1))
+    weights = tl.exp2(logits - larger[:, None])
+    shrink = tl.exp2(largest - larger)
+    total = total * shrink + tl.sum(weights, 1)
+    mixed = mixed * shrink[:, None]
+    mixed = tl.dot(weights.to(values.dtype), values, mixed, input_precision=PRECISION)
+    return larger, total, mixed
+
+
+@triton.jit
 def attention(
     q, k, v, o, lse,
     q_image, q_row, q_column, q_head,
@@ -93,10 +111,7 @@ def attention(
     k += image * k_image + head * k_head
     v += image * v_image + head * v_head
     o += image * o_image + head * o_head
-    top, left = tile_origin(width, TILE_HEIGHT, TILE_WIDTH)
-    inside = tl.arange(0, TILE_HEIGHT * TILE_WIDTH)
-    i, j = top + inside // TILE_WIDTH, left + inside % TILE_WIDTH
-    is_query = (i < height) & (j < width)
+    top, left, i, j, is_query = tile_of_program(height, width, TILE_HEIGHT, TILE_WIDTH)
     queries = load_heads(q, i, j, q_row, q_column, is_query, HEAD_DIM)
 
     step = tl.arange(0, STEP_ROWS * COLUMNS)
@@ -113,13 +128,7 @@ def attention(
         logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * (SCALE * LOG2_E)
         visible = sees(i[:, None], j[:, None], key_row[None, :], key_column[None, :], height, width, KERNEL)
         logits = tl.where(visible, logits, float("-inf"))
-        larger = tl.maximum(largest, tl.max(logits, 1))
-        weights = tl.exp2(logits - larger[:, None])
-        shrink = tl.exp2(largest - larger)
-        total = total * shrink + tl.sum(weights, 1)
-        mixed = mixed * shrink[:, None]
-        mixed = tl.dot(weights.to(values.dtype), values, mixed, input_precision=PRECISION)
-        largest = larger
+        largest, total, mixed = add_keys(logits, values, largest, total, mixed, PRECISION)
     store_heads(o, mixed / total[:, None], i, j, o_row, o_column, is_query, HEAD_DIM)
     position = ((image * height + i) * width + j) * heads + head
     tl.store(lse + position, largest + tl.log2(total), mask=is_query)
@@ -146,10 +155,7 @@ def query_gradient(
     o += image * o_image + head * o_head
     g += image * g_image + head * g_head
     dq += image * d_image + head * d_head
-    top, left = tile_origin(width, TILE_HEIGHT, TILE_WIDTH)
-    inside = tl.arange(0, TILE_HEIGHT * TILE_WIDTH)
-    i, j = top + inside // TILE_WIDTH, left + inside % TILE_WIDTH
-    is_query = (i < height) & (j < width)
+    top, left, i, j, is_query = tile_of_program(height, width, TILE_HEIGHT, TILE_WIDTH)
     queries = load_heads(q, i, j, q_row, q_column, is_query, HEAD_DIM)
     outputs = load_heads(o, i, j, o_row, o_column, is_query, HEAD_DIM)
     gradients = load_heads(g, i, j, g_row, g_column, is_query, HEAD_DIM)
@@ -196,10 +202,7 @@ def key_value_gradient(
     g += image * g_image + head * g_head
     dk += image * d_image + head * d_head
     dv += image * d_image + head * d_head
-    top, left = tile_origin(width, TILE_HEIGHT, TILE_WIDTH)
-    inside = tl.arange(0, TILE_HEIGHT * TILE_WIDTH)
-    i, j = top + inside // TILE_WIDTH, left + inside % TILE_WIDTH
-    is_key = (i < height) & (j < width)
+    top, left, i, j, is_key = tile_of_program(height, width, TILE_HEIGHT, TILE_WIDTH)
     keys = load_heads(k, i, j, k_row, k_column, is_key, HEAD_DIM)
     values = load_heads(v, i, j, v_row, v_column, is_key, HEAD_DIM)
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from lediflow.nn.kernels.fused import channels, waves
-from lediflow.nn.kernels.neighborhood import LOG2_E, image_and_head
+from lediflow.nn.kernels.neighborhood import LOG2_E, add_keys, image_and_head
 
 
 @triton.jit
@@ -50,12 +50,6 @@ def attend_projected(
         values = tl.load(source, mask=is_key[:, None], other=0.0)
         logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * LOG2_E
         logits = tl.where(is_key[None, :], logits, float("-inf"))
-        larger = tl.maximum(largest, tl.max(logits, 1))
-        weights = tl.exp2(logits - larger[:, None])
-        shrink = tl.exp2(largest - larger)
-        total = total * shrink + tl.sum(weights, 1)
-        mixed = mixed * shrink[:, None]
-        mixed = tl.dot(weights.to(values.dtype), values, mixed, input_precision=PRECISION)
-        largest = larger
+        largest, total, mixed = add_keys(logits, values, largest, total, mixed, PRECISION)
     target = out + ((first + query) * heads + head)[:, None] * HEAD_DIM + channel[None, :]
     tl.store(target, (mixed / total[:, None]).to(out.dtype.element_ty), mask=is_query[:, None])
