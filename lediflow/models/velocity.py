@@ -85,7 +85,7 @@ class VelocityModel(nn.Module):
     @property
     def condition_depends_on_z(self) -> bool:
         """Whether z is part of the condition; if not, the condition is one for all samples."""
-        return self.spec.conditioning == "vector" and self.spec.latent_shape is not None
+        return self.spec.latent_channels_by("vector") > 0
 
     def condition(self, t: Float[Tensor, " batch"], z: Latent | None = None) -> Condition:
         """The condition of all layers at times t, without class and augmentation; one row for each time."""

@@ -56,10 +56,9 @@ def test_a_velocity_at_prepared_conditions_is_that_of_the_model(kind, spec, prec
         torch.testing.assert_close(found, expected, **tolerance)
 
 
-def test_conditions_follow_the_weights_at_their_addresses():
-    model, other = (
-        drawn_model(LatentSamplerSpec(latent_channels=2, **SHARED), seed, std=0.15) for seed in (0, 1)
-    )
+@pytest.mark.parametrize("spec", [LatentSamplerSpec(latent_channels=2, **SHARED), velocity_spec(None)])
+def test_conditions_without_z_are_kept_and_follow_the_weights_at_their_addresses(spec):
+    model, other = (drawn_model(spec, seed, std=0.15) for seed in (0, 1))
     copied, fresh = (WorkingCopy(one, "float32") for one in (model, other))
     conditions = Conditions(ConditionedPart(copied.module), copied)
     before = conditions.at(TIMES, None)
