@@ -65,6 +65,6 @@ def duration(sessions: list[Results]) -> list[str]:
         said.append(f"The minutes and the commands include those of {', '.join(beside)}, on the same GPU.")
     if stood := sum(session.get("stood_seconds", 0) for session in sessions):
         said.append(
-            f"All commands stood still for {stood:.0f} seconds, while other measurements had the GPU."
+            f"All commands were paused for {stood:.0f} seconds, while other measurements had the GPU."
         )
     return said

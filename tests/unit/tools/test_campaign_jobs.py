@@ -67,7 +67,7 @@ def test_the_time_of_a_campaign_is_that_of_all_its_sessions_on_all_their_gpus(mo
     }
     assert origin({"sessions": [shared]}).endswith(
         "up to 7 commands at once. The minutes and the commands include those of scenes64, on the same GPU. All "
-        "commands stood still for 73 seconds, while other measurements had the GPU."
+        "commands were paused for 73 seconds, while other measurements had the GPU."
     )
 
 

@@ -102,10 +102,11 @@ def factor_cells(one: Compared, nfe: int, batch: int, times: Times) -> list[str]
 
 def about(times: Times) -> str:
     has_maps = any(solver == JUMP for *_, solver, _ in times.rows)
-    untimed = "" if has_maps else " Maps are left out: only flows were timed."
+    untimed = "" if has_maps else " Maps are omitted: only flows were timed."
     return (
-        "The quickest setting of each that is as good as the named quality, by the rule above. Times are those of "
-        f"`{times.about['model']}` in {times.about['precision']} on one H200, compiled and replayed as CUDA graphs; "
-        "LeDiFlow's has the latent sampler and the decoder in it. Where a number of evaluations was not measured, each "
-        f"takes as long as in the measured flows. Quality was measured in float32.{untimed}{times.call_overhead()}"
+        "The fastest setting of each that is as good as the named quality, by the rule of the goals. Times are those "
+        f"of `{times.about['model']}` in {times.about['precision']} on one H200, compiled and replayed as CUDA "
+        "graphs; LeDiFlow's includes the latent sampler and the decoder. Where a number of evaluations was not timed, "
+        "each is taken to last as long as in the timed flows. Quality was measured in float32."
+        f"{untimed}{times.call_overhead()}"
     )

@@ -51,7 +51,7 @@ def block(root: Path) -> str:
             "better: below it by more than h, where h is the root of the sum of squares of half their 95 % intervals. "
             f"The methods are {', '.join(METHODS[each] for each in WITH_MAPS)}; choosing the best of them by the same "
             "numbers favours LeDiFlow a little. Intervals cover the sampling of images, not the variation between "
-            "trainings, which was not measured on these sets: small differences could turn with another seed."
+            "trainings, which was not measured on these sets: small differences could be reversed with another seed."
             + unmeasured(sets),
         ]
     )

@@ -36,9 +36,9 @@ def block(root: Path) -> str:
         [
             *table(heads, body),
             "",
-            "One call as good as the teacher at 2 evaluations (a midpoint step); 2 and 4 calls no worse than one: not "
-            "above by more than the root of the sum of squares of half their 95 % intervals. The velocity's error is "
-            "the squared error of the velocity (the map's at s = t) on 512 held-out images, of the weights in "
+            '"One call as good" as the teacher at 2 evaluations (midpoint); "more calls" (2 and 4) no worse than '
+            "one: not above by more than the root of the sum of squares of half their 95 % intervals. The velocity's "
+            "error is the squared error of the velocity (the map's at s = t) on 512 held-out images, of the weights in "
             "training. It was not kept for faces and for cats and dogs.",
         ]
     )

@@ -82,7 +82,7 @@ def verdicts(measured: Results) -> list[str]:
     """How often `mode=stages` named each stage as the limit of the quality."""
     said = [named(found["verdict"]) for found in measured.values() if found.get("verdict")]
     counted = ", ".join(f"{name} {said.count(name)} times" for name in dict.fromkeys(said))
-    return ["", f"The limit of the quality according to `mode=stages`: {counted}."] if said else []
+    return ["", f"The stage that limits the quality, by `mode=stages`: {counted}."] if said else []
 
 
 def named(verdict: Results) -> str:

@@ -60,7 +60,7 @@ def test_sources_of_z_are_compared_with_a_common_solver():
     lines = widths.lines(widths_document())
     assert "| auto: s = 0.18 | 0.500 / 0.550 / 0.840 | 0.100 | 0.250 |" in lines
     assert "| sampler | 12,504 | 0.100 | 0.250 |" in lines
-    assert "The limit of the quality according to `mode=stages`: flow 1 times." in lines
+    assert "The stage that limits the quality, by `mode=stages`: flow 1 times." in lines
     assert "Half of a 95 % interval is 0.10 (median)" in lines[6]
 
 
