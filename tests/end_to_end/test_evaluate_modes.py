@@ -225,6 +225,20 @@ class TestGrid:
         assert all(Image.open(folder / name).width > 300 for name in pictures)
         assert "<svg" in (folder / "pareto.svg").read_text()
 
+    def test_runs_that_held_out_other_images_are_not_compared_on_them(self, trained, root, tmp_path):
+        names = []
+        for fraction in (0.3, 0.6):
+            copy = shutil.copytree(trained.baseline / "export", tmp_path / f"run{fraction}" / "export").parent
+            facts = json.loads((copy / "export" / "config.json").read_text())
+            facts["data"]["held_out_fraction"] = fraction
+            (copy / "export" / "config.json").write_text(json.dumps(facts))
+            names.append(f"At{fraction}:[{copy}]".replace("0.", "", 1))
+        runs = f"runs={{{','.join(names)}}}"
+        options = ("grid.solvers=[euler]", "grid.steps=[1]", "data.split=heldout", f"output={tmp_path}/grid")
+        said = invoke("evaluate", "mode=grid", runs, *quick(trained, root, *options))
+        assert said.status == 2
+        assert "data.split=heldout has other images" in said.err and "(At3 0.3, At6 0.6)" in said.err
+
     def test_each_run_has_the_shape_of_its_paths(self, folder):
         paths = read_results(folder / "results.json")["results"]["paths"]
         assert set(paths) == {"Learned", "Gaussian"}

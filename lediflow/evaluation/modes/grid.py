@@ -42,6 +42,7 @@ PATHS = 64  # samples whose paths are measured
 def evaluate_grid(session: Session) -> dict[str, Any]:
     """Measure every setting of every run. Rows that exist are not measured again."""
     runs = chosen_runs(session)
+    check_same_split(runs, session.command.data.split)
     output = Path(session.command.output or session.runs / "grid")
     rows: list[dict[str, Any]] = []
     paths, facts = {}, {}
@@ -75,6 +76,17 @@ def evaluate_grid(session: Session) -> dict[str, Any]:
     print_rows(session, results)
     session.say(f"written: {output}/results.json, table.md, pareto.png, pareto.svg, images-*.png")
     return results
+
+
+def check_same_split(runs: Sequence[Run], split: str) -> None:
+    """UserError if a split has other images for one run than for another, so that they could not be compared."""
+    fractions = {run.name: run.facts["data"]["held_out_fraction"] for run in runs} if split != "all" else {}
+    if len({*fractions.values()}) > 1:
+        found = ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items())
+        raise UserError(
+            f"data.split={split} has other images for each data.held_out_fraction of the trainings ({found}), so their "
+            "numbers could not be compared; give data.split=all, or runs of one fraction"
+        )
 
 
 def chosen_runs(session: Session) -> list[Run]:
