@@ -29,6 +29,7 @@ from lediflow.report.content import (
     SettingMeasurement,
     StageComparison,
     StepComparison,
+    temperature_text,
 )
 from lediflow.report.curves import chart_groups
 from lediflow.report.edits import edits_of
@@ -41,6 +42,8 @@ from lediflow.sampling.folder import check_recorded
 from lediflow.sampling.pictures import picture_arrays, picture_files
 from lediflow.tracking.secrets import without_secrets
 from lediflow.training.prior_width import describe_width
+
+FINGERPRINT_DIGITS = 12
 
 
 def report_data(
@@ -57,17 +60,19 @@ def report_data(
     histories = [run_timeline(run) for run in runs]
     flows = [run for run in runs if run.place == "flow"]
     measured = [run for run in flows if run.results]
+    compared = [run for run in measured if not measured_otherwise(run, measured[0])]
     first = measured[0].results["results"] if measured and measured[0].results else {}
     rows = first.get("rows", [{}])
     return ReportData(
         title=title,
         lead=lead,
-        facts=headline_facts(measured),
+        facts=headline_facts(compared),
         samples=sampled_pictures(flows),
         photographs=real_pictures(flows),
         photographs_caption=photographs_caption(flows),
         step_comparison=step_comparison(measured),
-        measurements=[row for run in measured for row in measurements(run)],
+        measurements=[row for run in compared for row in measurements(run)],
+        left_out=[sentence for run in measured if (sentence := measured_otherwise(run, measured[0]))],
         mmd_name=rows[0].get("mmd_name", "MMD"),
         metric_names={metric.key: metric.heading(rows[0]) for metric in shown_in("report")},
         real_mmd=first.get("real_mmd"),
@@ -92,6 +97,27 @@ def report_data(
     )
 
 
+def measured_otherwise(run: RunRecord, first: RunRecord) -> str:
+    """How a run's rows were measured otherwise than those of the first run, as a sentence; "" if they compare."""
+    theirs, ours = (measure_of(record) for record in (run, first))
+    differing = [f"{name}: {theirs[name]}, here {ours[name]}" for name in ours if theirs[name] != ours[name]]
+    return f"{run.method} was measured otherwise ({'; '.join(differing)})" if differing else ""
+
+
+def measure_of(run: RunRecord) -> dict[str, Any]:
+    """What the rows of two runs must share to be compared."""
+    assert run.results is not None
+    found = run.results["results"]
+    row: dict[str, Any] = next(iter(found["rows"]), {})
+    reference = found.get("reference") or {}
+    return {
+        "MMD": row.get("mmd_name"),
+        "generated images": row.get("sample_images"),
+        "real images": row.get("reference_images"),
+        "fingerprint of the real images": str(reference.get("fingerprint"))[:FINGERPRINT_DIGITS],
+    }
+
+
 def measurements(run: RunRecord) -> list[SettingMeasurement]:
     """The rows of a run's results. RecordError if they cannot be read as measurements."""
     assert run.results is not None
@@ -111,6 +137,7 @@ def measurement(method: str, row: dict[str, Any]) -> SettingMeasurement:
         "solver": row["solver"],
         "steps": row["steps"],
         "evaluations": row["nfe"],
+        "temperature": row.get("temperature", 1.0),
         "ms_per_image": row["ms_per_image"],
         "mmd": row["mmd_unbiased"],
         "mmd_margin": margin(row),
@@ -143,7 +170,7 @@ def headline_facts(measured: list[RunRecord]) -> list[Fact]:
                 Fact(
                     value=f"{row.mmd:.2f}",
                     margin="" if row.mmd_margin is None else f"\N{PLUS-MINUS SIGN} {row.mmd_margin:.2f}",
-                    label=f"MMD of {run.method} with {counted} (lower is better)",
+                    label=f"MMD of {run.method} with {counted}{temperature_text(row)} (lower is better)",
                     series=series[run.method],
                 )
             )

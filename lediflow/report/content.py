@@ -96,6 +96,7 @@ class SettingMeasurement:
     solver: str
     steps: int
     evaluations: int  # of the flow model per image
+    temperature: float = 1.0  # of the prior
     ms_per_image: float | None = None
     mmd: float | None = None
     mmd_margin: float | None = None  # half of its 95 % interval
@@ -115,6 +116,11 @@ class StageComparison:
     mmd_name: str
     real_mmd: float | None = None  # between two sets of photographs
     codec_floor: float | None = None  # the codec's reconstructions against the photographs
+
+
+def temperature_text(measurement: SettingMeasurement) -> str:
+    """The temperature as an addition to a label; "" for 1."""
+    return "" if measurement.temperature == 1 else f", temperature {measurement.temperature:g}"
 
 
 def methods(measurements: Sequence[SettingMeasurement]) -> list[str]:
@@ -180,6 +186,8 @@ class ReportData:
     # by key, with the features they are computed on
     metric_names: dict[str, str] = field(default_factory=dict)
     real_mmd: float | None = None  # between two sets of photographs: what no model needs to beat
+    # a sentence for each run whose rows were measured otherwise than those of the first, and are not shown
+    left_out: list[str] = field(default_factory=list)
     stages: StageComparison | None = None
     edits: list[ShownEdit] = field(default_factory=list)
     images_measured: int = 0  # generated images behind each row of the measurements

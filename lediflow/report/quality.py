@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from lediflow.evaluation.metrics import MAIN, Metric, shown_in
-from lediflow.report.content import ReportData, SettingMeasurement, methods
+from lediflow.report.content import ReportData, SettingMeasurement, methods, temperature_text
 from lediflow.report.figure import INK, MUTED, SERIES, STYLE, Plot, value_axis
 from lediflow.report.smoothing import spans_decades
 from lediflow.text import steps_text
@@ -89,9 +89,10 @@ def quality_lines(measurements: Sequence[SettingMeasurement], cost: str) -> dict
 
 
 def line_name(row: SettingMeasurement, measurements: Sequence[SettingMeasurement]) -> str:
-    """The method, and the solver if the method was measured with several."""
+    """The method, with the solver if the method was measured with several, and with a temperature other than 1."""
     solvers = {other.solver for other in measurements if other.method == row.method}
-    return f"{row.method}, {row.solver}" if len(solvers) > 1 else row.method
+    solver = f", {row.solver}" if len(solvers) > 1 else ""
+    return f"{row.method}{solver}{temperature_text(row)}"
 
 
 def dashes_of_solvers(measurements: Sequence[SettingMeasurement]) -> dict[str, str]:
@@ -102,7 +103,7 @@ def dashes_of_solvers(measurements: Sequence[SettingMeasurement]) -> dict[str, s
 
 def dash_legend(measurements: Sequence[SettingMeasurement]) -> str:
     """Which dash stands for which solver; empty if no method has several."""
-    if all(line_name(row, measurements) == row.method for row in measurements):
+    if all(line_name(row, measurements) == f"{row.method}{temperature_text(row)}" for row in measurements):
         return ""
     return " ".join(f"{dash} lines: {solver}." for solver, dash in dashes_of_solvers(measurements).items())
 
@@ -211,7 +212,8 @@ def table_row(
 ) -> SettingRow:
     """The row's cells; its label names the solver where the table has several."""
     solver = f", {row.solver}" if len(solvers(rows)) > 1 else ""
-    return SettingRow(steps_text(row.steps) + solver, [cell(row, column, rows) for column in columns])
+    label = f"{steps_text(row.steps)}{solver}{temperature_text(row)}"
+    return SettingRow(label, [cell(row, column, rows) for column in columns])
 
 
 def cell(row: SettingMeasurement, column: Column, rows: Sequence[SettingMeasurement]) -> Cell:
@@ -254,4 +256,5 @@ def caption(data: ReportData) -> str:
     )
     solver = f"Solver: {solvers(data.measurements)[0]}. " if len(solvers(data.measurements)) == 1 else ""
     floor = "" if data.codec_floor is None else f" The codec's reconstructions: {data.codec_floor:.2f}."
-    return f"{measured}{solver}Distances: lower is better; the best quality is bold.{real}{floor}"
+    others = "".join(f" {sentence}." for sentence in data.left_out)
+    return f"{measured}{solver}Distances: lower is better; the best quality is bold.{real}{floor}{others}"

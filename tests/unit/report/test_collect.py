@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from lediflow.errors import UserError
 from lediflow.evaluation.results import birth_certificate, write_results
 from lediflow.report.collect import report_data
+from lediflow.report.quality import measurement_table, quality_lines
 from lediflow.report.runs import read_run
 from lediflow.tracking.event_log import JsonlTracker
 
@@ -81,6 +82,48 @@ def test_every_row_of_every_run_is_in_the_table_ours_first(data):
 def test_the_metric_keeps_the_name_it_was_measured_under(data):
     assert data.mmd_name == "MMD (EfficientNet-Lite0)"
     assert (data.real_mmd, data.images_measured, data.environment["Seed"]) == (0.1, 64, "5")
+
+
+def change_results(root, **changes):
+    """Change what every row of a run's results says."""
+    path = root / "results" / "results.json"
+    found = json.loads(path.read_text())
+    found["results"]["rows"] = [row | changes for row in found["results"]["rows"]]
+    path.write_text(json.dumps(found))
+    return read_run(root)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"mmd_name": "CMMD"}, "MMD: CMMD, here MMD (EfficientNet-Lite0)"),
+        ({"sample_images": 2}, "generated images: 2, here 64"),
+        ({"reference_images": 9}, "real images: 9, here None"),
+    ],
+)
+def test_a_run_that_was_measured_otherwise_is_named_and_not_in_the_table(tmp_path, other, said):
+    ours, theirs = tmp_path / "lediflow", tmp_path / "fm"
+    flow_run(theirs, "gaussian", 8.0)
+    runs = [change_results(theirs, **other), flow_run(ours, "learned", 4.0)]
+    data = report_data(runs, title="Faces", lead="", commands=[])
+    assert {row.method for row in data.measurements} == {"LeDiFlow"}
+    assert len(data.facts) == 1
+    assert data.left_out == [f"Flow matching was measured otherwise ({said})"]
+    assert data.left_out[0] in measurement_table(data).caption
+
+
+def test_the_temperature_of_a_row_is_named_unless_it_is_one(tmp_path):
+    flow_run(tmp_path / "lediflow", "learned", 4.0)
+    runs = [
+        change_results(tmp_path / "lediflow", temperature=0.8),
+        flow_run(tmp_path / "fm", "gaussian", 8.0),
+    ]
+    data = report_data(runs, title="Faces", lead="", commands=[])
+    labels = {group.method: group.rows[0].label for group in measurement_table(data).groups}
+    assert labels == {"LeDiFlow": "1 step, temperature 0.8", "Flow matching": "1 step"}
+    assert data.facts[0].label == "MMD of LeDiFlow with 1 evaluation, temperature 0.8 (lower is better)"
+    lines = quality_lines(data.measurements, "evaluations")
+    assert [*lines] == ["LeDiFlow, temperature 0.8", "Flow matching"]
 
 
 def test_pictures_are_shown_with_their_steps_and_photographs(data):
