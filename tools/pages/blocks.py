@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import count_code
+from lediflow.errors import UserError
 from pages import demo, evaluations, layers
 from pages.comparison import (
     decoded,
@@ -61,8 +62,18 @@ BY_FILE: dict[str, tuple[Path, Callable[[Results], str]]] = {
 
 
 def text_of(name: str, root: Path) -> str:
-    """The text of a block."""
-    if name in BLOCKS:
-        return BLOCKS[name](root)
-    folder, render = next(found for begin, found in BY_FILE.items() if name.startswith(begin))
-    return render(document(root / folder / f"{name}.json"))
+    """The text of a block.
+
+    Raises UserError if no block has this name, or its results files lack something; a note at any other error has the
+    name of the block.
+    """
+    try:
+        if name in BLOCKS:
+            return BLOCKS[name](root)
+        for begin, (folder, render) in BY_FILE.items():
+            if name.startswith(begin):
+                return render(document(root / folder / f"{name}.json"))
+    except Exception as error:
+        error.add_note(f"in the block {name!r} of the documents")
+        raise
+    raise UserError(f"no block is called {name!r}; tools/pages/blocks.py lists them")

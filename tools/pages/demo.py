@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
+from lediflow.errors import UserError
 from lediflow.evaluation.metrics import Metric, shown_in
 from pages.markdown import table
 from pages.origins import certificate_line
-from pages.stored import Results
+from pages.stored import Results, alike, place
 
 RESULTS = Path("results/demo.json")
 
@@ -17,7 +19,12 @@ def quality_block(results: Results) -> str:
     """Each number of steps a row, both methods side by side, and where the numbers come from."""
     runs = results["runs"]
     rows = [row for run in runs for row in run["rows"]]
-    shown = [metric for metric in distances() if all(metric.value(row) is not None for row in rows)]
+    for line in zip(*(run["rows"] for run in runs), strict=True):
+        alike(line, "steps", "nfe")
+    shown = [metric for metric in distances() if any(metric.value(row) is not None for row in rows)]
+    for metric, row in product(shown, rows):
+        if metric.value(row) is None:
+            raise UserError(f"{place(row)} has no {metric.name}, which other rows have; measure it again")
     titles = [*(metric.name for metric in shown), "ms/img"]
     heads = [f"{title}: {run['method']}" for title in titles for run in runs]
     body = [table_row(rows, shown) for rows in zip(*(run["rows"] for run in runs), strict=True)]
@@ -38,7 +45,9 @@ def table_row(rows: Sequence[Results], shown: Sequence[Metric]) -> list[str]:
 
 
 def caption(runs: list[Results]) -> str:
-    row, real = runs[0]["rows"][0], max(runs[0]["real_mmd"], 0.0)
+    rows = [row for run in runs for row in run["rows"]]
+    row = alike(rows, "mmd_name", "frechet_name", "sample_images", "reference_images", "solver")
+    real = max(alike(runs, "real_mmd")["real_mmd"], 0.0)
     return (
         f"Lower is better. {row['mmd_name']}, unbiased, times 1000; {row['frechet_name']}. "
         f"{row['sample_images']:,} generated images per row against {row['reference_images']:,} photographs, two "

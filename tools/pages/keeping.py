@@ -11,6 +11,7 @@ from PIL import Image
 
 from lediflow.errors import UserError
 from lediflow.evaluation.results import birth_certificate
+from lediflow.records import read_json
 from pages import demo
 from pages.comparison import samples
 from pages.evaluations import GRID
@@ -33,10 +34,11 @@ def keep_demo(folder: Path, root: Path) -> None:
         measured = found["results"]
         rows, real = measured["rows"], measured["real_mmd"]
         runs.append({"method": method, "certificate": found["certificate"], "real_mmd": real, "rows": rows})
-    steps = [anonymous(step) for step in json.loads((folder / "steps.json").read_text())]
+    steps = [anonymous(step) for step in read_json(folder / "steps.json", "run tools/demo.py again")]
+    sheet = contact_sheet(sorted((folder / "flow" / "samples").glob("*.png")), folder)
     write(root / demo.RESULTS, {"runs": runs, "steps": steps}, indent=2)
     (root / PICTURE).parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(sorted((folder / "flow" / "samples").glob("*.png"))).save(root / PICTURE, optimize=True)
+    sheet.save(root / PICTURE, optimize=True)
 
 
 def anonymous(step: Results) -> Results:
@@ -44,8 +46,12 @@ def anonymous(step: Results) -> Results:
     return {**step, "command": PACKAGE_FOLDER.sub("PHOTOGRAPHS", step["command"])}
 
 
-def contact_sheet(files: Sequence[Path]) -> Image.Image:
-    """The first samples side by side on white."""
+def contact_sheet(files: Sequence[Path], folder: Path) -> Image.Image:
+    """The first samples of a demo side by side on white."""
+    if not files:
+        raise UserError(
+            f"{folder} has no samples in flow/samples; --collect takes the folder of a finished demo"
+        )
     tiles = [Image.open(path) for path in files[:MOST_TILES]]
     side = tiles[0].width + GAP
     rows = -(-len(tiles) // COLUMNS)
@@ -58,6 +64,8 @@ def contact_sheet(files: Sequence[Path]) -> Image.Image:
 
 def keep_bench(file: Path, root: Path) -> None:
     """Keep a benchmark's rows under the file's name, whose folder is nobody else's."""
+    if not file.name.startswith("bench_"):
+        raise UserError(f"{file}: no block is rendered from this name; call it bench_NAME.json")
     found = document(file)
     certificate = found["certificate"]
     certificate["command"] = re.sub(r"--output \S+", f"--output results/{file.name}", certificate["command"])

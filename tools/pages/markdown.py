@@ -11,9 +11,11 @@ Column = TypeVar("Column")
 
 
 def table(heads: list[str], body: Iterable[list[str]]) -> list[str]:
-    """The lines of a table; ValueError for a row with another number of cells than there are heads."""
+    """The lines of a table; ValueError if it has no rows, or a row with another number of cells than heads."""
     rules = ["---" if index == 0 else "---:" for index, _ in enumerate(heads)]
     rows = [heads, rules, *body]
+    if len(rows) == 2:
+        raise ValueError(f"a table has no rows below its heads {heads}")
     if odd := [row for row in rows if len(row) != len(heads)]:
         raise ValueError(f"a table of {len(heads)} columns has a row of {len(odd[0])} cells: {odd[0]}")
     return ["| " + " | ".join(row) + " |" for row in rows]

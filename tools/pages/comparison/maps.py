@@ -62,8 +62,7 @@ def errors(teacher: str, student: str, trainings: list[Results]) -> str:
     for one in trainings:
         losses = one["losses"]
         if student in one["methods"] and "velocity_mse" in losses.get(student, {}):
-            before = losses[teacher].get("velocity_mse", losses[teacher]["held_out"])
-            after = losses[student]["velocity_mse"]
+            before, after = (losses[each]["velocity_mse"] for each in (teacher, student))
             return f"{before:.4f} -> {after:.4f} ({100 * (after / before - 1):+.1f} %)"
     return ""
 

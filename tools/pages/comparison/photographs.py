@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pages.markdown import NOT_YET, number, table
-from pages.stored import CAMPAIGN, Results, results
+from pages.markdown import number, table
+from pages.stored import CAMPAIGN, Results, by_key, results
 
 FACES = ("small_wide_faces1000", "small_wide_faces4000", "small_faces64")  # campaigns with the same settings
 START = "k3s0.5"  # of LeDiFlow's flow
@@ -15,8 +15,7 @@ BY_PHOTOGRAPHS = (("fm", 8), ("fm", 16), ("flow", 2), ("flow", 4))
 
 def block(root: Path) -> str:
     """Quality by the number of photographs that all models are trained on."""
-    files = [root / CAMPAIGN / f"{name}.json" for name in FACES]
-    body = [photographs_row(results(path)) for path in files if path.is_file()]
+    body = [photographs_row(results(root / CAMPAIGN / f"{name}.json")) for name in FACES]
     settings = [f"{'FM' if which == 'fm' else 'LeDiFlow'} {nfe}" for which, nfe in BY_PHOTOGRAPHS]
     heads = [
         "faces",
@@ -24,7 +23,7 @@ def block(root: Path) -> str:
         *settings,
         *(f"{each}, other faces" for each in settings),
     ]
-    return "\n".join(table(heads, body)) if body else NOT_YET
+    return "\n".join(table(heads, body))
 
 
 def photographs_row(found: Results) -> list[str]:
@@ -36,8 +35,8 @@ def photographs_row(found: Results) -> list[str]:
     seen, others = [], []
     for which, nfe in BY_PHOTOGRAPHS:
         cure, z, run = chosen[which]
-        own = {row["nfe"]: row["mmd"] for row in cures[cure]["rows"] if row["z"] == z}
-        other = {row["nfe"]: row["mmd_unbiased"] for row in unseen.get(run, [])}
+        own = by_key((row for row in cures[cure]["rows"] if row["z"] == z), evaluations, "mmd")
+        other = by_key(unseen.get(run, []), evaluations, "mmd_unbiased")
         seen.append(number(own.get(nfe)))
         others.append(number(other.get(nfe)))
     return [
@@ -46,3 +45,8 @@ def photographs_row(found: Results) -> list[str]:
         *seen,
         *others,
     ]
+
+
+def evaluations(row: Results) -> int:
+    found: int = row["nfe"]
+    return found

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 
+from lediflow.errors import UserError
 from pages.comparison.sets import COLUMNS, METHODS, SETS, STRAIGHT, Cell, Compared
-from pages.stored import CAMPAIGN, Results, document, results
+from pages.stored import CAMPAIGN, Results, alike, document, results
 
 # methods of the two earlier campaigns, by the names of their rows
 FROM_MAPS = {
@@ -33,7 +34,13 @@ def compared_sets(root: Path, names: dict[str, str] = SETS) -> list[Compared]:
     found = [
         from_campaign(root, name, title) or from_earlier(root, name, title) for name, title in names.items()
     ]
-    return [each for each in found if each is not None and each.cells]
+    sets = [each for each in found if each is not None and each.cells]
+    if len({each.mmd_name for each in sets}) > 1:
+        metrics = ", ".join(f"{each.name}: {each.mmd_name}" for each in sets)
+        raise UserError(
+            f"the compared sets have different metrics, so that no table can have them all: {metrics}"
+        )
+    return sets
 
 
 def trainings_of(root: Path, name: str) -> list[Results]:
@@ -52,11 +59,14 @@ def from_campaign(root: Path, name: str, title: str) -> Compared | None:
     seeds = trainings_of(root, name)
     if not seeds:
         return None
+    if unknown := {method for one in seeds for method in one["methods"]} - {*METHODS}:
+        raise UserError(f"the results of {name} have {', '.join(unknown)}; name these methods in sets.py")
+    first = alike(seeds, "images", "reference_images", "mmd_name", "held_out_images")
     rows = {
         method: [row for one in seeds for row in one["methods"].get(method, {"rows": []})["rows"]]
         for method in METHODS
     }
-    first, starts = seeds[0], dict[str, tuple[float, float]]()
+    starts: dict[str, tuple[float, float]] = {}
     for one in reversed(seeds):
         starts |= {method: (found["k"], found["s"]) for method, found in one["methods"].items()}
     return Compared(
@@ -76,7 +86,7 @@ def from_campaign(root: Path, name: str, title: str) -> Compared | None:
 def from_earlier(root: Path, name: str, title: str) -> Compared | None:
     """A set put together from the campaigns of widths and of flow maps; None without them."""
     maps, widths = (root / CAMPAIGN / f"{kind}_{name}.json" for kind in ("flow_maps", "widths"))
-    if not (maps.is_file() and widths.is_file()):
+    if not (maps.is_file() or widths.is_file()):
         return None
     campaign, flows = document(maps), results(widths)["flows"]
     first = campaign["results"]
@@ -106,16 +116,16 @@ def cells_of(rows: Iterable[Results], is_straight: bool = False) -> dict[int, Ce
 
 
 def cell_of(rows: list[Results]) -> Cell:
-    """One cell of the rows of all seeds."""
+    """One cell of the rows of all seeds; what one of them has, each of them must have."""
     value, half = (
         mean(row["mmd_unbiased"] for row in rows),
         mean(half_of(row["mmd_interval"]) for row in rows),
     )
     cell = Cell(value, half, seeds=len(rows))
     for name in ("held_out", "decoded"):
-        if found := [row for row in rows if name in row]:
-            other = mean(half_of(row[f"{name}_interval"]) for row in found)
-            cell = cell._replace(**{name: mean(row[name] for row in found), f"{name}_half": other})
+        if any(name in row for row in rows):
+            other = mean(half_of(row[f"{name}_interval"]) for row in rows)
+            cell = cell._replace(**{name: mean(row[name] for row in rows), f"{name}_half": other})
     return cell
 
 
@@ -125,7 +135,7 @@ def half_of(interval: tuple[float, float]) -> float:
 
 def highest_shares(rows: list[Results]) -> dict[str, float]:
     return {
-        key: max(row[key] for row in rows if key in row)
+        key: max(row[key] for row in rows)
         for key in ("share_memorised", "share_closer")
         if any(key in row for row in rows)
     }

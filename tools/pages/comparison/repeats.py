@@ -42,12 +42,9 @@ def block(root: Path) -> str:
 
 def same_seed_lines(root: Path) -> list[str]:
     """Losses of trainings that were repeated with the same seed on another machine."""
-    path = root / CAMPAIGN / "repeated_trainings.json"
-    if not path.is_file():
-        return []
     body = [
         [SETS[run["set"]], run["model"], f"{run['images_seen']:,}", *(values_of(run[key]) for key in LOSSES)]
-        for run in results(path)["runs"]
+        for run in results(root / CAMPAIGN / "repeated_trainings.json")["runs"]
     ]
     return table(["set", "model", "images seen", "loss, training", "loss, held-out"], body)
 

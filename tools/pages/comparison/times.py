@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from pages.comparison.sets import FROM_NOISE
-from pages.stored import Results, bench, results
+from pages.stored import Results, alike, bench, by_key, results
 
 # of the compared networks, or if these were not measured, of the paper's
 BENCHES = (
@@ -17,13 +17,14 @@ BENCHES = (
 BATCHES = (1, 64)
 FM, LEDIFLOW, JUMP = "FM", "LeDiFlow", "jump"
 SAMPLER_CALLS = 8
+Place = tuple[str, str, int, str, int]  # part, method, batch, solver, evaluations
 
 
 @dataclass
 class Times:
     """Milliseconds an image by part, method, batch, solver and evaluations: those of one network, on one GPU."""
 
-    rows: dict[tuple[str, str, int, str, int], float]
+    rows: dict[Place, float]
     about: Results  # a row of the benchmark
 
     def chain(self, method: str, nfe: int, batch: int) -> float | None:
@@ -77,16 +78,18 @@ def kind_of(method: str) -> str:
 
 
 def read_times(root: Path) -> Times | None:
-    """The times of the compared networks, or of the paper's; None without benchmarks."""
+    """The times of the compared networks, or of the paper's; None without benchmarks. UserError for a part of them."""
     for names in BENCHES:
-        files = [root / bench(name) for name in names]
-        rows: list[Results] = [row for path in files if path.is_file() for row in results(path)["rows"]]
-        found = {place(row): row["ms/img"] for row in rows if "ms/img" in row}
-        if found:
-            return Times(found, rows[0])
+        if any((root / bench(name)).is_file() for name in names):
+            files = [results(root / bench(name))["rows"] for name in names]
+            about = alike([row for rows in files for row in rows], "model", "precision")
+            found: dict[Place, float] = {}
+            for rows in files:  # each has the decoder's time
+                found |= by_key(rows, place, "ms/img")
+            return Times(found, about)
     return None
 
 
-def place(row: Results) -> tuple[str, str, int, str, int]:
+def place(row: Results) -> Place:
     """Part, method, batch, solver and evaluations; a decoder has neither of the last two."""
     return row["part"], row["method"], row["batch"], row.get("solver", ""), row.get("NFE", 0)

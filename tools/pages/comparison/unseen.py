@@ -35,7 +35,12 @@ def set_lines(one: Compared) -> list[str]:
         [METHODS[method], *cells, *(percent(one.copies.get(method, {}).get(key)) for key in SHARES)]
         for method, cells in best_in_bold(values, one.columns).items()
     ]
-    half = median(cell.held_out_half for line in one.cells.values() for cell in line.values())
+    half = median(
+        cell.held_out_half
+        for line in one.cells.values()
+        for cell in line.values()
+        if cell.held_out is not None
+    )
     return [
         f"### {one.title}, {one.held_out_images:,} held-out {one.noun}",
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pages.experiments.losses import losses_table
 from pages.markdown import number, table
-from pages.stored import Results
+from pages.stored import Results, by_key
 
 SOURCES = {
     "training": "training images",
@@ -27,7 +27,7 @@ def stage_lines(stages: Results | None) -> list[str]:
     if stages is None:
         return []
     sources = dict.fromkeys(row["z"] for row in stages["rows"])
-    values = {(row["z"], row["nfe"]): row["mmd"] for row in stages["rows"]}
+    values = by_key(stages["rows"], lambda row: (row["z"], row["nfe"]), "mmd")
     counts = sorted({nfe for _, nfe in values})
     heads = ["z of", *(f"{nfe}" if nfe else "prior alone" for nfe in counts)]
     body = [[SOURCES[z], *(number(values.get((z, nfe))) for nfe in counts)] for z in sources]

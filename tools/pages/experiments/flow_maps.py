@@ -5,7 +5,7 @@ from __future__ import annotations
 from pages.experiments.losses import losses_table
 from pages.experiments.quality import about_numbers
 from pages.markdown import best_in_bold, table
-from pages.stored import Results
+from pages.stored import Results, by_key
 
 SOLVED = {"euler": "Euler", "midpoint": "midpoint", "reflow": "straightened, Euler"}
 EIGHT, ONE, NONE = "8", "1 (map)", ""
@@ -15,7 +15,7 @@ def lines(document: Results) -> list[str]:
     """Teachers and their flow maps: a row for each flow and sampler, a column for each number of calls."""
     results = document["results"]
     rows, losses = results["rows"], results["losses"]
-    measured = {name: {row["nfe"]: row["mmd_unbiased"] for row in found} for name, found in rows.items()}
+    measured = {name: by_key(found, lambda row: row["nfe"], "mmd_unbiased") for name, found in rows.items()}
     calls = sorted({nfe for line in measured.values() for nfe in line})
     body = [[*flow_and_sampler(name), *cells] for name, cells in best_in_bold(measured, calls).items()]
     intervals = [row["mmd_interval"] for found in rows.values() for row in found]

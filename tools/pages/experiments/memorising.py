@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pages.markdown import number, table
-from pages.stored import Results
+from pages.stored import Results, alike
 
 HEADS = [
     "cure",
@@ -21,8 +21,9 @@ ON_OTHERS = ("nll_nats", "sigma_geometric_mean", "kl_nats_per_image")
 def lines(document: Results) -> list[str]:
     """Auxiliary models by regularisation: lowest and last held-out loss, and the best weights on other pictures."""
     cures = document["results"]["cures"]
-    others = next((found["best_on_others"] for found in cures.values() if "best_on_others" in found), None)
-    said = f" on {others['images']:,} pictures that no model was trained on" if others else ""
+    others = [found["best_on_others"] for found in cures.values() if "best_on_others" in found]
+    images = alike(others, "images")["images"] if others else 0
+    said = f" on {images:,} pictures that no model was trained on" if others else ""
     return [
         *table(HEADS, [row(name, found) for name, found in cures.items()]),
         "",

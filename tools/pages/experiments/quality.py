@@ -7,7 +7,7 @@ from statistics import median
 
 from pages.experiments.losses import loss_cells, losses_table
 from pages.markdown import best_in_bold, folded, number, table
-from pages.stored import Results
+from pages.stored import Results, alike, by_key
 
 Setting = tuple[int, str]  # evaluations, solver
 Interval = tuple[float, float]
@@ -21,11 +21,7 @@ KINDS = ("training", "heldout", "sampler")
 def by_flow(measured: Results, names: dict[str, str], z: str = "sampler", head: str = "start") -> list[str]:
     """A row for each flow and the baseline, for one source of z; a column for each solver and number of calls."""
     lines = {name: values(found["rows"], z) for name, found in measured.items()}
-    baseline = {
-        setting: value
-        for found in measured.values()
-        for setting, value in values(found["rows"], "gaussian").items()
-    }
+    baseline = values([row for found in measured.values() for row in found["rows"]], "gaussian")
     if baseline:
         lines = {BASELINE: baseline} | lines
     settings = settings_of(lines)
@@ -33,19 +29,23 @@ def by_flow(measured: Results, names: dict[str, str], z: str = "sampler", head: 
     return table([head, *map(heading, settings)], body)
 
 
+def setting(row: Results) -> Setting:
+    return row["nfe"], row["solver"]
+
+
 def settings_of(lines: dict[str, dict[Setting, float]]) -> list[Setting]:
     """All solvers and numbers of calls of these lines, in order."""
-    return sorted({setting for line in lines.values() for setting in line})
+    return sorted({at for line in lines.values() for at in line})
 
 
-def heading(setting: Setting) -> str:
-    nfe, solver = setting
+def heading(at: Setting) -> str:
+    nfe, solver = at
     return f"{nfe} ({solver})"
 
 
 def values(rows: list[Results], z: str) -> dict[Setting, float]:
     """MMD by setting, for one source of z, without the rows of the prior alone."""
-    return {(row["nfe"], row["solver"]): row["mmd"] for row in rows if row["z"] == z and row["nfe"]}
+    return by_key((row for row in rows if row["z"] == z and row["nfe"]), setting, "mmd")
 
 
 def by_source(found: Results | None) -> str:
@@ -93,9 +93,9 @@ def named(verdict: Results) -> str:
 
 def taken_on(measured: Results, z: str = "sampler") -> str:
     """The sentence below a table that says what its numbers are."""
-    first = next(iter(measured.values()))
+    facts = alike([*measured.values()], "mmd_name", "images", "reference_images")
     rows = [row for found in measured.values() for row in found["rows"] if row["z"] == z]
-    return f"{about_numbers(first, ((row['low'], row['high']) for row in rows))}."
+    return f"{about_numbers(facts, ((row['low'], row['high']) for row in rows))}."
 
 
 def about_numbers(facts: Results, intervals: Iterable[Interval], by: str = "") -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pages.experiments.quality import BOLD, by_flow, folded_sources, heading, settings_of, taken_on
+from pages.experiments.quality import BOLD, by_flow, folded_sources, heading, setting, settings_of, taken_on
 from pages.markdown import best_in_bold, number, table
-from pages.stored import Results
+from pages.stored import Results, by_key
 
 SHARES = {"share_closer": "closer to training", "share_memorised": "copies"}
 
@@ -13,7 +13,7 @@ def lines(document: Results) -> list[str]:
     """A chain with several settings: quality for each source of z, on unseen photographs, losses of every model."""
     results = document["results"]
     cures, losses, widths = results["cures"], results["losses"], results.get("widths", {})
-    names = {name: with_start(name, widths.get(name)) for name in cures}
+    names = {name: with_start(name, widths[name] if widths else None) for name in cures}
     models = {name: f"{name}_flow" for name in cures}
     return [
         *by_flow(cures, names),
@@ -40,16 +40,12 @@ def unseen(results: Results, names: dict[str, str]) -> list[str]:
     found = results.get("unseen")
     if not found:
         return []
-    measured = {
-        name: {(row["nfe"], row["solver"]): row["mmd_unbiased"] for row in rows}
-        for name, rows in found.items()
-    }
+    measured = {name: by_key(rows, setting, "mmd_unbiased") for name, rows in found.items()}
     settings = settings_of(measured)
     body = []
     for name, cells in best_in_bold(measured, settings).items():
-        copies = results["copies"].get(name)
-        nearest = copies[0]["nearest_training"] if copies else {}
-        body.append([names.get(name, name), *cells, *(number(nearest.get(key)) for key in SHARES)])
+        nearest = results["copies"][name][0]["nearest_training"]
+        body.append([names.get(name, name), *cells, *(number(nearest[key]) for key in SHARES)])
     return [
         *table(["against unseen photographs", *map(heading, settings), *SHARES.values()], body),
         "",

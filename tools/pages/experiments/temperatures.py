@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pages.experiments.quality import about_numbers
 from pages.markdown import number, table
-from pages.stored import Results
+from pages.stored import Results, alike, by_key
 
 
 def lines(document: Results) -> list[str]:
     """A row for each solver and temperature, a column for each number of solver steps."""
     rows = document["results"]["rows"]
     steps = sorted({row["steps"] for row in rows})
-    found = {(row["solver"], row["temperature"], row["steps"]): row["mmd_unbiased"] for row in rows}
+    found = by_key(rows, lambda row: (row["solver"], row["temperature"], row["steps"]), "mmd_unbiased")
     kinds = sorted({(row["solver"], row["temperature"]) for row in rows}, reverse=True)
     body = [
         [f"{solver}, {value:g}", *(number(found.get((solver, value, step))) for step in steps)]
         for solver, value in kinds
     ]
     heads = ["solver, temperature", *(f"{step} step{'s' if step > 1 else ''}" for step in steps)]
-    facts = rows[0] | {"images": rows[0]["sample_images"]}
+    first = alike(rows, "mmd_name", "sample_images", "reference_images")
+    facts = first | {"images": first["sample_images"]}
     return [
         *table(heads, body),
         "",

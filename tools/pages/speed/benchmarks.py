@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pages import origins
 from pages.markdown import digits, table
-from pages.stored import Results
+from pages.stored import Results, by_key
 
 MODEL_COLUMNS = ("model", "batch", "compile", "pass", "ms/img", "img/s", "TFLOP/s", "% of peak", "GiB")
 SAMPLING_COLUMNS = (
     "model", "batch", "method", "part", "solver", "NFE", "runtime", "precision",
     "p50 ms", "p95 ms", "ms/img", "peak GiB",
 )  # fmt: skip
+# rows may lack these: decoders have no solver, CPUs no peak; the others belong to one way of those that were compared
+MAY_LACK = {
+    "solver", "NFE", "peak GiB", "unbiased", "+-", "/ exact", "/ streaming", "p99 ms", "CPU ms",
+    "held out: bfloat16", "held out: float8",
+}  # fmt: skip
 
 
 def rows_lines(results: Results) -> list[str]:
@@ -21,23 +26,27 @@ def rows_lines(results: Results) -> list[str]:
     rows = results["rows"]
     if "route" in rows[0] and "shape" in rows[0]:
         return attention_lines(rows)
-    heads = columns_of(rows)
-    return table(heads, [[cell(row.get(column, "")) for column in heads] for row in rows])
+    columns = [*dict.fromkeys(column for row in rows for column in row)]
+    if "% of peak" in columns:  # passes over a model
+        return chosen(MODEL_COLUMNS, rows)
+    if "method" in columns:  # parts of a chain
+        return chosen(SAMPLING_COLUMNS, rows)
+    return chosen(columns, rows)
 
 
-def columns_of(rows: list[Results]) -> list[str]:
-    """Columns of passes over a model, of parts of a chain, or all that the rows hold."""
-    if "% of peak" in rows[0]:
-        return [*MODEL_COLUMNS]
-    if "method" in rows[0]:
-        return [*SAMPLING_COLUMNS]
-    return [*dict.fromkeys(column for row in rows for column in row)]
+def chosen(columns: Sequence[str], rows: Sequence[Results]) -> list[str]:
+    """The table of these columns; a row that lacks one of MAY_LACK has an empty cell."""
+    body = [
+        [cell(row.get(column, "") if column in MAY_LACK else row[column]) for column in columns]
+        for row in rows
+    ]
+    return table([*columns], body)
 
 
 def attention_lines(rows: list[Results]) -> list[str]:
     """Milliseconds: forward / forward and backward, a column for each route."""
     routes = list(dict.fromkeys(row["route"] for row in rows))
-    times = {(row["shape"], row["route"], row["pass"]): row["ms"] for row in rows}
+    times = by_key(rows, lambda row: (row["shape"], row["route"], row["pass"]), "ms")
     body = [
         [shape, *(both_directions(times, shape, route) for route in routes)]
         for shape in dict.fromkeys(row["shape"] for row in rows)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lediflow.errors import UserError
 from pages.markdown import digits, table
-from pages.stored import Results, bench, results
+from pages.stored import Results, bench, by_key, results
+from pages.stored import place as where
 
 CHAINS = (
     "bench_sampling_one_h200",
@@ -29,6 +31,7 @@ HEADS = [
     "with SD2-VAE",
 ]
 FM, LEDIFLOW = "FM", "LeDiFlow"
+PRIOR = ("sampler", "decoder")  # parts of a chain that starts from a learned prior
 
 
 def block(root: Path) -> str:
@@ -45,7 +48,7 @@ def lines(root: Path) -> list[list[str]]:
 def lines_of(rows: list[Results], codecs: list[Results]) -> list[list[str]]:
     """The chains of a file, which were measured in turns."""
     chains = sorted((row for row in rows if row["part"] == "chain"), key=place)
-    totals = {place(row): row["ms/img"] for row in chains}
+    totals = by_key(chains, place, "ms/img")
     return [line_of(chain, rows, totals, codecs) for chain in chains]
 
 
@@ -64,12 +67,16 @@ def line_of(
     """A chain by component, its gain over flow matching by the same solver, and its time with the codec's decoder."""
     model, batch, solver, method = place(chain)
     same = [row for row in rows if (row["model"], row["batch"], row["method"]) == (model, batch, method)]
-    parts = {row["part"]: row["ms/img"] for row in same if row["part"] in ("sampler", "decoder")}
-    flow = next(row["ms/img"] for row in same if row["part"] == "flow" and row["solver"] == solver)
+    parts = by_key((row for row in same if row["part"] in PRIOR), lambda row: row["part"], "ms/img")
+    flows = by_key((row for row in same if row["part"] == "flow"), lambda row: row["solver"], "ms/img")
+    if solver not in flows or (method == LEDIFLOW and len(parts) < len(PRIOR)):
+        raise UserError(
+            f"{where(chain)}: the chain's flow, sampler or decoder was not measured; measure it again"
+        )
     rival = totals.get((model, batch, solver, FM))
     gain = f"{rival / chain['ms/img']:.2f}" if method == LEDIFLOW and rival else ""
     decode = decoding(codecs, batch) if chain["space"] == "latents" else None
-    times = [parts.get("sampler"), parts.get("decoder"), flow, chain["ms/img"]]
+    times = [*map(parts.get, PRIOR), flows[solver], chain["ms/img"]]
     whole = chain["ms/img"] + decode if decode else None
     return [model, str(batch), method, solver, str(chain["NFE"]), *map(digits, times), gain, digits(whole)]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lediflow.errors import UserError
 from pages.markdown import digits, table
 from pages.stored import Results, bench, results
 
@@ -26,12 +27,14 @@ class Goal(NamedTuple):
     per: str = ""  # column to divide by
 
     def found(self, root: Path) -> float | None:
-        """The measured number; None where nothing has been measured."""
+        """The measured number; None where nothing has been measured. UserError for a file without such a row."""
         path = root / bench(self.file)
-        for row in results(path)["rows"] if path.is_file() else []:
+        if not path.is_file():
+            return None
+        for row in results(path)["rows"]:
             if self.wanted.items() <= row.items() and self.column in row:
                 return float(row[self.column] / (row[self.per] if self.per else 1))
-        return None
+        raise UserError(f"{path} has no row with {dict(self.wanted)} and {self.column!r}: measure it again")
 
     def line(self, root: Path) -> list[str]:
         sign = "at least" if self.is_least else "at most"
