@@ -13,6 +13,7 @@ and the archive is refused.
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def class_notes(
 ) -> list[str]:
     """Sentences about the classes made of these labels; the first says how many there are, or why there are none."""
     if classes is not None:
-        return [found_classes(numbers, classes), *label_notes(labels)]
+        return [found_classes(numbers, classes), *label_notes(labels), *alike_notes(classes)]
     return [
         missing_label(names, labels) if any(label is not None for label in labels) else _no_classes(names)
     ]
@@ -107,6 +108,33 @@ def label_notes(labels: Sequence[Label]) -> list[str]:
         if name.lower() in LIKE_NOTHING:
             notes.append(f"one class is called {name}: if this means no label, leave the label empty")
     return notes
+
+
+def alike_notes(classes: Sequence[str]) -> list[str]:
+    """A sentence about classes that were probably meant as one; none if all names are clearly different."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold().strip(), []).append(name)
+    alike = [f"{', '.join(map(printable, names))}" for names in groups.values() if len(names) > 1]
+    if not alike:
+        return []
+    more = "; ..." if alike[CLASSES_SHOWN:] else ""
+    return [
+        f"names of classes that differ only in capitals, spaces or the encoding of accents: "
+        f"{'; '.join(alike[:CLASSES_SHOWN])}{more}; they are different classes: if they mean the same, rename them"
+    ]
+
+
+def misnumbered_notes(folders: Sequence[str]) -> list[str]:
+    """A sentence about class folders named by numbers that are not their class numbers; `folders` in their order."""
+    numbers = [as_label(name) for name in folders]
+    wrong = next((place for place, number in enumerate(numbers) if number != place), None)
+    if wrong is None or not all(isinstance(number, int) for number in numbers):
+        return []
+    return [
+        f"the class folders are named by numbers, but folder {folders[wrong]} is class {wrong}: folders are numbered "
+        "from 0 in the order of their names as text; to keep the numbers, give a list with a column label as the source"
+    ]
 
 
 def missing_label(names: Sequence[str], labels: Sequence[Label]) -> str:

@@ -12,7 +12,14 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from lediflow.data.sources.labels import class_notes, found_classes, numbered, shown_classes
+from lediflow.data.sources.labels import (
+    alike_notes,
+    class_notes,
+    found_classes,
+    misnumbered_notes,
+    numbered,
+    shown_classes,
+)
 from lediflow.data.sources.names import PICTURE_EXTENSIONS, PassedOver, passed_over, printable
 from lediflow.data.sources.protocol import Entry, Source, SourceError
 
@@ -23,7 +30,7 @@ class Listing(NamedTuple):
     images: list[Entry]
     labels: list[int]  # -1 where the source has no classes
     classes: list[str] | None
-    class_notes: list[str]  # how many classes there are or why there are none, then suspicious labels
+    class_notes: list[str]  # how many classes there are or why there are none, then what is suspicious
     passed_over: PassedOver  # files that are not taken as pictures, without captions of pictures
 
 
@@ -53,10 +60,11 @@ def _classes(images: list[Entry], source: Source) -> tuple[list[int], list[str] 
     inside = sorted({folder for folder in folders if folder is not None})
     if inside and not outside:
         numbers, classes = numbered(folders)
-        return numbers, classes, [found_classes(numbers, inside)]
+        notes = [found_classes(numbers, inside), *alike_notes(inside), *misnumbered_notes(inside)]
+        return numbers, classes, [*notes, *source.notes()]
     if inside:
-        return numbers, None, [outside_folders(names, outside, inside)]
-    return numbers, None, class_notes(names, labels, numbers, None)
+        return numbers, None, [outside_folders(names, outside, inside), *source.notes()]
+    return numbers, None, [*class_notes(names, labels, numbers, None), *source.notes()]
 
 
 def _class_folders(names: list[str]) -> list[str | None]:

@@ -69,6 +69,10 @@ class Source(ABC):
         """Whether a file is taken as a picture."""
         return is_picture_name(entry.name) and not entry.is_link
 
+    def notes(self) -> list[str]:
+        """Sentences about where labels may be that were not found."""
+        return []
+
     def inner_name(self, entry: Entry) -> str:
         """The part of an entry's name whose folders may be classes."""
         return entry.name

@@ -179,8 +179,7 @@ class ImageList(DirectSource):
         return files_identity(self.entries(), labelled=True)
 
     def entries(self) -> Iterator[Entry]:
-        is_parquet = self.path.suffix.lower() not in LIST_EXTENSIONS
-        for name, *label in self._parquet_rows() if is_parquet else self._csv_rows():
+        for name, *label in self._parquet_rows() if self._is_parquet else self._csv_rows():
             path, found = Path(name).as_posix(), as_label(label[0]) if label else None
             if isinstance(found, str) and printable(found) != found:
                 raise SourceError(
@@ -195,22 +194,29 @@ class ImageList(DirectSource):
     def is_image(self, entry: Entry) -> bool:
         return True  # every listed file is an image, also without a picture's extension
 
+    def notes(self) -> list[str]:
+        columns = (table_columns(self.path) if self._is_parquet else self._csv()[0]) or []
+        read = self._places(columns) if columns else []
+        others = [column for place, column in enumerate(columns) if place not in read]
+        if len(read) != 1 or not others:
+            return []
+        return [
+            f"columns of the list that are not read: {', '.join(map(printable, others))}; labels are read from a "
+            f"column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}"
+        ]
+
+    @property
+    def _is_parquet(self) -> bool:
+        return self.path.suffix.lower() not in LIST_EXTENSIONS
+
     def _parquet_rows(self) -> Iterable[list[Any]]:
         columns = table_columns(self.path)
         chosen = [columns[place] for place in self._places(columns)]
         return (values for _, values in table_rows(self.path, chosen, rows_at_once=1024) if values[0])
 
     def _csv_rows(self) -> Iterator[list[str]]:
-        lines = text_lines(self.path)
-        first = next(lines, "")
-        if named := SEPARATOR_LINE.fullmatch(first):
-            delimiter = named[1]
-        else:
-            delimiter, lines = max(DELIMITERS, key=first.count), chain([first], lines)
-        rows = self._filled_rows(csv.reader(lines, delimiter=delimiter, strict=True))
-        header = next(rows, [])
-        if len(header) == 1 and header[0].strip().lower() not in PATH_COLUMNS:
-            yield header
+        header, rows = self._csv()
+        if header is None:
             yield from rows
             return
         places = self._places(header)
@@ -221,6 +227,20 @@ class ImageList(DirectSource):
                     "quote cells that hold the separator"
                 )
             yield [row[place] for place in places]
+
+    def _csv(self) -> tuple[list[str] | None, Iterator[list[str]]]:
+        """The header, None for a list of paths alone, and the rows below it."""
+        lines = text_lines(self.path)
+        first = next(lines, "")
+        if named := SEPARATOR_LINE.fullmatch(first):
+            delimiter = named[1]
+        else:
+            delimiter, lines = max(DELIMITERS, key=first.count), chain([first], lines)
+        rows = self._filled_rows(csv.reader(lines, delimiter=delimiter, strict=True))
+        header = next(rows, [])
+        if len(header) == 1 and header[0].strip().lower() not in PATH_COLUMNS:
+            return None, chain([header], rows)
+        return header, rows
 
     def _filled_rows(self, reader: Any) -> Iterator[list[str]]:
         """Rows that are not empty; SourceError for one that cannot be parsed."""

@@ -136,6 +136,29 @@ NOTES = {
         table(a="null", b="cat"),
         r"2 classes \(cat, null\)\none class is called null: if this means",
     ),
+    "unread columns": (
+        {"list.csv": b"path,labels,kind\na.png,cat,x\nb.png,dog,x\n"},
+        r"no classes: no image has a label.*\ncolumns of the list that are not read: labels, kind; labels are read",
+    ),
+    "unread columns of a list of folders": (
+        {"list.csv": b"path,labels\nx/a.png,cat\ny/b.png,dog\n"},
+        r"2 classes \(x, y\)\ncolumns of the list that are not read: labels;",
+    ),
+    "a list of paths": ({"list.csv": b"a.png\nb.png\n"}, "no classes: no image has a label, and none[^\n]*$"),
+    "folders that look alike": (
+        files("Cat/1.png", "cat/1.png", "dog/1.png", "\u00fc/1.png", "u\u0308/1.png"),
+        "5 classes .*\nnames of classes that differ only in capitals, spaces or the encoding of accents: "
+        "Cat, cat; u\u0308, \u00fc; they are",
+    ),
+    "labels that look alike": (
+        table(a="cat", b="CAT"),
+        "2 classes .*\nnames of classes .*: CAT, cat; they are",
+    ),
+    "folders called by numbers": (
+        files("1/1.png", "2/1.png", "10/1.png"),
+        r"3 classes \(1, 10, 2\)\n.* but folder 1 is class 0: folders are",
+    ),
+    "folders called by their numbers": (files("00/1.png", "01/1.png"), r"2 classes \(00, 01\)$"),
     "many": (files(*(f"{n}/1.png" for n in range(9))), r"9 classes \(0, 1, 2, 3, 4, \.\.\.\)$"),
 }
 
