@@ -40,7 +40,6 @@ def run(config: DictConfig) -> None:
     pipeline = load_pipeline(
         command.run, command.sampler, device=command.device, codec_path=command.codec_path
     )
-    pipeline.check_labels(command)
     command = pipeline.resolved(command)
     pipeline.use(command.runtime, command.precision, images=command.count)
     asked = settings(command, pipeline.runtime.precision)

@@ -109,10 +109,15 @@ def references(session: Session, pipeline: LeDiFlowPipeline, facts: dict[str, An
             f"data.photographs={data.photographs}, but {data.path} holds the pixels themselves; leave it out"
         )
     samples = reference_samples(reader, session.command.reference_count)
-    if absent := absent_classes(session.command.labels, reader.index.table["label"][samples]):
+    if len(samples) < session.command.reference_count:
+        session.note(
+            f"reference_count={session.command.reference_count}: {data.path} has {len(reader)} images; all are used"
+        )
+    labels = pipeline.class_numbers(session.command) if session.command.labels else []
+    if absent := absent_classes(labels, reader.index.table["label"][samples]):
         session.note(absent)
     trained = facts["data"].get("classes") or []
-    if other := other_names(session.command.labels, trained, reader.index.contents.classes or []):
+    if other := other_names(labels, trained, reader.index.contents.classes or []):
         session.note(other)
     held_out = held_out_samples(reader, facts, samples)
     decoded = ShardImages(reader, samples, pipeline.decode, pipeline.device)

@@ -20,12 +20,14 @@ misses and, because of the limit c, pixels where mu is exact.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+WIDTH, SCALE = "prior_widening", "prior_scale"  # options of stage=flow, and keys in an export
 FACTOR, FACTOR_SCALED = 2.75, 1.5  # s as a multiple of the typical deviation
 WIDEST = 1.0  # not wider than N(0, I), where flow matching starts without a prior
 LEAST = 0.1  # c: lower limit of |residual| / sigma in a pixel
@@ -44,6 +46,11 @@ class Width(NamedTuple):
 
     scale: float = 1.0
     added: float = 0.0
+
+
+def recorded_width(facts: Mapping[str, Any]) -> Width:
+    """The width in an export's facts; `Width()` for exports from before the options, and for other stages."""
+    return Width(float(facts.get(SCALE) or 1.0), float(facts.get(WIDTH) or 0.0))
 
 
 def log_spreads(

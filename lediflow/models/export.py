@@ -24,6 +24,7 @@ from lediflow.nn.specs import HourglassSpec
 from lediflow.records import EXPORT_AGAIN, RecordError, one_line, read_dataclass, read_record
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+RECORD = "export_record"  # attribute of a loaded model: its config.json
 
 Spec = AuxiliarySpec | VelocitySpec | LatentSamplerSpec | HourglassSpec
 SPECS: dict[str, type[Any]] = {
@@ -109,7 +110,7 @@ def load_as(kind: type[Kind], path: str | Path) -> Kind:
 
 
 def load_model(path: str | Path) -> Model:
-    """Load the model of an export folder, in evaluation mode; its specification is `.spec`."""
+    """Load the model of an export folder, in evaluation mode; its specification is `.spec`, `record_of` its record."""
     config, weights = read_export(path)
     module = build_model(spec_from_config(config, str(Path(path) / CONFIG)))
     try:
@@ -118,7 +119,13 @@ def load_model(path: str | Path) -> Model:
         raise RecordError(
             f"{Path(path) / WEIGHTS} does not fit {CONFIG} ({one_line(error)}); {EXPORT_AGAIN}"
         ) from error
+    module.__dict__[RECORD] = config
     return module.eval()
+
+
+def record_of(module: nn.Module | None) -> dict[str, Any]:
+    """The config.json that a model was loaded with; empty for one that was built, and for None."""
+    return dict(getattr(module, "__dict__", {}).get(RECORD, {}))
 
 
 def read_export(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lediflow.errors import UserError
 from lediflow.flow.solvers import JUMP, Solution, jump, solve
 from lediflow.models.velocity import LatentSampler, VelocityModel
+from lediflow.sampling.options import SamplingConfig
 
 
 def checked(solution: Solution) -> Solution:
@@ -58,3 +59,13 @@ def check_method(prefix: str, solver: str, is_map: bool) -> None:
             f"{prefix}solver={JUMP}: this {model} is a velocity, which has no jumps; use {prefix}solver=midpoint, or "
             "distil a flow map from its run: stage.objective=flow_map teacher=RUN"
         )
+
+
+def check_guidance(config: SamplingConfig, velocity: nn.Module, latent_sampler: nn.Module | None) -> None:
+    """UserError for guidance of a model without classes."""
+    guided = {"guidance": (velocity, "flow"), "latent_guidance": (latent_sampler, "latent sampler")}
+    for name, (model, called) in guided.items():
+        if (scale := getattr(config, name)) != 1 and not classes_of(model):
+            raise UserError(
+                f"{name}={scale}: there is no {called} that was trained with classes; leave {name} at 1"
+            )

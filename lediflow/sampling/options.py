@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lediflow.flow.solvers import JUMP, MOST_STEPS, check_solver
 from lediflow.ranges import bounded, check_ranges, seed_field
+from lediflow.sampling.classes import check_entries
 
 RUNTIMES = ("auto", "eager", "compiled", "exported")
 PRECISIONS = ("float32", "bfloat16", "float8")
@@ -47,14 +48,15 @@ class SamplingConfig:
     latent_solver: str = AUTO  # solver of the latent sampler, like solver
     # solver steps, or jumps, of the latent sampler; null: 4 steps, as in the paper, or 1 jump of a flow map
     latent_steps: int | None = bounded(None, at_least=1, at_most=MOST_STEPS)
-    # image i has class labels[i % len(labels)]; []: no class
-    labels: list[int] = bounded(default_factory=list, at_least=0)
+    # numbers or names of classes: image i has class labels[i % len(labels)]; []: no class
+    labels: list[int | str] = field(default_factory=list)
     # scale of classifier-free guidance of the flow; 1: none; higher: images more typical of the class, less varied
     guidance: float = bounded(1.0)
     latent_guidance: float = bounded(1.0)  # the same for the latent sampler
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_entries(self.labels)
         if self.steps != 0 and self.solver != AUTO:
             check_solver(self.solver, self.steps)
         try:

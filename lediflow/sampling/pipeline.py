@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -28,15 +28,26 @@ from lediflow.errors import UserError
 from lediflow.flow.gaussians import sample, temper, widen
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import Finiteness, Solution, ignores_steps
-from lediflow.flow.widening import Width
+from lediflow.flow.widening import SCALE, WIDTH
 from lediflow.models import load_as, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
 from lediflow.models.specs import latent_shape
 from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.records import read_record
+from lediflow.sampling.belonging import (
+    check_codec,
+    check_has_codec,
+    check_models,
+    common_names,
+    kept_record,
+    names_of,
+    width_of_start,
+)
+from lediflow.sampling.classes import WITHOUT_CLASSES, class_numbers
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
 from lediflow.sampling.known_times import at_known_times
 from lediflow.sampling.methods import (
+    check_guidance,
     check_method,
     checked,
     classes_of,
@@ -100,25 +111,20 @@ class LeDiFlowPipeline:
         image_size: int,
         decode: Callable[[Tensor], Tensor] | None = None,
         codec: Codec | None = None,
-        prior_widening: float = 0.0,
-        prior_scale: float = 1.0,
+        prior_widening: float | None = None,
+        prior_scale: float | None = None,
     ) -> None:
         """The flow starts from N(mu, (prior_scale sigma)^2 + prior_widening^2), as in its training.
 
-        Both numbers are in the flow's export/config.json; `config/building/pipeline.py:load_pipeline` reads them.
+        Models from `load_model` bring their records with them: the width and the names of the classes are taken from
+        there, and models that do not belong together are refused. Without a record the width is 0 and 1 unless it is
+        given, with a warning. ValueError for another width than the recorded one, and where a part is missing.
         Models of latents need `decode`, or the whole codec, with which photographs can be edited, too.
         """
-        if (auxiliary is None) != (latent_sampler is None):
-            raise ValueError(
-                "a learned prior needs both the auxiliary model and the latent sampler, the Gaussian baseline neither"
-            )
+        check_models(velocity, auxiliary, latent_sampler, image_size)
+        check_has_codec(velocity, codec is not None or decode is not None)
         self.velocity, self.auxiliary, self.latent_sampler = velocity, auxiliary, latent_sampler
-        self.width = Width(prior_scale, prior_widening)
-        if self.width != Width() and auxiliary is None:
-            raise ValueError(
-                f"prior_widening {prior_widening}, prior_scale {prior_scale}: the Gaussian baseline has no prior to "
-                "widen"
-            )
+        self.width = width_of_start(velocity, auxiliary, prior_widening, prior_scale)
         self.num_classes = common_classes(velocity, latent_sampler)
         self.image_size = image_size
         self.codec = codec or (PixelCodec() if decode is None else None)
@@ -151,6 +157,13 @@ class LeDiFlowPipeline:
     def prior_scale(self) -> float:
         return self.width.scale
 
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes by number; empty if they are not known. UserError where the models disagree."""
+        return common_names(
+            *(names_of(model) if classes_of(model) else [] for model in (self.velocity, self.latent_sampler))
+        )
+
     def modules(self) -> dict[str, VelocityModel | AuxiliaryModel | LatentSampler]:
         """The models by name, without those that are None."""
         named = {
@@ -177,15 +190,18 @@ class LeDiFlowPipeline:
             raise ValueError(
                 f"{indices} images are requested; give a number of images, 0 or more, or their numbers"
             )
-        self.check_labels(config)
         numbers = range(indices) if isinstance(indices, int) else indices
         ids = torch.as_tensor(list(numbers), dtype=torch.int64, device=self.device)
-        inputs = Inputs(ids, labels_of(ids, config.labels), SampleNoise(config.seed))
+        inputs = self._inputs(ids, config)
         course = self.runtime.run(recorded_kind(config), lambda given: self._course(given, config), inputs)
         for finiteness in course.checks:
             finiteness.check()
         solution = course.solution
         return Generated(self.decode(solution.x).clamp(-1, 1), course.start, solution.nfe)
+
+    def _inputs(self, ids: Int64[Tensor, " batch"], config: SamplingConfig) -> Inputs:
+        """What decides the images of these numbers; UserError for unknown classes."""
+        return Inputs(ids, labels_of(ids, self.class_numbers(config)), SampleNoise(config.seed))
 
     @torch.no_grad()
     def start(self, ids: Int64[Tensor, " batch"], config: SamplingConfig) -> Start:
@@ -200,7 +216,7 @@ class LeDiFlowPipeline:
         config: SamplingConfig,
     ) -> Start:
         """A draw of the prior for each number, from given latents (None for the Gaussian baseline)."""
-        inputs = Inputs(ids, labels_of(ids, config.labels), SampleNoise(config.seed))
+        inputs = self._inputs(ids, config)
         with self.runtime.ready():
             return self._start_from(inputs, z, config)
 
@@ -215,7 +231,7 @@ class LeDiFlowPipeline:
         self, ids: Int64[Tensor, " batch"], config: SamplingConfig
     ) -> Float[Tensor, "batch channels h w"]:
         """Draw w and map it to z with the latent sampler."""
-        inputs = Inputs(ids, labels_of(ids, config.labels), SampleNoise(config.seed))
+        inputs = self._inputs(ids, config)
         with self.runtime.ready():
             return checked(self._latents(inputs, config)).x
 
@@ -289,11 +305,12 @@ class LeDiFlowPipeline:
         return solution._replace(nfe=solution.nfe * velocity.evaluations)
 
     def resolved(self, config: Config) -> Config:
-        """The settings with `auto` and null replaced by what these models are run with, for records.
+        """The settings with `auto`, null and names of classes replaced by what these models are run with, for records.
 
-        UserError for a solver that does not fit a model, so that it is refused before any work. Names a latent sampler
-        that makes no use of the given classes.
+        UserError for a solver that does not fit a model and for unknown classes, so that they are refused before any
+        work. Names a latent sampler that makes no use of the given classes.
         """
+        labels: list[int | str] = [*self.class_numbers(config)]
         is_map, is_latent_map = is_flow_map(self.velocity), is_flow_map(self.latent_sampler)
         solver, steps = config.method(is_map)
         latent_solver, latent_steps = config.latent_method(is_latent_map)
@@ -308,43 +325,34 @@ class LeDiFlowPipeline:
                     "model.latent_sampler.num_classes",
                     list(config.labels),
                 )
-        return replace(config, solver=solver, latent_solver=latent_solver, latent_steps=latent_steps)
+        return replace(
+            config, solver=solver, latent_solver=latent_solver, latent_steps=latent_steps, labels=labels
+        )
 
-    def check_labels(self, config: SamplingConfig) -> None:
-        """UserError for classes that the models were not trained on, and for guidance of one without classes."""
+    def class_numbers(self, config: SamplingConfig) -> list[int]:
+        """The numbers of the classes that `labels` names.
+
+        UserError for classes that the models were not trained on, and for guidance of a model without classes.
+        """
         if not config.labels:
-            return
+            return []
         if not self.num_classes:
-            raise UserError(
-                f"labels={config.labels}: these models were trained without classes; leave labels out, or train them "
-                "with model.velocity.num_classes"
-            )
-        if unknown := [label for label in config.labels if not 0 <= label < self.num_classes]:
-            raise UserError(
-                f"labels={unknown}: the classes are 0 to {self.num_classes - 1}; choose among them"
-            )
-        guided = {
-            "guidance": (self.velocity, "flow"),
-            "latent_guidance": (self.latent_sampler, "latent sampler"),
-        }
-        for name, (model, called) in guided.items():
-            if (scale := getattr(config, name)) != 1 and not classes_of(model):
-                raise UserError(
-                    f"{name}={scale}: there is no {called} that was trained with classes; leave {name} at 1"
-                )
+            raise UserError(f"labels={config.labels}: {WITHOUT_CLASSES}")
+        check_guidance(config, self.velocity, self.latent_sampler)
+        return class_numbers(config.labels, self.class_names, self.num_classes)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder with all models, for `from_pretrained`."""
         path = Path(path)
+        width = {WIDTH: self.width.added, SCALE: self.width.scale}
         for name, module in self.modules().items():
-            save_model(module, path / name)
+            save_model(module, path / name, kept_record(module) | (width if name == "velocity" else {}))
         (path / PIPELINE).write_text(
             json.dumps(
                 {
                     "image_size": self.image_size,
                     "models": list(self.modules()),
-                    "prior_widening": self.width.added,
-                    "prior_scale": self.width.scale,
+                    **width,
                     "codec": self.codec.record() if self.codec else None,
                 }
             )
@@ -374,17 +382,8 @@ class LeDiFlowPipeline:
             image_size=about["image_size"],
             decode=decode,
             codec=codec,
-            prior_widening=about.get("prior_widening", 0.0),  # absent in folders older than the options
-            prior_scale=about.get("prior_scale", 1.0),
-        )
-
-
-def check_codec(path: Path, recorded: dict[str, Any] | None, codec: Codec | None) -> None:
-    """UserError unless the codec is that of the saved models; `recorded` None: they had a decoder alone."""
-    if codec is None if recorded is None else (codec or PixelCodec()).record() != recorded:
-        raise UserError(
-            f"{path} holds models of latents of {recorded or 'a codec'}, given is {codec and codec.record()}; "
-            "give the codec that encoded their training data (codec=...), or its decoder (decode=...)"
+            prior_widening=about.get(WIDTH, 0.0),  # absent in folders older than the options
+            prior_scale=about.get(SCALE, 1.0),
         )
 
 

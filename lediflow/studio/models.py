@@ -89,7 +89,6 @@ def load_models(command: StudioCommand) -> Models:
     pipeline = load_pipeline(
         command.run, command.sampler, device=command.device, codec_path=command.codec_path
     )
-    pipeline.check_labels(command)
     pipeline.resolved(command)
     pipeline.use(command.runtime, command.precision, images=1)
     facts, weights = flow.exported_facts(), pipeline_hashes(command.run, command.sampler)

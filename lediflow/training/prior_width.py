@@ -22,14 +22,13 @@ from lediflow.data.streams.batch import Quarantine, load_samples, ready
 from lediflow.data.streams.order import spread_over
 from lediflow.engine.protocol import Engine
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.widening import Spread, Width, log_spreads, typical_spread
+from lediflow.flow.widening import Spread, Width, log_spreads, recorded_width, typical_spread
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.stages import place_of
 from lediflow.stages.draws import draw_latents
 from lediflow.stages.protocol import AUTO
 from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED, inference
 
-WIDTH, SCALE = "prior_widening", "prior_scale"  # options of stage=flow, and keys in an export
 ABOUT = "prior_width"  # key in an export, next to the number itself
 GIVEN = {"rule": "given"}
 OF_TEACHER = {"rule": "teacher"}  # that of the run that a flow map or reflow learns from
@@ -57,11 +56,6 @@ class AutomaticWidth:
     @property
     def width(self) -> Width:
         return Width(self.prior_scale, self.prior_widening)
-
-
-def recorded_width(facts: Mapping[str, Any]) -> Width:
-    """The width in an export's facts; `Width()` for exports from before the options, and for other stages."""
-    return Width(float(facts.get(SCALE) or 1.0), float(facts.get(WIDTH) or 0.0))
 
 
 def describe_start(width: Width) -> str:

@@ -14,10 +14,10 @@ from lediflow.engine.checkpoints import Checkpoint
 from lediflow.engine.checkpoints.averages import HISTORY
 from lediflow.engine.ema import refuse_new_widths
 from lediflow.errors import UserError
+from lediflow.flow.widening import SCALE, WIDTH
 from lediflow.records import leaves
 from lediflow.stages.protocol import AUTO
 from lediflow.tracking.session import session_facts
-from lediflow.training.prior_width import SCALE, WIDTH
 from lediflow.training.state import Training
 
 log = logging.getLogger(__name__)

@@ -63,7 +63,7 @@ def load_editor(
                 f"{option}={getattr(command, option)} is a flow map, which has no velocity to follow from image to "
                 "noise or along known pixels; give its teacher, or another run without stage.objective=flow_map"
             )
-    pipeline.check_labels(command)
+    pipeline.class_numbers(command)
     return pipeline.use(command.runtime, command.precision, images=images)
 
 

@@ -36,12 +36,12 @@ from lediflow.data.synthetic import make_synthetic_shards
 from lediflow.engine.protocol import Engine
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
+from lediflow.flow.widening import SCALE, WIDTH
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.specs import latent_shape
 from lediflow.stages import stage_kind
 from lediflow.stages.distillation import TEACHER_OPTIONS, VELOCITY
 from lediflow.text import shape_text
-from lediflow.training.prior_width import SCALE, WIDTH
 
 log = logging.getLogger(__name__)
 

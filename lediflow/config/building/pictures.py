@@ -18,7 +18,7 @@ from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.protocol import Engine
 from lediflow.errors import UserError
-from lediflow.flow.widening import Width
+from lediflow.flow.widening import Width, recorded_width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.run_folder import RunFolder
@@ -28,7 +28,6 @@ from lediflow.text import shown_hash
 from lediflow.training.pictures.chain import Chain, Display, FixedImages
 from lediflow.training.pictures.drawings import Scene
 from lediflow.training.pictures.monitor import for_pictures
-from lediflow.training.prior_width import recorded_width
 
 log = logging.getLogger(__name__)
 

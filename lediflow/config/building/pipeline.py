@@ -29,7 +29,6 @@ from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
 from lediflow.stages import place_of, stages_in
 from lediflow.text import shown_hash
-from lediflow.training.prior_width import recorded_width
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +75,6 @@ def load_pipeline(
         load_export(LatentSampler, latent_export, "a run of stage=latent_sampler"),
         image_size=facts["image_size"],
         codec=codec,
-        prior_widening=recorded_width(facts).added,
-        prior_scale=recorded_width(facts).scale,
     ).to(where)
 
 

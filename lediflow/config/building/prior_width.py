@@ -18,7 +18,14 @@ from lediflow.data.streams.order import samples_of
 from lediflow.disk import write_json
 from lediflow.engine.checkpoints import Checkpoint
 from lediflow.errors import UserError
-from lediflow.flow.widening import Width, automatic_width, factor_for_scale
+from lediflow.flow.widening import (
+    SCALE,
+    WIDTH,
+    Width,
+    automatic_width,
+    factor_for_scale,
+    recorded_width,
+)
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.export import CONFIG
 from lediflow.records import object_if_any, read_dataclass, read_json
@@ -30,13 +37,10 @@ from lediflow.training.prior_width import (
     GIVEN,
     IMAGES,
     OF_TEACHER,
-    SCALE,
-    WIDTH,
     AutomaticWidth,
     describe_origin,
     describe_start,
     measure_spread,
-    recorded_width,
 )
 from lediflow.training.state import Training
 

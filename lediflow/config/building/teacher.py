@@ -25,7 +25,7 @@ from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.data.shards.reader import ShardReader
 from lediflow.errors import UserError
-from lediflow.flow.widening import Width
+from lediflow.flow.widening import Width, recorded_width
 from lediflow.models import LatentSampler, LatentSamplerSpec, Spec, VelocityModel
 from lediflow.models.cost import model_cost
 from lediflow.models.specs import AuxiliarySpec, latent_shape
@@ -37,7 +37,6 @@ from lediflow.stages.derivatives import PathDerivative
 from lediflow.stages.distillation import FLOW_MAP
 from lediflow.stages.draws import SAMPLER_STEPS
 from lediflow.stages.protocol import AUTO, Stage, given_width, scale_of
-from lediflow.training.prior_width import recorded_width
 from lediflow.training.resume import differences
 from lediflow.training.throughput import parent_flops
 

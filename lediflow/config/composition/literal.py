@@ -29,6 +29,7 @@ from lediflow.errors import UserError
 
 OVERRIDE = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
+WHOLE = re.compile(r"[+-]?\d+")
 SWEEPS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\s*\(.*\)", re.DOTALL)
 CLOSING = {"[": "]", "{": "}", "(": ")"}
 MULTIRUN = ("-m", "--multirun")
@@ -88,7 +89,10 @@ def literal_value(value: str, kind: Any, is_sweep: bool, key: str) -> str:
         return value
     container = next((member for member in members(kind) if get_origin(member) in (list, dict)), None)
     if container is not None:
-        return literal_container(value, container) if value[:1] in CLOSING else value
+        several = [part.strip() for part in split(value)] if is_sweep else [value]
+        return ",".join(
+            literal_container(part, container) if part[:1] in CLOSING else part for part in several
+        )
     if is_sweep and SWEEPS.fullmatch(value):
         return literal_choices(value)
     is_one = not is_sweep or os.path.lexists(value.replace(r"\${", "${"))
@@ -132,8 +136,8 @@ def literal_container(value: str, kind: Any) -> str:
 
 
 def literal_entry(value: str, kind: Any) -> str:
-    """One entry of a list or mapping, quoted if its type is a string."""
-    if not is_textual(kind):
+    """One entry of a list or mapping, quoted if its type is a string, and not a number where it may be one."""
+    if not is_textual(kind) or (int in members(kind) and WHOLE.fullmatch(value)):
         return value
     return (
         literal_container(value, kind) if get_origin(kind) in (list, dict) and value else quoted_once(value)

@@ -32,12 +32,12 @@ from lediflow.evaluation.references import (
     seen_held_out,
 )
 from lediflow.evaluation.session import Session
-from lediflow.flow.widening import Width
+from lediflow.flow.widening import Width, recorded_width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.run_folder import RunFolder
 from lediflow.sampling.grids import labelled_grid
 from lediflow.stages import place_of
-from lediflow.training.prior_width import describe_start, recorded_width
+from lediflow.training.prior_width import describe_start
 
 
 def evaluate_prior(session: Session) -> dict[str, Any]:

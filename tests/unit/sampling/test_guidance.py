@@ -154,7 +154,7 @@ class TestLatents:
             flow, sampler = Shifts(), Shifts()
             flow.spec.num_classes, sampler.spec.num_classes = flow_classes, sampler_classes
             auxiliary = AuxiliaryModel(AUXILIARY)
-            return LeDiFlowPipeline(flow, auxiliary, sampler, image_size=SIZE)
+            return LeDiFlowPipeline(flow, auxiliary, sampler, image_size=SIZE, prior_widening=0.0)
 
         return build
 

@@ -19,6 +19,7 @@ from lediflow.models import (
     MappingSpec,
     Prior,
     VelocitySpec,
+    save_model,
 )
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
@@ -226,6 +227,7 @@ def test_a_saved_pipeline_keeps_its_width_and_older_ones_have_none(learned, tmp_
     (tmp_path / "pipeline.json").write_text(
         json.dumps({"image_size": SIZE, "models": list(learned.modules())})
     )
+    save_model(learned.velocity, tmp_path / "velocity")  # without a record of its width
     older = LeDiFlowPipeline.from_pretrained(tmp_path)
     assert (older.prior_widening, older.prior_scale) == (0.0, 1.0)
 

@@ -12,6 +12,7 @@ from lediflow.models import LevelSpec, MappingSpec, VelocitySpec, build_model, s
 from lediflow.sampling.pictures import picture_files
 
 FACTS = {"stage": "flow", "prior": "gaussian", "image_size": 8, "codec": {"name": "pixels"}, "parent": None}
+FACTS["data"] = {"classes": ["ant", "bee hive", "cat"]}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,13 @@ def test_one_class_for_all_and_classes_in_turn_agree_for_equal_classes(run, tmp_
     assert facts["labels"] == [1]
     assert torch.equal(all_ones[1::2], in_turn[1::2])
     assert not torch.equal(all_ones[::2], in_turn[::2])
+
+
+def test_a_class_has_a_number_and_a_name(run, tmp_path):
+    """The folder made by numbers is the one that names ask for."""
+    drawn(run, tmp_path, "labels=[1,2,1]")
+    named = ("sample", f"run={run}", f"output={tmp_path}", "count=4", "device=cpu", "labels=[bee hive,cat,1]")
+    assert "already sampled" in invoke(*named).out
 
 
 def test_guidance_is_recorded_with_twice_the_evaluations(run, tmp_path):
@@ -77,7 +85,9 @@ def test_pictures_of_releases_without_the_option_are_in_float32(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["labels=[3]"], "labels=[3]: the classes are 0 to 2"),
+        (["labels=[3]"], "labels=[3]: the classes are 0 to 2: 0 ant, 1 bee hive, 2 cat"),
+        (["labels=[Cat]"], "no class is called 'Cat'; did you mean cat? The classes are 0 ant, 1 bee hive"),
+        (["labels=cat"], "labels"),
         (["guidance=2"], "guidance=2.0 without labels"),
         (["latent_steps=0"], "latent_steps=0 must be at least 1"),
         (["conditioning=x"], "conditioning"),
