@@ -135,6 +135,10 @@ class RunFolder:
         found = "it has unfinished checkpoints" if self.checkpoints.is_dir() else "there is no run there"
         if self.root.is_dir() and not self.checkpoints.is_dir():
             found = "the folder holds no trained model"
+        if RunFolder(self.root.parent).is_exported and self.root.name == self.export.name:
+            raise UserError(
+                f"{role} is to be read from a run folder, but {self.root} is the export in it; give {self.root.parent}"
+            )
         raise UserError(f"{role} is to be read from {self.root}, but {found}; train it: {how_to_train}")
 
     def exported_facts(self) -> Record:

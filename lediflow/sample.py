@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
     if replaced := folder.replaced(asked, command.count):
         print(replaced)
     with folder.drawing(asked, places(command), command.count) as drawing:
-        if there := command.count - len(drawing.missing):
+        if drawing.missing and (there := command.count - len(drawing.missing)):
             print(f"{there} of {command.count} images are in {folder.root} already; generating the others")
         draw_samples(pipeline, command, drawing)
     nfe = drawing.record["nfe"]

@@ -23,6 +23,11 @@ from lediflow.report.timeline import (
 from lediflow.text import duration
 
 CELLS = 600  # of a bar
+MINUTE, DAY = 60, 86_400
+TICK_SECONDS = (
+    1, 2, 5, 10, 20, 30, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 30 * MINUTE,
+    3600, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY, 2 * DAY, 5 * DAY, 10 * DAY, 30 * DAY,
+)  # fmt: skip
 # in the page; tables and captions have the whole number
 MOST_SESSIONS, MOST_MARKS, MOST_CHECKPOINTS = 200, 100, 200
 # kinds of time in the order of the bar, with what they are called
@@ -120,8 +125,15 @@ def history_view(found: Timeline) -> HistoryView:
         left_out=max(0, len(rows) - MOST_SESSIONS),
         marks=marks[:MOST_MARKS],
         marks_left_out=max(0, len(marks) - MOST_MARKS),
-        ticks=[(25.0 * quarter, duration(found.elapsed * quarter / 4)) for quarter in range(5)],
+        ticks=[(percent(seconds, found.elapsed), duration(seconds)) for seconds in ticks(found.elapsed)],
     )
+
+
+def ticks(elapsed: float) -> list[float]:
+    """The ends of the bar, and round times between, at most four and not where the last label is."""
+    step = next((step for step in TICK_SECONDS if elapsed <= 5 * step), max(TICK_SECONDS[-1], elapsed))
+    between = [step * place for place in range(1, 5) if step * place <= 0.88 * elapsed]
+    return [0.0, *between, elapsed] if elapsed > 0 else [0.0]
 
 
 def percent(seconds: float, elapsed: float) -> float:

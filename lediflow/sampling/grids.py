@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lediflow.sampling.pictures import picture_arrays
 
-LABEL_WIDTH, GAP, SMALLEST = 150, 4, 96  # pixels; smaller images are enlarged by whole factors
+LABEL_WIDTH, GAP, SMALLEST = 150, 4, 96  # pixels, at least; smaller images are enlarged by whole factors
 SIGMA_LIMITS = (2.0**-7, 2.0)  # of the colours, the limits of the bins of `loss_by_sigma`
 # matplotlib's magma at equal distances, from dark to bright: each is brighter than the one before
 MAGMA = (
@@ -32,15 +32,19 @@ def labelled_grid(rows: Sequence[Signals | Bytes], labels: Sequence[str]) -> Ima
     arrays = [picture_arrays(row) if isinstance(row, Tensor) else row for row in rows]
     side = max(row.shape[1] for row in arrays)
     side *= max(1, -(-SMALLEST // side))
-    cell = side + GAP
-    canvas = Image.new("RGB", (LABEL_WIDTH + cell * len(arrays[0]), cell * len(arrays)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
-    for place, (images, label) in enumerate(zip(arrays, labels, strict=True)):
-        draw.multiline_text((6, place * cell + 6), label.replace(", ", "\n"), fill="#1d1b19", font=font)
+    cell, font = side + GAP, ImageFont.load_default(size=13)
+    lines = [label.replace(", ", "\n") for label in labels]
+    left = max(
+        LABEL_WIDTH, *(math.ceil(font.getlength(line)) + 12 for label in lines for line in label.split("\n"))
+    )
+    canvas = Image.new("RGB", (left + cell * len(arrays[0]), cell * len(arrays)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for place, (images, label) in enumerate(zip(arrays, lines, strict=True)):
+        draw.multiline_text((6, place * cell + 6), label, fill="#1d1b19", font=font)
         for column, array in enumerate(images):
             picture = Image.fromarray(np.broadcast_to(array, (*array.shape[:2], 3)).copy())
             enlarged = picture.resize((side, side), Image.Resampling.NEAREST)
-            canvas.paste(enlarged, (LABEL_WIDTH + column * cell, place * cell))
+            canvas.paste(enlarged, (left + column * cell, place * cell))
     return canvas
 
 

@@ -32,6 +32,12 @@ def test_an_export_is_found_with_its_facts_and_the_hash_of_its_weights(tmp_path)
     assert folder.weights_hash() == hashlib.sha256(content).hexdigest()
 
 
+def test_an_export_in_place_of_its_run_is_named(tmp_path):
+    exported(RunFolder(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"run/export is the export in it; give .*/run$"):
+        RunFolder(tmp_path / "run" / "export").require_export("the prior", HOW)
+
+
 @pytest.mark.parametrize(
     ("made", "found"),
     [

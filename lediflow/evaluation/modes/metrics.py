@@ -35,6 +35,7 @@ from lediflow.evaluation.references import Reference, open_shards, reference_fea
 from lediflow.evaluation.results import RESULTS, read_results
 from lediflow.evaluation.session import Session
 from lediflow.evaluation.views import VIEWS, describe, print_rows, write_views
+from lediflow.flow.solvers import ignores_steps
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.folder import check_recorded
 
@@ -67,7 +68,7 @@ def evaluate_run(session: Session) -> dict[str, Any]:
         print_rows(session, found)
         return found
     session.claim(output)
-    configs = [step_config(command, steps) for steps in command.step_counts]
+    configs = step_configs(session)
     maker = RowMaker.build(session, run, pipeline, references(session, pipeline, run.facts), output)
     results = {"asked": asked, "rows": maker.rows(configs), **maker.facts()}
     session.withdraw(output)
@@ -105,8 +106,16 @@ def without_places(asked: Any) -> Any:
     return {key: without_places(value) for key, value in asked.items() if key not in PLACES}
 
 
-def step_config(config: SamplingConfig, steps: int) -> SamplingConfig:
-    return dataclasses.replace(config, steps=steps)
+def step_configs(session: Session) -> list[SamplingConfig]:
+    """The settings of the rows. An adaptive solver has one, next to the prior alone, since it ignores its steps."""
+    command = session.command
+    counts = command.step_counts
+    if ignores_steps(command.solver) and len([steps for steps in counts if steps]) > 1:
+        counts = [steps for steps in counts if not steps] + [max(counts)]
+        session.note(
+            f"solver={command.solver} ignores step_counts={command.step_counts}: it is measured once"
+        )
+    return [dataclasses.replace(command, steps=steps) for steps in counts]
 
 
 def write_pictures(

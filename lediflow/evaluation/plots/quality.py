@@ -196,10 +196,13 @@ def legend_below(figure: Figure) -> None:
 
 
 def doubling_axis(axes: Axes, costs: Sequence[float]) -> None:
-    """Make the x axis logarithmic, with a tick at each power of two around all costs."""
+    """Make the x axis logarithmic, with a tick at each power of two around all costs, or at more where few are."""
     low, high = (np.log2(limit) for limit in (min(costs), max(costs)))
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(list(2.0 ** np.arange(np.floor(low), np.ceil(high) + 1))))
+    powers = 2.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
+    inside = [tick for tick in powers if low - 0.3 <= np.log2(tick) <= high + 0.6]
+    more = [1.5 * powers] if len(inside) < 2 else []
+    axes.xaxis.set_major_locator(FixedLocator(sorted(np.concatenate([powers, *more]))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(2 ** (low - 0.3), 2 ** (high + 0.6))

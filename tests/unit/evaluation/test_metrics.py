@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,11 @@ from safetensors.torch import save_file
 from lediflow.engine.group import Group
 from lediflow.errors import UserError
 from lediflow.evaluation.cmmd import cmmd
-from lediflow.evaluation.config import MetricsConfig
+from lediflow.evaluation.config import EvaluateConfig, MetricsConfig
 from lediflow.evaluation.embedding import FeatureSet
 from lediflow.evaluation.features import unit
 from lediflow.evaluation.metrics import halves_mmd, measure, metric_name
+from lediflow.evaluation.modes.metrics import step_configs
 from lediflow.evaluation.references import Reference
 
 LITE0 = "efficientnet-lite0"
@@ -114,3 +117,13 @@ def test_halves_of_one_set_are_as_close_as_chance_has_them(tmp_path):
     found = halves_mmd(Reference("photographs", real, np.arange(400), None), Group(), "cpu")
     far = cmmd(unit(drawn(200, 1)), unit(drawn(200, 2, shift=1.0)))
     assert found is not None and abs(found) < 0.02 * far
+
+
+@pytest.mark.parametrize(("solver", "steps"), [("midpoint", [0, 1, 8, 2]), ("dopri5", [0, 8])])
+def test_a_solver_that_ignores_its_steps_is_measured_once(solver, steps):
+    notes: list[str] = []
+    session = SimpleNamespace(
+        command=EvaluateConfig(solver=solver, step_counts=[0, 1, 8, 2]), note=notes.append
+    )
+    assert [config.steps for config in step_configs(session)] == steps
+    assert len(notes) == (solver == "dopri5")

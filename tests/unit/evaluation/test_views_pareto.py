@@ -1,6 +1,9 @@
 """A grid's rows as lines of quality against cost."""
 
+from matplotlib.figure import Figure
+
 from lediflow.evaluation.plots.points import CostLine, CostPoint
+from lediflow.evaluation.plots.quality import doubling_axis
 from lediflow.evaluation.views import COSTS, line_of, pareto_lines, pareto_panels
 
 
@@ -19,6 +22,14 @@ def row(run: str, solver: str, steps: int, temperature: float = 1.0, *, ms: floa
 
 def names(rows: list[dict]) -> list[str]:
     return [line_of(each, rows).name for each in rows]
+
+
+def test_a_narrow_range_of_costs_has_two_ticks_at_least():
+    """One tick says nothing of a logarithmic axis: 22 and 37 ms have one power of two between them."""
+    axes = Figure().subplots()
+    doubling_axis(axes, [22.0, 37.0])
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [24, 32, 48]
 
 
 def test_a_run_of_one_solver_and_temperature_is_named_by_itself():

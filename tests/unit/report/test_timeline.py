@@ -8,7 +8,7 @@ from harness.run_logs import windows, write_events, write_run
 
 from lediflow.cluster.watching.goodput import training_time
 from lediflow.report.collect import report_data
-from lediflow.report.history import CELLS, history_variables
+from lediflow.report.history import CELLS, history_variables, ticks
 from lediflow.report.run_log import read_log
 from lediflow.report.run_table import run_row, run_timeline
 from lediflow.report.runs import read_run
@@ -16,6 +16,20 @@ from lediflow.report.timeline import LOST, OVERHEAD, PICTURES, TRAINING, VALIDAT
 from lediflow.tracking.event_log import read_events
 
 HOUR = 3600
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "expected"),
+    [
+        (0.0, [0]),
+        (0.4, [0, 0.4]),
+        (21.0, [0, 5, 10, 15, 21]),
+        (775.0, [0, 300, 600, 775]),
+        (3 * HOUR, [0, HOUR, 2 * HOUR, 3 * HOUR]),
+    ],
+)
+def test_ticks_of_the_bar_are_round_and_its_end(elapsed, expected):
+    assert ticks(elapsed) == expected
 
 
 def history(path, entries):

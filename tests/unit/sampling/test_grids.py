@@ -48,6 +48,15 @@ def test_the_picture_is_as_large_as_its_cells_and_labels():
     assert picture.size == (LABEL_WIDTH + 3 * (96 + GAP), 2 * (96 + GAP))
 
 
+def test_a_longer_label_makes_room_for_itself():
+    plain, longer = (
+        labelled_grid(drawn(3, 32), ["a", text]) for text in ("b", "widened by 0.47 after scaling by 2.5")
+    )
+    assert longer.width > plain.width
+    first_image = longer.width - 3 * (96 + GAP)
+    assert (np.asarray(longer)[:, first_image - 1] == 255).all()  # the label ends before
+
+
 def test_row_labels_are_dark_on_white():
     picture = np.asarray(labelled_grid(drawn(3, 32), LABELS))
     column = picture[:, :LABEL_WIDTH]
