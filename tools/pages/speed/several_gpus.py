@@ -90,7 +90,7 @@ def run_lines(results: Results) -> list[str]:
             str(number),
             str(start["ranks"]),
             f"{start['from']:,} to {start['to']:,}",
-            str(start["micro_batch"]),
+            digits(start["micro_batch"]),
             digits(start.get("img/s")),
             digits(start["peak GiB"]),
             digits(start.get("resume_seconds")),
