@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from lediflow.ranges import bounded
 
+SCHEDULE_POINTS = 1000  # of a long run, where its learning rate is computed to find the highest
+
 
 @dataclass
 class Clock:
@@ -49,6 +51,13 @@ def learning_rate_factor(config: ScheduleConfig, images_seen: int, images: int) 
     """Share of the full learning rate for a batch that ends at `images_seen` of a run of `images`, in [0, 1]."""
     warmup = min(1.0, images_seen / config.warmup_images) if config.warmup_images else 1.0
     return warmup * _decay(config, max(0, images - images_seen))
+
+
+def highest_factor(config: ScheduleConfig, images: int, global_batch: int) -> float:
+    """Largest share of the full learning rate in a run of `images`: below 1 where warm-up and decay overlap."""
+    steps = -(-images // global_batch)
+    moments = range(global_batch, (steps + 1) * global_batch, global_batch * -(-steps // SCHEDULE_POINTS))
+    return max(learning_rate_factor(config, images_seen, images) for images_seen in moments)
 
 
 def _decay(config: ScheduleConfig, images_left: int) -> float:

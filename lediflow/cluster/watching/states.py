@@ -315,6 +315,7 @@ def state_by_hand(run: RunFacts) -> JobState:
     if lease is None:
         return JobState(StateKind.STOPPED, f"not finished; {advice}")
     if lease.is_given_back:
-        return JobState(StateKind.STOPPED, f"stopped; {advice}")
+        begun = f"stopped; {advice}"
+        return JobState(StateKind.STOPPED, begun if run.events else "ended before its training began")
     quiet = f"no sign of life for {duration(run.quiet_seconds)}"
     return JobState(StateKind.FAILED, f"lost: {quiet}, last from {lease.holder}; {advice}")

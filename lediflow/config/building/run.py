@@ -44,7 +44,7 @@ from lediflow.stages import stage_kind
 from lediflow.tracking.event_log import has_event
 from lediflow.tracking.metrics import VALUES, of_stage
 from lediflow.tracking.tracker import FencedTracker, Tracker, build_tracker
-from lediflow.training.clock import Clock
+from lediflow.training.clock import Clock, highest_factor
 from lediflow.training.config import TrainingConfig
 from lediflow.training.held_out import HeldOut
 from lediflow.training.held_out_monitor import HeldOutMonitor
@@ -56,6 +56,8 @@ from lediflow.training.throughput import Throughput, parent_flops, peak_tflops, 
 from lediflow.training.validation import build_validation
 
 log = logging.getLogger(__name__)
+
+LOW_FACTOR = 0.5  # highest share of the learning rate in a run, below which a warning names the schedule
 
 
 def build_run(
@@ -86,6 +88,7 @@ def build_run(
         set_teacher(command, stage, inputs.teacher, model, engine.frozen)
     is_encoded = encodes_once(command, inputs.reader, ranks.world_size)
     stream = build_stream(command, inputs.reader, engine, frozen if is_encoded else None)
+    warn_of_short_run(command.train)
     clock = Clock(command.train.images, command.train.global_batch)
 
     def report(event: str, **values: Any) -> None:
@@ -114,6 +117,17 @@ def build_run(
         history=session,
         export=description | facts_for_export(command, inputs),
     )
+
+
+def warn_of_short_run(train: TrainingConfig) -> None:
+    """Warn if the run ends before its learning rate has come near the one that is set."""
+    highest = highest_factor(train.schedule, train.images, train.global_batch)
+    if highest < LOW_FACTOR:
+        log.warning(
+            "the learning rate reaches no more than %.2g of train.learning_rate=%g, because train.images=%d is short "
+            "for train.schedule.warmup_images=%d and train.schedule.decay_images=%d; lower these, or train longer",
+            highest, train.learning_rate, train.images, train.schedule.warmup_images, train.schedule.decay_images,
+        )  # fmt: skip
 
 
 def set_first_weights(model: nn.Module, inputs: Inputs) -> None:

@@ -114,6 +114,7 @@ def check_command(command: TrainCommand) -> None:
             "these options (as stage.coupling=optimal_transport does); leave it at null"
         )
     check_options(command.engine)
+    check_channels(command)
     try:
         check_sizes(command)
         kind.trained_spec(command)  # refuses a flow map of one layer
@@ -242,3 +243,23 @@ def check_sizes(command: TrainCommand) -> None:
         _, height, width = latent_shape(command.model.auxiliary, size, size)
         if kind.on_latents:
             check_grid(levels, patch_size, height, width, key=key, subject="latent")
+
+
+def check_channels(command: TrainCommand) -> None:
+    """Reject models whose numbers of channels differ from those of what they are given."""
+    kind, model = stage_kind(command.stage.name), command.model
+    names = dict.fromkeys([kind.trains, *["auxiliary"] * (command.prior == "learned")])
+    for name in names:
+        channels = getattr(getattr(model, name), "image_channels", model.channels)
+        if channels != model.channels:
+            raise UserError(
+                f"model.{name}.image_channels={channels}, but the models' input has model.channels={model.channels}; "
+                f"leave model.{name}.image_channels out, which is model.channels, and set model.channels to the "
+                "channels of the data"
+            )
+    latents = getattr(getattr(model, kind.trains), "latent_channels", model.auxiliary.latent_channels)
+    if kind.on_latents and latents != model.auxiliary.latent_channels:
+        raise UserError(
+            f"model.{kind.trains}.latent_channels={latents}, but latents have model.auxiliary.latent_channels="
+            f"{model.auxiliary.latent_channels}; leave model.{kind.trains}.latent_channels out, which is the same"
+        )

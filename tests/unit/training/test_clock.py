@@ -5,7 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from lediflow.training.clock import Clock, ScheduleConfig, learning_rate_factor
+from lediflow.config.building.run import warn_of_short_run
+from lediflow.training.clock import Clock, ScheduleConfig, highest_factor, learning_rate_factor
+from lediflow.training.config import TrainingConfig
 
 
 def moments(clock, every_images):
@@ -81,3 +83,26 @@ def test_the_rate_rises_then_falls_and_never_jumps():
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert max(abs(b - a) for a, b in pairwise(rates)) <= 0.0101  # the warm-up's slope
+
+
+@pytest.mark.parametrize(
+    ("schedule", "images", "batch", "expected"),
+    [
+        ({"warmup_images": 1000}, 320, 16, 0.32),
+        ({"warmup_images": 1000}, 310, 16, 0.32),  # the last batch is whole
+        ({"warmup_images": 1000}, 1000, 8, 1.0),
+        ({"warmup_images": 0, "decay_images": 400}, 100, 10, 0.5 * (1 - math.cos(math.pi * 90 / 400))),
+        ({"warmup_images": 1000, "decay_images": IMAGES}, 1_000_000, 1, 1.0),  # not every step is looked at
+    ],
+)
+def test_the_highest_rate_of_a_run_is_known_before_it_begins(schedule, images, batch, expected):
+    assert highest_factor(ScheduleConfig(**schedule), images, batch) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"), [(64, "no more than 0.32 of train.learning_rate=0.5"), (128, "")]
+)
+def test_a_run_that_is_too_short_for_its_schedule_is_warned_of(images, said, caplog):
+    schedule = ScheduleConfig(warmup_images=200)
+    warn_of_short_run(TrainingConfig(images=images, global_batch=64, learning_rate=0.5, schedule=schedule))
+    assert said in caplog.text and bool(caplog.text) == bool(said)

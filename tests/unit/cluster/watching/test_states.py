@@ -232,7 +232,10 @@ def test_the_state_of_a_run_started_by_hand_comes_from_its_folder():
         run_state(RunFacts(lease=lease(), quiet_seconds=1)).words == "running, SLURM job 7, process 5 on n1"
     )
     assert run_state(RunFacts(total_images=9, exported_images=9)).words == "done"
-    assert run_state(RunFacts(lease=lease(is_given_back=True))).words == "stopped; the same command continues"
+    left = lease(is_given_back=True)
+    begun = RunFacts(lease=left, events=[{"event": "start", "images_seen": 0}])
+    assert run_state(begun).words == "stopped; the same command continues"
+    assert run_state(RunFacts(lease=left)).words == "ended before its training began"
     failed = RunFacts(lease=lease(is_given_back=True), failure="rank 1: OSError: disk")
     assert run_state(failed) == JobState(
         StateKind.FAILED, "failed: rank 1: OSError: disk; the same command continues"

@@ -35,6 +35,16 @@ def refusal(*options):
         (["model.velocity.levels=[]"], r"model\.velocity: levels: the list is empty"),
         (["model.auxiliary.halvings=2"], r"model\.auxiliary: halvings 2 with 2 levels: .*choose 0 to 1"),
         (["model.auxiliary.logvar_ceiling=-9"], r"model\.auxiliary: logvar_ceiling -9\.0 is not above"),
+        (
+            ["model.auxiliary.image_channels=3", "stage=auxiliary"],
+            r"^model\.auxiliary\.image_channels=3, but",
+        ),
+        (["model.auxiliary.image_channels=3", "stage=flow"], r"^model\.auxiliary\.image_channels=3, but"),
+        (["model.velocity.image_channels=3", *FLOW], r"velocity\.image_channels=3, .*has model\.channels=1"),
+        (
+            ["model.latent_sampler.latent_channels=4", "stage=latent_sampler"],
+            r"latent_channels=4, but latents have model\.auxiliary\.latent_channels=2; leave",
+        ),
         (["stage.cap=0", *FLOW], r"^stage\.cap=0"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
