@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,6 +35,8 @@ REJECTED_NAME = "rejected.jsonl"
 # Fields of `made_from` about how samples are made. A finished set of an earlier release, made by other rules, is kept;
 # an unfinished one is not continued.
 RULES = ("pixels",)
+FINGERPRINT = "fingerprint"
+FILES = ("archives", "bytes", FINGERPRINT, "images")  # facts about the files of a source that was prepared
 log = logging.getLogger(__name__)
 
 
@@ -225,11 +227,23 @@ class ShardBuild:
 
     def _check_same_job(self, before: dict[str, Any]) -> None:
         now = json.loads(json.dumps(self.contents.made_from))
+        if FINGERPRINT in now and before != now and without(FILES, before) == without(FILES, now):
+            counts = changes(without([FINGERPRINT], before), without([FINGERPRINT], now))
+            raise UserError(
+                f"output={self.root} was made from other files{f' ({counts})' if counts else ''}: files of the source "
+                "were added, removed or edited since, or this is another source of the same name; choose another "
+                "output, or delete that folder to make the set again"
+            )
         if changed := changes(before, now):
             raise UserError(
                 f"output={self.root} holds shards of another command ({changed}); "
                 "choose another output, or delete that folder to make the set again"
             )
+
+
+def without(names: Collection[str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without these entries."""
+    return {name: value for name, value in record.items() if name not in names}
 
 
 def _record_or_none(path: Path) -> Any:

@@ -97,9 +97,15 @@ def test_a_finished_set_is_reused(pictures, shards):
     assert before == {path: path.stat().st_mtime_ns for path in shards.iterdir()}
 
 
-def test_another_command_into_the_same_folder_is_refused(pictures, shards):
+def test_another_command_into_the_same_folder_is_refused(pictures, shards, tmp_path):
     with pytest.raises(UserError, match=r"another command \(size: 16 then, 12 now\)"):
         prepare(config(pictures, shards, size=12))
+    fewer = shutil.copytree(pictures, tmp_path / pictures.name)
+    next(path for path in fewer.rglob("*.*") if path.is_file()).unlink()
+    with pytest.raises(
+        UserError, match=r"was made from other files \(images: \d+ then, \d+ now\): files of the"
+    ):
+        prepare(config(fewer, shards))
 
 
 def test_a_changed_source_is_noticed(pictures, tmp_path):
