@@ -38,9 +38,12 @@ class Inverted(NamedTuple):
     def warnings(self, names: list[str], threshold: float) -> list[str]:
         """A sentence for each sample whose error with the method in use exceeds the threshold; logged, too."""
         method, errors = next(iter(self.errors.items()))
+        advice = "Use dopri5, or more steps"
+        if method == ADAPTIVE.solver:
+            advice = "No solver follows this model back from there: train it longer"
         found = [
             f"{name}: mapped to noise and back by {method} it is off by {error:.2g} of its norm, above "
-            f"round_trip_warning={threshold:g}; results keep less of it. Use dopri5, or more steps"
+            f"round_trip_warning={threshold:g}; results keep less of it. {advice}"
             for name, error in zip(names, errors, strict=True)
             if not error <= threshold
         ]

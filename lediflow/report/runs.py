@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from torch import Tensor
 
 from lediflow.evaluation.modes.stages.record import STAGES_FILE, read_stages
 from lediflow.evaluation.results import AGAIN, read_results
-from lediflow.records import RecordError
+from lediflow.flow.widening import SCALE, WIDTH
+from lediflow.records import RecordError, object_if_any
 from lediflow.report.run_log import RunLog, read_log
 from lediflow.report.smoothing import finite
 from lediflow.run_folder import RunFolder
 from lediflow.stages import STAGES, Place, place_of
 from lediflow.stages.distillation import FLOW_MAP, MEAN_FLOW, REFLOW
+from lediflow.stages.protocol import AUTO
 from lediflow.tracking.event_log import Curve
+from lediflow.training.prior_width import ABOUT
 
 RESULTS, PICTURES = Path("results/results.json"), Path("results/pictures.safetensors")
 STAGE_RESULTS = Path("results/stages") / STAGES_FILE
@@ -119,6 +122,7 @@ def facts_of(folder: RunFolder) -> dict[str, Any]:
                 "prior": str(options["prior"]),
                 "data": {"held_out_fraction": options["data"]["held_out_fraction"]},
                 "identity": {"stage": options["stage"]},
+                **width_so_far(folder, options["stage"]),
             }
         except (LookupError, TypeError) as error:
             raise RecordError(
@@ -126,6 +130,16 @@ def facts_of(folder: RunFolder) -> dict[str, Any]:
             ) from error
     folder.require_export("a trained model", "python -m lediflow.train ...")
     return folder.exported_facts()
+
+
+def width_so_far(folder: RunFolder, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts about the prior's width of a run that has not ended: measured, given, or None, not known yet."""
+    if measured := object_if_any(folder.prior_width):
+        return {WIDTH: measured.get(WIDTH), SCALE: measured.get(SCALE), ABOUT: measured}
+    if WIDTH not in options or options[WIDTH] == AUTO:
+        return {WIDTH: None} if WIDTH in options else {}
+    scale = options.get(SCALE, AUTO)
+    return {WIDTH: options[WIDTH], SCALE: 1.0 if scale == AUTO else scale}
 
 
 def with_distinct_titles(runs: Sequence[RunRecord]) -> list[RunRecord]:

@@ -22,7 +22,7 @@ from lediflow.data.streams.batch import Quarantine, load_samples, ready
 from lediflow.data.streams.order import spread_over
 from lediflow.engine.protocol import Engine
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.widening import Spread, Width, log_spreads, recorded_width, typical_spread
+from lediflow.flow.widening import WIDTH, Spread, Width, log_spreads, recorded_width, typical_spread
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.stages import place_of
 from lediflow.stages.draws import draw_latents
@@ -66,8 +66,13 @@ def describe_start(width: Width) -> str:
 
 
 def describe_width(facts: Mapping[str, Any]) -> str | None:
-    """The width in an export's facts, as `0.19 (auto: 2.75 x ...)`; None unless it is a flow from a learned prior."""
+    """The width in an export's facts, as `0.19 (auto: 2.75 x ...)`.
+
+    None unless it is a flow from a learned prior whose width is known: it is null until it is measured.
+    """
     if place_of(str(facts.get("stage"))) != "flow" or facts.get("prior") != "learned":
+        return None
+    if facts.get(WIDTH, 0.0) is None:
         return None
     about = facts.get(ABOUT) or GIVEN
     scale, added = recorded_width(facts)

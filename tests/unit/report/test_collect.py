@@ -1,6 +1,7 @@
 """A report shows what the run folders contain."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from lediflow.errors import UserError
 from lediflow.evaluation.results import birth_certificate, write_results
 from lediflow.report.collect import report_data
 from lediflow.report.quality import measurement_table, quality_lines
-from lediflow.report.runs import read_run
+from lediflow.report.runs import facts_of, read_run
+from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import JsonlTracker
+from lediflow.training.prior_width import describe_width
 
 STEPS = [1, 4]
 
@@ -256,3 +259,29 @@ def test_the_lowest_held_out_loss_of_the_averaged_weights_is_marked(tmp_path):
     assert panels["Auxiliary model"].lowest == {"held out": 200}
     assert panels["Flow, held-out samples"].lowest == {"LeDiFlow": 200}
     assert panels["Flow"].lowest == {}
+
+
+MEASURED = {
+    "rule": "auto", "prior_widening": 0.47, "prior_scale": 3.0, "factor": 1.5, "sigma": 0.31, "residual": 0.29,
+    "images": 133, "split": "heldout",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured", "shown"),
+    [
+        ("auto", None, None),
+        ("auto", MEASURED, r"0\.47, sigma times 3 \(auto: 1.5 x the larger of .*sigma 0.31 "),
+        (0.3, None, r"0\.3 \(given\)$"),
+    ],
+)
+def test_the_width_of_a_run_that_trains_is_the_measured_or_the_given_one(asked, measured, shown, tmp_path):
+    """Without an export it was reported as 0 and given, whatever it was."""
+    (tmp_path / "events.jsonl").touch()
+    stage = {"name": "flow", "prior_widening": asked, "prior_scale": "auto"}
+    options = {"stage": stage, "prior": "learned", "data": {"held_out_fraction": 0.1}}
+    (tmp_path / "config.yaml").write_text(json.dumps(options))
+    if measured:
+        (tmp_path / "prior_width.json").write_text(json.dumps(measured))
+    width = describe_width(facts_of(RunFolder(tmp_path)))
+    assert width is None if shown is None else re.match(shown, width or "")
