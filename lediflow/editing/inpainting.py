@@ -35,8 +35,8 @@ from lediflow.flow.path import path_velocity, point_on_path
 from lediflow.flow.solvers import Velocity, solve
 from lediflow.flow.solvers.times_of_samples import without_zeros
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.chain import Start
 from lediflow.sampling.options import SamplingConfig
-from lediflow.sampling.pipeline import Start
 
 # rounds that find z of the known part; on pictures of solar cells, three left patches darker than their surroundings
 FILLINGS = 8

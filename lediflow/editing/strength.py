@@ -27,8 +27,8 @@ from lediflow.editing.inversion import (
 from lediflow.flow.noise import SampleNoise
 from lediflow.models.specs import latent_shape
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.chain import Start
 from lediflow.sampling.options import SamplingConfig
-from lediflow.sampling.pipeline import Start
 
 Images = Float[Tensor, "batch channels height width"]
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lediflow.editing.strength import Own, mixed_latents, mixed_start
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.chain import Start
 from lediflow.sampling.options import SamplingConfig
-from lediflow.sampling.pipeline import Start
 
 Images = Float[Tensor, "batch channels height width"]
 

@@ -19,7 +19,7 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
-from lediflow.sampling.pipeline import Start
+from lediflow.sampling.chain import Start
 
 SHOWN = 12  # images of a row
 

@@ -1,13 +1,7 @@
-"""Generation: w -> z -> prior -> x -> ODE -> y [-> codec -> image].
+"""Generation of images from their numbers: three models, the decoder of a codec, and how they are run.
 
-w ~ N(0, I); the latent sampler maps w to z (4 midpoint steps in the paper); the auxiliary decoder maps z to the prior
-N(mu, sigma^2), or N(mu, (k sigma)^2 + s^2) if the flow was trained with a widened prior; x is a draw from it; a few
-solver steps along the velocity field map x to y. A flow map, in place of the flow or of the latent sampler, is run by
-jumps instead of a solver (flow/solvers/jumps.py). The baseline (no auxiliary model) starts from N(0, I).
-Image i is a function of (weights, seed, i) and the solver's settings.
-A class is an input of the flow and of the latent sampler, of each if it was trained with classes. With guidance g their
-velocity is v_0 + g (v_class - v_0), where v_0 has no class; this takes two evaluations of the model unless g is 0 or 1.
-Source: arXiv:2505.20723, section 3; the temperature is from the authors' sampler; guidance: arXiv:2207.12598.
+Image i is a function of (weights, seed, i) and the settings. What is computed is in lediflow/sampling/chain.py, how the
+networks are run in lediflow/sampling/runtime.
 """
 
 from __future__ import annotations
@@ -25,13 +19,11 @@ from torch import Tensor
 
 from lediflow.codecs import Codec, PixelCodec
 from lediflow.errors import UserError
-from lediflow.flow.gaussians import sample, temper, widen
 from lediflow.flow.noise import SampleNoise
-from lediflow.flow.solvers import Finiteness, Solution, ignores_steps
+from lediflow.flow.solvers import Solution, ignores_steps
 from lediflow.flow.widening import SCALE, WIDTH
 from lediflow.models import load_as, save_model
 from lediflow.models.auxiliary import AuxiliaryModel, Prior
-from lediflow.models.specs import latent_shape
 from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.records import read_record
 from lediflow.sampling.belonging import (
@@ -43,9 +35,9 @@ from lediflow.sampling.belonging import (
     names_of,
     width_of_start,
 )
+from lediflow.sampling.chain import Chain, Start
 from lediflow.sampling.classes import WITHOUT_CLASSES, class_numbers
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
-from lediflow.sampling.known_times import at_known_times
 from lediflow.sampling.methods import (
     check_guidance,
     check_method,
@@ -53,7 +45,6 @@ from lediflow.sampling.methods import (
     classes_of,
     common_classes,
     is_flow_map,
-    run_method,
 )
 from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.runtime import Inputs, Runtime, choose_runtime
@@ -63,29 +54,12 @@ log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=SamplingConfig)
 
 
-class Start(NamedTuple):
-    """Start of the integration; `z` and `prior` are None for the Gaussian baseline."""
-
-    x: Float[Tensor, "batch channels height width"]
-    z: Float[Tensor, "batch latent_channels h w"] | None
-    prior: Prior | None  # distribution of x before the temperature, widened as in training
-    labels: Int64[Tensor, " batch"] | None = None  # the class of each image for the flow; None: no class
-
-
 class Generated(NamedTuple):
     """`images` in [-1, 1], decoded by the codec; `nfe` is the number of velocity model evaluations per image."""
 
     images: Float[Tensor, "batch channels height width"]
     start: Start
     nfe: int
-
-
-class Course(NamedTuple):
-    """One pass through the chain, before the codec."""
-
-    start: Start
-    solution: Solution
-    checks: list[Finiteness]  # of both solvers, not yet read from the device
 
 
 class Asked(NamedTuple):
@@ -129,6 +103,9 @@ class LeDiFlowPipeline:
         self.image_size = image_size
         self.codec = codec or (PixelCodec() if decode is None else None)
         self.decode = decode or (codec or PixelCodec()).decode
+        self.chain = Chain(
+            velocity, auxiliary, latent_sampler, lambda: self.runtime.networks, image_size, self.width
+        )
         for module in self.modules().values():
             module.eval().requires_grad_(False)
         self.use("eager", "float32")
@@ -193,7 +170,7 @@ class LeDiFlowPipeline:
         numbers = range(indices) if isinstance(indices, int) else indices
         ids = torch.as_tensor(list(numbers), dtype=torch.int64, device=self.device)
         inputs = self._inputs(ids, config)
-        course = self.runtime.run(recorded_kind(config), lambda given: self._course(given, config), inputs)
+        course = self.runtime.run(recorded_kind(config), lambda given: self.chain.run(given, config), inputs)
         for finiteness in course.checks:
             finiteness.check()
         solution = course.solution
@@ -218,13 +195,13 @@ class LeDiFlowPipeline:
         """A draw of the prior for each number, from given latents (None for the Gaussian baseline)."""
         inputs = self._inputs(ids, config)
         with self.runtime.ready():
-            return self._start_from(inputs, z, config)
+            return self.chain.start_from(inputs, z, config)
 
     @torch.no_grad()
     def prior(self, z: Float[Tensor, "batch latent_channels h w"]) -> Prior:
         """The distribution that the flow starts from, N(mu(z), (k sigma(z))^2 + s^2)."""
         with self.runtime.ready():
-            return self._prior(z)
+            return self.chain.prior(z)
 
     @torch.no_grad()
     def latents(
@@ -233,76 +210,17 @@ class LeDiFlowPipeline:
         """Draw w and map it to z with the latent sampler."""
         inputs = self._inputs(ids, config)
         with self.runtime.ready():
-            return checked(self._latents(inputs, config)).x
+            return checked(self.chain.latents(inputs, config)).x
 
     @torch.no_grad()
     def integrate(self, start: Start, config: SamplingConfig) -> Solution:
         """Integrate x to y along the velocity field; `nfe` counts model evaluations per image."""
         with self.runtime.ready():
-            return checked(self._integrate(start, config))
+            return checked(self.chain.integrate(start, config))
 
     def velocity_from(self, start: Start, config: SamplingConfig) -> GuidedVelocity:
         """The velocity function of these starts, for a solver."""
-        no_class = self.velocity.spec.num_classes if start.labels is not None else 0
-        return GuidedVelocity(
-            self.runtime.networks.velocity, start.z, start.labels, config.guidance, no_class
-        )
-
-    def _course(self, inputs: Inputs, config: SamplingConfig) -> Course:
-        """The whole chain without waiting for the device."""
-        mapped = self._latents(inputs, config) if self.auxiliary is not None else None
-        start = self._start_from(inputs, None if mapped is None else mapped.x, config)
-        solution = self._integrate(start, config)
-        checks = [
-            one.finiteness for one in (mapped, solution) if one is not None and one.finiteness is not None
-        ]
-        return Course(start, solution, checks)
-
-    def _latents(self, inputs: Inputs, config: SamplingConfig) -> Solution:
-        assert self.auxiliary is not None and self.runtime.networks.latent_velocity is not None
-        shape = latent_shape(self.auxiliary.spec, self.image_size, self.image_size)
-        w = inputs.noise.normal(inputs.ids, "latent noise", shape)
-        is_map = is_flow_map(self.latent_sampler)
-        solver, steps = config.latent_method(is_map)
-        check_method("latent_", solver, is_map)
-        network, no_class = self.runtime.networks.latent_velocity, classes_of(self.latent_sampler)
-        if inputs.labels is None or not no_class:
-            return run_method(at_known_times(network, network, solver, steps), w, solver, steps)
-
-        def velocity(w: Tensor, t: Tensor, z: None, labels: Tensor, s: Tensor | None = None) -> Tensor:
-            return network(w, t, s, labels)
-
-        guided = GuidedVelocity(velocity, None, inputs.labels, config.latent_guidance, no_class)
-        return run_method(guided, w, solver, steps)
-
-    def _start_from(self, inputs: Inputs, z: Tensor | None, config: SamplingConfig) -> Start:
-        shape = (self.velocity.spec.image_channels, self.image_size, self.image_size)
-        gaussian = inputs.noise.normal(inputs.ids, "prior", shape)
-        labels = inputs.labels if classes_of(self.velocity) else None
-        if self.auxiliary is None or z is None:
-            return Start(config.temperature * gaussian, None, None, labels)
-        prior = self._prior(z)
-        x = sample(prior.mean, temper(prior.logvar, config.temperature), gaussian)
-        return Start(x, z, prior, labels)
-
-    def _prior(self, z: Tensor) -> Prior:
-        assert self.runtime.networks.prior is not None
-        mean, logvar = self.runtime.networks.prior(z)
-        return Prior(mean, widen(logvar, self.width.added, self.width.scale))
-
-    def _integrate(self, start: Start, config: SamplingConfig) -> Solution:
-        if config.steps == 0:
-            return Solution(start.x, 0)
-        is_map = is_flow_map(self.velocity)
-        solver, steps = config.method(is_map)
-        check_method("", solver, is_map)
-        velocity = self.velocity_from(start, config)
-        prepared: Callable[..., Tensor] = velocity
-        if start.labels is None:
-            network = self.runtime.networks.velocity
-            prepared = at_known_times(velocity, network, solver, steps, start.z)
-        solution = run_method(prepared, start.x, solver, steps)
-        return solution._replace(nfe=solution.nfe * velocity.evaluations)
+        return self.chain.velocity_from(start, config)
 
     def resolved(self, config: Config) -> Config:
         """The settings with `auto`, null and names of classes replaced by what these models are run with, for records.

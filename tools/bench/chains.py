@@ -26,10 +26,11 @@ from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import JUMP, SOLVERS
 from lediflow.flow.solvers.fixed import FixedStep
+from lediflow.sampling.chain import Start
 from lediflow.sampling.known_times import at_known_times
 from lediflow.sampling.methods import is_flow_map, run_method
 from lediflow.sampling.options import SamplingConfig
-from lediflow.sampling.pipeline import LeDiFlowPipeline, Start
+from lediflow.sampling.pipeline import LeDiFlowPipeline
 from lediflow.sampling.runtime import Inputs, Runtime
 from lediflow.sampling.runtime.graphs import Recording
 

@@ -28,8 +28,8 @@ from torch import Tensor
 from lediflow.flow import gaussians
 from lediflow.flow.path import path_velocity, point_on_path
 
-WIDENED = ("lediflow.stages.flow.widen", "lediflow.sampling.pipeline.widen")
-DRAWN = ("lediflow.stages.flow.sample", "lediflow.sampling.pipeline.sample")
+WIDENED = ("lediflow.stages.flow.widen", "lediflow.sampling.chain.widen")
+DRAWN = ("lediflow.stages.flow.sample", "lediflow.sampling.chain.sample")
 
 
 def floored(at: float) -> Callable[[Tensor, float, float], Tensor]:

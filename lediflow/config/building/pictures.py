@@ -25,7 +25,7 @@ from lediflow.run_folder import RunFolder
 from lediflow.stages import Place, place_of, stage_kind, stages_in
 from lediflow.stages.protocol import Stage
 from lediflow.text import shown_hash
-from lediflow.training.pictures.chain import Chain, Display, FixedImages
+from lediflow.training.pictures.chain import Display, FixedImages, PictureChain, picture_chain
 from lediflow.training.pictures.drawings import Scene
 from lediflow.training.pictures.monitor import for_pictures
 
@@ -85,17 +85,21 @@ class PictureScenes:
 
 def chain_of(
     command: TrainCommand, model: Any, auxiliary: AuxiliaryModel | None, stage: Stage, extras: Extras
-) -> Chain:
+) -> PictureChain:
     """The models of generation, with the averaged `model` in its place."""
-    kind = stage_kind(command.stage.name)
+    kind, size = stage_kind(command.stage.name), command.model.image_size
     match kind.place:
         case "auxiliary":
-            return Chain(auxiliary=model, velocity=None, sampler=None)
+            return picture_chain(size, auxiliary=model)
         case "flow":
             width = stage.width if kind.has_width(stage) else None
-            return Chain(auxiliary=auxiliary, velocity=model, sampler=extras.sampler, width=width or Width())
+            return picture_chain(
+                size, auxiliary=auxiliary, velocity=model, sampler=extras.sampler, width=width
+            )
         case _:
-            return Chain(auxiliary=auxiliary, velocity=extras.velocity, sampler=model, width=extras.width)
+            return picture_chain(
+                size, auxiliary=auxiliary, velocity=extras.velocity, sampler=model, width=extras.width
+            )
 
 
 def agreed_extras(command: TrainCommand, inputs: Inputs, engine: Engine, extras: Extras) -> Extras:

@@ -11,6 +11,7 @@ Whichever runs, an image is the same up to the rounding of sums, because noise a
 """
 
 from lediflow.sampling.runtime.graphs import Inputs
+from lediflow.sampling.runtime.networks import Networks
 from lediflow.sampling.runtime.runtime import Runtime, choose_runtime
 
-__all__ = ["Inputs", "Runtime", "choose_runtime"]
+__all__ = ["Inputs", "Networks", "Runtime", "choose_runtime"]

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 
 class Networks(NamedTuple):
-    """What a chain calls; prior and latent_velocity are None for the Gaussian baseline."""
+    """What a chain calls; None where it has no such model, as the Gaussian baseline has no prior."""
 
-    velocity: Callable[..., Tensor]
+    velocity: Callable[..., Tensor] | None
     prior: Callable[[Tensor], tuple[Tensor, Tensor]] | None
     latent_velocity: Callable[..., Tensor] | None
 
@@ -105,7 +105,7 @@ MODELS = {"velocity": "velocity", "prior": "auxiliary", "latent_velocity": "late
 def networks_of(models: Mapping[str, nn.Module], prepare: Callable[[str, nn.Module], Any]) -> Networks:
     """`prepare(name, model)` of each part whose model exists; `models` are those of a pipeline by name."""
     prepared = {name: prepare(name, models[model]) for name, model in MODELS.items() if model in models}
-    return Networks(prepared["velocity"], prepared.get("prior"), prepared.get("latent_velocity"))
+    return Networks(prepared.get("velocity"), prepared.get("prior"), prepared.get("latent_velocity"))
 
 
 def eager_networks(models: Mapping[str, nn.Module], precision: str) -> Networks:

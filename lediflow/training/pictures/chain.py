@@ -7,7 +7,7 @@ size and the memory is bounded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,18 +19,19 @@ from torch import Tensor
 from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.batch import Batch, Quarantine, StoredBatch, load_samples, ready
 from lediflow.data.streams.order import samples_of, spread_over
-from lediflow.flow.gaussians import sample, widen
+from lediflow.flow.gaussians import sample
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.widening import Width
 from lediflow.models.auxiliary import AuxiliaryModel, Latent, Prior
 from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.nn.shapes import Image
 from lediflow.sampling import SamplingConfig
+from lediflow.sampling.chain import Chain, Start
 from lediflow.sampling.grids import Bytes, sigma_colours
-from lediflow.sampling.guidance import GuidedVelocity
-from lediflow.sampling.methods import checked, classes_of, is_flow_map, run_method
+from lediflow.sampling.methods import checked, classes_of, is_flow_map
 from lediflow.sampling.options import Method
 from lediflow.sampling.pictures import picture_arrays
+from lediflow.sampling.runtime.networks import eager_networks
 from lediflow.training.validation import CORRUPT_SHARE, NOISE_SEED
 
 COLUMNS = 8  # images of a row
@@ -41,68 +42,58 @@ Samples = Int64[np.ndarray, " samples"]
 Ids = Int64[Tensor, " batch"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chain:
-    """The models of generation that a run has at hand, in evaluation mode; one of them is the averaged model."""
+class PictureChain(Chain):
+    """The models of generation that a run has at hand, run as `lediflow.sample` does by default.
 
-    auxiliary: AuxiliaryModel | None
-    velocity: VelocityModel | None
-    sampler: LatentSampler | None
-    # of the velocity's prior
-    width: Width = field(default_factory=Width)
+    They are in evaluation mode; one of them is the averaged model. Methods raise ValueError for a result that is not
+    finite.
+    """
 
     @property
     def models(self) -> list[AuxiliaryModel | VelocityModel | LatentSampler]:
         """The models that are at hand."""
-        return [model for model in (self.auxiliary, self.velocity, self.sampler) if model is not None]
+        return [model for model in (self.auxiliary, self.velocity, self.latent_sampler) if model is not None]
 
     @property
     def method(self) -> Method:
-        """How the velocity is integrated: as `lediflow.sample` does by default."""
+        """How the velocity is integrated."""
         return DEFAULTS.method(is_flow_map(self.velocity))
 
     @property
     def latent_method(self) -> Method:
-        return DEFAULTS.latent_method(is_flow_map(self.sampler))
+        return DEFAULTS.latent_method(is_flow_map(self.latent_sampler))
 
-    def latents_from(self, w: Latent, labels: Ids | None) -> Latent:
-        """The latent sampler's z; ValueError if it is not finite."""
-        assert self.sampler is not None
-        model, method = self.sampler, self.latent_method
-        known = labels if classes_of(model) else None
-
-        def velocity(x: Latent, t: Tensor, s: Tensor | None = None) -> Latent:
-            return model(x, t, s=s, labels=known)
-
-        return checked(run_method(velocity, w, method.solver, method.steps)).x
-
-    def prior(self, z: Latent) -> Prior:
-        """The prior of these latents, widened as the velocity's start is."""
-        assert self.auxiliary is not None
-        mean, logvar = self.auxiliary.decode(z)
-        return Prior(mean.float(), widen(logvar.float(), self.width.added, self.width.scale))
+    def z_of(self, w: Latent, labels: Ids | None) -> Latent:
+        """The latent sampler's z."""
+        return checked(self.latents_from(w, labels, DEFAULTS)).x
 
     def draw(self, prior: Prior, noise: Image) -> Image:
         """A draw of the prior."""
         return sample(prior.mean, prior.logvar, noise)
 
     def flow(self, x: Image, z: Latent | None, labels: Ids | None) -> Image:
-        """The image that the velocity makes of a draw; ValueError if it is not finite."""
-        assert self.velocity is not None
+        """The image that the velocity makes of a draw."""
         known = labels if classes_of(self.velocity) else None
-        velocity = GuidedVelocity(self._velocity, z, known, guidance=1.0)
-        return checked(run_method(velocity, x, self.method.solver, self.method.steps)).x
-
-    def _velocity(
-        self, x: Image, t: Tensor, z: Latent | None, labels: Ids | None, s: Tensor | None = None
-    ) -> Image:
-        assert self.velocity is not None
-        return self.velocity(x, t, z=z, labels=labels, s=s)
+        return checked(self.integrate(Start(x, z, None, known), DEFAULTS)).x
 
     def labels_of(self, ids: Ids) -> Ids | None:
         """Classes in turn, for generated images; None for models without classes."""
-        count = classes_of(self.velocity) or classes_of(self.sampler)
+        count = classes_of(self.velocity) or classes_of(self.latent_sampler)
         return ids % count if count else None
+
+
+def picture_chain(
+    image_size: int,
+    *,
+    auxiliary: AuxiliaryModel | None = None,
+    velocity: VelocityModel | None = None,
+    sampler: LatentSampler | None = None,
+    width: Width | None = None,
+) -> PictureChain:
+    """A chain of these models as they are; `width` is that of the velocity's prior."""
+    models = {"auxiliary": auxiliary, "velocity": velocity, "latent_sampler": sampler}
+    networks = eager_networks({name: model for name, model in models.items() if model is not None}, "float32")
+    return PictureChain(velocity, auxiliary, sampler, lambda: networks, image_size, width or Width())
 
 
 class FixedImages:

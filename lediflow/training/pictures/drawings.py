@@ -27,10 +27,10 @@ from lediflow.sampling.grids import SIGMA_LIMITS, Bytes
 from lediflow.stages import Place
 from lediflow.training.pictures.chain import (
     COLUMNS,
-    Chain,
     Display,
     FixedImages,
     Ids,
+    PictureChain,
     between,
     same,
     sigma_map,
@@ -53,7 +53,7 @@ class Drawing(NamedTuple):
 class Scene:
     """What the pictures of one milestone are made of."""
 
-    chain: Chain
+    chain: PictureChain
     # the model that the run trains
     place: Place
     images: FixedImages
@@ -95,7 +95,7 @@ def samples(scene: Scene) -> Drawing:
     """Generated images, or the means of their priors where there is no flow."""
     rows: list[tuple[str, Bytes]] = []
     chain = scene.chain
-    if scene.place == "flow" and chain.auxiliary is not None and chain.sampler is None:
+    if scene.place == "flow" and chain.auxiliary is not None and chain.latent_sampler is None:
         batch = scene.images.batch()
         z = latents_of(chain, batch)
         rows = [*results(scene, "image's z", z, batch.ids, batch.labels, NOISES)]
@@ -113,14 +113,14 @@ def generated_latents(scene: Scene, ids: Ids, labels: Ids | None) -> Latent | No
     if scene.chain.auxiliary is None:
         return None
     w = scene.latent_noise(ids)
-    return scene.chain.latents_from(w, labels) if scene.chain.sampler is not None else w
+    return scene.chain.z_of(w, labels) if scene.chain.latent_sampler is not None else w
 
 
 def start_name(scene: Scene) -> str:
     """What the generated samples start from."""
     if scene.chain.auxiliary is None:
         return "noise"
-    return "z" if scene.chain.sampler is None else "w"
+    return "z" if scene.chain.latent_sampler is None else "w"
 
 
 def results(
@@ -149,7 +149,7 @@ def about_samples(scene: Scene) -> str:
     flow = f"the flow's image of a draw ({chain.method})"
     if chain.auxiliary is None:
         return f"Each image is made by the flow ({chain.method}) from noise of its own, numbers {numbers}."
-    if chain.sampler is not None:
+    if chain.latent_sampler is not None:
         made = f"the mean of its prior, and {flow}" if chain.velocity else "the mean of its prior"
         return (
             f"Each column is a noise w, numbers {numbers}, mapped to z by the latent sampler "
@@ -166,7 +166,7 @@ def about_samples(scene: Scene) -> str:
 # --- fixed images
 
 
-def latents_of(chain: Chain, batch: Batch) -> Latent:
+def latents_of(chain: PictureChain, batch: Batch) -> Latent:
     """The means of the images' posteriors."""
     assert chain.auxiliary is not None
     return chain.auxiliary.encode(batch.images).mean.float()
@@ -195,7 +195,7 @@ def heldout(scene: Scene) -> Drawing:
     return Drawing(rows, scene.caption(text))
 
 
-def widened(chain: Chain) -> str:
+def widened(chain: PictureChain) -> str:
     """How the flow's prior is widened, for the caption; empty if it is not."""
     scale, added = chain.width
     if (scale, added) == (1, 0):
@@ -233,7 +233,7 @@ def ends(scene: Scene) -> tuple[Latent | None, Image, Ids | None, str]:
         start, end = scene.latent_noise(ids)
         w = between(start, end, frames=COLUMNS, is_noise=True)
         text = "From one noise w, number 0, to another, number 1, on a quarter of an ellipse, by the latent sampler."
-        return chain.latents_from(w, labels), noise, labels, text
+        return chain.z_of(w, labels), noise, labels, text
     batch = scene.images.batch()
     z = latents_of(chain, batch)
     text = f"On the line between the latents of the first and the last of the {scene.images.name}."
