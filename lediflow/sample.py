@@ -20,12 +20,7 @@ from lediflow.tracking.progress import make_progress
 
 IRRELEVANT = ("batch_size", "device", "paths", "runtime")  # options that images do not depend on
 # paths: images depend on the weights there, which are identified by their hashes
-PLACES = (
-    "run",
-    "sampler",
-    "output",
-    "codec_path",
-)
+PLACES = ("run", "sampler", "output", "codec_path")
 
 
 def main() -> None:

@@ -20,10 +20,8 @@ from lediflow.engine.protocol import Engine
 
 log = logging.getLogger(__name__)
 
-WARM_UP = (
-    3  # optimizer steps that run directly: the first one compiles, and libraries allocate what they need
-)
-
+# optimizer steps that run directly: the first one compiles, and libraries allocate what they need
+WARM_UP = 3
 
 B = TypeVar("B")  # a dataclass whose tensors are the inputs of a pass, and whose other fields do not matter
 # a named tuple with the mean loss of a micro-batch, `loss`, with the loss of each of its samples, `per_sample`, and

@@ -65,7 +65,7 @@ class Saving:
     @property
     def failed_save(self) -> int:
         """This rank's vote: the number of the save whose slice it could not write; 0: none."""
-        return self.writer.number if self.writer.slice_error() is not None else 0
+        return self.writer.number if self.writer.error is not None else 0
 
     @property
     def wants_retry(self) -> bool:

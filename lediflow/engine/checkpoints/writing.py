@@ -67,6 +67,7 @@ class CheckpointWriter:
         self.is_abandoned = threading.Event()
         self.is_slice_done = threading.Event()
         self.is_slice_done.set()
+        # why this rank's slice could not be written, or on rank 0 the whole
         self.error: Exception | None = None
         self.outcome: Saved | Failed | None = None
         if ranks.is_first:
@@ -89,10 +90,6 @@ class CheckpointWriter:
             target=self._write, args=(images_seen, state, progress), name="checkpoint", daemon=True
         )
         self.thread.start()
-
-    def slice_error(self) -> Exception | None:
-        """Why this rank's slice could not be written; None if it was, or is being written."""
-        return self.error
 
     def wait_slice(self) -> Exception | None:
         """Wait until this rank's slice is written; the error if it could not be."""

@@ -19,6 +19,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.exc import InductorError
 
 from lediflow.flow.solvers import as_time
+from lediflow.sampling.methods import classes_of
 from lediflow.sampling.runtime.conditions import Conditions, Known
 from lediflow.sampling.runtime.copies import WorkingCopy
 from lediflow.sampling.runtime.networks import (
@@ -117,7 +118,7 @@ def compiled_networks(copies: dict[str, WorkingCopy], report: Report) -> Network
 
     def compiled(name: str, module: nn.Module) -> Guarded:
         part = KINDS[name](module)
-        if name == "prior" or has_classes(module):
+        if name == "prior" or classes_of(module):  # classes are part of the condition
             return Guarded(as_graph(part), part, report)
         conditioned = ConditionedPart(module)
         compute = Guarded(as_graph(conditioned, conditioned.conditions), conditioned.conditions, report)
@@ -136,11 +137,6 @@ def as_graph(part: Part, method: Callable[..., Any] | None = None) -> Callable[.
         return graphs(own(first), *map(own, inputs))
 
     return call
-
-
-def has_classes(module: nn.Module) -> bool:
-    """Whether the condition of a velocity depends on classes, too."""
-    return bool(getattr(module.spec, "num_classes", 0))
 
 
 def own(tensor: Tensor | None) -> Tensor | None:

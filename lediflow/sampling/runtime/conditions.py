@@ -39,9 +39,8 @@ class Conditions:
         if self.needs_z:
             return dict(zip(times, self.compiled(self.clock(times), z), strict=True))
         if missing := [time for time in times if time not in self.kept]:
-            with torch.inference_mode(
-                False
-            ):  # a caller's inference mode would forbid `recompute` outside of it
+            # a caller's inference mode would forbid `recompute` outside of it
+            with torch.inference_mode(False):
                 made = self.part.conditions(self.clock(missing))
                 self.kept |= {time: row.clone() for time, row in zip(missing, made, strict=True)}
         return {time: self.kept[time] for time in times}

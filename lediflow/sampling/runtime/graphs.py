@@ -49,9 +49,8 @@ class Recording:
     """A chain for one batch size and one group of settings, as a CUDA graph."""
 
     def __init__(self, chain: Callable[[Inputs], Any], like: Inputs, pool: Any) -> None:
-        with torch.inference_mode(
-            False
-        ):  # a caller's inference mode would forbid writing to them outside of it
+        # a caller's inference mode would forbid writing to them outside of it
+        with torch.inference_mode(False):
             labels = None if like.labels is None else like.labels.clone()
             self.noise = StreamNoise(like.ids.device)
             self.inputs = Inputs(like.ids.clone(), labels, self.noise)

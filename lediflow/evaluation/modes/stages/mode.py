@@ -8,7 +8,6 @@ from typing import Any
 
 from lediflow.errors import UserError
 from lediflow.evaluation.config import request
-from lediflow.evaluation.modes.stages.chain import Chain, check_trained_on, find_chain
 from lediflow.evaluation.modes.stages.latents import (
     RealLatents,
     compare_moments,
@@ -25,6 +24,7 @@ from lediflow.evaluation.modes.stages.record import (
     write_stages,
 )
 from lediflow.evaluation.modes.stages.rows import StageRow, StageRows
+from lediflow.evaluation.modes.stages.runs import MeasuredRuns, check_trained_on, find_runs
 from lediflow.evaluation.modes.stages.sources import real_latents, settings, sources
 from lediflow.evaluation.modes.stages.verdict import judge
 from lediflow.evaluation.references import check_signals, open_shards, references
@@ -50,15 +50,15 @@ def evaluate_stages(session: Session) -> dict[str, Any]:
             "run= and this one as baseline="
         )
     session = with_larger_batches(session, pipeline)
-    chain = find_chain(session)
+    runs = find_runs(session)
     reader = open_shards(session, command.data.path)
-    check_signals(reader, chain.flow.exported_facts(), command.data.path)
-    check_trained_on(chain, reader, command.data.path)
-    real = real_latents(session, pipeline, chain, reader)
+    check_signals(reader, runs.flow.exported_facts(), command.data.path)
+    check_trained_on(runs, reader, command.data.path)
+    real = real_latents(session, pipeline, runs, reader)
     session.claim(output)
-    rows = StageRows.build(session, references(session, pipeline, chain.flow.exported_facts()), output)
-    found = [row for source in sources(session, pipeline, chain, real) for row in rows.rows_for(source)]
-    losses = stage_losses(session, pipeline, chain, real)
+    rows = StageRows.build(session, references(session, pipeline, runs.flow.exported_facts()), output)
+    found = [row for source in sources(session, pipeline, runs, real) for row in rows.rows_for(source)]
+    losses = stage_losses(session, pipeline, runs, real)
     results = {"asked": request(command), "rows": found, **rows.facts(), "losses": losses}
     verdict = judge(evidence_of(results))
     write(session, output, results | {"verdict": verdict_record(verdict)})
@@ -107,11 +107,11 @@ def with_larger_batches(session: Session, pipeline: LeDiFlowPipeline) -> Session
 
 
 def stage_losses(
-    session: Session, pipeline: LeDiFlowPipeline, chain: Chain, real: dict[str, RealLatents]
+    session: Session, pipeline: LeDiFlowPipeline, runs: MeasuredRuns, real: dict[str, RealLatents]
 ) -> dict[str, Any]:
     """Losses of every run from its log, and measurements of the prior and of z on images of both splits."""
     command = session.command
-    found: dict[str, Any] = {name: run_losses(folder.events) for name, folder in chain.named().items()}
+    found: dict[str, Any] = {name: run_losses(folder.events) for name, folder in runs.named().items()}
     facts = {}
     for name, latents in real.items():
         advance, close = session.progress(f"the prior on {name} images", len(latents.signals))

@@ -13,12 +13,12 @@ from lediflow.evaluation.config import GRID_STEPS, EvaluateConfig
 from lediflow.evaluation.images import GeneratedImages, ShardImages
 from lediflow.evaluation.mmd import FEWEST
 from lediflow.evaluation.modes.grid import settings_of
-from lediflow.evaluation.modes.stages.chain import Chain
 from lediflow.evaluation.modes.stages.latents import (
     ImagesFromReal,
     RealLatents,
 )
 from lediflow.evaluation.modes.stages.rows import LatentSource
+from lediflow.evaluation.modes.stages.runs import MeasuredRuns
 from lediflow.evaluation.session import Session
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
@@ -26,11 +26,11 @@ SOLVERS = ("midpoint",)  # the default of grid.solvers for a velocity
 
 
 def real_latents(
-    session: Session, pipeline: LeDiFlowPipeline, chain: Chain, reader: ShardReader
+    session: Session, pipeline: LeDiFlowPipeline, runs: MeasuredRuns, reader: ShardReader
 ) -> dict[str, RealLatents]:
     """The encoder's draws for training images and for held-out images."""
     command = session.command
-    fraction = chain.flow.exported_facts()["data"]["held_out_fraction"]
+    fraction = runs.flow.exported_facts()["data"]["held_out_fraction"]
     found = {}
     for name, split in (("training", "train"), ("heldout", "heldout")):
         samples = spread_over(samples_of(split, reader.index.table["key"], fraction), command.count)
@@ -46,20 +46,20 @@ def real_latents(
 
 
 def sources(
-    session: Session, pipeline: LeDiFlowPipeline, chain: Chain, real: dict[str, RealLatents]
+    session: Session, pipeline: LeDiFlowPipeline, runs: MeasuredRuns, real: dict[str, RealLatents]
 ) -> Iterator[LatentSource]:
     """Every source of z with its settings; the baseline's weights are loaded last, when they are needed."""
     command = session.command
-    codec = {"codec": chain.flow.exported_facts()["codec"]}
-    flow = {"flow": chain.flow.weights_hash(), "width": pipeline.width._asdict()} | codec
+    codec = {"codec": runs.flow.exported_facts()["codec"]}
+    flow = {"flow": runs.flow.weights_hash(), "width": pipeline.width._asdict()} | codec
     learned = settings(command, pipeline)
     for name, latents in real.items():
         yield from_real(name, latents, flow, command, learned)
-    both = flow | {"latent_sampler": chain.sampler.weights_hash()}
+    both = flow | {"latent_sampler": runs.sampler.weights_hash()}
     yield from_pipeline("sampler", pipeline, both, command, learned)
-    if chain.baseline is not None:
-        baseline = session.pipeline(str(chain.baseline.root), None)
-        models = {"flow": chain.baseline.weights_hash()} | codec
+    if runs.baseline is not None:
+        baseline = session.pipeline(str(runs.baseline.root), None)
+        models = {"flow": runs.baseline.weights_hash()} | codec
         yield from_pipeline("gaussian", baseline, models, command, settings(command, baseline))
 
 

@@ -223,12 +223,12 @@ def test_a_failed_write_of_one_rank_is_reported_and_the_partial_folder_removed(f
         96, replace(part(whole(7), 1, 2), ready=fails(OSError(5, "Input/output error", "x"))), PROGRESS
     )
     assert second.wait_slice().errno == errno.EIO
-    assert second.slice_error() is not None
-    assert first.slice_error() is None
+    assert second.error is not None
+    assert first.error is None
     first.abandon()  # what training does when it hears of the vote
     assert "another rank could not write its part" in reason(first.poll())
     assert reason(second.poll()) == "Input/output error (x)"
-    assert second.slice_error() is None  # reported: the next vote is a new one
+    assert second.error is None  # reported: the next vote is a new one
     assert names_in(folder.folder) == []
 
 

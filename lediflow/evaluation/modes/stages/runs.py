@@ -13,7 +13,7 @@ from lediflow.stages import place_of
 from lediflow.text import shown_hash
 
 
-class Chain(NamedTuple):
+class MeasuredRuns(NamedTuple):
     """The runs that images come from."""
 
     auxiliary: RunFolder
@@ -25,7 +25,7 @@ class Chain(NamedTuple):
         return {name: folder for name, folder in self._asdict().items() if folder is not None}
 
 
-def find_chain(session: Session) -> Chain:
+def find_runs(session: Session) -> MeasuredRuns:
     """The runs of the command; the auxiliary run is the one whose hash the flow's export holds."""
     command = session.command
     assert command.run is not None and command.sampler is not None
@@ -33,7 +33,7 @@ def find_chain(session: Session) -> Chain:
     parent = flow.exported_facts()["parent"]
     auxiliary = session.models.find_parent({flow.root: parent}, parent["sha256"])
     baseline = find_baseline(command.baseline) if command.baseline else None
-    return Chain(auxiliary, flow, RunFolder(Path(command.sampler)), baseline)
+    return MeasuredRuns(auxiliary, flow, RunFolder(Path(command.sampler)), baseline)
 
 
 def find_baseline(path: str) -> RunFolder:
@@ -48,10 +48,10 @@ def find_baseline(path: str) -> RunFolder:
     return folder
 
 
-def check_trained_on(chain: Chain, reader: ShardReader, path: str) -> None:
-    """Refuse a chain whose models were not all trained on the same split of these shards."""
-    fraction = chain.flow.exported_facts()["data"]["held_out_fraction"]
-    for name, folder in chain.named().items():
+def check_trained_on(runs: MeasuredRuns, reader: ShardReader, path: str) -> None:
+    """Refuse runs whose models were not all trained on the same split of these shards."""
+    fraction = runs.flow.exported_facts()["data"]["held_out_fraction"]
+    for name, folder in runs.named().items():
         data = folder.exported_facts()["data"]
         if data["fingerprint"] != reader.index.fingerprint:
             raise UserError(
@@ -68,6 +68,6 @@ def check_trained_on(chain: Chain, reader: ShardReader, path: str) -> None:
             )
     if not fraction:
         raise UserError(
-            f"run={chain.flow.root} was trained on all images of {path}: without held-out images it cannot be "
+            f"run={runs.flow.root} was trained on all images of {path}: without held-out images it cannot be "
             "measured whether the prior memorises; train all stages with data.held_out_fraction=0.05"
         )
