@@ -55,7 +55,7 @@ TITLES = {
     "strengths": "the photograph",
     "held_out": "mean over held-out pictures",
 }
-HEADS = ("strength",)  # columns that name the row; without one, rows are numbered
+HEADS = ("strength", "number")  # columns that name the row; without one, rows are numbered
 MOST_ROWS, MISSING = 20, "\N{EN DASH}"  # of a table; a number that a list does not have
 # parts of the record shown otherwise
 NOT_NUMBERS = (
@@ -143,9 +143,12 @@ def tables(record: Mapping[str, Any]) -> Iterator[NumberTable]:
         yield NumberTable("", "way", [ENDS, MIDDLE, HIGHEST, NOISE, NORM], rows)
     for name, entries in record.items():
         if name not in NOT_NUMBERS and isinstance(entries, list):
-            found = [numbers_in(entry) for entry in entries if isinstance(entry, dict)][:MOST_ROWS]
-            if any(found):
-                yield list_table(TITLES.get(name, name.replace("_", " ")), found)
+            found = [numbers_in(entry) for entry in entries if isinstance(entry, dict)]
+            title = TITLES.get(name, name.replace("_", " "))
+            if len(found) > MOST_ROWS:
+                title = f"{title}, the first {MOST_ROWS} of {len(found):,}"
+            if (table := list_table(title, found[:MOST_ROWS])).columns:
+                yield table
 
 
 def list_table(title: str, entries: Sequence[Mapping[str, str]]) -> NumberTable:

@@ -60,6 +60,11 @@ def test_several_photographs_have_a_row_each(tmp_path):
     [table] = edits_of([make_edit(tmp_path, record, FRAMES)])[0].tables
     assert table.title == "photographs"
     assert sorted(table.rows["2"]) == ["0.25", "1"]
+    record = {**INPAINTED, "pictures": [{"number": number, "line_error": 0.5} for number in range(21)]}
+    [table] = edits_of([make_edit(tmp_path / "more", record, FRAMES)])[0].tables
+    assert (table.title, list(table.rows)) == ("photographs, the first 20 of 21", [*map(str, range(20))])
+    record["pictures"] = [{"number": 0, "result": "written"}]  # as of anonymise: nothing to compare
+    assert edits_of([make_edit(tmp_path / "one", record, FRAMES)])[0].tables == []
 
 
 def test_a_command_that_this_page_does_not_know_is_shown_with_its_numbers(tmp_path):
