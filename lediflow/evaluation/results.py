@@ -12,7 +12,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -44,6 +44,8 @@ TYPES = {
     },
 }
 RESULTS, ROWS = "results.json", "rows"  # in a folder of results
+MOST_LABELS = 5  # that a label of a row lists
+GUIDANCE = ("guidance", "latent_guidance")
 INNER = {"prior", "checkpoints", "export", "stages"}  # folders inside it that are not its own
 ROW_TYPES = {
     "solver": str,
@@ -168,6 +170,22 @@ def digest(record: dict[str, Any]) -> str:
 def features_record(images: dict[str, Any], extractor: dict[str, Any], count: int) -> dict[str, Any]:
     """Fingerprint of a feature set: the images, the extractor, the number of images."""
     return {"images": images, "extractor": extractor, "count": count}
+
+
+def sampling_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a row's images were sampled with, by option; empty for pictures of a folder."""
+    return dict(((row.get("record") or {}).get("images") or {}).get("sampling") or {})
+
+
+def classes_text(row: Mapping[str, Any]) -> str:
+    """The classes that a row's images are of, and their guidance, as an addition to a label; "" without classes."""
+    asked = sampling_of(row)
+    labels = asked.get("labels") or []
+    if not labels:
+        return ""
+    classes = " ".join(map(str, labels)) if len(labels) <= MOST_LABELS else f"{len({*labels})} classes"
+    scales = [f", {name.replace('_', ' ')} {asked[name]:g}" for name in GUIDANCE if asked.get(name, 1) != 1]
+    return f", labels {classes}{''.join(scales)}"
 
 
 def refuse_other(found: dict[str, Any], asked: dict[str, Any], path: Path) -> None:

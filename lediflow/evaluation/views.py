@@ -13,6 +13,7 @@ from typing import Any
 from lediflow.disk import whole_or_absent
 from lediflow.evaluation.metrics import MAIN, Metric, Row, shown_in
 from lediflow.evaluation.plots.points import CostLine, CostPoint
+from lediflow.evaluation.results import classes_text
 from lediflow.evaluation.session import Session
 from lediflow.flow.solvers import ignores_steps
 from lediflow.text import steps_text
@@ -173,13 +174,19 @@ def quality(row: Row) -> float:
 
 
 def setting(row: Row) -> str:
-    """Solver, steps and temperature, abbreviated."""
-    tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
+    """Solver, steps, temperature and classes, abbreviated."""
+    tempered = conditions(row)
     if row["steps"] == 0:
         return f"prior alone{tempered}"
     if ignores_steps(row["solver"]):
         return f"{row['solver']}{tempered}"
     return f"{row['solver']} {row['steps']}{tempered}"
+
+
+def conditions(row: Row) -> str:
+    """What the images of a row are conditioned on: a temperature other than 1, and classes."""
+    tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
+    return tempered + classes_text(row)
 
 
 def number(value: float | None) -> str:
@@ -230,7 +237,7 @@ def describe(row: dict[str, Any]) -> str:
 def cost_of(row: dict[str, Any]) -> str:
     if "steps" not in row:
         return ""
-    tempered = "" if row["temperature"] == 1 else f", temperature {row['temperature']:g}"
+    tempered = conditions(row)
     steps = "" if ignores_steps(row["solver"]) and row["steps"] else f" {steps_text(row['steps'])}"
     return f"{row['solver']}{steps}{tempered} ({row['nfe']} NFE, {row['ms_per_image']:.1f} ms/img): "
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from lediflow.errors import UserError
 from lediflow.evaluation.metrics import MAIN, shown_in
 from lediflow.evaluation.modes.stages.record import SHORT, heading
-from lediflow.evaluation.results import AGAIN
+from lediflow.evaluation.results import AGAIN, classes_text
 from lediflow.records import RecordError, read_dataclass
 from lediflow.report.configurations import configurations
 from lediflow.report.content import (
@@ -138,6 +138,7 @@ def measurement(method: str, row: dict[str, Any]) -> SettingMeasurement:
         "steps": row["steps"],
         "evaluations": row["nfe"],
         "temperature": row.get("temperature", 1.0),
+        "classes": classes_text(row),
         "ms_per_image": row["ms_per_image"],
         "mmd": row["mmd_unbiased"],
         "mmd_margin": margin(row),

@@ -97,6 +97,7 @@ class SettingMeasurement:
     steps: int
     evaluations: int  # of the flow model per image
     temperature: float = 1.0  # of the prior
+    classes: str = ""  # `, labels 4, guidance 2`; empty without classes
     ms_per_image: float | None = None
     mmd: float | None = None
     mmd_margin: float | None = None  # half of its 95 % interval
@@ -119,8 +120,9 @@ class StageComparison:
 
 
 def temperature_text(measurement: SettingMeasurement) -> str:
-    """The temperature as an addition to a label; "" for 1."""
-    return "" if measurement.temperature == 1 else f", temperature {measurement.temperature:g}"
+    """A temperature other than 1, and classes, as an addition to a label."""
+    tempered = "" if measurement.temperature == 1 else f", temperature {measurement.temperature:g}"
+    return tempered + measurement.classes
 
 
 def methods(measurements: Sequence[SettingMeasurement]) -> list[str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ from lediflow.evaluation.results import (
     claim_results,
     digest,
     read_results,
+    sampling_of,
     write_results,
 )
 from lediflow.records import UNREADABLE, RecordError
@@ -172,6 +174,8 @@ def compare_results(command: EvaluateConfig) -> dict[str, Any]:
             "evaluate the runs with the same solver, steps and temperature"
         )
     rows = [compare_rows(first, ours[setting], second, theirs[setting]) for setting in shared]
+    if differing := differing_settings(ours[shared[0]], theirs[shared[0]]):
+        print(f"note: the images differ in more than the models: {differing}", file=sys.stderr)
     for row in rows:
         print("\n".join(sentences(row)))
     results = {"a": str(first.absolute()), "b": str(second.absolute()), "rows": rows}
@@ -229,6 +233,13 @@ def comparison_text(found: Row, digits: int) -> str:
         f"{found['name']} {found['a']:.{digits}f} against {found['b']:.{digits}f}, "
         f"difference {found['difference']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]: {found['verdict']}"
     )
+
+
+def differing_settings(ours: Row, theirs: Row) -> str:
+    """The options of sampling in which two rows of one setting differ, as `labels: [4] and []`; "" if in none."""
+    found, other = sampling_of(ours), sampling_of(theirs)
+    keys = [key for key in {**found, **other} if found.get(key) != other.get(key)]
+    return "; ".join(f"{key}: {found.get(key)} and {other.get(key)}" for key in keys)
 
 
 def settings_text(rows: dict[Setting, Row]) -> str:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from lediflow.evaluation.views import table_markdown
+from lediflow.evaluation.modes.compare import differing_settings
+from lediflow.evaluation.views import setting, table_markdown
 
 
 def row(run: str, steps: int, value: float, ms: float, **other) -> dict:
@@ -157,3 +158,32 @@ def test_the_best_row_is_shown_for_every_doubling_of_evaluations():
         ["8", "**1.000** (midpoint 2)", "2.500 (midpoint 4)"],
         ["16", "**1.000** (midpoint 2)", "1.500 (midpoint 8)"],
     ]
+
+
+def of_classes(**sampling) -> dict:
+    return row(
+        "ours", 2, 1.0, 3.0, record={"images": {"sampling": {"guidance": 1.0, "labels": [], **sampling}}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "shown"),
+    [
+        ({}, "midpoint 2"),
+        ({"labels": [4, 0]}, "midpoint 2, labels 4 0"),
+        ({"labels": [4], "guidance": 2.0}, "midpoint 2, labels 4, guidance 2"),
+        ({"labels": [0, 1, 2, 3, 4, 5, 0]}, "midpoint 2, labels 6 classes"),
+    ],
+)
+def test_classes_and_their_guidance_are_named_in_a_rows_setting(sampling, shown):
+    assert setting(of_classes(**sampling)) == shown
+
+
+def test_settings_in_which_two_rows_differ_besides_their_steps_are_named():
+    plain, guided = of_classes(), of_classes(labels=[4], guidance=2.0)
+    assert differing_settings(plain, guided) == "guidance: 1.0 and 2.0; labels: [] and [4]"
+    assert (
+        differing_settings(plain, plain)
+        == differing_settings(row("a", 1, 1.0, 1.0), row("b", 1, 2.0, 1.0))
+        == ""
+    )
