@@ -26,6 +26,8 @@ from lediflow.stages import STAGES
 COMMON = ("data", "engine", "model", "name", "paths", "seed", "synthetic_images", "tracking")
 # options of one start of a run, which do not change its result
 START_ONLY = ("dry_run", "dry_run_ranks", "nodes", "paths", "per_stage", "run")
+# options that name other runs by their folders
+RUNS = ("parent", "teacher", "sampler", "warm_start")
 PLAIN = re.compile(r"[\w./-]+")
 
 
@@ -63,14 +65,15 @@ def relocated(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     run, root = Path(str(options.get("run"))), folder.absolute()
     began = Path(*root.parts[: -len(run.parts) or None])
-    data, parent = options.get("data"), options.get("parent")
+    data = options.get("data")
     if run.is_absolute() or began / run != root or began == Path.cwd():
         return dict(options)
     moved = dict(options)
     if isinstance(data, dict) and isinstance(data.get("path"), str) and (began / data["path"]).exists():
         moved["data"] = {**data, "path": str((began / data["path"]).resolve())}
-    if isinstance(parent, str) and (began / parent).exists():
-        moved["parent"] = str((began / parent).resolve())
+    for name in RUNS:
+        if isinstance(path := options.get(name), str) and (began / path).exists():
+            moved[name] = str((began / path).resolve())
     return moved
 
 

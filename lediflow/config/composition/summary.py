@@ -123,7 +123,7 @@ def next_steps(command: TrainCommand, facts: Mapping[str, Any]) -> Steps:
 
 def training(command: TrainCommand, stage: str) -> str:
     """The command that trains a dependent stage on the same data, in a folder next to the run."""
-    parent = command.run if command.stage.name == "auxiliary" else command.parent
+    parent = command.run if place_of(command.stage.name) == "auxiliary" else command.parent
     experiment = existing_experiment(f"{command.name}_{stage}") or existing_experiment(command.name)
     words = [f"experiment={experiment}"] * bool(experiment)
     words += [f"stage={stage}", option("parent", parent), *shared_overrides(command)]
