@@ -27,8 +27,6 @@ from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import JUMP, SOLVERS
 from lediflow.flow.solvers.fixed import FixedStep
 from lediflow.sampling.chain import Start
-from lediflow.sampling.known_times import at_known_times
-from lediflow.sampling.methods import is_flow_map, run_method
 from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.pipeline import LeDiFlowPipeline
 from lediflow.sampling.runtime import Inputs, Runtime
@@ -147,45 +145,19 @@ def parts_of(
         found.append(Part("chain", each, chain_of(pipeline, config_of(each, sampler))))
         found.append(Part("flow", each, flow_of(pipeline, start, config_of(each, sampler))))
     if start.z is not None:
-        found.append(Part("sampler", sampler, lambda given: sampled(pipeline, given, config)))
+        found.append(Part("sampler", sampler, lambda given: pipeline.chain.latents(given, config).x))
         found.append(Part("decoder", None, lambda given: pipeline.start_from(given.ids, start.z, config).x))
     return found
 
 
 def chain_of(pipeline: LeDiFlowPipeline, config: SamplingConfig) -> Callable[[Inputs], Tensor]:
     """The parts one after the other: the images of a pipeline before its codec."""
-
-    def chain(inputs: Inputs) -> Tensor:
-        z = sampled(pipeline, inputs, config) if pipeline.auxiliary is not None else None
-        return integrated(pipeline, pipeline.start_from(inputs.ids, z, config), config)
-
-    return chain
+    return lambda inputs: pipeline.chain.run(inputs, config).solution.x
 
 
 def flow_of(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig) -> Callable[[Inputs], Tensor]:
-    """The flow from given starts."""
-    return lambda inputs: integrated(pipeline, start, config)
-
-
-def sampled(pipeline: LeDiFlowPipeline, inputs: Inputs, config: SamplingConfig) -> Tensor:
-    """z of each number, without the wait for the device that `pipeline.latents` ends with."""
-    velocity = pipeline.runtime.networks.latent_velocity
-    assert velocity is not None
-    w = inputs.noise.normal(inputs.ids, "latent noise", tuple(pipeline.velocity.spec.latent_shape))
-    solver, steps = config.latent_method(is_flow_map(pipeline.latent_sampler))
-    return run_method(at_known_times(velocity, velocity, solver, steps), w, solver, steps).x
-
-
-def integrated(pipeline: LeDiFlowPipeline, start: Start, config: SamplingConfig) -> Tensor:
-    """y of each start, without the wait for the device that `pipeline.integrate` ends with."""
-    velocity = at_known_times(
-        pipeline.velocity_from(start, config),
-        pipeline.runtime.networks.velocity,
-        config.solver,
-        config.steps,
-        start.z,
-    )
-    return run_method(velocity, start.x, config.solver, config.steps).x
+    """The flow from given starts, without the wait for the device that `pipeline.integrate` ends with."""
+    return lambda inputs: pipeline.chain.integrate(start, config).x
 
 
 @dataclass(frozen=True)
