@@ -64,7 +64,7 @@ def sampled_latents(
 ) -> Float[Tensor, "batch latent_channels h w"]:
     """Latents that a frozen latent sampler generates: by one jump of a flow map, by midpoint steps of a velocity.
 
-    Their noise is not that of `lediflow.sample`, so that no generated image has a start that was trained on.
+    Their noise is not that of `lediflow.sample`, so that no generated image has a latent that was trained on.
     """
     w = noise.normal(ids, "sampled latents", shape)
     given = {} if labels is None else {"labels": labels}

@@ -1,7 +1,7 @@
 """The loss on held-out samples, with the same samples and the same draws every time.
 
-A sample's time and noise are keyed by its number in the set under a seed of their own, so the loss does not depend on
-the run's seed, on the step or on the number of ranks: curves of two runs differ by their weights alone. (With
+A sample's time and noise are keyed by its number in the set under a fixed seed, so the loss does not depend on the
+run's seed, on the step or on the number of ranks: curves of two runs differ by their weights alone. (With
 stage.coupling=optimal_transport it depends on the micro-batch, as training does.) Every rank makes the same number of
 forward calls, because sharded weights (ZeRO 3) are gathered in each; a rank without samples left repeats one, which
 does not count.
