@@ -50,3 +50,5 @@ class Route(NamedTuple):
     missing: Callable[[Problem], str | None]  # why a problem is not supported here; None if it is
     # the backward pass is compiled at its first use, which is impossible during another compilation
     compiles: bool = False
+    # whether "auto" measures it
+    is_candidate: bool = True

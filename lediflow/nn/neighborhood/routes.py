@@ -26,14 +26,14 @@ from lediflow.nn.neighborhood.route_cache import RouteCache, RouteChoice, defaul
 
 log = logging.getLogger(__name__)
 
+# by name, in the order of measurement; a new route is one entry
 ROUTES = {
-    "dense": Route(plain.dense_attention, plain.missing),
+    "dense": Route(plain.dense_attention, plain.missing, is_candidate=False),
     "sdpa": Route(plain.sdpa_attention, plain.missing),
     "triton": Route(triton.attention, triton.missing),
     "natten": Route(natten.attention, natten.missing),
     "flex": Route(flex.attention, flex.missing, compiles=True),
 }
-CANDIDATES = {name: route for name, route in ROUTES.items() if name != "dense"}
 AUTO = "auto"
 cache = RouteCache(default_file())
 
@@ -82,8 +82,12 @@ def fastest(problem: Problem, is_compiling: bool) -> str:
         choice.route not in ROUTES or ROUTES[choice.route].missing(problem) is not None
     ):
         cache.forget(problem)
-    can_measure = {name: route for name, route in CANDIDATES.items() if not (is_compiling and route.compiles)}
-    return fastest_route(problem, can_measure, cache)
+    candidates = {
+        name: route
+        for name, route in ROUTES.items()
+        if route.is_candidate and not (is_compiling and route.compiles)
+    }
+    return fastest_route(problem, candidates, cache)
 
 
 def check_route(name: str) -> None:

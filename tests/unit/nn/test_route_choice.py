@@ -134,3 +134,14 @@ def test_auto_on_a_cpu_trains_by_sdpa(cache, monkeypatch):
     found = neighborhood_attention(q, k, v, 3)
     torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="sdpa"), rtol=0, atol=0)
     assert cache.recall(PROBLEM).route == "sdpa"
+
+
+def test_an_added_route_is_taken_by_its_name_and_measured_by_auto(cache, monkeypatch):
+    monkeypatch.setattr(routes, "cache", cache)
+    monkeypatch.setitem(routes.ROUTES, "mine", Route(plain.sdpa_attention, anything_goes))
+    q, k, v = torch.randn(3, 1, 8, 8, 2, 16, generator=torch.Generator().manual_seed(0))
+    found = neighborhood_attention(q, k, v, 3, route="mine")
+    torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="dense"))
+    neighborhood_attention(q, k, v, 3)
+    measured = cache.recall(PROBLEM._replace(is_training=False)).milliseconds
+    assert "mine" in measured and "dense" not in measured
