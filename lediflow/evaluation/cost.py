@@ -32,13 +32,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lediflow.flow.solvers import Velocity
+from lediflow.flow.solvers import Velocity, ignores_steps
 from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 from lediflow.sampling.options import batches
 
 PARTS = ("latent_sampler", "prior_decoder", "flow", "codec")
 FEWEST, MOST = 3, 25  # repeats
 ENOUGH_MS = 500.0
+ADAPTIVE_IMAGES = 16  # whose evaluations are counted for an adaptive solver
 PATH_STEPS = 16  # curvature of a quarter turn is then exact to 1 in 1000; two evaluations a step
 
 
@@ -99,6 +100,15 @@ def spans(marks: list[Any]) -> list[float]:
         return [1000 * (after - before) for before, after in pairs]
     marks[-1].synchronize()
     return [before.elapsed_time(after) for before, after in pairs]
+
+
+def evaluations_per_image(config: SamplingConfig, evaluations_of: Callable[[int], int]) -> int:
+    """Evaluations of the flow model for an image, from a function of the number of an image that is made alone.
+
+    An adaptive solver needs another number for each image; of it this is the mean of the first few, rounded.
+    """
+    is_adaptive = config.steps > 0 and ignores_steps(config.solver)
+    return round(statistics.mean(map(evaluations_of, range(ADAPTIVE_IMAGES if is_adaptive else 1))))
 
 
 class PathShape(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from lediflow.disk import write_json
 from lediflow.engine.ranks import device_name
 from lediflow.evaluation.config import MetricsConfig
-from lediflow.evaluation.cost import stage_costs
+from lediflow.evaluation.cost import evaluations_per_image, stage_costs
 from lediflow.evaluation.embedding import ChosenFeatures, FeatureSet, feature_set
 from lediflow.evaluation.images import GeneratedImages, NumberedImages
 from lediflow.evaluation.metrics import FIRST, METRICS, halves_mmd, measure, mmd_entries, table_record
@@ -150,7 +150,7 @@ class RowMaker:
                 cost = stage_costs(self.pipeline, config, batch_size=command.timed_batch)
                 batch = cost[f"batch_{command.timed_batch}"]
                 found = {
-                    "nfe": self.pipeline(1, config).nfe,
+                    "nfe": evaluations_per_image(config, lambda number: self.pipeline([number], config).nfe),
                     "ms_per_image": batch["total"],
                     "cost": cost,
                     "runtime": self.pipeline.runtime.name,

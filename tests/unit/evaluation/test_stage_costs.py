@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lediflow.evaluation import cost
-from lediflow.evaluation.cost import stage_costs
+from lediflow.evaluation.cost import evaluations_per_image, stage_costs
+from lediflow.flow.solvers import solve
 from lediflow.sampling import SamplingConfig
 
 CONFIG = SamplingConfig()
@@ -55,6 +56,20 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(cost, "time", clock)
     return clock
+
+
+def test_evaluations_of_an_adaptive_solver_are_the_mean_over_images():
+    """Image i moves along x' = i x: the steeper, the more steps it takes."""
+
+    def evaluations_of(number, config):
+        return solve(lambda x, t: number * x, torch.ones(1, 2), solver=config.solver, steps=config.steps).nfe
+
+    adaptive, fixed = SamplingConfig(solver="dopri5"), SamplingConfig(solver="midpoint", steps=3)
+    each = [evaluations_of(number, adaptive) for number in range(16)]
+    assert each[0] < sum(each) / 16 < each[-1]
+    found = evaluations_per_image(adaptive, lambda number: evaluations_of(number, adaptive))
+    assert found == round(sum(each) / 16)
+    assert evaluations_per_image(fixed, lambda number: evaluations_of(number, fixed)) == 6
 
 
 def test_a_batch_is_shared_by_its_images(clock):

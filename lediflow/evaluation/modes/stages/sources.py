@@ -10,6 +10,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.order import samples_of, spread_over
 from lediflow.errors import UserError
 from lediflow.evaluation.config import GRID_STEPS, EvaluateConfig
+from lediflow.evaluation.cost import evaluations_per_image
 from lediflow.evaluation.images import GeneratedImages, ShardImages
 from lediflow.evaluation.mmd import FEWEST
 from lediflow.evaluation.modes.grid import settings_of
@@ -76,7 +77,8 @@ def from_real(
         return ImagesFromReal(latents, config, command.count, models)
 
     def evaluations(config: SamplingConfig) -> int:
-        return images(config).generated(range(1)).nfe
+        made = images(config)
+        return evaluations_per_image(config, lambda number: made.generated(range(number, number + 1)).nfe)
 
     return LatentSource(name, configs, images, evaluations, latents.sources(command.count))
 
@@ -93,7 +95,10 @@ def from_pipeline(
     def images(config: SamplingConfig) -> GeneratedImages:
         return GeneratedImages(pipeline, config, command.count, models)
 
-    return LatentSource(name, configs, images, lambda config: pipeline(1, config).nfe)
+    def evaluations(config: SamplingConfig) -> int:
+        return evaluations_per_image(config, lambda number: pipeline([number], config).nfe)
+
+    return LatentSource(name, configs, images, evaluations)
 
 
 def settings(command: EvaluateConfig, pipeline: LeDiFlowPipeline) -> list[SamplingConfig]:
