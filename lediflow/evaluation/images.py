@@ -30,6 +30,7 @@ from lediflow.sampling import LeDiFlowPipeline, SamplingConfig
 
 Images = Float[Tensor, "batch channels height width"]
 # files that lediflow.sample and lediflow.evaluate write into folders of pictures
+FIRST_PICTURES = 16  # that show whether a folder is grey
 OWN_RECORDS = ("samples.json", "results/results.json", "results/.lediflow.json")
 
 
@@ -175,6 +176,11 @@ class FolderImages:
             )
         return width
 
+    def is_grey(self) -> bool:
+        """Whether the first pictures have three equal channels each."""
+        first = (self.pixels(entry) for entry in self.entries[:FIRST_PICTURES])
+        return all((pixels == pixels[..., :1]).all() for pixels in first)
+
     def hash_of_files(self) -> str:
         """SHA-256 of names and contents; also collects the files with several pictures."""
         total = hashlib.sha256()
@@ -218,5 +224,5 @@ def pictures_of(path: Path, option: str) -> tuple[Source, Listing]:
         with reading_explained(path):
             return opened, list_images(opened, known=OWN_RECORDS)
     except SourceError as error:
-        reason = str(error).removeprefix(f"source={path} ")
+        reason = str(error).removeprefix(f"source={path} ").replace("source=", f"{option}=")
         raise UserError(f"{option}={path}{' ' if reason != str(error) else ': '}{reason}") from error

@@ -179,6 +179,11 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
         session.note(note)
     check_counts(len(real), len(generated))
     check_sizes(real, generated)
+    if real.is_grey() != generated.is_grey():
+        kinds = ("grey", "coloured") if generated.is_grey() else ("coloured", "grey")
+        session.note(
+            f"images={generated.folder} are {kinds[0]}, reference={real.folder} {kinds[1]}: distances count that"
+        )
     session.claim(output)
     photographs = reference_features(session, real, "real pictures", command.statistics)
     reference = Reference("photographs", photographs, np.arange(len(real)), None)

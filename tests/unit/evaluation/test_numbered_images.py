@@ -66,6 +66,22 @@ def test_a_first_file_that_is_not_a_picture_is_reported_with_its_option(tmp_path
         FolderImages(tmp_path, "reference")
 
 
+def test_a_picture_in_place_of_a_folder_is_refused_with_the_option_that_names_it(tmp_path):
+    drawn(tmp_path, "a.png", (8, 8))
+    with pytest.raises(
+        UserError, match=rf"^images=.*a\.png is one photograph; give its folder: images={tmp_path}$"
+    ):
+        FolderImages(tmp_path / "a.png")
+
+
+def test_grey_pictures_are_known_by_their_channels_not_by_their_mode(tmp_path):
+    drawn(tmp_path, "a.png", (8, 8), 70)
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "b.png")
+    assert FolderImages(tmp_path).is_grey()
+    Image.new("RGB", (8, 8), (9, 8, 9)).save(tmp_path / "c.png")
+    assert not FolderImages(tmp_path).is_grey()
+
+
 def test_a_picture_that_cannot_be_opened_is_named(tmp_path):
     drawn(tmp_path, "a.png", (8, 8))
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
