@@ -63,26 +63,29 @@ def encoded(pipeline: LeDiFlowPipeline, images: Float[Tensor, "batch channels he
 @torch.no_grad()
 def latents_to_noise(pipeline: LeDiFlowPipeline, z: Latents, method: Method) -> Inverted:
     """w of latents, by the latent sampler's ODE from t = 1 to 0."""
-    assert pipeline.runtime.networks.latent_velocity is not None
     with pipeline.runtime.ready():
-        return inverted(pipeline.runtime.networks.latent_velocity, z, method, Method(MIDPOINT, LATENT_STEPS))
+        return inverted(latent_velocity(pipeline), z, method, Method(MIDPOINT, LATENT_STEPS))
 
 
 @torch.no_grad()
 def noise_of_latents(pipeline: LeDiFlowPipeline, z: Latents, method: Method) -> Latents:
     """w of latents without round trips, for many pictures."""
-    assert pipeline.runtime.networks.latent_velocity is not None
-    velocity = pipeline.runtime.networks.latent_velocity
     with pipeline.runtime.ready():
-        return solve(velocity, z, solver=method.solver, steps=method.steps, t0=1.0, t1=0.0).x
+        return solve(latent_velocity(pipeline), z, solver=method.solver, steps=method.steps, t0=1.0, t1=0.0).x
 
 
 @torch.no_grad()
 def noise_to_latents(pipeline: LeDiFlowPipeline, w: Latents, method: Method) -> Latents:
     """z of noise, by the latent sampler's ODE from t = 0 to 1."""
-    assert pipeline.runtime.networks.latent_velocity is not None
     with pipeline.runtime.ready():
-        return solve(pipeline.runtime.networks.latent_velocity, w, solver=method.solver, steps=method.steps).x
+        return solve(latent_velocity(pipeline), w, solver=method.solver, steps=method.steps).x
+
+
+def latent_velocity(pipeline: LeDiFlowPipeline) -> Callable[..., Tensor]:
+    """The velocity of the latent sampler, which a pipeline that edits has."""
+    velocity = pipeline.runtime.networks.latent_velocity
+    assert velocity is not None
+    return velocity
 
 
 @torch.no_grad()
