@@ -177,15 +177,24 @@ def rounded(value: float) -> float:
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
-def by_name(curves: Mapping[str, Curve], lowest: Mapping[str, int], colours: Sequence[int]) -> list[Line]:
-    """Lines of curves by their names, in the colours of their order; a second round of colours is dashed."""
+def by_name(
+    curves: Mapping[str, Curve],
+    lowest: Mapping[str, int],
+    colours: Sequence[int],
+    methods: Sequence[str] = (),
+) -> list[Line]:
+    """Lines of curves by their names, in the colours of their order; a second round of colours is dashed.
+
+    The order is that of `methods`, if they are given: a method without a curve leaves its colour out.
+    """
+    places = {name: place for place, name in enumerate(methods or curves)}
     return [
         Line(
             name=name,
             curve=curve,
-            colour=colours[place % len(colours)],
-            is_dashed=place >= len(colours),
+            colour=colours[places[name] % len(colours)],
+            is_dashed=places[name] >= len(colours),
             rings=[lowest[name]] if name in lowest else [],
         )
-        for place, (name, curve) in enumerate(curves.items())
+        for name, curve in curves.items()
     ]

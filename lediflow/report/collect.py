@@ -61,6 +61,11 @@ def report_data(
     flows = [run for run in runs if run.place == "flow"]
     measured = [run for run in flows if run.results]
     compared = [run for run in measured if not measured_otherwise(run, measured[0])]
+    # those that the plots of quality show come first, so that a method has the same colour in every plot
+    shown = {run.folder.root for run in compared}
+    flows, measured = (
+        sorted(found, key=lambda run: run.folder.root not in shown) for found in (flows, measured)
+    )
     first = measured[0].results["results"] if measured and measured[0].results else {}
     rows = first.get("rows", [{}])
     return ReportData(
@@ -81,8 +86,8 @@ def report_data(
         edits=edits_of(edits),
         images_measured=rows[0].get("sample_images", 0),
         priors=prior_examples(flows),
-        panels=loss_panels(runs),
-        bin_panels=bin_panels(runs),
+        panels=loss_panels([*flows, *(run for run in runs if run.place != "flow")]),
+        bin_panels=bin_panels(flows),
         training_pictures=pictures_of(runs),
         chart_groups=chart_groups(runs),
         runs=[run_row(run, history) for run, history in zip(runs, histories, strict=True)],
@@ -202,10 +207,16 @@ def real_pictures(flows: list[RunRecord]) -> list[Picture]:
 
 
 def photographs_caption(flows: list[RunRecord]) -> str:
-    """A caption that says whether the photographs were part of the training set."""
-    if flows and all(run.facts["data"]["held_out_fraction"] for run in flows):
+    """A caption that says whether the photographs, those of the first run that has some, were trained on."""
+    source = next((run for run in flows if "reals" in run.pictures), None)
+    held_out = source.facts["data"]["held_out_fraction"] if source else 0.0
+    if source is None or not held_out:
+        return "Photographs of the training set."
+    data = source.facts["data"].get("fingerprint")
+    same = [run.facts["data"] for run in flows if run.facts["data"].get("fingerprint") == data]
+    if all(facts["held_out_fraction"] >= held_out for facts in same):
         return "Photographs that training never saw."
-    return "Photographs of the training set."
+    return f"Photographs that the training of {source.method} never saw."
 
 
 def step_comparison(measured: list[RunRecord]) -> StepComparison | None:

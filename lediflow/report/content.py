@@ -71,6 +71,7 @@ class LossPanel:
     curves: dict[str, Curve]
     lowest: dict[str, int] = field(default_factory=dict)
     compares_methods: bool = False  # labels are methods
+    methods: Sequence[str] = ()  # all methods of the page, in the order of its colours
 
 
 @dataclass(kw_only=True)
@@ -86,6 +87,7 @@ class BinPanel:
     edges: Sequence[float]
     means: dict[str, Float[np.ndarray, " bins"]]
     is_doubling: bool = False
+    methods: Sequence[str] = ()  # as in LossPanel
 
 
 @dataclass(kw_only=True)

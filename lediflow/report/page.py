@@ -38,7 +38,7 @@ from lediflow.report.quality import (
     quality_lines,
     quality_plot,
 )
-from lediflow.report.training import OTHER_SERIES, bin_plot, loss_plot
+from lediflow.report.training import OTHER_SERIES, bin_plot, in_order, loss_plot
 from lediflow.text import duration, steps_text
 
 # the first characters of every report, also of earlier releases: what marks a file that may be replaced
@@ -212,13 +212,14 @@ def training(data: ReportData) -> Variables | None:
 
 def panel_plot(panel: LossPanel) -> Markup:
     """The panel's curves; methods keep their colours, training and held-out losses have others."""
-    return loss_plot(panel.curves, panel.lowest, SERIES if panel.compares_methods else OTHER_SERIES)
+    series = SERIES if panel.compares_methods else OTHER_SERIES
+    return loss_plot(panel.curves, panel.lowest, in_order(panel.curves, panel.methods, series))
 
 
 def panel_chart(panel: LossPanel) -> Chart:
     """The same curves for the script."""
     colours = METHOD_COLOURS if panel.compares_methods else OTHER_COLOURS
-    return Chart(title=panel.title, lines=by_name(panel.curves, panel.lowest, colours))
+    return Chart(title=panel.title, lines=by_name(panel.curves, panel.lowest, colours, panel.methods))
 
 
 def curves(data: ReportData) -> Variables | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import matplotlib as mpl
@@ -50,6 +50,7 @@ def comparing_panels(runs: list[RunRecord], about: LossCurve) -> list[LossPanel]
                     curves=curves,
                     lowest=lowest_by_method(runs) if samples else {},
                     compares_methods=True,
+                    methods=[run.method for run in runs],
                 )
             )
     return panels
@@ -80,6 +81,7 @@ def bin_panels(runs: list[RunRecord]) -> list[BinPanel]:
             axis="time t, from the prior (0) to the image (1)",
             edges=[place / TIME_BINS for place in range(TIME_BINS + 1)],
             means=by_time,
+            methods=[run.method for run in flows],
         ),
         BinPanel(
             title="Flow, by the prior's deviation",
@@ -87,6 +89,7 @@ def bin_panels(runs: list[RunRecord]) -> list[BinPanel]:
             axis="sigma of the prior",
             edges=[sigma_edges()[0] / 2, *sigma_edges(), sigma_edges()[-1] * 2],
             means=by_sigma,
+            methods=[run.method for run in flows],
             is_doubling=True,
         ),
     ]
@@ -157,6 +160,12 @@ def seen(curves: dict[str, Curve]) -> float:
     return max((float(curve.images_seen[-1]) for curve in curves.values() if len(curve.values)), default=0.0)
 
 
+def in_order(names: Iterable[str], methods: Sequence[str], colours: Sequence[str]) -> list[str]:
+    """The colour of each name: that of its place among the methods, or among the names where it is none."""
+    places = {name: place for place, name in enumerate(methods or names)}
+    return [colours[places[name] % len(colours)] for name in names]
+
+
 def end_of(name: str, curve: Curve) -> str:
     """The label at the end of a curve: its name, and its value if it has only one point."""
     return f"{name} {curve.values[0]:.3g}".strip() if len(curve.values) == 1 else name
@@ -168,7 +177,8 @@ def bin_plot(panel: BinPanel) -> Markup:
     plot = Plot(panel.means if len(panel.means) > 1 else ())
     values = np.concatenate([*panel.means.values()])
     known = values[np.isfinite(values)]
-    for colour, (name, means) in zip(SERIES, panel.means.items(), strict=False):
+    colours = in_order(panel.means, panel.methods, SERIES)
+    for colour, (name, means) in zip(colours, panel.means.items(), strict=True):
         plot.axes.stairs(means, panel.edges, color=colour, baseline=None, linewidth=2)
         if len(panel.means) > 1 and np.isfinite(means).any():
             plot.name_line(float(means[np.isfinite(means)][-1]), name, colour)

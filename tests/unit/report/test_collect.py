@@ -12,8 +12,11 @@ from safetensors.torch import save_file
 from lediflow.errors import UserError
 from lediflow.evaluation.results import birth_certificate, write_results
 from lediflow.report.collect import report_data
+from lediflow.report.content import methods
+from lediflow.report.page import METHOD_COLOURS, panel_chart
 from lediflow.report.quality import measurement_table, quality_lines
 from lediflow.report.runs import facts_of, read_run
+from lediflow.report.training import in_order
 from lediflow.run_folder import RunFolder
 from lediflow.tracking.event_log import JsonlTracker
 from lediflow.training.prior_width import describe_width
@@ -244,6 +247,37 @@ def test_photographs_are_called_unseen_only_if_training_held_them_out(tmp_path, 
     (tmp_path / "export" / "config.json").write_text(json.dumps(facts("learned", held_out)))
     page = report_data([read_run(run.folder.root)], title="", lead="", commands=[])
     assert caption in page.photographs_caption
+
+
+def test_a_method_has_one_colour_whatever_the_other_runs_lack(tmp_path):
+    """A run without results stands first, and another one has no held-out losses."""
+    events = [("train", 100, {"velocity_mse": 1.0}), ("validation", 100, {"velocity_mse": 1.0})]
+    runs = [
+        logged_run(tmp_path / "new", "flow", "learned", events[:1]),
+        flow_run(tmp_path / "ours", "learned", 4.0),
+        flow_run(tmp_path / "fm", "gaussian", 8.0),
+    ]
+    made = report_data(runs, title="", lead="", commands=[])
+    order = [*methods(made.measurements), "new"]
+    assert order == ["ours", "Flow matching", "new"]
+    (panel,) = (panel for panel in made.panels if panel.title == "Flow")
+    colours = {line.name: line.colour for line in panel_chart(panel).lines}
+    assert colours == {name: METHOD_COLOURS[order.index(name)] for name in panel.curves}
+    assert in_order(["new", "ours"], panel.methods, ["red", "blue", "green"]) == ["green", "red"]
+
+
+@pytest.mark.parametrize(
+    ("other", "caption"),
+    [
+        (0.0, "Photographs that the training of ours never saw."),
+        (0.1, "Photographs that training never saw."),
+    ],
+)
+def test_photographs_that_another_run_was_trained_on_are_not_called_unseen(other, caption, tmp_path):
+    runs = [flow_run(tmp_path / "ours", "learned", 4.0), flow_run(tmp_path / "theirs", "learned", 5.0)]
+    (tmp_path / "theirs" / "export" / "config.json").write_text(json.dumps(facts("learned", other)))
+    runs[1] = read_run(tmp_path / "theirs")
+    assert report_data(runs, title="", lead="", commands=[]).photographs_caption == caption
 
 
 def test_the_lowest_held_out_loss_of_the_averaged_weights_is_marked(tmp_path):
