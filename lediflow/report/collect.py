@@ -66,6 +66,7 @@ def report_data(
     flows, measured = (
         sorted(found, key=lambda run: run.folder.root not in shown) for found in (flows, measured)
     )
+    ordered = [*flows, *(run for run in runs if run.place != "flow")]
     first = measured[0].results["results"] if measured and measured[0].results else {}
     rows = first.get("rows", [{}])
     return ReportData(
@@ -86,10 +87,10 @@ def report_data(
         edits=edits_of(edits),
         images_measured=rows[0].get("sample_images", 0),
         priors=prior_examples(flows),
-        panels=loss_panels([*flows, *(run for run in runs if run.place != "flow")]),
+        panels=loss_panels(ordered),
         bin_panels=bin_panels(flows),
         training_pictures=pictures_of(runs),
-        chart_groups=chart_groups(runs),
+        chart_groups=chart_groups(ordered),
         runs=[run_row(run, history) for run, history in zip(runs, histories, strict=True)],
         timelines=[history for history in histories if history.sessions],
         configurations=configurations(runs),

@@ -182,7 +182,8 @@ def evaluate_folders(session: Session) -> dict[str, Any]:
     if real.is_grey() != generated.is_grey():
         kinds = ("grey", "coloured") if generated.is_grey() else ("coloured", "grey")
         session.note(
-            f"images={generated.folder} are {kinds[0]}, reference={real.folder} {kinds[1]}: distances count that"
+            f"images={generated.folder} are {kinds[0]}, reference={real.folder} {kinds[1]}: this difference is part of "
+            "every distance"
         )
     session.claim(output)
     photographs = reference_features(session, real, "real pictures", command.statistics)

@@ -263,6 +263,11 @@ def test_a_method_has_one_colour_whatever_the_other_runs_lack(tmp_path):
     (panel,) = (panel for panel in made.panels if panel.title == "Flow")
     colours = {line.name: line.colour for line in panel_chart(panel).lines}
     assert colours == {name: METHOD_COLOURS[order.index(name)] for name in panel.curves}
+    assert all(
+        {line.name: line.colour for line in chart.lines if not line.is_dashed}.items() <= colours.items()
+        for group in made.chart_groups
+        for chart in group.charts
+    )
     assert in_order(["new", "ours"], panel.methods, ["red", "blue", "green"]) == ["green", "red"]
 
 
