@@ -110,10 +110,13 @@ class SampleFolder:
         record = self.record()
         if record is None:
             return ""
+        there = [
+            (self.root / name).exists() for name in names_of(record)
+        ]  # fewer than its count if it was killed
         if changed := changes(record, json.loads(json.dumps(settings))):
-            return f"removing {record['count']} images of other settings from {self.root} ({changed})"
-        excess = record["count"] - count
-        return f"removing {excess} images beyond count={count} from {self.root}" if excess > 0 else ""
+            return f"removing {sum(there)} images of other settings from {self.root} ({changed})"
+        excess = sum(there[count:])
+        return f"removing {excess} images beyond count={count} from {self.root}" if excess else ""
 
     @contextmanager
     def drawing(self, settings: Mapping[str, Any], about: Mapping[str, Any], count: int) -> Iterator[Drawing]:
