@@ -181,13 +181,10 @@ def build(
 ) -> None:
     """Compile a part for batches like these inputs; two processes may build the same package at once."""
     smallest, largest = facts["batch"]
-    is_single = largest == 1
-    batch = torch.export.Dim("batch", min=max(2, smallest), max=max(2, largest))
+    batch = torch.export.Dim("batch", min=smallest, max=largest) if largest > 1 else None
     shapes = {
         "weights": dict.fromkeys(weights),
-        "inputs": tuple(
-            {0: batch} if one is not None and one.ndim and not is_single else None for one in inputs
-        ),
+        "inputs": tuple({0: batch} if batch and one is not None and one.ndim else None for one in inputs),
     }
     # by its file name, and before what the compiler adds by itself
     settings = {"aot_inductor.custom_op_libs": [f":{CPP_LIBRARY}"]} if CPP_LIBRARY else {}
