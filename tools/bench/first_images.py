@@ -23,7 +23,8 @@ from common import Row, command_line
 
 from lediflow.sampling.options import PRECISIONS
 
-CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "LEDIFLOW_CACHE")
+# the last is of Python's own bytecode, without which 4 to 5 s go to compiling PyTorch's sources at every start
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "LEDIFLOW_CACHE", "PYTHONPYCACHEPREFIX")
 Stamps = dict[str, float]  # a time of the system's clock for each phase's end
 
 
@@ -64,6 +65,7 @@ def start_rows(
     """What a row is about and its seconds, with empty caches and then with those that the first start has filled."""
     with TemporaryDirectory() as scratch:
         environment = {name: str(Path(scratch) / name.lower()) for name in CACHES}
+        environment["PYTHONDONTWRITEBYTECODE"] = ""  # which Python takes as unset
         for caches in ("cold", "warm"):
             stamps = run(["--model", model, "--runtime", runtime, *arguments], environment)
             about = {"part": "first image", "model": model, "runtime": runtime, "caches": caches}

@@ -203,7 +203,8 @@ def test_first_images_are_timed_from_the_start_of_a_process_with_cold_and_warm_c
     seen = []
 
     def run(arguments, environment):
-        seen.append((arguments, environment["TORCHINDUCTOR_CACHE_DIR"]))
+        assert environment["PYTHONDONTWRITEBYTECODE"] == ""
+        seen.append((arguments, environment["TORCHINDUCTOR_CACHE_DIR"], environment["PYTHONPYCACHEPREFIX"]))
         return stamps
 
     for runtime in ("compiled", "exported"):
@@ -211,7 +212,7 @@ def test_first_images_are_timed_from_the_start_of_a_process_with_cold_and_warm_c
         assert (cold[0]["caches"], warm[0]["caches"]) == ("cold", "warm")
         assert cold[1] == {"imports s": 2.0, "models s": 0.5, "image s": 6.5, "total s": 9.0}
     assert seen[0][0] == ["--model", "smoke", "--runtime", "compiled", "--device", "cpu"]
-    caches = [folder for _, folder in seen]
+    caches = [folders for _, *folders in seen]
     assert caches[0] == caches[1] != caches[2] == caches[3]
 
 
