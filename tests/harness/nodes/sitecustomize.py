@@ -15,6 +15,8 @@ import os
 import sys
 import types
 from collections.abc import Callable
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,16 @@ class UnusedCompiler(types.ModuleType):
         return getattr(importlib.import_module(COMPILER), name)
 
 
+class UnusedOperators(Loader, MetaPathFinder):
+    """Imports what PyTorch's random generators need instead of the operators on meta tensors, which import it otherwise."""
+
+    def find_spec(self, name: str, *places: Any) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name == META_OPERATORS else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        importlib.import_module("torch._prims.rng_prims")
+
+
 class UnusedOptimizer(types.ModuleType):
     """Stands for the module of Muon, which DeepSpeed looks at without using it."""
 
@@ -55,7 +67,7 @@ class UnusedOptimizer(types.ModuleType):
 
 
 sys.modules[COMPILER] = UnusedCompiler(COMPILER)
-sys.modules[META_OPERATORS] = types.ModuleType(META_OPERATORS)
+sys.meta_path.insert(0, UnusedOperators())
 sys.modules[MUON] = UnusedOptimizer(MUON)
 if "lediflow.cluster.running.task" in sys.orig_argv and RANK_CODE in os.environ:
     exec(compile(Path(os.environ[RANK_CODE]).read_text(), os.environ[RANK_CODE], "exec"), {})
