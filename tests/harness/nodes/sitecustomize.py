@@ -48,7 +48,7 @@ class UnusedCompiler(types.ModuleType):
 
 
 class UnusedOperators(Loader, MetaPathFinder):
-    """Imports what PyTorch's random generators need instead of the operators on meta tensors, which import it otherwise."""
+    """Imports the random generators instead of the operators on meta tensors, which import them otherwise."""
 
     def find_spec(self, name: str, *places: Any) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name == META_OPERATORS else None
