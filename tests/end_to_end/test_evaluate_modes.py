@@ -321,6 +321,17 @@ class TestWatch:
         assert "checkpoint at" not in second.out
         assert "no more checkpoints to come" in second.out
 
+    def test_other_options_would_mix_in_one_log_and_are_refused(self, watched, trained, root):
+        command = ("evaluate", "--watch", root / "watched", f"sampler={trained.sampler}")
+        before = (root / "watched" / "events.jsonl").read_bytes()
+        for option, said in (
+            ("step_counts=[2]", "step_counts: [1] then, [2] now"),
+            ("seed=5", "seed: 0 then, 5 now"),
+        ):
+            found = invoke(*command, *quick(trained, root, "step_counts=[1]", option))
+            assert found.status == 2 and said in found.err and "use the former options" in found.err
+        assert (root / "watched" / "events.jsonl").read_bytes() == before
+
     def test_a_folder_that_cannot_become_a_run_is_refused(self, trained, root):
         said = invoke("evaluate", "--watch", root / "no" / "where", *quick(trained, root))
         assert (said.status, "there is no folder" in said.err) == (2, True)

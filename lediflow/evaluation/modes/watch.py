@@ -5,33 +5,42 @@
 A checkpoint of a flow is measured with the given latent sampler, one of a latent sampler with the given flow, one of an
 auxiliary model by the diagnostics of its prior. The averaged weights are used, as in an export. The watcher may be
 started before, during or after the training, stopped at any time and started again: a checkpoint that was evaluated is
-not evaluated again. While there is nothing to do it prints what it waits for. It ends with the last checkpoint of the
-training.
+not evaluated again. Its options stay those of the first start, so that the numbers in the log are comparable. While
+there is nothing to do it prints what it waits for. It ends with the last checkpoint of the training.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lediflow.claims import named, visible_names
+from lediflow.disk import write_json
 from lediflow.engine.checkpoints import Checkpoint, CheckpointFolder, find_fault
 from lediflow.errors import UserError
+from lediflow.evaluation.config import request
 from lediflow.evaluation.metrics import logged_keys
-from lediflow.evaluation.modes.metrics import evaluate_run
+from lediflow.evaluation.modes.metrics import PLACES, evaluate_run
 from lediflow.evaluation.modes.prior import evaluate_prior
+from lediflow.evaluation.references import open_shards
 from lediflow.evaluation.session import RESULTS, Session
 from lediflow.models.export import WEIGHTS, save_weights
-from lediflow.records import as_record
+from lediflow.records import as_record, changes, leaves, read_record
 from lediflow.run_folder import OWN, REWRITTEN, RunFolder, has_ended, trained_images
 from lediflow.stages import STAGES, Place, place_of
 from lediflow.tracking.event_log import JsonlTracker, read_events
 
 COSTS = ("ms_per_image", "nfe")  # entries of a row that the event log keeps besides the metrics
 ASKED = {"train": {"images": int, "patience_images": int | None}}
+EVALUATED = Path("results") / "checkpoints"
+WATCHED = "watched.json"  # what the first watcher of a run was asked for
+# options that differ between watchers of the same numbers: how they run, and paths, whose contents are compared
+REPEAT = "use the former options, or measure exported weights with others: run=RUN output=FOLDER"
+FREE = ("watch", "watch_seconds", "device", *PLACES)
 
 
 def watch(session: Session) -> None:
@@ -45,8 +54,10 @@ def watch(session: Session) -> None:
         # before looking for a checkpoint: the training may write its last one and end in between
         was_finished = session.group.broadcast(is_finished(folder))
         path = session.group.broadcast(next_checkpoint(folder) if session.group.is_first else None)
+        if path is not None or was_finished:
+            asked = checked_request(session, folder)
         if path is not None:
-            evaluate_checkpoint(session, folder, Checkpoint(path))
+            evaluate_checkpoint(session, folder, Checkpoint(path), asked)
         elif was_finished:
             session.say(f"watched: {folder.root} has no more checkpoints to come")
             return
@@ -71,6 +82,30 @@ def check_watched(session: Session, folder: RunFolder) -> None:
         )
 
 
+def checked_request(session: Session, folder: RunFolder) -> dict[str, Any]:
+    """What this watcher's numbers depend on; UserError if earlier checkpoints were evaluated with something else."""
+    command, path = session.command, folder.root / EVALUATED / WATCHED
+    options = request(command)["options"]
+    partner, photographs = command.sampler or command.run, command.data.photographs
+    now = {name: value for name, value in leaves(options) if name.rpartition(".")[-1] not in FREE} | {
+        "weights of sampler or flow": session.models.hashes(partner, None)["flow"] if partner else None,
+        "fingerprint of data.path": open_shards(session, command.data.path).index.fingerprint,
+        "fingerprint of data.photographs": open_shards(session, photographs).index.fingerprint
+        if photographs
+        else None,
+        "features": session.extractor.record,
+    }
+    now = json.loads(json.dumps(now))
+    with session.group.together(f"reading {path}"):
+        before = read_record(path, REPEAT) if path.exists() else now
+        if changed := changes(before, now):
+            raise UserError(
+                f"watch={folder.root}: earlier checkpoints were evaluated with other options ({changed}), and the "
+                f"numbers in one log must be comparable; {REPEAT}"
+            )
+    return now
+
+
 def awaited(folder: RunFolder) -> str:
     """What the watcher waits for, as a sentence."""
     if not folder.is_run:
@@ -85,7 +120,7 @@ def awaited(folder: RunFolder) -> str:
 
 
 def results_of(folder: RunFolder, images_seen: int) -> Path:
-    return folder.root / "results" / "checkpoints" / f"{images_seen:012d}"
+    return folder.root / EVALUATED / f"{images_seen:012d}"
 
 
 def next_checkpoint(folder: RunFolder) -> Path | None:
@@ -115,7 +150,9 @@ def is_finished(folder: RunFolder) -> bool:
     return is_newest and has_ended(facts, asked["images"], asked.get("patience_images"))
 
 
-def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpoint) -> None:
+def evaluate_checkpoint(
+    session: Session, folder: RunFolder, checkpoint: Checkpoint, asked: dict[str, Any]
+) -> None:
     """Export the checkpoint's weights, measure them like any run, write an event to the log."""
     output = results_of(folder, checkpoint.images_seen)
     stage = session.group.broadcast(exported_stage(checkpoint, output) if session.group.is_first else None)
@@ -129,6 +166,7 @@ def evaluate_checkpoint(session: Session, folder: RunFolder, checkpoint: Checkpo
                 log = JsonlTracker(folder.events)
                 log.record("evaluation", checkpoint.images_seen, **event_values(results))
                 log.close()
+            write_json(folder.root / EVALUATED / WATCHED, asked)
             (output / "export" / WEIGHTS).unlink()
 
 
