@@ -180,6 +180,10 @@ class LeDiFlowPipeline:
         """What decides the images of these numbers; UserError for unknown classes."""
         return Inputs(ids, labels_of(ids, self.class_numbers(config)), SampleNoise(config.seed))
 
+    def is_recorded(self, config: SamplingConfig) -> bool:
+        """Whether a call with these settings is one CUDA graph, from its third time on."""
+        return self.runtime.recordings is not None and recorded_kind(config) is not None
+
     @torch.no_grad()
     def start(self, ids: Int64[Tensor, " batch"], config: SamplingConfig) -> Start:
         """A draw of the prior for each number."""
