@@ -172,19 +172,20 @@ class RowMaker:
         return found
 
     def floor(self, photographs: Reference, reconstructions: Reference) -> dict[str, Any]:
-        """Metrics of the codec's reconstructions of the reference's photographs.
+        """The MMD of the codec's reconstructions of the reference's photographs; other metrics only where it is streamed.
 
-        A reconstruction is similar to its photograph, so these pairs are left out of the exact MMD; nor is it compared
-        with its photograph as if it might be a copy.
+        A reconstruction is similar to its photograph, so these pairs are left out of the exact MMD. Other metrics cannot
+        leave them out; nor is a reconstruction compared with its photograph as if it might be a copy.
         """
         session = self.session
         group, device, metrics = session.group, session.device, session.command.metrics
         decoded = ChosenFeatures(reconstructions.features, photographs.chosen)
-        row = measure(photographs, decoded, session.extractor.name, group, device, metrics).row
-        row.pop("nearest_training", None)
         if metrics.estimator == "exact":
             distance = Measure.build(photographs, group, device)(decoded, photographs.chosen)
-            row |= mmd_entries(distance)
+            count = len(photographs.chosen)
+            return {"sample_images": count, "reference_images": count} | mmd_entries(distance)
+        row = measure(photographs, decoded, session.extractor.name, group, device, metrics).row
+        row.pop("nearest_training", None)
         return row
 
 
