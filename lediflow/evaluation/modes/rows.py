@@ -172,9 +172,9 @@ class RowMaker:
         return found
 
     def floor(self, photographs: Reference, reconstructions: Reference) -> dict[str, Any]:
-        """The MMD of the codec's reconstructions of the reference's photographs; other metrics only where it is streamed.
+        """The MMD of the codec's reconstructions of the reference's photographs; all metrics where they are streamed.
 
-        A reconstruction is similar to its photograph, so these pairs are left out of the exact MMD. Other metrics cannot
+        A reconstruction is similar to its photograph, so these pairs are left out of the exact MMD. The others cannot
         leave them out; nor is a reconstruction compared with its photograph as if it might be a copy.
         """
         session = self.session
