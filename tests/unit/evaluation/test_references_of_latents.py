@@ -117,7 +117,9 @@ def test_the_codecs_floor_is_the_distance_of_reconstructions_from_other_photogra
     assert floor["mmd_interval"][0] < expected < floor["mmd_interval"][1]
     assert floor["mmd"] == pytest.approx(cmmd(decoded, real), rel=1e-9)
     assert floor["sample_images"] == floor["reference_images"] == len(chosen)
-    assert not {"nearest_training", "kid", "frechet", "precision"} & floor.keys()  # they would count those pairs
+    assert (
+        not {"nearest_training", "kid", "frechet", "precision"} & floor.keys()
+    )  # they would count those pairs
 
 
 def test_without_photographs_the_reference_is_called_reconstructions(session, pipeline, facts, capsys):
