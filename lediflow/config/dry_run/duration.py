@@ -15,7 +15,7 @@ from lediflow.config.dry_run.cost import Work
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
 from lediflow.text import PLANNED, duration
-from lediflow.tracking.event_log import curve, standing_events
+from lediflow.tracking.event_log import Event, curve, standing_events
 from lediflow.training.throughput import peak_tflops
 
 # fraction of a device's peak that training reaches: an H100 does 32 to 40 % without the optimizer's step
@@ -33,6 +33,8 @@ ALIKE = (
     "prior",
     "model",
     "train.global_batch",
+    "engine.device",
+    "engine.compile",
     "engine.precision",
     "engine.activation_checkpointing",
 )
@@ -72,8 +74,10 @@ def logged_speed(command: TrainCommand, ranks: int) -> Speed | None:
         ):
             continue
         values = curve(folder.events, "train", "images_per_second").values
-        if len(values) and ranks_of(folder.events) == ranks:
-            return Speed("as before", float(np.median(values)), f"the median of {folder.events}")
+        start = last_start(folder.events)
+        if len(values) and start.get("ranks") == ranks:
+            source = f"the median of {folder.events}, on {start.get('host', 'an unknown host')}"
+            return Speed("as before", float(np.median(values)), source)
     return None
 
 
@@ -97,10 +101,10 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
 
 
-def ranks_of(events: Path) -> int | None:
-    """Number of ranks of the run's last attempt; None if it is not recorded."""
+def last_start(events: Path) -> Event:
+    """The event that began the run's last attempt, with its ranks and host; empty if there is none."""
     starts = [event for event in standing_events(events) if event["event"] in ("start", "resume")]
-    return starts[-1].get("ranks") if starts else None
+    return starts[-1] if starts else {}
 
 
 def computed_speeds(command: TrainCommand, work: Work) -> list[Speed]:

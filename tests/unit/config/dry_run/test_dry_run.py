@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 from dataclasses import replace
 
 import pytest
@@ -154,11 +155,12 @@ def test_the_predicted_speed_is_that_of_a_similar_run(trained):
 def test_speeds_are_also_read_from_sibling_runs_of_the_same_model(trained, tmp_path):
     shutil.copytree(trained.flow, tmp_path / "flow-seed0")
     command = replace(compose(*trained.commands["flow"]), run=f"{tmp_path}/flow-seed1", seed=1)
-    assert logged_speed(command, 1).source.endswith("flow-seed0/events.jsonl")
+    assert logged_speed(command, 1).source.endswith(f"flow-seed0/events.jsonl, on {socket.gethostname()}")
     assert logged_speed(replace(command, stage=replace(command.stage, cap=2.0)), 1) is not None
     # a map takes eight times as long for each image, bfloat16 half as long on a GPU
     assert logged_speed(replace(command, stage=replace(command.stage, objective="flow_map")), 1) is None
-    assert logged_speed(replace(command, engine=replace(command.engine, precision="bfloat16")), 1) is None
+    for other in ({"precision": "bfloat16"}, {"device": "cuda"}, {"compile": not command.engine.compile}):
+        assert logged_speed(replace(command, engine=replace(command.engine, **other)), 1) is None
     sampler = compose(*trained.commands["sampler"])
     encoding = replace(sampler.stage, encode_once=not sampler.stage.encode_once)
     assert logged_speed(sampler, 1) is not None
