@@ -35,7 +35,11 @@ def rows_lines(results: Results) -> list[str]:
 
 
 def chosen(columns: Sequence[str], rows: Sequence[Results]) -> list[str]:
-    """The table of these columns; a row that lacks one of MAY_LACK has an empty cell."""
+    """The table of these columns; a row that lacks one of MAY_LACK has an empty cell.
+
+    Without columns of nothing, such as the collectives of single ranks.
+    """
+    columns = [column for column in columns if any(row.get(column, "") is not None for row in rows)]
     body = [
         [cell(row.get(column, "") if column in MAY_LACK else row[column]) for column in columns]
         for row in rows
@@ -60,8 +64,8 @@ def both_directions(times: dict[tuple[str, str, str], float], shape: str, route:
 
 
 def cell(value: Any) -> str:
-    """Three digits of a number; words as they are."""
-    return digits(value) if isinstance(value, float) else str(value)
+    """Three digits of a number; words as they are; nothing for null."""
+    return digits(value) if value is None or isinstance(value, float) else str(value)
 
 
 def block(document: Results, lines: Callable[[Results], list[str]] = rows_lines) -> str:
