@@ -264,9 +264,10 @@ class TestSampling:
             refusal("sample", f"run={trained.auxiliary}"), "stage=auxiliary; give a run of stage=flow"
         )
 
-    def test_a_flow_is_refused_as_sampler(self, trained):
-        said = refusal("sample", f"run={trained.flow}", f"sampler={trained.flow}")
-        assert_says(said, "give a run of stage=latent_sampler")
+    @pytest.mark.parametrize("stage", ["auxiliary", "flow"])
+    def test_a_run_of_another_stage_is_refused_as_sampler(self, trained, stage):
+        said = refusal("sample", f"run={trained.flow}", f"sampler={trained.root}/{stage}")
+        assert_says(said, f"{stage} is a run of stage={stage}; give a run of stage=latent_sampler")
 
     def test_a_missing_run_is_named(self, tmp_path):
         assert_says(refusal("sample", f"run={tmp_path}/none"), f"{tmp_path}/none, but there is no run there")

@@ -13,7 +13,7 @@ from typing import Any
 
 from lediflow.config.building.inputs import Inputs
 from lediflow.config.building.models import load_export
-from lediflow.config.building.pipeline import load_decoder
+from lediflow.config.building.pipeline import facts_at, load_decoder
 from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.schema import TrainCommand
 from lediflow.engine.protocol import Engine
@@ -22,7 +22,7 @@ from lediflow.flow.widening import Width, recorded_width
 from lediflow.models.auxiliary import AuxiliaryModel
 from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.run_folder import RunFolder
-from lediflow.stages import Place, place_of, stage_kind, stages_in
+from lediflow.stages import Place, stage_kind, stages_in
 from lediflow.stages.protocol import Stage
 from lediflow.text import shown_hash
 from lediflow.training.pictures.chain import Display, FixedImages, PictureChain, picture_chain
@@ -158,9 +158,7 @@ def facts_of(option: str, path: str, place: Place, parent_sha256: str | None) ->
     """The facts of a named run's export; UserError if there is none, or it is of another stage or parent."""
     asked, folder = f"train.pictures.{option}={path}", RunFolder(Path(path))
     require_export(folder, f"the {option} of the pictures", f"python -m lediflow.train stage={place} ...")
-    facts = folder.exported_facts()
-    if place_of(facts["stage"]) != place:
-        raise UserError(f"{asked} is a run of stage={facts['stage']}; give a run of {stages_in(place)}")
+    facts = facts_at(folder, asked, place)
     found = (facts.get("parent") or {}).get("sha256")
     if found is None or found != parent_sha256:
         raise UserError(

@@ -27,7 +27,7 @@ from lediflow.models.velocity import LatentSampler, VelocityModel
 from lediflow.records import RecordError, changes
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
-from lediflow.stages import place_of, stages_in
+from lediflow.stages import Place, place_of, stages_in
 from lediflow.text import shown_hash
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,7 @@ def load_pipeline(
     """Load the pipeline of a flow run; a learned prior also needs the latent sampler's run and their common parent."""
     flow = RunFolder(Path(run))
     export = require_export(flow, "the flow model", "python -m lediflow.train stage=flow ...")
-    facts = flow.exported_facts()
-    if place_of(facts["stage"]) != "flow":
-        raise UserError(f"run={run} is a run of stage={facts['stage']}; give a run of {stages_in('flow')}")
+    facts = facts_at(flow, f"run={run}", "flow")
     where = choose_device(device)
     codec = load_codec(facts["codec"], codec_path, where)
     if facts["prior"] == "gaussian":
@@ -67,8 +65,9 @@ def load_pipeline(
     latent_export = require_export(
         latent, "the latent sampler", "python -m lediflow.train stage=latent_sampler ..."
     )
-    parent = _common_parent(facts, latent.exported_facts(), run, sampler)
-    check_common_classes(facts, latent.exported_facts(), run, sampler)
+    latent_facts = facts_at(latent, f"sampler={sampler}", "latent_sampler")
+    parent = _common_parent(facts, latent_facts, run, sampler)
+    check_common_classes(facts, latent_facts, run, sampler)
     return LeDiFlowPipeline(
         load_export(VelocityModel, export, "a run of stage=flow"),
         load_export(AuxiliaryModel, parent, "a run of stage=auxiliary"),
@@ -76,6 +75,14 @@ def load_pipeline(
         image_size=facts["image_size"],
         codec=codec,
     ).to(where)
+
+
+def facts_at(folder: RunFolder, asked: str, place: Place) -> dict[str, Any]:
+    """The facts of a run's export; UserError, which begins with the option, for a run of another stage."""
+    facts = folder.exported_facts()
+    if place_of(facts["stage"]) != place:
+        raise UserError(f"{asked} is a run of stage={facts['stage']}; give a run of {stages_in(place)}")
+    return facts
 
 
 def _common_parent(flow: dict[str, Any], sampler: dict[str, Any], run: str, sampler_run: str) -> Path:
