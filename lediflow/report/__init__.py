@@ -29,6 +29,7 @@ LEAD = (
 
 def main() -> None:
     arguments = parse_arguments()
+    arguments.runs = [*{path.resolve(): path for path in arguments.runs}.values()]  # each once
     with exit_on_errors():
         if arguments.csv:
             print(

@@ -191,7 +191,9 @@ def test_another_width_is_another_run(automatic, trained, images):
 def test_the_report_shows_the_width_and_its_origin(automatic, trained, tmp_path):
     folder, _ = automatic
     width = f"{facts_of(folder)['prior_widening']:g}, sigma times 3 (auto: {FACTOR_SCALED:g} x the larger of"
-    said = succeed("report", folder, trained.baseline, "--output", tmp_path / "page.html")
+    twice = folder.parent / "." / folder.name / ""
+    said = succeed("report", folder, trained.baseline, twice, "--output", tmp_path / "page.html")
+    assert said.out.count("width added to the prior") == 1
     assert f"{folder}: width added to the prior {width}" in said.out
     assert f"{trained.baseline}: width" not in said.out
     assert width in (tmp_path / "page.html").read_text()

@@ -66,7 +66,8 @@ def check_request(command: EvaluateConfig) -> None:
     if command.images is None and not command.data.path:
         subject = command.watch or command.run or "a run"
         raise UserError(f"{subject} is compared with real images; give their shards: data.path=SHARDS")
-    if command.count < FEWEST:
+    generates = command.images is None and command.mode != "prior"
+    if generates and command.count < FEWEST:
         raise UserError(
             f"count={command.count}: a distance and its interval need at least {FEWEST} images; use 1,000 or more "
             "for a reliable estimate"
