@@ -84,18 +84,7 @@ def check_watched(session: Session, folder: RunFolder) -> None:
 
 def checked_request(session: Session, folder: RunFolder) -> dict[str, Any]:
     """What this watcher's numbers depend on; UserError if earlier checkpoints were evaluated with something else."""
-    command, path = session.command, folder.root / EVALUATED / WATCHED
-    options = request(command)["options"]
-    partner, photographs = command.sampler or command.run, command.data.photographs
-    now = {name: value for name, value in leaves(options) if name.rpartition(".")[-1] not in FREE} | {
-        "weights of sampler or flow": session.models.hashes(partner, None)["flow"] if partner else None,
-        "fingerprint of data.path": open_shards(session, command.data.path).index.fingerprint,
-        "fingerprint of data.photographs": open_shards(session, photographs).index.fingerprint
-        if photographs
-        else None,
-        "features": session.extractor.record,
-    }
-    now = json.loads(json.dumps(now))
+    now, path = request_of(session), folder.root / EVALUATED / WATCHED
     with session.group.together(f"reading {path}"):
         before = read_record(path, REPEAT) if path.exists() else now
         if changed := changes(before, now):
@@ -104,6 +93,24 @@ def checked_request(session: Session, folder: RunFolder) -> dict[str, Any]:
                 f"numbers in one log must be comparable; {REPEAT}"
             )
     return now
+
+
+def request_of(session: Session) -> dict[str, Any]:
+    """The options that numbers depend on, by dotted name, and what the files that they name contain."""
+    command = session.command
+    options = {
+        name: value
+        for name, value in leaves(request(command)["options"])
+        if name.rpartition(".")[-1] not in FREE
+    }
+    if partner := command.sampler or command.run:
+        role = "the sampler of the watched flow" if command.sampler else "the flow of the watched sampler"
+        session.models.require_export(RunFolder(Path(partner)), role, "python -m lediflow.train ...")
+        options[f"weights of {role}"] = session.models.hashes(partner, None)["flow"]
+    for name, shards in (("data.path", command.data.path), ("data.photographs", command.data.photographs)):
+        options[f"fingerprint of {name}"] = open_shards(session, shards).index.fingerprint if shards else None
+    found: dict[str, Any] = json.loads(json.dumps(options | {"features": session.extractor.record}))
+    return found
 
 
 def awaited(folder: RunFolder) -> str:
