@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +18,12 @@ from pathlib import Path
 import torch
 
 from lediflow.caches import compile_cache
-from lediflow.nn.neighborhood.protocol import Problem
+from lediflow.nn.neighborhood.protocol import Problem, Route
 from lediflow.records import UNREADABLE
 
 log = logging.getLogger(__name__)
+
+Names = tuple[str, ...]  # of the routes in the table
 
 
 @dataclass(frozen=True)
@@ -43,30 +46,35 @@ def default_file() -> Path:
 
 
 class RouteCache:
-    """Cached choices by problem."""
+    """Cached choices by problem, for one table of routes: a choice is not used once a route is added to the table."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, table: Mapping[str, Route]) -> None:
         self.file = file
-        self.choices: dict[Problem, RouteChoice] = {}
+        self.table = table
+        self.choices: dict[tuple[Problem, Names], RouteChoice] = {}
 
     def recall(self, problem: Problem) -> RouteChoice | None:
         """The choice of this process, else that in the file; None if there is none."""
-        if problem not in self.choices and (entry := self._read().get(key(problem))) is not None:
-            self.choices[problem] = RouteChoice(**entry)
-        return self.choices.get(problem)
+        names = tuple(self.table)
+        if (problem, names) not in self.choices:
+            entry = self._read().get(key(problem, names))
+            if entry is not None:
+                self.choices[problem, names] = RouteChoice(**entry)
+        return self.choices.get((problem, names))
 
     def keep(self, problem: Problem, choice: RouteChoice) -> RouteChoice:
         """Store a choice and return it; if another process stored one first, return that."""
-        entries = self._read()
-        entry = entries.setdefault(key(problem), asdict(choice))
+        names, entries = tuple(self.table), self._read()
+        entry = entries.setdefault(key(problem, names), asdict(choice))
         self._write(entries)
-        self.choices[problem] = RouteChoice(**entry)
-        return self.choices[problem]
+        self.choices[problem, names] = RouteChoice(**entry)
+        return self.choices[problem, names]
 
     def forget(self, problem: Problem) -> None:
         """Remove a choice that is not valid here."""
-        self.choices.pop(problem, None)
-        self._write({name: entry for name, entry in self._read().items() if name != key(problem)})
+        names = tuple(self.table)
+        self.choices.pop((problem, names), None)
+        self._write({name: entry for name, entry in self._read().items() if name != key(problem, names)})
 
     def _read(self) -> dict[str, dict]:
         try:
@@ -94,12 +102,13 @@ def is_choice(entry: object) -> bool:
             return False
 
 
-def key(problem: Problem) -> str:
-    """Key of a cache entry: the problem, the device's name and the versions that a measurement depends on."""
+def key(problem: Problem, routes: Names) -> str:
+    """Key of a cache entry: the problem and all that its measurement depends on: routes, device's name and versions."""
     device = (
         torch.cuda.get_device_name(problem.device) if problem.device.type == "cuda" else problem.device.type
     )
-    return f"{problem} | {device} | torch {torch.__version__} | natten {installed_version('natten')}"
+    versions = f"torch {torch.__version__} | natten {installed_version('natten')}"
+    return f"{problem} | {device} | {versions} | {', '.join(routes)}"
 
 
 def installed_version(package: str) -> str:

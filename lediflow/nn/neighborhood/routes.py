@@ -1,8 +1,8 @@
 """Table of the routes, and the choice of a route for a problem: the named one, or the fastest.
 
-"auto" measures the routes once per problem and caches the result in a file next to the compile cache. A problem is the
-token grid, heads, head dim, kernel, dtype, device and direction. The batch size is not part of it; the measurement uses
-one that saturates the device. The dense route is never a candidate, because it needs kernel^2 copies of the keys.
+"auto" measures the routes once per problem and caches the result in a file next to the compile cache, for this table:
+with a route added, problems are measured again. A problem is the token grid, heads, head dim, kernel, dtype, device and
+direction. The batch size is not part of it; the measurement uses one that saturates the device. The dense route is never a candidate, because it needs kernel^2 copies of the keys.
 FlexAttention is not a candidate during compilation: compiling its backward pass would wait for the compilation in
 progress.
 """
@@ -35,7 +35,7 @@ ROUTES = {
     "flex": Route(flex.attention, flex.missing, compiles=True),
 }
 AUTO = "auto"
-cache = RouteCache(default_file())
+cache = RouteCache(default_file(), ROUTES)
 
 FILLING_NUMBERS = {"cuda": 2**25, "cpu": 2**15}  # entries of q that saturate a device
 REPEATS = 5  # timings, of which the median is taken

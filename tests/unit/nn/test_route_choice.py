@@ -34,7 +34,7 @@ ABSENT = Route(broken, lambda problem: "not here")
 
 @pytest.fixture
 def cache(tmp_path):
-    return RouteCache(tmp_path / "cache" / "routes.json")
+    return RouteCache(tmp_path / "cache" / "routes.json", routes.ROUTES)
 
 
 def test_the_faster_route_is_used_and_logged(cache, caplog):
@@ -49,7 +49,7 @@ def test_a_measured_route_is_reused_in_this_process_and_the_next(cache):
     routes.fastest_route(PROBLEM, {"slow": SLOW, "quick": QUICK}, cache)
     only_broken = {"broken": BROKEN, "quick": BROKEN}
     assert routes.fastest_route(PROBLEM, only_broken, cache) == "quick"
-    assert routes.fastest_route(PROBLEM, only_broken, RouteCache(cache.file)) == "quick"
+    assert routes.fastest_route(PROBLEM, only_broken, RouteCache(cache.file, routes.ROUTES)) == "quick"
 
 
 def test_directions_are_measured_apart(cache):
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_measured_again(cache, content):
     cache.file.parent.mkdir()
     cache.file.write_text(content)
     assert routes.fastest_route(PROBLEM, {"quick": QUICK}, cache) == "quick"
-    assert RouteCache(cache.file).recall(PROBLEM).route == "quick"
+    assert RouteCache(cache.file, routes.ROUTES).recall(PROBLEM).route == "quick"
 
 
 @pytest.mark.parametrize(
@@ -94,23 +94,23 @@ def test_a_cached_route_that_is_not_valid_here_is_measured_again(cache, monkeypa
     monkeypatch.setattr(routes, "cache", cache)
     kept = {"another problem": {"route": "sdpa", "milliseconds": {"sdpa": 1.0}}}
     cache.file.parent.mkdir()
-    cache.file.write_text(json.dumps({key(PROBLEM): entry} | kept))
+    cache.file.write_text(json.dumps({key(PROBLEM, tuple(routes.ROUTES)): entry} | kept))
     q, k, v = torch.randn(3, 1, 8, 8, 2, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     found = neighborhood_attention(q, k, v, 3)
     torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="sdpa"), rtol=0, atol=0)
     entries = json.loads(cache.file.read_text())
-    assert entries[key(PROBLEM)]["route"] == "sdpa" and entries.items() > kept.items()
+    assert entries[key(PROBLEM, tuple(routes.ROUTES))]["route"] == "sdpa" and entries.items() > kept.items()
 
 
 def test_a_folder_that_cannot_be_written_is_ignored(tmp_path):
     (tmp_path / "file").write_text("")
-    cache = RouteCache(tmp_path / "file" / "routes.json")
+    cache = RouteCache(tmp_path / "file" / "routes.json", routes.ROUTES)
     assert routes.fastest_route(PROBLEM, {"quick": QUICK}, cache) == "quick"
     assert cache.recall(PROBLEM).route == "quick"
 
 
 def test_the_first_verdict_of_several_processes_counts(cache):
-    other = RouteCache(cache.file)
+    other = RouteCache(cache.file, routes.ROUTES)
     other.keep(PROBLEM, RouteChoice("slow"))
     assert cache.keep(PROBLEM, RouteChoice("quick")).route == "slow"
 
@@ -138,8 +138,9 @@ def test_auto_on_a_cpu_trains_by_sdpa(cache, monkeypatch):
 
 def test_an_added_route_is_taken_by_its_name_and_measured_by_auto(cache, monkeypatch):
     monkeypatch.setattr(routes, "cache", cache)
-    monkeypatch.setitem(routes.ROUTES, "mine", Route(plain.sdpa_attention, anything_goes))
     q, k, v = torch.randn(3, 1, 8, 8, 2, 16, generator=torch.Generator().manual_seed(0))
+    neighborhood_attention(q, k, v, 3)  # a choice among the other routes, in the process and in the file
+    monkeypatch.setitem(routes.ROUTES, "mine", Route(plain.sdpa_attention, anything_goes))
     found = neighborhood_attention(q, k, v, 3, route="mine")
     torch.testing.assert_close(found, neighborhood_attention(q, k, v, 3, route="dense"))
     neighborhood_attention(q, k, v, 3)
