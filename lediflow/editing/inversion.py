@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lediflow.flow.solvers import ignores_steps, round_trip_error, solve
+from lediflow.models.specs import LATENT_STEPS
 from lediflow.sampling import LeDiFlowPipeline
-from lediflow.sampling.options import LATENT_STEPS, MIDPOINT, Method, SamplingConfig
+from lediflow.sampling.options import MIDPOINT, Method, SamplingConfig
 
 log = logging.getLogger(__name__)
 ADAPTIVE = Method("dopri5", 1)

@@ -20,6 +20,8 @@ from lediflow.nn.specs import (
 from lediflow.ranges import bounded, check_ranges
 
 CONDITIONINGS = ("vector", "concat", "tokens")
+# how a latent sampler is run by default: midpoint steps of a velocity, as in the paper, or jumps of a flow map
+LATENT_STEPS, LATENT_JUMPS = 4, 1
 
 
 @dataclass(kw_only=True)

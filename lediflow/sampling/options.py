@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lediflow.flow.solvers import JUMP, MOST_STEPS, check_solver
+from lediflow.models.specs import LATENT_JUMPS, LATENT_STEPS
 from lediflow.ranges import bounded, check_ranges, seed_field
 from lediflow.sampling.classes import check_entries
 
@@ -14,8 +15,6 @@ PRECISIONS = ("float32", "bfloat16", "float8")
 # of solver and latent_solver: what a model is run with by default
 AUTO = "auto"
 MIDPOINT = "midpoint"  # a velocity
-# of a latent sampler by default: of midpoint as in the paper, or of a flow map
-LATENT_STEPS, LATENT_JUMPS = 4, 1
 
 
 def batches(count: int, size: int) -> list[range]:

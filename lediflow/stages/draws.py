@@ -22,11 +22,9 @@ from lediflow.flow.gaussians import sample
 from lediflow.flow.noise import Ids, SampleNoise
 from lediflow.flow.solvers import jump, solve
 from lediflow.models.auxiliary import AuxiliaryModel
+from lediflow.models.specs import LATENT_JUMPS, LATENT_STEPS
 from lediflow.nn.shapes import SampleKeys
 from lediflow.ranges import bounded
-
-# midpoint steps of a latent sampler, as in sampling by default (lediflow/sampling/options.py)
-SAMPLER_STEPS = 4
 
 
 @dataclass(kw_only=True)
@@ -74,8 +72,8 @@ def sampled_latents(
         return found.float()
 
     if is_flow_map:
-        return jump(velocity, w, steps=1, is_checked=False).x
-    return solve(velocity, w, solver="midpoint", steps=SAMPLER_STEPS, is_checked=False).x
+        return jump(velocity, w, steps=LATENT_JUMPS, is_checked=False).x
+    return solve(velocity, w, solver="midpoint", steps=LATENT_STEPS, is_checked=False).x
 
 
 def drawn_labels(

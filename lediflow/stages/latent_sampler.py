@@ -104,6 +104,7 @@ LATENT_SAMPLER = StageKind(
     spec=latent_sampler_spec,
     distils=True,
     calls=("encoder",),
+    later_class_options=("label_dropout",),
     on_latents=True,
     can_encode_once=True,
     place="latent_sampler",

@@ -195,6 +195,8 @@ class StageKind:
     calls: tuple[str, ...] = ()
     # whether prior=gaussian is possible
     allows_gaussian_prior: bool = False
+    # options of classes that are younger than the stage; runs of a model without classes do not record them
+    later_class_options: tuple[str, ...] = ()
     # whether its model computes on latents of the auxiliary model, not on images
     on_latents: bool = False
     # raises UserError for options of the stage that cannot be combined with others of the command

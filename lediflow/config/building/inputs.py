@@ -258,8 +258,9 @@ def stage_options(command: TrainCommand) -> dict[str, Any]:
         options.pop("sampled_share", None)
     if command.prior == "gaussian":
         options.pop(WIDTH, None), options.pop(SCALE, None)
-    if command.stage.name == "latent_sampler" and not command.model.latent_sampler.num_classes:
-        options.pop("label_dropout")
+    if not trained_classes(command):
+        for name in stage_kind(command.stage.name).later_class_options:
+            options.pop(name)
     return without_defaults(options)
 
 

@@ -28,14 +28,13 @@ from lediflow.errors import UserError
 from lediflow.flow.widening import Width, recorded_width
 from lediflow.models import LatentSampler, LatentSamplerSpec, Spec, VelocityModel
 from lediflow.models.cost import model_cost
-from lediflow.models.specs import AuxiliarySpec, latent_shape
+from lediflow.models.specs import LATENT_JUMPS, LATENT_STEPS, AuxiliarySpec, latent_shape
 from lediflow.nn.cost import Cost
 from lediflow.records import Record
 from lediflow.run_folder import RunFolder
 from lediflow.stages import stage_kind
 from lediflow.stages.derivatives import PathDerivative
 from lediflow.stages.distillation import FLOW_MAP
-from lediflow.stages.draws import SAMPLER_STEPS
 from lediflow.stages.protocol import AUTO, Stage, given_width, scale_of
 from lediflow.training.resume import differences
 from lediflow.training.throughput import parent_flops
@@ -147,7 +146,7 @@ def latents_cost(
     """
     parent, size = parent or command.model.auxiliary, command.model.image_size
     cost = model_cost(sampler, *latent_shape(parent, size, size)[1:])
-    calls = 1 if sampler.is_flow_map else 2 * SAMPLER_STEPS
+    calls = LATENT_JUMPS if sampler.is_flow_map else 2 * LATENT_STEPS
     decoding = 0
     if command.stage.objective == FLOW_MAP:
         decoder = dataclasses.replace(stage_kind(command.stage.name), calls=("decoder",))

@@ -3,7 +3,7 @@
 import pytest
 from harness.commands import compose
 
-from lediflow.config.building.inputs import without_defaults
+from lediflow.config.building.inputs import stage_options, without_defaults
 from lediflow.config.building.run import engine_options
 from lediflow.training.resume import differences
 
@@ -12,6 +12,17 @@ def test_a_run_from_before_dropout_is_continued():
     now = {"stage": {"cap": 10.0}, "levels": [{"depth": 1, "dropout": 0.0}]}
     then = {"stage": {"cap": 10.0}, "levels": [{"depth": 1}]}
     assert differences(then, without_defaults(now)) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "classes", "is_recorded"),
+    [("latent_sampler", 0, False), ("latent_sampler", 2, True), ("flow", 0, True), ("flow", 2, True)],
+)
+def test_the_share_without_classes_is_left_out_where_older_runs_did_not_record_it(
+    stage, classes, is_recorded
+):
+    command = compose("train", "experiment=smoke", f"stage={stage}", f"model.velocity.num_classes={classes}")
+    assert ("label_dropout" in stage_options(command)) is is_recorded
 
 
 def test_one_with_another_value_is_another_run():
