@@ -62,7 +62,9 @@ def run(config: DictConfig) -> None:
     folder = EditFolder(Path(command.output), origin_of("attribute", command, about))
     arrays = picture_arrays(along.images[0])
     names = folder.add_numbered(arrays)
-    folder.add_strip("strip.png", np.concatenate([picture_arrays(picture.signal), arrays]))
+    columns = ["photograph", *(f"strength {strength:g}" for strength in command.strengths)]
+    shown = np.concatenate([picture_arrays(picture.signal), arrays])
+    folder.add_strip("strip.png", shown, columns, f"along the attribute, in {command.space}")
     folder.files[FILE] = direction_bytes(found.direction, weights, found.sets)
     own_rows = along.rows(command.strengths)
     rows: dict[str, list[dict[str, Any]]] = {

@@ -14,10 +14,11 @@ from lediflow.config.building.editor import load_editor, origin_of, record_of
 from lediflow.config.composition.checks import typed
 from lediflow.config.composition.schema import InpaintCommand
 from lediflow.editing.codec_space import picture_shape
-from lediflow.editing.folder import EditFolder, as_image
+from lediflow.editing.folder import EditFolder
 from lediflow.editing.inpainting import inpaint, measures, prepared
 from lediflow.editing.pairs import paired_files, read_pairs
 from lediflow.editing.photographs import refuse_inside
+from lediflow.sampling.grids import labelled_grid
 from lediflow.sampling.options import batches
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def run(config: DictConfig) -> None:
     warnings += dict.fromkeys(pair.mask.warning for pair in pairs if pair.mask.warning)  # logged already
     folder = EditFolder(Path(command.output), origin_of("inpaint", command, {}))
     groups = batches(command.count, command.batch_size)
-    rows, records, nfe = [], [], 0
+    rows, labels, records, nfe = [], [], [], 0
     for place, pair in enumerate(pairs):
         task = prepared(
             pipeline, pair.picture.pixels, pair.mask.amount, command, command.z_from,
@@ -62,15 +63,18 @@ def run(config: DictConfig) -> None:
         arrays = channels_last(pixels)
         names = folder.add_numbered(arrays, before=place * command.count, more=pair.record())
         rows.append(np.concatenate([channels_last(pair.shown), arrays]))
+        labels.append(f"results from, {names[0]}")
         line_error = max(one.line_error for one in made)
         records.append({**pair.record(), "files": names, "line_error": line_error, **measures(task, pixels)})
         warnings += task.own.warnings(files[place].image, command.round_trip_warning)
         nfe = max(nfe, *(one.nfe for one in made))
     is_single = command.image is not None
     about: dict[str, Any] = records[0] if is_single else {"pictures": records}
-    strip = np.concatenate([np.concatenate(row, axis=1) for row in rows[:MOST_ROWS]])
+    columns = ["photograph", "hidden part", *(f"result {number}" for number in range(command.count))]
     folder.add_picture(
-        "strip.png", as_image(strip), pairs[0].record() if is_single else {"pictures": records[:MOST_ROWS]}
+        "strip.png",
+        labelled_grid(rows[:MOST_ROWS], labels[:MOST_ROWS], columns),
+        pairs[0].record() if is_single else {"pictures": records[:MOST_ROWS]},
     )
     result = {"nfe": nfe, "line_error": max(one["line_error"] for one in records), "warnings": warnings}
     folder.write(record_of("inpaint", command, {**about, **result}))

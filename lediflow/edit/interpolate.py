@@ -13,7 +13,7 @@ from lediflow.config.composition.checks import typed
 from lediflow.config.composition.schema import InterpolateCommand
 from lediflow.editing.codec_space import data_of, picture_shape
 from lediflow.editing.folder import EditFolder
-from lediflow.editing.interpolation import WAYS, Ends, frames_along, noise_of_seeds
+from lediflow.editing.interpolation import WAYS, Ends, frame_labels, frames_along, noise_of_seeds
 from lediflow.editing.inversion import encoded, latents_to_noise, noise_to_latents
 from lediflow.editing.photographs import centred, refuse_inside
 from lediflow.sampling import LeDiFlowPipeline
@@ -35,9 +35,11 @@ def run(config: DictConfig) -> None:
     folder = EditFolder(Path(command.output), origin_of("interpolate", command, {"ends": about}))
     arrays = picture_arrays(chosen.images)
     folder.add_numbered(arrays)
-    folder.add_strip("strip.png", arrays)
+    columns = frame_labels(about, command.frames)
+    folder.add_strip("strip.png", arrays, columns, f"{command.space}, {command.path}")
     folder.add_animation("strip.gif", arrays, command.frame_seconds)
-    folder.add_picture("comparison.png", labelled_grid([one.images for one in made.values()], list(made)))
+    grid = labelled_grid([one.images for one in made.values()], list(made), columns)
+    folder.add_picture("comparison.png", grid)
     numbers = {way: one.numbers for way, one in made.items()}
     result = {"ends": about, "ways": numbers, "nfe": chosen.nfe, "warnings": warnings}
     folder.write(record_of("interpolate", command, result))

@@ -41,7 +41,9 @@ def run(config: DictConfig) -> None:
         rows.append(picture_arrays(made.images))
         folder.add_numbered(rows[-1], numbers[0])
         nfe = made.nfe
-    folder.add_strip("strip.png", np.concatenate(rows))
+    columns = ["photograph", *(f"result {number}" for number in range(command.count))]
+    label = f"keeps {command.keep}, strength {command.strength:g}"
+    folder.add_strip("strip.png", np.concatenate(rows), columns, label)
     folder.write(record_of("vary", command, {**about, "nfe": nfe, "warnings": warnings}))
     print(
         f"varied: {command.count} images that keep {command.keep}, and strip.png (the image first) in {folder.root}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +27,7 @@ from lediflow.claims import claim_folder
 from lediflow.disk import whole_or_absent, write_json
 from lediflow.errors import disk_errors_explained
 from lediflow.records import object_if_any
+from lediflow.sampling.grids import labelled_grid
 from lediflow.sampling.pictures import picture_name
 
 RECORD, KEY = "edit.json", "lediflow"
@@ -56,9 +58,9 @@ class EditFolder:
             self.add_picture(names[-1], as_image(array), {"number": number, **(more or {})})
         return names
 
-    def add_strip(self, name: str, arrays: Bytes) -> None:
-        """Add one PNG file with all pictures side by side."""
-        self.add_picture(name, as_image(np.concatenate(arrays, axis=1)))
+    def add_strip(self, name: str, arrays: Bytes, columns: Sequence[str], label: str) -> None:
+        """Add one PNG file with all pictures side by side: each under its label, and one for all on the left."""
+        self.add_picture(name, labelled_grid([arrays], [label], columns))
 
     def add_picture(self, name: str, picture: Image.Image, more: dict[str, Any] | None = None) -> None:
         """Add a PNG file."""

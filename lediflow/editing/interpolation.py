@@ -13,7 +13,8 @@ prior_nll  -log p(y | z) of the frame y under its learned prior: large where the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -87,6 +88,15 @@ def noise_of_seeds(pipeline: LeDiFlowPipeline, seeds: list[int]) -> Vectors:
     """w of the first image that is sampled with each seed."""
     first = torch.zeros(1, dtype=torch.int64, device=pipeline.device)
     return torch.cat([drawn_noise(pipeline, first, seed) for seed in seeds])
+
+
+def frame_labels(ends: Sequence[Mapping[str, Any]], frames: int) -> list[str]:
+    """A label for each frame: its number, and for the first and the last one of which seed or photograph it is."""
+    first, last = (
+        f"seed {end['seed']}" if "seed" in end else f"version of {name}"
+        for name, end in zip("AB", ends, strict=True)
+    )
+    return [first, *(f"frame {number}" for number in range(1, frames - 1)), last]
 
 
 @torch.no_grad()

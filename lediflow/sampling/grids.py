@@ -13,6 +13,7 @@ from torch import Tensor
 from lediflow.sampling.pictures import picture_arrays
 
 LABEL_WIDTH, GAP, SMALLEST = 150, 4, 96  # pixels, at least; smaller images are enlarged by whole factors
+HEAD_HEIGHT = 20  # pixels of the labels of columns
 SIGMA_LIMITS = (2.0**-7, 2.0)  # of the colours, the limits of the bins of `loss_by_sigma`
 # matplotlib's magma at equal distances, from dark to bright: each is brighter than the one before
 MAGMA = (
@@ -24,8 +25,10 @@ Signals = Float[Tensor, "columns channels height width"]  # in [-1, 1]
 Bytes = UInt8[np.ndarray, "columns height width channels"]
 
 
-def labelled_grid(rows: Sequence[Signals | Bytes], labels: Sequence[str]) -> Image.Image:
-    """A row for each setting, with its label on the left, a column for each sample number.
+def labelled_grid(
+    rows: Sequence[Signals | Bytes], labels: Sequence[str], columns: Sequence[str] = ()
+) -> Image.Image:
+    """A row for each setting, with its label on the left, a column for each sample number, with labels above if any.
 
     Images are signals in [-1, 1] or bytes, grey or RGB. Rows of smaller images are enlarged to the largest side.
     """
@@ -37,14 +40,17 @@ def labelled_grid(rows: Sequence[Signals | Bytes], labels: Sequence[str]) -> Ima
     left = max(
         LABEL_WIDTH, *(math.ceil(font.getlength(line)) + 12 for label in lines for line in label.split("\n"))
     )
-    canvas = Image.new("RGB", (left + cell * len(arrays[0]), cell * len(arrays)), "white")
+    top = HEAD_HEIGHT if columns else 0
+    canvas = Image.new("RGB", (left + cell * len(arrays[0]), top + cell * len(arrays)), "white")
     draw = ImageDraw.Draw(canvas)
+    for column, label in enumerate(columns):
+        draw.text((left + column * cell + side // 2, 3), label, fill="#1d1b19", font=font, anchor="ma")
     for place, (images, label) in enumerate(zip(arrays, lines, strict=True)):
-        draw.multiline_text((6, place * cell + 6), label, fill="#1d1b19", font=font)
+        draw.multiline_text((6, top + place * cell + 6), label, fill="#1d1b19", font=font)
         for column, array in enumerate(images):
             picture = Image.fromarray(np.broadcast_to(array, (*array.shape[:2], 3)).copy())
             enlarged = picture.resize((side, side), Image.Resampling.NEAREST)
-            canvas.paste(enlarged, (left + column * cell, place * cell))
+            canvas.paste(enlarged, (left + column * cell, top + place * cell))
     return canvas
 
 

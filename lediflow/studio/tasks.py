@@ -29,7 +29,7 @@ from lediflow.editing.codec_space import data_of
 from lediflow.editing.config import ADAPTIVE_SOLVER, KEPT, SOURCES_OF_Z, check_choice, check_integrated
 from lediflow.editing.folder import EditFolder, as_image
 from lediflow.editing.inpainting import inpaint, prepared
-from lediflow.editing.interpolation import Ends, frames_along, noise_of_seeds
+from lediflow.editing.interpolation import Ends, frame_labels, frames_along, noise_of_seeds
 from lediflow.editing.inversion import Inverted, encoded, latents_to_noise, noise_to_latents
 from lediflow.editing.masks import mask_of
 from lediflow.editing.photographs import Picture, centred, exact
@@ -131,7 +131,8 @@ class Studio:
                 self.models.pipeline, ends, way, int(frames), config, self.models.command.batch_size
             )
         origin = {"ends": about, "way": way, "frames": int(frames)}
-        files = self.write("interpolate", config, origin, picture_arrays(made.images), is_strip=True)
+        columns = frame_labels(about, int(frames))
+        files = self.write("interpolate", config, origin, picture_arrays(made.images), strip_columns=columns)
         middle = {name: made.numbers[name][int(frames) // 2] for name in ("w_nll", "prior_nll")}
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in middle.items())
         text = (
@@ -247,7 +248,7 @@ class Studio:
         about: Mapping[str, Any],
         arrays: UInt8[np.ndarray, "batch height width channels"],
         *,
-        is_strip: bool = False,
+        strip_columns: Sequence[str] = (),
         photograph: UInt8[np.ndarray, "height width channels"] | None = None,
     ) -> list[Path]:
         """Write pictures, or their strip and animation, into a folder of their own; each carries its provenance."""
@@ -265,8 +266,8 @@ class Studio:
         made = EditFolder(root, origin if self.models.command.metadata else None)
         if photograph is not None:
             made.add_picture(PHOTOGRAPH, as_image(photograph))
-        if is_strip:
-            made.add_strip(STRIP, arrays)
+        if strip_columns:
+            made.add_strip(STRIP, arrays, strip_columns, about["way"])
             made.add_animation(ANIMATION, arrays, FRAME_SECONDS)
         else:
             made.add_numbered(arrays)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from harness.drawn_models import drawn_model
 from lediflow.codecs import taesd
-from lediflow.editing.folder import EditFolder
+from lediflow.editing.folder import EditFolder, as_image
 from lediflow.models import (
     AuxiliarySpec,
     LatentSamplerSpec,
@@ -21,6 +22,7 @@ from lediflow.models import (
 )
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.grids import GAP, SMALLEST
 
 SIZE = 16
 LEVEL = LevelSpec(depth=2, width=16, head_dim=8)
@@ -84,9 +86,21 @@ def save_tiny_runs(
     return root
 
 
+def strip_pictures(path: Path, columns: int, rows: int = 1) -> np.ndarray:
+    """Grey pictures of a strip, without its labels, at their own size: rows x columns x SIZE x SIZE."""
+    strip = np.asarray(Image.open(path))
+    factor = SMALLEST // SIZE
+    cell = SIZE * factor + GAP
+    left, top = strip.shape[1] - columns * cell, strip.shape[0] - rows * cell
+    cells = strip[top:, left:, 0].reshape(rows, cell, columns, cell).swapaxes(1, 2)[..., :-GAP, :-GAP]
+    found = cells[..., ::factor, ::factor]
+    assert np.array_equal(cells, found.repeat(factor, axis=-2).repeat(factor, axis=-1))
+    return found
+
+
 def make_edit(root: Path, record: dict, frames: np.ndarray) -> Path:
     """The output folder of an edit with this record, and a strip of these pictures."""
     folder = EditFolder(root, origin=None)
-    folder.add_strip("strip.png", frames)
+    folder.add_picture("strip.png", as_image(np.concatenate(frames, axis=1)))
     folder.write(record)
     return root

@@ -7,7 +7,7 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 from harness.commands import compose, invoke, succeed
-from harness.edited import SIZE, drawn, save_random_taesd, save_tiny_runs, specs
+from harness.edited import SIZE, drawn, save_random_taesd, save_tiny_runs, specs, strip_pictures
 from harness.picture_files import gif_durations
 from PIL import Image
 
@@ -69,7 +69,7 @@ def test_interpolation_writes_frames_strips_and_numbers(root, tmp_path):
     pair = f"images=[{root}/a.png,{root}/b.png]"
     record = edited(root, "interpolate", tmp_path, pair, "frames=3", "frame_seconds=0.2")
     frames = [pixels(tmp_path / f"{number:06d}.png") for number in range(3)]
-    assert np.array_equal(pixels(tmp_path / "strip.png"), np.concatenate(frames, axis=1))
+    assert np.array_equal(strip_pictures(tmp_path / "strip.png", 3)[0], frames)
     with Image.open(tmp_path / "strip.gif") as gif:
         assert gif.n_frames == 3
         assert gif.info["duration"] == 200
@@ -106,9 +106,7 @@ def test_variations_differ_and_are_listed(keep, root, tmp_path):
     record = edited(root, "vary", tmp_path, f"image={root}/a.png", f"keep={keep}", "count=3", "batch_size=2")
     made = [pixels(tmp_path / f"{number:06d}.png") for number in range(3)]
     assert not np.array_equal(made[0], made[1]) and not np.array_equal(made[1], made[2])
-    assert np.array_equal(
-        pixels(tmp_path / "strip.png"), np.concatenate([pixels(root / "a.png"), *made], axis=1)
-    )
+    assert np.array_equal(strip_pictures(tmp_path / "strip.png", 4)[0], [pixels(root / "a.png"), *made])
     assert ("round_trip" in record["image"]) == (keep == "x")
 
 
@@ -149,7 +147,9 @@ def test_an_attribute_gives_a_picture_for_each_strength_and_a_direction_to_use_a
     record = edited(root, "attribute", tmp_path / "made", *given, *options)
     made = [pixels(tmp_path / "made" / f"{number:06d}.png") for number in range(3)]
     strip = pixels(tmp_path / "made" / "strip.png")
-    assert np.array_equal(strip, np.concatenate([pixels(root / "a.png"), *made], axis=1))
+    assert np.array_equal(
+        strip_pictures(tmp_path / "made" / "strip.png", 4)[0], [pixels(root / "a.png"), *made]
+    )
     assert not np.array_equal(made[0], made[2])
     assert record["direction"]["test"]["auc"] == 1
     assert [row["strength"] for row in record["strengths"]] == [-1, 0, 1]

@@ -2,9 +2,9 @@
 
 "auto" measures the routes once per problem and caches the result in a file next to the compile cache, for this table:
 with a route added, problems are measured again. A problem is the token grid, heads, head dim, kernel, dtype, device and
-direction. The batch size is not part of it; the measurement uses one that saturates the device. The dense route is never a candidate, because it needs kernel^2 copies of the keys.
-FlexAttention is not a candidate during compilation: compiling its backward pass would wait for the compilation in
-progress.
+direction. The batch size is not part of it; the measurement uses one that saturates the device. The dense route is
+never a candidate, because it needs kernel^2 copies of the keys. FlexAttention is not a candidate during compilation:
+compiling its backward pass would wait for the compilation in progress.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from harness.commands import invoke, succeed
-from harness.edited import SIZE, save_tiny_runs
+from harness.edited import SIZE, save_tiny_runs, strip_pictures
 from PIL import Image
 
 from lediflow.data.photograph import TURNS
@@ -154,7 +154,9 @@ def test_each_of_four_photographs_with_four_masks_is_repainted_as_if_it_was_alon
     folders = [tmp_path / "photographs"], [tmp_path / "masks"]
     together, record, _ = inpainted(root, tmp_path / "together", *folders)
     assert [one["files"] for one in record["pictures"]] == [[f"{k:06d}.png"] for k in range(4)]
-    assert Image.open(tmp_path / "together" / "strip.png").size == (3 * SIZE, 4 * SIZE)
+    strip = strip_pictures(tmp_path / "together" / "strip.png", columns=3, rows=4)
+    assert np.array_equal(strip[:, 0], [np.asarray(Image.open(path)) for path in images])
+    assert np.array_equal(strip[:, 2], together)
     for place in (0, 3):
         [alone], _, _ = inpainted(
             root, tmp_path / f"{place}", images[place : place + 1], masks[place : place + 1]

@@ -7,6 +7,7 @@ import torch
 from lediflow.flow.noise import SampleNoise
 from lediflow.sampling.grids import (
     GAP,
+    HEAD_HEIGHT,
     LABEL_WIDTH,
     SIGMA_LIMITS,
     SMALLEST,
@@ -65,6 +66,14 @@ def test_row_labels_are_dark_on_white():
         assert (band == 255).all(axis=-1).mean() > 0.8
         assert (band < 100).all(axis=-1).any()
     assert (column[:, -1] == 255).all()  # no label is cut off
+
+
+def test_column_labels_are_above_their_columns():
+    rows = drawn(3, 32)
+    plain, headed = (np.asarray(labelled_grid(rows, LABELS, columns)) for columns in ([], ["a", "", "b"]))
+    assert np.array_equal(headed[HEAD_HEIGHT:], plain)
+    head = headed[:HEAD_HEIGHT, LABEL_WIDTH:].reshape(HEAD_HEIGHT, 3, 96 + GAP, 3)
+    assert [(head[:, column] < 100).any() for column in range(3)] == [True, False, True]
 
 
 def test_each_row_needs_its_label():
