@@ -8,6 +8,10 @@
 
 .PHONY: demo demo-ci test test-fast test-cluster test-browser soak lint install install-test clean-demo
 
+# Python keeps its bytecode even where the environment forbids it, as containers often do: without it each start of an
+# interpreter compiles all that it imports, which takes two seconds and more
+export PYTHONDONTWRITEBYTECODE :=
+
 # in the order of tests/harness/lanes.py: long files first
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
