@@ -23,6 +23,10 @@ WITHOUT_CLASSES = (
 Label = int | str
 
 
+class ClassNumber(int):
+    """The number of a class that was looked up: settings that hold it are not taken for another class's name again."""
+
+
 def check_entries(labels: Sequence[Any]) -> None:
     """OutOfRangeError unless each entry is a whole number, 0 or more, or a name."""
     for place, label in enumerate(labels):
@@ -32,7 +36,7 @@ def check_entries(labels: Sequence[Any]) -> None:
             raise OutOfRangeError(f"labels[{place}]={label} must be at least 0")
 
 
-def class_numbers(labels: Sequence[Label], names: Sequence[str], count: int) -> list[int]:
+def class_numbers(labels: Sequence[Label], names: Sequence[str], count: int) -> list[ClassNumber]:
     """The class number of each label; UserError for one that is no class, or that may mean two.
 
     `names` are those of the `count` classes; empty if they are not known.
@@ -43,7 +47,9 @@ def class_numbers(labels: Sequence[Label], names: Sequence[str], count: int) -> 
         )
     numbers = {composed(name): number for number, name in enumerate(names)}
     return [
-        named(label, numbers, names) if isinstance(label, str) else numbered(label, numbers, names)
+        ClassNumber(
+            named(label, numbers, names) if isinstance(label, str) else numbered(label, numbers, names)
+        )
         for label in labels
     ]
 
@@ -62,7 +68,9 @@ def named(label: str, numbers: dict[str, int], names: Sequence[str]) -> int:
 
 
 def numbered(label: int, numbers: dict[str, int], names: Sequence[str]) -> int:
-    """The number itself, unless it is the name of another class."""
+    """The number itself; UserError if it is the name of another class and was not looked up before."""
+    if isinstance(label, ClassNumber):
+        return label
     other = numbers.get(str(label), label)
     if other != label:
         quoted = [f"'labels=[\"{names[number]}\"]'" for number in (label, other)]

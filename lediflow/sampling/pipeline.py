@@ -36,7 +36,7 @@ from lediflow.sampling.belonging import (
     width_of_start,
 )
 from lediflow.sampling.chain import Chain, Start
-from lediflow.sampling.classes import WITHOUT_CLASSES, class_numbers
+from lediflow.sampling.classes import WITHOUT_CLASSES, ClassNumber, class_numbers
 from lediflow.sampling.guidance import GuidedVelocity, labels_of
 from lediflow.sampling.methods import (
     check_guidance,
@@ -251,7 +251,7 @@ class LeDiFlowPipeline:
             config, solver=solver, latent_solver=latent_solver, latent_steps=latent_steps, labels=labels
         )
 
-    def class_numbers(self, config: SamplingConfig) -> list[int]:
+    def class_numbers(self, config: SamplingConfig) -> list[ClassNumber]:
         """The numbers of the classes that `labels` names.
 
         UserError for classes that the models were not trained on, and for guidance of a model without classes.

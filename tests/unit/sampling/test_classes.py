@@ -40,3 +40,10 @@ def test_text_is_a_name_and_a_whole_number_a_number(labels, names, numbers):
 def test_what_is_no_class_or_may_be_two_is_refused(label, names, message):
     with pytest.raises(UserError, match=message):
         class_numbers([label], names, 4)
+
+
+def test_a_class_that_was_looked_up_is_not_looked_up_again():
+    found = class_numbers(
+        ["10", "2"], ["1", "10", "2"], 3
+    )  # class 1 is called 10, and 1 is the name of class 0
+    assert class_numbers(found, ["1", "10", "2"], 3) == found == [1, 2]
