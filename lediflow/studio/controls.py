@@ -10,7 +10,7 @@ import gradio as gr
 
 from lediflow.errors import UserError
 from lediflow.flow.solvers import JUMP, SOLVERS
-from lediflow.sampling.methods import is_flow_map
+from lediflow.sampling.methods import classes_of, is_flow_map
 from lediflow.studio.models import Models
 from lediflow.studio.strokes import NothingGivenError
 from lediflow.studio.tasks import Made
@@ -32,15 +32,23 @@ class Sliders(NamedTuple):
     steps: gr.Slider
     solver: gr.Dropdown
     temperature: gr.Slider
+    classes: gr.Dropdown  # hidden for models without classes
 
 
 def sliders(
-    models: Models, tab: str, *, fewest_steps: int = 1, seed_meaning: str = "of all random draws"
+    models: Models,
+    tab: str,
+    *,
+    fewest_steps: int = 1,
+    seed_meaning: str = "of all random draws",
+    class_meaning: str = "pictures take them in turn",
 ) -> Sliders:
     """Sliders of sampling, which start at the options of the command line."""
     command, pipeline = models.command, models.pipeline
     method = command.method(is_flow_map(pipeline.velocity))
     solvers = [JUMP] if is_flow_map(pipeline.velocity) else [name for name in SOLVERS if name != JUMP]
+    is_unaware = pipeline.latent_sampler is not None and not classes_of(pipeline.latent_sampler)
+    z_meaning = "; z may be of another class, as the latent sampler has none" if is_unaware else ""
     return Sliders(
         gr.Slider(
             0, max(9999, command.seed), command.seed, step=1, label="Seed", info=seed_meaning,
@@ -54,6 +62,11 @@ def sliders(
         gr.Slider(
             0, max(2.0, command.temperature), command.temperature, step=0.05, label="Temperature",
             info="of the prior; lower is smoother",
+        ),
+        gr.Dropdown(
+            models.classes, value=models.labels_of(command.labels), multiselect=True, label="Classes",
+            info=f"{class_meaning}; none: no class{z_meaning}", visible=bool(models.classes),
+            elem_id=f"{tab}-classes",
         ),
     )  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,12 @@ from lediflow.config.building.pipeline import load_pipeline, pipeline_hashes
 from lediflow.config.composition.advice import require_export
 from lediflow.config.composition.schema import StudioCommand
 from lediflow.editing.codec_space import picture_shape
+from lediflow.errors import UserError
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.classes import Label
 from lediflow.sampling.methods import is_flow_map
+from lediflow.sampling.options import SamplingConfig
 from lediflow.text import shown_hash
 
 SAMPLE, INTERPOLATE, INPAINT, VARY = "Sample", "Interpolate", "Inpaint", "Vary"
@@ -42,6 +47,31 @@ class Models:
     @property
     def channels(self) -> int:
         return picture_shape(self.pipeline)[1]
+
+    @property
+    def classes(self) -> list[tuple[str, Label]]:
+        """What to show of each class, and its label: a name, or a number where names are not known.
+
+        Empty for models without classes, and where flow and sampler know a number by different names: loading warns of
+        that, and every label is refused.
+        """
+        try:
+            names = self.pipeline.class_names
+        except UserError:
+            return []
+        numbers = range(self.pipeline.num_classes)
+        return [
+            (names[number], names[number]) if names else (f"class {number}", number) for number in numbers
+        ]
+
+    def labels_of(self, labels: Sequence[Label]) -> list[Label]:
+        """The labels of these classes, as `classes` has them."""
+        found = self.pipeline.class_numbers(SamplingConfig(labels=list(labels)))
+        return [self.classes[number][1] for number in found]
+
+    def labels_text(self, labels: Sequence[Label]) -> str:
+        """The value of `labels=` on a command line: names in quotes."""
+        return json.dumps(self.labels_of(labels), ensure_ascii=False)
 
     def reason_against(self, tab: str) -> str | None:
         """Why a tab cannot be used with these models; None if it can."""

@@ -40,10 +40,10 @@ def sample_tab(page: gr.Blocks, studio: Studio) -> None:
         with gr.Column(scale=2, elem_classes="results"):
             gallery, text = results("Pictures", "sample-pictures"), gr.Markdown(elem_id="sample-text")
 
-    def task(seed: float, steps: float, solver: str, temperature: float, number: float) -> Made:
-        return studio.sample(Sliders(seed, steps, solver, temperature), number)
+    def task(number: float, *values: Any) -> Made:
+        return studio.sample(Sliders(*values), number)
 
-    inputs, outputs = [*given, count], [gallery, text]
+    inputs, outputs = [count, *given], [gallery, text]
     draw = connect(task, inputs, outputs, button=button, live=inputs, shown=pictures)
     page.load(draw, inputs, outputs, **QUEUE)
     chosen = another.click(lambda: random.randrange(LARGEST_SEED), None, given.seed, api_visibility="private")
@@ -65,7 +65,10 @@ def interpolate_tab(studio: Studio) -> None:
             way = gr.Radio([*WAYS], value=WAYS[0], label="Way", info=MEANING_OF_WAYS)
             frames = gr.Slider(3, MOST_FRAMES, 9, step=1, label="Frames")
             given = sliders(
-                studio.models, "interpolate", seed_meaning="of the noise that all frames start with"
+                studio.models,
+                "interpolate",
+                seed_meaning="of the noise that all frames start with",
+                class_meaning="all frames have the first one",
             )
         with gr.Column(scale=2, elem_classes="results"):
             strip, moving = picture("Strip", "strip"), picture("Animation", "animation")

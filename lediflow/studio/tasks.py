@@ -36,6 +36,7 @@ from lediflow.editing.photographs import Picture, centred, exact
 from lediflow.editing.strength import own_of
 from lediflow.editing.variation import parts_of, varied
 from lediflow.errors import UserError
+from lediflow.sampling.classes import Label
 from lediflow.sampling.methods import is_flow_map
 from lediflow.sampling.options import SamplingConfig, batches
 from lediflow.sampling.pictures import picture_arrays
@@ -61,6 +62,7 @@ class Sliders(NamedTuple):
     steps: float
     solver: str
     temperature: float
+    classes: Sequence[Label] = ()  # as in `labels`; none: no class
 
 
 class Made(NamedTuple):
@@ -100,8 +102,9 @@ class Studio:
         places = {"run": command.run, "sampler": command.sampler, "output": "DIR"}
         default = SamplingConfig()
         values = {"count": count, **{name: getattr(config, name) for name in SHOWN}}
-        more = {name: getattr(config, name) for name in ("labels", "guidance")}
-        values |= {name: value for name, value in more.items() if value != getattr(default, name)}
+        more = {"labels": self.models.labels_text(config.labels), "guidance": config.guidance}
+        more |= {"latent_guidance": config.latent_guidance}
+        values |= {name: value for name, value in more.items() if value not in ("[]", getattr(default, name))}
         options = {name: place for name, place in places.items() if place} | values
         words = [f"{name}={value}" for name, value in options.items()]
         return shlex.join(["python", "-m", "lediflow.sample", *words])
@@ -226,6 +229,7 @@ class Studio:
         given = {name: getattr(self.models.command, name) for name in RECORDED}
         chosen: dict[str, Any] = {"seed": int(sliders.seed), "steps": int(sliders.steps)}
         chosen |= {"solver": sliders.solver, "temperature": float(sliders.temperature)}
+        chosen["labels"] = list(sliders.classes)
         return self.models.pipeline.resolved(SamplingConfig(**{**given, **chosen, **more}))
 
     def centred(self, path: str | None, name: str = "") -> Picture:

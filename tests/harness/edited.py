@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +72,23 @@ def save_random_taesd(folder: Path) -> Path:
 
 
 def save_tiny_runs(
-    root: Path, channels: int = 1, *, is_flow_map: bool = False, codec: str = "pixels", first_seed: int = 0
+    root: Path,
+    channels: int = 1,
+    *,
+    is_flow_map: bool = False,
+    codec: str = "pixels",
+    first_seed: int = 0,
+    classes: Sequence[str] = (),
 ) -> Path:
-    """Runs auxiliary, flow and sampler in `root`, with one parent."""
-    facts = {"prior": "learned", "image_size": SIZE, "codec": {"name": codec}}
+    """Runs auxiliary, flow and sampler in `root`, with one parent; flow and sampler with classes of these names."""
+    facts: dict = {"prior": "learned", "image_size": SIZE, "codec": {"name": codec}}
+    if classes:
+        facts["data"] = {"classes": [*classes]}
     stages = {"auxiliary": "auxiliary", "flow": "flow", "sampler": "latent_sampler"}
     parent = None
     for seed, (name, spec) in enumerate(specs(channels, is_flow_map).items(), start=first_seed):
+        if name != "auxiliary":
+            spec.num_classes = len(classes)
         save_model(
             drawn(spec, seed), root / name / "export", {**facts, "stage": stages[name], "parent": parent}
         )

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +36,9 @@ runpy.run_module("lediflow.studio", run_name="__main__", alter_sys=True)
 """
 
 
-def tiny_studio(folder: Path, **options: object) -> Studio:
+def tiny_studio(folder: Path, *, classes: Sequence[str] = (), **options: object) -> Studio:
     """The tasks with tiny models of grey pictures; runs in folder/runs, pictures in folder/made."""
-    root = save_tiny_runs(folder / "runs")
+    root = save_tiny_runs(folder / "runs", classes=classes)
     command = StudioCommand(run=str(root / "flow"), sampler=str(root / "sampler"), device="cpu", **options)
     (folder / "made").mkdir()
     return Studio(load_models(command), folder / "made")

@@ -25,7 +25,7 @@ LOADED = "images.length && images.every(image => image.complete && image.natural
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studio")
-    save_tiny_runs(folder / "runs")
+    save_tiny_runs(folder / "runs", classes=("cat", "dog"))
     return folder
 
 
@@ -92,9 +92,9 @@ def set_number(browser, place, value):
     )
 
 
-def sampled(folder, output, seed):
+def sampled(folder, output, seed, *options):
     runs = (f"run={folder}/runs/flow", f"sampler={folder}/runs/sampler")
-    succeed("sample", *runs, f"output={output}", f"count={COUNT}", f"seed={seed}", "device=cpu")
+    succeed("sample", *runs, f"output={output}", f"count={COUNT}", f"seed={seed}", "device=cpu", *options)
     return [np.asarray(Image.open(output / f"{number:06d}.png")) for number in range(COUNT)]
 
 
@@ -112,6 +112,21 @@ def test_the_first_pictures_and_those_of_a_click_are_those_of_sample(browser, fo
     assert all(map(np.array_equal, map(np.asarray, again), sampled(folder, tmp_path / "7", 7)))
     drawn = browser.screenshot(tmp_path / "studio.png")
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 100
+
+
+def test_a_class_is_chosen_by_its_name(browser, folder, tmp_path):
+    browser.run("document.querySelector('#sample-classes input').focus()")
+    options = "[...document.querySelectorAll('#sample-classes [role=option]')]"
+    option = f"{options}.find(one => one.textContent.includes('dog'))"
+    browser.wait_for(f"{option} != null")
+    browser.screenshot(tmp_path / "classes.png")
+    browser.run(f"{option}.dispatchEvent(new MouseEvent('mousedown', {{bubbles: true}}))")
+    until_said(browser, "#sample-text", "labels=")
+    browser.settle()
+    found = shown(browser, "#sample-pictures", COUNT)
+    assert all(
+        map(np.array_equal, map(np.asarray, found), sampled(folder, tmp_path / "dog", 0, "labels=[dog]"))
+    )
 
 
 def paint_cross(browser):

@@ -66,6 +66,18 @@ def test_pictures_are_those_of_sample(studio, folder, tmp_path):
     assert f"lediflow.sample run={folder}/runs/flow" in made.text and "seed=3" in made.text
 
 
+def test_classes_are_chosen_by_name_and_are_the_labels_of_sample(tmp_path):
+    studio = tiny_studio(tmp_path, classes=("1", "10", "2"), labels=["10"])  # so class 1 is called 10
+    assert studio.models.classes == [("1", "1"), ("10", "10"), ("2", "2")]
+    chosen = SLIDERS._replace(classes=("10", "2"))
+    made = studio.sample(chosen, 3)
+    wanted = command(tmp_path, "sample", tmp_path / "out", *AS_OPTIONS, "count=3", 'labels=["10","2"]')
+    assert all(map(np.array_equal, map(pixels, made.files), wanted))
+    without = studio.sample(SLIDERS, 3)  # the class of the command line is only where the page starts
+    assert not any(map(np.array_equal, map(pixels, without.files), wanted))
+    assert '\'labels=["10", "2"]\'' in made.text and "labels" not in without.text
+
+
 def test_a_strip_between_seeds_begins_with_the_picture_of_sample(studio, folder, tmp_path):
     made = studio.interpolate(SLIDERS, [3, 6], [], "w, spherical", 3)
     first = command(folder, "sample", tmp_path, *AS_OPTIONS, "count=1")[0]
