@@ -118,9 +118,15 @@ def connect(
 
     inputs = [*given]
     button.click(asked, inputs, [*outputs], **QUEUE)
-    triggers = [control.input for control in live]
+    triggers = [changes_of(control) for control in live]
     gr.on(triggers, changed, inputs, [*outputs], trigger_mode="always_last", **QUEUE)
     return asked
+
+
+def changes_of(control: Any) -> Any:
+    """The event of a control that a user changed; Gradio sends no `input` where all choices are removed at once."""
+    is_multiple = isinstance(control, gr.Dropdown) and control.multiselect
+    return control.change if is_multiple else control.input
 
 
 def explained(function: Callable[..., Any], *values: Any) -> Any:

@@ -119,7 +119,6 @@ def test_a_class_is_chosen_by_its_name(browser, folder, tmp_path):
     options = "[...document.querySelectorAll('#sample-classes [role=option]')]"
     option = f"{options}.find(one => one.textContent.includes('dog'))"
     browser.wait_for(f"{option} != null")
-    browser.screenshot(tmp_path / "classes.png")
     browser.run(f"{option}.dispatchEvent(new MouseEvent('mousedown', {{bubbles: true}}))")
     until_said(browser, "#sample-text", "labels=")
     browser.settle()
@@ -127,6 +126,8 @@ def test_a_class_is_chosen_by_its_name(browser, folder, tmp_path):
     assert all(
         map(np.array_equal, map(np.asarray, found), sampled(folder, tmp_path / "dog", 0, "labels=[dog]"))
     )
+    browser.run("document.querySelector('#sample-classes .remove-all').click()")
+    browser.wait_for("!document.querySelector('#sample-text').textContent.includes('labels')")
 
 
 def paint_cross(browser):
