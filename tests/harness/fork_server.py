@@ -16,10 +16,15 @@ import sys
 import traceback
 
 # everything that a child would import otherwise; torch imports its compiler when an optimizer is made
-import deepspeed  # noqa: F401
+import deepspeed.comm.mori
+import deepspeed.module_inject.auto_ep_layer
+import deepspeed.runtime.zero.stage3  # noqa: F401
 import hydra
+import numpy.ma  # noqa: F401
+import PIL.Image
 import torch._dynamo  # noqa: F401
 import webdataset  # noqa: F401
+from deepspeed.ops import __compatible_ops__  # noqa: F401 - looks for compilers, which imports setuptools
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -34,6 +39,7 @@ from lediflow.config.composition.compose import conf_folder
 
 def serve() -> None:
     compose_raw("train", "experiment=smoke", "stage=auxiliary")  # fills the caches of Hydra's parser
+    PIL.Image.preinit()
     Hydra.get_mode = mode_of
     ConfigLoaderImpl._load_configuration_impl = load_cached
     gc.freeze()  # DeepSpeed collects garbage often: children need not go through all imported modules each time

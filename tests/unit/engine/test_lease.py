@@ -29,6 +29,7 @@ from lediflow.tracking.event_log import JsonlTracker, read_events
 from lediflow.tracking.tracker import FencedTracker
 
 SOON, NEVER = 0.05, 1e6  # seconds between renewals
+CALM = 0.3  # where a thread that gets no processor for an interval would fail the test
 
 
 def record(job=None, restart=0, interval=NEVER, **changes):
@@ -108,7 +109,7 @@ class TestWhoMayTakeIt:
         ids=["no job", "another job", "the same start", "an earlier start"],
     )  # fmt: skip
     def test_is_not_taken_while_it_is_renewed(self, path, newcomer):
-        with Lease(path, record("77", restart=1, interval=SOON)) as lease:
+        with Lease(path, record("77", restart=1, interval=CALM)) as lease:
             with pytest.raises(UserError, match="is being trained by SLURM job 77, process") as refused:
                 Lease(path, newcomer).__enter__()
             assert lease.confirm()
@@ -135,7 +136,7 @@ class TestATakeover:
 
     def test_an_old_session_that_exits_in_time_is_not_killed(self, path):
         left = []
-        with Lease(path, record("77", interval=SOON), leave=left.append) as older:
+        with Lease(path, record("77", interval=CALM), leave=left.append) as older:
             put(path, record("77", restart=1))
             assert wait_until(lambda: not older.holds(), seconds=10, pause_seconds=SOON / 10)
         older.thread.join()
