@@ -14,8 +14,9 @@ def about_run(certificate: Results) -> str:
     """Code, seed, hardware, date and versions of a measurement."""
     hardware, versions = certificate["hardware"], certificate["versions"]
     devices = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['cores']} cores"
+    seed = "" if certificate["seed"] is None else f"seed {certificate['seed']}, "
     return (
-        f"commit {short(certificate['commit'])}, seed {certificate['seed']}, {devices}, {certificate['date'][:10]}, "
+        f"commit {short(certificate['commit'])}, {seed}{devices}, {certificate['date'][:10]}, "
         f"torch {versions['torch']}, Python {versions['python']}"
     )
 

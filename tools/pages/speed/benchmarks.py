@@ -14,6 +14,8 @@ SAMPLING_COLUMNS = (
     "model", "batch", "method", "part", "solver", "NFE", "runtime", "precision",
     "p50 ms", "p95 ms", "ms/img", "peak GiB",
 )  # fmt: skip
+# settings: named once below a table where they are the same in all of its rows
+COMMON = ("model", "stage", "engine", "ranks", "batch", "runtime", "precision", "solver", "compile", "rounds")
 # rows may lack these: decoders have no solver, CPUs no peak; the others belong to one way of those that were compared
 MAY_LACK = {
     "solver", "NFE", "peak GiB", "unbiased", "+-", "/ exact", "/ streaming", "p99 ms", "CPU ms",
@@ -37,14 +39,23 @@ def rows_lines(results: Results) -> list[str]:
 def chosen(columns: Sequence[str], rows: Sequence[Results]) -> list[str]:
     """The table of these columns; a row that lacks one of MAY_LACK has an empty cell.
 
-    Without columns of nothing, such as the collectives of single ranks.
+    Without columns of nothing, such as the collectives of single ranks. Below a table of several rows stands what
+    they have in common, instead of in each of them.
     """
     columns = [column for column in columns if any(row.get(column, "") is not None for row in rows)]
+    common = [column for column in COMMON if column in columns and in_common(column, rows)]
+    columns = [column for column in columns if column not in common]
     body = [
         [cell(row.get(column, "") if column in MAY_LACK else row[column]) for column in columns]
         for row in rows
     ]
-    return table([*columns], body)
+    facts = ", ".join(f"{column} {rows[0][column]}" for column in common)
+    return [*table([*columns], body), *(["", f"All rows: {facts}."] if common else [])]
+
+
+def in_common(column: str, rows: Sequence[Results]) -> bool:
+    """Whether all of several rows have one value in this column."""
+    return len(rows) > 2 and all(column in row and row[column] == rows[0][column] for row in rows)
 
 
 def attention_lines(rows: list[Results]) -> list[str]:

@@ -46,6 +46,16 @@ def test_a_column_of_nothing_is_left_out_and_a_cell_of_nothing_is_empty():
     )
 
 
+def test_what_all_of_several_rows_have_in_common_stands_below_the_table():
+    rows = [
+        {"model": "demo", "ranks": ranks, "ms": 4.0, "collectives ms": 2.0, "engine": "local"}
+        for ranks in (1, 2, 4)
+    ]
+    heads, *_, facts = benchmarks.rows_lines({"rows": rows})
+    assert heads == "| ranks | ms | collectives ms |"
+    assert facts == "All rows: model demo, engine local."
+
+
 def measured(method: str, mmd: float, milliseconds: float) -> dict:
     """One method's part of a results file."""
     row = {
