@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -32,7 +33,8 @@ def server(monkeypatch):
 def terminate_all(started):
     """SIGTERM to a process and to everything that it started, as SLURM sends it to all processes of a step."""
     for process in [*psutil.Process(started.process.pid).children(recursive=True), started.process]:
-        process.send_signal(signal.SIGTERM)
+        with suppress(psutil.NoSuchProcess):  # a helper that has ended meanwhile
+            process.send_signal(signal.SIGTERM)
 
 
 def test_a_run_is_one_through_requeues_and_misses_nothing(server, trained, tmp_path):

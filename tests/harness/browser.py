@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.patience import Patience
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless=new",
@@ -129,10 +131,10 @@ class Browser:
         return found["result"].get("value")
 
     def wait_for(self, script: str, seconds: float = 30.0) -> Any:
-        """The first true value of an expression in the page; fails the test after some seconds."""
-        deadline = time.monotonic() + seconds
+        """The first true value of an expression in the page; fails the test after some seconds of an idle machine."""
+        patience = Patience(seconds)
         while not (found := self.run(script)):
-            assert time.monotonic() < deadline, f"still not true: {script}; console: {self.console}"
+            assert not patience.is_over(), f"still not true: {script}; console: {self.console}"
             time.sleep(0.05)
         return found
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -140,8 +141,9 @@ def test_following_survives_the_death_of_wandb_and_misses_nothing(server, log, t
 
     def kill_wandb():
         for process in set(psutil.Process().children(recursive=True)) - others:
-            if process.name() == "wandb-core":
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # a helper that has ended meanwhile
+                if process.name() == "wandb-core":
+                    process.kill()
 
     def disturb():
         wait_until(lambda: server.runs, 60)

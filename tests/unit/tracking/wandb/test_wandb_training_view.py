@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
@@ -100,9 +100,12 @@ def test_a_follower_that_is_refused_ends_with_an_error_and_without_aborting(tmp_
 
 def wandb_services() -> set[int]:
     """Process ids of the W&B services below this process that still run."""
-    children = psutil.Process().children(recursive=True)
-    services = [child for child in children if child.name() == "wandb-core"]
-    return {service.pid for service in services if service.status() != psutil.STATUS_ZOMBIE}
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if child.name() == "wandb-core" and child.status() != psutil.STATUS_ZOMBIE:
+                found.add(child.pid)
+    return found
 
 
 @pytest.mark.processes
