@@ -65,10 +65,15 @@ class Times:
             chain = self.rows.get(("chain", kind, batch, solver, nfe))
             if part == "call" and chain is not None:
                 added.setdefault(batch, []).append(batch * (spent - chain))
-        return "".join(
-            f" By the wall clock a call at batch {batch} takes {min(found):.1f} to {max(found):.1f} ms longer than its "
-            "chain on the GPU alone, from which the factors are."
+        if not added:
+            return ""
+        ranges = [
+            f"{min(found):.1f} to {max(found):.1f} ms at batch {batch}"
             for batch, found in sorted(added.items())
+        ]
+        return (
+            " The factors are of chains on the GPU alone; by the wall clock a call takes longer: "
+            f"{' and '.join(ranges)}."
         )
 
 
