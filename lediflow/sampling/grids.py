@@ -13,7 +13,7 @@ from torch import Tensor
 from lediflow.sampling.pictures import picture_arrays
 
 LABEL_WIDTH, GAP, SMALLEST = 150, 4, 96  # pixels, at least; smaller images are enlarged by whole factors
-HEAD_HEIGHT = 20  # pixels of the labels of columns
+HEAD_HEIGHT = 24  # pixels of the labels of columns
 SIGMA_LIMITS = (2.0**-7, 2.0)  # of the colours, the limits of the bins of `loss_by_sigma`
 # matplotlib's magma at equal distances, from dark to bright: each is brighter than the one before
 MAGMA = (
@@ -35,7 +35,7 @@ def labelled_grid(
     arrays = [picture_arrays(row) if isinstance(row, Tensor) else row for row in rows]
     side = max(row.shape[1] for row in arrays)
     side *= max(1, -(-SMALLEST // side))
-    cell, font = side + GAP, ImageFont.load_default(size=13)
+    cell, font = side + GAP, ImageFont.load_default(size=16)
     lines = [label.replace(", ", "\n") for label in labels]
     left = max(
         LABEL_WIDTH, *(math.ceil(font.getlength(line)) + 12 for label in lines for line in label.split("\n"))

@@ -55,7 +55,7 @@ def chosen(columns: Sequence[str], rows: Sequence[Results]) -> list[str]:
 
 def in_common(column: str, rows: Sequence[Results]) -> bool:
     """Whether all of several rows have one value in this column."""
-    return len(rows) > 2 and all(column in row and row[column] == rows[0][column] for row in rows)
+    return len(rows) > 1 and all(column in row and row[column] == rows[0][column] for row in rows)
 
 
 def attention_lines(rows: list[Results]) -> list[str]:
