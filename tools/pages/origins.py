@@ -37,13 +37,7 @@ def of_benchmark(document: Results) -> str:
 def of_experiment(results: Results) -> str:
     """The commit of the code if it differs from the certificate's, how long it ran, how the numbers were collected."""
     code = results.get("code")
-    known = (
-        [
-            f"The run had uncommitted changes on top of the named commit; its code is that of commit {code[:7]}."
-        ]
-        if code
-        else []
-    )
+    known = [f"Its code is that of commit {code[:7]}."] if code else []
     known += duration(results.get("sessions", []))
     return " ".join(known + ([f"Collected {results['collected']}."] if "collected" in results else []))
 

@@ -49,8 +49,7 @@ def unseen(results: Results, names: dict[str, str]) -> list[str]:
     return [
         *table(["against unseen photographs", *map(heading, settings), *SHARES.values()], body),
         "",
-        "The same metric against photographs that no model was trained on. Closer to training: the probability that an "
-        "image is nearer to a training image than a held-out photograph is (0.5: no copying, 1: copies). Copies: the "
-        "fraction of images whose nearest training image is less than a third as far away as the second nearest.",
+        "The same metric against photographs that no model was trained on; the last two columns are [measures of "
+        "copying](results_experiments.md#how-to-read-the-tables).",
         "",
     ]
