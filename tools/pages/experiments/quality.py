@@ -26,7 +26,7 @@ def by_flow(measured: Results, names: dict[str, str], z: str = "sampler", head: 
         lines = {BASELINE: baseline} | lines
     settings = settings_of(lines)
     body = [[names.get(name, name), *cells] for name, cells in best_in_bold(lines, settings).items()]
-    return table([head, *map(heading, settings)], body)
+    return table([head, *headings(settings)], body)
 
 
 def setting(row: Results) -> Setting:
@@ -38,9 +38,12 @@ def settings_of(lines: dict[str, dict[Setting, float]]) -> list[Setting]:
     return sorted({at for line in lines.values() for at in line})
 
 
-def heading(at: Setting) -> str:
-    nfe, solver = at
-    return f"{nfe} ({solver})"
+def headings(settings: Iterable[Setting]) -> list[str]:
+    """A head for each column: evaluations, and the solver where it is not midpoint for all of them."""
+    settings = list(settings)
+    if all(solver == "midpoint" for _, solver in settings):
+        return [str(nfe) for nfe, _ in settings]
+    return [f"{nfe} ({solver})" for nfe, solver in settings]
 
 
 def values(rows: list[Results], z: str) -> dict[Setting, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pages.experiments.quality import BOLD, by_flow, folded_sources, heading, setting, settings_of, taken_on
+from pages.experiments.quality import BOLD, by_flow, folded_sources, headings, setting, settings_of, taken_on
 from pages.markdown import best_in_bold, number, table
 from pages.stored import Results, by_key
 
@@ -47,7 +47,7 @@ def unseen(results: Results, names: dict[str, str]) -> list[str]:
         nearest = results["copies"][name][0]["nearest_training"]
         body.append([names.get(name, name), *cells, *(number(nearest[key]) for key in SHARES)])
     return [
-        *table(["against unseen photographs", *map(heading, settings), *SHARES.values()], body),
+        *table(["against unseen photographs", *headings(settings), *SHARES.values()], body),
         "",
         "The same metric against photographs that no model was trained on; the last two columns are [measures of "
         "copying](results_experiments.md#how-to-read-the-tables).",
