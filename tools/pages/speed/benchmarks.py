@@ -31,8 +31,10 @@ def rows_lines(results: Results) -> list[str]:
     columns = [*dict.fromkeys(column for row in rows for column in row)]
     if "% of peak" in columns:  # passes over a model
         return chosen(MODEL_COLUMNS, rows)
-    if "method" in columns:  # parts of a chain
-        return chosen(SAMPLING_COLUMNS, rows)
+    if "method" in columns:  # parts of a chain; flow matching's has one part, its flow
+        return chosen(
+            SAMPLING_COLUMNS, [row for row in rows if (row["method"], row["part"]) != ("FM", "flow")]
+        )
     return chosen(columns, rows)
 
 
