@@ -30,6 +30,7 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,8 +47,8 @@ GROUPS = 20  # of batches; the standard error then has a relative error of about
 
 
 def cmmd(
-    x: Float[Tensor, "n dim"],
-    y: Float[Tensor, "m dim"],
+    x: Float[Tensor | np.ndarray, "n dim"],
+    y: Float[Tensor | np.ndarray, "m dim"],
     *,
     sigma: float = SIGMA,
     scale: float = SCALE,
@@ -59,7 +60,7 @@ def cmmd(
     zero for two samples of one distribution, so it can be negative.
     """
     check_count(len(x), len(y), fewest=2 if unbiased else 1)
-    sums = kernel_sums(whole(x), whole(y), Gaussian(sigma), Group())
+    sums = kernel_sums(whole(torch.as_tensor(x)), whole(torch.as_tensor(y)), Gaussian(sigma), Group())
     return scale * (unbiased_mmd(sums) if unbiased else biased_mmd(sums))
 
 
@@ -152,8 +153,9 @@ class StreamingCMMD:
     def groups(self) -> int:
         return len(self.count)
 
-    def update(self, x: Float[Tensor, "batch dim"], piece: int | None = None) -> Self:
+    def update(self, x: Float[Tensor | np.ndarray, "batch dim"], piece: int | None = None) -> Self:
         """Add embeddings to the group of batch number `piece`; without a number, batches go to the groups in turn."""
+        x = torch.as_tensor(x)
         self.check(x)
         group = (self.updates if piece is None else piece) % self.groups
         self.updates += 1

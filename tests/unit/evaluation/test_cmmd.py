@@ -42,6 +42,7 @@ def test_biased_value_is_that_of_the_clip_mmd_package():
     oracle = import_module("clip_mmd.calculation")
     x, y = spread(60, 32, seed=2), spread(45, 32, seed=3, shift=0.2)
     assert cmmd(x, y) == pytest.approx(oracle.mmd(x, y).item(), abs=EXACT)
+    assert cmmd(x.numpy(), y.numpy()) == cmmd(x, y)
 
 
 def google_research(x: Tensor, y: Tensor) -> Tensor:
