@@ -33,7 +33,7 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.streams.config import training_samples
 from lediflow.data.streams.stream import LatentStream, SampleStream, is_worthwhile
 from lediflow.data.synthetic import make_synthetic_shards
-from lediflow.engine.protocol import Engine
+from lediflow.engine.protocol import Engine, accumulation_steps
 from lediflow.engine.ranks import Ranks
 from lediflow.errors import UserError
 from lediflow.flow.widening import SCALE, WIDTH
@@ -73,6 +73,7 @@ class Inputs:
 
 def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
     """Open samples, parent and initial weights before anything is written; UserError if one does not fit."""
+    batch_split(command, ranks.world_size)
     parent, warm_start = load_parent(command), load_warm_start(command)
     teacher = load_teacher(command) if command.teacher is not None else None
     reader = open_data(command, ranks)
@@ -91,6 +92,14 @@ def open_inputs(command: TrainCommand, ranks: Ranks) -> Inputs:
         warn_of_other_classes(reader, models)
         warn_of_empty_classes(command, reader)
     return Inputs(reader, parent, warm_start, teacher, full_identity(command, parent, warm_start, teacher))
+
+
+def batch_split(command: TrainCommand, ranks: int) -> tuple[int, int]:
+    """(micro-batch, accumulation) of a rank; UserError for a global batch that cannot be split so."""
+    try:
+        return accumulation_steps(command.train.global_batch, ranks, command.engine.micro_batch)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 # --- samples

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lediflow.config.building.inputs import check_samples, encodes_once
+from lediflow.config.building.inputs import batch_split, check_samples, encodes_once
 from lediflow.config.building.micro_batch import cost_of
 from lediflow.config.building.models import has_parent, load_export, parent_spec
 from lediflow.config.building.teacher import draws_latents, latents_cost
@@ -17,9 +17,8 @@ from lediflow.data.shards.reader import ShardReader
 from lediflow.data.storage.folders import is_remote
 from lediflow.data.streams.config import training_samples
 from lediflow.engine.precision import choose_precision
-from lediflow.engine.protocol import EngineConfig, accumulation_steps
+from lediflow.engine.protocol import EngineConfig
 from lediflow.engine.ranks import choose_device
-from lediflow.errors import UserError
 from lediflow.models import AuxiliarySpec, LatentSampler, LatentSamplerSpec
 from lediflow.models.cost import model_cost
 from lediflow.nn.cost import Cost, ModelCost
@@ -67,10 +66,7 @@ class Work:
 
 def work_of(command: TrainCommand, ranks: int) -> Work:
     engine = planned(command.engine)
-    try:
-        split = accumulation_steps(command.train.global_batch, ranks, engine.micro_batch)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    split = batch_split(command, ranks)
     model = cost_of(command, engine)
     passes = stage_kind(command.stage.name).passes(command.stage)
     parent = parent_spec(command) if has_parent(command) else None
