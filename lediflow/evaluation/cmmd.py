@@ -110,7 +110,12 @@ def squared_norm(upper: Float[Tensor, "dim dim"]) -> float:
 
 
 def difference(x: Moments, y: Moments) -> tuple[float, float]:
-    """|M_1 - M_1'|^2 and |M_2 - M_2'|^2."""
+    """|M_1 - M_1'|^2 and |M_2 - M_2'|^2; ValueError for sets of different dimensions."""
+    if x.first.shape != y.first.shape:
+        raise ValueError(
+            f"cannot compare embeddings of dimensions {len(x.first)} and {len(y.first)}; use one feature extractor for "
+            "both sets"
+        )
     first = x.first / x.count - y.first.to(x.first) / y.count
     return first.square().sum().item(), squared_norm(x.second / x.count - y.second.to(x.second) / y.count)
 
@@ -153,6 +158,7 @@ class StreamingCMMD:
     def groups(self) -> int:
         return len(self.count)
 
+    @torch.no_grad()  # moments of embeddings with gradients would keep the graph of every batch
     def update(self, x: Float[Tensor | np.ndarray, "batch dim"], piece: int | None = None) -> Self:
         """Add embeddings to the group of batch number `piece`; without a number, batches go to the groups in turn."""
         x = torch.as_tensor(x)

@@ -30,11 +30,13 @@ def minibatch_optimal_transport(x_0: Samples, x_1: Samples) -> Samples:
 
 @torch.no_grad()
 def optimal_partners(x_0: Samples, x_1: Samples) -> Int64[Tensor, " batch"]:
-    """For each x_1 the index of its x_0; solved on the CPU by POT's network simplex."""
+    """For each x_1 the index of its x_0; solved on the CPU by POT's network simplex. Empty for an empty batch."""
     if x_0.shape != x_1.shape:
         raise ValueError(
             f"x_0 is {tuple(x_0.shape)} and x_1 {tuple(x_1.shape)}; a coupling pairs equal shapes"
         )
+    if not len(x_0):  # POT reads beyond the end of an empty plan, which ends the process
+        return torch.empty(0, dtype=torch.int64, device=x_0.device)
     cost = torch.cdist(x_0.flatten(1).double(), x_1.flatten(1).double()).square()
     if not cost.isfinite().all():
         raise ValueError("x_0 or x_1 is not finite, so no coupling is optimal; check the data and the draws")

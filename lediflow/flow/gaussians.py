@@ -34,7 +34,12 @@ def gaussian_log_density(
 
 
 def temper(logvar: Float[Tensor, "*dims"], temperature: float) -> Float[Tensor, "*dims"]:
-    """The logvar after the standard deviation is multiplied by `temperature`; 0 leaves only the mean."""
+    """The logvar after the standard deviation is multiplied by `temperature`; 0 leaves only the mean.
+
+    ValueError unless temperature >= 0 and finite.
+    """
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature {temperature}: give the factor of the standard deviation, 0 or more")
     return logvar + (2 * math.log(temperature) if temperature > 0 else -math.inf)
 
 

@@ -70,14 +70,18 @@ def solve(
 
     An adaptive solver ignores `steps`: it adapts its steps to rtol and atol, and raises ValueError after `max_steps`.
     With `keep_states`, the result has x at every time of the grid. `on_step(t, x)` is called after every step.
-    ValueError if x is not finite after a step. The check waits for the device once, at the end; without `is_checked`
-    it is left to the caller, as `Solution.finiteness`.
+    ValueError for an x of integers, and if x is not finite after a step. The check waits for the device once, at the
+    end; without `is_checked` it is left to the caller, as `Solution.finiteness`.
     """
     if solver == JUMP:
         raise ValueError(
             f"solver {JUMP!r} is for flow maps: call lediflow.flow.solvers.jump, or choose one of {', '.join(SOLVERS)}"
         )
     check_solver(solver, steps)
+    if not (x.is_floating_point() or x.is_complex()):
+        raise ValueError(
+            f"solver {solver!r}: x is of {x.dtype}; give floating-point numbers, such as x.float()"
+        )
     method = SOLVERS[solver]
     equal = 1 if method.ignores_steps else steps
     grid = equal_steps(t0, t1, equal) if times is None else checked_times(times)
@@ -112,7 +116,7 @@ def ignores_steps(solver: str) -> bool:
 def check_solver(solver: str, steps: int) -> None:
     """ValueError for an unknown solver or an invalid number of steps; "jump" is known, too."""
     if solver not in SOLVERS and solver != JUMP:
-        nearest = get_close_matches(solver, [*SOLVERS, JUMP], n=1, cutoff=0.0)[0]
+        nearest = get_close_matches(str(solver), [*SOLVERS, JUMP], n=1, cutoff=0.0)[0]
         raise ValueError(
             f"solver {solver!r}: known are {', '.join(SOLVERS)}, and {JUMP} for flow maps; did you mean {nearest!r}?"
         )

@@ -150,3 +150,11 @@ def test_another_dimension_and_an_empty_side_are_refused():
         StreamingCMMD(4).update(torch.ones(2, 5))
     with pytest.raises(ValueError, match="empty set"):
         StreamingCMMD(4).distance(StreamingCMMD(4))
+    one, other = (StreamingCMMD(dim).update(torch.eye(dim)) for dim in (1, 4))  # 1 would broadcast to 4
+    with pytest.raises(ValueError, match="dimensions 1 and 4; use one feature extractor"):
+        one.distance(other)
+
+
+def test_moments_hold_no_graph_of_embeddings_with_gradients():
+    stream = StreamingCMMD(4).update(torch.eye(4, requires_grad=True))
+    assert not any(tensor.requires_grad for tensor in stream.tensors().values())

@@ -41,6 +41,11 @@ def test_every_draw_is_used_once_even_if_all_pairs_cost_the_same():
     assert sorted(optimal_partners(x_0, x_1).tolist()) == list(range(9))
 
 
+def test_an_empty_batch_has_an_empty_permutation():
+    assert optimal_partners(*torch.zeros(2, 0, 3)).shape == (0,)
+    assert minibatch_optimal_transport(*torch.zeros(2, 0, 3)).shape == (0, 3)
+
+
 def test_a_shuffled_batch_is_put_in_order():
     x_1 = images()[1]
     order = torch.randperm(17, generator=torch.Generator().manual_seed(1))

@@ -22,6 +22,12 @@ def test_temperature_zero_leaves_the_mean():
     torch.testing.assert_close(sample(mean, temper(logvar, 0.0), noise), mean)
 
 
+@pytest.mark.parametrize("temperature", [-0.5, math.nan, math.inf])
+def test_an_invalid_temperature_is_refused(temperature):
+    with pytest.raises(ValueError, match=r"temperature .*: give the factor of the standard deviation"):
+        temper(torch.zeros(1), temperature)
+
+
 def test_widening_adds_variances():
     logvar = torch.linspace(-7, 2, 10, dtype=torch.float64)
     torch.testing.assert_close(widen(logvar, 0.3).exp(), logvar.exp() + 0.09)

@@ -158,6 +158,14 @@ def test_an_empty_interval_costs_nothing(solver):
 def test_an_unknown_solver_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match=r"'huen3': known are euler.*did you mean 'heun3'"):
         solve(swirl, start(), solver="huen3")
+    with pytest.raises(ValueError, match=r"solver None: known are euler"):
+        solve(swirl, start(), solver=None)
+
+
+@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+def test_a_state_of_integers_is_refused(solver):
+    with pytest.raises(ValueError, match=rf"'{solver}': x is of torch.int64; give floating-point numbers"):
+        solve(lambda x, t: -x, torch.ones(2, 3, dtype=torch.int64), solver=solver)
 
 
 @pytest.mark.parametrize("ends", [(0.0, float("inf")), (float("nan"), 1.0)], ids=str)
