@@ -10,6 +10,8 @@ import json
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields, replace
+from numbers import Integral
+from operator import index
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -50,6 +52,7 @@ from lediflow.sampling.options import SamplingConfig
 from lediflow.sampling.runtime import Inputs, Runtime, choose_runtime
 
 PIPELINE = "pipeline.json"
+LOAD_ANOTHER = "give a folder that save_pretrained wrote, or save the pipeline again"
 log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=SamplingConfig)
 
@@ -160,15 +163,15 @@ class LeDiFlowPipeline:
         return self.use(self.asked.runtime, self.asked.precision, images=self.asked.images)
 
     @torch.no_grad()
-    def __call__(self, indices: int | Sequence[int], config: SamplingConfig | None = None) -> Generated:
-        """Generate the images of the given numbers; an int n means 0 ... n - 1. ValueError for n below 0."""
+    def __call__(
+        self, indices: int | Sequence[int] | Tensor, config: SamplingConfig | None = None
+    ) -> Generated:
+        """Generate the images of the given numbers; an int n means 0 ... n - 1.
+
+        ValueError for n below 0, and for numbers that are not whole.
+        """
         config = config or SamplingConfig()
-        if isinstance(indices, int) and indices < 0:
-            raise ValueError(
-                f"{indices} images are requested; give a number of images, 0 or more, or their numbers"
-            )
-        numbers = range(indices) if isinstance(indices, int) else indices
-        ids = torch.as_tensor(list(numbers), dtype=torch.int64, device=self.device)
+        ids = torch.tensor(image_numbers(indices), dtype=torch.int64, device=self.device)
         inputs = self._inputs(ids, config)
         course = self.runtime.run(recorded_kind(config), lambda given: self.chain.run(given, config), inputs)
         for finiteness in course.checks:
@@ -291,9 +294,7 @@ class LeDiFlowPipeline:
     ) -> LeDiFlowPipeline:
         """Load what `save_pretrained` wrote; models that were trained on latents need the codec, or its decoder."""
         path = Path(path)
-        about = read_record(
-            path / PIPELINE, "save the pipeline again", {"image_size": int, "models": list[str]}
-        )
+        about = read_record(path / PIPELINE, LOAD_ANOTHER, {"image_size": int, "models": list[str]})
         if "codec" in about and decode is None:  # absent in folders older than this entry
             check_codec(path, about["codec"], codec)
         is_learned = "auxiliary" in about["models"]
@@ -307,6 +308,22 @@ class LeDiFlowPipeline:
             prior_widening=about.get(WIDTH, 0.0),  # absent in folders older than the options
             prior_scale=about.get(SCALE, 1.0),
         )
+
+
+def image_numbers(indices: int | Sequence[int] | Tensor) -> list[int]:
+    """The numbers of the images that a call asks for; integers of NumPy and torch will do. ValueError for others."""
+    if isinstance(indices, int | Integral):
+        if indices < 0:
+            raise ValueError(
+                f"{indices} images are requested; give a number of images, 0 or more, or their numbers"
+            )
+        return [*range(index(indices))]
+    try:
+        return [index(number) for number in indices]
+    except TypeError:
+        raise ValueError(
+            f"images {indices!r} are requested; give a number of images, or their numbers, which are whole"
+        ) from None
 
 
 def recorded_kind(config: SamplingConfig) -> Hashable | None:

@@ -4,6 +4,7 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from harness.drawn_models import drawn_model
@@ -354,3 +355,24 @@ def test_impossible_settings_are_refused_before_any_work(options, message):
 def test_fewer_than_no_images_cannot_be_drawn(learned):
     with pytest.raises(ValueError, match="-3 images are requested"):
         learned(-3)
+
+
+@pytest.mark.parametrize("indices", [[0.5], "3", None, torch.tensor([1.0])], ids=str)
+def test_numbers_of_images_that_are_not_whole_are_refused(learned, indices):
+    with pytest.raises(
+        ValueError, match=r"images .* are requested; give a number of images, or their numbers"
+    ):
+        learned(indices)
+
+
+def test_integers_of_numpy_and_torch_number_images_as_pythons_do(learned):
+    images = learned(2).images
+    for indices in (np.int64(2), np.arange(2), torch.arange(2)):
+        assert torch.equal(learned(indices).images, images)
+
+
+def test_a_folder_without_a_pipeline_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"pipeline\.json cannot be read .*give a folder that save_pretrained wrote"
+    ):
+        LeDiFlowPipeline.from_pretrained(tmp_path)
