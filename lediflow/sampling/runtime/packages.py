@@ -5,9 +5,10 @@ FOLDER/<part>-<key>/
   package.json     the facts that it holds for, and its SHA-256
 
 The key is a hash of the facts: specification, shapes, range of batch sizes, precision, routes of attention, PyTorch,
-device, and the code that defines the models. If one of them differs, the package is built again under another key; a
-package that is damaged is replaced. Because weights are inputs, a package serves any weights of its specification and
-cannot hold old ones. There is one package for single images, and one for each larger range of batch sizes.
+device, processor, and the code that defines the models. If one of them differs, the package is built again under
+another key; a package that is damaged is replaced. Because weights are inputs, a package serves any weights of its
+specification and cannot hold old ones. There is one package for single images, and one for each larger range of batch
+sizes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export.pt2_archive._package import AOTICompiledModel
 
 import lediflow
 from lediflow.caches import cache_folder
@@ -63,11 +65,18 @@ def code_hash() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The device as far as generated code depends on it."""
+    """The device as far as generated code depends on it, beside the processor, which runs code for GPUs, too."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"{torch.cuda.get_device_name(device)}, compute capability {major}.{minor}"
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return "cpu"
+
+
+def processor() -> str:
+    """The processor as far as generated code depends on it: the instructions that PyTorch can use, and tests for."""
+    further = {"VNNI": torch.cpu._is_vnni_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
+    known = [name for name, is_supported in further.items() if is_supported]
+    return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *known])
 
 
 def facts_of(name: str, part: Part, inputs: tuple[Tensor | None, ...], precision: str) -> Facts:
@@ -83,6 +92,7 @@ def facts_of(name: str, part: Part, inputs: tuple[Tensor | None, ...], precision
         "routes": sorted({module.route for module in part.modules() if isinstance(module, SelfAttention)}),
         "torch": torch.__version__,
         "device": device_name(first.device),
+        "processor": processor(),
         "code": code_hash(),
     }
 
@@ -134,8 +144,21 @@ class Package:
             log.info("%s %s: building it, which takes a minute or two", place, reason)
             build(place, facts, self.part, self.weights, inputs)
             check_cpp_library(place / NETWORK)
-        # CUDA graphs do not record the synchronisation of several threads; Runtime lets one in at a time
-        return torch._inductor.aoti_load_package(str(place / NETWORK), run_single_threaded=True)
+        return loaded(place / NETWORK)
+
+
+def loaded(package: Path) -> Callable[..., Any]:
+    """The function of a package.
+
+    torch._inductor.aoti_load_package would compare the processor first, for which it compiles and runs a program for
+    each set of instructions (10 to 20 s with PyTorch 2.11), and then only warn; here the processor is one of the facts.
+    """
+    # CUDA graphs do not record the synchronisation of several threads; Runtime lets one in at a time
+    is_single_threaded, runners, any_device = True, 1, -1
+    loader = torch._C._aoti.AOTIModelPackageLoader(
+        str(package), "model", is_single_threaded, runners, any_device
+    )
+    return AOTICompiledModel(loader)
 
 
 def why_unusable(place: Path, facts: Facts) -> str | None:

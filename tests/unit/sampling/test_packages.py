@@ -77,6 +77,14 @@ class TestPackage:
         )
         assert packages.key_of(larger) == packages.key_of(facts[0])
 
+    def test_has_a_key_for_each_processor(self, monkeypatch):
+        part = chain().runtime.networks.prior
+        inputs = (torch.ones(2, 2, 4, 4),)
+        here = packages.facts_of("prior", part, inputs, "float32")
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: "AMX" not in here["processor"])
+        there = packages.facts_of("prior", part, inputs, "float32")
+        assert packages.key_of(there) != packages.key_of(here)
+
     def test_is_for_a_range_of_batch_sizes(self):
         assert [packages.batch_range(size) for size in (1, 2, 256, 257)] == [
             [1, 1],
