@@ -11,9 +11,16 @@ from PIL import Image
 from lediflow.errors import UserError
 from lediflow.sampling.grids import labelled_grid
 
-COLUMNS = 8
+COLUMNS, LARGEST = 8, 128  # images in a row; pixels of a side, to which larger images are reduced
 SHORT = {"fm": "FM", "wide": "LeDiFlow", "wide_map": "LeDiFlow, flow map"}
 Setting = tuple[str, str, int]  # method, solver, steps
+FLOWS: list[Setting] = [
+    ("fm", "midpoint", 1),
+    ("fm", "midpoint", 4),
+    ("wide", "midpoint", 1),
+    ("wide", "midpoint", 2),
+    ("wide", "midpoint", 4),
+]
 
 # a row of images each, by picture in docs/images
 GRIDS: dict[str, list[Setting]] = {
@@ -30,13 +37,9 @@ GRIDS: dict[str, list[Setting]] = {
         ("wide_map", "jump", 1),
         ("wide_map", "jump", 2),
     ],
-    "comparison_samples_classes": [
-        ("fm", "midpoint", 1),
-        ("fm", "midpoint", 4),
-        ("wide", "midpoint", 1),
-        ("wide", "midpoint", 2),
-        ("wide", "midpoint", 4),
-    ],
+    "comparison_samples_classes": FLOWS,
+    "comparison_samples_landscapes128": FLOWS,
+    "comparison_samples_faces256c": FLOWS,
 }
 
 
@@ -45,10 +48,18 @@ def samples_grid(folder: Path, settings: Sequence[Setting]) -> Image.Image:
     rows, labels = [], []
     for method, solver, steps in settings:
         strip = np.asarray(Image.open(pictures_of(folder, method, solver, steps)).convert("RGB"))
-        rows.append(np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))[:COLUMNS])
+        images = np.split(strip, strip.shape[1] // strip.shape[0], axis=1)[:COLUMNS]
+        rows.append(np.stack([reduced(image) for image in images]))
         count, noun = steps * (2 if solver == "midpoint" else 1), "call" if solver == "jump" else "evaluation"
         labels.append(f"{SHORT[method]}\n{count} {noun}{'' if count == 1 else 's'}")
     return labelled_grid(rows, labels)
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """An image of LARGEST pixels a side at most."""
+    if image.shape[0] <= LARGEST:
+        return image
+    return np.asarray(Image.fromarray(image).resize((LARGEST, LARGEST), Image.Resampling.LANCZOS))
 
 
 def pictures_of(folder: Path, method: str, solver: str, steps: int) -> Path:

@@ -244,12 +244,13 @@ def test_figures_are_drawn_again_only_for_other_numbers(root):
 
 
 def test_a_row_of_samples_for_each_setting(tmp_path, monkeypatch):
-    strip = Image.new("RGB", (16 * 8, 8), "red")
-    for method, solver, steps in (("fm", "midpoint", 4), ("wide_map", "jump", 1)):
+    for (method, solver, steps), side in {("fm", "midpoint", 4): 8, ("wide_map", "jump", 1): 136}.items():
+        strip = Image.new("RGB", (16 * side, side), "red")
         path = tmp_path / f"quality_{method}/pictures/{solver}-{steps}.png"
         path.parent.mkdir(parents=True)
         strip.save(path)
     grid = samples_grid(tmp_path, [("fm", "midpoint", 4), ("wide_map", "jump", 1)])
+    assert grid.height < 2 * 136  # larger images are reduced
     assert grid.getpixel((grid.width - 60, 40)) == grid.getpixel((grid.width - 60, 140)) == (255, 0, 0)
     with pytest.raises(UserError, match=r"no pictures .*euler-1\.png: --samples is the --folder"):
         samples_grid(tmp_path, [("fm", "euler", 1)])
