@@ -16,6 +16,7 @@ COMMANDS = {
     "sample": "generate images",
     "evaluate": "measure quality and cost",
     "report": "write one page about runs",
+    "export": "write finished models into one folder, with a model card",
     "edit": "edit photographs",
     "studio": "try models on a page in the browser",
     "submit": "queue jobs and pipelines on SLURM",

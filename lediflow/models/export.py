@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -63,9 +64,19 @@ def build_model(spec: Spec, attention_route: str = "auto") -> Model:
     return MODELS[type(spec)](spec, attention_route)
 
 
-def save_model(module: Model, path: str | Path, extra: dict[str, Any] | None = None) -> None:
-    """Write an export folder; `extra` is added to config.json."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+def save_model(
+    module: Model, path: str | Path, extra: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """Write an export folder; `extra` is added to config.json.
+
+    `dtype` is the type in which parameters are stored (None: as they are); `load_model` makes them float32 again.
+    Buffers, such as the frequencies of times, stay as they are.
+    """
+    rounded = {name for name, _ in module.named_parameters()} if dtype is not None else set()
+    weights = {
+        name: tensor.detach().to("cpu", dtype if name in rounded else None).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
     save_tensors(weights, path, {**describe(module.spec), **(extra or {})})
 
 

@@ -6,7 +6,6 @@ networks are run in lediflow/sampling/runtime.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields, replace
@@ -20,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lediflow.codecs import Codec, PixelCodec
+from lediflow.disk import write_json
 from lediflow.errors import UserError
 from lediflow.flow.noise import SampleNoise
 from lediflow.flow.solvers import Solution, ignores_steps
@@ -266,23 +266,18 @@ class LeDiFlowPipeline:
         check_guidance(config, self.velocity, self.latent_sampler)
         return class_numbers(config.labels, self.class_names, self.num_classes)
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Write a folder with all models, for `from_pretrained`."""
+    def save_pretrained(self, path: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write a folder with all models, for `from_pretrained`; `dtype` stores parameters in that type."""
         path = Path(path)
         width = {WIDTH: self.width.added, SCALE: self.width.scale}
+        (path / PIPELINE).unlink(missing_ok=True)  # written last: a half-written folder has none
         for name, module in self.modules().items():
-            save_model(module, path / name, kept_record(module) | (width if name == "velocity" else {}))
-        (path / PIPELINE).write_text(
-            json.dumps(
-                {
-                    "image_size": self.image_size,
-                    "models": list(self.modules()),
-                    **width,
-                    "codec": self.codec.record() if self.codec else None,
-                }
+            save_model(
+                module, path / name, kept_record(module) | (width if name == "velocity" else {}), dtype
             )
-            + "\n"
-        )
+        codec = self.codec.record() if self.codec else None
+        about = {"image_size": self.image_size, "models": [*self.modules()], **width, "codec": codec}
+        write_json(path / PIPELINE, about)
 
     @classmethod
     def from_pretrained(

@@ -67,6 +67,7 @@ def test_every_command_composes_and_is_one(command):
         "sample": ["run=a"],
         "evaluate": ["images=a", "reference=b", "output=c"],
         "studio": ["run=a", "sampler=b"],
+        "export": ["run=a", "output=b"],
         "edit_interpolate": ["run=a", "output=b", "seeds=[0,1]"],
         "edit_vary": ["run=a", "output=b", "image=c"],
         "edit_inpaint": ["run=a", "output=b", "image=c", "mask=d"],

@@ -18,6 +18,7 @@ MENTIONED = {
     "edit inpaint": ["lediflow.edit inpaint", "white: repaint", "rectangle:", "z_from:", "dopri5"],
     "edit anonymise": ["lediflow.edit anonymise", "masks:", "key:", "strength: 1.0", "head -c 32 /dev/urandom"],
     "edit attribute": ["lediflow.edit attribute", "with=DIR without=DIR", "strengths:", "space: auto", "direction="],
+    "export": ["lediflow.export run=FLOW_RUN", "dtype: float32", "license: null", "results: null"],
     "studio": ["lediflow.studio run=FLOW_RUN", "port: 7860", "host: 127.0.0.1", "seed:", "lediflow[studio]"],
     "submit": ["python -m lediflow.submit", "slurm=PRESET", "pipeline=NAME", "--dry-run", "seed=0,1"],
     "status": ["python -m lediflow.status", "logs NAME --follow", "cancel NAME --save", "resume NAME", "--json"],

@@ -29,7 +29,9 @@ from lediflow.config.composition.compose import composed, conf_folder
 from lediflow.engine.engines import ENGINES
 from lediflow.stages import STAGES
 
-COMMANDS = ("prepare", "encode", "train", "checkpoint", "sample", "evaluate", "edit", "studio", "report")
+COMMANDS = (
+    "prepare", "encode", "train", "checkpoint", "sample", "evaluate", "edit", "studio", "export", "report",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

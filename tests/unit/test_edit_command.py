@@ -261,7 +261,9 @@ def test_models_of_latents_edit_photographs_of_their_codec(tmp_path):
     both = f"images=[{tmp_path}/a.png,{tmp_path}/b.png]"
     edited(runs, "interpolate", tmp_path / "between", both, codec, "frames=2", "latent_solver=midpoint")
     assert pixels(tmp_path / "between" / "000001.png").shape == (side, side, 3)
-    assert "needs its weights" in refused(runs, "vary", tmp_path / "no", image)
+    assert "give the codec.path that lediflow.encode was run with as codec_path=" in refused(
+        runs, "vary", tmp_path / "no", image
+    )
 
 
 @pytest.mark.parametrize(("task", "option"), [("vary", "keep=z"), ("vary", "keep=x"), ("inpaint", RECTANGLE)])

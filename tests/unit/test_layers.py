@@ -15,6 +15,7 @@ COMMANDS = (
     "evaluate",
     "edit",
     "studio",
+    "export",
     "encode",
     "prepare",
     "submit",

@@ -19,26 +19,35 @@ from torch import Tensor
 from lediflow.codecs import Codec, CodecConfig, PixelCodec, build_codec
 from lediflow.config.building.models import absolute, load_export
 from lediflow.config.composition.advice import require_export
+from lediflow.disk import sha256_of
 from lediflow.engine.ranks import choose_device
 from lediflow.errors import UserError
 from lediflow.models.auxiliary import AuxiliaryModel
-from lediflow.models.export import exported_classes, renamed_classes
+from lediflow.models.export import WEIGHTS, exported_classes, renamed_classes
 from lediflow.models.velocity import LatentSampler, VelocityModel
-from lediflow.records import RecordError, changes
+from lediflow.records import RecordError, changes, read_record
 from lediflow.run_folder import RunFolder
 from lediflow.sampling import LeDiFlowPipeline
+from lediflow.sampling.pipeline import LOAD_ANOTHER, PIPELINE
 from lediflow.stages import Place, place_of, stages_in
 from lediflow.text import shown_hash
 
 log = logging.getLogger(__name__)
 
 NAMED = 4  # how many places an error message lists
+# the stage that trains a model of a pipeline
+STAGE_OF = {"velocity": "flow", "auxiliary": "auxiliary", "latent_sampler": "latent_sampler"}
 
 
 def load_pipeline(
     run: str, sampler: str | None, *, device: str = "auto", codec_path: str | None = None
 ) -> LeDiFlowPipeline:
-    """Load the pipeline of a flow run; a learned prior also needs the latent sampler's run and their common parent."""
+    """Load the pipeline of a flow run; a learned prior also needs the latent sampler's run and their common parent.
+
+    `run` may also be a folder that `lediflow.export` wrote, which has all models.
+    """
+    if is_saved(run):
+        return load_saved(run, sampler, device, codec_path)
     flow = RunFolder(Path(run))
     export = require_export(flow, "the flow model", "python -m lediflow.train stage=flow ...")
     facts = facts_at(flow, f"run={run}", "flow")
@@ -75,6 +84,21 @@ def load_pipeline(
         image_size=facts["image_size"],
         codec=codec,
     ).to(where)
+
+
+def is_saved(run: str) -> bool:
+    """Whether a folder is one of `lediflow.export`, rather than a run."""
+    return (Path(run) / PIPELINE).is_file()
+
+
+def load_saved(run: str, sampler: str | None, device: str, codec_path: str | None) -> LeDiFlowPipeline:
+    """The pipeline of a folder that `lediflow.export` wrote."""
+    if sampler is not None:
+        raise UserError(f"run={run} is an exported folder, which has its own models; leave sampler= out")
+    about = read_record(Path(run) / PIPELINE, LOAD_ANOTHER, {"codec": {"name": str}})
+    where = choose_device(device)
+    codec = load_codec(about["codec"], codec_path, where)
+    return LeDiFlowPipeline.from_pretrained(run, codec=codec).to(where)
 
 
 def facts_at(folder: RunFolder, asked: str, place: Place) -> dict[str, Any]:
@@ -126,7 +150,13 @@ def load_codec(record: dict[str, Any], path: str | None, device: torch.device) -
     """The codec that encoded a run's data; UserError if the weights are not the recorded ones, or not needed."""
     if path is not None and record["name"] == PixelCodec.name:
         raise UserError(f"codec_path={path} decodes latents, and the run was trained on pixels; leave it out")
-    codec = build_codec(CodecConfig(name=record["name"], path=path or record.get("path")), device)
+    place = path or record.get("path")
+    if place is None and record["name"] != PixelCodec.name:
+        raise UserError(
+            f"the models are of latents of codec={record['name']}, whose weights are needed to decode them; give the "
+            "codec.path that lediflow.encode was run with as codec_path=..."
+        )
+    codec = build_codec(CodecConfig(name=record["name"], path=place), device)
     if changed := changes({**codec.record(), **record}, codec.record()):
         raise UserError(
             f"codec_path={path} holds other weights of {record['name']} than the run's data was encoded with "
@@ -136,7 +166,10 @@ def load_codec(record: dict[str, Any], path: str | None, device: torch.device) -
 
 
 def pipeline_hashes(run: str, sampler: str | None) -> dict[str, str]:
-    """SHA-256 of each exported model, by the name of its stage."""
+    """SHA-256 of each exported model, by the name of its stage; of a folder of `lediflow.export`, of all models."""
+    if is_saved(run):
+        about = read_record(Path(run) / PIPELINE, LOAD_ANOTHER, {"models": list[str]})
+        return {STAGE_OF[name]: sha256_of(Path(run) / name / WEIGHTS) for name in about["models"]}
     named = {"flow": run, "latent_sampler": sampler}
     return {name: RunFolder(Path(path)).weights_hash() for name, path in named.items() if path is not None}
 

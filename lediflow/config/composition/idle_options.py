@@ -260,6 +260,7 @@ IDLE = {
     "encode": ENCODE,
     "sample": SAMPLE,
     "studio": SAMPLE,
+    "export": SAMPLE,
     "evaluate": EVALUATE,
     "edit_interpolate": SAMPLE,
     "edit_vary": SAMPLE,

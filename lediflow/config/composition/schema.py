@@ -26,6 +26,7 @@ from lediflow.tracking.tracker import TrackingConfig
 from lediflow.training.config import TrainingConfig
 
 PRIORS = ("learned", "gaussian")
+STORED_TYPES = ("float32", "float16", "bfloat16")  # of parameters, by lediflow.export
 
 
 def stage_options() -> tuple[type, ...]:
@@ -120,6 +121,30 @@ class SampleCommand(SamplingOptions):
 
 
 @dataclass(kw_only=True)
+class ExportCommand(SamplingOptions):
+    """`python -m lediflow.export`. The options of sampling are those of the pictures in the model card."""
+
+    run: str = MISSING  # run folder of a flow
+    sampler: str | None = None  # run folder of the latent sampler; null for the Gaussian baseline
+    output: str = MISSING  # folder for all models, the model card README.md and samples.png
+    # type in which parameters are stored: float32 | float16 | bfloat16; models compute in float32 after loading
+    dtype: str = "float32"
+    title: str | None = None  # of the model card; null: the name of the flow's run folder
+    description: str | None = None  # a sentence or two for the model card
+    # of the weights, an SPDX identifier such as cc-by-4.0; null: the card says that none was given
+    license: str | None = None
+    # results.json of lediflow.evaluate for the model card; refused if it is of other models
+    results: str | None = None
+    count: int = bounded(8, at_least=1, at_most=64)  # images in samples.png
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dtype not in STORED_TYPES:
+            raise ValueError(f"dtype={self.dtype!r} is unknown; use one of {', '.join(STORED_TYPES)}")
+
+
+@dataclass(kw_only=True)
 class StudioCommand(SamplingOptions):
     """`python -m lediflow.studio`. The options of sampling are where its sliders start."""
 
@@ -195,6 +220,7 @@ COMMANDS: dict[str, type] = {
     "encode": EncodeCommand,
     "train": TrainCommand,
     "sample": SampleCommand,
+    "export": ExportCommand,
     "studio": StudioCommand,
     "evaluate": EvaluateCommand,
     "edit_interpolate": InterpolateCommand,
