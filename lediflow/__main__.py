@@ -22,6 +22,7 @@ COMMANDS = {
     "submit": "queue jobs and pipelines on SLURM",
     "status": "show, cancel and resume jobs",
     "sync": "write the W&B run of a run folder",
+    "doctor": "check this machine before a long run",
     "dashboard": "save dashboards at W&B",
 }
 

@@ -56,7 +56,8 @@ and infinity only if "inf" is listed.
 
 The column "default" is the value unless an experiment or another file of `conf/` sets one: `experiment=demo`, for
 instance, sets the length of the run for each stage.
-`checkpoint`, `dashboard`, `report`, `status` and `sync` have flags instead of these options: see their `--help`.
+`checkpoint`, `dashboard`, `doctor`, `report`, `status` and `sync` have flags instead of these options, which `--help`
+lists.
 """
 
 

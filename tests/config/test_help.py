@@ -22,6 +22,7 @@ MENTIONED = {
     "studio": ["lediflow.studio run=FLOW_RUN", "port: 7860", "host: 127.0.0.1", "seed:", "lediflow[studio]"],
     "submit": ["python -m lediflow.submit", "slurm=PRESET", "pipeline=NAME", "--dry-run", "seed=0,1"],
     "status": ["python -m lediflow.status", "logs NAME --follow", "cancel NAME --save", "resume NAME", "--json"],
+    "doctor": ["python -m lediflow.doctor", "--json", "--exclude-file", "2 with faults"],
     "report": ["python -m lediflow.report", "--output", "--title"],
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ SHORTER = {
     "count=256": ["count=8", "device=cpu", "step_counts=[1,2]"],
 }
 
-TAKE_WORDS = ("report", "checkpoint", "status", "dashboard", "sync")  # and no overrides
+TAKE_WORDS = ("report", "checkpoint", "status", "dashboard", "sync", "doctor")  # and no overrides
 
 
 def shortened(arguments: list[str]) -> list[str]:

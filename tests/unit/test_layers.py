@@ -16,6 +16,7 @@ COMMANDS = (
     "edit",
     "studio",
     "export",
+    "doctor",
     "encode",
     "prepare",
     "submit",
