@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lediflow.arguments import parse
 from lediflow.cluster.slurm import SlurmError
 from lediflow.cluster.watching import live, logs
 from lediflow.cluster.watching.actions import await_leaving, cancel, lookup, resume, save_and_cancel
@@ -28,7 +29,7 @@ from lediflow.errors import UserError, exit_on_errors
 def main() -> None:
     words = sys.argv[1:]
     action, parser = ACTIONS[words[0]] if words and words[0] in ACTIONS else (show_table, table_parser)
-    arguments = parser().parse_args(words)
+    arguments = parse(parser(), words)
     with exit_on_errors(interrupted=""):
         try:
             action(arguments)

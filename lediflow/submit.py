@@ -19,13 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lediflow.arguments import CONFIGURATION
 from lediflow.cluster import slurm
 from lediflow.cluster.jobs import JobRecord, job_folder
 from lediflow.cluster.submitting.pipeline import carry_out, dry_run, known_past, plan, plan_table, requests
 from lediflow.cluster.submitting.submission import copy_code, render, submit
 from lediflow.config.composition.command_line import unflagged
+from lediflow.config.composition.compose import composed
 from lediflow.config.composition.explanations import explain
 from lediflow.config.composition.schema import SubmitCommand
 from lediflow.config.submission.pipeline_jobs import pipeline_jobs
@@ -47,14 +50,40 @@ def main() -> None:
         print(__doc__.replace("`", "").rstrip())
         sys.exit(0 if arguments else BAD_REQUEST)
     is_dry = DRY_RUN in arguments
+    is_shown, arguments = without_configuration([word for word in arguments if word != DRY_RUN])
     request = None
     try:
-        request = parse_request([argument for argument in arguments if argument != DRY_RUN])
+        request = parse_request(arguments)
+        if is_shown:
+            print(configuration(request), end="")
+            return
         (submit_pipeline if request.pipeline else submit_jobs)(request, is_dry)
     except UserError as error:
         refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, request.command if request else "train"))
+
+
+def without_configuration(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Whether `--cfg job` is among the arguments, and the others."""
+    for place, word in enumerate(arguments):
+        if word == f"{CONFIGURATION}=job":
+            return True, [*arguments[:place], *arguments[place + 1 :]]
+        if arguments[place : place + 2] == [CONFIGURATION, "job"]:
+            return True, [*arguments[:place], *arguments[place + 2 :]]
+    return False, arguments
+
+
+def configuration(request: Request) -> str:
+    """The options of the command, of the first of several values, and those of its job, as YAML."""
+    if request.pipeline:
+        raise UserError(
+            f"{CONFIGURATION} job shows one command, and pipeline={request.pipeline} has several; --dry-run shows them"
+        )
+    overrides, _ = next(swept(request.overrides))
+    job = OmegaConf.create({"slurm": composed("submit", request.slurm).slurm})
+    options = OmegaConf.to_yaml(composed(request.command, overrides))
+    return f"# python -m lediflow.{request.command}\n{options}{OmegaConf.to_yaml(job)}"
 
 
 def refuse(message: str) -> None:

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lediflow.arguments import parse
 from lediflow.errors import BAD_REQUEST, UserError, exit_on_errors
 from lediflow.records import RecordError
 from lediflow.run_folder import RunFolder
@@ -29,7 +30,7 @@ from lediflow.tracking.wandb.sync_loop import follow, follow_parent
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = parser().parse_args()
+    arguments = parse(parser())
     with exit_on_errors("interrupted; the same command continues"):
         sys.exit(run(arguments))
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from lediflow.arguments import parse
 from lediflow.caches import keep_compiled
 from lediflow.doctor.finding import Finding, Level
 from lediflow.doctor.hardware import check_gpus
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--exclude-file", type=Path, metavar="FILE", help="add this node's name to FILE if it has a fault"
     )
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     with exit_on_errors():
         keep_compiled()
         findings = all_findings()

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from lediflow.arguments import parse
 from lediflow.disk import whole_or_absent
 from lediflow.errors import UserError, disk_errors_explained, exit_on_errors
 from lediflow.records import RecordError, read_dataclass, read_json, typed
@@ -115,4 +116,4 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="output folders of lediflow.edit, whose pictures and numbers are shown",
     )
-    return parser.parse_args()
+    return parse(parser)

@@ -1,6 +1,7 @@
 """`--help` shows what to type."""
 
 import pytest
+import yaml
 from harness.commands import invoke
 
 MENTIONED = {
@@ -46,3 +47,34 @@ def test_the_whole_configuration_can_be_printed():
     assert said.status == 0
     assert "name: smoke" in said.out
     assert "half_life_images: 100" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["status", "--every", "2"], {"runs": "runs", "every": 2.0, "watch": False}),
+        (["report"], {"runs": "???", "csv": False, "output": None}),
+        (["report", "a", "b", "--csv"], {"runs": ["a", "b"], "csv": True}),
+        (["sync", "a"], {"runs": ["a"], "follow": False}),
+        (["doctor"], {"json": False, "exclude_file": None}),
+        (
+            ["submit", "experiment=smoke", "stage=auxiliary", "data.path=x", "seed=3,1"],
+            {"name": "smoke", "seed": 3},
+        ),
+        (["submit", "command=sample", "run=a", "output=b", "slurm.account=me"], {"run": "a"}),
+    ],
+)
+@pytest.mark.parametrize("flag", [["--cfg", "job"], ["--cfg=job"]])
+def test_commands_with_flags_print_their_options(words, shown, flag):
+    said = invoke(*words, *flag)
+    assert said.status == 0
+    options = yaml.safe_load(said.out)
+    assert {name: options[name] for name in shown} == shown
+    if "slurm.account=me" in words:
+        assert options["slurm"]["account"] == "me"
+
+
+def test_a_pipeline_has_several_configurations():
+    said = invoke("submit", "pipeline=smoke", "--cfg", "job")
+    assert said.status == 2
+    assert "--dry-run shows them" in said.err
