@@ -3,10 +3,11 @@
 # make test-fast    those that start no process and are not slow, for every save: three minutes on two cores
 # make test-cluster    SLURM: a cluster of four nodes on this machine (root on Debian or Ubuntu installs it); minutes
 # make test-browser    the report and the studio in Chromium, which is installed as root on Debian or Ubuntu; seconds
+# make docs    the documentation as HTML pages: build/docs/index.html; a minute with the installation
 # make soak    kill a training at every place and at random, fifty times: ten minutes and more
 # Variables: PYTHON (which python makes .venv), TORCH_INDEX (where torch comes from, e.g. PyTorch's CPU builds)
 
-.PHONY: demo demo-ci test test-fast test-cluster test-browser soak lint install install-test clean-demo
+.PHONY: demo demo-ci docs test test-fast test-cluster test-browser soak lint install install-test clean-demo
 
 # Python keeps its bytecode even where the environment forbids it, as containers often do: without it each start of an
 # interpreter compiles all that it imports, which takes two seconds and more
@@ -39,6 +40,10 @@ test-browser: install-test
 
 soak: install-test
 	.venv/bin/python -m pytest -m soak -s tests/distributed/test_kill_anywhere.py
+
+docs:
+	@tools/install.sh docs
+	.venv/bin/python tools/build_docs.py
 
 lint: install-test
 	.venv/bin/ruff check .

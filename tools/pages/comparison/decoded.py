@@ -17,7 +17,7 @@ def block(root: Path) -> str:
         other = one.against_decoded()
         decided = [f"{goal.words}: {goal_row(goal, [other])[1]}" for goal in GOALS]
         lines += [
-            f"#### {one.title}, against the codec's reconstructions",
+            f"### {one.title}, against the codec's reconstructions",
             "",
             *quality_lines(other),
             "",

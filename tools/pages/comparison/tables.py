@@ -36,7 +36,7 @@ def set_lines(one: Compared) -> list[str]:
     missing = sum(one.cell(method, nfe) is None for method, nfe in planned())
     plan = f"{missing} of {len(planned())} cells of the plan were not measured." if one.name in SETS else ""
     return [
-        f"#### {one.heading}",
+        f"### {one.heading}",
         "",
         *quality_lines(one),
         "",
