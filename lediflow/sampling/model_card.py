@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import lediflow
-from lediflow.codecs import PixelCodec
+from lediflow.codecs import CODECS, PixelCodec
 from lediflow.models.export import record_of
 from lediflow.sampling.belonging import names_of
 from lediflow.sampling.options import SamplingConfig
@@ -85,14 +85,14 @@ def kind_of(pipeline: LeDiFlowPipeline) -> str:
 
 def usage(pipeline: LeDiFlowPipeline, config: SamplingConfig) -> str:
     """How the folder is loaded, from Python and from the command line."""
-    needs_codec = pipeline.codec is None or pipeline.codec.record()["name"] != PixelCodec.name
     name = pipeline.codec.record()["name"] if pipeline.codec else "NAME"
-    given = (
-        ', codec=build_codec(CodecConfig(name="' + name + '", path="WEIGHTS"), "cpu")' if needs_codec else ""
-    )
+    needs_codec = name != PixelCodec.name
+    needs_weights = needs_codec and (name not in CODECS or CODECS[name].has_weights)
+    path = ', path="WEIGHTS"' if needs_weights else ""
+    given = f', codec=build_codec(CodecConfig(name="{name}"{path}), "cpu")' if needs_codec else ""
     imports = ["from lediflow.codecs import CodecConfig, build_codec"] if needs_codec else []
     labels = ", labels=[0, 1]" if pipeline.num_classes else ""
-    option = " codec_path=WEIGHTS" if needs_codec else ""
+    option = " codec_path=WEIGHTS" if needs_weights else ""
     return "\n".join(
         [
             "## Use",
@@ -110,7 +110,7 @@ def usage(pipeline: LeDiFlowPipeline, config: SamplingConfig) -> str:
             "```",
             "",
             "FOLDER is this folder."
-            + (" WEIGHTS are those of the codec that encoded the training data." if needs_codec else ""),
+            + (" WEIGHTS are those of the codec that encoded the training data." if needs_weights else ""),
         ]
     )
 

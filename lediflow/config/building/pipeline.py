@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lediflow.codecs import Codec, CodecConfig, PixelCodec, build_codec
+from lediflow.codecs import CODECS, Codec, CodecConfig, PixelCodec, build_codec
 from lediflow.config.building.models import absolute, load_export
 from lediflow.config.composition.advice import require_export
 from lediflow.disk import sha256_of
@@ -151,7 +151,7 @@ def load_codec(record: dict[str, Any], path: str | None, device: torch.device) -
     if path is not None and record["name"] == PixelCodec.name:
         raise UserError(f"codec_path={path} decodes latents, and the run was trained on pixels; leave it out")
     place = path or record.get("path")
-    if place is None and record["name"] != PixelCodec.name:
+    if place is None and record["name"] in CODECS and CODECS[record["name"]].has_weights:
         raise UserError(
             f"the models are of latents of codec={record['name']}, whose weights are needed to decode them; give the "
             "codec.path that lediflow.encode was run with as codec_path=..."
