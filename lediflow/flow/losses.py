@@ -2,7 +2,7 @@
 
 The variance-guided loss (VGL) and the flow losses are means over pixels and channels, so they do not depend on the
 image size; the KL divergence is a sum over latent features, in nats. Gaussians are given by mean and
-logvar = log sigma^2.
+logvar = log sigma^2. Tensors of different shapes are refused with a ValueError.
 Source: arXiv:2505.20723, eqs. 2, 4, 5 and 6; beta-NLL: Seitzer et al., arXiv:2203.09168; free bits: Kingma et al.,
 arXiv:1606.04934.
 """
@@ -15,6 +15,24 @@ from torch import Tensor
 
 PerSample = Float[Tensor, " batch"]
 Reduction = Literal["mean", "sum"]
+
+
+def check_shapes(**tensors: Tensor) -> None:
+    """ValueError unless all tensors have the shape of the first; `logvar` may have ones in it, or be one number.
+
+    Broadcasting would give a number for a velocity of other channels than its target, and for (batch,) and (batch, 1).
+    """
+    first = next(iter(tensors.values())).shape
+    for name, tensor in tensors.items():
+        is_equal = tensor.shape == first
+        if name == "logvar" and not is_equal:
+            is_equal = not tensor.ndim or (
+                tensor.ndim == len(first)
+                and all(size in (1, whole) for size, whole in zip(tensor.shape, first, strict=True))
+            )
+        if not is_equal:
+            found = ", ".join(f"{key} {tuple(each.shape)}" for key, each in tensors.items())
+            raise ValueError(f"a loss of tensors of different shapes: {found}; give all the same shape")
 
 
 def mean_over_pixels(x: Float[Tensor, " batch *dims"]) -> PerSample:
@@ -73,6 +91,7 @@ def guided_by_variance(
     with_log_2pi: bool,
 ) -> Float[Tensor, " batch *dims"]:
     """Eq. 4 for each pixel, without reduction."""
+    check_shapes(y=y, mean=mean, logvar=logvar)
     constant = math.log(2 * math.pi) if with_log_2pi else 0.0
     return factor * (logvar + (y - mean).square() * (-logvar).exp() + constant)
 
@@ -86,6 +105,7 @@ def gaussian_kl_by_feature(
     mean: Float[Tensor, " batch *dims"], logvar: Float[Tensor, " batch *dims"]
 ) -> Float[Tensor, " batch *dims"]:
     """KL(N(mean, exp(logvar)) || N(0, 1)) of each feature, in nats; 0 where the posterior is N(0, 1)."""
+    check_shapes(mean=mean, logvar=logvar)
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
 
 
@@ -104,6 +124,7 @@ def flow_matching_loss(
     velocity: Float[Tensor, " batch *dims"], target: Float[Tensor, " batch *dims"]
 ) -> PerSample:
     """(v - target)^2, eq. 2."""
+    check_shapes(velocity=velocity, target=target)
     return mean_over_pixels((velocity - target).square())
 
 
@@ -135,5 +156,6 @@ def importance_weighted_flow_loss(
     normalize: bool = False,
 ) -> PerSample:
     """min(sigma^-exponent, cap) (v - target)^2, eq. 6; the paper does not specify exponent and cap."""
+    check_shapes(velocity=velocity, target=target, logvar=logvar)
     weight = importance_weight(logvar, exponent, cap, normalize=normalize)
     return mean_over_pixels(weight * (velocity - target).square())

@@ -93,7 +93,7 @@ def fastest(problem: Problem, is_compiling: bool) -> str:
 def check_route(name: str) -> None:
     """ValueError for an unknown route."""
     if name != AUTO and name not in ROUTES:
-        nearest = get_close_matches(name, ROUTES, n=1)
+        nearest = get_close_matches(str(name), ROUTES, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else 'use "auto"'
         raise ValueError(f"attention route {name!r}: known are {AUTO}, {', '.join(ROUTES)}; {hint}")
 

@@ -255,3 +255,28 @@ def test_a_samples_loss_is_its_own(loss):
     inputs = images(3)
     alone = [loss(*(tensor[i : i + 1] for tensor in inputs)) for i in range(2)]
     torch.testing.assert_close(torch.cat(alone), loss(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes"),
+    [
+        (variance_guided_loss, [(2, 3, 4, 4), (2, 1, 4, 4), (2, 3, 4, 4)]),
+        (variance_guided_loss, [(4, 3, 4, 4), (4, 3, 4, 4), (4,)]),  # would be taken for columns
+        (gaussian_kl, [(2, 4, 2, 2), (2, 4)]),
+        (flow_matching_loss, [(2, 1), (2,)]),
+        (flow_matching_loss, [(2, 3, 4, 4), (1, 3, 4, 4)]),
+        (importance_weighted_flow_loss, [(2, 3, 4, 4), (2, 3, 4, 4), (3, 3, 4, 4)]),
+    ],
+)
+def test_tensors_of_different_shapes_are_refused(loss, shapes):
+    options = {"exponent": 1.0, "cap": 10.0} if loss is importance_weighted_flow_loss else {}
+    with pytest.raises(ValueError, match=r"different shapes: .*give all the same shape"):
+        loss(*map(torch.zeros, shapes), **options)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 1, 1, 1), (1, 3, 1, 1)])
+def test_a_variance_for_several_pixels_is_that_of_each(shape):
+    y, mean, _ = images(3)
+    logvar = torch.randn(shape, dtype=y.dtype)
+    expected = variance_guided_loss(y, mean, logvar.expand_as(y))
+    torch.testing.assert_close(variance_guided_loss(y, mean, logvar), expected)

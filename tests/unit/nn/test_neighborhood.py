@@ -3,6 +3,7 @@
 import math
 from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
 from torch._dynamo import mark_dynamic
@@ -239,6 +240,11 @@ def test_a_kernel_that_is_not_a_whole_number_is_refused(kernel_size):
         neighborhood_attention(*heads((6, 6)), kernel_size)
 
 
+def test_a_kernel_may_be_an_integer_of_numpy():
+    q, k, v = heads((6, 6))
+    assert torch.equal(neighborhood_attention(q, k, v, np.int64(3)), neighborhood_attention(q, k, v, 3))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("route", ["natten", "flex"])
 def test_routes_that_cannot_be_compiled_for_cpus_say_so(route):
@@ -253,9 +259,13 @@ def test_an_unknown_route_is_refused_with_the_nearest_name():
     q, k, v = heads((4, 4))
     with pytest.raises(ValueError, match=r"'spda': known are auto, dense, sdpa.*did you mean 'sdpa'"):
         neighborhood_attention(q, k, v, 3, route="spda")
+    with pytest.raises(ValueError, match="attention route None: known are auto"):
+        neighborhood_attention(q, k, v, 3, route=None)
 
 
 def test_tensors_of_different_shapes_are_refused():
     q, k, v = heads((4, 4))
     with pytest.raises(ValueError, match=r"must share one shape.*\(2, 4, 4, 3, 8\), \(2, 4, 4, 3, 4\)"):
         neighborhood_attention(q, k[..., :4], v, 3)
+    with pytest.raises(ValueError, match="share dtype and device; found float64 on cpu, float64 on cpu, bf"):
+        neighborhood_attention(q, k, v.bfloat16(), 3, route="flex")
