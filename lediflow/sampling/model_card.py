@@ -92,13 +92,17 @@ def usage(pipeline: LeDiFlowPipeline, config: SamplingConfig) -> str:
     given = f', codec=build_codec(CodecConfig(name="{name}"{path}), "cpu")' if needs_codec else ""
     imports = ["from lediflow.codecs import CodecConfig, build_codec"] if needs_codec else []
     labels = ", labels=[0, 1]" if pipeline.num_classes else ""
+    settings = {"steps": config.steps} | (
+        {"temperature": config.temperature} if config.temperature != 1 else {}
+    )
+    chosen = " ".join(f"{key}={value:g}" for key, value in settings.items())
     option = " codec_path=WEIGHTS" if needs_weights else ""
     return "\n".join(
         [
             "## Use",
             "",
             "```bash",
-            f"python -m lediflow.sample run=FOLDER output=pictures count=16 steps={config.steps}{option}",
+            f"python -m lediflow.sample run=FOLDER output=pictures count=16 {chosen}{option}",
             "```",
             "",
             "```python",
@@ -106,7 +110,7 @@ def usage(pipeline: LeDiFlowPipeline, config: SamplingConfig) -> str:
             "from lediflow.sampling import LeDiFlowPipeline, SamplingConfig",
             "",
             f'pipeline = LeDiFlowPipeline.from_pretrained("FOLDER"{given})',
-            f"images = pipeline(16, SamplingConfig(steps={config.steps}{labels})).images  # in [-1, 1]",
+            f"images = pipeline(16, SamplingConfig({chosen.replace(' ', ', ')}{labels})).images  # in [-1, 1]",
             "```",
             "",
             "FOLDER is this folder."
