@@ -22,6 +22,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "tools/README.md": "tools.md",
+    "release/solar_cells/README.md": "solar_cells.md",
     "slurm/README.md": "slurm_files.md",
     "slurm/testcluster/README.md": "testcluster.md",
 }
@@ -29,7 +30,7 @@ PAGES = {
 MENU = {
     "Use": [
         *("data", "training", "checkpoints", "sampling", "solvers", "evaluation", "tracking"),
-        *("configuration", "demo"),
+        *("configuration", "demo", "solar_cells"),
     ],
     "Clusters": ["slurm", "operations", "slurm_files", "testcluster"],
     "Applications": ["editing", "anonymising", "studio"],
@@ -90,6 +91,8 @@ def assemble(source: Path) -> None:
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
     shutil.copytree(ROOT / "docs" / "images", source / "images")
+    for picture in (ROOT / "release").glob("*/*.png"):
+        shutil.copy(picture, source / "images" / released(picture))
     files = {path: path.name for path in sorted((ROOT / "docs").glob("*.md"))}
     files |= {ROOT / path: name for path, name in PAGES.items()}
     menu = {f"{name}.md" for names in MENU.values() for name in names}
@@ -116,11 +119,18 @@ def with_links_of_site(path: Path, files: dict[Path, str]) -> str:
             return f"{words}({files[there]}{anchor})"
         if there.is_relative_to(ROOT / "docs" / "images"):
             return f"{words}({there.relative_to(ROOT / 'docs')})"
+        if there.suffix == ".png" and there.is_relative_to(ROOT / "release"):
+            return f"{words}(images/{released(there)})"
         if not there.exists():
             sys.exit(f"{path.relative_to(ROOT)}: the link to {target} leads nowhere")
         return words.strip("![]") if words.strip("![]").startswith("`") else f"`{words.strip('![]')}`"
 
     return LINK.sub(changed, path.read_text())
+
+
+def released(picture: Path) -> str:
+    """The name on the site of a picture of a model card."""
+    return f"{picture.parent.name}-{picture.name}"
 
 
 def toctrees() -> str:

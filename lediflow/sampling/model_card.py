@@ -49,7 +49,8 @@ class ModelCard:
             *filter(None, [self.description]),
             kind_of(pipeline),
             f"![Generated images]({self.pictures})",
-            f"*The first images of seed {config.seed}, not selected; {config.solver}, {steps_text(config.steps)}.*",
+            f"*The first images of seed {config.seed}, not selected; {config.solver}, {steps_text(config.steps)}, "
+            f"temperature {config.temperature:g}.*",
             usage(pipeline, config),
             models_table(pipeline, self.dtype, self.rounding),
             data_section(pipeline),
@@ -162,8 +163,8 @@ def quality_section(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "## Quality",
         "",
-        f"| solver | steps | evaluations | {name} | 95 % interval | generated images |",
-        "|---|---:|---:|---:|---:|---:|",
+        f"| solver | steps | evaluations | temperature | {name} | 95 % interval | generated images |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         low, high = row["mmd_interval"]
@@ -171,6 +172,7 @@ def quality_section(rows: Sequence[Mapping[str, Any]]) -> str:
             row["solver"],
             f"{row['steps']}",
             f"{row['nfe']:g}",
+            f"{row['temperature']:g}",
             f"{row['mmd_unbiased']:.3f}",
             f"{low:.3f} to {high:.3f}",
             f"{row['sample_images']:,}",

@@ -89,7 +89,7 @@ def test_measurements_are_those_of_the_models(trained, tmp_path, is_ours):
     measured = trained.baseline if is_ours else trained.flow
     hashed = json.loads((measured / "export/config.json").read_text())["weights_sha256"]
     row = {
-        **{"solver": "midpoint", "steps": 4, "nfe": 8, "sample_images": 256},
+        **{"solver": "midpoint", "steps": 4, "nfe": 8, "temperature": 0.8, "sample_images": 256},
         **{"mmd_name": "MMD (X)", "mmd_unbiased": 1.25, "mmd_interval": [1.125, 1.375]},
         "record": {"images": {"models": {"flow": hashed, "codec": {}}}},
     }
@@ -111,7 +111,7 @@ def test_measurements_are_those_of_the_models(trained, tmp_path, is_ours):
     if is_ours:
         succeed(*asked)
         card = (tmp_path / "out/README.md").read_text()
-        assert "| midpoint | 4 | 8 | 1.250 | 1.125 to 1.375 | 256 |" in card and "9.500" not in card
+        assert "| midpoint | 4 | 8 | 0.8 | 1.250 | 1.125 to 1.375 | 256 |" in card and "9.500" not in card
     else:
         assert "none of them of the models of run=" in refusal(*asked)
 
