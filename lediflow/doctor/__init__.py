@@ -65,11 +65,13 @@ def main() -> None:
 
 
 def all_findings() -> list[Finding]:
-    """Every check; a GPU is used where PyTorch has one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Every check; kernels and the compiler are tried on a GPU if all GPUs are without faults."""
+    gpus = check_gpus()
+    is_sound = bool(gpus) and all(finding.level is not Level.FAULT for finding in gpus)
+    device = torch.device("cuda" if is_sound else "cpu")
     return [
         check_pytorch(),
-        *check_gpus(),
+        *gpus,
         *check_routes(device),
         check_compiler(device),
         *check_packages(),

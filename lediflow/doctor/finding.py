@@ -26,3 +26,8 @@ class Finding(NamedTuple):
 
 def ok(name: str, found: str) -> Finding:
     return Finding(name, Level.OK, found)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, shortened; the name of its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

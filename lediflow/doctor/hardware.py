@@ -8,9 +8,10 @@ from itertools import permutations
 
 import torch
 
-from lediflow.doctor.finding import Finding, Level, ok
+from lediflow.doctor.finding import Finding, Level, first_line, ok
 from lediflow.text import gibibytes
 
+ANOTHER = "use another node, and report this one"
 FREE_SHARE = 0.9  # of a GPU's memory, below which others use it
 QUERY = ("ecc.errors.uncorrected.volatile.total", "clocks_throttle_reasons.hw_slowdown")
 
@@ -25,8 +26,13 @@ def check_gpus() -> list[Finding]:
 
 def check_gpu(index: int) -> list[Finding]:
     device, name = torch.device("cuda", index), f"GPU {index}"
-    free, total = torch.cuda.mem_get_info(device)
-    major, minor = torch.cuda.get_device_capability(device)
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        major, minor = torch.cuda.get_device_capability(device)
+    except RuntimeError as failure:  # what PyTorch raises for a GPU that does not answer
+        return [
+            Finding(name, Level.FAULT, f"does not answer: {first_line(failure)}", ANOTHER, is_of_node=True)
+        ]
     found = (
         f"{torch.cuda.get_device_name(device)}, {gibibytes(total)} GiB, compute capability {major}.{minor}"
     )
@@ -42,9 +48,7 @@ def check_gpu(index: int) -> list[Finding]:
             )
         )
     if (fault := wrong_numbers(device)) is not None:
-        findings.append(
-            Finding(name, Level.FAULT, fault, "use another node, and report this one", is_of_node=True)
-        )
+        findings.append(Finding(name, Level.FAULT, fault, ANOTHER, is_of_node=True))
     return findings
 
 
@@ -62,7 +66,7 @@ def wrong_numbers(device: torch.device) -> str | None:
         if not torch.equal(numbers.to(device).cpu(), numbers):
             return "numbers change when they are copied to the GPU and back"
     except RuntimeError as failure:
-        return f"computing fails: {(str(failure).strip() or 'unknown').splitlines()[0][:200]}"
+        return f"computing fails: {first_line(failure)}"
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lediflow.doctor.finding import Finding, Level, ok
+from lediflow.doctor.finding import Finding, Level, first_line, ok
 from lediflow.nn.neighborhood import ROUTES, Problem
 
 # what is missing without a package
@@ -119,7 +119,3 @@ def check_routes(device: torch.device) -> list[Finding]:
     if unavailable:
         found += f"; unavailable: {', '.join(unavailable)}"
     return [*findings, ok(f"neighborhood attention on {device.type}", found)]
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

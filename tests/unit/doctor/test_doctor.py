@@ -128,6 +128,21 @@ def test_a_device_whose_products_are_wrong_is_a_fault(monkeypatch):
     assert "a product of matrices in bfloat16 is wrong by 5" in str(hardware.wrong_numbers(CPU))
 
 
+def test_a_gpu_that_does_not_answer_is_a_fault_of_the_node_and_used_for_no_other_check(monkeypatch, tmp_path):
+    def lost(device):
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lost)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu07")
+    said = invoke("doctor", "--exclude-file", tmp_path / "bad_nodes")
+    assert said.status == 2 and (tmp_path / "bad_nodes").read_text() == "gpu07\n"
+    assert "does not answer: CUDA error: unspecified launch failure\n" in said.out
+    assert "torch.compile on cpu" in said.out
+
+
 def test_memory_folders_and_limits(monkeypatch, tmp_path):
     assert system.check_memory(2**30).level is Level.WARNING and system.check_memory(2**34).level is Level.OK
     assert system.check_shared_memory(tmp_path / "none") == []
